@@ -1,0 +1,40 @@
+"""nbt: a search engine for non-binary transfer learning.
+
+The public face. Everything here is imported when it is first used, so that `import nbt` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from nbt._version import __version__
+
+if TYPE_CHECKING:
+    from nbt.pipeline import load_task, search
+    from nbt.settings import TransferSettings
+    from nbt.training.fine_tune import fine_tune
+
+__all__ = ["TransferSettings", "__version__", "fine_tune", "load_task", "search"]
+
+_HOME = {
+    "TransferSettings": "nbt.settings",
+    "fine_tune": "nbt.training.fine_tune",
+    "load_task": "nbt.pipeline",
+    "search": "nbt.pipeline",
+}
+
+
+_ROOMS = ("transfer",)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"nbt.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'nbt' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

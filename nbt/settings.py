@@ -1,0 +1,215 @@
+"""TransferSettings: one trial's whole recipe; frozen, validated, YAML in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nbt.errors import UsageError, nearest
+from nbt.yamlfile import parse_mapping
+
+OPTIMIZERS = ("sgd", "adamw")
+AUGMENTATIONS = ("none", "crop", "color", "rand")
+KNOTS = ("input", "middle", "top")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one field accepts: a closed range (`low`, `high`; open where `above` is set) or a list of choices."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+    integer: bool = False
+    length: int = 0
+
+    def check(self, name: str, value: Any) -> Any:
+        """Returns `value` in its canonical type.
+
+        Raises:
+            UsageError: It has another type, is not finite or out of range; the message names the field and the rule.
+        """
+        if self.choices:
+            if not isinstance(value, str) or value not in self.choices:
+                raise UsageError(f"{name}: {value!r} is not one of {', '.join(self.choices)}")
+            return value
+        if self.length:
+            if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != self.length:
+                raise UsageError(f"{name}: expected a list of {self.length} numbers, got {value!r}")
+            return tuple(dataclasses.replace(self, length=0).check(name, item) for item in value)
+        return self._check_number(name, value)
+
+    def _check_number(self, name: str, value: Any) -> float | int:
+        if isinstance(value, bool) or not hasattr(value, "__float__"):
+            raise UsageError(f"{name}: expected a number, got {value!r}")
+        number = float(value)
+        if not math.isfinite(number):
+            raise UsageError(f"{name}: {value!r} is not finite")
+        if self.integer and number != int(number):
+            raise UsageError(f"{name}: expected a whole number, got {value!r}")
+        if number < self.low or number > self.high or (self.above is not None and number <= self.above):
+            raise UsageError(f"{name}: {value!r} is outside {self.describe()}")
+        return int(number) if self.integer else number
+
+    def describe(self) -> str:
+        """Returns the rule in words, e.g. "0 ... 1" or "above 0"."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.above is not None:
+            return f"above {self.above:g}" + (f", up to {self.high:g}" if math.isfinite(self.high) else "")
+        if math.isfinite(self.high):
+            return f"{self.low:g} ... {self.high:g}"
+        return f"{self.low:g} or more"
+
+
+_SHARE = Rule(0.0, 1.0)
+_RATE = Rule(above=0.0, high=1e3)
+
+
+def _setting(default: Any, rule: Rule) -> Any:
+    return field(default=default, metadata={"rule": rule})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSettings:
+    """The recipe of one fine-tuning run. The defaults are the library's default recipe: plain full fine-tuning.
+
+    Depths are shares of the backbone's units counted from the input, so that one recipe fits every backbone.
+
+    Attributes:
+        transfer_depth: Share of units that keep pretrained weights, 0 ... 1; the rest is re-initialised.
+        frozen_depth: Share of units that do not train (BatchNorm statistics included), 0 ... `transfer_depth`.
+        head_lr: Peak learning rate of the head, above 0.
+        body_lr: Peak learning rate of the units, above 0, before `layer_lr_shape`.
+        layer_lr_shape: log10 multipliers on `body_lr` at the input, the middle and the top of the backbone,
+            interpolated linearly over the units between. A geometric decay is a straight line.
+        decay_strength: Total weight decay of weight matrices and filters, 0 or more. Biases, normalisation
+            parameters and other vectors are never decayed.
+        sp_mix: Share of the decay that pulls to the pretrained weights (L2-SP) and not to zero (L2), 0 ... 1.
+        sp_depth: Share of units, from the input, to which L2-SP applies; units above it have L2 alone, 0 ... 1.
+        optimizer: "sgd" (Nesterov) or "adamw" (the decay is decoupled, `momentum` is its beta1).
+        momentum: 0 ... below 1.
+        batch_size: Images a step, 1 or more.
+        label_smoothing: Share of the label spread over all classes, 0 ... below 1.
+        augmentation: "none", "crop" (random resized crop and mirror), "color" (and colour jitter) or "rand"
+            (and a RandAugment-like pair of operations); each includes the ones before it.
+        mixup: Alpha of the Beta distribution mixup draws from, 0 is off. It mixes the input of the first unit that
+            trains: images, or frozen features (manifold mixup).
+        ema: Decay a step of the moving average of the weights that is evaluated and kept, 0 is off.
+        warmup: Share of all steps over which the rates rise linearly; after it they fall on a cosine to 0.
+        views: Augmented views of each image that a frozen prefix is run on and cached, 1 or more.
+        epochs: Length of the training, 1 or more.
+    """
+
+    transfer_depth: float = _setting(1.0, _SHARE)
+    frozen_depth: float = _setting(0.0, _SHARE)
+    head_lr: float = _setting(0.01, _RATE)
+    body_lr: float = _setting(0.01, _RATE)
+    layer_lr_shape: tuple[float, float, float] = _setting((0.0, 0.0, 0.0), Rule(-6.0, 6.0, length=3))
+    decay_strength: float = _setting(1e-4, Rule(0.0, 1e3))
+    sp_mix: float = _setting(0.0, _SHARE)
+    sp_depth: float = _setting(1.0, _SHARE)
+    optimizer: str = _setting("sgd", Rule(choices=OPTIMIZERS))
+    momentum: float = _setting(0.9, Rule(0.0, 0.9999))
+    batch_size: int = _setting(32, Rule(1, 2**20, integer=True))
+    label_smoothing: float = _setting(0.0, Rule(0.0, 0.99))
+    augmentation: str = _setting("crop", Rule(choices=AUGMENTATIONS))
+    mixup: float = _setting(0.0, Rule(0.0, 100.0))
+    ema: float = _setting(0.0, Rule(0.0, 0.99999))
+    warmup: float = _setting(0.1, _SHARE)
+    views: int = _setting(4, Rule(1, 10_000, integer=True))
+    epochs: int = _setting(12, Rule(1, 1_000_000, integer=True))
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            checked = item.metadata["rule"].check(item.name, getattr(self, item.name))
+            object.__setattr__(self, item.name, checked)
+
+    def replace(self, **changes: Any) -> TransferSettings:
+        """Returns a copy with some fields changed and checked."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types, in the order of the fields; `from_dict` reads it back."""
+        values = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TransferSettings:
+        """Builds settings from a mapping; what is not named keeps its default.
+
+        Raises:
+            UsageError: A name is unknown (the nearest are given), or a value breaks its rule.
+        """
+        names = setting_names()
+        for name in values:
+            if name not in names:
+                raise UsageError(f"unknown setting {name!r}; {nearest(str(name), names)}")
+        return cls(**values)
+
+    def to_yaml(self) -> str:
+        """Returns a YAML mapping that `from_yaml` reads back to equal settings."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, text: str, *, source: str = "settings") -> TransferSettings:
+        """Reads settings from YAML text.
+
+        Args:
+            text: A mapping of field names to values.
+            source: What the text is called in errors, usually its path.
+
+        Raises:
+            UsageError: The text is not YAML, not a mapping, or names or values are wrong.
+        """
+        values = parse_mapping(text, source=source)
+        try:
+            return cls.from_dict(values)
+        except UsageError as error:
+            raise UsageError(f"{source}: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> TransferSettings:
+        """Reads a settings file, such as a report's `recommended.yaml`.
+
+        Raises:
+            UsageError: The file cannot be read as text or its content is wrong.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}: cannot read settings ({error})") from error
+        return cls.from_yaml(text, source=str(path))
+
+
+def setting_names() -> tuple[str, ...]:
+    """Returns the names of all settings, in order."""
+    return tuple(item.name for item in dataclasses.fields(TransferSettings))
+
+
+def setting_rule(name: str) -> Rule:
+    """Returns what the setting `name` accepts."""
+    rule = TransferSettings.__dataclass_fields__[name].metadata["rule"]
+    assert isinstance(rule, Rule)
+    return rule
+
+
+def repair(settings: TransferSettings) -> TransferSettings:
+    """Returns the settings that are really run and logged, with combinations that cannot be made possible.
+
+    A frozen depth above the transfer depth is cut to it: random units are never frozen. What the remaining settings
+    cannot influence is set to its neutral value, so that equal runs have equal settings: without a pull
+    (`sp_mix` 0, no decay, or no transferred unit under it) `sp_mix` is 0 and `sp_depth` 1.
+    """
+    frozen = min(settings.frozen_depth, settings.transfer_depth)
+    reach = min(settings.sp_depth, settings.transfer_depth)
+    if settings.sp_mix == 0.0 or settings.decay_strength == 0.0 or reach <= frozen:
+        return settings.replace(frozen_depth=frozen, sp_mix=0.0, sp_depth=1.0)
+    return settings.replace(frozen_depth=frozen)

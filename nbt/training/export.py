@@ -1,0 +1,166 @@
+"""Model folders: a trained model with all that is needed to use it, and predictions from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nbt._version import __version__
+from nbt.errors import UsageError
+from nbt.settings import TransferSettings
+from nbt.task.backbone_names import parse_backbone
+from nbt.task.backbones import Backbone, build_backbone
+from nbt.task.images import decode_images
+from nbt.task.task import Task
+from nbt.training.augment import AugmentPlan, prepare
+from nbt.training.devices import autocast, pick_device
+
+FORMAT = 1
+_CARD = "model.json"
+_WEIGHTS = "weights.safetensors"
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image.
+
+    Attributes:
+        path: The image.
+        label: Most likely class; "" where the image cannot be read.
+        probability: Of that class, 0 ... 1.
+        top: The likeliest classes with their probabilities, best first.
+        error: Why the image cannot be read, else "".
+    """
+
+    path: str
+    label: str = ""
+    probability: float = 0.0
+    top: tuple[tuple[str, float], ...] = ()
+    error: str = ""
+
+
+def export_model(model: Backbone, task: Task, settings: TransferSettings, folder: Path) -> None:
+    """Writes a model folder, whole or not at all; an older one of the same name is replaced.
+
+    Args:
+        model: The trained model.
+        task: What it was trained on: classes, image size, normalisation.
+        settings: How it was trained.
+        folder: Where to; its parents are made.
+    """
+    from safetensors.torch import save_file
+
+    card = {
+        "format": FORMAT,
+        "nbt": __version__,
+        "backbone": task.backbone.text,
+        "image_size": task.image_size,
+        "mean": list(task.mean),
+        "std": list(task.std),
+        "class_names": list(task.class_names),
+        "dataset": Path(task.dataset).name,
+        "settings": settings.to_dict(),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+        save_file(state, temporary / _WEIGHTS)
+        (temporary / _CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Returns what a model folder says of itself.
+
+    Raises:
+        UsageError: It is not a model folder, or of a newer format.
+    """
+    path = folder / _CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} is not a model folder of nbt ({_CARD}: {error})") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        found = card.get("format") if isinstance(card, dict) else card
+        raise UsageError(f"{path}: format {found!r} cannot be read by nbt {__version__}, which reads {FORMAT}")
+    return card
+
+
+def load_model(folder: Path) -> tuple[Backbone, dict[str, Any]]:
+    """Returns the model of a folder, in evaluation mode on the CPU, and its card.
+
+    Raises:
+        UsageError: The folder is not a model folder, or its weights do not fit its card.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    card = read_card(folder)
+    spec = parse_backbone(card["backbone"])
+    model = build_backbone(spec, len(card["class_names"]), image_size=card["image_size"])
+    try:
+        model.load_state_dict(load_file(folder / _WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{folder / _WEIGHTS}: the weights cannot be loaded ({reason})") from error
+    return model.eval(), card
+
+
+@torch.no_grad()
+def predict(folder: Path, images: Sequence[Path], *, top: int = 5, device: str | None = None) -> list[Prediction]:
+    """Classifies image files with an exported model.
+
+    Args:
+        folder: Model folder that `nbt search` or `nbt train --export` wrote.
+        images: Files; unreadable ones get a prediction that says so.
+        top: How many of the likeliest classes to give.
+        device: As in `pick_device`.
+
+    Returns:
+        One prediction an image, in the order given.
+    """
+    model, card = load_model(folder)
+    where = pick_device(device)
+    model = model.to(where, memory_format=torch.channels_last)
+    readable = {path: None for path in images}
+    store, kept = decode_images(list(readable), card["image_size"], cache=False)
+    names = card["class_names"]
+    probabilities = _classify(model, np.asarray(store.array), card, where)
+    found = {list(readable)[row]: p for row, p in zip(kept.tolist(), probabilities, strict=True)}
+    return [_prediction(path, found.get(path), names, top) for path in images]
+
+
+def _classify(
+    model: Backbone, pixels: np.ndarray[Any, Any], card: dict[str, Any], device: torch.device
+) -> torch.Tensor:
+    mean, std = torch.tensor(card["mean"], device=device), torch.tensor(card["std"], device=device)
+    batches = []
+    for start in range(0, len(pixels), _BATCH):
+        batch = torch.from_numpy(pixels[start : start + _BATCH]).to(device)
+        with autocast(device):
+            logits = model(prepare(batch, AugmentPlan(), mean, std))
+        batches.append(logits.float().softmax(dim=1).cpu())
+    return torch.cat(batches) if batches else torch.empty(0, len(card["class_names"]))
+
+
+def _prediction(path: Path, probabilities: torch.Tensor | None, names: list[str], top: int) -> Prediction:
+    if probabilities is None:
+        return Prediction(str(path), error="cannot be read as an image")
+    values, classes = probabilities.topk(min(top, len(names)))
+    best = tuple((names[c], float(v)) for v, c in zip(values, classes.tolist(), strict=True))
+    return Prediction(str(path), best[0][0], best[0][1], best)

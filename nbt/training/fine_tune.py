@@ -1,0 +1,341 @@
+"""fine_tune: one trial, from settings to weights, an epoch at a time. It knows nothing of searches."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from nbt.settings import TransferSettings, repair
+from nbt.task.backbones import Backbone
+from nbt.task.task import Task
+from nbt.training.augment import AugmentPlan, draw_plan
+from nbt.training.average import WeightAverage
+from nbt.training.checkpoint import load_checkpoint, save_checkpoint
+from nbt.training.devices import autocast
+from nbt.training.results import EpochResult, best_epoch
+from nbt.training.schedule import rate_factor
+from nbt.training.seeds import derive_seed, generator
+from nbt.training.workbench import Workbench
+from nbt.transfer.depth import copy_all, set_training
+from nbt.transfer.l2sp import L2SP
+from nbt.transfer.layer_lrs import parameter_groups
+
+EVALUATION_BATCH = 128
+
+
+@dataclass(frozen=True, eq=False)
+class FineTuned:
+    """What a trial leaves behind.
+
+    Attributes:
+        model: The model with the kept weights, in evaluation mode. It belongs to the workbench: its next trial
+            overwrites it.
+        settings: The repaired settings that were run.
+        curve: Every epoch, those before a resume included.
+        best: The epoch whose weights were kept: best on validation, the last without validation images.
+        setup_seconds: Time from the call to the first step: weights, optimiser, resuming.
+    """
+
+    model: Backbone
+    settings: TransferSettings
+    curve: tuple[EpochResult, ...]
+    best: EpochResult | None
+    setup_seconds: float
+
+
+def fine_tune(
+    task: Task,
+    settings: TransferSettings,
+    seed: int = 0,
+    *,
+    bench: Workbench | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 30.0,
+) -> Generator[EpochResult, bool | None, FineTuned]:
+    """Fine-tunes a backbone on a task, yielding after every epoch.
+
+    Everything random follows from `seed`, so on a CPU two runs are equal bit for bit, also where one of them was
+    killed and resumed from its checkpoint.
+
+    Args:
+        task: Images, split and pretrained weights.
+        settings: The recipe; it is repaired first (see `nbt.settings.repair`).
+        seed: Of fresh weights, order, augmentation, mixup and dropout, 0 or more.
+        bench: Tools that outlive the trial; made for this trial when None.
+        checkpoint: File to resume from, if it exists, and to write to.
+        checkpoint_seconds: Least time between two writes; the last epoch is not written.
+
+    Yields:
+        One `EpochResult` for each newly run epoch. A loss that is not finite ends the trial with one that says so.
+        Sending True in answer ends the trial there.
+
+    Returns:
+        A `FineTuned`, the value of the generator (`result = yield from fine_tune(...)`, or `StopIteration.value`).
+    """
+    started = time.perf_counter()
+    trial = _Trial(task, repair(settings), seed, bench or Workbench(task))
+    if checkpoint is not None:
+        trial.resume(checkpoint)
+    setup_seconds = time.perf_counter() - started
+    written = time.monotonic()
+    while not trial.finished:
+        result = trial.run_epoch()
+        if checkpoint is not None and not trial.finished and time.monotonic() - written >= checkpoint_seconds:
+            trial.save(checkpoint)
+            written = time.monotonic()
+        if (yield result):
+            break
+    return trial.finish(setup_seconds)
+
+
+class _Trial:
+    """State of one trial. A trial's first tensor is the input of its first unit that trains."""
+
+    def __init__(self, task: Task, settings: TransferSettings, seed: int, bench: Workbench) -> None:
+        self.task, self.settings, self.seed, self.bench = task, settings, seed, bench
+        self.model, self.frozen = bench.prepare_model(settings, seed)
+        self.curve: list[EpochResult] = []
+        groups = parameter_groups(self.model.units, self.model.head, settings)
+        self.parameters = [parameter for group in groups for parameter in group.parameters]
+        by_name = dict(self.model.named_parameters())
+        self.pull = L2SP(groups, {by_name[name]: tensor for name, tensor in bench.w0.items() if name in by_name})
+        self.peaks = [group.lr for group in groups]
+        self.optimizer = _make_optimizer(settings, groups)
+        self.average = WeightAverage(self.parameters, settings.ema) if settings.ema else None
+        # Only what trains can change, so only that is kept and saved; buffers above the frozen units are part of it.
+        prefix = tuple(f"units.{index}." for index in range(self.frozen))
+        self.state = {n: t for n, t in self.model.state_dict().items() if not n.startswith(prefix)}
+        self.kept = [tensor.clone() for tensor in self.state.values()]
+        self.caches = bench.cache_prefix and self.frozen > 0
+        n_train = len(task.split.train)
+        self.batches = max(1, math.ceil(n_train / settings.batch_size))
+
+    @property
+    def finished(self) -> bool:
+        return len(self.curve) >= self.settings.epochs or (bool(self.curve) and self.curve[-1].diverged)
+
+    def run_epoch(self) -> EpochResult:
+        """Trains one epoch and validates."""
+        started = time.perf_counter()
+        epoch = len(self.curve) + 1
+        with self.bench.fork_chance():
+            self.bench.reset_chance(self.seed, "epoch", epoch)
+            train_loss = self._train(epoch)
+        val_loss, val_accuracy = self._validate() if math.isfinite(train_loss) else (None, None)
+        seconds = time.perf_counter() - started
+        if not math.isfinite(train_loss) or (val_loss is not None and not math.isfinite(val_loss)):
+            result = EpochResult(epoch, train_loss, None, 0.0, seconds, diverged=True)
+        else:
+            result = EpochResult(epoch, train_loss, val_loss, val_accuracy, seconds)
+        self.curve.append(result)
+        return result
+
+    def _train(self, epoch: int) -> float:
+        """Runs one epoch of steps; returns the mean loss. The device is waited for once, at the end."""
+        settings, model = self.settings, self.model
+        set_training(model, model.units, self.frozen)
+        total = torch.zeros((), device=self.bench.device)
+        order = torch.from_numpy(self.task.split.train)
+        order = order[torch.randperm(len(order), generator=generator(self.seed, "order", epoch))]
+        mixing = _draw_mixing(settings.mixup, self.batches, derive_seed(self.seed, "mixup", epoch))
+        step = (epoch - 1) * self.batches
+        for batch, (inputs, truth) in enumerate(self._training_batches(epoch, order)):
+            factor = rate_factor(step + batch, settings.epochs * self.batches, settings.warmup)
+            total += self._step(inputs, truth, mixing[batch], factor) * len(truth)
+        return float(total) / len(order)
+
+    def _step(self, inputs: torch.Tensor, truth: torch.Tensor, mixing: float, factor: float) -> torch.Tensor:
+        """Takes one optimiser step; returns the loss, still on the device."""
+        if mixing < 1.0:
+            inputs = torch.lerp(inputs.flip(0), inputs, mixing)
+        with autocast(self.bench.device):
+            logits = self._classify(inputs).float()
+        loss = F.cross_entropy(logits, truth, label_smoothing=self.settings.label_smoothing)
+        if mixing < 1.0:
+            other = F.cross_entropy(logits, truth.flip(0), label_smoothing=self.settings.label_smoothing)
+            loss = torch.lerp(other, loss, mixing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
+        if self.settings.optimizer == "adamw":
+            self.pull.decay(factor)
+        else:
+            self.pull.add_to_gradients()
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
+        return loss.detach()
+
+    def _classify(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Runs the units that train, and the head."""
+        total = len(self.model.units)
+        if self.frozen == total:
+            return self.model.head(self.model.dropout(inputs))  # type: ignore[no-any-return]
+        return self.model.classify(self.model.forward_units(inputs, self.frozen, total))
+
+    def _training_batches(self, epoch: int, order: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yields batches whose sizes differ by one at most, so that no tiny last batch upsets BatchNorm."""
+        policy = self.settings.augmentation
+        if self.caches:
+            view = (epoch - 1) % self.settings.views if policy != "none" else 0
+            cached = self._cached(policy, view, torch.sort(order).values)
+            if cached is not None:
+                yield from ((cached(chunk), self._truth(chunk)) for chunk in order.tensor_split(self.batches))
+                return
+        plan = draw_plan(policy, len(order), generator(self.seed, "augment", epoch), mirror=self.task.mirror)
+        plan = plan.to(self.bench.device)
+        rows = torch.arange(len(order), device=self.bench.device).tensor_split(self.batches)
+        for row, chunk in zip(rows, order.tensor_split(self.batches), strict=True):
+            yield self._run_frozen(self.bench.load_images(chunk, plan.rows(row))), self._truth(chunk)
+
+    def _cached(self, policy: str, view: int, index: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        return self.bench.prefix_features(self.model, self.frozen, policy, view, index)
+
+    def _run_frozen(self, images: torch.Tensor) -> torch.Tensor:
+        return self.bench.run_prefix(self.model, self.frozen, images) if self.frozen else images
+
+    def _truth(self, index: torch.Tensor) -> torch.Tensor:
+        return self.bench.labels[index.to(self.bench.device)]
+
+    def _validate(self) -> tuple[float | None, float | None]:
+        """Returns loss and accuracy on validation, and keeps the weights if they are the best so far."""
+        if self.average is not None:
+            self.average.swap()
+        try:
+            index = self.task.split.val
+            loss, accuracy = (None, None) if len(index) == 0 else self._evaluate(index)
+            candidate = EpochResult(len(self.curve) + 1, 0.0, loss, accuracy, 0.0)
+            if loss is None or (math.isfinite(loss) and best_epoch([*self.curve, candidate]) is candidate):
+                copy_all(self.kept, list(self.state.values()))
+        finally:
+            if self.average is not None:
+                self.average.swap()
+        return loss, accuracy
+
+    def _evaluate(self, index: npt.NDArray[np.int64]) -> tuple[float, float]:
+        self.model.eval()
+        images = torch.from_numpy(index)
+        cached = self._cached("none", 0, images) if self.caches else None
+
+        def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            for chunk in images.split(EVALUATION_BATCH):
+                if cached is None:
+                    yield self._run_frozen(self.bench.load_images(chunk, AugmentPlan())), self._truth(chunk)
+                else:
+                    yield cached(chunk), self._truth(chunk)
+
+        return evaluate(self._classify, batches(), self.bench.device)
+
+    def finish(self, setup_seconds: float) -> FineTuned:
+        """Loads the kept weights into the model."""
+        with torch.no_grad():
+            copy_all(list(self.state.values()), self.kept)
+        self.model.eval()
+        self.model.zero_grad(set_to_none=True)
+        return FineTuned(self.model, self.settings, tuple(self.curve), best_epoch(self.curve), setup_seconds)
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree on to be of this trial."""
+        split = [len(part) for part in (self.task.split.train, self.task.split.val)]
+        return {
+            "task": self.task.fingerprint,
+            "backbone": self.task.backbone.text,
+            "settings": self.settings.to_dict(),
+            "seed": self.seed,
+            "split": [self.task.seed, *split],
+        }
+
+    def save(self, path: Path) -> None:
+        """Writes everything that the rest of the trial depends on; w0 of the pulled weights travels with it."""
+        average = self.average
+        save_checkpoint(
+            path,
+            {
+                "identity": self.identity(),
+                "curve": [result.to_dict() for result in self.curve],
+                "state": dict(self.state),
+                "kept": self.kept,
+                "optimizer": self.optimizer.state_dict(),
+                "anchors": self.pull.anchors,
+                "average": None if average is None else {"values": average.values, "steps": average.steps},
+            },
+        )
+
+    @torch.no_grad()
+    def resume(self, path: Path) -> None:
+        """Continues from a checkpoint of this very trial, if there is one."""
+        saved = load_checkpoint(path, self.identity())
+        if saved is None:
+            return
+        copy_all(list(self.state.values()), [saved["state"][name] for name in self.state])
+        copy_all(self.kept, saved["kept"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        # The anchors that this trial started with, not those of whatever weights file is on the disk by now.
+        self.pull.anchors = [[value.to(self.bench.device) for value in group] for group in saved["anchors"]]
+        if self.average is not None:
+            copy_all(self.average.values, saved["average"]["values"])
+            self.average.steps = saved["average"]["steps"]
+        self.curve = [EpochResult.from_dict(result) for result in saved["curve"]]
+
+
+@torch.no_grad()
+def evaluate(
+    classify: Callable[[torch.Tensor], torch.Tensor],
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    device: torch.device,
+) -> tuple[float, float]:
+    """Returns mean cross-entropy in nats and accuracy, 0 ... 1.
+
+    Args:
+        classify: Maps inputs to logits, (n, C); its model is in evaluation mode.
+        batches: Inputs and labels, (n,), on the device; at least one.
+        device: Where they are.
+    """
+    loss = torch.zeros((), device=device)
+    right = torch.zeros((), device=device)
+    count = 0
+    for inputs, truth in batches:
+        with autocast(device):
+            logits = classify(inputs).float()
+        loss += F.cross_entropy(logits, truth, reduction="sum")
+        right += (logits.argmax(dim=1) == truth).sum()
+        count += len(truth)
+    return float(loss) / count, float(right) / count
+
+
+def evaluate_model(bench: Workbench, model: Backbone, index: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """Returns loss and accuracy of a whole model on some images; puts it in evaluation mode."""
+    model.eval()
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for chunk in torch.from_numpy(index).split(EVALUATION_BATCH):
+            yield bench.load_images(chunk, AugmentPlan()), bench.labels[chunk.to(bench.device)]
+
+    return evaluate(model, batches(), bench.device)
+
+
+def _make_optimizer(settings: TransferSettings, groups: list[Any]) -> torch.optim.Optimizer:
+    """Builds the fused optimiser, without weight decay of its own: the pull is all the decay there is."""
+    rates = [{"params": group.parameters, "lr": group.lr} for group in groups]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(rates, betas=(settings.momentum, 0.999), weight_decay=0.0, fused=True)
+    return torch.optim.SGD(
+        rates, lr=settings.body_lr, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True
+    )
+
+
+def _draw_mixing(alpha: float, n: int, seed: int) -> list[float]:
+    """Returns mixup's lambda for n batches; 1 mixes nothing."""
+    if alpha == 0.0:
+        return [1.0] * n
+    return np.random.default_rng(seed).beta(alpha, alpha, size=n).tolist()

@@ -1,0 +1,147 @@
+"""Prefix cache: what the frozen units make of each image view, computed once and kept in memory or on disk."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+# Rows run through the prefix together. The number is fixed and short chunks are padded, because a kernel may choose
+# another order of summation for another batch size: so a row's features do not depend on which rows came with it.
+CHUNK = 64
+
+
+@dataclass(eq=False)
+class _Entry:
+    """Features of one view of every image, of which some rows are filled."""
+
+    values: torch.Tensor
+    filled: torch.Tensor
+    file: Path | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.numel() * self.values.element_size()
+
+
+class PrefixCache:
+    """Keeps the features of image views by key, least recently used out first.
+
+    Entries live on the device of the features up to `memory_bytes`; older ones move to memory-mapped files, up to
+    `disk_bytes`, and are forgotten after that. What is forgotten is computed again, with the same result.
+
+    Args:
+        n_rows: Number of images that have a row.
+        memory_bytes: Bound on what is held in memory.
+        disk_bytes: Bound on the files; half of the free space of the temporary folder when None.
+        folder: Where the files go; a private temporary folder when None. It is removed by `close`.
+    """
+
+    def __init__(
+        self, n_rows: int, memory_bytes: int, *, disk_bytes: int | None = None, folder: Path | None = None
+    ) -> None:
+        self.n_rows = n_rows
+        self.memory_bytes = memory_bytes
+        self._disk_bytes = disk_bytes
+        self._parent = folder
+        self._folder: Path | None = None
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._files = 0
+
+    @property
+    def memory_used(self) -> int:
+        """Bytes held in memory."""
+        return sum(entry.nbytes for entry in self._entries.values() if entry.file is None)
+
+    @property
+    def disk_used(self) -> int:
+        """Bytes held in files."""
+        return sum(entry.nbytes for entry in self._entries.values() if entry.file is not None)
+
+    def fill(
+        self, key: Hashable, rows: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor | None:
+        """Makes sure that the features of `rows` are there, computing the missing ones.
+
+        Args:
+            key: Names the view: frozen depth, augmentation, number of the view.
+            rows: int64 (n,), on the CPU.
+            compute: Maps `CHUNK` rows to their features, (CHUNK, ...); always called with that many.
+
+        Returns:
+            (n_rows, ...), of which the rows asked for are filled, in memory or mapped from a file. It stays valid
+            when the entry is forgotten. None where an entry fits neither memory nor disk.
+        """
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+            rows = rows[~entry.filled[rows]]
+        for chunk in rows.split(CHUNK):
+            padded = torch.cat([chunk, chunk[-1:].expand(CHUNK - len(chunk))])
+            features = compute(padded)[: len(chunk)]
+            entry = entry or self._allocate(key, features)
+            if entry is None:
+                return None
+            entry.values[chunk.to(entry.values.device)] = features.to(entry.values.device)
+            entry.filled[chunk] = True
+        return None if entry is None else entry.values
+
+    def close(self) -> None:
+        """Forgets everything and removes the files."""
+        self._entries.clear()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _allocate(self, key: Hashable, like: torch.Tensor) -> _Entry | None:
+        shape = (self.n_rows, *like.shape[1:])
+        nbytes = self.n_rows * like[0].numel() * like.element_size()
+        filled = torch.zeros(self.n_rows, dtype=torch.bool)
+        if nbytes <= self.memory_bytes:
+            self._spill_down_to(self.memory_bytes - nbytes)
+            entry = _Entry(torch.empty(shape, dtype=like.dtype, device=like.device), filled)
+        else:
+            values, file = self._map_file(shape, like.dtype, nbytes)
+            if values is None:
+                return None
+            entry = _Entry(values, filled, file)
+        self._entries[key] = entry
+        return entry
+
+    def _spill_down_to(self, allowed: int) -> None:
+        for key, entry in list(self._entries.items()):
+            if self.memory_used <= allowed:
+                return
+            if entry.file is None:
+                values, file = self._map_file(tuple(entry.values.shape), entry.values.dtype, entry.nbytes)
+                if values is None:
+                    del self._entries[key]
+                else:
+                    values.copy_(entry.values)
+                    entry.values, entry.file = values, file
+
+    def _map_file(
+        self, shape: tuple[int, ...], dtype: torch.dtype, nbytes: int
+    ) -> tuple[torch.Tensor | None, Path | None]:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="nbt-prefix-", dir=self._parent))
+        limit = self._disk_bytes
+        if limit is None:
+            limit = (shutil.disk_usage(self._folder).free + self.disk_used) // 2
+        for key, entry in list(self._entries.items()):
+            if self.disk_used + nbytes <= limit:
+                break
+            if entry.file is not None:
+                del self._entries[key]
+                entry.file.unlink(missing_ok=True)
+        if self.disk_used + nbytes > limit:
+            return None, None
+        self._files += 1
+        file = self._folder / f"{self._files:06d}.bin"
+        count = nbytes // torch.empty((), dtype=dtype).element_size()
+        return torch.from_file(str(file), shared=True, size=count, dtype=dtype).view(shape), file

@@ -1,0 +1,93 @@
+"""run_job: what a worker does with a run that an engine hands it."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from nbt.task.task import Task
+from nbt.training.devices import out_of_memory
+from nbt.training.export import export_model
+from nbt.training.fine_tune import FineTuned, evaluate_model, fine_tune
+from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.workbench import Workbench
+
+
+def run_job(job: TrialJob, bench: Workbench, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+    """Runs one job to its end; what goes wrong is in the outcome.
+
+    Args:
+        job: What to run.
+        bench: The worker's tools.
+        on_epoch: Called after every newly run epoch; a text it returns is the reason to stop.
+
+    Returns:
+        The outcome. Only KeyboardInterrupt, SystemExit and the like are raised.
+    """
+    try:
+        return _run(job, bench, on_epoch)
+    except Exception as error:
+        full = out_of_memory(error)
+        trace = traceback.format_exc()
+        if full:
+            bench.clear()
+        return TrialOutcome(error=_one_line(error), traceback=trace, out_of_memory=full)
+
+
+def _run(job: TrialJob, bench: Workbench, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+    task = task_of(job, bench.task)
+    if bench.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(bench.device)
+    trial = fine_tune(task, job.settings, job.seed, bench=bench, checkpoint=job.checkpoint)
+    reason: str | None = None
+    try:
+        result = next(trial)
+        while True:
+            reason = on_epoch(result)
+            result = trial.send(reason is not None)
+    except StopIteration as end:
+        tuned: FineTuned = end.value
+    outcome = TrialOutcome(curve=tuned.curve, stopped=reason, facts=_facts(bench, tuned))
+    if reason is None:
+        outcome = _use(job, task, bench, tuned, outcome)
+    if job.checkpoint is not None:
+        job.checkpoint.unlink(missing_ok=True)
+    return outcome
+
+
+def task_of(job: TrialJob, task: Task) -> Task:
+    """Returns the task with the split that the job asks for."""
+    if job.split_seed is not None:
+        task = task.with_split_seed(job.split_seed)
+    return task.train_on_all() if job.train_on_all else task
+
+
+def _use(job: TrialJob, task: Task, bench: Workbench, tuned: FineTuned, outcome: TrialOutcome) -> TrialOutcome:
+    """Does what the job wants done with the finished model."""
+    if job.evaluate_test:
+        loss, accuracy = evaluate_model(bench, tuned.model, task.split.test)
+        outcome = dataclasses.replace(outcome, test_loss=loss, test_accuracy=accuracy)
+    if job.export is not None:
+        export_model(tuned.model, task, tuned.settings, job.export)
+    return outcome
+
+
+def _facts(bench: Workbench, tuned: FineTuned) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "device": str(bench.device),
+        "precision": "bf16" if bench.device.type == "cuda" else "float32",
+        "setup_seconds": tuned.setup_seconds,
+    }
+    if bench.device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(bench.device)
+        facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated(bench.device)
+    return facts
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__

@@ -1,0 +1,177 @@
+"""Workbench: what outlives a trial in a worker. Model skeleton, w0, images and prefix caches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from nbt.settings import TransferSettings
+from nbt.task.backbones import Backbone
+from nbt.task.task import Task
+from nbt.task.weights import fresh_state
+from nbt.training.augment import AugmentPlan, draw_plan, prepare
+from nbt.training.devices import autocast, pick_device
+from nbt.training.prefix import PrefixCache
+from nbt.training.seeds import derive_seed, generator
+from nbt.transfer.depth import freeze, set_transferred, units_of
+
+
+class Workbench:
+    """One worker's tools for all trials of one task.
+
+    Args:
+        task: Its images, labels and w0 are used; trials may bring other splits of it.
+        device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
+        cache_bytes: Memory bound of the prefix cache; when None a quarter of the memory that is free now.
+        cache_prefix: False runs the frozen units in every step, for comparison.
+    """
+
+    def __init__(
+        self, task: Task, *, device: str | None = None, cache_bytes: int | None = None, cache_prefix: bool = True
+    ) -> None:
+        self.task = task
+        self.device = pick_device(device)
+        self.model: Backbone = self._to_device(task.build_model())
+        self.w0: dict[str, torch.Tensor] = {name: self._to_device(tensor) for name, tensor in task.w0.items()}
+        self.labels = torch.from_numpy(np.asarray(task.labels)).to(self.device)
+        self.mean = torch.tensor(task.mean, device=self.device)
+        self.std = torch.tensor(task.std, device=self.device)
+        self._images = self._load_images()
+        pool = np.concatenate([part for part in (task.pools.train, task.pools.val) if part is not None])
+        self._row_of = torch.full((len(task.labels),), -1, dtype=torch.int64)
+        self._row_of[torch.from_numpy(pool)] = torch.arange(len(pool))
+        self._pool = torch.from_numpy(pool)
+        self.cache_prefix = cache_prefix
+        self._cache = PrefixCache(len(pool), _default_cache_bytes(self.device) if cache_bytes is None else cache_bytes)
+        self._pool_plan = lru_cache(maxsize=32)(self._draw_pool_plan)
+
+    def _to_device(self, thing: Any) -> Any:
+        """Moves a module or tensor, 4-D weights in channels_last order."""
+        if isinstance(thing, torch.Tensor) and thing.ndim != 4:
+            return thing.to(self.device).clone()
+        return thing.to(self.device, memory_format=torch.channels_last)
+
+    def _load_images(self) -> torch.Tensor | None:
+        """Returns the images as one tensor on the device where they fit well, else None: then they are gathered."""
+        array = self.task.images.array
+        if isinstance(array, np.memmap):
+            return None
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            return torch.from_numpy(array).to(self.device) if array.nbytes < free // 4 else None
+        return torch.from_numpy(array)
+
+    def prepare_model(self, settings: TransferSettings, seed: int) -> tuple[Backbone, int]:
+        """Sets the skeleton to the start of a trial: w0, fresh units above the transfer depth, a fresh head.
+
+        Args:
+            settings: Repaired settings.
+            seed: Draws the fresh weights.
+
+        Returns:
+            The model, which the next trial takes over, and its number of frozen units.
+        """
+        model = self.model
+        total = len(model.units)
+        transferred = units_of(settings.transfer_depth, total)
+        frozen = min(units_of(settings.frozen_depth, total), transferred)
+        fresh: dict[str, torch.Tensor] = {}
+        if transferred < total:
+            fresh = fresh_state(self.task.backbone, self.task.image_size, derive_seed(seed, "units"))
+        set_transferred(model.units, transferred, self.w0, fresh)
+        with torch.random.fork_rng(devices=self._rng_devices):
+            torch.manual_seed(derive_seed(seed, "head"))
+            model.head.reset_parameters()
+        freeze(model, model.units, frozen)
+        model.zero_grad(set_to_none=True)
+        return model, frozen
+
+    @property
+    def _rng_devices(self) -> list[torch.device]:
+        return [self.device] if self.device.type == "cuda" else []
+
+    def reset_chance(self, seed: int, *names: int | str) -> None:
+        """Seeds torch's own generators, which dropout and stochastic depth draw from."""
+        torch.manual_seed(derive_seed(seed, *names))
+
+    def fork_chance(self) -> Any:
+        """Returns a context after which torch's own generators are as they were."""
+        return torch.random.fork_rng(devices=self._rng_devices)
+
+    def load_images(self, index: torch.Tensor, plan: AugmentPlan) -> torch.Tensor:
+        """Returns images ready for the first unit, (n, 3, H, W).
+
+        Args:
+            index: int64 (n,), on the CPU.
+            plan: What to do to each of them, on the device.
+        """
+        if self._images is not None:
+            pixels = self._images[index.to(self._images.device)]
+        else:
+            pixels = torch.from_numpy(self.task.images.array[index.numpy()])
+            if self.device.type == "cuda":
+                pixels = pixels.pin_memory()
+        return prepare(pixels.to(self.device, non_blocking=True), plan, self.mean, self.std)
+
+    @torch.no_grad()
+    def run_prefix(self, model: Backbone, frozen: int, images: torch.Tensor) -> torch.Tensor:
+        """Runs the frozen units, and the neck where all are frozen, in evaluation mode as `set_training` left them."""
+        with autocast(self.device):
+            hidden = model.forward_units(images, 0, frozen)
+            return model.neck(hidden) if frozen == len(model.units) else hidden
+
+    def prefix_features(
+        self, model: Backbone, frozen: int, policy: str, view: int, index: torch.Tensor
+    ) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Makes sure that the output of the frozen units is cached for one view of some labelled images.
+
+        Views depend on the policy and their number alone, not on the trial, so trials share them.
+
+        Args:
+            model: Its first `frozen` units hold w0.
+            frozen: 1 or more.
+            policy: Augmentation; "none" has one view.
+            view: 0 ... `settings.views` - 1.
+            index: int64 (n,), on the CPU; images of the train and validation pools.
+
+        Returns:
+            Look-up from some of these images, int64 (m,), to their features, (m, ...) on the device; None where the
+            cache cannot hold the view.
+        """
+        plan = self._pool_plan(policy, view)
+
+        def compute(rows: torch.Tensor) -> torch.Tensor:
+            images = self.load_images(self._pool[rows], plan.rows(rows).to(self.device))
+            return self.run_prefix(model, frozen, images)
+
+        key: Hashable = (frozen, policy, view)
+        values = self._cache.fill(key, self._row_of[index], compute)
+        if values is None:
+            return None
+        return lambda some: values[self._row_of[some].to(values.device)].to(self.device, non_blocking=True)
+
+    def _draw_pool_plan(self, policy: str, view: int) -> AugmentPlan:
+        chance = generator(0, "view", policy, view)
+        return draw_plan(policy, len(self._pool), chance, mirror=self.task.mirror)
+
+    def clear(self) -> None:
+        """Forgets the prefix cache and gives the memory back; after a trial that ran out of it."""
+        self._cache.close()
+        self.model.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        """Frees the caches and their files."""
+        self.clear()
+
+
+def _default_cache_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 4
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4

@@ -1,0 +1,64 @@
+"""Transfer depth and frozen depth: how many units keep pretrained weights, and how many of them do not train.
+
+Plested, Shen and Gedeon, "Non-binary deep transfer learning for image classification", arXiv 2107.08585.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+
+def units_of(share: float, n_units: int) -> int:
+    """Returns how many of `n_units` units a depth of `share` (0 ... 1) means: the nearest whole number, halves up."""
+    return min(n_units, math.floor(share * n_units + 0.5))
+
+
+def unit_of(name: str) -> int:
+    """Returns the index of the unit that the state-dict key `name` ("units.3.conv.weight") belongs to."""
+    return int(name.split(".", 2)[1])
+
+
+@torch.no_grad()
+def set_transferred(
+    units: nn.ModuleList, transferred: int, w0: Mapping[str, torch.Tensor], fresh: Mapping[str, torch.Tensor]
+) -> None:
+    """Writes pretrained weights into the first `transferred` units and fresh ones into the rest, buffers included.
+
+    Args:
+        units: Units of the backbone.
+        transferred: 0 ... len(units).
+        w0: Pretrained state, keys "units.I....".
+        fresh: Newly initialised state; only the units from `transferred` on are read, so others may be missing.
+    """
+    targets, sources = [], []
+    for name, tensor in units.state_dict(prefix="units.").items():
+        targets.append(tensor)
+        sources.append((w0 if unit_of(name) < transferred else fresh)[name])
+    copy_all(targets, sources)
+
+
+def freeze(model: nn.Module, units: nn.ModuleList, frozen: int) -> None:
+    """Sets which parameters train: everything but the first `frozen` units."""
+    model.requires_grad_(True)
+    units[:frozen].requires_grad_(False)
+
+
+def set_training(model: nn.Module, units: nn.ModuleList, frozen: int) -> None:
+    """Puts the model in training mode with the first `frozen` units in evaluation mode.
+
+    So neither the running statistics of frozen BatchNorm nor dropout inside frozen units move.
+    """
+    model.train()
+    units[:frozen].eval()
+
+
+def copy_all(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
+    """Copies tensor by tensor in place, in one call for each kind of number (`foreach` wants one kind a list)."""
+    for floating in (True, False):
+        pairs = [(t, s) for t, s in zip(targets, sources, strict=True) if t.is_floating_point() == floating]
+        if pairs:
+            torch._foreach_copy_([t for t, _ in pairs], [s for _, s in pairs])

@@ -1,0 +1,84 @@
+"""L2-SP: decay towards the pretrained weights, mixed with decay towards zero.
+
+`penalty = alpha/2 * sum ||w - w0||^2 + beta/2 * sum ||w||^2`, with strengths of their own for each parameter group.
+Li, Grandvalet and Davoine, "Explicit inductive bias for transfer learning with convolutional networks", ICML 2018,
+arXiv 1802.01483; as a continuous mix: arXiv 2107.08585.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from nbt.transfer.layer_lrs import ParameterGroup
+
+
+class L2SP:
+    """The pull of one trial, as a loss term and as the fused in-place forms that training uses.
+
+    The anchors are found by the identity of the parameter, never by its place, so a re-initialised layer cannot be
+    anchored by accident. Keep the optimiser's own weight decay at 0: this is all the decay there is.
+
+    Args:
+        groups: Parameters with their strengths `alpha` (to the anchor) and `beta` (to zero).
+        anchors: Pretrained value of every parameter of a group whose `alpha` is above 0.
+
+    Raises:
+        ValueError: A pulled parameter has no anchor, or one of another shape.
+    """
+
+    def __init__(self, groups: Sequence[ParameterGroup], anchors: Mapping[nn.Parameter, torch.Tensor]) -> None:
+        self.groups = [group for group in groups if group.alpha or group.beta]
+        self.anchors = [self._anchors_of(group, anchors) for group in self.groups]
+
+    @staticmethod
+    def _anchors_of(group: ParameterGroup, anchors: Mapping[nn.Parameter, torch.Tensor]) -> list[torch.Tensor]:
+        if not group.alpha:
+            return []
+        found = []
+        for parameter in group.parameters:
+            anchor = anchors.get(parameter)
+            if anchor is None or anchor.shape != parameter.shape:
+                what = "no anchor" if anchor is None else f"an anchor of shape {tuple(anchor.shape)}"
+                raise ValueError(f"a parameter of shape {tuple(parameter.shape)} with alpha > 0 has {what}")
+            found.append(anchor)
+        return found
+
+    def penalty(self) -> torch.Tensor:
+        """Returns the penalty as a differentiable scalar: for checks and for optimisers of your own; slow."""
+        total = torch.zeros(())
+        for group, anchors in zip(self.groups, self.anchors, strict=True):
+            for index, parameter in enumerate(group.parameters):
+                total = total.to(parameter.device) + group.beta / 2 * parameter.square().sum()
+                if anchors:
+                    total = total + group.alpha / 2 * (parameter - anchors[index]).square().sum()
+        return total
+
+    @torch.no_grad()
+    def add_to_gradients(self) -> None:
+        """Adds the penalty's gradient, `(alpha + beta) w - alpha w0`, to `.grad` in place. For SGD."""
+        for group, anchors in zip(self.groups, self.anchors, strict=True):
+            trained = [index for index, parameter in enumerate(group.parameters) if parameter.grad is not None]
+            if not trained:
+                continue
+            gradients: list[torch.Tensor] = [group.parameters[i].grad for i in trained]  # type: ignore[misc]
+            weights = [group.parameters[index].detach() for index in trained]
+            torch._foreach_add_(gradients, weights, alpha=group.alpha + group.beta)
+            if anchors:
+                torch._foreach_add_(gradients, [anchors[index] for index in trained], alpha=-group.alpha)
+
+    @torch.no_grad()
+    def decay(self, factor: float) -> None:
+        """Moves the weights by `-lr * ((alpha + beta) w - alpha w0)` in place: the decoupled form, for AdamW.
+
+        Args:
+            factor: Share of each group's peak rate that the schedule gives at this step, 0 ... 1.
+        """
+        for group, anchors in zip(self.groups, self.anchors, strict=True):
+            rate = group.lr * factor
+            weights = [parameter.detach() for parameter in group.parameters]
+            torch._foreach_mul_(weights, 1.0 - rate * (group.alpha + group.beta))
+            if anchors:
+                torch._foreach_add_(weights, anchors, alpha=rate * group.alpha)

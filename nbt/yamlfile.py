@@ -1,0 +1,48 @@
+"""Reads YAML as people write it: safely, with `1e-4` a number, and with a key given twice refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+from nbt.errors import UsageError
+
+# YAML 1.1, which PyYAML reads, takes "1e-4" for a word; YAML 1.2 and every user take it for a number.
+_FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$")
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+def parse_mapping(text: str, *, source: str) -> dict[str, Any]:
+    """Returns the mapping that `text` holds.
+
+    Args:
+        text: YAML.
+        source: What the text is called in errors, usually its path.
+
+    Raises:
+        UsageError: The text is not YAML, or not a mapping with words as keys.
+    """
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{source}: not valid YAML ({reason})") from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UsageError(f"{source}: expected a mapping of names to values")
+    return values

@@ -1,0 +1,37 @@
+"""What every test shares: a private cache, one thread, and the optional real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+# Two busy cores make any single example slow; that says nothing about the code.
+hypothesis_settings.register_profile(
+    "nbt", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("nbt")
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keeps the tests out of the user's cache; one a worker process, so that digits are decoded once."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["NBT_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real images and weights beside the checkout; its tests skip where it is absent."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs the real images and weights in ../shared, which this machine lacks")
+    return folder

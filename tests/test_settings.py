@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbt.errors import UsageError
+from nbt.settings import AUGMENTATIONS, OPTIMIZERS, TransferSettings, repair, setting_names, setting_rule
+
+share = st.floats(0, 1)
+rate = st.floats(1e-8, 10)
+recipes = st.builds(
+    TransferSettings,
+    transfer_depth=share,
+    frozen_depth=share,
+    head_lr=rate,
+    body_lr=rate,
+    layer_lr_shape=st.tuples(*[st.floats(-6, 6)] * 3),
+    decay_strength=st.floats(0, 10),
+    sp_mix=share,
+    sp_depth=share,
+    optimizer=st.sampled_from(OPTIMIZERS),
+    momentum=st.floats(0, 0.99),
+    batch_size=st.integers(1, 4096),
+    label_smoothing=st.floats(0, 0.9),
+    augmentation=st.sampled_from(AUGMENTATIONS),
+    mixup=st.floats(0, 2),
+    ema=st.floats(0, 0.999),
+    warmup=share,
+    views=st.integers(1, 64),
+    epochs=st.integers(1, 500),
+)
+
+
+@given(recipes)
+def test_yaml_and_mapping_read_back_to_equal_settings(settings: TransferSettings) -> None:
+    assert TransferSettings.from_yaml(settings.to_yaml()) == settings
+    assert TransferSettings.from_dict(settings.to_dict()) == settings
+
+
+@given(recipes)
+def test_repair_leaves_what_can_be_run_and_changes_nothing_twice(settings: TransferSettings) -> None:
+    repaired = repair(settings)
+    assert repaired.frozen_depth <= repaired.transfer_depth
+    assert repair(repaired) == repaired
+    assert repaired.transfer_depth == settings.transfer_depth
+    if settings.frozen_depth <= settings.transfer_depth:
+        assert repaired.frozen_depth == settings.frozen_depth
+
+
+def test_a_pull_that_reaches_nothing_trained_is_neutral() -> None:
+    settings = TransferSettings(frozen_depth=0.5, sp_depth=0.4, sp_mix=0.7)
+    assert (repair(settings).sp_mix, repair(settings).sp_depth) == (0.0, 1.0)
+    assert repair(settings.replace(sp_depth=0.6)).sp_mix == 0.7
+
+
+@given(st.dictionaries(st.sampled_from(setting_names()), st.one_of(st.none(), st.text(), st.floats(), st.booleans())))
+def test_wrong_values_raise_usage_errors_and_nothing_else(values: dict[str, Any]) -> None:
+    try:
+        settings = TransferSettings.from_dict(values)
+    except UsageError as error:
+        assert any(name in str(error) for name in values)
+    else:
+        assert all(math.isclose(getattr(settings, k), v) for k, v in values.items() if isinstance(v, float))
+
+
+@given(st.text())
+def test_any_text_is_settings_or_a_usage_error(text: str) -> None:
+    try:
+        TransferSettings.from_yaml(text, source="recipe.yaml")
+    except UsageError as error:
+        assert str(error).startswith("recipe.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("head_lrr: 0.1", ["head_lrr", "did you mean head_lr"]),
+        ("head_lr: -1", ["head_lr", "above 0"]),
+        ("momentum: 1.0", ["momentum", "0 ... 0.9999"]),
+        ("optimizer: adam", ["optimizer", "sgd, adamw"]),
+        ("layer_lr_shape: [0, 0]", ["layer_lr_shape", "list of 3"]),
+        ("epochs: 2.5", ["epochs", "whole number"]),
+        ("epochs: .nan", ["epochs", "not finite"]),
+        ("augmentation: true", ["augmentation", "none, crop"]),
+        ("- a", ["expected a mapping"]),
+        ("head_lr: 1\nhead_lr: 2", ["given twice"]),
+        ("{", ["not valid YAML"]),
+    ],
+)
+def test_errors_name_the_setting_and_the_rule(text: str, words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        TransferSettings.from_yaml(text)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_numbers_are_read_as_people_write_them() -> None:
+    assert TransferSettings.from_yaml("head_lr: 1e-4\nepochs: 3.0") == TransferSettings(head_lr=1e-4, epochs=3)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"missing\.yaml"):
+        TransferSettings.load(tmp_path / "missing.yaml")
+
+
+def test_every_setting_has_a_rule_that_its_default_keeps() -> None:
+    for name in setting_names():
+        rule = setting_rule(name)
+        assert rule.check(name, getattr(TransferSettings(), name)) == getattr(TransferSettings(), name)
+        assert rule.describe()

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from nbt.settings import TransferSettings
+from nbt.transfer import freeze, geometric_shape, parameter_groups, rate_multipliers
+from tests.tiny import TinyNet
+
+shapes = st.tuples(*[st.floats(-3, 3)] * 3)
+
+
+@given(shape=shapes, n=st.integers(2, 60))
+def test_the_curve_meets_its_knots_and_stays_between_them(shape: tuple[float, float, float], n: int) -> None:
+    curve = rate_multipliers(shape, n)
+    assert len(curve) == n
+    assert curve[0] == pytest.approx(10 ** shape[0])
+    assert curve[-1] == pytest.approx(10 ** shape[2])
+    if n % 2:
+        assert curve[n // 2] == pytest.approx(10 ** shape[1])
+    assert all(10 ** min(shape) * 0.999 <= value <= 10 ** max(shape) * 1.001 for value in curve)
+
+
+@given(decay=st.floats(0.5, 1.0), n=st.integers(2, 40))
+def test_geometric_decay_is_the_special_case(decay: float, n: int) -> None:
+    curve = rate_multipliers(geometric_shape(decay, n), n)
+    for lower, upper in itertools.pairwise(curve):
+        assert lower / upper == pytest.approx(decay, rel=1e-9)
+    assert curve[-1] == pytest.approx(1.0)
+
+
+def test_a_decay_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        geometric_shape(0.0, 3)
+
+
+@given(
+    transfer=st.floats(0, 1),
+    frozen=st.integers(0, 4),
+    sp_depth=st.floats(0, 1),
+    mix=st.floats(0, 1),
+    shape=shapes,
+)
+def test_each_trained_parameter_lands_in_exactly_one_group(
+    transfer: float, frozen: int, sp_depth: float, mix: float, shape: tuple[float, float, float]
+) -> None:
+    model = TinyNet()
+    freeze(model, model.units, frozen)
+    settings = TransferSettings(transfer_depth=transfer, sp_depth=sp_depth, sp_mix=mix, layer_lr_shape=shape)
+    groups = parameter_groups(model.units, model.head, settings)
+    placed = [id(p) for group in groups for p in group.parameters]
+    assert len(placed) == len(set(placed))
+    assert set(placed) == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_strengths_follow_depth_and_mix() -> None:
+    model = TinyNet()
+    settings = TransferSettings(transfer_depth=0.75, sp_depth=0.5, sp_mix=0.25, decay_strength=0.4)
+    groups = parameter_groups(model.units, model.head, settings)
+    strengths = {id(p): (g.alpha, g.beta) for g in groups for p in g.parameters}
+    assert strengths[id(model.units[1][0].weight)] == pytest.approx((0.1, 0.3))
+    assert strengths[id(model.units[2][0].weight)] == (0.0, 0.4), "above sp_depth it is L2 alone"
+    assert strengths[id(model.head.weight)] == (0.0, 0.4), "new layers have no anchor"
+    for vector in (model.units[0][1].weight, model.units[2][0].bias, model.head.bias):
+        assert strengths[id(vector)] == (0.0, 0.0), "biases and normalisation are not decayed"
+
+
+def test_reinitialised_units_have_no_anchor_however_deep_the_pull() -> None:
+    model = TinyNet()
+    groups = parameter_groups(model.units, model.head, TransferSettings(transfer_depth=0.25, sp_mix=1.0))
+    anchored = {id(p) for g in groups if g.alpha for p in g.parameters}
+    assert anchored == {id(model.units[0][0].weight)}
+
+
+def test_rates_are_the_head_rate_and_the_body_rate_times_the_curve() -> None:
+    model = TinyNet()
+    settings = TransferSettings(head_lr=0.5, body_lr=0.1, layer_lr_shape=(-2.0, -1.0, 0.0))
+    rates = {id(p): g.lr for g in parameter_groups(model.units, model.head, settings) for p in g.parameters}
+    assert rates[id(model.head.bias)] == 0.5
+    expected = [0.1 * 10 ** (-2 + 2 * i / 3) for i in range(4)]
+    assert [rates[id(next(unit.parameters()))] for unit in model.units] == pytest.approx(expected)
+
+
+def test_a_parameter_shared_by_two_units_belongs_to_the_lower_one() -> None:
+    shared = nn.Linear(2, 2, bias=False)
+    units = nn.ModuleList([nn.Sequential(shared), nn.Sequential(shared, nn.Linear(2, 2))])
+    groups = parameter_groups(units, nn.Linear(2, 2), TransferSettings(layer_lr_shape=(-1.0, -1.0, 0.0)))
+    owner = [g for g in groups if any(p is shared.weight for p in g.parameters)]
+    assert len(owner) == 1
+    assert math.isclose(owner[0].lr, 0.001)
