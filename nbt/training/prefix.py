@@ -49,7 +49,7 @@ class PrefixCache:
         self.memory_bytes = memory_bytes
         self._disk_bytes = disk_bytes
         self._parent = folder
-        self._folder: Path | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._files = 0
 
@@ -81,7 +81,7 @@ class PrefixCache:
         if entry is not None:
             self._entries.move_to_end(key)
             rows = rows[~entry.filled[rows]]
-        for chunk in rows.split(CHUNK):
+        for chunk in rows.split(CHUNK) if len(rows) else ():
             padded = torch.cat([chunk, chunk[-1:].expand(CHUNK - len(chunk))])
             features = compute(padded)[: len(chunk)]
             entry = entry or self._allocate(key, features)
@@ -95,7 +95,7 @@ class PrefixCache:
         """Forgets everything and removes the files."""
         self._entries.clear()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.cleanup()
             self._folder = None
 
     def _allocate(self, key: Hashable, like: torch.Tensor) -> _Entry | None:
@@ -129,10 +129,12 @@ class PrefixCache:
         self, shape: tuple[int, ...], dtype: torch.dtype, nbytes: int
     ) -> tuple[torch.Tensor | None, Path | None]:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="nbt-prefix-", dir=self._parent))
+            # Unlike mkdtemp, this also goes away when the process ends without `close`.
+            self._folder = tempfile.TemporaryDirectory(prefix="nbt-prefix-", dir=self._parent)
+        folder = Path(self._folder.name)
         limit = self._disk_bytes
         if limit is None:
-            limit = (shutil.disk_usage(self._folder).free + self.disk_used) // 2
+            limit = (shutil.disk_usage(folder).free + self.disk_used) // 2
         for key, entry in list(self._entries.items()):
             if self.disk_used + nbytes <= limit:
                 break
@@ -142,6 +144,6 @@ class PrefixCache:
         if self.disk_used + nbytes > limit:
             return None, None
         self._files += 1
-        file = self._folder / f"{self._files:06d}.bin"
+        file = folder / f"{self._files:06d}.bin"
         count = nbytes // torch.empty((), dtype=dtype).element_size()
         return torch.from_file(str(file), shared=True, size=count, dtype=dtype).view(shape), file

@@ -47,7 +47,7 @@ class Workbench:
         self._row_of[torch.from_numpy(pool)] = torch.arange(len(pool))
         self._pool = torch.from_numpy(pool)
         self.cache_prefix = cache_prefix
-        self._cache = PrefixCache(len(pool), _default_cache_bytes(self.device) if cache_bytes is None else cache_bytes)
+        self._cache = PrefixCache(len(pool), default_cache_bytes(self.device) if cache_bytes is None else cache_bytes)
         self._pool_plan = lru_cache(maxsize=32)(self._draw_pool_plan)
 
     def _to_device(self, thing: Any) -> Any:
@@ -171,7 +171,8 @@ class Workbench:
         self.clear()
 
 
-def _default_cache_bytes(device: torch.device) -> int:
+def default_cache_bytes(device: torch.device) -> int:
+    """Returns a quarter of the memory that is free now, of the device or of the machine."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 4
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4

@@ -1,0 +1,269 @@
+"""Benchmark: is one trial fast?
+
+Compares nbt's training with a plain loop as it is usually written (DataLoader, PIL decoding, L2-SP as a loss term,
+default memory format) on real images, on one machine, interleaved: in every round each arm runs one epoch, so that a
+noisy neighbour meets all of them. Medians over rounds, and ratios of medians.
+
+    python studies/bench_training.py --data-dir ../shared/data --weights ../shared/weights/mobilenet_v2-imagenet.pth
+
+Writes `studies/results/bench_training.json` and `.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+import nbt
+from nbt.settings import TransferSettings
+from nbt.task.catalog import resolve
+from nbt.task.task import Task
+from nbt.training.fine_tune import fine_tune
+from nbt.training.workbench import Workbench
+from nbt.transfer import L2SP, parameter_groups
+
+VIEWS = 4
+
+
+class PlainImages(Dataset[tuple[torch.Tensor, int]]):
+    """Decodes a file whenever it is asked for, as a plain loop does."""
+
+    def __init__(self, files: list[Path], labels: list[int], size: int) -> None:
+        from torchvision import transforms as t
+
+        self.files, self.labels = files, labels
+        self.transform = t.Compose(
+            [
+                t.RandomResizedCrop(size, scale=(0.5, 1.0)),
+                t.RandomHorizontalFlip(),
+                t.ToTensor(),
+                t.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        with Image.open(self.files[index]) as image:
+            return self.transform(image.convert("RGB")), self.labels[index]
+
+
+def plain_epochs(files: list[Path], labels: list[int], args: argparse.Namespace, workers: int) -> Iterator[float]:
+    """Yields the seconds of one epoch of the plain loop after the other."""
+    model = torchvision.models.mobilenet_v2()
+    model.load_state_dict(torch.load(args.weights, weights_only=True))
+    model.classifier[1] = torch.nn.Linear(model.last_channel, len(set(labels)))
+    w0 = {n: p.detach().clone() for n, p in model.named_parameters() if not n.startswith("classifier")}
+    images = PlainImages(files, labels, args.image_size)
+    loader = DataLoader(images, args.batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    model.train()
+    while True:
+        started = time.perf_counter()
+        for inputs, truth in loader:
+            loss = F.cross_entropy(model(inputs), truth)
+            pull = sum((p - w0[n]).square().sum() for n, p in model.named_parameters() if n in w0)
+            loss = loss + 0.005 * pull
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        yield time.perf_counter() - started
+
+
+def nbt_epochs(task: Task, frozen: float, args: argparse.Namespace) -> Iterator[float]:
+    """Yields the seconds of one epoch of `fine_tune` after the other, with the same recipe."""
+    settings = TransferSettings(
+        frozen_depth=frozen, sp_mix=1.0, decay_strength=0.01, batch_size=args.batch, views=VIEWS, epochs=10_000
+    )
+    for epoch in fine_tune(task, settings, bench=Workbench(task)):
+        yield epoch.seconds
+
+
+def measure_epochs(task: Task, args: argparse.Namespace) -> dict[str, list[float]]:
+    """Runs all arms interleaved; returns the seconds of every epoch of each."""
+    listing = resolve("cub", Path(args.data_dir)).list()
+    train = task.split.train
+    files, labels = [listing.items[i] for i in train], [int(task.labels[i]) for i in train]
+    arms = {
+        "plain loop, 2 loader processes": plain_epochs(files, labels, args, 2),
+        "plain loop, no loader process": plain_epochs(files, labels, args, 0),
+        "full fine-tuning": nbt_epochs(task, 0.0, args),
+        "frozen_depth 10 of 19 units": nbt_epochs(task, 10 / 19, args),
+        "everything frozen": nbt_epochs(task, 1.0, args),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(VIEWS + args.rounds):
+        for name, arm in arms.items():
+            # The plain and the full arm have no first passes over the views: their later rounds are enough.
+            if number >= VIEWS or "frozen" in name:
+                seconds[name].append(next(arm))
+        print(f"round {number + 1}: " + ", ".join(f"{n} {s[-1]:.2f}" for n, s in seconds.items() if s), flush=True)
+    return seconds
+
+
+def epoch_rows(seconds: dict[str, list[float]], n_images: int, trial_epochs: int) -> list[dict[str, Any]]:
+    """Returns a row an arm: images/s once views are cached, and over a whole trial that has to make them first."""
+    steady = {
+        name: statistics.median(values[-len(values) + (VIEWS if "frozen" in name else 0) :])
+        for name, values in seconds.items()
+    }
+    plain = min(value for name, value in steady.items() if name.startswith("plain"))
+    rows = []
+    for name, values in seconds.items():
+        first = sum(values[:VIEWS]) if "frozen" in name else VIEWS * steady[name]
+        whole = (first + (trial_epochs - VIEWS) * steady[name]) / trial_epochs
+        rows.append(
+            {
+                "arm": name,
+                "images_per_second": n_images / steady[name],
+                "ratio": plain / steady[name],
+                "ratio_whole_trial": plain / whole,
+            }
+        )
+    return rows
+
+
+def measure_step(task: Task, args: argparse.Namespace) -> dict[str, float]:
+    """Times a training step with plain SGD (weight decay in the optimiser) and with L2-SP, step by step in turn."""
+    arms = {}
+    for name in ("plain SGD", "L2-SP"):
+        bench = Workbench(task)
+        mix = 1.0 if name == "L2-SP" else 0.0
+        settings = TransferSettings(sp_mix=mix, decay_strength=0.01)
+        model, _ = bench.prepare_model(settings, 0)
+        groups = parameter_groups(model.units, model.head, settings)
+        names = dict(model.named_parameters())
+        pull = L2SP(groups, {names[n]: w for n, w in bench.w0.items() if n in names}) if mix else None
+        decay = 0.0 if mix else settings.decay_strength
+        optimizer = torch.optim.SGD(
+            [p for g in groups for p in g.parameters],
+            lr=1e-4,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=decay,
+            fused=True,
+        )
+        arms[name] = (model.train(), optimizer, pull)
+    inputs = torch.randn(16, 3, 64, 64).to(memory_format=torch.channels_last)
+    truth = torch.randint(0, task.n_classes, (16,))
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(20 + args.steps):
+        for name, (model, optimizer, pull) in arms.items():
+            started = time.perf_counter()
+            optimizer.zero_grad()
+            F.cross_entropy(model(inputs), truth).backward()
+            if pull is not None:
+                pull.add_to_gradients()
+            optimizer.step()
+            if number >= 20:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def measure_start(task: Task) -> dict[str, float]:
+    """Returns the median seconds from handing a warm worker its next trial to that trial's first step."""
+    bench = Workbench(task)
+    cases = {"all units transferred": 1.0, "half of the units re-initialised": 0.5}
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    small = task.train_on_all()
+    for number in range(11):
+        for name, depth in cases.items():
+            settings = TransferSettings(transfer_depth=depth, frozen_depth=0.5 * depth, epochs=1, batch_size=256)
+            trial = fine_tune(small, settings, number, bench=bench)
+            try:
+                next(trial)
+                trial.send(True)
+            except StopIteration as end:
+                times[name].append(end.value.setup_seconds)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def machine() -> str:
+    """Names the machine."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        name = next(
+            (r.split(":")[1].strip() for r in info.read_text().splitlines() if r.startswith("model name")), name
+        )
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, nbt {nbt.__version__}"
+
+
+def to_markdown(result: dict[str, Any]) -> str:
+    """Renders the tables."""
+    lines = [
+        f"Machine: {result['machine']}. CUB-50 crop, {result['n_images']} images at {result['image_size']} px, "
+        f"`mobilenet_v2`, batch {result['batch']}; {result['rounds']} rounds, interleaved, medians.",
+        "",
+        "| arm | images/s | against the plain loop | whole trial of 12 epochs, views made on the way | goal |",
+        "|---|---|---|---|---|",
+    ]
+    goals = {"full fine-tuning": 1.5, "frozen_depth 10 of 19 units": 5.0, "everything frozen": 15.0}
+    for row in result["epochs"]:
+        goal = f">= {goals[row['arm']]:g}x" if row["arm"] in goals else ""
+        lines.append(
+            f"| {row['arm']} | {row['images_per_second']:.0f} | {row['ratio']:.2f}x "
+            f"| {row['ratio_whole_trial']:.2f}x | {goal} |"
+        )
+    step = result["step_seconds"]
+    lines += [
+        "",
+        "| step at batch 16, 64 px | ms | ratio | goal |",
+        "|---|---|---|---|",
+        f"| plain SGD | {1e3 * step['plain SGD']:.1f} | 1 | |",
+        f"| L2-SP | {1e3 * step['L2-SP']:.1f} | {step['L2-SP'] / step['plain SGD']:.3f}x | <= 1.15x |",
+        "",
+        "| start of a warm worker's next trial | ms | goal |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {name} | {1e3 * value:.0f} | <= 50 ms |" for name, value in result["start_seconds"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", required=True, help="folder of CUB_200_2011")
+    parser.add_argument("--weights", required=True, help="state dict of torchvision's mobilenet_v2")
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    args = parser.parse_args()
+
+    task = nbt.load_task(
+        "cub", backbone="mobilenet_v2", weights=args.weights, data_dir=args.data_dir, image_size=args.image_size
+    ).train_on_all()
+    seconds = measure_epochs(task, args)
+    result = {
+        "machine": machine(),
+        "image_size": args.image_size,
+        "batch": args.batch,
+        "rounds": args.rounds,
+        "n_images": len(task.split.train),
+        "seconds": seconds,
+        "epochs": epoch_rows(seconds, len(task.split.train), 12),
+        "step_seconds": measure_step(task, args),
+        "start_seconds": measure_start(task),
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "bench_training.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "bench_training.md").write_text(to_markdown(result))
+    print(to_markdown(result))
+
+
+if __name__ == "__main__":
+    main()
