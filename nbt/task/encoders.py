@@ -1,0 +1,48 @@
+"""conv3 and conv4: the encoders of the zapping paper (Frati et al., arXiv 2310.07996), narrowed by default.
+
+Blocks of 3x3 convolution, InstanceNorm with affine parameters, ReLU and, but for conv3's last block, max-pooling by 2.
+Features are the flattened map, as published. InstanceNorm keeps no running statistics, so a frozen encoder is the same
+in training and in evaluation.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+DEFAULT_SIZES = {"conv3": 28, "conv4": 84}
+
+
+def conv3(width: int = 32) -> list[tuple[str, nn.Module]]:
+    """Returns the Omniglot encoder's units: three blocks without padding, pooling after the first two.
+
+    Args:
+        width: Channels; 256 as published, where 28 px give 2304 features.
+    """
+    return [
+        ("block1", _block(3, width, padding=0, pool=True)),
+        ("block2", _block(width, width, padding=0, pool=True)),
+        ("block3", _block(width, width, padding=0, pool=False)),
+    ]
+
+
+def conv4(width: int = 64) -> list[tuple[str, nn.Module]]:
+    """Returns the encoder for 84-px natural images: four padded blocks, each with pooling.
+
+    Args:
+        width: Channels; 256 as published.
+    """
+    blocks = [_block(3 if index == 0 else width, width, padding=1, pool=True) for index in range(4)]
+    return [(f"block{index + 1}", block) for index, block in enumerate(blocks)]
+
+
+def _block(inputs: int, outputs: int, *, padding: int, pool: bool) -> nn.Sequential:
+    layers = [
+        nn.Conv2d(inputs, outputs, 3, padding=padding),
+        nn.InstanceNorm2d(outputs, affine=True),
+        nn.ReLU(inplace=True),
+    ]
+    return nn.Sequential(*layers, nn.MaxPool2d(2)) if pool else nn.Sequential(*layers)
+
+
+ENCODERS = {"conv3": conv3, "conv4": conv4}
+"""By name."""

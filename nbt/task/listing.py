@@ -1,0 +1,177 @@
+"""Listing: which images a dataset has, with labels and official split; nothing is decoded yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nbt.errors import UsageError
+from nbt.task.catalog import DatasetSource
+from nbt.task.download import Progress
+from nbt.task.rows import ImageRow, order_classes
+
+Items = Sequence[Path] | npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """The images of a dataset.
+
+    Attributes:
+        name: The dataset.
+        class_names: One name a class, in the order of the labels.
+        items: N files, or N images that are in memory anyway, uint8 (N, H, W, 3).
+        labels: int64 (N,), 0 ... C-1.
+        roles: Official part of each image, (N,) of "train", "val", "test", or "" where there is none.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    items: Items
+    labels: npt.NDArray[np.int64]
+    roles: npt.NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: npt.NDArray[np.int64]) -> Listing:
+        """Returns the listing of some of the images.
+
+        Args:
+            index: Which, in the order wanted, int64 (n,).
+        """
+        items: Items
+        items = self.items[index] if isinstance(self.items, np.ndarray) else [self.items[i] for i in index.tolist()]
+        return dataclasses.replace(self, items=items, labels=self.labels[index], roles=self.roles[index])
+
+    def select_classes(self, n: int | None) -> Listing:
+        """Returns the listing of the first `n` classes, in the dataset's order; of all for None.
+
+        Raises:
+            UsageError: There are fewer classes, or `n` is below 2.
+        """
+        if n is None:
+            return self
+        if not 2 <= n <= len(self.class_names):
+            raise UsageError(f"--classes {n}: {self.name} has {len(self.class_names)} classes; give 2 or more of them")
+        chosen = self.take(np.flatnonzero(self.labels < n))
+        return dataclasses.replace(chosen, class_names=self.class_names[:n])
+
+    def digest(self) -> str:
+        """Returns a hash of classes, images (path and size of files, else content), labels and roles.
+
+        Where the dataset lies does not matter: paths count from their common folder.
+        """
+        digest = hashlib.sha256()
+        for name in self.class_names:
+            digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        if isinstance(self.items, np.ndarray):
+            digest.update(np.ascontiguousarray(self.items).data)
+        else:
+            for path, name in zip(self.items, relative_names(self.items), strict=True):
+                digest.update(f"{name}\0{_file_size(path)}\0".encode("utf-8", "surrogateescape"))
+        digest.update(self.labels.tobytes())
+        digest.update("\0".join(self.roles.tolist()).encode())
+        return digest.hexdigest()
+
+
+def list_images(source: DatasetSource, *, progress: Progress | None = None) -> Listing:
+    """Returns the images of a dataset; fetches it where it is known by name and not there yet.
+
+    Args:
+        source: What `nbt.task.catalog.resolve` returned.
+        progress: Told of downloads.
+
+    Raises:
+        UsageError: The dataset is not as it should be.
+        NbtError: It cannot be fetched.
+    """
+    return _READERS[source.kind](source, progress)
+
+
+def from_rows(name: str, rows: Sequence[ImageRow], class_names: Iterable[str] | None = None) -> Listing:
+    """Returns the listing of labelled files.
+
+    Args:
+        name: The dataset.
+        rows: The files.
+        class_names: The classes in their order; sorted by name when None.
+    """
+    names = order_classes(row.label for row in rows) if class_names is None else list(class_names)
+    number = {label: i for i, label in enumerate(names)}
+    return Listing(
+        name=name,
+        class_names=tuple(names),
+        items=[row.path for row in rows],
+        labels=np.array([number[row.label] for row in rows], dtype=np.int64),
+        roles=np.array([row.role for row in rows], dtype="<U5"),
+    )
+
+
+def relative_names(paths: Sequence[Path]) -> list[str]:
+    """Returns the paths counted from the folder that all of them share, with "/" between the parts."""
+    if not paths:
+        return []
+    texts = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - ten times faster, and links stay
+    shared = os.path.commonpath([os.path.dirname(text) for text in texts])  # noqa: PTH120
+    cut = len(shared.rstrip(os.sep)) + 1
+    return [text[cut:].replace(os.sep, "/") for text in texts]
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _list_digits(source: DatasetSource, progress: Progress | None) -> Listing:
+    from nbt.task.digits import list_digits
+
+    return list_digits()
+
+
+def _list_cub(source: DatasetSource, progress: Progress | None) -> Listing:
+    from nbt.task.cub import fetch_cub, read_cub
+
+    folder = source.path or fetch_cub(progress)
+    class_names, rows = read_cub(folder)
+    if len(class_names) < 2:
+        raise UsageError(f"{folder}: has {len(class_names)} classes with images; a task needs two or more")
+    return from_rows(source.spec.name, rows, class_names)
+
+
+def _list_torchvision(source: DatasetSource, progress: Progress | None) -> Listing:
+    from nbt.task.torchvision_sets import list_torchvision
+
+    return list_torchvision(source.spec.name, source.path, progress=progress)
+
+
+def _list_folder(source: DatasetSource, progress: Progress | None) -> Listing:
+    from nbt.task.folders import read_folder
+
+    assert source.path is not None
+    return from_rows(source.spec.name, read_folder(source.path))
+
+
+def _list_manifest(source: DatasetSource, progress: Progress | None) -> Listing:
+    from nbt.task.manifest import read_manifest
+
+    assert source.path is not None
+    return from_rows(source.spec.name, read_manifest(source.path))
+
+
+_READERS: dict[str, Callable[[DatasetSource, Progress | None], Listing]] = {
+    "digits": _list_digits,
+    "cub": _list_cub,
+    "torchvision": _list_torchvision,
+    "folder": _list_folder,
+    "manifest": _list_manifest,
+}
