@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbt.errors import NbtError, UsageError
-from nbt.task.download import Progress, fetch_archive, open_cache
 from nbt.task.rows import ImageRow
+
+if TYPE_CHECKING:
+    from nbt.task.download import Progress
 
 FOLDER = "CUB_200_2011"
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
@@ -42,6 +45,8 @@ def fetch_cub(progress: Progress | None = None) -> Path:
     Raises:
         NbtError: It cannot be fetched; the message says how to give a copy.
     """
+    from nbt.task.download import fetch_archive, open_cache
+
     folder = open_cache("datasets", "cub")
     found = folder / FOLDER
     if is_cub(found):

@@ -69,7 +69,7 @@ def check_options(
     shots: int | None = None,
     seed: int = 0,
 ) -> TaskOptions:
-    """Checks the arguments of `load_task` in a few milliseconds.
+    """Checks the arguments of `load_task` without importing torch or NumPy.
 
     Raises:
         UsageError: One is wrong; the message names it and the remedy.

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nbt.errors import UsageError
+from nbt.settings import TransferSettings
+from nbt.task.task import Task
+from nbt.training.export import export_model, load_model, predict
+from nbt.training.fine_tune import evaluate_model, fine_tune
+from nbt.training.workbench import Workbench
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Task, tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, Workbench, Path]:
+    bench = Workbench(digits)
+    for _ in fine_tune(digits, TransferSettings(epochs=8, head_lr=0.1, body_lr=0.05, batch_size=16), bench=bench):
+        pass
+    folder = tmp_path_factory.mktemp("export") / "model"
+    export_model(bench.model, digits, TransferSettings(), folder)
+    return digits, bench, folder
+
+
+def write_images(task: Task, folder: Path, index: np.ndarray) -> list[Path]:
+    paths = []
+    for row in index:
+        path = folder / f"{row}.png"
+        Image.fromarray(np.asarray(task.images.array[row])).save(path)
+        paths.append(path)
+    return paths
+
+
+def test_a_loaded_model_is_the_exported_one(trained: tuple[Task, Workbench, Path]) -> None:
+    task, bench, folder = trained
+    model, card = load_model(folder)
+    for name, tensor in bench.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    assert card["class_names"] == list(task.class_names)
+    assert card["settings"] == TransferSettings().to_dict()
+
+
+def test_predictions_of_files_agree_with_evaluation(trained: tuple[Task, Workbench, Path], tmp_path: Path) -> None:
+    task, bench, folder = trained
+    index = task.split.val
+    predictions = predict(folder, write_images(task, tmp_path, index))
+    right = [p.label == task.class_names[task.labels[row]] for p, row in zip(predictions, index, strict=True)]
+    assert np.mean(right) == pytest.approx(evaluate_model(bench, bench.model, index)[1])
+    for prediction in predictions:
+        shares = [share for _, share in prediction.top]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(1, abs=1e-4)
+        assert prediction.top[0] == (prediction.label, prediction.probability)
+
+
+def test_unreadable_images_are_named_and_the_others_classified(
+    trained: tuple[Task, Workbench, Path], tmp_path: Path
+) -> None:
+    task, _, folder = trained
+    good = write_images(task, tmp_path, task.split.val[:2])
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"not an image")
+    predictions = predict(folder, [good[0], bad, good[1], good[0]])
+    assert [bool(p.error) for p in predictions] == [False, True, False, False]
+    assert predictions[0] == predictions[3]
+    assert predictions[1].path.endswith("bad.png")
+
+
+def test_a_new_export_replaces_the_old_one(trained: tuple[Task, Workbench, Path], tmp_path: Path) -> None:
+    task, bench, _ = trained
+    folder = tmp_path / "model"
+    export_model(bench.model, task, TransferSettings(), folder)
+    export_model(bench.model, task, TransferSettings(head_lr=0.5), folder)
+    assert json.loads((folder / "model.json").read_text())["settings"]["head_lr"] == 0.5
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("damage", ["no card", "not JSON", "another format", "no weights", "torn weights"])
+def test_a_damaged_model_folder_is_a_usage_error(
+    trained: tuple[Task, Workbench, Path], tmp_path: Path, damage: str
+) -> None:
+    task, bench, _ = trained
+    folder = tmp_path / "model"
+    export_model(bench.model, task, TransferSettings(), folder)
+    card, weights = folder / "model.json", folder / "weights.safetensors"
+    if damage == "no card":
+        card.unlink()
+    elif damage == "not JSON":
+        card.write_text("{")
+    elif damage == "another format":
+        card.write_text(json.dumps({"format": 99}))
+    elif damage == "no weights":
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(UsageError, match=r"model\.json|weights\.safetensors"):
+        load_model(folder)

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nbt.settings import TransferSettings
+from nbt.task.task import Task
+from nbt.training.fine_tune import FineTuned, evaluate_model, fine_tune
+from nbt.training.workbench import Workbench
+
+QUICK = TransferSettings(epochs=4, head_lr=0.1, body_lr=0.05, batch_size=16)
+EVERYTHING = QUICK.replace(
+    frozen_depth=0.34, transfer_depth=0.67, sp_mix=0.5, decay_strength=0.01, ema=0.9, mixup=0.2, label_smoothing=0.1,
+    augmentation="rand", layer_lr_shape=(-1.0, 0.0, 0.5),
+)  # fmt: skip
+
+
+def run(task: Task, settings: TransferSettings, seed: int = 0, **options: Any) -> FineTuned:
+    trial = fine_tune(task, settings, seed, **options)
+    while True:
+        try:
+            next(trial)
+        except StopIteration as end:
+            return end.value
+
+
+def weights(tuned: FineTuned) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in tuned.model.state_dict().items()}
+
+
+def losses(tuned: FineTuned) -> list[tuple[float, float | None, float | None]]:
+    return [(epoch.train_loss, epoch.val_loss, epoch.val_accuracy) for epoch in tuned.curve]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_yields_one_result_an_epoch_and_learns(digits: Task) -> None:
+    curve = list(fine_tune(digits, QUICK.replace(epochs=12)))
+    assert [result.epoch for result in curve] == list(range(1, 13))
+    assert curve[-1].train_loss < 0.5 * curve[0].train_loss
+    assert max(result.val_accuracy or 0 for result in curve) > 0.7, "five classes: chance is .2"
+    assert all(result.seconds > 0 for result in curve)
+
+
+def test_golden_curve(digits: Task) -> None:
+    """The loss of a fixed seed; a change here changes everybody's results and has to be meant."""
+    tuned = run(digits, EVERYTHING.replace(frozen_depth=0.0))
+    golden = [1.5568, 1.3639, 1.1839, 1.2087]
+    assert [loss for loss, _, _ in losses(tuned)] == pytest.approx(golden, abs=5e-3)
+
+
+@pytest.mark.parametrize("settings", [QUICK, EVERYTHING, QUICK.replace(optimizer="adamw", head_lr=0.01, body_lr=0.01)])
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(digits: Task, settings: TransferSettings) -> None:
+    first, second, other = run(digits, settings), run(digits, settings), run(digits, settings, seed=1)
+    assert losses(first) == losses(second)
+    assert same(weights(first), weights(second))
+    assert losses(first) != losses(other)
+
+
+@pytest.mark.parametrize("killed_after", [1, 3])
+@pytest.mark.parametrize(
+    "settings", [QUICK, EVERYTHING, QUICK.replace(frozen_depth=1.0), QUICK.replace(optimizer="adamw", ema=0.8)]
+)
+def test_killed_and_resumed_equals_never_killed_bit_for_bit(
+    digits: Task, tmp_path: Path, settings: TransferSettings, killed_after: int
+) -> None:
+    path = tmp_path / "trial.pt"
+    trial = fine_tune(digits, settings, 3, checkpoint=path, checkpoint_seconds=0)
+    for _ in range(killed_after):
+        next(trial)
+    trial.close()
+    new_epochs = list(fine_tune(digits, settings, 3, checkpoint=path, checkpoint_seconds=0))
+    assert [result.epoch for result in new_epochs] == list(range(killed_after + 1, 5))
+    resumed = run(digits, settings, 3, checkpoint=path)
+    whole = run(digits, settings, 3)
+    assert losses(resumed) == losses(whole)
+    assert same(weights(resumed), weights(whole))
+
+
+def test_resume_with_batchnorm_and_dropout(digits_batchnorm: Task, tmp_path: Path) -> None:
+    path = tmp_path / "trial.pt"
+    settings = QUICK.replace(epochs=3, frozen_depth=0.5)
+    trial = fine_tune(digits_batchnorm, settings, checkpoint=path, checkpoint_seconds=0)
+    next(trial)
+    trial.close()
+    resumed = run(digits_batchnorm, settings, checkpoint=path)
+    whole = run(digits_batchnorm, settings)
+    assert whole.model.dropout.p > 0
+    assert same(weights(resumed), weights(whole))
+
+
+def test_a_resumed_trial_keeps_the_anchors_it_started_with(digits: Task, tmp_path: Path) -> None:
+    """w0 travels with the checkpoint: weights that changed on the disk since are not pulled to."""
+    path = tmp_path / "trial.pt"
+    settings = QUICK.replace(sp_mix=1.0, decay_strength=1.0)
+    trial = fine_tune(digits, settings, checkpoint=path, checkpoint_seconds=0)
+    next(trial)
+    trial.close()
+    moved = dataclasses.replace(digits, w0={name: tensor + 1.0 for name, tensor in digits.w0.items()})
+    assert same(weights(run(moved, settings, checkpoint=path)), weights(run(digits, settings)))
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(digits: Task, tmp_path: Path) -> None:
+    path = tmp_path / "trial.pt"
+    trial = fine_tune(digits, QUICK, checkpoint=path, checkpoint_seconds=0)
+    next(trial)
+    trial.close()
+    other = QUICK.replace(head_lr=0.2)
+    assert losses(run(digits, other, checkpoint=path)) == losses(run(digits, other))
+
+
+@pytest.mark.parametrize("frozen", [0.34, 0.67, 1.0])
+@pytest.mark.parametrize("spilled", [False, True])
+def test_the_prefix_cache_changes_nothing_without_augmentation(digits: Task, frozen: float, spilled: bool) -> None:
+    settings = QUICK.replace(frozen_depth=frozen, augmentation="none", mixup=0.3)
+    cached = run(digits, settings, bench=Workbench(digits, cache_bytes=0 if spilled else 2**30))
+    uncached = run(digits, settings, bench=Workbench(digits, cache_prefix=False))
+    for name, tensor in weights(cached).items():
+        torch.testing.assert_close(tensor, weights(uncached)[name], atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_the_prefix_cache_with_batchnorm(digits_batchnorm: Task) -> None:
+    settings = QUICK.replace(frozen_depth=0.5, augmentation="none", epochs=2, body_lr=1e-3, head_lr=1e-2)
+    cached = run(digits_batchnorm, settings, bench=Workbench(digits_batchnorm))
+    uncached = run(digits_batchnorm, settings, bench=Workbench(digits_batchnorm, cache_prefix=False))
+    assert cached.curve[-1].train_loss == pytest.approx(uncached.curve[-1].train_loss, rel=1e-3)
+
+
+def test_a_cache_without_room_falls_back_to_running_the_prefix(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.training.prefix import PrefixCache
+
+    settings = QUICK.replace(frozen_depth=0.67, augmentation="none", epochs=2)
+    expected = losses(run(digits, settings, bench=Workbench(digits, cache_prefix=False)))
+    monkeypatch.setattr(PrefixCache, "_map_file", lambda *_: (None, None))
+    assert losses(run(digits, settings, bench=Workbench(digits, cache_bytes=0))) == expected
+
+
+def test_a_cached_view_does_not_depend_on_what_the_worker_ran_before(digits: Task) -> None:
+    settings = QUICK.replace(frozen_depth=0.67, views=2)
+    bench = Workbench(digits)
+    run(digits.with_split_seed(7), settings, 5, bench=bench)
+    run(digits, EVERYTHING, 6, bench=bench)
+    assert same(weights(run(digits, settings, bench=bench)), weights(run(digits, settings)))
+
+
+def test_a_used_bench_is_as_good_as_a_new_one(digits_batchnorm: Task) -> None:
+    settings = QUICK.replace(epochs=1, transfer_depth=0.5)
+    bench = Workbench(digits_batchnorm)
+    run(digits_batchnorm, QUICK.replace(epochs=1, body_lr=1.0), 9, bench=bench)
+    assert same(weights(run(digits_batchnorm, settings, bench=bench)), weights(run(digits_batchnorm, settings)))
+
+
+def test_frozen_units_keep_w0_bit_for_bit_and_the_others_move(digits_batchnorm: Task) -> None:
+    tuned = run(digits_batchnorm, QUICK.replace(frozen_depth=0.5, epochs=1))
+    after = weights(tuned)
+    for name, tensor in digits_batchnorm.w0.items():
+        frozen = int(name.split(".")[1]) < 10
+        if frozen:
+            assert torch.equal(after[name], tensor), name
+    moved = [name for name, tensor in digits_batchnorm.w0.items() if not torch.equal(after[name], tensor)]
+    assert {int(name.split(".")[1]) for name in moved} == set(range(10, 19))
+
+
+def test_w0_itself_is_never_changed(digits: Task) -> None:
+    before = {name: tensor.clone() for name, tensor in digits.w0.items()}
+    bench = Workbench(digits)
+    run(digits, EVERYTHING, bench=bench)
+    assert all(torch.equal(before[name], tensor) for name, tensor in digits.w0.items())
+    assert all(torch.equal(before[name], bench.w0[name]) for name in before)
+
+
+@pytest.mark.parametrize(("depth", "kept"), [(0.0, 0), (0.34, 1), (0.67, 2), (1.0, 3)])
+def test_transfer_depth_starts_from_w0_below_and_afresh_above(digits: Task, depth: float, kept: int) -> None:
+    bench = Workbench(digits)
+    model, _ = bench.prepare_model(TransferSettings(transfer_depth=depth), seed=4)
+    for name, tensor in model.unit_state().items():
+        same_as_w0 = torch.equal(tensor, digits.w0[name])
+        constant = tensor.float().std().item() == 0 if tensor.numel() > 1 else True
+        assert same_as_w0 == (int(name.split(".")[1]) < kept) or constant, name
+    again, _ = bench.prepare_model(TransferSettings(transfer_depth=depth), seed=5)
+    if kept < 3:
+        assert not torch.equal(again.units[2][0].weight, Workbench(digits).prepare_model(
+            TransferSettings(transfer_depth=depth), seed=4)[0].units[2][0].weight)  # fmt: skip
+
+
+def test_a_huge_pull_to_w0_keeps_the_weights_there(digits: Task) -> None:
+    settings = QUICK.replace(sp_mix=1.0, decay_strength=15.0, epochs=2, momentum=0.0)
+    pulled = weights(run(digits, settings))
+    free = weights(run(digits, settings.replace(decay_strength=0.0)))
+    name = "units.2.0.weight"
+    distance = (pulled[name] - digits.w0[name]).norm()
+    assert distance < 0.3 * (free[name] - digits.w0[name]).norm()
+
+
+def test_keeps_the_weights_of_the_best_epoch(digits: Task) -> None:
+    settings = QUICK.replace(body_lr=0.3, epochs=8, warmup=0.0)
+    bench = Workbench(digits)
+    tuned = run(digits, settings, bench=bench)
+    assert tuned.best is not None
+    assert tuned.best.val_accuracy == max(result.val_accuracy or 0 for result in tuned.curve)
+    loss, accuracy = evaluate_model(bench, tuned.model, digits.split.val)
+    assert accuracy == pytest.approx(tuned.best.val_accuracy)
+    assert loss == pytest.approx(tuned.best.val_loss, rel=1e-4)
+
+
+def test_the_average_is_what_is_validated_and_kept(digits: Task) -> None:
+    bench = Workbench(digits)
+    tuned = run(digits, QUICK.replace(ema=0.98, epochs=3), bench=bench)
+    assert tuned.best is not None
+    _, accuracy = evaluate_model(bench, tuned.model, digits.split.val)
+    assert accuracy == pytest.approx(tuned.best.val_accuracy)
+    assert losses(tuned)[0][0] == losses(run(digits, QUICK.replace(epochs=3)))[0][0], "training itself is the same"
+    assert losses(tuned)[1][1] != losses(run(digits, QUICK.replace(epochs=3)))[1][1]
+
+
+def test_without_validation_images_the_last_epoch_is_kept(digits: Task) -> None:
+    everything = digits.train_on_all()
+    tuned = run(everything, QUICK)
+    assert tuned.best is tuned.curve[-1]
+    assert tuned.best.val_accuracy is None
+    assert tuned.best.val_loss is None
+
+
+def test_a_loss_that_is_not_finite_is_a_result_with_the_worst_accuracy(digits_batchnorm: Task) -> None:
+    broken = dataclasses.replace(
+        digits_batchnorm, w0={n: t * math.nan if n.endswith("0.weight") else t for n, t in digits_batchnorm.w0.items()}
+    )
+    tuned = run(broken, QUICK)
+    assert len(tuned.curve) == 1
+    assert tuned.curve[0].diverged
+    assert tuned.curve[0].val_accuracy == 0.0
+    assert tuned.curve[0].to_dict()["train_loss"] is None
+
+
+def test_sending_true_ends_the_trial_with_what_it_has(digits: Task) -> None:
+    trial = fine_tune(digits, QUICK)
+    next(trial)
+    trial.send(False)
+    with pytest.raises(StopIteration) as end:
+        trial.send(True)
+    assert len(end.value.value.curve) == 2
+
+
+def test_settings_are_repaired_first(digits: Task) -> None:
+    tuned = run(digits, QUICK.replace(transfer_depth=0.34, frozen_depth=1.0, epochs=1))
+    assert tuned.settings.frozen_depth == 0.34
+
+
+def test_the_users_own_random_numbers_are_left_alone(digits: Task) -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    trial = fine_tune(digits, QUICK)
+    next(trial)
+    next(trial)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_batches_differ_by_one_at_most(digits: Task) -> None:
+    """A last batch of one image would leave BatchNorm without statistics."""
+    n = len(digits.split.train)
+    settings = QUICK.replace(batch_size=n - 1, epochs=1)
+    assert run(digits, settings).curve[0].train_loss > 0
+    sizes = [len(part) for part in torch.arange(n).tensor_split(math.ceil(n / (n - 1)))]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_learns_in_bf16(digits: Task) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    tuned = run(digits, QUICK.replace(epochs=12, frozen_depth=0.34), bench=Workbench(digits, device="cuda"))
+    assert max(result.val_accuracy or 0 for result in tuned.curve) > 0.7
+    assert tuned.model.head.weight.device.type == "cuda"
+
+
+def test_memory_mapped_images_give_the_same_result(digits: Task, tmp_path: Path) -> None:
+    from nbt.task.images import ImageStore
+
+    path = tmp_path / "images.npy"
+    np.save(path, np.asarray(digits.images.array))
+    mapped = dataclasses.replace(digits, images=ImageStore(np.load(path, mmap_mode="r")))
+    assert losses(run(mapped, QUICK)) == losses(run(digits, QUICK))

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nbt.settings import TransferSettings
+from nbt.task.task import Task
+from nbt.training import trial as trial_module
+from nbt.training.results import EpochResult, TrialJob
+from nbt.training.trial import run_job, task_of
+from nbt.training.workbench import Workbench
+
+QUICK = TransferSettings(epochs=3, head_lr=0.1, body_lr=0.05, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def bench(digits: Task) -> Workbench:
+    return Workbench(digits)
+
+
+def go_on(result: EpochResult) -> None:
+    return None
+
+
+def test_a_finished_job_has_its_whole_curve_and_says_where_it_ran(bench: Workbench) -> None:
+    outcome = run_job(TrialJob(key="a", settings=QUICK), bench, go_on)
+    assert [result.epoch for result in outcome.curve] == [1, 2, 3]
+    assert (outcome.error, outcome.stopped, outcome.test_accuracy) == (None, None, None)
+    assert outcome.facts["device"] == "cpu"
+    assert outcome.facts["setup_seconds"] > 0
+    assert outcome.best in outcome.curve
+
+
+def test_a_stopped_job_keeps_its_curve_and_is_neither_tested_nor_exported(bench: Workbench, tmp_path: Path) -> None:
+    job = TrialJob(key="a", settings=QUICK, evaluate_test=True, export=tmp_path / "model")
+    outcome = run_job(job, bench, lambda result: "not promising" if result.epoch == 2 else None)
+    assert outcome.stopped == "not promising"
+    assert len(outcome.curve) == 2
+    assert outcome.test_accuracy is None
+    assert not job.export.exists()
+
+
+def test_a_resumed_job_has_the_epochs_before_the_resume_too(bench: Workbench, tmp_path: Path) -> None:
+    from nbt.training.fine_tune import fine_tune
+
+    path = tmp_path / "a.pt"
+    started = fine_tune(bench.task, QUICK, bench=bench, checkpoint=path, checkpoint_seconds=0)
+    next(started)
+    started.close()
+    told: list[int] = []
+    job = TrialJob(key="a", settings=QUICK, checkpoint=path)
+    outcome = run_job(job, bench, lambda result: told.append(result.epoch))
+    assert told == [2, 3]
+    assert [result.epoch for result in outcome.curve] == [1, 2, 3]
+    assert not path.exists(), "a finished job needs no checkpoint"
+
+
+def test_test_images_are_evaluated_only_when_asked(bench: Workbench) -> None:
+    outcome = run_job(TrialJob(key="a", settings=QUICK, train_on_all=True, evaluate_test=True), bench, go_on)
+    assert outcome.test_accuracy is not None
+    assert 0.3 < outcome.test_accuracy <= 1
+    assert outcome.curve[-1].val_accuracy is None
+
+
+def test_split_seed_changes_train_and_validation_and_never_test(digits: Task) -> None:
+    other = task_of(TrialJob(key="a", settings=QUICK, split_seed=5), digits)
+    assert set(other.split.val) != set(digits.split.val)
+    assert set(other.split.test) == set(digits.split.test)
+    everything = task_of(TrialJob(key="a", settings=QUICK, split_seed=5, train_on_all=True), digits)
+    assert set(everything.split.train) == set(digits.split.train) | set(digits.split.val)
+
+
+def test_what_goes_wrong_is_an_outcome_with_one_line_and_the_traceback(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **options: object) -> None:
+        raise RuntimeError("shape\nmismatch")
+
+    monkeypatch.setattr(trial_module, "fine_tune", broken)
+    outcome = run_job(TrialJob(key="a", settings=QUICK), bench, go_on)
+    assert outcome.error == "RuntimeError: shape mismatch"
+    assert "Traceback" in (outcome.traceback or "")
+    assert not outcome.out_of_memory
+
+
+def test_running_out_of_memory_is_told_apart_and_frees_the_caches(
+    digits: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Workbench(digits)
+    run_job(TrialJob(key="a", settings=QUICK.replace(frozen_depth=1.0)), bench, go_on)
+    assert bench._cache.memory_used > 0
+
+    def broken(*args: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trial_module, "fine_tune", broken)
+    outcome = run_job(TrialJob(key="a", settings=QUICK), bench, go_on)
+    assert outcome.out_of_memory
+    assert bench._cache.memory_used == 0
+
+
+def test_an_interrupt_is_not_swallowed(bench: Workbench) -> None:
+    def interrupt(result: EpochResult) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(TrialJob(key="a", settings=QUICK), bench, interrupt)
+
+
+def test_no_temporary_files_are_left(bench: Workbench, tmp_path: Path) -> None:
+    run_job(TrialJob(key="a", settings=QUICK, export=tmp_path / "model"), bench, go_on)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "weights.safetensors"]
