@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,19 @@ from typing import Any
 from nbt.errors import UsageError, nearest
 
 ENCODERS = ("conv3", "conv4")
+TIMM = "timm:"
+"""What names of timm's models begin with."""
+
 _RESERVED = {
-    "weights": "give it with --weights",
-    "pretrained": "give it with --weights",
+    "weights": "give --weights",
+    "pretrained": "give --weights",
+    "checkpoint_path": "give --weights",
     "num_classes": "the dataset decides it",
-    "progress": "it is shown anyway",
+    "progress": "it changes nothing",
 }
-_BUILDER = re.compile(r"@register_model\(\)(?:\s*@[^\n]*)*\s*def (\w+)\(")
+_BUILDER = re.compile(r"^@register_model\(\)\n.*?^def (\w+)\(", re.MULTILINE | re.DOTALL)
+_CALL = re.compile(r"\s*((?:timm:)?[\w./-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+_FORM = "write a name, or a name with keyword arguments such as mobilenet_v2(width_mult=0.35)"
 
 
 @dataclass(frozen=True)
@@ -28,12 +35,12 @@ class BackboneSpec:
     """An architecture with its keyword arguments.
 
     Attributes:
-        name: Builder, e.g. "mobilenet_v2".
-        kwargs: Keyword arguments in alphabetical order, plain Python values.
+        name: Builder, e.g. "mobilenet_v2" or "timm:resnet18".
+        kwargs: Keyword arguments in alphabetical order: numbers, text, booleans, None, and tuples of these.
     """
 
     name: str
-    kwargs: tuple[tuple[str, Any], ...] = field(default=())
+    kwargs: tuple[tuple[str, Any], ...] = ()
 
     @property
     def text(self) -> str:
@@ -49,7 +56,7 @@ class BackboneSpec:
 
 @cache
 def backbone_names() -> tuple[str, ...]:
-    """Returns all known names, sorted: our encoders and torchvision's classifiers, read from its source."""
+    """Returns all known names but timm's, sorted: our encoders and torchvision's classifiers, read from its source."""
     return tuple(sorted({*ENCODERS, *_torchvision_names()}))
 
 
@@ -63,46 +70,65 @@ def _torchvision_names() -> set[str]:
 def parse_backbone(text: str) -> BackboneSpec:
     """Reads "NAME" or "NAME(key=value, ...)"; values are Python literals.
 
+    Whether timm has a model "timm:NAME", and whether an architecture takes an argument, is seen when it is built.
+
     Raises:
-        UsageError: The text has another form, the name is unknown, or an argument is not the user's to give.
+        UsageError: The text has another form, the name is unknown, timm is not installed, or an argument is repeated
+            or not the user's to give.
     """
-    name, kwargs = _parse_call(text.strip())
-    if name not in backbone_names():
+    match = _CALL.fullmatch(text)
+    if match is None:
+        raise UsageError(f"backbone {text!r}: {_FORM}")
+    name = match.group(1)
+    _check_name(name)
+    return BackboneSpec(name, tuple(sorted(_keywords(text, match.group(2) or "").items())))
+
+
+def _check_name(name: str) -> None:
+    if name.startswith(TIMM):
+        if importlib.util.find_spec("timm") is None:
+            raise UsageError(f"backbone {name!r} needs timm: pip install 'nbt-transfer[timm]'")
+    elif name not in backbone_names():
         raise UsageError(f"unknown backbone {name!r}; {nearest(name, backbone_names())}")
-    for key in kwargs:
-        if key in _RESERVED:
-            raise UsageError(f"backbone {text!r}: {key} cannot be given here; {_RESERVED[key]}")
-    return BackboneSpec(name, tuple(sorted(kwargs.items())))
 
 
-def _parse_call(text: str) -> tuple[str, Mapping[str, Any]]:
-    if re.fullmatch(r"\w+", text):
-        return text, {}
+def _keywords(text: str, inside: str) -> dict[str, Any]:
+    """Returns the keyword arguments between the parentheses of `text`."""
     try:
-        call = ast.parse(text, mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's opinion of an odd escape in a text is of no use here
+            call = ast.parse(f"f({inside}\n)", mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         call = None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
-        raise UsageError(f"backbone {text!r}: write a name, or a name with keyword arguments as NAME(width_mult=0.35)")
-    kwargs: dict[str, Any] = {}
+        raise UsageError(f"backbone {text!r}: {_FORM}")
+    keywords: dict[str, Any] = {}
     for keyword in call.keywords:
         if keyword.arg is None:
-            raise UsageError(f"backbone {text!r}: arguments are given one by one, as NAME(width_mult=0.35)")
-        try:
-            kwargs[keyword.arg] = _plain(ast.literal_eval(keyword.value))
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-            raise UsageError(f"backbone {text!r}: the value of {keyword.arg} is not a plain number or text") from error
-    return call.func.id, kwargs
+            raise UsageError(f"backbone {text!r}: {_FORM}")
+        if keyword.arg in keywords:
+            raise UsageError(f"backbone {text!r}: {keyword.arg} is given twice")
+        if keyword.arg in _RESERVED:
+            raise UsageError(f"backbone {text!r}: {keyword.arg} cannot be given here; {_RESERVED[keyword.arg]}")
+        keywords[keyword.arg] = _literal(text, keyword)
+    return keywords
+
+
+def _literal(text: str, keyword: ast.keyword) -> Any:
+    try:
+        return _plain(ast.literal_eval(keyword.value))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+        raise UsageError(
+            f"backbone {text!r}: the value of {keyword.arg} is not a number, a text, True, False, None, or a list of these"
+        ) from error
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value that can be hashed and compared; what cannot be written back is refused."""
-    if isinstance(value, list):
+    """Returns a value that can be hashed, compared and written back; others are refused."""
+    if isinstance(value, (list, tuple)):
         return tuple(_plain(item) for item in value)
-    if isinstance(value, (bool, int, float, str, type(None))):
-        if isinstance(value, float) and value - value != 0:
-            raise ValueError("not finite")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("not finite")
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, tuple):
-        return tuple(_plain(item) for item in value)
     raise ValueError("not plain")

@@ -138,8 +138,7 @@ def _resnet(model: tv.ResNet) -> Decomposition:
     return _linear_head(_group(_flatten(parts)), _pool(), model.fc)
 
 
-def _features_then_linear(model: nn.Module) -> Decomposition:
-    """MobileNetV2 and EfficientNet."""
+def _features_then_linear(model: tv.MobileNetV2 | tv.EfficientNet) -> Decomposition:
     units = _group(_flatten(_children(model, "features")))
     return _linear_head(units, _pool(), model.classifier[1], model.classifier[0].p)
 

@@ -29,7 +29,7 @@ def pick_device(name: str | None = None) -> torch.device:
 def autocast(device: torch.device) -> AbstractContextManager[None]:
     """Returns bf16 autocast on a GPU; on a CPU nothing, since there float32 is exact and not slower."""
     if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)  # type: ignore[return-value]
+        return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
 
 

@@ -136,7 +136,7 @@ def predict(folder: Path, images: Sequence[Path], *, top: int = 5, device: str |
     """
     model, card = load_model(folder)
     where = pick_device(device)
-    model = model.to(where, memory_format=torch.channels_last)
+    model = model.to(where).to(memory_format=torch.channels_last)
     readable = dict.fromkeys(images)
     store, kept = decode_images(list(readable), card["image_size"], cache=False)
     names = card["class_names"]

@@ -164,7 +164,7 @@ class _Trial:
             other = F.cross_entropy(logits, truth.flip(0), label_smoothing=self.settings.label_smoothing)
             loss = torch.lerp(other, loss, mixing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
         if self.settings.optimizer == "adamw":
@@ -338,4 +338,4 @@ def _draw_mixing(alpha: float, n: int, seed: int) -> list[float]:
     """Returns mixup's lambda for n batches; 1 mixes nothing."""
     if alpha == 0.0:
         return [1.0] * n
-    return np.random.default_rng(seed).beta(alpha, alpha, size=n).tolist()
+    return [float(value) for value in np.random.default_rng(seed).beta(alpha, alpha, size=n)]
