@@ -252,6 +252,33 @@ def rank_trials(trials: Sequence[TrialRecord], noise: float) -> list[TrialRecord
     return sorted(full, key=key)
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudySummary:
+    """A line in the list of studies.
+
+    Attributes:
+        name: Of the study.
+        dataset: As the user named it.
+        backbone: Canonical text.
+        space: Name of the search space, or the path of its file.
+        budget: As the user wrote it.
+        trials: How many trials ended in each state, see `StudyRecord.counts`.
+        best: Highest validation accuracy of a full-length trial, 0 ... 1; None before there is one.
+        finished: Whether it has its test evaluation.
+        created: UTC.
+    """
+
+    name: str
+    dataset: str
+    backbone: str
+    space: str
+    budget: str
+    trials: Mapping[str, int]
+    best: float | None
+    finished: bool
+    created: datetime | None
+
+
 class StudyObserver:
     """What wants to know how a study goes: the progress display, MLflow. Every method may be left as it is."""
 

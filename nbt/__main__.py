@@ -1,0 +1,6 @@
+"""`python -m nbt`."""
+
+from nbt.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The `nbt` command: finds the subcommand, and turns every way to end into an exit code and one line on stderr.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted with everything kept.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from nbt._version import __version__
+from nbt.cli.output import Output
+from nbt.errors import NbtError, nearest
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+COMMANDS = ("search", "train", "predict", "report", "sync", "studies", "datasets", "backbones", "spaces", "ui")
+
+
+class _Commands(click.Group):
+    """Imports the file of a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"nbt.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and name not in COMMANDS:
+            raise click.UsageError(f"no command {name!r}; {nearest(name, COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(version)s")
+@click.pass_context
+def nbt(ctx: click.Context) -> None:
+    r"""Find out how much of a pretrained network to transfer to your images, and how to fine-tune it.
+
+    \b
+    nbt search --dataset digits --budget 20      the whole job on embedded data
+    nbt search --dataset FOLDER --budget 2h      your images, one folder a class
+    """
+    if ctx.invoked_subcommand is None:
+        raise click.UsageError(f"no command; give one of {', '.join(COMMANDS)} (nbt --help tells what they do)", ctx)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line.
+
+    Args:
+        arguments: Without the name of the program.
+
+    Returns:
+        The exit code.
+    """
+    out = Output()
+    try:
+        code = nbt.main(list(arguments), prog_name="nbt", standalone_mode=False, obj=out)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else DONE
+    except click.ClickException as error:
+        return _fail(_explain(error), WRONG_USAGE)
+    except NbtError as error:
+        return _fail(str(error), error.exit_code, trace=out.verbose)
+    except click.Abort as error:
+        print(str(error.__cause__ or "") or "interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough of it; the exit must not try to flush the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        hint = "" if out.verbose else " (run again with -v for the traceback)"
+        return _fail(f"{type(error).__name__}: {error}{hint}", FAILED, trace=out.verbose)
+
+
+def _fail(message: str, code: int, *, trace: bool = False) -> int:
+    if trace:
+        traceback.print_exc()
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _explain(error: click.ClickException) -> str:
+    """Says in one line what was wrong with the arguments, and what would have been right."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    where = f"; see {context.command_path} --help" if context else ""
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        options = [name for param in context.command.get_params(context) for name in param.opts if name[:1] == "-"]
+        return f"no option {error.option_name}; {nearest(error.option_name, options, count=1)}"
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        return f"missing {_name_of(error.param)}{where}"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        return f"{_name_of(error.param)}: {error.message.rstrip('.')}"
+    message = error.message.rstrip(".")
+    return message[:1].lower() + message[1:]
+
+
+def _name_of(param: click.Parameter) -> str:
+    return param.opts[0] if isinstance(param, click.Option) else param.make_metavar(click.Context(nbt)).rstrip(".")

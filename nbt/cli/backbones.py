@@ -1,0 +1,24 @@
+"""`nbt backbones`: what can be transferred."""
+
+from __future__ import annotations
+
+import click
+
+from nbt.cli.options import Command
+from nbt.cli.output import Output
+
+
+@click.command(cls=Command)
+@click.option("--filter", "text", metavar="TEXT", default="", help="Only names that contain TEXT.")
+def command(out: Output, text: str) -> None:
+    """List the backbones.
+
+    Keyword arguments of torchvision's builders are allowed: 'mobilenet_v2(width_mult=0.35)'.
+    """
+    from nbt.task.backbone_names import backbone_names
+
+    names = [name for name in backbone_names() if text.lower() in name]
+    if out.json:
+        out.print_json(names)
+    else:
+        out.print_rows([{"name": name} for name in names], none=f"no backbone has {text!r} in its name")

@@ -1,0 +1,35 @@
+"""Checks of what the user wrote that cost nothing: wrong input is answered before torch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nbt.errors import UsageError
+
+TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots", "seed")
+
+
+def check_task(options: Mapping[str, Any]) -> None:
+    """Checks the values of `nbt.cli.options.task_options`, and the seed.
+
+    Raises:
+        UsageError: One is wrong.
+    """
+    from nbt.task.load import check_options
+
+    check_options(**{name: options[name] for name in TASK_OPTIONS})
+
+
+def check_study(name: str | None, storage: str | None) -> None:
+    """Checks `--study` (or the argument STUDY) and `--storage`.
+
+    Raises:
+        UsageError: The name cannot be that of a folder, or the storage is no URL.
+    """
+    from nbt.search.identity import check_study_name
+
+    if name is not None:
+        check_study_name(name)
+    if storage is not None and "://" not in storage:
+        raise UsageError(f"--storage {storage}: not the URL of a database; for a file write sqlite:///{storage}")

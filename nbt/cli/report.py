@@ -1,0 +1,25 @@
+"""`nbt report`: writes a study's report again."""
+
+from __future__ import annotations
+
+import click
+
+from nbt.cli.checks import check_study
+from nbt.cli.options import Command, storage_option
+from nbt.cli.output import Output
+
+
+@click.command(cls=Command)
+@click.argument("study")
+@storage_option
+@click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Where reports go.")
+def command(out: Output, study: str, storage: str | None, folder: str) -> None:
+    """Write the report of a study again from the storage."""
+    check_study(study, storage)
+    from nbt import pipeline
+
+    path = pipeline.report(study, storage, folder)
+    if out.json:
+        out.print_json({"study": study, "report": path})
+    else:
+        out.print(str(path))

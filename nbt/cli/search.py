@@ -1,0 +1,67 @@
+"""`nbt search`: the whole job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from nbt.cli.checks import check_study, check_task
+from nbt.cli.options import AT_LEAST_ONE, SEED, Command, choice_option, storage_option, task_options, tracking_option
+from nbt.cli.output import Output
+
+
+@click.command(cls=Command)
+@task_options
+@click.option("--budget", required=True, metavar="N|30m|2h", help="Full trials' worth of training, or wall-clock.")
+@click.option("--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="See nbt spaces.")
+@choice_option("--engine", ("local",), default="local", show_default=True, help="Who runs the trials.")
+@click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Trials at a time.")
+@click.option("--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Of a full trial.")
+@click.option("--study", metavar="NAME", help="Derived from dataset, backbone and space when not given.")
+@storage_option
+@tracking_option
+@choice_option("--pruner", ("asha", "none"), default="asha", show_default=True, help="Who stops weak trials early.")
+@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of splits, sampler and trials.")
+@click.option("--final-seeds", metavar="N", type=AT_LEAST_ONE, default=5, show_default=True, help="Runs a finalist.")
+@click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Where reports go.")
+@click.option("--fresh", is_flag=True, help="Start over under a new name instead of resuming.")
+def command(out: Output, dataset: str, folder: str, **options: Any) -> None:
+    """Search for the best transfer; the same command resumes.
+
+    Trials are chosen, run and stopped within the budget; the best few run again with new seeds and splits; the
+    recommendation and the default recipe are tested once. Writes reports/STUDY/ with the report, recommended.yaml
+    and model/.
+    """
+    check_options({"dataset": dataset, **options})
+    from nbt.cli.progress import SearchProgress
+
+    with SearchProgress(out) as progress:
+        try:
+            from nbt import pipeline
+
+            result = pipeline.search(dataset, **options, out=folder, observers=(progress,), progress=progress.stage)
+        except KeyboardInterrupt:
+            trials = f"{progress.kept} trial{'' if progress.kept == 1 else 's'}"
+            raise KeyboardInterrupt(f"interrupted: {trials} kept; the same command continues") from None
+    if out.json:
+        out.print_json(result.to_json())
+    else:
+        from nbt.cli.summary import search_summary
+
+        out.print(*search_summary(result.record, result.recommended, result.report_path))
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Checks what can be checked without torch.
+
+    Raises:
+        UsageError: Something is wrong.
+    """
+    from nbt.search.budget import Budget
+    from nbt.search.space import Space
+
+    Budget.parse(options["budget"])
+    check_task(options)
+    Space.load(options["space"])
+    check_study(options["study"], options["storage"])

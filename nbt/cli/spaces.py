@@ -1,0 +1,35 @@
+"""`nbt spaces`: the search spaces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from nbt.cli.options import Command
+from nbt.cli.output import Output
+
+if TYPE_CHECKING:
+    from nbt.search.space import Space
+
+
+@click.command(cls=Command)
+@click.argument("name", required=False, metavar="[NAME|FILE]")
+def command(out: Output, name: str | None) -> None:
+    """List the search spaces, or what one of them varies."""
+    from nbt.search.space import Space, space_names
+
+    if name is None:
+        rows = [_row(Space.load(name)) for name in space_names()]
+        out.print_json(rows) if out.json else out.print_rows(rows, right=["dimensions"], none="no spaces")
+        return
+    space = Space.load(name)
+    if out.json:
+        out.print_json({**_row(space), "dimensions": space.to_table()})
+    else:
+        out.print(f"{space.name}: {space.description}", "")
+        out.print_rows(space.to_table(), none="nothing")
+
+
+def _row(space: Space) -> dict[str, str | int]:
+    return {"name": space.name, "dimensions": len(space.dimensions), "description": space.description}

@@ -1,0 +1,39 @@
+"""`nbt studies`: what is in the storage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from nbt.cli.checks import check_study
+from nbt.cli.options import Command, storage_option
+from nbt.cli.output import Output, percent, to_strict
+
+
+@click.command(cls=Command)
+@storage_option
+def command(out: Output, storage: str | None) -> None:
+    """List the studies in the storage."""
+    check_study(None, storage)
+    from nbt import pipeline
+
+    studies = [to_strict(study) for study in pipeline.studies(storage)]
+    if out.json:
+        out.print_json(studies)
+    else:
+        none = "no studies yet; nbt search --dataset digits --budget 20 makes one"
+        out.print_rows([_row(study) for study in studies], none=none)
+
+
+def _row(study: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "study": study["name"],
+        "dataset": study["dataset"],
+        "backbone": study["backbone"],
+        "space": study["space"],
+        "budget": study["budget"],
+        "trials": ", ".join(f"{count} {state}" for state, count in study["trials"].items() if count),
+        "best": percent(study["best"]),
+        "state": "finished" if study["finished"] else "unfinished",
+    }

@@ -1,0 +1,28 @@
+"""`nbt sync`: writes a study's MLflow runs again."""
+
+from __future__ import annotations
+
+import click
+
+from nbt.cli.checks import check_study
+from nbt.cli.options import Command, storage_option, tracking_option
+from nbt.cli.output import Output
+
+
+@click.command(cls=Command)
+@click.argument("study")
+@storage_option
+@tracking_option
+def command(out: Output, study: str, storage: str | None, tracking_uri: str | None) -> None:
+    """Bring a study's MLflow runs up to date from the storage.
+
+    Missing runs are written; nothing is doubled.
+    """
+    check_study(study, storage)
+    from nbt import pipeline
+
+    counts = pipeline.sync(study, storage, tracking_uri)
+    if out.json:
+        out.print_json(counts)
+    else:
+        out.print(f"{study}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))

@@ -1,0 +1,43 @@
+"""`nbt train`: final training with settings that are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nbt.cli.checks import check_task
+from nbt.cli.options import AT_LEAST_ONE, SEED, Command, task_options
+from nbt.cli.output import Output
+
+
+@click.command(cls=Command)
+@task_options
+@click.option("--settings", "file", required=True, metavar="FILE", help="YAML, such as a report's recommended.yaml.")
+@click.option("--seeds", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Validation runs.")
+@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="First seed.")
+@click.option("--export", metavar="DIR", help="Write the model there, for nbt predict.")
+def command(out: Output, dataset: str, file: str, export: str | None, **options: Any) -> None:
+    """Train with given settings, then evaluate on test once.
+
+    With several seeds, each run has its own train/validation split and the validation accuracy gets an interval.
+    The tested and exported model is trained on train + validation.
+    """
+    from nbt.settings import TransferSettings
+
+    settings = TransferSettings.load(file)
+    check_task({"dataset": dataset, **options})
+    folder = None if export is None else Path(export)
+    from nbt.cli.progress import Progress
+
+    with Progress(out) as progress:
+        from nbt import pipeline
+
+        result = pipeline.train(dataset, settings, export=folder, progress=progress.stage, **options)
+    if out.json:
+        out.print_json(result.to_json())
+        return
+    from nbt.cli.summary import training_summary
+
+    out.print(training_summary(result.validation, result.test, folder))

@@ -1,0 +1,533 @@
+"""The main job, put together: task, search, finals, last training, report, MLflow. Nothing here is clever."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from nbt.errors import NbtError, UsageError, nearest
+from nbt.search.budget import Budget
+from nbt.search.records import Interval, SeedRun, StudyConfig, StudyObserver, StudyRecord, TestRecord
+from nbt.settings import TransferSettings, repair
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nbt.search.engines.base import Engine, JobSource
+    from nbt.search.pruner import Pruner
+    from nbt.search.space import Space
+    from nbt.search.store import StudyStore
+    from nbt.task.task import Task
+    from nbt.training.export import Prediction
+    from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+
+Progress = Callable[[str, int, int], None]
+
+ENGINES = ("local",)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search leaves behind.
+
+    Attributes:
+        record: The whole study.
+        report_path: The HTML report; its folder holds everything else.
+    """
+
+    record: StudyRecord
+    report_path: Path
+
+    @property
+    def recommended(self) -> TransferSettings:
+        """The recommended settings."""
+        from nbt.search.finals import recommended_final
+
+        return recommended_final(self.record).settings
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row a trial, as in `trials.csv`."""
+        from nbt.report import trials_frame
+
+        return trials_frame(self.record)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the result in JSON types: study, report, recommendation, accuracies, what it cost."""
+        record = self.record
+        final = record.final(record.recommended or "")
+        counts = record.counts()
+        return {
+            "study": record.config.name,
+            "report": str(self.report_path),
+            "recommended": self.recommended.to_dict(),
+            "validation": None if final is None else _interval_json(final.validation),
+            "versus_default": None if final is None else _interval_json(final.versus_default),
+            "verdict": record.verdict,
+            "test": {test.name: _interval_json(test.accuracy) for test in record.test},
+            "trials": {state: counts[state] for state in ("complete", "pruned", "failed")},
+            "epochs": {"spent": record.epochs_spent, "budget": record.epochs_budget},
+            "seconds": record.seconds_spent,
+        }
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training with known settings gave.
+
+    Attributes:
+        settings: The repaired settings.
+        runs: One a seed, each with its own train/validation split.
+        validation: Their mean validation accuracy with its interval.
+        test: The one evaluation of the model that was trained on train + validation.
+        export: The model folder, if one was asked for.
+    """
+
+    settings: TransferSettings
+    runs: tuple[SeedRun, ...]
+    validation: Interval
+    test: TestRecord
+    export: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the result in JSON types."""
+        return {
+            "settings": self.settings.to_dict(),
+            "validation": _interval_json(self.validation),
+            "seeds": [{"seed": run.seed, "val_accuracy": run.val_accuracy} for run in self.runs],
+            "test": {**_interval_json(self.test.accuracy), "loss": self.test.loss, "images": self.test.n},
+            "model": None if self.export is None else str(self.export),
+        }
+
+
+def _interval_json(interval: Interval | None) -> Any:
+    return None if interval is None else dataclasses.asdict(interval)
+
+
+class TaskOptions(TypedDict, total=False):
+    """What `load_task` takes beside the dataset, and what `search` and `train` pass on to it.
+
+    Attributes:
+        backbone: A torchvision classifier with keyword arguments, conv3 or conv4; the dataset's default when None.
+        weights: "default", "none" or a file.
+        data_dir: Where a dataset known by name is.
+        image_size: Pixels; the default of dataset and backbone when None.
+        classes: The first so many classes only.
+        shots: At most so many labelled images a class.
+        seed: Of the train/validation split and of the shots, and of the search or training.
+        progress: Called as progress(what, done, total) while something is fetched, decoded or pretrained.
+    """
+
+    backbone: str | None
+    weights: str | Path
+    data_dir: str | Path | None
+    image_size: int | None
+    classes: int | None
+    shots: int | None
+    seed: int
+    progress: Progress | None
+
+
+def load_task(dataset: str | Path, **options: Unpack[TaskOptions]) -> Task:
+    """Loads a dataset and the pretrained weights that are to be transferred to it; see `nbt.task.load.load_task`.
+
+    Weights that are trained here (conv3 for digits) are made at first use and cached.
+
+    Args:
+        dataset: A known name, a folder of class folders, a train/val/test folder of such, or a CSV manifest.
+        **options: See `TaskOptions`.
+
+    Raises:
+        UsageError: Something given is wrong.
+        NbtError: Something cannot be fetched or written.
+    """
+    from nbt.task.load import load_task as load
+    from nbt.training.pretrain import pretrained_source
+
+    source = functools.partial(pretrained_source, progress=options.get("progress"))
+    return load(dataset, pretrained=source, **options)
+
+
+def _as_task(given: Task | str | Path, options: TaskOptions) -> Task:
+    if isinstance(given, str | Path):
+        return load_task(given, **options)
+    extra = [name for name, value in options.items() if name != "progress" and value is not None]
+    if extra:
+        raise UsageError(f"{', '.join(extra)}: a loaded task has its own; give them to load_task")
+    return given
+
+
+def search(
+    task: Task | str | Path,
+    *,
+    budget: int | str,
+    space: str | Path = "non_binary",
+    engine: str = "local",
+    workers: int = 1,
+    epochs: int = 12,
+    study: str | None = None,
+    storage: str | None = None,
+    tracking_uri: str | None = None,
+    pruner: str = "asha",
+    final_seeds: int = 5,
+    out: str | Path = "reports",
+    fresh: bool = False,
+    observers: Sequence[StudyObserver] = (),
+    **options: Unpack[TaskOptions],
+) -> SearchResult:
+    """Searches, runs finals, trains and tests the recommendation, and writes report and MLflow runs.
+
+    The same call again resumes the study up to its budget. What was finished is kept, whatever interrupts it.
+
+    Args:
+        task: From `load_task`, or a dataset's name or path, for which `options` say the rest.
+        budget: Full trials' worth of epochs in the whole study, or "30m", "2h" of wall-clock time.
+        space: Name or file of the search space.
+        engine: "local".
+        workers: Trials at a time.
+        epochs: Length of a full trial.
+        study: Name; derived from dataset, backbone and space when None.
+        storage: URL of the Optuna storage; `.nbt/studies.db` when None.
+        tracking_uri: Of MLflow; `.nbt/mlflow.db` when None.
+        pruner: "asha" or "none".
+        final_seeds: The most final runs of one candidate.
+        out: Folder of reports.
+        fresh: Start over under a new name.
+        observers: Told of how it goes.
+        **options: Of the task, see `TaskOptions`; not with a loaded task.
+
+    Raises:
+        UsageError: Something given is wrong.
+        NbtError: It cannot go on; what was finished is kept.
+    """
+    from nbt.search.space import Space
+    from nbt.tracking import Tracker
+
+    limit = Budget.parse(budget)
+    chosen = Space.load(space)
+    _check_choice("engine", engine, ENGINES)
+    for name, count in (("workers", workers), ("epochs", epochs), ("final_seeds", final_seeds)):
+        if count < 1:
+            raise UsageError(f"{name}: {count} is not 1 or more")
+    given = _as_task(task, options)
+    plan = _Plan(
+        config=_configure(given, chosen, study, epochs),
+        budget=limit,
+        space=chosen,
+        pruner=pruner,
+        storage=storage,
+        workers=workers,
+        final_seeds=final_seeds,
+        out=Path(out).resolve(),
+        fresh=fresh,
+        progress=options.get("progress"),
+    )
+    tracker = Tracker(tracking_uri, reports=plan.out)
+    with ExitStack() as stack:
+        return _open(stack, plan, given, [*observers, tracker]).to_end()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Plan:
+    """The arguments of a search, checked."""
+
+    config: StudyConfig
+    budget: Budget
+    space: Space
+    pruner: str
+    storage: str | None
+    workers: int
+    final_seeds: int
+    out: Path
+    fresh: bool
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} {value!r}: {nearest(value, choices)}")
+
+
+def _configure(task: Task, space: Space, study: str | None, epochs: int) -> StudyConfig:
+    from nbt.search.identity import default_study_name
+
+    return StudyConfig(
+        name=study or default_study_name(task.dataset, task.backbone.text, space.name),
+        dataset=task.dataset,
+        backbone=task.backbone.text,
+        weights=task.weights,
+        space=space.name,
+        space_hash=space.hash,
+        data_hash=task.fingerprint,
+        weights_hash=_hash_weights(task),
+        image_size=task.image_size,
+        epochs=epochs,
+        seed=task.seed,
+        data_dir=task.data_dir,
+        classes=task.classes,
+        shots=task.shots,
+    )
+
+
+def _hash_weights(task: Task) -> str:
+    """Returns a hash of what w0 holds, wherever it came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(task.w0.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _open(stack: ExitStack, plan: _Plan, task: Task, observers: Sequence[StudyObserver]) -> _Run:
+    """Opens what a search holds, in an order in which nothing is written before everything given was checked."""
+    from nbt.search.engines.local import LocalEngine
+    from nbt.search.observers import Observers
+    from nbt.search.pruner import make_pruner
+    from nbt.search.storage import open_study, resolve_storage
+    from nbt.task.load import dataset_facts
+
+    pruner = make_pruner(plan.pruner, plan.config.epochs)
+    url = resolve_storage(plan.storage)
+    engine = stack.enter_context(LocalEngine(task, workers=plan.workers))
+    store = stack.enter_context(
+        open_study(
+            url,
+            plan.config,
+            budget=plan.budget.text,
+            pruner=plan.pruner,
+            dataset=dataset_facts(task),
+            notes=_notes(task),
+            fresh=plan.fresh,
+        )
+    )
+    return _Run(plan, store, engine, pruner, Observers(observers))
+
+
+def _notes(task: Task) -> list[str]:
+    unreadable = task.images.unreadable
+    if not unreadable:
+        return []
+    named = ", ".join(unreadable[:5]) + (", ..." if len(unreadable) > 5 else "")
+    return [f"{len(unreadable)} images could not be read and were left out: {named}"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """An open study with everything that works on it."""
+
+    plan: _Plan
+    store: StudyStore
+    engine: Engine
+    pruner: Pruner
+    observers: StudyObserver
+
+    def to_end(self) -> SearchResult:
+        """Runs all phases. Whatever ends it early, the report and MLflow get what there is."""
+        from nbt.report import write_report
+
+        name = self.store.config.name
+        try:
+            self._phases(self.plan.out / name / "model")
+        except BaseException:
+            # What ended it is the news; a storage that is gone as well must not hide it.
+            with suppress(NbtError):
+                record = self.store.record()
+                if record.trials:
+                    write_report(record, self.plan.out)
+                    self.observers.study_finished(record)
+            raise
+        record = self.store.record()
+        path = write_report(record, self.plan.out)
+        self.observers.study_finished(record)
+        return SearchResult(record, path.resolve())
+
+    def _phases(self, export: Path) -> None:
+        from nbt.search.brain import Brain
+        from nbt.search.finals import Finals
+        from nbt.search.retrain import Retrain
+        from nbt.search.storage import study_folder
+
+        checkpoints = study_folder(self.store.config.name) / "checkpoints"
+        brain = Brain(
+            self.store,
+            self.plan.space,
+            budget=self.plan.budget,
+            pruner=self.pruner,
+            checkpoints=checkpoints,
+            observers=[self.observers],
+        )
+        try:
+            self.engine.run(brain)
+        finally:
+            brain.close()
+        if not any(trial.state == "complete" and not trial.diverged for trial in self.store.record().trials):
+            raise NbtError(
+                f"study {self.store.config.name}: no trial ran to its end with a finite loss within the budget of "
+                f"{self.plan.budget.text}; give it more, or fewer --epochs"
+            )
+        self.engine.run(
+            Finals(self.store, seeds=self.plan.final_seeds, checkpoints=checkpoints, observers=[self.observers])
+        )
+        last = Retrain(self.store, export=export, checkpoints=checkpoints)
+        self.engine.run(_Watched(last, self.plan.progress))
+
+
+class _Seeds:
+    """Runs of one recipe with several seeds, then one on train + validation: the job source of `train`."""
+
+    def __init__(self, settings: TransferSettings, seeds: int, first: int, export: Path | None) -> None:
+        from nbt.training.results import TrialJob
+
+        self._waiting = [
+            TrialJob(key=f"seed-{seed}", settings=settings, seed=seed, split_seed=seed)
+            for seed in range(first, first + seeds)
+        ]
+        self._waiting.append(
+            TrialJob(
+                key="train-on-all",
+                settings=settings,
+                seed=first,
+                train_on_all=True,
+                evaluate_test=True,
+                export=export,
+            )
+        )
+        self.settings = settings
+        self.outcomes: dict[str, TrialOutcome] = {}
+        self.jobs = tuple(self._waiting)
+
+    def next_job(self) -> TrialJob | None:
+        """Returns the next run."""
+        return self._waiting.pop(0) if self._waiting else None
+
+    def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
+        """Never stops a run."""
+        return None
+
+    def on_done(self, job: TrialJob, outcome: TrialOutcome) -> None:
+        """Keeps an outcome.
+
+        Raises:
+            NbtError: The run failed, or its loss left the finite numbers.
+        """
+        if outcome.error is not None:
+            raise NbtError(f"{job.key}: {outcome.error}")
+        if outcome.diverged:
+            raise NbtError(f"{job.key}: the loss left the finite numbers in epoch {outcome.curve[-1].epoch}")
+        self.outcomes[job.key] = outcome
+
+    def on_abandoned(self, job: TrialJob) -> None:
+        """Takes a run back."""
+        self._waiting.insert(0, job)
+
+
+def train(
+    task: Task | str | Path,
+    settings: TransferSettings | None = None,
+    *,
+    seeds: int = 1,
+    export: Path | None = None,
+    **options: Unpack[TaskOptions],
+) -> TrainResult:
+    """Trains with known settings: `seeds` validated runs, then one on train + validation that is tested once.
+
+    Args:
+        task: As in `search`.
+        settings: The recipe; the default recipe when None.
+        seeds: Validated runs, with the seeds from the task's own on, each with a train/validation split of its own.
+        export: Folder to write the tested model to; it has the task's seed.
+        **options: As in `search`.
+
+    Raises:
+        UsageError: Something given is wrong.
+        NbtError: A run failed.
+    """
+    from nbt.search.engines.local import LocalEngine
+    from nbt.search.stats import t_interval, wilson_interval
+
+    if seeds < 1:
+        raise UsageError(f"seeds: {seeds} is not 1 or more")
+    given = _as_task(task, options)
+    source = _Seeds(repair(settings or TransferSettings()), seeds, given.seed, export)
+    with LocalEngine(given) as engine:
+        engine.run(_Watched(source, options.get("progress")))
+    last = source.outcomes["train-on-all"]
+    if last.test_accuracy is None:
+        raise NbtError("the model was trained but not tested")
+    runs = tuple(
+        SeedRun(seed=job.seed, curve=source.outcomes[job.key].curve) for job in source.jobs if not job.train_on_all
+    )
+    n_test = len(given.split.test)
+    test = TestRecord(
+        name="test", accuracy=wilson_interval(last.test_accuracy, n_test), loss=_finite(last.test_loss), n=n_test
+    )
+    return TrainResult(source.settings, runs, t_interval([run.val_accuracy for run in runs]), test, export)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+class _Watched:
+    """A job source that tells a progress callback of every epoch."""
+
+    def __init__(self, source: JobSource, progress: Progress | None) -> None:
+        self._source, self._progress = source, progress
+        self.next_job = source.next_job
+        self.on_done = source.on_done
+        self.on_abandoned = source.on_abandoned
+
+    def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
+        """Passes an epoch on."""
+        if self._progress is not None:
+            self._progress(f"training: {job.key}", result.epoch, job.settings.epochs)
+        return self._source.on_epoch(job, result)
+
+
+def predict(model_dir: Path, images: Sequence[Path]) -> list[Prediction]:
+    """Classifies images with an exported model; see `nbt.training.export.predict`."""
+    from nbt.training.export import predict as classify
+
+    return classify(model_dir, images)
+
+
+def report(study: str, storage: str | None = None, out: str | Path = "reports") -> Path:
+    """Writes a study's report from the storage; returns the HTML file.
+
+    Raises:
+        UsageError: There is no such study.
+    """
+    from nbt.report import write_report
+    from nbt.search.storage import read_study, resolve_storage
+
+    return write_report(read_study(resolve_storage(storage), study), Path(out)).resolve()
+
+
+def sync(
+    study: str, storage: str | None = None, tracking_uri: str | None = None, out: str | Path = "reports"
+) -> dict[str, int]:
+    """Writes a study's MLflow runs from the storage; returns how many were written and how many were there.
+
+    The report in `out`, where there is one, is added to the study's run.
+
+    Raises:
+        UsageError: There is no such study, or the URI is none.
+        NbtError: The tracking server cannot be reached.
+    """
+    from nbt.search.storage import read_study, resolve_storage
+    from nbt.tracking import sync as write_runs
+
+    return write_runs(read_study(resolve_storage(storage), study), tracking_uri, reports=Path(out).resolve())
+
+
+def studies(storage: str | None = None) -> list[dict[str, Any]]:
+    """Returns a line for each study in the storage, see `nbt.search.records.StudySummary`."""
+    from nbt.search.storage import list_studies, resolve_storage
+
+    return [dataclasses.asdict(summary) for summary in list_studies(resolve_storage(storage))]

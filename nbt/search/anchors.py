@@ -1,0 +1,29 @@
+"""Anchors: what a user would run without a search. They are the first trials, and the default is the baseline."""
+
+from __future__ import annotations
+
+from nbt.settings import TransferSettings, repair
+
+DEFAULT_RECIPE = "default recipe"
+
+# Li, Grandvalet, Davoine 2018 (arXiv 1802.01483) use .01 for the pull towards w0 on most of their target tasks.
+_L2SP_STRENGTH = 0.01
+
+
+def default_recipe(epochs: int) -> TransferSettings:
+    """Returns plain full fine-tuning at the library's defaults."""
+    return repair(TransferSettings(epochs=epochs))
+
+
+def anchors(epochs: int) -> list[tuple[str, TransferSettings]]:
+    """Returns the recipes that a user would otherwise run, by name, the default recipe first.
+
+    Args:
+        epochs: Length of a full trial.
+    """
+    default = default_recipe(epochs)
+    return [
+        (DEFAULT_RECIPE, default),
+        ("linear probe", repair(default.replace(frozen_depth=1.0))),
+        ("L2-SP", repair(default.replace(sp_mix=1.0, decay_strength=_L2SP_STRENGTH))),
+    ]

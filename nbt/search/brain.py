@@ -1,0 +1,383 @@
+"""Brain: which settings to run next, and whether a running trial may go on. It knows no engine and no model."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nbt.errors import NbtError
+from nbt.search import attributes as names
+from nbt.search.anchors import anchors
+from nbt.search.budget import OUT_OF_EPOCHS, Budget
+from nbt.search.observers import Observers
+from nbt.search.pruner import Pruner, TrialContext
+from nbt.search.reading import read_trial
+from nbt.search.records import StudyObserver, TrialRecord
+from nbt.search.seeding import derive_seed
+from nbt.search.space import Space, Value
+from nbt.search.store import INTERRUPTED, StudyStore, TrialPlan
+from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+
+ANCHOR = "anchor: "
+_ALIKE = 3
+_SECONDS_BETWEEN_WRITES = 10.0
+
+
+@dataclass(eq=False)
+class _Run:
+    """A trial that was started and not ended: running, or put back by the engine.
+
+    Attributes:
+        trial: Optuna's handle.
+        plan: What it runs.
+        job: What the engine gets.
+        curve: Its epochs, those before a resume included.
+        trained: Epochs that it has cost, those of attempts that were put back included.
+        reported: Last epoch that optuna was told of.
+        grant: Epochs that the budget reserves for it.
+    """
+
+    trial: optuna.Trial
+    plan: TrialPlan
+    job: TrialJob
+    curve: list[EpochResult] = field(default_factory=list)
+    trained: int = 0
+    reported: int = 0
+    grant: int = 0
+
+
+class Brain:
+    """A study's search as a source of jobs for an engine (`nbt.search.engines.base.JobSource`).
+
+    First come trials that an earlier session left unfinished, from their checkpoints, then the anchors, then what
+    TPE proposes (multivariate, with running trials as constant liars). A trial's seed follows from the study's seed
+    and the trial's number: head, order and augmentation differ between trials, so that no single draw decides the
+    search; all trials share the study's train/validation split. The sampler's seed follows from the study's seed and
+    the number of trials that the session started with, so a resumed search proposes nothing twice.
+
+    Args:
+        store: The study, held by this driver.
+        space: What is searched.
+        budget: For all sessions of the study together.
+        pruner: Who stops trials early; anchors are never stopped by it.
+        checkpoints: Folder for the checkpoints of running trials; None keeps none.
+        observers: Told of everything.
+        clock: Seconds, ever growing.
+    """
+
+    def __init__(
+        self,
+        store: StudyStore,
+        space: Space,
+        *,
+        budget: Budget,
+        pruner: Pruner,
+        checkpoints: Path | None = None,
+        observers: Sequence[StudyObserver] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._space, self._budget, self._pruner = store, space, budget, pruner
+        self._checkpoints, self._clock = checkpoints, clock
+        self._observers = Observers(observers)
+        self._length = store.config.epochs
+        self._distributions = space.distributions()
+        self._running: dict[str, _Run] = {}
+        self._put_back: deque[_Run] = deque()
+        self._alike: tuple[str, int] = ("", 0)
+        store.fail_leftovers()
+        trials = store.trials()
+        self._interrupted, self._queue = _unfinished(trials), self._missing_anchors(trials)
+        seed = derive_seed(store.config.seed, "sampler", len(trials))
+        store.study.sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
+        self._spent = store.spent_epochs()
+        self._earlier_seconds = float(store.get(names.SECONDS, 0.0))
+        self._quickest = min(map(_full_seconds, trials), default=math.inf)
+        self._closed = False
+        self._observers.study_started(store.record())
+        self._began = self._written = clock()
+
+    @property
+    def spent_epochs(self) -> int:
+        """Epochs trained so far in all sessions, whatever became of their trials."""
+        return self._spent
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of all sessions so far."""
+        return self._earlier_seconds + self._clock() - self._began
+
+    def next_job(self) -> TrialJob | None:
+        """Returns the next trial, None where the budget has no room for one now."""
+        run = self._restart() or self._start()
+        if run is None:
+            return None
+        self._running[run.job.key] = run
+        self._observers.trial_started(run.trial.number, run.plan.settings, run.plan.origin)
+        return run.job
+
+    def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
+        """Stores an epoch; returns why the trial should stop, or None."""
+        run = self._running[job.key]
+        self._charge(run, result)
+        falls_behind = self._advance(run, result)
+        self._store.write_progress(run.trial, run.curve, run.trained)
+        self._write_seconds(_SECONDS_BETWEEN_WRITES)
+        self._observers.epoch_finished(run.trial.number, result, self._spent)
+        if result.diverged or result.epoch >= self._length:
+            return None
+        out_of_budget = OUT_OF_EPOCHS if run.grant <= 0 else None
+        return self._budget.must_stop(self.seconds) or out_of_budget or falls_behind
+
+    def on_done(self, job: TrialJob, outcome: TrialOutcome) -> None:
+        """Ends a trial in the storage: complete, pruned or failed.
+
+        Raises:
+            NbtError: It is the third in a row that failed in the same way.
+        """
+        run = self._running.pop(job.key)
+        run.curve = list(outcome.curve) or run.curve
+        record = self._finish(run, outcome)
+        self._write_seconds()
+        if _is_full(record):
+            self._quickest = min(self._quickest, record.seconds)
+        self._observers.trial_finished(record)
+        if record.state == "failed":
+            _forget_checkpoint(job)
+            self._count_failure(outcome.error or record.reason)
+        else:
+            self._alike = ("", 0)
+
+    def on_abandoned(self, job: TrialJob) -> None:
+        """Keeps a trial that the engine gave up, to be handed out again or to be resumed by a later session."""
+        run = self._running.pop(job.key)
+        run.grant = 0
+        self._put_back.append(run)
+
+    def close(self) -> None:
+        """Ends the session: what runs or was put back is marked as interrupted; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        for run in (*self._running.values(), *self._put_back):
+            run.grant = 0
+            record = self._store.finish(
+                run.trial, TrialState.FAIL, curve=run.curve, trained=run.trained, reason=INTERRUPTED, interrupted=True
+            )
+            self._observers.trial_finished(record)
+        self._running.clear()
+        self._put_back.clear()
+        self._write_seconds()
+
+    def _restart(self) -> _Run | None:
+        """Returns a trial that the engine put back, if there is one and the budget has room for it."""
+        if not self._put_back:
+            return None
+        run = self._put_back[0]
+        needs = self._needs(run.job.checkpoint, len(run.curve))
+        if not self._may_start(needs):
+            return None
+        self._put_back.popleft()
+        run.grant = needs
+        return run
+
+    def _start(self) -> _Run | None:
+        """Starts a new trial, if the budget has room for it."""
+        left_over = self._interrupted[0] if self._interrupted else None
+        checkpoint = None if left_over is None else self._checkpoint(_plan(left_over).checkpoint)
+        needs = self._needs(checkpoint, 0 if left_over is None else len(_curve(left_over)))
+        if not self._may_start(needs):
+            return None
+        if left_over is not None:
+            self._interrupted.popleft()
+            trial, plan = self._ask_again(left_over)
+        else:
+            trial, plan = self._ask_new()
+        job = TrialJob(
+            key=_key(trial.number),
+            settings=plan.settings,
+            seed=plan.seed,
+            checkpoint=self._checkpoint(plan.checkpoint),
+        )
+        run = _Run(trial, plan, job, grant=needs)
+        if left_over is not None:
+            run.curve = list(_curve(left_over))
+            self._store.write_progress(run.trial, run.curve, run.trained)
+        return run
+
+    def _ask_again(self, left_over: FrozenTrial) -> tuple[optuna.Trial, TrialPlan]:
+        """Starts a trial with the parameters, seed and checkpoint of one that was interrupted."""
+        before = _plan(left_over)
+        plan = TrialPlan(
+            settings=before.settings,
+            origin=before.origin,
+            seed=before.seed,
+            checkpoint=before.checkpoint,
+            continues=left_over.number,
+        )
+        params = left_over.system_attrs.get("fixed_params", left_over.params)
+        return self._store.ask(self._distributions, params, plan), plan
+
+    def _ask_new(self) -> tuple[optuna.Trial, TrialPlan]:
+        """Starts an anchor, or what the sampler proposes."""
+        origin, params = self._queue.popleft() if self._queue else ("sampler", None)
+        trial = self._store.ask(self._distributions, params)
+        plan = TrialPlan(
+            settings=self._space.settings(trial.params, self._length),
+            origin=origin,
+            seed=derive_seed(self._store.config.seed, "trial", trial.number),
+            checkpoint=_key(trial.number),
+        )
+        self._store.write_plan(trial, plan)
+        return trial, plan
+
+    def _missing_anchors(self, trials: Sequence[FrozenTrial]) -> deque[tuple[str, dict[str, Value]]]:
+        """Returns the anchors that the space can express and that no session has started."""
+        started = {trial.user_attrs.get(names.ORIGIN) for trial in trials}
+        return deque(
+            (ANCHOR + name, self._space.params(settings))
+            for name, settings in anchors(self._length)
+            if ANCHOR + name not in started and self._space.expresses(settings)
+        )
+
+    def _checkpoint(self, name: str) -> Path | None:
+        return None if self._checkpoints is None else self._checkpoints / f"{name}.pt"
+
+    def _needs(self, checkpoint: Path | None, done: int) -> int:
+        """Returns the epochs that a trial needs: from a checkpoint on only what is missing, as far as we know.
+
+        A checkpoint may be older than the last epoch that was reported; then the trial may have to stop short.
+        """
+        known = done if checkpoint is not None and checkpoint.exists() else 0
+        return max(1, self._length - known)
+
+    def _may_start(self, needs: int) -> bool:
+        return self._budget.may_start(
+            self._length,
+            spent=self._spent,
+            reserved=self._reserved(),
+            seconds=self.seconds,
+            needs=needs,
+            quickest=self._quickest if math.isfinite(self._quickest) else 0.0,
+        )
+
+    def _reserved(self) -> int:
+        return sum(run.grant for run in self._running.values())
+
+    def _charge(self, run: _Run, result: EpochResult) -> None:
+        """Counts an epoch and reserves what the trial still needs, as far as the budget has it."""
+        run.trained += 1
+        self._spent += 1
+        run.grant = 0
+        left = self._budget.left_epochs(self._length, spent=self._spent, reserved=self._reserved())
+        missing = self._length - result.epoch
+        run.grant = missing if left is None else min(missing, left)
+
+    def _advance(self, run: _Run, result: EpochResult) -> str | None:
+        """Adds an epoch to the curve, tells optuna, and returns why the pruner would stop the trial now."""
+        # A run that starts over, or from an older checkpoint, repeats epochs: the curve is the newest attempt's.
+        run.curve = [*(known for known in run.curve if known.epoch < result.epoch), result]
+        reason = None
+        for known in run.curve:
+            if known.epoch > run.reported:
+                reason = self._report(run, known)
+                run.reported = known.epoch
+        return None if run.plan.origin.startswith(ANCHOR) else reason
+
+    def _report(self, run: _Run, result: EpochResult) -> str | None:
+        """Tells optuna of an epoch. The pruner sees every trial, so that anchors and resumed trials fill its rungs."""
+        self._store.report(run.trial, result)
+        if result.diverged or result.epoch >= self._length:
+            return None
+        curve = tuple(known for known in run.curve if known.epoch <= result.epoch)
+        context = TrialContext(
+            study=self._store.study, number=run.trial.number, settings=run.plan.settings, curve=curve
+        )
+        with self._store.guard():
+            return self._pruner.decide(context)
+
+    def _finish(self, run: _Run, outcome: TrialOutcome) -> TrialRecord:
+        state, value, reason = _verdict(outcome)
+        facts = dict(outcome.facts)
+        if run.plan.continues is not None:
+            facts["continues"] = run.plan.continues
+        if outcome.traceback is not None:
+            facts["traceback"] = outcome.traceback
+        return self._store.finish(
+            run.trial, state, curve=run.curve, trained=run.trained, value=value, reason=reason, facts=facts
+        )
+
+    def _count_failure(self, error: str) -> None:
+        """Ends the search at the third failure of one kind in a row; numbers in the message do not make a new kind."""
+        kind = re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", error)
+        self._alike = (kind, self._alike[1] + 1 if kind == self._alike[0] else 1)
+        if self._alike[1] >= _ALIKE:
+            raise NbtError(
+                f"{_ALIKE} trials in a row failed in the same way: {error} "
+                "(everything is kept; the same command goes on once the cause is gone)"
+            )
+
+    def _write_seconds(self, after: float = 0.0) -> None:
+        """Stores the time spent, unless that was done less than `after` seconds ago."""
+        if self._clock() - self._written >= after:
+            self._written = self._clock()
+            self._store.put(names.SECONDS, self.seconds)
+
+
+def _verdict(outcome: TrialOutcome) -> tuple[TrialState, float | None, str]:
+    """Returns the state to tell, with the value of a complete trial or the reason of another."""
+    if outcome.error is not None:
+        return TrialState.FAIL, None, outcome.error
+    if outcome.diverged:
+        return TrialState.COMPLETE, 0.0, "the loss left the finite numbers"
+    if outcome.stopped is not None:
+        return TrialState.PRUNED, None, outcome.stopped
+    best = outcome.best
+    if best is None or best.val_accuracy is None:
+        return TrialState.FAIL, None, "nothing was validated: the search needs validation images"
+    return TrialState.COMPLETE, float(best.val_accuracy), ""
+
+
+def _unfinished(trials: Sequence[FrozenTrial]) -> deque[FrozenTrial]:
+    """Returns the interrupted trials that no later one has run again, oldest first."""
+    continued = {trial.user_attrs.get(names.RUN, {}).get("continues") for trial in trials}
+    return deque(
+        trial
+        for trial in trials
+        if trial.user_attrs.get(names.INTERRUPTED) and trial.number not in continued and read_trial(trial) is not None
+    )
+
+
+def _plan(trial: FrozenTrial) -> TrialPlan:
+    return TrialPlan.from_attributes(trial.user_attrs)
+
+
+def _curve(trial: FrozenTrial) -> tuple[EpochResult, ...]:
+    record = read_trial(trial)
+    return () if record is None else record.curve
+
+
+def _is_full(record: TrialRecord) -> bool:
+    return record.state == "complete" and not record.diverged
+
+
+def _full_seconds(trial: FrozenTrial) -> float:
+    """Returns how long a full trial took, infinity for any other."""
+    record = read_trial(trial)
+    return record.seconds if record is not None and _is_full(record) else math.inf
+
+
+def _key(number: int) -> str:
+    return f"trial-{number:04d}"
+
+
+def _forget_checkpoint(job: TrialJob) -> None:
+    if job.checkpoint is not None:
+        job.checkpoint.unlink(missing_ok=True)

@@ -1,0 +1,138 @@
+"""The database under a storage: which URL, how it is opened, and what its errors mean to people."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+import sqlalchemy
+from sqlalchemy.engine import URL, make_url
+
+from nbt.errors import NbtError, UsageError, nearest
+
+_BUSY_SECONDS = 30.0
+_KINDS = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
+
+
+def resolve_storage(url: str | None, folder: Path | None = None) -> str:
+    """Returns the absolute URL of the storage: `<folder>/.nbt/studies.db` where none is given.
+
+    Args:
+        url: An SQLAlchemy URL, or None.
+        folder: What relative paths start from; the working directory by default.
+
+    Raises:
+        UsageError: It is not the URL of a database that could be opened here.
+    """
+    base = Path.cwd() if folder is None else folder.resolve()
+    if url is None:
+        return f"sqlite:///{base / '.nbt' / 'studies.db'}"
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "sqlite":
+        return url
+    if parsed.database in (None, "", ":memory:") or str(parsed.database).startswith("file:"):
+        raise UsageError(f"storage {url}: a study needs a database file, e.g. sqlite:///studies.db")
+    return parsed.set(database=str(base / str(parsed.database))).render_as_string(hide_password=False)
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Returns the file of a SQLite URL, None for a database on a server."""
+    parsed = make_url(url)
+    return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
+
+
+def connect(url: str) -> optuna.storages.RDBStorage:
+    """Opens the database, making file and tables where they are missing.
+
+    SQLite runs in WAL mode, so that reports read while a search writes, and waits for half a minute where another
+    program has it locked. A transaction survives the end of the process; the last ones may be lost with the power.
+
+    Raises:
+        NbtError: It is away, locked, damaged, or of another version of optuna.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # at INFO it tells of every study that is opened
+    file = sqlite_file(url)
+    with guard(url):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        options = {"pool_pre_ping": True} if file is None else {"creator": _sqlite_connector(file)}
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=options)
+        except RuntimeError as error:
+            raise NbtError(f"{_shown(url)}: {' '.join(str(error).split())}") from error
+
+
+def close(storage: optuna.storages.RDBStorage) -> None:
+    """Closes all connections."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+@contextmanager
+def guard(url: str) -> Iterator[None]:
+    """Turns what a database raises into one line for people.
+
+    Raises:
+        NbtError: The database is away, locked, read-only or damaged.
+    """
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error) as error:
+        raise NbtError(f"{_shown(url)}: {_reason(error)}") from error
+    except OSError as error:
+        raise NbtError(f"{_shown(url)}: {error.strerror or error}") from error
+    except json.JSONDecodeError as error:
+        raise NbtError(f"{_shown(url)}: a stored value is damaged ({error})") from error
+
+
+def _sqlite_connector(file: Path) -> Callable[[], sqlite3.Connection]:
+    def open_connection() -> sqlite3.Connection:
+        connection = sqlite3.connect(file, timeout=_BUSY_SECONDS, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        return connection
+
+    return open_connection
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect().import_dbapi()
+    except sqlalchemy.exc.NoSuchModuleError as error:
+        kind = url.split(":", 1)[0]
+        raise UsageError(f"storage {_shown(url)}: unknown database {kind!r}; {nearest(kind, _KINDS)}") from error
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"storage {_shown(url)}: needs the Python package {error.name}: pip install {error.name}"
+        ) from error
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
+        raise UsageError(
+            f"storage {url!r} is not a database URL: write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+        ) from error
+    return parsed
+
+
+def _shown(url: str) -> str:
+    """Returns the URL without its password, a SQLite database as its path."""
+    try:
+        file = sqlite_file(url)
+        return make_url(url).render_as_string(hide_password=True) if file is None else f"study database {file}"
+    except sqlalchemy.exc.SQLAlchemyError:
+        return url.split("@")[-1]
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the innermost reason in one line, with a remedy where there is one."""
+    while (inner := getattr(error, "orig", None) or error.__cause__) is not None:
+        error = inner
+    text = " ".join(str(error).split())[:300]
+    if "locked" in text:
+        return f"{text}: another program has it open for writing; close that one and run this again"
+    if "not a database" in text:
+        return f"{text}: move it away or give another one with --storage"
+    return text

@@ -1,0 +1,58 @@
+"""Ctrl-C at the right moment: never in the middle of a change to the books."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class InterruptGuard:
+    """While entered, SIGINT and SIGTERM raise KeyboardInterrupt, but not inside `hold`: there they wait for its end.
+
+    A second signal inside the same `hold` is raised at once, so that nobody is locked in. Handlers that someone else
+    has set stay, and outside the main thread, which alone gets signals, nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self._previous: dict[signal.Signals, Any] = {}
+        self._depth = 0
+        self._pending = False
+
+    def __enter__(self) -> InterruptGuard:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                    self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Returns a context whose body is not interrupted; the interrupt is raised at its end."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._pending and not self._depth:
+                self._pending = False
+                raise KeyboardInterrupt
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._depth and not self._pending:
+            self._pending = True
+            return
+        self._pending = False
+        raise KeyboardInterrupt

@@ -1,0 +1,210 @@
+"""Locks: one study has one driver. A second one is refused and told who holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from nbt.errors import NbtError
+
+BEAT_SECONDS = 15.0
+EXPIRY_SECONDS = 90.0
+
+
+class StudyLock(Protocol):
+    """Held by the driver of a study; released by `release` or by the end of the process."""
+
+    def check(self) -> None:
+        """Raises NbtError where the lock was lost to another driver."""
+        ...
+
+    def release(self) -> None:
+        """Gives the study free; may be called twice."""
+        ...
+
+
+class FileLock:
+    """A lock of the operating system on a file beside a SQLite database; it vanishes with the process.
+
+    The file stays: removing it would let two drivers lock two files of the same name.
+    """
+
+    def __init__(self, path: Path, study: str) -> None:
+        """Takes the lock.
+
+        Raises:
+            NbtError: Another driver holds it, or the file cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise NbtError(f"{path}: cannot lock study {study} ({error.strerror})") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = _parse_holder(self._file.read())
+            self._file.close()
+            raise _refused(study, holder) from error
+        self._file.truncate(0)
+        self._file.write(json.dumps(_myself()))
+        self._file.flush()
+        _close_in_forks().add(self)
+
+    def check(self) -> None:
+        """A lock of the operating system cannot be lost."""
+
+    def release(self) -> None:
+        """Gives the study free."""
+        if not self._file.closed:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+            self._file.close()
+
+    def drop(self) -> None:
+        """Lets go of the file without unlocking it for a process that shares it."""
+        self._file.close()
+
+
+@cache
+def _close_in_forks() -> weakref.WeakSet[FileLock]:
+    """Returns the set of locks that a forked child lets go of: a child that outlives the driver must not hold on."""
+    held: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+    def let_go() -> None:
+        for lock in list(held):
+            lock.drop()
+
+    os.register_at_fork(after_in_child=let_go)
+    return held
+
+
+class Lease:
+    """A lock for databases on a server: who drives, in an attribute of the study, renewed by a heartbeat.
+
+    It expires `EXPIRY_SECONDS` after the last beat, so the clocks of the drivers' machines have to agree to about a
+    minute; at once where the holder was a process of this machine that has ended.
+    """
+
+    def __init__(
+        self,
+        study: str,
+        read: Callable[[], Mapping[str, Any] | None],
+        write: Callable[[Mapping[str, Any] | None], None],
+        *,
+        now: Callable[[], float] | None = None,
+        beat_seconds: float | None = BEAT_SECONDS,
+    ) -> None:
+        """Takes the lease.
+
+        Args:
+            study: Name of the study.
+            read: Returns what the attribute holds.
+            write: Sets the attribute.
+            now: Seconds since 1970; the machine's clock by default.
+            beat_seconds: Time between two beats of a thread of its own; None starts no thread.
+
+        Raises:
+            NbtError: Another driver holds it.
+        """
+        self._study, self._read, self._write = study, read, write
+        self._now = now or (lambda: datetime.now(UTC).timestamp())
+        self._myself = {**_myself(), "owner": uuid.uuid4().hex}
+        self._lost: NbtError | None = None
+        self._stop = threading.Event()
+        holder = read()
+        if holder is not None and self._alive(holder):
+            raise _refused(study, holder)
+        self._renew()
+        self.beat()
+        self.check()
+        self._thread = None
+        if beat_seconds is not None:
+            self._thread = threading.Thread(target=self._keep, args=(beat_seconds,), name="nbt-lease", daemon=True)
+            self._thread.start()
+
+    def beat(self) -> None:
+        """Renews the lease if it is still ours; two that took it at once are told apart here."""
+        holder = self._read() or {}
+        if holder.get("owner") not in (self._myself["owner"], None):
+            self._lost = _refused(self._study, holder)
+        elif self._lost is None:
+            self._renew()
+
+    def check(self) -> None:
+        """Raises NbtError where another driver took the study over."""
+        if self._lost is not None:
+            raise self._lost
+
+    def release(self) -> None:
+        """Gives the study free, unless another driver has it by now."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._lost is None and (self._read() or {}).get("owner") == self._myself["owner"]:
+            self._write(None)
+
+    def _alive(self, holder: Mapping[str, Any] | None) -> bool:
+        if not isinstance(holder, Mapping) or _is_dead(holder):
+            return False
+        beat = holder.get("beat")
+        return isinstance(beat, int | float) and self._now() - beat < EXPIRY_SECONDS
+
+    def _renew(self) -> None:
+        self._write({**self._myself, "beat": self._now()})
+
+    def _keep(self, seconds: float) -> None:
+        while not self._stop.wait(seconds):
+            try:
+                self.beat()
+            except NbtError:  # a database that is away for a moment: the driver's own next write decides
+                continue
+
+
+def _myself() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _is_dead(holder: Mapping[str, Any]) -> bool:
+    """Tells whether the holder was a process of this machine that is no more."""
+    pid = holder.get("pid")
+    if holder.get("host") != platform.node() or not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is alive and another user's
+        return False
+    return False
+
+
+def _parse_holder(text: str) -> Mapping[str, Any]:
+    try:
+        holder = json.loads(text)
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _refused(study: str, holder: Mapping[str, Any]) -> NbtError:
+    who = ", ".join(
+        f"{name} {holder[key]}"
+        for key, name in (("pid", "process"), ("host", "on"), ("since", "since"))
+        if key in holder
+    )
+    return NbtError(
+        f"study {study} is being searched by another driver ({who or 'unknown'}): wait for it or stop it, "
+        "or search under another name with --study NAME"
+    )

@@ -1,0 +1,266 @@
+"""Space: what a search may vary, read from YAML; parameters of the sampler to settings and back.
+
+Nothing here imports optuna or torch until `Space.distributions` is called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from nbt.errors import UsageError, nearest
+from nbt.resources import shipped_folder
+from nbt.settings import TransferSettings, repair, setting_rule
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+Value: TypeAlias = float | int | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimension:
+    """One setting that the search varies.
+
+    Attributes:
+        name: Name of the setting in `TransferSettings`.
+        kind: "float", "int" or "categorical".
+        low: Least value (float and int).
+        high: Greatest value (float and int).
+        log: Whether the sampler works on the logarithm of the value.
+        choices: The values of a categorical dimension.
+        neutral: The value that means "without this technique", or the default recipe's.
+        knots: Names of the numbers of a vector setting; each is a parameter of its own with the same range.
+        ends: By how much, as a share of `high - low`, the sampler may overshoot below `low` and above `high`. An
+            overshoot is cut, so that an end that means something of its own ("all units", "no mixup"), and that a
+            continuous draw would never hit, is drawn with a positive probability.
+        description: One sentence.
+    """
+
+    name: str
+    kind: str
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[Value, ...] = ()
+    neutral: Value
+    knots: tuple[str, ...] = ()
+    ends: tuple[float, float] = (0.0, 0.0)
+    description: str = ""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """What the sampler calls it: its name, or one name a knot."""
+        return tuple(f"{self.name}_{knot}" for knot in self.knots) or (self.name,)
+
+    def bounds(self) -> tuple[float, float]:
+        """Returns the range that the sampler draws from, overshoots included."""
+        assert self.low is not None and self.high is not None
+        width = self.high - self.low
+        return self.low - self.ends[0] * width, self.high + self.ends[1] * width
+
+    def value(self, raw: Any) -> Value:
+        """Returns the value that a parameter stands for.
+
+        Raises:
+            UsageError: The parameter is not one that the sampler could have drawn.
+        """
+        if self.kind == "categorical":
+            if raw not in self.choices:
+                raise UsageError(f"{self.name}: {raw!r} is not one of {_listed(self.choices)}")
+            return self.choices[self.choices.index(raw)]
+        assert self.low is not None and self.high is not None
+        low, high = self.bounds()
+        if isinstance(raw, bool) or not hasattr(raw, "__float__") or not low <= float(raw) <= high:
+            raise UsageError(f"{self.name}: {raw!r} is outside {low:g} ... {high:g}")
+        cut = min(max(float(raw), self.low), self.high)
+        return int(cut) if self.kind == "int" else cut
+
+    def parameter(self, value: Any) -> Value:
+        """Returns the parameter that stands for a value; the reverse of `value`.
+
+        Raises:
+            UsageError: The dimension cannot take the value.
+        """
+        if self.kind != "categorical" and not self.low <= value <= self.high:
+            raise UsageError(f"{self.name}: {value!r} is outside {self.low:g} ... {self.high:g}")
+        return self.value(value)
+
+    def distribution(self) -> BaseDistribution:
+        """Returns optuna's distribution of one parameter."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        if self.kind == "categorical":
+            return CategoricalDistribution(self.choices)
+        low, high = self.bounds()
+        if self.kind == "int":
+            return IntDistribution(int(low), int(high), log=self.log)
+        return FloatDistribution(low, high, log=self.log)
+
+    def describe(self) -> str:
+        """Returns the range in words, e.g. "0.001 ... 1 (log)" or "sgd, adamw"."""
+        if self.kind == "categorical":
+            return _listed(self.choices)
+        return f"{self.low:g} ... {self.high:g}" + (" (log)" if self.log else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """A flat search space: every dimension is in every trial, and its neutral value means "without this".
+
+    Attributes:
+        name: What the file calls it.
+        description: What it is for.
+        dimensions: What is varied, in the order of the file.
+        fixed: Settings that are held at a value of their own; what is neither varied nor fixed has its default.
+        same_as: Settings that follow a dimension, e.g. `body_lr` follows `head_lr`.
+        source: The name of a shipped space, or the absolute path of a file.
+    """
+
+    name: str
+    description: str
+    dimensions: tuple[Dimension, ...]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    same_as: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Space:
+        """Reads a shipped space by its name, or a file by its path.
+
+        Raises:
+            UsageError: There is no such space, or the file is wrong; the message names file, dimension and remedy.
+        """
+        from nbt.search.space_file import parse_space
+
+        name, path = str(name_or_path), Path(name_or_path)
+        if name in space_names():
+            shipped = shipped_folder("search_spaces") / f"{name}.yaml"
+            return parse_space(_read(shipped), source=name, default_name=name)
+        if path.suffix in (".yaml", ".yml") or path.name != name:
+            return parse_space(_read(path), source=str(path.absolute()), default_name=path.stem)
+        raise UsageError(
+            f"unknown search space {name!r}; {nearest(name, space_names())} "
+            "(a space of your own is given by its path, e.g. ./my_space.yaml)"
+        )
+
+    @property
+    def hash(self) -> str:
+        """Fingerprint of what is searched; names and descriptions do not enter it."""
+        dimensions = {d.name: [d.kind, d.low, d.high, d.log, d.choices, d.neutral, d.ends] for d in self.dimensions}
+        text = json.dumps([dimensions, dict(self.fixed), dict(self.same_as)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the sampler's parameters, in order."""
+        return tuple(name for dimension in self.dimensions for name in dimension.parameters)
+
+    def default(self, epochs: int) -> TransferSettings:
+        """Returns the settings at which every dimension is neutral."""
+        neutral = {name: d.neutral for d in self.dimensions for name in d.parameters}
+        return self.settings(neutral, epochs)
+
+    def settings(self, params: Mapping[str, Any], epochs: int) -> TransferSettings:
+        """Returns the repaired settings that the sampler's parameters stand for.
+
+        Args:
+            params: A value for each of `parameters`.
+            epochs: Length of the trial.
+
+        Raises:
+            UsageError: A parameter is missing, unknown or out of range.
+        """
+        if set(params) != set(self.parameters):
+            wrong = sorted(set(params) ^ set(self.parameters))
+            raise UsageError(f"space {self.name}: parameters missing or unknown: {', '.join(wrong)}")
+        values: dict[str, Any] = {**self.fixed, "epochs": epochs}
+        for dimension in self.dimensions:
+            drawn = tuple(dimension.value(params[name]) for name in dimension.parameters)
+            values[dimension.name] = drawn if dimension.knots else drawn[0]
+        values |= {name: values[source] for name, source in self.same_as.items()}
+        return repair(TransferSettings(**values))
+
+    def params(self, settings: TransferSettings) -> dict[str, Value]:
+        """Returns parameters of the sampler that stand for the settings; the reverse of `settings`.
+
+        Raises:
+            UsageError: The space cannot express them: a value is out of range, or a setting that is not searched
+                differs.
+        """
+        settings = repair(settings)
+        params: dict[str, Value] = {}
+        for dimension in self.dimensions:
+            value = getattr(settings, dimension.name)
+            drawn = value if dimension.knots else (value,)
+            params |= {n: dimension.parameter(v) for n, v in zip(dimension.parameters, drawn, strict=True)}
+        reached = self.settings(params, settings.epochs)
+        if reached != settings:
+            wanted = settings.to_dict()
+            differing = [name for name, value in reached.to_dict().items() if value != wanted[name]]
+            raise UsageError(f"space {self.name} does not vary {', '.join(differing)} as these settings need")
+        return params
+
+    def expresses(self, settings: TransferSettings) -> bool:
+        """Returns whether `params` has an answer for the settings."""
+        try:
+            self.params(settings)
+        except UsageError:
+            return False
+        return True
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Returns optuna's distribution of every parameter."""
+        return {name: dimension.distribution() for dimension in self.dimensions for name in dimension.parameters}
+
+    def to_table(self) -> list[dict[str, str]]:
+        """Returns one row a dimension (and one for each setting that is fixed or follows another) for people.
+
+        The columns are dimension, kind, range, neutral, description.
+        """
+        rows = [
+            _row(
+                d.name,
+                d.kind,
+                d.describe() + (f" at {', '.join(d.knots)}" if d.knots else ""),
+                _text(d.neutral),
+                d.description,
+            )
+            for d in self.dimensions
+        ]
+        rows += [_row(name, "fixed", _text(value), "", "") for name, value in self.fixed.items()]
+        return rows + [_row(name, "same as", source, "", "") for name, source in self.same_as.items()]
+
+
+def space_names() -> tuple[str, ...]:
+    """Returns the names of the spaces that come with nbt."""
+    return tuple(sorted(path.stem for path in shipped_folder("search_spaces").glob("*.yaml")))
+
+
+def is_vector(name: str) -> bool:
+    """Returns whether a setting is a list of numbers, one a knot."""
+    return setting_rule(name).length > 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UsageError(f"{path}: cannot read the search space ({reason})") from error
+
+
+def _row(*cells: str) -> dict[str, str]:
+    return dict(zip(("dimension", "kind", "range", "neutral", "description"), cells, strict=True))
+
+
+def _listed(values: tuple[Value, ...]) -> str:
+    return ", ".join(_text(value) for value in values)
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,144 @@
+"""A pipeline without training, and records such as a real study leaves."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nbt.pipeline as real_pipeline
+from nbt.search.records import FinalRecord, Interval, SeedRun, StudyConfig, StudyRecord, TestRecord, TrialRecord
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult
+
+RECOMMENDED = TransferSettings(frozen_depth=0.5, head_lr=0.0312, layer_lr_shape=(-1.0, -0.5, 0.0))
+
+
+def make_trial(number: int, state: str = "complete", *accuracies: float, **more: Any) -> TrialRecord:
+    curve = tuple(EpochResult(i, 1.0, 1.0, accuracy, 0.5) for i, accuracy in enumerate(accuracies, 1))
+    return TrialRecord(number=number, state=state, settings=TransferSettings(), curve=curve, **more)
+
+
+def make_record(**changes: Any) -> StudyRecord:
+    config = StudyConfig(
+        name="birds",
+        dataset="birds",
+        backbone="conv3",
+        weights="default",
+        space="non_binary",
+        space_hash="1",
+        data_hash="2",
+        weights_hash="3",
+        image_size=28,
+        epochs=4,
+        seed=0,
+    )
+    values: dict[str, Any] = {
+        "config": config,
+        "dataset": {"val": 100, "validation_images": 100, "test": 200, "test_images": 200},
+        "budget": "5",
+        "epochs_budget": 20,
+        "epochs_spent": 0,
+        "seconds_spent": 0.0,
+        "pruner": "asha",
+        "trials": (),
+    }
+    return StudyRecord(**{**values, **changes})
+
+
+def make_finished_record() -> StudyRecord:
+    def final(name: str, settings: TransferSettings, mean: float, versus: Interval | None) -> FinalRecord:
+        return FinalRecord(
+            name=name,
+            trial=1,
+            settings=settings,
+            runs=(SeedRun(seed=1, curve=()),),
+            validation=Interval(mean=mean, low=mean - 0.01, high=mean + 0.01, n=5),
+            versus_default=versus,
+        )
+
+    better = Interval(mean=0.03, low=0.01, high=0.05, n=5)
+    return make_record(
+        trials=(make_trial(0, "complete", 0.5), make_trial(1, "complete", 0.8), make_trial(2, "pruned", 0.2)),
+        epochs_spent=18,
+        seconds_spent=75.0,
+        finals=(
+            final("trial 1", RECOMMENDED, 0.81, better),
+            final("default recipe", TransferSettings(), 0.78, None),
+        ),
+        recommended="trial 1",
+        verdict="It is better than the default recipe",
+        test=(
+            TestRecord(name="recommended", accuracy=Interval(mean=0.79, low=0.73, high=0.84, n=200), loss=0.5, n=200),
+            TestRecord(name="baseline", accuracy=Interval(mean=0.76, low=0.7, high=0.82, n=200), loss=0.6, n=200),
+        ),
+        test_evaluations=1,
+    )
+
+
+SUMMARY = {
+    "name": "birds",
+    "dataset": "b",
+    "backbone": "conv3",
+    "space": "binary",
+    "budget": "5",
+    "trials": {"complete": 2, "pruned": 1, "failed": 0, "running": 0},
+    "best": 0.8,
+    "finished": True,
+    "created": datetime(2030, 1, 2, tzinfo=UTC),
+}
+
+
+@dataclass
+class FakeSearchResult:
+    record: StudyRecord
+    recommended: TransferSettings
+    report_path: Path
+
+    def to_json(self) -> dict[str, Any]:
+        return {"study": self.record.config.name, "loss": float("nan"), "report": self.report_path}
+
+
+@dataclass
+class FakeTrainResult:
+    validation: Interval
+    test: TestRecord
+
+    def to_json(self) -> dict[str, Any]:
+        return {"validation": self.validation, "test": self.test}
+
+
+class FakePipeline(types.ModuleType):
+    """Notes how it was called, as the real one can be; what it returns or does may be set by tests."""
+
+    def __init__(self) -> None:
+        super().__init__("nbt.pipeline")
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.before: Callable[[dict[str, Any]], None] = lambda options: None
+        record = make_finished_record()
+        self.results: dict[str, Any] = {
+            "search": FakeSearchResult(record, RECOMMENDED, Path("reports/birds/report.html")),
+            "train": FakeTrainResult(Interval(mean=0.8, low=0.7, high=0.9, n=3), record.test[0]),
+            "report": Path("reports/birds/report.html"),
+            "sync": {"written": 3, "kept": 2},
+            "studies": [SUMMARY],
+            "predict": [],
+        }
+        for name in self.results:
+            setattr(self, name, self._answer(name))
+
+    def _answer(self, name: str) -> Callable[..., Any]:
+        signature = inspect.signature(getattr(real_pipeline, name))
+
+        def answer(*arguments: Any, **options: Any) -> Any:
+            bound = signature.bind(*arguments, **options)
+            assert set(bound.arguments.get("options", {})) <= set(real_pipeline.TaskOptions.__annotations__)
+            self.calls.append((name, arguments, options))
+            self.before(options)
+            return self.results[name]
+
+        return answer

@@ -1,0 +1,182 @@
+"""Ways to end, and what must not be imported on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbt.cli.app import COMMANDS, run
+from nbt.errors import NbtError, UsageError
+from tests.cli.fakes import FakePipeline
+
+SEARCH = ["search", "--dataset", "digits", "--budget", "3"]
+
+WRONG = [
+    ([], "no command"),
+    (["serch"], "no command 'serch'; did you mean search?"),
+    (["search"], "missing --dataset"),
+    ([*SEARCH, "--bugdet", "3"], "no option --bugdet; did you mean --budget?"),
+    ([*SEARCH, "surplus"], "unexpected extra argument (surplus)"),
+    (["search", "--dataset", "digits", "--budget", "0"], "budget '0'"),
+    (["search", "--dataset", "digits", "--budget", "soon"], "budget 'soon'"),
+    (["search", "--dataset", "digitz", "--budget", "3"], "unknown dataset 'digitz'"),
+    (["search", "--dataset", "./nowhere", "--budget", "3"], "no such folder"),
+    ([*SEARCH, "--backbone", "mobilnet_v2"], "mobilenet_v2"),
+    ([*SEARCH, "--space", "nonbinary"], "non_binary"),
+    ([*SEARCH, "--weights", "nowhere.pth"], "nowhere.pth"),
+    ([*SEARCH, "--data-dir", "nowhere"], "nowhere"),
+    ([*SEARCH, "--pruner", "asah"], "--pruner: 'asah' is not a choice; did you mean asha?"),
+    ([*SEARCH, "--engine", "ray"], "--engine: 'ray' is not a choice"),
+    ([*SEARCH, "--workers", "0"], "--workers: 0"),
+    ([*SEARCH, "--workers", "many"], "--workers: 'many'"),
+    ([*SEARCH, "--epochs", "-1"], "--epochs: -1"),
+    ([*SEARCH, "--final-seeds", "0"], "--final-seeds: 0"),
+    ([*SEARCH, "--image-size", "3"], "--image-size 3"),
+    ([*SEARCH, "--classes", "1"], "--classes 1"),
+    ([*SEARCH, "--seed", "-1"], "--seed: -1"),
+    ([*SEARCH, "--study", "a/b"], "study name 'a/b'"),
+    ([*SEARCH, "--storage", "studies.db"], "write sqlite:///studies.db"),
+    ([*SEARCH, "-v", "-q"], "-v and -q"),
+    (["train", "--dataset", "digits"], "missing --settings"),
+    (["train", "--dataset", "digits", "--settings", "nowhere.yaml"], "nowhere.yaml"),
+    (["predict"], "missing MODEL_DIR"),
+    (["predict", "nowhere", "image.png"], "nowhere: no such folder"),
+    (["report"], "missing STUDY"),
+    (["report", "../up"], "study name '../up'"),
+    (["spaces", "nowhere"], "unknown search space"),
+    (["ui"], "no runs have been written there yet"),
+    (["ui", "--port", "0"], "--port: 0"),
+    (["ui", "--host", "0.0.0.0"], "no option --host"),
+    (["ui", "--tracking-uri", "http://server"], "open it in a browser"),
+]
+
+LIGHT = [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS), ["datasets"], ["backbones"], ["spaces"]]
+
+PROBE = """
+import json, sys
+from nbt.cli.app import run
+heavy = ["torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "sklearn", "nbt.pipeline"]
+for words in json.load(sys.stdin):
+    code = run(words)
+    print("PROBE", json.dumps([words, code, [name for name in heavy if name in sys.modules]]))
+"""
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_wrong_usage_is_one_line_that_names_it(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+    assert not list(tmp_path.iterdir()), "something was written"
+
+
+def test_help_lists_and_usage_errors_import_nothing_heavy() -> None:
+    words = [*(words for words, _ in WRONG), *LIGHT]
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        input=json.dumps(words),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    found = [json.loads(line.removeprefix("PROBE ")) for line in done.stdout.splitlines() if line.startswith("PROBE ")]
+    assert [entry[0] for entry in found] == words
+    assert {" ".join(entry[0]): entry[2] for entry in found if entry[2]} == {}
+    assert all(entry[1] == 2 for entry in found[: len(WRONG)])
+    assert all(entry[1] == 0 for entry in found[len(WRONG) :])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_helps(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([name, "-h"]) == 0
+    text = capsys.readouterr().out
+    assert f"Usage: nbt {name}" in text
+    assert "--verbose" in text
+    assert "--quiet" in text
+    assert ("--json" in text) == (name != "ui")
+
+
+def test_short_help_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in COMMANDS)
+    assert "..." not in text.partition("Commands:")[2]
+
+
+def _raise(error: BaseException) -> Any:
+    def raising(options: dict[str, Any]) -> None:
+        raise error
+
+    return raising
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UsageError("wrong thing"), 2, "error: wrong thing\n"),
+        (NbtError("broke\ndown"), 1, "error: broke down\n"),
+        (ValueError("odd"), 1, "error: ValueError: odd (run again with -v for the traceback)\n"),
+        (KeyboardInterrupt(), 130, "interrupted: 0 trials kept; the same command continues\n"),
+    ],
+)
+def test_errors_become_one_line_and_a_code(
+    error: BaseException, code: int, line: str, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.before = _raise(error)
+    assert run([*SEARCH, "-q"]) == code
+    captured = capsys.readouterr()
+    assert captured.err.lstrip("\n") == line
+    assert captured.out == ""
+
+
+def test_an_interrupt_outside_a_search(pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline.before = _raise(KeyboardInterrupt())
+    assert run(["studies"]) == 130
+    assert capsys.readouterr().err.lstrip("\n") == "interrupted\n"
+
+
+@pytest.mark.parametrize("error", [NbtError("broke"), ValueError("odd")])
+def test_v_shows_the_traceback(error: Exception, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline.before = _raise(error)
+    assert run(["studies", "-v"]) == 1
+    text = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in text
+    assert "run again" not in text
+
+
+def test_a_reader_that_leaves_early_is_no_accident() -> None:
+    script = "from nbt.cli import main; import sys; sys.argv = ['nbt', 'datasets', '--json']; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 1
+
+
+def test_python_m_nbt_and_an_ascii_terminal() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nbt", "predict", "größe", "x"],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: gr\\xf6\\xdfe: no such folder")

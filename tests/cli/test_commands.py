@@ -1,0 +1,312 @@
+"""What each command passes on, and what it prints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+
+from nbt.cli.app import run
+from nbt.cli.output import duration, interval_text, percent, to_strict
+from nbt.search.records import Interval
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult
+from tests.cli.fakes import RECOMMENDED, FakePipeline
+
+SEARCH = ["search", "--dataset", "digits", "--budget", "3"]
+
+
+def load_strictly(text: str) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+class TestSearch:
+    def test_passes_its_options_on(self, pipeline: FakePipeline) -> None:
+        words = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --study s"
+        more = "--storage sqlite:///s.db --tracking-uri sqlite:///m.db --pruner none --seed 4 --final-seeds 2 --out o"
+        assert run([*SEARCH, *words.split(), *more.split(), "--fresh", "-q"]) == 0
+        [(name, arguments, options)] = pipeline.calls
+        assert (name, arguments) == ("search", ("digits",))
+        observer = options.pop("observers")[0]
+        assert options.pop("progress") == observer.stage
+        assert options == {
+            "data_dir": None,
+            "backbone": "conv4",
+            "weights": "default",
+            "image_size": 32,
+            "classes": 3,
+            "shots": 9,
+            "budget": "3",
+            "space": "binary",
+            "engine": "local",
+            "workers": 2,
+            "epochs": 7,
+            "study": "s",
+            "storage": "sqlite:///s.db",
+            "tracking_uri": "sqlite:///m.db",
+            "pruner": "none",
+            "seed": 4,
+            "final_seeds": 2,
+            "out": "o",
+            "fresh": True,
+        }
+
+    def test_tells_what_is_recommended_and_what_to_do_next(
+        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pipeline.results["search"].report_path = Path.cwd() / "reports/birds/report.html"
+        assert run([*SEARCH, "-q"]) == 0
+        captured = capsys.readouterr()
+        text = " ".join(captured.out.split())
+        assert captured.err == ""
+        assert "birds: trial 1 It is better than the default recipe" in text
+        assert "frozen_depth 0.5 default 0" in text
+        assert "layer_lr_shape -1, -0.5, 0 default 0, 0, 0" in text
+        assert "body_lr" not in text
+        assert "validation 81.0 % [80.0, 82.0] 5 seeds and splits" in text
+        assert "against the default recipe +3.0 points [+1.0, +5.0]" in text
+        assert "test 79.0 % [73.0, 84.0] 200 images" in text
+        assert "test of the baseline 76.0 %" in text
+        assert "3 trials (2 complete, 1 pruned, 0 failed), 18 of 20 epochs in 1m 15s" in text
+        assert "nbt predict reports/birds/model" in text
+        assert "nbt train --dataset birds --backbone conv3" in text
+        assert "--settings reports/birds/recommended.yaml" in text
+
+    def test_json_is_one_strict_document_alone_on_stdout(
+        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pipeline.before = lambda options: logging.getLogger("nbt").warning("careful")
+        assert run([*SEARCH, "--json"]) == 0
+        captured = capsys.readouterr()
+        assert load_strictly(captured.out) == {"study": "birds", "loss": None, "report": "reports/birds/report.html"}
+        assert "warning: careful" in captured.err
+
+    def test_a_recommendation_that_is_the_default(
+        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pipeline.results["search"].recommended = TransferSettings(epochs=7)
+        assert run([*SEARCH, "-q"]) == 0
+        assert "the default recipe: plain full fine-tuning" in capsys.readouterr().out
+
+
+class TestTrain:
+    def test_passes_settings_and_options_on(
+        self, pipeline: FakePipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Path("r.yaml").write_text(RECOMMENDED.to_yaml())
+        words = "train --dataset digits --settings r.yaml --seeds 3 --seed 5 --export m -q"
+        assert run(words.split()) == 0
+        [(name, arguments, options)] = pipeline.calls
+        assert (name, arguments) == ("train", ("digits", RECOMMENDED))
+        assert options["export"] == Path("m")
+        assert (options["seeds"], options["seed"]) == (3, 5)
+        text = " ".join(capsys.readouterr().out.split())
+        assert "validation 80.0 % [70.0, 90.0] 3 seeds and splits" in text
+        assert "test 79.0 % [73.0, 84.0] 200 images" in text
+        assert text.endswith("model m")
+
+    def test_wrong_settings_are_wrong_usage(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("r.yaml").write_text("head_rl: 0.1\n")
+        assert run(["train", "--dataset", "digits", "--settings", "r.yaml"]) == 2
+        assert "unknown setting 'head_rl'; did you mean head_lr" in capsys.readouterr().err
+        assert not pipeline.calls
+
+    def test_json(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("r.yaml").write_text("epochs: 2\n")
+        assert run(["train", "--dataset", "digits", "--settings", "r.yaml", "--json", "-q"]) == 0
+        assert load_strictly(capsys.readouterr().out)["validation"]["mean"] == 0.8
+
+
+class Prediction:
+    def __init__(self, path: Path, error: str = "") -> None:
+        self.path, self.error = str(path), error
+        self.label, self.probability = ("", 0.0) if error else ("cat", 0.9)
+        self.top = () if error else (("cat", 0.9), ("dog", 0.1))
+
+
+class TestPredict:
+    @pytest.fixture(autouse=True)
+    def files(self, tmp_path: Path) -> None:
+        for name in ("model/model.json", "images/b.png", "images/deep/a.JPG", "images/notes.txt", "empty/x.txt"):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    def test_searches_through_folders(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+        pipeline.results["predict"] = [Prediction(Path("images/b.png"))]
+        assert run(["predict", "model", "images", "images/notes.txt", "-q"]) == 0
+        [(_, arguments, _)] = pipeline.calls
+        expected = [Path("images/b.png"), Path("images/deep/a.JPG"), Path("images/notes.txt")]
+        assert arguments == (Path("model"), expected)
+        text = " ".join(capsys.readouterr().out.split())
+        assert "images/b.png cat 90.0 %" in text
+
+    @pytest.mark.parametrize(("readable", "code"), [(1, 0), (0, 1)])
+    def test_unreadable_images_are_named(
+        self, readable: int, code: int, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        good = [Prediction(Path("images/b.png"))] * readable
+        pipeline.results["predict"] = [*good, Prediction(Path("images/deep/a.JPG"), "cannot be read")]
+        assert run(["predict", "model", "images", "--json", "-q"]) == code
+        captured = capsys.readouterr()
+        assert "images/deep/a.JPG: cannot be read" in captured.err
+        found = load_strictly(captured.out)
+        assert found[-1] == {
+            "path": "images/deep/a.JPG",
+            "label": None,
+            "probability": None,
+            "top": [],
+            "error": "cannot be read",
+        }
+        if readable:
+            assert found[0]["top"][1] == {"label": "dog", "probability": 0.1}
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["model", "nowhere.png"], "nowhere.png: no such file"),
+            (["model", "empty"], "empty: a folder without images"),
+            (["images", "images"], "images: not a model folder"),
+            ([".", "images"], "did you mean model?"),
+        ],
+    )
+    def test_wrong_paths(
+        self, words: list[str], said: str, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(["predict", *words]) == 2
+        assert said in capsys.readouterr().err
+        assert not pipeline.calls
+
+
+class TestStudyCommands:
+    def test_report(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["report", "birds", "--out", "o"]) == 0
+        assert pipeline.calls == [("report", ("birds", None, "o"), {})]
+        assert capsys.readouterr().out == "reports/birds/report.html\n"
+        assert run(["report", "birds", "--json"]) == 0
+        assert load_strictly(capsys.readouterr().out) == {"study": "birds", "report": "reports/birds/report.html"}
+
+    def test_sync(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["sync", "birds", "--storage", "sqlite:///s.db", "--tracking-uri", "u"]) == 0
+        assert pipeline.calls == [("sync", ("birds", "sqlite:///s.db", "u"), {})]
+        assert capsys.readouterr().out == "birds: 3 written, 2 kept\n"
+        assert run(["sync", "birds", "--json"]) == 0
+        assert load_strictly(capsys.readouterr().out) == {"written": 3, "kept": 2}
+
+    def test_studies(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["studies"]) == 0
+        header, row = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
+        assert header == "study dataset backbone space budget trials best state"
+        assert row == "birds b conv3 binary 5 2 complete, 1 pruned 80.0 % finished"
+        assert run(["studies", "--json"]) == 0
+        [study] = load_strictly(capsys.readouterr().out)
+        assert study["best"] == 0.8
+        assert study["created"].startswith("2030-01-02T")
+        pipeline.results["studies"] = []
+        assert run(["studies"]) == 0
+        assert "no studies yet" in capsys.readouterr().out
+
+
+class TestLists:
+    def test_datasets(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["datasets"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[1].split()[:3] == ["digits", "5", "896"]
+        assert run(["datasets", "--json"]) == 0
+        names = [entry["name"] for entry in load_strictly(capsys.readouterr().out)]
+        assert {"digits", "cub", "omniglot"} <= set(names)
+
+    def test_backbones(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["backbones", "--json", "--filter", "MobileNet"]) == 0
+        names = load_strictly(capsys.readouterr().out)
+        assert "mobilenet_v2" in names
+        assert all("mobilenet" in name for name in names)
+        assert run(["backbones", "--filter", "nothing like it"]) == 0
+        assert "no backbone has 'nothing like it'" in capsys.readouterr().out
+
+    def test_spaces(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["spaces"]) == 0
+        assert "non_binary" in capsys.readouterr().out
+        assert run(["spaces", "non_binary"]) == 0
+        assert "transfer_depth" in capsys.readouterr().out
+        assert run(["spaces", "binary", "--json"]) == 0
+        space = load_strictly(capsys.readouterr().out)
+        assert "head_lr" in [row["dimension"] for row in space["dimensions"]]
+
+    def test_lines_are_not_cut_where_there_is_no_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["datasets"]) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) > 100
+
+
+class TestUi:
+    def test_runs_mlflow_on_this_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import nbt.tracking
+
+        ran: list[Any] = []
+        monkeypatch.setattr(nbt.tracking, "ui_command", lambda uri, port: ["mlflow", uri, str(port)])
+        monkeypatch.setattr(os, "execvp", lambda *words: ran.append(words))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        assert run(["ui", "--tracking-uri", "sqlite:///m.db", "--port", str(port)]) == 0
+        assert ran == [("mlflow", ["mlflow", "sqlite:///m.db", str(port)])]
+
+    def test_a_port_that_is_taken(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("m.db").touch()
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            assert run(["ui", "--tracking-uri", "sqlite:///m.db", "--port", str(other.getsockname()[1])]) == 2
+        assert "give another" in capsys.readouterr().err
+
+
+class TestOutput:
+    def test_strict_json_types(self) -> None:
+        value = {
+            "nan": float("nan"),
+            "inf": -np.inf,
+            "numpy": np.float32(0.5),
+            "array": np.arange(2),
+            "path": Path("a") / "b",
+            "epoch": EpochResult(1, float("inf"), None, None, 0.0),
+            3: (True, None),
+        }
+        strict = to_strict(value)
+        assert load_strictly(json.dumps(strict, allow_nan=False)) == strict
+        assert strict["nan"] is None
+        assert strict["array"] == [0, 1]
+        assert strict["epoch"]["train_loss"] is None
+        assert strict["3"] == [True, None]
+        with pytest.raises(TypeError, match="object has no JSON form"):
+            to_strict(object())
+
+    def test_words_for_numbers(self) -> None:
+        assert percent(None) == "-"
+        assert percent(-0.031, signed=True) == "-3.1 %"
+        assert interval_text(Interval(mean=0.5, low=None, high=None, n=1)) == "50.0 %"
+        assert [duration(s) for s in (0.04, 9.96, 59.7, 125, 3725)] == ["0.0 s", "10 s", "1m 00s", "2m 05s", "1h 02m"]
+
+    @pytest.mark.parametrize(
+        ("option", "levels"),
+        [("-q", ["error"]), ("--json", ["warning", "error"]), ("-v", ["info", "warning", "error"]), ("-vv", None)],
+    )
+    def test_levels_of_the_log(
+        self, option: str, levels: list[str] | None, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def log_everything(options: dict[str, Any]) -> None:
+            for level in ("debug", "info", "warning", "error"):
+                getattr(logging.getLogger("nbt"), level)("said")
+
+        pipeline.before = log_everything
+        assert run(["studies", option]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert lines == [f"{level}: said" for level in levels or ["debug", "info", "warning", "error"]]

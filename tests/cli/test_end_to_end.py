@@ -1,0 +1,64 @@
+"""The main job from the command line, on real images and with real training, interrupted and resumed on the way."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from nbt.cli.app import run
+from nbt.cli.progress import SearchProgress
+from nbt.training.results import EpochResult
+from tests.cli.test_commands import load_strictly
+
+TASK = ["--dataset", "digits", "--weights", "none"]
+SEARCH = ["search", *TASK, "--budget", "2", "--epochs", "2", "--final-seeds", "1", "--study", "s", "--json", "-q"]
+
+
+@pytest.mark.slow
+def test_search_report_train_predict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: SearchProgress, number: int, result: EpochResult, epochs_spent: int) -> None:
+        if epochs_spent == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    def results(words: list[str], code: int = 0) -> Any:
+        assert run(words) == code, capsys.readouterr().err
+        return load_strictly(capsys.readouterr().out)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchProgress, "epoch_finished", interrupt)
+        assert run(SEARCH) == 130
+    captured = capsys.readouterr()
+    assert captured.err.strip() == "interrupted: 1 trial kept; the same command continues"
+    assert captured.out == ""
+    [study] = results(["studies", "--json"])
+    assert (study["name"], study["trials"]["running"], study["finished"]) == ("s", 0, False)
+
+    found = results(SEARCH)
+    assert found["study"] == "s"
+    assert found["trials"]["complete"] >= 1
+    assert found["epochs"] == {"spent": found["epochs"]["spent"], "budget": 4}
+    assert found["epochs"]["spent"] <= 4
+    assert found["test"].keys() == {"recommended", "baseline"}
+    assert all(test["low"] < test["mean"] < test["high"] and test["n"] == 179 for test in found["test"].values())
+    folder = Path(found["report"]).parent
+    assert yaml.safe_load((folder / "recommended.yaml").read_text())["epochs"] == 2
+    assert {"report.html", "report.md", "trials.csv", "model"} <= {path.name for path in folder.iterdir()}
+    assert results(SEARCH)["test"] == found["test"], "a finished study is not tested again"
+
+    assert results(["report", "s", "--json"])["report"] == found["report"]
+    assert set(results(["sync", "s", "--json"])) >= {"written"}
+
+    settings = str(folder / "recommended.yaml")
+    trained = results(["train", *TASK, "--settings", settings, "--export", "m", "--json", "-q"])
+    assert 0.0 <= trained["test"]["mean"] <= 1.0
+
+    Image.new("L", (20, 20), 128).save("grey.png")
+    Path("broken.png").write_bytes(b"not an image")
+    good, bad = results(["predict", "m", "grey.png", "broken.png", "--json", "-q"])
+    assert good["label"] in {"5", "6", "7", "8", "9"}
+    assert bad["error"]

@@ -1,0 +1,237 @@
+"""What every engine must do, as tests: a class for an engine inherits `EngineContract` and says how to make one."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbt.errors import NbtError
+from nbt.search.engines.base import Engine
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from tests.search.engines.fake_runner import FakeTask
+
+EPOCHS = 4
+
+
+def make_jobs(*acts: str) -> list[TrialJob]:
+    """One job for each act of `fake_runner`, in this order: "0000 train", "0001 die"."""
+    settings = TransferSettings(epochs=EPOCHS)
+    return [TrialJob(key=f"{number:04d} {act}", settings=settings) for number, act in enumerate(acts)]
+
+
+class ListSource:
+    """Hands out a list of jobs and notes what it is told. What was abandoned is handed out again."""
+
+    def __init__(self, jobs: Sequence[TrialJob]) -> None:
+        self.waiting = list(jobs)
+        self.running: list[TrialJob] = []
+        self.most_running = 0
+        self.epochs: list[tuple[str, int]] = []
+        self.done: dict[str, TrialOutcome] = {}
+        self.abandoned: list[str] = []
+        self.stop: Callable[[TrialJob, EpochResult], str | None] = lambda job, result: None
+
+    def next_job(self) -> TrialJob | None:
+        if not self.waiting:
+            return None
+        job = self.waiting.pop(0)
+        self.running.append(job)
+        self.most_running = max(self.most_running, len(self.running))
+        return job
+
+    def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
+        assert job in self.running
+        self.epochs.append((job.key, result.epoch))
+        return self.stop(job, result)
+
+    def on_done(self, job: TrialJob, outcome: TrialOutcome) -> None:
+        self.running.remove(job)
+        assert job.key not in self.done
+        self.done[job.key] = outcome
+
+    def on_abandoned(self, job: TrialJob) -> None:
+        self.running.remove(job)
+        self.abandoned.append(job.key)
+        self.waiting.insert(0, job)
+
+
+class EngineContract:
+    """Inherit it, and give `make`."""
+
+    workers: int
+
+    def make(self, task: Any) -> Engine:
+        """An engine that runs `fake_runner.RUNNER` with `workers` jobs at a time."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def task(self, tmp_path: Path) -> FakeTask:
+        return FakeTask(tmp_path)
+
+    @pytest.fixture
+    def engine(self, task: FakeTask) -> Iterator[Engine]:
+        engine = self.make(task)
+        yield engine
+        engine.close()
+
+    def test_runs_every_job_once_with_its_whole_curve(self, engine: Engine) -> None:
+        jobs = make_jobs(*["train"] * 5)
+        source = ListSource(jobs)
+        engine.run(source)
+        assert list(source.done) == sorted(source.done) or self.workers > 1
+        assert source.done.keys() == {job.key for job in jobs}
+        assert Counter(source.epochs) == {(job.key, epoch): 1 for job in jobs for epoch in range(1, EPOCHS + 1)}
+        assert all([r.epoch for r in outcome.curve] == [1, 2, 3, 4] for outcome in source.done.values())
+        assert source.most_running == self.workers
+        assert not source.running
+        assert not source.abandoned
+
+    def test_epochs_of_a_job_come_in_order_before_its_end(self, engine: Engine) -> None:
+        source = ListSource(make_jobs("train", "train"))
+        engine.run(source)
+        for key in source.done:
+            assert [epoch for name, epoch in source.epochs if name == key] == [1, 2, 3, 4]
+
+    def test_no_jobs_is_an_end(self, engine: Engine) -> None:
+        source = ListSource([])
+        engine.run(source)
+        assert not source.done
+
+    def test_asks_again_after_every_end(self, engine: Engine) -> None:
+        first, second = make_jobs("train", "train")
+        source = ListSource([first])
+        told = source.on_done
+
+        def on_done(job: TrialJob, outcome: TrialOutcome) -> None:
+            told(job, outcome)
+            if job is first:
+                source.waiting.append(second)
+
+        source.on_done = on_done  # type: ignore[method-assign]
+        engine.run(source)
+        assert list(source.done) == [first.key, second.key]
+
+    def test_a_reason_stops_the_job_and_only_that(self, engine: Engine) -> None:
+        source = ListSource(make_jobs("train", "train"))
+        source.stop = lambda job, result: "too slow" if job.key == "0000 train" and result.epoch == 2 else None
+        engine.run(source)
+        stopped, other = source.done["0000 train"], source.done["0001 train"]
+        assert stopped.stopped == "too slow"
+        assert len(stopped.curve) == 2
+        assert ("0000 train", 3) not in source.epochs
+        assert other.stopped is None
+        assert len(other.curve) == EPOCHS
+
+    def test_a_failing_job_is_told_and_the_others_go_on(self, engine: Engine) -> None:
+        source = ListSource(make_jobs("train", "fail", "train", "train"))
+        engine.run(source)
+        assert source.done["0001 fail"].error == "ValueError: no"
+        assert source.done["0001 fail"].traceback == "Traceback ..."
+        assert sum(outcome.error is None for outcome in source.done.values()) == 3
+
+    def test_out_of_memory_alone_on_the_device_is_told(self, engine: Engine) -> None:
+        source = ListSource(make_jobs("oom"))
+        engine.run(source)
+        assert source.done["0000 oom"].out_of_memory
+        assert source.done["0000 oom"].error
+
+    def test_workers_keep_their_tools_between_jobs_and_runs(self, engine: Engine) -> None:
+        source = ListSource(make_jobs(*["train"] * 3))
+        engine.run(source)
+        again = ListSource(make_jobs(*["train"] * 3))
+        engine.run(again)
+        facts = [outcome.facts for outcome in [*source.done.values(), *again.done.values()]]
+        served = Counter(fact["pid"] for fact in facts)
+        assert len(served) <= self.workers
+        assert all(max(fact["jobs"] for fact in facts if fact["pid"] == pid) == n for pid, n in served.items())
+        assert all(fact["worker"] in range(self.workers) for fact in facts)
+
+    @pytest.mark.parametrize("call", ["next_job", "on_epoch", "on_done"])
+    def test_an_error_of_the_source_ends_the_run(self, engine: Engine, call: str) -> None:
+        source = ListSource(make_jobs(*["train"] * 4))
+        true_call = getattr(source, call)
+        calls = 0
+
+        def fail_at_second(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                raise NbtError("three identical failures")
+            return true_call(*args)
+
+        setattr(source, call, fail_at_second)
+        with pytest.raises(NbtError, match="three identical failures"):
+            engine.run(source)
+        ended = 1 if call == "on_done" else 0  # that job has its end, though noting it failed
+        assert len(source.running) == ended
+        assert len(source.done) + len(source.waiting) + ended == 4
+
+    def test_goes_on_after_an_error_of_the_source(self, engine: Engine) -> None:
+        source = ListSource(make_jobs("train", "train", "train"))
+        source.stop = _raise_error
+        with pytest.raises(NbtError):
+            engine.run(source)
+        source.stop = lambda job, result: None
+        engine.run(source)
+        assert len(source.done) == 3
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_an_interrupt_waits_for_the_source_and_abandons_what_runs(
+        self, engine: Engine, number: signal.Signals
+    ) -> None:
+        before = signal.getsignal(number)
+        source = ListSource(make_jobs(*["train"] * 4))
+        finished: list[str] = []
+
+        def interrupted(job: TrialJob, result: EpochResult) -> None:
+            signal.raise_signal(number)
+            finished.append(job.key)
+
+        source.stop = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(source)
+        assert len(finished) == 1, "the call to the source was cut short"
+        assert finished[0] in source.abandoned
+        assert not source.running
+        assert not source.done
+        assert signal.getsignal(number) == before
+        source.stop = lambda job, result: None
+        engine.run(source)
+        assert len(source.done) == 4
+
+    def test_an_error_while_abandoning_does_not_hide_the_interrupt(self, engine: Engine) -> None:
+        source = ListSource(make_jobs("train"))
+
+        def interrupt(job: TrialJob, result: EpochResult) -> None:
+            raise KeyboardInterrupt
+
+        def on_abandoned(job: TrialJob) -> None:
+            raise NbtError("storage is gone")
+
+        source.stop = interrupt
+        source.on_abandoned = on_abandoned  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(source)
+
+    def test_close_may_be_called_twice_and_before_any_run(self, task: FakeTask) -> None:
+        engine = self.make(task)
+        engine.close()
+        engine.close()
+
+    def test_close_closes_the_tools(self, engine: Engine, task: FakeTask) -> None:
+        source = ListSource(make_jobs("train", "train"))
+        engine.run(source)
+        engine.close()
+        engine.close()
+        pids = {outcome.facts["pid"] for outcome in source.done.values()}
+        assert {path.name for path in task.folder.glob("closed-*")} >= {f"closed-{pid}" for pid in pids}
+
+
+def _raise_error(job: TrialJob, result: EpochResult) -> str | None:
+    raise NbtError("no more")

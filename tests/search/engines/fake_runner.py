@@ -1,0 +1,89 @@
+"""A runner without training, which does to its process what the key of a job says: "0003 die-once"."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+
+RUNNER = "tests.search.engines.fake_runner:FakeRunner"
+
+
+@dataclass(frozen=True)
+class FakeTask:
+    """Stands for a task: a folder where runners leave notes for one another and for the tests."""
+
+    folder: Path
+    setup: str = "works"
+
+    def first_time(self, name: str) -> bool:
+        try:
+            (self.folder / name).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+
+class FakeRunner:
+    def __init__(self, task: FakeTask, *, slot: int, workers: int, device: str | None, cache_bytes: int | None) -> None:
+        if task.setup == "fails":
+            raise RuntimeError("no tools today")
+        if task.setup == "lacks memory beside another" and slot > 0:
+            raise MemoryError("no room for the tools")
+        self.task = task
+        self.device = device or "cpu"
+        self.jobs = 0
+        logging.getLogger("nbt").info("runner %d is ready", slot)
+
+    def run(self, job: TrialJob, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+        self.jobs += 1
+        print("noise on stdout")
+        act = job.key.partition(" ")[2] or "train"
+        facts = {
+            "pid": os.getpid(),
+            "jobs": self.jobs,
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+            "temporary": tempfile.gettempdir(),
+        }
+        if act == "fail":
+            return TrialOutcome(error="ValueError: no", traceback="Traceback ...")
+        if act == "oom" or (act == "oom-once" and self.task.first_time("oom-once")):
+            return TrialOutcome(error="OutOfMemoryError: all of it", out_of_memory=True)
+        curve: list[EpochResult] = []
+        for epoch in range(1, job.settings.epochs + 1):
+            self._act(act, epoch)
+            curve.append(EpochResult(epoch, 1.0 / epoch, 1.0 / epoch, 1.0 - 0.5 / epoch, 0.01))
+            try:
+                reason = on_epoch(curve[-1])
+            except Exception as error:  # as run_job does
+                return TrialOutcome(curve=tuple(curve), error=str(error))
+            if reason is not None:
+                return TrialOutcome(curve=tuple(curve), stopped=reason, facts=facts)
+        return TrialOutcome(curve=tuple(curve), facts=facts)
+
+    def _act(self, act: str, epoch: int) -> None:
+        if epoch != 2:
+            return
+        if act == "die" or (act == "die-once" and self.task.first_time("die-once")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if act == "exit":
+            sys.exit(3)
+        if act == "interrupt":
+            signal.raise_signal(signal.SIGINT)
+        if act == "terminate":
+            signal.raise_signal(signal.SIGTERM)
+        if act == "hang":
+            (self.task.folder / f"temporary-{os.getpid()}").write_text(tempfile.gettempdir())
+            (self.task.folder / f"hanging-{os.getpid()}").touch()
+            threading.Event().wait()
+
+    def close(self) -> None:
+        (self.task.folder / f"closed-{os.getpid()}").touch()

@@ -1,0 +1,160 @@
+"""The main job from Python: real images, real training, real storage and MLflow, small."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nbt
+from nbt import pipeline
+from nbt.errors import NbtError, UsageError
+from nbt.search.records import StudyObserver, TrialRecord
+from nbt.settings import TransferSettings
+from nbt.task.task import Task
+
+QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 1, "study": "s"}
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Watch(StudyObserver):
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.ended: list[TrialRecord] = []
+        self.stop_after = stop_after
+
+    def trial_finished(self, trial: TrialRecord) -> None:
+        self.ended.append(trial)
+
+    def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
+        if self.stop_after is not None and len(self.ended) >= self.stop_after:
+            raise KeyboardInterrupt
+
+
+def test_from_task_to_recommendation(task: Task, own_folder: Path) -> None:
+    result = nbt.search(task, budget=4, **QUICK)
+    record = result.record
+    assert [trial.origin for trial in record.trials[:3]] == [
+        "anchor: default recipe",
+        "anchor: linear probe",
+        "anchor: L2-SP",
+    ]
+    assert record.epochs_spent <= record.epochs_budget == 8
+    assert result.recommended == record.final(record.recommended).settings
+    assert len(result.trials) == len(record.trials)
+    assert {test.name for test in record.test} == {"recommended", "baseline"}
+    folder = result.report_path.parent
+    assert folder == own_folder / "reports" / "s"
+    assert TransferSettings.load(folder / "recommended.yaml") == result.recommended
+    document = result.to_json()
+    assert document.keys() >= {"study", "report", "recommended", "validation", "test", "trials", "epochs"}
+    assert document["test"].keys() == {"recommended", "baseline"}
+
+
+def test_the_same_call_resumes_to_the_new_budget_and_repeats_nothing(task: Task) -> None:
+    first = nbt.search(task, budget=3, **QUICK)
+    again = nbt.search(task, budget=3, **QUICK)
+    assert again.record.trials == first.record.trials
+    assert again.record.test_evaluations == 1
+    more = nbt.search(task, budget=5, **QUICK)
+    assert len(more.record.trials) >= 5
+    assert list(more.record.trials[:3]) == list(first.record.trials)
+
+
+def test_the_recommendation_is_reproduced_by_training_with_its_settings(task: Task, own_folder: Path) -> None:
+    found = nbt.search(task, budget=3, **QUICK)
+    trained = pipeline.train(task, found.recommended, seeds=2, export=own_folder / "m")
+    recommended = next(test for test in found.record.test if test.name == "recommended")
+    assert trained.test.accuracy == recommended.accuracy, "the same seed, images and settings"
+    assert trained.validation.n == 2
+    assert (own_folder / "m" / "model.json").exists()
+
+
+def test_an_interrupted_search_keeps_everything_and_goes_on(task: Task) -> None:
+    watch = Watch(stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        nbt.search(task, budget=4, observers=[watch], **QUICK)
+    kept = pipeline.studies()[0]
+    assert kept["trials"]["complete"] == 2
+    assert kept["trials"]["running"] == 0
+    assert Path("reports/s/report.html").exists(), "the report has what there is"
+    result = nbt.search(task, budget=4, **QUICK)
+    assert [trial.number for trial in result.record.trials][:2] == [0, 1]
+    assert result.record.epochs_spent <= 8
+
+
+def test_a_tracking_server_that_is_down_stops_nothing(task: Task, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with caplog.at_level(logging.WARNING, logger="nbt"):
+        result = nbt.search(task, budget=3, tracking_uri=closed, **QUICK)
+    assert result.record.recommended is not None
+    assert sum("cannot be written" in message for message in caplog.messages) == 1
+    counts = pipeline.sync("s")
+    assert counts["written"] >= 4
+    assert pipeline.sync("s") == {"written": 0, "updated": 0, "unchanged": counts["written"]}
+
+
+def test_another_dataset_under_the_same_name_is_refused_and_nothing_changes(task: Task) -> None:
+    nbt.search(task, budget=3, **QUICK)
+    before = pipeline.studies()
+    other = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=20)
+    with pytest.raises(UsageError, match="--fresh"):
+        nbt.search(other, budget=3, **QUICK)
+    assert pipeline.studies() == before
+    fresh = nbt.search(other, budget=3, fresh=True, **QUICK)
+    assert fresh.record.config.name == "s-2"
+
+
+def test_wrong_input_writes_nothing(task: Task, own_folder: Path) -> None:
+    wrong: list[dict[str, Any]] = [
+        {"budget": 0},
+        {"budget": 3, "space": "non_binry"},
+        {"budget": 3, "pruner": "hyperband"},
+        {"budget": 3, "engine": "slurm"},
+        {"budget": 3, "workers": 0},
+        {"budget": 3, "storage": "not a url"},
+        {"budget": 3, "tracking_uri": "carrier-pigeon://coop"},
+        {"budget": 3, "study": "a/b"},
+        {"budget": 3, "shots": 5},
+    ]
+    for options in wrong:
+        with pytest.raises(UsageError):
+            nbt.search(task, **{**QUICK, **options})
+    assert list(own_folder.iterdir()) == []
+
+
+def test_three_failures_of_one_kind_end_the_search_with_one_message(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nbt.training import trial
+
+    def broken(*args: object, **options: object) -> None:
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(trial, "fine_tune", broken)
+    with pytest.raises(NbtError, match="no kernel image"):
+        nbt.search(task, budget=8, **QUICK)
+    assert pipeline.studies()[0]["trials"]["failed"] == 3
+
+
+def test_the_public_face_is_light_and_complete() -> None:
+    assert set(nbt.__all__) <= set(dir(nbt))
+    for name in nbt.__all__:
+        assert getattr(nbt, name) is not None
+    assert nbt.transfer.L2SP is not None
+    with pytest.raises(AttributeError, match="no attribute 'serch'"):
+        _ = nbt.serch
