@@ -247,6 +247,7 @@ class _Plan:
     final_seeds: int
     out: Path
     fresh: bool
+    progress: Progress | None
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
