@@ -44,16 +44,24 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+# After \b click leaves the lines as they are.
+_EXAMPLES = """\b
+Examples:
+  nbt search --dataset digits --budget 20   the whole job on embedded data
+  nbt search --dataset FOLDER --budget 2h   your images, one folder a class
+"""
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EXAMPLES,
+)
 @click.version_option(__version__, message="%(version)s")
 @click.pass_context
 def nbt(ctx: click.Context) -> None:
-    r"""Find out how much of a pretrained network to transfer to your images, and how to fine-tune it.
-
-    \b
-    nbt search --dataset digits --budget 20      the whole job on embedded data
-    nbt search --dataset FOLDER --budget 2h      your images, one folder a class
-    """
+    """Find out how much of a pretrained network to transfer to your images, and how to fine-tune it."""
     if ctx.invoked_subcommand is None:
         raise click.UsageError(f"no command; give one of {', '.join(COMMANDS)} (nbt --help tells what they do)", ctx)
 
