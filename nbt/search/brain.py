@@ -21,10 +21,10 @@ from nbt.search.observers import Observers
 from nbt.search.pruner import Pruner, TrialContext
 from nbt.search.reading import read_trial
 from nbt.search.records import StudyObserver, TrialRecord
-from nbt.search.seeding import derive_seed
 from nbt.search.space import Space, Value
 from nbt.search.store import INTERRUPTED, StudyStore, TrialPlan
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.seeds import derive_seed
 
 ANCHOR = "anchor: "
 _ALIKE = 3
@@ -95,7 +95,7 @@ class Brain:
         store.fail_leftovers()
         trials = store.trials()
         self._interrupted, self._queue = _unfinished(trials), self._missing_anchors(trials)
-        seed = derive_seed(store.config.seed, "sampler", len(trials))
+        seed = derive_seed(store.config.seed, "sampler", len(trials), bits=31)
         store.study.sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
         self._spent = store.spent_epochs()
         self._earlier_seconds = float(store.get(names.SECONDS, 0.0))
@@ -232,7 +232,7 @@ class Brain:
         plan = TrialPlan(
             settings=self._space.settings(trial.params, self._length),
             origin=origin,
-            seed=derive_seed(self._store.config.seed, "trial", trial.number),
+            seed=derive_seed(self._store.config.seed, "trial", trial.number, bits=31),
             checkpoint=_key(trial.number),
         )
         self._store.write_plan(trial, plan)

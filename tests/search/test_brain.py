@@ -489,4 +489,4 @@ def test_asking_and_telling_stays_quick_in_a_long_study(tmp_path: Path) -> None:
             started = time.perf_counter()
             brain.on_done(job, TrialOutcome(curve=tuple(curve)))
             times.append(asked + time.perf_counter() - started)
-    assert statistics.median(times[3:]) < 0.15
+    assert statistics.median(times[3:]) < 0.25

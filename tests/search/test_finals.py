@@ -6,6 +6,7 @@ import pytest
 
 from nbt.errors import NbtError, UsageError
 from nbt.search.anchors import DEFAULT_RECIPE, default_recipe
+from nbt.search.attributes import final_key
 from nbt.search.finals import Finals, choose_candidates, recommended_final
 from nbt.search.records import StudyRecord, TrialRecord
 from nbt.search.storage import read_study, resolve_storage
@@ -240,6 +241,16 @@ class TestResume:
         assert first.epochs + second.epochs == EPOCHS * sum(len(final.runs) for final in record.finals)
         again, _ = self.finals(tmp_path, whole)
         assert again.over and whole.jobs == []
+
+    def test_a_damaged_run_runs_again(self, tmp_path: Path) -> None:
+        lay_search(tmp_path, "4")
+        self.finals(tmp_path, FakeEngine())
+        with open_fake(tmp_path, "4") as store:
+            store.put(final_key(default_recipe(EPOCHS), 2), {"epoch": [1]})
+        engine = FakeEngine()
+        finals, _ = self.finals(tmp_path, engine)
+        assert [job.key for job in engine.jobs] == ["final-default-seed-2"]
+        assert finals.over
 
     def test_ctrl_c_and_memory(self, tmp_path: Path) -> None:
         lay_search(tmp_path, "4")

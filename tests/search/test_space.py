@@ -142,6 +142,14 @@ class TestSettings:
         space = parse_space(space_text({"head_lr": LR}, fixed={"optimizer": "adamw"}), source="x")
         assert [name for name, anchor in anchors(3) if space.expresses(anchor)] == []
 
+    def test_whole_numbers(self) -> None:
+        entry = {"kind": "int", "low": 1, "high": 8, "neutral": 4, "log": True}
+        space = parse_space(space_text({"views": entry}), source="x")
+        assert space.distributions()["views"].high == 8
+        assert (space.settings({"views": 3}, 3).views, space.default(3).views) == (3, 4)
+        with pytest.raises(UsageError, match=r"views: 9 is outside 1 \.\.\. 8"):
+            space.params(space.default(3).replace(views=9))
+
 
 class TestHash:
     def test_words_do_not_enter(self) -> None:

@@ -1,0 +1,95 @@
+"""The ground floor: errors, YAML, where things are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbt.errors import NbtError, UsageError, nearest
+from nbt.resources import cache_folder, shipped_folder
+from nbt.yamlfile import parse_mapping
+
+
+def test_exit_codes_tell_wrong_usage_from_failure() -> None:
+    assert (NbtError.exit_code, UsageError.exit_code) == (1, 2)
+    assert issubclass(UsageError, ValueError)
+
+
+def test_nearest_suggests_what_is_close_and_else_lists_what_there_is() -> None:
+    assert nearest("digts", ["digits", "cub"]) == "did you mean digits?"
+    assert nearest("xyzzy", ["digits", "cub"]) == "known: cub, digits"
+    assert nearest("xyzzy", [f"n{i:02d}" for i in range(30)]).endswith("n11, ...")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("1E5", 1e5),
+        ("-.5", -0.5),
+        ("3.", 3.0),
+        ("7", 7),
+        ("1e", "1e"),
+        ("e4", "e4"),
+        ("'1e-4'", "1e-4"),
+    ],
+)
+def test_numbers_are_read_as_people_write_them(text: str, value: object) -> None:
+    found = parse_mapping(f"a: {text}", source="s")["a"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: 1\na: 2", "given twice"),
+        ("a: {b: 1, b: 2}", "given twice"),
+        ("a: [", "not valid YAML"),
+        ("a: !!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("3: 4", "mapping of names"),
+        ("", "mapping of names"),
+    ],
+)
+def test_other_texts_are_usage_errors_that_name_their_source(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=rf"^space\.yaml: .*{words}"):
+        parse_mapping(text, source="space.yaml")
+
+
+@given(st.text())
+def test_no_text_raises_anything_else(text: str) -> None:
+    try:
+        assert isinstance(parse_mapping(text, source="s"), dict)
+    except UsageError as error:
+        assert "\n" not in str(error)
+
+
+def test_shipped_folders_are_found_and_a_missing_one_is_said() -> None:
+    assert (shipped_folder("search_spaces") / "non_binary.yaml").is_file()
+    assert (shipped_folder("studies") / "bench_training.py").is_file()
+    with pytest.raises(FileNotFoundError, match="reinstall"):
+        shipped_folder("no_such_folder")
+
+
+def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NBT_CACHE", str(tmp_path / "mine"))
+    assert cache_folder("images") == tmp_path / "mine" / "images"
+    monkeypatch.delenv("NBT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "nbt"
+    assert cache_folder().is_dir()
+
+
+def test_importing_nbt_and_its_settings_costs_nothing_heavy() -> None:
+    code = (
+        "import sys, nbt; nbt.TransferSettings();"
+        "heavy = {'torch', 'torchvision', 'optuna', 'mlflow', 'ray', 'pandas', 'sklearn'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
