@@ -263,7 +263,7 @@ def _configure(task: Task, space: Space, study: str | None, epochs: int) -> Stud
         dataset=task.dataset,
         backbone=task.backbone.text,
         weights=task.weights,
-        space=space.name,
+        space=space.source,
         space_hash=space.hash,
         data_hash=task.fingerprint,
         weights_hash=_hash_weights(task),

@@ -41,7 +41,7 @@ class Rule:
                 raise UsageError(f"{name}: {value!r} is not one of {', '.join(self.choices)}")
             return value
         if self.length:
-            if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != self.length:
+            if not isinstance(value, list | tuple) or len(value) != self.length:
                 raise UsageError(f"{name}: expected a list of {self.length} numbers, got {value!r}")
             return tuple(dataclasses.replace(self, length=0).check(name, item) for item in value)
         return self._check_number(name, value)
@@ -49,7 +49,10 @@ class Rule:
     def _check_number(self, name: str, value: Any) -> float | int:
         if isinstance(value, bool) or not hasattr(value, "__float__"):
             raise UsageError(f"{name}: expected a number, got {value!r}")
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
         if not math.isfinite(number):
             raise UsageError(f"{name}: {value!r} is not finite")
         if self.integer and number != int(number):

@@ -84,6 +84,8 @@ def test_any_text_is_settings_or_a_usage_error(text: str) -> None:
         ("momentum: 1.0", ["momentum", "0 ... 0.9999"]),
         ("optimizer: adam", ["optimizer", "sgd, adamw"]),
         ("layer_lr_shape: [0, 0]", ["layer_lr_shape", "list of 3"]),
+        ("layer_lr_shape: {a: 1, b: 2, c: 3}", ["layer_lr_shape", "list of 3"]),
+        ("head_lr: 1" + 400 * "0", ["head_lr", "not finite"]),
         ("epochs: 2.5", ["epochs", "whole number"]),
         ("epochs: .nan", ["epochs", "not finite"]),
         ("augmentation: true", ["augmentation", "none, crop"]),

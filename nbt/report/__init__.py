@@ -1,0 +1,31 @@
+"""Reports: a study's record becomes pages for people and tables for programs.
+
+Everything is imported when it is first used: drawing and tables take a second to load.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbt.report.frame import trials_frame
+    from nbt.report.write import report_folder, write_report
+
+__all__ = ["report_folder", "trials_frame", "write_report"]
+
+_HOME = {
+    "report_folder": "nbt.report.write",
+    "trials_frame": "nbt.report.frame",
+    "write_report": "nbt.report.write",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nbt.report' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

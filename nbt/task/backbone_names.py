@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ _RESERVED = {
 }
 _BUILDER = re.compile(r"^@register_model\(\)\n.*?^def (\w+)\(", re.MULTILINE | re.DOTALL)
 _CALL = re.compile(r"\s*((?:timm:)?[\w./-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+_LARGEST = 2**63
 _FORM = "write a name, or a name with keyword arguments such as mobilenet_v2(width_mult=0.35)"
 
 
@@ -97,7 +97,7 @@ def _keywords(text: str, inside: str) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python's opinion of an odd escape in a text is of no use here
-            call = ast.parse(f"f({inside}\n)", mode="eval").body
+            call = ast.parse(f"f({inside})", mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         call = None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
@@ -119,7 +119,7 @@ def _literal(text: str, keyword: ast.keyword) -> Any:
         return _plain(ast.literal_eval(keyword.value))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise UsageError(
-            f"backbone {text!r}: the value of {keyword.arg} is not a number, a text, True, False, None, or a list of these"
+            f"backbone {text!r}: {keyword.arg} is not a number, a text in quotes, True, False, None, or a list of these"
         ) from error
 
 
@@ -127,8 +127,8 @@ def _plain(value: Any) -> Any:
     """Returns a value that can be hashed, compared and written back; others are refused."""
     if isinstance(value, (list, tuple)):
         return tuple(_plain(item) for item in value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("not finite")
+    if isinstance(value, (int, float)) and not abs(value) < _LARGEST:  # so it is with what is no number, too
+        raise ValueError("no architecture takes such a number")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ValueError("not plain")

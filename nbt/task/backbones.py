@@ -1,24 +1,28 @@
-"""Backbones: any torchvision classifier, conv3 and conv4, as ordered units with a neck and a linear head."""
+"""Backbones: any torchvision classifier, many of timm's, conv3 and conv4, as ordered units with a linear head."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from nbt.errors import UsageError
-from nbt.task.backbone_names import BackboneSpec
+from nbt.task.backbone_names import TIMM, BackboneSpec
 from nbt.task.encoders import DEFAULT_SIZES, ENCODERS
 from nbt.task.units import Decomposition, decompose
 
-DEFAULT_IMAGE_SIZE = 224
-# As torchvision's own weights have them; without `init_weights` they warn of a change to come.
-_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "inception_v3": {"init_weights": True, "transform_input": True},
-    "googlenet": {"init_weights": True, "transform_input": True},
-}
+_PLAIN_SIZE = 224
+# Their published weights take images rescaled from ImageNet's statistics; without a word on `init_weights` they warn
+# of a change to come; their auxiliary heads would be built in vain.
+_INCEPTION = {"transform_input": True, "init_weights": True, "aux_logits": False}
+_ARGUMENTS: dict[str, dict[str, Any]] = {"inception_v3": _INCEPTION, "googlenet": _INCEPTION}
+_IMPOSSIBLE = (TypeError, ValueError, AssertionError, RuntimeError, LookupError, ArithmeticError, AttributeError)
 
 
 class Backbone(nn.Module):
@@ -28,23 +32,27 @@ class Backbone(nn.Module):
     that techniques and measures treat all alike.
 
     Attributes:
-        units: In order from the input; each maps one tensor to one.
+        units: In order from the input; each maps one tensor to one and leaves its input as it is.
         unit_names: Their names in the original model.
         neck: From the last unit's output to features, (N, D); without parameters.
-        dropout: Between features and head.
+        dropout: Between features and head, as the original model has it.
         head: From features to logits, (N, C).
         feature_dim: D.
     """
 
-    def __init__(self, parts: Decomposition, n_classes: int, image_size: int) -> None:
+    def __init__(self, parts: Decomposition, feature_dim: int, n_classes: int) -> None:
         super().__init__()
         self.units = nn.ModuleList(module for _, module in parts.units)
         self.unit_names = tuple(name for name, _ in parts.units)
         self.neck = parts.neck
         self.dropout = nn.Dropout(parts.dropout)
-        self.feature_dim = parts.feature_dim
-        self.image_size = image_size
-        self.head = nn.Linear(parts.feature_dim, n_classes)
+        self.feature_dim = feature_dim
+        self.head = nn.Linear(feature_dim, n_classes)
+
+    @property
+    def n_units(self) -> int:
+        """Number of units."""
+        return len(self.units)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Maps images, (N, 3, H, W), to logits, (N, C)."""
@@ -77,110 +85,171 @@ class Backbone(nn.Module):
         self.units.load_state_dict({name.removeprefix("units."): tensor for name, tensor in w0.items()})
 
 
-def build_model(spec: BackboneSpec, seed: int) -> nn.Module:
-    """Builds torchvision's own model with random weights; torch's generator stays as it was.
+def build_backbone(spec: BackboneSpec, n_classes: int, *, image_size: int, seed: int = 0) -> Backbone:
+    """Builds a backbone with random weights, in evaluation mode; torch's generators stay as they were.
 
     Args:
-        spec: Not conv3 or conv4.
-        seed: Of the weights.
+        spec: The architecture.
+        n_classes: C.
+        image_size: Height and width in pixels.
+        seed: Of the weights: the units' by the architecture's own initialisation, the head's by `nn.Linear`'s.
+
+    Raises:
+        UsageError: The arguments do not fit the architecture, or the image size does not.
+    """
+    dim = feature_dim(spec, image_size)
+    with _seeded(seed):
+        return Backbone(_read(spec, _build(spec), image_size), dim, n_classes).eval()
+
+
+def fresh_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[str, torch.Tensor]:
+    """Returns the units' state as the architecture initialises it: that of `build_backbone` with the same seed."""
+    with _seeded(seed):
+        parts = _read(spec, _build(spec), image_size)
+    return {name: tensor.detach() for name, tensor in unit_state(parts).items()}
+
+
+def unit_state(parts: Decomposition) -> dict[str, torch.Tensor]:
+    """Returns the units' parameters and buffers themselves, not copies, keys "units.I...."."""
+    units = nn.ModuleList(module for _, module in parts.units)
+    return units.state_dict(prefix="units.", keep_vars=True)
+
+
+def skeleton(spec: BackboneSpec, image_size: int, n_classes: int | None = None) -> tuple[nn.Module, Decomposition]:
+    """Builds the library's own model on the meta device, where weights take neither memory nor time to draw.
+
+    Args:
+        spec: The architecture.
+        image_size: Height and width in pixels.
+        n_classes: Outputs of the library's classifier; its own number when None.
+
+    Returns:
+        The model, and its pieces, which share its modules.
 
     Raises:
         UsageError: The arguments do not fit the architecture.
     """
-    from torchvision.models import get_model
-
-    arguments = {**_ARGUMENTS.get(spec.name, {}), **spec.arguments}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model: nn.Module = get_model(spec.name, weights=None, **arguments)
-        except (TypeError, ValueError, AssertionError, RuntimeError, IndexError, ZeroDivisionError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UsageError(f"backbone {spec.text}: it cannot be built ({reason})") from error
-    return model.eval()
+    with _seeded(0):
+        with _WithoutMemory():
+            model = _build(spec, n_classes)
+        model = model.to("meta")
+        return model, _read(spec, model, image_size)
 
 
-def read_units(spec: BackboneSpec, image_size: int, seed: int) -> Decomposition:
-    """Returns a new model with random weights in pieces.
+@lru_cache(maxsize=256)
+def feature_dim(spec: BackboneSpec, image_size: int) -> int:
+    """Returns the number D of features that a backbone has for images of `image_size` pixels, by a dry run.
 
     Raises:
         UsageError: The arguments do not fit the architecture, or the image size does not.
     """
-    if spec.name not in ENCODERS:
-        return decompose(build_model(spec, seed))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            units = ENCODERS[spec.name](**spec.arguments)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UsageError(f"backbone {spec.text}: it cannot be built ({error}); it takes width") from error
-    neck = nn.Flatten()
-    dim = _feature_dim(spec, units, neck, image_size)
-    return Decomposition(units, neck, dim, 0.0, nn.Identity())
-
-
-def build_backbone(spec: BackboneSpec, n_classes: int, *, image_size: int, seed: int = 0) -> Backbone:
-    """Builds a backbone with random weights, in evaluation mode; torch's generator stays as it was.
-
-    Args:
-        spec: The architecture.
-        n_classes: C, 2 or more.
-        image_size: Height and width in pixels.
-        seed: Of the weights, drawn as the library draws them.
-
-    Raises:
-        UsageError: The arguments do not fit the architecture, or the image size does not.
-    """
-    parts = read_units(spec, image_size, seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Backbone(parts, n_classes, image_size).eval()
-
-
-def check_image_size(spec: BackboneSpec, model: Backbone) -> None:
-    """Runs one blank image through a backbone, to see an impossible image size before anything else is done.
-
-    Raises:
-        UsageError: The backbone does not take images of its `image_size`.
-    """
-    _feature_dim(spec, list(zip(model.unit_names, model.units, strict=True)), model.neck, model.image_size)
-
-
-@torch.no_grad()
-def _feature_dim(spec: BackboneSpec, units: list[tuple[str, nn.Module]], neck: nn.Module, image_size: int) -> int:
-    hidden = torch.zeros(1, 3, image_size, image_size)
+    if image_size < 1:
+        raise UsageError(f"image size {image_size}: expected 1 pixel or more")
+    if spec.name in ENCODERS:
+        # They are small enough to be run for once; the meta device makes torch import its compiler, for seconds.
+        with _seeded(0):
+            parts = _read(spec, _build(spec), image_size)
+        hidden = torch.zeros(2, 3, image_size, image_size)
+    else:
+        _, parts = skeleton(spec, image_size)
+        hidden = torch.empty(2, 3, image_size, image_size, device="meta")
     try:
-        for _, unit in units:
-            hidden = unit.eval()(hidden)
-        return int(neck(hidden).shape[1])
-    except (RuntimeError, ValueError, AssertionError) as error:
+        with torch.no_grad():
+            for _, unit in parts.units:
+                hidden = unit(hidden)
+            return int(parts.neck(hidden).shape[1])
+    except _IMPOSSIBLE as error:
+        own = default_image_size(spec)
         raise UsageError(
-            f"backbone {spec.text} does not work at --image-size {image_size} ({' '.join(str(error).split())[:120]}); "
-            f"its own is {default_image_size(spec)}"
+            f"backbone {spec.text} cannot work on images of {image_size} px ({one_line(error)}); "
+            f"its own size is {own}: --image-size {own}"
         ) from error
 
 
 def default_image_size(spec: BackboneSpec) -> int:
-    """Returns the image size in pixels that a backbone's library weights were made for, else 224."""
+    """Returns the image size in pixels that an architecture was made for.
+
+    It is in its arguments, or known of its library weights; else it is 224.
+
+    Raises:
+        UsageError: timm has no such model.
+    """
     if spec.name in DEFAULT_SIZES:
         return DEFAULT_SIZES[spec.name]
-    if "image_size" in spec.arguments:
-        return int(spec.arguments["image_size"])
-    transform = library_transform(spec)
-    size = getattr(transform, "crop_size", [DEFAULT_IMAGE_SIZE])
-    return int(size[0])
+    given = spec.arguments.get("image_size") or spec.arguments.get("input_size")
+    if spec.name.startswith(TIMM):
+        from nbt.task.timm_units import timm_facts
 
-
-def library_transform(spec: BackboneSpec) -> Any:
-    """Returns the preset of transforms of torchvision's default weights, None where it has none."""
-    weights = library_weights(spec)
-    return None if weights is None else weights.transforms()
+        given = given or timm_facts(spec).image_size
+    elif given is None and (weights := library_weights(spec)) is not None:
+        given = weights.transforms().crop_size
+    size = given[-1] if isinstance(given, (tuple, list)) and given else given
+    return size if isinstance(size, int) and size > 0 else _PLAIN_SIZE
 
 
 def library_weights(spec: BackboneSpec) -> Any:
-    """Returns torchvision's default weights of an architecture (not yet fetched), None where it has none."""
-    if spec.name in ENCODERS:
+    """Returns torchvision's default weights of a builder (a member of its enum, not yet fetched); None without any."""
+    if spec.name in ENCODERS or spec.name.startswith(TIMM):
         return None
     from torchvision.models import get_model_weights
 
     return getattr(get_model_weights(spec.name), "DEFAULT", None)
+
+
+def one_line(error: Exception) -> str:
+    """Returns what an error says, short and on one line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def _build(spec: BackboneSpec, n_classes: int | None = None) -> nn.Module:
+    """Builds the library's own model with random weights, in evaluation mode."""
+    arguments = {**_ARGUMENTS.get(spec.name, {}), **spec.arguments}
+    try:
+        if spec.name in ENCODERS:
+            return nn.Sequential(OrderedDict(ENCODERS[spec.name](**arguments))).eval()
+        if spec.name.startswith(TIMM):
+            from nbt.task.timm_units import build_timm
+
+            return build_timm(spec)
+        from torchvision.models import get_model
+
+        if n_classes is not None:
+            arguments["num_classes"] = n_classes
+        model: nn.Module = get_model(spec.name, weights=None, **arguments)
+    except UsageError:
+        raise
+    except _IMPOSSIBLE as error:
+        raise UsageError(f"backbone {spec.text} cannot be built with these arguments ({one_line(error)})") from error
+    return model.eval()
+
+
+def _read(spec: BackboneSpec, model: nn.Module, image_size: int) -> Decomposition:
+    if spec.name in ENCODERS:
+        return Decomposition(list(model.named_children()), nn.Flatten(), 0.0, None)
+    if spec.name.startswith(TIMM):
+        from nbt.task.timm_units import read_timm
+
+        return read_timm(spec, model, image_size)
+    return decompose(model)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds the generator of the CPU, from which weights are drawn; no generator of any device is changed after it."""
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would seed the GPUs too, which this fork does not put back.
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Sends uninitialised tensors, as which all large weights begin, to the meta device.
+
+    `with torch.device("meta")` would send everything, and some builders compute their widths with tensors.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)

@@ -1,23 +1,27 @@
 """conv3 and conv4: the encoders of the zapping paper (Frati et al., arXiv 2310.07996), narrowed by default.
 
 Blocks of 3x3 convolution, InstanceNorm with affine parameters, ReLU and, but for conv3's last block, max-pooling by 2.
-Features are the flattened map, as published. InstanceNorm keeps no running statistics, so a frozen encoder is the same
-in training and in evaluation.
+Features are the flattened map, as published, so their number depends on the image size. InstanceNorm keeps no running
+statistics, so a frozen encoder is the same in training and in evaluation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 DEFAULT_SIZES = {"conv3": 28, "conv4": 84}
+"""Pixels of the images that each was published for."""
 
 
 def conv3(width: int = 32) -> list[tuple[str, nn.Module]]:
     """Returns the Omniglot encoder's units: three blocks without padding, pooling after the first two.
 
     Args:
-        width: Channels; 256 as published, where 28 px give 2304 features.
+        width: Channels. `conv3(width=256)` is the published size, with 2304 features at 28 px.
     """
+    width = _checked(width)
     return [
         ("block1", _block(3, width, padding=0, pool=True)),
         ("block2", _block(width, width, padding=0, pool=True)),
@@ -29,10 +33,17 @@ def conv4(width: int = 64) -> list[tuple[str, nn.Module]]:
     """Returns the encoder for 84-px natural images: four padded blocks, each with pooling.
 
     Args:
-        width: Channels; 256 as published.
+        width: Channels. `conv4(width=256)` is the published size, with 6400 features at 84 px.
     """
+    width = _checked(width)
     blocks = [_block(3 if index == 0 else width, width, padding=1, pool=True) for index in range(4)]
     return [(f"block{index + 1}", block) for index, block in enumerate(blocks)]
+
+
+def _checked(width: int) -> int:
+    if not isinstance(width, int) or width < 1:
+        raise ValueError(f"width {width!r}: expected a whole number of channels, 1 or more")
+    return width
 
 
 def _block(inputs: int, outputs: int, *, padding: int, pool: bool) -> nn.Sequential:
@@ -44,5 +55,5 @@ def _block(inputs: int, outputs: int, *, padding: int, pool: bool) -> nn.Sequent
     return nn.Sequential(*layers, nn.MaxPool2d(2)) if pool else nn.Sequential(*layers)
 
 
-ENCODERS = {"conv3": conv3, "conv4": conv4}
-"""By name."""
+ENCODERS: dict[str, Callable[..., list[tuple[str, nn.Module]]]] = {"conv3": conv3, "conv4": conv4}
+"""Builders by name."""

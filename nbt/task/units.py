@@ -2,18 +2,18 @@
 
 A unit is the smallest piece that carries weights and passes one tensor on: a stem, a residual or transformer block, a
 dense layer, a transition, a hidden classifier layer, a final normalisation. Run in order they are the model itself.
+Pooling and activations belong to the unit before them, dropout to the one behind it. No unit changes its input.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from torchvision import models as tv
-from torchvision.models.convnext import CNBlock
-from torchvision.models.densenet import _DenseBlock
 
 from nbt.errors import UsageError
 
@@ -25,18 +25,17 @@ class Decomposition:
     """A model in pieces that share its modules.
 
     Attributes:
-        units: Names and modules, in order from the input.
+        units: Names in the model and modules, in order from the input.
         neck: From the last unit's output to features, (N, D); without parameters.
-        feature_dim: D.
         dropout: Probability of dropout between features and head.
-        source_head: From the last unit's output to the model's own logits.
+        source_head: From the last unit's output to the model's own logits in evaluation mode; its only child with
+            parameters is called "head". None where the model has no classifier.
     """
 
     units: list[Named]
     neck: nn.Module
-    feature_dim: int
     dropout: float
-    source_head: nn.Module
+    source_head: nn.Sequential | None
 
 
 class GlobalMean(nn.Module):
@@ -65,120 +64,138 @@ class ConcatenatingLayer(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """Vision transformer's patches, class token and positions."""
+    """Vision transformer's patches, class token and positions: (N, 3, H, W) to (N, T, D)."""
 
-    def __init__(self, model: tv.VisionTransformer) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
+        self.image_size = model.image_size
         self.conv_proj = model.conv_proj
         self.class_token = model.class_token
         self.pos_embedding = model.encoder.pos_embedding
         self.dropout = model.encoder.dropout
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            raise ValueError(f"its positions are for {self.image_size} px")
         patches = self.conv_proj(images).flatten(2).permute(0, 2, 1)
         tokens = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
         return self.dropout(tokens + self.pos_embedding)  # type: ignore[no-any-return]
+
+
+class ImageNetToHalf(nn.Module):
+    """From ImageNet's mean and deviation to .5 and .5, channel by channel as torchvision's `transform_input` does."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        channels = [images[:, i].unsqueeze(1) * (std[i] / 0.5) + (mean[i] - 0.5) / 0.5 for i in range(3)]
+        return torch.cat(channels, 1)
 
 
 def decompose(model: nn.Module) -> Decomposition:
     """Reads a torchvision classifier as units.
 
     Args:
-        model: The classifier; the pieces share its modules. Auxiliary heads of GoogLeNet and Inception are left out.
+        model: The classifier; the pieces share its modules and are in its mode. The auxiliary heads of GoogLeNet and
+            Inception, which take part in the training of the source alone, are left out.
 
     Raises:
         UsageError: It is of a family that is not known here.
     """
-    for family, read in _FAMILIES.items():
-        if isinstance(model, family):
-            return read(model)
-    raise UsageError(f"backbone of class {type(model).__name__} cannot be read as ordered units")
+    for base in type(model).__mro__:
+        if base.__module__.startswith("torchvision.models.") and base.__name__ in _FAMILIES:
+            parts = _FAMILIES[base.__name__](model)
+            for module in (*(unit for _, unit in parts.units), parts.neck, parts.source_head):
+                if module is not None:
+                    module.train(model.training)
+            return parts
+    raise UsageError(f"a model of class {type(model).__name__} cannot be read as ordered units")
 
 
-_NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
-
-
-def _flatten(named: Iterable[Named], expand: tuple[type, ...] = ()) -> Iterator[Named]:
-    """Yields the members of plain Sequentials (and of `expand`) in the place of these."""
+def flatten(named: Iterable[Named]) -> Iterator[Named]:
+    """Yields the members of plain Sequentials in the place of these."""
     for name, module in named:
-        if type(module) is nn.Sequential or isinstance(module, expand):
-            yield from _flatten(((f"{name}.{child}", part) for child, part in module.named_children()), expand)
+        if type(module) is nn.Sequential:
+            yield from flatten((f"{name}.{child}", part) for child, part in module.named_children())
         else:
             yield name, module
 
 
-def _group(named: Iterable[Named]) -> list[Named]:
+def group(named: Iterable[Named]) -> list[Named]:
     """Joins what follows a layer with weights (normalisation, activation, pooling) to it."""
     groups: list[tuple[str, list[nn.Module]]] = []
     for name, module in named:
-        starts = any(True for _ in module.parameters()) and not isinstance(module, _NORMS)
-        if starts or not groups:
+        if not groups or has_weights(module):
             groups.append((name, [module]))
         else:
             groups[-1][1].append(module)
     return [(name, parts[0] if len(parts) == 1 else nn.Sequential(*parts)) for name, parts in groups]
 
 
+def has_weights(module: nn.Module) -> bool:
+    """Whether a module has matrices or filters; a normalisation has only vectors."""
+    return any(parameter.ndim > 1 for parameter in module.parameters())
+
+
 def _children(model: nn.Module, *names: str) -> list[Named]:
     return [(name, model.get_submodule(name)) for name in names]
 
 
-def _linear_head(units: list[Named], neck: nn.Module, head: nn.Module, dropout: float = 0.0) -> Decomposition:
-    assert isinstance(head, nn.Linear)
-    source_head = nn.Sequential(neck, nn.Dropout(dropout), head)
-    return Decomposition(units, neck, head.in_features, dropout, source_head)
+def _prefixed(name: str, module: nn.Module) -> list[Named]:
+    return [(f"{name}.{child}", part) for child, part in module.named_children()]
+
+
+def _linear_head(units: list[Named], neck: nn.Module, head: Any, dropout: float = 0.0) -> Decomposition:
+    source_head = nn.Sequential(OrderedDict(neck=neck, head=head))
+    return Decomposition(units, neck, dropout, source_head)
 
 
 def _pool() -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def _resnet(model: tv.ResNet) -> Decomposition:
+def _resnet(model: Any) -> Decomposition:
     parts = _children(model, "conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-    return _linear_head(_group(_flatten(parts)), _pool(), model.fc)
+    return _linear_head(group(flatten(parts)), _pool(), model.fc)
 
 
-def _features_then_linear(model: tv.MobileNetV2 | tv.EfficientNet) -> Decomposition:
-    units = _group(_flatten(_children(model, "features")))
+def _features_then_linear(model: Any) -> Decomposition:
+    """MobileNetV2 and EfficientNet."""
+    units = group(flatten(_children(model, "features")))
     return _linear_head(units, _pool(), model.classifier[1], model.classifier[0].p)
 
 
-def _mobilenet_v3(model: tv.MobileNetV3) -> Decomposition:
-    units = _group(_flatten(_children(model, "features")))
+def _mobilenet_v3(model: Any) -> Decomposition:
+    units = group(flatten(_children(model, "features")))
     hidden, activation, dropout, head = model.classifier
     units.append(("classifier.0", nn.Sequential(model.avgpool, nn.Flatten(), hidden, activation)))
     return _linear_head(units, nn.Identity(), head, dropout.p)
 
 
-def _mnasnet(model: tv.MNASNet) -> Decomposition:
-    units = _group(_flatten(_children(model, "layers")))
+def _mnasnet(model: Any) -> Decomposition:
+    units = group(flatten(_children(model, "layers")))
     return _linear_head(units, GlobalMean(), model.classifier[1], model.classifier[0].p)
 
 
-def _shufflenet(model: tv.ShuffleNetV2) -> Decomposition:
+def _shufflenet(model: Any) -> Decomposition:
     parts = _children(model, "conv1", "maxpool", "stage2", "stage3", "stage4", "conv5")
-    # conv1 and conv5 are convolution, normalisation, activation: flattened, they are joined again.
-    return _linear_head(_group(_flatten(parts)), GlobalMean(), model.fc)
+    return _linear_head(group(flatten(parts)), GlobalMean(), model.fc)
 
 
-def _squeezenet(model: tv.SqueezeNet) -> Decomposition:
+def _squeezenet(model: Any) -> Decomposition:
     """Its own head is a convolution before the pooling; a target's head is linear on pooled features."""
-    units = _group(_flatten(_children(model, "features")))
-    dropout, convolution = model.classifier[0], model.classifier[1]
-    source_head = nn.Sequential(model.classifier, nn.Flatten())
-    return Decomposition(units, _pool(), convolution.in_channels, dropout.p, source_head)
+    units = group(flatten(_children(model, "features")))
+    dropout, convolution, activation, pool = model.classifier
+    source_head = nn.Sequential(OrderedDict(head=convolution, activation=activation, pool=pool, flatten=nn.Flatten()))
+    return Decomposition(units, _pool(), dropout.p, source_head)
 
 
-def _alexnet_or_vgg(model: tv.AlexNet | tv.VGG) -> Decomposition:
-    units = _group(_flatten(_children(model, "features")))
+def _alexnet_or_vgg(model: Any) -> Decomposition:
+    units = group(flatten(_children(model, "features")))
     *hidden, head = list(model.classifier)
-    dropout = 0.0
-    if isinstance(hidden[-1], nn.Dropout):
-        dropout = hidden.pop().p
+    dropout = hidden.pop().p if isinstance(hidden[-1], nn.Dropout) else 0.0
     entry: list[nn.Module] = [model.avgpool, nn.Flatten()]
     for number, module in enumerate(hidden):
         if isinstance(module, nn.Linear):
-            # What stands before a hidden layer (pooling, dropout) and its activation are one unit with it.
             units.append((f"classifier.{number}", nn.Sequential(*entry, module, hidden[number + 1])))
             entry = []
         elif isinstance(module, nn.Dropout):
@@ -186,44 +203,39 @@ def _alexnet_or_vgg(model: tv.AlexNet | tv.VGG) -> Decomposition:
     return _linear_head(units, nn.Identity(), head, dropout)
 
 
-def _densenet(model: tv.DenseNet) -> Decomposition:
-    units: list[Named] = []
-    stem: list[nn.Module] = []
-    for name, module in model.features.named_children():
-        if isinstance(module, _DenseBlock):
-            layers = module.named_children()
-            units += [(f"features.{name}.{layer}", ConcatenatingLayer(part)) for layer, part in layers]
+def _densenet(model: Any) -> Decomposition:
+    features = model.features
+    units: list[Named] = [
+        ("features.conv0", nn.Sequential(features.conv0, features.norm0, features.relu0, features.pool0))
+    ]
+    for name, module in features.named_children():
+        if name.startswith("denseblock"):
+            units += [(layer, ConcatenatingLayer(part)) for layer, part in _prefixed(f"features.{name}", module)]
         elif name.startswith("transition"):
             units.append((f"features.{name}", module))
-        elif name == "norm5":
-            units.append((f"features.{name}", nn.Sequential(module, nn.ReLU(inplace=True))))
-        else:
-            stem.append(module)
-    return _linear_head([("features.conv0", nn.Sequential(*stem)), *units], _pool(), model.classifier)
+    units.append(("features.norm5", nn.Sequential(features.norm5, nn.ReLU(inplace=True))))
+    return _linear_head(units, _pool(), model.classifier)
 
 
-def _convnext(model: tv.ConvNeXt) -> Decomposition:
+def _convnext(model: Any) -> Decomposition:
+    """Stages stand at odd positions, stem and downsampling at even ones."""
     units: list[Named] = []
-    for name, stage in model.features.named_children():
-        if isinstance(stage[0], CNBlock):
-            units += [(f"features.{name}.{block}", part) for block, part in stage.named_children()]
-        else:
-            units.append((f"features.{name}", stage))
-    norm, flatten, head = model.classifier
+    for number, (name, stage) in enumerate(_prefixed("features", model.features)):
+        units += _prefixed(name, stage) if number % 2 else [(name, stage)]
+    norm, flat, head = model.classifier
     units.append(("classifier.0", nn.Sequential(model.avgpool, norm)))
-    return _linear_head(units, flatten, head)
+    return _linear_head(units, flat, head)
 
 
-def _regnet(model: tv.RegNet) -> Decomposition:
-    from torchvision.models.regnet import AnyStage
-
-    units = _group(_flatten(_children(model, "stem", "trunk_output"), (AnyStage,)))
+def _regnet(model: Any) -> Decomposition:
+    units = _children(model, "stem")
+    for name, stage in _prefixed("trunk_output", model.trunk_output):
+        units += _prefixed(name, stage)
     return _linear_head(units, _pool(), model.fc)
 
 
-def _vit(model: tv.VisionTransformer) -> Decomposition:
-    units: list[Named] = [("embedding", PatchEmbedding(model))]
-    units += [(f"encoder.{name}", layer) for name, layer in model.encoder.layers.named_children()]
+def _vit(model: Any) -> Decomposition:
+    units: list[Named] = [("conv_proj", PatchEmbedding(model)), *_prefixed("encoder.layers", model.encoder.layers)]
     units.append(("encoder.ln", nn.Sequential(model.encoder.ln, FirstToken())))
     *hidden, head = list(model.heads)
     if hidden:
@@ -231,65 +243,57 @@ def _vit(model: tv.VisionTransformer) -> Decomposition:
     return _linear_head(units, nn.Identity(), head)
 
 
-def _swin(model: tv.SwinTransformer) -> Decomposition:
-    units = _group(_flatten(_children(model, "features")))
+def _swin(model: Any) -> Decomposition:
+    units = group(flatten(_children(model, "features")))
     units.append(("norm", model.norm))
     return _linear_head(units, nn.Sequential(model.permute, model.avgpool, model.flatten), model.head)
 
 
-def _maxvit(model: tv.MaxVit) -> Decomposition:
-    units = _group(_flatten(_children(model, "stem")))
-    for index, block in enumerate(model.blocks):
-        units += [(f"blocks.{index}.{name}", layer) for name, layer in block.layers.named_children()]
+def _maxvit(model: Any) -> Decomposition:
+    units = group(flatten(_children(model, "stem")))
+    for name, block in _prefixed("blocks", model.blocks):
+        units += _prefixed(f"{name}.layers", block.get_submodule("layers"))
     *hidden, head = list(model.classifier)
-    units.append(("classifier.0", nn.Sequential(*hidden)))
+    units.append(("classifier.3", nn.Sequential(*hidden)))
     return _linear_head(units, nn.Identity(), head)
 
 
-def _googlenet(model: tv.GoogLeNet) -> Decomposition:
+def _googlenet(model: Any) -> Decomposition:
     names = "conv1 maxpool1 conv2 conv3 maxpool2 inception3a inception3b maxpool3 inception4a inception4b inception4c "
     names += "inception4d inception4e maxpool4 inception5a inception5b"
     return _with_transform(model, names.split())
 
 
-def _inception(model: tv.Inception3) -> Decomposition:
+def _inception(model: Any) -> Decomposition:
     names = "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2 Mixed_5b Mixed_5c "
     names += "Mixed_5d Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e Mixed_7a Mixed_7b Mixed_7c"
     return _with_transform(model, names.split())
 
 
-def _with_transform(model: tv.GoogLeNet | tv.Inception3, names: list[str]) -> Decomposition:
-    (first, module), *rest = _group(_children(model, *names))
-    transform = _Rescale() if model.transform_input else nn.Identity()
+def _with_transform(model: Any, names: list[str]) -> Decomposition:
+    (first, module), *rest = group(_children(model, *names))
+    transform = ImageNetToHalf() if model.transform_input else nn.Identity()
     units = [(first, nn.Sequential(transform, module)), *rest]
     return _linear_head(units, _pool(), model.fc, model.dropout.p)
 
 
-class _Rescale(nn.Module):
-    """From ImageNet's mean and deviation to .5 and .5, channel by channel as torchvision's `transform_input` does."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        channels = [torch.unsqueeze(images[:, i], 1) * (std[i] / 0.5) + (mean[i] - 0.5) / 0.5 for i in range(3)]
-        return torch.cat(channels, 1)
-
-
-_FAMILIES: dict[type[nn.Module], Callable[..., Decomposition]] = {
-    tv.AlexNet: _alexnet_or_vgg,
-    tv.VGG: _alexnet_or_vgg,
-    tv.SqueezeNet: _squeezenet,
-    tv.DenseNet: _densenet,
-    tv.ResNet: _resnet,
-    tv.MobileNetV2: _features_then_linear,
-    tv.EfficientNet: _features_then_linear,
-    tv.MobileNetV3: _mobilenet_v3,
-    tv.MNASNet: _mnasnet,
-    tv.ShuffleNetV2: _shufflenet,
-    tv.RegNet: _regnet,
-    tv.ConvNeXt: _convnext,
-    tv.VisionTransformer: _vit,
-    tv.SwinTransformer: _swin,
-    tv.MaxVit: _maxvit,
-    tv.GoogLeNet: _googlenet,
-    tv.Inception3: _inception,
+_FAMILIES: dict[str, Callable[[Any], Decomposition]] = {
+    "AlexNet": _alexnet_or_vgg,
+    "VGG": _alexnet_or_vgg,
+    "SqueezeNet": _squeezenet,
+    "DenseNet": _densenet,
+    "ResNet": _resnet,
+    "MobileNetV2": _features_then_linear,
+    "EfficientNet": _features_then_linear,
+    "MobileNetV3": _mobilenet_v3,
+    "MNASNet": _mnasnet,
+    "ShuffleNetV2": _shufflenet,
+    "RegNet": _regnet,
+    "ConvNeXt": _convnext,
+    "VisionTransformer": _vit,
+    "SwinTransformer": _swin,
+    "MaxVit": _maxvit,
+    "GoogLeNet": _googlenet,
+    "Inception3": _inception,
 }
+"""By the name of torchvision's class, so that conv3 and conv4 need no torchvision, whose import takes seconds."""

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import pickle
-import urllib.error
+import sys
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from nbt.errors import NbtError, UsageError
-from nbt.task.backbone_names import BackboneSpec
+from nbt.task.backbone_names import TIMM, BackboneSpec
 from nbt.task.backbones import (
-    build_backbone,
-    build_model,
-    check_image_size,
-    library_transform,
+    default_image_size,
+    feature_dim,
+    fresh_state,
     library_weights,
+    one_line,
+    skeleton,
+    unit_state,
 )
 from nbt.task.encoders import ENCODERS
+from nbt.task.units import Decomposition
+from nbt.task.weights_file import check_state, read_state_dict, rename_old
 
-_HALF = (0.5, 0.5, 0.5)
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
-# Heads that training alone uses; their weights in a file are ignored.
-_AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
-_SHOWN = 5
+__all__ = ["PretrainedWeights", "build_source_head", "fresh_state", "load_w0"]
+
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,20 +39,23 @@ class PretrainedWeights:
         w0: State of the units, keys "units.I....".
         mean: Mean of each RGB channel, of values in 0 ... 1, that it expects to be subtracted.
         std: Standard deviation that it expects to be divided by.
+        source_head: Its own classifier, keys "head.weight" and "head.bias", where it came with one; see
+            `build_source_head`.
     """
 
     w0: dict[str, torch.Tensor]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    source_head: dict[str, torch.Tensor] | None = None
 
 
-def load_w0(spec: BackboneSpec, weights: str, *, image_size: int, seed: int = 0) -> PretrainedWeights:
+def load_w0(spec: BackboneSpec, weights: str | Path, *, image_size: int, seed: int = 0) -> PretrainedWeights:
     """Returns the weights that are to be transferred, checked against backbone and image size.
 
     Args:
         spec: The architecture.
-        weights: "default" (the library's), "none" (a random initialisation), or the path of a state dict: `.pth`,
-            `.pt`, or `.safetensors`. A file may lack the architecture's own classifier, or have one of another size.
+        weights: "default" (the library's), "none" (a random initialisation), or the path of a state dict: of the
+            library's model, whose classifier may be missing or have any number of classes, or of a `Backbone`.
         image_size: Height and width in pixels.
         seed: Of the random initialisation.
 
@@ -62,181 +64,136 @@ def load_w0(spec: BackboneSpec, weights: str, *, image_size: int, seed: int = 0)
             these arguments, or the backbone does not work at this image size.
         NbtError: The library's weights cannot be fetched.
     """
-    model = build_backbone(spec, 2, image_size=image_size, seed=seed)
-    check_image_size(spec, model)
-    if weights == "default":
-        w0 = _from_library(spec)
-    elif weights == "none":
-        w0 = model.unit_state()
-    else:
-        w0 = _from_file(spec, Path(weights), model.unit_state())
+    feature_dim(spec, image_size)
     mean, std = _normalisation(spec)
-    return PretrainedWeights(w0={name: tensor.clone() for name, tensor in w0.items()}, mean=mean, std=std)
+    if weights == "none":
+        return PretrainedWeights(w0=fresh_state(spec, image_size, seed), mean=mean, std=std)
+    model, parts = skeleton(spec, image_size)
+    if weights == "default":
+        state, source = _library_state(spec, image_size), f"the library's state dict of {spec.name}"
+    else:
+        state, source = read_state_dict(Path(weights)), f"weights {weights}"
+    w0, source_head = _fit(state, spec, model, parts, source)
+    return PretrainedWeights(w0=w0, mean=mean, std=std, source_head=source_head)
 
 
-def fresh_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[str, torch.Tensor]:
-    """Returns the units' state as the library initialises them, keys "units.I....", drawn by `seed`."""
-    return build_backbone(spec, 2, image_size=image_size, seed=seed).unit_state()
-
-
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Returns the tensors of a weights file by name; no code in it is run.
-
-    Names lose the "module." that data-parallel training puts before them, and a mapping inside "state_dict" or
-    "model" is taken out.
-
-    Raises:
-        UsageError: There is no such file, or it is not a state dict.
-    """
-    if not path.is_file():
-        raise UsageError(f"weights {path}: no such file")
-    try:
-        state: Any = _read(path)
-    except Exception as error:  # torn and foreign files raise whatever their bytes lead to
-        raise UsageError(f"weights {path}: not a file of tensors that can be read safely ({_why(error)})") from error
-    for wrapper in _WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not state:
-        raise UsageError(f"weights {path}: holds {_a(state)}, not a state dict (names to tensors)")
-    wrong = next((name for name, value in state.items() if not isinstance(value, torch.Tensor)), None)
-    if wrong is not None:
-        raise UsageError(f"weights {path}: {wrong!r} is {_a(state[wrong])}, not a tensor; save model.state_dict()")
-    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, pickle.UnpicklingError):
-        return "it holds objects other than tensors, or is damaged"
-    return " ".join(str(error).split())[:120] or type(error).__name__
-
-
-def _a(value: object) -> str:
-    return f"a {type(value).__name__}"
-
-
-def _from_file(spec: BackboneSpec, path: Path, like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    state = read_state_dict(path)
-    if spec.name in ENCODERS or any(name.startswith("units.") for name in state):
-        check_state(state, like, ("head.",), spec, path)
-        return {name: state[name] for name in like}
-    model = build_model(spec, seed=0)
-    own = model.state_dict()
-    in_units = _names_in_units(model)
-    head = [name for name in own if name not in in_units and not name.startswith(_AUXILIARY)]
-    check_state(state, {name: own[name] for name in in_units}, (*head, *_AUXILIARY), spec, path)
-    model.load_state_dict({name: state[name] for name in in_units if name in state}, strict=False)
-    return _unit_state(model)
-
-
-def _names_in_units(model: nn.Module) -> list[str]:
-    """Returns the names of the parameters and buffers of `model` that belong to its units, by identity."""
-    units = _decomposed(model)
-    inside = {id(tensor) for tensor in (*units.parameters(), *units.buffers())}
-    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    kept = model.state_dict().keys()
-    return [name for name, tensor in named if id(tensor) in inside and name in kept]
-
-
-def _decomposed(model: nn.Module) -> nn.ModuleList:
-    from nbt.task.units import decompose
-
-    return nn.ModuleList(module for _, module in decompose(model).units)
-
-
-def _unit_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    return _decomposed(model).state_dict(prefix="units.")
-
-
-def check_state(
-    state: Mapping[str, torch.Tensor],
-    wanted: Mapping[str, torch.Tensor],
-    allowed: tuple[str, ...],
-    spec: BackboneSpec,
-    path: Path,
-) -> None:
-    """Checks a state dict against an architecture, key by key.
+def build_source_head(spec: BackboneSpec, pretrained: PretrainedWeights) -> nn.Module:
+    """Returns the classifier that the weights came with, frozen: last unit's output to logits of the source's classes.
 
     Args:
-        state: From the file.
-        wanted: What has to be there, with these shapes; counters of BatchNorm may be missing.
-        allowed: Beginnings of the names that may be there besides, whatever their shape: heads.
-        spec: For the message.
-        path: For the message.
+        spec: The architecture.
+        pretrained: Its weights.
 
     Raises:
-        UsageError: Keys are missing, of other shapes, unknown, or hold values that are not finite.
+        UsageError: They came without a classifier.
     """
-    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
-    misshapen = [
-        f"{name} is {_shape(state[name])}, not {_shape(tensor)}"
-        for name, tensor in wanted.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    unknown = [name for name in state if name not in wanted and not name.startswith(allowed)]
-    infinite = [name for name in wanted if name in state and not torch.isfinite(state[name]).all()]
-    problems = [
-        _listed("missing", missing, len(wanted)),
-        _listed("misshapen", misshapen, len(wanted)),
-        _listed("not of this architecture", unknown, len(state)),
-        _listed("not finite", infinite, len(wanted)),
-    ]
-    found = "; ".join(filter(None, problems))
-    if found:
-        raise UsageError(f"weights {path} do not fit {spec.text}: {found}")
+    state = pretrained.source_head
+    if state is None:
+        raise UsageError(f"the weights of {spec.text} came without a classifier of the source's classes")
+    weight = state["head.weight"]
+    _, parts = skeleton(spec, default_image_size(spec), n_classes=len(weight))
+    head = parts.source_head
+    if head is None or _own_head(parts)["head.weight"].ndim != weight.ndim:
+        linear = nn.Linear(weight.shape[1], len(weight), device="meta")
+        head = nn.Sequential(OrderedDict(neck=parts.neck, head=linear))
+    head.load_state_dict(state, assign=True)
+    return head.requires_grad_(False).eval()
 
 
-def _listed(what: str, names: list[str], total: int) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} of {total} {what}: {', '.join(names[:_SHOWN])}{more}"
+def _fit(
+    state: dict[str, torch.Tensor], spec: BackboneSpec, model: nn.Module, parts: Decomposition, source: str
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
+    """Returns units and source head of a state dict, after checking that it fits."""
+    units = unit_state(parts)
+    if any(name.startswith("units.") for name in state):
+        names = {key: key for key in units}
+        head = {key: key for key in ("head.weight", "head.bias")}
+        heads: tuple[str, ...] = ("head.",)
+    else:
+        own = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
+        names = {key: own[id(tensor)] for key, tensor in units.items()}
+        head = {key: own[id(tensor)] for key, tensor in _own_head(parts).items()}
+        heads = _head_prefixes(model, head)
+        state = rename_old(state, names.values())
+    wanted = {names[key]: tensor for key, tensor in units.items()}
+    check_state(state, wanted, heads=heads, source=source, backbone=spec.text)
+    w0 = {key: _plain(state.get(names[key]), tensor) for key, tensor in units.items()}
+    return w0, _source_head({key: state.get(name) for key, name in head.items()}, parts)
 
 
-def _shape(tensor: torch.Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a single number"
+def _own_head(parts: Decomposition) -> dict[str, torch.Tensor]:
+    return {} if parts.source_head is None else parts.source_head.state_dict(keep_vars=True)
 
 
-def _from_library(spec: BackboneSpec) -> dict[str, torch.Tensor]:
+def _head_prefixes(model: nn.Module, head: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns what the names of the classifier begin with, also where a file has several layers in its place."""
+    timms = getattr(model, "default_cfg", {}).get("classifier", ())
+    names = (timms,) if isinstance(timms, str) else tuple(timms)
+    return (*{f"{name.rpartition('.')[0]}." for name in head.values()}, *(f"{name}." for name in names))
+
+
+def _plain(found: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
+    """Returns a tensor as the model has it; a counter that is missing starts at 0."""
+    if found is None:
+        return torch.zeros(like.shape, dtype=like.dtype)
+    return found.detach().to(like.dtype).contiguous()
+
+
+def _source_head(found: Mapping[str, torch.Tensor | None], parts: Decomposition) -> dict[str, torch.Tensor] | None:
+    """Returns the state of the source's classifier; None where it is missing or is not a plain linear layer."""
+    state = {key: tensor.detach().float() for key, tensor in found.items() if tensor is not None}
+    weight = state.get("head.weight")
+    if weight is None or len(state) < len(found) or weight.ndim < 2:
+        return None
+    own = _own_head(parts).get("head.weight")
+    fits = own is None or own.ndim != weight.ndim or own.shape[1:] == weight.shape[1:]
+    one_class_a_row = all(len(tensor) == len(weight) for tensor in state.values())
+    finite = all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+    return state if fits and one_class_a_row and finite else None
+
+
+def _library_state(spec: BackboneSpec, image_size: int) -> dict[str, torch.Tensor]:
+    """Fetches the library's default weights, by its own loader, which knows the quirks of its files."""
+    if spec.name.startswith(TIMM):
+        from nbt.task.timm_units import timm_state
+
+        return timm_state(spec)
     weights = library_weights(spec)
     if weights is None:
-        raise UsageError(f"backbone {spec.text} has no library weights: give --weights FILE, or --weights none")
-    model = build_model(spec, seed=0)
-    try:
-        state = weights.get_state_dict(progress=False, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise NbtError(
-            f"the library's weights of {spec.name} cannot be fetched ({_why(error)}): "
-            "give a state dict with --weights FILE, or --weights none"
-        ) from error
-    in_units = _names_in_units(model)
-    own = model.state_dict()
-    if any(name not in state or state[name].shape != own[name].shape for name in in_units):
+        raise UsageError(f"backbone {spec.text} has no library weights; give --weights FILE, or --weights none")
+    if _shapes(spec, image_size) != _shapes(BackboneSpec(spec.name), default_image_size(BackboneSpec(spec.name))):
         raise UsageError(
-            f"backbone {spec.text} has no library weights: with these arguments it has other shapes than "
-            f"{spec.name}; give --weights FILE, or --weights none"
+            f"backbone {spec.text} has no library weights: they are for {spec.name} without arguments that change "
+            "shapes; give --weights FILE, or --weights none"
         )
-    model.load_state_dict({name: state[name] for name in in_units}, strict=False)
-    return _unit_state(model)
+    from torchvision.models import get_model
+
+    try:
+        model: nn.Module = get_model(spec.name, weights=weights, progress=sys.stderr.isatty())
+    except Exception as error:  # whatever the network, a proxy's answer or a damaged file in the cache leads to
+        raise NbtError(
+            f"the weights of {spec.name} cannot be fetched from {weights.url} ({one_line(error)}); "
+            f"give --weights FILE or --weights none, or remove a damaged file from {torch.hub.get_dir()}/checkpoints"
+        ) from error
+    return model.state_dict()
 
 
-def _normalisation(spec: BackboneSpec) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Returns mean and standard deviation: of the library's weights, ImageNet's without any, .5 for our encoders."""
+def _shapes(spec: BackboneSpec, image_size: int) -> dict[str, torch.Size]:
+    _, parts = skeleton(spec, image_size)
+    return {key: tensor.shape for key, tensor in unit_state(parts).items()}
+
+
+def _normalisation(spec: BackboneSpec) -> Normalisation:
+    """Returns mean and standard deviation that the library's weights expect; .5 for our encoders."""
     if spec.name in ENCODERS:
-        return _HALF, _HALF
-    transform = library_transform(spec)
-    return (
-        _three(getattr(transform, "mean", _IMAGENET_MEAN)),
-        _three(getattr(transform, "std", _IMAGENET_STD)),
-    )
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    if spec.name.startswith(TIMM):
+        from nbt.task.timm_units import timm_facts
+
+        facts = timm_facts(spec)
+        return _three(facts.mean), _three(facts.std)
+    transforms = library_weights(spec).transforms()
+    return _three(transforms.mean), _three(transforms.std)
 
 
 def _three(values: Iterable[float]) -> tuple[float, float, float]:

@@ -39,7 +39,7 @@ def make_record(**changes: Any) -> StudyRecord:
     )
     values: dict[str, Any] = {
         "config": config,
-        "dataset": {"val": 100, "validation_images": 100, "test": 200, "test_images": 200},
+        "dataset": {"validation_images": 100, "test_images": 200},
         "budget": "5",
         "epochs_budget": 20,
         "epochs_spent": 0,

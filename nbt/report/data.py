@@ -1,0 +1,273 @@
+"""ReportData: all that a report says, computed from a study's record; templates only lay it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbt.report import words
+from nbt.report.choice import Choice, choose, default_settings, default_trial
+from nbt.report.numbers import (
+    DASH,
+    duration,
+    moment,
+    number,
+    one_line,
+    percent,
+    points,
+    points_span,
+    several,
+    span,
+)
+from nbt.report.reproduce import Command, commands
+from nbt.report.rows import (
+    Failure,
+    FinalRow,
+    ImportanceRow,
+    SettingRow,
+    TestRow,
+    TrialRow,
+    failures,
+    final_row,
+    importance_rows,
+    setting_rows,
+    test_row,
+    trial_rows,
+)
+from nbt.search.records import StudyRecord
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number with its name and a remark."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """What the templates and plots show.
+
+    Attributes:
+        record: The study itself, for plots.
+        choice: What is recommended; None where nothing can be.
+        title: The study's name.
+        subtitle: Dataset, backbone and space in a line.
+        headline: What to use, how good, how sure, compared to the default recipe.
+        explanation: More sentences on it.
+        settled: Whether the finals are over.
+        tiles: The few numbers that matter.
+        settings: Every setting of the choice; empty without one.
+        finals: Best first.
+        optimism: What the search's own number of the choice was; "" before the finals.
+        test: Recommended and baseline; empty before the test.
+        test_sentence: The test result in words.
+        spent: How the budget was spent.
+        spent_share: Share of the budget in epochs, 0 ... 1; None for a budget in time.
+        data: Facts on dataset, backbone and study.
+        trials: Best first, then what was stopped, failed or runs.
+        failures: By reason.
+        importance: Most important first.
+        importance_sentence: What it rests on.
+        notes: What else a reader must know.
+        commands: How to make it again.
+        has_model: `model/` is in the folder.
+    """
+
+    record: StudyRecord
+    choice: Choice | None
+    title: str
+    subtitle: str
+    headline: str
+    explanation: tuple[str, ...]
+    settled: bool
+    tiles: tuple[Fact, ...]
+    settings: tuple[SettingRow, ...]
+    finals: tuple[FinalRow, ...]
+    optimism: str
+    test: tuple[TestRow, ...]
+    test_sentence: str
+    spent: tuple[Fact, ...]
+    spent_share: float | None
+    data: tuple[Fact, ...]
+    trials: tuple[TrialRow, ...]
+    failures: tuple[Failure, ...]
+    importance: tuple[ImportanceRow, ...]
+    importance_sentence: str
+    notes: tuple[str, ...]
+    commands: tuple[Command, ...]
+    has_model: bool
+
+
+def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) -> ReportData:
+    """Returns what a report on the study says.
+
+    Args:
+        record: The study, finished or not.
+        folder: The report's folder, as commands should name it.
+        has_model: The exported model is in it.
+    """
+    choice, config = choose(record), record.config
+    return ReportData(
+        record=record,
+        choice=choice,
+        title=one_line(config.name),
+        subtitle=one_line(f"{config.dataset} · {config.backbone} · space {config.space}"),
+        headline=words.headline(record, choice),
+        explanation=_explanation(choice),
+        settled=choice is not None and choice.final is not None,
+        tiles=_tiles(record, choice),
+        settings=() if choice is None else setting_rows(choice.settings, default_settings(config)),
+        finals=tuple(final_row(final, final.name == record.recommended) for final in record.finals),
+        optimism=words.optimism(record, choice),
+        test=tuple(test_row(test) for test in record.test),
+        test_sentence=words.test_sentence(record),
+        spent=_spent(record),
+        spent_share=min(record.epochs_spent / record.epochs_budget, 1.0) if record.epochs_budget else None,
+        data=_data_facts(record),
+        trials=trial_rows(record),
+        failures=failures(record),
+        importance=importance_rows(record),
+        importance_sentence=words.importance_sentence(record),
+        notes=tuple(one_line(note) for note in record.notes),
+        commands=tuple(commands(record, folder, has_settings=choice is not None, has_model=has_model)),
+        has_model=has_model,
+    )
+
+
+def _explanation(choice: Choice | None) -> tuple[str, ...]:
+    if choice is None:
+        return ("recommended.yaml is written as soon as there is a full-length trial.",)
+    if choice.is_default:
+        return (words.recipe_sentence(choice.settings),)
+    return (words.recipe_sentence(choice.settings), "Where it differs from the default recipe is marked below.")
+
+
+def _tiles(record: StudyRecord, choice: Choice | None) -> tuple[Fact, ...]:
+    return (_validation_tile(record, choice), _versus_tile(record, choice), _test_tile(record), _budget_tile(record))
+
+
+def _validation_tile(record: StudyRecord, choice: Choice | None) -> Fact:
+    label = "Validation accuracy"
+    if choice is not None and choice.final is not None:
+        validation = choice.final.validation
+        runs = several(validation.n, "seed")
+        return Fact(label, percent(validation.mean), runs if validation.low is None else f"{span(validation)}, {runs}")
+    if choice is not None and choice.trial is not None:
+        error = "" if record.noise is None else f", ± {points(words.Z95 * record.noise, signed=False)} points"
+        return Fact(label, percent(choice.trial.val_accuracy), f"one run{error}")
+    return Fact(label, DASH, "no full-length trial yet")
+
+
+def _versus_tile(record: StudyRecord, choice: Choice | None) -> Fact:
+    label = "Against the default"
+    if choice is not None and choice.is_default:
+        return Fact(label, "is the default", "nothing better was found")
+    if choice is not None and choice.final is not None:
+        versus = choice.final.versus_default
+        if versus is None:
+            return Fact(label, DASH, "the default was not run beside it")
+        note = "one seed" if versus.low is None else f"{points_span(versus)}, paired"
+        return Fact(label, f"{points(versus.mean)} points", note)
+    baseline = default_trial(record)
+    if choice is None or choice.trial is None or baseline is None:
+        return Fact(label, DASH, "not measured yet")
+    return Fact(
+        label, points((choice.trial.val_accuracy or 0.0) - (baseline.val_accuracy or 0.0)), "points, one run each"
+    )
+
+
+def _test_tile(record: StudyRecord) -> Fact:
+    test = next((test for test in record.test if test.name == "recommended"), None)
+    if test is None:
+        return Fact("Test accuracy", DASH, "not evaluated yet")
+    return Fact("Test accuracy", percent(test.accuracy.mean), f"{span(test.accuracy)}, {test.n} images")
+
+
+def _budget_tile(record: StudyRecord) -> Fact:
+    counts = record.counts()
+    ended = several(sum(counts.values()) - counts["running"], "trial")
+    if record.epochs_budget is None:
+        return Fact("Time spent", duration(record.seconds_spent), f"of {record.budget}, {ended}")
+    note = f"of {record.epochs_budget}, {ended}, {duration(record.seconds_spent)}"
+    return Fact("Epochs spent", str(record.epochs_spent), note)
+
+
+def _spent(record: StudyRecord) -> tuple[Fact, ...]:
+    counts = record.counts()
+    diverged = sum(trial.diverged for trial in record.trials)
+    states = [f"{counts['complete']} to full length", f"{counts['pruned']} pruned", f"{counts['failed']} failed"]
+    states += [f"{counts['running']} running"] if counts["running"] else []
+    facts = [Fact("Budget", _budget_words(record)), Fact("Epochs spent", _epochs_words(record))]
+    facts.append(Fact("Trials", str(len(record.trials)), words.joined(states)))
+    if diverged:
+        facts.append(Fact("Diverged", str(diverged), "the loss left the finite numbers: counted as accuracy 0"))
+    if counts["pruned"]:
+        pruned = [trial for trial in record.trials if trial.state == "pruned"]
+        saved = sum(max(record.config.epochs - len(trial.curve), 0) for trial in pruned)
+        facts.append(Fact("Saved by pruning", several(saved, "epoch"), f"not trained; pruner {record.pruner}"))
+    facts.append(Fact("Time of the search", duration(record.seconds_spent)))
+    if record.finals:
+        runs = [run for final in record.finals for run in final.runs]
+        epochs = sum(len(run.curve) for run in runs)
+        facts.append(Fact("Final runs", str(len(runs)), f"{several(epochs, 'epoch')}, on top of the budget"))
+    return tuple(facts)
+
+
+def _budget_words(record: StudyRecord) -> str:
+    if record.epochs_budget is None:
+        return record.budget
+    return f"{record.budget} full trials = {several(record.epochs_budget, 'epoch')}"
+
+
+def _epochs_words(record: StudyRecord) -> str:
+    if not record.epochs_budget:
+        return str(record.epochs_spent)
+    share = percent(record.epochs_spent / record.epochs_budget, 0)
+    return f"{record.epochs_spent} of {record.epochs_budget} ({share})"
+
+
+_DATA_LABELS = {
+    "classes": "Classes",
+    "train_images": "Training images",
+    "validation_images": "Validation images",
+    "test_images": "Test images",
+    "imbalance": "Largest class by smallest",
+    "unreadable_images": "Images left out",
+}
+
+
+def _data_facts(record: StudyRecord) -> tuple[Fact, ...]:
+    config = record.config
+    facts = [Fact("Dataset", one_line(config.dataset)), Fact("Backbone", one_line(config.backbone))]
+    facts += [Fact("Weights", one_line(config.weights)), Fact("Search space", one_line(config.space))]
+    facts += [
+        Fact(label, number(record.dataset[key]))
+        for key, label in _DATA_LABELS.items()
+        if record.dataset.get(key) is not None
+    ]
+    facts.append(Fact("Image size", f"{config.image_size} px"))
+    if config.classes is not None:
+        facts.append(Fact("Only the first classes", str(config.classes)))
+    if config.shots is not None:
+        facts.append(Fact("Labelled images a class", str(config.shots)))
+    facts.append(Fact("Epochs of a full trial", str(config.epochs)))
+    if record.noise is not None:
+        facts.append(Fact("Standard error of one validation", f"± {points(record.noise, signed=False)} points"))
+    facts.append(Fact("Seed", str(config.seed)))
+    facts += [Fact("Ran on", device) for device in _devices(record)]
+    facts.append(Fact("Started", moment(record.created)))
+    return tuple(facts)
+
+
+def _devices(record: StudyRecord) -> list[str]:
+    seen = {_device(trial.facts) for trial in record.trials if trial.facts.get("device")}
+    return [words.joined(sorted(seen))] if seen else []
+
+
+def _device(facts: Mapping[str, object]) -> str:
+    device = str(facts.get("gpu") or facts["device"])
+    return one_line(f"{device}, {facts['precision']}" if facts.get("precision") else device)

@@ -1,0 +1,65 @@
+"""Settings as one flat row of plain values, and in a few words: for tables, MLflow and run names."""
+
+from __future__ import annotations
+
+from nbt.settings import KNOTS, TransferSettings
+
+Plain = float | int | str
+
+MEANINGS = {
+    "transfer_depth": "share of units, from the input, that keep pretrained weights",
+    "frozen_depth": "share of units that do not train",
+    "head_lr": "peak learning rate of the head",
+    "body_lr": "peak learning rate of the units",
+    "layer_lr_shape_input": "log10 multiplier of body_lr at the input",
+    "layer_lr_shape_middle": "log10 multiplier of body_lr in the middle",
+    "layer_lr_shape_top": "log10 multiplier of body_lr at the top",
+    "decay_strength": "total weight decay",
+    "sp_mix": "share of the decay that pulls to the pretrained weights (L2-SP)",
+    "sp_depth": "share of units to which L2-SP applies",
+    "optimizer": "sgd (Nesterov) or adamw",
+    "momentum": "momentum, or beta1 of adamw",
+    "batch_size": "images a step",
+    "label_smoothing": "share of the label spread over all classes",
+    "augmentation": "how training images are varied",
+    "mixup": "alpha of mixup",
+    "ema": "decay a step of the averaged weights that are kept",
+    "warmup": "share of steps over which the rates rise",
+    "views": "augmented views cached behind a frozen prefix",
+    "epochs": "length of the training",
+}
+"""What each flat setting means, in a few words."""
+
+
+def flat_settings(settings: TransferSettings) -> dict[str, Plain]:
+    """Returns every setting under its own name, with one entry a knot: "layer_lr_shape_input", "..._middle", "..._top".
+
+    The names and their order are the same for all settings.
+    """
+    flat: dict[str, Plain] = {}
+    for name, value in settings.to_dict().items():
+        if isinstance(value, list):
+            flat |= {f"{name}_{knot}": item for knot, item in zip(KNOTS, value, strict=True)}
+        else:
+            flat[name] = value
+    return flat
+
+
+def recipe_words(settings: TransferSettings) -> str:
+    """Returns what tells one recipe from another at a glance, e.g. "depth 0.60 frozen 0.30 lr 0.013".
+
+    Depths and the rate that matters always; L2-SP, the optimiser and mixup only where they are not the default.
+    """
+    probe = settings.frozen_depth >= 1.0
+    words = [
+        f"depth {settings.transfer_depth:.2f}",
+        f"frozen {settings.frozen_depth:.2f}",
+        f"head lr {settings.head_lr:.2g}" if probe else f"lr {settings.body_lr:.2g}",
+    ]
+    if settings.sp_mix > 0.0:
+        words.append(f"sp {settings.sp_mix:.2f}")
+    if settings.optimizer != "sgd":
+        words.append(settings.optimizer)
+    if settings.mixup > 0.0:
+        words.append(f"mixup {settings.mixup:.2g}")
+    return " ".join(words)

@@ -1,0 +1,91 @@
+"""Render: a report's data become HTML and Markdown text."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from nbt._version import __version__
+from nbt.report import plots
+from nbt.report.data import ReportData
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SHOWN_TRIALS = 15
+
+
+class Verbatim(str):
+    """Text that goes into Markdown as it is."""
+
+
+def render_html(data: ReportData) -> str:
+    """Returns the report as one HTML page that needs nothing else: drawings and style are inside.
+
+    Whatever comes from outside (names, reasons, paths) is escaped.
+    """
+    record = data.record
+    drawings = {
+        "curves": plots.learning_curves(record),
+        "trials": plots.accuracy_by_trial(record),
+        "finals": plots.finalists(record),
+        "importance": plots.importance_bars(record),
+    }
+    return (
+        _environment("html")
+        .get_template("report.html.j2")
+        .render(
+            data=data,
+            # Only drawings made here are trusted as they are; their texts were escaped when they were drawn.
+            plots={name: None if svg is None else Markup(svg) for name, svg in drawings.items()},
+            style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+            shown=_SHOWN_TRIALS,
+            version=__version__,
+        )
+    )
+
+
+def render_markdown(data: ReportData) -> str:
+    """Returns the report as Markdown (GitHub's tables); curves are rows of block characters."""
+    text = _environment("md").get_template("report.md.j2").render(data=data, shown=_SHOWN_TRIALS, version=__version__)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+@cache
+def _environment(kind: str) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=kind == "html",
+        finalize=escape_markdown if kind == "md" else _keep_together,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"fenced": fenced, "verbatim": Verbatim}
+    return environment
+
+
+def _keep_together(value: Any) -> Any:
+    """Returns text whose numbers no line break parts from their percent sign."""
+    return value.replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
+
+
+def escape_markdown(value: Any) -> Any:
+    """Returns text of which Markdown (and the HTML in it) sees only letters; anything but text is returned as it is."""
+    if isinstance(value, Verbatim) or not isinstance(value, str):
+        return value
+    text = " ".join(value.split())
+    text = re.sub(r"([\\`*|<>\[\]~])", r"\\\1", text)
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
+    return text.replace("&", "&amp;")
+
+
+def fenced(text: str) -> Verbatim:
+    """Returns text as a Markdown code block; its fence is longer than any inside it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return Verbatim(f"{fence}\n{text}\n{fence}")

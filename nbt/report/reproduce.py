@@ -1,0 +1,55 @@
+"""Commands that make a study's results again."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbt.search.records import StudyConfig, StudyRecord
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line for a shell, and what it is for."""
+
+    purpose: str
+    text: str
+
+
+def task_words(config: StudyConfig) -> list[str]:
+    """Returns the words that say what is transferred to what, as `nbt search` and `nbt train` take them."""
+    words = ["--dataset", config.dataset]
+    for option, value in (("--data-dir", config.data_dir), ("--backbone", config.backbone)):
+        words += [] if value is None else [option, value]
+    words += [] if config.weights == "default" else ["--weights", config.weights]
+    words += ["--image-size", str(config.image_size)]
+    for option, count in (("--classes", config.classes), ("--shots", config.shots)):
+        words += [] if count is None else [option, str(count)]
+    return words
+
+
+def commands(record: StudyRecord, folder: Path, *, has_settings: bool, has_model: bool) -> list[Command]:
+    """Returns how to train again, predict and search on.
+
+    Args:
+        record: The study.
+        folder: Its report's folder, as commands should name it.
+        has_settings: `recommended.yaml` is in the folder.
+        has_model: The exported model is in the folder.
+    """
+    config, found = record.config, []
+    seed = [] if config.seed == 0 else ["--seed", str(config.seed)]
+    if has_settings:
+        seeds = max((len(final.runs) for final in record.finals), default=1)
+        words = ["nbt", "train", *task_words(config), "--settings", str(folder / "recommended.yaml")]
+        words += ["--seeds", str(seeds), *seed, "--export", "model"]
+        found.append(Command("Train the recommended settings again", shlex.join(words)))
+    if has_model:
+        text = f"{shlex.join(['nbt', 'predict', str(folder / 'model')])} IMAGES..."
+        found.append(Command("Use the trained model", text))
+    words = ["nbt", "search", *task_words(config), "--budget", record.budget, "--space", config.space]
+    words += ["--epochs", str(config.epochs), *seed, "--pruner", record.pruner, "--study", config.name]
+    found.append(Command("Search on: raise the budget of the same command, and it resumes", shlex.join(words)))
+    found.append(Command("Compare the trials in MLflow", "nbt ui"))
+    return found

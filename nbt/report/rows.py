@@ -1,0 +1,204 @@
+"""Rows: a study's settings, finalists, tests, trials, failures and importances as tables show them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nbt.report.choice import default_trial
+from nbt.report.flat import MEANINGS, flat_settings, recipe_words
+from nbt.report.numbers import (
+    DASH,
+    duration,
+    loss,
+    number,
+    one_line,
+    percent,
+    points,
+    points_span,
+    span,
+    sparkline,
+)
+from nbt.report.words import joined
+from nbt.search.records import FinalRecord, StudyRecord, TestRecord, TrialRecord
+from nbt.settings import TransferSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingRow:
+    """One setting of the recommendation beside the default recipe's."""
+
+    name: str
+    value: str
+    default: str
+    changed: bool
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalRow:
+    """One finalist."""
+
+    name: str
+    recipe: str
+    accuracy: str
+    interval: str
+    seeds: int
+    versus: str
+    versus_interval: str
+    note: str
+    recommended: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestRow:
+    """One test evaluation."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    name: str
+    accuracy: str
+    interval: str
+    loss: str
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """One trial. `state` is the record's, or "diverged"; `marks` says what is special about it."""
+
+    number: int
+    state: str
+    origin: str
+    accuracy: str
+    loss: str
+    epochs: str
+    seconds: str
+    recipe: str
+    reason: str
+    curve: str
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """One reason for which trials failed, and which did."""
+
+    reason: str
+    trials: str
+    traceback: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceRow:
+    """One dimension of the space and its share, 0 ... 1."""
+
+    name: str
+    share: float
+    text: str
+
+
+def setting_rows(settings: TransferSettings, default: TransferSettings) -> tuple[SettingRow, ...]:
+    """Returns every setting beside the default recipe's."""
+    base = flat_settings(default)
+    return tuple(
+        SettingRow(
+            name=name,
+            value=number(value),
+            default=number(base[name]),
+            changed=value != base[name],
+            meaning=MEANINGS[name],
+        )
+        for name, value in flat_settings(settings).items()
+    )
+
+
+def final_row(final: FinalRecord, recommended: bool) -> FinalRow:
+    """Returns a finalist."""
+    versus = final.versus_default
+    return FinalRow(
+        name=final.name,
+        recipe=recipe_words(final.settings),
+        accuracy=percent(final.validation.mean),
+        interval=span(final.validation),
+        seeds=final.validation.n,
+        versus=DASH if versus is None else points(versus.mean),
+        versus_interval=DASH if versus is None else points_span(versus),
+        note=one_line(final.dropped),
+        recommended=recommended,
+    )
+
+
+def test_row(test: TestRecord) -> TestRow:
+    """Returns a test evaluation."""
+    return TestRow(
+        name="default recipe" if test.name == "baseline" else test.name,
+        accuracy=percent(test.accuracy.mean),
+        interval=span(test.accuracy),
+        loss=loss(test.loss),
+        images=test.n,
+    )
+
+
+def trial_rows(record: StudyRecord) -> tuple[TrialRow, ...]:
+    """Returns all trials: full-length ones by rank, then those that were pruned, still run, or failed."""
+    ranked = record.ranked()
+    best = next((trial for trial in ranked if not trial.diverged), None)
+    baseline = default_trial(record)
+    accuracies = [r.val_accuracy for trial in record.trials for r in trial.curve if r.val_accuracy is not None]
+    high = max((a for a in accuracies if math.isfinite(a)), default=1.0)
+    rows = []
+    for trial in _in_order(record, ranked):
+        special = {"best": best, "default recipe": baseline}
+        rows.append(_trial_row(trial, tuple(mark for mark, one in special.items() if one is trial), high))
+    return tuple(rows)
+
+
+def _in_order(record: StudyRecord, ranked: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Returns full-length trials by rank, then pruned, running and failed ones by accuracy."""
+    done = {trial.number for trial in ranked}
+    order = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
+    rest = [trial for trial in record.trials if trial.number not in done]
+    rest.sort(key=lambda trial: (order.get(trial.state, 4), -(trial.val_accuracy or 0.0), trial.number))
+    return [*ranked, *rest]
+
+
+def _trial_row(trial: TrialRecord, marks: tuple[str, ...], high: float) -> TrialRow:
+    state = "diverged" if trial.diverged and trial.state == "complete" else trial.state
+    return TrialRow(
+        number=trial.number,
+        state=state,
+        origin=one_line(trial.origin),
+        accuracy=percent(trial.val_accuracy),
+        loss=loss(trial.val_loss),
+        epochs=f"{len(trial.curve)}/{trial.settings.epochs}",
+        seconds=duration(trial.seconds),
+        recipe=recipe_words(trial.settings),
+        reason=one_line(trial.reason),
+        curve=sparkline([result.val_accuracy for result in trial.curve], 0.0, high),
+        marks=marks,
+    )
+
+
+def failures(record: StudyRecord) -> tuple[Failure, ...]:
+    """Returns why trials failed, the most frequent reason first."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in record.trials:
+        if trial.state == "failed":
+            groups.setdefault(one_line(trial.reason) or "no reason was recorded", []).append(trial)
+    return tuple(
+        Failure(
+            reason=reason,
+            trials=joined([str(trial.number) for trial in trials]),
+            traceback=str(trials[-1].facts.get("traceback") or ""),
+        )
+        for reason, trials in sorted(groups.items(), key=lambda item: -len(item[1]))
+    )
+
+
+def importance_rows(record: StudyRecord) -> tuple[ImportanceRow, ...]:
+    """Returns the dimensions with a finite share, the largest first."""
+    shares = [(one_line(name), share) for name, share in record.importance.items() if math.isfinite(share)]
+    shares.sort(key=lambda item: (-item[1], item[0]))
+    return tuple(ImportanceRow(name=name, share=share, text=percent(share, 0)) for name, share in shares)

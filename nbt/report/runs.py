@@ -1,0 +1,249 @@
+"""A study as runs for a tracking server: what MLflow is told, as plain data that knows nothing of MLflow's client."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from nbt.report.flat import flat_settings, recipe_words
+from nbt.search.records import FinalRecord, SeedRun, StudyRecord, TrialRecord
+from nbt.training.results import EpochResult
+
+NAME_LENGTH, TAG_LENGTH = 250, 5000
+"""The most characters of a name and of a tag that every tracking server takes."""
+
+STUDY_KEY = "study"
+STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+"""State of a trial that ended -> status of its run."""
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """One value of a metric. The time (ms since 1970) is derived from the record, so it is the same every time."""
+
+    key: str
+    step: int
+    value: float
+    time: int = field(compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One MLflow run as it should be.
+
+    Attributes:
+        key: Names it in its study: "study", "trial-0012", "final-trial 12-seed-3".
+        parent: Key of the run it is a child of; None for the study.
+        name: What MLflow's tables and legends call it.
+        status: MLflow's: RUNNING, FINISHED, KILLED, FAILED.
+        params: The same keys in each trial and final run.
+        metrics: All values of all metrics, finite.
+        tags: Without those that make it findable.
+        started: ms since 1970.
+        ended: ms since 1970; None while it runs.
+    """
+
+    key: str
+    parent: str | None
+    name: str
+    status: str
+    params: Mapping[str, str]
+    metrics: tuple[Point, ...]
+    tags: Mapping[str, str]
+    started: int
+    ended: int | None
+
+    @property
+    def content(self) -> str:
+        """Hash of everything that it says."""
+        points = [(point.key, point.step, point.value) for point in sorted(self.metrics)]
+        said = [self.name, self.status, sorted(self.params.items()), points, sorted(self.tags.items())]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+def study_id(record: StudyRecord) -> str:
+    """Returns what tells a study from every other one, also of the same name in another storage."""
+    created = "" if record.created is None else record.created.isoformat()
+    return hashlib.sha256(f"{record.config.name}\n{created}".encode()).hexdigest()[:16]
+
+
+def experiment_name(record: StudyRecord) -> str:
+    """Returns the experiment that a study belongs to: one a dataset, so that its studies can be compared."""
+    dataset = record.config.dataset
+    return f"nbt {Path(dataset).name or dataset}"[:NAME_LENGTH]
+
+
+def study_runs(record: StudyRecord, *, live: bool = False) -> list[RunSpec]:
+    """Returns the runs of a study, parents before children; trials that still run are left out.
+
+    Args:
+        record: The study.
+        live: The search goes on, so the study's own run is RUNNING.
+    """
+    trials = [trial_run(record, trial) for trial in record.trials if trial.state in STATUS]
+    finals = [seed_run(record, final, run) for final in record.finals for run in final.runs]
+    return [study_run(record, live=live), *trials, *finals]
+
+
+def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
+    """Returns the run of the study itself: what defines it, how the search went, what came out."""
+    config = {name: value for name, value in dataclasses.asdict(record.config).items() if value is not None}
+    ended = _ended(record)
+    start = _milliseconds(record.created, default=0)
+    stop = max([_milliseconds(trial.finished, default=start) for trial in ended], default=start)
+    status = "RUNNING" if live else "FINISHED" if record.recommended is not None else "KILLED"
+    return RunSpec(
+        key=STUDY_KEY,
+        parent=None,
+        name=record.config.name[:NAME_LENGTH],
+        status=status,
+        params={name: str(value) for name, value in config.items()},
+        metrics=_finite([*_progress_points(record, ended, start), *_result_points(record, stop)]),
+        tags=_tags(
+            {
+                "kind": "study",
+                "budget": record.budget,
+                "pruner": record.pruner,
+                "recommended": record.recommended or "",
+                "verdict": record.verdict,
+                "notes": "; ".join(record.notes),
+            }
+        ),
+        started=start,
+        ended=None if live else stop,
+    )
+
+
+def _ended(record: StudyRecord) -> list[TrialRecord]:
+    """Returns the trials that ended, in the order in which they did: also that of the calls during the search."""
+    ended = [trial for trial in record.trials if trial.state in STATUS]
+    return sorted(ended, key=lambda trial: (_milliseconds(trial.finished, default=0), trial.number))
+
+
+def _progress_points(record: StudyRecord, ended: Sequence[TrialRecord], start: int) -> Iterator[Point]:
+    """Yields how the search went. The step is how many trials had ended: with several workers, numbers jump."""
+    best, epochs = -math.inf, 0
+    for step, trial in enumerate(ended, start=1):
+        at = _milliseconds(trial.finished, default=start)
+        epochs += len(trial.curve)
+        if trial.state == "complete" and trial.val_accuracy is not None:
+            best = max(best, trial.val_accuracy)
+        yield Point("best_val_accuracy", step, best, at)
+        yield Point("epochs_spent", step, float(epochs), at)
+        if record.epochs_budget:
+            yield Point("budget_spent", step, epochs / record.epochs_budget, at)
+
+
+def _result_points(record: StudyRecord, at: int) -> Iterator[Point]:
+    """Yields what came out in the end."""
+    final = record.final(record.recommended) if record.recommended is not None else None
+    values: dict[str, float | None] = {}
+    if final is not None:
+        values["final_val_accuracy"] = final.validation.mean
+        values["final_val_accuracy_low"], values["final_val_accuracy_high"] = (
+            final.validation.low,
+            final.validation.high,
+        )
+        values["final_gain"] = None if final.versus_default is None else final.versus_default.mean
+    for test in record.test:
+        prefix = "test" if test.name == "recommended" else f"test_{test.name}"
+        values |= {f"{prefix}_accuracy": test.accuracy.mean, f"{prefix}_loss": test.loss}
+    for key, value in values.items():
+        if value is not None:
+            yield Point(_plain_key(key), 0, value, at)
+
+
+def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
+    """Returns the run of a trial that ended, a child of the study's."""
+    start = _milliseconds(trial.started, default=_milliseconds(record.created, default=0))
+    final = record.final(record.recommended) if record.recommended is not None else None
+    tags = {
+        "kind": "trial",
+        "state": "diverged" if trial.diverged and trial.state == "complete" else trial.state,
+        "origin": trial.origin,
+        "reason": trial.reason,
+        "recommended": "yes" if final is not None and final.trial == trial.number else "no",
+        "device": str(trial.facts.get("gpu") or trial.facts.get("device") or ""),
+    }
+    points, last = _curve_points(trial.curve, start)
+    return RunSpec(
+        key=f"trial-{trial.number:04d}",
+        parent=STUDY_KEY,
+        name=f"{trial.number:03d} {recipe_words(trial.settings)} | {_outcome(trial)}",
+        status=STATUS[trial.state],
+        params={name: str(value) for name, value in flat_settings(trial.settings).items()},
+        metrics=_finite([*points, *_summary_points(trial.val_accuracy, len(trial.curve), last)]),
+        tags=_tags(tags),
+        started=start,
+        ended=max(_milliseconds(trial.finished, default=last), start),
+    )
+
+
+def _outcome(trial: TrialRecord) -> str:
+    if trial.state == "failed":
+        return "failed"
+    if trial.diverged:
+        return "diverged"
+    accuracy = "" if trial.val_accuracy is None else f"{trial.val_accuracy:.3f}"
+    return accuracy if trial.state == "complete" else f"{trial.state} {accuracy}".strip()
+
+
+def seed_run(record: StudyRecord, final: FinalRecord, run: SeedRun) -> RunSpec:
+    """Returns the run of one final seed, a child of the trial whose recipe it repeats."""
+    trial = next((t for t in record.trials if t.number == final.trial and t.state in STATUS), None)
+    origin = record.created if trial is None else trial.finished
+    start = _milliseconds(origin, default=_milliseconds(record.created, default=0))
+    points, last = _curve_points(run.curve, start)
+    return RunSpec(
+        key=f"final-{final.name}-seed-{run.seed}",
+        parent=STUDY_KEY if trial is None else f"trial-{trial.number:04d}",
+        name=f"final {final.name} seed {run.seed} | {run.val_accuracy:.3f}",
+        status="FINISHED",
+        params={name: str(value) for name, value in flat_settings(final.settings).items()},
+        metrics=_finite([*points, *_summary_points(run.val_accuracy, len(run.curve), last)]),
+        tags=_tags({"kind": "final", "candidate": final.name, "seed": str(run.seed), "state": "complete"}),
+        started=start,
+        ended=last,
+    )
+
+
+def _curve_points(curve: Sequence[EpochResult], start: int) -> tuple[list[Point], int]:
+    """Returns the metrics of every epoch, and the time of the last."""
+    points, at = [], float(start)
+    for result in curve:
+        at += 1000.0 * result.seconds
+        for key in ("train_loss", "val_loss", "val_accuracy", "seconds"):
+            value = getattr(result, key)
+            if value is not None:
+                points.append(Point(key, result.epoch, float(value), round(at)))
+    return points, round(at)
+
+
+def _summary_points(accuracy: float | None, epochs: int, at: int) -> Iterator[Point]:
+    if accuracy is not None:
+        yield Point("best_val_accuracy", 0, accuracy, at)
+    yield Point("epochs", 0, float(epochs), at)
+
+
+def _finite(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Returns the points that databases can hold and pages can draw."""
+    return tuple(point for point in points if math.isfinite(point.value))
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value[:TAG_LENGTH] for name, value in tags.items()}
+
+
+def _plain_key(key: str) -> str:
+    return re.sub(r"[^\w ./-]", "_", key)
+
+
+def _milliseconds(moment: datetime | None, *, default: int) -> int:
+    return default if moment is None else round(1000 * moment.timestamp())

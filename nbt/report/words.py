@@ -1,0 +1,185 @@
+"""Sentences: what to use, how good it is, how sure that is, and how it compares to the default recipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from nbt.report.choice import Choice, default_trial
+from nbt.report.numbers import percent, points, points_span, several, span
+from nbt.search.records import FinalRecord, Interval, StudyRecord, TestRecord
+from nbt.settings import TransferSettings
+
+Z95 = 1.96
+"""Standard errors in half a 95 % interval."""
+
+
+def headline(record: StudyRecord, choice: Choice | None) -> str:
+    """Returns the sentence a reader who reads one sentence should read."""
+    if choice is None:
+        return "Nothing can be recommended yet: no trial has run to its full length."
+    if choice.final is None:
+        return _provisional(record, choice)
+    what = "Use the default recipe" if choice.is_default else f"Use the settings of {choice.name}"
+    return f"{what}: {_sure(choice.final.validation)}{_against_default(choice, choice.final)}."
+
+
+def _sure(validation: Interval) -> str:
+    """Returns how good and how sure, e.g. "70.6 % validation accuracy (95 % interval ..., 5 seeds)"."""
+    good = f"{percent(validation.mean)} validation accuracy"
+    if validation.low is None:
+        return f"{good} (one seed, so without an interval)"
+    return f"{good} (95 % interval {span(validation)}, {several(validation.n, 'seed')})"
+
+
+def _against_default(choice: Choice, final: FinalRecord) -> str:
+    if choice.is_default:
+        return "; nothing that the search found has a better mean"
+    return compared(final.versus_default)
+
+
+def compared(versus: Interval | None) -> str:
+    """Returns the second half of a sentence on a paired difference to the default recipe.
+
+    It says "better" or "worse" only where the whole 95 % interval is on one side of zero.
+    """
+    if versus is None:
+        return "; the default recipe was not run beside it"
+    if versus.low is None or versus.high is None:
+        return f"; it cannot be told apart from the default recipe by one seed ({points(versus.mean)} points)"
+    bounds = f"95 % interval {points_span(versus)}"
+    if versus.low > 0:
+        return f", {points(versus.mean, signed=False)} points better than the default recipe ({bounds})"
+    if versus.high < 0:
+        return f", {points(versus.mean, signed=False)} points worse than the default recipe ({bounds})"
+    return f"; it cannot be told apart from the default recipe ({points(versus.mean)} points, {bounds})"
+
+
+def _provisional(record: StudyRecord, choice: Choice) -> str:
+    assert choice.trial is not None, "before the finals a choice is a trial"
+    accuracy = choice.trial.val_accuracy or 0.0
+    what = "the default recipe" if choice.is_default else choice.name
+    error = "" if record.noise is None else f" (± {points(Z95 * record.noise, signed=False)} points at 95 %)"
+    good = f"{percent(accuracy)} validation accuracy{error} in a single run"
+    baseline = default_trial(record)
+    if choice.is_default or baseline is None or baseline.val_accuracy is None:
+        against = ""
+    else:
+        against = f", {_single(accuracy - baseline.val_accuracy, record.noise)}"
+    return f"For now, use {what}: {good}{against}; final runs on new seeds have not confirmed it yet."
+
+
+def _single(difference: float, noise: float | None) -> str:
+    """Returns how one run compares to one run of the default recipe, on the same validation images."""
+    text = f"{points(difference)} points against the default recipe's single run"
+    # Two errors of the same size; that both saw the same images makes the true error smaller, never larger.
+    if noise is not None and abs(difference) < Z95 * math.sqrt(2.0) * noise:
+        return f"{text}, no more than validation noise alone can make"
+    return text
+
+
+def recipe_sentence(settings: TransferSettings) -> str:
+    """Returns what the recipe does, for readers who do not know the names of the settings."""
+    parts = [_transfer(settings.transfer_depth), _frozen(settings.frozen_depth)]
+    if settings.sp_mix > 0:
+        parts.append(f"pulls towards them with {percent(settings.sp_mix, 0)} of the weight decay (L2-SP)")
+    slowest = min(settings.layer_lr_shape)
+    if len(set(settings.layer_lr_shape)) > 1 and settings.frozen_depth < 1.0:
+        where = ("input", "middle", "top")[settings.layer_lr_shape.index(slowest)]
+        parts.append(f"learns slowest at the {where} of the backbone ({10**slowest:.2g} of the body's rate)")
+    return f"It {', '.join(parts[:-1])} and {parts[-1]}."
+
+
+def _transfer(depth: float) -> str:
+    if depth <= 0.0:
+        return "starts from random weights"
+    if depth >= 1.0:
+        return "keeps all pretrained weights"
+    return f"keeps the pretrained weights of the first {percent(depth, 0)} of the units"
+
+
+def _frozen(depth: float) -> str:
+    if depth <= 0.0:
+        return "freezes nothing"
+    return "trains the head alone" if depth >= 1.0 else f"freezes the first {percent(depth, 0)} of the units"
+
+
+def optimism(record: StudyRecord, choice: Choice | None) -> str:
+    """Returns what the chosen trial reached in the search beside its final mean, "" where one of them is missing.
+
+    The best of many looks better than it is: the difference is what choosing on one validation split inflated.
+    """
+    if choice is None or choice.final is None or choice.trial is None or choice.trial.val_accuracy is None:
+        return ""
+    full = record.counts()["complete"]
+    if full < 2:
+        return ""
+    change = choice.final.validation.mean - choice.trial.val_accuracy
+    return (
+        f"In the search {choice.name} reached {percent(choice.trial.val_accuracy)} on its one split, picked among "
+        f"{full} full-length trials; on new seeds and splits its mean is {percent(choice.final.validation.mean)} "
+        f"({points(change)} points)."
+    )
+
+
+def test_sentence(record: StudyRecord) -> str:
+    """Returns the result on test images with its Wilson interval, and how often test was looked at."""
+    named = {test.name: test for test in record.test}
+    recommended, baseline = named.get("recommended"), named.get("baseline")
+    if recommended is None:
+        return "The test images have not been looked at."
+    text = f"On {recommended.n} test images the recommendation reaches {_measured(recommended)}"
+    if baseline is not None:
+        text += f", the default recipe {_measured(baseline)}; {_overlap(recommended.accuracy, baseline.accuracy)}"
+    return f"{text}. {_looks(record.test_evaluations)}"
+
+
+def _measured(test: TestRecord) -> str:
+    return f"{percent(test.accuracy.mean)} (95 % Wilson interval {span(test.accuracy)})"
+
+
+def _overlap(one: Interval, other: Interval) -> str:
+    if one.low is None or one.high is None or other.low is None or other.high is None:
+        return "there is no interval to compare them by"
+    if one.low > other.high:
+        return "the intervals do not overlap"
+    if other.low > one.high:
+        return "the default recipe is the better one here, and the intervals do not overlap"
+    return "the intervals overlap, so the test images alone do not settle which is better"
+
+
+def _looks(count: int) -> str:
+    if count <= 1:
+        return "The search never saw them; they were evaluated once, after the choice was made."
+    return (
+        f"They were evaluated {count} times in this study, once after each finished search: a recommendation made "
+        "after an earlier look may be flattered by it."
+    )
+
+
+def importance_sentence(record: StudyRecord) -> str:
+    """Returns what the importance of the dimensions rests on, or why there is none."""
+    full = record.counts()["complete"]
+    if not record.importance:
+        return f"Too few full-length trials, or too alike, to tell which settings matter ({full} so far)."
+    hint = " So few trials give a hint, not a finding." if full < 20 else ""
+    return (
+        f"Share of what sets the best of the {full} full-length trials apart from the others (PED-ANOVA); pruned and "
+        f"failed trials are left out.{hint}"
+    )
+
+
+def joined(items: Sequence[str]) -> str:
+    """Returns "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
+__all__ = [
+    "compared",
+    "headline",
+    "importance_sentence",
+    "joined",
+    "optimism",
+    "recipe_sentence",
+    "test_sentence",
+]

@@ -1,0 +1,109 @@
+"""Write: the files of a report, each whole or not there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from nbt.errors import NbtError
+from nbt.report.choice import Choice
+from nbt.report.data import build_report
+from nbt.report.frame import trials_frame
+from nbt.report.numbers import one_line, percent, several, span
+from nbt.report.render import render_html, render_markdown
+from nbt.report.words import compared
+from nbt.search.records import StudyRecord
+
+SETTINGS_FILE = "recommended.yaml"
+FILES = ("report.md", SETTINGS_FILE, "trials.csv", "report.html")
+"""What `write_report` writes, in the order in which it appears; `model/` and others beside it are left alone."""
+
+
+def report_folder(out: str | Path, study: str) -> Path:
+    """Returns where a study's report, settings and model go: a folder named after the study inside `out`.
+
+    A name that would lead elsewhere (`..`, a path) is made a plain one.
+    """
+    name = re.sub(r"[\x00-\x1f/\\]", "-", study).strip()
+    return Path(out) / ("study" if name in ("", ".", "..") else name)
+
+
+def write_report(record: StudyRecord, out: str | Path) -> Path:
+    """Writes the report of a study, finished or not, to its folder in `out`.
+
+    `report.html`, `report.md`, `trials.csv` and, as soon as there is a full-length trial, `recommended.yaml`. All are
+    made before the first is written, each is written to a temporary name and renamed, and the HTML page that speaks
+    of the others comes last: whoever sees it sees files that belong to it.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        NbtError: The folder cannot be written.
+    """
+    folder = report_folder(out, record.config.name)
+    data = build_report(record, folder, has_model=(folder / "model").is_dir())
+    texts = {
+        "report.md": render_markdown(data),
+        SETTINGS_FILE: None if data.choice is None else settings_file(record, data.choice),
+        "trials.csv": trials_frame(record).to_csv(index=False, lineterminator="\n"),
+        "report.html": render_html(data),
+    }
+    try:
+        _write_all(folder, {name: texts[name] for name in FILES})
+    except OSError as error:
+        raise NbtError(f"{folder}: cannot write the report ({error.strerror or error}); --out names another") from error
+    return folder / "report.html"
+
+
+def settings_file(record: StudyRecord, choice: Choice) -> str:
+    """Returns the text of `recommended.yaml`: comments on where the settings come from, then the settings.
+
+    `TransferSettings.load` and `nbt train --settings` read it.
+    """
+    config = record.config
+    lines = [f"Settings of the {choice.name}" if choice.is_default else f"Settings of {choice.name}"]
+    lines[0] += f", study {config.name}"
+    lines.append(f"dataset {config.dataset}, backbone {config.backbone}, weights {config.weights}")
+    if choice.final is None:
+        accuracy = percent(choice.trial.val_accuracy if choice.trial is not None else None)
+        lines.append(f"validation accuracy {accuracy} in one run; the best trial so far, not confirmed by final runs")
+    else:
+        validation = choice.final.validation
+        runs = several(validation.n, "seed")
+        interval = runs if validation.low is None else f"95 % interval {span(validation)}, {runs}"
+        lines.append(f"validation accuracy {percent(validation.mean)} ({interval})")
+        if not choice.is_default:
+            lines.append(compared(choice.final.versus_default).lstrip(",; "))
+    return "".join(f"# {one_line(line)}\n" for line in lines) + choice.settings.to_yaml()
+
+
+def _write_all(folder: Path, texts: Mapping[str, str | None]) -> None:
+    """Writes files, or removes those whose text is None; either all are ready before the first appears, or none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ready: dict[Path, Path] = {}
+    try:
+        for name, text in texts.items():
+            if text is not None:
+                ready[_write_temporary(folder, name, text)] = folder / name
+        for temporary, final in ready.items():
+            temporary.replace(final)
+    finally:
+        for temporary in ready:
+            temporary.unlink(missing_ok=True)
+    for name, text in texts.items():
+        if text is None:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _write_temporary(folder: Path, name: str, text: str) -> Path:
+    path = folder / f".{name}.{os.getpid()}.tmp"
+    try:
+        # A file name that is not text (undecodable bytes) must not cost the report.
+        path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path

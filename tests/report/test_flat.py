@@ -1,0 +1,29 @@
+from nbt.report.flat import MEANINGS, flat_settings, recipe_words
+from nbt.settings import TransferSettings, setting_names
+from tests.sample_study import BEST, DEFAULT, sampled
+
+
+def test_every_setting_is_there_once_and_plain() -> None:
+    flat = flat_settings(BEST)
+    assert (flat["layer_lr_shape_input"], flat["layer_lr_shape_middle"], flat["layer_lr_shape_top"]) == (
+        -1.2,
+        -0.4,
+        0.0,
+    )
+    assert len(flat) == len(setting_names()) + 2
+    assert {type(value) for value in flat.values()} <= {int, float, str}
+
+
+def test_the_names_are_the_same_for_all_settings() -> None:
+    assert {tuple(flat_settings(sampled(i))) for i in range(10)} == {tuple(flat_settings(DEFAULT))}
+
+
+def test_every_setting_is_explained() -> None:
+    assert set(MEANINGS) == set(flat_settings(DEFAULT))
+
+
+def test_a_recipe_in_words_shows_what_differs() -> None:
+    assert recipe_words(DEFAULT) == "depth 1.00 frozen 0.00 lr 0.01"
+    assert recipe_words(BEST) == "depth 0.80 frozen 0.35 lr 0.013 sp 0.60"
+    probe = TransferSettings(frozen_depth=1.0, head_lr=0.3, optimizer="adamw", mixup=0.2)
+    assert recipe_words(probe) == "depth 1.00 frozen 1.00 head lr 0.3 adamw mixup 0.2"

@@ -1,0 +1,57 @@
+import io
+
+import pandas as pd
+
+from nbt.report import trials_frame
+from nbt.settings import KNOTS, TransferSettings, setting_names
+from nbt.training.results import EpochResult
+from tests.sample_study import BEST, empty_study, sample_study, trial
+
+COLUMNS = ["number", "state", "origin", "val_accuracy", "val_loss", "epochs", "seconds", "reason"]
+
+
+def settings_of(row: pd.Series) -> TransferSettings:
+    values = {name: row[name] for name in setting_names() if name in row.index}
+    values["layer_lr_shape"] = [row[f"layer_lr_shape_{knot}"] for knot in KNOTS]
+    return TransferSettings.from_dict({**values, "epochs": row["epochs_full"]})
+
+
+def test_one_row_a_trial_with_everything() -> None:
+    record = sample_study()
+    frame = trials_frame(record)
+    assert list(frame.columns[:8]) == COLUMNS
+    assert list(frame["number"]) == list(range(18))
+    assert frame["state"].value_counts().to_dict() == {"complete": 10, "pruned": 7, "failed": 1}
+    best = frame.set_index("number").loc[12]
+    assert (best["val_accuracy"], best["epochs"], best["epochs_full"]) == (0.712, 12, 12)
+    assert frame["epochs"].sum() == record.epochs_spent
+    assert frame.set_index("number").loc[7, "val_accuracy"] == 0.0
+    assert frame.set_index("number")["val_accuracy"].isna()[5]
+
+
+def test_it_survives_csv_with_equal_settings() -> None:
+    record = sample_study()
+    frame = trials_frame(record)
+    read = pd.read_csv(io.StringIO(frame.to_csv(index=False)), keep_default_na=False, na_values={"val_accuracy": ""})
+    for (_, row), one in zip(read.iterrows(), record.trials, strict=True):
+        assert settings_of(row) == one.settings
+        assert row["reason"] == one.reason
+    assert settings_of(read.iloc[12]) == BEST
+
+
+def test_a_study_without_trials_has_the_same_columns() -> None:
+    empty = trials_frame(empty_study())
+    assert len(empty) == 0
+    assert list(empty.columns) == list(trials_frame(sample_study()).columns)
+
+
+def test_reasons_of_many_lines_stay_in_their_row() -> None:
+    failed = trial(0, "failed", reason='ValueError: a\n"b",\rc', origin="x\ny")
+    text = trials_frame(empty_study(trials=(failed,))).to_csv(index=False)
+    assert len(text.splitlines()) == 2
+
+
+def test_a_trial_without_validation_has_no_numbers() -> None:
+    blind = trial(0, curve=(EpochResult(1, 1.0, None, None, 2.0),))
+    row = trials_frame(empty_study(trials=(blind,))).iloc[0]
+    assert row[["val_accuracy", "val_loss"]].isna().all()
