@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ class Rule:
         except OverflowError:
             number = math.inf
         if not math.isfinite(number):
-            raise UsageError(f"{name}: {value!r} is not finite")
+            raise UsageError(f"{name}: {reprlib.repr(value)} is not finite")
         if self.integer and number != int(number):
             raise UsageError(f"{name}: expected a whole number, got {value!r}")
         if number < self.low or number > self.high or (self.above is not None and number <= self.above):

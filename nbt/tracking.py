@@ -215,7 +215,9 @@ class _Store:
     def _open_experiment(self, name: str, artifacts: str | None) -> str:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
-            return str(self._client.create_experiment(name, artifact_location=artifacts))
+            # The kind makes MLflow's pages open on runs, not on traces of language models.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return str(self._client.create_experiment(name, artifact_location=artifacts, tags=kind))
         if experiment.lifecycle_stage == "deleted":
             # MLflow keeps the name of a deleted experiment taken, so it is the only place to write to.
             self._client.restore_experiment(experiment.experiment_id)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,11 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("nbt")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A test run that was started in the background inherits "ignore" for Ctrl-C, and hands it on to every process it
+# starts; tests of Ctrl-C need what a terminal gives.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -48,15 +48,9 @@ SECRET = "hunter2"
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables: making them takes seconds, copying them nothing."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    sync(empty_study(), f"sqlite:///{folder / 'mlflow.db'}")
-    connection = sqlite3.connect(folder / "mlflow.db")
-    for table in ("tags", "params", "metrics", "latest_metrics", "runs", "input_tags", "inputs", "datasets"):
-        connection.execute(f"delete from {table}")
-    connection.execute("delete from experiments where experiment_id != 0")
-    connection.commit()
-    connection.close()
-    return folder / "mlflow.db"
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    client(f"sqlite:///{file}").search_experiments()
+    return file
 
 
 @pytest.fixture
@@ -313,6 +307,8 @@ def test_studies_of_one_dataset_share_an_experiment(uri: str) -> None:
     sync(with_config(small_study(), name="elsewhere", dataset="/data/my pictures"), uri)
     experiments = {e.name for e in client(uri).search_experiments()}
     assert experiments == {"Default", "nbt cub", "nbt my pictures"}
+    kinds = [e.tags.get("mlflow.experimentKind") for e in client(uri).search_experiments() if e.name != "Default"]
+    assert kinds == ["custom_model_development"] * 2
     assert len(runs_of(uri)) == 3 * 6
 
 

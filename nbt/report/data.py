@@ -68,6 +68,7 @@ class ReportData:
         spent: How the budget was spent.
         spent_share: Share of the budget in epochs, 0 ... 1; None for a budget in time.
         data: Facts on dataset, backbone and study.
+        ranking: In which order the trials stand.
         trials: Best first, then what was stopped, failed or runs.
         failures: By reason.
         importance: Most important first.
@@ -93,6 +94,7 @@ class ReportData:
     spent: tuple[Fact, ...]
     spent_share: float | None
     data: tuple[Fact, ...]
+    ranking: str
     trials: tuple[TrialRow, ...]
     failures: tuple[Failure, ...]
     importance: tuple[ImportanceRow, ...]
@@ -128,6 +130,7 @@ def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) 
         spent=_spent(record),
         spent_share=min(record.epochs_spent / record.epochs_budget, 1.0) if record.epochs_budget else None,
         data=_data_facts(record),
+        ranking=words.ranking_sentence(record),
         trials=trial_rows(record),
         failures=failures(record),
         importance=importance_rows(record),

@@ -27,10 +27,11 @@ def points(value: float, *, signed: bool = True) -> str:
 
 
 def span(interval: Interval) -> str:
-    """Returns the bounds of an interval of shares in percent; a dash where one value gives none."""
+    """Returns the bounds of an interval of shares in percent, cut to 0 ... 100; a dash where one value gives none."""
     if interval.low is None or interval.high is None:
         return DASH
-    return f"{100 * interval.low:.1f}{EN_DASH}{100 * interval.high:.1f} %"
+    # Student's interval does not know that a share ends at 1.
+    return f"{100 * max(interval.low, 0.0):.1f}{EN_DASH}{100 * min(interval.high, 1.0):.1f} %"
 
 
 def points_span(interval: Interval) -> str:

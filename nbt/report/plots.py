@@ -116,7 +116,8 @@ def accuracy_by_trial(record: StudyRecord) -> str | None:
         if numbers:
             (handles["best so far"],) = axes.step(numbers, reached, where="post", color=BEST, linewidth=1.6)
             if record.noise is not None:
-                lower, upper = ([value + sign * record.noise for value in reached] for sign in (-1, 1))
+                lower = [max(value - record.noise, 0.0) for value in reached]
+                upper = [min(value + record.noise, 1.0) for value in reached]
                 band = axes.fill_between(numbers, lower, upper, step="post", color=BEST, alpha=0.15, linewidth=0)
                 handles["± 1 standard error"] = band
         for trial in trials:

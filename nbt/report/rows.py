@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nbt.report.choice import default_trial
+from nbt.report.choice import choose, default_trial
 from nbt.report.flat import MEANINGS, flat_settings, recipe_words
 from nbt.report.numbers import (
     DASH,
@@ -144,15 +144,16 @@ def test_row(test: TestRecord) -> TestRow:
 def trial_rows(record: StudyRecord) -> tuple[TrialRow, ...]:
     """Returns all trials: full-length ones by rank, then those that were pruned, still run, or failed."""
     ranked = record.ranked()
-    best = next((trial for trial in ranked if not trial.diverged), None)
-    baseline = default_trial(record)
-    accuracies = [r.val_accuracy for trial in record.trials for r in trial.curve if r.val_accuracy is not None]
-    high = max((a for a in accuracies if math.isfinite(a)), default=1.0)
-    rows = []
-    for trial in _in_order(record, ranked):
-        special = {"best": best, "default recipe": baseline}
-        rows.append(_trial_row(trial, tuple(mark for mark, one in special.items() if one is trial), high))
-    return tuple(rows)
+    choice, baseline = choose(record), default_trial(record)
+    chosen = None if choice is None else choice.trial
+    special = {"best" if choice is None or choice.final is None else "recommended": chosen, "default recipe": baseline}
+    curves = [r.val_accuracy for trial in record.trials for r in trial.curve if r.val_accuracy is not None]
+    finite = [accuracy for accuracy in curves if math.isfinite(accuracy)]
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    return tuple(
+        _trial_row(trial, tuple(mark for mark, one in special.items() if one is trial), low, high)
+        for trial in _in_order(record, ranked)
+    )
 
 
 def _in_order(record: StudyRecord, ranked: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -164,7 +165,7 @@ def _in_order(record: StudyRecord, ranked: Sequence[TrialRecord]) -> list[TrialR
     return [*ranked, *rest]
 
 
-def _trial_row(trial: TrialRecord, marks: tuple[str, ...], high: float) -> TrialRow:
+def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: float) -> TrialRow:
     state = "diverged" if trial.diverged and trial.state == "complete" else trial.state
     return TrialRow(
         number=trial.number,
@@ -176,7 +177,7 @@ def _trial_row(trial: TrialRecord, marks: tuple[str, ...], high: float) -> Trial
         seconds=duration(trial.seconds),
         recipe=recipe_words(trial.settings),
         reason=one_line(trial.reason),
-        curve=sparkline([result.val_accuracy for result in trial.curve], 0.0, high),
+        curve=sparkline([result.val_accuracy for result in trial.curve], low, high),
         marks=marks,
     )
 

@@ -157,6 +157,17 @@ def _looks(count: int) -> str:
     )
 
 
+def ranking_sentence(record: StudyRecord) -> str:
+    """Returns in which order the trials stand."""
+    if record.noise is None:
+        return "Full-length trials come first, by validation accuracy."
+    return (
+        f"Full-length trials come first, by validation accuracy; those within one standard error (± "
+        f"{points(record.noise, signed=False)} points) of the best cannot be told apart by it and stand by validation "
+        "loss."
+    )
+
+
 def importance_sentence(record: StudyRecord) -> str:
     """Returns what the importance of the dimensions rests on, or why there is none."""
     full = record.counts()["complete"]
@@ -180,6 +191,7 @@ __all__ = [
     "importance_sentence",
     "joined",
     "optimism",
+    "ranking_sentence",
     "recipe_sentence",
     "test_sentence",
 ]

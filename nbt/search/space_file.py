@@ -33,8 +33,6 @@ def parse_space(text: str, *, source: str, default_name: str = "space") -> Space
         return _space(values, source, default_name)
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from error
-    except OverflowError as error:
-        raise UsageError(f"{source}: a number is too large") from error
 
 
 def _space(values: Mapping[str, Any], source: str, default_name: str) -> Space:

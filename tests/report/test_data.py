@@ -8,6 +8,7 @@ from tests.sample_study import (
     DEFAULT,
     curve,
     empty_study,
+    finals,
     sample_study,
     trial,
     unfinished_study,
@@ -56,6 +57,21 @@ def test_trials_come_best_first_then_what_did_not_end_well() -> None:
     assert states == sorted(states, key=["complete", "diverged", "pruned", "running", "failed"].index)
     assert len(rows) == 19
     assert {row.number: row.marks for row in rows if row.marks} == {12: ("best",), 0: ("default recipe",)}
+
+
+def test_after_the_finals_the_recommended_trial_is_marked_whatever_its_rank() -> None:
+    listed = finals()
+    record = sample_study(recommended="trial 14", finals=(listed[2], *listed[:2]))
+    rows = report(record).trials
+    assert {row.number: row.marks for row in rows if row.marks} == {14: ("recommended",), 0: ("default recipe",)}
+    default = report(sample_study(recommended="default recipe")).trials
+    assert next(row.marks for row in default if row.marks) == ("recommended", "default recipe")
+
+
+def test_curves_are_drawn_over_the_range_that_there_is() -> None:
+    close = [trial(i, curve=curve(0.95 + i / 100)[-4:]) for i in range(3)]
+    rows = report(empty_study(trials=tuple(close))).trials
+    assert len(set("".join(row.curve for row in rows))) > 3
 
 
 def test_a_trial_row_has_what_a_reader_looks_for() -> None:

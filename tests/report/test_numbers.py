@@ -40,6 +40,8 @@ def test_differences_have_signs_and_no_minus_zero() -> None:
 
 def test_intervals_show_their_bounds_or_that_there_are_none() -> None:
     assert span(Interval(mean=0.8, low=0.7951, high=0.806, n=3)) == "79.5–80.6 %"  # noqa: RUF001 - a range
+    assert span(Interval(mean=0.98, low=0.95, high=1.01, n=3)).endswith("100.0 %")
+    assert span(Interval(mean=0.01, low=-0.02, high=0.04, n=3)).startswith("0.0")
     assert points_span(Interval(mean=0.01, low=-0.002, high=0.02, n=3)) == "\N{MINUS SIGN}0.2 to +2.0"
     assert span(Interval(mean=0.8, low=None, high=None, n=1)) == NONE
 

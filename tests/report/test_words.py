@@ -3,7 +3,16 @@ from dataclasses import replace
 import pytest
 
 from nbt.report.choice import choose
-from nbt.report.words import compared, headline, importance_sentence, joined, optimism, recipe_sentence, test_sentence
+from nbt.report.words import (
+    compared,
+    headline,
+    importance_sentence,
+    joined,
+    optimism,
+    ranking_sentence,
+    recipe_sentence,
+    test_sentence,
+)
 from nbt.search.records import Interval, StudyRecord, TestRecord
 from nbt.settings import TransferSettings
 from tests.sample_study import (
@@ -147,6 +156,11 @@ def test_importance_says_what_it_rests_on() -> None:
     many = [trial(i, settings=sampled(i), curve=curve(0.5)) for i in range(30)]
     assert "hint" not in importance_sentence(sample_study(trials=tuple(many)))
     assert "Too few full-length trials" in importance_sentence(empty_study())
+
+
+def test_the_order_of_trials_is_explained() -> None:
+    assert "within one standard error (± 2.6 points)" in ranking_sentence(sample_study())
+    assert ranking_sentence(empty_study()) == "Full-length trials come first, by validation accuracy."
 
 
 def test_lists_are_joined() -> None:

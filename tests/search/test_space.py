@@ -230,7 +230,7 @@ class TestRefusals:
             ({"high": "big"}, "expected a number, got 'big'"),
             ({"high": True}, "expected a number"),
             ({"high": math.inf}, "not finite"),
-            ({"high": 10**400}, "too large"),
+            ({"high": 10**400}, "not finite"),
             ({"high": 2000}, "outside above 0, up to 1000"),
             ({"log": "yes"}, "log: expected true or false"),
             ({"kind": "real"}, "kind 'real' is not one of float, int, categorical"),
@@ -245,8 +245,7 @@ class TestRefusals:
     def test_wrong_ranges(self, change: dict, expected: str) -> None:
         message = refusal({"head_lr": {**LR, **change}})
         assert expected in message
-        if "too large" not in expected:
-            assert "dimension head_lr" in message
+        assert "dimension head_lr" in message
 
     def test_logarithm_of_nothing(self) -> None:
         entry = {"kind": "float", "low": 0, "high": 1, "log": True, "neutral": 0.5}
