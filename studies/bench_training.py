@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 import nbt
 from nbt.settings import TransferSettings
 from nbt.task.catalog import resolve
+from nbt.task.listing import list_images
 from nbt.task.task import Task
 from nbt.training.fine_tune import fine_tune
 from nbt.training.workbench import Workbench
@@ -94,7 +95,7 @@ def nbt_epochs(task: Task, frozen: float, args: argparse.Namespace) -> Iterator[
 
 def measure_epochs(task: Task, args: argparse.Namespace) -> dict[str, list[float]]:
     """Runs all arms interleaved; returns the seconds of every epoch of each."""
-    listing = resolve("cub", Path(args.data_dir)).list()
+    listing = list_images(resolve("cub", args.data_dir))
     train = task.split.train
     files, labels = [listing.items[i] for i in train], [int(task.labels[i]) for i in train]
     arms = {

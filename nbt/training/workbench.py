@@ -153,7 +153,13 @@ class Workbench:
         values = self._cache.fill(key, self._row_of[index], compute)
         if values is None:
             return None
-        return lambda some: values[self._row_of[some].to(values.device)].to(self.device, non_blocking=True)
+
+        def look_up(some: torch.Tensor) -> torch.Tensor:
+            features = values[self._row_of[some].to(values.device)].to(self.device, non_blocking=True)
+            # Indexing forgets the memory order that the convolutions behind it are fast in.
+            return features.contiguous(memory_format=torch.channels_last) if features.ndim == 4 else features
+
+        return look_up
 
     def _draw_pool_plan(self, policy: str, view: int) -> AugmentPlan:
         chance = generator(0, "view", policy, view)

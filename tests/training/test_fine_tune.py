@@ -128,7 +128,7 @@ def test_the_prefix_cache_changes_nothing_without_augmentation(digits: Task, fro
 
 
 def test_the_prefix_cache_with_batchnorm(digits_batchnorm: Task) -> None:
-    settings = QUICK.replace(frozen_depth=0.5, augmentation="none", epochs=2, body_lr=1e-3, head_lr=1e-2)
+    settings = QUICK.replace(frozen_depth=0.5, augmentation="none", epochs=2, body_lr=1e-5, head_lr=1e-3)
     cached = run(digits_batchnorm, settings, bench=Workbench(digits_batchnorm))
     uncached = run(digits_batchnorm, settings, bench=Workbench(digits_batchnorm, cache_prefix=False))
     assert cached.curve[-1].train_loss == pytest.approx(uncached.curve[-1].train_loss, rel=1e-3)
