@@ -225,7 +225,7 @@ def search(
         storage=storage,
         workers=workers,
         final_seeds=final_seeds,
-        out=Path(out).resolve(),
+        out=Path(out),
         fresh=fresh,
         progress=options.get("progress"),
     )
@@ -334,7 +334,7 @@ class _Run:
 
         name = self.store.config.name
         try:
-            self._phases(self.plan.out / name / "model")
+            self._phases((self.plan.out / name / "model").resolve())
         except BaseException:
             # What ended it is the news; a storage that is gone as well must not hide it.
             with suppress(NbtError):
