@@ -135,15 +135,3 @@ def interval_text(interval: Interval, *, signed: bool = False) -> str:
         return mean
     sign = "+" if signed else ""
     return f"{mean}  [{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"
-
-
-def duration(seconds: float) -> str:
-    """Returns a time span as text: "8.2 s", "48 s", "2m 05s", "1h 02m"."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from nbt.cli.output import Output, duration, percent
+from nbt.cli.output import Output, percent
+from nbt.report.numbers import duration
 from nbt.search.budget import Budget
 from nbt.search.records import SeedRun, StudyObserver, StudyRecord, TrialRecord, rank_trials
 from nbt.settings import TransferSettings

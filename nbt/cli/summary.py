@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbt.cli.output import duration, interval_text
+from nbt.cli.output import interval_text
+from nbt.report.numbers import duration
 from nbt.report.reproduce import commands
 from nbt.settings import TransferSettings
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from nbt.cli.app import run
-from nbt.cli.output import duration, interval_text, percent, to_strict
+from nbt.cli.output import interval_text, percent, to_strict
+from nbt.report.numbers import duration
 from nbt.search.records import Interval
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
@@ -76,7 +77,7 @@ class TestSearch:
         assert "against the default recipe +3.0 points [+1.0, +5.0]" in text
         assert "test 79.0 % [73.0, 84.0] 200 images" in text
         assert "test of the baseline 76.0 %" in text
-        assert "3 trials (2 complete, 1 pruned, 0 failed), 18 of 20 epochs in 1m 15s" in text
+        assert "3 trials (2 complete, 1 pruned, 0 failed), 18 of 20 epochs in 1 min 15 s" in text
         assert "nbt predict reports/birds/model" in text
         assert "nbt train --dataset birds --backbone conv3" in text
         assert "--settings reports/birds/recommended.yaml" in text
@@ -293,7 +294,13 @@ class TestOutput:
         assert percent(None) == "-"
         assert percent(-0.031, signed=True) == "-3.1 %"
         assert interval_text(Interval(mean=0.5, low=None, high=None, n=1)) == "50.0 %"
-        assert [duration(s) for s in (0.04, 9.96, 59.7, 125, 3725)] == ["0.0 s", "10 s", "1m 00s", "2m 05s", "1h 02m"]
+        assert [duration(s) for s in (0.04, 9.96, 59.7, 125, 3725)] == [
+            "0.0 s",
+            "10 s",
+            "1 min 00 s",
+            "2 min 05 s",
+            "1 h 02 min",
+        ]
 
     @pytest.mark.parametrize(
         ("option", "levels"),

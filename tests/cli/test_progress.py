@@ -130,7 +130,7 @@ def test_the_display_of_a_search(progress: SearchProgress, clock: Clock) -> None
     clock.now += 60.0
     assert shown(progress) == [
         "birds",
-        "search 5 of 20 epochs, 1m 00s, about 3m 00s left",
+        "search 5 of 20 epochs, 1 min 00 s, about 3 min 00 s left",
         "trials 1 complete",
         "best 70.0 % ± 4.5 trial 0 (sampler)",
         "running trial 1 epoch 1 of 4 40.0 % sampler",
@@ -144,7 +144,7 @@ def test_a_budget_in_time_counts_earlier_sessions(progress: SearchProgress, cloc
         make_record(budget="2m", epochs_budget=None, seconds_spent=30.0, epochs_spent=9, trials=trials)
     )
     clock.now += 45.0
-    assert shown(progress)[1:3] == ["search 9 epochs, 1m 15s, about 45 s left", "trials 1 complete"]
+    assert shown(progress)[1:3] == ["search 9 epochs, 1 min 15 s, about 45 s left", "trials 1 complete"]
     assert progress.kept == 1
     clock.now += 450.0
     assert "about 0.0 s left" in shown(progress)[1]
