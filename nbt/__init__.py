@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING, Any
 from nbt._version import __version__
 
 if TYPE_CHECKING:
+    from nbt.fit.profile import profile_fit
     from nbt.pipeline import load_task, search
     from nbt.settings import TransferSettings
     from nbt.training.fine_tune import fine_tune
 
-__all__ = ["TransferSettings", "__version__", "fine_tune", "load_task", "search"]
+__all__ = ["TransferSettings", "__version__", "fine_tune", "load_task", "profile_fit", "search"]
 
 _HOME = {
     "TransferSettings": "nbt.settings",
     "fine_tune": "nbt.training.fine_tune",
     "load_task": "nbt.pipeline",
+    "profile_fit": "nbt.fit.profile",
     "search": "nbt.pipeline",
 }
 
 
-_ROOMS = ("transfer",)
+_ROOMS = ("fit", "transfer")
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -257,6 +256,7 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 def _configure(task: Task, space: Space, study: str | None, epochs: int) -> StudyConfig:
     from nbt.search.identity import default_study_name
+    from nbt.task.weights import hash_weights
 
     return StudyConfig(
         name=study or default_study_name(task.dataset, task.backbone.text, space.name),
@@ -266,7 +266,7 @@ def _configure(task: Task, space: Space, study: str | None, epochs: int) -> Stud
         space=space.source,
         space_hash=space.hash,
         data_hash=task.fingerprint,
-        weights_hash=_hash_weights(task),
+        weights_hash=hash_weights(task.w0),
         image_size=task.image_size,
         epochs=epochs,
         seed=task.seed,
@@ -274,15 +274,6 @@ def _configure(task: Task, space: Space, study: str | None, epochs: int) -> Stud
         classes=task.classes,
         shots=task.shots,
     )
-
-
-def _hash_weights(task: Task) -> str:
-    """Returns a hash of what w0 holds, wherever it came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(task.w0.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _open(stack: ExitStack, plan: _Plan, task: Task, observers: Sequence[StudyObserver]) -> _Run:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torchvision
+from machine import machine
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -190,17 +190,6 @@ def measure_start(task: Task) -> dict[str, float]:
             except StopIteration as end:
                 times[name].append(end.value.setup_seconds)
     return {name: statistics.median(values[1:]) for name, values in times.items()}
-
-
-def machine() -> str:
-    """Names the machine."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        name = next(
-            (r.split(":")[1].strip() for r in info.read_text().splitlines() if r.startswith("model name")), name
-        )
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, nbt {nbt.__version__}"
 
 
 def to_markdown(result: dict[str, Any]) -> str:

@@ -19,7 +19,10 @@ from nbt.errors import NbtError, nearest
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
-COMMANDS = ("search", "train", "predict", "report", "sync", "studies", "datasets", "backbones", "spaces", "ui")
+COMMANDS = (
+    *("search", "train", "predict", "report", "sync", "studies"),
+    *("record", "replay", "datasets", "backbones", "spaces", "ui"),
+)
 
 
 class _Commands(click.Group):

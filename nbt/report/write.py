@@ -52,7 +52,7 @@ def write_report(record: StudyRecord, out: str | Path) -> Path:
         "report.html": render_html(data),
     }
     try:
-        _write_all(folder, {name: texts[name] for name in FILES})
+        write_all(folder, {name: texts[name] for name in FILES})
     except OSError as error:
         raise NbtError(f"{folder}: cannot write the report ({error.strerror or error}); --out names another") from error
     return folder / "report.html"
@@ -80,7 +80,7 @@ def settings_file(record: StudyRecord, choice: Choice) -> str:
     return "".join(f"# {one_line(line)}\n" for line in lines) + choice.settings.to_yaml()
 
 
-def _write_all(folder: Path, texts: Mapping[str, str | None]) -> None:
+def write_all(folder: Path, texts: Mapping[str, str | None]) -> None:
     """Writes files, or removes those whose text is None; either all are ready before the first appears, or none."""
     folder.mkdir(parents=True, exist_ok=True)
     ready: dict[Path, Path] = {}

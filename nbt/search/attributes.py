@@ -40,7 +40,7 @@ REASON = "reason"
 FACTS = "facts"
 INTERRUPTED = "interrupted"
 
-_CURVE_FIELDS = tuple(item.name for item in dataclasses.fields(EpochResult))
+_CURVE_FIELDS = tuple(item.name for item in dataclasses.fields(EpochResult) if item.name != "watched_accuracy")
 
 
 def final_key(settings: TransferSettings, seed: int) -> str:

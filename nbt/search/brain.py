@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -23,8 +24,11 @@ from nbt.search.reading import read_trial
 from nbt.search.records import StudyObserver, TrialRecord
 from nbt.search.space import Space, Value
 from nbt.search.store import INTERRUPTED, StudyStore, TrialPlan
+from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 from nbt.training.seeds import derive_seed
+
+SamplerFactory: TypeAlias = Callable[[int], optuna.samplers.BaseSampler]
 
 ANCHOR = "anchor: "
 _ALIKE = 3
@@ -58,7 +62,7 @@ class Brain:
     """A study's search as a source of jobs for an engine (`nbt.search.engines.base.JobSource`).
 
     First come trials that an earlier session left unfinished, from their checkpoints, then the anchors, then what
-    TPE proposes (multivariate, with running trials as constant liars). A trial's seed follows from the study's seed
+    the sampler proposes. A trial's seed follows from the study's seed
     and the trial's number: head, order and augmentation differ between trials, so that no single draw decides the
     search; all trials share the study's train/validation split. The sampler's seed follows from the study's seed and
     the number of trials that the session started with, so a resumed search proposes nothing twice.
@@ -68,6 +72,8 @@ class Brain:
         space: What is searched.
         budget: For all sessions of the study together.
         pruner: Who stops trials early; anchors are never stopped by it.
+        sampler: Seed -> who proposes settings; `tpe` when None.
+        first: The anchors by name, as many of them as the space expresses; those of `anchors` when None.
         checkpoints: Folder for the checkpoints of running trials; None keeps none.
         observers: Told of everything.
         clock: Seconds, ever growing.
@@ -80,6 +86,8 @@ class Brain:
         *,
         budget: Budget,
         pruner: Pruner,
+        sampler: SamplerFactory | None = None,
+        first: Sequence[tuple[str, TransferSettings]] | None = None,
         checkpoints: Path | None = None,
         observers: Sequence[StudyObserver] = (),
         clock: Callable[[], float] = time.monotonic,
@@ -92,11 +100,12 @@ class Brain:
         self._running: dict[str, _Run] = {}
         self._put_back: deque[_Run] = deque()
         self._alike: tuple[str, int] = ("", 0)
+        self._first = anchors(self._length) if first is None else first
         store.fail_leftovers()
         trials = store.trials()
         self._interrupted, self._queue = _unfinished(trials), self._missing_anchors(trials)
         seed = derive_seed(store.config.seed, "sampler", len(trials), bits=31)
-        store.study.sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
+        store.study.sampler = (sampler or tpe)(seed)
         self._spent = store.spent_epochs()
         self._earlier_seconds = float(store.get(names.SECONDS, 0.0))
         self._quickest = min(map(_full_seconds, trials), default=math.inf)
@@ -243,7 +252,7 @@ class Brain:
         started = {trial.user_attrs.get(names.ORIGIN) for trial in trials}
         return deque(
             (ANCHOR + name, self._space.params(settings))
-            for name, settings in anchors(self._length)
+            for name, settings in self._first
             if ANCHOR + name not in started and self._space.expresses(settings)
         )
 
@@ -329,6 +338,11 @@ class Brain:
         if self._clock() - self._written >= after:
             self._written = self._clock()
             self._store.put(names.SECONDS, self.seconds)
+
+
+def tpe(seed: int) -> optuna.samplers.BaseSampler:
+    """Returns the default sampler: multivariate TPE, with running trials as constant liars."""
+    return optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
 
 
 def _verdict(outcome: TrialOutcome) -> tuple[TrialState, float | None, str]:

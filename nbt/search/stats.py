@@ -57,6 +57,6 @@ def accuracy_error(accuracy: float, n: int) -> float:
 
 def _student_quantile(degrees: int) -> float:
     """Returns the .975 quantile of Student's t distribution."""
-    from scipy.special import stdtrit  # type: ignore[import-untyped]
+    from scipy.special import stdtrit
 
     return float(stdtrit(degrees, 0.975))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ class StudyStore:
         self,
         study: optuna.Study,
         config: StudyConfig,
-        storage: optuna.storages.RDBStorage,
+        storage: optuna.storages.RDBStorage | optuna.storages.InMemoryStorage,
         lock: StudyLock,
     ) -> None:
         self.study = study
@@ -86,11 +86,13 @@ class StudyStore:
                 with self.guard():
                     self._lock.release()
             finally:
-                close(self._storage)
+                if isinstance(self._storage, optuna.storages.RDBStorage):
+                    close(self._storage)
 
     def guard(self) -> AbstractContextManager[None]:
         """Returns a context that turns what the database raises into NbtError; for use of `study` itself."""
-        return guard(self._storage.url)
+        database = self._storage
+        return guard(database.url) if isinstance(database, optuna.storages.RDBStorage) else nullcontext()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Returns an attribute of the study."""

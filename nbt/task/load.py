@@ -163,6 +163,8 @@ def load_task(
         data_dir=options.data_dir,
         classes=classes,
         shots=shots,
+        source_head=source_weights.source_head,
+        source_means=source_weights.source_means,
     )
 
 

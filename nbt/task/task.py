@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class SourceMeans:
+    """Where the classes of the source lie among a backbone's features.
+
+    Attributes:
+        means: Mean features of each class's images in evaluation mode, float32 (C_s, D).
+        counts: Images of each class that the source has, int64 (C_s,).
+        class_names: Their names, where they are known.
+    """
+
+    means: npt.NDArray[np.float32]
+    counts: npt.NDArray[np.int64]
+    class_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Task:
     """A labelled image dataset and a pretrained backbone. It can be pickled; a large image store travels as a path.
 
@@ -41,6 +56,10 @@ class Task:
         data_dir: Where the user said that the dataset is, for the record.
         classes: `classes` as the user gave it, for the record.
         shots: `shots` as the user gave it, for the record.
+        watched: Images on which every epoch is evaluated for a benchmark's record alone (`nbt record`), int64 (n,);
+            nothing may act on what they give.
+        source_head: The classifier that the weights came with, as `PretrainedWeights.source_head`; None without one.
+        source_means: Class means of the source, for weights that were trained here; else None.
     """
 
     dataset: str
@@ -60,6 +79,9 @@ class Task:
     data_dir: str | None = None
     classes: int | None = None
     shots: int | None = None
+    watched: npt.NDArray[np.int64] | None = None
+    source_head: Mapping[str, torch.Tensor] | None = None
+    source_means: SourceMeans | None = None
 
     @property
     def n_classes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -23,10 +24,11 @@ from nbt.task.backbones import (
     unit_state,
 )
 from nbt.task.encoders import ENCODERS
+from nbt.task.task import SourceMeans
 from nbt.task.units import Decomposition
 from nbt.task.weights_file import check_state, read_state_dict, rename_old
 
-__all__ = ["PretrainedWeights", "build_source_head", "fresh_state", "load_w0"]
+__all__ = ["PretrainedWeights", "build_source_head", "fresh_state", "hash_weights", "load_w0"]
 
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -41,12 +43,14 @@ class PretrainedWeights:
         std: Standard deviation that it expects to be divided by.
         source_head: Its own classifier, keys "head.weight" and "head.bias", where it came with one; see
             `build_source_head`.
+        source_means: Class means of its source among its features, where they are known.
     """
 
     w0: dict[str, torch.Tensor]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     source_head: dict[str, torch.Tensor] | None = None
+    source_means: SourceMeans | None = None
 
 
 def load_w0(spec: BackboneSpec, weights: str | Path, *, image_size: int, seed: int = 0) -> PretrainedWeights:
@@ -75,6 +79,15 @@ def load_w0(spec: BackboneSpec, weights: str | Path, *, image_size: int, seed: i
         state, source = read_state_dict(Path(weights)), f"weights {weights}"
     w0, source_head = _fit(state, spec, model, parts, source)
     return PretrainedWeights(w0=w0, mean=mean, std=std, source_head=source_head)
+
+
+def hash_weights(w0: Mapping[str, torch.Tensor]) -> str:
+    """Returns a hash of what a state dict holds, wherever it came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(w0.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def build_source_head(spec: BackboneSpec, pretrained: PretrainedWeights) -> nn.Module:

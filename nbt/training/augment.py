@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from nbt.settings import AUGMENTATIONS
+from nbt.task.devices import normalise
 
 _LEAST_AREA = 0.5
 _ASPECT = 4 / 3
@@ -128,8 +129,7 @@ def prepare(
         pixels = _change_tone(pixels, plan.tone)
     if plan.color is not None:
         pixels = _change_color(pixels, plan.color)
-    scale = 1.0 / (255.0 * std)
-    pixels = torch.addcmul((-mean / std).view(1, 3, 1, 1), pixels, scale.view(1, 3, 1, 1))
+    pixels = normalise(pixels, mean, std)
     return pixels.to(dtype or torch.float32, memory_format=torch.channels_last)
 
 

@@ -1,36 +1,12 @@
-"""Device and precision: where a trial runs, and in which numbers."""
+"""Device and precision of training; what it shares with measuring is in `nbt.task.devices`."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 
-from nbt.errors import UsageError
+from nbt.task.devices import autocast, pick_device
 
-
-def pick_device(name: str | None = None) -> torch.device:
-    """Returns the device called `name`, or the first GPU, or the CPU where there is none.
-
-    Raises:
-        UsageError: The machine has no such device.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device {name!r}; write cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
-def autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Returns bf16 autocast on a GPU; on a CPU nothing, since there float32 is exact and not slower."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()
+__all__ = ["autocast", "out_of_memory", "pick_device"]
 
 
 def out_of_memory(error: BaseException) -> bool:

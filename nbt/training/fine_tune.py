@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,10 +133,11 @@ class _Trial:
             train_loss = self._train(epoch)
         val_loss, val_accuracy = self._validate() if math.isfinite(train_loss) else (None, None)
         seconds = time.perf_counter() - started
+        watched = self._watch() if math.isfinite(train_loss) else None
         if not math.isfinite(train_loss) or (val_loss is not None and not math.isfinite(val_loss)):
             result = EpochResult(epoch, train_loss, None, 0.0, seconds, diverged=True)
         else:
-            result = EpochResult(epoch, train_loss, val_loss, val_accuracy, seconds)
+            result = EpochResult(epoch, train_loss, val_loss, val_accuracy, seconds, watched_accuracy=watched)
         self.curve.append(result)
         return result
 
@@ -209,18 +211,32 @@ class _Trial:
 
     def _validate(self) -> tuple[float | None, float | None]:
         """Returns loss and accuracy on validation, and keeps the weights if they are the best so far."""
-        if self.average is not None:
-            self.average.swap()
-        try:
+        with self._averaged():
             index = self.task.split.val
             loss, accuracy = (None, None) if len(index) == 0 else self._evaluate(index)
             candidate = EpochResult(len(self.curve) + 1, 0.0, loss, accuracy, 0.0)
             if loss is None or (math.isfinite(loss) and best_epoch([*self.curve, candidate]) is candidate):
                 copy_all(self.kept, list(self.state.values()))
-        finally:
-            if self.average is not None:
-                self.average.swap()
         return loss, accuracy
+
+    def _watch(self) -> float | None:
+        """Returns the accuracy on the watched images, which nothing acts on."""
+        if self.task.watched is None:
+            return None
+        with self._averaged():
+            return self._evaluate(self.task.watched)[1]
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Puts the average of the weights, where one is kept, in their place for a while."""
+        if self.average is None:
+            yield
+            return
+        self.average.swap()
+        try:
+            yield
+        finally:
+            self.average.swap()
 
     def _evaluate(self, index: npt.NDArray[np.int64]) -> tuple[float, float]:
         self.model.eval()

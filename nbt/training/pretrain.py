@@ -12,20 +12,26 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from nbt.resources import cache_folder
 from nbt.settings import TransferSettings
 from nbt.task.backbone_names import BackboneSpec
+from nbt.task.backbones import Backbone
 from nbt.task.digits import list_digits
 from nbt.task.download import Progress
 from nbt.task.images import decode_images
 from nbt.task.splits import make_pools, make_split
-from nbt.task.task import Task
+from nbt.task.task import SourceMeans, Task
 from nbt.task.weights import PretrainedWeights, load_w0
-from nbt.training.fine_tune import fine_tune
+from nbt.training.augment import AugmentPlan
+from nbt.training.fine_tune import EVALUATION_BATCH, fine_tune
+from nbt.training.workbench import Workbench
 
-_VERSION = 1
+_VERSION = 2
 _ENCODERS = ("conv3", "conv4")
+_HEAD = ("head.weight", "head.bias")
+_MEANS = ("source.means", "source.counts")
 
 
 def _source_settings() -> TransferSettings:
@@ -68,7 +74,8 @@ def pretrained_source(
         progress: Called as progress(what, epochs done, epochs) while the source is trained.
 
     Returns:
-        Weights, or None where the backbone or the dataset has no source of ours.
+        Weights with the source's classifier and its class means, or None where the backbone or the dataset has no
+        source of ours.
     """
     if dataset != "digits" or spec.name not in _ENCODERS:
         return None
@@ -76,7 +83,17 @@ def pretrained_source(
     path = cache_folder("sources") / f"{recipe.hash()}.safetensors"
     blank = load_w0(spec, "none", image_size=image_size, seed=recipe.seed)
     state = _read(path, blank.w0) or _train(recipe, spec, blank, path, progress)
-    return dataclasses.replace(blank, w0={name: state[name] for name in blank.w0})
+    return dataclasses.replace(
+        blank,
+        w0={name: state[name] for name in blank.w0},
+        source_head={name: state[name] for name in _HEAD},
+        source_means=_class_means(state),
+    )
+
+
+def _class_means(state: dict[str, torch.Tensor]) -> SourceMeans:
+    means, counts = (state[name].numpy() for name in _MEANS)
+    return SourceMeans(means, counts, list_digits(source=True).class_names)
 
 
 def _read(path: Path, like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
@@ -89,7 +106,7 @@ def _read(path: Path, like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] 
     except (OSError, SafetensorError):
         return None
     fits = all(name in state and state[name].shape == tensor.shape for name, tensor in like.items())
-    return state if fits else None
+    return state if fits and all(name in state for name in (*_HEAD, *_MEANS)) else None
 
 
 def _train(
@@ -99,7 +116,8 @@ def _train(
     from safetensors.torch import save_file
 
     task = _source_task(recipe, spec, blank)
-    trial = fine_tune(task, recipe.settings, recipe.seed)
+    bench = Workbench(task)
+    trial = fine_tune(task, recipe.settings, recipe.seed, bench=bench)
     while True:
         try:
             result = next(trial)
@@ -109,6 +127,7 @@ def _train(
         if progress is not None:
             progress("pretraining on digits 0-4", result.epoch, recipe.settings.epochs)
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    state.update(zip(_MEANS, _measure_means(bench, model), strict=True))
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         save_file(state, temporary)
@@ -116,6 +135,19 @@ def _train(
     finally:
         temporary.unlink(missing_ok=True)
     return state
+
+
+@torch.no_grad()
+def _measure_means(bench: Workbench, model: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the class means of the training images' features, float32 (C_s, D), and their number, int64 (C_s,)."""
+    task = bench.task
+    index = torch.from_numpy(task.split.train)
+    batches = [bench.load_images(chunk, AugmentPlan()) for chunk in index.split(EVALUATION_BATCH)]
+    features = torch.cat([model.features(images).float().cpu() for images in batches])
+    labels = torch.from_numpy(task.labels)[index]
+    members = F.one_hot(labels, task.n_classes).to(features.dtype)
+    counts = torch.bincount(labels, minlength=task.n_classes)
+    return members.T @ features / counts[:, None], counts
 
 
 def _source_task(recipe: SourceRecipe, spec: BackboneSpec, blank: PretrainedWeights) -> Task:

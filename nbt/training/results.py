@@ -23,6 +23,8 @@ class EpochResult:
         val_accuracy: Share of validation images classified rightly, 0 ... 1; None without validation images.
         seconds: Wall-clock time of the epoch, validation included.
         diverged: The loss was not finite: the trial ends here with the worst accuracy, which is a result.
+        watched_accuracy: Share of the task's `watched` images classified rightly, for a benchmark's record alone;
+            None where nothing is watched. Its time is not in `seconds`.
     """
 
     epoch: int
@@ -31,10 +33,13 @@ class EpochResult:
     val_accuracy: float | None
     seconds: float
     diverged: bool = False
+    watched_accuracy: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON types; a loss that is not finite becomes None."""
+        """Returns JSON types; a loss that is not finite becomes None, and what was not watched is absent."""
         values = dataclasses.asdict(self)
+        if self.watched_accuracy is None:
+            del values["watched_accuracy"]
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
     @classmethod

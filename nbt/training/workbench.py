@@ -42,7 +42,10 @@ class Workbench:
         self.mean = torch.tensor(task.mean, device=self.device)
         self.std = torch.tensor(task.std, device=self.device)
         self._images = self._load_images()
-        pool = np.concatenate([part for part in (task.pools.train, task.pools.val) if part is not None])
+        labelled = [part for part in (task.pools.train, task.pools.val) if part is not None]
+        # Watched images come last and have no augmented views, so the views of the others are drawn as without them.
+        self._augmented = sum(map(len, labelled))
+        pool = np.concatenate(labelled if task.watched is None else [*labelled, task.watched])
         self._row_of = torch.full((len(task.labels),), -1, dtype=torch.int64)
         self._row_of[torch.from_numpy(pool)] = torch.arange(len(pool))
         self._pool = torch.from_numpy(pool)
@@ -137,7 +140,7 @@ class Workbench:
             frozen: 1 or more.
             policy: Augmentation; "none" has one view.
             view: 0 ... `settings.views` - 1.
-            index: int64 (n,), on the CPU; images of the train and validation pools.
+            index: int64 (n,), on the CPU; images of the train and validation pools, or watched ones.
 
         Returns:
             Look-up from some of these images, int64 (m,), to their features, (m, ...) on the device; None where the
@@ -163,7 +166,7 @@ class Workbench:
 
     def _draw_pool_plan(self, policy: str, view: int) -> AugmentPlan:
         chance = generator(0, "view", policy, view)
-        return draw_plan(policy, len(self._pool), chance, mirror=self.task.mirror)
+        return draw_plan(policy, self._augmented, chance, mirror=self.task.mirror)
 
     def clear(self) -> None:
         """Forgets the prefix cache and gives the memory back; after a trial that ran out of it."""

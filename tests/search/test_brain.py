@@ -49,6 +49,22 @@ class TestSearch:
         assert record.trials[1].settings.frozen_depth == 1
         assert len({str(trial.settings) for trial in record.trials}) == 6
 
+    def test_a_sampler_and_first_trials_can_be_given(self, tmp_path: Path) -> None:
+        seeds: list[int] = []
+
+        def sampler(seed: int) -> optuna.samplers.BaseSampler:
+            seeds.append(seed)
+            return optuna.samplers.RandomSampler(seed=seed)
+
+        mine = Space.load("non_binary").default(EPOCHS).replace(head_lr=0.5)
+        given = run_search(tmp_path / "a", "4", sampler=sampler, first=[("mine", mine)])
+        assert [trial.origin for trial in given.trials] == ["anchor: mine", *["sampler"] * 3]
+        assert given.trials[0].settings == mine
+        none = run_search(tmp_path / "b", "4", sampler=sampler, first=())
+        assert {trial.origin for trial in none.trials} == {"sampler"}
+        assert [trial.settings for trial in none.trials][:3] == [trial.settings for trial in given.trials][1:]
+        assert len(set(seeds)) == 1, "it follows from the seed of the study"
+
     def test_a_full_trial_is_complete_with_its_best_accuracy(self, tmp_path: Path) -> None:
         record = run_search(tmp_path, "3")
         trial = record.trials[0]

@@ -28,6 +28,8 @@ class Weights:
     w0: dict[str, Any]
     mean: tuple[float, float, float] = (0.4, 0.5, 0.6)
     std: tuple[float, float, float] = (0.1, 0.2, 0.3)
+    source_head: Any = "its classifier"
+    source_means: Any = "its class means"
 
 
 @pytest.fixture
@@ -58,6 +60,7 @@ def test_a_task_from_a_folder(animals: Path, asked: list[tuple[str, str, int]]) 
     assert [len(part) for part in (task.split.train, task.split.val, task.split.test)] == [36, 12, 12]
     assert (task.backbone, task.weights) == (parse_backbone("mobilenet_v2"), "default")
     assert (task.mean, task.std, task.w0) == ((0.4, 0.5, 0.6), (0.1, 0.2, 0.3), {"units.0.weight": 1.0})
+    assert (task.source_head, task.source_means) == ("its classifier", "its class means")
     assert (task.mirror, task.seed, task.data_dir, task.classes, task.shots) == (True, 3, None, None, None)
     assert asked == [("mobilenet_v2", "default", 16)]
     assert told[-1] == ("decoding images", 60, 60)

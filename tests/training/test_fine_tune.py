@@ -289,3 +289,16 @@ def test_memory_mapped_images_give_the_same_result(digits: Task, tmp_path: Path)
     np.save(path, np.asarray(digits.images.array))
     mapped = dataclasses.replace(digits, images=ImageStore(np.load(path, mmap_mode="r")))
     assert losses(run(mapped, QUICK)) == losses(run(digits, QUICK))
+
+
+@pytest.mark.parametrize("settings", [QUICK, EVERYTHING])
+def test_watched_images_are_evaluated_and_change_nothing(digits: Task, settings: TransferSettings) -> None:
+    watching = dataclasses.replace(digits, watched=digits.split.test)
+    plain, watched = run(digits, settings), run(watching, settings)
+    assert losses(plain) == losses(watched)
+    assert same(weights(plain), weights(watched))
+    assert all(result.watched_accuracy is None for result in plain.curve)
+    kept = watched.best
+    assert kept is not None
+    _, accuracy = evaluate_model(Workbench(watching), watched.model, digits.split.test)
+    assert kept.watched_accuracy == pytest.approx(accuracy, abs=1e-6)

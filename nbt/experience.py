@@ -1,0 +1,147 @@
+"""Experience: recording what settings reach on a task, for replay and for the priors of later searches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from nbt.errors import UsageError
+from nbt.pipeline import TaskOptions, load_task
+
+if TYPE_CHECKING:
+    from nbt.search.recorded import RecordedRun, RecordedTable, TableHeader
+    from nbt.search.replay.result import ReplayResult
+    from nbt.search.space import Space
+    from nbt.task.task import Task
+
+WATCHED = 750
+
+
+def record(
+    dataset: str | Path,
+    *,
+    trials: int,
+    out: str | Path,
+    space: str | Path = "non_binary",
+    epochs: int = 12,
+    workers: int = 1,
+    on_run: Callable[[RecordedRun, int, int], None] | None = None,
+    **options: Unpack[TaskOptions],
+) -> RecordedTable:
+    """Trains random settings of a space to full length, every tenth with two seeds, and writes their curves.
+
+    The same call again continues what was interrupted, or extends it to more trials. Every epoch is also evaluated
+    on test images, at most 750 of them, for the benchmark alone.
+
+    Args:
+        dataset: See `nbt.pipeline.load_task`.
+        trials: Number of settings, anchors included.
+        out: The table, a Parquet file; while it grows its runs are kept in a journal beside it.
+        space: Name or file of the search space.
+        epochs: Length of every run.
+        workers: Runs at a time.
+        on_run: Called after every run with it, the number of runs that are there, and how many there will be.
+        **options: Of the task.
+
+    Raises:
+        UsageError: Something given is wrong, or `out` holds a recording of something else.
+        NbtError: Three runs in a row failed alike; what was recorded is kept.
+    """
+    from nbt.search.engines.local import LocalEngine
+    from nbt.search.recording import Journal, Recording, plan_runs
+    from nbt.search.space import Space
+
+    chosen, path = Space.load(space), Path(out)
+    if path.suffix != ".parquet":
+        raise UsageError(f"--out {out}: the name of a recorded table ends in .parquet")
+    for name, count in (("trials", trials), ("epochs", epochs), ("workers", workers)):
+        if count < 1:
+            raise UsageError(f"{name}: {count} is not 1 or more")
+    task = watch_test(load_task(dataset, **options))
+    header = describe(task, chosen, epochs)
+    journal = Journal(path, header)
+    planned = plan_runs(chosen, trials, epochs=epochs, seed=task.seed)
+    with LocalEngine(task, workers=workers) as engine:
+        engine.run(Recording(planned, journal, on_run))
+    return journal.close(header)
+
+
+def watch_test(task: Task) -> Task:
+    """Returns the task with a fixed draw of at most `WATCHED` test images watched."""
+    import numpy as np
+
+    test = task.split.test
+    if len(test) > WATCHED:
+        test = np.sort(np.random.default_rng(0).choice(test, WATCHED, replace=False))
+    return dataclasses.replace(task, watched=test)
+
+
+def describe(task: Task, space: Space, epochs: int) -> TableHeader:
+    """Returns the header of a recording of a task; paths of the machine it is made on stay out of it."""
+    from nbt.search.recorded import TableHeader, describe_dimensions
+    from nbt.task.load import dataset_facts
+    from nbt.task.weights import hash_weights
+
+    values: dict[str, Any] = {name: getattr(task, name) for name in ("image_size", "classes", "shots", "seed")}
+    return TableHeader(
+        dataset=Path(task.dataset).name,
+        backbone=task.backbone.text,
+        weights=Path(task.weights).name,
+        data_hash=task.fingerprint,
+        weights_hash=hash_weights(task.w0),
+        epochs=epochs,
+        dimensions=describe_dimensions(space),
+        facts=dataset_facts(task),
+        watched=0 if task.watched is None else len(task.watched),
+        **values,
+    )
+
+
+def replay(
+    tables: Sequence[str | Path],
+    *,
+    methods: Sequence[str] = (),
+    seeds: int = 20,
+    budget: int = 60,
+    space: str | Path = "non_binary",
+    workers: int = 1,
+    out: str | Path | None = None,
+    on_replay: Callable[[int, int], None] | None = None,
+) -> ReplayResult:
+    """Compares search methods on recorded tasks, each method knowing the tables of other datasets only.
+
+    Args:
+        tables: Files that `record` wrote.
+        methods: Names, see `nbt.search.replay.methods`; all when empty.
+        seeds: Searches of each method on each task.
+        budget: Full trials' worth of epochs of a search; at most as many as a table has settings.
+        space: Name or file of the search space.
+        workers: Processes.
+        out: Folder for tables (CSV) and figure; None writes none.
+        on_replay: Called with the number of searches that are done, and of all.
+
+    Raises:
+        UsageError: A table cannot be read or is of another space, or a method is unknown.
+        NbtError: The folder cannot be written.
+    """
+    from nbt.search.recorded import RecordedTable
+    from nbt.search.replay.run import replay as run
+    from nbt.search.space import Space
+
+    chosen = Space.load(space)
+    result = run(
+        [RecordedTable.load(table) for table in tables],
+        space=chosen,
+        methods=methods,
+        seeds=seeds,
+        budget=budget,
+        workers=workers,
+        on_replay=on_replay,
+    )
+    if out is not None:
+        from nbt.report.replay import write_replay
+
+        write_replay(result, out)
+    return result

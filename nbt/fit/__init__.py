@@ -1,0 +1,55 @@
+"""How well pretrained weights fit a target: measures as pure functions, and the profile that is made of them.
+
+The measures need NumPy and SciPy alone; what runs a network is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Bound here and not when first used: some modules are called like their function and would take its name.
+from nbt.fit.cka import linear_cka
+from nbt.fit.emd import emd_similarity
+from nbt.fit.fit_profile import LAYER_COLUMNS, FitProfile
+from nbt.fit.gbc import gbc
+from nbt.fit.h_score import h_score
+from nbt.fit.leep import leep, nce, nleep
+from nbt.fit.logme import logme
+from nbt.fit.neighbours import knn_accuracy
+from nbt.fit.ridge import ridge_probe_accuracy
+from nbt.fit.transrate import transrate
+
+if TYPE_CHECKING:
+    from nbt.fit.profile import profile_fit
+    from nbt.fit.source import source_class_means
+
+__all__ = [
+    "LAYER_COLUMNS",
+    "FitProfile",
+    "emd_similarity",
+    "gbc",
+    "h_score",
+    "knn_accuracy",
+    "leep",
+    "linear_cka",
+    "logme",
+    "nce",
+    "nleep",
+    "profile_fit",
+    "ridge_probe_accuracy",
+    "source_class_means",
+    "transrate",
+]
+
+_HOME = {"profile_fit": "nbt.fit.profile", "source_class_means": "nbt.fit.source"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nbt.fit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

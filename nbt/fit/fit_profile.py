@@ -1,0 +1,105 @@
+"""FitProfile: how well pretrained weights fit a target, overall and unit by unit. Plain data, JSON in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = 1
+
+LAYER_COLUMNS = (
+    "unit",
+    "depth",
+    "channels",
+    "ridge_accuracy",
+    "ridge_accuracy_random",
+    "gain",
+    "logme",
+    "logme_random",
+    "h_score",
+    "h_score_random",
+    "mean_shift",
+    "variance_shift",
+    "dead_channels",
+    "cka_next",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FitProfile:
+    """What is known before any training of how well a backbone's weights fit a target.
+
+    Attributes:
+        scalars: Measures at the output, facts on the dataset and the model, as numbers; a measure that does not
+            apply is absent and named in `left_out`.
+        layers: One row a unit in order from the input, `LAYER_COLUMNS`; NaN where a measure does not apply.
+        facts: What was measured: dataset, backbone, weights, image_size, samples, fingerprint, seconds.
+        left_out: Measure to the reason for which it is absent.
+    """
+
+    scalars: Mapping[str, float]
+    layers: pd.DataFrame
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON types; NaN becomes None."""
+        rows = self.layers.to_dict(orient="records")
+        return {
+            "version": VERSION,
+            "facts": dict(self.facts),
+            "scalars": _finite(self.scalars),
+            "layers": [_finite({str(key): value for key, value in row.items()}) for row in rows],
+            "left_out": dict(self.left_out),
+        }
+
+    def to_json(self) -> str:
+        """Returns one JSON document: {version, facts, scalars, layers: [{unit, ...}], left_out}."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FitProfile:
+        """Reads what `to_dict` returned.
+
+        Raises:
+            ValueError: It is of another version, or no profile.
+        """
+        import pandas as pd
+
+        if values.get("version") != VERSION:
+            raise ValueError(f"fit profile of version {values.get('version')}: this nbt reads version {VERSION}")
+        try:
+            layers = pd.DataFrame(values["layers"], columns=list(LAYER_COLUMNS))
+            numbers = [name for name in LAYER_COLUMNS if name != "unit"]
+            layers[numbers] = layers[numbers].astype(float)
+            scalars = {name: math.nan if value is None else float(value) for name, value in values["scalars"].items()}
+            return cls(scalars, layers, dict(values["facts"]), dict(values["left_out"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a fit profile: {error}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> FitProfile:
+        """Reads what `to_json` returned.
+
+        Raises:
+            ValueError: It is no JSON, of another version, or no profile.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("not a fit profile: expected a JSON object")
+        return cls.from_dict(values)
+
+    def with_facts(self, **facts: Any) -> FitProfile:
+        """Returns the profile with some facts added or replaced."""
+        return dataclasses.replace(self, facts={**self.facts, **facts})
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -1,0 +1,107 @@
+"""H-score: how much of the features' variance separates the classes (Bao et al. 2019; Ibrahim et al. 2021)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nbt.fit.inputs import ArrayLike, Floats, Integers, check_labels
+from nbt.fit.spectrum import Spectrum, one_hot
+
+_SPANNED = 1e-9
+
+
+def h_score(features: ArrayLike, labels: ArrayLike, regularized: bool = False) -> float:
+    """Returns the H-score, tr(pinv(cov F) cov(E[F|y])), or its regularised form.
+
+    Between 0 and the smaller of C - 1 and D; higher is better. The plain form is near its upper end whenever N is not
+    much larger than D, whatever the features are; the regularised one replaces cov F by the Ledoit-Wolf estimate,
+    (1 - s) cov F + s tr(cov F)/D I, and multiplies by 1 - s (Ibrahim et al. 2021, arXiv 2110.06893).
+
+    Cost: one decomposition, O(N D min(N, D)), and O(min(N, D) C).
+
+    Args:
+        features: (N, D).
+        labels: Integers (N,).
+        regularized: Which form.
+
+    Raises:
+        ValueError: The features are no finite matrix, the labels do not match, or have fewer than two classes.
+    """
+    spectrum = Spectrum.of(features)
+    return h_score_of(spectrum, check_labels(labels, spectrum.n), regularized)
+
+
+def h_score_of(spectrum: Spectrum, codes: Integers, regularized: bool = False) -> float:
+    """Returns the H-score of features that are decomposed and labels 0 ... C-1 that are checked; see `h_score`."""
+    targets = one_hot(codes)
+    counts = targets.sum(axis=0)
+    coordinates = spectrum.coordinates(targets)
+    if not regularized:
+        return _plain(coordinates, counts, spectrum.n)
+    shrinkage, ridge = ledoit_wolf(spectrum)
+    if shrinkage >= 1.0:
+        return 0.0
+    return float(((counts - residual_energy(spectrum, coordinates, counts, ridge)) / counts).sum() - 1.0)
+
+
+def _plain(coordinates: Floats, counts: Floats, n: int) -> float:
+    """Returns the sum over classes of |P y|^2 / n_c, P the projection onto the columns of the centred features.
+
+    These columns and the constant span what the features and the constant span, so P = U U' + q q' - 1 1' / N with q
+    the direction of the constant that the features do not reach, if there is one.
+    """
+    ones = coordinates.sum(axis=1)
+    unreached = n - float(ones @ ones)
+    energy = (coordinates**2).sum(axis=0)
+    if unreached > _SPANNED * n:
+        energy = energy + (counts - ones @ coordinates) ** 2 / unreached
+    return float((energy / counts).sum() - 1.0)
+
+
+def residual_energy(spectrum: Spectrum, coordinates: Floats, counts: Floats, ridge: float) -> Floats:
+    """Returns y'R y of the one-hot labels y of every class, (C,), with R as in `nbt.fit.spectrum`.
+
+    Args:
+        spectrum: Of the features.
+        coordinates: U'Y, (k, C).
+        counts: Samples of each class, (C,).
+        ridge: Strength, above 0, in the units of sigma.
+    """
+    gain = spectrum.values / (spectrum.values + ridge)
+    ones = coordinates.sum(axis=1)
+    own = counts - gain @ coordinates**2
+    cross = counts - (gain * ones) @ coordinates
+    return own - cross**2 / (spectrum.n - gain @ ones**2)
+
+
+def ledoit_wolf(spectrum: Spectrum) -> tuple[float, float]:
+    """Returns the shrinkage of the Ledoit-Wolf estimate, 0 ... 1, and the ridge that it means for the scatter matrix.
+
+    The estimate (1 - s) S + s m I of centred features, S = Fc'Fc / N, m = tr(S) / D, is (1 - s) / N times
+    Fc'Fc + ridge I (Ledoit, Wolf 2004; the same numbers as scikit-learn's).
+    """
+    n, dim = spectrum.n, spectrum.dim
+    centred = spectrum.features - spectrum.features.mean(axis=0)
+    trace = float(np.einsum("ij,ij->", centred, centred)) / n
+    if trace <= 0.0:
+        return 1.0, np.inf
+    # |S|^2 and the sum of fourth powers of the samples' lengths are all that it needs.
+    squared = _scatter_norm(spectrum) / n**2
+    lengths = np.einsum("ij,ij->i", centred, centred)
+    fourth = float(lengths @ lengths) / n
+    spread = squared - trace**2 / dim
+    noise = (fourth - squared) / n
+    shrinkage = 1.0 if spread <= 0.0 else float(np.clip(noise / spread, 0.0, 1.0))
+    ridge = np.inf if shrinkage >= 1.0 else n * shrinkage * trace / dim / (1.0 - shrinkage)
+    return shrinkage, ridge
+
+
+def _scatter_norm(spectrum: Spectrum) -> float:
+    """Returns |Fc'Fc|^2 (Frobenius) from the spectrum of F: Fc'Fc = F'F - N mu mu'."""
+    mean = spectrum.features.mean(axis=0)
+    if spectrum.dim <= spectrum.n:
+        projected = float(spectrum.values @ (spectrum.basis.T @ mean) ** 2)
+    else:
+        projected = float(((spectrum.features @ mean) ** 2).sum())
+    length = float(mean @ mean)
+    return float(spectrum.values @ spectrum.values) - 2 * spectrum.n * projected + (spectrum.n * length) ** 2

@@ -1,0 +1,107 @@
+"""The one check of what the measures are given: shapes, labels, numbers that are none, classes without a sample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+ArrayLike: TypeAlias = "npt.ArrayLike | torch.Tensor"
+Floats: TypeAlias = npt.NDArray[np.float64]
+Integers: TypeAlias = npt.NDArray[np.int64]
+
+_SUM_TOLERANCE = 1e-3
+
+
+def check_features(features: ArrayLike, name: str = "features") -> Floats:
+    """Returns features as a float64 array (N, D); the caller's array is never written to.
+
+    Raises:
+        ValueError: It is not a matrix, has no row or column, or holds NaN or infinite values.
+    """
+    array = _numbers(features, name)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"{name}: expected a matrix (samples, features), got shape {array.shape}")
+    bad = ~np.isfinite(array)
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{name}: {int(bad.sum())} values are NaN or infinite, the first in row {row}, column {column}"
+        )
+    return array
+
+
+def check_labels(
+    labels: ArrayLike, n: int | None, name: str = "labels", *, per_class: int = 1, classes: int = 2
+) -> Integers:
+    """Returns labels as int64 (N,) numbered 0 ... C-1 over the classes that occur, in the order of their values.
+
+    A class that has no sample thereby plays no part.
+
+    Args:
+        labels: Integers (N,), of any values.
+        n: N that the other argument has; None where there is none to compare with.
+        name: The argument, for the message.
+        per_class: The fewest samples that each class needs.
+        classes: The fewest classes.
+
+    Raises:
+        ValueError: Of other length or type, too few classes, or a class with too few samples.
+    """
+    array = _to_numpy(labels, name)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"{name}: expected one label a sample, got shape {array.shape}")
+    if n is not None and len(array) != n:
+        raise ValueError(f"{name}: {len(array)} labels for {n} samples")
+    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))):
+        raise ValueError(f"{name}: expected whole numbers, got {array.dtype}")
+    values, codes = np.unique(array, return_inverse=True)
+    if len(values) < classes:
+        raise ValueError(f"{name}: at least {classes} classes are needed, got {len(values)}")
+    counts = np.bincount(codes)
+    if counts.min() < per_class:
+        rare = values[int(counts.argmin())]
+        raise ValueError(
+            f"{name}: every class needs at least {per_class} samples, class {rare} has {int(counts.min())}"
+        )
+    return codes.astype(np.int64).reshape(-1)
+
+
+def check_probabilities(probabilities: ArrayLike, name: str = "source_probs") -> Floats:
+    """Returns probabilities as a float64 array (N, C_s) whose rows sum to one.
+
+    Raises:
+        ValueError: It is no finite matrix, has negative values, or a row that does not sum to one (within 1e-3, the
+            error of half precision).
+    """
+    array = check_features(probabilities, name)
+    if array.min() < 0:
+        raise ValueError(f"{name}: probabilities are 0 or more, the smallest is {array.min():.3g}")
+    sums = array.sum(axis=1)
+    worst = int(np.abs(sums - 1).argmax())
+    if abs(sums[worst] - 1) > _SUM_TOLERANCE:
+        raise ValueError(f"{name}: every row has to sum to one, row {worst} sums to {sums[worst]:.6g}")
+    return array / sums[:, None]
+
+
+def _numbers(values: ArrayLike, name: str) -> Floats:
+    array = _to_numpy(values, name)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: expected numbers, got {array.dtype}")
+    return array.astype(np.float64, copy=False)
+
+
+def _to_numpy(values: ArrayLike, name: str) -> npt.NDArray[np.generic]:
+    """Returns a NumPy view or copy; a tensor comes off its device and its graph."""
+    detach = getattr(values, "detach", None)
+    if detach is not None:
+        tensor = detach().cpu()
+        values = tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an array, got rows of different lengths") from error

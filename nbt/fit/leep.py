@@ -1,0 +1,138 @@
+"""LEEP, NCE and N-LEEP: how well source classes, or clusters of features, tell the target's classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nbt.fit.inputs import ArrayLike, Floats, Integers, check_features, check_labels, check_probabilities
+from nbt.fit.projection import principal_components
+
+COMPONENTS = 32
+"""Principal components that N-LEEP clusters in."""
+
+PER_CLASS = 5
+"""Clusters a class, of the five values that Li et al. 2021 compare the middle one."""
+
+_MOST_CLUSTERS = 256
+_SAMPLES_PER_CLUSTER = 4
+_ROUNDS = 12
+_FLOOR = 1e-3
+
+
+def leep(source_probs: ArrayLike, labels: ArrayLike) -> float:
+    """Returns the log expected empirical prediction (Nguyen et al. 2020, arXiv 2002.12462).
+
+    The mean over samples of ln sum_z p(y|z) P(z|x), with p(y|z) the empirical conditional distribution of labels given
+    the source classes z, weighted by their probabilities. Between minus the entropy of the labels and 0, higher is
+    better.
+
+    Cost: O(N C_s C).
+
+    Args:
+        source_probs: Probabilities of the source's classes, (N, C_s); rows sum to one.
+        labels: Integers (N,).
+
+    Raises:
+        ValueError: Probabilities that are negative, not finite or do not sum to one; labels that do not match, or
+            have fewer than two classes.
+    """
+    probabilities = check_probabilities(source_probs)
+    return _leep(probabilities, check_labels(labels, len(probabilities)))
+
+
+def _leep(probabilities: Floats, codes: Integers) -> float:
+    one_hot = np.eye(int(codes.max()) + 1)[codes]
+    joint = probabilities.T @ one_hot  # (C_s, C)
+    mass = joint.sum(axis=1, keepdims=True)
+    given = np.divide(joint, mass, out=np.zeros_like(joint), where=mass > 0)
+    expected = np.einsum("nz,zn->n", probabilities, given[:, codes])
+    return float(np.log(np.maximum(expected, np.finfo(np.float64).tiny)).mean())
+
+
+def nce(source_labels: ArrayLike, labels: ArrayLike) -> float:
+    """Returns the negative conditional entropy -H(y | z) in nats (Tran et al. 2019, arXiv 1908.08142).
+
+    Between minus ln C and 0 (the source class tells the label), higher is better. Source classes with few samples
+    each flatter it.
+
+    Cost: O(N).
+
+    Args:
+        source_labels: The source class of each sample, integers (N,); one class is enough.
+        labels: Integers (N,).
+
+    Raises:
+        ValueError: Labels that do not match, are no whole numbers, or have fewer than two classes.
+    """
+    source = check_labels(source_labels, None, "source_labels", classes=1)
+    codes = check_labels(labels, len(source))
+    joint = np.zeros((int(source.max()) + 1, int(codes.max()) + 1))
+    np.add.at(joint, (source, codes), 1.0 / len(codes))
+    given = joint / joint.sum(axis=1, keepdims=True)
+    return float((joint * np.log(np.where(joint > 0, given, 1.0))).sum())
+
+
+def nleep(features: ArrayLike, labels: ArrayLike, *, per_class: int = PER_CLASS, seed: int = 0) -> float:
+    """Returns N-LEEP: LEEP with clusters of the features in place of source classes (Li et al. 2021, arXiv 2011.11200).
+
+    A Gaussian mixture with diagonal covariances is fitted to the first 32 principal components; the responsibilities
+    of its clusters are what LEEP takes for source probabilities. At most 0, higher is better.
+
+    What is bounded, so that it stays cheap beside the other measures: the mixture has `per_class` clusters a class,
+    at most 256 and at most one for four samples, starts from samples drawn as centres and takes 12 rounds of EM.
+
+    Cost: O(N D min(N, D)) for the components, O(N 32 clusters) a round.
+
+    Args:
+        features: (N, D).
+        labels: Integers (N,).
+        per_class: Clusters a class, 1 or more.
+        seed: Of the first centres.
+
+    Raises:
+        ValueError: The features are no finite matrix, the labels do not match or have fewer than two classes, or
+            `per_class` is below 1.
+    """
+    matrix = check_features(features)
+    codes = check_labels(labels, len(matrix))
+    if per_class < 1:
+        raise ValueError(f"per_class: {per_class} is not 1 or more")
+    return nleep_of(principal_components(matrix, COMPONENTS), codes, per_class=per_class, seed=seed)
+
+
+def nleep_of(components: Floats, codes: Integers, *, per_class: int = PER_CLASS, seed: int = 0) -> float:
+    """Returns N-LEEP of principal components, of which the first 32 are used, and labels that are checked."""
+    points = components[:, :COMPONENTS]
+    clusters = per_class * (int(codes.max()) + 1)
+    clusters = max(1, min(clusters, _MOST_CLUSTERS, len(points) // _SAMPLES_PER_CLUSTER))
+    return _leep(_responsibilities(points, clusters, seed), codes)
+
+
+def _responsibilities(points: Floats, clusters: int, seed: int) -> Floats:
+    """Returns the responsibilities of a mixture of diagonal Gaussians, (N, clusters), after a few rounds of EM."""
+    # Centres are drawn among the samples; in an order of their own, so that the order they come in does not matter.
+    order = np.lexsort(points.T)
+    centres = points[order[np.random.default_rng(seed).choice(len(points), clusters, replace=False)]]
+    spread = points.var(axis=0).mean()
+    if spread <= 0.0:
+        return np.full((len(points), clusters), 1.0 / clusters)
+    variances = np.full_like(centres, spread / clusters ** (2.0 / points.shape[1]))
+    weights = np.full(clusters, 1.0 / clusters)
+    shares = _expect(points, centres, variances, weights)
+    for _ in range(_ROUNDS):
+        mass = shares.sum(axis=0) + np.finfo(np.float64).eps
+        centres = shares.T @ points / mass[:, None]
+        variances = np.maximum(shares.T @ points**2 / mass[:, None] - centres**2, _FLOOR * spread)
+        weights = mass / mass.sum()
+        shares = _expect(points, centres, variances, weights)
+    return shares
+
+
+def _expect(points: Floats, centres: Floats, variances: Floats, weights: Floats) -> Floats:
+    precision = 1.0 / variances
+    distance = points**2 @ precision.T - 2.0 * points @ (centres * precision).T + (centres**2 * precision).sum(axis=1)
+    log_density = np.log(weights) + 0.5 * np.log(precision).sum(axis=1) - 0.5 * distance
+    log_density -= log_density.max(axis=1, keepdims=True)
+    shares: Floats = np.exp(log_density)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return shares

@@ -1,0 +1,44 @@
+"""Profiles kept in the cache, under a hash of all that they follow from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nbt.fit.fit_profile import FitProfile
+from nbt.resources import cache_folder
+
+logger = logging.getLogger("nbt")
+
+
+def profile_path(identity: Mapping[str, Any]) -> Path:
+    """Returns the file of the profile with this identity, JSON types only; its folder is created."""
+    text = json.dumps(identity, sort_keys=True)
+    return cache_folder("fit") / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+
+
+def read_profile(path: Path) -> FitProfile | None:
+    """Returns a cached profile; None where there is none, or a damaged one."""
+    try:
+        return FitProfile.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_profile(path: Path, profile: FitProfile) -> None:
+    """Writes a profile, whole or not at all; where that fails, the next call measures again."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(profile.to_json(), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        logger.warning("the fit profile is not cached: %s", error)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

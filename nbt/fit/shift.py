@@ -1,0 +1,115 @@
+"""Statistics shift: how far the target's activations are from what the weights' BatchNorm layers expect."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+IMAGES = 256
+"""Images whose activations are compared: their positions are many thousand, and the sample's order is random."""
+
+_PIECE = 1 << 20  # Numbers that stay in a processor's cache while they are gone over twice.
+
+
+class Shift(NamedTuple):
+    """Shift of one unit; NaN without BatchNorm.
+
+    Attributes:
+        mean: Mean over channels of |mu_t - mu_s| / sqrt(var_s + eps): in standard deviations of the source, 0 or more,
+            lower is closer.
+        variance: Mean over channels of |ln((var_t + eps) / (var_s + eps))| / 2: 0 or more, .69 where deviations differ
+            by a factor of two; lower is closer.
+    """
+
+    mean: float
+    variance: float
+
+
+class Moments:
+    """Mean and variance of each channel, over batches that need not fit into memory together."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: torch.Tensor = torch.zeros(())
+        self.squares: torch.Tensor = torch.zeros(())
+
+    def update(self, values: torch.Tensor) -> None:
+        """Adds a batch, (n, C) or (n, C, ...)."""
+        images = max(1, _PIECE * len(values) // values.numel())
+        for part in values.split(images):
+            self._add(part.movedim(1, -1).reshape(-1, values.shape[1]).float())
+
+    def _add(self, rows: torch.Tensor) -> None:
+        """Adds rows, (n, C), by Chan's formula, which does not cancel."""
+        count = len(rows)
+        centre = rows.mean(dim=0)
+        squares = (rows - centre).square_().sum(dim=0).double()
+        mean = centre.double()
+        total = self.count + count
+        gap = mean - self.mean.to(mean)
+        self.squares = self.squares.to(mean) + squares + gap.square() * (self.count * count / total)
+        self.mean = self.mean.to(mean) + gap * (count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> torch.Tensor:
+        """Biased, float64 (C,)."""
+        return self.squares / self.count
+
+
+class ShiftMeter:
+    """Listens to the BatchNorm layers of a model's units while it runs in evaluation mode, for the first 256 images.
+
+    Args:
+        units: In order; a BatchNorm layer without running statistics does not count.
+    """
+
+    def __init__(self, units: Iterable[nn.Module]) -> None:
+        self._norms = [[norm for norm in unit.modules() if _keeps_statistics(norm)] for unit in units]
+        self._moments = {norm: Moments() for norms in self._norms for norm in norms}
+        self._seen = dict.fromkeys(self._moments, 0)
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> ShiftMeter:
+        self._handles = [norm.register_forward_pre_hook(self._listen) for norm in self._moments]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _listen(self, norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        left = IMAGES - self._seen[norm]
+        if left > 0:
+            self._moments[norm].update(inputs[0].detach()[:left])
+            self._seen[norm] += len(inputs[0])
+
+    def shifts(self) -> list[Shift]:
+        """Returns one shift a unit: the mean over the channels of all its BatchNorm layers."""
+        return [self._shift(norms) for norms in self._norms]
+
+    def _shift(self, norms: list[nn.Module]) -> Shift:
+        parts = [_distances(norm, self._moments[norm]) for norm in norms if self._moments[norm].count]
+        if not parts:
+            return Shift(math.nan, math.nan)
+        return Shift(*(float(torch.cat(list(kind)).mean()) for kind in zip(*parts, strict=True)))
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None
+
+
+def _distances(norm: Any, target: Moments) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the shift of means and of variances of each channel, float64 (C,)."""
+    mean, variance = norm.running_mean.double(), norm.running_var.double() + norm.eps
+    by_mean = (target.mean - mean).abs() / variance.sqrt()
+    by_variance = ((target.variance + norm.eps) / variance).log().abs() / 2
+    return by_mean, by_variance

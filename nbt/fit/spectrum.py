@@ -1,0 +1,82 @@
+"""Spectrum: one decomposition of a feature matrix, shared by LogME, the H-scores and the ridge probe.
+
+All of them need of the features F = U S V' no more than sigma = s^2 and the coordinates U'Y of the labels; with
+centred features, too: a ridge regression of targets Y on F with an intercept that is not penalised leaves the residuals
+
+    R Y,  R = M - m m' / (1'm),  M = I - U g U',  g = sigma / (sigma + ridge),  m = M 1,
+
+(the bordered system of kernel ridge regression with a bias), so that I - 11'/N - R is the hat matrix of centred
+features. Nothing is decomposed twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh
+
+from nbt.fit.inputs import ArrayLike, Floats, Integers, check_features
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Singular values and left singular vectors of a feature matrix as it is, not centred.
+
+    Attributes:
+        features: F, float64 (N, D).
+        values: sigma, the squares of the singular values above the rank threshold, (k,), ascending.
+        basis: Their vectors: V, (D, k), where D <= N; else U, (N, k).
+    """
+
+    features: Floats
+    values: Floats
+    basis: Floats
+
+    @classmethod
+    def of(cls, features: ArrayLike) -> Spectrum:
+        """Decomposes features, by the Gram matrix (D, D) or the kernel (N, N), whichever is smaller.
+
+        Cost: O(N D min(N, D)).
+
+        Args:
+            features: (N, D).
+
+        Raises:
+            ValueError: They are no finite matrix.
+        """
+        matrix = check_features(features)
+        n, dim = matrix.shape
+        gram = matrix.T @ matrix if dim <= n else matrix @ matrix.T
+        values, basis = eigh(gram, overwrite_a=True, check_finite=False, driver="evd")
+        kept = values > max(n, dim) * np.finfo(np.float64).eps * max(values[-1], 0.0)
+        return cls(matrix, values[kept], basis if kept.all() else basis[:, kept])
+
+    @property
+    def n(self) -> int:
+        """Samples N."""
+        return self.features.shape[0]
+
+    @property
+    def dim(self) -> int:
+        """Features D."""
+        return self.features.shape[1]
+
+    def left(self, rows: slice) -> Floats:
+        """Returns some rows of U, (n, k)."""
+        if self.dim > self.n:
+            return self.basis[rows]
+        left: Floats = self.features[rows] @ self.basis
+        left /= np.sqrt(self.values)
+        return left
+
+    def coordinates(self, targets: Floats) -> Floats:
+        """Returns U'Y, (k, C), of targets Y, (N, C)."""
+        if self.dim > self.n:
+            return self.basis.T @ targets
+        return (self.basis.T @ (self.features.T @ targets)) / np.sqrt(self.values)[:, None]
+
+
+def one_hot(codes: Integers) -> Floats:
+    """Returns one column a class, 1 for its samples, float64 (N, C)."""
+    return np.eye(int(codes.max()) + 1)[codes]

@@ -1,0 +1,1 @@
+"""Replay: search methods compared on recorded learning curves, through the brain that runs live."""

@@ -1,0 +1,131 @@
+"""How good a search was: simple regret by epochs, epochs to come near the best, intervals and paired tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nbt.search.replay.curves import PlayedTrial
+from nbt.search.replay.pool import Catalogue, Vector
+from nbt.training.results import best_epoch
+
+NEAR = 0.005
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic with its 95 % percentile bootstrap interval over seeds."""
+
+    value: float
+    low: float
+    high: float
+
+
+def incumbents(trials: Sequence[PlayedTrial], catalogue: Catalogue, horizon: int) -> NDArray[np.int64]:
+    """Returns the index of the incumbent's setting after each epoch of a search, -1 where there is none yet.
+
+    The incumbent is the finished full-length trial of the best validation accuracy so far; of equal ones that with
+    the lower validation loss, then the earlier.
+
+    Args:
+        trials: In the order in which they ended.
+        catalogue: What their settings are indices of.
+        horizon: Number of epochs, and length of the result.
+    """
+    path = np.full(horizon, -1, dtype=np.int64)
+    merit = (-math.inf, -math.inf)
+    for trial in trials:
+        if trial.stopped is not None or trial.spent > horizon:
+            continue
+        mine = _merit(catalogue, trial)
+        if mine > merit:
+            merit = mine
+            path[trial.spent - 1 :] = trial.setting
+    return path
+
+
+def _merit(catalogue: Catalogue, trial: PlayedTrial) -> tuple[float, float]:
+    run = catalogue.settings[trial.setting].runs[trial.run]
+    best = best_epoch(run.curve)
+    loss = math.inf if run.diverged or best is None or best.val_loss is None else best.val_loss
+    return run.val_accuracy, -loss
+
+
+def regret_curve(path: NDArray[np.int64], judged: Vector, best: float, start: float) -> Vector:
+    """Returns the simple regret after each epoch, in accuracy; below 0 where an incumbent is luckier than the best.
+
+    Args:
+        path: Incumbents, -1 for none.
+        judged: Accuracy of each setting.
+        best: What regret is measured from.
+        start: Accuracy before there is an incumbent, that of guessing.
+    """
+    return best - np.where(path < 0, start, judged[path])
+
+
+def epochs_to(regret: Vector, near: float = NEAR) -> int | None:
+    """Returns after how many epochs the regret is at most `near` for the first time; None where it never is."""
+    # What is 0.5 points by arithmetic must not fail by the last bit.
+    reached = np.flatnonzero(regret <= near + 1e-9)
+    return int(reached[0]) + 1 if len(reached) else None
+
+
+def mean_band(curves: Vector, seed: int = 0) -> tuple[Vector, Vector, Vector]:
+    """Returns the mean of curves with the ends of its 95 % bootstrap interval.
+
+    Args:
+        curves: (seeds, epochs).
+        seed: Of the resampling.
+    """
+    draws = np.random.default_rng(seed).integers(len(curves), size=(_RESAMPLES, len(curves)))
+    shares = np.stack([np.bincount(draw, minlength=len(curves)) for draw in draws]) / len(curves)
+    low, high = np.quantile(shares @ curves, (0.025, 0.975), axis=0)
+    return curves.mean(axis=0), low, high
+
+
+def median_estimate(values: Sequence[float], seed: int = 0) -> Estimate:
+    """Returns the median with its bootstrap interval; values may be infinite."""
+    array = np.asarray(values, dtype=float)
+    draws = np.random.default_rng(seed).integers(len(array), size=(_RESAMPLES, len(array)))
+    medians = np.sort(_median(array[draws]))
+    return Estimate(float(_median(array[None])[0]), float(medians[_RESAMPLES // 40]), float(medians[-_RESAMPLES // 40]))
+
+
+def _median(rows: Vector) -> Vector:
+    """Returns the lower median of each row, which exists where values are infinite."""
+    return np.sort(rows, axis=1)[:, (rows.shape[1] - 1) // 2]
+
+
+def mean_estimate(values: Sequence[float], seed: int = 0) -> Estimate:
+    """Returns the mean with its bootstrap interval."""
+    mean, low, high = mean_band(np.asarray(values, dtype=float)[:, None], seed)
+    return Estimate(float(mean[0]), float(low[0]), float(high[0]))
+
+
+def paired_test(values: Sequence[float], reference: Sequence[float]) -> float:
+    """Returns the two-sided p-value of Wilcoxon's signed-rank test; 1 where no pair differs.
+
+    Pairs are (task, seed); those of one task are alike, so that it tells chance in seeds, not in tasks.
+    """
+    gaps = np.asarray(values, dtype=float) - np.asarray(reference, dtype=float)
+    if not np.any(gaps):
+        return 1.0
+    from scipy.stats import wilcoxon
+
+    return float(wilcoxon(gaps, zero_method="zsplit", method="approx").pvalue)
+
+
+def ranks(scores: Vector) -> Vector:
+    """Returns the rank of each method in each search, 1 the least score, equal scores sharing the mean of theirs.
+
+    Args:
+        scores: (methods, searches).
+    """
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(scores, axis=0))

@@ -1,0 +1,173 @@
+"""Benchmark: is measuring fit cheap?
+
+1. LogME of N = 6000 samples, D = 2048 features, C = 200 classes against what it cannot do without: forming the D x D
+   Gram matrix and one float64 eigen-decomposition of it. Then all output measures of a profile together, and the most
+   memory that they hold beside the features.
+2. A whole profile of `mobilenet_v2` on CUB-50 crop at 96 px against one epoch of full fine-tuning.
+
+Interleaved: every round runs each arm once, so that a noisy neighbour meets all of them. Medians over rounds.
+
+    python studies/bench_fit.py --data-dir ../shared/data --weights ../shared/weights/mobilenet_v2-imagenet.pth
+
+Writes `studies/results/bench_fit.json` and `.md`. Without `--data-dir` the first part alone is run and shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import machine
+
+import nbt
+from nbt.fit.gbc import gbc
+from nbt.fit.h_score import h_score_of
+from nbt.fit.leep import nleep
+from nbt.fit.logme import logme, logme_of
+from nbt.fit.neighbours import knn_accuracy
+from nbt.fit.ridge import ridge_accuracy_of
+from nbt.fit.spectrum import Spectrum
+from nbt.fit.transrate import transrate
+from nbt.settings import TransferSettings
+from nbt.training.fine_tune import fine_tune
+from nbt.training.workbench import Workbench
+
+Data = tuple[np.ndarray, np.ndarray]
+DECOMPOSITION = "Gram matrix and its eigen-decomposition"
+
+
+def draw(n: int, dim: int, classes: int) -> Data:
+    """Returns float32 features, as a backbone gives them, with some structure, and labels."""
+    chance = np.random.default_rng(0)
+    labels = chance.permutation(np.arange(n) % classes)
+    scales = np.logspace(0, -2, dim)
+    centres = chance.standard_normal((classes, dim))
+    features = (0.5 * centres[labels] + chance.standard_normal((n, dim))) * scales
+    return np.maximum(features, 0).astype(np.float32), labels
+
+
+def decompose(features: np.ndarray, labels: np.ndarray) -> None:
+    matrix = features.astype(np.float64)
+    np.linalg.eigh(matrix.T @ matrix)
+
+
+def measure_all(features: np.ndarray, labels: np.ndarray) -> None:
+    """Runs the output measures as a profile does."""
+    spectrum = Spectrum.of(features)
+    logme_of(spectrum, labels)
+    h_score_of(spectrum, labels, regularized=False)
+    h_score_of(spectrum, labels, regularized=True)
+    ridge_accuracy_of(spectrum, labels)
+    del spectrum
+    for measure in (knn_accuracy, gbc, nleep, transrate):
+        measure(features, labels)
+
+
+def time_arms(arms: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Returns the seconds of every round of each arm, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(rounds + 1):
+        for name, arm in arms.items():
+            started = time.perf_counter()
+            arm()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+        print(f"round {number}: " + ", ".join(f"{name} {s[-1]:.2f}" for name, s in seconds.items() if s), flush=True)
+    return seconds
+
+
+def bench_measures(args: argparse.Namespace) -> dict[str, Any]:
+    """Times the measures, and finds the most memory that they hold at once."""
+    data = draw(args.samples, args.features, args.classes)
+    seconds = time_arms(
+        {
+            DECOMPOSITION: lambda: decompose(*data),
+            "LogME": lambda: logme(*data),
+            "all output measures": lambda: measure_all(*data),
+        },
+        args.rounds,
+    )
+    tracemalloc.start()
+    measure_all(*data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    doubles = 8 * args.samples * args.features
+    return {"seconds": seconds, "peak_bytes": peak, "features_float64_bytes": doubles}
+
+
+def bench_profile(args: argparse.Namespace) -> dict[str, Any]:
+    """Times a whole profile and an epoch of full fine-tuning of the same task."""
+    task = nbt.load_task(
+        "cub", backbone="mobilenet_v2", weights=args.weights, data_dir=args.data_dir, image_size=args.image_size
+    )
+    trial = fine_tune(task, TransferSettings(epochs=10_000), bench=Workbench(task))
+    arms = {"one epoch": lambda: next(trial), "profile": lambda: nbt.profile_fit(task, cache=False)}
+    seconds = time_arms(arms, args.rounds)
+    return {"seconds": seconds, "train_images": len(task.split.train), "image_size": args.image_size}
+
+
+def medians(part: Mapping[str, Any]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in part["seconds"].items()}
+
+
+def to_markdown(result: Mapping[str, Any]) -> str:
+    """Renders the tables."""
+    part = result["measures"]
+    times = medians(part)
+    base = times[DECOMPOSITION]
+    goals = {"LogME": "<= 1.5x", "all output measures": "<= 2x"}
+    lines = [
+        f"Machine: {result['machine']}. N = {result['samples']}, D = {result['features']}, C = {result['classes']}; "
+        f"{result['rounds']} rounds, interleaved, medians.",
+        "",
+        "| arm | seconds | ratio | goal |",
+        "|---|---|---|---|",
+        *(f"| {name} | {time:.2f} | {time / base:.2f}x | {goals.get(name, '')} |" for name, time in times.items()),
+        "",
+        f"The measures hold at most {part['peak_bytes'] / part['features_float64_bytes']:.2f} times the bytes of the "
+        "features in float64, beside the features themselves (goal: below 2).",
+    ]
+    if "profile" in result:
+        part = result["profile"]
+        times = medians(part)
+        lines += [
+            "",
+            f"| `mobilenet_v2` on CUB-50 crop, {part['image_size']} px | seconds | ratio | goal |",
+            "|---|---|---|---|",
+            f"| one epoch of full fine-tuning, {part['train_images']} images | {times['one epoch']:.2f} | 1 | |",
+            f"| whole profile | {times['profile']:.2f} | {times['profile'] / times['one epoch']:.2f}x | < 1x |",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", help="folder of CUB_200_2011")
+    parser.add_argument("--weights", default="default", help="state dict of torchvision's mobilenet_v2")
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--samples", type=int, default=6000)
+    parser.add_argument("--features", type=int, default=2048)
+    parser.add_argument("--classes", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    args = parser.parse_args()
+
+    settings = {name: getattr(args, name) for name in ("samples", "features", "classes", "rounds")}
+    result = {"machine": machine(), **settings, "measures": bench_measures(args)}
+    if args.data_dir:
+        result["profile"] = bench_profile(args)
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "bench_fit.json").write_text(json.dumps(result, indent=1) + "\n")
+        (args.out / "bench_fit.md").write_text(to_markdown(result))
+    print(to_markdown(result))
+
+
+if __name__ == "__main__":
+    main()

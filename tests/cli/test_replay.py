@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nbt.cli.app import run
+from tests.search.replay.tables import make_table
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> list[str]:
+    paths = [tmp_path / f"{name}.parquet" for name in ("birds", "fish")]
+    for seed, path in enumerate(paths):
+        make_table(30, seed=seed, dataset=path.stem, data_hash=path.stem).save(path)
+    return [str(path) for path in paths]
+
+
+def test_it_prints_what_it_found(tables: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--seeds", "2", "--methods", "random, asha", "--budget", "6", "-q"]
+    assert run(["replay", *tables, *words]) == 0
+    captured = capsys.readouterr()
+    text = " ".join(captured.out.split())
+    assert captured.err == ""
+    assert "birds · conv3 30 36" in text, "task, settings, horizon"
+    assert text.count("fish · conv3 asha") == 1
+    assert "Searches of each method on each task: 2;" in text
+    assert "(against random)" in text
+
+
+def test_json_is_one_document(tables: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["--seeds", "2", "--methods", "random,tpe", "--budget", "5", "--out", str(out), "--json"]
+    assert run(["replay", *tables, *words]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["seeds"] == 2
+    assert list(document["methods"]) == ["random", "tpe"]
+    assert {row["task"] for row in document["summary"]} == {"birds · conv3", "fish · conv3"}
+    assert Path(document["folder"], "summary.csv").is_file()
+    assert (out / "regret.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["none.parquet"], "none.parquet: cannot read a recorded table"),
+        (["TABLE", "--methods", "tpa"], "unknown method 'tpa'; did you mean"),
+        (["TABLE", "--space", "binary"], "but space binary has"),
+        (["TABLE", "--space", "non_binry"], "unknown search space 'non_binry'"),
+        ([], "missing TABLE.parquet"),
+        (["TABLE", "--seeds", "0"], "--seeds"),
+    ],
+)
+def test_wrong_input_is_named(
+    tables: list[str], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["replay", *(tables[0] if word == "TABLE" else word for word in words)]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err.strip().splitlines()[-1]
+    assert captured.out == ""

@@ -1,0 +1,112 @@
+"""One pass gives what the units give, pooled alike for all kinds of outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nbt.fit.activations import BATCH, QUARTERED, channels_first, collect, image_batches, pool, run_features
+from nbt.fit.activations import settle_batch_norm as settle
+from nbt.task.task import Task
+from nbt.training.augment import AugmentPlan
+from nbt.training.workbench import Workbench
+
+CPU = torch.device("cpu")
+
+
+def test_images_are_prepared_as_in_evaluation(normed: Task) -> None:
+    index = normed.split.train[: BATCH + 5]
+    batches = list(image_batches(normed, index, CPU))
+    assert [len(batch) for batch in batches] == [BATCH, 5]
+    expected = Workbench(normed, device="cpu").load_images(torch.from_numpy(index), AugmentPlan())
+    assert torch.equal(torch.cat(batches), expected)
+
+
+def test_units_give_what_the_model_gives(normed: Task) -> None:
+    model, index = normed.build_model(), normed.split.train[:70]
+    seen = collect(model, normed, index, CPU)
+    with torch.no_grad():
+        images = torch.cat(list(image_batches(normed, index, CPU)))
+        outputs = [model.forward_units(images, 0, stop + 1) for stop in range(model.n_units)]
+        features = model.features(images)
+    for own, output in zip(seen.units[:-1], outputs, strict=False):
+        torch.testing.assert_close(torch.from_numpy(own), pool(output), rtol=1e-3, atol=1e-5)
+    assert seen.channels == tuple(output.shape[1] for output in outputs)
+    torch.testing.assert_close(torch.from_numpy(seen.features), features, rtol=1e-3, atol=1e-5)
+    assert np.array_equal(seen.features, run_features(model, normed, index, CPU))
+    assert seen.logits is None
+
+
+def test_collecting_reads_the_source_head(pretrained: Task) -> None:
+    model = pretrained.build_model()
+    head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(model.feature_dim, 4))
+    seen = collect(model, pretrained, pretrained.split.train[:9], CPU, source_head=head)
+    expected = head[1](torch.from_numpy(seen.features)).detach()
+    assert seen.logits is not None
+    torch.testing.assert_close(torch.from_numpy(seen.logits), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "width"),
+    [
+        ((5, 7), 7),
+        ((5, 9, 7), 7),
+        ((5, 7, 4, 4), 28),
+        ((5, 7, 1, 1), 7),
+        ((5, 4, 4, 7), 28),
+        ((5, QUARTERED // 4, 2, 2), QUARTERED),
+        ((5, QUARTERED // 4 + 1, 2, 2), QUARTERED // 4 + 1),
+    ],
+)
+def test_pooling_keeps_channels_and_the_mean(shape: tuple[int, ...], width: int) -> None:
+    hidden = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    first = channels_first(hidden)
+    pooled = pool(first)
+    assert pooled.shape == (5, width)
+    mean = first.flatten(2).mean(2) if first.ndim > 2 else first
+    torch.testing.assert_close(pooled.view(5, first.shape[1], -1).mean(2), mean)
+
+
+def test_dead_channels_are_those_with_one_value(encoder: Task) -> None:
+    model = encoder.build_model()
+    with torch.no_grad():
+        convolution, norm = model.units[1][0], model.units[1][1]
+        norm.weight[2], norm.bias[2] = 0.0, 0.7  # always .7
+        norm.weight[5], norm.bias[5] = 1.0, -1e3  # never through the ReLU
+        assert convolution.out_channels == 8
+    seen = collect(model, encoder, encoder.split.train[:80], CPU)
+    assert seen.dead == (0, 2, 0)
+
+
+def test_a_channel_that_fires_for_the_last_image_alone_is_alive(encoder: Task) -> None:
+    class Late(torch.nn.Module):
+        calls = 0
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            out = torch.zeros(len(images), 3, 2, 2)
+            if self.calls == 2:
+                out[-1, 1, 1, 1] = 1.0
+            return out
+
+    model = encoder.build_model()
+    model.units = torch.nn.ModuleList([Late()])
+    seen = collect(model, encoder, encoder.split.train[: 2 * BATCH], CPU)
+    assert seen.dead == (2,)
+
+
+def test_random_networks_settle_on_the_images(normed: Task) -> None:
+    model = normed.build_model(seed=1)
+    images = next(image_batches(normed, normed.split.train, CPU, 64))
+    spread = [float(model.features(images).detach().std())]
+    momenta = [m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    settle(model, images)
+    spread.append(float(model.features(images).detach().std()))
+    assert spread[1] > 0.05 > spread[0]
+    assert momenta == [m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert not any(module.training for module in model.modules())
+    norm = model.units[0][1]
+    with torch.no_grad():
+        before = model.units[0][0](images)
+    torch.testing.assert_close(norm.running_mean, before.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from nbt.fit.ridge import STRENGTHS, choose_strength, ridge_predictions, ridge_probe_accuracy
+from nbt.fit.spectrum import Spectrum
+from tests.fit.measure_contract import MeasureContract, draw
+
+
+def refitted(features: np.ndarray, labels: np.ndarray, strength: float) -> np.ndarray:
+    """Predicts every sample by a ridge regression on the others, one fit a sample."""
+    targets = np.eye(labels.max() + 1)[labels]
+    predictions = []
+    for left_out in range(len(labels)):
+        rest = np.arange(len(labels)) != left_out
+        model = Ridge(alpha=strength, solver="svd").fit(features[rest], targets[rest])
+        predictions.append(model.predict(features[left_out : left_out + 1])[0].argmax())
+    return np.array(predictions)
+
+
+class TestRidgeProbe(MeasureContract):
+    measure = staticmethod(ridge_probe_accuracy)
+    tolerance = 1e-9
+
+    @pytest.mark.parametrize(("n", "dim"), [(60, 10), (30, 30), (24, 60), (80, 3)])
+    @pytest.mark.parametrize("apart", [0.3, 1.0])
+    def test_leaves_one_out_as_refitting_does(self, n: int, dim: int, apart: float) -> None:
+        features, labels = draw(n + 7, n, dim, apart=apart)
+        spectrum = Spectrum.of(features)
+        expected = refitted(features, labels, choose_strength(spectrum, labels))
+        assert np.array_equal(ridge_predictions(spectrum, labels), expected)
+
+    @pytest.mark.parametrize(("n", "dim"), [(60, 10), (24, 60)])
+    def test_strength_has_the_least_generalised_cross_validation_error(self, n: int, dim: int) -> None:
+        features, labels = draw(n, n, dim, apart=0.5)
+        spectrum, targets = Spectrum.of(features), np.eye(3)[labels]
+        centred = features - features.mean(axis=0)
+
+        def gcv(strength: float) -> float:
+            scatter = centred.T @ centred + strength * np.eye(dim)
+            hat = centred @ np.linalg.solve(scatter, centred.T) + 1.0 / n
+            return float(((targets - hat @ targets) ** 2).sum() / (n - np.trace(hat)) ** 2)
+
+        strengths = [share * (features**2).sum() for share in STRENGTHS]
+        assert choose_strength(spectrum, labels) == pytest.approx(min(strengths, key=gcv))
+
+    def test_a_lone_sample_counts_as_wrong(self) -> None:
+        features, labels = draw(1, 30, apart=6.0)
+        labels[0] = 3
+        assert ridge_predictions(Spectrum.of(features), labels)[0] != 3
+
+    def test_chance_on_noise(self) -> None:
+        noise = np.random.default_rng(0).standard_normal((2000, 5))
+        labels = np.random.default_rng(1).integers(4, size=2000)
+        assert ridge_probe_accuracy(noise, labels) == pytest.approx(0.25, abs=0.04)
