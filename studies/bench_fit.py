@@ -27,14 +27,15 @@ import numpy as np
 from machine import machine
 
 import nbt
-from nbt.fit.gbc import gbc
+from nbt.fit.gbc import COMPONENTS, gbc_of
 from nbt.fit.h_score import h_score_of
-from nbt.fit.leep import nleep
+from nbt.fit.leep import nleep_of
 from nbt.fit.logme import logme, logme_of
-from nbt.fit.neighbours import knn_accuracy
+from nbt.fit.neighbours import knn_accuracy_of
+from nbt.fit.projection import principal_components
 from nbt.fit.ridge import ridge_accuracy_of
 from nbt.fit.spectrum import Spectrum
-from nbt.fit.transrate import transrate
+from nbt.fit.transrate import transrate_of
 from nbt.settings import TransferSettings
 from nbt.training.fine_tune import fine_tune
 from nbt.training.workbench import Workbench
@@ -65,9 +66,11 @@ def measure_all(features: np.ndarray, labels: np.ndarray) -> None:
     h_score_of(spectrum, labels, regularized=False)
     h_score_of(spectrum, labels, regularized=True)
     ridge_accuracy_of(spectrum, labels)
-    del spectrum
-    for measure in (knn_accuracy, gbc, nleep, transrate):
-        measure(features, labels)
+    transrate_of(spectrum, labels)
+    knn_accuracy_of(spectrum.features, labels)
+    projected = principal_components(spectrum.features, COMPONENTS)
+    gbc_of(projected, labels)
+    nleep_of(projected, labels)
 
 
 def time_arms(arms: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

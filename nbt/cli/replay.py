@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 _HALF_A_POINT = "epochs to .5 points"
 NOTE = (
     "Searches of each method on each task: {seeds}; intervals: 95 %, bootstrap over them. Epochs until the test "
-    "accuracy of the incumbent is within .5 points of the best (smoothed: its smoothed accuracy); never: how many "
-    "searches did not get there. In ratio and p (against {reference}) and worst ratio (against the best other method, "
-    "on the worst task) these count as the whole horizon."
+    "accuracy of the incumbent is within .5 points of the best (for good: until it stays there; smoothed: until its "
+    "smoothed accuracy is); never: how many searches did not get there. In ratio and p (against {reference}) and "
+    "worst ratio (against the best other method, on the worst task) these count as the whole horizon."
 )
 
 
@@ -92,6 +92,7 @@ def summary_text(row: Mapping[str, Any]) -> dict[str, str]:
         "method": row["method"],
         _HALF_A_POINT: _interval(row, "epochs", _epochs),
         "never": f"{row['never']}",
+        "for good": _epochs(row["epochs_stay"]),
         "smoothed": _epochs(row["epochs_smoothed"]),
         "regret at the end": _interval(row, "regret", lambda value: f"{100 * value:.2f}"),
         "trials": f"{row['trials']:.0f}",

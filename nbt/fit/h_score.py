@@ -71,7 +71,7 @@ def residual_energy(spectrum: Spectrum, coordinates: Floats, counts: Floats, rid
     ones = coordinates.sum(axis=1)
     own = counts - gain @ coordinates**2
     cross = counts - (gain * ones) @ coordinates
-    return own - cross**2 / (spectrum.n - gain @ ones**2)
+    return np.asarray(own - cross**2 / (spectrum.n - gain @ ones**2))
 
 
 def ledoit_wolf(spectrum: Spectrum) -> tuple[float, float]:

@@ -68,7 +68,7 @@ def check_labels(
         raise ValueError(
             f"{name}: every class needs at least {per_class} samples, class {rare} has {int(counts.min())}"
         )
-    return codes.astype(np.int64).reshape(-1)
+    return np.asarray(codes, dtype=np.int64).reshape(-1)
 
 
 def check_probabilities(probabilities: ArrayLike, name: str = "source_probs") -> Floats:
@@ -85,7 +85,7 @@ def check_probabilities(probabilities: ArrayLike, name: str = "source_probs") ->
     worst = int(np.abs(sums - 1).argmax())
     if abs(sums[worst] - 1) > _SUM_TOLERANCE:
         raise ValueError(f"{name}: every row has to sum to one, row {worst} sums to {sums[worst]:.6g}")
-    return array / sums[:, None]
+    return np.asarray(array / sums[:, None])
 
 
 def _numbers(values: ArrayLike, name: str) -> Floats:

@@ -58,7 +58,7 @@ def _evidence(log_t: Floats, values: Floats, squares: Floats, rest: Floats, n: i
     scale = 1.0 + values[:, None] * np.exp(-log_t)[:, None, :]
     quadratic = (squares / scale).sum(axis=1) + rest
     beta = n / np.maximum(quadratic, np.finfo(np.float64).tiny)
-    return 0.5 * (np.log(beta) - np.log(2 * np.pi) - 1.0) - 0.5 / n * np.log(scale).sum(axis=1)
+    return np.asarray(0.5 * (np.log(beta) - np.log(2 * np.pi) - 1.0) - 0.5 / n * np.log(scale).sum(axis=1))
 
 
 def _maximum(values: Floats, squares: Floats, rest: Floats, n: int) -> Floats:
@@ -73,4 +73,4 @@ def _maximum(values: Floats, squares: Floats, rest: Floats, n: int) -> Floats:
         down = _evidence(left, values, squares, rest, n) > _evidence(right, values, squares, rest, n)
         low, high = np.where(down, low, left), np.where(down, right, high)
     refined = _evidence((low + high) / 2, values, squares, rest, n)[0]
-    return np.maximum(refined, on_grid.max(axis=0))
+    return np.asarray(np.maximum(refined, on_grid.max(axis=0)))

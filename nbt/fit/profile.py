@@ -18,19 +18,20 @@ from nbt.fit.cka import linear_cka
 from nbt.fit.curve import knee_depth
 from nbt.fit.emd import emd_similarity
 from nbt.fit.fit_profile import LAYER_COLUMNS, VERSION, FitProfile
-from nbt.fit.gbc import gbc
+from nbt.fit.gbc import gbc_of
 from nbt.fit.h_score import h_score_of
-from nbt.fit.inputs import Integers
-from nbt.fit.leep import leep, nce, nleep
+from nbt.fit.inputs import Integers, check_labels
+from nbt.fit.leep import leep, nce, nleep_of
 from nbt.fit.logme import logme_of
-from nbt.fit.neighbours import knn_accuracy
+from nbt.fit.neighbours import knn_accuracy, knn_accuracy_of
 from nbt.fit.profile_cache import profile_path, read_profile, write_profile
+from nbt.fit.projection import principal_components
 from nbt.fit.ridge import ridge_accuracy_of
 from nbt.fit.sample import draw_sample
 from nbt.fit.shift import Shift, ShiftMeter
 from nbt.fit.source import class_means
 from nbt.fit.spectrum import Spectrum
-from nbt.fit.transrate import transrate
+from nbt.fit.transrate import transrate_of
 from nbt.task.devices import autocast, pick_device
 from nbt.task.weights import PretrainedWeights, build_source_head, hash_weights
 
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 """Raised when the same task would give another profile."""
+
+_COMPONENTS = 64
+"""Principal components that are computed: what GBC takes; N-LEEP takes the first of them."""
 
 _SETTLED_ON = 128
 """Images that the BatchNorm statistics of the random network are taken of."""
@@ -133,7 +137,8 @@ class _Measurement:
     done: int = 0
 
     def __post_init__(self) -> None:
-        self.labels = self.task.labels[self.index]
+        # Numbered without gaps: a class may have no training image.
+        self.labels = check_labels(self.task.labels[self.index], None)
         self.model = self.task.build_model()
         self.batches = math.ceil(len(self.index) / BATCH)
         if self.means is not None and self.means.means.shape[1] != self.model.feature_dim:
@@ -154,10 +159,10 @@ class _Measurement:
             row.update(channels=channels, dead_channels=dead / channels)
             row.update(mean_shift=shift.mean, variance_shift=shift.variance)
         scalars["dead_channels"] = sum(seen.dead) / sum(seen.channels)
-        scalars.update(self._measure_output(seen))
+        scalars.update(self._measure_source(seen))
         spectrum = self._measure_units(seen.units, rows, "")
         del seen
-        scalars["h_score"] = self._try("h_score", lambda: h_score_of(spectrum, self.labels, False))
+        scalars.update(self._measure_output(spectrum))
         scalars["h_score_regularized"] = rows[-1]["h_score"]
         scalars.update(_last(rows, ("logme", "ridge_accuracy"), ""))
         features = self._measure_random(rows)
@@ -237,30 +242,38 @@ class _Measurement:
         weights = PretrainedWeights(w0=dict(task.w0), mean=task.mean, std=task.std, source_head=dict(task.source_head))
         return build_source_head(task.backbone, weights).to(self.device)
 
-    def _measure_output(self, seen: Activations) -> dict[str, float]:
-        """Returns the measures of features and source classes; those of the features' spectrum come with the units."""
-        features, labels = seen.features, self.labels
+    def _measure_output(self, spectrum: Spectrum) -> dict[str, float]:
+        """Returns the measures of the features that the units do not have, from one decomposition and projection."""
+        labels = self.labels
+        projected = principal_components(spectrum.features, _COMPONENTS)
         measures: dict[str, Callable[[], float]] = {
-            "knn_accuracy": lambda: knn_accuracy(features, labels),
-            "gbc": lambda: gbc(features, labels),
-            "nleep": lambda: nleep(features, labels, seed=self.seed),
-            "transrate": lambda: transrate(features, labels),
+            "h_score": lambda: h_score_of(spectrum, labels, regularized=False),
+            "knn_accuracy": lambda: knn_accuracy_of(spectrum.features, labels),
+            "gbc": lambda: gbc_of(projected, labels),
+            "nleep": lambda: nleep_of(projected, labels, seed=self.seed),
+            "transrate": lambda: transrate_of(spectrum, labels),
         }
+        found = {name: self._try(name, measure) for name, measure in measures.items()}
+        self._tick()
+        return found
+
+    def _measure_source(self, seen: Activations) -> dict[str, float]:
+        """Returns what the source's classes tell, where they are known."""
+        labels = self.labels
+        measures: dict[str, Callable[[], float]] = {}
         if seen.logits is not None:
             probabilities = torch.from_numpy(seen.logits).double().softmax(dim=1).numpy()
             measures["leep"] = lambda: leep(probabilities, labels)
             measures["nce"] = lambda: nce(probabilities.argmax(axis=1), labels)
         if self.means is not None:
-            measures["emd_similarity"] = lambda: self._compare_means(features)
+            measures["emd_similarity"] = lambda: self._compare_means(seen.features)
         else:
             self.left_out["emd_similarity"] = _NO_SOURCE if self.task.weights == "none" else _NO_MEANS
-        found = {name: self._try(name, measure) for name, measure in measures.items()}
-        self._tick()
-        return found
+        return {name: self._try(name, measure) for name, measure in measures.items()}
 
     def _compare_means(self, features: Matrix) -> float:
         assert self.means is not None
-        own, present = class_means(features, self.labels)
+        own, present = class_means(features, self.task.labels[self.index])
         counts = np.bincount(self.task.labels[self.task.split.train], minlength=int(present.max()) + 1)[present]
         return emd_similarity(self.means.means, self.means.counts, own, counts)
 

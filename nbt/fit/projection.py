@@ -5,41 +5,94 @@ from __future__ import annotations
 import numpy as np
 
 from nbt.fit.inputs import Floats
+from nbt.fit.spectrum import Spectrum
 
 _DENSE = 512
-"""Size of the smaller side of the features up to which the decomposition is a full one."""
-
-_SPARE = 32
-_ROUNDS = 6
 
 
 def principal_components(features: Floats, components: int) -> Floats:
     """Returns the coordinates of the samples along the directions of most variance, float64 (N, k), k <= components.
 
-    Exact where N or D is 512 or less; above that by subspace iteration (Halko, Martinsson, Tropp 2011, arXiv
-    0909.4061) with 6 rounds, 32 spare directions and a fixed seed. Directions without variance are left out. The sign
-    of a direction is such that the largest coordinate is positive, so that equal features give equal components.
+    Exact, from an eigen-decomposition of the smaller of scatter (D, D) and kernel (N, N), of which only the wanted
+    part is computed. Directions without variance are left out; the sign of a direction is such that its largest
+    coordinate is positive, so that equal features give equal components.
 
     Args:
         features: float64 (N, D).
         components: 1 or more.
     """
+    from scipy.linalg import eigh
+
     centred = features - features.mean(axis=0)
-    if min(centred.shape) > max(_DENSE, components + _SPARE):
-        centred = _compress(centred, components + _SPARE)
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    rounding = max(features.shape) * np.finfo(np.float64).eps * float(np.abs(features).max()) * np.sqrt(len(features))
-    kept = values[:components] > max(rounding, float(values[0]) * 1e-9)
-    coordinates: Floats = left[:, :components][:, kept] * values[:components][kept]
+    n, dim = centred.shape
+    size = min(n, dim)
+    gram = centred.T @ centred if dim <= n else centred @ centred.T
+    values, vectors = eigh(gram, subset_by_index=(max(0, size - components), size - 1), driver="evr")
+    kept = _with_variance(values, n, dim)
+    coordinates = centred @ vectors[:, kept] if dim <= n else vectors[:, kept] * np.sqrt(values[kept])
+    return _oriented(coordinates)
+
+
+def components_of(spectrum: Spectrum, components: int) -> Floats:
+    """Returns what `principal_components` does, from a decomposition of features that were not centred.
+
+    Centring takes one direction away: along the right singular vectors, the scatter of centred features is
+    diag(sigma) - z z', z = S U'1 / sqrt(N). A product with it costs O(k), so Lanczos' method finds its leading part in
+    a small share of what the decomposition took.
+
+    Args:
+        spectrum: Of the features.
+        components: 1 or more.
+    """
+    if not len(spectrum.values):
+        return np.zeros((spectrum.n, 1))
+    scale = np.sqrt(spectrum.values)
+    away = scale * spectrum.coordinates(np.ones((spectrum.n, 1)))[:, 0] / np.sqrt(spectrum.n)
+    values, vectors = _leading(spectrum.values, away, components)
+    # What centring leaves of a constant direction is rounding of the size of the direction before.
+    kept = _with_variance(np.append(values, spectrum.values[-1]), spectrum.n, spectrum.dim)[:-1]
+    if spectrum.dim <= spectrum.n:
+        coordinates = spectrum.features @ (spectrum.basis @ vectors[:, kept])
+    else:
+        coordinates = spectrum.basis @ (scale[:, None] * vectors[:, kept])
+    return _oriented(coordinates - coordinates.mean(axis=0))
+
+
+def _leading(diagonal: Floats, away: Floats, components: int) -> tuple[Floats, Floats]:
+    """Returns the largest eigenvalues, ascending, and their vectors of diag(diagonal) - away away'."""
+    from scipy.linalg import eigh
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    size = len(diagonal)
+    if size > max(_DENSE, 4 * components):
+
+        def product(vector: Floats) -> Floats:
+            flat = vector.ravel()
+            return np.asarray(diagonal * flat - away * (away @ flat))
+
+        operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+        try:
+            # A start of its own would be random; this one has a share of every direction.
+            values, vectors = eigsh(operator, components, which="LA", v0=np.ones(size))
+            return np.asarray(values), np.asarray(vectors)
+        except ArpackNoConvergence:
+            pass
+    values, vectors = eigh(
+        np.diag(diagonal) - np.outer(away, away), subset_by_index=(max(0, size - components), size - 1), driver="evr"
+    )
+    return np.asarray(values), np.asarray(vectors)
+
+
+def _with_variance(values: Floats, n: int, dim: int) -> Floats:
+    """Returns which of some eigenvalues are more than rounding."""
+    largest = max(float(values.max()), float(np.finfo(np.float64).tiny))
+    return np.asarray(values > max(n, dim) * np.finfo(np.float64).eps * largest)
+
+
+def _oriented(coordinates: Floats) -> Floats:
+    """Returns coordinates that come by ascending variance by descending, each with the sign of its definition."""
     if not coordinates.shape[1]:
-        return np.zeros((len(features), 1))
+        return np.zeros((len(coordinates), 1))
+    coordinates = coordinates[:, ::-1]
     largest = np.abs(coordinates).argmax(axis=0)
-    return coordinates * np.sign(coordinates[largest, np.arange(coordinates.shape[1])])
-
-
-def _compress(centred: Floats, width: int) -> Floats:
-    """Returns features of fewer columns, (N, width), with all but the same leading principal components."""
-    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((centred.shape[1], width)))[0]
-    for _ in range(_ROUNDS):
-        basis = np.linalg.qr(centred.T @ (centred @ basis))[0]
-    return np.asarray(centred @ basis)
+    return np.asarray(coordinates * np.sign(coordinates[largest, np.arange(coordinates.shape[1])]))

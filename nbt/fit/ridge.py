@@ -87,4 +87,4 @@ def _gcv(spectrum: Spectrum, coordinates: Floats, counts: Floats, ridge: float) 
     part = (counts - (gain * ones) @ coordinates) / total  # m'y / 1'm
     error = float((own - 2.0 * part * cross + squared * part**2).sum())
     trace = n - float(gain.sum()) - squared / total
-    return error / max(trace, np.finfo(np.float64).eps) ** 2
+    return float(error / max(trace, float(np.finfo(np.float64).eps)) ** 2)

@@ -55,12 +55,12 @@ class Spectrum:
     @property
     def n(self) -> int:
         """Samples N."""
-        return self.features.shape[0]
+        return len(self.features)
 
     @property
     def dim(self) -> int:
         """Features D."""
-        return self.features.shape[1]
+        return int(self.features.shape[1])
 
     def left(self, rows: slice) -> Floats:
         """Returns some rows of U, (n, k)."""

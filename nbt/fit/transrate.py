@@ -6,6 +6,7 @@ import numpy as np
 
 from nbt.fit.inputs import ArrayLike, Floats, Integers, check_labels
 from nbt.fit.spectrum import Spectrum
+from nbt.fit.spectrum import Spectrum
 
 EPS = 1e-4
 """Squared distortion up to which features are coded, the paper's choice."""

@@ -17,8 +17,13 @@ class TestLEEP:
     def test_is_the_table_by_hand(self) -> None:
         # p(y=0 | z=0) = (.8 + .6) / 1.8 = 7/9, p(y=0 | z=1) = (.2 + .4) / 2.2 = 3/11.
         first, second = 7 / 9, 3 / 11
-        expected = np.log([0.8 * first + 0.2 * second, 0.6 * first + 0.4 * second,
-                           0.3 * (1 - first) + 0.7 * (1 - second), 0.1 * (1 - first) + 0.9 * (1 - second)]).mean()  # fmt: skip
+        of_own_label = [
+            0.8 * first + 0.2 * second,
+            0.6 * first + 0.4 * second,
+            0.3 * (1 - first) + 0.7 * (1 - second),
+            0.1 * (1 - first) + 0.9 * (1 - second),
+        ]
+        expected = np.log(of_own_label).mean()
         assert leep(PROBABILITIES, LABELS) == pytest.approx(expected)
 
     def test_ends(self) -> None:

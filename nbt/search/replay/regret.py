@@ -75,6 +75,16 @@ def epochs_to(regret: Vector, near: float = NEAR) -> int | None:
     return int(reached[0]) + 1 if len(reached) else None
 
 
+def epochs_to_stay(regret: Vector, near: float = NEAR) -> int | None:
+    """Returns after how many epochs the regret is at most `near` for good; None where it is not so at the end.
+
+    A lucky incumbent comes near the best and goes away again when a worse one looks better on validation.
+    """
+    away = np.flatnonzero(regret > near + 1e-9)
+    first = int(away[-1]) + 1 if len(away) else 0
+    return first + 1 if first < len(regret) else None
+
+
 def mean_band(curves: Vector, seed: int = 0) -> tuple[Vector, Vector, Vector]:
     """Returns the mean of curves with the ends of its 95 % bootstrap interval.
 

@@ -16,6 +16,7 @@ from nbt.search.replay.regret import (
     NEAR,
     Estimate,
     epochs_to,
+    epochs_to_stay,
     incumbents,
     mean_band,
     mean_estimate,
@@ -45,6 +46,11 @@ class MethodResult:
     def epochs_to_near(self, judge: str = "test") -> list[float]:
         """Returns each search's epochs to come within half a point of the best; infinite where it never did."""
         found = [epochs_to(curve) for curve in self.regret[judge]]
+        return [math.inf if epochs is None else float(epochs) for epochs in found]
+
+    def epochs_to_stay(self) -> list[float]:
+        """Returns each search's epochs to come within half a point of the best for good; infinite where it did not."""
+        found = [epochs_to_stay(curve) for curve in self.regret["test"]]
         return [math.inf if epochs is None else float(epochs) for epochs in found]
 
     @property
@@ -272,9 +278,9 @@ def _summary(task: TaskResult, name: str) -> dict[str, Any]:
 
     Columns: `epochs`: median over seeds of the epochs to come within half a point of the best, with its interval,
     infinite where more than half of the searches never did; `never`: how many did not; `epochs_mean`: the mean, these
-    counted as the horizon; `epochs_smoothed`: the median where the smoothed estimate judges. `regret`: mean at the
-    horizon, in accuracy. `trials`, `stopped`: means of a search. `distance`: the mean over proposals, see
-    `nbt.search.replay.pool.coordinates`.
+    counted as the horizon; `epochs_stay`: the median until it stayed there; `epochs_smoothed`: the median where the
+    smoothed estimate judges. `regret`: mean at the horizon, in accuracy. `trials`, `stopped`: means of a search.
+    `distance`: the mean over proposals, see `nbt.search.replay.pool.coordinates`.
     """
     method = task.methods[name]
     epochs = method.epochs_to_near()
@@ -286,6 +292,7 @@ def _summary(task: TaskResult, name: str) -> dict[str, Any]:
         **_columns("epochs", median_estimate(epochs)),
         "never": sum(math.isinf(value) for value in epochs),
         "epochs_mean": fmean(task.counted(name)),
+        "epochs_stay": median_estimate(method.epochs_to_stay()).value,
         "epochs_smoothed": median_estimate(method.epochs_to_near("smoothed")).value,
         **_columns("regret", mean_estimate(method.regret["test"][:, -1].tolist())),
         **_columns("normalised_regret", mean_estimate(task.normalised(name).tolist())),
@@ -300,6 +307,7 @@ def _search(task: TaskResult, name: str, seed: int) -> dict[str, Any]:
     trials = method.trials[seed]
     distances = [trial.distance for trial in trials if trial.distance is not None]
     row: dict[str, Any] = {"task": task.name, "method": name, "seed": seed}
+    row["epochs_stay"] = epochs_to_stay(method.regret["test"][seed])
     for judge in JUDGES:
         epochs = epochs_to(method.regret[judge][seed])
         row |= {f"epochs_{judge}": epochs, f"regret_{judge}": float(method.regret[judge][seed, -1])}

@@ -10,6 +10,7 @@ from nbt.search.replay.curves import PlayedTrial
 from nbt.search.replay.pool import Catalogue
 from nbt.search.replay.regret import (
     epochs_to,
+    epochs_to_stay,
     incumbents,
     mean_band,
     mean_estimate,
@@ -78,6 +79,12 @@ def test_epochs_to_half_a_point_are_counted_from_one() -> None:
     assert epochs_to(np.asarray([0.3, 0.006, 0.005, 0.2])) == 3
     assert epochs_to(np.asarray([-0.1])) == 1
     assert epochs_to(np.asarray([0.3, 0.006])) is None
+
+
+def test_epochs_until_it_stays_near() -> None:
+    assert epochs_to_stay(np.asarray([0.0, 0.3, 0.005, 0.001])) == 3
+    assert epochs_to_stay(np.asarray([0.0, -0.1])) == 1
+    assert epochs_to_stay(np.asarray([0.0, 0.3])) is None
 
 
 class TestIntervals:
