@@ -32,7 +32,7 @@ from nbt.fit.h_score import h_score_of
 from nbt.fit.leep import nleep_of
 from nbt.fit.logme import logme, logme_of
 from nbt.fit.neighbours import knn_accuracy_of
-from nbt.fit.projection import principal_components
+from nbt.fit.projection import components_of
 from nbt.fit.ridge import ridge_accuracy_of
 from nbt.fit.spectrum import Spectrum
 from nbt.fit.transrate import transrate_of
@@ -68,7 +68,7 @@ def measure_all(features: np.ndarray, labels: np.ndarray) -> None:
     ridge_accuracy_of(spectrum, labels)
     transrate_of(spectrum, labels)
     knn_accuracy_of(spectrum.features, labels)
-    projected = principal_components(spectrum.features, COMPONENTS)
+    projected = components_of(spectrum, COMPONENTS)
     gbc_of(projected, labels)
     nleep_of(projected, labels)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, Floats, check_features
+from nbt.fit.inputs import ArrayLike, Floats, check_features, check_weights
 
 GAMMA = 0.01
 
@@ -48,11 +48,7 @@ def _classes(means: ArrayLike, counts: ArrayLike, side: str) -> tuple[Floats, Fl
     """Returns the means of the classes that have images, and their shares."""
     points = check_features(means, f"{side}_means")
     name = f"{side}_counts"
-    weights = check_features(np.reshape(np.asarray(counts), (-1, 1)), name).ravel()
-    if len(weights) != len(points):
-        raise ValueError(f"{name}: {len(weights)} counts for {len(points)} classes")
-    if weights.min() < 0 or not weights.sum() > 0:
-        raise ValueError(f"{name}: images of each class, 0 or more and not all 0")
+    weights = check_weights(counts, len(points), name)
     kept = weights > 0
     return points[kept], weights[kept] / weights.sum()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbt.fit.inputs import ArrayLike, Floats, Integers, check_labels
-from nbt.fit.spectrum import Spectrum, one_hot
+from nbt.fit.spectrum import Spectrum
 
 _SPANNED = 1e-9
 
@@ -33,9 +33,8 @@ def h_score(features: ArrayLike, labels: ArrayLike, regularized: bool = False) -
 
 def h_score_of(spectrum: Spectrum, codes: Integers, regularized: bool = False) -> float:
     """Returns the H-score of features that are decomposed and labels 0 ... C-1 that are checked; see `h_score`."""
-    targets = one_hot(codes)
-    counts = targets.sum(axis=0)
-    coordinates = spectrum.coordinates(targets)
+    counts = np.bincount(codes).astype(np.float64)
+    coordinates = spectrum.class_coordinates(codes)
     if not regularized:
         return _plain(coordinates, counts, spectrum.n)
     shrinkage, ridge = ledoit_wolf(spectrum)

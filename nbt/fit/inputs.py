@@ -88,6 +88,20 @@ def check_probabilities(probabilities: ArrayLike, name: str = "source_probs") ->
     return np.asarray(array / sums[:, None])
 
 
+def check_weights(weights: ArrayLike, n: int, name: str) -> Floats:
+    """Returns weights, such as numbers of images, as float64 (N,).
+
+    Raises:
+        ValueError: They are not one a row, negative, not finite, or all 0.
+    """
+    array = _numbers(weights, name)
+    if array.ndim != 1 or len(array) != n:
+        raise ValueError(f"{name}: expected one number for each of {n} classes, got shape {array.shape}")
+    if not (np.isfinite(array).all() and array.min() >= 0 and array.sum() > 0):
+        raise ValueError(f"{name}: images of each class, 0 or more and not all 0")
+    return array
+
+
 def _numbers(values: ArrayLike, name: str) -> Floats:
     array = _to_numpy(values, name)
     if array.dtype.kind not in "fiub":

@@ -11,7 +11,7 @@ COMPONENTS = 32
 """Principal components that N-LEEP clusters in."""
 
 PER_CLASS = 5
-"""Clusters a class, of the five values that Li et al. 2021 compare the middle one."""
+"""Clusters a class, the default of Li et al. 2021."""
 
 _MOST_CLUSTERS = 256
 _SAMPLES_PER_CLUSTER = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbt.fit.inputs import ArrayLike, Floats, Integers, check_labels
-from nbt.fit.spectrum import Spectrum, one_hot
+from nbt.fit.spectrum import Spectrum
 
 _GRID = 48
 _DECADES = 8.0
@@ -40,9 +40,8 @@ def logme(features: ArrayLike, labels: ArrayLike) -> float:
 
 def logme_of(spectrum: Spectrum, codes: Integers) -> float:
     """Returns LogME of features that are decomposed and labels 0 ... C-1 that are checked; see `logme`."""
-    targets = one_hot(codes)
-    squares = spectrum.coordinates(targets) ** 2
-    total = targets.sum(axis=0)
+    squares = spectrum.class_coordinates(codes) ** 2
+    total = np.bincount(codes).astype(np.float64)
     rest = np.maximum(total - squares.sum(axis=0), 0.0)
     if not len(spectrum.values):
         return float(np.mean(_evidence(np.zeros((1, len(total))), spectrum.values, squares, rest, spectrum.n)))

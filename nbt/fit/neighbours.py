@@ -50,7 +50,9 @@ def knn_accuracy_of(features: Floats, codes: Integers, k: int = NEIGHBOURS) -> f
     classes = int(codes.max()) + 1
     cells = np.arange(len(codes))[:, None] * classes + codes[nearest]
     # A vote weighs more than all similarities together, of which none is beyond +-4.
-    votes = np.bincount(cells.ravel(), (16.0 * (k + 1) + near).ravel(), minlength=len(codes) * classes)
+    votes = np.bincount(
+        cells.ravel(), (near.astype(np.float64) + 16.0 * (k + 1)).ravel(), minlength=len(codes) * classes
+    )
     return float((votes.reshape(len(codes), classes).argmax(axis=1) == codes).mean())
 
 

@@ -25,7 +25,7 @@ from nbt.fit.leep import leep, nce, nleep_of
 from nbt.fit.logme import logme_of
 from nbt.fit.neighbours import knn_accuracy, knn_accuracy_of
 from nbt.fit.profile_cache import profile_path, read_profile, write_profile
-from nbt.fit.projection import principal_components
+from nbt.fit.projection import components_of
 from nbt.fit.ridge import ridge_accuracy_of
 from nbt.fit.sample import draw_sample
 from nbt.fit.shift import Shift, ShiftMeter
@@ -245,7 +245,7 @@ class _Measurement:
     def _measure_output(self, spectrum: Spectrum) -> dict[str, float]:
         """Returns the measures of the features that the units do not have, from one decomposition and projection."""
         labels = self.labels
-        projected = principal_components(spectrum.features, _COMPONENTS)
+        projected = components_of(spectrum, _COMPONENTS)
         measures: dict[str, Callable[[], float]] = {
             "h_score": lambda: h_score_of(spectrum, labels, regularized=False),
             "knn_accuracy": lambda: knn_accuracy_of(spectrum.features, labels),

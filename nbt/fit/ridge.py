@@ -44,7 +44,7 @@ def ridge_accuracy_of(spectrum: Spectrum, codes: Integers) -> float:
 def ridge_predictions(spectrum: Spectrum, codes: Integers) -> Integers:
     """Returns the class that is predicted for every sample by the regression on all others, (N,)."""
     targets = one_hot(codes)
-    coordinates = spectrum.coordinates(targets)
+    coordinates = spectrum.class_coordinates(codes)
     counts = targets.sum(axis=0)
     if not len(spectrum.values):
         scores = np.broadcast_to(counts, targets.shape) - targets
@@ -68,8 +68,7 @@ def ridge_predictions(spectrum: Spectrum, codes: Integers) -> Integers:
 
 def choose_strength(spectrum: Spectrum, codes: Integers) -> float:
     """Returns the strength with the lowest generalised cross-validation error, in the units of sigma."""
-    targets = one_hot(codes)
-    coordinates, counts = spectrum.coordinates(targets), targets.sum(axis=0)
+    coordinates, counts = spectrum.class_coordinates(codes), np.bincount(codes).astype(np.float64)
     strengths = [share * float(spectrum.values.sum()) for share in STRENGTHS]
     return min(strengths, key=lambda ridge: _gcv(spectrum, coordinates, counts, ridge))
 

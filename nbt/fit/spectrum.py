@@ -11,7 +11,7 @@ features. Nothing is decomposed twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.linalg import eigh
@@ -32,6 +32,7 @@ class Spectrum:
     features: Floats
     values: Floats
     basis: Floats
+    _of_classes: dict[bytes, Floats] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, features: ArrayLike) -> Spectrum:
@@ -74,7 +75,14 @@ class Spectrum:
         """Returns U'Y, (k, C), of targets Y, (N, C)."""
         if self.dim > self.n:
             return self.basis.T @ targets
-        return (self.basis.T @ (self.features.T @ targets)) / np.sqrt(self.values)[:, None]
+        return np.asarray((self.basis.T @ (self.features.T @ targets)) / np.sqrt(self.values)[:, None])
+
+    def class_coordinates(self, codes: Integers) -> Floats:
+        """Returns U'Y, (k, C), of one column a class of labels 0 ... C-1; kept for the next measure that asks."""
+        key = codes.tobytes()
+        if key not in self._of_classes:
+            self._of_classes[key] = self.coordinates(one_hot(codes))
+        return self._of_classes[key]
 
 
 def one_hot(codes: Integers) -> Floats:

@@ -6,7 +6,6 @@ import numpy as np
 
 from nbt.fit.inputs import ArrayLike, Floats, Integers, check_labels
 from nbt.fit.spectrum import Spectrum
-from nbt.fit.spectrum import Spectrum
 
 EPS = 1e-4
 """Squared distortion up to which features are coded, the paper's choice."""
@@ -51,8 +50,10 @@ def _total_rate(spectrum: Spectrum, eps: float) -> float:
     """Returns R of the centred features: ln det of a Gram matrix that is known but for the mean, a matrix of rank 1."""
     scale = spectrum.n * eps
     ones = spectrum.coordinates(np.ones((spectrum.n, 1)))[:, 0]
-    lost = float((spectrum.values * ones**2 / (scale + spectrum.values)).sum()) / spectrum.n
-    return 0.5 * float(np.log1p(spectrum.values / scale).sum() + np.log1p(-lost))
+    # 1 - sum of a s / (1 + s), written so that nothing cancels where the features are far from the origin.
+    share, sizes = ones**2 / spectrum.n, spectrum.values / scale
+    left = max(0.0, 1.0 - float(share.sum())) + float((share / (1.0 + sizes)).sum())
+    return 0.5 * float(np.log1p(sizes).sum() + np.log(left))
 
 
 def _rate(rows: Floats, eps: float) -> float:

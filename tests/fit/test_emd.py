@@ -61,7 +61,7 @@ def test_many_classes() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source_counts": [1, 2]}, "source_counts: 2 counts for 7 classes"),
+        ({"source_counts": [1, 2]}, r"source_counts: expected one number for each of 7 classes, got shape \(2,\)"),
         ({"target_counts": [0] * 5}, "target_counts: images of each class, 0 or more and not all 0"),
         ({"target_counts": [-1, 2, 3, 4, 5]}, "target_counts: images of each class"),
         ({"source_means": np.full((7, 3), np.nan)}, "source_means: 21 values are NaN"),

@@ -29,3 +29,8 @@ class TestTransRate(MeasureContract):
     def test_refuses_a_distortion_that_is_none(self, eps: float) -> None:
         with pytest.raises(ValueError, match=r"eps: .* is not above 0"):
             transrate(*draw(0), eps)
+
+    @pytest.mark.parametrize("n", [60, 12])
+    def test_distance_from_the_origin_does_not_matter(self, n: int) -> None:
+        features, labels = draw(1, n, 20)
+        assert transrate(features + 1e4, labels) == pytest.approx(transrate(features, labels), rel=1e-4)
