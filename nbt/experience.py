@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from nbt.errors import UsageError
-from nbt.pipeline import TaskOptions, load_task
+from nbt.pipeline import Progress, TaskOptions, load_task
 
 if TYPE_CHECKING:
     from nbt.search.recorded import RecordedRun, RecordedTable, TableHeader
@@ -33,7 +33,7 @@ def record(
     """Trains random settings of a space to full length, every tenth with two seeds, and writes their curves.
 
     The same call again continues what was interrupted, or extends it to more trials. Every epoch is also evaluated
-    on test images, at most 750 of them, for the benchmark alone.
+    on test images, at most 750 of them, for the benchmark alone. The fit profile is kept with the curves.
 
     Args:
         dataset: See `nbt.pipeline.load_task`.
@@ -65,7 +65,18 @@ def record(
     planned = plan_runs(chosen, trials, epochs=epochs, seed=task.seed)
     with LocalEngine(task, workers=workers) as engine:
         engine.run(Recording(planned, journal, on_run))
-    return journal.close(header)
+    return journal.close(dataclasses.replace(header, profile=_profile(task, options.get("progress"))))
+
+
+def _profile(task: Task, progress: Progress | None) -> dict[str, Any] | None:
+    """Returns the fit profile of a task without paths of this machine, None where it cannot be measured."""
+    from nbt.fit import profile_fit
+
+    try:
+        profile = profile_fit(task, progress=progress)
+    except ValueError:  # too few images
+        return None
+    return profile.with_facts(dataset=Path(task.dataset).name, weights=Path(task.weights).name).to_dict()
 
 
 def watch_test(task: Task) -> Task:

@@ -6,9 +6,10 @@ fine-tuning does: the weighted Kendall tau between the measure and the fine-tune
 - across *backbones* for one target: ImageNet weights at hand and random initialisations of the same architectures;
 - across *transfer depths* for one backbone: how many units, from the input, keep their pretrained weights.
 
-Beside every measure stand two trivial baselines: model size (for depths: the number of transferred parameters) and
-the ridge probe of the last unit. Targets are small: 64 px, 15 images a class of CUB-50. Every accuracy is the mean
-over the seeds, at the better of two learning rates, chosen on validation.
+Beside every measure stand the trivial baselines: model size, the share of units that are pretrained (for backbones:
+whether they are pretrained at all), and the ridge probe of the last unit. Targets are small: 64 px, 15 images a class
+of CUB-50. Every accuracy is the mean over the seeds, at the best of three pairs of learning rates, chosen on
+validation.
 
     python studies/fit_validity.py run --shared ../shared        # resumable; an hour or two on one core
     python studies/fit_validity.py run --shared ../shared --shard 0/2      # and 1/2 beside it, on another core
@@ -35,7 +36,8 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1)
-RATES = (0.003, 0.03)
+# Body and head: from what a network without BatchNorm stands to what training from scratch needs.
+RATES = ((0.0003, 0.003), (0.003, 0.003), (0.03, 0.03))
 EPOCHS = 8
 SMALL = "mobilenet_v2(width_mult=0.35)"
 WEIGHTS = {
@@ -53,8 +55,12 @@ UNITS = {"conv3": 3, SMALL: 19, "squeezenet1_0": 9, "mobilenet_v2": 19}
 DEPTHS = {SMALL: 7, "squeezenet1_0": 5, "conv3": 4}
 BOOTSTRAP = 2000
 # Higher is better for all of these but the shifts and the dead channels.
-LOWER_IS_BETTER = ("mean_shift", "variance_shift", "dead_channels", "layer:mean_shift", "layer:dead_channels")
-TRIVIAL = ("parameters", "ridge_accuracy")
+LOWER_IS_BETTER = ("mean_shift", "variance_shift", "dead_channels")
+FACTS = (
+    *("classes", "train_images", "images_per_class", "smallest_class", "imbalance", "samples"),
+    *("image_size", "units", "feature_dim"),
+)
+TRIVIAL = ("pretrained_share", "parameters", "ridge_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +126,7 @@ def start(item: Item, shared: str) -> Any:
 
 
 def fine_tune_item(item: Item, shared: str) -> dict[str, Any]:
-    """Fine-tunes from one starting point; returns [validation, test] accuracy by learning rate and seed."""
+    """Fine-tunes from one starting point; returns [validation, test] accuracy by the body's learning rate and seed."""
     from nbt.settings import TransferSettings
     from nbt.training.results import TrialJob
     from nbt.training.trial import run_job
@@ -129,11 +135,11 @@ def fine_tune_item(item: Item, shared: str) -> dict[str, Any]:
     task = start(item, shared)
     bench = Workbench(task)
     accuracies: dict[str, list[list[float]]] = {}
-    for rate in RATES:
-        settings = TransferSettings(epochs=EPOCHS, head_lr=rate, body_lr=rate)
+    for body, head in RATES:
+        settings = TransferSettings(epochs=EPOCHS, head_lr=head, body_lr=body)
         jobs = [TrialJob(key="one", settings=settings, seed=seed, evaluate_test=True) for seed in SEEDS]
         done = [run_job(job, bench, no_stop) for job in jobs]
-        accuracies[str(rate)] = [
+        accuracies[str(body)] = [
             [0.0, 0.0] if outcome.diverged else [outcome.best.val_accuracy, outcome.test_accuracy] for outcome in done
         ]
     bench.close()
@@ -174,20 +180,22 @@ def read_both() -> list[tuple[Item, dict[str, Any]]]:
     """Returns every item that was fine-tuned and profiled."""
     profiles = read("profiles")
     return [
-        (item, {"accuracies": accuracies, "profile": profiles[item]})
+        (item, {"accuracies": accuracies, "measures": measures_of(item, profiles[item])})
         for item, accuracies in read("runs").items()
         if item in profiles
     ]
 
 
-def measures_of(item: Item, line: Mapping[str, Any]) -> dict[str, float]:
+def measures_of(item: Item, profile: Mapping[str, Any]) -> dict[str, float]:
     """Returns the measures of one item, lower-is-better ones negated."""
-    profile = line["profile"]
     values = {name: value for name, value in profile["scalars"].items() if value is not None}
     values["gain_of_last_unit"] = values["ridge_accuracy"] - values["ridge_accuracy_random"]
-    for name in ("classes", "train_images", "images_per_class", "smallest_class", "imbalance", "samples"):
-        values.pop(name, None)
-    return {name: -value if name in LOWER_IS_BETTER else value for name, value in values.items()}
+    values["pretrained_share"] = item.kept / UNITS[item.backbone]
+    return {
+        name: -value if name in LOWER_IS_BETTER else value
+        for name, value in values.items()
+        if name not in FACTS and not name.endswith("_random")
+    }
 
 
 def fine_tuned(line: Mapping[str, Any], seeds: Sequence[int]) -> float:
@@ -210,7 +218,7 @@ Group = list[tuple[Item, dict[str, Any]]]
 
 def tau_of(name: str, group: Group, seeds: Sequence[int]) -> float:
     """Returns the tau of a measure within a group of items that all have it; NaN where fewer than three do."""
-    have = [(measures_of(item, line), line) for item, line in group]
+    have = [(line["measures"], line) for _, line in group]
     have = [(values[name], line) for values, line in have if name in values and math.isfinite(values[name])]
     if len(have) < 3:
         return math.nan
@@ -263,7 +271,7 @@ def report(args: argparse.Namespace) -> None:
     chance = np.random.default_rng(0)
     result: dict[str, Any] = {"machine": platform.machine(), "torch": torch.__version__, "runs": len(runs)}
     for kind, groups in by_kind.items():
-        names = sorted({name for group in groups.values() for item, line in group for name in measures_of(item, line)})
+        names = sorted({name for group in groups.values() for _, line in group for name in line["measures"]})
         rows = {name: summarise(name, groups, chance) for name in names}
         result[kind] = dict(sorted(((n, r) for n, r in rows.items() if r), key=lambda pair: -pair[1]["tau"]))
     result["accuracies"] = [

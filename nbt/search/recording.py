@@ -158,11 +158,9 @@ class Journal:
         Args:
             header: With facts and profile.
         """
-        runs = [self.runs[key] for key in sorted(self.runs)]
-        table = RecordedTable(header, runs, str(self._table))
-        table.save(self._table)
+        RecordedTable(header, list(self.runs.values())).save(self._table)
         self._path.unlink(missing_ok=True)
-        return table
+        return RecordedTable.load(self._table)
 
 
 class Recording:
