@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -19,6 +20,7 @@ from nbt.settings import TransferSettings, repair
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nbt.fit.fit_profile import FitProfile
     from nbt.search.engines.base import Engine, JobSource
     from nbt.search.pruner import Pruner
     from nbt.search.space import Space
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from nbt.task.task import Task
     from nbt.training.export import Prediction
     from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+
+_log = logging.getLogger("nbt")
 
 Progress = Callable[[str, int, int], None]
 
@@ -298,7 +302,24 @@ def _open(stack: ExitStack, plan: _Plan, task: Task, observers: Sequence[StudyOb
             fresh=plan.fresh,
         )
     )
+    _measure_fit(task, store, plan.progress)
     return _Run(plan, store, engine, pruner, Observers(observers))
+
+
+def _measure_fit(task: Task, store: StudyStore, progress: Progress | None) -> None:
+    """Stores the fit profile of a study that has none; a search that cannot have one says so and goes on."""
+    if store.record().profile is not None:
+        return
+    from nbt.fit.profile import profile_fit
+
+    try:
+        profile = profile_fit(task, seed=task.seed, progress=progress)
+    except Exception as error:  # whatever it is, it must not cost the search
+        _log.debug("fit profile", exc_info=error)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        store.add_note(f"How well the pretrained weights fit could not be measured ({reason}); nothing rests on it")
+    else:
+        store.put_profile(profile.to_dict())
 
 
 def _notes(task: Task) -> list[str]:
@@ -480,6 +501,48 @@ class _Watched:
         if self._progress is not None:
             self._progress(f"training: {job.key}", result.epoch, job.settings.epochs)
         return self._source.on_epoch(job, result)
+
+
+def fit(
+    dataset: str | Path,
+    backbones: Sequence[tuple[str | None, str | Path]] = ((None, "default"),),
+    *,
+    samples: int | None = None,
+    source_data: str | Path | None = None,
+    **options: Unpack[TaskOptions],
+) -> list[FitProfile]:
+    """Measures how well several backbones fit one dataset, before any training; see `nbt.profile_fit`.
+
+    Args:
+        dataset: As in `load_task`.
+        backbones: Each with its weights, see `TaskOptions`.
+        samples: Training images to look at, at most; see `nbt.profile_fit`.
+        source_data: Folder of the images that the weights were trained on, for the similarity of the classes.
+        **options: The rest of the task's; `backbone` and `weights` come from `backbones`.
+
+    Returns:
+        One profile a backbone, in the order given.
+
+    Raises:
+        UsageError: Something given is wrong; also a sample smaller than the number of classes.
+        NbtError: Something cannot be fetched or written.
+    """
+    from nbt.fit.profile import profile_fit
+    from nbt.fit.source import source_class_means
+
+    seed, progress = options.get("seed", 0), options.get("progress")
+    profiles = []
+    for backbone, weights in backbones:
+        chosen: TaskOptions = {**options, "backbone": backbone, "weights": weights}
+        task = load_task(dataset, **chosen)
+        means = None
+        if source_data is not None:
+            means = source_class_means(task, source_data, seed=seed, progress=progress)
+        try:
+            profiles.append(profile_fit(task, samples=samples, seed=seed, source_means=means, progress=progress))
+        except ValueError as error:
+            raise UsageError(f"--{error}" if str(error).startswith("samples:") else str(error)) from error
+    return profiles
 
 
 def predict(model_dir: Path, images: Sequence[Path]) -> list[Prediction]:

@@ -212,6 +212,13 @@ class _Store:
         for file in files:
             self._client.log_artifact(self._known[STUDY_KEY].run_id, str(file))
 
+    def log_profile(self, record: StudyRecord) -> None:
+        """Writes the fit profile, where the study has one, to the study's run as `fit.json`."""
+        if record.profile is not None:
+            from nbt.report.write import FIT_FILE, fit_file  # pandas and the templates come with it
+
+            self._client.log_text(self._known[STUDY_KEY].run_id, fit_file(record.profile), FIT_FILE)
+
     def _open_experiment(self, name: str, artifacts: str | None) -> str:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
@@ -429,6 +436,7 @@ def sync(record: StudyRecord, uri: str | None = None, *, reports: str | Path | N
     try:
         store = _open_store(uri, record)
         counts = _write_all(store, study_runs(record))
+        store.log_profile(record)
         store.log_files(_report_files(record, reports))
     except Exception as error:
         remedy = "check that it runs, or give another --tracking-uri"
@@ -543,6 +551,8 @@ class Tracker(StudyObserver):
             else:
                 store, wanted = self._store, specs()
             _write_all(store, wanted)
+            if store is not self._store:
+                store.log_profile(record)
             store.log_files(files)
             self._store = store
         except Exception as error:  # a tracking server must not cost a trial

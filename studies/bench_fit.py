@@ -9,7 +9,8 @@ Interleaved: every round runs each arm once, so that a noisy neighbour meets all
 
     python studies/bench_fit.py --data-dir ../shared/data --weights ../shared/weights/mobilenet_v2-imagenet.pth
 
-Writes `studies/results/bench_fit.json` and `.md`. Without `--data-dir` the first part alone is run and shown.
+Writes `studies/results/bench_fit.json` and `.md`. `--only measures` or `--only profile` runs and shows one part and
+writes nothing.
 """
 
 from __future__ import annotations
@@ -120,13 +121,13 @@ def medians(part: Mapping[str, Any]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in part["seconds"].items()}
 
 
-def to_markdown(result: Mapping[str, Any]) -> str:
-    """Renders the tables."""
+def measure_lines(result: Mapping[str, Any]) -> list[str]:
+    """Renders the first part."""
     part = result["measures"]
     times = medians(part)
     base = times[DECOMPOSITION]
     goals = {"LogME": "<= 1.5x", "all output measures": "<= 2x"}
-    lines = [
+    return [
         f"Machine: {result['machine']}. N = {result['samples']}, D = {result['features']}, C = {result['classes']}; "
         f"{result['rounds']} rounds, interleaved, medians.",
         "",
@@ -137,21 +138,34 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         f"The measures hold at most {part['peak_bytes'] / part['features_float64_bytes']:.2f} times the bytes of the "
         "features in float64, beside the features themselves (goal: below 2).",
     ]
-    if "profile" in result:
-        part = result["profile"]
-        times = medians(part)
-        lines += [
-            "",
-            f"| `mobilenet_v2` on CUB-50 crop, {part['image_size']} px | seconds | ratio | goal |",
-            "|---|---|---|---|",
-            f"| one epoch of full fine-tuning, {part['train_images']} images | {times['one epoch']:.2f} | 1 | |",
-            f"| whole profile | {times['profile']:.2f} | {times['profile'] / times['one epoch']:.2f}x | < 1x |",
-        ]
-    return "\n".join(lines) + "\n"
+
+
+def profile_lines(result: Mapping[str, Any]) -> list[str]:
+    """Renders the second part."""
+    part = result["profile"]
+    times = medians(part)
+    return [
+        f"Machine: {result['machine']}. {result['rounds']} rounds, interleaved, medians.",
+        "",
+        f"| `mobilenet_v2` on CUB-50 crop, {part['image_size']} px | seconds | ratio | goal |",
+        "|---|---|---|---|",
+        f"| one epoch of full fine-tuning, {part['train_images']} images | {times['one epoch']:.2f} | 1 | |",
+        f"| whole profile | {times['profile']:.2f} | {times['profile'] / times['one epoch']:.2f}x | < 1x |",
+    ]
+
+
+PARTS = {"measures": (bench_measures, measure_lines), "profile": (bench_profile, profile_lines)}
+
+
+def to_markdown(result: Mapping[str, Any]) -> str:
+    """Renders the tables of the parts that were run."""
+    tables = ["\n".join(lines(result)) for name, (_, lines) in PARTS.items() if name in result]
+    return "\n\n".join(tables) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=PARTS, help="run this part alone, and write nothing")
     parser.add_argument("--data-dir", help="folder of CUB_200_2011")
     parser.add_argument("--weights", default="default", help="state dict of torchvision's mobilenet_v2")
     parser.add_argument("--image-size", type=int, default=96)
@@ -162,10 +176,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
 
+    parts = [args.only] if args.only else list(PARTS)
+    if "profile" in parts and not args.data_dir:
+        parser.error("the profile is of CUB-50: give --data-dir, or --only measures")
     settings = {name: getattr(args, name) for name in ("samples", "features", "classes", "rounds")}
-    result = {"machine": machine(), **settings, "measures": bench_measures(args)}
-    if args.data_dir:
-        result["profile"] = bench_profile(args)
+    result: dict[str, Any] = {"machine": machine(), **settings}
+    for name in parts:
+        result[name] = PARTS[name][0](args)
+    if not args.only:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "bench_fit.json").write_text(json.dumps(result, indent=1) + "\n")
         (args.out / "bench_fit.md").write_text(to_markdown(result))

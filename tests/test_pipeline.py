@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import nbt
 from nbt import pipeline
@@ -61,6 +64,68 @@ def test_from_task_to_recommendation(task: Task, own_folder: Path) -> None:
     document = result.to_json()
     assert document.keys() >= {"study", "report", "recommended", "validation", "test", "trials", "epochs"}
     assert document["test"].keys() == {"recommended", "baseline"}
+
+
+def test_a_search_measures_the_fit_once_and_shows_it(
+    task: Task, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nbt.fit import profile
+
+    monkeypatch.setenv("NBT_CACHE", str(own_folder / "cache"))
+    seen: list[str] = []
+    nbt.search(task, budget=3, progress=lambda what, *_: seen.append(what), **QUICK)
+    assert "measuring how conv3(width=8) fits" in seen
+    [stored] = (own_folder / "reports" / "s").glob("fit.json")
+    kept = json.loads(stored.read_text())
+    assert kept["scalars"]["samples"] == len(task.split.train)
+
+    def twice(*args: object, **options: object) -> None:
+        raise AssertionError("a resumed study keeps its own")
+
+    monkeypatch.setattr(profile, "profile_fit", twice)
+    again = nbt.search(task, budget=3, **QUICK)
+    assert again.record.profile == kept
+    assert not any("fit" in note for note in again.record.notes)
+
+
+def test_a_search_goes_on_without_a_fit_profile(task: Task, own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.fit import profile
+
+    def refuse(*args: object, **options: object) -> None:
+        raise ValueError("samples: too few")
+
+    monkeypatch.setattr(profile, "profile_fit", refuse)
+    result = nbt.search(task, budget=3, **QUICK)
+    assert result.record.profile is None
+    [note] = result.record.notes
+    assert "could not be measured (ValueError: samples: too few)" in note
+    folder = own_folder / "reports" / "s"
+    assert note in (folder / "report.md").read_text()
+    assert not (folder / "fit.json").exists()
+
+
+def test_fit_compares_backbones(own_folder: Path) -> None:
+    backbones = [("conv3(width=8)", "none"), ("conv4(width=8)", "none")]
+    profiles = pipeline.fit("digits", backbones, samples=40, shots=12)
+    assert [profile.facts["backbone"] for profile in profiles] == ["conv3(width=8)", "conv4(width=8)"]
+    assert all(profile.scalars["samples"] == 40 for profile in profiles)
+    with pytest.raises(UsageError, match="--samples: 4 images cannot show 5 classes"):
+        pipeline.fit("digits", backbones, samples=4, shots=12)
+    assert list(own_folder.iterdir()) == []
+
+
+def test_fit_takes_the_images_of_the_source(own_folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        (own_folder / "source" / name).mkdir(parents=True)
+        for i in range(3):
+            pixels = rng.integers(0, 256, (28, 28, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(own_folder / "source" / name / f"{i}.png")
+    backbones = [("conv3(width=8)", "none")]
+    [profile] = pipeline.fit("digits", backbones, samples=40, shots=12, source_data=own_folder / "source")
+    [without] = pipeline.fit("digits", backbones, samples=40, shots=12)
+    assert 0 < profile.scalars["emd_similarity"] <= 1
+    assert "emd_similarity" in without.left_out
 
 
 def test_the_same_call_resumes_to_the_new_budget_and_repeats_nothing(task: Task) -> None:

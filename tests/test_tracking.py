@@ -24,12 +24,14 @@ import pytest
 
 from nbt import tracking
 from nbt.errors import NbtError, UsageError
+from nbt.fit import FitProfile
 from nbt.report import write_report
 from nbt.report.flat import flat_settings
 from nbt.report.runs import study_id
 from nbt.search.records import StudyRecord
 from nbt.settings import TransferSettings
 from nbt.tracking import Tracker, default_uri, resolve_uri, shown_uri, sync, ui_command
+from tests.fit_profiles import RISING, make_profile, profile_dict
 from tests.sample_study import (
     BEST,
     CREATED,
@@ -299,6 +301,27 @@ def test_the_report_goes_with_the_study(written: str) -> None:
     assert files["report.html"] == report.stat().st_size
     # Beside the database, whatever the working directory is when somebody looks.
     assert run.info.artifact_uri.startswith((folder / "mlartifacts").as_uri())
+
+
+def test_the_fit_profile_is_metrics_and_a_file_of_the_study(uri: str, tmp_path: Path) -> None:
+    record = small_study(profile=profile_dict())
+    written = sync(record, uri)["written"]
+    history = dump(uri)["study"][4]
+    assert history["fit/knee_depth"][0][:2] == (0, 1.0)
+    assert [point[:2] for point in history["fit_layer/ridge_accuracy"]] == list(enumerate(RISING))
+    assert "fit_layer/mean_shift" not in history, "nothing is known of it"
+    assert "fit_layer/unit" not in history
+    run = next(run for run in runs_of(uri) if run.data.tags["nbt.key"] == "study")
+    file = client(uri).download_artifacts(run.info.run_id, "fit.json", str(tmp_path))
+    assert FitProfile.from_json(Path(file).read_text()).to_dict() == make_profile().to_dict()
+    assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": written}
+
+
+def test_a_running_search_has_its_fit_profile_from_the_start(uri: str) -> None:
+    Tracker(uri).study_started(empty_study(profile=profile_dict()))
+    [run] = runs_of(uri)
+    assert run.data.metrics["fit/ridge_accuracy"] == RISING[-1]
+    assert [item.path for item in client(uri).list_artifacts(run.info.run_id)] == ["fit.json"]
 
 
 def test_studies_of_one_dataset_share_an_experiment(uri: str) -> None:

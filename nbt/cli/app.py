@@ -20,8 +20,8 @@ from nbt.errors import NbtError, nearest
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = (
-    *("search", "train", "predict", "report", "sync", "studies"),
-    *("record", "replay", "datasets", "backbones", "spaces", "ui"),
+    *("search", "fit", "train", "predict", "report", "sync", "studies"),
+    *("fit", "record", "replay", "datasets", "backbones", "spaces", "ui"),
 )
 
 

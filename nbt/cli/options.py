@@ -49,13 +49,26 @@ def choice_option(name: str, choices: tuple[str, ...], **attributes: Any) -> Cal
     return click.option(name, metavar="|".join(choices), callback=check, **attributes)
 
 
-_TASK_OPTIONS = (
+_BACKBONE_HELP = "E.g. 'mobilenet_v2(width_mult=0.35)'; see nbt backbones."
+_WEIGHTS_HELP = "Pretrained weights."
+_DATA = (
     click.option("--dataset", required=True, metavar="NAME|FOLDER|CSV", help="What to transfer to; see nbt datasets."),
     click.option("--data-dir", metavar="DIR", help="Where a dataset known by name already is."),
-    click.option("--backbone", metavar="NAME", help="E.g. 'mobilenet_v2(width_mult=0.35)'; see nbt backbones."),
+)
+_BACKBONE = (
+    click.option("--backbone", metavar="NAME", help=_BACKBONE_HELP),
+    click.option("--weights", metavar="default|none|FILE", default="default", show_default=True, help=_WEIGHTS_HELP),
+)
+_BACKBONES = (
+    click.option("--backbone", metavar="NAME", multiple=True, help=f"{_BACKBONE_HELP} Several are compared."),
     click.option(
-        "--weights", metavar="default|none|FILE", default="default", show_default=True, help="Pretrained weights."
+        "--weights",
+        metavar="default|none|FILE",
+        multiple=True,
+        help=f"{_WEIGHTS_HELP} Once for all backbones, or once for each.",
     ),
+)
+_IMAGES = (
     click.option("--image-size", metavar="PIXELS", type=int, help="Side of the images."),
     click.option("--classes", metavar="N", type=int, help="Use the first N classes only."),
     click.option("--shots", metavar="N", type=int, help="Use N labelled images a class only."),
@@ -64,7 +77,16 @@ _TASK_OPTIONS = (
 
 def task_options(function: Function) -> Function:
     """Adds the options that say what is transferred to what; `nbt.cli.checks.check_task` checks them."""
-    for option in reversed(_TASK_OPTIONS):
+    return _add((*_DATA, *_BACKBONE, *_IMAGES), function)
+
+
+def comparison_options(function: Function) -> Function:
+    """Adds the options of `task_options`, with `--backbone` and `--weights` any number of times (tuples)."""
+    return _add((*_DATA, *_BACKBONES, *_IMAGES), function)
+
+
+def _add(options: tuple[Callable[[Function], Function], ...], function: Function) -> Function:
+    for option in reversed(options):
         function = option(function)
     return function
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbt.fit.inputs import ArrayLike, Floats, Integers, check_labels
-from nbt.fit.spectrum import Spectrum
+from nbt.fit.spectrum import Spectrum, intercept
 
 _SPANNED = 1e-9
 
@@ -66,11 +66,9 @@ def residual_energy(spectrum: Spectrum, coordinates: Floats, counts: Floats, rid
         counts: Samples of each class, (C,).
         ridge: Strength, above 0, in the units of sigma.
     """
-    gain = spectrum.values / (spectrum.values + ridge)
-    ones = coordinates.sum(axis=1)
-    own = counts - gain @ coordinates**2
-    cross = counts - (gain * ones) @ coordinates
-    return np.asarray(own - cross**2 / (spectrum.n - gain @ ones**2))
+    own = counts - (spectrum.values / (spectrum.values + ridge)) @ coordinates**2
+    across, total = intercept(coordinates, counts, ridge / (spectrum.values + ridge))
+    return np.asarray(own - across**2 / total)
 
 
 def ledoit_wolf(spectrum: Spectrum) -> tuple[float, float]:
@@ -85,7 +83,7 @@ def ledoit_wolf(spectrum: Spectrum) -> tuple[float, float]:
     if trace <= 0.0:
         return 1.0, np.inf
     # |S|^2 and the sum of fourth powers of the samples' lengths are all that it needs.
-    squared = _scatter_norm(spectrum) / n**2
+    squared = spectrum.centred_scatter()[1] / n**2
     lengths = np.einsum("ij,ij->i", centred, centred)
     fourth = float(lengths @ lengths) / n
     spread = squared - trace**2 / dim
@@ -93,14 +91,3 @@ def ledoit_wolf(spectrum: Spectrum) -> tuple[float, float]:
     shrinkage = 1.0 if spread <= 0.0 else float(np.clip(noise / spread, 0.0, 1.0))
     ridge = np.inf if shrinkage >= 1.0 else n * shrinkage * trace / dim / (1.0 - shrinkage)
     return shrinkage, ridge
-
-
-def _scatter_norm(spectrum: Spectrum) -> float:
-    """Returns |Fc'Fc|^2 (Frobenius) from the spectrum of F: Fc'Fc = F'F - N mu mu'."""
-    mean = spectrum.features.mean(axis=0)
-    if spectrum.dim <= spectrum.n:
-        projected = float(spectrum.values @ (spectrum.basis.T @ mean) ** 2)
-    else:
-        projected = float(((spectrum.features @ mean) ** 2).sum())
-    length = float(mean @ mean)
-    return float(spectrum.values @ spectrum.values) - 2 * spectrum.n * projected + (spectrum.n * length) ** 2

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from nbt.fit.inputs import ArrayLike, Floats, Integers, check_labels
-from nbt.fit.spectrum import Spectrum, one_hot
+from nbt.fit.spectrum import Spectrum, intercept, one_hot
 
 _BLOCK = 1024
 STRENGTHS = tuple(10.0**power for power in range(-7, 2))
-"""Ridge strengths that are tried, as shares of the features' total scatter (the sum of sigma)."""
+"""Ridge strengths that are tried, as shares of the total scatter of the centred features."""
 
 
 def ridge_probe_accuracy(features: ArrayLike, labels: ArrayLike) -> float:
@@ -46,14 +46,14 @@ def ridge_predictions(spectrum: Spectrum, codes: Integers) -> Integers:
     targets = one_hot(codes)
     coordinates = spectrum.class_coordinates(codes)
     counts = targets.sum(axis=0)
-    if not len(spectrum.values):
+    ridge = choose_strength(spectrum, codes)
+    if not ridge:
         scores = np.broadcast_to(counts, targets.shape) - targets
         return np.asarray(scores.argmax(axis=1), dtype=np.int64)
-    ridge = choose_strength(spectrum, codes)
     gain = spectrum.values / (spectrum.values + ridge)
     ones = coordinates.sum(axis=1)
-    total = float(spectrum.n - gain @ ones**2)
-    part = (counts - (gain * ones) @ coordinates) / total
+    across, total = intercept(coordinates, counts, ridge / (spectrum.values + ridge))
+    part = across / total
     predicted = []
     for start in range(0, spectrum.n, _BLOCK):
         rows = slice(start, min(start + _BLOCK, spectrum.n))
@@ -67,23 +67,26 @@ def ridge_predictions(spectrum: Spectrum, codes: Integers) -> Integers:
 
 
 def choose_strength(spectrum: Spectrum, codes: Integers) -> float:
-    """Returns the strength with the lowest generalised cross-validation error, in the units of sigma."""
+    """Returns the strength with the lowest generalised cross-validation error, in the units of sigma.
+
+    It is 0 where the features are constant: there is nothing to regress on.
+    """
+    scatter, _ = spectrum.centred_scatter()
+    if scatter <= spectrum.n * np.finfo(np.float64).eps * float(spectrum.values.sum()):
+        return 0.0
     coordinates, counts = spectrum.class_coordinates(codes), np.bincount(codes).astype(np.float64)
-    strengths = [share * float(spectrum.values.sum()) for share in STRENGTHS]
+    strengths = [share * scatter for share in STRENGTHS]
     return min(strengths, key=lambda ridge: _gcv(spectrum, coordinates, counts, ridge))
 
 
 def _gcv(spectrum: Spectrum, coordinates: Floats, counts: Floats, ridge: float) -> float:
     """Returns |R Y|^2 / tr(R)^2, with R as in `nbt.fit.spectrum`, from the spectrum alone."""
-    n = spectrum.n
-    gain = spectrum.values / (spectrum.values + ridge)
-    twice = gain * (2.0 - gain)  # M^2 = I - U twice U'
-    ones = coordinates.sum(axis=1)
-    total = n - gain @ ones**2
-    squared = n - twice @ ones**2  # |m|^2
-    own = counts - twice @ coordinates**2  # |M y|^2
-    cross = counts - (twice * ones) @ coordinates  # m'My
-    part = (counts - (gain * ones) @ coordinates) / total  # m'y / 1'm
-    error = float((own - 2.0 * part * cross + squared * part**2).sum())
-    trace = n - float(gain.sum()) - squared / total
+    shrunk = ridge / (spectrum.values + ridge)  # M = I - U U' + U diag(shrunk) U'
+    across, total = intercept(coordinates, counts, shrunk)  # m'Y, 1'm
+    twice, squared = intercept(coordinates, counts, shrunk**2)  # m'MY, |m|^2
+    part = across / total
+    energy = coordinates**2
+    own = np.maximum(counts - energy.sum(axis=0), 0.0) + shrunk**2 @ energy  # |MY|^2
+    error = float((own - 2.0 * part * twice + squared * part**2).sum())
+    trace = spectrum.n - len(shrunk) + float(shrunk.sum()) - squared / total
     return float(error / max(trace, float(np.finfo(np.float64).eps)) ** 2)

@@ -84,6 +84,32 @@ class Spectrum:
             self._of_classes[key] = self.coordinates(one_hot(codes))
         return self._of_classes[key]
 
+    def centred_scatter(self) -> tuple[float, float]:
+        """Returns the trace and the squared Frobenius norm of Fc'Fc, Fc the centred features.
+
+        Along the right singular vectors it is diag(sigma) - a a', a = S U'1 / sqrt(N). The norm is summed so that
+        nothing large cancels where the mean is far from zero.
+        """
+        lost = self.values * self.coordinates(np.ones((self.n, 1)))[:, 0] ** 2 / self.n
+        diagonal = self.values - lost
+        beside = float(lost[1:] @ np.cumsum(lost)[:-1])
+        return max(float(diagonal.sum()), 0.0), float(diagonal @ diagonal) + 2.0 * beside
+
+
+def intercept(coordinates: Floats, counts: Floats, shrunk: Floats) -> tuple[Floats, float]:
+    """Returns 1'B Y, (C,), and 1'B 1 of one-hot labels Y, where B = I - U U' + U diag(shrunk) U'.
+
+    Written as what F does not reach plus what is left of what it does, which stays exact where the mean of F is large.
+
+    Args:
+        coordinates: U'Y, (k, C).
+        counts: Samples of each class, (C,).
+        shrunk: (k,), ridge / (sigma + ridge) for B = M, its square for B = M^2.
+    """
+    ones = coordinates.sum(axis=1)
+    across: Floats = counts - ones @ coordinates + (shrunk * ones) @ coordinates
+    return across, float(across.sum())
+
 
 def one_hot(codes: Integers) -> Floats:
     """Returns one column a class, 1 for its samples, float64 (N, C)."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbt.report import words
+from nbt.fit.fit_profile import FitProfile
+from nbt.report import fit_words, words
 from nbt.report.choice import Choice, choose, default_settings, default_trial
 from nbt.report.numbers import (
     DASH,
@@ -48,6 +49,25 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FitSection:
+    """How well the pretrained weights fit.
+
+    Attributes:
+        profile: For the plot.
+        sentences: What it suggests.
+        certainty: What that rests on.
+        measures: All that were measured.
+        left_out: Which were not, and why.
+    """
+
+    profile: FitProfile
+    sentences: tuple[str, ...]
+    certainty: str
+    measures: tuple[fit_words.MeasureRow, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportData:
     """What the templates and plots show.
 
@@ -71,6 +91,7 @@ class ReportData:
         ranking: In which order the trials stand.
         trials: Best first, then what was stopped, failed or runs.
         failures: By reason.
+        fit: How well the pretrained weights fit; None where it is not known.
         importance: Most important first.
         importance_sentence: What it rests on.
         notes: What else a reader must know.
@@ -97,6 +118,7 @@ class ReportData:
     ranking: str
     trials: tuple[TrialRow, ...]
     failures: tuple[Failure, ...]
+    fit: FitSection | None
     importance: tuple[ImportanceRow, ...]
     importance_sentence: str
     notes: tuple[str, ...]
@@ -133,11 +155,25 @@ def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) 
         ranking=words.ranking_sentence(record),
         trials=trial_rows(record),
         failures=failures(record),
+        fit=_fit(record),
         importance=importance_rows(record),
         importance_sentence=words.importance_sentence(record),
         notes=tuple(one_line(note) for note in record.notes),
         commands=tuple(commands(record, folder, has_settings=choice is not None, has_model=has_model)),
         has_model=has_model,
+    )
+
+
+def _fit(record: StudyRecord) -> FitSection | None:
+    if record.profile is None:
+        return None
+    profile = FitProfile.from_dict(record.profile)
+    return FitSection(
+        profile=profile,
+        sentences=tuple(fit_words.suggestions(profile)),
+        certainty=fit_words.certainty([profile]),
+        measures=fit_words.measure_rows(profile),
+        left_out=tuple(fit_words.left_out_lines([profile])),
     )
 
 

@@ -36,7 +36,7 @@ _ROLES = {
 INK, MUTED, GRID, BEST, FULL, PRUNED, DEFAULT, PAPER = _ROLES
 _WIDTH = 4.6
 _LABEL = 26
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -82,18 +82,18 @@ def learning_curves(record: StudyRecord) -> str | None:
         for trial in sorted(shown, key=lambda trial: (trial is best, trial is baseline, trial.state == "complete")):
             label, style = _line_style(trial, best, baseline)
             epochs, accuracies = zip(*_points(trial), strict=True)
-            (line,) = axes.plot(epochs, accuracies, gid=_tip(_describe(trial)), **style)
+            (line,) = axes.plot(epochs, accuracies, gid=tip_id(_describe(trial)), **style)
             if trial.state != "complete":
                 axes.plot(epochs[-1:], accuracies[-1:], marker="x", markersize=4, color=style["color"], linestyle="")
             handles.setdefault(label, line)
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation accuracy")
-        _whole_axis(axes.xaxis)
+        whole_axis(axes.xaxis)
         axes.set_xlim(left=min(1, *(trial.curve[0].epoch for trial in shown)) - 0.2)
-        _percent_axis(axes.yaxis)
+        percent_axis(axes.yaxis)
         return _legend(handles)
 
-    return _draw("curves", "Learning curves of all trials", 3.2, draw)
+    return drawing("curves", "Learning curves of all trials", 3.2, draw)
 
 
 def accuracy_by_trial(record: StudyRecord) -> str | None:
@@ -124,17 +124,17 @@ def accuracy_by_trial(record: StudyRecord) -> str | None:
             label, style = _marker_style(trial, best, baseline)
             accuracy = _accuracy(trial)
             where = floor if accuracy is None else max(accuracy, floor)
-            tip = _tip(_describe(trial))
+            tip = tip_id(_describe(trial))
             (point,) = axes.plot([trial.number], [where], linestyle="", gid=tip, clip_on=False, zorder=3, **style)
             handles.setdefault(label, point)
         axes.set_xlabel("trial")
         axes.set_ylabel("validation accuracy")
-        _whole_axis(axes.xaxis)
+        whole_axis(axes.xaxis)
         axes.set_ylim(bottom=floor)
-        _percent_axis(axes.yaxis)
+        percent_axis(axes.yaxis)
         return _legend(handles)
 
-    return _draw("trials", "Validation accuracy of each trial", 3.2, draw)
+    return drawing("trials", "Validation accuracy of each trial", 3.2, draw)
 
 
 def finalists(record: StudyRecord) -> str | None:
@@ -154,10 +154,10 @@ def finalists(record: StudyRecord) -> str | None:
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("validation accuracy: runs, mean, 95 % interval")
-        _percent_axis(axes.xaxis)
+        percent_axis(axes.xaxis)
         return []
 
-    return _draw("finals", "Finalists with their intervals", 0.8 + 0.42 * len(finals), draw)
+    return drawing("finals", "Finalists with their intervals", 0.8 + 0.42 * len(finals), draw)
 
 
 def importance_bars(record: StudyRecord, most: int = 12) -> str | None:
@@ -183,7 +183,7 @@ def importance_bars(record: StudyRecord, most: int = 12) -> str | None:
         axes.spines[["left", "bottom"]].set_visible(False)
         return []
 
-    return _draw("importance", "Importance of the settings", 0.3 + 0.3 * len(rows), draw)
+    return drawing("importance", "Importance of the settings", 0.3 + 0.3 * len(rows), draw)
 
 
 def _draw_finalist(axes: Axes, row: int, final: FinalRecord, color: str) -> None:
@@ -196,7 +196,7 @@ def _draw_finalist(axes: Axes, row: int, final: FinalRecord, color: str) -> None
         axes.plot(
             [validation.low, validation.high], [row + 0.1] * 2, color=color, linewidth=2.4, solid_capstyle="round"
         )
-    tip = _tip(f"{final.name}: {percent(validation.mean)}")
+    tip = tip_id(f"{final.name}: {percent(validation.mean)}")
     axes.plot(
         [validation.mean],
         [row + 0.1],
@@ -272,12 +272,14 @@ def _describe(trial: TrialRecord) -> str:
     return f"trial {trial.number}: {percent(_accuracy(trial))}, {state}"
 
 
-def _percent_axis(axis: Any) -> None:
+def percent_axis(axis: Any) -> None:
+    """Writes the shares along an axis as percents."""
     axis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     axis.get_major_locator().set_params(nbins=6)
 
 
-def _whole_axis(axis: Any) -> None:
+def whole_axis(axis: Any) -> None:
+    """Marks whole numbers alone along an axis."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(nbins=8, integer=True))
@@ -289,7 +291,7 @@ def _legend(handles: dict[str, Any]) -> Handles:
     return list(handles.values())
 
 
-def _draw(name: str, title: str, height: float, draw: Callable[[Axes], Handles]) -> str:
+def drawing(name: str, title: str, height: float, draw: Callable[[Axes], Handles]) -> str:
     """Returns a drawing as SVG.
 
     Args:
@@ -302,7 +304,7 @@ def _draw(name: str, title: str, height: float, draw: Callable[[Axes], Handles])
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with rc_context({**_STYLE, "svg.hashsalt": name}):
+    with rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
         handles = draw(figure.add_subplot())
@@ -332,7 +334,7 @@ def _to_svg(figure: Figure, title: str) -> str:
     )
 
 
-def _tip(text: str) -> str:
+def tip_id(text: str) -> str:
     """Returns a group identifier that carries a tip through matplotlib, which writes it as an attribute."""
     return "tip:" + one_line(text).encode("utf-8").hex()
 

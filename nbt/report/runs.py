@@ -105,7 +105,9 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
         name=record.config.name[:NAME_LENGTH],
         status=status,
         params={name: str(value) for name, value in config.items()},
-        metrics=_finite([*_progress_points(record, ended, start), *_result_points(record, stop)]),
+        metrics=_finite(
+            [*_fit_points(record, start), *_progress_points(record, ended, start), *_result_points(record, stop)]
+        ),
         tags=_tags(
             {
                 "kind": "study",
@@ -125,6 +127,18 @@ def _ended(record: StudyRecord) -> list[TrialRecord]:
     """Returns the trials that ended, in the order in which they did: also that of the calls during the search."""
     ended = [trial for trial in record.trials if trial.state in STATUS]
     return sorted(ended, key=lambda trial: (_milliseconds(trial.finished, default=0), trial.number))
+
+
+def _fit_points(record: StudyRecord, at: int) -> Iterator[Point]:
+    """Yields the fit profile: its scalars, and the curves by unit with the unit's index as the step."""
+    profile = record.profile or {}
+    for name, value in profile.get("scalars", {}).items():
+        if value is not None:
+            yield Point(_plain_key(f"fit/{name}"), 0, float(value), at)
+    for unit, row in enumerate(profile.get("layers", ())):
+        for name, value in row.items():
+            if name != "unit" and value is not None:
+                yield Point(_plain_key(f"fit_layer/{name}"), unit, float(value), at)
 
 
 def _progress_points(record: StudyRecord, ended: Sequence[TrialRecord], start: int) -> Iterator[Point]:

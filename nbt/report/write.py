@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nbt.errors import NbtError
 from nbt.report.choice import Choice
@@ -17,7 +19,8 @@ from nbt.report.words import compared
 from nbt.search.records import StudyRecord
 
 SETTINGS_FILE = "recommended.yaml"
-FILES = ("report.md", SETTINGS_FILE, "trials.csv", "report.html")
+FIT_FILE = "fit.json"
+FILES = ("report.md", SETTINGS_FILE, "trials.csv", FIT_FILE, "report.html")
 """What `write_report` writes, in the order in which it appears; `model/` and others beside it are left alone."""
 
 
@@ -33,9 +36,10 @@ def report_folder(out: str | Path, study: str) -> Path:
 def write_report(record: StudyRecord, out: str | Path) -> Path:
     """Writes the report of a study, finished or not, to its folder in `out`.
 
-    `report.html`, `report.md`, `trials.csv` and, as soon as there is a full-length trial, `recommended.yaml`. All are
-    made before the first is written, each is written to a temporary name and renamed, and the HTML page that speaks
-    of the others comes last: whoever sees it sees files that belong to it.
+    `report.html`, `report.md`, `trials.csv`, `fit.json` where the study has a fit profile and, as soon as there is a
+    full-length trial, `recommended.yaml`. All are made before the first is written, each is written to a temporary
+    name and renamed, and the HTML page that speaks of the others comes last: whoever sees it sees files that belong
+    to it.
 
     Returns:
         The path of `report.html`.
@@ -48,6 +52,7 @@ def write_report(record: StudyRecord, out: str | Path) -> Path:
     texts = {
         "report.md": render_markdown(data),
         SETTINGS_FILE: None if data.choice is None else settings_file(record, data.choice),
+        FIT_FILE: None if record.profile is None else fit_file(record.profile),
         "trials.csv": trials_frame(record).to_csv(index=False, lineterminator="\n"),
         "report.html": render_html(data),
     }
@@ -56,6 +61,11 @@ def write_report(record: StudyRecord, out: str | Path) -> Path:
     except OSError as error:
         raise NbtError(f"{folder}: cannot write the report ({error.strerror or error}); --out names another") from error
     return folder / "report.html"
+
+
+def fit_file(profile: Mapping[str, Any]) -> str:
+    """Returns the text of `fit.json`, which `nbt.fit.FitProfile.from_json` reads."""
+    return json.dumps(profile, indent=2) + "\n"
 
 
 def settings_file(record: StudyRecord, choice: Choice) -> str:

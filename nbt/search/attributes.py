@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from nbt.fit.fit_profile import FitProfile
 from nbt.search.records import StudyConfig
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
@@ -21,6 +22,7 @@ BUDGET = "budget"
 PRUNER = "pruner"
 DATASET = "dataset"
 NOTES = "notes"
+PROFILE = "profile"
 SECONDS = "seconds"
 FINALS = "finals"
 TEST = "test"
@@ -82,6 +84,27 @@ def decode_curve(columns: Mapping[str, Sequence[Any]]) -> tuple[EpochResult, ...
     """
     rows = zip(*(columns[name] for name in _CURVE_FIELDS), strict=True)
     return tuple(EpochResult.from_dict(dict(zip(_CURVE_FIELDS, row, strict=True))) for row in rows)
+
+
+def encode_profile(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a fit profile (`FitProfile.to_dict`) with its layers as columns: some databases hold 64 kB a value."""
+    rows = profile["layers"]
+    columns = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
+    return {**to_json(profile), "layers": to_json(columns)}
+
+
+def decode_profile(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads what `encode_profile` wrote.
+
+    Raises:
+        ValueError: It is damaged, or of another version.
+    """
+    try:
+        columns = dict(values["layers"])
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return FitProfile.from_dict({**values, "layers": rows}).to_dict()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a fit profile: {error}") from error
 
 
 def decode_config(values: Mapping[str, Any]) -> StudyConfig:

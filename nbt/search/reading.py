@@ -115,6 +115,7 @@ def study_record(study: optuna.Study) -> StudyRecord:
         noise=noise_of(trials, dataset),
         notes=tuple(attributes.get(names.NOTES, ())),
         created=_moment(attributes.get(names.CREATED)),
+        profile=_profile(attributes),
     )
 
 
@@ -225,6 +226,17 @@ def _tests(attributes: Mapping[str, Any]) -> tuple[TestRecord, ...]:
     except (KeyError, TypeError):
         _log.warning("the test results in the storage are damaged and left out")
         return ()
+
+
+def _profile(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
+    stored = _mapping(attributes, names.PROFILE)
+    if not stored:
+        return None
+    try:
+        return names.decode_profile(stored)
+    except ValueError as error:
+        _log.warning("the fit profile in the storage is left out: %s", error)
+        return None
 
 
 def _mapping(attributes: Mapping[str, Any], name: str) -> dict[str, Any]:

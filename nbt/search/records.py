@@ -199,6 +199,7 @@ class StudyRecord:
         noise: Standard error of one validation accuracy at the best trial's accuracy.
         notes: What else a reader must know, e.g. images left out.
         created: UTC.
+        profile: How well the pretrained weights fit, as `FitProfile.to_dict` returns it; None where it is not known.
     """
 
     config: StudyConfig
@@ -218,6 +219,7 @@ class StudyRecord:
     noise: float | None = None
     notes: Sequence[str] = ()
     created: datetime | None = None
+    profile: Mapping[str, Any] | None = None
 
     def ranked(self) -> list[TrialRecord]:
         """Returns the full-length trials, best first; see `rank_trials`."""

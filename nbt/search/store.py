@@ -114,6 +114,24 @@ class StudyStore:
         with self.guard():
             self.study.set_user_attr(name, names.to_json(value))
 
+    def put_profile(self, profile: Mapping[str, Any]) -> None:
+        """Stores the fit profile, as `FitProfile.to_dict` returns it.
+
+        Raises:
+            NbtError: The database fails, or another driver took the study over.
+        """
+        self.put(names.PROFILE, names.encode_profile(profile))
+
+    def add_note(self, note: str) -> None:
+        """Adds what a reader must know to the study's notes, once.
+
+        Raises:
+            NbtError: The database fails, or another driver took the study over.
+        """
+        notes = list(self.get(names.NOTES, ()))
+        if note not in notes:
+            self.put(names.NOTES, [*notes, note])
+
     def record(self) -> StudyRecord:
         """Returns the study as it is stored now."""
         with self.guard():

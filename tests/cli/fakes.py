@@ -14,6 +14,7 @@ import nbt.pipeline as real_pipeline
 from nbt.search.records import FinalRecord, Interval, SeedRun, StudyConfig, StudyRecord, TestRecord, TrialRecord
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
+from tests.fit_profiles import make_profile
 
 RECOMMENDED = TransferSettings(frozen_depth=0.5, head_lr=0.0312, layer_lr_shape=(-1.0, -0.5, 0.0))
 
@@ -123,6 +124,7 @@ class FakePipeline(types.ModuleType):
         self.results: dict[str, Any] = {
             "search": FakeSearchResult(record, RECOMMENDED, Path("reports/birds/report.html")),
             "train": FakeTrainResult(Interval(mean=0.8, low=0.7, high=0.9, n=3), record.test[0]),
+            "fit": [make_profile()],
             "report": Path("reports/birds/report.html"),
             "sync": {"written": 3, "kept": 2},
             "studies": [SUMMARY],

@@ -52,6 +52,12 @@ class TestRegularisedHScore(MeasureContract):
         assert ledoit_wolf(Spectrum.of(features))[0] == pytest.approx(estimate.shrinkage_, abs=1e-7)
         assert h_score(features, labels, regularized=True) == pytest.approx(expected, abs=1e-6)
 
+    @pytest.mark.parametrize("dim", [10, 200])
+    def test_distance_from_the_origin_does_not_matter(self, dim: int) -> None:
+        features, labels = draw(3, 100, dim)
+        away = h_score(features + 1e3, labels, regularized=True)
+        assert away == pytest.approx(h_score(features, labels, regularized=True), abs=1e-5)
+
     def test_does_not_take_noise_in_many_dimensions_for_fit(self) -> None:
         noise = np.random.default_rng(0).standard_normal((40, 200))
         labels = np.arange(40) % 4

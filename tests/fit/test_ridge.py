@@ -43,13 +43,20 @@ class TestRidgeProbe(MeasureContract):
             hat = centred @ np.linalg.solve(scatter, centred.T) + 1.0 / n
             return float(((targets - hat @ targets) ** 2).sum() / (n - np.trace(hat)) ** 2)
 
-        strengths = [share * (features**2).sum() for share in STRENGTHS]
+        strengths = [share * (centred**2).sum() for share in STRENGTHS]
         assert choose_strength(spectrum, labels) == pytest.approx(min(strengths, key=gcv))
 
     def test_a_lone_sample_counts_as_wrong(self) -> None:
         features, labels = draw(1, 30, apart=6.0)
         labels[0] = 3
         assert ridge_predictions(Spectrum.of(features), labels)[0] != 3
+
+    @pytest.mark.parametrize("dim", [10, 200])
+    @pytest.mark.parametrize("offset", [1e2, 1e3])
+    def test_distance_from_the_origin_does_not_matter(self, dim: int, offset: float) -> None:
+        features, labels = draw(3, 100, dim, 5, apart=0.5)
+        away = ridge_predictions(Spectrum.of(features + offset), labels)
+        assert np.array_equal(away, ridge_predictions(Spectrum.of(features), labels))
 
     def test_chance_on_noise(self) -> None:
         noise = np.random.default_rng(0).standard_normal((2000, 5))

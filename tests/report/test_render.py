@@ -7,6 +7,7 @@ import pytest
 from nbt.report.data import build_report
 from nbt.report.render import escape_markdown, fenced, render_html, render_markdown
 from nbt.search.records import StudyRecord
+from tests.fit_profiles import profile_dict
 from tests.sample_study import empty_study, finals, sample_study, trial, unfinished_study, with_config
 
 HOSTILE = '"><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> `x` |a|b| *c* [d](http://e)'
@@ -172,3 +173,20 @@ def test_markdown_escapes_what_would_be_markup() -> None:
 def test_fences_are_longer_than_those_inside() -> None:
     assert fenced("a") == "```\na\n```"
     assert fenced("a\n```\nb") == "````\na\n```\nb\n````"
+
+
+def test_a_fit_profile_has_its_section_and_old_studies_have_none() -> None:
+    record = sample_study(profile=profile_dict(left_out={"leep": "no <head>"}))
+    page, text = Page(html(record)), markdown(record)
+    for said in (page.text, text):
+        assert "How well the pretrained weights fit" in said
+        assert "the profile speaks for transferring everything" in said
+        assert "60.0 % ± 1.5" in said
+        assert "How sure: ± is one binomial standard error over 1000 training images" in said
+        assert "fit.json" in said
+    assert "Left out: LEEP: no <head>" in page.text
+    assert "Left out: LEEP: no \\<head\\>" in text
+    assert "unit 5, features.4: 60.0 % ± 1.5, pretrained weights" in page.text
+    for said in (Page(html(sample_study())).text, markdown(sample_study())):
+        assert "How well the pretrained weights fit" not in said
+        assert "fit.json" not in said

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 
 from nbt.errors import NbtError
+from nbt.fit import FitProfile
 from nbt.report import report_folder, write_report
 from nbt.report import write as writing
 from nbt.settings import TransferSettings
+from tests.fit_profiles import make_profile, profile_dict
 from tests.sample_study import BEST, DEFAULT, empty_study, sample_study, unfinished_study, with_config
 
 NAME = "cub-mobilenet_v2-non_binary"
@@ -88,9 +90,9 @@ def test_ordinary_names_stay_what_they_are(tmp_path: Path) -> None:
 def test_what_others_put_there_stays_and_is_mentioned(tmp_path: Path) -> None:
     (tmp_path / NAME / "model").mkdir(parents=True)
     (tmp_path / NAME / "model" / "weights").write_text("w")
-    (tmp_path / NAME / "fit.json").write_text("{}")
+    (tmp_path / NAME / "notes.txt").write_text("n")
     folder = write_report(sample_study(), tmp_path).parent
-    assert names(folder) == ALL | {"model", "fit.json"}
+    assert names(folder) == ALL | {"model", "notes.txt"}
     assert (folder / "model" / "weights").read_text() == "w"
     assert "nbt predict" in (folder / "report.md").read_text()
 
@@ -164,3 +166,12 @@ def test_names_that_are_not_text_do_not_cost_the_report(tmp_path: Path) -> None:
     assert names(folder) == ALL
     for name in ALL:
         (folder / name).read_text(encoding="utf-8")
+
+
+def test_a_fit_profile_is_a_file_that_reads_back(tmp_path: Path) -> None:
+    folder = write_report(sample_study(profile=profile_dict()), tmp_path).parent
+    assert names(folder) == ALL | {"fit.json"}
+    read = FitProfile.from_json((folder / "fit.json").read_text())
+    assert read.to_dict() == make_profile().to_dict()
+    write_report(sample_study(), tmp_path)
+    assert names(folder) == ALL, "an older profile is of another study"

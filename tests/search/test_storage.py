@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from nbt.search import attributes as names
 from nbt.search import database
 from nbt.search.storage import list_studies, open_study, read_study, resolve_storage, study_folder
 from nbt.training.results import EpochResult
+from tests.fit_profiles import profile_dict
 from tests.search.fakes import (
     DATASET,
     EPOCHS,
@@ -80,6 +82,35 @@ class TestOpen:
         assert record.created is not None and record.created.tzinfo is not None
         assert (record.trials, record.finals, record.test, record.importance) == ([], (), (), {})
         assert record.noise is None
+
+    def test_a_fit_profile_is_read_as_it_was_and_stays(self, tmp_path: Path) -> None:
+        with open_fake(tmp_path) as store:
+            assert store.record().profile is None
+            store.put_profile(profile_dict())
+        with open_fake(tmp_path) as store:
+            assert store.record().profile == profile_dict()
+        assert read_study(resolve_storage(None, tmp_path), "fake").profile == profile_dict()
+
+    def test_the_profile_of_a_deep_backbone_fits_every_database(self) -> None:
+        deep = profile_dict(own=[0.123456789012] * 100, other=[1 / 3] * 100)
+        stored = names.encode_profile(deep)
+        assert len(json.dumps(stored)) < 2**16
+        assert names.decode_profile(json.loads(json.dumps(stored))) == deep
+
+    @pytest.mark.parametrize("damage", [{"version": 99}, {"layers": 3}, {"scalars": None}])
+    def test_a_damaged_fit_profile_is_left_out(
+        self, damage: dict[str, object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with open_fake(tmp_path) as store:
+            store.put(names.PROFILE, {**names.encode_profile(profile_dict()), **damage})
+            assert store.record().profile is None
+        assert "fit profile" in caplog.text
+
+    def test_a_note_is_added_once(self, tmp_path: Path) -> None:
+        with open_fake(tmp_path, notes=["a"]) as store:
+            for note in ("b", "b"):
+                store.add_note(note)
+            assert store.record().notes == ("a", "b")
 
     def test_other_inputs_are_refused_and_change_nothing(self, tmp_path: Path) -> None:
         open_fake(tmp_path, "7").close()

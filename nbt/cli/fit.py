@@ -1,0 +1,172 @@
+"""`nbt fit`: how well pretrained weights fit a target, before any training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nbt.cli.checks import check_task
+from nbt.cli.options import AT_LEAST_ONE, SEED, Command, comparison_options
+from nbt.cli.output import Output, stdout_console
+from nbt.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from nbt.fit.fit_profile import FitProfile
+
+
+@click.command(cls=Command)
+@comparison_options
+@click.option("--samples", metavar="N", type=AT_LEAST_ONE, help="Training images to look at; 1000 when not given.")
+@click.option("--source-data", metavar="FOLDER", help="The images that the weights were trained on, a folder a class.")
+@click.option("--plot", metavar="FILE.png|.svg", help="Draw the probes by depth into a file.")
+@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of split, sample, random weights.")
+def command(
+    out: Output,
+    dataset: str,
+    backbone: tuple[str, ...],
+    weights: tuple[str, ...],
+    plot: str | None,
+    source_data: str | None,
+    **options: Any,
+) -> None:
+    """Tell how well pretrained weights fit, before any training.
+
+    Features of a sample of the training images are measured, overall and unit by unit, beside those of random
+    weights. Give --backbone several times to compare; --weights then once for all, or once for each in order.
+    """
+    pairs = pair(backbone, weights)
+    for name, file in pairs:
+        check_task({"dataset": dataset, "backbone": name, "weights": file, **options})
+    check_files(plot, source_data)
+    from nbt.cli.progress import Progress
+
+    with Progress(out) as progress:
+        from nbt import pipeline
+
+        profiles = pipeline.fit(dataset, pairs, source_data=source_data, progress=progress.stage, **options)
+    if plot is not None:
+        from nbt.report.fit_plots import write_fit_plot
+
+        write_fit_plot(profiles, plot)
+    if out.json:
+        documents = [profile.to_dict() for profile in profiles]
+        out.print_json(documents[0] if len(documents) == 1 else {"profiles": documents})
+    else:
+        print_profiles(out, profiles, plot)
+
+
+def pair(backbones: Sequence[str], weights: Sequence[str]) -> list[tuple[str | None, str]]:
+    """Returns each backbone with its weights: one for all, or as many as backbones, in order.
+
+    Raises:
+        UsageError: There are more or fewer weights.
+    """
+    names: Sequence[str | None] = backbones or [None]
+    files = list(weights) or ["default"]
+    if len(files) == 1:
+        files *= len(names)
+    if len(files) != len(names):
+        raise UsageError(
+            f"--weights is given {len(files)} times for {len(names)} --backbone: give it once for all, or once for each"
+        )
+    return list(zip(names, files, strict=True))
+
+
+def check_files(plot: str | None, source_data: str | None) -> None:
+    """Checks `--plot` and `--source-data` without torch.
+
+    Raises:
+        UsageError: One is wrong.
+    """
+    if plot is not None:
+        from nbt.report.fit_plots import check_plot_file
+
+        check_plot_file(plot)
+    if source_data is not None and not Path(source_data).is_dir():
+        raise UsageError(f"--source-data {source_data}: no such folder; expected one subfolder of images a class")
+
+
+def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None) -> None:
+    """Writes what was found for people: table, what its columns mean, the curves, and what they suggest."""
+    from rich.text import Text
+
+    from nbt.report import fit_words as words
+
+    rows = words.table_rows(profiles)
+    scalars = profiles[0].scalars
+    out.print(
+        Text(
+            f"{profiles[0].facts['dataset']}: {scalars['classes']:.0f} classes, {scalars['train_images']:.0f} training "
+            f"images, {words.images(profiles[0])} of them measured at {scalars['image_size']:.0f} px\n"
+        )
+    )
+    for part in blocks(rows, stdout_console().width):
+        out.print_rows(part, right=set(part[0]) - {"backbone"}, none="")
+        out.print("")
+    out.print(*_definitions(words.legend(profiles)))
+    lines = words.left_out_lines(profiles)
+    if lines:
+        out.print("", _heading("Left out"), *(Text(f"  {line}") for line in lines))
+    names = words.names_of(profiles)
+    for name, profile in zip(names, profiles, strict=True):
+        out.print("", _heading(f"{name}: ridge probe by unit"), *_curve(profile))
+        out.print("", *(Text(sentence) for sentence in words.suggestions(profile)))
+    if len(profiles) > 1:
+        out.print("", _heading("Compared"), *(Text(sentence) for sentence in words.comparison(profiles)))
+    out.print("", Text(words.certainty(profiles)))
+    if plot is not None:
+        out.print("", Text(f"plot: {plot}"))
+
+
+def blocks(rows: Sequence[dict[str, str]], width: int) -> list[list[dict[str, str]]]:
+    """Returns the table in as few parts as its columns need side by side; each part has the first column.
+
+    Args:
+        rows: All with the same keys.
+        width: Of the terminal in characters.
+    """
+    first, *others = rows[0]
+    wide = {name: max(len(name), *(len(row[name]) for row in rows)) + 2 for name in rows[0]}
+    parts: list[list[str]] = [[]]
+    for name in others:
+        if parts[-1] and wide[first] + sum(wide[other] for other in (*parts[-1], name)) > width + 2:
+            parts.append([])
+        parts[-1].append(name)
+    return [[{name: row[name] for name in (first, *part)} for row in rows] for part in parts]
+
+
+def _curve(profile: FitProfile) -> list[RenderableType]:
+    from rich.text import Text
+
+    from nbt.cli.fit_drawing import draw_plain, draw_terminal
+
+    if not len(profile.layers):
+        return []
+    console = stdout_console()
+    if console.is_terminal and "utf" in (sys.stdout.encoding or "").lower():
+        return [*draw_terminal(profile, console.width)]
+    return [Text(line) for line in draw_plain(profile)]
+
+
+def _definitions(entries: Sequence[tuple[str, str]]) -> list[RenderableType]:
+    """Returns words with what they mean, the meanings below each other."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for word, meaning in entries:
+        table.add_row(word, meaning)
+    return [table]
+
+
+def _heading(text: str) -> RenderableType:
+    from rich.text import Text
+
+    return Text(text, style="bold")

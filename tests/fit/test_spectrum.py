@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nbt.fit.spectrum import Spectrum, intercept, one_hot
+from tests.fit.measure_contract import draw
+
+SHAPES = [(60, 10), (30, 30), (24, 60)]
+
+
+@pytest.mark.parametrize(("n", "dim"), SHAPES)
+def test_is_the_singular_value_decomposition(n: int, dim: int) -> None:
+    features, labels = draw(n, n, dim)
+    spectrum = Spectrum.of(features)
+    assert (spectrum.n, spectrum.dim) == (n, dim)
+    expected = np.linalg.svd(features, compute_uv=False)
+    assert np.sqrt(spectrum.values[::-1]) == pytest.approx(expected, rel=1e-6)
+    left = np.vstack([spectrum.left(slice(0, 7)), spectrum.left(slice(7, n))])
+    assert left.T @ left == pytest.approx(np.eye(min(n, dim)), abs=1e-6)
+    assert left @ np.diag(spectrum.values) @ left.T == pytest.approx(features @ features.T, abs=1e-8)
+    assert spectrum.coordinates(one_hot(labels)) == pytest.approx(left.T @ one_hot(labels), abs=1e-8)
+
+
+@pytest.mark.parametrize("n", [40, 6])
+def test_only_directions_that_are_reached_are_kept(n: int) -> None:
+    features, _ = draw(1, n, 4)
+    assert len(Spectrum.of(np.hstack([features, 2.0 * features, np.zeros((n, 1))])).values) == 4
+    assert len(Spectrum.of(np.zeros((n, 9))).values) == 0
+
+
+def test_coordinates_of_classes_are_of_the_labels_asked_for() -> None:
+    features, labels = draw(2)
+    spectrum, other = Spectrum.of(features), np.roll(labels, 1)
+    for codes in (labels, other, labels):
+        assert np.array_equal(spectrum.class_coordinates(codes), spectrum.coordinates(one_hot(codes)))
+
+
+@pytest.mark.parametrize(("n", "dim"), SHAPES)
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e4])
+def test_centred_scatter(n: int, dim: int, offset: float) -> None:
+    features, _ = draw(3, n, dim)
+    trace, squared = Spectrum.of(features + offset).centred_scatter()
+    scatter = n * np.cov(features.T, bias=True)
+    assert trace == pytest.approx(np.trace(scatter), rel=1e-5)
+    assert squared == pytest.approx((scatter**2).sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("n", "dim"), SHAPES)
+def test_intercept(n: int, dim: int) -> None:
+    features, labels = draw(4, n, dim)
+    spectrum, targets = Spectrum.of(features), one_hot(labels)
+    shrunk = 3.0 / (spectrum.values + 3.0)
+    residual = np.eye(n) - features @ np.linalg.solve(features.T @ features + 3.0 * np.eye(dim), features.T)
+    for operator, share in ((residual, shrunk), (residual @ residual, shrunk**2)):
+        across, total = intercept(spectrum.coordinates(targets), targets.sum(axis=0), share)
+        assert across == pytest.approx(operator.sum(axis=0) @ targets, abs=1e-8)
+        assert total == pytest.approx(operator.sum(), abs=1e-8)

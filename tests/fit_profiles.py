@@ -1,0 +1,68 @@
+"""Fit profiles as they come out of real measurements, made from the two curves that matter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from nbt.fit.curve import knee_depth
+from nbt.fit.fit_profile import LAYER_COLUMNS, FitProfile
+
+RISING = (0.15, 0.3, 0.4, 0.5, 0.6)
+RANDOM = (0.16, 0.12, 0.08, 0.05, 0.03)
+
+
+def make_profile(
+    own: Sequence[float] = RISING,
+    other: Sequence[float] = RANDOM,
+    *,
+    samples: int = 1000,
+    backbone: str = "mobilenet_v2",
+    weights: str = "default",
+    left_out: dict[str, str] | None = None,
+    **scalars: float,
+) -> FitProfile:
+    """A profile of 20 balanced classes; `scalars` replace or add, None leaves one out."""
+    units = len(own)
+    layers = pd.DataFrame(
+        {
+            "unit": [f"features.{i}" for i in range(units)],
+            "depth": [(i + 1) / units for i in range(units)],
+            "ridge_accuracy": own,
+            "ridge_accuracy_random": other,
+        }
+    ).reindex(columns=list(LAYER_COLUMNS), fill_value=0.25)
+    layers["gain"] = layers["ridge_accuracy"] - layers["ridge_accuracy_random"]
+    layers["mean_shift"] = math.nan
+    known = {
+        "classes": 20.0,
+        "train_images": 1200.0,
+        "smallest_class": 60.0,
+        "imbalance": 1.0,
+        "image_size": 96.0,
+        "samples": float(samples),
+        "ridge_accuracy": own[-1],
+        "ridge_accuracy_random": other[-1],
+        "knn_accuracy": own[-1] - 0.05,
+        "logme": 0.6,
+        "h_score_regularized": 12.5,
+        "nleep": -0.9,
+        "gbc": -3.0,
+        "transrate": 3200.0,
+        "mean_gain": 0.25,
+        "dead_channels": 0.001,
+        "knee_depth": knee_depth(layers["ridge_accuracy"], layers["ridge_accuracy_random"], samples),
+        **scalars,
+    }
+    facts = {"dataset": "cub", "backbone": backbone, "weights": weights, "samples": samples, "image_size": 96}
+    no_head = {"leep": "the weights came without a classifier of their source's classes"}
+    kept = {name: value for name, value in known.items() if value is not None}
+    return FitProfile(kept, layers, facts, no_head if left_out is None else left_out)
+
+
+def profile_dict(**changes: Any) -> dict[str, Any]:
+    """The same as a study's record has it."""
+    return make_profile(**changes).to_dict()
