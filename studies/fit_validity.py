@@ -8,8 +8,8 @@ fine-tuning does: the weighted Kendall tau between the measure and the fine-tune
 
 Beside every measure stand the trivial baselines: model size, the share of units that are pretrained (for backbones:
 whether they are pretrained at all), and the ridge probe of the last unit. Targets are small: 64 px, 15 images a class
-of CUB-50. Every accuracy is the mean over the seeds, of the recipe that is best on validation: SGD at .0003, .003 or .03,
-and AdamW for squeezenet, which has no BatchNorm and which SGD does not train at these rates.
+of CUB-50. Every accuracy is the mean over the seeds, of the recipe that is best on validation: SGD at .0003, .003 or
+.03, and AdamW for squeezenet, which has no BatchNorm and which SGD does not train at these rates.
 
     python studies/fit_validity.py run --shared ../shared        # resumable; an hour or two on one core
     python studies/fit_validity.py run --shared ../shared --shard 0/2      # and 1/2 beside it, on another core

@@ -8,6 +8,7 @@ from nbt.fit.inputs import ArrayLike, Floats, Integers, check_labels
 from nbt.fit.spectrum import Spectrum, intercept
 
 _SPANNED = 1e-9
+_BLOCK = 512
 
 
 def h_score(features: ArrayLike, labels: ArrayLike, regularized: bool = False) -> float:
@@ -78,16 +79,25 @@ def ledoit_wolf(spectrum: Spectrum) -> tuple[float, float]:
     Fc'Fc + ridge I (Ledoit, Wolf 2004; the same numbers as scikit-learn's).
     """
     n, dim = spectrum.n, spectrum.dim
-    centred = spectrum.features - spectrum.features.mean(axis=0)
-    trace = float(np.einsum("ij,ij->", centred, centred)) / n
+    lengths = _centred_lengths(spectrum.features)
+    trace = float(lengths.sum()) / n
     if trace <= 0.0:
         return 1.0, np.inf
     # |S|^2 and the sum of fourth powers of the samples' lengths are all that it needs.
     squared = spectrum.centred_scatter()[1] / n**2
-    lengths = np.einsum("ij,ij->i", centred, centred)
     fourth = float(lengths @ lengths) / n
     spread = squared - trace**2 / dim
     noise = (fourth - squared) / n
     shrinkage = 1.0 if spread <= 0.0 else float(np.clip(noise / spread, 0.0, 1.0))
     ridge = np.inf if shrinkage >= 1.0 else n * shrinkage * trace / dim / (1.0 - shrinkage)
     return shrinkage, ridge
+
+
+def _centred_lengths(features: Floats) -> Floats:
+    """Returns the squared length of every centred sample, (N,), without a centred copy of them all."""
+    mean = features.mean(axis=0)
+    lengths = np.empty(len(features))
+    for start in range(0, len(features), _BLOCK):
+        rows = features[start : start + _BLOCK] - mean
+        lengths[start : start + _BLOCK] = np.einsum("ij,ij->i", rows, rows)
+    return lengths
