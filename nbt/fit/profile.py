@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from nbt.task.download import Progress
     from nbt.task.task import SourceMeans, Task
 
-_VERSION = 1
+_VERSION = 2
 """Raised when the same task would give another profile."""
 
 _COMPONENTS = 64
