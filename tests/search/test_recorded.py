@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nbt.errors import UsageError
+from nbt.resources import shipped_folder
 from nbt.search.recorded import RecordedTable, describe_dimensions
 from nbt.search.space import Space
 from tests.search.replay.tables import SPACE, diverge, header, make_table
@@ -126,3 +127,17 @@ class TestRun:
     def test_facts_and_profile_are_no_part_of_the_identity(self) -> None:
         assert header().identity == header(facts={"classes": 9}, profile={"scalars": {}}).identity
         assert header().identity != header(epochs=5).identity
+
+
+@pytest.mark.parametrize(
+    "path", sorted(shipped_folder("studies").glob("recorded/*.parquet")), ids=lambda path: path.stem
+)
+def test_shipped_tables_can_be_read_and_are_of_the_default_space(path: Path) -> None:
+    table = RecordedTable.load(path)
+    table.check_space(Space.load("non_binary"))
+    assert len({run.setting for run in table.runs}) > 100
+    assert all(len(run.curve) == table.header.epochs or run.diverged for run in table.runs)
+    assert all(run.test_accuracy is not None for run in table.runs)
+    assert table.header.profile is not None
+    for name in (table.header.dataset, table.header.weights, table.header.profile["facts"]["weights"]):
+        assert "/" not in name, "paths of the machine that recorded it stay out"
