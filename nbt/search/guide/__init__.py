@@ -1,1 +1,0 @@
-"""Guided search: what is known before a trial (profile, experience) and what its first epochs say, put to use."""
