@@ -18,6 +18,13 @@ class UsageError(NbtError, ValueError):
     exit_code = 2
 
 
+def check_counts(**counts: int) -> None:
+    """Raises UsageError for the first count, by its name, that is not 1 or more."""
+    for name, count in counts.items():
+        if count < 1:
+            raise UsageError(f"{name.replace('_', ' ')}: {count} is not 1 or more")
+
+
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Returns a half-sentence with the known names closest to `name`, for the end of an error message.
 

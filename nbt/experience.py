@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from nbt.errors import UsageError
+from nbt.errors import UsageError, check_counts
 from nbt.pipeline import Progress, TaskOptions, load_task
 
 if TYPE_CHECKING:
@@ -56,9 +56,7 @@ def record(
     chosen, path = Space.load(space), Path(out)
     if path.suffix != ".parquet":
         raise UsageError(f"--out {out}: the name of a recorded table ends in .parquet")
-    for name, count in (("trials", trials), ("epochs", epochs), ("workers", workers)):
-        if count < 1:
-            raise UsageError(f"{name}: {count} is not 1 or more")
+    check_counts(trials=trials, epochs=epochs, workers=workers)
     task = watch_test(load_task(dataset, **options))
     header = describe(task, chosen, epochs)
     journal = Journal(path, header)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from nbt.errors import NbtError, UsageError, nearest
+from nbt.errors import NbtError, UsageError, check_counts, nearest
 from nbt.search.budget import Budget
 from nbt.search.records import Interval, SeedRun, StudyConfig, StudyObserver, StudyRecord, TestRecord
 from nbt.settings import TransferSettings, repair
@@ -216,9 +216,7 @@ def search(
     limit = Budget.parse(budget)
     chosen = Space.load(space)
     _check_choice("engine", engine, ENGINES)
-    for name, count in (("workers", workers), ("epochs", epochs), ("final_seeds", final_seeds)):
-        if count < 1:
-            raise UsageError(f"{name}: {count} is not 1 or more")
+    check_counts(workers=workers, epochs=epochs, final_seeds=final_seeds)
     given = _as_task(task, options)
     plan = _Plan(
         config=_configure(given, chosen, study, epochs),
@@ -464,8 +462,7 @@ def train(
     from nbt.search.engines.local import LocalEngine
     from nbt.search.stats import t_interval, wilson_interval
 
-    if seeds < 1:
-        raise UsageError(f"seeds: {seeds} is not 1 or more")
+    check_counts(seeds=seeds)
     given = _as_task(task, options)
     source = _Seeds(repair(settings or TransferSettings()), seeds, given.seed, export)
     with LocalEngine(given) as engine:

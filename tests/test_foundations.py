@@ -93,3 +93,8 @@ def test_importing_nbt_and_its_settings_costs_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_reading_a_stored_profile_imports_neither_torch_nor_scipy() -> None:
+    code = "import sys, nbt.search.attributes; sys.exit(bool({'torch', 'scipy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -20,7 +20,7 @@ from nbt.errors import NbtError, nearest
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = (
-    *("search", "fit", "train", "predict", "report", "sync", "studies"),
+    *("search", "train", "predict", "report", "sync", "studies"),
     *("fit", "record", "replay", "datasets", "backbones", "spaces", "ui"),
 )
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.linalg import eigh
 
 from nbt.fit.inputs import ArrayLike, Floats, Integers, check_features
 
@@ -49,6 +48,8 @@ class Spectrum:
         matrix = check_features(features)
         n, dim = matrix.shape
         gram = matrix.T @ matrix if dim <= n else matrix @ matrix.T
+        from scipy.linalg import eigh  # half a second, which whoever reads a stored profile need not pay
+
         # "evd" is no faster, and takes a workspace of twice the matrix.
         values, basis = eigh(gram, overwrite_a=True, check_finite=False, driver="evr")
         kept = values > max(n, dim) * np.finfo(np.float64).eps * max(values[-1], 0.0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nbt.errors import NbtError, UsageError
+from nbt.errors import NbtError, check_counts
 from nbt.search import attributes as names
 from nbt.search.anchors import DEFAULT_RECIPE, default_recipe
 from nbt.search.observers import Observers
@@ -88,8 +88,7 @@ class Finals:
         observers: Sequence[StudyObserver] = (),
         count: int = CANDIDATES,
     ) -> None:
-        if seeds < 1:
-            raise UsageError(f"final seeds: {seeds} is not 1 or more")
+        check_counts(final_seeds=seeds)
         self._store, self._bound, self._checkpoints = store, seeds, checkpoints
         self._observers = Observers(observers)
         self._candidates = choose_candidates(store.record(), count)

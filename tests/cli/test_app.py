@@ -180,3 +180,7 @@ def test_python_m_nbt_and_an_ascii_terminal() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith(b"error: gr\\xf6\\xdfe: no such folder")
+
+
+def test_no_command_is_listed_twice() -> None:
+    assert len(set(COMMANDS)) == len(COMMANDS)

@@ -9,7 +9,7 @@ from multiprocessing.connection import wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nbt.errors import UsageError
+from nbt.errors import check_counts
 from nbt.search.engines.base import JobSource
 from nbt.search.engines.interrupts import InterruptGuard
 from nbt.search.engines.pool import WorkerProcess, exit_code, join_all
@@ -53,8 +53,7 @@ class LocalEngine:
         cache_bytes: int | None = None,
         runner: str = TRIAL_RUNNER,
     ) -> None:
-        if workers < 1:
-            raise UsageError(f"workers: {workers} is not 1 or more")
+        check_counts(workers=workers)
         setup = Setup(task, workers=workers, device=device, cache_bytes=cache_bytes, runner=runner)
         self._crew: _Crew = _InProcess(setup) if workers == 1 else _Processes(setup)
 

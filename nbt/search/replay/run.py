@@ -10,7 +10,7 @@ from itertools import product
 
 import optuna
 
-from nbt.errors import UsageError
+from nbt.errors import UsageError, check_counts
 from nbt.search.anchors import anchors
 from nbt.search.brain import Brain
 from nbt.search.budget import Budget
@@ -70,9 +70,7 @@ def replay(
         get_method(name)
     if not tables:
         raise UsageError("no recorded tables to replay")
-    for what, count in (("seeds", seeds), ("budget", budget), ("workers", workers)):
-        if count < 1:
-            raise UsageError(f"{what}: {count} is not 1 or more")
+    check_counts(seeds=seeds, budget=budget, workers=workers)
     tasks = [_task(table, tables, space, budget) for table in tables]
     truths = [judge(task.catalogue) for task in tasks]
     jobs = list(product(range(len(tasks)), names, range(seeds)))
