@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -11,10 +12,13 @@ from nbt.errors import UsageError, check_counts
 from nbt.pipeline import Progress, TaskOptions, load_task
 
 if TYPE_CHECKING:
+    from nbt.search.from_studies import StudyTables
     from nbt.search.recorded import RecordedRun, RecordedTable, TableHeader
     from nbt.search.replay.result import ReplayResult
     from nbt.search.space import Space
     from nbt.task.task import Task
+
+_log = logging.getLogger("nbt")
 
 WATCHED = 750
 
@@ -106,6 +110,54 @@ def describe(task: Task, space: Space, epochs: int) -> TableHeader:
         watched=0 if task.watched is None else len(task.watched),
         **values,
     )
+
+
+def record_studies(
+    studies: Sequence[str] = (),
+    *,
+    out: str | Path,
+    storage: str | None = None,
+    space: str | Path = "non_binary",
+) -> StudyTables:
+    """Turns the full-length trials of finished studies into recorded tables, without training anything.
+
+    Studies of one task share a table, and a table that is there already keeps its runs, so that experience grows. The
+    same call again changes nothing. See `nbt.search.from_studies.table_from_study` for what enters a table.
+
+    Args:
+        studies: Their names; all of the storage when empty, where those that give no table are named and left out.
+        out: A file for studies of one task, or a folder, which then gets one table a task.
+        storage: URL of the Optuna storage; `.nbt/studies.db` when None.
+        space: Name or file of the space that the tables are of; it has to express the settings of every trial.
+
+    Raises:
+        UsageError: There is no such study, one of those given has no full-length trial or is none of the space, or
+            `out` is for another task.
+        NbtError: A file cannot be written.
+    """
+    from nbt.search.database import sqlite_file
+    from nbt.search.from_studies import StudyTables, check_out, table_from_study, write_tables
+    from nbt.search.space import Space
+    from nbt.search.storage import list_studies, read_study, resolve_storage
+
+    chosen, url = Space.load(space), resolve_storage(storage)
+    check_out(out)
+    names = list(dict.fromkeys(studies)) or [summary.name for summary in reversed(list_studies(url))]
+    tables: list[RecordedTable] = []
+    left_out: dict[str, str] = {}
+    for name in names:
+        record = read_study(url, name)
+        try:
+            tables.append(table_from_study(record, chosen))
+        except UsageError as error:
+            if studies:
+                raise
+            left_out[name] = str(error)
+            _log.warning("left out: %s", error)
+    if not tables:
+        reason = "; ".join(left_out.values()) or "there are no studies yet; nbt search makes one"
+        raise UsageError(f"nothing to record in {sqlite_file(url) or 'this storage'}: {reason}")
+    return StudyTables(write_tables(tables, out, chosen), left_out)
 
 
 def replay(

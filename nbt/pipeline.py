@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from nbt.errors import NbtError, UsageError, check_counts, nearest
 from nbt.search.budget import Budget
+from nbt.search.pruner import PRUNERS
 from nbt.search.records import Interval, SeedRun, StudyConfig, StudyObserver, StudyRecord, TestRecord
 from nbt.settings import TransferSettings, repair
 
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
 
     from nbt.fit.fit_profile import FitProfile
     from nbt.search.engines.base import Engine, JobSource
+    from nbt.search.guide import Guide
+    from nbt.search.learned import Learned
     from nbt.search.pruner import Pruner
     from nbt.search.space import Space
     from nbt.search.store import StudyStore
+    from nbt.search.target import Target
     from nbt.task.task import Task
     from nbt.training.export import Prediction
     from nbt.training.results import EpochResult, TrialJob, TrialOutcome
@@ -178,7 +182,9 @@ def search(
     study: str | None = None,
     storage: str | None = None,
     tracking_uri: str | None = None,
-    pruner: str = "asha",
+    pruner: str = "fit",
+    heuristics: bool = True,
+    experience: str | Path | None = None,
     final_seeds: int = 5,
     out: str | Path = "reports",
     fresh: bool = False,
@@ -199,7 +205,9 @@ def search(
         study: Name; derived from dataset, backbone and space when None.
         storage: URL of the Optuna storage; `.nbt/studies.db` when None.
         tracking_uri: Of MLflow; `.nbt/mlflow.db` when None.
-        pruner: "asha" or "none".
+        pruner: "fit" (needs recorded curves; without any it is ASHA), "asha" or "none".
+        heuristics: Whether profile and experience guide the proposals; otherwise plain TPE makes them.
+        experience: Folder of recorded tables (`nbt.experience.record`); those that come with nbt when None.
         final_seeds: The most final runs of one candidate.
         out: Folder of reports.
         fresh: Start over under a new name.
@@ -216,6 +224,7 @@ def search(
     limit = Budget.parse(budget)
     chosen = Space.load(space)
     _check_choice("engine", engine, ENGINES)
+    _check_choice("pruner", pruner, PRUNERS)
     check_counts(workers=workers, epochs=epochs, final_seeds=final_seeds)
     given = _as_task(task, options)
     plan = _Plan(
@@ -223,6 +232,8 @@ def search(
         budget=limit,
         space=chosen,
         pruner=pruner,
+        heuristics=heuristics,
+        learned=_learn(experience, chosen) if heuristics or pruner == "fit" else None,
         storage=storage,
         workers=workers,
         final_seeds=final_seeds,
@@ -243,6 +254,8 @@ class _Plan:
     budget: Budget
     space: Space
     pruner: str
+    heuristics: bool
+    learned: Learned | None
     storage: str | None
     workers: int
     final_seeds: int
@@ -282,11 +295,11 @@ def _open(stack: ExitStack, plan: _Plan, task: Task, observers: Sequence[StudyOb
     """Opens what a search holds, in an order in which nothing is written before everything given was checked."""
     from nbt.search.engines.local import LocalEngine
     from nbt.search.observers import Observers
-    from nbt.search.pruner import make_pruner
     from nbt.search.storage import open_study, resolve_storage
+    from nbt.search.target import Target
     from nbt.task.load import dataset_facts
 
-    pruner = make_pruner(plan.pruner, plan.config.epochs)
+    facts = dataset_facts(task)
     url = resolve_storage(plan.storage)
     engine = stack.enter_context(LocalEngine(task, workers=plan.workers))
     store = stack.enter_context(
@@ -295,13 +308,60 @@ def _open(stack: ExitStack, plan: _Plan, task: Task, observers: Sequence[StudyOb
             plan.config,
             budget=plan.budget.text,
             pruner=plan.pruner,
-            dataset=dataset_facts(task),
+            dataset=facts,
             notes=_notes(task),
             fresh=plan.fresh,
         )
     )
     _measure_fit(task, store, plan.progress)
-    return _Run(plan, store, engine, pruner, Observers(observers))
+    target = Target.of(facts, store.record().profile, plan.config.epochs)
+    return _Run(plan, store, engine, _steer(plan, target), Observers(observers))
+
+
+@dataclass(frozen=True, eq=False)
+class _Steering:
+    """Who proposes settings and who stops trials.
+
+    Attributes:
+        pruner: Who stops trials.
+        guide: Who guides the proposals; plain TPE makes them when None.
+    """
+
+    pruner: Pruner
+    guide: Guide | None
+
+    def arguments(self, space: Space) -> dict[str, Any]:
+        """Returns what the brain needs of it."""
+        from nbt.search.guided import recommend
+        from nbt.search.learned import sampler
+
+        if self.guide is None:
+            return {"pruner": self.pruner}
+        guide = self.guide
+        return {
+            "pruner": self.pruner,
+            "sampler": lambda seed: sampler(guide, seed),
+            "recommended": [("profile and experience", recommend(guide, space))],
+        }
+
+
+def _learn(folder: str | Path | None, space: Space) -> Learned:
+    from nbt.search.experience_folder import load_experience
+    from nbt.search.learned import Learned
+
+    return Learned(load_experience(folder, space))
+
+
+def _steer(plan: _Plan, target: Target) -> _Steering:
+    from nbt.search.pruner import make_pruner
+
+    length, learned = plan.config.epochs, plan.learned
+    if plan.pruner == "fit" and learned is not None:
+        pruner = learned.pruner(target, length=length, seed=plan.config.seed)
+    else:
+        pruner = make_pruner(plan.pruner, length)
+    guided = plan.heuristics and learned is not None
+    return _Steering(pruner, learned.guide(target, plan.space) if guided and learned is not None else None)
 
 
 def _measure_fit(task: Task, store: StudyStore, progress: Progress | None) -> None:
@@ -335,7 +395,7 @@ class _Run:
     plan: _Plan
     store: StudyStore
     engine: Engine
-    pruner: Pruner
+    steering: _Steering
     observers: StudyObserver
 
     def to_end(self) -> SearchResult:
@@ -369,14 +429,15 @@ class _Run:
             self.store,
             self.plan.space,
             budget=self.plan.budget,
-            pruner=self.pruner,
             checkpoints=checkpoints,
             observers=[self.observers],
+            **self.steering.arguments(self.plan.space),
         )
         try:
             self.engine.run(brain)
         finally:
             brain.close()
+            self._review()
         if not any(trial.state == "complete" and not trial.diverged for trial in self.store.record().trials):
             raise NbtError(
                 f"study {self.store.config.name}: no trial ran to its end with a finite loss within the budget of "
@@ -387,6 +448,13 @@ class _Run:
         )
         last = Retrain(self.store, export=export, checkpoints=checkpoints)
         self.engine.run(_Watched(last, self.plan.progress))
+
+    def _review(self) -> None:
+        """Stores what guided the search and what its trials made of it."""
+        from nbt.search.review import review
+
+        if self.steering.guide is not None:
+            self.store.put_guide(review(self.steering.guide, self.store.record().trials))
 
 
 class _Seeds:
@@ -540,6 +608,47 @@ def fit(
         except ValueError as error:
             raise UsageError(f"--{error}" if str(error).startswith("samples:") else str(error)) from error
     return profiles
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What profile and experience suggest before any training.
+
+    Attributes:
+        settings: The recipe.
+        guide: What it rests on, see `nbt.search.guide.Guide.explain`.
+    """
+
+    settings: TransferSettings
+    guide: Mapping[str, Any]
+
+
+def recommend(
+    profile: FitProfile,
+    *,
+    space: str | Path = "non_binary",
+    epochs: int = 12,
+    experience: str | Path | None = None,
+) -> Recommendation:
+    """Returns the settings that a fit profile and recorded tasks suggest; a search runs them after the anchors.
+
+    Args:
+        profile: From `fit` or `nbt.profile_fit`.
+        space: Name or file of the search space.
+        epochs: Length of the training.
+        experience: Folder of recorded tables; those that come with nbt when None.
+
+    Raises:
+        UsageError: Something given is wrong.
+    """
+    from nbt.search.guided import recommend as choose
+    from nbt.search.space import Space
+    from nbt.search.target import Target
+
+    check_counts(epochs=epochs)
+    chosen = Space.load(space)
+    guide = _learn(experience, chosen).guide(Target.of({}, profile.to_dict(), epochs), chosen)
+    return Recommendation(choose(guide, chosen), guide.explain())
 
 
 def predict(model_dir: Path, images: Sequence[Path]) -> list[Prediction]:

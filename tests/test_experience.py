@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,15 @@ from nbt import experience
 from nbt.errors import UsageError
 from nbt.fit import FitProfile
 from nbt.search.recorded import RecordedTable
+from tests.search.fakes import FakeEngine, lay_search, make_brain, open_fake
+
+PROBE = """
+import sys
+from nbt import experience
+made = experience.record_studies(out="mine")
+assert made.tables
+print([name for name in ("torch", "torchvision", "ray", "mlflow", "matplotlib") if name in sys.modules])
+"""
 
 SMALL: dict[str, Any] = {"shots": 8, "epochs": 1}
 
@@ -38,3 +50,39 @@ def test_wrong_input_is_refused_before_anything_is_written(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="trials: 0 is not 1 or more"):
         experience.record("digits", trials=0, out=tmp_path / "table.parquet", **SMALL)
     assert list(tmp_path.iterdir()) == []
+
+
+class TestRecordStudies:
+    def test_the_full_trials_of_a_storage_are_read_back_as_they_were(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        record = lay_search(tmp_path, "8")
+        made = experience.record_studies(out="mine")
+        [(path, table)] = made.tables.items()
+        assert (path.parent, made.left_out) == (Path("mine"), {})
+        assert table.runs == RecordedTable.load(path).runs
+        full = [trial for trial in record.trials if trial.state == "complete"]
+        assert [run.settings for run in table.runs] == [trial.settings for trial in full]
+        assert [run.val_accuracy for run in table.runs] == pytest.approx([trial.val_accuracy for trial in full])
+
+    def test_it_grows_with_the_study(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        lay_search(tmp_path, "4")
+        [before] = experience.record_studies(["fake"], out="t.parquet").tables.values()
+        with open_fake(tmp_path, "6") as store:
+            FakeEngine().run(make_brain(store, "6"))
+        [after] = experience.record_studies(["fake", "fake"], out="t.parquet").tables.values()
+        assert (len(before.runs), len(after.runs)) == (4, 6)
+        assert after.runs[:4] == before.runs
+
+    def test_it_needs_no_torch(self, tmp_path: Path) -> None:
+        lay_search(tmp_path, "4")
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        assert (done.stdout, done.stderr) == ("[]\n", "")

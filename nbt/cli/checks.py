@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from nbt.errors import UsageError
@@ -33,3 +34,13 @@ def check_study(name: str | None, storage: str | None) -> None:
         check_study_name(name)
     if storage is not None and "://" not in storage:
         raise UsageError(f"--storage {storage}: not the URL of a database; for a file write sqlite:///{storage}")
+
+
+def check_experience(folder: str | None) -> None:
+    """Checks `--experience`.
+
+    Raises:
+        UsageError: There is no such folder.
+    """
+    if folder is not None and not Path(folder).is_dir():
+        raise UsageError(f"--experience {folder}: no such folder; expected one of tables that nbt record wrote")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nbt.cli.checks import check_task
-from nbt.cli.options import AT_LEAST_ONE, SEED, Command, comparison_options
+from nbt.cli.checks import check_experience, check_task
+from nbt.cli.options import AT_LEAST_ONE, SEED, Command, comparison_options, experience_option
 from nbt.cli.output import Output, stdout_console
 from nbt.errors import UsageError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from nbt.fit.fit_profile import FitProfile
+    from nbt.pipeline import Recommendation
 
 
 @click.command(cls=Command)
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 @click.option("--samples", metavar="N", type=AT_LEAST_ONE, help="Training images to look at; 1000 when not given.")
 @click.option("--source-data", metavar="FOLDER", help="The images that the weights were trained on, a folder a class.")
 @click.option("--plot", metavar="FILE.png|.svg", help="Draw the probes by depth into a file.")
+@click.option("--recommend", is_flag=True, help="Also say which settings profile and experience suggest.")
+@click.option("--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="Of the settings.")
+@click.option("--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Of the training.")
+@experience_option
 @click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of split, sample, random weights.")
 def command(
     out: Output,
@@ -33,6 +38,10 @@ def command(
     weights: tuple[str, ...],
     plot: str | None,
     source_data: str | None,
+    recommend: bool,
+    space: str,
+    epochs: int,
+    experience: str | None,
     **options: Any,
 ) -> None:
     """Tell how well pretrained weights fit, before any training.
@@ -44,21 +53,30 @@ def command(
     for name, file in pairs:
         check_task({"dataset": dataset, "backbone": name, "weights": file, **options})
     check_files(plot, source_data)
+    check_experience(experience)
+    check_space(space)
     from nbt.cli.progress import Progress
 
     with Progress(out) as progress:
         from nbt import pipeline
 
         profiles = pipeline.fit(dataset, pairs, source_data=source_data, progress=progress.stage, **options)
+        found = [
+            pipeline.recommend(profile, space=space, epochs=epochs, experience=experience)
+            for profile in (profiles if recommend else ())
+        ]
     if plot is not None:
         from nbt.report.fit_plots import write_fit_plot
 
         write_fit_plot(profiles, plot)
     if out.json:
         documents = [profile.to_dict() for profile in profiles]
+        for document, one in zip(documents, found, strict=False):
+            document |= {"recommended": one.settings.to_dict(), "guide": dict(one.guide)}
         out.print_json(documents[0] if len(documents) == 1 else {"profiles": documents})
     else:
         print_profiles(out, profiles, plot)
+        print_recommendations(out, profiles, found)
 
 
 def pair(backbones: Sequence[str], weights: Sequence[str]) -> list[tuple[str | None, str]]:
@@ -122,6 +140,36 @@ def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None
     out.print("", Text(words.certainty(profiles)))
     if plot is not None:
         out.print("", Text(f"plot: {plot}"))
+
+
+def print_recommendations(out: Output, profiles: Sequence[FitProfile], found: Sequence[Recommendation]) -> None:
+    """Writes which settings are suggested, why, and how to train with them."""
+    from rich.text import Text
+
+    from nbt.report.fit_words import names_of
+
+    for name, one in zip(names_of(profiles), found, strict=False):
+        out.print("", _heading(f"{name}: suggested settings, before any training"))
+        out.print(Text(one.settings.to_yaml().rstrip()))
+        out.print("", _definitions_of(one.guide["sources"]))
+        tables = one.guide["tables"]
+        known = f"{len(tables)} recorded tasks" if tables else "no recorded tasks: the rules alone"
+        out.print("", Text(f"It rests on {known}. nbt search runs it after the recipes that a user would try anyway."))
+
+
+def check_space(space: str) -> None:
+    """Checks `--space`.
+
+    Raises:
+        UsageError: There is none of that name, or the file is wrong.
+    """
+    from nbt.search.space import Space
+
+    Space.load(space)
+
+
+def _definitions_of(sources: Sequence[Mapping[str, Any]]) -> RenderableType:
+    return _definitions([(source["name"], source["words"]) for source in sources])[0]
 
 
 def blocks(rows: Sequence[dict[str, str]], width: int) -> list[list[dict[str, str]]]:

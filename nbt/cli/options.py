@@ -101,3 +101,9 @@ def tracking_option(function: Function) -> Function:
     """Adds `--tracking-uri`."""
     help_text = "MLflow's store; SQLite under .nbt/ when not given."
     return click.option("--tracking-uri", metavar="URI", help=help_text)(function)
+
+
+def experience_option(function: Function) -> Function:
+    """Adds `--experience`; `nbt.cli.checks.check_experience` checks it."""
+    help_text = "Folder of recorded tables; those that come with nbt when not given."
+    return click.option("--experience", metavar="DIR", help=help_text)(function)

@@ -1,4 +1,4 @@
-"""`nbt record`: full learning curves of random settings, for replay and for the priors of later searches."""
+"""`nbt record`: full learning curves of random settings or of past studies, for replay and for later searches."""
 
 from __future__ import annotations
 
@@ -6,31 +6,89 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from nbt.cli.checks import check_task
-from nbt.cli.options import AT_LEAST_ONE, SEED, Command, task_options
+from nbt.cli.checks import TASK_OPTIONS, check_study, check_task
+from nbt.cli.options import AT_LEAST_ONE, SEED, Command, storage_option, task_options
 from nbt.cli.output import Output, percent
 from nbt.errors import UsageError
 
 if TYPE_CHECKING:
     from nbt.search.recorded import RecordedRun, RecordedTable
 
+_OF_STUDIES = ("storage",)
+_OF_TRAINING = (*TASK_OPTIONS, "trials", "epochs", "workers")
 
-@click.command(cls=Command)
+
+class _Record(Command):
+    """A command that asks for `--dataset` only where it trains."""
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        for param in self.params:
+            if param.name == "dataset":
+                param.required = False
+
+
+@click.command(cls=_Record)
+@click.argument("studies", metavar="[STUDY]...", nargs=-1)
 @task_options
-@click.option("--trials", metavar="N", type=AT_LEAST_ONE, required=True, help="Settings; every tenth runs twice.")
-@click.option("--out", "table", metavar="TABLE.parquet", required=True, help="Where the curves go.")
+@click.option("--trials", metavar="N", type=AT_LEAST_ONE, help="Settings; every tenth runs twice.")
+@click.option("--out", "table", metavar="TABLE.parquet", required=True, help="With --from-studies also a folder.")
 @click.option("--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="See nbt spaces.")
 @click.option("--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Of every run.")
 @click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Runs at a time.")
 @click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of split, settings and runs.")
-def command(out: Output, dataset: str, table: str, **options: Any) -> None:
-    """Record learning curves for replay; the same command resumes.
+@click.option("--from-studies", is_flag=True, help="Train nothing: take the full trials of finished studies.")
+@storage_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    out: Output,
+    studies: tuple[str, ...],
+    table: str,
+    space: str,
+    from_studies: bool,
+    storage: str | None,
+    **options: Any,
+) -> None:
+    """Record learning curves; the same command resumes.
 
-    The anchors and random settings of the space train to full length. Each epoch is also evaluated on test images,
-    which nothing but the benchmark reads: use nbt replay on the table.
+    With --dataset and --trials, the anchors and random settings of the space train to full length. Each epoch is also
+    evaluated on test images, which nothing but the benchmark reads, nbt replay.
+
+    With --from-studies, the full-length trials of your studies (of each STUDY, else of all) become tables. --out may
+    then be a folder, which gets one table a task; tables that are there grow. A search reads them with --experience.
     """
-    check_options({"dataset": dataset, **options}, table)
+    _check_given(ctx, from_studies, studies)
+    if from_studies:
+        check_studies(studies, storage, space, table)
+        _record_studies(out, studies, table, space, storage)
+    else:
+        check_options({**options, "space": space}, table)
+        _record(out, table, {**options, "space": space})
+
+
+def _check_given(ctx: click.Context, from_studies: bool, studies: tuple[str, ...]) -> None:
+    """Refuses what does not go together, and asks for what training needs."""
+    other = _OF_TRAINING if from_studies else _OF_STUDIES
+    given = [param for param in ctx.command.params if param.name in other and _is_given(ctx, param)]
+    named = ", ".join(param.opts[0] for param in given)
+    if from_studies and given:
+        raise click.UsageError(f"--from-studies trains nothing and takes the task from the studies: leave out {named}")
+    if not from_studies and (given or studies):
+        raise click.UsageError(f"{named or f'study {studies[0]}'} needs --from-studies")
+    for param in ctx.command.params:
+        if not from_studies and param.name in ("dataset", "trials") and not _is_given(ctx, param):
+            raise click.MissingParameter(ctx=ctx, param=param)
+
+
+def _is_given(ctx: click.Context, param: click.Parameter) -> bool:
+    return ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
+
+
+def _record(out: Output, table: str, options: dict[str, Any]) -> None:
     from nbt.cli.progress import Progress
 
     kept = 0
@@ -45,17 +103,25 @@ def command(out: Output, dataset: str, table: str, **options: Any) -> None:
         try:
             from nbt import experience
 
-            recorded = experience.record(dataset, **options, out=table, on_run=count, progress=progress.stage)
+            recorded = experience.record(**options, out=table, on_run=count, progress=progress.stage)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted: {kept} runs kept; the same command continues") from None
-    facts = summary(recorded)
     if out.json:
-        out.print_json({"table": table, **facts})
+        out.print_json({"table": table, **summary(recorded)})
     else:
-        out.print(
-            f"{table}: {facts['settings']} settings, {facts['runs']} runs of {facts['epochs']} epochs, "
-            f"{facts['diverged']} diverged; best validation accuracy {percent(facts['best'])}"
-        )
+        out.print(summary_text(table, recorded))
+
+
+def _record_studies(out: Output, studies: tuple[str, ...], table: str, space: str, storage: str | None) -> None:
+    from nbt import experience
+
+    made = experience.record_studies(studies, out=table, storage=storage, space=space)
+    if out.json:
+        rows = [{"table": path, **summary(one), "studies": sources(one)} for path, one in made.tables.items()]
+        out.print_json({"tables": rows, "left_out": made.left_out})
+    else:
+        for path, one in made.tables.items():
+            out.print(f"{summary_text(str(path), one)}; from {', '.join(sources(one))}")
 
 
 def summary(table: RecordedTable) -> dict[str, Any]:
@@ -71,6 +137,20 @@ def summary(table: RecordedTable) -> dict[str, Any]:
     }
 
 
+def summary_text(file: str, table: RecordedTable) -> str:
+    """Returns one line on a recording."""
+    facts = summary(table)
+    return (
+        f"{file}: {facts['settings']} settings, {facts['runs']} runs of {facts['epochs']} epochs, "
+        f"{facts['diverged']} diverged; best validation accuracy {percent(facts['best'])}"
+    )
+
+
+def sources(table: RecordedTable) -> list[str]:
+    """Returns the names of the studies that a table is from."""
+    return list(dict.fromkeys(run.origin.removeprefix("study: ") for run in table.runs))
+
+
 def check_options(options: dict[str, Any], table: str) -> None:
     """Checks what can be checked without torch.
 
@@ -83,3 +163,18 @@ def check_options(options: dict[str, Any], table: str) -> None:
         raise UsageError(f"--out {table}: the name of a recorded table ends in .parquet")
     check_task(options)
     Space.load(options["space"])
+
+
+def check_studies(studies: tuple[str, ...], storage: str | None, space: str, out: str) -> None:
+    """Checks what can be checked of studies and their tables without opening the storage.
+
+    Raises:
+        UsageError: Something is wrong.
+    """
+    from nbt.search.from_studies import check_out
+    from nbt.search.space import Space
+
+    for name in studies or (None,):
+        check_study(name, storage)
+    check_out(out)
+    Space.load(space)

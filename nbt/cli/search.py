@@ -6,9 +6,19 @@ from typing import Any
 
 import click
 
-from nbt.cli.checks import check_study, check_task
-from nbt.cli.options import AT_LEAST_ONE, SEED, Command, choice_option, storage_option, task_options, tracking_option
+from nbt.cli.checks import check_experience, check_study, check_task
+from nbt.cli.options import (
+    AT_LEAST_ONE,
+    SEED,
+    Command,
+    choice_option,
+    experience_option,
+    storage_option,
+    task_options,
+    tracking_option,
+)
 from nbt.cli.output import Output
+from nbt.search.pruner import PRUNERS
 
 
 @click.command(cls=Command)
@@ -21,7 +31,9 @@ from nbt.cli.output import Output
 @click.option("--study", metavar="NAME", help="Derived from dataset, backbone and space when not given.")
 @storage_option
 @tracking_option
-@choice_option("--pruner", ("asha", "none"), default="asha", show_default=True, help="Who stops weak trials early.")
+@choice_option("--pruner", PRUNERS, default="fit", show_default=True, help="Who stops weak trials early.")
+@click.option("--no-heuristics", "heuristics", is_flag=True, flag_value=False, default=True, help="Plain TPE proposes.")
+@experience_option
 @click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of splits, sampler and trials.")
 @click.option("--final-seeds", metavar="N", type=AT_LEAST_ONE, default=5, show_default=True, help="Runs a finalist.")
 @click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Where reports go.")
@@ -65,3 +77,4 @@ def check_options(options: dict[str, Any]) -> None:
     check_task(options)
     Space.load(options["space"])
     check_study(options["study"], options["storage"])
+    check_experience(options["experience"])

@@ -19,9 +19,9 @@ from nbt.search import attributes as names
 from nbt.search.anchors import anchors
 from nbt.search.budget import OUT_OF_EPOCHS, Budget
 from nbt.search.observers import Observers
-from nbt.search.pruner import Pruner, TrialContext
+from nbt.search.pruner import Forecasts, Pruner, TrialContext
 from nbt.search.reading import read_trial
-from nbt.search.records import StudyObserver, TrialRecord
+from nbt.search.records import FORECAST, StudyObserver, TrialRecord
 from nbt.search.space import Space, Value
 from nbt.search.store import INTERRUPTED, StudyStore, TrialPlan
 from nbt.settings import TransferSettings
@@ -31,6 +31,7 @@ from nbt.training.seeds import derive_seed
 SamplerFactory: TypeAlias = Callable[[int], optuna.samplers.BaseSampler]
 
 ANCHOR = "anchor: "
+RECOMMENDED = "recommended: "
 _ALIKE = 3
 _SECONDS_BETWEEN_WRITES = 10.0
 
@@ -62,7 +63,7 @@ class Brain:
     """A study's search as a source of jobs for an engine (`nbt.search.engines.base.JobSource`).
 
     First come trials that an earlier session left unfinished, from their checkpoints, then the anchors, then what
-    the sampler proposes. A trial's seed follows from the study's seed
+    was recommended beforehand, then what the sampler proposes. A trial's seed follows from the study's seed
     and the trial's number: head, order and augmentation differ between trials, so that no single draw decides the
     search; all trials share the study's train/validation split. The sampler's seed follows from the study's seed and
     the number of trials that the session started with, so a resumed search proposes nothing twice.
@@ -74,6 +75,7 @@ class Brain:
         pruner: Who stops trials early; anchors are never stopped by it.
         sampler: Seed -> who proposes settings; `tpe` when None.
         first: The anchors by name, as many of them as the space expresses; those of `anchors` when None.
+        recommended: Settings by name that run after the anchors; the pruner may stop them.
         checkpoints: Folder for the checkpoints of running trials; None keeps none.
         observers: Told of everything.
         clock: Seconds, ever growing.
@@ -88,6 +90,7 @@ class Brain:
         pruner: Pruner,
         sampler: SamplerFactory | None = None,
         first: Sequence[tuple[str, TransferSettings]] | None = None,
+        recommended: Sequence[tuple[str, TransferSettings]] = (),
         checkpoints: Path | None = None,
         observers: Sequence[StudyObserver] = (),
         clock: Callable[[], float] = time.monotonic,
@@ -100,10 +103,13 @@ class Brain:
         self._running: dict[str, _Run] = {}
         self._put_back: deque[_Run] = deque()
         self._alike: tuple[str, int] = ("", 0)
-        self._first = anchors(self._length) if first is None else first
+        self._first = [
+            *((ANCHOR + name, settings) for name, settings in (anchors(self._length) if first is None else first)),
+            *((RECOMMENDED + name, settings) for name, settings in recommended),
+        ]
         store.fail_leftovers()
         trials = store.trials()
-        self._interrupted, self._queue = _unfinished(trials), self._missing_anchors(trials)
+        self._interrupted, self._queue = _unfinished(trials), self._missing_first(trials)
         seed = derive_seed(store.config.seed, "sampler", len(trials), bits=31)
         store.study.sampler = (sampler or tpe)(seed)
         self._spent = store.spent_epochs()
@@ -235,7 +241,7 @@ class Brain:
         return self._store.ask(self._distributions, params, plan), plan
 
     def _ask_new(self) -> tuple[optuna.Trial, TrialPlan]:
-        """Starts an anchor, or what the sampler proposes."""
+        """Starts one of the first trials, or what the sampler proposes."""
         origin, params = self._queue.popleft() if self._queue else ("sampler", None)
         trial = self._store.ask(self._distributions, params)
         plan = TrialPlan(
@@ -247,13 +253,13 @@ class Brain:
         self._store.write_plan(trial, plan)
         return trial, plan
 
-    def _missing_anchors(self, trials: Sequence[FrozenTrial]) -> deque[tuple[str, dict[str, Value]]]:
-        """Returns the anchors that the space can express and that no session has started."""
+    def _missing_first(self, trials: Sequence[FrozenTrial]) -> deque[tuple[str, dict[str, Value]]]:
+        """Returns the first trials that the space can express and that no session has started."""
         started = {trial.user_attrs.get(names.ORIGIN) for trial in trials}
         return deque(
-            (ANCHOR + name, self._space.params(settings))
-            for name, settings in self._first
-            if ANCHOR + name not in started and self._space.expresses(settings)
+            (origin, self._space.params(settings))
+            for origin, settings in self._first
+            if origin not in started and self._space.expresses(settings)
         )
 
     def _checkpoint(self, name: str) -> Path | None:
@@ -317,6 +323,8 @@ class Brain:
         facts = dict(outcome.facts)
         if run.plan.continues is not None:
             facts["continues"] = run.plan.continues
+        if isinstance(self._pruner, Forecasts) and (forecast := self._pruner.forecast(run.trial.number)) is not None:
+            facts[FORECAST] = forecast
         if outcome.traceback is not None:
             facts["traceback"] = outcome.traceback
         return self._store.finish(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from nbt.errors import UsageError, nearest
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from nbt.settings import TransferSettings
     from nbt.training.results import EpochResult
 
-PRUNERS = ("asha", "none")
+PRUNERS = ("fit", "asha", "none")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +40,15 @@ class Pruner(Protocol):
 
     def decide(self, context: TrialContext) -> str | None:
         """Returns why the trial should stop, in a sentence, or None."""
+        ...
+
+
+@runtime_checkable
+class Forecasts(Protocol):
+    """A pruner that can say what it expected of a trial."""
+
+    def forecast(self, number: int) -> Mapping[str, Any] | None:
+        """Returns what was forecast of a trial, in JSON types, or None; see `FitPruner.forecast`."""
         ...
 
 
@@ -82,10 +92,10 @@ class Asha:
 
 
 def make_pruner(name: str, length: int) -> Pruner:
-    """Returns the pruner of that name.
+    """Returns the pruner of that name, of those that need no experience.
 
     Args:
-        name: One of `PRUNERS`.
+        name: "asha" or "none"; "fit" is made by `nbt.search.learned.Learned.pruner`.
         length: Epochs of a full trial.
 
     Raises:

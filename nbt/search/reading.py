@@ -116,6 +116,7 @@ def study_record(study: optuna.Study) -> StudyRecord:
         notes=tuple(attributes.get(names.NOTES, ())),
         created=_moment(attributes.get(names.CREATED)),
         profile=_profile(attributes),
+        guide=_mapping(attributes, names.GUIDE),
     )
 
 

@@ -11,6 +11,9 @@ from typing import Any
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, best_epoch
 
+# Of the facts of a trial.
+FORECAST = "forecast"
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
@@ -62,7 +65,7 @@ class TrialRecord:
         reason: Why it was pruned or failed, else "".
         started: UTC.
         finished: UTC, None while it runs.
-        facts: Device, precision, set-up seconds.
+        facts: Device, precision, set-up seconds; what the fit pruner forecast, see `forecast`.
     """
 
     number: int
@@ -96,6 +99,12 @@ class TrialRecord:
     def diverged(self) -> bool:
         """Whether the loss left the finite numbers: a result with the worst accuracy."""
         return bool(self.curve) and self.curve[-1].diverged
+
+    @property
+    def forecast(self) -> Mapping[str, Any] | None:
+        """What the fit pruner expected of it, see `nbt.search.fit_pruner.FitPruner.forecast`; None without one."""
+        stored = self.facts.get(FORECAST)
+        return stored if isinstance(stored, Mapping) else None
 
     @property
     def seconds(self) -> float:
@@ -188,7 +197,7 @@ class StudyRecord:
         epochs_budget: Training epochs that the budget allows; None for a budget in time.
         epochs_spent: Training epochs of all trials, pruned and failed ones included, finals not.
         seconds_spent: Wall-clock seconds of the search, finals not included.
-        pruner: "asha" or "none".
+        pruner: "fit", "asha" or "none".
         trials: In order of their numbers.
         finals: Best first; empty before the finals.
         recommended: Name of the recommended candidate among `finals`; None before the finals.
@@ -200,6 +209,8 @@ class StudyRecord:
         notes: What else a reader must know, e.g. images left out.
         created: UTC.
         profile: How well the pretrained weights fit, as `FitProfile.to_dict` returns it; None where it is not known.
+        guide: What was expected of settings beforehand and what the trials made of it, see `nbt.search.review`; empty
+            where nothing guided the search.
     """
 
     config: StudyConfig
@@ -220,6 +231,7 @@ class StudyRecord:
     notes: Sequence[str] = ()
     created: datetime | None = None
     profile: Mapping[str, Any] | None = None
+    guide: Mapping[str, Any] = field(default_factory=dict)
 
     def ranked(self) -> list[TrialRecord]:
         """Returns the full-length trials, best first; see `rank_trials`."""

@@ -90,6 +90,11 @@ class Dimension:
             raise UsageError(f"{self.name}: {value!r} is outside {self.low:g} ... {self.high:g}")
         return self.value(value)
 
+    def between(self, start: Value, end: Value, share: float) -> float:
+        """Returns the parameter that lies a share of the way from one to another; of a float dimension."""
+        a, b = float(start), float(end)
+        return a * (b / a) ** share if self.log else a + (b - a) * share
+
     def distribution(self) -> BaseDistribution:
         """Returns optuna's distribution of one parameter."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution

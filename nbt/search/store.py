@@ -122,6 +122,14 @@ class StudyStore:
         """
         self.put(names.PROFILE, names.encode_profile(profile))
 
+    def put_guide(self, guide: Mapping[str, Any]) -> None:
+        """Stores what guides the search, see `nbt.search.review`.
+
+        Raises:
+            NbtError: The database fails, or another driver took the study over.
+        """
+        self.put(names.GUIDE, guide)
+
     def add_note(self, note: str) -> None:
         """Adds what a reader must know to the study's notes, once.
 

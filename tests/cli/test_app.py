@@ -32,6 +32,7 @@ WRONG = [
     ([*SEARCH, "--weights", "nowhere.pth"], "nowhere.pth"),
     ([*SEARCH, "--data-dir", "nowhere"], "nowhere"),
     ([*SEARCH, "--pruner", "asah"], "--pruner: 'asah' is not a choice; did you mean asha?"),
+    ([*SEARCH, "--experience", "nowhere"], "--experience nowhere: no such folder"),
     ([*SEARCH, "--engine", "ray"], "--engine: 'ray' is not a choice"),
     ([*SEARCH, "--workers", "0"], "--workers: 0"),
     ([*SEARCH, "--workers", "many"], "--workers: 'many'"),

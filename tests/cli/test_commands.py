@@ -34,7 +34,8 @@ class TestSearch:
     def test_passes_its_options_on(self, pipeline: FakePipeline) -> None:
         words = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --study s"
         more = "--storage sqlite:///s.db --tracking-uri sqlite:///m.db --pruner none --seed 4 --final-seeds 2 --out o"
-        assert run([*SEARCH, *words.split(), *more.split(), "--fresh", "-q"]) == 0
+        guided = "--no-heuristics --experience ."
+        assert run([*SEARCH, *words.split(), *more.split(), *guided.split(), "--fresh", "-q"]) == 0
         [(name, arguments, options)] = pipeline.calls
         assert (name, arguments) == ("search", ("digits",))
         observer = options.pop("observers")[0]
@@ -55,6 +56,8 @@ class TestSearch:
             "storage": "sqlite:///s.db",
             "tracking_uri": "sqlite:///m.db",
             "pruner": "none",
+            "heuristics": False,
+            "experience": ".",
             "seed": 4,
             "final_seeds": 2,
             "out": "o",

@@ -12,6 +12,8 @@ from PIL import Image
 
 from nbt.cli.app import run
 from nbt.cli.progress import SearchProgress
+from nbt.search.experience_folder import load_experience
+from nbt.search.space import Space
 from nbt.training.results import EpochResult
 from tests.cli.test_commands import load_strictly
 
@@ -51,6 +53,10 @@ def test_search_report_train_predict(capsys: pytest.CaptureFixture[str], monkeyp
     assert results(SEARCH)["test"] == found["test"], "a finished study is not tested again"
 
     assert results(["report", "s", "--json"])["report"] == found["report"]
+    [table] = results(["record", "--from-studies", "s", "--out", "mine", "--json"])["tables"]
+    assert table["runs"] == found["trials"]["complete"]
+    [experience] = load_experience("mine", Space.load("non_binary"))
+    assert experience.header.profile is not None
     assert set(results(["sync", "s", "--json"])) >= {"written"}
 
     settings = str(folder / "recommended.yaml")

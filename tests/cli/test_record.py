@@ -4,13 +4,17 @@ import json
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import nbt
 from nbt.cli.app import run
+from nbt.search.experience_folder import load_experience
 from nbt.search.recorded import RecordedTable
+from nbt.search.space import Space
+from tests.search.fakes import EPOCHS, FakeEngine, lay_search, make_brain, open_fake
 from tests.search.replay.tables import diverge, make_table
 
 WORDS = ["record", "--dataset", "digits", "--trials", "3", "--out", "t.parquet"]
@@ -94,6 +98,12 @@ def test_an_interruption_says_what_is_kept(calls: Calls, capsys: pytest.CaptureF
         (["--space", "non_binry"], "unknown search space"),
         (["--trials", "0"], "--trials"),
         (["--backbone", "mobilenet_v9"], "mobilenet_v9"),
+        (["--storage", "sqlite:///a.db"], "--storage needs --from-studies"),
+        (["birds"], "study birds needs --from-studies"),
+        (
+            ["--from-studies"],
+            "--from-studies trains nothing and takes the task from the studies: leave out --dataset, --t",
+        ),
     ],
 )
 def test_wrong_input_is_named_before_anything_runs(
@@ -102,3 +112,93 @@ def test_wrong_input_is_named_before_anything_runs(
     assert run([*WORDS, *words]) == 2
     assert message in capsys.readouterr().err
     assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trials", "3", "--out", "t.parquet"], "missing --dataset; see nbt record --help"),
+        (["--dataset", "digits", "--out", "t.parquet"], "missing --trials; see nbt record --help"),
+        (["--from-studies"], "missing --out"),
+        (
+            ["--from-studies", "--out", "t.csv"],
+            "--out t.csv: give a folder, for one table a task, or a file",
+        ),
+        (["--from-studies", "--out", "t", "../up"], "study name '../up'"),
+        (["--from-studies", "--out", "t", "--storage", "s.db"], "write sqlite:///s.db"),
+        (["--from-studies", "--out", "t", "--space", "non_binry"], "unknown search space"),
+        (["--from-studies", "--out", "t", "--seed", "0"], "leave out --seed"),
+    ],
+)
+def test_training_and_studies_each_need_their_own_options(
+    words: list[str], message: str, calls: Calls, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(["record", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert (calls, list(tmp_path.iterdir())) == ([], [])
+
+
+class TestFromStudies:
+    """On a study that a simulated search left behind."""
+
+    @pytest.fixture(autouse=True)
+    def study(self, tmp_path: Path) -> None:
+        lay_search(tmp_path, "8")
+
+    def test_all_studies_become_a_folder_that_a_search_can_read(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        with open_fake(tmp_path, name="none-yet"):
+            pass
+        assert run(["record", "--from-studies", "--out", "mine", "--json"]) == 0
+        captured = capsys.readouterr()
+        document = json.loads(captured.out)
+        [file] = Path("mine").iterdir()
+        [row] = document["tables"]
+        assert (row["table"], row["studies"], row["settings"], row["runs"]) == (str(file), ["fake"], 8, 8)
+        assert (row["epochs"], row["diverged"]) == (EPOCHS, 0)
+        reason = "study none-yet: no trial ran to full length yet"
+        assert document["left_out"]["none-yet"].startswith(reason)
+        assert captured.err.startswith(f"warning: left out: {reason}")
+        [table] = load_experience("mine", Space.load("non_binary"))
+        assert max(run.val_accuracy for run in table.runs) == row["best"]
+
+    def test_named_studies_become_one_table(self, capsys: pytest.CaptureFixture[str]) -> None:
+        url = f"sqlite:///{Path.cwd()}/.nbt/studies.db"
+        for _ in range(2):
+            assert run(["record", "--from-studies", "fake", "--storage", url, "--out", "t.parquet"]) == 0
+            line = capsys.readouterr().out
+            assert line.startswith("t.parquet: 8 settings, 8 runs of 6 epochs, 0 diverged; best validation accuracy ")
+            assert line.endswith("; from fake\n")
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--out", "t", "fak"], "unknown study 'fak'; did you mean fake?"),
+            (["--out", "t", "none-yet"], "study none-yet: no trial ran to full length yet"),
+            (["--out", "t", "--space", "binary", "fake"], "is none of space binary"),
+            (["--out", "t", "--storage", "sqlite:///other.db"], "there are no studies yet; nbt search makes one"),
+            (["--out", "t.parquet", "fake", "small"], "are of different tasks: image size 32 and 16; name studies of"),
+        ],
+    )
+    def test_what_gives_no_table_is_named_and_nothing_is_written(
+        self, words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        with open_fake(tmp_path, name="none-yet"):
+            pass
+        with open_fake(tmp_path, "2", name="small", image_size=16) as store:
+            FakeEngine().run(make_brain(store, "2"))
+        assert run(["record", "--from-studies", *words, "-q"]) == 2
+        assert message in capsys.readouterr().err
+        assert not Path("t").exists() and not Path("t.parquet").exists()
+
+    def test_where_no_study_gives_a_table_each_reason_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["record", "--from-studies", "--out", "t", "--space", "binary", "-q"]) == 2
+        message = capsys.readouterr().err
+        assert "studies.db: study fake: trial" in message
+        assert "is none of space binary" in message
+        assert not Path("t").exists()
+
+    def test_a_study_that_another_driver_holds_can_be_recorded(self, tmp_path: Path) -> None:
+        with open_fake(tmp_path, "8"):
+            assert run(["record", "--from-studies", "fake", "--out", "t.parquet", "-q"]) == 0

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -77,6 +78,28 @@ class TestFile:
         rewrite(path, lambda table: with_header(table, schema=7))
         with pytest.raises(UsageError, match="version 7; this nbt reads version 1"):
             RecordedTable.load(path)
+
+    @pytest.mark.parametrize("text", [b"no json", b"[1]", b"\xff", b"3", b'{"schema": 1}'])
+    def test_a_damaged_header_is_refused(self, text: bytes, path: Path) -> None:
+        make_table(3).save(path)
+        rewrite(path, lambda table: table.replace_schema_metadata({b"nbt": text}))
+        with pytest.raises(UsageError, match="damaged header"):
+            RecordedTable.load(path)
+
+    def test_damage_anywhere_is_refused_or_read(self, path: Path) -> None:
+        make_table(3).save(path)
+        whole, draws, refused = path.read_bytes(), np.random.default_rng(0), 0
+        for _ in range(60):
+            torn = bytearray(whole)
+            for place in draws.integers(len(torn), size=10):
+                torn[place] ^= int(draws.integers(1, 256))
+            path.write_bytes(torn)
+            try:
+                RecordedTable.load(path)
+            except UsageError as error:
+                refused += 1
+                assert str(path) in str(error)
+        assert refused > 30
 
     def test_other_files_are_refused(self, path: Path) -> None:
         with pytest.raises(UsageError, match="cannot read a recorded table"):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+import numpy as np
 import optuna
 
 from nbt.errors import UsageError, nearest
+from nbt.search.anchors import anchors
 from nbt.search.brain import SamplerFactory, tpe
+from nbt.search.learned import Learned, sampler
 from nbt.search.optuna_pruners import hyperband_pruner, median_pruner
 from nbt.search.pruner import Asha, NoPruner, Pruner
 from nbt.search.recorded import RecordedTable, TableHeader
-from nbt.search.space import Space
+from nbt.search.space import Space, Value
+from nbt.search.target import Target
+from nbt.settings import TransferSettings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,10 +28,12 @@ class Searcher:
     Attributes:
         sampler: Seed -> who proposes settings.
         pruner: Who stops trials early.
+        first: Settings to run after the anchors, by name.
     """
 
     sampler: SamplerFactory
     pruner: Pruner = field(default_factory=NoPruner)
+    first: Sequence[tuple[str, TransferSettings]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +45,19 @@ class Knowledge:
         space: What is searched.
         experience: Recorded tables of other tasks, whole.
         seed: Of the search.
+        settings: That can be run, which is what a recommendation is chosen from.
     """
 
     header: TableHeader
     space: Space
     experience: Sequence[RecordedTable]
     seed: int
+    settings: Sequence[TransferSettings]
+
+    @property
+    def target(self) -> Target:
+        """What is known of the task."""
+        return Target.of(self.header.facts, self.header.profile, self.header.epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +71,17 @@ class Method:
         anchors: Whether it starts with the anchors, as every live search does. Plain random search does not: it is
             the yardstick that needs no knowledge at all. The others start alike, so that they differ in what they
             are named after.
+        ablation: Whether it is a part or a variation of another, which runs only when it is named.
     """
 
     name: str
     description: str
     build: Callable[[Knowledge], Searcher]
     anchors: bool = True
+    ablation: bool = False
 
+
+RECOMMENDED = "from profile and experience"
 
 _METHODS: dict[str, Method] = {}
 
@@ -73,9 +92,9 @@ def register(method: Method) -> Method:
     return method
 
 
-def method_names() -> tuple[str, ...]:
-    """Returns the names of all methods, in the order of their registration."""
-    return tuple(_METHODS)
+def method_names(*, ablations: bool = True) -> tuple[str, ...]:
+    """Returns the names of all methods, or of those that are no ablations, in the order of their registration."""
+    return tuple(name for name, method in _METHODS.items() if ablations or not method.ablation)
 
 
 def get_method(name: str) -> Method:
@@ -103,8 +122,20 @@ def leave_out(tables: Sequence[RecordedTable], evaluated: RecordedTable) -> list
     ]
 
 
+class _Uniform(optuna.samplers.RandomSampler):
+    """Draws recorded settings themselves (`nbt.search.replay.snap.ChoosesFromPool`): they were drawn at random."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed)
+        self._draws = np.random.default_rng(seed)
+
+    def choose(self, candidates: Sequence[Mapping[str, Value]]) -> int:
+        """Returns any index."""
+        return int(self._draws.integers(len(candidates)))
+
+
 def _random(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler(seed=seed)
+    return _Uniform(seed)
 
 
 register(
@@ -144,3 +175,58 @@ register(
         build=lambda known: Searcher(sampler=tpe, pruner=Asha(known.header.epochs)),
     )
 )
+
+
+def _guided(
+    *,
+    heuristics: bool = True,
+    tables: bool = True,
+    pruner: bool = True,
+    target: Callable[[Target], Target] | None = None,
+) -> Callable[[Knowledge], Searcher]:
+    """Returns what makes the guided search, or a part of it.
+
+    Args:
+        heuristics: Whether the rules speak.
+        tables: Whether recorded tasks do; the pruner has them in any case.
+        pruner: Whether trials are stopped.
+        target: What the guide is told of the task instead of the truth.
+    """
+
+    def build(known: Knowledge) -> Searcher:
+        learned = _learn(tuple(known.experience))
+        told = known.target if target is None else target(known.target)
+        guide = (learned if tables else Learned(())).guide(told, known.space, heuristics=heuristics)
+        return Searcher(
+            sampler=lambda seed: sampler(guide, seed),
+            pruner=learned.pruner(told, length=known.header.epochs, seed=known.seed) if pruner else NoPruner(),
+            first=[(RECOMMENDED, guide.recommend(known.settings, without=[one for _, one in anchors(told.epochs)]))],
+        )
+
+    return build
+
+
+@lru_cache(maxsize=8)
+def _learn(tables: tuple[RecordedTable, ...]) -> Learned:
+    return Learned(tables)
+
+
+def _plain_with_pruner(known: Knowledge) -> Searcher:
+    learned = _learn(tuple(known.experience))
+    return Searcher(sampler=tpe, pruner=learned.pruner(known.target, length=known.header.epochs, seed=known.seed))
+
+
+register(
+    Method(
+        name="guided",
+        description="The default: heuristics and recorded tasks guide the proposals, the fit pruner stops trials.",
+        build=_guided(),
+    )
+)
+for _name, _description, _build in (
+    ("priors alone", "Guided proposals to full length.", _guided(pruner=False)),
+    ("pruner alone", "TPE with the fit pruner.", _plain_with_pruner),
+    ("learned alone", "Guided by recorded tasks without heuristics, with the fit pruner.", _guided(heuristics=False)),
+    ("rules alone", "Guided by heuristics without recorded tasks, with the fit pruner.", _guided(tables=False)),
+):
+    register(Method(name=_name, description=_description, build=_build, ablation=True))

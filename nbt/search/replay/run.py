@@ -56,7 +56,7 @@ def replay(
     Args:
         tables: The recorded tasks. What a method may know of the others: `leave_out`.
         space: What is searched.
-        methods: Names; all when empty.
+        methods: Names; all but the ablations when empty.
         seeds: Searches of each method on each task.
         budget: Full trials' worth of epochs of a search; at most as many as the table has settings.
         workers: Processes.
@@ -65,7 +65,7 @@ def replay(
     Raises:
         UsageError: A table cannot be used, or a method is unknown.
     """
-    names = tuple(methods) or method_names()
+    names = tuple(methods) or method_names(ablations=False)
     for name in names:
         get_method(name)
     if not tables:
@@ -106,7 +106,9 @@ def search_recorded(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # at INFO it tells of every study that is made
     header, space, pool = catalogue.header, catalogue.space, Pool(catalogue)
-    searcher = method.build(Knowledge(header=header, space=space, experience=experience, seed=seed))
+    recorded = [setting.settings for setting in catalogue.settings]
+    known = Knowledge(header=header, space=space, experience=experience, seed=seed, settings=recorded)
+    searcher = method.build(known)
     player = CurvePlayer(pool, seed)
     first = [(name, settings) for name, settings in anchors(catalogue.length) if settings in catalogue.index]
     brain = Brain(
@@ -116,6 +118,7 @@ def search_recorded(
         pruner=searcher.pruner,
         sampler=lambda sampler_seed: SnapSampler(searcher.sampler(sampler_seed), pool),
         first=first if method.anchors else (),
+        recommended=searcher.first,
         clock=player.clock,
     )
     player.run(brain)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbt.errors import UsageError
+from nbt.search.attributes import VALIDATION_IMAGES
+from nbt.search.encoding import encode
+from nbt.search.gp import GaussianProcess
 from nbt.search.replay.pool import Catalogue, Vector
-from nbt.search.stats import accuracy_error
 
-# Widths of the neighbourhood to choose from, in units of the median distance to the nearest neighbour.
-_WIDTHS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)
-_FEW = 4
+_FEW = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Truth:
         median: The median of `smoothed`: what half of all random settings reach.
         run_noise: Standard deviation of one run's accuracy over seeds, from pairs of runs; None without pairs.
         pairs: Number of pairs that `run_noise` is from.
-        image_noise: Standard error of the best accuracy that the number of test images leaves.
+        image_noise: Standard deviation of a setting's accuracy that the draw of the test images leaves.
     """
 
     test: Vector
@@ -52,17 +52,18 @@ def judge(catalogue: Catalogue) -> Truth:
     accuracies = [np.asarray(values, dtype=float) for values in runs]
     test = np.asarray([values.mean() for values in accuracies])
     counts = np.asarray([len(values) for values in accuracies], dtype=float)
-    noise, pairs = run_noise(accuracies, float(np.median(test)))
-    image_noise = accuracy_error(float(test.max()), catalogue.header.watched)
-    smoothed = smooth(test, counts, catalogue.points, image_noise if noise is None else noise)
+    by_seed, pairs = run_noise(accuracies, float(np.median(test)))
+    by_images = image_noise(test, catalogue)
+    variance = (by_seed or 0.0) ** 2 / counts + by_images**2
+    smoothed = smooth(test, variance, encode([setting.settings for setting in catalogue.settings]))
     return Truth(
         test=test,
         smoothed=smoothed,
         best=float(smoothed.max()),
         median=float(np.median(smoothed)),
-        run_noise=noise,
+        run_noise=by_seed,
         pairs=pairs,
-        image_noise=accuracy_error(float(smoothed.max()), catalogue.header.watched),
+        image_noise=by_images,
     )
 
 
@@ -78,38 +79,39 @@ def run_noise(accuracies: list[Vector], floor: float) -> tuple[float | None, int
     return (math.sqrt(float(np.mean(np.square(gaps))) / 2), len(gaps)) if gaps else (None, 0)
 
 
-def smooth(test: Vector, counts: Vector, points: Vector, noise: float) -> Vector:
-    """Returns accuracies with the luck of single runs taken out, as far as the table tells luck from merit.
+def image_noise(test: Vector, catalogue: Catalogue) -> float:
+    """Returns the standard deviation of a setting's test accuracy that the draw of the test images leaves.
 
-    The best of 200 noisy accuracies is too high. Each setting of the upper half is drawn towards the average of its
-    neighbours (Gaussian weights; their width is the one that predicts left-out settings best) by the share of its
-    deviation from them that is noise: Fay and Herriot 1979, doi 10.1080/01621459.1979.10482505. Neighbours under the
-    median count as the median: that a recipe breaks down next door says nothing on a good one. The lower half, where
-    nothing is searched for, keeps its own mean.
+    Which images are in a split favours some settings over others, in every run of them alike, so pairs of seeds do
+    not show it. The same run's accuracies on validation and test images do: in the better half of the settings the
+    variance of their difference is the sum of both splits' parts, which are as their numbers of images are to each
+    other. What all settings share (a harder split) drops out.
+    """
+    validation = np.asarray([np.mean([run.val_accuracy for run in setting.runs]) for setting in catalogue.settings])
+    upper = test + validation >= np.median(test + validation)
+    images = catalogue.header.facts.get(VALIDATION_IMAGES) or catalogue.header.watched
+    share = (1 / catalogue.header.watched) / (1 / catalogue.header.watched + 1 / images)
+    return math.sqrt(float(np.var((test - validation)[upper])) * share)
+
+
+def smooth(test: Vector, variance: Vector, points: Vector) -> Vector:
+    """Returns accuracies with the luck of runs and images taken out, as far as the table tells luck from merit.
+
+    The best of 200 noisy accuracies is too high. A Gaussian process over the settings (its kernel is fitted; of a
+    deviation that neighbours do not share, the part that is no known noise counts as real) gives what each is worth.
+    Settings under the median count as the median: that a recipe breaks down next door says nothing on a good one. The
+    lower half, where nothing is searched for, keeps its own mean.
 
     Args:
         test: Mean accuracy of each setting, (settings,).
-        counts: Number of runs of each setting, (settings,).
-        points: Places of the settings, (settings, coordinates).
-        noise: Standard deviation of one run.
+        variance: Of each of these means, (settings,).
+        points: The settings, (settings, coordinates).
     """
-    upper = test >= np.median(test)
-    if len(test) < _FEW or noise == 0.0:
+    middle = float(np.median(test))
+    clipped = np.maximum(test, middle)
+    spread = float(clipped.std())
+    if len(test) < _FEW or spread == 0.0 or not variance.any():
         return test.copy()
-    gaps = np.linalg.norm(points[:, None] - points[None], axis=2)
-    np.fill_diagonal(gaps, np.inf)
-    unit = float(np.median(gaps.min(axis=1))) or 1.0
-    clipped = np.maximum(test, np.median(test))
-    predictions = [_neighbours(clipped, counts, gaps / (width * unit)) for width in _WIDTHS]
-    expected = min(predictions, key=lambda values: float(np.mean((values - test)[upper] ** 2)))
-    variance = noise**2 / counts
-    merit = max(0.0, float(np.mean(((expected - test) ** 2 - variance)[upper])))
-    trust = merit / (merit + variance)
-    return np.where(upper, trust * test + (1 - trust) * expected, test)
-
-
-def _neighbours(values: Vector, counts: Vector, gaps: Vector) -> Vector:
-    """Returns the weighted mean of all other values, (settings,); `gaps` are in widths, infinite to oneself."""
-    logs = np.log(counts) - 0.5 * gaps**2
-    weights = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return np.asarray(weights @ values / weights.sum(axis=1))
+    values = (clipped - clipped.mean()) / spread
+    process = GaussianProcess.fit(points, values, noise=variance / spread**2)
+    return np.where(test >= middle, clipped.mean() + spread * process.smoothed(), test)

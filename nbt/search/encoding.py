@@ -1,0 +1,80 @@
+"""Encoding: settings as points in which recipes that train alike are near each other. What all models here read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nbt.settings import AUGMENTATIONS, KNOTS, TransferSettings
+
+Vector = NDArray[np.float64]
+
+# AdamW trains at about a hundredth of the effective rate lr / (1 - momentum) of SGD (its steps do not shrink with the
+# gradient), so that log10 of its rate + 2 is comparable.
+_ADAMW_OFFSET = 2.0
+# Two choices of a category are 1 apart.
+_ONE_HOT = math.sqrt(0.5)
+_DEPTHS = np.linspace(0.0, 1.0, 21)
+_REFERENCE_BATCH = 32
+_LEAST_DECAY = 1e-7
+
+COORDINATES = (
+    *("transfer_depth", "frozen_depth", "trained_share", "head_rate", "body_rate", "mean_rate"),
+    *(f"layer_lr_{knot}" for knot in KNOTS),
+    *("decay_strength", "sp_mix", "sp_depth", "momentum", "adamw", "batch_size", "label_smoothing"),
+    *(f"augmentation_{policy}" for policy in AUGMENTATIONS),
+    *("mixup", "ema"),
+)
+
+
+def encode(settings: Sequence[TransferSettings]) -> Vector:
+    """Returns settings as points, (settings, len(COORDINATES)), every coordinate about 0 ... 1.
+
+    Rates are effective ones, log10 of lr / (1 - momentum) an image (Li et al. 2020, arXiv 2002.11770; the batch as in
+    Smith, Le 2018, arXiv 1710.06451), since recipes that differ in learning rate, momentum and batch alone train alike
+    where these agree; `mean_rate` is that of the units that train. Of `COORDINATES` nothing depends on a space, so
+    that runs of different spaces can be compared; what a space does not vary adds no distance.
+    """
+    return np.array([_encode(one) for one in settings]).reshape(len(settings), len(COORDINATES))
+
+
+def _encode(settings: TransferSettings) -> list[float]:
+    shape = np.interp(_DEPTHS, np.linspace(0.0, 1.0, len(KNOTS)), settings.layer_lr_shape)
+    first = settings.frozen_depth - 1e-9
+    trained = shape[first <= _DEPTHS]
+    head, body = (effective_rate(settings, rate) for rate in (settings.head_lr, settings.body_lr))
+    return [
+        settings.transfer_depth,
+        settings.frozen_depth,
+        settings.transfer_depth - settings.frozen_depth,
+        head / 4,
+        body / 4,
+        (body + float(trained.mean())) / 4,
+        *(value / 2 for value in settings.layer_lr_shape),
+        math.log10(max(settings.decay_strength, _LEAST_DECAY)) / 5,
+        settings.sp_mix,
+        settings.sp_depth,
+        settings.momentum,
+        float(settings.optimizer == "adamw"),
+        math.log2(settings.batch_size) / 2,
+        5 * settings.label_smoothing,
+        *_one_hot(settings.augmentation, AUGMENTATIONS),
+        2.5 * settings.mixup,
+        # The share of the average that a step replaces, in decades.
+        -math.log10(1 - settings.ema) / 2.3,
+    ]
+
+
+def effective_rate(settings: TransferSettings, rate: float) -> float:
+    """Returns log10 of the effective learning rate at a batch of 32 that `rate` is under these settings."""
+    by_batch = math.log10(rate) - math.log10(settings.batch_size / _REFERENCE_BATCH)
+    adamw = settings.optimizer == "adamw"
+    return by_batch + (_ADAMW_OFFSET if adamw else -math.log10(1 - settings.momentum))
+
+
+def _one_hot(value: Any, choices: Sequence[Any]) -> list[float]:
+    return [_ONE_HOT * (value == choice) for choice in choices]

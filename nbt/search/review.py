@@ -1,0 +1,53 @@
+"""Review: what guided a search, and what the search's own trials made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nbt.search.guide import Guide
+from nbt.search.guided import condition, observe
+from nbt.search.records import TrialRecord
+
+_FEW = 5
+
+
+def review(guide: Guide, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+    """Returns what guided a search, in JSON types.
+
+    Args:
+        guide: Of the search.
+        trials: Of the study, finished or not.
+
+    Returns:
+        `sources`: each with `name`, `words` (what it proposes), `origin` (where that is from), `mean` and `spread` of
+        its weight before any trial, `after` and `after_spread` given the trials, and `agreement`, the rank correlation
+        of what it says with the accuracy of `trials` full-length trials (None for fewer than five, or where it says
+        the same of all); `silent`: heuristics that did not fire, with `name` and `reason`; `tables`: names of the
+        recorded tasks. Weights are in units of merit for a standard deviation of what the source says.
+    """
+    images = guide.target.validation_images
+    judged = [one for trial in trials if (one := observe(trial, images)) is not None and one.merit is not None]
+    full = [trial for trial in trials if trial.state == "complete"]
+    found = guide.explain()
+    weights = condition(guide, judged).weights() if judged else []
+    agreements = _agreements(guide, full)
+    for i, source in enumerate(found["sources"]):
+        source |= weights[i] if weights else {"after": source["mean"], "after_spread": source["spread"]}
+        source |= {"agreement": agreements[i], "trials": len(full)}
+    return found
+
+
+def _agreements(guide: Guide, trials: Sequence[TrialRecord]) -> list[float | None]:
+    if len(trials) < _FEW:
+        return [None] * len(guide.sources)
+    from scipy.stats import spearmanr
+
+    accuracies = np.array([trial.val_accuracy or 0.0 for trial in trials])
+    said = guide.opinions([trial.settings for trial in trials])
+    flat = np.ptp(accuracies) == 0.0
+    return [
+        None if flat or np.ptp(row) == 0.0 else round(float(spearmanr(row, accuracies).statistic), 4) for row in said
+    ]

@@ -1,0 +1,89 @@
+"""TaskModel: what one recorded task says of any settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nbt.search.encoding import encode
+from nbt.search.gp import GaussianProcess
+from nbt.search.merit import FLOOR, merit, merit_variance
+from nbt.search.recorded import RecordedTable, TableHeader
+from nbt.search.target import Target
+from nbt.settings import TransferSettings
+
+Vector = NDArray[np.float64]
+
+_FEW = 12
+# The best of many noisy runs is too good to measure from.
+_HIGH = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class TaskModel:
+    """A Gaussian process over the recorded settings of a task, in units of merit.
+
+    Attributes:
+        header: Of the table.
+        process: Fitted to the runs' validation accuracies; runs far below the best count alike.
+        centre: Merit of the median setting.
+        best: The settings that the process holds for the best ones, the best first.
+    """
+
+    header: TableHeader
+    process: GaussianProcess
+    centre: float
+    best: tuple[TransferSettings, ...]
+
+    @classmethod
+    def of(cls, table: RecordedTable) -> TaskModel | None:
+        """Returns the model of a table; None of one that has too few settings to tell anything."""
+        runs: dict[TransferSettings, list[float]] = {}
+        for run in table.runs:
+            runs.setdefault(run.settings, []).append(run.val_accuracy)
+        if len(runs) < _FEW:
+            return None
+        accuracies = np.array([np.mean(values) for values in runs.values()])
+        images = table_target(table.header).validation_images
+        values = merit(accuracies, images)
+        values = np.maximum(values - np.quantile(values, _HIGH), -FLOOR)
+        settings = list(runs)
+        process = GaussianProcess.fit(
+            encode(settings), values - np.median(values), noise=merit_variance(accuracies, images)
+        )
+        order = np.argsort(-process.smoothed(), kind="stable")
+        centre = float(np.median(process.predict(process.points)[0]))
+        return cls(table.header, process, centre, tuple(settings[i] for i in order[:_FEW]))
+
+    def predict(self, points: Vector) -> Vector:
+        """Returns the merit of settings, (points,), from that of the task's median setting."""
+        return self.process.predict(points)[0] - self.centre
+
+
+def table_target(header: TableHeader) -> Target:
+    """Returns the target that a table was recorded on."""
+    return Target.of(header.facts, header.profile, header.epochs)
+
+
+def similarity(one: Target, other: Target) -> float:
+    """Returns how alike two targets are, 0 ... 1: what is recorded on one says so much on the other.
+
+    It compares how much pretraining helps, how good the features are, images a class and number of classes; what is
+    not known of one of them counts as one scale apart.
+    """
+    scales = np.array([0.25, 0.3, 1.0, 1.5])
+    gaps = (np.array(_traits(one)) - np.array(_traits(other))) / scales
+    return float(np.exp(-0.25 * np.square(np.where(np.isnan(gaps), 1.0, gaps)).sum()))
+
+
+def _traits(target: Target) -> list[float]:
+    missing = float("nan")
+    shots, classes = target.images_per_class, target.classes
+    return [
+        missing if target.advantage is None else max(target.advantage, 0.0),
+        missing if target.probe is None else target.probe,
+        np.log(shots) if shots else missing,
+        np.log(classes) if classes else missing,
+    ]
