@@ -1,9 +1,15 @@
 """CurveForecaster: what a partial learning curve comes to at its end, learned from recorded curves.
 
 A curve is compared with a finished one of the same task at the same place of the schedule (under a warm-up and a cosine
-an accuracy says little by itself), and the forecast is the difference at the end. That takes the difficulty of the task
-out, so that curves of other tasks are examples; a forest over such pairs keeps, with each leaf, the differences that it
-was trained with, and so gives a distribution and not a number: Meinshausen 2006, Quantile Regression Forests.
+an accuracy says little by itself). That takes the difficulty of the task out, so that curves of other tasks are
+examples. Two forests over such pairs forecast the difference at the end, which is what an early curve tells, and the
+gain from now on, which is what a late one tells; in between they are mixed. A forest keeps, with each leaf, the
+outcomes that it was trained with, and so gives a distribution and not a number (Meinshausen 2006, Quantile Regression
+Forests).
+
+Each tree leaves one recorded task out. So the forecaster knows how it does on tasks that it has not seen, and widens
+or narrows its intervals until they hold as often as they say (conformal prediction across tasks: Vovk, Gammerman,
+Shafer 2005, by groups).
 """
 
 from __future__ import annotations
@@ -26,7 +32,11 @@ from nbt.training.seeds import derive_seed
 
 Vector = NDArray[np.float64]
 
-_TREES, _LEAF = 100, 10
+# Of intervals: how many of them hold, and the share of the weight that an uncalibrated one leaves on each side.
+COVERAGE, LEVEL = 0.8, 0.1
+
+_TREES, _LEAF = 60, 10
+_ENOUGH, _CALIBRATED, _CALIBRATED_AT, _LEVELS = 20, 60, (0.2, 0.35, 0.5, 0.7, 0.85), (0.01, 0.35)
 # Comparisons are with what a search would compare with: a run of the best quarter.
 _GOOD = 0.25
 _LOSSES = (1e-3, 20.0)
@@ -146,9 +156,9 @@ class Distribution:
 
     @classmethod
     def mix(cls, parts: Sequence[tuple[Vector, Vector]]) -> Distribution:
-        """Returns the even mixture of parts, each values and weights whose sum is 1."""
+        """Returns the mixture of parts, each values and weights; the sum of all weights is 1."""
         values = np.concatenate([values for values, _ in parts])
-        weights = np.concatenate([weights for _, weights in parts]) / len(parts)
+        weights = np.concatenate([weights for _, weights in parts])
         order = np.argsort(values, kind="stable")
         return cls(values[order], weights[order])
 
@@ -162,6 +172,10 @@ class Distribution:
         index = int(np.searchsorted(np.cumsum(self.weights), share))
         return float(self.values[min(index, len(self.values) - 1)])
 
+    def below(self, value: float) -> float:
+        """Returns the weight of what falls short of a value."""
+        return float(self.weights[self.values < value].sum())
+
     def above(self, value: float) -> float:
         """Returns the weight of what exceeds a value."""
         return float(self.weights[self.values > value].sum())
@@ -171,39 +185,127 @@ class CurveForecaster:
     """See the module.
 
     Args:
-        tables: Recorded tasks, at least one.
+        tables: Recorded tasks, at least one that `teaches`.
         models: Of these tables; None where one has none.
+
+    Attributes:
+        level: Share of the weight below the lower end of the interval that holds in 80 % of the cases, and above the
+            upper one.
     """
 
     def __init__(self, tables: Sequence[RecordedTable], models: Sequence[TaskModel | None]) -> None:
-        from sklearn.ensemble import ExtraTreesRegressor
+        tasks = [_Recorded.of(tables, models, i) for i in range(len(tables))]
+        examples = [_examples(task) for task in tasks]
+        inputs = np.array([row for part in examples for row, _, _ in part], dtype=np.float32)
+        outcomes = np.array([(difference, gain) for part in examples for _, difference, gain in part])
+        table = np.repeat(np.arange(len(tasks)), [len(part) for part in examples])
+        self._difference, self._gain = (_Forest(inputs, outcomes[:, i], table) for i in range(2))
+        self.level = self._calibrate(tasks)
 
-        pairs = [pair for i in range(len(tables)) for pair in _examples(tables, models, i)]
-        inputs = np.array([row for row, _ in pairs], dtype=np.float32)
-        outcomes = np.array([outcome for _, outcome in pairs])
-        forest = ExtraTreesRegressor(_TREES, min_samples_leaf=_LEAF, max_features=0.6, random_state=0)
-        forest.fit(inputs, outcomes)
-        self._walk = _Walk.of([tree.tree_ for tree in forest.estimators_])
-        self._leaves = [_by_leaf(leaves, outcomes) for leaves in forest.apply(inputs).T]
-
-    def forecast(self, curve: Curve, references: Sequence[Curve], probe: float) -> Distribution:
+    def forecast(
+        self, curve: Curve, references: Sequence[Curve], probe: float, unseen: int | None = None
+    ) -> Distribution:
         """Returns the distribution of the merit at the end of a run.
 
         Args:
             curve: Up to now.
             references: Finished ones of the same task, at least one.
             probe: See `features`.
+            unseen: Number of the recorded task whose trees are not asked.
         """
         rows = np.array([features(curve, one, probe) for one in references], dtype=np.float32)
-        leaves = self._walk.leaves(rows)
+        share = len(curve.merits) / curve.length
         parts = []
-        for one, reached in zip(references, leaves, strict=True):
-            outcomes = [tree[int(leaf)] for tree, leaf in zip(self._leaves, reached, strict=True)]
-            weights = np.repeat([1.0 / len(part) for part in outcomes], [len(part) for part in outcomes])
-            parts.append((one.final + np.concatenate(outcomes), weights / len(outcomes)))
-        mixed = Distribution.mix(parts)
-        # What was reached already cannot be lost: the best epoch is kept.
-        return Distribution(np.maximum(mixed.values, curve.final), mixed.weights)
+        for forest, weight in ((self._difference, 1 - share), (self._gain, share)):
+            for one, (values, weights) in zip(references, forest.outcomes(rows, unseen), strict=True):
+                start = one.final if forest is self._difference else curve.final
+                # What was reached already cannot be lost: the best epoch is kept.
+                parts.append((np.maximum(start + values, curve.final), weights * weight / len(references)))
+        return Distribution.mix(parts)
+
+    def interval(self, distribution: Distribution) -> tuple[float, float]:
+        """Returns the ends of the 80 % interval of a forecast."""
+        return distribution.quantile(self.level), distribution.quantile(1 - self.level)
+
+    def _calibrate(self, tasks: Sequence[_Recorded]) -> float:
+        """Returns the level at which 80 % of recorded runs end inside, forecast without their own task."""
+        known = [i for i, task in enumerate(tasks) if len(task.curves) >= _ENOUGH]
+        if len(known) < 2:
+            return LEVEL
+        needed = [level for i in known for level in self._levels(tasks[i], i)]
+        return float(np.clip(np.quantile(needed, 1 - COVERAGE), *_LEVELS))
+
+    def _levels(self, task: _Recorded, index: int) -> list[float]:
+        """Returns, for a sample of forecasts of a task, the greatest level whose interval has the end inside."""
+        draws = np.random.default_rng(derive_seed(0, "calibration"))
+        found = []
+        for curve in task.curves[:: max(1, len(task.curves) // _CALIBRATED)]:
+            good = [one for one in task.good if one is not curve]
+            references = [good[i] for i in draws.choice(len(good), min(3, len(good)), replace=False)]
+            for share in _CALIBRATED_AT:
+                part = curve.until(max(1, round(share * curve.length)))
+                end = self.forecast(part, references, task.probe, unseen=index)
+                below, above = end.below(curve.final), end.above(curve.final)
+                found.append(min(1 - above, 1 - below))
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Recorded:
+    """The curves of a recorded task.
+
+    Attributes:
+        curves: Of the runs that did not diverge.
+        good: The best quarter of them, which is what a search would compare with.
+        probe: See `features`.
+    """
+
+    curves: Sequence[Curve]
+    good: Sequence[Curve]
+    probe: float
+
+    @classmethod
+    def of(cls, tables: Sequence[RecordedTable], models: Sequence[TaskModel | None], index: int) -> _Recorded:
+        header = tables[index].header
+        others = [model for model in models if model is not None and model.header.dataset != header.dataset]
+        curves = table_curves(tables[index], others)
+        order = sorted(curves, key=lambda curve: -curve.final)
+        return cls(curves, order[: max(2, int(_GOOD * len(curves)))], probe_merit(table_target(header)))
+
+
+class _Forest:
+    """Randomised trees that keep the outcomes in their leaves; each leaves the examples of one table out.
+
+    Args:
+        inputs: (examples, features).
+        outcomes: (examples,).
+        table: Number of the table of each example, (examples,).
+    """
+
+    def __init__(self, inputs: NDArray[np.float32], outcomes: Vector, table: NDArray[np.int64]) -> None:
+        from sklearn.tree import ExtraTreeRegressor
+
+        known = np.unique(table)
+        # With one table there is none to spare.
+        self._unseen = known[np.arange(_TREES) % len(known)] if len(known) > 1 else np.full(_TREES, -1)
+        trees, self._leaves = [], []
+        for seed, unseen in enumerate(self._unseen):
+            seen = table != unseen
+            tree = ExtraTreeRegressor(min_samples_leaf=_LEAF, max_features=0.6, random_state=seed)
+            tree.fit(inputs[seen], outcomes[seen])
+            trees.append(tree.tree_)
+            self._leaves.append(_by_leaf(tree.apply(inputs[seen]), outcomes[seen]))
+        self._walk = _Walk.of(trees)
+
+    def outcomes(self, rows: NDArray[np.float32], unseen: int | None = None) -> list[tuple[Vector, Vector]]:
+        """Returns the outcomes that each row may have, and their weights, whose sum is 1."""
+        asked = np.arange(len(self._unseen)) if unseen is None else np.flatnonzero(self._unseen == unseen)
+        found = []
+        for leaves in self._walk.leaves(rows):
+            parts = [self._leaves[tree][int(leaves[tree])] for tree in asked]
+            weights = np.repeat([1.0 / len(part) for part in parts], [len(part) for part in parts])
+            found.append((np.concatenate(parts), weights / len(parts)))
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,6 +358,11 @@ def expect(models: Sequence[TaskModel]) -> Callable[[Sequence[TransferSettings]]
     return expected
 
 
+def teaches(table: RecordedTable) -> bool:
+    """Returns whether a table has curves to learn from: at least two that did not diverge, of at least two epochs."""
+    return table.header.epochs > 1 and sum(not run.diverged for run in table.runs) > 1
+
+
 def table_curves(table: RecordedTable, models: Sequence[TaskModel]) -> list[Curve]:
     """Returns the curves of a table's runs that did not diverge, with what other tasks expect of their settings."""
     images = table_target(table.header).validation_images
@@ -272,27 +379,18 @@ def probe_merit(target: Target) -> float:
     return float("nan") if target.probe is None else float(merit(target.probe, target.validation_images))
 
 
-def _examples(
-    tables: Sequence[RecordedTable], models: Sequence[TaskModel | None], index: int
-) -> list[tuple[list[float], float]]:
-    """Returns pairs of features and outcome of one table: every run at every epoch but the last, beside a good run."""
-    header = tables[index].header
-    others = [model for model in models if model is not None and model.header.dataset != header.dataset]
-    curves = table_curves(tables[index], others)
-    if len(curves) < 2:
-        return []
-    order = sorted(range(len(curves)), key=lambda i: -curves[i].final)
-    good = order[: max(2, int(_GOOD * len(curves)))]
+def _examples(task: _Recorded) -> list[tuple[list[float], float, float]]:
+    """Returns features, difference at the end and gain from now: every run at every epoch but the last."""
     draws = np.random.default_rng(derive_seed(0, "references"))
-    probe = probe_merit(table_target(header))
-    pairs = []
-    for i, curve in enumerate(curves):
+    found = []
+    for curve in task.curves:
         for epoch in range(1, len(curve.merits)):
-            reference = curves[good[int(draws.integers(len(good)))]]
-            if reference is curve:
-                reference = curves[good[0] if good[0] != i else good[1]]
-            pairs.append((features(curve.until(epoch), reference, probe), curve.final - reference.final))
-    return pairs
+            reference = task.good[int(draws.integers(len(task.good)))]
+            if reference is not curve:
+                part = curve.until(epoch)
+                row = features(part, reference, task.probe)
+                found.append((row, curve.final - reference.final, curve.final - part.final))
+    return found
 
 
 def _by_leaf(leaves: NDArray[np.int64], outcomes: Vector) -> dict[int, Vector]:

@@ -19,7 +19,6 @@ from nbt.training.seeds import derive_seed
 
 THRESHOLD = 0.05
 CONTROLS = 0.05
-LOW, HIGH = 0.1, 0.9
 _REFERENCES = 3
 # Under a warm-up and a cosine the first sixth says next to nothing.
 _EARLIEST = 1 / 6
@@ -84,19 +83,21 @@ class FitPruner:
         distribution = self._forecaster.forecast(curve, references, self._probe)
         chance = distribution.above(references[0].final)
         watch = self._watched.setdefault(context.number, _Watch())
+        # A trial that starts over, or is resumed, repeats epochs: its forecasts are the newest attempt's.
+        watch.rows = [row for row in watch.rows if row[0] < epoch]
         watch.rows.append([epoch, *self._accuracies(distribution), round(chance, 4)])
-        if watch.would_stop is not None:
-            return None
-        watch.incumbent = self._accuracy(references[0].final)
+        goal = self._accuracy(references[0].final)
+        if watch.would_stop is None:
+            watch.incumbent = goal
         if chance >= self._threshold:
             return None
-        watch.would_stop = epoch
+        watch.would_stop = watch.would_stop or epoch
         if self.is_control(context.number):
             return None
         _, mean, low, high, _ = watch.rows[-1]
         return (
             f"epoch {epoch}: the forecast is {100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}] and the chance of "
-            f"beating {100 * watch.incumbent:.1f} % is {100 * chance:.1f} %"
+            f"beating {100 * goal:.1f} % is {100 * chance:.1f} %"
         )
 
     def is_control(self, number: int) -> bool:
@@ -145,7 +146,7 @@ class FitPruner:
         return self._curve(record.settings, record.curve)
 
     def _accuracies(self, distribution: Distribution) -> list[float]:
-        values = (distribution.mean, distribution.quantile(LOW), distribution.quantile(HIGH))
+        values = (distribution.mean, *self._forecaster.interval(distribution))
         return [self._accuracy(value) for value in values]
 
     def _accuracy(self, value: float) -> float:

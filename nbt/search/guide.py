@@ -66,10 +66,17 @@ class Guide:
         space: What is searched.
         experience: Models of recorded tasks.
         heuristics: Whether the rules speak.
+        trust: Factor on all that is expected beforehand; 1, but for studies of what a wrong expectation costs.
     """
 
     def __init__(
-        self, target: Target, space: Space, experience: Sequence[TaskModel] = (), *, heuristics: bool = True
+        self,
+        target: Target,
+        space: Space,
+        experience: Sequence[TaskModel] = (),
+        *,
+        heuristics: bool = True,
+        trust: float = 1.0,
     ) -> None:
         self.target, self.space, self.experience = target, space, tuple(experience)
         self.firings = fire(target, [d.name for d in space.dimensions]) if heuristics else []
@@ -78,6 +85,7 @@ class Guide:
         self._learned = float(alike.sum() / (alike.sum() + _RULES_WEIGHT)) if self._fired else float(bool(len(alike)))
         self._shares = self._learned * alike / alike.sum() if alike.sum() > 0 else alike
         self._alike = alike
+        self._trust = trust
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
@@ -87,7 +95,7 @@ class Guide:
                 name=firing.heuristic.name,
                 words=proposal.words,
                 origin=firing.heuristic.source,
-                mean=(1 - self._learned) * firing.heuristic.strength,
+                mean=self._trust * (1 - self._learned) * firing.heuristic.strength,
                 spread=_RULE_SPREAD * firing.heuristic.strength,
             )
             for firing, proposal in self._fired
@@ -97,7 +105,7 @@ class Guide:
                 name=f"recorded: {model.header.name}",
                 words=f"what {model.header.name} was trained best with",
                 origin=f"similarity of the tasks {alike:.2f}",
-                mean=float(share),
+                mean=self._trust * float(share),
                 spread=_TABLE_SPREAD,
             )
             for model, alike, share in zip(self.experience, self._alike, self._shares, strict=True)
@@ -166,7 +174,7 @@ class Guide:
     def explain(self) -> dict[str, Any]:
         """Returns what fired, what did not, and what was known, in JSON types."""
         return {
-            "sources": [vars(source) for source in self.sources],
+            "sources": [dict(vars(source)) for source in self.sources],
             "silent": [
                 {"name": one.heuristic.name, "reason": one.reason} for one in self.firings if one.proposal is None
             ],

@@ -70,6 +70,7 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         self._distributions = space.distributions()
         self._known: dict[TransferSettings, tuple[Vector, Vector]] = {}
         self._finished: dict[int, Observation] = {}
+        self._tried: set[TransferSettings] = set()
         self._settings: dict[tuple[Value, ...], TransferSettings] = {}
         self._recorded = recorded_params(guide, space)
         self._study: optuna.Study | None = None
@@ -98,16 +99,17 @@ class GuidedSampler(optuna.samplers.BaseSampler):
 
     def choose(self, candidates: Sequence[Mapping[str, Value]]) -> int:
         """Returns the index of the candidate to run next; see `nbt.search.replay.snap.ChoosesFromPool`."""
-        count = max(1, int(np.ceil(_SEEN * len(candidates))))
-        seen = self._draws.choice(len(candidates), size=count, replace=False)
-        settings = [self._settings_of(candidates[i]) for i in seen]
-        opinions, points = self._describe(settings)
         model, trials = self._model()
+        count = max(1, int(np.ceil(_SEEN * len(candidates))))
+        half: list[int] = self._draws.choice(len(candidates), size=count, replace=False).tolist()
+        # Twice the same is no news: workers that run at once would share a recorded one, and what failed fails again.
+        seen = [i for i in half if self._settings_of(candidates[i]) not in self._tried] or half
+        settings = [self._settings_of(candidates[i]) for i in seen]
         if model is None:
-            return int(seen[np.argmax(self._guide.expectation(settings))])
-        mean, spread = model.predict(settings, opinions, points)
+            return seen[int(np.argmax(self._guide.expectation(settings)))]
+        mean, spread = model.predict(settings, *self._describe(settings))
         best = float(model.predict(trials, *self._describe(trials))[0].max())
-        return int(seen[np.argmax(expected_improvement(mean, spread, best))])
+        return seen[int(np.argmax(expected_improvement(mean, spread, best)))]
 
     def _model(self) -> tuple[Conditioned | None, list[TransferSettings]]:
         """Returns the model given all trials, and the settings of those that have been judged."""
@@ -135,7 +137,10 @@ class GuidedSampler(optuna.samplers.BaseSampler):
                 continue
             if trial.number not in self._finished:
                 record = read_trial(trial)
-                observation = None if record is None else observe(record, self._images)
+                if record is None:
+                    continue
+                self._tried.add(record.settings)
+                observation = observe(record, self._images)
                 if observation is None:
                     continue
                 if not trial.state.is_finished():

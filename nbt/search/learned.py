@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from nbt.search.curve_forecast import CurveForecaster
+from nbt.search.curve_forecast import CurveForecaster, teaches
 from nbt.search.fit_pruner import FitPruner
 from nbt.search.guide import Guide
 from nbt.search.guided import GuidedSampler
@@ -39,11 +39,12 @@ class Learned:
     @cached_property
     def forecaster(self) -> CurveForecaster | None:
         """Who forecasts curves; None without recorded ones."""
-        return CurveForecaster(self.tables, self.by_table) if self.models else None
+        useful = self.models and any(map(teaches, self.tables))
+        return CurveForecaster(self.tables, self.by_table) if useful else None
 
-    def guide(self, target: Target, space: Space, *, heuristics: bool = True) -> Guide:
-        """Returns the guide of a search."""
-        return Guide(target, space, self.models, heuristics=heuristics)
+    def guide(self, target: Target, space: Space, *, heuristics: bool = True, trust: float = 1.0) -> Guide:
+        """Returns the guide of a search; see `Guide`."""
+        return Guide(target, space, self.models, heuristics=heuristics, trust=trust)
 
     def pruner(self, target: Target, *, length: int, seed: int) -> Pruner:
         """Returns the fit pruner of a search, ASHA where no curves are recorded to learn from."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,13 +11,16 @@ import optuna
 
 from nbt.errors import UsageError, nearest
 from nbt.search.anchors import anchors
+from nbt.search.attributes import VALIDATION_IMAGES
 from nbt.search.brain import SamplerFactory, tpe
+from nbt.search.curve_forecast import expect
 from nbt.search.learned import Learned, sampler
 from nbt.search.optuna_pruners import hyperband_pruner, median_pruner
 from nbt.search.pruner import Asha, NoPruner, Pruner
 from nbt.search.recorded import RecordedTable, TableHeader
 from nbt.search.space import Space, Value
 from nbt.search.target import Target
+from nbt.search.task_model import similarity, table_target
 from nbt.settings import TransferSettings
 
 
@@ -182,28 +185,55 @@ def _guided(
     heuristics: bool = True,
     tables: bool = True,
     pruner: bool = True,
-    target: Callable[[Target], Target] | None = None,
+    trust: float = 1.0,
+    target: Callable[[Knowledge], Target] = lambda known: known.target,
 ) -> Callable[[Knowledge], Searcher]:
-    """Returns what makes the guided search, or a part of it.
+    """Returns what makes the guided search, or a part or a variation of it.
 
     Args:
         heuristics: Whether the rules speak.
         tables: Whether recorded tasks do; the pruner has them in any case.
         pruner: Whether trials are stopped.
-        target: What the guide is told of the task instead of the truth.
+        trust: See `Guide`.
+        target: What it is told of the task.
     """
 
     def build(known: Knowledge) -> Searcher:
-        learned = _learn(tuple(known.experience))
-        told = known.target if target is None else target(known.target)
-        guide = (learned if tables else Learned(())).guide(told, known.space, heuristics=heuristics)
+        learned, told = _learn(tuple(known.experience)), target(known)
+        teacher = learned if tables else Learned(())
+        guide = teacher.guide(told, known.space, heuristics=heuristics, trust=trust)
+        fixed = [settings for _, settings in anchors(told.epochs)]
         return Searcher(
             sampler=lambda seed: sampler(guide, seed),
             pruner=learned.pruner(told, length=known.header.epochs, seed=known.seed) if pruner else NoPruner(),
-            first=[(RECOMMENDED, guide.recommend(known.settings, without=[one for _, one in anchors(told.epochs)]))],
+            first=[(RECOMMENDED, guide.recommend(known.settings, without=fixed))],
         )
 
     return build
+
+
+def _unlike(known: Knowledge) -> Target:
+    """Returns what is known of another task, the least like this one; the number of images stays."""
+    others = [table_target(table.header) for table in known.experience]
+    if not others:
+        return known.target
+    other = min(others, key=lambda one: similarity(known.target, one))
+    images = {VALIDATION_IMAGES: known.target.validation_images}
+    return replace(other, epochs=known.target.epochs, facts={**other.facts, **images})
+
+
+class _Portfolio(_Uniform):
+    """Tries settings in the order of their mean merit on the recorded tasks, whatever comes of them."""
+
+    def __init__(self, known: Knowledge, seed: int) -> None:
+        super().__init__(seed)
+        self._known = known
+
+    def choose(self, candidates: Sequence[Mapping[str, Value]]) -> int:
+        """Returns the index of the best on average."""
+        space, length = self._known.space, self._known.header.epochs
+        models = _learn(tuple(self._known.experience)).models
+        return int(np.argmax(expect(models)([space.settings(one, length) for one in candidates])))
 
 
 @lru_cache(maxsize=8)
@@ -228,5 +258,12 @@ for _name, _description, _build in (
     ("pruner alone", "TPE with the fit pruner.", _plain_with_pruner),
     ("learned alone", "Guided by recorded tasks without heuristics, with the fit pruner.", _guided(heuristics=False)),
     ("rules alone", "Guided by heuristics without recorded tasks, with the fit pruner.", _guided(tables=False)),
+    ("wrong profile", "Guided, but told the facts and profile of the least similar task.", _guided(target=_unlike)),
+    ("inverted", "Guided, but all that is expected beforehand is turned round.", _guided(trust=-1.0)),
+    (
+        "portfolio",
+        "The order of mean merit on recorded tasks, without profile or model of the task, to full length.",
+        lambda known: Searcher(sampler=lambda seed: _Portfolio(known, seed)),
+    ),
 ):
     register(Method(name=_name, description=_description, build=_build, ablation=True))
