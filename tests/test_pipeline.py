@@ -15,6 +15,7 @@ from PIL import Image
 import nbt
 from nbt import pipeline
 from nbt.errors import NbtError, UsageError
+from nbt.fit.fit_profile import FitProfile
 from nbt.search.records import StudyObserver, TrialRecord
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
@@ -28,8 +29,10 @@ def task() -> Task:
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    # Learning from the shipped tables takes seconds; the tests of guidance do it.
+    monkeypatch.setitem(QUICK, "experience", tmp_path_factory.mktemp("no-experience"))
     return tmp_path
 
 
@@ -102,6 +105,46 @@ def test_a_search_goes_on_without_a_fit_profile(task: Task, own_folder: Path, mo
     folder = own_folder / "reports" / "s"
     assert note in (folder / "report.md").read_text()
     assert not (folder / "fit.json").exists()
+
+
+def test_a_search_is_guided_by_profile_and_shipped_tables(task: Task) -> None:
+    record = nbt.search(task, budget=6, **{**QUICK, "experience": None, "epochs": 3}).record
+    assert record.trials[3].origin == "recommended: profile and experience"
+    assert [trial.origin for trial in record.trials[4:]] == ["sampler"] * len(record.trials[4:])
+    assert record.pruner == "fit" and len(record.guide["tables"]) >= 5
+    assert {source["name"] for source in record.guide["sources"]} >= {"moderate head rate", "recorded: digits · conv3"}
+    assert all(source["after"] != source["mean"] for source in record.guide["sources"])
+    assert any(trial.forecast is not None for trial in record.trials)
+
+
+def test_a_search_without_heuristics_is_the_plain_sampler(task: Task) -> None:
+    record = nbt.search(task, budget=4, pruner="none", heuristics=False, **QUICK).record
+    assert record.guide == {}
+    assert {trial.origin for trial in record.trials[3:]} <= {"sampler"}
+
+
+def test_without_experience_the_rules_guide_alone(task: Task) -> None:
+    record = nbt.search(task, budget=4, **QUICK).record
+    assert record.guide["tables"] == []
+    assert record.guide["sources"] and not any("recorded" in source["name"] for source in record.guide["sources"])
+
+
+def test_bad_experience_writes_nothing(task: Task, own_folder: Path) -> None:
+    (own_folder / "tables").mkdir()
+    (own_folder / "tables" / "mine.parquet").write_bytes(b"no table")
+    with pytest.raises(UsageError, match=r"mine\.parquet"):
+        nbt.search(task, budget=4, **{**QUICK, "experience": "tables"})
+    assert not (own_folder / ".nbt").exists() and not (own_folder / "reports").exists()
+
+
+def test_the_recommendation_before_training_is_what_the_search_runs(task: Task) -> None:
+    record = nbt.search(task, budget=4, **QUICK).record
+    assert record.profile is not None
+    early = pipeline.recommend(FitProfile.from_dict(record.profile), epochs=2, experience=QUICK["experience"])
+    assert early.settings == record.trials[3].settings
+    assert [source["name"] for source in early.guide["sources"]] == [one["name"] for one in record.guide["sources"]]
+    with pytest.raises(UsageError, match="epochs: 0"):
+        pipeline.recommend(FitProfile.from_dict(record.profile), epochs=0)
 
 
 def test_fit_compares_backbones(own_folder: Path) -> None:

@@ -192,7 +192,20 @@ def recommend(guide: Guide, space: Space) -> TransferSettings:
         best = guide.recommend(settings, without=without)
         start = params[settings.index(best)]
         params = [start, *(_mutate(space, start, draws) for _ in range(_LOCAL))]
-    return best
+    return space.settings(_rounded(space, start), length)
+
+
+def _rounded(space: Space, params: Mapping[str, Value]) -> dict[str, Value]:
+    """Returns parameters with three digits, for people; nothing is known to more."""
+    found: dict[str, Value] = {}
+    for dimension in space.dimensions:
+        for name in dimension.parameters:
+            value = params[name]
+            if isinstance(value, float) and dimension.kind == "float":
+                low, high = dimension.bounds()
+                value = min(max(float(f"{value:.3g}"), low), high)
+            found[name] = value
+    return found
 
 
 def recorded_params(guide: Guide, space: Space) -> list[dict[str, Value]]:

@@ -94,6 +94,9 @@ SUMMARY = {
 }
 
 
+SOURCES = [{"name": "enough steps", "words": "small batches", "origin": "a paper", "mean": 0.1, "spread": 0.1}]
+
+
 @dataclass
 class FakeSearchResult:
     record: StudyRecord
@@ -125,6 +128,7 @@ class FakePipeline(types.ModuleType):
             "search": FakeSearchResult(record, RECOMMENDED, Path("reports/birds/report.html")),
             "train": FakeTrainResult(Interval(mean=0.8, low=0.7, high=0.9, n=3), record.test[0]),
             "fit": [make_profile()],
+            "recommend": real_pipeline.Recommendation(RECOMMENDED, {"sources": SOURCES, "silent": [], "tables": []}),
             "report": Path("reports/birds/report.html"),
             "sync": {"written": 3, "kept": 2},
             "studies": [SUMMARY],

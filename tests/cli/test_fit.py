@@ -70,6 +70,8 @@ def test_any_other_count_is_refused() -> None:
         ([*FIT, "--plot", "no/a.png"], "there is no folder no"),
         ([*FIT, "--source-data", "nowhere"], "--source-data nowhere: no such folder"),
         ([*FIT, "--image-size", "3"], "--image-size 3"),
+        ([*FIT, "--experience", "nowhere"], "--experience nowhere: no such folder"),
+        ([*FIT, "--space", "nonbinary"], "non_binary"),
         (["fit"], "missing --dataset"),
     ],
 )
@@ -141,3 +143,26 @@ def test_the_real_thing(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*words, "--samples", "4"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: --samples: 4 images cannot show 5 classes; give 5 or more")
+
+
+class TestRecommend:
+    def test_says_settings_and_why(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run([*FIT, "--recommend", "--space", "binary", "--epochs", "7", "--experience", ".", "-q"]) == 0
+        name, arguments, options = pipeline.calls[-1]
+        assert name == "recommend" and arguments == (pipeline.results["fit"][0],)
+        assert options == {"space": "binary", "epochs": 7, "experience": "."}
+        text = " ".join(capsys.readouterr().out.split())
+        assert "suggested settings, before any training" in text and "frozen_depth: 0.5" in text
+        assert "enough steps small batches" in text and "no recorded tasks: the rules alone" in text
+
+    def test_json_has_them_beside_the_profile(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+        pipeline.results["fit"] = two()
+        assert run([*TWO, "--recommend", "--json"]) == 0
+        documents = json.loads(capsys.readouterr().out)["profiles"]
+        assert [one["recommended"]["frozen_depth"] for one in documents] == [0.5, 0.5]
+        assert documents[0]["guide"]["sources"][0]["name"] == "enough steps"
+
+    def test_is_not_asked_for_by_default(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run([*FIT, "--json"]) == 0
+        assert "recommended" not in json.loads(capsys.readouterr().out)
+        assert [name for name, _, _ in pipeline.calls] == ["fit"]

@@ -1,0 +1,157 @@
+"""Study: does the guided search find better recipes when it really trains?
+
+Runs whole searches (`nbt search`: proposals, pruning, finals, last training, one test evaluation) on real images, with
+and without guidance, at the same budget of epochs and with several seeds. Guided is the default; plain is
+`--no-heuristics --pruner none`. Of the recorded tables a search knows only those of other datasets.
+
+    python studies/live_search.py run --task cub50 --shared ../shared      # resumable; a line a search is kept
+    python studies/live_search.py run --task dtd10 --shared ../shared --arm guided
+    python studies/live_search.py report
+
+Results: `studies/results/live_search.{jsonl,md}`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from machine import machine
+
+from nbt.search.recorded import RecordedTable
+from nbt.search.records import StudyRecord
+from nbt.search.stats import t_interval
+
+HERE = Path(__file__).parent
+ROWS, REPORT = HERE / "results" / "live_search.jsonl", HERE / "results" / "live_search.md"
+SMALL = {"backbone": "mobilenet_v2(width_mult=0.35)", "weights": "weights/mobilenet_v2_035-imagenet.pth"}
+# The first is small enough for three seeds of both arms; the other two are what plain recipes are known for.
+TASKS: dict[str, dict[str, Any]] = {
+    "cub50": {**SMALL, "dataset": "cub", "data_dir": "data", "shots": 15, "image_size": 64, "budget": 12},
+    "dtd10": {**SMALL, "dataset": "data/dtd10", "image_size": 96, "budget": 20},
+    "sketch7": {**SMALL, "dataset": "data/sketch7", "image_size": 96, "budget": 20},
+}
+PATHS = ("weights", "data_dir")
+# Best of linear probe and full fine-tuning at two rates, one seed, at the same size: shared/data/README.md.
+BINARY = {"dtd10": 0.621, "sketch7": 0.777}
+ARMS: dict[str, dict[str, Any]] = {"guided": {}, "plain": {"heuristics": False, "pruner": "none"}}
+FINAL_SEEDS = 3
+
+
+def main() -> None:
+    """Runs searches, or writes the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run")
+    run.add_argument("--task", choices=sorted(TASKS), required=True)
+    run.add_argument("--shared", type=Path, required=True)
+    run.add_argument("--arm", choices=sorted(ARMS), nargs="*", default=list(ARMS))
+    run.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    commands.add_parser("report")
+    chosen = parser.parse_args()
+    if chosen.command == "report":
+        REPORT.write_text(report([json.loads(line) for line in ROWS.read_text().splitlines()]), encoding="utf-8")
+        return
+    for seed in chosen.seeds:
+        for arm in chosen.arm:
+            search(chosen.task, arm, seed, chosen.shared.resolve())
+
+
+def search(task: str, arm: str, seed: int, shared: Path) -> None:
+    """Runs one search, unless its line is there already."""
+    done = [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
+    if any((row["task"], row["arm"], row["seed"]) == (task, arm, seed) for row in done):
+        return
+    from nbt import pipeline
+
+    options = dict(TASKS[task])
+    dataset = options.pop("dataset")
+    options |= {name: shared / options[name] for name in PATHS if name in options}
+    dataset = str(shared / dataset) if "/" in dataset else dataset
+    with tempfile.TemporaryDirectory() as folder:
+        before = Path.cwd()
+        experience = _experience(Path(folder) / "experience", Path(dataset).name)
+        os.chdir(folder)  # studies, checkpoints, MLflow and reports of the search go there
+        try:
+            result = pipeline.search(
+                dataset, **options, **ARMS[arm], seed=seed, experience=experience, final_seeds=FINAL_SEEDS
+            )
+        finally:
+            os.chdir(before)
+    with ROWS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"task": task, "arm": arm, "seed": seed, **_row(result.record)}) + "\n")
+
+
+def _experience(folder: Path, dataset: str) -> Path:
+    """Copies the recorded tables of other datasets into a folder."""
+    folder.mkdir()
+    for path in sorted((HERE / "recorded").glob("*.parquet")):
+        if RecordedTable.load(path).header.dataset != dataset:
+            shutil.copy(path, folder)
+    return folder
+
+
+def _row(record: StudyRecord) -> dict[str, Any]:
+    final = record.final(record.recommended or "")
+    assert final is not None
+    counts = record.counts()
+    return {
+        "recommended": record.recommended,
+        "settings": final.settings.to_dict(),
+        "validation": final.validation.mean,
+        "test": {one.name: one.accuracy.mean for one in record.test},
+        "test_images": record.test[0].n,
+        "epochs": record.epochs_spent,
+        "seconds": round(record.seconds_spent),
+        "complete": counts["complete"],
+        "pruned": counts["pruned"],
+        "best_validation": max(trial.val_accuracy or 0.0 for trial in record.trials if trial.state == "complete"),
+        "origin": {trial.number: trial.origin for trial in record.trials}.get(final.trial or -1, ""),
+        "machine": machine(),
+    }
+
+
+def report(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the table of all searches, and the arms side by side."""
+    lines = [
+        "# Live searches",
+        "",
+        f"Whole searches on real images; {rows[0]['machine']}. The recommendation is chosen on validation, trained on "
+        "train + validation, and tested once; so is the default recipe. `studies/live_search.py` says what is run.",
+        "",
+        "| task | arm | seed | recommended | val. of finals | test | default's test | trials (pruned) | epochs | s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["task"], row["seed"], row["arm"])):
+        tests = row["test"]
+        lines.append(
+            f"| {row['task']} | {row['arm']} | {row['seed']} | {row['recommended']} ({row['origin'] or 'default'}) "
+            f"| {row['validation']:.3f} | {tests['recommended']:.3f} | {tests['baseline']:.3f} "
+            f"| {row['complete'] + row['pruned']} ({row['pruned']}) | {row['epochs']} | {row['seconds']} |"
+        )
+    lines += ["", "| task | arm | searches | test of the recommendation | gain over the default recipe | best binary |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for task in TASKS:
+        for arm in ARMS:
+            mine = [row["test"] for row in rows if (row["task"], row["arm"]) == (task, arm)]
+            if mine:
+                test = _interval([one["recommended"] for one in mine])
+                gain = _interval([one["recommended"] - one["baseline"] for one in mine])
+                lines.append(f"| {task} | {arm} | {len(mine)} | {test} | {gain} | {BINARY.get(task, '')} |")
+    return "\n".join([*lines, ""])
+
+
+def _interval(values: Sequence[float]) -> str:
+    found = t_interval(values)
+    ends = "" if found.low is None else f" [{100 * found.low:.1f}, {100 * (found.high or 0.0):.1f}]"
+    return f"{100 * found.mean:.1f}{ends}"
+
+
+if __name__ == "__main__":
+    main()
