@@ -247,6 +247,57 @@ def unfinished_study(**changes: Any) -> StudyRecord:
     )
 
 
+def forecast(
+    mean: float, *, last: int, incumbent: float = 0.661, would_stop: int | None = None, control: bool = False
+) -> dict[str, Any]:
+    """What the fit pruner says of a trial that it watched up to epoch `last`; intervals are ten points wide."""
+    rows = [[e, mean, mean - 0.05, mean + 0.05, 0.02 if e == would_stop else 0.3] for e in range(2, last + 1)]
+    names = ("epoch", "mean", "low", "high", "chance")
+    return {
+        **dict(zip(names, rows[-1], strict=True)),
+        "incumbent": incumbent,
+        "would_stop": would_stop,
+        "control": control,
+        "rows": rows,
+    }
+
+
+def forecasts() -> dict[int, dict[str, Any]]:
+    """By trial of the sample study: seven stopped, two controls of which one won, one spared first recipe."""
+    stopped = {4: 2, 6: 2, 9: 4, 11: 2, 13: 4, 15: 2, 16: 4}
+    found = {number: forecast(0.5, last=epoch, would_stop=epoch) for number, epoch in stopped.items()}
+    found[1] = forecast(0.56, last=11, would_stop=3)
+    found[3] = forecast(0.6, last=11, would_stop=4, control=True)
+    found[10] = forecast(0.58, last=11, incumbent=0.65, would_stop=4, control=True)
+    return found | {number: forecast(0.69, last=11, incumbent=0.7) for number in (8, 14, 17)}
+
+
+def source(name: str, before: float, after: float, agreement: float | None = None, **changes: Any) -> dict[str, Any]:
+    values = {"mean": before, "spread": 0.4, "after": after, "after_spread": 0.1, "agreement": agreement, "trials": 10}
+    return {"name": name, "words": f"what {name} says", "origin": f"where {name} is from", **values, **changes}
+
+
+def guide() -> dict[str, Any]:
+    """What guided a search, as its storage has it."""
+    return {
+        "sources": [
+            source("transfer up to the knee", 0.3, 0.45, 0.62),
+            source("effective rate by similarity", 0.3, -0.05, -0.41),
+            source("enough steps", 0.15, 0.18, after_spread=0.3),
+            source("recorded: sketch7", 0.5, 0.52, 0.2, after_spread=0.3),
+        ],
+        "silent": [{"name": "rates by shift", "reason": "not measured: statistics shift by unit"}],
+        "tables": ["sketch7", "digits"],
+    }
+
+
+def guided_study(**changes: Any) -> StudyRecord:
+    """The sample study as profile and experience guide it and the fit pruner prunes it."""
+    known = forecasts()
+    listed = [replace(t, facts={**t.facts, "forecast": known[t.number]}) if t.number in known else t for t in trials()]
+    return sample_study(**{"pruner": "fit", "guide": guide(), "trials": tuple(listed), **changes})
+
+
 def empty_study(**changes: Any) -> StudyRecord:
     """A study in which nothing has ended yet."""
     values: dict[str, Any] = {"trials": (), "epochs_spent": 0, "seconds_spent": 0.0, "importance": {}, "noise": None}

@@ -38,7 +38,9 @@ from tests.sample_study import (
     curve,
     empty_study,
     finals,
+    guided_study,
     sample_study,
+    source,
     trial,
     unfinished_study,
     with_config,
@@ -322,6 +324,57 @@ def test_a_running_search_has_its_fit_profile_from_the_start(uri: str) -> None:
     [run] = runs_of(uri)
     assert run.data.metrics["fit/ridge_accuracy"] == RISING[-1]
     assert [item.path for item in client(uri).list_artifacts(run.info.run_id)] == ["fit.json"]
+
+
+def test_what_guided_and_what_was_pruned_is_told_once(uri: str) -> None:
+    record = guided_study(profile=profile_dict())
+    kept = tuple(one for one in record.trials if one.number in (0, 4, 10))
+    record = replace(record, trials=kept, finals=())
+    assert sync(record, uri)["written"] == 4
+    said = dump(uri)
+    metrics, tags = said["study"][4], said["study"][3]
+    assert metrics["guide/transfer up to the knee/weight_after"][0][:2] == (0, 0.45)
+    assert metrics["pruning/false_stop_rate"][0][:2] == (3, 1.0)
+    assert tags["guide/transfer up to the knee"].startswith("confirmed: ")
+    assert said["trial-0010"][3]["control"] == "yes"
+    assert [point[:2] for point in said["trial-0004"][4]["forecast/mean"]] == [(2, 0.5)]
+    assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": 4}
+    assert dump(uri) == said
+
+
+def test_more_trials_move_the_weights_and_the_sync_after_it_changes_nothing(uri: str) -> None:
+    record = replace(guided_study(), finals=(), trials=guided_study().trials[:3])
+    sync(record, uri)
+    moved = replace(record, guide={"sources": [source("transfer up to the knee", 0.3, 0.5, 0.7)], "tables": []})
+    assert sync(moved, uri) == {"written": 0, "updated": 1, "unchanged": 3}
+    assert sync(moved, uri) == {"written": 0, "updated": 0, "unchanged": 4}
+    said = dump(uri)
+    assert [key for key in said["study"][4] if key.endswith("weight_after")] == [
+        "guide/transfer up to the knee/weight_after"
+    ]
+    assert said["trial-0002"][0] == "study"
+
+
+def test_hostile_sources_are_only_names(uri: str) -> None:
+    names = ("../x", "../x", "a//b/", "..", "'; drop table runs; --", "x" * 400)
+    record = replace(small_study(), guide={"sources": [source(name, 0.1, 0.2) for name in names]})
+    assert sync(record, uri)["written"] == 6
+    assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": 6}
+    assert sum(key.endswith("/weight_before") for key in dump(uri)["study"][4]) == len(names)
+
+
+def test_a_live_search_adds_what_was_pruned_to_the_same_run(uri: str) -> None:
+    record = guided_study()
+    tracker = Tracker(uri)
+    tracker.study_started(replace(record, trials=(), finals=(), guide={}, recommended=None, test=()))
+    (first,) = runs_of(uri)
+    for one in record.trials[:5]:
+        tracker.trial_finished(one)
+    tracker.study_finished(replace(record, trials=record.trials[:5], finals=()))
+    study = next(run for run in runs_of(uri) if run.data.tags["nbt.key"] == "study")
+    assert study.info.run_id == first.info.run_id
+    assert study.data.metrics["pruning/epochs_saved"] == 10.0
+    assert study.data.metrics["guide/enough steps/weight_after"] == 0.18
 
 
 def test_studies_of_one_dataset_share_an_experiment(uri: str) -> None:

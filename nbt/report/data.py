@@ -9,6 +9,14 @@ from pathlib import Path
 from nbt.fit.fit_profile import FitProfile
 from nbt.report import fit_words, words
 from nbt.report.choice import Choice, choose, default_settings, default_trial
+from nbt.report.guidance_words import (
+    GuideSection,
+    PruningSection,
+    SkillSection,
+    guide_section,
+    pruning_section,
+    skill_section,
+)
 from nbt.report.numbers import (
     DASH,
     duration,
@@ -21,6 +29,7 @@ from nbt.report.numbers import (
     several,
     span,
 )
+from nbt.report.pruning import STOPPED, pruning
 from nbt.report.reproduce import Command, commands
 from nbt.report.rows import (
     Failure,
@@ -58,6 +67,7 @@ class FitSection:
         certainty: What that rests on.
         measures: All that were measured.
         left_out: Which were not, and why.
+        skill: How well they told this study's trials apart; None of a profile without units.
     """
 
     profile: FitProfile
@@ -65,6 +75,7 @@ class FitSection:
     certainty: str
     measures: tuple[fit_words.MeasureRow, ...]
     left_out: tuple[str, ...]
+    skill: SkillSection | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +102,8 @@ class ReportData:
         ranking: In which order the trials stand.
         trials: Best first, then what was stopped, failed or runs.
         failures: By reason.
+        guide: What guided the search.
+        pruning: What was stopped, and how often that was wrong.
         fit: How well the pretrained weights fit; None where it is not known.
         importance: Most important first.
         importance_sentence: What it rests on.
@@ -118,6 +131,8 @@ class ReportData:
     ranking: str
     trials: tuple[TrialRow, ...]
     failures: tuple[Failure, ...]
+    guide: GuideSection
+    pruning: PruningSection
     fit: FitSection | None
     importance: tuple[ImportanceRow, ...]
     importance_sentence: str
@@ -155,6 +170,8 @@ def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) 
         ranking=words.ranking_sentence(record),
         trials=trial_rows(record),
         failures=failures(record),
+        guide=guide_section(record),
+        pruning=pruning_section(record),
         fit=_fit(record),
         importance=importance_rows(record),
         importance_sentence=words.importance_sentence(record),
@@ -174,6 +191,7 @@ def _fit(record: StudyRecord) -> FitSection | None:
         certainty=fit_words.certainty([profile]),
         measures=fit_words.measure_rows(profile),
         left_out=tuple(fit_words.left_out_lines([profile])),
+        skill=skill_section(record),
     )
 
 
@@ -244,10 +262,10 @@ def _spent(record: StudyRecord) -> tuple[Fact, ...]:
     facts.append(Fact("Trials", str(len(record.trials)), words.joined(states)))
     if diverged:
         facts.append(Fact("Diverged", str(diverged), "the loss left the finite numbers: counted as accuracy 0"))
-    if counts["pruned"]:
-        pruned = [trial for trial in record.trials if trial.state == "pruned"]
-        saved = sum(max(record.config.epochs - len(trial.curve), 0) for trial in pruned)
-        facts.append(Fact("Saved by pruning", several(saved, "epoch"), f"not trained; pruner {record.pruner}"))
+    stopped = pruning(record)
+    if stopped.of(STOPPED):
+        note = f"not trained; pruner {one_line(record.pruner)}"
+        facts.append(Fact("Saved by pruning", several(stopped.saved, "epoch"), note))
     facts.append(Fact("Time of the search", duration(record.seconds_spent)))
     if record.finals:
         runs = [run for final in record.finals for run in final.runs]

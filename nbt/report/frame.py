@@ -6,11 +6,14 @@ import pandas as pd
 
 from nbt.report.flat import flat_settings
 from nbt.report.numbers import one_line
+from nbt.report.pruning import forecast_of
 from nbt.search.records import StudyRecord, TrialRecord
 from nbt.settings import TransferSettings
 
 FULL_EPOCHS = "epochs_full"
 """Column of the setting `epochs`: the column "epochs" is how many epochs were run."""
+
+_FORECASTS = {f"forecast_{name}": name for name in ("mean", "low", "high", "chance")}
 
 
 def trials_frame(record: StudyRecord) -> pd.DataFrame:
@@ -18,18 +21,21 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
 
     Returns:
         Columns number, state, origin, val_accuracy (0 ... 1, of the kept epoch; 0 where the trial diverged), val_loss
-        (nats), epochs (run), seconds (of training), reason, then every setting under its own name with one column a
-        knot (`layer_lr_shape_input` ...); the setting `epochs` is called `epochs_full`. Missing numbers are NaN.
+        (nats), epochs (run), seconds (of training), reason, forecast_mean, forecast_low, forecast_high (80 %) and
+        forecast_chance (to beat the best) of the last forecast, control ("yes" where it was found hopeless and ran on,
+        "no", "" without a forecast), then every setting under its own name with one column a knot
+        (`layer_lr_shape_input` ...); the setting `epochs` is called `epochs_full`. Missing numbers are NaN.
     """
     rows = [_row(trial) for trial in record.trials]
     columns = list(_row(TrialRecord(number=0, state="running", settings=TransferSettings())))
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype({"val_accuracy": "float64", "val_loss": "float64"})
+    return frame.astype(dict.fromkeys(("val_accuracy", "val_loss", *_FORECASTS), "float64"))
 
 
 def _row(trial: TrialRecord) -> dict[str, object]:
     settings = flat_settings(trial.settings)
     settings[FULL_EPOCHS] = settings.pop("epochs")
+    forecast = forecast_of(trial)
     return {
         "number": trial.number,
         "state": trial.state,
@@ -39,5 +45,7 @@ def _row(trial: TrialRecord) -> dict[str, object]:
         "epochs": len(trial.curve),
         "seconds": round(trial.seconds, 3),
         "reason": one_line(trial.reason),
+        **{column: None if forecast is None else getattr(forecast.last, name) for column, name in _FORECASTS.items()},
+        "control": "" if forecast is None else "yes" if forecast.control else "no",
         **settings,
     }

@@ -14,6 +14,7 @@ from nbt._version import __version__
 from nbt.report import plots
 from nbt.report.data import ReportData
 from nbt.report.fit_plots import layer_curves
+from nbt.report.forecast_plot import hopeless_trials
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SHOWN_TRIALS = 15
@@ -34,6 +35,7 @@ def render_html(data: ReportData) -> str:
         "trials": plots.accuracy_by_trial(record),
         "finals": plots.finalists(record),
         "importance": plots.importance_bars(record),
+        "forecasts": hopeless_trials(record),
         "fit": None if data.fit is None else layer_curves(data.fit.profile),
     }
     return (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from nbt.report.choice import choose, default_trial
 from nbt.report.flat import MEANINGS, flat_settings, recipe_words
+from nbt.report.guidance_words import forecast_text
 from nbt.report.numbers import (
     DASH,
     duration,
@@ -20,6 +21,7 @@ from nbt.report.numbers import (
     span,
     sparkline,
 )
+from nbt.report.pruning import forecast_of
 from nbt.report.words import joined
 from nbt.search.records import FinalRecord, StudyRecord, TestRecord, TrialRecord
 from nbt.settings import TransferSettings
@@ -66,7 +68,11 @@ class TestRow:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRow:
-    """One trial. `state` is the record's, or "diverged"; `marks` says what is special about it."""
+    """One trial.
+
+    `state` is the record's, or "diverged"; `forecast` the 80 % interval of the last forecast, "" without one; `marks`
+    says what is special about it.
+    """
 
     number: int
     state: str
@@ -78,6 +84,7 @@ class TrialRow:
     recipe: str
     reason: str
     curve: str
+    forecast: str
     marks: tuple[str, ...]
 
 
@@ -178,6 +185,7 @@ def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: flo
         recipe=recipe_words(trial.settings),
         reason=one_line(trial.reason),
         curve=sparkline([result.val_accuracy for result in trial.curve], low, high),
+        forecast=forecast_text(forecast_of(trial)),
         marks=marks,
     )
 

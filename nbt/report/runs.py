@@ -13,12 +13,16 @@ from datetime import datetime
 from pathlib import Path
 
 from nbt.report.flat import flat_settings, recipe_words
+from nbt.report.guidance import Guidance, SourceEvidence, guidance
+from nbt.report.pruning import CONTROL, STOPPED, Forecast, Judged, false_stops, forecast_of, judge
+from nbt.report.skill import skills
 from nbt.search.records import FinalRecord, SeedRun, StudyRecord, TrialRecord
 from nbt.training.results import EpochResult
 
 NAME_LENGTH, TAG_LENGTH = 250, 5000
 """The most characters of a name and of a tag that every tracking server takes."""
 
+_PART_LENGTH = 150
 STUDY_KEY = "study"
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 """State of a trial that ended -> status of its run."""
@@ -95,7 +99,7 @@ def study_runs(record: StudyRecord, *, live: bool = False) -> list[RunSpec]:
 def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
     """Returns the run of the study itself: what defines it, how the search went, what came out."""
     config = {name: value for name, value in dataclasses.asdict(record.config).items() if value is not None}
-    ended = _ended(record)
+    ended, guided = _ended(record), guidance(record)
     start = _milliseconds(record.created, default=0)
     stop = max([_milliseconds(trial.finished, default=start) for trial in ended], default=start)
     status = "RUNNING" if live else "FINISHED" if record.recommended is not None else "KILLED"
@@ -106,7 +110,14 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
         status=status,
         params={name: str(value) for name, value in config.items()},
         metrics=_finite(
-            [*_fit_points(record, start), *_progress_points(record, ended, start), *_result_points(record, stop)]
+            [
+                *_fit_points(record, start),
+                *_guide_points(guided, start),
+                *_progress_points(record, ended, start),
+                *_pruning_points(record, ended, start),
+                *([] if live else _skill_points(record, stop)),
+                *_result_points(record, stop),
+            ]
         ),
         tags=_tags(
             {
@@ -116,6 +127,7 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
                 "recommended": record.recommended or "",
                 "verdict": record.verdict,
                 "notes": "; ".join(record.notes),
+                **_guide_tags(guided),
             }
         ),
         started=start,
@@ -139,6 +151,84 @@ def _fit_points(record: StudyRecord, at: int) -> Iterator[Point]:
         for name, value in row.items():
             if name != "unit" and value is not None:
                 yield Point(_plain_key(f"fit_layer/{name}"), unit, float(value), at)
+
+
+def _guide_points(found: Guidance | None, at: int) -> Iterator[Point]:
+    """Yields what each source was expected to be worth, what the trials made of it, and how far they agree."""
+    for part, source in _source_parts(found).items():
+        values = {
+            "weight_before": source.before,
+            "spread_before": source.spread,
+            "weight_after": source.after,
+            "spread_after": source.after_spread,
+            "agreement": source.agreement,
+        }
+        for name, value in values.items():
+            if value is not None:
+                yield Point(f"guide/{part}/{name}", 0, value, at)
+
+
+def _guide_tags(found: Guidance | None) -> dict[str, str]:
+    """Returns what guided the search in words: each source, what did not fire, and the recorded tasks."""
+    if found is None:
+        return {}
+    return {
+        **{
+            f"guide/{part}": f"{source.verdict}: {source.words} ({source.origin})"
+            for part, source in _source_parts(found).items()
+        },
+        "guide_silent": "; ".join(f"{name}: {reason}" for name, reason in found.silent),
+        "guide_tables": "; ".join(found.tables) or "none: rules alone",
+    }
+
+
+def _source_parts(found: Guidance | None) -> dict[str, SourceEvidence]:
+    """Returns the sources by what stands for them in a key; no two have the same."""
+    parts: dict[str, SourceEvidence] = {}
+    for source in () if found is None else found.sources:
+        # Servers take no key that is a path with "..", "//" or an end in "/", nor a long one.
+        plain = _plain_key(source.name).replace("/", "_")[:_PART_LENGTH].strip(" .") or "_"
+        part, count = plain, 1
+        while part in parts:
+            count += 1
+            part = f"{plain} {count}"
+        parts[part] = source
+    return parts
+
+
+def _pruning_points(record: StudyRecord, ended: Sequence[TrialRecord], start: int) -> Iterator[Point]:
+    """Yields what pruning saved and how often it was wrong, after each trial that was stopped or is a control.
+
+    The step is how many trials had ended, as for the progress: so each trial adds points and changes none.
+    """
+    judged: list[Judged] = []
+    for step, trial in enumerate(ended, start=1):
+        at = _milliseconds(trial.finished, default=start)
+        one = judge(trial, record.config.epochs)
+        if one is None:
+            continue
+        judged.append(one)
+        if one.fate == STOPPED:
+            yield Point("pruning/stopped", step, float(sum(other.fate == STOPPED for other in judged)), at)
+            yield Point("pruning/epochs_saved", step, float(sum(other.saved for other in judged)), at)
+        rate = false_stops(judged) if one.fate == CONTROL else None
+        if rate is not None:
+            yield Point("pruning/controls", step, float(rate.n), at)
+            yield Point("pruning/false_stop_rate", step, rate.mean, at)
+            for name, bound in (("low", rate.low), ("high", rate.high)):
+                if bound is not None:
+                    yield Point(f"pruning/false_stop_rate_{name}", step, bound, at)
+
+
+def _skill_points(record: StudyRecord, at: int) -> Iterator[Point]:
+    """Yields how each measure of the profile went with accuracy at both depths, beside the depth itself.
+
+    Every trial changes all of them, so they are told when the search is over.
+    """
+    for one in skills(record):
+        for name, value in (("", one.tau), ("_baseline", one.baseline)):
+            if one.tau is not None and value is not None:
+                yield Point(f"skill/{one.depth}/{one.measure}{name}", 0, value, at)
 
 
 def _progress_points(record: StudyRecord, ended: Sequence[TrialRecord], start: int) -> Iterator[Point]:
@@ -186,6 +276,9 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
         "recommended": "yes" if final is not None and final.trial == trial.number else "no",
         "device": str(trial.facts.get("gpu") or trial.facts.get("device") or ""),
     }
+    forecast = forecast_of(trial)
+    if forecast is not None:
+        tags["control"] = "yes" if forecast.control else "no"
     points, last = _curve_points(trial.curve, start)
     return RunSpec(
         key=f"trial-{trial.number:04d}",
@@ -193,7 +286,13 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
         name=f"{trial.number:03d} {recipe_words(trial.settings)} | {_outcome(trial)}",
         status=STATUS[trial.state],
         params={name: str(value) for name, value in flat_settings(trial.settings).items()},
-        metrics=_finite([*points, *_summary_points(trial.val_accuracy, len(trial.curve), last)]),
+        metrics=_finite(
+            [
+                *points,
+                *_forecast_points(forecast, points, last),
+                *_summary_points(trial.val_accuracy, len(trial.curve), last),
+            ]
+        ),
         tags=_tags(tags),
         started=start,
         ended=max(_milliseconds(trial.finished, default=last), start),
@@ -238,6 +337,16 @@ def _curve_points(curve: Sequence[EpochResult], start: int) -> tuple[list[Point]
             if value is not None:
                 points.append(Point(key, result.epoch, float(value), round(at)))
     return points, round(at)
+
+
+def _forecast_points(forecast: Forecast | None, curve: Sequence[Point], last: int) -> Iterator[Point]:
+    """Yields every forecast of a trial's final accuracy, with the epoch after which it was made as the step."""
+    times = {point.step: point.time for point in curve}
+    for row in () if forecast is None else forecast.rows:
+        for key in ("mean", "low", "high", "chance"):
+            yield Point(f"forecast/{key}", row.epoch, getattr(row, key), times.get(row.epoch, last))
+    if forecast is not None and forecast.incumbent is not None:
+        yield Point("forecast/to_beat", forecast.deciding.epoch, forecast.incumbent, last)
 
 
 def _summary_points(accuracy: float | None, epochs: int, at: int) -> Iterator[Point]:

@@ -14,7 +14,17 @@ import pytest
 
 from nbt.report import write_report
 from nbt.search.records import StudyRecord
-from tests.sample_study import empty_study, sample_study, trial, unfinished_study, with_config
+from tests.fit_profiles import profile_dict
+from tests.sample_study import (
+    empty_study,
+    forecast,
+    guided_study,
+    sample_study,
+    source,
+    trial,
+    unfinished_study,
+    with_config,
+)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PHONE, DESKTOP = 390, 1280
@@ -95,13 +105,18 @@ def measure(browser: str, text: str, folder: Path) -> list[dict[str, Any]]:
 
 def hostile() -> StudyRecord:
     name = "W" * 300 + "<script>console.error('x')</script>"
-    listed = tuple(trial(i, "failed", reason=f"/very/long/{'path' * 60}/{i}", origin=name) for i in range(30))
-    record = sample_study(notes=(name,), importance={name: 1.0}, trials=listed, finals=(), recommended=None)
+    listed = [trial(i, "failed", reason=f"/very/long/{'path' * 60}/{i}", origin=name) for i in range(30)]
+    listed.append(trial(30, "pruned", reason=name, facts={"forecast": forecast(0.5, last=2, would_stop=2)}))
+    guided = {"sources": [source(name, 0.1, 0.2)], "silent": [{"name": name, "reason": name}], "tables": [name]}
+    changes = {"notes": (name,), "importance": {name: 1.0}, "trials": tuple(listed), "guide": guided}
+    record = sample_study(**changes, finals=(), recommended=None)
     return with_config(record, name="long", dataset=name, backbone=name)
 
 
 @pytest.mark.parametrize(
-    "record", [sample_study(), unfinished_study(), empty_study(), hostile()], ids=["full", "part", "empty", "hostile"]
+    "record",
+    [sample_study(), unfinished_study(), empty_study(), guided_study(profile=profile_dict()), hostile()],
+    ids=["full", "part", "empty", "guided", "hostile"],
 )
 def test_the_page_fits_and_loads_on_phone_and_desktop(browser: str, record: StudyRecord, tmp_path: Path) -> None:
     path = write_report(record, tmp_path / "reports")

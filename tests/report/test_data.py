@@ -108,6 +108,13 @@ def test_the_budget_is_accounted_for() -> None:
     assert timed.tiles[3].value == "10 min 12 s"
 
 
+def test_a_trial_that_the_budget_ended_is_not_saved_by_pruning() -> None:
+    ended = trial(0, "pruned", curve=curve(0.4, epochs=4), reason="epoch budget used up")
+    data = report(empty_study(trials=(ended,)))
+    assert "Saved by pruning" not in facts(data.spent)
+    assert data.pruning.sentences[0].endswith("The end of the budget stopped 1 trial.")
+
+
 def test_more_than_the_budget_is_not_more_than_all() -> None:
     assert report(sample_study(epochs_spent=500)).spent_share == 1.0
 

@@ -5,9 +5,10 @@ import pandas as pd
 from nbt.report import trials_frame
 from nbt.settings import KNOTS, TransferSettings, setting_names
 from nbt.training.results import EpochResult
-from tests.sample_study import BEST, empty_study, sample_study, trial
+from tests.sample_study import BEST, empty_study, guided_study, sample_study, trial
 
 COLUMNS = ["number", "state", "origin", "val_accuracy", "val_loss", "epochs", "seconds", "reason"]
+FORECASTS = ["forecast_mean", "forecast_low", "forecast_high", "forecast_chance", "control"]
 
 
 def settings_of(row: pd.Series) -> TransferSettings:
@@ -19,7 +20,7 @@ def settings_of(row: pd.Series) -> TransferSettings:
 def test_one_row_a_trial_with_everything() -> None:
     record = sample_study()
     frame = trials_frame(record)
-    assert list(frame.columns[:8]) == COLUMNS
+    assert list(frame.columns[:13]) == COLUMNS + FORECASTS
     assert list(frame["number"]) == list(range(18))
     assert frame["state"].value_counts().to_dict() == {"complete": 10, "pruned": 7, "failed": 1}
     best = frame.set_index("number").loc[12]
@@ -55,3 +56,13 @@ def test_a_trial_without_validation_has_no_numbers() -> None:
     blind = trial(0, curve=(EpochResult(1, 1.0, None, None, 2.0),))
     row = trials_frame(empty_study(trials=(blind,))).iloc[0]
     assert row[["val_accuracy", "val_loss"]].isna().all()
+
+
+def test_forecasts_are_those_of_the_last_epoch() -> None:
+    frame = trials_frame(guided_study()).set_index("number")
+    assert list(frame.loc[4, FORECASTS]) == [0.5, 0.45, 0.55, 0.02, "no"]
+    assert frame.loc[10, "control"] == "yes"
+    assert frame.loc[10, "forecast_chance"] == 0.3, "after epoch 4 it was found hopeless, after epoch 11 it is not"
+    assert frame.loc[12, FORECASTS[:4]].isna().all()
+    assert frame.loc[12, "control"] == ""
+    assert trials_frame(sample_study())[FORECASTS[:4]].isna().all().all()

@@ -8,7 +8,18 @@ from nbt.report.data import build_report
 from nbt.report.render import escape_markdown, fenced, render_html, render_markdown
 from nbt.search.records import StudyRecord
 from tests.fit_profiles import profile_dict
-from tests.sample_study import empty_study, finals, sample_study, trial, unfinished_study, with_config
+from tests.sample_study import (
+    empty_study,
+    finals,
+    forecast,
+    guide,
+    guided_study,
+    sample_study,
+    source,
+    trial,
+    unfinished_study,
+    with_config,
+)
 
 HOSTILE = '"><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> `x` |a|b| *c* [d](http://e)'
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -128,8 +139,17 @@ def test_the_model_is_named_only_where_it_is() -> None:
 
 def test_hostile_text_stays_text() -> None:
     failed = trial(3, "failed", reason=HOSTILE, origin=HOSTILE, facts={"device": HOSTILE, "traceback": HOSTILE})
+    said = forecast(0.5, last=4, would_stop=4)
+    stopped = trial(6, "pruned", reason=HOSTILE, facts={"forecast": said})
+    guided = {
+        "sources": [source(HOSTILE, 0.3, 0.6)],
+        "silent": [{"name": HOSTILE, "reason": HOSTILE}],
+        "tables": [HOSTILE],
+    }
     record = sample_study(
-        trials=(*sample_study().trials[:3], failed),
+        trials=(*sample_study().trials[:3], failed, stopped),
+        guide=guided,
+        pruner=HOSTILE,
         notes=(HOSTILE,),
         importance={HOSTILE: 1.0},
         verdict=HOSTILE,
@@ -147,7 +167,10 @@ def test_hostile_text_stays_text() -> None:
 
 
 def test_tables_in_markdown_keep_their_columns() -> None:
-    record = sample_study(trials=(trial(0, "failed", reason="a | b\nc", origin="x|y"),))
+    stopped = trial(1, "pruned", reason="c | d", facts={"forecast": forecast(0.5, last=2, would_stop=2)})
+    listed = (trial(0, "failed", reason="a | b\nc", origin="x|y"), stopped)
+    guided = {"sources": [source("a | b", 0.1, 0.2)]}
+    record = sample_study(trials=listed, guide=guided)
     lines = markdown(record).splitlines()
     blocks: list[list[str]] = [[]]
     for line in lines:
@@ -156,7 +179,7 @@ def test_tables_in_markdown_keep_their_columns() -> None:
         elif blocks[-1]:
             blocks.append([])
     tables = [block for block in blocks if block]
-    assert len(tables) == 5
+    assert len(tables) == 7
     for table in tables:
         assert set(table[1]) <= set("|-: ")
         columns = {len(re.findall(r"(?<!\\)\|", row)) for row in table}
@@ -190,3 +213,59 @@ def test_a_fit_profile_has_its_section_and_old_studies_have_none() -> None:
     for said in (Page(html(sample_study())).text, markdown(sample_study())):
         assert "How well the pretrained weights fit" not in said
         assert "fit.json" not in said
+
+
+def test_what_guided_the_search_and_what_it_stopped_is_told_in_both_reports() -> None:
+    record = guided_study(profile=profile_dict())
+    page, text = Page(html(record)), markdown(record)
+    for fact in (
+        "What guided the search",
+        "3 heuristics fired, 1 did not.",
+        "Experience was 2 recorded tasks: sketch7 and digits.",
+        "transfer up to the knee: what transfer up to the knee says",
+        "+0.30 ± 0.40",
+        "+0.62 (n = 10)",
+        "contradicted",
+        "rates by shift: not measured: statistics shift by unit",
+        "What was stopped",
+        "7 trials were stopped early (pruner fit), which saved 64 epochs",
+        "a false-stop rate of 50.0 % (95 % Wilson interval 9.5–90.5 %)",  # noqa: RUF001 - a range
+        "5 of 6 full-length trials",
+        "rank 5 of 6 after 4 epochs",
+        "45.0–55.0 %",  # noqa: RUF001 - a range
+        "control, ran on",
+        "65.5 %, beat it",
+        "last forecast",
+        "Whether the measures told the trials apart",
+        "that depth itself",
+        "no random sample of settings",
+    ):
+        assert fact in page.text, fact
+        assert fact in text, fact
+    labels = [attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg"]
+    assert "Forecasts of the trials that were found hopeless" in labels
+
+
+def test_a_study_that_nothing_guided_says_so_and_has_no_empty_tables() -> None:
+    for said in (Page(html(sample_study())).text, markdown(sample_study())):
+        assert "Nothing guided the search" in said
+        assert "7 trials were stopped early (pruner asha), which saved 64 epochs" in said
+        assert "last forecast" not in said
+        assert "weight before" not in said
+
+
+def test_many_hopeless_trials_are_folded_away() -> None:
+    stopped = {"forecast": forecast(0.5, last=2, would_stop=2)}
+    record = sample_study(trials=tuple(trial(i, "pruned", facts=stopped) for i in range(40)), finals=(), guide=guide())
+    assert html(record).count("<td>stopped</td>") == 40
+    assert markdown(record).count("| stopped |") == 40
+    assert html(record).count("25 more") == markdown(record).count("25 more") == 2
+
+
+@pytest.mark.parametrize("stored", [{"sources": [{}], "silent": [{}], "tables": [None]}, {"sources": 3}, {"x": 1}])
+def test_a_damaged_guide_does_not_cost_the_report(stored: dict[str, object]) -> None:
+    damaged = trial(0, "pruned", facts={"forecast": {"rows": [[None]], "control": "x"}})
+    record = sample_study(guide=stored, trials=(*sample_study().trials[1:], damaged))
+    for said in (Page(html(record)).text, markdown(record)):
+        assert "What guided the search" in said
+        assert "nan" not in said

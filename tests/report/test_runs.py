@@ -1,7 +1,31 @@
 from dataclasses import replace
 
-from nbt.report.runs import study_id, study_runs
-from tests.sample_study import config, empty_study, sample_study, unfinished_study, with_config
+from nbt.report.runs import RunSpec, study_id, study_run, study_runs, trial_run
+from nbt.search.records import StudyRecord
+from tests.fit_profiles import profile_dict
+from tests.sample_study import (
+    config,
+    empty_study,
+    forecast,
+    guide,
+    guided_study,
+    sample_study,
+    source,
+    trial,
+    unfinished_study,
+    with_config,
+)
+
+
+def history(spec: RunSpec) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
+    for point in spec.metrics:
+        found.setdefault(point.key, {})[point.step] = point.value
+    return found
+
+
+def study(record: StudyRecord, *, live: bool = False) -> dict[str, dict[int, float]]:
+    return history(study_run(record, live=live))
 
 
 def test_specs_name_every_run_once_and_parents_first() -> None:
@@ -45,6 +69,87 @@ def test_a_study_is_told_by_its_name_and_its_creation() -> None:
 
 
 def test_all_values_are_finite() -> None:
-    for spec in study_runs(sample_study()):
+    for spec in (*study_runs(sample_study()), *study_runs(guided_study(profile=profile_dict()))):
         assert all(abs(point.value) < 1e6 for point in spec.metrics)
         assert len({(point.key, point.step) for point in spec.metrics}) == len(spec.metrics)
+
+
+def test_the_study_says_what_guided_it() -> None:
+    spec = study_run(guided_study(), live=False)
+    found = history(spec)
+    name = "guide/effective rate by similarity"
+    assert found[f"{name}/weight_before"] == {0: 0.3}
+    assert found[f"{name}/weight_after"] == {0: -0.05}
+    assert found[f"{name}/agreement"] == {0: -0.41}
+    assert found["guide/recorded_ sketch7/spread_after"] == {0: 0.3}
+    assert "guide/enough steps/agreement" not in found
+    assert spec.tags[name].startswith("contradicted: what effective rate by similarity says")
+    assert spec.tags["guide_silent"] == "rates by shift: not measured: statistics shift by unit"
+    assert spec.tags["guide_tables"] == "sketch7; digits"
+    rules = study_run(guided_study(guide={**guide(), "tables": []}), live=False)
+    assert rules.tags["guide_tables"] == "none: rules alone"
+    plain = study_run(sample_study(), live=False)
+    assert not any("guide" in key for key in (*plain.tags, *history(plain)))
+
+
+def test_hostile_sources_have_keys_of_their_own_that_servers_take() -> None:
+    names = ["../../x", "../../x", "a//b/", "..", ".", "<b>'\"\n", "x" * 400, "x" * 401, "é: (width_mult=0.35)"]
+    record = guided_study(guide={"sources": [source(name, 0.1 * i, 0.2) for i, name in enumerate(names)]})
+    before = {key: value[0] for key, value in study(record).items() if key.endswith("/weight_before")}
+    assert sorted(before.values()) == [0.1 * i for i in range(len(names))]
+    for key in (*study(record), *study_run(record, live=False).tags):
+        validate(key)
+
+
+def validate(key: str) -> None:
+    from mlflow.utils.validation import _validate_metric_name, _validate_tag_name
+
+    _validate_metric_name(key)
+    _validate_tag_name(key)
+    assert len(key) <= 250
+
+
+def test_pruning_is_a_history_to_which_trials_only_add() -> None:
+    record = guided_study()
+    found = study(record)
+    assert found["pruning/epochs_saved"][17] == 64.0
+    assert list(found["pruning/stopped"].values()) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    assert found["pruning/controls"] == {4: 1.0, 11: 2.0}
+    assert found["pruning/false_stop_rate"] == {4: 0.0, 11: 0.5}
+    assert found["pruning/false_stop_rate_low"][11] < 0.5 < found["pruning/false_stop_rate_high"][11]
+    for count in range(len(record.trials)):
+        part = study(replace(record, trials=record.trials[:count]))
+        for key in (key for key in part if key.startswith("pruning/")):
+            assert part[key].items() <= found[key].items()
+    assert "pruning/controls" not in study(sample_study())
+    assert study(sample_study())["pruning/epochs_saved"][17] == 64.0
+
+
+def test_the_skill_of_measures_is_told_when_the_search_is_over() -> None:
+    record = guided_study(profile=profile_dict())
+    found = study(record)
+    assert found["skill/transfer_depth/ridge_accuracy"] == found["skill/transfer_depth/ridge_accuracy_baseline"]
+    assert "skill/transfer_depth/logme" not in found
+    assert not any(key.startswith("skill/") for key in study(record, live=True))
+    assert not any(key.startswith("skill/") for key in study(guided_study()))
+
+
+def test_a_trial_says_what_was_forecast_of_it() -> None:
+    record = guided_study()
+    by_number = {one.number: trial_run(record, one) for one in record.trials}
+    found = history(by_number[10])
+    assert list(found["forecast/mean"]) == list(range(2, 12))
+    assert found["forecast/chance"][4] == 0.02
+    assert (found["forecast/low"][2], found["forecast/high"][2]) == (0.58 - 0.05, 0.58 + 0.05)
+    assert found["forecast/to_beat"] == {4: 0.65}
+    times = {point.step: point.time for point in by_number[10].metrics if point.key == "val_accuracy"}
+    assert all(p.time == times[p.step] for p in by_number[10].metrics if p.key == "forecast/mean")
+    assert [by_number[number].tags.get("control") for number in (10, 4, 12)] == ["yes", "no", None]
+    assert by_number[4].tags["reason"] == "rank 5 of 6 after 2 epochs"
+
+
+def test_a_damaged_forecast_is_not_told() -> None:
+    stored = {**forecast(0.5, last=3), "rows": [[2, 0.5, None, 0.6, 0.1], [3, 0.5, 0.4, 0.6]]}
+    spec = trial_run(sample_study(), trial(0, "pruned", facts={"forecast": stored}))
+    assert not any(point.key.startswith("forecast/") for point in spec.metrics)
+    assert "control" not in spec.tags
