@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from nbt.report.guidance import guidance, is_waiting
 from nbt.search.records import StudyConfig, StudyRecord
 
 
@@ -49,7 +50,9 @@ def commands(record: StudyRecord, folder: Path, *, has_settings: bool, has_model
         text = f"{shlex.join(['nbt', 'predict', str(folder / 'model')])} IMAGES..."
         found.append(Command("Use the trained model", text))
     words = ["nbt", "search", *task_words(config), "--budget", record.budget, "--space", config.space]
-    words += ["--epochs", str(config.epochs), *seed, "--pruner", record.pruner, "--study", config.name]
+    plain = guidance(record) is None and not is_waiting(record)
+    words += ["--epochs", str(config.epochs), *seed, "--pruner", record.pruner]
+    words += [*(["--no-heuristics"] if plain else []), "--study", config.name]
     found.append(Command("Search on: raise the budget of the same command, and it resumes", shlex.join(words)))
     found.append(Command("Compare the trials in MLflow", "nbt ui"))
     return found

@@ -2,7 +2,8 @@ import shlex
 from pathlib import Path
 
 from nbt.report.reproduce import commands, task_words
-from tests.sample_study import config, sample_study, unfinished_study, with_config
+from nbt.search.records import StudyRecord
+from tests.sample_study import guided_study, sample_study, unfinished_study, with_config
 
 
 def test_the_commands_name_all_that_defines_the_task() -> None:
@@ -51,3 +52,11 @@ def test_the_commands_are_ones_that_the_program_has() -> None:
         words = shlex.split(command.text)
         options = {name for parameter in known[words[1]].params for name in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_a_plain_search_goes_on_plain_and_a_guided_one_guided() -> None:
+    def last_search(record: StudyRecord) -> list[str]:
+        return shlex.split(commands(record, Path("r"), has_settings=False, has_model=False)[0].text)
+
+    assert "--no-heuristics" in last_search(sample_study())
+    assert "--no-heuristics" not in last_search(guided_study())
