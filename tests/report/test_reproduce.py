@@ -3,7 +3,7 @@ from pathlib import Path
 
 from nbt.report.reproduce import commands, task_words
 from nbt.search.records import StudyRecord
-from tests.sample_study import guided_study, sample_study, unfinished_study, with_config
+from tests.sample_study import config, guided_study, sample_study, unfinished_study, with_config
 
 
 def test_the_commands_name_all_that_defines_the_task() -> None:
