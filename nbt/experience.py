@@ -175,7 +175,7 @@ def replay(
 
     Args:
         tables: Files that `record` wrote.
-        methods: Names, see `nbt.search.replay.methods`; all when empty.
+        methods: Names, see `nbt.search.replay.methods`; all but the ablations when empty.
         seeds: Searches of each method on each task.
         budget: Full trials' worth of epochs of a search; at most as many as a table has settings.
         space: Name or file of the search space.

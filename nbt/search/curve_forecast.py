@@ -286,8 +286,9 @@ class _Forest:
         from sklearn.tree import ExtraTreeRegressor
 
         known = np.unique(table)
-        # With one table there is none to spare.
-        self._unseen = known[np.arange(_TREES) % len(known)] if len(known) > 1 else np.full(_TREES, -1)
+        # With one table there is none to spare; with very many each is left out by at least one tree.
+        order = np.arange(max(_TREES, len(known)))
+        self._unseen = known[order % len(known)] if len(known) > 1 else np.full(_TREES, -1)
         trees, self._leaves = [], []
         for seed, unseen in enumerate(self._unseen):
             seen = table != unseen

@@ -12,6 +12,8 @@ from nbt.search.guided import condition, observe
 from nbt.search.records import TrialRecord
 
 _FEW = 5
+# Opinions of equal settings differ by rounding.
+_SAME = 1e-9
 
 
 def review(guide: Guide, trials: Sequence[TrialRecord]) -> dict[str, Any]:
@@ -49,5 +51,5 @@ def _agreements(guide: Guide, trials: Sequence[TrialRecord]) -> list[float | Non
     said = guide.opinions([trial.settings for trial in trials])
     flat = np.ptp(accuracies) == 0.0
     return [
-        None if flat or np.ptp(row) == 0.0 else round(float(spearmanr(row, accuracies).statistic), 4) for row in said
+        None if flat or np.ptp(row) < _SAME else round(float(spearmanr(row, accuracies).statistic), 4) for row in said
     ]

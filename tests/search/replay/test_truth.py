@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nbt.errors import UsageError
-from nbt.search.replay.pool import Catalogue
-from nbt.search.replay.truth import judge, run_noise, smooth
-from nbt.search.stats import accuracy_error
-from tests.search.replay.tables import SPACE, make_table, merit
+from nbt.search.encoding import encode
+from nbt.search.recorded import RecordedRun
+from nbt.search.replay.pool import Catalogue, Vector
+from nbt.search.replay.truth import image_noise, judge, run_noise, smooth
+from tests.search.replay.tables import SPACE, make_curve, make_table, merit
 
 
 def test_the_test_accuracy_is_the_mean_over_seeds() -> None:
@@ -24,7 +26,57 @@ def test_noise_is_found_from_pairs() -> None:
     truth = judge(Catalogue(make_table(400, noise=0.02), SPACE))
     assert truth.pairs >= 10
     assert truth.run_noise == pytest.approx(0.02, rel=0.5)
-    assert truth.image_noise == pytest.approx(accuracy_error(truth.best, 400))
+
+
+class TestImageNoise:
+    """The luck that a setting has with a split, in every run of it."""
+
+    def lucky(self, test: float, validation: float, shared: float = 0.0, **changes: Any) -> Catalogue:
+        """Returns settings of one worth, with luck of given standard deviations on each split's images."""
+
+        def change(run: RecordedRun) -> RecordedRun:
+            draws = np.random.default_rng([run.setting, 77])
+            split, other = 0.7 + test * draws.standard_normal(), 0.7 + validation * draws.standard_normal()
+            both = shared * np.random.default_rng([run.setting, run.seed, 78]).standard_normal()
+            return dataclasses.replace(run, curve=make_curve(other + both, split + both))
+
+        return Catalogue(make_table(400, change=change, **changes), SPACE)
+
+    def test_it_is_found_from_the_two_splits(self) -> None:
+        facts = {"validation_images": 100}
+        catalogue = self.lucky(0.01, 0.02, facts=facts, watched=400)
+        test = np.asarray([setting.runs[0].test_accuracy for setting in catalogue.settings])
+        assert image_noise(test, catalogue) == pytest.approx(0.01, rel=0.2)
+
+    def test_pairs_of_seeds_do_not_show_it(self) -> None:
+        truth = judge(self.lucky(0.02, 0.02, facts={"validation_images": 400}))
+        assert truth.run_noise == pytest.approx(0.0, abs=1e-12)
+        assert truth.image_noise == pytest.approx(0.02, rel=0.2)
+
+    def test_the_luck_of_a_run_is_not_that_of_the_images(self) -> None:
+        truth = judge(self.lucky(0.01, 0.01, shared=0.03, facts={"validation_images": 400}))
+        assert truth.image_noise == pytest.approx(0.01, rel=0.25)
+        assert truth.run_noise == pytest.approx(0.03, rel=0.4)
+
+    def test_the_split_with_more_images_has_less_of_it(self) -> None:
+        many, few = (self.lucky(0.02, 0.02, watched=watched) for watched in (4000, 40))
+        test = np.asarray([setting.runs[0].test_accuracy for setting in many.settings])
+        assert image_noise(test, many) < 0.3 * image_noise(test, few)
+
+    def test_a_harder_split_is_no_noise(self) -> None:
+        def change(run: RecordedRun) -> RecordedRun:
+            value = merit(run.settings)
+            return dataclasses.replace(run, curve=make_curve(value, value - 0.05))
+
+        assert judge(Catalogue(make_table(40, change=change), SPACE)).image_noise == pytest.approx(0.0, abs=1e-9)
+
+    def test_settings_that_train_badly_do_not_count(self) -> None:
+        def change(run: RecordedRun) -> RecordedRun:
+            value = merit(run.settings)
+            worse = run.setting % 2 == 0
+            return dataclasses.replace(run, curve=make_curve(0.1 * value if worse else value, 0.3 if worse else value))
+
+        assert judge(Catalogue(make_table(60, change=change), SPACE)).image_noise < 0.05
 
 
 def test_settings_that_train_badly_do_not_count_as_noise() -> None:
@@ -37,40 +89,79 @@ def test_settings_that_train_badly_do_not_count_as_noise() -> None:
 def test_smoothing_says_what_the_apparent_best_is_worth() -> None:
     errors = []
     for seed in range(8):
-        catalogue = Catalogue(make_table(200, seed=seed, noise=0.04), SPACE)
+        catalogue = Catalogue(make_table(150, seed=seed, noise=0.04), SPACE)
         real = np.asarray([merit(setting.settings) for setting in catalogue.settings])
         test = judge(catalogue).test
         counts = np.asarray([len(setting.runs) for setting in catalogue.settings], dtype=float)
-        smoothed = smooth(test, counts, catalogue.points, 0.04)
+        smoothed = smooth(test, 0.04**2 / counts, encode([setting.settings for setting in catalogue.settings]))
         errors.append([values.max() - real[values.argmax()] for values in (test, smoothed)])
     lucky, smoothed_error = np.mean(errors, axis=0)
     assert lucky > 0.03
-    assert abs(smoothed_error) < 0.4 * lucky
+    assert abs(smoothed_error) < 0.5 * lucky
+
+
+def test_smoothing_is_nearer_to_the_truth() -> None:
+    catalogue = Catalogue(make_table(150, noise=0.04), SPACE)
+    real = np.asarray([merit(setting.settings) for setting in catalogue.settings])
+    truth = judge(catalogue)
+    upper = truth.test >= np.median(truth.test)
+    before, after = (np.square(values - real)[upper].mean() for values in (truth.test, truth.smoothed))
+    assert after < 0.9 * before
+    assert truth.best == truth.smoothed.max() and truth.median == np.median(truth.smoothed)
 
 
 def test_without_noise_nothing_is_smoothed() -> None:
     catalogue = Catalogue(make_table(30, noise=0.0), SPACE)
     truth = judge(catalogue)
-    assert truth.smoothed == pytest.approx(truth.test)
+    assert truth.smoothed == pytest.approx(truth.test, abs=1e-6)
     assert truth.best == pytest.approx(max(merit(setting.settings) for setting in catalogue.settings), abs=1e-6)
 
 
+def unusual(seed: int = 0) -> tuple[Vector, Vector]:
+    """Returns points, and accuracies that do not depend on them, the first far above the others."""
+    draws = np.random.default_rng(seed)
+    points, test = draws.random((40, 3)), 0.5 + draws.random(40) * 0.1
+    test[0] = 0.8
+    return points, test
+
+
 def test_a_second_seed_is_trusted_more() -> None:
-    draws = np.random.default_rng(0)
-    points, test = draws.random((40, 3)), draws.random(40) * 0.1
-    test[0] = 0.3
-    once, often = np.ones(40), np.ones(40)
-    often[0] = 4
-    assert smooth(test, once, points, 0.03)[0] < smooth(test, often, points, 0.03)[0] < 0.3
+    points, test = unusual()
+    once, often = np.full(40, 0.03**2), np.full(40, 0.03**2)
+    often[0] /= 4
+    assert smooth(test, once, points)[0] < smooth(test, often, points)[0] < 0.8
+
+
+def test_more_noise_is_more_smoothing() -> None:
+    points, test = unusual()
+    found = [smooth(test, np.full(40, noise**2), points)[0] for noise in (0.0, 0.01, 0.05, 0.2)]
+    assert found[0] == 0.8 and found == sorted(found, reverse=True) and found[-1] < 0.75
+
+
+def test_a_deviation_that_is_no_known_noise_counts_as_real() -> None:
+    points, test = unusual()
+    assert smooth(test, np.full(40, 0.005**2), points)[0] == pytest.approx(0.8, abs=0.01)
 
 
 def test_a_disaster_next_door_says_nothing_on_a_good_setting() -> None:
-    draws = np.random.default_rng(0)
-    points, test = draws.random((40, 3)), 0.8 + 0.1 * draws.random(40)
+    points, test = unusual()
     broken = test.copy()
     broken[np.argsort(test)[:10]] = 0.0
-    ones = np.ones(40)
-    assert smooth(broken, ones, points, 0.02).max() == pytest.approx(smooth(test, ones, points, 0.02).max())
+    variance = np.full(40, 0.02**2)
+    found = smooth(broken, variance, points)
+    assert found.max() == pytest.approx(smooth(test, variance, points).max())
+    assert (found[broken < np.median(broken)] == broken[broken < np.median(broken)]).all(), "the lower half is kept"
+
+
+@pytest.mark.parametrize("n", [1, 7])
+def test_few_settings_are_left_as_they_are(n: int) -> None:
+    test = np.linspace(0.1, 0.9, n)
+    assert list(smooth(test, np.full(n, 0.01), np.zeros((n, 2)))) == list(test)
+
+
+def test_equal_settings_are_left_as_they_are() -> None:
+    found = smooth(np.full(20, 0.6), np.full(20, 0.01), np.random.default_rng(0).random((20, 2)))
+    assert found == pytest.approx(np.full(20, 0.6), abs=1e-9)
 
 
 def test_tables_without_test_accuracies_are_refused() -> None:
