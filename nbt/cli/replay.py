@@ -26,7 +26,7 @@ NOTE = (
 @click.command(cls=Command)
 @click.argument("tables", metavar="TABLE.parquet...", nargs=-1, required=True)
 @click.option("--seeds", metavar="N", type=AT_LEAST_ONE, default=20, show_default=True, help="Searches of each method.")
-@click.option("--methods", metavar="A,B,...", default="", help="Which to compare; all but the ablations when not given.")
+@click.option("--methods", metavar="A,B,...", default="", help="All but the ablations when not given.")
 @click.option(
     "--budget", metavar="N", type=AT_LEAST_ONE, default=60, show_default=True, help="Full trials' worth of epochs."
 )
