@@ -7,7 +7,7 @@ gain from now on, which is what a late one tells; in between they are mixed. A f
 outcomes that it was trained with, and so gives a distribution and not a number (Meinshausen 2006, Quantile Regression
 Forests).
 
-Each tree leaves one recorded task out. So the forecaster knows how it does on tasks that it has not seen, and widens
+Each tree leaves one recorded dataset out. So the forecaster knows how it does on tasks that it has not seen, and widens
 or narrows its intervals until they hold as often as they say (conformal prediction across tasks: Vovk, Gammerman,
 Shafer 2005, by groups).
 """
@@ -194,12 +194,13 @@ class CurveForecaster:
     """
 
     def __init__(self, tables: Sequence[RecordedTable], models: Sequence[TaskModel | None]) -> None:
-        tasks = [_Recorded.of(tables, models, i) for i in range(len(tables))]
+        groups = _groups(tables)
+        tasks = [_Recorded.of(tables, models, groups, i) for i in range(len(tables))]
         examples = [_examples(task) for task in tasks]
         inputs = np.array([row for part in examples for row, _, _ in part], dtype=np.float32)
         outcomes = np.array([(difference, gain) for part in examples for _, difference, gain in part])
-        table = np.repeat(np.arange(len(tasks)), [len(part) for part in examples])
-        self._difference, self._gain = (_Forest(inputs, outcomes[:, i], table) for i in range(2))
+        group = np.repeat(groups, [len(part) for part in examples])
+        self._difference, self._gain = (_Forest(inputs, outcomes[:, i], group) for i in range(2))
         self.level = self._calibrate(tasks)
 
     def forecast(
@@ -211,7 +212,7 @@ class CurveForecaster:
             curve: Up to now.
             references: Finished ones of the same task, at least one.
             probe: See `features`.
-            unseen: Number of the recorded task whose trees are not asked.
+            unseen: Group of recorded tables; trees that have seen one of them are not asked.
         """
         rows = np.array([features(curve, one, probe) for one in references], dtype=np.float32)
         share = len(curve.merits) / curve.length
@@ -228,14 +229,14 @@ class CurveForecaster:
         return distribution.quantile(self.level), distribution.quantile(1 - self.level)
 
     def _calibrate(self, tasks: Sequence[_Recorded]) -> float:
-        """Returns the level at which 80 % of recorded runs end inside, forecast without their own task."""
-        known = [i for i, task in enumerate(tasks) if len(task.curves) >= _ENOUGH]
-        if len(known) < 2:
+        """Returns the level at which 80 % of recorded runs end inside, forecast without their own dataset."""
+        known = [task for task in tasks if len(task.curves) >= _ENOUGH]
+        if len({task.group for task in known}) < 2:
             return LEVEL
-        needed = [level for i in known for level in self._levels(tasks[i], i)]
+        needed = [level for task in known for level in self._levels(task)]
         return float(np.clip(np.quantile(needed, 1 - COVERAGE), *_LEVELS))
 
-    def _levels(self, task: _Recorded, index: int) -> list[float]:
+    def _levels(self, task: _Recorded) -> list[float]:
         """Returns, for a sample of forecasts of a task, the greatest level whose interval has the end inside."""
         draws = np.random.default_rng(derive_seed(0, "calibration"))
         found = []
@@ -244,7 +245,7 @@ class CurveForecaster:
             references = [good[i] for i in draws.choice(len(good), min(3, len(good)), replace=False)]
             for share in _CALIBRATED_AT:
                 part = curve.until(max(1, round(share * curve.length)))
-                end = self.forecast(part, references, task.probe, unseen=index)
+                end = self.forecast(part, references, task.probe, unseen=task.group)
                 below, above = end.below(curve.final), end.above(curve.final)
                 found.append(min(1 - above, 1 - below))
         return found
@@ -258,40 +259,63 @@ class _Recorded:
         curves: Of the runs that did not diverge.
         good: The best quarter of them, which is what a search would compare with.
         probe: See `features`.
+        group: Number of its dataset.
     """
 
     curves: Sequence[Curve]
     good: Sequence[Curve]
     probe: float
+    group: int
 
     @classmethod
-    def of(cls, tables: Sequence[RecordedTable], models: Sequence[TaskModel | None], index: int) -> _Recorded:
-        header = tables[index].header
-        others = [model for model in models if model is not None and model.header.dataset != header.dataset]
+    def of(
+        cls,
+        tables: Sequence[RecordedTable],
+        models: Sequence[TaskModel | None],
+        groups: Sequence[int],
+        index: int,
+    ) -> _Recorded:
+        own = groups[index]
+        others = [model for model, group in zip(models, groups, strict=True) if model is not None and group != own]
         curves = table_curves(tables[index], others)
         order = sorted(curves, key=lambda curve: -curve.final)
-        return cls(curves, order[: max(2, int(_GOOD * len(curves)))], probe_merit(table_target(header)))
+        good = order[: max(2, int(_GOOD * len(curves)))]
+        return cls(curves, good, probe_merit(table_target(tables[index].header)), own)
+
+
+def _groups(tables: Sequence[RecordedTable]) -> list[int]:
+    """Returns the number of each table's dataset; of the same images, or the same name, is the same dataset."""
+    groups: list[int] = []
+    for table in tables:
+        mine = table.header
+        alike = [
+            group
+            for other, group in zip(tables, groups, strict=False)
+            if other.header.data_hash == mine.data_hash or other.header.dataset == mine.dataset
+        ]
+        groups.append(alike[0] if alike else max(groups, default=-1) + 1)
+    return groups
 
 
 class _Forest:
-    """Randomised trees that keep the outcomes in their leaves; each leaves the examples of one table out.
+    """Randomised trees that keep the outcomes in their leaves; each leaves the examples of one dataset out.
 
     Args:
         inputs: (examples, features).
         outcomes: (examples,).
-        table: Number of the table of each example, (examples,).
+        group: Number of the dataset of each example, (examples,).
     """
 
-    def __init__(self, inputs: NDArray[np.float32], outcomes: Vector, table: NDArray[np.int64]) -> None:
+    def __init__(self, inputs: NDArray[np.float32], outcomes: Vector, group: NDArray[np.int64]) -> None:
         from sklearn.tree import ExtraTreeRegressor
 
-        known = np.unique(table)
-        # With one table there is none to spare; with very many each is left out by at least one tree.
+        known = np.unique(group)
+        # With one dataset there is none to spare; with very many each is left out by at least one tree.
         order = np.arange(max(_TREES, len(known)))
         self._unseen = known[order % len(known)] if len(known) > 1 else np.full(_TREES, -1)
         trees, self._leaves = [], []
         for seed, unseen in enumerate(self._unseen):
-            seen = table != unseen
+            seen = group != unseen
             tree = ExtraTreeRegressor(min_samples_leaf=_LEAF, max_features=0.6, random_state=seed)
             tree.fit(inputs[seen], outcomes[seen])
             trees.append(tree.tree_)

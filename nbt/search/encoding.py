@@ -60,7 +60,7 @@ def _encode(settings: TransferSettings) -> list[float]:
         settings.sp_depth,
         settings.momentum,
         float(settings.optimizer == "adamw"),
-        math.log2(settings.batch_size) / 2,
+        math.log2(settings.batch_size / _REFERENCE_BATCH) / 2,
         5 * settings.label_smoothing,
         *_one_hot(settings.augmentation, AUGMENTATIONS),
         2.5 * settings.mixup,

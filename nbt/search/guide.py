@@ -37,6 +37,7 @@ _RULE_SPREAD = 0.7
 _AMPLITUDE_WITH_TABLES, _AMPLITUDE_ALONE = 0.5, 1.0
 _NUGGET = 0.05
 _SHORT_LENGTHS = 0.6
+_ENOUGH_TO_FIT = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class Guide:
         trust: float = 1.0,
     ) -> None:
         self.target, self.space, self.experience = target, space, tuple(experience)
-        self.firings = fire(target, [d.name for d in space.dimensions]) if heuristics else []
+        self.firings = fire(target, [*(d.name for d in space.dimensions), *space.same_as]) if heuristics else []
         self._fired = [(one, one.proposal) for one in self.firings if one.proposal is not None]
         alike = np.array([similarity(target, table_target(model.header)) for model in self.experience])
         self._learned = float(alike.sum() / (alike.sum() + _RULES_WEIGHT)) if self._fired else float(bool(len(alike)))
@@ -150,14 +151,18 @@ class Guide:
         """
         opinions = self.opinions(settings) if opinions is None else opinions
         level = float(np.mean(merits))
+        points = encode(settings) if points is None else points
+        rest, basis = merits - level - self._means @ opinions, self._spreads[:, None] * opinions
         process = GaussianProcess.given(
-            self.kernel,
-            encode(settings) if points is None else points,
-            merits - level - self._means @ opinions,
-            noise=variance,
-            basis=self._spreads[:, None] * opinions,
+            self._kernel(points, rest, variance, basis), points, rest, noise=variance, basis=basis
         )
         return Conditioned(self, process, level)
+
+    def _kernel(self, points: Vector, values: Vector, variance: Vector, basis: Vector) -> Kernel:
+        """Returns the kernel for a study's trials: without recorded tasks, which show one, it is fitted to them."""
+        if self.experience or len(values) < _ENOUGH_TO_FIT:
+            return self.kernel
+        return GaussianProcess.fit(points, values, noise=variance, basis=basis, around=self.kernel).kernel
 
     def recommend(
         self, candidates: Sequence[TransferSettings], without: Sequence[TransferSettings] = ()

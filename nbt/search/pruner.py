@@ -99,10 +99,12 @@ def make_pruner(name: str, length: int) -> Pruner:
         length: Epochs of a full trial.
 
     Raises:
-        UsageError: The name is unknown.
+        UsageError: The name is unknown, or its pruner needs experience.
     """
     if name == "asha":
         return Asha(length)
     if name == "none":
         return NoPruner()
+    if name in PRUNERS:
+        raise UsageError(f"the pruner {name!r} needs recorded curves: see nbt.search.learned.Learned.pruner")
     raise UsageError(f"unknown pruner {name!r}; {nearest(name, PRUNERS)}")

@@ -89,6 +89,9 @@ def test_none_stops_nothing(study: optuna.Study) -> None:
 
 
 def test_names() -> None:
-    assert [type(make_pruner(name, 12)) for name in PRUNERS] == [Asha, NoPruner]
+    assert PRUNERS == ("fit", "asha", "none")
+    assert [type(make_pruner(name, 12)) for name in PRUNERS[1:]] == [Asha, NoPruner]
+    with pytest.raises(UsageError, match="'fit' needs recorded curves"):
+        make_pruner("fit", 12)
     with pytest.raises(UsageError, match="unknown pruner 'ahsa'; did you mean asha"):
         make_pruner("ahsa", 12)

@@ -1,0 +1,370 @@
+"""Every heuristic: which way it points on constructed profiles, when it is silent, and how it fades."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from nbt.search import heuristics
+from nbt.search.guide import Guide
+from nbt.search.heuristics import HEURISTICS, Heuristic, Proposal, bump, fire
+from nbt.search.merit import merit_variance
+from nbt.search.target import Target
+from nbt.settings import AUGMENTATIONS, TransferSettings, setting_names
+from tests.search.synthetic import IMAGES, LENGTH, SPACE, draw, facts, profile, target
+
+NAMES = [one.name for one in HEURISTICS]
+VARIED = [dimension.name for dimension in SPACE.dimensions]
+BASE = TransferSettings(epochs=LENGTH)
+# A similar target with few images and few epochs, on which everything speaks.
+TALKATIVE = target(0.7, 0.1)
+
+
+def heuristic(name: str) -> Heuristic:
+    return next(one for one in HEURISTICS if one.name == name)
+
+
+def proposal(name: str, on: Target = TALKATIVE) -> Proposal:
+    found = heuristic(name).propose(on)
+    assert found is not None
+    return found
+
+
+def silence(name: str, on: Target) -> str:
+    """Returns why a heuristic does not fire."""
+    firing = next(one for one in fire(on, VARIED) if one.heuristic.name == name)
+    assert firing.proposal is None
+    return firing.reason
+
+
+def best(name: str, on: Target, choices: dict[Any, TransferSettings]) -> Any:
+    """Returns the key of the settings that a heuristic likes best."""
+    score = proposal(name, on).score
+    return max(choices, key=lambda key: score(choices[key]))
+
+
+def grid(field: str, *values: Any, **fixed: Any) -> dict[Any, TransferSettings]:
+    return {value: BASE.replace(**fixed, **{field: value}) for value in values}
+
+
+DEPTHS = tuple(round(0.05 * i, 2) for i in range(21))
+
+
+class TestRegistry:
+    def test_each_has_a_name_a_source_and_dimensions(self) -> None:
+        assert len(set(NAMES)) == len(NAMES) >= 10
+        for one in HEURISTICS:
+            assert one.source and one.strength > 0
+            assert set(one.dimensions) <= set(setting_names())
+
+    def test_all_speak_on_a_small_similar_target(self) -> None:
+        assert [one.heuristic.name for one in fire(TALKATIVE, VARIED) if one.proposal] == NAMES
+        assert all(
+            one.reason == "" and one.proposal is not None and one.proposal.words for one in fire(TALKATIVE, VARIED)
+        )
+
+    def test_what_is_not_varied_is_not_spoken_of(self) -> None:
+        assert [one.heuristic.name for one in fire(TALKATIVE, ["frozen_depth"])] == ["freeze when images are few"]
+        assert fire(TALKATIVE, []) == []
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_score_is_finite_and_reads_its_dimensions_alone(self, name: str) -> None:
+        score, dimensions = proposal(name).score, set(heuristic(name).dimensions)
+        # What a dimension means depends on these: no unit above the transfer depth is pretrained, and so on.
+        context = {"frozen_depth", "transfer_depth", "optimizer", "batch_size", "momentum"}
+        for one, other in zip(draw(40, 1), draw(40, 2), strict=True):
+            values = one.to_dict()
+            moved = {k: v for k, v in other.to_dict().items() if k not in dimensions | context}
+            assert math.isfinite(score(one))
+            assert score(TransferSettings.from_dict({**values, **moved})) == pytest.approx(score(one))
+
+    def test_a_bump_is_a_normal_density_with_a_floor(self) -> None:
+        assert bump(3.0, 3.0, 0.1) == 0.0
+        assert bump(3.1, 3.0, 0.1) == pytest.approx(-0.5) == pytest.approx(bump(2.9, 3.0, 0.1))
+        assert bump(-1e9, 3.0, 0.1) == -9.0
+
+
+MISSING: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
+    "transfer up to the knee": ({}, profile(knee_depth=None), "not measured: knee of the gain"),
+    "freeze when images are few": ({"train_images": None}, profile(), "not measured: images a class"),
+    "pull by similarity": ({}, profile(ridge_accuracy_random=None), "not measured: gain over a random network"),
+    "effective rate by similarity": ({}, None, "not measured: gain over a random network"),
+    "momentum by similarity": ({}, None, "not measured: gain over a random network"),
+    "rates by shift": ({}, {**profile(), "layers": []}, "not measured: statistics shift by unit"),
+    "average within the training": ({"train_images": None}, None, "not measured: training images"),
+    "enough steps": ({"train_images": None}, None, "not measured: training images"),
+}
+
+
+class TestMissing:
+    @pytest.mark.parametrize("name", MISSING)
+    def test_without_its_measures_it_is_silent_and_says_why(self, name: str) -> None:
+        changes, known, reason = MISSING[name]
+        assert silence(name, Target.of(facts(**changes), known, LENGTH)) == reason
+
+    def test_all_that_need_something_are_tested(self) -> None:
+        assert set(MISSING) == {one.name for one in HEURISTICS if one.needs}
+
+    def test_every_missing_measure_is_named(self) -> None:
+        reason = silence("freeze when images are few", Target(epochs=LENGTH))
+        assert reason == "not measured: images a class, probe accuracy, gain over a random network"
+
+    def test_without_anything_measured_what_needs_nothing_speaks(self) -> None:
+        spoke = {one.heuristic.name for one in fire(Target(epochs=LENGTH), VARIED) if one.proposal}
+        assert spoke == {one.name for one in HEURISTICS if not one.needs}
+
+
+class TestTransferUpToTheKnee:
+    NAME = "transfer up to the knee"
+
+    @pytest.mark.parametrize("knee", [0.3, 0.7])
+    def test_no_less_than_the_knee(self, knee: float) -> None:
+        on = Target.of(facts(), profile(knee_depth=knee), LENGTH)
+        score = proposal(self.NAME, on).score
+        values = [score(BASE.replace(transfer_depth=depth)) for depth in DEPTHS]
+        assert values == sorted(values), "all of them costs nothing"
+        assert score(BASE.replace(transfer_depth=knee)) == max(values) > values[0]
+        assert f"{knee:.0%}" in proposal(self.NAME, on).words
+
+    def test_not_much_more_where_the_gain_falls_again(self) -> None:
+        known = profile(knee_depth=0.5)
+        known["layers"][-1]["gain"] = 0.1
+        on = Target.of(facts(), known, LENGTH)
+        assert best(self.NAME, on, grid("transfer_depth", *DEPTHS)) == pytest.approx(0.5)
+        assert "not much more" in proposal(self.NAME, on).words
+        assert "not much more" not in proposal(self.NAME).words
+
+    def test_without_a_gain_it_is_silent(self) -> None:
+        for known in (profile(0.11, 0.1), profile(knee_depth=0.0)):
+            assert silence(self.NAME, Target.of(facts(), known, LENGTH)) == "nothing in the profile speaks for it"
+
+
+class TestFreezeWhenImagesAreFew:
+    NAME = "freeze when images are few"
+
+    def test_the_fewer_images_the_more_is_frozen(self) -> None:
+        centres = [
+            best(self.NAME, target(train_images=10 * shots), grid("frozen_depth", *DEPTHS))
+            for shots in (5, 20, 100, 500, 5000)
+        ]
+        assert centres == sorted(centres, reverse=True)
+        assert centres[0] > 0.8 and centres[-1] < 0.2
+
+    def test_good_features_need_less_training(self) -> None:
+        poor, good = (best(self.NAME, target(own, 0.1), grid("frozen_depth", *DEPTHS)) for own in (0.2, 0.95))
+        assert good > poor
+
+    def test_features_that_are_no_use_are_not_frozen(self) -> None:
+        assert silence(self.NAME, target(0.1, 0.2)) == "nothing in the profile speaks for it"
+
+
+class TestPullBySimilarity:
+    NAME = "pull by similarity"
+
+    def test_a_similar_target_is_pulled_and_a_dissimilar_one_is_not(self) -> None:
+        pulls = grid("sp_mix", 0.0, 0.5, 1.0, decay_strength=0.01)
+        assert best(self.NAME, target(0.9, 0.1), pulls) == 1.0
+        assert best(self.NAME, target(0.15, 0.1), pulls) == 0.0
+        assert best(self.NAME, target(0.05, 0.1), pulls) == 0.0, "pretraining that hurts is no similarity"
+
+    def test_deeper_on_a_similar_target(self) -> None:
+        depths = grid("sp_depth", 0.2, 0.6, 1.0, sp_mix=0.5)
+        assert best(self.NAME, target(0.9, 0.1), depths) == 1.0
+        assert best(self.NAME, target(0.15, 0.1), depths) == 0.2
+
+    def test_what_is_not_transferred_cannot_be_pulled(self) -> None:
+        score = proposal(self.NAME).score
+        part = BASE.replace(sp_mix=1.0, transfer_depth=0.5)
+        assert score(part.replace(sp_depth=0.5)) == score(part.replace(sp_depth=1.0))
+
+    def test_the_words_say_which_way(self) -> None:
+        assert "pull most units" in proposal(self.NAME, target(0.9, 0.1)).words
+        assert "pull few units" in proposal(self.NAME, target(0.2, 0.1)).words
+
+
+class TestEffectiveRateBySimilarity:
+    NAME = "effective rate by similarity"
+    RATES = tuple(10 ** (-4 + 0.1 * i) for i in range(40))
+
+    def test_a_similar_target_wants_a_small_rate(self) -> None:
+        alike, unlike = (best(self.NAME, target(own, 0.0), grid("body_lr", *self.RATES)) for own in (0.95, 0.1))
+        assert alike == pytest.approx(10**-2.65, rel=0.2)
+        assert unlike == pytest.approx(10**-1.8, rel=0.2)
+
+    def test_momentum_and_rate_count_together(self) -> None:
+        score = proposal(self.NAME).score
+        assert score(BASE.replace(body_lr=0.001, momentum=0.9)) == pytest.approx(
+            score(BASE.replace(body_lr=0.01, momentum=0.0))
+        )
+
+    def test_where_nothing_trains_it_says_nothing(self) -> None:
+        values = {proposal(self.NAME).score(one) for one in grid("body_lr", *self.RATES, frozen_depth=1.0).values()}
+        assert len(values) == 1 and -9 < values.pop() < 0
+
+
+class TestMomentumBySimilarity:
+    NAME = "momentum by similarity"
+
+    def test_a_similar_target_wants_little(self) -> None:
+        momenta = grid("momentum", 0.0, 0.5, 0.9)
+        assert best(self.NAME, target(0.95, 0.1), momenta) == 0.0
+        assert best(self.NAME, target(0.2, 0.1), momenta) == 0.9
+        assert "low" in proposal(self.NAME, target(0.95, 0.1)).words
+        assert "high" in proposal(self.NAME, target(0.2, 0.1)).words
+
+    def test_between_the_two_it_is_silent(self) -> None:
+        assert silence(self.NAME, target(0.5, 0.0)) == "nothing in the profile speaks for it"
+
+
+class TestModerateHeadRate:
+    NAME = "moderate head rate"
+
+    def test_neither_small_nor_large(self) -> None:
+        assert best(self.NAME, TALKATIVE, grid("head_lr", 1e-4, 0.02, 1.0)) == 0.02
+        assert best(self.NAME, TALKATIVE, grid("head_lr", 1e-3, 0.2, 1.0, momentum=0.0)) == 0.2
+
+    def test_it_needs_nothing(self) -> None:
+        assert best(self.NAME, Target(epochs=1), grid("head_lr", 1e-4, 0.02, 1.0)) == 0.02
+
+
+class TestRatesByShift:
+    NAME = "rates by shift"
+    SHAPES = ((-1.0, -0.5, 0.0), (0.0, 0.0, 0.0), (0.0, -0.5, -1.0))
+
+    def shifted(self, *values: float) -> Target:
+        return Target(epochs=LENGTH, layers=[{"mean_shift": value} for value in values])
+
+    def test_higher_rates_where_the_statistics_shift_most(self) -> None:
+        shapes = grid("layer_lr_shape", *self.SHAPES)
+        assert best(self.NAME, self.shifted(0.1, 0.2, 0.5, 0.9), shapes) == self.SHAPES[0]
+        assert best(self.NAME, self.shifted(0.9, 0.5, 0.2, 0.1), shapes) == self.SHAPES[2]
+        assert "at the top" in proposal(self.NAME, self.shifted(0.1, 0.5, 0.9)).words
+        assert "at the input" in proposal(self.NAME, self.shifted(0.9, 0.5, 0.1)).words
+
+    def test_no_more_than_a_decade(self) -> None:
+        words = proposal(self.NAME, self.shifted(0.0, 0.5, 100.0)).words
+        assert words.startswith("rates 10.0 times as high")
+
+    def test_an_even_shift_or_too_few_units_say_nothing(self) -> None:
+        for on in (self.shifted(0.5, 0.4, 0.5), self.shifted(0.1, 0.9)):
+            assert silence(self.NAME, on) == "nothing in the profile speaks for it"
+
+
+class TestMildAugmentationWhenShort:
+    NAME = "mild augmentation when short"
+
+    def test_crops_and_no_mixing(self) -> None:
+        assert best(self.NAME, TALKATIVE, grid("augmentation", *AUGMENTATIONS)) == "crop"
+        assert best(self.NAME, TALKATIVE, grid("mixup", 0.4, 0.2, 0.0)) == 0.0
+        assert best(self.NAME, TALKATIVE, grid("label_smoothing", 0.2, 0.1, 0.0)) == 0.0
+
+    def test_of_frozen_features_only_the_images_count_and_less(self) -> None:
+        score = proposal(self.NAME).score
+        trained, frozen = (
+            score(BASE.replace(augmentation="crop", frozen_depth=depth))
+            - score(BASE.replace(augmentation="rand", frozen_depth=depth))
+            for depth in (0.0, 1.0)
+        )
+        assert 0 < frozen < trained
+        still = BASE.replace(frozen_depth=1.0)
+        assert score(still) == score(still.replace(mixup=0.4))
+
+    def test_a_long_training_has_time(self) -> None:
+        assert silence(self.NAME, target(epochs=31)) == "nothing in the profile speaks for it"
+
+
+class TestAverageWithinTheTraining:
+    NAME = "average within the training"
+
+    def test_a_horizon_that_is_too_long_is_worse_the_longer(self) -> None:
+        score = proposal(self.NAME).score
+        scores = [score(BASE.replace(ema=ema)) for ema in (0.0, 0.9, 0.98, 0.995)]
+        assert scores[0] == scores[1] == 0.0, "225 steps are enough for an average over 10"
+        assert 0.0 > scores[2] > scores[3]
+
+    def test_larger_batches_are_fewer_steps(self) -> None:
+        score = proposal(self.NAME).score
+        assert score(BASE.replace(ema=0.98, batch_size=64)) < score(BASE.replace(ema=0.98, batch_size=16))
+
+    def test_on_many_images_anything_goes(self) -> None:
+        score = proposal(self.NAME, target(train_images=100_000)).score
+        assert score(BASE.replace(ema=0.995)) == 0.0
+
+
+class TestEnoughSteps:
+    NAME = "enough steps"
+
+    def test_few_images_want_small_batches(self) -> None:
+        assert best(self.NAME, TALKATIVE, grid("batch_size", 16, 32, 64)) == 16
+
+    def test_many_images_have_steps_enough(self) -> None:
+        assert silence(self.NAME, target(train_images=6000)) == "nothing in the profile speaks for it"
+
+
+def alone(name: str, sign: float = 1.0) -> Guide:
+    """Returns a guide in which one heuristic speaks, or is expected to be the opposite of what it says."""
+    one = heuristic(name)
+    with patch.object(heuristics, "HEURISTICS", (dataclasses.replace(one, strength=sign * one.strength),)):
+        return Guide(TALKATIVE, SPACE)
+
+
+def weight(guide: Guide, trials: int, slope: float) -> dict[str, float]:
+    """Returns the weight of a guide's one source after trials whose merit is so many times what it says."""
+    settings = draw(trials, seed=5)
+    noise = 0.2 * np.random.default_rng(0).standard_normal(trials)
+    said = guide.opinions(settings)[0]
+    model = guide.condition(settings, 2.0 + slope * said + noise, np.full(trials, 0.04))
+    return model.weights()[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestFading:
+    def test_trials_that_contradict_it_take_its_weight_away(self, name: str) -> None:
+        guide = alone(name)
+        before = guide.sources[0].mean
+        after = [weight(guide, n, slope=-1.0)["after"] for n in (5, 40, 160)]
+        assert before > after[0] > after[1] > after[2]
+        assert after[2] < 0.5 * before
+
+    def test_trials_that_confirm_it_do_not(self, name: str) -> None:
+        guide = alone(name)
+        assert weight(guide, 80, slope=1.0)["after"] > guide.sources[0].mean
+
+    def test_trials_that_know_nothing_of_it_let_it_fade(self, name: str) -> None:
+        guide = alone(name)
+        assert weight(guide, 160, slope=0.0)["after"] < guide.sources[0].mean
+
+    def test_it_grows_surer(self, name: str) -> None:
+        guide = alone(name)
+        spreads = [guide.sources[0].spread, *(weight(guide, n, slope=-1.0)["after_spread"] for n in (5, 40, 160))]
+        assert spreads == sorted(spreads, reverse=True) and spreads[-1] < spreads[0]
+
+    def test_the_proposals_no_longer_follow_it(self, name: str) -> None:
+        guide = alone(name)
+        candidates = draw(300, seed=9)
+        said = guide.opinions(candidates)[0]
+        followed = said[np.argsort(-guide.expectation(candidates))[:30]].mean()
+        settings = draw(120, seed=5)
+        truth = 2.0 - guide.opinions(settings)[0]
+        model = guide.condition(settings, truth, np.full(120, float(merit_variance(0.7, IMAGES))))
+        now = said[np.argsort(-model.predict(candidates)[0])[:30]].mean()
+        assert followed > 0.3 > 0.0 > now
+
+    @patch("nbt.search.guide._ENOUGH_TO_FIT", 1000)  # with one kernel for all, trials are all that differs
+    def test_with_growing_evidence_the_expectation_counts_for_less(self, name: str) -> None:
+        """How far two guides are apart that expect the opposite of each other."""
+        candidates, apart = draw(100, seed=9), []
+        for n in (2, 20, 160):
+            settings = draw(n, seed=5)
+            merits = np.sin(np.arange(n))
+            found = [
+                alone(name, sign).condition(settings, merits, np.full(n, 0.04)).predict(candidates)[0]
+                for sign in (1.0, -1.0)
+            ]
+            apart.append(np.abs((found[0] - found[0].mean()) - (found[1] - found[1].mean())).mean())
+        assert apart[0] > apart[1] > apart[2]
