@@ -453,8 +453,14 @@ class _Run:
         """Stores what guided the search and what its trials made of it."""
         from nbt.search.review import review
 
-        if self.steering.guide is not None:
+        if self.steering.guide is None:
+            return
+        try:
             self.store.put_guide(review(self.steering.guide, self.store.record().trials))
+        except (
+            Exception
+        ) as error:  # it is for the report alone, and must neither cost the search nor hide what ended it
+            _log.warning("what guided the search could not be written down: %s", error)
 
 
 class _Seeds:

@@ -129,6 +129,20 @@ def test_without_experience_the_rules_guide_alone(task: Task) -> None:
     assert record.guide["sources"] and not any("recorded" in source["name"] for source in record.guide["sources"])
 
 
+def test_a_review_that_fails_does_not_cost_the_search(
+    task: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from nbt.search import review
+
+    def refuse(*args: object) -> None:
+        raise FloatingPointError("no such number")
+
+    monkeypatch.setattr(review, "review", refuse)
+    record = nbt.search(task, budget=3, **QUICK).record
+    assert record.guide == {} and record.recommended
+    assert "could not be written down: no such number" in caplog.text
+
+
 def test_bad_experience_writes_nothing(task: Task, own_folder: Path) -> None:
     (own_folder / "tables").mkdir()
     (own_folder / "tables" / "mine.parquet").write_bytes(b"no table")
