@@ -31,6 +31,7 @@ _FIRST_RANDOM, _ROUNDS = 1000, 4
 _SEEN = 0.5
 # The model is cubic in the number of trials; the best and the newest say most.
 _MOST = 300
+_REMEMBERED = 5000
 # A stopped trial without a forecast would have gained something yet, nobody knows how much.
 _STOPPED_GAIN, _STOPPED_VARIANCE = 0.5, 1.0
 
@@ -99,6 +100,7 @@ class GuidedSampler(optuna.samplers.BaseSampler):
 
     def choose(self, candidates: Sequence[Mapping[str, Value]]) -> int:
         """Returns the index of the candidate to run next; see `nbt.search.replay.snap.ChoosesFromPool`."""
+        self._forget()
         model, trials = self._model()
         count = max(1, int(np.ceil(_SEEN * len(candidates))))
         half: list[int] = self._draws.choice(len(candidates), size=count, replace=False).tolist()
@@ -161,6 +163,12 @@ class GuidedSampler(optuna.samplers.BaseSampler):
             for i in range(_LOCAL if good else 0)
         ]
         return [*drawn, *local, *self._recorded]
+
+    def _forget(self) -> None:
+        """Empties what is kept of settings before it grows without bound: a live search sees new ones every time."""
+        if max(len(self._settings), len(self._known)) > _REMEMBERED:
+            self._settings.clear()
+            self._known.clear()
 
     def _settings_of(self, params: Mapping[str, Value]) -> TransferSettings:
         key = tuple(params[name] for name in self._space.parameters)

@@ -142,6 +142,17 @@ class TestProposals:
     def test_what_failed_is_not_proposed_again(self, whole: Guide) -> None:
         assert len(set(search(whole, 12, state="failed"))) == 12
 
+    def test_nothing_grows_without_bound_and_forgetting_changes_nothing(
+        self, whole: Guide, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usual = search(whole, 8, seed=3)
+        monkeypatch.setattr(module, "_REMEMBERED", 50)
+        assert search(whole, 8, seed=3) == usual
+        made, study = sampler(whole, 3), make_study()
+        for _ in range(5):
+            propose(made, study)
+        assert max(len(made._known), len(made._settings)) < 2 * 180
+
     def test_only_the_space_is_asked_for(self, whole: Guide) -> None:
         made, study = sampler(whole, 0), make_study()
         trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
