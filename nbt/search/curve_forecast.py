@@ -176,9 +176,13 @@ class Distribution:
         """Returns the weight of what falls short of a value."""
         return float(self.weights[self.values < value].sum())
 
-    def above(self, value: float) -> float:
-        """Returns the weight of what exceeds a value."""
-        return float(self.weights[self.values > value].sum())
+    def above(self, value: float, error: float = 0.0) -> float:
+        """Returns the weight of what exceeds a value, which is known to within a standard error."""
+        if error == 0:
+            return float(self.weights[self.values > value].sum())
+        from scipy.special import ndtr  # takes long to import
+
+        return float(self.weights @ ndtr((self.values - value) / error))
 
 
 class CurveForecaster:

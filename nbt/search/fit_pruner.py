@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nbt.search.curve_forecast import Curve, CurveForecaster, Distribution, expect, probe_merit
-from nbt.search.merit import accuracy_of
+from nbt.search.merit import accuracy_of, merit_variance
 from nbt.search.pruner import TrialContext
 from nbt.search.reading import read_trial
 from nbt.search.records import TrialRecord
@@ -43,7 +43,9 @@ class FitPruner:
     """Stops a trial whose chance of beating the best finished one falls under a threshold.
 
     The chance is that of `CurveForecaster`, from recorded curves of other tasks, with this study's best finished trials
-    as references, the settings, and the fit profile. A random few that would be stopped run on as controls.
+    as references, the settings, and the fit profile. The accuracy to beat is only known to within its validation
+    standard error, which makes the chance larger the fewer the images. A random few that would be stopped run on as
+    controls.
 
     Args:
         forecaster: Learned from recorded curves.
@@ -81,7 +83,7 @@ class FitPruner:
             return None
         curve = self._curve(context.settings, context.curve)
         distribution = self._forecaster.forecast(curve, references, self._probe)
-        chance = distribution.above(references[0].final)
+        chance = distribution.above(references[0].final, self._error(references[0]))
         watch = self._watched.setdefault(context.number, _Watch())
         # A trial that starts over, or is resumed, repeats epochs: its forecasts are the newest attempt's.
         watch.rows = [row for row in watch.rows if row[0] < epoch]
@@ -144,6 +146,10 @@ class FitPruner:
         if record.state != "complete" or record.diverged:
             return None
         return self._curve(record.settings, record.curve)
+
+    def _error(self, best: Curve) -> float:
+        """Returns the standard error of the merit to beat: the best of many has been lucky with its images, too."""
+        return float(np.sqrt(merit_variance(accuracy_of(best.final, self._images), self._images)))
 
     def _accuracies(self, distribution: Distribution) -> list[float]:
         values = (distribution.mean, *self._forecaster.interval(distribution))

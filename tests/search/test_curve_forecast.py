@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from nbt.search import curve_forecast
 from nbt.search.curve_forecast import (
@@ -136,6 +137,11 @@ class TestDistribution:
             0.0,
         )
         assert self.D.below(2.0) == pytest.approx(0.1), "what is met is neither above nor below"
+
+    def test_an_error_of_the_mark_spreads_the_chance(self) -> None:
+        assert self.D.above(2.5, 1e-9) == pytest.approx(self.D.above(2.5))
+        assert self.D.above(4.5, 1.0) == pytest.approx(float(ndtr([-3.5, -2.5, -1.5, -0.5]) @ self.D.weights))
+        assert self.D.above(4.5) == 0 < self.D.above(4.5, 0.2) < self.D.above(4.5, 1.0) < 0.5
 
     def test_a_mixture_is_in_order(self) -> None:
         mixed = Distribution.mix([(np.array([5.0, 1.0]), np.array([0.25, 0.25])), (np.array([3.0]), np.array([0.5]))])

@@ -16,7 +16,7 @@ from nbt.search.reading import read_trial
 from nbt.search.target import Target
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
-from tests.search.synthetic import IMAGES, LENGTH, TREES, add, draw, learned, make_study, record, searched
+from tests.search.synthetic import IMAGES, LENGTH, TREES, add, draw, learned, make_study, record, searched, target
 
 RECIPES = sorted(draw(60, seed=21), key=TREES.worth)
 BEST, GOOD, BAD = RECIPES[-3:], RECIPES[-4], RECIPES[5]
@@ -188,13 +188,29 @@ class TestReferences:
         number = add(study, RECIPES[30], state="running")
         curve = TREES.curve(RECIPES[30])
 
-        def ask() -> str | None:
-            return pruner.decide(TrialContext(study=study, number=number, settings=RECIPES[30], curve=curve[:6]))
+        def chance() -> float:
+            pruner.decide(TrialContext(study=study, number=number, settings=RECIPES[30], curve=curve[:6]))
+            found = pruner.forecast(number)
+            assert found is not None
+            return float(found["chance"])
 
-        assert ask() is None
+        before = chance()
         for one in BEST:
             add(study, one, level(0.97))
-        assert ask() is not None
+        assert chance() < before / 2
+
+    def test_the_accuracy_to_beat_has_a_standard_error(self) -> None:
+        def chance(accuracy: float, images: int) -> float:
+            pruner, study = make(controls=0.0, on=target(validation_images=images)), make_study()
+            for one in BEST:
+                add(study, one, level(accuracy))
+            watch(pruner, study, GOOD, level(0.9, 6), number=add(study, GOOD, state="running"))
+            found = pruner.forecast(3)
+            assert found is not None
+            return float(found["chance"])
+
+        assert chance(1.0, 20) > chance(1.0, 20000)
+        assert chance(1.0, 50) > 0.05, "a perfect score on few images stops nobody who is nearly as good"
 
 
 class TestControls:
