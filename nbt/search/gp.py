@@ -12,10 +12,12 @@ Vector = NDArray[np.float64]
 
 # Values are of order 1; what they are offset by is left to the data.
 _OFFSET_VARIANCE = 9.0
+_MORE_JITTER = (1e-9, 1e-7, 1e-5, 1e-3)
 _JITTER = 1e-8
 _LENGTH_SPREAD = 0.9
 _AMPLITUDE_SPREAD = 1.0
 _NOISE_MODE, _NOISE_SPREAD = 0.1, 1.0
+_REACH = 5.0
 _ROUNDS = 60
 
 
@@ -34,13 +36,17 @@ class Kernel:
     noise: float
 
     @classmethod
-    def prior(cls, coordinates: int) -> Kernel:
+    def prior(cls, coordinates: int, *, varied: int | None = None) -> Kernel:
         """Returns what is expected before any value is seen, for coordinates between 0 and 1.
 
         The lengths grow with the square root of the number of coordinates, so that the distance of two random
         points in lengths does not depend on it: Hvarfner, Hellsten, Nardi 2024, arXiv 2402.02229.
+
+        Args:
+            coordinates: Of a point.
+            varied: How many of them two random points differ in; all when None.
         """
-        return cls(np.full(coordinates, 0.7 * np.sqrt(coordinates)), 1.0, _NOISE_MODE)
+        return cls(np.full(coordinates, 0.7 * np.sqrt(varied or coordinates)), 1.0, _NOISE_MODE)
 
     @classmethod
     def mean(cls, kernels: list[Kernel]) -> Kernel:
@@ -57,6 +63,11 @@ class Kernel:
     def logs(self) -> Vector:
         """The logarithms of lengths, amplitude and noise, (coordinates + 2,)."""
         return np.asarray(np.log(np.r_[self.lengths, self.amplitude, self.noise]))
+
+    @property
+    def log_spreads(self) -> Vector:
+        """Prior standard deviations of `logs` around the mode, (coordinates + 2,)."""
+        return np.asarray(np.r_[np.full(len(self.lengths), _LENGTH_SPREAD), _AMPLITUDE_SPREAD, _NOISE_SPREAD])
 
     def between(self, a: Vector, b: Vector) -> Vector:
         """Returns the covariance of the function at two sets of points, (a, b)."""
@@ -106,17 +117,26 @@ class GaussianProcess:
         from scipy.optimize import minimize
 
         start = around or Kernel.prior(points.shape[1])
-        process = cls.given(start, points, values, noise=noise, basis=basis)
-        gaps = (points[:, None] - points[None]) ** 2
+        # Nothing is learned along coordinates that do not vary.
+        varies = np.ptp(points, axis=0) > 0
+        fitted = np.r_[varies, True, True]
+        some = Kernel.from_logs(start.logs[fitted])
+        process = cls.given(some, points[:, varies], values, noise=noise, basis=basis)
+        gaps = (process.points[:, None] - process.points[None]) ** 2
+        reach = _REACH * some.log_spreads
         found = minimize(
             process._loss,
-            start.logs,
-            args=(start.logs, gaps),
+            some.logs,
+            args=(some.logs, gaps),
             jac=True,
             method="L-BFGS-B",
+            # A step of the line search may be far too long, and such a kernel cannot be computed with.
+            bounds=np.stack([some.logs - reach, some.logs + reach], axis=1),
             options={"maxiter": _ROUNDS},
         )
-        return cls.given(Kernel.from_logs(found.x), points, values, noise=noise, basis=basis)
+        logs = start.logs.copy()
+        logs[fitted] = found.x
+        return cls.given(Kernel.from_logs(logs), points, values, noise=noise, basis=basis)
 
     @classmethod
     def given(
@@ -170,11 +190,9 @@ class GaussianProcess:
 
     @cached_property
     def _factor(self) -> Vector:
-        from scipy.linalg import cholesky
-
         covariance = self.kernel.between(self.points, self.points) + self.basis.T @ self.basis + _OFFSET_VARIANCE
         covariance[np.diag_indices_from(covariance)] += self.noise + self.kernel.noise + _JITTER
-        return np.asarray(cholesky(covariance, lower=True, check_finite=False))
+        return _cholesky(covariance)
 
     @cached_property
     def _weights(self) -> Vector:
@@ -197,6 +215,18 @@ class GaussianProcess:
         gradient = np.r_[
             np.einsum("ij,ijk->k", by_kernel, gaps) / kernel.lengths**2, by_kernel.sum(), np.trace(slope) * kernel.noise
         ]
-        spreads = np.r_[np.full(len(kernel.lengths), _LENGTH_SPREAD), _AMPLITUDE_SPREAD, _NOISE_SPREAD]
-        pulls = (logs - mode) / spreads
-        return -process.log_likelihood + 0.5 * float(pulls @ pulls), gradient + pulls / spreads
+        pulls = (logs - mode) / kernel.log_spreads
+        return -process.log_likelihood + 0.5 * float(pulls @ pulls), gradient + pulls / kernel.log_spreads
+
+
+def _cholesky(covariance: Vector) -> Vector:
+    """Returns the lower factor; rounding may need more jitter where values are almost exact copies of each other."""
+    from scipy.linalg import LinAlgError, cholesky
+
+    scale, diagonal = float(np.diag(covariance).mean()), np.diag_indices_from(covariance)
+    for jitter in _MORE_JITTER:
+        try:
+            return np.asarray(cholesky(covariance, lower=True, check_finite=False))
+        except LinAlgError:
+            covariance[diagonal] += jitter * scale
+    return np.asarray(cholesky(covariance, lower=True, check_finite=False))

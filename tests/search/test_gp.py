@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nbt.search.gp import _JITTER, _OFFSET_VARIANCE, GaussianProcess, Kernel
+from nbt.search.gp import _JITTER, _OFFSET_VARIANCE, GaussianProcess, Kernel, _cholesky
 
 Vector = NDArray[np.float64]
 
@@ -217,3 +217,30 @@ class TestFit:
         kernel = GaussianProcess.fit(points, values, around=around).kernel
         assert kernel.logs == pytest.approx(around.logs, abs=0.7)
         assert kernel.lengths[1] > 5 * kernel.lengths[0]
+
+    def test_a_coordinate_that_does_not_vary_keeps_its_length(self) -> None:
+        chance = np.random.default_rng(0)
+        points = chance.random((40, 3))
+        points[:, 1] = 0.5
+        values = np.sin(6 * points[:, 0])
+        fitted = GaussianProcess.fit(points, values).kernel
+        alone = GaussianProcess.fit(points[:, [0, 2]], values, around=Kernel.prior(2, varied=3)).kernel
+        assert fitted.lengths[1] == pytest.approx(Kernel.prior(3).lengths[1])
+        assert np.delete(fitted.logs, 1) == pytest.approx(alone.logs)
+
+    @pytest.mark.parametrize("scale", [1.0, 1e4])
+    def test_copies_of_points_and_values_of_any_size_can_be_fitted(self, scale: float) -> None:
+        """A line search that steps too far, and points that are almost the same, break a plain Cholesky factor."""
+        chance = np.random.default_rng(1)
+        points = np.repeat(chance.random((12, 22)), 8, axis=0) + 1e-9 * chance.random((96, 22))
+        values = scale * np.sin(9 * points[:, 0])
+        basis = 100 * scale * np.vstack([points[:, 0], points[:, 0] + 1e-9])
+        fitted = GaussianProcess.fit(points, values, basis=basis)
+        mean, variance = fitted.predict(points, basis)
+        assert np.isfinite(fitted.kernel.logs).all() and np.isfinite(variance).all()
+        assert np.corrcoef(mean, values)[0, 1] > 0.9
+
+    def test_almost_singular_covariances_get_as_much_jitter_as_they_need(self) -> None:
+        ones = np.ones((60, 60)) * 1e6
+        factor = _cholesky(ones.copy())
+        assert np.abs(factor @ factor.T - ones).max() <= 1e-3 * 1e6
