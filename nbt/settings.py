@@ -18,11 +18,15 @@ from nbt.yamlfile import parse_mapping
 OPTIMIZERS = ("sgd", "adamw")
 AUGMENTATIONS = ("none", "crop", "color", "rand")
 KNOTS = ("input", "middle", "top")
+ZAP_SCALES = ("per_row", "as_released")
+FEATURE_NORMS = ("none", "batch", "target")
+INITS = ("pretrained", "inject", "kaiming")
+SCHEMES = ("iid", "asb", "meta-asb")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What one field accepts: a closed range (`low`, `high`; open where `above` is set) or a list of choices."""
+    """What one field accepts: a closed range (`low`, `high`; open where `above` is set), choices, or any one line."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -30,6 +34,7 @@ class Rule:
     choices: tuple[str, ...] = ()
     integer: bool = False
     length: int = 0
+    text: bool = False
 
     def check(self, name: str, value: Any) -> Any:
         """Returns `value` in its canonical type.
@@ -40,6 +45,10 @@ class Rule:
         if self.choices:
             if not isinstance(value, str) or value not in self.choices:
                 raise UsageError(f"{name}: {value!r} is not one of {', '.join(self.choices)}")
+            return value
+        if self.text:
+            if not isinstance(value, str) or "\n" in value:
+                raise UsageError(f"{name}: expected one line of text, got {value!r}")
             return value
         if self.length:
             if not isinstance(value, list | tuple) or len(value) != self.length:
@@ -66,6 +75,8 @@ class Rule:
         """Returns the rule in words, e.g. "0 ... 1" or "above 0"."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
+        if self.text:
+            return "one line of text"
         if self.above is not None:
             return f"above {self.above:g}" + (f", up to {self.high:g}" if math.isfinite(self.high) else "")
         if math.isfinite(self.high):
@@ -74,6 +85,7 @@ class Rule:
 
 
 _SHARE = Rule(0.0, 1.0)
+_COUNT = Rule(0, 1_000_000, integer=True)
 _RATE = Rule(above=0.0, high=1e3)
 
 
@@ -109,6 +121,24 @@ class TransferSettings:
         ema: Decay a step of the moving average of the weights that is evaluated and kept, 0 is off.
         warmup: Share of all steps over which the rates rise linearly; after it they fall on a cosine to 0.
         views: Augmented views of each image that a frozen prefix is run on and cached, 1 or more.
+        zap_period: Epochs between resets of the head's rows (`nbt.transfer.zap`), 0 is never. A zap opens an epoch,
+            never the first, so that a period of `epochs` or more is never, too.
+        zap_fraction: Share of the classes, drawn anew each time, that a zap resets, above 0 ... 1.
+        zap_scale: Deviation that a zap draws from: "per_row" (sqrt(2 / D) whatever is zapped) or "as_released"
+            (a whole head of K classes by sqrt(2 / (K D)), as the authors' code does).
+        head_scale: What the head's first random weights and bias are multiplied by, 0 ... 1. 0 is FAST's zero head,
+            whose first gradient into the backbone is exactly 0.
+        feature_norm: How features are standardised before the head: "none", "batch" (by the statistics of the batch,
+            in evaluation by running ones) or "target" (by those of the training images at the pretrained weights).
+        stall: Share of all steps, from the first, in which the head alone trains, 0 ... 1. Nothing of the backbone
+            moves: no decay, no BatchNorm statistics, no state of its optimiser.
+        head_lr_multiplier: What multiplies `head_lr` during the stall, above 0.
+        init: What the units start from: "pretrained" (the task's own weights), "inject" (weights of `teacher`, injected
+            as TLI does) or "kaiming" (a Kaiming-normal draw of every filter and matrix).
+        teacher: Whose weights are injected: "BACKBONE" (the library's weights) or "BACKBONE=FILE" (a state dict).
+        blend: Share of the centre crop, 0 ... 1, in an injected tensor of another shape; the rest is resized.
+        pretrain_scheme: How a source that is trained here is trained: "iid", "asb" or "meta-asb".
+        pretrain_zap_period: Epochs ("iid") or episodes (the others) between zaps in that training, 0 is never.
         epochs: Length of the training, 1 or more.
     """
 
@@ -129,12 +159,26 @@ class TransferSettings:
     ema: float = _setting(0.0, Rule(0.0, 0.99999))
     warmup: float = _setting(0.1, _SHARE)
     views: int = _setting(4, Rule(1, 10_000, integer=True))
+    zap_period: int = _setting(0, _COUNT)
+    zap_fraction: float = _setting(1.0, Rule(above=0.0, high=1.0))
+    zap_scale: str = _setting("per_row", Rule(choices=ZAP_SCALES))
+    head_scale: float = _setting(1.0, _SHARE)
+    feature_norm: str = _setting("none", Rule(choices=FEATURE_NORMS))
+    stall: float = _setting(0.0, _SHARE)
+    head_lr_multiplier: float = _setting(1.0, _RATE)
+    init: str = _setting("pretrained", Rule(choices=INITS))
+    teacher: str = _setting("", Rule(text=True))
+    blend: float = _setting(0.75, _SHARE)
+    pretrain_scheme: str = _setting("iid", Rule(choices=SCHEMES))
+    pretrain_zap_period: int = _setting(0, _COUNT)
     epochs: int = _setting(12, Rule(1, 1_000_000, integer=True))
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             checked = item.metadata["rule"].check(item.name, getattr(self, item.name))
             object.__setattr__(self, item.name, checked)
+        if self.feature_norm == "batch" and self.batch_size == 1:
+            raise UsageError("feature_norm: batch statistics need a batch_size of 2 or more; use feature_norm: target")
 
     def replace(self, **changes: Any) -> TransferSettings:
         """Returns a copy with some fields changed and checked."""
@@ -209,11 +253,44 @@ def repair(settings: TransferSettings) -> TransferSettings:
     """Returns the settings that are really run and logged, with combinations that cannot be made possible.
 
     A frozen depth above the transfer depth is cut to it: random units are never frozen. What the remaining settings
-    cannot influence is set to its neutral value, so that equal runs have equal settings: without a pull
-    (`sp_mix` 0, no decay, or no transferred unit under it) `sp_mix` is 0 and `sp_depth` 1.
+    cannot influence is set to its neutral value, so that equal runs have equal settings:
+
+    - without a pull (`sp_mix` 0, no decay, or no transferred unit under it) `sp_mix` is 0 and `sp_depth` 1;
+    - a zap period that no epoch reaches is 0, and without zaps their fraction and scale are neutral;
+    - where nothing but the head trains there is no stall, and without a stall its rate multiplier is 1;
+    - a Kaiming draw transfers nothing, and only an injection has a teacher and a blend.
     """
-    frozen = min(settings.frozen_depth, settings.transfer_depth)
+    return _repair_pull(_repair_stall(_repair_zaps(_repair_start(settings))))
+
+
+def _repair_start(settings: TransferSettings) -> TransferSettings:
+    depth = 0.0 if settings.init == "kaiming" else settings.transfer_depth
+    settings = settings.replace(transfer_depth=depth, frozen_depth=min(settings.frozen_depth, depth))
+    if settings.init == "inject" and depth == 0.0:
+        settings = settings.replace(init="pretrained")
+    return settings if settings.init == "inject" else _neutral(settings, "teacher", "blend")
+
+
+def _repair_zaps(settings: TransferSettings) -> TransferSettings:
+    if 0 < settings.zap_period < settings.epochs:
+        return settings
+    return _neutral(settings, "zap_period", "zap_fraction", "zap_scale")
+
+
+def _repair_stall(settings: TransferSettings) -> TransferSettings:
+    if settings.frozen_depth == 1.0:
+        settings = _neutral(settings, "stall")
+    return settings if settings.stall > 0.0 else _neutral(settings, "head_lr_multiplier")
+
+
+def _repair_pull(settings: TransferSettings) -> TransferSettings:
     reach = min(settings.sp_depth, settings.transfer_depth)
-    if settings.sp_mix == 0.0 or settings.decay_strength == 0.0 or reach <= frozen:
-        return settings.replace(frozen_depth=frozen, sp_mix=0.0, sp_depth=1.0)
-    return settings.replace(frozen_depth=frozen)
+    if settings.sp_mix == 0.0 or settings.decay_strength == 0.0 or reach <= settings.frozen_depth:
+        return _neutral(settings, "sp_mix", "sp_depth")
+    return settings
+
+
+def _neutral(settings: TransferSettings, *names: str) -> TransferSettings:
+    """Returns settings in which some fields have their defaults."""
+    fields = TransferSettings.__dataclass_fields__
+    return settings.replace(**{name: fields[name].default for name in names})

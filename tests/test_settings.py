@@ -52,6 +52,40 @@ def test_repair_leaves_what_can_be_run_and_changes_nothing_twice(settings: Trans
         assert repaired.frozen_depth == settings.frozen_depth
 
 
+@pytest.mark.parametrize(
+    ("given_", "run"),
+    [
+        ({"zap_period": 12}, {"zap_period": 0}),
+        ({"zap_period": 11, "zap_fraction": 0.5}, {}),
+        ({"zap_fraction": 0.5, "zap_scale": "as_released"}, {"zap_fraction": 1.0, "zap_scale": "per_row"}),
+        ({"head_lr_multiplier": 10.0}, {"head_lr_multiplier": 1.0}),
+        ({"head_lr_multiplier": 10.0, "stall": 0.1}, {}),
+        (
+            {"head_lr_multiplier": 10.0, "stall": 0.1, "frozen_depth": 1.0},
+            {"head_lr_multiplier": 1.0, "stall": 0.0},
+        ),
+        ({"init": "kaiming", "frozen_depth": 0.5}, {"transfer_depth": 0.0, "frozen_depth": 0.0}),
+        ({"init": "kaiming", "sp_mix": 0.5}, {"transfer_depth": 0.0, "sp_mix": 0.0}),
+        ({"init": "inject", "teacher": "resnet18", "blend": 0.5}, {}),
+        (
+            {"init": "inject", "teacher": "resnet18", "blend": 0.5, "transfer_depth": 0.0},
+            {"init": "pretrained", "teacher": "", "blend": 0.75},
+        ),
+        ({"teacher": "resnet18", "blend": 0.5}, {"teacher": "", "blend": 0.75}),
+    ],
+)
+def test_what_cannot_act_is_neutral(given_: dict[str, Any], run: dict[str, Any]) -> None:
+    settings = TransferSettings(**given_)
+    assert repair(settings) == settings.replace(**run)
+    assert repair(repair(settings)) == repair(settings)
+
+
+def test_one_image_a_batch_has_no_batch_statistics() -> None:
+    with pytest.raises(UsageError, match=r"feature_norm.*batch_size"):
+        TransferSettings(feature_norm="batch", batch_size=1)
+    assert TransferSettings(feature_norm="target", batch_size=1).batch_size == 1
+
+
 def test_a_pull_that_reaches_nothing_trained_is_neutral() -> None:
     settings = TransferSettings(frozen_depth=0.5, sp_depth=0.4, sp_mix=0.7)
     assert (repair(settings).sp_mix, repair(settings).sp_depth) == (0.0, 1.0)
@@ -83,6 +117,9 @@ def test_any_text_is_settings_or_a_usage_error(text: str) -> None:
         ("head_lr: -1", ["head_lr", "above 0"]),
         ("momentum: 1.0", ["momentum", "0 ... 0.9999"]),
         ("optimizer: adam", ["optimizer", "sgd, adamw"]),
+        ("teacher: 3", ["teacher", "line of text"]),
+        ('teacher: "a\\nb"', ["teacher", "line of text"]),
+        ("zap_fraction: 0", ["zap_fraction", "above 0, up to 1"]),
         ("layer_lr_shape: [0, 0]", ["layer_lr_shape", "list of 3"]),
         ("layer_lr_shape: {a: 1, b: 2, c: 3}", ["layer_lr_shape", "list of 3"]),
         ("head_lr: 1" + 400 * "0", ["head_lr", "not finite"]),

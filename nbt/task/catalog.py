@@ -23,7 +23,7 @@ class DatasetSpec:
         name: What `--dataset` calls it; of a folder or manifest, its last part.
         title: Name for people.
         description: One line: what is told apart, and which splits are official.
-        kind: Who reads it: "digits", "cub", "torchvision", "folder" or "manifest".
+        kind: Who reads it: "digits", "cub", "omniglot-small", "torchvision", "folder" or "manifest".
         classes: Number of classes, None where only reading tells.
         images: Number of images of all splits, None where only reading tells.
         image_size: Side in pixels that goes with `default_backbone`; None leaves it to the backbone.
@@ -202,6 +202,18 @@ _SPECS = (
         marker="omniglot-py/images_evaluation",
         homepage="https://github.com/brendenlake/omniglot",
     ),
+    DatasetSpec(
+        name="omniglot-small",
+        title="Omniglot, small background set 1",
+        description="characters of 5 alphabets; no split; needs --data-dir",
+        kind="omniglot-small",
+        classes=136,
+        images=2720,
+        mirror=False,
+        marker="omniglot_small1.zip",
+        fetched=False,
+        homepage="https://github.com/brendenlake/omniglot",
+    ),
 )
 
 _BY_NAME = {spec.name: spec for spec in _SPECS}
@@ -258,11 +270,17 @@ def _resolve_name(spec: DatasetSpec, data_dir: Path | None) -> DatasetSource:
         from nbt.task.cub import find_cub
 
         return DatasetSource(spec.name, spec, find_cub(data_dir))
+    if spec.kind == "omniglot-small" and data_dir is not None:
+        from nbt.task.omniglot import find_small_omniglot
+
+        return DatasetSource(spec.name, spec, find_small_omniglot(data_dir))
     if not spec.marker and data_dir is not None:
         raise UsageError(f"{spec.name} is embedded and takes no --data-dir")
     root = None if data_dir is None else find_root(spec, data_dir)
     if not spec.fetched and root is None:
         where = "" if data_dir is None else f" {data_dir}"
+        if spec.kind == "omniglot-small":
+            raise UsageError(f"{spec.name} is not fetched; give --data-dir DIR with DIR/{spec.marker}")
         raise UsageError(
             f"{spec.name}: {spec.title} can no longer be downloaded; give --data-dir DIR with DIR/{spec.marker} "
             f"and the images beside it{f' (not found at{where})' if where else ''}"

@@ -148,6 +148,13 @@ def _list_cub(source: DatasetSource, progress: Progress | None) -> Listing:
     return from_rows(source.spec.name, rows, class_names)
 
 
+def _list_small_omniglot(source: DatasetSource, progress: Progress | None) -> Listing:
+    from nbt.task.omniglot import read_small_omniglot
+
+    assert source.path is not None
+    return from_rows(source.spec.name, read_small_omniglot(source.path, progress=progress))
+
+
 def _list_torchvision(source: DatasetSource, progress: Progress | None) -> Listing:
     from nbt.task.torchvision_sets import list_torchvision
 
@@ -171,6 +178,7 @@ def _list_manifest(source: DatasetSource, progress: Progress | None) -> Listing:
 _READERS: dict[str, Callable[[DatasetSource, Progress | None], Listing]] = {
     "digits": _list_digits,
     "cub": _list_cub,
+    "omniglot-small": _list_small_omniglot,
     "torchvision": _list_torchvision,
     "folder": _list_folder,
     "manifest": _list_manifest,

@@ -1,11 +1,15 @@
-"""Sources pretrained here: backbones without library weights, trained in seconds and cached by their whole recipe."""
+"""Sources pretrained here: backbones without library weights, trained once and cached by their whole recipe.
+
+Two kinds: what a search of `digits` starts from unless it asks for more, a plain training on digits 0-4 by
+`fine_tune`; and the schemes of the zapping paper (Frati et al., arXiv 2310.07996) on any dataset, `pretrain`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from nbt.resources import cache_folder
 from nbt.settings import TransferSettings
 from nbt.task.backbone_names import BackboneSpec
 from nbt.task.backbones import Backbone
+from nbt.task.catalog import resolve
 from nbt.task.digits import list_digits
 from nbt.task.download import Progress
 from nbt.task.images import decode_images
@@ -26,12 +31,14 @@ from nbt.task.task import SourceMeans, Task
 from nbt.task.weights import PretrainedWeights, load_w0
 from nbt.training.augment import AugmentPlan
 from nbt.training.fine_tune import EVALUATION_BATCH, fine_tune
+from nbt.training.pretrain_settings import PretrainSettings, default_settings
+from nbt.training.pretraining import Pretraining
+from nbt.training.source_cache import HEAD, MEANS, State, read_card, read_source, write_source
+from nbt.training.source_images import SourceImages, load_source
 from nbt.training.workbench import Workbench
 
 _VERSION = 2
 _ENCODERS = ("conv3", "conv4")
-_HEAD = ("head.weight", "head.bias")
-_MEANS = ("source.means", "source.counts")
 
 
 def _source_settings() -> TransferSettings:
@@ -45,78 +52,173 @@ class SourceRecipe:
     Attributes:
         backbone: Canonical text of the encoder.
         image_size: Pixels.
-        settings: Of the training from a random initialisation.
+        settings: Of the training from a random initialisation: of `fine_tune`, or of a scheme.
+        images: What it is trained on: the name of the embedded source, or `SourceImages.digest`.
         seed: Of initialisation and training.
         version: Raised when the same recipe would give other weights.
     """
 
     backbone: str
     image_size: int
-    settings: TransferSettings = field(default_factory=_source_settings)
+    settings: TransferSettings | PretrainSettings = field(default_factory=_source_settings)
+    images: str = "digits source"
     seed: int = 0
     version: int = _VERSION
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the recipe in plain types."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {**values, "settings": self.settings.to_dict()}
+
     def hash(self) -> str:
         """Returns the name of the source: the same recipe, the same name."""
-        values = {**dataclasses.asdict(self), "settings": self.settings.to_dict()}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:20]
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:20]
+
+    @property
+    def path(self) -> Path:
+        """The source's file in the cache, which is made."""
+        return cache_folder("sources") / f"{self.hash()}.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A pretrained source.
+
+    Attributes:
+        recipe: What it follows from.
+        weights: Units, the source's classifier and its class means.
+        state: All of its tensors, as they are in the cache.
+        loss: Mean loss of the last epoch, or loss of the last episode before its last step.
+        accuracy: On the source's own images, 0 ... 1.
+        seconds: Time of the training in this call, 0 where the source was in the cache.
+    """
+
+    recipe: SourceRecipe
+    weights: PretrainedWeights
+    state: State
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+def pretrain(
+    images: SourceImages,
+    spec: BackboneSpec,
+    settings: PretrainSettings,
+    seed: int = 0,
+    *,
+    device: str | None = None,
+    checkpoint_seconds: float = 30.0,
+    progress: Progress | None = None,
+) -> Source:
+    """Returns a source trained by a scheme: from the cache, or trained now, from where an earlier call was killed.
+
+    Args:
+        images: What to train on.
+        spec: The architecture.
+        settings: The scheme with its numbers.
+        seed: Of the initialisation, the order and the zaps, 0 or more.
+        device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
+        checkpoint_seconds: Least time between two writes of the checkpoint, which lies beside the source's file.
+        progress: Called as progress(what, rounds done, rounds); a round is an epoch or an episode.
+
+    Raises:
+        UsageError: The scheme makes no sense for the backbone, or this does not work at the images' size.
+        NbtError: The training diverged, or the cache cannot be written.
+    """
+    size = int(images.pixels.shape[1])
+    recipe = SourceRecipe(backbone=spec.text, image_size=size, settings=settings, images=images.digest, seed=seed)
+    path = recipe.path
+    blank = load_w0(spec, "none", image_size=size, seed=seed)
+    state, started = read_source(path, blank.w0), time.perf_counter()
+    trained = state is None
+    if state is None:
+        training = Pretraining(images, spec, blank, settings, seed, device=device)
+        checkpoint = path.with_suffix(".checkpoint")
+        what = f"pretraining on {images.name} ({settings.scheme})"
+        training.run(
+            checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+            progress=None if progress is None else lambda done, total: progress(what, done, total),
+        )
+        state = _finish(training, recipe)
+        checkpoint.unlink(missing_ok=True)
+    card = read_card(path)
+    return Source(
+        recipe=recipe,
+        weights=_as_weights(state, blank, images.class_names),
+        state=state,
+        loss=card["loss"],
+        accuracy=card["accuracy"],
+        seconds=time.perf_counter() - started if trained else 0.0,
+    )
+
+
+def _finish(training: Pretraining, recipe: SourceRecipe) -> State:
+    """Measures what was trained, and writes it to the cache."""
+    accuracy, *means = training.measure()
+    state = {name: tensor.detach().cpu() for name, tensor in training.model.state_dict().items()}
+    state.update(zip(MEANS, means, strict=True))
+    facts = {"recipe": recipe.to_dict(), "loss": training.loss, "accuracy": accuracy}
+    write_source(recipe.path, state, {**facts, "classes": list(training.images.class_names)})
+    return state
 
 
 def pretrained_source(
-    spec: BackboneSpec, dataset: str, image_size: int, *, progress: Progress | None = None
+    spec: BackboneSpec,
+    dataset: str,
+    image_size: int,
+    *,
+    scheme: str = "iid",
+    zap_period: int = 0,
+    progress: Progress | None = None,
 ) -> PretrainedWeights | None:
     """Returns the default weights of an encoder on `digits`: trained on digits 0-4, once, and kept in the cache.
+
+    Without zaps, "iid" is a training by `fine_tune`: with a falling rate, and with images held out to choose its best
+    epoch by. Anything else is trained by `pretrain`, as published: at a constant rate, on all images, to the end.
 
     Args:
         spec: The backbone.
         dataset: The target.
         image_size: Pixels.
-        progress: Called as progress(what, epochs done, epochs) while the source is trained.
+        scheme: One of `nbt.settings.SCHEMES`.
+        zap_period: Epochs ("iid") or episodes between zaps, 0 is never; see `PretrainSettings`.
+        progress: Called as progress(what, done, total) while the source is trained.
 
     Returns:
         Weights with the source's classifier and its class means, or None where the backbone or the dataset has no
         source of ours.
+
+    Raises:
+        UsageError: The scheme is unknown, or the zap period longer than the training.
     """
     if dataset != "digits" or spec.name not in _ENCODERS:
         return None
+    if scheme != "iid" or zap_period:
+        settings = default_settings(scheme, spec.name, digits=True, zap_period=zap_period)
+        return pretrain(load_source(resolve("digits"), image_size), spec, settings, progress=progress).weights
     recipe = SourceRecipe(backbone=spec.text, image_size=image_size)
-    path = cache_folder("sources") / f"{recipe.hash()}.safetensors"
     blank = load_w0(spec, "none", image_size=image_size, seed=recipe.seed)
-    state = _read(path, blank.w0) or _train(recipe, spec, blank, path, progress)
+    state = read_source(recipe.path, blank.w0) or _train(recipe, spec, blank, progress)
+    return _as_weights(state, blank, list_digits(source=True).class_names)
+
+
+def _as_weights(state: State, blank: PretrainedWeights, class_names: tuple[str, ...]) -> PretrainedWeights:
+    means, counts = (state[name].numpy() for name in MEANS)
     return dataclasses.replace(
         blank,
         w0={name: state[name] for name in blank.w0},
-        source_head={name: state[name] for name in _HEAD},
-        source_means=_class_means(state),
+        source_head={name: state[name] for name in HEAD},
+        source_means=SourceMeans(means, counts, class_names),
     )
 
 
-def _class_means(state: dict[str, torch.Tensor]) -> SourceMeans:
-    means, counts = (state[name].numpy() for name in _MEANS)
-    return SourceMeans(means, counts, list_digits(source=True).class_names)
-
-
-def _read(path: Path, like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
-    """Returns a cached source; None where there is none, or a damaged one."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError):
-        return None
-    fits = all(name in state and state[name].shape == tensor.shape for name, tensor in like.items())
-    return state if fits and all(name in state for name in (*_HEAD, *_MEANS)) else None
-
-
-def _train(
-    recipe: SourceRecipe, spec: BackboneSpec, blank: PretrainedWeights, path: Path, progress: Progress | None
-) -> dict[str, torch.Tensor]:
-    """Trains the source and writes it under its name, whole or not at all."""
-    from safetensors.torch import save_file
-
+def _train(recipe: SourceRecipe, spec: BackboneSpec, blank: PretrainedWeights, progress: Progress | None) -> State:
+    """Trains the plain source of `digits` and writes it under its name, whole or not at all."""
     task = _source_task(recipe, spec, blank)
     bench = Workbench(task)
+    assert isinstance(recipe.settings, TransferSettings)
     trial = fine_tune(task, recipe.settings, recipe.seed, bench=bench)
     while True:
         try:
@@ -127,13 +229,8 @@ def _train(
         if progress is not None:
             progress("pretraining on digits 0-4", result.epoch, recipe.settings.epochs)
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    state.update(zip(_MEANS, _measure_means(bench, model), strict=True))
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(state, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    state.update(zip(MEANS, _measure_means(bench, model), strict=True))
+    write_source(recipe.path, state)
     return state
 
 

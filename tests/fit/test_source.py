@@ -80,7 +80,7 @@ def test_a_source_file_without_means_is_trained_again(pretrained: Task, monkeypa
     recipe = pretrain.SourceRecipe(backbone=pretrained.backbone.text, image_size=pretrained.image_size)
     path = pretrain.cache_folder("sources") / f"{recipe.hash()}.safetensors"
     state = load_file(path)
-    assert pretrain._read(path, dict(pretrained.w0)) is not None
+    assert pretrain.read_source(path, dict(pretrained.w0)) is not None
     other = path.with_name("other.safetensors")
     save_file({name: tensor for name, tensor in state.items() if name != "source.means"}, other)
-    assert pretrain._read(other, dict(pretrained.w0)) is None
+    assert pretrain.read_source(other, dict(pretrained.w0)) is None

@@ -25,6 +25,7 @@ NAMES = [
     "cifar10",
     "cifar100",
     "omniglot",
+    "omniglot-small",
 ]
 
 
@@ -42,7 +43,8 @@ def test_specs_say_what_the_list_of_datasets_shows(name: str) -> None:
 
 
 def test_characters_are_not_mirrored_and_digits_have_their_own_backbone() -> None:
-    assert [name for name in NAMES if not dataset_spec(name).mirror] == ["digits", "svhn", "omniglot"]
+    characters = ["digits", "svhn", "omniglot", "omniglot-small"]
+    assert [name for name in NAMES if not dataset_spec(name).mirror] == characters
     assert (dataset_spec("digits").default_backbone, dataset_spec("digits").image_size) == ("conv3", 28)
     assert {dataset_spec(name).default_backbone for name in NAMES[1:]} == {"mobilenet_v2"}
 

@@ -1,0 +1,183 @@
+"""Benchmark: does an episode of ASB cost more than its gradients, and how much memory does meta-ASB take?
+
+1. One episode of ASB on Omniglot's `conv3` (width 256, 964 classes) as `nbt pretrain` runs it - draw, zap, 20 single
+   steps by SGD, one step by Adam - against the bare sum of its 21 forward and backward passes. Goal: within 1.3x.
+   Meta-ASB is timed beside it.
+2. The most memory that an episode of each holds beyond the network and its images: of the process on a CPU, of
+   torch's allocator on a GPU. Measured in a process of its own.
+
+Interleaved: every round runs each arm once, so that a noisy neighbour meets all of them. Medians over rounds. Pixels
+are random numbers: neither time nor memory depends on them.
+
+    python studies/bench_zapping.py
+
+Writes `studies/results/bench_zapping.json` and `.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from machine import machine
+
+from nbt.task.backbone_names import parse_backbone
+from nbt.task.weights import load_w0
+from nbt.training.denormals import flush_denormals
+from nbt.training.episodes import draw_episode
+from nbt.training.pretrain_settings import default_settings
+from nbt.training.pretraining import Pretraining
+from nbt.training.seeds import generator
+from nbt.training.source_images import SourceImages
+
+IMAGES_A_CLASS = 20
+BARE = "21 forward and backward passes"
+GOAL = 1.3
+
+
+def start(scheme: str, args: argparse.Namespace) -> Pretraining:
+    """Returns a training on random pixels in the size of Omniglot's background set."""
+    chance = np.random.default_rng(0)
+    n = args.classes * IMAGES_A_CLASS
+    images = SourceImages(
+        name="random pixels",
+        class_names=tuple(map(str, range(args.classes))),
+        pixels=chance.integers(0, 256, size=(n, 28, 28, 3), dtype=np.uint8),
+        labels=np.repeat(np.arange(args.classes), IMAGES_A_CLASS),
+        digest="random",
+    )
+    spec = parse_backbone(f"conv3(width={args.width})")
+    settings = default_settings(scheme, "conv3", zap_period=1)
+    return Pretraining(images, spec, load_w0(spec, "none", image_size=28), settings)
+
+
+def bare_passes(training: Pretraining) -> Callable[[], None]:
+    """Returns the passes of one episode alone: images are ready, nothing is drawn, no weight moves."""
+    episode = draw_episode(training.members, 20, 64, generator(0, "bench"))
+    images, labels = training.load(episode.batch), training.truth(episode.batch)
+    parts = [*zip(images[:20].split(1), labels[:20].split(1), strict=True), (images, labels)]
+
+    def run() -> None:
+        with flush_denormals():
+            for image, label in parts:
+                training.model.zero_grad(set_to_none=True)
+                F.cross_entropy(training.model(image), label).backward()
+        wait()
+
+    return run
+
+
+def wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def time_arms(args: argparse.Namespace) -> dict[str, list[float]]:
+    """Returns the seconds of every round of each arm, after one round that does not count."""
+    asb, meta = start("asb", args), start("meta-asb", args)
+    arms: dict[str, Callable[[], None]] = {
+        BARE: bare_passes(start("asb", args)),
+        "ASB episode": asb.run_round,
+        "meta-ASB episode": meta.run_round,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(args.rounds + 1):
+        for name, arm in arms.items():
+            started = time.perf_counter()
+            arm()
+            wait()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+        print(f"round {number}: " + ", ".join(f"{name} {s[-1]:.2f}" for name, s in seconds.items() if s), flush=True)
+    return seconds
+
+
+def peak_bytes(scheme: str, args: argparse.Namespace) -> int:
+    """Returns what an episode holds at most beyond what is there before it; call it in a fresh process."""
+    training = start(scheme, args)
+    if training.device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        training.run_round()
+        return torch.cuda.max_memory_allocated() - before
+    before = resident("VmRSS")
+    training.run_round()
+    return resident("VmHWM") - before
+
+
+def resident(field: str) -> int:
+    """Returns this process's memory in bytes: "VmRSS" now, "VmHWM" at its peak (Linux)."""
+    # Not getrusage: a process that another one starts takes over the peak of that one.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{field}:")))
+
+
+def measure_memory(scheme: str, args: argparse.Namespace) -> int:
+    """Runs `peak_bytes` in a process of its own."""
+    words = [sys.executable, __file__, "--memory-of", scheme, "--width", str(args.width)]
+    done = subprocess.run([*words, "--classes", str(args.classes)], check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1])
+
+
+def to_markdown(result: Mapping[str, Any]) -> str:
+    """Renders the table."""
+    times = {name: statistics.median(values) for name, values in result["seconds"].items()}
+    goals = {"ASB episode": f"<= {GOAL}x"}
+    memory = {"ASB episode": result["peak_bytes"]["asb"], "meta-ASB episode": result["peak_bytes"]["meta-asb"]}
+    rows = [
+        f"| {name} | {seconds:.3f} | {seconds / times[BARE]:.2f}x | {goals.get(name, '')} | "
+        + (f"{memory[name] / 2**20:.0f} MiB |" if name in memory else "|")
+        for name, seconds in times.items()
+    ]
+    return "\n".join(
+        [
+            f"Machine: {result['machine']}, {result['device']}. `conv3(width={result['width']})` at 28 px, "
+            f"{result['classes']} classes, {result['parameters']:,} parameters; {result['rounds']} rounds, "
+            "interleaved, medians. Memory is the peak of one episode beyond the network and its images; the first "
+            "episode's includes the gradients and Adam's state.",
+            "",
+            "| arm | seconds | ratio | goal | peak memory |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--classes", type=int, default=964)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--memory-of", choices=("asb", "meta-asb"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.memory_of:
+        print(peak_bytes(args.memory_of, args))
+        return
+    result = {
+        "machine": machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        **{name: getattr(args, name) for name in ("width", "classes", "rounds")},
+        "parameters": sum(parameter.numel() for parameter in start("asb", args).model.parameters()),
+        "seconds": time_arms(args),
+        "peak_bytes": {scheme: measure_memory(scheme, args) for scheme in ("asb", "meta-asb")},
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "bench_zapping.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "bench_zapping.md").write_text(to_markdown(result))
+    print(to_markdown(result))
+
+
+if __name__ == "__main__":
+    main()
