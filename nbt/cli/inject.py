@@ -1,0 +1,160 @@
+"""`nbt inject`: the weights of a pretrained teacher, put into a backbone of another architecture."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nbt.cli.options import SEED, Command
+from nbt.cli.output import Output, percent
+from nbt.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from nbt.transfer.injection import InjectionReport
+
+_SUFFIXES = (".safetensors", ".pth")
+
+
+@click.command(cls=Command)
+@click.option("--teacher", required=True, metavar="NAME|NAME=FILE", help="What has weights: its library's, or a file.")
+@click.option("--student", required=True, metavar="NAME", help="What gets them; see nbt backbones.")
+@click.option("--score-only", is_flag=True, help="Similarity and plan alone; needs no weights.")
+@click.option(
+    "--blend",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1),
+    default=0.75,
+    show_default=True,
+    help="Of the centre crop in tensors of another shape; the rest is resized.",
+)
+@click.option("--image-size", metavar="PIXELS", type=int, help="Side of the images; the student's own when not given.")
+@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of the weights that get nothing.")
+@click.option(
+    "--out", "file", metavar="FILE.safetensors|.pth", help="Where the weights go; named after the two if not."
+)
+def command(out: Output, teacher: str, student: str, score_only: bool, file: str | None, **options: Any) -> None:
+    """Put the weights of one architecture into another (TLI).
+
+    Layers are matched in order, and each tensor is cropped and resized to the shape it needs. What is written can be
+    given to the other commands as --weights FILE.
+    """
+    path = _check(teacher, student, score_only, file, options["image_size"])
+    report = _score(teacher, student, **options) if score_only else _inject(teacher, student, path, **options)
+    if report.similarity < _safe_similarity():
+        _warn(report)
+    if out.json:
+        out.print_json({**report.to_dict(), "file": None if score_only else str(path)})
+        return
+    _print(out, report, None if score_only else path)
+
+
+def _check(teacher: str, student: str, score_only: bool, file: str | None, image_size: int | None) -> Path:
+    """Checks the options without torch, and returns where the weights go.
+
+    Raises:
+        UsageError: One is wrong.
+    """
+    from nbt.task.backbone_names import parse_backbone
+    from nbt.task.load import IMAGE_SIZES
+    from nbt.task.teacher import parse_teacher
+
+    spec, _ = parse_teacher(teacher)
+    name = parse_backbone(student).text
+    low, high = IMAGE_SIZES
+    if image_size is not None and not low <= image_size <= high:
+        raise UsageError(f"--image-size {image_size}: expected {low} ... {high}")
+    if score_only and file is not None:
+        raise UsageError("--out: nothing is written with --score-only; leave one of them out")
+    path = Path(
+        file or re.sub(r"[^\w.-]+", "_", f"{name}-from-{spec.text}").replace("_-", "-").strip("_") + _SUFFIXES[0]
+    )
+    if path.suffix not in _SUFFIXES:
+        raise UsageError(f"--out {path}: expected a name that ends in {' or '.join(_SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"--out {path}: there is no folder {path.parent}")
+    return path
+
+
+def _score(teacher: str, student: str, *, blend: float, image_size: int | None, **_: Any) -> InjectionReport:
+    from nbt.task.backbone_names import parse_backbone
+    from nbt.task.teacher import parse_teacher
+    from nbt.transfer.injection import plan_injection
+    from nbt.transfer.outline import outline_of
+
+    ours = outline_of(parse_backbone(student), image_size)
+    return plan_injection(ours, outline_of(parse_teacher(teacher)[0]), blend=blend)
+
+
+def _inject(
+    teacher: str, student: str, path: Path, *, blend: float, image_size: int | None, seed: int
+) -> InjectionReport:
+    from nbt.task.backbone_names import parse_backbone
+    from nbt.task.backbones import default_image_size
+    from nbt.task.teacher import load_teacher
+    from nbt.transfer.injection import inject_weights
+
+    spec = parse_backbone(student)
+    size = default_image_size(spec) if image_size is None else image_size
+    w0, report = inject_weights(spec, size, load_teacher(teacher), blend=blend, seed=seed)
+    _write(w0, path)
+    return report
+
+
+def _write(state: dict[str, torch.Tensor], path: Path) -> None:
+    """Writes a state dict whole or not at all."""
+    import torch
+    from safetensors.torch import save_file
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.suffix == _SUFFIXES[0]:
+            save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, temporary)
+        else:
+            torch.save(state, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _safe_similarity() -> float:
+    from nbt.transfer.injection import SAFE_SIMILARITY
+
+    return SAFE_SIMILARITY
+
+
+def _warn(report: InjectionReport) -> None:
+    import logging
+
+    known = (
+        "below .35 every published injection did worse than random weights"
+        if report.similarity < 0.35
+        else "between .35 and .5 most published injections gained little"
+    )
+    logging.getLogger("nbt").warning(
+        f"similarity {report.similarity:.2f} is below {_safe_similarity():g}: {known}; "
+        "compare with --weights none, or take a teacher that is more alike"
+    )
+
+
+def _print(out: Output, report: InjectionReport, path: Path | None) -> None:
+    """Writes what went where, for people."""
+    from rich.text import Text
+
+    out.print(Text(f"{report.student} from {report.teacher}"), "")
+    out.print_rows(report.to_table(), right=["score"], none="")
+    kept, fresh = len(report.left), len(report.statistics)
+    out.print(
+        "",
+        Text(f"similarity {report.similarity:.3f}, coverage {percent(report.coverage)} of the parameters without head"),
+        Text(f"not transferred: the head, and {kept} other parameters, which keep the student's initialisation"),
+        Text(f"running statistics to be re-estimated on target images: {fresh} normalisation layers"),
+    )
+    if path is not None:
+        words = f"nbt search --dataset ... --backbone '{report.student}' --weights {path}"
+        out.print("", Text(f"weights: {path}"), Text(f"use them: {words}"))

@@ -1,0 +1,77 @@
+"""Teachers: pretrained backbones whose weights are injected into others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbt.errors import UsageError
+from nbt.task.backbone_names import BackboneSpec, parse_backbone
+
+if TYPE_CHECKING:
+    import torch
+
+_FORM = "write BACKBONE (its library weights), or BACKBONE=FILE (a state dict)"
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A pretrained backbone without its head.
+
+    Attributes:
+        name: As the user wrote it: "BACKBONE" or "BACKBONE=FILE".
+        spec: The architecture.
+        w0: State of its units, keys "units.I....".
+    """
+
+    name: str
+    spec: BackboneSpec
+    w0: Mapping[str, torch.Tensor]
+
+
+def parse_teacher(text: str) -> tuple[BackboneSpec, str]:
+    """Reads "BACKBONE" or "BACKBONE=FILE" without importing torch.
+
+    Returns:
+        The architecture, and "default" or the path of a file that exists.
+
+    Raises:
+        UsageError: The text has another form, the backbone is unknown, or there is no such file.
+    """
+    name, sign, file = _split(text)
+    if not name.strip() or (sign and not file.strip()):
+        raise UsageError(f"teacher {text!r}: {_FORM}")
+    spec = parse_backbone(name)
+    if sign and not Path(file.strip()).is_file():
+        raise UsageError(f"teacher {text!r}: no file {file.strip()}; {_FORM}")
+    return spec, file.strip() or "default"
+
+
+def load_teacher(text: str) -> Teacher:
+    """Loads a teacher, its weights checked against its architecture key by key.
+
+    Args:
+        text: "BACKBONE" or "BACKBONE=FILE".
+
+    Raises:
+        UsageError: As `parse_teacher`; or the file does not fit (the message says what does not), or the library has no
+            weights for these arguments.
+        NbtError: The library's weights cannot be fetched.
+    """
+    spec, weights = parse_teacher(text)
+    from nbt.task.backbones import default_image_size
+    from nbt.task.weights import load_w0
+
+    return Teacher(text, spec, load_w0(spec, weights, image_size=default_image_size(spec)).w0)
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    """Splits at the first "=" that is outside parentheses."""
+    depth = 0
+    for index, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if letter == "=" and depth == 0:
+            return text[:index], "=", text[index + 1 :]
+    return text, "", ""

@@ -1,0 +1,92 @@
+"""Benchmark: is injection fast?
+
+1. Injection of `mobilenet_v2` into `resnet18`, from the teacher's weights in memory to the student's state: outlines,
+   matching, the student's fresh weights, crops and resizes (goal: below 2 s). What is kept between calls is forgotten
+   before each.
+2. Similarity of all pairs among 20 torchvision architectures, without weights (goal: below 60 s), with the time that
+   their outlines take. It runs in a process of its own, so that what torch imports for its first model on the meta
+   device is part of it.
+
+    python studies/bench_injection.py
+
+Medians over rounds. Writes `studies/results/bench_injection.json` and `.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from injection import ARCHITECTURES, similarity_matrix
+from machine import machine
+
+PAIRS = f"all {len(ARCHITECTURES) ** 2} pairs of {len(ARCHITECTURES)} architectures"
+INJECTION = "mobilenet_v2 into resnet18"
+GOALS = {INJECTION: 2.0, PAIRS: 60.0}
+
+
+def time_injection(rounds: int) -> list[float]:
+    """Returns the seconds of each injection, after one that does not count."""
+    from nbt.task.backbone_names import parse_backbone
+    from nbt.task.backbones import feature_dim, fresh_state
+    from nbt.task.teacher import Teacher
+    from nbt.transfer.injection import inject_weights
+    from nbt.transfer.outline import outline_of
+
+    source, student = parse_backbone("mobilenet_v2"), parse_backbone("resnet18")
+    teacher = Teacher("mobilenet_v2", source, fresh_state(source, 224, 0))
+    seconds = []
+    for _ in range(rounds + 1):
+        for kept in (outline_of, feature_dim):
+            kept.cache_clear()
+        started = time.perf_counter()
+        inject_weights(student, 224, teacher)
+        seconds.append(time.perf_counter() - started)
+    return seconds[1:]
+
+
+def time_pairs(rounds: int) -> list[float]:
+    """Returns the seconds of all pairs, each round in a new process."""
+    command = [sys.executable, __file__, "--pairs"]
+    return [float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(rounds)]
+
+
+def to_markdown(result: Mapping[str, Any]) -> str:
+    """Renders the table."""
+    rows = [
+        f"| {name} | {statistics.median(seconds):.2f} | {min(seconds):.2f} ... {max(seconds):.2f} | < {GOALS[name]:g} |"
+        for name, seconds in result["seconds"].items()
+    ]
+    head = [f"Machine: {result['machine']}. Medians.", "", "| what | seconds | range | goal |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9, help="of the injection")
+    parser.add_argument("--pair-rounds", type=int, default=3, help="of all pairs")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--pairs", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.pairs:
+        started = time.perf_counter()
+        similarity_matrix()
+        print(time.perf_counter() - started)
+        return
+    seconds = {INJECTION: time_injection(args.rounds), PAIRS: time_pairs(args.pair_rounds)}
+    result = {"machine": machine(), "seconds": seconds}
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "bench_injection.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "bench_injection.md").write_text(to_markdown(result))
+    print(to_markdown(result))
+
+
+if __name__ == "__main__":
+    main()

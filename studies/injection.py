@@ -1,0 +1,537 @@
+"""Study: does injection between architectures (TLI) help on real images?
+
+Claim (arXiv 2101.02757, 2212.13970): weights of a pretrained teacher, matched by order-preserving dynamic programming
+and brought to another architecture's shapes, are a better start than Kaiming's or Xavier's initialisation, and the more
+similar the two architectures are, the more. Four starts are fine-tuned on CUB-50 crop (16 images a class) and dtd10 at
+64 px:
+
+- `inject`: `nbt.transfer.injection`, blend .75, from each of three ImageNet teachers;
+- `random`: the same with random pairs of layers of a family, ignoring order and score: the control that must lose;
+- `kaiming` and `xavier`: a normal draw of every filter and matrix.
+
+Students come without weights. Everything trains, with the library's default recipe but for one learning rate for all
+arms of a student and target: the one of three with the best validation accuracy of the *Kaiming* arm on a seed of its
+own, which can only favour Kaiming. squeezenet has no BatchNorm and is trained with AdamW. BatchNorm statistics are
+estimated on training images before the first step in every arm. Test accuracy is taken after every epoch and decides
+nothing.
+
+    python studies/injection.py run --shared ../shared                   # resumable; about 75 minutes on one core
+    python studies/injection.py run --shared ../shared --shard 0/2       # and 1/2 beside it, on another core
+    python studies/injection.py run --shared ../shared --students resnet18      # some three hours more
+    python studies/injection.py report       # minutes for the similarities of all pairs among 20 architectures
+
+Seeds come one after the other, so what is there after a third of the time is a whole study with one seed. Rows are
+kept in `studies/results/injection*.jsonl`; the report writes `injection.{json,md,svg}` and `injection_similarity.svg`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+TARGETS: dict[str, dict[str, Any]] = {
+    "cub50": {"dataset": "cub", "data_dir": "data", "shots": 16, "image_size": 64},
+    "dtd10": {"dataset": "data/dtd10", "image_size": 64},
+}
+TEACHERS = {
+    "mobilenet_v2": "weights/mobilenet_v2-imagenet.pth",
+    "mobilenet_v2(width_mult=0.35)": "weights/mobilenet_v2_035-imagenet.pth",
+    "squeezenet1_0": "weights/squeezenet1_0-imagenet.pth",
+}
+STUDENTS = (
+    "mobilenet_v2(width_mult=0.5)",
+    "squeezenet1_1",
+    "mobilenet_v3_small",
+    "mobilenet_v2(width_mult=0.75)",
+)
+OTHER_STUDENTS = ("resnet18",)
+WITHOUT_NORM = ("squeezenet1_1",)
+SEEDS = (0, 1, 2)
+RATE_SEED = 1000
+SGD_RATES, ADAMW_RATES = (0.01, 0.03, 0.1), (0.0003, 0.001, 0.003)
+PLAIN, TAUGHT = ("kaiming", "xavier"), ("inject", "random")
+ARMS = (*TAUGHT, *PLAIN)
+BLEND = 0.75
+STATISTICS_IMAGES = 512
+BOOTSTRAP = 5000
+ARCHITECTURES = (
+    *("alexnet", "vgg11_bn", "vgg16", "resnet18", "resnet50", "resnext50_32x4d", "densenet121", "googlenet"),
+    *("inception_v3", "squeezenet1_0", "squeezenet1_1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet1_0"),
+    *("shufflenet_v2_x1_0", "efficientnet_b0", "regnet_y_400mf", "convnext_tiny", "vit_b_16", "swin_t"),
+)
+Row = dict[str, Any]
+Key = tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        target: Key of `TARGETS`.
+        student: Backbone.
+        arm: One of `ARMS`, or "rate" for one that only chooses the learning rate.
+        teacher: Key of `TEACHERS`, "" for arms without one.
+        seed: Of initialisation, split and order.
+        rate: Learning rate of a "rate" run, else None: the one that is chosen.
+    """
+
+    target: str
+    student: str
+    arm: str
+    teacher: str
+    seed: int
+    rate: float | None = None
+
+    def key(self, epochs: int) -> Key:
+        """Returns what tells its row from others."""
+        return (*dataclasses.astuple(self), epochs)
+
+
+def rates(student: str) -> tuple[float, ...]:
+    """Returns the learning rates that are tried."""
+    return ADAMW_RATES if student in WITHOUT_NORM else SGD_RATES
+
+
+def planned(targets: Sequence[str], students: Sequence[str], seeds: Sequence[int], shard: str) -> Iterator[Run]:
+    """Yields all runs, seed by seed, the rates of a student and target before its first."""
+    part, parts = (int(number) for number in shard.split("/"))
+    pairs = [(target, student) for student in students for target in targets]
+    for number, seed in enumerate(seeds):
+        for target, student in pairs[part::parts]:
+            if number == 0:
+                yield from (Run(target, student, "rate", "", RATE_SEED, rate) for rate in rates(student))
+            yield Run(target, student, "kaiming", "", seed)
+            for teacher in TEACHERS:
+                yield from (Run(target, student, arm, teacher, seed) for arm in TAUGHT)
+            yield Run(target, student, "xavier", "", seed)
+
+
+@functools.lru_cache(maxsize=2)
+def load(target: str, student: str, shared: str) -> Any:
+    """Returns the task without weights, whose test images are watched."""
+    import nbt
+
+    options = dict(TARGETS[target])
+    dataset = options.pop("dataset")
+    if "data_dir" in options:
+        options["data_dir"] = str(Path(shared) / options["data_dir"])
+    dataset = str(Path(shared) / dataset) if "/" in dataset else dataset
+    task = nbt.load_task(dataset, backbone=student, weights="none", **options)
+    return dataclasses.replace(task, watched=task.split.test)
+
+
+@functools.cache
+def load_giver(teacher: str, shared: str) -> Any:
+    """Returns a teacher."""
+    from nbt.task.teacher import load_teacher
+
+    return load_teacher(f"{teacher}={Path(shared) / TEACHERS[teacher]}")
+
+
+def start(run: Run, task: Any, shared: str) -> tuple[dict[str, Any], Any]:
+    """Returns the weights that a run starts from, and the report of their injection or None."""
+    from nbt.training.sources import kaiming_state
+    from nbt.transfer.injection import inject_weights
+
+    if run.arm in TAUGHT:
+        matching = "order" if run.arm == "inject" else "random"
+        giver = load_giver(run.teacher, shared)
+        return inject_weights(task.backbone, task.image_size, giver, blend=BLEND, seed=run.seed, matching=matching)
+    if run.arm == "xavier":
+        return xavier_state(task, run.seed), None
+    return kaiming_state(task.backbone, task.image_size, run.seed), None
+
+
+def xavier_state(task: Any, seed: int) -> dict[str, Any]:
+    """Returns fresh units with Xavier's normal draw of every filter and matrix, and biases 0."""
+    import torch
+
+    from nbt.training.sources import kaiming_state
+
+    chance = torch.Generator().manual_seed(seed)
+    state = kaiming_state(task.backbone, task.image_size, seed)
+    for name, tensor in state.items():
+        if name.endswith("weight") and tensor.ndim in (2, 4):
+            torch.nn.init.xavier_normal_(tensor, generator=chance)
+    return state
+
+
+def with_statistics(task: Any, w0: Mapping[str, Any], report: Any) -> dict[str, Any]:
+    """Returns the weights with running statistics of training images where they have none that mean something."""
+    import torch
+
+    from nbt.training.augment import AugmentPlan, prepare
+    from nbt.transfer.injection import estimate_statistics
+
+    model = task.build_model()
+    model.load_pretrained(w0)
+    rows = np.random.default_rng(0).permutation(task.split.train)[:STATISTICS_IMAGES]
+    pixels = torch.from_numpy(np.asarray(task.images.array)[rows]).split(64)
+    mean, std = torch.tensor(task.mean), torch.tensor(task.std)
+    batches = (prepare(batch, AugmentPlan(), mean, std) for batch in pixels)
+    estimate_statistics(model, batches, None if report is None else report.statistics)
+    return {name: tensor.clone() for name, tensor in model.unit_state().items()}
+
+
+def train(run: Run, rate: float, epochs: int, shared: str) -> Row:
+    """Trains one run; a loss that is not finite counts 0 from there on."""
+    import nbt
+    from nbt.settings import TransferSettings
+
+    task = load(run.target, run.student, shared).with_split_seed(run.seed)
+    w0, report = start(run, task, shared)
+    task = dataclasses.replace(task, w0=with_statistics(task, w0, report), weights=run.arm)
+    optimizer = "adamw" if run.student in WITHOUT_NORM else "sgd"
+    settings = TransferSettings(epochs=epochs, body_lr=rate, head_lr=rate, optimizer=optimizer)
+    curve = list(nbt.fine_tune(task, settings, seed=run.seed))
+    test = [epoch.watched_accuracy or 0.0 for epoch in curve]
+    val = [epoch.val_accuracy or 0.0 for epoch in curve]
+    facts = {"similarity": report.similarity, "coverage": report.coverage} if report else {}
+    return {
+        **facts,
+        "used_rate": rate,
+        "test": test + [0.0] * (epochs - len(test)),
+        "val": val + [0.0] * (epochs - len(val)),
+        "train_images": len(task.split.train),
+        "test_images": len(task.split.test),
+        "seconds": round(sum(epoch.seconds for epoch in curve), 1),
+    }
+
+
+def collect(args: argparse.Namespace) -> None:
+    """Runs what is missing of this shard; a row each is written at once."""
+    from machine import machine
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    part, parts = args.shard.split("/")
+    path = args.out / f"injection{'' if parts == '1' else part}.jsonl"
+    done = {key_of(row): row for row in read(args.out)}
+    runs = list(planned(args.targets, args.students, args.seeds, args.shard))
+    for count, run in enumerate(runs, start=1):
+        if run.key(args.epochs) in done:
+            continue
+        rate = run.rate or chosen_rate(run, args.epochs, done)
+        row = {
+            **dataclasses.asdict(run),
+            "epochs": args.epochs,
+            **train(run, rate, args.epochs, args.shared),
+            "machine": machine(),
+        }
+        done[run.key(args.epochs)] = row
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{count} of {len(runs)}: {run} {row['test'][-1]:.3f} in {row['seconds']:.0f} s", flush=True)
+
+
+def chosen_rate(run: Run, epochs: int, done: Mapping[Key, Row]) -> float:
+    """Returns the rate with the best last validation accuracy of the Kaiming arm."""
+    tried = [Run(run.target, run.student, "rate", "", RATE_SEED, rate) for rate in rates(run.student)]
+    return max(tried, key=lambda one: done[one.key(epochs)]["val"][-1]).rate or 0.0
+
+
+def read(folder: Path) -> list[Row]:
+    """Returns the rows of all shards."""
+    return [json.loads(line) for path in sorted(folder.glob("injection*.jsonl")) for line in path.open()]
+
+
+def key_of(row: Row) -> Key:
+    """Returns what tells a row from others."""
+    run = Run(**{field.name: row[field.name] for field in dataclasses.fields(Run)})
+    return run.key(row["epochs"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A teacher and a student on one target, with the curves of all four arms by seed, (seeds, epochs).
+
+    Attributes:
+        target: Key of `TARGETS`.
+        student: Backbone.
+        teacher: Backbone.
+        similarity: Of the two.
+        coverage: Share of the student's parameters that an injection reaches.
+        rate: Learning rate of all arms.
+        curves: Test accuracies by arm.
+    """
+
+    target: str
+    student: str
+    teacher: str
+    similarity: float
+    coverage: float
+    rate: float
+    curves: dict[str, np.ndarray]
+
+    def gains(self, over: str) -> np.ndarray:
+        """Returns the last test accuracy of injection minus that of another arm, a seed each."""
+        return np.asarray(self.curves["inject"][:, -1] - self.curves[over][:, -1])
+
+
+def pairs_of(rows: Sequence[Row], epochs: int) -> list[Pair]:
+    """Returns the pairs all of whose arms are there for at least one seed; only such seeds are used."""
+    table = {key_of(row): row for row in rows if row["epochs"] == epochs}
+    found = []
+    for target in TARGETS:
+        for student in (*STUDENTS, *OTHER_STUDENTS):
+            for teacher in TEACHERS:
+                by_seed = [_arms(table, target, student, teacher, seed, epochs) for seed in SEEDS]
+                whole = [arms for arms in by_seed if arms is not None]
+                if whole:
+                    curves = {arm: np.array([arms[arm]["test"] for arms in whole]) for arm in ARMS}
+                    facts = (whole[0]["inject"][name] for name in ("similarity", "coverage", "used_rate"))
+                    found.append(Pair(target, student, teacher, *facts, curves))
+    return found
+
+
+def _arms(
+    table: Mapping[Key, Row], target: str, student: str, teacher: str, seed: int, epochs: int
+) -> dict[str, Row] | None:
+    keys = {arm: Run(target, student, arm, teacher if arm in TAUGHT else "", seed).key(epochs) for arm in ARMS}
+    return {arm: table[key] for arm, key in keys.items()} if all(key in table for key in keys.values()) else None
+
+
+def bootstrap(pairs: Sequence[Pair], statistic: Callable[[list[Pair], list[np.ndarray]], float]) -> tuple[float, float]:
+    """Returns the 95 % interval of a statistic of all pairs, over pairs and, in each, over seeds.
+
+    Pairs of one student and target share their Kaiming and Xavier runs, so students of a target are drawn whole.
+    """
+    chance = np.random.default_rng(0)
+    groups: dict[tuple[str, str], list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault((pair.target, pair.student), []).append(pair)
+    values = []
+    for _ in range(BOOTSTRAP):
+        drawn: list[Pair] = []
+        seeds: list[np.ndarray] = []
+        for index in chance.integers(len(groups), size=len(groups)):
+            group = list(groups.values())[index]
+            rows = len(group[0].curves["inject"])
+            picked = chance.integers(rows, size=rows)
+            for pair in group:
+                drawn.append(pair)
+                seeds.append(picked % len(pair.curves["inject"]))
+        value = statistic(drawn, seeds)
+        if math.isfinite(value):
+            values.append(value)
+    low, high = np.percentile(values, [2.5, 97.5]) if values else (math.nan, math.nan)
+    return float(low), float(high)
+
+
+def mean_gain(over: str) -> Callable[[list[Pair], list[np.ndarray]], float]:
+    """Returns the statistic: mean gain of injection over an arm."""
+    return lambda pairs, seeds: float(np.mean([p.gains(over)[s].mean() for p, s in zip(pairs, seeds, strict=True)]))
+
+
+def rank_correlation(pairs: list[Pair], seeds: list[np.ndarray]) -> float:
+    """Returns Spearman's correlation of similarity and mean gain over Kaiming."""
+    from scipy.stats import spearmanr
+
+    similarity = [pair.similarity for pair in pairs]
+    gain = [pair.gains("kaiming")[rows].mean() for pair, rows in zip(pairs, seeds, strict=True)]
+    if len(set(similarity)) < 3 or len(set(gain)) < 3:
+        return math.nan
+    return float(spearmanr(similarity, gain).statistic)
+
+
+def summarise(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Returns the numbers of the finding."""
+    everything = [np.arange(len(pair.curves["inject"])) for pair in pairs]
+    gains = {}
+    for over in ("kaiming", "xavier", "random"):
+        low, high = bootstrap(pairs, mean_gain(over))
+        gains[over] = {"mean": mean_gain(over)(list(pairs), everything), "low": low, "high": high}
+    low, high = bootstrap(pairs, rank_correlation)
+    correlation = {"spearman": rank_correlation(list(pairs), everything), "low": low, "high": high}
+    bands = {}
+    for name, below, above in (("below .35", 0.0, 0.35), (".35 to .5", 0.35, 0.5), ("from .5", 0.5, 2.0)):
+        inside = [float(p.gains("kaiming").mean()) for p in pairs if below <= p.similarity < above]
+        if inside:
+            won = sum(gain > 0 for gain in inside)
+            bands[name] = {"pairs": len(inside), "won": won, "mean": float(np.mean(inside))}
+    return {"gains": gains, "correlation": correlation, "bands": bands}
+
+
+def finding(pairs: Sequence[Pair], summary: Mapping[str, Any]) -> str:
+    """Returns the finding in one paragraph."""
+    gains, correlation = summary["gains"], summary["correlation"]
+    better = [gains[arm]["low"] > 0 for arm in ("kaiming", "xavier", "random")]
+    worse = all(gain["high"] < 0 for gain in gains.values())
+    verdict = "confirmed" if all(better) else "partly confirmed" if any(better) else "not confirmed"
+    verdict = "contradicted" if worse else verdict
+    words = ", ".join(f"{points(gains[arm])} points over {arm}" for arm in gains)
+    seeds = min(len(pair.curves["inject"]) for pair in pairs)
+    low, high, rho = correlation["low"], correlation["high"], correlation["spearman"]
+    ranks = "does" if low > 0 else "does the opposite" if high < 0 else "cannot be told to"
+    bands = "; ".join(
+        f"{name}: {band['won']} of {band['pairs']} gained, {100 * band['mean']:+.1f} on average"
+        for name, band in summary["bands"].items()
+    )
+    return (
+        f"The claim that injection is the better start is {verdict} here. Over {len(pairs)} pairs of teacher and "
+        f"student with {seeds} seeds or more each, injection's last test accuracy is {words} (mean, 95 % interval over "
+        f"students and seeds). More similar architectures {ranks} gain more: rank correlation of similarity and gain "
+        f"over Kaiming {rho:.2f} [{low:.2f}, {high:.2f}]. By similarity, {bands}."
+    )
+
+
+def points(interval: Mapping[str, float]) -> str:
+    """Returns a gain in points with its interval."""
+    return f"{100 * interval['mean']:+.1f} [{100 * interval['low']:+.1f}, {100 * interval['high']:+.1f}]"
+
+
+def similarity_matrix() -> np.ndarray:
+    """Returns the similarity of all pairs of `ARCHITECTURES`, students in rows."""
+    from nbt.task.backbone_names import parse_backbone
+    from nbt.transfer.injection import tli_similarity
+    from nbt.transfer.outline import outline_of
+
+    outlines = [outline_of(parse_backbone(name)) for name in ARCHITECTURES]
+    return np.array([[tli_similarity(student, teacher) for teacher in outlines] for student in outlines])
+
+
+def report(args: argparse.Namespace) -> None:
+    """Writes table, figures and finding of the rows that are there."""
+    rows = read(args.out)
+    pairs = pairs_of(rows, args.epochs)
+    if not pairs:
+        raise SystemExit(f"{args.out}: no pair of {args.epochs} epochs has all of its arms yet")
+    summary = summarise(pairs)
+    matrix = similarity_matrix()
+    text = finding(pairs, summary)
+    result = {
+        "finding": text,
+        "machine": rows[0]["machine"],
+        "epochs": args.epochs,
+        **summary,
+        "pairs": [_pair_json(pair) for pair in pairs],
+        "architectures": list(ARCHITECTURES),
+        "similarity": np.round(matrix, 4).tolist(),
+    }
+    (args.out / "injection.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "injection.md").write_text(markdown(result, pairs, matrix))
+    draw_curves(pairs, args.out / "injection.svg")
+    draw_matrix(matrix, args.out / "injection_similarity.svg")
+    print(text)
+
+
+def _pair_json(pair: Pair) -> dict[str, Any]:
+    curves = {arm: np.round(curve, 4).tolist() for arm, curve in pair.curves.items()}
+    return {**dataclasses.asdict(pair), "curves": curves}
+
+
+def markdown(result: Mapping[str, Any], pairs: Sequence[Pair], matrix: np.ndarray) -> str:
+    """Returns the tables."""
+    from nbt.search.stats import t_interval
+
+    lines = ["# Injection between architectures", "", result["finding"], ""]
+    lines += [f"Machine: {result['machine']}. 64 px, {result['epochs']} epochs; test accuracy after the last.", ""]
+    lines += [
+        "| target | student | teacher | similarity | coverage | rate | seeds | kaiming | xavier | random | inject "
+    ]
+    lines[-1] += "| gain over kaiming, 95 % |"
+    lines += ["|---" * 12 + "|"]
+    for pair in pairs:
+        last = {arm: f"{100 * curve[:, -1].mean():.1f}" for arm, curve in pair.curves.items()}
+        gain = t_interval(pair.gains("kaiming").tolist())
+        ends = "" if gain.low is None else f" [{100 * gain.low:+.1f}, {100 * (gain.high or 0.0):+.1f}]"
+        lines.append(
+            f"| {pair.target} | {pair.student} | {pair.teacher} | {pair.similarity:.2f} | {pair.coverage:.2f} "
+            f"| {pair.rate:g} | {len(pair.curves['inject'])} | {last['kaiming']} | {last['xavier']} "
+            f"| {last['random']} | {last['inject']} | {100 * gain.mean:+.1f}{ends} |"
+        )
+    lines += ["", "## Test accuracy by epoch, mean over pairs and seeds", ""]
+    for target in dict.fromkeys(pair.target for pair in pairs):
+        curves = mean_curves([pair for pair in pairs if pair.target == target])
+        lines += [f"| {target} | " + " | ".join(str(epoch + 1) for epoch in range(result["epochs"])) + " |"]
+        lines += ["|---" * (result["epochs"] + 1) + "|"]
+        lines += [f"| {arm} | " + " | ".join(f"{100 * value:.1f}" for value in curves[arm]) + " |" for arm in ARMS]
+        lines.append("")
+    lines += ["## Similarity of architectures", "", "Students in rows, teachers in columns.", ""]
+    lines += ["| | " + " | ".join(ARCHITECTURES) + " |", "|---" * (len(ARCHITECTURES) + 1) + "|"]
+    for name, row in zip(ARCHITECTURES, matrix, strict=True):
+        lines.append(f"| **{name}** | " + " | ".join(f"{value:.2f}" for value in row) + " |")
+    return "\n".join([*lines, ""])
+
+
+def mean_curves(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
+    """Returns the mean test accuracy by epoch of every arm; each pair counts the same."""
+    return {arm: np.mean([pair.curves[arm].mean(axis=0) for pair in pairs], axis=0) for arm in ARMS}
+
+
+def draw_curves(pairs: Sequence[Pair], path: Path) -> None:
+    """Draws accuracy by epoch for each target, and gain against similarity."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    targets = list(dict.fromkeys(pair.target for pair in pairs))
+    figure, axes = plt.subplots(1, len(targets) + 1, figsize=(4.2 * (len(targets) + 1), 3.6), layout="constrained")
+    for axis, target in zip(axes, targets, strict=False):
+        for arm, curve in mean_curves([pair for pair in pairs if pair.target == target]).items():
+            axis.plot(range(1, len(curve) + 1), 100 * curve, label=arm, marker="o", markersize=3)
+        axis.set(title=target, xlabel="epoch", ylabel="test accuracy, %")
+        axis.legend()
+    axis = axes[-1]
+    for target in targets:
+        own = [pair for pair in pairs if pair.target == target]
+        gains = [100 * pair.gains("kaiming").mean() for pair in own]
+        axis.scatter([pair.similarity for pair in own], gains, label=target)
+    axis.axhline(0.0, color="grey", linewidth=0.8)
+    axis.set(title="by similarity", xlabel="TLI similarity", ylabel="gain over Kaiming, points", xlim=(0, 1))
+    axis.legend()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def draw_matrix(matrix: np.ndarray, path: Path) -> None:
+    """Draws the similarities of the architectures."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(9, 8), layout="constrained")
+    image = axis.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
+    axis.set_xticks(range(len(ARCHITECTURES)), ARCHITECTURES, rotation=90)
+    axis.set_yticks(range(len(ARCHITECTURES)), ARCHITECTURES)
+    axis.set(xlabel="teacher", ylabel="student")
+    for (row, column), value in np.ndenumerate(matrix):
+        shade = "white" if value < 0.6 else "black"
+        axis.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=6, color=shade)
+    figure.colorbar(image, label="TLI similarity")
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    collector = commands.add_parser("run")
+    collector.add_argument("--shared", default="../shared", help="folder with data and weights")
+    collector.add_argument("--shard", default="0/1", help="I/N: every N-th student and target, from the I-th")
+    collector.add_argument("--targets", nargs="*", choices=TARGETS, default=list(TARGETS))
+    collector.add_argument("--students", nargs="*", choices=(*STUDENTS, *OTHER_STUDENTS), default=list(STUDENTS))
+    collector.add_argument("--seeds", nargs="*", type=int, choices=SEEDS, default=list(SEEDS))
+    collector.set_defaults(do=collect)
+    reporter = commands.add_parser("report")
+    reporter.set_defaults(do=report)
+    for command in (collector, reporter):
+        command.add_argument("--epochs", type=int, default=8)
+        command.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    args.do(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""`nbt inject`: what it prints, warns of and writes, and that the other commands take it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from nbt.cli.app import run
+from nbt.task.backbone_names import parse_backbone
+from nbt.task.teacher import load_teacher
+from nbt.task.weights import fresh_state, load_w0
+from nbt.transfer.injection import inject_weights
+
+STUDENT = "conv3(width=6)"
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> str:
+    torch.save(fresh_state(parse_backbone("conv3(width=8)"), 28, 5), tmp_path / "t.pth")
+    return "conv3(width=8)=t.pth"
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_writes_weights_that_load(teacher: str, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["inject", "--teacher", teacher, "--student", STUDENT, "--blend", "0.5", "--seed", "2"]
+    assert run([*words, "--out", f"w.{suffix}"]) == 0
+    captured = capsys.readouterr()
+    assert "warning" not in captured.err
+    assert "similarity 0.625, coverage 100.0 %" in captured.out
+    assert f"--backbone '{STUDENT}' --weights w.{suffix}" in captured.out
+    assert "crop + resize" in captured.out
+    expected, _ = inject_weights(parse_backbone(STUDENT), 28, load_teacher(teacher), blend=0.5, seed=2)
+    found = load_w0(parse_backbone(STUDENT), f"w.{suffix}", image_size=28).w0
+    assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+    assert sorted(path.name for path in Path().iterdir()) == ["t.pth", f"w.{suffix}"]
+
+
+def test_score_only_needs_no_weights_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inject", "--teacher", "vgg11", "--student", "conv4", "--score-only", "--json"]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert 0 < found["similarity"] < 0.5
+    assert found["file"] is None
+    assert found["left"]
+    assert "warning: similarity" in captured.err
+    assert "is below 0.5" in captured.err
+    assert not list(Path().iterdir())
+
+
+def test_the_file_is_named_after_the_two(teacher: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inject", "--teacher", teacher, "--student", STUDENT, "--json", "-q"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["file"] == "conv3_width_6-from-conv3_width_8.safetensors"
+    assert Path(found["file"]).is_file()
+    assert found["student"] == STUDENT
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--student conv3", "missing --teacher"),
+        ("--teacher vgg11", "missing --student"),
+        ("--teacher vgg12 --student conv3", "unknown backbone 'vgg12'"),
+        ("--teacher vgg11=nowhere.pth --student conv3", "no file nowhere.pth"),
+        ("--teacher vgg11 --student convx", "unknown backbone 'convx'"),
+        ("--teacher vgg11 --student conv3 --blend 2", "--blend: 2"),
+        ("--teacher vgg11 --student conv3 --image-size 3", "--image-size 3: expected 8 ... 1024"),
+        (
+            "--teacher vgg11 --student conv3 --out w.txt",
+            "--out w.txt: expected a name that ends in .safetensors or .pth",
+        ),
+        ("--teacher vgg11 --student conv3 --out no/w.pth", "there is no folder no"),
+        ("--teacher vgg11 --student conv3 --score-only --out w.pth", "--out: nothing is written with --score-only"),
+    ],
+)
+def test_wrong_input_is_named_before_anything_runs(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inject", *words.split()]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not list(Path().iterdir())
+
+
+def test_a_teacher_file_that_does_not_fit_writes_nothing(teacher: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inject", "--teacher", "conv3=t.pth", "--student", "conv3"]) == 2
+    assert "t.pth does not fit conv3" in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == ["t.pth"]
