@@ -26,7 +26,7 @@ _IMPOSSIBLE = (TypeError, ValueError, AssertionError, RuntimeError, LookupError,
 
 
 class Backbone(nn.Module):
-    """A classifier for a target: units, neck, dropout and a linear head.
+    """A classifier for a target: units, neck, feature normalisation, dropout and a linear head.
 
     Every backbone has the same kind of head, linear on a feature vector, whatever its own classifier looks like, so
     that techniques and measures treat all alike.
@@ -35,7 +35,8 @@ class Backbone(nn.Module):
         units: In order from the input; each maps one tensor to one and leaves its input as it is.
         unit_names: Their names in the original model.
         neck: From the last unit's output to features, (N, D); without parameters.
-        dropout: Between features and head, as the original model has it.
+        feature_norm: From features to what the head sees, (N, D); the identity, unless a technique puts its own here.
+        dropout: Before the head, as the original model has it.
         head: From features to logits, (N, C).
         feature_dim: D.
     """
@@ -45,6 +46,7 @@ class Backbone(nn.Module):
         self.units = nn.ModuleList(module for _, module in parts.units)
         self.unit_names = tuple(name for name, _ in parts.units)
         self.neck = parts.neck
+        self.feature_norm: nn.Module = nn.Identity()
         self.dropout = nn.Dropout(parts.dropout)
         self.feature_dim = feature_dim
         self.head = nn.Linear(feature_dim, n_classes)
@@ -65,12 +67,16 @@ class Backbone(nn.Module):
         return hidden
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps images to features, (N, D)."""
+        """Maps images to features, (N, D), before any normalisation of them."""
         return self.neck(self.forward_units(images))  # type: ignore[no-any-return]
 
     def classify(self, hidden: torch.Tensor) -> torch.Tensor:
         """Maps the last unit's output to logits, (N, C)."""
-        return self.head(self.dropout(self.neck(hidden)))  # type: ignore[no-any-return]
+        return self.classify_features(self.neck(hidden))
+
+    def classify_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Maps features, (N, D), to logits, (N, C)."""
+        return self.head(self.dropout(self.feature_norm(features)))  # type: ignore[no-any-return]
 
     def unit_state(self) -> dict[str, torch.Tensor]:
         """Returns the state of the units, keys "units.I....", as tensors that the model goes on using."""

@@ -22,8 +22,12 @@ from nbt.task.images import decode_images
 from nbt.task.task import Task
 from nbt.training.augment import AugmentPlan, prepare
 from nbt.training.devices import autocast, pick_device
+from nbt.transfer.fast import FeatureNorm, make_feature_norm
 
 FORMAT = 1
+NORM_FORMAT = 2
+"""Of a model that standardises its features; a reader that knows only format 1 must not use it without them."""
+
 _CARD = "model.json"
 _WEIGHTS = "weights.safetensors"
 _BATCH = 64
@@ -59,8 +63,9 @@ def export_model(model: Backbone, task: Task, settings: TransferSettings, folder
     """
     from safetensors.torch import save_file
 
+    norm = model.feature_norm.mode if isinstance(model.feature_norm, FeatureNorm) else "none"
     card = {
-        "format": FORMAT,
+        "format": FORMAT if norm == "none" else NORM_FORMAT,
         "nbt": __version__,
         "backbone": task.backbone.text,
         "image_size": task.image_size,
@@ -70,6 +75,8 @@ def export_model(model: Backbone, task: Task, settings: TransferSettings, folder
         "dataset": Path(task.dataset).name,
         "settings": settings.to_dict(),
     }
+    if norm != "none":
+        card["feature_norm"] = norm
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -95,9 +102,10 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} is not a model folder of nbt ({_CARD}: {error})") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
+    if not isinstance(card, dict) or card.get("format") not in (FORMAT, NORM_FORMAT):
         found = card.get("format") if isinstance(card, dict) else card
-        raise UsageError(f"{path}: format {found!r} cannot be read by nbt {__version__}, which reads {FORMAT}")
+        known = f"{FORMAT} and {NORM_FORMAT}"
+        raise UsageError(f"{path}: format {found!r} cannot be read by nbt {__version__}, which reads {known}")
     return card
 
 
@@ -113,6 +121,7 @@ def load_model(folder: Path) -> tuple[Backbone, dict[str, Any]]:
     card = read_card(folder)
     spec = parse_backbone(card["backbone"])
     model = build_backbone(spec, len(card["class_names"]), image_size=card["image_size"])
+    model.feature_norm = make_feature_norm(card.get("feature_norm", "none"), model.feature_dim)
     try:
         model.load_state_dict(load_file(folder / _WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,19 @@ from nbt.training.augment import AugmentPlan, draw_plan
 from nbt.training.average import WeightAverage
 from nbt.training.checkpoint import load_checkpoint, save_checkpoint
 from nbt.training.devices import autocast
+from nbt.training.evaluation import EVALUATION_BATCH, evaluate, evaluate_model
+from nbt.training.head import head_groups, split_groups, zap_head
+from nbt.training.recipe import check_recipe, count_batches, stall_steps
 from nbt.training.results import EpochResult, best_epoch
 from nbt.training.schedule import rate_factor
 from nbt.training.seeds import derive_seed, generator
 from nbt.training.workbench import Workbench
 from nbt.transfer.depth import copy_all, set_training
+from nbt.transfer.fast import FeatureNorm, stalled
 from nbt.transfer.l2sp import L2SP
 from nbt.transfer.layer_lrs import parameter_groups
 
-EVALUATION_BATCH = 128
+__all__ = ["EVALUATION_BATCH", "FineTuned", "evaluate", "evaluate_model", "fine_tune"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +85,12 @@ def fine_tune(
 
     Returns:
         A `FineTuned`, the value of the generator (`result = yield from fine_tune(...)`, or `StopIteration.value`).
+
+    Raises:
+        UsageError: The recipe makes no sense for this task, see `check_recipe`; before anything is trained.
     """
     started = time.perf_counter()
+    check_recipe(settings, len(task.split.train))
     trial = _Trial(task, repair(settings), seed, bench or Workbench(task))
     if checkpoint is not None:
         trial.resume(checkpoint)
@@ -106,9 +114,12 @@ class _Trial:
         self.model, self.frozen = bench.prepare_model(settings, seed)
         self.curve: list[EpochResult] = []
         groups = parameter_groups(self.model.units, self.model.head, settings)
+        if settings.stall > 0.0:
+            groups = split_groups(groups, self.model.head)
         self.parameters = [parameter for group in groups for parameter in group.parameters]
         by_name = dict(self.model.named_parameters())
         self.pull = L2SP(groups, {by_name[name]: tensor for name, tensor in bench.w0.items() if name in by_name})
+        self.head_pull = L2SP(head_groups(groups, self.model.head), {})
         self.peaks = [group.lr for group in groups]
         self.optimizer = _make_optimizer(settings, groups)
         self.average = WeightAverage(self.parameters, settings.ema) if settings.ema else None
@@ -118,7 +129,9 @@ class _Trial:
         self.kept = [tensor.clone() for tensor in self.state.values()]
         self.caches = bench.cache_prefix and self.frozen > 0
         n_train = len(task.split.train)
-        self.batches = max(1, math.ceil(n_train / settings.batch_size))
+        self.batches = count_batches(n_train, settings.batch_size)
+        self.stall_steps = stall_steps(settings, n_train)
+        self._fit_feature_norm()
 
     @property
     def finished(self) -> bool:
@@ -130,6 +143,7 @@ class _Trial:
         epoch = len(self.curve) + 1
         with self.bench.fork_chance():
             self.bench.reset_chance(self.seed, "epoch", epoch)
+            zap_head(self.model.head, self.settings, self.seed, epoch)
             train_loss = self._train(epoch)
         val_loss, val_accuracy = self._validate() if math.isfinite(train_loss) else (None, None)
         seconds = time.perf_counter() - started
@@ -141,6 +155,20 @@ class _Trial:
         self.curve.append(result)
         return result
 
+    @torch.no_grad()
+    def _fit_feature_norm(self) -> None:
+        """Gives a normalisation by target statistics those of the training images, at the weights as they are now."""
+        norm = self.model.feature_norm
+        if isinstance(norm, FeatureNorm) and norm.mode == "target":
+            self.model.eval()
+            norm.fit(self._plain_features(np.sort(self.task.split.train)))
+
+    def _plain_features(self, index: npt.NDArray[np.int64]) -> Iterator[torch.Tensor]:
+        for inputs, _ in self._plain_batches(index):
+            with autocast(self.bench.device):
+                features = self._features(inputs)
+            yield features
+
     def _train(self, epoch: int) -> float:
         """Runs one epoch of steps; returns the mean loss. The device is waited for once, at the end."""
         settings, model = self.settings, self.model
@@ -150,13 +178,20 @@ class _Trial:
         order = order[torch.randperm(len(order), generator=generator(self.seed, "order", epoch))]
         mixing = _draw_mixing(settings.mixup, self.batches, derive_seed(self.seed, "mixup", epoch))
         step = (epoch - 1) * self.batches
-        for batch, (inputs, truth) in enumerate(self._training_batches(epoch, order)):
-            factor = rate_factor(step + batch, settings.epochs * self.batches, settings.warmup)
-            total += self._step(inputs, truth, mixing[batch], factor) * len(truth)
+        with ExitStack() as stall:
+            if step < self.stall_steps:
+                stall.enter_context(stalled(*model.units[self.frozen :]))
+            for batch, (inputs, truth) in enumerate(self._training_batches(epoch, order)):
+                if step + batch == self.stall_steps:
+                    stall.close()
+                total += self._step(inputs, truth, mixing[batch], step + batch) * len(truth)
         return float(total) / len(order)
 
-    def _step(self, inputs: torch.Tensor, truth: torch.Tensor, mixing: float, factor: float) -> torch.Tensor:
-        """Takes one optimiser step; returns the loss, still on the device."""
+    def _step(self, inputs: torch.Tensor, truth: torch.Tensor, mixing: float, step: int) -> torch.Tensor:
+        """Takes one optimiser step, number `step` of the trial from 0; returns the loss, still on the device.
+
+        In the stall the backbone has no gradients, so the optimiser skips it with its moments; nor is it decayed.
+        """
         if mixing < 1.0:
             inputs = torch.lerp(inputs.flip(0), inputs, mixing)
         with autocast(self.bench.device):
@@ -167,12 +202,16 @@ class _Trial:
             loss = torch.lerp(other, loss, mixing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        factor = rate_factor(step, self.settings.epochs * self.batches, self.settings.warmup)
+        pull = self.pull
+        if step < self.stall_steps:
+            factor, pull = factor * self.settings.head_lr_multiplier, self.head_pull
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
         if self.settings.optimizer == "adamw":
-            self.pull.decay(factor)
+            pull.decay(factor)
         else:
-            self.pull.add_to_gradients()
+            pull.add_to_gradients()
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
@@ -180,10 +219,13 @@ class _Trial:
 
     def _classify(self, inputs: torch.Tensor) -> torch.Tensor:
         """Runs the units that train, and the head."""
-        total = len(self.model.units)
-        if self.frozen == total:
-            return self.model.head(self.model.dropout(inputs))  # type: ignore[no-any-return]
-        return self.model.classify(self.model.forward_units(inputs, self.frozen, total))
+        return self.model.classify_features(self._features(inputs))
+
+    def _features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Runs the units that train; where none does, the inputs are features already."""
+        if self.frozen == len(self.model.units):
+            return inputs
+        return self.model.neck(self.model.forward_units(inputs, self.frozen))  # type: ignore[no-any-return]
 
     def _training_batches(self, epoch: int, order: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields batches whose sizes differ by one at most, so that no tiny last batch upsets BatchNorm."""
@@ -240,17 +282,17 @@ class _Trial:
 
     def _evaluate(self, index: npt.NDArray[np.int64]) -> tuple[float, float]:
         self.model.eval()
+        return evaluate(self._classify, self._plain_batches(index), self.bench.device)
+
+    def _plain_batches(self, index: npt.NDArray[np.int64]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yields batches of images as they are."""
         images = torch.from_numpy(index)
         cached = self._cached("none", 0, images) if self.caches else None
-
-        def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-            for chunk in images.split(EVALUATION_BATCH):
-                if cached is None:
-                    yield self._run_frozen(self.bench.load_images(chunk, AugmentPlan())), self._truth(chunk)
-                else:
-                    yield cached(chunk), self._truth(chunk)
-
-        return evaluate(self._classify, batches(), self.bench.device)
+        for chunk in images.split(EVALUATION_BATCH):
+            if cached is None:
+                yield self._run_frozen(self.bench.load_images(chunk, AugmentPlan())), self._truth(chunk)
+            else:
+                yield cached(chunk), self._truth(chunk)
 
     def finish(self, setup_seconds: float) -> FineTuned:
         """Loads the kept weights into the model."""
@@ -302,42 +344,6 @@ class _Trial:
             copy_all(self.average.values, saved["average"]["values"])
             self.average.steps = saved["average"]["steps"]
         self.curve = [EpochResult.from_dict(result) for result in saved["curve"]]
-
-
-@torch.no_grad()
-def evaluate(
-    classify: Callable[[torch.Tensor], torch.Tensor],
-    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
-    device: torch.device,
-) -> tuple[float, float]:
-    """Returns mean cross-entropy in nats and accuracy, 0 ... 1.
-
-    Args:
-        classify: Maps inputs to logits, (n, C); its model is in evaluation mode.
-        batches: Inputs and labels, (n,), on the device; at least one.
-        device: Where they are.
-    """
-    loss = torch.zeros((), device=device)
-    right = torch.zeros((), device=device)
-    count = 0
-    for inputs, truth in batches:
-        with autocast(device):
-            logits = classify(inputs).float()
-        loss += F.cross_entropy(logits, truth, reduction="sum")
-        right += (logits.argmax(dim=1) == truth).sum()
-        count += len(truth)
-    return float(loss) / count, float(right) / count
-
-
-def evaluate_model(bench: Workbench, model: Backbone, index: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Returns loss and accuracy of a whole model on some images; puts it in evaluation mode."""
-    model.eval()
-
-    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for chunk in torch.from_numpy(index).split(EVALUATION_BATCH):
-            yield bench.load_images(chunk, AugmentPlan()), bench.labels[chunk.to(bench.device)]
-
-    return evaluate(model, batches(), bench.device)
 
 
 def _make_optimizer(settings: TransferSettings, groups: list[Any]) -> torch.optim.Optimizer:

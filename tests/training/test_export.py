@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings
@@ -14,6 +15,7 @@ from nbt.task.task import Task
 from nbt.training.export import export_model, load_model, predict
 from nbt.training.fine_tune import evaluate_model, fine_tune
 from nbt.training.workbench import Workbench
+from nbt.transfer.fast import FeatureNorm
 
 
 @pytest.fixture(scope="module")
@@ -98,4 +100,35 @@ def test_a_damaged_model_folder_is_a_usage_error(
     else:
         weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(UsageError, match=r"model\.json|weights\.safetensors"):
+        load_model(folder)
+
+
+def test_without_normalised_features_a_folder_is_as_it_always_was(trained: tuple[Task, Workbench, Path]) -> None:
+    _, bench, folder = trained
+    card = json.loads((folder / "model.json").read_text())
+    assert card["format"] == 1
+    assert "feature_norm" not in card
+    assert sorted(load_file(folder / "weights.safetensors")) == sorted(bench.model.state_dict())
+    assert not any("feature_norm" in name for name in bench.model.state_dict())
+
+
+@pytest.mark.parametrize("norm", [None, "layer", "target"])
+def test_a_card_that_names_another_normalisation_than_the_weights_is_a_usage_error(
+    trained: tuple[Task, Workbench, Path], tmp_path: Path, norm: str | None
+) -> None:
+    task, bench, _ = trained
+    bench.model.feature_norm = FeatureNorm("batch", bench.model.feature_dim)
+    folder = tmp_path / "model"
+    try:
+        export_model(bench.model, task, TransferSettings(), folder)
+    finally:
+        bench.model.feature_norm = torch.nn.Identity()
+    card = json.loads((folder / "model.json").read_text())
+    assert (card["format"], card["feature_norm"]) == (2, "batch")
+    load_model(folder)
+    card["feature_norm"] = norm
+    if norm == "target":
+        (folder / "weights.safetensors").write_bytes((trained[2] / "weights.safetensors").read_bytes())
+    (folder / "model.json").write_text(json.dumps({name: value for name, value in card.items() if value is not None}))
+    with pytest.raises(UsageError, match=r"feature.norm|weights\.safetensors"):
         load_model(folder)

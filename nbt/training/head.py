@@ -1,0 +1,58 @@
+"""What happens to the head alone: zaps, and the parameter groups of a stall."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from torch import nn
+
+from nbt.settings import TransferSettings
+from nbt.training.seeds import generator
+from nbt.transfer.layer_lrs import ParameterGroup
+from nbt.transfer.zap import draw_classes, zap
+
+
+def zaps_before(settings: TransferSettings, epoch: int) -> bool:
+    """Tells whether a zap opens an epoch, 1 ... `settings.epochs`; never the first, so never after the last."""
+    return settings.zap_period > 0 and epoch != 1 and (epoch - 1) % settings.zap_period == 0
+
+
+def zap_head(head: nn.Linear, settings: TransferSettings, seed: int, epoch: int) -> None:
+    """Zaps the head if the epoch opens with it.
+
+    Which classes and which weights depend on seed and epoch alone. The optimiser's moments, the biases and the average
+    of the weights go on as they are: the first two as in the authors' code, and the average because it is one of heads
+    that all belong to the same features.
+
+    Args:
+        head: (C, D).
+        settings: Period, share of the classes, scale.
+        seed: The trial's.
+        epoch: The one that is about to begin.
+    """
+    if zaps_before(settings, epoch):
+        chance = generator(seed, "zap", epoch)
+        classes = draw_classes(head.out_features, settings.zap_fraction, chance)
+        zap(head, classes, settings.zap_scale, chance)
+
+
+def head_groups(groups: Sequence[ParameterGroup], head: nn.Module) -> list[ParameterGroup]:
+    """Returns what there is of the head in parameter groups."""
+    own = set(head.parameters())
+    return [group for group in _picked(groups, own, inside=True) if group.parameters]
+
+
+def split_groups(groups: Sequence[ParameterGroup], head: nn.Module) -> list[ParameterGroup]:
+    """Returns the groups with the head's parameters in groups of their own.
+
+    A fused optimiser wants the state of all parameters of a group to begin in the same step; after a stall the
+    backbone's begins later.
+    """
+    own = set(head.parameters())
+    parts = [*_picked(groups, own, inside=False), *_picked(groups, own, inside=True)]
+    return [group for group in parts if group.parameters]
+
+
+def _picked(groups: Sequence[ParameterGroup], own: set[nn.Parameter], *, inside: bool) -> list[ParameterGroup]:
+    return [dataclasses.replace(g, parameters=[p for p in g.parameters if (p in own) == inside]) for g in groups]

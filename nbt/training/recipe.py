@@ -1,0 +1,42 @@
+"""What a recipe means for a training of a given size, and which recipes make no sense there."""
+
+from __future__ import annotations
+
+import math
+
+from nbt.errors import UsageError
+from nbt.settings import TransferSettings
+
+
+def count_batches(n_train: int, batch_size: int) -> int:
+    """Returns the steps of an epoch; their batches differ by one image at most."""
+    return max(1, math.ceil(n_train / batch_size))
+
+
+def stall_steps(settings: TransferSettings, n_train: int) -> int:
+    """Returns for how many steps, from the first, the head alone trains; any stall has one at least."""
+    steps = settings.epochs * count_batches(n_train, settings.batch_size)
+    return max(1, round(settings.stall * steps)) if settings.stall > 0.0 else 0
+
+
+def check_recipe(settings: TransferSettings, n_train: int) -> None:
+    """Checks a recipe as the user gave it against the training that it is for. It costs nothing.
+
+    Args:
+        settings: Not yet repaired.
+        n_train: Training images.
+
+    Raises:
+        UsageError: Zaps would never come, or batch statistics would have to be taken of one image.
+    """
+    if settings.zap_period >= settings.epochs:
+        raise UsageError(
+            f"zap_period: {settings.zap_period} is never reached in {settings.epochs} epochs "
+            "(a zap opens an epoch, but not the first); give a shorter period, more epochs, or 0 for never"
+        )
+    smallest = n_train // count_batches(n_train, settings.batch_size)
+    if settings.feature_norm == "batch" and smallest < 2:
+        raise UsageError(
+            f"feature_norm: batch statistics need 2 images or more in every batch; {n_train} training images in batches"
+            f" of up to {settings.batch_size} leave one of {smallest}: change batch_size, or use feature_norm: target"
+        )
