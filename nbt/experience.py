@@ -53,6 +53,7 @@ def record(
         UsageError: Something given is wrong, or `out` holds a recording of something else.
         NbtError: Three runs in a row failed alike; what was recorded is kept.
     """
+    from nbt.search.applicable import applicable
     from nbt.search.engines.local import LocalEngine
     from nbt.search.recording import Journal, Recording, plan_runs
     from nbt.search.space import Space
@@ -62,6 +63,7 @@ def record(
         raise UsageError(f"--out {out}: the name of a recorded table ends in .parquet")
     check_counts(trials=trials, epochs=epochs, workers=workers)
     task = watch_test(load_task(dataset, **options))
+    chosen = applicable(chosen, task)
     header = describe(task, chosen, epochs)
     journal = Journal(path, header)
     planned = plan_runs(chosen, trials, epochs=epochs, seed=task.seed)

@@ -128,6 +128,7 @@ class TaskOptions(TypedDict, total=False):
         image_size: Pixels; the default of dataset and backbone when None.
         classes: The first so many classes only.
         shots: At most so many labelled images a class.
+        teacher: Whose weights a trial may start from by injection, "BACKBONE" or "BACKBONE=FILE"; nobody's when None.
         seed: Of the train/validation split and of the shots, and of the search or training.
         progress: Called as progress(what, done, total) while something is fetched, decoded or pretrained.
     """
@@ -138,6 +139,7 @@ class TaskOptions(TypedDict, total=False):
     image_size: int | None
     classes: int | None
     shots: int | None
+    teacher: str | None
     seed: int
     progress: Progress | None
 
@@ -218,6 +220,7 @@ def search(
         UsageError: Something given is wrong.
         NbtError: It cannot go on; what was finished is kept.
     """
+    from nbt.search.applicable import applicable
     from nbt.search.space import Space
     from nbt.tracking import Tracker
 
@@ -227,13 +230,14 @@ def search(
     _check_choice("pruner", pruner, PRUNERS)
     check_counts(workers=workers, epochs=epochs, final_seeds=final_seeds)
     given = _as_task(task, options)
+    possible = applicable(chosen, given)
     plan = _Plan(
         config=_configure(given, chosen, study, epochs),
         budget=limit,
-        space=chosen,
+        space=possible,
         pruner=pruner,
         heuristics=heuristics,
-        learned=_learn(experience, chosen) if heuristics or pruner == "fit" else None,
+        learned=_learn(experience, possible) if heuristics or pruner == "fit" else None,
         storage=storage,
         workers=workers,
         final_seeds=final_seeds,
@@ -288,7 +292,24 @@ def _configure(task: Task, space: Space, study: str | None, epochs: int) -> Stud
         data_dir=task.data_dir,
         classes=task.classes,
         shots=task.shots,
+        teacher=None if task.teacher is None else task.teacher.name,
+        teacher_hash=None if task.teacher is None else hash_weights(task.teacher.w0),
     )
+
+
+def _facts(task: Task) -> dict[str, Any]:
+    """Returns what is known of the data, and of the teacher where there is one."""
+    from nbt.search.attributes import TLI_SIMILARITY
+    from nbt.task.load import dataset_facts
+
+    facts = dataset_facts(task)
+    if task.teacher is not None:
+        from nbt.transfer.injection import tli_similarity
+        from nbt.transfer.outline import outline_of
+
+        student = outline_of(task.backbone, task.image_size)
+        facts[TLI_SIMILARITY] = round(tli_similarity(student, outline_of(task.teacher.spec)), 4)
+    return facts
 
 
 def _open(stack: ExitStack, plan: _Plan, task: Task, observers: Sequence[StudyObserver]) -> _Run:
@@ -297,9 +318,8 @@ def _open(stack: ExitStack, plan: _Plan, task: Task, observers: Sequence[StudyOb
     from nbt.search.observers import Observers
     from nbt.search.storage import open_study, resolve_storage
     from nbt.search.target import Target
-    from nbt.task.load import dataset_facts
 
-    facts = dataset_facts(task)
+    facts = _facts(task)
     url = resolve_storage(plan.storage)
     engine = stack.enter_context(LocalEngine(task, workers=plan.workers))
     store = stack.enter_context(
@@ -418,6 +438,15 @@ class _Run:
         self.observers.study_finished(record)
         return SearchResult(record, path.resolve())
 
+    def _arguments(self) -> dict[str, Any]:
+        """Returns what the brain needs to know of proposals and pruning, an injection that a user would run first."""
+        found = self.steering.arguments(self.plan.space)
+        teacher, epochs = self.plan.config.teacher, self.plan.config.epochs
+        if teacher is not None:
+            settings = repair(TransferSettings(init="inject", teacher=teacher, epochs=epochs))
+            found["recommended"] = [("injection", settings), *found.get("recommended", [])]
+        return found
+
     def _phases(self, export: Path) -> None:
         from nbt.search.brain import Brain
         from nbt.search.finals import Finals
@@ -431,7 +460,7 @@ class _Run:
             budget=self.plan.budget,
             checkpoints=checkpoints,
             observers=[self.observers],
-            **self.steering.arguments(self.plan.space),
+            **self._arguments(),
         )
         try:
             self.engine.run(brain)
@@ -538,7 +567,11 @@ def train(
 
     check_counts(seeds=seeds)
     given = _as_task(task, options)
-    source = _Seeds(repair(settings or TransferSettings()), seeds, given.seed, export)
+    recipe = settings or TransferSettings()
+    from nbt.training.recipe import check_recipe
+
+    check_recipe(recipe, len(given.split.train))
+    source = _Seeds(repair(recipe), seeds, given.seed, export)
     with LocalEngine(given) as engine:
         engine.run(_Watched(source, options.get("progress")))
     last = source.outcomes["train-on-all"]
@@ -647,12 +680,13 @@ def recommend(
     Raises:
         UsageError: Something given is wrong.
     """
+    from nbt.search.applicable import everywhere
     from nbt.search.guided import recommend as choose
     from nbt.search.space import Space
     from nbt.search.target import Target
 
     check_counts(epochs=epochs)
-    chosen = Space.load(space)
+    chosen = everywhere(Space.load(space))
     guide = _learn(experience, chosen).guide(Target.of({}, profile.to_dict(), epochs), chosen)
     return Recommendation(choose(guide, chosen), guide.explain())
 

@@ -18,6 +18,7 @@ from nbt.errors import NbtError, UsageError
 from nbt.fit.fit_profile import FitProfile
 from nbt.search.records import StudyObserver, TrialRecord
 from nbt.settings import TransferSettings
+from nbt.task.backbone_names import parse_backbone
 from nbt.task.task import Task
 
 QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 1, "study": "s"}
@@ -108,9 +109,9 @@ def test_a_search_goes_on_without_a_fit_profile(task: Task, own_folder: Path, mo
 
 
 def test_a_search_is_guided_by_profile_and_shipped_tables(task: Task) -> None:
-    record = nbt.search(task, budget=6, **{**QUICK, "experience": None, "epochs": 3}).record
-    assert record.trials[3].origin == "recommended: profile and experience"
-    assert [trial.origin for trial in record.trials[4:]] == ["sampler"] * len(record.trials[4:])
+    record = nbt.search(task, budget=7, **{**QUICK, "experience": None, "epochs": 3}).record
+    assert record.trials[4].origin == "recommended: profile and experience"
+    assert [trial.origin for trial in record.trials[5:]] == ["sampler"] * len(record.trials[5:])
     assert record.pruner == "fit" and len(record.guide["tables"]) >= 5
     assert {source["name"] for source in record.guide["sources"]} >= {"moderate head rate", "recorded: digits · conv3"}
     assert all(source["after"] != source["mean"] for source in record.guide["sources"])
@@ -118,9 +119,32 @@ def test_a_search_is_guided_by_profile_and_shipped_tables(task: Task) -> None:
 
 
 def test_a_search_without_heuristics_is_the_plain_sampler(task: Task) -> None:
-    record = nbt.search(task, budget=4, pruner="none", heuristics=False, **QUICK).record
+    record = nbt.search(task, budget=5, pruner="none", heuristics=False, **QUICK).record
     assert record.guide == {}
-    assert {trial.origin for trial in record.trials[3:]} <= {"sampler"}
+    assert {trial.origin for trial in record.trials[4:]} == {"sampler"}
+
+
+def test_a_search_with_a_teacher_tries_an_injection(own_folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    from nbt.task.weights import load_w0
+
+    save_file(dict(load_w0(parse_backbone("conv3(width=9)"), "none", image_size=28).w0), own_folder / "t.safetensors")
+    teacher = "conv3(width=9)=t.safetensors"
+    student: dict[str, Any] = {"backbone": "conv3(width=8)", "weights": "none", "shots": 6}
+    record = nbt.search("digits", budget=7, teacher=teacher, **student, **QUICK).record
+    assert [trial.origin for trial in record.trials[4:6]] == [
+        "recommended: injection",
+        "recommended: profile and experience",
+    ]
+    injected = record.trials[4]
+    assert (injected.settings.init, injected.settings.teacher) == ("inject", teacher)
+    assert injected.state in ("complete", "pruned")
+    assert record.config.teacher == teacher
+    assert 0.5 < record.dataset["tli_similarity"] < 1.0
+    assert "inject by similarity" in {source["name"] for source in record.guide["sources"]}
+    with pytest.raises(UsageError, match=r"teacher .*then, not given now"):
+        nbt.search("digits", budget=8, **student, **QUICK)
 
 
 def test_without_experience_the_rules_guide_alone(task: Task) -> None:
@@ -152,10 +176,10 @@ def test_bad_experience_writes_nothing(task: Task, own_folder: Path) -> None:
 
 
 def test_the_recommendation_before_training_is_what_the_search_runs(task: Task) -> None:
-    record = nbt.search(task, budget=4, **QUICK).record
+    record = nbt.search(task, budget=5, **QUICK).record
     assert record.profile is not None
     early = pipeline.recommend(FitProfile.from_dict(record.profile), epochs=2, experience=QUICK["experience"])
-    assert early.settings == record.trials[3].settings
+    assert early.settings == record.trials[4].settings
     assert [source["name"] for source in early.guide["sources"]] == [one["name"] for one in record.guide["sources"]]
     with pytest.raises(UsageError, match="epochs: 0"):
         pipeline.recommend(FitProfile.from_dict(record.profile), epochs=0)

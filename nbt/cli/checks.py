@@ -12,14 +12,14 @@ TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "cla
 
 
 def check_task(options: Mapping[str, Any]) -> None:
-    """Checks the values of `nbt.cli.options.task_options`, and the seed.
+    """Checks the values of `nbt.cli.options.task_options`, the seed, and the teacher where a command has one.
 
     Raises:
         UsageError: One is wrong.
     """
     from nbt.task.load import check_options
 
-    check_options(**{name: options[name] for name in TASK_OPTIONS})
+    check_options(**{name: options[name] for name in TASK_OPTIONS}, teacher=options.get("teacher"))
 
 
 def check_study(name: str | None, storage: str | None) -> None:

@@ -91,6 +91,12 @@ def _add(options: tuple[Callable[[Function], Function], ...], function: Function
     return function
 
 
+def teacher_option(function: Function) -> Function:
+    """Adds `--teacher`; `nbt.cli.checks.check_task` checks it."""
+    help_text = "Whose weights may be injected; see nbt inject."
+    return click.option("--teacher", metavar="BACKBONE[=FILE]", help=help_text)(function)
+
+
 def storage_option(function: Function) -> Function:
     """Adds `--storage`."""
     help_text = "Database of the studies; SQLite under .nbt/ when not given."

@@ -15,6 +15,7 @@ from nbt.cli.options import (
     experience_option,
     storage_option,
     task_options,
+    teacher_option,
     tracking_option,
 )
 from nbt.cli.output import Output
@@ -25,6 +26,7 @@ from nbt.search.pruner import PRUNERS
 @task_options
 @click.option("--budget", required=True, metavar="N|30m|2h", help="Full trials' worth of training, or wall-clock.")
 @click.option("--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="See nbt spaces.")
+@teacher_option
 @choice_option("--engine", ("local",), default="local", show_default=True, help="Who runs the trials.")
 @click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Trials at a time.")
 @click.option("--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Of a full trial.")

@@ -26,6 +26,18 @@ MEANINGS = {
     "ema": "decay a step of the averaged weights that are kept",
     "warmup": "share of steps over which the rates rise",
     "views": "augmented views cached behind a frozen prefix",
+    "zap_period": "epochs between resets of the head's rows, 0 is never",
+    "zap_fraction": "share of the classes that a zap resets",
+    "zap_scale": "deviation that a zap draws from",
+    "head_scale": "what the head's first random weights are multiplied by",
+    "feature_norm": "how features are standardised before the head",
+    "stall": "share of steps, from the first, in which the head alone trains",
+    "head_lr_multiplier": "what multiplies head_lr during the stall",
+    "init": "what the units start from",
+    "teacher": "which weights are injected",
+    "blend": "share of the centre crop in an injected tensor",
+    "pretrain_scheme": "how the source was trained",
+    "pretrain_zap_period": "epochs between zaps in the training of the source, 0 is never",
     "epochs": "length of the training",
 }
 """What each flat setting means, in a few words."""
@@ -48,7 +60,7 @@ def flat_settings(settings: TransferSettings) -> dict[str, Plain]:
 def recipe_words(settings: TransferSettings) -> str:
     """Returns what tells one recipe from another at a glance, e.g. "depth 0.60 frozen 0.30 lr 0.013".
 
-    Depths and the rate that matters always; L2-SP, the optimiser and mixup only where they are not the default.
+    Depths and the rate that matters always; the techniques, the optimiser and mixup only where they are used.
     """
     probe = settings.frozen_depth >= 1.0
     words = [
@@ -60,6 +72,24 @@ def recipe_words(settings: TransferSettings) -> str:
         words.append(f"sp {settings.sp_mix:.2f}")
     if settings.optimizer != "sgd":
         words.append(settings.optimizer)
+    words += _technique_words(settings)
     if settings.mixup > 0.0:
         words.append(f"mixup {settings.mixup:.2g}")
     return " ".join(words)
+
+
+def _technique_words(settings: TransferSettings) -> list[str]:
+    words = []
+    if settings.zap_period:
+        words.append(f"zap {settings.zap_period}")
+    if settings.head_scale < 1.0:
+        words.append(f"head {settings.head_scale:.2g}")
+    if settings.feature_norm != "none":
+        words.append(f"norm {settings.feature_norm}")
+    if settings.stall:
+        words.append(f"stall {settings.stall:.2f}")
+    if settings.init != "pretrained":
+        words.append(settings.init)
+    if settings.pretrain_scheme != "iid" or settings.pretrain_zap_period:
+        words.append(f"source {settings.pretrain_scheme} zap {settings.pretrain_zap_period}")
+    return words

@@ -50,6 +50,8 @@ def commands(record: StudyRecord, folder: Path, *, has_settings: bool, has_model
         text = f"{shlex.join(['nbt', 'predict', str(folder / 'model')])} IMAGES..."
         found.append(Command("Use the trained model", text))
     words = ["nbt", "search", *task_words(config), "--budget", record.budget, "--space", config.space]
+    # Settings name their teacher themselves, so training does not need it.
+    words += [] if config.teacher is None else ["--teacher", config.teacher]
     plain = guidance(record) is None and not is_waiting(record)
     words += ["--epochs", str(config.epochs), *seed, "--pruner", record.pruner]
     words += [*(["--no-heuristics"] if plain else []), "--study", config.name]

@@ -8,6 +8,8 @@ DEFAULT_RECIPE = "default recipe"
 
 # Li, Grandvalet, Davoine 2018 (arXiv 1802.01483) use .01 for the pull towards w0 on most of their target tasks.
 _L2SP_STRENGTH = 0.01
+# Varno et al. 2020 (arXiv 2007.01388) say no length; a first tenth is one epoch of ten.
+_FAST_STALL = 0.1
 
 
 def default_recipe(epochs: int) -> TransferSettings:
@@ -26,4 +28,5 @@ def anchors(epochs: int) -> list[tuple[str, TransferSettings]]:
         (DEFAULT_RECIPE, default),
         ("linear probe", repair(default.replace(frozen_depth=1.0))),
         ("L2-SP", repair(default.replace(sp_mix=1.0, decay_strength=_L2SP_STRENGTH))),
+        ("FAST", repair(default.replace(head_scale=0.0, feature_norm="batch", stall=_FAST_STALL))),
     ]

@@ -33,6 +33,8 @@ LEASE = "lease"
 # Of the dataset's facts, as `nbt.task.load.dataset_facts` names them.
 VALIDATION_IMAGES = "validation_images"
 TEST_IMAGES = "test_images"
+# Of the teacher that can be injected from, `nbt.transfer.injection`.
+TLI_SIMILARITY = "tli_similarity"
 
 # Of a trial.
 SETTINGS = "settings"

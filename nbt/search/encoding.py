@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nbt.settings import AUGMENTATIONS, KNOTS, TransferSettings
+from nbt.search.gp import Kernel
+from nbt.settings import AUGMENTATIONS, FEATURE_NORMS, INITS, KNOTS, SCHEMES, TransferSettings
 
 Vector = NDArray[np.float64]
 
@@ -22,13 +24,31 @@ _DEPTHS = np.linspace(0.0, 1.0, 21)
 _REFERENCE_BATCH = 32
 _LEAST_DECAY = 1e-7
 
-COORDINATES = (
+_ORDINARY = (
     *("transfer_depth", "frozen_depth", "trained_share", "head_rate", "body_rate", "mean_rate"),
     *(f"layer_lr_{knot}" for knot in KNOTS),
     *("decay_strength", "sp_mix", "sp_depth", "momentum", "adamw", "batch_size", "label_smoothing"),
     *(f"augmentation_{policy}" for policy in AUGMENTATIONS),
     *("mixup", "ema"),
 )
+_TECHNIQUES = (
+    *("zapping", "zap_scale", "head_scale", "stall", "stalled_head_rate"),
+    *(f"feature_norm_{norm}" for norm in FEATURE_NORMS),
+    *(f"init_{init}" for init in INITS),
+    *("blend", "teacher"),
+    *(f"pretrain_{scheme}" for scheme in SCHEMES),
+    "pretrain_zapping",
+)
+COORDINATES = (*_ORDINARY, *_TECHNIQUES)
+
+
+def prior_kernel() -> Kernel:
+    """Returns the kernel that is expected of `encode`d points.
+
+    It is made for the coordinates of ordinary fine-tuning, which every recorded task varies: the techniques are off in
+    most recipes, and a new one does not change what is thought of the others.
+    """
+    return Kernel.prior(len(COORDINATES), varied=len(_ORDINARY))
 
 
 def encode(settings: Sequence[TransferSettings]) -> Vector:
@@ -43,6 +63,10 @@ def encode(settings: Sequence[TransferSettings]) -> Vector:
 
 
 def _encode(settings: TransferSettings) -> list[float]:
+    return [*_ordinary(settings), *_techniques(settings)]
+
+
+def _ordinary(settings: TransferSettings) -> list[float]:
     shape = np.interp(_DEPTHS, np.linspace(0.0, 1.0, len(KNOTS)), settings.layer_lr_shape)
     first = settings.frozen_depth - 1e-9
     trained = shape[first <= _DEPTHS]
@@ -66,6 +90,27 @@ def _encode(settings: TransferSettings) -> list[float]:
         2.5 * settings.mixup,
         # The share of the average that a step replaces, in decades.
         -math.log10(1 - settings.ema) / 2.3,
+    ]
+
+
+def _techniques(settings: TransferSettings) -> list[float]:
+    """Returns coordinates that are all alike where no technique is used."""
+    zapping = settings.zap_fraction / settings.zap_period if settings.zap_period else 0.0
+    injects = settings.init == "inject"
+    return [
+        zapping,
+        _ONE_HOT * (settings.zap_scale == "as_released") if settings.zap_period else 0.0,
+        # 1e-4 of the usual head is far from it, and not far from 0.
+        settings.head_scale**0.25,
+        2 * settings.stall,
+        math.log10(settings.head_lr_multiplier) / 1.5 if settings.stall else 0.0,
+        *_one_hot(settings.feature_norm, FEATURE_NORMS),
+        *_one_hot(settings.init, INITS),
+        settings.blend if injects else 0.0,
+        # Teachers have no order: any two are some way apart, the same in every process.
+        zlib.crc32(settings.teacher.encode()) / 2**32 if injects else 0.0,
+        *_one_hot(settings.pretrain_scheme, SCHEMES),
+        1 / settings.pretrain_zap_period if settings.pretrain_zap_period else 0.0,
     ]
 
 

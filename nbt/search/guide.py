@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nbt.search.encoding import COORDINATES, encode
+from nbt.search.encoding import encode, prior_kernel
 from nbt.search.gp import GaussianProcess, Kernel
 from nbt.search.heuristics import fire
 from nbt.search.recording import draw_params
@@ -119,7 +119,7 @@ class Guide:
         if self.experience:
             lengths = Kernel.mean([model.process.kernel for model in self.experience]).lengths
             return Kernel(lengths, _AMPLITUDE_WITH_TABLES, _NUGGET)
-        return Kernel(_SHORT_LENGTHS * Kernel.prior(len(COORDINATES)).lengths, _AMPLITUDE_ALONE, _NUGGET)
+        return Kernel(_SHORT_LENGTHS * prior_kernel().lengths, _AMPLITUDE_ALONE, _NUGGET)
 
     def opinions(self, settings: Sequence[TransferSettings]) -> Vector:
         """Returns what each source says of settings, (sources, settings), in its own standard deviations."""

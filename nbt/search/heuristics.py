@@ -74,6 +74,7 @@ _NEEDS: dict[str, Callable[[Target], object]] = {
     "probe accuracy": lambda target: target.probe,
     "gain over a random network": lambda target: target.advantage,
     "knee of the gain": lambda target: target.scalars.get("knee_depth"),
+    "TLI similarity": lambda target: target.tli_similarity,
     "statistics shift by unit": lambda target: target.layer("mean_shift") or None,
 }
 
@@ -102,6 +103,9 @@ def bump(value: float, centre: float, width: float) -> float:
     return -min(0.5 * ((value - centre) / width) ** 2, 9.0)
 
 
+# Under this share of the error that pretraining removes, spoiling the features costs little.
+_LITTLE_TO_LOSE = 0.2
+_SHORT_STALL = 0.1
 # A gain below this is within the error of a probe on a few hundred images.
 _SMALL_GAIN = 0.03
 
@@ -230,7 +234,53 @@ def _enough_steps(target: Target) -> Proposal | None:
     )
 
 
+def _stall_while_the_head_is_random(target: Target) -> Proposal | None:
+    worth = float(np.clip(target.advantage or 0.0, 0.0, 1.0))
+    if worth < _LITTLE_TO_LOSE:
+        return None
+
+    def score(settings: TransferSettings) -> float:
+        # A zero head or a stall does it, the two together no better.
+        quiet = max(1.0 - math.sqrt(math.sqrt(settings.head_scale)), min(settings.stall / _SHORT_STALL, 1.0))
+        return worth * quiet + bump(max(settings.stall, _SHORT_STALL), _SHORT_STALL, 0.15)
+
+    return Proposal(
+        f"a small first head or a stall of about {_SHORT_STALL:.0%} of the steps, as there are good features to lose "
+        f"(pretraining removes {worth:.0%} of the probe's error)",
+        score,
+    )
+
+
+def _zap_seldom_when_short(target: Target) -> Proposal | None:
+    shots = target.images_per_class or 1.0
+    # Epochs that a new head needs before it is worth its name: fewer images a class are fewer steps an epoch.
+    again = max(2.0, 100.0 / shots)
+    if target.epochs > 10 * again:
+        return None
+
+    def score(settings: TransferSettings) -> float:
+        zaps = (settings.epochs - 1) // settings.zap_period if settings.zap_period else 0
+        return -settings.zap_fraction * zaps * again / target.epochs
+
+    return Proposal(
+        f"few zaps or none: a head takes about {again:.0f} of the {target.epochs} epochs to be learned again", score
+    )
+
+
+def _inject_by_similarity(target: Target) -> Proposal | None:
+    similarity = target.tli_similarity or 0.0
+    slope = float(np.clip(4.0 * (similarity - 0.5), -1.0, 1.0))
+    if abs(slope) < 0.1:
+        return None
+    words = "inject the teacher's weights" if slope > 0 else "do not inject the teacher's weights"
+    return Proposal(
+        f"{words} (TLI similarity {similarity:.2f}; below .35 injection lost, above .6 it never did)",
+        lambda settings: slope * (settings.init == "inject"),
+    )
+
+
 _PLESTED = "Plested, Shen, Gedeon 2021, arXiv 2107.08585"
+_VARNO = "Varno et al. 2020, arXiv 2007.01388"
 _LI = "Li et al. 2020, arXiv 2002.11770"
 
 HEURISTICS = (
@@ -276,7 +326,7 @@ HEURISTICS = (
     ),
     Heuristic(
         name="moderate head rate",
-        source=f"{_PLESTED}: rates by layer group; Varno et al. 2020, arXiv 2007.01388: a random head harms features",
+        source=f"{_PLESTED}: rates by layer group; {_VARNO}: a random head harms features",
         dimensions=("head_lr", "momentum", "optimizer", "batch_size"),
         needs=(),
         strength=0.3,
@@ -313,5 +363,29 @@ HEURISTICS = (
         needs=("training images",),
         strength=0.15,
         propose=_enough_steps,
+    ),
+    Heuristic(
+        name="stall while the head is random",
+        source=f"{_VARNO}: the first errors of a random head harm features that are good",
+        dimensions=("stall", "head_scale"),
+        needs=("gain over a random network",),
+        strength=0.2,
+        propose=_stall_while_the_head_is_random,
+    ),
+    Heuristic(
+        name="zap seldom when short",
+        source="ours, on Frati et al. 2023, arXiv 2310.07996, who zap in long pretraining",
+        dimensions=("zap_period", "zap_fraction"),
+        needs=("images a class",),
+        strength=0.3,
+        propose=_zap_seldom_when_short,
+    ),
+    Heuristic(
+        name="inject by similarity",
+        source="Czyzewski 2021, arXiv 2101.02757, and 67 pairs in arXiv 2212.13970: gain and similarity correlate .83",
+        dimensions=("init",),
+        needs=("TLI similarity",),
+        strength=0.3,
+        propose=_inject_by_similarity,
     ),
 )

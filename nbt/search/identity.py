@@ -23,6 +23,7 @@ _IDENTITY = (
     ("seed", "seed", "seed", ""),
     ("classes", "classes", "classes", ""),
     ("shots", "shots", "shots", ""),
+    ("teacher_hash", "teacher", "teacher", "weights"),
 )
 
 

@@ -264,7 +264,7 @@ def _schema() -> pa.Schema:
     fields: dict[str, Any] = {**run, "setup_seconds": pa.float32()}
     for name in setting_names():
         rule = setting_rule(name)
-        kind = pa.string() if rule.choices else pa.int64() if rule.integer else pa.float64()
+        kind = pa.string() if rule.choices or rule.text else pa.int64() if rule.integer else pa.float64()
         fields[name] = pa.list_(kind) if rule.length else kind
     fields |= {name: pa.list_(pa.float32()) for name in _CURVE}
     return pa.schema(list(fields.items()))

@@ -34,6 +34,8 @@ class StudyConfig:
         data_dir: Where the dataset was read from, if the user said so.
         classes: `--classes`, if given.
         shots: `--shots`, if given.
+        teacher: `--teacher`, if given.
+        teacher_hash: Fingerprint of its weights.
     """
 
     name: str
@@ -50,6 +52,8 @@ class StudyConfig:
     data_dir: str | None = None
     classes: int | None = None
     shots: int | None = None
+    teacher: str | None = None
+    teacher_hash: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

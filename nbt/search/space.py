@@ -5,9 +5,10 @@ Nothing here imports optuna or torch until `Space.distributions` is called.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -217,6 +218,18 @@ class Space:
         except UsageError:
             return False
         return True
+
+    def without(self, names: Iterable[str]) -> Space:
+        """Returns the space in which some dimensions are held at their neutral values."""
+        wanted = set(names)
+        held = {d.name: d.neutral if not d.knots else (d.neutral,) * len(d.knots) for d in self.dimensions}
+        held = {name: neutral for name, neutral in held.items() if name in wanted}
+        kept = tuple(d for d in self.dimensions if d.name not in held)
+        return dataclasses.replace(self, dimensions=kept, fixed={**self.fixed, **held}) if held else self
+
+    def holding(self, **values: Any) -> Space:
+        """Returns the space with some settings, none of them a dimension, held at given values."""
+        return dataclasses.replace(self, fixed={**self.fixed, **values})
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Returns optuna's distribution of every parameter."""

@@ -90,8 +90,9 @@ def _categorical(name: str, entry: Mapping[str, Any]) -> Dimension:
 def _ranged(name: str, entry: Mapping[str, Any]) -> Dimension:
     _check_keys(entry, _RANGE_KEYS, "key")
     rule, kind = setting_rule(name), entry["kind"]
-    if rule.choices:
-        raise UsageError(f"takes words: use kind: categorical with choices: [{', '.join(rule.choices)}]")
+    if rule.choices or rule.text:
+        words = ", ".join(rule.choices) or "..."
+        raise UsageError(f"takes words: use kind: categorical with choices: [{words}]")
     if rule.integer and kind == "float":
         raise UsageError("takes whole numbers: use kind: int")
     low, high, neutral = (_bound(name, key, entry, kind) for key in ("low", "high", "neutral"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbt.search.attributes import VALIDATION_IMAGES
+from nbt.search.attributes import TLI_SIMILARITY, VALIDATION_IMAGES
 
 _GUESSED_IMAGES = 200
 
@@ -67,6 +67,12 @@ class Target:
         if probe is None or random is None:
             return None
         return (probe - random) / max(1.0 - random, 1e-3)
+
+    @property
+    def tli_similarity(self) -> float | None:
+        """TLI similarity of the backbone to the teacher that can be injected from, 0 ... 1."""
+        value = self.facts.get(TLI_SIMILARITY)
+        return None if value is None else float(value)
 
     def _count(self, name: str) -> float | None:
         """Returns what the dataset's facts say, or else the profile."""

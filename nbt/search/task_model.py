@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nbt.search.encoding import encode
+from nbt.search.encoding import encode, prior_kernel
 from nbt.search.gp import GaussianProcess
 from nbt.search.merit import FLOOR, merit, merit_variance
 from nbt.search.recorded import RecordedTable, TableHeader
@@ -51,7 +51,10 @@ class TaskModel:
         values = np.maximum(values - np.quantile(values, _HIGH), -FLOOR)
         settings = list(runs)
         process = GaussianProcess.fit(
-            encode(settings), values - np.median(values), noise=merit_variance(accuracies, images)
+            encode(settings),
+            values - np.median(values),
+            noise=merit_variance(accuracies, images),
+            around=prior_kernel(),
         )
         order = np.argsort(-process.smoothed(), kind="stable")
         centre = float(np.median(process.predict(process.points)[0]))

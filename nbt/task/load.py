@@ -14,6 +14,7 @@ from nbt.errors import UsageError
 from nbt.task.backbone_names import ENCODERS, BackboneSpec, parse_backbone
 from nbt.task.catalog import DatasetSource, resolve
 from nbt.task.rows import full_path
+from nbt.task.teacher import load_teacher, parse_teacher
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +68,7 @@ def check_options(
     image_size: int | None = None,
     classes: int | None = None,
     shots: int | None = None,
+    teacher: str | None = None,
     seed: int = 0,
 ) -> TaskOptions:
     """Checks the arguments of `load_task` without importing torch or NumPy.
@@ -80,6 +82,8 @@ def check_options(
     _check_number("--classes", classes, 2, known, f"{source.spec.name} has {known} classes" if known else "")
     _check_number("--shots", shots, 2, None, "a class needs one image to train and one to validate on")
     _check_number("--seed", seed, 0, 2**63 - 1)
+    if teacher is not None:
+        parse_teacher(teacher)
     spec = backbone or source.spec.default_backbone
     return TaskOptions(
         source=source,
@@ -102,6 +106,7 @@ def load_task(
     image_size: int | None = None,
     classes: int | None = None,
     shots: int | None = None,
+    teacher: str | None = None,
     seed: int = 0,
     pretrained: Pretrained | None = None,
     progress: Progress | None = None,
@@ -117,6 +122,7 @@ def load_task(
         image_size: Height and width in pixels; the default of dataset and backbone when None.
         classes: The first so many classes only.
         shots: At most so many labelled images a class for training and validation together.
+        teacher: Whose weights can be injected: "BACKBONE" (the library's weights) or "BACKBONE=FILE".
         seed: Of the train/validation split and of the shots.
         pretrained: Gives the default weights of backbones whose weights we train ourselves.
         progress: Called as progress(what, done, total) while files are fetched and decoded.
@@ -134,6 +140,7 @@ def load_task(
         image_size=image_size,
         classes=classes,
         shots=shots,
+        teacher=teacher,
         seed=seed,
     )
     from nbt.task import splits
@@ -143,6 +150,7 @@ def load_task(
 
     listing, pools = _choose_images(list_images(options.source, progress=progress), options)
     size, source_weights = _load_weights(options, pretrained)
+    giver = None if teacher is None else load_teacher(teacher)
     images, kept = decode_images(listing.items, size, progress=progress)
     listing, pools = _leave_out(listing, pools, images, kept)
     return Task(
@@ -165,6 +173,7 @@ def load_task(
         shots=shots,
         source_head=source_weights.source_head,
         source_means=source_weights.source_means,
+        teacher=giver,
     )
 
 

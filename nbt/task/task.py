@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nbt.task.backbones import Backbone
     from nbt.task.images import ImageStore
     from nbt.task.splits import Pools, Split
+    from nbt.task.teacher import Teacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,7 @@ class Task:
             nothing may act on what they give.
         source_head: The classifier that the weights came with, as `PretrainedWeights.source_head`; None without one.
         source_means: Class means of the source, for weights that were trained here; else None.
+        teacher: Whose weights can be injected (`settings.init` "inject"); None without one.
     """
 
     dataset: str
@@ -82,6 +84,7 @@ class Task:
     watched: npt.NDArray[np.int64] | None = None
     source_head: Mapping[str, torch.Tensor] | None = None
     source_means: SourceMeans | None = None
+    teacher: Teacher | None = None
 
     @property
     def n_classes(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +18,12 @@ from nbt.training.augment import AugmentPlan, draw_plan, prepare
 from nbt.training.devices import autocast, pick_device
 from nbt.training.prefix import PrefixCache
 from nbt.training.seeds import derive_seed, generator
+from nbt.training.sources import Sources, kaiming_state
 from nbt.transfer.depth import freeze, set_transferred, units_of
+from nbt.transfer.fast import make_feature_norm, scale_head
+
+# Images that running statistics are estimated from where injected weights come without.
+_SAMPLE = 1024
 
 
 class Workbench:
@@ -37,7 +42,8 @@ class Workbench:
         self.task = task
         self.device = pick_device(device)
         self.model: Backbone = self._to_device(task.build_model())
-        self.w0: dict[str, torch.Tensor] = {name: self._to_device(tensor) for name, tensor in task.w0.items()}
+        self._sources = Sources(task, self._to_device, lambda: self.model, self._sample_images)
+        self._source = self._sources.get(TransferSettings())
         self.labels = torch.from_numpy(np.asarray(task.labels)).to(self.device)
         self.mean = torch.tensor(task.mean, device=self.device)
         self.std = torch.tensor(task.std, device=self.device)
@@ -52,6 +58,11 @@ class Workbench:
         self.cache_prefix = cache_prefix
         self._cache = PrefixCache(len(pool), default_cache_bytes(self.device) if cache_bytes is None else cache_bytes)
         self._pool_plan = lru_cache(maxsize=32)(self._draw_pool_plan)
+
+    @property
+    def w0(self) -> Mapping[str, torch.Tensor]:
+        """What the units of the trial that was prepared last started from, as far as they were transferred."""
+        return self._source.w0
 
     def _to_device(self, thing: Any) -> Any:
         """Moves a module or tensor, 4-D weights in channels_last order."""
@@ -69,8 +80,17 @@ class Workbench:
             return torch.from_numpy(array).to(self.device) if array.nbytes < free // 4 else None
         return torch.from_numpy(array)
 
+    def _sample_images(self) -> Iterator[torch.Tensor]:
+        """Yields some training images; their labels play no part, nor which of them a trial validates on."""
+        index = torch.from_numpy(self.task.split.train)
+        chosen = index[torch.randperm(len(index), generator=generator(0, "sample"))[:_SAMPLE]]
+        for chunk in chosen.tensor_split(max(1, len(chosen) // 64)):
+            yield self.load_images(chunk, AugmentPlan())
+
     def prepare_model(self, settings: TransferSettings, seed: int) -> tuple[Backbone, int]:
         """Sets the skeleton to the start of a trial: w0, fresh units above the transfer depth, a fresh head.
+
+        A normalisation of features by target statistics is not fitted yet.
 
         Args:
             settings: Repaired settings.
@@ -78,18 +98,25 @@ class Workbench:
 
         Returns:
             The model, which the next trial takes over, and its number of frozen units.
+
+        Raises:
+            UsageError: The settings start from weights that there are not, see `Sources.get`.
         """
         model = self.model
+        self._source = self._sources.get(settings)
         total = len(model.units)
         transferred = units_of(settings.transfer_depth, total)
         frozen = min(units_of(settings.frozen_depth, total), transferred)
         fresh: dict[str, torch.Tensor] = {}
         if transferred < total:
-            fresh = fresh_state(self.task.backbone, self.task.image_size, derive_seed(seed, "units"))
+            draw = kaiming_state if settings.init == "kaiming" else fresh_state
+            fresh = draw(self.task.backbone, self.task.image_size, derive_seed(seed, "units"))
         set_transferred(model.units, transferred, self.w0, fresh)
         with torch.random.fork_rng(devices=self._rng_devices):
             torch.manual_seed(derive_seed(seed, "head"))
             model.head.reset_parameters()
+        scale_head(model.head, settings.head_scale)
+        model.feature_norm = make_feature_norm(settings.feature_norm, model.feature_dim).to(self.device)
         freeze(model, model.units, frozen)
         model.zero_grad(set_to_none=True)
         return model, frozen
@@ -136,7 +163,7 @@ class Workbench:
         Views depend on the policy and their number alone, not on the trial, so trials share them.
 
         Args:
-            model: Its first `frozen` units hold w0.
+            model: Its first `frozen` units hold `w0`.
             frozen: 1 or more.
             policy: Augmentation; "none" has one view.
             view: 0 ... `settings.views` - 1.
@@ -152,7 +179,7 @@ class Workbench:
             images = self.load_images(self._pool[rows], plan.rows(rows).to(self.device))
             return self.run_prefix(model, frozen, images)
 
-        key: Hashable = (frozen, policy, view)
+        key: Hashable = (self._source.key, frozen, policy, view)
         values = self._cache.fill(key, self._row_of[index], compute)
         if values is None:
             return None

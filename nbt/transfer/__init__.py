@@ -1,17 +1,28 @@
 """The transfer techniques, one file each, usable alone."""
 
 from nbt.transfer.depth import freeze, set_training, set_transferred, units_of
+from nbt.transfer.fast import FeatureNorm, scale_head, stalled
+from nbt.transfer.injection import InjectionReport, estimate_statistics, inject, tli_similarity
 from nbt.transfer.l2sp import L2SP
 from nbt.transfer.layer_lrs import ParameterGroup, geometric_shape, parameter_groups, rate_multipliers
+from nbt.transfer.zap import zap
 
 __all__ = [
     "L2SP",
+    "FeatureNorm",
+    "InjectionReport",
     "ParameterGroup",
+    "estimate_statistics",
     "freeze",
     "geometric_shape",
+    "inject",
     "parameter_groups",
     "rate_multipliers",
+    "scale_head",
     "set_training",
     "set_transferred",
+    "stalled",
+    "tli_similarity",
     "units_of",
+    "zap",
 ]

@@ -34,7 +34,7 @@ class TestSearch:
     def test_passes_its_options_on(self, pipeline: FakePipeline) -> None:
         words = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --study s"
         more = "--storage sqlite:///s.db --tracking-uri sqlite:///m.db --pruner none --seed 4 --final-seeds 2 --out o"
-        guided = "--no-heuristics --experience ."
+        guided = "--no-heuristics --experience . --teacher conv3"
         assert run([*SEARCH, *words.split(), *more.split(), *guided.split(), "--fresh", "-q"]) == 0
         [(name, arguments, options)] = pipeline.calls
         assert (name, arguments) == ("search", ("digits",))
@@ -47,6 +47,7 @@ class TestSearch:
             "image_size": 32,
             "classes": 3,
             "shots": 9,
+            "teacher": "conv3",
             "budget": "3",
             "space": "binary",
             "engine": "local",

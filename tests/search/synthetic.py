@@ -25,11 +25,10 @@ from nbt.search.task_model import table_target
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.training.seeds import derive_seed
-from tests.search.replay.tables import header
+from tests.search.replay.tables import SPACE, header
 
 LENGTH = 12
 IMAGES = 300
-SPACE = Space.load("non_binary")
 
 Worth = Callable[[TransferSettings], float]
 Curve = tuple[EpochResult, ...]

@@ -42,12 +42,13 @@ from tests.search.fakes import (
 
 class TestSearch:
     def test_anchors_come_first_then_the_sampler(self, tmp_path: Path) -> None:
-        record = run_search(tmp_path, "6")
+        record = run_search(tmp_path, "7")
         origins = [trial.origin for trial in record.trials]
-        assert origins == ["anchor: default recipe", "anchor: linear probe", "anchor: L2-SP", *["sampler"] * 3]
+        first = ["anchor: default recipe", "anchor: linear probe", "anchor: L2-SP", "anchor: FAST"]
+        assert origins == [*first, *["sampler"] * 3]
         assert record.trials[0].settings == Space.load("non_binary").default(EPOCHS)
         assert record.trials[1].settings.frozen_depth == 1
-        assert len({str(trial.settings) for trial in record.trials}) == 6
+        assert len({str(trial.settings) for trial in record.trials}) == 7
 
     def test_a_sampler_and_first_trials_can_be_given(self, tmp_path: Path) -> None:
         seeds: list[int] = []
@@ -157,11 +158,11 @@ class TestBudget:
         assert trials * EPOCHS - record.epochs_spent < EPOCHS
 
     def test_pruned_trials_stretch_it(self, tmp_path: Path) -> None:
-        record = run_search(tmp_path, "8", pruner="asha")
+        record = run_search(tmp_path, "12", pruner="asha")
         counts = record.counts()
         assert counts["pruned"] > 0
-        assert sum(counts.values()) > 8
-        assert 8 * EPOCHS - EPOCHS < record.epochs_spent <= 8 * EPOCHS
+        assert sum(counts.values()) > 12
+        assert 12 * EPOCHS - EPOCHS < record.epochs_spent <= 12 * EPOCHS
         assert record.epochs_spent == sum(len(trial.curve) for trial in record.trials)
 
     def test_a_larger_one_goes_on(self, tmp_path: Path) -> None:

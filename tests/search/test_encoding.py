@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbt.search.encoding import COORDINATES, effective_rate, encode
+from nbt.search.encoding import COORDINATES, effective_rate, encode, prior_kernel
 from nbt.search.recording import draw_params
 from nbt.search.space import Space, space_names
 from nbt.settings import Rule, TransferSettings, setting_rule
@@ -20,6 +20,8 @@ def values(rule: Rule) -> st.SearchStrategy[Any]:
     """Returns what a rule accepts, its ends included."""
     if rule.choices:
         return st.sampled_from(rule.choices)
+    if rule.text:
+        return st.text(st.characters(exclude_characters="\n"), max_size=9)
     if rule.length:
         return st.tuples(*[values(dataclasses.replace(rule, length=0))] * rule.length)
     if rule.integer:
@@ -28,9 +30,9 @@ def values(rule: Rule) -> st.SearchStrategy[Any]:
     return st.floats(low, rule.high, exclude_min=rule.above is not None)
 
 
-SETTINGS = st.builds(
-    TransferSettings, **{item.name: values(setting_rule(item.name)) for item in dataclasses.fields(TransferSettings)}
-)
+FIELDS = {item.name: values(setting_rule(item.name)) for item in dataclasses.fields(TransferSettings)}
+# One image a batch has no batch statistics, and is refused.
+SETTINGS = st.builds(TransferSettings, **{**FIELDS, "batch_size": FIELDS["batch_size"].filter(lambda size: size > 1)})
 
 
 def place(name: str, **changes: Any) -> float:
@@ -116,3 +118,42 @@ class TestDistances:
     def test_no_decay_is_a_place_of_its_own(self) -> None:
         assert place("decay_strength", decay_strength=0.0) == pytest.approx(-1.4)
         assert place("decay_strength", decay_strength=1e-9) == pytest.approx(-1.4)
+
+
+class TestTechniques:
+    USED = (
+        {"zap_period": 2},
+        {"head_scale": 0.0},
+        {"feature_norm": "batch"},
+        {"stall": 0.2},
+        {"init": "inject"},
+        {"init": "kaiming"},
+        {"pretrain_scheme": "asb"},
+        {"pretrain_zap_period": 2},
+    )
+
+    @pytest.mark.parametrize("used", USED, ids=lambda used: next(iter(used)))
+    def test_each_is_a_distance_from_recipes_without_it(self, used: dict[str, Any]) -> None:
+        assert 0.3 < gap(BASE, BASE.replace(**used)) < 1.5
+
+    def test_what_an_unused_technique_would_do_is_none(self) -> None:
+        unused = BASE.replace(zap_fraction=0.2, zap_scale="as_released", head_lr_multiplier=9.0, teacher="x", blend=0.1)
+        assert gap(BASE, unused) == 0.0
+
+    def test_zaps_count_by_how_much_they_reset_an_epoch(self) -> None:
+        often = BASE.replace(zap_period=1, zap_fraction=0.5)
+        assert gap(often, BASE.replace(zap_period=2, zap_fraction=1.0)) == 0.0
+        assert gap(BASE, BASE.replace(zap_period=4)) < gap(BASE, often) < gap(BASE, BASE.replace(zap_period=1))
+
+    def test_small_heads_are_alike(self) -> None:
+        tiny, zero = BASE.replace(head_scale=1e-4), BASE.replace(head_scale=0.0)
+        assert gap(tiny, zero) < gap(tiny, BASE)
+
+    def test_two_teachers_are_apart(self) -> None:
+        one, other = (BASE.replace(init="inject", teacher=name) for name in ("resnet18", "resnet50"))
+        assert gap(one, other) > 0
+
+    def test_the_kernel_is_that_of_ordinary_fine_tuning(self) -> None:
+        """A technique that is new must not change what recorded tables say."""
+        assert np.allclose(prior_kernel().lengths, 0.7 * np.sqrt(22))
+        assert len(prior_kernel().lengths) == len(COORDINATES) > 22

@@ -18,7 +18,7 @@ from nbt.settings import KNOTS, TransferSettings, repair, setting_names
 
 NON_BINARY = Space.load("non_binary")
 BINARY = Space.load("binary")
-SPACES = {space.name: space for space in (NON_BINARY, BINARY)}
+SPACES = {name: Space.load(name) for name in space_names()}
 
 LR = {"kind": "float", "low": 1e-3, "high": 1, "log": True, "neutral": 0.01}
 
@@ -51,7 +51,7 @@ def draws(draw: st.DrawFn, space: Space) -> dict[str, object]:
 
 class TestShippedSpaces:
     def test_names(self) -> None:
-        assert space_names() == ("binary", "non_binary")
+        assert space_names() == ("binary", "fast", "injection", "non_binary", "zapping")
 
     def test_neutral_point_is_the_default_recipe(self) -> None:
         for space in SPACES.values():
@@ -59,8 +59,11 @@ class TestShippedSpaces:
 
     def test_every_anchor_fits(self) -> None:
         for space in SPACES.values():
-            for _, anchor in anchors(9):
-                assert space.settings(space.params(anchor), 9) == anchor
+            fit = {name: space.params(anchor) for name, anchor in anchors(9) if space.expresses(anchor)}
+            assert all(space.settings(params, 9) == dict(anchors(9))[name] for name, params in fit.items())
+            assert DEFAULT_RECIPE in fit and "linear probe" in fit
+        assert all(SPACES["non_binary"].expresses(anchor) for _, anchor in anchors(9))
+        assert SPACES["fast"].expresses(dict(anchors(9))["FAST"])
 
     @pytest.mark.parametrize("name", SPACES)
     @given(data=st.data())
@@ -137,6 +140,15 @@ class TestSettings:
             BINARY.params(default.replace(frozen_depth=0.5))
         assert not BINARY.expresses(default.replace(batch_size=16))
         assert BINARY.expresses(default.replace(frozen_depth=1.0))
+
+    def test_dimensions_can_be_held_at_neutral(self) -> None:
+        whole = SPACES["non_binary"]
+        held = whole.without(["mixup", "layer_lr_shape", "no such dimension"])
+        assert set(whole.parameters) - set(held.parameters) == {"mixup", *(f"layer_lr_shape_{knot}" for knot in KNOTS)}
+        assert held.default(7) == whole.default(7) and held.hash != whole.hash
+        assert not held.expresses(default_recipe(7).replace(mixup=0.2))
+        assert held.expresses(default_recipe(7).replace(head_lr=0.2))
+        assert whole.without([]) is whole
 
     def test_an_anchor_outside_a_space_is_not_expressed(self) -> None:
         space = parse_space(space_text({"head_lr": LR}, fixed={"optimizer": "adamw"}), source="x")
@@ -367,4 +379,5 @@ def test_anchors_are_what_a_user_would_run() -> None:
     assert found[DEFAULT_RECIPE] == TransferSettings(epochs=4)
     assert found["linear probe"].frozen_depth == 1
     assert (found["L2-SP"].sp_mix, found["L2-SP"].decay_strength) == (1, 0.01)
+    assert (found["FAST"].head_scale, found["FAST"].feature_norm) == (0, "batch") and found["FAST"].stall > 0
     assert all(anchor == repair(anchor) and anchor.epochs == 4 for anchor in found.values())

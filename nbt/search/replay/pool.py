@@ -80,7 +80,8 @@ class Catalogue:
 
     Args:
         table: With at least one run.
-        space: What is searched; dimensions that the table does not have are neutral in it.
+        space: What is searched. What the table does not vary is neutral in all its runs and is held so: a table that
+            was recorded before there was a technique is searched without it.
 
     Raises:
         UsageError: The table is empty, of another space, has runs of different lengths, or none with validation.
@@ -88,6 +89,7 @@ class Catalogue:
 
     def __init__(self, table: RecordedTable, space: Space) -> None:
         table.check_space(space)
+        space = space.without(d.name for d in space.dimensions if d.name not in table.header.dimensions)
         self.header, self.space = table.header, space
         self.settings = _settings(table, space)
         self.points = np.stack([coordinates(space, setting.settings) for setting in self.settings])

@@ -9,8 +9,8 @@ import numpy as np
 
 from nbt.errors import UsageError
 from nbt.search.attributes import VALIDATION_IMAGES
-from nbt.search.encoding import encode
-from nbt.search.gp import GaussianProcess
+from nbt.search.encoding import encode, prior_kernel
+from nbt.search.gp import GaussianProcess, Kernel
 from nbt.search.replay.pool import Catalogue, Vector
 
 _FEW = 8
@@ -55,7 +55,8 @@ def judge(catalogue: Catalogue) -> Truth:
     by_seed, pairs = run_noise(accuracies, float(np.median(test)))
     by_images = image_noise(test, catalogue)
     variance = (by_seed or 0.0) ** 2 / counts + by_images**2
-    smoothed = smooth(test, variance, encode([setting.settings for setting in catalogue.settings]))
+    points = encode([setting.settings for setting in catalogue.settings])
+    smoothed = smooth(test, variance, points, prior_kernel())
     return Truth(
         test=test,
         smoothed=smoothed,
@@ -94,7 +95,7 @@ def image_noise(test: Vector, catalogue: Catalogue) -> float:
     return math.sqrt(float(np.var((test - validation)[upper])) * share)
 
 
-def smooth(test: Vector, variance: Vector, points: Vector) -> Vector:
+def smooth(test: Vector, variance: Vector, points: Vector, around: Kernel | None = None) -> Vector:
     """Returns accuracies with the luck of runs and images taken out, as far as the table tells luck from merit.
 
     The best of 200 noisy accuracies is too high. A Gaussian process over the settings (its kernel is fitted; of a
@@ -106,6 +107,7 @@ def smooth(test: Vector, variance: Vector, points: Vector) -> Vector:
         test: Mean accuracy of each setting, (settings,).
         variance: Of each of these means, (settings,).
         points: The settings, (settings, coordinates).
+        around: See `GaussianProcess.fit`.
     """
     middle = float(np.median(test))
     clipped = np.maximum(test, middle)
@@ -113,5 +115,5 @@ def smooth(test: Vector, variance: Vector, points: Vector) -> Vector:
     if len(test) < _FEW or spread == 0.0 or not variance.any():
         return test.copy()
     values = (clipped - clipped.mean()) / spread
-    process = GaussianProcess.fit(points, values, noise=variance / spread**2)
+    process = GaussianProcess.fit(points, values, noise=variance / spread**2, around=around)
     return np.where(test >= middle, clipped.mean() + spread * process.smoothed(), test)

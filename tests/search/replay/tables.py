@@ -16,7 +16,13 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 
 LENGTH = 6
-SPACE = Space.load("non_binary")
+TECHNIQUES = (
+    *("zap_period", "zap_fraction", "zap_scale", "head_scale", "feature_norm", "stall", "head_lr_multiplier"),
+    *("init", "blend"),
+)
+WHOLE = Space.load("non_binary")
+# What every recorded task varies.
+SPACE = WHOLE.without(TECHNIQUES)
 
 
 def header(**changes: Any) -> TableHeader:

@@ -9,7 +9,7 @@ from nbt.errors import UsageError
 from nbt.search.recorded import RecordedTable
 from nbt.search.replay.pool import Catalogue, Pool, coordinates
 from nbt.settings import TransferSettings, repair
-from tests.search.replay.tables import LENGTH, SPACE, diverge, header, make_curve, make_table
+from tests.search.replay.tables import LENGTH, SPACE, WHOLE, diverge, header, make_curve, make_table
 
 PARAMETERS = len(SPACE.parameters)
 
@@ -77,6 +77,11 @@ class TestCatalogue:
         odd = make_table(4, change=lambda run: dataclasses.replace(run, settings=run.settings.replace(warmup=0.5)))
         with pytest.raises(UsageError, match="space non_binary does not vary warmup"):
             Catalogue(odd, SPACE)
+
+    def test_a_table_from_before_a_technique_is_searched_without_it(self) -> None:
+        catalogue = Catalogue(make_table(), WHOLE)
+        assert catalogue.space.parameters == SPACE.parameters
+        assert "zap_period" in WHOLE.parameters
 
     def test_a_diverged_run_is_shorter(self) -> None:
         assert len(Catalogue(make_table(4, change=diverge), SPACE).settings[0].curves[0]) == 2

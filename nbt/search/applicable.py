@@ -1,0 +1,40 @@
+"""Applicable: which dimensions of a space a task can vary."""
+
+from __future__ import annotations
+
+from nbt.errors import UsageError
+from nbt.search.space import Space
+from nbt.task.task import Task
+
+DEFAULT_SPACE = "non_binary"
+_INJECTION = ("init", "blend")
+_PRETRAINING = ("pretrain_scheme", "pretrain_zap_period")
+
+
+def everywhere(space: Space) -> Space:
+    """Returns a space whose every point can be trained on any task."""
+    return space.without((*_INJECTION, *_PRETRAINING))
+
+
+def applicable(space: Space, task: Task) -> Space:
+    """Returns a space whose every point can be trained on a task.
+
+    Without a teacher nothing is injected, and how the source was trained can be varied where it is trained here only;
+    what cannot be varied is held at its neutral value. With a teacher, `teacher` is held at its name.
+
+    Raises:
+        UsageError: The space is about injection, and the task has no teacher.
+    """
+    from nbt.training.sources import is_own_source
+
+    if not is_own_source(task):
+        space = space.without(_PRETRAINING)
+    if not any(d.name == "init" and "inject" in d.choices for d in space.dimensions):
+        return space
+    if task.teacher is not None:
+        return space.holding(teacher=task.teacher.name)
+    if space.name != DEFAULT_SPACE:
+        raise UsageError(
+            f"space {space.name} varies what is injected: give the teacher, as BACKBONE or BACKBONE=FILE (--teacher)"
+        )
+    return space.without(_INJECTION)

@@ -1,0 +1,141 @@
+"""Sources: the weights that the units of a trial may start from, each made once and kept for the next trials."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from nbt.errors import UsageError
+from nbt.settings import TransferSettings
+from nbt.task.backbone_names import ENCODERS, BackboneSpec
+from nbt.task.task import Task
+from nbt.task.teacher import Teacher, load_teacher
+from nbt.task.weights import fresh_state
+from nbt.transfer.injection import estimate_statistics, inject_weights
+
+State = Mapping[str, torch.Tensor]
+
+# Injections differ by their blend, which hardly two trials share.
+_KEPT = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Weights to start from.
+
+    Attributes:
+        key: Equal for equal weights; prefix caches are told apart by it.
+        w0: State of the units, keys "units.I....", on the device.
+    """
+
+    key: Hashable
+    w0: State
+
+
+class Sources:
+    """What a worker's trials of one task may start from.
+
+    Args:
+        task: Its own weights are the usual source.
+        to_device: Brings a tensor to where trials run.
+        model: Returns a model of the task's backbone whose units may be overwritten.
+        images: Yields batches of training images for it, (N, 3, H, W), without augmentation or labels.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        to_device: Callable[[torch.Tensor], torch.Tensor],
+        model: Callable[[], nn.Module],
+        images: Callable[[], Iterator[torch.Tensor]],
+    ) -> None:
+        self._task, self._to_device, self._model, self._images = task, to_device, model, images
+        self._own = Source((), self._placed(task.w0))
+        self._made: OrderedDict[Hashable, Source] = OrderedDict()
+        self._teachers: dict[str, Teacher] = {} if task.teacher is None else {task.teacher.name: task.teacher}
+
+    def get(self, settings: TransferSettings) -> Source:
+        """Returns the weights that repaired settings start from.
+
+        Raises:
+            UsageError: They ask for a teacher and name none, for one that cannot be read, or for another training of a
+                source that was not trained here.
+        """
+        key = _key(settings)
+        if not key:
+            return self._own
+        if key not in self._made:
+            made = self._inject(settings) if settings.init == "inject" else self._retrain(settings)
+            self._made[key] = Source(key, self._placed(made))
+            while len(self._made) > _KEPT:
+                self._made.popitem(last=False)
+        self._made.move_to_end(key)
+        return self._made[key]
+
+    def _placed(self, state: State) -> State:
+        return {name: self._to_device(tensor) for name, tensor in state.items()}
+
+    def _retrain(self, settings: TransferSettings) -> State:
+        from nbt.training.pretrain import pretrained_source  # it trains, and so needs a workbench itself
+
+        task = self._task
+        if not is_own_source(task):
+            raise UsageError(
+                f"pretrain_scheme, pretrain_zap_period: the weights of {task.backbone.text} on {task.dataset} are not "
+                "trained by nbt; train a source with nbt pretrain and give it as --weights FILE"
+            )
+        scheme, period = settings.pretrain_scheme, settings.pretrain_zap_period
+        made = pretrained_source(task.backbone, task.dataset, task.image_size, scheme=scheme, zap_period=period)
+        assert made is not None
+        return made.w0
+
+    def _inject(self, settings: TransferSettings) -> State:
+        task, teacher = self._task, self._teacher(settings.teacher)
+        w0, report = inject_weights(task.backbone, task.image_size, teacher, blend=settings.blend)
+        if report.statistics:
+            model = self._model()
+            model.load_state_dict(self._placed(w0), strict=False)
+            estimate_statistics(model, self._images(), report.statistics)
+            state = model.state_dict()
+            w0 |= {name: state[name].detach().clone() for name in w0}
+        return w0
+
+    def _teacher(self, name: str) -> Teacher:
+        if not name:
+            raise UsageError("init: inject needs a teacher to inject from: BACKBONE, or BACKBONE=FILE")
+        if name not in self._teachers:
+            self._teachers[name] = load_teacher(name)
+        return self._teachers[name]
+
+
+def is_own_source(task: Task) -> bool:
+    """Returns whether a task's default weights are trained by nbt: how can then be a setting of a trial."""
+    return task.weights == "default" and task.dataset == "digits" and task.backbone.name in ENCODERS
+
+
+def kaiming_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[str, torch.Tensor]:
+    """Returns fresh units whose filters and matrices are a Kaiming-normal draw and whose biases are 0.
+
+    He et al. 2015, arXiv 1502.01852. Normalisation layers keep their own initialisation.
+    """
+    state = fresh_state(spec, image_size, seed)
+    chance = torch.Generator().manual_seed(seed)
+    for name, tensor in state.items():
+        if name.endswith("weight") and tensor.ndim in (2, 4):
+            nn.init.kaiming_normal_(tensor, nonlinearity="relu", generator=chance)
+            bias = state.get(name.removesuffix("weight") + "bias")
+            if bias is not None:
+                bias.zero_()
+    return state
+
+
+def _key(settings: TransferSettings) -> tuple[Hashable, ...]:
+    if settings.init == "inject":
+        return ("inject", settings.teacher, settings.blend)
+    if settings.pretrain_scheme != "iid" or settings.pretrain_zap_period:
+        return ("source", settings.pretrain_scheme, settings.pretrain_zap_period)
+    return ()
