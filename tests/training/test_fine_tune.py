@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,31 +10,15 @@ import torch
 
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
-from nbt.training.fine_tune import FineTuned, evaluate_model, fine_tune
+from nbt.training.fine_tune import evaluate_model, fine_tune
 from nbt.training.workbench import Workbench
+from tests.training.runs import losses, run, weights
 
 QUICK = TransferSettings(epochs=4, head_lr=0.1, body_lr=0.05, batch_size=16)
 EVERYTHING = QUICK.replace(
     frozen_depth=0.34, transfer_depth=0.67, sp_mix=0.5, decay_strength=0.01, ema=0.9, mixup=0.2, label_smoothing=0.1,
     augmentation="rand", layer_lr_shape=(-1.0, 0.0, 0.5),
 )  # fmt: skip
-
-
-def run(task: Task, settings: TransferSettings, seed: int = 0, **options: Any) -> FineTuned:
-    trial = fine_tune(task, settings, seed, **options)
-    while True:
-        try:
-            next(trial)
-        except StopIteration as end:
-            return end.value
-
-
-def weights(tuned: FineTuned) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in tuned.model.state_dict().items()}
-
-
-def losses(tuned: FineTuned) -> list[tuple[float, float | None, float | None]]:
-    return [(epoch.train_loss, epoch.val_loss, epoch.val_accuracy) for epoch in tuned.curve]
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

@@ -14,33 +14,17 @@ from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.export import load_model, predict
-from nbt.training.fine_tune import FineTuned, evaluate_model, fine_tune
+from nbt.training.fine_tune import evaluate_model, fine_tune
 from nbt.training.results import TrialJob
 from nbt.training.trial import run_job
 from nbt.training.workbench import Workbench
 from nbt.transfer.fast import FeatureNorm
+from tests.training.runs import losses, run, weights
 from tests.training.test_export import write_images
 
 QUICK = TransferSettings(epochs=4, head_lr=0.05, body_lr=0.05, batch_size=16, decay_strength=0.05, sp_mix=0.5)
 FAST = QUICK.replace(head_scale=0.0, feature_norm="batch", stall=0.4, head_lr_multiplier=3.0)
 ADAM = {"optimizer": "adamw", "head_lr": 0.01, "body_lr": 0.01}
-
-
-def run(task: Task, settings: TransferSettings, seed: int = 0, **options: Any) -> FineTuned:
-    trial = fine_tune(task, settings, seed, **options)
-    while True:
-        try:
-            next(trial)
-        except StopIteration as end:
-            return end.value
-
-
-def weights(tuned: FineTuned) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in tuned.model.state_dict().items()}
-
-
-def losses(tuned: FineTuned) -> list[tuple[float, float | None, float | None]]:
-    return [(epoch.train_loss, epoch.val_loss, epoch.val_accuracy) for epoch in tuned.curve]
 
 
 def saved_after(task: Task, settings: TransferSettings, epochs: int, path: Path) -> dict[str, Any]:

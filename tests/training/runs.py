@@ -1,0 +1,28 @@
+"""Whole trials in one call, and what tests compare of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from nbt.settings import TransferSettings
+from nbt.task.task import Task
+from nbt.training.fine_tune import FineTuned, fine_tune
+
+
+def run(task: Task, settings: TransferSettings, seed: int = 0, **options: Any) -> FineTuned:
+    trial = fine_tune(task, settings, seed, **options)
+    while True:
+        try:
+            next(trial)
+        except StopIteration as end:
+            return end.value
+
+
+def weights(tuned: FineTuned) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in tuned.model.state_dict().items()}
+
+
+def losses(tuned: FineTuned) -> list[tuple[float, float | None, float | None]]:
+    return [(epoch.train_loss, epoch.val_loss, epoch.val_accuracy) for epoch in tuned.curve]
