@@ -22,11 +22,16 @@ ZAP_SCALES = ("per_row", "as_released")
 FEATURE_NORMS = ("none", "batch", "target")
 INITS = ("pretrained", "inject", "kaiming")
 SCHEMES = ("iid", "asb", "meta-asb")
+METHODS = ("finetune", "ewc", "dlcft", "probe", "joint")
+CURVATURES = ("kfac", "diagonal", "exact")
+
+# Where DLCFT is asked for without the scale of its targets; public code has 5 and 15.
+_TARGET_SCALE = 5.0
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What one field accepts: a closed range (`low`, `high`; open where `above` is set), choices, or any one line."""
+    """What one field accepts: a closed range (`low`, `high`; open where `above` is set), choices, a flag or a line."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -35,6 +40,7 @@ class Rule:
     integer: bool = False
     length: int = 0
     text: bool = False
+    flag: bool = False
 
     def check(self, name: str, value: Any) -> Any:
         """Returns `value` in its canonical type.
@@ -49,6 +55,12 @@ class Rule:
         if self.text:
             if not isinstance(value, str) or "\n" in value:
                 raise UsageError(f"{name}: expected one line of text, got {value!r}")
+            return value
+        if self.flag:
+            # A table's row has NumPy's own.
+            value = value.item() if type(value).__name__ == "bool" and hasattr(value, "item") else value
+            if not isinstance(value, bool):
+                raise UsageError(f"{name}: expected true or false, got {value!r}")
             return value
         if self.length:
             if not isinstance(value, list | tuple) or len(value) != self.length:
@@ -77,6 +89,8 @@ class Rule:
             return "one of " + ", ".join(self.choices)
         if self.text:
             return "one line of text"
+        if self.flag:
+            return "true or false"
         if self.above is not None:
             return f"above {self.above:g}" + (f", up to {self.high:g}" if math.isfinite(self.high) else "")
         if math.isfinite(self.high):
@@ -139,6 +153,13 @@ class TransferSettings:
         blend: Share of the centre crop, 0 ... 1, in an injected tensor of another shape; the rest is resized.
         pretrain_scheme: How a source that is trained here is trained: "iid", "asb" or "meta-asb".
         pretrain_zap_period: Epochs ("iid") or episodes (the others) between zaps in that training, 0 is never.
+        linearized: Whether the first-order expansion of the network around its start is trained in its place
+            (`nbt.transfer.linearize`); BatchNorm and dropout are then in evaluation mode.
+        target_scale: a of the squared error `1/2 sum_c (f_c - a [c = y])^2`, 0 or more; 0 is cross-entropy.
+        method: What a stream of tasks does against forgetting: "finetune" (nothing), "ewc", "dlcft", "probe" (a running
+            ridge on frozen features) or "joint" (training on everything so far). Of one task alone it says nothing.
+        curvature: Of "dlcft": "kfac", "diagonal" or "exact".
+        penalty_strength: What the penalty of "ewc" and "dlcft" is multiplied by, 0 or more; 1 is as derived.
         epochs: Length of the training, 1 or more.
     """
 
@@ -171,6 +192,11 @@ class TransferSettings:
     blend: float = _setting(0.75, _SHARE)
     pretrain_scheme: str = _setting("iid", Rule(choices=SCHEMES))
     pretrain_zap_period: int = _setting(0, _COUNT)
+    linearized: bool = _setting(False, Rule(flag=True))
+    target_scale: float = _setting(0.0, Rule(0.0, 1e3))
+    method: str = _setting("finetune", Rule(choices=METHODS))
+    curvature: str = _setting("kfac", Rule(choices=CURVATURES))
+    penalty_strength: float = _setting(1.0, Rule(0.0, 1e9))
     epochs: int = _setting(12, Rule(1, 1_000_000, integer=True))
 
     def __post_init__(self) -> None:
@@ -258,9 +284,15 @@ def repair(settings: TransferSettings) -> TransferSettings:
     - without a pull (`sp_mix` 0, no decay, or no transferred unit under it) `sp_mix` is 0 and `sp_depth` 1;
     - a zap period that no epoch reaches is 0, and without zaps their fraction and scale are neutral;
     - where nothing but the head trains there is no stall, and without a stall its rate multiplier is 1;
-    - a Kaiming draw transfers nothing, and only an injection has a teacher and a blend.
+    - a Kaiming draw transfers nothing, and only an injection has a teacher and a blend;
+    - where nothing but the head trains the network is linear already and `linearized` is false; around a zero head the
+      expansion knows nothing of the backbone, so a linearised head begins at its own scale, and its features have no
+      statistics of batches;
+    - EWC is derived for cross-entropy and for the network itself, DLCFT for squared error, and only they have a
+      penalty; a probe trains no unit.
     """
-    return _repair_pull(_repair_stall(_repair_zaps(_repair_start(settings))))
+    settings = _repair_linearized(_repair_start(_repair_method(settings)))
+    return _repair_pull(_repair_stall(_repair_zaps(settings)))
 
 
 def _repair_start(settings: TransferSettings) -> TransferSettings:
@@ -269,6 +301,25 @@ def _repair_start(settings: TransferSettings) -> TransferSettings:
     if settings.init == "inject" and depth == 0.0:
         settings = settings.replace(init="pretrained")
     return settings if settings.init == "inject" else _neutral(settings, "teacher", "blend")
+
+
+def _repair_linearized(settings: TransferSettings) -> TransferSettings:
+    if settings.frozen_depth == 1.0:
+        settings = _neutral(settings, "linearized")
+    if not settings.linearized:
+        return settings
+    norm = "target" if settings.feature_norm == "batch" else settings.feature_norm
+    return settings.replace(feature_norm=norm, head_scale=settings.head_scale or 1.0)
+
+
+def _repair_method(settings: TransferSettings) -> TransferSettings:
+    if settings.method == "ewc":
+        settings = _neutral(settings, "target_scale", "linearized")
+    if settings.method == "probe":
+        settings = _neutral(settings, "init", "transfer_depth").replace(frozen_depth=1.0)
+    if settings.method == "dlcft":
+        return settings.replace(target_scale=settings.target_scale or _TARGET_SCALE)
+    return _neutral(settings, "curvature", *(() if settings.method == "ewc" else ("penalty_strength",)))
 
 
 def _repair_zaps(settings: TransferSettings) -> TransferSettings:

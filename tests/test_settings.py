@@ -72,6 +72,26 @@ def test_repair_leaves_what_can_be_run_and_changes_nothing_twice(settings: Trans
             {"init": "pretrained", "teacher": "", "blend": 0.75},
         ),
         ({"teacher": "resnet18", "blend": 0.5}, {"teacher": "", "blend": 0.75}),
+        ({"linearized": True}, {}),
+        ({"linearized": True, "frozen_depth": 1.0}, {"linearized": False}),
+        (
+            {"linearized": True, "head_scale": 0.0, "feature_norm": "batch"},
+            {"head_scale": 1.0, "feature_norm": "target"},
+        ),
+        ({"linearized": True, "head_scale": 0.1, "feature_norm": "target"}, {}),
+        ({"target_scale": 5.0}, {}),
+        ({"method": "ewc", "target_scale": 5.0, "curvature": "exact"}, {"target_scale": 0.0, "curvature": "kfac"}),
+        ({"method": "dlcft", "penalty_strength": 2.0, "curvature": "exact"}, {"target_scale": 5.0}),
+        ({"method": "dlcft", "target_scale": 15.0}, {}),
+        ({"method": "ewc", "linearized": True}, {"linearized": False}),
+        (
+            {"method": "probe", "transfer_depth": 0.5, "init": "kaiming"},
+            {"transfer_depth": 1.0, "init": "pretrained", "frozen_depth": 1.0},
+        ),
+        (
+            {"method": "joint", "penalty_strength": 2.0, "curvature": "exact"},
+            {"penalty_strength": 1.0, "curvature": "kfac"},
+        ),
     ],
 )
 def test_what_cannot_act_is_neutral(given_: dict[str, Any], run: dict[str, Any]) -> None:
@@ -126,6 +146,8 @@ def test_any_text_is_settings_or_a_usage_error(text: str) -> None:
         ("epochs: 2.5", ["epochs", "whole number"]),
         ("epochs: .nan", ["epochs", "not finite"]),
         ("augmentation: true", ["augmentation", "none, crop"]),
+        ("linearized: 1", ["linearized", "true or false"]),
+        ("linearized: maybe", ["linearized", "true or false"]),
         ("- a", ["expected a mapping"]),
         ("head_lr: 1\nhead_lr: 2", ["given twice"]),
         ("{", ["not valid YAML"]),

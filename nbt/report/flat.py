@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nbt.settings import KNOTS, TransferSettings
 
-Plain = float | int | str
+Plain = float | int | bool | str
 
 MEANINGS = {
     "transfer_depth": "share of units, from the input, that keep pretrained weights",
@@ -38,6 +38,11 @@ MEANINGS = {
     "blend": "share of the centre crop in an injected tensor",
     "pretrain_scheme": "how the source was trained",
     "pretrain_zap_period": "epochs between zaps in the training of the source, 0 is never",
+    "linearized": "whether the first-order expansion of the network is trained",
+    "target_scale": "scale of the targets of squared error, 0 is cross-entropy",
+    "method": "what a stream of tasks does against forgetting",
+    "curvature": "of the penalty of dlcft",
+    "penalty_strength": "what the penalty of ewc and dlcft is multiplied by",
     "epochs": "length of the training",
 }
 """What each flat setting means, in a few words."""
@@ -92,4 +97,10 @@ def _technique_words(settings: TransferSettings) -> list[str]:
         words.append(settings.init)
     if settings.pretrain_scheme != "iid" or settings.pretrain_zap_period:
         words.append(f"source {settings.pretrain_scheme} zap {settings.pretrain_zap_period}")
+    if settings.method != "finetune":
+        words.append(settings.method)
+    if settings.linearized:
+        words.append("linearized")
+    if settings.target_scale:
+        words.append(f"squared error {settings.target_scale:g}")
     return words

@@ -56,9 +56,14 @@ class Backbone(nn.Module):
         """Number of units."""
         return len(self.units)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps images, (N, 3, H, W), to logits, (N, C)."""
-        return self.classify(self.forward_units(images))
+    def forward(self, hidden: torch.Tensor, start: int = 0) -> torch.Tensor:
+        """Maps images, (N, 3, H, W), to logits, (N, C); or, from unit `start` on, what is passed to that unit.
+
+        With `start = n_units` the inputs are features, (N, D).
+        """
+        if start == len(self.units):
+            return self.classify_features(hidden)
+        return self.classify(self.forward_units(hidden, start))
 
     def forward_units(self, hidden: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Runs the units `start` ... `stop` - 1; all from `start` on when `stop` is None."""

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from nbt.task.backbones import Backbone
 from nbt.training.augment import AugmentPlan
 from nbt.training.devices import autocast
 from nbt.training.workbench import Workbench
@@ -42,7 +42,7 @@ def evaluate(
     return float(loss) / count, float(right) / count
 
 
-def evaluate_model(bench: Workbench, model: Backbone, index: npt.NDArray[np.int64]) -> tuple[float, float]:
+def evaluate_model(bench: Workbench, model: nn.Module, index: npt.NDArray[np.int64]) -> tuple[float, float]:
     """Returns loss and accuracy of a whole model on some images; puts it in evaluation mode."""
     model.eval()
 

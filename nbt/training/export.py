@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from nbt._version import __version__
 from nbt.errors import UsageError
@@ -23,11 +24,15 @@ from nbt.task.task import Task
 from nbt.training.augment import AugmentPlan, prepare
 from nbt.training.devices import autocast, pick_device
 from nbt.transfer.fast import FeatureNorm, make_feature_norm
+from nbt.transfer.linearize import FirstOrder
 
 FORMAT = 1
 NORM_FORMAT = 2
 """Of a model that standardises its features; a reader that knows only format 1 must not use it without them."""
+LINEARIZED_FORMAT = 3
+"""Of the expansion of a model, which has weights and those that it is expanded around."""
 
+_FORMATS = (FORMAT, NORM_FORMAT, LINEARIZED_FORMAT)
 _CARD = "model.json"
 _WEIGHTS = "weights.safetensors"
 _BATCH = 64
@@ -52,18 +57,19 @@ class Prediction:
     error: str = ""
 
 
-def export_model(model: Backbone, task: Task, settings: TransferSettings, folder: Path) -> None:
+def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSettings, folder: Path) -> None:
     """Writes a model folder, whole or not at all; an older one of the same name is replaced.
 
     Args:
-        model: The trained model.
+        model: The trained model, or the expansion of one.
         task: What it was trained on: classes, image size, normalisation.
         settings: How it was trained.
         folder: Where to; its parents are made.
     """
     from safetensors.torch import save_file
 
-    norm = model.feature_norm.mode if isinstance(model.feature_norm, FeatureNorm) else "none"
+    backbone = model.model if isinstance(model, FirstOrder) else model
+    norm = backbone.feature_norm.mode if isinstance(backbone.feature_norm, FeatureNorm) else "none"
     card = {
         "format": FORMAT if norm == "none" else NORM_FORMAT,
         "nbt": __version__,
@@ -77,6 +83,8 @@ def export_model(model: Backbone, task: Task, settings: TransferSettings, folder
     }
     if norm != "none":
         card["feature_norm"] = norm
+    if isinstance(model, FirstOrder):
+        card |= {"format": LINEARIZED_FORMAT, "linearized": True}
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -102,14 +110,14 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} is not a model folder of nbt ({_CARD}: {error})") from error
-    if not isinstance(card, dict) or card.get("format") not in (FORMAT, NORM_FORMAT):
+    if not isinstance(card, dict) or card.get("format") not in _FORMATS:
         found = card.get("format") if isinstance(card, dict) else card
-        known = f"{FORMAT} and {NORM_FORMAT}"
+        known = ", ".join(map(str, _FORMATS))
         raise UsageError(f"{path}: format {found!r} cannot be read by nbt {__version__}, which reads {known}")
     return card
 
 
-def load_model(folder: Path) -> tuple[Backbone, dict[str, Any]]:
+def load_model(folder: Path) -> tuple[Backbone | FirstOrder, dict[str, Any]]:
     """Returns the model of a folder, in evaluation mode on the CPU, and its card.
 
     Raises:
@@ -120,8 +128,9 @@ def load_model(folder: Path) -> tuple[Backbone, dict[str, Any]]:
 
     card = read_card(folder)
     spec = parse_backbone(card["backbone"])
-    model = build_backbone(spec, len(card["class_names"]), image_size=card["image_size"])
-    model.feature_norm = make_feature_norm(card.get("feature_norm", "none"), model.feature_dim)
+    backbone = build_backbone(spec, len(card["class_names"]), image_size=card["image_size"])
+    backbone.feature_norm = make_feature_norm(card.get("feature_norm", "none"), backbone.feature_dim)
+    model = FirstOrder(backbone) if card.get("linearized") else backbone
     try:
         model.load_state_dict(load_file(folder / _WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -155,7 +164,7 @@ def predict(folder: Path, images: Sequence[Path], *, top: int = 5, device: str |
 
 
 def _classify(
-    model: Backbone, pixels: np.ndarray[Any, Any], card: dict[str, Any], device: torch.device
+    model: nn.Module, pixels: np.ndarray[Any, Any], card: dict[str, Any], device: torch.device
 ) -> torch.Tensor:
     mean, std = torch.tensor(card["mean"], device=device), torch.tensor(card["std"], device=device)
     batches = []

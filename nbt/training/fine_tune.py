@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from nbt.settings import TransferSettings, repair
 from nbt.task.backbones import Backbone
@@ -22,8 +21,10 @@ from nbt.training.augment import AugmentPlan, draw_plan
 from nbt.training.average import WeightAverage
 from nbt.training.checkpoint import load_checkpoint, save_checkpoint
 from nbt.training.devices import autocast
-from nbt.training.evaluation import EVALUATION_BATCH, evaluate, evaluate_model
+from nbt.training.evaluation import EVALUATION_BATCH, evaluate
 from nbt.training.head import head_groups, split_groups, zap_head
+from nbt.training.leg import Leg
+from nbt.training.objective import Objective
 from nbt.training.recipe import check_recipe, count_batches, stall_steps
 from nbt.training.results import EpochResult, best_epoch
 from nbt.training.schedule import rate_factor
@@ -33,8 +34,7 @@ from nbt.transfer.depth import copy_all, set_training
 from nbt.transfer.fast import FeatureNorm, stalled
 from nbt.transfer.l2sp import L2SP
 from nbt.transfer.layer_lrs import parameter_groups
-
-__all__ = ["EVALUATION_BATCH", "FineTuned", "evaluate", "evaluate_model", "fine_tune"]
+from nbt.transfer.linearize import FirstOrder
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +42,15 @@ class FineTuned:
     """What a trial leaves behind.
 
     Attributes:
-        model: The model with the kept weights, in evaluation mode. It belongs to the workbench: its next trial
-            overwrites it.
+        model: The model with the kept weights, in evaluation mode; of a linearised trial its expansion. It belongs to
+            the workbench: its next trial overwrites it.
         settings: The repaired settings that were run.
         curve: Every epoch, those before a resume included.
         best: The epoch whose weights were kept: best on validation, the last without validation images.
         setup_seconds: Time from the call to the first step: weights, optimiser, resuming.
     """
 
-    model: Backbone
+    model: Backbone | FirstOrder
     settings: TransferSettings
     curve: tuple[EpochResult, ...]
     best: EpochResult | None
@@ -65,6 +65,7 @@ def fine_tune(
     bench: Workbench | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 30.0,
+    leg: Leg | None = None,
 ) -> Generator[EpochResult, bool | None, FineTuned]:
     """Fine-tunes a backbone on a task, yielding after every epoch.
 
@@ -78,6 +79,7 @@ def fine_tune(
         bench: Tools that outlive the trial; made for this trial when None.
         checkpoint: File to resume from, if it exists, and to write to.
         checkpoint_seconds: Least time between two writes; the last epoch is not written.
+        leg: Where the training is one of a stream of tasks; None where it is one of its own.
 
     Yields:
         One `EpochResult` for each newly run epoch. A loss that is not finite ends the trial with one that says so.
@@ -87,11 +89,12 @@ def fine_tune(
         A `FineTuned`, the value of the generator (`result = yield from fine_tune(...)`, or `StopIteration.value`).
 
     Raises:
-        UsageError: The recipe makes no sense for this task, see `check_recipe`; before anything is trained.
+        UsageError: The recipe makes no sense for this task, see `check_recipe`, or the network cannot be linearised as
+            it asks; before anything is trained.
     """
     started = time.perf_counter()
     check_recipe(settings, len(task.split.train))
-    trial = _Trial(task, repair(settings), seed, bench or Workbench(task))
+    trial = _Trial(task, repair(settings), seed, bench or Workbench(task), leg or Leg())
     if checkpoint is not None:
         trial.resume(checkpoint)
     setup_seconds = time.perf_counter() - started
@@ -109,9 +112,13 @@ def fine_tune(
 class _Trial:
     """State of one trial. A trial's first tensor is the input of its first unit that trains."""
 
-    def __init__(self, task: Task, settings: TransferSettings, seed: int, bench: Workbench) -> None:
-        self.task, self.settings, self.seed, self.bench = task, settings, seed, bench
+    def __init__(self, task: Task, settings: TransferSettings, seed: int, bench: Workbench, leg: Leg) -> None:
+        self.task, self.settings, self.seed, self.bench, self.leg = task, settings, seed, bench, leg
+        if settings.linearized:
+            bench.check_linearizable()
         self.model, self.frozen = bench.prepare_model(settings, seed)
+        if leg.start is not None:
+            self.model.load_state_dict(leg.start)
         self.curve: list[EpochResult] = []
         groups = parameter_groups(self.model.units, self.model.head, settings)
         if settings.stall > 0.0:
@@ -132,6 +139,17 @@ class _Trial:
         self.batches = count_batches(n_train, settings.batch_size)
         self.stall_steps = stall_steps(settings, n_train)
         self._fit_feature_norm()
+        self.objective = Objective(settings, leg.outputs)
+        self.network = self._expand() if settings.linearized else self.model
+        if leg.penalty is not None:
+            leg.penalty.bind({name: parameter for name, parameter in by_name.items() if parameter.requires_grad})
+
+    def _expand(self) -> FirstOrder:
+        """Returns the expansion around the weights as they are now, or around those that the leg has."""
+        network = FirstOrder(self.model)
+        if self.leg.origin is not None:
+            network.base.load_state_dict(self.leg.origin)
+        return network
 
     @property
     def finished(self) -> bool:
@@ -143,7 +161,7 @@ class _Trial:
         epoch = len(self.curve) + 1
         with self.bench.fork_chance():
             self.bench.reset_chance(self.seed, "epoch", epoch)
-            zap_head(self.model.head, self.settings, self.seed, epoch)
+            zap_head(self.model.head, self.settings, self.seed, epoch, self.leg.zapped)
             train_loss = self._train(epoch)
         val_loss, val_accuracy = self._validate() if math.isfinite(train_loss) else (None, None)
         seconds = time.perf_counter() - started
@@ -159,7 +177,7 @@ class _Trial:
     def _fit_feature_norm(self) -> None:
         """Gives a normalisation by target statistics those of the training images, at the weights as they are now."""
         norm = self.model.feature_norm
-        if isinstance(norm, FeatureNorm) and norm.mode == "target":
+        if isinstance(norm, FeatureNorm) and norm.mode == "target" and self.leg.start is None:
             self.model.eval()
             norm.fit(self._plain_features(np.sort(self.task.split.train)))
 
@@ -195,11 +213,10 @@ class _Trial:
         if mixing < 1.0:
             inputs = torch.lerp(inputs.flip(0), inputs, mixing)
         with autocast(self.bench.device):
-            logits = self._classify(inputs).float()
-        loss = F.cross_entropy(logits, truth, label_smoothing=self.settings.label_smoothing)
+            logits = self.network(inputs, self.frozen).float()
+        loss = self.objective(logits, truth)
         if mixing < 1.0:
-            other = F.cross_entropy(logits, truth.flip(0), label_smoothing=self.settings.label_smoothing)
-            loss = torch.lerp(other, loss, mixing)
+            loss = torch.lerp(self.objective(logits, truth.flip(0)), loss, mixing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         factor = rate_factor(step, self.settings.epochs * self.batches, self.settings.warmup)
@@ -212,14 +229,16 @@ class _Trial:
             pull.decay(factor)
         else:
             pull.add_to_gradients()
+        if self.leg.penalty is not None:
+            self.leg.penalty.add_to_gradients()
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
         return loss.detach()
 
     def _classify(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Runs the units that train, and the head."""
-        return self.model.classify_features(self._features(inputs))
+        """Runs the units that train, and the head; for predictions."""
+        return self.objective.restrict(self.network(inputs, self.frozen))
 
     def _features(self, inputs: torch.Tensor) -> torch.Tensor:
         """Runs the units that train; where none does, the inputs are features already."""
@@ -300,7 +319,7 @@ class _Trial:
             copy_all(list(self.state.values()), self.kept)
         self.model.eval()
         self.model.zero_grad(set_to_none=True)
-        return FineTuned(self.model, self.settings, tuple(self.curve), best_epoch(self.curve), setup_seconds)
+        return FineTuned(self.network, self.settings, tuple(self.curve), best_epoch(self.curve), setup_seconds)
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree on to be of this trial."""

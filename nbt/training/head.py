@@ -18,7 +18,9 @@ def zaps_before(settings: TransferSettings, epoch: int) -> bool:
     return settings.zap_period > 0 and epoch != 1 and (epoch - 1) % settings.zap_period == 0
 
 
-def zap_head(head: nn.Linear, settings: TransferSettings, seed: int, epoch: int) -> None:
+def zap_head(
+    head: nn.Linear, settings: TransferSettings, seed: int, epoch: int, classes: Sequence[int] | None = None
+) -> None:
     """Zaps the head if the epoch opens with it.
 
     Which classes and which weights depend on seed and epoch alone. The optimiser's moments, the biases and the average
@@ -30,11 +32,14 @@ def zap_head(head: nn.Linear, settings: TransferSettings, seed: int, epoch: int)
         settings: Period, share of the classes, scale.
         seed: The trial's.
         epoch: The one that is about to begin.
+        classes: Whose rows may be reset; all when None.
     """
     if zaps_before(settings, epoch):
         chance = generator(seed, "zap", epoch)
-        classes = draw_classes(head.out_features, settings.zap_fraction, chance)
-        zap(head, classes, settings.zap_scale, chance)
+        count = head.out_features if classes is None else len(classes)
+        drawn = draw_classes(count, settings.zap_fraction, chance)
+        chosen = drawn if classes is None else [classes[index] for index in (range(count) if drawn is None else drawn)]
+        zap(head, chosen, settings.zap_scale, chance)
 
 
 def head_groups(groups: Sequence[ParameterGroup], head: nn.Module) -> list[ParameterGroup]:

@@ -30,7 +30,8 @@ from nbt.task.splits import make_pools, make_split
 from nbt.task.task import SourceMeans, Task
 from nbt.task.weights import PretrainedWeights, load_w0
 from nbt.training.augment import AugmentPlan
-from nbt.training.fine_tune import EVALUATION_BATCH, fine_tune
+from nbt.training.evaluation import EVALUATION_BATCH
+from nbt.training.fine_tune import fine_tune
 from nbt.training.pretrain_settings import PretrainSettings, default_settings
 from nbt.training.pretraining import Pretraining
 from nbt.training.source_cache import HEAD, MEANS, State, read_card, read_source, write_source

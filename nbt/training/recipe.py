@@ -27,8 +27,14 @@ def check_recipe(settings: TransferSettings, n_train: int) -> None:
         n_train: Training images.
 
     Raises:
-        UsageError: Zaps would never come, or batch statistics would have to be taken of one image.
+        UsageError: Zaps would never come, batch statistics would have to be taken of one image, or a linearised network
+            would have a zero head.
     """
+    if settings.linearized and settings.head_scale == 0.0 and settings.frozen_depth < 1.0:
+        raise UsageError(
+            "head_scale: 0 cannot go with linearized: around a zero head the expansion knows nothing of the backbone "
+            "and only a linear probe would be trained; use a head_scale above 0, or linearized: false"
+        )
     if settings.zap_period >= settings.epochs:
         raise UsageError(
             f"zap_period: {settings.zap_period} is never reached in {settings.epochs} epochs "

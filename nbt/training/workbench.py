@@ -21,6 +21,7 @@ from nbt.training.seeds import derive_seed, generator
 from nbt.training.sources import Sources, kaiming_state
 from nbt.transfer.depth import freeze, set_transferred, units_of
 from nbt.transfer.fast import make_feature_norm, scale_head
+from nbt.transfer.linearize import check_linearizable
 
 # Images that running statistics are estimated from where injected weights come without.
 _SAMPLE = 1024
@@ -44,6 +45,7 @@ class Workbench:
         self.model: Backbone = self._to_device(task.build_model())
         self._sources = Sources(task, self._to_device, lambda: self.model, self._sample_images)
         self._source = self._sources.get(TransferSettings())
+        self._linearizable = False
         self.labels = torch.from_numpy(np.asarray(task.labels)).to(self.device)
         self.mean = torch.tensor(task.mean, device=self.device)
         self.std = torch.tensor(task.std, device=self.device)
@@ -120,6 +122,19 @@ class Workbench:
         freeze(model, model.units, frozen)
         model.zero_grad(set_to_none=True)
         return model, frozen
+
+    def check_linearizable(self) -> None:
+        """Checks that the network can be linearised; once for all trials.
+
+        Raises:
+            UsageError: It cannot, see `nbt.transfer.linearize.check_linearizable`.
+        """
+        if not self._linearizable:
+            size = self.task.image_size
+            check_linearizable(
+                self.model, torch.zeros(2, 3, size, size, device=self.device), name=self.task.backbone.text
+            )
+            self._linearizable = True
 
     @property
     def _rng_devices(self) -> list[torch.device]:

@@ -11,7 +11,7 @@ def test_every_setting_is_there_once_and_plain() -> None:
         0.0,
     )
     assert len(flat) == len(setting_names()) + 2
-    assert {type(value) for value in flat.values()} <= {int, float, str}
+    assert {type(value) for value in flat.values()} <= {bool, int, float, str}
 
 
 def test_the_names_are_the_same_for_all_settings() -> None:
@@ -34,3 +34,5 @@ def test_a_recipe_in_words_names_the_techniques_that_it_uses() -> None:
     assert recipe_words(fast) == "depth 1.00 frozen 0.00 lr 0.01 zap 3 head 0 norm batch stall 0.10"
     injected = TransferSettings(init="inject", pretrain_scheme="asb", pretrain_zap_period=1)
     assert recipe_words(injected) == "depth 1.00 frozen 0.00 lr 0.01 inject source asb zap 1"
+    linear = TransferSettings(method="dlcft", linearized=True, target_scale=5.0)
+    assert recipe_words(linear) == "depth 1.00 frozen 0.00 lr 0.01 dlcft linearized squared error 5"

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
+from nbt.training.evaluation import evaluate_model
 from nbt.training.export import export_model, load_model, predict
-from nbt.training.fine_tune import evaluate_model, fine_tune
+from nbt.training.fine_tune import fine_tune
 from nbt.training.workbench import Workbench
 from nbt.transfer.fast import FeatureNorm
 

@@ -10,7 +10,8 @@ import torch
 
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
-from nbt.training.fine_tune import evaluate_model, fine_tune
+from nbt.training.evaluation import evaluate_model
+from nbt.training.fine_tune import fine_tune
 from nbt.training.workbench import Workbench
 from tests.training.runs import losses, run, weights
 

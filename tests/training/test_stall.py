@@ -13,8 +13,9 @@ import torch
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
+from nbt.training.evaluation import evaluate_model
 from nbt.training.export import load_model, predict
-from nbt.training.fine_tune import evaluate_model, fine_tune
+from nbt.training.fine_tune import fine_tune
 from nbt.training.results import TrialJob
 from nbt.training.trial import run_job
 from nbt.training.workbench import Workbench

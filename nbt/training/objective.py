@@ -1,0 +1,44 @@
+"""Objective: what a training minimises beside its penalties. Cross-entropy or squared error, of all outputs or some."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from nbt.settings import TransferSettings
+
+
+class Objective:
+    """The mean loss of a batch.
+
+    Args:
+        settings: `target_scale` a > 0 makes it the squared error `1/2 sum_c (f_c - a t_c)^2` with targets t, whose
+            sum over images DLCFT (arXiv 2208.08112) is derived for; 0 is cross-entropy. Both smooth their labels.
+        outputs: Which outputs take part, bool (C,) on the device; None for all.
+    """
+
+    def __init__(self, settings: TransferSettings, outputs: torch.Tensor | None = None) -> None:
+        self.target_scale, self.smoothing = settings.target_scale, settings.label_smoothing
+        self.outputs = outputs
+        self._chosen = None if outputs is None else outputs.nonzero().flatten()
+        # A label's place among the outputs that take part.
+        self._place = None if outputs is None else outputs.cumsum(0) - 1
+
+    def __call__(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Returns the loss.
+
+        Args:
+            logits: (n, C).
+            truth: Labels, int64 (n,), of outputs that take part.
+        """
+        if self._chosen is not None and self._place is not None:
+            logits, truth = logits.index_select(1, self._chosen), self._place[truth]
+        if self.target_scale == 0.0:
+            return F.cross_entropy(logits, truth, label_smoothing=self.smoothing)
+        classes = logits.shape[1]
+        targets = F.one_hot(truth, classes) * (1.0 - self.smoothing) + self.smoothing / classes
+        return (logits - self.target_scale * targets).square().sum(dim=1).mean() / 2
+
+    def restrict(self, logits: torch.Tensor) -> torch.Tensor:
+        """Returns logits in which what takes no part is never predicted."""
+        return logits if self.outputs is None else logits.masked_fill(~self.outputs, -torch.inf)
