@@ -1,21 +1,30 @@
 """The transfer techniques, one file each, usable alone."""
 
+from nbt.transfer.curvature import curvature_bytes, estimate_curvature
 from nbt.transfer.depth import freeze, set_training, set_transferred, units_of
 from nbt.transfer.fast import FeatureNorm, scale_head, stalled
 from nbt.transfer.injection import InjectionReport, estimate_statistics, inject, tli_similarity
 from nbt.transfer.l2sp import L2SP
 from nbt.transfer.layer_lrs import ParameterGroup, geometric_shape, parameter_groups, rate_multipliers
+from nbt.transfer.linearize import FirstOrder, Linearized, linearize
+from nbt.transfer.quadratic import QuadraticPenalty
 from nbt.transfer.zap import zap
 
 __all__ = [
     "L2SP",
     "FeatureNorm",
+    "FirstOrder",
     "InjectionReport",
+    "Linearized",
     "ParameterGroup",
+    "QuadraticPenalty",
+    "curvature_bytes",
+    "estimate_curvature",
     "estimate_statistics",
     "freeze",
     "geometric_shape",
     "inject",
+    "linearize",
     "parameter_groups",
     "rate_multipliers",
     "scale_head",
