@@ -62,6 +62,8 @@ class Task:
         source_head: The classifier that the weights came with, as `PretrainedWeights.source_head`; None without one.
         source_means: Class means of the source, for weights that were trained here; else None.
         teacher: Whose weights can be injected (`settings.init` "inject"); None without one.
+        scenario: How the dataset comes as a stream of tasks: "data", "task" or "class"; None where it comes at once.
+        tasks: Length of that stream; 0 without one.
     """
 
     dataset: str
@@ -85,6 +87,8 @@ class Task:
     source_head: Mapping[str, torch.Tensor] | None = None
     source_means: SourceMeans | None = None
     teacher: Teacher | None = None
+    scenario: str | None = None
+    tasks: int = 0
 
     @property
     def n_classes(self) -> int:

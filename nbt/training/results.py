@@ -20,7 +20,8 @@ class EpochResult:
         epoch: 1 ... `settings.epochs`.
         train_loss: Mean training loss of the epoch (with smoothing and mixup, without decay), in nats.
         val_loss: Mean cross-entropy on the validation images, in nats; None without validation images.
-        val_accuracy: Share of validation images classified rightly, 0 ... 1; None without validation images.
+        val_accuracy: Share of validation images classified rightly, 0 ... 1; None without validation images, and in a
+            stream of tasks but for its last epoch, which has the mean over tasks.
         seconds: Wall-clock time of the epoch, validation included.
         diverged: The loss was not finite: the trial ends here with the worst accuracy, which is a result.
         watched_accuracy: Share of the task's `watched` images classified rightly, for a benchmark's record alone;
@@ -52,7 +53,8 @@ class EpochResult:
 def best_epoch(curve: list[EpochResult] | tuple[EpochResult, ...]) -> EpochResult | None:
     """Returns the epoch with the highest validation accuracy, the lower validation loss breaking ties.
 
-    Without validation images it is the last epoch; of an empty curve, None.
+    Without validation images it is the last epoch, as for a stream of tasks, which is validated at its end alone; of an
+    empty curve, None.
     """
     if not curve:
         return None
@@ -63,7 +65,8 @@ def best_epoch(curve: list[EpochResult] | tuple[EpochResult, ...]) -> EpochResul
 
 def _merit(result: EpochResult) -> tuple[float, float, int]:
     loss = math.inf if result.val_loss is None else result.val_loss
-    return result.val_accuracy or 0.0, -loss, -result.epoch
+    accuracy = -1.0 if result.val_accuracy is None else result.val_accuracy
+    return accuracy, -loss, -result.epoch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
 
 import torch
 
 from nbt.task.task import Task
 from nbt.training.devices import out_of_memory
+from nbt.training.evaluation import evaluate_model
 from nbt.training.export import export_model
-from nbt.training.fine_tune import FineTuned, evaluate_model, fine_tune
+from nbt.training.fine_tune import FineTuned, fine_tune
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.stream_trial import stream_trial
 from nbt.training.workbench import Workbench
 
+Result = TypeVar("Result")
+OnEpoch = Callable[[EpochResult], str | None]
 
-def run_job(job: TrialJob, bench: Workbench, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+
+def run_job(job: TrialJob, bench: Workbench, on_epoch: OnEpoch) -> TrialOutcome:
     """Runs one job to its end; what goes wrong is in the outcome.
 
     Args:
@@ -38,25 +43,45 @@ def run_job(job: TrialJob, bench: Workbench, on_epoch: Callable[[EpochResult], s
         return TrialOutcome(error=_one_line(error), traceback=trace, out_of_memory=full)
 
 
-def _run(job: TrialJob, bench: Workbench, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+def _run(job: TrialJob, bench: Workbench, on_epoch: OnEpoch) -> TrialOutcome:
     task = task_of(job, bench.task)
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(bench.device)
+    outcome = _run_stream(job, task, bench, on_epoch) if task.scenario else _run_alone(job, task, bench, on_epoch)
+    if job.checkpoint is not None:
+        job.checkpoint.unlink(missing_ok=True)
+    return outcome
+
+
+def _run_alone(job: TrialJob, task: Task, bench: Workbench, on_epoch: OnEpoch) -> TrialOutcome:
     trial = fine_tune(task, job.settings, job.seed, bench=bench, checkpoint=job.checkpoint)
+    tuned, reason = _to_end(trial, on_epoch)
+    outcome = TrialOutcome(
+        curve=tuned.curve, stopped=reason, facts={**_facts(bench), "setup_seconds": tuned.setup_seconds}
+    )
+    return outcome if reason is not None else _use(job, task, bench, tuned, outcome)
+
+
+def _run_stream(job: TrialJob, task: Task, bench: Workbench, on_epoch: OnEpoch) -> TrialOutcome:
+    evaluate_on = "test" if job.evaluate_test else "val"
+    trial = stream_trial(task, job.settings, job.seed, bench=bench, checkpoint=job.checkpoint, evaluate_on=evaluate_on)
+    learnt, reason = _to_end(trial, on_epoch)
+    outcome = TrialOutcome(curve=learnt.curve, stopped=reason, facts=_facts(bench))
+    if reason is None and job.evaluate_test:
+        return dataclasses.replace(outcome, test_accuracy=learnt.result.average_accuracy)
+    return outcome
+
+
+def _to_end(trial: Generator[EpochResult, bool | None, Result], on_epoch: OnEpoch) -> tuple[Result, str | None]:
+    """Runs a trial; returns what it leaves behind, and the reason for which it was stopped."""
     reason: str | None = None
     try:
         result = next(trial)
         while True:
-            reason = on_epoch(result)
+            reason = on_epoch(result) or reason
             result = trial.send(reason is not None)
     except StopIteration as end:
-        tuned: FineTuned = end.value
-    outcome = TrialOutcome(curve=tuned.curve, stopped=reason, facts=_facts(bench, tuned))
-    if reason is None:
-        outcome = _use(job, task, bench, tuned, outcome)
-    if job.checkpoint is not None:
-        job.checkpoint.unlink(missing_ok=True)
-    return outcome
+        return end.value, reason
 
 
 def task_of(job: TrialJob, task: Task) -> Task:
@@ -76,11 +101,10 @@ def _use(job: TrialJob, task: Task, bench: Workbench, tuned: FineTuned, outcome:
     return outcome
 
 
-def _facts(bench: Workbench, tuned: FineTuned) -> dict[str, Any]:
+def _facts(bench: Workbench) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "device": str(bench.device),
         "precision": "bf16" if bench.device.type == "cuda" else "float32",
-        "setup_seconds": tuned.setup_seconds,
     }
     if bench.device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(bench.device)

@@ -1,0 +1,91 @@
+"""Images as they are, as the first unit that trains sees them: for evaluation, ridge regressions and curvatures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from nbt.task.splits import Index
+from nbt.training.augment import AugmentPlan
+from nbt.training.devices import autocast
+from nbt.training.scenarios import Mask
+from nbt.training.workbench import Workbench
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+_BATCH = 128
+
+
+class PlainInputs:
+    """What the frozen units make of images without augmentation.
+
+    Args:
+        bench: Its skeleton's frozen units are run.
+        frozen: How many.
+    """
+
+    def __init__(self, bench: Workbench, frozen: int) -> None:
+        self.bench, self.frozen = bench, frozen
+        pools = bench.task.pools
+        self._pooled = np.zeros(len(bench.task.labels), dtype=np.bool_)
+        self._pooled[pools.train] = True
+        if pools.val is not None:
+            self._pooled[pools.val] = True
+
+    def batches(self, index: Index, *, size: int = _BATCH) -> Iterator[Batch]:
+        """Yields inputs of unit `frozen` (features where all are frozen) and labels, on the device.
+
+        Args:
+            index: Any images, int64 (n,). Of images that may be trained on, the workbench's cache is used.
+            size: Images a batch.
+        """
+        images = torch.from_numpy(np.asarray(index))
+        cached = self._cached(images)
+        for chunk in images.split(size) if len(images) else ():
+            truth = self.bench.labels[chunk.to(self.bench.device)]
+            yield self._run(chunk) if cached is None else cached(chunk), truth
+
+    @torch.no_grad()
+    def feature_batches(self, index: Index) -> Iterator[Batch]:
+        """Yields features, float32 (n, D), and labels of some images, with the skeleton's weights as they are now."""
+        model = self.bench.model.eval()
+        for hidden, truth in self.batches(index):
+            with autocast(self.bench.device):
+                ready = self.frozen == model.n_units
+                features = hidden if ready else model.neck(model.forward_units(hidden, self.frozen))
+            yield features.float(), truth
+
+    @torch.no_grad()
+    def accuracy(self, classify: Callable[[torch.Tensor, int], torch.Tensor], index: Index, outputs: Mask) -> float:
+        """Returns the accuracy on some images, 0 ... 1; logits that are not finite are wrong.
+
+        Args:
+            classify: Maps inputs and the unit that they are for to logits, (n, C), in evaluation mode.
+            index: One image or more.
+            outputs: Those that can be predicted, bool (C,).
+        """
+        excluded = torch.from_numpy(~outputs).to(self.bench.device)
+        right = torch.zeros((), dtype=torch.int64, device=self.bench.device)
+        for inputs, truth in self.batches(index):
+            with autocast(self.bench.device):
+                logits = classify(inputs, self.frozen).float()
+            finite = logits.isfinite().all(dim=1)
+            predicted = logits.masked_fill(excluded, -torch.inf).argmax(dim=1)
+            right += ((predicted == truth) & finite).sum()
+        return int(right) / len(index)
+
+    def _run(self, chunk: torch.Tensor) -> torch.Tensor:
+        images = self.bench.load_images(chunk, AugmentPlan())
+        if not self.frozen:
+            return images
+        self.bench.model.eval()
+        return self.bench.run_prefix(self.bench.model, self.frozen, images)
+
+    def _cached(self, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        bench = self.bench
+        if not (self.frozen and bench.cache_prefix and bool(self._pooled[images.numpy()].all())):
+            return None
+        bench.model.eval()
+        return bench.prefix_features(bench.model, self.frozen, "none", 0, images)
