@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from nbt.fit.profile import profile_fit
     from nbt.pipeline import load_task, search
     from nbt.settings import TransferSettings
+    from nbt.streams import continual
     from nbt.training.fine_tune import fine_tune
 
-__all__ = ["TransferSettings", "__version__", "fine_tune", "load_task", "profile_fit", "search"]
+__all__ = ["TransferSettings", "__version__", "continual", "fine_tune", "load_task", "profile_fit", "search"]
 
 _HOME = {
     "TransferSettings": "nbt.settings",
+    "continual": "nbt.streams",
     "fine_tune": "nbt.training.fine_tune",
     "load_task": "nbt.pipeline",
     "profile_fit": "nbt.fit.profile",

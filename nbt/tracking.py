@@ -125,6 +125,12 @@ def _sqlite_file(uri: str) -> Path | None:
     return Path(uri.partition(":///")[2]) if uri.startswith("sqlite") else None
 
 
+def is_there(uri: str) -> bool:
+    """Returns whether a store may have runs: an SQLite file may be missing, what else it is only asking would tell."""
+    file = _sqlite_file(uri)
+    return file is None or file.is_file()
+
+
 def _artifact_location(uri: str) -> str | None:
     """Returns where artifacts go: beside an SQLite file; a server decides by itself; else under `.nbt/`."""
     if urlsplit(uri).scheme in _SERVERS:
@@ -169,22 +175,56 @@ class _Known:
     points: dict[tuple[str, int], float] | None = None
 
 
-class _Store:
-    """The runs of one study in one MLflow store.
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """Whose runs are written: a study's, or a stream's (`nbt.tracking_streams`).
+
+    Attributes:
+        id: Tells its runs from all others.
+        experiment: Where they are.
+        key: Of the run that the others are children of, and that has dataset and files.
+        dataset: As the user named it.
+        digest: Hash of its images, labels and split.
+        data_dir: Where it is, if the user said so.
+        facts: What is known of it.
+    """
+
+    id: str
+    experiment: str
+    key: str
+    dataset: str
+    digest: str
+    data_dir: str | None
+    facts: Mapping[str, Any]
+
+
+def _owner(record: StudyRecord) -> Owner:
+    return Owner(
+        id=study_id(record),
+        experiment=experiment_name(record),
+        key=STUDY_KEY,
+        dataset=record.config.dataset,
+        digest=record.config.data_hash,
+        data_dir=record.config.data_dir,
+        facts=record.dataset,
+    )
+
+
+class RunStore:
+    """The runs of one owner in one MLflow store.
 
     Args:
         client: MLflow's.
         uri: For the location of artifacts.
-        record: The study.
+        owner: Whose.
 
     Raises:
         Exception: Whatever MLflow raises; so do all methods.
     """
 
-    def __init__(self, client: MlflowClient, uri: str, record: StudyRecord) -> None:
-        self._client, self._study = client, study_id(record)
-        self._dataset = (record.config.dataset, record.config.data_hash, record.config.data_dir, dict(record.dataset))
-        self._experiment = self._open_experiment(experiment_name(record), _artifact_location(uri))
+    def __init__(self, client: MlflowClient, uri: str, owner: Owner) -> None:
+        self._client, self._owner = client, owner
+        self._experiment = self._open_experiment(owner.experiment, _artifact_location(uri))
         self._known = self._find()
 
     def write(self, spec: RunSpec) -> str:
@@ -208,16 +248,16 @@ class _Store:
         return "updated"
 
     def log_files(self, files: Sequence[Path]) -> None:
-        """Writes files to the study's run, over those of the same name."""
+        """Writes files to the owner's run, over those of the same name."""
         for file in files:
-            self._client.log_artifact(self._known[STUDY_KEY].run_id, str(file))
+            self._client.log_artifact(self._known[self._owner.key].run_id, str(file))
 
     def log_profile(self, record: StudyRecord) -> None:
         """Writes the fit profile, where the study has one, to the study's run as `fit.json`."""
         if record.profile is not None:
             from nbt.report.write import FIT_FILE, fit_file  # pandas and the templates come with it
 
-            self._client.log_text(self._known[STUDY_KEY].run_id, fit_file(record.profile), FIT_FILE)
+            self._client.log_text(self._known[self._owner.key].run_id, fit_file(record.profile), FIT_FILE)
 
     def _open_experiment(self, name: str, artifacts: str | None) -> str:
         experiment = self._client.get_experiment_by_name(name)
@@ -231,11 +271,11 @@ class _Store:
         return str(experiment.experiment_id)
 
     def _find(self) -> dict[str, _Known]:
-        """Returns the study's runs by key; of two with one key, which a crash can leave, the whole one is kept."""
+        """Returns the owner's runs by key; of two with one key, which a crash can leave, the whole one is kept."""
         found: dict[str, _Known] = {}
         token: str | None = None
         while True:
-            text = f"tags.`{_STUDY}` = '{self._study}'"
+            text = f"tags.`{_STUDY}` = '{self._owner.id}'"
             page = self._client.search_runs([self._experiment], text, max_results=1000, page_token=token)
             for run in page:
                 known = _read_run(run)
@@ -252,7 +292,7 @@ class _Store:
 
     def _create(self, spec: RunSpec) -> None:
         tags = {
-            _STUDY: self._study,
+            _STUDY: self._owner.id,
             _KEY: spec.key,
             **({} if spec.parent is None else {_PARENT: self._known[spec.parent].run_id}),
             "mlflow.user": _user(),
@@ -311,14 +351,14 @@ class _Store:
     def _log_dataset(self, run_id: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        name, digest, folder, facts = self._dataset
-        local = folder is not None or os.sep in name
+        owner = self._owner
+        local = owner.data_dir is not None or os.sep in owner.dataset
         dataset = Dataset(
-            name=name[-NAME_LENGTH:],
-            digest=digest[:36],
+            name=owner.dataset[-NAME_LENGTH:],
+            digest=owner.digest[:36],
             source_type="local" if local else "nbt",
-            source=json.dumps({"uri": folder or name}),
-            profile=json.dumps(facts, default=str),
+            source=json.dumps({"uri": owner.data_dir or owner.dataset}),
+            profile=json.dumps(dict(owner.facts), default=str),
         )
         self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
@@ -360,8 +400,8 @@ def _user() -> str:
         return "unknown"
 
 
-def _open_store(uri: str, record: StudyRecord) -> _Store:
-    """Returns the study's runs in a store, which is made where it is a new SQLite file.
+def open_store(uri: str, owner: Owner) -> RunStore:
+    """Returns the owner's runs in a store, which is made where it is a new SQLite file.
 
     Raises:
         Exception: Whatever goes wrong, soon: a server that does not answer is asked once.
@@ -376,7 +416,7 @@ def _open_store(uri: str, record: StudyRecord) -> _Store:
 
     for chatty, level in _CHATTY.items():
         logging.getLogger(chatty).setLevel(level)
-    return _Store(MlflowClient(tracking_uri=uri), uri, record)
+    return RunStore(MlflowClient(tracking_uri=uri), uri, owner)
 
 
 def _probe_server(uri: str) -> None:
@@ -434,7 +474,7 @@ def sync(record: StudyRecord, uri: str | None = None, *, reports: str | Path | N
     """
     uri = resolve_uri(uri)
     try:
-        store = _open_store(uri, record)
+        store = open_store(uri, _owner(record))
         counts = _write_all(store, study_runs(record))
         store.log_profile(record)
         store.log_files(_report_files(record, reports))
@@ -444,7 +484,7 @@ def sync(record: StudyRecord, uri: str | None = None, *, reports: str | Path | N
     return counts
 
 
-def _write_all(store: _Store, specs: Sequence[RunSpec]) -> dict[str, int]:
+def _write_all(store: RunStore, specs: Sequence[RunSpec]) -> dict[str, int]:
     counts = {"written": 0, "updated": 0, "unchanged": 0}
     for spec in specs:
         counts[store.write(spec)] += 1
@@ -469,6 +509,58 @@ def _reason(error: BaseException) -> str:
     told = next((one for one in reversed(chain) if isinstance(one, OSError)), error)
     text = shown_uri(" ".join(str(told).split()))[:200]
     return f"{type(told).__name__}: {text}" if text else type(told).__name__
+
+
+class Contact:
+    """Who asks a store again that did not answer: seldom, and with one warning.
+
+    Args:
+        uri: Resolved.
+        retry_seconds: The least time between two attempts.
+        clock: Seconds; for tests.
+    """
+
+    def __init__(
+        self, uri: str, *, retry_seconds: float = RETRY_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.uri = uri
+        self._retry_seconds, self._clock = retry_seconds, clock
+        self._down = False
+        self._next_attempt = -math.inf
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to ask again."""
+        return self._clock() >= self._next_attempt
+
+    def hurry(self) -> None:
+        """Makes it due now."""
+        self._next_attempt = -math.inf
+
+    def attempt(self, write: Callable[[], None], lost: str) -> bool:
+        """Writes, whatever comes of it.
+
+        Args:
+            write: May raise anything.
+            lost: What a warning says of it: "the search goes on, ...".
+
+        Returns:
+            Whether it was written.
+        """
+        began = self._clock()
+        try:
+            write()
+        except Exception as error:  # a tracking server must not cost a training
+            self._next_attempt = self._clock() + max(self._retry_seconds, 20 * (self._clock() - began))
+            if not self._down:
+                self._down = True
+                _log.warning("MLflow at %s cannot be written (%s); %s", shown_uri(self.uri), _reason(error), lost)
+            _log.debug("MLflow", exc_info=error)
+            return False
+        if self._down:
+            self._down = False
+            _log.info("MLflow at %s answers again; what it missed is written", shown_uri(self.uri))
+        return True
 
 
 class Tracker(StudyObserver):
@@ -496,11 +588,11 @@ class Tracker(StudyObserver):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.uri = resolve_uri(uri)
-        self._reports, self._retry_seconds, self._clock = reports, retry_seconds, clock
+        self._reports = reports
+        self._contact = Contact(self.uri, retry_seconds=retry_seconds, clock=clock)
         self._record: StudyRecord | None = None
-        self._store: _Store | None = None
-        self._live, self._down = True, False
-        self._next_attempt = -math.inf
+        self._store: RunStore | None = None
+        self._live = True
 
     @property
     def pending(self) -> bool:
@@ -532,7 +624,8 @@ class Tracker(StudyObserver):
 
     def study_finished(self, record: StudyRecord) -> None:
         """Writes everything that is not there yet, and the report's files."""
-        self._record, self._live, self._next_attempt = record, False, -math.inf
+        self._record, self._live = record, False
+        self._contact.hurry()
         self._write(lambda: study_runs(record), files=_report_files(record, self._reports))
 
     def _write(self, specs: Callable[[], list[RunSpec]] | None = None, *, files: Sequence[Path] = ()) -> None:
@@ -542,39 +635,25 @@ class Tracker(StudyObserver):
             specs: Makes the runs to write where the store is open; None writes all.
             files: Go to the study's run.
         """
-        record, began = self._record, self._clock()
-        if record is None or (self._store is None and began < self._next_attempt):
+        record = self._record
+        if record is None or (self._store is None and not self._contact.due):
             return
-        try:
-            if self._store is None or specs is None:
-                store, wanted = _open_store(self.uri, record), study_runs(record, live=self._live)
+        opened = self._store
+        self._store = None
+
+        def write() -> None:
+            if opened is None or specs is None:
+                store, wanted = open_store(self.uri, _owner(record)), study_runs(record, live=self._live)
             else:
-                store, wanted = self._store, specs()
+                store, wanted = opened, specs()
             _write_all(store, wanted)
-            if store is not self._store:
+            if store is not opened:
                 store.log_profile(record)
             store.log_files(files)
             self._store = store
-        except Exception as error:  # a tracking server must not cost a trial
-            self._store = None
-            self._next_attempt = self._clock() + max(self._retry_seconds, 20 * (self._clock() - began))
-            self._warn(error, record)
-        else:
-            if self._down:
-                self._down = False
-                _log.info("MLflow at %s answers again; what it missed is written", shown_uri(self.uri))
 
-    def _warn(self, error: Exception, record: StudyRecord) -> None:
-        if not self._down:
-            self._down = True
-            _log.warning(
-                "MLflow at %s cannot be written (%s); the search goes on, its runs are kept and written when it "
-                "answers again, or by: nbt sync %s",
-                shown_uri(self.uri),
-                _reason(error),
-                record.config.name,
-            )
-        _log.debug("MLflow", exc_info=error)
+        lost = "the search goes on, its runs are kept and written when it answers again, or by: nbt sync "
+        self._contact.attempt(write, lost + record.config.name)
 
 
 def _grown_final(record: StudyRecord, candidate: str, run: SeedRun) -> FinalRecord | None:
@@ -600,4 +679,7 @@ def _grown_final(record: StudyRecord, candidate: str, run: SeedRun) -> FinalReco
     )
 
 
-__all__ = ["Tracker", "default_uri", "resolve_uri", "shown_uri", "sync", "ui_command"]
+__all__ = [
+    *("Contact", "Owner", "RunStore", "is_there", "open_store"),
+    *("Tracker", "default_uri", "resolve_uri", "shown_uri", "sync", "ui_command"),
+]

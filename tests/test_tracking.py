@@ -30,7 +30,7 @@ from nbt.report.flat import flat_settings
 from nbt.report.runs import study_id
 from nbt.search.records import StudyRecord
 from nbt.settings import TransferSettings
-from nbt.tracking import Tracker, default_uri, resolve_uri, shown_uri, sync, ui_command
+from nbt.tracking import Owner, Tracker, default_uri, resolve_uri, shown_uri, sync, ui_command
 from tests.fit_profiles import RISING, make_profile, profile_dict
 from tests.sample_study import (
     BEST,
@@ -207,7 +207,7 @@ def test_passwords_are_not_shown() -> None:
 
 def test_importing_and_checking_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from nbt.tracking import Tracker, resolve_uri, ui_command; Tracker('http://host:1');"
+        "import sys; from nbt.tracking import Owner, Tracker, resolve_uri, ui_command; Tracker('http://host:1');"
         "print([m for m in ('mlflow', 'torch', 'pandas', 'jinja2', 'optuna', 'sqlalchemy') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -729,18 +729,19 @@ def test_a_server_that_never_answers_costs_seconds(monkeypatch: pytest.MonkeyPat
 def test_a_server_that_is_down_is_asked_once_a_minute(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock, attempts = Clock(), []
+    clock, attempts, told = Clock(), [], []
 
-    def refuse(uri: str, record: StudyRecord) -> Any:
-        attempts.append((clock.now, len(record.trials)))
+    def refuse(uri: str, owner: Owner) -> Any:
+        attempts.append((clock.now, len(told)))
         raise ConnectionRefusedError("nobody there")
 
-    monkeypatch.setattr(tracking, "_open_store", refuse)
+    monkeypatch.setattr(tracking, "open_store", refuse)
     tracker = Tracker("http://host:5000", clock=clock)
     record = sample_study()
     tracker.study_started(replace(record, trials=()))
     for one in record.trials:
         clock.now += 25.0
+        told.append(one)
         tracker.trial_finished(one)
     assert attempts == [(0.0, 0), (75.0, 3), (150.0, 6), (225.0, 9), (300.0, 12), (375.0, 15), (450.0, 18)]
     tracker.study_finished(record)
@@ -752,12 +753,12 @@ def test_a_server_that_is_down_is_asked_once_a_minute(
 def test_a_slow_refusal_makes_the_pause_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, attempts = Clock(), []
 
-    def hang(uri: str, record: StudyRecord) -> Any:
+    def hang(uri: str, owner: Owner) -> Any:
         attempts.append(clock.now)
         clock.now += 10.0
         raise TimeoutError
 
-    monkeypatch.setattr(tracking, "_open_store", hang)
+    monkeypatch.setattr(tracking, "open_store", hang)
     tracker = Tracker("http://host:5000", clock=clock)
     tracker.study_started(empty_study())
     for number in range(40):

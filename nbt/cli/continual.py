@@ -1,4 +1,4 @@
-"""`nbt continual`: transfer to classes that come one after another."""
+"""`nbt continual`: transfer to classes that come one after another, or to a stream of tasks."""
 
 from __future__ import annotations
 
@@ -8,42 +8,33 @@ from typing import Any
 import click
 
 from nbt.cli.checks import check_task
-from nbt.cli.options import AT_LEAST_ONE, SEED, Command, choice_option
+from nbt.cli.continual_options import SCENARIOS, check_options, continual_options
+from nbt.cli.continual_tasks import run_tasks
+from nbt.cli.options import Command
 from nbt.cli.output import Output, interval_text, percent
 from nbt.errors import UsageError
-from nbt.training.stream_settings import PROTOCOLS, TRAIN_LAYERS, StreamSettings
+from nbt.training.stream_settings import StreamSettings
 
 _TASK = ("dataset", "data_dir", "backbone", "weights", "image_size", "seed")
 _OF_STANDARD = ("epochs", "batch_size")
 
 
 @click.command(cls=Command)
-@choice_option("--scenario", ("stream",), required=True, help="See above.")
-@click.option("--dataset", required=True, metavar="NAME|FOLDER|CSV", help="What to transfer to; see nbt datasets.")
-@click.option("--data-dir", metavar="DIR", help="Where a dataset known by name already is.")
-@click.option("--backbone", metavar="NAME", help="Of the weights, such as 'conv3(width=256)'.")
-@click.option("--weights", metavar="default|none|FILE", default="default", show_default=True, help="See nbt pretrain.")
-@click.option("--image-size", metavar="PIXELS", type=int, help="Side of the images.")
-@choice_option("--protocol", PROTOCOLS, default="continual", show_default=True, help="Order of the images.")
-@choice_option("--train-layers", TRAIN_LAYERS, default="all", show_default=True, help="What Adam trains.")
-@click.option("--classes", metavar="N", type=int, help="Classes of a draw; 600, or all where there are fewer.")
-@click.option("--skip-classes", metavar="N", type=int, default=0, help="Leave out the first N, as pretrained on.")
-@click.option("--train", metavar="N", type=AT_LEAST_ONE, default=15, show_default=True, help="Images a class.")
-@click.option("--test", metavar="N", type=AT_LEAST_ONE, default=5, show_default=True, help="Images a class.")
-@click.option("--draws", metavar="N", type=AT_LEAST_ONE, default=10, show_default=True, help="Runs that are averaged.")
-@click.option("--sweep-draws", metavar="N", type=AT_LEAST_ONE, default=2, show_default=True, help="Runs for each rate.")
-@click.option("--lr", metavar="RATE", type=float, help="Adam's rate; chosen of eight when not given.")
-@click.option("--epochs", metavar="N", type=AT_LEAST_ONE, help="Of standard; 10 when not given.")
-@click.option("--batch-size", metavar="N", type=AT_LEAST_ONE, help="Of standard; 32 when not given.")
-@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of the draws.")
+@continual_options
 def command(out: Output, scenario: str, **options: Any) -> None:
-    """Learn classes that come one after another.
+    """Learn tasks, or classes, that come one after another.
+
+    In the scenarios data, task and class a dataset is divided into tasks: other images of the same classes, or other
+    classes, of which it is known (task) or not known (class) at test time to which task an image belongs. Each --method
+    learns the same stream and is tested on all tasks after each; several are compared. Writes reports/NAME/ and an
+    MLflow run a stream. The same command goes on where it was stopped, and shows what is finished at once.
 
     The scenario stream is the zapping paper's transfer: a fresh head, class after class, one image a step, each image
     once (--protocol continual), or the same images in shuffled batches (standard). The learning rate is chosen on
     draws of its own. The test accuracy is taken after the whole stream.
     """
-    facts, text = _SCENARIOS[scenario](out, options)
+    check_options(click.get_current_context(), scenario)
+    facts, text = _SCENARIOS[scenario](out, {"scenario": scenario, **options})
     if out.json:
         out.print_json({"scenario": scenario, **facts})
     else:
@@ -98,4 +89,7 @@ def stream_text(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-_SCENARIOS: dict[str, Callable[[Output, dict[str, Any]], tuple[dict[str, Any], list[str]]]] = {"stream": _run_stream}
+_SCENARIOS: dict[str, Callable[[Output, dict[str, Any]], tuple[dict[str, Any], list[Any]]]] = {
+    "stream": _run_stream,
+    **dict.fromkeys(SCENARIOS, run_tasks),
+}

@@ -41,8 +41,8 @@ class Command(click.Command):
 def choice_option(name: str, choices: tuple[str, ...], **attributes: Any) -> Callable[[Function], Function]:
     """Returns an option that takes one of a few words, and names the nearest where it gets another."""
 
-    def check(ctx: click.Context, param: click.Parameter, value: str) -> str:
-        if value not in choices:
+    def check(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+        if value is not None and value not in choices:
             raise click.BadParameter(f"{value!r} is not a choice; {nearest(value, choices)}", ctx, param)
         return value
 

@@ -90,11 +90,11 @@ class Progress:
 
     def _rows(self) -> list[RenderableType]:
         if self._stage is None:
-            return [_line(self._note, "")]
+            return [text_row(self._note, "")]
         label, done, total = self._stage
         if not total:
-            return [_line(label, f"{done:,}")]
-        return [_bar(label, done, total, f"{100 * done // total} %")]
+            return [text_row(label, f"{done:,}")]
+        return [bar_row(label, done, total, f"{100 * done // total} %")]
 
     def _line(self, text: str) -> None:
         if self._mode == "lines":
@@ -176,21 +176,21 @@ class SearchProgress(Progress, StudyObserver):
         record = self._record
         if record is None:
             return super()._rows()
-        rows: list[RenderableType] = [_line(record.config.name, "", style="bold")]
+        rows: list[RenderableType] = [text_row(record.config.name, "", style="bold")]
         if self._stage is not None:
             rows += super()._rows()
         elif self._finals is not None:
-            rows.append(_bar("finals", *self._finals, f"{self._finals[0]} of at most {self._finals[1]} runs"))
+            rows.append(bar_row("finals", *self._finals, f"{self._finals[0]} of at most {self._finals[1]} runs"))
         else:
-            rows.append(_bar("search", *self._progress(), self._spent_text()))
+            rows.append(bar_row("search", *self._progress(), self._spent_text()))
         if self._counts:
-            rows.append(_line("trials", ", ".join(f"{n} {state}" for state, n in self._counts.items())))
+            rows.append(text_row("trials", ", ".join(f"{n} {state}" for state, n in self._counts.items())))
         if (best := self._best()) is not None:
-            rows.append(_line("best", f"{self._accuracy(best)}   trial {best.number} ({best.origin})"))
+            rows.append(text_row("best", f"{self._accuracy(best)}   trial {best.number} ({best.origin})"))
         running = sorted(self._running.items())
-        rows += [_line("running", _running_text(number, *state)) for number, state in running[:_SHOWN_TRIALS]]
+        rows += [text_row("running", _running_text(number, *state)) for number, state in running[:_SHOWN_TRIALS]]
         if len(running) > _SHOWN_TRIALS:
-            rows.append(_line("", f"and {len(running) - _SHOWN_TRIALS} more"))
+            rows.append(text_row("", f"and {len(running) - _SHOWN_TRIALS} more"))
         return rows
 
     def _count(self, record: StudyRecord) -> None:
@@ -275,13 +275,15 @@ def _grid(*cells: Any, style: str = "") -> RenderableType:
     return grid
 
 
-def _line(label: str, text: str, *, style: str = "") -> RenderableType:
+def text_row(label: str, text: str, *, style: str = "") -> RenderableType:
+    """Returns a line of a display: a label and a text."""
     from rich.text import Text
 
     return _grid(Text(label), Text(text), style=style) if text else _grid(Text(label), style=style)
 
 
-def _bar(label: str, done: float, total: float, text: str) -> RenderableType:
+def bar_row(label: str, done: float, total: float, text: str) -> RenderableType:
+    """Returns a line of a display: a label, a bar and a text behind it."""
     from rich.progress_bar import ProgressBar
     from rich.text import Text
 

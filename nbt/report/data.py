@@ -311,6 +311,8 @@ def _data_facts(record: StudyRecord) -> tuple[Fact, ...]:
         facts.append(Fact("Only the first classes", str(config.classes)))
     if config.shots is not None:
         facts.append(Fact("Labelled images a class", str(config.shots)))
+    if config.scenario is not None:
+        facts.append(Fact("Stream", f"{config.scenario}-incremental, {config.tasks} tasks"))
     facts.append(Fact("Epochs of a full trial", str(config.epochs)))
     if record.noise is not None:
         facts.append(Fact("Standard error of one validation", f"± {points(record.noise, signed=False)} points"))

@@ -39,13 +39,13 @@ def render_html(data: ReportData) -> str:
         "fit": None if data.fit is None else layer_curves(data.fit.profile),
     }
     return (
-        _environment("html")
+        environment("html")
         .get_template("report.html.j2")
         .render(
             data=data,
             # Only drawings made here are trusted as they are; their texts were escaped when they were drawn.
             plots={name: None if svg is None else Markup(svg) for name, svg in drawings.items()},
-            style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+            style=style_sheet(),
             shown=_SHOWN_TRIALS,
             version=__version__,
         )
@@ -54,13 +54,24 @@ def render_html(data: ReportData) -> str:
 
 def render_markdown(data: ReportData) -> str:
     """Returns the report as Markdown (GitHub's tables); curves are rows of block characters."""
-    text = _environment("md").get_template("report.md.j2").render(data=data, shown=_SHOWN_TRIALS, version=__version__)
+    text = environment("md").get_template("report.md.j2").render(data=data, shown=_SHOWN_TRIALS, version=__version__)
+    return tidy(text)
+
+
+def style_sheet() -> Markup:
+    """Returns the style of all pages."""
+    return Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))
+
+
+def tidy(text: str) -> str:
+    """Returns Markdown without the empty lines that a template leaves."""
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 @cache
-def _environment(kind: str) -> Environment:
-    environment = Environment(
+def environment(kind: str) -> Environment:
+    """Returns where templates of "html" or "md" are rendered; what is put in is escaped for either."""
+    made = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=kind == "html",
         finalize=escape_markdown if kind == "md" else _keep_together,
@@ -69,8 +80,8 @@ def _environment(kind: str) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"fenced": fenced, "verbatim": Verbatim}
-    return environment
+    made.filters |= {"fenced": fenced, "verbatim": Verbatim}
+    return made
 
 
 def _keep_together(value: Any) -> Any:

@@ -41,7 +41,19 @@ def commands(record: StudyRecord, folder: Path, *, has_settings: bool, has_model
     """
     config, found = record.config, []
     seed = [] if config.seed == 0 else ["--seed", str(config.seed)]
-    if has_settings:
+    stream = [] if config.scenario is None else ["--scenario", config.scenario, "--tasks", str(config.tasks)]
+    if has_settings and stream:
+        words = [
+            "nbt",
+            "continual",
+            *task_words(config),
+            *stream,
+            "--settings",
+            str(folder / "recommended.yaml"),
+            *seed,
+        ]
+        found.append(Command("Learn the stream with the recommended settings again", shlex.join(words)))
+    elif has_settings:
         seeds = max((len(final.runs) for final in record.finals), default=1)
         words = ["nbt", "train", *task_words(config), "--settings", str(folder / "recommended.yaml")]
         words += ["--seeds", str(seeds), *seed, "--export", "model"]
@@ -53,8 +65,10 @@ def commands(record: StudyRecord, folder: Path, *, has_settings: bool, has_model
     # Settings name their teacher themselves, so training does not need it.
     words += [] if config.teacher is None else ["--teacher", config.teacher]
     plain = guidance(record) is None and not is_waiting(record)
-    words += ["--epochs", str(config.epochs), *seed, "--pruner", record.pruner]
-    words += [*(["--no-heuristics"] if plain else []), "--study", config.name]
+    words += [*stream, "--epochs", str(config.epochs // config.tasks), *seed]
+    if not stream:
+        words += ["--pruner", record.pruner, *(["--no-heuristics"] if plain else [])]
+    words += ["--study", config.name]
     found.append(Command("Search on: raise the budget of the same command, and it resumes", shlex.join(words)))
     found.append(Command("Compare the trials in MLflow", "nbt ui"))
     return found

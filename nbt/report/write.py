@@ -87,7 +87,7 @@ def settings_file(record: StudyRecord, choice: Choice) -> str:
         lines.append(f"validation accuracy {percent(validation.mean)} ({interval})")
         if not choice.is_default:
             lines.append(compared(choice.final.versus_default).lstrip(",; "))
-    return "".join(f"# {one_line(line)}\n" for line in lines) + choice.settings.to_yaml()
+    return "".join(f"# {one_line(line)}\n" for line in lines) + record.config.for_use(choice.settings).to_yaml()
 
 
 def write_all(folder: Path, texts: Mapping[str, str | None]) -> None:

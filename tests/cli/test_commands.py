@@ -34,7 +34,7 @@ class TestSearch:
     def test_passes_its_options_on(self, pipeline: FakePipeline) -> None:
         words = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --study s"
         more = "--storage sqlite:///s.db --tracking-uri sqlite:///m.db --pruner none --seed 4 --final-seeds 2 --out o"
-        guided = "--no-heuristics --experience . --teacher conv3"
+        guided = "--no-heuristics --experience . --teacher conv3 --scenario class --tasks 3"
         assert run([*SEARCH, *words.split(), *more.split(), *guided.split(), "--fresh", "-q"]) == 0
         [(name, arguments, options)] = pipeline.calls
         assert (name, arguments) == ("search", ("digits",))
@@ -61,6 +61,8 @@ class TestSearch:
             "experience": ".",
             "seed": 4,
             "final_seeds": 2,
+            "scenario": "class",
+            "tasks": 3,
             "out": "o",
             "fresh": True,
         }

@@ -1,0 +1,67 @@
+"""The scenarios data, task and class of `nbt continual`: streams of tasks by one method or several."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nbt.cli.checks import check_task
+from nbt.cli.continual_options import given_options, make_recipes, stream_fields
+from nbt.cli.output import Output
+
+_TASK = ("data_dir", "backbone", "weights", "image_size", "classes", "shots", "seed")
+
+
+def run_tasks(out: Output, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """Runs the streams that the options ask for; returns them in JSON types, and what to say of them."""
+    task_options = {name: options[name] for name in _TASK}
+    check_task({"dataset": options["dataset"], **task_options})
+    plain = {"scenario": options["scenario"], "methods": make_recipes(options), "tasks": options["tasks"]}
+    fields = stream_fields(options)
+    command = command_text(click.get_current_context())
+    from nbt import streams
+
+    streams.check_streams(**plain, more=fields)
+    from nbt.cli.stream_progress import StreamProgress
+
+    with StreamProgress(out) as progress:
+        try:
+            outcome = streams.continual(
+                options["dataset"],
+                **plain,
+                more=fields,
+                seeds=options["seeds"],
+                out=options["folder"],
+                tracking_uri=options["tracking_uri"],
+                fresh=options["fresh"],
+                observer=progress,
+                command=command,
+                progress=progress.stage,
+                **task_options,
+            )
+        except KeyboardInterrupt:
+            again = "the same command without --fresh" if options["fresh"] else "the same command"
+            raise KeyboardInterrupt(f"interrupted: {progress.kept}; {again} continues") from None
+    from nbt.cli.continual_text import outcome_text
+
+    return outcome.to_json(), outcome_text(outcome.comparison, _short(outcome.report_path))
+
+
+def command_text(ctx: click.Context) -> str:
+    """Returns the command line that makes the same streams, as far as options say so."""
+    words = ["nbt", "continual"]
+    for name, param in given_options(ctx).items():
+        # Flags say how to run and to print, not what.
+        if name in ctx.params and name != "fresh":
+            value = ctx.params[name]
+            for item in value if isinstance(value, tuple) else (value,):
+                words += [param.opts[0], str(item)]
+    return shlex.join(words)
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

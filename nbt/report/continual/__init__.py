@@ -1,0 +1,1 @@
+"""Reports of streams of tasks: pages for people and a file for programs."""

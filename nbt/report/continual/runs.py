@@ -1,0 +1,99 @@
+"""A stream as a run for a tracking server, as plain data that knows nothing of MLflow's client."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from nbt.report.continual.comparison import averages_of, effective_images, forgetting_of
+from nbt.report.continual.data import flat_stream
+from nbt.report.continual.record import StreamRecord
+from nbt.report.runs import NAME_LENGTH, TAG_LENGTH, Point, RunSpec
+from nbt.search.stats import wilson_interval
+
+STREAM_KEY = "stream"
+
+
+def stream_id(record: StreamRecord) -> str:
+    """Returns what tells a stream from every other one; the same stream, run again, has the same."""
+    said = json.dumps([record.config.name, record.config.identity], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def experiment_name(record: StreamRecord) -> str:
+    """Returns the experiment that a stream belongs to: one a dataset, that of its searches."""
+    dataset = record.config.dataset
+    return f"nbt {Path(dataset).name or dataset}"[:NAME_LENGTH]
+
+
+def stream_run(record: StreamRecord, *, live: bool = False) -> RunSpec:
+    """Returns the run of a stream: its settings, and how every task did after each.
+
+    Args:
+        record: The stream, as far as it was run.
+        live: It goes on.
+    """
+    config, result = record.config, record.result
+    params = dataclasses.asdict(config) | flat_stream(config.settings)
+    del params["settings"], params["own_image_size"]
+    start = round(1000 * record.started.timestamp())
+    stop = start + round(1000 * result.seconds)
+    status = "RUNNING" if live else "FINISHED" if record.finished else "KILLED"
+    tags = {
+        "kind": "stream",
+        "scenario": config.settings.scenario,
+        "method": config.method,
+        "class_order": ", ".join(result.class_order),
+        "evaluated_on": result.evaluate_on,
+        "state": "diverged" if result.diverged else "complete" if record.finished else "running" if live else "stopped",
+        "device": str(record.facts.get("device", "")),
+    }
+    return RunSpec(
+        key=STREAM_KEY,
+        parent=None,
+        name=config.name[:NAME_LENGTH],
+        status=status,
+        params={name: str(value) for name, value in params.items() if value is not None},
+        metrics=tuple(point for point in _points(record, start) if math.isfinite(point.value)),
+        tags={name: value[:TAG_LENGTH] for name, value in tags.items()},
+        started=start,
+        ended=None if live else stop,
+    )
+
+
+def _points(record: StreamRecord, start: int) -> Iterator[Point]:
+    """Yields the curves by task; the step is how many tasks were learnt."""
+    result, at = record.result, float(start)
+    averages, falls = (averages_of(record), forgetting_of(record)) if result.scores else ([], [])
+    for step, score in enumerate(result.scores, start=1):
+        at += 1000.0 * score.seconds
+        for task, accuracy in enumerate(score.accuracies, start=1):
+            yield Point(f"accuracy/task {task:02d}", step, accuracy, round(at))
+        yield Point("average_accuracy", step, averages[step - 1], round(at))
+        yield Point("forgetting", step, falls[step - 1], round(at))
+        yield Point("train_loss", step, score.train_loss, round(at))
+        yield Point("seconds", step, score.seconds, round(at))
+    if record.finished:
+        yield from _results(record, round(at))
+
+
+def _results(record: StreamRecord, at: int) -> Iterator[Point]:
+    """Yields what came out in the end; the steps are 0, so that pages show numbers and no curves."""
+    result = record.result
+    average = wilson_interval(result.average_accuracy, effective_images(record.images))
+    values = {
+        "final_average_accuracy": average.mean,
+        "final_average_accuracy_low": average.low,
+        "final_average_accuracy_high": average.high,
+        "final_forgetting": result.forgetting,
+        "backward_transfer": result.backward_transfer,
+        "forward_transfer": result.forward_transfer,
+        "curvature_bytes": float(record.curvature_bytes),
+    }
+    for key, value in values.items():
+        if value is not None:
+            yield Point(key, 0, value, at)

@@ -1,0 +1,264 @@
+"""`nbt continual --scenario data|task|class`: what it refuses, makes of its options, prints and keeps."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbt import streams
+from nbt.cli.app import run
+from nbt.cli.continual_options import make_recipes, parse_size, stream_fields
+from nbt.cli.continual_text import outcome_text
+from nbt.cli.output import stdout_console
+from nbt.cli.stream_progress import StreamProgress
+from nbt.errors import UsageError
+from nbt.report.continual.comparison import compare
+from nbt.settings import TransferSettings
+from nbt.training.continual_settings import method_overrides
+from tests.sample_stream import BETTER, make_stream
+
+TASKS = ["continual", "--scenario", "class", "--dataset", "digits"]
+TINY = [*TASKS, "--backbone", "conv3(width=4)", "--weights", "none", "--shots", "12", "--tasks", "2", "--epochs", "1"]
+NOWHERE = ["--tracking-uri", "http://127.0.0.1:9"]
+QUIET = [*NOWHERE, "-q"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([*TASKS, "--method", "dlcfd"], "did you mean dlcft"),
+        ([*TASKS, "--method", "ewc", "--method", "ewc"], "ewc is given twice"),
+        ([*TASKS, "--tasks", "1"], "--tasks: 1"),
+        ([*TASKS, "--seeds", "0"], "--seeds: 0"),
+        ([*TASKS, "--draws", "3"], "--draws is an option of --scenario stream"),
+        ([*TASKS, "--protocol", "standard"], "--protocol is an option of --scenario stream"),
+        ([*TASKS, "--train-layers", "head"], "--train-layers is an option of --scenario stream"),
+        ([*TASKS, "--method", "ewc", "--curvature", "kfac"], "--curvature is an option of --method dlcft"),
+        ([*TASKS, "--method", "joint", "--penalty", "3"], "--penalty is an option of --method dlcft, ewc"),
+        ([*TASKS, "--method", "probe", "--memory", "1G"], "--memory is an option of --method dlcft, ewc"),
+        ([*TASKS, "--method", "ewc", "--head", "random"], "--head is an option of --method dlcft"),
+        ([*TASKS, "--method", "ewc", "--target-scale", "5"], "--target-scale is an option of"),
+        ([*TASKS, "--curvature", "kfak"], "did you mean kfac"),
+        ([*TASKS, "--factors", "kep"], "did you mean keep"),
+        ([*TASKS, "--memory", "much"], "give a size such as 512M or 2G"),
+        ([*TASKS, "--penalty", "-1"], "penalty_strength: -1.0 is outside"),
+        ([*TASKS, "--lr", "0"], "--lr 0: give a rate above 0"),
+        ([*TASKS, "--settings", "nowhere.yaml"], "nowhere.yaml: cannot read settings"),
+        ([*TASKS, "--weights", "nowhere.pth"], "nowhere.pth: no such file"),
+        ([*TASKS, "--tracking-uri", "coop://x"], "neither a server nor a database"),
+        ([*TASKS, "--classes", "1"], "--classes"),
+        ([*TINY, "--tasks", "9"], "the dataset has 5 classes"),
+        (["continual", "--scenario", "stream", "--dataset", "digits", "--tasks", "3"], "--scenario data, task, class"),
+        (["continual", "--scenario", "stream", "--dataset", "digits", "--method", "ewc"], "--method is an option of"),
+        (["continual", "--scenario", "stream", "--dataset", "digits", "--fresh"], "--fresh is an option of"),
+    ],
+)
+def test_wrong_input_is_named(words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_curvature_that_does_not_fit_says_what_would(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run([*TINY, "--method", "joint", "--method", "dlcft", "--memory", "2k"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "memory 2.0 KiB" in said and "--memory with" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def options(**given: Any) -> dict[str, Any]:
+    names = ("file", "curvature", "penalty", "target_scale", "factors", "head", "vectors", "memory")
+    return {
+        "scenario": "class",
+        "methods": (),
+        **dict.fromkeys((*names, "epochs", "batch_size", "lr")),
+        **given,
+    }
+
+
+def plain(method: str, scenario: str = "class", **changes: Any) -> TransferSettings:
+    return TransferSettings(**{**method_overrides(method, scenario), **changes})
+
+
+def settings_file(settings: TransferSettings) -> str:
+    Path("recipe.yaml").write_text(settings.to_yaml())
+    return "recipe.yaml"
+
+
+def test_without_options_a_method_is_what_it_is() -> None:
+    assert make_recipes(options()) == {"dlcft": plain("dlcft")}
+    both = make_recipes(options(methods=("joint", "ewc"), scenario="data"))
+    assert list(both.items()) == [("joint", plain("joint")), ("ewc", plain("ewc"))]
+    assert stream_fields(options()) == {}
+
+
+def test_options_change_every_method_that_has_them() -> None:
+    given = options(methods=("dlcft", "ewc", "joint"), epochs=3, batch_size=8, curvature="diagonal", penalty=2.0)
+    recipes = make_recipes(given)
+    assert {recipe.epochs for recipe in recipes.values()} == {3}
+    assert {recipe.batch_size for recipe in recipes.values()} == {8}
+    assert (recipes["dlcft"].curvature, recipes["dlcft"].penalty_strength, recipes["ewc"].penalty_strength) == (
+        "diagonal",
+        2.0,
+        2.0,
+    )
+
+
+def test_a_rate_keeps_the_proportion_of_head_and_body() -> None:
+    before, after = plain("dlcft"), make_recipes(options(lr=0.5))["dlcft"]
+    assert after.body_lr == 0.5
+    assert after.head_lr / after.body_lr == pytest.approx(before.head_lr / before.body_lr)
+
+
+def test_a_target_scale_is_of_squared_error() -> None:
+    recipes = make_recipes(options(methods=("dlcft", "joint"), target_scale=7.0))
+    assert (recipes["dlcft"].target_scale, recipes["joint"].target_scale) == (7.0, 0.0)
+    assert make_recipes(options(methods=("joint",), target_scale=7.0))["joint"].target_scale == 7.0
+
+
+def test_a_file_says_method_and_recipe_and_options_override_it() -> None:
+    mine = plain("ewc", epochs=5, body_lr=0.3, penalty_strength=0.5)
+    assert make_recipes(options(file=settings_file(mine))) == {"ewc": mine}
+    named = make_recipes(options(file="recipe.yaml", methods=("ewc", "joint"), epochs=2))
+    assert named["ewc"] == mine.replace(epochs=2)
+    assert named["joint"] == mine.replace(epochs=2, method="joint")
+
+
+def test_a_linearised_file_gives_ewc_the_network_itself() -> None:
+    recipes = make_recipes(options(file=settings_file(plain("dlcft", body_lr=0.3)), methods=("dlcft", "ewc", "joint")))
+    assert recipes["joint"].linearized and recipes["joint"].target_scale == 15.0
+    assert not recipes["ewc"].linearized and recipes["ewc"].target_scale == 0.0
+    assert recipes["ewc"].body_lr == 0.3
+    streams.check_streams("class", recipes)
+
+
+def test_fields_of_the_stream() -> None:
+    given = options(factors="merge", head="random", vectors="unit", memory="1.5G")
+    assert stream_fields(given) == {"factors": "merge", "head": "random", "vectors": "unit", "memory_bytes": 3 * 2**29}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1000", 1000), ("2k", 2048), ("512M", 2**29), ("2 GiB", 2**31), ("2gb", 2**31), (".5G", None)]
+)
+def test_sizes(text: str, size: int | None) -> None:
+    if size is None:
+        with pytest.raises(UsageError, match="512M"):
+            parse_size(text)
+    else:
+        assert parse_size(text) == size
+
+
+class Given:
+    """Stands for `streams.continual`."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, dict[str, Any]]] = []
+
+    def __call__(self, dataset: Any, **given: Any) -> streams.ContinualOutcome:
+        self.calls.append((dataset, given))
+        return streams.ContinualOutcome(compare([make_stream()]), Path.cwd() / "reports" / "x" / "report.html")
+
+
+def test_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    given = Given()
+    monkeypatch.setattr(streams, "continual", given)
+    more = (
+        "--method dlcft --method ewc --tasks 4 --seeds 3 --seed 7 --classes 5 --shots 9 --image-size 16 --out r --fresh"
+    )
+    assert run([*TASKS, *more.split(), "--memory", "1G", *QUIET]) == 0
+    [(dataset, said)] = given.calls
+    assert dataset == "digits"
+    assert list(said["methods"]) == ["dlcft", "ewc"]
+    expected = {"scenario": "class", "tasks": 4, "seeds": 3, "seed": 7, "classes": 5, "shots": 9, "image_size": 16}
+    expected |= {"out": "r", "fresh": True, "tracking_uri": NOWHERE[1], "more": {"memory_bytes": 2**30}}
+    assert {name: said[name] for name in expected} == expected
+    words = shlex.split(said["command"])
+    assert words[:2] == ["nbt", "continual"]
+    assert "--fresh" not in words and "-q" not in words and "--json" not in words
+    given.calls.clear()
+    assert run(words[1:]) == 0
+    [(_, again)] = given.calls
+    assert {name: again[name] for name in expected} == {**expected, "fresh": False}
+    assert capsys.readouterr().out.count("report reports/x/report.html") == 2
+
+
+def test_one_method_shows_its_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+    stdout_console().print(*outcome_text(compare([make_stream()]), Path("r/report.html")), sep="\n")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["1", "90.0", "(30.0)", "(20.0)"] in lines
+    assert ["3", "60.0", "70.0", "95.0"] in lines
+    assert ["average", "accuracy", "75.0", "%", "[67.4,", "81.3]", "one", "stream,", "150", "images"] in lines
+    assert lines[-1] == ["report", "r/report.html"]
+
+
+def test_several_methods_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    records = [make_stream(method, matrix, scenario="class") for method, matrix in (("dlcft", BETTER), ("ewc", BETTER))]
+    stdout_console().print(*outcome_text(compare(records), Path("r/report.html")), sep="\n")
+    text = capsys.readouterr().out
+    assert "to dlcft, points" in text
+    [dlcft, ewc] = [line.split() for line in text.splitlines() if line.startswith(("dlcft", "ewc"))]
+    assert dlcft[1:3] == ["90.0", "%"] and dlcft[-6:] == ["3.0", "MiB", "1", "min", "00", "s"]
+    assert "+0.0" in ewc and "none" in ewc
+
+
+def test_long_streams_show_no_matrix() -> None:
+    matrix = tuple(tuple(0.5 for _ in range(13)) for _ in range(13))
+    [runs] = compare([make_stream(matrix=matrix, images=(9,) * 13)]).methods
+    assert len(outcome_text(compare(list(runs.streams)), Path("r"))) == 3
+
+
+def test_prints_resumes_and_shows_again(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*TINY, "--method", "finetune", "--method", "dlcft", *NOWHERE]
+    went_on = StreamProgress.task_finished
+
+    def interrupt(self: StreamProgress, config: Any, score: Any) -> None:
+        went_on(self, config, score)
+        if (config.method, score.task) == ("dlcft", 1):
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamProgress, "task_finished", interrupt)
+        assert run(words) == 130
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    last = captured.err.splitlines()[-1]
+    assert last.startswith("interrupted: 1 of 2 streams and 1 task of digits-conv3-width-4-class-2-dlcft-seed0-")
+    assert last.endswith("kept; the same command continues")
+    assert "dlcft: kfac curvature of" in captured.err
+    logging.getLogger("nbt").handlers = []
+
+    assert run([*words, "--json"]) == 0
+    captured = capsys.readouterr()
+    said = json.loads(captured.out)
+    assert "was finished before" in captured.err and "goes on after task 1" in captured.err
+    assert (said["scenario"], [one["method"] for one in said["methods"]]) == ("class", ["finetune", "dlcft"])
+    assert Path(said["report"]).is_file()
+
+    assert run([*words, "--json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out) == said
+
+
+def test_the_stream_of_zapping_is_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "continual --scenario stream --dataset digits --weights none --train 2 --test 2 --draws 1 --sweep-draws 1"
+    assert run([*words.split(), "--backbone", "conv3(width=4)", "--lr", "0.01", "--classes", "2", "-q"]) == 0
+    assert capsys.readouterr().out.startswith("continual transfer of conv3(width=4) to 2 classes of digits")
+
+
+def test_help_and_wrong_words_cost_no_torch() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from nbt.cli.app import run;"
+        f"assert run({[*TASKS, '--method', 'joint', '--penalty', '3']!r}) == 2;"
+        "assert not {'torch', 'mlflow', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
