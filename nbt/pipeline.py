@@ -74,7 +74,7 @@ class SearchResult:
         return {
             "study": record.config.name,
             "report": str(self.report_path),
-            "recommended": self.recommended.to_dict(),
+            "recommended": record.config.for_use(self.recommended).to_dict(),
             "validation": None if final is None else _interval_json(final.validation),
             "versus_default": None if final is None else _interval_json(final.versus_default),
             "verdict": record.verdict,
@@ -188,6 +188,8 @@ def search(
     heuristics: bool = True,
     experience: str | Path | None = None,
     final_seeds: int = 5,
+    scenario: str | None = None,
+    tasks: int | None = None,
     out: str | Path = "reports",
     fresh: bool = False,
     observers: Sequence[StudyObserver] = (),
@@ -203,7 +205,7 @@ def search(
         space: Name or file of the search space.
         engine: "local".
         workers: Trials at a time.
-        epochs: Length of a full trial.
+        epochs: Length of a full trial; of a stream, of each of its tasks.
         study: Name; derived from dataset, backbone and space when None.
         storage: URL of the Optuna storage; `.nbt/studies.db` when None.
         tracking_uri: Of MLflow; `.nbt/mlflow.db` when None.
@@ -211,6 +213,11 @@ def search(
         heuristics: Whether profile and experience guide the proposals; otherwise plain TPE makes them.
         experience: Folder of recorded tables (`nbt.experience.record`); those that come with nbt when None.
         final_seeds: The most final runs of one candidate.
+        scenario: "data", "task" or "class": every trial learns the dataset as a stream of tasks (see
+            `nbt.training.continual.run_continual`) and is judged by its average accuracy at the end, so none is stopped
+            early, and neither profile nor experience, which are of single tasks, say anything of it. None for a target
+            that comes at once.
+        tasks: Length of the stream; `default_tasks` when None.
         out: Folder of reports.
         fresh: Start over under a new name.
         observers: Told of how it goes.
@@ -222,6 +229,7 @@ def search(
     """
     from nbt.search.applicable import applicable
     from nbt.search.space import Space
+    from nbt.search.stream import as_stream, check_stream
     from nbt.tracking import Tracker
 
     limit = Budget.parse(budget)
@@ -229,7 +237,10 @@ def search(
     _check_choice("engine", engine, ENGINES)
     _check_choice("pruner", pruner, PRUNERS)
     check_counts(workers=workers, epochs=epochs, final_seeds=final_seeds)
+    check_stream(scenario, tasks, pruner)
     given = _as_task(task, options)
+    if scenario is not None:
+        given, pruner, heuristics = as_stream(given, scenario, tasks), "none", False
     possible = applicable(chosen, given)
     plan = _Plan(
         config=_configure(given, chosen, study, epochs),
@@ -277,8 +288,9 @@ def _configure(task: Task, space: Space, study: str | None, epochs: int) -> Stud
     from nbt.search.identity import default_study_name
     from nbt.task.weights import hash_weights
 
+    derived = default_study_name(task.dataset, task.backbone.text, space.name)
     return StudyConfig(
-        name=study or default_study_name(task.dataset, task.backbone.text, space.name),
+        name=study or (derived if task.scenario is None else f"{derived}-{task.scenario}{task.tasks}"),
         dataset=task.dataset,
         backbone=task.backbone.text,
         weights=task.weights,
@@ -287,13 +299,15 @@ def _configure(task: Task, space: Space, study: str | None, epochs: int) -> Stud
         data_hash=task.fingerprint,
         weights_hash=hash_weights(task.w0),
         image_size=task.image_size,
-        epochs=epochs,
+        epochs=epochs * (task.tasks or 1),
         seed=task.seed,
         data_dir=task.data_dir,
         classes=task.classes,
         shots=task.shots,
         teacher=None if task.teacher is None else task.teacher.name,
         teacher_hash=None if task.teacher is None else hash_weights(task.teacher.w0),
+        scenario=task.scenario,
+        tasks=task.tasks or 1,
     )
 
 
@@ -452,12 +466,15 @@ class _Run:
         from nbt.search.finals import Finals
         from nbt.search.retrain import Retrain
         from nbt.search.storage import study_folder
+        from nbt.search.stream import stream_anchors
 
         checkpoints = study_folder(self.store.config.name) / "checkpoints"
+        config = self.store.config
         brain = Brain(
             self.store,
             self.plan.space,
             budget=self.plan.budget,
+            first=None if config.scenario is None else stream_anchors(config.epochs, config.scenario),
             checkpoints=checkpoints,
             observers=[self.observers],
             **self._arguments(),
@@ -475,7 +492,8 @@ class _Run:
         self.engine.run(
             Finals(self.store, seeds=self.plan.final_seeds, checkpoints=checkpoints, observers=[self.observers])
         )
-        last = Retrain(self.store, export=export, checkpoints=checkpoints)
+        # What a stream leaves behind is no model to predict with, but a way to learn.
+        last = Retrain(self.store, export=None if config.scenario else export, checkpoints=checkpoints)
         self.engine.run(_Watched(last, self.plan.progress))
 
     def _review(self) -> None:

@@ -29,12 +29,16 @@ from nbt.search.pruner import PRUNERS
 @teacher_option
 @choice_option("--engine", ("local",), default="local", show_default=True, help="Who runs the trials.")
 @click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Trials at a time.")
-@click.option("--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Of a full trial.")
+@click.option(
+    "--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Of a full trial, or a task."
+)
 @click.option("--study", metavar="NAME", help="Derived from dataset, backbone and space when not given.")
 @storage_option
 @tracking_option
 @choice_option("--pruner", PRUNERS, default="fit", show_default=True, help="Who stops weak trials early.")
 @click.option("--no-heuristics", "heuristics", is_flag=True, flag_value=False, default=True, help="Plain TPE proposes.")
+@choice_option("--scenario", ("data", "task", "class"), help="Search for a stream of tasks; see nbt continual.")
+@click.option("--tasks", metavar="N", type=AT_LEAST_ONE, help="Length of the stream; 5 where the classes suffice.")
 @experience_option
 @click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of splits, sampler and trials.")
 @click.option("--final-seeds", metavar="N", type=AT_LEAST_ONE, default=5, show_default=True, help="Runs a finalist.")
@@ -74,8 +78,10 @@ def check_options(options: dict[str, Any]) -> None:
     """
     from nbt.search.budget import Budget
     from nbt.search.space import Space
+    from nbt.search.stream import check_stream
 
     Budget.parse(options["budget"])
+    check_stream(options["scenario"], options["tasks"], options["pruner"])
     check_task(options)
     Space.load(options["space"])
     check_study(options["study"], options["storage"])

@@ -9,11 +9,12 @@ from nbt.task.task import Task
 DEFAULT_SPACE = "non_binary"
 _INJECTION = ("init", "blend")
 _PRETRAINING = ("pretrain_scheme", "pretrain_zap_period")
+_STREAMS = ("method", "curvature", "penalty_strength")
 
 
 def everywhere(space: Space) -> Space:
     """Returns a space whose every point can be trained on any task."""
-    return space.without((*_INJECTION, *_PRETRAINING))
+    return space.without((*_INJECTION, *_PRETRAINING, *_STREAMS))
 
 
 def applicable(space: Space, task: Task) -> Space:
@@ -23,12 +24,17 @@ def applicable(space: Space, task: Task) -> Space:
     what cannot be varied is held at its neutral value. With a teacher, `teacher` is held at its name.
 
     Raises:
-        UsageError: The space is about injection, and the task has no teacher.
+        UsageError: The space is about injection, and the task has no teacher; or about streams, and it is none.
     """
     from nbt.training.sources import is_own_source
 
     if not is_own_source(task):
         space = space.without(_PRETRAINING)
+    if task.scenario is None and any(d.name == "method" for d in space.dimensions):
+        raise UsageError(
+            f"space {space.name} varies what is done against forgetting: give the scenario of the stream, data, task "
+            "or class (--scenario)"
+        )
     if not any(d.name == "init" and "inject" in d.choices for d in space.dimensions):
         return space
     if task.teacher is not None:

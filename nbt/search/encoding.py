@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbt.search.gp import Kernel
-from nbt.settings import AUGMENTATIONS, FEATURE_NORMS, INITS, KNOTS, SCHEMES, TransferSettings
+from nbt.settings import (
+    AUGMENTATIONS,
+    CURVATURES,
+    FEATURE_NORMS,
+    INITS,
+    KNOTS,
+    METHODS,
+    SCHEMES,
+    TransferSettings,
+)
 
 Vector = NDArray[np.float64]
 
@@ -23,6 +32,7 @@ _ONE_HOT = math.sqrt(0.5)
 _DEPTHS = np.linspace(0.0, 1.0, 21)
 _REFERENCE_BATCH = 32
 _LEAST_DECAY = 1e-7
+_LEAST_PENALTY = 1e-4
 
 _ORDINARY = (
     *("transfer_depth", "frozen_depth", "trained_share", "head_rate", "body_rate", "mean_rate"),
@@ -38,6 +48,10 @@ _TECHNIQUES = (
     *("blend", "teacher"),
     *(f"pretrain_{scheme}" for scheme in SCHEMES),
     "pretrain_zapping",
+    *("linearized", "squared_error", "target_scale"),
+    *(f"method_{method}" for method in METHODS),
+    *(f"curvature_{kind}" for kind in CURVATURES),
+    "penalty_strength",
 )
 COORDINATES = (*_ORDINARY, *_TECHNIQUES)
 
@@ -111,6 +125,19 @@ def _techniques(settings: TransferSettings) -> list[float]:
         zlib.crc32(settings.teacher.encode()) / 2**32 if injects else 0.0,
         *_one_hot(settings.pretrain_scheme, SCHEMES),
         1 / settings.pretrain_zap_period if settings.pretrain_zap_period else 0.0,
+        *_continual(settings),
+    ]
+
+
+def _continual(settings: TransferSettings) -> list[float]:
+    squared, penalised = settings.target_scale > 0.0, settings.method in ("ewc", "dlcft")
+    return [
+        float(settings.linearized),
+        _ONE_HOT * squared,
+        math.log10(settings.target_scale) / 2 if squared else 0.0,
+        *_one_hot(settings.method, METHODS),
+        *(_one_hot(settings.curvature, CURVATURES) if settings.method == "dlcft" else [0.0] * len(CURVATURES)),
+        math.log10(max(settings.penalty_strength, _LEAST_PENALTY)) / 3 if penalised else 0.0,
     ]
 
 

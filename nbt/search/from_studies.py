@@ -62,9 +62,12 @@ def table_from_study(record: StudyRecord, space: Space) -> RecordedTable:
             searched, so that studies from before a dimension was added stay of use.
 
     Raises:
-        UsageError: No trial ran to full length, or one is none of the space.
+        UsageError: No trial ran to full length, or one is none of the space; or the study is of streams of tasks, whose
+            curves say nothing of single tasks.
     """
     name, length = record.config.name, record.config.epochs
+    if record.config.scenario is not None:
+        raise UsageError(f"study {name} is of streams of tasks, and recorded tables are of single tasks; leave it out")
     trials = [trial for trial in record.trials if _is_full(trial, length)]
     if not trials:
         raise UsageError(

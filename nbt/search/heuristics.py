@@ -279,6 +279,22 @@ def _inject_by_similarity(target: Target) -> Proposal | None:
     )
 
 
+def _expansion_when_few_images(target: Target) -> Proposal | None:
+    shots = target.images_per_class or 1.0
+    # Without many images the expansion is as good as the network (LQF); it is slower whatever their number.
+    loss = float(np.clip(0.5 + math.log2(shots / 5.0) / 4.0, 0.2, 1.5))
+
+    def score(settings: TransferSettings) -> float:
+        squared = settings.target_scale > 0.0
+        return -loss * settings.linearized - 0.5 * (squared != settings.linearized)
+
+    return Proposal(
+        f"the network itself rather than its expansion with {shots:.0f} images a class, and squared error for the "
+        "expansion alone",
+        score,
+    )
+
+
 _PLESTED = "Plested, Shen, Gedeon 2021, arXiv 2107.08585"
 _VARNO = "Varno et al. 2020, arXiv 2007.01388"
 _LI = "Li et al. 2020, arXiv 2002.11770"
@@ -387,5 +403,13 @@ HEURISTICS = (
         needs=("TLI similarity",),
         strength=0.3,
         propose=_inject_by_similarity,
+    ),
+    Heuristic(
+        name="the expansion when images are few",
+        source="Achille et al. 2021, arXiv 2012.11140 (LQF): linearised networks come near with few images",
+        dimensions=("linearized", "target_scale"),
+        needs=("images a class",),
+        strength=0.4,
+        propose=_expansion_when_few_images,
     ),
 )

@@ -24,6 +24,8 @@ _IDENTITY = (
     ("classes", "classes", "classes", ""),
     ("shots", "shots", "shots", ""),
     ("teacher_hash", "teacher", "teacher", "weights"),
+    ("scenario", "scenario", "scenario", ""),
+    ("tasks", "tasks", "tasks", ""),
 )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbt.errors import UsageError
 from nbt.search.attributes import to_json
-from nbt.settings import TransferSettings, setting_names, setting_rule
+from nbt.settings import Rule, TransferSettings, setting_names, setting_rule
 from nbt.training.results import EpochResult, best_epoch
 
 if TYPE_CHECKING:
@@ -257,6 +257,16 @@ def _check_columns(found: Sequence[str], path: str | Path) -> None:
         raise UsageError(f"{path}: other columns than a recorded table's: it {' and '.join(parts)}")
 
 
+def _kind(rule: Rule) -> pa.DataType:
+    import pyarrow as pa
+
+    if rule.choices or rule.text:
+        return pa.string()
+    if rule.flag:
+        return pa.bool_()
+    return pa.int64() if rule.integer else pa.float64()
+
+
 def _schema() -> pa.Schema:
     import pyarrow as pa
 
@@ -264,7 +274,6 @@ def _schema() -> pa.Schema:
     fields: dict[str, Any] = {**run, "setup_seconds": pa.float32()}
     for name in setting_names():
         rule = setting_rule(name)
-        kind = pa.string() if rule.choices or rule.text else pa.int64() if rule.integer else pa.float64()
-        fields[name] = pa.list_(kind) if rule.length else kind
+        fields[name] = pa.list_(_kind(rule)) if rule.length else _kind(rule)
     fields |= {name: pa.list_(pa.float32()) for name in _CURVE}
     return pa.schema(list(fields.items()))

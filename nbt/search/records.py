@@ -29,13 +29,15 @@ class StudyConfig:
         data_hash: `Task.fingerprint`.
         weights_hash: Fingerprint of w0.
         image_size: Pixels.
-        epochs: Length of a full trial.
+        epochs: Length of a full trial; of all tasks together where it is a stream.
         seed: Of splits, sampler and trials.
         data_dir: Where the dataset was read from, if the user said so.
         classes: `--classes`, if given.
         shots: `--shots`, if given.
         teacher: `--teacher`, if given.
         teacher_hash: Fingerprint of its weights.
+        scenario: `--scenario`, if given: every trial learns a stream of tasks.
+        tasks: Length of the stream; 1 without one.
     """
 
     name: str
@@ -54,6 +56,12 @@ class StudyConfig:
     shots: int | None = None
     teacher: str | None = None
     teacher_hash: str | None = None
+    scenario: str | None = None
+    tasks: int = 1
+
+    def for_use(self, settings: TransferSettings) -> TransferSettings:
+        """Returns a trial's settings as commands take them: `epochs` are those of one task."""
+        return settings.replace(epochs=settings.epochs // self.tasks)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,7 +93,8 @@ class Retrain:
             key=key,
             settings=settings,
             seed=self._store.config.seed,
-            train_on_all=True,
+            # The images that a stream is validated on are not added: both are of streams of the same length.
+            train_on_all=self._store.config.scenario is None,
             evaluate_test=name not in self._results,
             checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",
             export=self._export if name == RECOMMENDED else None,

@@ -281,4 +281,6 @@ def _listed(values: tuple[Value, ...]) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

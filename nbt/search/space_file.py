@@ -90,8 +90,8 @@ def _categorical(name: str, entry: Mapping[str, Any]) -> Dimension:
 def _ranged(name: str, entry: Mapping[str, Any]) -> Dimension:
     _check_keys(entry, _RANGE_KEYS, "key")
     rule, kind = setting_rule(name), entry["kind"]
-    if rule.choices or rule.text:
-        words = ", ".join(rule.choices) or "..."
+    if rule.choices or rule.text or rule.flag:
+        words = "false, true" if rule.flag else ", ".join(rule.choices) or "..."
         raise UsageError(f"takes words: use kind: categorical with choices: [{words}]")
     if rule.integer and kind == "float":
         raise UsageError("takes whole numbers: use kind: int")

@@ -20,6 +20,8 @@ def values(rule: Rule) -> st.SearchStrategy[Any]:
     """Returns what a rule accepts, its ends included."""
     if rule.choices:
         return st.sampled_from(rule.choices)
+    if rule.flag:
+        return st.booleans()
     if rule.text:
         return st.text(st.characters(exclude_characters="\n"), max_size=9)
     if rule.length:

@@ -108,6 +108,7 @@ MISSING: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
     "stall while the head is random": ({}, None, "not measured: gain over a random network"),
     "zap seldom when short": ({"train_images": None}, None, "not measured: images a class"),
     "inject by similarity": ({TLI_SIMILARITY: None}, profile(), "not measured: TLI similarity"),
+    "the expansion when images are few": ({"train_images": None}, None, "not measured: images a class"),
 }
 
 
@@ -367,6 +368,23 @@ class TestInjectBySimilarity:
 
     def test_in_between_it_is_silent(self) -> None:
         assert silence(self.NAME, self.on(0.5)) == "nothing in the profile speaks for it"
+
+
+class TestExpansionWhenFewImages:
+    NAME = "the expansion when images are few"
+
+    def loss(self, images: int) -> float:
+        score = proposal(self.NAME, target(train_images=images)).score
+        linear = BASE.replace(linearized=True, target_scale=1.0)
+        return score(BASE) - score(linear)
+
+    def test_the_network_is_preferred_and_more_so_with_many_images(self) -> None:
+        assert 0.0 < self.loss(40) < self.loss(400) < self.loss(4000)
+
+    def test_squared_error_is_for_the_expansion(self) -> None:
+        score = proposal(self.NAME, target()).score
+        assert score(BASE) > score(BASE.replace(target_scale=1.0))
+        assert score(BASE.replace(linearized=True, target_scale=1.0)) > score(BASE.replace(linearized=True))
 
 
 def alone(name: str, sign: float = 1.0) -> Guide:

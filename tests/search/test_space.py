@@ -51,7 +51,7 @@ def draws(draw: st.DrawFn, space: Space) -> dict[str, object]:
 
 class TestShippedSpaces:
     def test_names(self) -> None:
-        assert space_names() == ("binary", "fast", "injection", "non_binary", "zapping")
+        assert space_names() == ("binary", "continual", "fast", "injection", "non_binary", "zapping")
 
     def test_neutral_point_is_the_default_recipe(self) -> None:
         for space in SPACES.values():

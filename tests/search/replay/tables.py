@@ -18,7 +18,7 @@ from nbt.training.results import EpochResult
 LENGTH = 6
 TECHNIQUES = (
     *("zap_period", "zap_fraction", "zap_scale", "head_scale", "feature_norm", "stall", "head_lr_multiplier"),
-    *("init", "blend"),
+    *("init", "blend", "linearized", "target_scale"),
 )
 WHOLE = Space.load("non_binary")
 # What every recorded task varies.
