@@ -1,0 +1,170 @@
+"""Benchmark: what do linearised training and the curvature of a task cost?
+
+1. A training step (forward, backward, SGD) of the first-order expansion against an ordinary one of the same network,
+   batch and trained parameters. Goal: at most 3x.
+2. K-FAC factors of `mobilenet_v2(width_mult=0.35)` on 1500 images at 64 px against two ordinary epochs of training on
+   the same images; the diagonal beside it. Goal: at most the time of the two epochs.
+3. The memory of the factors, as `nbt continual` states it before it starts.
+
+Interleaved: every round runs each arm once, so that a noisy neighbour meets all of them. Medians over rounds, and
+medians of the ratios within rounds. Pixels are random numbers: the time does not depend on them.
+
+    python studies/bench_continual.py
+
+Writes `studies/results/bench_continual.json` and `.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from machine import machine
+from torch import nn
+
+from nbt.task.backbone_names import parse_backbone
+from nbt.task.backbones import Backbone, build_backbone
+from nbt.transfer.curvature import curvature_bytes, estimate_curvature
+from nbt.transfer.linearize import FirstOrder
+
+CLASSES = 50
+BATCH = 32
+STEPS = (("conv3", 28), ("mobilenet_v2(width_mult=0.35)", 64), ("resnet18", 64))
+STEP_GOAL, FACTOR_GOAL = 3.0, 1.0
+Arms = Mapping[str, Callable[[], None]]
+
+
+def make(name: str, size: int, images: int) -> tuple[Backbone, torch.Tensor, torch.Tensor]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = build_backbone(parse_backbone(name), CLASSES, image_size=size)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    chance = torch.Generator().manual_seed(0)
+    pixels = torch.randn(images, 3, size, size, generator=chance).contiguous(memory_format=torch.channels_last)
+    return model, pixels.to(device), torch.randint(CLASSES, (images,), generator=chance).to(device)
+
+
+def train(network: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """Takes one step a batch."""
+    for inputs, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(network(inputs), truth).backward()
+        optimizer.step()
+
+
+def step_arms(name: str, size: int) -> Arms:
+    model, images, labels = make(name, size, BATCH)
+    ordinary = torch.optim.SGD(model.train().parameters(), lr=1e-6, momentum=0.9, fused=True)
+    other, _, _ = make(name, size, 1)
+    expansion = FirstOrder(other)
+    linear = torch.optim.SGD(other.parameters(), lr=1e-6, momentum=0.9, fused=True)
+    return {
+        "ordinary step": partial(train, model, ordinary, images, labels),
+        "linearised step": partial(train, expansion, linear, images, labels),
+    }
+
+
+def curvature_arms(name: str, size: int, images: int) -> Arms:
+    model, pixels, labels = make(name, size, images)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, fused=True)
+
+    def two_epochs() -> None:
+        model.train()
+        for _ in range(2):
+            train(model, optimizer, pixels, labels)
+
+    def curvature(kind: str) -> None:
+        model.eval()
+        estimate_curvature(kind, model, pixels.split(128))
+
+    return {"two epochs": two_epochs, "K-FAC": partial(curvature, "kfac"), "diagonal": partial(curvature, "diagonal")}
+
+
+def time_arms(arms: Arms, rounds: int, repeats: int = 1) -> dict[str, list[float]]:
+    """Returns the seconds of every round of each arm, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(rounds + 1):
+        for name, arm in arms.items():
+            started = time.perf_counter()
+            for _ in range(repeats):
+                arm()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if number:
+                seconds[name].append((time.perf_counter() - started) / repeats)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, list[float]], arm: str, base: str) -> float:
+    """Returns the median over rounds of how many times as long an arm took."""
+    return statistics.median(a / b for a, b in zip(seconds[arm], seconds[base], strict=True))
+
+
+def to_markdown(result: Mapping[str, Any]) -> str:
+    """Renders the tables."""
+    steps = [
+        f"| `{name}` at {size} px | {1e3 * statistics.median(found['ordinary step']):.1f} "
+        f"| {1e3 * statistics.median(found['linearised step']):.1f} "
+        f"| {ratio(found, 'linearised step', 'ordinary step'):.2f}x | <= {STEP_GOAL:g}x |"
+        for (name, size), found in zip(STEPS, result["steps"], strict=True)
+    ]
+    found = result["curvature"]
+    goals = {"K-FAC": f"<= {FACTOR_GOAL:g}x"}
+    memory = {arm: f"{size / 2**20:.1f} MiB" for arm, size in result["bytes"].items()}
+    rows = [
+        f"| {arm} | {statistics.median(found[arm]):.2f} | {ratio(found, arm, 'two epochs'):.2f}x "
+        f"| {goals.get(arm, '')} | {memory.get(arm, '')} |"
+        for arm in found
+    ]
+    return "\n".join(
+        [
+            f"Machine: {result['machine']}, {result['device']}. {result['rounds']} rounds, interleaved, medians.",
+            "",
+            f"A step of {BATCH} images and {CLASSES} classes, all parameters trained:",
+            "",
+            "| network | ordinary, ms | linearised, ms | ratio | goal |",
+            "|---|---|---|---|---|",
+            *steps,
+            "",
+            f"Curvature of `{STEPS[1][0]}` on {result['images']} images at {STEPS[1][1]} px, all parameters trained:",
+            "",
+            "| arm | seconds | ratio | goal | memory |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--images", type=int, default=1500)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    args = parser.parse_args()
+    name, size = STEPS[1]
+    model, _, _ = make(name, size, 1)
+    result = {
+        "machine": machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "rounds": args.rounds,
+        "images": args.images,
+        "steps": [time_arms(step_arms(*one), args.rounds, repeats=5) for one in STEPS],
+        "curvature": time_arms(curvature_arms(name, size, args.images), args.rounds),
+        "bytes": {"K-FAC": curvature_bytes("kfac", model), "diagonal": curvature_bytes("diagonal", model)},
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "bench_continual.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "bench_continual.md").write_text(to_markdown(result))
+    print(to_markdown(result))
+
+
+if __name__ == "__main__":
+    main()
