@@ -49,7 +49,7 @@ _TECHNIQUES = (
     *(f"pretrain_{scheme}" for scheme in SCHEMES),
     "pretrain_zapping",
     *("linearized", "squared_error", "target_scale"),
-    *(f"method_{method}" for method in METHODS),
+    *(f"method_{method}" for method in METHODS[1:]),
     *(f"curvature_{kind}" for kind in CURVATURES),
     "penalty_strength",
 )
@@ -135,7 +135,8 @@ def _continual(settings: TransferSettings) -> list[float]:
         float(settings.linearized),
         _ONE_HOT * squared,
         math.log10(settings.target_scale) / 2 if squared else 0.0,
-        *_one_hot(settings.method, METHODS),
+        # The first does nothing, and all is 0: what is constant then changes no distance, not even its rounding.
+        *(float(settings.method == method) for method in METHODS[1:]),
         *(_one_hot(settings.curvature, CURVATURES) if settings.method == "dlcft" else [0.0] * len(CURVATURES)),
         math.log10(max(settings.penalty_strength, _LEAST_PENALTY)) / 3 if penalised else 0.0,
     ]
