@@ -216,7 +216,7 @@ def finding(rows: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="random heads, each with an order of its own")
-    parser.add_argument("--shots", type=int, default=40, help="labelled images a class")
+    parser.add_argument("--shots", type=int, help="labelled images a class; all when not given")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     task = nbt.load_task("digits", backbone="conv3(width=8)", shots=args.shots)
