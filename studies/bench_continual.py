@@ -82,7 +82,7 @@ def curvature_arms(name: str, size: int, images: int) -> Arms:
 
     def curvature(kind: str) -> None:
         model.eval()
-        estimate_curvature(kind, model, pixels.split(128))
+        estimate_curvature(kind, model, pixels.split(BATCH))
 
     return {"two epochs": two_epochs, "K-FAC": partial(curvature, "kfac"), "diagonal": partial(curvature, "diagonal")}
 
