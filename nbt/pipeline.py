@@ -229,7 +229,7 @@ def search(
     """
     from nbt.search.applicable import applicable
     from nbt.search.space import Space
-    from nbt.search.stream import as_stream, check_stream
+    from nbt.search.stream_target import as_stream, check_stream
     from nbt.tracking import Tracker
 
     limit = Budget.parse(budget)
@@ -461,12 +461,22 @@ class _Run:
             found["recommended"] = [("injection", settings), *found.get("recommended", [])]
         return found
 
+    def _stream_arguments(self) -> dict[str, Any]:
+        """Returns what the brain needs to know of a search over streams of tasks."""
+        from nbt.search.stream import DistinctSampler, stream_anchors
+
+        config, space = self.store.config, self.plan.space
+        return {
+            "pruner": self.steering.pruner,
+            "first": stream_anchors(config.epochs, str(config.scenario)),
+            "sampler": lambda seed: DistinctSampler(space, length=config.epochs, seed=seed),
+        }
+
     def _phases(self, export: Path) -> None:
         from nbt.search.brain import Brain
         from nbt.search.finals import Finals
         from nbt.search.retrain import Retrain
         from nbt.search.storage import study_folder
-        from nbt.search.stream import stream_anchors
 
         checkpoints = study_folder(self.store.config.name) / "checkpoints"
         config = self.store.config
@@ -474,10 +484,9 @@ class _Run:
             self.store,
             self.plan.space,
             budget=self.plan.budget,
-            first=None if config.scenario is None else stream_anchors(config.epochs, config.scenario),
             checkpoints=checkpoints,
             observers=[self.observers],
-            **self._arguments(),
+            **(self._arguments() if config.scenario is None else self._stream_arguments()),
         )
         try:
             self.engine.run(brain)

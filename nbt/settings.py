@@ -289,7 +289,7 @@ def repair(settings: TransferSettings) -> TransferSettings:
       expansion knows nothing of the backbone, so a linearised head begins at its own scale, and its features have no
       statistics of batches;
     - EWC is derived for cross-entropy and for the network itself, DLCFT for squared error, and only they have a
-      penalty; a probe trains no unit.
+      penalty; a probe is a regression on frozen features, of which no other setting says anything.
     """
     settings = _repair_linearized(_repair_start(_repair_method(settings)))
     return _repair_pull(_repair_stall(_repair_zaps(settings)))
@@ -316,7 +316,9 @@ def _repair_method(settings: TransferSettings) -> TransferSettings:
     if settings.method == "ewc":
         settings = _neutral(settings, "target_scale", "linearized")
     if settings.method == "probe":
-        settings = _neutral(settings, "init", "transfer_depth").replace(frozen_depth=1.0)
+        # A ridge regression in closed form: nothing of how networks train acts on it.
+        kept = {name: getattr(settings, name) for name in ("pretrain_scheme", "pretrain_zap_period", "epochs")}
+        return TransferSettings(method="probe", frozen_depth=1.0, **kept)
     if settings.method == "dlcft":
         return settings.replace(target_scale=settings.target_scale or _TARGET_SCALE)
     return _neutral(settings, "curvature", *(() if settings.method == "ewc" else ("penalty_strength",)))

@@ -78,7 +78,7 @@ def check_options(options: dict[str, Any]) -> None:
     """
     from nbt.search.budget import Budget
     from nbt.search.space import Space
-    from nbt.search.stream import check_stream
+    from nbt.search.stream_target import check_stream
 
     Budget.parse(options["budget"])
     check_stream(options["scenario"], options["tasks"], options["pruner"])

@@ -28,7 +28,7 @@ def search_summary(record: StudyRecord, recommended: TransferSettings, report: P
     """
     name = record.recommended or "recommended settings"
     report = _short(report)
-    following = commands(record, report.parent, has_settings=True, has_model=True)
+    following = commands(record, report.parent, has_settings=True, has_model=record.config.scenario is None)
     return [
         _heading(f"{record.config.name}: {name}"),
         *([_indented(record.verdict)] if record.verdict else []),

@@ -125,6 +125,7 @@ class ReportData:
     optimism: str
     test: tuple[TestRow, ...]
     test_sentence: str
+    tested_after: str
     spent: tuple[Fact, ...]
     spent_share: float | None
     data: tuple[Fact, ...]
@@ -164,6 +165,7 @@ def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) 
         optimism=words.optimism(record, choice),
         test=tuple(test_row(test) for test in record.test),
         test_sentence=words.test_sentence(record),
+        tested_after="train + validation" if config.scenario is None else "train, task after task",
         spent=_spent(record),
         spent_share=min(record.epochs_spent / record.epochs_budget, 1.0) if record.epochs_budget else None,
         data=_data_facts(record),

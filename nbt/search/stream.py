@@ -1,57 +1,63 @@
-"""Streams of tasks as what a search is for: which methods run first, and what a stream has no use for."""
+"""Streams of tasks as what a search is for: which methods run first, and who proposes the others."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
-from nbt.errors import UsageError, nearest
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+
 from nbt.search.anchors import DEFAULT_RECIPE, default_recipe
+from nbt.search.recording import draw_params
+from nbt.search.space import Space
 from nbt.settings import TransferSettings, repair
-from nbt.training.continual_settings import METHODS, SCENARIOS, default_tasks, method_overrides
+from nbt.training.continual_settings import METHODS, method_overrides
+from nbt.training.seeds import derive_seed
 
-if TYPE_CHECKING:
-    from nbt.task.task import Task
-
+_TRIES = 20
 # No decay at all is beyond the space's logarithmic range; the least there is changes nothing.
 _LEAST_DECAY = 1e-6
 
 
-def check_stream(scenario: str | None, tasks: int | None, pruner: str) -> None:
-    """Checks what says that the target is a stream of tasks; without torch.
+class DistinctSampler(optuna.samplers.TPESampler):
+    """TPE that proposes no settings twice.
 
-    Raises:
-        UsageError: A value is wrong, or one is given that a stream has no use for.
-    """
-    if scenario is None:
-        if tasks is not None:
-            raise UsageError(f"tasks {tasks}: only a stream has tasks; give its scenario as well")
-        return
-    if scenario not in SCENARIOS:
-        raise UsageError(f"scenario {scenario!r}: {nearest(scenario, SCENARIOS)}")
-    if tasks is not None and tasks < 2:
-        raise UsageError(f"tasks {tasks}: a stream needs 2 or more")
-    if pruner == "asha":
-        raise UsageError("pruner asha: a stream is judged at its end, so no trial is stopped early; leave it out")
-
-
-def as_stream(task: Task, scenario: str, tasks: int | None) -> Task:
-    """Returns the task as a stream of tasks.
+    Many parameters of a stream's space stand for the same settings once these are repaired: of a probe, for one, none
+    but its method matters. When it leads, plain TPE would propose it again and again.
 
     Args:
-        task: It is left as it is.
-        scenario: "data", "task" or "class".
-        tasks: Length; see `default_tasks` when None.
-
-    Raises:
-        UsageError: The dataset does not give such tasks.
+        space: What is searched.
+        length: Epochs of a full trial.
+        seed: Of the proposals.
     """
-    from nbt.training.scenarios import make_parts
 
-    length = tasks or default_tasks(scenario, task.n_classes)
-    for role in ("val", "test"):
-        make_parts(task, scenario, length, task.seed, evaluate_on=role)
-    return dataclasses.replace(task, scenario=scenario, tasks=length)
+    def __init__(self, space: Space, *, length: int, seed: int) -> None:
+        super().__init__(multivariate=True, constant_liar=True, seed=seed)
+        self._space, self._length = space, length
+        self._draws = np.random.default_rng(derive_seed(seed, "distinct"))
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Returns the whole space: every trial has every parameter."""
+        return self._space.distributions()
+
+    def sample_relative(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Returns what TPE draws of settings that no trial has had, else a random draw."""
+        names = set(self._space.parameters)
+        known = {self._settings(t.params) for t in study.get_trials(deepcopy=False) if set(t.params) == names}
+        for _ in range(_TRIES):
+            params = super().sample_relative(study, trial, search_space) or draw_params(self._space, self._draws)
+            if self._settings(params) not in known:
+                return params
+        return draw_params(self._space, self._draws)
+
+    def _settings(self, params: Mapping[str, Any]) -> TransferSettings:
+        return self._space.settings(params, self._length)
 
 
 def stream_anchors(epochs: int, scenario: str) -> list[tuple[str, TransferSettings]]:

@@ -32,7 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "finetune": {"method": "finetune"},
     "l2sp": {"method": "finetune", "sp_mix": 1.0, "decay_strength": 0.01},
     "zap": {"method": "finetune", "zap_period": 3},
-    "probe": {"method": "probe", "frozen_depth": 1.0, "augmentation": "none"},
+    "probe": {"method": "probe", "frozen_depth": 1.0},
     "joint": {"method": "joint"},
 }
 """What each method changes of a recipe. L2-SP's strength is that of Li, Grandvalet and Davoine (arXiv 1802.01483) on

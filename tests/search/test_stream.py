@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import optuna
 import pytest
 
 from nbt.errors import UsageError
 from nbt.search.anchors import DEFAULT_RECIPE, default_recipe
 from nbt.search.applicable import applicable, everywhere
 from nbt.search.space import Space
-from nbt.search.stream import as_stream, check_stream, stream_anchors
+from nbt.search.stream import DistinctSampler, stream_anchors
+from nbt.search.stream_target import as_stream, check_stream
 from nbt.settings import TransferSettings, repair
 from nbt.task.load import load_task
 from nbt.task.task import Task
@@ -60,6 +62,29 @@ class TestAnchors:
         assert named[0] == (DEFAULT_RECIPE, default_recipe(30))
         assert all(repair(settings) == settings for _, settings in named)
         assert len({settings for _, settings in named}) == len(named)
+
+
+class TestDistinctSampler:
+    def propose(self, count: int, seed: int = 0) -> list[TransferSettings]:
+        """Returns the settings of the trials of a search in which probes are far ahead, the first one given."""
+        space = Space.load("continual")
+        study = optuna.create_study(direction="maximize", sampler=DistinctSampler(space, length=20, seed=seed))
+        first = dict(stream_anchors(20, "class"))["probe"]
+        study.enqueue_trial(space.params(first))
+        found = []
+        for _ in range(count):
+            trial = study.ask(space.distributions())
+            found.append(space.settings(trial.params, 20))
+            study.tell(trial, 1.0 if found[-1].method == "probe" else 0.2)
+        return found
+
+    def test_no_settings_twice_however_good(self) -> None:
+        found = self.propose(40)
+        assert found[0].method == "probe"
+        assert len(set(found)) == 40
+
+    def test_proposals_follow_from_the_seed(self) -> None:
+        assert self.propose(14) == self.propose(14) != self.propose(14, seed=1)
 
 
 class TestSpace:
