@@ -590,7 +590,7 @@ def train(
         NbtError: A run failed.
     """
     from nbt.search.engines.local import LocalEngine
-    from nbt.search.stats import t_interval, wilson_interval
+    from nbt.search.stats import accuracy_interval, wilson_interval
 
     check_counts(seeds=seeds)
     given = _as_task(task, options)
@@ -611,7 +611,7 @@ def train(
     test = TestRecord(
         name="test", accuracy=wilson_interval(last.test_accuracy, n_test), loss=_finite(last.test_loss), n=n_test
     )
-    return TrainResult(source.settings, runs, t_interval([run.val_accuracy for run in runs]), test, export)
+    return TrainResult(source.settings, runs, accuracy_interval([run.val_accuracy for run in runs]), test, export)
 
 
 def _finite(value: float | None) -> float | None:

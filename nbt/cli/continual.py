@@ -76,9 +76,9 @@ def make_settings(options: dict[str, Any]) -> StreamSettings:
 
 def stream_text(facts: dict[str, Any]) -> list[str]:
     """Returns what a stream gave, for people."""
-    from nbt.search.stats import t_interval
+    from nbt.search.stats import accuracy_interval
 
-    accuracy = interval_text(t_interval(facts["accuracies"]))
+    accuracy = interval_text(accuracy_interval(facts["accuracies"]))
     chosen = " (chosen on draws of its own)" if facts["sweep"] else ""
     layers = "all layers" if facts["train_layers"] == "all" else "the head alone"
     return [

@@ -24,7 +24,7 @@ from nbt.search.records import (
     TestRecord,
     TrialRecord,
 )
-from nbt.search.stats import accuracy_error, paired_interval, t_interval
+from nbt.search.stats import accuracy_error, accuracy_interval, paired_interval
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 
@@ -166,7 +166,7 @@ def make_final(
         trial=trial,
         settings=settings,
         runs=ordered,
-        validation=t_interval([run.val_accuracy for run in ordered]),
+        validation=accuracy_interval([run.val_accuracy for run in ordered]),
         dropped=dropped,
     )
 

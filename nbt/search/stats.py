@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from statistics import NormalDist, fmean, stdev
@@ -25,6 +26,14 @@ def t_interval(values: Sequence[float]) -> Interval:
         return Interval(mean=mean, low=None, high=None, n=1)
     half = _student_quantile(n - 1) * stdev(values) / math.sqrt(n)
     return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
+
+
+def accuracy_interval(values: Sequence[float]) -> Interval:
+    """Returns `t_interval` of accuracies, cut to 0 ... 1, beyond which there are none."""
+    found = t_interval(values)
+    if found.low is None or found.high is None:
+        return found
+    return dataclasses.replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def paired_interval(values: Sequence[float], reference: Sequence[float]) -> Interval:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from nbt.search.stats import accuracy_error, paired_interval, t_interval, wilson_interval
+from nbt.search.stats import accuracy_error, accuracy_interval, paired_interval, t_interval, wilson_interval
 
 
 def test_t_interval_is_scipys() -> None:
@@ -60,3 +60,10 @@ def test_accuracy_error() -> None:
     assert accuracy_error(0.5, 400) == pytest.approx(0.025, rel=0.01)
     assert accuracy_error(0.8, 10_000) == pytest.approx(math.sqrt(0.16 / 10_000), rel=0.01)
     assert 0.005 < accuracy_error(1.0, 200) < 0.01
+
+
+def test_an_interval_of_accuracies_ends_where_accuracies_do() -> None:
+    wide = accuracy_interval([0.2, 0.45])
+    assert (wide.low, wide.high) == (0.0, 1.0)
+    assert accuracy_interval([0.5, 0.51, 0.52]) == t_interval([0.5, 0.51, 0.52])
+    assert accuracy_interval([0.5]).low is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +12,7 @@ import numpy as np
 from nbt._version import __version__
 from nbt.report.continual.record import StreamConfig, StreamRecord, stream_name
 from nbt.search.records import Interval
-from nbt.search.stats import paired_interval, t_interval, wilson_interval
+from nbt.search.stats import accuracy_interval, paired_interval, t_interval, wilson_interval
 from nbt.training import continual_metrics as metrics
 from nbt.training.continual_metrics import Matrix
 
@@ -50,7 +49,7 @@ class MethodRuns:
     def average_accuracy(self) -> Interval:
         """Student's interval over streams, cut to 0 ... 1; of one stream Wilson's over its images."""
         if len(self.streams) > 1:
-            return _cut(t_interval(self.average_accuracies))
+            return accuracy_interval(self.average_accuracies)
         return wilson_interval(self.average_accuracies[0], effective_images(self.streams[0].images))
 
     @property
@@ -78,7 +77,7 @@ class MethodRuns:
     def averages(self) -> list[Interval]:
         """Returns the average accuracy on the tasks learnt, after each task, with Student's interval over streams."""
         rows = [averages_of(stream) for stream in self.streams]
-        return [_cut(t_interval(values)) for values in zip(*rows, strict=True)]
+        return [accuracy_interval(values) for values in zip(*rows, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,13 +188,6 @@ def effective_images(images: Sequence[int]) -> int:
         images: Evaluation images of each task, n_j, each 1 or more.
     """
     return round(len(images) ** 2 / sum(1.0 / count for count in images))
-
-
-def _cut(interval: Interval) -> Interval:
-    """Returns an interval of shares; Student's does not know that they end at 0 and 1."""
-    if interval.low is None or interval.high is None:
-        return interval
-    return dataclasses.replace(interval, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
 
 
 def _interval_json(interval: Interval | None) -> dict[str, Any] | None:
