@@ -274,7 +274,7 @@ def _inject_by_similarity(target: Target) -> Proposal | None:
         return None
     words = "inject the teacher's weights" if slope > 0 else "do not inject the teacher's weights"
     return Proposal(
-        f"{words} (TLI similarity {similarity:.2f}; below .35 injection lost, above .6 it never did)",
+        f"{words} (TLI similarity {similarity:.2f}; of 67 published pairs those below .35 lost)",
         lambda settings: slope * (settings.init == "inject"),
     )
 
