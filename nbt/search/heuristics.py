@@ -13,44 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbt.search.encoding import effective_rate
+from nbt.search.heuristic import Heuristic, Proposal, bump
 from nbt.search.target import Target
+from nbt.search.technique_heuristics import TECHNIQUE_HEURISTICS, VARNO
 from nbt.settings import TransferSettings
-
-Score = Callable[[TransferSettings], float]
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What a heuristic suggests for a target.
-
-    Attributes:
-        words: A clause for the report, e.g. "transfer at least 74 % of the units".
-        score: Log density of settings, up to a constant.
-    """
-
-    words: str
-    score: Score
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heuristic:
-    """One rule.
-
-    Attributes:
-        name: What reports call it.
-        source: Where it is from.
-        dimensions: The settings that it speaks of.
-        needs: Measures of the profile, or facts, without which it does not fire.
-        strength: See the module.
-        propose: Returns what it suggests, None where the target gives it no reason to.
-    """
-
-    name: str
-    source: str
-    dimensions: tuple[str, ...]
-    needs: tuple[str, ...]
-    strength: float
-    propose: Callable[[Target], Proposal | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +64,6 @@ def _fire(heuristic: Heuristic, target: Target) -> Firing:
     return Firing(heuristic=heuristic, proposal=proposal, reason=reason)
 
 
-def bump(value: float, centre: float, width: float) -> float:
-    """Returns the log density of a normal distribution, up to a constant, at most 9 below its mode."""
-    return -min(0.5 * ((value - centre) / width) ** 2, 9.0)
-
-
-# Under this share of the error that pretraining removes, spoiling the features costs little.
-_LITTLE_TO_LOSE = 0.2
-_SHORT_STALL = 0.1
 # A gain below this is within the error of a probe on a few hundred images.
 _SMALL_GAIN = 0.03
 
@@ -234,69 +192,7 @@ def _enough_steps(target: Target) -> Proposal | None:
     )
 
 
-def _stall_while_the_head_is_random(target: Target) -> Proposal | None:
-    worth = float(np.clip(target.advantage or 0.0, 0.0, 1.0))
-    if worth < _LITTLE_TO_LOSE:
-        return None
-
-    def score(settings: TransferSettings) -> float:
-        # A zero head or a stall does it, the two together no better.
-        quiet = max(1.0 - math.sqrt(math.sqrt(settings.head_scale)), min(settings.stall / _SHORT_STALL, 1.0))
-        return worth * quiet + bump(max(settings.stall, _SHORT_STALL), _SHORT_STALL, 0.15)
-
-    return Proposal(
-        f"a small first head or a stall of about {_SHORT_STALL:.0%} of the steps, as there are good features to lose "
-        f"(pretraining removes {worth:.0%} of the probe's error)",
-        score,
-    )
-
-
-def _zap_seldom_when_short(target: Target) -> Proposal | None:
-    shots = target.images_per_class or 1.0
-    # Epochs that a new head needs before it is worth its name: fewer images a class are fewer steps an epoch.
-    again = max(2.0, 100.0 / shots)
-    if target.epochs > 10 * again:
-        return None
-
-    def score(settings: TransferSettings) -> float:
-        zaps = (settings.epochs - 1) // settings.zap_period if settings.zap_period else 0
-        return -settings.zap_fraction * zaps * again / target.epochs
-
-    return Proposal(
-        f"few zaps or none: a head takes about {again:.0f} of the {target.epochs} epochs to be learned again", score
-    )
-
-
-def _inject_by_similarity(target: Target) -> Proposal | None:
-    similarity = target.tli_similarity or 0.0
-    slope = float(np.clip(4.0 * (similarity - 0.5), -1.0, 1.0))
-    if abs(slope) < 0.1:
-        return None
-    words = "inject the teacher's weights" if slope > 0 else "do not inject the teacher's weights"
-    return Proposal(
-        f"{words} (TLI similarity {similarity:.2f}; of 67 published pairs those below .35 lost)",
-        lambda settings: slope * (settings.init == "inject"),
-    )
-
-
-def _expansion_when_few_images(target: Target) -> Proposal | None:
-    shots = target.images_per_class or 1.0
-    # Without many images the expansion is as good as the network (LQF); it is slower whatever their number.
-    loss = float(np.clip(0.5 + math.log2(shots / 5.0) / 4.0, 0.2, 1.5))
-
-    def score(settings: TransferSettings) -> float:
-        squared = settings.target_scale > 0.0
-        return -loss * settings.linearized - 0.5 * (squared != settings.linearized)
-
-    return Proposal(
-        f"the network itself rather than its expansion with {shots:.0f} images a class, and squared error for the "
-        "expansion alone",
-        score,
-    )
-
-
 _PLESTED = "Plested, Shen, Gedeon 2021, arXiv 2107.08585"
-_VARNO = "Varno et al. 2020, arXiv 2007.01388"
 _LI = "Li et al. 2020, arXiv 2002.11770"
 
 HEURISTICS = (
@@ -342,7 +238,7 @@ HEURISTICS = (
     ),
     Heuristic(
         name="moderate head rate",
-        source=f"{_PLESTED}: rates by layer group; {_VARNO}: a random head harms features",
+        source=f"{_PLESTED}: rates by layer group; {VARNO}: a random head harms features",
         dimensions=("head_lr", "momentum", "optimizer", "batch_size"),
         needs=(),
         strength=0.3,
@@ -380,36 +276,5 @@ HEURISTICS = (
         strength=0.15,
         propose=_enough_steps,
     ),
-    Heuristic(
-        name="stall while the head is random",
-        source=f"{_VARNO}: the first errors of a random head harm features that are good",
-        dimensions=("stall", "head_scale"),
-        needs=("gain over a random network",),
-        strength=0.2,
-        propose=_stall_while_the_head_is_random,
-    ),
-    Heuristic(
-        name="zap seldom when short",
-        source="ours, on Frati et al. 2023, arXiv 2310.07996, who zap in long pretraining",
-        dimensions=("zap_period", "zap_fraction"),
-        needs=("images a class",),
-        strength=0.3,
-        propose=_zap_seldom_when_short,
-    ),
-    Heuristic(
-        name="inject by similarity",
-        source="Czyzewski 2021, arXiv 2101.02757, and 67 pairs in arXiv 2212.13970: gain and similarity correlate .83",
-        dimensions=("init",),
-        needs=("TLI similarity",),
-        strength=0.3,
-        propose=_inject_by_similarity,
-    ),
-    Heuristic(
-        name="the expansion when images are few",
-        source="Achille et al. 2021, arXiv 2012.11140 (LQF): linearised networks come near with few images",
-        dimensions=("linearized", "target_scale"),
-        needs=("images a class",),
-        strength=0.4,
-        propose=_expansion_when_few_images,
-    ),
+    *TECHNIQUE_HEURISTICS,
 )

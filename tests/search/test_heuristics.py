@@ -13,7 +13,8 @@ import pytest
 from nbt.search import heuristics
 from nbt.search.attributes import TLI_SIMILARITY
 from nbt.search.guide import Guide
-from nbt.search.heuristics import HEURISTICS, Heuristic, Proposal, bump, fire
+from nbt.search.heuristic import Heuristic, Proposal, bump
+from nbt.search.heuristics import HEURISTICS, fire
 from nbt.search.merit import merit_variance
 from nbt.search.target import Target
 from nbt.settings import AUGMENTATIONS, TransferSettings, setting_names
