@@ -30,7 +30,7 @@ import argparse
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ import numpy as np
 from machine import machine
 
 import nbt
-from nbt.search.stats import paired_interval, t_interval
+from nbt.search.records import Interval
+from nbt.search.stats import accuracy_interval, paired_interval, t_interval
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.continual_settings import METHODS, ContinualSettings, method_overrides
@@ -245,13 +246,15 @@ def tested(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], Cell
     return found
 
 
-def words(values: Sequence[float | None]) -> str:
-    """Returns a mean in percent with its interval over seeds."""
-    known = [100 * value for value in values if value is not None]
+def words(values: Sequence[float | None], interval: Callable[[Sequence[float]], Interval] = t_interval) -> str:
+    """Returns a mean of shares in percent with its interval over seeds."""
+    known = [value for value in values if value is not None]
     if not known:
         return ""
-    found = t_interval(known)
-    return f"{found.mean:.1f}" + ("" if found.low is None else f" [{found.low:.1f}, {found.high:.1f}]")
+    found = interval(known)
+    if found.low is None or found.high is None:
+        return f"{100 * found.mean:.1f}"
+    return f"{100 * found.mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
 def table(found: Mapping[tuple[str, str, str], Cell], dataset: str, scenario: str) -> list[str]:
@@ -262,12 +265,11 @@ def table(found: Mapping[tuple[str, str, str], Cell], dataset: str, scenario: st
         if not cell:
             continue
         one = Run(**next(iter(cell.values()))["run"])
-        parts = [
-            [row[name] for row in cell.values()] for name in ("average_accuracy", "forgetting", "forward_transfer")
-        ]
+        accuracy = words([row["average_accuracy"] for row in cell.values()], accuracy_interval)
+        others = [words([row[name] for row in cell.values()]) for name in ("forgetting", "forward_transfer")]
         seconds = float(np.mean([row["seconds"] for row in cell.values()]))
         chosen = "" if method in UNTUNED else f"{one.rate:g}" + (f", x{one.strength:g}" if one.strength != 1.0 else "")
-        lines.append(f"| {method} | {' | '.join(map(words, parts))} | {chosen} | {seconds:.0f} |")
+        lines.append(f"| {method} | {' | '.join((accuracy, *others))} | {chosen} | {seconds:.0f} |")
     return lines
 
 
