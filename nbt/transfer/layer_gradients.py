@@ -169,7 +169,7 @@ class ConvLayer(KroneckerLayer):
         mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
         elements = inputs[0].numel() * kernel[0] * kernel[1] // (stride[0] * stride[1])
         for chunk in inputs.split(max(1, _BUFFER // max(1, elements))):
-            views = F.pad(chunk, conv._reversed_padding_repeated_twice, mode)
+            views = F.pad(chunk.contiguous(), conv._reversed_padding_repeated_twice, mode)
             for axis, (size, step, gap) in enumerate(zip(kernel, stride, conv.dilation, strict=True)):
                 views = views.unfold(2 + axis, (size - 1) * gap + 1, step)[..., ::gap]
             yield views.permute(0, 1, 4, 5, 2, 3)
