@@ -267,7 +267,7 @@ def table(found: Mapping[tuple[str, str, str], Cell], dataset: str, scenario: st
         one = Run(**next(iter(cell.values()))["run"])
         accuracy = words([row["average_accuracy"] for row in cell.values()], accuracy_interval)
         others = [words([row[name] for row in cell.values()]) for name in ("forgetting", "forward_transfer")]
-        seconds = float(np.mean([row["seconds"] for row in cell.values()]))
+        seconds = float(np.median([row["seconds"] for row in cell.values()]))
         chosen = "" if method in UNTUNED else f"{one.rate:g}" + (f", x{one.strength:g}" if one.strength != 1.0 else "")
         lines.append(f"| {method} | {' | '.join((accuracy, *others))} | {chosen} | {seconds:.0f} |")
     return lines
@@ -339,7 +339,8 @@ def report(args: argparse.Namespace) -> None:
     found = tested(rows)
     lines = ["# Streams of tasks: DLCFT, EWC and the others", "", finding(found), ""]
     lines += [
-        f"{machine()}. Means over orders and seeds with 95 % intervals (Student's t), in %; `studies/continual.py`."
+        f"{machine()}. Means over orders and seeds with 95 % intervals (Student's t), in %; `studies/continual.py`. "
+        "Seconds are medians of wall-clock on a machine with other work, during which some streams stood still."
     ]
     heading = "| method | average accuracy | forgetting | forward transfer | rate, penalty | seconds |"
     for dataset, scenario in dict.fromkeys((key[0], key[1]) for key in found):
