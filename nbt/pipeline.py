@@ -164,7 +164,12 @@ def load_task(dataset: str | Path, **options: Unpack[TaskOptions]) -> Task:
     return load(dataset, pretrained=source, **options)
 
 
-def _as_task(given: Task | str | Path, options: TaskOptions) -> Task:
+def as_task(given: Task | str | Path, options: TaskOptions) -> Task:
+    """Returns a loaded task as it is, or loads the dataset that is named.
+
+    Raises:
+        UsageError: Options of a task are given beside a loaded one.
+    """
     if isinstance(given, str | Path):
         return load_task(given, **options)
     extra = [name for name, value in options.items() if name != "progress" and value is not None]
@@ -238,7 +243,7 @@ def search(
     _check_choice("pruner", pruner, PRUNERS)
     check_counts(workers=workers, epochs=epochs, final_seeds=final_seeds)
     check_stream(scenario, tasks, pruner)
-    given = _as_task(task, options)
+    given = as_task(task, options)
     if scenario is not None:
         given, pruner, heuristics = as_stream(given, scenario, tasks), "none", False
     possible = applicable(chosen, given)
@@ -593,7 +598,7 @@ def train(
     from nbt.search.stats import accuracy_interval, wilson_interval
 
     check_counts(seeds=seeds)
-    given = _as_task(task, options)
+    given = as_task(task, options)
     recipe = settings or TransferSettings()
     from nbt.training.recipe import check_recipe
 

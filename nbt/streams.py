@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, Unpack
 
 from nbt.errors import UsageError, check_counts
-from nbt.pipeline import TaskOptions, load_task
+from nbt.pipeline import TaskOptions, as_task
 from nbt.settings import TransferSettings, repair
 from nbt.training.continual_settings import ContinualSettings, default_tasks, method_overrides
 
@@ -108,7 +108,7 @@ def continual(
     plain = check_streams(scenario, methods, tasks, more)
     check_counts(seeds=seeds)
     tracker = StreamTracker(tracking_uri)
-    task = _as_task(dataset, options)
+    task = as_task(dataset, options)
     length = tasks or default_tasks(scenario, task.n_classes)
     settings = {name: dataclasses.replace(one, tasks=length) for name, one in plain.items()}
     streams = _plan(task, settings, seeds, options.get("image_size") is not None)
@@ -145,15 +145,6 @@ def check_streams(
     # What makes no sense is refused as it was asked for; what has no effect is then set to its neutral value.
     asked = {name: ContinualSettings(recipe=recipe, **fields) for name, recipe in methods.items()}
     return {name: dataclasses.replace(one, recipe=repair(one.recipe)) for name, one in asked.items()}
-
-
-def _as_task(given: str | Path | Task, options: TaskOptions) -> Task:
-    if isinstance(given, str | Path):
-        return load_task(given, **options)
-    extra = [name for name, value in options.items() if name != "progress" and value is not None]
-    if extra:
-        raise UsageError(f"{', '.join(extra)}: a loaded task has its own; give them to load_task")
-    return given
 
 
 class _Stream:
