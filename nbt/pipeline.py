@@ -181,7 +181,7 @@ def search(
     engine: str = "local",
     workers: int = 1,
     ray_address: str | None = None,
-    gpus_per_trial: float | None = None,
+    gpus_per_trial: float | str | None = None,
     cpus_per_trial: float | None = None,
     epochs: int = 12,
     study: str | None = None,
@@ -209,7 +209,8 @@ def search(
         engine: "local", or "ray": a Ray cluster.
         workers: Trials at a time.
         ray_address: "auto", "HOST:PORT" or "ray://HOST:PORT"; a Ray of this machine is started and ended when None.
-        gpus_per_trial: With Ray, GPUs or a share of one; one where there are any when None.
+        gpus_per_trial: With Ray, GPUs or a share of one; "auto" shares them by the memory that trials turn out to take;
+            one where there are any when None.
         cpus_per_trial: With Ray, CPUs; a trial's share of them when None.
         epochs: Length of a full trial; of a stream, of each of its tasks.
         study: Name; derived from dataset, backbone and space when None.

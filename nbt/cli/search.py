@@ -33,7 +33,7 @@ from nbt.search.pruner import PRUNERS
 @click.option(
     "--ray-address", metavar="auto|HOST:PORT|ray://...", help="A running cluster; a Ray of its own when not given."
 )
-@click.option("--gpus-per-trial", metavar="F", type=float, help="With Ray: GPUs, or a share of one.")
+@click.option("--gpus-per-trial", metavar="F|auto", help="With Ray: GPUs, or a share of one; auto measures it.")
 @click.option("--cpus-per-trial", metavar="F", type=float, help="With Ray: CPUs; shared out when not given.")
 @click.option(
     "--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Of a full trial, or a task."
@@ -57,6 +57,9 @@ def command(out: Output, dataset: str, folder: str, **options: Any) -> None:
     recommendation and the default recipe are tested once. Writes reports/STUDY/ with the report, recommended.yaml
     and model/.
     """
+    from nbt.search.engines.ray_options import read_share
+
+    options["gpus_per_trial"] = read_share(options["gpus_per_trial"])
     check_options({"dataset": dataset, **options})
     from nbt.cli.progress import SearchProgress
 

@@ -6,12 +6,13 @@ import dataclasses
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nbt.search.engines.base import JobSource
 from nbt.search.engines.messages import Order, Place, Said
+from nbt.search.engines.packing import Packing
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 
 _log = logging.getLogger("nbt")
@@ -63,12 +64,12 @@ class Books:
 
     Args:
         workers: Jobs at a time.
-        resources: What the next run needs, by Ray's names.
+        packing: What a run asks for.
     """
 
-    def __init__(self, workers: int, resources: Callable[[], Mapping[str, float]] = dict) -> None:
+    def __init__(self, workers: int, packing: Packing | None = None) -> None:
         self.at_a_time = workers
-        self._resources = resources
+        self._packing = packing or Packing({})
         self._source: JobSource | None = None
         self._runs: list[_Run] = []
         self._ask_again = False
@@ -88,7 +89,7 @@ class Books:
         if run is None:
             return None
         run.attempt, run.place = attempt, None
-        return Order(run.job, _read(run.job.checkpoint), dict(self._resources()), run.slot)
+        return Order(run.job, _read(run.job.checkpoint), self._packing.current(), run.slot)
 
     def hear(self, attempt: str, said: Said) -> Answer:
         """Takes what an attempt says; of one that was given up nobody wants to hear."""
@@ -175,6 +176,7 @@ class Books:
     def _finish(self, run: _Run, outcome: TrialOutcome) -> None:
         self._runs.remove(run)
         self._ask_again = True
+        self._packing.learn(outcome.facts)
         assert self._source is not None
         facts = {**outcome.facts, "worker": run.slot}
         self._source.on_done(run.job, dataclasses.replace(outcome, facts=facts))
@@ -187,10 +189,14 @@ class Books:
     def _put_back(self, run: _Run) -> None:
         """Gives a job back to the source, and its memory to the others."""
         self._runs.remove(run)
-        self.at_a_time -= 1
         self._ask_again = True
         where = f"{run.place.device} of {run.place.host}" if run.place is not None else "a device"
-        _log.warning("out of memory on %s: going on with %d at a time", where, self.at_a_time)
+        if self._packing.back_off():
+            share = self._packing.current()["GPU"]
+            _log.warning("out of memory on %s: going on with %.2g of a GPU for each", where, share)
+        else:
+            self.at_a_time -= 1
+            _log.warning("out of memory on %s: going on with %d at a time", where, self.at_a_time)
         assert self._source is not None
         self._source.on_abandoned(run.job)
 

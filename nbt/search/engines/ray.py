@@ -23,6 +23,7 @@ from nbt.search.engines.base import JobSource
 from nbt.search.engines.books import Answer, Books
 from nbt.search.engines.interrupts import InterruptGuard
 from nbt.search.engines.messages import Order, Said
+from nbt.search.engines.packing import Packing
 from nbt.search.engines.parcel import nbytes, pack
 from nbt.search.engines.ray_cluster import Cluster, RayOptions, connect
 from nbt.search.engines.ray_tune import Closed, run_tune
@@ -82,7 +83,7 @@ class RayEngine:
             "at_a_time": workers,
         }
         self._workers, self._parcel = workers, self._cluster.put(packed)
-        self._books = Books(workers, lambda: resources)
+        self._books = Books(workers, Packing(resources, measured=options.gpus_per_trial == "auto"))
         self._desk = _Desk()
         self._folder = Path(tempfile.mkdtemp(prefix="nbt-tune-"))
         self._thread: threading.Thread | None = None

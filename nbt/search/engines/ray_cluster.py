@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,10 +87,12 @@ class Cluster:
 
 def choose_resources(nodes: Sequence[Node], options: RayOptions, workers: int) -> dict[str, float]:
     """Returns what a trial asks for; see `Cluster.resources`."""
-    gpus, cpus = options.gpus_per_trial, options.cpus_per_trial
+    cpus, gpus = options.cpus_per_trial, options.gpus_per_trial
+    has = sum(node.gpus for node in nodes)
     if gpus is None:
-        has = sum(node.gpus for node in nodes)
         gpus = 0.0 if not has else 1.0 if workers <= has else max(0.01, int(100 * has / workers) / 100)
+    elif isinstance(gpus, str):
+        gpus = min(1.0, has)
     hosts = [node for node in nodes if node.gpus >= gpus] if gpus else list(nodes)
     if not hosts:
         raise UsageError(f"--gpus-per-trial {gpus:g}: no node has so many; {_describe(nodes)}")
@@ -126,11 +129,23 @@ def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
 
     if ray.is_initialized():
         return Cluster(_nodes(), ours=False)
-    if options.address is None:
-        _start(object_bytes)
-    else:
-        _join(options.address)
+    with _own_signals():
+        if options.address is None:
+            _start(object_bytes)
+        else:
+            _join(options.address)
     return Cluster(_nodes(), ours=True)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keeps what SIGTERM does here: Ray makes it an exit, also in the middle of a change to the books."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _start(object_bytes: int) -> None:

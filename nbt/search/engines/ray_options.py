@@ -19,7 +19,8 @@ class RayOptions:
 
     Attributes:
         address: "auto", "ray://HOST:PORT" or "HOST:PORT"; None starts a Ray on this machine, and ends it.
-        gpus_per_trial: GPUs, or a share of one; None takes one where there are any.
+        gpus_per_trial: GPUs, or a share of one; "auto" shares them by the memory that trials turn out to take; None
+            takes one where there are any.
         cpus_per_trial: CPUs; None shares them out.
 
     Raises:
@@ -27,16 +28,18 @@ class RayOptions:
     """
 
     address: str | None = None
-    gpus_per_trial: float | None = None
+    gpus_per_trial: float | str | None = None
     cpus_per_trial: float | None = None
 
     def __post_init__(self) -> None:
         if self.address is not None:
             _check_address(self.address)
         gpus, cpus = self.gpus_per_trial, self.cpus_per_trial
-        if gpus is not None and not (math.isfinite(gpus) and gpus >= 0):
+        if isinstance(gpus, str):
+            _check_share(gpus)
+        elif gpus is not None and not (math.isfinite(gpus) and gpus >= 0):
             raise UsageError(f"--gpus-per-trial {gpus}: not 0 or more")
-        if gpus is not None and gpus > 1 and gpus != int(gpus):
+        elif gpus is not None and gpus > 1 and gpus != int(gpus):
             raise UsageError(f"--gpus-per-trial {gpus:g}: above 1 it is a whole number, as Ray splits single GPUs only")
         if cpus is not None and not (math.isfinite(cpus) and cpus > 0):
             raise UsageError(f"--cpus-per-trial {cpus}: not above 0")
@@ -57,6 +60,19 @@ def _check_address(address: str) -> None:
     found = re.fullmatch(r"(?:ray://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})/?", address)
     if found is None or not 0 < int(found[2]) < 65536:
         raise UsageError(f"--ray-address {address}: expected auto, HOST:PORT (often port 6379) or ray://HOST:10001")
+
+
+def _check_share(text: str) -> None:
+    if text != "auto":
+        raise UsageError(f"--gpus-per-trial {text}: expected a number, such as 0.5, or auto")
+
+
+def read_share(text: str | None) -> float | str | None:
+    """Returns what a user wrote for `gpus_per_trial`: a number, or the text, which `RayOptions` judges."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def check_installed() -> None:

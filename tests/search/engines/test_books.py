@@ -10,6 +10,7 @@ import pytest
 from nbt.errors import NbtError
 from nbt.search.engines.books import Books
 from nbt.search.engines.messages import Order, Place, Said
+from nbt.search.engines.packing import Packing
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 from tests.search.engines.contract import ListSource, make_jobs
 
@@ -28,7 +29,7 @@ def done(place: Place = HERE, **others: object) -> Said:
 
 def open_books(*acts: str, workers: int = 1) -> tuple[Books, ListSource]:
     source = ListSource(make_jobs(*acts))
-    books = Books(workers, lambda: {"CPU": 1.0})
+    books = Books(workers, Packing({"CPU": 1.0}))
     books.open(source)
     return books, source
 
@@ -167,6 +168,20 @@ def test_out_of_memory_beside_another_is_put_back(other: Place | None, shared: b
     assert ("0000 a" in source.done) is not shared
     assert books.at_a_time == (1 if shared else 2)
     assert (books.next_order("3") is None) is True
+
+
+def test_out_of_memory_lets_fewer_share_a_gpu_where_that_was_measured() -> None:
+    source = ListSource(make_jobs("a", "b", "c"))
+    books = Books(2, Packing({"GPU": 1.0}, measured=True))
+    books.open(source)
+    books.next_order("1")
+    books.hear("1", done(facts={"peak_memory_bytes": 1, "device_memory_bytes": 4 << 29}))
+    shared = [books.next_order(attempt) for attempt in "23"]
+    assert [order and order.resources for order in shared] == [{"GPU": 0.3333}] * 2
+    books.hear("2", done(error="OutOfMemoryError", out_of_memory=True))
+    assert source.abandoned == ["0001 b"] and books.at_a_time == 2
+    order = books.next_order("4")
+    assert order is not None and order.job.key == "0001 b" and order.resources == {"GPU": 0.5}
 
 
 def test_out_of_memory_alone_is_told() -> None:

@@ -16,27 +16,16 @@ from nbt.search.engines.ray import RayEngine
 from nbt.search.engines.ray_options import RayOptions
 from tests.search.engines.contract import EPOCHS, EngineContract, ListSource, make_jobs
 from tests.search.engines.fake_runner import RUNNER, FakeTask
+from tests.search.engines.local_ray import local_ray
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
+def one_ray() -> Iterator[None]:
     """One Ray for all engines here: starting one takes seconds."""
-    import ray
-
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=200 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    yield
-    ray.shutdown()
+    with local_ray():
+        yield
 
 
 class Kept:
