@@ -18,6 +18,8 @@ from nbt.search.engines.ray_options import RayOptions, check_installed
 
 __all__ = ["Cluster", "RayOptions", "connect"]
 
+_log = logging.getLogger("nbt")
+
 ANSWER_SECONDS = 15.0
 _SPARE_BYTES = 256 << 20
 # On a busy machine Ray's helpers do not start within Ray's own 15 s, and the start fails.
@@ -127,6 +129,7 @@ def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    _keep_stdout_clean()
     if ray.is_initialized():
         return Cluster(_nodes(), ours=False)
     with _own_signals():
@@ -135,6 +138,17 @@ def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
         else:
             _join(options.address)
     return Cluster(_nodes(), ours=True)
+
+
+def _keep_stdout_clean() -> None:
+    """Makes log records of what Ray prints of its daemons: it prints to stdout, whatever it is told, as of 2.60."""
+    from ray._private import worker
+
+    def log(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        for line in data["lines"]:
+            _log.info("Ray: %s", line)
+
+    worker.print_to_stdstream = log
 
 
 @contextlib.contextmanager

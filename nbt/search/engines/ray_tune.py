@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import pickle
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,8 @@ def run_tune(desk: Desk, parcel: Any, setup: dict[str, Any], *, at_a_time: int, 
         folder: For what Tune must write; nobody reads it.
     """
     os.environ.update(_ENVIRONMENT)
+    # It calls every attempt that was not the last an error.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     tune.run(
         tune.with_parameters(RayWorker, parcel=[parcel], setup_values=setup),
         name="nbt",
@@ -185,7 +188,7 @@ class _Scheduler(TrialScheduler):
 
 def _why(trial: Trial) -> tuple[str, bool]:
     """Returns why an attempt ended without a word, and whether its whole node is gone."""
-    error = trial.get_pickled_error()
+    error = _error_of(trial)
     text = " ".join(str(error).split())
     if not isinstance(error, RayActorError):
         return f"worker failed ({text[-300:]})", False
@@ -193,6 +196,15 @@ def _why(trial: Trial) -> tuple[str, bool]:
         return f"a worker could not be set up ({text[-300:]})", False
     node_lost = error.preempted or "node has died" in text or "node was terminated" in text
     return ("its node was lost" if node_lost else "worker process died"), node_lost
+
+
+def _error_of(trial: Trial) -> BaseException | None:
+    """Returns what ended an attempt. Tune's own look-up reads a copy that it has not made yet."""
+    try:
+        error: BaseException = pickle.loads(Path(str(trial.pickled_error_file)).read_bytes())
+    except Exception:  # it is for a message only
+        return None
+    return error
 
 
 class RayWorker(tune.Trainable):

@@ -54,9 +54,10 @@ class RayContract(EngineContract):
     def make(self, task: FakeTask) -> RayEngine:
         return RayEngine(task, workers=self.workers, options=RayOptions(cpus_per_trial=1), runner=RUNNER)  # type: ignore[arg-type]
 
+    @classmethod
     @pytest.fixture(scope="class")
-    def kept(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
-        kept = Kept(tmp_path_factory.mktemp("task"), lambda task: request.cls().make(task))
+    def kept(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+        kept = Kept(tmp_path_factory.mktemp("task"), lambda task: cls().make(task))
         yield kept
         kept.close()
 
@@ -109,12 +110,6 @@ class TestTwoWorkers(RayContract):
         assert source.abandoned == ["0000 oom-once"]
         assert "going on with 1 at a time" in caplog.text
 
-    def test_tools_that_cannot_be_made_fail_the_job(self, tmp_path: Path) -> None:
-        source = ListSource(make_jobs("train"))
-        with RayEngine(FakeTask(tmp_path, "fails"), workers=1, runner=RUNNER) as engine:  # type: ignore[arg-type]
-            engine.run(source)
-        assert source.done["0000 train"].error == "a worker could not be set up (RuntimeError: no tools today)"
-
     def test_log_records_and_prints_of_workers(
         self, engine: Engine, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
     ) -> None:
@@ -139,3 +134,10 @@ def test_leaves_no_temporary_files(tmp_path: Path) -> None:
         engine.run(source)
     assert not Path(source.done["0000 train"].facts["temporary"]).exists()
     assert not engine._folder.exists()
+
+
+def test_tools_that_cannot_be_made_fail_the_job(tmp_path: Path) -> None:
+    source = ListSource(make_jobs("train"))
+    with RayEngine(FakeTask(tmp_path, "fails"), workers=1, runner=RUNNER) as engine:  # type: ignore[arg-type]
+        engine.run(source)
+    assert source.done["0000 train"].error == "a worker could not be set up (RuntimeError: no tools today)"
