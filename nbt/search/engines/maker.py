@@ -39,7 +39,13 @@ class EngineMaker:
         Raises:
             UsageError: It does not answer, or no node has what a trial needs.
         """
-        if self._name == "ray" and self._ray.address is not None:
+        if self._name != "ray":
+            return self
+        try:
+            import nbt.search.engines.ray_tune  # noqa: F401 - before minutes go by that an error would waste
+        except ImportError as error:
+            raise UsageError(f'--engine ray: Ray Tune cannot be imported ({error}); pip install "ray[tune]"') from error
+        if self._ray.address is not None:
             from nbt.search.engines.ray_cluster import connect
 
             self._cluster = connect(self._ray)

@@ -7,6 +7,7 @@ import importlib.util
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from nbt.errors import UsageError
 
@@ -90,5 +91,7 @@ def check_installed() -> None:
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if numbers < OLDEST:
         raise UsageError(f"--engine ray: Ray {version} is too old; {remedy}")
-    if importlib.util.find_spec("ray.tune") is None:
+    spec = importlib.util.find_spec("ray")
+    folders = spec.submodule_search_locations if spec is not None else None
+    if not any((Path(folder) / "tune").is_dir() for folder in folders or ()):
         raise UsageError(f"--engine ray: Ray {version} has no Tune; {remedy}")
