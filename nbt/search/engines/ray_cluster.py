@@ -205,8 +205,10 @@ def _join(address: str) -> None:
 
 
 def _silent(address: str, why: str) -> UsageError:
+    # To an address Ray goes without its token unless it is told to, and a cluster with one does not answer then.
+    token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; where it wants a token, set RAY_AUTH_MODE=token"
     return UsageError(
-        f"--ray-address {address}: no Ray cluster answers ({why}); ray start --head starts one, and without "
+        f"--ray-address {address}: no Ray cluster answers ({why}{token}); ray start --head starts one, and without "
         "--ray-address nbt starts a Ray of its own"
     )
 
