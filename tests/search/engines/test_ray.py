@@ -54,8 +54,8 @@ class RayContract(EngineContract):
     def make(self, task: FakeTask) -> RayEngine:
         return RayEngine(task, workers=self.workers, options=RayOptions(cpus_per_trial=1), runner=RUNNER)  # type: ignore[arg-type]
 
-    @classmethod
     @pytest.fixture(scope="class")
+    @classmethod
     def kept(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
         kept = Kept(tmp_path_factory.mktemp("task"), lambda task: cls().make(task))
         yield kept
