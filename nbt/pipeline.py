@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from nbt.errors import NbtError, UsageError, check_counts, nearest
 from nbt.search.budget import Budget
+from nbt.search.engines.maker import EngineMaker
+from nbt.search.engines.ray_options import RayOptions
 from nbt.search.pruner import PRUNERS
 from nbt.search.records import Interval, SeedRun, StudyConfig, StudyObserver, StudyRecord, TestRecord
 from nbt.settings import TransferSettings, repair
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("nbt")
 
 Progress = Callable[[str, int, int], None]
-
-ENGINES = ("local",)
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,9 @@ def search(
     space: str | Path = "non_binary",
     engine: str = "local",
     workers: int = 1,
+    ray_address: str | None = None,
+    gpus_per_trial: float | str | None = None,
+    cpus_per_trial: float | None = None,
     epochs: int = 12,
     study: str | None = None,
     storage: str | None = None,
@@ -208,8 +211,12 @@ def search(
         task: From `load_task`, or a dataset's name or path, for which `options` say the rest.
         budget: Full trials' worth of epochs in the whole study, or "30m", "2h" of wall-clock time.
         space: Name or file of the search space.
-        engine: "local".
+        engine: "local", or "ray": a Ray cluster.
         workers: Trials at a time.
+        ray_address: "auto", "HOST:PORT" or "ray://HOST:PORT"; a Ray of this machine is started and ended when None.
+        gpus_per_trial: With Ray, GPUs or a share of one; "auto" shares them by the memory that trials turn out to take;
+            one where there are any when None.
+        cpus_per_trial: With Ray, CPUs; a trial's share of them when None.
         epochs: Length of a full trial; of a stream, of each of its tasks.
         study: Name; derived from dataset, backbone and space when None.
         storage: URL of the Optuna storage; `.nbt/studies.db` when None.
@@ -239,31 +246,31 @@ def search(
 
     limit = Budget.parse(budget)
     chosen = Space.load(space)
-    _check_choice("engine", engine, ENGINES)
     _check_choice("pruner", pruner, PRUNERS)
     check_counts(workers=workers, epochs=epochs, final_seeds=final_seeds)
     check_stream(scenario, tasks, pruner)
-    given = as_task(task, options)
-    if scenario is not None:
-        given, pruner, heuristics = as_stream(given, scenario, tasks), "none", False
-    possible = applicable(chosen, given)
-    plan = _Plan(
-        config=_configure(given, chosen, study, epochs),
-        budget=limit,
-        space=possible,
-        pruner=pruner,
-        heuristics=heuristics,
-        learned=_learn(experience, possible) if heuristics or pruner == "fit" else None,
-        storage=storage,
-        workers=workers,
-        final_seeds=final_seeds,
-        out=Path(out),
-        fresh=fresh,
-        progress=options.get("progress"),
-    )
-    tracker = Tracker(tracking_uri, reports=plan.out)
-    with ExitStack() as stack:
-        return _open(stack, plan, given, [*observers, tracker]).to_end()
+    with EngineMaker(engine, workers, RayOptions(ray_address, gpus_per_trial, cpus_per_trial)) as maker:
+        given = as_task(task, options)
+        if scenario is not None:
+            given, pruner, heuristics = as_stream(given, scenario, tasks), "none", False
+        possible = applicable(chosen, given)
+        plan = _Plan(
+            config=_configure(given, chosen, study, epochs),
+            budget=limit,
+            space=possible,
+            pruner=pruner,
+            heuristics=heuristics,
+            learned=_learn(experience, possible) if heuristics or pruner == "fit" else None,
+            storage=storage,
+            engine=maker,
+            final_seeds=final_seeds,
+            out=Path(out),
+            fresh=fresh,
+            progress=options.get("progress"),
+        )
+        tracker = Tracker(tracking_uri, reports=plan.out)
+        with ExitStack() as stack:
+            return _open(stack, plan, given, [*observers, tracker]).to_end()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -277,7 +284,7 @@ class _Plan:
     heuristics: bool
     learned: Learned | None
     storage: str | None
-    workers: int
+    engine: EngineMaker
     final_seeds: int
     out: Path
     fresh: bool
@@ -333,14 +340,13 @@ def _facts(task: Task) -> dict[str, Any]:
 
 def _open(stack: ExitStack, plan: _Plan, task: Task, observers: Sequence[StudyObserver]) -> _Run:
     """Opens what a search holds, in an order in which nothing is written before everything given was checked."""
-    from nbt.search.engines.local import LocalEngine
     from nbt.search.observers import Observers
     from nbt.search.storage import open_study, resolve_storage
     from nbt.search.target import Target
 
     facts = _facts(task)
     url = resolve_storage(plan.storage)
-    engine = stack.enter_context(LocalEngine(task, workers=plan.workers))
+    engine = plan.engine.make(task)
     store = stack.enter_context(
         open_study(
             url,

@@ -19,6 +19,7 @@ from nbt.cli.options import (
     tracking_option,
 )
 from nbt.cli.output import Output
+from nbt.search.engines.maker import ENGINES
 from nbt.search.pruner import PRUNERS
 
 
@@ -27,8 +28,13 @@ from nbt.search.pruner import PRUNERS
 @click.option("--budget", required=True, metavar="N|30m|2h", help="Full trials' worth of training, or wall-clock.")
 @click.option("--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="See nbt spaces.")
 @teacher_option
-@choice_option("--engine", ("local",), default="local", show_default=True, help="Who runs the trials.")
+@choice_option("--engine", ENGINES, default="local", show_default=True, help="Who runs the trials.")
 @click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Trials at a time.")
+@click.option(
+    "--ray-address", metavar="auto|HOST:PORT|ray://...", help="A running cluster; a Ray of its own when not given."
+)
+@click.option("--gpus-per-trial", metavar="F|auto", help="With Ray: GPUs, or a share of one; auto measures it.")
+@click.option("--cpus-per-trial", metavar="F", type=float, help="With Ray: CPUs; shared out when not given.")
 @click.option(
     "--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Of a full trial, or a task."
 )
@@ -51,6 +57,9 @@ def command(out: Output, dataset: str, folder: str, **options: Any) -> None:
     recommendation and the default recipe are tested once. Writes reports/STUDY/ with the report, recommended.yaml
     and model/.
     """
+    from nbt.search.engines.ray_options import read_share
+
+    options["gpus_per_trial"] = read_share(options["gpus_per_trial"])
     check_options({"dataset": dataset, **options})
     from nbt.cli.progress import SearchProgress
 
@@ -77,11 +86,18 @@ def check_options(options: dict[str, Any]) -> None:
         UsageError: Something is wrong.
     """
     from nbt.search.budget import Budget
+    from nbt.search.engines.maker import check_engine
+    from nbt.search.engines.ray_options import RayOptions
     from nbt.search.space import Space
     from nbt.search.stream_target import check_stream
 
     Budget.parse(options["budget"])
     check_stream(options["scenario"], options["tasks"], options["pruner"])
+    check_engine(
+        options["engine"],
+        options["workers"],
+        RayOptions(options["ray_address"], options["gpus_per_trial"], options["cpus_per_trial"]),
+    )
     check_task(options)
     Space.load(options["space"])
     check_study(options["study"], options["storage"])

@@ -108,7 +108,8 @@ def _facts(bench: Workbench) -> dict[str, Any]:
     }
     if bench.device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(bench.device)
-        facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated(bench.device)
+        facts["peak_memory_bytes"] = torch.cuda.max_memory_reserved(bench.device)
+        facts["device_memory_bytes"] = torch.cuda.mem_get_info(bench.device)[1]
     return facts
 
 

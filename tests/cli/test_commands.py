@@ -52,6 +52,9 @@ class TestSearch:
             "space": "binary",
             "engine": "local",
             "workers": 2,
+            "ray_address": None,
+            "gpus_per_trial": None,
+            "cpus_per_trial": None,
             "epochs": 7,
             "study": "s",
             "storage": "sqlite:///s.db",
@@ -66,6 +69,15 @@ class TestSearch:
             "out": "o",
             "fresh": True,
         }
+
+    def test_passes_on_what_it_is_told_of_a_cluster(self, pipeline: FakePipeline) -> None:
+        words = "--engine ray --ray-address head:6379 --gpus-per-trial 0.25 --cpus-per-trial 2"
+        assert run([*SEARCH, *words.split(), "-q"]) == 0
+        assert run([*SEARCH, "--engine", "ray", "--gpus-per-trial", "auto", "-q"]) == 0
+        told = [options for _, _, options in pipeline.calls]
+        assert [one["engine"] for one in told] == ["ray", "ray"]
+        assert (told[0]["ray_address"], told[0]["cpus_per_trial"]) == ("head:6379", 2.0)
+        assert [one["gpus_per_trial"] for one in told] == [0.25, "auto"]
 
     def test_tells_what_is_recommended_and_what_to_do_next(
         self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]

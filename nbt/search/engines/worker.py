@@ -171,7 +171,7 @@ def serve(connection: Connection[Any, Any]) -> None:
         try:
             runner = setup.open_runner()
         except Exception as error:
-            link.send("broken", _broken(error))
+            link.send("broken", broken_outcome(error))
             return
         with closing(runner):
             link.send("ready", runner.device)
@@ -188,7 +188,8 @@ def _forward_logs(link: _Link, level: int) -> None:
     log.propagate = False
 
 
-def _broken(error: Exception) -> TrialOutcome:
+def broken_outcome(error: Exception) -> TrialOutcome:
+    """Returns the outcome of a job whose worker could not make its tools."""
     text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
     return TrialOutcome(error=text, traceback=traceback.format_exc(), out_of_memory=_out_of_memory(error))
 

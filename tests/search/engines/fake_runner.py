@@ -57,10 +57,14 @@ class FakeRunner:
             return TrialOutcome(error="ValueError: no", traceback="Traceback ...")
         if act == "oom" or (act == "oom-once" and self.task.first_time("oom-once")):
             return TrialOutcome(error="OutOfMemoryError: all of it", out_of_memory=True)
-        curve: list[EpochResult] = []
-        for epoch in range(1, job.settings.epochs + 1):
+        known = _known(job)
+        facts["resumed_after"] = known
+        curve = [_result(epoch) for epoch in range(1, known + 1)]
+        for epoch in range(known + 1, job.settings.epochs + 1):
             self._act(act, epoch)
-            curve.append(EpochResult(epoch, 1.0 / epoch, 1.0 / epoch, 1.0 - 0.5 / epoch, 0.01))
+            curve.append(_result(epoch))
+            if job.checkpoint is not None:
+                job.checkpoint.write_text(str(epoch))
             try:
                 reason = on_epoch(curve[-1])
             except Exception as error:  # as run_job does
@@ -70,6 +74,8 @@ class FakeRunner:
         return TrialOutcome(curve=tuple(curve), facts=facts)
 
     def _act(self, act: str, epoch: int) -> None:
+        if act == "slow":
+            threading.Event().wait(0.3)
         if epoch != 2:
             return
         if act == "die" or (act == "die-once" and self.task.first_time("die-once")):
@@ -87,3 +93,12 @@ class FakeRunner:
 
     def close(self) -> None:
         (self.task.folder / f"closed-{os.getpid()}").touch()
+
+
+def _known(job: TrialJob) -> int:
+    """How many epochs the job's checkpoint, if it has one, holds."""
+    return int(job.checkpoint.read_text()) if job.checkpoint is not None and job.checkpoint.exists() else 0
+
+
+def _result(epoch: int) -> EpochResult:
+    return EpochResult(epoch, 1.0 / epoch, 1.0 / epoch, 1.0 - 0.5 / epoch, 0.01)

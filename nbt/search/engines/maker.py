@@ -1,0 +1,95 @@
+"""EngineMaker: the engine that the user chose, with what can be wrong about it said before anything is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nbt.errors import UsageError, check_counts, nearest
+from nbt.search.engines.ray_options import RayOptions, check_installed
+
+if TYPE_CHECKING:
+    from nbt.search.engines.base import Engine
+    from nbt.search.engines.ray_cluster import Cluster
+    from nbt.task.task import Task
+
+ENGINES = ("local", "ray")
+
+
+class EngineMaker:
+    """Makes an engine. A context: entering it reaches the cluster, leaving it closes what was made.
+
+    Args:
+        name: "local" or "ray".
+        workers: Jobs at a time, 1 or more.
+        ray: Which cluster, and what a trial needs of it.
+
+    Raises:
+        UsageError: Something is wrong with the choice; Ray is missing or too old.
+    """
+
+    def __init__(self, name: str = "local", workers: int = 1, ray: RayOptions | None = None) -> None:
+        check_engine(name, workers, ray)
+        self._name, self._workers, self._ray = name, workers, ray or RayOptions()
+        self._cluster: Cluster | None = None
+        self._engine: Engine | None = None
+
+    def __enter__(self) -> EngineMaker:
+        """Reaches the user's cluster, if one was named.
+
+        Raises:
+            UsageError: It does not answer, or no node has what a trial needs.
+        """
+        if self._name != "ray":
+            return self
+        try:
+            import nbt.search.engines.ray_tune  # noqa: F401 - before minutes go by that an error would waste
+        except ImportError as error:
+            raise UsageError(f'--engine ray: Ray Tune cannot be imported ({error}); pip install "ray[tune]"') from error
+        if self._ray.address is not None:
+            from nbt.search.engines.ray_cluster import connect
+
+            self._cluster = connect(self._ray)
+            try:
+                self._cluster.resources(self._ray, self._workers)
+            except UsageError:
+                self.__exit__()
+                raise
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        if self._cluster is not None:
+            self._cluster.close()
+
+    def make(self, task: Task) -> Engine:
+        """Returns the engine for a task.
+
+        Raises:
+            UsageError: This machine has less than a trial needs.
+            NbtError: Ray cannot be started here.
+        """
+        if self._name == "ray":
+            from nbt.search.engines.ray import RayEngine
+
+            self._engine = RayEngine(task, workers=self._workers, options=self._ray, cluster=self._cluster)
+        else:
+            from nbt.search.engines.local import LocalEngine
+
+            self._engine = LocalEngine(task, workers=self._workers)
+        return self._engine
+
+
+def check_engine(name: str, workers: int, ray: RayOptions | None) -> None:
+    """Checks a choice without importing Ray.
+
+    Raises:
+        UsageError: The engine is unknown, Ray is missing or too old, or there are options of Ray without it.
+    """
+    if name not in ENGINES:
+        raise UsageError(f"engine {name!r}: {nearest(name, ENGINES)}")
+    check_counts(workers=workers)
+    if name == "ray":
+        check_installed()
+    elif ray is not None and (given := ray.given()):
+        raise UsageError(f"{', '.join(given)}: only with --engine ray")

@@ -1,0 +1,305 @@
+"""RayEngine: runs jobs on a Ray cluster, or on a Ray of this machine.
+
+Ray Tune runs on a thread of its own for as long as the engine lives, so that its actors and their tools serve the
+search, the finals and the last training. Whenever it needs a word from the brain it puts a request on the desk and
+waits; the caller's thread, the only one that touches the source, answers. So a source needs no locks, Ctrl-C comes
+between two of its calls and not inside one, and an error of it reaches the caller as it was raised.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from nbt.errors import NbtError, check_counts
+from nbt.search.engines.base import JobSource
+from nbt.search.engines.books import Answer, Books
+from nbt.search.engines.interrupts import InterruptGuard
+from nbt.search.engines.messages import Order, Said
+from nbt.search.engines.packing import Packing
+from nbt.search.engines.parcel import nbytes, pack
+from nbt.search.engines.ray_cluster import Cluster, RayOptions, connect
+from nbt.search.engines.ray_tune import Closed, run_tune
+from nbt.search.engines.worker import TRIAL_RUNNER
+
+if TYPE_CHECKING:
+    from nbt.task.task import Task
+
+_log = logging.getLogger("nbt")
+
+# Tune that ended by itself so often without a single message between is beyond help.
+_BREAKS = 3
+_CLOSE_SECONDS = 30.0
+
+
+class RayEngine:
+    """Runs the jobs of a source on Ray.
+
+    The task goes to each node once, through Ray's object store; the checkpoints and the exported model come back
+    through it, so that nodes need no common folder. A job whose worker dies is run once more, one whose node is lost as
+    often as it takes, from the newest checkpoint that arrived here. Where several workers share a device and it runs
+    out of memory, the job is put back and one worker fewer goes on.
+
+    Args:
+        task: What is fine-tuned on.
+        workers: Jobs at a time, 1 or more.
+        options: Which cluster, and what a trial needs of it.
+        cluster: A connection that was made before; made from `options` when None.
+        device: As in `LocalEngine`; the GPU that Ray assigns, else the CPU, when None.
+        cache_bytes: As in `LocalEngine`.
+        runner: As in `LocalEngine`.
+
+    Raises:
+        UsageError: Ray cannot be used, the address does not answer, or no node has what a trial needs.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        workers: int = 1,
+        options: RayOptions | None = None,
+        cluster: Cluster | None = None,
+        device: str | None = None,
+        cache_bytes: int | None = None,
+        runner: str = TRIAL_RUNNER,
+    ) -> None:
+        check_counts(workers=workers)
+        options = options or RayOptions()
+        packed = pack(task)
+        self._cluster = cluster or connect(options, object_bytes=nbytes(packed))
+        resources = self._cluster.resources(options, workers)
+        self._setup = {
+            "device": device,
+            "cache_bytes": cache_bytes,
+            "runner": runner,
+            "at_a_time": workers,
+        }
+        self._workers, self._parcel = workers, self._cluster.put(packed)
+        self._books = Books(workers, Packing(resources, measured=options.gpus_per_trial == "auto"))
+        self._desk = _Desk()
+        self._folder = Path(tempfile.mkdtemp(prefix="nbt-tune-"))
+        self._thread: threading.Thread | None = None
+        self._breaks = 0
+        self._closed = False
+
+    def run(self, source: JobSource) -> None:
+        """Runs jobs until the source has none left.
+
+        Raises:
+            KeyboardInterrupt: The running jobs were abandoned.
+            NbtError: Ray cannot go on; the running jobs were abandoned.
+            Exception: Whatever the source raises; the running jobs were abandoned.
+        """
+        with InterruptGuard() as guard:
+            try:
+                self._books.open(source)
+                while True:
+                    with guard.hold():
+                        self._start_tune()
+                    self._desk.wait()
+                    with guard.hold():
+                        self._answer_all()
+                    if self._books.over:
+                        return
+            except BaseException:
+                self._books.give_up()
+                self._desk.give_up_running()
+                raise
+
+    def close(self) -> None:
+        """Ends the workers and frees what they hold; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._desk.close()
+        if self._thread is not None:
+            self._thread.join(_CLOSE_SECONDS)
+        self._parcel = None
+        self._cluster.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> RayEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start_tune(self) -> None:
+        """Starts Ray Tune where it does not run."""
+        if self._thread is not None:
+            return
+        setup = {**self._setup, "log_level": _log.getEffectiveLevel()}
+
+        def run() -> None:
+            error: Exception | None = None
+            try:
+                run_tune(self._desk, self._parcel, setup, at_a_time=self._workers, folder=self._folder)
+            except Exception as found:
+                error = found
+            self._desk.post(_Request("ended", (error,)))
+
+        self._thread = threading.Thread(target=run, name="nbt-tune", daemon=True)
+        self._thread.start()
+
+    def _answer_all(self) -> None:
+        """Answers what lies on the desk, as long as there is anything to do."""
+        while not self._books.over and (request := self._desk.take()) is not None:
+            try:
+                self._answer(request)
+            finally:
+                if not request.answered:
+                    request.reply(Answer(over=True) if request.kind == "hear" else None)
+
+    def _answer(self, request: _Request) -> None:
+        if request.kind == "order":
+            order = self._books.next_order(*request.arguments)
+            if order is None and self._books.over:
+                self._desk.put_back(request)  # Tune waits for the next source without asking every second
+            else:
+                request.reply(order)
+        elif request.kind == "hear":
+            self._breaks = 0
+            request.reply(self._books.hear(*request.arguments))
+        elif request.kind == "lose":
+            attempt, reason, node_lost = request.arguments
+            self._books.lose(attempt, reason, node_lost=node_lost)
+        else:
+            self._take_end(*request.arguments)
+
+    def _take_end(self, error: Exception | None) -> None:
+        """Takes the end of Ray Tune, which should not end by itself."""
+        self._thread = None
+        self._breaks += 1
+        text = " ".join(str(error).split())[-300:]
+        if self._breaks >= _BREAKS or not self._cluster.alive():
+            raise NbtError(
+                f"Ray cannot go on ({text}); everything is kept: the same command resumes, also with --engine local"
+            )
+        self._books.lose_all(f"Ray Tune ended ({text})")
+
+
+@dataclass(eq=False)
+class _Request:
+    """What Tune's thread wants to know; `reply` lets it go on."""
+
+    kind: str
+    arguments: tuple[Any, ...]
+    answered: bool = False
+    _answers: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
+
+    def reply(self, answer: Any) -> None:
+        self.answered = True
+        self._answers.put(answer)
+
+    def result(self) -> Any:
+        return self._answers.get()
+
+
+class _Desk:
+    """Where Tune's thread asks (`nbt.search.engines.ray_tune.Desk`) and the caller's thread answers."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bell = threading.Event()
+        self._requests: list[_Request] = []
+        self._closed = False
+        self._running: set[str] = set()
+        self._given_up: set[str] = set()
+
+    def next_order(self, attempt: str) -> Order | None:
+        """Returns what an attempt runs."""
+        if self._closed:
+            raise Closed
+        order: Order | None = self._ask("order", attempt)
+        if self._closed:
+            raise Closed
+        if order is not None:
+            with self._lock:
+                self._running.add(attempt)
+        return order
+
+    def hear(self, attempt: str, said: Said) -> Answer:
+        """Takes what an attempt says."""
+        answer: Answer = self._ask("hear", attempt, said) or Answer(over=True)
+        if answer.over:
+            self._forget(attempt)
+        return answer
+
+    def lose(self, attempt: str, reason: str, node_lost: bool) -> None:
+        """Takes the end of an attempt's worker."""
+        self._forget(attempt)
+        self._ask("lose", attempt, reason, node_lost)
+
+    def take_given_up(self, attempts: list[str]) -> list[str]:
+        """Returns those of the running attempts that nobody wants any more."""
+        with self._lock:
+            found = [attempt for attempt in attempts if attempt in self._given_up]
+            self._given_up.difference_update(found)
+        return found
+
+    def give_up_running(self) -> None:
+        """Marks what runs as unwanted, and lets Tune's thread go on to find out."""
+        with self._lock:
+            self._given_up |= self._running
+            self._running.clear()
+            waiting = [request for request in self._requests if request.kind != "order"]
+            self._requests = [request for request in self._requests if request.kind == "order"]
+        for request in waiting:
+            request.reply(None)
+
+    def post(self, request: _Request) -> None:
+        """Puts a request on the desk and rings."""
+        with self._lock:
+            if self._closed and request.kind != "ended":
+                request.reply(None)
+                return
+            self._requests.append(request)
+        self._bell.set()
+
+    def put_back(self, request: _Request) -> None:
+        """Keeps a request for later."""
+        request.answered = True
+        with self._lock:
+            self._requests.insert(0, request)
+
+    def wait(self) -> None:
+        """Waits until something lies on the desk. An interrupt here loses nothing."""
+        with self._lock:
+            if self._requests:
+                return
+            self._bell.clear()
+        self._bell.wait()
+
+    def take(self) -> _Request | None:
+        """Returns the oldest request, if there is one."""
+        with self._lock:
+            return self._requests.pop(0) if self._requests else None
+
+    def close(self) -> None:
+        """Answers all that is and will be asked with the end."""
+        with self._lock:
+            self._closed = True
+            waiting, self._requests = self._requests, []
+            self._given_up |= self._running
+        for request in waiting:
+            request.reply(None)
+
+    def _ask(self, kind: str, *arguments: Any) -> Any:
+        request = _Request(kind, arguments)
+        self.post(request)
+        return request.result()
+
+    def _forget(self, attempt: str) -> None:
+        with self._lock:
+            self._running.discard(attempt)
+            self._given_up.discard(attempt)

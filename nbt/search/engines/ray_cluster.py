@@ -1,0 +1,261 @@
+"""The connection to a Ray cluster: made, checked against what a trial needs, and given back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbt.errors import NbtError, UsageError
+from nbt.search.engines.pool import usable_cores
+from nbt.search.engines.ray_options import RayOptions, check_installed
+
+__all__ = ["Cluster", "RayOptions", "connect"]
+
+_log = logging.getLogger("nbt")
+
+ANSWER_SECONDS = 15.0
+_SPARE_BYTES = 256 << 20
+# On a busy machine Ray's helpers do not start within Ray's own 15 s, and the start fails.
+_START_MILLISECONDS = "120000"
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node of the cluster has.
+
+    Attributes:
+        name: Of the machine.
+        cpus: Its CPUs, as Ray counts them.
+        gpus: Its GPUs.
+    """
+
+    name: str
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.cpus:g} CPU, {self.gpus:g} GPU"
+
+
+class Cluster:
+    """A connection to Ray.
+
+    Args:
+        nodes: What the cluster has now.
+        ours: Whether `close` ends the connection, and with it a Ray that was started for it.
+    """
+
+    def __init__(self, nodes: Sequence[Node], *, ours: bool) -> None:
+        self._nodes, self._ours = nodes, ours
+
+    def resources(self, options: RayOptions, workers: int) -> dict[str, float]:
+        """Returns what a trial asks for, by Ray's names.
+
+        Without a word from the user that is a GPU where there are any (a share of one where the workers outnumber
+        them), and this worker's share of the CPUs.
+
+        Raises:
+            UsageError: No node has so much.
+        """
+        return choose_resources(self._nodes, options, workers)
+
+    def put(self, thing: Any) -> Any:
+        """Puts something into the object store; returns the reference that holds it there."""
+        import ray
+
+        return ray.put(thing)
+
+    def alive(self) -> bool:
+        """Tells whether Ray still answers."""
+        import ray
+
+        return ray.is_initialized() and _in_time(ray.nodes, ANSWER_SECONDS) is not None
+
+    def close(self) -> None:
+        """Ends the connection. A cluster that was there before goes on."""
+        import ray
+
+        if self._ours:
+            self._ours = False
+            ray.shutdown()
+
+
+def choose_resources(nodes: Sequence[Node], options: RayOptions, workers: int) -> dict[str, float]:
+    """Returns what a trial asks for; see `Cluster.resources`."""
+    cpus, gpus = options.cpus_per_trial, options.gpus_per_trial
+    has = sum(node.gpus for node in nodes)
+    if gpus is None:
+        gpus = 0.0 if not has else 1.0 if workers <= has else max(0.01, int(100 * has / workers) / 100)
+    elif isinstance(gpus, str):
+        gpus = min(1.0, has)
+    hosts = [node for node in nodes if node.gpus >= gpus] if gpus else list(nodes)
+    if not hosts:
+        raise UsageError(f"--gpus-per-trial {gpus:g}: no node has so many; {_describe(nodes)}")
+    if cpus is None:
+        share = sum(node.cpus for node in hosts) / workers
+        cpus = max(1, int(share)) if share >= 1 else max(0.01, int(100 * share) / 100)
+        cpus = min(cpus, max(node.cpus for node in hosts))
+    if not any(node.cpus >= cpus for node in hosts):
+        raise UsageError(f"--cpus-per-trial {cpus:g}: no node that fits has so many; {_describe(nodes)}")
+    return {"CPU": float(cpus), **({"GPU": float(gpus)} if gpus else {})}
+
+
+def _describe(nodes: Sequence[Node]) -> str:
+    shown = "; ".join(str(node) for node in nodes[:8]) or "no node at all"
+    return f"the cluster has {shown}{'; ...' if len(nodes) > 8 else ''}"
+
+
+def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
+    """Connects to the cluster that the options name, or starts a Ray on this machine where they name none.
+
+    Where this process is connected already, that connection is used and left.
+
+    Args:
+        options: Which cluster.
+        object_bytes: What a Ray of this machine needs room for in its object store.
+
+    Raises:
+        UsageError: Ray is missing or too old, or the address does not answer.
+        NbtError: Ray cannot be started here.
+    """
+    check_installed()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    _keep_stdout_clean()
+    if ray.is_initialized():
+        return Cluster(_nodes(), ours=False)
+    with _own_signals():
+        if options.address is None:
+            _start(object_bytes)
+        else:
+            _join(options.address)
+    return Cluster(_nodes(), ours=True)
+
+
+def _keep_stdout_clean() -> None:
+    """Makes log records of what Ray prints of its daemons: it prints to stdout, whatever it is told, as of 2.60."""
+    from ray._private import worker
+
+    def log(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        for line in data["lines"]:
+            _log.info("Ray: %s", line)
+
+    worker.print_to_stdstream = log
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keeps what SIGTERM does here: Ray makes it an exit, also in the middle of a change to the books."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _start(object_bytes: int) -> None:
+    import ray
+
+    os.environ.setdefault("RAY_agent_register_timeout_ms", _START_MILLISECONDS)
+    # A cluster that happens to run here is another's: it is joined where the user says so.
+    environment = {name: os.environ.pop(name) for name in ("RAY_ADDRESS",) if name in os.environ}
+    try:
+        ray.init(
+            address="local",
+            num_cpus=usable_cores(),
+            object_store_memory=object_bytes + _SPARE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:
+        raise NbtError(f"Ray could not be started on this machine: {' '.join(str(error).split())[:300]}") from error
+    finally:
+        os.environ.update(environment)
+
+
+def _join(address: str) -> None:
+    import ray
+
+    host = find_host(address)
+    if host is not None and not _listens(*host):
+        raise _silent(address, f"nothing listens on port {host[1]} of {host[0]}")
+    failed: list[BaseException] = []
+
+    def join() -> bool:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except BaseException as error:
+            failed.append(error)
+        return True
+
+    if _in_time(join, ANSWER_SECONDS) is None:
+        raise _silent(address, f"no answer within {ANSWER_SECONDS:.0f} s")
+    if failed:
+        raise _silent(address, " ".join(str(failed[0]).split())[:300]) from failed[0]
+
+
+def _silent(address: str, why: str) -> UsageError:
+    # To an address Ray goes without its token unless it is told to, and a cluster with one does not answer then.
+    token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; where it wants a token, set RAY_AUTH_MODE=token"
+    return UsageError(
+        f"--ray-address {address}: no Ray cluster answers ({why}{token}); ray start --head starts one, and without "
+        "--ray-address nbt starts a Ray of its own"
+    )
+
+
+def find_host(address: str) -> tuple[str, int] | None:
+    """Returns host and port of an address, None of "auto"."""
+    text = address.removeprefix("ray://").rstrip("/")
+    host, _, port = text.rpartition(":")
+    if not host:
+        host, port = text, "10001" if address.startswith("ray://") else "6379"
+    return None if address == "auto" else (host.strip("[]"), int(port))
+
+
+def _listens(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=ANSWER_SECONDS / 3):
+        return True
+    return False
+
+
+def _in_time(call: Any, seconds: float) -> Any:
+    """Returns what a call returns, None where that takes too long: Ray itself waits for minutes."""
+    found: list[Any] = []
+
+    def run() -> None:
+        with contextlib.suppress(Exception):
+            found.append(call())
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return found[0] if found else None
+
+
+def _nodes() -> list[Node]:
+    import ray
+
+    return [
+        Node(
+            str(found.get("NodeManagerHostname") or found["NodeManagerAddress"]),
+            float(resources.get("CPU", 0.0)),
+            float(resources.get("GPU", 0.0)),
+        )
+        for found in ray.nodes()  # type: ignore[no-untyped-call]
+        if found["Alive"]
+        for resources in (_mapping(found["Resources"]),)
+    ]
+
+
+def _mapping(found: object) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {}

@@ -1,0 +1,97 @@
+"""What a user says of the Ray cluster, checked without importing Ray."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbt.errors import UsageError
+
+OLDEST = (2, 60)
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Which cluster, and what a trial needs of it.
+
+    Attributes:
+        address: "auto", "ray://HOST:PORT" or "HOST:PORT"; None starts a Ray on this machine, and ends it.
+        gpus_per_trial: GPUs, or a share of one; "auto" shares them by the memory that trials turn out to take; None
+            takes one where there are any.
+        cpus_per_trial: CPUs; None shares them out.
+
+    Raises:
+        UsageError: One of them is none.
+    """
+
+    address: str | None = None
+    gpus_per_trial: float | str | None = None
+    cpus_per_trial: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.address is not None:
+            _check_address(self.address)
+        gpus, cpus = self.gpus_per_trial, self.cpus_per_trial
+        if isinstance(gpus, str):
+            _check_share(gpus)
+        elif gpus is not None and not (math.isfinite(gpus) and gpus >= 0):
+            raise UsageError(f"--gpus-per-trial {gpus}: not 0 or more")
+        elif gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise UsageError(f"--gpus-per-trial {gpus:g}: above 1 it is a whole number, as Ray splits single GPUs only")
+        if cpus is not None and not (math.isfinite(cpus) and cpus > 0):
+            raise UsageError(f"--cpus-per-trial {cpus}: not above 0")
+
+    def given(self) -> list[str]:
+        """Returns the names of what the user said."""
+        values = {
+            "--ray-address": self.address,
+            "--gpus-per-trial": self.gpus_per_trial,
+            "--cpus-per-trial": self.cpus_per_trial,
+        }
+        return [name for name, value in values.items() if value is not None]
+
+
+def _check_address(address: str) -> None:
+    if address == "auto":
+        return
+    found = re.fullmatch(r"(?:ray://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})/?", address)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise UsageError(f"--ray-address {address}: expected auto, HOST:PORT (often port 6379) or ray://HOST:10001")
+
+
+def _check_share(text: str) -> None:
+    if text != "auto":
+        raise UsageError(f"--gpus-per-trial {text}: expected a number, such as 0.5, or auto")
+
+
+def read_share(text: str | None) -> float | str | None:
+    """Returns what a user wrote for `gpus_per_trial`: a number, or the text, which `RayOptions` judges."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def check_installed() -> None:
+    """Checks that there is a Ray that is new enough.
+
+    Raises:
+        UsageError: There is not.
+    """
+    wanted = ".".join(map(str, OLDEST))
+    remedy = f'pip install "ray[tune]>={wanted}" on the driver and on all nodes, or use --engine local'
+    try:
+        version = importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UsageError(f"--engine ray: Ray is not installed; {remedy}") from error
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers < OLDEST:
+        raise UsageError(f"--engine ray: Ray {version} is too old; {remedy}")
+    spec = importlib.util.find_spec("ray")
+    folders = spec.submodule_search_locations if spec is not None else None
+    if not any((Path(folder) / "tune").is_dir() for folder in folders or ()):
+        raise UsageError(f"--engine ray: Ray {version} has no Tune; {remedy}")

@@ -1,0 +1,277 @@
+"""The brain behind Ray Tune: a searcher and a scheduler that only pass on, and the trainable that runs the jobs.
+
+Ray Tune places actors, keeps them warm between trials and notices their death; it decides nothing. A trial of Tune is
+one attempt at a job: what to try again is decided by `nbt.search.engines.books`, because Tune gives up a trial whose
+actor died while it was being handed over, whatever `max_failures` says. Nothing of Tune's own state is ever read
+back.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import pickle
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+from ray.exceptions import RayActorError
+from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from nbt.search.engines.books import Answer
+from nbt.search.engines.messages import Order, Place, Said
+from nbt.search.engines.parcel import unpack
+from nbt.search.engines.rider import Rider
+from nbt.search.engines.worker import Runner, Setup
+
+_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # it prints to stdout, even when it is told to be silent
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # its state is never read back
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+class Desk(Protocol):
+    """Answers for the driver; each call waits until the driver's own thread has dealt with it."""
+
+    def next_order(self, attempt: str) -> Order | None:
+        """Returns what an attempt runs, None for nothing now.
+
+        Raises:
+            Closed: There will be nothing more.
+        """
+        ...
+
+    def hear(self, attempt: str, said: Said) -> Answer:
+        """Takes what an attempt says."""
+        ...
+
+    def lose(self, attempt: str, reason: str, node_lost: bool) -> None:
+        """Takes the end of an attempt's worker."""
+        ...
+
+    def take_given_up(self, attempts: list[str]) -> list[str]:
+        """Returns those of the running attempts that nobody wants any more; does not wait."""
+        ...
+
+
+class Closed(Exception):  # noqa: N818 - an end, not an error
+    """The engine is closed."""
+
+
+def run_tune(desk: Desk, parcel: Any, setup: dict[str, Any], *, at_a_time: int, folder: Path) -> None:
+    """Runs Ray Tune until the desk is closed.
+
+    Args:
+        desk: Who decides.
+        parcel: Reference to the packed task in Ray's object store.
+        setup: The rest of `Setup`.
+        at_a_time: The most trials at a time.
+        folder: For what Tune must write; nobody reads it.
+    """
+    os.environ.update(_ENVIRONMENT)
+    # It calls every attempt that was not the last an error.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+    tune.run(
+        tune.with_parameters(RayWorker, parcel=[parcel], setup_values=setup),
+        name="nbt",
+        search_alg=_Searcher(desk),
+        scheduler=_Scheduler(desk, at_a_time),
+        num_samples=-1,
+        max_concurrent_trials=at_a_time,
+        reuse_actors=True,
+        max_failures=0,
+        raise_on_failed_trial=False,
+        storage_path=str(folder),
+        trial_dirname_creator=lambda trial: trial.trial_id,
+        callbacks=[_Silence()],
+        verbose=0,
+        _remote=False,  # over a ray:// address Tune would move the searcher, and the books with it, to the head
+    )
+
+
+class _Silence(TrialProgressCallback):
+    """Prints nothing; Tune's own, which it adds where there is none, prints a line a trial even when told not to."""
+
+    def _print(self, msg: str) -> None:
+        """Nothing: the study's progress is shown by whoever runs it."""
+
+
+class _Searcher(Searcher):
+    """Hands out what the books say."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def suggest(self, trial_id: str) -> Any:
+        try:
+            order = self._desk.next_order(trial_id)
+        except Closed:
+            return Searcher.FINISHED
+        return None if order is None else {"order": order}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The scheduler has told."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the storage has it all."""
+
+
+class _Scheduler(TrialScheduler):
+    """Passes on what workers say, and the answers."""
+
+    def __init__(self, desk: Desk, at_a_time: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._desk, self._at_a_time = desk, at_a_time
+        self._kept: Any = None
+
+    def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        said = result["said"]
+        answer = self._desk.hear(trial.trial_id, said)
+        said.forget_files()
+        trial.config["order"].checkpoint = None
+        if answer.over:
+            return str(TrialScheduler.STOP)
+        if answer.reason is not None:
+            # STOP would cut the run off without its outcome: what it knows of itself, its file removed. The actor
+            # gets this before the call that asks it for more.
+            actor: Any = trial.temporary_state.ray_actor
+            actor.stop_for.remote(answer.reason)
+        return str(TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, controller: Any, trial: Trial) -> None:
+        self._desk.lose(trial.trial_id, *_why(trial))
+
+    def choose_trial_to_run(self, controller: Any) -> None:
+        """Tune asks in every step: the moment to stop what was given up. It starts pending trials by itself."""
+        live = {trial.trial_id: trial for trial in controller.get_live_trials()}
+        for attempt in self._desk.take_given_up(list(live)):
+            controller.stop_trial(live[attempt])
+
+    def on_trial_add(self, controller: Any, trial: Trial) -> None:
+        """Keeps actors while there is nothing for them; Tune would keep one alone, and the finals would start cold."""
+        resources = trial.placement_group_factory
+        if resources == self._kept:
+            return
+        cache = getattr(getattr(controller, "_tune_controller", controller), "_actor_cache", None)
+        if cache is not None:
+            if self._kept is not None:
+                cache.decrease_max(self._kept, by=self._at_a_time)
+            cache.increase_max(resources, by=self._at_a_time)
+            self._kept = resources
+
+    def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """The books know."""
+
+    def on_trial_remove(self, controller: Any, trial: Trial) -> None:
+        """The books know."""
+
+    def debug_string(self) -> str:
+        return "nbt"
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the storage has it all."""
+
+
+def _why(trial: Trial) -> tuple[str, bool]:
+    """Returns why an attempt ended without a word, and whether its whole node is gone."""
+    error = _error_of(trial)
+    text = " ".join(str(error).split())
+    if not isinstance(error, RayActorError):
+        return f"worker failed ({text[-300:]})", False
+    if error.actor_init_failed:
+        return f"a worker could not be set up ({text[-300:]})", False
+    node_lost = error.preempted or "node has died" in text or "node was terminated" in text
+    return ("its node was lost" if node_lost else "worker process died"), node_lost
+
+
+def _error_of(trial: Trial) -> BaseException | None:
+    """Returns what ended an attempt. Tune's own look-up reads a copy that it has not made yet."""
+    try:
+        error: BaseException = pickle.loads(Path(str(trial.pickled_error_file)).read_bytes())
+    except Exception:  # it is for a message only
+        return None
+    return error
+
+
+class RayWorker(tune.Trainable):
+    """An actor that runs one job after another and keeps its tools: model skeleton, w0, prefix caches."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> Any:
+        """Returns what the run in `config` needs."""
+        return tune.PlacementGroupFactory([dict(config["order"].resources)], strategy="SPREAD")
+
+    def setup(
+        self, config: dict[str, Any], parcel: Sequence[Any] = (), setup_values: Mapping[str, Any] | None = None
+    ) -> None:
+        """Begins the first run; the tools are made when it does."""
+        resources = config["order"].resources
+        threads = max(1, int(resources.get("CPU", 1)))
+        asked = os.environ.get("OMP_NUM_THREADS", "")
+        if asked.isdecimal() and int(asked) > 0:
+            threads = min(threads, int(asked))
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        self._reason: str | None = None
+        self._rider = Rider(
+            functools.partial(_open_runner, parcel, setup_values or {}, resources),
+            _here,
+            Path(tempfile.mkdtemp(prefix="nbt-worker-")),
+            (setup_values or {}).get("log_level", logging.WARNING),
+        )
+        self._rider.start(config["order"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins another run with the same tools."""
+        self._reason = None
+        self._rider.start(new_config["order"])
+        return True
+
+    def stop_for(self, reason: str) -> None:
+        """Makes the next step end the run."""
+        self._reason = reason
+
+    def step(self) -> dict[str, Any]:
+        """Returns what comes next of the run: an epoch, or its end."""
+        reason, self._reason = self._reason, None
+        return {"said": self._rider.next(reason)}
+
+    def cleanup(self) -> None:
+        """Frees the tools."""
+        self._rider.close()
+
+
+def _open_runner(parcel: Sequence[Any], values: Mapping[str, Any], resources: Mapping[str, float]) -> Runner:
+    gpus = resources.get("GPU", 0.0)
+    # What shares a GPU, or the CPUs of this node, shares the memory for prefix caches.
+    sharing = int(1 / gpus) if 0 < gpus < 1 else 1 if gpus else _fitting(resources.get("CPU", 1.0))
+    others = {name: value for name, value in values.items() if name != "at_a_time"}
+    setup = Setup(unpack(ray.get(parcel[0])), workers=max(1, min(sharing, values["at_a_time"])), **others)
+    return setup.open_runner()
+
+
+def _fitting(cpus: float) -> int:
+    """Returns how many workers with so many CPUs this node has room for."""
+    node = ray.get_runtime_context().get_node_id()
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    total = next((found["Resources"].get("CPU", 1.0) for found in nodes if found["NodeID"] == node), 1.0)
+    return int(total / cpus) if cpus else 1
+
+
+def _here(device: str) -> Place:
+    context = ray.get_runtime_context()
+    gpus = tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", []))
+    return Place(context.get_node_id(), platform.node(), device, gpus)

@@ -1,0 +1,30 @@
+"""A Ray of this machine for tests: small, without dashboard, ended with its context."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+OPTIONS = {"object_store_memory": 200 << 20, "include_dashboard": False}
+
+
+def quiet() -> None:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+
+
+@contextmanager
+def local_ray() -> Iterator[None]:
+    import ray
+
+    quiet()
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR, **OPTIONS)
+    signal.signal(signal.SIGTERM, before)  # as `connect` does
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,105 @@
+"""What a user may say of a Ray cluster, and what a trial asks of it; no Ray is started."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import socket
+import time
+
+import pytest
+
+from nbt.errors import UsageError
+from nbt.search.engines import ray_cluster
+from nbt.search.engines.maker import EngineMaker, check_engine
+from nbt.search.engines.ray_cluster import Node, choose_resources, connect, find_host
+from nbt.search.engines.ray_options import RayOptions, check_installed
+
+CPUS = [Node("a", 4, 0), Node("b", 8, 0)]
+MIXED = [Node("a", 4, 0), Node("big", 16, 4)]
+
+
+@pytest.mark.parametrize("address", ["auto", "10.0.0.1:6379", "head:6379", "ray://head:10001", "[::1]:6379"])
+def test_addresses(address: str) -> None:
+    assert RayOptions(address).given() == ["--ray-address"]
+
+
+@pytest.mark.parametrize("address", ["", "head", "http://head:1", "head:port", "head:70000", "ray://head", "a b:1"])
+def test_wrong_addresses(address: str) -> None:
+    with pytest.raises(UsageError, match="--ray-address"):
+        RayOptions(address)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"gpus_per_trial": -1}, "gpus"), ({"gpus_per_trial": 1.5}, "whole"), ({"cpus_per_trial": 0}, "cpus")],
+)
+def test_wrong_shares(options: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        RayOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "workers", "wanted"),
+    [
+        (CPUS, RayOptions(), 1, {"CPU": 8.0}),
+        (CPUS, RayOptions(), 3, {"CPU": 4.0}),
+        (CPUS, RayOptions(), 24, {"CPU": 0.5}),
+        (CPUS, RayOptions(cpus_per_trial=2), 24, {"CPU": 2.0}),
+        (MIXED, RayOptions(), 4, {"CPU": 4.0, "GPU": 1.0}),
+        (MIXED, RayOptions(), 8, {"CPU": 2.0, "GPU": 0.5}),
+        (MIXED, RayOptions(gpus_per_trial=0.25, cpus_per_trial=1), 8, {"CPU": 1.0, "GPU": 0.25}),
+        (MIXED, RayOptions(gpus_per_trial=0), 20, {"CPU": 1.0}),
+    ],
+)
+def test_what_a_trial_asks_for(nodes: list[Node], options: RayOptions, workers: int, wanted: dict[str, float]) -> None:
+    assert choose_resources(nodes, options, workers) == wanted
+
+
+def test_more_than_any_node_has_is_refused_with_what_there_is() -> None:
+    with pytest.raises(UsageError, match="--gpus-per-trial 8: no node has so many; the cluster has a: 4 CPU, 0 GPU; b"):
+        choose_resources([Node("a", 4, 0), Node("b", 8, 4)], RayOptions(gpus_per_trial=8), 1)
+    with pytest.raises(UsageError, match="--cpus-per-trial 8: no node that fits"):
+        choose_resources([Node("a", 4, 1), Node("b", 8, 0)], RayOptions(gpus_per_trial=1, cpus_per_trial=8), 1)
+
+
+def test_a_ray_that_is_old_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.9.3")
+    with pytest.raises(UsageError, match=r"Ray 2\.9\.3 is too old; pip install"):
+        check_installed()
+
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(UsageError, match="Ray is not installed; pip install"):
+        EngineMaker("ray")
+
+
+def test_options_of_ray_need_ray() -> None:
+    with pytest.raises(UsageError, match="--ray-address, --cpus-per-trial: only with --engine ray"):
+        check_engine("local", 1, RayOptions("auto", cpus_per_trial=1))
+    with pytest.raises(UsageError, match="engine 'rey': did you mean ray"):
+        check_engine("rey", 1, None)
+
+
+def test_an_address_where_nothing_listens() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    with pytest.raises(UsageError, match="no Ray cluster answers \\(nothing listens on port"):
+        connect(RayOptions(address))
+
+
+def test_an_address_that_is_slow_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray_cluster, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(ray, "init", lambda **options: time.sleep(60))
+    with pytest.raises(UsageError, match="no answer within"):
+        connect(RayOptions("auto"))
+
+
+def test_hosts() -> None:
+    assert find_host("auto") is None
+    assert find_host("ray://head:10001") == ("head", 10001)
+    assert find_host("[::1]:6379") == ("::1", 6379)
