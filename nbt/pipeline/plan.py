@@ -1,0 +1,63 @@
+"""Plan: what is asked of a search, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbt.pipeline.loading import Progress
+from nbt.search.budget import Budget
+from nbt.search.engines.maker import EngineMaker
+from nbt.search.records import StudyConfig
+
+if TYPE_CHECKING:
+    from nbt.search.learned import Learned
+    from nbt.search.space import Space
+    from nbt.task.task import Task
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """The arguments of a search, checked."""
+
+    config: StudyConfig
+    budget: Budget
+    space: Space
+    pruner: str
+    heuristics: bool
+    learned: Learned | None
+    storage: str | None
+    engine: EngineMaker
+    final_seeds: int
+    out: Path
+    fresh: bool
+    progress: Progress | None
+
+
+def configure(task: Task, space: Space, study: str | None, epochs: int) -> StudyConfig:
+    """Returns what makes a study this one and no other."""
+    from nbt.search.identity import default_study_name
+    from nbt.task.weights import hash_weights
+
+    derived = default_study_name(task.dataset, task.backbone.text, space.name)
+    return StudyConfig(
+        name=study or (derived if task.scenario is None else f"{derived}-{task.scenario}{task.tasks}"),
+        dataset=task.dataset,
+        backbone=task.backbone.text,
+        weights=task.weights,
+        space=space.source,
+        space_hash=space.hash,
+        data_hash=task.fingerprint,
+        weights_hash=hash_weights(task.w0),
+        image_size=task.image_size,
+        epochs=epochs * (task.tasks or 1),
+        seed=task.seed,
+        data_dir=task.data_dir,
+        classes=task.classes,
+        shots=task.shots,
+        teacher=None if task.teacher is None else task.teacher.name,
+        teacher_hash=None if task.teacher is None else hash_weights(task.teacher.w0),
+        scenario=task.scenario,
+        tasks=task.tasks or 1,
+    )

@@ -1,0 +1,191 @@
+"""The main job, put together: task, search, finals, last training, report, MLflow. Nothing here is clever."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from nbt.errors import UsageError, check_counts, nearest
+from nbt.pipeline.loading import Progress, TaskOptions, as_task
+from nbt.pipeline.plan import Plan, configure
+from nbt.pipeline.results import SearchResult
+from nbt.pipeline.run import Run
+from nbt.pipeline.steering import learn, steer
+from nbt.search.budget import Budget
+from nbt.search.engines.maker import EngineMaker
+from nbt.search.engines.ray_options import RayOptions
+from nbt.search.pruner import PRUNERS
+from nbt.search.records import StudyObserver
+
+if TYPE_CHECKING:
+    from nbt.search.store import StudyStore
+    from nbt.task.task import Task
+
+_log = logging.getLogger("nbt")
+
+
+def search(
+    task: Task | str | Path,
+    *,
+    budget: int | str,
+    space: str | Path = "non_binary",
+    engine: str = "local",
+    workers: int = 1,
+    ray_address: str | None = None,
+    gpus_per_trial: float | str | None = None,
+    cpus_per_trial: float | None = None,
+    epochs: int = 12,
+    study: str | None = None,
+    storage: str | None = None,
+    tracking_uri: str | None = None,
+    pruner: str = "fit",
+    heuristics: bool = True,
+    experience: str | Path | None = None,
+    final_seeds: int = 5,
+    scenario: str | None = None,
+    tasks: int | None = None,
+    out: str | Path = "reports",
+    fresh: bool = False,
+    observers: Sequence[StudyObserver] = (),
+    **options: Unpack[TaskOptions],
+) -> SearchResult:
+    """Searches, runs finals, trains and tests the recommendation, and writes report and MLflow runs.
+
+    The same call again resumes the study up to its budget. What was finished is kept, whatever interrupts it.
+
+    Args:
+        task: From `load_task`, or a dataset's name or path, for which `options` say the rest.
+        budget: Full trials' worth of epochs in the whole study, or "30m", "2h" of wall-clock time.
+        space: Name or file of the search space.
+        engine: "local", or "ray": a Ray cluster.
+        workers: Trials at a time.
+        ray_address: "auto", "HOST:PORT" or "ray://HOST:PORT"; a Ray of this machine is started and ended when None.
+        gpus_per_trial: With Ray, GPUs or a share of one; "auto" shares them by the memory that trials turn out to take;
+            one where there are any when None.
+        cpus_per_trial: With Ray, CPUs; a trial's share of them when None.
+        epochs: Length of a full trial; of a stream, of each of its tasks.
+        study: Name; derived from dataset, backbone and space when None.
+        storage: URL of the Optuna storage; `.nbt/studies.db` when None.
+        tracking_uri: Of MLflow; `.nbt/mlflow.db` when None.
+        pruner: "fit" (needs recorded curves; without any it is ASHA), "asha" or "none".
+        heuristics: Whether profile and experience guide the proposals; otherwise plain TPE makes them.
+        experience: Folder of recorded tables (`nbt.experience.record`); those that come with nbt when None.
+        final_seeds: The most final runs of one candidate.
+        scenario: "data", "task" or "class": every trial learns the dataset as a stream of tasks (see
+            `nbt.training.continual.run_continual`) and is judged by its average accuracy at the end, so none is stopped
+            early, and neither profile nor experience, which are of single tasks, say anything of it. None for a target
+            that comes at once.
+        tasks: Length of the stream; `default_tasks` when None.
+        out: Folder of reports.
+        fresh: Start over under a new name.
+        observers: Told of how it goes.
+        **options: Of the task, see `TaskOptions`; not with a loaded task.
+
+    Raises:
+        UsageError: Something given is wrong.
+        NbtError: It cannot go on; what was finished is kept.
+    """
+    from nbt.search.applicable import applicable
+    from nbt.search.space import Space
+    from nbt.search.stream_target import as_stream, check_stream
+    from nbt.tracking import Tracker
+
+    limit = Budget.parse(budget)
+    chosen = Space.load(space)
+    _check_choice("pruner", pruner, PRUNERS)
+    check_counts(workers=workers, epochs=epochs, final_seeds=final_seeds)
+    check_stream(scenario, tasks, pruner)
+    with EngineMaker(engine, workers, RayOptions(ray_address, gpus_per_trial, cpus_per_trial)) as maker:
+        given = as_task(task, options)
+        if scenario is not None:
+            given, pruner, heuristics = as_stream(given, scenario, tasks), "none", False
+        possible = applicable(chosen, given)
+        plan = Plan(
+            config=configure(given, chosen, study, epochs),
+            budget=limit,
+            space=possible,
+            pruner=pruner,
+            heuristics=heuristics,
+            learned=learn(experience, possible) if heuristics or pruner == "fit" else None,
+            storage=storage,
+            engine=maker,
+            final_seeds=final_seeds,
+            out=Path(out),
+            fresh=fresh,
+            progress=options.get("progress"),
+        )
+        tracker = Tracker(tracking_uri, reports=plan.out)
+        with ExitStack() as stack:
+            return _open(stack, plan, given, [*observers, tracker]).to_end()
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} {value!r}: {nearest(value, choices)}")
+
+
+def _facts(task: Task) -> dict[str, Any]:
+    """Returns what is known of the data, and of the teacher where there is one."""
+    from nbt.search.attributes import TLI_SIMILARITY
+    from nbt.task.load import dataset_facts
+
+    facts = dataset_facts(task)
+    if task.teacher is not None:
+        from nbt.transfer.injection import tli_similarity
+        from nbt.transfer.outline import outline_of
+
+        student = outline_of(task.backbone, task.image_size)
+        facts[TLI_SIMILARITY] = round(tli_similarity(student, outline_of(task.teacher.spec)), 4)
+    return facts
+
+
+def _open(stack: ExitStack, plan: Plan, task: Task, observers: Sequence[StudyObserver]) -> Run:
+    """Opens what a search holds, in an order in which nothing is written before everything given was checked."""
+    from nbt.search.observers import Observers
+    from nbt.search.storage import open_study, resolve_storage
+    from nbt.search.target import Target
+
+    facts = _facts(task)
+    url = resolve_storage(plan.storage)
+    engine = plan.engine.make(task)
+    store = stack.enter_context(
+        open_study(
+            url,
+            plan.config,
+            budget=plan.budget.text,
+            pruner=plan.pruner,
+            dataset=facts,
+            notes=_notes(task),
+            fresh=plan.fresh,
+        )
+    )
+    _measure_fit(task, store, plan.progress)
+    target = Target.of(facts, store.record().profile, plan.config.epochs)
+    return Run(plan, store, engine, steer(plan, target), Observers(observers))
+
+
+def _measure_fit(task: Task, store: StudyStore, progress: Progress | None) -> None:
+    """Stores the fit profile of a study that has none; a search that cannot have one says so and goes on."""
+    if store.record().profile is not None:
+        return
+    from nbt.fit.profile import profile_fit
+
+    try:
+        profile = profile_fit(task, seed=task.seed, progress=progress)
+    except Exception as error:  # whatever it is, it must not cost the search
+        _log.debug("fit profile", exc_info=error)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        store.add_note(f"How well the pretrained weights fit could not be measured ({reason}); nothing rests on it")
+    else:
+        store.put_profile(profile.to_dict())
+
+
+def _notes(task: Task) -> list[str]:
+    unreadable = task.images.unreadable
+    if not unreadable:
+        return []
+    named = ", ".join(unreadable[:5]) + (", ..." if len(unreadable) > 5 else "")
+    return [f"{len(unreadable)} images could not be read and were left out: {named}"]
