@@ -6,7 +6,10 @@ import torch
 
 from nbt.task.devices import autocast, pick_device
 
-__all__ = ["autocast", "out_of_memory", "pick_device"]
+__all__ = ["EVALUATION_BATCH", "autocast", "out_of_memory", "pick_device"]
+
+EVALUATION_BATCH = 256
+"""Images at a time where nothing is trained: what a loop over a source's or a stream's images holds in memory."""
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -18,13 +18,13 @@ from nbt.task.devices import normalise, pick_device
 from nbt.task.weights import PretrainedWeights
 from nbt.training.checkpoint import load_checkpoint, save_checkpoint
 from nbt.training.denormals import flush_denormals
+from nbt.training.devices import EVALUATION_BATCH
 from nbt.training.episodes import draw_episode, meta_loss, sequential_steps
 from nbt.training.pretrain_settings import PretrainSettings
 from nbt.training.seeds import derive_seed, generator
 from nbt.training.source_images import SourceImages
 from nbt.transfer.zap import draw_classes, zap
 
-_EVALUATION_BATCH = 256
 _SHOWN_SECONDS = 0.2
 
 
@@ -177,7 +177,7 @@ class Pretraining:
         classes, model = len(self.members), self.model.eval()
         sums = torch.zeros(classes, model.feature_dim, device=self.device)
         right = 0
-        for rows in torch.arange(len(self.labels)).split(_EVALUATION_BATCH):
+        for rows in torch.arange(len(self.labels)).split(EVALUATION_BATCH):
             features, truth = model.features(self.load(rows)), self.truth(rows)
             sums.index_add_(0, truth, features.float())
             right += int((model.head(features).argmax(dim=1) == truth).sum())

@@ -25,11 +25,10 @@ from nbt.task.devices import normalise, pick_device
 from nbt.task.download import Progress
 from nbt.task.task import Task
 from nbt.training.denormals import flush_denormals
+from nbt.training.devices import EVALUATION_BATCH
 from nbt.training.seeds import derive_seed, generator
 from nbt.training.stream_settings import StreamSettings
 from nbt.transfer.zap import zap
-
-_EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +246,7 @@ class Learner:
     @torch.no_grad()
     def _load(self, index: npt.NDArray[np.int64]) -> torch.Tensor:
         parts = []
-        for rows in torch.from_numpy(index.reshape(-1)).split(_EVALUATION_BATCH):
+        for rows in torch.from_numpy(index.reshape(-1)).split(EVALUATION_BATCH):
             pixels = torch.from_numpy(self.task.images.array[rows.numpy()]).to(self.device)
             images = normalise(pixels.permute(0, 3, 1, 2).float(), self.mean, self.std).contiguous()
             parts.append(self.model.features(images) if self.head_only else images)
@@ -277,7 +276,7 @@ class Learner:
     def _accuracy(self, learner: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> float:
         """Returns the accuracy; 0 where the logits are not finite."""
         right = 0
-        for chunk, truth in zip(inputs.split(_EVALUATION_BATCH), labels.split(_EVALUATION_BATCH), strict=True):
+        for chunk, truth in zip(inputs.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
             logits = learner(chunk)
             if not bool(torch.isfinite(logits).all()):
                 return 0.0
