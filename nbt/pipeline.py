@@ -558,6 +558,9 @@ class _Seeds:
         """Returns the next run."""
         return self._waiting.pop(0) if self._waiting else None
 
+    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
+        """Nothing: no result depends on it."""
+
     def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
         """Never stops a run."""
         return None
@@ -635,6 +638,7 @@ class _Watched:
     def __init__(self, source: JobSource, progress: Progress | None) -> None:
         self._source, self._progress = source, progress
         self.next_job = source.next_job
+        self.on_place = source.on_place
         self.on_done = source.on_done
         self.on_abandoned = source.on_abandoned
 

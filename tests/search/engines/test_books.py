@@ -49,7 +49,7 @@ def test_hands_out_as_many_as_fit_and_asks_again_after_an_end() -> None:
     assert first.resources == {"CPU": 1.0}
     assert books.next_order("3") is None
     books.hear("1", done(facts={"device": "cpu"}))
-    assert source.done["0000 a"].facts == {"device": "cpu", "worker": 0}
+    assert source.done["0000 a"].facts == {"node": "alpha", "gpu_index": "0", "device": "cpu", "worker": 0}
     third = books.next_order("3")
     assert third is not None and third.slot == 0
     books.hear("2", done())
@@ -94,6 +94,37 @@ def test_a_dead_worker_costs_one_more_attempt_and_the_source_hears_nothing_twice
     outcome = source.done["0000 a"]
     assert outcome.error == "worker process died"
     assert [result.epoch for result in outcome.curve] == [1, 2]
+
+
+def test_the_source_is_told_where_a_run_is_and_where_it_moves() -> None:
+    books, source = open_books("a")
+    books.next_order("1")
+    books.hear("1", epoch(1, place=HERE))
+    books.hear("1", epoch(2, place=HERE))
+    books.lose("1", "its node was lost", node_lost=True)
+    books.next_order("2")
+    books.hear("2", epoch(2, place=OTHER_GPU))
+    books.hear("2", done(OTHER_GPU))
+    here = {"node": "alpha", "device": "cuda:0", "gpu_index": "0"}
+    assert source.places == [("0000 a", here), ("0000 a", {**here, "gpu_index": "1"})]
+    facts = source.done["0000 a"].facts
+    assert facts["gpu_index"] == "1"
+    assert facts["lost_workers"] == [{**here, "reason": "its node was lost"}]
+
+
+def test_a_run_that_fails_by_its_workers_says_where() -> None:
+    books, source = open_books("a")
+    books.next_order("1")
+    books.lose("1", "worker process died")
+    books.next_order("2")
+    books.hear("2", epoch(1, place=HERE))
+    books.lose("2", "worker process died")
+    facts = source.done["0000 a"].facts
+    assert facts["node"] == "alpha"
+    assert [("node" in lost, lost["reason"]) for lost in facts["lost_workers"]] == [
+        (False, "worker process died"),
+        (True, "worker process died"),
+    ]
 
 
 def test_lost_nodes_are_not_held_against_a_job() -> None:
@@ -175,7 +206,8 @@ def test_out_of_memory_lets_fewer_share_a_gpu_where_that_was_measured() -> None:
     books = Books(2, Packing({"GPU": 1.0}, measured=True))
     books.open(source)
     books.next_order("1")
-    books.hear("1", done(facts={"peak_memory_bytes": 1, "device_memory_bytes": 4 << 29}))
+    assert books.next_order("2") is None, "one a GPU, until the first was measured"
+    books.hear("1", done(facts={"peak_memory_bytes": 1, "device_memory_bytes": 5 << 29}))
     shared = [books.next_order(attempt) for attempt in "23"]
     assert [order and order.resources for order in shared] == [{"GPU": 0.3333}] * 2
     books.hear("2", done(error="OutOfMemoryError", out_of_memory=True))

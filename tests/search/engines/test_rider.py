@@ -76,7 +76,7 @@ def test_waits_after_every_epoch_and_says_where_it_is(rider: Rider, tmp_path: Pa
     assert [one.epoch.epoch for one in said if one.epoch is not None] == [1, 2, 3]
     outcome = said[-1].outcome
     assert outcome is not None and len(outcome.curve) == 3
-    assert outcome.facts == {"node": "host", "gpu_index": "3"}
+    assert outcome.facts == {"node": "host", "device": "cpu", "gpu_index": "3"}
     assert said[0].place == Place("n", "host", "cpu", ("3",))
     assert said[1].logs == ((logging.WARNING, "epoch 2"),)
 
