@@ -173,7 +173,7 @@ class Books:
             if said.export is not None and run.job.export is not None:
                 _write_folder(run.job.export, said.export)
             if outcome.error is None and run.job.checkpoint is not None:
-                run.job.checkpoint.unlink(missing_ok=True)
+                _forget(run.job.checkpoint)
             self._finish(run, outcome)
 
     def _retry(self, run: _Run, reason: str, deaths: int) -> None:
@@ -220,6 +220,12 @@ def _read(path: Path | None) -> bytes | None:
         return None if path is None else path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def _forget(path: Path) -> None:
+    """Removes a checkpoint, and what a worker of this machine left beside it in an earlier session."""
+    for found in path.parent.glob(f"{path.name}*"):
+        found.unlink(missing_ok=True)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -169,8 +169,10 @@ def test_the_checkpoint_of_a_finished_job_is_removed(tmp_path: Path) -> None:
     books, _ = with_files(tmp_path)
     books.next_order("1")
     books.hear("1", epoch(1, checkpoint=b"one"))
+    (tmp_path / "c" / "t.pt.task").touch()
+    (tmp_path / "c" / "other.pt").touch()
     books.hear("1", done())
-    assert not (tmp_path / "c" / "t.pt").exists()
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["other.pt"]
 
 
 def test_a_model_replaces_an_older_one(tmp_path: Path) -> None:

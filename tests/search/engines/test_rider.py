@@ -96,7 +96,10 @@ def test_continues_from_what_the_order_brings_and_from_nothing_else(
         rider.start(order(tmp_path, content))
         while rider.next().outcome is None:
             pass
-    assert runner.found == [b"brought", None]
+        (tmp_path / "own" / "checkpoint.pt.task").touch()  # as a stream leaves that was given up
+    rider.start(order(tmp_path))
+    assert not (tmp_path / "own" / "checkpoint.pt.task").exists()
+    assert runner.found[:2] == [b"brought", None]
 
 
 def test_a_reason_ends_the_run_with_its_outcome(rider: Rider, tmp_path: Path) -> None:
