@@ -38,9 +38,10 @@ def run_job(job: TrialJob, bench: Workbench, on_epoch: OnEpoch) -> TrialOutcome:
     except Exception as error:
         full = out_of_memory(error)
         trace = traceback.format_exc()
+        facts = _facts(bench) if full else _device_facts(bench)
         if full:
             bench.clear()
-        return TrialOutcome(error=_one_line(error), traceback=trace, out_of_memory=full, facts=_device_facts(bench))
+        return TrialOutcome(error=_one_line(error), traceback=trace, out_of_memory=full, facts=facts)
 
 
 def _run(job: TrialJob, bench: Workbench, on_epoch: OnEpoch) -> TrialOutcome:

@@ -120,19 +120,25 @@ def test_a_gpu_says_what_it_is_and_what_the_trial_alone_took(monkeypatch: pytest
     def fake(task: object, settings: TransferSettings, seed: int, **options: object) -> Generator[EpochResult]:
         if seed == 0:
             raise ValueError("no")
+        if seed == 1:
+            train(97)
+            raise torch.OutOfMemoryError("CUDA out of memory")
         yield EpochResult(1, 1.0, 1.0, 0.5, 1.0)
         return train(seed)
 
     monkeypatch.setattr(trial_module, "fine_tune", fake)
     task = SimpleNamespace(scenario=None)
-    bench: Any = SimpleNamespace(device=torch.device("cuda:1"), task=task, cache_memory=2)
-    facts = [run_job(TrialJob(key="a", settings=QUICK, seed=seed), bench, go_on).facts for seed in (20, 10, 0)]
+    bench: Any = SimpleNamespace(
+        device=torch.device("cuda:1"), task=task, cache_memory=2, clear=lambda: held.update(now=1)
+    )
+    facts = [run_job(TrialJob(key="a", settings=QUICK, seed=seed), bench, go_on).facts for seed in (20, 10, 0, 1)]
     where = {"device": "cuda:1", "precision": "bf16", "gpu": "fast 1"}
-    memory = {"cache_memory_bytes": 2, "device_memory_bytes": 100, "setup_seconds": 0.5}
+    memory = {"cache_memory_bytes": 2, "device_memory_bytes": 100}
     assert facts == [
-        {**where, **memory, "peak_memory_bytes": 23},
-        {**where, **memory, "peak_memory_bytes": 13},
+        {**where, **memory, "peak_memory_bytes": 23, "setup_seconds": 0.5},
+        {**where, **memory, "peak_memory_bytes": 13, "setup_seconds": 0.5},
         where,
+        {**where, **memory, "peak_memory_bytes": 100},
     ]
 
 

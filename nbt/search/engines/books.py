@@ -166,6 +166,7 @@ class Books:
 
     def _end(self, run: _Run, said: Said, outcome: TrialOutcome) -> None:
         if outcome.out_of_memory and self._shares_device(run):
+            self._packing.learn(outcome.facts)  # it takes at least what it had
             self._put_back(run)
         elif said.broken:
             self._retry(run, f"a worker could not be set up ({outcome.error})", 1)
@@ -188,7 +189,8 @@ class Books:
     def _finish(self, run: _Run, outcome: TrialOutcome) -> None:
         self._runs.remove(run)
         self._ask_again = True
-        self._packing.learn(outcome.facts)
+        if outcome.error is None:
+            self._packing.learn(outcome.facts)
         assert self._source is not None
         facts = {**run.where, **outcome.facts, "worker": run.slot}
         if run.lost:

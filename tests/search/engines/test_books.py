@@ -218,6 +218,25 @@ def test_out_of_memory_lets_fewer_share_a_gpu_where_that_was_measured() -> None:
     assert order is not None and order.job.key == "0001 b" and order.resources == {"GPU": 0.5}
 
 
+def test_out_of_memory_teaches_what_a_run_takes_at_least_and_alone_on_a_gpu_nothing() -> None:
+    def measured(peak: int, **others: object) -> Said:
+        return done(facts={"peak_memory_bytes": peak << 30, "device_memory_bytes": 80 << 30}, **others)
+
+    source = ListSource(make_jobs(*"abcd"))
+    books = Books(2, Packing({"GPU": 1.0}, measured=True))
+    books.open(source)
+    books.next_order("1")
+    books.hear("1", measured(79, error="OutOfMemoryError", out_of_memory=True))
+    assert source.done["0000 a"].out_of_memory
+    assert books.next_order("2").resources == {"GPU": 1.0}  # type: ignore[union-attr]
+    books.hear("2", measured(1))
+    shared = [books.next_order(attempt) for attempt in "34"]
+    assert [order.resources for order in shared if order is not None] == [{"GPU": 0.0625}] * 2
+    books.hear("3", measured(20, error="OutOfMemoryError", out_of_memory=True))
+    assert source.abandoned == ["0002 c"]
+    assert books.next_order("5").resources == {"GPU": 0.5}  # type: ignore[union-attr]
+
+
 def test_out_of_memory_alone_is_told() -> None:
     books, source = open_books("a")
     books.next_order("1")

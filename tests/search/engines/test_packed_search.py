@@ -83,7 +83,9 @@ class Cluster:
         if sum(other.need + CONTEXT for other in beside) > TOTAL:
             self.out_of_memory += 1
             del self.runs[name]
-            self.books.hear(name, Said(outcome=TrialOutcome(error="full", out_of_memory=True), place=run.place))
+            facts = {"peak_memory_bytes": run.need // 2, "device_memory_bytes": TOTAL}
+            full = TrialOutcome(error="full", out_of_memory=True, facts=facts)
+            self.books.hear(name, Said(outcome=full, place=run.place))
             return
         self.trained += 1
         epoch = run.left.pop(0)

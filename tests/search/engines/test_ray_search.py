@@ -70,15 +70,15 @@ def learn(task: Task, study: str, engine: str, budget: int) -> StudyRecord:
 
 @pytest.mark.slow
 def test_streams_are_searched_with_both_engines_alike(task: Task) -> None:
-    here, there = learn(task, "here", "local", 4), learn(task, "there", "ray", 4)
+    here, there = learn(task, "here", "local", 3), learn(task, "there", "ray", 3)
     assert [essence(trial) for trial in here.trials] == [essence(trial) for trial in there.trials]
-    assert [trial.state for trial in there.trials] == ["complete"] * 4
-    assert [[one.val_accuracy is None for one in trial.curve] for trial in there.trials] == [[True, False]] * 4
+    assert [trial.state for trial in there.trials] == ["complete"] * 3
+    assert [[one.val_accuracy is None for one in trial.curve] for trial in there.trials] == [[True, False]] * 3
     assert here.recommended == there.recommended
     assert [(test.name, test.accuracy) for test in here.test] == [(test.name, test.accuracy) for test in there.test]
 
-    here, there = learn(task, "here", "ray", 6), learn(task, "there", "local", 6)
-    assert len(here.trials) == 6
+    here, there = learn(task, "here", "ray", 4), learn(task, "there", "local", 4)
+    assert len(here.trials) == 4
     assert [essence(trial) for trial in here.trials] == [essence(trial) for trial in there.trials]
 
 
