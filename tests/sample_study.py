@@ -298,6 +298,21 @@ def guided_study(**changes: Any) -> StudyRecord:
     return sample_study(**{"pruner": "fit", "guide": guide(), "trials": tuple(listed), **changes})
 
 
+def spread_study(**changes: Any) -> StudyRecord:
+    """The sample study as three GPUs of two nodes run it, with two workers lost."""
+    spots = (("alpha", "0"), ("alpha", "1"), ("beta", "0"))
+    listed = []
+    for one in trials():
+        node, gpu = spots[one.number % 3]
+        facts = {**one.facts, "precision": "bf16", "gpu": "NVIDIA H200", "worker": one.number % 3}
+        listed.append(replace(one, facts={**facts, "device": "cuda:0", "node": node, "gpu_index": gpu}))
+    lost = [{"node": "beta", "device": "cuda:0", "gpu_index": "1", "reason": "its node was lost"}]
+    listed[8] = replace(listed[8], facts={**listed[8].facts, "lost_workers": lost})
+    lost = [{"node": "alpha", "device": "cuda:0", "gpu_index": "0", "reason": "worker process died"}]
+    listed[12] = replace(listed[12], facts={**listed[12].facts, "lost_workers": lost})
+    return sample_study(**{"trials": tuple(listed), **changes})
+
+
 def empty_study(**changes: Any) -> StudyRecord:
     """A study in which nothing has ended yet."""
     values: dict[str, Any] = {"trials": (), "epochs_spent": 0, "seconds_spent": 0.0, "importance": {}, "noise": None}

@@ -254,6 +254,7 @@ def test_a_trial_says_what_it_was(written: str) -> None:
     assert [(step, value) for step, value, _ in history["val_accuracy"]] == [
         (result.epoch, result.val_accuracy) for result in record.curve
     ]
+    assert tags["device"] == "cpu"
     assert {"train_loss", "val_loss", "seconds"} < set(history)
     assert [value for _, value, _ in history["best_val_accuracy"]] == [0.712]
     assert [value for _, value, _ in history["epochs"]] == [12.0]

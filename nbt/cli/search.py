@@ -61,7 +61,7 @@ def command(out: Output, dataset: str, folder: str, **options: Any) -> None:
 
     options["gpus_per_trial"] = read_share(options["gpus_per_trial"])
     check_options({"dataset": dataset, **options})
-    from nbt.cli.progress import SearchProgress
+    from nbt.cli.search_progress import SearchProgress
 
     with SearchProgress(out) as progress:
         try:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.cli.output import interval_text
-from nbt.report.numbers import duration
+from nbt.report.numbers import duration, several
+from nbt.report.places import extent, losses, several_places
 from nbt.report.reproduce import commands
 from nbt.settings import TransferSettings
 
@@ -94,8 +95,11 @@ def _cost(record: StudyRecord) -> str:
     counts = record.counts()
     trials = ", ".join(f"{counts[state]} {state}" for state in ("complete", "pruned", "failed"))
     allowed = "" if record.epochs_budget is None else f" of {record.epochs_budget}"
-    return f"{len(record.trials)} trials ({trials}), {record.epochs_spent}{allowed} epochs in " + duration(
-        record.seconds_spent
+    where = f" on {extent(record.trials)}" if several_places(record.trials) else ""
+    lost = len(losses(record.trials))
+    return (
+        f"{len(record.trials)} trials ({trials}), {record.epochs_spent}{allowed} epochs in "
+        f"{duration(record.seconds_spent)}{where}" + (f"; {several(lost, 'worker')} lost on the way" if lost else "")
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from nbt.errors import NbtError, check_counts
 from nbt.pipeline.loading import TaskOptions, as_task
@@ -45,6 +46,9 @@ class _Seeds:
     def next_job(self) -> TrialJob | None:
         """Returns the next run."""
         return self._waiting.pop(0) if self._waiting else None
+
+    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
+        """Nothing: no result depends on it."""
 
     def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
         """Never stops a run."""

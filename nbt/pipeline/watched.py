@@ -17,6 +17,7 @@ class Watched:
     def __init__(self, source: JobSource, progress: Progress | None) -> None:
         self._source, self._progress = source, progress
         self.next_job = source.next_job
+        self.on_place = source.on_place
         self.on_done = source.on_done
         self.on_abandoned = source.on_abandoned
 

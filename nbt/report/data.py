@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from nbt.report.numbers import (
     several,
     span,
 )
+from nbt.report.places import PlaceSection, place_section, ran_on
 from nbt.report.pruning import STOPPED, pruning
 from nbt.report.reproduce import Command, commands
 from nbt.report.rows import (
@@ -98,6 +98,7 @@ class ReportData:
         test_sentence: The test result in words.
         spent: How the budget was spent.
         spent_share: Share of the budget in epochs, 0 ... 1; None for a budget in time.
+        places: Where it ran, where that was more than one place or a worker was lost.
         data: Facts on dataset, backbone and study.
         ranking: In which order the trials stand.
         trials: Best first, then what was stopped, failed or runs.
@@ -128,6 +129,7 @@ class ReportData:
     tested_after: str
     spent: tuple[Fact, ...]
     spent_share: float | None
+    places: PlaceSection
     data: tuple[Fact, ...]
     ranking: str
     trials: tuple[TrialRow, ...]
@@ -168,6 +170,7 @@ def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) 
         tested_after="train + validation" if config.scenario is None else "train, task after task",
         spent=_spent(record),
         spent_share=min(record.epochs_spent / record.epochs_budget, 1.0) if record.epochs_budget else None,
+        places=place_section(record),
         data=_data_facts(record),
         ranking=words.ranking_sentence(record),
         trials=trial_rows(record),
@@ -319,16 +322,7 @@ def _data_facts(record: StudyRecord) -> tuple[Fact, ...]:
     if record.noise is not None:
         facts.append(Fact("Standard error of one validation", f"± {points(record.noise, signed=False)} points"))
     facts.append(Fact("Seed", str(config.seed)))
-    facts += [Fact("Ran on", device) for device in _devices(record)]
+    if where := ran_on(record):
+        facts.append(Fact("Ran on", where))
     facts.append(Fact("Started", moment(record.created)))
     return tuple(facts)
-
-
-def _devices(record: StudyRecord) -> list[str]:
-    seen = {_device(trial.facts) for trial in record.trials if trial.facts.get("device")}
-    return [words.joined(sorted(seen))] if seen else []
-
-
-def _device(facts: Mapping[str, object]) -> str:
-    device = str(facts.get("gpu") or facts["device"])
-    return one_line(f"{device}, {facts['precision']}" if facts.get("precision") else device)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from nbt.report.flat import flat_settings
 from nbt.report.numbers import one_line
+from nbt.report.places import spot_of
 from nbt.report.pruning import forecast_of
 from nbt.search.records import StudyRecord, TrialRecord
 from nbt.settings import TransferSettings
@@ -21,7 +22,8 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
 
     Returns:
         Columns number, state, origin, val_accuracy (0 ... 1, of the kept epoch; 0 where the trial diverged), val_loss
-        (nats), epochs (run), seconds (of training), reason, forecast_mean, forecast_low, forecast_high (80 %) and
+        (nats), epochs (run), seconds (of training), reason, node (name of the machine), device (the GPU's name, or
+        "cpu"), gpu_index (as the machine counts its GPUs), forecast_mean, forecast_low, forecast_high (80 %) and
         forecast_chance (to beat the best) of the last forecast, control ("yes" where it was found hopeless and ran on,
         "no", "" without a forecast), then every setting under its own name with one column a knot
         (`layer_lr_shape_input` ...); the setting `epochs` is called `epochs_full`. Missing numbers are NaN.
@@ -35,7 +37,7 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
 def _row(trial: TrialRecord) -> dict[str, object]:
     settings = flat_settings(trial.settings)
     settings[FULL_EPOCHS] = settings.pop("epochs")
-    forecast = forecast_of(trial)
+    forecast, spot = forecast_of(trial), spot_of(trial.facts)
     return {
         "number": trial.number,
         "state": trial.state,
@@ -45,6 +47,9 @@ def _row(trial: TrialRecord) -> dict[str, object]:
         "epochs": len(trial.curve),
         "seconds": round(trial.seconds, 3),
         "reason": one_line(trial.reason),
+        "node": spot.node,
+        "device": one_line(str(trial.facts.get("gpu") or trial.facts.get("device") or "")),
+        "gpu_index": spot.gpu,
         **{column: None if forecast is None else getattr(forecast.last, name) for column, name in _FORECASTS.items()},
         "control": "" if forecast is None else "yes" if forecast.control else "no",
         **settings,

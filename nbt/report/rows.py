@@ -21,6 +21,7 @@ from nbt.report.numbers import (
     span,
     sparkline,
 )
+from nbt.report.places import several_places, spot_of
 from nbt.report.pruning import forecast_of
 from nbt.report.words import joined
 from nbt.search.records import FinalRecord, StudyRecord, TestRecord, TrialRecord
@@ -70,8 +71,8 @@ class TestRow:
 class TrialRow:
     """One trial.
 
-    `state` is the record's, or "diverged"; `forecast` the 80 % interval of the last forecast, "" without one; `marks`
-    says what is special about it.
+    `state` is the record's, or "diverged"; `forecast` the 80 % interval of the last forecast, "" without one; `place`
+    where it ran, "" where all ran in one place; `marks` says what is special about it.
     """
 
     number: int
@@ -85,6 +86,7 @@ class TrialRow:
     reason: str
     curve: str
     forecast: str
+    place: str
     marks: tuple[str, ...]
 
 
@@ -157,8 +159,9 @@ def trial_rows(record: StudyRecord) -> tuple[TrialRow, ...]:
     curves = [r.val_accuracy for trial in record.trials for r in trial.curve if r.val_accuracy is not None]
     finite = [accuracy for accuracy in curves if math.isfinite(accuracy)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
+    spread = several_places(record.trials)
     return tuple(
-        _trial_row(trial, tuple(mark for mark, one in special.items() if one is trial), low, high)
+        _trial_row(trial, tuple(mark for mark, one in special.items() if one is trial), low, high, spread)
         for trial in _in_order(record, ranked)
     )
 
@@ -172,7 +175,7 @@ def _in_order(record: StudyRecord, ranked: Sequence[TrialRecord]) -> list[TrialR
     return [*ranked, *rest]
 
 
-def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: float) -> TrialRow:
+def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: float, spread: bool) -> TrialRow:
     state = "diverged" if trial.diverged and trial.state == "complete" else trial.state
     return TrialRow(
         number=trial.number,
@@ -186,6 +189,7 @@ def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: flo
         reason=one_line(trial.reason),
         curve=sparkline([result.val_accuracy for result in trial.curve], low, high),
         forecast=forecast_text(forecast_of(trial)),
+        place=str(spot_of(trial.facts)) if spread else "",
         marks=marks,
     )
 

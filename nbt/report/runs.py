@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nbt.report.flat import flat_settings, recipe_words
 from nbt.report.guidance import Guidance, SourceEvidence, guidance
+from nbt.report.places import losses, spot_of
 from nbt.report.pruning import CONTROL, STOPPED, Forecast, Judged, false_stops, forecast_of, judge
 from nbt.report.skill import skills
 from nbt.search.records import FinalRecord, SeedRun, StudyRecord, TrialRecord
@@ -276,6 +277,10 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
         "recommended": "yes" if final is not None and final.trial == trial.number else "no",
         "device": str(trial.facts.get("gpu") or trial.facts.get("device") or ""),
     }
+    spot, lost = spot_of(trial.facts), losses([trial])
+    tags |= {"node": spot.node} if spot.node else {}
+    tags |= {"gpu_index": spot.gpu} if spot.gpu else {}
+    tags |= {"lost_workers": " ".join(map(str, lost))} if lost else {}
     forecast = forecast_of(trial)
     if forecast is not None:
         tags["control"] = "yes" if forecast.control else "no"

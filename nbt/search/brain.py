@@ -6,10 +6,10 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -137,6 +137,10 @@ class Brain:
         self._running[run.job.key] = run
         self._observers.trial_started(run.trial.number, run.plan.settings, run.plan.origin)
         return run.job
+
+    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
+        """Passes on where a trial runs."""
+        self._observers.trial_placed(self._running[job.key].trial.number, place)
 
     def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
         """Stores an epoch; returns why the trial should stop, or None."""

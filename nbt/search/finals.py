@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nbt.errors import NbtError, check_counts
 from nbt.search import attributes as names
@@ -119,6 +120,9 @@ class Finals:
                     self._running[job.key] = _Run(candidate, number)
                     return job
         return None
+
+    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
+        """Nothing: no result depends on it."""
 
     def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
         """Keeps an epoch; a final run is never stopped."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nbt.search.records import SeedRun, StudyObserver, StudyRecord, TrialRecord
 from nbt.settings import TransferSettings
@@ -38,6 +39,10 @@ class Observers(StudyObserver):
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
         """A trial was given to a worker."""
         self._tell("trial_started", number, settings, origin)
+
+    def trial_placed(self, number: int, place: Mapping[str, Any]) -> None:
+        """A trial runs on a worker."""
+        self._tell("trial_placed", number, place)
 
     def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
         """A trial finished an epoch."""

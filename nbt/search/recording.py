@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,6 +194,9 @@ class Recording:
         run = self._waiting.popleft()
         seed = derive_seed(self._journal.header.seed, "recorded run", run.setting, run.seed, bits=31)
         return TrialJob(key=run.key, settings=run.settings, seed=seed)
+
+    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
+        """Nothing: no result depends on it."""
 
     def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
         """Lets every run go on."""

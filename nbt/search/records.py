@@ -77,7 +77,8 @@ class TrialRecord:
         reason: Why it was pruned or failed, else "".
         started: UTC.
         finished: UTC, None while it runs.
-        facts: Device, precision, set-up seconds; what the fit pruner forecast, see `forecast`.
+        facts: Where it ran, as `nbt.search.engines.messages.Place.facts` says; worker, GPU, precision, set-up seconds,
+            peak memory; workers that it lost; what the fit pruner forecast, see `forecast`.
     """
 
     number: int
@@ -313,6 +314,9 @@ class StudyObserver:
 
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
         """A trial was given to a worker."""
+
+    def trial_placed(self, number: int, place: Mapping[str, Any]) -> None:
+        """A trial runs on a worker; `place` has of node, device and gpu_index what is known."""
 
     def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
         """A trial finished an epoch."""

@@ -58,6 +58,9 @@ class Retrain:
         self._running[job.key] = job
         return job
 
+    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
+        """Nothing: no result depends on it."""
+
     def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
         """Never stops a training."""
         return None

@@ -106,7 +106,7 @@ class TrialOutcome:
         out_of_memory: The exception was the device running out of memory.
         test_accuracy: 0 ... 1, where it was asked for.
         test_loss: Mean cross-entropy on the test images, where it was asked for.
-        facts: Where and how it ran: device, precision, worker, set-up seconds, peak memory.
+        facts: Where and how it ran: node, device, gpu (its name), gpu_index, worker, precision, set-up seconds, memory.
     """
 
     curve: tuple[EpochResult, ...] = ()

@@ -38,9 +38,10 @@ def run_job(job: TrialJob, bench: Workbench, on_epoch: OnEpoch) -> TrialOutcome:
     except Exception as error:
         full = out_of_memory(error)
         trace = traceback.format_exc()
+        facts = _facts(bench) if full else _device_facts(bench)
         if full:
             bench.clear()
-        return TrialOutcome(error=_one_line(error), traceback=trace, out_of_memory=full)
+        return TrialOutcome(error=_one_line(error), traceback=trace, out_of_memory=full, facts=facts)
 
 
 def _run(job: TrialJob, bench: Workbench, on_epoch: OnEpoch) -> TrialOutcome:
@@ -102,15 +103,20 @@ def _use(job: TrialJob, task: Task, bench: Workbench, tuned: FineTuned, outcome:
 
 
 def _facts(bench: Workbench) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "device": str(bench.device),
-        "precision": "bf16" if bench.device.type == "cuda" else "float32",
-    }
+    """Returns what a run says of its device and of the memory that it took, all that this process holds included."""
+    facts = _device_facts(bench)
     if bench.device.type == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name(bench.device)
         facts["peak_memory_bytes"] = torch.cuda.max_memory_reserved(bench.device)
+        facts["cache_memory_bytes"] = bench.cache_memory
         facts["device_memory_bytes"] = torch.cuda.mem_get_info(bench.device)[1]
     return facts
+
+
+def _device_facts(bench: Workbench) -> dict[str, Any]:
+    if bench.device.type != "cuda":
+        return {"device": str(bench.device), "precision": "float32"}
+    name = torch.cuda.get_device_name(bench.device)
+    return {"device": str(bench.device), "precision": "bf16", "gpu": name}
 
 
 def _one_line(error: BaseException) -> str:

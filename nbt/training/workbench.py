@@ -210,6 +210,11 @@ class Workbench:
         chance = generator(0, "view", policy, view)
         return draw_plan(policy, self._augmented, chance, mirror=self.task.mirror)
 
+    @property
+    def cache_memory(self) -> int:
+        """Bytes of the prefix cache that are held in memory, of the device where it has its own."""
+        return self._cache.memory_used
+
     def clear(self) -> None:
         """Forgets the prefix cache and gives the memory back; after a trial that ran out of it."""
         self._cache.close()

@@ -19,6 +19,7 @@ from nbt.search.records import Interval
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from tests.cli.fakes import RECOMMENDED, FakePipeline
+from tests.sample_study import spread_study
 
 SEARCH = ["search", "--dataset", "digits", "--budget", "3"]
 
@@ -95,10 +96,18 @@ class TestSearch:
         assert "against the default recipe +3.0 points [+1.0, +5.0]" in text
         assert "test 79.0 % [73.0, 84.0] 200 images" in text
         assert "test of the baseline 76.0 %" in text
-        assert "3 trials (2 complete, 1 pruned, 0 failed), 18 of 20 epochs in 1 min 15 s" in text
+        assert "3 trials (2 complete, 1 pruned, 0 failed), 18 of 20 epochs in 1 min 15 s Next" in text
         assert "nbt predict reports/birds/model" in text
         assert "nbt train --dataset birds --backbone conv3" in text
         assert "--settings reports/birds/recommended.yaml" in text
+
+    def test_tells_where_it_ran_where_that_was_more_than_one_place(
+        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pipeline.results["search"].record = spread_study()
+        assert run([*SEARCH, "-q"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "130 of 168 epochs in 10 min 12 s on 3 GPUs of 2 nodes; 2 workers lost on the way" in text
 
     def test_json_is_one_strict_document_alone_on_stdout(
         self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]

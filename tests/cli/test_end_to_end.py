@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from nbt.cli.app import run
-from nbt.cli.progress import SearchProgress
+from nbt.cli.search_progress import SearchProgress
 from nbt.search.experience_folder import load_experience
 from nbt.search.space import Space
 from nbt.training.results import EpochResult

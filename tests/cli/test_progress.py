@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from nbt.cli.output import Output
-from nbt.cli.progress import Progress, SearchProgress
+from nbt.cli.progress import Progress
+from nbt.cli.search_progress import SearchProgress
 from nbt.search.records import SeedRun, StudyRecord
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
@@ -166,6 +167,39 @@ def test_many_running_trials_are_cut(progress: SearchProgress) -> None:
     lines = shown(progress)
     assert len(lines) == 9
     assert lines[-1] == "and 3 more"
+
+
+def place(node: str, gpu: str = "") -> dict[str, str]:
+    return {"node": node, "device": f"cuda:{gpu}" if gpu else "cpu", **({"gpu_index": gpu} if gpu else {})}
+
+
+def test_where_a_trial_runs_is_shown_where_that_differs(progress: SearchProgress, err: Callable[[], list[str]]) -> None:
+    progress.study_started(make_record())
+    start_trial(progress, 0)
+    progress.trial_placed(0, place("alpha", "1"))
+    start_trial(progress, 1, 0.4)
+    progress.trial_placed(1, place("alpha", "1"))
+    start_trial(progress, 2)
+    assert shown(progress)[2:] == [
+        "running trial 0 starting sampler",
+        "running trial 1 epoch 1 of 4 40.0 % sampler",
+        "running trial 2 starting sampler",
+    ], "one place for all"
+    progress.trial_placed(2, place("beta"))
+    start_trial(progress, 3)
+    assert shown(progress)[2:] == [
+        "running trial 0 starting sampler on alpha, GPU 1",
+        "running trial 1 epoch 1 of 4 40.0 % sampler on alpha, GPU 1",
+        "running trial 2 starting sampler on beta",
+        "running trial 3 starting sampler",
+    ]
+    progress.trial_finished(make_trial(0, "complete", 0.5))
+    progress.trial_finished(make_trial(1, "pruned", 0.4, reason="weak"))
+    progress.trial_finished(make_trial(2, "failed", reason="ValueError: no"))
+    first, second, third = err()[-3:]
+    assert "1 epoch in 0.5 s on alpha, GPU 1, the best so far; " in first
+    assert second.startswith("trial 1 pruned after 1 epoch in 0.5 s on alpha, GPU 1: weak; ")
+    assert third.startswith("trial 2 failed on beta: ValueError: no; ")
 
 
 def test_the_best_is_the_best_by_rank(progress: SearchProgress) -> None:

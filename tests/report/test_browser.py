@@ -21,6 +21,7 @@ from tests.sample_study import (
     guided_study,
     sample_study,
     source,
+    spread_study,
     trial,
     unfinished_study,
     with_config,
@@ -107,6 +108,8 @@ def hostile() -> StudyRecord:
     name = "W" * 300 + "<script>console.error('x')</script>"
     listed = [trial(i, "failed", reason=f"/very/long/{'path' * 60}/{i}", origin=name) for i in range(30)]
     listed.append(trial(30, "pruned", reason=name, facts={"forecast": forecast(0.5, last=2, would_stop=2)}))
+    far = {"node": name, "gpu_index": name, "gpu": name, "device": "cuda:0"}
+    listed.append(trial(31, facts={**far, "lost_workers": [{"node": name, "reason": name}]}))
     guided = {"sources": [source(name, 0.1, 0.2)], "silent": [{"name": name, "reason": name}], "tables": [name]}
     changes = {"notes": (name,), "importance": {name: 1.0}, "trials": tuple(listed), "guide": guided}
     record = sample_study(**changes, finals=(), recommended=None)
@@ -115,8 +118,15 @@ def hostile() -> StudyRecord:
 
 @pytest.mark.parametrize(
     "record",
-    [sample_study(), unfinished_study(), empty_study(), guided_study(profile=profile_dict()), hostile()],
-    ids=["full", "part", "empty", "guided", "hostile"],
+    [
+        sample_study(),
+        unfinished_study(),
+        empty_study(),
+        guided_study(profile=profile_dict()),
+        spread_study(),
+        hostile(),
+    ],
+    ids=["full", "part", "empty", "guided", "spread", "hostile"],
 )
 def test_the_page_fits_and_loads_on_phone_and_desktop(browser: str, record: StudyRecord, tmp_path: Path) -> None:
     path = write_report(record, tmp_path / "reports")

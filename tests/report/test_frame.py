@@ -5,9 +5,10 @@ import pandas as pd
 from nbt.report import trials_frame
 from nbt.settings import KNOTS, TransferSettings, setting_names
 from nbt.training.results import EpochResult
-from tests.sample_study import BEST, empty_study, guided_study, sample_study, trial
+from tests.sample_study import BEST, empty_study, guided_study, sample_study, spread_study, trial
 
 COLUMNS = ["number", "state", "origin", "val_accuracy", "val_loss", "epochs", "seconds", "reason"]
+PLACES = ["node", "device", "gpu_index"]
 FORECASTS = ["forecast_mean", "forecast_low", "forecast_high", "forecast_chance", "control"]
 
 
@@ -20,7 +21,7 @@ def settings_of(row: pd.Series) -> TransferSettings:
 def test_one_row_a_trial_with_everything() -> None:
     record = sample_study()
     frame = trials_frame(record)
-    assert list(frame.columns[:13]) == COLUMNS + FORECASTS
+    assert list(frame.columns[:16]) == COLUMNS + PLACES + FORECASTS
     assert list(frame["number"]) == list(range(18))
     assert frame["state"].value_counts().to_dict() == {"complete": 10, "pruned": 7, "failed": 1}
     best = frame.set_index("number").loc[12]
@@ -28,6 +29,12 @@ def test_one_row_a_trial_with_everything() -> None:
     assert frame["epochs"].sum() == record.epochs_spent
     assert frame.set_index("number").loc[7, "val_accuracy"] == 0.0
     assert frame.set_index("number")["val_accuracy"].isna()[5]
+
+
+def test_it_says_where_each_trial_ran() -> None:
+    rows = trials_frame(spread_study())[PLACES].head(2).values.tolist()
+    assert rows == [["alpha", "NVIDIA H200", "0"], ["alpha", "NVIDIA H200", "1"]]
+    assert set(trials_frame(sample_study())["device"]) == {"cpu", ""}
 
 
 def test_it_survives_csv_with_equal_settings() -> None:

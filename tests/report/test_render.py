@@ -16,6 +16,7 @@ from tests.sample_study import (
     guided_study,
     sample_study,
     source,
+    spread_study,
     trial,
     unfinished_study,
     with_config,
@@ -95,6 +96,34 @@ def test_both_reports_tell_the_same_facts() -> None:
         assert fact in text, fact
 
 
+def test_where_it_ran_is_told_where_that_was_more_than_one_place() -> None:
+    page, text = Page(html(spread_study())).text, markdown(spread_study())
+    for said in ("Where it ran", "0 (NVIDIA H200)", "Trial 8 lost a worker on beta, GPU 1: its node was lost."):
+        assert said in page, said
+        assert said in text, said
+    assert text.count("| beta, GPU 0 |") == 6
+    assert page.count("beta, GPU 0 ") >= 6
+    assert "NVIDIA H200, bf16 on 3 GPUs of 2 nodes" in page
+    for render in (html, markdown):
+        assert "Where it ran" not in render(sample_study())
+        assert "ran on |" not in render(sample_study()) and ">ran on<" not in render(sample_study())
+
+
+def test_a_lost_worker_in_a_single_place_is_told_without_a_table() -> None:
+    lost = [{"node": "alpha", "device": "cpu", "reason": "worker process died"}]
+    record = sample_study(trials=(trial(0, facts={"node": "alpha", "device": "cpu", "lost_workers": lost}),))
+    for text in (Page(html(record)).text, markdown(record)):
+        assert "Trial 0 lost a worker on alpha: worker process died." in text
+        assert "workers lost" not in text
+
+
+def test_many_places_are_folded_away_but_there() -> None:
+    listed = tuple(trial(i, facts={"node": f"node{i:02d}", "device": "cpu"}) for i in range(40))
+    for text in (html(sample_study(trials=listed)), markdown(sample_study(trials=listed))):
+        assert text.count("<summary>25 more</summary>") == 2
+        assert "node39" in text
+
+
 def test_the_page_needs_nothing_else() -> None:
     text = html(sample_study())
     for tag, attributes in Page(text).tags:
@@ -138,7 +167,9 @@ def test_the_model_is_named_only_where_it_is() -> None:
 
 
 def test_hostile_text_stays_text() -> None:
-    failed = trial(3, "failed", reason=HOSTILE, origin=HOSTILE, facts={"device": HOSTILE, "traceback": HOSTILE})
+    hostile = {"device": HOSTILE, "node": HOSTILE, "gpu_index": HOSTILE, "gpu": HOSTILE}
+    hostile["lost_workers"] = [{"node": HOSTILE, "reason": HOSTILE}]  # type: ignore[assignment]
+    failed = trial(3, "failed", reason=HOSTILE, origin=HOSTILE, facts={"traceback": HOSTILE, **hostile})
     said = forecast(0.5, last=4, would_stop=4)
     stopped = trial(6, "pruned", reason=HOSTILE, facts={"forecast": said})
     guided = {

@@ -11,6 +11,7 @@ from tests.sample_study import (
     guided_study,
     sample_study,
     source,
+    spread_study,
     trial,
     unfinished_study,
     with_config,
@@ -35,6 +36,16 @@ def test_specs_name_every_run_once_and_parents_first() -> None:
             assert spec.key not in seen
             assert spec.parent is None or spec.parent in seen
             seen.add(spec.key)
+
+
+def test_a_trial_says_where_it_ran() -> None:
+    tags = {spec.key: spec.tags for spec in study_runs(spread_study())}
+    ran = tags["trial-0012"]
+    assert (ran["node"], ran["gpu_index"], ran["device"]) == ("alpha", "0", "NVIDIA H200")
+    assert ran["lost_workers"] == "Trial 12 lost a worker on alpha, GPU 0: worker process died."
+    assert "lost_workers" not in tags["trial-0000"]
+    old = {spec.key: spec.tags for spec in study_runs(sample_study())}["trial-0012"]
+    assert old["device"] == "cpu" and not {"node", "gpu_index"} & old.keys()
 
 
 def test_the_hash_changes_with_what_is_said() -> None:

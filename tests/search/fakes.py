@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -245,6 +245,9 @@ class Recorder(StudyObserver):
 
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
         self.events.append(("trial_started", number, origin))
+
+    def trial_placed(self, number: int, place: Mapping[str, Any]) -> None:
+        self.events.append(("trial_placed", number, dict(place)))
 
     def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
         self.events.append(("epoch_finished", number, result.epoch, epochs_spent))

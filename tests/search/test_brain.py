@@ -40,6 +40,17 @@ from tests.search.fakes import (
 )
 
 
+def test_observers_are_told_where_a_trial_runs(tmp_path: Path) -> None:
+    recorder = Recorder()
+    with open_fake(tmp_path, "3") as store:
+        brain = make_brain(store, "3", observers=[recorder])
+        job = brain.next_job()
+        assert job is not None
+        brain.on_place(job, {"node": "alpha", "gpu_index": "1"})
+        brain.close()
+    assert ("trial_placed", 0, {"node": "alpha", "gpu_index": "1"}) in recorder.events
+
+
 class TestSearch:
     def test_anchors_come_first_then_the_sampler(self, tmp_path: Path) -> None:
         record = run_search(tmp_path, "7")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ import torch
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training import trial as trial_module
+from nbt.training.fine_tune import FineTuned
 from nbt.training.results import EpochResult, TrialJob
 from nbt.training.trial import run_job, task_of
 from nbt.training.workbench import Workbench
@@ -99,6 +103,43 @@ def test_running_out_of_memory_is_told_apart_and_frees_the_caches(
     outcome = run_job(TrialJob(key="a", settings=QUICK), bench, go_on)
     assert outcome.out_of_memory
     assert bench._cache.memory_used == 0
+
+
+def test_a_gpu_says_what_it_is_and_what_the_trial_alone_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU that is imagined: the peak starts anew with every trial, at what the process holds."""
+    held = {"now": 3, "peak": 90}
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: held.update(peak=held["now"]))
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: held["peak"])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50, 100))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"fast {device.index}")
+
+    def train(takes: int) -> FineTuned:
+        held["peak"] = max(held["peak"], held["now"] + takes)
+        return FineTuned(None, QUICK, (), None, 0.5)  # type: ignore[arg-type]
+
+    def fake(task: object, settings: TransferSettings, seed: int, **options: object) -> Generator[EpochResult]:
+        if seed == 0:
+            raise ValueError("no")
+        if seed == 1:
+            train(97)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        yield EpochResult(1, 1.0, 1.0, 0.5, 1.0)
+        return train(seed)
+
+    monkeypatch.setattr(trial_module, "fine_tune", fake)
+    task = SimpleNamespace(scenario=None)
+    bench: Any = SimpleNamespace(
+        device=torch.device("cuda:1"), task=task, cache_memory=2, clear=lambda: held.update(now=1)
+    )
+    facts = [run_job(TrialJob(key="a", settings=QUICK, seed=seed), bench, go_on).facts for seed in (20, 10, 0, 1)]
+    where = {"device": "cuda:1", "precision": "bf16", "gpu": "fast 1"}
+    memory = {"cache_memory_bytes": 2, "device_memory_bytes": 100}
+    assert facts == [
+        {**where, **memory, "peak_memory_bytes": 23, "setup_seconds": 0.5},
+        {**where, **memory, "peak_memory_bytes": 13, "setup_seconds": 0.5},
+        where,
+        {**where, **memory, "peak_memory_bytes": 100},
+    ]
 
 
 def test_an_interrupt_is_not_swallowed(bench: Workbench) -> None:

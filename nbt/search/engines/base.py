@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 
@@ -17,6 +18,15 @@ class JobSource(Protocol):
         """Returns a run to start now; None when there is none at the moment.
 
         An engine asks again after every finished run, and is done when nothing runs and it answers None.
+        """
+        ...
+
+    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
+        """Is told where a run is, before its first epoch and again where it moves.
+
+        Args:
+            job: The run.
+            place: Of node, device and gpu_index what is known.
         """
         ...
 

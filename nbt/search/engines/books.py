@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nbt.search.engines.base import JobSource
 from nbt.search.engines.messages import Order, Place, Said
@@ -42,6 +43,8 @@ class _Run:
         said: Its epochs, each with the source's answer.
         deaths: Workers that it has cost.
         place: Where it runs, once that is known.
+        resources: What it asks for.
+        lost: The workers that it has lost: where each was, and the reason.
     """
 
     job: TrialJob
@@ -50,6 +53,12 @@ class _Run:
     said: dict[int, tuple[EpochResult, str | None]] = field(default_factory=dict)
     deaths: int = 0
     place: Place | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
+    lost: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def where(self) -> dict[str, Any]:
+        return {} if self.place is None else self.place.facts()
 
     @property
     def curve(self) -> tuple[EpochResult, ...]:
@@ -88,8 +97,8 @@ class Books:
         run = next((run for run in self._runs if run.attempt is None), None) or self._new_run()
         if run is None:
             return None
-        run.attempt, run.place = attempt, None
-        return Order(run.job, _read(run.job.checkpoint), self._packing.current(), run.slot)
+        run.attempt, run.place, run.resources = attempt, None, self._packing.current()
+        return Order(run.job, _read(run.job.checkpoint), run.resources, run.slot)
 
     def hear(self, attempt: str, said: Said) -> Answer:
         """Takes what an attempt says; of one that was given up nobody wants to hear."""
@@ -98,8 +107,10 @@ class Books:
         run = self._find(attempt)
         if run is None:
             return Answer(over=True)
-        if said.place != Place():
+        if said.place not in (Place(), run.place):
+            assert self._source is not None
             run.place = said.place
+            self._source.on_place(run.job, run.where)
         if said.checkpoint is not None and run.job.checkpoint is not None:
             _write(run.job.checkpoint, said.checkpoint)
         if said.epoch is not None:
@@ -132,7 +143,7 @@ class Books:
 
     def _new_run(self) -> _Run | None:
         """Asks the source for a job. An answer of None holds until a run has ended."""
-        if self._source is None or not self._ask_again or len(self._runs) >= self.at_a_time:
+        if self._source is None or not self._ask_again or len(self._runs) >= self._packing.at_a_time(self.at_a_time):
             return None
         job = self._source.next_job()
         if job is None:
@@ -155,6 +166,7 @@ class Books:
 
     def _end(self, run: _Run, said: Said, outcome: TrialOutcome) -> None:
         if outcome.out_of_memory and self._shares_device(run):
+            self._packing.learn(outcome.facts)  # it takes at least what it had
             self._put_back(run)
         elif said.broken:
             self._retry(run, f"a worker could not be set up ({outcome.error})", 1)
@@ -162,12 +174,13 @@ class Books:
             if said.export is not None and run.job.export is not None:
                 _write_folder(run.job.export, said.export)
             if outcome.error is None and run.job.checkpoint is not None:
-                run.job.checkpoint.unlink(missing_ok=True)
+                _forget(run.job.checkpoint)
             self._finish(run, outcome)
 
     def _retry(self, run: _Run, reason: str, deaths: int) -> None:
         run.deaths += deaths
         run.attempt = None
+        run.lost.append({**run.where, "reason": reason})
         if run.deaths < 2:
             _log.warning("%s: %s; running it again", run.job.key, reason)
         else:
@@ -176,9 +189,12 @@ class Books:
     def _finish(self, run: _Run, outcome: TrialOutcome) -> None:
         self._runs.remove(run)
         self._ask_again = True
-        self._packing.learn(outcome.facts)
+        if outcome.error is None:
+            self._packing.learn(outcome.facts)
         assert self._source is not None
-        facts = {**outcome.facts, "worker": run.slot}
+        facts = {**run.where, **outcome.facts, "worker": run.slot}
+        if run.lost:
+            facts["lost_workers"] = run.lost
         self._source.on_done(run.job, dataclasses.replace(outcome, facts=facts))
 
     def _shares_device(self, run: _Run) -> bool:
@@ -191,7 +207,7 @@ class Books:
         self._runs.remove(run)
         self._ask_again = True
         where = f"{run.place.device} of {run.place.host}" if run.place is not None else "a device"
-        if self._packing.back_off():
+        if self._packing.back_off(run.resources):
             share = self._packing.current()["GPU"]
             _log.warning("out of memory on %s: going on with %.2g of a GPU for each", where, share)
         else:
@@ -206,6 +222,12 @@ def _read(path: Path | None) -> bytes | None:
         return None if path is None else path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def _forget(path: Path) -> None:
+    """Removes a checkpoint, and what a worker of this machine left beside it in an earlier session."""
+    for found in path.parent.glob(f"{path.name}*"):
+        found.unlink(missing_ok=True)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nbt.errors import check_counts
 from nbt.search.engines.base import JobSource
 from nbt.search.engines.interrupts import InterruptGuard
+from nbt.search.engines.messages import local_place
 from nbt.search.engines.pool import WorkerProcess, exit_code, join_all
 from nbt.search.engines.worker import TRIAL_RUNNER, Runner, Setup
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
@@ -127,8 +129,11 @@ class _InProcess:
 
         if self._runner is None:
             self._runner = self._setup.open_runner()
+        device = self._runner.device
+        with guard.hold():
+            source.on_place(job, local_place(device).facts())
         try:
-            return _at_worker(self._runner.run(job, on_epoch), 0)
+            return _at_worker(self._runner.run(job, on_epoch), 0, device)
         except _SourceFailed as failure:
             raise failure.error from None
 
@@ -140,12 +145,12 @@ class _InProcess:
 
 @dataclass(eq=False)
 class _Run:
-    """A job on its way: who runs it, what its worker said and was answered, and how many workers it has cost."""
+    """A job on its way: who runs it, what its worker said and was answered, and the workers that it has cost."""
 
     job: TrialJob
     worker: WorkerProcess | None = None
     said: dict[int, tuple[EpochResult, str | None]] = field(default_factory=dict)
-    deaths: int = 0
+    lost: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def curve(self) -> tuple[EpochResult, ...]:
@@ -190,9 +195,9 @@ class _Processes:
                 return
             run = _Run(job)
             self._runs.append(run)
-            self._staff(run)
+            self._staff(run, source)
 
-    def _staff(self, run: _Run) -> None:
+    def _staff(self, run: _Run, source: JobSource) -> None:
         """Gives a job to an idle worker, or to a new one."""
         busy = [other.worker for other in self._runs]
         idle = [worker for worker in self._workers if worker not in busy]
@@ -201,6 +206,7 @@ class _Processes:
             self._clear_away(worker)
         run.worker = idle[0] if idle else self._start_worker()
         run.worker.send(run.job)
+        _tell_place(run, source)
 
     def _start_worker(self) -> WorkerProcess:
         slot = min(self._slots - {worker.slot for worker in self._workers})
@@ -221,6 +227,8 @@ class _Processes:
             _log.log(*value)
         elif kind == "ready":
             worker.device = value
+            if run is not None:
+                _tell_place(run, source)
         elif run is not None:
             self._take(kind, value, worker, run, source)
 
@@ -232,7 +240,7 @@ class _Processes:
         elif kind == "broken":
             self._bury(worker, run, source, reason=f"a worker could not be set up ({value.error})")
         else:
-            self._finish(run, _at_worker(value, worker.slot), source)
+            self._finish(run, value, worker, source)
 
     def _answer(self, run: _Run, result: EpochResult, source: JobSource) -> str | None:
         """Asks the source once for every epoch: a job that runs again repeats epochs that it has heard of."""
@@ -240,9 +248,9 @@ class _Processes:
             run.said[result.epoch] = (result, source.on_epoch(run.job, result))
         return run.said[result.epoch][1]
 
-    def _finish(self, run: _Run, outcome: TrialOutcome, source: JobSource) -> None:
+    def _finish(self, run: _Run, outcome: TrialOutcome, worker: WorkerProcess, source: JobSource) -> None:
         self._runs.remove(run)
-        source.on_done(run.job, outcome)
+        source.on_done(run.job, _at_worker(outcome, worker.slot, worker.device, run.lost))
 
     def _bury(self, worker: WorkerProcess, run: _Run | None, source: JobSource, reason: str = "") -> None:
         """Takes the end of a worker; its job gets one more chance."""
@@ -250,12 +258,12 @@ class _Processes:
         if run is None:
             return
         reason = reason or f"worker process died (exit code {code})"
-        run.deaths += 1
-        if run.deaths == 1:
+        run.lost.append({**_where(worker.device), "reason": reason})
+        if len(run.lost) == 1:
             _log.warning("%s: %s; running it again", run.job.key, reason)
-            self._staff(run)
+            self._staff(run, source)
         else:
-            self._finish(run, TrialOutcome(curve=run.curve, error=reason), source)
+            self._finish(run, TrialOutcome(curve=run.curve, error=reason), worker, source)
 
     def _clear_away(self, worker: WorkerProcess) -> int:
         self._workers.remove(worker)
@@ -297,5 +305,17 @@ def _abandon(source: JobSource, job: TrialJob) -> None:
         _log.warning("%s could not be marked as abandoned: %s", job.key, error)
 
 
-def _at_worker(outcome: TrialOutcome, slot: int) -> TrialOutcome:
-    return dataclasses.replace(outcome, facts={**outcome.facts, "worker": slot})
+def _tell_place(run: _Run, source: JobSource) -> None:
+    if run.worker is not None and run.worker.device is not None:
+        source.on_place(run.job, _where(run.worker.device))
+
+
+def _where(device: str | None) -> dict[str, Any]:
+    return local_place(device or "").facts()
+
+
+def _at_worker(
+    outcome: TrialOutcome, slot: int, device: str | None, lost: Sequence[Mapping[str, Any]] = ()
+) -> TrialOutcome:
+    facts = {**_where(device), **outcome.facts, "worker": slot}
+    return dataclasses.replace(outcome, facts={**facts, "lost_workers": list(lost)} if lost else facts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,7 +44,7 @@ class Place:
         node: Ray's id of the node.
         host: Name of the machine.
         device: "cpu", "cuda:0" as the worker sees it.
-        gpus: Numbers of the GPUs that it was given.
+        gpus: Numbers of the GPUs that it was given, as the machine counts them.
     """
 
     node: str = ""
@@ -59,8 +61,20 @@ class Place:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Returns what a trial's record says of it."""
-        return {"node": self.host, **({"gpu_index": ",".join(self.gpus)} if self.gpus else {})}
+        """Returns what a trial's record says of it: node, device and gpu_index, as far as they are known."""
+        said = {"node": self.host, "device": self.device, "gpu_index": ",".join(self.gpus)}
+        return {name: value for name, value in said.items() if value}
+
+
+def local_place(device: str) -> Place:
+    """Returns where a worker of this machine is, from its device as torch calls it: "cpu", "cuda:1"."""
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return Place(host=platform.node(), device=device)
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    number = int(index or 0)
+    name = visible[number] if number < len(visible) and visible[number] else str(number)
+    return Place(host=platform.node(), device=device, gpus=(name,))
 
 
 @dataclass(eq=False)

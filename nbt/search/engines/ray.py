@@ -82,8 +82,9 @@ class RayEngine:
             "runner": runner,
             "at_a_time": workers,
         }
+        auto = options.gpus_per_trial == "auto"
         self._workers, self._parcel = workers, self._cluster.put(packed)
-        self._books = Books(workers, Packing(resources, measured=options.gpus_per_trial == "auto"))
+        self._books = Books(workers, Packing(resources, measured=auto, gpus=self._cluster.gpus))
         self._desk = _Desk()
         self._folder = Path(tempfile.mkdtemp(prefix="nbt-tune-"))
         self._thread: threading.Thread | None = None

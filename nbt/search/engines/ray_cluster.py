@@ -55,6 +55,11 @@ class Cluster:
     def __init__(self, nodes: Sequence[Node], *, ours: bool) -> None:
         self._nodes, self._ours = nodes, ours
 
+    @property
+    def gpus(self) -> float:
+        """GPUs of all nodes."""
+        return sum(node.gpus for node in self._nodes)
+
     def resources(self, options: RayOptions, workers: int) -> dict[str, float]:
         """Returns what a trial asks for, by Ray's names.
 

@@ -161,6 +161,7 @@ def _stamp(job: TrialJob) -> tuple[int, int] | None:
 
 def _clear(job: TrialJob) -> None:
     if job.checkpoint is not None:
-        job.checkpoint.unlink(missing_ok=True)
+        for path in job.checkpoint.parent.glob(f"{job.checkpoint.name}*"):  # a stream's running task has its own beside
+            path.unlink(missing_ok=True)
     if job.export is not None:
         shutil.rmtree(job.export, ignore_errors=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class ListSource:
         self.running: list[TrialJob] = []
         self.most_running = 0
         self.epochs: list[tuple[str, int]] = []
+        self.places: list[tuple[str, dict[str, Any]]] = []
         self.done: dict[str, TrialOutcome] = {}
         self.abandoned: list[str] = []
         self.stop: Callable[[TrialJob, EpochResult], str | None] = lambda job, result: None
@@ -44,6 +46,10 @@ class ListSource:
         self.running.append(job)
         self.most_running = max(self.most_running, len(self.running))
         return job
+
+    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
+        assert job in self.running
+        self.places.append((job.key, dict(place)))
 
     def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
         assert job in self.running
@@ -97,6 +103,18 @@ class EngineContract:
         engine.run(source)
         for key in source.done:
             assert [epoch for name, epoch in source.epochs if name == key] == [1, 2, 3, 4]
+
+    def test_the_source_is_told_where_a_job_is_before_its_first_epoch(self, engine: Engine) -> None:
+        source = ListSource(make_jobs("train", "train", "fail"))
+        source.stop = lambda job, result: None if job.key in dict(source.places) else "it is nowhere"
+        engine.run(source)
+        here = {"node": platform.node(), "device": "cpu"}
+        for key in ("0000 train", "0001 train"):
+            assert [place for name, place in source.places if name == key] == [here]
+            assert source.done[key].stopped is None
+        for outcome in source.done.values():
+            assert here.items() <= outcome.facts.items(), "also of one that failed"
+            assert "lost_workers" not in outcome.facts
 
     def test_no_jobs_is_an_end(self, engine: Engine) -> None:
         source = ListSource([])

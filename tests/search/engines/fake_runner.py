@@ -40,7 +40,7 @@ class FakeRunner:
             raise MemoryError("no room for the tools")
         self.task = task
         self.device = device or "cpu"
-        self.jobs = 0
+        self.jobs, self.workers = 0, workers
         logging.getLogger("nbt").info("runner %d is ready", slot)
 
     def run(self, job: TrialJob, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
@@ -52,7 +52,11 @@ class FakeRunner:
             "jobs": self.jobs,
             "threads": os.environ.get("OMP_NUM_THREADS"),
             "temporary": tempfile.gettempdir(),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "sharing": self.workers,
         }
+        if act == "measured":
+            facts |= {"peak_memory_bytes": 10 << 30, "device_memory_bytes": 80 << 30}
         if act == "fail":
             return TrialOutcome(error="ValueError: no", traceback="Traceback ...")
         if act == "oom" or (act == "oom-once" and self.task.first_time("oom-once")):

@@ -17,12 +17,14 @@ def quiet() -> None:
 
 
 @contextmanager
-def local_ray() -> Iterator[None]:
+def local_ray(num_gpus: int = 0) -> Iterator[None]:
     import ray
 
     quiet()
     before = signal.getsignal(signal.SIGTERM)
-    ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR, **OPTIONS)
+    ray.init(
+        address="local", num_cpus=2, num_gpus=num_gpus, logging_level=logging.ERROR, log_to_driver=False, **OPTIONS
+    )
     signal.signal(signal.SIGTERM, before)  # as `connect` does
     try:
         yield

@@ -49,7 +49,7 @@ def test_hands_out_as_many_as_fit_and_asks_again_after_an_end() -> None:
     assert first.resources == {"CPU": 1.0}
     assert books.next_order("3") is None
     books.hear("1", done(facts={"device": "cpu"}))
-    assert source.done["0000 a"].facts == {"device": "cpu", "worker": 0}
+    assert source.done["0000 a"].facts == {"node": "alpha", "gpu_index": "0", "device": "cpu", "worker": 0}
     third = books.next_order("3")
     assert third is not None and third.slot == 0
     books.hear("2", done())
@@ -96,6 +96,37 @@ def test_a_dead_worker_costs_one_more_attempt_and_the_source_hears_nothing_twice
     assert [result.epoch for result in outcome.curve] == [1, 2]
 
 
+def test_the_source_is_told_where_a_run_is_and_where_it_moves() -> None:
+    books, source = open_books("a")
+    books.next_order("1")
+    books.hear("1", epoch(1, place=HERE))
+    books.hear("1", epoch(2, place=HERE))
+    books.lose("1", "its node was lost", node_lost=True)
+    books.next_order("2")
+    books.hear("2", epoch(2, place=OTHER_GPU))
+    books.hear("2", done(OTHER_GPU))
+    here = {"node": "alpha", "device": "cuda:0", "gpu_index": "0"}
+    assert source.places == [("0000 a", here), ("0000 a", {**here, "gpu_index": "1"})]
+    facts = source.done["0000 a"].facts
+    assert facts["gpu_index"] == "1"
+    assert facts["lost_workers"] == [{**here, "reason": "its node was lost"}]
+
+
+def test_a_run_that_fails_by_its_workers_says_where() -> None:
+    books, source = open_books("a")
+    books.next_order("1")
+    books.lose("1", "worker process died")
+    books.next_order("2")
+    books.hear("2", epoch(1, place=HERE))
+    books.lose("2", "worker process died")
+    facts = source.done["0000 a"].facts
+    assert facts["node"] == "alpha"
+    assert [("node" in lost, lost["reason"]) for lost in facts["lost_workers"]] == [
+        (False, "worker process died"),
+        (True, "worker process died"),
+    ]
+
+
 def test_lost_nodes_are_not_held_against_a_job() -> None:
     books, source = open_books("a")
     for attempt in "12345":
@@ -138,8 +169,10 @@ def test_the_checkpoint_of_a_finished_job_is_removed(tmp_path: Path) -> None:
     books, _ = with_files(tmp_path)
     books.next_order("1")
     books.hear("1", epoch(1, checkpoint=b"one"))
+    (tmp_path / "c" / "t.pt.task").touch()
+    (tmp_path / "c" / "other.pt").touch()
     books.hear("1", done())
-    assert not (tmp_path / "c" / "t.pt").exists()
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["other.pt"]
 
 
 def test_a_model_replaces_an_older_one(tmp_path: Path) -> None:
@@ -175,13 +208,33 @@ def test_out_of_memory_lets_fewer_share_a_gpu_where_that_was_measured() -> None:
     books = Books(2, Packing({"GPU": 1.0}, measured=True))
     books.open(source)
     books.next_order("1")
-    books.hear("1", done(facts={"peak_memory_bytes": 1, "device_memory_bytes": 4 << 29}))
+    assert books.next_order("2") is None, "one a GPU, until the first was measured"
+    books.hear("1", done(facts={"peak_memory_bytes": 1, "device_memory_bytes": 5 << 29}))
     shared = [books.next_order(attempt) for attempt in "23"]
     assert [order and order.resources for order in shared] == [{"GPU": 0.3333}] * 2
     books.hear("2", done(error="OutOfMemoryError", out_of_memory=True))
     assert source.abandoned == ["0001 b"] and books.at_a_time == 2
     order = books.next_order("4")
     assert order is not None and order.job.key == "0001 b" and order.resources == {"GPU": 0.5}
+
+
+def test_out_of_memory_teaches_what_a_run_takes_at_least_and_alone_on_a_gpu_nothing() -> None:
+    def measured(peak: int, **others: object) -> Said:
+        return done(facts={"peak_memory_bytes": peak << 30, "device_memory_bytes": 80 << 30}, **others)
+
+    source = ListSource(make_jobs(*"abcd"))
+    books = Books(2, Packing({"GPU": 1.0}, measured=True))
+    books.open(source)
+    books.next_order("1")
+    books.hear("1", measured(79, error="OutOfMemoryError", out_of_memory=True))
+    assert source.done["0000 a"].out_of_memory
+    assert books.next_order("2").resources == {"GPU": 1.0}  # type: ignore[union-attr]
+    books.hear("2", measured(1))
+    shared = [books.next_order(attempt) for attempt in "34"]
+    assert [order.resources for order in shared if order is not None] == [{"GPU": 0.0625}] * 2
+    books.hear("3", measured(20, error="OutOfMemoryError", out_of_memory=True))
+    assert source.abandoned == ["0002 c"]
+    assert books.next_order("5").resources == {"GPU": 0.5}  # type: ignore[union-attr]
 
 
 def test_out_of_memory_alone_is_told() -> None:

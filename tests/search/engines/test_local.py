@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -87,6 +88,9 @@ class TestTwoWorkers(EngineContract):
         assert outcome.error == f"worker process died (exit code {code})"
         assert [result.epoch for result in outcome.curve] == [1]
         assert sum(other.error is None for other in source.done.values()) == 2
+        where = {"node": platform.node(), "device": "cpu"}
+        assert outcome.facts["lost_workers"] == [{**where, "reason": outcome.error}] * 2
+        assert where.items() <= outcome.facts.items()
 
     def test_an_idle_worker_that_died_is_replaced(self, engine: LocalEngine) -> None:
         engine.run(ListSource(make_jobs("train", "train")))

@@ -3,55 +3,127 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nbt.search.engines.packing import Packing
 
 GIB = 1 << 30
+PEAKS = st.floats(0.001, 200.0)
 
 
-def facts(peak: float, total: float = 80) -> dict[str, float]:
-    return {"peak_memory_bytes": peak * GIB, "device_memory_bytes": total * GIB}
+def facts(peak: float, total: float = 80, cache: float = 0) -> dict[str, float]:
+    return {
+        "peak_memory_bytes": peak * GIB,
+        "device_memory_bytes": total * GIB,
+        "cache_memory_bytes": cache * GIB,
+    }
+
+
+def measured(*peaks: float) -> Packing:
+    packing = Packing({"CPU": 1.0, "GPU": 1.0}, measured=True)
+    for peak in peaks:
+        packing.learn(facts(peak))
+    return packing
+
+
+def share(packing: Packing) -> float:
+    return packing.current()["GPU"]
 
 
 def test_the_first_run_has_a_gpu_and_the_next_share_by_what_it_took() -> None:
-    packing = Packing({"CPU": 1.0, "GPU": 1.0}, measured=True)
+    packing = measured()
     assert packing.current() == {"CPU": 1.0, "GPU": 1.0}
-    packing.learn(facts(15))  # 19.25 of 80 GiB with margin and context
+    packing.learn(facts(11.5))  # 14.875 GiB with margin and context, of the 60 that are not for prefix caches
     assert packing.current() == {"CPU": 1.0, "GPU": 0.25}
     packing.learn(facts(1))
-    assert packing.current()["GPU"] == 0.25, "the largest counts"
-    packing.learn(facts(20))
-    assert packing.current()["GPU"] == pytest.approx(1 / 3, abs=1e-4)
-
-
-@pytest.mark.parametrize("peak", [0.01, 0.5, 3, 7, 11, 30, 79, 200])
-def test_what_shares_a_gpu_fits_on_it(peak: float) -> None:
-    packing = Packing({"GPU": 1.0}, measured=True)
-    packing.learn(facts(peak))
-    share = packing.current()["GPU"]
-    assert share == 1.0 or int(1 / share) * peak <= 80
-    assert round(1 / share) * share <= 1.0
-
-
-def test_backs_off_one_run_at_a_time_and_stays_there() -> None:
-    packing = Packing({"GPU": 1.0}, measured=True)
+    assert share(packing) == 0.25, "the largest counts"
     packing.learn(facts(15))
-    assert packing.back_off()
-    assert packing.current()["GPU"] == pytest.approx(1 / 3, abs=1e-4)
+    assert share(packing) == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_prefix_caches_shrink_with_the_share_and_do_not_count() -> None:
+    packing = measured()
+    packing.learn(facts(11.5 + 20, cache=20))
+    assert share(packing) == 0.25
+    packing.learn(facts(5, cache=9))
+    assert share(packing) == 0.25
+
+
+def test_gpus_of_several_sizes_are_shared_as_the_smallest_allows() -> None:
+    packing = measured(11.5)
+    packing.learn(facts(11.5, total=40))
+    assert share(packing) == 0.5
+
+
+@pytest.mark.parametrize(("gpus", "first"), [(1, 1), (3, 3), (8, 5), (0.5, 1)])
+def test_until_one_was_measured_no_more_run_than_there_are_gpus(gpus: float, first: int) -> None:
+    packing = Packing({"GPU": 1.0}, measured=True, gpus=gpus)
+    assert packing.at_a_time(5) == first
     packing.learn(facts(1))
-    assert packing.back_off() and packing.back_off()
-    assert packing.current()["GPU"] == 1.0
-    assert not packing.back_off(), "alone on a GPU: fewer at a time is all that is left"
+    assert packing.at_a_time(5) == 5
+    assert Packing({"GPU": 0.5}, gpus=1).at_a_time(5) == 5
+
+
+@given(st.lists(PEAKS, max_size=4), st.integers(0, 20))
+def test_what_shares_a_gpu_fits_on_it(peaks: list[float], times: int) -> None:
+    packing = measured(*peaks)
+    for _ in range(times):
+        packing.back_off(packing.current())
+    found = share(packing)
+    assert 1 / 16 <= found <= 1
+    assert found * round(1 / found) <= 1, "or the last one would not fit"
+    assert int(1 / found) == round(1 / found), "workers tell from it how many they are"
+    assert found == 1 or round(1 / found) * max(peaks) <= 60, "a quarter is left for prefix caches"
+
+
+@given(PEAKS, PEAKS)
+def test_a_run_that_takes_more_never_asks_for_less(one: float, other: float) -> None:
+    less, more = sorted((one, other))
+    assert share(measured(less)) <= share(measured(more))
+    assert share(measured(less, more)) == share(measured(more, less)) == share(measured(more))
+
+
+@given(PEAKS)
+def test_backing_off_lets_fewer_share_until_one_is_alone(peak: float) -> None:
+    packing = measured(peak)
+    runs = round(1 / share(packing))
+    while runs > 1:
+        assert packing.back_off(packing.current())
+        assert round(1 / share(packing)) == runs - 1
+        runs -= 1
+        packing.learn(facts(0.001))
+    assert share(packing) == 1.0
+    assert not packing.back_off(packing.current()), "alone on a GPU: fewer at a time is all that is left"
+
+
+def test_runs_that_were_packed_before_back_off_no_further() -> None:
+    packing = measured(11.5)
+    before = packing.current()
+    for _ in range(3):
+        assert packing.back_off(before)
+        assert share(packing) == pytest.approx(1 / 3, abs=1e-4)
 
 
 def test_what_the_user_gave_stays() -> None:
     packing = Packing({"CPU": 2.0, "GPU": 0.5})
     packing.learn(facts(79))
-    assert not packing.back_off()
+    assert not packing.back_off(packing.current())
     assert packing.current() == {"CPU": 2.0, "GPU": 0.5}
 
 
-def test_without_a_gpu_there_is_nothing_to_share() -> None:
+def test_without_a_gpu_there_is_nothing_to_share_and_a_word_of_it(caplog: pytest.LogCaptureFixture) -> None:
     packing = Packing({"CPU": 1.0}, measured=True)
+    assert "--gpus-per-trial auto: the cluster has no GPU; the trials run on its CPUs" in caplog.text
     packing.learn(facts(1))
     assert packing.current() == {"CPU": 1.0}
+    assert packing.at_a_time(5) == 5
+    assert not packing.back_off(packing.current())
+
+
+@pytest.mark.parametrize("said", [{}, {"peak_memory_bytes": 0, "device_memory_bytes": 1}, {"peak_memory_bytes": 1}])
+def test_a_run_that_measured_nothing_teaches_nothing(said: dict[str, float]) -> None:
+    packing = measured()
+    packing.learn(said)
+    assert share(packing) == 1.0
+    assert packing.at_a_time(2) == 1

@@ -50,7 +50,9 @@ def test_both_engines_give_the_same_trials_and_resume_each_other(task: Task, own
     assert here.epochs_spent == there.epochs_spent
     assert here.recommended == there.recommended
     assert [test.accuracy for test in here.test] == [test.accuracy for test in there.test]
-    assert all({"node", "worker", "device"} <= trial.facts.keys() for trial in there.trials)
+    named = {"node", "worker", "device", "precision"}
+    for mine, theirs in zip(here.trials, there.trials, strict=True):
+        assert {name: mine.facts[name] for name in named} == {name: theirs.facts[name] for name in named}
     for study in ("here", "there"):
         folder = own_folder / "reports" / study
         assert {path.name for path in (folder / "model").iterdir()} == {"model.json", "weights.safetensors"}
@@ -59,6 +61,25 @@ def test_both_engines_give_the_same_trials_and_resume_each_other(task: Task, own
     assert len(here.trials) > 5
     assert [essence(trial) for trial in here.trials] == [essence(trial) for trial in there.trials]
     assert not any(trial.state == "running" for trial in (*here.trials, *there.trials))
+
+
+def learn(task: Task, study: str, engine: str, budget: int) -> StudyRecord:
+    options = {"epochs": 1, "scenario": "class", "tasks": 2, "space": "continual", "final_seeds": 1}
+    return nbt.search(task, budget=budget, study=study, engine=engine, **options).record
+
+
+@pytest.mark.slow
+def test_streams_are_searched_with_both_engines_alike(task: Task) -> None:
+    here, there = learn(task, "here", "local", 3), learn(task, "there", "ray", 3)
+    assert [essence(trial) for trial in here.trials] == [essence(trial) for trial in there.trials]
+    assert [trial.state for trial in there.trials] == ["complete"] * 3
+    assert [[one.val_accuracy is None for one in trial.curve] for trial in there.trials] == [[True, False]] * 3
+    assert here.recommended == there.recommended
+    assert [(test.name, test.accuracy) for test in here.test] == [(test.name, test.accuracy) for test in there.test]
+
+    here, there = learn(task, "here", "ray", 4), learn(task, "there", "local", 4)
+    assert len(here.trials) == 4
+    assert [essence(trial) for trial in here.trials] == [essence(trial) for trial in there.trials]
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_waits_after_every_epoch_and_says_where_it_is(rider: Rider, tmp_path: Pa
     assert [one.epoch.epoch for one in said if one.epoch is not None] == [1, 2, 3]
     outcome = said[-1].outcome
     assert outcome is not None and len(outcome.curve) == 3
-    assert outcome.facts == {"node": "host", "gpu_index": "3"}
+    assert outcome.facts == {"node": "host", "device": "cpu", "gpu_index": "3"}
     assert said[0].place == Place("n", "host", "cpu", ("3",))
     assert said[1].logs == ((logging.WARNING, "epoch 2"),)
 
@@ -96,7 +96,10 @@ def test_continues_from_what_the_order_brings_and_from_nothing_else(
         rider.start(order(tmp_path, content))
         while rider.next().outcome is None:
             pass
-    assert runner.found == [b"brought", None]
+        (tmp_path / "own" / "checkpoint.pt.task").touch()  # as a stream leaves that was given up
+    rider.start(order(tmp_path))
+    assert not (tmp_path / "own" / "checkpoint.pt.task").exists()
+    assert runner.found[:2] == [b"brought", None]
 
 
 def test_a_reason_ends_the_run_with_its_outcome(rider: Rider, tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ class Source:
         self.handed += 1
         return TrialJob(key=f"job-{self.handed}", settings=self.waiting.pop(0))
 
+    def on_place(self, job: TrialJob, place: object) -> None:
+        raise AssertionError("curves are replayed nowhere")
+
     def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
         self.epochs.append((job.key, result.epoch))
         self.results.append(result)
