@@ -16,7 +16,7 @@ import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
@@ -26,8 +26,8 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from nbt.search.engines.books import Answer
-from nbt.search.engines.messages import Order, Place, Said
+from nbt.search.engines.desk import Closed, Desk
+from nbt.search.engines.messages import Place
 from nbt.search.engines.parcel import unpack
 from nbt.search.engines.rider import Rider
 from nbt.search.engines.worker import Runner, Setup
@@ -41,34 +41,6 @@ _ENVIRONMENT = {
     "TUNE_RESULT_BUFFER_LENGTH": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-
-
-class Desk(Protocol):
-    """Answers for the driver; each call waits until the driver's own thread has dealt with it."""
-
-    def next_order(self, attempt: str) -> Order | None:
-        """Returns what an attempt runs, None for nothing now.
-
-        Raises:
-            Closed: There will be nothing more.
-        """
-        ...
-
-    def hear(self, attempt: str, said: Said) -> Answer:
-        """Takes what an attempt says."""
-        ...
-
-    def lose(self, attempt: str, reason: str, node_lost: bool) -> None:
-        """Takes the end of an attempt's worker."""
-        ...
-
-    def take_given_up(self, attempts: list[str]) -> list[str]:
-        """Returns those of the running attempts that nobody wants any more; does not wait."""
-        ...
-
-
-class Closed(Exception):  # noqa: N818 - an end, not an error
-    """The engine is closed."""
 
 
 def run_tune(desk: Desk, parcel: Any, setup: dict[str, Any], *, at_a_time: int, folder: Path) -> None:
