@@ -81,15 +81,15 @@ class Desk:
         with self._lock:
             self._given_up |= self._running
             self._running.clear()
-            waiting = [request for request in self._requests if request.kind != "order"]
-            self._requests = [request for request in self._requests if request.kind == "order"]
+            waiting = [request for request in self._requests if request.kind in ("hear", "lose")]
+            self._requests = [request for request in self._requests if request not in waiting]
         for request in waiting:
             request.reply(None)
 
     def post(self, request: Request) -> None:
         """Puts a request on the desk and rings."""
         with self._lock:
-            if self._closed and request.kind != "ended":
+            if self._closed:
                 request.reply(None)
                 return
             self._requests.append(request)

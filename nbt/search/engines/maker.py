@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nbt.errors import UsageError, check_counts, nearest
+from nbt.search.engines.held_folder import clear_abandoned
 from nbt.search.engines.ray_options import RayOptions, check_installed
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class EngineMaker:
         Raises:
             UsageError: It does not answer, or no node has what a trial needs.
         """
+        clear_abandoned()
         if self._name != "ray":
             return self
         try:

@@ -9,10 +9,7 @@ between two of its calls and not inside one, and an error of it reaches the call
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 import threading
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -20,6 +17,7 @@ from nbt.errors import NbtError, check_counts
 from nbt.search.engines.base import JobSource
 from nbt.search.engines.books import Answer, Books
 from nbt.search.engines.desk import Desk, Request
+from nbt.search.engines.held_folder import HeldFolder
 from nbt.search.engines.interrupts import InterruptGuard
 from nbt.search.engines.packing import Packing
 from nbt.search.engines.parcel import nbytes, pack
@@ -35,6 +33,9 @@ _log = logging.getLogger("nbt")
 # Tune that ended by itself so often without a single message between is beyond help.
 _BREAKS = 3
 _CLOSE_SECONDS = 30.0
+# Without a connection Tune cannot end anything; its thread ends with this process.
+_LAST_SECONDS = 3.0
+_KEPT = "everything is kept: the same command resumes, also with --engine local"
 
 
 class RayEngine:
@@ -83,7 +84,8 @@ class RayEngine:
         self._workers, self._parcel = workers, self._cluster.put(packed)
         self._books = Books(workers, Packing(resources, measured=options.gpus_per_trial == "auto"))
         self._desk = Desk()
-        self._folder = Path(tempfile.mkdtemp(prefix="nbt-tune-"))
+        self._watch = self._cluster.watch(lambda why: self._desk.post(Request("lost", (why,))))
+        self._folder = HeldFolder("nbt-tune-")
         self._thread: threading.Thread | None = None
         self._breaks = 0
         self._closed = False
@@ -117,12 +119,13 @@ class RayEngine:
         if self._closed:
             return
         self._closed = True
+        self._watch.close()
         self._desk.close()
         if self._thread is not None:
-            self._thread.join(_CLOSE_SECONDS)
+            self._thread.join(_LAST_SECONDS if self._cluster.lost else _CLOSE_SECONDS)
         self._parcel = None
         self._cluster.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.close()
 
     def __enter__(self) -> RayEngine:
         return self
@@ -141,7 +144,7 @@ class RayEngine:
         def run() -> None:
             error: Exception | None = None
             try:
-                run_tune(self._desk, self._parcel, setup, at_a_time=self._workers, folder=self._folder)
+                run_tune(self._desk, self._parcel, setup, at_a_time=self._workers, folder=self._folder.path)
             except Exception as found:
                 error = found
             self._desk.post(Request("ended", (error,)))
@@ -171,6 +174,8 @@ class RayEngine:
         elif request.kind == "lose":
             attempt, reason, node_lost = request.arguments
             self._books.lose(attempt, reason, node_lost=node_lost)
+        elif request.kind == "lost":
+            raise NbtError(f"the connection to Ray is lost ({request.arguments[0]}); {_KEPT}")
         else:
             self._take_end(*request.arguments)
 
@@ -180,7 +185,5 @@ class RayEngine:
         self._breaks += 1
         text = " ".join(str(error).split())[-300:]
         if self._breaks >= _BREAKS or not self._cluster.alive():
-            raise NbtError(
-                f"Ray cannot go on ({text}); everything is kept: the same command resumes, also with --engine local"
-            )
+            raise NbtError(f"Ray cannot go on ({text}); {_KEPT}")
         self._books.lose_all(f"Ray Tune ended ({text})")

@@ -6,21 +6,24 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nbt.errors import NbtError, UsageError
 from nbt.search.engines.pool import usable_cores
 from nbt.search.engines.ray_options import RayOptions, check_installed
+from nbt.search.engines.watch import Door, Watch
 
 __all__ = ["Cluster", "RayOptions", "connect"]
 
 _log = logging.getLogger("nbt")
 
 ANSWER_SECONDS = 15.0
+_RAYS_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
+# It is on this machine, and nobody starts it again; the actors die with it.
+_RAYLET_SECONDS = 3.0
 _SPARE_BYTES = 256 << 20
 # On a busy machine Ray's helpers do not start within Ray's own 15 s, and the start fails.
 _START_MILLISECONDS = "120000"
@@ -54,6 +57,7 @@ class Cluster:
 
     def __init__(self, nodes: Sequence[Node], *, ours: bool) -> None:
         self._nodes, self._ours = nodes, ours
+        self._lost = False
 
     def resources(self, options: RayOptions, workers: int) -> dict[str, float]:
         """Returns what a trial asks for, by Ray's names.
@@ -78,12 +82,30 @@ class Cluster:
 
         return ray.is_initialized() and _in_time(ray.nodes, ANSWER_SECONDS) is not None
 
+    def watch(self, on_lost: Callable[[str], None]) -> Watch:
+        """Watches what this process cannot do without: the head, and the daemon that connects it to the others."""
+
+        def note(why: str) -> None:
+            self._lost = True
+            on_lost(why)
+
+        return Watch(_doors(), note)
+
+    @property
+    def lost(self) -> bool:
+        """Whether a watch has found that the connection is gone."""
+        return self._lost
+
     def close(self) -> None:
         """Ends the connection. A cluster that was there before goes on."""
         import ray
 
-        if self._ours:
-            self._ours = False
+        if not self._ours:
+            return
+        self._ours = False
+        if self._lost:
+            _in_time(ray.shutdown, ANSWER_SECONDS)
+        else:
             ray.shutdown()
 
 
@@ -187,7 +209,7 @@ def _join(address: str) -> None:
     import ray
 
     host = find_host(address)
-    if host is not None and not _listens(*host):
+    if host is not None and not Door("", *host, 0.0).answers(ANSWER_SECONDS / 3):
         raise _silent(address, f"nothing listens on port {host[1]} of {host[0]}")
     failed: list[BaseException] = []
 
@@ -222,12 +244,6 @@ def find_host(address: str) -> tuple[str, int] | None:
     return None if address == "auto" else (host.strip("[]"), int(port))
 
 
-def _listens(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=ANSWER_SECONDS / 3):
-        return True
-    return False
-
-
 def _in_time(call: Any, seconds: float) -> Any:
     """Returns what a call returns, None where that takes too long: Ray itself waits for minutes."""
     found: list[Any] = []
@@ -240,6 +256,24 @@ def _in_time(call: Any, seconds: float) -> Any:
     thread.start()
     thread.join(seconds)
     return found[0] if found else None
+
+
+def _doors() -> list[Door]:
+    """Returns where the head and this machine's raylet listen."""
+    import ray
+
+    here = ray.get_runtime_context()
+    # At the end of Ray's own patience it ends this process without a word to anybody.
+    patience = float(os.environ.get(_RAYS_PATIENCE) or 60.0) / 2
+    host, _, port = here.gcs_address.rpartition(":")
+    own = [found for found in ray.nodes() if found["NodeID"] == here.get_node_id()]  # type: ignore[no-untyped-call]
+    return [
+        Door("the head of the Ray cluster", host.strip("[]"), int(port), patience),
+        *(
+            Door("the Ray of this machine", found["NodeManagerAddress"], int(found["NodeManagerPort"]), _RAYLET_SECONDS)
+            for found in own
+        ),
+    ]
 
 
 def _nodes() -> list[Node]:

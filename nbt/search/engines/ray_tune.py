@@ -13,7 +13,6 @@ import logging
 import os
 import pickle
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,13 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from nbt.search.engines.desk import Closed, Desk
+from nbt.search.engines.held_folder import HeldFolder
 from nbt.search.engines.messages import Place
 from nbt.search.engines.parcel import unpack
 from nbt.search.engines.rider import Rider
 from nbt.search.engines.worker import Runner, Setup
+
+_log = logging.getLogger("nbt")
 
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # it prints to stdout, even when it is told to be silent
@@ -198,10 +200,11 @@ class RayWorker(tune.Trainable):
             threads = min(threads, int(asked))
         os.environ["OMP_NUM_THREADS"] = str(threads)
         self._reason: str | None = None
+        self._held = HeldFolder("nbt-worker-")  # Ray kills its workers: where the driver is gone, and at other times
         self._rider = Rider(
             functools.partial(_open_runner, parcel, setup_values or {}, resources),
             _here,
-            Path(tempfile.mkdtemp(prefix="nbt-worker-")),
+            self._held.path,
             (setup_values or {}).get("log_level", logging.WARNING),
         )
         self._rider.start(config["order"])
@@ -224,6 +227,7 @@ class RayWorker(tune.Trainable):
     def cleanup(self) -> None:
         """Frees the tools."""
         self._rider.close()
+        self._held.close()
 
 
 def _open_runner(parcel: Sequence[Any], values: Mapping[str, Any], resources: Mapping[str, float]) -> Runner:
@@ -232,7 +236,11 @@ def _open_runner(parcel: Sequence[Any], values: Mapping[str, Any], resources: Ma
     sharing = int(1 / gpus) if 0 < gpus < 1 else 1 if gpus else _fitting(resources.get("CPU", 1.0))
     others = {name: value for name, value in values.items() if name != "at_a_time"}
     setup = Setup(unpack(ray.get(parcel[0])), workers=max(1, min(sharing, values["at_a_time"])), **others)
-    return setup.open_runner()
+    runner = setup.open_runner()
+    if gpus and runner.device == "cpu":
+        numbers, host = ", ".join(_gpus()), platform.node()
+        _log.warning("%s has GPU %s, but torch sees none there: its trials train on the CPU", host, numbers)
+    return runner
 
 
 def _fitting(cpus: float) -> int:
@@ -244,6 +252,9 @@ def _fitting(cpus: float) -> int:
 
 
 def _here(device: str) -> Place:
-    context = ray.get_runtime_context()
-    gpus = tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", []))
-    return Place(context.get_node_id(), platform.node(), device, gpus)
+    return Place(ray.get_runtime_context().get_node_id(), platform.node(), device, _gpus())
+
+
+def _gpus() -> tuple[str, ...]:
+    """Returns the numbers of the GPUs that Ray gave this worker."""
+    return tuple(str(gpu) for gpu in ray.get_runtime_context().get_accelerator_ids().get("GPU", []))

@@ -52,6 +52,7 @@ class FakeRunner:
             "jobs": self.jobs,
             "threads": os.environ.get("OMP_NUM_THREADS"),
             "temporary": tempfile.gettempdir(),
+            **{name: os.environ.get(name) for name in ("RAY_RAYLET_PID", "CUDA_VISIBLE_DEVICES")},
         }
         if act == "fail":
             return TrialOutcome(error="ValueError: no", traceback="Traceback ...")
