@@ -20,6 +20,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayActorError
+from ray.train._internal import storage
 from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import TrialScheduler
@@ -58,6 +59,9 @@ def run_tune(desk: Desk, parcel: Any, setup: dict[str, Any], *, at_a_time: int, 
     os.environ.update(_ENVIRONMENT)
     # It calls every attempt that was not the last an error.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        # Tune wants to stage its own state in the session folder of a node, and over ray:// there is none here.
+        storage._get_ray_train_session_dir = lambda: str(folder)  # type: ignore[attr-defined]
     tune.run(
         tune.with_parameters(RayWorker, parcel=[parcel], setup_values=setup),
         name="nbt",
