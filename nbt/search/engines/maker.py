@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nbt.errors import UsageError, check_counts, nearest
-from nbt.search.engines.ray_options import RayOptions, check_installed
+from nbt.search.engines.held_folder import clear_abandoned
+from nbt.search.engines.ray_options import RayOptions, check_client, check_installed
 
 if TYPE_CHECKING:
     from nbt.search.engines.base import Engine
@@ -39,6 +40,7 @@ class EngineMaker:
         Raises:
             UsageError: It does not answer, or no node has what a trial needs.
         """
+        clear_abandoned()
         if self._name != "ray":
             return self
         try:
@@ -84,12 +86,14 @@ def check_engine(name: str, workers: int, ray: RayOptions | None) -> None:
     """Checks a choice without importing Ray.
 
     Raises:
-        UsageError: The engine is unknown, Ray is missing or too old, or there are options of Ray without it.
+        UsageError: The engine is unknown, Ray is missing, too old or without its client, or there are options of Ray
+            without it.
     """
     if name not in ENGINES:
         raise UsageError(f"engine {name!r}: {nearest(name, ENGINES)}")
     check_counts(workers=workers)
     if name == "ray":
         check_installed()
+        check_client(None if ray is None else ray.address)
     elif ray is not None and (given := ray.given()):
         raise UsageError(f"{', '.join(given)}: only with --engine ray")

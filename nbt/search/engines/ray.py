@@ -9,24 +9,20 @@ between two of its calls and not inside one, and an error of it reaches the call
 from __future__ import annotations
 
 import logging
-import queue
-import shutil
-import tempfile
 import threading
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nbt.errors import NbtError, check_counts
 from nbt.search.engines.base import JobSource
 from nbt.search.engines.books import Answer, Books
+from nbt.search.engines.desk import Desk, Request
+from nbt.search.engines.held_folder import HeldFolder
 from nbt.search.engines.interrupts import InterruptGuard
-from nbt.search.engines.messages import Order, Said
 from nbt.search.engines.packing import Packing
 from nbt.search.engines.parcel import nbytes, pack
 from nbt.search.engines.ray_cluster import Cluster, RayOptions, connect
-from nbt.search.engines.ray_tune import Closed, run_tune
+from nbt.search.engines.ray_tune import run_tune
 from nbt.search.engines.worker import TRIAL_RUNNER
 
 if TYPE_CHECKING:
@@ -37,6 +33,9 @@ _log = logging.getLogger("nbt")
 # Tune that ended by itself so often without a single message between is beyond help.
 _BREAKS = 3
 _CLOSE_SECONDS = 30.0
+# Without a connection Tune cannot end anything; its thread ends with this process.
+_LAST_SECONDS = 3.0
+_KEPT = "everything is kept: the same command resumes, also with --engine local"
 
 
 class RayEngine:
@@ -85,8 +84,9 @@ class RayEngine:
         auto = options.gpus_per_trial == "auto"
         self._workers, self._parcel = workers, self._cluster.put(packed)
         self._books = Books(workers, Packing(resources, measured=auto, gpus=self._cluster.gpus))
-        self._desk = _Desk()
-        self._folder = Path(tempfile.mkdtemp(prefix="nbt-tune-"))
+        self._desk = Desk()
+        self._watch = self._cluster.watch(lambda why: self._desk.post(Request("lost", (why,))))
+        self._folder = HeldFolder("nbt-tune-")
         self._thread: threading.Thread | None = None
         self._breaks = 0
         self._closed = False
@@ -120,12 +120,13 @@ class RayEngine:
         if self._closed:
             return
         self._closed = True
+        self._watch.close()
         self._desk.close()
         if self._thread is not None:
-            self._thread.join(_CLOSE_SECONDS)
+            self._thread.join(_LAST_SECONDS if self._cluster.lost else _CLOSE_SECONDS)
         self._parcel = None
         self._cluster.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.close()
 
     def __enter__(self) -> RayEngine:
         return self
@@ -144,10 +145,10 @@ class RayEngine:
         def run() -> None:
             error: Exception | None = None
             try:
-                run_tune(self._desk, self._parcel, setup, at_a_time=self._workers, folder=self._folder)
+                run_tune(self._desk, self._parcel, setup, at_a_time=self._workers, folder=self._folder.path)
             except Exception as found:
                 error = found
-            self._desk.post(_Request("ended", (error,)))
+            self._desk.post(Request("ended", (error,)))
 
         self._thread = threading.Thread(target=run, name="nbt-tune", daemon=True)
         self._thread.start()
@@ -161,7 +162,7 @@ class RayEngine:
                 if not request.answered:
                     request.reply(Answer(over=True) if request.kind == "hear" else None)
 
-    def _answer(self, request: _Request) -> None:
+    def _answer(self, request: Request) -> None:
         if request.kind == "order":
             order = self._books.next_order(*request.arguments)
             if order is None and self._books.over:
@@ -174,6 +175,8 @@ class RayEngine:
         elif request.kind == "lose":
             attempt, reason, node_lost = request.arguments
             self._books.lose(attempt, reason, node_lost=node_lost)
+        elif request.kind == "lost":
+            raise NbtError(f"the connection to Ray is lost ({request.arguments[0]}); {_KEPT}")
         else:
             self._take_end(*request.arguments)
 
@@ -183,124 +186,5 @@ class RayEngine:
         self._breaks += 1
         text = " ".join(str(error).split())[-300:]
         if self._breaks >= _BREAKS or not self._cluster.alive():
-            raise NbtError(
-                f"Ray cannot go on ({text}); everything is kept: the same command resumes, also with --engine local"
-            )
+            raise NbtError(f"Ray cannot go on ({text}); {_KEPT}")
         self._books.lose_all(f"Ray Tune ended ({text})")
-
-
-@dataclass(eq=False)
-class _Request:
-    """What Tune's thread wants to know; `reply` lets it go on."""
-
-    kind: str
-    arguments: tuple[Any, ...]
-    answered: bool = False
-    _answers: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
-
-    def reply(self, answer: Any) -> None:
-        self.answered = True
-        self._answers.put(answer)
-
-    def result(self) -> Any:
-        return self._answers.get()
-
-
-class _Desk:
-    """Where Tune's thread asks (`nbt.search.engines.ray_tune.Desk`) and the caller's thread answers."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._bell = threading.Event()
-        self._requests: list[_Request] = []
-        self._closed = False
-        self._running: set[str] = set()
-        self._given_up: set[str] = set()
-
-    def next_order(self, attempt: str) -> Order | None:
-        """Returns what an attempt runs."""
-        if self._closed:
-            raise Closed
-        order: Order | None = self._ask("order", attempt)
-        if self._closed:
-            raise Closed
-        if order is not None:
-            with self._lock:
-                self._running.add(attempt)
-        return order
-
-    def hear(self, attempt: str, said: Said) -> Answer:
-        """Takes what an attempt says."""
-        answer: Answer = self._ask("hear", attempt, said) or Answer(over=True)
-        if answer.over:
-            self._forget(attempt)
-        return answer
-
-    def lose(self, attempt: str, reason: str, node_lost: bool) -> None:
-        """Takes the end of an attempt's worker."""
-        self._forget(attempt)
-        self._ask("lose", attempt, reason, node_lost)
-
-    def take_given_up(self, attempts: list[str]) -> list[str]:
-        """Returns those of the running attempts that nobody wants any more."""
-        with self._lock:
-            found = [attempt for attempt in attempts if attempt in self._given_up]
-            self._given_up.difference_update(found)
-        return found
-
-    def give_up_running(self) -> None:
-        """Marks what runs as unwanted, and lets Tune's thread go on to find out."""
-        with self._lock:
-            self._given_up |= self._running
-            self._running.clear()
-            waiting = [request for request in self._requests if request.kind != "order"]
-            self._requests = [request for request in self._requests if request.kind == "order"]
-        for request in waiting:
-            request.reply(None)
-
-    def post(self, request: _Request) -> None:
-        """Puts a request on the desk and rings."""
-        with self._lock:
-            if self._closed and request.kind != "ended":
-                request.reply(None)
-                return
-            self._requests.append(request)
-        self._bell.set()
-
-    def put_back(self, request: _Request) -> None:
-        """Keeps a request for later."""
-        request.answered = True
-        with self._lock:
-            self._requests.insert(0, request)
-
-    def wait(self) -> None:
-        """Waits until something lies on the desk. An interrupt here loses nothing."""
-        with self._lock:
-            if self._requests:
-                return
-            self._bell.clear()
-        self._bell.wait()
-
-    def take(self) -> _Request | None:
-        """Returns the oldest request, if there is one."""
-        with self._lock:
-            return self._requests.pop(0) if self._requests else None
-
-    def close(self) -> None:
-        """Answers all that is and will be asked with the end."""
-        with self._lock:
-            self._closed = True
-            waiting, self._requests = self._requests, []
-            self._given_up |= self._running
-        for request in waiting:
-            request.reply(None)
-
-    def _ask(self, kind: str, *arguments: Any) -> Any:
-        request = _Request(kind, arguments)
-        self.post(request)
-        return request.result()
-
-    def _forget(self, attempt: str) -> None:
-        with self._lock:
-            self._running.discard(attempt)
-            self._given_up.discard(attempt)

@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import signal
-import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nbt.errors import NbtError, UsageError
+from nbt.search.engines.nodes import Node, choose_resources
 from nbt.search.engines.pool import usable_cores
-from nbt.search.engines.ray_options import RayOptions, check_installed
+from nbt.search.engines.ray_options import CLIENT, RayOptions, check_client, check_installed
+from nbt.search.engines.watch import Door, Watch
 
 __all__ = ["Cluster", "RayOptions", "connect"]
 
 _log = logging.getLogger("nbt")
 
 ANSWER_SECONDS = 15.0
+_RAYS_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
+# It is on this machine, and nobody starts it again; the actors die with it.
+_RAYLET_SECONDS = 3.0
+# The head starts a process for every client, which imports Ray and connects.
+_CLIENT_SECONDS = 90.0
 _SPARE_BYTES = 256 << 20
 # On a busy machine Ray's helpers do not start within Ray's own 15 s, and the start fails.
 _START_MILLISECONDS = "120000"
-
-
-@dataclass(frozen=True)
-class Node:
-    """What a node of the cluster has.
-
-    Attributes:
-        name: Of the machine.
-        cpus: Its CPUs, as Ray counts them.
-        gpus: Its GPUs.
-    """
-
-    name: str
-    cpus: float
-    gpus: float
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.cpus:g} CPU, {self.gpus:g} GPU"
 
 
 class Cluster:
@@ -50,10 +38,12 @@ class Cluster:
     Args:
         nodes: What the cluster has now.
         ours: Whether `close` ends the connection, and with it a Ray that was started for it.
+        doors: What the connection needs.
     """
 
-    def __init__(self, nodes: Sequence[Node], *, ours: bool) -> None:
-        self._nodes, self._ours = nodes, ours
+    def __init__(self, nodes: Sequence[Node], *, ours: bool, doors: Sequence[Door] = ()) -> None:
+        self._nodes, self._ours, self._doors = nodes, ours, doors
+        self._lost = False
 
     @property
     def gpus(self) -> float:
@@ -61,14 +51,7 @@ class Cluster:
         return sum(node.gpus for node in self._nodes)
 
     def resources(self, options: RayOptions, workers: int) -> dict[str, float]:
-        """Returns what a trial asks for, by Ray's names.
-
-        Without a word from the user that is a GPU where there are any (a share of one where the workers outnumber
-        them), and this worker's share of the CPUs.
-
-        Raises:
-            UsageError: No node has so much.
-        """
+        """Returns what a trial asks for; see `nbt.search.engines.nodes.choose_resources`."""
         return choose_resources(self._nodes, options, workers)
 
     def put(self, thing: Any) -> Any:
@@ -83,38 +66,31 @@ class Cluster:
 
         return ray.is_initialized() and _in_time(ray.nodes, ANSWER_SECONDS) is not None
 
+    def watch(self, on_lost: Callable[[str], None]) -> Watch:
+        """Watches what the connection needs; see `_doors`."""
+
+        def note(why: str) -> None:
+            self._lost = True
+            on_lost(why)
+
+        return Watch(self._doors, note)
+
+    @property
+    def lost(self) -> bool:
+        """Whether a watch has found that the connection is gone."""
+        return self._lost
+
     def close(self) -> None:
         """Ends the connection. A cluster that was there before goes on."""
         import ray
 
-        if self._ours:
-            self._ours = False
+        if not self._ours:
+            return
+        self._ours = False
+        if self._lost:
+            _in_time(ray.shutdown, ANSWER_SECONDS)
+        else:
             ray.shutdown()
-
-
-def choose_resources(nodes: Sequence[Node], options: RayOptions, workers: int) -> dict[str, float]:
-    """Returns what a trial asks for; see `Cluster.resources`."""
-    cpus, gpus = options.cpus_per_trial, options.gpus_per_trial
-    has = sum(node.gpus for node in nodes)
-    if gpus is None:
-        gpus = 0.0 if not has else 1.0 if workers <= has else max(0.01, int(100 * has / workers) / 100)
-    elif isinstance(gpus, str):
-        gpus = min(1.0, has)
-    hosts = [node for node in nodes if node.gpus >= gpus] if gpus else list(nodes)
-    if not hosts:
-        raise UsageError(f"--gpus-per-trial {gpus:g}: no node has so many; {_describe(nodes)}")
-    if cpus is None:
-        share = sum(node.cpus for node in hosts) / workers
-        cpus = max(1, int(share)) if share >= 1 else max(0.01, int(100 * share) / 100)
-        cpus = min(cpus, max(node.cpus for node in hosts))
-    if not any(node.cpus >= cpus for node in hosts):
-        raise UsageError(f"--cpus-per-trial {cpus:g}: no node that fits has so many; {_describe(nodes)}")
-    return {"CPU": float(cpus), **({"GPU": float(gpus)} if gpus else {})}
-
-
-def _describe(nodes: Sequence[Node]) -> str:
-    shown = "; ".join(str(node) for node in nodes[:8]) or "no node at all"
-    return f"the cluster has {shown}{'; ...' if len(nodes) > 8 else ''}"
 
 
 def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
@@ -131,18 +107,19 @@ def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
         NbtError: Ray cannot be started here.
     """
     check_installed()
+    check_client(options.address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     _keep_stdout_clean()
     if ray.is_initialized():
-        return Cluster(_nodes(), ours=False)
+        return Cluster(_nodes(), ours=False, doors=_doors(options.address))
     with _own_signals():
         if options.address is None:
             _start(object_bytes)
         else:
             _join(options.address)
-    return Cluster(_nodes(), ours=True)
+    return Cluster(_nodes(), ours=True, doors=_doors(options.address))
 
 
 def _keep_stdout_clean() -> None:
@@ -192,8 +169,13 @@ def _join(address: str) -> None:
     import ray
 
     host = find_host(address)
-    if host is not None and not _listens(*host):
+    if host is not None and not Door("", *host, 0.0).answers(ANSWER_SECONDS / 3):
         raise _silent(address, f"nothing listens on port {host[1]} of {host[0]}")
+    patience = ANSWER_SECONDS
+    if address.startswith(CLIENT):
+        if not _in_time(lambda: _speaks_grpc(address), ANSWER_SECONDS):
+            raise _silent(address, f"no answer within {ANSWER_SECONDS:.0f} s")
+        patience = _CLIENT_SECONDS
     failed: list[BaseException] = []
 
     def join() -> bool:
@@ -203,10 +185,20 @@ def _join(address: str) -> None:
             failed.append(error)
         return True
 
-    if _in_time(join, ANSWER_SECONDS) is None:
-        raise _silent(address, f"no answer within {ANSWER_SECONDS:.0f} s")
+    if _in_time(join, patience) is None:
+        raise _silent(address, f"no answer within {patience:.0f} s")
     if failed:
         raise _silent(address, " ".join(str(failed[0]).split())[:300]) from failed[0]
+
+
+def _speaks_grpc(address: str) -> bool:
+    """Waits until a server of Ray's client is ready to talk; of one with TLS, which only Ray knows to do, says yes."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return True
+    grpc = importlib.import_module("grpc")
+    with grpc.insecure_channel(address.removeprefix(CLIENT).rstrip("/")) as channel:
+        grpc.channel_ready_future(channel).result(ANSWER_SECONDS)
+    return True
 
 
 def _silent(address: str, why: str) -> UsageError:
@@ -220,17 +212,11 @@ def _silent(address: str, why: str) -> UsageError:
 
 def find_host(address: str) -> tuple[str, int] | None:
     """Returns host and port of an address, None of "auto"."""
-    text = address.removeprefix("ray://").rstrip("/")
+    text = address.removeprefix(CLIENT).rstrip("/")
     host, _, port = text.rpartition(":")
     if not host:
-        host, port = text, "10001" if address.startswith("ray://") else "6379"
+        host, port = text, "10001" if address.startswith(CLIENT) else "6379"
     return None if address == "auto" else (host.strip("[]"), int(port))
-
-
-def _listens(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=ANSWER_SECONDS / 3):
-        return True
-    return False
 
 
 def _in_time(call: Any, seconds: float) -> Any:
@@ -245,6 +231,27 @@ def _in_time(call: Any, seconds: float) -> Any:
     thread.start()
     thread.join(seconds)
     return found[0] if found else None
+
+
+def _doors(address: str | None) -> list[Door]:
+    """Returns where the head listens and, as it connects this process to all others, the raylet of this machine."""
+    import ray
+
+    # At the end of Ray's own patience it ends this process without a word to anybody.
+    patience = float(os.environ.get(_RAYS_PATIENCE) or 60.0) / 2
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        host = None if address is None else find_host(address)
+        return [] if host is None else [Door("the head of the Ray cluster", *host, patience)]
+    here = ray.get_runtime_context()
+    head, _, port = here.gcs_address.rpartition(":")
+    own = [found for found in ray.nodes() if found["NodeID"] == here.get_node_id()]  # type: ignore[no-untyped-call]
+    return [
+        Door("the head of the Ray cluster", head.strip("[]"), int(port), patience),
+        *(
+            Door("the Ray of this machine", found["NodeManagerAddress"], int(found["NodeManagerPort"]), _RAYLET_SECONDS)
+            for found in own
+        ),
+    ]
 
 
 def _nodes() -> list[Node]:

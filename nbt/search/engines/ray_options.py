@@ -12,6 +12,7 @@ from pathlib import Path
 from nbt.errors import UsageError
 
 OLDEST = (2, 60)
+CLIENT = "ray://"
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,16 @@ def check_installed() -> None:
     folders = spec.submodule_search_locations if spec is not None else None
     if not any((Path(folder) / "tune").is_dir() for folder in folders or ()):
         raise UsageError(f"--engine ray: Ray {version} has no Tune; {remedy}")
+
+
+def check_client(address: str | None) -> None:
+    """Checks that there is what an address of Ray Client needs.
+
+    Raises:
+        UsageError: There is not.
+    """
+    if address is not None and address.startswith(CLIENT) and importlib.util.find_spec("grpc") is None:
+        raise UsageError(
+            f'--ray-address {address}: Ray\'s client needs grpcio; pip install "ray[client]", or run nbt on a machine '
+            "of the cluster with HOST:6379"
+        )

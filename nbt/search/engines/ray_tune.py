@@ -13,24 +13,27 @@ import logging
 import os
 import pickle
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
 from ray.exceptions import RayActorError
+from ray.train._internal import storage
 from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from nbt.search.engines.books import Answer
-from nbt.search.engines.messages import Order, Place, Said
+from nbt.search.engines.desk import Closed, Desk
+from nbt.search.engines.held_folder import HeldFolder
+from nbt.search.engines.messages import Place
 from nbt.search.engines.parcel import unpack
 from nbt.search.engines.rider import Rider
 from nbt.search.engines.worker import Runner, Setup
+
+_log = logging.getLogger("nbt")
 
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # it prints to stdout, even when it is told to be silent
@@ -41,34 +44,6 @@ _ENVIRONMENT = {
     "TUNE_RESULT_BUFFER_LENGTH": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-
-
-class Desk(Protocol):
-    """Answers for the driver; each call waits until the driver's own thread has dealt with it."""
-
-    def next_order(self, attempt: str) -> Order | None:
-        """Returns what an attempt runs, None for nothing now.
-
-        Raises:
-            Closed: There will be nothing more.
-        """
-        ...
-
-    def hear(self, attempt: str, said: Said) -> Answer:
-        """Takes what an attempt says."""
-        ...
-
-    def lose(self, attempt: str, reason: str, node_lost: bool) -> None:
-        """Takes the end of an attempt's worker."""
-        ...
-
-    def take_given_up(self, attempts: list[str]) -> list[str]:
-        """Returns those of the running attempts that nobody wants any more; does not wait."""
-        ...
-
-
-class Closed(Exception):  # noqa: N818 - an end, not an error
-    """The engine is closed."""
 
 
 def run_tune(desk: Desk, parcel: Any, setup: dict[str, Any], *, at_a_time: int, folder: Path) -> None:
@@ -84,6 +59,9 @@ def run_tune(desk: Desk, parcel: Any, setup: dict[str, Any], *, at_a_time: int, 
     os.environ.update(_ENVIRONMENT)
     # It calls every attempt that was not the last an error.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        # Tune wants to stage its own state in the session folder of a node, and over ray:// there is none here.
+        storage._get_ray_train_session_dir = lambda: str(folder)  # type: ignore[attr-defined]
     tune.run(
         tune.with_parameters(RayWorker, parcel=[parcel], setup_values=setup),
         name="nbt",
@@ -226,10 +204,11 @@ class RayWorker(tune.Trainable):
             threads = min(threads, int(asked))
         os.environ["OMP_NUM_THREADS"] = str(threads)
         self._reason: str | None = None
+        self._held = HeldFolder("nbt-worker-")  # Ray kills its workers: where the driver is gone, and at other times
         self._rider = Rider(
             functools.partial(_open_runner, parcel, setup_values or {}, resources),
             _here,
-            Path(tempfile.mkdtemp(prefix="nbt-worker-")),
+            self._held.path,
             (setup_values or {}).get("log_level", logging.WARNING),
         )
         self._rider.start(config["order"])
@@ -252,6 +231,7 @@ class RayWorker(tune.Trainable):
     def cleanup(self) -> None:
         """Frees the tools."""
         self._rider.close()
+        self._held.close()
 
 
 def _open_runner(parcel: Sequence[Any], values: Mapping[str, Any], resources: Mapping[str, float]) -> Runner:
@@ -260,7 +240,11 @@ def _open_runner(parcel: Sequence[Any], values: Mapping[str, Any], resources: Ma
     sharing = int(1 / gpus) if 0 < gpus < 1 else 1 if gpus else _fitting(resources.get("CPU", 1.0))
     others = {name: value for name, value in values.items() if name != "at_a_time"}
     setup = Setup(unpack(ray.get(parcel[0])), workers=max(1, min(sharing, values["at_a_time"])), **others)
-    return setup.open_runner()
+    runner = setup.open_runner()
+    if gpus and runner.device == "cpu":
+        numbers, host = ", ".join(_gpus()), platform.node()
+        _log.warning("%s has GPU %s, but torch sees none there: its trials train on the CPU", host, numbers)
+    return runner
 
 
 def _fitting(cpus: float) -> int:
@@ -272,6 +256,9 @@ def _fitting(cpus: float) -> int:
 
 
 def _here(device: str) -> Place:
-    context = ray.get_runtime_context()
-    gpus = tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", []))
-    return Place(context.get_node_id(), platform.node(), device, gpus)
+    return Place(ray.get_runtime_context().get_node_id(), platform.node(), device, _gpus())
+
+
+def _gpus() -> tuple[str, ...]:
+    """Returns the numbers of the GPUs that Ray gave this worker."""
+    return tuple(str(gpu) for gpu in ray.get_runtime_context().get_accelerator_ids().get("GPU", []))

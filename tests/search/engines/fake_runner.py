@@ -52,8 +52,8 @@ class FakeRunner:
             "jobs": self.jobs,
             "threads": os.environ.get("OMP_NUM_THREADS"),
             "temporary": tempfile.gettempdir(),
-            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "sharing": self.workers,
+            **{name: os.environ.get(name) for name in ("RAY_RAYLET_PID", "CUDA_VISIBLE_DEVICES")},
         }
         if act == "measured":
             facts |= {"peak_memory_bytes": 10 << 30, "device_memory_bytes": 80 << 30}

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 OPTIONS = {"object_store_memory": 200 << 20, "include_dashboard": False}
 
@@ -30,3 +31,20 @@ def local_ray(num_gpus: int = 0) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def local_cluster(**head: Any) -> Iterator[Any]:
+    """A cluster of raylets on this machine: the head, and what is added by `add_node`."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    quiet()
+    before = signal.getsignal(signal.SIGTERM)
+    cluster = Cluster(initialize_head=True, head_node_args={**head, **OPTIONS})
+    try:
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+        signal.signal(signal.SIGTERM, before)

@@ -133,7 +133,7 @@ def test_leaves_no_temporary_files(tmp_path: Path) -> None:
     with RayEngine(FakeTask(tmp_path), runner=RUNNER) as engine:  # type: ignore[arg-type]
         engine.run(source)
     assert not Path(source.done["0000 train"].facts["temporary"]).exists()
-    assert not engine._folder.exists()
+    assert not engine._folder.path.exists()
 
 
 def test_tools_that_cannot_be_made_fail_the_job(tmp_path: Path) -> None:

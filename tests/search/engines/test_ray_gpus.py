@@ -54,5 +54,5 @@ def test_the_first_run_has_a_gpu_and_the_next_share_it_by_what_that_took(
     assert sharing == {key: 1 if key.startswith("0000") else 3 for key in source.done}, "of four that fit on it"
     for outcome in source.done.values():
         assert (outcome.facts["node"], outcome.facts["gpu_index"]) == (platform.node(), "0")
-        assert outcome.facts["gpus"] == "0"
+        assert outcome.facts["CUDA_VISIBLE_DEVICES"] == "0"
     assert not source.abandoned and not caplog.records

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import socket
 import time
 
@@ -11,7 +12,8 @@ import pytest
 from nbt.errors import UsageError
 from nbt.search.engines import ray_cluster
 from nbt.search.engines.maker import EngineMaker, check_engine
-from nbt.search.engines.ray_cluster import Node, choose_resources, connect, find_host
+from nbt.search.engines.nodes import Node, choose_resources
+from nbt.search.engines.ray_cluster import connect, find_host
 from nbt.search.engines.ray_options import RayOptions, check_installed
 
 CPUS = [Node("a", 4, 0), Node("b", 8, 0)]
@@ -73,6 +75,14 @@ def test_a_ray_that_is_old_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(UsageError, match="Ray is not installed; pip install"):
         EngineMaker("ray")
+
+
+def test_rays_client_needs_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "grpc" else there(name))
+    with pytest.raises(UsageError, match=r'ray://head:10001: .* pip install "ray\[client\]", or .* HOST:6379'):
+        EngineMaker("ray", ray=RayOptions("ray://head:10001"))
+    EngineMaker("ray", ray=RayOptions("head:6379"))
 
 
 def test_options_of_ray_need_ray() -> None:

@@ -1,0 +1,41 @@
+"""Waiting for processes of other tests' making, and looking after them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PATIENCE = 240.0
+
+
+def wait_for(what: Callable[[], bool]) -> bool:
+    """Whether it came true in time; a busy machine gets minutes."""
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        if time.monotonic() > deadline:
+            return False
+        threading.Event().wait(0.05)
+    return True
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not asked for its exit code does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def processes_with(text: str) -> list[int]:
+    """Ids of the processes in whose environment or command line a text is."""
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if text.encode() in _words(path)]
+
+
+def _words(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+    except OSError:
+        return b""

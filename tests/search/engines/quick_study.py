@@ -1,0 +1,47 @@
+"""`nbt` for tests that kill it: trials checkpoint after every epoch, and say in a folder who runs them.
+
+python -m tests.search.engines.quick_study FOLDER search --dataset ...
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nbt.search.engines.worker import TrialRunner
+from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+
+RUNNER = "tests.search.engines.quick_study:QuickRunner"
+FOLDER = "NBT_TEST_WORKERS"
+
+
+class QuickRunner(TrialRunner):
+    def __init__(self, task: Any, **options: Any) -> None:
+        super().__init__(task, **options)
+        from nbt.training import trial
+        from nbt.training.fine_tune import fine_tune
+
+        trial.fine_tune = functools.partial(fine_tune, checkpoint_seconds=0.0)  # type: ignore[assignment]
+
+    def run(self, job: TrialJob, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+        (Path(os.environ[FOLDER]) / str(os.getpid())).touch()
+        return super().run(job, on_epoch)
+
+
+def main() -> None:
+    os.environ[FOLDER] = sys.argv.pop(1)
+    from nbt.cli import main as run_nbt
+    from nbt.search.engines.local import LocalEngine
+    from nbt.search.engines.ray import RayEngine
+
+    for engine in (LocalEngine, RayEngine):
+        engine.__init__.__kwdefaults__["runner"] = RUNNER  # type: ignore[misc]
+    run_nbt()
+
+
+if __name__ == "__main__":
+    main()
