@@ -16,6 +16,8 @@ from nbt.errors import NbtError, UsageError, nearest
 
 _BUSY_SECONDS = 30.0
 _KINDS = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
+# Without its binary part psycopg needs PostgreSQL's own library on the machine.
+_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 
 
 def resolve_storage(url: str | None, folder: Path | None = None) -> str:
@@ -43,6 +45,25 @@ def sqlite_file(url: str) -> Path | None:
     """Returns the file of a SQLite URL, None for a database on a server."""
     parsed = make_url(url)
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
+
+
+def check_apart(url: str | None, tracking_uri: str) -> None:
+    """Checks that MLflow is not to write into the database of the studies: each would take the other's for damaged.
+
+    Args:
+        url: Of the storage, as for `resolve_storage`.
+        tracking_uri: Of MLflow, resolved.
+
+    Raises:
+        UsageError: It is, or the storage is none.
+    """
+    ours, theirs = make_url(resolve_storage(url)), make_url(tracking_uri)
+    one, other = ((found.get_backend_name(), found.host, found.port, found.database) for found in (ours, theirs))
+    if one == other:
+        raise UsageError(
+            f"--tracking-uri: MLflow cannot share the database {ours.database} with the studies (--storage); "
+            "give it one of its own on the same server"
+        )
 
 
 def connect(url: str) -> optuna.storages.RDBStorage:
@@ -107,8 +128,9 @@ def _parse(url: str) -> URL:
         kind = url.split(":", 1)[0]
         raise UsageError(f"storage {_shown(url)}: unknown database {kind!r}; {nearest(kind, _KINDS)}") from error
     except ModuleNotFoundError as error:
+        package = _PACKAGES.get(str(error.name), error.name)
         raise UsageError(
-            f"storage {_shown(url)}: needs the Python package {error.name}: pip install {error.name}"
+            f'storage {_shown(url)}: needs the Python package {error.name}: pip install "{package}"'
         ) from error
     except (sqlalchemy.exc.ArgumentError, ValueError) as error:
         raise UsageError(
