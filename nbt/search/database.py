@@ -16,6 +16,8 @@ from nbt.errors import NbtError, UsageError, nearest
 
 _BUSY_SECONDS = 30.0
 _KINDS = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
+# Without its binary part psycopg needs PostgreSQL's own library on the machine.
+_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 
 
 def resolve_storage(url: str | None, folder: Path | None = None) -> str:
@@ -107,8 +109,9 @@ def _parse(url: str) -> URL:
         kind = url.split(":", 1)[0]
         raise UsageError(f"storage {_shown(url)}: unknown database {kind!r}; {nearest(kind, _KINDS)}") from error
     except ModuleNotFoundError as error:
+        package = _PACKAGES.get(str(error.name), error.name)
         raise UsageError(
-            f"storage {_shown(url)}: needs the Python package {error.name}: pip install {error.name}"
+            f'storage {_shown(url)}: needs the Python package {error.name}: pip install "{package}"'
         ) from error
     except (sqlalchemy.exc.ArgumentError, ValueError) as error:
         raise UsageError(

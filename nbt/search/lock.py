@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import platform
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping
@@ -17,8 +19,11 @@ from typing import Any, Protocol
 
 from nbt.errors import NbtError
 
+_log = logging.getLogger("nbt")
+
 BEAT_SECONDS = 15.0
 EXPIRY_SECONDS = 90.0
+_LISTEN_SECONDS = 1.0
 
 
 class StudyLock(Protocol):
@@ -93,7 +98,8 @@ class Lease:
     """A lock for databases on a server: who drives, in an attribute of the study, renewed by a heartbeat.
 
     It expires `EXPIRY_SECONDS` after the last beat, so the clocks of the drivers' machines have to agree to about a
-    minute; at once where the holder was a process of this machine that has ended.
+    minute; at once where the holder was a process of this machine that has ended. Who finds it taken listens for the
+    holder's next beat: a driver that was killed on another machine, whose search this is to go on with, beats no more.
     """
 
     def __init__(
@@ -103,15 +109,17 @@ class Lease:
         write: Callable[[Mapping[str, Any] | None], None],
         *,
         now: Callable[[], float] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
         beat_seconds: float | None = BEAT_SECONDS,
     ) -> None:
-        """Takes the lease.
+        """Takes the lease; waits for it to expire where its holder is not heard of.
 
         Args:
             study: Name of the study.
             read: Returns what the attribute holds.
             write: Sets the attribute.
             now: Seconds since 1970; the machine's clock by default.
+            sleep: Waits for some seconds.
             beat_seconds: Time between two beats of a thread of its own; None starts no thread.
 
         Raises:
@@ -122,9 +130,7 @@ class Lease:
         self._myself = {**_myself(), "owner": uuid.uuid4().hex}
         self._lost: NbtError | None = None
         self._stop = threading.Event()
-        holder = read()
-        if holder is not None and self._alive(holder):
-            raise _refused(study, holder)
+        self._listen(sleep)
         self._renew()
         self.beat()
         self.check()
@@ -155,6 +161,18 @@ class Lease:
         if self._lost is None and (self._read() or {}).get("owner") == self._myself["owner"]:
             self._write(None)
 
+    def _listen(self, sleep: Callable[[float], None]) -> None:
+        """Returns when nobody holds the lease, raises NbtError when its holder is heard of."""
+        first = holder = self._read()
+        while self._alive(holder):
+            assert first is not None and holder is not None
+            if _is_here(holder) or (holder.get("owner"), holder.get("beat")) != (first.get("owner"), first.get("beat")):
+                raise _refused(self._study, holder)
+            if holder is first:
+                _log.warning("%s; unless that one is heard of, this one goes on soon", _in_use(self._study, holder))
+            sleep(_LISTEN_SECONDS)
+            holder = self._read()
+
     def _alive(self, holder: Mapping[str, Any] | None) -> bool:
         if not isinstance(holder, Mapping) or _is_dead(holder):
             return False
@@ -176,11 +194,17 @@ def _myself() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
+def _is_here(holder: Mapping[str, Any]) -> bool:
+    """Tells whether the holder is, or was, a process of this machine."""
+    pid = holder.get("pid")
+    return holder.get("host") == platform.node() and isinstance(pid, int) and pid > 0
+
+
 def _is_dead(holder: Mapping[str, Any]) -> bool:
     """Tells whether the holder was a process of this machine that is no more."""
-    pid = holder.get("pid")
-    if holder.get("host") != platform.node() or not isinstance(pid, int) or pid <= 0:
+    if not _is_here(holder):
         return False
+    pid = int(holder["pid"])
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -198,13 +222,14 @@ def _parse_holder(text: str) -> Mapping[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
-def _refused(study: str, holder: Mapping[str, Any]) -> NbtError:
+def _in_use(study: str, holder: Mapping[str, Any]) -> str:
     who = ", ".join(
         f"{name} {holder[key]}"
         for key, name in (("pid", "process"), ("host", "on"), ("since", "since"))
         if key in holder
     )
-    return NbtError(
-        f"study {study} is being searched by another driver ({who or 'unknown'}): wait for it or stop it, "
-        "or search under another name with --study NAME"
-    )
+    return f"study {study} is being searched by another driver ({who or 'unknown'})"
+
+
+def _refused(study: str, holder: Mapping[str, Any]) -> NbtError:
+    return NbtError(f"{_in_use(study, holder)}: wait for it or stop it, or search under another name with --study NAME")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nbt.errors import NbtError, UsageError
-from nbt.search.lock import EXPIRY_SECONDS, FileLock, Lease
+from nbt.search.lock import BEAT_SECONDS, EXPIRY_SECONDS, FileLock, Lease
 
 
 class TestFileLock:
@@ -90,13 +90,23 @@ class Attribute:
     def __init__(self) -> None:
         self.value: dict | None = None
         self.now = 1000.0
+        self.slept = 0.0
+        self.beating: list[Lease] = []
 
     def lease(self, host: str | None = None) -> Lease:
-        lease = Lease("mine", lambda: self.value, self.write, now=lambda: self.now, beat_seconds=None)
+        lease = Lease("mine", lambda: self.value, self.write, now=lambda: self.now, sleep=self.sleep, beat_seconds=None)
         if host is not None:
             lease._myself["host"] = host
             lease.beat()
         return lease
+
+    def sleep(self, seconds: float) -> None:
+        """Passes the time; of the drivers that live, each beats every `BEAT_SECONDS`."""
+        self.now += seconds
+        self.slept += seconds
+        for lease in self.beating:
+            if self.now - (self.value or {})["beat"] >= BEAT_SECONDS:
+                lease.beat()
 
     def write(self, value: dict | None) -> None:
         self.value = None if value is None else dict(value)
@@ -106,22 +116,39 @@ class TestLease:
     def test_the_second_driver_is_refused(self) -> None:
         attribute = Attribute()
         lease = attribute.lease(host="elsewhere")
+        attribute.beating.append(lease)
         with pytest.raises(NbtError, match="on elsewhere"):
             attribute.lease()
+        assert attribute.slept <= BEAT_SECONDS + 1
+        lease.check()
         lease.release()
         attribute.lease().release()
         assert attribute.value is None
 
-    def test_it_expires_without_a_beat_and_lives_with_one(self) -> None:
+    def test_one_of_this_machine_is_refused_without_waiting(self) -> None:
+        attribute = Attribute()
+        attribute.lease()
+        with pytest.raises(NbtError, match=f"process {os.getpid()}"):
+            attribute.lease()
+        assert attribute.slept == 0
+
+    def test_it_expires_without_a_beat_and_lives_with_one(self, caplog: pytest.LogCaptureFixture) -> None:
         attribute = Attribute()
         lease = attribute.lease(host="elsewhere")
         attribute.now += EXPIRY_SECONDS - 1
         lease.beat()
-        attribute.now += EXPIRY_SECONDS - 1
-        with pytest.raises(NbtError):
-            attribute.lease()
-        attribute.now += 1
+        attribute.now += EXPIRY_SECONDS - 10
+        assert not caplog.messages
         attribute.lease()
+        assert attribute.slept == 10
+        assert "on elsewhere" in caplog.messages[0]
+
+    def test_another_takes_it_meanwhile(self) -> None:
+        attribute = Attribute()
+        attribute.lease(host="elsewhere")
+        holders = [attribute.value, {**(attribute.value or {}), "owner": "another", "host": "yonder"}]
+        with pytest.raises(NbtError, match="on yonder"):
+            Lease("mine", lambda: holders.pop(0), attribute.write, now=lambda: 1000.0, sleep=attribute.sleep)
 
     def test_a_dead_process_of_this_machine_holds_nothing(self) -> None:
         attribute = Attribute()

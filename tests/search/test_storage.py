@@ -66,7 +66,7 @@ class TestUrl:
     def test_a_missing_driver_is_named_and_the_password_is_not(self) -> None:
         with pytest.raises(UsageError) as caught:
             resolve_storage("oracle+oracledb://me:secret@host/db")
-        assert "pip install oracledb" in str(caught.value)
+        assert 'pip install "oracledb"' in str(caught.value)
         assert "secret" not in str(caught.value)
 
 
@@ -275,9 +275,9 @@ class TestFaults:
             open_fake(tmp_path)
 
     def test_an_unreachable_server(self, tmp_path: Path) -> None:
-        pytest.importorskip("psycopg2", reason="no driver of a database server is installed")
+        pytest.importorskip("psycopg", reason="the driver of PostgreSQL is not installed")
         with pytest.raises(NbtError, match="refused"):
-            open_fake(tmp_path, url="postgresql://me:secret@127.0.0.1:1/x")
+            open_fake(tmp_path, url="postgresql+psycopg://me:secret@127.0.0.1:1/x")
 
     def test_truncated_json(self, tmp_path: Path) -> None:
         lay_search(tmp_path, "1")
