@@ -240,15 +240,17 @@ def search(
         NbtError: It cannot go on; what was finished is kept.
     """
     from nbt.search.applicable import applicable
+    from nbt.search.database import check_apart
     from nbt.search.space import Space
     from nbt.search.stream_target import as_stream, check_stream
-    from nbt.tracking import Tracker
+    from nbt.tracking import Tracker, resolve_uri
 
     limit = Budget.parse(budget)
     chosen = Space.load(space)
     _check_choice("pruner", pruner, PRUNERS)
     check_counts(workers=workers, epochs=epochs, final_seeds=final_seeds)
     check_stream(scenario, tasks, pruner)
+    check_apart(storage, resolve_uri(tracking_uri))
     with EngineMaker(engine, workers, RayOptions(ray_address, gpus_per_trial, cpus_per_trial)) as maker:
         given = as_task(task, options)
         if scenario is not None:

@@ -47,6 +47,25 @@ def sqlite_file(url: str) -> Path | None:
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
 
 
+def check_apart(url: str | None, tracking_uri: str) -> None:
+    """Checks that MLflow is not to write into the database of the studies: each would take the other's for damaged.
+
+    Args:
+        url: Of the storage, as for `resolve_storage`.
+        tracking_uri: Of MLflow, resolved.
+
+    Raises:
+        UsageError: It is, or the storage is none.
+    """
+    ours, theirs = make_url(resolve_storage(url)), make_url(tracking_uri)
+    one, other = ((found.get_backend_name(), found.host, found.port, found.database) for found in (ours, theirs))
+    if one == other:
+        raise UsageError(
+            f"--tracking-uri: MLflow cannot share the database {ours.database} with the studies (--storage); "
+            "give it one of its own on the same server"
+        )
+
+
 def connect(url: str) -> optuna.storages.RDBStorage:
     """Opens the database, making file and tables where they are missing.
 

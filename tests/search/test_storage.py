@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import nullcontext
 from pathlib import Path
 
 import optuna
@@ -10,6 +11,7 @@ import pytest
 from nbt.errors import NbtError, UsageError
 from nbt.search import attributes as names
 from nbt.search import database
+from nbt.search.database import check_apart
 from nbt.search.storage import list_studies, open_study, read_study, resolve_storage, study_folder
 from nbt.training.results import EpochResult
 from tests.fit_profiles import profile_dict
@@ -68,6 +70,25 @@ class TestUrl:
             resolve_storage("oracle+oracledb://me:secret@host/db")
         assert 'pip install "oracledb"' in str(caught.value)
         assert "secret" not in str(caught.value)
+
+
+    @pytest.mark.parametrize(
+        ("url", "uri", "one"),
+        [
+            ("sqlite:////a/b.db", "sqlite:////a/b.db", True),
+            ("sqlite:////a/b.db", "sqlite:////a/c.db", False),
+            (None, "http://127.0.0.1:5000", False),
+        ],
+    )
+    def test_mlflow_has_a_database_of_its_own(self, url: str | None, uri: str, one: bool) -> None:
+        with pytest.raises(UsageError, match="cannot share the database") if one else nullcontext():
+            check_apart(url, uri)
+
+    def test_one_server_has_several_databases(self) -> None:
+        pytest.importorskip("psycopg", reason="the driver of PostgreSQL is not installed")
+        check_apart("postgresql+psycopg://me@host/studies", "postgresql+psycopg://me@host/runs")
+        with pytest.raises(UsageError, match="cannot share the database runs"):
+            check_apart("postgresql+psycopg://me:secret@host/runs", "postgresql://other@host/runs")
 
 
 class TestOpen:

@@ -1,0 +1,219 @@
+"""The recipes of studies/cluster: what can be told of them without a cluster. No Ray is started."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from nbt.cli.app import COMMANDS
+from nbt.search.engines.ray_options import OLDEST
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+FOLDER = REPOSITORY / "studies" / "cluster"
+LAUNCHER = ["cluster.yaml", "cluster-local.yaml"]
+ENDS = re.compile(r"[;&|<>()\n]+")
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((FOLDER / name).read_text()))
+
+
+def document(name: str, kind: str) -> dict[str, Any]:
+    return next(found for found in documents(name) if found["kind"] == kind)
+
+
+def search_script() -> str:
+    script: str = document("rayjob.yaml", "ConfigMap")["data"]["search.sh"]
+    return script
+
+
+def code_blocks(text: str) -> str:
+    return "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S))
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def shell_lines() -> dict[str, str]:
+    """Returns all that people are told to type or that the recipes run, by where it stands; numbers as numbers."""
+    readme = (REPOSITORY / "README.md").read_text()
+    return {
+        "cluster/README.md": code_blocks((FOLDER / "README.md").read_text()),
+        "README.md": code_blocks(section(readme, "On a Ray cluster")),
+        "search.slurm": (FOLDER / "search.slurm").read_text().replace("$SLURM_JOB_NUM_NODES", "2"),
+        "rayjob.yaml": search_script(),
+    }
+
+
+def nbt_commands(text: str) -> Iterator[list[str]]:
+    """Yields the words of every nbt command, also of those that are an argument of another command."""
+    for line in text.replace("\\\n", " ").splitlines():
+        try:
+            lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>()")
+            lexer.whitespace_split = True
+            words = list(lexer)
+        except ValueError:  # a line out of something that several lines quote
+            continue
+        for position, word in enumerate(words):
+            if " nbt " in word:
+                yield from nbt_commands(word)
+            elif word == "nbt" and words[position + 1 : position + 2] and words[position + 1] in COMMANDS:
+                rest = words[position + 1 :]
+                end = next((index for index, found in enumerate(rest) if ENDS.fullmatch(found)), len(rest))
+                yield [found for found in rest[:end] if found != "$@"]
+
+
+def parse(words: list[str]) -> click.Context:
+    """Reads a command line as nbt does, and runs nothing."""
+    command: click.Command = importlib.import_module(f"nbt.cli.{words[0]}").command
+    required = {} if "--budget" in words else {"budget": "1", "dataset": "digits"}  # the script adds the user's words
+    given = [part for name, value in required.items() for part in (f"--{name}", value)] if words[0] == "search" else []
+    return command.make_context(words[0], [*words[1:], *given])
+
+
+@pytest.mark.parametrize("place", ["cluster/README.md", "README.md", "search.slurm", "rayjob.yaml"])
+def test_every_nbt_command_can_be_read(place: str) -> None:
+    commands = list(nbt_commands(shell_lines()[place]))
+    assert any(words[0] == "search" for words in commands)
+    for words in commands:
+        parse(words)
+
+
+def test_a_wrong_option_would_be_found() -> None:
+    line = "ray exec cluster.yaml 'cd x; nbt search --dataset a --budget 3 --ray-adress auto; nbt studies'"
+    wrong, right = nbt_commands(line)
+    with pytest.raises(click.NoSuchOption):
+        parse(wrong)
+    parse(right)
+
+
+@pytest.mark.parametrize("place", ["search.slurm", "rayjob.yaml"])
+def test_searches_that_recipes_run_use_the_cluster(place: str) -> None:
+    (words,) = nbt_commands(shell_lines()[place])
+    options = parse(words).params
+    assert options["engine"] == "ray"
+    assert options["ray_address"] is not None
+
+
+@pytest.mark.parametrize("name", LAUNCHER)
+def test_the_launcher_takes_them(name: str) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    (config,) = documents(name)
+    validate_config(prepare_config(copy.deepcopy(config)))
+    with pytest.raises(Exception, match="idle_timeout"):
+        validate_config(prepare_config({**copy.deepcopy(config), "idle_timeout": 3}))
+
+
+def test_the_head_runs_no_trial() -> None:
+    (config,) = documents("cluster.yaml")
+    head = config["available_node_types"][config["head_node_type"]]
+    assert head["resources"]["CPU"] == 0
+    assert "InstanceMarketOptions" not in head["node_config"]
+    spec = document("rayjob.yaml", "RayJob")["spec"]["rayClusterSpec"]
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+@pytest.mark.parametrize("name", LAUNCHER)
+def test_every_node_of_the_launcher_wants_the_token(name: str) -> None:
+    (config,) = documents(name)
+    starts = [
+        command
+        for key in ("head_start_ray_commands", "worker_start_ray_commands")
+        for command in config[key]
+        if "ray start" in command
+    ]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token ray start" in command for command in starts)
+    assert any("RAY_AUTH_TOKEN_PATH=$HOME/nbt-cluster/auth_token" in command for command in config["setup_commands"])
+    assert list(config["file_mounts"]) == ["~/nbt-cluster"]
+
+
+def test_the_other_recipes_want_the_token() -> None:
+    assert "export RAY_AUTH_MODE=token\n" in (FOLDER / "search.slurm").read_text()
+    job = document("rayjob.yaml", "RayJob")["spec"]
+    assert job["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+
+
+def test_no_dashboard_is_open() -> None:
+    for path in FOLDER.iterdir():
+        text = path.read_text()
+        assert "0.0.0.0" not in text
+        assert set(re.findall(r"dashboard-host[=:\s]+(\S+)", text)) <= {"127.0.0.1"}
+    for name in LAUNCHER:
+        assert "--dashboard-host=127.0.0.1" in (FOLDER / name).read_text()
+    assert "--include-dashboard=false" in (FOLDER / "search.slurm").read_text()
+    head = document("rayjob.yaml", "RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]
+    assert head["serviceType"] == "ClusterIP"
+    assert not head.get("enableIngress")
+
+
+def test_the_pods_take_no_other_traffic() -> None:
+    labels = {"app": "nbt-search"}
+    policy = document("rayjob.yaml", "NetworkPolicy")["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    assert all(rule["from"] for rule in policy["ingress"])
+    spec = document("rayjob.yaml", "RayJob")["spec"]
+    cluster = spec["rayClusterSpec"]
+    pods = [spec["submitterPodTemplate"], cluster["headGroupSpec"]["template"]]
+    pods += [group["template"] for group in cluster["workerGroupSpecs"]]
+    assert all(pod["metadata"]["labels"] == labels for pod in pods)
+
+
+def test_ray_is_one_version_everywhere() -> None:
+    bound = re.search(r'"ray\[tune\]>=([\d.]+)"', (REPOSITORY / "pyproject.toml").read_text())
+    assert bound is not None
+    assert tuple(map(int, bound[1].split("."))) == OLDEST
+    pattern = re.compile(r"rayproject/ray:([\d.]+)-|ray\[[a-z,]+\]==([\d.]+)|:ray-([\d.]+)\b|rayVersion: \"([\d.]+)\"")
+    for name in (*LAUNCHER, "rayjob.yaml", "rayjob-data.yaml", "Dockerfile"):
+        found = {next(filter(None, groups)).strip(".") for groups in pattern.findall((FOLDER / name).read_text())}
+        assert found == {f"{bound[1]}.0"}, name
+
+
+def test_the_job_needs_what_is_there() -> None:
+    kinds = {
+        (found["kind"], found["metadata"]["name"])
+        for name in ("rayjob", "rayjob-data")
+        for found in documents(f"{name}.yaml")
+    }
+    pod = document("rayjob.yaml", "RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    wanted = {volume["name"]: volume for volume in pod["volumes"]}
+    assert ("PersistentVolumeClaim", wanted["data"]["persistentVolumeClaim"]["claimName"]) in kinds
+    assert ("ConfigMap", wanted["search"]["configMap"]["name"]) in kinds
+    (container,) = pod["containers"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == set(wanted)
+    secret = container["envFrom"][0]["secretRef"]["name"]
+    made = (FOLDER / "README.md").read_text().split(f"create secret generic {secret}")[1].split("```")[0]
+    for variable in set(re.findall(r"\$(NBT_\w+)", search_script())):
+        assert f"{variable}=" in made
+
+
+def test_the_scripts_can_be_read_by_bash() -> None:
+    scripts = [(FOLDER / "search.slurm").read_text(), search_script()]
+    for name in LAUNCHER:
+        (config,) = documents(name)
+        scripts += [line for key, lines in config.items() if key.endswith("commands") for line in lines]
+    for script in scripts:
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_no_recipe_holds_a_secret() -> None:
+    for path in FOLDER.iterdir():
+        assert not re.search(r"://[^/@\s:]+:[^/@\s]+@", path.read_text()), path.name
+
+
+def test_the_readme_names_every_file() -> None:
+    text = (FOLDER / "README.md").read_text()
+    assert [path.name for path in FOLDER.iterdir() if path.name != "README.md" and f"({path.name})" not in text] == []
