@@ -71,7 +71,6 @@ class TestUrl:
         assert 'pip install "oracledb"' in str(caught.value)
         assert "secret" not in str(caught.value)
 
-
     @pytest.mark.parametrize(
         ("url", "uri", "one"),
         [
