@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -76,7 +77,17 @@ def command(out: Output, dataset: str, folder: str, **options: Any) -> None:
     else:
         from nbt.cli.summary import search_summary
 
-        out.print(*search_summary(result.record, result.recommended, result.report_path))
+        out.print(*search_summary(result.record, result.recommended, result.report_path, _elsewhere(options)))
+
+
+def _elsewhere(options: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the options that say where a search ran and where it is kept, as they may be shown."""
+    from nbt.tracking import shown_uri
+
+    names = ("storage", "tracking_uri", "engine", "ray_address", "workers", "gpus_per_trial", "cpus_per_trial")
+    usual = {"engine": "local", "workers": 1}
+    given = {name: options[name] for name in names if options[name] not in (None, usual.get(name))}
+    return {f"--{name.replace('_', '-')}": shown_uri(str(value)) for name, value in given.items()}
 
 
 def check_options(options: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +20,21 @@ if TYPE_CHECKING:
     from nbt.search.records import Interval, StudyRecord, TestRecord
 
 
-def search_summary(record: StudyRecord, recommended: TransferSettings, report: Path) -> list[RenderableType]:
+def search_summary(
+    record: StudyRecord, recommended: TransferSettings, report: Path, elsewhere: Mapping[str, str]
+) -> list[RenderableType]:
     """Returns what a finished search says: the recommendation, how good it is, what it cost, and what to do next.
 
     Args:
         record: The study.
         recommended: Its settings.
         report: The report, in the study's folder.
+        elsewhere: As in `nbt.report.reproduce.commands`.
     """
     name = record.recommended or "recommended settings"
     report = _short(report)
-    following = commands(record, report.parent, has_settings=True, has_model=record.config.scenario is None)
+    has_model = record.config.scenario is None
+    following = commands(record, report.parent, has_settings=True, has_model=has_model, elsewhere=elsewhere)
     return [
         _heading(f"{record.config.name}: {name}"),
         *([_indented(record.verdict)] if record.verdict else []),

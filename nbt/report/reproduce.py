@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from nbt.report.guidance import guidance, is_waiting
 from nbt.search.records import StudyConfig, StudyRecord
@@ -30,14 +32,23 @@ def task_words(config: StudyConfig) -> list[str]:
     return words
 
 
-def commands(record: StudyRecord, folder: Path, *, has_settings: bool, has_model: bool) -> list[Command]:
-    """Returns how to train again, predict and search on.
+def commands(
+    record: StudyRecord,
+    folder: Path,
+    *,
+    has_settings: bool,
+    has_model: bool,
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
+) -> list[Command]:
+    """Returns how to train again, predict, search on and look at the runs.
 
     Args:
         record: The study.
         folder: Its report's folder, as commands should name it.
         has_settings: `recommended.yaml` is in the folder.
         has_model: The exported model is in the folder.
+        elsewhere: Options of `nbt search` that say where it ran and where it is kept, and their values; the record
+            itself does not know.
     """
     config, found = record.config, []
     seed = [] if config.seed == 0 else ["--seed", str(config.seed)]
@@ -68,7 +79,14 @@ def commands(record: StudyRecord, folder: Path, *, has_settings: bool, has_model
     words += [*stream, "--epochs", str(config.epochs // config.tasks), *seed]
     if not stream:
         words += ["--pruner", record.pruner, *(["--no-heuristics"] if plain else [])]
-    words += ["--study", config.name]
+    words += ["--study", config.name, *(word for option in elsewhere.items() for word in option)]
     found.append(Command("Search on: raise the budget of the same command, and it resumes", shlex.join(words)))
-    found.append(Command("Compare the trials in MLflow", "nbt ui"))
+    found.append(Command("Compare the trials in MLflow", _pages(elsewhere.get("--tracking-uri"))))
     return found
+
+
+def _pages(tracking_uri: str | None) -> str:
+    """Returns the command that shows MLflow's pages; a server's address, which has pages of its own."""
+    if tracking_uri is None or tracking_uri.startswith(("http://", "https://")):
+        return tracking_uri or "nbt ui"
+    return shlex.join(["nbt", "ui", "--tracking-uri", tracking_uri])

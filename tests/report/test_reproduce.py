@@ -60,3 +60,14 @@ def test_a_plain_search_goes_on_plain_and_a_guided_one_guided() -> None:
 
     assert "--no-heuristics" in last_search(sample_study())
     assert "--no-heuristics" not in last_search(guided_study())
+
+
+def test_a_search_that_is_kept_elsewhere_goes_on_there() -> None:
+    where = {"--storage": "postgresql://db/studies", "--tracking-uri": "sqlite:///my runs.db", "--engine": "ray"}
+    found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False, elsewhere=where)
+    words = shlex.split(found[0].text)
+    assert {option: words[words.index(option) + 1] for option in where} == where
+    assert found[1].text == "nbt ui --tracking-uri 'sqlite:///my runs.db'"
+    server = {"--tracking-uri": "http://mlflow:5000"}
+    found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False, elsewhere=server)
+    assert found[1].text == "http://mlflow:5000", "it has pages of its own, and nbt ui refuses it"

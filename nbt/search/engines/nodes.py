@@ -46,6 +46,8 @@ def choose_resources(nodes: Sequence[Node], options: RayOptions, workers: int) -
     if not hosts:
         raise UsageError(f"--gpus-per-trial {gpus:g}: no node has so many; {_describe(nodes)}")
     if cpus is None:
+        if not any(node.cpus for node in hosts):
+            raise UsageError(f"no node has CPUs for trials: start workers first; {_describe(nodes)}")
         share = sum(node.cpus for node in hosts) / workers
         cpus = max(1, int(share)) if share >= 1 else max(0.01, int(100 * share) / 100)
         cpus = min(cpus, max(node.cpus for node in hosts))

@@ -64,6 +64,13 @@ def test_more_than_any_node_has_is_refused_with_what_there_is() -> None:
         choose_resources([Node("a", 4, 1), Node("b", 8, 0)], RayOptions(gpus_per_trial=1, cpus_per_trial=8), 1)
 
 
+def test_a_head_alone_that_runs_no_trials() -> None:
+    with pytest.raises(
+        UsageError, match="no node has CPUs for trials: start workers first; the cluster has head: 0 CPU"
+    ):
+        choose_resources([Node("head", 0, 0)], RayOptions(), 1)
+
+
 def test_a_ray_that_is_old_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.9.3")
     with pytest.raises(UsageError, match=r"Ray 2\.9\.3 is too old; pip install"):
