@@ -22,7 +22,6 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 
-from nbt import tracking
 from nbt.errors import NbtError, UsageError
 from nbt.fit import FitProfile
 from nbt.report import write_report
@@ -30,7 +29,8 @@ from nbt.report.flat import flat_settings
 from nbt.report.runs import study_id
 from nbt.search.records import StudyRecord
 from nbt.settings import TransferSettings
-from nbt.tracking import Owner, Tracker, default_uri, resolve_uri, shown_uri, sync, ui_command
+from nbt.tracking import Owner, Tracker, default_uri, opening, resolve_uri, shown_uri, store, sync, ui_command
+from nbt.tracking import tracker as tracking_tracker
 from tests.fit_profiles import RISING, make_profile, profile_dict
 from tests.sample_study import (
     BEST,
@@ -95,7 +95,7 @@ def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in tracking._ENVIRONMENT:
+    for name in opening.ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -516,7 +516,7 @@ def test_a_crash_at_any_call_leaves_nothing_behind_that_sync_does_not_mend(
 ) -> None:
     # Small batches, so that a crash between two of them is among the crashes. To crash before a call took effect is
     # to crash after the one before it.
-    monkeypatch.setattr(tracking, "_METRICS_A_BATCH", 30)
+    monkeypatch.setattr(store, "_METRICS_A_BATCH", 30)
     long = next(one for one in sample_study().trials if one.number == 12)
     record = small_study()
     record = replace(record, trials=(record.trials[0], long), finals=record.finals[1:], recommended="default recipe")
@@ -714,7 +714,7 @@ def test_a_dead_server_costs_a_warning(closed_port: int, caplog: pytest.LogCaptu
 
 
 def test_a_server_that_never_answers_costs_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(opening, "_PROBE_SECONDS", 0.3)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -736,7 +736,7 @@ def test_a_server_that_is_down_is_asked_once_a_minute(
         attempts.append((clock.now, len(told)))
         raise ConnectionRefusedError("nobody there")
 
-    monkeypatch.setattr(tracking, "open_store", refuse)
+    monkeypatch.setattr(tracking_tracker, "open_store", refuse)
     tracker = Tracker("http://host:5000", clock=clock)
     record = sample_study()
     tracker.study_started(replace(record, trials=()))
@@ -759,7 +759,7 @@ def test_a_slow_refusal_makes_the_pause_longer(monkeypatch: pytest.MonkeyPatch) 
         clock.now += 10.0
         raise TimeoutError
 
-    monkeypatch.setattr(tracking, "open_store", hang)
+    monkeypatch.setattr(tracking_tracker, "open_store", hang)
     tracker = Tracker("http://host:5000", clock=clock)
     tracker.study_started(empty_study())
     for number in range(40):

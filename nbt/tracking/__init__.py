@@ -1,0 +1,33 @@
+"""MLflow, and nothing else: a study's record becomes runs that MLflow's own pages can compare.
+
+A study is a run, its trials are that run's children, and the final runs are children of the trial whose recipe they
+repeat (of the study where no trial ran it). Every run carries the tags `nbt.study` (which study), `nbt.key` (which run
+of it) and, written last, `nbt.content` (a hash of what it says): so writing a record again finds what is there, adds
+what is missing, and doubles nothing. MLflow can add to a run but not take back, so a run that says something else than
+the record is written anew and the old one deleted.
+
+The storage is the truth and MLflow a projection of it: an unreachable server costs a warning, never a trial, and what
+it missed is written when it answers again. Importing this module does not import mlflow, which takes seconds.
+"""
+
+from __future__ import annotations
+
+from nbt.tracking.contact import Contact
+from nbt.tracking.opening import open_store
+from nbt.tracking.store import Owner, RunStore
+from nbt.tracking.tracker import Tracker, sync
+from nbt.tracking.uris import default_uri, is_there, resolve_uri, shown_uri, ui_command
+
+__all__ = [
+    "Contact",
+    "Owner",
+    "RunStore",
+    "Tracker",
+    "default_uri",
+    "is_there",
+    "open_store",
+    "resolve_uri",
+    "shown_uri",
+    "sync",
+    "ui_command",
+]

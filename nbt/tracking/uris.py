@@ -1,0 +1,96 @@
+"""Where runs go: the URI of a store, what it says, and the command that shows its pages."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nbt.errors import UsageError, nearest
+
+SERVERS = ("http", "https")
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+DATABASES = ("sqlite", *PORTS)
+
+
+def default_uri(folder: str | Path = ".nbt") -> str:
+    """Returns the URI of the SQLite file that is used when none is given: `mlflow.db` in `folder`, absolute."""
+    return f"sqlite:///{Path(folder).absolute() / 'mlflow.db'}"
+
+
+def resolve_uri(uri: str | None) -> str:
+    """Returns a tracking URI in the form in which it means the same everywhere, without opening anything.
+
+    Args:
+        uri: A server (`http://`, `https://`), a database (`sqlite:///FILE`, `postgresql://...`), or None for
+            `default_uri`. The path of an SQLite file is made absolute.
+
+    Raises:
+        UsageError: It is neither; the message shows no password.
+    """
+    if uri is None:
+        return default_uri()
+    try:
+        parts = urlsplit(uri)
+        scheme, host = parts.scheme.split("+")[0], parts.hostname
+        _ = parts.port  # raises where it is none
+    except ValueError as error:
+        raise UsageError(f"tracking URI {shown_uri(uri)!r} is malformed ({error})") from error
+    if scheme not in SERVERS + DATABASES:
+        remedy = nearest(scheme, SERVERS + DATABASES) if "://" in uri else "a file is written sqlite:///FILE"
+        raise UsageError(f"tracking URI {shown_uri(uri)!r} is neither a server nor a database; {remedy}")
+    if scheme in SERVERS and not host:
+        raise UsageError(f"tracking URI {shown_uri(uri)!r} names no host; e.g. http://127.0.0.1:5000")
+    return _absolute_sqlite(uri) if scheme == "sqlite" else uri
+
+
+def shown_uri(uri: str) -> str:
+    """Returns a URI as it may be shown: without a password."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
+
+
+def _absolute_sqlite(uri: str) -> str:
+    prefix, slashes, path = uri.partition(":///")
+    if not slashes or not path or path.startswith(":memory:"):
+        raise UsageError(f"tracking URI {uri!r} names no file; e.g. sqlite:///mlflow.db")
+    return f"{prefix}:///{Path(path).absolute()}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Returns the file of an SQLite URI, None of any other."""
+    return Path(uri.partition(":///")[2]) if uri.startswith("sqlite") else None
+
+
+def is_there(uri: str) -> bool:
+    """Returns whether a store may have runs: an SQLite file may be missing, what else it is only asking would tell."""
+    file = sqlite_file(uri)
+    return file is None or file.is_file()
+
+
+def artifact_location(uri: str) -> str | None:
+    """Returns where artifacts go: beside an SQLite file; a server decides by itself; else under `.nbt/`."""
+    if urlsplit(uri).scheme in SERVERS:
+        return None
+    file = sqlite_file(uri)
+    return ((Path(".nbt").absolute() if file is None else file.parent) / "mlartifacts").as_uri()
+
+
+def ui_command(uri: str | None, port: int) -> list[str]:
+    """Returns the command that shows the runs in MLflow's pages, on this machine only.
+
+    Args:
+        uri: As for `resolve_uri`.
+        port: Local port, 1 ... 65535.
+
+    Raises:
+        UsageError: The URI is of a server, which has pages of its own, or of an SQLite file that does not exist.
+    """
+    uri = resolve_uri(uri)
+    if urlsplit(uri).scheme in SERVERS:
+        raise UsageError(f"{shown_uri(uri)} is a server with pages of its own: open it in a browser")
+    file = sqlite_file(uri)
+    if file is not None and not file.is_file():
+        raise UsageError(f"{file}: no runs have been written there yet; nbt search writes them")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    return [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
