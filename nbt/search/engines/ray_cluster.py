@@ -25,6 +25,8 @@ ANSWER_SECONDS = 15.0
 _RAYS_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 # It is on this machine, and nobody starts it again; the actors die with it.
 _RAYLET_SECONDS = 3.0
+# Without its head Ray may hang in its end until it ends this process; what there is to say must be said before.
+_LAST_SECONDS = 5.0
 # The head starts a process for every client, which imports Ray and connects.
 _CLIENT_SECONDS = 90.0
 _SPARE_BYTES = 256 << 20
@@ -88,7 +90,7 @@ class Cluster:
             return
         self._ours = False
         if self._lost:
-            _in_time(ray.shutdown, ANSWER_SECONDS)
+            _in_time(ray.shutdown, _LAST_SECONDS)
         else:
             ray.shutdown()
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PATIENCE = 240.0
+PATIENCE = 500.0
 
 
 def wait_for(what: Callable[[], bool]) -> bool:

@@ -1,4 +1,4 @@
-"""A real study by the command line whose worker is killed, and whose driver is killed twice, and what becomes of it."""
+"""Real studies by the command line: workers, drivers and the head of the cluster are killed, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ import pytest
 from nbt.errors import NbtError
 from nbt.search.records import StudyRecord, TrialRecord
 from nbt.search.storage import read_study, resolve_storage
-from tests.search.engines.local_ray import quiet
+from tests.search.engines.local_ray import local_cluster, quiet
 from tests.search.engines.processes import PATIENCE, processes_with, runs, wait_for
+from tests.search.engines.quick_study import FOLDER
 
 pytestmark = pytest.mark.slow
 
@@ -56,12 +57,12 @@ class Drivers:
         }
         self._started: list[subprocess.Popen[str]] = []
 
-    def start(self, engine: str) -> subprocess.Popen[str]:
+    def start(self, *options: str, **environment: str) -> subprocess.Popen[str]:
         words = [sys.executable, "-m", "tests.search.engines.quick_study", str(self.workers)]
         driver = subprocess.Popen(
-            [*words, *WORDS, "--engine", engine],
+            [*words, *WORDS, *options],
             cwd=self.folder,
-            env=self._environment,
+            env={**self._environment, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -69,6 +70,22 @@ class Drivers:
         )
         self._started.append(driver)
         return driver
+
+    def wait_for_trials(self, complete: int) -> bool:
+        """Waits until so many trials are complete and two run, each with some epochs behind it."""
+        driver = self._started[-1]
+
+        def there() -> bool:
+            record = self.read()
+            if driver.poll() is not None or record is None or len(finished(record)) < complete:
+                return driver.poll() is not None
+            return len(running(record)) == 2 and all(len(trial.curve) >= 3 for trial in running(record))
+
+        if wait_for(there) and driver.poll() is None:
+            return True
+        driver.kill()
+        print(driver.communicate()[1])  # for whoever reads why it failed
+        return False
 
     def close(self) -> None:
         for driver in self._started:
@@ -107,31 +124,25 @@ def finished(record: StudyRecord) -> dict[int, Any]:
 def test_a_study_outlives_its_worker_and_its_drivers(drivers: Drivers, ray_folder: Path) -> None:
     """Killed while trials run, twice; the second time after a worker; the local engine does the rest."""
 
-    def has_come_to(complete: int) -> bool:
-        record = drivers.read()
-        if driver.poll() is not None or record is None or len(finished(record)) < complete:
-            return driver.poll() is not None
-        return len(running(record)) == 2 and all(len(trial.curve) >= 3 for trial in running(record))
-
-    driver = drivers.start("ray")
-    assert wait_for(lambda: has_come_to(2))
+    driver = drivers.start("--engine", "ray")
+    assert drivers.wait_for_trials(2)
     driver.kill()
     _, err = driver.communicate(timeout=PATIENCE)
     assert wait_for(lambda: not processes_with(str(ray_folder))), "something of the killed driver's Ray is left"
     first = drivers.read()
     assert first is not None and running(first), err
 
-    driver = drivers.start("ray")
-    assert wait_for(lambda: drivers.worker_pids() != [] and has_come_to(2))
+    driver = drivers.start("--engine", "ray")
+    assert wait_for(lambda: drivers.worker_pids() != []) and drivers.wait_for_trials(2)
     os.kill(drivers.worker_pids()[0], signal.SIGKILL)
-    assert wait_for(lambda: has_come_to(4))
+    assert drivers.wait_for_trials(4)
     driver.kill()
     _, err = driver.communicate(timeout=PATIENCE)
     assert "worker process died; running it again" in err
     second = drivers.read()
     assert second is not None and running(second), err
 
-    driver = drivers.start("local")
+    driver = drivers.start("--engine", "local")
     out, err = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, err
     last = drivers.read()
@@ -146,14 +157,38 @@ def test_a_study_outlives_its_worker_and_its_drivers(drivers: Drivers, ray_folde
     assert not [path.name for path in drivers.temporary.iterdir() if path.name.startswith("nbt-")]
 
 
+def test_a_lost_head_ends_the_search_with_words_and_everything_kept(
+    drivers: Drivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER, str(drivers.workers))  # for the cluster, which is no child of the driver
+    with local_cluster(num_cpus=2) as cluster:
+        # Ray ends a process whose head has been away for so long; the search has to end before.
+        patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": "30"}
+        driver = drivers.start("--engine", "ray", "--ray-address", cluster.address, "--budget", "99", **patience)
+        assert drivers.wait_for_trials(1)
+        cluster.head_node.kill_gcs_server()
+        _, err = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 1, err
+    told = next(line for line in err.splitlines() if line.startswith("error:"))  # Ray's own last words may follow
+    assert told.startswith("error: the connection to Ray is lost (the head of the Ray cluster at "), err
+    assert told.endswith("everything is kept: the same command resumes, also with --engine local")
+    record = drivers.read()
+    assert record is not None
+    assert not running(record)
+    assert record.counts()["complete"] >= 1
+    assert [trial.reason.partition(":")[0] for trial in record.trials if trial.state == "failed"] == ["interrupted"] * 2
+    assert wait_for(lambda: not any(map(runs, drivers.worker_pids())))
+
+
 def check_what_was_continued(record: StudyRecord, folder: Path) -> None:
     """Each killed trial went on as another one, from a checkpoint at most an epoch old."""
-    study = optuna.load_study(study_name="s", storage=resolve_storage(None, folder))
-    trained = {trial.number: trial.user_attrs["progress"]["trained"] for trial in study.trials}
+    trials = optuna.load_study(study_name="s", storage=resolve_storage(None, folder)).trials
+    trained = {trial.number: trial.user_attrs["progress"]["trained"] for trial in trials}
+    heirs = {trial.user_attrs["run"]["continues"]: record.trials[trial.number] for trial in trials}
+    heirs.pop(None)
     killed = [trial for trial in record.trials if trial.state == "failed"]
     assert 2 <= len(killed) <= 4
     assert {trial.reason.partition(":")[0] for trial in killed} == {"interrupted"}
-    heirs = {trial.facts["continues"]: trial for trial in record.trials if "continues" in trial.facts}
     for trial in killed:
         heir = heirs.pop(trial.number)
         known = len(heir.curve) - trained[heir.number]

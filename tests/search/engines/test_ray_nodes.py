@@ -13,7 +13,7 @@ from nbt.search.engines.ray import RayEngine
 from nbt.search.engines.ray_options import RayOptions
 from tests.search.engines.contract import ListSource, make_jobs
 from tests.search.engines.fake_runner import RUNNER, FakeTask
-from tests.search.engines.local_ray import OPTIONS, local_cluster
+from tests.search.engines.local_ray import LEAN, local_cluster
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ RAYLET, GPUS = "RAY_RAYLET_PID", "CUDA_VISIBLE_DEVICES"
 def cluster() -> Iterator[Any]:
     """Two CPUs and no GPU on the one node, a CPU and two GPUs (which nobody has to own for that) on the other."""
     with local_cluster(num_cpus=2) as cluster:
-        cluster.add_node(num_cpus=1, num_gpus=2, **OPTIONS)
+        cluster.add_node(num_cpus=1, num_gpus=2, **LEAN)
         cluster.connect()
         yield cluster
 
