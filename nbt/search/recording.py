@@ -81,7 +81,7 @@ def _draw(dimension: Dimension, draws: np.random.Generator) -> Value:
     if dimension.kind == "int":
         return int(draws.integers(int(low), int(high) + 1))
     if dimension.log:
-        return float(np.clip(np.exp(draws.uniform(np.log(low), np.log(high))), low, high))
+        return min(max(float(np.exp(draws.uniform(np.log(low), np.log(high)))), low), high)
     return float(draws.uniform(low, high))
 
 
