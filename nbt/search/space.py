@@ -61,6 +61,10 @@ class Dimension:
 
     def bounds(self) -> tuple[float, float]:
         """Returns the range that the sampler draws from, overshoots included."""
+        return self._bounds
+
+    @cached_property
+    def _bounds(self) -> tuple[float, float]:
         assert self.low is not None and self.high is not None
         width = self.high - self.low
         return self.low - self.ends[0] * width, self.high + self.ends[1] * width
