@@ -30,6 +30,7 @@ _ADAMW_OFFSET = 2.0
 # Two choices of a category are 1 apart.
 _ONE_HOT = math.sqrt(0.5)
 _DEPTHS = np.linspace(0.0, 1.0, 21)
+_KNOT_DEPTHS = np.linspace(0.0, 1.0, len(KNOTS))
 _REFERENCE_BATCH = 32
 _LEAST_DECAY = 1e-7
 _LEAST_PENALTY = 1e-4
@@ -81,7 +82,7 @@ def _encode(settings: TransferSettings) -> list[float]:
 
 
 def _ordinary(settings: TransferSettings) -> list[float]:
-    shape = np.interp(_DEPTHS, np.linspace(0.0, 1.0, len(KNOTS)), settings.layer_lr_shape)
+    shape = np.interp(_DEPTHS, _KNOT_DEPTHS, settings.layer_lr_shape)
     first = settings.frozen_depth - 1e-9
     trained = shape[first <= _DEPTHS]
     head, body = (effective_rate(settings, rate) for rate in (settings.head_lr, settings.body_lr))

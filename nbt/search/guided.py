@@ -85,8 +85,9 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Returns the parameters of the best of random settings, neighbours of good trials, and recorded ones."""
-        candidates = self._candidates()
-        return dict(candidates[self.choose(candidates)])
+        observations = self._observations()
+        candidates = self._candidates(observations)
+        return dict(candidates[self._choose(candidates, observations)])
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -100,8 +101,11 @@ class GuidedSampler(optuna.samplers.BaseSampler):
 
     def choose(self, candidates: Sequence[Mapping[str, Value]]) -> int:
         """Returns the index of the candidate to run next; see `nbt.search.replay.snap.ChoosesFromPool`."""
+        return self._choose(candidates, self._observations())
+
+    def _choose(self, candidates: Sequence[Mapping[str, Value]], observations: Sequence[Observation]) -> int:
         self._forget()
-        model, trials = self._model()
+        model, trials = self._model(observations)
         count = max(1, int(np.ceil(_SEEN * len(candidates))))
         half: list[int] = self._draws.choice(len(candidates), size=count, replace=False).tolist()
         # Twice the same is no news: workers that run at once would share a recorded one, and what failed fails again.
@@ -113,9 +117,8 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         best = float(model.predict(trials, *self._describe(trials))[0].max())
         return seen[int(np.argmax(expected_improvement(mean, spread, best)))]
 
-    def _model(self) -> tuple[Conditioned | None, list[TransferSettings]]:
+    def _model(self, observations: Sequence[Observation]) -> tuple[Conditioned | None, list[TransferSettings]]:
         """Returns the model given all trials, and the settings of those that have been judged."""
-        observations = self._observations()
         judged = [one for one in observations if one.merit is not None]
         if not judged:
             return None, []
@@ -152,16 +155,12 @@ class GuidedSampler(optuna.samplers.BaseSampler):
             found.append(self._finished[trial.number])
         return _most_telling(found)
 
-    def _candidates(self) -> list[dict[str, Value]]:
+    def _candidates(self, observations: Sequence[Observation]) -> list[dict[str, Value]]:
         """Returns parameters of random settings, of neighbours of the best trials, and of the best recorded ones."""
         drawn = [draw_params(self._space, self._draws) for _ in range(_RANDOM)]
-        good = sorted(
-            (one for one in self._observations() if one.merit is not None), key=lambda one: -(one.merit or 0.0)
-        )[:5]
-        local = [
-            _mutate(self._space, self._space.params(good[i % len(good)].settings), self._draws)
-            for i in range(_LOCAL if good else 0)
-        ]
+        best = sorted((one for one in observations if one.merit is not None), key=lambda one: -(one.merit or 0.0))[:5]
+        good = [self._space.params(one.settings) for one in best]
+        local = [_mutate(self._space, good[i % len(good)], self._draws) for i in range(_LOCAL if good else 0)]
         return [*drawn, *local, *self._recorded]
 
     def _forget(self) -> None:
@@ -285,7 +284,8 @@ def _mutate(space: Space, params: Mapping[str, Value], draws: np.random.Generato
     fresh = draw_params(space, draws)
     changed: dict[str, Value] = dict(params)
     count = 1 + int(draws.integers(4))
-    names = draws.choice(space.parameters, size=min(count, len(space.parameters)), replace=False)
+    total = len(space.parameters)
+    names = {space.parameters[i] for i in draws.choice(total, size=min(count, total), replace=False)}
     for dimension in space.dimensions:
         for name in dimension.parameters:
             if name in names:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -53,13 +54,17 @@ class Dimension:
     ends: tuple[float, float] = (0.0, 0.0)
     description: str = ""
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[str, ...]:
         """What the sampler calls it: its name, or one name a knot."""
         return tuple(f"{self.name}_{knot}" for knot in self.knots) or (self.name,)
 
     def bounds(self) -> tuple[float, float]:
         """Returns the range that the sampler draws from, overshoots included."""
+        return self._bounds
+
+    @cached_property
+    def _bounds(self) -> tuple[float, float]:
         assert self.low is not None and self.high is not None
         width = self.high - self.low
         return self.low - self.ends[0] * width, self.high + self.ends[1] * width
@@ -161,7 +166,7 @@ class Space:
         text = json.dumps([dimensions, dict(self.fixed), dict(self.same_as)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[str, ...]:
         """Names of the sampler's parameters, in order."""
         return tuple(name for dimension in self.dimensions for name in dimension.parameters)

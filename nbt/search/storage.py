@@ -19,6 +19,7 @@ from nbt.search import attributes as names
 from nbt.search.database import close, connect, guard, resolve_storage, sqlite_file
 from nbt.search.identity import check_same_study, check_study_name, fresh_name
 from nbt.search.lock import FileLock, Lease, StudyLock
+from nbt.search.mirror import Mirror
 from nbt.search.reading import read_config, study_record, summarise
 from nbt.search.records import StudyConfig, StudyRecord, StudySummary
 from nbt.search.store import StudyStore
@@ -68,7 +69,9 @@ def open_study(
                 config = dataclasses.replace(config, name=fresh_name(config.name, taken))
             _check(storage, config)
             study, lock = _lock_and_load(storage, config)
-            store = StudyStore(study, config, storage, lock)
+            mirror = Mirror(storage, study._study_id)
+            study = optuna.load_study(study_name=config.name, storage=mirror)
+            store = StudyStore(study, config, mirror, lock)
         facts = {names.CONFIG: dataclasses.asdict(config), names.DATASET: dataset, names.NOTES: notes}
         _describe(store, {**facts, names.BUDGET: budget, names.PRUNER: pruner})
     except BaseException:

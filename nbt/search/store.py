@@ -15,6 +15,7 @@ from nbt.errors import NbtError
 from nbt.search import attributes as names
 from nbt.search.database import close, guard
 from nbt.search.lock import StudyLock
+from nbt.search.mirror import Mirror
 from nbt.search.reading import read_trial, study_record, trained_epochs
 from nbt.search.records import StudyConfig, StudyRecord, TrialRecord
 from nbt.settings import TransferSettings
@@ -64,7 +65,7 @@ class StudyStore:
         self,
         study: optuna.Study,
         config: StudyConfig,
-        storage: optuna.storages.RDBStorage | optuna.storages.InMemoryStorage,
+        storage: Mirror | optuna.storages.InMemoryStorage,
         lock: StudyLock,
     ) -> None:
         self.study = study
@@ -86,13 +87,13 @@ class StudyStore:
                 with self.guard():
                     self._lock.release()
             finally:
-                if isinstance(self._storage, optuna.storages.RDBStorage):
-                    close(self._storage)
+                if isinstance(self._storage, Mirror):
+                    close(self._storage.database)
 
     def guard(self) -> AbstractContextManager[None]:
         """Returns a context that turns what the database raises into NbtError; for use of `study` itself."""
-        database = self._storage
-        return guard(database.url) if isinstance(database, optuna.storages.RDBStorage) else nullcontext()
+        storage = self._storage
+        return guard(storage.database.url) if isinstance(storage, Mirror) else nullcontext()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Returns an attribute of the study."""
@@ -171,13 +172,17 @@ class StudyStore:
         with self.guard():
             if params is not None:
                 self.study.enqueue_trial(dict(params), user_attrs=None if plan is None else plan.to_attributes())
-            return self.study.ask(distributions)
+            trial = self.study.ask(distributions)
+            if plan is not None:
+                self._write(trial)
+            return trial
 
     def write_plan(self, trial: optuna.Trial, plan: TrialPlan) -> None:
         """Stores the plan of a trial that the sampler proposed."""
         with self.guard():
             for name, value in plan.to_attributes().items():
                 trial.set_user_attr(name, value)
+            self._write(trial)
 
     def report(self, trial: optuna.Trial, result: EpochResult) -> None:
         """Tells the sampler and the pruner of an epoch."""
@@ -226,6 +231,11 @@ class StudyStore:
                     self._storage.set_trial_user_attr(frozen._trial_id, names.REASON, INTERRUPTED)
                     self._storage.set_trial_user_attr(frozen._trial_id, names.INTERRUPTED, True)
                     self._storage.set_trial_state_values(frozen._trial_id, TrialState.FAIL)
+
+    def _write(self, trial: optuna.Trial) -> None:
+        """Makes sure that the database has a new trial: from here on it may be handed out."""
+        if isinstance(self._storage, Mirror):
+            self._storage.write(trial._trial_id)
 
     def _put_progress(self, trial: optuna.Trial, curve: Sequence[EpochResult], trained: int) -> None:
         trial.set_user_attr(names.PROGRESS, {"trained": trained, "curve": names.encode_curve(curve)})

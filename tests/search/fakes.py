@@ -85,7 +85,7 @@ def kill(store: StudyStore) -> None:
     """Does what the operating system does with the things of a killed process, and nothing more."""
     store._lock.release()
     store._storage.remove_session()
-    store._storage.engine.dispose()
+    store._storage.database.engine.dispose()
 
 
 def chance(*names: object) -> float:
