@@ -29,7 +29,13 @@ from nbt.search.pruner import PRUNERS
 @click.option("--budget", required=True, metavar="N|30m|2h", help="Full trials' worth of training, or wall-clock.")
 @click.option("--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="See nbt spaces.")
 @teacher_option
-@choice_option("--engine", ENGINES, default="local", show_default=True, help="Who runs the trials.")
+@choice_option(
+    "--engine",
+    ENGINES,
+    default="local",
+    show_default=True,
+    help="Who runs the trials; Ray takes the images to its nodes.",
+)
 @click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Trials at a time.")
 @click.option(
     "--ray-address", metavar="auto|HOST:PORT|ray://...", help="A running cluster; a Ray of its own when not given."

@@ -19,6 +19,7 @@ from nbt.search.engines.books import Answer, Books
 from nbt.search.engines.desk import Desk, Request
 from nbt.search.engines.held_folder import HeldFolder
 from nbt.search.engines.interrupts import InterruptGuard
+from nbt.search.engines.last_words import LastWords
 from nbt.search.engines.packing import Packing
 from nbt.search.engines.parcel import nbytes, pack
 from nbt.search.engines.ray_cluster import Cluster, RayOptions, connect
@@ -85,6 +86,7 @@ class RayEngine:
         self._workers, self._parcel = workers, self._cluster.put(packed)
         self._books = Books(workers, Packing(resources, measured=auto, gpus=self._cluster.gpus))
         self._desk = Desk()
+        self._last_words = LastWords(f"error: the search was killed, or ended by Ray; {_KEPT}")
         self._watch = self._cluster.watch(lambda why: self._desk.post(Request("lost", (why,))))
         self._folder = HeldFolder("nbt-tune-")
         self._thread: threading.Thread | None = None
@@ -127,6 +129,7 @@ class RayEngine:
         self._parcel = None
         self._cluster.close()
         self._folder.close()
+        self._last_words.close()
 
     def __enter__(self) -> RayEngine:
         return self

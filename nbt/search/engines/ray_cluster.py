@@ -24,7 +24,7 @@ _log = logging.getLogger("nbt")
 ANSWER_SECONDS = 15.0
 _RAYS_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 # It is on this machine, and nobody starts it again; the actors die with it.
-_RAYLET_SECONDS = 3.0
+_RAYLET_SECONDS = 1.0
 # Without its head Ray may hang in its end until it ends this process; what there is to say must be said before.
 _LAST_SECONDS = 5.0
 # The head starts a process for every client, which imports Ray and connects.
