@@ -108,9 +108,10 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         model, trials = self._model(observations)
         count = max(1, int(np.ceil(_SEEN * len(candidates))))
         half: list[int] = self._draws.choice(len(candidates), size=count, replace=False).tolist()
+        pairs = [(i, self._settings_of(candidates[i])) for i in half]
         # Twice the same is no news: workers that run at once would share a recorded one, and what failed fails again.
-        seen = [i for i in half if self._settings_of(candidates[i]) not in self._tried] or half
-        settings = [self._settings_of(candidates[i]) for i in seen]
+        pairs = [pair for pair in pairs if pair[1] not in self._tried] or pairs
+        seen, settings = [i for i, _ in pairs], [one for _, one in pairs]
         if model is None:
             return seen[int(np.argmax(self._guide.expectation(settings)))]
         mean, spread = model.predict(settings, *self._describe(settings))
