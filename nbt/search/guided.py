@@ -115,7 +115,7 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         if model is None:
             return seen[int(np.argmax(self._guide.expectation(settings)))]
         mean, spread = model.predict(settings, *self._describe(settings))
-        best = float(model.predict(trials, *self._describe(trials))[0].max())
+        best = float(model.mean(trials, *self._describe(trials)).max())
         return seen[int(np.argmax(expected_improvement(mean, spread, best)))]
 
     def _model(self, observations: Sequence[Observation]) -> tuple[Conditioned | None, list[TransferSettings]]:
@@ -126,7 +126,7 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         model = self._condition(judged)
         running = [one.settings for one in observations if one.merit is None]
         if running:
-            means = model.predict(running, *self._describe(running))[0]
+            means = model.mean(running, *self._describe(running))
             believed = [Observation(s, float(m), 0.0) for s, m in zip(running, means, strict=True)]
             model = self._condition([*judged, *believed])
         return model, [one.settings for one in judged]
