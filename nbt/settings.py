@@ -46,13 +46,18 @@ class Rule:
     def fits(self, value: Any) -> bool:
         """Returns whether `check` surely returns the very same value. It takes a fraction of the time."""
         kind = type(value)
+        if kind is tuple:
+            return len(value) == self.length and all(type(item) is float and self._inside(item) for item in value)
         if kind is float or kind is int:
             number = not (self.choices or self.text or self.flag or self.length)
-            inside = self.low <= value <= self.high and (self.above is None or value > self.above)
-            return number and self.integer is (kind is int) and inside and math.isfinite(value)
+            return number and self.integer is (kind is int) and self._inside(value)
         if kind is str:
             return value in self.choices or (self.text and "\n" not in value)
         return kind is bool and self.flag
+
+    def _inside(self, number: float) -> bool:
+        above = self.above is None or number > self.above
+        return self.low <= number <= self.high and above and math.isfinite(number)
 
     def check(self, name: str, value: Any) -> Any:
         """Returns `value` in its canonical type.
@@ -91,7 +96,7 @@ class Rule:
             raise UsageError(f"{name}: {reprlib.repr(value)} is not finite")
         if self.integer and number != int(number):
             raise UsageError(f"{name}: expected a whole number, got {value!r}")
-        if number < self.low or number > self.high or (self.above is not None and number <= self.above):
+        if not self._inside(number):
             raise UsageError(f"{name}: {value!r} is outside {self.describe()}")
         return int(number) if self.integer else number
 

@@ -161,11 +161,18 @@ class GaussianProcess:
         """
         from scipy.linalg import solve_triangular
 
-        own = np.zeros((0, len(points))) if basis is None else basis
-        cross = self.kernel.between(self.points, points) + self.basis.T @ own + _OFFSET_VARIANCE
+        cross = self._cross(points, basis)
         spread = solve_triangular(self._factor, cross, lower=True, check_finite=False)
-        prior = self.kernel.amplitude + _OFFSET_VARIANCE + (own**2).sum(0)
+        prior = self.kernel.amplitude + _OFFSET_VARIANCE + (0.0 if basis is None else (basis**2).sum(0))
         return cross.T @ self._weights, np.maximum(prior - (spread**2).sum(0), 1e-9)
+
+    def mean(self, points: Vector, basis: Vector | None = None) -> Vector:
+        """Returns the mean alone, which takes a fraction of the time; see `predict`."""
+        return np.asarray(self._cross(points, basis).T @ self._weights)
+
+    def _cross(self, points: Vector, basis: Vector | None) -> Vector:
+        own = np.zeros((0, len(points))) if basis is None else basis
+        return np.asarray(self.kernel.between(self.points, points) + self.basis.T @ own + _OFFSET_VARIANCE)
 
     def left_out(self) -> Vector:
         """Returns what each value is predicted to be from all others, (n,)."""

@@ -241,6 +241,15 @@ class Conditioned:
         mean, variance = self.process.predict(points, self.guide._spreads[:, None] * opinions)
         return self.level + self.guide._means @ opinions + mean, np.sqrt(variance)
 
+    def mean(
+        self, settings: Sequence[TransferSettings], opinions: Vector | None = None, points: Vector | None = None
+    ) -> Vector:
+        """Returns the mean alone; see `predict`."""
+        opinions = self.guide.opinions(settings) if opinions is None else opinions
+        points = encode(settings) if points is None else points
+        mean = self.process.mean(points, self.guide._spreads[:, None] * opinions)
+        return np.asarray(self.level + self.guide._means @ opinions + mean)
+
     def weights(self) -> list[dict[str, float]]:
         """Returns the weight of each source given the trials: its mean as `after`, its spread as `after_spread`."""
         mean, spread = self.process.basis_weights

@@ -108,13 +108,14 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         model, trials = self._model(observations)
         count = max(1, int(np.ceil(_SEEN * len(candidates))))
         half: list[int] = self._draws.choice(len(candidates), size=count, replace=False).tolist()
+        pairs = [(i, self._settings_of(candidates[i])) for i in half]
         # Twice the same is no news: workers that run at once would share a recorded one, and what failed fails again.
-        seen = [i for i in half if self._settings_of(candidates[i]) not in self._tried] or half
-        settings = [self._settings_of(candidates[i]) for i in seen]
+        pairs = [pair for pair in pairs if pair[1] not in self._tried] or pairs
+        seen, settings = [i for i, _ in pairs], [one for _, one in pairs]
         if model is None:
             return seen[int(np.argmax(self._guide.expectation(settings)))]
         mean, spread = model.predict(settings, *self._describe(settings))
-        best = float(model.predict(trials, *self._describe(trials))[0].max())
+        best = float(model.mean(trials, *self._describe(trials)).max())
         return seen[int(np.argmax(expected_improvement(mean, spread, best)))]
 
     def _model(self, observations: Sequence[Observation]) -> tuple[Conditioned | None, list[TransferSettings]]:
@@ -125,7 +126,7 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         model = self._condition(judged)
         running = [one.settings for one in observations if one.merit is None]
         if running:
-            means = model.predict(running, *self._describe(running))[0]
+            means = model.mean(running, *self._describe(running))
             believed = [Observation(s, float(m), 0.0) for s, m in zip(running, means, strict=True)]
             model = self._condition([*judged, *believed])
         return model, [one.settings for one in judged]

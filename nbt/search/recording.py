@@ -80,14 +80,10 @@ def _draw(dimension: Dimension, draws: np.random.Generator) -> Value:
     low, high = dimension.bounds()
     if dimension.kind == "int":
         return int(draws.integers(int(low), int(high) + 1))
-    if dimension.log:
-        return min(max(float(np.exp(_uniform(float(np.log(low)), float(np.log(high)), draws))), low), high)
-    return _uniform(low, high, draws)
-
-
-def _uniform(low: float, high: float, draws: np.random.Generator) -> float:
-    """Returns what `draws.uniform` would; of a single number that takes several times as long."""
-    return low + (high - low) * draws.random()
+    # What `draws.uniform` does, which takes several times as long for a single number.
+    start, end = dimension.log_bounds if dimension.log else (low, high)
+    drawn = start + (end - start) * draws.random()
+    return min(max(float(np.exp(drawn)), low), high) if dimension.log else drawn
 
 
 class Journal:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -68,6 +69,12 @@ class Dimension:
         assert self.low is not None and self.high is not None
         width = self.high - self.low
         return self.low - self.ends[0] * width, self.high + self.ends[1] * width
+
+    @cached_property
+    def log_bounds(self) -> tuple[float, float]:
+        """Natural logarithms of `bounds`."""
+        low, high = self.bounds()
+        return math.log(low), math.log(high)
 
     def value(self, raw: Any) -> Value:
         """Returns the value that a parameter stands for.

@@ -57,12 +57,12 @@ class TaskModel:
             around=prior_kernel(),
         )
         order = np.argsort(-process.smoothed(), kind="stable")
-        centre = float(np.median(process.predict(process.points)[0]))
+        centre = float(np.median(process.mean(process.points)))
         return cls(table.header, process, centre, tuple(settings[i] for i in order[:_FEW]))
 
     def predict(self, points: Vector) -> Vector:
         """Returns the merit of settings, (points,), from that of the task's median setting."""
-        return self.process.predict(points)[0] - self.centre
+        return self.process.mean(points) - self.centre
 
 
 def table_target(header: TableHeader) -> Target:
