@@ -71,6 +71,7 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         self._distributions = space.distributions()
         self._known: dict[TransferSettings, tuple[Vector, Vector]] = {}
         self._finished: dict[int, Observation] = {}
+        self._running: dict[int, Observation] = {}
         self._tried: set[TransferSettings] = set()
         self._settings: dict[tuple[Value, ...], TransferSettings] = {}
         self._recorded = recorded_params(guide, space)
@@ -105,7 +106,7 @@ class GuidedSampler(optuna.samplers.BaseSampler):
 
     def _choose(self, candidates: Sequence[Mapping[str, Value]], observations: Sequence[Observation]) -> int:
         self._forget()
-        model, trials = self._model(observations)
+        model, best = self._model(observations)
         count = max(1, int(np.ceil(_SEEN * len(candidates))))
         half: list[int] = self._draws.choice(len(candidates), size=count, replace=False).tolist()
         pairs = [(i, self._settings_of(candidates[i])) for i in half]
@@ -115,24 +116,24 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         if model is None:
             return seen[int(np.argmax(self._guide.expectation(settings)))]
         mean, spread = model.predict(settings, *self._describe(settings))
-        best = float(model.mean(trials, *self._describe(trials)).max())
         return seen[int(np.argmax(expected_improvement(mean, spread, best)))]
 
-    def _model(self, observations: Sequence[Observation]) -> tuple[Conditioned | None, list[TransferSettings]]:
-        """Returns the model given all trials, and the settings of those that have been judged."""
+    def _model(self, observations: Sequence[Observation]) -> tuple[Conditioned | None, float]:
+        """Returns the model given all trials, and its greatest mean at those that have been judged."""
         judged = [one for one in observations if one.merit is not None]
         if not judged:
-            return None, []
-        model = self._condition(judged)
+            return None, 0.0
+        tried = [one.settings for one in judged]
+        opinions, points = self._describe(tried)
+        model = condition(self._guide, judged, opinions, points)
         running = [one.settings for one in observations if one.merit is None]
         if running:
-            means = model.mean(running, *self._describe(running))
+            more_opinions, more_points = self._describe(running)
+            means = model.mean(running, more_opinions, more_points)
             believed = [Observation(s, float(m), 0.0) for s, m in zip(running, means, strict=True)]
-            model = self._condition([*judged, *believed])
-        return model, [one.settings for one in judged]
-
-    def _condition(self, observations: Sequence[Observation]) -> Conditioned:
-        return condition(self._guide, observations, *self._describe([one.settings for one in observations]))
+            described = np.concatenate([opinions, more_opinions], axis=1), np.concatenate([points, more_points])
+            model = condition(self._guide, [*judged, *believed], *described)
+        return model, float(model.mean(tried, opinions, points).max())
 
     def _observations(self) -> list[Observation]:
         """Returns what is known of every trial but the one that is being asked for."""
@@ -140,6 +141,9 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         found = []
         for trial in self._study.get_trials(deepcopy=False):
             if trial.number == self._number:
+                continue
+            if trial.number in self._running and not trial.state.is_finished():
+                found.append(self._running[trial.number])
                 continue
             if trial.number not in self._finished:
                 record = read_trial(trial)
@@ -150,8 +154,10 @@ class GuidedSampler(optuna.samplers.BaseSampler):
                 if observation is None:
                     continue
                 if not trial.state.is_finished():
+                    self._running[trial.number] = observation
                     found.append(observation)
                     continue
+                self._running.pop(trial.number, None)
                 self._finished[trial.number] = observation
             found.append(self._finished[trial.number])
         return _most_telling(found)

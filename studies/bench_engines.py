@@ -1,0 +1,199 @@
+"""Benchmark: what do the engines cost, and how far do they reach?
+
+1. `overhead`: the time of a trial that trains nothing, with warm workers: the Ray engine, a plain Ray Tune function
+   trainable, a plain class trainable whose actors are reused, all on one Ray, and the local engine. Each arm has a
+   driver of its own; they take turns in blocks. Goal: the Ray engine at most 120 ms.
+2. `workers`: the same list of real trials on frozen features with one worker and with two, one thread each, block by
+   block in turn, once the features are cached. Goal: two do at least 1.6 times as many trials a second.
+3. `crowd`: 256 trials at a time that train nothing, on four nodes that are simulated on this machine. Goals: the driver
+   takes at least 100 reports a second, and its memory grows by less than 1 MB a trial.
+4. `brain`: the calls of a search's brain, everything at its default, up to 2,000 finished trials, and there beside
+   many that run. Goal: a decision takes less than 50 ms.
+
+    python studies/bench_engines.py overhead
+    python studies/bench_engines.py workers --shared ../shared
+    python studies/bench_engines.py crowd
+    python studies/bench_engines.py brain --work /tmp/brain     # goes on where it was interrupted
+    python studies/bench_engines.py report
+
+Each part writes its rows into `studies/results/bench_engines.json`, `report` the tables into `bench_engines.md`;
+`thousand_gpus.md` says what follows from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from engines_arm import Arm, worker_environment
+from engines_tables import to_markdown
+from machine import machine
+
+HERE = Path(__file__).parent
+
+
+def overhead(args: argparse.Namespace) -> dict[str, Any]:
+    """Runs blocks of trials without training, the arms in turn."""
+    with one_ray() as address, ExitStack() as stack:
+        ray, local = {"engine": "ray", "address": address}, {"engine": "local"}
+        plain = {"address": address}
+        arms = {
+            "Ray engine": Arm("noop", **ray, workers=1),
+            "Ray Tune, function trainable": Arm("plain", **plain, trainable="function", reuse=None),
+            "Ray Tune, class trainable, actors reused": Arm("plain", **plain, trainable="class", reuse=True),
+            "local engine, in its process": Arm("noop", **local, workers=1),
+            "local engine, worker processes": Arm("noop", **local, workers=2),
+        }
+        for arm in arms.values():
+            stack.enter_context(arm)
+            arm.ask(trials=2, epochs=1)
+        rows: dict[str, dict[str, list[float]]] = {name: {} for name in arms}
+        for number in range(args.blocks):
+            for epochs in (1, 12):
+                for name, arm in arms.items():
+                    rows[name].setdefault(str(epochs), []).extend(arm.ask(trials=args.trials, epochs=epochs))
+            print(f"block {number + 1} of {args.blocks}", flush=True)
+    return {"blocks": args.blocks, "trials": args.trials, "seconds": rows}
+
+
+def workers(args: argparse.Namespace) -> dict[str, Any]:
+    """Runs the same list of trials with one and with two workers, in turn."""
+    with one_ray() as address, ExitStack() as stack:
+        fixed = {"shared": str(args.shared.resolve()), "image_size": args.image_size, "address": address}
+        arms = {
+            f"{name} {count}": stack.enter_context(Arm("frozen", engine=name, workers=count, **fixed))
+            for name in ("ray", "local")
+            for count in (1, 2)
+        }
+        for name, arm in arms.items():
+            # Each worker fills a cache of its own; with two, the second needs a second round.
+            for _ in range(2):
+                print(f"{name}: filling its caches took {arm.ask(trials=args.jobs, epochs=12):.0f} s", flush=True)
+        seconds: dict[str, list[float]] = {name: [] for name in arms}
+        for number in range(args.rounds):
+            for name in list(arms) if number % 2 else reversed(arms):
+                seconds[name].append(arms[name].ask(trials=args.jobs, epochs=12))
+            print(f"round {number + 1}: " + ", ".join(f"{n} {s[-1]:.1f}" for n, s in seconds.items()), flush=True)
+    return {"jobs": args.jobs, "image_size": args.image_size, "rounds": args.rounds, "seconds": seconds}
+
+
+def crowd(args: argparse.Namespace) -> dict[str, Any]:
+    """Runs waves of trials that are all there at a time."""
+    from engines_crowd import nodes
+
+    share = int(1e4 * args.nodes * args.cpus / args.trials) / 1e4
+    waves = []
+    with tempfile.TemporaryDirectory() as folder, nodes(args.nodes, args.cpus) as cluster:
+        fixed = {"engine": "ray", "address": cluster.address, "folder": folder, "cpus_per_trial": share}
+        with Arm("crowd", workers=args.trials, **fixed) as arm:
+            for number in range(args.waves + args.brain_waves):
+                found = arm.ask(name=f"w{number}", trials=args.trials, reports=args.reports, brain=number >= args.waves)
+                waves.append(found)
+                print(found, flush=True)
+                if not number:
+                    sizes = cluster.worker_bytes()
+                    print(f"{len(sizes)} workers, {sum(sizes) / 2**30:.1f} GiB together", flush=True)
+    return {"nodes": args.nodes, "trials": args.trials, "cpus_per_trial": share, "waves": waves, "worker_bytes": sizes}
+
+
+def brain(args: argparse.Namespace) -> dict[str, Any]:
+    """Clocks the brain in a study that grows without training."""
+    import engines_brain
+
+    args.work.mkdir(parents=True, exist_ok=True)
+    built = engines_brain.build(args.work, args.finished)
+    known = {row["finished"]: row for row in load(args.out).get("brain", {}).get("built", [])}
+    known |= {row["finished"]: row for row in built}
+    beside = engines_brain.beside(args.work, args.running, args.trials)
+    tracked = engines_brain.tracked(args.work, args.trials)
+    return {
+        "trials": args.trials,
+        "built": [known[number] for number in sorted(known)],
+        "beside": beside,
+        "tracked": tracked,
+    }
+
+
+@contextmanager
+def one_ray() -> Any:
+    """Starts a Ray of this machine that all drivers use."""
+    os.environ.update(worker_environment())
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+    import ray
+
+    # Every arm finds a CPU, though the workers of the others stay; each plain one runs one trial at a time.
+    resources = {"function": 1, "class": 1}
+    found = ray.init(address="local", num_cpus=8, resources=resources, include_dashboard=False, log_to_driver=False)
+    try:
+        yield found.address_info["address"]
+    finally:
+        ray.shutdown()
+
+
+def load(out: Path) -> dict[str, Any]:
+    """Returns the rows that there are."""
+    path = out / "bench_engines.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def save(out: Path, part: str, rows: Mapping[str, Any]) -> None:
+    """Puts the rows of a part in place of older ones."""
+    out.mkdir(parents=True, exist_ok=True)
+    found = {**load(out), part: {"machine": described(), **rows}}
+    (out / "bench_engines.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def described() -> str:
+    """Names the machine, its cores, and the Ray on it."""
+    import ray
+
+    return f"{machine()}, {len(os.sched_getaffinity(0))} cores, Ray {ray.__version__}"
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="part", required=True)
+    parts = {name: commands.add_parser(name) for name in ("overhead", "workers", "crowd", "brain", "report")}
+    for part in parts.values():
+        part.add_argument("--out", type=Path, default=HERE / "results")
+    parts["overhead"].add_argument("--blocks", type=int, default=4)
+    parts["overhead"].add_argument("--trials", type=int, default=10, help="a block, of each arm")
+    parts["workers"].add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
+    parts["workers"].add_argument("--image-size", type=int, default=64)
+    parts["workers"].add_argument("--jobs", type=int, default=16)
+    parts["workers"].add_argument("--rounds", type=int, default=5)
+    parts["crowd"].add_argument("--trials", type=int, default=256)
+    parts["crowd"].add_argument("--reports", type=int, default=20)
+    parts["crowd"].add_argument("--waves", type=int, default=5)
+    parts["crowd"].add_argument("--brain-waves", type=int, default=1)
+    parts["crowd"].add_argument("--nodes", type=int, default=4)
+    parts["crowd"].add_argument("--cpus", type=int, default=2, help="of a node, as Ray counts them")
+    parts["brain"].add_argument("--work", type=Path, required=True, help="folder of the study; kept")
+    parts["brain"].add_argument("--finished", type=int, nargs="*", default=[200, 500, 1000, 2000])
+    parts["brain"].add_argument("--running", type=int, nargs="*", default=[1, 16, 64, 256])
+    parts["brain"].add_argument("--trials", type=int, default=30, help="that end, for each number of running ones")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Runs a part, or writes the tables."""
+    args = parse()
+    if args.part == "report":
+        text = to_markdown(load(args.out))
+        (args.out / "bench_engines.md").write_text(text, encoding="utf-8")
+        print(text)
+        return
+    save(
+        args.out, args.part, {"overhead": overhead, "workers": workers, "crowd": crowd, "brain": brain}[args.part](args)
+    )
+
+
+if __name__ == "__main__":
+    main()

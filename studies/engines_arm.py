@@ -1,0 +1,236 @@
+"""Part of `bench_engines.py`: one way of running trials, in a process of its own that is told what to run when.
+
+Each arm has a driver of its own, so that none sees the environment, the imports or the threads of another, and all
+take turns: `Arm` starts one and asks it for blocks of trials. Between blocks its workers stay, as they do in a search.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ANSWER = "ANSWER "
+
+
+class Arm:
+    """The driver of an arm.
+
+    Args:
+        name: Of the arm, see `ARMS`.
+        options: What it is told once.
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "engines_arm.py"), name, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=worker_environment(),
+        )
+
+    def ask(self, **request: Any) -> Any:
+        """Has it run a block and returns what it measured."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith(ANSWER):
+                return json.loads(line.removeprefix(ANSWER))
+        raise RuntimeError(f"{self.name} ended with code {self._process.wait()}")
+
+    def close(self) -> None:
+        """Ends it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(120)
+
+    def __enter__(self) -> Arm:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+
+def worker_environment() -> dict[str, str]:
+    """Returns the environment of all drivers, and so of all workers: what they import, and one thread each."""
+    path = os.pathsep.join([str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+class Jobs:
+    """A list of jobs as a source, which keeps the time of every end.
+
+    Attributes:
+        ended: `time.perf_counter` of the ends.
+    """
+
+    def __init__(self, jobs: Sequence[Any], *, one_at_a_time: bool = False) -> None:
+        self._waiting, self._one_at_a_time, self._running = list(jobs), one_at_a_time, 0
+        self.ended: list[float] = []
+
+    def next_job(self) -> Any:
+        """Returns the next job."""
+        if not self._waiting or (self._one_at_a_time and self._running):
+            return None
+        self._running += 1
+        return self._waiting.pop(0)
+
+    def on_epoch(self, job: Any, result: Any) -> str | None:
+        """Stops none."""
+        return None
+
+    def on_done(self, job: Any, outcome: Any) -> None:
+        """Keeps the time; a failed trial would be no measurement."""
+        if outcome.error is not None:
+            raise RuntimeError(f"{job.key}: {outcome.error}")
+        self._running -= 1
+        self.ended.append(time.perf_counter())
+
+    def on_abandoned(self, job: Any) -> None:
+        """Never happens here."""
+        raise RuntimeError(f"{job.key} was abandoned")
+
+
+@contextmanager
+def engine(options: Mapping[str, Any], task: Any, runner: str | None = None) -> Any:
+    """Opens the engine that the options name: ray or local, with how many workers."""
+    chosen = {} if runner is None else {"runner": runner}
+    if options["engine"] == "local":
+        from nbt.search.engines.local import LocalEngine
+
+        made: Any = LocalEngine(task, workers=options["workers"], **chosen)
+    else:
+        from nbt.search.engines.ray import RayEngine
+        from nbt.search.engines.ray_options import RayOptions
+
+        cpus = options.get("cpus_per_trial", 1)
+        cluster = RayOptions(address=options["address"], cpus_per_trial=cpus)
+        made = RayEngine(task, workers=options["workers"], options=cluster, **chosen)
+    with made:
+        yield made
+
+
+def serve_noop(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
+    """Our engine with trials that train nothing, one after another."""
+    from engines_noop import RUNNER, NoopTask
+
+    from nbt.settings import TransferSettings
+    from nbt.training.results import TrialJob
+
+    with tempfile.TemporaryDirectory() as folder, engine(options, NoopTask(Path(folder)), RUNNER) as made:
+
+        def block(trials: int, epochs: int) -> list[float]:
+            settings = TransferSettings(epochs=epochs)
+            jobs = Jobs([TrialJob(key=f"t{n}", settings=settings) for n in range(trials + 1)], one_at_a_time=True)
+            made.run(jobs)
+            return gaps(jobs.ended)
+
+        answer(block)
+
+
+def serve_plain(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
+    """Ray Tune as its documentation shows it, with trials that train nothing; one at a time by what they need."""
+    import ray
+    from ray import tune
+
+    ray.init(address=options["address"], log_to_driver=False)
+
+    class Clock(tune.Callback):
+        def __init__(self) -> None:
+            self.ended: list[float] = []
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self.ended.append(time.perf_counter())
+
+    def function(config: dict[str, Any]) -> None:
+        for _ in range(config["epochs"]):
+            tune.report({"accuracy": 0.5})
+
+    class Trainable(tune.Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            self.left = config["epochs"]
+
+        def step(self) -> dict[str, Any]:
+            self.left -= 1
+            return {"accuracy": 0.5, "done": not self.left}
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.left = new_config["epochs"]
+            return True
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            """Has nothing to save, but Tune wants it done."""
+
+    chosen = function if options["trainable"] == "function" else Trainable
+
+    def block(trials: int, epochs: int) -> list[float]:
+        clock = Clock()
+        with tempfile.TemporaryDirectory() as folder:
+            tune.Tuner(
+                tune.with_resources(chosen, {"cpu": 1, options["trainable"]: 1}),
+                param_space={"epochs": epochs, "rate": tune.uniform(0, 1)},
+                tune_config=tune.TuneConfig(num_samples=trials + 1, reuse_actors=options["reuse"]),
+                run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[clock]),
+            ).fit()
+        return gaps(clock.ended)
+
+    answer(block)
+    ray.shutdown()
+
+
+def serve_frozen(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
+    """An engine that trains heads on frozen features."""
+    from engines_frozen import frozen_jobs, frozen_task
+
+    task = frozen_task(Path(options["shared"]), options["image_size"])
+    with engine(options, task) as made:
+
+        def block(trials: int, epochs: int) -> float:
+            jobs = Jobs(frozen_jobs(task, trials, epochs))
+            started = time.perf_counter()
+            made.run(jobs)
+            return time.perf_counter() - started
+
+        answer(block)
+
+
+def gaps(moments: Sequence[float]) -> list[float]:
+    """Returns the seconds between one end and the next: of all trials but the first."""
+    return [after - before for before, after in pairwise(moments)]
+
+
+def serve_crowd(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
+    """See `engines_crowd`."""
+    from engines_crowd import serve_crowd
+
+    serve_crowd(options, answer)
+
+
+ARMS = {"noop": serve_noop, "plain": serve_plain, "frozen": serve_frozen, "crowd": serve_crowd}
+
+
+def main() -> None:
+    """Serves blocks until stdin ends."""
+
+    def answer(block: Callable[..., Any]) -> None:
+        for line in sys.stdin:
+            found = block(**json.loads(line))
+            print(f"\n{ANSWER}{json.dumps(found)}", flush=True)
+
+    ARMS[sys.argv[1]](json.loads(sys.argv[2]), answer)
+
+
+if __name__ == "__main__":
+    main()

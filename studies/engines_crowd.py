@@ -1,0 +1,171 @@
+"""Part of `bench_engines.py`: a driver with hundreds of trials at a time, on nodes that are simulated on one machine.
+
+Trials come in waves. Those of a wave report once, wait until all of it have, and then report as fast as the driver
+takes it; so what is timed has all of them running, and nothing of their start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from engines_arm import Jobs, engine, worker_environment
+from engines_noop import RUNNER, NoopTask
+
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+
+
+class Wave:
+    """Some trials of a source as one that waits for all of them after their first epoch.
+
+    Attributes:
+        name: Of the wave.
+        began: When all had reported once, `time.perf_counter`.
+        last: When the last but the first epoch came.
+        reports: Epochs that came in between.
+    """
+
+    def __init__(self, name: str, source: Any, trials: int, gates: Path) -> None:
+        self.name, self._source, self._left, self._gates = name, source, trials, gates
+        self._expected, self._here = trials, 0
+        self._jobs: dict[str, TrialJob] = {}
+        self.began = self.last = self.cpu_began = self.cpu_last = 0.0
+        self.reports = 0
+
+    def next_job(self) -> TrialJob | None:
+        """Returns a trial of the source, as long as the wave has room."""
+        job = self._source.next_job() if self._left else None
+        if job is None:
+            return None
+        self._left -= 1
+        key = f"{self.name} {job.key}"
+        self._jobs[key] = job
+        return dataclasses.replace(job, key=key)
+
+    def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
+        """Passes an epoch on, and lets all trials go once the last has begun."""
+        reason: str | None = self._source.on_epoch(self._jobs[job.key], result)
+        if result.epoch > 1:
+            self.reports += 1
+            self.last, self.cpu_last = time.perf_counter(), time.process_time()
+            return reason
+        self._here += 1
+        if self._here == self._expected:
+            self.began, self.cpu_began = time.perf_counter(), time.process_time()
+            (self._gates / self.name).touch()
+        return reason
+
+    def on_done(self, job: TrialJob, outcome: TrialOutcome) -> None:
+        """Passes an end on."""
+        self._source.on_done(self._jobs.pop(job.key), outcome)
+
+    def on_abandoned(self, job: TrialJob) -> None:
+        """Passes it on."""
+        self._source.on_abandoned(self._jobs.pop(job.key))
+
+
+def serve_crowd(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
+    """Our engine with so many trials at a time that train nothing."""
+    gates = Path(options["folder"])
+    with ExitStack() as stack:
+        made = stack.enter_context(engine(options, NoopTask(gates), RUNNER))
+        sources: dict[str, Any] = {}
+
+        def block(name: str, trials: int, reports: int, brain: bool) -> dict[str, Any]:
+            if brain and "brain" not in sources:
+                from engines_brain import real_brain
+
+                sources["brain"] = stack.enter_context(real_brain(gates, name=f"crowd-{name}", epochs=reports + 1))
+            settings = TransferSettings(epochs=reports + 1)
+            source = (
+                sources["brain"] if brain else Jobs([TrialJob(key=f"t{n}", settings=settings) for n in range(trials)])
+            )
+            wave = Wave(name, source, trials, gates)
+            started = time.perf_counter()
+            made.run(wave)
+            gc.collect()
+            return {
+                "brain": brain,
+                "trials": trials,
+                "handed_over_seconds": wave.began - started,
+                "reports": wave.reports,
+                "seconds": wave.last - wave.began,
+                "driver_cpu_seconds": wave.cpu_last - wave.cpu_began,
+                "driver_bytes": resident(),
+            }
+
+        answer(block)
+
+
+def resident() -> int:
+    """Returns the resident memory of this process, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclasses.dataclass
+class Nodes:
+    """Simulated nodes.
+
+    Attributes:
+        address: Of the cluster.
+        raylets: Process ids of their Ray daemons.
+    """
+
+    address: str
+    raylets: list[int]
+
+    def worker_bytes(self) -> list[int]:
+        """Returns what each worker process takes, shared pages by their share, in bytes."""
+        return [found for pid in _children(self.raylets) if (found := _proportional(pid))]
+
+
+@contextmanager
+def nodes(count: int, cpus: int) -> Iterator[Nodes]:
+    """Starts a cluster of several nodes on this machine."""
+    os.environ.update(worker_environment())
+    # Hundreds of processes start on a few cores: everything takes its time, and nobody is to be given up for it.
+    os.environ |= {
+        "RAY_agent_register_timeout_ms": "600000",
+        "RAY_worker_register_timeout_seconds": "1800",
+        "RAY_health_check_failure_threshold": "100",
+        "RAY_gcs_server_request_timeout_seconds": "600",
+    }
+    from ray.cluster_utils import Cluster
+
+    options = {"num_cpus": cpus, "object_store_memory": 200 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
+    try:
+        for _ in range(count - 1):
+            cluster.add_node(**options)
+        raylets = [node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()]
+        yield Nodes(cluster.address, raylets)
+    finally:
+        cluster.shutdown()
+
+
+def _children(parents: list[int]) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = stat.read_text().rpartition(")")
+            command = (stat.parent / "cmdline").read_bytes()
+        except OSError:  # it has just ended
+            continue
+        if int(rest.split()[1]) in parents and command.startswith(b"ray::"):
+            found.append(int(name.split()[0]))
+    return found
+
+
+def _proportional(pid: int) -> int:
+    try:
+        rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(row.split()[1]) for row in rows if row.startswith("Pss:")), 0)

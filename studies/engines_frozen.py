@@ -1,0 +1,35 @@
+"""Part of `bench_engines.py`: real trials on frozen features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+import nbt
+from nbt.search.applicable import applicable
+from nbt.search.recording import draw_params
+from nbt.search.space import Space
+from nbt.task.task import Task
+from nbt.training.results import TrialJob
+from nbt.training.seeds import derive_seed
+
+
+def frozen_task(shared: Path, image_size: int) -> Task:
+    """Returns CUB-50 crop with the small MobileNetV2."""
+    return nbt.load_task(
+        "cub",
+        backbone="mobilenet_v2(width_mult=0.35)",
+        weights=shared / "weights" / "mobilenet_v2_035-imagenet.pth",
+        data_dir=shared / "data",
+        image_size=image_size,
+    )
+
+
+def frozen_jobs(task: Task, count: int, epochs: int) -> list[TrialJob]:
+    """Returns trials with random settings of the default space, but for the depths: all units are kept and frozen."""
+    space = applicable(Space.load("non_binary"), task)
+    space = space.without(["transfer_depth", "frozen_depth"]).holding(frozen_depth=1.0)
+    draws = np.random.default_rng(derive_seed(0, "frozen features"))
+    settings = [space.settings(draw_params(space, draws), epochs) for _ in range(count)]
+    return [TrialJob(key=f"t{n}", settings=one, seed=n) for n, one in enumerate(settings)]

@@ -1,0 +1,47 @@
+"""Part of `bench_engines.py`: a runner that trains nothing. Workers import this, so it imports next to nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+
+RUNNER = "engines_noop:NoopRunner"
+
+
+@dataclass(frozen=True)
+class NoopTask:
+    """Stands for a task.
+
+    Attributes:
+        gates: Folder; a trial whose key is "WAVE NUMBER" waits after its first epoch until there is a file WAVE.
+    """
+
+    gates: Path
+
+
+class NoopRunner:
+    """Reports its epochs as fast as they are taken."""
+
+    def __init__(self, task: NoopTask, **unused: object) -> None:
+        self._task = task
+        self.device = "cpu"
+
+    def run(self, job: TrialJob, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+        """Runs no training."""
+        wave, gated, _ = job.key.partition(" ")
+        curve = []
+        for epoch in range(1, job.settings.epochs + 1):
+            curve.append(EpochResult(epoch, 1.0, 1.0, 0.5, 0.0))
+            reason = on_epoch(curve[-1])
+            if reason is not None:
+                return TrialOutcome(curve=tuple(curve), stopped=reason)
+            while gated and epoch == 1 and not (self._task.gates / wave).exists():
+                time.sleep(0.1)
+        return TrialOutcome(curve=tuple(curve))
+
+    def close(self) -> None:
+        """Has nothing to free."""
