@@ -16,8 +16,8 @@ and are tested once. Joint training sees all images so far again: what the other
 In the class-incremental scenario DLCFT also runs with parts of it left out: diagonal curvature, no penalty, a random
 head; and joint training of the linearised network.
 
-    python studies/continual.py run --shared ../shared --dataset digits      # resumable; some 15 minutes on one core
-    python studies/continual.py run --shared ../shared                       # everything: some 90 minutes on one core
+    python studies/continual.py run --shared ../shared --dataset digits      # resumable
+    python studies/continual.py run --shared ../shared                       # everything: some three hours on one core
     python studies/continual.py run --shared ../shared --shard 0/2           # and 1/2 beside it, on another core
     python studies/continual.py report                                       # studies/results/continual.{json,md,svg}
 
