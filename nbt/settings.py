@@ -229,8 +229,8 @@ class TransferSettings:
 
     def replace(self, **changes: Any) -> TransferSettings:
         """Returns a copy with some fields changed and checked; itself where nothing changes."""
-        mine, names = vars(self), setting_names()
-        if any(name not in names for name in changes):
+        mine = vars(self)
+        if not changes.keys() <= mine.keys():
             return dataclasses.replace(self, **changes)  # which says so
         changed = {name: value for name, value in changes.items() if not _same(value, mine[name])}
         if not changed:

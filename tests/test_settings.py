@@ -175,3 +175,42 @@ def test_every_setting_has_a_rule_that_its_default_keeps() -> None:
         rule = setting_rule(name)
         assert rule.check(name, getattr(TransferSettings(), name)) == getattr(TransferSettings(), name)
         assert rule.describe()
+
+
+class TestReplace:
+    def test_what_changes_nothing_is_the_same(self) -> None:
+        settings = TransferSettings(head_lr=0.5, epochs=3)
+        assert settings.replace(head_lr=0.5, epochs=3) is settings
+
+    def test_it_is_what_building_anew_would_be(self) -> None:
+        changes: dict[str, Any] = {"epochs": 3.0, "head_lr": 1, "layer_lr_shape": [0, 1, 0.5], "linearized": True}
+        changed = TransferSettings(sp_mix=0.5).replace(**changes)
+        anew = TransferSettings(sp_mix=0.5, **changes)
+        assert changed == anew and hash(changed) == hash(anew)
+        assert [type(value) for value in vars(changed).values()] == [type(value) for value in vars(anew).values()]
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"head_lr": 0.0},
+            {"head_lr": math.nan},
+            {"head_lr": math.inf},
+            {"epochs": 1.5},
+            {"linearized": 0},
+            {"optimizer": "adam"},
+            {"layer_lr_shape": (0.0, 7.0, 0.0)},
+            {"layer_lr_shape": (0.0, 0.0)},
+            {"layer_lr_shape": (0.0, math.nan, 0.0)},
+            {"teacher": "two\nlines"},
+            {"feature_norm": "batch", "batch_size": 1},
+        ],
+    )
+    def test_it_checks(self, changes: dict[str, Any]) -> None:
+        with pytest.raises(UsageError):
+            TransferSettings().replace(**changes)
+        with pytest.raises(UsageError):
+            TransferSettings(**changes)
+
+    def test_an_unknown_name_is_an_error(self) -> None:
+        with pytest.raises(TypeError, match="momentun"):
+            TransferSettings().replace(momentun=0.5)

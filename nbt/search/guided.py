@@ -17,7 +17,7 @@ from nbt.search.encoding import encode
 from nbt.search.guide import Conditioned, Guide
 from nbt.search.merit import FLOOR, merit, merit_variance
 from nbt.search.reading import read_trial
-from nbt.search.recording import draw_params
+from nbt.search.recording import draw_many, draw_params
 from nbt.search.records import TrialRecord
 from nbt.search.space import Space, Value
 from nbt.settings import TransferSettings
@@ -164,10 +164,11 @@ class GuidedSampler(optuna.samplers.BaseSampler):
 
     def _candidates(self, observations: Sequence[Observation]) -> list[dict[str, Value]]:
         """Returns parameters of random settings, of neighbours of the best trials, and of the best recorded ones."""
-        drawn = [draw_params(self._space, self._draws) for _ in range(_RANDOM)]
+        drawn = draw_many(self._space, self._draws, _RANDOM)
         best = sorted((one for one in observations if one.merit is not None), key=lambda one: -(one.merit or 0.0))[:5]
         good = [self._space.params(one.settings) for one in best]
-        local = [_mutate(self._space, good[i % len(good)], self._draws) for i in range(_LOCAL if good else 0)]
+        fresh = draw_many(self._space, self._draws, _LOCAL if good else 0)
+        local = [_mutate(self._space, good[i % len(good)], one, self._draws) for i, one in enumerate(fresh)]
         return [*drawn, *local, *self._recorded]
 
     def _forget(self) -> None:
@@ -205,7 +206,7 @@ def recommend(guide: Guide, space: Space) -> TransferSettings:
         settings = [space.settings(one, length) for one in params]
         best = guide.recommend(settings, without=without)
         start = params[settings.index(best)]
-        params = [start, *(_mutate(space, start, draws) for _ in range(_LOCAL))]
+        params = [start, *(_mutate(space, start, draw_params(space, draws), draws) for _ in range(_LOCAL))]
     return space.settings(_rounded(space, start), length)
 
 
@@ -286,9 +287,10 @@ def _most_telling(observations: list[Observation]) -> list[Observation]:
     return [observations[i] for i in sorted(kept)]
 
 
-def _mutate(space: Space, params: Mapping[str, Value], draws: np.random.Generator) -> dict[str, Value]:
-    """Returns parameters of which a few are drawn anew, or moved a little where they are numbers."""
-    fresh = draw_params(space, draws)
+def _mutate(
+    space: Space, params: Mapping[str, Value], fresh: Mapping[str, Value], draws: np.random.Generator
+) -> dict[str, Value]:
+    """Returns parameters of which a few are those of `fresh`, or moved a little towards it where they are numbers."""
     changed: dict[str, Value] = dict(params)
     count = 1 + int(draws.integers(4))
     total = len(space.parameters)

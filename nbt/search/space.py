@@ -178,6 +178,10 @@ class Space:
         """Names of the sampler's parameters, in order."""
         return tuple(name for dimension in self.dimensions for name in dimension.parameters)
 
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.parameters)
+
     def default(self, epochs: int) -> TransferSettings:
         """Returns the settings at which every dimension is neutral."""
         neutral = {name: d.neutral for d in self.dimensions for name in d.parameters}
@@ -193,7 +197,7 @@ class Space:
         Raises:
             UsageError: A parameter is missing, unknown or out of range.
         """
-        if set(params) != set(self.parameters):
+        if params.keys() != self._names:
             wrong = sorted(set(params) ^ set(self.parameters))
             raise UsageError(f"space {self.name}: parameters missing or unknown: {', '.join(wrong)}")
         values: dict[str, Any] = {**self.fixed, "epochs": epochs}

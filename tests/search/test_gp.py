@@ -76,6 +76,11 @@ class TestPosterior:
         prior = 0.8 + _OFFSET_VARIANCE + (own**2).sum(0)
         assert variance == pytest.approx(prior - np.einsum("ij,ik,kj->j", cross, inverse, cross), abs=1e-8)
 
+    def test_the_mean_alone_is_the_same(self) -> None:
+        draws = np.random.default_rng(3)
+        process, new, own = make(), draws.random((7, 3)), draws.standard_normal((2, 7))
+        np.testing.assert_array_equal(process.mean(new, own), process.predict(new, own)[0])
+
     def test_without_basis_there_is_none(self) -> None:
         points, values, noise = data()
         process = GaussianProcess.given(KERNEL, points, values, noise=noise)

@@ -115,8 +115,9 @@ class TestProposals:
     def test_they_follow_the_trials_where_experience_is_wrong(self, whole: Guide) -> None:
         odd = Task("odd", rate=0.6, frozen=1.0)
         found = [odd.worth(one) for one in search(whole, 30, task=odd)]
-        assert np.mean(found[-10:]) > np.mean(found[:5]) + 0.5
-        assert np.mean(found[-10:]) > np.quantile([odd.worth(one) for one in draw(200)], 0.8)
+        # Now and then one tries what nobody knows and fails badly.
+        assert np.median(found[-10:]) > np.median(found[:5]) + 0.5
+        assert np.median(found[-10:]) > np.quantile([odd.worth(one) for one in draw(200)], 0.8)
 
     @pytest.mark.parametrize("on", [BARE, target()])
     @pytest.mark.parametrize("heuristics", [True, False])
@@ -391,10 +392,12 @@ def test_neighbours_are_near_and_inside() -> None:
     draws = np.random.default_rng(0)
     for _ in range(200):
         start = draw_params(SPACE, draws)
-        moved = module._mutate(SPACE, start, draws)
+        moved = module._mutate(SPACE, start, draw_params(SPACE, draws), draws)
         assert set(moved) == set(start)
         assert sum(moved[name] != start[name] for name in start) <= 4
         assert SPACE.settings(moved, LENGTH)
     ends = {name: SPACE.distributions()[name].high for name in ("transfer_depth", "head_lr")}  # type: ignore[attr-defined]
     start = {**draw_params(SPACE, draws), **ends}
-    assert all(SPACE.settings(module._mutate(SPACE, start, draws), LENGTH) for _ in range(200))
+    assert all(
+        SPACE.settings(module._mutate(SPACE, start, draw_params(SPACE, draws), draws), LENGTH) for _ in range(200)
+    )

@@ -9,7 +9,7 @@ import pytest
 
 from nbt.errors import NbtError, UsageError
 from nbt.search.recorded import RecordedRun, RecordedTable
-from nbt.search.recording import Journal, Recording, draw_params, plan_runs
+from nbt.search.recording import Journal, Recording, draw_many, draw_params, plan_runs
 from nbt.training.results import TrialJob, TrialOutcome
 from tests.search.fakes import FakeEngine
 from tests.search.replay.tables import LENGTH, SPACE, header, make_curve, make_run
@@ -35,9 +35,12 @@ class TestPlan:
         one, other = (plan_runs(SPACE, 8, epochs=LENGTH, seed=seed)[-1].settings for seed in (0, 1))
         assert one != other
 
-    def test_draws_fill_the_whole_range(self) -> None:
+    @pytest.mark.parametrize("way", ["one by one", "many"])
+    def test_draws_fill_the_whole_range(self, way: str) -> None:
         draws = np.random.default_rng(0)
-        params = [draw_params(SPACE, draws) for _ in range(400)]
+        many = way == "many"
+        params = draw_many(SPACE, draws, 400) if many else [draw_params(SPACE, draws) for _ in range(400)]
+        assert len(params) == 400
         rates = [np.log10(float(one["head_lr"])) for one in params]
         assert (min(rates), max(rates)) == pytest.approx((-3, 0), abs=0.05)
         assert np.mean(rates) == pytest.approx(-1.5, abs=0.15)
