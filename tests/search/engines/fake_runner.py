@@ -80,6 +80,10 @@ class FakeRunner:
     def _act(self, act: str, epoch: int) -> None:
         if act == "slow":
             threading.Event().wait(0.3)
+        if act == "wait" and epoch == 4:
+            (self.task.folder / f"waiting-{os.getpid()}").touch()
+            while not (self.task.folder / "go").exists():
+                threading.Event().wait(0.05)
         if epoch != 2:
             return
         if act == "die" or (act == "die-once" and self.task.first_time("die-once")):

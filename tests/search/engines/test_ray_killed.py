@@ -21,11 +21,11 @@ from nbt.search.records import StudyRecord, TrialRecord
 from nbt.search.storage import read_study, resolve_storage
 from tests.search.engines.local_ray import local_cluster, quiet
 from tests.search.engines.processes import PATIENCE, processes_with, runs, wait_for
-from tests.search.engines.quick_study import FOLDER
+from tests.search.engines.quick_study import FOLDER, first_held
 
 pytestmark = pytest.mark.slow
 
-LENGTH, BUDGET = 24, 7
+LENGTH, BUDGET = 8, 9
 WORDS = [
     *("search", "--dataset", "digits", "--backbone", "conv3(width=8)", "--weights", "none", "--shots", "24"),
     *("--epochs", str(LENGTH), "--budget", str(BUDGET), "--workers", "2", "--pruner", "none", "--no-heuristics"),
@@ -71,21 +71,31 @@ class Drivers:
         self._started.append(driver)
         return driver
 
-    def wait_for_trials(self, complete: int) -> bool:
-        """Waits until so many trials are complete and two run, each with some epochs behind it."""
+    def hold(self, number: int) -> None:
+        """Lets trials from this number on go no further than epoch 3."""
+        (self.workers / "hold").write_text(str(number))
+
+    def wait_for_held(self, epochs: int = 6) -> StudyRecord:
+        """Waits until two trials run and are held, with so many epochs between them."""
         driver = self._started[-1]
 
         def there() -> bool:
             record = self.read()
-            if driver.poll() is not None or record is None or len(finished(record)) < complete:
-                return driver.poll() is not None
-            return len(running(record)) == 2 and all(len(trial.curve) >= 3 for trial in running(record))
+            trials = running(record) if record is not None else []
+            held = [len(trial.curve) for trial in trials if trial.number >= first_held(self.workers)]
+            return driver.poll() is not None or (len(held) == 2 and sum(held) == epochs)
 
-        if wait_for(there) and driver.poll() is None:
-            return True
-        driver.kill()
-        print(driver.communicate()[1])  # for whoever reads why it failed
-        return False
+        if not wait_for(there) or driver.poll() is not None:
+            driver.kill()
+            pytest.fail(driver.communicate()[1])
+        record = self.read()
+        assert record is not None
+        return record
+
+    def kill(self) -> str:
+        """Kills the newest driver; returns what it has said."""
+        self._started[-1].kill()
+        return self._started[-1].communicate(timeout=PATIENCE)[1]
 
     def close(self) -> None:
         for driver in self._started:
@@ -99,7 +109,7 @@ class Drivers:
             return None
 
     def worker_pids(self) -> list[int]:
-        return [int(path.name) for path in self.workers.iterdir() if runs(int(path.name))]
+        return [int(path.name) for path in self.workers.glob("[0-9]*") if runs(int(path.name))]
 
 
 @pytest.fixture
@@ -122,32 +132,30 @@ def finished(record: StudyRecord) -> dict[int, Any]:
 
 
 def test_a_study_outlives_its_worker_and_its_drivers(drivers: Drivers, ray_folder: Path) -> None:
-    """Killed while trials run, twice; the second time after a worker; the local engine does the rest."""
-
-    driver = drivers.start("--engine", "ray")
-    assert drivers.wait_for_trials(2)
-    driver.kill()
-    _, err = driver.communicate(timeout=PATIENCE)
-    assert wait_for(lambda: not processes_with(str(ray_folder))), "something of the killed driver's Ray is left"
-    first = drivers.read()
-    assert first is not None and running(first), err
-
-    driver = drivers.start("--engine", "ray")
-    assert wait_for(lambda: drivers.worker_pids() != []) and drivers.wait_for_trials(2)
+    """Killed while trials run, twice; the first time after a worker; the local engine does the rest."""
+    drivers.hold(2)
+    drivers.start("--engine", "ray")
+    drivers.wait_for_held()
     os.kill(drivers.worker_pids()[0], signal.SIGKILL)
-    assert drivers.wait_for_trials(4)
-    driver.kill()
-    _, err = driver.communicate(timeout=PATIENCE)
-    assert "worker process died; running it again" in err
-    second = drivers.read()
-    assert second is not None and running(second), err
+    first = drivers.wait_for_held(epochs=7)  # the one that was killed went on from epoch 3
+    said = drivers.kill()
+    assert "worker process died; running it again" in said
+    assert said.endswith("everything is kept: the same command resumes, also with --engine local\n")
+    assert wait_for(lambda: not processes_with(str(ray_folder))), "something of the killed driver's Ray is left"
 
+    drivers.hold(6)
+    drivers.start("--engine", "ray")
+    second = drivers.wait_for_held()
+    drivers.kill()
+    assert [sorted(finished(record)) for record in (first, second)] == [[0, 1], [0, 1, 4, 5]]
+
+    drivers.hold(99)
     driver = drivers.start("--engine", "local")
     out, err = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, err
     last = drivers.read()
     assert last is not None
-    assert json.loads(out)["trials"]["complete"] == last.counts()["complete"] >= 5
+    assert json.loads(out)["trials"]["complete"] == last.counts()["complete"] >= 6
     assert last.epochs_budget is not None and last.epochs_budget - LENGTH < last.epochs_spent <= last.epochs_budget
     assert not running(last)
     for earlier in (first, second):
@@ -161,11 +169,12 @@ def test_a_lost_head_ends_the_search_with_words_and_everything_kept(
     drivers: Drivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(FOLDER, str(drivers.workers))  # for the cluster, which is no child of the driver
+    drivers.hold(2)
     with local_cluster(num_cpus=2) as cluster:
         # Ray ends a process whose head has been away for so long; the search has to end before.
-        patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": "30"}
-        driver = drivers.start("--engine", "ray", "--ray-address", cluster.address, "--budget", "99", **patience)
-        assert drivers.wait_for_trials(1)
+        patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": "24"}
+        driver = drivers.start("--engine", "ray", "--ray-address", cluster.address, **patience)
+        drivers.wait_for_held()
         cluster.head_node.kill_gcs_server()
         _, err = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 1, err
@@ -175,29 +184,27 @@ def test_a_lost_head_ends_the_search_with_words_and_everything_kept(
     record = drivers.read()
     assert record is not None
     assert not running(record)
-    assert record.counts()["complete"] >= 1
+    assert sorted(finished(record)) == [0, 1]
     assert [trial.reason.partition(":")[0] for trial in record.trials if trial.state == "failed"] == ["interrupted"] * 2
     assert wait_for(lambda: not any(map(runs, drivers.worker_pids())))
 
 
 def check_what_was_continued(record: StudyRecord, folder: Path) -> None:
-    """Each killed trial went on as another one, from a checkpoint at most an epoch old."""
+    """Each killed trial went on as another one, from the last checkpoint that the driver had."""
     trials = optuna.load_study(study_name="s", storage=resolve_storage(None, folder)).trials
     trained = {trial.number: trial.user_attrs["progress"]["trained"] for trial in trials}
     heirs = {trial.user_attrs["run"]["continues"]: record.trials[trial.number] for trial in trials}
     heirs.pop(None)
     killed = [trial for trial in record.trials if trial.state == "failed"]
-    assert 2 <= len(killed) <= 4
+    assert [trial.number for trial in killed] == [2, 3, 6, 7]
     assert {trial.reason.partition(":")[0] for trial in killed} == {"interrupted"}
     for trial in killed:
         heir = heirs.pop(trial.number)
         known = len(heir.curve) - trained[heir.number]
-        assert known >= len(trial.curve) - 1
-        common = min(known, len(trial.curve))
-        assert losses(heir)[:common] == losses(trial)[:common]
-        assert heir.state == "failed" or [one.epoch for one in heir.curve] == list(range(1, LENGTH + 1))
+        assert known == len(trial.curve) >= 3
+        assert losses(heir)[:known] == losses(trial)
+        assert [one.epoch for one in heir.curve] == list(range(1, LENGTH + 1))
     assert not heirs
-    assert max(len(trial.curve) for trial in killed) >= 3
 
 
 def losses(trial: TrialRecord) -> list[float | None]:

@@ -1,7 +1,8 @@
-"""A cluster whose nodes differ: where trials run, on which GPUs, and what is said where these cannot be used."""
+"""A cluster whose nodes differ: where trials run, on which GPUs, and what becomes of them when a node is killed."""
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,22 +12,30 @@ import pytest
 
 from nbt.search.engines.ray import RayEngine
 from nbt.search.engines.ray_options import RayOptions
+from nbt.settings import TransferSettings
+from nbt.training.results import TrialJob
 from tests.search.engines.contract import ListSource, make_jobs
 from tests.search.engines.fake_runner import RUNNER, FakeTask
 from tests.search.engines.local_ray import LEAN, local_cluster
+from tests.search.engines.processes import runs, wait_for
 
 pytestmark = pytest.mark.slow
 
+QUICK_TO_NOTICE = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
 RAYLET, GPUS = "RAY_RAYLET_PID", "CUDA_VISIBLE_DEVICES"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def nodes() -> Iterator[Any]:
     """Two CPUs and no GPU on the one node, a CPU and two GPUs (which nobody has to own for that) on the other."""
-    with local_cluster(num_cpus=2) as cluster:
-        cluster.add_node(num_cpus=1, num_gpus=2, **LEAN)
+    with local_cluster(num_cpus=2, _system_config=QUICK_TO_NOTICE) as cluster:
+        second = cluster.add_node(num_cpus=1, num_gpus=2, **LEAN)
         cluster.connect()
-        yield cluster
+        yield cluster, second
 
 
 def run(folder: Path, workers: int, jobs: int, **options: float) -> list[dict[str, Any]]:
@@ -39,7 +48,7 @@ def run(folder: Path, workers: int, jobs: int, **options: float) -> list[dict[st
     return [dict(outcome.facts) for outcome in source.done.values()]
 
 
-def test_trials_fill_all_nodes(cluster: Any, tmp_path: Path) -> None:
+def test_trials_fill_all_nodes(nodes: Any, tmp_path: Path) -> None:
     facts = run(tmp_path, workers=3, jobs=6, cpus_per_trial=1, gpus_per_trial=0)
     at = {fact["pid"]: fact[RAYLET] for fact in facts}
     assert sorted(Counter(at.values()).values()) == [1, 2]
@@ -48,7 +57,7 @@ def test_trials_fill_all_nodes(cluster: Any, tmp_path: Path) -> None:
 
 
 def test_trials_that_share_gpus_run_where_these_are(
-    cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    nodes: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     facts = run(tmp_path, workers=4, jobs=8, gpus_per_trial=0.5)
     at = {fact["pid"]: (fact[RAYLET], fact["gpu_index"]) for fact in facts}
@@ -56,3 +65,35 @@ def test_trials_that_share_gpus_run_where_these_are(
     assert Counter(gpu for _, gpu in at.values()) == {"0": 2, "1": 2}
     assert all(fact[GPUS] == fact["gpu_index"] for fact in facts)
     assert "has GPU 0, but torch sees none there" in caplog.text
+
+
+def test_a_killed_node_loses_no_job_and_no_checkpoint(nodes: Any, tmp_path: Path) -> None:
+    """All nodes are full when one of them goes: its job continues on the other one, from its checkpoint."""
+    cluster, second = nodes
+    jobs = [
+        TrialJob(key=f"{i:04d} wait", settings=TransferSettings(epochs=6), checkpoint=tmp_path / f"{i}.pt")
+        for i in range(4)
+    ]
+    source = ListSource(jobs)
+
+    def workers() -> list[int]:
+        return [int(path.name.rpartition("-")[2]) for path in tmp_path.glob("waiting-*")]
+
+    def kill_a_node() -> None:
+        if wait_for(lambda: len(workers()) == 3):
+            cluster.remove_node(second, allow_graceful=False)
+            wait_for(lambda: not all(map(runs, workers())))
+        (tmp_path / "go").touch()
+
+    killer = threading.Thread(target=kill_a_node)
+    killer.start()
+    options = RayOptions(cpus_per_trial=1, gpus_per_trial=0)
+    with RayEngine(FakeTask(tmp_path), workers=3, options=options, runner=RUNNER) as engine:  # type: ignore[arg-type]
+        engine.run(source)
+    killer.join()
+    assert [source.done[job.key].error for job in jobs] == [None] * 4
+    assert len(source.epochs) == len(set(source.epochs)) == 4 * 6, "the source is asked once about every epoch"
+    resumed = [outcome for outcome in source.done.values() if outcome.facts["resumed_after"]]
+    assert [outcome.facts["resumed_after"] for outcome in resumed] == [3]
+    assert [result.epoch for result in resumed[0].curve] == [1, 2, 3, 4, 5, 6]
+    assert not list(tmp_path.glob("*.pt"))
