@@ -5,14 +5,15 @@
    driver of its own; they take turns in blocks. Goal: the Ray engine at most 120 ms.
 2. `workers`: the same list of real trials on frozen features with one worker and with two, one thread each, block by
    block in turn, once the features are cached. Goal: two do at least 1.6 times as many trials a second.
-3. `crowd`: 256 trials at a time that train nothing, on four nodes that are simulated on this machine. Goals: the driver
-   takes at least 100 reports a second, and its memory grows by less than 1 MB a trial.
+3. `crowd`: 256 trials at a time that train nothing, on four nodes that are simulated on this machine, which needs
+   about 30 GB; fewer where there is less. Goals: the driver takes at least 100 reports a second, and its memory grows
+   by less than 1 MB a trial.
 4. `brain`: the calls of a search's brain, everything at its default, up to 2,000 finished trials, and there beside
    many that run. Goal: a decision takes less than 50 ms.
 
     python studies/bench_engines.py overhead
     python studies/bench_engines.py workers --shared ../shared
-    python studies/bench_engines.py crowd
+    python studies/bench_engines.py crowd --trials 32 96 160
     python studies/bench_engines.py brain --work /tmp/brain     # goes on where it was interrupted
     python studies/bench_engines.py report
 
@@ -84,22 +85,31 @@ def workers(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def crowd(args: argparse.Namespace) -> dict[str, Any]:
-    """Runs waves of trials that are all there at a time."""
-    from engines_crowd import nodes
+    """Runs waves of trials that are all there at a time, for each number of trials in a cluster of its own."""
+    runs = load(args.out).get("crowd", {}).get("runs", {})
+    for trials in args.trials:
+        runs[str(trials)] = crowd_of(trials, args)
+    return {"nodes": args.nodes, "runs": {number: runs[number] for number in sorted(runs, key=int)}}
 
-    share = int(1e4 * args.nodes * args.cpus / args.trials) / 1e4
+
+def crowd_of(trials: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Runs the waves of one number of trials."""
+    from engines_crowd import check_memory, nodes
+
+    check_memory(trials)
+    share = int(1e4 * args.nodes * args.cpus / trials) / 1e4
     waves = []
     with tempfile.TemporaryDirectory() as folder, nodes(args.nodes, args.cpus) as cluster:
         fixed = {"engine": "ray", "address": cluster.address, "folder": folder, "cpus_per_trial": share}
-        with Arm("crowd", workers=args.trials, **fixed) as arm:
+        with Arm("crowd", workers=trials, **fixed) as arm:
             for number in range(args.waves + args.brain_waves):
-                found = arm.ask(name=f"w{number}", trials=args.trials, reports=args.reports, brain=number >= args.waves)
+                found = arm.ask(name=f"w{number}", trials=trials, reports=args.reports, brain=number >= args.waves)
                 waves.append(found)
                 print(found, flush=True)
                 if not number:
                     sizes = cluster.worker_bytes()
                     print(f"{len(sizes)} workers, {sum(sizes) / 2**30:.1f} GiB together", flush=True)
-    return {"nodes": args.nodes, "trials": args.trials, "cpus_per_trial": share, "waves": waves, "worker_bytes": sizes}
+    return {"machine": described(), "cpus_per_trial": share, "waves": waves, "worker_bytes": sizes}
 
 
 def brain(args: argparse.Namespace) -> dict[str, Any]:
@@ -169,10 +179,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parts["workers"].add_argument("--image-size", type=int, default=64)
     parts["workers"].add_argument("--jobs", type=int, default=16)
     parts["workers"].add_argument("--rounds", type=int, default=5)
-    parts["crowd"].add_argument("--trials", type=int, default=256)
+    parts["crowd"].add_argument("--trials", type=int, nargs="*", default=[256])
     parts["crowd"].add_argument("--reports", type=int, default=20)
     parts["crowd"].add_argument("--waves", type=int, default=5)
-    parts["crowd"].add_argument("--brain-waves", type=int, default=1)
+    parts["crowd"].add_argument("--brain-waves", type=int, default=2)
     parts["crowd"].add_argument("--nodes", type=int, default=4)
     parts["crowd"].add_argument("--cpus", type=int, default=2, help="of a node, as Ray counts them")
     parts["brain"].add_argument("--work", type=Path, required=True, help="folder of the study; kept")
