@@ -10,11 +10,13 @@
    by less than 1 MB a trial.
 4. `brain`: the calls of a search's brain, everything at its default, up to 2,000 finished trials, and there beside
    many that run. Goal: a decision takes less than 50 ms.
+5. `checkpoints`: how large a trial's are, and what their way to the driver takes.
 
     python studies/bench_engines.py overhead
     python studies/bench_engines.py workers --shared ../shared
     python studies/bench_engines.py crowd --trials 32 96 160
     python studies/bench_engines.py brain --work /tmp/brain     # goes on where it was interrupted
+    python studies/bench_engines.py checkpoints
     python studies/bench_engines.py report
 
 Each part writes its rows into `studies/results/bench_engines.json`, `report` the tables into `bench_engines.md`;
@@ -112,6 +114,22 @@ def crowd_of(trials: int, args: argparse.Namespace) -> dict[str, Any]:
     return {"machine": described(), "cpus_per_trial": share, "waves": waves, "worker_bytes": sizes}
 
 
+def checkpoints(args: argparse.Namespace) -> dict[str, Any]:
+    """Measures checkpoints: their size, and what one a trial's epoch adds to its way to the driver."""
+    from engines_frozen import checkpoint_bytes
+
+    sizes = {name: checkpoint_bytes(name) for name in ("mobilenet_v2", "resnet50")}
+    megabytes = (0, 8, 64)
+    rows: dict[str, list[float]] = {str(size): [] for size in megabytes}
+    with one_ray() as address, ExitStack() as stack:
+        fixed = {"engine": "ray", "address": address, "workers": 1}
+        arms = [stack.enter_context(Arm("noop", **fixed, checkpoint_bytes=size * 10**6)) for size in megabytes]
+        for _ in range(args.blocks):
+            for size, arm in zip(megabytes, arms, strict=True):
+                rows[str(size)].extend(arm.ask(trials=args.trials, epochs=10))
+    return {"trial_bytes": sizes, "epochs": 10, "seconds": rows}
+
+
 def brain(args: argparse.Namespace) -> dict[str, Any]:
     """Clocks the brain in a study that grows without training."""
     import engines_brain
@@ -167,14 +185,18 @@ def described() -> str:
     return f"{machine()}, {len(os.sched_getaffinity(0))} cores, Ray {ray.__version__}"
 
 
+PARTS = {"overhead": overhead, "workers": workers, "crowd": crowd, "brain": brain, "checkpoints": checkpoints}
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="part", required=True)
-    parts = {name: commands.add_parser(name) for name in ("overhead", "workers", "crowd", "brain", "report")}
+    parts = {name: commands.add_parser(name) for name in (*PARTS, "report")}
     for part in parts.values():
         part.add_argument("--out", type=Path, default=HERE / "results")
-    parts["overhead"].add_argument("--blocks", type=int, default=4)
-    parts["overhead"].add_argument("--trials", type=int, default=10, help="a block, of each arm")
+    for name in ("overhead", "checkpoints"):
+        parts[name].add_argument("--blocks", type=int, default=4)
+        parts[name].add_argument("--trials", type=int, default=10, help="a block, of each arm")
     parts["workers"].add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
     parts["workers"].add_argument("--image-size", type=int, default=64)
     parts["workers"].add_argument("--jobs", type=int, default=16)

@@ -21,7 +21,6 @@ from engines_noop import RUNNER, NoopTask
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 
-
 # What a worker takes that imports Ray Tune and no torch, and what the driver and the nodes take.
 WORKER_BYTES, SPARE_BYTES = 120_000_000, 2_000_000_000
 
