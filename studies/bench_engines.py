@@ -19,8 +19,8 @@
     python studies/bench_engines.py checkpoints
     python studies/bench_engines.py report
 
-Each part writes its rows into `studies/results/bench_engines.json`, `report` the tables into `bench_engines.md`;
-`thousand_gpus.md` says what follows from them.
+Each part writes its rows into `studies/results/bench_engines.json`, `report` the tables into `bench_engines.md`, and
+what follows from them for many GPUs into `thousand_gpus.md`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import engines_limits
 from engines_arm import Arm, worker_environment
 from engines_tables import to_markdown
 from machine import machine
@@ -197,6 +198,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for name in ("overhead", "checkpoints"):
         parts[name].add_argument("--blocks", type=int, default=4)
         parts[name].add_argument("--trials", type=int, default=10, help="a block, of each arm")
+    parts["report"].add_argument("--page", type=Path, default=HERE / "thousand_gpus.md")
     parts["workers"].add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
     parts["workers"].add_argument("--image-size", type=int, default=64)
     parts["workers"].add_argument("--jobs", type=int, default=16)
@@ -221,6 +223,8 @@ def main() -> None:
         text = to_markdown(load(args.out))
         (args.out / "bench_engines.md").write_text(text, encoding="utf-8")
         print(text)
+        if all(part in load(args.out) for part in PARTS):
+            engines_limits.update_page(args.page, load(args.out))
         return
     save(
         args.out, args.part, {"overhead": overhead, "workers": workers, "crowd": crowd, "brain": brain}[args.part](args)

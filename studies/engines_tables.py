@@ -12,7 +12,7 @@ OVERHEAD_GOAL, WORKERS_GOAL, REPORTS_GOAL, GROWTH_GOAL, DECISION_GOAL = 120.0, 1
 
 def to_markdown(rows: Mapping[str, Any]) -> str:
     """Returns the tables of the parts that there are."""
-    parts = {"overhead": overhead, "workers": workers, "crowd": crowd, "brain": brain}
+    parts = {"overhead": overhead, "workers": workers, "crowd": crowd, "brain": brain, "checkpoints": checkpoints}
     return "\n\n".join(table(rows[name]) for name, table in parts.items() if name in rows) + "\n"
 
 
@@ -119,6 +119,22 @@ def brain(found: Mapping[str, Any]) -> str:
         "",
         f"With MLflow in SQLite the end of a trial takes {_quantiles(tracked['ms']['on_done'])} ms, in a study of "
         f"{tracked['finished']} trials.",
+    ]
+    return "\n".join(lines)
+
+
+def checkpoints(found: Mapping[str, Any]) -> str:
+    """Returns the table of checkpoints."""
+    sizes = ", ".join(f"`{name}` {1e-6 * size:.0f} MB" for name, size in found["trial_bytes"].items())
+    lines = [
+        "## Checkpoints on their way to the driver",
+        "",
+        f"{found['machine']}. A checkpoint of a trial that trains all of its backbone: {sizes}. Below, trials of "
+        f"{found['epochs']} epochs without training that write one of zeros after each.",
+        "",
+        "| size, MB | a trial, ms: median (mean) |",
+        "|---|---|",
+        *(f"| {size} | {_milliseconds(seconds)} |" for size, seconds in found["seconds"].items()),
     ]
     return "\n".join(lines)
 
