@@ -5,19 +5,22 @@
    driver of its own; they take turns in blocks. Goal: the Ray engine at most 120 ms.
 2. `workers`: the same list of real trials on frozen features with one worker and with two, one thread each, block by
    block in turn, once the features are cached. Goal: two do at least 1.6 times as many trials a second.
-3. `crowd`: 256 trials at a time that train nothing, on four nodes that are simulated on this machine. Goals: the driver
-   takes at least 100 reports a second, and its memory grows by less than 1 MB a trial.
+3. `crowd`: 256 trials at a time that train nothing, on four nodes that are simulated on this machine, which needs
+   about 30 GB; fewer where there is less. Goals: the driver takes at least 100 reports a second, and its memory grows
+   by less than 1 MB a trial.
 4. `brain`: the calls of a search's brain, everything at its default, up to 2,000 finished trials, and there beside
    many that run. Goal: a decision takes less than 50 ms.
+5. `checkpoints`: how large a trial's are, and what their way to the driver takes.
 
     python studies/bench_engines.py overhead
     python studies/bench_engines.py workers --shared ../shared
-    python studies/bench_engines.py crowd
+    python studies/bench_engines.py crowd --trials 32 96 160
     python studies/bench_engines.py brain --work /tmp/brain     # goes on where it was interrupted
+    python studies/bench_engines.py checkpoints
     python studies/bench_engines.py report
 
-Each part writes its rows into `studies/results/bench_engines.json`, `report` the tables into `bench_engines.md`;
-`thousand_gpus.md` says what follows from them.
+Each part writes its rows into `studies/results/bench_engines.json`, `report` the tables into `bench_engines.md`, and
+what follows from them for many GPUs into `thousand_gpus.md`.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import engines_limits
 from engines_arm import Arm, worker_environment
 from engines_tables import to_markdown
 from machine import machine
@@ -84,22 +88,47 @@ def workers(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def crowd(args: argparse.Namespace) -> dict[str, Any]:
-    """Runs waves of trials that are all there at a time."""
-    from engines_crowd import nodes
+    """Runs waves of trials that are all there at a time, for each number of trials in a cluster of its own."""
+    runs = load(args.out).get("crowd", {}).get("runs", {})
+    for trials in args.trials:
+        runs[str(trials)] = crowd_of(trials, args)
+    return {"nodes": args.nodes, "runs": {number: runs[number] for number in sorted(runs, key=int)}}
 
-    share = int(1e4 * args.nodes * args.cpus / args.trials) / 1e4
+
+def crowd_of(trials: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Runs the waves of one number of trials."""
+    from engines_crowd import check_memory, nodes
+
+    check_memory(trials)
+    share = int(1e4 * args.nodes * args.cpus / trials) / 1e4
     waves = []
     with tempfile.TemporaryDirectory() as folder, nodes(args.nodes, args.cpus) as cluster:
         fixed = {"engine": "ray", "address": cluster.address, "folder": folder, "cpus_per_trial": share}
-        with Arm("crowd", workers=args.trials, **fixed) as arm:
+        with Arm("crowd", workers=trials, **fixed) as arm:
             for number in range(args.waves + args.brain_waves):
-                found = arm.ask(name=f"w{number}", trials=args.trials, reports=args.reports, brain=number >= args.waves)
+                found = arm.ask(name=f"w{number}", trials=trials, reports=args.reports, brain=number >= args.waves)
                 waves.append(found)
                 print(found, flush=True)
                 if not number:
                     sizes = cluster.worker_bytes()
                     print(f"{len(sizes)} workers, {sum(sizes) / 2**30:.1f} GiB together", flush=True)
-    return {"nodes": args.nodes, "trials": args.trials, "cpus_per_trial": share, "waves": waves, "worker_bytes": sizes}
+    return {"machine": described(), "cpus_per_trial": share, "waves": waves, "worker_bytes": sizes}
+
+
+def checkpoints(args: argparse.Namespace) -> dict[str, Any]:
+    """Measures checkpoints: their size, and what one a trial's epoch adds to its way to the driver."""
+    from engines_frozen import checkpoint_bytes
+
+    sizes = {name: checkpoint_bytes(name) for name in ("mobilenet_v2", "resnet50")}
+    megabytes = (0, 8, 64)
+    rows: dict[str, list[float]] = {str(size): [] for size in megabytes}
+    with one_ray() as address, ExitStack() as stack:
+        fixed = {"engine": "ray", "address": address, "workers": 1}
+        arms = [stack.enter_context(Arm("noop", **fixed, checkpoint_bytes=size * 10**6)) for size in megabytes]
+        for _ in range(args.blocks):
+            for size, arm in zip(megabytes, arms, strict=True):
+                rows[str(size)].extend(arm.ask(trials=args.trials, epochs=10))
+    return {"trial_bytes": sizes, "epochs": 10, "seconds": rows}
 
 
 def brain(args: argparse.Namespace) -> dict[str, Any]:
@@ -157,22 +186,27 @@ def described() -> str:
     return f"{machine()}, {len(os.sched_getaffinity(0))} cores, Ray {ray.__version__}"
 
 
+PARTS = {"overhead": overhead, "workers": workers, "crowd": crowd, "brain": brain, "checkpoints": checkpoints}
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="part", required=True)
-    parts = {name: commands.add_parser(name) for name in ("overhead", "workers", "crowd", "brain", "report")}
+    parts = {name: commands.add_parser(name) for name in (*PARTS, "report")}
     for part in parts.values():
         part.add_argument("--out", type=Path, default=HERE / "results")
-    parts["overhead"].add_argument("--blocks", type=int, default=4)
-    parts["overhead"].add_argument("--trials", type=int, default=10, help="a block, of each arm")
+    for name in ("overhead", "checkpoints"):
+        parts[name].add_argument("--blocks", type=int, default=4)
+        parts[name].add_argument("--trials", type=int, default=10, help="a block, of each arm")
+    parts["report"].add_argument("--page", type=Path, default=HERE / "thousand_gpus.md")
     parts["workers"].add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
     parts["workers"].add_argument("--image-size", type=int, default=64)
     parts["workers"].add_argument("--jobs", type=int, default=16)
     parts["workers"].add_argument("--rounds", type=int, default=5)
-    parts["crowd"].add_argument("--trials", type=int, default=256)
+    parts["crowd"].add_argument("--trials", type=int, nargs="*", default=[256])
     parts["crowd"].add_argument("--reports", type=int, default=20)
     parts["crowd"].add_argument("--waves", type=int, default=5)
-    parts["crowd"].add_argument("--brain-waves", type=int, default=1)
+    parts["crowd"].add_argument("--brain-waves", type=int, default=2)
     parts["crowd"].add_argument("--nodes", type=int, default=4)
     parts["crowd"].add_argument("--cpus", type=int, default=2, help="of a node, as Ray counts them")
     parts["brain"].add_argument("--work", type=Path, required=True, help="folder of the study; kept")
@@ -189,6 +223,8 @@ def main() -> None:
         text = to_markdown(load(args.out))
         (args.out / "bench_engines.md").write_text(text, encoding="utf-8")
         print(text)
+        if all(part in load(args.out) for part in PARTS):
+            engines_limits.update_page(args.page, load(args.out))
         return
     save(
         args.out, args.part, {"overhead": overhead, "workers": workers, "crowd": crowd, "brain": brain}[args.part](args)

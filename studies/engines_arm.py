@@ -129,11 +129,14 @@ def serve_noop(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]]
     from nbt.settings import TransferSettings
     from nbt.training.results import TrialJob
 
-    with tempfile.TemporaryDirectory() as folder, engine(options, NoopTask(Path(folder)), RUNNER) as made:
+    size = options.get("checkpoint_bytes", 0)
+    with tempfile.TemporaryDirectory() as folder, engine(options, NoopTask(Path(folder), size), RUNNER) as made:
+        checkpoint = Path(folder) / "checkpoint.pt" if size else None
 
         def block(trials: int, epochs: int) -> list[float]:
             settings = TransferSettings(epochs=epochs)
-            jobs = Jobs([TrialJob(key=f"t{n}", settings=settings) for n in range(trials + 1)], one_at_a_time=True)
+            listed = [TrialJob(key=f"t{n}", settings=settings, checkpoint=checkpoint) for n in range(trials + 1)]
+            jobs = Jobs(listed, one_at_a_time=True)
             made.run(jobs)
             return gaps(jobs.ended)
 

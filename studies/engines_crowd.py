@@ -21,6 +21,9 @@ from engines_noop import RUNNER, NoopTask
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 
+# What a worker takes that imports Ray Tune and no torch, and what the driver and the nodes take.
+WORKER_BYTES, SPARE_BYTES = 120_000_000, 2_000_000_000
+
 
 class Wave:
     """Some trials of a source as one that waits for all of them after their first epoch.
@@ -104,6 +107,14 @@ def serve_crowd(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]
         answer(block)
 
 
+def check_memory(trials: int) -> None:
+    """Checks that the workers fit: the kernel would end other programs, too."""
+    rows = Path("/proc/meminfo").read_text().splitlines()
+    available = next(1024 * int(row.split()[1]) for row in rows if row.startswith("MemAvailable"))
+    if available < (needed := trials * WORKER_BYTES + SPARE_BYTES):
+        raise SystemExit(f"{trials} workers need {needed / 1e9:.0f} GB, and {available / 1e9:.0f} GB are free")
+
+
 def resident() -> int:
     """Returns the resident memory of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -158,7 +169,7 @@ def _children(parents: list[int]) -> list[int]:
             command = (stat.parent / "cmdline").read_bytes()
         except OSError:  # it has just ended
             continue
-        if int(rest.split()[1]) in parents and command.startswith(b"ray::"):
+        if int(rest.split()[1]) in parents and command.startswith(b"ray::") and b"Agent" not in command:
             found.append(int(name.split()[0]))
     return found
 

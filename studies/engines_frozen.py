@@ -1,7 +1,8 @@
-"""Part of `bench_engines.py`: real trials on frozen features."""
+"""Part of `bench_engines.py`: real trials, on frozen features, and real checkpoints."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -33,3 +34,14 @@ def frozen_jobs(task: Task, count: int, epochs: int) -> list[TrialJob]:
     draws = np.random.default_rng(derive_seed(0, "frozen features"))
     settings = [space.settings(draw_params(space, draws), epochs) for _ in range(count)]
     return [TrialJob(key=f"t{n}", settings=one, seed=n) for n, one in enumerate(settings)]
+
+
+def checkpoint_bytes(backbone: str) -> int:
+    """Returns the size of a checkpoint of a trial that trains all of a backbone."""
+    task = nbt.load_task("digits", backbone=backbone, weights="none", shots=2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.pt"
+        trial = nbt.fine_tune(task, nbt.TransferSettings(epochs=2), checkpoint=path, checkpoint_seconds=0.0)
+        next(trial)  # the first epoch; it is written when the second is asked for
+        next(trial)
+        return path.stat().st_size

@@ -18,9 +18,11 @@ class NoopTask:
 
     Attributes:
         gates: Folder; a trial whose key is "WAVE NUMBER" waits after its first epoch until there is a file WAVE.
+        checkpoint_bytes: Size of what is written after every epoch where a job wants a checkpoint.
     """
 
     gates: Path
+    checkpoint_bytes: int = 0
 
 
 class NoopRunner:
@@ -36,6 +38,9 @@ class NoopRunner:
         curve = []
         for epoch in range(1, job.settings.epochs + 1):
             curve.append(EpochResult(epoch, 1.0, 1.0, 0.5, 0.0))
+            if job.checkpoint is not None:
+                job.checkpoint.unlink(missing_ok=True)  # a new file, as a trial's is
+                job.checkpoint.write_bytes(bytes(self._task.checkpoint_bytes))
             reason = on_epoch(curve[-1])
             if reason is not None:
                 return TrialOutcome(curve=tuple(curve), stopped=reason)

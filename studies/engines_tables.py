@@ -12,7 +12,7 @@ OVERHEAD_GOAL, WORKERS_GOAL, REPORTS_GOAL, GROWTH_GOAL, DECISION_GOAL = 120.0, 1
 
 def to_markdown(rows: Mapping[str, Any]) -> str:
     """Returns the tables of the parts that there are."""
-    parts = {"overhead": overhead, "workers": workers, "crowd": crowd, "brain": brain}
+    parts = {"overhead": overhead, "workers": workers, "crowd": crowd, "brain": brain, "checkpoints": checkpoints}
     return "\n\n".join(table(rows[name]) for name, table in parts.items() if name in rows) + "\n"
 
 
@@ -58,34 +58,40 @@ def workers(found: Mapping[str, Any]) -> str:
 
 
 def crowd(found: Mapping[str, Any]) -> str:
-    sizes, waves = found["worker_bytes"], found["waves"]
+    runs = found["runs"]
     lines = [
-        f"## {found['trials']} trials at a time",
+        "## Many trials at a time",
         "",
-        f"{found['machine']}. {found['nodes']} simulated nodes, {found['cpus_per_trial']:g} CPU a trial, no training. "
-        f"{len(sizes)} worker processes, {statistics.median(sizes) / 2**20:.0f} MiB each (shared pages by share). A "
-        "wave begins with all trials running; workers and driver share the cores. Handing over is what it takes to "
-        "start all of a wave: in the first one with the start of the processes, behind the brain with a proposal a "
-        "trial.",
+        f"{found['machine']}. {found['nodes']} simulated nodes, no training. A wave begins with all trials running; "
+        "workers and driver share the cores. Handing over is what it takes to start all of a wave: in the first one "
+        "with the start of the processes, behind the brain with a proposal a trial. The memory of a worker is its own "
+        "and its share of what it shares.",
         "",
-        "| wave | source | handed over, s | reports | reports/s | driver's CPU, ms a report | driver, MiB |",
-        "|---|---|---|---|---|---|---|",
+        "| trials | a worker, MiB | wave | source | handed over, s | reports/s | driver's CPU, ms a report "
+        "| driver, MiB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for number, wave in enumerate(waves):
-        lines.append(
-            f"| {number + 1} | {'brain' if wave['brain'] else 'list'} | {wave['handed_over_seconds']:.0f} "
-            f"| {wave['reports']} | {wave['reports'] / wave['seconds']:.0f} "
-            f"| {1e3 * wave['driver_cpu_seconds'] / wave['reports']:.2f} | {wave['driver_bytes'] / 2**20:.0f} |"
-        )
-    lines += ["", "| | measured | goal |", "|---|---|---|"]
-    for kind, name in ((False, "the engine"), (True, "the engine with the brain behind it")):
-        mine = [wave for wave in waves if wave["brain"] == kind]
-        if mine:
-            rate = statistics.median(wave["reports"] / wave["seconds"] for wave in mine)
-            lines.append(f"| reports/s, {name} | {rate:.0f} | >= {REPORTS_GOAL:g} |")
-        if (grown := growth(mine)) is not None:
-            lines.append(f"| growth of the driver, MB a trial, {name} | {grown:.3f} | < {GROWTH_GOAL:g} |")
+    for trials, run in runs.items():
+        size = statistics.median(run["worker_bytes"]) / 2**20
+        lines += [f"| {trials} | {size:.0f} | {n + 1} {_wave_cells(wave)}" for n, wave in enumerate(run["waves"])]
+    lines += ["", "| trials | measured | median | goal |", "|---|---|---|---|"]
+    for trials, run in runs.items():
+        for brain, name in ((False, "the engine alone"), (True, "the brain behind it")):
+            mine = [wave for wave in run["waves"] if wave["brain"] == brain]
+            if mine:
+                rate = statistics.median(wave["reports"] / wave["seconds"] for wave in mine)
+                lines.append(f"| {trials} | reports/s, {name} | {rate:.0f} | >= {REPORTS_GOAL:g} |")
+            if (grown := growth(mine)) is not None:
+                lines.append(f"| {trials} | driver's growth, MB a trial, {name} | {grown:.3f} | < {GROWTH_GOAL:g} |")
     return "\n".join(lines)
+
+
+def _wave_cells(wave: Mapping[str, Any]) -> str:
+    return (
+        f"| {'brain' if wave['brain'] else 'list'} | {wave['handed_over_seconds']:.1f} "
+        f"| {wave['reports'] / wave['seconds']:.0f} | {1e3 * wave['driver_cpu_seconds'] / wave['reports']:.2f} "
+        f"| {wave['driver_bytes'] / 2**20:.0f} |"
+    )
 
 
 def growth(waves: Sequence[Mapping[str, Any]]) -> float | None:
@@ -113,6 +119,22 @@ def brain(found: Mapping[str, Any]) -> str:
         "",
         f"With MLflow in SQLite the end of a trial takes {_quantiles(tracked['ms']['on_done'])} ms, in a study of "
         f"{tracked['finished']} trials.",
+    ]
+    return "\n".join(lines)
+
+
+def checkpoints(found: Mapping[str, Any]) -> str:
+    """Returns the table of checkpoints."""
+    sizes = ", ".join(f"`{name}` {1e-6 * size:.0f} MB" for name, size in found["trial_bytes"].items())
+    lines = [
+        "## Checkpoints on their way to the driver",
+        "",
+        f"{found['machine']}. A checkpoint of a trial that trains all of its backbone: {sizes}. Below, trials of "
+        f"{found['epochs']} epochs without training that write one of zeros after each.",
+        "",
+        "| size, MB | a trial, ms: median (mean) |",
+        "|---|---|",
+        *(f"| {size} | {_milliseconds(seconds)} |" for size, seconds in found["seconds"].items()),
     ]
     return "\n".join(lines)
 
