@@ -15,7 +15,7 @@
     python studies/bench_engines.py overhead
     python studies/bench_engines.py workers --shared ../shared
     python studies/bench_engines.py crowd --trials 32 96 160
-    python studies/bench_engines.py brain --work /tmp/brain     # goes on where it was interrupted
+    python studies/bench_engines.py brain --work FOLDER     # goes on where it was interrupted
     python studies/bench_engines.py checkpoints
     python studies/bench_engines.py report
 

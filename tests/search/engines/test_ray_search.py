@@ -43,7 +43,6 @@ def search(task: Task, study: str, engine: str, budget: int) -> StudyRecord:
     return nbt.search(task, budget=budget, study=study, engine=engine, **QUICK).record
 
 
-@pytest.mark.slow
 def test_both_engines_give_the_same_trials_and_resume_each_other(task: Task, own_folder: Path) -> None:
     here, there = search(task, "here", "local", 5), search(task, "there", "ray", 5)
     assert [essence(trial) for trial in here.trials] == [essence(trial) for trial in there.trials]
