@@ -226,9 +226,7 @@ def main() -> None:
         if all(part in load(args.out) for part in PARTS):
             engines_limits.update_page(args.page, load(args.out))
         return
-    save(
-        args.out, args.part, {"overhead": overhead, "workers": workers, "crowd": crowd, "brain": brain}[args.part](args)
-    )
+    save(args.out, args.part, PARTS[args.part](args))
 
 
 if __name__ == "__main__":
