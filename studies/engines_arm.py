@@ -87,6 +87,9 @@ class Jobs:
         self._running += 1
         return self._waiting.pop(0)
 
+    def on_place(self, job: Any, place: Any) -> None:
+        """Nothing: where it runs is no part of the measurement."""
+
     def on_epoch(self, job: Any, result: Any) -> str | None:
         """Stops none."""
         return None

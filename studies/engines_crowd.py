@@ -52,6 +52,10 @@ class Wave:
         self._jobs[key] = job
         return dataclasses.replace(job, key=key)
 
+    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
+        """Passes it on."""
+        self._source.on_place(self._jobs[job.key], place)
+
     def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
         """Passes an epoch on, and lets all trials go once the last has begun."""
         reason: str | None = self._source.on_epoch(self._jobs[job.key], result)
