@@ -55,6 +55,7 @@ class Clocked:
         self.next_job = self._clocked("next_job", brain.next_job)
         self.on_epoch = self._clocked("on_epoch", brain.on_epoch)
         self._done = self._clocked("on_done", brain.on_done)
+        self.on_place = brain.on_place
         self.on_abandoned = brain.on_abandoned
 
     def on_done(self, job: TrialJob, outcome: TrialOutcome) -> None:
