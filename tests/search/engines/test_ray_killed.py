@@ -103,6 +103,8 @@ class Drivers:
             driver.communicate()
 
     def read(self) -> StudyRecord | None:
+        if not any(self.workers.glob("[0-9]*")):
+            return None  # the driver may be making the tables, and a reader would make them beside it
         try:
             return read_study(resolve_storage(None, self.folder), "s")
         except NbtError:
