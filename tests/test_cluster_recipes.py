@@ -79,7 +79,8 @@ def parse(words: list[str]) -> click.Context:
     command: click.Command = importlib.import_module(f"nbt.cli.{words[0]}").command
     required = {} if "--budget" in words else {"budget": "1", "dataset": "digits"}  # the script adds the user's words
     given = [part for name, value in required.items() for part in (f"--{name}", value)] if words[0] == "search" else []
-    return command.make_context(words[0], [*words[1:], *given])
+    # click keeps a command's help option from its first context on: it has to be the one that nbt gives it.
+    return command.make_context(words[0], [*words[1:], *given], help_option_names=["-h", "--help"])
 
 
 @pytest.mark.parametrize("place", ["cluster/README.md", "README.md", "search.slurm", "rayjob.yaml"])
