@@ -74,9 +74,9 @@ class Mirror(optuna.storages.BaseStorage):
             trial = self._find(trial_id)
             bare = _new_trial()
             bare.datetime_start = trial.datetime_start
-            number = self.database.create_new_trial(self._study_id, bare)
-            self._write_content(number, trial)
-            self._written[trial_id] = number
+            theirs = self.database.create_new_trial(self._study_id, bare)
+            self._write_content(theirs, trial)
+            self._written[trial_id] = theirs
         return self._written[trial_id]
 
     def set_trial_param(
@@ -175,12 +175,15 @@ class Mirror(optuna.storages.BaseStorage):
         known = sqlalchemy.MetaData()
         return {name: sqlalchemy.Table(name, known, autoload_with=self.database.engine) for name in _TABLES}
 
-    def _write_content(self, number: int, trial: FrozenTrial) -> None:
-        """Writes what there is of a new trial, in one transaction: a trial without any of it was never handed out."""
+    def _write_content(self, theirs: int, trial: FrozenTrial) -> None:
+        """Writes what there is of a new trial under its id in the database, in one transaction.
+
+        A trial without any of it was never handed out.
+        """
         rows = (
             [
                 {
-                    "trial_id": number,
+                    "trial_id": theirs,
                     "param_name": name,
                     "param_value": distribution.to_internal_repr(trial.params[name]),
                     "distribution_json": distribution_to_json(distribution),
@@ -188,7 +191,7 @@ class Mirror(optuna.storages.BaseStorage):
                 for name, distribution in trial.distributions.items()
             ],
             *(
-                [{"trial_id": number, "key": key, "value_json": json.dumps(value)} for key, value in found.items()]
+                [{"trial_id": theirs, "key": key, "value_json": json.dumps(value)} for key, value in found.items()]
                 for found in (trial.user_attrs, trial.system_attrs)
             ),
         )
