@@ -13,13 +13,13 @@ import numpy as np
 
 import nbt
 from nbt.fit.profile import profile_fit
+from nbt.pipeline.plan import configure
 from nbt.search.applicable import applicable
 from nbt.search.brain import Brain
 from nbt.search.budget import Budget
 from nbt.search.experience_folder import load_experience
 from nbt.search.guided import recommend
 from nbt.search.learned import Learned, sampler
-from nbt.search.records import StudyConfig
 from nbt.search.space import Space
 from nbt.search.storage import open_study
 from nbt.search.store import StudyStore
@@ -92,19 +92,7 @@ def real_brain(folder: Path, *, name: str = "brain", epochs: int = EPOCHS, track
     task = nbt.load_task("digits")
     space = applicable(Space.load("non_binary"), task)
     facts = dataset_facts(task)
-    config = StudyConfig(
-        name=name,
-        dataset=task.dataset,
-        backbone=task.backbone.text,
-        weights=task.weights,
-        space=space.source,
-        space_hash=space.hash,
-        data_hash=task.fingerprint,
-        weights_hash="",
-        image_size=task.image_size,
-        epochs=epochs,
-        seed=task.seed,
-    )
+    config = configure(task, space, name, epochs)
     url = f"sqlite:///{folder.resolve() / 'studies.db'}"
     budget = Budget.parse(1_000_000)
     with ExitStack() as stack:
