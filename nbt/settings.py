@@ -388,5 +388,12 @@ def _repair_pull(settings: TransferSettings) -> TransferSettings:
 
 def _neutral(settings: TransferSettings, *names: str) -> TransferSettings:
     """Returns settings in which some fields have their defaults."""
-    fields = TransferSettings.__dataclass_fields__
-    return settings.replace(**{name: fields[name].default for name in names})
+    defaults = vars(_default())
+    if all(getattr(settings, name) == defaults[name] for name in names):
+        return settings
+    return settings.replace(**{name: defaults[name] for name in names})
+
+
+@cache
+def _default() -> TransferSettings:
+    return TransferSettings()

@@ -73,7 +73,8 @@ class FitPruner:
         self._images, self._probe = target.validation_images, probe_merit(target)
         self._first = max(1, math.ceil(_EARLIEST * length))
         self._watched: dict[int, _Watch] = {}
-        self._references: dict[int, Curve | None] = {}
+        self._read: set[int] = set()
+        self._references: list[Curve] = []
 
     def decide(self, context: TrialContext) -> str | None:
         """Returns why the trial has too small a chance, or None."""
@@ -136,11 +137,13 @@ class FitPruner:
     def _best_finished(self, context: TrialContext) -> list[Curve]:
         """Returns the curves of the best finished trials, the best first."""
         for trial in context.study.get_trials(deepcopy=False):
-            if trial.state.is_finished() and trial.number not in self._references:
+            if trial.number not in self._read and trial.state.is_finished():
+                self._read.add(trial.number)
                 record = read_trial(trial)
-                self._references[trial.number] = None if record is None else self._reference(record)
-        found = [curve for curve in self._references.values() if curve is not None]
-        return sorted(found, key=lambda curve: -curve.final)[:_REFERENCES]
+                curve = None if record is None else self._reference(record)
+                if curve is not None:
+                    self._references = sorted([*self._references, curve], key=lambda one: -one.final)[:_REFERENCES]
+        return self._references
 
     def _reference(self, record: TrialRecord) -> Curve | None:
         if record.state != "complete" or record.diverged:

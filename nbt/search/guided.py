@@ -88,7 +88,7 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         """Returns the parameters of the best of random settings, neighbours of good trials, and recorded ones."""
         observations = self._observations()
         candidates = self._candidates(observations)
-        return dict(candidates[self._choose(candidates, observations)])
+        return dict(candidates[self._choose(candidates, observations, pool=False)])
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -102,20 +102,24 @@ class GuidedSampler(optuna.samplers.BaseSampler):
 
     def choose(self, candidates: Sequence[Mapping[str, Value]]) -> int:
         """Returns the index of the candidate to run next; see `nbt.search.replay.snap.ChoosesFromPool`."""
-        return self._choose(candidates, self._observations())
+        return self._choose(candidates, self._observations(), pool=True)
 
-    def _choose(self, candidates: Sequence[Mapping[str, Value]], observations: Sequence[Observation]) -> int:
+    def _choose(
+        self, candidates: Sequence[Mapping[str, Value]], observations: Sequence[Observation], *, pool: bool
+    ) -> int:
+        """Returns the index of the best candidate; those of a pool come again, and what is known of them is kept."""
         self._forget()
         model, best = self._model(observations)
         count = max(1, int(np.ceil(_SEEN * len(candidates))))
         half: list[int] = self._draws.choice(len(candidates), size=count, replace=False).tolist()
-        pairs = [(i, self._settings_of(candidates[i])) for i in half]
+        read = self._settings_of if pool else self._read
+        pairs = [(i, read(candidates[i])) for i in half]
         # Twice the same is no news: workers that run at once would share a recorded one, and what failed fails again.
         pairs = [pair for pair in pairs if pair[1] not in self._tried] or pairs
         seen, settings = [i for i, _ in pairs], [one for _, one in pairs]
         if model is None:
             return seen[int(np.argmax(self._guide.expectation(settings)))]
-        mean, spread = model.predict(settings, *self._describe(settings))
+        mean, spread = model.predict(settings, *(self._describe(settings) if pool else ()))
         return seen[int(np.argmax(expected_improvement(mean, spread, best)))]
 
     def _model(self, observations: Sequence[Observation]) -> tuple[Conditioned | None, float]:
@@ -140,26 +144,24 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         assert self._study is not None
         found = []
         for trial in self._study.get_trials(deepcopy=False):
+            known = self._finished.get(trial.number)
+            if known is not None:
+                found.append(known)
+                continue
             if trial.number == self._number:
                 continue
             if trial.number in self._running and not trial.state.is_finished():
                 found.append(self._running[trial.number])
                 continue
-            if trial.number not in self._finished:
-                record = read_trial(trial)
-                if record is None:
-                    continue
-                self._tried.add(record.settings)
-                observation = observe(record, self._images)
-                if observation is None:
-                    continue
-                if not trial.state.is_finished():
-                    self._running[trial.number] = observation
-                    found.append(observation)
-                    continue
-                self._running.pop(trial.number, None)
-                self._finished[trial.number] = observation
-            found.append(self._finished[trial.number])
+            record = read_trial(trial)
+            if record is None:
+                continue
+            self._tried.add(record.settings)
+            observation = observe(record, self._images)
+            if observation is None:
+                continue
+            found.append(observation)
+            (self._finished if trial.state.is_finished() else self._running)[trial.number] = observation
         return _most_telling(found)
 
     def _candidates(self, observations: Sequence[Observation]) -> list[dict[str, Value]]:
@@ -180,8 +182,11 @@ class GuidedSampler(optuna.samplers.BaseSampler):
     def _settings_of(self, params: Mapping[str, Value]) -> TransferSettings:
         key = tuple(params[name] for name in self._space.parameters)
         if key not in self._settings:
-            self._settings[key] = self._space.settings(params, self._length)
+            self._settings[key] = self._read(params)
         return self._settings[key]
+
+    def _read(self, params: Mapping[str, Value]) -> TransferSettings:
+        return self._space.settings(params, self._length)
 
     def _describe(self, settings: Sequence[TransferSettings]) -> tuple[Vector, Vector]:
         """Returns opinions and points of settings, each computed once."""

@@ -82,6 +82,8 @@ class Dimension:
         Raises:
             UsageError: The parameter is not one that the sampler could have drawn.
         """
+        if type(raw) is float and self.kind == "float" and self.low <= raw <= self.high:  # type: ignore[operator]
+            return raw
         if self.kind == "categorical":
             if raw not in self.choices:
                 raise UsageError(f"{self.name}: {raw!r} is not one of {_listed(self.choices)}")
@@ -202,8 +204,10 @@ class Space:
             raise UsageError(f"space {self.name}: parameters missing or unknown: {', '.join(wrong)}")
         values: dict[str, Any] = {**self.fixed, "epochs": epochs}
         for dimension in self.dimensions:
-            drawn = tuple(dimension.value(params[name]) for name in dimension.parameters)
-            values[dimension.name] = drawn if dimension.knots else drawn[0]
+            if dimension.knots:
+                values[dimension.name] = tuple([dimension.value(params[name]) for name in dimension.parameters])
+            else:
+                values[dimension.name] = dimension.value(params[dimension.name])
         values |= {name: values[source] for name, source in self.same_as.items()}
         return repair(TransferSettings(**values))
 
