@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -15,6 +17,7 @@ from sqlalchemy.engine import URL, make_url
 from nbt.errors import NbtError, UsageError, nearest
 
 _BUSY_SECONDS = 30.0
+_PAUSE_SECONDS = 0.05
 _KINDS = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
 # Without its binary part psycopg needs PostgreSQL's own library on the machine.
 _PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
@@ -71,6 +74,7 @@ def connect(url: str) -> optuna.storages.RDBStorage:
 
     SQLite runs in WAL mode, so that reports read while a search writes, and waits for half a minute where another
     program has it locked. A transaction survives the end of the process; the last ones may be lost with the power.
+    Programs that open a new database in the same moment make its tables together.
 
     Raises:
         NbtError: It is away, locked, damaged, or of another version of optuna.
@@ -82,9 +86,25 @@ def connect(url: str) -> optuna.storages.RDBStorage:
             file.parent.mkdir(parents=True, exist_ok=True)
         options = {"pool_pre_ping": True} if file is None else {"creator": _sqlite_connector(file)}
         try:
-            return optuna.storages.RDBStorage(url, engine_kwargs=options)
+            return _open(url, options)
         except RuntimeError as error:
             raise NbtError(f"{_shown(url)}: {' '.join(str(error).split())}") from error
+
+
+def _open(url: str, options: Mapping[str, Any]) -> optuna.storages.RDBStorage:
+    """Opens the storage, again where another program is just making the tables that this one was about to make.
+
+    Optuna looks what is missing and then makes it, table by table, with nothing that keeps others out in between. A
+    SQLite transaction that began to read before another wrote is told that the database is locked, without waiting.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=dict(options))
+        except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DatabaseError, sqlite3.Error) as error:
+            if time.monotonic() > deadline or not _in_the_way(error):
+                raise
+        time.sleep(_PAUSE_SECONDS)
 
 
 def close(storage: optuna.storages.RDBStorage) -> None:
@@ -148,10 +168,21 @@ def _shown(url: str) -> str:
         return url.split("@")[-1]
 
 
-def _reason(error: BaseException) -> str:
-    """Returns the innermost reason in one line, with a remedy where there is one."""
+def _in_the_way(error: BaseException) -> bool:
+    """Whether a table, or a row in one, is there by now, or another program is just writing."""
+    text = str(_innermost(error)).lower()
+    return any(words in text for words in ("already exists", "unique constraint", "duplicate", "locked"))
+
+
+def _innermost(error: BaseException) -> BaseException:
     while (inner := getattr(error, "orig", None) or error.__cause__) is not None:
         error = inner
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the innermost reason in one line, with a remedy where there is one."""
+    error = _innermost(error)
     text = " ".join(str(error).split())[:300]
     if "locked" in text:
         return f"{text}: another program has it open for writing; close that one and run this again"

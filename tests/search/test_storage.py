@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -102,6 +104,23 @@ class TestOpen:
         assert record.created is not None and record.created.tzinfo is not None
         assert (record.trials, record.finals, record.test, record.importance) == ([], (), (), {})
         assert record.noise is None
+
+    @pytest.mark.parametrize("attempt", range(3))
+    def test_programs_that_open_a_new_database_together_do_not_trip_each_other(
+        self, attempt: int, tmp_path: Path
+    ) -> None:
+        url, together = resolve_storage(None, tmp_path), threading.Barrier(6)
+
+        def open_it(_: int) -> list[str]:
+            together.wait()
+            storage = database.connect(url)
+            try:
+                return [study.study_name for study in storage.get_all_studies()]
+            finally:
+                database.close(storage)
+
+        with ThreadPoolExecutor(6) as programs:
+            assert list(programs.map(open_it, range(6))) == [[]] * 6
 
     def test_a_fit_profile_is_read_as_it_was_and_stays(self, tmp_path: Path) -> None:
         with open_fake(tmp_path) as store:

@@ -82,6 +82,7 @@ class Books:
         self._source: JobSource | None = None
         self._runs: list[_Run] = []
         self._ask_again = False
+        self._warnings: set[str] = set()
 
     @property
     def over(self) -> bool:
@@ -102,8 +103,7 @@ class Books:
 
     def hear(self, attempt: str, said: Said) -> Answer:
         """Takes what an attempt says; of one that was given up nobody wants to hear."""
-        for level, text in said.logs:
-            _log.log(level, "%s", text)
+        self._log(said)
         run = self._find(attempt)
         if run is None:
             return Answer(over=True)
@@ -118,6 +118,14 @@ class Books:
         assert said.outcome is not None
         self._end(run, said, said.outcome)
         return Answer(over=True)
+
+    def _log(self, said: Said) -> None:
+        """Logs what a worker has logged, of warnings that several workers give only the first."""
+        for level, text in said.logs:
+            if level != logging.WARNING or text not in self._warnings:
+                _log.log(level, "%s", text)
+            if level == logging.WARNING:
+                self._warnings.add(text)
 
     def lose(self, attempt: str, reason: str, *, node_lost: bool = False) -> None:
         """Takes the end of a worker. The loss of a whole node is not held against the job that it ran."""

@@ -78,8 +78,6 @@ class FakeRunner:
         return TrialOutcome(curve=tuple(curve), facts=facts)
 
     def _act(self, act: str, epoch: int) -> None:
-        if act == "slow":
-            threading.Event().wait(0.3)
         if act == "wait" and epoch == 4:
             (self.task.folder / f"waiting-{os.getpid()}").touch()
             while not (self.task.folder / "go").exists():

@@ -38,18 +38,30 @@ def nodes() -> Iterator[Any]:
         yield cluster, second
 
 
-def run(folder: Path, workers: int, jobs: int, **options: float) -> list[dict[str, Any]]:
-    """Facts of some slow jobs."""
-    source = ListSource(make_jobs(*["slow"] * jobs))
+def waiting(folder: Path) -> list[int]:
+    """Process ids of the workers that wait in their last epoch."""
+    return [int(path.name.rpartition("-")[2]) for path in folder.glob("waiting-*")]
+
+
+def run(folder: Path, workers: int, **options: float) -> list[dict[str, Any]]:
+    """Facts of jobs that wait for one another, so that each has a worker of its own."""
+    source = ListSource(make_jobs(*["wait"] * workers))
+
+    def let_go_when_all_wait() -> None:
+        wait_for(lambda: len(waiting(folder)) == workers)
+        (folder / "go").touch()
+
+    starter = threading.Thread(target=let_go_when_all_wait)
+    starter.start()
     with RayEngine(FakeTask(folder), workers=workers, options=RayOptions(**options), runner=RUNNER) as engine:  # type: ignore[arg-type]
         engine.run(source)
-    assert [outcome.error for outcome in source.done.values()] == [None] * jobs
-    assert source.most_running == workers
+    starter.join()
+    assert [outcome.error for outcome in source.done.values()] == [None] * workers
     return [dict(outcome.facts) for outcome in source.done.values()]
 
 
 def test_trials_fill_all_nodes(nodes: Any, tmp_path: Path) -> None:
-    facts = run(tmp_path, workers=3, jobs=6, cpus_per_trial=1, gpus_per_trial=0)
+    facts = run(tmp_path, workers=3, cpus_per_trial=1, gpus_per_trial=0)
     at = {fact["pid"]: fact[RAYLET] for fact in facts}
     assert sorted(Counter(at.values()).values()) == [1, 2]
     assert not any("gpu_index" in fact for fact in facts)
@@ -59,7 +71,7 @@ def test_trials_fill_all_nodes(nodes: Any, tmp_path: Path) -> None:
 def test_trials_that_share_gpus_run_where_these_are(
     nodes: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    facts = run(tmp_path, workers=4, jobs=8, gpus_per_trial=0.5)
+    facts = run(tmp_path, workers=4, gpus_per_trial=0.5)
     at = {fact["pid"]: (fact[RAYLET], fact["gpu_index"]) for fact in facts}
     assert len({raylet for raylet, _ in at.values()}) == 1
     assert Counter(gpu for _, gpu in at.values()) == {"0": 2, "1": 2}
@@ -76,13 +88,10 @@ def test_a_killed_node_loses_no_job_and_no_checkpoint(nodes: Any, tmp_path: Path
     ]
     source = ListSource(jobs)
 
-    def workers() -> list[int]:
-        return [int(path.name.rpartition("-")[2]) for path in tmp_path.glob("waiting-*")]
-
     def kill_a_node() -> None:
-        if wait_for(lambda: len(workers()) == 3):
+        if wait_for(lambda: len(waiting(tmp_path)) == 3):
             cluster.remove_node(second, allow_graceful=False)
-            wait_for(lambda: not all(map(runs, workers())))
+            wait_for(lambda: not all(map(runs, waiting(tmp_path))))
         (tmp_path / "go").touch()
 
     killer = threading.Thread(target=kill_a_node)
