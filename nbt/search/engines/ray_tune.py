@@ -45,6 +45,8 @@ _ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
+_GRACE_SECONDS = 5
+
 
 def run_tune(desk: Desk, parcel: Any, setup: dict[str, Any], *, at_a_time: int, folder: Path) -> None:
     """Runs Ray Tune until the desk is closed.
@@ -144,7 +146,10 @@ class _Scheduler(TrialScheduler):
         resources = trial.placement_group_factory
         if resources == self._kept:
             return
-        cache = getattr(getattr(controller, "_tune_controller", controller), "_actor_cache", None)
+        inner = getattr(controller, "_tune_controller", controller)
+        # At the end a worker that is in mid-epoch is killed after that; Tune waits as long for any worker to end.
+        inner._actor_force_cleanup_timeout = _GRACE_SECONDS
+        cache = getattr(inner, "_actor_cache", None)
         if cache is not None:
             if self._kept is not None:
                 cache.decrease_max(self._kept, by=self._at_a_time)

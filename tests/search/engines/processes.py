@@ -34,6 +34,14 @@ def processes_with(text: str) -> list[int]:
     return [int(path.name) for path in Path("/proc").glob("[0-9]*") if text.encode() in _words(path)]
 
 
+def named(pid: int) -> str:
+    """What a process calls itself in its command line, "" where it has ended; Ray's workers are "ray::..."."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode().strip()
+    except OSError:
+        return ""
+
+
 def _words(process: Path) -> bytes:
     try:
         return (process / "cmdline").read_bytes() + (process / "environ").read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 
 import pytest
@@ -276,6 +277,16 @@ def test_log_records_of_workers_are_logged_here(caplog: pytest.LogCaptureFixture
     books.next_order("1")
     books.hear("1", epoch(1, logs=((30, "100 % odd"),)))
     assert "100 % odd" in caplog.text
+
+
+def test_a_warning_that_every_worker_gives_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    books, _ = open_books("a", "b", workers=2)
+    for attempt in ("1", "2"):
+        books.next_order(attempt)
+    with caplog.at_level(logging.INFO, logger="nbt"):
+        for attempt in ("1", "2"):
+            books.hear(attempt, epoch(1, logs=((30, "no GPU"), (20, "ready"), (40, "broken"))))
+    assert [record.getMessage() for record in caplog.records] == ["no GPU", "ready", "broken", "ready", "broken"]
 
 
 def test_an_order_is_never_copied() -> None:
