@@ -97,7 +97,7 @@ def crowd(args: argparse.Namespace) -> dict[str, Any]:
 
 def crowd_of(trials: int, args: argparse.Namespace) -> dict[str, Any]:
     """Runs the waves of one number of trials."""
-    from engines_crowd import check_memory, nodes
+    from engines_crowd import check_memory, nodes, swapped
 
     check_memory(trials)
     share = int(1e4 * args.nodes * args.cpus / trials) / 1e4
@@ -112,7 +112,8 @@ def crowd_of(trials: int, args: argparse.Namespace) -> dict[str, Any]:
                 if not number:
                     sizes = cluster.worker_bytes()
                     print(f"{len(sizes)} workers, {sum(sizes) / 2**30:.1f} GiB together", flush=True)
-    return {"machine": described(), "cpus_per_trial": share, "waves": waves, "worker_bytes": sizes}
+            found = {"machine": described(), "cpus_per_trial": share, "waves": waves, "worker_bytes": sizes}
+            return {**found, "swapped_bytes": swapped()}
 
 
 def checkpoints(args: argparse.Namespace) -> dict[str, Any]:

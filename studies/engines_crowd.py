@@ -112,11 +112,17 @@ def serve_crowd(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]
 
 
 def check_memory(trials: int) -> None:
-    """Checks that the workers fit: the kernel would end other programs, too."""
+    """Checks that the workers fit, swap included: the kernel would end other programs, too."""
     rows = Path("/proc/meminfo").read_text().splitlines()
-    available = next(1024 * int(row.split()[1]) for row in rows if row.startswith("MemAvailable"))
+    available = sum(1024 * int(row.split()[1]) for row in rows if row.startswith(("MemAvailable:", "SwapFree:")))
     if available < (needed := trials * WORKER_BYTES + SPARE_BYTES):
         raise SystemExit(f"{trials} workers need {needed / 1e9:.0f} GB, and {available / 1e9:.0f} GB are free")
+
+
+def swapped() -> int:
+    """Returns how much swap is used, in bytes."""
+    found = {row.split(":")[0]: row.split()[1] for row in Path("/proc/meminfo").read_text().splitlines()}
+    return 1024 * (int(found["SwapTotal"]) - int(found["SwapFree"]))
 
 
 def resident() -> int:
@@ -183,4 +189,4 @@ def _proportional(pid: int) -> int:
         rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return next((1024 * int(row.split()[1]) for row in rows if row.startswith("Pss:")), 0)
+    return sum(1024 * int(row.split()[1]) for row in rows if row.startswith(("Pss:", "SwapPss:")))

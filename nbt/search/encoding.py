@@ -92,7 +92,7 @@ def _ordinary(settings: TransferSettings) -> list[float]:
         settings.transfer_depth - settings.frozen_depth,
         head / 4,
         body / 4,
-        (body + float(trained.mean())) / 4,
+        (body + float(np.add.reduce(trained)) / len(trained)) / 4,
         *(value / 2 for value in settings.layer_lr_shape),
         math.log10(max(settings.decay_strength, _LEAST_DECAY)) / 5,
         settings.sp_mix,

@@ -121,12 +121,17 @@ class Guide:
             return Kernel(lengths, _AMPLITUDE_WITH_TABLES, _NUGGET)
         return Kernel(_SHORT_LENGTHS * prior_kernel().lengths, _AMPLITUDE_ALONE, _NUGGET)
 
-    def opinions(self, settings: Sequence[TransferSettings]) -> Vector:
-        """Returns what each source says of settings, (sources, settings), in its own standard deviations."""
+    def opinions(self, settings: Sequence[TransferSettings], points: Vector | None = None) -> Vector:
+        """Returns what each source says of settings, (sources, settings), in its own standard deviations.
+
+        Args:
+            settings: To be judged.
+            points: `encode` of them, where it is known already.
+        """
         if not self.sources:
             return np.zeros((0, len(settings)))
         centres, scales = self._normal
-        return np.asarray(np.clip((self._raw(settings) - centres) / scales, -3.0, 3.0))
+        return np.asarray(np.clip((self._raw(settings, points) - centres) / scales, -3.0, 3.0))
 
     def expectation(self, settings: Sequence[TransferSettings]) -> Vector:
         """Returns the merit that is expected of settings before any trial, (settings,), from that of a random one."""
@@ -149,9 +154,9 @@ class Guide:
             opinions: Of the trials, where they are known already.
             points: `encode` of them, likewise.
         """
-        opinions = self.opinions(settings) if opinions is None else opinions
-        level = float(np.mean(merits))
         points = encode(settings) if points is None else points
+        opinions = self.opinions(settings, points) if opinions is None else opinions
+        level = float(np.mean(merits))
         rest, basis = merits - level - self._means @ opinions, self._spreads[:, None] * opinions
         process = GaussianProcess.given(
             self._kernel(points, rest, variance, basis), points, rest, noise=variance, basis=basis
@@ -206,9 +211,9 @@ class Guide:
         scales[rules:] = 1.0
         return raw.mean(axis=1, keepdims=True), np.where(scales > 1e-6, scales, 1e6)
 
-    def _raw(self, settings: Sequence[TransferSettings]) -> Vector:
+    def _raw(self, settings: Sequence[TransferSettings], points: Vector | None = None) -> Vector:
         rules = [[proposal.score(one) for one in settings] for _, proposal in self._fired]
-        points = encode(settings)
+        points = encode(settings) if points is None else points
         return np.array([*rules, *(model.predict(points) for model in self.experience)])
 
 
@@ -236,8 +241,8 @@ class Conditioned:
             opinions: `Guide.opinions` of them, where it is known already.
             points: `encode` of them, likewise.
         """
-        opinions = self.guide.opinions(settings) if opinions is None else opinions
         points = encode(settings) if points is None else points
+        opinions = self.guide.opinions(settings, points) if opinions is None else opinions
         mean, variance = self.process.predict(points, self.guide._spreads[:, None] * opinions)
         return self.level + self.guide._means @ opinions + mean, np.sqrt(variance)
 
@@ -245,8 +250,8 @@ class Conditioned:
         self, settings: Sequence[TransferSettings], opinions: Vector | None = None, points: Vector | None = None
     ) -> Vector:
         """Returns the mean alone; see `predict`."""
-        opinions = self.guide.opinions(settings) if opinions is None else opinions
         points = encode(settings) if points is None else points
+        opinions = self.guide.opinions(settings, points) if opinions is None else opinions
         mean = self.process.mean(points, self.guide._spreads[:, None] * opinions)
         return np.asarray(self.level + self.guide._means @ opinions + mean)
 

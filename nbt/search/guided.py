@@ -25,10 +25,8 @@ from nbt.training.seeds import derive_seed
 
 Vector = NDArray[np.float64]
 
-_RANDOM, _LOCAL = 400, 200
-_FIRST_RANDOM, _ROUNDS = 1000, 4
-# Of the candidates each proposal sees a random half, so that searches with different seeds differ.
-_SEEN = 0.5
+_RANDOM, _LOCAL = 200, 100
+_FIRST_RANDOM, _FIRST_LOCAL, _ROUNDS = 1000, 200, 4
 # The model is cubic in the number of trials; the best and the newest say most.
 _MOST = 300
 _REMEMBERED = 5000
@@ -88,7 +86,8 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         """Returns the parameters of the best of random settings, neighbours of good trials, and recorded ones."""
         observations = self._observations()
         candidates = self._candidates(observations)
-        return dict(candidates[self._choose(candidates, observations, pool=False)])
+        settings = [self._space.settings(one, self._length) for one in candidates]
+        return dict(candidates[self._choose(settings, observations, kept=False)])
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -102,25 +101,26 @@ class GuidedSampler(optuna.samplers.BaseSampler):
 
     def choose(self, candidates: Sequence[Mapping[str, Value]]) -> int:
         """Returns the index of the candidate to run next; see `nbt.search.replay.snap.ChoosesFromPool`."""
-        return self._choose(candidates, self._observations(), pool=True)
+        seen = self._half(len(candidates))
+        settings = [self._settings_of(candidates[i]) for i in seen]
+        return seen[self._choose(settings, self._observations(), kept=True)]
 
-    def _choose(
-        self, candidates: Sequence[Mapping[str, Value]], observations: Sequence[Observation], *, pool: bool
-    ) -> int:
-        """Returns the index of the best candidate; those of a pool come again, and what is known of them is kept."""
+    def _choose(self, settings: Sequence[TransferSettings], observations: Sequence[Observation], *, kept: bool) -> int:
+        """Returns the index of the best settings; what is known of those that come again is kept."""
         self._forget()
         model, best = self._model(observations)
-        count = max(1, int(np.ceil(_SEEN * len(candidates))))
-        half: list[int] = self._draws.choice(len(candidates), size=count, replace=False).tolist()
-        read = self._settings_of if pool else self._read
-        pairs = [(i, read(candidates[i])) for i in half]
         # Twice the same is no news: workers that run at once would share a recorded one, and what failed fails again.
-        pairs = [pair for pair in pairs if pair[1] not in self._tried] or pairs
-        seen, settings = [i for i, _ in pairs], [one for _, one in pairs]
+        news = [i for i, one in enumerate(settings) if one not in self._tried] or list(range(len(settings)))
+        settings = [settings[i] for i in news]
         if model is None:
-            return seen[int(np.argmax(self._guide.expectation(settings)))]
-        mean, spread = model.predict(settings, *(self._describe(settings) if pool else ()))
-        return seen[int(np.argmax(expected_improvement(mean, spread, best)))]
+            return news[int(np.argmax(self._guide.expectation(settings)))]
+        mean, spread = model.predict(settings, *(self._describe(settings) if kept else ()))
+        return news[int(np.argmax(expected_improvement(mean, spread, best)))]
+
+    def _half(self, count: int) -> list[int]:
+        """Returns the numbers of a random half of so many candidates: searches with different seeds are to differ."""
+        chosen = self._draws.choice(count, size=max(1, int(np.ceil(count / 2))), replace=False)
+        return list(chosen.tolist())
 
     def _model(self, observations: Sequence[Observation]) -> tuple[Conditioned | None, float]:
         """Returns the model given all trials, and its greatest mean at those that have been judged."""
@@ -165,13 +165,14 @@ class GuidedSampler(optuna.samplers.BaseSampler):
         return _most_telling(found)
 
     def _candidates(self, observations: Sequence[Observation]) -> list[dict[str, Value]]:
-        """Returns parameters of random settings, of neighbours of the best trials, and of the best recorded ones."""
+        """Returns parameters of random settings, of neighbours of the best trials, and of half of the recorded ones."""
         drawn = draw_many(self._space, self._draws, _RANDOM)
         best = sorted((one for one in observations if one.merit is not None), key=lambda one: -(one.merit or 0.0))[:5]
         good = [self._space.params(one.settings) for one in best]
         fresh = draw_many(self._space, self._draws, _LOCAL if good else 0)
         local = [_mutate(self._space, good[i % len(good)], one, self._draws) for i, one in enumerate(fresh)]
-        return [*drawn, *local, *self._recorded]
+        recorded = [self._recorded[i] for i in self._half(len(self._recorded))] if self._recorded else []
+        return [*drawn, *local, *recorded]
 
     def _forget(self) -> None:
         """Empties what is kept of settings before it grows without bound: a live search sees new ones every time."""
@@ -182,17 +183,15 @@ class GuidedSampler(optuna.samplers.BaseSampler):
     def _settings_of(self, params: Mapping[str, Value]) -> TransferSettings:
         key = tuple(params[name] for name in self._space.parameters)
         if key not in self._settings:
-            self._settings[key] = self._read(params)
+            self._settings[key] = self._space.settings(params, self._length)
         return self._settings[key]
-
-    def _read(self, params: Mapping[str, Value]) -> TransferSettings:
-        return self._space.settings(params, self._length)
 
     def _describe(self, settings: Sequence[TransferSettings]) -> tuple[Vector, Vector]:
         """Returns opinions and points of settings, each computed once."""
         new = [one for one in dict.fromkeys(settings) if one not in self._known]
         if new:
-            opinions, points = self._guide.opinions(new), encode(new)
+            points = encode(new)
+            opinions = self._guide.opinions(new, points)
             self._known |= {one: (opinions[:, i], points[i]) for i, one in enumerate(new)}
         known = [self._known[one] for one in settings]
         return np.stack([one[0] for one in known], axis=1), np.stack([one[1] for one in known])
@@ -211,7 +210,7 @@ def recommend(guide: Guide, space: Space) -> TransferSettings:
         settings = [space.settings(one, length) for one in params]
         best = guide.recommend(settings, without=without)
         start = params[settings.index(best)]
-        params = [start, *(_mutate(space, start, draw_params(space, draws), draws) for _ in range(_LOCAL))]
+        params = [start, *(_mutate(space, start, draw_params(space, draws), draws) for _ in range(_FIRST_LOCAL))]
     return space.settings(_rounded(space, start), length)
 
 
