@@ -7,6 +7,7 @@ take turns: `Arm` starts one and asks it for blocks of trials. Between blocks it
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -120,7 +121,9 @@ def engine(options: Mapping[str, Any], task: Any, runner: str | None = None) -> 
 
         cpus = options.get("cpus_per_trial", 1)
         cluster = RayOptions(address=options["address"], cpus_per_trial=cpus)
-        made = RayEngine(task, workers=options["workers"], options=cluster, **chosen)
+        # What the driver can take is measured, and not what it is sent of its own accord.
+        unbounded = {"checkpoint_bytes_per_second": math.inf}
+        made = RayEngine(task, workers=options["workers"], options=cluster, **chosen, **unbounded)
     with made:
         yield made
 

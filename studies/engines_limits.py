@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nbt.search.engines.ray import CHECKPOINT_BYTES_PER_SECOND
+
 GPUS, EPOCHS = 1000, 12
 CHECKPOINT_SECONDS = 30.0
 EPOCH_SECONDS = (5, 15, 60, 300)
@@ -91,11 +93,12 @@ def _sentences(rows: Mapping[str, Any], found: list[Cost]) -> list[str]:
     rate = largest_size * moved["epochs"] / (seconds[largest_size] - seconds[0])
     for name, size in moved["trial_bytes"].items():
         wanted = 1e-6 * size * GPUS / CHECKPOINT_SECONDS
+        wait = size * GPUS / CHECKPOINT_BYTES_PER_SECOND
         lines.append(
             f"- A checkpoint of `{name}`, all of it trained, has {1e-6 * size:.0f} MB. One every "
-            f"{CHECKPOINT_SECONDS:.0f} s from each of {GPUS} trials is {1e-3 * wanted:.1f} GB/s; the driver took "
-            f"{rate:.0f} MB/s from a worker on the same machine, written to its disk: enough for "
-            f"{GPUS * rate / wanted:.0f} trials."
+            f"{CHECKPOINT_SECONDS:.0f} s from each of {GPUS} trials would be {1e-3 * wanted:.1f} GB/s; the driver took "
+            f"{rate:.0f} MB/s from a worker on the same machine, written to its disk. Bounded to "
+            f"{1e-6 * CHECKPOINT_BYTES_PER_SECOND:.0f} MB/s together, each trial sends one every {wait / 60:.0f} min."
         )
     return lines
 

@@ -36,6 +36,8 @@ _BREAKS = 3
 _CLOSE_SECONDS = 30.0
 # Without a connection Tune cannot end anything; its thread ends with this process.
 _LAST_SECONDS = 3.0
+# About half of what a driver with one core has been measured to take (studies/bench_engines.py checkpoints).
+CHECKPOINT_BYTES_PER_SECOND = 100e6
 _KEPT = "everything is kept: the same command resumes, also with --engine local"
 
 
@@ -55,6 +57,8 @@ class RayEngine:
         device: As in `LocalEngine`; the GPU that Ray assigns, else the CPU, when None.
         cache_bytes: As in `LocalEngine`.
         runner: As in `LocalEngine`.
+        checkpoint_bytes_per_second: What all workers together send here of checkpoints, at most. Where they have more,
+            each sends one less often, and a trial whose worker is lost trains more of its epochs again.
 
     Raises:
         UsageError: Ray cannot be used, the address does not answer, or no node has what a trial needs.
@@ -70,6 +74,7 @@ class RayEngine:
         device: str | None = None,
         cache_bytes: int | None = None,
         runner: str = TRIAL_RUNNER,
+        checkpoint_bytes_per_second: float = CHECKPOINT_BYTES_PER_SECOND,
     ) -> None:
         check_counts(workers=workers)
         options = options or RayOptions()
@@ -81,6 +86,7 @@ class RayEngine:
             "cache_bytes": cache_bytes,
             "runner": runner,
             "at_a_time": workers,
+            "checkpoint_bytes_per_second": checkpoint_bytes_per_second,
         }
         auto = options.gpus_per_trial == "auto"
         self._workers, self._parcel = workers, self._cluster.put(packed)

@@ -29,6 +29,7 @@ from ray.tune.search import Searcher
 from nbt.search.engines.desk import Closed, Desk
 from nbt.search.engines.held_folder import HeldFolder
 from nbt.search.engines.messages import Place
+from nbt.search.engines.pace import Pace
 from nbt.search.engines.parcel import unpack
 from nbt.search.engines.rider import Rider
 from nbt.search.engines.worker import Runner, Setup
@@ -54,7 +55,7 @@ def run_tune(desk: Desk, parcel: Any, setup: dict[str, Any], *, at_a_time: int, 
     Args:
         desk: Who decides.
         parcel: Reference to the packed task in Ray's object store.
-        setup: The rest of `Setup`.
+        setup: The rest of `Setup`, and of how workers are to behave.
         at_a_time: The most trials at a time.
         folder: For what Tune must write; nobody reads it.
     """
@@ -202,6 +203,7 @@ class RayWorker(tune.Trainable):
         self, config: dict[str, Any], parcel: Sequence[Any] = (), setup_values: Mapping[str, Any] | None = None
     ) -> None:
         """Begins the first run; the tools are made when it does."""
+        assert setup_values is not None
         resources = config["order"].resources
         threads = max(1, int(resources.get("CPU", 1)))
         asked = os.environ.get("OMP_NUM_THREADS", "")
@@ -211,10 +213,11 @@ class RayWorker(tune.Trainable):
         self._reason: str | None = None
         self._held = HeldFolder("nbt-worker-")  # Ray kills its workers: where the driver is gone, and at other times
         self._rider = Rider(
-            functools.partial(_open_runner, parcel, setup_values or {}, resources),
+            functools.partial(_open_runner, parcel, setup_values, resources),
             _here,
             self._held.path,
-            (setup_values or {}).get("log_level", logging.WARNING),
+            setup_values["log_level"],
+            _pace(setup_values, config["order"].slot),
         )
         self._rider.start(config["order"])
 
@@ -239,12 +242,17 @@ class RayWorker(tune.Trainable):
         self._held.close()
 
 
+def _pace(values: Mapping[str, Any], slot: int) -> Pace:
+    at_a_time = values["at_a_time"]
+    return Pace(values["checkpoint_bytes_per_second"] / at_a_time, phase=(slot % at_a_time) / at_a_time)
+
+
 def _open_runner(parcel: Sequence[Any], values: Mapping[str, Any], resources: Mapping[str, float]) -> Runner:
     gpus = resources.get("GPU", 0.0)
     # What shares a GPU, or the CPUs of this node, shares the memory for prefix caches.
     sharing = int(1 / gpus) if 0 < gpus < 1 else 1 if gpus else _fitting(resources.get("CPU", 1.0))
-    others = {name: value for name, value in values.items() if name != "at_a_time"}
-    setup = Setup(unpack(ray.get(parcel[0])), workers=max(1, min(sharing, values["at_a_time"])), **others)
+    chosen = {name: values[name] for name in ("device", "cache_bytes", "runner")}
+    setup = Setup(unpack(ray.get(parcel[0])), workers=max(1, min(sharing, values["at_a_time"])), **chosen)
     runner = setup.open_runner()
     if gpus and runner.device == "cpu":
         numbers, host = ", ".join(_gpus()), platform.node()

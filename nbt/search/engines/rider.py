@@ -10,11 +10,13 @@ import queue
 import shutil
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from nbt.search.engines.messages import Order, Place, Said, at_worker
+from nbt.search.engines.pace import Pace
 from nbt.search.engines.worker import Runner, broken_outcome
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 
@@ -31,6 +33,7 @@ class Rider:
         place: Says where this is, from the device of the tools.
         folder: For temporary files; removed by `close`.
         log_level: Of the records that are sent to the driver.
+        pace: Of the checkpoints; each is sent when None.
     """
 
     def __init__(
@@ -39,8 +42,10 @@ class Rider:
         place: Callable[[str], Place],
         folder: Path,
         log_level: int = logging.WARNING,
+        pace: Pace | None = None,
     ) -> None:
         self._open, self._place, self._folder = open_runner, place, folder
+        self._pace = pace
         self._jobs: queue.SimpleQueue[TrialJob | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._said: queue.SimpleQueue[Said] = queue.SimpleQueue()
@@ -97,9 +102,10 @@ class Rider:
         job = self._job
         assert job is not None
         stamp = _stamp(job)
-        if job.checkpoint is not None and said.epoch is not None and stamp not in (None, self._seen):
-            said.checkpoint = job.checkpoint.read_bytes()
-        self._seen = stamp
+        if job.checkpoint is not None and stamp is not None and said.epoch is not None and stamp != self._seen:
+            size = job.checkpoint.stat().st_size
+            if self._pace is None or self._pace.may_send(size, time.monotonic()):
+                said.checkpoint, self._seen = job.checkpoint.read_bytes(), stamp
         if job.export is not None and said.outcome is not None and job.export.is_dir():
             said.export = {path.name: path.read_bytes() for path in job.export.iterdir() if path.is_file()}
             _clear(job)

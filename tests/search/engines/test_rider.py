@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nbt.search.engines.messages import Order, Place
+from nbt.search.engines.pace import Pace
 from nbt.search.engines.rider import Rider
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
@@ -87,6 +88,26 @@ def test_files_travel_as_content_and_none_of_the_drivers_is_touched(rider: Rider
     assert [one.checkpoint for one in said] == [None, b"after 2", None, None]
     assert said[-1].export == {"model.json": b"{}"}
     assert {path.name for path in tmp_path.iterdir()} == {"own"}
+
+
+def test_a_checkpoint_that_may_not_be_sent_yet_is_sent_when_it_may(rider: Rider, tmp_path: Path) -> None:
+    rider._pace = SlowPace()
+    rider.start(order(tmp_path))
+    said = [rider.next() for _ in range(4)]
+    assert [one.checkpoint for one in said] == [None, None, b"after 2", None]
+
+
+class SlowPace(Pace):
+    """Lets nothing through when it is asked first."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.asked = 0
+
+    def may_send(self, size: int, now: float) -> bool:
+        assert size == len(b"after 2")
+        self.asked += 1
+        return self.asked > 1
 
 
 def test_continues_from_what_the_order_brings_and_from_nothing_else(
