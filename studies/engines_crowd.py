@@ -157,6 +157,8 @@ def nodes(count: int, cpus: int) -> Iterator[Nodes]:
         "RAY_worker_register_timeout_seconds": "1800",
         "RAY_health_check_failure_threshold": "100",
         "RAY_gcs_server_request_timeout_seconds": "600",
+        # It counts no swap, and kills workers where memory alone gets scarce.
+        "RAY_memory_monitor_refresh_ms": "0",
     }
     from ray.cluster_utils import Cluster
 

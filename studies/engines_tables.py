@@ -65,7 +65,7 @@ def crowd(found: Mapping[str, Any]) -> str:
         f"{found['machine']}. {found['nodes']} simulated nodes, no training. A wave begins with all trials running; "
         "workers and driver share the cores. Handing over is what it takes to start all of a wave: in the first one "
         "with the start of the processes, behind the brain with a proposal a trial. The memory of a worker is its own "
-        "and its share of what it shares.",
+        "and its share of what it shares, swapped or not.",
         "",
         "| trials | a worker, MiB | wave | source | handed over, s | reports/s | driver's CPU, ms a report "
         "| driver, MiB |",
@@ -74,6 +74,9 @@ def crowd(found: Mapping[str, Any]) -> str:
     for trials, run in runs.items():
         size = statistics.median(run["worker_bytes"]) / 2**20
         lines += [f"| {trials} | {size:.0f} | {n + 1} {_wave_cells(wave)}" for n, wave in enumerate(run["waves"])]
+    for trials, run in runs.items():
+        if run["swapped_bytes"] > 0:
+            lines += ["", f"With {trials} trials {run['swapped_bytes'] / 2**30:.1f} GiB were swapped to a file."]
     lines += ["", "| trials | measured | median | goal |", "|---|---|---|---|"]
     for trials, run in runs.items():
         for brain, name in ((False, "the engine alone"), (True, "the brain behind it")):
