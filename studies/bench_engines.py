@@ -6,8 +6,8 @@
 2. `workers`: the same list of real trials on frozen features with one worker and with two, one thread each, block by
    block in turn, once the features are cached. Goal: two do at least 1.6 times as many trials a second.
 3. `crowd`: 256 trials at a time that train nothing, on four nodes that are simulated on this machine, which needs
-   about 30 GB, swap included; fewer where there is less. Goals: the driver takes at least 100 reports a second, and its memory grows
-   by less than 1 MB a trial.
+   about 30 GB, swap included; fewer where there is less. Goals: the driver takes at least 100 reports a second, and
+   its memory grows by less than 1 MB a trial.
 4. `brain`: the calls of a search's brain, everything at its default, up to 2,000 finished trials, and there beside
    many that run. Goal: a decision takes less than 50 ms.
 5. `checkpoints`: how large a trial's are, and what their way to the driver takes.

@@ -323,7 +323,7 @@ class Brain:
             return self._pruner.decide(context)
 
     def _finish(self, run: _Run, outcome: TrialOutcome) -> TrialRecord:
-        state, value, reason = _verdict(outcome)
+        state, value, reason = _verdict(outcome, self._length)
         facts = dict(outcome.facts)
         if run.plan.continues is not None:
             facts["continues"] = run.plan.continues
@@ -357,13 +357,14 @@ def tpe(seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
 
 
-def _verdict(outcome: TrialOutcome) -> tuple[TrialState, float | None, str]:
+def _verdict(outcome: TrialOutcome, length: int) -> tuple[TrialState, float | None, str]:
     """Returns the state to tell, with the value of a complete trial or the reason of another."""
+    full = bool(outcome.curve) and outcome.curve[-1].epoch >= length
     if outcome.error is not None:
         return TrialState.FAIL, None, outcome.error
     if outcome.diverged:
         return TrialState.COMPLETE, 0.0, "the loss left the finite numbers"
-    if outcome.stopped is not None:
+    if outcome.stopped is not None and not full:  # a stream is told of its last task's epochs when all are over
         return TrialState.PRUNED, None, outcome.stopped
     best = outcome.best
     if best is None or best.val_accuracy is None:

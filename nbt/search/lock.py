@@ -186,8 +186,8 @@ class Lease:
         while not self._stop.wait(seconds):
             try:
                 self.beat()
-            except NbtError:  # a database that is away for a moment: the driver's own next write decides
-                continue
+            except Exception as error:  # a database that is away for a moment: the driver's own next write decides
+                _log.debug("the lease of study %s could not be renewed: %s", self._study, error)
 
 
 def _myself() -> dict[str, Any]:

@@ -139,19 +139,23 @@ def _lock_and_load(storage: optuna.storages.RDBStorage, config: StudyConfig) -> 
     lock = None if file is None else FileLock(file.with_name(f"{file.name}.{config.name}.lock"), config.name)
     try:
         study = optuna.create_study(study_name=config.name, storage=storage, direction="maximize", load_if_exists=True)
-        return study, lock or _take_lease(study)
+        return study, lock or _take_lease(study, storage.url)
     except BaseException:
         if lock is not None:
             lock.release()
         raise
 
 
-def _take_lease(study: optuna.Study) -> Lease:
-    return Lease(
-        study.study_name,
-        lambda: study.user_attrs.get(names.LEASE),
-        lambda holder: study.set_user_attr(names.LEASE, holder),
-    )
+def _take_lease(study: optuna.Study, url: str) -> Lease:
+    def read() -> Any:
+        with guard(url):
+            return study.user_attrs.get(names.LEASE)
+
+    def write(holder: Mapping[str, Any] | None) -> None:
+        with guard(url):
+            study.set_user_attr(names.LEASE, holder)
+
+    return Lease(study.study_name, read, write)
 
 
 def _describe(store: StudyStore, facts: Mapping[str, Any]) -> None:

@@ -209,6 +209,7 @@ class StudyStore:
         interrupted: bool = False,
     ) -> TrialRecord:
         """Ends a trial and returns its record. A value is told for COMPLETE alone."""
+        self._lock.check()
         with self.guard():
             self._put_progress(trial, curve, trained)
             if reason:

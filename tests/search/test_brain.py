@@ -126,6 +126,12 @@ class TestSearch:
         assert [trial.origin for trial in record.trials] == ["sampler"] * 3
         assert {trial.settings.batch_size for trial in record.trials} == {16}
 
+    def test_a_trial_that_is_stopped_when_all_is_learnt_is_complete(self, tmp_path: Path) -> None:
+        """A stream tells of its last task's epochs when it is over, the time budget may be, too."""
+        engine = FakeEngine(outcome=lambda job, curve: TrialOutcome(curve=curve, stopped="time budget used up"))
+        record = run_search(tmp_path, "1", engine)
+        assert [(trial.state, len(trial.curve)) for trial in record.trials] == [("complete", EPOCHS)]
+
     def test_facts_are_kept_in_json_types(self, tmp_path: Path) -> None:
         import numpy as np
 

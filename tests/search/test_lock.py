@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -194,14 +195,24 @@ class TestLease:
         attribute.value = {"beat": "soon"}
         attribute.lease()
 
-    def test_the_thread_beats(self) -> None:
+    @pytest.mark.parametrize("trouble", [None, NbtError("away"), OSError("away")])
+    def test_the_thread_beats_on_whatever_happens_to_the_database(self, trouble: Exception | None) -> None:
         attribute = Attribute()
-        lease = Lease("mine", lambda: attribute.value, attribute.write, now=lambda: attribute.now, beat_seconds=0.001)
+        troubles = [trouble] if trouble is not None else []
+        main = threading.get_ident()
+
+        def read() -> dict | None:
+            if threading.get_ident() != main and troubles:
+                raise troubles.pop()
+            return attribute.value
+
+        lease = Lease("mine", read, attribute.write, now=lambda: attribute.now, beat_seconds=0.001)
         attribute.now = 5000.0
         for _ in range(10_000):
             if (attribute.value or {})["beat"] == 5000.0:
                 break
             lease._stop.wait(0.001)
         assert (attribute.value or {})["beat"] == 5000.0
+        assert not troubles
         lease.release()
         assert lease._thread is None

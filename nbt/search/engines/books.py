@@ -26,10 +26,12 @@ class Answer:
     Attributes:
         over: It is at its end: nobody waits for more of it.
         reason: Why it must stop; None to go on.
+        retire: Its worker is of no more use.
     """
 
     over: bool = False
     reason: str | None = None
+    retire: bool = False
 
 
 @dataclass(eq=False)
@@ -117,7 +119,8 @@ class Books:
             return Answer(reason=self._answer(run, said.epoch))
         assert said.outcome is not None
         self._end(run, said, said.outcome)
-        return Answer(over=True)
+        # One that has run out of memory keeps what it took, and one without tools would fail at the next run, too.
+        return Answer(over=True, retire=said.broken or said.outcome.out_of_memory)
 
     def _log(self, said: Said) -> None:
         """Logs what a worker has logged, of warnings that several workers give only the first."""
@@ -175,15 +178,25 @@ class Books:
     def _end(self, run: _Run, said: Said, outcome: TrialOutcome) -> None:
         if outcome.out_of_memory and self._shares_device(run):
             self._packing.learn(outcome.facts)  # it takes at least what it had
-            self._put_back(run)
+            self._put_back(run, self._back_off(run))
         elif said.broken:
-            self._retry(run, f"a worker could not be set up ({outcome.error})", 1)
+            self._take_broken(run, said, outcome)
         else:
             if said.export is not None and run.job.export is not None:
                 _write_folder(run.job.export, said.export)
             if outcome.error is None and run.job.checkpoint is not None:
                 _forget(run.job.checkpoint)
             self._finish(run, outcome)
+
+    def _take_broken(self, run: _Run, said: Said, outcome: TrialOutcome) -> None:
+        """Does without a worker that could not be set up where others could: a broken GPU would fail job after job."""
+        host = f" on {said.place.host}" if said.place.host else ""
+        reason = f"a worker could not be set up{host} ({outcome.error})"
+        if any(other.place is not None for other in self._runs if other is not run):
+            self.at_a_time -= 1
+            self._put_back(run, f"{reason}: going on with {self.at_a_time} at a time")
+        else:
+            self._retry(run, reason, 1)
 
     def _retry(self, run: _Run, reason: str, deaths: int) -> None:
         run.deaths += deaths
@@ -207,20 +220,24 @@ class Books:
 
     def _shares_device(self, run: _Run) -> bool:
         """Tells whether other runs may hold the memory that this one lacked."""
+        if run.resources.get("GPU", 0.0) >= 1.0:
+            return False
         others = [other for other in self._runs if other is not run and other.attempt is not None]
         return any(run.place is None or run.place.shares_memory(other.place) for other in others)
 
-    def _put_back(self, run: _Run) -> None:
-        """Gives a job back to the source, and its memory to the others."""
-        self._runs.remove(run)
-        self._ask_again = True
+    def _back_off(self, run: _Run) -> str:
+        """Lets fewer run where one ran out of memory; returns that in words."""
         where = f"{run.place.device} of {run.place.host}" if run.place is not None else "a device"
         if self._packing.back_off(run.resources):
-            share = self._packing.current()["GPU"]
-            _log.warning("out of memory on %s: going on with %.2g of a GPU for each", where, share)
-        else:
-            self.at_a_time -= 1
-            _log.warning("out of memory on %s: going on with %d at a time", where, self.at_a_time)
+            return f"out of memory on {where}: going on with {self._packing.current()['GPU']:.2g} of a GPU for each"
+        self.at_a_time -= 1
+        return f"out of memory on {where}: going on with {self.at_a_time} at a time"
+
+    def _put_back(self, run: _Run, why: str) -> None:
+        """Gives a job back to the source."""
+        self._runs.remove(run)
+        self._ask_again = True
+        _log.warning("%s", why)
         assert self._source is not None
         self._source.on_abandoned(run.job)
 

@@ -236,9 +236,9 @@ class _Processes:
         if kind == "epoch":
             worker.send(self._answer(run, value, source))
         elif value.out_of_memory and self._shares_device(worker):
-            self._put_back(worker, run, source)
+            self._put_back(worker, run, source, f"out of memory on {worker.device or 'device'}")
         elif kind == "broken":
-            self._bury(worker, run, source, reason=f"a worker could not be set up ({value.error})")
+            self._take_broken(worker, run, source, f"a worker could not be set up ({value.error})")
         else:
             self._finish(run, value, worker, source)
 
@@ -251,6 +251,13 @@ class _Processes:
     def _finish(self, run: _Run, outcome: TrialOutcome, worker: WorkerProcess, source: JobSource) -> None:
         self._runs.remove(run)
         source.on_done(run.job, _at_worker(outcome, worker.slot, worker.device, run.lost))
+
+    def _take_broken(self, worker: WorkerProcess, run: _Run, source: JobSource, reason: str) -> None:
+        """Does without a worker that could not be set up where others could: a broken GPU would fail job after job."""
+        if any(other.device is not None for other in self._workers if other is not worker):
+            self._put_back(worker, run, source, reason)
+        else:
+            self._bury(worker, run, source, reason)
 
     def _bury(self, worker: WorkerProcess, run: _Run | None, source: JobSource, reason: str = "") -> None:
         """Takes the end of a worker; its job gets one more chance."""
@@ -274,14 +281,14 @@ class _Processes:
         others = [other for other in self._workers if other is not worker]
         return any(worker.device is None or other.device in (None, worker.device) for other in others)
 
-    def _put_back(self, worker: WorkerProcess, run: _Run, source: JobSource) -> None:
+    def _put_back(self, worker: WorkerProcess, run: _Run, source: JobSource, why: str) -> None:
         """Gives a job back to the source, and its worker's memory to the others."""
         self._workers.remove(worker)
         self._slots.remove(worker.slot)
         self._runs.remove(run)
         worker.terminate()
         join_all([worker])
-        _log.warning("out of memory on %s: going on with %d at a time", worker.device or "device", len(self._slots))
+        _log.warning("%s: going on with %d at a time", why, len(self._slots))
         source.on_abandoned(run.job)
 
     def _give_up(self, source: JobSource) -> None:

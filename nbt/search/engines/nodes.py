@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nbt.errors import UsageError
 from nbt.search.engines.ray_options import RayOptions
+
+_log = logging.getLogger("nbt")
 
 
 @dataclass(frozen=True)
@@ -31,29 +36,59 @@ def choose_resources(nodes: Sequence[Node], options: RayOptions, workers: int) -
     """Returns what a trial asks for, by Ray's names.
 
     Without a word from the user that is a GPU where there are any (a share of one where the workers outnumber them),
-    and this worker's share of the CPUs.
+    and as many CPUs as leave room for all workers on the nodes that have what else a trial needs.
 
     Raises:
         UsageError: No node has so much.
     """
-    cpus, gpus = options.cpus_per_trial, options.gpus_per_trial
-    has = sum(node.gpus for node in nodes)
-    if gpus is None:
-        gpus = 0.0 if not has else 1.0 if workers <= has else max(0.01, int(100 * has / workers) / 100)
-    elif isinstance(gpus, str):
-        gpus = min(1.0, has)
+    gpus = _gpus(nodes, options.gpus_per_trial, workers)
     hosts = [node for node in nodes if node.gpus >= gpus] if gpus else list(nodes)
     if not hosts:
         raise UsageError(f"--gpus-per-trial {gpus:g}: no node has so many; {_describe(nodes)}")
+    if gpus > 1:
+        _log.warning("--gpus-per-trial %g: a trial trains on one GPU; the others of its share stay idle", gpus)
+    # Shares of a GPU that are still to be measured may let more trials run than there are GPUs now.
+    binding = 0.0 if options.gpus_per_trial == "auto" else gpus
+    cpus = options.cpus_per_trial
     if cpus is None:
         if not any(node.cpus for node in hosts):
             raise UsageError(f"no node has CPUs for trials: start workers first; {_describe(nodes)}")
-        share = sum(node.cpus for node in hosts) / workers
-        cpus = max(1, int(share)) if share >= 1 else max(0.01, int(100 * share) / 100)
-        cpus = min(cpus, max(node.cpus for node in hosts))
+        cpus = _cpus(hosts, binding, workers)
     if not any(node.cpus >= cpus for node in hosts):
         raise UsageError(f"--cpus-per-trial {cpus:g}: no node that fits has so many; {_describe(nodes)}")
+    if (room := _room(hosts, cpus, binding)) < workers:
+        _log.warning("the cluster has room for %d of %d workers; the others wait for nodes that join", room, workers)
     return {"CPU": float(cpus), **({"GPU": float(gpus)} if gpus else {})}
+
+
+def _gpus(nodes: Sequence[Node], wanted: float | str | None, workers: int) -> float:
+    has = sum(node.gpus for node in nodes)
+    if isinstance(wanted, str):
+        return min(1.0, has)
+    if wanted is not None:
+        return wanted
+    # A share has to fit on a GPU as a whole, and is rounded down, or the last one would not fit.
+    return 0.0 if not has else 1.0 if workers <= has else max(0.01, int(10_000 / math.ceil(workers / has)) / 10_000)
+
+
+def _cpus(hosts: Sequence[Node], gpus: float, workers: int) -> float:
+    """Returns the most CPUs a trial with which the hosts have room for all workers, or for as many as ever fit."""
+    whole = range(int(max(node.cpus for node in hosts)), 0, -1)
+    shares = (int(100 / parts) / 100 for parts in range(2, 101))
+    choices = [*map(float, whole), *shares]
+    fits = min(workers, _room(hosts, choices[-1], gpus))
+    return next(cpus for cpus in choices if _room(hosts, cpus, gpus) >= fits)
+
+
+def _room(hosts: Sequence[Node], cpus: float, gpus: float) -> int:
+    """Returns how many trials run at a time: each has all that it asks for on one node, a share of a GPU on one GPU."""
+    return sum(min(int(node.cpus / cpus + 1e-9), _on_gpus(node.gpus, gpus)) for node in hosts)
+
+
+def _on_gpus(has: float, asked: float) -> int:
+    if not asked:
+        return sys.maxsize
+    return int(has) * int(1 / asked + 1e-9) if asked < 1 else int(has / asked + 1e-9)
 
 
 def _describe(nodes: Sequence[Node]) -> str:

@@ -21,7 +21,8 @@ class Packing:
 
     Args:
         resources: By Ray's names.
-        measured: Whether the share of a GPU follows from the memory that runs took. The first ones have one each.
+        measured: Whether the share of a GPU follows from the memory that runs took. The first ones have one each. A
+            share that does not grows only where runs ran out of memory with it.
         gpus: GPUs of the cluster.
     """
 
@@ -42,9 +43,13 @@ class Packing:
         """Returns how many of the wanted runs to start.
 
         Until one has been measured that is one a GPU: a run that waits for a GPU of its own would get one, long after
-        it is known that it needs a share alone.
+        it is known that it needs a share alone. After one ran out of memory it is what the GPUs have room for.
         """
-        return max(1, min(wanted, int(self._gpus))) if self._measured and not self._seen else wanted
+        if self._measured and not self._seen:
+            return max(1, min(wanted, int(self._gpus)))
+        if self._least:
+            return max(1, min(wanted, int(self._gpus) * _runs(self._resources["GPU"])))
+        return wanted
 
     def learn(self, facts: Mapping[str, Any]) -> None:
         """Takes what a run says of the memory that it took and of its GPU's.
@@ -66,17 +71,21 @@ class Packing:
             resources: What that run had asked for: where more than that is asked for by now, nothing changes.
 
         Returns:
-            False where it shared no GPU, or not by measure.
+            False where it shared no GPU.
         """
         share = resources.get("GPU", 0.0)
-        if not self._measured or not 0.0 < share < 1.0:
+        if not 0.0 < share < 1.0:
             return False
-        self._least = max(self._least, 1.0 / (round(1.0 / share) - 1))
+        self._least = max(self._least, 1.0 / max(1, _runs(share) - 1))
         self._share_out()
         return True
 
     def _share_out(self) -> None:
-        wanted = max(self._seen, self._least, 1.0 / _MOST_ON_A_GPU)
-        runs = max(1, int(1.0 / wanted + 1e-9))
+        runs = _runs(max(self._seen, self._least, 1.0 / _MOST_ON_A_GPU))
         # Rounded down, or the last one would not fit.
         self._resources["GPU"] = 1.0 if runs == 1 else int(10_000 / runs) / 10_000
+
+
+def _runs(share: float) -> int:
+    """Returns how many runs with such a share of a GPU fit on one; the share may have been rounded down."""
+    return max(1, int(1.0 / share + 1e-9))

@@ -125,6 +125,8 @@ class _Scheduler(TrialScheduler):
         said.forget_files()
         trial.config["order"].checkpoint = None
         if answer.over:
+            if answer.retire:
+                _retire(controller, trial)
             return str(TrialScheduler.STOP)
         if answer.reason is not None:
             # STOP would cut the run off without its outcome: what it knows of itself, its file removed. The actor
@@ -168,6 +170,12 @@ class _Scheduler(TrialScheduler):
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the storage has it all."""
+
+
+def _retire(controller: Any, trial: Trial) -> None:
+    """Has Tune end the actor of a trial with it; it would keep it for the next one, with all that it holds."""
+    inner = getattr(controller, "_tune_controller", controller)
+    inner._started_actors.discard(inner._trial_to_actor.get(trial))
 
 
 def _why(trial: Trial) -> tuple[str, bool]:
@@ -252,6 +260,8 @@ def _open_runner(parcel: Sequence[Any], values: Mapping[str, Any], resources: Ma
     # What shares a GPU, or the CPUs of this node, shares the memory for prefix caches.
     sharing = int(1 / gpus) if 0 < gpus < 1 else 1 if gpus else _fitting(resources.get("CPU", 1.0))
     chosen = {name: values[name] for name in ("device", "cache_bytes", "runner")}
+    if not gpus and chosen["device"] is None:
+        chosen["device"] = "cpu"  # Ray hides no GPU from a worker that asked for none
     setup = Setup(unpack(ray.get(parcel[0])), workers=max(1, min(sharing, values["at_a_time"])), **chosen)
     runner = setup.open_runner()
     if gpus and runner.device == "cpu":

@@ -118,7 +118,7 @@ class Rider:
                     try:
                         runner = self._open()
                     except Exception as error:
-                        self._said.put(Said(outcome=broken_outcome(error), broken=True))
+                        self._said.put(Said(outcome=broken_outcome(error), broken=True, place=self._place("")))
                         continue
                 place = self._place(runner.device)
                 outcome = runner.run(job, functools.partial(self._ask, place))

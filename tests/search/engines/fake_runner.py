@@ -24,6 +24,15 @@ class FakeTask:
     folder: Path
     setup: str = "works"
 
+    def wait_for_the_first(self, slot: int) -> None:
+        """Fails in all workers but the first, once that one is on its way."""
+        if slot == 0:
+            (self.folder / "first").touch()
+            return
+        while not (self.folder / "first").exists():
+            threading.Event().wait(0.01)
+        raise RuntimeError("no kernel image")
+
     def first_time(self, name: str) -> bool:
         try:
             (self.folder / name).touch(exist_ok=False)
@@ -38,8 +47,10 @@ class FakeRunner:
             raise RuntimeError("no tools today")
         if task.setup == "lacks memory beside another" and slot > 0:
             raise MemoryError("no room for the tools")
+        if task.setup == "fails beside another":
+            task.wait_for_the_first(slot)
         self.task = task
-        self.device = device or "cpu"
+        self.device, self.told = device or "cpu", device
         self.jobs, self.workers = 0, workers
         logging.getLogger("nbt").info("runner %d is ready", slot)
 
@@ -53,6 +64,7 @@ class FakeRunner:
             "threads": os.environ.get("OMP_NUM_THREADS"),
             "temporary": tempfile.gettempdir(),
             "sharing": self.workers,
+            "told_device": self.told,
             **{name: os.environ.get(name) for name in ("RAY_RAYLET_PID", "CUDA_VISIBLE_DEVICES")},
         }
         if act == "measured":

@@ -238,6 +238,32 @@ def test_out_of_memory_teaches_what_a_run_takes_at_least_and_alone_on_a_gpu_noth
     assert books.next_order("5").resources == {"GPU": 0.5}  # type: ignore[union-attr]
 
 
+def test_out_of_memory_on_a_gpu_of_its_own_is_told_though_nobody_knows_where_the_others_are() -> None:
+    source = ListSource(make_jobs("a", "b"))
+    books = Books(2, Packing({"GPU": 1.0}, gpus=2))
+    books.open(source)
+    for attempt in "12":
+        books.next_order(attempt)
+    books.hear("1", done(error="OutOfMemoryError", out_of_memory=True))
+    assert source.done["0000 a"].out_of_memory
+    assert books.at_a_time == 2
+
+
+def test_out_of_memory_with_a_share_that_was_given_lets_fewer_share_too() -> None:
+    source = ListSource(make_jobs("a", "b", "c"))
+    books = Books(2, Packing({"GPU": 0.5}, gpus=1))
+    books.open(source)
+    for attempt in "12":
+        books.next_order(attempt)
+    answer = books.hear("1", done(error="OutOfMemoryError", out_of_memory=True))
+    assert answer.over and answer.retire, "its worker keeps the memory that it took"
+    assert source.abandoned == ["0000 a"]
+    assert books.next_order("3") is None, "there is room for one"
+    assert not books.hear("2", done()).retire
+    order = books.next_order("3")
+    assert order is not None and order.job.key == "0000 a" and order.resources == {"GPU": 1.0}
+
+
 def test_out_of_memory_alone_is_told() -> None:
     books, source = open_books("a")
     books.next_order("1")
@@ -251,6 +277,22 @@ def test_broken_tools_cost_an_attempt() -> None:
         books.next_order(attempt)
         books.hear(attempt, Said(outcome=TrialOutcome(error="RuntimeError: no"), broken=True))
     assert source.done["0000 a"].error == "a worker could not be set up (RuntimeError: no)"
+
+
+def test_a_worker_without_tools_is_left_out_where_others_have_theirs(caplog: pytest.LogCaptureFixture) -> None:
+    books, source = open_books("a", "b", "c", workers=2)
+    for attempt in "12":
+        books.next_order(attempt)
+    books.hear("1", epoch(1, place=HERE))
+    broken = Said(outcome=TrialOutcome(error="no kernel image"), broken=True, place=Place("n2", "beta"))
+    answer = books.hear("2", broken)
+    assert answer.over and answer.retire
+    assert source.abandoned == ["0001 b"] and not source.done
+    assert "a worker could not be set up on beta (no kernel image): going on with 1 at a time" in caplog.text
+    assert books.next_order("3") is None
+    books.hear("1", done())
+    order = books.next_order("3")
+    assert order is not None and order.job.key == "0001 b"
 
 
 def test_giving_up_abandons_what_runs_and_hides_no_error(caplog: pytest.LogCaptureFixture) -> None:

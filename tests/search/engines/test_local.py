@@ -128,6 +128,15 @@ class TestTwoWorkers(EngineContract):
         assert all(outcome.error is None for outcome in source.done.values())
         assert len(source.done) == 3
 
+    def test_a_worker_without_tools_is_left_out_where_another_has_them(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        source = ListSource(make_jobs("train", "train", "train"))
+        with LocalEngine(FakeTask(tmp_path, "fails beside another"), workers=2, runner=RUNNER) as engine:  # type: ignore[arg-type]
+            engine.run(source)
+        assert [outcome.error for outcome in source.done.values()] == [None] * 3
+        assert "could not be set up (RuntimeError: no kernel image): going on with 1 at a time" in caplog.text
+
     def test_tools_that_cannot_be_made_fail_the_job(self, tmp_path: Path) -> None:
         source = ListSource(make_jobs("train"))
         with LocalEngine(FakeTask(tmp_path, "fails"), workers=2, runner=RUNNER) as engine:  # type: ignore[arg-type]

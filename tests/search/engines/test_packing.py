@@ -105,11 +105,14 @@ def test_runs_that_were_packed_before_back_off_no_further() -> None:
         assert share(packing) == pytest.approx(1 / 3, abs=1e-4)
 
 
-def test_what_the_user_gave_stays() -> None:
-    packing = Packing({"CPU": 2.0, "GPU": 0.5})
+def test_what_the_user_gave_stays_unless_it_is_too_little() -> None:
+    packing = Packing({"CPU": 2.0, "GPU": 0.25}, gpus=2)
     packing.learn(facts(79))
-    assert not packing.back_off(packing.current())
-    assert packing.current() == {"CPU": 2.0, "GPU": 0.5}
+    assert packing.current() == {"CPU": 2.0, "GPU": 0.25}
+    assert packing.at_a_time(9) == 9, "who wants more at a time than fit gets them one after another"
+    assert packing.back_off(packing.current())
+    assert packing.current() == {"CPU": 2.0, "GPU": 0.3333}
+    assert packing.at_a_time(9) == 6
 
 
 def test_without_a_gpu_there_is_nothing_to_share_and_a_word_of_it(caplog: pytest.LogCaptureFixture) -> None:

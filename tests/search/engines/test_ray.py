@@ -139,4 +139,5 @@ def test_tools_that_cannot_be_made_fail_the_job(tmp_path: Path) -> None:
     source = ListSource(make_jobs("train"))
     with RayEngine(FakeTask(tmp_path, "fails"), workers=1, runner=RUNNER) as engine:  # type: ignore[arg-type]
         engine.run(source)
-    assert source.done["0000 train"].error == "a worker could not be set up (RuntimeError: no tools today)"
+    told = f"a worker could not be set up on {platform.node()} (RuntimeError: no tools today)"
+    assert source.done["0000 train"].error == told

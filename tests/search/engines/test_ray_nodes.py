@@ -65,7 +65,7 @@ def test_trials_fill_all_nodes(nodes: Any, tmp_path: Path) -> None:
     at = {fact["pid"]: fact[RAYLET] for fact in facts}
     assert sorted(Counter(at.values()).values()) == [1, 2]
     assert not any("gpu_index" in fact for fact in facts)
-    assert {fact[GPUS] for fact in facts} <= {"", None}, "a trial that asked for no GPU must see none"
+    assert {fact["told_device"] for fact in facts} == {"cpu"}, "Ray hides no GPU from a trial that asked for none"
 
 
 def test_trials_that_share_gpus_run_where_these_are(
@@ -76,6 +76,7 @@ def test_trials_that_share_gpus_run_where_these_are(
     assert len({raylet for raylet, _ in at.values()}) == 1
     assert Counter(gpu for _, gpu in at.values()) == {"0": 2, "1": 2}
     assert all(fact[GPUS] == fact["gpu_index"] for fact in facts)
+    assert {fact["told_device"] for fact in facts} == {None}
     assert "has GPU 0, but torch sees none there" in caplog.text
 
 

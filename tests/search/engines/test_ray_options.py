@@ -8,6 +8,8 @@ import socket
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nbt.errors import UsageError
 from nbt.search.engines import ray_cluster
@@ -51,10 +53,45 @@ def test_wrong_shares(options: dict[str, float], message: str) -> None:
         (MIXED, RayOptions(), 8, {"CPU": 2.0, "GPU": 0.5}),
         (MIXED, RayOptions(gpus_per_trial=0.25, cpus_per_trial=1), 8, {"CPU": 1.0, "GPU": 0.25}),
         (MIXED, RayOptions(gpus_per_trial=0), 20, {"CPU": 1.0}),
+        ([Node("a", 32, 4)], RayOptions(), 6, {"CPU": 5.0, "GPU": 0.5}),
+        ([Node("a", 32, 4)], RayOptions(), 9, {"CPU": 3.0, "GPU": 0.3333}),
+        ([Node("a", 8, 4), Node("b", 8, 4)], RayOptions(), 5, {"CPU": 2.0, "GPU": 1.0}),
+        ([Node("a", 8, 4), Node("b", 64, 4)], RayOptions(), 8, {"CPU": 2.0, "GPU": 1.0}),
+        ([Node("a", 3, 0), Node("b", 3, 0)], RayOptions(), 3, {"CPU": 1.0}),
+        ([Node("a", 1, 0)], RayOptions(), 3, {"CPU": 0.33}),
+        ([Node("a", 8, 1)], RayOptions(gpus_per_trial="auto"), 4, {"CPU": 2.0, "GPU": 1.0}),
     ],
 )
 def test_what_a_trial_asks_for(nodes: list[Node], options: RayOptions, workers: int, wanted: dict[str, float]) -> None:
     assert choose_resources(nodes, options, workers) == wanted
+
+
+@given(
+    nodes=st.lists(st.builds(Node, st.just("n"), st.integers(1, 64), st.integers(0, 8)), min_size=1, max_size=5),
+    workers=st.integers(1, 40),
+)
+def test_all_workers_have_room_unless_nothing_has(nodes: list[Node], workers: int) -> None:
+    """Counted by hand: every trial on one node, and on one GPU of it."""
+    asked = choose_resources(nodes, RayOptions(), workers)
+    gpu = asked.get("GPU", 0.0)
+    hosts = [node for node in nodes if node.gpus or not gpu]
+    room = sum(
+        min(int(node.cpus / asked["CPU"] + 1e-9), int(node.gpus) * int(1 / gpu) if gpu else 10**6) for node in hosts
+    )
+    assert room >= min(workers, sum(int(node.gpus) for node in hosts) if gpu else workers)
+    if asked["CPU"] > 1:
+        wider = asked["CPU"] + 1
+        fewer = sum(min(int(node.cpus / wider), int(node.gpus) * int(1 / gpu) if gpu else 10**6) for node in hosts)
+        assert fewer < min(workers, room), "a trial could have had more CPUs"
+
+
+def test_workers_without_room_and_gpus_that_nobody_uses_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    choose_resources([Node("a", 4, 2)], RayOptions(cpus_per_trial=2), 2)
+    assert not caplog.records
+    choose_resources([Node("a", 4, 2)], RayOptions(cpus_per_trial=3), 2)
+    assert "the cluster has room for 1 of 2 workers" in caplog.text
+    choose_resources([Node("a", 4, 2)], RayOptions(gpus_per_trial=2), 1)
+    assert "--gpus-per-trial 2: a trial trains on one GPU" in caplog.text
 
 
 def test_more_than_any_node_has_is_refused_with_what_there_is() -> None:
