@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines_tables import swapped
+
 from nbt.search.engines.ray import CHECKPOINT_BYTES_PER_SECOND
 
 GPUS, EPOCHS = 1000, 12
@@ -38,7 +40,7 @@ class Cost:
 
 def costs(rows: Mapping[str, Any]) -> list[Cost]:
     """Returns what the driver does, one thing after another: Python runs one of its threads at a time."""
-    largest = list(rows["crowd"]["runs"].values())[-1]
+    _, largest = _largest(rows)
     waves = [wave for wave in largest["waves"] if not wave["brain"]]
     engine = statistics.median(1e3 * wave["driver_cpu_seconds"] / wave["reports"] for wave in waves)
     warm = statistics.median(1e3 * wave["handed_over_seconds"] / wave["trials"] for wave in waves[1:])
@@ -55,6 +57,11 @@ def costs(rows: Mapping[str, Any]) -> list[Cost]:
         Cost("ending a trial in the storage", "trial", last["on_done"]["median"]),
         Cost("writing its MLflow run", "trial", tracked),
     ]
+
+
+def _largest(rows: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Returns the run with the most trials at a time that had the memory for it: swapping is no cost of the driver."""
+    return [(trials, run) for trials, run in rows["crowd"]["runs"].items() if not swapped(run)][-1]
 
 
 def table(rows: Mapping[str, Any]) -> str:
@@ -78,7 +85,7 @@ def table(rows: Mapping[str, Any]) -> str:
 def _sentences(rows: Mapping[str, Any], found: list[Cost]) -> list[str]:
     shortest = sum(cost.share(1.0) for cost in found)
     without = shortest - found[-1].share(1.0)
-    trials, largest = list(rows["crowd"]["runs"].items())[-1]
+    trials, largest = _largest(rows)
     kept = [wave for wave in largest["waves"] if wave["brain"]]
     grown = (kept[-1]["driver_bytes"] - kept[0]["driver_bytes"]) / 1e6 / sum(wave["trials"] for wave in kept[1:])
     lines = [

@@ -75,8 +75,13 @@ def crowd(found: Mapping[str, Any]) -> str:
         size = statistics.median(run["worker_bytes"]) / 2**20
         lines += [f"| {trials} | {size:.0f} | {n + 1} {_wave_cells(wave)}" for n, wave in enumerate(run["waves"])]
     for trials, run in runs.items():
-        if run["swapped_bytes"] > 0:
-            lines += ["", f"With {trials} trials {run['swapped_bytes'] / 2**30:.1f} GiB were swapped to a file."]
+        if swapped(run):
+            lines += [
+                "",
+                f"With {trials} trials the machine swapped all the time ({run['swapped_bytes'] / 2**30:.1f} GiB in a "
+                "file at the end): what they show is that so many work, not what they cost. Of the driver's memory "
+                "only what was not swapped is counted.",
+            ]
     lines += ["", "| trials | measured | median | goal |", "|---|---|---|---|"]
     for trials, run in runs.items():
         for brain, name in ((False, "the engine alone"), (True, "the brain behind it")):
@@ -87,6 +92,11 @@ def crowd(found: Mapping[str, Any]) -> str:
             if (grown := growth(mine)) is not None:
                 lines.append(f"| {trials} | driver's growth, MB a trial, {name} | {grown:.3f} | < {GROWTH_GOAL:g} |")
     return "\n".join(lines)
+
+
+def swapped(run: Mapping[str, Any]) -> bool:
+    """Tells whether the memory was too small for a run."""
+    return bool(run["swapped_bytes"] > 0.01 * sum(run["worker_bytes"]))
 
 
 def _wave_cells(wave: Mapping[str, Any]) -> str:
