@@ -17,6 +17,7 @@ from nbt.search.engines.ray_options import RayOptions
 from tests.search.engines.contract import EPOCHS, EngineContract, ListSource, make_jobs
 from tests.search.engines.fake_runner import RUNNER, FakeTask
 from tests.search.engines.local_ray import local_ray
+from tests.search.engines.processes import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -101,9 +102,16 @@ class TestTwoWorkers(RayContract):
         engine.run(again)
         assert all(outcome.error is None for outcome in again.done.values())
 
-    def test_out_of_memory_lowers_the_number_at_a_time(self, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    def test_out_of_memory_lowers_the_number_at_a_time(
+        self, engine: Engine, task: FakeTask, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def closed() -> set[Path]:
+            return set(task.folder.glob("closed-*"))
+
+        before = closed()
         source = ListSource(make_jobs("oom-once", "train", "train", "train"))
         engine.run(source)
+        assert wait_for(lambda: closed() > before), "the worker that ran out of memory ends: it holds what it took"
         assert len(source.done) == 4
         # It is put back where the other worker had its job by then; alone on the device it is told.
         assert source.abandoned == ["0000 oom-once"]
