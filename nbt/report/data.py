@@ -110,7 +110,7 @@ class ReportData:
         importance_sentence: What it rests on.
         notes: What else a reader must know.
         commands: How to make it again.
-        has_model: `model/` is in the folder.
+        has_model: `model/` is in the folder and of what is recommended.
     """
 
     record: StudyRecord
@@ -150,7 +150,7 @@ def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) 
     Args:
         record: The study, finished or not.
         folder: The report's folder, as commands should name it.
-        has_model: The exported model is in it.
+        has_model: The model of what is recommended is in it.
     """
     choice, config = choose(record), record.config
     return ReportData(

@@ -215,7 +215,7 @@ class StudyRecord:
         finals: Best first; empty before the finals.
         recommended: Name of the recommended candidate among `finals`; None before the finals.
         verdict: One sentence: how the recommendation compares to the default recipe.
-        test: Recommended and baseline; empty before the test evaluation.
+        test: Recommended and baseline; empty before the test evaluation of this recommendation.
         test_evaluations: How often the test split was looked at in this study (once a finished search).
         importance: Dimension -> share of the variance of accuracy it explains (PED-ANOVA), full trials only.
         noise: Standard error of one validation accuracy at the best trial's accuracy.
@@ -291,7 +291,7 @@ class StudySummary:
         budget: As the user wrote it.
         trials: How many trials ended in each state, see `StudyRecord.counts`.
         best: Highest validation accuracy of a full-length trial, 0 ... 1; None before there is one.
-        finished: Whether it has its test evaluation.
+        finished: Whether what it recommends has its test evaluation.
         created: UTC.
     """
 
