@@ -237,7 +237,7 @@ def _progress_points(record: StudyRecord, ended: Sequence[TrialRecord], start: i
     best, epochs = -math.inf, 0
     for step, trial in enumerate(ended, start=1):
         at = _milliseconds(trial.finished, default=start)
-        epochs += len(trial.curve)
+        epochs += trial.epochs_spent
         if trial.state == "complete" and trial.val_accuracy is not None:
             best = max(best, trial.val_accuracy)
         yield Point("best_val_accuracy", step, best, at)

@@ -52,6 +52,7 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
             settings=TransferSettings.from_dict(attributes[names.SETTINGS]),
             origin=str(attributes.get(names.ORIGIN, "sampler")),
             curve=_curve(attributes),
+            trained=trained_epochs(trial),
             reason=str(attributes.get(names.REASON, "")),
             started=_utc(trial.datetime_start),
             finished=_utc(trial.datetime_complete),

@@ -73,7 +73,9 @@ class TrialRecord:
         state: "complete" (full length), "pruned", "failed" or "running".
         settings: The repaired recipe that was run.
         origin: Where the settings came from: "anchor: linear probe", "sampler".
-        curve: Its epochs.
+        curve: Its epochs; of one that goes on with an interrupted trial, those of that one first.
+        trained: Epochs that it cost: those that an interrupted trial trained before it are not among them, those of
+            attempts that were lost are. As many as its curve has where it is None.
         reason: Why it was pruned or failed, else "".
         started: UTC.
         finished: UTC, None while it runs.
@@ -86,6 +88,7 @@ class TrialRecord:
     settings: TransferSettings
     origin: str = "sampler"
     curve: tuple[EpochResult, ...] = ()
+    trained: int | None = None
     reason: str = ""
     started: datetime | None = None
     finished: datetime | None = None
@@ -123,6 +126,11 @@ class TrialRecord:
     def seconds(self) -> float:
         """Training time."""
         return sum(result.seconds for result in self.curve)
+
+    @property
+    def epochs_spent(self) -> int:
+        """Epochs that it cost; those of all trials are what a study has spent."""
+        return len(self.curve) if self.trained is None else self.trained
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from nbt.search.records import StudyRecord
 from tests.fit_profiles import profile_dict
 from tests.sample_study import (
     config,
+    curve,
     empty_study,
     forecast,
     guide,
@@ -134,6 +135,15 @@ def test_pruning_is_a_history_to_which_trials_only_add() -> None:
             assert part[key].items() <= found[key].items()
     assert "pruning/controls" not in study(sample_study())
     assert study(sample_study())["pruning/epochs_saved"][17] == 64.0
+
+
+def test_no_epoch_of_an_interrupted_trial_is_spent_twice() -> None:
+    whole = curve(0.6)
+    listed = (trial(0, "failed", curve=whole[:7]), trial(1, curve=whole, trained=5), trial(2, curve=whole, trained=14))
+    found = study(sample_study(trials=listed, epochs_budget=52))
+    assert list(found["epochs_spent"].values()) == [7.0, 12.0, 26.0]
+    assert found["budget_spent"][3] == 0.5
+    assert history(trial_run(sample_study(), listed[1]))["epochs"] == {0: 12.0}, "of its curve"
 
 
 def test_the_skill_of_measures_is_told_when_the_search_is_over() -> None:

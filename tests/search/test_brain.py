@@ -314,6 +314,7 @@ class TestPutBack:
         assert record.counts()["failed"] == 0
         assert [result.epoch for result in record.trials[1].curve] == list(range(1, EPOCHS + 1))
         assert record.epochs_spent == engine.epochs <= 4 * EPOCHS
+        assert record.trials[1].epochs_spent == EPOCHS + (1 if checkpoints == 0 else 0), "a lost epoch is paid for"
         assert record.counts()["complete"] == (3 if checkpoints == 0 else 4)
 
     def test_what_waits_when_the_session_ends_is_interrupted(self, tmp_path: Path) -> None:
@@ -386,6 +387,7 @@ class TestResume:
         assert [trial.facts.get("continues") for trial in record.trials] == [None, None, None, None, 3, None]
         assert [result.epoch for result in record.trials[4].curve] == list(range(1, EPOCHS + 1))
         assert record.epochs_spent == 2 * EPOCHS
+        assert [trial.epochs_spent for trial in record.trials] == [1, 1, 1, 1, EPOCHS - 4, EPOCHS]
 
     def test_ctrl_c_keeps_everything(self, tmp_path: Path) -> None:
         recorder = Recorder()
@@ -401,6 +403,7 @@ class TestResume:
         record = run_search(tmp_path, "6", FakeEngine(workers=2))
         assert record.counts()["complete"] == 6
         assert record.epochs_spent == 6 * EPOCHS
+        assert sum(trial.epochs_spent for trial in record.trials) == record.epochs_spent
 
     def test_a_resumed_search_proposes_nothing_twice(self, tmp_path: Path) -> None:
         lay_search(tmp_path, "6")
