@@ -20,6 +20,7 @@ from nbt.search.records import StudyObserver, TrialRecord
 from nbt.settings import TransferSettings
 from nbt.task.backbone_names import parse_backbone
 from nbt.task.task import Task
+from tests.sample_study import BEST, sample_study, with_config
 
 QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 1, "study": "s"}
 
@@ -217,6 +218,12 @@ def test_the_same_call_resumes_to_the_new_budget_and_repeats_nothing(task: Task)
     more = nbt.search(task, budget=5, **QUICK)
     assert len(more.record.trials) >= 5
     assert list(more.record.trials[:3]) == list(first.record.trials)
+
+
+def test_the_recommendation_of_a_stream_has_the_epochs_of_one_task() -> None:
+    result = pipeline.SearchResult(with_config(sample_study(), scenario="class", tasks=4), Path("report.html"))
+    assert result.recommended == BEST.replace(epochs=3)
+    assert result.to_json()["recommended"] == result.recommended.to_dict()
 
 
 def test_the_recommendation_is_reproduced_by_training_with_its_settings(task: Task, own_folder: Path) -> None:

@@ -28,10 +28,10 @@ class SearchResult:
 
     @property
     def recommended(self) -> TransferSettings:
-        """The recommended settings."""
+        """The recommended settings as `train` and `nbt.continual` take them: of a stream, `epochs` are of one task."""
         from nbt.search.finals import recommended_final
 
-        return recommended_final(self.record).settings
+        return self.record.config.for_use(recommended_final(self.record).settings)
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -48,7 +48,7 @@ class SearchResult:
         return {
             "study": record.config.name,
             "report": str(self.report_path),
-            "recommended": record.config.for_use(self.recommended).to_dict(),
+            "recommended": self.recommended.to_dict(),
             "validation": None if final is None else interval_json(final.validation),
             "versus_default": None if final is None else interval_json(final.versus_default),
             "verdict": record.verdict,

@@ -45,7 +45,7 @@ from nbt.report.rows import (
     test_row,
     trial_rows,
 )
-from nbt.search.records import StudyRecord
+from nbt.search.records import StudyConfig, StudyRecord
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) 
         explanation=_explanation(choice),
         settled=choice is not None and choice.final is not None,
         tiles=_tiles(record, choice),
-        settings=() if choice is None else setting_rows(choice.settings, default_settings(config)),
+        settings=() if choice is None else _settings(config, choice),
         finals=tuple(final_row(final, final.name == record.recommended) for final in record.finals),
         optimism=words.optimism(record, choice),
         test=tuple(test_row(test) for test in record.test),
@@ -184,6 +184,11 @@ def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) 
         commands=tuple(commands(record, folder, has_settings=choice is not None, has_model=has_model)),
         has_model=has_model,
     )
+
+
+def _settings(config: StudyConfig, choice: Choice) -> tuple[SettingRow, ...]:
+    """Returns the settings as `recommended.yaml` has them."""
+    return setting_rows(config.for_use(choice.settings), config.for_use(default_settings(config)))
 
 
 def _fit(record: StudyRecord) -> FitSection | None:

@@ -50,6 +50,13 @@ def test_a_study_of_other_length_is_compared_to_a_default_of_its_length() -> Non
     assert not any(row.changed for row in rows)
 
 
+def test_settings_of_a_stream_have_the_epochs_of_one_task() -> None:
+    record = with_config(sample_study(), scenario="class", tasks=4)
+    rows = {row.name: row for row in report(record).settings}
+    assert (rows["epochs"].value, rows["epochs"].default, rows["epochs"].changed) == ("3", "3", False)
+    assert rows["head_lr"].changed
+
+
 def test_trials_come_best_first_then_what_did_not_end_well() -> None:
     rows = report(unfinished_study()).trials
     assert [row.number for row in rows[:3]] == [12, 14, 17]
