@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nbt.search.records import StudyObserver, TrialRecord
 from nbt.settings import TransferSettings
 from nbt.task.backbone_names import parse_backbone
 from nbt.task.task import Task
-from tests.sample_study import BEST, sample_study, with_config
+from tests.sample_study import BEST, interrupted, sample_study, with_config
 
 QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 1, "study": "s"}
 
@@ -224,6 +225,13 @@ def test_the_recommendation_of_a_stream_has_the_epochs_of_one_task() -> None:
     result = pipeline.SearchResult(with_config(sample_study(), scenario="class", tasks=4), Path("report.html"))
     assert result.recommended == BEST.replace(epochs=3)
     assert result.to_json()["recommended"] == result.recommended.to_dict()
+
+
+def test_interrupted_trials_are_counted_apart_from_failed_ones() -> None:
+    record = sample_study()
+    result = pipeline.SearchResult(replace(record, trials=(*record.trials, interrupted(18))), Path("report.html"))
+    assert result.to_json()["trials"] == {"complete": 10, "pruned": 7, "failed": 1, "interrupted": 1}
+    assert result.trials["state"].value_counts()["interrupted"] == 1
 
 
 def test_the_recommendation_is_reproduced_by_training_with_its_settings(task: Task, own_folder: Path) -> None:

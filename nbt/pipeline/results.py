@@ -44,7 +44,6 @@ class SearchResult:
         """Returns the result in JSON types: study, report, recommendation, accuracies, what it cost."""
         record = self.record
         final = record.final(record.recommended or "")
-        counts = record.counts()
         return {
             "study": record.config.name,
             "report": str(self.report_path),
@@ -53,7 +52,7 @@ class SearchResult:
             "versus_default": None if final is None else interval_json(final.versus_default),
             "verdict": record.verdict,
             "test": {test.name: interval_json(test.accuracy) for test in record.test},
-            "trials": {state: counts[state] for state in ("complete", "pruned", "failed")},
+            "trials": {end: count for end, count in record.counts().items() if end != "running"},
             "epochs": {"spent": record.epochs_spent, "budget": record.epochs_budget},
             "seconds": record.seconds_spent,
         }

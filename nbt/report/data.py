@@ -256,7 +256,7 @@ def _test_tile(record: StudyRecord) -> Fact:
 
 def _budget_tile(record: StudyRecord) -> Fact:
     counts = record.counts()
-    ended = several(sum(counts.values()) - counts["running"], "trial")
+    ended = several(sum(counts[end] for end in ("complete", "pruned", "failed")), "trial")
     if record.epochs_budget is None:
         return Fact("Time spent", duration(record.seconds_spent), f"of {record.budget}, {ended}")
     note = f"of {record.epochs_budget}, {ended}, {duration(record.seconds_spent)}"
@@ -267,7 +267,7 @@ def _spent(record: StudyRecord) -> tuple[Fact, ...]:
     counts = record.counts()
     diverged = sum(trial.diverged for trial in record.trials)
     states = [f"{counts['complete']} to full length", f"{counts['pruned']} pruned", f"{counts['failed']} failed"]
-    states += [f"{counts['running']} running"] if counts["running"] else []
+    states += [f"{counts[end]} {end}" for end in ("interrupted", "running") if counts[end]]
     facts = [Fact("Budget", _budget_words(record)), Fact("Epochs spent", _epochs_words(record))]
     facts.append(Fact("Trials", str(len(record.trials)), words.joined(states)))
     if diverged:

@@ -23,6 +23,8 @@ from nbt.search.records import (
     StudySummary,
     TestRecord,
     TrialRecord,
+    count_ends,
+    end_of,
 )
 from nbt.search.stats import accuracy_error, accuracy_interval, paired_interval
 from nbt.settings import TransferSettings
@@ -140,11 +142,15 @@ def summarise(name: str, attributes: Mapping[str, Any], trials: Sequence[FrozenT
         backbone=config.backbone,
         space=config.space,
         budget=str(attributes.get(names.BUDGET, "")),
-        trials={word: sum(trial.state is state for trial in handed_out) for state, word in _STATES.items()},
+        trials=count_ends(map(_end, handed_out)),
         best=max(values, default=None),
         finished=len(_tests(attributes)) == len(_TESTS),
         created=_moment(attributes.get(names.CREATED)),
     )
+
+
+def _end(trial: FrozenTrial) -> str:
+    return end_of(_STATES.get(trial.state, ""), str(trial.user_attrs.get(names.REASON, "")))
 
 
 def noise_of(trials: Sequence[TrialRecord], dataset: Mapping[str, Any]) -> float | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,12 @@ from nbt.training.results import EpochResult, best_epoch
 
 # Of the facts of a trial.
 FORECAST = "forecast"
+
+INTERRUPTED = "interrupted: the search ended before the trial did"
+"""Reason of a failed trial that is none: a later search goes on with it, as another trial."""
+
+ENDS = ("complete", "pruned", "failed", "interrupted", "running")
+"""How trials are counted, see `TrialRecord.end`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +77,7 @@ class TrialRecord:
 
     Attributes:
         number: 0, 1, 2 ... in the study.
-        state: "complete" (full length), "pruned", "failed" or "running".
+        state: "complete" (full length), "pruned", "failed" or "running", as the storage has it; see `end`.
         settings: The repaired recipe that was run.
         origin: Where the settings came from: "anchor: linear probe", "sampler".
         curve: Its epochs; of one that goes on with an interrupted trial, those of that one first.
@@ -115,6 +122,11 @@ class TrialRecord:
     def diverged(self) -> bool:
         """Whether the loss left the finite numbers: a result with the worst accuracy."""
         return bool(self.curve) and self.curve[-1].diverged
+
+    @property
+    def end(self) -> str:
+        """How it ended, one of `ENDS`: its state, but of a failed trial that was interrupted "interrupted"."""
+        return end_of(self.state, self.reason)
 
     @property
     def forecast(self) -> Mapping[str, Any] | None:
@@ -263,8 +275,19 @@ class StudyRecord:
         return next((final for final in self.finals if final.name == name), None)
 
     def counts(self) -> dict[str, int]:
-        """Returns how many trials ended in each state."""
-        return {s: sum(t.state == s for t in self.trials) for s in ("complete", "pruned", "failed", "running")}
+        """Returns how many trials ended in each way, those of `ENDS`."""
+        return count_ends(trial.end for trial in self.trials)
+
+
+def end_of(state: str, reason: str) -> str:
+    """Returns how a trial with some state and reason ended, one of `ENDS`."""
+    return "interrupted" if state == "failed" and reason == INTERRUPTED else state
+
+
+def count_ends(ends: Iterable[str]) -> dict[str, int]:
+    """Returns how often each of `ENDS` is among some."""
+    counts = Counter(ends)
+    return {end: counts[end] for end in ENDS}
 
 
 def rank_trials(trials: Sequence[TrialRecord], noise: float) -> list[TrialRecord]:

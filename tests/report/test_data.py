@@ -9,6 +9,7 @@ from tests.sample_study import (
     curve,
     empty_study,
     finals,
+    interrupted,
     sample_study,
     trial,
     unfinished_study,
@@ -141,6 +142,14 @@ def test_failures_are_grouped_by_reason() -> None:
         ("ValueError: x", "1 and 3", "T3"),
         ("no reason was recorded", "2", ""),
     ]
+
+
+def test_an_interrupted_trial_is_no_failure() -> None:
+    data = report(empty_study(trials=(interrupted(0), trial(1, curve=curve(0.5)), interrupted(2))))
+    assert data.failures == ()
+    assert facts(data.spent)["Trials"] == "3 1 to full length, 0 pruned, 0 failed and 2 interrupted"
+    assert "1 trial," in facts(data.tiles)["Epochs spent"]
+    assert [(row.number, row.state) for row in data.trials] == [(1, "complete"), (0, "interrupted"), (2, "interrupted")]
 
 
 def test_importance_is_sorted_and_finite() -> None:

@@ -10,6 +10,7 @@ from tests.sample_study import (
     forecast,
     guide,
     guided_study,
+    interrupted,
     sample_study,
     source,
     spread_study,
@@ -144,6 +145,13 @@ def test_no_epoch_of_an_interrupted_trial_is_spent_twice() -> None:
     assert list(found["epochs_spent"].values()) == [7.0, 12.0, 26.0]
     assert found["budget_spent"][3] == 0.5
     assert history(trial_run(sample_study(), listed[1]))["epochs"] == {0: 12.0}, "of its curve"
+
+
+def test_an_interrupted_trial_was_killed_and_did_not_fail() -> None:
+    record = sample_study(trials=(interrupted(0), trial(1, "failed", reason="ValueError: x")))
+    _, killed, failed = study_runs(replace(record, finals=(), recommended=None))
+    assert (killed.status, killed.tags["state"], killed.name.rpartition(" ")[2]) == ("KILLED", *["interrupted"] * 2)
+    assert (failed.status, failed.tags["state"], failed.name.rpartition(" ")[2]) == ("FAILED", *["failed"] * 2)
 
 
 def test_the_skill_of_measures_is_told_when_the_search_is_over() -> None:
