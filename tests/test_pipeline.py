@@ -67,6 +67,7 @@ def test_from_task_to_recommendation(task: Task, own_folder: Path) -> None:
     folder = result.report_path.parent
     assert folder == own_folder / "reports" / "s"
     assert TransferSettings.load(folder / "recommended.yaml") == result.recommended
+    assert "nbt predict" in (folder / "report.md").read_text(), "the exported model is known as the recommended one"
     document = result.to_json()
     assert document.keys() >= {"study", "report", "recommended", "validation", "test", "trials", "epochs"}
     assert document["test"].keys() == {"recommended", "baseline"}
