@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from nbt.search.records import (
+    INTERRUPTED,
     FinalRecord,
     Interval,
     SeedRun,
@@ -90,6 +91,12 @@ def trial(number: int, state: str = "complete", **changes: Any) -> TrialRecord:
         "facts": {"device": "cpu", "precision": "float32", "setup_seconds": 0.03},
     }
     return TrialRecord(**{**values, **changes})
+
+
+def interrupted(number: int, **changes: Any) -> TrialRecord:
+    """A trial that a session left behind with three epochs."""
+    values = {"reason": INTERRUPTED, "curve": curve(0.5, epochs=3), "facts": {}}
+    return trial(number, "failed", **{**values, **changes})
 
 
 def sampled(number: int) -> TransferSettings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from nbt.search.records import StudyObserver, TrialRecord
 from nbt.settings import TransferSettings
 from nbt.task.backbone_names import parse_backbone
 from nbt.task.task import Task
+from tests.sample_study import BEST, interrupted, sample_study, with_config
 
 QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 1, "study": "s"}
 
@@ -65,6 +67,7 @@ def test_from_task_to_recommendation(task: Task, own_folder: Path) -> None:
     folder = result.report_path.parent
     assert folder == own_folder / "reports" / "s"
     assert TransferSettings.load(folder / "recommended.yaml") == result.recommended
+    assert "nbt predict" in (folder / "report.md").read_text(), "the exported model is known as the recommended one"
     document = result.to_json()
     assert document.keys() >= {"study", "report", "recommended", "validation", "test", "trials", "epochs"}
     assert document["test"].keys() == {"recommended", "baseline"}
@@ -217,6 +220,19 @@ def test_the_same_call_resumes_to_the_new_budget_and_repeats_nothing(task: Task)
     more = nbt.search(task, budget=5, **QUICK)
     assert len(more.record.trials) >= 5
     assert list(more.record.trials[:3]) == list(first.record.trials)
+
+
+def test_the_recommendation_of_a_stream_has_the_epochs_of_one_task() -> None:
+    result = pipeline.SearchResult(with_config(sample_study(), scenario="class", tasks=4), Path("report.html"))
+    assert result.recommended == BEST.replace(epochs=3)
+    assert result.to_json()["recommended"] == result.recommended.to_dict()
+
+
+def test_interrupted_trials_are_counted_apart_from_failed_ones() -> None:
+    record = sample_study()
+    result = pipeline.SearchResult(replace(record, trials=(*record.trials, interrupted(18))), Path("report.html"))
+    assert result.to_json()["trials"] == {"complete": 10, "pruned": 7, "failed": 1, "interrupted": 1}
+    assert result.trials["state"].value_counts()["interrupted"] == 1
 
 
 def test_the_recommendation_is_reproduced_by_training_with_its_settings(task: Task, own_folder: Path) -> None:

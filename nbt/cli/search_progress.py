@@ -75,7 +75,7 @@ class SearchProgress(Progress, StudyObserver):
     def trial_finished(self, trial: TrialRecord) -> None:
         """Counts it."""
         self._running.pop(trial.number, None)
-        self._counts[_state(trial)] += 1
+        self._counts[trial.end] += 1
         if trial.state == "complete":
             self._complete.append(trial)
         best = ", the best so far" if trial is self._best() else ""
@@ -129,7 +129,7 @@ class SearchProgress(Progress, StudyObserver):
         return f"{before}{spot}" if several and spot != Spot() else ""
 
     def _count(self, record: StudyRecord) -> None:
-        self._counts = Counter(_state(trial) for trial in record.trials if trial.state != "running")
+        self._counts = Counter(trial.end for trial in record.trials if trial.state != "running")
 
     def _best(self) -> TrialRecord | None:
         best = rank_trials(self._complete, self._noise(self._complete))
@@ -146,7 +146,7 @@ class SearchProgress(Progress, StudyObserver):
         return percent(trial.val_accuracy) + (f" ± {100 * noise:.1f}" if noise else "")
 
     def _describe(self, trial: TrialRecord) -> str:
-        if _state(trial) == _INTERRUPTED:
+        if trial.end == _INTERRUPTED:
             return f"trial {trial.number} {trial.reason}"
         where = self._where(trial.number, " on ")
         if trial.state == "failed":
@@ -182,12 +182,6 @@ class SearchProgress(Progress, StudyObserver):
         if not self._trained:
             return None
         return max(0.0, total - done) * (self._clock() - self._began) / self._trained
-
-
-def _state(trial: TrialRecord) -> str:
-    """Returns how a trial ended; one that a session left unfinished, and the next runs again, is no failure."""
-    interrupted = trial.state == "failed" and trial.reason.startswith(_INTERRUPTED)
-    return _INTERRUPTED if interrupted else trial.state
 
 
 def _running_text(number: int, settings: TransferSettings, origin: str, last: EpochResult | None) -> str:

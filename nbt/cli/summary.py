@@ -98,7 +98,8 @@ def _runs_text(n: int) -> str:
 
 def _cost(record: StudyRecord) -> str:
     counts = record.counts()
-    trials = ", ".join(f"{counts[state]} {state}" for state in ("complete", "pruned", "failed"))
+    ends = ("complete", "pruned", "failed", *(["interrupted"] if counts["interrupted"] else []))
+    trials = ", ".join(f"{counts[end]} {end}" for end in ends)
     allowed = "" if record.epochs_budget is None else f" of {record.epochs_budget}"
     where = f" on {extent(record.trials)}" if several_places(record.trials) else ""
     lost = len(losses(record.trials))

@@ -28,10 +28,10 @@ class SearchResult:
 
     @property
     def recommended(self) -> TransferSettings:
-        """The recommended settings."""
+        """The recommended settings as `train` and `nbt.continual` take them: of a stream, `epochs` are of one task."""
         from nbt.search.finals import recommended_final
 
-        return recommended_final(self.record).settings
+        return self.record.config.for_use(recommended_final(self.record).settings)
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -44,16 +44,15 @@ class SearchResult:
         """Returns the result in JSON types: study, report, recommendation, accuracies, what it cost."""
         record = self.record
         final = record.final(record.recommended or "")
-        counts = record.counts()
         return {
             "study": record.config.name,
             "report": str(self.report_path),
-            "recommended": record.config.for_use(self.recommended).to_dict(),
+            "recommended": self.recommended.to_dict(),
             "validation": None if final is None else interval_json(final.validation),
             "versus_default": None if final is None else interval_json(final.versus_default),
             "verdict": record.verdict,
             "test": {test.name: interval_json(test.accuracy) for test in record.test},
-            "trials": {state: counts[state] for state in ("complete", "pruned", "failed")},
+            "trials": {end: count for end, count in record.counts().items() if end != "running"},
             "epochs": {"spent": record.epochs_spent, "budget": record.epochs_budget},
             "seconds": record.seconds_spent,
         }

@@ -45,7 +45,7 @@ from nbt.report.rows import (
     test_row,
     trial_rows,
 )
-from nbt.search.records import StudyRecord
+from nbt.search.records import StudyConfig, StudyRecord
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class ReportData:
         importance_sentence: What it rests on.
         notes: What else a reader must know.
         commands: How to make it again.
-        has_model: `model/` is in the folder.
+        has_model: `model/` is in the folder and of what is recommended.
     """
 
     record: StudyRecord
@@ -150,7 +150,7 @@ def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) 
     Args:
         record: The study, finished or not.
         folder: The report's folder, as commands should name it.
-        has_model: The exported model is in it.
+        has_model: The model of what is recommended is in it.
     """
     choice, config = choose(record), record.config
     return ReportData(
@@ -162,7 +162,7 @@ def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) 
         explanation=_explanation(choice),
         settled=choice is not None and choice.final is not None,
         tiles=_tiles(record, choice),
-        settings=() if choice is None else setting_rows(choice.settings, default_settings(config)),
+        settings=() if choice is None else _settings(config, choice),
         finals=tuple(final_row(final, final.name == record.recommended) for final in record.finals),
         optimism=words.optimism(record, choice),
         test=tuple(test_row(test) for test in record.test),
@@ -184,6 +184,11 @@ def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) 
         commands=tuple(commands(record, folder, has_settings=choice is not None, has_model=has_model)),
         has_model=has_model,
     )
+
+
+def _settings(config: StudyConfig, choice: Choice) -> tuple[SettingRow, ...]:
+    """Returns the settings as `recommended.yaml` has them."""
+    return setting_rows(config.for_use(choice.settings), config.for_use(default_settings(config)))
 
 
 def _fit(record: StudyRecord) -> FitSection | None:
@@ -251,7 +256,7 @@ def _test_tile(record: StudyRecord) -> Fact:
 
 def _budget_tile(record: StudyRecord) -> Fact:
     counts = record.counts()
-    ended = several(sum(counts.values()) - counts["running"], "trial")
+    ended = several(sum(counts[end] for end in ("complete", "pruned", "failed")), "trial")
     if record.epochs_budget is None:
         return Fact("Time spent", duration(record.seconds_spent), f"of {record.budget}, {ended}")
     note = f"of {record.epochs_budget}, {ended}, {duration(record.seconds_spent)}"
@@ -262,7 +267,7 @@ def _spent(record: StudyRecord) -> tuple[Fact, ...]:
     counts = record.counts()
     diverged = sum(trial.diverged for trial in record.trials)
     states = [f"{counts['complete']} to full length", f"{counts['pruned']} pruned", f"{counts['failed']} failed"]
-    states += [f"{counts['running']} running"] if counts["running"] else []
+    states += [f"{counts[end]} {end}" for end in ("interrupted", "running") if counts[end]]
     facts = [Fact("Budget", _budget_words(record)), Fact("Epochs spent", _epochs_words(record))]
     facts.append(Fact("Trials", str(len(record.trials)), words.joined(states)))
     if diverged:

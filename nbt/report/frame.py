@@ -21,12 +21,13 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
     """Returns one row a trial, in the order of their numbers.
 
     Returns:
-        Columns number, state, origin, val_accuracy (0 ... 1, of the kept epoch; 0 where the trial diverged), val_loss
-        (nats), epochs (run), seconds (of training), reason, node (name of the machine), device (the GPU's name, or
-        "cpu"), gpu_index (as the machine counts its GPUs), forecast_mean, forecast_low, forecast_high (80 %) and
-        forecast_chance (to beat the best) of the last forecast, control ("yes" where it was found hopeless and ran on,
-        "no", "" without a forecast), then every setting under its own name with one column a knot
-        (`layer_lr_shape_input` ...); the setting `epochs` is called `epochs_full`. Missing numbers are NaN.
+        Columns number, state (how it ended, see `TrialRecord.end`), origin, val_accuracy (0 ... 1, of the kept epoch;
+        0 where the trial diverged), val_loss (nats), epochs (run), seconds (of training), reason, node (name of the
+        machine), device (the GPU's name, or "cpu"), gpu_index (as the machine counts its GPUs), forecast_mean,
+        forecast_low, forecast_high (80 %) and forecast_chance (to beat the best) of the last forecast, control ("yes"
+        where it was found hopeless and ran on, "no", "" without a forecast), then every setting under its own name with
+        one column a knot (`layer_lr_shape_input` ...); the setting `epochs` is called `epochs_full`. Missing numbers
+        are NaN.
     """
     rows = [_row(trial) for trial in record.trials]
     columns = list(_row(TrialRecord(number=0, state="running", settings=TransferSettings())))
@@ -40,7 +41,7 @@ def _row(trial: TrialRecord) -> dict[str, object]:
     forecast, spot = forecast_of(trial), spot_of(trial.facts)
     return {
         "number": trial.number,
-        "state": trial.state,
+        "state": trial.end,
         "origin": one_line(trial.origin),
         "val_accuracy": trial.val_accuracy,
         "val_loss": trial.val_loss,

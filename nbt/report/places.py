@@ -148,7 +148,7 @@ def _rows(record: StudyRecord, lost: list[Loss]) -> Iterator[PlaceRow]:
             epochs=sum(len(trial.curve) for trial in trials),
             training=duration(sum(trial.seconds for trial in trials)),
             busy=percent(_busy(trials) / record.seconds_spent, 0) if record.seconds_spent > 0 else DASH,
-            failed=sum(trial.state == "failed" for trial in trials),
+            failed=sum(trial.end == "failed" for trial in trials),
             lost=sum(one.spot == spot for one in lost),
         )
 

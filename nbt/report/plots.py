@@ -100,9 +100,9 @@ def accuracy_by_trial(record: StudyRecord) -> str | None:
     """Draws each trial's accuracy by its number, the best so far and its standard error; None without accuracies.
 
     The range is that of the full-length trials; pruned ones below it, diverged and failed ones stand on its lower
-    edge.
+    edge. An interrupted trial is left out: another goes on with it.
     """
-    trials = [trial for trial in record.trials if trial.state != "running"]
+    trials = [trial for trial in record.trials if trial.end not in ("running", "interrupted")]
     measured = [trial for trial in trials if _accuracy(trial) is not None]
     if not measured:
         return None
@@ -268,7 +268,7 @@ def _marker_style(
 
 
 def _describe(trial: TrialRecord) -> str:
-    state = "diverged" if trial.diverged else "full length" if trial.state == "complete" else trial.state
+    state = "diverged" if trial.diverged else "full length" if trial.state == "complete" else trial.end
     return f"trial {trial.number}: {percent(_accuracy(trial))}, {state}"
 
 

@@ -71,8 +71,8 @@ class TestRow:
 class TrialRow:
     """One trial.
 
-    `state` is the record's, or "diverged"; `forecast` the 80 % interval of the last forecast, "" without one; `place`
-    where it ran, "" where all ran in one place; `marks` says what is special about it.
+    `state` is how it ended, see `TrialRecord.end`, or "diverged"; `forecast` the 80 % interval of the last forecast, ""
+    without one; `place` where it ran, "" where all ran in one place; `marks` says what is special about it.
     """
 
     number: int
@@ -151,7 +151,7 @@ def test_row(test: TestRecord) -> TestRow:
 
 
 def trial_rows(record: StudyRecord) -> tuple[TrialRow, ...]:
-    """Returns all trials: full-length ones by rank, then those that were pruned, still run, or failed."""
+    """Returns all trials: full-length ones by rank, then pruned, running, interrupted and failed ones."""
     ranked = record.ranked()
     choice, baseline = choose(record), default_trial(record)
     chosen = None if choice is None else choice.trial
@@ -167,16 +167,16 @@ def trial_rows(record: StudyRecord) -> tuple[TrialRow, ...]:
 
 
 def _in_order(record: StudyRecord, ranked: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Returns full-length trials by rank, then pruned, running and failed ones by accuracy."""
+    """Returns full-length trials by rank, then pruned, running, interrupted and failed ones by accuracy."""
     done = {trial.number for trial in ranked}
-    order = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
+    order = {"complete": 0, "pruned": 1, "running": 2, "interrupted": 3, "failed": 4}
     rest = [trial for trial in record.trials if trial.number not in done]
-    rest.sort(key=lambda trial: (order.get(trial.state, 4), -(trial.val_accuracy or 0.0), trial.number))
+    rest.sort(key=lambda trial: (order.get(trial.end, 5), -(trial.val_accuracy or 0.0), trial.number))
     return [*ranked, *rest]
 
 
 def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: float, spread: bool) -> TrialRow:
-    state = "diverged" if trial.diverged and trial.state == "complete" else trial.state
+    state = "diverged" if trial.diverged and trial.state == "complete" else trial.end
     return TrialRow(
         number=trial.number,
         state=state,
@@ -195,10 +195,10 @@ def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: flo
 
 
 def failures(record: StudyRecord) -> tuple[Failure, ...]:
-    """Returns why trials failed, the most frequent reason first."""
+    """Returns why trials failed, the most frequent reason first; being interrupted is no failure."""
     groups: dict[str, list[TrialRecord]] = {}
     for trial in record.trials:
-        if trial.state == "failed":
+        if trial.end == "failed":
             groups.setdefault(one_line(trial.reason) or "no reason was recorded", []).append(trial)
     return tuple(
         Failure(

@@ -25,8 +25,8 @@ NAME_LENGTH, TAG_LENGTH = 250, 5000
 
 _PART_LENGTH = 150
 STUDY_KEY = "study"
-STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
-"""State of a trial that ended -> status of its run."""
+STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "interrupted": "KILLED"}
+"""How a trial ended, see `TrialRecord.end` -> status of its run."""
 
 
 @dataclass(frozen=True, order=True)
@@ -92,7 +92,7 @@ def study_runs(record: StudyRecord, *, live: bool = False) -> list[RunSpec]:
         record: The study.
         live: The search goes on, so the study's own run is RUNNING.
     """
-    trials = [trial_run(record, trial) for trial in record.trials if trial.state in STATUS]
+    trials = [trial_run(record, trial) for trial in record.trials if trial.end in STATUS]
     finals = [seed_run(record, final, run) for final in record.finals for run in final.runs]
     return [study_run(record, live=live), *trials, *finals]
 
@@ -138,7 +138,7 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
 
 def _ended(record: StudyRecord) -> list[TrialRecord]:
     """Returns the trials that ended, in the order in which they did: also that of the calls during the search."""
-    ended = [trial for trial in record.trials if trial.state in STATUS]
+    ended = [trial for trial in record.trials if trial.end in STATUS]
     return sorted(ended, key=lambda trial: (_milliseconds(trial.finished, default=0), trial.number))
 
 
@@ -237,7 +237,7 @@ def _progress_points(record: StudyRecord, ended: Sequence[TrialRecord], start: i
     best, epochs = -math.inf, 0
     for step, trial in enumerate(ended, start=1):
         at = _milliseconds(trial.finished, default=start)
-        epochs += len(trial.curve)
+        epochs += trial.epochs_spent
         if trial.state == "complete" and trial.val_accuracy is not None:
             best = max(best, trial.val_accuracy)
         yield Point("best_val_accuracy", step, best, at)
@@ -271,7 +271,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
     final = record.final(record.recommended) if record.recommended is not None else None
     tags = {
         "kind": "trial",
-        "state": "diverged" if trial.diverged and trial.state == "complete" else trial.state,
+        "state": "diverged" if trial.diverged and trial.state == "complete" else trial.end,
         "origin": trial.origin,
         "reason": trial.reason,
         "recommended": "yes" if final is not None and final.trial == trial.number else "no",
@@ -289,7 +289,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
         key=f"trial-{trial.number:04d}",
         parent=STUDY_KEY,
         name=f"{trial.number:03d} {recipe_words(trial.settings)} | {_outcome(trial)}",
-        status=STATUS[trial.state],
+        status=STATUS[trial.end],
         params={name: str(value) for name, value in flat_settings(trial.settings).items()},
         metrics=_finite(
             [
@@ -306,7 +306,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
 
 def _outcome(trial: TrialRecord) -> str:
     if trial.state == "failed":
-        return "failed"
+        return trial.end
     if trial.diverged:
         return "diverged"
     accuracy = "" if trial.val_accuracy is None else f"{trial.val_accuracy:.3f}"
@@ -315,7 +315,7 @@ def _outcome(trial: TrialRecord) -> str:
 
 def seed_run(record: StudyRecord, final: FinalRecord, run: SeedRun) -> RunSpec:
     """Returns the run of one final seed, a child of the trial whose recipe it repeats."""
-    trial = next((t for t in record.trials if t.number == final.trial and t.state in STATUS), None)
+    trial = next((t for t in record.trials if t.number == final.trial and t.end in STATUS), None)
     origin = record.created if trial is None else trial.finished
     start = _milliseconds(origin, default=_milliseconds(record.created, default=0))
     points, last = _curve_points(run.curve, start)

@@ -127,11 +127,18 @@ def test_sentence(record: StudyRecord) -> str:
     named = {test.name: test for test in record.test}
     recommended, baseline = named.get("recommended"), named.get("baseline")
     if recommended is None:
-        return "The test images have not been looked at."
+        return _untested(record.test_evaluations)
     text = f"On {recommended.n} test images the recommendation reaches {_measured(recommended)}"
     if baseline is not None:
         text += f", the default recipe {_measured(baseline)}; {_overlap(recommended.accuracy, baseline.accuracy)}"
     return f"{text}. {_looks(record.test_evaluations)}"
+
+
+def _untested(looks: int) -> str:
+    if looks == 0:
+        return "The test images have not been looked at."
+    often = "once" if looks == 1 else f"{looks} times"
+    return f"The test images were evaluated {often} in this study, but not for this recommendation."
 
 
 def _measured(test: TestRecord) -> str:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from nbt.errors import NbtError
-from nbt.report.choice import Choice
+from nbt.report.choice import Choice, choose
 from nbt.report.data import build_report
 from nbt.report.frame import trials_frame
 from nbt.report.numbers import one_line, percent, several, span
 from nbt.report.render import render_html, render_markdown
 from nbt.report.words import compared
 from nbt.search.records import StudyRecord
+from nbt.training.model_card import is_trained_with
 
 SETTINGS_FILE = "recommended.yaml"
 FIT_FILE = "fit.json"
@@ -48,7 +49,7 @@ def write_report(record: StudyRecord, out: str | Path) -> Path:
         NbtError: The folder cannot be written.
     """
     folder = report_folder(out, record.config.name)
-    data = build_report(record, folder, has_model=(folder / "model").is_dir())
+    data = build_report(record, folder, has_model=_has_model(record, folder))
     texts = {
         "report.md": render_markdown(data),
         SETTINGS_FILE: None if data.choice is None else settings_file(record, data.choice),
@@ -61,6 +62,16 @@ def write_report(record: StudyRecord, out: str | Path) -> Path:
     except OSError as error:
         raise NbtError(f"{folder}: cannot write the report ({error.strerror or error}); --out names another") from error
     return folder / "report.html"
+
+
+def _has_model(record: StudyRecord, folder: Path) -> bool:
+    """Tells whether the model of what is recommended is in the folder; one of an earlier choice is left unmentioned.
+
+    It is exported with the test, so without one the folder's model is of another study, whatever its settings are.
+    """
+    choice = choose(record)
+    tested = any(test.name == "recommended" for test in record.test)
+    return tested and choice is not None and is_trained_with(folder / "model", choice.settings)
 
 
 def fit_file(profile: Mapping[str, Any]) -> str:

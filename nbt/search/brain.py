@@ -21,9 +21,9 @@ from nbt.search.budget import OUT_OF_EPOCHS, Budget
 from nbt.search.observers import Observers
 from nbt.search.pruner import Forecasts, Pruner, TrialContext
 from nbt.search.reading import read_trial
-from nbt.search.records import FORECAST, StudyObserver, TrialRecord
+from nbt.search.records import FORECAST, INTERRUPTED, StudyObserver, TrialRecord
 from nbt.search.space import Space, Value
-from nbt.search.store import INTERRUPTED, StudyStore, TrialPlan
+from nbt.search.store import StudyStore, TrialPlan
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 from nbt.training.seeds import derive_seed

@@ -23,6 +23,8 @@ from nbt.search.records import (
     StudySummary,
     TestRecord,
     TrialRecord,
+    count_ends,
+    end_of,
 )
 from nbt.search.stats import accuracy_error, accuracy_interval, paired_interval
 from nbt.settings import TransferSettings
@@ -37,6 +39,8 @@ _STATES = {
     TrialState.RUNNING: "running",
 }
 
+_TESTS = ("recommended", "baseline")
+
 
 def read_trial(trial: FrozenTrial) -> TrialRecord | None:
     """Returns the record of a trial; None of one that was never handed out, or whose record is damaged."""
@@ -50,6 +54,7 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
             settings=TransferSettings.from_dict(attributes[names.SETTINGS]),
             origin=str(attributes.get(names.ORIGIN, "sampler")),
             curve=_curve(attributes),
+            trained=trained_epochs(trial),
             reason=str(attributes.get(names.REASON, "")),
             started=_utc(trial.datetime_start),
             finished=_utc(trial.datetime_complete),
@@ -109,7 +114,7 @@ def study_record(study: optuna.Study) -> StudyRecord:
         finals=finals,
         recommended=decision.get("recommended") if finals else None,
         verdict=str(decision.get("verdict", "")) if finals else "",
-        test=_tests(attributes),
+        test=_tests(attributes) if finals else (),
         test_evaluations=int(attributes.get(names.TEST_EVALUATIONS, 0)),
         importance=importance(study),
         noise=noise_of(trials, dataset),
@@ -137,11 +142,15 @@ def summarise(name: str, attributes: Mapping[str, Any], trials: Sequence[FrozenT
         backbone=config.backbone,
         space=config.space,
         budget=str(attributes.get(names.BUDGET, "")),
-        trials={word: sum(trial.state is state for trial in handed_out) for state, word in _STATES.items()},
+        trials=count_ends(map(_end, handed_out)),
         best=max(values, default=None),
-        finished=bool(attributes.get(names.TEST)),
+        finished=len(_tests(attributes)) == len(_TESTS),
         created=_moment(attributes.get(names.CREATED)),
     )
+
+
+def _end(trial: FrozenTrial) -> str:
+    return end_of(_STATES.get(trial.state, ""), str(trial.user_attrs.get(names.REASON, "")))
 
 
 def noise_of(trials: Sequence[TrialRecord], dataset: Mapping[str, Any]) -> float | None:
@@ -217,16 +226,30 @@ def _final(entry: Mapping[str, Any], attributes: Mapping[str, Any]) -> FinalReco
 
 
 def _tests(attributes: Mapping[str, Any]) -> tuple[TestRecord, ...]:
-    results = _mapping(_mapping(attributes, names.TEST), "results")
+    """Reads the test results; those of an earlier recommendation, which a raised budget can leave, are none."""
+    stored = _mapping(attributes, names.TEST)
+    recommended, results = _recommended_hash(attributes), _mapping(stored, "results")
+    if recommended is None or _mapping(stored, "recipes").get("recommended") != recommended:
+        return ()
     try:
         return tuple(
             TestRecord(name=name, accuracy=Interval(**values["accuracy"]), loss=values["loss"], n=values["n"])
-            for name in ("recommended", "baseline")
+            for name in _TESTS
             if (values := results.get(name)) is not None
         )
     except (KeyError, TypeError):
         _log.warning("the test results in the storage are damaged and left out")
         return ()
+
+
+def _recommended_hash(attributes: Mapping[str, Any]) -> str | None:
+    """Returns the fingerprint of the settings that the finals recommend, None where they are not over or damaged."""
+    decision = _mapping(attributes, names.FINALS)
+    try:
+        chosen = next(entry for entry in decision["candidates"] if entry["name"] == decision["recommended"])
+        return names.settings_hash(TransferSettings.from_dict(chosen["settings"]))
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
+        return None
 
 
 def _profile(attributes: Mapping[str, Any]) -> dict[str, Any] | None:

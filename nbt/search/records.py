@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,12 @@ from nbt.training.results import EpochResult, best_epoch
 
 # Of the facts of a trial.
 FORECAST = "forecast"
+
+INTERRUPTED = "interrupted: the search ended before the trial did"
+"""Reason of a failed trial that is none: a later search goes on with it, as another trial."""
+
+ENDS = ("complete", "pruned", "failed", "interrupted", "running")
+"""How trials are counted, see `TrialRecord.end`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +77,12 @@ class TrialRecord:
 
     Attributes:
         number: 0, 1, 2 ... in the study.
-        state: "complete" (full length), "pruned", "failed" or "running".
+        state: "complete" (full length), "pruned", "failed" or "running", as the storage has it; see `end`.
         settings: The repaired recipe that was run.
         origin: Where the settings came from: "anchor: linear probe", "sampler".
-        curve: Its epochs.
+        curve: Its epochs; of one that goes on with an interrupted trial, those of that one first.
+        trained: Epochs that it cost: those that an interrupted trial trained before it are not among them, those of
+            attempts that were lost are. As many as its curve has where it is None.
         reason: Why it was pruned or failed, else "".
         started: UTC.
         finished: UTC, None while it runs.
@@ -86,6 +95,7 @@ class TrialRecord:
     settings: TransferSettings
     origin: str = "sampler"
     curve: tuple[EpochResult, ...] = ()
+    trained: int | None = None
     reason: str = ""
     started: datetime | None = None
     finished: datetime | None = None
@@ -114,6 +124,11 @@ class TrialRecord:
         return bool(self.curve) and self.curve[-1].diverged
 
     @property
+    def end(self) -> str:
+        """How it ended, one of `ENDS`: its state, but of a failed trial that was interrupted "interrupted"."""
+        return end_of(self.state, self.reason)
+
+    @property
     def forecast(self) -> Mapping[str, Any] | None:
         """What the fit pruner expected of it, see `nbt.search.fit_pruner.FitPruner.forecast`; None without one."""
         stored = self.facts.get(FORECAST)
@@ -123,6 +138,11 @@ class TrialRecord:
     def seconds(self) -> float:
         """Training time."""
         return sum(result.seconds for result in self.curve)
+
+    @property
+    def epochs_spent(self) -> int:
+        """Epochs that it cost; those of all trials are what a study has spent."""
+        return len(self.curve) if self.trained is None else self.trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +235,7 @@ class StudyRecord:
         finals: Best first; empty before the finals.
         recommended: Name of the recommended candidate among `finals`; None before the finals.
         verdict: One sentence: how the recommendation compares to the default recipe.
-        test: Recommended and baseline; empty before the test evaluation.
+        test: Recommended and baseline; empty before the test evaluation of this recommendation.
         test_evaluations: How often the test split was looked at in this study (once a finished search).
         importance: Dimension -> share of the variance of accuracy it explains (PED-ANOVA), full trials only.
         noise: Standard error of one validation accuracy at the best trial's accuracy.
@@ -255,8 +275,19 @@ class StudyRecord:
         return next((final for final in self.finals if final.name == name), None)
 
     def counts(self) -> dict[str, int]:
-        """Returns how many trials ended in each state."""
-        return {s: sum(t.state == s for t in self.trials) for s in ("complete", "pruned", "failed", "running")}
+        """Returns how many trials ended in each way, those of `ENDS`."""
+        return count_ends(trial.end for trial in self.trials)
+
+
+def end_of(state: str, reason: str) -> str:
+    """Returns how a trial with some state and reason ended, one of `ENDS`."""
+    return "interrupted" if state == "failed" and reason == INTERRUPTED else state
+
+
+def count_ends(ends: Iterable[str]) -> dict[str, int]:
+    """Returns how often each of `ENDS` is among some."""
+    counts = Counter(ends)
+    return {end: counts[end] for end in ENDS}
 
 
 def rank_trials(trials: Sequence[TrialRecord], noise: float) -> list[TrialRecord]:
@@ -291,7 +322,7 @@ class StudySummary:
         budget: As the user wrote it.
         trials: How many trials ended in each state, see `StudyRecord.counts`.
         best: Highest validation accuracy of a full-length trial, 0 ... 1; None before there is one.
-        finished: Whether it has its test evaluation.
+        finished: Whether what it recommends has its test evaluation.
         created: UTC.
     """
 

@@ -14,6 +14,7 @@ from nbt.search.finals import recommended_final
 from nbt.search.stats import wilson_interval
 from nbt.search.store import StudyStore
 from nbt.settings import TransferSettings
+from nbt.training.model_card import is_trained_with
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 
 RECOMMENDED = "recommended"
@@ -25,7 +26,7 @@ class Retrain:
 
     Where the default recipe is recommended, both are one run. Each recipe is tested once for a finished search: a
     second call with the same recommendation runs nothing, or only trains again, without a look at the test images,
-    where the exported model is gone.
+    where the exported model is gone or of other settings.
 
     Args:
         store: The study, held by this driver, with its finals over.
@@ -84,11 +85,11 @@ class Retrain:
         self._waiting.insert(0, job)
 
     def _jobs(self, recipes: Mapping[str, TransferSettings]) -> list[TrialJob]:
-        """Returns what is not tested yet, and the recommended one where its model is missing."""
+        """Returns what is not tested yet, and the recommended one where its model is missing or of other settings."""
         alike = self._recipes[RECOMMENDED] == self._recipes[BASELINE]
         wanted: Sequence[str] = (RECOMMENDED,) if alike else (RECOMMENDED, BASELINE)
         jobs = [self._job(name, recipes[name]) for name in wanted]
-        return [job for job in jobs if job.evaluate_test or (job.export is not None and not job.export.is_dir())]
+        return [job for job in jobs if job.evaluate_test or not _is_exported(job)]
 
     def _job(self, name: str, settings: TransferSettings) -> TrialJob:
         key = f"retrain-{name}"
@@ -115,3 +116,8 @@ class Retrain:
         if self._results.keys() == self._recipes.keys():
             self._store.put(names.TEST_EVALUATIONS, int(self._store.get(names.TEST_EVALUATIONS, 0)) + 1)
         self._store.put(names.TEST, {"recipes": self._recipes, "results": self._results})
+
+
+def _is_exported(job: TrialJob) -> bool:
+    """Tells whether the model that a job exports is there; a folder of the same name may be of an earlier choice."""
+    return job.export is None or is_trained_with(job.export, job.settings)

@@ -17,11 +17,9 @@ from nbt.search.database import close, guard
 from nbt.search.lock import StudyLock
 from nbt.search.mirror import Mirror
 from nbt.search.reading import read_trial, study_record, trained_epochs
-from nbt.search.records import StudyConfig, StudyRecord, TrialRecord
+from nbt.search.records import INTERRUPTED, StudyConfig, StudyRecord, TrialRecord
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
-
-INTERRUPTED = "interrupted: the search ended before the trial did"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,7 +109,7 @@ class Tracker(StudyObserver):
 
     def trial_finished(self, trial: TrialRecord) -> None:
         """Writes a trial and how far the study is."""
-        if self._record is None or trial.state not in STATUS:
+        if self._record is None or trial.end not in STATUS:
             return
         others = [other for other in self._record.trials if other.number != trial.number]
         trials = sorted([*others, trial], key=lambda one: one.number)

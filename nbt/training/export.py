@@ -23,6 +23,7 @@ from nbt.task.images import decode_images
 from nbt.task.task import Task
 from nbt.training.augment import AugmentPlan, prepare
 from nbt.training.devices import autocast, pick_device
+from nbt.training.model_card import CARD
 from nbt.transfer.fast import FeatureNorm, make_feature_norm
 from nbt.transfer.linearize import FirstOrder
 
@@ -33,7 +34,6 @@ LINEARIZED_FORMAT = 3
 """Of the expansion of a model, which has weights and those that it is expanded around."""
 
 _FORMATS = (FORMAT, NORM_FORMAT, LINEARIZED_FORMAT)
-_CARD = "model.json"
 _WEIGHTS = "weights.safetensors"
 _BATCH = 64
 
@@ -92,7 +92,7 @@ def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSet
         temporary.mkdir()
         state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
         save_file(state, temporary / _WEIGHTS)
-        (temporary / _CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        (temporary / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         temporary.replace(folder)
     finally:
@@ -105,11 +105,11 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: It is not a model folder, or of a newer format.
     """
-    path = folder / _CARD
+    path = folder / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} is not a model folder of nbt ({_CARD}: {error})") from error
+        raise UsageError(f"{folder} is not a model folder of nbt ({CARD}: {error})") from error
     if not isinstance(card, dict) or card.get("format") not in _FORMATS:
         found = card.get("format") if isinstance(card, dict) else card
         known = ", ".join(map(str, _FORMATS))

@@ -87,7 +87,7 @@ SUMMARY = {
     "backbone": "conv3",
     "space": "binary",
     "budget": "5",
-    "trials": {"complete": 2, "pruned": 1, "failed": 0, "running": 0},
+    "trials": {"complete": 2, "pruned": 1, "failed": 0, "interrupted": 0, "running": 0},
     "best": 0.8,
     "finished": True,
     "created": datetime(2030, 1, 2, tzinfo=UTC),

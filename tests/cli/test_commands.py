@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from nbt.search.records import Interval
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from tests.cli.fakes import RECOMMENDED, FakePipeline
-from tests.sample_study import spread_study
+from tests.sample_study import interrupted, spread_study
 
 SEARCH = ["search", "--dataset", "digits", "--budget", "3"]
 
@@ -108,6 +109,14 @@ class TestSearch:
         assert run([*SEARCH, "-q"]) == 0
         text = " ".join(capsys.readouterr().out.split())
         assert "130 of 168 epochs in 10 min 12 s on 3 GPUs of 2 nodes; 2 workers lost on the way" in text
+
+    def test_tells_how_many_trials_were_interrupted_where_some_were(
+        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        record = pipeline.results["search"].record
+        pipeline.results["search"].record = replace(record, trials=(*record.trials, interrupted(3)))
+        assert run([*SEARCH, "-q"]) == 0
+        assert "4 trials (2 complete, 1 pruned, 0 failed, 1 interrupted), " in capsys.readouterr().out
 
     def test_json_is_one_strict_document_alone_on_stdout(
         self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]

@@ -9,6 +9,7 @@ from tests.sample_study import (
     curve,
     empty_study,
     finals,
+    interrupted,
     sample_study,
     trial,
     unfinished_study,
@@ -48,6 +49,13 @@ def test_a_study_of_other_length_is_compared_to_a_default_of_its_length() -> Non
     longer = replace(record, finals=(replace(record.finals[1], settings=DEFAULT.replace(epochs=30)),))
     rows = report(replace(longer, recommended="default recipe")).settings
     assert not any(row.changed for row in rows)
+
+
+def test_settings_of_a_stream_have_the_epochs_of_one_task() -> None:
+    record = with_config(sample_study(), scenario="class", tasks=4)
+    rows = {row.name: row for row in report(record).settings}
+    assert (rows["epochs"].value, rows["epochs"].default, rows["epochs"].changed) == ("3", "3", False)
+    assert rows["head_lr"].changed
 
 
 def test_trials_come_best_first_then_what_did_not_end_well() -> None:
@@ -134,6 +142,14 @@ def test_failures_are_grouped_by_reason() -> None:
         ("ValueError: x", "1 and 3", "T3"),
         ("no reason was recorded", "2", ""),
     ]
+
+
+def test_an_interrupted_trial_is_no_failure() -> None:
+    data = report(empty_study(trials=(interrupted(0), trial(1, curve=curve(0.5)), interrupted(2))))
+    assert data.failures == ()
+    assert facts(data.spent)["Trials"] == "3 1 to full length, 0 pruned, 0 failed and 2 interrupted"
+    assert "1 trial," in facts(data.tiles)["Epochs spent"]
+    assert [(row.number, row.state) for row in data.trials] == [(1, "complete"), (0, "interrupted"), (2, "interrupted")]
 
 
 def test_importance_is_sorted_and_finite() -> None:

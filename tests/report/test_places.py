@@ -7,7 +7,7 @@ import pytest
 from nbt.report.places import extent, losses, place_section, ran_on, several_places, spot_of
 from nbt.report.rows import trial_rows
 from nbt.search.records import StudyRecord, TrialRecord
-from tests.sample_study import CREATED, curve, sample_study, spread_study, trial
+from tests.sample_study import CREATED, curve, interrupted, sample_study, spread_study, trial
 
 
 def ran(number: int, begin: float, end: float, *, epochs: int = 12, each: float = 1.0, **facts: Any) -> TrialRecord:
@@ -36,6 +36,11 @@ def test_a_table_of_what_ran_where() -> None:
         "Trial 8 lost a worker on beta, GPU 1: its node was lost.",
         "Trial 12 lost a worker on alpha, GPU 0: worker process died.",
     )
+
+
+def test_an_interrupted_trial_did_not_fail_where_it_ran() -> None:
+    rows = place_section(study(ran(0, 0, 1), interrupted(1, facts={"node": "beta", "device": "cpu"}))).rows
+    assert [(row.node, row.trials, row.failed) for row in rows] == [("alpha", 1, 0), ("beta", 1, 0)]
 
 
 def test_one_place_needs_no_table() -> None:

@@ -11,6 +11,7 @@ from tests.sample_study import (
     curve,
     diverged_curve,
     empty_study,
+    interrupted,
     sample_study,
     trial,
     unfinished_study,
@@ -59,6 +60,12 @@ def test_accuracy_by_trial_shows_the_best_so_far_with_its_noise() -> None:
     assert {"best so far", "± 1 standard error", "diverged or failed"} <= set(texts(svg))
     assert len(tips(svg)) == 18
     assert "± 1 standard error" not in texts(plots.accuracy_by_trial(sample_study(noise=None)))
+
+
+def test_an_interrupted_trial_has_no_accuracy_to_show() -> None:
+    svg = plots.accuracy_by_trial(empty_study(trials=(trial(0, curve=curve(0.5)), interrupted(1))))
+    assert tips(svg) == ["trial 0: 50.0 %, full length"]
+    assert "diverged or failed" not in texts(svg)
 
 
 def test_the_best_so_far_counts_full_length_trials_only() -> None:

@@ -5,10 +5,12 @@ from nbt.search.records import StudyRecord
 from tests.fit_profiles import profile_dict
 from tests.sample_study import (
     config,
+    curve,
     empty_study,
     forecast,
     guide,
     guided_study,
+    interrupted,
     sample_study,
     source,
     spread_study,
@@ -134,6 +136,22 @@ def test_pruning_is_a_history_to_which_trials_only_add() -> None:
             assert part[key].items() <= found[key].items()
     assert "pruning/controls" not in study(sample_study())
     assert study(sample_study())["pruning/epochs_saved"][17] == 64.0
+
+
+def test_no_epoch_of_an_interrupted_trial_is_spent_twice() -> None:
+    whole = curve(0.6)
+    listed = (trial(0, "failed", curve=whole[:7]), trial(1, curve=whole, trained=5), trial(2, curve=whole, trained=14))
+    found = study(sample_study(trials=listed, epochs_budget=52))
+    assert list(found["epochs_spent"].values()) == [7.0, 12.0, 26.0]
+    assert found["budget_spent"][3] == 0.5
+    assert history(trial_run(sample_study(), listed[1]))["epochs"] == {0: 12.0}, "of its curve"
+
+
+def test_an_interrupted_trial_was_killed_and_did_not_fail() -> None:
+    record = sample_study(trials=(interrupted(0), trial(1, "failed", reason="ValueError: x")))
+    _, killed, failed = study_runs(replace(record, finals=(), recommended=None))
+    assert (killed.status, killed.tags["state"], killed.name.rpartition(" ")[2]) == ("KILLED", *["interrupted"] * 2)
+    assert (failed.status, failed.tags["state"], failed.name.rpartition(" ")[2]) == ("FAILED", *["failed"] * 2)
 
 
 def test_the_skill_of_measures_is_told_when_the_search_is_over() -> None:

@@ -136,6 +136,9 @@ def test_the_test_result_has_wilson_intervals_and_the_number_of_looks() -> None:
     assert "evaluated once, after the choice was made" in text
     assert "3 times in this study" in test_sentence(sample_study(test_evaluations=3))
     assert test_sentence(empty_study()) == "The test images have not been looked at."
+    for looks, often in ((1, "once"), (3, "3 times")):
+        earlier = test_sentence(sample_study(test=(), test_evaluations=looks))
+        assert earlier == f"The test images were evaluated {often} in this study, but not for this recommendation."
 
 
 def test_test_intervals_apart_are_called_apart() -> None:

@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import stat
 from dataclasses import replace
@@ -11,7 +12,9 @@ from nbt.errors import NbtError
 from nbt.fit import FitProfile
 from nbt.report import report_folder, write_report
 from nbt.report import write as writing
+from nbt.search.records import StudyRecord
 from nbt.settings import TransferSettings
+from nbt.training.model_card import CARD
 from tests.fit_profiles import make_profile, profile_dict
 from tests.sample_study import BEST, DEFAULT, empty_study, sample_study, unfinished_study, with_config
 
@@ -87,14 +90,40 @@ def test_ordinary_names_stay_what_they_are(tmp_path: Path) -> None:
         assert report_folder(tmp_path, name) == tmp_path / name
 
 
-def test_what_others_put_there_stays_and_is_mentioned(tmp_path: Path) -> None:
-    (tmp_path / NAME / "model").mkdir(parents=True)
-    (tmp_path / NAME / "model" / "weights").write_text("w")
+def lay_model(out: Path, settings: TransferSettings) -> Path:
+    folder = out / NAME / "model"
+    folder.mkdir(parents=True)
+    (folder / CARD).write_text(json.dumps({"settings": settings.to_dict()}))
+    return folder
+
+
+def test_what_others_put_there_stays_and_the_model_is_mentioned(tmp_path: Path) -> None:
+    (lay_model(tmp_path, BEST) / "weights").write_text("w")
     (tmp_path / NAME / "notes.txt").write_text("n")
     folder = write_report(sample_study(), tmp_path).parent
     assert names(folder) == ALL | {"model", "notes.txt"}
     assert (folder / "model" / "weights").read_text() == "w"
     assert "nbt predict" in (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("record", "settings"),
+    [
+        (sample_study(), DEFAULT),
+        (sample_study(test=()), BEST),
+        (unfinished_study(), BEST),
+        (empty_study(), BEST),
+    ],
+    ids=["of other settings", "before the test", "before the finals", "without a choice"],
+)
+def test_a_model_of_another_choice_is_not_offered(
+    record: StudyRecord, settings: TransferSettings, tmp_path: Path
+) -> None:
+    lay_model(tmp_path, settings)
+    folder = write_report(record, tmp_path).parent
+    assert names(folder) > {"model"}
+    for name in ("report.md", "report.html"):
+        assert "nbt predict" not in (folder / name).read_text()
 
 
 def test_writing_again_replaces_all(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from nbt.search.space import Space
 from nbt.search.storage import open_study, read_study, resolve_storage
 from nbt.search.store import StudyStore
 from nbt.settings import TransferSettings
+from nbt.training.model_card import CARD
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 
 EPOCHS = 6
@@ -226,6 +228,7 @@ class FakeEngine:
             )
         if job.export is not None and outcome.error is None:
             job.export.mkdir(parents=True, exist_ok=True)
+            (job.export / CARD).write_text(json.dumps({"settings": job.settings.to_dict()}))
         if job.checkpoint is not None and outcome.error is None:
             job.checkpoint.unlink(missing_ok=True)
         source.on_done(job, outcome)

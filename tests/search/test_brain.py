@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from nbt.errors import NbtError
 from nbt.search.budget import OUT_OF_EPOCHS, OUT_OF_TIME
-from nbt.search.records import StudyObserver, TrialRecord
+from nbt.search.records import INTERRUPTED, StudyObserver, TrialRecord
 from nbt.search.space import Space
-from nbt.search.store import INTERRUPTED
+from nbt.search.storage import list_studies, resolve_storage
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 from tests.search.fakes import (
     EPOCHS,
@@ -298,7 +298,7 @@ class TestEnds:
             return None if error is None else TrialOutcome(error=error)
 
         record = run_search(tmp_path, "8", FakeEngine(outcome=outcome))
-        assert record.counts() == {"complete": 1, "pruned": 0, "failed": 7, "running": 0}
+        assert record.counts() == {"complete": 1, "pruned": 0, "failed": 7, "interrupted": 0, "running": 0}
 
     def test_a_trial_without_validation_fails(self, tmp_path: Path) -> None:
         def curve(job: TrialJob) -> list[EpochResult]:
@@ -320,6 +320,7 @@ class TestPutBack:
         assert record.counts()["failed"] == 0
         assert [result.epoch for result in record.trials[1].curve] == list(range(1, EPOCHS + 1))
         assert record.epochs_spent == engine.epochs <= 4 * EPOCHS
+        assert record.trials[1].epochs_spent == EPOCHS + (1 if checkpoints == 0 else 0), "a lost epoch is paid for"
         assert record.counts()["complete"] == (3 if checkpoints == 0 else 4)
 
     def test_what_waits_when_the_session_ends_is_interrupted(self, tmp_path: Path) -> None:
@@ -392,6 +393,7 @@ class TestResume:
         assert [trial.facts.get("continues") for trial in record.trials] == [None, None, None, None, 3, None]
         assert [result.epoch for result in record.trials[4].curve] == list(range(1, EPOCHS + 1))
         assert record.epochs_spent == 2 * EPOCHS
+        assert [trial.epochs_spent for trial in record.trials] == [1, 1, 1, 1, EPOCHS - 4, EPOCHS]
 
     def test_ctrl_c_keeps_everything(self, tmp_path: Path) -> None:
         recorder = Recorder()
@@ -403,10 +405,13 @@ class TestResume:
         interrupted = [trial for trial in trials if trial.state == "failed"]
         assert interrupted
         assert {trial.reason for trial in interrupted} == {INTERRUPTED}
+        assert {trial.end for trial in interrupted} == {"interrupted"}
         assert [trial.number for trial in recorder.trials][-len(interrupted) :] == [t.number for t in interrupted]
         record = run_search(tmp_path, "6", FakeEngine(workers=2))
-        assert record.counts()["complete"] == 6
+        ends = {"complete": 6, "pruned": 0, "failed": 0, "interrupted": len(interrupted), "running": 0}
+        assert record.counts() == list_studies(resolve_storage(None, tmp_path))[0].trials == ends
         assert record.epochs_spent == 6 * EPOCHS
+        assert sum(trial.epochs_spent for trial in record.trials) == record.epochs_spent
 
     def test_a_resumed_search_proposes_nothing_twice(self, tmp_path: Path) -> None:
         lay_search(tmp_path, "6")
@@ -433,7 +438,7 @@ class TestResume:
         store.study.enqueue_trial({"head_lr": 0.5})
         kill(store)
         record = run_search(tmp_path, "3")
-        assert record.counts() == {"complete": 3, "pruned": 0, "failed": 1, "running": 0}
+        assert record.counts() == {"complete": 3, "pruned": 0, "failed": 0, "interrupted": 1, "running": 0}
         with open_fake(tmp_path, "3") as store:
             assert all(trial.state.is_finished() for trial in store.trials())
 

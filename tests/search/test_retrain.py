@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from nbt.search.records import StudyRecord
 from nbt.search.retrain import Retrain
 from nbt.search.stats import wilson_interval
 from nbt.search.storage import list_studies, read_study, resolve_storage
+from nbt.settings import TransferSettings
+from nbt.training.model_card import CARD, is_trained_with
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 from tests.search.fakes import DATASET, EPOCHS, FakeEngine, Killed, kill, lay_search, open_fake, run_search, skill
 
@@ -85,6 +88,16 @@ def test_a_lost_model_is_trained_again_without_a_look_at_test(tmp_path: Path) ->
     assert (tmp_path / "model").is_dir()
 
 
+def test_a_model_of_other_settings_is_trained_again_without_a_look_at_test(tmp_path: Path) -> None:
+    record = search_and_finals(tmp_path)
+    first = retrain(tmp_path, FakeEngine())
+    (tmp_path / "model" / CARD).write_text(json.dumps({"settings": TransferSettings(epochs=99).to_dict()}))
+    engine = FakeEngine()
+    assert retrain(tmp_path, engine) == first
+    assert [(job.key, job.evaluate_test) for job in engine.jobs] == [("retrain-recommended", False)]
+    assert is_trained_with(tmp_path / "model", recommended_final(record).settings)
+
+
 def test_a_kill_between_the_two_repeats_neither(tmp_path: Path) -> None:
     search_and_finals(tmp_path)
     store = open_fake(tmp_path, "6")
@@ -94,6 +107,7 @@ def test_a_kill_between_the_two_repeats_neither(tmp_path: Path) -> None:
         )
     kill(store)
     assert read_study(resolve_storage(None, tmp_path), "fake").test_evaluations == 0
+    assert not list_studies(resolve_storage(None, tmp_path))[0].finished
     engine = FakeEngine()
     record = retrain(tmp_path, engine)
     assert [job.key for job in engine.jobs] == ["retrain-baseline"]
@@ -109,9 +123,13 @@ def test_another_recommendation_is_another_finished_search(tmp_path: Path) -> No
         FakeEngine().run(Finals(store, seeds=3))
         after = store.record()
     assert recommended_final(after).settings != recommended_final(before).settings
+    assert (after.test, after.test_evaluations) == ((), 1), "they are of the recommendation before"
+    assert not list_studies(resolve_storage(None, tmp_path))[0].finished
     record = retrain(tmp_path, FakeEngine(), "25")
     assert record.test_evaluations == 2
     assert record.test[0].accuracy.mean == skill(recommended_final(after).settings)
+    assert is_trained_with(tmp_path / "model", recommended_final(after).settings)
+    assert list_studies(resolve_storage(None, tmp_path))[0].finished
 
 
 def test_ctrl_c_hands_the_same_training_out_again(tmp_path: Path) -> None:

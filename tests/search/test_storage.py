@@ -249,7 +249,7 @@ class TestRead:
         later, first = list_studies(resolve_storage(None, tmp_path))
         assert (later.name, first.name) == ("later", "fake")
         assert later.best is None
-        assert first.trials == {"complete": 3, "pruned": 0, "failed": 0, "running": 0}
+        assert first.trials == {"complete": 3, "pruned": 0, "failed": 0, "interrupted": 0, "running": 0}
         assert first.best == max(t.val_accuracy for t in read_study(resolve_storage(None, tmp_path), "fake").trials)
         assert (first.budget, first.backbone, first.finished) == ("3", "conv3", False)
 
@@ -368,7 +368,7 @@ class TestFaults:
         other.close()
         kill(store)
         record = run_search(tmp_path, "2")
-        assert record.counts() == {"complete": 2, "pruned": 0, "failed": 1, "running": 0}
+        assert record.counts() == {"complete": 2, "pruned": 0, "failed": 0, "interrupted": 1, "running": 0}
 
 
 def test_closing_twice_and_after_a_kill(tmp_path: Path) -> None:

@@ -113,5 +113,5 @@ def test_out_of_memory_costs_no_trial_and_the_budget_is_exact(tmp_path: Path, gp
     assert cluster.most_at_a_time > gpus
     assert cluster.out_of_memory > 0, "or this shows nothing"
     assert books.at_a_time == WORKERS, "packing alone answers to it"
-    assert record.counts() == {"complete": 14, "pruned": 0, "failed": 0, "running": 0}
+    assert record.counts() == {"complete": 14, "pruned": 0, "failed": 0, "interrupted": 0, "running": 0}
     assert record.epochs_spent == cluster.trained == 14 * EPOCHS
