@@ -167,7 +167,7 @@ def test_the_second_profile_is_read(encoder: Task, cache: Path, monkeypatch: pyt
     assert [path.suffix for path in cache.iterdir()] == [".json"]
 
 
-@pytest.mark.parametrize("change", ["samples", "seed", "weights", "split", "means", "no cache"])
+@pytest.mark.parametrize("change", ["samples", "seed", "weights", "split", "means", "device", "no cache"])
 def test_another_question_is_measured_anew(
     encoder: Task, cache: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -186,6 +186,8 @@ def test_another_question_is_measured_anew(
     elif change == "means":
         dim = task.build_model().feature_dim
         options["source_means"] = SourceMeans(np.ones((2, dim), dtype=np.float32), np.array([1, 1]))
+    elif change == "device":
+        monkeypatch.setattr(module, "pick_device", lambda name: torch.device("meta"))
     else:
         options["cache"] = False
     with pytest.raises(AssertionError, match="a forward pass"):
