@@ -153,7 +153,8 @@ class TransferSettings:
         warmup: Share of all steps over which the rates rise linearly; after it they fall on a cosine to 0.
         views: Augmented views of each image that a frozen prefix is run on and cached, 1 or more.
         zap_period: Epochs between resets of the head's rows (`nbt.transfer.zap`), 0 is never. A zap opens an epoch,
-            never the first, so that a period of `epochs` or more is never, too.
+            never the first, so that a period of `epochs` or more would not come: `nbt.fine_tune` and `nbt train` refuse
+            it, and `repair` makes it 0.
         zap_fraction: Share of the classes, drawn anew each time, that a zap resets, above 0 ... 1.
         zap_scale: Deviation that a zap draws from: "per_row" (sqrt(2 / D) whatever is zapped) or "as_released"
             (a whole head of K classes by sqrt(2 / (K D)), as the authors' code does).

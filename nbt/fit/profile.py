@@ -32,7 +32,7 @@ from nbt.fit.shift import Shift, ShiftMeter
 from nbt.fit.source import class_means
 from nbt.fit.spectrum import Spectrum
 from nbt.fit.transrate import transrate_of
-from nbt.task.devices import autocast, pick_device
+from nbt.task.devices import images_at_once, pick_device
 from nbt.task.weights import PretrainedWeights, build_source_head, hash_weights
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _COMPONENTS = 64
 """Principal components that are computed: what GBC takes; N-LEEP takes the first of them."""
 
 _SETTLED_ON = 128
-"""Images that the BatchNorm statistics of the random network are taken of."""
+"""Images of 224 px and less that the BatchNorm statistics of the random network are taken of."""
 
 _NO_HEAD = "the weights came without a classifier of their source's classes"
 _NO_MEANS = "the class means of the source are not known; give its images with --source-data FOLDER"
@@ -91,10 +91,10 @@ def profile_fit(
     """
     index = draw_sample(task.labels, task.split.train, samples, seed)
     means = source_means or task.source_means
-    path = profile_path(_identity(task, index, seed, means)) if cache else None
+    place = pick_device(None if device is None else str(device))
+    path = profile_path(_identity(task, index, seed, place, means)) if cache else None
     profile = None if path is None else read_profile(path)
     if profile is None:
-        place = pick_device(None if device is None else str(device))
         profile = _Measurement(task, index, seed, place, means, progress).run()
         if path is not None:
             write_profile(path, profile)
@@ -102,7 +102,9 @@ def profile_fit(
     return profile.with_facts(dataset=task.dataset, weights=task.weights)
 
 
-def _identity(task: Task, index: Integers, seed: int, means: SourceMeans | None) -> dict[str, Any]:
+def _identity(
+    task: Task, index: Integers, seed: int, device: torch.device, means: SourceMeans | None
+) -> dict[str, Any]:
     """Returns all that a profile follows from."""
     return {
         "version": [VERSION, _VERSION],
@@ -110,6 +112,7 @@ def _identity(task: Task, index: Integers, seed: int, means: SourceMeans | None)
         "sample": _digest(index),
         "train": _digest(task.split.train),
         "seed": seed,
+        "device": device.type,
         "backbone": task.backbone.text,
         "weights": hash_weights(task.w0),
         "random": task.weights == "none",
@@ -298,9 +301,8 @@ class _Measurement:
         # w0 itself is the initialisation by seed 0 where the weights are "none".
         model = self.task.build_model(seed=self.seed + 1)
         model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        first = next(image_batches(self.task, self.index[:_SETTLED_ON], self.device, _SETTLED_ON))
-        with autocast(self.device):
-            settle_batch_norm(model, first)
+        count = max(2, images_at_once(_SETTLED_ON, self.task.image_size))
+        settle_batch_norm(model, next(image_batches(self.task, self.index[:count], self.device, count)))
         seen = self._collect(model)
         features = seen.features
         self._measure_units(seen.units, rows, "_random")

@@ -1,4 +1,4 @@
-"""Device and precision: where a model runs, and in which numbers; images as it takes them."""
+"""Device and precision: where a model runs, in which numbers and on how many images; images as it takes them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from nbt.errors import UsageError
+
+# What CUDA and ROCm, their libraries and the allocator of a CPU say, each by a RuntimeError of another kind.
+_FULL = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "can't allocate memory")
+# Of NVIDIA's GPUs, the first that computes in bf16; older ones convert to float32 and back, which is slower.
+_AMPERE = 8
+_USUAL_SIZE = 224
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -26,11 +32,41 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
+def precision(device: torch.device) -> str:
+    """Returns what networks are trained and run in on a device: "bf16" or "float32".
+
+    On a CPU float32 is exact and not slower, nor is it slower on a GPU that has to emulate bf16.
+    """
+    if device.type != "cuda":
+        return "float32"
+    native = torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= _AMPERE
+    return "bf16" if native else "float32"
+
+
 def autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Returns bf16 autocast on a GPU; on a CPU nothing, since there float32 is exact and not slower."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
+    """Returns bf16 autocast where that is the device's `precision`, else nothing."""
+    if precision(device) == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
+
+
+def images_at_once(most: int, size: int) -> int:
+    """Returns how many images go through a network together where nothing is trained.
+
+    Above 224 px they are fewer, so that a batch takes about as much memory as `most` images of 224 px.
+
+    Args:
+        most: At 224 px and below, 1 or more.
+        size: Height and width in pixels.
+    """
+    return max(1, round(most * min(1.0, (_USUAL_SIZE / size) ** 2)))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tells whether an exception is a device or the machine running out of memory."""
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in _FULL):
+        return True
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError))
 
 
 def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,7 @@ from nbt.training.continual_learner import Learner, Learnt, Stream
 from nbt.training.continual_memory import curvature_kind, keeps_apart
 from nbt.training.continual_penalty import make_penalty
 from nbt.training.continual_probe import ProbeLearner
+from nbt.training.devices import images_at_once
 from nbt.training.fine_tune import fine_tune
 from nbt.training.leg import Leg
 from nbt.training.results import EpochResult
@@ -114,10 +115,11 @@ class NetworkLearner(Learner):
         freeze(model, model.units, self.frozen)
         model.eval()
         outputs = torch.from_numpy(self._outputs(part)).to(stream.bench.device)
+        together = images_at_once(_CURVATURE_BATCH, stream.task.image_size)
         found = estimate_curvature(
             kind,
             model,
-            ((inputs.float(), self.frozen) for inputs, _ in self.inputs.batches(part.train, size=_CURVATURE_BATCH)),
+            ((inputs.float(), self.frozen) for inputs, _ in self.inputs.batches(part.train, size=together)),
             outputs=None if bool(outputs.all()) else outputs,
             vectors="fisher" if recipe.method == "ewc" else stream.settings.vectors,
             generator=generator(stream.seed, "curvature", part.number),

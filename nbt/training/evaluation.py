@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from nbt.training.augment import AugmentPlan
-from nbt.training.devices import autocast
+from nbt.training.devices import autocast, images_at_once
 from nbt.training.workbench import Workbench
 
 EVALUATION_BATCH = 128
+"""Images of 224 px and less at a time, see `images_at_once`."""
 
 
 @torch.no_grad()
@@ -45,9 +46,10 @@ def evaluate(
 def evaluate_model(bench: Workbench, model: nn.Module, index: npt.NDArray[np.int64]) -> tuple[float, float]:
     """Returns loss and accuracy of a whole model on some images; puts it in evaluation mode."""
     model.eval()
+    together = images_at_once(EVALUATION_BATCH, bench.task.image_size)
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for chunk in torch.from_numpy(index).split(EVALUATION_BATCH):
+        for chunk in torch.from_numpy(index).split(together):
             yield bench.load_images(chunk, AugmentPlan()), bench.labels[chunk.to(bench.device)]
 
     return evaluate(model, batches(), bench.device)

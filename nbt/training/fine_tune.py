@@ -20,7 +20,7 @@ from nbt.task.task import Task
 from nbt.training.augment import AugmentPlan, draw_plan
 from nbt.training.average import WeightAverage
 from nbt.training.checkpoint import load_checkpoint, save_checkpoint
-from nbt.training.devices import autocast
+from nbt.training.devices import autocast, images_at_once
 from nbt.training.evaluation import EVALUATION_BATCH, evaluate
 from nbt.training.head import head_groups, split_groups, zap_head
 from nbt.training.leg import Leg
@@ -307,7 +307,7 @@ class _Trial:
         """Yields batches of images as they are."""
         images = torch.from_numpy(index)
         cached = self._cached("none", 0, images) if self.caches else None
-        for chunk in images.split(EVALUATION_BATCH):
+        for chunk in images.split(images_at_once(EVALUATION_BATCH, self.task.image_size)):
             if cached is None:
                 yield self._run_frozen(self.bench.load_images(chunk, AugmentPlan())), self._truth(chunk)
             else:

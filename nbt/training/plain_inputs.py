@@ -9,7 +9,7 @@ import torch
 
 from nbt.task.splits import Index
 from nbt.training.augment import AugmentPlan
-from nbt.training.devices import autocast
+from nbt.training.devices import autocast, images_at_once
 from nbt.training.scenarios import Mask
 from nbt.training.workbench import Workbench
 
@@ -34,14 +34,15 @@ class PlainInputs:
         if pools.val is not None:
             self._pooled[pools.val] = True
 
-    def batches(self, index: Index, *, size: int = _BATCH) -> Iterator[Batch]:
+    def batches(self, index: Index, *, size: int | None = None) -> Iterator[Batch]:
         """Yields inputs of unit `frozen` (features where all are frozen) and labels, on the device.
 
         Args:
             index: Any images, int64 (n,). Of images that may be trained on, the workbench's cache is used.
-            size: Images a batch.
+            size: Images a batch; as many as go together where nothing is trained when None.
         """
         images = torch.from_numpy(np.asarray(index))
+        size = size or images_at_once(_BATCH, self.bench.task.image_size)
         cached = self._cached(images)
         for chunk in images.split(size) if len(images) else ():
             truth = self.bench.labels[chunk.to(self.bench.device)]

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 
-# Rows run through the prefix together. The number is fixed and short chunks are padded, because a kernel may choose
-# another order of summation for another batch size: so a row's features do not depend on which rows came with it.
 CHUNK = 64
+"""Rows that run through the prefix together, of images of 224 px and less."""
 
 
 @dataclass(eq=False)
@@ -40,12 +39,22 @@ class PrefixCache:
         memory_bytes: Bound on what is held in memory.
         disk_bytes: Bound on the files; half of the free space of the temporary folder when None.
         folder: Where the files go; a private temporary folder when None. It is removed by `close`.
+        chunk: Rows that are computed together, 1 or more. The number is fixed and short chunks are padded, because a
+            kernel may choose another order of summation for another batch size: so a row's features do not depend on
+            which rows came with it.
     """
 
     def __init__(
-        self, n_rows: int, memory_bytes: int, *, disk_bytes: int | None = None, folder: Path | None = None
+        self,
+        n_rows: int,
+        memory_bytes: int,
+        *,
+        disk_bytes: int | None = None,
+        folder: Path | None = None,
+        chunk: int = CHUNK,
     ) -> None:
         self.n_rows = n_rows
+        self.chunk = chunk
         self.memory_bytes = memory_bytes
         self._disk_bytes = disk_bytes
         self._parent = folder
@@ -71,7 +80,7 @@ class PrefixCache:
         Args:
             key: Names the view: frozen depth, augmentation, number of the view.
             rows: int64 (n,), on the CPU.
-            compute: Maps `CHUNK` rows to their features, (CHUNK, ...); always called with that many.
+            compute: Maps `chunk` rows to their features, (chunk, ...); always called with that many.
 
         Returns:
             (n_rows, ...), of which the rows asked for are filled, in memory or mapped from a file. It stays valid
@@ -81,8 +90,8 @@ class PrefixCache:
         if entry is not None:
             self._entries.move_to_end(key)
             rows = rows[~entry.filled[rows]]
-        for chunk in rows.split(CHUNK) if len(rows) else ():
-            padded = torch.cat([chunk, chunk[-1:].expand(CHUNK - len(chunk))])
+        for chunk in rows.split(self.chunk) if len(rows) else ():
+            padded = torch.cat([chunk, chunk[-1:].expand(self.chunk - len(chunk))])
             features = compute(padded)[: len(chunk)]
             entry = entry or self._allocate(key, features)
             if entry is None:

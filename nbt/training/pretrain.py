@@ -30,6 +30,7 @@ from nbt.task.splits import make_pools, make_split
 from nbt.task.task import SourceMeans, Task
 from nbt.task.weights import PretrainedWeights, load_w0
 from nbt.training.augment import AugmentPlan
+from nbt.training.devices import images_at_once
 from nbt.training.evaluation import EVALUATION_BATCH
 from nbt.training.fine_tune import fine_tune
 from nbt.training.pretrain_settings import PretrainSettings, default_settings
@@ -240,7 +241,8 @@ def _measure_means(bench: Workbench, model: Backbone) -> tuple[torch.Tensor, tor
     """Returns the class means of the training images' features, float32 (C_s, D), and their number, int64 (C_s,)."""
     task = bench.task
     index = torch.from_numpy(task.split.train)
-    batches = [bench.load_images(chunk, AugmentPlan()) for chunk in index.split(EVALUATION_BATCH)]
+    together = images_at_once(EVALUATION_BATCH, task.image_size)
+    batches = [bench.load_images(chunk, AugmentPlan()) for chunk in index.split(together)]
     features = torch.cat([model.features(images).float().cpu() for images in batches])
     labels = torch.from_numpy(task.labels)[index]
     members = F.one_hot(labels, task.n_classes).to(features.dtype)

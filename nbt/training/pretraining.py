@@ -18,7 +18,7 @@ from nbt.task.devices import normalise, pick_device
 from nbt.task.weights import PretrainedWeights
 from nbt.training.checkpoint import load_checkpoint, save_checkpoint
 from nbt.training.denormals import flush_denormals
-from nbt.training.devices import EVALUATION_BATCH
+from nbt.training.devices import EVALUATION_BATCH, images_at_once
 from nbt.training.episodes import draw_episode, meta_loss, sequential_steps
 from nbt.training.pretrain_settings import PretrainSettings
 from nbt.training.seeds import derive_seed, generator
@@ -177,7 +177,8 @@ class Pretraining:
         classes, model = len(self.members), self.model.eval()
         sums = torch.zeros(classes, model.feature_dim, device=self.device)
         right = 0
-        for rows in torch.arange(len(self.labels)).split(EVALUATION_BATCH):
+        together = images_at_once(EVALUATION_BATCH, self.images.pixels.shape[1])
+        for rows in torch.arange(len(self.labels)).split(together):
             features, truth = model.features(self.load(rows)), self.truth(rows)
             sums.index_add_(0, truth, features.float())
             right += int((model.head(features).argmax(dim=1) == truth).sum())

@@ -25,7 +25,7 @@ from nbt.task.devices import normalise, pick_device
 from nbt.task.download import Progress
 from nbt.task.task import Task
 from nbt.training.denormals import flush_denormals
-from nbt.training.devices import EVALUATION_BATCH
+from nbt.training.devices import EVALUATION_BATCH, images_at_once
 from nbt.training.seeds import derive_seed, generator
 from nbt.training.stream_settings import StreamSettings
 from nbt.transfer.zap import zap
@@ -231,6 +231,7 @@ class Learner:
         self.model.load_pretrained(self.w0)
         self.mean = torch.tensor(task.mean, device=self.device)
         self.std = torch.tensor(task.std, device=self.device)
+        self.together = images_at_once(EVALUATION_BATCH, task.image_size)
 
     def take(self, draw: Draw) -> None:
         """Loads the images of a draw; where the head alone trains, their features."""
@@ -246,7 +247,7 @@ class Learner:
     @torch.no_grad()
     def _load(self, index: npt.NDArray[np.int64]) -> torch.Tensor:
         parts = []
-        for rows in torch.from_numpy(index.reshape(-1)).split(EVALUATION_BATCH):
+        for rows in torch.from_numpy(index.reshape(-1)).split(self.together):
             pixels = torch.from_numpy(self.task.images.array[rows.numpy()]).to(self.device)
             images = normalise(pixels.permute(0, 3, 1, 2).float(), self.mean, self.std).contiguous()
             parts.append(self.model.features(images) if self.head_only else images)
@@ -276,7 +277,7 @@ class Learner:
     def _accuracy(self, learner: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> float:
         """Returns the accuracy; 0 where the logits are not finite."""
         right = 0
-        for chunk, truth in zip(inputs.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
+        for chunk, truth in zip(inputs.split(self.together), labels.split(self.together), strict=True):
             logits = learner(chunk)
             if not bool(torch.isfinite(logits).all()):
                 return 0.0

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from nbt.task.task import Task
-from nbt.training.devices import out_of_memory
+from nbt.training.devices import out_of_memory, precision
 from nbt.training.evaluation import evaluate_model
 from nbt.training.export import export_model
 from nbt.training.fine_tune import FineTuned, fine_tune
@@ -36,12 +36,18 @@ def run_job(job: TrialJob, bench: Workbench, on_epoch: OnEpoch) -> TrialOutcome:
     try:
         return _run(job, bench, on_epoch)
     except Exception as error:
-        full = out_of_memory(error)
-        trace = traceback.format_exc()
-        facts = _facts(bench) if full else _device_facts(bench)
-        if full:
-            bench.clear()
-        return TrialOutcome(error=_one_line(error), traceback=trace, out_of_memory=full, facts=facts)
+        outcome = _failure(error, bench)
+    if outcome.out_of_memory:
+        # Only here: the exception held the frames of the trial, and they its tensors.
+        bench.clear()
+    return outcome
+
+
+def _failure(error: Exception, bench: Workbench) -> TrialOutcome:
+    """Returns what is told of an exception while it is handled, in words and numbers only."""
+    full = out_of_memory(error)
+    facts = _facts(bench) if full else _device_facts(bench)
+    return TrialOutcome(error=_one_line(error), traceback=traceback.format_exc(), out_of_memory=full, facts=facts)
 
 
 def _run(job: TrialJob, bench: Workbench, on_epoch: OnEpoch) -> TrialOutcome:
@@ -113,10 +119,10 @@ def _facts(bench: Workbench) -> dict[str, Any]:
 
 
 def _device_facts(bench: Workbench) -> dict[str, Any]:
-    if bench.device.type != "cuda":
-        return {"device": str(bench.device), "precision": "float32"}
-    name = torch.cuda.get_device_name(bench.device)
-    return {"device": str(bench.device), "precision": "bf16", "gpu": name}
+    facts: dict[str, Any] = {"device": str(bench.device), "precision": precision(bench.device)}
+    if bench.device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(bench.device)
+    return facts
 
 
 def _one_line(error: BaseException) -> str:

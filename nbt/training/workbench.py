@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import gc
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -15,8 +15,10 @@ from nbt.task.backbones import Backbone
 from nbt.task.task import Task
 from nbt.task.weights import fresh_state
 from nbt.training.augment import AugmentPlan, draw_plan, prepare
-from nbt.training.devices import autocast, pick_device
-from nbt.training.prefix import PrefixCache
+from nbt.training.devices import autocast, images_at_once, pick_device
+from nbt.training.memory import free_memory
+from nbt.training.prefix import CHUNK, PrefixCache
+from nbt.training.resident import resident_images
 from nbt.training.seeds import derive_seed, generator
 from nbt.training.sources import Sources, kaiming_state
 from nbt.transfer.depth import freeze, set_transferred, units_of
@@ -25,6 +27,7 @@ from nbt.transfer.linearize import check_linearizable
 
 # Images that running statistics are estimated from where injected weights come without.
 _SAMPLE = 1024
+_TOGETHER = 64
 
 
 class Workbench:
@@ -35,10 +38,17 @@ class Workbench:
         device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
         cache_bytes: Memory bound of the prefix cache; when None a quarter of the memory that is free now.
         cache_prefix: False runs the frozen units in every step, for comparison.
+        sharing: Workers that use the device together, 1 or more; of what is free there each takes its share.
     """
 
     def __init__(
-        self, task: Task, *, device: str | None = None, cache_bytes: int | None = None, cache_prefix: bool = True
+        self,
+        task: Task,
+        *,
+        device: str | None = None,
+        cache_bytes: int | None = None,
+        cache_prefix: bool = True,
+        sharing: int = 1,
     ) -> None:
         self.task = task
         self.device = pick_device(device)
@@ -49,7 +59,7 @@ class Workbench:
         self.labels = torch.from_numpy(np.asarray(task.labels)).to(self.device)
         self.mean = torch.tensor(task.mean, device=self.device)
         self.std = torch.tensor(task.std, device=self.device)
-        self._images = self._load_images()
+        self._images = resident_images(task.images.array, self.device, sharing)
         labelled = [part for part in (task.pools.train, task.pools.val) if part is not None]
         # Watched images come last and have no augmented views, so the views of the others are drawn as without them.
         self._augmented = sum(map(len, labelled))
@@ -58,7 +68,9 @@ class Workbench:
         self._row_of[torch.from_numpy(pool)] = torch.arange(len(pool))
         self._pool = torch.from_numpy(pool)
         self.cache_prefix = cache_prefix
-        self._cache = PrefixCache(len(pool), default_cache_bytes(self.device) if cache_bytes is None else cache_bytes)
+        if cache_bytes is None:
+            cache_bytes = default_cache_bytes(self.device) // sharing
+        self._cache = PrefixCache(len(pool), cache_bytes, chunk=images_at_once(CHUNK, task.image_size))
         self._pool_plan = lru_cache(maxsize=32)(self._draw_pool_plan)
 
     @property
@@ -72,21 +84,12 @@ class Workbench:
             return thing.to(self.device).clone()
         return thing.to(self.device, memory_format=torch.channels_last)
 
-    def _load_images(self) -> torch.Tensor | None:
-        """Returns the images as one tensor on the device where they fit well, else None: then they are gathered."""
-        array = self.task.images.array
-        if isinstance(array, np.memmap):
-            return None
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            return torch.from_numpy(array).to(self.device) if array.nbytes < free // 4 else None
-        return torch.from_numpy(array)
-
     def _sample_images(self) -> Iterator[torch.Tensor]:
         """Yields some training images; their labels play no part, nor which of them a trial validates on."""
         index = torch.from_numpy(self.task.split.train)
         chosen = index[torch.randperm(len(index), generator=generator(0, "sample"))[:_SAMPLE]]
-        for chunk in chosen.tensor_split(max(1, len(chosen) // 64)):
+        together = max(2, images_at_once(_TOGETHER, self.task.image_size))  # of one there may be no statistics
+        for chunk in chosen.tensor_split(max(1, len(chosen) // together)):
             yield self.load_images(chunk, AugmentPlan())
 
     def prepare_model(self, settings: TransferSettings, seed: int) -> tuple[Backbone, int]:
@@ -220,6 +223,7 @@ class Workbench:
         self._cache.close()
         self.model.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
+            gc.collect()  # what refers to itself is still there, with its tensors
             torch.cuda.empty_cache()
 
     def close(self) -> None:
@@ -228,7 +232,7 @@ class Workbench:
 
 
 def default_cache_bytes(device: torch.device) -> int:
-    """Returns a quarter of the memory that is free now, of the device or of the machine."""
+    """Returns a quarter of the memory that is free now, of the GPU or of the machine or container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 4
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    return free_memory() // 4

@@ -21,6 +21,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nbt.errors import UsageError
+from nbt.task.devices import out_of_memory
 from nbt.transfer.layer_gradients import Layer, find_layers
 
 Batch = Tensor | tuple[Any, ...]
@@ -114,6 +115,8 @@ class Pass:
             with sdpa_kernel(SDPBackend.MATH):
                 found = vmap(grad(output), (None, 0, 0))(parameters, samples[start:stop], vector[start:stop])
         except (RuntimeError, ValueError) as error:
+            if out_of_memory(error):
+                raise
             raise UsageError(
                 f"curvature: torch.func cannot differentiate this model by {self.rest[0]}; freeze this parameter or "
                 f"use another backbone ({str(error).splitlines()[0]})"
@@ -201,7 +204,9 @@ def _is_sound(
         return False
     try:
         ours = trial.per_sample(layer, gradients, 0, len(trial))
-    except (RuntimeError, IndexError):  # unusual shapes
+    except (RuntimeError, IndexError) as raised:  # unusual shapes
+        if out_of_memory(raised):
+            raise
         return False
     # Over the whole layer: a bias alone may have no gradient but rounding, before an instance normalisation for one.
     error, size = 0.0, 0.0

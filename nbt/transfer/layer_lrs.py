@@ -70,8 +70,8 @@ def parameter_groups(units: nn.ModuleList, head: nn.Module, settings: TransferSe
 
     On transferred units that L2-SP reaches, `alpha = sp_mix * decay_strength` and `beta = (1 - sp_mix) *
     decay_strength`; everywhere else alpha is 0 and beta the whole strength. Vectors and scalars (biases, affine terms
-    of normalisation, layer scales) are not decayed at all, as is common practice. Tokens and position embeddings are
-    weights of more than one dimension and are.
+    of normalisation, layer scales and temperatures, in whatever shape they are kept) are not decayed at all, as is
+    common practice. Tokens, position embeddings and tables of relative positions are matrices and are.
 
     Args:
         units: Units of the backbone; those that do not require gradients are left out.
@@ -88,13 +88,18 @@ def parameter_groups(units: nn.ModuleList, head: nn.Module, settings: TransferSe
 
     def add(module: nn.Module, lr: float, strengths: tuple[float, float]) -> None:
         for parameter in _new(module, seen):
-            key = (lr, *strengths) if parameter.ndim > 1 else (lr, 0.0, 0.0)
+            key = (lr, *strengths) if _is_matrix(parameter) else (lr, 0.0, 0.0)
             groups.setdefault(key, []).append(parameter)
 
     for index, unit in enumerate(units):
         add(unit, settings.body_lr * multipliers[index], pull if index < anchored else plain)
     add(head, settings.head_lr, plain)
     return [ParameterGroup(parameters, *key) for key, parameters in groups.items()]
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    """Tells matrices and filters from vectors, which may be kept as (C, 1, 1) to be multiplied with maps."""
+    return parameter.ndim > 1 and parameter.numel() > len(parameter)
 
 
 def _new(module: nn.Module, seen: set[int]) -> Iterator[nn.Parameter]:

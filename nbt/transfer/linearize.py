@@ -27,6 +27,7 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nbt.errors import UsageError
+from nbt.task.devices import out_of_memory
 
 # What torch raises where an operation has no forward-mode derivative, or where functional transforms cannot follow it.
 _IMPOSSIBLE = (NotImplementedError, RuntimeError, TypeError, AttributeError)
@@ -215,6 +216,8 @@ def check_linearizable(model: nn.Module, *inputs: Any, name: str) -> None:
     try:
         probe(*inputs).sum().backward()
     except _IMPOSSIBLE as error:
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:160]
         raise UsageError(
             f"linearized: {name} cannot be linearised, since torch has no forward-mode derivative for it ({reason}); "

@@ -84,17 +84,23 @@ class QuadraticPenalty:
 
     @torch.no_grad()
     def add_to_gradients(self) -> None:
-        """Adds the penalty's gradient to `.grad` of the bound parameters in place; a missing `.grad` counts as 0."""
+        """Adds the penalty's gradient to `.grad` of the bound parameters in place; a missing `.grad` counts as 0.
+
+        Parameters that stand still for now (`requires_grad` is false) get none, so that an optimiser skips them; where
+        they are still pulls at the others.
+        """
         if not self.factor or not self.parameters:
             return
         names = list(self.parameters)
         moved = torch._foreach_sub([p.detach() for p in self.parameters.values()], [self.centre[n] for n in names])
         pull = self._pull(dict(zip(names, moved, strict=True)))
-        for parameter in self.parameters.values():
+        moving = {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
+        for parameter in moving.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        gradients: list[Tensor] = [p.grad for p in self.parameters.values()]  # type: ignore[misc]
-        torch._foreach_add_(gradients, [pull[name] for name in names], alpha=self.factor)
+        gradients: list[Tensor] = [p.grad for p in moving.values()]  # type: ignore[misc]
+        if gradients:
+            torch._foreach_add_(gradients, [pull[name] for name in moving], alpha=self.factor)
 
     def _pull(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns (sum_s H_s + damping I) (v - c)."""

@@ -8,6 +8,7 @@ import torch
 
 from nbt.fit.activations import BATCH, QUARTERED, channels_first, collect, image_batches, pool, run_features
 from nbt.fit.activations import settle_batch_norm as settle
+from nbt.task import devices
 from nbt.task.task import Task
 from nbt.training.augment import AugmentPlan
 from nbt.training.workbench import Workbench
@@ -36,6 +37,17 @@ def test_units_give_what_the_model_gives(normed: Task) -> None:
     torch.testing.assert_close(torch.from_numpy(seen.features), features, rtol=1e-3, atol=1e-5)
     assert np.array_equal(seen.features, run_features(model, normed, index, CPU))
     assert seen.logits is None
+
+
+def test_they_are_in_float32_on_a_device_that_trains_in_bf16(normed: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, index = normed.build_model(), normed.split.train[:40]
+    expected, features = collect(model, normed, index, CPU), run_features(model, normed, index, CPU)
+    monkeypatch.setattr(devices, "precision", lambda device: "bf16")
+    with devices.autocast(CPU), torch.no_grad():
+        assert model.features(next(image_batches(normed, index, CPU))).dtype == torch.bfloat16, "or this shows nothing"
+    seen = collect(model, normed, index, CPU)
+    assert all(np.array_equal(own, other) for own, other in zip(seen.units, expected.units, strict=True))
+    assert np.array_equal(run_features(model, normed, index, CPU), features)
 
 
 def test_collecting_reads_the_source_head(pretrained: Task) -> None:

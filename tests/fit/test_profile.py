@@ -19,7 +19,7 @@ from nbt.fit import profile as module
 from nbt.fit.fit_profile import LAYER_COLUMNS, FitProfile
 from nbt.fit.profile import profile_fit
 from nbt.resources import cache_folder
-from nbt.task import backbones
+from nbt.task import backbones, devices
 from nbt.task.load import load_task
 from nbt.task.task import SourceMeans, Task
 from nbt.task.units import decompose
@@ -167,7 +167,7 @@ def test_the_second_profile_is_read(encoder: Task, cache: Path, monkeypatch: pyt
     assert [path.suffix for path in cache.iterdir()] == [".json"]
 
 
-@pytest.mark.parametrize("change", ["samples", "seed", "weights", "split", "means", "no cache"])
+@pytest.mark.parametrize("change", ["samples", "seed", "weights", "split", "means", "device", "no cache"])
 def test_another_question_is_measured_anew(
     encoder: Task, cache: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -186,6 +186,8 @@ def test_another_question_is_measured_anew(
     elif change == "means":
         dim = task.build_model().feature_dim
         options["source_means"] = SourceMeans(np.ones((2, dim), dtype=np.float32), np.array([1, 1]))
+    elif change == "device":
+        monkeypatch.setattr(module, "pick_device", lambda name: torch.device("meta"))
     else:
         options["cache"] = False
     with pytest.raises(AssertionError, match="a forward pass"):
@@ -199,6 +201,15 @@ def test_a_damaged_cache_file_is_measured_again(encoder: Task, cache: Path, dama
     path.write_bytes(damage.encode("latin-1"))
     assert same(profile(encoder, samples=10, cache=True), first)
     assert same(FitProfile.from_json(path.read_text()), first)
+
+
+def test_batch_norm_settles_on_fewer_large_images(normed: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(module, "settle_batch_norm", lambda model, images: sizes.append(len(images)))
+    for usual in (224, 16, 1):
+        monkeypatch.setattr(devices, "_USUAL_SIZE", usual)
+        profile(normed, samples=60)
+    assert sizes == [60, 32, 2]
 
 
 def test_progress_reaches_its_end(encoder: Task) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from safetensors.torch import load_file
 
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings
+from nbt.task.images import decode_images
 from nbt.task.task import Task
+from nbt.training import export
 from nbt.training.evaluation import evaluate_model
 from nbt.training.export import export_model, load_model, predict
 from nbt.training.fine_tune import fine_tune
@@ -71,6 +74,30 @@ def test_unreadable_images_are_named_and_the_others_classified(
     assert [bool(p.error) for p in predictions] == [False, True, False, False]
     assert predictions[0] == predictions[3]
     assert predictions[1].path.endswith("bad.png")
+
+
+def test_many_files_are_decoded_a_few_at_a_time(
+    trained: tuple[Task, Workbench, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, _, folder = trained
+    files = write_images(task, tmp_path, task.split.val[:8])
+    files[1].write_bytes(b"not an image")
+    files += [files[6], files[1]]
+    expected = predict(folder, files)
+    counts: list[int] = []
+
+    def decode(items: list[Path], *args: Any, **options: Any) -> Any:
+        counts.append(len(items))
+        return decode_images(items, *args, **options)
+
+    monkeypatch.setattr(export, "_FILES", 3)
+    monkeypatch.setattr(export, "decode_images", decode)
+    found = predict(folder, files)
+    assert counts == [3, 3, 2]
+    assert [(p.path, p.label, p.error) for p in found] == [(p.path, p.label, p.error) for p in expected]
+    assert [p.probability for p in found] == pytest.approx([p.probability for p in expected], abs=1e-5)
+    assert [bool(p.error) for p in found] == [index in (1, 9) for index in range(10)]
+    assert predict(folder, []) == []
 
 
 def test_a_new_export_replaces_the_old_one(trained: tuple[Task, Workbench, Path], tmp_path: Path) -> None:

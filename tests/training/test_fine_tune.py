@@ -258,7 +258,7 @@ def test_batches_differ_by_one_at_most(digits: Task) -> None:
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_it_learns_in_bf16(digits: Task) -> None:
+def test_on_a_gpu_it_learns(digits: Task) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     tuned = run(digits, QUICK.replace(epochs=12, frozen_depth=0.34), bench=Workbench(digits, device="cuda"))

@@ -15,12 +15,12 @@ ENTRY = ROWS * WIDTH * 4
 class Prefix:
     """Stands for the frozen units: counts what it is asked for, and checks that it always gets a whole chunk."""
 
-    def __init__(self, offset: float = 0.0) -> None:
+    def __init__(self, offset: float = 0.0, chunk: int = CHUNK) -> None:
         self.asked: list[int] = []
-        self.offset = offset
+        self.offset, self.chunk = offset, chunk
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        assert len(rows) == CHUNK
+        assert len(rows) == self.chunk
         self.asked += rows.unique().tolist()
         return rows.float().unsqueeze(1).repeat(1, WIDTH) + self.offset
 
@@ -37,6 +37,13 @@ def test_computes_each_row_once_and_only_those_asked_for() -> None:
     assert sorted(prefix.asked) == [3, 5, 149]
     cache.fill("view", rows(3, 4, 5), prefix)
     assert sorted(prefix.asked) == [3, 4, 5, 149]
+
+
+def test_a_chunk_may_be_of_another_length_and_is_always_whole() -> None:
+    cache, prefix = PrefixCache(ROWS, 10 * ENTRY, chunk=7), Prefix(chunk=7)
+    values = cache.fill("view", torch.arange(ROWS), prefix)
+    assert values is not None
+    assert values[:, 3].tolist() == prefix.asked == list(range(ROWS))
 
 
 def test_what_does_not_fit_in_memory_is_mapped_from_a_file_with_the_same_values(tmp_path: Path) -> None:

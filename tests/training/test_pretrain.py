@@ -11,6 +11,7 @@ import torch
 
 from nbt.errors import NbtError, UsageError
 from nbt.resources import cache_folder
+from nbt.task import devices
 from nbt.task.backbone_names import parse_backbone
 from nbt.task.catalog import resolve
 from nbt.task.weights import load_w0
@@ -191,6 +192,17 @@ def test_losses_fall(images: SourceImages) -> None:
     features = training.model.eval().features(training.load(torch.arange(40)))
     torch.testing.assert_close(means[2], features[torch.from_numpy(images.labels) == 2].mean(dim=0).detach())
     assert counts.tolist() == [8] * 5
+
+
+def test_large_images_are_measured_fewer_at_a_time(images: SourceImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, sizes = start(images, IID), []
+    expected = training.measure()
+    training.model.units[0].register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    monkeypatch.setattr(devices, "_USUAL_SIZE", 7)  # so that images of 28 px are 16 times too large for as many
+    found = training.measure()
+    assert sizes == [16, 16, 8]
+    assert found[0] == expected[0]
+    torch.testing.assert_close(found[1], expected[1])
 
 
 def test_a_divergence_is_an_error_that_names_the_remedy(images: SourceImages) -> None:

@@ -16,10 +16,12 @@ from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
 from nbt.training.export import load_model, predict
 from nbt.training.fine_tune import fine_tune
+from nbt.training.leg import Leg
 from nbt.training.results import TrialJob
 from nbt.training.trial import run_job
 from nbt.training.workbench import Workbench
 from nbt.transfer.fast import FeatureNorm
+from nbt.transfer.quadratic import QuadraticPenalty
 from tests.training.runs import losses, run, weights
 from tests.training.test_export import write_images
 
@@ -198,3 +200,14 @@ def test_a_nan_in_the_weights_is_a_result_with_target_statistics_too(digits_batc
     broken = {n: t * math.nan if n.endswith("0.weight") else t for n, t in digits_batchnorm.w0.items()}
     tuned = run(dataclasses.replace(digits_batchnorm, w0=broken), FAST.replace(feature_norm="target"))
     assert [epoch.diverged for epoch in tuned.curve] == [True]
+
+
+@pytest.mark.parametrize("changes", [{}, ADAM])
+def test_what_earlier_tasks_pull_at_does_not_move_in_a_stall(digits: Task, changes: dict[str, Any]) -> None:
+    settings = QUICK.replace(stall=1.0, epochs=1, **changes)
+    model, _ = Workbench(digits).prepare_model(settings, 0)
+    centre = {name: parameter.detach() - 1.0 for name, parameter in model.named_parameters()}
+    after = weights(run(digits, settings, leg=Leg(penalty=QuadraticPenalty([], centre, damping=1.0, scale=10.0))))
+    assert all(torch.equal(after[name], tensor) for name, tensor in digits.w0.items())
+    plain = weights(run(digits, settings))
+    assert not torch.equal(after["head.weight"], plain["head.weight"]), "the head it does pull at"

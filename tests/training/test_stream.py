@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.errors import UsageError
+from nbt.task import devices
 from nbt.task.task import Task
 from nbt.training import stream
 from nbt.training.stream import Draw, Learner, best_rate, fit_classes, make_draw, run_stream, stream_batches
@@ -102,6 +103,26 @@ def test_every_run_starts_from_the_pretrained_weights_with_a_kaiming_head_of_no_
         expected = (2 / start["head.weight"].shape[1]) ** 0.5
         assert start["head.weight"].std().item() == pytest.approx(expected, rel=0.15)
     assert torch.equal(starts[0]["head.weight"], starts[1]["head.weight"])
+
+
+@pytest.mark.parametrize("layers", ["all", "head"])
+def test_large_images_are_fewer_at_a_time_and_count_the_same(
+    digits: Task, layers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(SMALL, train_layers=layers)
+    draw = make_draw(digits.labels, settings, 0, "draw", 0)
+    found, most = [], []
+    for usual in (224, 7):  # images of 28 px are the usual ones; or 16 times too large for as many
+        monkeypatch.setattr(devices, "_USUAL_SIZE", usual)
+        monkeypatch.setattr(stream, "EVALUATION_BATCH", 64)
+        learner = Learner(digits, settings, device="cpu")
+        sizes: list[int] = []
+        learner.model.units[0].register_forward_pre_hook(lambda module, inputs, s=sizes: s.append(len(inputs[0])))
+        learner.take(draw)
+        found.append(learner.run(1e-2))
+        most.append(max(sizes))
+    assert most[0] > most[1] == 4
+    assert found[0] == pytest.approx(found[1])
 
 
 @pytest.mark.parametrize(("layers", "moves"), [("all", True), ("head", False)])

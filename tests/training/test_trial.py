@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import torch
 
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
+from nbt.training import fine_tune as fine_tune_module
 from nbt.training import trial as trial_module
 from nbt.training.fine_tune import FineTuned
 from nbt.training.results import EpochResult, TrialJob
@@ -105,12 +107,33 @@ def test_running_out_of_memory_is_told_apart_and_frees_the_caches(
     assert bench._cache.memory_used == 0
 
 
-def test_a_gpu_says_what_it_is_and_what_the_trial_alone_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU that is imagined: the peak starts anew with every trial, at what the process holds."""
+def test_what_the_trial_held_is_gone_when_memory_is_given_back(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials: list[weakref.ref[object]] = []
+
+    class Hungry(fine_tune_module._Trial):
+        def _validate(self) -> tuple[float | None, float | None]:
+            trials.append(weakref.ref(self))
+            raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(fine_tune_module, "_Trial", Hungry)
+    bench = Workbench(digits)
+    alive: list[bool] = []
+    monkeypatch.setattr(bench, "clear", lambda: alive.extend(trial() is not None for trial in trials))
+    outcome = run_job(TrialJob(key="a", settings=QUICK), bench, go_on)
+    assert outcome.out_of_memory and "_validate" in (outcome.traceback or "")
+    assert alive == [False]
+
+
+@pytest.mark.parametrize(("number", "precision"), [(0, "float32"), (1, "bf16")])
+def test_a_gpu_says_what_it_is_and_what_the_trial_alone_took(
+    number: int, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU that is imagined, old or new: the peak starts anew with every trial, at what the process holds."""
     held = {"now": 3, "peak": 90}
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: held.update(peak=held["now"]))
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: held["peak"])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50, 100))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7 + device.index, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"fast {device.index}")
 
     def train(takes: int) -> FineTuned:
@@ -129,10 +152,10 @@ def test_a_gpu_says_what_it_is_and_what_the_trial_alone_took(monkeypatch: pytest
     monkeypatch.setattr(trial_module, "fine_tune", fake)
     task = SimpleNamespace(scenario=None)
     bench: Any = SimpleNamespace(
-        device=torch.device("cuda:1"), task=task, cache_memory=2, clear=lambda: held.update(now=1)
+        device=torch.device("cuda", number), task=task, cache_memory=2, clear=lambda: held.update(now=1)
     )
     facts = [run_job(TrialJob(key="a", settings=QUICK, seed=seed), bench, go_on).facts for seed in (20, 10, 0, 1)]
-    where = {"device": "cuda:1", "precision": "bf16", "gpu": "fast 1"}
+    where = {"device": f"cuda:{number}", "precision": precision, "gpu": f"fast {number}"}
     memory = {"cache_memory_bytes": 2, "device_memory_bytes": 100}
     assert facts == [
         {**where, **memory, "peak_memory_bytes": 23, "setup_seconds": 0.5},

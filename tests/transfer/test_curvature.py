@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from nbt.errors import UsageError
+from nbt.transfer import capture
 from nbt.transfer.curvature import (
     Curvature,
     DiagonalCurvature,
@@ -171,6 +172,22 @@ def test_hooks_go_when_the_model_fails() -> None:
     with pytest.raises(RuntimeError):
         estimate_curvature("kfac", model, [torch.zeros(2, 5, 9, 8, dtype=torch.double)])
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def full(*args: object, **options: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_running_out_of_memory_does_not_change_what_is_estimated(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a layer that is checked nor a parameter in no layer counts as unusual for it."""
+    monkeypatch.setattr(capture.Pass, "per_sample", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        estimate(kind, mlp(4, 5, 3), vectors(5, 4))
+    monkeypatch.undo()
+    monkeypatch.setattr(capture, "vmap", lambda *args: full)
+    with pytest.raises(torch.OutOfMemoryError):
+        estimate(kind, convs(), images())
 
 
 class Unusual(nn.Module):

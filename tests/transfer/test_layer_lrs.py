@@ -4,9 +4,12 @@ import itertools
 import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torchvision.models.convnext import CNBlock
+from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
 from nbt.settings import TransferSettings
 from nbt.transfer import freeze, geometric_shape, parameter_groups, rate_multipliers
@@ -93,3 +96,28 @@ def test_a_parameter_shared_by_two_units_belongs_to_the_lower_one() -> None:
     owner = [g for g in groups if any(p is shared.weight for p in g.parameters)]
     assert len(owner) == 1
     assert math.isclose(owner[0].lr, 0.001)
+
+
+class Scaled(nn.Module):
+    """Parts of ConvNeXt, Swin (of both versions) and a vision transformer, as torchvision has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convnext = CNBlock(8, 1e-6, 0.0)
+        self.swin = ShiftedWindowAttention(8, [2, 2], [0, 0], 2)
+        self.swin_v2 = ShiftedWindowAttentionV2(8, [2, 2], [0, 0], 2)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.pos_embedding = nn.Parameter(torch.zeros(1, 5, 8))
+
+
+def test_scales_and_temperatures_are_not_decayed_in_whatever_shape() -> None:
+    part = Scaled()
+    groups = parameter_groups(nn.ModuleList([part]), nn.Linear(8, 2), TransferSettings(decay_strength=0.4))
+    decayed = {id(p) for group in groups if group.alpha + group.beta for p in group.parameters}
+    names = {name for name, parameter in part.named_parameters() if id(parameter) in decayed}
+    vectors = {"convnext.layer_scale", "swin_v2.logit_scale"}
+    tables = {"class_token", "pos_embedding", "swin.relative_position_bias_table"}
+    shapes = {name: parameter.ndim for name, parameter in part.named_parameters()}
+    assert all(shapes[name] == 3 for name in vectors), "or this shows nothing"
+    assert names == {name for name, ndim in shapes.items() if ndim > 1} - vectors
+    assert tables < names

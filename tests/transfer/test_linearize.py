@@ -220,3 +220,11 @@ class TestCheckLinearizable:
         check_linearizable(model, torch.rand(2, 3, 12, 12), name="tiny")
         assert model.training
         assert all(parameter.grad is None for parameter in model.parameters())
+
+    def test_running_out_of_memory_says_nothing_of_the_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*args: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(Linearized, "forward", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            check_linearizable(TinyNet(), torch.rand(2, 3, 12, 12), name="tiny")

@@ -70,6 +70,24 @@ def test_damping_alone_is_a_pull_to_the_centre() -> None:
         torch.testing.assert_close(parameter.grad, 0.5 * (parameter - centre[name]).detach())
 
 
+def test_what_stands_still_gets_no_gradient_and_still_pulls_at_the_others() -> None:
+    model = mlp(4, 5, 3)
+    curvature = estimate_curvature("exact", model, [vectors(9, 4)])
+    penalty = QuadraticPenalty([curvature], centre_of(model), damping=0.3)
+    penalty.bind(trained(model))
+    penalty.add_to_gradients()
+    expected = {name: parameter.grad.clone() for name, parameter in trained(model).items()}
+    model.zero_grad()
+    model[0].requires_grad_(False)
+    penalty.add_to_gradients()
+    assert model[0].weight.grad is None and model[0].bias.grad is None
+    for name in ("2.weight", "2.bias"):
+        torch.testing.assert_close(model.get_parameter(name).grad, expected[name])
+    model.requires_grad_(False).zero_grad()
+    penalty.add_to_gradients()
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_bad_input_is_refused() -> None:
     model = mlp(4, 5, 3)
     curvature = estimate_curvature("diagonal", model, [vectors(4, 4)])

@@ -57,7 +57,7 @@ class TrialRunner:
     Args:
         task: What to fine-tune on.
         slot: Number of the worker; without a named device it takes GPU `slot` modulo the number of GPUs.
-        workers: Number of workers on this machine; those on one device share the memory for prefix caches.
+        workers: Number of workers on this machine; those on one device share the memory for images and prefix caches.
         device: "cpu", "cuda", "cuda:1"; the GPUs in turn, else the CPU, when None.
         cache_bytes: Memory bound of the prefix cache; this worker's share of what is free when None.
     """
@@ -73,17 +73,14 @@ class TrialRunner:
     ) -> None:
         import torch
 
-        from nbt.training.devices import pick_device
-        from nbt.training.workbench import Workbench, default_cache_bytes
+        from nbt.training.workbench import Workbench
 
         gpus = torch.cuda.device_count()
         sharing = workers
         if device is None and gpus:
             device = f"cuda:{slot % gpus}"
             sharing = math.ceil(workers / gpus)
-        if cache_bytes is None:
-            cache_bytes = default_cache_bytes(pick_device(device)) // sharing
-        self._bench = Workbench(task, device=device, cache_bytes=cache_bytes)
+        self._bench = Workbench(task, device=device, cache_bytes=cache_bytes, sharing=sharing)
 
     @property
     def device(self) -> str:

@@ -34,14 +34,13 @@ def test_workers_share_devices_and_memory(
     made: dict[str, Any] = {}
 
     class FakeBench:
-        def __init__(self, task: object, *, device: str | None, cache_bytes: int) -> None:
-            made.update(device=device or "cpu", cache_bytes=cache_bytes)
+        def __init__(self, task: object, *, device: str | None, cache_bytes: int | None, sharing: int) -> None:
+            made.update(device=device or "cpu", cache_bytes=cache_bytes, sharing=sharing)
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(workbench, "Workbench", FakeBench)
-    monkeypatch.setattr(workbench, "default_cache_bytes", lambda device: 1200)
     TrialRunner(None, slot=slot, workers=workers, device=asked)  # type: ignore[arg-type]
-    assert made == {"device": device, "cache_bytes": 1200 // share}
+    assert made == {"device": device, "cache_bytes": None, "sharing": share}
     TrialRunner(None, device="cpu", cache_bytes=7)  # type: ignore[arg-type]
     assert made["cache_bytes"] == 7
 
