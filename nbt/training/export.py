@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from nbt.task.images import decode_images
 from nbt.task.task import Task
 from nbt.training.augment import AugmentPlan, prepare
 from nbt.training.devices import autocast, pick_device
+from nbt.training.model_folder import CARD, WEIGHTS, replacing
 from nbt.transfer.fast import FeatureNorm, make_feature_norm
 from nbt.transfer.linearize import FirstOrder
 
@@ -33,8 +32,6 @@ LINEARIZED_FORMAT = 3
 """Of the expansion of a model, which has weights and those that it is expanded around."""
 
 _FORMATS = (FORMAT, NORM_FORMAT, LINEARIZED_FORMAT)
-_CARD = "model.json"
-_WEIGHTS = "weights.safetensors"
 _BATCH = 64
 
 
@@ -64,7 +61,10 @@ def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSet
         model: The trained model, or the expansion of one.
         task: What it was trained on: classes, image size, normalisation.
         settings: How it was trained.
-        folder: Where to; its parents are made.
+        folder: Where to; missing, empty, or a model folder. Its parents are made.
+
+    Raises:
+        UsageError: The folder holds something else, which stays as it is, or cannot be written.
     """
     from safetensors.torch import save_file
 
@@ -85,18 +85,10 @@ def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSet
         card["feature_norm"] = norm
     if isinstance(model, FirstOrder):
         card |= {"format": LINEARIZED_FORMAT, "linearized": True}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir()
-        state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-        save_file(state, temporary / _WEIGHTS)
-        (temporary / _CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    with replacing(folder) as place:
+        save_file(state, place / WEIGHTS)
+        (place / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -105,11 +97,11 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: It is not a model folder, or of a newer format.
     """
-    path = folder / _CARD
+    path = folder / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} is not a model folder of nbt ({_CARD}: {error})") from error
+        raise UsageError(f"{folder} is not a model folder of nbt ({CARD}: {error})") from error
     if not isinstance(card, dict) or card.get("format") not in _FORMATS:
         found = card.get("format") if isinstance(card, dict) else card
         known = ", ".join(map(str, _FORMATS))
@@ -132,10 +124,10 @@ def load_model(folder: Path) -> tuple[Backbone | FirstOrder, dict[str, Any]]:
     backbone.feature_norm = make_feature_norm(card.get("feature_norm", "none"), backbone.feature_dim)
     model = FirstOrder(backbone) if card.get("linearized") else backbone
     try:
-        model.load_state_dict(load_file(folder / _WEIGHTS))
+        model.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"{folder / _WEIGHTS}: the weights cannot be loaded ({reason})") from error
+        raise UsageError(f"{folder / WEIGHTS}: the weights cannot be loaded ({reason})") from error
     return model.eval(), card
 
 
