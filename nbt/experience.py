@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from nbt.errors import UsageError, check_counts
 from nbt.pipeline import Progress, TaskOptions, load_task
+from nbt.writable import check_file, check_folder
 
 if TYPE_CHECKING:
     from nbt.search.from_studies import StudyTables
@@ -61,6 +62,7 @@ def record(
     chosen, path = Space.load(space), Path(out)
     if path.suffix != ".parquet":
         raise UsageError(f"--out {out}: the name of a recorded table ends in .parquet")
+    check_file("--out", path)
     check_counts(trials=trials, epochs=epochs, workers=workers)
     task = watch_test(load_task(dataset, **options))
     chosen = applicable(chosen, task)
@@ -193,6 +195,8 @@ def replay(
     from nbt.search.replay.run import replay as run
     from nbt.search.space import Space
 
+    if out is not None:
+        check_folder("--out", out)
     chosen = Space.load(space)
     result = run(
         [RecordedTable.load(table) for table in tables],

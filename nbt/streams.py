@@ -15,6 +15,7 @@ from nbt.errors import UsageError, check_counts
 from nbt.pipeline import TaskOptions, as_task
 from nbt.settings import TransferSettings, repair
 from nbt.training.continual_settings import ContinualSettings, default_tasks, method_overrides
+from nbt.writable import check_folder
 
 if TYPE_CHECKING:
     from nbt.report.continual.comparison import Comparison
@@ -107,6 +108,7 @@ def continual(
 
     plain = check_streams(scenario, methods, tasks, more)
     check_counts(seeds=seeds)
+    check_folder("--out", out)
     tracker = StreamTracker(tracking_uri)
     task = as_task(dataset, options)
     length = tasks or default_tasks(scenario, task.n_classes)
@@ -180,14 +182,17 @@ class _Stream:
         """Checks all that can be without a workbench.
 
         Raises:
-            UsageError: The dataset does not give such tasks, the recipe makes no sense for one, or the curvatures do
-                not fit the memory.
+            UsageError: The dataset does not give such tasks, the recipe makes no sense for one or has nothing to start
+                from, or the curvatures do not fit the memory.
         """
         from nbt.training.continual_memory import check_memory
-        from nbt.training.recipe import check_recipe
+        from nbt.training.recipe import check_recipe, check_start
 
+        task, recipe = self.task, self.config.settings.recipe
+        teacher = None if task.teacher is None else task.teacher.name
+        check_start(recipe, task.backbone, task.dataset, task.weights, teacher=teacher)
         for part in self.parts:
-            check_recipe(self.config.settings.recipe, len(part.train))
+            check_recipe(recipe, len(part.train))
         check_memory(self.task, self.config.settings)
 
     def record(self, result: ContinualResult, started: datetime, device: str) -> StreamRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import nbt
 from nbt import pipeline
 from nbt.errors import NbtError, UsageError
 from nbt.fit.fit_profile import FitProfile
+from nbt.pipeline.elsewhere import search_options, sync_options
 from nbt.search.records import StudyObserver, TrialRecord
 from nbt.settings import TransferSettings
 from nbt.task.backbone_names import parse_backbone
@@ -133,9 +135,9 @@ def test_a_search_with_a_teacher_tries_an_injection(own_folder: Path) -> None:
     from nbt.task.weights import load_w0
 
     save_file(dict(load_w0(parse_backbone("conv3(width=9)"), "none", image_size=28).w0), own_folder / "t.safetensors")
-    teacher = "conv3(width=9)=t.safetensors"
+    written, teacher = (f"conv3(width=9)={path}" for path in ("t.safetensors", own_folder / "t.safetensors"))
     student: dict[str, Any] = {"backbone": "conv3(width=8)", "weights": "none", "shots": 6}
-    record = nbt.search("digits", budget=7, teacher=teacher, **student, **QUICK).record
+    record = nbt.search("digits", budget=7, teacher=written, **student, **QUICK).record
     assert [trial.origin for trial in record.trials[4:6]] == [
         "recommended: injection",
         "recommended: profile and experience",
@@ -144,6 +146,7 @@ def test_a_search_with_a_teacher_tries_an_injection(own_folder: Path) -> None:
     assert (injected.settings.init, injected.settings.teacher) == ("inject", teacher)
     assert injected.state in ("complete", "pruned")
     assert record.config.teacher == teacher
+    assert teacher in Path("reports/s/report.md").read_text(), "the printed command works in any folder"
     assert 0.5 < record.dataset["tli_similarity"] < 1.0
     assert "inject by similarity" in {source["name"] for source in record.guide["sources"]}
     with pytest.raises(UsageError, match=r"teacher .*then, not given now"):
@@ -320,3 +323,106 @@ def test_the_public_face_is_light_and_complete() -> None:
     assert nbt.transfer.L2SP is not None
     with pytest.raises(AttributeError, match="no attribute 'serch'"):
         _ = nbt.serch
+
+
+@pytest.mark.parametrize("way", ["reports", "reports/s", "reports/s/model"])
+def test_a_report_that_could_not_be_written_is_refused_first(task: Task, own_folder: Path, way: str) -> None:
+    (own_folder / way).parent.mkdir(parents=True, exist_ok=True)
+    (own_folder / way).write_text("mine")
+    with pytest.raises(UsageError, match=f"^--out .*{own_folder / way} is no folder"):
+        nbt.search(task, budget=3, **QUICK)
+    assert not (own_folder / ".nbt").exists()
+    assert (own_folder / way).read_text() == "mine"
+
+
+def test_a_search_never_deletes_what_is_in_the_place_of_its_model(task: Task, own_folder: Path) -> None:
+    (own_folder / "reports/s/model").mkdir(parents=True)
+    (own_folder / "reports/s/model/notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"^--out .*notes\.txt"):
+        nbt.search(task, budget=3, **QUICK)
+    assert not (own_folder / ".nbt").exists()
+
+
+class InTheWay(StudyObserver):
+    """Puts a folder where the report's first file goes, and may end the search there."""
+
+    def __init__(self, ending: BaseException | None = None) -> None:
+        self.ending = ending
+        self.finished = 0
+
+    def trial_finished(self, trial: TrialRecord) -> None:
+        Path("reports/s/report.md/mine").mkdir(parents=True, exist_ok=True)
+
+    def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
+        if number and self.ending is not None:
+            raise self.ending
+
+    def study_finished(self, record: Any) -> None:
+        self.finished += 1
+
+
+def test_a_report_that_fails_does_not_leave_the_runs_open(task: Task) -> None:
+    watch = InTheWay()
+    with pytest.raises(NbtError, match=r"reports/s: cannot write the report .*--out names another"):
+        nbt.search(task, budget=3, observers=[watch], **QUICK)
+    assert watch.finished == 1
+    assert pipeline.studies()[0]["finished"]
+
+
+def test_an_interrupted_search_tells_its_end_without_a_report(task: Task, caplog: pytest.LogCaptureFixture) -> None:
+    watch = InTheWay(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        nbt.search(task, budget=3, observers=[watch], **QUICK)
+    assert watch.finished == 1
+    assert "cannot write the report" in caplog.text
+
+
+def test_the_report_says_where_the_study_is(task: Task, own_folder: Path) -> None:
+    where = {"storage": "sqlite:///far.db", "tracking_uri": "sqlite:///runs.db", "out": "pages"}
+    result = nbt.search(task, budget=3, **QUICK, **where)
+    expected = {
+        "--storage": "sqlite:///far.db",
+        "--tracking-uri": "sqlite:///runs.db",
+        "--experience": str(QUICK["experience"]),
+        "--final-seeds": "1",
+        "--out": str(own_folder / "pages"),
+    }
+    assert result.elsewhere == expected
+    words = shlex.split(searched_on(own_folder / "pages/s/report.md"))
+    assert {option: words[words.index(option) + 1] for option in expected} == expected
+    pipeline.report("s", storage="sqlite:///far.db", out="again")
+    words = shlex.split(searched_on(own_folder / "again/s/report.md"))
+    assert words[words.index("--storage") + 1] == "sqlite:///far.db"
+    assert words[words.index("--out") + 1] == str(own_folder / "again")
+
+
+def searched_on(page: Path) -> str:
+    return next(line for line in page.read_text().splitlines() if line.startswith("nbt search"))
+
+
+def test_options_that_are_as_usual_are_not_repeated_and_passwords_never() -> None:
+    usual = {"storage": None, "engine": "local", "workers": 1, "final_seeds": 5, "out": "reports/", "experience": None}
+    assert search_options(**usual) == {}
+    found = search_options(storage="postgresql://me:secret@db/s", engine="ray", gpus_per_trial=0.5, out="/o")
+    assert found == {
+        "--storage": "postgresql://me:***@db/s",
+        "--engine": "ray",
+        "--gpus-per-trial": "0.5",
+        "--out": "/o",
+    }
+    assert sync_options(found) == {"--storage": "postgresql://me:***@db/s", "--out": "/o"}
+
+
+def test_a_model_is_exported_to_no_folder_with_other_files(own_folder: Path) -> None:
+    (own_folder / "notes.txt").write_text("mine")
+    for export in (Path(), own_folder, Path("../") / own_folder.name):
+        with pytest.raises(UsageError, match=r"--export .*notes\.txt"):
+            pipeline.train("no dataset, and never looked at", export=export)
+    assert [path.name for path in own_folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_recipe_with_nothing_to_start_from_is_wrong_usage(task: Task) -> None:
+    wrong = [{"init": "inject"}, {"init": "inject", "teacher": "conv3=no.pth"}, {"pretrain_zap_period": 2}]
+    for changes in wrong:
+        with pytest.raises(UsageError, match=r"needs a teacher|no file no\.pth|not trained by nbt"):
+            pipeline.train(task, TransferSettings(epochs=2).replace(**changes))

@@ -200,3 +200,12 @@ def test_every_method_is_checked_in_every_scenario_without_torch() -> None:
         for method in METHODS:
             [settings] = streams.check_streams(scenario, (method,)).values()
             assert settings.scenario == scenario
+
+
+def test_what_could_not_be_written_or_begun_is_refused_first(task: Task, own_folder: Path) -> None:
+    (own_folder / "reports").write_text("mine")
+    with pytest.raises(UsageError, match=r"^--out reports: .* is no folder"):
+        learn(task)
+    with pytest.raises(UsageError, match="needs a teacher"):
+        learn(task, out="pages", methods=quick("finetune", init="inject"))
+    assert [path.name for path in own_folder.iterdir()] == ["reports"]

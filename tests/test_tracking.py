@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -695,7 +696,8 @@ def closed_port() -> int:
 
 def test_a_dead_server_costs_a_warning(closed_port: int, caplog: pytest.LogCaptureFixture) -> None:
     uri = f"http://me:{SECRET}@127.0.0.1:{closed_port}"
-    tracker = Tracker(uri)
+    where = {"--storage": "sqlite:///my studies.db", "--tracking-uri": shown_uri(uri)}
+    tracker = Tracker(uri, sync_options=where)
     began = time.monotonic()
     with caplog.at_level(logging.INFO, logger="nbt"):
         replay(tracker, sample_study())
@@ -704,7 +706,8 @@ def test_a_dead_server_costs_a_warning(closed_port: int, caplog: pytest.LogCaptu
     warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(warnings) == 1
     text = warnings[0].getMessage()
-    assert "nbt sync cub-mobilenet_v2-non_binary" in text
+    again = shlex.split(text.partition("or by: ")[2])
+    assert again == ["nbt", "sync", "cub-mobilenet_v2-non_binary", *(word for pair in where.items() for word in pair)]
     assert SECRET not in text
     assert "\n" not in text
     with pytest.raises(NbtError, match="cannot be written") as caught:

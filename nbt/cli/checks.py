@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbt.errors import UsageError
+
+if TYPE_CHECKING:
+    from nbt.task.load import TaskOptions
 
 TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots", "seed")
 
 
-def check_task(options: Mapping[str, Any]) -> None:
+def check_task(options: Mapping[str, Any]) -> TaskOptions:
     """Checks the values of `nbt.cli.options.task_options`, the seed, and the teacher where a command has one.
+
+    Returns:
+        What they mean, paths absolute.
 
     Raises:
         UsageError: One is wrong.
     """
     from nbt.task.load import check_options
 
-    check_options(**{name: options[name] for name in TASK_OPTIONS}, teacher=options.get("teacher"))
+    return check_options(**{name: options[name] for name in TASK_OPTIONS}, teacher=options.get("teacher"))
 
 
 def check_study(name: str | None, storage: str | None) -> None:

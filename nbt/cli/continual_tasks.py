@@ -5,27 +5,35 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nbt.cli.checks import check_task
 from nbt.cli.continual_options import given_options, make_recipes, stream_fields
 from nbt.cli.output import Output
+from nbt.training.recipe import check_start
+from nbt.writable import check_folder
+
+if TYPE_CHECKING:
+    from nbt.task.load import TaskOptions
 
 _TASK = ("data_dir", "backbone", "weights", "image_size", "classes", "shots", "seed")
+_PATHS = ("data_dir", "file", "folder")
 
 
 def run_tasks(out: Output, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
     """Runs the streams that the options ask for; returns them in JSON types, and what to say of them."""
     task_options = {name: options[name] for name in _TASK}
-    check_task({"dataset": options["dataset"], **task_options})
+    task = check_task({"dataset": options["dataset"], **task_options})
+    check_folder("--out", options["folder"])
     plain = {"scenario": options["scenario"], "methods": make_recipes(options), "tasks": options["tasks"]}
     fields = stream_fields(options)
-    command = command_text(click.get_current_context())
+    command = command_text(click.get_current_context(), task)
     from nbt import streams
 
-    streams.check_streams(**plain, more=fields)
+    for settings in streams.check_streams(**plain, more=fields).values():
+        check_start(settings.recipe, task.backbone, task.source.dataset, task.weights)
     from nbt.cli.stream_progress import StreamProgress
 
     with StreamProgress(out) as progress:
@@ -51,16 +59,35 @@ def run_tasks(out: Output, options: Mapping[str, Any]) -> tuple[dict[str, Any], 
     return outcome.to_json(), outcome_text(outcome.comparison, _short(outcome.report_path))
 
 
-def command_text(ctx: click.Context) -> str:
-    """Returns the command line that makes the same streams, as far as options say so."""
+def command_text(ctx: click.Context, task: TaskOptions) -> str:
+    """Returns the command line that makes the same streams, as far as options say so.
+
+    Args:
+        ctx: Of `nbt continual`.
+        task: What its options of the task mean.
+    """
     words = ["nbt", "continual"]
     for name, param in given_options(ctx).items():
         # Flags say how to run and to print, not what.
         if name in ctx.params and name != "fresh":
             value = ctx.params[name]
             for item in value if isinstance(value, tuple) else (value,):
-                words += [param.opts[0], str(item)]
+                words += [param.opts[0], _shown(name, str(item), task)]
     return shlex.join(words)
+
+
+def _shown(name: str, value: str, task: TaskOptions) -> str:
+    """Returns the value of an option as it means the same in every folder, without a password."""
+    from nbt.task.rows import full_path
+    from nbt.tracking import shown_uri
+
+    if name == "dataset":
+        return task.source.dataset
+    if name == "weights":
+        return task.weights
+    if name in _PATHS:
+        return str(full_path(value))
+    return shown_uri(value) if name == "tracking_uri" else value
 
 
 def _short(path: Path) -> Path:

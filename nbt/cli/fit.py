@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from nbt.cli.checks import check_experience, check_task
 from nbt.cli.options import AT_LEAST_ONE, SEED, Command, comparison_options, experience_option
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from nbt.fit.fit_profile import FitProfile
     from nbt.pipeline import Recommendation
+
+_OF_RECOMMENDATION = ("space", "epochs", "experience")
 
 
 @click.command(cls=Command)
@@ -49,6 +52,7 @@ def command(
     Features of a sample of the training images are measured, overall and unit by unit, beside those of random
     weights. Give --backbone several times to compare; --weights then once for all, or once for each in order.
     """
+    _check_given(click.get_current_context())
     pairs = pair(backbone, weights)
     for name, file in pairs:
         check_task({"dataset": dataset, "backbone": name, "weights": file, **options})
@@ -77,6 +81,16 @@ def command(
     else:
         print_profiles(out, profiles, plot)
         print_recommendations(out, profiles, found)
+
+
+def _check_given(ctx: click.Context) -> None:
+    """Refuses options of a recommendation where none is asked for."""
+    if ctx.params["recommend"]:
+        return
+    for param in ctx.command.params:
+        given = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
+        if given and param.name in _OF_RECOMMENDATION:
+            raise UsageError(f"{param.opts[0]} is an option of --recommend; add that, or leave this out")
 
 
 def pair(backbones: Sequence[str], weights: Sequence[str]) -> list[tuple[str | None, str]]:

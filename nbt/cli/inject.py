@@ -12,6 +12,7 @@ import click
 from nbt.cli.options import SEED, Command
 from nbt.cli.output import Output, percent
 from nbt.errors import UsageError
+from nbt.writable import check_file
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +79,7 @@ def _check(teacher: str, student: str, score_only: bool, file: str | None, image
         raise UsageError(f"--out {path}: expected a name that ends in {' or '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
         raise UsageError(f"--out {path}: there is no folder {path.parent}")
+    check_file("--out", path)
     return path
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nbt import writable
 from nbt.cli.checks import check_task
 from nbt.cli.options import AT_LEAST_ONE, SEED, Command, choice_option
 from nbt.cli.output import Output, percent
@@ -92,10 +93,13 @@ def check_file(file: str | None) -> None:
     """Checks `--out`.
 
     Raises:
-        UsageError: The name is none of a weights file.
+        UsageError: The name is none of a weights file, or it cannot be written.
     """
-    if file is not None and (not file.endswith(".safetensors") or Path(file).is_dir()):
+    if file is None:
+        return
+    if not file.endswith(".safetensors"):
         raise UsageError(f"--out {file}: the name of a weights file ends in .safetensors")
+    writable.check_file("--out", file)
 
 
 def train(task: dict[str, Any], settings: PretrainSettings, progress: Any) -> tuple[Source, int]:

@@ -12,6 +12,7 @@ from nbt.cli.checks import TASK_OPTIONS, check_study, check_task
 from nbt.cli.options import AT_LEAST_ONE, SEED, Command, storage_option, task_options
 from nbt.cli.output import Output, percent
 from nbt.errors import UsageError
+from nbt.writable import check_file
 
 if TYPE_CHECKING:
     from nbt.search.recorded import RecordedRun, RecordedTable
@@ -161,6 +162,7 @@ def check_options(options: dict[str, Any], table: str) -> None:
 
     if not table.endswith(".parquet"):
         raise UsageError(f"--out {table}: the name of a recorded table ends in .parquet")
+    check_file("--out", table)
     check_task(options)
     Space.load(options["space"])
 

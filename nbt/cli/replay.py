@@ -10,6 +10,7 @@ import click
 
 from nbt.cli.options import AT_LEAST_ONE, Command
 from nbt.cli.output import Output, percent
+from nbt.writable import check_folder
 
 if TYPE_CHECKING:
     from nbt.search.replay.result import ReplayResult
@@ -39,6 +40,8 @@ def command(out: Output, tables: Sequence[str], methods: str, folder: str | None
     Methods run in the brain of nbt search, on recorded instead of new training, and know of a task what their own
     search has paid for, and tables of other datasets. They see validation only; test accuracy judges them.
     """
+    if folder is not None:
+        check_folder("--out", folder)
     from nbt.cli.progress import Progress
 
     with Progress(out) as progress:

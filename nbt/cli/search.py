@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -20,8 +19,10 @@ from nbt.cli.options import (
     tracking_option,
 )
 from nbt.cli.output import Output
+from nbt.errors import NbtError
 from nbt.search.engines.maker import ENGINES
 from nbt.search.pruner import PRUNERS
+from nbt.writable import check_folder
 
 
 @click.command(cls=Command)
@@ -68,6 +69,7 @@ def command(out: Output, dataset: str, folder: str, **options: Any) -> None:
 
     options["gpus_per_trial"] = read_share(options["gpus_per_trial"])
     check_options({"dataset": dataset, **options})
+    check_folder("--out", folder)
     from nbt.cli.search_progress import SearchProgress
 
     with SearchProgress(out) as progress:
@@ -77,23 +79,24 @@ def command(out: Output, dataset: str, folder: str, **options: Any) -> None:
             result = pipeline.search(dataset, **options, out=folder, observers=(progress,), progress=progress.stage)
         except KeyboardInterrupt:
             trials = f"{progress.kept} trial{'' if progress.kept == 1 else 's'}"
-            raise KeyboardInterrupt(f"interrupted: {trials} kept; the same command continues") from None
+            again = _again(options["fresh"], progress.study)
+            raise KeyboardInterrupt(f"interrupted: {trials} kept; the same command continues{again}") from None
+        except NbtError as error:
+            again = _again(options["fresh"], progress.study)
+            if again and error.exit_code == NbtError.exit_code:
+                raise NbtError(f"{error}; go on{again}") from error
+            raise
     if out.json:
         out.print_json(result.to_json())
     else:
         from nbt.cli.summary import search_summary
 
-        out.print(*search_summary(result.record, result.recommended, result.report_path, _elsewhere(options)))
+        out.print(*search_summary(result.record, result.recommended, result.report_path, result.elsewhere))
 
 
-def _elsewhere(options: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the options that say where a search ran and where it is kept, as they may be shown."""
-    from nbt.tracking import shown_uri
-
-    names = ("storage", "tracking_uri", "engine", "ray_address", "workers", "gpus_per_trial", "cpus_per_trial")
-    usual = {"engine": "local", "workers": 1}
-    given = {name: options[name] for name in names if options[name] not in (None, usual.get(name))}
-    return {f"--{name.replace('_', '-')}": shown_uri(str(value)) for name, value in given.items()}
+def _again(fresh: bool, study: str | None) -> str:
+    """Returns what must be different in the same command for it to go on: `--fresh` would begin another study."""
+    return f" with --study {study} instead of --fresh" if fresh and study is not None else ""
 
 
 def check_options(options: dict[str, Any]) -> None:

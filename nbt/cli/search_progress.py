@@ -40,6 +40,11 @@ class SearchProgress(Progress, StudyObserver):
         self._finals: tuple[int, int] | None = None
 
     @property
+    def study(self) -> str | None:
+        """Name of the study, None before it is opened."""
+        return None if self._record is None else self._record.config.name
+
+    @property
     def kept(self) -> int:
         """Number of trials that came to their end and are stored, those of earlier sessions included."""
         return self._counts.total() - self._counts[_INTERRUPTED]

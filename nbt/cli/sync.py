@@ -13,15 +13,16 @@ from nbt.cli.output import Output
 @click.argument("study")
 @storage_option
 @tracking_option
-def command(out: Output, study: str, storage: str | None, tracking_uri: str | None) -> None:
+@click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Where reports are.")
+def command(out: Output, study: str, storage: str | None, tracking_uri: str | None, folder: str) -> None:
     """Bring a study's MLflow runs up to date from the storage.
 
-    Missing runs are written; nothing is doubled.
+    Missing runs are written, with the report from --out where there is one; nothing is doubled.
     """
     check_study(study, storage)
     from nbt import pipeline
 
-    counts = pipeline.sync(study, storage, tracking_uri)
+    counts = pipeline.sync(study, storage, tracking_uri, folder)
     if out.json:
         out.print_json(counts)
     else:

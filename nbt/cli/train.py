@@ -17,7 +17,7 @@ from nbt.cli.output import Output
 @click.option("--settings", "file", required=True, metavar="FILE", help="YAML, such as a report's recommended.yaml.")
 @click.option("--seeds", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Validation runs.")
 @click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="First seed.")
-@click.option("--export", metavar="DIR", help="Write the model there, for nbt predict.")
+@click.option("--export", metavar="DIR", help="Write the model there, for nbt predict; replaces only a model.")
 def command(out: Output, dataset: str, file: str, export: str | None, **options: Any) -> None:
     """Train with given settings, then evaluate on test once.
 
@@ -25,10 +25,15 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
     The tested and exported model is trained on train + validation.
     """
     from nbt.settings import TransferSettings
+    from nbt.training.model_folder import check_export
+    from nbt.training.recipe import check_start
 
     settings = TransferSettings.load(file)
-    check_task({"dataset": dataset, **options})
+    task = check_task({"dataset": dataset, **options})
+    check_start(settings, task.backbone, task.source.dataset, task.weights)
     folder = None if export is None else Path(export)
+    if folder is not None:
+        check_export(folder, "--export")
     from nbt.cli.progress import Progress
 
     with Progress(out) as progress:

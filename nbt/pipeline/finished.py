@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbt.pipeline.elsewhere import search_options
+
 if TYPE_CHECKING:
     from nbt.training.export import Prediction
 
@@ -27,7 +29,8 @@ def report(study: str, storage: str | None = None, out: str | Path = "reports") 
     from nbt.report import write_report
     from nbt.search.storage import read_study, resolve_storage
 
-    return write_report(read_study(resolve_storage(storage), study), Path(out)).resolve()
+    record = read_study(resolve_storage(storage), study)
+    return write_report(record, Path(out), elsewhere=search_options(storage=storage, out=out)).resolve()
 
 
 def sync(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """The arguments of a search, checked."""
+    """The arguments of a search, checked.
+
+    Attributes:
+        elsewhere: As in `nbt.report.reproduce.commands`; the others as in `nbt.pipeline.search`.
+    """
 
     config: StudyConfig
     budget: Budget
@@ -31,6 +36,7 @@ class Plan:
     engine: EngineMaker
     final_seeds: int
     out: Path
+    elsewhere: Mapping[str, str]
     fresh: bool
     progress: Progress | None
 

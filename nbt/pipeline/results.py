@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,12 @@ class SearchResult:
     Attributes:
         record: The whole study.
         report_path: The HTML report; its folder holds everything else.
+        elsewhere: As in `nbt.report.reproduce.commands`.
     """
 
     record: StudyRecord
     report_path: Path
+    elsewhere: Mapping[str, str]
 
     @property
     def recommended(self) -> TransferSettings:

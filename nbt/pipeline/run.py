@@ -13,7 +13,7 @@ from nbt.pipeline.plan import Plan
 from nbt.pipeline.results import SearchResult
 from nbt.pipeline.steering import Steering
 from nbt.pipeline.watched import Watched
-from nbt.search.records import StudyObserver
+from nbt.search.records import StudyObserver, StudyRecord
 from nbt.settings import TransferSettings, repair
 
 if TYPE_CHECKING:
@@ -35,23 +35,33 @@ class Run:
 
     def to_end(self) -> SearchResult:
         """Runs all phases. Whatever ends it early, the report and MLflow get what there is."""
-        from nbt.report import write_report
-
-        name = self.store.config.name
         try:
-            self._phases((self.plan.out / name / "model").resolve())
+            self._phases((self.plan.out / self.store.config.name / "model").resolve())
         except BaseException:
-            # What ended it is the news; a storage that is gone as well must not hide it.
-            with suppress(NbtError):
-                record = self.store.record()
-                if record.trials:
-                    write_report(record, self.plan.out)
-                    self.observers.study_finished(record)
+            self._leave()
             raise
         record = self.store.record()
-        path = write_report(record, self.plan.out)
-        self.observers.study_finished(record)
-        return SearchResult(record, path.resolve())
+        return SearchResult(record, self._report(record), self.plan.elsewhere)
+
+    def _leave(self) -> None:
+        """Reports on what was ended early. What ended it is the news: nothing that is gone as well may hide it."""
+        with suppress(NbtError):
+            record = self.store.record()
+            if not record.trials:
+                return
+            try:
+                self._report(record)
+            except NbtError as error:
+                _log.warning("%s", error)
+
+    def _report(self, record: StudyRecord) -> Path:
+        """Writes the report, then tells the observers of the end, which does not depend on the report."""
+        from nbt.report import write_report
+
+        try:
+            return write_report(record, self.plan.out, elsewhere=self.plan.elsewhere).resolve()
+        finally:
+            self.observers.study_finished(record)
 
     def _arguments(self) -> dict[str, Any]:
         """Returns what the brain needs to know of proposals and pruning, an injection that a user would run first."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from nbt.errors import UsageError, check_counts, nearest
+from nbt.pipeline.elsewhere import search_options, sync_options
 from nbt.pipeline.loading import Progress, TaskOptions, as_task
 from nbt.pipeline.plan import Plan, configure
 from nbt.pipeline.results import SearchResult
@@ -19,6 +20,8 @@ from nbt.search.engines.maker import EngineMaker
 from nbt.search.engines.ray_options import RayOptions
 from nbt.search.pruner import PRUNERS
 from nbt.search.records import StudyObserver
+from nbt.training.model_folder import check_export
+from nbt.writable import check_folder
 
 if TYPE_CHECKING:
     from nbt.search.store import StudyStore
@@ -100,6 +103,19 @@ def search(
     check_counts(workers=workers, epochs=epochs, final_seeds=final_seeds)
     check_stream(scenario, tasks, pruner)
     check_apart(storage, resolve_uri(tracking_uri))
+    check_folder("--out", out)
+    elsewhere = search_options(
+        storage=storage,
+        tracking_uri=tracking_uri,
+        engine=engine,
+        ray_address=ray_address,
+        workers=workers,
+        gpus_per_trial=gpus_per_trial,
+        cpus_per_trial=cpus_per_trial,
+        experience=experience,
+        final_seeds=final_seeds,
+        out=out,
+    )
     with EngineMaker(engine, workers, RayOptions(ray_address, gpus_per_trial, cpus_per_trial)) as maker:
         given = as_task(task, options)
         if scenario is not None:
@@ -116,10 +132,11 @@ def search(
             engine=maker,
             final_seeds=final_seeds,
             out=Path(out),
+            elsewhere=elsewhere,
             fresh=fresh,
             progress=options.get("progress"),
         )
-        tracker = Tracker(tracking_uri, reports=plan.out)
+        tracker = Tracker(tracking_uri, reports=plan.out, sync_options=sync_options(elsewhere))
         with ExitStack() as stack:
             return _open(stack, plan, given, [*observers, tracker]).to_end()
 
@@ -152,6 +169,8 @@ def _open(stack: ExitStack, plan: Plan, task: Task, observers: Sequence[StudyObs
 
     facts = _facts(task)
     url = resolve_storage(plan.storage)
+    if not plan.fresh:
+        _check_out(plan, plan.config.name)
     engine = plan.engine.make(task)
     store = stack.enter_context(
         open_study(
@@ -164,9 +183,18 @@ def _open(stack: ExitStack, plan: Plan, task: Task, observers: Sequence[StudyObs
             fresh=plan.fresh,
         )
     )
+    if plan.fresh:  # only now it has a name
+        _check_out(plan, store.config.name)
     _measure_fit(task, store, plan.progress)
     target = Target.of(facts, store.record().profile, plan.config.epochs)
     return Run(plan, store, engine, steer(plan, target), Observers(observers))
+
+
+def _check_out(plan: Plan, study: str) -> None:
+    """Checks that report and model can be written, which comes last."""
+    check_folder("--out", plan.out / study)
+    if plan.config.scenario is None:
+        check_export(plan.out / study / "model", "--out")
 
 
 def _measure_fit(task: Task, store: StudyStore, progress: Progress | None) -> None:

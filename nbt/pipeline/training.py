@@ -13,6 +13,7 @@ from nbt.pipeline.results import TrainResult
 from nbt.pipeline.watched import Watched
 from nbt.search.records import SeedRun, TestRecord
 from nbt.settings import TransferSettings, repair
+from nbt.training.model_folder import check_export
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
@@ -85,7 +86,7 @@ def train(
         task: As in `search`.
         settings: The recipe; the default recipe when None.
         seeds: Validated runs, with the seeds from the task's own on, each with a train/validation split of its own.
-        export: Folder to write the tested model to; it has the task's seed.
+        export: Folder to write the tested model to, missing, empty, or a model folder; it has the task's seed.
         **options: As in `search`.
 
     Raises:
@@ -96,12 +97,15 @@ def train(
     from nbt.search.stats import accuracy_interval, wilson_interval
 
     check_counts(seeds=seeds)
+    model = None if export is None else check_export(export, "--export")
     given = as_task(task, options)
     recipe = settings or TransferSettings()
-    from nbt.training.recipe import check_recipe
+    from nbt.training.recipe import check_recipe, check_start
 
+    teacher = None if given.teacher is None else given.teacher.name
+    check_start(recipe, given.backbone, given.dataset, given.weights, teacher=teacher)
     check_recipe(recipe, len(given.split.train))
-    source = _Seeds(repair(recipe), seeds, given.seed, export)
+    source = _Seeds(repair(recipe), seeds, given.seed, model)
     with LocalEngine(given) as engine:
         engine.run(Watched(source, options.get("progress")))
     last = source.outcomes["train-on-all"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from nbt.fit.fit_profile import FitProfile
 from nbt.report import fit_words, words
@@ -144,13 +146,20 @@ class ReportData:
     has_model: bool
 
 
-def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) -> ReportData:
+def build_report(
+    record: StudyRecord,
+    folder: Path,
+    *,
+    has_model: bool = False,
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
+) -> ReportData:
     """Returns what a report on the study says.
 
     Args:
         record: The study, finished or not.
         folder: The report's folder, as commands should name it.
         has_model: The model of what is recommended is in it.
+        elsewhere: As in `nbt.report.reproduce.commands`.
     """
     choice, config = choose(record), record.config
     return ReportData(
@@ -181,7 +190,9 @@ def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) 
         importance=importance_rows(record),
         importance_sentence=words.importance_sentence(record),
         notes=tuple(one_line(note) for note in record.notes),
-        commands=tuple(commands(record, folder, has_settings=choice is not None, has_model=has_model)),
+        commands=tuple(
+            commands(record, folder, has_settings=choice is not None, has_model=has_model, elsewhere=elsewhere)
+        ),
         has_model=has_model,
     )
 

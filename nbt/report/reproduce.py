@@ -67,7 +67,7 @@ def commands(
     elif has_settings:
         seeds = max((len(final.runs) for final in record.finals), default=1)
         words = ["nbt", "train", *task_words(config), "--settings", str(folder / "recommended.yaml")]
-        words += ["--seeds", str(seeds), *seed, "--export", "model"]
+        words += ["--seeds", str(seeds), *seed, "--export", str(folder / "model-again")]
         found.append(Command("Train the recommended settings again", shlex.join(words)))
     if has_model:
         text = f"{shlex.join(['nbt', 'predict', str(folder / 'model')])} IMAGES..."

@@ -17,7 +17,7 @@ from nbt.report.numbers import one_line, percent, several, span
 from nbt.report.render import render_html, render_markdown
 from nbt.report.words import compared
 from nbt.search.records import StudyRecord
-from nbt.training.model_card import is_trained_with
+from nbt.training.model_folder import is_trained_with
 
 SETTINGS_FILE = "recommended.yaml"
 FIT_FILE = "fit.json"
@@ -34,13 +34,18 @@ def report_folder(out: str | Path, study: str) -> Path:
     return Path(out) / ("study" if name in ("", ".", "..") else name)
 
 
-def write_report(record: StudyRecord, out: str | Path) -> Path:
+def write_report(record: StudyRecord, out: str | Path, *, elsewhere: Mapping[str, str] | None = None) -> Path:
     """Writes the report of a study, finished or not, to its folder in `out`.
 
     `report.html`, `report.md`, `trials.csv`, `fit.json` where the study has a fit profile and, as soon as there is a
     full-length trial, `recommended.yaml`. All are made before the first is written, each is written to a temporary
     name and renamed, and the HTML page that speaks of the others comes last: whoever sees it sees files that belong
     to it.
+
+    Args:
+        record: The study.
+        out: Folder of reports.
+        elsewhere: As in `nbt.report.reproduce.commands`.
 
     Returns:
         The path of `report.html`.
@@ -49,7 +54,7 @@ def write_report(record: StudyRecord, out: str | Path) -> Path:
         NbtError: The folder cannot be written.
     """
     folder = report_folder(out, record.config.name)
-    data = build_report(record, folder, has_model=_has_model(record, folder))
+    data = build_report(record, folder, has_model=_has_model(record, folder), elsewhere=elsewhere or {})
     texts = {
         "report.md": render_markdown(data),
         SETTINGS_FILE: None if data.choice is None else settings_file(record, data.choice),

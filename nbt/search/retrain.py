@@ -14,7 +14,7 @@ from nbt.search.finals import recommended_final
 from nbt.search.stats import wilson_interval
 from nbt.search.store import StudyStore
 from nbt.settings import TransferSettings
-from nbt.training.model_card import is_trained_with
+from nbt.training.model_folder import is_trained_with
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 
 RECOMMENDED = "recommended"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbt.errors import UsageError
 from nbt.task.backbone_names import BackboneSpec, parse_backbone
+from nbt.task.rows import full_path
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ class Teacher:
     """A pretrained backbone without its head.
 
     Attributes:
-        name: As the user wrote it: "BACKBONE" or "BACKBONE=FILE".
+        name: "BACKBONE", or "BACKBONE=FILE" with an absolute path.
         spec: The architecture.
         w0: State of its units, keys "units.I....".
     """
@@ -35,7 +35,7 @@ def parse_teacher(text: str) -> tuple[BackboneSpec, str]:
     """Reads "BACKBONE" or "BACKBONE=FILE" without importing torch.
 
     Returns:
-        The architecture, and "default" or the path of a file that exists.
+        The architecture, and "default" or the absolute path of a file that exists.
 
     Raises:
         UsageError: The text has another form, the backbone is unknown, or there is no such file.
@@ -44,9 +44,16 @@ def parse_teacher(text: str) -> tuple[BackboneSpec, str]:
     if not name.strip() or (sign and not file.strip()):
         raise UsageError(f"teacher {text!r}: {_FORM}")
     spec = parse_backbone(name)
-    if sign and not Path(file.strip()).is_file():
+    path = full_path(file.strip())
+    if sign and not path.is_file():
         raise UsageError(f"teacher {text!r}: no file {file.strip()}; {_FORM}")
-    return spec, file.strip() or "default"
+    return spec, str(path) if sign else "default"
+
+
+def full_name(text: str) -> str:
+    """Returns what a user wrote for a teacher as it means the same everywhere: the path of its file absolute."""
+    name, sign, file = _split(text)
+    return f"{name}={full_path(file.strip())}" if sign and file.strip() else text
 
 
 def load_teacher(text: str) -> Teacher:
@@ -64,7 +71,7 @@ def load_teacher(text: str) -> Teacher:
     from nbt.task.backbones import default_image_size
     from nbt.task.weights import load_w0
 
-    return Teacher(text, spec, load_w0(spec, weights, image_size=default_image_size(spec)).w0)
+    return Teacher(full_name(text), spec, load_w0(spec, weights, image_size=default_image_size(spec)).w0)
 
 
 def _split(text: str) -> tuple[str, str, str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from nbt.errors import NbtError
 from nbt.report.choice import default_trial
@@ -75,6 +77,7 @@ class Tracker(StudyObserver):
     Args:
         uri: As for `resolve_uri`.
         reports: Folder of reports; the study's own is added to its run at the end.
+        sync_options: What `nbt sync` needs to find study, runs and reports, as it may be shown.
         retry_seconds: The least time between two attempts to reach a server that did not answer.
         clock: Seconds; for tests.
 
@@ -87,11 +90,12 @@ class Tracker(StudyObserver):
         uri: str | None = None,
         *,
         reports: str | Path | None = None,
+        sync_options: Mapping[str, str] = MappingProxyType({}),
         retry_seconds: float = RETRY_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.uri = resolve_uri(uri)
-        self._reports = reports
+        self._reports, self._sync_options = reports, sync_options
         self._contact = Contact(self.uri, retry_seconds=retry_seconds, clock=clock)
         self._record: StudyRecord | None = None
         self._store: RunStore | None = None
@@ -155,8 +159,9 @@ class Tracker(StudyObserver):
             store.log_files(files)
             self._store = store
 
-        lost = "the search goes on, its runs are kept and written when it answers again, or by: nbt sync "
-        self._contact.attempt(write, lost + record.config.name)
+        again = ["nbt", "sync", record.config.name, *(word for option in self._sync_options.items() for word in option)]
+        lost = "the search goes on, its runs are kept and written when it answers again, or by: "
+        self._contact.attempt(write, lost + shlex.join(again))
 
 
 def _grown_final(record: StudyRecord, candidate: str, run: SeedRun) -> FinalRecord | None:

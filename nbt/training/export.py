@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from nbt.task.images import decode_images
 from nbt.task.task import Task
 from nbt.training.augment import AugmentPlan, prepare
 from nbt.training.devices import autocast, images_at_once, pick_device
-from nbt.training.model_card import CARD
+from nbt.training.model_folder import CARD, WEIGHTS, replacing
 from nbt.transfer.fast import FeatureNorm, make_feature_norm
 from nbt.transfer.linearize import FirstOrder
 
@@ -34,7 +32,6 @@ LINEARIZED_FORMAT = 3
 """Of the expansion of a model, which has weights and those that it is expanded around."""
 
 _FORMATS = (FORMAT, NORM_FORMAT, LINEARIZED_FORMAT)
-_WEIGHTS = "weights.safetensors"
 _BATCH = 64
 # Files that are decoded before they are classified, of 224 px and less: a thousand of them take 150 MB.
 _FILES = 1024
@@ -66,7 +63,10 @@ def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSet
         model: The trained model, or the expansion of one.
         task: What it was trained on: classes, image size, normalisation.
         settings: How it was trained.
-        folder: Where to; its parents are made.
+        folder: Where to; missing, empty, or a model folder. Its parents are made.
+
+    Raises:
+        UsageError: The folder holds something else, which stays as it is, or cannot be written.
     """
     from safetensors.torch import save_file
 
@@ -87,18 +87,10 @@ def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSet
         card["feature_norm"] = norm
     if isinstance(model, FirstOrder):
         card |= {"format": LINEARIZED_FORMAT, "linearized": True}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir()
-        state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-        save_file(state, temporary / _WEIGHTS)
-        (temporary / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    with replacing(folder) as place:
+        save_file(state, place / WEIGHTS)
+        (place / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -134,10 +126,10 @@ def load_model(folder: Path) -> tuple[Backbone | FirstOrder, dict[str, Any]]:
     backbone.feature_norm = make_feature_norm(card.get("feature_norm", "none"), backbone.feature_dim)
     model = FirstOrder(backbone) if card.get("linearized") else backbone
     try:
-        model.load_state_dict(load_file(folder / _WEIGHTS))
+        model.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"{folder / _WEIGHTS}: the weights cannot be loaded ({reason})") from error
+        raise UsageError(f"{folder / WEIGHTS}: the weights cannot be loaded ({reason})") from error
     return model.eval(), card
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 
 from nbt.errors import UsageError
-from nbt.settings import TransferSettings
+from nbt.settings import TransferSettings, repair
+from nbt.task.backbone_names import ENCODERS, BackboneSpec
+from nbt.task.teacher import full_name, parse_teacher
+
+NO_TEACHER = "init: inject needs a teacher to inject from: BACKBONE, or BACKBONE=FILE"
 
 
 def count_batches(n_train: int, batch_size: int) -> int:
@@ -46,3 +50,47 @@ def check_recipe(settings: TransferSettings, n_train: int) -> None:
             f"feature_norm: batch statistics need 2 images or more in every batch; {n_train} training images in batches"
             f" of up to {settings.batch_size} leave one of {smallest}: change batch_size, or use feature_norm: target"
         )
+
+
+def trained_here(backbone: BackboneSpec, dataset: str, weights: str) -> bool:
+    """Returns whether the weights of a task are trained by nbt: how can then be a setting of a trial."""
+    return weights == "default" and dataset == "digits" and backbone.name in ENCODERS
+
+
+def check_pretraining(settings: TransferSettings, backbone: BackboneSpec, dataset: str, weights: str) -> None:
+    """Checks that the source can be trained as a recipe says.
+
+    Raises:
+        UsageError: It asks for another training of weights that are not trained here.
+    """
+    asked = settings.pretrain_scheme != "iid" or settings.pretrain_zap_period > 0
+    if asked and not trained_here(backbone, dataset, weights):
+        raise UsageError(
+            f"pretrain_scheme, pretrain_zap_period: the weights of {backbone.text} on {dataset} are not trained by "
+            "nbt; train a source with nbt pretrain and give it as --weights FILE"
+        )
+
+
+def check_start(
+    settings: TransferSettings, backbone: BackboneSpec, dataset: str, weights: str, *, teacher: str | None = None
+) -> None:
+    """Checks, before any image is read, that there is what a recipe starts from.
+
+    Args:
+        settings: Of the training.
+        backbone: Of the task.
+        dataset: Of the task: its name, or the path of a user's own.
+        weights: Of the task: "default", "none" or a file.
+        teacher: Full name of one that is loaded.
+
+    Raises:
+        UsageError: An injection has no teacher, or one that is unknown or whose file does not exist; or as
+            `check_pretraining`.
+    """
+    settings = repair(settings)
+    if settings.init != "inject":
+        check_pretraining(settings, backbone, dataset, weights)
+    elif not settings.teacher:
+        raise UsageError(NO_TEACHER)
+    elif full_name(settings.teacher) != teacher:
+        parse_teacher(settings.teacher)

@@ -11,10 +11,11 @@ from torch import nn
 
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings
-from nbt.task.backbone_names import ENCODERS, BackboneSpec
+from nbt.task.backbone_names import BackboneSpec
 from nbt.task.task import Task
-from nbt.task.teacher import Teacher, load_teacher
+from nbt.task.teacher import Teacher, full_name, load_teacher
 from nbt.task.weights import fresh_state
+from nbt.training.recipe import NO_TEACHER, check_pretraining, trained_here
 from nbt.transfer.injection import estimate_statistics, inject_weights
 
 State = Mapping[str, torch.Tensor]
@@ -83,11 +84,7 @@ class Sources:
         from nbt.training.pretrain import pretrained_source  # it trains, and so needs a workbench itself
 
         task = self._task
-        if not is_own_source(task):
-            raise UsageError(
-                f"pretrain_scheme, pretrain_zap_period: the weights of {task.backbone.text} on {task.dataset} are not "
-                "trained by nbt; train a source with nbt pretrain and give it as --weights FILE"
-            )
+        check_pretraining(settings, task.backbone, task.dataset, task.weights)
         scheme, period = settings.pretrain_scheme, settings.pretrain_zap_period
         made = pretrained_source(task.backbone, task.dataset, task.image_size, scheme=scheme, zap_period=period)
         assert made is not None
@@ -106,7 +103,8 @@ class Sources:
 
     def _teacher(self, name: str) -> Teacher:
         if not name:
-            raise UsageError("init: inject needs a teacher to inject from: BACKBONE, or BACKBONE=FILE")
+            raise UsageError(NO_TEACHER)
+        name = full_name(name)
         if name not in self._teachers:
             self._teachers[name] = load_teacher(name)
         return self._teachers[name]
@@ -114,7 +112,7 @@ class Sources:
 
 def is_own_source(task: Task) -> bool:
     """Returns whether a task's default weights are trained by nbt: how can then be a setting of a trial."""
-    return task.weights == "default" and task.dataset == "digits" and task.backbone.name in ENCODERS
+    return trained_here(task.backbone, task.dataset, task.weights)
 
 
 def kaiming_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[str, torch.Tensor]:

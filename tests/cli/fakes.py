@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ class FakeSearchResult:
     record: StudyRecord
     recommended: TransferSettings
     report_path: Path
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {"study": self.record.config.name, "loss": float("nan"), "report": self.report_path}

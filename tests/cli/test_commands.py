@@ -15,11 +15,12 @@ import pytest
 
 from nbt.cli.app import run
 from nbt.cli.output import interval_text, percent, to_strict
+from nbt.errors import NbtError, UsageError
 from nbt.report.numbers import duration
 from nbt.search.records import Interval
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
-from tests.cli.fakes import RECOMMENDED, FakePipeline
+from tests.cli.fakes import RECOMMENDED, FakePipeline, make_record
 from tests.sample_study import interrupted, spread_study
 
 SEARCH = ["search", "--dataset", "digits", "--budget", "3"]
@@ -102,6 +103,50 @@ class TestSearch:
         assert "nbt train --dataset birds --backbone conv3" in text
         assert "--settings reports/birds/recommended.yaml" in text
 
+    def test_searches_on_with_what_the_pipeline_says(
+        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pipeline.results["search"].elsewhere = {"--storage": "sqlite:///s.db", "--out": "/o"}
+        assert run([*SEARCH, "-q"]) == 0
+        [line] = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("nbt search")]
+        assert line.endswith("--study birds --storage sqlite:///s.db --out /o")
+
+    @pytest.mark.parametrize(
+        ("error", "code", "said"),
+        [
+            (KeyboardInterrupt(), 130, "interrupted: 0 trials kept; the same command continues{}\n"),
+            (NbtError("3 in a row failed"), 1, "error: 3 in a row failed; go on{}\n"),
+        ],
+    )
+    def test_a_fresh_study_goes_on_under_its_name(
+        self,
+        error: BaseException,
+        code: int,
+        said: str,
+        pipeline: FakePipeline,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        def begin(options: dict[str, Any]) -> NoReturn:
+            options["observers"][0].study_started(make_record())
+            raise error
+
+        pipeline.before = begin
+        assert run([*SEARCH, "--fresh", "-q"]) == code
+        assert capsys.readouterr().err.lstrip("\n") == said.format(" with --study birds instead of --fresh")
+        assert run([*SEARCH, "-q"]) == code
+        assert capsys.readouterr().err.lstrip("\n") == said.replace("; go on", "").format("")
+
+    def test_a_wrong_input_says_nothing_of_going_on(
+        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def refuse(options: dict[str, Any]) -> NoReturn:
+            options["observers"][0].study_started(make_record())
+            raise UsageError("wrong thing")
+
+        pipeline.before = refuse
+        assert run([*SEARCH, "--fresh", "-q"]) == 2
+        assert capsys.readouterr().err == "error: wrong thing\n"
+
     def test_tells_where_it_ran_where_that_was_more_than_one_place(
         self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -155,6 +200,39 @@ class TestTrain:
         Path("r.yaml").write_text("head_rl: 0.1\n")
         assert run(["train", "--dataset", "digits", "--settings", "r.yaml"]) == 2
         assert "unknown setting 'head_rl'; did you mean head_lr" in capsys.readouterr().err
+        assert not pipeline.calls
+
+    @pytest.mark.parametrize("export", [".", "models", "../x", "notes.txt"])
+    def test_an_export_must_not_replace_other_files(
+        self, export: str, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for folder in ("x", "x/models"):
+            Path(folder).mkdir()
+            Path(folder, "notes.txt").write_text("mine")
+        monkeypatch.chdir("x")
+        Path("r.yaml").write_text(RECOMMENDED.to_yaml())
+        words = ["train", "--dataset", "digits", "--settings", "r.yaml", "--export"]
+        assert run([*words, export]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: --export {export}: ") and "notes.txt" in said
+        assert not pipeline.calls
+        assert Path("models/notes.txt").read_text() == "mine"
+        assert run([*words, "models/new", "-q"]) == 0
+
+    @pytest.mark.parametrize(
+        ("recipe", "said"),
+        [
+            ("init: inject", "init: inject needs a teacher"),
+            ("{init: inject, teacher: conv3=t.pth}", "no file t.pth"),
+            ("{pretrain_zap_period: 2, epochs: 5}", "are not trained by nbt"),
+        ],
+    )
+    def test_a_recipe_with_nothing_to_start_from_is_wrong_usage(
+        self, recipe: str, said: str, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Path("r.yaml").write_text(recipe)
+        assert run(["train", "--dataset", "digits", "--weights", "none", "--settings", "r.yaml"]) == 2
+        assert said in capsys.readouterr().err
         assert not pipeline.calls
 
     def test_json(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,10 +312,12 @@ class TestStudyCommands:
 
     def test_sync(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["sync", "birds", "--storage", "sqlite:///s.db", "--tracking-uri", "u"]) == 0
-        assert pipeline.calls == [("sync", ("birds", "sqlite:///s.db", "u"), {})]
+        assert pipeline.calls == [("sync", ("birds", "sqlite:///s.db", "u", "reports"), {})]
         assert capsys.readouterr().out == "birds: 3 written, 2 kept\n"
         assert run(["sync", "birds", "--json"]) == 0
         assert load_strictly(capsys.readouterr().out) == {"written": 3, "kept": 2}
+        assert run(["sync", "birds", "--out", "o", "-q"]) == 0
+        assert pipeline.calls[-1] == ("sync", ("birds", None, None, "o"), {})
 
     def test_studies(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["studies"]) == 0

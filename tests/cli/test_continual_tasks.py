@@ -51,6 +51,7 @@ QUIET = [*NOWHERE, "-q"]
         ([*TASKS, "--lr", "0"], "--lr 0: give a rate above 0"),
         ([*TASKS, "--settings", "nowhere.yaml"], "nowhere.yaml: cannot read settings"),
         ([*TASKS, "--weights", "nowhere.pth"], "nowhere.pth: no such file"),
+        ([*TASKS, "--out", __file__], "test_continual_tasks.py is no folder"),
         ([*TASKS, "--tracking-uri", "coop://x"], "neither a server nor a database"),
         ([*TASKS, "--classes", "1"], "--classes"),
         ([*TINY, "--tasks", "9"], "the dataset has 5 classes"),
@@ -186,8 +187,44 @@ def test_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     given.calls.clear()
     assert run(words[1:]) == 0
     [(_, again)] = given.calls
-    assert {name: again[name] for name in expected} == {**expected, "fresh": False}
+    assert {name: again[name] for name in expected} == {**expected, "fresh": False, "out": str(Path("r").absolute())}
     assert capsys.readouterr().out.count("report reports/x/report.html") == 2
+
+
+def test_the_command_works_in_any_folder_and_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given()
+    monkeypatch.setattr(streams, "continual", given)
+    Path("w.pth").touch()
+    settings_file(plain("ewc"))
+    words = [*TASKS, "--weights", "w.pth", "--settings", "recipe.yaml"]
+    assert run([*words, "--tracking-uri", "postgresql://me:secret@db/runs", "-q"]) == 0
+    [(_, said)] = given.calls
+    assert said["tracking_uri"] == "postgresql://me:secret@db/runs"
+    here = Path.cwd()
+    more = ["--weights", f"{here}/w.pth", "--settings", f"{here}/recipe.yaml"]
+    more += ["--tracking-uri", "postgresql://me:***@db/runs"]
+    found = shlex.split(said["command"])
+    assert sorted(found) == sorted(["nbt", *TASKS, *more])
+    assert all(found[found.index(option) + 1] == value for option, value in zip(more[::2], more[1::2], strict=True))
+
+
+def test_a_dataset_is_named_as_it_is_found_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given()
+    monkeypatch.setattr(streams, "continual", given)
+    for name in ("cats", "dogs"):
+        Path("pets", name).mkdir(parents=True)
+        for i in range(3):
+            Path("pets", name, f"{i}.png").touch()
+    assert run(["continual", "--scenario", "class", "--dataset", "pets/", *QUIET]) == 0
+    [(_, said)] = given.calls
+    words = shlex.split(said["command"])
+    assert words[words.index("--dataset") + 1] == str(Path("pets").absolute())
+
+
+def test_a_recipe_with_nothing_to_start_from_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    settings_file(plain("ewc", init="inject"))
+    assert run([*TASKS, "--settings", "recipe.yaml", *QUIET]) == 2
+    assert "init: inject needs a teacher" in capsys.readouterr().err
 
 
 def test_one_method_shows_its_matrix(capsys: pytest.CaptureFixture[str]) -> None:

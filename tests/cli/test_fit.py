@@ -70,8 +70,10 @@ def test_any_other_count_is_refused() -> None:
         ([*FIT, "--plot", "no/a.png"], "there is no folder no"),
         ([*FIT, "--source-data", "nowhere"], "--source-data nowhere: no such folder"),
         ([*FIT, "--image-size", "3"], "--image-size 3"),
-        ([*FIT, "--experience", "nowhere"], "--experience nowhere: no such folder"),
-        ([*FIT, "--space", "nonbinary"], "non_binary"),
+        ([*FIT, "--recommend", "--experience", "nowhere"], "--experience nowhere: no such folder"),
+        ([*FIT, "--recommend", "--space", "nonbinary"], "non_binary"),
+        ([*FIT, "--space", "binary"], "--space is an option of --recommend; add that, or leave this out"),
+        ([*FIT, "--experience", "."], "--experience is an option of --recommend"),
         (["fit"], "missing --dataset"),
     ],
 )

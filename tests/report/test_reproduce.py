@@ -21,6 +21,7 @@ def test_training_again_uses_the_finals_seeds_and_the_report() -> None:
     assert words[:2] == ["nbt", "train"]
     assert words[words.index("--settings") + 1] == "reports/cub/recommended.yaml"
     assert words[words.index("--seeds") + 1] == "5"
+    assert words[words.index("--export") + 1] == "reports/cub/model-again", "beside the model that is there"
     assert predict == "nbt predict reports/cub/model IMAGES..."
     again = shlex.split(search)
     assert again[again.index("--budget") + 1] == "14"

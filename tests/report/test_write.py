@@ -14,7 +14,7 @@ from nbt.report import report_folder, write_report
 from nbt.report import write as writing
 from nbt.search.records import StudyRecord
 from nbt.settings import TransferSettings
-from nbt.training.model_card import CARD
+from nbt.training.model_folder import CARD
 from tests.fit_profiles import make_profile, profile_dict
 from tests.sample_study import BEST, DEFAULT, empty_study, sample_study, unfinished_study, with_config
 
@@ -204,3 +204,9 @@ def test_a_fit_profile_is_a_file_that_reads_back(tmp_path: Path) -> None:
     assert read.to_dict() == make_profile().to_dict()
     write_report(sample_study(), tmp_path)
     assert names(folder) == ALL, "an older profile is of another study"
+
+
+def test_both_pages_search_on_where_the_study_is(tmp_path: Path) -> None:
+    folder = write_report(sample_study(), tmp_path, elsewhere={"--storage": "sqlite:///far/s.db"}).parent
+    for name in ("report.html", "report.md"):
+        assert "--storage sqlite:///far/s.db" in (folder / name).read_text()

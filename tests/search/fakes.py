@@ -22,7 +22,7 @@ from nbt.search.space import Space
 from nbt.search.storage import open_study, read_study, resolve_storage
 from nbt.search.store import StudyStore
 from nbt.settings import TransferSettings
-from nbt.training.model_card import CARD
+from nbt.training.model_folder import CARD
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 
 EPOCHS = 6

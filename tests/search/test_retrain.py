@@ -14,7 +14,7 @@ from nbt.search.retrain import Retrain
 from nbt.search.stats import wilson_interval
 from nbt.search.storage import list_studies, read_study, resolve_storage
 from nbt.settings import TransferSettings
-from nbt.training.model_card import CARD, is_trained_with
+from nbt.training.model_folder import CARD, is_trained_with
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 from tests.search.fakes import DATASET, EPOCHS, FakeEngine, Killed, kill, lay_search, open_fake, run_search, skill
 

@@ -12,7 +12,7 @@ import torch
 
 from nbt.errors import UsageError
 from nbt.task.backbone_names import parse_backbone
-from nbt.task.teacher import load_teacher, parse_teacher
+from nbt.task.teacher import full_name, load_teacher, parse_teacher
 from nbt.task.weights import fresh_state
 
 
@@ -53,6 +53,15 @@ def test_a_file_follows_the_first_equals_sign_outside_parentheses(weights: Path)
 def test_wrong_texts_are_refused_before_anything_is_loaded(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_teacher(text)
+
+
+def test_a_file_means_the_same_everywhere(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = f"conv3(width=4)= {weights.name}"
+    full = f"conv3(width=4)={weights}"
+    assert parse_teacher(written) == (parse_backbone("conv3(width=4)"), str(weights))
+    assert load_teacher(written).name == full_name(written) == full_name(full) == full
+    assert [full_name(text) for text in ("", "conv3", "conv3=")] == ["", "conv3", "conv3="]
 
 
 def test_a_file_that_does_not_fit_its_architecture(weights: Path, tmp_path: Path) -> None:

@@ -160,3 +160,11 @@ def test_a_card_that_names_another_normalisation_than_the_weights_is_a_usage_err
     (folder / "model.json").write_text(json.dumps({name: value for name, value in card.items() if value is not None}))
     with pytest.raises(UsageError, match=r"feature.norm|weights\.safetensors"):
         load_model(folder)
+
+
+def test_an_export_deletes_nothing_but_an_older_one(trained: tuple[Task, Workbench, Path], tmp_path: Path) -> None:
+    task, bench, _ = trained
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"is no model folder.*notes\.txt"):
+        export_model(bench.model, task, TransferSettings(), tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("notes.txt", "mine")]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings, repair
-from nbt.training.recipe import check_recipe, count_batches, stall_steps
+from nbt.task.backbone_names import parse_backbone
+from nbt.training.recipe import check_recipe, check_start, count_batches, stall_steps
 
 TEN = TransferSettings(epochs=10, batch_size=16)
 
@@ -43,3 +46,41 @@ def test_batch_statistics_need_two_images_in_the_smallest_batch(n: int, size: in
     else:
         with pytest.raises(UsageError, match="leave one of 1"):
             check_recipe(settings, n)
+
+
+INJECT = TransferSettings(init="inject")
+HERE = (parse_backbone("conv3"), "digits", "default")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (INJECT, "init: inject needs a teacher"),
+        (INJECT.replace(teacher="mobilnet_v2"), "did you mean"),
+        (INJECT.replace(teacher="conv3=nowhere.pth"), r"no file nowhere\.pth"),
+    ],
+)
+def test_an_injection_needs_a_teacher_that_is_there(settings: TransferSettings, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_start(settings, *HERE)
+    check_start(settings.replace(transfer_depth=0.0), *HERE)
+
+
+def test_a_teacher_that_is_there_or_loaded_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_start(INJECT.replace(teacher="conv4"), *HERE)
+    check_start(INJECT.replace(teacher="wide"), *HERE, teacher="wide")
+    check_start(INJECT.replace(teacher="conv3=t.pth"), *HERE, teacher=f"conv3={tmp_path / 't.pth'}")
+    (tmp_path / "t.pth").touch()
+    check_start(INJECT.replace(teacher="conv3=t.pth"), *HERE)
+
+
+@pytest.mark.parametrize("changes", [{"pretrain_zap_period": 2}, {"pretrain_scheme": "asb"}])
+def test_only_a_source_that_is_trained_here_can_be_trained_otherwise(changes: dict[str, object]) -> None:
+    settings = TransferSettings().replace(**changes)
+    check_start(settings, *HERE)
+    spec = parse_backbone("conv3")
+    for foreign in ((spec, "digits", "none"), (spec, "/my/digits", "default"), (parse_backbone("resnet18"), *HERE[1:])):
+        with pytest.raises(UsageError, match="are not trained by nbt"):
+            check_start(settings, *foreign)
+        check_start(TransferSettings(), *foreign)

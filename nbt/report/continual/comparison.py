@@ -86,7 +86,7 @@ class Comparison:
 
     Attributes:
         methods: In the order in which they were asked for; the first is what the others are compared to.
-        command: That makes it again.
+        command: That makes it again; "" where there is none.
     """
 
     methods: tuple[MethodRuns, ...]

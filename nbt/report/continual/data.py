@@ -93,7 +93,7 @@ class StreamReport:
         orders: Remark on the other streams' tasks.
         settings: What differs from the default recipe.
         data: Facts on data and machine.
-        command: That makes it again.
+        command: That makes it again; "" where there is none.
         evaluated: "test images" or "validation images".
     """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from nbt.search.engines.base import JobSource
 from nbt.search.engines.messages import Order, Place, Said
 from nbt.search.engines.packing import Packing
+from nbt.training.model_folder import replacing
 from nbt.training.results import EpochResult, TrialJob, TrialOutcome
 
 _log = logging.getLogger("nbt")
@@ -183,7 +183,7 @@ class Books:
             self._take_broken(run, said, outcome)
         else:
             if said.export is not None and run.job.export is not None:
-                _write_folder(run.job.export, said.export)
+                _write_model(run.job.export, said.export)
             if outcome.error is None and run.job.checkpoint is not None:
                 _forget(run.job.checkpoint)
             self._finish(run, outcome)
@@ -266,16 +266,7 @@ def _write(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes a folder, whole or not at all; an older one of the same name is replaced."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir()
+def _write_model(folder: Path, files: Mapping[str, bytes]) -> None:
+    with replacing(folder) as place:
         for name, content in files.items():
-            (temporary / name).write_bytes(content)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            (place / name).write_bytes(content)

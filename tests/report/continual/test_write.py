@@ -209,3 +209,11 @@ def test_the_page_fits_and_loads_on_phone_and_desktop(browser: str, comparison: 
         assert measured["scroll"] <= measured["width"], measured["wide"]
         assert measured["wide"] == []
         assert measured["letters"] >= 8.5
+
+
+def test_without_a_command_there_is_no_place_for_one(tmp_path: Path) -> None:
+    with_one, without = two_methods(), replace(two_methods(), command="")
+    for name in ("report.html", "report.md"):
+        assert "Make it again" in write_streams(with_one, tmp_path / "a").with_name(name).read_text()
+        text = write_streams(without, tmp_path / "b").with_name(name).read_text()
+        assert "Make it again" not in text and "Written by nbt" in text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nbt.errors import NbtError
+from nbt.errors import NbtError, UsageError
 from nbt.search.engines.books import Books
 from nbt.search.engines.messages import Order, Place, Said
 from nbt.search.engines.packing import Packing
@@ -176,18 +176,32 @@ def test_the_checkpoint_of_a_finished_job_is_removed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["other.pt"]
 
 
-def test_a_model_replaces_an_older_one(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "old").touch()
-    source = ListSource([TrialJob(key="t", settings=make_jobs("x")[0].settings, export=tmp_path / "model")])
+def exported(folder: Path) -> tuple[Books, Said]:
+    source = ListSource([TrialJob(key="t", settings=make_jobs("x")[0].settings, export=folder)])
     books = Books(1)
     books.open(source)
     books.next_order("1")
     said = done()
     said.export = {"model.json": b"{}", "weights.safetensors": b"w"}
+    return books, said
+
+
+def test_a_model_replaces_an_older_one(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text("old")
+    books, said = exported(tmp_path / "model")
     books.hear("1", said)
+    assert (tmp_path / "model" / "model.json").read_text() == "{}"
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"model.json", "weights.safetensors"}
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_model_replaces_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    books, said = exported(tmp_path)
+    with pytest.raises(UsageError, match=r"is no model folder.*notes\.txt"):
+        books.hear("1", said)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(("other", "shared"), [(SAME_GPU, True), (OTHER_GPU, False), (None, True)])

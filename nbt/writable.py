@@ -1,0 +1,47 @@
+"""Writable: whether files and folders can be written, found out before anything that takes long. Nothing is made."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nbt.errors import UsageError
+
+
+def check_folder(name: str, folder: str | Path) -> None:
+    """Checks that a folder can be written, or made.
+
+    Args:
+        name: What the user calls it, "--out".
+        folder: It, or where it is going to be.
+
+    Raises:
+        UsageError: A file is in the way, or the folder (its nearest parent that exists) must not be written.
+    """
+    _check_folder(f"{name} {folder}", Path(folder))
+
+
+def check_file(name: str, file: str | Path) -> None:
+    """Checks that a file can be written, its folder made.
+
+    Args:
+        name: What the user calls it, "--out".
+        file: It, or where it is going to be.
+
+    Raises:
+        UsageError: As `check_folder` for its folder; or it is a folder.
+    """
+    path = Path(file)
+    if os.path.isdir(path):  # noqa: PTH112 - pathlib raises where it must not look
+        raise UsageError(f"{name} {file}: that is a folder; give the name of a file")
+    _check_folder(f"{name} {file}", path.parent)
+
+
+def _check_folder(given: str, folder: Path) -> None:
+    path = folder.absolute()
+    # A link that leads nowhere is in the way, too.
+    found = next(one for one in (path, *path.parents) if os.path.lexists(one) or one == one.parent)
+    if not os.path.isdir(found):  # noqa: PTH112 - pathlib raises where it must not look
+        raise UsageError(f"{given}: {found} is no folder; give another place, or move it away")
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise UsageError(f"{given}: {found} cannot be written; give another place")
