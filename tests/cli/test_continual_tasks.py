@@ -221,10 +221,15 @@ def test_a_dataset_is_named_as_it_is_found_everywhere(monkeypatch: pytest.Monkey
     assert words[words.index("--dataset") + 1] == str(Path("pets").absolute())
 
 
-def test_a_recipe_with_nothing_to_start_from_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_with_nothing_to_start_from_is_refused_before_images_are_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = Given()
+    monkeypatch.setattr(streams, "continual", given)
     settings_file(plain("ewc", init="inject"))
     assert run([*TASKS, "--settings", "recipe.yaml", *QUIET]) == 2
     assert "init: inject needs a teacher" in capsys.readouterr().err
+    assert not given.calls
 
 
 def test_one_method_shows_its_matrix(capsys: pytest.CaptureFixture[str]) -> None:
