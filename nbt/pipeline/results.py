@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ class SearchResult:
 
     record: StudyRecord
     report_path: Path
-    elsewhere: Mapping[str, str]
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recommended(self) -> TransferSettings:
