@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TransferSettings", "__version__", "continual", "fine_tune", "load_task", "profile_fit", "search"]
 
-_HOME = {
+_LAZY_IMPORTS = {
     "TransferSettings": "nbt.settings",
     "continual": "nbt.streams",
     "fine_tune": "nbt.training.fine_tune",
@@ -29,15 +29,15 @@ _HOME = {
 }
 
 
-_ROOMS = ("fit", "transfer")
+_SUBPACKAGES = ("fit", "transfer")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
+    if name in _SUBPACKAGES:
         return importlib.import_module(f"nbt.{name}")
-    if name not in _HOME:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'nbt' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_LAZY_IMPORTS[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -18,7 +18,7 @@ class UsageError(NbtError, ValueError):
     exit_code = 2
 
 
-def check_counts(**counts: int) -> None:
+def require_positive(**counts: int) -> None:
     """Raises UsageError for the first count, by its name, that is not 1 or more."""
     for name, count in counts.items():
         if count < 1:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from nbt.errors import UsageError, check_counts
+from nbt.errors import UsageError, require_positive
 from nbt.pipeline import Progress, TaskOptions, load_task
-from nbt.writable import check_file, check_folder
+from nbt.writable import check_writable_file, check_writable_folder
 
 if TYPE_CHECKING:
     from nbt.search.from_studies import StudyTables
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("nbt")
 
-WATCHED = 750
+MAX_MONITORED_IMAGES = 750
 
 
 def record(
@@ -54,7 +54,7 @@ def record(
         UsageError: Something given is wrong, or `out` holds a recording of something else.
         NbtError: Three runs in a row failed alike; what was recorded is kept.
     """
-    from nbt.search.applicable import applicable
+    from nbt.search.applicable import applicable_space
     from nbt.search.engines.local import LocalEngine
     from nbt.search.recording import Journal, Recording, plan_runs
     from nbt.search.space import Space
@@ -62,19 +62,19 @@ def record(
     chosen, path = Space.load(space), Path(out)
     if path.suffix != ".parquet":
         raise UsageError(f"--out {out}: the name of a recorded table ends in .parquet")
-    check_file("--out", path)
-    check_counts(trials=trials, epochs=epochs, workers=workers)
-    task = watch_test(load_task(dataset, **options))
-    chosen = applicable(chosen, task)
-    header = describe(task, chosen, epochs)
+    check_writable_file("--out", path)
+    require_positive(trials=trials, epochs=epochs, workers=workers)
+    task = monitor_test_images(load_task(dataset, **options))
+    chosen = applicable_space(chosen, task)
+    header = make_table_header(task, chosen, epochs)
     journal = Journal(path, header)
     planned = plan_runs(chosen, trials, epochs=epochs, seed=task.seed)
     with LocalEngine(task, workers=workers) as engine:
         engine.run(Recording(planned, journal, on_run))
-    return journal.close(dataclasses.replace(header, profile=_profile(task, options.get("progress"))))
+    return journal.close(dataclasses.replace(header, profile=_measure_profile(task, options.get("progress"))))
 
 
-def _profile(task: Task, progress: Progress | None) -> dict[str, Any] | None:
+def _measure_profile(task: Task, progress: Progress | None) -> dict[str, Any] | None:
     """Returns the fit profile of a task without paths of this machine, None where it cannot be measured."""
     from nbt.fit import profile_fit
 
@@ -85,20 +85,20 @@ def _profile(task: Task, progress: Progress | None) -> dict[str, Any] | None:
     return profile.with_facts(dataset=Path(task.dataset).name, weights=Path(task.weights).name).to_dict()
 
 
-def watch_test(task: Task) -> Task:
-    """Returns the task with a fixed draw of at most `WATCHED` test images watched."""
+def monitor_test_images(task: Task) -> Task:
+    """Returns the task with a fixed draw of at most `MAX_MONITORED_IMAGES` test images watched."""
     import numpy as np
 
     test = task.split.test
-    if len(test) > WATCHED:
-        test = np.sort(np.random.default_rng(0).choice(test, WATCHED, replace=False))
+    if len(test) > MAX_MONITORED_IMAGES:
+        test = np.sort(np.random.default_rng(0).choice(test, MAX_MONITORED_IMAGES, replace=False))
     return dataclasses.replace(task, watched=test)
 
 
-def describe(task: Task, space: Space, epochs: int) -> TableHeader:
+def make_table_header(task: Task, space: Space, epochs: int) -> TableHeader:
     """Returns the header of a recording of a task; paths of the machine it is made on stay out of it."""
     from nbt.search.recorded import TableHeader, describe_dimensions
-    from nbt.task.load import dataset_facts
+    from nbt.task.load import dataset_summary
     from nbt.task.weights import hash_weights
 
     values: dict[str, Any] = {name: getattr(task, name) for name in ("image_size", "classes", "shots", "seed")}
@@ -110,7 +110,7 @@ def describe(task: Task, space: Space, epochs: int) -> TableHeader:
         weights_hash=hash_weights(task.w0),
         epochs=epochs,
         dimensions=describe_dimensions(space),
-        facts=dataset_facts(task),
+        facts=dataset_summary(task),
         watched=0 if task.watched is None else len(task.watched),
         **values,
     )
@@ -140,12 +140,12 @@ def record_studies(
         NbtError: A file cannot be written.
     """
     from nbt.search.database import sqlite_file
-    from nbt.search.from_studies import StudyTables, check_out, table_from_study, write_tables
+    from nbt.search.from_studies import StudyTables, is_output_folder, table_from_study, write_tables
     from nbt.search.space import Space
     from nbt.search.storage import list_studies, read_study, resolve_storage
 
     chosen, url = Space.load(space), resolve_storage(storage)
-    check_out(out)
+    is_output_folder(out)
     names = list(dict.fromkeys(studies)) or [summary.name for summary in reversed(list_studies(url))]
     tables: list[RecordedTable] = []
     left_out: dict[str, str] = {}
@@ -173,7 +173,7 @@ def replay(
     space: str | Path = "non_binary",
     workers: int = 1,
     out: str | Path | None = None,
-    on_replay: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> ReplayResult:
     """Compares search methods on recorded tasks, each method knowing the tables of other datasets only.
 
@@ -185,7 +185,7 @@ def replay(
         space: Name or file of the search space.
         workers: Processes.
         out: Folder for tables (CSV) and figure; None writes none.
-        on_replay: Called with the number of searches that are done, and of all.
+        on_progress: Called with the number of searches that are done, and of all.
 
     Raises:
         UsageError: A table cannot be read or is of another space, or a method is unknown.
@@ -196,7 +196,7 @@ def replay(
     from nbt.search.space import Space
 
     if out is not None:
-        check_folder("--out", out)
+        check_writable_folder("--out", out)
     chosen = Space.load(space)
     result = run(
         [RecordedTable.load(table) for table in tables],
@@ -205,10 +205,10 @@ def replay(
         seeds=seeds,
         budget=budget,
         workers=workers,
-        on_replay=on_replay,
+        on_progress=on_progress,
     )
     if out is not None:
-        from nbt.report.replay import write_replay
+        from nbt.report.replay import write_benchmark
 
-        write_replay(result, out)
+        write_benchmark(result, out)
     return result

@@ -8,7 +8,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parent
 
 
-def shipped_folder(name: str) -> Path:
+def bundled_folder(name: str) -> Path:
     """Returns the folder `name` ("search_spaces", "studies") of an installed wheel or of a checkout.
 
     Raises:

@@ -14,15 +14,15 @@ from typing import Any
 import yaml
 
 from nbt.errors import UsageError, nearest
-from nbt.yamlfile import parse_mapping
+from nbt.yamlfile import parse_yaml_mapping
 
 OPTIMIZERS = ("sgd", "adamw")
 AUGMENTATIONS = ("none", "crop", "color", "rand")
-KNOTS = ("input", "middle", "top")
+LAYER_LR_KNOTS = ("input", "middle", "top")
 ZAP_SCALES = ("per_row", "as_released")
 FEATURE_NORMS = ("none", "batch", "target")
 INITS = ("pretrained", "inject", "kaiming")
-SCHEMES = ("iid", "asb", "meta-asb")
+PRETRAIN_SCHEMES = ("iid", "asb", "meta-asb")
 METHODS = ("finetune", "ewc", "dlcft", "probe", "joint")
 CURVATURES = ("kfac", "diagonal", "exact")
 
@@ -31,7 +31,7 @@ _TARGET_SCALE = 5.0
 
 
 @dataclass(frozen=True)
-class Rule:
+class FieldRule:
     """What one field accepts: a closed range (`low`, `high`; open where `above` is set), choices, a flag or a line."""
 
     low: float = -math.inf
@@ -47,15 +47,15 @@ class Rule:
         """Returns whether `check` surely returns the very same value. It takes a fraction of the time."""
         kind = type(value)
         if kind is tuple:
-            return len(value) == self.length and all(type(item) is float and self._inside(item) for item in value)
+            return len(value) == self.length and all(type(item) is float and self._in_range(item) for item in value)
         if kind is float or kind is int:
             number = not (self.choices or self.text or self.flag or self.length)
-            return number and self.integer is (kind is int) and self._inside(value)
+            return number and self.integer is (kind is int) and self._in_range(value)
         if kind is str:
             return value in self.choices or (self.text and "\n" not in value)
         return kind is bool and self.flag
 
-    def _inside(self, number: float) -> bool:
+    def _in_range(self, number: float) -> bool:
         above = self.above is None or number > self.above
         return self.low <= number <= self.high and above and math.isfinite(number)
 
@@ -96,7 +96,7 @@ class Rule:
             raise UsageError(f"{name}: {reprlib.repr(value)} is not finite")
         if self.integer and number != int(number):
             raise UsageError(f"{name}: expected a whole number, got {value!r}")
-        if not self._inside(number):
+        if not self._in_range(number):
             raise UsageError(f"{name}: {value!r} is outside {self.describe()}")
         return int(number) if self.integer else number
 
@@ -115,12 +115,12 @@ class Rule:
         return f"{self.low:g} or more"
 
 
-_SHARE = Rule(0.0, 1.0)
-_COUNT = Rule(0, 1_000_000, integer=True)
-_RATE = Rule(above=0.0, high=1e3)
+_FRACTION = FieldRule(0.0, 1.0)
+_COUNT = FieldRule(0, 1_000_000, integer=True)
+_LEARNING_RATE = FieldRule(above=0.0, high=1e3)
 
 
-def _setting(default: Any, rule: Rule) -> Any:
+def _setting(default: Any, rule: FieldRule) -> Any:
     return field(default=default, metadata={"rule": rule})
 
 
@@ -181,41 +181,41 @@ class TransferSettings:
         epochs: Length of the training, 1 or more.
     """
 
-    transfer_depth: float = _setting(1.0, _SHARE)
-    frozen_depth: float = _setting(0.0, _SHARE)
-    head_lr: float = _setting(0.01, _RATE)
-    body_lr: float = _setting(0.01, _RATE)
-    layer_lr_shape: tuple[float, float, float] = _setting((0.0, 0.0, 0.0), Rule(-6.0, 6.0, length=3))
-    decay_strength: float = _setting(1e-4, Rule(0.0, 1e3))
-    sp_mix: float = _setting(0.0, _SHARE)
-    sp_depth: float = _setting(1.0, _SHARE)
-    optimizer: str = _setting("sgd", Rule(choices=OPTIMIZERS))
-    momentum: float = _setting(0.9, Rule(0.0, 0.9999))
-    batch_size: int = _setting(32, Rule(1, 2**20, integer=True))
-    label_smoothing: float = _setting(0.0, Rule(0.0, 0.99))
-    augmentation: str = _setting("crop", Rule(choices=AUGMENTATIONS))
-    mixup: float = _setting(0.0, Rule(0.0, 100.0))
-    ema: float = _setting(0.0, Rule(0.0, 0.99999))
-    warmup: float = _setting(0.1, _SHARE)
-    views: int = _setting(4, Rule(1, 10_000, integer=True))
+    transfer_depth: float = _setting(1.0, _FRACTION)
+    frozen_depth: float = _setting(0.0, _FRACTION)
+    head_lr: float = _setting(0.01, _LEARNING_RATE)
+    body_lr: float = _setting(0.01, _LEARNING_RATE)
+    layer_lr_shape: tuple[float, float, float] = _setting((0.0, 0.0, 0.0), FieldRule(-6.0, 6.0, length=3))
+    decay_strength: float = _setting(1e-4, FieldRule(0.0, 1e3))
+    sp_mix: float = _setting(0.0, _FRACTION)
+    sp_depth: float = _setting(1.0, _FRACTION)
+    optimizer: str = _setting("sgd", FieldRule(choices=OPTIMIZERS))
+    momentum: float = _setting(0.9, FieldRule(0.0, 0.9999))
+    batch_size: int = _setting(32, FieldRule(1, 2**20, integer=True))
+    label_smoothing: float = _setting(0.0, FieldRule(0.0, 0.99))
+    augmentation: str = _setting("crop", FieldRule(choices=AUGMENTATIONS))
+    mixup: float = _setting(0.0, FieldRule(0.0, 100.0))
+    ema: float = _setting(0.0, FieldRule(0.0, 0.99999))
+    warmup: float = _setting(0.1, _FRACTION)
+    views: int = _setting(4, FieldRule(1, 10_000, integer=True))
     zap_period: int = _setting(0, _COUNT)
-    zap_fraction: float = _setting(1.0, Rule(above=0.0, high=1.0))
-    zap_scale: str = _setting("per_row", Rule(choices=ZAP_SCALES))
-    head_scale: float = _setting(1.0, _SHARE)
-    feature_norm: str = _setting("none", Rule(choices=FEATURE_NORMS))
-    stall: float = _setting(0.0, _SHARE)
-    head_lr_multiplier: float = _setting(1.0, _RATE)
-    init: str = _setting("pretrained", Rule(choices=INITS))
-    teacher: str = _setting("", Rule(text=True))
-    blend: float = _setting(0.75, _SHARE)
-    pretrain_scheme: str = _setting("iid", Rule(choices=SCHEMES))
+    zap_fraction: float = _setting(1.0, FieldRule(above=0.0, high=1.0))
+    zap_scale: str = _setting("per_row", FieldRule(choices=ZAP_SCALES))
+    head_scale: float = _setting(1.0, _FRACTION)
+    feature_norm: str = _setting("none", FieldRule(choices=FEATURE_NORMS))
+    stall: float = _setting(0.0, _FRACTION)
+    head_lr_multiplier: float = _setting(1.0, _LEARNING_RATE)
+    init: str = _setting("pretrained", FieldRule(choices=INITS))
+    teacher: str = _setting("", FieldRule(text=True))
+    blend: float = _setting(0.75, _FRACTION)
+    pretrain_scheme: str = _setting("iid", FieldRule(choices=PRETRAIN_SCHEMES))
     pretrain_zap_period: int = _setting(0, _COUNT)
-    linearized: bool = _setting(False, Rule(flag=True))
-    target_scale: float = _setting(0.0, Rule(0.0, 1e3))
-    method: str = _setting("finetune", Rule(choices=METHODS))
-    curvature: str = _setting("kfac", Rule(choices=CURVATURES))
-    penalty_strength: float = _setting(1.0, Rule(0.0, 1e9))
-    epochs: int = _setting(12, Rule(1, 1_000_000, integer=True))
+    linearized: bool = _setting(False, FieldRule(flag=True))
+    target_scale: float = _setting(0.0, FieldRule(0.0, 1e3))
+    method: str = _setting("finetune", FieldRule(choices=METHODS))
+    curvature: str = _setting("kfac", FieldRule(choices=CURVATURES))
+    penalty_strength: float = _setting(1.0, FieldRule(0.0, 1e9))
+    epochs: int = _setting(12, FieldRule(1, 1_000_000, integer=True))
 
     def __post_init__(self) -> None:
         mine = vars(self)
@@ -233,7 +233,7 @@ class TransferSettings:
         mine = vars(self)
         if not changes.keys() <= mine.keys():
             return dataclasses.replace(self, **changes)  # which says so
-        changed = {name: value for name, value in changes.items() if not _same(value, mine[name])}
+        changed = {name: value for name, value in changes.items() if not _same_type_and_value(value, mine[name])}
         if not changed:
             return self
         # A proposal repairs hundreds of settings: what was checked once is not checked again.
@@ -277,7 +277,7 @@ class TransferSettings:
         Raises:
             UsageError: The text is not YAML, not a mapping, or names or values are wrong.
         """
-        values = parse_mapping(text, source=source)
+        values = parse_yaml_mapping(text, source=source)
         try:
             return cls.from_dict(values)
         except UsageError as error:
@@ -297,12 +297,12 @@ class TransferSettings:
         return cls.from_yaml(text, source=str(path))
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same_type_and_value(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
 @cache
-def _rules() -> tuple[tuple[str, Rule], ...]:
+def _rules() -> tuple[tuple[str, FieldRule], ...]:
     return tuple((name, setting_rule(name)) for name in setting_names())
 
 
@@ -312,10 +312,10 @@ def setting_names() -> tuple[str, ...]:
     return tuple(item.name for item in dataclasses.fields(TransferSettings))
 
 
-def setting_rule(name: str) -> Rule:
+def setting_rule(name: str) -> FieldRule:
     """Returns what the setting `name` accepts."""
     rule = TransferSettings.__dataclass_fields__[name].metadata["rule"]
-    assert isinstance(rule, Rule)
+    assert isinstance(rule, FieldRule)
     return rule
 
 
@@ -336,7 +336,7 @@ def repair(settings: TransferSettings) -> TransferSettings:
       penalty; a probe is a regression on frozen features, of which no other setting says anything.
     """
     settings = _repair_linearized(_repair_start(_repair_method(settings)))
-    return _repair_pull(_repair_stall(_repair_zaps(settings)))
+    return _repair_l2sp(_repair_stall(_repair_zaps(settings)))
 
 
 def _repair_start(settings: TransferSettings) -> TransferSettings:
@@ -344,12 +344,12 @@ def _repair_start(settings: TransferSettings) -> TransferSettings:
     settings = settings.replace(transfer_depth=depth, frozen_depth=min(settings.frozen_depth, depth))
     if settings.init == "inject" and depth == 0.0:
         settings = settings.replace(init="pretrained")
-    return settings if settings.init == "inject" else _neutral(settings, "teacher", "blend")
+    return settings if settings.init == "inject" else _reset_to_defaults(settings, "teacher", "blend")
 
 
 def _repair_linearized(settings: TransferSettings) -> TransferSettings:
     if settings.frozen_depth == 1.0:
-        settings = _neutral(settings, "linearized")
+        settings = _reset_to_defaults(settings, "linearized")
     if not settings.linearized:
         return settings
     norm = "target" if settings.feature_norm == "batch" else settings.feature_norm
@@ -358,43 +358,43 @@ def _repair_linearized(settings: TransferSettings) -> TransferSettings:
 
 def _repair_method(settings: TransferSettings) -> TransferSettings:
     if settings.method == "ewc":
-        settings = _neutral(settings, "target_scale", "linearized")
+        settings = _reset_to_defaults(settings, "target_scale", "linearized")
     if settings.method == "probe":
         # A ridge regression in closed form: nothing of how networks train acts on it.
         kept = {name: getattr(settings, name) for name in ("pretrain_scheme", "pretrain_zap_period", "epochs")}
         return TransferSettings(method="probe", frozen_depth=1.0, **kept)
     if settings.method == "dlcft":
         return settings.replace(target_scale=settings.target_scale or _TARGET_SCALE)
-    return _neutral(settings, "curvature", *(() if settings.method == "ewc" else ("penalty_strength",)))
+    return _reset_to_defaults(settings, "curvature", *(() if settings.method == "ewc" else ("penalty_strength",)))
 
 
 def _repair_zaps(settings: TransferSettings) -> TransferSettings:
     if 0 < settings.zap_period < settings.epochs:
         return settings
-    return _neutral(settings, "zap_period", "zap_fraction", "zap_scale")
+    return _reset_to_defaults(settings, "zap_period", "zap_fraction", "zap_scale")
 
 
 def _repair_stall(settings: TransferSettings) -> TransferSettings:
     if settings.frozen_depth == 1.0:
-        settings = _neutral(settings, "stall")
-    return settings if settings.stall > 0.0 else _neutral(settings, "head_lr_multiplier")
+        settings = _reset_to_defaults(settings, "stall")
+    return settings if settings.stall > 0.0 else _reset_to_defaults(settings, "head_lr_multiplier")
 
 
-def _repair_pull(settings: TransferSettings) -> TransferSettings:
-    reach = min(settings.sp_depth, settings.transfer_depth)
-    if settings.sp_mix == 0.0 or settings.decay_strength == 0.0 or reach <= settings.frozen_depth:
-        return _neutral(settings, "sp_mix", "sp_depth")
+def _repair_l2sp(settings: TransferSettings) -> TransferSettings:
+    l2sp_top = min(settings.sp_depth, settings.transfer_depth)
+    if settings.sp_mix == 0.0 or settings.decay_strength == 0.0 or l2sp_top <= settings.frozen_depth:
+        return _reset_to_defaults(settings, "sp_mix", "sp_depth")
     return settings
 
 
-def _neutral(settings: TransferSettings, *names: str) -> TransferSettings:
+def _reset_to_defaults(settings: TransferSettings, *names: str) -> TransferSettings:
     """Returns settings in which some fields have their defaults."""
-    defaults = vars(_default())
+    defaults = vars(_default_settings())
     if all(getattr(settings, name) == defaults[name] for name in names):
         return settings
     return settings.replace(**{name: defaults[name] for name in names})
 
 
 @cache
-def _default() -> TransferSettings:
+def _default_settings() -> TransferSettings:
     return TransferSettings()

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, Unpack
 
-from nbt.errors import UsageError, check_counts
+from nbt.errors import UsageError, require_positive
 from nbt.pipeline import TaskOptions, as_task
 from nbt.settings import TransferSettings, repair
 from nbt.training.continual_settings import ContinualSettings, default_tasks, method_overrides
-from nbt.writable import check_folder
+from nbt.writable import check_writable_folder
 
 if TYPE_CHECKING:
     from nbt.report.continual.comparison import Comparison
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from nbt.tracking_streams import StreamTracker
     from nbt.training.continual_memory import CurvatureMemory
     from nbt.training.continual_results import ContinualResult, TaskScore
-    from nbt.training.scenarios import Part
-    from nbt.training.workbench import Workbench
+    from nbt.training.scenarios import ContinualStage
+    from nbt.training.workbench import WorkerContext
 
 
 class StreamObserver:
@@ -102,20 +102,20 @@ def continual(
         UsageError: Something given is wrong; before anything is trained.
         NbtError: It cannot go on; what was finished is kept.
     """
-    from nbt.report.continual.comparison import compare
+    from nbt.report.continual.comparison import compare_methods
     from nbt.report.continual.write import FILES, write_streams
     from nbt.tracking_streams import StreamTracker
 
     plain = check_streams(scenario, methods, tasks, more)
-    check_counts(seeds=seeds)
-    check_folder("--out", out)
+    require_positive(seeds=seeds)
+    check_writable_folder("--out", out)
     tracker = StreamTracker(tracking_uri)
     task = as_task(dataset, options)
     length = tasks or default_tasks(scenario, task.n_classes)
     settings = {name: dataclasses.replace(one, tasks=length) for name, one in plain.items()}
-    streams = _plan(task, settings, seeds, options.get("image_size") is not None)
-    records = _Session(streams, tracker, observer or StreamObserver(), fresh=fresh).run()
-    comparison = compare(records, command)
+    streams = _plan_streams(task, settings, seeds, options.get("image_size") is not None)
+    records = _StreamRunner(streams, tracker, observer or StreamObserver(), fresh=fresh).run()
+    comparison = compare_methods(records, command)
     path = write_streams(comparison, Path(out)).resolve()
     for record in records:
         tracker.add_files(record, [path.with_name(name) for name in FILES])
@@ -149,7 +149,7 @@ def check_streams(
     return {name: dataclasses.replace(one, recipe=repair(one.recipe)) for name, one in asked.items()}
 
 
-class _Stream:
+class _PlannedStream:
     """One stream of a plan.
 
     Args:
@@ -158,18 +158,18 @@ class _Stream:
     """
 
     def __init__(self, config: StreamConfig, task: Task) -> None:
-        from nbt.report.continual.kept import Kept
+        from nbt.report.continual.kept import StreamFolder
 
         self.config, self.task = config, task
-        self.kept = Kept(stream_folder(config.name), config)
+        self.kept = StreamFolder(stream_folder(config.name), config)
 
     @cached_property
-    def parts(self) -> tuple[Part, ...]:
+    def stages(self) -> tuple[ContinualStage, ...]:
         """Its tasks."""
-        from nbt.training.scenarios import make_parts
+        from nbt.training.scenarios import make_stages
 
         settings = self.config.settings
-        return make_parts(self.task, settings.scenario, settings.tasks, self.config.seed)
+        return make_stages(self.task, settings.scenario, settings.tasks, self.config.seed)
 
     @cached_property
     def memory(self) -> CurvatureMemory | None:
@@ -185,48 +185,50 @@ class _Stream:
             UsageError: The dataset does not give such tasks, the recipe makes no sense for one or has nothing to start
                 from, or the curvatures do not fit the memory.
         """
-        from nbt.training.continual_memory import check_memory
-        from nbt.training.recipe import check_recipe, check_start
+        from nbt.training.continual_memory import check_curvature_memory
+        from nbt.training.recipe import check_recipe, check_starting_weights
 
         task, recipe = self.task, self.config.settings.recipe
         teacher = None if task.teacher is None else task.teacher.name
-        check_start(recipe, task.backbone, task.dataset, task.weights, teacher=teacher)
-        for part in self.parts:
-            check_recipe(recipe, len(part.train))
-        check_memory(self.task, self.config.settings)
+        check_starting_weights(recipe, task.backbone, task.dataset, task.weights, teacher=teacher)
+        for stage in self.stages:
+            check_recipe(recipe, len(stage.train))
+        check_curvature_memory(self.task, self.config.settings)
 
     def record(self, result: ContinualResult, started: datetime, device: str) -> StreamRecord:
         """Returns the stream as far as it is."""
         from nbt.report.continual.record import StreamRecord
-        from nbt.task.load import dataset_facts
+        from nbt.task.load import dataset_summary
 
         return StreamRecord(
             config=self.config,
             result=result,
-            images=tuple(len(part.test) for part in self.parts),
+            images=tuple(len(stage.test) for stage in self.stages),
             class_names=self.task.class_names,
             started=started,
             curvature_bytes=0 if self.memory is None else self.memory.nbytes,
-            facts={**dataset_facts(self.task), "device": device},
+            facts={**dataset_summary(self.task), "device": device},
         )
 
-    def so_far(self, scores: Sequence[TaskScore]) -> ContinualResult:
+    def partial_result(self, scores: Sequence[TaskScore]) -> ContinualResult:
         """Returns what the tasks learnt so far make; accuracies before the first are told when the stream is over."""
         from nbt.training.continual_results import ContinualResult
         from nbt.training.scenarios import class_order
 
-        order = class_order(self.task, self.parts)
+        order = class_order(self.task, self.stages)
         return ContinualResult(self.config.settings, self.config.seed, "test", order, tuple(scores))
 
 
-def _plan(task: Task, settings: Mapping[str, ContinualSettings], seeds: int, own_size: bool) -> list[_Stream]:
+def _plan_streams(
+    task: Task, settings: Mapping[str, ContinualSettings], seeds: int, has_own_image_size: bool
+) -> list[_PlannedStream]:
     """Returns the streams in the order in which they run: seed after seed, so that methods can be compared early."""
     from nbt.report.continual.record import StreamConfig
     from nbt.task.weights import hash_weights
 
     weights_hash = hash_weights(task.w0)
     return [
-        _Stream(
+        _PlannedStream(
             StreamConfig(
                 method=method,
                 settings=one,
@@ -240,7 +242,7 @@ def _plan(task: Task, settings: Mapping[str, ContinualSettings], seeds: int, own
                 data_dir=task.data_dir,
                 classes=task.classes,
                 shots=task.shots,
-                own_image_size=own_size,
+                own_image_size=has_own_image_size,
             ),
             task.with_split_seed(seed),
         )
@@ -254,7 +256,7 @@ def stream_folder(name: str) -> Path:
     return Path.cwd() / ".nbt" / "streams" / name
 
 
-class _Session:
+class _StreamRunner:
     """Runs the streams of a plan that are not kept.
 
     Args:
@@ -265,7 +267,7 @@ class _Session:
     """
 
     def __init__(
-        self, streams: Sequence[_Stream], tracker: StreamTracker, observer: StreamObserver, *, fresh: bool
+        self, streams: Sequence[_PlannedStream], tracker: StreamTracker, observer: StreamObserver, *, fresh: bool
     ) -> None:
         self.streams, self.tracker, self.observer, self.fresh = streams, tracker, observer, fresh
 
@@ -273,7 +275,7 @@ class _Session:
         """Returns all streams, finished; those that are to be run are checked before the first begins."""
         waiting = [one for one in self.streams if self.fresh or not _is_finished(one.kept.read())]
         with ExitStack() as stack:
-            bench = self._prepare(waiting, stack)
+            context = self._prepare(waiting, stack)
             self.observer.streams_planned(
                 [one.config for one in self.streams],
                 {one.config.method: one.memory for one in waiting if one.memory is not None},
@@ -282,44 +284,44 @@ class _Session:
                 stack.enter_context(one.kept.held())
                 if self.fresh:
                     one.kept.forget()
-            return [self._finished(one, bench) for one in self.streams]
+            return [self._load_or_run(one, context) for one in self.streams]
 
-    def _prepare(self, waiting: Sequence[_Stream], stack: ExitStack) -> Workbench | None:
-        from nbt.training.workbench import Workbench
+    def _prepare(self, waiting: Sequence[_PlannedStream], stack: ExitStack) -> WorkerContext | None:
+        from nbt.training.workbench import WorkerContext
 
         if not waiting:
             return None
         for one in waiting:
             one.check()
-        bench = Workbench(waiting[0].task)
-        stack.callback(bench.close)
+        context = WorkerContext(waiting[0].task)
+        stack.callback(context.close)
         if any(one.config.settings.recipe.linearized for one in waiting):
-            bench.check_linearizable()
-        return bench
+            context.check_linearizable()
+        return context
 
-    def _finished(self, stream: _Stream, bench: Workbench | None) -> StreamRecord:
+    def _load_or_run(self, stream: _PlannedStream, context: WorkerContext | None) -> StreamRecord:
         """Returns a finished stream: the kept one, or run from where it was stopped."""
         earlier = stream.kept.read()
         kept = earlier if _is_finished(earlier) else None
         if kept is None:
-            assert bench is not None, "what is finished stays finished"
-            record = self._learn(stream, earlier, bench)
+            assert context is not None, "what is finished stays finished"
+            record = self._run_stream(stream, earlier, context)
         else:
             record = kept
-        if kept is None or not self.tracker.was_told(record, stream.kept.mark):
-            self._tell(stream, record)
+        if kept is None or not self.tracker.is_logged(record, stream.kept.mark):
+            self._log_to_tracker(stream, record)
         self.observer.stream_finished(record, kept=kept is not None)
         return record
 
-    def _tell(self, stream: _Stream, record: StreamRecord) -> None:
+    def _log_to_tracker(self, stream: _PlannedStream, record: StreamRecord) -> None:
         if self.tracker.stream_ended(record):
-            stream.kept.set_mark(self.tracker.mark(record))
+            stream.kept.set_sync_marker(self.tracker.mark(record))
 
-    def _learn(self, stream: _Stream, earlier: StreamRecord | None, bench: Workbench) -> StreamRecord:
+    def _run_stream(self, stream: _PlannedStream, earlier: StreamRecord | None, context: WorkerContext) -> StreamRecord:
         """Runs a stream to its end; of one that is stopped, MLflow is told that it was."""
         from nbt.training.continual import run_continual
 
-        config, device = stream.config, str(bench.device)
+        config, device = stream.config, str(context.device)
         started = datetime.now(UTC) if earlier is None else earlier.started
         scores = [] if earlier is None or not stream.kept.checkpoint.exists() else list(earlier.result.scores)
         self.observer.stream_started(config, scores)
@@ -327,7 +329,7 @@ class _Session:
             stream.task,
             config.settings,
             config.seed,
-            bench=bench,
+            context=context,
             checkpoint=stream.kept.checkpoint,
             progress=self.observer.stage,
         )
@@ -338,11 +340,11 @@ class _Session:
                 # A checkpoint that could not be used makes the stream begin again, whatever was kept of it.
                 scores = [*scores[: score.task - 1], score]
                 if len(scores) == score.task:
-                    record = stream.record(stream.so_far(scores), started, device)
+                    record = stream.record(stream.partial_result(scores), started, device)
                     stream.kept.write(record)
                 self.observer.task_finished(config, score)
                 if record is not None:
-                    self.tracker.stream_went_on(record)
+                    self.tracker.log_progress(record)
         except StopIteration as end:
             record = stream.record(end.value, started, device)
             stream.kept.write(record)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from nbt.report.continual.record import StreamRecord
 from nbt.report.continual.runs import STREAM_KEY, experiment_name, stream_id, stream_run
-from nbt.tracking import Contact, Owner, RunStore, is_there, open_store, resolve_uri, shown_uri
+from nbt.tracking import RunOwner, RunStore, TrackingConnection, may_have_runs, open_store, redact_uri, resolve_uri
 
-_LOST = "the stream goes on, and its run is written with the next task, or when the same command is given again"
+_FAILURE_CONSEQUENCE = (
+    "the stream goes on, and its run is written with the next task, or when the same command is given again"
+)
 
 
 class StreamTracker:
@@ -27,35 +29,37 @@ class StreamTracker:
         UsageError: The URI is malformed.
     """
 
-    def __init__(self, uri: str | None = None, *, contact: Callable[[str], Contact] = Contact) -> None:
+    def __init__(
+        self, uri: str | None = None, *, contact: Callable[[str], TrackingConnection] = TrackingConnection
+    ) -> None:
         self.uri = resolve_uri(uri)
         self._contact = contact(self.uri)
         self._stores: dict[str, RunStore] = {}
-        self._empty = not is_there(self.uri)
+        self._empty = not may_have_runs(self.uri)
 
     def mark(self, record: StreamRecord) -> str:
         """Returns what says that MLflow has been told of a stream that ended: where, and a hash of what."""
-        return f"{shown_uri(self.uri)} {stream_run(record).content}"
+        return f"{redact_uri(self.uri)} {stream_run(record).content}"
 
-    def was_told(self, record: StreamRecord, mark: str) -> bool:
+    def is_logged(self, record: StreamRecord, mark: str) -> bool:
         """Returns whether a mark is of this store and stream, and the store has not been removed since."""
         return not self._empty and mark == self.mark(record)
 
-    def stream_went_on(self, record: StreamRecord) -> None:
+    def log_progress(self, record: StreamRecord) -> None:
         """Writes a stream that runs, as far as it is."""
         if self._contact.due:
-            self._contact.attempt(partial(self._write, record, live=True), _LOST)
+            self._contact.attempt(partial(self._write, record, live=True), _FAILURE_CONSEQUENCE)
 
     def stream_ended(self, record: StreamRecord) -> bool:
         """Writes a stream that is finished or was stopped; returns whether it could be written."""
-        self._contact.hurry()
-        return self._contact.attempt(partial(self._write, record, live=False), _LOST)
+        self._contact.retry_now()
+        return self._contact.attempt(partial(self._write, record, live=False), _FAILURE_CONSEQUENCE)
 
     def add_files(self, record: StreamRecord, files: Sequence[Path]) -> None:
         """Adds files, such as a report's, to the run of a stream that ended; not where it could not be written."""
         store = self._stores.get(stream_id(record))
         if store is not None:
-            self._contact.attempt(partial(store.log_files, files), _LOST)
+            self._contact.attempt(partial(store.log_files, files), _FAILURE_CONSEQUENCE)
 
     def _write(self, record: StreamRecord, *, live: bool) -> None:
         name = stream_id(record)
@@ -65,8 +69,8 @@ class StreamTracker:
         self._stores[name] = store
 
 
-def _owner(record: StreamRecord) -> Owner:
-    return Owner(
+def _owner(record: StreamRecord) -> RunOwner:
+    return RunOwner(
         id=stream_id(record),
         experiment=experiment_name(record),
         key=STREAM_KEY,

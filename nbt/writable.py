@@ -8,7 +8,7 @@ from pathlib import Path
 from nbt.errors import UsageError
 
 
-def check_folder(name: str, folder: str | Path) -> None:
+def check_writable_folder(name: str, folder: str | Path) -> None:
     """Checks that a folder can be written, or made.
 
     Args:
@@ -18,10 +18,10 @@ def check_folder(name: str, folder: str | Path) -> None:
     Raises:
         UsageError: A file is in the way, or the folder (its nearest parent that exists) must not be written.
     """
-    _check_folder(f"{name} {folder}", Path(folder))
+    _check_writable(f"{name} {folder}", Path(folder))
 
 
-def check_file(name: str, file: str | Path) -> None:
+def check_writable_file(name: str, file: str | Path) -> None:
     """Checks that a file can be written, its folder made.
 
     Args:
@@ -29,15 +29,15 @@ def check_file(name: str, file: str | Path) -> None:
         file: It, or where it is going to be.
 
     Raises:
-        UsageError: As `check_folder` for its folder; or it is a folder.
+        UsageError: As `check_writable_folder` for its folder; or it is a folder.
     """
     path = Path(file)
     if os.path.isdir(path):  # noqa: PTH112 - pathlib raises where it must not look
         raise UsageError(f"{name} {file}: that is a folder; give the name of a file")
-    _check_folder(f"{name} {file}", path.parent)
+    _check_writable(f"{name} {file}", path.parent)
 
 
-def _check_folder(given: str, folder: Path) -> None:
+def _check_writable(given: str, folder: Path) -> None:
     path = folder.absolute()
     # A link that leads nowhere is in the way, too.
     found = next(one for one in (path, *path.parents) if os.path.lexists(one) or one == one.parent)

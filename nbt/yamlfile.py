@@ -11,10 +11,12 @@ import yaml
 from nbt.errors import UsageError
 
 # YAML 1.1, which PyYAML reads, takes "1e-4" for a word; YAML 1.2 and every user take it for a number.
-_FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$")
+_FLOAT_PATTERN = re.compile(
+    r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
+)
 
 
-class _Loader(yaml.SafeLoader):
+class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
@@ -25,10 +27,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT_PATTERN, list("-+0123456789."))
 
 
-def parse_mapping(text: str, *, source: str) -> dict[str, Any]:
+def parse_yaml_mapping(text: str, *, source: str) -> dict[str, Any]:
     """Returns the mapping that `text` holds.
 
     Args:
@@ -39,7 +41,7 @@ def parse_mapping(text: str, *, source: str) -> dict[str, Any]:
         UsageError: The text is not YAML, or not a mapping with words as keys.
     """
     try:
-        values = yaml.load(text, Loader=_Loader)
+        values = yaml.load(text, Loader=_StrictLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"{source}: not valid YAML ({reason})") from error

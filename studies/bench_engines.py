@@ -91,11 +91,11 @@ def crowd(args: argparse.Namespace) -> dict[str, Any]:
     """Runs waves of trials that are all there at a time, for each number of trials in a cluster of its own."""
     runs = load(args.out).get("crowd", {}).get("runs", {})
     for trials in args.trials:
-        runs[str(trials)] = crowd_of(trials, args)
+        runs[str(trials)] = run_waves(trials, args)
     return {"nodes": args.nodes, "runs": {number: runs[number] for number in sorted(runs, key=int)}}
 
 
-def crowd_of(trials: int, args: argparse.Namespace) -> dict[str, Any]:
+def run_waves(trials: int, args: argparse.Namespace) -> dict[str, Any]:
     """Runs the waves of one number of trials."""
     from engines_crowd import check_memory, nodes, swapped
 
@@ -112,7 +112,7 @@ def crowd_of(trials: int, args: argparse.Namespace) -> dict[str, Any]:
                 if not number:
                     sizes = cluster.worker_bytes()
                     print(f"{len(sizes)} workers, {sum(sizes) / 2**30:.1f} GiB together", flush=True)
-            found = {"machine": described(), "cpus_per_trial": share, "waves": waves, "worker_bytes": sizes}
+            found = {"machine": describe_environment(), "cpus_per_trial": share, "waves": waves, "worker_bytes": sizes}
             return {**found, "swapped_bytes": swapped()}
 
 
@@ -176,11 +176,11 @@ def load(out: Path) -> dict[str, Any]:
 def save(out: Path, part: str, rows: Mapping[str, Any]) -> None:
     """Puts the rows of a part in place of older ones."""
     out.mkdir(parents=True, exist_ok=True)
-    found = {**load(out), part: {"machine": described(), **rows}}
+    found = {**load(out), part: {"machine": describe_environment(), **rows}}
     (out / "bench_engines.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
-def described() -> str:
+def describe_environment() -> str:
     """Names the machine, its cores, and the Ray on it."""
     import ray
 

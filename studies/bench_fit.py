@@ -28,18 +28,18 @@ import numpy as np
 from machine import machine
 
 import nbt
-from nbt.fit.gbc import COMPONENTS, gbc_of
-from nbt.fit.h_score import h_score_of
-from nbt.fit.leep import nleep_of
-from nbt.fit.logme import logme, logme_of
-from nbt.fit.neighbours import knn_accuracy_of
-from nbt.fit.projection import components_of
-from nbt.fit.ridge import ridge_accuracy_of
+from nbt.fit.gbc import COMPONENTS, gbc_from_components
+from nbt.fit.h_score import h_score_from_spectrum
+from nbt.fit.leep import nleep_from_components
+from nbt.fit.logme import logme, logme_from_spectrum
+from nbt.fit.neighbours import knn_accuracy_of_codes
+from nbt.fit.projection import components_from_spectrum
+from nbt.fit.ridge import ridge_accuracy_from_spectrum
 from nbt.fit.spectrum import Spectrum
-from nbt.fit.transrate import transrate_of
+from nbt.fit.transrate import transrate_from_spectrum
 from nbt.settings import TransferSettings
 from nbt.training.fine_tune import fine_tune
-from nbt.training.workbench import Workbench
+from nbt.training.workbench import WorkerContext
 
 Data = tuple[np.ndarray, np.ndarray]
 DECOMPOSITION = "Gram matrix and its eigen-decomposition"
@@ -63,15 +63,15 @@ def decompose(features: np.ndarray, labels: np.ndarray) -> None:
 def measure_all(features: np.ndarray, labels: np.ndarray) -> None:
     """Runs the output measures as a profile does."""
     spectrum = Spectrum.of(features)
-    logme_of(spectrum, labels)
-    h_score_of(spectrum, labels, regularized=False)
-    h_score_of(spectrum, labels, regularized=True)
-    ridge_accuracy_of(spectrum, labels)
-    transrate_of(spectrum, labels)
-    knn_accuracy_of(spectrum.features, labels)
-    projected = components_of(spectrum, COMPONENTS)
-    gbc_of(projected, labels)
-    nleep_of(projected, labels)
+    logme_from_spectrum(spectrum, labels)
+    h_score_from_spectrum(spectrum, labels, regularized=False)
+    h_score_from_spectrum(spectrum, labels, regularized=True)
+    ridge_accuracy_from_spectrum(spectrum, labels)
+    transrate_from_spectrum(spectrum, labels)
+    knn_accuracy_of_codes(spectrum.features, labels)
+    projected = components_from_spectrum(spectrum, COMPONENTS)
+    gbc_from_components(projected, labels)
+    nleep_from_components(projected, labels)
 
 
 def time_arms(arms: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -111,7 +111,7 @@ def bench_profile(args: argparse.Namespace) -> dict[str, Any]:
     task = nbt.load_task(
         "cub", backbone="mobilenet_v2", weights=args.weights, data_dir=args.data_dir, image_size=args.image_size
     )
-    trial = fine_tune(task, TransferSettings(epochs=10_000), bench=Workbench(task))
+    trial = fine_tune(task, TransferSettings(epochs=10_000), context=WorkerContext(task))
     arms = {"one epoch": lambda: next(trial), "profile": lambda: nbt.profile_fit(task, cache=False)}
     seconds = time_arms(arms, args.rounds)
     return {"seconds": seconds, "train_images": len(task.split.train), "image_size": args.image_size}

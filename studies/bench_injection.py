@@ -35,13 +35,13 @@ GOALS = {INJECTION: 2.0, PAIRS: 60.0}
 def time_injection(rounds: int) -> list[float]:
     """Returns the seconds of each injection, after one that does not count."""
     from nbt.task.backbone_names import parse_backbone
-    from nbt.task.backbones import feature_dim, fresh_state
+    from nbt.task.backbones import feature_dim, random_unit_state
     from nbt.task.teacher import Teacher
     from nbt.transfer.injection import inject_weights
     from nbt.transfer.outline import outline_of
 
     source, student = parse_backbone("mobilenet_v2"), parse_backbone("resnet18")
-    teacher = Teacher("mobilenet_v2", source, fresh_state(source, 224, 0))
+    teacher = Teacher("mobilenet_v2", source, random_unit_state(source, 224, 0))
     seconds = []
     for _ in range(rounds + 1):
         for kept in (outline_of, feature_dim):

@@ -29,10 +29,10 @@ from torch.utils.data import DataLoader, Dataset
 import nbt
 from nbt.settings import TransferSettings
 from nbt.task.catalog import resolve
-from nbt.task.listing import list_images
+from nbt.task.listing import read_dataset
 from nbt.task.task import Task
 from nbt.training.fine_tune import fine_tune
-from nbt.training.workbench import Workbench
+from nbt.training.workbench import WorkerContext
 from nbt.transfer import L2SP, parameter_groups
 
 VIEWS = 4
@@ -89,13 +89,13 @@ def nbt_epochs(task: Task, frozen: float, args: argparse.Namespace) -> Iterator[
     settings = TransferSettings(
         frozen_depth=frozen, sp_mix=1.0, decay_strength=0.01, batch_size=args.batch, views=VIEWS, epochs=10_000
     )
-    for epoch in fine_tune(task, settings, bench=Workbench(task)):
+    for epoch in fine_tune(task, settings, context=WorkerContext(task)):
         yield epoch.seconds
 
 
 def measure_epochs(task: Task, args: argparse.Namespace) -> dict[str, list[float]]:
     """Runs all arms interleaved; returns the seconds of every epoch of each."""
-    listing = list_images(resolve("cub", args.data_dir))
+    listing = read_dataset(resolve("cub", args.data_dir))
     train = task.split.train
     files, labels = [listing.items[i] for i in train], [int(task.labels[i]) for i in train]
     arms = {
@@ -141,7 +141,7 @@ def measure_step(task: Task, args: argparse.Namespace) -> dict[str, float]:
     """Times a training step with plain SGD (weight decay in the optimiser) and with L2-SP, step by step in turn."""
     arms = {}
     for name in ("plain SGD", "L2-SP"):
-        bench = Workbench(task)
+        bench = WorkerContext(task)
         mix = 1.0 if name == "L2-SP" else 0.0
         settings = TransferSettings(sp_mix=mix, decay_strength=0.01)
         model, _ = bench.prepare_model(settings, 0)
@@ -176,14 +176,14 @@ def measure_step(task: Task, args: argparse.Namespace) -> dict[str, float]:
 
 def measure_start(task: Task) -> dict[str, float]:
     """Returns the median seconds from handing a warm worker its next trial to that trial's first step."""
-    bench = Workbench(task)
+    bench = WorkerContext(task)
     cases = {"all units transferred": 1.0, "half of the units re-initialised": 0.5}
     times: dict[str, list[float]] = {name: [] for name in cases}
     small = task.train_on_all()
     for number in range(11):
         for name, depth in cases.items():
             settings = TransferSettings(transfer_depth=depth, frozen_depth=0.5 * depth, epochs=1, batch_size=256)
-            trial = fine_tune(small, settings, number, bench=bench)
+            trial = fine_tune(small, settings, number, context=bench)
             try:
                 next(trial)
                 trial.send(True)

@@ -32,11 +32,11 @@ import torch.nn.functional as F
 from machine import machine
 
 from nbt.task.backbone_names import parse_backbone
-from nbt.task.weights import load_w0
+from nbt.task.weights import load_pretrained_weights
 from nbt.training.denormals import flush_denormals
 from nbt.training.episodes import draw_episode
-from nbt.training.pretrain_settings import default_settings
-from nbt.training.pretraining import Pretraining
+from nbt.training.pretrain_settings import default_pretrain_settings
+from nbt.training.pretraining import SourceTrainer
 from nbt.training.seeds import generator
 from nbt.training.source_images import SourceImages
 
@@ -45,7 +45,7 @@ BARE = "21 forward and backward passes"
 GOAL = 1.3
 
 
-def start(scheme: str, args: argparse.Namespace) -> Pretraining:
+def start(scheme: str, args: argparse.Namespace) -> SourceTrainer:
     """Returns a training on random pixels in the size of Omniglot's background set."""
     chance = np.random.default_rng(0)
     n = args.classes * IMAGES_A_CLASS
@@ -57,13 +57,13 @@ def start(scheme: str, args: argparse.Namespace) -> Pretraining:
         digest="random",
     )
     spec = parse_backbone(f"conv3(width={args.width})")
-    settings = default_settings(scheme, "conv3", zap_period=1)
-    return Pretraining(images, spec, load_w0(spec, "none", image_size=28), settings)
+    settings = default_pretrain_settings(scheme, "conv3", zap_period=1)
+    return SourceTrainer(images, spec, load_pretrained_weights(spec, "none", image_size=28), settings)
 
 
-def bare_passes(training: Pretraining) -> Callable[[], None]:
+def bare_passes(training: SourceTrainer) -> Callable[[], None]:
     """Returns the passes of one episode alone: images are ready, nothing is drawn, no weight moves."""
-    episode = draw_episode(training.members, 20, 64, generator(0, "bench"))
+    episode = draw_episode(training.class_indices, 20, 64, generator(0, "bench"))
     images, labels = training.load(episode.batch), training.truth(episode.batch)
     parts = [*zip(images[:20].split(1), labels[:20].split(1), strict=True), (images, labels)]
 

@@ -114,11 +114,13 @@ def load_omniglot(data_dir: str, seed: int) -> Task:
     from nbt.task.backbone_names import parse_backbone
     from nbt.task.catalog import resolve
     from nbt.training.pretrain import pretrain
-    from nbt.training.pretrain_settings import default_settings
-    from nbt.training.source_images import load_source
+    from nbt.training.pretrain_settings import default_pretrain_settings
+    from nbt.training.source_images import load_source_images
 
-    images = load_source(resolve("omniglot-small", data_dir), 28, classes=SOURCE_CLASSES)
-    source = pretrain(images, parse_backbone("conv3"), default_settings("iid", "conv3", epochs=17, batch_size=32), 0)
+    images = load_source_images(resolve("omniglot-small", data_dir), 28, classes=SOURCE_CLASSES)
+    source = pretrain(
+        images, parse_backbone("conv3"), default_pretrain_settings("iid", "conv3", epochs=17, batch_size=32), 0
+    )
     task = nbt.load_task(
         "omniglot-small", backbone="conv3", weights="none", data_dir=data_dir, image_size=28, seed=seed
     )
@@ -143,9 +145,9 @@ def keep_classes(task: Task, first: int) -> Task:
 @functools.lru_cache(maxsize=1)
 def bench(dataset: str, shared: str, seed: int) -> Any:
     """Returns the tools that the streams of one task share."""
-    from nbt.training.workbench import Workbench
+    from nbt.training.workbench import WorkerContext
 
-    return Workbench(load(dataset, shared, seed))
+    return WorkerContext(load(dataset, shared, seed))
 
 
 def learn(run: Run, shared: str) -> dict[str, Any]:
@@ -154,7 +156,7 @@ def learn(run: Run, shared: str) -> dict[str, Any]:
 
     task = load(run.dataset, shared, run.seed)
     tools = bench(run.dataset, shared, run.seed)
-    stream = run_continual(task, run.settings(), run.seed, bench=tools, evaluate_on=run.evaluate_on)
+    stream = run_continual(task, run.settings(), run.seed, context=tools, evaluate_on=run.evaluate_on)
     while True:
         try:
             next(stream)

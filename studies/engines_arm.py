@@ -70,41 +70,41 @@ def worker_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-class Jobs:
-    """A list of jobs as a source, which keeps the time of every end.
+class TimedSource:
+    """A list of specs as a source, which keeps the time of every end.
 
     Attributes:
         ended: `time.perf_counter` of the ends.
     """
 
-    def __init__(self, jobs: Sequence[Any], *, one_at_a_time: bool = False) -> None:
-        self._waiting, self._one_at_a_time, self._running = list(jobs), one_at_a_time, 0
+    def __init__(self, specs: Sequence[Any], *, one_at_a_time: bool = False) -> None:
+        self._waiting, self._one_at_a_time, self._running = list(specs), one_at_a_time, 0
         self.ended: list[float] = []
 
-    def next_job(self) -> Any:
-        """Returns the next job."""
+    def next_trial(self) -> Any:
+        """Returns the next spec."""
         if not self._waiting or (self._one_at_a_time and self._running):
             return None
         self._running += 1
         return self._waiting.pop(0)
 
-    def on_place(self, job: Any, place: Any) -> None:
+    def on_placed(self, spec: Any, location: Any) -> None:
         """Nothing: where it runs is no part of the measurement."""
 
-    def on_epoch(self, job: Any, result: Any) -> str | None:
+    def on_epoch(self, spec: Any, result: Any) -> str | None:
         """Stops none."""
         return None
 
-    def on_done(self, job: Any, outcome: Any) -> None:
+    def on_done(self, spec: Any, outcome: Any) -> None:
         """Keeps the time; a failed trial would be no measurement."""
         if outcome.error is not None:
-            raise RuntimeError(f"{job.key}: {outcome.error}")
+            raise RuntimeError(f"{spec.key}: {outcome.error}")
         self._running -= 1
         self.ended.append(time.perf_counter())
 
-    def on_abandoned(self, job: Any) -> None:
+    def on_abandoned(self, spec: Any) -> None:
         """Never happens here."""
-        raise RuntimeError(f"{job.key} was abandoned")
+        raise RuntimeError(f"{spec.key} was abandoned")
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def engine(options: Mapping[str, Any], task: Any, runner: str | None = None) -> 
     if options["engine"] == "local":
         from nbt.search.engines.local import LocalEngine
 
-        made: Any = LocalEngine(task, workers=options["workers"], **chosen)
+        engine_instance: Any = LocalEngine(task, workers=options["workers"], **chosen)
     else:
         from nbt.search.engines.ray import RayEngine
         from nbt.search.engines.ray_options import RayOptions
@@ -123,9 +123,9 @@ def engine(options: Mapping[str, Any], task: Any, runner: str | None = None) -> 
         cluster = RayOptions(address=options["address"], cpus_per_trial=cpus)
         # What the driver can take is measured, and not what it is sent of its own accord.
         unbounded = {"checkpoint_bytes_per_second": math.inf}
-        made = RayEngine(task, workers=options["workers"], options=cluster, **chosen, **unbounded)
-    with made:
-        yield made
+        engine_instance = RayEngine(task, workers=options["workers"], options=cluster, **chosen, **unbounded)
+    with engine_instance:
+        yield engine_instance
 
 
 def serve_noop(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
@@ -133,18 +133,21 @@ def serve_noop(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]]
     from engines_noop import RUNNER, NoopTask
 
     from nbt.settings import TransferSettings
-    from nbt.training.results import TrialJob
+    from nbt.training.results import TrialSpec
 
     size = options.get("checkpoint_bytes", 0)
-    with tempfile.TemporaryDirectory() as folder, engine(options, NoopTask(Path(folder), size), RUNNER) as made:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        engine(options, NoopTask(Path(folder), size), RUNNER) as engine_instance,
+    ):
         checkpoint = Path(folder) / "checkpoint.pt" if size else None
 
         def block(trials: int, epochs: int) -> list[float]:
             settings = TransferSettings(epochs=epochs)
-            listed = [TrialJob(key=f"t{n}", settings=settings, checkpoint=checkpoint) for n in range(trials + 1)]
-            jobs = Jobs(listed, one_at_a_time=True)
-            made.run(jobs)
-            return gaps(jobs.ended)
+            listed = [TrialSpec(key=f"t{n}", settings=settings, checkpoint=checkpoint) for n in range(trials + 1)]
+            specs = TimedSource(listed, one_at_a_time=True)
+            engine_instance.run(specs)
+            return intervals(specs.ended)
 
         answer(block)
 
@@ -193,7 +196,7 @@ def serve_plain(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]
                 tune_config=tune.TuneConfig(num_samples=trials + 1, reuse_actors=options["reuse"]),
                 run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[clock]),
             ).fit()
-        return gaps(clock.ended)
+        return intervals(clock.ended)
 
     answer(block)
     ray.shutdown()
@@ -201,21 +204,21 @@ def serve_plain(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]
 
 def serve_frozen(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
     """An engine that trains heads on frozen features."""
-    from engines_frozen import frozen_jobs, frozen_task
+    from engines_frozen import frozen_specs, frozen_task
 
     task = frozen_task(Path(options["shared"]), options["image_size"])
-    with engine(options, task) as made:
+    with engine(options, task) as engine_instance:
 
         def block(trials: int, epochs: int) -> float:
-            jobs = Jobs(frozen_jobs(task, trials, epochs))
+            specs = TimedSource(frozen_specs(task, trials, epochs))
             started = time.perf_counter()
-            made.run(jobs)
+            engine_instance.run(specs)
             return time.perf_counter() - started
 
         answer(block)
 
 
-def gaps(moments: Sequence[float]) -> list[float]:
+def intervals(moments: Sequence[float]) -> list[float]:
     """Returns the seconds between one end and the next: of all trials but the first."""
     return [after - before for before, after in pairwise(moments)]
 

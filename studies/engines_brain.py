@@ -13,29 +13,29 @@ import numpy as np
 
 import nbt
 from nbt.fit.profile import profile_fit
-from nbt.pipeline.plan import configure
-from nbt.search.applicable import applicable
-from nbt.search.brain import Brain
+from nbt.pipeline.plan import make_study_config
+from nbt.search.applicable import applicable_space
+from nbt.search.brain import SearchController
 from nbt.search.budget import Budget
 from nbt.search.experience_folder import load_experience
-from nbt.search.guided import recommend
-from nbt.search.learned import Learned, sampler
+from nbt.search.guided import recommend_settings
+from nbt.search.learned import TransferredPriors, make_sampler
 from nbt.search.space import Space
 from nbt.search.storage import open_study
 from nbt.search.store import StudyStore
 from nbt.search.target import Target
 from nbt.settings import TransferSettings
-from nbt.task.load import dataset_facts
+from nbt.task.load import dataset_summary
 from nbt.tracking import Tracker
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 EPOCHS = 12
 # What of the store writes; the rest of a call decides.
 WRITES = ("write_plan", "report", "write_progress", "finish", "put")
 
 
-class Clocked:
-    """A study's brain as a job source, with the seconds of each call and, apart, of its writes.
+class TimedController:
+    """A study's brain as a spec source, with the seconds of each call and, apart, of its writes.
 
     Attributes:
         brain: As `nbt search --dataset digits` makes it, with any number of trials as budget.
@@ -44,23 +44,23 @@ class Clocked:
         finished: Trials that have ended.
     """
 
-    def __init__(self, brain: Brain, store: StudyStore) -> None:
+    def __init__(self, brain: SearchController, store: StudyStore) -> None:
         self.brain = brain
         self.seconds: dict[str, list[float]] = {}
         self.finished = sum(trial.state.is_finished() for trial in store.trials())
         for name in WRITES:
-            setattr(store, name, self._clocked(f"store.{name}", getattr(store, name)))
+            setattr(store, name, self._timed(f"store.{name}", getattr(store, name)))
         proposer = store.study.sampler
-        proposer.sample_relative = self._clocked("proposal", proposer.sample_relative)  # type: ignore[method-assign]
-        self.next_job = self._clocked("next_job", brain.next_job)
-        self.on_epoch = self._clocked("on_epoch", brain.on_epoch)
-        self._done = self._clocked("on_done", brain.on_done)
-        self.on_place = brain.on_place
+        proposer.sample_relative = self._timed("proposal", proposer.sample_relative)  # type: ignore[method-assign]
+        self.next_trial = self._timed("next_job", brain.next_trial)
+        self.on_epoch = self._timed("on_epoch", brain.on_epoch)
+        self._done = self._timed("on_done", brain.on_done)
+        self.on_placed = brain.on_placed
         self.on_abandoned = brain.on_abandoned
 
-    def on_done(self, job: TrialJob, outcome: TrialOutcome) -> None:
+    def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Passes an end on."""
-        self._done(job, outcome)
+        self._done(spec, outcome)
         self.finished += 1
 
     def take(self) -> dict[str, list[float]]:
@@ -68,19 +68,21 @@ class Clocked:
         found, self.seconds = self.seconds, {}
         return found
 
-    def _clocked(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def clocked(*arguments: Any, **named: Any) -> Any:
+    def _timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **named: Any) -> Any:
             started = time.perf_counter()
             try:
                 return call(*arguments, **named)
             finally:
                 self.seconds.setdefault(name, []).append(time.perf_counter() - started)
 
-        return clocked
+        return timed
 
 
 @contextmanager
-def real_brain(folder: Path, *, name: str = "brain", epochs: int = EPOCHS, tracked: bool = False) -> Iterator[Clocked]:
+def open_controller(
+    folder: Path, *, name: str = "brain", epochs: int = EPOCHS, tracked: bool = False
+) -> Iterator[TimedController]:
     """Opens the brain of a search on digits with everything at its default, in a study of `folder`.
 
     Args:
@@ -90,9 +92,9 @@ def real_brain(folder: Path, *, name: str = "brain", epochs: int = EPOCHS, track
         tracked: Whether its MLflow runs are written, too.
     """
     task = nbt.load_task("digits")
-    space = applicable(Space.load("non_binary"), task)
-    facts = dataset_facts(task)
-    config = configure(task, space, name, epochs)
+    space = applicable_space(Space.load("non_binary"), task)
+    facts = dataset_summary(task)
+    config = make_study_config(task, space, name, epochs)
     url = f"sqlite:///{folder.resolve() / 'studies.db'}"
     budget = Budget.parse(1_000_000)
     with ExitStack() as stack:
@@ -100,20 +102,20 @@ def real_brain(folder: Path, *, name: str = "brain", epochs: int = EPOCHS, track
         if store.record().profile is None:
             store.put_profile(profile_fit(task).to_dict())
         target = Target.of(facts, store.record().profile, epochs)
-        learned = Learned(load_experience(None, space))
-        guide = learned.guide(target, space)
+        transferred_priors = TransferredPriors(load_experience(None, space))
+        surrogate = transferred_priors.surrogate(target, space)
         tracker = [Tracker(f"sqlite:///{folder.resolve() / 'mlflow.db'}", reports=folder)] if tracked else []
-        brain = Brain(
+        brain = SearchController(
             store,
             space,
             budget=budget,
-            pruner=learned.pruner(target, length=epochs, seed=config.seed),
-            sampler=lambda seed: sampler(guide, seed),
-            recommended=[("profile and experience", recommend(guide, space))],
+            pruner=transferred_priors.pruner(target, length=epochs, seed=config.seed),
+            sampler=lambda seed: make_sampler(surrogate, seed),
+            recommended=[("profile and experience", recommend_settings(surrogate, space))],
             observers=tracker,
         )
         stack.callback(brain.close)
-        yield Clocked(brain, store)
+        yield TimedController(brain, store)
 
 
 def accuracy(settings: TransferSettings, seed: int) -> float:
@@ -123,22 +125,22 @@ def accuracy(settings: TransferSettings, seed: int) -> float:
     return float(np.clip(best + 0.015 * np.random.default_rng(seed).standard_normal(), 0.2, 1.0))
 
 
-def epoch_of(job: TrialJob, epoch: int) -> EpochResult:
+def simulated_epoch(spec: TrialSpec, epoch: int) -> EpochResult:
     """Returns an epoch of a curve that rises to `accuracy`."""
-    final = accuracy(job.settings, job.seed)
-    reached = final - (final - 0.2) * float(np.exp(-4.0 * epoch / job.settings.epochs))
+    final = accuracy(spec.settings, spec.seed)
+    reached = final - (final - 0.2) * float(np.exp(-4.0 * epoch / spec.settings.epochs))
     return EpochResult(epoch, 1.0 - reached, 1.0 - reached, round(200 * reached) / 200, 0.1)
 
 
-class Pretence:
+class SimulatedEngine:
     """An engine in this process that trains nothing: every trial in turn gets an epoch.
 
     Trials begin some epochs apart, so that those that run at a time are not all at the same one.
     """
 
-    def __init__(self, source: Clocked) -> None:
+    def __init__(self, source: TimedController) -> None:
         self._source = source
-        self._running: deque[tuple[TrialJob, list[EpochResult]]] = deque()
+        self._running: deque[tuple[TrialSpec, list[EpochResult]]] = deque()
 
     def run_until(self, finished: int, *, running: int) -> None:
         """Goes on with so many trials at a time until so many have ended in the study."""
@@ -154,19 +156,19 @@ class Pretence:
             self._step()
 
     def _start(self) -> None:
-        job = self._source.next_job()
-        assert job is not None
-        self._running.append((job, []))
+        spec = self._source.next_trial()
+        assert spec is not None
+        self._running.append((spec, []))
 
     def _step(self) -> None:
-        job, curve = self._running.popleft()
-        curve.append(epoch_of(job, len(curve) + 1))
-        reason = self._source.on_epoch(job, curve[-1])
-        over = len(curve) == job.settings.epochs
+        spec, curve = self._running.popleft()
+        curve.append(simulated_epoch(spec, len(curve) + 1))
+        reason = self._source.on_epoch(spec, curve[-1])
+        over = len(curve) == spec.settings.epochs
         if reason is None and not over:
-            self._running.append((job, curve))
+            self._running.append((spec, curve))
         else:
-            self._source.on_done(job, TrialOutcome(curve=tuple(curve), stopped=None if over else reason))
+            self._source.on_done(spec, TrialOutcome(curve=tuple(curve), stopped=None if over else reason))
 
 
 def build(folder: Path, finished: Sequence[int]) -> list[dict[str, Any]]:
@@ -175,8 +177,8 @@ def build(folder: Path, finished: Sequence[int]) -> list[dict[str, Any]]:
     A row has the calls of the hundred trials before it. What is there already is not run, and has no row, again.
     """
     rows = []
-    with real_brain(folder) as source:
-        engine = Pretence(source)
+    with open_controller(folder) as source:
+        engine = SimulatedEngine(source)
         for goal in finished:
             if source.finished < goal:
                 engine.run_until(goal - 100, running=2)
@@ -195,8 +197,8 @@ def beside(folder: Path, running: Sequence[int], trials: int) -> list[dict[str, 
     """
     rows = []
     for count in running:
-        with real_brain(folder) as source:
-            engine = Pretence(source)
+        with open_controller(folder) as source:
+            engine = SimulatedEngine(source)
             # All have begun, and as many have been replaced.
             engine.run_until(source.finished + min(count, 5), running=count)
             source.take()
@@ -209,8 +211,8 @@ def beside(folder: Path, running: Sequence[int], trials: int) -> list[dict[str, 
 
 def tracked(folder: Path, trials: int) -> dict[str, Any]:
     """Returns the row of a small study of its own whose MLflow runs are written, too."""
-    with real_brain(folder, name="tracked", tracked=True) as source:
-        engine = Pretence(source)
+    with open_controller(folder, name="tracked", tracked=True) as source:
+        engine = SimulatedEngine(source)
         engine.run_until(source.finished + 5, running=2)  # the first one makes the database
         source.take()
         engine.run_until(source.finished + trials, running=2)
@@ -218,7 +220,7 @@ def tracked(folder: Path, trials: int) -> dict[str, Any]:
         return row(source, running=2)
 
 
-def row(source: Clocked, *, running: int) -> dict[str, Any]:
+def row(source: TimedController, *, running: int) -> dict[str, Any]:
     """Returns median and 95th percentile of each kind of call since the last row, in milliseconds."""
     found = {name: summary(values) for name, values in source.take().items()}
     return {"finished": source.finished, "running": running, "ms": found}

@@ -15,11 +15,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from engines_arm import Jobs, engine, worker_environment
+from engines_arm import TimedSource, engine, worker_environment
 from engines_noop import RUNNER, NoopTask
 
 from nbt.settings import TransferSettings
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 # What a worker takes that imports Ray Tune and no torch, and what the driver and the nodes take.
 WORKER_BYTES, SPARE_BYTES = 120_000_000, 2_000_000_000
@@ -38,27 +38,27 @@ class Wave:
     def __init__(self, name: str, source: Any, trials: int, gates: Path) -> None:
         self.name, self._source, self._left, self._gates = name, source, trials, gates
         self._expected, self._here = trials, 0
-        self._jobs: dict[str, TrialJob] = {}
+        self._specs: dict[str, TrialSpec] = {}
         self.began = self.last = self.cpu_began = self.cpu_last = 0.0
         self.reports = 0
 
-    def next_job(self) -> TrialJob | None:
+    def next_trial(self) -> TrialSpec | None:
         """Returns a trial of the source, as long as the wave has room."""
-        job = self._source.next_job() if self._left else None
-        if job is None:
+        spec = self._source.next_trial() if self._left else None
+        if spec is None:
             return None
         self._left -= 1
-        key = f"{self.name} {job.key}"
-        self._jobs[key] = job
-        return dataclasses.replace(job, key=key)
+        key = f"{self.name} {spec.key}"
+        self._specs[key] = spec
+        return dataclasses.replace(spec, key=key)
 
-    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
+    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
         """Passes it on."""
-        self._source.on_place(self._jobs[job.key], place)
+        self._source.on_placed(self._specs[spec.key], location)
 
-    def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
+    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         """Passes an epoch on, and lets all trials go once the last has begun."""
-        reason: str | None = self._source.on_epoch(self._jobs[job.key], result)
+        reason: str | None = self._source.on_epoch(self._specs[spec.key], result)
         if result.epoch > 1:
             self.reports += 1
             self.last, self.cpu_last = time.perf_counter(), time.process_time()
@@ -69,34 +69,36 @@ class Wave:
             (self._gates / self.name).touch()
         return reason
 
-    def on_done(self, job: TrialJob, outcome: TrialOutcome) -> None:
+    def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Passes an end on."""
-        self._source.on_done(self._jobs.pop(job.key), outcome)
+        self._source.on_done(self._specs.pop(spec.key), outcome)
 
-    def on_abandoned(self, job: TrialJob) -> None:
+    def on_abandoned(self, spec: TrialSpec) -> None:
         """Passes it on."""
-        self._source.on_abandoned(self._jobs.pop(job.key))
+        self._source.on_abandoned(self._specs.pop(spec.key))
 
 
 def serve_crowd(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
     """Our engine with so many trials at a time that train nothing."""
     gates = Path(options["folder"])
     with ExitStack() as stack:
-        made = stack.enter_context(engine(options, NoopTask(gates), RUNNER))
+        engine_instance = stack.enter_context(engine(options, NoopTask(gates), RUNNER))
         sources: dict[str, Any] = {}
 
         def block(name: str, trials: int, reports: int, brain: bool) -> dict[str, Any]:
             if brain and "brain" not in sources:
-                from engines_brain import real_brain
+                from engines_brain import open_controller
 
-                sources["brain"] = stack.enter_context(real_brain(gates, name=f"crowd-{name}", epochs=reports + 1))
+                sources["brain"] = stack.enter_context(open_controller(gates, name=f"crowd-{name}", epochs=reports + 1))
             settings = TransferSettings(epochs=reports + 1)
             source = (
-                sources["brain"] if brain else Jobs([TrialJob(key=f"t{n}", settings=settings) for n in range(trials)])
+                sources["brain"]
+                if brain
+                else TimedSource([TrialSpec(key=f"t{n}", settings=settings) for n in range(trials)])
             )
             wave = Wave(name, source, trials, gates)
             started = time.perf_counter()
-            made.run(wave)
+            engine_instance.run(wave)
             gc.collect()
             return {
                 "brain": brain,
@@ -105,7 +107,7 @@ def serve_crowd(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]
                 "reports": wave.reports,
                 "seconds": wave.last - wave.began,
                 "driver_cpu_seconds": wave.cpu_last - wave.cpu_began,
-                "driver_bytes": resident(),
+                "driver_bytes": resident_bytes(),
             }
 
         answer(block)
@@ -125,13 +127,13 @@ def swapped() -> int:
     return 1024 * (int(found["SwapTotal"]) - int(found["SwapFree"]))
 
 
-def resident() -> int:
-    """Returns the resident memory of this process, in bytes."""
+def resident_bytes() -> int:
+    """Returns the resident_bytes memory of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclasses.dataclass
-class Nodes:
+class SimulatedNodes:
     """Simulated nodes.
 
     Attributes:
@@ -144,11 +146,11 @@ class Nodes:
 
     def worker_bytes(self) -> list[int]:
         """Returns what each worker process takes, shared pages by their share, in bytes."""
-        return [found for pid in _children(self.raylets) if (found := _proportional(pid))]
+        return [found for pid in _worker_processes(self.raylets) if (found := _proportional_bytes(pid))]
 
 
 @contextmanager
-def nodes(count: int, cpus: int) -> Iterator[Nodes]:
+def nodes(count: int, cpus: int) -> Iterator[SimulatedNodes]:
     """Starts a cluster of several nodes on this machine."""
     os.environ.update(worker_environment())
     # Hundreds of processes start on a few cores: everything takes its time, and nobody is to be given up for it.
@@ -168,12 +170,12 @@ def nodes(count: int, cpus: int) -> Iterator[Nodes]:
         for _ in range(count - 1):
             cluster.add_node(**options)
         raylets = [node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()]
-        yield Nodes(cluster.address, raylets)
+        yield SimulatedNodes(cluster.address, raylets)
     finally:
         cluster.shutdown()
 
 
-def _children(parents: list[int]) -> list[int]:
+def _worker_processes(parents: list[int]) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -186,7 +188,7 @@ def _children(parents: list[int]) -> list[int]:
     return found
 
 
-def _proportional(pid: int) -> int:
+def _proportional_bytes(pid: int) -> int:
     try:
         rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 import nbt
-from nbt.search.applicable import applicable
-from nbt.search.recording import draw_params
+from nbt.search.applicable import applicable_space
+from nbt.search.recording import sample_params
 from nbt.search.space import Space
 from nbt.task.task import Task
-from nbt.training.results import TrialJob
+from nbt.training.results import TrialSpec
 from nbt.training.seeds import derive_seed
 
 
@@ -27,13 +27,13 @@ def frozen_task(shared: Path, image_size: int) -> Task:
     )
 
 
-def frozen_jobs(task: Task, count: int, epochs: int) -> list[TrialJob]:
+def frozen_specs(task: Task, count: int, epochs: int) -> list[TrialSpec]:
     """Returns trials with random settings of the default space, but for the depths: all units are kept and frozen."""
-    space = applicable(Space.load("non_binary"), task)
-    space = space.without(["transfer_depth", "frozen_depth"]).holding(frozen_depth=1.0)
+    space = applicable_space(Space.load("non_binary"), task)
+    space = space.without(["transfer_depth", "frozen_depth"]).with_fixed(frozen_depth=1.0)
     draws = np.random.default_rng(derive_seed(0, "frozen features"))
-    settings = [space.settings(draw_params(space, draws), epochs) for _ in range(count)]
-    return [TrialJob(key=f"t{n}", settings=one, seed=n) for n, one in enumerate(settings)]
+    settings = [space.settings(sample_params(space, draws), epochs) for _ in range(count)]
+    return [TrialSpec(key=f"t{n}", settings=one, seed=n) for n, one in enumerate(settings)]
 
 
 def checkpoint_bytes(backbone: str) -> int:

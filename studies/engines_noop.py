@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 RUNNER = "engines_noop:NoopRunner"
 
@@ -18,7 +18,7 @@ class NoopTask:
 
     Attributes:
         gates: Folder; a trial whose key is "WAVE NUMBER" waits after its first epoch until there is a file WAVE.
-        checkpoint_bytes: Size of what is written after every epoch where a job wants a checkpoint.
+        checkpoint_bytes: Size of what is written after every epoch where a spec wants a checkpoint.
     """
 
     gates: Path
@@ -32,15 +32,15 @@ class NoopRunner:
         self._task = task
         self.device = "cpu"
 
-    def run(self, job: TrialJob, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+    def run(self, spec: TrialSpec, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
         """Runs no training."""
-        wave, gated, _ = job.key.partition(" ")
+        wave, gated, _ = spec.key.partition(" ")
         curve = []
-        for epoch in range(1, job.settings.epochs + 1):
+        for epoch in range(1, spec.settings.epochs + 1):
             curve.append(EpochResult(epoch, 1.0, 1.0, 0.5, 0.0))
-            if job.checkpoint is not None:
-                job.checkpoint.unlink(missing_ok=True)  # a new file, as a trial's is
-                job.checkpoint.write_bytes(bytes(self._task.checkpoint_bytes))
+            if spec.checkpoint is not None:
+                spec.checkpoint.unlink(missing_ok=True)  # a new file, as a trial's is
+                spec.checkpoint.write_bytes(bytes(self._task.checkpoint_bytes))
             reason = on_epoch(curve[-1])
             if reason is not None:
                 return TrialOutcome(curve=tuple(curve), stopped=reason)

@@ -48,14 +48,14 @@ from nbt.fit import linear_cka
 from nbt.search.stats import t_interval
 from nbt.settings import TransferSettings
 from nbt.task.backbones import Backbone
-from nbt.task.digits import list_digits
+from nbt.task.digits import read_digits
 from nbt.task.images import decode_images
 from nbt.task.task import Task
-from nbt.training.augment import AugmentPlan, draw_plan, prepare
-from nbt.training.head import split_groups
-from nbt.training.schedule import rate_factor
+from nbt.training.augment import AugmentationPlan, augment_and_normalise, draw_augmentation_plan
+from nbt.training.head import split_off_head
+from nbt.training.schedule import lr_factor
 from nbt.training.seeds import generator
-from nbt.training.workbench import Workbench
+from nbt.training.workbench import WorkerContext
 from nbt.transfer.fast import stalled
 from nbt.transfer.l2sp import L2SP
 from nbt.transfer.layer_lrs import parameter_groups
@@ -102,19 +102,19 @@ class Source:
 
 
 @functools.cache
-def load(name: str, shared: str) -> tuple[Workbench, Source]:
+def load(name: str, shared: str) -> tuple[WorkerContext, Source]:
     """Returns a task's tools and its source."""
     root = Path(shared)
     if name == "digits":
         task = nbt.load_task("digits")
-        listing = list_digits(source=True)
+        listing = read_digits(source=True)
         pixels, _ = decode_images(listing.items, task.image_size, cache=False)
-        return Workbench(task, device="cpu"), _source(task, np.asarray(pixels.array), listing.labels)
+        return WorkerContext(task, device="cpu"), _source(task, np.asarray(pixels.array), listing.labels)
     weights = root / "weights" / "mobilenet_v2-imagenet.pth"
     task = nbt.load_task(root / "data" / "dtd10", backbone="mobilenet_v2", weights=weights, image_size=64)
     birds = nbt.load_task("cub", backbone="mobilenet_v2", weights=weights, data_dir=root / "data", image_size=SOURCE_PX)
     rows, labels = known_birds(birds)
-    return Workbench(task, device="cpu"), _source(task, np.asarray(birds.images.array[rows]), labels)
+    return WorkerContext(task, device="cpu"), _source(task, np.asarray(birds.images.array[rows]), labels)
 
 
 def known_birds(birds: Task) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +133,9 @@ def known_birds(birds: Task) -> tuple[np.ndarray, np.ndarray]:
 def _source(task: Task, pixels: np.ndarray, labels: np.ndarray) -> Source:
     head = task.source_head
     assert head is not None
-    images = prepare(torch.from_numpy(pixels), AugmentPlan(), torch.tensor(task.mean), torch.tensor(task.std))
+    images = augment_and_normalise(
+        torch.from_numpy(pixels), AugmentationPlan(), torch.tensor(task.mean), torch.tensor(task.std)
+    )
     return Source(images, torch.from_numpy(labels), head["head.weight"], head["head.bias"])
 
 
@@ -163,10 +165,10 @@ def describe(settings: TransferSettings) -> str:
 Look = Callable[[int, Backbone], None]
 
 
-def train(bench: Workbench, task: Task, settings: TransferSettings, steps: int, seed: int, look: Look) -> None:
+def train(bench: WorkerContext, task: Task, settings: TransferSettings, steps: int, seed: int, look: Look) -> None:
     """Trains for some steps, with the library's own parts; `look(step, model)` is called before each and at the end."""
     model, _ = bench.prepare_model(settings, seed)
-    groups = split_groups(parameter_groups(model.units, model.head, settings), model.head)
+    groups = split_off_head(parameter_groups(model.units, model.head, settings), model.head)
     rates = [{"params": group.parameters, "lr": group.lr} for group in groups]
     optimizer = torch.optim.SGD(rates, momentum=settings.momentum, nesterov=True, fused=True)
     pull = L2SP(groups, {})
@@ -183,14 +185,14 @@ def train(bench: Workbench, task: Task, settings: TransferSettings, steps: int, 
             optimizer.zero_grad()
             F.cross_entropy(model(inputs), truth).backward()
             for group, part in zip(groups, optimizer.param_groups, strict=True):
-                part["lr"] = group.lr * rate_factor(step, steps, settings.warmup)
+                part["lr"] = group.lr * lr_factor(step, steps, settings.warmup)
             pull.add_to_gradients()
             optimizer.step()
         look(steps, model)
 
 
 def batches(
-    bench: Workbench, task: Task, settings: TransferSettings, seed: int
+    bench: WorkerContext, task: Task, settings: TransferSettings, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields augmented batches for ever; the same ones for every arm."""
     train_images = torch.from_numpy(task.split.train)
@@ -198,7 +200,9 @@ def batches(
     while True:
         epoch += 1
         order = train_images[torch.randperm(len(train_images), generator=generator(seed, "order", epoch))]
-        plan = draw_plan(settings.augmentation, len(order), generator(seed, "augment", epoch), mirror=task.mirror)
+        plan = draw_augmentation_plan(
+            settings.augmentation, len(order), generator(seed, "augment", epoch), horizontal_flip=task.horizontal_flip
+        )
         count = len(order) // settings.batch_size
         for part in torch.arange(len(order)).tensor_split(count):
             yield bench.load_images(order[part], plan.rows(part)), bench.labels[order[part]]
@@ -225,10 +229,10 @@ def features_of(model: Backbone, images: torch.Tensor) -> torch.Tensor:
 class Watch:
     """Notes what there is to see of a run at some of its steps."""
 
-    def __init__(self, bench: Workbench, source: Source, task: Task, looks: Sequence[int]) -> None:
+    def __init__(self, bench: WorkerContext, source: Source, task: Task, looks: Sequence[int]) -> None:
         self.source, self.looks = source, set(looks)
         index = torch.from_numpy(task.split.test)
-        self.images, self.labels = bench.load_images(index, AugmentPlan()), bench.labels[index]
+        self.images, self.labels = bench.load_images(index, AugmentationPlan()), bench.labels[index]
         self.points: list[dict[str, Any]] = []
         self.start: tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]] | None = None
 
@@ -265,7 +269,7 @@ def tune(name: str, arm: str, number: int, shared: str, steps: int) -> dict[str,
     bench, _ = load(name, shared)
     task = bench.task.with_split_seed(TUNING_SEED)
     index = torch.from_numpy(task.split.val)
-    images, labels = bench.load_images(index, AugmentPlan()), bench.labels[index]
+    images, labels = bench.load_images(index, AugmentationPlan()), bench.labels[index]
     looks = {round(steps * share) for share in np.linspace(0, 1, TUNING_LOOKS + 1)}
     seen: list[float] = []
 

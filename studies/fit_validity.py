@@ -123,10 +123,10 @@ def load(target: str, backbone: str, shared: str) -> Any:
 
 def start(item: Item, shared: str) -> Any:
     """Returns the task with the weights that the item starts from as its w0."""
-    from nbt.task.weights import fresh_state
+    from nbt.task.weights import random_unit_state
 
     task = load(item.target, item.backbone, shared)
-    fresh = fresh_state(task.backbone, task.image_size, 0)
+    fresh = random_unit_state(task.backbone, task.image_size, 0)
     mixed = {n: tensor if int(n.split(".")[1]) < item.kept else fresh[n] for n, tensor in task.w0.items()}
     return dataclasses.replace(task, w0=mixed, weights=f"first {item.kept} of {UNITS[item.backbone]} units pretrained")
 
@@ -134,19 +134,19 @@ def start(item: Item, shared: str) -> Any:
 def fine_tune_item(item: Item, shared: str) -> dict[str, Any]:
     """Fine-tunes from one starting point; returns [validation, test] accuracy by recipe and seed."""
     from nbt.settings import TransferSettings
-    from nbt.training.results import TrialJob
-    from nbt.training.trial import run_job
-    from nbt.training.workbench import Workbench
+    from nbt.training.results import TrialSpec
+    from nbt.training.trial import run_trial
+    from nbt.training.workbench import WorkerContext
 
     task = start(item, shared)
-    bench = Workbench(task)
+    bench = WorkerContext(task)
     accuracies: dict[str, list[list[float]]] = {}
     for name, recipe in RECIPES.items():
         if name.startswith("adamw") and item.backbone not in WITHOUT_NORM:
             continue
         settings = TransferSettings(epochs=EPOCHS, **recipe)
-        jobs = [TrialJob(key="one", settings=settings, seed=seed, evaluate_test=True) for seed in SEEDS]
-        done = [run_job(job, bench, no_stop) for job in jobs]
+        specs = [TrialSpec(key="one", settings=settings, seed=seed, evaluate_test=True) for seed in SEEDS]
+        done = [run_trial(spec, bench, no_stop) for spec in specs]
         accuracies[name] = [
             [0.0, 0.0] if outcome.diverged else [outcome.best.val_accuracy, outcome.test_accuracy] for outcome in done
         ]

@@ -140,7 +140,7 @@ def load_giver(teacher: str, shared: str) -> Any:
 
 def start(run: Run, task: Any, shared: str) -> tuple[dict[str, Any], Any]:
     """Returns the weights that a run starts from, and the report of their injection or None."""
-    from nbt.training.sources import kaiming_state
+    from nbt.training.sources import draw_kaiming_state
     from nbt.transfer.injection import inject_weights
 
     if run.arm in TAUGHT:
@@ -149,17 +149,17 @@ def start(run: Run, task: Any, shared: str) -> tuple[dict[str, Any], Any]:
         return inject_weights(task.backbone, task.image_size, giver, blend=BLEND, seed=run.seed, matching=matching)
     if run.arm == "xavier":
         return xavier_state(task, run.seed), None
-    return kaiming_state(task.backbone, task.image_size, run.seed), None
+    return draw_kaiming_state(task.backbone, task.image_size, run.seed), None
 
 
 def xavier_state(task: Any, seed: int) -> dict[str, Any]:
     """Returns fresh units with Xavier's normal draw of every filter and matrix, and biases 0."""
     import torch
 
-    from nbt.training.sources import kaiming_state
+    from nbt.training.sources import draw_kaiming_state
 
     chance = torch.Generator().manual_seed(seed)
-    state = kaiming_state(task.backbone, task.image_size, seed)
+    state = draw_kaiming_state(task.backbone, task.image_size, seed)
     for name, tensor in state.items():
         if name.endswith("weight") and tensor.ndim in (2, 4):
             torch.nn.init.xavier_normal_(tensor, generator=chance)
@@ -170,7 +170,7 @@ def with_statistics(task: Any, w0: Mapping[str, Any], report: Any) -> dict[str, 
     """Returns the weights with running statistics of training images where they have none that mean something."""
     import torch
 
-    from nbt.training.augment import AugmentPlan, prepare
+    from nbt.training.augment import AugmentationPlan, augment_and_normalise
     from nbt.transfer.injection import estimate_statistics
 
     model = task.build_model()
@@ -178,9 +178,9 @@ def with_statistics(task: Any, w0: Mapping[str, Any], report: Any) -> dict[str, 
     rows = np.random.default_rng(0).permutation(task.split.train)[:STATISTICS_IMAGES]
     pixels = torch.from_numpy(np.asarray(task.images.array)[rows]).split(64)
     mean, std = torch.tensor(task.mean), torch.tensor(task.std)
-    batches = (prepare(batch, AugmentPlan(), mean, std) for batch in pixels)
+    batches = (augment_and_normalise(batch, AugmentationPlan(), mean, std) for batch in pixels)
     estimate_statistics(model, batches, None if report is None else report.statistics)
-    return {name: tensor.clone() for name, tensor in model.unit_state().items()}
+    return {name: tensor.clone() for name, tensor in model.unit_state_dict().items()}
 
 
 def train(run: Run, rate: float, epochs: int, shared: str) -> Row:

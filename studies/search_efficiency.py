@@ -30,22 +30,22 @@ from typing import Any
 import numpy as np
 from machine import machine
 
-from nbt.report.replay import write_replay
-from nbt.search.anchors import anchors
-from nbt.search.curve_forecast import probe_merit, table_curves
+from nbt.report.replay import write_benchmark
+from nbt.search.anchors import baseline_recipes
+from nbt.search.curve_forecast import probe_logit_score, table_curves
 from nbt.search.fit_pruner import FitPruner
-from nbt.search.guided import GuidedSampler
-from nbt.search.learned import Learned
+from nbt.search.guided import BayesianSampler
+from nbt.search.learned import TransferredPriors
 from nbt.search.recorded import RecordedTable
-from nbt.search.replay.methods import get_method, leave_out, method_names
-from nbt.search.replay.pool import Catalogue
-from nbt.search.replay.regret import median_estimate
+from nbt.search.replay.methods import get_method, leave_dataset_out, method_names
+from nbt.search.replay.pool import TabularBenchmark
+from nbt.search.replay.regret import bootstrap_median
 from nbt.search.replay.result import ReplayResult, TaskResult
-from nbt.search.replay.run import replay, search_recorded
-from nbt.search.replay.truth import Truth, judge
+from nbt.search.replay.run import replay, replay_search
+from nbt.search.replay.truth import GroundTruth, estimate_ground_truth
 from nbt.search.space import Space
 from nbt.search.stats import wilson_interval
-from nbt.search.task_model import table_target
+from nbt.search.task_model import target_from_header
 from nbt.training.seeds import derive_seed
 
 HERE = Path(__file__).parent
@@ -81,16 +81,16 @@ def main() -> None:
         methods=method_names(),
         seeds=chosen.seeds,
         workers=chosen.workers,
-        on_replay=lambda done, total: print(f"\r{done}/{total}", end="", flush=True),
+        on_progress=lambda done, total: print(f"\r{done}/{total}", end="", flush=True),
     )
     minutes = (time.perf_counter() - started) / 60
-    write_replay(without_ablations(result), chosen.out)
+    write_benchmark(without_ablations(result), chosen.out)
     found = {
         "machine": machine(),
         "seeds": chosen.seeds,
         "minutes": round(minutes, 1),
         "goals": goals(result),
-        "stops": stops(result, [Catalogue(table, space) for table in tables]),
+        "stops": stops(result, [TabularBenchmark(table, space) for table in tables]),
         **before,
     }
     (chosen.out / "report.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -107,12 +107,13 @@ def without_ablations(result: ReplayResult) -> ReplayResult:
 
 def goals(result: ReplayResult) -> dict[str, Any]:
     """Returns epochs to the mark by task and method, and the ratios that the goals speak of, by both judges."""
-    return {judge_: _goals(result.tasks, judge_) for judge_ in ("test", "smoothed")}
+    return {accuracy_estimate: _goals(result.tasks, accuracy_estimate) for accuracy_estimate in ("test", "smoothed")}
 
 
-def _goals(tasks: Sequence[TaskResult], judge_: str) -> dict[str, Any]:
+def _goals(tasks: Sequence[TaskResult], accuracy_estimate: str) -> dict[str, Any]:
     epochs = {
-        task.name: {name: _median(task, name, judge_) for name in task.methods} | {"horizon": float(task.horizon)}
+        task.name: {name: _median(task, name, accuracy_estimate) for name in task.methods}
+        | {"horizon": float(task.horizon)}
         for task in tasks
     }
     by_task = list(epochs.values())
@@ -127,16 +128,16 @@ def _goals(tasks: Sequence[TaskResult], judge_: str) -> dict[str, Any]:
             a / min(row[name] for name in plain) for a, row in zip(ours, by_task, strict=True)
         ),
         "wrong priors, worst": {name: max(row[name] / row[BASELINE] for row in by_task) for name in WRONG},
-        "speed-up": {name: _speed_ups(tasks, name, judge_) for name in (RANDOM, *RIVALS, BASELINE)},
+        "speed-up": {name: _speed_ups(tasks, name, accuracy_estimate) for name in (RANDOM, *RIVALS, BASELINE)},
     }
 
 
-def _median(task: TaskResult, method: str, judge_: str) -> float:
+def _median(task: TaskResult, method: str, accuracy_estimate: str) -> float:
     """Returns the median epochs to come within half a point of the best; the horizon where half never did."""
-    return min(median_estimate(task.methods[method].epochs_to_near(judge_)).value, float(task.horizon))
+    return min(bootstrap_median(task.methods[method].epochs_to_near_best(accuracy_estimate)).value, float(task.horizon))
 
 
-def _speed_ups(tasks: Sequence[TaskResult], rival: str, judge_: str) -> dict[str, float]:
+def _speed_ups(tasks: Sequence[TaskResult], rival: str, accuracy_estimate: str) -> dict[str, float]:
     """Returns, by task, how many times fewer epochs the guided search needs for what a rival reaches in the end.
 
     That is the horizon over the epoch from which on the guided search's mean regret stays at or below the rival's mean
@@ -144,21 +145,21 @@ def _speed_ups(tasks: Sequence[TaskResult], rival: str, judge_: str) -> dict[str
     """
     found = {}
     for task in tasks:
-        ours, theirs = (task.methods[name].regret[judge_].mean(axis=0) for name in (GUIDED, rival))
+        ours, theirs = (task.methods[name].regret[accuracy_estimate].mean(axis=0) for name in (GUIDED, rival))
         above = np.flatnonzero(ours > theirs[-1] + 1e-9)
         epoch = int(above[-1]) + 2 if len(above) else 1
         found[task.name] = round(task.horizon / max(epoch, task.length), 2) if epoch <= task.horizon else 0.5
     return found
 
 
-def stops(result: ReplayResult, catalogues: Sequence[Catalogue]) -> dict[str, Any]:
+def stops(result: ReplayResult, catalogues: Sequence[TabularBenchmark]) -> dict[str, Any]:
     """Returns, for methods that stop trials, how many stops were false, and the epochs that they saved.
 
     A stop is false where the recorded run would have beaten, on validation, the best trial finished before it.
     """
     found: dict[str, Any] = {}
     for name in result.methods:
-        counts = [_stops(task, name, catalogue) for task, catalogue in zip(result.tasks, catalogues, strict=True)]
+        counts = [_stops(task, name, benchmark) for task, benchmark in zip(result.tasks, catalogues, strict=True)]
         stopped, false, saved = (sum(values) for values in zip(*counts, strict=True))
         if stopped:
             interval = wilson_interval(false / stopped, stopped)
@@ -174,12 +175,12 @@ def stops(result: ReplayResult, catalogues: Sequence[Catalogue]) -> dict[str, An
     return found
 
 
-def _stops(task: TaskResult, name: str, catalogue: Catalogue) -> tuple[int, int, int]:
+def _stops(task: TaskResult, name: str, benchmark: TabularBenchmark) -> tuple[int, int, int]:
     stopped = false = saved = 0
     for search in task.methods[name].trials:
         best = 0.0
         for trial in search:
-            accuracy = catalogue.settings[trial.setting].runs[trial.run].val_accuracy
+            accuracy = benchmark.settings[trial.setting].runs[trial.run].val_accuracy
             if trial.stopped is None:
                 best = max(best, accuracy)
             else:
@@ -194,11 +195,11 @@ def intervals(tables: Sequence[RecordedTable]) -> dict[str, Any]:
     """
     rows: dict[str, Any] = {}
     for table in tables:
-        learned = Learned(leave_out(tables, table))
+        learned = TransferredPriors(leave_dataset_out(tables, table))
         assert learned.forecaster is not None
         curves = table_curves(table, learned.models)
         order = sorted(curves, key=lambda curve: -curve.final)
-        good, probe = order[: len(order) // 4], probe_merit(table_target(table.header))
+        good, probe = order[: len(order) // 4], probe_logit_score(target_from_header(table.header))
         draws = np.random.default_rng(derive_seed(0, "references of the study"))
         hits: dict[int, list[bool]] = {epoch: [] for epoch in SCHEDULE}
         for curve in curves:
@@ -222,13 +223,15 @@ def recommendations(tables: Sequence[RecordedTable], space: Space) -> dict[str, 
     """Returns the rank of the first recommendation among the recorded settings of each left-out task."""
     rows = {}
     for table in tables:
-        catalogue = Catalogue(table, space)
-        truth = judge(catalogue)
-        settings = [one.settings for one in catalogue.settings]
-        guide = Learned(leave_out(tables, table)).guide(table_target(table.header), space)
-        fixed = [one for _, one in anchors(catalogue.length)]
-        index = settings.index(guide.recommend(settings, without=fixed))
-        best = best_of_random(catalogue, truth)
+        benchmark = TabularBenchmark(table, space)
+        truth = estimate_ground_truth(benchmark)
+        settings = [one.settings for one in benchmark.settings]
+        surrogate = TransferredPriors(leave_dataset_out(tables, table)).surrogate(
+            target_from_header(table.header), space
+        )
+        fixed = [one for _, one in baseline_recipes(benchmark.length)]
+        index = settings.index(surrogate.recommend(settings, without=fixed))
+        best = best_of_random(benchmark, truth)
         mine = float(truth.smoothed[index])
         rows[table.header.name] = {
             "rank": int((truth.smoothed > mine).sum()) + 1,
@@ -241,9 +244,9 @@ def recommendations(tables: Sequence[RecordedTable], space: Space) -> dict[str, 
     return rows
 
 
-def best_of_random(catalogue: Catalogue, truth: Truth, draws: int = 4000) -> np.ndarray[Any, Any]:
+def best_of_random(benchmark: TabularBenchmark, truth: GroundTruth, draws: int = 4000) -> np.ndarray[Any, Any]:
     """Returns what the best on validation of ten random settings is worth, once for each draw."""
-    validation = np.array([np.mean([run.val_accuracy for run in one.runs]) for one in catalogue.settings])
+    validation = np.array([np.mean([run.val_accuracy for run in one.runs]) for one in benchmark.settings])
     random = np.random.default_rng(0)
     found = [random.choice(len(validation), RANDOM_TRIES, replace=False) for _ in range(draws)]
     return np.array([truth.smoothed[ten[np.argmax(validation[ten])]] for ten in found])
@@ -252,13 +255,13 @@ def best_of_random(catalogue: Catalogue, truth: Truth, draws: int = 4000) -> np.
 def costs(tables: Sequence[RecordedTable], space: Space) -> dict[str, float]:
     """Returns medians of what decisions take, in milliseconds, over one guided search on the first table."""
     table = tables[0]
-    experience = leave_out(tables, table)
+    experience = leave_dataset_out(tables, table)
     started = time.perf_counter()
-    learned = Learned(experience)
+    learned = TransferredPriors(experience)
     assert learned.forecaster is not None
     taught = time.perf_counter() - started
     times: dict[str, list[float]] = {"decide": [], "choose": []}
-    plain = {"decide": FitPruner.decide, "choose": GuidedSampler.choose}
+    plain = {"decide": FitPruner.decide, "choose": BayesianSampler.choose}
 
     def timed(name: str) -> Any:
         def call(self: Any, *arguments: Any) -> Any:
@@ -271,12 +274,12 @@ def costs(tables: Sequence[RecordedTable], space: Space) -> dict[str, float]:
         return call
 
     setattr(FitPruner, "decide", timed("decide"))  # noqa: B010
-    setattr(GuidedSampler, "choose", timed("choose"))  # noqa: B010
+    setattr(BayesianSampler, "choose", timed("choose"))  # noqa: B010
     try:
-        search_recorded(Catalogue(table, space), get_method(GUIDED), experience=experience, budget=60)
+        replay_search(TabularBenchmark(table, space), get_method(GUIDED), experience=experience, budget=60)
     finally:
         setattr(FitPruner, "decide", plain["decide"])  # noqa: B010
-        setattr(GuidedSampler, "choose", plain["choose"])  # noqa: B010
+        setattr(BayesianSampler, "choose", plain["choose"])  # noqa: B010
     return {
         "pruning decision, median ms": 1000 * statistics.median(times["decide"]),
         "pruning decision, 99th percentile ms": 1000 * float(np.quantile(times["decide"], 0.99)),
@@ -358,11 +361,11 @@ def _goal_table(found: dict[str, Any]) -> list[str]:
     beats = sum(row["beats it"] for row in found["recommendation"].values())
     rows = [
         (
-            f"{what} ({judge_})",
+            f"{what} ({accuracy_estimate})",
             goal,
             " / ".join(f"{value:.2f}" for value in values),
         )
-        for judge_, part in found["goals"].items()
+        for accuracy_estimate, part in found["goals"].items()
         for what, goal, values in (
             ("epochs against random, median over tasks", "<= 0.10", [part["against random"]]),
             ("epochs against the better of TPE + Hyperband and ASHA", "<= 0.33", [part["against the better rival"]]),
@@ -383,8 +386,8 @@ def _goal_table(found: dict[str, Any]) -> list[str]:
     return ["| what | goal | measured |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
 
 
-def _epoch_table(found: dict[str, Any], result: ReplayResult, judge_: str, title: str) -> list[str]:
-    epochs = found["goals"][judge_]["epochs"]
+def _epoch_table(found: dict[str, Any], result: ReplayResult, accuracy_estimate: str, title: str) -> list[str]:
+    epochs = found["goals"][accuracy_estimate]["epochs"]
     names = list(epochs)
     return [
         f"{title}.",

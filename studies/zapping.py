@@ -38,8 +38,8 @@ from typing import Any
 
 from nbt.search.records import Interval
 from nbt.search.stats import paired_interval, t_interval
-from nbt.training.pretrain_settings import PretrainSettings, default_settings
-from nbt.training.stream_settings import PROTOCOLS, StreamSettings
+from nbt.training.pretrain_settings import PretrainSettings, default_pretrain_settings
+from nbt.training.stream_settings import PROTOCOLS, ClassStreamSettings
 
 RESULTS = Path(__file__).parent / "results"
 UNTRAINED = "untrained"
@@ -149,8 +149,8 @@ def settings_of(arm: Arm) -> PretrainSettings:
     plan = PLANS[arm.plan]
     if arm.scheme in ("iid", "iid-equal"):
         changes = dict(plan.iid if arm.scheme == "iid" else plan.equal)
-        return default_settings("iid", "conv3", **changes | ({} if arm.zap else {"zap_period": 0}))
-    return default_settings(arm.scheme, "conv3", zap_period=int(arm.zap), **plan.episodes[arm.scheme])
+        return default_pretrain_settings("iid", "conv3", **changes | ({} if arm.zap else {"zap_period": 0}))
+    return default_pretrain_settings(arm.scheme, "conv3", zap_period=int(arm.zap), **plan.episodes[arm.scheme])
 
 
 def spec_of(plan: Plan) -> Any:
@@ -163,10 +163,10 @@ def spec_of(plan: Plan) -> Any:
 def source_images(plan: str, data_dir: str | None) -> Any:
     """Returns what sources are trained on."""
     from nbt.task.catalog import resolve
-    from nbt.training.source_images import load_source
+    from nbt.training.source_images import load_source_images
 
     sizes = PLANS[plan]
-    return load_source(resolve(sizes.dataset, data_dir), 28, classes=sizes.source_classes)
+    return load_source_images(resolve(sizes.dataset, data_dir), 28, classes=sizes.source_classes)
 
 
 @functools.lru_cache(maxsize=1)
@@ -180,13 +180,13 @@ def target(plan: str, data_dir: str | None) -> Any:
 
 def run_arm(arm: Arm, data_dir: str | None, todo: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Trains the source of an arm, or finds it in the cache; yields the result of each protocol in `todo`."""
-    from nbt.task.weights import load_w0
+    from nbt.task.weights import load_pretrained_weights
     from nbt.training.pretrain import pretrain
-    from nbt.training.stream import run_stream
+    from nbt.training.stream import run_class_stream
 
     plan, source = PLANS[arm.plan], None
     if arm.scheme == UNTRAINED:
-        weights = load_w0(spec_of(plan), "none", image_size=28, seed=arm.seed)
+        weights = load_pretrained_weights(spec_of(plan), "none", image_size=28, seed=arm.seed)
         facts: dict[str, Any] = {}
     else:
         images, settings = source_images(arm.plan, data_dir), settings_of(arm)
@@ -196,7 +196,7 @@ def run_arm(arm: Arm, data_dir: str | None, todo: Sequence[str]) -> Iterator[dic
         facts |= {"seconds": source.seconds, **settings.to_dict()}
     task = dataclasses.replace(target(arm.plan, data_dir), w0=weights.w0)
     for protocol in todo:
-        result = run_stream(task, StreamSettings(protocol=protocol, **plan.stream), arm.seed)
+        result = run_class_stream(task, ClassStreamSettings(protocol=protocol, **plan.stream), arm.seed)
         yield {"arm": dataclasses.asdict(arm), "protocol": protocol, "source": facts, "result": result.to_dict()}
 
 
@@ -344,7 +344,7 @@ def report(args: argparse.Namespace) -> None:
 def sizes(plan: str) -> dict[str, Any]:
     """Returns a plan, with the gradient steps of a stream."""
     values = dataclasses.asdict(PLANS[plan])
-    steps = {protocol: StreamSettings(protocol=protocol, **PLANS[plan].stream).steps() for protocol in PROTOCOLS}
+    steps = {protocol: ClassStreamSettings(protocol=protocol, **PLANS[plan].stream).steps() for protocol in PROTOCOLS}
     return {**values, "stream_steps": steps}
 
 

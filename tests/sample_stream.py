@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from nbt.report.continual.record import StreamConfig, StreamRecord, default_settings
+from nbt.report.continual.record import StreamConfig, StreamRecord, default_pretrain_settings
 from nbt.training.continual_results import ContinualResult, TaskScore
 from nbt.training.continual_settings import ContinualSettings
 
@@ -19,7 +19,7 @@ NAMES = ("gull", "owl", "wren", "kite", "rook", "lark")
 def make_config(method: str = "dlcft", *, seed: int = 0, scenario: str = "task", **changes: Any) -> StreamConfig:
     fields: dict[str, Any] = {
         "method": method,
-        "settings": default_settings(method, scenario, 3),
+        "settings": default_pretrain_settings(method, scenario, 3),
         "seed": seed,
         "dataset": "birds",
         "backbone": "mobilenet_v2(width_mult=0.35)",

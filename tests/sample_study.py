@@ -13,8 +13,8 @@ from typing import Any
 from nbt.search.records import (
     INTERRUPTED,
     FinalRecord,
+    FinalRun,
     Interval,
-    SeedRun,
     StudyConfig,
     StudyRecord,
     TestRecord,
@@ -155,7 +155,7 @@ def final(
     dropped: str = "",
 ) -> FinalRecord:
     runs = tuple(
-        SeedRun(seed=seed, curve=curve(value, seed=100 + seed)) for seed, value in enumerate(accuracies, start=1)
+        FinalRun(seed=seed, curve=curve(value, seed=100 + seed)) for seed, value in enumerate(accuracies, start=1)
     )
     pairs = None if default is None else [a - b for a, b in zip(accuracies, default, strict=False)]
     return FinalRecord(

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from nbt.cli.app import COMMANDS
-from nbt.search.engines.ray_options import OLDEST
+from nbt.search.engines.ray_options import MIN_RAY_VERSION
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "studies" / "cluster"
@@ -175,7 +175,7 @@ def test_the_pods_take_no_other_traffic() -> None:
 def test_ray_is_one_version_everywhere() -> None:
     bound = re.search(r'"ray\[tune\]>=([\d.]+)"', (REPOSITORY / "pyproject.toml").read_text())
     assert bound is not None
-    assert tuple(map(int, bound[1].split("."))) == OLDEST
+    assert tuple(map(int, bound[1].split("."))) == MIN_RAY_VERSION
     pattern = re.compile(r"rayproject/ray:([\d.]+)-|ray\[[a-z,]+\]==([\d.]+)|:ray-([\d.]+)\b|rayVersion: \"([\d.]+)\"")
     for name in (*LAUNCHER, "rayjob.yaml", "rayjob-data.yaml", "Dockerfile"):
         found = {next(filter(None, groups)).strip(".") for groups in pattern.findall((FOLDER / name).read_text())}

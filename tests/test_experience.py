@@ -12,7 +12,7 @@ from nbt import experience
 from nbt.errors import UsageError
 from nbt.fit import FitProfile
 from nbt.search.recorded import RecordedTable
-from tests.search.fakes import FakeEngine, lay_search, make_brain, open_fake
+from tests.search.fakes import FakeEngine, copy_searched_study, make_controller, open_fake_study
 
 PROBE = """
 import sys
@@ -57,7 +57,7 @@ class TestRecordStudies:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        record = lay_search(tmp_path, "8")
+        record = copy_searched_study(tmp_path, "8")
         made = experience.record_studies(out="mine")
         [(path, table)] = made.tables.items()
         assert (path.parent, made.left_out) == (Path("mine"), {})
@@ -68,16 +68,16 @@ class TestRecordStudies:
 
     def test_it_grows_with_the_study(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        lay_search(tmp_path, "4")
+        copy_searched_study(tmp_path, "4")
         [before] = experience.record_studies(["fake"], out="t.parquet").tables.values()
-        with open_fake(tmp_path, "6") as store:
-            FakeEngine().run(make_brain(store, "6"))
+        with open_fake_study(tmp_path, "6") as store:
+            FakeEngine().run(make_controller(store, "6"))
         [after] = experience.record_studies(["fake", "fake"], out="t.parquet").tables.values()
         assert (len(before.runs), len(after.runs)) == (4, 6)
         assert after.runs[:4] == before.runs
 
     def test_it_needs_no_torch(self, tmp_path: Path) -> None:
-        lay_search(tmp_path, "4")
+        copy_searched_study(tmp_path, "4")
         done = subprocess.run(
             [sys.executable, "-c", PROBE],
             capture_output=True,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.errors import NbtError, UsageError, nearest
-from nbt.resources import cache_folder, shipped_folder
-from nbt.yamlfile import parse_mapping
+from nbt.resources import bundled_folder, cache_folder
+from nbt.yamlfile import parse_yaml_mapping
 
 
 def test_exit_codes_tell_wrong_usage_from_failure() -> None:
@@ -40,7 +40,7 @@ def test_nearest_suggests_what_is_close_and_else_lists_what_there_is() -> None:
     ],
 )
 def test_numbers_are_read_as_people_write_them(text: str, value: object) -> None:
-    found = parse_mapping(f"a: {text}", source="s")["a"]
+    found = parse_yaml_mapping(f"a: {text}", source="s")["a"]
     assert found == value
     assert type(found) is type(value)
 
@@ -58,22 +58,22 @@ def test_numbers_are_read_as_people_write_them(text: str, value: object) -> None
 )
 def test_other_texts_are_usage_errors_that_name_their_source(text: str, words: str) -> None:
     with pytest.raises(UsageError, match=rf"^space\.yaml: .*{words}"):
-        parse_mapping(text, source="space.yaml")
+        parse_yaml_mapping(text, source="space.yaml")
 
 
 @given(st.text())
 def test_no_text_raises_anything_else(text: str) -> None:
     try:
-        assert isinstance(parse_mapping(text, source="s"), dict)
+        assert isinstance(parse_yaml_mapping(text, source="s"), dict)
     except UsageError as error:
         assert "\n" not in str(error)
 
 
 def test_shipped_folders_are_found_and_a_missing_one_is_said() -> None:
-    assert (shipped_folder("search_spaces") / "non_binary.yaml").is_file()
-    assert (shipped_folder("studies") / "bench_training.py").is_file()
+    assert (bundled_folder("search_spaces") / "non_binary.yaml").is_file()
+    assert (bundled_folder("studies") / "bench_training.py").is_file()
     with pytest.raises(FileNotFoundError, match="reinstall"):
-        shipped_folder("no_such_folder")
+        bundled_folder("no_such_folder")
 
 
 def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

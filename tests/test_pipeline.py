@@ -41,7 +41,7 @@ def own_folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeyp
     return tmp_path
 
 
-class Watch(StudyObserver):
+class RecordingObserver(StudyObserver):
     def __init__(self, stop_after: int | None = None) -> None:
         self.ended: list[TrialRecord] = []
         self.stop_after = stop_after
@@ -117,24 +117,30 @@ def test_a_search_is_guided_by_profile_and_shipped_tables(task: Task) -> None:
     record = nbt.search(task, budget=7, **{**QUICK, "experience": None, "epochs": 3}).record
     assert record.trials[4].origin == "recommended: profile and experience"
     assert [trial.origin for trial in record.trials[5:]] == ["sampler"] * len(record.trials[5:])
-    assert record.pruner == "fit" and len(record.guide["tables"]) >= 5
-    assert {source["name"] for source in record.guide["sources"]} >= {"moderate head rate", "recorded: digits · conv3"}
-    assert all(source["after"] != source["mean"] for source in record.guide["sources"])
+    assert record.pruner == "fit" and len(record.prior_diagnostics["tables"]) >= 5
+    assert {source["name"] for source in record.prior_diagnostics["sources"]} >= {
+        "moderate head rate",
+        "recorded: digits · conv3",
+    }
+    assert all(source["after"] != source["mean"] for source in record.prior_diagnostics["sources"])
     assert any(trial.forecast is not None for trial in record.trials)
 
 
 def test_a_search_without_heuristics_is_the_plain_sampler(task: Task) -> None:
     record = nbt.search(task, budget=5, pruner="none", heuristics=False, **QUICK).record
-    assert record.guide == {}
+    assert record.prior_diagnostics == {}
     assert {trial.origin for trial in record.trials[4:]} == {"sampler"}
 
 
 def test_a_search_with_a_teacher_tries_an_injection(own_folder: Path) -> None:
     from safetensors.torch import save_file
 
-    from nbt.task.weights import load_w0
+    from nbt.task.weights import load_pretrained_weights
 
-    save_file(dict(load_w0(parse_backbone("conv3(width=9)"), "none", image_size=28).w0), own_folder / "t.safetensors")
+    save_file(
+        dict(load_pretrained_weights(parse_backbone("conv3(width=9)"), "none", image_size=28).w0),
+        own_folder / "t.safetensors",
+    )
     written, teacher = (f"conv3(width=9)={path}" for path in ("t.safetensors", own_folder / "t.safetensors"))
     student: dict[str, Any] = {"backbone": "conv3(width=8)", "weights": "none", "shots": 6}
     record = nbt.search("digits", budget=7, teacher=written, **student, **QUICK).record
@@ -148,15 +154,17 @@ def test_a_search_with_a_teacher_tries_an_injection(own_folder: Path) -> None:
     assert record.config.teacher == teacher
     assert teacher in Path("reports/s/report.md").read_text(), "the printed command works in any folder"
     assert 0.5 < record.dataset["tli_similarity"] < 1.0
-    assert "inject by similarity" in {source["name"] for source in record.guide["sources"]}
+    assert "inject by similarity" in {source["name"] for source in record.prior_diagnostics["sources"]}
     with pytest.raises(UsageError, match=r"teacher .*then, not given now"):
         nbt.search("digits", budget=8, **student, **QUICK)
 
 
 def test_without_experience_the_rules_guide_alone(task: Task) -> None:
     record = nbt.search(task, budget=4, **QUICK).record
-    assert record.guide["tables"] == []
-    assert record.guide["sources"] and not any("recorded" in source["name"] for source in record.guide["sources"])
+    assert record.prior_diagnostics["tables"] == []
+    assert record.prior_diagnostics["sources"] and not any(
+        "recorded" in source["name"] for source in record.prior_diagnostics["sources"]
+    )
 
 
 def test_a_review_that_fails_does_not_cost_the_search(
@@ -167,9 +175,9 @@ def test_a_review_that_fails_does_not_cost_the_search(
     def refuse(*args: object) -> None:
         raise FloatingPointError("no such number")
 
-    monkeypatch.setattr(review, "review", refuse)
+    monkeypatch.setattr(review, "diagnose_priors", refuse)
     record = nbt.search(task, budget=3, **QUICK).record
-    assert record.guide == {} and record.recommended
+    assert record.prior_diagnostics == {} and record.recommended
     assert "could not be written down: no such number" in caplog.text
 
 
@@ -186,7 +194,9 @@ def test_the_recommendation_before_training_is_what_the_search_runs(task: Task) 
     assert record.profile is not None
     early = pipeline.recommend(FitProfile.from_dict(record.profile), epochs=2, experience=QUICK["experience"])
     assert early.settings == record.trials[4].settings
-    assert [source["name"] for source in early.guide["sources"]] == [one["name"] for one in record.guide["sources"]]
+    assert [source["name"] for source in early.guide["sources"]] == [
+        one["name"] for one in record.prior_diagnostics["sources"]
+    ]
     with pytest.raises(UsageError, match="epochs: 0"):
         pipeline.recommend(FitProfile.from_dict(record.profile), epochs=0)
 
@@ -248,7 +258,7 @@ def test_the_recommendation_is_reproduced_by_training_with_its_settings(task: Ta
 
 
 def test_an_interrupted_search_keeps_everything_and_goes_on(task: Task) -> None:
-    watch = Watch(stop_after=2)
+    watch = RecordingObserver(stop_after=2)
     with pytest.raises(KeyboardInterrupt):
         nbt.search(task, budget=4, observers=[watch], **QUICK)
     kept = pipeline.studies()[0]
@@ -343,7 +353,7 @@ def test_a_search_never_deletes_what_is_in_the_place_of_its_model(task: Task, ow
     assert not (own_folder / ".nbt").exists()
 
 
-class InTheWay(StudyObserver):
+class FailingObserver(StudyObserver):
     """Puts a folder where the report's first file goes, and may end the search there."""
 
     def __init__(self, ending: BaseException | None = None) -> None:
@@ -362,7 +372,7 @@ class InTheWay(StudyObserver):
 
 
 def test_a_report_that_fails_does_not_leave_the_runs_open(task: Task) -> None:
-    watch = InTheWay()
+    watch = FailingObserver()
     with pytest.raises(NbtError, match=r"reports/s: cannot write the report .*--out names another"):
         nbt.search(task, budget=3, observers=[watch], **QUICK)
     assert watch.finished == 1
@@ -370,7 +380,7 @@ def test_a_report_that_fails_does_not_leave_the_runs_open(task: Task) -> None:
 
 
 def test_an_interrupted_search_tells_its_end_without_a_report(task: Task, caplog: pytest.LogCaptureFixture) -> None:
-    watch = InTheWay(KeyboardInterrupt())
+    watch = FailingObserver(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         nbt.search(task, budget=3, observers=[watch], **QUICK)
     assert watch.finished == 1
@@ -387,7 +397,7 @@ def test_the_report_says_where_the_study_is(task: Task, own_folder: Path) -> Non
         "--final-seeds": "1",
         "--out": str(own_folder / "pages"),
     }
-    assert result.elsewhere == expected
+    assert result.run_options == expected
     words = shlex.split(searched_on(own_folder / "pages/s/report.md"))
     assert {option: words[words.index(option) + 1] for option in expected} == expected
     pipeline.report("s", storage="sqlite:///far.db", out="again")

@@ -43,7 +43,7 @@ def learn(task: Task, **changes: Any) -> streams.ContinualOutcome:
     return streams.continual(task, **{**given, **changes})
 
 
-class Watch(streams.StreamObserver):
+class RecordingObserver(streams.StreamObserver):
     def __init__(self, stop_after: int | None = None) -> None:
         self.said: list[tuple[Any, ...]] = []
         self.stop_after = stop_after
@@ -70,7 +70,7 @@ def times_left_out(value: Any) -> Any:
 
 
 def test_methods_learn_the_same_streams_seed_after_seed(task: Task, own_folder: Path) -> None:
-    watch = Watch()
+    watch = RecordingObserver()
     outcome = learn(task, methods=quick("finetune", "probe"), seeds=2, observer=watch)
     assert watch.said[0] == ("planned", 4, [])
     order = [one[1:] for one in watch.said if one[0] == "finished"]
@@ -88,8 +88,8 @@ def test_what_is_finished_is_given_at_once(task: Task, monkeypatch: pytest.Monke
     from nbt.training import workbench
 
     first = learn(task)
-    monkeypatch.setattr(workbench, "Workbench", None)
-    watch = Watch()
+    monkeypatch.setattr(workbench, "WorkerContext", None)
+    watch = RecordingObserver()
     again = learn(task, observer=watch)
     assert watch.said[1:] == [("finished", "finetune", 0, True)]
     assert again.to_json() == first.to_json()
@@ -97,14 +97,14 @@ def test_what_is_finished_is_given_at_once(task: Task, monkeypatch: pytest.Monke
 
 def test_another_command_takes_what_is_there(task: Task) -> None:
     learn(task)
-    watch = Watch()
+    watch = RecordingObserver()
     learn(task, methods=quick("finetune", "probe"), observer=watch)
     assert [one for one in watch.said if one[0] == "started"] == [("started", "probe", 0, 0)]
 
 
 def test_fresh_starts_over(task: Task) -> None:
     first = learn(task)
-    watch = Watch()
+    watch = RecordingObserver()
     again = learn(task, fresh=True, observer=watch)
     assert ("started", "finetune", 0, 0) in watch.said
     assert times_left_out(again.to_json()) == times_left_out(first.to_json())
@@ -115,9 +115,9 @@ def test_a_stopped_stream_goes_on_where_it_was(task: Task, method: str, own_fold
     methods = quick(method)
     whole = learn(task, methods=methods, tasks=3, out="whole")
     with pytest.raises(KeyboardInterrupt):
-        learn(task, methods=methods, tasks=3, fresh=True, observer=Watch(stop_after=1))
+        learn(task, methods=methods, tasks=3, fresh=True, observer=RecordingObserver(stop_after=1))
     assert not (own_folder / "reports").exists()
-    watch = Watch()
+    watch = RecordingObserver()
     again = learn(task, methods=methods, tasks=3, observer=watch)
     assert ("started", method, 0, 2) in watch.said
     assert [one for one in watch.said if one[0] == "task"] == [("task", method, 3)]
@@ -126,17 +126,17 @@ def test_a_stopped_stream_goes_on_where_it_was(task: Task, method: str, own_fold
 
 def test_a_stream_that_lost_its_checkpoint_begins_again(task: Task) -> None:
     with pytest.raises(KeyboardInterrupt):
-        learn(task, tasks=3, observer=Watch(stop_after=1))
+        learn(task, tasks=3, observer=RecordingObserver(stop_after=1))
     [checkpoint] = Path(".nbt/streams").glob("*/checkpoint.pt")
     checkpoint.unlink()
-    watch = Watch()
+    watch = RecordingObserver()
     learn(task, tasks=3, observer=watch)
     assert ("started", "finetune", 0, 0) in watch.said
     assert sum(one[0] == "task" for one in watch.said) == 3
 
 
 def test_memory_is_told_before_the_first_task(task: Task) -> None:
-    watch = Watch()
+    watch = RecordingObserver()
     outcome = learn(task, methods=quick("ewc", "probe"), observer=watch)
     assert watch.said[0] == ("planned", 2, ["ewc"])
     ewc, probe = (runs.streams[0] for runs in outcome.comparison.methods)

@@ -30,7 +30,7 @@ from nbt.report.flat import flat_settings
 from nbt.report.runs import study_id
 from nbt.search.records import StudyRecord
 from nbt.settings import TransferSettings
-from nbt.tracking import Owner, Tracker, default_uri, opening, resolve_uri, shown_uri, store, sync, ui_command
+from nbt.tracking import RunOwner, Tracker, default_uri, opening, redact_uri, resolve_uri, store, sync, ui_command
 from nbt.tracking import tracker as tracking_tracker
 from tests.fit_profiles import RISING, make_profile, profile_dict
 from tests.sample_study import (
@@ -96,7 +96,7 @@ def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in opening.ENVIRONMENT:
+    for name in opening.MLFLOW_DEFAULTS:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -202,13 +202,13 @@ def test_bad_uris_are_refused_before_anything_is_written(
 
 
 def test_passwords_are_not_shown() -> None:
-    assert shown_uri(f"postgresql://me:{SECRET}@host:5432/db") == "postgresql://me:***@host:5432/db"
-    assert shown_uri("http://host:5000/a@b") == "http://host:5000/a@b"
+    assert redact_uri(f"postgresql://me:{SECRET}@host:5432/db") == "postgresql://me:***@host:5432/db"
+    assert redact_uri("http://host:5000/a@b") == "http://host:5000/a@b"
 
 
 def test_importing_and_checking_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from nbt.tracking import Owner, Tracker, resolve_uri, ui_command; Tracker('http://host:1');"
+        "import sys; from nbt.tracking import RunOwner, Tracker, resolve_uri, ui_command; Tracker('http://host:1');"
         "print([m for m in ('mlflow', 'torch', 'pandas', 'jinja2', 'optuna', 'sqlalchemy') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -347,7 +347,9 @@ def test_what_guided_and_what_was_pruned_is_told_once(uri: str) -> None:
 def test_more_trials_move_the_weights_and_the_sync_after_it_changes_nothing(uri: str) -> None:
     record = replace(guided_study(), finals=(), trials=guided_study().trials[:3])
     sync(record, uri)
-    moved = replace(record, guide={"sources": [source("transfer up to the knee", 0.3, 0.5, 0.7)], "tables": []})
+    moved = replace(
+        record, prior_diagnostics={"sources": [source("transfer up to the knee", 0.3, 0.5, 0.7)], "tables": []}
+    )
     assert sync(moved, uri) == {"written": 0, "updated": 1, "unchanged": 3}
     assert sync(moved, uri) == {"written": 0, "updated": 0, "unchanged": 4}
     said = dump(uri)
@@ -359,7 +361,7 @@ def test_more_trials_move_the_weights_and_the_sync_after_it_changes_nothing(uri:
 
 def test_hostile_sources_are_only_names(uri: str) -> None:
     names = ("../x", "../x", "a//b/", "..", "'; drop table runs; --", "x" * 400)
-    record = replace(small_study(), guide={"sources": [source(name, 0.1, 0.2) for name in names]})
+    record = replace(small_study(), prior_diagnostics={"sources": [source(name, 0.1, 0.2) for name in names]})
     assert sync(record, uri)["written"] == 6
     assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": 6}
     assert sum(key.endswith("/weight_before") for key in dump(uri)["study"][4]) == len(names)
@@ -368,7 +370,7 @@ def test_hostile_sources_are_only_names(uri: str) -> None:
 def test_a_live_search_adds_what_was_pruned_to_the_same_run(uri: str) -> None:
     record = guided_study()
     tracker = Tracker(uri)
-    tracker.study_started(replace(record, trials=(), finals=(), guide={}, recommended=None, test=()))
+    tracker.study_started(replace(record, trials=(), finals=(), prior_diagnostics={}, recommended=None, test=()))
     (first,) = runs_of(uri)
     for one in record.trials[:5]:
         tracker.trial_finished(one)
@@ -517,7 +519,7 @@ def test_a_crash_at_any_call_leaves_nothing_behind_that_sync_does_not_mend(
 ) -> None:
     # Small batches, so that a crash between two of them is among the crashes. To crash before a call took effect is
     # to crash after the one before it.
-    monkeypatch.setattr(store, "_METRICS_A_BATCH", 30)
+    monkeypatch.setattr(store, "_MAX_METRICS_PER_BATCH", 30)
     long = next(one for one in sample_study().trials if one.number == 12)
     record = small_study()
     record = replace(record, trials=(record.trials[0], long), finals=record.finals[1:], recommended="default recipe")
@@ -696,7 +698,7 @@ def closed_port() -> int:
 
 def test_a_dead_server_costs_a_warning(closed_port: int, caplog: pytest.LogCaptureFixture) -> None:
     uri = f"http://me:{SECRET}@127.0.0.1:{closed_port}"
-    where = {"--storage": "sqlite:///my studies.db", "--tracking-uri": shown_uri(uri)}
+    where = {"--storage": "sqlite:///my studies.db", "--tracking-uri": redact_uri(uri)}
     tracker = Tracker(uri, sync_options=where)
     began = time.monotonic()
     with caplog.at_level(logging.INFO, logger="nbt"):
@@ -735,7 +737,7 @@ def test_a_server_that_is_down_is_asked_once_a_minute(
 ) -> None:
     clock, attempts, told = Clock(), [], []
 
-    def refuse(uri: str, owner: Owner) -> Any:
+    def refuse(uri: str, owner: RunOwner) -> Any:
         attempts.append((clock.now, len(told)))
         raise ConnectionRefusedError("nobody there")
 
@@ -757,7 +759,7 @@ def test_a_server_that_is_down_is_asked_once_a_minute(
 def test_a_slow_refusal_makes_the_pause_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, attempts = Clock(), []
 
-    def hang(uri: str, owner: Owner) -> Any:
+    def hang(uri: str, owner: RunOwner) -> Any:
         attempts.append(clock.now)
         clock.now += 10.0
         raise TimeoutError

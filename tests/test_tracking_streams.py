@@ -15,7 +15,7 @@ import pytest
 from nbt.errors import UsageError
 from nbt.report.continual.record import StreamRecord
 from nbt.report.continual.runs import stream_id, stream_run
-from nbt.tracking import Contact
+from nbt.tracking import TrackingConnection
 from nbt.tracking_streams import StreamTracker
 from tests.sample_stream import BETTER, MATRIX, make_config, make_scores, make_stream, with_settings
 
@@ -89,7 +89,7 @@ def test_a_loss_that_is_not_finite_is_left_out() -> None:
 def test_a_running_stream_grows_in_one_run(uri: str) -> None:
     tracker, record = StreamTracker(uri), make_stream()
     for tasks in (1, 2, 3):
-        tracker.stream_went_on(after(record, tasks))
+        tracker.log_progress(after(record, tasks))
         [run] = runs_of(uri)
         assert run.info.status == "RUNNING"
         assert len(curve(uri, "accuracy/task 01")) == tasks
@@ -139,12 +139,12 @@ def test_files_go_with_the_run(uri: str, tmp_path: Path) -> None:
 def test_a_mark_says_what_was_told_and_where(uri: str, tmp_path: Path) -> None:
     tracker, record = StreamTracker(uri), make_stream()
     mark = tracker.mark(record)
-    assert tracker.was_told(record, mark)
-    assert not tracker.was_told(record, "")
-    assert not tracker.was_told(make_stream(matrix=BETTER), mark)
-    assert not StreamTracker(f"sqlite:///{tmp_path / 'other.db'}").was_told(record, mark)
+    assert tracker.is_logged(record, mark)
+    assert not tracker.is_logged(record, "")
+    assert not tracker.is_logged(make_stream(matrix=BETTER), mark)
+    assert not StreamTracker(f"sqlite:///{tmp_path / 'other.db'}").is_logged(record, mark)
     (tmp_path / "mlflow.db").unlink()
-    assert not StreamTracker(uri).was_told(record, mark)
+    assert not StreamTracker(uri).is_logged(record, mark)
 
 
 class Clock:
@@ -161,7 +161,7 @@ def test_a_dead_server_costs_one_warning(caplog: pytest.LogCaptureFixture) -> No
     tracker, record = StreamTracker(f"http://me:secret@127.0.0.1:{port}"), make_stream()
     with caplog.at_level(logging.WARNING, logger="nbt"):
         for tasks in (1, 2, 3):
-            tracker.stream_went_on(after(record, tasks))
+            tracker.log_progress(after(record, tasks))
         assert not tracker.stream_ended(record)
         tracker.add_files(record, [])
     [said] = [one.getMessage() for one in caplog.records]
@@ -182,13 +182,13 @@ def test_what_was_missed_is_written_when_it_answers_again(uri: str, monkeypatch:
         return opened(*given)
 
     monkeypatch.setattr(tracking_streams, "open_store", flaky)
-    tracker, record = StreamTracker(uri, contact=partial(Contact, clock=clock)), make_stream()
-    tracker.stream_went_on(after(record, 1))
+    tracker, record = StreamTracker(uri, contact=partial(TrackingConnection, clock=clock)), make_stream()
+    tracker.log_progress(after(record, 1))
     clock.now = 30.0
-    tracker.stream_went_on(after(record, 2))
+    tracker.log_progress(after(record, 2))
     assert attempts == [0.0]
     clock.now = 70.0
-    tracker.stream_went_on(record)
+    tracker.log_progress(record)
     assert attempts == [0.0, 70.0]
     assert len(curve(uri, "average_accuracy")) == 3
 

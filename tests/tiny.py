@@ -29,6 +29,6 @@ class TinyNet(nn.Module):
         return self.head(self.dropout(self.neck(images)))
 
 
-def unit_state(model: TinyNet) -> dict[str, torch.Tensor]:
+def unit_state_dict(model: TinyNet) -> dict[str, torch.Tensor]:
     """The units' state, copied, under the keys that w0 has."""
     return {name: tensor.clone() for name, tensor in model.units.state_dict(prefix="units.").items()}

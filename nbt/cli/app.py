@@ -26,7 +26,7 @@ COMMANDS = (
 )
 
 
-class _Commands(click.Group):
+class _CommandGroup(click.Group):
     """Imports the file of a command when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -57,7 +57,7 @@ Examples:
 
 
 @click.group(
-    cls=_Commands,
+    cls=_CommandGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_EXAMPLES,
@@ -85,7 +85,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except click.ClickException as error:
-        return _fail(_explain(error), WRONG_USAGE)
+        return _fail(_usage_message(error), WRONG_USAGE)
     except NbtError as error:
         return _fail(str(error), error.exit_code, trace=out.verbose)
     except click.Abort as error:
@@ -107,7 +107,7 @@ def _fail(message: str, code: int, *, trace: bool = False) -> int:
     return code
 
 
-def _explain(error: click.ClickException) -> str:
+def _usage_message(error: click.ClickException) -> str:
     """Says in one line what was wrong with the arguments, and what would have been right."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     where = f"; see {context.command_path} --help" if context else ""
@@ -115,12 +115,12 @@ def _explain(error: click.ClickException) -> str:
         options = [name for param in context.command.get_params(context) for name in param.opts if name[:1] == "-"]
         return f"no option {error.option_name}; {nearest(error.option_name, options, count=1)}"
     if isinstance(error, click.MissingParameter) and error.param is not None:
-        return f"missing {_name_of(error.param)}{where}"
+        return f"missing {_parameter_name(error.param)}{where}"
     if isinstance(error, click.BadParameter) and error.param is not None:
-        return f"{_name_of(error.param)}: {error.message.rstrip('.')}"
+        return f"{_parameter_name(error.param)}: {error.message.rstrip('.')}"
     message = error.message.rstrip(".")
     return message[:1].lower() + message[1:]
 
 
-def _name_of(param: click.Parameter) -> str:
+def _parameter_name(param: click.Parameter) -> str:
     return param.opts[0] if isinstance(param, click.Option) else param.make_metavar(click.Context(nbt)).rstrip(".")

@@ -23,9 +23,9 @@ def check_task(options: Mapping[str, Any]) -> TaskOptions:
     Raises:
         UsageError: One is wrong.
     """
-    from nbt.task.load import check_options
+    from nbt.task.load import check_task_options
 
-    return check_options(**{name: options[name] for name in TASK_OPTIONS}, teacher=options.get("teacher"))
+    return check_task_options(**{name: options[name] for name in TASK_OPTIONS}, teacher=options.get("teacher"))
 
 
 def check_study(name: str | None, storage: str | None) -> None:

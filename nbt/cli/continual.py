@@ -9,14 +9,14 @@ import click
 
 from nbt.cli.checks import check_task
 from nbt.cli.continual_options import SCENARIOS, check_options, continual_options
-from nbt.cli.continual_tasks import run_tasks
+from nbt.cli.continual_tasks import run_task_streams
 from nbt.cli.options import Command
 from nbt.cli.output import Output, interval_text, percent
 from nbt.errors import UsageError
-from nbt.training.stream_settings import StreamSettings
+from nbt.training.stream_settings import ClassStreamSettings
 
-_TASK = ("dataset", "data_dir", "backbone", "weights", "image_size", "seed")
-_OF_STANDARD = ("epochs", "batch_size")
+_TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "seed")
+_STANDARD_OPTIONS = ("epochs", "batch_size")
 
 
 @click.command(cls=Command)
@@ -41,40 +41,40 @@ def command(out: Output, scenario: str, **options: Any) -> None:
         out.print(*text)
 
 
-def _run_stream(out: Output, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _run_class_stream(out: Output, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     settings = make_settings(options)
-    task_options = {name: options[name] for name in _TASK}
+    task_options = {name: options[name] for name in _TASK_OPTIONS}
     check_task({**task_options, "classes": None, "shots": None})
     from nbt.cli.progress import Progress
 
     with Progress(out) as progress:
         from nbt import pipeline
-        from nbt.training.stream import fit_classes, run_stream
+        from nbt.training.stream import limit_classes, run_class_stream
 
-        task = pipeline.load_task(task_options.pop("dataset"), progress=progress.stage, **task_options)
-        chosen = settings if options["classes"] is not None else fit_classes(settings, task)
-        result = run_stream(task, chosen, options["seed"], progress=progress.stage)
+        task = pipeline.load_task(task_options.pop("dataset"), progress=progress.update, **task_options)
+        chosen = settings if options["classes"] is not None else limit_classes(settings, task)
+        result = run_class_stream(task, chosen, options["seed"], progress=progress.update)
     facts = {"dataset": task.dataset, "backbone": task.backbone.text, "weights": task.weights, **result.to_dict()}
-    return facts, stream_text(facts)
+    return facts, class_stream_text(facts)
 
 
-def make_settings(options: dict[str, Any]) -> StreamSettings:
+def make_settings(options: dict[str, Any]) -> ClassStreamSettings:
     """Returns the protocol, without torch.
 
     Raises:
         UsageError: An option is wrong, or belongs to the other protocol.
     """
-    for name in _OF_STANDARD:
+    for name in _STANDARD_OPTIONS:
         if options["protocol"] != "standard" and options[name] is not None:
             raise UsageError(f"--{name.replace('_', '-')} is an option of --protocol standard")
     names = ("protocol", "train_layers", "classes", "skip_classes", "train", "test", "draws", "sweep_draws")
-    values = {name: options[name] for name in (*names, *_OF_STANDARD) if options[name] is not None}
+    values = {name: options[name] for name in (*names, *_STANDARD_OPTIONS) if options[name] is not None}
     if options["lr"] is not None:
         values["rates"] = (options["lr"],)
-    return StreamSettings(**values)
+    return ClassStreamSettings(**values)
 
 
-def stream_text(facts: dict[str, Any]) -> list[str]:
+def class_stream_text(facts: dict[str, Any]) -> list[str]:
     """Returns what a stream gave, for people."""
     from nbt.search.stats import accuracy_interval
 
@@ -90,6 +90,6 @@ def stream_text(facts: dict[str, Any]) -> list[str]:
 
 
 _SCENARIOS: dict[str, Callable[[Output, dict[str, Any]], tuple[dict[str, Any], list[Any]]]] = {
-    "stream": _run_stream,
-    **dict.fromkeys(SCENARIOS, run_tasks),
+    "stream": _run_class_stream,
+    **dict.fromkeys(SCENARIOS, run_task_streams),
 }

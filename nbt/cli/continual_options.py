@@ -13,17 +13,29 @@ from click.core import ParameterSource
 from nbt.cli.options import AT_LEAST_ONE, SEED, Function, choice_option, tracking_option
 from nbt.errors import UsageError, nearest
 from nbt.settings import CURVATURES, TransferSettings
-from nbt.training.continual_settings import FACTORS, HEADS, METHODS, SCENARIOS, VECTORS, method_overrides
+from nbt.training.continual_settings import (
+    CURVATURE_VECTORS,
+    HEAD_INITS,
+    KFAC_FACTOR_MODES,
+    METHODS,
+    SCENARIOS,
+    method_overrides,
+)
 from nbt.training.stream_settings import PROTOCOLS, TRAIN_LAYERS
 
-__all__ = ["SCENARIOS", "check_options", "continual_options", "make_recipes", "stream_fields"]
+__all__ = ["SCENARIOS", "check_options", "continual_options", "recipes_from_options", "stream_settings_from_options"]
 
-_STREAM = "stream"
+_CLASS_STREAM = "stream"
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 # Option -> field of the recipe, and whose it is, as the recipes call methods.
-_RECIPE = {"curvature": "curvature", "penalty": "penalty_strength", "epochs": "epochs", "batch_size": "batch_size"}
-_OF_METHODS = {
+_RECIPE_FIELDS = {
+    "curvature": "curvature",
+    "penalty": "penalty_strength",
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+}
+_METHODS_OF_OPTION = {
     "curvature": ("dlcft",),
     "factors": ("dlcft",),
     "vectors": ("dlcft",),
@@ -55,7 +67,7 @@ def _check_methods(ctx: click.Context, param: click.Parameter, value: tuple[str,
 
 
 _COMMON: tuple[Callable[[Any], Any], ...] = (
-    choice_option("--scenario", (_STREAM, *SCENARIOS), required=True, help="See above."),
+    choice_option("--scenario", (_CLASS_STREAM, *SCENARIOS), required=True, help="See above."),
     click.option("--dataset", required=True, metavar="NAME|FOLDER|CSV", help="What to transfer to; see nbt datasets."),
     click.option("--data-dir", metavar="DIR", help="Where a dataset known by name already is."),
     click.option("--backbone", metavar="NAME", help="Of the weights, such as 'conv3(width=256)'; see nbt backbones."),
@@ -69,7 +81,7 @@ _COMMON: tuple[Callable[[Any], Any], ...] = (
     click.option("--batch-size", metavar="N", type=AT_LEAST_ONE, help="Images a step: 32; of stream's standard alone."),
     click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of order, split, draws."),
 )
-_OF_TASKS: tuple[Callable[[Any], Any], ...] = (
+_TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--method",
         "methods",
@@ -85,15 +97,15 @@ _OF_TASKS: tuple[Callable[[Any], Any], ...] = (
     choice_option("--curvature", CURVATURES, help="Of dlcft; kfac when not given."),
     click.option("--penalty", metavar="F", type=float, help="What multiplies the penalty of dlcft and ewc."),
     click.option("--target-scale", metavar="F", type=float, help="Of squared error; 0 is cross-entropy."),
-    choice_option("--factors", FACTORS, help="Of past tasks' K-FAC; keep when not given."),
-    choice_option("--head", HEADS, help="To linearise around; fitted when not given."),
-    choice_option("--vectors", VECTORS, help="Of the curvature; signs when not given."),
+    choice_option("--factors", KFAC_FACTOR_MODES, help="Of past tasks' K-FAC; keep when not given."),
+    choice_option("--head", HEAD_INITS, help="To linearise around; fitted when not given."),
+    choice_option("--vectors", CURVATURE_VECTORS, help="Of the curvature; signs when not given."),
     click.option("--memory", metavar="SIZE", help="Bound on the curvatures, such as 512M; 2G when not given."),
     click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Where reports go."),
     tracking_option,
     click.option("--fresh", is_flag=True, help="Forget what is kept of these streams, and start over."),
 )
-_OF_STREAM: tuple[Callable[[Any], Any], ...] = (
+_CLASS_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     choice_option("--protocol", PROTOCOLS, default="continual", show_default=True, help="Stream: order of the images."),
     choice_option("--train-layers", TRAIN_LAYERS, default="all", show_default=True, help="Stream: what Adam trains."),
     click.option("--skip-classes", metavar="N", type=int, default=0, help="Stream: leave out the first N."),
@@ -117,12 +129,12 @@ _OF_STREAM: tuple[Callable[[Any], Any], ...] = (
 
 def continual_options(function: Function) -> Function:
     """Adds the options of all scenarios; `check_options` refuses those of another."""
-    for option in reversed((*_COMMON, *_OF_TASKS, *_OF_STREAM)):
+    for option in reversed((*_COMMON, *_TASK_STREAM_OPTIONS, *_CLASS_STREAM_OPTIONS)):
         function = option(function)
     return function
 
 
-def _names(options: Sequence[Callable[[Any], Any]]) -> frozenset[str]:
+def _option_names(options: Sequence[Callable[[Any], Any]]) -> frozenset[str]:
     @click.command()
     def bare() -> None: ...
 
@@ -146,15 +158,15 @@ def check_options(ctx: click.Context, scenario: str) -> None:
     Raises:
         UsageError: One was given.
     """
-    of_stream = scenario == _STREAM
-    foreign = _names(_OF_TASKS if of_stream else _OF_STREAM)
-    whose = "--scenario " + ", ".join(SCENARIOS) if of_stream else f"--scenario {_STREAM}"
+    of_stream = scenario == _CLASS_STREAM
+    foreign = _option_names(_TASK_STREAM_OPTIONS if of_stream else _CLASS_STREAM_OPTIONS)
+    whose = "--scenario " + ", ".join(SCENARIOS) if of_stream else f"--scenario {_CLASS_STREAM}"
     for name, param in given_options(ctx).items():
         if name in foreign:
             raise UsageError(f"{param.opts[0]} is an option of {whose}")
 
 
-def make_recipes(options: Mapping[str, Any]) -> dict[str, TransferSettings]:
+def recipes_from_options(options: Mapping[str, Any]) -> dict[str, TransferSettings]:
     """Returns the recipe of every method that was asked for, without torch.
 
     A method is what `METHODS` makes of the default recipe, or of the file's; what the file itself says of its own
@@ -165,14 +177,14 @@ def make_recipes(options: Mapping[str, Any]) -> dict[str, TransferSettings]:
     """
     base = None if options["file"] is None else TransferSettings.load(options["file"])
     names = options["methods"] or (("dlcft",) if base is None else (base.method,))
-    recipes = {name: _start(name, options["scenario"], base) for name in names}
-    _check_methods_of(options, recipes)
-    changes = {field: options[name] for name, field in _RECIPE.items() if options[name] is not None}
-    recipes = {name: _set_rate(recipe.replace(**changes), options["lr"]) for name, recipe in recipes.items()}
-    return _scale_targets(recipes, options["target_scale"])
+    recipes = {name: _recipe_of_method(name, options["scenario"], base) for name in names}
+    _check_method_options(options, recipes)
+    changes = {field: options[name] for name, field in _RECIPE_FIELDS.items() if options[name] is not None}
+    recipes = {name: _with_learning_rate(recipe.replace(**changes), options["lr"]) for name, recipe in recipes.items()}
+    return _with_target_scale(recipes, options["target_scale"])
 
 
-def _start(name: str, scenario: str, base: TransferSettings | None) -> TransferSettings:
+def _recipe_of_method(name: str, scenario: str, base: TransferSettings | None) -> TransferSettings:
     if base is None:
         return TransferSettings(**method_overrides(name, scenario))
     if name == base.method:
@@ -182,7 +194,7 @@ def _start(name: str, scenario: str, base: TransferSettings | None) -> TransferS
     return base.replace(**plain, **method_overrides(name, scenario))
 
 
-def _set_rate(recipe: TransferSettings, rate: float | None) -> TransferSettings:
+def _with_learning_rate(recipe: TransferSettings, rate: float | None) -> TransferSettings:
     """Gives the body a rate; the head's stays as many times as high."""
     if rate is None:
         return recipe
@@ -191,7 +203,7 @@ def _set_rate(recipe: TransferSettings, rate: float | None) -> TransferSettings:
     return recipe.replace(body_lr=rate, head_lr=rate * (recipe.head_lr / recipe.body_lr))
 
 
-def _scale_targets(recipes: dict[str, TransferSettings], scale: float | None) -> dict[str, TransferSettings]:
+def _with_target_scale(recipes: dict[str, TransferSettings], scale: float | None) -> dict[str, TransferSettings]:
     """Gives a target scale to the methods that have squared error, where none has to all."""
     if scale is None:
         return recipes
@@ -199,10 +211,10 @@ def _scale_targets(recipes: dict[str, TransferSettings], scale: float | None) ->
     return {name: recipe.replace(target_scale=scale) if name in squared else recipe for name, recipe in recipes.items()}
 
 
-def _check_methods_of(options: Mapping[str, Any], recipes: Mapping[str, TransferSettings]) -> None:
+def _check_method_options(options: Mapping[str, Any], recipes: Mapping[str, TransferSettings]) -> None:
     """Refuses an option that none of the methods has."""
     asked = {recipe.method for recipe in recipes.values()}
-    for name, methods in _OF_METHODS.items():
+    for name, methods in _METHODS_OF_OPTION.items():
         if options[name] is not None and asked.isdisjoint(methods):
             raise UsageError(f"--{name.replace('_', '-')} is an option of --method {', '.join(methods)}")
     linearized = any(recipe.linearized or recipe.method == "dlcft" for recipe in recipes.values())
@@ -210,7 +222,7 @@ def _check_methods_of(options: Mapping[str, Any], recipes: Mapping[str, Transfer
         raise UsageError("--head is an option of --method dlcft, and of settings that are linearized")
 
 
-def stream_fields(options: Mapping[str, Any]) -> dict[str, Any]:
+def stream_settings_from_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of `ContinualSettings` that were given, but for scenario, recipe and length.
 
     Raises:

@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nbt.cli.checks import check_task
-from nbt.cli.continual_options import given_options, make_recipes, stream_fields
+from nbt.cli.continual_options import given_options, recipes_from_options, stream_settings_from_options
 from nbt.cli.output import Output
-from nbt.training.recipe import check_start
-from nbt.writable import check_folder
+from nbt.training.recipe import check_starting_weights
+from nbt.writable import check_writable_folder
 
 if TYPE_CHECKING:
     from nbt.task.load import TaskOptions
 
-_TASK = ("data_dir", "backbone", "weights", "image_size", "classes", "shots", "seed")
+_TASK_STREAM_TASK_OPTIONS = ("data_dir", "backbone", "weights", "image_size", "classes", "shots", "seed")
 _PATHS = ("data_dir", "file", "folder")
 
 
-def run_tasks(out: Output, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+def run_task_streams(out: Output, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
     """Runs the streams that the options ask for; returns them in JSON types, and what to say of them."""
-    task_options = {name: options[name] for name in _TASK}
+    task_options = {name: options[name] for name in _TASK_STREAM_TASK_OPTIONS}
     task = check_task({"dataset": options["dataset"], **task_options})
-    check_folder("--out", options["folder"])
-    plain = {"scenario": options["scenario"], "methods": make_recipes(options), "tasks": options["tasks"]}
-    fields = stream_fields(options)
-    command = command_text(click.get_current_context(), task)
+    check_writable_folder("--out", options["folder"])
+    plain = {"scenario": options["scenario"], "methods": recipes_from_options(options), "tasks": options["tasks"]}
+    fields = stream_settings_from_options(options)
+    command = reproduce_command(click.get_current_context(), task)
     from nbt import streams
 
     for settings in streams.check_streams(**plain, more=fields).values():
-        check_start(settings.recipe, task.backbone, task.source.dataset, task.weights)
+        check_starting_weights(settings.recipe, task.backbone, task.source.dataset, task.weights)
     from nbt.cli.stream_progress import StreamProgress
 
     with StreamProgress(out) as progress:
@@ -54,12 +54,12 @@ def run_tasks(out: Output, options: Mapping[str, Any]) -> tuple[dict[str, Any], 
         except KeyboardInterrupt:
             again = "the same command without --fresh" if options["fresh"] else "the same command"
             raise KeyboardInterrupt(f"interrupted: {progress.kept}; {again} continues") from None
-    from nbt.cli.continual_text import outcome_text
+    from nbt.cli.continual_text import comparison_text
 
-    return outcome.to_json(), outcome_text(outcome.comparison, _short(outcome.report_path))
+    return outcome.to_json(), comparison_text(outcome.comparison, _relative_path(outcome.report_path))
 
 
-def command_text(ctx: click.Context, task: TaskOptions) -> str:
+def reproduce_command(ctx: click.Context, task: TaskOptions) -> str:
     """Returns the command line that makes the same streams, as far as options say so.
 
     Args:
@@ -72,23 +72,23 @@ def command_text(ctx: click.Context, task: TaskOptions) -> str:
         if name in ctx.params and name != "fresh":
             value = ctx.params[name]
             for item in value if isinstance(value, tuple) else (value,):
-                words += [param.opts[0], _shown(name, str(item), task)]
+                words += [param.opts[0], _portable_value(name, str(item), task)]
     return shlex.join(words)
 
 
-def _shown(name: str, value: str, task: TaskOptions) -> str:
+def _portable_value(name: str, value: str, task: TaskOptions) -> str:
     """Returns the value of an option as it means the same in every folder, without a password."""
-    from nbt.task.rows import full_path
-    from nbt.tracking import shown_uri
+    from nbt.task.rows import absolute_path
+    from nbt.tracking import redact_uri
 
     if name == "dataset":
         return task.source.dataset
     if name == "weights":
         return task.weights
     if name in _PATHS:
-        return str(full_path(value))
-    return shown_uri(value) if name == "tracking_uri" else value
+        return str(absolute_path(value))
+    return redact_uri(value) if name == "tracking_uri" else value
 
 
-def _short(path: Path) -> Path:
+def _relative_path(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.cli.output import interval_text
-from nbt.report.continual.comparison import Comparison, MethodRuns
+from nbt.report.continual.comparison import Comparison, MethodStreams
 from nbt.report.continual.data import matrix_cells
 from nbt.report.continual.words import bytes_text, notes
 from nbt.report.numbers import duration
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_MOST_TASKS = 12
+_MAX_TASKS_IN_TABLE = 12
 
 
-def outcome_text(comparison: Comparison, report: Path) -> list[Any]:
+def comparison_text(comparison: Comparison, report: Path) -> list[Any]:
     """Returns what streams gave: of one method its matrix and metrics, of several a line each."""
     config = comparison.config
     title = (
         f"{config.dataset}, {config.backbone}: {config.settings.tasks} tasks, {config.settings.scenario}-incremental"
     )
-    body = _single(comparison.methods[0]) if len(comparison.methods) == 1 else [_methods_table(comparison)]
-    return [_plain(title), *body, *(_plain(note) for note in notes(comparison)), _plain(f"report {report}")]
+    body = _single_method(comparison.methods[0]) if len(comparison.methods) == 1 else [_methods_table(comparison)]
+    return [_text_line(title), *body, *(_text_line(note) for note in notes(comparison)), _text_line(f"report {report}")]
 
 
-def _single(runs: MethodRuns) -> list[Any]:
+def _single_method(runs: MethodStreams) -> list[Any]:
     table = _grid()
-    table.add_row("average accuracy", interval_text(runs.average_accuracy), _basis(runs))
+    table.add_row("average accuracy", interval_text(runs.average_accuracy), _sample_text(runs))
     table.add_row("forgetting", _points(runs.forgetting), "points below their best, past tasks")
     forward = runs.forward_transfer
     if forward is None:
@@ -40,15 +40,15 @@ def _single(runs: MethodRuns) -> list[Any]:
         table.add_row("forward transfer", _points(forward, signed=True), "points on tasks to come")
     table.add_row("time", duration(runs.seconds), "a stream")
     tasks = len(runs.matrix)
-    return [*([_matrix_table(runs)] if tasks <= _MOST_TASKS else []), table]
+    return [*([_matrix_table(runs)] if tasks <= _MAX_TASKS_IN_TABLE else []), table]
 
 
-def _basis(runs: MethodRuns) -> str:
+def _sample_text(runs: MethodStreams) -> str:
     streams = len(runs.streams)
     return f"{streams} streams" if streams > 1 else f"one stream, {sum(runs.streams[0].images)} images"
 
 
-def _matrix_table(runs: MethodRuns) -> Table:
+def _matrix_table(runs: MethodStreams) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
@@ -98,7 +98,7 @@ def _grid() -> Table:
     return Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
 
 
-def _plain(text: str) -> Text:
+def _text_line(text: str) -> Text:
     from rich.text import Text
 
     return Text(text, overflow="fold")

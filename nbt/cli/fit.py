@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nbt.fit.fit_profile import FitProfile
     from nbt.pipeline import Recommendation
 
-_OF_RECOMMENDATION = ("space", "epochs", "experience")
+_RECOMMENDATION_OPTIONS = ("space", "epochs", "experience")
 
 
 @click.command(cls=Command)
@@ -52,8 +52,8 @@ def command(
     Features of a sample of the training images are measured, overall and unit by unit, beside those of random
     weights. Give --backbone several times to compare; --weights then once for all, or once for each in order.
     """
-    _check_given(click.get_current_context())
-    pairs = pair(backbone, weights)
+    _check_option_combination(click.get_current_context())
+    pairs = pair_backbones_with_weights(backbone, weights)
     for name, file in pairs:
         check_task({"dataset": dataset, "backbone": name, "weights": file, **options})
     check_files(plot, source_data)
@@ -64,7 +64,7 @@ def command(
     with Progress(out) as progress:
         from nbt import pipeline
 
-        profiles = pipeline.fit(dataset, pairs, source_data=source_data, progress=progress.stage, **options)
+        profiles = pipeline.fit(dataset, pairs, source_data=source_data, progress=progress.update, **options)
         found = [
             pipeline.recommend(profile, space=space, epochs=epochs, experience=experience)
             for profile in (profiles if recommend else ())
@@ -83,17 +83,17 @@ def command(
         print_recommendations(out, profiles, found)
 
 
-def _check_given(ctx: click.Context) -> None:
+def _check_option_combination(ctx: click.Context) -> None:
     """Refuses options of a recommendation where none is asked for."""
     if ctx.params["recommend"]:
         return
     for param in ctx.command.params:
         given = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
-        if given and param.name in _OF_RECOMMENDATION:
+        if given and param.name in _RECOMMENDATION_OPTIONS:
             raise UsageError(f"{param.opts[0]} is an option of --recommend; add that, or leave this out")
 
 
-def pair(backbones: Sequence[str], weights: Sequence[str]) -> list[tuple[str | None, str]]:
+def pair_backbones_with_weights(backbones: Sequence[str], weights: Sequence[str]) -> list[tuple[str | None, str]]:
     """Returns each backbone with its weights: one for all, or as many as backbones, in order.
 
     Raises:
@@ -138,20 +138,20 @@ def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None
             f"images, {words.images(profiles[0])} of them measured at {scalars['image_size']:.0f} px\n"
         )
     )
-    for part in blocks(rows, stdout_console().width):
+    for part in split_columns(rows, stdout_console().width):
         out.print_rows(part, right=set(part[0]) - {"backbone"}, none="")
         out.print("")
     out.print(*_definitions(words.legend(profiles)))
-    lines = words.left_out_lines(profiles)
+    lines = words.missing_measure_lines(profiles)
     if lines:
         out.print("", _heading("Left out"), *(Text(f"  {line}") for line in lines))
-    names = words.names_of(profiles)
+    names = words.profile_names(profiles)
     for name, profile in zip(names, profiles, strict=True):
-        out.print("", _heading(f"{name}: ridge probe by unit"), *_curve(profile))
+        out.print("", _heading(f"{name}: ridge probe by unit"), *_probe_chart(profile))
         out.print("", *(Text(sentence) for sentence in words.suggestions(profile)))
     if len(profiles) > 1:
         out.print("", _heading("Compared"), *(Text(sentence) for sentence in words.comparison(profiles)))
-    out.print("", Text(words.certainty(profiles)))
+    out.print("", Text(words.uncertainty_text(profiles)))
     if plot is not None:
         out.print("", Text(f"plot: {plot}"))
 
@@ -160,12 +160,12 @@ def print_recommendations(out: Output, profiles: Sequence[FitProfile], found: Se
     """Writes which settings are suggested, why, and how to train with them."""
     from rich.text import Text
 
-    from nbt.report.fit_words import names_of
+    from nbt.report.fit_words import profile_names
 
-    for name, one in zip(names_of(profiles), found, strict=False):
+    for name, one in zip(profile_names(profiles), found, strict=False):
         out.print("", _heading(f"{name}: suggested settings, before any training"))
         out.print(Text(one.settings.to_yaml().rstrip()))
-        out.print("", _definitions_of(one.guide["sources"]))
+        out.print("", _source_definitions(one.guide["sources"]))
         tables = one.guide["tables"]
         known = f"{len(tables)} recorded tasks" if tables else "no recorded tasks: the rules alone"
         out.print("", Text(f"It rests on {known}. nbt search runs it after the recipes that a user would try anyway."))
@@ -182,11 +182,11 @@ def check_space(space: str) -> None:
     Space.load(space)
 
 
-def _definitions_of(sources: Sequence[Mapping[str, Any]]) -> RenderableType:
+def _source_definitions(sources: Sequence[Mapping[str, Any]]) -> RenderableType:
     return _definitions([(source["name"], source["words"]) for source in sources])[0]
 
 
-def blocks(rows: Sequence[dict[str, str]], width: int) -> list[list[dict[str, str]]]:
+def split_columns(rows: Sequence[dict[str, str]], width: int) -> list[list[dict[str, str]]]:
     """Returns the table in as few parts as its columns need side by side; each part has the first column.
 
     Args:
@@ -203,17 +203,17 @@ def blocks(rows: Sequence[dict[str, str]], width: int) -> list[list[dict[str, st
     return [[{name: row[name] for name in (first, *part)} for row in rows] for part in parts]
 
 
-def _curve(profile: FitProfile) -> list[RenderableType]:
+def _probe_chart(profile: FitProfile) -> list[RenderableType]:
     from rich.text import Text
 
-    from nbt.cli.fit_drawing import draw_plain, draw_terminal
+    from nbt.cli.fit_drawing import draw_bars, draw_columns
 
     if not len(profile.layers):
         return []
     console = stdout_console()
     if console.is_terminal and "utf" in (sys.stdout.encoding or "").lower():
-        return [*draw_terminal(profile, console.width)]
-    return [Text(line) for line in draw_plain(profile)]
+        return [*draw_columns(profile, console.width)]
+    return [Text(line) for line in draw_bars(profile)]
 
 
 def _definitions(entries: Sequence[tuple[str, str]]) -> list[RenderableType]:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nbt.report.fit_words import accuracy_text, images, knee_unit
-from nbt.report.numbers import one_line, percent, shortened
+from nbt.report.fit_words import accuracy_text, images, knee_unit_count
+from nbt.report.numbers import one_line, percent, truncated
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -18,14 +18,14 @@ HEIGHT = 8
 """Rows of a drawing, each of eight steps."""
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
-_MARGIN = 6  # "100 % "
-_UNIT = 3  # Two columns and a gap.
-_BAR = 30
-_NAME = 24
+_LEFT_MARGIN = 6  # "100 % "
+_UNIT_WIDTH = 3  # Two columns and a gap.
+_BAR_WIDTH = 30
+_MAX_NAME_LENGTH = 24
 _PRETRAINED, _RANDOM = "green", "yellow"
 
 
-def draw_terminal(profile: FitProfile, width: int) -> list[Text]:
+def draw_columns(profile: FitProfile, width: int) -> list[Text]:
     """Returns the ridge probes by unit as columns: pretrained (green) beside random weights (yellow).
 
     Args:
@@ -35,30 +35,30 @@ def draw_terminal(profile: FitProfile, width: int) -> list[Text]:
     from rich.text import Text
 
     own, other = curves(profile)
-    knee = knee_unit(profile)
-    shown = spread(len(own), max(1, (width - _MARGIN - 1) // _UNIT), keep=(knee or len(own)) - 1)
-    top = ceiling([*own, *other])
+    knee = knee_unit_count(profile)
+    shown = spread(len(own), max(1, (width - _LEFT_MARGIN - 1) // _UNIT_WIDTH), keep=(knee or len(own)) - 1)
+    top = axis_maximum([*own, *other])
     rows = []
     for row in reversed(range(HEIGHT)):
-        text = Text(f"{_tick(row, top):>{_MARGIN}}", style="dim")
+        text = Text(f"{_tick_label(row, top):>{_LEFT_MARGIN}}", style="dim")
         for unit in shown:
             text.append(" ")
-            text.append(column_part(own[unit], top, row), style=_PRETRAINED)
-            text.append(column_part(other[unit], top, row), style=_RANDOM)
+            text.append(column_character(own[unit], top, row), style=_PRETRAINED)
+            text.append(column_character(other[unit], top, row), style=_RANDOM)
         rows.append(text)
-    return [*rows, *_foot(shown, knee, len(own))]
+    return [*rows, *_axis_and_legend(shown, knee, len(own))]
 
 
-def draw_plain(profile: FitProfile) -> list[str]:
+def draw_bars(profile: FitProfile) -> list[str]:
     """Returns the ridge probes by unit as lines of plain text: # up to random weights, = what pretrained ones add."""
     own, other = curves(profile)
-    knee, n = knee_unit(profile), images(profile)
-    units = [shortened(one_line(str(unit)), _NAME) for unit in profile.layers["unit"]]
+    knee, n = knee_unit_count(profile), images(profile)
+    units = [truncated(one_line(str(unit)), _MAX_NAME_LENGTH) for unit in profile.layers["unit"]]
     wide = max(map(len, ["unit", *units]))
-    top = ceiling([*own, *other])
+    top = axis_maximum([*own, *other])
     lines = [f"{'unit':<{wide}}  {'pretrained':>13}  {'random':>13}"]
     for i, unit in enumerate(units):
-        bar = plain_bar(own[i], other[i], top)
+        bar = bar_text(own[i], other[i], top)
         mark = "  <- knee" if knee == i + 1 else ""
         lines.append(f"{unit:<{wide}}  {_accuracy(own[i], n):>13}  {_accuracy(other[i], n):>13}  {bar}{mark}")
     return lines
@@ -70,13 +70,13 @@ def curves(profile: FitProfile) -> tuple[list[float], list[float]]:
     return [float(value) for value in own], [float(value) for value in other]
 
 
-def ceiling(values: Sequence[float]) -> float:
+def axis_maximum(values: Sequence[float]) -> float:
     """Returns the top of the scale: the next tenth above all values, .1 at least."""
     highest = max((value for value in values if math.isfinite(value)), default=0.0)
     return min(1.0, max(0.1, math.ceil(10 * highest - 1e-9) / 10))
 
 
-def column_part(value: float, top: float, row: int) -> str:
+def column_character(value: float, top: float, row: int) -> str:
     """Returns the character of a column in a row, counted from below; a value above 0 shows in the lowest."""
     if not math.isfinite(value):
         return "?" if row == 0 else " "
@@ -86,11 +86,11 @@ def column_part(value: float, top: float, row: int) -> str:
     return _EIGHTHS[min(8, max(0, steps - 8 * row))]
 
 
-def plain_bar(own: float, other: float, top: float) -> str:
+def bar_text(own: float, other: float, top: float) -> str:
     """Returns a bar of plain characters; where random weights are ahead, a | marks the pretrained ones in it."""
     if not (math.isfinite(own) and math.isfinite(other)):
         return ""
-    mine, random = (round(_BAR * value / top) for value in (own, other))
+    mine, random = (round(_BAR_WIDTH * value / top) for value in (own, other))
     if mine >= random:
         return "#" * random + "=" * (mine - random)
     return "#" * mine + "|" + "#" * (random - mine - 1)
@@ -109,12 +109,12 @@ def spread(count: int, most: int, keep: int) -> list[int]:
     return sorted(set(chosen))
 
 
-def _foot(shown: Sequence[int], knee: int | None, units: int) -> list[Text]:
+def _axis_and_legend(shown: Sequence[int], knee: int | None, units: int) -> list[Text]:
     """Returns the axis, the mark of the knee below it, and what the columns are."""
     from rich.text import Text
 
-    axis = Text(" " * _MARGIN + "─" * (_UNIT * len(shown) + 1), style="dim")
-    caption = Text(" " * (_MARGIN + 1))
+    axis = Text(" " * _LEFT_MARGIN + "─" * (_UNIT_WIDTH * len(shown) + 1), style="dim")
+    caption = Text(" " * (_LEFT_MARGIN + 1))
     caption.append("█ pretrained", style=_PRETRAINED)
     caption.append("  ")
     caption.append("█ random weights", style=_RANDOM)
@@ -122,7 +122,7 @@ def _foot(shown: Sequence[int], knee: int | None, units: int) -> list[Text]:
     caption.append(f"  a pair a unit, from the input{few}", style="dim")
     if not knee:
         return [axis, caption]
-    at = _MARGIN + 1 + _UNIT * shown.index(knee - 1) if knee - 1 in shown else None
+    at = _LEFT_MARGIN + 1 + _UNIT_WIDTH * shown.index(knee - 1) if knee - 1 in shown else None
     if at is None:
         return [axis, caption]
     label = f"knee: unit {knee} of {units}"
@@ -131,7 +131,7 @@ def _foot(shown: Sequence[int], knee: int | None, units: int) -> list[Text]:
     return [axis, Text(line), caption]
 
 
-def _tick(row: int, top: float) -> str:
+def _tick_label(row: int, top: float) -> str:
     return f"{percent(top * (row + 1) / HEIGHT, 0)} " if row in (HEIGHT - 1, HEIGHT // 2 - 1) else ""
 
 

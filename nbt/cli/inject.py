@@ -12,7 +12,7 @@ import click
 from nbt.cli.options import SEED, Command
 from nbt.cli.output import Output, percent
 from nbt.errors import UsageError
-from nbt.writable import check_file
+from nbt.writable import check_writable_file
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,7 @@ def _check(teacher: str, student: str, score_only: bool, file: str | None, image
         raise UsageError(f"--out {path}: expected a name that ends in {' or '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
         raise UsageError(f"--out {path}: there is no folder {path.parent}")
-    check_file("--out", path)
+    check_writable_file("--out", path)
     return path
 
 
@@ -125,9 +125,9 @@ def _write(state: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def _safe_similarity() -> float:
-    from nbt.transfer.injection import SAFE_SIMILARITY
+    from nbt.transfer.injection import MIN_SAFE_SIMILARITY
 
-    return SAFE_SIMILARITY
+    return MIN_SAFE_SIMILARITY
 
 
 def _warn(report: InjectionReport) -> None:

@@ -12,21 +12,21 @@ from nbt.cli.checks import check_task
 from nbt.cli.options import AT_LEAST_ONE, SEED, Command, choice_option
 from nbt.cli.output import Output, percent
 from nbt.errors import UsageError
-from nbt.settings import SCHEMES, ZAP_SCALES
+from nbt.settings import PRETRAIN_SCHEMES, ZAP_SCALES
 
 if TYPE_CHECKING:
-    from nbt.training.pretrain import Source
+    from nbt.training.pretrain import PretrainedSource
     from nbt.training.pretrain_settings import PretrainSettings
 
-_OF_IID = ("epochs", "batch_size")
-_OF_EPISODES = ("episodes", "inner_lr")
+_IID_OPTIONS = ("epochs", "batch_size")
+_EPISODE_OPTIONS = ("episodes", "inner_lr")
 
 
 @click.command(cls=Command)
 @click.option("--dataset", required=True, metavar="NAME|FOLDER|CSV", help="What to train on; digits are 0-4 then.")
 @click.option("--data-dir", metavar="DIR", help="Where a dataset known by name already is.")
 @click.option("--backbone", metavar="NAME", default="conv3", show_default=True, help="Published: 'conv3(width=256)'.")
-@choice_option("--scheme", SCHEMES, default="iid", show_default=True, help="See above.")
+@choice_option("--scheme", PRETRAIN_SCHEMES, default="iid", show_default=True, help="See above.")
 @click.option("--zap-every", metavar="N", type=click.IntRange(min=0), default=0, show_default=True, help="0 is never.")
 @choice_option("--zap-scale", ZAP_SCALES, default="per_row", show_default=True, help="Deviation of the new weights.")
 @click.option("--zap-fraction", metavar="F", type=float, default=1.0, show_default=True, help="Of the classes (iid).")
@@ -58,7 +58,7 @@ def command(out: Output, dataset: str, backbone: str, file: str | None, **option
 
     with Progress(out) as progress:
         try:
-            source, images = train(task, settings, progress.stage)
+            source, images = train(task, settings, progress.update)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted: the same command goes on from the last checkpoint") from None
     path = write(source, file)
@@ -76,17 +76,17 @@ def make_settings(dataset: str, backbone: str, options: dict[str, Any]) -> Pretr
         UsageError: An option is wrong, or belongs to another scheme.
     """
     from nbt.task.backbone_names import parse_backbone
-    from nbt.training.pretrain_settings import default_settings
+    from nbt.training.pretrain_settings import default_pretrain_settings
 
     scheme = options["scheme"]
-    foreign = _OF_EPISODES if scheme == "iid" else _OF_IID
+    foreign = _EPISODE_OPTIONS if scheme == "iid" else _IID_OPTIONS
     for name in foreign:
         if options[name] is not None:
             raise UsageError(f"--{name.replace('_', '-')} is no option of --scheme {scheme}")
-    given = {name: options[name] for name in ("zap_scale", "zap_fraction", "lr", *_OF_IID, *_OF_EPISODES)}
+    given = {name: options[name] for name in ("zap_scale", "zap_fraction", "lr", *_IID_OPTIONS, *_EPISODE_OPTIONS)}
     spec = parse_backbone(backbone)
     digits = dataset == "digits"
-    return default_settings(scheme, spec.name, digits=digits, zap_period=options["zap_every"], **given)
+    return default_pretrain_settings(scheme, spec.name, digits=digits, zap_period=options["zap_every"], **given)
 
 
 def check_file(file: str | None) -> None:
@@ -99,19 +99,19 @@ def check_file(file: str | None) -> None:
         return
     if not file.endswith(".safetensors"):
         raise UsageError(f"--out {file}: the name of a weights file ends in .safetensors")
-    writable.check_file("--out", file)
+    writable.check_writable_file("--out", file)
 
 
-def train(task: dict[str, Any], settings: PretrainSettings, progress: Any) -> tuple[Source, int]:
+def train(task: dict[str, Any], settings: PretrainSettings, progress: Any) -> tuple[PretrainedSource, int]:
     """Loads the images and trains; returns the source, and the number of its images."""
     from nbt.task.backbone_names import parse_backbone
     from nbt.task.backbones import default_image_size
     from nbt.task.catalog import resolve
     from nbt.training.pretrain import pretrain
-    from nbt.training.source_images import load_source
+    from nbt.training.source_images import load_source_images
 
     spec = parse_backbone(task["backbone"])
-    images = load_source(
+    images = load_source_images(
         resolve(task["dataset"], task["data_dir"]),
         task["image_size"] or default_image_size(spec),
         classes=task["classes"],
@@ -122,7 +122,7 @@ def train(task: dict[str, Any], settings: PretrainSettings, progress: Any) -> tu
     return pretrain(images, spec, settings, task["seed"], progress=progress), len(images)
 
 
-def write(source: Source, file: str | None) -> Path:
+def write(source: PretrainedSource, file: str | None) -> Path:
     """Writes the weights file, and returns its path."""
     from nbt.training.source_cache import export_weights
 
@@ -131,7 +131,7 @@ def write(source: Source, file: str | None) -> Path:
     return path
 
 
-def summary(source: Source, settings: PretrainSettings, path: Path, images: int) -> dict[str, Any]:
+def summary(source: PretrainedSource, settings: PretrainSettings, path: Path, images: int) -> dict[str, Any]:
     """Returns what was trained, in JSON types; accuracy 0 ... 1, seconds 0 where it was in the cache."""
     means = source.weights.source_means
     return {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-_BAR = 28
+_BAR_WIDTH = 28
 
 
 class Progress:
@@ -26,10 +26,10 @@ class Progress:
     """
 
     def __init__(self, out: Output, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._mode = "off" if out.quiet else "live" if _can_redraw() else "lines"
+        self._mode = "off" if out.quiet else "live" if _supports_live_display() else "lines"
         self._clock = clock
         self._live: Live | None = None
-        self._stage: tuple[str, int, int] | None = None
+        self._activity: tuple[str, int, int] | None = None
         self._note = "starting"
 
     def __enter__(self) -> Self:
@@ -54,11 +54,11 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Says what begins now and cannot be counted."""
-        self._stage = None
+        self._activity = None
         self._note = text
         self._line(text)
 
-    def stage(self, label: str, done: int, total: int) -> None:
+    def update(self, label: str, done: int, total: int) -> None:
         """Takes how far something is; see `nbt.task.download.Progress`.
 
         Args:
@@ -66,11 +66,11 @@ class Progress:
             done: So far.
             total: In all, 0 where it is unknown.
         """
-        new = self._stage is None or self._stage[0] != label
+        new = self._activity is None or self._activity[0] != label
         over = 0 < total <= done
         if new and not over:
             self._line(label)
-        self._stage = None if over else (label, done, total)
+        self._activity = None if over else (label, done, total)
         if over:
             self._note = label
 
@@ -81,9 +81,9 @@ class Progress:
         return Group(*self._rows())
 
     def _rows(self) -> list[RenderableType]:
-        if self._stage is None:
+        if self._activity is None:
             return [text_row(self._note, "")]
-        label, done, total = self._stage
+        label, done, total = self._activity
         if not total:
             return [text_row(label, f"{done:,}")]
         return [bar_row(label, done, total, f"{100 * done // total} %")]
@@ -93,7 +93,7 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
 
-def _can_redraw() -> bool:
+def _supports_live_display() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
@@ -120,5 +120,5 @@ def bar_row(label: str, done: float, total: float, text: str) -> RenderableType:
     from rich.progress_bar import ProgressBar
     from rich.text import Text
 
-    bar = ProgressBar(total=max(total, 1e-9), completed=min(done, total), width=_BAR)
+    bar = ProgressBar(total=max(total, 1e-9), completed=min(done, total), width=_BAR_WIDTH)
     return _grid(Text(label), bar, Text(text))

@@ -12,16 +12,16 @@ from nbt.cli.checks import TASK_OPTIONS, check_study, check_task
 from nbt.cli.options import AT_LEAST_ONE, SEED, Command, storage_option, task_options
 from nbt.cli.output import Output, percent
 from nbt.errors import UsageError
-from nbt.writable import check_file
+from nbt.writable import check_writable_file
 
 if TYPE_CHECKING:
     from nbt.search.recorded import RecordedRun, RecordedTable
 
-_OF_STUDIES = ("storage",)
-_OF_TRAINING = (*TASK_OPTIONS, "trials", "epochs", "workers")
+_FROM_STUDIES_OPTIONS = ("storage",)
+_TRAINING_OPTIONS = (*TASK_OPTIONS, "trials", "epochs", "workers")
 
 
-class _Record(Command):
+class _RecordCommand(Command):
     """A command that asks for `--dataset` only where it trains."""
 
     def __init__(self, *arguments: Any, **attributes: Any) -> None:
@@ -31,7 +31,7 @@ class _Record(Command):
                 param.required = False
 
 
-@click.command(cls=_Record)
+@click.command(cls=_RecordCommand)
 @click.argument("studies", metavar="[STUDY]...", nargs=-1)
 @task_options
 @click.option("--trials", metavar="N", type=AT_LEAST_ONE, help="Settings; every tenth runs twice.")
@@ -62,7 +62,7 @@ def command(
     With --from-studies, the full-length trials of your studies (of each STUDY, else of all) become tables. --out may
     then be a folder, which gets one table a task; tables that are there grow. A search reads them with --experience.
     """
-    _check_given(ctx, from_studies, studies)
+    _check_option_combination(ctx, from_studies, studies)
     if from_studies:
         check_studies(studies, storage, space, table)
         _record_studies(out, studies, table, space, storage)
@@ -71,9 +71,9 @@ def command(
         _record(out, table, {**options, "space": space})
 
 
-def _check_given(ctx: click.Context, from_studies: bool, studies: tuple[str, ...]) -> None:
+def _check_option_combination(ctx: click.Context, from_studies: bool, studies: tuple[str, ...]) -> None:
     """Refuses what does not go together, and asks for what training needs."""
-    other = _OF_TRAINING if from_studies else _OF_STUDIES
+    other = _TRAINING_OPTIONS if from_studies else _FROM_STUDIES_OPTIONS
     given = [param for param in ctx.command.params if param.name in other and _is_given(ctx, param)]
     named = ", ".join(param.opts[0] for param in given)
     if from_studies and given:
@@ -99,12 +99,12 @@ def _record(out: Output, table: str, options: dict[str, Any]) -> None:
         def count(run: RecordedRun, done: int, total: int) -> None:
             nonlocal kept
             kept = done
-            progress.stage(f"recording {table}", done, total)
+            progress.update(f"recording {table}", done, total)
 
         try:
             from nbt import experience
 
-            recorded = experience.record(**options, out=table, on_run=count, progress=progress.stage)
+            recorded = experience.record(**options, out=table, on_run=count, progress=progress.update)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted: {kept} runs kept; the same command continues") from None
     if out.json:
@@ -162,7 +162,7 @@ def check_options(options: dict[str, Any], table: str) -> None:
 
     if not table.endswith(".parquet"):
         raise UsageError(f"--out {table}: the name of a recorded table ends in .parquet")
-    check_file("--out", table)
+    check_writable_file("--out", table)
     check_task(options)
     Space.load(options["space"])
 
@@ -173,10 +173,10 @@ def check_studies(studies: tuple[str, ...], storage: str | None, space: str, out
     Raises:
         UsageError: Something is wrong.
     """
-    from nbt.search.from_studies import check_out
+    from nbt.search.from_studies import is_output_folder
     from nbt.search.space import Space
 
     for name in studies or (None,):
         check_study(name, storage)
-    check_out(out)
+    is_output_folder(out)
     Space.load(space)

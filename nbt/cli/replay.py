@@ -10,13 +10,13 @@ import click
 
 from nbt.cli.options import AT_LEAST_ONE, Command
 from nbt.cli.output import Output, percent
-from nbt.writable import check_folder
+from nbt.writable import check_writable_folder
 
 if TYPE_CHECKING:
     from nbt.search.replay.result import ReplayResult
 
-_HALF_A_POINT = "epochs to .5 points"
-NOTE = (
+_EPOCHS_COLUMN = "epochs to .5 points"
+LEGEND = (
     "Searches of each method on each task: {seeds}; intervals: 95 %, bootstrap over them. Epochs until the test "
     "accuracy of the incumbent is within .5 points of the best (for good: until it stays there; smoothed: until its "
     "smoothed accuracy is); never: how many searches did not get there. In ratio and p (against {reference}) and "
@@ -37,11 +37,11 @@ NOTE = (
 def command(out: Output, tables: Sequence[str], methods: str, folder: str | None, **options: Any) -> None:
     """Compare search methods on curves that nbt record wrote.
 
-    Methods run in the brain of nbt search, on recorded instead of new training, and know of a task what their own
+    Methods run in the controller of nbt search, on recorded instead of new training, and know of a task what their own
     search has paid for, and tables of other datasets. They see validation only; test accuracy judges them.
     """
     if folder is not None:
-        check_folder("--out", folder)
+        check_writable_folder("--out", folder)
     from nbt.cli.progress import Progress
 
     with Progress(out) as progress:
@@ -51,7 +51,7 @@ def command(out: Output, tables: Sequence[str], methods: str, folder: str | None
             tables,
             methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
             out=folder,
-            on_replay=lambda done, total: progress.stage("searching recorded curves", done, total),
+            on_progress=lambda done, total: progress.update("searching recorded curves", done, total),
             **options,
         )
     if out.json:
@@ -68,7 +68,7 @@ def print_result(out: Output, result: ReplayResult, folder: str | None) -> None:
         shown = [text(row) for row in rows]
         out.print_rows(shown, right=set(shown[0]) - {"task", "method"} if shown else (), none=none)
         out.print("")
-    out.print(NOTE.format(seeds=result.seeds, reference=result.reference))
+    out.print(LEGEND.format(seeds=result.seeds, reference=result.reference))
     if folder is not None:
         out.print(f"tables and figure: {folder}")
 
@@ -93,7 +93,7 @@ def summary_text(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "task": row["task"],
         "method": row["method"],
-        _HALF_A_POINT: _interval(row, "epochs", _epochs),
+        _EPOCHS_COLUMN: _interval(row, "epochs", _epochs),
         "never": f"{row['never']}",
         "for good": _epochs(row["epochs_stay"]),
         "smoothed": _epochs(row["epochs_smoothed"]),
@@ -108,7 +108,7 @@ def overall_text(row: Mapping[str, Any]) -> dict[str, str]:
     """Returns a method's row over all tasks as text."""
     return {
         "method": row["method"],
-        _HALF_A_POINT: _epochs(row["epochs"]),
+        _EPOCHS_COLUMN: _epochs(row["epochs"]),
         "ratio": f"{row['ratio']:.2f}",
         "worst ratio": "-" if row["worst_ratio"] is None else f"{row['worst_ratio']:.2f}",
         "p": f"{row['p_epochs']:.2g}",

@@ -7,7 +7,7 @@ import click
 from nbt.cli.checks import check_study
 from nbt.cli.options import Command, storage_option
 from nbt.cli.output import Output
-from nbt.writable import check_folder
+from nbt.writable import check_writable_folder
 
 
 @click.command(cls=Command)
@@ -17,7 +17,7 @@ from nbt.writable import check_folder
 def command(out: Output, study: str, storage: str | None, folder: str) -> None:
     """Write the report of a study again from the storage."""
     check_study(study, storage)
-    check_folder("--out", folder)
+    check_writable_folder("--out", folder)
     from nbt import pipeline
 
     path = pipeline.report(study, storage, folder)

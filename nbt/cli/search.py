@@ -21,8 +21,8 @@ from nbt.cli.options import (
 from nbt.cli.output import Output
 from nbt.errors import NbtError
 from nbt.search.engines.maker import ENGINES
-from nbt.search.pruner import PRUNERS
-from nbt.writable import check_folder
+from nbt.search.pruner import PRUNER_NAMES
+from nbt.writable import check_writable_folder
 
 
 @click.command(cls=Command)
@@ -49,7 +49,7 @@ from nbt.writable import check_folder
 @click.option("--study", metavar="NAME", help="Derived from dataset, backbone and space when not given.")
 @storage_option
 @tracking_option
-@choice_option("--pruner", PRUNERS, default="fit", show_default=True, help="Who stops weak trials early.")
+@choice_option("--pruner", PRUNER_NAMES, default="fit", show_default=True, help="Who stops weak trials early.")
 @click.option("--no-heuristics", "heuristics", is_flag=True, flag_value=False, default=True, help="Plain TPE proposes.")
 @choice_option("--scenario", ("data", "task", "class"), help="Search for a stream of tasks; see nbt continual.")
 @click.option("--tasks", metavar="N", type=AT_LEAST_ONE, help="Length of the stream; 5 where the classes suffice.")
@@ -65,24 +65,24 @@ def command(out: Output, dataset: str, folder: str, **options: Any) -> None:
     recommendation and the default recipe are tested once. Writes reports/STUDY/ with the report, recommended.yaml
     and model/.
     """
-    from nbt.search.engines.ray_options import read_share
+    from nbt.search.engines.ray_options import parse_gpus_per_trial
 
-    options["gpus_per_trial"] = read_share(options["gpus_per_trial"])
+    options["gpus_per_trial"] = parse_gpus_per_trial(options["gpus_per_trial"])
     check_options({"dataset": dataset, **options})
-    check_folder("--out", folder)
+    check_writable_folder("--out", folder)
     from nbt.cli.search_progress import SearchProgress
 
     with SearchProgress(out) as progress:
         try:
             from nbt import pipeline
 
-            result = pipeline.search(dataset, **options, out=folder, observers=(progress,), progress=progress.stage)
+            result = pipeline.search(dataset, **options, out=folder, observers=(progress,), progress=progress.update)
         except KeyboardInterrupt:
             trials = f"{progress.kept} trial{'' if progress.kept == 1 else 's'}"
-            again = _again(options["fresh"], progress.study)
+            again = _resume_hint(options["fresh"], progress.study)
             raise KeyboardInterrupt(f"interrupted: {trials} kept; the same command continues{again}") from None
         except NbtError as error:
-            again = _again(options["fresh"], progress.study)
+            again = _resume_hint(options["fresh"], progress.study)
             if again and error.exit_code == NbtError.exit_code:
                 raise NbtError(f"{error}; go on{again}") from error
             raise
@@ -91,10 +91,10 @@ def command(out: Output, dataset: str, folder: str, **options: Any) -> None:
     else:
         from nbt.cli.summary import search_summary
 
-        out.print(*search_summary(result.record, result.recommended, result.report_path, result.elsewhere))
+        out.print(*search_summary(result.record, result.recommended, result.report_path, result.run_options))
 
 
-def _again(fresh: bool, study: str | None) -> str:
+def _resume_hint(fresh: bool, study: str | None) -> str:
     """Returns what must be different in the same command for it to go on: `--fresh` would begin another study."""
     return f" with --study {study} instead of --fresh" if fresh and study is not None else ""
 
@@ -106,14 +106,14 @@ def check_options(options: dict[str, Any]) -> None:
         UsageError: Something is wrong.
     """
     from nbt.search.budget import Budget
-    from nbt.search.engines.maker import check_engine
+    from nbt.search.engines.maker import check_engine_options
     from nbt.search.engines.ray_options import RayOptions
     from nbt.search.space import Space
     from nbt.search.stream_target import check_stream
 
     Budget.parse(options["budget"])
     check_stream(options["scenario"], options["tasks"], options["pruner"])
-    check_engine(
+    check_engine_options(
         options["engine"],
         options["workers"],
         RayOptions(options["ray_address"], options["gpus_per_trial"], options["cpus_per_trial"]),

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from nbt.cli.output import Output, percent
 from nbt.cli.progress import Progress, bar_row, text_row
 from nbt.report.numbers import duration
-from nbt.report.places import Spot, spot_of
+from nbt.report.places import TrialLocation, trial_location
 from nbt.search.budget import Budget
-from nbt.search.records import SeedRun, StudyObserver, StudyRecord, TrialRecord, rank_trials
+from nbt.search.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, rank_trials
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_SHOWN_TRIALS = 6
+_MAX_TRIALS_SHOWN = 6
 _INTERRUPTED = "interrupted"
 
 
@@ -33,10 +33,10 @@ class SearchProgress(Progress, StudyObserver):
         self._counts: Counter[str] = Counter()
         self._complete: list[TrialRecord] = []
         self._running: dict[int, tuple[TransferSettings, str, EpochResult | None]] = {}
-        self._places: dict[int, Spot] = {}  # of this session's trials
-        self._spent = 0
-        self._trained = 0  # epochs of this session
-        self._began = self._clock()
+        self._locations: dict[int, TrialLocation] = {}  # of this session's trials
+        self._epochs_spent = 0
+        self._session_epochs = 0  # epochs of this session
+        self._start_time = self._clock()
         self._finals: tuple[int, int] | None = None
 
     @property
@@ -54,26 +54,26 @@ class SearchProgress(Progress, StudyObserver):
         self._record, self._budget = record, Budget.parse(record.budget)
         self._count(record)
         self._complete = [trial for trial in record.trials if trial.state == "complete"]
-        self._spent = record.epochs_spent
-        self._began = self._clock()
-        self._stage = None
+        self._epochs_spent = record.epochs_spent
+        self._start_time = self._clock()
+        self._activity = None
         resumed = f", resumed with {self.kept} trials" if self.kept else ""
         self._line(f"study {record.config.name}{resumed}; budget {record.budget}")
 
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
         """Adds a line for it."""
-        self._stage = None
+        self._activity = None
         self._running[number] = (settings, origin, None)
 
     def trial_placed(self, number: int, place: Mapping[str, Any]) -> None:
         """Takes where it runs, which is shown where that is not one place for all."""
-        if (spot := spot_of(place)) != Spot():
-            self._places[number] = spot
+        if (location := trial_location(place)) != TrialLocation():
+            self._locations[number] = location
 
     def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
         """Moves its line and the budget on."""
-        self._spent = epochs_spent
-        self._trained += 1
+        self._epochs_spent = epochs_spent
+        self._session_epochs += 1
         if number in self._running:
             self._running[number] = (*self._running[number][:2], result)
 
@@ -90,10 +90,10 @@ class SearchProgress(Progress, StudyObserver):
         """Turns to the finals."""
         self._running.clear()
         self._finals = (0, runs)
-        self._began, self._trained = self._clock(), 0
+        self._start_time, self._session_epochs = self._clock(), 0
         self._line(f"finals: at most {runs} runs with new seeds and splits")
 
-    def final_run_finished(self, candidate: str, run: SeedRun) -> None:
+    def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """Counts it."""
         done, total = self._finals or (0, 0)
         self._finals = (done + 1, total)
@@ -110,7 +110,7 @@ class SearchProgress(Progress, StudyObserver):
         if record is None:
             return super()._rows()
         rows: list[RenderableType] = [text_row(record.config.name, "", style="bold")]
-        if self._stage is not None:
+        if self._activity is not None:
             rows += super()._rows()
         elif self._finals is not None:
             rows.append(bar_row("finals", *self._finals, f"{self._finals[0]} of at most {self._finals[1]} runs"))
@@ -121,17 +121,17 @@ class SearchProgress(Progress, StudyObserver):
         if (best := self._best()) is not None:
             rows.append(text_row("best", f"{self._accuracy(best)}   trial {best.number} ({best.origin})"))
         running = sorted(self._running.items())
-        for number, state in running[:_SHOWN_TRIALS]:
-            rows.append(text_row("running", _running_text(number, *state) + self._where(number, "  on ")))
-        if len(running) > _SHOWN_TRIALS:
-            rows.append(text_row("", f"and {len(running) - _SHOWN_TRIALS} more"))
+        for number, state in running[:_MAX_TRIALS_SHOWN]:
+            rows.append(text_row("running", _running_text(number, *state) + self._location_text(number, "  on ")))
+        if len(running) > _MAX_TRIALS_SHOWN:
+            rows.append(text_row("", f"and {len(running) - _MAX_TRIALS_SHOWN} more"))
         return rows
 
-    def _where(self, number: int, before: str) -> str:
+    def _location_text(self, number: int, before: str) -> str:
         """Returns where a trial runs or ran, "" where all do in one place."""
-        spot = self._places.get(number, Spot())
-        several = len(set(self._places.values())) > 1
-        return f"{before}{spot}" if several and spot != Spot() else ""
+        location = self._locations.get(number, TrialLocation())
+        several = len(set(self._locations.values())) > 1
+        return f"{before}{location}" if several and location != TrialLocation() else ""
 
     def _count(self, record: StudyRecord) -> None:
         self._counts = Counter(trial.end for trial in record.trials if trial.state != "running")
@@ -153,7 +153,7 @@ class SearchProgress(Progress, StudyObserver):
     def _describe(self, trial: TrialRecord) -> str:
         if trial.end == _INTERRUPTED:
             return f"trial {trial.number} {trial.reason}"
-        where = self._where(trial.number, " on ")
+        where = self._location_text(trial.number, " on ")
         if trial.state == "failed":
             return f"trial {trial.number} failed{where}: {trial.reason}"
         epochs = f"{len(trial.curve)} epoch{'' if len(trial.curve) == 1 else 's'} in {duration(trial.seconds)}"
@@ -165,28 +165,28 @@ class SearchProgress(Progress, StudyObserver):
     def _seconds(self) -> float:
         """Time spent on the search, earlier sessions included."""
         earlier = self._record.seconds_spent if self._record is not None else 0.0
-        return earlier + self._clock() - self._began
+        return earlier + self._clock() - self._start_time
 
     def _progress(self) -> tuple[float, float]:
         if self._budget is not None and self._budget.seconds is not None:
             return self._seconds(), self._budget.seconds
-        return self._spent, (self._record.epochs_budget if self._record is not None else None) or 0
+        return self._epochs_spent, (self._record.epochs_budget if self._record is not None else None) or 0
 
     def _spent_text(self) -> str:
         left = self._seconds_left()
         about = "" if left is None else f", about {duration(left)} left"
         if self._record is None or self._record.epochs_budget is None:
-            return f"{self._spent} epochs, {duration(self._seconds())}{about}"
-        return f"{self._spent} of {self._record.epochs_budget} epochs, {duration(self._seconds())}{about}"
+            return f"{self._epochs_spent} epochs, {duration(self._seconds())}{about}"
+        return f"{self._epochs_spent} of {self._record.epochs_budget} epochs, {duration(self._seconds())}{about}"
 
     def _seconds_left(self) -> float | None:
         """Estimate for the search, without finals; None before the first epoch of this session."""
         done, total = self._progress()
         if self._budget is not None and self._budget.seconds is not None:
             return max(0.0, total - done)
-        if not self._trained:
+        if not self._session_epochs:
             return None
-        return max(0.0, total - done) * (self._clock() - self._began) / self._trained
+        return max(0.0, total - done) * (self._clock() - self._start_time) / self._session_epochs
 
 
 def _running_text(number: int, settings: TransferSettings, origin: str, last: EpochResult | None) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from nbt.training.continual_memory import CurvatureMemory
 
-_TASK = re.compile(r"task (\d+) of (\d+)")
+_TASK_LABEL = re.compile(r"task (\d+) of (\d+)")
 
 
 class StreamProgress(Progress, StreamObserver):
@@ -29,19 +29,19 @@ class StreamProgress(Progress, StreamObserver):
     def __init__(self, out: Output, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(out, clock=clock)
         self._configs: Sequence[StreamConfig] = ()
-        self._now: StreamConfig | None = None
+        self._current: StreamConfig | None = None
         self._scores: list[TaskScore] = []
         self._finished = 0
-        self._began, self._first = self._clock(), 0
+        self._start_time, self._first_epoch = self._clock(), 0
 
     @property
     def kept(self) -> str:
         """What an interruption leaves, in words."""
         streams = f"{self._finished} of {len(self._configs)} streams"
         tasks = f"{len(self._scores)} task{'' if len(self._scores) == 1 else 's'}"
-        if self._now is None or not self._scores:
+        if self._current is None or not self._scores:
             return f"{streams} kept" if self._finished else "nothing was finished yet"
-        running = f"{tasks} of {self._now.name} kept"
+        running = f"{tasks} of {self._current.name} kept"
         return f"{streams} and {running}" if self._finished else running
 
     def streams_planned(self, configs: Sequence[StreamConfig], memory: Mapping[str, CurvatureMemory]) -> None:
@@ -54,59 +54,59 @@ class StreamProgress(Progress, StreamObserver):
 
     def stream_started(self, config: StreamConfig, scores: Sequence[TaskScore]) -> None:
         """Turns to a stream."""
-        self._now, self._scores = config, list(scores)
-        self._began, self._first = self._clock(), len(scores) * config.settings.recipe.epochs
-        self._stage = None
+        self._current, self._scores = config, list(scores)
+        self._start_time, self._first_epoch = self._clock(), len(scores) * config.settings.recipe.epochs
+        self._activity = None
         resumed = f", goes on after task {len(scores)}" if scores else ""
         self._line(f"stream {self._finished + 1} of {len(self._configs)}: {config.name}{resumed}")
 
     def task_finished(self, config: StreamConfig, score: TaskScore) -> None:
         """Says how it went."""
         self._scores = [*self._scores[: score.task - 1], score]
-        self._line(f"{config.method}, task {score.task} of {config.settings.tasks}: {_went(score)}")
+        self._line(f"{config.method}, task {score.task} of {config.settings.tasks}: {_score_text(score)}")
 
     def stream_finished(self, record: StreamRecord, *, kept: bool) -> None:
         """Counts it."""
         self._finished += 1
-        self._now, self._scores, self._stage = None, [], None
+        self._current, self._scores, self._activity = None, [], None
         if kept:
             self._line(f"stream {self._finished} of {len(self._configs)}: {record.config.name} was finished before")
 
-    def stage(self, label: str, done: int, total: int) -> None:
+    def update(self, label: str, done: int, total: int) -> None:
         """Takes how far something is; of a stream, its tasks speak for themselves."""
-        if self._now is not None and _TASK.fullmatch(label):
-            self._stage = (label, done, total)
+        if self._current is not None and _TASK_LABEL.fullmatch(label):
+            self._activity = (label, done, total)
         else:
-            super().stage(label, done, total)
+            super().update(label, done, total)
 
     def _rows(self) -> list[RenderableType]:
-        if self._now is None or self._stage is None:
+        if self._current is None or self._activity is None:
             return super()._rows()
-        label, done, total = self._stage
-        match = _TASK.fullmatch(label)
+        label, done, total = self._activity
+        match = _TASK_LABEL.fullmatch(label)
         if match is None:
             return super()._rows()
-        epochs = self._now.settings.recipe.epochs
+        epochs = self._current.settings.recipe.epochs
         epoch = done - (int(match[1]) - 1) * epochs
         rows = [
-            text_row(self._now.name, "", style="bold"),
+            text_row(self._current.name, "", style="bold"),
             bar_row("streams", self._finished, len(self._configs), f"{self._finished} of {len(self._configs)}"),
             bar_row("tasks", done, total, f"{label}{self._left_text(done, total)}"),
             bar_row("epochs", epoch, epochs, f"{epoch} of {epochs}"),
         ]
         if self._scores:
-            rows.append(text_row("last", f"task {self._scores[-1].task}: {_went(self._scores[-1])}"))
+            rows.append(text_row("last", f"task {self._scores[-1].task}: {_score_text(self._scores[-1])}"))
         return rows
 
     def _left_text(self, done: int, total: int) -> str:
         """Returns the time that the stream still takes, as its epochs of this session went."""
-        if done <= self._first:
+        if done <= self._first_epoch:
             return ""
-        left = (total - done) * (self._clock() - self._began) / (done - self._first)
+        left = (total - done) * (self._clock() - self._start_time) / (done - self._first_epoch)
         return f", about {duration(left)} left"
 
 
-def _went(score: TaskScore) -> str:
+def _score_text(score: TaskScore) -> str:
     if score.diverged:
         return f"diverged, {duration(score.seconds)}"
     learnt = score.accuracies[: score.task]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.cli.output import interval_text
-from nbt.report.numbers import duration, several
-from nbt.report.places import extent, losses, several_places
+from nbt.report.numbers import duration, pluralise
+from nbt.report.places import hardware_summary, lost_workers, used_several_locations
 from nbt.report.reproduce import commands
 from nbt.settings import TransferSettings
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def search_summary(
-    record: StudyRecord, recommended: TransferSettings, report: Path, elsewhere: Mapping[str, str]
+    record: StudyRecord, recommended: TransferSettings, report: Path, run_options: Mapping[str, str]
 ) -> list[RenderableType]:
     """Returns what a finished search says: the recommendation, how good it is, what it cost, and what to do next.
 
@@ -32,9 +32,9 @@ def search_summary(
         elsewhere: As in `nbt.report.reproduce.commands`.
     """
     name = record.recommended or "recommended settings"
-    report = _short(report)
+    report = _relative_path(report)
     has_model = record.config.scenario is None
-    following = commands(record, report.parent, has_settings=True, has_model=has_model, elsewhere=elsewhere)
+    following = commands(record, report.parent, has_settings=True, has_model=has_model, run_options=run_options)
     return [
         _heading(f"{record.config.name}: {name}"),
         *([_indented(record.verdict)] if record.verdict else []),
@@ -49,7 +49,7 @@ def search_summary(
     ]
 
 
-def _short(path: Path) -> Path:
+def _relative_path(path: Path) -> Path:
     """Returns the path from the working directory on, where it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
@@ -101,11 +101,11 @@ def _cost(record: StudyRecord) -> str:
     ends = ("complete", "pruned", "failed", *(["interrupted"] if counts["interrupted"] else []))
     trials = ", ".join(f"{counts[end]} {end}" for end in ends)
     allowed = "" if record.epochs_budget is None else f" of {record.epochs_budget}"
-    where = f" on {extent(record.trials)}" if several_places(record.trials) else ""
-    lost = len(losses(record.trials))
+    where = f" on {hardware_summary(record.trials)}" if used_several_locations(record.trials) else ""
+    lost = len(lost_workers(record.trials))
     return (
         f"{len(record.trials)} trials ({trials}), {record.epochs_spent}{allowed} epochs in "
-        f"{duration(record.seconds_spent)}{where}" + (f"; {several(lost, 'worker')} lost on the way" if lost else "")
+        f"{duration(record.seconds_spent)}{where}" + (f"; {pluralise(lost, 'worker')} lost on the way" if lost else "")
     )
 
 

@@ -26,11 +26,11 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
     """
     from nbt.settings import TransferSettings
     from nbt.training.model_folder import check_export
-    from nbt.training.recipe import check_start
+    from nbt.training.recipe import check_starting_weights
 
     settings = TransferSettings.load(file)
     task = check_task({"dataset": dataset, **options})
-    check_start(settings, task.backbone, task.source.dataset, task.weights)
+    check_starting_weights(settings, task.backbone, task.source.dataset, task.weights)
     folder = None if export is None else Path(export)
     if folder is not None:
         check_export(folder, "--export")
@@ -39,7 +39,7 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
     with Progress(out) as progress:
         from nbt import pipeline
 
-        result = pipeline.train(dataset, settings, export=folder, progress=progress.stage, **options)
+        result = pipeline.train(dataset, settings, export=folder, progress=progress.update, **options)
     if out.json:
         out.print_json(result.to_json())
         return

@@ -42,13 +42,13 @@ __all__ = [
     "transrate",
 ]
 
-_HOME = {"profile_fit": "nbt.fit.profile", "source_class_means": "nbt.fit.source"}
+_LAZY_IMPORTS = {"profile_fit": "nbt.fit.profile", "source_class_means": "nbt.fit.source"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'nbt.fit' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_LAZY_IMPORTS[name]), name)
 
 
 def __dir__() -> list[str]:

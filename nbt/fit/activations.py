@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 Matrix = npt.NDArray[np.float32]
 
-BATCH = 32  # Larger ones have activations so large that fresh memory for each costs more than the arithmetic.
-QUARTERED = 512
+BATCH_SIZE = 32  # Larger ones have activations so large that fresh memory for each costs more than the arithmetic.
+MAX_QUARTERED_FEATURES = 512
 """Features of a unit up to which its map is pooled to 2 x 2."""
 
 
@@ -55,7 +55,9 @@ class Activations:
         return self.units[-1]
 
 
-def image_batches(task: Task, index: Integers, device: torch.device, size: int = BATCH) -> Iterator[torch.Tensor]:
+def iter_image_batches(
+    task: Task, index: Integers, device: torch.device, size: int = BATCH_SIZE
+) -> Iterator[torch.Tensor]:
     """Yields images as the backbone takes them in evaluation, (n, 3, H, W) on the device.
 
     Args:
@@ -72,14 +74,14 @@ def image_batches(task: Task, index: Integers, device: torch.device, size: int =
 
 
 @torch.no_grad()
-def collect(
+def collect_activations(
     model: Backbone,
     task: Task,
     index: Integers,
     device: torch.device,
     *,
     source_head: nn.Module | None = None,
-    tick: Callable[[], None] | None = None,
+    on_batch: Callable[[], None] | None = None,
 ) -> Activations:
     """Runs a backbone once over some images.
 
@@ -91,11 +93,11 @@ def collect(
         index: Which, int64 (N,).
         device: Where the model is.
         source_head: From the last unit's output to logits of the source's classes.
-        tick: Called after every batch.
+        on_batch: Called after every batch.
     """
-    records = [_Record(len(index)) for _ in model.units]
-    logits = _Rows(len(index))
-    for images in image_batches(task, index, device):
+    records = [_UnitRecorder(len(index)) for _ in model.units]
+    logits = _RowBuffer(len(index))
+    for images in iter_image_batches(task, index, device):
         hidden = images
         for unit, record in zip(model.units, records, strict=True):
             hidden = unit(hidden)
@@ -103,8 +105,8 @@ def collect(
             record.add(channels_first(hidden), model.neck(hidden) if last else None)
         if source_head is not None:
             logits.add(source_head(hidden))
-        if tick is not None:
-            tick()
+        if on_batch is not None:
+            on_batch()
     return Activations(
         units=[record.rows.numpy() for record in records],
         channels=tuple(record.channels for record in records),
@@ -114,20 +116,20 @@ def collect(
 
 
 @torch.no_grad()
-def run_features(
-    model: Backbone, task: Task, index: Integers, device: torch.device, tick: Callable[[], None] | None = None
+def compute_features(
+    model: Backbone, task: Task, index: Integers, device: torch.device, on_batch: Callable[[], None] | None = None
 ) -> Matrix:
     """Returns a backbone's features of some images, float32 (N, D)."""
-    rows = _Rows(len(index))
-    for images in image_batches(task, index, device):
+    rows = _RowBuffer(len(index))
+    for images in iter_image_batches(task, index, device):
         rows.add(model.features(images))
-        if tick is not None:
-            tick()
+        if on_batch is not None:
+            on_batch()
     return rows.numpy()
 
 
 @torch.no_grad()
-def settle_batch_norm(model: Backbone, images: torch.Tensor) -> None:
+def recalibrate_batch_norm(model: Backbone, images: torch.Tensor) -> None:
     """Sets the running statistics of a random network's BatchNorm layers to those of one batch of images.
 
     They start at 0 and 1, which is what they are in no layer: in evaluation mode the activations of a deep random
@@ -166,16 +168,16 @@ def channels_first(hidden: torch.Tensor) -> torch.Tensor:
     return hidden
 
 
-def pool(hidden: torch.Tensor) -> torch.Tensor:
+def pool_activations(hidden: torch.Tensor) -> torch.Tensor:
     """Returns a vector an image, (N, D_i), of a unit's output with its channels second; see the module's text."""
     if hidden.ndim == 2:
         return hidden
-    if hidden.ndim != 4 or min(hidden.shape[2:]) < 2 or 4 * hidden.shape[1] > QUARTERED:
+    if hidden.ndim != 4 or min(hidden.shape[2:]) < 2 or 4 * hidden.shape[1] > MAX_QUARTERED_FEATURES:
         return hidden.mean(dim=tuple(range(2, hidden.ndim)))
     return F.adaptive_avg_pool2d(hidden, 2).flatten(1)
 
 
-class _Rows:
+class _RowBuffer:
     """A matrix that grows by batches up to n rows; it stays on the device until it is asked for."""
 
     def __init__(self, n: int) -> None:
@@ -193,34 +195,37 @@ class _Rows:
         return self._matrix.cpu().numpy()
 
 
-class _Record:
+class _UnitRecorder:
     """What one unit gave so far."""
 
     def __init__(self, n: int) -> None:
-        self.rows = _Rows(n)
+        self.rows = _RowBuffer(n)
         self.channels = 0
-        self._suspects: torch.Tensor | None = None
-        self._value: torch.Tensor = torch.empty(0)
+        self._dead_candidates: torch.Tensor | None = None
+        self._constant_value: torch.Tensor = torch.empty(0)
 
     def add(self, hidden: torch.Tensor, features: torch.Tensor | None) -> None:
-        self.rows.add(pool(hidden) if features is None else features)
-        self._watch(hidden)
+        self.rows.add(pool_activations(hidden) if features is None else features)
+        self._update_dead_channels(hidden)
 
     @property
     def dead(self) -> int:
-        return 0 if self._suspects is None else len(self._suspects)
+        return 0 if self._dead_candidates is None else len(self._dead_candidates)
 
-    def _watch(self, hidden: torch.Tensor) -> None:
+    def _update_dead_channels(self, hidden: torch.Tensor) -> None:
         """Keeps those channels under suspicion that have had one value only; the others need no second look."""
-        if self._suspects is None:
+        if self._dead_candidates is None:
             self.channels = hidden.shape[1]
-            self._suspects = torch.arange(self.channels, device=hidden.device)
-            self._value = hidden[(0, slice(None)) + (0,) * (hidden.ndim - 2)].clone()
-        if not len(self._suspects):
+            self._dead_candidates = torch.arange(self.channels, device=hidden.device)
+            self._constant_value = hidden[(0, slice(None)) + (0,) * (hidden.ndim - 2)].clone()
+        if not len(self._dead_candidates):
             return
         # One image acquits most, at a hundredth of what the batch would cost.
         for part in (hidden[:1], hidden):
-            own = part[:, self._suspects]
-            value = self._value.view(1, -1, *(1,) * (hidden.ndim - 2))
+            own = part[:, self._dead_candidates]
+            value = self._constant_value.view(1, -1, *(1,) * (hidden.ndim - 2))
             constant = (own == value).flatten(2).all(2).all(0) if own.ndim > 2 else (own == value).all(0)
-            self._suspects, self._value = self._suspects[constant], self._value[constant]
+            self._dead_candidates, self._constant_value = (
+                self._dead_candidates[constant],
+                self._constant_value[constant],
+            )

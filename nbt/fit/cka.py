@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, Floats, check_features
+from nbt.fit.inputs import ArrayLike, FloatArray, check_features
 
-_ROUNDING = 1e-12
+_CONSTANT_TOLERANCE = 1e-12
 
 
 def linear_cka(features_a: ArrayLike, features_b: ArrayLike) -> float:
@@ -35,15 +35,15 @@ def linear_cka(features_a: ArrayLike, features_b: ArrayLike) -> float:
     return _ratio(between, _norm(first.T @ first), _norm(second.T @ second))
 
 
-def _centred(features: Floats) -> Floats:
+def _centred(features: FloatArray) -> FloatArray:
     mean = features.mean(axis=0)
     centred = features - mean
     # A constant column leaves rounding errors, which would pass for a direction.
-    centred[:, np.abs(centred).max(axis=0) <= _ROUNDING * np.abs(mean)] = 0.0
+    centred[:, np.abs(centred).max(axis=0) <= _CONSTANT_TOLERANCE * np.abs(mean)] = 0.0
     return np.asarray(centred)
 
 
-def _norm(matrix: Floats) -> float:
+def _norm(matrix: FloatArray) -> float:
     return float(np.linalg.norm(matrix))
 
 

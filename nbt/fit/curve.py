@@ -7,9 +7,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from nbt.fit.inputs import Floats
+from nbt.fit.inputs import FloatArray
 
-SMOOTHED_UNITS = 6
+MIN_UNITS_TO_SMOOTH = 6
 """Units from which on the curve is smoothed."""
 
 
@@ -42,13 +42,13 @@ def knee_depth(pretrained: npt.ArrayLike, random: npt.ArrayLike, samples: int) -
     return float(np.flatnonzero(gain >= gain[top] - error)[0] + 1) / len(gain)
 
 
-def smooth(values: Floats) -> Floats:
+def smooth(values: FloatArray) -> FloatArray:
     """Returns means of three neighbours, of two at the ends; the values themselves where there are few; NaN ignored."""
-    if len(values) < SMOOTHED_UNITS:
+    if len(values) < MIN_UNITS_TO_SMOOTH:
         return values
     padded = np.pad(values, 1, constant_values=np.nan)
     windows = np.stack([padded[:-2], padded[1:-1], padded[2:]])
     known = np.isfinite(windows)
     sums = np.where(known, windows, 0.0).sum(axis=0)
-    means: Floats = np.divide(sums, known.sum(axis=0), out=np.full(len(values), np.nan), where=known.any(axis=0))
+    means: FloatArray = np.divide(sums, known.sum(axis=0), out=np.full(len(values), np.nan), where=known.any(axis=0))
     return means

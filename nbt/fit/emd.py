@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, Floats, check_features, check_weights
+from nbt.fit.inputs import ArrayLike, FloatArray, check_features, check_weights
 
 GAMMA = 0.01
 
@@ -37,14 +37,14 @@ def emd_similarity(
     """
     if not gamma >= 0:
         raise ValueError(f"gamma: {gamma} is not 0 or more")
-    source, weights = _classes(source_means, source_counts, "source")
-    target, shares = _classes(target_means, target_counts, "target")
+    source, weights = _nonempty_classes(source_means, source_counts, "source")
+    target, shares = _nonempty_classes(target_means, target_counts, "target")
     if source.shape[1] != target.shape[1]:
         raise ValueError(f"target_means: {target.shape[1]} features, but source_means have {source.shape[1]}")
     return float(np.exp(-gamma * earth_movers_distance(_distances(source, target), weights, shares)))
 
 
-def _classes(means: ArrayLike, counts: ArrayLike, side: str) -> tuple[Floats, Floats]:
+def _nonempty_classes(means: ArrayLike, counts: ArrayLike, side: str) -> tuple[FloatArray, FloatArray]:
     """Returns the means of the classes that have images, and their shares."""
     points = check_features(means, f"{side}_means")
     name = f"{side}_counts"
@@ -53,13 +53,13 @@ def _classes(means: ArrayLike, counts: ArrayLike, side: str) -> tuple[Floats, Fl
     return points[kept], weights[kept] / weights.sum()
 
 
-def _distances(source: Floats, target: Floats) -> Floats:
+def _distances(source: FloatArray, target: FloatArray) -> FloatArray:
     from scipy.spatial.distance import cdist
 
     return np.asarray(cdist(source, target), dtype=np.float64)
 
 
-def earth_movers_distance(costs: Floats, supply: Floats, demand: Floats) -> float:
+def earth_movers_distance(costs: FloatArray, supply: FloatArray, demand: FloatArray) -> float:
     """Returns the least cost of moving `supply` (n,) to `demand` (m,), which sum to one, at `costs` (n, m)."""
     from scipy.optimize import linprog
     from scipy.sparse import eye_array, kron, vstack

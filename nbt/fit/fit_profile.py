@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1
+FORMAT_VERSION = 1
 
 LAYER_COLUMNS = (
     "unit",
@@ -53,10 +53,10 @@ class FitProfile:
         """Returns JSON types; NaN becomes None."""
         rows = self.layers.to_dict(orient="records")
         return {
-            "version": VERSION,
+            "version": FORMAT_VERSION,
             "facts": dict(self.facts),
-            "scalars": _finite(self.scalars),
-            "layers": [_finite({str(key): value for key, value in row.items()}) for row in rows],
+            "scalars": _nan_to_none(self.scalars),
+            "layers": [_nan_to_none({str(key): value for key, value in row.items()}) for row in rows],
             "left_out": dict(self.left_out),
         }
 
@@ -73,8 +73,8 @@ class FitProfile:
         """
         import pandas as pd
 
-        if values.get("version") != VERSION:
-            raise ValueError(f"fit profile of version {values.get('version')}: this nbt reads version {VERSION}")
+        if values.get("version") != FORMAT_VERSION:
+            raise ValueError(f"fit profile of version {values.get('version')}: this nbt reads version {FORMAT_VERSION}")
         try:
             layers = pd.DataFrame(values["layers"], columns=list(LAYER_COLUMNS))
             numbers = [name for name in LAYER_COLUMNS if name != "unit"]
@@ -101,5 +101,5 @@ class FitProfile:
         return dataclasses.replace(self, facts={**self.facts, **facts})
 
 
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+def _nan_to_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, Floats, Integers, check_features, check_labels
+from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_features, check_labels
 from nbt.fit.projection import principal_components
 
 COMPONENTS = 64
 """Principal components in which the classes are modelled, the paper's choice."""
 
-_FLOOR = 1e-6
+_VARIANCE_FLOOR = 1e-6
 
 
 def gbc(features: ArrayLike, labels: ArrayLike, *, components: int = COMPONENTS) -> float:
@@ -36,23 +36,23 @@ def gbc(features: ArrayLike, labels: ArrayLike, *, components: int = COMPONENTS)
     codes = check_labels(labels, len(matrix))
     if components < 1:
         raise ValueError(f"components: {components} is not 1 or more")
-    return gbc_of(principal_components(matrix, components), codes, components=components)
+    return gbc_from_components(principal_components(matrix, components), codes, components=components)
 
 
-def gbc_of(projected: Floats, codes: Integers, *, components: int = COMPONENTS) -> float:
+def gbc_from_components(projected: FloatArray, codes: Integers, *, components: int = COMPONENTS) -> float:
     """Returns GBC of principal components, of which the first `components` are used, and labels that are checked."""
     points = projected[:, :components]
     one_hot = np.eye(int(codes.max()) + 1)[codes]
     counts = one_hot.sum(axis=0)[:, None]
     means = one_hot.T @ points / counts
     gaps = points - means[codes]
-    floor = max(_FLOOR * float(points.var(axis=0).mean()), np.finfo(np.float64).tiny)
+    floor = max(_VARIANCE_FLOOR * float(points.var(axis=0).mean()), np.finfo(np.float64).tiny)
     variances = np.maximum(one_hot.T @ gaps**2 / counts, floor)
-    overlap = sum(_coefficients(means, variances, row).sum() - 1.0 for row in range(len(means)))
+    overlap = sum(_bhattacharyya_coefficients(means, variances, row).sum() - 1.0 for row in range(len(means)))
     return -float(overlap)
 
 
-def _coefficients(means: Floats, variances: Floats, row: int) -> Floats:
+def _bhattacharyya_coefficients(means: FloatArray, variances: FloatArray, row: int) -> FloatArray:
     """Returns the Bhattacharyya coefficients of one class with every class, itself included (1), (C,)."""
     mixed = (variances[row] + variances) / 2.0
     apart = np.square(means[row] - means) / mixed

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, Floats, Integers, check_labels
+from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_labels
 from nbt.fit.spectrum import Spectrum, intercept
 
-_SPANNED = 1e-9
-_BLOCK = 512
+_SPAN_TOLERANCE = 1e-9
+_BLOCK_ROWS = 512
 
 
 def h_score(features: ArrayLike, labels: ArrayLike, regularized: bool = False) -> float:
@@ -29,22 +29,22 @@ def h_score(features: ArrayLike, labels: ArrayLike, regularized: bool = False) -
         ValueError: The features are no finite matrix, the labels do not match, or have fewer than two classes.
     """
     spectrum = Spectrum.of(features)
-    return h_score_of(spectrum, check_labels(labels, spectrum.n), regularized)
+    return h_score_from_spectrum(spectrum, check_labels(labels, spectrum.n), regularized)
 
 
-def h_score_of(spectrum: Spectrum, codes: Integers, regularized: bool = False) -> float:
+def h_score_from_spectrum(spectrum: Spectrum, codes: Integers, regularized: bool = False) -> float:
     """Returns the H-score of features that are decomposed and labels 0 ... C-1 that are checked; see `h_score`."""
     counts = np.bincount(codes).astype(np.float64)
     coordinates = spectrum.class_coordinates(codes)
     if not regularized:
-        return _plain(coordinates, counts, spectrum.n)
+        return _unregularized_h_score(coordinates, counts, spectrum.n)
     shrinkage, ridge = ledoit_wolf(spectrum)
     if shrinkage >= 1.0:
         return 0.0
     return float(((counts - residual_energy(spectrum, coordinates, counts, ridge)) / counts).sum() - 1.0)
 
 
-def _plain(coordinates: Floats, counts: Floats, n: int) -> float:
+def _unregularized_h_score(coordinates: FloatArray, counts: FloatArray, n: int) -> float:
     """Returns the sum over classes of |P y|^2 / n_c, P the projection onto the columns of the centred features.
 
     These columns and the constant span what the features and the constant span, so P = U U' + q q' - 1 1' / N with q
@@ -53,12 +53,12 @@ def _plain(coordinates: Floats, counts: Floats, n: int) -> float:
     ones = coordinates.sum(axis=1)
     unreached = n - float(ones @ ones)
     energy = (coordinates**2).sum(axis=0)
-    if unreached > _SPANNED * n:
+    if unreached > _SPAN_TOLERANCE * n:
         energy = energy + (counts - ones @ coordinates) ** 2 / unreached
     return float((energy / counts).sum() - 1.0)
 
 
-def residual_energy(spectrum: Spectrum, coordinates: Floats, counts: Floats, ridge: float) -> Floats:
+def residual_energy(spectrum: Spectrum, coordinates: FloatArray, counts: FloatArray, ridge: float) -> FloatArray:
     """Returns y'R y of the one-hot labels y of every class, (C,), with R as in `nbt.fit.spectrum`.
 
     Args:
@@ -93,11 +93,11 @@ def ledoit_wolf(spectrum: Spectrum) -> tuple[float, float]:
     return shrinkage, ridge
 
 
-def _centred_lengths(features: Floats) -> Floats:
+def _centred_lengths(features: FloatArray) -> FloatArray:
     """Returns the squared length of every centred sample, (N,), without a centred copy of them all."""
     mean = features.mean(axis=0)
     lengths = np.empty(len(features))
-    for start in range(0, len(features), _BLOCK):
-        rows = features[start : start + _BLOCK] - mean
-        lengths[start : start + _BLOCK] = np.einsum("ij,ij->i", rows, rows)
+    for start in range(0, len(features), _BLOCK_ROWS):
+        rows = features[start : start + _BLOCK_ROWS] - mean
+        lengths[start : start + _BLOCK_ROWS] = np.einsum("ij,ij->i", rows, rows)
     return lengths

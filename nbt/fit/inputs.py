@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     import torch
 
 ArrayLike: TypeAlias = "npt.ArrayLike | torch.Tensor"
-Floats: TypeAlias = npt.NDArray[np.float64]
+FloatArray: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
 
 _SUM_TOLERANCE = 1e-3
 
 
-def check_features(features: ArrayLike, name: str = "features") -> Floats:
+def check_features(features: ArrayLike, name: str = "features") -> FloatArray:
     """Returns features as a float64 array (N, D); the caller's array is never written to.
 
     Raises:
         ValueError: It is not a matrix, has no row or column, or holds NaN or infinite values.
     """
-    array = _numbers(features, name)
+    array = _to_float_array(features, name)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name}: expected a matrix (samples, features), got shape {array.shape}")
     bad = ~np.isfinite(array)
@@ -71,7 +71,7 @@ def check_labels(
     return np.asarray(codes, dtype=np.int64).reshape(-1)
 
 
-def check_probabilities(probabilities: ArrayLike, name: str = "source_probs") -> Floats:
+def check_probabilities(probabilities: ArrayLike, name: str = "source_probs") -> FloatArray:
     """Returns probabilities as a float64 array (N, C_s) whose rows sum to one.
 
     Raises:
@@ -88,13 +88,13 @@ def check_probabilities(probabilities: ArrayLike, name: str = "source_probs") ->
     return np.asarray(array / sums[:, None])
 
 
-def check_weights(weights: ArrayLike, n: int, name: str) -> Floats:
+def check_weights(weights: ArrayLike, n: int, name: str) -> FloatArray:
     """Returns weights, such as numbers of images, as float64 (N,).
 
     Raises:
         ValueError: They are not one a row, negative, not finite, or all 0.
     """
-    array = _numbers(weights, name)
+    array = _to_float_array(weights, name)
     if array.ndim != 1 or len(array) != n:
         raise ValueError(f"{name}: expected one number for each of {n} classes, got shape {array.shape}")
     if not (np.isfinite(array).all() and array.min() >= 0 and array.sum() > 0):
@@ -102,7 +102,7 @@ def check_weights(weights: ArrayLike, n: int, name: str) -> Floats:
     return array
 
 
-def _numbers(values: ArrayLike, name: str) -> Floats:
+def _to_float_array(values: ArrayLike, name: str) -> FloatArray:
     array = _to_numpy(values, name)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name}: expected numbers, got {array.dtype}")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, Floats, Integers, check_features, check_labels, check_probabilities
+from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_features, check_labels, check_probabilities
 from nbt.fit.projection import principal_components
 
 COMPONENTS = 32
 """Principal components that N-LEEP clusters in."""
 
-PER_CLASS = 5
+CLUSTERS_PER_CLASS = 5
 """Clusters a class, the default of Li et al. 2021."""
 
-_MOST_CLUSTERS = 256
+_MAX_CLUSTERS = 256
 _SAMPLES_PER_CLUSTER = 4
-_ROUNDS = 12
-_FLOOR = 1e-3
+_EM_ITERATIONS = 12
+_VARIANCE_FLOOR = 1e-3
 
 
 def leep(source_probs: ArrayLike, labels: ArrayLike) -> float:
@@ -40,7 +40,7 @@ def leep(source_probs: ArrayLike, labels: ArrayLike) -> float:
     return _leep(probabilities, check_labels(labels, len(probabilities)))
 
 
-def _leep(probabilities: Floats, codes: Integers) -> float:
+def _leep(probabilities: FloatArray, codes: Integers) -> float:
     one_hot = np.eye(int(codes.max()) + 1)[codes]
     joint = probabilities.T @ one_hot  # (C_s, C)
     mass = joint.sum(axis=1, keepdims=True)
@@ -72,7 +72,7 @@ def nce(source_labels: ArrayLike, labels: ArrayLike) -> float:
     return float((joint * np.log(np.where(joint > 0, given, 1.0))).sum())
 
 
-def nleep(features: ArrayLike, labels: ArrayLike, *, per_class: int = PER_CLASS, seed: int = 0) -> float:
+def nleep(features: ArrayLike, labels: ArrayLike, *, per_class: int = CLUSTERS_PER_CLASS, seed: int = 0) -> float:
     """Returns N-LEEP: LEEP with clusters of the features in place of source classes (Li et al. 2021, arXiv 2011.11200).
 
     A Gaussian mixture with diagonal covariances is fitted to the first 32 principal components; the responsibilities
@@ -97,18 +97,20 @@ def nleep(features: ArrayLike, labels: ArrayLike, *, per_class: int = PER_CLASS,
     codes = check_labels(labels, len(matrix))
     if per_class < 1:
         raise ValueError(f"per_class: {per_class} is not 1 or more")
-    return nleep_of(principal_components(matrix, COMPONENTS), codes, per_class=per_class, seed=seed)
+    return nleep_from_components(principal_components(matrix, COMPONENTS), codes, per_class=per_class, seed=seed)
 
 
-def nleep_of(components: Floats, codes: Integers, *, per_class: int = PER_CLASS, seed: int = 0) -> float:
+def nleep_from_components(
+    components: FloatArray, codes: Integers, *, per_class: int = CLUSTERS_PER_CLASS, seed: int = 0
+) -> float:
     """Returns N-LEEP of principal components, of which the first 32 are used, and labels that are checked."""
     points = components[:, :COMPONENTS]
     clusters = per_class * (int(codes.max()) + 1)
-    clusters = max(1, min(clusters, _MOST_CLUSTERS, len(points) // _SAMPLES_PER_CLUSTER))
+    clusters = max(1, min(clusters, _MAX_CLUSTERS, len(points) // _SAMPLES_PER_CLUSTER))
     return _leep(_responsibilities(points, clusters, seed), codes)
 
 
-def _responsibilities(points: Floats, clusters: int, seed: int) -> Floats:
+def _responsibilities(points: FloatArray, clusters: int, seed: int) -> FloatArray:
     """Returns the responsibilities of a mixture of diagonal Gaussians, (N, clusters), after a few rounds of EM."""
     # Centres are drawn among the samples; in an order of their own, so that the order they come in does not matter.
     order = np.lexsort(points.T)
@@ -118,21 +120,21 @@ def _responsibilities(points: Floats, clusters: int, seed: int) -> Floats:
         return np.full((len(points), clusters), 1.0 / clusters)
     variances = np.full_like(centres, spread / clusters ** (2.0 / points.shape[1]))
     weights = np.full(clusters, 1.0 / clusters)
-    shares = _expect(points, centres, variances, weights)
-    for _ in range(_ROUNDS):
-        mass = shares.sum(axis=0) + np.finfo(np.float64).eps
-        centres = shares.T @ points / mass[:, None]
-        variances = np.maximum(shares.T @ points**2 / mass[:, None] - centres**2, _FLOOR * spread)
+    responsibilities = _e_step(points, centres, variances, weights)
+    for _ in range(_EM_ITERATIONS):
+        mass = responsibilities.sum(axis=0) + np.finfo(np.float64).eps
+        centres = responsibilities.T @ points / mass[:, None]
+        variances = np.maximum(responsibilities.T @ points**2 / mass[:, None] - centres**2, _VARIANCE_FLOOR * spread)
         weights = mass / mass.sum()
-        shares = _expect(points, centres, variances, weights)
-    return shares
+        responsibilities = _e_step(points, centres, variances, weights)
+    return responsibilities
 
 
-def _expect(points: Floats, centres: Floats, variances: Floats, weights: Floats) -> Floats:
+def _e_step(points: FloatArray, centres: FloatArray, variances: FloatArray, weights: FloatArray) -> FloatArray:
     precision = 1.0 / variances
     distance = points**2 @ precision.T - 2.0 * points @ (centres * precision).T + (centres**2 * precision).sum(axis=1)
     log_density = np.log(weights) + 0.5 * np.log(precision).sum(axis=1) - 0.5 * distance
     log_density -= log_density.max(axis=1, keepdims=True)
-    shares: Floats = np.exp(log_density)
-    shares /= shares.sum(axis=1, keepdims=True)
-    return shares
+    responsibilities: FloatArray = np.exp(log_density)
+    responsibilities /= responsibilities.sum(axis=1, keepdims=True)
+    return responsibilities

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, Floats, Integers, check_labels
+from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_labels
 from nbt.fit.spectrum import Spectrum
 
-_GRID = 48
-_DECADES = 8.0
-_GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
-_STEPS = 10
+_GRID_POINTS = 48
+_GRID_MARGIN_DECADES = 8.0
+_GOLDEN_RATIO = (np.sqrt(5.0) - 1.0) / 2.0
+_GOLDEN_SECTION_STEPS = 10
 
 
 def logme(features: ArrayLike, labels: ArrayLike) -> float:
@@ -35,20 +35,20 @@ def logme(features: ArrayLike, labels: ArrayLike) -> float:
         ValueError: The features are no finite matrix, the labels do not match, or have fewer than two classes.
     """
     spectrum = Spectrum.of(features)
-    return logme_of(spectrum, check_labels(labels, spectrum.n))
+    return logme_from_spectrum(spectrum, check_labels(labels, spectrum.n))
 
 
-def logme_of(spectrum: Spectrum, codes: Integers) -> float:
+def logme_from_spectrum(spectrum: Spectrum, codes: Integers) -> float:
     """Returns LogME of features that are decomposed and labels 0 ... C-1 that are checked; see `logme`."""
     squares = spectrum.class_coordinates(codes) ** 2
     total = np.bincount(codes).astype(np.float64)
     rest = np.maximum(total - squares.sum(axis=0), 0.0)
     if not len(spectrum.values):
         return float(np.mean(_evidence(np.zeros((1, len(total))), spectrum.values, squares, rest, spectrum.n)))
-    return float(np.mean(_maximum(spectrum.values, squares, rest, spectrum.n)))
+    return float(np.mean(_maximise_evidence(spectrum.values, squares, rest, spectrum.n)))
 
 
-def _evidence(log_t: Floats, values: Floats, squares: Floats, rest: Floats, n: int) -> Floats:
+def _evidence(log_t: FloatArray, values: FloatArray, squares: FloatArray, rest: FloatArray, n: int) -> FloatArray:
     """Returns the log evidence a sample at the best beta, (T, C), for alpha / beta = exp(log_t), (T, C) or (T, 1).
 
     The labels' covariance is (I + F F' / t) / beta, whose eigenvalues are (1 + sigma / t) / beta, and 1 / beta in the
@@ -60,15 +60,15 @@ def _evidence(log_t: Floats, values: Floats, squares: Floats, rest: Floats, n: i
     return np.asarray(0.5 * (np.log(beta) - np.log(2 * np.pi) - 1.0) - 0.5 / n * np.log(scale).sum(axis=1))
 
 
-def _maximum(values: Floats, squares: Floats, rest: Floats, n: int) -> Floats:
+def _maximise_evidence(values: FloatArray, squares: FloatArray, rest: FloatArray, n: int) -> FloatArray:
     """Returns the highest log evidence of every class, (C,)."""
-    margin = _DECADES * np.log(10.0)
-    grid = np.linspace(np.log(values[0]) - margin, np.log(values[-1]) + margin, _GRID)
+    margin = _GRID_MARGIN_DECADES * np.log(10.0)
+    grid = np.linspace(np.log(values[0]) - margin, np.log(values[-1]) + margin, _GRID_POINTS)
     on_grid = np.concatenate([_evidence(np.full((1, 1), t), values, squares, rest, n) for t in grid])
     best = on_grid.argmax(axis=0)
-    low, high = grid[np.maximum(best - 1, 0)][None], grid[np.minimum(best + 1, _GRID - 1)][None]
-    for _ in range(_STEPS):
-        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    low, high = grid[np.maximum(best - 1, 0)][None], grid[np.minimum(best + 1, _GRID_POINTS - 1)][None]
+    for _ in range(_GOLDEN_SECTION_STEPS):
+        left, right = high - _GOLDEN_RATIO * (high - low), low + _GOLDEN_RATIO * (high - low)
         down = _evidence(left, values, squares, rest, n) > _evidence(right, values, squares, rest, n)
         low, high = np.where(down, low, left), np.where(down, right, high)
     refined = _evidence((low + high) / 2, values, squares, rest, n)[0]

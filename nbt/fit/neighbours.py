@@ -7,12 +7,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from nbt.fit.inputs import ArrayLike, Floats, Integers, check_features, check_labels
+from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_features, check_labels
 
 NEIGHBOURS = 5
-_BLOCK = 1024
+_BLOCK_ROWS = 1024
 
-Singles: TypeAlias = npt.NDArray[np.float32]
+Float32Array: TypeAlias = npt.NDArray[np.float32]
 
 
 def knn_accuracy(features: ArrayLike, labels: ArrayLike, k: int = NEIGHBOURS) -> float:
@@ -38,25 +38,25 @@ def knn_accuracy(features: ArrayLike, labels: ArrayLike, k: int = NEIGHBOURS) ->
             below 1.
     """
     matrix = check_features(features)
-    return knn_accuracy_of(matrix, check_labels(labels, len(matrix)), k)
+    return knn_accuracy_of_codes(matrix, check_labels(labels, len(matrix)), k)
 
 
-def knn_accuracy_of(features: Floats, codes: Integers, k: int = NEIGHBOURS) -> float:
+def knn_accuracy_of_codes(features: FloatArray, codes: Integers, k: int = NEIGHBOURS) -> float:
     """Returns the accuracy for checked features and labels 0 ... C-1."""
     if k < 1:
         raise ValueError(f"k: {k} is not 1 or more")
     k = min(k, len(features) - 1)
-    nearest, near = _nearest(*_around_mean(features), k)
+    nearest, similarities = _nearest_neighbours(*_centred_cosine_terms(features), k)
     classes = int(codes.max()) + 1
     cells = np.arange(len(codes))[:, None] * classes + codes[nearest]
     # A vote weighs more than all similarities together, of which none is beyond +-4.
     votes = np.bincount(
-        cells.ravel(), (near.astype(np.float64) + 16.0 * (k + 1)).ravel(), minlength=len(codes) * classes
+        cells.ravel(), (similarities.astype(np.float64) + 16.0 * (k + 1)).ravel(), minlength=len(codes) * classes
     )
     return float((votes.reshape(len(codes), classes).argmax(axis=1) == codes).mean())
 
 
-def _around_mean(features: Floats) -> tuple[Singles, Singles]:
+def _centred_cosine_terms(features: FloatArray) -> tuple[Float32Array, Float32Array]:
     """Returns vectors c (N, D) and terms h (N,) of which c_i c_j + h_j is the cosine of i and j but for a term of i.
 
     With unit vectors u = c + m, m their mean, u_i u_j = c_i c_j + c_j m + (c_i m + m m); h_j is c_j m without what is
@@ -70,31 +70,31 @@ def _around_mean(features: Floats) -> tuple[Singles, Singles]:
     return units.astype(np.float32), terms.astype(np.float32)
 
 
-def _nearest(vectors: Singles, terms: Singles, k: int) -> tuple[Integers, Singles]:
+def _nearest_neighbours(vectors: Float32Array, terms: Float32Array, k: int) -> tuple[Integers, Float32Array]:
     """Returns the k other samples with the largest c_i c_j + h_j, and these values, (N, k); in no order."""
     found = np.zeros((len(vectors), k), dtype=np.int64)
-    near = np.full((len(vectors), k), -np.inf, dtype=np.float32)
+    similarities = np.full((len(vectors), k), -np.inf, dtype=np.float32)
 
-    def offer(start: int, values: Singles, first: int) -> None:
+    def update_nearest(start: int, values: Float32Array, first: int) -> None:
         """Takes into account the values of some samples from `start` with others from `first`."""
         rows = slice(start, start + len(values))
-        best = np.argpartition(values, -k, axis=1)[:, -k:] if values.shape[1] > k else _every(values)
-        both = np.hstack([near[rows], np.take_along_axis(values, best, axis=1)])
+        best = np.argpartition(values, -k, axis=1)[:, -k:] if values.shape[1] > k else _all_columns(values)
+        both = np.hstack([similarities[rows], np.take_along_axis(values, best, axis=1)])
         among = np.argpartition(both, -k, axis=1)[:, -k:]
-        near[rows] = np.take_along_axis(both, among, axis=1)
+        similarities[rows] = np.take_along_axis(both, among, axis=1)
         found[rows] = np.take_along_axis(np.hstack([found[rows], best + first]), among, axis=1)
 
-    for i in range(0, len(vectors), _BLOCK):
-        for j in range(i, len(vectors), _BLOCK):
-            products = vectors[i : i + _BLOCK] @ vectors[j : j + _BLOCK].T
+    for i in range(0, len(vectors), _BLOCK_ROWS):
+        for j in range(i, len(vectors), _BLOCK_ROWS):
+            products = vectors[i : i + _BLOCK_ROWS] @ vectors[j : j + _BLOCK_ROWS].T
             if i == j:
                 np.fill_diagonal(products, -np.inf)
             else:
-                offer(j, products.T + terms[i : i + _BLOCK], i)
-            products += terms[j : j + _BLOCK]
-            offer(i, products, j)
-    return found, near
+                update_nearest(j, products.T + terms[i : i + _BLOCK_ROWS], i)
+            products += terms[j : j + _BLOCK_ROWS]
+            update_nearest(i, products, j)
+    return found, similarities
 
 
-def _every(values: Singles) -> Integers:
+def _all_columns(values: Float32Array) -> Integers:
     return np.broadcast_to(np.arange(values.shape[1]), values.shape)

@@ -13,26 +13,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nbt.fit.activations import BATCH, Activations, Matrix, collect, image_batches, settle_batch_norm
+from nbt.fit.activations import (
+    BATCH_SIZE,
+    Activations,
+    Matrix,
+    collect_activations,
+    iter_image_batches,
+    recalibrate_batch_norm,
+)
 from nbt.fit.cka import linear_cka
 from nbt.fit.curve import knee_depth
 from nbt.fit.emd import emd_similarity
-from nbt.fit.fit_profile import LAYER_COLUMNS, VERSION, FitProfile
-from nbt.fit.gbc import gbc_of
-from nbt.fit.h_score import h_score_of
+from nbt.fit.fit_profile import FORMAT_VERSION, LAYER_COLUMNS, FitProfile
+from nbt.fit.gbc import gbc_from_components
+from nbt.fit.h_score import h_score_from_spectrum
 from nbt.fit.inputs import Integers, check_labels
-from nbt.fit.leep import leep, nce, nleep_of
-from nbt.fit.logme import logme_of
-from nbt.fit.neighbours import knn_accuracy, knn_accuracy_of
+from nbt.fit.leep import leep, nce, nleep_from_components
+from nbt.fit.logme import logme_from_spectrum
+from nbt.fit.neighbours import knn_accuracy, knn_accuracy_of_codes
 from nbt.fit.profile_cache import profile_path, read_profile, write_profile
-from nbt.fit.projection import components_of
-from nbt.fit.ridge import ridge_accuracy_of
+from nbt.fit.projection import components_from_spectrum
+from nbt.fit.ridge import ridge_accuracy_from_spectrum
 from nbt.fit.sample import draw_sample
-from nbt.fit.shift import Shift, ShiftMeter
+from nbt.fit.shift import BatchNormShiftRecorder, Shift
 from nbt.fit.source import class_means
 from nbt.fit.spectrum import Spectrum
-from nbt.fit.transrate import transrate_of
-from nbt.task.devices import images_at_once, pick_device
+from nbt.fit.transrate import transrate_from_spectrum
+from nbt.task.devices import inference_batch_size, pick_device
 from nbt.task.weights import PretrainedWeights, build_source_head, hash_weights
 
 if TYPE_CHECKING:
@@ -40,15 +47,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nbt.task.download import Progress
-    from nbt.task.task import SourceMeans, Task
+    from nbt.task.task import SourceClassMeans, Task
 
-_VERSION = 2
+_ALGORITHM_VERSION = 2
 """Raised when the same task would give another profile."""
 
-_COMPONENTS = 64
+_N_COMPONENTS = 64
 """Principal components that are computed: what GBC takes; N-LEEP takes the first of them."""
 
-_SETTLED_ON = 128
+_BATCH_NORM_IMAGES = 128
 """Images of 224 px and less that the BatchNorm statistics of the random network are taken of."""
 
 _NO_HEAD = "the weights came without a classifier of their source's classes"
@@ -63,7 +70,7 @@ def profile_fit(
     samples: int | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
-    source_means: SourceMeans | None = None,
+    source_means: SourceClassMeans | None = None,
     progress: Progress | None = None,
     cache: bool = True,
 ) -> FitProfile:
@@ -92,22 +99,22 @@ def profile_fit(
     index = draw_sample(task.labels, task.split.train, samples, seed)
     means = source_means or task.source_means
     place = pick_device(None if device is None else str(device))
-    path = profile_path(_identity(task, index, seed, place, means)) if cache else None
+    path = profile_path(_cache_identity(task, index, seed, place, means)) if cache else None
     profile = None if path is None else read_profile(path)
     if profile is None:
-        profile = _Measurement(task, index, seed, place, means, progress).run()
+        profile = _ProfileBuilder(task, index, seed, place, means, progress).run()
         if path is not None:
             write_profile(path, profile)
     # The same images and weights may lie elsewhere by now.
     return profile.with_facts(dataset=task.dataset, weights=task.weights)
 
 
-def _identity(
-    task: Task, index: Integers, seed: int, device: torch.device, means: SourceMeans | None
+def _cache_identity(
+    task: Task, index: Integers, seed: int, device: torch.device, means: SourceClassMeans | None
 ) -> dict[str, Any]:
     """Returns all that a profile follows from."""
     return {
-        "version": [VERSION, _VERSION],
+        "version": [FORMAT_VERSION, _ALGORITHM_VERSION],
         "task": task.fingerprint,
         "sample": _digest(index),
         "train": _digest(task.split.train),
@@ -127,14 +134,14 @@ def _digest(array: np.ndarray[Any, Any]) -> str:
 
 
 @dataclass
-class _Measurement:
+class _ProfileBuilder:
     """One profile in the making."""
 
     task: Task
     index: Integers
     seed: int
     device: torch.device
-    means: SourceMeans | None
+    means: SourceClassMeans | None
     progress: Progress | None
     left_out: dict[str, str] = field(default_factory=dict)
     done: int = 0
@@ -143,7 +150,7 @@ class _Measurement:
         # Numbered without gaps: a class may have no training image.
         self.labels = check_labels(self.task.labels[self.index], None)
         self.model = self.task.build_model()
-        self.batches = math.ceil(len(self.index) / BATCH)
+        self.batches = math.ceil(len(self.index) / BATCH_SIZE)
         if self.means is not None and self.means.means.shape[1] != self.model.feature_dim:
             raise ValueError(
                 f"source_means: {self.means.means.shape[1]} features, but {self.task.backbone.text} has "
@@ -153,9 +160,9 @@ class _Measurement:
     def run(self) -> FitProfile:
         """Measures everything; the random network comes second, when the first one's outputs are gone."""
         started = time.perf_counter()
-        scalars = self._describe()
+        scalars = self._task_scalars()
         names, units = self.model.unit_names, self.model.n_units
-        seen, shifts = self._run_pretrained()
+        seen, shifts = self._measure_pretrained()
         rows: list[dict[str, Any]]
         rows = [{"unit": name, "depth": (i + 1) / units, "cka_next": math.nan} for i, name in enumerate(names)]
         for row, shift, channels, dead in zip(rows, shifts, seen.channels, seen.dead, strict=True):
@@ -167,10 +174,12 @@ class _Measurement:
         del seen
         scalars.update(self._measure_output(spectrum))
         scalars["h_score_regularized"] = rows[-1]["h_score"]
-        scalars.update(_last(rows, ("logme", "ridge_accuracy"), ""))
+        scalars.update(_last_unit_values(rows, ("logme", "ridge_accuracy"), ""))
         features = self._measure_random(rows)
-        scalars.update(_last(rows, ("logme", "ridge_accuracy"), "_random"))
-        scalars["knn_accuracy_random"] = self._try("knn_accuracy_random", lambda: knn_accuracy(features, self.labels))
+        scalars.update(_last_unit_values(rows, ("logme", "ridge_accuracy"), "_random"))
+        scalars["knn_accuracy_random"] = self._measure_or_nan(
+            "knn_accuracy_random", lambda: knn_accuracy(features, self.labels)
+        )
         layers = _to_frame(rows)
         scalars.update(self._summarise(layers))
         known = {name: float(value) for name, value in scalars.items() if math.isfinite(value)}
@@ -179,13 +188,13 @@ class _Measurement:
         facts = self._facts(time.perf_counter() - started)
         return FitProfile(known, layers, facts, dict(sorted(self.left_out.items())))
 
-    def _tick(self) -> None:
+    def _advance(self) -> None:
         self.done += 1
         if self.progress is not None:
             total = 2 * (self.batches + self.model.n_units) + 1
             self.progress(f"measuring how {self.task.backbone.text} fits", self.done, total)
 
-    def _try(self, name: str, measure: Callable[[], float]) -> float:
+    def _measure_or_nan(self, name: str, measure: Callable[[], float]) -> float:
         """Returns a measure, NaN where it does not apply to these samples; `left_out` then has the reason."""
         try:
             return float(measure())
@@ -193,7 +202,7 @@ class _Measurement:
             self.left_out[name] = str(error)
             return math.nan
 
-    def _describe(self) -> dict[str, float]:
+    def _task_scalars(self) -> dict[str, float]:
         task, train = self.task, self.task.split.train
         counts = np.unique(task.labels[train], return_counts=True)[1]
         return {
@@ -224,10 +233,10 @@ class _Measurement:
             "seconds": round(seconds, 3),
         }
 
-    def _run_pretrained(self) -> tuple[Activations, list[Shift]]:
+    def _measure_pretrained(self) -> tuple[Activations, list[Shift]]:
         """Runs the pretrained network, once."""
         model = self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with ShiftMeter(model.units) as meter:
+        with BatchNormShiftRecorder(model.units) as meter:
             seen = self._collect(model, self._source_head())
         if self.task.weights == "none":
             self.left_out.update(mean_shift=_NO_SOURCE, variance_shift=_NO_SOURCE)
@@ -235,7 +244,7 @@ class _Measurement:
         return seen, meter.shifts()
 
     def _collect(self, model: Any, head: nn.Module | None = None) -> Activations:
-        return collect(model, self.task, self.index, self.device, source_head=head, tick=self._tick)
+        return collect_activations(model, self.task, self.index, self.device, source_head=head, on_batch=self._advance)
 
     def _source_head(self) -> nn.Module | None:
         task = self.task
@@ -248,16 +257,16 @@ class _Measurement:
     def _measure_output(self, spectrum: Spectrum) -> dict[str, float]:
         """Returns the measures of the features that the units do not have, from one decomposition and projection."""
         labels = self.labels
-        projected = components_of(spectrum, _COMPONENTS)
+        projected = components_from_spectrum(spectrum, _N_COMPONENTS)
         measures: dict[str, Callable[[], float]] = {
-            "h_score": lambda: h_score_of(spectrum, labels, regularized=False),
-            "knn_accuracy": lambda: knn_accuracy_of(spectrum.features, labels),
-            "gbc": lambda: gbc_of(projected, labels),
-            "nleep": lambda: nleep_of(projected, labels, seed=self.seed),
-            "transrate": lambda: transrate_of(spectrum, labels),
+            "h_score": lambda: h_score_from_spectrum(spectrum, labels, regularized=False),
+            "knn_accuracy": lambda: knn_accuracy_of_codes(spectrum.features, labels),
+            "gbc": lambda: gbc_from_components(projected, labels),
+            "nleep": lambda: nleep_from_components(projected, labels, seed=self.seed),
+            "transrate": lambda: transrate_from_spectrum(spectrum, labels),
         }
-        found = {name: self._try(name, measure) for name, measure in measures.items()}
-        self._tick()
+        found = {name: self._measure_or_nan(name, measure) for name, measure in measures.items()}
+        self._advance()
         return found
 
     def _measure_source(self, seen: Activations) -> dict[str, float]:
@@ -272,7 +281,7 @@ class _Measurement:
             measures["emd_similarity"] = lambda: self._compare_means(seen.features)
         else:
             self.left_out["emd_similarity"] = _NO_SOURCE if self.task.weights == "none" else _NO_MEANS
-        return {name: self._try(name, measure) for name, measure in measures.items()}
+        return {name: self._measure_or_nan(name, measure) for name, measure in measures.items()}
 
     def _compare_means(self, features: Matrix) -> float:
         assert self.means is not None
@@ -280,20 +289,20 @@ class _Measurement:
         counts = np.bincount(self.task.labels[self.task.split.train], minlength=int(present.max()) + 1)[present]
         return emd_similarity(self.means.means, self.means.counts, own, counts)
 
-    def _measure_units(self, units: list[Matrix], rows: list[dict[str, Any]], ending: str) -> Spectrum:
+    def _measure_units(self, units: list[Matrix], rows: list[dict[str, Any]], suffix: str) -> Spectrum:
         """Adds the measures of each unit to its row; returns the spectrum of the last, the features'.
 
         It takes the outputs, so that they are freed one by one.
         """
         for i, row in enumerate(rows):
             spectrum = Spectrum.of(units[i])
-            measures = {name + ending: partial(_UNIT_MEASURES[name], spectrum, self.labels) for name in _UNIT_MEASURES}
-            if not ending and i + 1 < len(units):
+            measures = {name + suffix: partial(_UNIT_MEASURES[name], spectrum, self.labels) for name in _UNIT_MEASURES}
+            if not suffix and i + 1 < len(units):
                 measures["cka_next"] = partial(linear_cka, units[i], units[i + 1])
             for name, measure in measures.items():
-                row[name] = self._try(f"{name} of {row['unit']}", measure)
+                row[name] = self._measure_or_nan(f"{name} of {row['unit']}", measure)
             units[i] = np.empty((0, 0), dtype=np.float32)
-            self._tick()
+            self._advance()
         return spectrum
 
     def _measure_random(self, rows: list[dict[str, Any]]) -> Matrix:
@@ -301,8 +310,8 @@ class _Measurement:
         # w0 itself is the initialisation by seed 0 where the weights are "none".
         model = self.task.build_model(seed=self.seed + 1)
         model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        count = max(2, images_at_once(_SETTLED_ON, self.task.image_size))
-        settle_batch_norm(model, next(image_batches(self.task, self.index[:count], self.device, count)))
+        count = max(2, inference_batch_size(_BATCH_NORM_IMAGES, self.task.image_size))
+        recalibrate_batch_norm(model, next(iter_image_batches(self.task, self.index[:count], self.device, count)))
         seen = self._collect(model)
         features = seen.features
         self._measure_units(seen.units, rows, "_random")
@@ -323,15 +332,15 @@ class _Measurement:
 
 
 _UNIT_MEASURES: Mapping[str, Callable[[Spectrum, Integers], float]] = {
-    "ridge_accuracy": ridge_accuracy_of,
-    "logme": logme_of,
-    "h_score": partial(h_score_of, regularized=True),
+    "ridge_accuracy": ridge_accuracy_from_spectrum,
+    "logme": logme_from_spectrum,
+    "h_score": partial(h_score_from_spectrum, regularized=True),
 }
 
 
-def _last(rows: list[dict[str, Any]], names: tuple[str, ...], ending: str) -> dict[str, float]:
+def _last_unit_values(rows: list[dict[str, Any]], names: tuple[str, ...], suffix: str) -> dict[str, float]:
     """Returns measures of the last unit, whose output is the features."""
-    return {name + ending: rows[-1][name + ending] for name in names}
+    return {name + suffix: rows[-1][name + suffix] for name in names}
 
 
 def _to_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import Floats
+from nbt.fit.inputs import FloatArray
 from nbt.fit.spectrum import Spectrum
 
-_DENSE = 512
+_MAX_DENSE_SIZE = 512
 
 
-def principal_components(features: Floats, components: int) -> Floats:
+def principal_components(features: FloatArray, components: int) -> FloatArray:
     """Returns the coordinates of the samples along the directions of most variance, float64 (N, k), k <= components.
 
     Exact, from an eigen-decomposition of the smaller of scatter (D, D) and kernel (N, N), of which only the wanted
@@ -28,12 +28,12 @@ def principal_components(features: Floats, components: int) -> Floats:
     size = min(n, dim)
     gram = centred.T @ centred if dim <= n else centred @ centred.T
     values, vectors = eigh(gram, subset_by_index=(max(0, size - components), size - 1), driver="evr")
-    kept = _with_variance(values, n, dim)
+    kept = _above_rounding(values, n, dim)
     coordinates = centred @ vectors[:, kept] if dim <= n else vectors[:, kept] * np.sqrt(values[kept])
-    return _oriented(coordinates)
+    return _fix_signs(coordinates)
 
 
-def components_of(spectrum: Spectrum, components: int) -> Floats:
+def components_from_spectrum(spectrum: Spectrum, components: int) -> FloatArray:
     """Returns what `principal_components` does, from a decomposition of features that were not centred.
 
     Centring takes one direction away: along the right singular vectors, the scatter of centred features is
@@ -48,25 +48,25 @@ def components_of(spectrum: Spectrum, components: int) -> Floats:
         return np.zeros((spectrum.n, 1))
     scale = np.sqrt(spectrum.values)
     away = scale * spectrum.coordinates(np.ones((spectrum.n, 1)))[:, 0] / np.sqrt(spectrum.n)
-    values, vectors = _leading(spectrum.values, away, components)
+    values, vectors = _leading_eigenpairs(spectrum.values, away, components)
     # What centring leaves of a constant direction is rounding of the size of the direction before.
-    kept = _with_variance(np.append(values, spectrum.values[-1]), spectrum.n, spectrum.dim)[:-1]
+    kept = _above_rounding(np.append(values, spectrum.values[-1]), spectrum.n, spectrum.dim)[:-1]
     if spectrum.dim <= spectrum.n:
         coordinates = spectrum.features @ (spectrum.basis @ vectors[:, kept])
     else:
         coordinates = spectrum.basis @ (scale[:, None] * vectors[:, kept])
-    return _oriented(coordinates - coordinates.mean(axis=0))
+    return _fix_signs(coordinates - coordinates.mean(axis=0))
 
 
-def _leading(diagonal: Floats, away: Floats, components: int) -> tuple[Floats, Floats]:
+def _leading_eigenpairs(diagonal: FloatArray, away: FloatArray, components: int) -> tuple[FloatArray, FloatArray]:
     """Returns the largest eigenvalues, ascending, and their vectors of diag(diagonal) - away away'."""
     from scipy.linalg import eigh
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
     size = len(diagonal)
-    if size > max(_DENSE, 4 * components):
+    if size > max(_MAX_DENSE_SIZE, 4 * components):
 
-        def product(vector: Floats) -> Floats:
+        def product(vector: FloatArray) -> FloatArray:
             flat = vector.ravel()
             return np.asarray(diagonal * flat - away * (away @ flat))
 
@@ -83,13 +83,13 @@ def _leading(diagonal: Floats, away: Floats, components: int) -> tuple[Floats, F
     return np.asarray(values), np.asarray(vectors)
 
 
-def _with_variance(values: Floats, n: int, dim: int) -> Floats:
+def _above_rounding(values: FloatArray, n: int, dim: int) -> FloatArray:
     """Returns which of some eigenvalues are more than rounding."""
     largest = max(float(values.max()), float(np.finfo(np.float64).tiny))
     return np.asarray(values > max(n, dim) * np.finfo(np.float64).eps * largest)
 
 
-def _oriented(coordinates: Floats) -> Floats:
+def _fix_signs(coordinates: FloatArray) -> FloatArray:
     """Returns coordinates that come by ascending variance by descending, each with the sign of its definition."""
     if not coordinates.shape[1]:
         return np.zeros((len(coordinates), 1))

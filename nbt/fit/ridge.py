@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, Floats, Integers, check_labels
+from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_labels
 from nbt.fit.spectrum import Spectrum, intercept, one_hot
 
-_BLOCK = 1024
+_BLOCK_ROWS = 1024
 STRENGTHS = tuple(10.0**power for power in range(-7, 2))
 """Ridge strengths that are tried, as shares of the total scatter of the centred features."""
 
@@ -33,10 +33,10 @@ def ridge_probe_accuracy(features: ArrayLike, labels: ArrayLike) -> float:
         ValueError: The features are no finite matrix, the labels do not match, or have fewer than two classes.
     """
     spectrum = Spectrum.of(features)
-    return ridge_accuracy_of(spectrum, check_labels(labels, spectrum.n))
+    return ridge_accuracy_from_spectrum(spectrum, check_labels(labels, spectrum.n))
 
 
-def ridge_accuracy_of(spectrum: Spectrum, codes: Integers) -> float:
+def ridge_accuracy_from_spectrum(spectrum: Spectrum, codes: Integers) -> float:
     """Returns the accuracy for features that are decomposed and labels that are checked."""
     return float(np.mean(ridge_predictions(spectrum, codes) == codes))
 
@@ -46,7 +46,7 @@ def ridge_predictions(spectrum: Spectrum, codes: Integers) -> Integers:
     targets = one_hot(codes)
     coordinates = spectrum.class_coordinates(codes)
     counts = targets.sum(axis=0)
-    ridge = choose_strength(spectrum, codes)
+    ridge = choose_ridge_strength(spectrum, codes)
     if not ridge:
         scores = np.broadcast_to(counts, targets.shape) - targets
         return np.asarray(scores.argmax(axis=1), dtype=np.int64)
@@ -55,8 +55,8 @@ def ridge_predictions(spectrum: Spectrum, codes: Integers) -> Integers:
     across, total = intercept(coordinates, counts, ridge / (spectrum.values + ridge))
     part = across / total
     predicted = []
-    for start in range(0, spectrum.n, _BLOCK):
-        rows = slice(start, min(start + _BLOCK, spectrum.n))
+    for start in range(0, spectrum.n, _BLOCK_ROWS):
+        rows = slice(start, min(start + _BLOCK_ROWS, spectrum.n))
         left = spectrum.left(rows)
         reach = 1.0 - left @ (gain * ones)
         residuals = targets[rows] - left @ (gain[:, None] * coordinates) - np.outer(reach, part)
@@ -66,7 +66,7 @@ def ridge_predictions(spectrum: Spectrum, codes: Integers) -> Integers:
     return np.concatenate(predicted)
 
 
-def choose_strength(spectrum: Spectrum, codes: Integers) -> float:
+def choose_ridge_strength(spectrum: Spectrum, codes: Integers) -> float:
     """Returns the strength with the lowest generalised cross-validation error, in the units of sigma.
 
     It is 0 where the features are constant: there is nothing to regress on.
@@ -79,7 +79,7 @@ def choose_strength(spectrum: Spectrum, codes: Integers) -> float:
     return min(strengths, key=lambda ridge: _gcv(spectrum, coordinates, counts, ridge))
 
 
-def _gcv(spectrum: Spectrum, coordinates: Floats, counts: Floats, ridge: float) -> float:
+def _gcv(spectrum: Spectrum, coordinates: FloatArray, counts: FloatArray, ridge: float) -> float:
     """Returns |R Y|^2 / tr(R)^2, with R as in `nbt.fit.spectrum`, from the spectrum alone."""
     shrunk = ridge / (spectrum.values + ridge)  # M = I - U U' + U diag(shrunk) U'
     across, total = intercept(coordinates, counts, shrunk)  # m'Y, 1'm

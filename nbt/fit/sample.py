@@ -9,7 +9,7 @@ from nbt.fit.inputs import Integers
 DEFAULT_SAMPLES = 1000
 """Images of a profile: in the dimensions of common backbones enough for the measures to settle, and cheap."""
 
-PER_CLASS = 2
+MIN_PER_CLASS = 2
 """Images of each class, where there are as many, however large the other classes are."""
 
 
@@ -33,14 +33,14 @@ def draw_sample(labels: Integers, index: Integers, samples: int | None = None, s
     """
     members, counts = np.unique(labels[index], return_counts=True)
     if samples is None:
-        samples = max(DEFAULT_SAMPLES, PER_CLASS * len(members))
+        samples = max(DEFAULT_SAMPLES, MIN_PER_CLASS * len(members))
     if samples < len(members):
         raise ValueError(
             f"samples: {samples} images cannot show {len(members)} classes; give {len(members)} or more "
-            f"({PER_CLASS * len(members)} for {PER_CLASS} a class)"
+            f"({MIN_PER_CLASS * len(members)} for {MIN_PER_CLASS} a class)"
         )
     generator = np.random.default_rng(seed)
-    quota = allot(counts, min(samples, len(index)), generator)
+    quota = allocate_quotas(counts, min(samples, len(index)), generator)
     chosen = [
         generator.permutation(index[labels[index] == label])[:count]
         for label, count in zip(members, quota, strict=True)
@@ -48,7 +48,7 @@ def draw_sample(labels: Integers, index: Integers, samples: int | None = None, s
     return generator.permutation(np.concatenate(chosen))
 
 
-def allot(counts: Integers, total: int, generator: np.random.Generator) -> Integers:
+def allocate_quotas(counts: Integers, total: int, generator: np.random.Generator) -> Integers:
     """Returns how many images each class gives, int64 (C,); they sum to `total`, and no class gives more than it has.
 
     Args:
@@ -60,18 +60,20 @@ def allot(counts: Integers, total: int, generator: np.random.Generator) -> Integ
     # The order decides ties only: second images first, then the largest share that is still owed.
     order = generator.permutation(len(counts))
     seconds = order[counts[order] > 1][: total - len(counts)]
-    quota[seconds] = PER_CLASS
+    quota[seconds] = MIN_PER_CLASS
     share = counts * (total / counts.sum())
     while (missing := total - int(quota.sum())) > 0:
         owed = np.where(quota < counts, share - quota, -np.inf)
         ranked = order[np.argsort(-owed[order], kind="stable")]
-        eager = ranked[owed[ranked] >= 1][:missing]
-        if len(eager):
-            quota[eager] += np.minimum(owed[eager].astype(np.int64), _split(missing, len(eager)))
+        under_quota = ranked[owed[ranked] >= 1][:missing]
+        if len(under_quota):
+            quota[under_quota] += np.minimum(
+                owed[under_quota].astype(np.int64), _share_per_class(missing, len(under_quota))
+            )
         else:
             quota[ranked[np.isfinite(owed[ranked])][:missing]] += 1
     return quota
 
 
-def _split(amount: int, parts: int) -> int:
+def _share_per_class(amount: int, parts: int) -> int:
     return max(1, amount // parts)

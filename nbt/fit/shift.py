@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-IMAGES = 256
+MAX_IMAGES = 256
 """Images whose activations are compared: their positions are many thousand, and the sample's order is random."""
 
-_PIECE = 1 << 20  # Numbers that stay in a processor's cache while they are gone over twice.
+_CHUNK_ELEMENTS = 1 << 20  # Numbers that stay in a processor's cache while they are gone over twice.
 
 
 class Shift(NamedTuple):
@@ -31,7 +31,7 @@ class Shift(NamedTuple):
     variance: float
 
 
-class Moments:
+class RunningMoments:
     """Mean and variance of each channel, over batches that need not fit into memory together."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Moments:
 
     def update(self, values: torch.Tensor) -> None:
         """Adds a batch, (n, C) or (n, C, ...)."""
-        images = max(1, _PIECE * len(values) // values.numel())
+        images = max(1, _CHUNK_ELEMENTS * len(values) // values.numel())
         for part in values.split(images):
             self._add(part.movedim(1, -1).reshape(-1, values.shape[1]).float())
 
@@ -63,7 +63,7 @@ class Moments:
         return self.squares / self.count
 
 
-class ShiftMeter:
+class BatchNormShiftRecorder:
     """Listens to the BatchNorm layers of a model's units while it runs in evaluation mode, for the first 256 images.
 
     Args:
@@ -71,13 +71,13 @@ class ShiftMeter:
     """
 
     def __init__(self, units: Iterable[nn.Module]) -> None:
-        self._norms = [[norm for norm in unit.modules() if _keeps_statistics(norm)] for unit in units]
-        self._moments = {norm: Moments() for norms in self._norms for norm in norms}
-        self._seen = dict.fromkeys(self._moments, 0)
+        self._norms = [[norm for norm in unit.modules() if _has_running_statistics(norm)] for unit in units]
+        self._moments = {norm: RunningMoments() for norms in self._norms for norm in norms}
+        self._images_seen = dict.fromkeys(self._moments, 0)
         self._handles: list[Any] = []
 
-    def __enter__(self) -> ShiftMeter:
-        self._handles = [norm.register_forward_pre_hook(self._listen) for norm in self._moments]
+    def __enter__(self) -> BatchNormShiftRecorder:
+        self._handles = [norm.register_forward_pre_hook(self._update_from_hook) for norm in self._moments]
         return self
 
     def __exit__(
@@ -86,28 +86,28 @@ class ShiftMeter:
         for handle in self._handles:
             handle.remove()
 
-    def _listen(self, norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        left = IMAGES - self._seen[norm]
+    def _update_from_hook(self, norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        left = MAX_IMAGES - self._images_seen[norm]
         if left > 0:
             self._moments[norm].update(inputs[0].detach()[:left])
-            self._seen[norm] += len(inputs[0])
+            self._images_seen[norm] += len(inputs[0])
 
     def shifts(self) -> list[Shift]:
         """Returns one shift a unit: the mean over the channels of all its BatchNorm layers."""
         return [self._shift(norms) for norms in self._norms]
 
     def _shift(self, norms: list[nn.Module]) -> Shift:
-        parts = [_distances(norm, self._moments[norm]) for norm in norms if self._moments[norm].count]
+        parts = [_channel_shifts(norm, self._moments[norm]) for norm in norms if self._moments[norm].count]
         if not parts:
             return Shift(math.nan, math.nan)
         return Shift(*(float(torch.cat(list(kind)).mean()) for kind in zip(*parts, strict=True)))
 
 
-def _keeps_statistics(module: nn.Module) -> bool:
+def _has_running_statistics(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None
 
 
-def _distances(norm: Any, target: Moments) -> tuple[torch.Tensor, torch.Tensor]:
+def _channel_shifts(norm: Any, target: RunningMoments) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the shift of means and of variances of each channel, float64 (C,)."""
     mean, variance = norm.running_mean.double(), norm.running_var.double() + norm.eps
     by_mean = (target.mean - mean).abs() / variance.sqrt()

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nbt.fit.activations import run_features
+from nbt.fit.activations import compute_features
 from nbt.fit.inputs import Integers
 from nbt.task.devices import pick_device
-from nbt.task.folders import read_folder
+from nbt.task.folders import read_image_folder
 from nbt.task.images import decode_images
-from nbt.task.listing import from_rows
-from nbt.task.rows import full_path
-from nbt.task.task import SourceMeans
+from nbt.task.listing import listing_from_files
+from nbt.task.rows import absolute_path
+from nbt.task.task import SourceClassMeans
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nbt.task.download import Progress
     from nbt.task.task import Task
 
-PER_CLASS = 50
+IMAGES_PER_CLASS = 50
 """Images of a class that its mean is taken of."""
 
 
@@ -32,11 +32,11 @@ def source_class_means(
     task: Task,
     folder: str | Path,
     *,
-    per_class: int = PER_CLASS,
+    per_class: int = IMAGES_PER_CLASS,
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
-) -> SourceMeans:
+) -> SourceClassMeans:
     """Returns where the classes of a source lie among the features of a task's pretrained weights.
 
     Args:
@@ -51,16 +51,16 @@ def source_class_means(
         UsageError: The folder holds no such images.
         NbtError: The cache of decoded images cannot be written.
     """
-    rows = read_folder(full_path(folder))
-    listing = from_rows("source", [row for row in rows if row.role in ("", "train")])
-    chosen = listing.take(_draw(listing.labels, per_class, seed))
+    rows = read_image_folder(absolute_path(folder))
+    listing = listing_from_files("source", [row for row in rows if row.split in ("", "train")])
+    chosen = listing.take(_draw_per_class(listing.labels, per_class, seed))
     images, kept = decode_images(chosen.items, task.image_size, progress=progress)
     place = pick_device(None if device is None else str(device))
     model = task.build_model().to(place)
-    features = run_features(model, dataclasses.replace(task, images=images), np.arange(len(kept)), place)
+    features = compute_features(model, dataclasses.replace(task, images=images), np.arange(len(kept)), place)
     means, present = class_means(features, chosen.labels[kept])
     counts = np.bincount(listing.labels, minlength=len(listing.class_names))[present]
-    return SourceMeans(means, counts.astype(np.int64), tuple(listing.class_names[i] for i in present))
+    return SourceClassMeans(means, counts.astype(np.int64), tuple(listing.class_names[i] for i in present))
 
 
 def class_means(features: npt.NDArray[np.float32], labels: Integers) -> tuple[npt.NDArray[np.float32], Integers]:
@@ -71,7 +71,7 @@ def class_means(features: npt.NDArray[np.float32], labels: Integers) -> tuple[np
     return (sums / np.bincount(codes)[:, None]).astype(np.float32), present
 
 
-def _draw(labels: Integers, per_class: int, seed: int) -> Integers:
+def _draw_per_class(labels: Integers, per_class: int, seed: int) -> Integers:
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(labels))
     return np.sort(np.concatenate([order[labels[order] == label][:per_class] for label in np.unique(labels)]))

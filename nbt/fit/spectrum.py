@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, Floats, Integers, check_features
+from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +28,10 @@ class Spectrum:
         basis: Their vectors: V, (D, k), where D <= N; else U, (N, k).
     """
 
-    features: Floats
-    values: Floats
-    basis: Floats
-    _of_classes: dict[bytes, Floats] = field(default_factory=dict, repr=False)
+    features: FloatArray
+    values: FloatArray
+    basis: FloatArray
+    _class_coordinates: dict[bytes, FloatArray] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, features: ArrayLike) -> Spectrum:
@@ -65,26 +65,26 @@ class Spectrum:
         """Features D."""
         return int(self.features.shape[1])
 
-    def left(self, rows: slice) -> Floats:
+    def left(self, rows: slice) -> FloatArray:
         """Returns some rows of U, (n, k)."""
         if self.dim > self.n:
             return self.basis[rows]
-        left: Floats = self.features[rows] @ self.basis
+        left: FloatArray = self.features[rows] @ self.basis
         left /= np.sqrt(self.values)
         return left
 
-    def coordinates(self, targets: Floats) -> Floats:
+    def coordinates(self, targets: FloatArray) -> FloatArray:
         """Returns U'Y, (k, C), of targets Y, (N, C)."""
         if self.dim > self.n:
             return self.basis.T @ targets
         return np.asarray((self.basis.T @ (self.features.T @ targets)) / np.sqrt(self.values)[:, None])
 
-    def class_coordinates(self, codes: Integers) -> Floats:
+    def class_coordinates(self, codes: Integers) -> FloatArray:
         """Returns U'Y, (k, C), of one column a class of labels 0 ... C-1; kept for the next measure that asks."""
         key = codes.tobytes()
-        if key not in self._of_classes:
-            self._of_classes[key] = self.coordinates(one_hot(codes))
-        return self._of_classes[key]
+        if key not in self._class_coordinates:
+            self._class_coordinates[key] = self.coordinates(one_hot(codes))
+        return self._class_coordinates[key]
 
     def centred_scatter(self) -> tuple[float, float]:
         """Returns the trace and the squared Frobenius norm of Fc'Fc, Fc the centred features.
@@ -98,7 +98,7 @@ class Spectrum:
         return max(float(diagonal.sum()), 0.0), float(diagonal @ diagonal) + 2.0 * beside
 
 
-def intercept(coordinates: Floats, counts: Floats, shrunk: Floats) -> tuple[Floats, float]:
+def intercept(coordinates: FloatArray, counts: FloatArray, shrunk: FloatArray) -> tuple[FloatArray, float]:
     """Returns 1'B Y, (C,), and 1'B 1 of one-hot labels Y, where B = I - U U' + U diag(shrunk) U'.
 
     Written as what F does not reach plus what is left of what it does, which stays exact where the mean of F is large.
@@ -109,10 +109,10 @@ def intercept(coordinates: Floats, counts: Floats, shrunk: Floats) -> tuple[Floa
         shrunk: (k,), ridge / (sigma + ridge) for B = M, its square for B = M^2.
     """
     ones = coordinates.sum(axis=1)
-    across: Floats = counts - ones @ coordinates + (shrunk * ones) @ coordinates
+    across: FloatArray = counts - ones @ coordinates + (shrunk * ones) @ coordinates
     return across, float(across.sum())
 
 
-def one_hot(codes: Integers) -> Floats:
+def one_hot(codes: Integers) -> FloatArray:
     """Returns one column a class, 1 for its samples, float64 (N, C)."""
     return np.eye(int(codes.max()) + 1)[codes]

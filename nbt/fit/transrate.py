@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, Floats, Integers, check_labels
+from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_labels
 from nbt.fit.spectrum import Spectrum
 
 EPS = 1e-4
@@ -31,10 +31,10 @@ def transrate(features: ArrayLike, labels: ArrayLike, eps: float = EPS) -> float
             is not above 0.
     """
     spectrum = Spectrum.of(features)
-    return transrate_of(spectrum, check_labels(labels, spectrum.n), eps)
+    return transrate_from_spectrum(spectrum, check_labels(labels, spectrum.n), eps)
 
 
-def transrate_of(spectrum: Spectrum, codes: Integers, eps: float = EPS) -> float:
+def transrate_from_spectrum(spectrum: Spectrum, codes: Integers, eps: float = EPS) -> float:
     """Returns TransRate of features that are decomposed and labels 0 ... C-1 that are checked."""
     if not eps > 0:
         raise ValueError(f"eps: {eps} is not above 0")
@@ -42,11 +42,11 @@ def transrate_of(spectrum: Spectrum, codes: Integers, eps: float = EPS) -> float
     within = 0.0
     for label in range(int(codes.max()) + 1):
         group = spectrum.features[codes == label] - mean
-        within += len(group) * _rate(group, eps) / spectrum.n
-    return _total_rate(spectrum, eps) - within
+        within += len(group) * _coding_rate(group, eps) / spectrum.n
+    return _total_coding_rate(spectrum, eps) - within
 
 
-def _total_rate(spectrum: Spectrum, eps: float) -> float:
+def _total_coding_rate(spectrum: Spectrum, eps: float) -> float:
     """Returns R of the centred features: ln det of a Gram matrix that is known but for the mean, a matrix of rank 1."""
     scale = spectrum.n * eps
     ones = spectrum.coordinates(np.ones((spectrum.n, 1)))[:, 0]
@@ -56,7 +56,7 @@ def _total_rate(spectrum: Spectrum, eps: float) -> float:
     return 0.5 * float(np.log1p(sizes).sum() + np.log(left))
 
 
-def _rate(rows: Floats, eps: float) -> float:
+def _coding_rate(rows: FloatArray, eps: float) -> float:
     n, dim = rows.shape
     gram = rows.T @ rows if dim <= n else rows @ rows.T
     gram /= n * eps

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nbt.task.rows import full_path
+from nbt.task.rows import absolute_path
 
-_USUAL = {"engine": "local", "workers": 1, "final_seeds": 5, "out": Path("reports")}
-_URIS = ("storage", "tracking_uri")
-_PATHS = ("experience", "out")
-_OF_SYNC = ("--storage", "--tracking-uri", "--out")
+_DEFAULTS = {"engine": "local", "workers": 1, "final_seeds": 5, "out": Path("reports")}
+_URI_OPTIONS = ("storage", "tracking_uri")
+_PATH_OPTIONS = ("experience", "out")
+_SYNC_OPTIONS = ("--storage", "--tracking-uri", "--out")
 
 
 def search_options(**given: Any) -> dict[str, str]:
@@ -21,17 +21,17 @@ def search_options(**given: Any) -> dict[str, str]:
         **given: Arguments of `nbt.pipeline.search`. Those that are as usual are left out; paths become absolute, and
             passwords are masked.
     """
-    from nbt.tracking import shown_uri
+    from nbt.tracking import redact_uri
 
     found: dict[str, str] = {}
     for name, value in given.items():
-        if value is None or (Path(value) if name in _PATHS else value) == _USUAL.get(name):
+        if value is None or (Path(value) if name in _PATH_OPTIONS else value) == _DEFAULTS.get(name):
             continue
-        text = str(full_path(value) if name in _PATHS else value)
-        found[f"--{name.replace('_', '-')}"] = shown_uri(text) if name in _URIS else text
+        text = str(absolute_path(value) if name in _PATH_OPTIONS else value)
+        found[f"--{name.replace('_', '-')}"] = redact_uri(text) if name in _URI_OPTIONS else text
     return found
 
 
-def sync_options(elsewhere: Mapping[str, str]) -> dict[str, str]:
+def sync_options(run_options: Mapping[str, str]) -> dict[str, str]:
     """Returns those of a search's options that `nbt sync` takes, too."""
-    return {option: elsewhere[option] for option in _OF_SYNC if option in elsewhere}
+    return {option: run_options[option] for option in _SYNC_OPTIONS if option in run_options}

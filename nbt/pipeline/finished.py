@@ -30,7 +30,7 @@ def report(study: str, storage: str | None = None, out: str | Path = "reports") 
     from nbt.search.storage import read_study, resolve_storage
 
     record = read_study(resolve_storage(storage), study)
-    return write_report(record, Path(out), elsewhere=search_options(storage=storage, out=out)).resolve()
+    return write_report(record, Path(out), run_options=search_options(storage=storage, out=out)).resolve()
 
 
 def sync(

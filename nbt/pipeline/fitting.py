@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from nbt.errors import UsageError, check_counts
+from nbt.errors import UsageError, require_positive
 from nbt.pipeline.loading import TaskOptions, load_task
-from nbt.pipeline.steering import learn
+from nbt.pipeline.steering import load_transferred_priors
 from nbt.settings import TransferSettings
 
 if TYPE_CHECKING:
@@ -89,12 +89,12 @@ def recommend(
     Raises:
         UsageError: Something given is wrong.
     """
-    from nbt.search.applicable import everywhere
-    from nbt.search.guided import recommend as choose
+    from nbt.search.applicable import unconditional_space
+    from nbt.search.guided import recommend_settings
     from nbt.search.space import Space
     from nbt.search.target import Target
 
-    check_counts(epochs=epochs)
-    chosen = everywhere(Space.load(space))
-    guide = learn(experience, chosen).guide(Target.of({}, profile.to_dict(), epochs), chosen)
-    return Recommendation(choose(guide, chosen), guide.explain())
+    require_positive(epochs=epochs)
+    chosen = unconditional_space(Space.load(space))
+    surrogate = load_transferred_priors(experience, chosen).surrogate(Target.of({}, profile.to_dict(), epochs), chosen)
+    return Recommendation(recommend_settings(surrogate, chosen), surrogate.explain())

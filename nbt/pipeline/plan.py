@@ -1,4 +1,4 @@
-"""Plan: what is asked of a search, checked."""
+"""PreparedSearch: what is asked of a search, checked."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from nbt.pipeline.loading import Progress
 from nbt.search.budget import Budget
-from nbt.search.engines.maker import EngineMaker
+from nbt.search.engines.maker import EngineFactory
 from nbt.search.records import StudyConfig
 
 if TYPE_CHECKING:
-    from nbt.search.learned import Learned
+    from nbt.search.learned import TransferredPriors
     from nbt.search.space import Space
     from nbt.task.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+class PreparedSearch:
     """The arguments of a search, checked.
 
     Attributes:
@@ -31,17 +31,17 @@ class Plan:
     space: Space
     pruner: str
     heuristics: bool
-    learned: Learned | None
+    transferred_priors: TransferredPriors | None
     storage: str | None
-    engine: EngineMaker
+    engine: EngineFactory
     final_seeds: int
     out: Path
-    elsewhere: Mapping[str, str]
+    run_options: Mapping[str, str]
     fresh: bool
     progress: Progress | None
 
 
-def configure(task: Task, space: Space, study: str | None, epochs: int) -> StudyConfig:
+def make_study_config(task: Task, space: Space, study: str | None, epochs: int) -> StudyConfig:
     """Returns what makes a study this one and no other."""
     from nbt.search.identity import default_study_name
     from nbt.task.weights import hash_weights

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbt.search.records import Interval, SeedRun, StudyRecord, TestRecord
+from nbt.search.records import FinalRun, Interval, StudyRecord, TestRecord
 from nbt.settings import TransferSettings
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ class SearchResult:
 
     record: StudyRecord
     report_path: Path
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    run_options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recommended(self) -> TransferSettings:
         """The recommended settings as `train` and `nbt.continual` take them: of a stream, `epochs` are of one task."""
         from nbt.search.finals import recommended_final
 
-        return self.record.config.for_use(recommended_final(self.record).settings)
+        return self.record.config.per_task_settings(recommended_final(self.record).settings)
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -74,7 +74,7 @@ class TrainResult:
     """
 
     settings: TransferSettings
-    runs: tuple[SeedRun, ...]
+    runs: tuple[FinalRun, ...]
     validation: Interval
     test: TestRecord
     export: Path | None

@@ -1,4 +1,4 @@
-"""Run: an open study, taken through search, finals, last training and report."""
+"""SearchRun: an open study, taken through search, finals, last training and report."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.errors import NbtError
-from nbt.pipeline.plan import Plan
+from nbt.pipeline.plan import PreparedSearch
 from nbt.pipeline.results import SearchResult
-from nbt.pipeline.steering import Steering
-from nbt.pipeline.watched import Watched
+from nbt.pipeline.steering import SearchStrategy
+from nbt.pipeline.watched import ProgressTrialSource
 from nbt.search.records import StudyObserver, StudyRecord
 from nbt.settings import TransferSettings, repair
 
@@ -24,26 +24,26 @@ _log = logging.getLogger("nbt")
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class SearchRun:
     """An open study with everything that works on it."""
 
-    plan: Plan
+    prepared: PreparedSearch
     store: StudyStore
     engine: Engine
-    steering: Steering
+    strategy: SearchStrategy
     observers: StudyObserver
 
-    def to_end(self) -> SearchResult:
+    def run_all_phases(self) -> SearchResult:
         """Runs all phases. Whatever ends it early, the report and MLflow get what there is."""
         try:
-            self._phases((self.plan.out / self.store.config.name / "model").resolve())
+            self._run_phases((self.prepared.out / self.store.config.name / "model").resolve())
         except BaseException:
-            self._leave()
+            self._report_interrupted()
             raise
         record = self.store.record()
-        return SearchResult(record, self._report(record), self.plan.elsewhere)
+        return SearchResult(record, self._report(record), self.prepared.run_options)
 
-    def _leave(self) -> None:
+    def _report_interrupted(self) -> None:
         """Reports on what was ended early. What ended it is the news: nothing that is gone as well may hide it."""
         with suppress(NbtError):
             record = self.store.record()
@@ -59,71 +59,71 @@ class Run:
         from nbt.report import write_report
 
         try:
-            return write_report(record, self.plan.out, elsewhere=self.plan.elsewhere).resolve()
+            return write_report(record, self.prepared.out, run_options=self.prepared.run_options).resolve()
         finally:
             self.observers.study_finished(record)
 
-    def _arguments(self) -> dict[str, Any]:
-        """Returns what the brain needs to know of proposals and pruning, an injection that a user would run first."""
-        found = self.steering.arguments(self.plan.space)
-        teacher, epochs = self.plan.config.teacher, self.plan.config.epochs
+    def _controller_arguments(self) -> dict[str, Any]:
+        """Returns what the controller needs to know of proposals and pruning, an injection that a user would run first."""
+        found = self.strategy.arguments(self.prepared.space)
+        teacher, epochs = self.prepared.config.teacher, self.prepared.config.epochs
         if teacher is not None:
             settings = repair(TransferSettings(init="inject", teacher=teacher, epochs=epochs))
             found["recommended"] = [("injection", settings), *found.get("recommended", [])]
         return found
 
-    def _stream_arguments(self) -> dict[str, Any]:
-        """Returns what the brain needs to know of a search over streams of tasks."""
-        from nbt.search.stream import DistinctSampler, stream_anchors
+    def _stream_controller_arguments(self) -> dict[str, Any]:
+        """Returns what the controller needs to know of a search over streams of tasks."""
+        from nbt.search.stream import DistinctSampler, stream_baseline_recipes
 
-        config, space = self.store.config, self.plan.space
+        config, space = self.store.config, self.prepared.space
         return {
-            "pruner": self.steering.pruner,
-            "first": stream_anchors(config.epochs, str(config.scenario)),
+            "pruner": self.strategy.pruner,
+            "first": stream_baseline_recipes(config.epochs, str(config.scenario)),
             "sampler": lambda seed: DistinctSampler(space, length=config.epochs, seed=seed),
         }
 
-    def _phases(self, export: Path) -> None:
-        from nbt.search.brain import Brain
+    def _run_phases(self, export: Path) -> None:
+        from nbt.search.brain import SearchController
         from nbt.search.finals import Finals
-        from nbt.search.retrain import Retrain
+        from nbt.search.retrain import Retraining
         from nbt.search.storage import study_folder
 
         checkpoints = study_folder(self.store.config.name) / "checkpoints"
         config = self.store.config
-        brain = Brain(
+        controller = SearchController(
             self.store,
-            self.plan.space,
-            budget=self.plan.budget,
+            self.prepared.space,
+            budget=self.prepared.budget,
             checkpoints=checkpoints,
             observers=[self.observers],
-            **(self._arguments() if config.scenario is None else self._stream_arguments()),
+            **(self._controller_arguments() if config.scenario is None else self._stream_controller_arguments()),
         )
         try:
-            self.engine.run(brain)
+            self.engine.run(controller)
         finally:
-            brain.close()
-            self._review()
+            controller.close()
+            self._store_prior_diagnostics()
         if not any(trial.state == "complete" and not trial.diverged for trial in self.store.record().trials):
             raise NbtError(
                 f"study {self.store.config.name}: no trial ran to its end with a finite loss within the budget of "
-                f"{self.plan.budget.text}; give it more, or fewer --epochs"
+                f"{self.prepared.budget.text}; give it more, or fewer --epochs"
             )
         self.engine.run(
-            Finals(self.store, seeds=self.plan.final_seeds, checkpoints=checkpoints, observers=[self.observers])
+            Finals(self.store, seeds=self.prepared.final_seeds, checkpoints=checkpoints, observers=[self.observers])
         )
         # What a stream leaves behind is no model to predict with, but a way to learn.
-        last = Retrain(self.store, export=None if config.scenario else export, checkpoints=checkpoints)
-        self.engine.run(Watched(last, self.plan.progress))
+        last = Retraining(self.store, export=None if config.scenario else export, checkpoints=checkpoints)
+        self.engine.run(ProgressTrialSource(last, self.prepared.progress))
 
-    def _review(self) -> None:
+    def _store_prior_diagnostics(self) -> None:
         """Stores what guided the search and what its trials made of it."""
-        from nbt.search.review import review
+        from nbt.search.review import diagnose_priors
 
-        if self.steering.guide is None:
+        if self.strategy.surrogate is None:
             return
         try:
-            self.store.put_guide(review(self.steering.guide, self.store.record().trials))
+            self.store.put_prior_diagnostics(diagnose_priors(self.strategy.surrogate, self.store.record().trials))
         except (
             Exception
         ) as error:  # it is for the report alone, and must neither cost the search nor hide what ended it

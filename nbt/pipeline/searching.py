@@ -8,20 +8,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from nbt.errors import UsageError, check_counts, nearest
+from nbt.errors import UsageError, nearest, require_positive
 from nbt.pipeline.elsewhere import search_options, sync_options
 from nbt.pipeline.loading import Progress, TaskOptions, as_task
-from nbt.pipeline.plan import Plan, configure
+from nbt.pipeline.plan import PreparedSearch, make_study_config
 from nbt.pipeline.results import SearchResult
-from nbt.pipeline.run import Run
-from nbt.pipeline.steering import learn, steer
+from nbt.pipeline.run import SearchRun
+from nbt.pipeline.steering import load_transferred_priors, make_strategy
 from nbt.search.budget import Budget
-from nbt.search.engines.maker import EngineMaker
+from nbt.search.engines.maker import EngineFactory
 from nbt.search.engines.ray_options import RayOptions
-from nbt.search.pruner import PRUNERS
+from nbt.search.pruner import PRUNER_NAMES
 from nbt.search.records import StudyObserver
 from nbt.training.model_folder import check_export
-from nbt.writable import check_folder
+from nbt.writable import check_writable_folder
 
 if TYPE_CHECKING:
     from nbt.search.store import StudyStore
@@ -91,20 +91,20 @@ def search(
         UsageError: Something given is wrong.
         NbtError: It cannot go on; what was finished is kept.
     """
-    from nbt.search.applicable import applicable
-    from nbt.search.database import check_apart
+    from nbt.search.applicable import applicable_space
+    from nbt.search.database import check_separate_databases
     from nbt.search.space import Space
     from nbt.search.stream_target import as_stream, check_stream
     from nbt.tracking import Tracker, resolve_uri
 
     limit = Budget.parse(budget)
-    chosen = Space.load(space)
-    _check_choice("pruner", pruner, PRUNERS)
-    check_counts(workers=workers, epochs=epochs, final_seeds=final_seeds)
+    search_space = Space.load(space)
+    _check_choice("pruner", pruner, PRUNER_NAMES)
+    require_positive(workers=workers, epochs=epochs, final_seeds=final_seeds)
     check_stream(scenario, tasks, pruner)
-    check_apart(storage, resolve_uri(tracking_uri))
-    check_folder("--out", out)
-    elsewhere = search_options(
+    check_separate_databases(storage, resolve_uri(tracking_uri))
+    check_writable_folder("--out", out)
+    run_options = search_options(
         storage=storage,
         tracking_uri=tracking_uri,
         engine=engine,
@@ -116,29 +116,29 @@ def search(
         final_seeds=final_seeds,
         out=out,
     )
-    with EngineMaker(engine, workers, RayOptions(ray_address, gpus_per_trial, cpus_per_trial)) as maker:
+    with EngineFactory(engine, workers, RayOptions(ray_address, gpus_per_trial, cpus_per_trial)) as factory:
         given = as_task(task, options)
         if scenario is not None:
             given, pruner, heuristics = as_stream(given, scenario, tasks), "none", False
-        possible = applicable(chosen, given)
-        plan = Plan(
-            config=configure(given, chosen, study, epochs),
+        varied = applicable_space(search_space, given)
+        prepared = PreparedSearch(
+            config=make_study_config(given, search_space, study, epochs),
             budget=limit,
-            space=possible,
+            space=varied,
             pruner=pruner,
             heuristics=heuristics,
-            learned=learn(experience, possible) if heuristics or pruner == "fit" else None,
+            transferred_priors=load_transferred_priors(experience, varied) if heuristics or pruner == "fit" else None,
             storage=storage,
-            engine=maker,
+            engine=factory,
             final_seeds=final_seeds,
             out=Path(out),
-            elsewhere=elsewhere,
+            run_options=run_options,
             fresh=fresh,
             progress=options.get("progress"),
         )
-        tracker = Tracker(tracking_uri, reports=plan.out, sync_options=sync_options(elsewhere))
+        tracker = Tracker(tracking_uri, reports=prepared.out, sync_options=sync_options(run_options))
         with ExitStack() as stack:
-            return _open(stack, plan, given, [*observers, tracker]).to_end()
+            return _open_search(stack, prepared, given, [*observers, tracker]).run_all_phases()
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -146,12 +146,12 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise UsageError(f"{name} {value!r}: {nearest(value, choices)}")
 
 
-def _facts(task: Task) -> dict[str, Any]:
+def _describe_data(task: Task) -> dict[str, Any]:
     """Returns what is known of the data, and of the teacher where there is one."""
     from nbt.search.attributes import TLI_SIMILARITY
-    from nbt.task.load import dataset_facts
+    from nbt.task.load import dataset_summary
 
-    facts = dataset_facts(task)
+    facts = dataset_summary(task)
     if task.teacher is not None:
         from nbt.transfer.injection import tli_similarity
         from nbt.transfer.outline import outline_of
@@ -161,40 +161,42 @@ def _facts(task: Task) -> dict[str, Any]:
     return facts
 
 
-def _open(stack: ExitStack, plan: Plan, task: Task, observers: Sequence[StudyObserver]) -> Run:
+def _open_search(
+    stack: ExitStack, prepared: PreparedSearch, task: Task, observers: Sequence[StudyObserver]
+) -> SearchRun:
     """Opens what a search holds, in an order in which nothing is written before everything given was checked."""
-    from nbt.search.observers import Observers
+    from nbt.search.observers import ObserverGroup
     from nbt.search.storage import open_study, resolve_storage
     from nbt.search.target import Target
 
-    facts = _facts(task)
-    url = resolve_storage(plan.storage)
-    if not plan.fresh:
-        _check_out(plan, plan.config.name)
-    engine = plan.engine.make(task)
+    facts = _describe_data(task)
+    url = resolve_storage(prepared.storage)
+    if not prepared.fresh:
+        _check_output_folders(prepared, prepared.config.name)
+    engine = prepared.engine.make(task)
     store = stack.enter_context(
         open_study(
             url,
-            plan.config,
-            budget=plan.budget.text,
-            pruner=plan.pruner,
+            prepared.config,
+            budget=prepared.budget.text,
+            pruner=prepared.pruner,
             dataset=facts,
-            notes=_notes(task),
-            fresh=plan.fresh,
+            notes=_data_notes(task),
+            fresh=prepared.fresh,
         )
     )
-    if plan.fresh:  # only now it has a name
-        _check_out(plan, store.config.name)
-    _measure_fit(task, store, plan.progress)
-    target = Target.of(facts, store.record().profile, plan.config.epochs)
-    return Run(plan, store, engine, steer(plan, target), Observers(observers))
+    if prepared.fresh:  # only now it has a name
+        _check_output_folders(prepared, store.config.name)
+    _measure_fit(task, store, prepared.progress)
+    target = Target.of(facts, store.record().profile, prepared.config.epochs)
+    return SearchRun(prepared, store, engine, make_strategy(prepared, target), ObserverGroup(observers))
 
 
-def _check_out(plan: Plan, study: str) -> None:
+def _check_output_folders(prepared: PreparedSearch, study: str) -> None:
     """Checks that report and model can be written, which comes last."""
-    check_folder("--out", plan.out / study)
-    if plan.config.scenario is None:
-        check_export(plan.out / study / "model", "--out")
+    check_writable_folder("--out", prepared.out / study)
+    if prepared.config.scenario is None:
+        check_export(prepared.out / study / "model", "--out")
 
 
 def _measure_fit(task: Task, store: StudyStore, progress: Progress | None) -> None:
@@ -213,7 +215,7 @@ def _measure_fit(task: Task, store: StudyStore, progress: Progress | None) -> No
         store.put_profile(profile.to_dict())
 
 
-def _notes(task: Task) -> list[str]:
+def _data_notes(task: Task) -> list[str]:
     unreadable = task.images.unreadable
     if not unreadable:
         return []

@@ -1,4 +1,4 @@
-"""Steering: who proposes the settings of a search and who stops its trials."""
+"""SearchStrategy: who proposes the settings of a search and who stops its trials."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbt.pipeline.plan import Plan
+from nbt.pipeline.plan import PreparedSearch
 
 if TYPE_CHECKING:
-    from nbt.search.guide import Guide
-    from nbt.search.learned import Learned
+    from nbt.search.guide import PriorSurrogate
+    from nbt.search.learned import TransferredPriors
     from nbt.search.pruner import Pruner
     from nbt.search.space import Space
     from nbt.search.target import Target
 
 
 @dataclass(frozen=True, eq=False)
-class Steering:
+class SearchStrategy:
     """Who proposes settings and who stops trials.
 
     Attributes:
@@ -26,39 +26,42 @@ class Steering:
     """
 
     pruner: Pruner
-    guide: Guide | None
+    surrogate: PriorSurrogate | None
 
     def arguments(self, space: Space) -> dict[str, Any]:
-        """Returns what the brain needs of it."""
-        from nbt.search.guided import recommend
-        from nbt.search.learned import sampler
+        """Returns what the controller needs of it."""
+        from nbt.search.guided import recommend_settings
+        from nbt.search.learned import make_sampler
 
-        if self.guide is None:
+        if self.surrogate is None:
             return {"pruner": self.pruner}
-        guide = self.guide
+        surrogate = self.surrogate
         return {
             "pruner": self.pruner,
-            "sampler": lambda seed: sampler(guide, seed),
-            "recommended": [("profile and experience", recommend(guide, space))],
+            "sampler": lambda seed: make_sampler(surrogate, seed),
+            "recommended": [("profile and experience", recommend_settings(surrogate, space))],
         }
 
 
-def learn(folder: str | Path | None, space: Space) -> Learned:
+def load_transferred_priors(folder: str | Path | None, space: Space) -> TransferredPriors:
     """Returns what recorded tables say; see `nbt.pipeline.search`."""
     from nbt.search.experience_folder import load_experience
-    from nbt.search.learned import Learned
+    from nbt.search.learned import TransferredPriors
 
-    return Learned(load_experience(folder, space))
+    return TransferredPriors(load_experience(folder, space))
 
 
-def steer(plan: Plan, target: Target) -> Steering:
+def make_strategy(prepared: PreparedSearch, target: Target) -> SearchStrategy:
     """Returns who steers the search for a target."""
     from nbt.search.pruner import make_pruner
 
-    length, learned = plan.config.epochs, plan.learned
-    if plan.pruner == "fit" and learned is not None:
-        pruner = learned.pruner(target, length=length, seed=plan.config.seed)
+    length, transferred_priors = prepared.config.epochs, prepared.transferred_priors
+    if prepared.pruner == "fit" and transferred_priors is not None:
+        pruner = transferred_priors.pruner(target, length=length, seed=prepared.config.seed)
     else:
-        pruner = make_pruner(plan.pruner, length)
-    guided = plan.heuristics and learned is not None
-    return Steering(pruner, learned.guide(target, plan.space) if guided and learned is not None else None)
+        pruner = make_pruner(prepared.pruner, length)
+    guided = prepared.heuristics and transferred_priors is not None
+    return SearchStrategy(
+        pruner,
+        transferred_priors.surrogate(target, prepared.space) if guided and transferred_priors is not None else None,
+    )

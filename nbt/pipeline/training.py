@@ -7,31 +7,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from nbt.errors import NbtError, check_counts
+from nbt.errors import NbtError, require_positive
 from nbt.pipeline.loading import TaskOptions, as_task
 from nbt.pipeline.results import TrainResult
-from nbt.pipeline.watched import Watched
-from nbt.search.records import SeedRun, TestRecord
+from nbt.pipeline.watched import ProgressTrialSource
+from nbt.search.records import FinalRun, TestRecord
 from nbt.settings import TransferSettings, repair
 from nbt.training.model_folder import check_export
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
-    from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+    from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 
-class _Seeds:
-    """Runs of one recipe with several seeds, then one on train + validation: the job source of `train`."""
+class _SeedTrialSource:
+    """Runs of one recipe with several seeds, then one on train + validation: the spec source of `train`."""
 
     def __init__(self, settings: TransferSettings, seeds: int, first: int, export: Path | None) -> None:
-        from nbt.training.results import TrialJob
+        from nbt.training.results import TrialSpec
 
-        self._waiting = [
-            TrialJob(key=f"seed-{seed}", settings=settings, seed=seed, split_seed=seed)
+        self._pending = [
+            TrialSpec(key=f"seed-{seed}", settings=settings, seed=seed, split_seed=seed)
             for seed in range(first, first + seeds)
         ]
-        self._waiting.append(
-            TrialJob(
+        self._pending.append(
+            TrialSpec(
                 key="train-on-all",
                 settings=settings,
                 seed=first,
@@ -42,34 +42,34 @@ class _Seeds:
         )
         self.settings = settings
         self.outcomes: dict[str, TrialOutcome] = {}
-        self.jobs = tuple(self._waiting)
+        self.specs = tuple(self._pending)
 
-    def next_job(self) -> TrialJob | None:
+    def next_trial(self) -> TrialSpec | None:
         """Returns the next run."""
-        return self._waiting.pop(0) if self._waiting else None
+        return self._pending.pop(0) if self._pending else None
 
-    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
+    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
         """Nothing: no result depends on it."""
 
-    def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
+    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         """Never stops a run."""
         return None
 
-    def on_done(self, job: TrialJob, outcome: TrialOutcome) -> None:
+    def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Keeps an outcome.
 
         Raises:
             NbtError: The run failed, or its loss left the finite numbers.
         """
         if outcome.error is not None:
-            raise NbtError(f"{job.key}: {outcome.error}")
+            raise NbtError(f"{spec.key}: {outcome.error}")
         if outcome.diverged:
-            raise NbtError(f"{job.key}: the loss left the finite numbers in epoch {outcome.curve[-1].epoch}")
-        self.outcomes[job.key] = outcome
+            raise NbtError(f"{spec.key}: the loss left the finite numbers in epoch {outcome.curve[-1].epoch}")
+        self.outcomes[spec.key] = outcome
 
-    def on_abandoned(self, job: TrialJob) -> None:
+    def on_abandoned(self, spec: TrialSpec) -> None:
         """Takes a run back."""
-        self._waiting.insert(0, job)
+        self._pending.insert(0, spec)
 
 
 def train(
@@ -96,23 +96,25 @@ def train(
     from nbt.search.engines.local import LocalEngine
     from nbt.search.stats import accuracy_interval, wilson_interval
 
-    check_counts(seeds=seeds)
+    require_positive(seeds=seeds)
     model = None if export is None else check_export(export, "--export")
     given = as_task(task, options)
     recipe = settings or TransferSettings()
-    from nbt.training.recipe import check_recipe, check_start
+    from nbt.training.recipe import check_recipe, check_starting_weights
 
     teacher = None if given.teacher is None else given.teacher.name
-    check_start(recipe, given.backbone, given.dataset, given.weights, teacher=teacher)
+    check_starting_weights(recipe, given.backbone, given.dataset, given.weights, teacher=teacher)
     check_recipe(recipe, len(given.split.train))
-    source = _Seeds(repair(recipe), seeds, given.seed, model)
+    source = _SeedTrialSource(repair(recipe), seeds, given.seed, model)
     with LocalEngine(given) as engine:
-        engine.run(Watched(source, options.get("progress")))
+        engine.run(ProgressTrialSource(source, options.get("progress")))
     last = source.outcomes["train-on-all"]
     if last.test_accuracy is None:
         raise NbtError("the model was trained but not tested")
     runs = tuple(
-        SeedRun(seed=job.seed, curve=source.outcomes[job.key].curve) for job in source.jobs if not job.train_on_all
+        FinalRun(seed=spec.seed, curve=source.outcomes[spec.key].curve)
+        for spec in source.specs
+        if not spec.train_on_all
     )
     n_test = len(given.split.test)
     test = TestRecord(

@@ -1,4 +1,4 @@
-"""Watched: epochs of any source of jobs, shown to whoever waits."""
+"""ProgressTrialSource: epochs of any source of specs, shown to whoever waits."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 from nbt.pipeline.loading import Progress
 
 if TYPE_CHECKING:
-    from nbt.search.engines.base import JobSource
-    from nbt.training.results import EpochResult, TrialJob
+    from nbt.search.engines.base import TrialSource
+    from nbt.training.results import EpochResult, TrialSpec
 
 
-class Watched:
-    """A job source that tells a progress callback of every epoch."""
+class ProgressTrialSource:
+    """A spec source that tells a progress callback of every epoch."""
 
-    def __init__(self, source: JobSource, progress: Progress | None) -> None:
+    def __init__(self, source: TrialSource, progress: Progress | None) -> None:
         self._source, self._progress = source, progress
-        self.next_job = source.next_job
-        self.on_place = source.on_place
+        self.next_trial = source.next_trial
+        self.on_placed = source.on_placed
         self.on_done = source.on_done
         self.on_abandoned = source.on_abandoned
 
-    def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
+    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         """Passes an epoch on."""
         if self._progress is not None:
-            self._progress(f"training: {job.key}", result.epoch, job.settings.epochs)
-        return self._source.on_epoch(job, result)
+            self._progress(f"training: {spec.key}", result.epoch, spec.settings.epochs)
+        return self._source.on_epoch(spec, result)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["report_folder", "trials_frame", "write_report"]
 
-_HOME = {
+_LAZY_IMPORTS = {
     "report_folder": "nbt.report.write",
     "trials_frame": "nbt.report.frame",
     "write_report": "nbt.report.write",
@@ -22,9 +22,9 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'nbt.report' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_LAZY_IMPORTS[name]), name)
 
 
 def __dir__() -> list[str]:

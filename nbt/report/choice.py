@@ -1,4 +1,4 @@
-"""Choice: what a study recommends at this moment, however far it got."""
+"""StudyRecommendation: what a study recommends at this moment, however far it got."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nbt.settings import TransferSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class StudyRecommendation:
     """What is recommended.
 
     Attributes:
@@ -28,28 +28,30 @@ class Choice:
     is_default: bool
 
 
-def default_settings(config: StudyConfig) -> TransferSettings:
+def default_pretrain_settings(config: StudyConfig) -> TransferSettings:
     """Returns the default recipe at the study's length."""
     return default_recipe(config.epochs)
 
 
-def default_trial(record: StudyRecord) -> TrialRecord | None:
+def default_recipe_trial(record: StudyRecord) -> TrialRecord | None:
     """Returns the full-length trial that ran the default recipe, if one did."""
-    default = default_settings(record.config)
+    default = default_pretrain_settings(record.config)
     return next((t for t in record.trials if t.settings == default and t.state == "complete"), None)
 
 
-def choose(record: StudyRecord) -> Choice | None:
+def current_recommendation(record: StudyRecord) -> StudyRecommendation | None:
     """Returns the recommended finalist; before the finals the best full-length trial; None where there is none."""
-    default = default_settings(record.config)
+    default = default_pretrain_settings(record.config)
     final = record.final(record.recommended) if record.recommended is not None else None
     if final is not None:
         trial = next((t for t in record.trials if t.number == final.trial), None)
         is_default = final.settings == default
-        return Choice(name=final.name, settings=final.settings, trial=trial, final=final, is_default=is_default)
+        return StudyRecommendation(
+            name=final.name, settings=final.settings, trial=trial, final=final, is_default=is_default
+        )
     best = next((t for t in record.ranked() if not t.diverged), None)
     if best is None:
         return None
     is_default = best.settings == default
     name = DEFAULT_RECIPE if is_default else f"trial {best.number}"
-    return Choice(name=name, settings=best.settings, trial=best, final=None, is_default=is_default)
+    return StudyRecommendation(name=name, settings=best.settings, trial=best, final=None, is_default=is_default)

@@ -9,28 +9,33 @@ from types import MappingProxyType
 
 from nbt.fit.fit_profile import FitProfile
 from nbt.report import fit_words, words
-from nbt.report.choice import Choice, choose, default_settings, default_trial
+from nbt.report.choice import (
+    StudyRecommendation,
+    current_recommendation,
+    default_pretrain_settings,
+    default_recipe_trial,
+)
 from nbt.report.guidance_words import (
-    GuideSection,
+    CorrelationSection,
+    PriorsSection,
     PruningSection,
-    SkillSection,
-    guide_section,
+    correlation_section,
+    priors_section,
     pruning_section,
-    skill_section,
 )
 from nbt.report.numbers import (
     DASH,
     duration,
-    moment,
-    number,
+    format_interval,
+    format_number,
+    format_timestamp,
     one_line,
     percent,
+    pluralise,
     points,
-    points_span,
-    several,
-    span,
+    points_interval,
 )
-from nbt.report.places import PlaceSection, place_section, ran_on
+from nbt.report.places import HardwareSection, hardware_section, hardware_text
 from nbt.report.pruning import STOPPED, pruning
 from nbt.report.reproduce import Command, commands
 from nbt.report.rows import (
@@ -66,7 +71,7 @@ class FitSection:
     Attributes:
         profile: For the plot.
         sentences: What it suggests.
-        certainty: What that rests on.
+        uncertainty_text: What that rests on.
         measures: All that were measured.
         left_out: Which were not, and why.
         skill: How well they told this study's trials apart; None of a profile without units.
@@ -74,10 +79,10 @@ class FitSection:
 
     profile: FitProfile
     sentences: tuple[str, ...]
-    certainty: str
+    uncertainty_text: str
     measures: tuple[fit_words.MeasureRow, ...]
     left_out: tuple[str, ...]
-    skill: SkillSection | None
+    skill: CorrelationSection | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +96,7 @@ class ReportData:
         subtitle: Dataset, backbone and space in a line.
         headline: What to use, how good, how sure, compared to the default recipe.
         explanation: More sentences on it.
-        settled: Whether the finals are over.
+        finals_done: Whether the finals are over.
         tiles: The few numbers that matter.
         settings: Every setting of the choice; empty without one.
         finals: Best first.
@@ -99,7 +104,7 @@ class ReportData:
         test: Recommended and baseline; empty before the test.
         test_sentence: The test result in words.
         spent: How the budget was spent.
-        spent_share: Share of the budget in epochs, 0 ... 1; None for a budget in time.
+        budget_share_spent: Share of the budget in epochs, 0 ... 1; None for a budget in time.
         places: Where it ran, where that was more than one place or a worker was lost.
         data: Facts on dataset, backbone and study.
         ranking: In which order the trials stand.
@@ -116,27 +121,27 @@ class ReportData:
     """
 
     record: StudyRecord
-    choice: Choice | None
+    choice: StudyRecommendation | None
     title: str
     subtitle: str
     headline: str
     explanation: tuple[str, ...]
-    settled: bool
+    finals_done: bool
     tiles: tuple[Fact, ...]
     settings: tuple[SettingRow, ...]
     finals: tuple[FinalRow, ...]
     optimism: str
     test: tuple[TestRow, ...]
     test_sentence: str
-    tested_after: str
+    test_model_trained_on: str
     spent: tuple[Fact, ...]
-    spent_share: float | None
-    places: PlaceSection
+    budget_share_spent: float | None
+    places: HardwareSection
     data: tuple[Fact, ...]
     ranking: str
     trials: tuple[TrialRow, ...]
     failures: tuple[Failure, ...]
-    guide: GuideSection
+    guide: PriorsSection
     pruning: PruningSection
     fit: FitSection | None
     importance: tuple[ImportanceRow, ...]
@@ -151,7 +156,7 @@ def build_report(
     folder: Path,
     *,
     has_model: bool = False,
-    elsewhere: Mapping[str, str] = MappingProxyType({}),
+    run_options: Mapping[str, str] = MappingProxyType({}),
 ) -> ReportData:
     """Returns what a report on the study says.
 
@@ -161,7 +166,7 @@ def build_report(
         has_model: The model of what is recommended is in it.
         elsewhere: As in `nbt.report.reproduce.commands`.
     """
-    choice, config = choose(record), record.config
+    choice, config = current_recommendation(record), record.config
     return ReportData(
         record=record,
         choice=choice,
@@ -169,54 +174,56 @@ def build_report(
         subtitle=one_line(f"{config.dataset} · {config.backbone} · space {config.space}"),
         headline=words.headline(record, choice),
         explanation=_explanation(choice),
-        settled=choice is not None and choice.final is not None,
+        finals_done=choice is not None and choice.final is not None,
         tiles=_tiles(record, choice),
-        settings=() if choice is None else _settings(config, choice),
+        settings=() if choice is None else _setting_rows(config, choice),
         finals=tuple(final_row(final, final.name == record.recommended) for final in record.finals),
         optimism=words.optimism(record, choice),
         test=tuple(test_row(test) for test in record.test),
         test_sentence=words.test_sentence(record),
-        tested_after="train + validation" if config.scenario is None else "train, task after task",
-        spent=_spent(record),
-        spent_share=min(record.epochs_spent / record.epochs_budget, 1.0) if record.epochs_budget else None,
-        places=place_section(record),
+        test_model_trained_on="train + validation" if config.scenario is None else "train, task after task",
+        spent=_spent_facts(record),
+        budget_share_spent=min(record.epochs_spent / record.epochs_budget, 1.0) if record.epochs_budget else None,
+        places=hardware_section(record),
         data=_data_facts(record),
         ranking=words.ranking_sentence(record),
         trials=trial_rows(record),
         failures=failures(record),
-        guide=guide_section(record),
+        guide=priors_section(record),
         pruning=pruning_section(record),
-        fit=_fit(record),
+        fit=_fit_section(record),
         importance=importance_rows(record),
         importance_sentence=words.importance_sentence(record),
         notes=tuple(one_line(note) for note in record.notes),
         commands=tuple(
-            commands(record, folder, has_settings=choice is not None, has_model=has_model, elsewhere=elsewhere)
+            commands(record, folder, has_settings=choice is not None, has_model=has_model, run_options=run_options)
         ),
         has_model=has_model,
     )
 
 
-def _settings(config: StudyConfig, choice: Choice) -> tuple[SettingRow, ...]:
+def _setting_rows(config: StudyConfig, choice: StudyRecommendation) -> tuple[SettingRow, ...]:
     """Returns the settings as `recommended.yaml` has them."""
-    return setting_rows(config.for_use(choice.settings), config.for_use(default_settings(config)))
+    return setting_rows(
+        config.per_task_settings(choice.settings), config.per_task_settings(default_pretrain_settings(config))
+    )
 
 
-def _fit(record: StudyRecord) -> FitSection | None:
+def _fit_section(record: StudyRecord) -> FitSection | None:
     if record.profile is None:
         return None
     profile = FitProfile.from_dict(record.profile)
     return FitSection(
         profile=profile,
         sentences=tuple(fit_words.suggestions(profile)),
-        certainty=fit_words.certainty([profile]),
+        uncertainty_text=fit_words.uncertainty_text([profile]),
         measures=fit_words.measure_rows(profile),
-        left_out=tuple(fit_words.left_out_lines([profile])),
-        skill=skill_section(record),
+        left_out=tuple(fit_words.missing_measure_lines([profile])),
+        skill=correlation_section(record),
     )
 
 
-def _explanation(choice: Choice | None) -> tuple[str, ...]:
+def _explanation(choice: StudyRecommendation | None) -> tuple[str, ...]:
     if choice is None:
         return ("recommended.yaml is written as soon as there is a full-length trial.",)
     if choice.is_default:
@@ -224,23 +231,32 @@ def _explanation(choice: Choice | None) -> tuple[str, ...]:
     return (words.recipe_sentence(choice.settings), "Where it differs from the default recipe is marked below.")
 
 
-def _tiles(record: StudyRecord, choice: Choice | None) -> tuple[Fact, ...]:
-    return (_validation_tile(record, choice), _versus_tile(record, choice), _test_tile(record), _budget_tile(record))
+def _tiles(record: StudyRecord, choice: StudyRecommendation | None) -> tuple[Fact, ...]:
+    return (
+        _validation_tile(record, choice),
+        _difference_tile(record, choice),
+        _test_tile(record),
+        _budget_tile(record),
+    )
 
 
-def _validation_tile(record: StudyRecord, choice: Choice | None) -> Fact:
+def _validation_tile(record: StudyRecord, choice: StudyRecommendation | None) -> Fact:
     label = "Validation accuracy"
     if choice is not None and choice.final is not None:
         validation = choice.final.validation
-        runs = several(validation.n, "seed")
-        return Fact(label, percent(validation.mean), runs if validation.low is None else f"{span(validation)}, {runs}")
+        runs = pluralise(validation.n, "seed")
+        return Fact(
+            label,
+            percent(validation.mean),
+            runs if validation.low is None else f"{format_interval(validation)}, {runs}",
+        )
     if choice is not None and choice.trial is not None:
         error = "" if record.noise is None else f", ± {points(words.Z95 * record.noise, signed=False)} points"
         return Fact(label, percent(choice.trial.val_accuracy), f"one run{error}")
     return Fact(label, DASH, "no full-length trial yet")
 
 
-def _versus_tile(record: StudyRecord, choice: Choice | None) -> Fact:
+def _difference_tile(record: StudyRecord, choice: StudyRecommendation | None) -> Fact:
     label = "Against the default"
     if choice is not None and choice.is_default:
         return Fact(label, "is the default", "nothing better was found")
@@ -248,9 +264,9 @@ def _versus_tile(record: StudyRecord, choice: Choice | None) -> Fact:
         versus = choice.final.versus_default
         if versus is None:
             return Fact(label, DASH, "the default was not run beside it")
-        note = "one seed" if versus.low is None else f"{points_span(versus)}, paired"
+        note = "one seed" if versus.low is None else f"{points_interval(versus)}, paired"
         return Fact(label, f"{points(versus.mean)} points", note)
-    baseline = default_trial(record)
+    baseline = default_recipe_trial(record)
     if choice is None or choice.trial is None or baseline is None:
         return Fact(label, DASH, "not measured yet")
     return Fact(
@@ -262,46 +278,46 @@ def _test_tile(record: StudyRecord) -> Fact:
     test = next((test for test in record.test if test.name == "recommended"), None)
     if test is None:
         return Fact("Test accuracy", DASH, "not evaluated yet")
-    return Fact("Test accuracy", percent(test.accuracy.mean), f"{span(test.accuracy)}, {test.n} images")
+    return Fact("Test accuracy", percent(test.accuracy.mean), f"{format_interval(test.accuracy)}, {test.n} images")
 
 
 def _budget_tile(record: StudyRecord) -> Fact:
     counts = record.counts()
-    ended = several(sum(counts[end] for end in ("complete", "pruned", "failed")), "trial")
+    ended = pluralise(sum(counts[end] for end in ("complete", "pruned", "failed")), "trial")
     if record.epochs_budget is None:
         return Fact("Time spent", duration(record.seconds_spent), f"of {record.budget}, {ended}")
     note = f"of {record.epochs_budget}, {ended}, {duration(record.seconds_spent)}"
     return Fact("Epochs spent", str(record.epochs_spent), note)
 
 
-def _spent(record: StudyRecord) -> tuple[Fact, ...]:
+def _spent_facts(record: StudyRecord) -> tuple[Fact, ...]:
     counts = record.counts()
     diverged = sum(trial.diverged for trial in record.trials)
     states = [f"{counts['complete']} to full length", f"{counts['pruned']} pruned", f"{counts['failed']} failed"]
     states += [f"{counts[end]} {end}" for end in ("interrupted", "running") if counts[end]]
-    facts = [Fact("Budget", _budget_words(record)), Fact("Epochs spent", _epochs_words(record))]
-    facts.append(Fact("Trials", str(len(record.trials)), words.joined(states)))
+    facts = [Fact("Budget", _budget_text(record)), Fact("Epochs spent", _epochs_text(record))]
+    facts.append(Fact("Trials", str(len(record.trials)), words.join_words(states)))
     if diverged:
         facts.append(Fact("Diverged", str(diverged), "the loss left the finite numbers: counted as accuracy 0"))
     stopped = pruning(record)
     if stopped.of(STOPPED):
         note = f"not trained; pruner {one_line(record.pruner)}"
-        facts.append(Fact("Saved by pruning", several(stopped.saved, "epoch"), note))
+        facts.append(Fact("Saved by pruning", pluralise(stopped.saved, "epoch"), note))
     facts.append(Fact("Time of the search", duration(record.seconds_spent)))
     if record.finals:
         runs = [run for final in record.finals for run in final.runs]
         epochs = sum(len(run.curve) for run in runs)
-        facts.append(Fact("Final runs", str(len(runs)), f"{several(epochs, 'epoch')}, on top of the budget"))
+        facts.append(Fact("Final runs", str(len(runs)), f"{pluralise(epochs, 'epoch')}, on top of the budget"))
     return tuple(facts)
 
 
-def _budget_words(record: StudyRecord) -> str:
+def _budget_text(record: StudyRecord) -> str:
     if record.epochs_budget is None:
         return record.budget
-    return f"{record.budget} full trials = {several(record.epochs_budget, 'epoch')}"
+    return f"{record.budget} full trials = {pluralise(record.epochs_budget, 'epoch')}"
 
 
-def _epochs_words(record: StudyRecord) -> str:
+def _epochs_text(record: StudyRecord) -> str:
     if not record.epochs_budget:
         return str(record.epochs_spent)
     share = percent(record.epochs_spent / record.epochs_budget, 0)
@@ -323,7 +339,7 @@ def _data_facts(record: StudyRecord) -> tuple[Fact, ...]:
     facts = [Fact("Dataset", one_line(config.dataset)), Fact("Backbone", one_line(config.backbone))]
     facts += [Fact("Weights", one_line(config.weights)), Fact("Search space", one_line(config.space))]
     facts += [
-        Fact(label, number(record.dataset[key]))
+        Fact(label, format_number(record.dataset[key]))
         for key, label in _DATA_LABELS.items()
         if record.dataset.get(key) is not None
     ]
@@ -338,7 +354,7 @@ def _data_facts(record: StudyRecord) -> tuple[Fact, ...]:
     if record.noise is not None:
         facts.append(Fact("Standard error of one validation", f"± {points(record.noise, signed=False)} points"))
     facts.append(Fact("Seed", str(config.seed)))
-    if where := ran_on(record):
+    if where := hardware_text(record):
         facts.append(Fact("Ran on", where))
-    facts.append(Fact("Started", moment(record.created)))
+    facts.append(Fact("Started", format_timestamp(record.created)))
     return tuple(facts)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from nbt.errors import NbtError, UsageError, nearest
 from nbt.fit.fit_profile import FitProfile
 from nbt.report import plots
-from nbt.report.fit_words import accuracy_text, gain_at, images, knee_unit, names_of
-from nbt.report.numbers import one_line, shortened
-from nbt.search.stats import accuracy_error
+from nbt.report.fit_words import accuracy_text, gain_of_unit, images, knee_unit_count, profile_names
+from nbt.report.numbers import one_line, truncated
+from nbt.search.stats import accuracy_standard_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,10 +23,10 @@ SUFFIXES = (".png", ".svg")
 # Okabe and Ito's palette; dashes tell pretrained from random, markers one backbone from the next.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _MARKERS = "osD^vPX"
-_LIGHT = {plots.INK: "#16202b", plots.MUTED: "#5b6875", plots.GRID: "#dfe4ea", plots.PAPER: "#ffffff"}
+_LIGHT_COLORS = {plots.INK: "#16202b", plots.MUTED: "#5b6875", plots.GRID: "#dfe4ea", plots.PAPER: "#ffffff"}
 _DPI = 160
 _DASHED = (0, (5, 2))
-_NAME = 44
+_MAX_NAME_LENGTH = 44
 
 
 def layer_curves(profile: FitProfile) -> str | None:
@@ -37,7 +37,7 @@ def layer_curves(profile: FitProfile) -> str | None:
     """
     if not len(profile.layers):
         return None
-    n, knee = images(profile), knee_unit(profile)
+    n, knee = images(profile), knee_unit_count(profile)
     units = [one_line(str(unit)) for unit in profile.layers["unit"]]
 
     def draw(axes: Axes) -> list[Any]:
@@ -49,10 +49,10 @@ def layer_curves(profile: FitProfile) -> str | None:
         handles: list[Any] = []
         for column, label, color, dashes, marker in looks:
             values = [float(value) for value in profile.layers[column]]
-            _band(axes, numbers, values, [accuracy_error(value, n) for value in values], color)
+            _band(axes, numbers, values, [accuracy_standard_error(value, n) for value in values], color)
             (line,) = axes.plot(numbers, values, color=color, linestyle=dashes, linewidth=1.8, label=label)
             for number, unit, value in zip(numbers, units, values, strict=True):
-                tip = plots.tip_id(f"unit {number}, {unit}: {accuracy_text(value, n)}, {label}")
+                tip = plots.tooltip_id(f"unit {number}, {unit}: {accuracy_text(value, n)}, {label}")
                 axes.plot([number], [value], color=color, marker=marker, markersize=3.6, gid=tip)
             handles.insert(0, line)
         if knee:
@@ -62,7 +62,7 @@ def layer_curves(profile: FitProfile) -> str | None:
         axes.set_xlabel("unit, from the input")
         axes.set_ylabel("ridge probe accuracy")
         axes.set_ylim(bottom=0)
-        plots.whole_axis(axes.xaxis)
+        plots.integer_axis(axes.xaxis)
         plots.percent_axis(axes.yaxis)
         return handles
 
@@ -123,9 +123,11 @@ def fit_figure(profiles: Sequence[FitProfile], kind: str) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    style = {key: _LIGHT.get(value, value) if isinstance(value, str) else value for key, value in plots.STYLE.items()}
+    style = {
+        key: _LIGHT_COLORS.get(value, value) if isinstance(value, str) else value for key, value in plots.STYLE.items()
+    }
     style |= {"figure.facecolor": "white", "savefig.transparent": False, "svg.hashsalt": "fit"}
-    names = [shortened(name, _NAME) for name in names_of(profiles)]
+    names = [truncated(name, _MAX_NAME_LENGTH) for name in profile_names(profiles)]
     with rc_context(style):
         figure = Figure(figsize=(9.6, 3.6 + 0.2 * -(-len(profiles) // 2)), layout="constrained", dpi=_DPI)
         FigureCanvasAgg(figure)
@@ -136,7 +138,7 @@ def fit_figure(profiles: Sequence[FitProfile], kind: str) -> bytes:
         right.set_title("gain over random weights (ring: knee)", loc="left", fontsize=9)
         left.set_ylabel("accuracy")
         right.set_ylabel("points of accuracy")
-        right.axhline(0, color=_LIGHT[plots.MUTED], linewidth=0.8)
+        right.axhline(0, color=_LIGHT_COLORS[plots.MUTED], linewidth=0.8)
         for axes in (left, right):
             axes.set_xlabel("depth: share of the units, from the input")
             plots.percent_axis(axes.xaxis)
@@ -151,15 +153,15 @@ def fit_figure(profiles: Sequence[FitProfile], kind: str) -> bytes:
 
 
 def _draw_profile(left: Axes, right: Axes, index: int, name: str, profile: FitProfile) -> None:
-    layers, n, knee = profile.layers, images(profile), knee_unit(profile)
+    layers, n, knee = profile.layers, images(profile), knee_unit_count(profile)
     color, marker = _COLORS[index % len(_COLORS)], _MARKERS[index % len(_MARKERS)]
     depth = [float(value) for value in layers["depth"]]
     own, other = ([float(v) for v in layers[column]] for column in ("ridge_accuracy", "ridge_accuracy_random"))
-    _band(left, depth, own, [accuracy_error(value, n) for value in own], color)
+    _band(left, depth, own, [accuracy_standard_error(value, n) for value in own], color)
     look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 3.6, "linewidth": 1.6}
     left.plot(depth, own, label=name, **look)
     left.plot(depth, other, color=color, linewidth=1.1, linestyle=_DASHED)
-    gains = [gain_at(profile, unit) for unit in range(len(layers))]
+    gains = [gain_of_unit(profile, unit) for unit in range(len(layers))]
     _band(right, depth, [gain for gain, _ in gains], [error for _, error in gains], color)
     right.plot(depth, [gain for gain, _ in gains], **look)
     if knee:

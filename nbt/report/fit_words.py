@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from nbt.fit.fit_profile import FitProfile
-from nbt.report.numbers import DASH, number, one_line, percent, points, several
-from nbt.report.words import joined
-from nbt.search.stats import accuracy_error
+from nbt.report.numbers import DASH, format_number, one_line, percent, pluralise, points
+from nbt.report.words import join_words
+from nbt.search.stats import accuracy_standard_error
 
-CEILING = 0.95
+RANDOM_ACCURACY_CEILING = 0.95
 """From this accuracy of random features on, a target is too easy for a probe to tell weights apart."""
 
-FEW = 5
+MIN_IMAGES_PER_CLASS = 5
 """Sampled images a class, on average, below which a probe learns from very little."""
 
-IDLE = 0.05
+DEAD_CHANNELS_THRESHOLD = 0.05
 """Share of dead channels from which on they are worth a sentence."""
 
 
@@ -124,7 +124,7 @@ MEASURES = (
 )
 """Columns of the table that compares backbones, in their order."""
 
-_MORE = (
+_ADDITIONAL_MEASURES = (
     Measure("ridge_accuracy_random", "ridge probe, random weights", "what the gain is over", "accuracy"),
     Measure("knn_accuracy_random", "kNN, random weights", "to compare kNN with", "accuracy"),
     Measure("logme_random", "LogME, random weights", "to compare LogME with"),
@@ -150,9 +150,18 @@ _MORE = (
 )
 """What the table of one profile has beside them."""
 
-_LABELS = {measure.name: measure.label for measure in (*MEASURES, *_MORE)}
+_LABELS = {measure.name: measure.label for measure in (*MEASURES, *_ADDITIONAL_MEASURES)}
 # Measures that put several backbones in an order beside the ridge probe.
-_RANKING = ("knn_accuracy", "logme", "h_score_regularized", "nleep", "leep", "gbc", "transrate", "emd_similarity")
+_RANKING_MEASURES = (
+    "knn_accuracy",
+    "logme",
+    "h_score_regularized",
+    "nleep",
+    "leep",
+    "gbc",
+    "transrate",
+    "emd_similarity",
+)
 
 
 def images(profile: FitProfile) -> int:
@@ -160,23 +169,23 @@ def images(profile: FitProfile) -> int:
     return max(1, int(profile.scalars.get("samples", profile.facts.get("samples", 1))))
 
 
-def gain_at(profile: FitProfile, unit: int) -> tuple[float, float]:
+def gain_of_unit(profile: FitProfile, unit: int) -> tuple[float, float]:
     """Returns the gain of a unit's ridge probe over random weights and its standard error, in accuracy."""
     row = profile.layers.iloc[unit]
     own, other = float(row["ridge_accuracy"]), float(row["ridge_accuracy_random"])
     if not (math.isfinite(own) and math.isfinite(other)):
         return math.nan, math.nan
     n = images(profile)
-    return own - other, math.hypot(accuracy_error(own, n), accuracy_error(other, n))
+    return own - other, math.hypot(accuracy_standard_error(own, n), accuracy_standard_error(other, n))
 
 
-def knee_unit(profile: FitProfile) -> int | None:
+def knee_unit_count(profile: FitProfile) -> int | None:
     """Returns the number of units (counted from the input) up to which gain grows, None where it is not known."""
     depth = profile.scalars.get("knee_depth", math.nan)
     return round(depth * len(profile.layers)) if math.isfinite(depth) else None
 
 
-def names_of(profiles: Sequence[FitProfile]) -> list[str]:
+def profile_names(profiles: Sequence[FitProfile]) -> list[str]:
     """Returns what to call each profile: its backbone, with its weights where a backbone is there twice."""
     backbones = [one_line(str(profile.facts.get("backbone", "backbone"))) for profile in profiles]
     weights = [one_line(PurePath(str(profile.facts.get("weights", ""))).name) for profile in profiles]
@@ -188,30 +197,30 @@ def names_of(profiles: Sequence[FitProfile]) -> list[str]:
 
 def table_rows(profiles: Sequence[FitProfile]) -> list[dict[str, str]]:
     """Returns a row a profile for the table that compares them, its cells short; what no profile has is no column."""
-    shown = _shown(profiles)
+    shown = _available_measures(profiles)
     return [
-        {"backbone": name, **{_column(measure): _cell(profile, measure) for measure in shown}}
-        for name, profile in zip(names_of(profiles), profiles, strict=True)
+        {"backbone": name, **{_column_label(measure): _cell(profile, measure) for measure in shown}}
+        for name, profile in zip(profile_names(profiles), profiles, strict=True)
     ]
 
 
 def legend(profiles: Sequence[FitProfile]) -> list[tuple[str, str]]:
     """Returns (column, what it means) for each column of `table_rows`."""
-    return [(_column(measure), measure.meaning) for measure in _shown(profiles)]
+    return [(_column_label(measure), measure.meaning) for measure in _available_measures(profiles)]
 
 
 def measure_rows(profile: FitProfile) -> tuple[MeasureRow, ...]:
     """Returns all measures that a profile has, for a table of this one."""
     return tuple(
         MeasureRow(measure.label, value_text(profile, measure), measure.meaning)
-        for measure in (*MEASURES, *_MORE)
-        if _known(profile, measure.name)
+        for measure in (*MEASURES, *_ADDITIONAL_MEASURES)
+        if _has_measure(profile, measure.name)
     )
 
 
 def value_text(profile: FitProfile, measure: Measure) -> str:
     """Returns a measure with its standard error where it has one; a dash where it is not known."""
-    if not _known(profile, measure.name):
+    if not _has_measure(profile, measure.name):
         return DASH
     if measure.name == GAIN:
         return f"{_gain_text(profile)} points"
@@ -221,46 +230,56 @@ def value_text(profile: FitProfile, measure: Measure) -> str:
     if measure.kind == "gain":
         return f"{points(value)} points"
     if measure.kind == "depth":
-        return f"{knee_unit(profile)} of {len(profile.layers)}"
+        return f"{knee_unit_count(profile)} of {len(profile.layers)}"
     if measure.kind == "share":
         return percent(value)
-    return f"{value:.0f}" if abs(value) >= 1000 else number(value)
+    return f"{value:.0f}" if abs(value) >= 1000 else format_number(value)
 
 
 def accuracy_text(value: float, n: int) -> str:
     """Returns "61.0 % ± 1.5": an accuracy over n images with its binomial standard error in points."""
-    return f"{percent(value)} ± {points(accuracy_error(value, n), signed=False)}"
+    return f"{percent(value)} ± {points(accuracy_standard_error(value, n), signed=False)}"
 
 
-def left_out_lines(profiles: Sequence[FitProfile]) -> list[str]:
+def missing_measure_lines(profiles: Sequence[FitProfile]) -> list[str]:
     """Returns a line for each reason for which measures are missing: which, and of which profiles."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for name, profile in zip(names_of(profiles), profiles, strict=True):
+    for name, profile in zip(profile_names(profiles), profiles, strict=True):
         reasons: dict[str, list[str]] = {}
         for measure, reason in profile.left_out.items():
             reasons.setdefault(one_line(reason), []).append(_LABELS.get(measure, one_line(measure)))
         for reason, measures in reasons.items():
-            groups.setdefault((joined(measures), reason), []).append(name)
+            groups.setdefault((join_words(measures), reason), []).append(name)
     return [
-        f"{measures}{'' if len(who) == len(profiles) else ' of ' + joined(who)}: {reason}"
+        f"{measures}{'' if len(who) == len(profiles) else ' of ' + join_words(who)}: {reason}"
         for (measures, reason), who in groups.items()
     ]
 
 
 def suggestions(profile: FitProfile) -> list[str]:
     """Returns what one profile suggests, a sentence each; all follow from ridge probes and their standard errors."""
-    if not _known(profile, GAIN):
+    if not _has_measure(profile, GAIN):
         return ["There is no ridge probe of the features, so this profile suggests nothing."]
     if profile.facts.get("weights") == "none":
-        return [_separation(profile), "These weights are random themselves: there is nothing pretrained to measure."]
-    return [_separation(profile), _worth(profile), *_depth(profile), *_idle(profile)]
+        return [
+            _separation_sentence(profile),
+            "These weights are random themselves: there is nothing pretrained to measure.",
+        ]
+    return [
+        _separation_sentence(profile),
+        _gain_sentence(profile),
+        *_depth_sentences(profile),
+        *_dead_channel_sentences(profile),
+    ]
 
 
-def certainty(profiles: Sequence[FitProfile]) -> str:
+def uncertainty_text(profiles: Sequence[FitProfile]) -> str:
     """Returns what the numbers rest on, and what they do not cover."""
     counts = sorted({images(profile) for profile in profiles})
-    shown = several(counts[0], "training image") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} training images"
-    few = any(images(profile) < FEW * profile.scalars.get("classes", 0.0) for profile in profiles)
+    shown = (
+        pluralise(counts[0], "training image") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} training images"
+    )
+    few = any(images(profile) < MIN_IMAGES_PER_CLASS * profile.scalars.get("classes", 0.0) for profile in profiles)
     scarce = " Few images a class make every probe look worse than it would with more." if few else ""
     return (
         f"How sure: ± is one binomial standard error over {shown}; it does not cover that other random weights give"
@@ -274,14 +293,16 @@ def comparison(profiles: Sequence[FitProfile]) -> list[str]:
 
     The ridge probe leads; what is within two standard errors of the best is a tie with it.
     """
-    named = [pair for pair in zip(names_of(profiles), profiles, strict=True) if _known(pair[1], "ridge_accuracy")]
+    named = [
+        pair for pair in zip(profile_names(profiles), profiles, strict=True) if _has_measure(pair[1], "ridge_accuracy")
+    ]
     if len(named) < 2:
         return []
     named.sort(key=lambda pair: -pair[1].scalars["ridge_accuracy"])
-    return [_leader(named), *_others(named), *_sizes(profiles)]
+    return [_leader_sentence(named), *_other_measures_sentences(named), *_image_size_sentences(profiles)]
 
 
-def _leader(named: Sequence[tuple[str, FitProfile]]) -> str:
+def _leader_sentence(named: Sequence[tuple[str, FitProfile]]) -> str:
     """Returns which has the highest ridge probe, and which cannot be told from it."""
     (best, first), rest = named[0], named[1:]
     own, n = first.scalars["ridge_accuracy"], images(first)
@@ -289,42 +310,42 @@ def _leader(named: Sequence[tuple[str, FitProfile]]) -> str:
     behind: list[str] = []
     for name, profile in rest:
         other = profile.scalars["ridge_accuracy"]
-        error = math.hypot(accuracy_error(own, n), accuracy_error(other, images(profile)))
+        error = math.hypot(accuracy_standard_error(own, n), accuracy_standard_error(other, images(profile)))
         text = f"{name} ({points(own - other, signed=False)} ± {points(error, signed=False)} points behind)"
         (tied if own - other <= 2 * error else behind).append(text)
     top, are = f"{best} has the highest ridge probe, {accuracy_text(own, n)}", "is" if len(behind) == 1 else "are"
     if not tied:
-        return f"{top}; {joined(behind)} {are} below it by more than two standard errors."
-    also = f"; {joined(behind)} {are} below that" if behind else ""
-    return f"{top}, but it is a tie with {joined(tied)}: less than two standard errors{also}."
+        return f"{top}; {join_words(behind)} {are} below it by more than two standard errors."
+    also = f"; {join_words(behind)} {are} below that" if behind else ""
+    return f"{top}, but it is a tie with {join_words(tied)}: less than two standard errors{also}."
 
 
-def _others(named: Sequence[tuple[str, FitProfile]]) -> list[str]:
+def _other_measures_sentences(named: Sequence[tuple[str, FitProfile]]) -> list[str]:
     """Returns which other measures put the same one first, and which do not; they have no standard errors."""
     leaders: dict[str, list[str]] = {}
-    for measure in _RANKING:
-        if all(_known(profile, measure) for _, profile in named):
+    for measure in _RANKING_MEASURES:
+        if all(_has_measure(profile, measure) for _, profile in named):
             leader = max(named, key=lambda pair: pair[1].scalars[measure])[0]
             leaders.setdefault(leader, []).append(_LABELS[measure])
     best = named[0][0]
     agreeing = leaders.pop(best, [])
     if not leaders:
-        which = f"Every other measure that all of them have ({joined(agreeing)}) puts {best} first as well."
+        which = f"Every other measure that all of them have ({join_words(agreeing)}) puts {best} first as well."
         return [which] if agreeing else []
-    against = joined([f"{name} by {joined(measures)}" for name, measures in leaders.items()])
-    agree = f"{best} is first by {joined(agreeing)} too, but " if agreeing else ""
+    against = join_words([f"{name} by {join_words(measures)}" for name, measures in leaders.items()])
+    agree = f"{best} is first by {join_words(agreeing)} too, but " if agreeing else ""
     return [f"The other measures do not all agree: {agree}{against}. They have no standard errors here."]
 
 
-def _sizes(profiles: Sequence[FitProfile]) -> list[str]:
+def _image_size_sentences(profiles: Sequence[FitProfile]) -> list[str]:
     sizes = sorted({int(size) for p in profiles if (size := p.scalars.get("image_size")) is not None})
     if len(sizes) < 2:
         return []
-    return [f"They see images of different sizes ({joined([str(size) for size in sizes])} px)."]
+    return [f"They see images of different sizes ({join_words([str(size) for size in sizes])} px)."]
 
 
-def _separation(profile: FitProfile) -> str:
-    n, classes, guess = images(profile), profile.scalars.get("classes"), _guess(profile.scalars)
+def _separation_sentence(profile: FitProfile) -> str:
+    n, classes, guess = images(profile), profile.scalars.get("classes"), _majority_class_share(profile.scalars)
     own, other = (float(profile.layers[name].iloc[-1]) for name in ("ridge_accuracy", "ridge_accuracy_random"))
     what = "the classes" if classes is None else f"the {int(classes)} classes"
     chance = "" if guess is None else f" (always guessing the largest class: {percent(guess)})"
@@ -334,7 +355,7 @@ def _separation(profile: FitProfile) -> str:
     )
 
 
-def _guess(scalars: Mapping[str, float]) -> float | None:
+def _majority_class_share(scalars: Mapping[str, float]) -> float | None:
     """Returns the share of the largest class."""
     try:
         return scalars["smallest_class"] * scalars["imbalance"] / scalars["train_images"]
@@ -342,12 +363,12 @@ def _guess(scalars: Mapping[str, float]) -> float | None:
         return None
 
 
-def _worth(profile: FitProfile) -> str:
-    gain, error = gain_at(profile, -1)
+def _gain_sentence(profile: FitProfile) -> str:
+    gain, error = gain_of_unit(profile, -1)
     text = f"{_gain_text(profile)} points"
     if abs(gain) <= 2 * error:
         easy = " Random features are near the ceiling already: this target is too easy for the probe to tell."
-        near = float(profile.layers["ridge_accuracy_random"].iloc[-1]) >= CEILING
+        near = float(profile.layers["ridge_accuracy_random"].iloc[-1]) >= RANDOM_ACCURACY_CEILING
         return f"That is a tie ({text}): the probe sees no advantage of these weights at the output.{easy * near}"
     if gain < 0:
         return (
@@ -357,9 +378,9 @@ def _worth(profile: FitProfile) -> str:
     return f"The pretrained weights are ahead of random ones by {text.lstrip('+')}."
 
 
-def _depth(profile: FitProfile) -> list[str]:
+def _depth_sentences(profile: FitProfile) -> list[str]:
     """Returns up to which unit the gain grows, and what that says of the units above."""
-    knee, units = knee_unit(profile), len(profile.layers)
+    knee, units = knee_unit_count(profile), len(profile.layers)
     if knee is None:
         return []
     if knee == 0:
@@ -369,7 +390,7 @@ def _depth(profile: FitProfile) -> list[str]:
     one = units - knee == 1
     top, them = "unit" if one else f"{units - knee} units", "it" if one else "them"
     where = f"unit {knee} of {units} ({one_line(str(profile.layers['unit'].iloc[knee - 1]))})"
-    (peak, peak_error), (last, last_error) = gain_at(profile, knee - 1), gain_at(profile, -1)
+    (peak, peak_error), (last, last_error) = gain_of_unit(profile, knee - 1), gain_of_unit(profile, -1)
     if peak - last > 2 * math.hypot(peak_error, last_error):
         above = (
             f"by the last it falls by {points(peak - last, signed=False)} points: the top {top} may be the source's "
@@ -381,19 +402,19 @@ def _depth(profile: FitProfile) -> list[str]:
     return [f"The gain grows up to {where}; {above}."]
 
 
-def _idle(profile: FitProfile) -> list[str]:
+def _dead_channel_sentences(profile: FitProfile) -> list[str]:
     dead = profile.scalars.get("dead_channels", 0.0)
-    if dead < IDLE:
+    if dead < DEAD_CHANNELS_THRESHOLD:
         return []
     return [f"{percent(dead, 0)} of the channels never fire on these images: that part of the network is idle."]
 
 
 def _gain_text(profile: FitProfile) -> str:
-    gain, error = gain_at(profile, -1)
+    gain, error = gain_of_unit(profile, -1)
     return f"{points(gain)} ± {points(error, signed=False)}"
 
 
-def _column(measure: Measure) -> str:
+def _column_label(measure: Measure) -> str:
     return f"{measure.label}, %" if measure.kind in ("accuracy", "gain") else measure.label
 
 
@@ -403,15 +424,15 @@ def _cell(profile: FitProfile, measure: Measure) -> str:
     return text.replace(" % ± ", "±").replace(" ± ", "±") if measure.kind != "depth" else text.replace(" of ", "/")
 
 
-def _known(profile: FitProfile, name: str) -> bool:
+def _has_measure(profile: FitProfile, name: str) -> bool:
     if name == GAIN:
-        return len(profile.layers) > 0 and math.isfinite(gain_at(profile, -1)[0])
+        return len(profile.layers) > 0 and math.isfinite(gain_of_unit(profile, -1)[0])
     return math.isfinite(profile.scalars.get(name, math.nan))
 
 
-def _shown(profiles: Iterable[FitProfile]) -> list[Measure]:
+def _available_measures(profiles: Iterable[FitProfile]) -> list[Measure]:
     listed = list(profiles)
-    return [measure for measure in MEASURES if any(_known(profile, measure.name) for profile in listed)]
+    return [measure for measure in MEASURES if any(_has_measure(profile, measure.name) for profile in listed)]
 
 
 __all__ = [
@@ -419,15 +440,15 @@ __all__ = [
     "Measure",
     "MeasureRow",
     "accuracy_text",
-    "certainty",
+    "uncertainty_text",
     "comparison",
-    "gain_at",
+    "gain_of_unit",
     "images",
-    "knee_unit",
-    "left_out_lines",
+    "knee_unit_count",
+    "missing_measure_lines",
     "legend",
     "measure_rows",
-    "names_of",
+    "profile_names",
     "suggestions",
     "table_rows",
     "value_text",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from nbt.settings import KNOTS, TransferSettings
+from nbt.settings import LAYER_LR_KNOTS, TransferSettings
 
 Plain = float | int | bool | str
 
-MEANINGS = {
+SETTING_DESCRIPTIONS = {
     "transfer_depth": "share of units, from the input, that keep pretrained weights",
     "frozen_depth": "share of units that do not train",
     "head_lr": "peak learning rate of the head",
@@ -56,13 +56,13 @@ def flat_settings(settings: TransferSettings) -> dict[str, Plain]:
     flat: dict[str, Plain] = {}
     for name, value in settings.to_dict().items():
         if isinstance(value, list):
-            flat |= {f"{name}_{knot}": item for knot, item in zip(KNOTS, value, strict=True)}
+            flat |= {f"{name}_{knot}": item for knot, item in zip(LAYER_LR_KNOTS, value, strict=True)}
         else:
             flat[name] = value
     return flat
 
 
-def recipe_words(settings: TransferSettings) -> str:
+def recipe_summary(settings: TransferSettings) -> str:
     """Returns what tells one recipe from another at a glance, e.g. "depth 0.60 frozen 0.30 lr 0.013".
 
     Depths and the rate that matters always; the techniques, the optimiser and mixup only where they are used.
@@ -77,13 +77,13 @@ def recipe_words(settings: TransferSettings) -> str:
         words.append(f"sp {settings.sp_mix:.2f}")
     if settings.optimizer != "sgd":
         words.append(settings.optimizer)
-    words += _technique_words(settings)
+    words += _technique_summary(settings)
     if settings.mixup > 0.0:
         words.append(f"mixup {settings.mixup:.2g}")
     return " ".join(words)
 
 
-def _technique_words(settings: TransferSettings) -> list[str]:
+def _technique_summary(settings: TransferSettings) -> list[str]:
     words = []
     if settings.zap_period:
         words.append(f"zap {settings.zap_period}")

@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 from nbt.report import plots
 from nbt.report.numbers import percent
-from nbt.report.pruning import CONTROL, SPARED, STOPPED, Forecast, Judged, pruning
+from nbt.report.pruning import CONTROL, EXEMPT, STOPPED, Forecast, PruningDecision, pruning
 from nbt.search.records import StudyRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MOST_LABELS = 12
+_MAX_LABELS = 12
 
 
-def hopeless_trials(record: StudyRecord) -> str | None:
+def unpromising_trials(record: StudyRecord) -> str | None:
     """Draws the 80 % interval of each trial that was found hopeless, against the accuracy to beat; None without any.
 
     Intervals of stopped trials are dotted, those of trials that ran on solid and with a diamond at the outcome; a short
     line across is the accuracy to beat.
     """
-    shown = [(one, one.forecast) for one in pruning(record).judged if one.forecast is not None]
+    shown = [(one, one.forecast) for one in pruning(record).decisions if one.forecast is not None]
     if not shown:
         return None
 
@@ -29,7 +29,7 @@ def hopeless_trials(record: StudyRecord) -> str | None:
         handles: dict[str, Any] = {}
         for place, (one, forecast) in enumerate(shown):
             _draw_trial(axes, place, one, forecast, handles)
-        every = -(-len(shown) // _MOST_LABELS)
+        every = -(-len(shown) // _MAX_LABELS)
         axes.set_xticks(range(0, len(shown), every), [str(one.number) for one, _ in shown[::every]])
         axes.set_xlim(-0.7, len(shown) - 0.3)
         axes.set_xlabel("trial")
@@ -43,16 +43,16 @@ def hopeless_trials(record: StudyRecord) -> str | None:
     return plots.drawing("forecasts", "Forecasts of the trials that were found hopeless", 3.2, draw)
 
 
-_LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
+_STYLES: dict[str, tuple[str, dict[str, Any]]] = {
     STOPPED: ("stopped: 80 % interval", {"color": plots.PRUNED, "linewidth": 1.8, "linestyle": (0, (2, 1.2))}),
     CONTROL: ("ran on as a control", {"color": plots.FULL, "linewidth": 2.2}),
-    SPARED: ("first recipe, ran on", {"color": plots.DEFAULT, "linewidth": 2.2, "linestyle": (0, (5, 2))}),
+    EXEMPT: ("first recipe, ran on", {"color": plots.DEFAULT, "linewidth": 2.2, "linestyle": (0, (5, 2))}),
 }
 
 
-def _draw_trial(axes: Axes, place: int, one: Judged, forecast: Forecast, handles: dict[str, Any]) -> None:
-    row, (label, look) = forecast.deciding, _LOOKS[one.fate]
-    tip = plots.tip_id(_describe(one, forecast))
+def _draw_trial(axes: Axes, place: int, one: PruningDecision, forecast: Forecast, handles: dict[str, Any]) -> None:
+    row, (label, look) = forecast.deciding, _STYLES[one.decision]
+    tip = plots.tooltip_id(_describe(one, forecast))
     (line,) = axes.plot([place, place], [row.low, row.high], gid=tip, **look)
     handles.setdefault(label, line)
     axes.plot([place], [row.mean], marker="o", markersize=3.6, color=look["color"], linestyle="")
@@ -65,10 +65,10 @@ def _draw_trial(axes: Axes, place: int, one: Judged, forecast: Forecast, handles
         handles.setdefault("what it reached", end)
 
 
-def _describe(one: Judged, forecast: Forecast) -> str:
+def _describe(one: PruningDecision, forecast: Forecast) -> str:
     row = forecast.deciding
     reached = "" if one.outcome is None else f", reached {percent(one.outcome)}"
     return (
-        f"trial {one.number}, {one.fate}: forecast {percent(row.mean)} after epoch {row.epoch}, to beat "
+        f"trial {one.number}, {one.decision}: forecast {percent(row.mean)} after epoch {row.epoch}, to beat "
         f"{percent(forecast.incumbent)}{reached}"
     )

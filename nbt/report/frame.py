@@ -6,7 +6,7 @@ import pandas as pd
 
 from nbt.report.flat import flat_settings
 from nbt.report.numbers import one_line
-from nbt.report.places import spot_of
+from nbt.report.places import trial_location
 from nbt.report.pruning import forecast_of
 from nbt.search.records import StudyRecord, TrialRecord
 from nbt.settings import TransferSettings
@@ -38,7 +38,7 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
 def _row(trial: TrialRecord) -> dict[str, object]:
     settings = flat_settings(trial.settings)
     settings[FULL_EPOCHS] = settings.pop("epochs")
-    forecast, spot = forecast_of(trial), spot_of(trial.facts)
+    forecast, location = forecast_of(trial), trial_location(trial.facts)
     return {
         "number": trial.number,
         "state": trial.end,
@@ -48,9 +48,9 @@ def _row(trial: TrialRecord) -> dict[str, object]:
         "epochs": len(trial.curve),
         "seconds": round(trial.seconds, 3),
         "reason": one_line(trial.reason),
-        "node": spot.node,
+        "node": location.node,
         "device": one_line(str(trial.facts.get("gpu") or trial.facts.get("device") or "")),
-        "gpu_index": spot.gpu,
+        "gpu_index": location.gpu,
         **{column: None if forecast is None else getattr(forecast.last, name) for column, name in _FORECASTS.items()},
         "control": "" if forecast is None else "yes" if forecast.control else "no",
         **settings,

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nbt.report import guidance, pruning, skill
-from nbt.report.numbers import DASH, MINUS, one_line, percent, several, span
-from nbt.report.pruning import CONTROL, SPARED, STOPPED, Forecast, Judged, Pruning
-from nbt.report.words import joined
+from nbt.report.numbers import DASH, MINUS, format_interval, one_line, percent, pluralise
+from nbt.report.pruning import CONTROL, EXEMPT, STOPPED, Forecast, PruningDecision, PruningResults
+from nbt.report.words import join_words
 from nbt.search.records import StudyRecord
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceRow:
+class PriorRow:
     """One source of the expectation."""
 
     name: str
@@ -26,7 +26,7 @@ class SourceRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuideSection:
+class PriorsSection:
     """What guided the search.
 
     Attributes:
@@ -37,17 +37,17 @@ class GuideSection:
     """
 
     sentences: tuple[str, ...]
-    sources: tuple[SourceRow, ...]
+    sources: tuple[PriorRow, ...]
     legend: str
     silent: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HopelessRow:
+class PrunedTrialRow:
     """One trial that was stopped, or would have been."""
 
     number: int
-    fate: str
+    decision: str
     epochs: int
     mean: str
     interval: str
@@ -68,12 +68,12 @@ class PruningSection:
     """
 
     sentences: tuple[str, ...]
-    rows: tuple[HopelessRow, ...]
+    rows: tuple[PrunedTrialRow, ...]
     forecasts: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkillRow:
+class CorrelationRow:
     """One measure beside the trivial baseline, at both depths; `trials` as "12", or "12 and 9" where they differ."""
 
     label: str
@@ -85,7 +85,7 @@ class SkillRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkillSection:
+class CorrelationSection:
     """How well the measures told this study's trials apart.
 
     Attributes:
@@ -94,24 +94,24 @@ class SkillSection:
     """
 
     sentence: str
-    rows: tuple[SkillRow, ...]
+    rows: tuple[CorrelationRow, ...]
 
 
-def guide_section(record: StudyRecord) -> GuideSection:
+def priors_section(record: StudyRecord) -> PriorsSection:
     """Returns what guided the search, in words."""
-    found = guidance.guidance(record)
+    found = guidance.prior_diagnostics(record)
     if found is None:
-        return GuideSection(sentences=(_not_guided(record),), sources=(), legend="", silent=())
-    return GuideSection(
-        sentences=_guide_sentences(found),
-        sources=tuple(map(_source_row, found.sources)),
+        return PriorsSection(sentences=(_no_priors_sentence(record),), sources=(), legend="", silent=())
+    return PriorsSection(
+        sentences=_prior_sentences(found),
+        sources=tuple(map(_prior_row, found.sources)),
         legend=_LEGEND if found.sources else "",
         silent=tuple(one_line(f"{name or DASH}: {reason or DASH}") for name, reason in found.silent),
     )
 
 
-def _not_guided(record: StudyRecord) -> str:
-    if guidance.is_waiting(record):
+def _no_priors_sentence(record: StudyRecord) -> str:
+    if guidance.diagnostics_pending(record):
         return "The search is guided; what guides it, and whether its trials agree, is told when the session ends."
     return (
         "Nothing guided the search: after the first recipes a plain sampler proposed the settings, from this study's "
@@ -119,22 +119,22 @@ def _not_guided(record: StudyRecord) -> str:
     )
 
 
-def _guide_sentences(found: guidance.Guidance) -> tuple[str, ...]:
+def _prior_sentences(found: guidance.PriorDiagnostics) -> tuple[str, ...]:
     rules = len(found.sources) - sum(one.name.startswith("recorded: ") for one in found.sources)
-    fired = f"{several(rules, 'heuristic')} fired" + (f", {len(found.silent)} did not." if found.silent else ".")
+    fired = f"{pluralise(rules, 'heuristic')} fired" + (f", {len(found.silent)} did not." if found.silent else ".")
     if found.tables:
-        names = joined([one_line(name) for name in found.tables])
-        experience = f"Experience was {several(len(found.tables), 'recorded task')}: {names}."
+        names = join_words([one_line(name) for name in found.tables])
+        experience = f"Experience was {pluralise(len(found.tables), 'recorded task')}: {names}."
     else:
         experience = "There were no recorded tasks: what was expected beforehand rests on rules alone."
     return (fired, experience, _verdict_sentence(found.sources))
 
 
-def _verdict_sentence(sources: Sequence[guidance.SourceEvidence]) -> str:
+def _verdict_sentence(sources: Sequence[guidance.PriorEvidence]) -> str:
     if not sources:
         return "Nothing was expected beforehand, so the study's own trials alone steered the search."
     counts = {word: [one.name for one in sources if one.verdict == word] for word in _VERDICTS}
-    told = [f"{words} {joined(names)}" for word, words in _VERDICTS.items() if (names := counts[word])]
+    told = [f"{words} {join_words(names)}" for word, words in _VERDICTS.items() if (names := counts[word])]
     if not told:
         return "The study's own trials do not settle whether any of it holds here."
     return one_line(f"The study's own trials {', and '.join(told)}.")
@@ -148,12 +148,12 @@ _LEGEND = (
     "with the accuracy of the full-length trials; these were chosen by the search and are no random sample of "
     "settings. Confirmed: the weight rose by more than its remaining spread, or the trials halved the spread and left "
     "it two spreads above zero; contradicted: it fell by more than its remaining spread; undecided: neither, or fewer "
-    f"than {guidance.FEW} full-length trials."
+    f"than {guidance.MIN_TRIALS} full-length trials."
 )
 
 
-def _source_row(one: guidance.SourceEvidence) -> SourceRow:
-    return SourceRow(
+def _prior_row(one: guidance.PriorEvidence) -> PriorRow:
+    return PriorRow(
         name=one_line(one.name),
         words=one_line(one.words),
         origin=one_line(one.origin),
@@ -168,8 +168,8 @@ def _weight(mean: float, spread: float) -> str:
     return f"{_signed(mean)} ± {spread:.2f}"
 
 
-def _agreement(one: guidance.SourceEvidence) -> str:
-    if one.trials < guidance.FEW:
+def _agreement(one: guidance.PriorEvidence) -> str:
+    if one.trials < guidance.MIN_TRIALS:
         return f"too few trials ({one.trials})"
     return DASH if one.agreement is None else f"{_signed(one.agreement)} (n = {one.trials})"
 
@@ -184,47 +184,51 @@ def pruning_section(record: StudyRecord) -> PruningSection:
     found = pruning.pruning(record)
     sentences = [_stopped_sentence(record, found)]
     if found.forecasts:
-        sentences += [_control_sentence(found), _spared_sentence(found), _coverage_sentence(found)]
+        sentences += [_control_sentence(found), _exempt_sentence(found), _coverage_sentence(found)]
     elif found.of(STOPPED):
         sentences.append("This pruner lets no stopped trial run on, so how often it was wrong cannot be told.")
     return PruningSection(
         sentences=tuple(sentence for sentence in sentences if sentence),
-        rows=tuple(map(_hopeless_row, found.judged)) if found.forecasts else (),
+        rows=tuple(map(_pruned_trial_row, found.decisions)) if found.forecasts else (),
         forecasts=found.forecasts,
     )
 
 
-def _stopped_sentence(record: StudyRecord, found: Pruning) -> str:
+def _stopped_sentence(record: StudyRecord, found: PruningResults) -> str:
     stopped = len(found.of(STOPPED))
     name = one_line(record.pruner) or DASH
-    budget = f" The end of the budget stopped {several(found.by_budget, 'trial')}." if found.by_budget else ""
+    budget = (
+        f" The end of the budget stopped {pluralise(found.stopped_by_budget, 'trial')}."
+        if found.stopped_by_budget
+        else ""
+    )
     if not stopped:
         return f"No trial was stopped early (pruner {name}).{budget}"
     were = "was" if stopped == 1 else "were"
-    saved = f"which saved {several(found.saved, 'epoch')} of full trials"
-    return f"{several(stopped, 'trial')} {were} stopped early (pruner {name}), {saved}.{budget}"
+    saved = f"which saved {pluralise(found.saved, 'epoch')} of full trials"
+    return f"{pluralise(stopped, 'trial')} {were} stopped early (pruner {name}), {saved}.{budget}"
 
 
-def _control_sentence(found: Pruning) -> str:
+def _control_sentence(found: PruningResults) -> str:
     controls = found.of(CONTROL)
     waiting = [one for one in controls if one.beat is None]
-    unknown = f" Of {several(len(waiting), 'more control')} the outcome is not known." if waiting else ""
-    if found.false_stops is None:
+    unknown = f" Of {pluralise(len(waiting), 'more control')} the outcome is not known." if waiting else ""
+    if found.false_stop_rate is None:
         return (
             "A random few of the trials that are found hopeless run on as controls; none has done so to its end here, "
             f"so this study cannot tell how often stopping was wrong.{unknown}"
         )
     beat = sum(one.beat is True for one in controls)
-    ran = several(found.false_stops.n, "trial")
+    ran = pluralise(found.false_stop_rate.n, "trial")
     return (
         f"Of {ran} found hopeless that ran on as random controls, {beat or 'none'} beat the accuracy to beat: a "
-        f"false-stop rate of {percent(found.false_stops.mean)} (95 % Wilson interval {span(found.false_stops)})."
+        f"false-stop rate of {percent(found.false_stop_rate.mean)} (95 % Wilson interval {format_interval(found.false_stop_rate)})."
         f"{unknown}"
     )
 
 
-def _spared_sentence(found: Pruning) -> str:
-    spared = [one for one in found.of(SPARED) if one.beat is not None]
+def _exempt_sentence(found: PruningResults) -> str:
+    spared = [one for one in found.of(EXEMPT) if one.beat is not None]
     if not spared:
         return ""
     beat = sum(one.beat is True for one in spared)
@@ -234,50 +238,50 @@ def _spared_sentence(found: Pruning) -> str:
     )
 
 
-def _coverage_sentence(found: Pruning) -> str:
+def _coverage_sentence(found: PruningResults) -> str:
     if found.coverage is None:
         return "No full-length trial has a forecast from its first half to compare with."
     inside = round(found.coverage.mean * found.coverage.n)
     return (
-        f"{inside} of {several(found.coverage.n, 'full-length trial')} ({percent(found.coverage.mean, 0)}, 95 % Wilson "
-        f"interval {span(found.coverage)}) ended inside the 80 % interval of the last forecast from their first half; "
+        f"{inside} of {pluralise(found.coverage.n, 'full-length trial')} ({percent(found.coverage.mean, 0)}, 95 % Wilson "
+        f"interval {format_interval(found.coverage)}) ended inside the 80 % interval of the last forecast from their first half; "
         "stopped trials have no outcome, so these are the ones that ran on."
     )
 
 
-def _hopeless_row(one: Judged) -> HopelessRow:
+def _pruned_trial_row(one: PruningDecision) -> PrunedTrialRow:
     forecast = one.forecast
     row = None if forecast is None else forecast.deciding
-    return HopelessRow(
+    return PrunedTrialRow(
         number=one.number,
-        fate=_FATES[one.fate],
+        decision=_DECISION_LABELS[one.decision],
         epochs=one.epochs,
         mean=DASH if row is None else percent(row.mean),
-        interval=DASH if row is None else range_text(row.low, row.high),
+        interval=DASH if row is None else percent_range(row.low, row.high),
         to_beat=percent(None if forecast is None else forecast.incumbent),
         chance=DASH if row is None else percent(row.chance),
-        outcome=_outcome(one),
+        outcome=_outcome_text(one),
         reason=one_line(one.reason),
     )
 
 
-_FATES = {STOPPED: "stopped", CONTROL: "control, ran on", SPARED: "first recipe, never stopped"}
+_DECISION_LABELS = {STOPPED: "stopped", CONTROL: "control, ran on", EXEMPT: "first recipe, never stopped"}
 
 
-def _outcome(one: Judged) -> str:
+def _outcome_text(one: PruningDecision) -> str:
     if one.outcome is None:
         return "not known"
     return percent(one.outcome) + ("" if one.beat is None else ", beat it" if one.beat else ", did not beat it")
 
 
-def range_text(low: float, high: float) -> str:
+def percent_range(low: float, high: float) -> str:
     """Returns the bounds of a forecast's interval in percent, e.g. "58.0-63.1 %"."""
     return f"{100 * low:.1f}{DASH}{100 * high:.1f} %"
 
 
-def forecast_text(forecast: Forecast | None) -> str:
+def last_forecast_range(forecast: Forecast | None) -> str:
     """Returns the 80 % interval of the last forecast of a trial, "" where there was none."""
-    return "" if forecast is None else range_text(forecast.last.low, forecast.last.high)
+    return "" if forecast is None else percent_range(forecast.last.low, forecast.last.high)
 
 
 _LABELS = {
@@ -292,21 +296,21 @@ _LABELS = {
 }
 
 
-def skill_section(record: StudyRecord) -> SkillSection | None:
+def correlation_section(record: StudyRecord) -> CorrelationSection | None:
     """Returns how well the measures told the study's trials apart; None without a profile of units."""
-    found = skill.skills(record)
+    found = skill.measure_correlations(record)
     if not found:
         return None
-    full = len(skill.judged_trials(record))
-    if full < skill.FEW:
-        few = f"{several(full, 'full-length trial')} that did not diverge"
-        return SkillSection(
+    full = len(skill.comparable_trials(record))
+    if full < skill.MIN_TRIALS:
+        few = f"{pluralise(full, 'full-length trial')} that did not diverge"
+        return CorrelationSection(
             sentence=f"Whether the measures of single units told the trials apart cannot be said from {few}: that "
-            f"takes {skill.FEW}.",
+            f"takes {skill.MIN_TRIALS}.",
             rows=(),
         )
     pairs = zip(found[::2], found[1::2], strict=True)
-    return SkillSection(
+    return CorrelationSection(
         sentence=(
             "Rank correlation (Kendall's tau-b) of a measure with the validation accuracy of the full-length trials "
             "that did not diverge: its value at the last unit that a trial transfers, or freezes, beside the trivial "
@@ -314,13 +318,13 @@ def skill_section(record: StudyRecord) -> SkillSection | None:
             f"{skill.chance_level(full):.2f} in 95 % of cases. The search chose these trials, so they are no random "
             "sample of settings."
         ),
-        rows=tuple(_skill_row(transfer, frozen) for transfer, frozen in pairs),
+        rows=tuple(_correlation_row(transfer, frozen) for transfer, frozen in pairs),
     )
 
 
-def _skill_row(transfer: skill.Skill, frozen: skill.Skill) -> SkillRow:
+def _correlation_row(transfer: skill.MeasureCorrelation, frozen: skill.MeasureCorrelation) -> CorrelationRow:
     same = transfer.trials == frozen.trials
-    return SkillRow(
+    return CorrelationRow(
         label=_LABELS[transfer.measure],
         transfer=_tau(transfer.tau),
         transfer_baseline=_tau(transfer.baseline),

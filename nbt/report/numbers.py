@@ -26,7 +26,7 @@ def points(value: float, *, signed: bool = True) -> str:
     return f"{sign if signed else ''}{abs(rounded):.1f}"
 
 
-def span(interval: Interval) -> str:
+def format_interval(interval: Interval) -> str:
     """Returns the bounds of an interval of shares in percent, cut to 0 ... 100; a dash where one value gives none."""
     if interval.low is None or interval.high is None:
         return DASH
@@ -34,7 +34,7 @@ def span(interval: Interval) -> str:
     return f"{100 * max(interval.low, 0.0):.1f}{EN_DASH}{100 * min(interval.high, 1.0):.1f} %"
 
 
-def points_span(interval: Interval) -> str:
+def points_interval(interval: Interval) -> str:
     """Returns the bounds of a difference in points, "+1.2 to +5.0"; a dash where one value gives none."""
     if interval.low is None or interval.high is None:
         return DASH
@@ -54,7 +54,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def number(value: float | int | str | None) -> str:
+def format_number(value: float | int | str | None) -> str:
     """Returns a setting or a fact with as many digits as help: whole numbers whole, others with three figures."""
     if value is None:
         return DASH
@@ -68,17 +68,17 @@ def number(value: float | int | str | None) -> str:
     return MINUS + text[1:] if text.startswith("-") else text
 
 
-def loss(value: float | None) -> str:
+def format_loss(value: float | None) -> str:
     """Returns a loss in nats with three decimals."""
     return DASH if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def moment(value: datetime | None) -> str:
+def format_timestamp(value: datetime | None) -> str:
     """Returns "2026-03-01 09:30 UTC"."""
     return DASH if value is None else value.strftime("%Y-%m-%d %H:%M UTC")
 
 
-def several(count: int, word: str, words: str | None = None) -> str:
+def pluralise(count: int, word: str, words: str | None = None) -> str:
     """Returns "1 trial", "3 trials"."""
     return f"{count} {word if count == 1 else words or word + 's'}"
 
@@ -88,7 +88,7 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def shortened(text: str, most: int) -> str:
+def truncated(text: str, most: int) -> str:
     """Returns text in one line of at most `most` characters, with an ellipsis where some are missing."""
     line = one_line(text)
     return line if len(line) <= most else line[: most - 1] + "…"

@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nbt.report.choice import choose, default_settings, default_trial
-from nbt.report.numbers import one_line, percent, shortened
+from nbt.report.choice import current_recommendation, default_pretrain_settings, default_recipe_trial
+from nbt.report.numbers import one_line, percent, truncated
 from nbt.search.records import FinalRecord, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _ROLES = {
 }
 INK, MUTED, GRID, BEST, FULL, PRUNED, DEFAULT, PAPER = _ROLES
 _WIDTH = 4.6
-_LABEL = 26
+_MAX_LABEL_LENGTH = 26
 STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -75,20 +75,20 @@ def learning_curves(record: StudyRecord) -> str | None:
     shown = [trial for trial in record.trials if _points(trial)]
     if not shown:
         return None
-    best, baseline = _chosen(record), default_trial(record)
+    best, baseline = _recommended_trial(record), default_recipe_trial(record)
 
     def draw(axes: Axes) -> Handles:
         handles: dict[str, Any] = {}
         for trial in sorted(shown, key=lambda trial: (trial is best, trial is baseline, trial.state == "complete")):
             label, style = _line_style(trial, best, baseline)
             epochs, accuracies = zip(*_points(trial), strict=True)
-            (line,) = axes.plot(epochs, accuracies, gid=tip_id(_describe(trial)), **style)
+            (line,) = axes.plot(epochs, accuracies, gid=tooltip_id(_describe(trial)), **style)
             if trial.state != "complete":
                 axes.plot(epochs[-1:], accuracies[-1:], marker="x", markersize=4, color=style["color"], linestyle="")
             handles.setdefault(label, line)
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation accuracy")
-        whole_axis(axes.xaxis)
+        integer_axis(axes.xaxis)
         axes.set_xlim(left=min(1, *(trial.curve[0].epoch for trial in shown)) - 0.2)
         percent_axis(axes.yaxis)
         return _legend(handles)
@@ -108,7 +108,7 @@ def accuracy_by_trial(record: StudyRecord) -> str | None:
         return None
     ranged = [_accuracy(trial) or 0.0 for trial in [t for t in measured if t.state == "complete"] or measured]
     floor = max(0.0, min(ranged) - 0.1 * max(max(ranged) - min(ranged), 0.05))
-    best, baseline = _chosen(record), default_trial(record)
+    best, baseline = _recommended_trial(record), default_recipe_trial(record)
 
     def draw(axes: Axes) -> Handles:
         handles: dict[str, Any] = {}
@@ -124,12 +124,12 @@ def accuracy_by_trial(record: StudyRecord) -> str | None:
             label, style = _marker_style(trial, best, baseline)
             accuracy = _accuracy(trial)
             where = floor if accuracy is None else max(accuracy, floor)
-            tip = tip_id(_describe(trial))
+            tip = tooltip_id(_describe(trial))
             (point,) = axes.plot([trial.number], [where], linestyle="", gid=tip, clip_on=False, zorder=3, **style)
             handles.setdefault(label, point)
         axes.set_xlabel("trial")
         axes.set_ylabel("validation accuracy")
-        whole_axis(axes.xaxis)
+        integer_axis(axes.xaxis)
         axes.set_ylim(bottom=floor)
         percent_axis(axes.yaxis)
         return _legend(handles)
@@ -145,10 +145,10 @@ def finalists(record: StudyRecord) -> str | None:
 
     def draw(axes: Axes) -> Handles:
         for row, final in enumerate(finals):
-            is_default = final.settings == default_settings(record.config)
+            is_default = final.settings == default_pretrain_settings(record.config)
             color = BEST if final.name == record.recommended else DEFAULT if is_default else FULL
             _draw_finalist(axes, row, final, color)
-        axes.set_yticks(range(len(finals)), [shortened(final.name, _LABEL) for final in finals])
+        axes.set_yticks(range(len(finals)), [truncated(final.name, _MAX_LABEL_LENGTH) for final in finals])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(-0.6, len(finals) - 0.4)
         axes.grid(visible=False, axis="y")
@@ -170,7 +170,7 @@ def importance_bars(record: StudyRecord, most: int = 12) -> str | None:
     def draw(axes: Axes) -> Handles:
         values = [share for _, share in rows]
         axes.barh(range(len(rows)), values, color=FULL, height=0.62)
-        axes.set_yticks(range(len(rows)), [shortened(name, _LABEL) for name, _ in rows])
+        axes.set_yticks(range(len(rows)), [truncated(name, _MAX_LABEL_LENGTH) for name, _ in rows])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         for row, share in enumerate(values):
             axes.annotate(
@@ -196,7 +196,7 @@ def _draw_finalist(axes: Axes, row: int, final: FinalRecord, color: str) -> None
         axes.plot(
             [validation.low, validation.high], [row + 0.1] * 2, color=color, linewidth=2.4, solid_capstyle="round"
         )
-    tip = tip_id(f"{final.name}: {percent(validation.mean)}")
+    tip = tooltip_id(f"{final.name}: {percent(validation.mean)}")
     axes.plot(
         [validation.mean],
         [row + 0.1],
@@ -209,8 +209,8 @@ def _draw_finalist(axes: Axes, row: int, final: FinalRecord, color: str) -> None
     )
 
 
-def _chosen(record: StudyRecord) -> TrialRecord | None:
-    choice = choose(record)
+def _recommended_trial(record: StudyRecord) -> TrialRecord | None:
+    choice = current_recommendation(record)
     return None if choice is None else choice.trial
 
 
@@ -278,7 +278,7 @@ def percent_axis(axis: Any) -> None:
     axis.get_major_locator().set_params(nbins=6)
 
 
-def whole_axis(axis: Any) -> None:
+def integer_axis(axis: Any) -> None:
     """Marks whole numbers alone along an axis."""
     from matplotlib.ticker import MaxNLocator
 
@@ -320,7 +320,7 @@ def _to_svg(figure: Figure, title: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<(metadata|style).*?</\1>\s*", "", text, flags=re.S)
-    text = re.sub(r'<g id="tip:([^"]*)">', lambda m: f"<g><title>{_untip(m[1])}</title>", text)
+    text = re.sub(r'<g id="tip:([^"]*)">', lambda m: f"<g><title>{_decode_tip(m[1])}</title>", text)
     text = re.sub(r'(<g) id="[A-Za-z]+[_0-9.]*[^"]*"', r"\1", text)
     # The page's own letters; matplotlib writes the family by itself or, in older versions, behind the size.
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
@@ -334,12 +334,12 @@ def _to_svg(figure: Figure, title: str) -> str:
     )
 
 
-def tip_id(text: str) -> str:
+def tooltip_id(text: str) -> str:
     """Returns a group identifier that carries a tip through matplotlib, which writes it as an attribute."""
     return "tip:" + one_line(text).encode("utf-8").hex()
 
 
-def _untip(code: str) -> str:
+def _decode_tip(code: str) -> str:
     from xml.sax.saxutils import escape
 
     return escape(bytes.fromhex(code).decode("utf-8"))

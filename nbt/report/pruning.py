@@ -1,4 +1,4 @@
-"""Pruning: what was forecast of trials, which were stopped, what that saved, and how often it was wrong.
+"""PruningResults: what was forecast of trials, which were stopped, what that saved, and how often it was wrong.
 
 How often is known from controls: trials that were found hopeless like the stopped ones, but were drawn at random to run
 on. The first recipes of a search are never stopped either; they are no random sample and are counted on their own.
@@ -15,13 +15,13 @@ from nbt.search.budget import OUT_OF_EPOCHS, OUT_OF_TIME
 from nbt.search.records import Interval, StudyRecord, TrialRecord
 from nbt.search.stats import wilson_interval
 
-STOPPED, CONTROL, SPARED = "stopped", "control", "never stopped"
+STOPPED, CONTROL, EXEMPT = "stopped", "control", "never stopped"
 """What became of a trial that was found hopeless: it was stopped, it ran on as a control, or as a first recipe."""
 
 # Forecasts are stored with so many decimals.
-_DIGITS = 4
+_DECIMALS = 4
 # Of a trial that can be: what is beyond is no epoch.
-_MOST_EPOCHS = 1_000_000
+_MAX_EPOCH = 1_000_000
 
 
 class ForecastRow(NamedTuple):
@@ -75,12 +75,12 @@ class Forecast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class PruningDecision:
     """A trial that was stopped, or would have been.
 
     Attributes:
         number: Of the trial.
-        fate: `STOPPED`, `CONTROL` or `SPARED`.
+        decision: `STOPPED`, `CONTROL` or `EXEMPT`.
         epochs: How many were trained.
         saved: Epochs of a full trial that were not trained because it was stopped.
         forecast: What was forecast of it; None of another pruner's trials.
@@ -90,7 +90,7 @@ class Judged:
     """
 
     number: int
-    fate: str
+    decision: str
     epochs: int
     saved: int
     forecast: Forecast | None
@@ -100,47 +100,47 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pruning:
+class PruningResults:
     """What pruning did in a study.
 
     Attributes:
-        judged: By number.
+        decisions: By number.
         forecasts: Whether any trial has a forecast.
-        by_budget: Trials that the end of the budget stopped, which is not pruning.
-        false_stops: See `false_stops`.
+        stopped_by_budget: Trials that the end of the budget stopped, which is not pruning.
+        false_stop_rate: See `false_stop_rate`.
         coverage: Share of the full-length trials that ended inside an 80 % interval, see `coverage`.
     """
 
-    judged: tuple[Judged, ...]
+    decisions: tuple[PruningDecision, ...]
     forecasts: bool
-    by_budget: int
-    false_stops: Interval | None
+    stopped_by_budget: int
+    false_stop_rate: Interval | None
     coverage: Interval | None
 
-    def of(self, fate: str) -> list[Judged]:
-        """Returns the trials of one fate."""
-        return [one for one in self.judged if one.fate == fate]
+    def of(self, decision: str) -> list[PruningDecision]:
+        """Returns the trials of one decision."""
+        return [one for one in self.decisions if one.decision == decision]
 
     @property
     def saved(self) -> int:
         """Epochs of full trials that were not trained."""
-        return sum(one.saved for one in self.judged)
+        return sum(one.saved for one in self.decisions)
 
 
-def pruning(record: StudyRecord) -> Pruning:
+def pruning(record: StudyRecord) -> PruningResults:
     """Returns what pruning did in a study."""
     found = [judge(trial, record.config.epochs) for trial in record.trials]
-    judged = tuple(one for one in found if one is not None)
-    return Pruning(
-        judged=judged,
+    decisions = tuple(one for one in found if one is not None)
+    return PruningResults(
+        decisions=decisions,
         forecasts=any(forecast_of(trial) is not None for trial in record.trials),
-        by_budget=sum(trial.state == "pruned" and _is_budget(trial) for trial in record.trials),
-        false_stops=false_stops(judged),
+        stopped_by_budget=sum(trial.state == "pruned" and _stopped_by_budget(trial) for trial in record.trials),
+        false_stop_rate=false_stop_rate(decisions),
         coverage=coverage(record.trials),
     )
 
 
-def judge(trial: TrialRecord, length: int) -> Judged | None:
+def judge(trial: TrialRecord, length: int) -> PruningDecision | None:
     """Returns what became of a trial that was found hopeless; None of any other.
 
     Args:
@@ -148,30 +148,30 @@ def judge(trial: TrialRecord, length: int) -> Judged | None:
         length: Epochs of a full trial.
     """
     forecast = forecast_of(trial)
-    fate = _fate(trial, forecast)
-    if fate is None:
+    decision = _decision(trial, forecast)
+    if decision is None:
         return None
     outcome = trial.val_accuracy if trial.state == "complete" else None
     incumbent = None if forecast is None else forecast.incumbent
-    return Judged(
+    return PruningDecision(
         number=trial.number,
-        fate=fate,
+        decision=decision,
         epochs=len(trial.curve),
-        saved=max(length - len(trial.curve), 0) if fate == STOPPED else 0,
+        saved=max(length - len(trial.curve), 0) if decision == STOPPED else 0,
         forecast=forecast,
         outcome=outcome,
-        beat=None if outcome is None or incumbent is None else round(outcome, _DIGITS) > incumbent,
-        reason=trial.reason if fate == STOPPED else "",
+        beat=None if outcome is None or incumbent is None else round(outcome, _DECIMALS) > incumbent,
+        reason=trial.reason if decision == STOPPED else "",
     )
 
 
-def false_stops(judged: Iterable[Judged]) -> Interval | None:
+def false_stop_rate(decisions: Iterable[PruningDecision]) -> Interval | None:
     """Returns the share of controls that beat the accuracy to beat, with its 95 % Wilson interval.
 
     It estimates how many of the stopped trials would have. None without a control that ran to its end.
     """
-    outcomes = [one.beat for one in judged if one.fate == CONTROL and one.beat is not None]
-    return _share(outcomes)
+    outcomes = [one.beat for one in decisions if one.decision == CONTROL and one.beat is not None]
+    return _wilson_share(outcomes)
 
 
 def coverage(trials: Sequence[TrialRecord]) -> Interval | None:
@@ -186,8 +186,8 @@ def coverage(trials: Sequence[TrialRecord]) -> Interval | None:
         forecast = forecast_of(trial)
         row = None if forecast is None else forecast.until(trial.settings.epochs / 2)
         if trial.state == "complete" and trial.val_accuracy is not None and row is not None:
-            inside.append(row.low <= round(trial.val_accuracy, _DIGITS) <= row.high)
-    return _share(inside)
+            inside.append(row.low <= round(trial.val_accuracy, _DECIMALS) <= row.high)
+    return _wilson_share(inside)
 
 
 def forecast_of(trial: TrialRecord) -> Forecast | None:
@@ -196,7 +196,7 @@ def forecast_of(trial: TrialRecord) -> Forecast | None:
     if stored is None:
         return None
     whole = [stored.get(key) for key in ForecastRow._fields]
-    rows = {row.epoch: row for item in list_at(stored, "rows") or [whole] if (row := _row(item)) is not None}
+    rows = {row.epoch: row for item in list_at(stored, "rows") or [whole] if (row := _read_row(item)) is not None}
     if not rows:
         return None
     would_stop = number_at(stored, "would_stop")
@@ -208,26 +208,26 @@ def forecast_of(trial: TrialRecord) -> Forecast | None:
     )
 
 
-def _row(stored: Any) -> ForecastRow | None:
+def _read_row(stored: Any) -> ForecastRow | None:
     if not isinstance(stored, list | tuple) or len(stored) != len(ForecastRow._fields):
         return None
     values = [value for value in map(finite, stored) if value is not None]
-    if len(values) < len(stored) or not 1 <= values[0] <= _MOST_EPOCHS:
+    if len(values) < len(stored) or not 1 <= values[0] <= _MAX_EPOCH:
         return None
     return ForecastRow(int(values[0]), *values[1:])
 
 
-def _fate(trial: TrialRecord, forecast: Forecast | None) -> str | None:
+def _decision(trial: TrialRecord, forecast: Forecast | None) -> str | None:
     if forecast is not None and forecast.control:
         return CONTROL
     if trial.state == "pruned":
-        return None if _is_budget(trial) else STOPPED
-    return SPARED if trial.state == "complete" and forecast is not None and forecast.would_stop is not None else None
+        return None if _stopped_by_budget(trial) else STOPPED
+    return EXEMPT if trial.state == "complete" and forecast is not None and forecast.would_stop is not None else None
 
 
-def _is_budget(trial: TrialRecord) -> bool:
+def _stopped_by_budget(trial: TrialRecord) -> bool:
     return trial.reason in (OUT_OF_EPOCHS, OUT_OF_TIME)
 
 
-def _share(hits: Sequence[bool]) -> Interval | None:
+def _wilson_share(hits: Sequence[bool]) -> Interval | None:
     return wilson_interval(sum(hits) / len(hits), len(hits)) if hits else None

@@ -14,10 +14,10 @@ from nbt._version import __version__
 from nbt.report import plots
 from nbt.report.data import ReportData
 from nbt.report.fit_plots import layer_curves
-from nbt.report.forecast_plot import hopeless_trials
+from nbt.report.forecast_plot import unpromising_trials
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_SHOWN_TRIALS = 15
+_MAX_TRIALS_SHOWN = 15
 
 
 class Verbatim(str):
@@ -35,7 +35,7 @@ def render_html(data: ReportData) -> str:
         "trials": plots.accuracy_by_trial(record),
         "finals": plots.finalists(record),
         "importance": plots.importance_bars(record),
-        "forecasts": hopeless_trials(record),
+        "forecasts": unpromising_trials(record),
         "fit": None if data.fit is None else layer_curves(data.fit.profile),
     }
     return (
@@ -46,7 +46,7 @@ def render_html(data: ReportData) -> str:
             # Only drawings made here are trusted as they are; their texts were escaped when they were drawn.
             plots={name: None if svg is None else Markup(svg) for name, svg in drawings.items()},
             style=style_sheet(),
-            shown=_SHOWN_TRIALS,
+            shown=_MAX_TRIALS_SHOWN,
             version=__version__,
         )
     )
@@ -54,8 +54,10 @@ def render_html(data: ReportData) -> str:
 
 def render_markdown(data: ReportData) -> str:
     """Returns the report as Markdown (GitHub's tables); curves are rows of block characters."""
-    text = environment("md").get_template("report.md.j2").render(data=data, shown=_SHOWN_TRIALS, version=__version__)
-    return tidy(text)
+    text = (
+        environment("md").get_template("report.md.j2").render(data=data, shown=_MAX_TRIALS_SHOWN, version=__version__)
+    )
+    return collapse_blank_lines(text)
 
 
 def style_sheet() -> Markup:
@@ -63,7 +65,7 @@ def style_sheet() -> Markup:
     return Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))
 
 
-def tidy(text: str) -> str:
+def collapse_blank_lines(text: str) -> str:
     """Returns Markdown without the empty lines that a template leaves."""
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -74,7 +76,7 @@ def environment(kind: str) -> Environment:
     made = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=kind == "html",
-        finalize=escape_markdown if kind == "md" else _keep_together,
+        finalize=escape_markdown if kind == "md" else _non_breaking_percent,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -84,7 +86,7 @@ def environment(kind: str) -> Environment:
     return made
 
 
-def _keep_together(value: Any) -> Any:
+def _non_breaking_percent(value: Any) -> Any:
     """Returns text whose numbers no line break parts from their percent sign."""
     return value.replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
 

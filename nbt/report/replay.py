@@ -13,7 +13,7 @@ import pandas as pd
 from nbt.errors import NbtError
 from nbt.report.numbers import one_line
 from nbt.report.write import write_all
-from nbt.search.replay.regret import mean_band
+from nbt.search.replay.regret import bootstrap_mean
 from nbt.search.replay.result import ReplayResult, TaskResult
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ _STYLE: Any = {
     "text.parse_math": False,
 }
 _COLUMNS = 3
-_POINTS = 150
+_MAX_CURVE_POINTS = 150
 
 
-def write_replay(result: ReplayResult, out: str | Path) -> list[Path]:
+def write_benchmark(result: ReplayResult, out: str | Path) -> list[Path]:
     """Writes the tables and the figure of a replay into a folder, all or none.
 
     Returns:
@@ -116,7 +116,7 @@ def _draw_task(axes: Axes, task: TaskResult) -> None:
         _draw_curve(axes, index, name, range(task.length, task.horizon + 1), 100 * method.regret["test"][:, first:])
     axes.set_title(one_line(task.name), loc="left")
     axes.set_ylabel("regret, points")
-    _finish(axes, 100 * task.range)
+    _style_axes(axes, 100 * task.range)
 
 
 def _draw_mean(axes: Axes, result: ReplayResult) -> None:
@@ -128,20 +128,20 @@ def _draw_mean(axes: Axes, result: ReplayResult) -> None:
         _draw_curve(axes, index, name, range(first, last + 1), sum(curves) / len(curves))
     axes.set_title(f"mean of {len(result.tasks)} tasks", loc="left")
     axes.set_ylabel("regret, 1 = median setting")
-    _finish(axes, 1.0)
+    _style_axes(axes, 1.0)
 
 
 def _draw_curve(axes: Axes, index: int, name: str, epochs: Any, curves: Any) -> None:
-    shown = np.unique(np.geomspace(1, curves.shape[1], _POINTS).astype(int)) - 1
+    shown = np.unique(np.geomspace(1, curves.shape[1], _MAX_CURVE_POINTS).astype(int)) - 1
     epochs, curves = np.asarray(epochs)[shown], curves[:, shown]
-    mean, low, high = mean_band(curves)
+    mean, low, high = bootstrap_mean(curves)
     color = _COLORS[index % len(_COLORS)]
     axes.fill_between(epochs, low, high, color=color, alpha=0.12, linewidth=0)
     style = _DASHES[(index + index // len(_COLORS)) % len(_DASHES)]
     axes.plot(epochs, mean, color=color, linestyle=style, linewidth=1.5, label=one_line(name))
 
 
-def _finish(axes: Axes, median_setting: float) -> None:
+def _style_axes(axes: Axes, median_setting: float) -> None:
     """Sets the scales; what is far above the regret of the median setting is cut off."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from nbt.report.guidance import guidance, is_waiting
+from nbt.report.guidance import diagnostics_pending, prior_diagnostics
 from nbt.search.records import StudyConfig, StudyRecord
 
 
@@ -20,7 +20,7 @@ class Command:
     text: str
 
 
-def task_words(config: StudyConfig) -> list[str]:
+def task_arguments(config: StudyConfig) -> list[str]:
     """Returns the words that say what is transferred to what, as `nbt search` and `nbt train` take them."""
     words = ["--dataset", config.dataset]
     for option, value in (("--data-dir", config.data_dir), ("--backbone", config.backbone)):
@@ -38,7 +38,7 @@ def commands(
     *,
     has_settings: bool,
     has_model: bool,
-    elsewhere: Mapping[str, str] = MappingProxyType({}),
+    run_options: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Command]:
     """Returns how to train again, predict, search on and look at the runs.
 
@@ -57,7 +57,7 @@ def commands(
         words = [
             "nbt",
             "continual",
-            *task_words(config),
+            *task_arguments(config),
             *stream,
             "--settings",
             str(folder / "recommended.yaml"),
@@ -66,26 +66,26 @@ def commands(
         found.append(Command("Learn the stream with the recommended settings again", shlex.join(words)))
     elif has_settings:
         seeds = max((len(final.runs) for final in record.finals), default=1)
-        words = ["nbt", "train", *task_words(config), "--settings", str(folder / "recommended.yaml")]
+        words = ["nbt", "train", *task_arguments(config), "--settings", str(folder / "recommended.yaml")]
         words += ["--seeds", str(seeds), *seed, "--export", str(folder / "model-again")]
         found.append(Command("Train the recommended settings again", shlex.join(words)))
     if has_model:
         text = f"{shlex.join(['nbt', 'predict', str(folder / 'model')])} IMAGES..."
         found.append(Command("Use the trained model", text))
-    words = ["nbt", "search", *task_words(config), "--budget", record.budget, "--space", config.space]
+    words = ["nbt", "search", *task_arguments(config), "--budget", record.budget, "--space", config.space]
     # Settings name their teacher themselves, so training does not need it.
     words += [] if config.teacher is None else ["--teacher", config.teacher]
-    plain = guidance(record) is None and not is_waiting(record)
+    plain = prior_diagnostics(record) is None and not diagnostics_pending(record)
     words += [*stream, "--epochs", str(config.epochs // config.tasks), *seed]
     if not stream:
         words += ["--pruner", record.pruner, *(["--no-heuristics"] if plain else [])]
-    words += ["--study", config.name, *(word for option in elsewhere.items() for word in option)]
+    words += ["--study", config.name, *(word for option in run_options.items() for word in option)]
     found.append(Command("Search on: raise the budget of the same command, and it resumes", shlex.join(words)))
-    found.append(Command("Compare the trials in MLflow", _pages(elsewhere.get("--tracking-uri"))))
+    found.append(Command("Compare the trials in MLflow", _mlflow_command(run_options.get("--tracking-uri"))))
     return found
 
 
-def _pages(tracking_uri: str | None) -> str:
+def _mlflow_command(tracking_uri: str | None) -> str:
     """Returns the command that shows MLflow's pages; a server's address, which has pages of its own."""
     if tracking_uri is None or tracking_uri.startswith(("http://", "https://")):
         return tracking_uri or "nbt ui"

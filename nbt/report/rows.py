@@ -6,24 +6,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nbt.report.choice import choose, default_trial
-from nbt.report.flat import MEANINGS, flat_settings, recipe_words
-from nbt.report.guidance_words import forecast_text
+from nbt.report.choice import current_recommendation, default_recipe_trial
+from nbt.report.flat import SETTING_DESCRIPTIONS, flat_settings, recipe_summary
+from nbt.report.guidance_words import last_forecast_range
 from nbt.report.numbers import (
     DASH,
     duration,
-    loss,
-    number,
+    format_interval,
+    format_loss,
+    format_number,
     one_line,
     percent,
     points,
-    points_span,
-    span,
+    points_interval,
     sparkline,
 )
-from nbt.report.places import several_places, spot_of
+from nbt.report.places import trial_location, used_several_locations
 from nbt.report.pruning import forecast_of
-from nbt.report.words import joined
+from nbt.report.words import join_words
 from nbt.search.records import FinalRecord, StudyRecord, TestRecord, TrialRecord
 from nbt.settings import TransferSettings
 
@@ -114,10 +114,10 @@ def setting_rows(settings: TransferSettings, default: TransferSettings) -> tuple
     return tuple(
         SettingRow(
             name=name,
-            value=number(value),
-            default=number(base[name]),
+            value=format_number(value),
+            default=format_number(base[name]),
             changed=value != base[name],
-            meaning=MEANINGS[name],
+            meaning=SETTING_DESCRIPTIONS[name],
         )
         for name, value in flat_settings(settings).items()
     )
@@ -128,12 +128,12 @@ def final_row(final: FinalRecord, recommended: bool) -> FinalRow:
     versus = final.versus_default
     return FinalRow(
         name=final.name,
-        recipe=recipe_words(final.settings),
+        recipe=recipe_summary(final.settings),
         accuracy=percent(final.validation.mean),
-        interval=span(final.validation),
+        interval=format_interval(final.validation),
         seeds=final.validation.n,
         versus=DASH if versus is None else points(versus.mean),
-        versus_interval=DASH if versus is None else points_span(versus),
+        versus_interval=DASH if versus is None else points_interval(versus),
         note=one_line(final.dropped),
         recommended=recommended,
     )
@@ -144,8 +144,8 @@ def test_row(test: TestRecord) -> TestRow:
     return TestRow(
         name="default recipe" if test.name == "baseline" else test.name,
         accuracy=percent(test.accuracy.mean),
-        interval=span(test.accuracy),
-        loss=loss(test.loss),
+        interval=format_interval(test.accuracy),
+        loss=format_loss(test.loss),
         images=test.n,
     )
 
@@ -153,20 +153,20 @@ def test_row(test: TestRecord) -> TestRow:
 def trial_rows(record: StudyRecord) -> tuple[TrialRow, ...]:
     """Returns all trials: full-length ones by rank, then pruned, running, interrupted and failed ones."""
     ranked = record.ranked()
-    choice, baseline = choose(record), default_trial(record)
+    choice, baseline = current_recommendation(record), default_recipe_trial(record)
     chosen = None if choice is None else choice.trial
     special = {"best" if choice is None or choice.final is None else "recommended": chosen, "default recipe": baseline}
     curves = [r.val_accuracy for trial in record.trials for r in trial.curve if r.val_accuracy is not None]
     finite = [accuracy for accuracy in curves if math.isfinite(accuracy)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
-    spread = several_places(record.trials)
+    spread = used_several_locations(record.trials)
     return tuple(
         _trial_row(trial, tuple(mark for mark, one in special.items() if one is trial), low, high, spread)
-        for trial in _in_order(record, ranked)
+        for trial in _sorted_trials(record, ranked)
     )
 
 
-def _in_order(record: StudyRecord, ranked: Sequence[TrialRecord]) -> list[TrialRecord]:
+def _sorted_trials(record: StudyRecord, ranked: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Returns full-length trials by rank, then pruned, running, interrupted and failed ones by accuracy."""
     done = {trial.number for trial in ranked}
     order = {"complete": 0, "pruned": 1, "running": 2, "interrupted": 3, "failed": 4}
@@ -182,14 +182,14 @@ def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: flo
         state=state,
         origin=one_line(trial.origin),
         accuracy=percent(trial.val_accuracy),
-        loss=loss(trial.val_loss),
+        loss=format_loss(trial.val_loss),
         epochs=f"{len(trial.curve)}/{trial.settings.epochs}",
         seconds=duration(trial.seconds),
-        recipe=recipe_words(trial.settings),
+        recipe=recipe_summary(trial.settings),
         reason=one_line(trial.reason),
         curve=sparkline([result.val_accuracy for result in trial.curve], low, high),
-        forecast=forecast_text(forecast_of(trial)),
-        place=str(spot_of(trial.facts)) if spread else "",
+        forecast=last_forecast_range(forecast_of(trial)),
+        place=str(trial_location(trial.facts)) if spread else "",
         marks=marks,
     )
 
@@ -203,7 +203,7 @@ def failures(record: StudyRecord) -> tuple[Failure, ...]:
     return tuple(
         Failure(
             reason=reason,
-            trials=joined([str(trial.number) for trial in trials]),
+            trials=join_words([str(trial.number) for trial in trials]),
             traceback=str(trials[-1].facts.get("traceback") or ""),
         )
         for reason, trials in sorted(groups.items(), key=lambda item: -len(item[1]))

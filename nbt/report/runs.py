@@ -12,25 +12,25 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from nbt.report.flat import flat_settings, recipe_words
-from nbt.report.guidance import Guidance, SourceEvidence, guidance
-from nbt.report.places import losses, spot_of
-from nbt.report.pruning import CONTROL, STOPPED, Forecast, Judged, false_stops, forecast_of, judge
-from nbt.report.skill import skills
-from nbt.search.records import FinalRecord, SeedRun, StudyRecord, TrialRecord
+from nbt.report.flat import flat_settings, recipe_summary
+from nbt.report.guidance import PriorDiagnostics, PriorEvidence, prior_diagnostics
+from nbt.report.places import lost_workers, trial_location
+from nbt.report.pruning import CONTROL, STOPPED, Forecast, PruningDecision, false_stop_rate, forecast_of, judge
+from nbt.report.skill import measure_correlations
+from nbt.search.records import FinalRecord, FinalRun, StudyRecord, TrialRecord
 from nbt.training.results import EpochResult
 
-NAME_LENGTH, TAG_LENGTH = 250, 5000
+MAX_NAME_LENGTH, MAX_TAG_LENGTH = 250, 5000
 """The most characters of a name and of a tag that every tracking server takes."""
 
-_PART_LENGTH = 150
+_MAX_KEY_PART_LENGTH = 150
 STUDY_KEY = "study"
-STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "interrupted": "KILLED"}
+MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "interrupted": "KILLED"}
 """How a trial ended, see `TrialRecord.end` -> status of its run."""
 
 
 @dataclass(frozen=True, order=True)
-class Point:
+class MetricPoint:
     """One value of a metric. The time (ms since 1970) is derived from the record, so it is the same every time."""
 
     key: str
@@ -60,7 +60,7 @@ class RunSpec:
     name: str
     status: str
     params: Mapping[str, str]
-    metrics: tuple[Point, ...]
+    metrics: tuple[MetricPoint, ...]
     tags: Mapping[str, str]
     started: int
     ended: int | None
@@ -82,7 +82,7 @@ def study_id(record: StudyRecord) -> str:
 def experiment_name(record: StudyRecord) -> str:
     """Returns the experiment that a study belongs to: one a dataset, so that its studies can be compared."""
     dataset = record.config.dataset
-    return f"nbt {Path(dataset).name or dataset}"[:NAME_LENGTH]
+    return f"nbt {Path(dataset).name or dataset}"[:MAX_NAME_LENGTH]
 
 
 def study_runs(record: StudyRecord, *, live: bool = False) -> list[RunSpec]:
@@ -92,7 +92,7 @@ def study_runs(record: StudyRecord, *, live: bool = False) -> list[RunSpec]:
         record: The study.
         live: The search goes on, so the study's own run is RUNNING.
     """
-    trials = [trial_run(record, trial) for trial in record.trials if trial.end in STATUS]
+    trials = [trial_run(record, trial) for trial in record.trials if trial.end in MLFLOW_STATUS]
     finals = [seed_run(record, final, run) for final in record.finals for run in final.runs]
     return [study_run(record, live=live), *trials, *finals]
 
@@ -100,24 +100,24 @@ def study_runs(record: StudyRecord, *, live: bool = False) -> list[RunSpec]:
 def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
     """Returns the run of the study itself: what defines it, how the search went, what came out."""
     config = {name: value for name, value in dataclasses.asdict(record.config).items() if value is not None}
-    ended, guided = _ended(record), guidance(record)
-    start = _milliseconds(record.created, default=0)
-    stop = max([_milliseconds(trial.finished, default=start) for trial in ended], default=start)
+    ended, guided = _ended_trials(record), prior_diagnostics(record)
+    start = _unix_milliseconds(record.created, default=0)
+    stop = max([_unix_milliseconds(trial.finished, default=start) for trial in ended], default=start)
     status = "RUNNING" if live else "FINISHED" if record.recommended is not None else "KILLED"
     return RunSpec(
         key=STUDY_KEY,
         parent=None,
-        name=record.config.name[:NAME_LENGTH],
+        name=record.config.name[:MAX_NAME_LENGTH],
         status=status,
         params={name: str(value) for name, value in config.items()},
         metrics=_finite(
             [
-                *_fit_points(record, start),
-                *_guide_points(guided, start),
-                *_progress_points(record, ended, start),
-                *_pruning_points(record, ended, start),
-                *([] if live else _skill_points(record, stop)),
-                *_result_points(record, stop),
+                *_fit_metrics(record, start),
+                *_prior_metrics(guided, start),
+                *_progress_metrics(record, ended, start),
+                *_pruning_metrics(record, ended, start),
+                *([] if live else _correlation_metrics(record, stop)),
+                *_result_metrics(record, stop),
             ]
         ),
         tags=_tags(
@@ -128,7 +128,7 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
                 "recommended": record.recommended or "",
                 "verdict": record.verdict,
                 "notes": "; ".join(record.notes),
-                **_guide_tags(guided),
+                **_prior_tags(guided),
             }
         ),
         started=start,
@@ -136,27 +136,27 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
     )
 
 
-def _ended(record: StudyRecord) -> list[TrialRecord]:
+def _ended_trials(record: StudyRecord) -> list[TrialRecord]:
     """Returns the trials that ended, in the order in which they did: also that of the calls during the search."""
-    ended = [trial for trial in record.trials if trial.end in STATUS]
-    return sorted(ended, key=lambda trial: (_milliseconds(trial.finished, default=0), trial.number))
+    ended = [trial for trial in record.trials if trial.end in MLFLOW_STATUS]
+    return sorted(ended, key=lambda trial: (_unix_milliseconds(trial.finished, default=0), trial.number))
 
 
-def _fit_points(record: StudyRecord, at: int) -> Iterator[Point]:
+def _fit_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
     """Yields the fit profile: its scalars, and the curves by unit with the unit's index as the step."""
     profile = record.profile or {}
     for name, value in profile.get("scalars", {}).items():
         if value is not None:
-            yield Point(_plain_key(f"fit/{name}"), 0, float(value), at)
+            yield MetricPoint(_sanitised_key(f"fit/{name}"), 0, float(value), at)
     for unit, row in enumerate(profile.get("layers", ())):
         for name, value in row.items():
             if name != "unit" and value is not None:
-                yield Point(_plain_key(f"fit_layer/{name}"), unit, float(value), at)
+                yield MetricPoint(_sanitised_key(f"fit_layer/{name}"), unit, float(value), at)
 
 
-def _guide_points(found: Guidance | None, at: int) -> Iterator[Point]:
+def _prior_metrics(found: PriorDiagnostics | None, at: int) -> Iterator[MetricPoint]:
     """Yields what each source was expected to be worth, what the trials made of it, and how far they agree."""
-    for part, source in _source_parts(found).items():
+    for part, source in _prior_keys(found).items():
         values = {
             "weight_before": source.before,
             "spread_before": source.spread,
@@ -166,29 +166,29 @@ def _guide_points(found: Guidance | None, at: int) -> Iterator[Point]:
         }
         for name, value in values.items():
             if value is not None:
-                yield Point(f"guide/{part}/{name}", 0, value, at)
+                yield MetricPoint(f"guide/{part}/{name}", 0, value, at)
 
 
-def _guide_tags(found: Guidance | None) -> dict[str, str]:
+def _prior_tags(found: PriorDiagnostics | None) -> dict[str, str]:
     """Returns what guided the search in words: each source, what did not fire, and the recorded tasks."""
     if found is None:
         return {}
     return {
         **{
             f"guide/{part}": f"{source.verdict}: {source.words} ({source.origin})"
-            for part, source in _source_parts(found).items()
+            for part, source in _prior_keys(found).items()
         },
         "guide_silent": "; ".join(f"{name}: {reason}" for name, reason in found.silent),
         "guide_tables": "; ".join(found.tables) or "none: rules alone",
     }
 
 
-def _source_parts(found: Guidance | None) -> dict[str, SourceEvidence]:
+def _prior_keys(found: PriorDiagnostics | None) -> dict[str, PriorEvidence]:
     """Returns the sources by what stands for them in a key; no two have the same."""
-    parts: dict[str, SourceEvidence] = {}
+    parts: dict[str, PriorEvidence] = {}
     for source in () if found is None else found.sources:
         # Servers take no key that is a path with "..", "//" or an end in "/", nor a long one.
-        plain = _plain_key(source.name).replace("/", "_")[:_PART_LENGTH].strip(" .") or "_"
+        plain = _sanitised_key(source.name).replace("/", "_")[:_MAX_KEY_PART_LENGTH].strip(" .") or "_"
         part, count = plain, 1
         while part in parts:
             count += 1
@@ -197,56 +197,56 @@ def _source_parts(found: Guidance | None) -> dict[str, SourceEvidence]:
     return parts
 
 
-def _pruning_points(record: StudyRecord, ended: Sequence[TrialRecord], start: int) -> Iterator[Point]:
+def _pruning_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: int) -> Iterator[MetricPoint]:
     """Yields what pruning saved and how often it was wrong, after each trial that was stopped or is a control.
 
     The step is how many trials had ended, as for the progress: so each trial adds points and changes none.
     """
-    judged: list[Judged] = []
+    decisions: list[PruningDecision] = []
     for step, trial in enumerate(ended, start=1):
-        at = _milliseconds(trial.finished, default=start)
+        at = _unix_milliseconds(trial.finished, default=start)
         one = judge(trial, record.config.epochs)
         if one is None:
             continue
-        judged.append(one)
-        if one.fate == STOPPED:
-            yield Point("pruning/stopped", step, float(sum(other.fate == STOPPED for other in judged)), at)
-            yield Point("pruning/epochs_saved", step, float(sum(other.saved for other in judged)), at)
-        rate = false_stops(judged) if one.fate == CONTROL else None
+        decisions.append(one)
+        if one.decision == STOPPED:
+            yield MetricPoint("pruning/stopped", step, float(sum(other.decision == STOPPED for other in decisions)), at)
+            yield MetricPoint("pruning/epochs_saved", step, float(sum(other.saved for other in decisions)), at)
+        rate = false_stop_rate(decisions) if one.decision == CONTROL else None
         if rate is not None:
-            yield Point("pruning/controls", step, float(rate.n), at)
-            yield Point("pruning/false_stop_rate", step, rate.mean, at)
+            yield MetricPoint("pruning/controls", step, float(rate.n), at)
+            yield MetricPoint("pruning/false_stop_rate", step, rate.mean, at)
             for name, bound in (("low", rate.low), ("high", rate.high)):
                 if bound is not None:
-                    yield Point(f"pruning/false_stop_rate_{name}", step, bound, at)
+                    yield MetricPoint(f"pruning/false_stop_rate_{name}", step, bound, at)
 
 
-def _skill_points(record: StudyRecord, at: int) -> Iterator[Point]:
+def _correlation_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
     """Yields how each measure of the profile went with accuracy at both depths, beside the depth itself.
 
     Every trial changes all of them, so they are told when the search is over.
     """
-    for one in skills(record):
+    for one in measure_correlations(record):
         for name, value in (("", one.tau), ("_baseline", one.baseline)):
             if one.tau is not None and value is not None:
-                yield Point(f"skill/{one.depth}/{one.measure}{name}", 0, value, at)
+                yield MetricPoint(f"skill/{one.depth}/{one.measure}{name}", 0, value, at)
 
 
-def _progress_points(record: StudyRecord, ended: Sequence[TrialRecord], start: int) -> Iterator[Point]:
+def _progress_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: int) -> Iterator[MetricPoint]:
     """Yields how the search went. The step is how many trials had ended: with several workers, numbers jump."""
     best, epochs = -math.inf, 0
     for step, trial in enumerate(ended, start=1):
-        at = _milliseconds(trial.finished, default=start)
+        at = _unix_milliseconds(trial.finished, default=start)
         epochs += trial.epochs_spent
         if trial.state == "complete" and trial.val_accuracy is not None:
             best = max(best, trial.val_accuracy)
-        yield Point("best_val_accuracy", step, best, at)
-        yield Point("epochs_spent", step, float(epochs), at)
+        yield MetricPoint("best_val_accuracy", step, best, at)
+        yield MetricPoint("epochs_spent", step, float(epochs), at)
         if record.epochs_budget:
-            yield Point("budget_spent", step, epochs / record.epochs_budget, at)
+            yield MetricPoint("budget_spent", step, epochs / record.epochs_budget, at)
 
 
-def _result_points(record: StudyRecord, at: int) -> Iterator[Point]:
+def _result_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
     """Yields what came out in the end."""
     final = record.final(record.recommended) if record.recommended is not None else None
     values: dict[str, float | None] = {}
@@ -262,12 +262,12 @@ def _result_points(record: StudyRecord, at: int) -> Iterator[Point]:
         values |= {f"{prefix}_accuracy": test.accuracy.mean, f"{prefix}_loss": test.loss}
     for key, value in values.items():
         if value is not None:
-            yield Point(_plain_key(key), 0, value, at)
+            yield MetricPoint(_sanitised_key(key), 0, value, at)
 
 
 def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
     """Returns the run of a trial that ended, a child of the study's."""
-    start = _milliseconds(trial.started, default=_milliseconds(record.created, default=0))
+    start = _unix_milliseconds(trial.started, default=_unix_milliseconds(record.created, default=0))
     final = record.final(record.recommended) if record.recommended is not None else None
     tags = {
         "kind": "trial",
@@ -277,34 +277,34 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
         "recommended": "yes" if final is not None and final.trial == trial.number else "no",
         "device": str(trial.facts.get("gpu") or trial.facts.get("device") or ""),
     }
-    spot, lost = spot_of(trial.facts), losses([trial])
-    tags |= {"node": spot.node} if spot.node else {}
-    tags |= {"gpu_index": spot.gpu} if spot.gpu else {}
+    location, lost = trial_location(trial.facts), lost_workers([trial])
+    tags |= {"node": location.node} if location.node else {}
+    tags |= {"gpu_index": location.gpu} if location.gpu else {}
     tags |= {"lost_workers": " ".join(map(str, lost))} if lost else {}
     forecast = forecast_of(trial)
     if forecast is not None:
         tags["control"] = "yes" if forecast.control else "no"
-    points, last = _curve_points(trial.curve, start)
+    points, last = _curve_metrics(trial.curve, start)
     return RunSpec(
         key=f"trial-{trial.number:04d}",
         parent=STUDY_KEY,
-        name=f"{trial.number:03d} {recipe_words(trial.settings)} | {_outcome(trial)}",
-        status=STATUS[trial.end],
+        name=f"{trial.number:03d} {recipe_summary(trial.settings)} | {_outcome_text(trial)}",
+        status=MLFLOW_STATUS[trial.end],
         params={name: str(value) for name, value in flat_settings(trial.settings).items()},
         metrics=_finite(
             [
                 *points,
-                *_forecast_points(forecast, points, last),
-                *_summary_points(trial.val_accuracy, len(trial.curve), last),
+                *_forecast_metrics(forecast, points, last),
+                *_summary_metrics(trial.val_accuracy, len(trial.curve), last),
             ]
         ),
         tags=_tags(tags),
         started=start,
-        ended=max(_milliseconds(trial.finished, default=last), start),
+        ended=max(_unix_milliseconds(trial.finished, default=last), start),
     )
 
 
-def _outcome(trial: TrialRecord) -> str:
+def _outcome_text(trial: TrialRecord) -> str:
     if trial.state == "failed":
         return trial.end
     if trial.diverged:
@@ -313,26 +313,26 @@ def _outcome(trial: TrialRecord) -> str:
     return accuracy if trial.state == "complete" else f"{trial.state} {accuracy}".strip()
 
 
-def seed_run(record: StudyRecord, final: FinalRecord, run: SeedRun) -> RunSpec:
+def seed_run(record: StudyRecord, final: FinalRecord, run: FinalRun) -> RunSpec:
     """Returns the run of one final seed, a child of the trial whose recipe it repeats."""
-    trial = next((t for t in record.trials if t.number == final.trial and t.end in STATUS), None)
+    trial = next((t for t in record.trials if t.number == final.trial and t.end in MLFLOW_STATUS), None)
     origin = record.created if trial is None else trial.finished
-    start = _milliseconds(origin, default=_milliseconds(record.created, default=0))
-    points, last = _curve_points(run.curve, start)
+    start = _unix_milliseconds(origin, default=_unix_milliseconds(record.created, default=0))
+    points, last = _curve_metrics(run.curve, start)
     return RunSpec(
         key=f"final-{final.name}-seed-{run.seed}",
         parent=STUDY_KEY if trial is None else f"trial-{trial.number:04d}",
         name=f"final {final.name} seed {run.seed} | {run.val_accuracy:.3f}",
         status="FINISHED",
         params={name: str(value) for name, value in flat_settings(final.settings).items()},
-        metrics=_finite([*points, *_summary_points(run.val_accuracy, len(run.curve), last)]),
+        metrics=_finite([*points, *_summary_metrics(run.val_accuracy, len(run.curve), last)]),
         tags=_tags({"kind": "final", "candidate": final.name, "seed": str(run.seed), "state": "complete"}),
         started=start,
         ended=last,
     )
 
 
-def _curve_points(curve: Sequence[EpochResult], start: int) -> tuple[list[Point], int]:
+def _curve_metrics(curve: Sequence[EpochResult], start: int) -> tuple[list[MetricPoint], int]:
     """Returns the metrics of every epoch, and the time of the last."""
     points, at = [], float(start)
     for result in curve:
@@ -340,38 +340,38 @@ def _curve_points(curve: Sequence[EpochResult], start: int) -> tuple[list[Point]
         for key in ("train_loss", "val_loss", "val_accuracy", "seconds"):
             value = getattr(result, key)
             if value is not None:
-                points.append(Point(key, result.epoch, float(value), round(at)))
+                points.append(MetricPoint(key, result.epoch, float(value), round(at)))
     return points, round(at)
 
 
-def _forecast_points(forecast: Forecast | None, curve: Sequence[Point], last: int) -> Iterator[Point]:
+def _forecast_metrics(forecast: Forecast | None, curve: Sequence[MetricPoint], last: int) -> Iterator[MetricPoint]:
     """Yields every forecast of a trial's final accuracy, with the epoch after which it was made as the step."""
     times = {point.step: point.time for point in curve}
     for row in () if forecast is None else forecast.rows:
         for key in ("mean", "low", "high", "chance"):
-            yield Point(f"forecast/{key}", row.epoch, getattr(row, key), times.get(row.epoch, last))
+            yield MetricPoint(f"forecast/{key}", row.epoch, getattr(row, key), times.get(row.epoch, last))
     if forecast is not None and forecast.incumbent is not None:
-        yield Point("forecast/to_beat", forecast.deciding.epoch, forecast.incumbent, last)
+        yield MetricPoint("forecast/to_beat", forecast.deciding.epoch, forecast.incumbent, last)
 
 
-def _summary_points(accuracy: float | None, epochs: int, at: int) -> Iterator[Point]:
+def _summary_metrics(accuracy: float | None, epochs: int, at: int) -> Iterator[MetricPoint]:
     if accuracy is not None:
-        yield Point("best_val_accuracy", 0, accuracy, at)
-    yield Point("epochs", 0, float(epochs), at)
+        yield MetricPoint("best_val_accuracy", 0, accuracy, at)
+    yield MetricPoint("epochs", 0, float(epochs), at)
 
 
-def _finite(points: Sequence[Point]) -> tuple[Point, ...]:
+def _finite(points: Sequence[MetricPoint]) -> tuple[MetricPoint, ...]:
     """Returns the points that databases can hold and pages can draw."""
     return tuple(point for point in points if math.isfinite(point.value))
 
 
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {name: value[:TAG_LENGTH] for name, value in tags.items()}
+    return {name: value[:MAX_TAG_LENGTH] for name, value in tags.items()}
 
 
-def _plain_key(key: str) -> str:
+def _sanitised_key(key: str) -> str:
     return re.sub(r"[^\w ./-]", "_", key)
 
 
-def _milliseconds(moment: datetime | None, *, default: int) -> int:
+def _unix_milliseconds(moment: datetime | None, *, default: int) -> int:
     return default if moment is None else round(1000 * moment.timestamp())

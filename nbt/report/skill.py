@@ -1,4 +1,4 @@
-"""Skill: how well the measures of the fit profile told this study's trials apart, beside a trivial baseline.
+"""MeasureCorrelation: how well the measures of the fit profile told this study's trials apart, beside a trivial baseline.
 
 A measure of units says something on a trial through the depth up to which the trial transfers or freezes: its value
 at the last of those units. The trivial baseline is that depth itself, which needs no measuring.
@@ -15,7 +15,7 @@ from nbt.report.stored import mappings_at, number_at
 from nbt.search.records import StudyRecord, TrialRecord
 from nbt.settings import TransferSettings
 
-FEW = 8
+MIN_TRIALS = 8
 """Full-length trials below which no correlation is given."""
 
 DEPTHS = ("transfer_depth", "frozen_depth")
@@ -33,13 +33,13 @@ MEASURES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Skill:
+class MeasureCorrelation:
     """How a measure at one depth went with the accuracy of the trials.
 
     Attributes:
         measure: One of `MEASURES`.
         depth: One of `DEPTHS`.
-        tau: Kendall's tau-b, -1 ... 1; None below `FEW` trials, or where all have the same value.
+        tau: Kendall's tau-b, -1 ... 1; None below `MIN_TRIALS` trials, or where all have the same value.
         baseline: That of the depth itself on the same trials.
         trials: How many had a value.
     """
@@ -51,7 +51,7 @@ class Skill:
     trials: int
 
 
-def judged_trials(record: StudyRecord) -> list[TrialRecord]:
+def comparable_trials(record: StudyRecord) -> list[TrialRecord]:
     """Returns the trials that measures are judged by: of full length, and not diverged."""
     return [
         trial
@@ -60,18 +60,18 @@ def judged_trials(record: StudyRecord) -> list[TrialRecord]:
     ]
 
 
-def skills(record: StudyRecord) -> list[Skill]:
+def measure_correlations(record: StudyRecord) -> list[MeasureCorrelation]:
     """Returns the skill of every measure that the profile has, at both depths; none without a profile.
 
     Trials that transfer (or freeze) nothing have no unit to take a value from and are left out there.
     """
     layers = mappings_at(record.profile or {}, "layers")
-    trials = judged_trials(record)
+    trials = comparable_trials(record)
     known = [name for name in MEASURES if any(number_at(row, name) is not None for row in layers)]
-    return [_skill(name, depth, layers, trials) for name in known for depth in DEPTHS]
+    return [_measure_correlation(name, depth, layers, trials) for name in known for depth in DEPTHS]
 
 
-def units_at(settings: TransferSettings, depth: str, units: int) -> int:
+def unit_count(settings: TransferSettings, depth: str, units: int) -> int:
     """Returns how many of so many units a recipe transfers or freezes, as training does.
 
     A depth is rounded to the nearest whole number of units, halves up, and no more units are frozen than transferred;
@@ -90,16 +90,18 @@ def _rounded(share: float, units: int) -> int:
     return min(units, math.floor(share * units + 0.5))
 
 
-def _skill(name: str, depth: str, layers: Sequence[Mapping[str, Any]], trials: Sequence[TrialRecord]) -> Skill:
+def _measure_correlation(
+    name: str, depth: str, layers: Sequence[Mapping[str, Any]], trials: Sequence[TrialRecord]
+) -> MeasureCorrelation:
     values, counts, accuracies = [], [], []
     for trial in trials:
-        count = units_at(trial.settings, depth, len(layers))
+        count = unit_count(trial.settings, depth, len(layers))
         value = number_at(layers[count - 1], name) if count else None
         if value is not None:
             values.append(value)
             counts.append(float(count))
             accuracies.append(trial.val_accuracy or 0.0)
-    return Skill(
+    return MeasureCorrelation(
         measure=name,
         depth=depth,
         tau=_tau(values, accuracies),
@@ -109,7 +111,7 @@ def _skill(name: str, depth: str, layers: Sequence[Mapping[str, Any]], trials: S
 
 
 def _tau(values: Sequence[float], accuracies: Sequence[float]) -> float | None:
-    if len(values) < FEW or len(set(values)) < 2 or len(set(accuracies)) < 2:
+    if len(values) < MIN_TRIALS or len(set(values)) < 2 or len(set(accuracies)) < 2:
         return None
     from scipy.stats import kendalltau
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from nbt.report.choice import Choice, default_trial
-from nbt.report.numbers import percent, points, points_span, several, span
+from nbt.report.choice import StudyRecommendation, default_recipe_trial
+from nbt.report.numbers import format_interval, percent, pluralise, points, points_interval
 from nbt.search.records import FinalRecord, Interval, StudyRecord, TestRecord
 from nbt.settings import TransferSettings
 
@@ -14,31 +14,31 @@ Z95 = 1.96
 """Standard errors in half a 95 % interval."""
 
 
-def headline(record: StudyRecord, choice: Choice | None) -> str:
+def headline(record: StudyRecord, choice: StudyRecommendation | None) -> str:
     """Returns the sentence a reader who reads one sentence should read."""
     if choice is None:
         return "Nothing can be recommended yet: no trial has run to its full length."
     if choice.final is None:
-        return _provisional(record, choice)
+        return _headline_before_finals(record, choice)
     what = "Use the default recipe" if choice.is_default else f"Use the settings of {choice.name}"
-    return f"{what}: {_sure(choice.final.validation)}{_against_default(choice, choice.final)}."
+    return f"{what}: {_accuracy_with_interval(choice.final.validation)}{_default_comparison(choice, choice.final)}."
 
 
-def _sure(validation: Interval) -> str:
+def _accuracy_with_interval(validation: Interval) -> str:
     """Returns how good and how sure, e.g. "70.6 % validation accuracy (95 % interval ..., 5 seeds)"."""
     good = f"{percent(validation.mean)} validation accuracy"
     if validation.low is None:
         return f"{good} (one seed, so without an interval)"
-    return f"{good} (95 % interval {span(validation)}, {several(validation.n, 'seed')})"
+    return f"{good} (95 % interval {format_interval(validation)}, {pluralise(validation.n, 'seed')})"
 
 
-def _against_default(choice: Choice, final: FinalRecord) -> str:
+def _default_comparison(choice: StudyRecommendation, final: FinalRecord) -> str:
     if choice.is_default:
         return "; nothing that the search found has a better mean"
-    return compared(final.versus_default)
+    return comparison_to_default(final.versus_default)
 
 
-def compared(versus: Interval | None) -> str:
+def comparison_to_default(versus: Interval | None) -> str:
     """Returns the second half of a sentence on a paired difference to the default recipe.
 
     It says "better" or "worse" only where the whole 95 % interval is on one side of zero.
@@ -47,7 +47,7 @@ def compared(versus: Interval | None) -> str:
         return "; the default recipe was not run beside it"
     if versus.low is None or versus.high is None:
         return f"; it cannot be told apart from the default recipe by one seed ({points(versus.mean)} points)"
-    bounds = f"95 % interval {points_span(versus)}"
+    bounds = f"95 % interval {points_interval(versus)}"
     if versus.low > 0:
         return f", {points(versus.mean, signed=False)} points better than the default recipe ({bounds})"
     if versus.high < 0:
@@ -55,21 +55,21 @@ def compared(versus: Interval | None) -> str:
     return f"; it cannot be told apart from the default recipe ({points(versus.mean)} points, {bounds})"
 
 
-def _provisional(record: StudyRecord, choice: Choice) -> str:
+def _headline_before_finals(record: StudyRecord, choice: StudyRecommendation) -> str:
     assert choice.trial is not None, "before the finals a choice is a trial"
     accuracy = choice.trial.val_accuracy or 0.0
     what = "the default recipe" if choice.is_default else choice.name
     error = "" if record.noise is None else f" (± {points(Z95 * record.noise, signed=False)} points at 95 %)"
     good = f"{percent(accuracy)} validation accuracy{error} in a single run"
-    baseline = default_trial(record)
+    baseline = default_recipe_trial(record)
     if choice.is_default or baseline is None or baseline.val_accuracy is None:
         against = ""
     else:
-        against = f", {_single(accuracy - baseline.val_accuracy, record.noise)}"
+        against = f", {_single_run_comparison(accuracy - baseline.val_accuracy, record.noise)}"
     return f"For now, use {what}: {good}{against}; final runs on new seeds have not confirmed it yet."
 
 
-def _single(difference: float, noise: float | None) -> str:
+def _single_run_comparison(difference: float, noise: float | None) -> str:
     """Returns how one run compares to one run of the default recipe, on the same validation images."""
     text = f"{points(difference)} points against the default recipe's single run"
     # Two errors of the same size; that both saw the same images makes the true error smaller, never larger.
@@ -80,7 +80,7 @@ def _single(difference: float, noise: float | None) -> str:
 
 def recipe_sentence(settings: TransferSettings) -> str:
     """Returns what the recipe does, for readers who do not know the names of the settings."""
-    parts = [_transfer(settings.transfer_depth), _frozen(settings.frozen_depth)]
+    parts = [_transfer_text(settings.transfer_depth), _frozen_text(settings.frozen_depth)]
     if settings.sp_mix > 0:
         parts.append(f"pulls towards them with {percent(settings.sp_mix, 0)} of the weight decay (L2-SP)")
     slowest = min(settings.layer_lr_shape)
@@ -90,7 +90,7 @@ def recipe_sentence(settings: TransferSettings) -> str:
     return f"It {', '.join(parts[:-1])} and {parts[-1]}."
 
 
-def _transfer(depth: float) -> str:
+def _transfer_text(depth: float) -> str:
     if depth <= 0.0:
         return "starts from random weights"
     if depth >= 1.0:
@@ -98,13 +98,13 @@ def _transfer(depth: float) -> str:
     return f"keeps the pretrained weights of the first {percent(depth, 0)} of the units"
 
 
-def _frozen(depth: float) -> str:
+def _frozen_text(depth: float) -> str:
     if depth <= 0.0:
         return "freezes nothing"
     return "trains the head alone" if depth >= 1.0 else f"freezes the first {percent(depth, 0)} of the units"
 
 
-def optimism(record: StudyRecord, choice: Choice | None) -> str:
+def optimism(record: StudyRecord, choice: StudyRecommendation | None) -> str:
     """Returns what the chosen trial reached in the search beside its final mean, "" where one of them is missing.
 
     The best of many looks better than it is: the difference is what choosing on one validation split inflated.
@@ -127,25 +127,25 @@ def test_sentence(record: StudyRecord) -> str:
     named = {test.name: test for test in record.test}
     recommended, baseline = named.get("recommended"), named.get("baseline")
     if recommended is None:
-        return _untested(record.test_evaluations)
-    text = f"On {recommended.n} test images the recommendation reaches {_measured(recommended)}"
+        return _no_test_sentence(record.test_evaluations)
+    text = f"On {recommended.n} test images the recommendation reaches {_test_accuracy_text(recommended)}"
     if baseline is not None:
-        text += f", the default recipe {_measured(baseline)}; {_overlap(recommended.accuracy, baseline.accuracy)}"
-    return f"{text}. {_looks(record.test_evaluations)}"
+        text += f", the default recipe {_test_accuracy_text(baseline)}; {_interval_comparison(recommended.accuracy, baseline.accuracy)}"
+    return f"{text}. {_test_evaluations_sentence(record.test_evaluations)}"
 
 
-def _untested(looks: int) -> str:
+def _no_test_sentence(looks: int) -> str:
     if looks == 0:
         return "The test images have not been looked at."
     often = "once" if looks == 1 else f"{looks} times"
     return f"The test images were evaluated {often} in this study, but not for this recommendation."
 
 
-def _measured(test: TestRecord) -> str:
-    return f"{percent(test.accuracy.mean)} (95 % Wilson interval {span(test.accuracy)})"
+def _test_accuracy_text(test: TestRecord) -> str:
+    return f"{percent(test.accuracy.mean)} (95 % Wilson interval {format_interval(test.accuracy)})"
 
 
-def _overlap(one: Interval, other: Interval) -> str:
+def _interval_comparison(one: Interval, other: Interval) -> str:
     if one.low is None or one.high is None or other.low is None or other.high is None:
         return "there is no interval to compare them by"
     if one.low > other.high:
@@ -155,7 +155,7 @@ def _overlap(one: Interval, other: Interval) -> str:
     return "the intervals overlap, so the test images alone do not settle which is better"
 
 
-def _looks(count: int) -> str:
+def _test_evaluations_sentence(count: int) -> str:
     if count <= 1:
         return "The search never saw them; they were evaluated once, after the choice was made."
     return (
@@ -187,16 +187,16 @@ def importance_sentence(record: StudyRecord) -> str:
     )
 
 
-def joined(items: Sequence[str]) -> str:
+def join_words(items: Sequence[str]) -> str:
     """Returns "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
 
 
 __all__ = [
-    "compared",
+    "comparison_to_default",
     "headline",
     "importance_sentence",
-    "joined",
+    "join_words",
     "optimism",
     "ranking_sentence",
     "recipe_sentence",

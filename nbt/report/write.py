@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from nbt.errors import NbtError
-from nbt.report.choice import Choice, choose
+from nbt.report.choice import StudyRecommendation, current_recommendation
 from nbt.report.data import build_report
 from nbt.report.frame import trials_frame
-from nbt.report.numbers import one_line, percent, several, span
+from nbt.report.numbers import format_interval, one_line, percent, pluralise
 from nbt.report.render import render_html, render_markdown
-from nbt.report.words import compared
+from nbt.report.words import comparison_to_default
 from nbt.search.records import StudyRecord
-from nbt.training.model_folder import is_trained_with
+from nbt.training.model_folder import was_trained_with
 
 SETTINGS_FILE = "recommended.yaml"
 FIT_FILE = "fit.json"
@@ -34,7 +34,7 @@ def report_folder(out: str | Path, study: str) -> Path:
     return Path(out) / ("study" if name in ("", ".", "..") else name)
 
 
-def write_report(record: StudyRecord, out: str | Path, *, elsewhere: Mapping[str, str] | None = None) -> Path:
+def write_report(record: StudyRecord, out: str | Path, *, run_options: Mapping[str, str] | None = None) -> Path:
     """Writes the report of a study, finished or not, to its folder in `out`.
 
     `report.html`, `report.md`, `trials.csv`, `fit.json` where the study has a fit profile and, as soon as there is a
@@ -54,7 +54,7 @@ def write_report(record: StudyRecord, out: str | Path, *, elsewhere: Mapping[str
         NbtError: The folder cannot be written.
     """
     folder = report_folder(out, record.config.name)
-    data = build_report(record, folder, has_model=_has_model(record, folder), elsewhere=elsewhere or {})
+    data = build_report(record, folder, has_model=_has_model(record, folder), run_options=run_options or {})
     texts = {
         "report.md": render_markdown(data),
         SETTINGS_FILE: None if data.choice is None else settings_file(record, data.choice),
@@ -74,9 +74,9 @@ def _has_model(record: StudyRecord, folder: Path) -> bool:
 
     It is exported with the test, so without one the folder's model is of another study, whatever its settings are.
     """
-    choice = choose(record)
+    choice = current_recommendation(record)
     tested = any(test.name == "recommended" for test in record.test)
-    return tested and choice is not None and is_trained_with(folder / "model", choice.settings)
+    return tested and choice is not None and was_trained_with(folder / "model", choice.settings)
 
 
 def fit_file(profile: Mapping[str, Any]) -> str:
@@ -84,7 +84,7 @@ def fit_file(profile: Mapping[str, Any]) -> str:
     return json.dumps(profile, indent=2) + "\n"
 
 
-def settings_file(record: StudyRecord, choice: Choice) -> str:
+def settings_file(record: StudyRecord, choice: StudyRecommendation) -> str:
     """Returns the text of `recommended.yaml`: comments on where the settings come from, then the settings.
 
     `TransferSettings.load` and `nbt train --settings` read it.
@@ -98,12 +98,14 @@ def settings_file(record: StudyRecord, choice: Choice) -> str:
         lines.append(f"validation accuracy {accuracy} in one run; the best trial so far, not confirmed by final runs")
     else:
         validation = choice.final.validation
-        runs = several(validation.n, "seed")
-        interval = runs if validation.low is None else f"95 % interval {span(validation)}, {runs}"
+        runs = pluralise(validation.n, "seed")
+        interval = runs if validation.low is None else f"95 % interval {format_interval(validation)}, {runs}"
         lines.append(f"validation accuracy {percent(validation.mean)} ({interval})")
         if not choice.is_default:
-            lines.append(compared(choice.final.versus_default).lstrip(",; "))
-    return "".join(f"# {one_line(line)}\n" for line in lines) + record.config.for_use(choice.settings).to_yaml()
+            lines.append(comparison_to_default(choice.final.versus_default).lstrip(",; "))
+    return (
+        "".join(f"# {one_line(line)}\n" for line in lines) + record.config.per_task_settings(choice.settings).to_yaml()
+    )
 
 
 def write_all(folder: Path, texts: Mapping[str, str | None]) -> None:

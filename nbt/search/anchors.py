@@ -17,7 +17,7 @@ def default_recipe(epochs: int) -> TransferSettings:
     return repair(TransferSettings(epochs=epochs))
 
 
-def anchors(epochs: int) -> list[tuple[str, TransferSettings]]:
+def baseline_recipes(epochs: int) -> list[tuple[str, TransferSettings]]:
     """Returns the recipes that a user would otherwise run, by name, the default recipe first.
 
     Args:

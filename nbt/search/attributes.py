@@ -23,14 +23,14 @@ PRUNER = "pruner"
 DATASET = "dataset"
 NOTES = "notes"
 PROFILE = "profile"
-GUIDE = "guide"
+PRIOR_DIAGNOSTICS = "guide"
 SECONDS = "seconds"
 FINALS = "finals"
 TEST = "test"
 TEST_EVALUATIONS = "test_evaluations"
 LEASE = "lease"
 
-# Of the dataset's facts, as `nbt.task.load.dataset_facts` names them.
+# Of the dataset's facts, as `nbt.task.load.dataset_summary` names them.
 VALIDATION_IMAGES = "validation_images"
 TEST_IMAGES = "test_images"
 # Of the teacher that can be injected from, `nbt.transfer.injection`.

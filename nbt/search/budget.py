@@ -9,7 +9,7 @@ from nbt.errors import UsageError
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
-_LONGEST = 1e9
+_MAX_AMOUNT = 1e9
 OUT_OF_TIME = "time budget used up"
 OUT_OF_EPOCHS = "epoch budget used up"
 
@@ -38,23 +38,23 @@ class Budget:
         written = str(text).strip().lower()
         match = None if isinstance(text, bool) else _PATTERN.fullmatch(written)
         if match is None:
-            raise _refused(text, "write a number of trials, as 20, or a time, as 30m or 2h")
+            raise _invalid_budget(text, "write a number of trials, as 20, or a time, as 30m or 2h")
         number, unit = match.groups()
         if float(number) <= 0:
-            raise _refused(text, "it allows nothing: give at least 1 trial, or a time such as 30m")
-        if float(number) * _UNITS.get(unit, 1.0) > _LONGEST:
-            raise _refused(text, "it is beyond any use: give fewer")
+            raise _invalid_budget(text, "it allows nothing: give at least 1 trial, or a time such as 30m")
+        if float(number) * _UNITS.get(unit, 1.0) > _MAX_AMOUNT:
+            raise _invalid_budget(text, "it is beyond any use: give fewer")
         if unit:
             return cls(written, seconds=float(number) * _UNITS[unit])
         if "." in number:
-            raise _refused(text, "trials are whole; a time needs a unit, as 1.5h")
+            raise _invalid_budget(text, "trials are whole; a time needs a unit, as 1.5h")
         return cls(str(int(number)), trials=int(number))
 
     def total_epochs(self, length: int) -> int | None:
         """Returns the training epochs that trials of `length` epochs may spend together; None for a time."""
         return None if self.trials is None else self.trials * length
 
-    def left_epochs(self, length: int, *, spent: int, reserved: int) -> int | None:
+    def remaining_epochs(self, length: int, *, spent: int, reserved: int) -> int | None:
         """Returns how many epochs are neither spent nor reserved, 0 or more; None for a budget in time.
 
         Args:
@@ -65,8 +65,15 @@ class Budget:
         total = self.total_epochs(length)
         return None if total is None else max(0, total - spent - reserved)
 
-    def may_start(
-        self, length: int, *, spent: int, reserved: int, seconds: float, needs: int | None = None, quickest: float = 0.0
+    def can_start(
+        self,
+        length: int,
+        *,
+        spent: int,
+        reserved: int,
+        seconds: float,
+        needs: int | None = None,
+        min_trial_seconds: float = 0.0,
     ) -> bool:
         """Returns whether a new trial may start: only if it can run to its end beside what is running.
 
@@ -78,19 +85,19 @@ class Budget:
             reserved: Epochs that running trials may still train.
             seconds: Wall-clock seconds spent so far.
             needs: Epochs that this trial needs, where it continues a checkpoint; None for a full trial.
-            quickest: Seconds that the quickest full trial took, 0 if there is none: with less time left than
+            min_trial_seconds: Seconds that the min_trial_seconds full trial took, 0 if there is none: with less time left than
                 this, a trial would only be stopped.
         """
         if self.seconds is not None:
-            left_seconds = self.seconds - seconds
-            return left_seconds > 0 and left_seconds >= quickest
-        left = self.left_epochs(length, spent=spent, reserved=reserved)
+            remaining_seconds = self.seconds - seconds
+            return remaining_seconds > 0 and remaining_seconds >= min_trial_seconds
+        left = self.remaining_epochs(length, spent=spent, reserved=reserved)
         return left is not None and left >= (length if needs is None else needs)
 
-    def must_stop(self, seconds: float) -> str | None:
+    def stop_reason(self, seconds: float) -> str | None:
         """Returns why running trials have to stop now, or None: a budget in time is used up."""
         return OUT_OF_TIME if self.seconds is not None and seconds >= self.seconds else None
 
 
-def _refused(text: object, why: str) -> UsageError:
+def _invalid_budget(text: object, why: str) -> UsageError:
     return UsageError(f"budget {str(text)!r}: {why}")

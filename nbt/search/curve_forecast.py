@@ -21,30 +21,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nbt.search.encoding import effective_rate
-from nbt.search.merit import merit
+from nbt.search.encoding import log_effective_lr
+from nbt.search.merit import logit_score
 from nbt.search.recorded import RecordedTable
 from nbt.search.target import Target
-from nbt.search.task_model import TaskModel, table_target
+from nbt.search.task_model import TaskModel, target_from_header
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.training.seeds import derive_seed
 
-Vector = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 # Of intervals: how many of them hold, and the share of the weight that an uncalibrated one leaves on each side.
-COVERAGE, LEVEL = 0.8, 0.1
+COVERAGE, DEFAULT_TAIL_PROBABILITY = 0.8, 0.1
 
-_TREES, _LEAF = 60, 10
-_ENOUGH, _CALIBRATED, _CALIBRATED_AT, _LEVELS = 20, 60, (0.2, 0.35, 0.5, 0.7, 0.85), (0.01, 0.35)
+_NUM_TREES, _MIN_SAMPLES_LEAF = 60, 10
+_MIN_CURVES_TO_CALIBRATE, _MAX_CALIBRATION_CURVES, _CALIBRATION_FRACTIONS, _TAIL_PROBABILITY_RANGE = (
+    20,
+    60,
+    (0.2, 0.35, 0.5, 0.7, 0.85),
+    (0.01, 0.35),
+)
 # Comparisons are with what a search would compare with: a run of the best quarter.
-_GOOD = 0.25
-_LOSSES = (1e-3, 20.0)
-_LOOK_BACK = 0.25
+_REFERENCE_FRACTION = 0.25
+_LOSS_CLIP_RANGE = (1e-3, 20.0)
+_SLOPE_WINDOW = 0.25
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class LearningCurve:
     """A learning curve in the units of the forecast.
 
     Attributes:
@@ -57,9 +62,9 @@ class Curve:
     """
 
     settings: TransferSettings
-    merits: Vector
-    train: Vector
-    validation: Vector
+    logit_scores: FloatArray
+    train: FloatArray
+    validation: FloatArray
     length: int
     expected: float = 0.0
 
@@ -72,7 +77,7 @@ class Curve:
         images: int,
         length: int,
         expected: float = 0.0,
-    ) -> Curve:
+    ) -> LearningCurve:
         """Returns the curve of a run.
 
         Args:
@@ -84,24 +89,24 @@ class Curve:
         """
         worst = float("inf")
         losses = [(one.train_loss, worst if one.val_loss is None else one.val_loss) for one in epochs]
-        logs = np.log(np.clip(np.array(losses), *_LOSSES))
+        logs = np.log(np.clip(np.array(losses), *_LOSS_CLIP_RANGE))
         accuracies = np.array([one.val_accuracy or 0.0 for one in epochs])
-        return cls(settings, merit(accuracies, images), logs[:, 0], logs[:, 1], length, expected)
+        return cls(settings, logit_score(accuracies, images), logs[:, 0], logs[:, 1], length, expected)
 
     @property
     def final(self) -> float:
         """Merit of the best epoch."""
-        return float(self.merits.max())
+        return float(self.logit_scores.max())
 
-    def until(self, epoch: int) -> Curve:
+    def until(self, epoch: int) -> LearningCurve:
         """Returns its first epochs."""
         part = slice(0, epoch)
-        return Curve(
-            self.settings, self.merits[part], self.train[part], self.validation[part], self.length, self.expected
+        return LearningCurve(
+            self.settings, self.logit_scores[part], self.train[part], self.validation[part], self.length, self.expected
         )
 
 
-def features(curve: Curve, reference: Curve, probe: float) -> list[float]:
+def features(curve: LearningCurve, reference: LearningCurve, probe: float) -> list[float]:
     """Returns what the forest sees of a partial curve beside a finished one.
 
     Args:
@@ -109,19 +114,19 @@ def features(curve: Curve, reference: Curve, probe: float) -> list[float]:
         reference: A whole one of the same task.
         probe: Merit of the ridge probe on the pretrained features, NaN where it is not known.
     """
-    now = len(curve.merits)
+    now = len(curve.logit_scores)
     share = now / curve.length
-    then = min(max(1, round(share * reference.length)), len(reference.merits))
-    past, past_then = (max(1, round((share - _LOOK_BACK) * one.length)) for one in (curve, reference))
-    best, best_then = curve.merits.max(), reference.merits[:then].max()
-    rise = curve.merits[-1] - curve.merits[min(past, now) - 1]
-    rise_then = reference.merits[then - 1] - reference.merits[min(past_then, then) - 1]
+    then = min(max(1, round(share * reference.length)), len(reference.logit_scores))
+    past, past_then = (max(1, round((share - _SLOPE_WINDOW) * one.length)) for one in (curve, reference))
+    best, best_then = curve.logit_scores.max(), reference.logit_scores[:then].max()
+    rise = curve.logit_scores[-1] - curve.logit_scores[min(past, now) - 1]
+    rise_then = reference.logit_scores[then - 1] - reference.logit_scores[min(past_then, then) - 1]
     settings = curve.settings
     return [
         share,
         best - best_then,
-        curve.merits[-1] - reference.merits[then - 1],
-        (reference.merits[then - 1] - curve.merits[-1]) * (1 - share),
+        curve.logit_scores[-1] - reference.logit_scores[then - 1],
+        (reference.logit_scores[then - 1] - curve.logit_scores[-1]) * (1 - share),
         rise,
         rise - rise_then,
         curve.train[-1] - reference.train[then - 1],
@@ -132,8 +137,8 @@ def features(curve: Curve, reference: Curve, probe: float) -> list[float]:
         0.0 if np.isnan(probe) else probe - reference.final,
         0.0 if np.isnan(probe) else probe - best,
         curve.expected - reference.expected,
-        effective_rate(settings, settings.head_lr),
-        effective_rate(settings, settings.body_lr),
+        log_effective_lr(settings, settings.head_lr),
+        log_effective_lr(settings, settings.body_lr),
         settings.transfer_depth - settings.frozen_depth,
         -np.log10(1 - settings.ema),
         settings.mixup,
@@ -143,7 +148,7 @@ def features(curve: Curve, reference: Curve, probe: float) -> list[float]:
 
 
 @dataclass(frozen=True, eq=False)
-class Distribution:
+class ForecastDistribution:
     """Weighted values in increasing order.
 
     Attributes:
@@ -151,11 +156,11 @@ class Distribution:
         weights: (n,), their sum is 1.
     """
 
-    values: Vector
-    weights: Vector
+    values: FloatArray
+    weights: FloatArray
 
     @classmethod
-    def mix(cls, parts: Sequence[tuple[Vector, Vector]]) -> Distribution:
+    def mixture(cls, parts: Sequence[tuple[FloatArray, FloatArray]]) -> ForecastDistribution:
         """Returns the mixture of parts, each values and weights; the sum of all weights is 1."""
         values = np.concatenate([values for values, _ in parts])
         weights = np.concatenate([weights for _, weights in parts])
@@ -189,7 +194,7 @@ class CurveForecaster:
     """See the module.
 
     Args:
-        tables: Recorded tasks, at least one that `teaches`.
+        tables: Recorded tasks, at least one that `has_usable_curves`.
         models: Of these tables; None where one has none.
 
     Attributes:
@@ -198,65 +203,65 @@ class CurveForecaster:
     """
 
     def __init__(self, tables: Sequence[RecordedTable], models: Sequence[TaskModel | None]) -> None:
-        groups = _groups(tables)
-        tasks = [_Recorded.of(tables, models, groups, i) for i in range(len(tables))]
-        examples = [_examples(task) for task in tasks]
+        groups = _dataset_groups(tables)
+        tasks = [_RecordedTask.of(tables, models, groups, i) for i in range(len(tables))]
+        examples = [_training_examples(task) for task in tasks]
         inputs = np.array([row for part in examples for row, _, _ in part], dtype=np.float32)
         outcomes = np.array([(difference, gain) for part in examples for _, difference, gain in part])
         group = np.repeat(groups, [len(part) for part in examples])
-        self._difference, self._gain = (_Forest(inputs, outcomes[:, i], group) for i in range(2))
+        self._difference, self._gain = (_QuantileForest(inputs, outcomes[:, i], group) for i in range(2))
         self.level = self._calibrate(tasks)
 
     def forecast(
-        self, curve: Curve, references: Sequence[Curve], probe: float, unseen: int | None = None
-    ) -> Distribution:
+        self, curve: LearningCurve, references: Sequence[LearningCurve], probe: float, held_out_group: int | None = None
+    ) -> ForecastDistribution:
         """Returns the distribution of the merit at the end of a run.
 
         Args:
             curve: Up to now.
             references: Finished ones of the same task, at least one.
             probe: See `features`.
-            unseen: Group of recorded tables; trees that have seen one of them are not asked.
+            held_out_group: Group of recorded tables; trees that have seen one of them are not asked.
         """
         rows = np.array([features(curve, one, probe) for one in references], dtype=np.float32)
-        share = len(curve.merits) / curve.length
+        share = len(curve.logit_scores) / curve.length
         parts = []
         for forest, weight in ((self._difference, 1 - share), (self._gain, share)):
-            for one, (values, weights) in zip(references, forest.outcomes(rows, unseen), strict=True):
+            for one, (values, weights) in zip(references, forest.outcomes(rows, held_out_group), strict=True):
                 start = one.final if forest is self._difference else curve.final
                 # What was reached already cannot be lost: the best epoch is kept.
                 parts.append((np.maximum(start + values, curve.final), weights * weight / len(references)))
-        return Distribution.mix(parts)
+        return ForecastDistribution.mixture(parts)
 
-    def interval(self, distribution: Distribution) -> tuple[float, float]:
+    def interval(self, distribution: ForecastDistribution) -> tuple[float, float]:
         """Returns the ends of the 80 % interval of a forecast."""
         return distribution.quantile(self.level), distribution.quantile(1 - self.level)
 
-    def _calibrate(self, tasks: Sequence[_Recorded]) -> float:
+    def _calibrate(self, tasks: Sequence[_RecordedTask]) -> float:
         """Returns the level at which 80 % of recorded runs end inside, forecast without their own dataset."""
-        known = [task for task in tasks if len(task.curves) >= _ENOUGH]
+        known = [task for task in tasks if len(task.curves) >= _MIN_CURVES_TO_CALIBRATE]
         if len({task.group for task in known}) < 2:
-            return LEVEL
-        needed = [level for task in known for level in self._levels(task)]
-        return float(np.clip(np.quantile(needed, 1 - COVERAGE), *_LEVELS))
+            return DEFAULT_TAIL_PROBABILITY
+        needed = [level for task in known for level in self._tail_probabilities(task)]
+        return float(np.clip(np.quantile(needed, 1 - COVERAGE), *_TAIL_PROBABILITY_RANGE))
 
-    def _levels(self, task: _Recorded) -> list[float]:
+    def _tail_probabilities(self, task: _RecordedTask) -> list[float]:
         """Returns, for a sample of forecasts of a task, the greatest level whose interval has the end inside."""
-        draws = np.random.default_rng(derive_seed(0, "calibration"))
+        rng = np.random.default_rng(derive_seed(0, "calibration"))
         found = []
-        for curve in task.curves[:: max(1, len(task.curves) // _CALIBRATED)]:
+        for curve in task.curves[:: max(1, len(task.curves) // _MAX_CALIBRATION_CURVES)]:
             good = [one for one in task.good if one is not curve]
-            references = [good[i] for i in draws.choice(len(good), min(3, len(good)), replace=False)]
-            for share in _CALIBRATED_AT:
+            references = [good[i] for i in rng.choice(len(good), min(3, len(good)), replace=False)]
+            for share in _CALIBRATION_FRACTIONS:
                 part = curve.until(max(1, round(share * curve.length)))
-                end = self.forecast(part, references, task.probe, unseen=task.group)
+                end = self.forecast(part, references, task.probe, held_out_group=task.group)
                 below, above = end.below(curve.final), end.above(curve.final)
                 found.append(min(1 - above, 1 - below))
         return found
 
 
 @dataclass(frozen=True, eq=False)
-class _Recorded:
+class _RecordedTask:
     """The curves of a recorded task.
 
     Attributes:
@@ -266,8 +271,8 @@ class _Recorded:
         group: Number of its dataset.
     """
 
-    curves: Sequence[Curve]
-    good: Sequence[Curve]
+    curves: Sequence[LearningCurve]
+    good: Sequence[LearningCurve]
     probe: float
     group: int
 
@@ -278,16 +283,16 @@ class _Recorded:
         models: Sequence[TaskModel | None],
         groups: Sequence[int],
         index: int,
-    ) -> _Recorded:
+    ) -> _RecordedTask:
         own = groups[index]
         others = [model for model, group in zip(models, groups, strict=True) if model is not None and group != own]
         curves = table_curves(tables[index], others)
         order = sorted(curves, key=lambda curve: -curve.final)
-        good = order[: max(2, int(_GOOD * len(curves)))]
-        return cls(curves, good, probe_merit(table_target(tables[index].header)), own)
+        good = order[: max(2, int(_REFERENCE_FRACTION * len(curves)))]
+        return cls(curves, good, probe_logit_score(target_from_header(tables[index].header)), own)
 
 
-def _groups(tables: Sequence[RecordedTable]) -> list[int]:
+def _dataset_groups(tables: Sequence[RecordedTable]) -> list[int]:
     """Returns the number of each table's dataset; of the same images, or the same name, is the same dataset."""
     groups: list[int] = []
     for table in tables:
@@ -301,7 +306,7 @@ def _groups(tables: Sequence[RecordedTable]) -> list[int]:
     return groups
 
 
-class _Forest:
+class _QuantileForest:
     """Randomised trees that keep the outcomes in their leaves; each leaves the examples of one dataset out.
 
     Args:
@@ -310,27 +315,33 @@ class _Forest:
         group: Number of the dataset of each example, (examples,).
     """
 
-    def __init__(self, inputs: NDArray[np.float32], outcomes: Vector, group: NDArray[np.int64]) -> None:
+    def __init__(self, inputs: NDArray[np.float32], outcomes: FloatArray, group: NDArray[np.int64]) -> None:
         from sklearn.tree import ExtraTreeRegressor
 
         known = np.unique(group)
         # With one dataset there is none to spare; with very many each is left out by at least one tree.
-        order = np.arange(max(_TREES, len(known)))
-        self._unseen = known[order % len(known)] if len(known) > 1 else np.full(_TREES, -1)
+        order = np.arange(max(_NUM_TREES, len(known)))
+        self._held_out_groups = known[order % len(known)] if len(known) > 1 else np.full(_NUM_TREES, -1)
         trees, self._leaves = [], []
-        for seed, unseen in enumerate(self._unseen):
-            seen = group != unseen
-            tree = ExtraTreeRegressor(min_samples_leaf=_LEAF, max_features=0.6, random_state=seed)
+        for seed, held_out_group in enumerate(self._held_out_groups):
+            seen = group != held_out_group
+            tree = ExtraTreeRegressor(min_samples_leaf=_MIN_SAMPLES_LEAF, max_features=0.6, random_state=seed)
             tree.fit(inputs[seen], outcomes[seen])
             trees.append(tree.tree_)
-            self._leaves.append(_by_leaf(tree.apply(inputs[seen]), outcomes[seen]))
-        self._walk = _Walk.of(trees)
+            self._leaves.append(_group_by_leaf(tree.apply(inputs[seen]), outcomes[seen]))
+        self._flattened = _FlattenedForest.of(trees)
 
-    def outcomes(self, rows: NDArray[np.float32], unseen: int | None = None) -> list[tuple[Vector, Vector]]:
+    def outcomes(
+        self, rows: NDArray[np.float32], held_out_group: int | None = None
+    ) -> list[tuple[FloatArray, FloatArray]]:
         """Returns the outcomes that each row may have, and their weights, whose sum is 1."""
-        asked = np.arange(len(self._unseen)) if unseen is None else np.flatnonzero(self._unseen == unseen)
+        asked = (
+            np.arange(len(self._held_out_groups))
+            if held_out_group is None
+            else np.flatnonzero(self._held_out_groups == held_out_group)
+        )
         found = []
-        for leaves in self._walk.leaves(rows):
+        for leaves in self._flattened.leaves(rows):
             parts = [self._leaves[tree][int(leaves[tree])] for tree in asked]
             weights = np.repeat([1.0 / len(part) for part in parts], [len(part) for part in parts])
             found.append((np.concatenate(parts), weights / len(parts)))
@@ -338,7 +349,7 @@ class _Forest:
 
 
 @dataclass(frozen=True, eq=False)
-class _Walk:
+class _FlattenedForest:
     """All trees of a forest as one, walked level by level: scikit-learn's own way takes 20 ms for a handful of rows.
 
     Attributes:
@@ -351,12 +362,12 @@ class _Walk:
 
     roots: NDArray[np.int64]
     feature: NDArray[np.int64]
-    threshold: Vector
+    threshold: FloatArray
     left: NDArray[np.int64]
     right: NDArray[np.int64]
 
     @classmethod
-    def of(cls, trees: Sequence[Any]) -> _Walk:
+    def of(cls, trees: Sequence[Any]) -> _FlattenedForest:
         sizes = np.array([tree.node_count for tree in trees])
         roots = np.cumsum(sizes) - sizes
         nodes = np.arange(sizes.sum())
@@ -376,45 +387,45 @@ class _Walk:
         return np.asarray(at - self.roots)
 
 
-def expect(models: Sequence[TaskModel]) -> Callable[[Sequence[TransferSettings]], Vector]:
+def mean_task_prediction(models: Sequence[TaskModel]) -> Callable[[Sequence[TransferSettings]], FloatArray]:
     """Returns what recorded tasks expect of settings on average; 0 without any."""
     from nbt.search.encoding import encode
 
-    def expected(settings: Sequence[TransferSettings]) -> Vector:
+    def expected(settings: Sequence[TransferSettings]) -> FloatArray:
         points = encode(settings)
         return np.mean([model.predict(points) for model in models], axis=0) if models else np.zeros(len(points))
 
     return expected
 
 
-def teaches(table: RecordedTable) -> bool:
+def has_usable_curves(table: RecordedTable) -> bool:
     """Returns whether a table has curves to learn from: at least two that did not diverge, of at least two epochs."""
     return table.header.epochs > 1 and sum(not run.diverged for run in table.runs) > 1
 
 
-def table_curves(table: RecordedTable, models: Sequence[TaskModel]) -> list[Curve]:
+def table_curves(table: RecordedTable, models: Sequence[TaskModel]) -> list[LearningCurve]:
     """Returns the curves of a table's runs that did not diverge, with what other tasks expect of their settings."""
-    images = table_target(table.header).validation_images
+    images = target_from_header(table.header).validation_images
     runs = [run for run in table.runs if not run.diverged]
-    expected = expect(models)([run.settings for run in runs])
+    expected = mean_task_prediction(models)([run.settings for run in runs])
     return [
-        Curve.of(run.settings, run.curve, images=images, length=len(run.curve), expected=float(value))
+        LearningCurve.of(run.settings, run.curve, images=images, length=len(run.curve), expected=float(value))
         for run, value in zip(runs, expected, strict=True)
     ]
 
 
-def probe_merit(target: Target) -> float:
+def probe_logit_score(target: Target) -> float:
     """Returns the merit of the ridge probe on a target, NaN where it is not known."""
-    return float("nan") if target.probe is None else float(merit(target.probe, target.validation_images))
+    return float("nan") if target.probe is None else float(logit_score(target.probe, target.validation_images))
 
 
-def _examples(task: _Recorded) -> list[tuple[list[float], float, float]]:
+def _training_examples(task: _RecordedTask) -> list[tuple[list[float], float, float]]:
     """Returns features, difference at the end and gain from now: every run at every epoch but the last."""
-    draws = np.random.default_rng(derive_seed(0, "references"))
+    rng = np.random.default_rng(derive_seed(0, "references"))
     found = []
     for curve in task.curves:
-        for epoch in range(1, len(curve.merits)):
-            reference = task.good[int(draws.integers(len(task.good)))]
+        for epoch in range(1, len(curve.logit_scores)):
+            reference = task.good[int(rng.integers(len(task.good)))]
             if reference is not curve:
                 part = curve.until(epoch)
                 row = features(part, reference, task.probe)
@@ -422,7 +433,7 @@ def _examples(task: _Recorded) -> list[tuple[list[float], float, float]]:
     return found
 
 
-def _by_leaf(leaves: NDArray[np.int64], outcomes: Vector) -> dict[int, Vector]:
+def _group_by_leaf(leaves: NDArray[np.int64], outcomes: FloatArray) -> dict[int, FloatArray]:
     order = np.argsort(leaves, kind="stable")
     found, starts = np.unique(leaves[order], return_index=True)
     return dict(zip(found.tolist(), np.split(outcomes[order], starts[1:]), strict=True))

@@ -16,11 +16,11 @@ from sqlalchemy.engine import URL, make_url
 
 from nbt.errors import NbtError, UsageError, nearest
 
-_BUSY_SECONDS = 30.0
-_PAUSE_SECONDS = 0.05
-_KINDS = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
+_BUSY_TIMEOUT_SECONDS = 30.0
+_RETRY_SECONDS = 0.05
+_BACKENDS = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
 # Without its binary part psycopg needs PostgreSQL's own library on the machine.
-_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+_DRIVER_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 
 
 def resolve_storage(url: str | None, folder: Path | None = None) -> str:
@@ -50,7 +50,7 @@ def sqlite_file(url: str) -> Path | None:
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
 
 
-def check_apart(url: str | None, tracking_uri: str) -> None:
+def check_separate_databases(url: str | None, tracking_uri: str) -> None:
     """Checks that MLflow is not to write into the database of the studies: each would take the other's for damaged.
 
     Args:
@@ -60,11 +60,13 @@ def check_apart(url: str | None, tracking_uri: str) -> None:
     Raises:
         UsageError: It is, or the storage is none.
     """
-    ours, theirs = make_url(resolve_storage(url)), make_url(tracking_uri)
-    one, other = ((found.get_backend_name(), found.host, found.port, found.database) for found in (ours, theirs))
+    storage_url, tracking_url = make_url(resolve_storage(url)), make_url(tracking_uri)
+    one, other = (
+        (found.get_backend_name(), found.host, found.port, found.database) for found in (storage_url, tracking_url)
+    )
     if one == other:
         raise UsageError(
-            f"--tracking-uri: MLflow cannot share the database {ours.database} with the studies (--storage); "
+            f"--tracking-uri: MLflow cannot share the database {storage_url.database} with the studies (--storage); "
             "give it one of its own on the same server"
         )
 
@@ -81,30 +83,30 @@ def connect(url: str) -> optuna.storages.RDBStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # at INFO it tells of every study that is opened
     file = sqlite_file(url)
-    with guard(url):
+    with convert_errors(url):
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
         options = {"pool_pre_ping": True} if file is None else {"creator": _sqlite_connector(file)}
         try:
-            return _open(url, options)
+            return _open_with_retries(url, options)
         except RuntimeError as error:
-            raise NbtError(f"{_shown(url)}: {' '.join(str(error).split())}") from error
+            raise NbtError(f"{_display_url(url)}: {' '.join(str(error).split())}") from error
 
 
-def _open(url: str, options: Mapping[str, Any]) -> optuna.storages.RDBStorage:
+def _open_with_retries(url: str, options: Mapping[str, Any]) -> optuna.storages.RDBStorage:
     """Opens the storage, again where another program is just making the tables that this one was about to make.
 
     Optuna looks what is missing and then makes it, table by table, with nothing that keeps others out in between. A
     SQLite transaction that began to read before another wrote is told that the database is locked, without waiting.
     """
-    deadline = time.monotonic() + _BUSY_SECONDS
+    deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
     while True:
         try:
             return optuna.storages.RDBStorage(url, engine_kwargs=dict(options))
         except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DatabaseError, sqlite3.Error) as error:
-            if time.monotonic() > deadline or not _in_the_way(error):
+            if time.monotonic() > deadline or not _is_concurrent_creation(error):
                 raise
-        time.sleep(_PAUSE_SECONDS)
+        time.sleep(_RETRY_SECONDS)
 
 
 def close(storage: optuna.storages.RDBStorage) -> None:
@@ -114,7 +116,7 @@ def close(storage: optuna.storages.RDBStorage) -> None:
 
 
 @contextmanager
-def guard(url: str) -> Iterator[None]:
+def convert_errors(url: str) -> Iterator[None]:
     """Turns what a database raises into one line for people.
 
     Raises:
@@ -123,16 +125,16 @@ def guard(url: str) -> Iterator[None]:
     try:
         yield
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error) as error:
-        raise NbtError(f"{_shown(url)}: {_reason(error)}") from error
+        raise NbtError(f"{_display_url(url)}: {_error_message(error)}") from error
     except OSError as error:
-        raise NbtError(f"{_shown(url)}: {error.strerror or error}") from error
+        raise NbtError(f"{_display_url(url)}: {error.strerror or error}") from error
     except json.JSONDecodeError as error:
-        raise NbtError(f"{_shown(url)}: a stored value is damaged ({error})") from error
+        raise NbtError(f"{_display_url(url)}: a stored value is damaged ({error})") from error
 
 
 def _sqlite_connector(file: Path) -> Callable[[], sqlite3.Connection]:
     def open_connection() -> sqlite3.Connection:
-        connection = sqlite3.connect(file, timeout=_BUSY_SECONDS, check_same_thread=False)
+        connection = sqlite3.connect(file, timeout=_BUSY_TIMEOUT_SECONDS, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         return connection
@@ -146,11 +148,13 @@ def _parse(url: str) -> URL:
         parsed.get_dialect().import_dbapi()
     except sqlalchemy.exc.NoSuchModuleError as error:
         kind = url.split(":", 1)[0]
-        raise UsageError(f"storage {_shown(url)}: unknown database {kind!r}; {nearest(kind, _KINDS)}") from error
-    except ModuleNotFoundError as error:
-        package = _PACKAGES.get(str(error.name), error.name)
         raise UsageError(
-            f'storage {_shown(url)}: needs the Python package {error.name}: pip install "{package}"'
+            f"storage {_display_url(url)}: unknown database {kind!r}; {nearest(kind, _BACKENDS)}"
+        ) from error
+    except ModuleNotFoundError as error:
+        package = _DRIVER_PACKAGES.get(str(error.name), error.name)
+        raise UsageError(
+            f'storage {_display_url(url)}: needs the Python package {error.name}: pip install "{package}"'
         ) from error
     except (sqlalchemy.exc.ArgumentError, ValueError) as error:
         raise UsageError(
@@ -159,7 +163,7 @@ def _parse(url: str) -> URL:
     return parsed
 
 
-def _shown(url: str) -> str:
+def _display_url(url: str) -> str:
     """Returns the URL without its password, a SQLite database as its path."""
     try:
         file = sqlite_file(url)
@@ -168,21 +172,21 @@ def _shown(url: str) -> str:
         return url.split("@")[-1]
 
 
-def _in_the_way(error: BaseException) -> bool:
+def _is_concurrent_creation(error: BaseException) -> bool:
     """Whether a table, or a row in one, is there by now, or another program is just writing."""
-    text = str(_innermost(error)).lower()
+    text = str(_root_cause(error)).lower()
     return any(words in text for words in ("already exists", "unique constraint", "duplicate", "locked"))
 
 
-def _innermost(error: BaseException) -> BaseException:
+def _root_cause(error: BaseException) -> BaseException:
     while (inner := getattr(error, "orig", None) or error.__cause__) is not None:
         error = inner
     return error
 
 
-def _reason(error: BaseException) -> str:
+def _error_message(error: BaseException) -> str:
     """Returns the innermost reason in one line, with a remedy where there is one."""
-    error = _innermost(error)
+    error = _root_cause(error)
     text = " ".join(str(error).split())[:300]
     if "locked" in text:
         return f"{text}: another program has it open for writing; close that one and run this again"

@@ -16,76 +16,76 @@ from nbt.settings import (
     CURVATURES,
     FEATURE_NORMS,
     INITS,
-    KNOTS,
+    LAYER_LR_KNOTS,
     METHODS,
-    SCHEMES,
+    PRETRAIN_SCHEMES,
     TransferSettings,
 )
 
-Vector = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 # AdamW trains at about a hundredth of the effective rate lr / (1 - momentum) of SGD (its steps do not shrink with the
 # gradient), so that log10 of its rate + 2 is comparable.
 _ADAMW_OFFSET = 2.0
 # Two choices of a category are 1 apart.
-_ONE_HOT = math.sqrt(0.5)
-_DEPTHS = np.linspace(0.0, 1.0, 21)
-_KNOT_DEPTHS = np.linspace(0.0, 1.0, len(KNOTS))
+_ONE_HOT_VALUE = math.sqrt(0.5)
+_DEPTH_GRID = np.linspace(0.0, 1.0, 21)
+_KNOT_DEPTHS = np.linspace(0.0, 1.0, len(LAYER_LR_KNOTS))
 _REFERENCE_BATCH = 32
-_LEAST_DECAY = 1e-7
-_LEAST_PENALTY = 1e-4
+_MIN_DECAY = 1e-7
+_MIN_PENALTY = 1e-4
 
-_ORDINARY = (
+_BASE_COORDINATES = (
     *("transfer_depth", "frozen_depth", "trained_share", "head_rate", "body_rate", "mean_rate"),
-    *(f"layer_lr_{knot}" for knot in KNOTS),
+    *(f"layer_lr_{knot}" for knot in LAYER_LR_KNOTS),
     *("decay_strength", "sp_mix", "sp_depth", "momentum", "adamw", "batch_size", "label_smoothing"),
     *(f"augmentation_{policy}" for policy in AUGMENTATIONS),
     *("mixup", "ema"),
 )
-_TECHNIQUES = (
+_TECHNIQUE_COORDINATES = (
     *("zapping", "zap_scale", "head_scale", "stall", "stalled_head_rate"),
     *(f"feature_norm_{norm}" for norm in FEATURE_NORMS),
     *(f"init_{init}" for init in INITS),
     *("blend", "teacher"),
-    *(f"pretrain_{scheme}" for scheme in SCHEMES),
+    *(f"pretrain_{scheme}" for scheme in PRETRAIN_SCHEMES),
     "pretrain_zapping",
     *("linearized", "squared_error", "target_scale"),
     *(f"method_{method}" for method in METHODS[1:]),
     *(f"curvature_{kind}" for kind in CURVATURES),
     "penalty_strength",
 )
-COORDINATES = (*_ORDINARY, *_TECHNIQUES)
+COORDINATE_NAMES = (*_BASE_COORDINATES, *_TECHNIQUE_COORDINATES)
 
 
-def prior_kernel() -> Kernel:
+def default_kernel() -> Kernel:
     """Returns the kernel that is expected of `encode`d points.
 
     It is made for the coordinates of ordinary fine-tuning, which every recorded task varies: the techniques are off in
     most recipes, and a new one does not change what is thought of the others.
     """
-    return Kernel.prior(len(COORDINATES), varied=len(_ORDINARY))
+    return Kernel.prior(len(COORDINATE_NAMES), varied=len(_BASE_COORDINATES))
 
 
-def encode(settings: Sequence[TransferSettings]) -> Vector:
-    """Returns settings as points, (settings, len(COORDINATES)), every coordinate about 0 ... 1.
+def encode(settings: Sequence[TransferSettings]) -> FloatArray:
+    """Returns settings as points, (settings, len(COORDINATE_NAMES)), every coordinate about 0 ... 1.
 
     Rates are effective ones, log10 of lr / (1 - momentum) an image (Li et al. 2020, arXiv 2002.11770; the batch as in
     Smith, Le 2018, arXiv 1710.06451), since recipes that differ in learning rate, momentum and batch alone train alike
-    where these agree; `mean_rate` is that of the units that train. Of `COORDINATES` nothing depends on a space, so
+    where these agree; `mean_rate` is that of the units that train. Of `COORDINATE_NAMES` nothing depends on a space, so
     that runs of different spaces can be compared; what a space does not vary adds no distance.
     """
-    return np.array([_encode(one) for one in settings]).reshape(len(settings), len(COORDINATES))
+    return np.array([_encode_one(one) for one in settings]).reshape(len(settings), len(COORDINATE_NAMES))
 
 
-def _encode(settings: TransferSettings) -> list[float]:
-    return [*_ordinary(settings), *_techniques(settings)]
+def _encode_one(settings: TransferSettings) -> list[float]:
+    return [*_encode_base(settings), *_encode_techniques(settings)]
 
 
-def _ordinary(settings: TransferSettings) -> list[float]:
-    shape = np.interp(_DEPTHS, _KNOT_DEPTHS, settings.layer_lr_shape)
+def _encode_base(settings: TransferSettings) -> list[float]:
+    shape = np.interp(_DEPTH_GRID, _KNOT_DEPTHS, settings.layer_lr_shape)
     first = settings.frozen_depth - 1e-9
-    trained = shape[first <= _DEPTHS]
-    head, body = (effective_rate(settings, rate) for rate in (settings.head_lr, settings.body_lr))
+    trained = shape[first <= _DEPTH_GRID]
+    head, body = (log_effective_lr(settings, rate) for rate in (settings.head_lr, settings.body_lr))
     return [
         settings.transfer_depth,
         settings.frozen_depth,
@@ -94,7 +94,7 @@ def _ordinary(settings: TransferSettings) -> list[float]:
         body / 4,
         (body + float(np.add.reduce(trained)) / len(trained)) / 4,
         *(value / 2 for value in settings.layer_lr_shape),
-        math.log10(max(settings.decay_strength, _LEAST_DECAY)) / 5,
+        math.log10(max(settings.decay_strength, _MIN_DECAY)) / 5,
         settings.sp_mix,
         settings.sp_depth,
         settings.momentum,
@@ -108,13 +108,13 @@ def _ordinary(settings: TransferSettings) -> list[float]:
     ]
 
 
-def _techniques(settings: TransferSettings) -> list[float]:
+def _encode_techniques(settings: TransferSettings) -> list[float]:
     """Returns coordinates that are all alike where no technique is used."""
     zapping = settings.zap_fraction / settings.zap_period if settings.zap_period else 0.0
     injects = settings.init == "inject"
     return [
         zapping,
-        _ONE_HOT * (settings.zap_scale == "as_released") if settings.zap_period else 0.0,
+        _ONE_HOT_VALUE * (settings.zap_scale == "as_released") if settings.zap_period else 0.0,
         # 1e-4 of the usual head is far from it, and not far from 0.
         settings.head_scale**0.25,
         2 * settings.stall,
@@ -124,26 +124,26 @@ def _techniques(settings: TransferSettings) -> list[float]:
         settings.blend if injects else 0.0,
         # Teachers have no order: any two are some way apart, the same in every process.
         zlib.crc32(settings.teacher.encode()) / 2**32 if injects else 0.0,
-        *_one_hot(settings.pretrain_scheme, SCHEMES),
+        *_one_hot(settings.pretrain_scheme, PRETRAIN_SCHEMES),
         1 / settings.pretrain_zap_period if settings.pretrain_zap_period else 0.0,
-        *_continual(settings),
+        *_encode_continual(settings),
     ]
 
 
-def _continual(settings: TransferSettings) -> list[float]:
+def _encode_continual(settings: TransferSettings) -> list[float]:
     squared, penalised = settings.target_scale > 0.0, settings.method in ("ewc", "dlcft")
     return [
         float(settings.linearized),
-        _ONE_HOT * squared,
+        _ONE_HOT_VALUE * squared,
         math.log10(settings.target_scale) / 2 if squared else 0.0,
         # The first does nothing, and all is 0: what is constant then changes no distance, not even its rounding.
         *(float(settings.method == method) for method in METHODS[1:]),
         *(_one_hot(settings.curvature, CURVATURES) if settings.method == "dlcft" else [0.0] * len(CURVATURES)),
-        math.log10(max(settings.penalty_strength, _LEAST_PENALTY)) / 3 if penalised else 0.0,
+        math.log10(max(settings.penalty_strength, _MIN_PENALTY)) / 3 if penalised else 0.0,
     ]
 
 
-def effective_rate(settings: TransferSettings, rate: float) -> float:
+def log_effective_lr(settings: TransferSettings, rate: float) -> float:
     """Returns log10 of the effective learning rate at a batch of 32 that `rate` is under these settings."""
     by_batch = math.log10(rate) - math.log10(settings.batch_size / _REFERENCE_BATCH)
     adamw = settings.optimizer == "adamw"
@@ -151,4 +151,4 @@ def effective_rate(settings: TransferSettings, rate: float) -> float:
 
 
 def _one_hot(value: Any, choices: Sequence[Any]) -> list[float]:
-    return [_ONE_HOT * (value == choice) for choice in choices]
+    return [_ONE_HOT_VALUE * (value == choice) for choice in choices]

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from nbt.errors import UsageError
-from nbt.resources import shipped_folder
+from nbt.resources import bundled_folder
 from nbt.search.recorded import RecordedTable
 from nbt.search.space import Space
 
@@ -26,9 +26,9 @@ def load_experience(folder: str | Path | None, space: Space) -> list[RecordedTab
             or is of another space; the message names the file, the difference and the remedy.
     """
     if folder is None:
-        return _shipped(space)
+        return _load_shipped(space)
     tables = []
-    for path in _files(Path(folder)):
+    for path in _table_files(Path(folder)):
         try:
             table = RecordedTable.load(path)
             table.check_space(space)
@@ -38,9 +38,9 @@ def load_experience(folder: str | Path | None, space: Space) -> list[RecordedTab
     return tables
 
 
-def _shipped(space: Space) -> list[RecordedTable]:
+def _load_shipped(space: Space) -> list[RecordedTable]:
     tables = []
-    for path in _files(shipped_folder("studies") / "recorded"):
+    for path in _table_files(bundled_folder("studies") / "recorded"):
         table = RecordedTable.load(path)
         try:
             table.check_space(space)
@@ -51,7 +51,7 @@ def _shipped(space: Space) -> list[RecordedTable]:
     return tables
 
 
-def _files(folder: Path) -> list[Path]:
+def _table_files(folder: Path) -> list[Path]:
     try:
         paths = sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:

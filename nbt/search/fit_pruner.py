@@ -8,8 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from nbt.search.curve_forecast import Curve, CurveForecaster, Distribution, expect, probe_merit
-from nbt.search.merit import accuracy_of, merit_variance
+from nbt.search.curve_forecast import (
+    CurveForecaster,
+    ForecastDistribution,
+    LearningCurve,
+    mean_task_prediction,
+    probe_logit_score,
+)
+from nbt.search.merit import accuracy_from_logit_score, logit_score_variance
 from nbt.search.pruner import TrialContext
 from nbt.search.reading import read_trial
 from nbt.search.records import TrialRecord
@@ -17,15 +23,15 @@ from nbt.search.target import Target
 from nbt.search.task_model import TaskModel
 from nbt.training.seeds import derive_seed
 
-THRESHOLD = 0.05
-CONTROLS = 0.05
-_REFERENCES = 3
+DEFAULT_THRESHOLD = 0.05
+DEFAULT_CONTROL_FRACTION = 0.05
+_NUM_REFERENCE_CURVES = 3
 # Under a warm-up and a cosine the first sixth says next to nothing.
-_EARLIEST = 1 / 6
+_MIN_TRAINED_FRACTION = 1 / 6
 
 
 @dataclass(eq=False)
-class _Watch:
+class _ForecastHistory:
     """What was forecast of a trial.
 
     Attributes:
@@ -48,7 +54,7 @@ class FitPruner:
     controls.
 
     Args:
-        forecaster: Learned from recorded curves.
+        forecaster: TransferredPriors from recorded curves.
         models: Of the recorded tasks.
         target: What is known of the task.
         length: Epochs of a full trial.
@@ -65,48 +71,48 @@ class FitPruner:
         *,
         length: int,
         seed: int,
-        threshold: float = THRESHOLD,
-        controls: float = CONTROLS,
+        threshold: float = DEFAULT_THRESHOLD,
+        controls: float = DEFAULT_CONTROL_FRACTION,
     ) -> None:
-        self._forecaster, self._expect, self._target = forecaster, expect(models), target
-        self._length, self._seed, self._threshold, self._controls = length, seed, threshold, controls
-        self._images, self._probe = target.validation_images, probe_merit(target)
-        self._first = max(1, math.ceil(_EARLIEST * length))
-        self._watched: dict[int, _Watch] = {}
-        self._read: set[int] = set()
-        self._references: list[Curve] = []
+        self._forecaster, self._expected_score, self._target = forecaster, mean_task_prediction(models), target
+        self._length, self._seed, self._threshold, self._control_fraction = length, seed, threshold, controls
+        self._images, self._probe = target.validation_images, probe_logit_score(target)
+        self._first_epoch = max(1, math.ceil(_MIN_TRAINED_FRACTION * length))
+        self._histories: dict[int, _ForecastHistory] = {}
+        self._seen_trials: set[int] = set()
+        self._reference_curves: list[LearningCurve] = []
 
     def decide(self, context: TrialContext) -> str | None:
         """Returns why the trial has too small a chance, or None."""
         epoch = context.curve[-1].epoch
-        references = self._best_finished(context)
-        if epoch < self._first or epoch >= self._length or not references:
+        references = self._best_finished_curves(context)
+        if epoch < self._first_epoch or epoch >= self._length or not references:
             return None
         curve = self._curve(context.settings, context.curve)
         distribution = self._forecaster.forecast(curve, references, self._probe)
-        chance = distribution.above(references[0].final, self._error(references[0]))
-        watch = self._watched.setdefault(context.number, _Watch())
+        chance = distribution.above(references[0].final, self._incumbent_std(references[0]))
+        history = self._histories.setdefault(context.number, _ForecastHistory())
         # A trial that starts over, or is resumed, repeats epochs: its forecasts are the newest attempt's.
-        watch.rows = [row for row in watch.rows if row[0] < epoch]
-        watch.rows.append([epoch, *self._accuracies(distribution), round(chance, 4)])
-        goal = self._accuracy(references[0].final)
-        if watch.would_stop is None:
-            watch.incumbent = goal
+        history.rows = [row for row in history.rows if row[0] < epoch]
+        history.rows.append([epoch, *self._forecast_accuracies(distribution), round(chance, 4)])
+        accuracy_to_beat = self._to_accuracy(references[0].final)
+        if history.would_stop is None:
+            history.incumbent = accuracy_to_beat
         if chance >= self._threshold:
             return None
-        watch.would_stop = watch.would_stop or epoch
+        history.would_stop = history.would_stop or epoch
         if self.is_control(context.number):
             return None
-        _, mean, low, high, _ = watch.rows[-1]
+        _, mean, low, high, _ = history.rows[-1]
         return (
             f"epoch {epoch}: the forecast is {100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}] and the chance of "
-            f"beating {100 * goal:.1f} % is {100 * chance:.1f} %"
+            f"beating {100 * accuracy_to_beat:.1f} % is {100 * chance:.1f} %"
         )
 
     def is_control(self, number: int) -> bool:
         """Returns whether a trial would run on if it were found hopeless."""
         draw = np.random.default_rng(derive_seed(self._seed, "control", number)).random()
-        return bool(draw < self._controls)
+        return bool(draw < self._control_fraction)
 
     def forecast(self, number: int) -> dict[str, Any] | None:
         """Returns what was forecast of a trial, in JSON types; None where nothing was.
@@ -114,49 +120,51 @@ class FitPruner:
         It has mean, low, high (80 %) and chance of the last forecast, the accuracy to beat as incumbent, all forecasts
         by epoch as rows, the epoch at which it was found hopeless as would_stop, and whether it is a control.
         """
-        watch = self._watched.get(number)
-        if watch is None or not watch.rows:
+        history = self._histories.get(number)
+        if history is None or not history.rows:
             return None
-        epoch, mean, low, high, chance = watch.rows[-1]
+        epoch, mean, low, high, chance = history.rows[-1]
         return {
             "epoch": epoch,
             "mean": mean,
             "low": low,
             "high": high,
             "chance": chance,
-            "incumbent": watch.incumbent,
-            "would_stop": watch.would_stop,
-            "control": watch.would_stop is not None and self.is_control(number),
-            "rows": watch.rows,
+            "incumbent": history.incumbent,
+            "would_stop": history.would_stop,
+            "control": history.would_stop is not None and self.is_control(number),
+            "rows": history.rows,
         }
 
-    def _curve(self, settings: Any, epochs: Any) -> Curve:
-        expected = float(self._expect([settings])[0])
-        return Curve.of(settings, epochs, images=self._images, length=self._length, expected=expected)
+    def _curve(self, settings: Any, epochs: Any) -> LearningCurve:
+        expected = float(self._expected_score([settings])[0])
+        return LearningCurve.of(settings, epochs, images=self._images, length=self._length, expected=expected)
 
-    def _best_finished(self, context: TrialContext) -> list[Curve]:
+    def _best_finished_curves(self, context: TrialContext) -> list[LearningCurve]:
         """Returns the curves of the best finished trials, the best first."""
         for trial in context.study.get_trials(deepcopy=False):
-            if trial.number not in self._read and trial.state.is_finished():
-                self._read.add(trial.number)
+            if trial.number not in self._seen_trials and trial.state.is_finished():
+                self._seen_trials.add(trial.number)
                 record = read_trial(trial)
-                curve = None if record is None else self._reference(record)
+                curve = None if record is None else self._reference_curve(record)
                 if curve is not None:
-                    self._references = sorted([*self._references, curve], key=lambda one: -one.final)[:_REFERENCES]
-        return self._references
+                    self._reference_curves = sorted([*self._reference_curves, curve], key=lambda one: -one.final)[
+                        :_NUM_REFERENCE_CURVES
+                    ]
+        return self._reference_curves
 
-    def _reference(self, record: TrialRecord) -> Curve | None:
+    def _reference_curve(self, record: TrialRecord) -> LearningCurve | None:
         if record.state != "complete" or record.diverged:
             return None
         return self._curve(record.settings, record.curve)
 
-    def _error(self, best: Curve) -> float:
+    def _incumbent_std(self, best: LearningCurve) -> float:
         """Returns the standard error of the merit to beat: the best of many has been lucky with its images, too."""
-        return float(np.sqrt(merit_variance(accuracy_of(best.final, self._images), self._images)))
+        return float(np.sqrt(logit_score_variance(accuracy_from_logit_score(best.final, self._images), self._images)))
 
-    def _accuracies(self, distribution: Distribution) -> list[float]:
+    def _forecast_accuracies(self, distribution: ForecastDistribution) -> list[float]:
         values = (distribution.mean, *self._forecaster.interval(distribution))
-        return [self._accuracy(value) for value in values]
+        return [self._to_accuracy(value) for value in values]
 
-    def _accuracy(self, value: float) -> float:
-        return round(float(accuracy_of(value, self._images)), 4)
+    def _to_accuracy(self, value: float) -> float:
+        return round(float(accuracy_from_logit_score(value, self._images)), 4)

@@ -19,11 +19,11 @@ from nbt.search.records import StudyRecord, TrialRecord
 from nbt.search.space import Space
 from nbt.settings import TransferSettings
 
-SUFFIX = ".parquet"
+TABLE_SUFFIX = ".parquet"
 
 # What makes two tables tables of one task: the field, its name for people, and what else differs where the field is
 # a fingerprint of it. What was varied is compared by `RecordedTable.check_space`, which lets a table lack dimensions.
-_TASK = (
+_TASK_FIELDS = (
     ("data_hash", "dataset", "images, labels or split"),
     ("backbone", "backbone", ""),
     ("weights_hash", "weights", "values"),
@@ -34,7 +34,7 @@ _TASK = (
     ("shots", "shots", ""),
     ("watched", "watched", ""),
 )
-_LABELS = {"image_size": "image size", "watched": "number of test images watched"}
+_FIELD_LABELS = {"image_size": "image size", "watched": "number of test images watched"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def table_from_study(record: StudyRecord, space: Space) -> RecordedTable:
     name, length = record.config.name, record.config.epochs
     if record.config.scenario is not None:
         raise UsageError(f"study {name} is of streams of tasks, and recorded tables are of single tasks; leave it out")
-    trials = [trial for trial in record.trials if _is_full(trial, length)]
+    trials = [trial for trial in record.trials if _is_full_length(trial, length)]
     if not trials:
         raise UsageError(
             f"study {name}: no trial ran to full length yet, so there is nothing to record; give it more --budget"
@@ -86,7 +86,7 @@ def table_from_study(record: StudyRecord, space: Space) -> RecordedTable:
         )
         for trial in trials
     ]
-    return RecordedTable(_header(record, space), _number(runs), f"study {name}")
+    return RecordedTable(_make_header(record, space), _number_runs(runs), f"study {name}")
 
 
 def merge_tables(tables: Sequence[RecordedTable]) -> RecordedTable:
@@ -108,20 +108,22 @@ def merge_tables(tables: Sequence[RecordedTable]) -> RecordedTable:
             raise UsageError(f"{table.source} and {last.source} are of different tasks: {'; '.join(differences)}")
     profile = next((table.header.profile for table in reversed(tables) if table.header.profile is not None), None)
     header = dataclasses.replace(last.header, profile=profile)
-    return RecordedTable(header, _number(run for table in tables for run in table.runs), last.source)
+    return RecordedTable(header, _number_runs(run for table in tables for run in table.runs), last.source)
 
 
-def check_out(out: str | Path) -> bool:
+def is_output_folder(out: str | Path) -> bool:
     """Returns whether tables go to a folder (one file a task) and not to one file.
 
     Raises:
         UsageError: It is the name of neither.
     """
     path = Path(out)
-    if path.suffix == SUFFIX and not path.is_dir():
+    if path.suffix == TABLE_SUFFIX and not path.is_dir():
         return False
     if path.is_file() or (path.suffix and not path.is_dir()):
-        raise UsageError(f"--out {out}: give a folder, for one table a task, or a file TABLE{SUFFIX} for one task")
+        raise UsageError(
+            f"--out {out}: give a folder, for one table a task, or a file TABLE{TABLE_SUFFIX} for one task"
+        )
     return True
 
 
@@ -139,8 +141,8 @@ def write_tables(tables: Sequence[RecordedTable], out: str | Path, space: Space)
         UsageError: A file is for one task alone, or holds the table of another task or space.
         NbtError: The files cannot be written.
     """
-    groups = _by_file(tables, Path(out)) if check_out(out) else {Path(out): _one_task(tables, out)}
-    merged = {path: _with_earlier(path, group, space) for path, group in groups.items()}
+    groups = _group_by_file(tables, Path(out)) if is_output_folder(out) else {Path(out): _check_one_task(tables, out)}
+    merged = {path: _merge_with_existing(path, group, space) for path, group in groups.items()}
     for path, table in merged.items():
         try:
             table.save(path)
@@ -149,7 +151,7 @@ def write_tables(tables: Sequence[RecordedTable], out: str | Path, space: Space)
     return {path: RecordedTable.load(path) for path in merged}
 
 
-def _is_full(trial: TrialRecord, length: int) -> bool:
+def _is_full_length(trial: TrialRecord, length: int) -> bool:
     return trial.state == "complete" and (trial.diverged or len(trial.curve) == length)
 
 
@@ -163,7 +165,7 @@ def _check_trial(trial: TrialRecord, record: StudyRecord, space: Space) -> None:
         ) from error
 
 
-def _header(record: StudyRecord, space: Space) -> TableHeader:
+def _make_header(record: StudyRecord, space: Space) -> TableHeader:
     config = record.config
     names = {"dataset": Path(config.dataset).name, "weights": Path(config.weights).name}
     shared = ("backbone", "data_hash", "weights_hash", "image_size", "classes", "shots", "epochs", "seed")
@@ -178,7 +180,7 @@ def _header(record: StudyRecord, space: Space) -> TableHeader:
     )
 
 
-def _number(runs: Iterable[RecordedRun]) -> tuple[RecordedRun, ...]:
+def _number_runs(runs: Iterable[RecordedRun]) -> tuple[RecordedRun, ...]:
     """Returns the runs with numbers of settings and seeds, none of them twice."""
     alike: dict[TransferSettings, dict[bytes, RecordedRun]] = {}
     for run in runs:
@@ -197,17 +199,17 @@ def _fingerprint(run: RecordedRun) -> bytes:
 
 
 def _differences(one: TableHeader, other: TableHeader) -> Iterable[str]:
-    for key, shown, content in _TASK:
+    for key, shown, content in _TASK_FIELDS:
         if getattr(one, key) == getattr(other, key):
             continue
-        label, values = _LABELS.get(shown, shown), [getattr(header, shown) for header in (one, other)]
+        label, values = _FIELD_LABELS.get(shown, shown), [getattr(header, shown) for header in (one, other)]
         if content and values[0] == values[1]:
             yield f"{label} {values[0]} with other {content}"
         else:
             yield f"{label} {' and '.join('not given' if value is None else str(value) for value in values)}"
 
 
-def _one_task(tables: Sequence[RecordedTable], out: str | Path) -> list[RecordedTable]:
+def _check_one_task(tables: Sequence[RecordedTable], out: str | Path) -> list[RecordedTable]:
     try:
         merge_tables(tables)
     except UsageError as error:
@@ -215,7 +217,7 @@ def _one_task(tables: Sequence[RecordedTable], out: str | Path) -> list[Recorded
     return list(tables)
 
 
-def _by_file(tables: Sequence[RecordedTable], folder: Path) -> dict[Path, list[RecordedTable]]:
+def _group_by_file(tables: Sequence[RecordedTable], folder: Path) -> dict[Path, list[RecordedTable]]:
     groups: dict[Path, list[RecordedTable]] = {}
     for table in tables:
         groups.setdefault(folder / _file_name(table.header), []).append(table)
@@ -224,12 +226,12 @@ def _by_file(tables: Sequence[RecordedTable], folder: Path) -> dict[Path, list[R
 
 def _file_name(header: TableHeader) -> str:
     """Returns a name that says the task to people, and that no other task has."""
-    key = json.dumps([getattr(header, name) for name, _, _ in _TASK])
+    key = json.dumps([getattr(header, name) for name, _, _ in _TASK_FIELDS])
     digest = hashlib.sha256(key.encode()).hexdigest()[:8]
-    return f"{slug(f'{Path(header.dataset).stem}-{header.backbone}')[:80]}-{digest}{SUFFIX}"
+    return f"{slug(f'{Path(header.dataset).stem}-{header.backbone}')[:80]}-{digest}{TABLE_SUFFIX}"
 
 
-def _with_earlier(path: Path, tables: Sequence[RecordedTable], space: Space) -> RecordedTable:
+def _merge_with_existing(path: Path, tables: Sequence[RecordedTable], space: Space) -> RecordedTable:
     """Returns the tables merged, after the runs that the file holds already."""
     if not path.exists():
         return merge_tables(tables)

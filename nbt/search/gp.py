@@ -8,17 +8,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-Vector = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 # Values are of order 1; what they are offset by is left to the data.
-_OFFSET_VARIANCE = 9.0
-_MORE_JITTER = (1e-9, 1e-7, 1e-5, 1e-3)
+_MEAN_PRIOR_VARIANCE = 9.0
+_JITTER_STEPS = (1e-9, 1e-7, 1e-5, 1e-3)
 _JITTER = 1e-8
-_LENGTH_SPREAD = 0.9
-_AMPLITUDE_SPREAD = 1.0
-_NOISE_MODE, _NOISE_SPREAD = 0.1, 1.0
-_REACH = 5.0
-_ROUNDS = 60
+_LENGTH_SCALE_LOG_STD = 0.9
+_AMPLITUDE_LOG_STD = 1.0
+_NOISE_MODE, _NOISE_LOG_STD = 0.1, 1.0
+_BOUND_IN_STDS = 5.0
+_MAX_ITERATIONS = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Kernel:
         noise: Variance of a value around the function beside what is known of it.
     """
 
-    lengths: Vector
+    lengths: FloatArray
     amplitude: float
     noise: float
 
@@ -51,29 +51,29 @@ class Kernel:
     @classmethod
     def mean(cls, kernels: list[Kernel]) -> Kernel:
         """Returns the geometric mean of at least one kernel."""
-        logs = np.mean([kernel.logs for kernel in kernels], axis=0)
-        return cls.from_logs(logs)
+        log_params = np.mean([kernel.log_params for kernel in kernels], axis=0)
+        return cls.from_log_params(log_params)
 
     @classmethod
-    def from_logs(cls, logs: Vector) -> Kernel:
-        """Reads `logs` back."""
-        return cls(np.exp(logs[:-2]), float(np.exp(logs[-2])), float(np.exp(logs[-1])))
+    def from_log_params(cls, log_params: FloatArray) -> Kernel:
+        """Reads `log_params` back."""
+        return cls(np.exp(log_params[:-2]), float(np.exp(log_params[-2])), float(np.exp(log_params[-1])))
 
     @property
-    def logs(self) -> Vector:
+    def log_params(self) -> FloatArray:
         """The logarithms of lengths, amplitude and noise, (coordinates + 2,)."""
         return np.asarray(np.log(np.r_[self.lengths, self.amplitude, self.noise]))
 
     @property
-    def log_spreads(self) -> Vector:
-        """Prior standard deviations of `logs` around the mode, (coordinates + 2,)."""
-        return np.asarray(np.r_[np.full(len(self.lengths), _LENGTH_SPREAD), _AMPLITUDE_SPREAD, _NOISE_SPREAD])
+    def log_param_stds(self) -> FloatArray:
+        """Prior standard deviations of `log_params` around the mode, (coordinates + 2,)."""
+        return np.asarray(np.r_[np.full(len(self.lengths), _LENGTH_SCALE_LOG_STD), _AMPLITUDE_LOG_STD, _NOISE_LOG_STD])
 
-    def between(self, a: Vector, b: Vector) -> Vector:
+    def between(self, a: FloatArray, b: FloatArray) -> FloatArray:
         """Returns the covariance of the function at two sets of points, (a, b)."""
         a, b = a / self.lengths, b / self.lengths
-        gaps = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2.0 * a @ b.T
-        return np.asarray(self.amplitude * np.exp(-0.5 * np.maximum(gaps, 0.0)))
+        squared_differences = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2.0 * a @ b.T
+        return np.asarray(self.amplitude * np.exp(-0.5 * np.maximum(squared_differences, 0.0)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,20 +90,20 @@ class GaussianProcess:
     """
 
     kernel: Kernel
-    points: Vector
-    values: Vector
-    noise: Vector
-    basis: Vector
+    points: FloatArray
+    values: FloatArray
+    noise: FloatArray
+    basis: FloatArray
 
     @classmethod
     def fit(
         cls,
-        points: Vector,
-        values: Vector,
+        points: FloatArray,
+        values: FloatArray,
         *,
-        noise: Vector | float = 0.0,
+        noise: FloatArray | float = 0.0,
         around: Kernel | None = None,
-        basis: Vector | None = None,
+        basis: FloatArray | None = None,
     ) -> GaussianProcess:
         """Returns the process with the kernel that is most likely given the values.
 
@@ -120,39 +120,39 @@ class GaussianProcess:
         # Nothing is learned along coordinates that do not vary.
         varies = np.ptp(points, axis=0) > 0
         fitted = np.r_[varies, True, True]
-        some = Kernel.from_logs(start.logs[fitted])
+        some = Kernel.from_log_params(start.log_params[fitted])
         process = cls.given(some, points[:, varies], values, noise=noise, basis=basis)
-        gaps = (process.points[:, None] - process.points[None]) ** 2
-        reach = _REACH * some.log_spreads
+        squared_differences = (process.points[:, None] - process.points[None]) ** 2
+        reach = _BOUND_IN_STDS * some.log_param_stds
         found = minimize(
-            process._loss,
-            some.logs,
-            args=(some.logs, gaps),
+            process._negative_log_posterior,
+            some.log_params,
+            args=(some.log_params, squared_differences),
             jac=True,
             method="L-BFGS-B",
             # A step of the line search may be far too long, and such a kernel cannot be computed with.
-            bounds=np.stack([some.logs - reach, some.logs + reach], axis=1),
-            options={"maxiter": _ROUNDS},
+            bounds=np.stack([some.log_params - reach, some.log_params + reach], axis=1),
+            options={"maxiter": _MAX_ITERATIONS},
         )
-        logs = start.logs.copy()
-        logs[fitted] = found.x
-        return cls.given(Kernel.from_logs(logs), points, values, noise=noise, basis=basis)
+        log_params = start.log_params.copy()
+        log_params[fitted] = found.x
+        return cls.given(Kernel.from_log_params(log_params), points, values, noise=noise, basis=basis)
 
     @classmethod
     def given(
         cls,
         kernel: Kernel,
-        points: Vector,
-        values: Vector,
+        points: FloatArray,
+        values: FloatArray,
         *,
-        noise: Vector | float = 0.0,
-        basis: Vector | None = None,
+        noise: FloatArray | float = 0.0,
+        basis: FloatArray | None = None,
     ) -> GaussianProcess:
         """Returns the process with a kernel that is known; see `fit`."""
         known = np.broadcast_to(np.asarray(noise, dtype=float), values.shape)
         return cls(kernel, points, values, known, np.zeros((0, len(values))) if basis is None else basis)
 
-    def predict(self, points: Vector, basis: Vector | None = None) -> tuple[Vector, Vector]:
+    def predict(self, points: FloatArray, basis: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
         """Returns mean and variance of the function at points, (points,) each, without noise.
 
         Args:
@@ -161,77 +161,83 @@ class GaussianProcess:
         """
         from scipy.linalg import solve_triangular
 
-        cross = self._cross(points, basis)
-        spread = solve_triangular(self._factor, cross, lower=True, check_finite=False)
-        prior = self.kernel.amplitude + _OFFSET_VARIANCE + (0.0 if basis is None else (basis**2).sum(0))
+        cross = self._cross_covariance(points, basis)
+        spread = solve_triangular(self._cholesky_factor, cross, lower=True, check_finite=False)
+        prior = self.kernel.amplitude + _MEAN_PRIOR_VARIANCE + (0.0 if basis is None else (basis**2).sum(0))
         return cross.T @ self._weights, np.maximum(prior - (spread**2).sum(0), 1e-9)
 
-    def mean(self, points: Vector, basis: Vector | None = None) -> Vector:
+    def mean(self, points: FloatArray, basis: FloatArray | None = None) -> FloatArray:
         """Returns the mean alone, which takes a fraction of the time; see `predict`."""
-        return np.asarray(self._cross(points, basis).T @ self._weights)
+        return np.asarray(self._cross_covariance(points, basis).T @ self._weights)
 
-    def _cross(self, points: Vector, basis: Vector | None) -> Vector:
+    def _cross_covariance(self, points: FloatArray, basis: FloatArray | None) -> FloatArray:
         own = np.zeros((0, len(points))) if basis is None else basis
-        return np.asarray(self.kernel.between(self.points, points) + self.basis.T @ own + _OFFSET_VARIANCE)
+        return np.asarray(self.kernel.between(self.points, points) + self.basis.T @ own + _MEAN_PRIOR_VARIANCE)
 
-    def left_out(self) -> Vector:
+    def leave_one_out_mean(self) -> FloatArray:
         """Returns what each value is predicted to be from all others, (n,)."""
         return self.values - self._weights / np.diag(self._inverse)
 
-    def smoothed(self) -> Vector:
+    def smoothed(self) -> FloatArray:
         """Returns the values with their known noise taken out, (n,); what is fitted as noise counts as real."""
         return self.values - self.noise * self._weights
 
     @property
-    def basis_weights(self) -> tuple[Vector, Vector]:
+    def basis_weights(self) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation of the weights of the basis, (functions,) each."""
         from scipy.linalg import solve_triangular
 
-        spread = solve_triangular(self._factor, self.basis.T, lower=True, check_finite=False)
+        spread = solve_triangular(self._cholesky_factor, self.basis.T, lower=True, check_finite=False)
         return self.basis @ self._weights, np.sqrt(np.maximum(1.0 - (spread**2).sum(0), 0.0))
 
     @property
     def log_likelihood(self) -> float:
         """Log density of the values, without the constant."""
-        return float(-0.5 * self.values @ self._weights - np.log(np.diag(self._factor)).sum())
+        return float(-0.5 * self.values @ self._weights - np.log(np.diag(self._cholesky_factor)).sum())
 
     @cached_property
-    def _factor(self) -> Vector:
-        covariance = self.kernel.between(self.points, self.points) + self.basis.T @ self.basis + _OFFSET_VARIANCE
+    def _cholesky_factor(self) -> FloatArray:
+        covariance = self.kernel.between(self.points, self.points) + self.basis.T @ self.basis + _MEAN_PRIOR_VARIANCE
         covariance[np.diag_indices_from(covariance)] += self.noise + self.kernel.noise + _JITTER
         return _cholesky(covariance)
 
     @cached_property
-    def _weights(self) -> Vector:
+    def _weights(self) -> FloatArray:
         from scipy.linalg import cho_solve
 
-        return np.asarray(cho_solve((self._factor, True), self.values, check_finite=False))
+        return np.asarray(cho_solve((self._cholesky_factor, True), self.values, check_finite=False))
 
     @cached_property
-    def _inverse(self) -> Vector:
+    def _inverse(self) -> FloatArray:
         from scipy.linalg import cho_solve
 
-        return np.asarray(cho_solve((self._factor, True), np.eye(len(self.values)), check_finite=False))
+        return np.asarray(cho_solve((self._cholesky_factor, True), np.eye(len(self.values)), check_finite=False))
 
-    def _loss(self, logs: Vector, mode: Vector, gaps: Vector) -> tuple[float, Vector]:
+    def _negative_log_posterior(
+        self, log_params: FloatArray, mode: FloatArray, squared_differences: FloatArray
+    ) -> tuple[float, FloatArray]:
         """Returns minus the log posterior density of a kernel, and its gradient by the kernel's logarithms."""
-        kernel = Kernel.from_logs(logs)
+        kernel = Kernel.from_log_params(log_params)
         process = GaussianProcess(kernel, self.points, self.values, self.noise, self.basis)
         slope = 0.5 * (process._inverse - np.outer(process._weights, process._weights))
         by_kernel = slope * kernel.between(self.points, self.points)
         gradient = np.r_[
-            np.einsum("ij,ijk->k", by_kernel, gaps) / kernel.lengths**2, by_kernel.sum(), np.trace(slope) * kernel.noise
+            np.einsum("ij,ijk->k", by_kernel, squared_differences) / kernel.lengths**2,
+            by_kernel.sum(),
+            np.trace(slope) * kernel.noise,
         ]
-        pulls = (logs - mode) / kernel.log_spreads
-        return -process.log_likelihood + 0.5 * float(pulls @ pulls), gradient + pulls / kernel.log_spreads
+        scaled_deviations = (log_params - mode) / kernel.log_param_stds
+        return -process.log_likelihood + 0.5 * float(
+            scaled_deviations @ scaled_deviations
+        ), gradient + scaled_deviations / kernel.log_param_stds
 
 
-def _cholesky(covariance: Vector) -> Vector:
+def _cholesky(covariance: FloatArray) -> FloatArray:
     """Returns the lower factor; rounding may need more jitter where values are almost exact copies of each other."""
     from scipy.linalg import LinAlgError, cholesky
 
     scale, diagonal = float(np.diag(covariance).mean()), np.diag_indices_from(covariance)
-    for jitter in _MORE_JITTER:
+    for jitter in _JITTER_STEPS:
         try:
             return np.asarray(cholesky(covariance, lower=True, check_finite=False))
         except LinAlgError:

@@ -1,4 +1,4 @@
-"""Heuristic: one rule that suggests settings for a target, and what it suggests."""
+"""Prior: one rule that suggests settings for a target, and what it suggests."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from nbt.search.target import Target
 from nbt.settings import TransferSettings
 
-Score = Callable[[TransferSettings], float]
+LogDensity = Callable[[TransferSettings], float]
 
 
 @dataclass(frozen=True)
-class Proposal:
+class PriorSuggestion:
     """What a heuristic suggests for a target.
 
     Attributes:
         words: A clause for the report, e.g. "transfer at least 74 % of the units".
-        score: Log density of settings, up to a constant.
+        log_density: Log density of settings, up to a constant.
     """
 
     words: str
-    score: Score
+    log_density: LogDensity
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heuristic:
+class Prior:
     """One rule.
 
     Attributes:
@@ -34,7 +34,7 @@ class Heuristic:
         dimensions: The settings that it speaks of.
         needs: Measures of the profile, or facts, without which it does not fire.
         strength: See `nbt.search.heuristics`.
-        propose: Returns what it suggests, None where the target gives it no reason to.
+        suggest: Returns what it suggests, None where the target gives it no reason to.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Heuristic:
     dimensions: tuple[str, ...]
     needs: tuple[str, ...]
     strength: float
-    propose: Callable[[Target], Proposal | None]
+    suggest: Callable[[Target], PriorSuggestion | None]
 
 
-def bump(value: float, centre: float, width: float) -> float:
+def gaussian_log_density(value: float, centre: float, width: float) -> float:
     """Returns the log density of a normal distribution, up to a constant, at most 9 below its mode."""
     return -min(0.5 * ((value - centre) / width) ** 2, 9.0)

@@ -9,11 +9,11 @@ from pathlib import Path
 from nbt.errors import UsageError
 from nbt.search.records import StudyConfig
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
+_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 
 # What makes two studies different: the field, the field that shows it to people, its name, and the name of its
 # content where only that differs. Names and paths may change: the hashes say whether what they stand for did.
-_IDENTITY = (
+_IDENTITY_FIELDS = (
     ("data_hash", "dataset", "dataset", "images, labels or split"),
     ("backbone", "backbone", "backbone", ""),
     ("weights_hash", "weights", "weights", "values"),
@@ -42,7 +42,7 @@ def default_study_name(dataset: str, backbone: str, space: str) -> str:
         backbone: Canonical text, e.g. "mobilenet_v2(width_mult=0.35)".
         space: A space's name, or the path of its file.
     """
-    parts = (_last_part(dataset), backbone, _last_part(space))
+    parts = (_base_name(dataset), backbone, _base_name(space))
     return "-".join(filter(None, map(slug, parts)))[:100].rstrip("-._") or "study"
 
 
@@ -52,7 +52,7 @@ def check_study_name(name: str) -> str:
     Raises:
         UsageError: It could not be the name of a folder.
     """
-    if _NAME.fullmatch(name) is None:
+    if _NAME_PATTERN.fullmatch(name) is None:
         hint = slug(name)[:100]
         raise UsageError(
             f"study name {name!r}: use letters, digits, '.', '_' and '-', at most 120, the first a letter or digit"
@@ -61,7 +61,7 @@ def check_study_name(name: str) -> str:
     return name
 
 
-def fresh_name(name: str, taken: Iterable[str]) -> str:
+def unused_name(name: str, taken: Iterable[str]) -> str:
     """Returns `name` if it is free, else the first free of `name-2`, `name-3` ..."""
     used = set(taken)
     if name not in used:
@@ -72,16 +72,16 @@ def fresh_name(name: str, taken: Iterable[str]) -> str:
     return f"{name}-{number}"
 
 
-def check_same_study(stored: StudyConfig, wanted: StudyConfig) -> None:
+def check_same_study(stored: StudyConfig, requested: StudyConfig) -> None:
     """Refuses to continue a study with other data, model, space or length.
 
     Raises:
         UsageError: It names each difference and the remedy.
     """
     differences = [
-        _difference(label, content, getattr(stored, shown), getattr(wanted, shown))
-        for key, shown, label, content in _IDENTITY
-        if getattr(stored, key) != getattr(wanted, key)
+        _difference(label, content, getattr(stored, shown), getattr(requested, shown))
+        for key, shown, label, content in _IDENTITY_FIELDS
+        if getattr(stored, key) != getattr(requested, key)
     ]
     if differences:
         raise UsageError(
@@ -93,13 +93,13 @@ def check_same_study(stored: StudyConfig, wanted: StudyConfig) -> None:
 def _difference(label: str, content: str, before: object, now: object) -> str:
     if before == now:
         return f"{label} {now} has other {content} than then"
-    return f"{label} {_given(before)} then, {_given(now)} now"
+    return f"{label} {_format_value(before)} then, {_format_value(now)} now"
 
 
-def _given(value: object) -> str:
+def _format_value(value: object) -> str:
     return "not given" if value is None else str(value)
 
 
-def _last_part(text: str) -> str:
+def _base_name(text: str) -> str:
     path = Path(text)
     return path.stem if path.suffix in (".yaml", ".yml", ".csv") else path.name

@@ -7,8 +7,8 @@ import math
 import optuna
 from optuna.trial import TrialState
 
-LEAST_TRIALS = 8
-_TOP_SHARE = 0.25
+MIN_TRIALS = 8
+_TOP_QUANTILE = 0.25
 
 
 def importance(study: optuna.Study) -> dict[str, float]:
@@ -23,10 +23,10 @@ def importance(study: optuna.Study) -> dict[str, float]:
     """
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     values = sorted((trial.value for trial in trials if trial.value is not None), reverse=True)
-    if len(values) < LEAST_TRIALS or values[-1] == values[math.ceil(_TOP_SHARE * len(values)) - 1]:
+    if len(values) < MIN_TRIALS or values[-1] == values[math.ceil(_TOP_QUANTILE * len(values)) - 1]:
         return {}
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # brings scikit-learn along
 
     # Without a target the study's direction counts; with one the evaluator would take less for better.
-    shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=_TOP_SHARE))
+    shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=_TOP_QUANTILE))
     return {name: float(share) for name, share in sorted(shares.items(), key=lambda item: -item[1])}

@@ -1,22 +1,22 @@
-"""Learned: what recorded tables teach a search, each part made when it is first needed."""
+"""TransferredPriors: what recorded tables teach a search, each part made when it is first needed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
 
-from nbt.search.curve_forecast import CurveForecaster, teaches
+from nbt.search.curve_forecast import CurveForecaster, has_usable_curves
 from nbt.search.fit_pruner import FitPruner
-from nbt.search.guide import Guide
-from nbt.search.guided import GuidedSampler
-from nbt.search.pruner import Asha, Pruner
+from nbt.search.guide import PriorSurrogate
+from nbt.search.guided import BayesianSampler
+from nbt.search.pruner import AshaPruner, Pruner
 from nbt.search.recorded import RecordedTable
 from nbt.search.space import Space
 from nbt.search.target import Target
 from nbt.search.task_model import TaskModel
 
 
-class Learned:
+class TransferredPriors:
     """Models of recorded tasks.
 
     Args:
@@ -27,33 +27,35 @@ class Learned:
         self.tables = tuple(tables)
 
     @cached_property
-    def by_table(self) -> list[TaskModel | None]:
+    def models_by_table(self) -> list[TaskModel | None]:
         """The model of each table; None where it has too few settings."""
         return [TaskModel.of(table) for table in self.tables]
 
     @property
     def models(self) -> list[TaskModel]:
         """The models that there are."""
-        return [model for model in self.by_table if model is not None]
+        return [model for model in self.models_by_table if model is not None]
 
     @cached_property
     def forecaster(self) -> CurveForecaster | None:
         """Who forecasts curves; None without recorded ones."""
-        useful = self.models and any(map(teaches, self.tables))
-        return CurveForecaster(self.tables, self.by_table) if useful else None
+        useful = self.models and any(map(has_usable_curves, self.tables))
+        return CurveForecaster(self.tables, self.models_by_table) if useful else None
 
-    def guide(self, target: Target, space: Space, *, heuristics: bool = True, trust: float = 1.0) -> Guide:
-        """Returns the guide of a search; see `Guide`."""
-        return Guide(target, space, self.models, heuristics=heuristics, trust=trust)
+    def surrogate(
+        self, target: Target, space: Space, *, heuristics: bool = True, prior_scale: float = 1.0
+    ) -> PriorSurrogate:
+        """Returns the guide of a search; see `PriorSurrogate`."""
+        return PriorSurrogate(target, space, self.models, heuristics=heuristics, prior_scale=prior_scale)
 
     def pruner(self, target: Target, *, length: int, seed: int) -> Pruner:
         """Returns the fit pruner of a search, ASHA where no curves are recorded to learn from."""
         if self.forecaster is None:
-            return Asha(length)
+            return AshaPruner(length)
         return FitPruner(self.forecaster, self.models, target, length=length, seed=seed)
 
 
-def sampler(guide: Guide, seed: int) -> GuidedSampler:
+def make_sampler(surrogate: PriorSurrogate, seed: int) -> BayesianSampler:
     """Returns the guided sampler of a search."""
-    target = guide.target
-    return GuidedSampler(guide, guide.space, length=target.epochs, images=target.validation_images, seed=seed)
+    target = surrogate.target
+    return BayesianSampler(surrogate, surrogate.space, length=target.epochs, images=target.validation_images, seed=seed)

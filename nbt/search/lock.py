@@ -21,9 +21,9 @@ from nbt.errors import NbtError
 
 _log = logging.getLogger("nbt")
 
-BEAT_SECONDS = 15.0
-EXPIRY_SECONDS = 90.0
-_LISTEN_SECONDS = 1.0
+HEARTBEAT_SECONDS = 15.0
+LEASE_EXPIRY_SECONDS = 90.0
+_POLL_SECONDS = 1.0
 
 
 class StudyLock(Protocol):
@@ -61,11 +61,11 @@ class FileLock:
             self._file.seek(0)
             holder = _parse_holder(self._file.read())
             self._file.close()
-            raise _refused(study, holder) from error
+            raise _in_use_error(study, holder) from error
         self._file.truncate(0)
-        self._file.write(json.dumps(_myself()))
+        self._file.write(json.dumps(_holder_info()))
         self._file.flush()
-        _close_in_forks().add(self)
+        _locks_closed_on_fork().add(self)
 
     def check(self) -> None:
         """A lock of the operating system cannot be lost."""
@@ -76,28 +76,28 @@ class FileLock:
             fcntl.flock(self._file, fcntl.LOCK_UN)
             self._file.close()
 
-    def drop(self) -> None:
+    def close_in_child(self) -> None:
         """Lets go of the file without unlocking it for a process that shares it."""
         self._file.close()
 
 
 @cache
-def _close_in_forks() -> weakref.WeakSet[FileLock]:
+def _locks_closed_on_fork() -> weakref.WeakSet[FileLock]:
     """Returns the set of locks that a forked child lets go of: a child that outlives the driver must not hold on."""
     held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
-    def let_go() -> None:
+    def close_locks() -> None:
         for lock in list(held):
-            lock.drop()
+            lock.close_in_child()
 
-    os.register_at_fork(after_in_child=let_go)
+    os.register_at_fork(after_in_child=close_locks)
     return held
 
 
-class Lease:
+class LeaseLock:
     """A lock for databases on a server: who drives, in an attribute of the study, renewed by a heartbeat.
 
-    It expires `EXPIRY_SECONDS` after the last beat, so the clocks of the drivers' machines have to agree to about a
+    It expires `LEASE_EXPIRY_SECONDS` after the last beat, so the clocks of the drivers' machines have to agree to about a
     minute; at once where the holder was a process of this machine that has ended. Who finds it taken listens for the
     holder's next beat: a driver that was killed on another machine, whose search this is to go on with, beats no more.
     """
@@ -110,7 +110,7 @@ class Lease:
         *,
         now: Callable[[], float] | None = None,
         sleep: Callable[[float], None] = time.sleep,
-        beat_seconds: float | None = BEAT_SECONDS,
+        heartbeat_seconds: float | None = HEARTBEAT_SECONDS,
     ) -> None:
         """Takes the lease; waits for it to expire where its holder is not heard of.
 
@@ -120,37 +120,39 @@ class Lease:
             write: Sets the attribute.
             now: Seconds since 1970; the machine's clock by default.
             sleep: Waits for some seconds.
-            beat_seconds: Time between two beats of a thread of its own; None starts no thread.
+            heartbeat_seconds: Time between two beats of a thread of its own; None starts no thread.
 
         Raises:
             NbtError: Another driver holds it.
         """
         self._study, self._read, self._write = study, read, write
         self._now = now or (lambda: datetime.now(UTC).timestamp())
-        self._myself = {**_myself(), "owner": uuid.uuid4().hex}
-        self._lost: NbtError | None = None
+        self._holder_info = {**_holder_info(), "owner": uuid.uuid4().hex}
+        self._lost_error: NbtError | None = None
         self._stop = threading.Event()
-        self._listen(sleep)
+        self._wait_until_free(sleep)
         self._renew()
-        self.beat()
+        self.heartbeat()
         self.check()
         self._thread = None
-        if beat_seconds is not None:
-            self._thread = threading.Thread(target=self._keep, args=(beat_seconds,), name="nbt-lease", daemon=True)
+        if heartbeat_seconds is not None:
+            self._thread = threading.Thread(
+                target=self._heartbeat_loop, args=(heartbeat_seconds,), name="nbt-lease", daemon=True
+            )
             self._thread.start()
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Renews the lease if it is still ours; two that took it at once are told apart here."""
         holder = self._read() or {}
-        if holder.get("owner") not in (self._myself["owner"], None):
-            self._lost = _refused(self._study, holder)
-        elif self._lost is None:
+        if holder.get("owner") not in (self._holder_info["owner"], None):
+            self._lost_error = _in_use_error(self._study, holder)
+        elif self._lost_error is None:
             self._renew()
 
     def check(self) -> None:
         """Raises NbtError where another driver took the study over."""
-        if self._lost is not None:
-            raise self._lost
+        if self._lost_error is not None:
+            raise self._lost_error
 
     def release(self) -> None:
         """Gives the study free, unless another driver has it by now."""
@@ -158,51 +160,56 @@ class Lease:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        if self._lost is None and (self._read() or {}).get("owner") == self._myself["owner"]:
+        if self._lost_error is None and (self._read() or {}).get("owner") == self._holder_info["owner"]:
             self._write(None)
 
-    def _listen(self, sleep: Callable[[float], None]) -> None:
+    def _wait_until_free(self, sleep: Callable[[float], None]) -> None:
         """Returns when nobody holds the lease, raises NbtError when its holder is heard of."""
         first = holder = self._read()
-        while self._alive(holder):
+        while self._is_active(holder):
             assert first is not None and holder is not None
-            if _is_here(holder) or (holder.get("owner"), holder.get("beat")) != (first.get("owner"), first.get("beat")):
-                raise _refused(self._study, holder)
+            if _is_local_process(holder) or (holder.get("owner"), holder.get("beat")) != (
+                first.get("owner"),
+                first.get("beat"),
+            ):
+                raise _in_use_error(self._study, holder)
             if holder is first:
-                _log.warning("%s; unless that one is heard of, this one goes on soon", _in_use(self._study, holder))
-            sleep(_LISTEN_SECONDS)
+                _log.warning(
+                    "%s; unless that one is heard of, this one goes on soon", _in_use_message(self._study, holder)
+                )
+            sleep(_POLL_SECONDS)
             holder = self._read()
 
-    def _alive(self, holder: Mapping[str, Any] | None) -> bool:
-        if not isinstance(holder, Mapping) or _is_dead(holder):
+    def _is_active(self, holder: Mapping[str, Any] | None) -> bool:
+        if not isinstance(holder, Mapping) or _is_exited_process(holder):
             return False
         beat = holder.get("beat")
-        return isinstance(beat, int | float) and self._now() - beat < EXPIRY_SECONDS
+        return isinstance(beat, int | float) and self._now() - beat < LEASE_EXPIRY_SECONDS
 
     def _renew(self) -> None:
-        self._write({**self._myself, "beat": self._now()})
+        self._write({**self._holder_info, "beat": self._now()})
 
-    def _keep(self, seconds: float) -> None:
+    def _heartbeat_loop(self, seconds: float) -> None:
         while not self._stop.wait(seconds):
             try:
-                self.beat()
+                self.heartbeat()
             except Exception as error:  # a database that is away for a moment: the driver's own next write decides
                 _log.debug("the lease of study %s could not be renewed: %s", self._study, error)
 
 
-def _myself() -> dict[str, Any]:
+def _holder_info() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def _is_here(holder: Mapping[str, Any]) -> bool:
+def _is_local_process(holder: Mapping[str, Any]) -> bool:
     """Tells whether the holder is, or was, a process of this machine."""
     pid = holder.get("pid")
     return holder.get("host") == platform.node() and isinstance(pid, int) and pid > 0
 
 
-def _is_dead(holder: Mapping[str, Any]) -> bool:
+def _is_exited_process(holder: Mapping[str, Any]) -> bool:
     """Tells whether the holder was a process of this machine that is no more."""
-    if not _is_here(holder):
+    if not _is_local_process(holder):
         return False
     pid = int(holder["pid"])
     try:
@@ -222,7 +229,7 @@ def _parse_holder(text: str) -> Mapping[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
-def _in_use(study: str, holder: Mapping[str, Any]) -> str:
+def _in_use_message(study: str, holder: Mapping[str, Any]) -> str:
     who = ", ".join(
         f"{name} {holder[key]}"
         for key, name in (("pid", "process"), ("host", "on"), ("since", "since"))
@@ -231,5 +238,7 @@ def _in_use(study: str, holder: Mapping[str, Any]) -> str:
     return f"study {study} is being searched by another driver ({who or 'unknown'})"
 
 
-def _refused(study: str, holder: Mapping[str, Any]) -> NbtError:
-    return NbtError(f"{_in_use(study, holder)}: wait for it or stop it, or search under another name with --study NAME")
+def _in_use_error(study: str, holder: Mapping[str, Any]) -> NbtError:
+    return NbtError(
+        f"{_in_use_message(study, holder)}: wait for it or stop it, or search under another name with --study NAME"
+    )

@@ -1,4 +1,4 @@
-"""Observers: one that fans out to many, and lets none of them stop a search."""
+"""ObserverGroup: one that fans out to many, and lets none of them stop a search."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nbt.search.records import SeedRun, StudyObserver, StudyRecord, TrialRecord
+from nbt.search.records import FinalRun, StudyObserver, StudyRecord, TrialRecord
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 
 _log = logging.getLogger("nbt")
 
 
-class Observers(StudyObserver):
+class ObserverGroup(StudyObserver):
     """Passes everything on. An observer that raises is logged once, and goes on being told."""
 
     def __init__(self, observers: Sequence[StudyObserver] = ()) -> None:
         self._observers = tuple(observers)
         self._failed: set[int] = set()
 
-    def _tell(self, event: str, *facts: object) -> None:
+    def _notify(self, event: str, *facts: object) -> None:
         for observer in self._observers:
             try:
                 getattr(observer, event)(*facts)
@@ -34,32 +34,32 @@ class Observers(StudyObserver):
 
     def study_started(self, record: StudyRecord) -> None:
         """The study was opened or resumed."""
-        self._tell("study_started", record)
+        self._notify("study_started", record)
 
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
         """A trial was given to a worker."""
-        self._tell("trial_started", number, settings, origin)
+        self._notify("trial_started", number, settings, origin)
 
-    def trial_placed(self, number: int, place: Mapping[str, Any]) -> None:
+    def trial_placed(self, number: int, location: Mapping[str, Any]) -> None:
         """A trial runs on a worker."""
-        self._tell("trial_placed", number, place)
+        self._notify("trial_placed", number, location)
 
     def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
         """A trial finished an epoch."""
-        self._tell("epoch_finished", number, result, epochs_spent)
+        self._notify("epoch_finished", number, result, epochs_spent)
 
     def trial_finished(self, trial: TrialRecord) -> None:
         """A trial is complete, pruned or failed."""
-        self._tell("trial_finished", trial)
+        self._notify("trial_finished", trial)
 
     def finals_started(self, runs: int) -> None:
         """The finals begin."""
-        self._tell("finals_started", runs)
+        self._notify("finals_started", runs)
 
-    def final_run_finished(self, candidate: str, run: SeedRun) -> None:
+    def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """One seed of one candidate is done."""
-        self._tell("final_run_finished", candidate, run)
+        self._notify("final_run_finished", candidate, run)
 
     def study_finished(self, record: StudyRecord) -> None:
         """Everything is done and stored, or the search was interrupted."""
-        self._tell("study_finished", record)
+        self._notify("study_finished", record)

@@ -18,12 +18,12 @@ class OptunaPruner:
     """
 
     def __init__(self, rule: optuna.pruners.BasePruner, reason: str) -> None:
-        self._rule, self._reason = rule, reason
+        self._pruner, self._reason = rule, reason
 
     def decide(self, context: TrialContext) -> str | None:
         """Returns why the trial should stop, or None."""
         trial = context.study.get_trials(deepcopy=False)[context.number]
-        if not self._rule.prune(context.study, trial):
+        if not self._pruner.prune(context.study, trial):
             return None
         return f"epoch {context.curve[-1].epoch}: {self._reason}"
 

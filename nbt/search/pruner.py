@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nbt.settings import TransferSettings
     from nbt.training.results import EpochResult
 
-PRUNERS = ("fit", "asha", "none")
+PRUNER_NAMES = ("fit", "asha", "none")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +44,7 @@ class Pruner(Protocol):
 
 
 @runtime_checkable
-class Forecasts(Protocol):
+class ForecastingPruner(Protocol):
     """A pruner that can say what it expected of a trial."""
 
     def forecast(self, number: int) -> Mapping[str, Any] | None:
@@ -60,7 +60,7 @@ class NoPruner:
         return None
 
 
-class Asha:
+class AshaPruner:
     """Asynchronous successive halving (Li et al. 2018, arXiv 1810.05934), optuna's implementation.
 
     A trial goes on past a rung only if its accuracy is among the best half of all that have reached the rung. The
@@ -78,7 +78,7 @@ class Asha:
 
         first = max(1, math.ceil(length / 3))
         self._rungs = (first, 2 * first)
-        self._rule = SuccessiveHalvingPruner(min_resource=first, reduction_factor=2)
+        self._pruner = SuccessiveHalvingPruner(min_resource=first, reduction_factor=2)
 
     def decide(self, context: TrialContext) -> str | None:
         """Returns why the trial falls behind at a rung, or None."""
@@ -86,7 +86,7 @@ class Asha:
         if last.epoch not in self._rungs:
             return None
         trial = context.study.get_trials(deepcopy=False)[context.number]
-        if not self._rule.prune(context.study, trial):
+        if not self._pruner.prune(context.study, trial):
             return None
         return f"epoch {last.epoch}: accuracy {last.val_accuracy or 0.0:.3f} is not among the best half at this rung"
 
@@ -95,16 +95,16 @@ def make_pruner(name: str, length: int) -> Pruner:
     """Returns the pruner of that name, of those that need no experience.
 
     Args:
-        name: "asha" or "none"; "fit" is made by `nbt.search.learned.Learned.pruner`.
+        name: "asha" or "none"; "fit" is made by `nbt.search.learned.TransferredPriors.pruner`.
         length: Epochs of a full trial.
 
     Raises:
         UsageError: The name is unknown, or its pruner needs experience.
     """
     if name == "asha":
-        return Asha(length)
+        return AshaPruner(length)
     if name == "none":
         return NoPruner()
-    if name in PRUNERS:
-        raise UsageError(f"the pruner {name!r} needs recorded curves: see nbt.search.learned.Learned.pruner")
-    raise UsageError(f"unknown pruner {name!r}; {nearest(name, PRUNERS)}")
+    if name in PRUNER_NAMES:
+        raise UsageError(f"the pruner {name!r} needs recorded curves: see nbt.search.learned.TransferredPriors.pruner")
+    raise UsageError(f"unknown pruner {name!r}; {nearest(name, PRUNER_NAMES)}")

@@ -16,17 +16,17 @@ from nbt.search.budget import Budget
 from nbt.search.importance import importance
 from nbt.search.records import (
     FinalRecord,
+    FinalRun,
     Interval,
-    SeedRun,
     StudyConfig,
     StudyRecord,
     StudySummary,
     TestRecord,
     TrialRecord,
-    count_ends,
-    end_of,
+    count_statuses,
+    trial_status,
 )
-from nbt.search.stats import accuracy_error, accuracy_interval, paired_interval
+from nbt.search.stats import accuracy_interval, accuracy_standard_error, paired_interval
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 
@@ -39,7 +39,7 @@ _STATES = {
     TrialState.RUNNING: "running",
 }
 
-_TESTS = ("recommended", "baseline")
+_TEST_NAMES = ("recommended", "baseline")
 
 
 def read_trial(trial: FrozenTrial) -> TrialRecord | None:
@@ -53,11 +53,11 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
             state=_STATES[trial.state],
             settings=TransferSettings.from_dict(attributes[names.SETTINGS]),
             origin=str(attributes.get(names.ORIGIN, "sampler")),
-            curve=_curve(attributes),
+            curve=_read_curve(attributes),
             trained=trained_epochs(trial),
             reason=str(attributes.get(names.REASON, "")),
-            started=_utc(trial.datetime_start),
-            finished=_utc(trial.datetime_complete),
+            started=_to_utc(trial.datetime_start),
+            finished=_to_utc(trial.datetime_complete),
             facts=dict(attributes.get(names.FACTS, {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -99,9 +99,9 @@ def study_record(study: optuna.Study) -> StudyRecord:
     frozen = study.get_trials(deepcopy=False)
     trials = [record for record in map(read_trial, frozen) if record is not None]
     budget = str(attributes.get(names.BUDGET, ""))
-    dataset = _mapping(attributes, names.DATASET)
-    finals = _finals(attributes)
-    decision = _mapping(attributes, names.FINALS)
+    dataset = _get_mapping(attributes, names.DATASET)
+    finals = _read_finals(attributes)
+    decision = _get_mapping(attributes, names.FINALS)
     return StudyRecord(
         config=config,
         dataset=dataset,
@@ -114,14 +114,14 @@ def study_record(study: optuna.Study) -> StudyRecord:
         finals=finals,
         recommended=decision.get("recommended") if finals else None,
         verdict=str(decision.get("verdict", "")) if finals else "",
-        test=_tests(attributes) if finals else (),
+        test=_read_test_results(attributes) if finals else (),
         test_evaluations=int(attributes.get(names.TEST_EVALUATIONS, 0)),
         importance=importance(study),
         noise=noise_of(trials, dataset),
         notes=tuple(attributes.get(names.NOTES, ())),
-        created=_moment(attributes.get(names.CREATED)),
-        profile=_profile(attributes),
-        guide=_mapping(attributes, names.GUIDE),
+        created=_parse_time(attributes.get(names.CREATED)),
+        profile=_read_profile(attributes),
+        prior_diagnostics=_get_mapping(attributes, names.PRIOR_DIAGNOSTICS),
     )
 
 
@@ -135,22 +135,22 @@ def summarise(name: str, attributes: Mapping[str, Any], trials: Sequence[FrozenT
     if config is None:
         return None
     values = [trial.value for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
-    handed_out = [trial for trial in trials if names.SETTINGS in trial.user_attrs]
+    started_trials = [trial for trial in trials if names.SETTINGS in trial.user_attrs]
     return StudySummary(
         name=name,
         dataset=config.dataset,
         backbone=config.backbone,
         space=config.space,
         budget=str(attributes.get(names.BUDGET, "")),
-        trials=count_ends(map(_end, handed_out)),
+        trials=count_statuses(map(_trial_status, started_trials)),
         best=max(values, default=None),
-        finished=len(_tests(attributes)) == len(_TESTS),
-        created=_moment(attributes.get(names.CREATED)),
+        finished=len(_read_test_results(attributes)) == len(_TEST_NAMES),
+        created=_parse_time(attributes.get(names.CREATED)),
     )
 
 
-def _end(trial: FrozenTrial) -> str:
-    return end_of(_STATES.get(trial.state, ""), str(trial.user_attrs.get(names.REASON, "")))
+def _trial_status(trial: FrozenTrial) -> str:
+    return trial_status(_STATES.get(trial.state, ""), str(trial.user_attrs.get(names.REASON, "")))
 
 
 def noise_of(trials: Sequence[TrialRecord], dataset: Mapping[str, Any]) -> float | None:
@@ -162,11 +162,11 @@ def noise_of(trials: Sequence[TrialRecord], dataset: Mapping[str, Any]) -> float
     """
     full = [trial.val_accuracy for trial in trials if trial.state == "complete" and trial.val_accuracy is not None]
     n = dataset.get(names.VALIDATION_IMAGES)
-    return accuracy_error(max(full), int(n)) if full and n else None
+    return accuracy_standard_error(max(full), int(n)) if full and n else None
 
 
-def make_final(
-    name: str, trial: int | None, settings: TransferSettings, runs: Sequence[SeedRun], dropped: str = ""
+def make_final_record(
+    name: str, trial: int | None, settings: TransferSettings, runs: Sequence[FinalRun], dropped: str = ""
 ) -> FinalRecord:
     """Returns the record of a finalist with its interval; it has to have runs."""
     ordered = tuple(sorted(runs, key=lambda run: run.seed))
@@ -180,32 +180,32 @@ def make_final(
     )
 
 
-def difference(one: Sequence[SeedRun], other: Sequence[SeedRun]) -> Interval | None:
-    """Returns the paired difference in accuracy over the seeds that both ran, None where there are none."""
+def paired_difference(one: Sequence[FinalRun], other: Sequence[FinalRun]) -> Interval | None:
+    """Returns the paired paired_difference in accuracy over the seeds that both ran, None where there are none."""
     mine = {run.seed: run.val_accuracy for run in one}
     theirs = {run.seed: run.val_accuracy for run in other}
     seeds = sorted(mine.keys() & theirs.keys())
     return paired_interval([mine[seed] for seed in seeds], [theirs[seed] for seed in seeds]) if seeds else None
 
 
-def read_runs(attributes: Mapping[str, Any], settings: TransferSettings) -> list[SeedRun]:
+def read_runs(attributes: Mapping[str, Any], settings: TransferSettings) -> list[FinalRun]:
     """Returns the final runs of some settings that the storage holds, in the order of their seeds."""
     prefix = names.final_key(settings, 0).rsplit(":", 1)[0] + ":"
     runs = []
     for key, columns in attributes.items():
         if key.startswith(prefix):
             try:
-                runs.append(SeedRun(seed=int(key.removeprefix(prefix)), curve=names.decode_curve(columns)))
+                runs.append(FinalRun(seed=int(key.removeprefix(prefix)), curve=names.decode_curve(columns)))
             except (KeyError, TypeError, ValueError):
                 _log.warning("a final run in the storage is damaged and runs again")
     return sorted(runs, key=lambda run: run.seed)
 
 
-def _finals(attributes: Mapping[str, Any]) -> tuple[FinalRecord, ...]:
+def _read_finals(attributes: Mapping[str, Any]) -> tuple[FinalRecord, ...]:
     """Reads the finals: candidates from the decision, their runs from where each was stored when it ended."""
     try:
-        entries = _mapping(attributes, names.FINALS).get("candidates", [])
-        finals = [final for final in (_final(entry, attributes) for entry in entries) if final is not None]
+        entries = _get_mapping(attributes, names.FINALS).get("candidates", [])
+        finals = [final for final in (_read_final(entry, attributes) for entry in entries) if final is not None]
         default = next((f.runs for f, e in zip(finals, entries, strict=True) if e["default"]), ())
     except (KeyError, TypeError, ValueError, AttributeError):
         _log.warning("the finals in the storage are damaged and left out")
@@ -213,28 +213,28 @@ def _finals(attributes: Mapping[str, Any]) -> tuple[FinalRecord, ...]:
     return tuple(
         final
         if final.runs is default
-        else FinalRecord(**{**vars(final), "versus_default": difference(final.runs, default)})
+        else FinalRecord(**{**vars(final), "versus_default": paired_difference(final.runs, default)})
         for final in finals
     )
 
 
-def _final(entry: Mapping[str, Any], attributes: Mapping[str, Any]) -> FinalRecord:
+def _read_final(entry: Mapping[str, Any], attributes: Mapping[str, Any]) -> FinalRecord:
     settings = TransferSettings.from_dict(entry["settings"])
     seeds = set(entry["seeds"])
     runs = [run for run in read_runs(attributes, settings) if run.seed in seeds]
-    return make_final(entry["name"], entry["trial"], settings, runs, entry["dropped"])
+    return make_final_record(entry["name"], entry["trial"], settings, runs, entry["dropped"])
 
 
-def _tests(attributes: Mapping[str, Any]) -> tuple[TestRecord, ...]:
+def _read_test_results(attributes: Mapping[str, Any]) -> tuple[TestRecord, ...]:
     """Reads the test results; those of an earlier recommendation, which a raised budget can leave, are none."""
-    stored = _mapping(attributes, names.TEST)
-    recommended, results = _recommended_hash(attributes), _mapping(stored, "results")
-    if recommended is None or _mapping(stored, "recipes").get("recommended") != recommended:
+    stored = _get_mapping(attributes, names.TEST)
+    recommended, results = _recommended_hash(attributes), _get_mapping(stored, "results")
+    if recommended is None or _get_mapping(stored, "recipes").get("recommended") != recommended:
         return ()
     try:
         return tuple(
             TestRecord(name=name, accuracy=Interval(**values["accuracy"]), loss=values["loss"], n=values["n"])
-            for name in _TESTS
+            for name in _TEST_NAMES
             if (values := results.get(name)) is not None
         )
     except (KeyError, TypeError):
@@ -244,7 +244,7 @@ def _tests(attributes: Mapping[str, Any]) -> tuple[TestRecord, ...]:
 
 def _recommended_hash(attributes: Mapping[str, Any]) -> str | None:
     """Returns the fingerprint of the settings that the finals recommend, None where they are not over or damaged."""
-    decision = _mapping(attributes, names.FINALS)
+    decision = _get_mapping(attributes, names.FINALS)
     try:
         chosen = next(entry for entry in decision["candidates"] if entry["name"] == decision["recommended"])
         return names.settings_hash(TransferSettings.from_dict(chosen["settings"]))
@@ -252,8 +252,8 @@ def _recommended_hash(attributes: Mapping[str, Any]) -> str | None:
         return None
 
 
-def _profile(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
-    stored = _mapping(attributes, names.PROFILE)
+def _read_profile(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
+    stored = _get_mapping(attributes, names.PROFILE)
     if not stored:
         return None
     try:
@@ -263,13 +263,13 @@ def _profile(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def _mapping(attributes: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _get_mapping(attributes: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Returns a mapping of the storage, an empty one where it is missing or something else."""
     value = attributes.get(name)
     return value if isinstance(value, dict) else {}
 
 
-def _curve(attributes: Mapping[str, Any]) -> tuple[EpochResult, ...]:
+def _read_curve(attributes: Mapping[str, Any]) -> tuple[EpochResult, ...]:
     progress = attributes.get(names.PROGRESS)
     return () if progress is None else names.decode_curve(progress["curve"])
 
@@ -281,12 +281,12 @@ def _epochs_budget(text: str, length: int) -> int | None:
         return None
 
 
-def _utc(moment: datetime | None) -> datetime | None:
+def _to_utc(moment: datetime | None) -> datetime | None:
     """Returns a time of optuna's, which are local and do not say so, in UTC."""
     return None if moment is None else moment.astimezone(UTC)
 
 
-def _moment(text: Any) -> datetime | None:
+def _parse_time(text: Any) -> datetime | None:
     try:
         return datetime.fromisoformat(text)
     except (TypeError, ValueError):

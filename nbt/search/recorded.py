@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbt.errors import UsageError
 from nbt.search.attributes import to_json
-from nbt.settings import Rule, TransferSettings, setting_names, setting_rule
+from nbt.settings import FieldRule, TransferSettings, setting_names, setting_rule
 from nbt.training.results import EpochResult, best_epoch
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from nbt.search.space import Space
 
-SCHEMA = 1
-_KEY = b"nbt"
-_CURVE = ("train_loss", "val_loss", "val_accuracy", "test_accuracy", "seconds")
-_RUN = ("setting", "seed", "origin", "diverged", "setup_seconds")
+SCHEMA_VERSION = 1
+_METADATA_KEY = b"nbt"
+_CURVE_COLUMNS = ("train_loss", "val_loss", "val_accuracy", "test_accuracy", "seconds")
+_RUN_COLUMNS = ("setting", "seed", "origin", "diverged", "setup_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +66,10 @@ class RecordedRun:
 
     def to_row(self) -> dict[str, Any]:
         """Returns the run in JSON types, as a row of the table."""
-        columns: dict[str, Any] = {name: getattr(self, name) for name in _RUN}
+        columns: dict[str, Any] = {name: getattr(self, name) for name in _RUN_COLUMNS}
         columns |= self.settings.to_dict()
         epochs = [result.to_dict() | {"test_accuracy": result.watched_accuracy} for result in self.curve]
-        columns |= {name: [epoch.get(name) for epoch in epochs] for name in _CURVE}
+        columns |= {name: [epoch.get(name) for epoch in epochs] for name in _CURVE_COLUMNS}
         return dict(to_json(columns))
 
     @classmethod
@@ -88,7 +88,7 @@ class RecordedRun:
                 watched_accuracy=test,
             )
             for epoch, (loss, val_loss, accuracy, test, seconds) in enumerate(
-                zip(*(row[name] for name in _CURVE), strict=True), start=1
+                zip(*(row[name] for name in _CURVE_COLUMNS), strict=True), start=1
             )
         )
         return cls(
@@ -117,7 +117,7 @@ class TableHeader:
         epochs: Length of every run.
         seed: Of split, settings and runs.
         dimensions: What was varied: name to what its range was, see `describe_dimensions`.
-        facts: Of the dataset, see `nbt.task.load.dataset_facts`.
+        facts: Of the dataset, see `nbt.task.load.dataset_summary`.
         watched: Number of test images that every epoch was evaluated on; 0 for tables from studies.
         profile: `FitProfile.to_dict()`, None where it could not be measured.
         schema: Version of the file's layout.
@@ -137,7 +137,7 @@ class TableHeader:
     facts: Mapping[str, Any]
     watched: int
     profile: Mapping[str, Any] | None = None
-    schema: int = SCHEMA
+    schema: int = SCHEMA_VERSION
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -170,7 +170,9 @@ class RecordedTable:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = _schema().with_metadata({_KEY: json.dumps(to_json(dataclasses.asdict(self.header))).encode()})
+        schema = _arrow_schema().with_metadata(
+            {_METADATA_KEY: json.dumps(to_json(dataclasses.asdict(self.header))).encode()}
+        )
         rows = [run.to_row() for run in sorted(self.runs, key=lambda run: (run.setting, run.seed))]
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -233,14 +235,16 @@ def describe_dimensions(space: Space) -> dict[str, Any]:
 
 
 def _read_header(metadata: Mapping[bytes, bytes], path: str | Path) -> TableHeader:
-    if _KEY not in metadata:
+    if _METADATA_KEY not in metadata:
         raise UsageError(f"{path}: a Parquet file, but not one that nbt record wrote")
     try:
-        values = dict(json.loads(metadata[_KEY]))
+        values = dict(json.loads(metadata[_METADATA_KEY]))
     except (TypeError, ValueError) as error:
         raise UsageError(f"{path}: damaged header of a recorded table ({error})") from error
-    if values.get("schema") != SCHEMA:
-        raise UsageError(f"{path}: recorded table of version {values.get('schema')}; this nbt reads version {SCHEMA}")
+    if values.get("schema") != SCHEMA_VERSION:
+        raise UsageError(
+            f"{path}: recorded table of version {values.get('schema')}; this nbt reads version {SCHEMA_VERSION}"
+        )
     try:
         return TableHeader(**values)
     except TypeError as error:
@@ -249,15 +253,15 @@ def _read_header(metadata: Mapping[bytes, bytes], path: str | Path) -> TableHead
 
 def _check_columns(found: Sequence[str], path: str | Path) -> None:
     """Refuses columns that are unknown or missing; settings alone may be missing."""
-    needed, settings = {*_RUN, *_CURVE}, set(setting_names())
+    needed, settings = {*_RUN_COLUMNS, *_CURVE_COLUMNS}, set(setting_names())
     missing, unknown = needed - set(found), set(found) - needed - settings
     if missing or unknown:
-        found_out = (("lacks", missing), ("has", unknown))
-        parts = [f"{what} {', '.join(sorted(names))}" for what, names in found_out if names]
+        problems = (("lacks", missing), ("has", unknown))
+        parts = [f"{what} {', '.join(sorted(names))}" for what, names in problems if names]
         raise UsageError(f"{path}: other columns than a recorded table's: it {' and '.join(parts)}")
 
 
-def _kind(rule: Rule) -> pa.DataType:
+def _arrow_type(rule: FieldRule) -> pa.DataType:
     import pyarrow as pa
 
     if rule.choices or rule.text:
@@ -267,13 +271,13 @@ def _kind(rule: Rule) -> pa.DataType:
     return pa.int64() if rule.integer else pa.float64()
 
 
-def _schema() -> pa.Schema:
+def _arrow_schema() -> pa.Schema:
     import pyarrow as pa
 
     run = {"setting": pa.int32(), "seed": pa.int32(), "origin": pa.string(), "diverged": pa.bool_()}
     fields: dict[str, Any] = {**run, "setup_seconds": pa.float32()}
     for name in setting_names():
         rule = setting_rule(name)
-        fields[name] = pa.list_(_kind(rule)) if rule.length else _kind(rule)
-    fields |= {name: pa.list_(pa.float32()) for name in _CURVE}
+        fields[name] = pa.list_(_arrow_type(rule)) if rule.length else _arrow_type(rule)
+    fields |= {name: pa.list_(pa.float32()) for name in _CURVE_COLUMNS}
     return pa.schema(list(fields.items()))

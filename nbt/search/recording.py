@@ -1,4 +1,4 @@
-"""Recording: random settings of a space trained to full length, one after another, as a source of jobs."""
+"""Recording: random settings of a space trained to full length, one after another, as a source of specs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 
 from nbt.errors import NbtError, UsageError
-from nbt.search.anchors import anchors
+from nbt.search.anchors import baseline_recipes
 from nbt.search.attributes import to_json
 from nbt.search.recorded import RecordedRun, RecordedTable, TableHeader
-from nbt.search.space import Dimension, Space, Value
+from nbt.search.space import Dimension, ParamValue, Space
 from nbt.settings import TransferSettings
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.training.seeds import derive_seed
 
 _log = logging.getLogger("nbt")
 
-RANDOM = "random"
-REPEAT_EVERY = 10
-_ALIKE = 3
+RANDOM_ORIGIN = "random"
+REPEAT_INTERVAL = 10
+_MAX_EQUAL_FAILURES = 3
 
 
 @dataclass(frozen=True)
@@ -46,41 +46,43 @@ class PlannedRun:
 
 
 def plan_runs(space: Space, n: int, *, epochs: int, seed: int) -> list[PlannedRun]:
-    """Returns the runs of a recording: the anchors, then random settings; every tenth setting runs with two seeds.
+    """Returns the runs of a recording: the baseline_recipes, then random settings; every tenth setting runs with two seeds.
 
     A setting depends on the seed and its number alone, so that a longer recording continues a shorter one.
 
     Args:
         space: What is drawn from, every dimension by itself: uniform, or uniform in the logarithm.
-        n: Number of settings, anchors included.
+        n: Number of settings, baseline_recipes included.
         epochs: Length of every run.
         seed: Of the draws.
     """
-    fixed = [(f"anchor: {name}", settings) for name, settings in anchors(epochs) if space.expresses(settings)]
+    baselines = [
+        (f"anchor: {name}", settings) for name, settings in baseline_recipes(epochs) if space.can_express(settings)
+    ]
     planned: list[PlannedRun] = []
     for number in range(n):
-        if number < len(fixed):
-            origin, settings = fixed[number]
+        if number < len(baselines):
+            origin, settings = baselines[number]
         else:
             draws = np.random.default_rng(derive_seed(seed, "recorded setting", number))
-            origin, settings = RANDOM, space.settings(draw_params(space, draws), epochs)
-        seeds = (0, 1) if number % REPEAT_EVERY == 0 else (0,)
+            origin, settings = RANDOM_ORIGIN, space.settings(sample_params(space, draws), epochs)
+        seeds = (0, 1) if number % REPEAT_INTERVAL == 0 else (0,)
         planned += [PlannedRun(number, one, origin, settings) for one in seeds]
     return planned
 
 
-def draw_params(space: Space, draws: np.random.Generator) -> dict[str, Value]:
+def sample_params(space: Space, draws: np.random.Generator) -> dict[str, ParamValue]:
     """Returns random parameters of a space, each drawn by itself from its whole range."""
-    return {name: _draw(dimension, draws) for dimension in space.dimensions for name in dimension.parameters}
+    return {name: _sample_value(dimension, draws) for dimension in space.dimensions for name in dimension.parameters}
 
 
-def draw_many(space: Space, draws: np.random.Generator, count: int) -> list[dict[str, Value]]:
-    """Returns as many parameters as `count` calls of `draw_params` would, other ones, in a tenth of the time."""
-    columns = {name: _column(one, draws, count) for one in space.dimensions for name in one.parameters}
+def sample_many_params(space: Space, draws: np.random.Generator, count: int) -> list[dict[str, ParamValue]]:
+    """Returns as many parameters as `count` calls of `sample_params` would, other ones, in a tenth of the time."""
+    columns = {name: _sample_column(one, draws, count) for one in space.dimensions for name in one.parameters}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _column(dimension: Dimension, draws: np.random.Generator, count: int) -> list[Any]:
+def _sample_column(dimension: Dimension, draws: np.random.Generator, count: int) -> list[Any]:
     if dimension.kind == "categorical":
         return [dimension.choices[i] for i in draws.integers(len(dimension.choices), size=count)]
     low, high = dimension.bounds()
@@ -91,7 +93,7 @@ def _column(dimension: Dimension, draws: np.random.Generator, count: int) -> lis
     return list(draws.uniform(low, high, size=count).tolist())
 
 
-def _draw(dimension: Dimension, draws: np.random.Generator) -> Value:
+def _sample_value(dimension: Dimension, draws: np.random.Generator) -> ParamValue:
     if dimension.kind == "categorical":
         return dimension.choices[int(draws.integers(len(dimension.choices)))]
     low, high = dimension.bounds()
@@ -118,15 +120,15 @@ class Journal:
         self.header = header
         self._table, self._path = table, table.with_name(f"{table.name}.journal")
         self.runs: dict[tuple[int, int], RecordedRun] = {}
-        self._begun = False  # the journal's first line says what it is of
+        self._has_header = False  # the journal's first line says what it is of
         if table.exists():
             before = RecordedTable.load(table)
             self._check(before.header.identity, table)
-            self._take(before.runs)
+            self._add_runs(before.runs)
         if self._path.exists():
             self._read()
 
-    def _take(self, runs: Sequence[RecordedRun]) -> None:
+    def _add_runs(self, runs: Sequence[RecordedRun]) -> None:
         self.runs |= {(run.setting, run.seed): run for run in runs}
 
     def _check(self, identity: dict[str, Any], where: Path) -> None:
@@ -145,21 +147,21 @@ class Journal:
                 lines.append(json.loads(line))
         if lines:
             self._check(lines[0], self._path)
-            self._begun = True
-            self._take([RecordedRun.from_row(row) for row in lines[1:]])
+            self._has_header = True
+            self._add_runs([RecordedRun.from_row(row) for row in lines[1:]])
 
     def add(self, run: RecordedRun) -> None:
         """Keeps a run, on the disk before this returns."""
         self.runs[run.setting, run.seed] = run
         lines = [run.to_row()]
-        if not self._begun:
+        if not self._has_header:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             lines = [to_json(self.header.identity), *(known.to_row() for known in self.runs.values())]
         with self._path.open("a", encoding="utf-8") as file:
             file.write(self._newline() + "".join(json.dumps(line) + "\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
-        self._begun = True
+        self._has_header = True
 
     def _newline(self) -> str:
         """Returns what ends a line that a crash has torn: it is given up, and must not spoil the next."""
@@ -182,7 +184,7 @@ class Journal:
 
 
 class Recording:
-    """The missing runs of a recording as a source of jobs for an engine (`nbt.search.engines.base.JobSource`).
+    """The missing runs of a recording as a source of specs for an engine (`nbt.search.engines.base.TrialSource`).
 
     Nothing is stopped early. A run that fails is named and left out; the next call tries it again.
 
@@ -200,37 +202,37 @@ class Recording:
     ) -> None:
         self._journal, self._on_run = journal, on_run
         self._by_key = {run.key: run for run in planned}
-        self._waiting = deque(run for run in planned if (run.setting, run.seed) not in journal.runs)
+        self._pending = deque(run for run in planned if (run.setting, run.seed) not in journal.runs)
         self._total = len(planned)
-        self._alike: tuple[str, int] = ("", 0)
+        self._repeated_failure: tuple[str, int] = ("", 0)
         self.failed: dict[str, str] = {}
 
-    def next_job(self) -> TrialJob | None:
+    def next_trial(self) -> TrialSpec | None:
         """Returns the next run that is missing."""
-        if not self._waiting:
+        if not self._pending:
             return None
-        run = self._waiting.popleft()
+        run = self._pending.popleft()
         seed = derive_seed(self._journal.header.seed, "recorded run", run.setting, run.seed, bits=31)
-        return TrialJob(key=run.key, settings=run.settings, seed=seed)
+        return TrialSpec(key=run.key, settings=run.settings, seed=seed)
 
-    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
+    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
         """Nothing: no result depends on it."""
 
-    def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
+    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         """Lets every run go on."""
         return None
 
-    def on_done(self, job: TrialJob, outcome: TrialOutcome) -> None:
+    def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Keeps a run.
 
         Raises:
             NbtError: It is the third in a row that failed in the same way.
         """
         if outcome.error is not None:
-            self._fail(job, outcome.error)
+            self._record_failure(spec, outcome.error)
             return
-        self._alike = ("", 0)
-        planned = self._by_key[job.key]
+        self._repeated_failure = ("", 0)
+        planned = self._by_key[spec.key]
         run = RecordedRun(
             setting=planned.setting,
             seed=planned.seed,
@@ -243,13 +245,15 @@ class Recording:
         if self._on_run is not None:
             self._on_run(run, len(self._journal.runs), self._total)
 
-    def on_abandoned(self, job: TrialJob) -> None:
+    def on_abandoned(self, spec: TrialSpec) -> None:
         """Puts the run back."""
-        self._waiting.appendleft(self._by_key[job.key])
+        self._pending.appendleft(self._by_key[spec.key])
 
-    def _fail(self, job: TrialJob, error: str) -> None:
-        self.failed[job.key] = error
-        _log.warning("%s failed and is left out: %s", job.key, error)
-        self._alike = (error, self._alike[1] + 1 if error == self._alike[0] else 1)
-        if self._alike[1] >= _ALIKE:
-            raise NbtError(f"{_ALIKE} runs in a row failed in the same way: {error} (what was recorded is kept)")
+    def _record_failure(self, spec: TrialSpec, error: str) -> None:
+        self.failed[spec.key] = error
+        _log.warning("%s failed and is left out: %s", spec.key, error)
+        self._repeated_failure = (error, self._repeated_failure[1] + 1 if error == self._repeated_failure[0] else 1)
+        if self._repeated_failure[1] >= _MAX_EQUAL_FAILURES:
+            raise NbtError(
+                f"{_MAX_EQUAL_FAILURES} runs in a row failed in the same way: {error} (what was recorded is kept)"
+            )

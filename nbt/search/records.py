@@ -18,7 +18,7 @@ FORECAST = "forecast"
 INTERRUPTED = "interrupted: the search ended before the trial did"
 """Reason of a failed trial that is none: a later search goes on with it, as another trial."""
 
-ENDS = ("complete", "pruned", "failed", "interrupted", "running")
+TRIAL_STATUSES = ("complete", "pruned", "failed", "interrupted", "running")
 """How trials are counted, see `TrialRecord.end`."""
 
 
@@ -66,7 +66,7 @@ class StudyConfig:
     scenario: str | None = None
     tasks: int = 1
 
-    def for_use(self, settings: TransferSettings) -> TransferSettings:
+    def per_task_settings(self, settings: TransferSettings) -> TransferSettings:
         """Returns a trial's settings as commands take them: `epochs` are those of one task."""
         return settings.replace(epochs=settings.epochs // self.tasks)
 
@@ -125,8 +125,8 @@ class TrialRecord:
 
     @property
     def end(self) -> str:
-        """How it ended, one of `ENDS`: its state, but of a failed trial that was interrupted "interrupted"."""
-        return end_of(self.state, self.reason)
+        """How it ended, one of `TRIAL_STATUSES`: its state, but of a failed trial that was interrupted "interrupted"."""
+        return trial_status(self.state, self.reason)
 
     @property
     def forecast(self) -> Mapping[str, Any] | None:
@@ -156,7 +156,7 @@ class Interval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedRun:
+class FinalRun:
     """One final run of a candidate: a new seed and a new train/validation split."""
 
     seed: int
@@ -194,7 +194,7 @@ class FinalRecord:
     name: str
     trial: int | None
     settings: TransferSettings
-    runs: tuple[SeedRun, ...]
+    runs: tuple[FinalRun, ...]
     validation: Interval
     versus_default: Interval | None = None
     dropped: str = ""
@@ -264,7 +264,7 @@ class StudyRecord:
     notes: Sequence[str] = ()
     created: datetime | None = None
     profile: Mapping[str, Any] | None = None
-    guide: Mapping[str, Any] = field(default_factory=dict)
+    prior_diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
     def ranked(self) -> list[TrialRecord]:
         """Returns the full-length trials, best first; see `rank_trials`."""
@@ -275,19 +275,19 @@ class StudyRecord:
         return next((final for final in self.finals if final.name == name), None)
 
     def counts(self) -> dict[str, int]:
-        """Returns how many trials ended in each way, those of `ENDS`."""
-        return count_ends(trial.end for trial in self.trials)
+        """Returns how many trials ended in each way, those of `TRIAL_STATUSES`."""
+        return count_statuses(trial.end for trial in self.trials)
 
 
-def end_of(state: str, reason: str) -> str:
-    """Returns how a trial with some state and reason ended, one of `ENDS`."""
+def trial_status(state: str, reason: str) -> str:
+    """Returns how a trial with some state and reason ended, one of `TRIAL_STATUSES`."""
     return "interrupted" if state == "failed" and reason == INTERRUPTED else state
 
 
-def count_ends(ends: Iterable[str]) -> dict[str, int]:
-    """Returns how often each of `ENDS` is among some."""
+def count_statuses(ends: Iterable[str]) -> dict[str, int]:
+    """Returns how often each of `TRIAL_STATUSES` is among some."""
     counts = Counter(ends)
-    return {end: counts[end] for end in ENDS}
+    return {end: counts[end] for end in TRIAL_STATUSES}
 
 
 def rank_trials(trials: Sequence[TrialRecord], noise: float) -> list[TrialRecord]:
@@ -304,8 +304,8 @@ def rank_trials(trials: Sequence[TrialRecord], noise: float) -> list[TrialRecord
     def key(trial: TrialRecord) -> tuple[bool, float, float]:
         accuracy = trial.val_accuracy or 0.0
         loss = trial.val_loss if trial.val_loss is not None and not trial.diverged else math.inf
-        level = accuracy >= best - noise
-        return (not level, loss, -accuracy) if level else (True, -accuracy, loss)
+        is_tied = accuracy >= best - noise
+        return (not is_tied, loss, -accuracy) if is_tied else (True, -accuracy, loss)
 
     return sorted(full, key=key)
 
@@ -346,7 +346,7 @@ class StudyObserver:
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
         """A trial was given to a worker."""
 
-    def trial_placed(self, number: int, place: Mapping[str, Any]) -> None:
+    def trial_placed(self, number: int, location: Mapping[str, Any]) -> None:
         """A trial runs on a worker; `place` has of node, device and gpu_index what is known."""
 
     def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
@@ -358,7 +358,7 @@ class StudyObserver:
     def finals_started(self, runs: int) -> None:
         """The finals begin; at most `runs` runs."""
 
-    def final_run_finished(self, candidate: str, run: SeedRun) -> None:
+    def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """One seed of one candidate is done."""
 
     def study_finished(self, record: StudyRecord) -> None:

@@ -1,4 +1,4 @@
-"""Retrain: the recommendation and the default recipe on train + validation, and the one test evaluation of each."""
+"""Retraining: the recommendation and the default recipe on train + validation, and the one test evaluation of each."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from nbt.search.finals import recommended_final
 from nbt.search.stats import wilson_interval
 from nbt.search.store import StudyStore
 from nbt.settings import TransferSettings
-from nbt.training.model_folder import is_trained_with
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.model_folder import was_trained_with
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 RECOMMENDED = "recommended"
 BASELINE = "baseline"
 
 
-class Retrain:
-    """The last training of a study as a source of jobs (`nbt.search.engines.base.JobSource`).
+class Retraining:
+    """The last training of a study as a source of specs (`nbt.search.engines.base.TrialSource`).
 
     Where the default recipe is recommended, both are one run. Each recipe is tested once for a finished search: a
     second call with the same recommendation runs nothing, or only trains again, without a look at the test images,
@@ -38,62 +38,62 @@ class Retrain:
         self._store, self._export, self._checkpoints = store, export, checkpoints
         record = store.record()
         recipes = {RECOMMENDED: recommended_final(record).settings, BASELINE: default_recipe(store.config.epochs)}
-        self._images = int(record.dataset.get(names.TEST_IMAGES, 0))
+        self._n_test_images = int(record.dataset.get(names.TEST_IMAGES, 0))
         self._recipes = {name: names.settings_hash(settings) for name, settings in recipes.items()}
         stored = store.get(names.TEST) or {}
         same = stored.get("recipes") == self._recipes
         self._results: dict[str, Any] = dict(stored["results"]) if same else {}
-        self._waiting = self._jobs(recipes)
-        self._running: dict[str, TrialJob] = {}
+        self._pending = self._specs(recipes)
+        self._running: dict[str, TrialSpec] = {}
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """Whether nothing is left to run."""
-        return not self._waiting and not self._running
+        return not self._pending and not self._running
 
-    def next_job(self) -> TrialJob | None:
+    def next_trial(self) -> TrialSpec | None:
         """Returns the next training."""
-        if not self._waiting:
+        if not self._pending:
             return None
-        job = self._waiting.pop(0)
-        self._running[job.key] = job
-        return job
+        spec = self._pending.pop(0)
+        self._running[spec.key] = spec
+        return spec
 
-    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
+    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
         """Nothing: no result depends on it."""
 
-    def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
+    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         """Never stops a training."""
         return None
 
-    def on_done(self, job: TrialJob, outcome: TrialOutcome) -> None:
+    def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Stores what the test images say.
 
         Raises:
             NbtError: The training failed.
         """
-        del self._running[job.key]
-        name = job.key.removeprefix("retrain-")
+        del self._running[spec.key]
+        name = spec.key.removeprefix("retrain-")
         if outcome.error is not None:
             raise NbtError(f"training the {name} settings on train + validation failed: {outcome.error}")
-        if job.evaluate_test:
-            self._keep(name, outcome)
+        if spec.evaluate_test:
+            self._store_result(name, outcome)
 
-    def on_abandoned(self, job: TrialJob) -> None:
+    def on_abandoned(self, spec: TrialSpec) -> None:
         """Takes back a training that the engine gave up; it is handed out again."""
-        del self._running[job.key]
-        self._waiting.insert(0, job)
+        del self._running[spec.key]
+        self._pending.insert(0, spec)
 
-    def _jobs(self, recipes: Mapping[str, TransferSettings]) -> list[TrialJob]:
+    def _specs(self, recipes: Mapping[str, TransferSettings]) -> list[TrialSpec]:
         """Returns what is not tested yet, and the recommended one where its model is missing or of other settings."""
-        alike = self._recipes[RECOMMENDED] == self._recipes[BASELINE]
-        wanted: Sequence[str] = (RECOMMENDED,) if alike else (RECOMMENDED, BASELINE)
-        jobs = [self._job(name, recipes[name]) for name in wanted]
-        return [job for job in jobs if job.evaluate_test or not _is_exported(job)]
+        same_recipe = self._recipes[RECOMMENDED] == self._recipes[BASELINE]
+        wanted: Sequence[str] = (RECOMMENDED,) if same_recipe else (RECOMMENDED, BASELINE)
+        specs = [self._spec(name, recipes[name]) for name in wanted]
+        return [spec for spec in specs if spec.evaluate_test or not _is_exported(spec)]
 
-    def _job(self, name: str, settings: TransferSettings) -> TrialJob:
+    def _spec(self, name: str, settings: TransferSettings) -> TrialSpec:
         key = f"retrain-{name}"
-        return TrialJob(
+        return TrialSpec(
             key=key,
             settings=settings,
             seed=self._store.config.seed,
@@ -104,12 +104,12 @@ class Retrain:
             export=self._export if name == RECOMMENDED else None,
         )
 
-    def _keep(self, name: str, outcome: TrialOutcome) -> None:
+    def _store_result(self, name: str, outcome: TrialOutcome) -> None:
         """Stores a result; the last one makes the search finished, and counts as one look at the test images."""
         if outcome.test_accuracy is None:
             raise NbtError(f"the {name} settings were trained but not tested")
-        accuracy = wilson_interval(outcome.test_accuracy, self._images)
-        result = {"accuracy": dataclasses.asdict(accuracy), "loss": outcome.test_loss, "n": self._images}
+        accuracy = wilson_interval(outcome.test_accuracy, self._n_test_images)
+        result = {"accuracy": dataclasses.asdict(accuracy), "loss": outcome.test_loss, "n": self._n_test_images}
         self._results[name] = result
         if self._recipes[RECOMMENDED] == self._recipes[BASELINE]:
             self._results[BASELINE] = result
@@ -118,6 +118,6 @@ class Retrain:
         self._store.put(names.TEST, {"recipes": self._recipes, "results": self._results})
 
 
-def _is_exported(job: TrialJob) -> bool:
-    """Tells whether the model that a job exports is there; a folder of the same name may be of an earlier choice."""
-    return job.export is None or is_trained_with(job.export, job.settings)
+def _is_exported(spec: TrialSpec) -> bool:
+    """Tells whether the model that a spec exports is there; a folder of the same name may be of an earlier choice."""
+    return spec.export is None or was_trained_with(spec.export, spec.settings)

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from nbt.search.guide import Guide
-from nbt.search.guided import condition, observe
+from nbt.search.guide import PriorSurrogate
+from nbt.search.guided import condition_on_trials, to_observation
 from nbt.search.records import TrialRecord
 
-_FEW = 5
+_MIN_TRIALS_FOR_CORRELATION = 5
 # Opinions of equal settings differ by rounding.
-_SAME = 1e-9
+_SAME_SCORE_TOLERANCE = 1e-9
 
 
-def review(guide: Guide, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+def diagnose_priors(surrogate: PriorSurrogate, trials: Sequence[TrialRecord]) -> dict[str, Any]:
     """Returns what guided a search, in JSON types.
 
     Args:
@@ -30,26 +30,29 @@ def review(guide: Guide, trials: Sequence[TrialRecord]) -> dict[str, Any]:
         the same of all); `silent`: heuristics that did not fire, with `name` and `reason`; `tables`: names of the
         recorded tasks. Weights are in units of merit for a standard deviation of what the source says.
     """
-    images = guide.target.validation_images
-    judged = [one for trial in trials if (one := observe(trial, images)) is not None and one.merit is not None]
+    images = surrogate.target.validation_images
+    judged = [
+        one for trial in trials if (one := to_observation(trial, images)) is not None and one.logit_score is not None
+    ]
     full = [trial for trial in trials if trial.state == "complete"]
-    found = guide.explain()
-    weights = condition(guide, judged).weights() if judged else []
-    agreements = _agreements(guide, full)
+    found = surrogate.explain()
+    weights = condition_on_trials(surrogate, judged).weights() if judged else []
+    agreements = _rank_correlations(surrogate, full)
     for i, source in enumerate(found["sources"]):
         source |= weights[i] if weights else {"after": source["mean"], "after_spread": source["spread"]}
         source |= {"agreement": agreements[i], "trials": len(full)}
     return found
 
 
-def _agreements(guide: Guide, trials: Sequence[TrialRecord]) -> list[float | None]:
-    if len(trials) < _FEW:
-        return [None] * len(guide.sources)
+def _rank_correlations(surrogate: PriorSurrogate, trials: Sequence[TrialRecord]) -> list[float | None]:
+    if len(trials) < _MIN_TRIALS_FOR_CORRELATION:
+        return [None] * len(surrogate.sources)
     from scipy.stats import spearmanr
 
     accuracies = np.array([trial.val_accuracy or 0.0 for trial in trials])
-    said = guide.opinions([trial.settings for trial in trials])
+    scores = surrogate.source_scores([trial.settings for trial in trials])
     flat = np.ptp(accuracies) == 0.0
     return [
-        None if flat or np.ptp(row) < _SAME else round(float(spearmanr(row, accuracies).statistic), 4) for row in said
+        None if flat or np.ptp(row) < _SAME_SCORE_TOLERANCE else round(float(spearmanr(row, accuracies).statistic), 4)
+        for row in scores
     ]

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nbt.errors import UsageError, nearest
-from nbt.resources import shipped_folder
+from nbt.resources import bundled_folder
 from nbt.settings import TransferSettings, repair, setting_rule
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-Value: TypeAlias = float | int | str
+ParamValue: TypeAlias = float | int | str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,8 @@ class Dimension:
     low: float | None = None
     high: float | None = None
     log: bool = False
-    choices: tuple[Value, ...] = ()
-    neutral: Value
+    choices: tuple[ParamValue, ...] = ()
+    neutral: ParamValue
     knots: tuple[str, ...] = ()
     ends: tuple[float, float] = (0.0, 0.0)
     description: str = ""
@@ -76,7 +76,7 @@ class Dimension:
         low, high = self.bounds()
         return math.log(low), math.log(high)
 
-    def value(self, raw: Any) -> Value:
+    def value(self, raw: Any) -> ParamValue:
         """Returns the value that a parameter stands for.
 
         Raises:
@@ -86,7 +86,7 @@ class Dimension:
             return raw
         if self.kind == "categorical":
             if raw not in self.choices:
-                raise UsageError(f"{self.name}: {raw!r} is not one of {_listed(self.choices)}")
+                raise UsageError(f"{self.name}: {raw!r} is not one of {_format_values(self.choices)}")
             return self.choices[self.choices.index(raw)]
         assert self.low is not None and self.high is not None
         low, high = self.bounds()
@@ -95,7 +95,7 @@ class Dimension:
         cut = min(max(float(raw), self.low), self.high)
         return int(cut) if self.kind == "int" else cut
 
-    def parameter(self, value: Any) -> Value:
+    def parameter(self, value: Any) -> ParamValue:
         """Returns the parameter that stands for a value; the reverse of `value`.
 
         Raises:
@@ -105,7 +105,7 @@ class Dimension:
             raise UsageError(f"{self.name}: {value!r} is outside {self.low:g} ... {self.high:g}")
         return self.value(value)
 
-    def between(self, start: Value, end: Value, share: float) -> float:
+    def interpolate(self, start: ParamValue, end: ParamValue, share: float) -> float:
         """Returns the parameter that lies a share of the way from one to another; of a float dimension."""
         a, b = float(start), float(end)
         return a * (b / a) ** share if self.log else a + (b - a) * share
@@ -124,7 +124,7 @@ class Dimension:
     def describe(self) -> str:
         """Returns the range in words, e.g. "0.001 ... 1 (log)" or "sgd, adamw"."""
         if self.kind == "categorical":
-            return _listed(self.choices)
+            return _format_values(self.choices)
         return f"{self.low:g} ... {self.high:g}" + (" (log)" if self.log else "")
 
 
@@ -159,10 +159,10 @@ class Space:
 
         name, path = str(name_or_path), Path(name_or_path)
         if name in space_names():
-            shipped = shipped_folder("search_spaces") / f"{name}.yaml"
-            return parse_space(_read(shipped), source=name, default_name=name)
+            shipped = bundled_folder("search_spaces") / f"{name}.yaml"
+            return parse_space(_read_file(shipped), source=name, default_name=name)
         if path.suffix in (".yaml", ".yml") or path.name != name:
-            return parse_space(_read(path), source=str(path.absolute()), default_name=path.stem)
+            return parse_space(_read_file(path), source=str(path.absolute()), default_name=path.stem)
         raise UsageError(
             f"unknown search space {name!r}; {nearest(name, space_names())} "
             "(a space of your own is given by its path, e.g. ./my_space.yaml)"
@@ -181,7 +181,7 @@ class Space:
         return tuple(name for dimension in self.dimensions for name in dimension.parameters)
 
     @cached_property
-    def _names(self) -> frozenset[str]:
+    def _param_name_set(self) -> frozenset[str]:
         return frozenset(self.parameters)
 
     def default(self, epochs: int) -> TransferSettings:
@@ -199,7 +199,7 @@ class Space:
         Raises:
             UsageError: A parameter is missing, unknown or out of range.
         """
-        if params.keys() != self._names:
+        if params.keys() != self._param_name_set:
             wrong = sorted(set(params) ^ set(self.parameters))
             raise UsageError(f"space {self.name}: parameters missing or unknown: {', '.join(wrong)}")
         values: dict[str, Any] = {**self.fixed, "epochs": epochs}
@@ -211,7 +211,7 @@ class Space:
         values |= {name: values[source] for name, source in self.same_as.items()}
         return repair(TransferSettings(**values))
 
-    def params(self, settings: TransferSettings) -> dict[str, Value]:
+    def params(self, settings: TransferSettings) -> dict[str, ParamValue]:
         """Returns parameters of the sampler that stand for the settings; the reverse of `settings`.
 
         Raises:
@@ -219,7 +219,7 @@ class Space:
                 differs.
         """
         settings = repair(settings)
-        params: dict[str, Value] = {}
+        params: dict[str, ParamValue] = {}
         for dimension in self.dimensions:
             value = getattr(settings, dimension.name)
             drawn = value if dimension.knots else (value,)
@@ -231,7 +231,7 @@ class Space:
             raise UsageError(f"space {self.name} does not vary {', '.join(differing)} as these settings need")
         return params
 
-    def expresses(self, settings: TransferSettings) -> bool:
+    def can_express(self, settings: TransferSettings) -> bool:
         """Returns whether `params` has an answer for the settings."""
         try:
             self.params(settings)
@@ -247,7 +247,7 @@ class Space:
         kept = tuple(d for d in self.dimensions if d.name not in held)
         return dataclasses.replace(self, dimensions=kept, fixed={**self.fixed, **held}) if held else self
 
-    def holding(self, **values: Any) -> Space:
+    def with_fixed(self, **values: Any) -> Space:
         """Returns the space with some settings, none of them a dimension, held at given values."""
         return dataclasses.replace(self, fixed={**self.fixed, **values})
 
@@ -261,30 +261,30 @@ class Space:
         The columns are dimension, kind, range, neutral, description.
         """
         rows = [
-            _row(
+            _table_row(
                 d.name,
                 d.kind,
                 d.describe() + (f" at {', '.join(d.knots)}" if d.knots else ""),
-                _text(d.neutral),
+                _format_value(d.neutral),
                 d.description,
             )
             for d in self.dimensions
         ]
-        rows += [_row(name, "fixed", _text(value), "", "") for name, value in self.fixed.items()]
-        return rows + [_row(name, "same as", source, "", "") for name, source in self.same_as.items()]
+        rows += [_table_row(name, "fixed", _format_value(value), "", "") for name, value in self.fixed.items()]
+        return rows + [_table_row(name, "same as", source, "", "") for name, source in self.same_as.items()]
 
 
 def space_names() -> tuple[str, ...]:
     """Returns the names of the spaces that come with nbt."""
-    return tuple(sorted(path.stem for path in shipped_folder("search_spaces").glob("*.yaml")))
+    return tuple(sorted(path.stem for path in bundled_folder("search_spaces").glob("*.yaml")))
 
 
-def is_vector(name: str) -> bool:
+def is_vector_setting(name: str) -> bool:
     """Returns whether a setting is a list of numbers, one a knot."""
     return setting_rule(name).length > 0
 
 
-def _read(path: Path) -> str:
+def _read_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -292,15 +292,15 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path}: cannot read the search space ({reason})") from error
 
 
-def _row(*cells: str) -> dict[str, str]:
+def _table_row(*cells: str) -> dict[str, str]:
     return dict(zip(("dimension", "kind", "range", "neutral", "description"), cells, strict=True))
 
 
-def _listed(values: tuple[Value, ...]) -> str:
-    return ", ".join(_text(value) for value in values)
+def _format_values(values: tuple[ParamValue, ...]) -> str:
+    return ", ".join(_format_value(value) for value in values)
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

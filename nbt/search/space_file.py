@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from nbt.errors import UsageError, nearest
-from nbt.search.space import Dimension, Space, Value, is_vector
-from nbt.settings import KNOTS, setting_names, setting_rule
-from nbt.yamlfile import parse_mapping
+from nbt.search.space import Dimension, ParamValue, Space, is_vector_setting
+from nbt.settings import LAYER_LR_KNOTS, setting_names, setting_rule
+from nbt.yamlfile import parse_yaml_mapping
 
-KINDS = ("float", "int", "categorical")
+DIMENSION_KINDS = ("float", "int", "categorical")
 _SPACE_KEYS = ("name", "description", "dimensions", "fixed", "same_as")
 _RANGE_KEYS = ("kind", "low", "high", "log", "neutral", "knots", "ends", "description")
 _CHOICE_KEYS = ("kind", "choices", "neutral", "description")
@@ -28,27 +28,27 @@ def parse_space(text: str, *, source: str, default_name: str = "space") -> Space
     Raises:
         UsageError: Something is wrong with it.
     """
-    values = parse_mapping(text, source=source)
+    values = parse_yaml_mapping(text, source=source)
     try:
-        return _space(values, source, default_name)
+        return _build_space(values, source, default_name)
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from error
 
 
-def _space(values: Mapping[str, Any], source: str, default_name: str) -> Space:
+def _build_space(values: Mapping[str, Any], source: str, default_name: str) -> Space:
     _check_keys(values, _SPACE_KEYS, "key")
-    entries = _mapping(values, "dimensions")
+    entries = _get_mapping(values, "dimensions")
     if not entries:
         raise UsageError("no dimensions: name at least one setting to vary under dimensions:")
-    dimensions = tuple(_dimension(name, entry) for name, entry in entries.items())
-    fixed = {name: _fixed(name, value) for name, value in _mapping(values, "fixed").items()}
-    same_as = {name: _followed(name, other, dimensions) for name, other in _mapping(values, "same_as").items()}
+    dimensions = tuple(_parse_dimension(name, entry) for name, entry in entries.items())
+    fixed = {name: _parse_fixed(name, value) for name, value in _get_mapping(values, "fixed").items()}
+    same_as = {name: _parse_same_as(name, other, dimensions) for name, other in _get_mapping(values, "same_as").items()}
     for name in (*fixed, *same_as):
         if (name in entries) + (name in fixed) + (name in same_as) > 1:
             raise UsageError(f"{name} is given twice: keep it in one of dimensions:, fixed: and same_as:")
     return Space(
-        name=_word(values, "name", default_name) or default_name,
-        description=_word(values, "description", ""),
+        name=_get_text(values, "name", default_name) or default_name,
+        description=_get_text(values, "description", ""),
         dimensions=dimensions,
         fixed=fixed,
         same_as=same_as,
@@ -56,38 +56,44 @@ def _space(values: Mapping[str, Any], source: str, default_name: str) -> Space:
     )
 
 
-def _dimension(name: str, entry: Any) -> Dimension:
+def _parse_dimension(name: str, entry: Any) -> Dimension:
     _check_setting(name, "dimension")
     try:
         if not isinstance(entry, dict):
             raise UsageError(f"expected kind, range and neutral value, got {entry!r}")
         kind = entry.get("kind")
-        if kind not in KINDS:
-            raise UsageError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
-        return _categorical(name, entry) if kind == "categorical" else _ranged(name, entry)
+        if kind not in DIMENSION_KINDS:
+            raise UsageError(f"kind {kind!r} is not one of {', '.join(DIMENSION_KINDS)}")
+        return _parse_categorical(name, entry) if kind == "categorical" else _parse_range(name, entry)
     except UsageError as error:
         raise UsageError(f"dimension {name}: {error}") from error
 
 
-def _categorical(name: str, entry: Mapping[str, Any]) -> Dimension:
+def _parse_categorical(name: str, entry: Mapping[str, Any]) -> Dimension:
     _check_keys(entry, _CHOICE_KEYS, "key")
-    if is_vector(name):
-        raise UsageError(f"a list of numbers cannot be categorical: use kind: float with knots: [{', '.join(KNOTS)}]")
+    if is_vector_setting(name):
+        raise UsageError(
+            f"a list of numbers cannot be categorical: use kind: float with knots: [{', '.join(LAYER_LR_KNOTS)}]"
+        )
     choices = entry.get("choices")
     if not isinstance(choices, list) or len(choices) < 2:
         raise UsageError("choices: give a list of two or more (a single one goes under fixed:)")
     accepted = tuple(setting_rule(name).check("choices", choice) for choice in choices)
     if len(set(accepted)) < len(accepted):
         raise UsageError(f"choices: one of {choices!r} is given twice")
-    neutral = setting_rule(name).check("neutral", _required(entry, "neutral"))
+    neutral = setting_rule(name).check("neutral", _get_required(entry, "neutral"))
     if neutral not in accepted:
         raise UsageError(f"neutral {neutral!r} is not among the choices: add it, or name one of them")
     return Dimension(
-        name=name, kind="categorical", choices=accepted, neutral=neutral, description=_word(entry, "description", "")
+        name=name,
+        kind="categorical",
+        choices=accepted,
+        neutral=neutral,
+        description=_get_text(entry, "description", ""),
     )
 
 
-def _ranged(name: str, entry: Mapping[str, Any]) -> Dimension:
+def _parse_range(name: str, entry: Mapping[str, Any]) -> Dimension:
     _check_keys(entry, _RANGE_KEYS, "key")
     rule, kind = setting_rule(name), entry["kind"]
     if rule.choices or rule.text or rule.flag:
@@ -95,7 +101,7 @@ def _ranged(name: str, entry: Mapping[str, Any]) -> Dimension:
         raise UsageError(f"takes words: use kind: categorical with choices: [{words}]")
     if rule.integer and kind == "float":
         raise UsageError("takes whole numbers: use kind: int")
-    low, high, neutral = (_bound(name, key, entry, kind) for key in ("low", "high", "neutral"))
+    low, high, neutral = (_parse_bound(name, key, entry, kind) for key in ("low", "high", "neutral"))
     if low >= high:
         what = "empty" if low == high else "inverted"
         raise UsageError(f"{what} range {low:g} ... {high:g}: low must be below high (one value goes under fixed:)")
@@ -113,15 +119,15 @@ def _ranged(name: str, entry: Mapping[str, Any]) -> Dimension:
         high=high,
         log=log,
         neutral=neutral,
-        knots=_knots(name, entry),
-        ends=_ends(entry, kind, log),
-        description=_word(entry, "description", ""),
+        knots=_parse_knots(name, entry),
+        ends=_parse_ends(entry, kind, log),
+        description=_get_text(entry, "description", ""),
     )
 
 
-def _bound(name: str, key: str, entry: Mapping[str, Any], kind: str) -> Any:
+def _parse_bound(name: str, key: str, entry: Mapping[str, Any], kind: str) -> Any:
     """Returns a number that the setting (each number of a vector setting) accepts, in the type of the kind."""
-    value = _required(entry, key)
+    value = _get_required(entry, key)
     rule = setting_rule(name)
     checked = rule.check(key, [value] * rule.length)[0] if rule.length else rule.check(key, value)
     if kind == "int" and checked != int(checked):
@@ -129,17 +135,17 @@ def _bound(name: str, key: str, entry: Mapping[str, Any], kind: str) -> Any:
     return int(checked) if kind == "int" else float(checked)
 
 
-def _knots(name: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _parse_knots(name: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
     knots = entry.get("knots")
-    wanted = list(KNOTS) if is_vector(name) else None
+    wanted = list(LAYER_LR_KNOTS) if is_vector_setting(name) else None
     if knots == wanted:
-        return KNOTS if is_vector(name) else ()
-    if is_vector(name):
-        raise UsageError(f"knots: expected [{', '.join(KNOTS)}], got {knots!r}")
+        return LAYER_LR_KNOTS if is_vector_setting(name) else ()
+    if is_vector_setting(name):
+        raise UsageError(f"knots: expected [{', '.join(LAYER_LR_KNOTS)}], got {knots!r}")
     raise UsageError("knots: this setting is one number; leave knots out")
 
 
-def _ends(entry: Mapping[str, Any], kind: str, log: bool) -> tuple[float, float]:
+def _parse_ends(entry: Mapping[str, Any], kind: str, log: bool) -> tuple[float, float]:
     ends = entry.get("ends")
     if ends is None:
         return (0.0, 0.0)
@@ -151,13 +157,13 @@ def _ends(entry: Mapping[str, Any], kind: str, log: bool) -> tuple[float, float]
     return (float(ends[0]), float(ends[1]))
 
 
-def _fixed(name: str, value: Any) -> Value | tuple[float, ...]:
+def _parse_fixed(name: str, value: Any) -> ParamValue | tuple[float, ...]:
     _check_setting(name, "setting under fixed:")
-    checked: Value | tuple[float, ...] = setting_rule(name).check(f"fixed: {name}", value)
+    checked: ParamValue | tuple[float, ...] = setting_rule(name).check(f"fixed: {name}", value)
     return checked
 
 
-def _followed(name: str, other: Any, dimensions: tuple[Dimension, ...]) -> str:
+def _parse_same_as(name: str, other: Any, dimensions: tuple[Dimension, ...]) -> str:
     """Returns the dimension that `name` follows, after a check that it may take every value of it."""
     _check_setting(name, "setting under same_as:")
     found = next((d for d in dimensions if d.name == other), None)
@@ -166,7 +172,9 @@ def _followed(name: str, other: Any, dimensions: tuple[Dimension, ...]) -> str:
     values = found.choices or (found.low, found.high)
     rule = setting_rule(name)
     for value in values:
-        rule.check(f"same_as: {name} follows {other}, but {name}", [value] * len(KNOTS) if found.knots else value)
+        rule.check(
+            f"same_as: {name} follows {other}, but {name}", [value] * len(LAYER_LR_KNOTS) if found.knots else value
+        )
     return found.name
 
 
@@ -183,14 +191,14 @@ def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], what: str) ->
             raise UsageError(f"unknown {what} {key!r}; {nearest(str(key), known)}")
 
 
-def _required(entry: Mapping[str, Any], key: str) -> Any:
+def _get_required(entry: Mapping[str, Any], key: str) -> Any:
     if entry.get(key) is None:
         default = " (the value that means without this technique)" if key == "neutral" else ""
         raise UsageError(f"{key} is missing: add {key}:{default}")
     return entry[key]
 
 
-def _mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _get_mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     entries = values.get(key)
     if entries is None:
         return {}
@@ -199,7 +207,7 @@ def _mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     return entries
 
 
-def _word(values: Mapping[str, Any], key: str, default: str) -> str:
+def _get_text(values: Mapping[str, Any], key: str, default: str) -> str:
     word = values.get(key)
     if word is None:
         return default

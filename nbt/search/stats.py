@@ -9,7 +9,7 @@ from statistics import NormalDist, fmean, stdev
 
 from nbt.search.records import Interval
 
-_Z = NormalDist().inv_cdf(0.975)
+_Z_95 = NormalDist().inv_cdf(0.975)
 
 
 def t_interval(values: Sequence[float]) -> Interval:
@@ -48,13 +48,13 @@ def wilson_interval(accuracy: float, n: int) -> Interval:
     """
     if n == 0:
         return Interval(mean=accuracy, low=None, high=None, n=0)
-    shrink = 1.0 + _Z**2 / n
-    centre = (accuracy + _Z**2 / (2 * n)) / shrink
-    half = _Z * math.sqrt(accuracy * (1 - accuracy) / n + _Z**2 / (4 * n**2)) / shrink
+    shrink = 1.0 + _Z_95**2 / n
+    centre = (accuracy + _Z_95**2 / (2 * n)) / shrink
+    half = _Z_95 * math.sqrt(accuracy * (1 - accuracy) / n + _Z_95**2 / (4 * n**2)) / shrink
     return Interval(mean=accuracy, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)
 
 
-def accuracy_error(accuracy: float, n: int) -> float:
+def accuracy_standard_error(accuracy: float, n: int) -> float:
     """Returns the standard error of one accuracy over `n` images.
 
     Two hits and two misses are added first (Agresti and Coull 1998), so that a perfect score on few images keeps the

@@ -16,10 +16,10 @@ import optuna
 
 from nbt.errors import UsageError, nearest
 from nbt.search import attributes as names
-from nbt.search.database import close, connect, guard, resolve_storage, sqlite_file
-from nbt.search.identity import check_same_study, check_study_name, fresh_name
-from nbt.search.lock import FileLock, Lease, StudyLock
-from nbt.search.mirror import Mirror
+from nbt.search.database import close, connect, convert_errors, resolve_storage, sqlite_file
+from nbt.search.identity import check_same_study, check_study_name, unused_name
+from nbt.search.lock import FileLock, LeaseLock, StudyLock
+from nbt.search.mirror import WriteThroughStorage
 from nbt.search.reading import read_config, study_record, summarise
 from nbt.search.records import StudyConfig, StudyRecord, StudySummary
 from nbt.search.store import StudyStore
@@ -49,7 +49,7 @@ def open_study(
         config: What defines the study.
         budget: As the user wrote it; a resumed study goes on to this one.
         pruner: Name of the pruner.
-        dataset: Facts for the record, see `nbt.task.load.dataset_facts`.
+        dataset: Facts for the record, see `nbt.task.load.dataset_summary`.
         notes: What else a reader must know.
         fresh: Start a new study, under the first free of NAME, NAME-2, NAME-3 ...
 
@@ -63,17 +63,17 @@ def open_study(
     check_study_name(config.name)
     storage = connect(url)
     try:
-        with guard(url):
+        with convert_errors(url):
             if fresh:
                 taken = [study.study_name for study in storage.get_all_studies()]
-                config = dataclasses.replace(config, name=fresh_name(config.name, taken))
-            _check(storage, config)
+                config = dataclasses.replace(config, name=unused_name(config.name, taken))
+            _check_inputs(storage, config)
             study, lock = _lock_and_load(storage, config)
-            mirror = Mirror(storage, study._study_id)
-            study = optuna.load_study(study_name=config.name, storage=mirror)
-            store = StudyStore(study, config, mirror, lock)
+            write_through = WriteThroughStorage(storage, study._study_id)
+            study = optuna.load_study(study_name=config.name, storage=write_through)
+            store = StudyStore(study, config, write_through, lock)
         facts = {names.CONFIG: dataclasses.asdict(config), names.DATASET: dataset, names.NOTES: notes}
-        _describe(store, {**facts, names.BUDGET: budget, names.PRUNER: pruner})
+        _write_facts(store, {**facts, names.BUDGET: budget, names.PRUNER: pruner})
     except BaseException:
         close(storage)
         raise
@@ -90,10 +90,10 @@ def read_study(url: str, name: str) -> StudyRecord:
     _check_exists(url, name)
     storage = connect(url)
     try:
-        with guard(url):
+        with convert_errors(url):
             known = {study.study_name: study for study in storage.get_all_studies()}
             if name not in known or names.CONFIG not in known[name].user_attrs:
-                raise UsageError(f"unknown study {name!r}; {_nearest_study(name, known)}")
+                raise UsageError(f"unknown study {name!r}; {_suggest_study(name, known)}")
             return study_record(optuna.load_study(study_name=name, storage=storage))
     finally:
         close(storage)
@@ -110,7 +110,7 @@ def list_studies(url: str) -> list[StudySummary]:
         return []
     storage = connect(url)
     try:
-        with guard(url):
+        with convert_errors(url):
             summaries = [
                 summarise(study.study_name, study.user_attrs, storage.get_all_trials(study._study_id, deepcopy=False))
                 for study in storage.get_all_studies()
@@ -121,7 +121,7 @@ def list_studies(url: str) -> list[StudySummary]:
     return sorted(filter(None, summaries), key=lambda summary: summary.created or oldest, reverse=True)
 
 
-def _check(storage: optuna.storages.RDBStorage, config: StudyConfig) -> None:
+def _check_inputs(storage: optuna.storages.RDBStorage, config: StudyConfig) -> None:
     """Refuses a study of that name with other inputs, before anything is written."""
     found = next((study for study in storage.get_all_studies() if study.study_name == config.name), None)
     if found is None:
@@ -139,26 +139,26 @@ def _lock_and_load(storage: optuna.storages.RDBStorage, config: StudyConfig) -> 
     lock = None if file is None else FileLock(file.with_name(f"{file.name}.{config.name}.lock"), config.name)
     try:
         study = optuna.create_study(study_name=config.name, storage=storage, direction="maximize", load_if_exists=True)
-        return study, lock or _take_lease(study, storage.url)
+        return study, lock or _acquire_lease(study, storage.url)
     except BaseException:
         if lock is not None:
             lock.release()
         raise
 
 
-def _take_lease(study: optuna.Study, url: str) -> Lease:
+def _acquire_lease(study: optuna.Study, url: str) -> LeaseLock:
     def read() -> Any:
-        with guard(url):
+        with convert_errors(url):
             return study.user_attrs.get(names.LEASE)
 
     def write(holder: Mapping[str, Any] | None) -> None:
-        with guard(url):
+        with convert_errors(url):
             study.set_user_attr(names.LEASE, holder)
 
-    return Lease(study.study_name, read, write)
+    return LeaseLock(study.study_name, read, write)
 
 
-def _describe(store: StudyStore, facts: Mapping[str, Any]) -> None:
+def _write_facts(store: StudyStore, facts: Mapping[str, Any]) -> None:
     """Writes what is new about a study."""
     try:
         stored = store.attributes()
@@ -179,5 +179,5 @@ def _check_exists(url: str, name: str) -> None:
         raise UsageError(f"unknown study {name!r}; there are no studies in {file} yet")
 
 
-def _nearest_study(name: str, known: Mapping[str, Any]) -> str:
+def _suggest_study(name: str, known: Mapping[str, Any]) -> str:
     return nearest(name, known) if known else "there are no studies in this storage yet"

@@ -13,9 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nbt.errors import NbtError
 from nbt.search import attributes as names
-from nbt.search.database import close, guard
+from nbt.search.database import close, convert_errors
 from nbt.search.lock import StudyLock
-from nbt.search.mirror import Mirror
+from nbt.search.mirror import WriteThroughStorage
 from nbt.search.reading import read_trial, study_record, trained_epochs
 from nbt.search.records import INTERRUPTED, StudyConfig, StudyRecord, TrialRecord
 from nbt.settings import TransferSettings
@@ -63,7 +63,7 @@ class StudyStore:
         self,
         study: optuna.Study,
         config: StudyConfig,
-        storage: Mirror | optuna.storages.InMemoryStorage,
+        storage: WriteThroughStorage | optuna.storages.InMemoryStorage,
         lock: StudyLock,
     ) -> None:
         self.study = study
@@ -82,25 +82,25 @@ class StudyStore:
         if not self._closed:
             self._closed = True
             try:
-                with self.guard():
+                with self.convert_errors():
                     self._lock.release()
             finally:
-                if isinstance(self._storage, Mirror):
+                if isinstance(self._storage, WriteThroughStorage):
                     close(self._storage.database)
 
-    def guard(self) -> AbstractContextManager[None]:
+    def convert_errors(self) -> AbstractContextManager[None]:
         """Returns a context that turns what the database raises into NbtError; for use of `study` itself."""
         storage = self._storage
-        return guard(storage.database.url) if isinstance(storage, Mirror) else nullcontext()
+        return convert_errors(storage.database.url) if isinstance(storage, WriteThroughStorage) else nullcontext()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Returns an attribute of the study."""
-        with self.guard():
+        with self.convert_errors():
             return self.study.user_attrs.get(name, default)
 
     def attributes(self) -> dict[str, Any]:
         """Returns all attributes of the study."""
-        with self.guard():
+        with self.convert_errors():
             return self.study.user_attrs
 
     def put(self, name: str, value: Any) -> None:
@@ -110,7 +110,7 @@ class StudyStore:
             NbtError: The database fails, or another driver took the study over.
         """
         self._lock.check()
-        with self.guard():
+        with self.convert_errors():
             self.study.set_user_attr(name, names.to_json(value))
 
     def put_profile(self, profile: Mapping[str, Any]) -> None:
@@ -121,13 +121,13 @@ class StudyStore:
         """
         self.put(names.PROFILE, names.encode_profile(profile))
 
-    def put_guide(self, guide: Mapping[str, Any]) -> None:
+    def put_prior_diagnostics(self, surrogate: Mapping[str, Any]) -> None:
         """Stores what guides the search, see `nbt.search.review`.
 
         Raises:
             NbtError: The database fails, or another driver took the study over.
         """
-        self.put(names.GUIDE, guide)
+        self.put(names.PRIOR_DIAGNOSTICS, surrogate)
 
     def add_note(self, note: str) -> None:
         """Adds what a reader must know to the study's notes, once.
@@ -141,12 +141,12 @@ class StudyStore:
 
     def record(self) -> StudyRecord:
         """Returns the study as it is stored now."""
-        with self.guard():
+        with self.convert_errors():
             return study_record(self.study)
 
     def trials(self) -> list[FrozenTrial]:
         """Returns the trials as optuna has them; they are shared and must not be changed."""
-        with self.guard():
+        with self.convert_errors():
             return self.study.get_trials(deepcopy=False)
 
     def spent_epochs(self) -> int:
@@ -167,31 +167,31 @@ class StudyStore:
             plan: Stored with given parameters in one go; without it, `write_plan` has to follow.
         """
         self._lock.check()
-        with self.guard():
+        with self.convert_errors():
             if params is not None:
                 self.study.enqueue_trial(dict(params), user_attrs=None if plan is None else plan.to_attributes())
             trial = self.study.ask(distributions)
             if plan is not None:
-                self._write(trial)
+                self._ensure_written(trial)
             return trial
 
     def write_plan(self, trial: optuna.Trial, plan: TrialPlan) -> None:
         """Stores the plan of a trial that the sampler proposed."""
-        with self.guard():
+        with self.convert_errors():
             for name, value in plan.to_attributes().items():
                 trial.set_user_attr(name, value)
-            self._write(trial)
+            self._ensure_written(trial)
 
     def report(self, trial: optuna.Trial, result: EpochResult) -> None:
         """Tells the sampler and the pruner of an epoch."""
-        worst = result.diverged or result.val_accuracy is None
-        with self.guard():
-            trial.report(0.0 if worst else float(result.val_accuracy or 0.0), result.epoch)
+        is_worst = result.diverged or result.val_accuracy is None
+        with self.convert_errors():
+            trial.report(0.0 if is_worst else float(result.val_accuracy or 0.0), result.epoch)
 
     def write_progress(self, trial: optuna.Trial, curve: Sequence[EpochResult], trained: int) -> None:
         """Stores the curve of a running trial so far, and how many epochs it has cost."""
         self._lock.check()
-        with self.guard():
+        with self.convert_errors():
             self._put_progress(trial, curve, trained)
 
     def finish(
@@ -208,7 +208,7 @@ class StudyStore:
     ) -> TrialRecord:
         """Ends a trial and returns its record. A value is told for COMPLETE alone."""
         self._lock.check()
-        with self.guard():
+        with self.convert_errors():
             self._put_progress(trial, curve, trained)
             if reason:
                 trial.set_user_attr(names.REASON, reason)
@@ -222,18 +222,18 @@ class StudyStore:
             raise NbtError(f"study {self.config.name}: trial {frozen.number} could not be read back")
         return record
 
-    def fail_leftovers(self) -> None:
+    def fail_unfinished_trials(self) -> None:
         """Marks as failed what an earlier driver left running or queued: it would repel the sampler for ever."""
         for frozen in self.trials():
             if not frozen.state.is_finished():
-                with self.guard():
+                with self.convert_errors():
                     self._storage.set_trial_user_attr(frozen._trial_id, names.REASON, INTERRUPTED)
                     self._storage.set_trial_user_attr(frozen._trial_id, names.INTERRUPTED, True)
                     self._storage.set_trial_state_values(frozen._trial_id, TrialState.FAIL)
 
-    def _write(self, trial: optuna.Trial) -> None:
+    def _ensure_written(self, trial: optuna.Trial) -> None:
         """Makes sure that the database has a new trial: from here on it may be handed out."""
-        if isinstance(self._storage, Mirror):
+        if isinstance(self._storage, WriteThroughStorage):
             self._storage.write(trial._trial_id)
 
     def _put_progress(self, trial: optuna.Trial, curve: Sequence[EpochResult], trained: int) -> None:

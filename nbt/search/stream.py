@@ -10,15 +10,15 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from nbt.search.anchors import DEFAULT_RECIPE, default_recipe
-from nbt.search.recording import draw_params
+from nbt.search.recording import sample_params
 from nbt.search.space import Space
 from nbt.settings import TransferSettings, repair
 from nbt.training.continual_settings import METHODS, method_overrides
 from nbt.training.seeds import derive_seed
 
-_TRIES = 20
+_MAX_TRIES = 20
 # No decay at all is beyond the space's logarithmic range; the least there is changes nothing.
-_LEAST_DECAY = 1e-6
+_MIN_DECAY = 1e-6
 
 
 class DistinctSampler(optuna.samplers.TPESampler):
@@ -36,7 +36,7 @@ class DistinctSampler(optuna.samplers.TPESampler):
     def __init__(self, space: Space, *, length: int, seed: int) -> None:
         super().__init__(multivariate=True, constant_liar=True, seed=seed)
         self._space, self._length = space, length
-        self._draws = np.random.default_rng(derive_seed(seed, "distinct"))
+        self._fallback_rng = np.random.default_rng(derive_seed(seed, "distinct"))
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
@@ -49,18 +49,20 @@ class DistinctSampler(optuna.samplers.TPESampler):
     ) -> dict[str, Any]:
         """Returns what TPE draws of settings that no trial has had, else a random draw."""
         names = set(self._space.parameters)
-        known = {self._settings(t.params) for t in study.get_trials(deepcopy=False) if set(t.params) == names}
-        for _ in range(_TRIES):
-            params = super().sample_relative(study, trial, search_space) or draw_params(self._space, self._draws)
-            if self._settings(params) not in known:
+        seen = {self._settings(t.params) for t in study.get_trials(deepcopy=False) if set(t.params) == names}
+        for _ in range(_MAX_TRIES):
+            params = super().sample_relative(study, trial, search_space) or sample_params(
+                self._space, self._fallback_rng
+            )
+            if self._settings(params) not in seen:
                 return params
-        return draw_params(self._space, self._draws)
+        return sample_params(self._space, self._fallback_rng)
 
     def _settings(self, params: Mapping[str, Any]) -> TransferSettings:
         return self._space.settings(params, self._length)
 
 
-def stream_anchors(epochs: int, scenario: str) -> list[tuple[str, TransferSettings]]:
+def stream_baseline_recipes(epochs: int, scenario: str) -> list[tuple[str, TransferSettings]]:
     """Returns the methods that a user would otherwise try on a stream of tasks, naive fine-tuning first.
 
     Joint training is left out: it is what the others would like to reach.
@@ -70,9 +72,9 @@ def stream_anchors(epochs: int, scenario: str) -> list[tuple[str, TransferSettin
         scenario: "data", "task" or "class".
     """
     default = default_recipe(epochs)
-    found = [(DEFAULT_RECIPE, default)]
+    recipes = [(DEFAULT_RECIPE, default)]
     for name in METHODS:
         if name not in ("finetune", "joint"):
             settings = default.replace(**method_overrides(name, scenario))
-            found.append((name, repair(settings.replace(decay_strength=max(settings.decay_strength, _LEAST_DECAY)))))
-    return found
+            recipes.append((name, repair(settings.replace(decay_strength=max(settings.decay_strength, _MIN_DECAY)))))
+    return recipes

@@ -41,9 +41,9 @@ def as_stream(task: Task, scenario: str, tasks: int | None) -> Task:
     Raises:
         UsageError: The dataset does not give such tasks.
     """
-    from nbt.training.scenarios import make_parts
+    from nbt.training.scenarios import make_stages
 
-    length = tasks or default_tasks(scenario, task.n_classes)
+    n_tasks = tasks or default_tasks(scenario, task.n_classes)
     for role in ("val", "test"):
-        make_parts(task, scenario, length, task.seed, evaluate_on=role)
-    return dataclasses.replace(task, scenario=scenario, tasks=length)
+        make_stages(task, scenario, n_tasks, task.seed, evaluate_on=role)
+    return dataclasses.replace(task, scenario=scenario, tasks=n_tasks)

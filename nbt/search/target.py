@@ -9,7 +9,7 @@ from typing import Any
 
 from nbt.search.attributes import TLI_SIMILARITY, VALIDATION_IMAGES
 
-_GUESSED_IMAGES = 200
+_DEFAULT_VALIDATION_IMAGES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class Target:
 
     Attributes:
         epochs: Length of a full trial.
-        facts: Of the dataset, see `nbt.task.load.dataset_facts`.
+        facts: Of the dataset, see `nbt.task.load.dataset_summary`.
         scalars: Of the fit profile; empty where there is none.
         layers: Rows of the fit profile, from the input.
     """
@@ -33,22 +33,22 @@ class Target:
         """Returns the target that a dataset's facts and a profile (`FitProfile.to_dict`) describe."""
         if profile is None:
             return cls(epochs=epochs, facts=facts)
-        return cls(epochs=epochs, facts=facts, scalars=_finite(profile["scalars"]), layers=profile["layers"])
+        return cls(epochs=epochs, facts=facts, scalars=_finite_values(profile["scalars"]), layers=profile["layers"])
 
     @property
     def validation_images(self) -> int:
         """Number of images that a trial's accuracy is measured on."""
-        return int(self.facts.get(VALIDATION_IMAGES) or _GUESSED_IMAGES)
+        return int(self.facts.get(VALIDATION_IMAGES) or _DEFAULT_VALIDATION_IMAGES)
 
     @property
     def train_images(self) -> float | None:
         """Number of training images."""
-        return self._count("train_images")
+        return self._fact_or_scalar("train_images")
 
     @property
     def classes(self) -> float | None:
         """Number of classes."""
-        return self._count("classes")
+        return self._fact_or_scalar("classes")
 
     @property
     def images_per_class(self) -> float | None:
@@ -61,7 +61,7 @@ class Target:
         return self.scalars.get("ridge_accuracy")
 
     @property
-    def advantage(self) -> float | None:
+    def pretraining_advantage(self) -> float | None:
         """Share of a random network's probe error that pretraining takes away, at most 1; 0 or less is no use."""
         probe, random = self.probe, self.scalars.get("ridge_accuracy_random")
         if probe is None or random is None:
@@ -74,7 +74,7 @@ class Target:
         value = self.facts.get(TLI_SIMILARITY)
         return None if value is None else float(value)
 
-    def _count(self, name: str) -> float | None:
+    def _fact_or_scalar(self, name: str) -> float | None:
         """Returns what the dataset's facts say, or else the profile."""
         value = self.facts.get(name) or self.scalars.get(name)
         return float(value) if value else None
@@ -86,5 +86,5 @@ class Target:
         return found if len(found) == len(values) else []
 
 
-def _finite(scalars: Mapping[str, Any]) -> dict[str, float]:
+def _finite_values(scalars: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in scalars.items() if value is not None and math.isfinite(value)}

@@ -13,21 +13,21 @@ from typing import Any
 
 from nbt.errors import UsageError, nearest
 
-ENCODERS = ("conv3", "conv4")
-TIMM = "timm:"
+ENCODER_NAMES = ("conv3", "conv4")
+TIMM_PREFIX = "timm:"
 """What names of timm's models begin with."""
 
-_RESERVED = {
+_RESERVED_ARGUMENTS = {
     "weights": "give --weights",
     "pretrained": "give --weights",
     "checkpoint_path": "give --weights",
     "num_classes": "the dataset decides it",
     "progress": "it changes nothing",
 }
-_BUILDER = re.compile(r"^@register_model\(\)\n.*?^def (\w+)\(", re.MULTILINE | re.DOTALL)
-_CALL = re.compile(r"\s*((?:timm:)?[\w./-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
-_LARGEST = 2**63
-_FORM = "write a name, or a name with keyword arguments such as mobilenet_v2(width_mult=0.35)"
+_BUILDER_PATTERN = re.compile(r"^@register_model\(\)\n.*?^def (\w+)\(", re.MULTILINE | re.DOTALL)
+_CALL_PATTERN = re.compile(r"\s*((?:timm:)?[\w./-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+_MAX_NUMBER = 2**63
+_SYNTAX_HELP = "write a name, or a name with keyword arguments such as mobilenet_v2(width_mult=0.35)"
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class BackboneSpec:
 @cache
 def backbone_names() -> tuple[str, ...]:
     """Returns all known names but timm's, sorted: our encoders and torchvision's classifiers, read from its source."""
-    return tuple(sorted({*ENCODERS, *_torchvision_names()}))
+    return tuple(sorted({*ENCODER_NAMES, *_torchvision_names()}))
 
 
 def _torchvision_names() -> set[str]:
     spec = importlib.util.find_spec("torchvision")
     folders = list(spec.submodule_search_locations or []) if spec else []
     files = [path for folder in folders for path in (Path(folder) / "models").glob("*.py")]
-    return {name for path in files for name in _BUILDER.findall(path.read_text(encoding="utf-8"))}
+    return {name for path in files for name in _BUILDER_PATTERN.findall(path.read_text(encoding="utf-8"))}
 
 
 def parse_backbone(text: str) -> BackboneSpec:
@@ -76,23 +76,23 @@ def parse_backbone(text: str) -> BackboneSpec:
         UsageError: The text has another form, the name is unknown, timm is not installed, or an argument is repeated
             or not the user's to give.
     """
-    match = _CALL.fullmatch(text)
+    match = _CALL_PATTERN.fullmatch(text)
     if match is None:
-        raise UsageError(f"backbone {text!r}: {_FORM}")
+        raise UsageError(f"backbone {text!r}: {_SYNTAX_HELP}")
     name = match.group(1)
     _check_name(name)
-    return BackboneSpec(name, tuple(sorted(_keywords(text, match.group(2) or "").items())))
+    return BackboneSpec(name, tuple(sorted(_parse_keywords(text, match.group(2) or "").items())))
 
 
 def _check_name(name: str) -> None:
-    if name.startswith(TIMM):
+    if name.startswith(TIMM_PREFIX):
         if importlib.util.find_spec("timm") is None:
             raise UsageError(f"backbone {name!r} needs timm: pip install 'nbt-transfer[timm]'")
     elif name not in backbone_names():
         raise UsageError(f"unknown backbone {name!r}; {nearest(name, backbone_names())}")
 
 
-def _keywords(text: str, inside: str) -> dict[str, Any]:
+def _parse_keywords(text: str, inside: str) -> dict[str, Any]:
     """Returns the keyword arguments between the parentheses of `text`."""
     try:
         with warnings.catch_warnings():
@@ -101,33 +101,35 @@ def _keywords(text: str, inside: str) -> dict[str, Any]:
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         call = None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
-        raise UsageError(f"backbone {text!r}: {_FORM}")
+        raise UsageError(f"backbone {text!r}: {_SYNTAX_HELP}")
     keywords: dict[str, Any] = {}
     for keyword in call.keywords:
         if keyword.arg is None:
-            raise UsageError(f"backbone {text!r}: {_FORM}")
+            raise UsageError(f"backbone {text!r}: {_SYNTAX_HELP}")
         if keyword.arg in keywords:
             raise UsageError(f"backbone {text!r}: {keyword.arg} is given twice")
-        if keyword.arg in _RESERVED:
-            raise UsageError(f"backbone {text!r}: {keyword.arg} cannot be given here; {_RESERVED[keyword.arg]}")
-        keywords[keyword.arg] = _literal(text, keyword)
+        if keyword.arg in _RESERVED_ARGUMENTS:
+            raise UsageError(
+                f"backbone {text!r}: {keyword.arg} cannot be given here; {_RESERVED_ARGUMENTS[keyword.arg]}"
+            )
+        keywords[keyword.arg] = _parse_literal(text, keyword)
     return keywords
 
 
-def _literal(text: str, keyword: ast.keyword) -> Any:
+def _parse_literal(text: str, keyword: ast.keyword) -> Any:
     try:
-        return _plain(ast.literal_eval(keyword.value))
+        return _to_hashable(ast.literal_eval(keyword.value))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise UsageError(
             f"backbone {text!r}: {keyword.arg} is not a number, a text in quotes, True, False, None, or a list of these"
         ) from error
 
 
-def _plain(value: Any) -> Any:
+def _to_hashable(value: Any) -> Any:
     """Returns a value that can be hashed, compared and written back; others are refused."""
     if isinstance(value, (list, tuple)):
-        return tuple(_plain(item) for item in value)
-    if isinstance(value, (int, float)) and not abs(value) < _LARGEST:  # so it is with what is no number, too
+        return tuple(_to_hashable(item) for item in value)
+    if isinstance(value, (int, float)) and not abs(value) < _MAX_NUMBER:  # so it is with what is no number, too
         raise ValueError("no architecture takes such a number")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

@@ -13,16 +13,19 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from nbt.errors import UsageError
-from nbt.task.backbone_names import TIMM, BackboneSpec
-from nbt.task.encoders import DEFAULT_SIZES, ENCODERS
+from nbt.task.backbone_names import TIMM_PREFIX, BackboneSpec
+from nbt.task.encoders import ENCODER_BUILDERS, ENCODER_IMAGE_SIZES
 from nbt.task.units import Decomposition, decompose
 
-_PLAIN_SIZE = 224
+_FALLBACK_IMAGE_SIZE = 224
 # Their published weights take images rescaled from ImageNet's statistics; without a word on `init_weights` they warn
 # of a change to come; their auxiliary heads would be built in vain.
-_INCEPTION = {"transform_input": True, "init_weights": True, "aux_logits": False}
-_ARGUMENTS: dict[str, dict[str, Any]] = {"inception_v3": _INCEPTION, "googlenet": _INCEPTION}
-_IMPOSSIBLE = (TypeError, ValueError, AssertionError, RuntimeError, LookupError, ArithmeticError, AttributeError)
+_INCEPTION_ARGUMENTS = {"transform_input": True, "init_weights": True, "aux_logits": False}
+_DEFAULT_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "inception_v3": _INCEPTION_ARGUMENTS,
+    "googlenet": _INCEPTION_ARGUMENTS,
+}
+_BUILD_ERRORS = (TypeError, ValueError, AssertionError, RuntimeError, LookupError, ArithmeticError, AttributeError)
 
 
 class Backbone(nn.Module):
@@ -83,7 +86,7 @@ class Backbone(nn.Module):
         """Maps features, (N, D), to logits, (N, C)."""
         return self.head(self.dropout(self.feature_norm(features)))  # type: ignore[no-any-return]
 
-    def unit_state(self) -> dict[str, torch.Tensor]:
+    def unit_state_dict(self) -> dict[str, torch.Tensor]:
         """Returns the state of the units, keys "units.I....", as tensors that the model goes on using."""
         return self.units.state_dict(prefix="units.")
 
@@ -109,24 +112,26 @@ def build_backbone(spec: BackboneSpec, n_classes: int, *, image_size: int, seed:
         UsageError: The arguments do not fit the architecture, or the image size does not.
     """
     dim = feature_dim(spec, image_size)
-    with _seeded(seed):
-        return Backbone(_read(spec, _build(spec), image_size), dim, n_classes).eval()
+    with _seeded_cpu_generator(seed):
+        return Backbone(_decompose(spec, _build_library_model(spec), image_size), dim, n_classes).eval()
 
 
-def fresh_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[str, torch.Tensor]:
+def random_unit_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[str, torch.Tensor]:
     """Returns the units' state as the architecture initialises it: that of `build_backbone` with the same seed."""
-    with _seeded(seed):
-        parts = _read(spec, _build(spec), image_size)
-    return {name: tensor.detach() for name, tensor in unit_state(parts).items()}
+    with _seeded_cpu_generator(seed):
+        parts = _decompose(spec, _build_library_model(spec), image_size)
+    return {name: tensor.detach() for name, tensor in unit_state_dict(parts).items()}
 
 
-def unit_state(parts: Decomposition) -> dict[str, torch.Tensor]:
+def unit_state_dict(parts: Decomposition) -> dict[str, torch.Tensor]:
     """Returns the units' parameters and buffers themselves, not copies, keys "units.I...."."""
     units = nn.ModuleList(module for _, module in parts.units)
     return units.state_dict(prefix="units.", keep_vars=True)
 
 
-def skeleton(spec: BackboneSpec, image_size: int, n_classes: int | None = None) -> tuple[nn.Module, Decomposition]:
+def build_on_meta_device(
+    spec: BackboneSpec, image_size: int, n_classes: int | None = None
+) -> tuple[nn.Module, Decomposition]:
     """Builds the library's own model on the meta device, where weights take neither memory nor time to draw.
 
     Args:
@@ -140,11 +145,11 @@ def skeleton(spec: BackboneSpec, image_size: int, n_classes: int | None = None) 
     Raises:
         UsageError: The arguments do not fit the architecture.
     """
-    with _seeded(0):
-        with _WithoutMemory():
-            model = _build(spec, n_classes)
+    with _seeded_cpu_generator(0):
+        with _EmptyTensorsOnMeta():
+            model = _build_library_model(spec, n_classes)
         model = model.to("meta")
-        return model, _read(spec, model, image_size)
+        return model, _decompose(spec, model, image_size)
 
 
 @lru_cache(maxsize=256)
@@ -156,23 +161,23 @@ def feature_dim(spec: BackboneSpec, image_size: int) -> int:
     """
     if image_size < 1:
         raise UsageError(f"image size {image_size}: expected 1 pixel or more")
-    if spec.name in ENCODERS:
+    if spec.name in ENCODER_BUILDERS:
         # They are small enough to be run for once; the meta device makes torch import its compiler, for seconds.
-        with _seeded(0):
-            parts = _read(spec, _build(spec), image_size)
+        with _seeded_cpu_generator(0):
+            parts = _decompose(spec, _build_library_model(spec), image_size)
         hidden = torch.zeros(2, 3, image_size, image_size)
     else:
-        _, parts = skeleton(spec, image_size)
+        _, parts = build_on_meta_device(spec, image_size)
         hidden = torch.empty(2, 3, image_size, image_size, device="meta")
     try:
         with torch.no_grad():
             for _, unit in parts.units:
                 hidden = unit(hidden)
             return int(parts.neck(hidden).shape[1])
-    except _IMPOSSIBLE as error:
+    except _BUILD_ERRORS as error:
         own = default_image_size(spec)
         raise UsageError(
-            f"backbone {spec.text} cannot work on images of {image_size} px ({one_line(error)}); "
+            f"backbone {spec.text} cannot work on images of {image_size} px ({one_line_message(error)}); "
             f"its own size is {own}: --image-size {own}"
         ) from error
 
@@ -185,43 +190,43 @@ def default_image_size(spec: BackboneSpec) -> int:
     Raises:
         UsageError: timm has no such model.
     """
-    if spec.name in DEFAULT_SIZES:
-        return DEFAULT_SIZES[spec.name]
+    if spec.name in ENCODER_IMAGE_SIZES:
+        return ENCODER_IMAGE_SIZES[spec.name]
     given = spec.arguments.get("image_size") or spec.arguments.get("input_size")
-    if spec.name.startswith(TIMM):
-        from nbt.task.timm_units import timm_facts
+    if spec.name.startswith(TIMM_PREFIX):
+        from nbt.task.timm_units import timm_pretrained_config
 
-        given = given or timm_facts(spec).image_size
-    elif given is None and (weights := library_weights(spec)) is not None:
+        given = given or timm_pretrained_config(spec).image_size
+    elif given is None and (weights := torchvision_default_weights(spec)) is not None:
         given = weights.transforms().crop_size
     size = given[-1] if isinstance(given, (tuple, list)) and given else given
-    return size if isinstance(size, int) and size > 0 else _PLAIN_SIZE
+    return size if isinstance(size, int) and size > 0 else _FALLBACK_IMAGE_SIZE
 
 
-def library_weights(spec: BackboneSpec) -> Any:
+def torchvision_default_weights(spec: BackboneSpec) -> Any:
     """Returns torchvision's default weights of a builder (a member of its enum, not yet fetched); None without any."""
-    if spec.name in ENCODERS or spec.name.startswith(TIMM):
+    if spec.name in ENCODER_BUILDERS or spec.name.startswith(TIMM_PREFIX):
         return None
     from torchvision.models import get_model_weights
 
     return getattr(get_model_weights(spec.name), "DEFAULT", None)
 
 
-def one_line(error: Exception) -> str:
+def one_line_message(error: Exception) -> str:
     """Returns what an error says, short and on one line."""
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
-def _build(spec: BackboneSpec, n_classes: int | None = None) -> nn.Module:
+def _build_library_model(spec: BackboneSpec, n_classes: int | None = None) -> nn.Module:
     """Builds the library's own model with random weights, in evaluation mode."""
-    arguments = {**_ARGUMENTS.get(spec.name, {}), **spec.arguments}
+    arguments = {**_DEFAULT_ARGUMENTS.get(spec.name, {}), **spec.arguments}
     try:
-        if spec.name in ENCODERS:
-            return nn.Sequential(OrderedDict(ENCODERS[spec.name](**arguments))).eval()
-        if spec.name.startswith(TIMM):
-            from nbt.task.timm_units import build_timm
+        if spec.name in ENCODER_BUILDERS:
+            return nn.Sequential(OrderedDict(ENCODER_BUILDERS[spec.name](**arguments))).eval()
+        if spec.name.startswith(TIMM_PREFIX):
+            from nbt.task.timm_units import build_timm_model
 
-            return build_timm(spec)
+            return build_timm_model(spec)
         from torchvision.models import get_model
 
         if n_classes is not None:
@@ -229,23 +234,25 @@ def _build(spec: BackboneSpec, n_classes: int | None = None) -> nn.Module:
         model: nn.Module = get_model(spec.name, weights=None, **arguments)
     except UsageError:
         raise
-    except _IMPOSSIBLE as error:
-        raise UsageError(f"backbone {spec.text} cannot be built with these arguments ({one_line(error)})") from error
+    except _BUILD_ERRORS as error:
+        raise UsageError(
+            f"backbone {spec.text} cannot be built with these arguments ({one_line_message(error)})"
+        ) from error
     return model.eval()
 
 
-def _read(spec: BackboneSpec, model: nn.Module, image_size: int) -> Decomposition:
-    if spec.name in ENCODERS:
+def _decompose(spec: BackboneSpec, model: nn.Module, image_size: int) -> Decomposition:
+    if spec.name in ENCODER_BUILDERS:
         return Decomposition(list(model.named_children()), nn.Flatten(), 0.0, None)
-    if spec.name.startswith(TIMM):
-        from nbt.task.timm_units import read_timm
+    if spec.name.startswith(TIMM_PREFIX):
+        from nbt.task.timm_units import decompose_timm_model
 
-        return read_timm(spec, model, image_size)
+        return decompose_timm_model(spec, model, image_size)
     return decompose(model)
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _seeded_cpu_generator(seed: int) -> Iterator[None]:
     """Seeds the generator of the CPU, from which weights are drawn; no generator of any device is changed after it."""
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would seed the GPUs too, which this fork does not put back.
@@ -253,7 +260,7 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class _WithoutMemory(TorchFunctionMode):
+class _EmptyTensorsOnMeta(TorchFunctionMode):
     """Sends uninitialised tensors, as which all large weights begin, to the meta device.
 
     `with torch.device("meta")` would send everything, and some builders compute their widths with tensors.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbt.errors import UsageError, nearest
-from nbt.task.rows import full_path
+from nbt.task.rows import absolute_path
 
 DEFAULT_BACKBONE = "mobilenet_v2"
 
@@ -27,7 +27,7 @@ class DatasetSpec:
         classes: Number of classes, None where only reading tells.
         images: Number of images of all splits, None where only reading tells.
         image_size: Side in pixels that goes with `default_backbone`; None leaves it to the backbone.
-        mirror: Whether a mirrored image shows the same class.
+        horizontal_flip: Whether a mirrored image shows the same class.
         default_backbone: Backbone that is used when none is given.
         marker: What a whole copy has below its folder, "" where there is no copy to look for.
         fetched: Whether we can fetch it.
@@ -41,7 +41,7 @@ class DatasetSpec:
     classes: int | None = None
     images: int | None = None
     image_size: int | None = None
-    mirror: bool = True
+    horizontal_flip: bool = True
     default_backbone: str = DEFAULT_BACKBONE
     marker: str = ""
     fetched: bool = True
@@ -77,7 +77,7 @@ _SPECS = (
         classes=5,
         images=896,
         image_size=28,
-        mirror=False,
+        horizontal_flip=False,
         default_backbone="conv3",
         homepage="https://archive.ics.uci.edu/dataset/80",
     ),
@@ -170,7 +170,7 @@ _SPECS = (
         description="cropped digits, 32 x 32; train and test, without the extra images",
         classes=10,
         images=99289,
-        mirror=False,
+        horizontal_flip=False,
         marker="test_32x32.mat",
         homepage="http://ufldl.stanford.edu/housenumbers/",
     ),
@@ -198,7 +198,7 @@ _SPECS = (
         description="handwritten characters, 964 of the background and 659 of the evaluation set; no split",
         classes=1623,
         images=32460,
-        mirror=False,
+        horizontal_flip=False,
         marker="omniglot-py/images_evaluation",
         homepage="https://github.com/brendenlake/omniglot",
     ),
@@ -209,19 +209,19 @@ _SPECS = (
         kind="omniglot-small",
         classes=136,
         images=2720,
-        mirror=False,
+        horizontal_flip=False,
         marker="omniglot_small1.zip",
         fetched=False,
         homepage="https://github.com/brendenlake/omniglot",
     ),
 )
 
-_BY_NAME = {spec.name: spec for spec in _SPECS}
+_SPECS_BY_NAME = {spec.name: spec for spec in _SPECS}
 
 
 def dataset_names() -> tuple[str, ...]:
     """Returns the datasets known by name, the embedded one first."""
-    return tuple(_BY_NAME)
+    return tuple(_SPECS_BY_NAME)
 
 
 def dataset_spec(name: str) -> DatasetSpec:
@@ -230,9 +230,9 @@ def dataset_spec(name: str) -> DatasetSpec:
     Raises:
         UsageError: There is none of that name; the nearest are given.
     """
-    if name not in _BY_NAME:
-        raise UsageError(f"unknown dataset {name!r}; {nearest(name.lower(), _BY_NAME)}")
-    return _BY_NAME[name]
+    if name not in _SPECS_BY_NAME:
+        raise UsageError(f"unknown dataset {name!r}; {nearest(name.lower(), _SPECS_BY_NAME)}")
+    return _SPECS_BY_NAME[name]
 
 
 def resolve(dataset: str | Path, data_dir: str | Path | None = None) -> DatasetSource:
@@ -248,9 +248,9 @@ def resolve(dataset: str | Path, data_dir: str | Path | None = None) -> DatasetS
     """
     text = str(dataset)
     folder = None if data_dir is None else _existing_folder(data_dir)
-    if text in _BY_NAME:
-        return _resolve_name(_BY_NAME[text], folder)
-    path = full_path(text)
+    if text in _SPECS_BY_NAME:
+        return _resolve_name(_SPECS_BY_NAME[text], folder)
+    path = absolute_path(text)
     if not text.strip() or not os.path.exists(path):  # noqa: PTH110 - pathlib raises where a name is too long
         raise UsageError(_explain_unknown(text))
     if folder is not None:
@@ -259,7 +259,7 @@ def resolve(dataset: str | Path, data_dir: str | Path | None = None) -> DatasetS
 
 
 def _existing_folder(data_dir: str | Path) -> Path:
-    path = full_path(data_dir)
+    path = absolute_path(data_dir)
     if not path.is_dir():
         raise UsageError(f"--data-dir {data_dir}: no such folder")
     return path
@@ -276,7 +276,7 @@ def _resolve_name(spec: DatasetSpec, data_dir: Path | None) -> DatasetSource:
         return DatasetSource(spec.name, spec, find_small_omniglot(data_dir))
     if not spec.marker and data_dir is not None:
         raise UsageError(f"{spec.name} is embedded and takes no --data-dir")
-    root = None if data_dir is None else find_root(spec, data_dir)
+    root = None if data_dir is None else find_dataset_root(spec, data_dir)
     if not spec.fetched and root is None:
         where = "" if data_dir is None else f" {data_dir}"
         if spec.kind == "omniglot-small":
@@ -288,7 +288,7 @@ def _resolve_name(spec: DatasetSpec, data_dir: Path | None) -> DatasetSource:
     return DatasetSource(spec.name, spec, root or data_dir)
 
 
-def find_root(spec: DatasetSpec, data_dir: Path) -> Path | None:
+def find_dataset_root(spec: DatasetSpec, data_dir: Path) -> Path | None:
     """Returns the folder from which a dataset's marker is found: `data_dir` or one above it; None if there is none."""
     depth = spec.marker.count("/")
     for folder in (data_dir, *list(data_dir.parents)[:depth]):
@@ -299,15 +299,15 @@ def find_root(spec: DatasetSpec, data_dir: Path) -> Path | None:
 
 def _resolve_folder(path: Path) -> DatasetSource:
     from nbt.task.cub import FOLDER, is_cub
-    from nbt.task.folders import check_folder
+    from nbt.task.folders import check_image_folder
 
     for folder in (path, path / FOLDER):
         if is_cub(folder):
-            cub = _BY_NAME["cub"]
+            cub = _SPECS_BY_NAME["cub"]
             spec = dataclasses.replace(cub, name=path.name, classes=None, images=None, fetched=False)
             return DatasetSource(str(path), spec, folder)
-    check_folder(path)
-    return DatasetSource(str(path), _own_spec(path, "folder"), path)
+    check_image_folder(path)
+    return DatasetSource(str(path), _custom_dataset_spec(path, "folder"), path)
 
 
 def _resolve_file(path: Path) -> DatasetSource:
@@ -316,10 +316,10 @@ def _resolve_file(path: Path) -> DatasetSource:
     if path.suffix.lower() != ".csv":
         raise UsageError(f"{path} is a file, but no .csv; a dataset is a name, a folder or a CSV of path,label[,split]")
     read_manifest(path)
-    return DatasetSource(str(path), _own_spec(path, "manifest"), path)
+    return DatasetSource(str(path), _custom_dataset_spec(path, "manifest"), path)
 
 
-def _own_spec(path: Path, kind: str) -> DatasetSpec:
+def _custom_dataset_spec(path: Path, kind: str) -> DatasetSpec:
     return DatasetSpec(name=path.name or str(path), title=str(path), kind=kind, fetched=False)
 
 
@@ -327,4 +327,4 @@ def _explain_unknown(text: str) -> str:
     looks_like_path = "/" in text or os.sep in text or text.startswith((".", "~")) or text.endswith(_PATH_ENDINGS)
     if looks_like_path:
         return f"--dataset {text}: no such folder or file"
-    return f"unknown dataset {text!r} (and no such folder or CSV file); {nearest(text.lower(), _BY_NAME)}"
+    return f"unknown dataset {text!r} (and no such folder or CSV file); {nearest(text.lower(), _SPECS_BY_NAME)}"

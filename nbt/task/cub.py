@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbt.errors import NbtError, UsageError
-from nbt.task.rows import ImageRow
+from nbt.task.rows import LabelledFile
 
 if TYPE_CHECKING:
     from nbt.task.download import Progress
@@ -45,9 +45,9 @@ def fetch_cub(progress: Progress | None = None) -> Path:
     Raises:
         NbtError: It cannot be fetched; the message says how to give a copy.
     """
-    from nbt.task.download import fetch_archive, open_cache
+    from nbt.task.download import fetch_archive, make_cache_folder
 
-    folder = open_cache("datasets", "cub")
+    folder = make_cache_folder("datasets", "cub")
     found = folder / FOLDER
     if is_cub(found):
         return found
@@ -57,7 +57,7 @@ def fetch_cub(progress: Progress | None = None) -> Path:
         raise NbtError(f"{error}; to use a copy that you have, give its folder: --data-dir {FOLDER}") from error
 
 
-def read_cub(folder: Path) -> tuple[list[str], list[ImageRow]]:
+def read_cub(folder: Path) -> tuple[list[str], list[LabelledFile]]:
     """Reads the official tables.
 
     Args:
@@ -82,8 +82,8 @@ def read_cub(folder: Path) -> tuple[list[str], list[ImageRow]]:
             raise UsageError(f"{folder / 'classes.txt'}: no line for class {labels[image]} of image {image}")
         if split[image] not in ("0", "1"):
             raise UsageError(f"{folder / 'train_test_split.txt'}: image {image} has {split[image]!r}, expected 0 or 1")
-        role = "train" if split[image] == "1" else "test"
-        rows.append(ImageRow(folder / "images" / path, names[labels[image]], role))
+        part = "train" if split[image] == "1" else "test"
+        rows.append(LabelledFile(folder / "images" / path, names[labels[image]], part))
     used = {row.label for row in rows}
     return [name for name in names.values() if name in used], rows
 

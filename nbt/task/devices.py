@@ -9,10 +9,10 @@ import torch
 from nbt.errors import UsageError
 
 # What CUDA and ROCm, their libraries and the allocator of a CPU say, each by a RuntimeError of another kind.
-_FULL = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "can't allocate memory")
+_OUT_OF_MEMORY_MESSAGES = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "can't allocate memory")
 # Of NVIDIA's GPUs, the first that computes in bf16; older ones convert to float32 and back, which is slower.
-_AMPERE = 8
-_USUAL_SIZE = 224
+_MIN_BF16_CAPABILITY = 8
+_REFERENCE_IMAGE_SIZE = 224
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -39,7 +39,7 @@ def precision(device: torch.device) -> str:
     """
     if device.type != "cuda":
         return "float32"
-    native = torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= _AMPERE
+    native = torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= _MIN_BF16_CAPABILITY
     return "bf16" if native else "float32"
 
 
@@ -50,7 +50,7 @@ def autocast(device: torch.device) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def images_at_once(most: int, size: int) -> int:
+def inference_batch_size(most: int, size: int) -> int:
     """Returns how many images go through a network together where nothing is trained.
 
     Above 224 px they are fewer, so that a batch takes about as much memory as `most` images of 224 px.
@@ -59,12 +59,12 @@ def images_at_once(most: int, size: int) -> int:
         most: At 224 px and below, 1 or more.
         size: Height and width in pixels.
     """
-    return max(1, round(most * min(1.0, (_USUAL_SIZE / size) ** 2)))
+    return max(1, round(most * min(1.0, (_REFERENCE_IMAGE_SIZE / size) ** 2)))
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Tells whether an exception is a device or the machine running out of memory."""
-    if isinstance(error, RuntimeError) and any(text in str(error) for text in _FULL):
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_MESSAGES):
         return True
     return isinstance(error, (torch.OutOfMemoryError, MemoryError))
 

@@ -9,10 +9,10 @@ from nbt.task.listing import Listing
 SOURCE_CLASSES = range(5)
 TARGET_CLASSES = range(5, 10)
 
-_WHITE = 16.0
+_MAX_GREY_VALUE = 16.0
 
 
-def list_digits(*, source: bool = False) -> Listing:
+def read_digits(*, source: bool = False) -> Listing:
     """Returns the 8 x 8 grey images of five digits, as RGB.
 
     Args:
@@ -23,7 +23,7 @@ def list_digits(*, source: bool = False) -> Listing:
     digits = load_digits()
     classes = SOURCE_CLASSES if source else TARGET_CLASSES
     chosen = np.isin(digits.target, list(classes))
-    grey = np.rint(digits.images[chosen] * (255.0 / _WHITE)).astype(np.uint8)
+    grey = np.rint(digits.images[chosen] * (255.0 / _MAX_GREY_VALUE)).astype(np.uint8)
     return Listing(
         name="digits source" if source else "digits",
         class_names=tuple(str(digit) for digit in classes),

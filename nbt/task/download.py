@@ -23,10 +23,10 @@ from nbt.resources import cache_folder
 Progress = Callable[[str, int, int], None]
 """Called as progress(what is being done, done so far, total or 0 where it is unknown)."""
 
-TIMEOUT = 60.0
+TIMEOUT_SECONDS = 60.0
 """Seconds without an answer or data after which a download is given up."""
 
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 def fetch_archive(url: str, md5: str, folder: Path, content: str, *, progress: Progress | None = None) -> Path:
@@ -74,17 +74,17 @@ def download(url: str, target: Path, *, md5: str, progress: Progress | None = No
     request = urllib.request.Request(url, headers={"User-Agent": f"nbt/{__version__}"})
     what = f"downloading {PurePosixPath(url).name}"
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, temporary.open("wb") as file:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer, temporary.open("wb") as file:
             length = answer.headers.get("Content-Length", "")
             total = int(length) if length.isdecimal() else 0
-            found, received = _copy(answer, file, lambda done: progress and progress(what, done, total))
+            found, received = _copy_and_hash(answer, file, lambda done: progress and progress(what, done, total))
         if total and received != total:
             raise NbtError(f"{url} broke off after {received} of {total} bytes; try again")
         if found != md5:
             raise NbtError(f"{url} has the checksum {found}, expected {md5}; it was damaged on the way or replaced")
         temporary.replace(target)
     except (OSError, http.client.HTTPException) as error:
-        raise NbtError(f"{url} cannot be fetched ({_reason(error)})") from error
+        raise NbtError(f"{url} cannot be fetched ({_error_reason(error)})") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -114,10 +114,10 @@ def unpack_tar(archive: Path, folder: Path, *, progress: Progress | None = None)
                 if progress and (done % 100 == 0 or done == len(members)):
                     progress("unpacking", done, len(members))
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise NbtError(f"the archive cannot be unpacked ({_reason(error)})") from error
+        raise NbtError(f"the archive cannot be unpacked ({_error_reason(error)})") from error
 
 
-def open_cache(*parts: str) -> Path:
+def make_cache_folder(*parts: str) -> Path:
     """Returns `cache_folder(*parts)`.
 
     Raises:
@@ -139,7 +139,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     try:
         place = Path(tempfile.mkdtemp(prefix=".nbt-", suffix=".tmp", dir=parent))
     except OSError as error:
-        raise NbtError(f"{parent} cannot be written to ({_reason(error)})") from error
+        raise NbtError(f"{parent} cannot be written to ({_error_reason(error)})") from error
     try:
         yield place
     finally:
@@ -157,14 +157,14 @@ def move_into_place(source: Path, target: Path) -> Path:
     try:
         source.replace(target)
     except OSError as error:
-        raise NbtError(f"{target} cannot be written ({_reason(error)})") from error
+        raise NbtError(f"{target} cannot be written ({_error_reason(error)})") from error
     return target
 
 
-def _copy(source: IO[bytes], target: IO[bytes], report: Callable[[int], object]) -> tuple[str, int]:
+def _copy_and_hash(source: IO[bytes], target: IO[bytes], report: Callable[[int], object]) -> tuple[str, int]:
     digest = hashlib.md5(usedforsecurity=False)
     received = 0
-    while chunk := source.read(_CHUNK):
+    while chunk := source.read(_CHUNK_BYTES):
         target.write(chunk)
         digest.update(chunk)
         received += len(chunk)
@@ -180,7 +180,7 @@ def _check_member(member: tarfile.TarInfo) -> None:
         raise NbtError(f"the archive is not safe: {member.name!r} is a link or a device")
 
 
-def _reason(error: BaseException) -> str:
+def _error_reason(error: BaseException) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return f"HTTP {error.code} {error.reason}"
     if isinstance(error, urllib.error.URLError):

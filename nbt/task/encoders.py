@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-DEFAULT_SIZES = {"conv3": 28, "conv4": 84}
+ENCODER_IMAGE_SIZES = {"conv3": 28, "conv4": 84}
 """Pixels of the images that each was published for."""
 
 
@@ -21,11 +21,11 @@ def conv3(width: int = 32) -> list[tuple[str, nn.Module]]:
     Args:
         width: Channels. `conv3(width=256)` is the published size, with 2304 features at 28 px.
     """
-    width = _checked(width)
+    width = _check_width(width)
     return [
-        ("block1", _block(3, width, padding=0, pool=True)),
-        ("block2", _block(width, width, padding=0, pool=True)),
-        ("block3", _block(width, width, padding=0, pool=False)),
+        ("block1", _conv_block(3, width, padding=0, pool=True)),
+        ("block2", _conv_block(width, width, padding=0, pool=True)),
+        ("block3", _conv_block(width, width, padding=0, pool=False)),
     ]
 
 
@@ -35,18 +35,18 @@ def conv4(width: int = 64) -> list[tuple[str, nn.Module]]:
     Args:
         width: Channels. `conv4(width=256)` is the published size, with 6400 features at 84 px.
     """
-    width = _checked(width)
-    blocks = [_block(3 if index == 0 else width, width, padding=1, pool=True) for index in range(4)]
+    width = _check_width(width)
+    blocks = [_conv_block(3 if index == 0 else width, width, padding=1, pool=True) for index in range(4)]
     return [(f"block{index + 1}", block) for index, block in enumerate(blocks)]
 
 
-def _checked(width: int) -> int:
+def _check_width(width: int) -> int:
     if not isinstance(width, int) or width < 1:
         raise ValueError(f"width {width!r}: expected a whole number of channels, 1 or more")
     return width
 
 
-def _block(inputs: int, outputs: int, *, padding: int, pool: bool) -> nn.Sequential:
+def _conv_block(inputs: int, outputs: int, *, padding: int, pool: bool) -> nn.Sequential:
     layers = [
         nn.Conv2d(inputs, outputs, 3, padding=padding),
         nn.InstanceNorm2d(outputs, affine=True),
@@ -55,5 +55,5 @@ def _block(inputs: int, outputs: int, *, padding: int, pool: bool) -> nn.Sequent
     return nn.Sequential(*layers, nn.MaxPool2d(2)) if pool else nn.Sequential(*layers)
 
 
-ENCODERS: dict[str, Callable[..., list[tuple[str, nn.Module]]]] = {"conv3": conv3, "conv4": conv4}
+ENCODER_BUILDERS: dict[str, Callable[..., list[tuple[str, nn.Module]]]] = {"conv3": conv3, "conv4": conv4}
 """Builders by name."""

@@ -6,12 +6,12 @@ import logging
 from pathlib import Path
 
 from nbt.errors import UsageError
-from nbt.task.rows import ROLE_WORDS, ImageRow, has_image, image_files, subfolders
+from nbt.task.rows import SPLIT_ALIASES, LabelledFile, has_image, image_files, subfolders
 
 logger = logging.getLogger("nbt")
 
 
-def find_parts(folder: Path) -> dict[str, Path]:
+def find_split_folders(folder: Path) -> dict[str, Path]:
     """Returns the folders of a train/val/test folder by role; empty where `folder` holds the classes themselves.
 
     It is taken for one if a folder called train (or training) holds class folders, and stands alone or beside one
@@ -23,23 +23,23 @@ def find_parts(folder: Path) -> dict[str, Path]:
     parts: dict[str, Path] = {}
     everything = subfolders(folder)
     for child in everything:
-        role = ROLE_WORDS.get(child.name.lower())
-        if role in parts:
-            raise UsageError(f"{folder}: {parts[role].name}/ and {child.name}/ are both {role}; keep one of them")
-        if role:
-            parts[role] = child
+        split = SPLIT_ALIASES.get(child.name.lower())
+        if split in parts:
+            raise UsageError(f"{folder}: {parts[split].name}/ and {child.name}/ are both {split}; keep one of them")
+        if split:
+            parts[split] = child
     if "train" not in parts or not any(has_image(child) for child in subfolders(parts["train"])):
         return {}
     return parts if len(parts) > 1 or len(everything) == 1 else {}
 
 
-def check_folder(folder: Path) -> None:
+def check_image_folder(folder: Path) -> None:
     """Checks that a folder can be a dataset, opening no image and listing no more than it must.
 
     Raises:
         UsageError: It holds no images, images outside class folders only, one class, or an empty class folder.
     """
-    parts = find_parts(folder)
+    parts = find_split_folders(folder)
     place = parts.get("train", folder)
     classes = subfolders(place)
     empty = [child.name for child in classes if not has_image(child)]
@@ -51,31 +51,31 @@ def check_folder(folder: Path) -> None:
         raise UsageError(f"{place}: class {empty[0]!r} has no images; add some or remove its folder")
 
 
-def read_folder(folder: Path) -> list[ImageRow]:
+def read_image_folder(folder: Path) -> list[LabelledFile]:
     """Returns the images of a folder of class folders, or of a train/val/test folder of such.
 
     Images deeper inside a class folder belong to the class.
 
     Raises:
-        UsageError: As `check_folder`; or a class is in validation or test, but not in train.
+        UsageError: As `check_image_folder`; or a class is in validation or test, but not in train.
     """
-    check_folder(folder)
-    parts = find_parts(folder)
+    check_image_folder(folder)
+    parts = find_split_folders(folder)
     if not parts:
         return _read_classes(folder, "")
     others = [child.name for child in subfolders(folder) if child not in parts.values()]
     if others:
         logger.warning("%s: read as a train/val/test folder; left out: %s", folder, ", ".join(others))
-    rows = [row for role, place in parts.items() for row in _read_classes(place, role)]
-    known = {row.label for row in rows if row.role == "train"}
+    rows = [row for split, place in parts.items() for row in _read_classes(place, split)]
+    known = {row.label for row in rows if row.split == "train"}
     for row in rows:
         if row.label not in known:
-            raise UsageError(f"{folder}: class {row.label!r} is in {row.role}, but has no images in train")
+            raise UsageError(f"{folder}: class {row.label!r} is in {row.split}, but has no images in train")
     return rows
 
 
-def _read_classes(folder: Path, role: str) -> list[ImageRow]:
-    return [ImageRow(path, child.name, role) for child in subfolders(folder) for path in image_files(child)]
+def _read_classes(folder: Path, split: str) -> list[LabelledFile]:
+    return [LabelledFile(path, child.name, split) for child in subfolders(folder) for path in image_files(child)]
 
 
 def _explain_no_images(folder: Path) -> str:

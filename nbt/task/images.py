@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nbt.errors import NbtError
-from nbt.task.download import Progress, open_cache
+from nbt.task.download import Progress, make_cache_folder
 from nbt.task.listing import Items, relative_names
-from nbt.task.pixels import decode_file, decode_pixels
+from nbt.task.pixels import decode_file, resize_pixels
 
 logger = logging.getLogger("nbt")
 
@@ -33,12 +33,12 @@ DECODER_VERSION = 1
 MEMORY_LIMIT = 1 << 30
 """Bytes up to which images are read into memory; larger arrays are memory-mapped."""
 
-_CHUNK = 16
-_ABANDONED = 24 * 3600.0
-_NAMES_SHOWN = 5
+_DECODE_CHUNK_SIZE = 16
+_STALE_AFTER_SECONDS = 24 * 3600.0
+_MAX_NAMES_SHOWN = 5
 
 Pixels = npt.NDArray[np.uint8]
-Decoded = Generator[tuple[int, Pixels | str]]
+DecodedImages = Generator[tuple[int, Pixels | str]]
 
 
 class ImageStore:
@@ -101,11 +101,11 @@ class ImageStore:
 
     def __reduce__(self) -> tuple[Callable[..., ImageStore], tuple[Any, ...]]:
         if self._path is None:
-            return _restore, (np.asarray(self._array), None, self._unreadable)
-        return _restore, (None, str(self._path), self._unreadable)
+            return _unpickle_store, (np.asarray(self._array), None, self._unreadable)
+        return _unpickle_store, (None, str(self._path), self._unreadable)
 
 
-def _restore(array: Pixels | None, path: str | None, unreadable: tuple[str, ...]) -> ImageStore:
+def _unpickle_store(array: Pixels | None, path: str | None, unreadable: tuple[str, ...]) -> ImageStore:
     if path is None:
         assert array is not None
         return ImageStore(array, unreadable=unreadable)
@@ -141,49 +141,49 @@ def decode_images(
     Raises:
         NbtError: The cache cannot be written, for example because the disk is full.
     """
-    decoded = _decode_all(items, size, workers or _processors(), progress)
+    decoded = _iter_decoded(items, size, workers or _available_cpus(), progress)
     if not cache:
-        rows, reasons = _collect(decoded)
+        rows, reasons = _collect_decoded(decoded)
         array = np.stack(rows) if rows else np.empty((0, size, size, 3), dtype=np.uint8)
-        return _finish(array, None, items, reasons)
-    path = open_cache("images") / f"{_fingerprint(items, size)}.npy"
-    cached = _open_cached(path, len(items), size)
+        return _build_store(array, None, items, reasons)
+    path = make_cache_folder("images") / f"{_fingerprint(items, size)}.npy"
+    cached = _read_cache(path, len(items), size)
     if cached is None:
         _write_cache(path, decoded, len(items), size)
-        cached = _open_cached(path, len(items), size)
+        cached = _read_cache(path, len(items), size)
         if cached is None:
             raise NbtError(f"{path} cannot be read back; is the disk damaged or full? NBT_CACHE names another folder")
-    return _finish(cached[0], path, items, cached[1])
+    return _build_store(cached[0], path, items, cached[1])
 
 
-def _processors() -> int:
+def _available_cpus() -> int:
     """Returns the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _finish(
+def _build_store(
     array: Pixels, path: Path | None, items: Items, reasons: dict[int, str]
 ) -> tuple[ImageStore, npt.NDArray[np.int64]]:
-    names = tuple(_name_of(items, index) for index in reasons)
+    names = tuple(_item_name(items, index) for index in reasons)
     if reasons:
-        shown = [f"{name} ({why})" for name, why in zip(names, reasons.values(), strict=True)][:_NAMES_SHOWN]
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        shown = [f"{name} ({why})" for name, why in zip(names, reasons.values(), strict=True)][:_MAX_NAMES_SHOWN]
+        more = f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
         what = f"{', '.join(shown)}{more}"
         logger.warning("%d of %d images cannot be read and are left out: %s", len(names), len(items), what)
     kept = np.setdiff1d(np.arange(len(items), dtype=np.int64), np.array(list(reasons), dtype=np.int64))
     return ImageStore(array, path=path, unreadable=names), kept
 
 
-def _name_of(items: Items, index: int) -> str:
+def _item_name(items: Items, index: int) -> str:
     return f"image {index}" if isinstance(items, np.ndarray) else str(items[index])
 
 
-def _decode_all(items: Items, size: int, threads: int, progress: Progress | None) -> Decoded:
+def _iter_decoded(items: Items, size: int, threads: int, progress: Progress | None) -> DecodedImages:
     """Yields each image's number and its pixels, or why it cannot be decoded, in order.
 
     No more than a few chunks are decoded ahead, so that memory stays small however slow the disk is.
     """
-    starts = iter(range(0, len(items), _CHUNK))
+    starts = iter(range(0, len(items), _DECODE_CHUNK_SIZE))
     waiting: deque[Future[list[tuple[int, Pixels | str]]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="nbt-decode")
     try:
@@ -204,19 +204,19 @@ def _decode_all(items: Items, size: int, threads: int, progress: Progress | None
 
 
 def _decode_chunk(items: Items, start: int, size: int) -> list[tuple[int, Pixels | str]]:
-    return [(index, _decode(items[index], size)) for index in range(start, min(start + _CHUNK, len(items)))]
+    return [(index, _decode(items[index], size)) for index in range(start, min(start + _DECODE_CHUNK_SIZE, len(items)))]
 
 
 def _decode(item: Path | Pixels, size: int) -> Pixels | str:
     try:
-        return decode_pixels(item, size) if isinstance(item, np.ndarray) else decode_file(item, size)
+        return resize_pixels(item, size) if isinstance(item, np.ndarray) else decode_file(item, size)
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
         return " ".join(str(error).split())[:120] or type(error).__name__
 
 
-def _collect(decoded: Decoded) -> tuple[list[Pixels], dict[int, str]]:
+def _collect_decoded(decoded: DecodedImages) -> tuple[list[Pixels], dict[int, str]]:
     rows: list[Pixels] = []
     reasons: dict[int, str] = {}
     for index, result in decoded:
@@ -246,33 +246,33 @@ def _fingerprint(items: Items, size: int) -> str:
     return digest.hexdigest()[:32]
 
 
-def _open_cached(path: Path, n_items: int, size: int) -> tuple[Pixels, dict[int, str]] | None:
+def _read_cache(path: Path, n_items: int, size: int) -> tuple[Pixels, dict[int, str]] | None:
     """Returns the cached images and why others were left out; None where there are none, or damaged ones."""
     try:
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        reasons = {int(index): str(why) for index, why in card["unreadable"]}
+        metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        reasons = {int(index): str(why) for index, why in metadata["unreadable"]}
         array = np.load(path, mmap_mode="r")
         if array.dtype != np.uint8 or array.shape != (n_items - len(reasons), size, size, 3):
             return None
         if array.nbytes > MEMORY_LIMIT:
             return array, reasons
         array = np.array(array)
-        return (array, reasons) if zlib.crc32(array.data) == card["crc32"] else None
+        return (array, reasons) if zlib.crc32(array.data) == metadata["crc32"] else None
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write_cache(path: Path, decoded: Decoded, n_items: int, size: int) -> None:
+def _write_cache(path: Path, decoded: DecodedImages, n_items: int, size: int) -> None:
     """Decodes into the cache. Two processes that do so at once write the same, and the later one's stays."""
-    _remove_abandoned(path.parent)
+    _remove_stale_files(path.parent)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp")
-    card = path.with_suffix(".json")
+    metadata = path.with_suffix(".json")
     try:
         with contextlib.closing(decoded), temporary.open("wb") as file:
             reasons, checksum = _write_rows(file, decoded, n_items, size)
         temporary.replace(path)
         temporary.write_text(json.dumps({"unreadable": list(reasons.items()), "crc32": checksum}), encoding="utf-8")
-        temporary.replace(card)
+        temporary.replace(metadata)
     except OSError as error:
         needed = n_items * size * size * 3 / 2**30
         raise NbtError(
@@ -283,7 +283,7 @@ def _write_cache(path: Path, decoded: Decoded, n_items: int, size: int) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_rows(file: IO[bytes], decoded: Decoded, n_items: int, size: int) -> tuple[dict[int, str], int]:
+def _write_rows(file: IO[bytes], decoded: DecodedImages, n_items: int, size: int) -> tuple[dict[int, str], int]:
     """Writes an .npy file row by row; returns why images were left out, and the checksum of all rows."""
     start = _write_header(file, n_items, size)
     reasons: dict[int, str] = {}
@@ -307,11 +307,11 @@ def _write_header(file: IO[bytes], n: int, size: int) -> int:
     return file.tell()
 
 
-def _remove_abandoned(folder: Path) -> None:
+def _remove_stale_files(folder: Path) -> None:
     """Removes what killed processes left behind a day ago or earlier."""
     for path in folder.glob(".*.tmp"):
         try:
-            if time.time() - path.stat().st_mtime > _ABANDONED:
+            if time.time() - path.stat().st_mtime > _STALE_AFTER_SECONDS:
                 path.unlink()
         except OSError:
             continue

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from nbt.errors import UsageError
 from nbt.task.catalog import DatasetSource
 from nbt.task.download import Progress
-from nbt.task.rows import ImageRow, order_classes
+from nbt.task.rows import LabelledFile, sort_class_names
 
 Items = Sequence[Path] | npt.NDArray[np.uint8]
 
@@ -82,7 +82,7 @@ class Listing:
         return digest.hexdigest()
 
 
-def list_images(source: DatasetSource, *, progress: Progress | None = None) -> Listing:
+def read_dataset(source: DatasetSource, *, progress: Progress | None = None) -> Listing:
     """Returns the images of a dataset; fetches it where it is known by name and not there yet.
 
     Args:
@@ -96,7 +96,7 @@ def list_images(source: DatasetSource, *, progress: Progress | None = None) -> L
     return _READERS[source.kind](source, progress)
 
 
-def from_rows(name: str, rows: Sequence[ImageRow], class_names: Iterable[str] | None = None) -> Listing:
+def listing_from_files(name: str, rows: Sequence[LabelledFile], class_names: Iterable[str] | None = None) -> Listing:
     """Returns the listing of labelled files.
 
     Args:
@@ -104,14 +104,14 @@ def from_rows(name: str, rows: Sequence[ImageRow], class_names: Iterable[str] | 
         rows: The files.
         class_names: The classes in their order; sorted by name when None.
     """
-    names = order_classes(row.label for row in rows) if class_names is None else list(class_names)
+    names = sort_class_names(row.label for row in rows) if class_names is None else list(class_names)
     number = {label: i for i, label in enumerate(names)}
     return Listing(
         name=name,
         class_names=tuple(names),
         items=[row.path for row in rows],
         labels=np.array([number[row.label] for row in rows], dtype=np.int64),
-        roles=np.array([row.role for row in rows], dtype="<U5"),
+        roles=np.array([row.split for row in rows], dtype="<U5"),
     )
 
 
@@ -133,9 +133,9 @@ def _file_size(path: Path) -> int:
 
 
 def _list_digits(source: DatasetSource, progress: Progress | None) -> Listing:
-    from nbt.task.digits import list_digits
+    from nbt.task.digits import read_digits
 
-    return list_digits()
+    return read_digits()
 
 
 def _list_cub(source: DatasetSource, progress: Progress | None) -> Listing:
@@ -145,40 +145,40 @@ def _list_cub(source: DatasetSource, progress: Progress | None) -> Listing:
     class_names, rows = read_cub(folder)
     if len(class_names) < 2:
         raise UsageError(f"{folder}: has {len(class_names)} classes with images; a task needs two or more")
-    return from_rows(source.spec.name, rows, class_names)
+    return listing_from_files(source.spec.name, rows, class_names)
 
 
-def _list_small_omniglot(source: DatasetSource, progress: Progress | None) -> Listing:
+def _read_small_omniglot(source: DatasetSource, progress: Progress | None) -> Listing:
     from nbt.task.omniglot import read_small_omniglot
 
     assert source.path is not None
-    return from_rows(source.spec.name, read_small_omniglot(source.path, progress=progress))
+    return listing_from_files(source.spec.name, read_small_omniglot(source.path, progress=progress))
 
 
 def _list_torchvision(source: DatasetSource, progress: Progress | None) -> Listing:
-    from nbt.task.torchvision_sets import list_torchvision
+    from nbt.task.torchvision_sets import read_torchvision
 
-    return list_torchvision(source.spec.name, source.path, progress=progress)
+    return read_torchvision(source.spec.name, source.path, progress=progress)
 
 
 def _list_folder(source: DatasetSource, progress: Progress | None) -> Listing:
-    from nbt.task.folders import read_folder
+    from nbt.task.folders import read_image_folder
 
     assert source.path is not None
-    return from_rows(source.spec.name, read_folder(source.path))
+    return listing_from_files(source.spec.name, read_image_folder(source.path))
 
 
 def _list_manifest(source: DatasetSource, progress: Progress | None) -> Listing:
     from nbt.task.manifest import read_manifest
 
     assert source.path is not None
-    return from_rows(source.spec.name, read_manifest(source.path))
+    return listing_from_files(source.spec.name, read_manifest(source.path))
 
 
 _READERS: dict[str, Callable[[DatasetSource, Progress | None], Listing]] = {
     "digits": _list_digits,
     "cub": _list_cub,
-    "omniglot-small": _list_small_omniglot,
+    "omniglot-small": _read_small_omniglot,
     "torchvision": _list_torchvision,
     "folder": _list_folder,
     "manifest": _list_manifest,

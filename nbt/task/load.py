@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.errors import UsageError
-from nbt.task.backbone_names import ENCODERS, BackboneSpec, parse_backbone
+from nbt.task.backbone_names import ENCODER_NAMES, BackboneSpec, parse_backbone
 from nbt.task.catalog import DatasetSource, resolve
-from nbt.task.rows import full_path
+from nbt.task.rows import absolute_path
 from nbt.task.teacher import load_teacher, parse_teacher
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from nbt.task.task import Task
     from nbt.task.weights import PretrainedWeights
 
-Pretrained = Callable[[BackboneSpec, str, int], "PretrainedWeights | None"]
-"""Called as pretrained(backbone, dataset, image size); None leaves the weights to `load_w0`."""
+PretrainedProvider = Callable[[BackboneSpec, str, int], "PretrainedWeights | None"]
+"""Called as pretrained(backbone, dataset, image size); None leaves the weights to `load_pretrained_weights`."""
 
 IMAGE_SIZES = (8, 1024)
 """Smallest and largest image size in pixels that is accepted."""
@@ -59,7 +59,7 @@ class TaskOptions:
     seed: int
 
 
-def check_options(
+def check_task_options(
     dataset: str | Path,
     *,
     backbone: str | BackboneSpec | None = None,
@@ -89,7 +89,7 @@ def check_options(
         source=source,
         backbone=parse_backbone(spec) if isinstance(spec, str) else spec,
         weights=_check_weights(weights),
-        data_dir=None if data_dir is None else str(full_path(data_dir)),
+        data_dir=None if data_dir is None else str(absolute_path(data_dir)),
         image_size=image_size,
         classes=classes,
         shots=shots,
@@ -108,7 +108,7 @@ def load_task(
     shots: int | None = None,
     teacher: str | None = None,
     seed: int = 0,
-    pretrained: Pretrained | None = None,
+    pretrained: PretrainedProvider | None = None,
     progress: Progress | None = None,
 ) -> Task:
     """Loads a dataset and the pretrained weights that are to be transferred to it.
@@ -132,7 +132,7 @@ def load_task(
             dataset, splits, weights, unreadable images.
         NbtError: The dataset cannot be fetched, or the cache not be written.
     """
-    options = check_options(
+    options = check_task_options(
         dataset,
         backbone=backbone,
         weights=weights,
@@ -145,14 +145,14 @@ def load_task(
     )
     from nbt.task import splits
     from nbt.task.images import decode_images
-    from nbt.task.listing import list_images
+    from nbt.task.listing import read_dataset
     from nbt.task.task import Task
 
-    listing, pools = _choose_images(list_images(options.source, progress=progress), options)
+    listing, pools = _select_images(read_dataset(options.source, progress=progress), options)
     size, source_weights = _load_weights(options, pretrained)
-    giver = None if teacher is None else load_teacher(teacher)
+    loaded_teacher = None if teacher is None else load_teacher(teacher)
     images, kept = decode_images(listing.items, size, progress=progress)
-    listing, pools = _leave_out(listing, pools, images, kept)
+    listing, pools = _drop_unreadable(listing, pools, images, kept)
     return Task(
         dataset=options.source.dataset,
         class_names=listing.class_names,
@@ -166,18 +166,18 @@ def load_task(
         w0=source_weights.w0,
         mean=source_weights.mean,
         std=source_weights.std,
-        mirror=options.source.spec.mirror,
+        horizontal_flip=options.source.spec.horizontal_flip,
         seed=seed,
         data_dir=options.data_dir,
         classes=classes,
         shots=shots,
         source_head=source_weights.source_head,
         source_means=source_weights.source_means,
-        teacher=giver,
+        teacher=loaded_teacher,
     )
 
 
-def dataset_facts(task: Task) -> dict[str, Any]:
+def dataset_summary(task: Task) -> dict[str, Any]:
     """Returns what is worth knowing of a task's data, in plain JSON types.
 
     Returns:
@@ -220,13 +220,13 @@ def _check_number(option: str, value: int | None, low: int, high: int | None, re
 def _check_weights(weights: str | Path) -> str:
     if str(weights) in ("default", "none"):
         return str(weights)
-    path = full_path(weights)
+    path = absolute_path(weights)
     if not os.path.isfile(path):  # noqa: PTH113 - pathlib raises where a name is too long
         raise UsageError(f"--weights {weights}: no such file; expected default, none, or a .pth or .safetensors file")
     return str(path)
 
 
-def _choose_images(listing: Listing, options: TaskOptions) -> tuple[Listing, Pools]:
+def _select_images(listing: Listing, options: TaskOptions) -> tuple[Listing, Pools]:
     """Returns the images that the task uses, with their pools: only they are decoded."""
     import numpy as np
 
@@ -241,10 +241,10 @@ def _choose_images(listing: Listing, options: TaskOptions) -> tuple[Listing, Poo
         return listing, pools
     pools = limit_shots(pools, listing.labels, options.shots, options.seed)
     used = np.sort(np.concatenate([part for part in (pools.train, pools.val, pools.test) if part is not None]))
-    return listing.take(used), _renumber(pools, used, Pools)
+    return listing.take(used), _renumber_pools(pools, used, Pools)
 
 
-def _leave_out(
+def _drop_unreadable(
     listing: Listing, pools: Pools, images: ImageStore, kept: npt.NDArray[np.int64]
 ) -> tuple[Listing, Pools]:
     """Takes the images that cannot be read out of listing and pools.
@@ -257,7 +257,7 @@ def _leave_out(
     from nbt.task.splits import Pools, check_pools
 
     rest = listing.take(kept)
-    rest_pools = _renumber(pools, kept, Pools)
+    rest_pools = _renumber_pools(pools, kept, Pools)
     try:
         check_pools(rest_pools, rest.labels, rest.class_names)
     except UsageError as error:
@@ -266,7 +266,7 @@ def _leave_out(
     return rest, rest_pools
 
 
-def _renumber(pools: Pools, kept: npt.NDArray[np.int64], build: type[Pools]) -> Pools:
+def _renumber_pools(pools: Pools, kept: npt.NDArray[np.int64], build: type[Pools]) -> Pools:
     """Returns the pools as positions in `kept` (sorted), without what is not in it."""
     import numpy as np
 
@@ -277,21 +277,21 @@ def _renumber(pools: Pools, kept: npt.NDArray[np.int64], build: type[Pools]) -> 
     return build(positions(pools.train), val if val is None or len(val) else None, positions(pools.test))
 
 
-def _load_weights(options: TaskOptions, pretrained: Pretrained | None) -> tuple[int, PretrainedWeights]:
+def _load_weights(options: TaskOptions, pretrained: PretrainedProvider | None) -> tuple[int, PretrainedWeights]:
     """Returns the image size and the weights; before decoding, because a wrong file is seen in seconds."""
     from nbt.task.backbones import default_image_size
-    from nbt.task.weights import load_w0
+    from nbt.task.weights import load_pretrained_weights
 
     spec, source = options.backbone, options.source.spec
     size = options.image_size
     if size is None and spec == parse_backbone(source.default_backbone):
         size = source.image_size
     size = size or default_image_size(spec)
-    if pretrained is not None and options.weights == "default" and spec.name in ENCODERS:
+    if pretrained is not None and options.weights == "default" and spec.name in ENCODER_NAMES:
         found = pretrained(spec, options.source.dataset, size)
         if found is not None:
             return size, found
-    return size, load_w0(spec, options.weights, image_size=size)
+    return size, load_pretrained_weights(spec, options.weights, image_size=size)
 
 
 def _fingerprint(listing: Listing, size: int, options: TaskOptions) -> str:

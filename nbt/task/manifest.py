@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nbt.errors import UsageError, nearest
-from nbt.task.rows import ROLE_WORDS, ImageRow, order_classes
+from nbt.task.rows import SPLIT_ALIASES, LabelledFile, sort_class_names
 
 COLUMNS = ("path", "label", "split")
 
 
-def read_manifest(path: Path) -> list[ImageRow]:
+def read_manifest(path: Path) -> list[LabelledFile]:
     """Returns the images that a manifest names.
 
     Raises:
@@ -26,7 +26,7 @@ def read_manifest(path: Path) -> list[ImageRow]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as a CSV manifest ({error})") from error
     rows = parse_manifest(text, path.parent, source=str(path))
-    labels = order_classes(row.label for row in rows)
+    labels = sort_class_names(row.label for row in rows)
     if not rows:
         raise UsageError(f"{path}: names no images; expected lines of path,label below the header")
     if len(labels) == 1:
@@ -36,7 +36,7 @@ def read_manifest(path: Path) -> list[ImageRow]:
 
 def parse_manifest(
     text: str, folder: Path, *, source: str, is_file: Callable[[Path], bool] = os.path.isfile
-) -> list[ImageRow]:
+) -> list[LabelledFile]:
     """Reads the text of a manifest.
 
     Args:
@@ -55,7 +55,7 @@ def parse_manifest(
     """
     # newline="" leaves line ends to csv: they may stand inside quotes.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: dict[str, tuple[ImageRow, int]] = {}
+    rows: dict[str, tuple[LabelledFile, int]] = {}
     columns: list[int | None] | None = None
     width = 0
     try:
@@ -67,7 +67,7 @@ def parse_manifest(
                 columns, width = _find_columns(fields, where), len(fields)
                 continue
             row = _read_row(fields, columns, width, folder, where)
-            _add(rows, row, reader.line_num, where, is_file)
+            _add_row(rows, row, reader.line_num, where, is_file)
     except csv.Error as error:
         raise UsageError(f"{source}, line {reader.line_num}: not valid CSV ({error})") from error
     if columns is None:
@@ -91,20 +91,20 @@ def _find_columns(fields: Sequence[str], where: str) -> list[int | None]:
     return [names.index(column) if column in names else None for column in COLUMNS]
 
 
-def _read_row(fields: Sequence[str], columns: list[int | None], width: int, folder: Path, where: str) -> ImageRow:
+def _read_row(fields: Sequence[str], columns: list[int | None], width: int, folder: Path, where: str) -> LabelledFile:
     if len(fields) != width:
         raise UsageError(f"{where}: has {len(fields)} fields, the header {width}")
     path, label, split = ("" if column is None else fields[column].strip() for column in columns)
     if not path or not label:
         raise UsageError(f"{where}: the {'path' if not path else 'label'} is empty")
-    role = ROLE_WORDS.get(split.lower())
+    role = SPLIT_ALIASES.get(split.lower())
     if split and role is None:
         raise UsageError(f"{where}: unknown split {split!r}; {nearest(split.lower(), ('train', 'val', 'test'))}")
-    return ImageRow(Path(os.path.normpath(folder / path)), label, role or "")
+    return LabelledFile(Path(os.path.normpath(folder / path)), label, role or "")
 
 
-def _add(
-    rows: dict[str, tuple[ImageRow, int]], row: ImageRow, line: int, where: str, is_file: Callable[[Path], bool]
+def _add_row(
+    rows: dict[str, tuple[LabelledFile, int]], row: LabelledFile, line: int, where: str, is_file: Callable[[Path], bool]
 ) -> None:
     """Adds a row, unless its image is there already, with the same label and split."""
     key = str(row.path)
@@ -114,6 +114,6 @@ def _add(
         rows[key] = (row, line)
         return
     earlier, first = rows[key]
-    for what, old, new in (("label", earlier.label, row.label), ("split", earlier.role, row.role)):
+    for what, old, new in (("label", earlier.label, row.label), ("split", earlier.split, row.split)):
         if old != new:
             raise UsageError(f"{where}: {row.path.name} has the {what} {new!r}, but {old!r} in line {first}")

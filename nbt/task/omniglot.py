@@ -16,14 +16,14 @@ from nbt.errors import NbtError, UsageError
 
 if TYPE_CHECKING:
     from nbt.task.download import Progress
-    from nbt.task.rows import ImageRow
+    from nbt.task.rows import LabelledFile
 
 FOLDER = "images_background_small1"
 ARCHIVES = ("omniglot_small1.zip", f"{FOLDER}.zip")
 
-_MEMBER = re.compile(rf"{FOLDER}/(?:[^/\\:]+/(?:character\d+/(?:\d+_\d+\.png)?)?)?")
-_LARGEST_IMAGE = 100_000
-_MOST_MEMBERS = 10_000
+_MEMBER_PATTERN = re.compile(rf"{FOLDER}/(?:[^/\\:]+/(?:character\d+/(?:\d+_\d+\.png)?)?)?")
+_MAX_IMAGE_BYTES = 100_000
+_MAX_MEMBERS = 10_000
 
 
 def find_small_omniglot(data_dir: Path) -> Path:
@@ -39,7 +39,7 @@ def find_small_omniglot(data_dir: Path) -> Path:
     raise UsageError(f"--data-dir {data_dir}: no {ARCHIVES[0]} in it, nor {ARCHIVES[1]}, nor the folder {FOLDER}/")
 
 
-def read_small_omniglot(place: Path, *, progress: Progress | None = None) -> list[ImageRow]:
+def read_small_omniglot(place: Path, *, progress: Progress | None = None) -> list[LabelledFile]:
     """Returns the images of the set, one class a character, "Greek/character01".
 
     Args:
@@ -49,19 +49,19 @@ def read_small_omniglot(place: Path, *, progress: Progress | None = None) -> lis
     Raises:
         NbtError: The archive is damaged or holds something unexpected; nothing of it was written.
     """
-    from nbt.task.rows import ImageRow, image_files, subfolders
+    from nbt.task.rows import LabelledFile, image_files, subfolders
 
-    folder = _unpacked(place, progress) if place.is_file() else place
+    folder = _unpack_to_cache(place, progress) if place.is_file() else place
     characters = [character for alphabet in subfolders(folder) for character in subfolders(alphabet)]
     names = {character: f"{character.parent.name}/{character.name}" for character in characters}
-    return [ImageRow(path, names[character], "") for character in characters for path in image_files(character)]
+    return [LabelledFile(path, names[character], "") for character in characters for path in image_files(character)]
 
 
-def _unpacked(archive: Path, progress: Progress | None) -> Path:
+def _unpack_to_cache(archive: Path, progress: Progress | None) -> Path:
     """Returns the folder that the archive holds, in the cache under the hash of the archive."""
-    from nbt.task.download import move_into_place, open_cache, temporary_folder
+    from nbt.task.download import make_cache_folder, move_into_place, temporary_folder
 
-    place = open_cache("datasets", "omniglot-small")
+    place = make_cache_folder("datasets", "omniglot-small")
     target = place / hashlib.sha256(archive.read_bytes()).hexdigest()[:20]
     if not target.is_dir():
         with temporary_folder(place) as temporary:
@@ -91,7 +91,7 @@ def unpack_characters(archive: Path, folder: Path, *, progress: Progress | None 
             members = file.infolist()
             for member in members:
                 _check_member(archive, member)
-            if not 0 < len(members) <= _MOST_MEMBERS:
+            if not 0 < len(members) <= _MAX_MEMBERS:
                 raise NbtError(f"{archive}: {len(members)} members, which the small Omniglot set does not have")
             folder.mkdir(parents=True)
             for done, member in enumerate(members, start=1):
@@ -106,9 +106,9 @@ def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
     parts = member.filename.split("/")
     kind = stat.S_IFMT(member.external_attr >> 16)
     plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-    if not _MEMBER.fullmatch(member.filename) or ".." in parts or not plain:
+    if not _MEMBER_PATTERN.fullmatch(member.filename) or ".." in parts or not plain:
         raise NbtError(
             f"{archive} holds {member.filename!r}, which is no image of the small Omniglot set: nothing was unpacked"
         )
-    if member.file_size > _LARGEST_IMAGE:
+    if member.file_size > _MAX_IMAGE_BYTES:
         raise NbtError(f"{archive}: {member.filename!r} has {member.file_size} bytes: nothing was unpacked")

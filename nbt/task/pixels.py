@@ -11,10 +11,10 @@ from PIL import Image
 Pixels = npt.NDArray[np.uint8]
 
 # The same filter as in torchvision's presets, which pretrained weights were evaluated with.
-_FILTER = Image.Resampling.BILINEAR
+_RESAMPLING = Image.Resampling.BILINEAR
 
-_ORIENTATION = 0x0112
-_TURNS = {
+_EXIF_ORIENTATION_TAG = 0x0112
+_EXIF_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -42,29 +42,29 @@ def decode_file(path: Path, size: int) -> Pixels:
         image.draft(None, (size, size))
         image.load()
         # Only now: for TIFF, load itself has turned the image and taken the tag away.
-        turn = _TURNS.get(_orientation(image))
-        square = _cut_square(_to_rgb(image), size)
+        turn = _EXIF_TRANSPOSES.get(_orientation(image))
+        square = _resize_and_center_crop(_to_rgb(image), size)
     return np.asarray(square.transpose(turn) if turn is not None else square)
 
 
-def decode_pixels(pixels: Pixels, size: int) -> Pixels:
+def resize_pixels(pixels: Pixels, size: int) -> Pixels:
     """Returns RGB pixels, uint8 (H, W, 3), as a square of another size, uint8 (size, size, 3)."""
     if pixels.shape[:2] == (size, size):
         return np.ascontiguousarray(pixels)
-    return np.asarray(_cut_square(Image.fromarray(pixels), size))
+    return np.asarray(_resize_and_center_crop(Image.fromarray(pixels), size))
 
 
-def _cut_square(image: Image.Image, size: int) -> Image.Image:
+def _resize_and_center_crop(image: Image.Image, size: int) -> Image.Image:
     """Scales the shorter side to `size` and cuts out the middle, in one step."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    return image.resize((size, size), _FILTER, box=(left, top, left + side, top + side))
+    return image.resize((size, size), _RESAMPLING, box=(left, top, left + side, top + side))
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
+        return int(image.getexif().get(_EXIF_ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata do not make the pixels unreadable
         return 1
 

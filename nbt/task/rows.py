@@ -11,7 +11,7 @@ IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif")
 )
 
-ROLE_WORDS = {
+SPLIT_ALIASES = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -24,20 +24,20 @@ ROLE_WORDS = {
 """What people call the parts of a dataset, and what we call them."""
 
 
-class ImageRow(NamedTuple):
-    """One labelled image file; `role` is "train", "val", "test" or "" where the dataset does not say."""
+class LabelledFile(NamedTuple):
+    """One labelled image file; `split` is "train", "val", "test" or "" where the dataset does not say."""
 
     path: Path
     label: str
-    role: str = ""
+    split: str = ""
 
 
-def full_path(text: str | Path) -> Path:
+def absolute_path(text: str | Path) -> Path:
     """Returns a path that a user gave as an absolute one, "~" and ".." resolved, with the names of links kept."""
     return Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111 - pathlib raises at "~nobody"
 
 
-def order_classes(names: Iterable[str]) -> list[str]:
+def sort_class_names(names: Iterable[str]) -> list[str]:
     """Returns class names without repetition, sorted: by value where every name is a whole number, else as text."""
     unique = set(names)
     if all(name.isdecimal() for name in unique):

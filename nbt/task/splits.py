@@ -23,9 +23,9 @@ VALIDATION_SHARES = (0.10, 0.25)
 """Bounds on the share of the labelled images that the cut takes to reach `VALIDATION_IMAGES`."""
 
 # The streams of random numbers. The first is all that decides on test: no seed of the user's enters it.
-_TEST_STREAM = (0x7E57,)
-_VALIDATION_STREAM = 1
-_SHOTS_STREAM = 2
+_TEST_SEED = (0x7E57,)
+_VALIDATION_SEED = 1
+_SHOTS_SEED = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +75,11 @@ def make_pools(labels: Index, roles: npt.NDArray[np.str_], class_names: Sequence
     train = np.flatnonzero((roles != "val") & (roles != "test"))
     pools = Pools(train, val if len(val) else None, test)
     if len(test):
-        _check_counts(pools, labels, class_names, _needed(pools), "train and validate on")
+        _check_counts(pools, labels, class_names, _min_images_per_class(pools), "train and validate on")
         return pools
-    _check_counts(pools, labels, class_names, _needed(pools) + 1, "train, validate and test on")
-    generators = [np.random.default_rng([*_TEST_STREAM, label]) for label in range(len(class_names))]
-    test = _draw(train, labels, TEST_SHARE, generators)
+    _check_counts(pools, labels, class_names, _min_images_per_class(pools) + 1, "train, validate and test on")
+    generators = [np.random.default_rng([*_TEST_SEED, label]) for label in range(len(class_names))]
+    test = _draw_stratified(train, labels, TEST_SHARE, generators)
     return Pools(np.setdiff1d(train, test), pools.val, test)
 
 
@@ -89,7 +89,7 @@ def check_pools(pools: Pools, labels: Index, class_names: Sequence[str]) -> None
     Raises:
         UsageError: One cannot; or no test image is left.
     """
-    _check_counts(pools, labels, class_names, _needed(pools), "train and validate on")
+    _check_counts(pools, labels, class_names, _min_images_per_class(pools), "train and validate on")
     if not len(pools.test):
         raise UsageError("no test image is left")
 
@@ -110,12 +110,12 @@ def limit_shots(pools: Pools, labels: Index, shots: int, seed: int) -> Pools:
     """
     if shots < 2:
         raise UsageError(f"--shots {shots}: a class needs 2 labelled images or more, to train and to validate on")
-    generator = np.random.default_rng([_SHOTS_STREAM, seed])
+    generator = np.random.default_rng([_SHOTS_SEED, seed])
     train: list[Index] = []
     val: list[Index] = []
     for label in np.unique(labels[pools.train]):
-        of_train = _shuffle(pools.train, labels, label, generator)
-        of_val = of_train[:0] if pools.val is None else _shuffle(pools.val, labels, label, generator)
+        of_train = _shuffled_members(pools.train, labels, label, generator)
+        of_val = of_train[:0] if pools.val is None else _shuffled_members(pools.val, labels, label, generator)
         n_val = round(shots * len(of_val) / (len(of_val) + len(of_train)))
         n_val = min(max(n_val, min(1, len(of_val))), shots - 1)
         train.append(of_train[: shots - n_val])
@@ -137,9 +137,9 @@ def make_split(pools: Pools, labels: Index, seed: int) -> Split:
     """
     if pools.val is not None:
         return Split(pools.train, pools.val, pools.test)
-    generator = np.random.default_rng([_VALIDATION_STREAM, seed])
+    generator = np.random.default_rng([_VALIDATION_SEED, seed])
     n_classes = int(labels[pools.train].max()) + 1 if len(pools.train) else 0
-    val = _draw(pools.train, labels, validation_share(len(pools.train)), [generator] * n_classes)
+    val = _draw_stratified(pools.train, labels, validation_share(len(pools.train)), [generator] * n_classes)
     return Split(np.setdiff1d(pools.train, val), val, pools.test)
 
 
@@ -159,7 +159,7 @@ def validation_standard_error(accuracy: float, n: int) -> float:
     return math.sqrt(accuracy * (1.0 - accuracy) / n) if n else math.inf
 
 
-def _needed(pools: Pools) -> int:
+def _min_images_per_class(pools: Pools) -> int:
     """Returns how many images of each class the train pool must have: one to train on, one to cut for validation."""
     return 1 if pools.val is not None else 2
 
@@ -172,15 +172,15 @@ def _check_counts(pools: Pools, labels: Index, class_names: Sequence[str], neede
             raise UsageError(f"class {name!r} has {count} of the {needed} {images} it needs to {purpose}")
 
 
-def _draw(pool: Index, labels: Index, share: float, generators: Sequence[np.random.Generator]) -> Index:
+def _draw_stratified(pool: Index, labels: Index, share: float, generators: Sequence[np.random.Generator]) -> Index:
     """Draws the same share of every class, rounded, at least one and never all; `generators` has one a class."""
     chosen = [np.empty(0, dtype=np.int64)]
     for label, generator in enumerate(generators):
-        members = _shuffle(pool, labels, label, generator)
+        members = _shuffled_members(pool, labels, label, generator)
         count = min(max(1, round(share * len(members))), len(members) - 1)
         chosen.append(members[: max(count, 0)])
     return np.sort(np.concatenate(chosen))
 
 
-def _shuffle(pool: Index, labels: Index, label: int, generator: np.random.Generator) -> Index:
+def _shuffled_members(pool: Index, labels: Index, label: int, generator: np.random.Generator) -> Index:
     return generator.permutation(pool[labels[pool] == label])

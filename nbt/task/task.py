@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class SourceMeans:
+class SourceClassMeans:
     """Where the classes of the source lie among a backbone's features.
 
     Attributes:
@@ -52,7 +52,7 @@ class Task:
         w0: Its pretrained weights, the state dict of `Backbone` without the head; captured once, never changed.
         mean: Mean of each RGB channel in 0 ... 1 that the backbone's weights expect to be subtracted.
         std: The standard deviation they expect to be divided by.
-        mirror: Whether a mirrored image shows the same class; false for characters.
+        horizontal_flip: Whether a mirrored image shows the same class; false for characters.
         seed: Seed of the split (and of the shots).
         data_dir: Where the user said that the dataset is, for the record.
         classes: `classes` as the user gave it, for the record.
@@ -78,14 +78,14 @@ class Task:
     w0: Mapping[str, torch.Tensor]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    mirror: bool = True
+    horizontal_flip: bool = True
     seed: int = 0
     data_dir: str | None = None
     classes: int | None = None
     shots: int | None = None
     watched: npt.NDArray[np.int64] | None = None
     source_head: Mapping[str, torch.Tensor] | None = None
-    source_means: SourceMeans | None = None
+    source_means: SourceClassMeans | None = None
     teacher: Teacher | None = None
     scenario: str | None = None
     tasks: int = 0

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from nbt.errors import UsageError
 from nbt.task.backbone_names import BackboneSpec, parse_backbone
-from nbt.task.rows import full_path
+from nbt.task.rows import absolute_path
 
 if TYPE_CHECKING:
     import torch
 
-_FORM = "write BACKBONE (its library weights), or BACKBONE=FILE (a state dict)"
+_SYNTAX_HELP = "write BACKBONE (its library weights), or BACKBONE=FILE (a state dict)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,20 +40,20 @@ def parse_teacher(text: str) -> tuple[BackboneSpec, str]:
     Raises:
         UsageError: The text has another form, the backbone is unknown, or there is no such file.
     """
-    name, sign, file = _split(text)
+    name, sign, file = _split_at_equals_sign(text)
     if not name.strip() or (sign and not file.strip()):
-        raise UsageError(f"teacher {text!r}: {_FORM}")
+        raise UsageError(f"teacher {text!r}: {_SYNTAX_HELP}")
     spec = parse_backbone(name)
-    path = full_path(file.strip())
+    path = absolute_path(file.strip())
     if sign and not path.is_file():
-        raise UsageError(f"teacher {text!r}: no file {file.strip()}; {_FORM}")
+        raise UsageError(f"teacher {text!r}: no file {file.strip()}; {_SYNTAX_HELP}")
     return spec, str(path) if sign else "default"
 
 
-def full_name(text: str) -> str:
+def absolute_teacher_name(text: str) -> str:
     """Returns what a user wrote for a teacher as it means the same everywhere: the path of its file absolute."""
-    name, sign, file = _split(text)
-    return f"{name}={full_path(file.strip())}" if sign and file.strip() else text
+    name, sign, file = _split_at_equals_sign(text)
+    return f"{name}={absolute_path(file.strip())}" if sign and file.strip() else text
 
 
 def load_teacher(text: str) -> Teacher:
@@ -69,12 +69,16 @@ def load_teacher(text: str) -> Teacher:
     """
     spec, weights = parse_teacher(text)
     from nbt.task.backbones import default_image_size
-    from nbt.task.weights import load_w0
+    from nbt.task.weights import load_pretrained_weights
 
-    return Teacher(full_name(text), spec, load_w0(spec, weights, image_size=default_image_size(spec)).w0)
+    return Teacher(
+        absolute_teacher_name(text),
+        spec,
+        load_pretrained_weights(spec, weights, image_size=default_image_size(spec)).w0,
+    )
 
 
-def _split(text: str) -> tuple[str, str, str]:
+def _split_at_equals_sign(text: str) -> tuple[str, str, str]:
     """Splits at the first "=" that is outside parentheses."""
     depth = 0
     for index, letter in enumerate(text):

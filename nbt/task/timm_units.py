@@ -15,14 +15,22 @@ import torch
 from torch import nn
 
 from nbt.errors import NbtError, UsageError, nearest
-from nbt.task.backbone_names import TIMM, BackboneSpec
-from nbt.task.units import Decomposition, Named, group, has_weights
+from nbt.task.backbone_names import TIMM_PREFIX, BackboneSpec
+from nbt.task.units import Decomposition, NamedModule, group, has_weights
 
-_FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, NotImplementedError, AttributeError)
+_FORWARD_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AssertionError,
+    LookupError,
+    NotImplementedError,
+    AttributeError,
+)
 
 
 @dataclass(frozen=True)
-class TimmFacts:
+class TimmPretrainedConfig:
     """What timm knows of a model's pretrained weights.
 
     Attributes:
@@ -38,7 +46,7 @@ class TimmFacts:
     available: bool
 
 
-def timm_facts(spec: BackboneSpec) -> TimmFacts:
+def timm_pretrained_config(spec: BackboneSpec) -> TimmPretrainedConfig:
     """Returns what timm knows of the weights of a model.
 
     Raises:
@@ -46,9 +54,9 @@ def timm_facts(spec: BackboneSpec) -> TimmFacts:
     """
     import timm
 
-    name = _known(spec)
+    name = _timm_model_name(spec)
     config = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
-    return TimmFacts(
+    return TimmPretrainedConfig(
         image_size=int(config.input_size[-1]),
         mean=tuple(config.mean),
         std=tuple(config.std),
@@ -56,7 +64,7 @@ def timm_facts(spec: BackboneSpec) -> TimmFacts:
     )
 
 
-def build_timm(spec: BackboneSpec, *, pretrained: bool = False) -> nn.Module:
+def build_timm_model(spec: BackboneSpec, *, pretrained: bool = False) -> nn.Module:
     """Builds a model of timm without classifier, in evaluation mode.
 
     Dropout before the classifier (`drop_rate`) is left out: it is the backbone's. Activations do not work in place,
@@ -68,24 +76,24 @@ def build_timm(spec: BackboneSpec, *, pretrained: bool = False) -> nn.Module:
     import timm
 
     arguments = {**spec.arguments, "drop_rate": 0.0}
-    model: nn.Module = timm.create_model(_known(spec), pretrained=pretrained, num_classes=0, **arguments)
+    model: nn.Module = timm.create_model(_timm_model_name(spec), pretrained=pretrained, num_classes=0, **arguments)
     for module in model.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
     return model.eval()
 
 
-def timm_state(spec: BackboneSpec) -> dict[str, torch.Tensor]:
+def fetch_timm_state_dict(spec: BackboneSpec) -> dict[str, torch.Tensor]:
     """Fetches timm's pretrained weights.
 
     Raises:
         UsageError: There are none.
         NbtError: They cannot be fetched, or do not fit the arguments.
     """
-    if not timm_facts(spec).available:
+    if not timm_pretrained_config(spec).available:
         raise UsageError(f"backbone {spec.text} has no library weights; give --weights FILE, or --weights none")
     try:
-        return build_timm(spec, pretrained=True).state_dict()
+        return build_timm_model(spec, pretrained=True).state_dict()
     except Exception as error:  # whatever the network and the hub's client lead to
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise NbtError(
@@ -93,13 +101,13 @@ def timm_state(spec: BackboneSpec) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def read_timm(spec: BackboneSpec, model: nn.Module, image_size: int) -> Decomposition:
-    """Reads a model that `build_timm` built as units.
+def decompose_timm_model(spec: BackboneSpec, model: nn.Module, image_size: int) -> Decomposition:
+    """Reads a model that `build_timm_model` built as units.
 
     Raises:
         UsageError: It is no chain of its own modules.
     """
-    parts: list[Named] = [(name, model.get_submodule(name)) for name in _chain(spec, image_size)]
+    parts: list[NamedModule] = [(name, model.get_submodule(name)) for name in _find_chain(spec, image_size)]
     end = len(parts)
     while end and not any(True for _ in parts[end - 1][1].parameters()):
         end -= 1
@@ -114,32 +122,32 @@ def _drop_rate(spec: BackboneSpec) -> float:
     return float(rate)
 
 
-def _known(spec: BackboneSpec) -> str:
+def _timm_model_name(spec: BackboneSpec) -> str:
     import timm
 
-    name = spec.name.removeprefix(TIMM)
+    name = spec.name.removeprefix(TIMM_PREFIX)
     if not timm.is_model(name):
         raise UsageError(f"timm has no model {name!r}; {nearest(name, timm.list_models())}")
     return name
 
 
 @lru_cache(maxsize=64)
-def _chain(spec: BackboneSpec, image_size: int) -> tuple[str, ...]:
+def _find_chain(spec: BackboneSpec, image_size: int) -> tuple[str, ...]:
     """Returns the names of the modules that give the model's own output, bit for bit, when run one after the other."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(0)
-        model = build_timm(spec)
+        model = build_timm_model(spec)
         for parameter in model.parameters():
             # What is initialised to 0 or 1 would hide that the chain goes past it.
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
         images = torch.randn(2, 3, image_size, image_size)
         try:
-            names = tuple(name for name, _ in _split("", model, images))
+            names = tuple(name for name, _ in _split_chain("", model, images))
         except UsageError:
             raise
-        except _FAILURES as error:
+        except _FORWARD_ERRORS as error:
             reason = " ".join(str(error).split())[:160]
-            own = timm_facts(spec).image_size
+            own = timm_pretrained_config(spec).image_size
             raise UsageError(
                 f"backbone {spec.text} cannot work on images of {image_size} px ({reason}); "
                 f"its own size is {own}: --image-size {own}"
@@ -149,7 +157,7 @@ def _chain(spec: BackboneSpec, image_size: int) -> tuple[str, ...]:
     return names
 
 
-def _split(name: str, module: nn.Module, inputs: Any) -> Iterator[tuple[str, Any]]:
+def _split_chain(name: str, module: nn.Module, inputs: Any) -> Iterator[tuple[str, Any]]:
     """Yields the names of a module's links with their outputs; its own name where it is one link."""
     children = [(f"{name}.{child}".lstrip("."), part) for child, part in module.named_children()]
     before = inputs.clone()
@@ -158,7 +166,7 @@ def _split(name: str, module: nn.Module, inputs: Any) -> Iterator[tuple[str, Any
         raise UsageError(f"timm's module {name!r} changes its input in place; take another architecture")
     if _may_split(module, root=not name) and _is_chain(module, children, inputs, outputs):
         for child, part in children:
-            for link in _split(child, part, inputs):
+            for link in _split_chain(child, part, inputs):
                 yield link
                 inputs = link[1]
     else:
@@ -176,7 +184,7 @@ def _may_split(module: nn.Module, *, root: bool) -> bool:
     return bool(heavy) and all(any(True for _ in part.children()) for part in heavy)
 
 
-def _is_chain(module: nn.Module, children: list[Named], hidden: Any, outputs: Any) -> bool:
+def _is_chain(module: nn.Module, children: list[NamedModule], hidden: Any, outputs: Any) -> bool:
     inside = {id(p) for _, part in children for p in part.parameters()}
     if inside != {id(p) for p in module.parameters()}:
         return False
@@ -184,5 +192,5 @@ def _is_chain(module: nn.Module, children: list[Named], hidden: Any, outputs: An
         for _, part in children:
             hidden = part(hidden)
         return bool(torch.equal(hidden, outputs))
-    except _FAILURES:
+    except _FORWARD_ERRORS:
         return False

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from nbt.errors import NbtError
-from nbt.task.catalog import DatasetSpec, dataset_spec, find_root
-from nbt.task.download import Progress, fetch_archive, move_into_place, open_cache, temporary_folder
+from nbt.task.catalog import DatasetSpec, dataset_spec, find_dataset_root
+from nbt.task.download import Progress, fetch_archive, make_cache_folder, move_into_place, temporary_folder
 from nbt.task.listing import Items, Listing
 from nbt.task.rows import image_files, subfolders
 
@@ -22,7 +22,7 @@ _AIRCRAFT_MD5 = "d4acdd33327262359767eeaa97a4f732"
 
 
 @dataclass(frozen=True)
-class Part:
+class ConstructorCall:
     """One constructor call that yields one part of a dataset.
 
     Attributes:
@@ -35,7 +35,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TorchvisionReader:
     """How a dataset is read from torchvision's class.
 
     Attributes:
@@ -47,13 +47,13 @@ class Recipe:
     """
 
     cls: str
-    parts: tuple[Part, ...]
+    parts: tuple[ConstructorCall, ...]
     read: Callable[[Any], tuple[Items, list[int], list[str]]]
     distinct: bool = False
     keep_archive: bool = False
 
 
-def list_torchvision(name: str, data_dir: Path | None = None, *, progress: Progress | None = None) -> Listing:
+def read_torchvision(name: str, data_dir: Path | None = None, *, progress: Progress | None = None) -> Listing:
     """Returns the images of a dataset of torchvision with its official split.
 
     Args:
@@ -64,33 +64,35 @@ def list_torchvision(name: str, data_dir: Path | None = None, *, progress: Progr
     Raises:
         NbtError: It cannot be fetched or read; the message names the remedy.
     """
-    spec, recipe = dataset_spec(name), _RECIPES[name]
-    root = data_dir or open_cache("datasets", name)
+    spec, reader = dataset_spec(name), _READERS[name]
+    root = data_dir or make_cache_folder("datasets", name)
     try:
-        found = find_root(spec, root) if data_dir else (root if (root / spec.marker).exists() else None)
+        found = find_dataset_root(spec, root) if data_dir else (root if (root / spec.marker).exists() else None)
         if found is None:
-            _fetch(spec, recipe, root, progress)
-        parts = [recipe.read(_build(recipe, part, found or root)) for part in recipe.parts]
+            _fetch(spec, reader, root, progress)
+        parts = [reader.read(_build(reader, part, found or root)) for part in reader.parts]
     except NbtError as error:
-        raise NbtError(f"{spec.title}: {error}; {_remedy(spec)}") from error
+        raise NbtError(f"{spec.title}: {error}; {_data_dir_hint(spec)}") from error
     except Exception as error:  # torchvision raises RuntimeError, ValueError, KeyError and what scipy and pickle raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise NbtError(f"{spec.title} cannot be read from {found or root} ({reason}); {_remedy(spec)}") from error
-    return _merge(spec.name, recipe, parts)
+        raise NbtError(
+            f"{spec.title} cannot be read from {found or root} ({reason}); {_data_dir_hint(spec)}"
+        ) from error
+    return _merge(spec.name, reader, parts)
 
 
-def _remedy(spec: DatasetSpec) -> str:
+def _data_dir_hint(spec: DatasetSpec) -> str:
     return f"to use a copy that you have, give --data-dir DIR with DIR/{spec.marker} (see {spec.homepage})"
 
 
-def _build(recipe: Recipe, part: Part, root: Path, *, download: bool = False) -> Any:
+def _build(reader: TorchvisionReader, part: ConstructorCall, root: Path, *, download: bool = False) -> Any:
     from torchvision import datasets
 
     options = {"download": True} if download else {}
-    return getattr(datasets, recipe.cls)(str(root), **part.arguments, **options)
+    return getattr(datasets, reader.cls)(str(root), **part.arguments, **options)
 
 
-def _fetch(spec: DatasetSpec, recipe: Recipe, root: Path, progress: Progress | None) -> None:
+def _fetch(spec: DatasetSpec, reader: TorchvisionReader, root: Path, progress: Progress | None) -> None:
     """Fetches a dataset into a temporary folder beside the others in `root`, and renames what it got into place."""
     if spec.name == "aircraft":  # torchvision knows no checksum for it
         fetch_archive(_AIRCRAFT_URL, _AIRCRAFT_MD5, root, "fgvc-aircraft-2013b", progress=progress)
@@ -99,9 +101,9 @@ def _fetch(spec: DatasetSpec, recipe: Recipe, root: Path, progress: Progress | N
         progress(f"downloading {spec.title}", 0, 0)
     with temporary_folder(root) as place:
         with _guarded_extraction():
-            for part in recipe.parts:
-                _build(recipe, part, place, download=True)
-        if not recipe.keep_archive:
+            for part in reader.parts:
+                _build(reader, part, place, download=True)
+        if not reader.keep_archive:
             for archive in [path for path in place.rglob("*") if path.suffix in (".gz", ".tgz", ".zip")]:
                 archive.unlink()
         for child in list(place.iterdir()):
@@ -125,14 +127,14 @@ def _guarded_extraction() -> Iterator[None]:
             tarfile.TarFile.extraction_filter = earlier
 
 
-def _merge(name: str, recipe: Recipe, parts: list[tuple[Items, list[int], list[str]]]) -> Listing:
-    class_names: list[str] = [] if recipe.distinct else list(parts[0][2])
+def _merge(name: str, reader: TorchvisionReader, parts: list[tuple[Items, list[int], list[str]]]) -> Listing:
+    class_names: list[str] = [] if reader.distinct else list(parts[0][2])
     items: list[Any] = []
     labels: list[np.ndarray[Any, np.dtype[np.int64]]] = []
     roles: list[str] = []
-    for part, (part_items, part_labels, part_names) in zip(recipe.parts, parts, strict=True):
-        offset = len(class_names) if recipe.distinct else 0
-        class_names += part_names if recipe.distinct else []
+    for part, (part_items, part_labels, part_names) in zip(reader.parts, parts, strict=True):
+        offset = len(class_names) if reader.distinct else 0
+        class_names += part_names if reader.distinct else []
         items.append(part_items)
         labels.append(np.asarray(part_labels, dtype=np.int64) + offset)
         roles += [part.role] * len(part_labels)
@@ -188,27 +190,27 @@ def _read_omniglot(data: Any) -> tuple[Items, list[int], list[str]]:
     return [path for path, _ in found], [label for _, label in found], names
 
 
-def _splits(*words: str) -> tuple[Part, ...]:
-    return tuple(Part("train" if word == "trainval" else word, {"split": word}) for word in words)
+def _split_calls(*words: str) -> tuple[ConstructorCall, ...]:
+    return tuple(ConstructorCall("train" if word == "trainval" else word, {"split": word}) for word in words)
 
 
-_TRAIN_TEST = (Part("train", {"train": True}), Part("test", {"train": False}))
+_TRAIN_TEST = (ConstructorCall("train", {"train": True}), ConstructorCall("test", {"train": False}))
 
-_RECIPES = {
-    "cars": Recipe("StanfordCars", _splits("train", "test"), _read_samples),
-    "aircraft": Recipe("FGVCAircraft", _splits("train", "val", "test"), _read_files),
-    "dtd": Recipe("DTD", _splits("train", "val", "test"), _read_files),
-    "flowers": Recipe("Flowers102", _splits("train", "val", "test"), _read_flowers),
-    "pets": Recipe("OxfordIIITPet", _splits("trainval", "test"), _read_pets),
-    "caltech101": Recipe("Caltech101", (Part(""),), _read_caltech),
-    "food101": Recipe("Food101", _splits("train", "test"), _read_files),
-    "eurosat": Recipe("EuroSAT", (Part(""),), _read_samples),
-    "svhn": Recipe("SVHN", _splits("train", "test"), _read_svhn),
-    "cifar10": Recipe("CIFAR10", _TRAIN_TEST, _read_cifar),
-    "cifar100": Recipe("CIFAR100", _TRAIN_TEST, _read_cifar),
-    "omniglot": Recipe(
+_READERS = {
+    "cars": TorchvisionReader("StanfordCars", _split_calls("train", "test"), _read_samples),
+    "aircraft": TorchvisionReader("FGVCAircraft", _split_calls("train", "val", "test"), _read_files),
+    "dtd": TorchvisionReader("DTD", _split_calls("train", "val", "test"), _read_files),
+    "flowers": TorchvisionReader("Flowers102", _split_calls("train", "val", "test"), _read_flowers),
+    "pets": TorchvisionReader("OxfordIIITPet", _split_calls("trainval", "test"), _read_pets),
+    "caltech101": TorchvisionReader("Caltech101", (ConstructorCall(""),), _read_caltech),
+    "food101": TorchvisionReader("Food101", _split_calls("train", "test"), _read_files),
+    "eurosat": TorchvisionReader("EuroSAT", (ConstructorCall(""),), _read_samples),
+    "svhn": TorchvisionReader("SVHN", _split_calls("train", "test"), _read_svhn),
+    "cifar10": TorchvisionReader("CIFAR10", _TRAIN_TEST, _read_cifar),
+    "cifar100": TorchvisionReader("CIFAR100", _TRAIN_TEST, _read_cifar),
+    "omniglot": TorchvisionReader(
         "Omniglot",
-        (Part("", {"background": True}), Part("", {"background": False})),
+        (ConstructorCall("", {"background": True}), ConstructorCall("", {"background": False})),
         _read_omniglot,
         distinct=True,
         keep_archive=True,

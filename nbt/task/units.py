@@ -17,7 +17,7 @@ from torch import nn
 
 from nbt.errors import UsageError
 
-Named = tuple[str, nn.Module]
+NamedModule = tuple[str, nn.Module]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,20 +32,20 @@ class Decomposition:
             parameters is called "head". None where the model has no classifier.
     """
 
-    units: list[Named]
+    units: list[NamedModule]
     neck: nn.Module
     dropout: float
     source_head: nn.Sequential | None
 
 
-class GlobalMean(nn.Module):
+class GlobalAveragePool(nn.Module):
     """Mean over height and width: (N, C, H, W) to (N, C)."""
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         return maps.mean([2, 3])
 
 
-class FirstToken(nn.Module):
+class ClassTokenPool(nn.Module):
     """The class token: (N, T, D) to (N, D)."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -82,7 +82,7 @@ class PatchEmbedding(nn.Module):
         return self.dropout(tokens + self.pos_embedding)  # type: ignore[no-any-return]
 
 
-class ImageNetToHalf(nn.Module):
+class InceptionInputTransform(nn.Module):
     """From ImageNet's mean and deviation to .5 and .5, channel by channel as torchvision's `transform_input` does."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -102,8 +102,8 @@ def decompose(model: nn.Module) -> Decomposition:
         UsageError: It is of a family that is not known here.
     """
     for base in type(model).__mro__:
-        if base.__module__.startswith("torchvision.models.") and base.__name__ in _FAMILIES:
-            parts = _FAMILIES[base.__name__](model)
+        if base.__module__.startswith("torchvision.models.") and base.__name__ in _DECOMPOSERS:
+            parts = _DECOMPOSERS[base.__name__](model)
             for module in (*(unit for _, unit in parts.units), parts.neck, parts.source_head):
                 if module is not None:
                     module.train(model.training)
@@ -111,7 +111,7 @@ def decompose(model: nn.Module) -> Decomposition:
     raise UsageError(f"a model of class {type(model).__name__} cannot be read as ordered units")
 
 
-def flatten(named: Iterable[Named]) -> Iterator[Named]:
+def flatten(named: Iterable[NamedModule]) -> Iterator[NamedModule]:
     """Yields the members of plain Sequentials in the place of these."""
     for name, module in named:
         if type(module) is nn.Sequential:
@@ -120,7 +120,7 @@ def flatten(named: Iterable[Named]) -> Iterator[Named]:
             yield name, module
 
 
-def group(named: Iterable[Named]) -> list[Named]:
+def group(named: Iterable[NamedModule]) -> list[NamedModule]:
     """Joins what follows a layer with weights (normalisation, activation, pooling) to it."""
     groups: list[tuple[str, list[nn.Module]]] = []
     for name, module in named:
@@ -136,61 +136,61 @@ def has_weights(module: nn.Module) -> bool:
     return any(parameter.ndim > 1 for parameter in module.parameters())
 
 
-def _children(model: nn.Module, *names: str) -> list[Named]:
+def _submodules(model: nn.Module, *names: str) -> list[NamedModule]:
     return [(name, model.get_submodule(name)) for name in names]
 
 
-def _prefixed(name: str, module: nn.Module) -> list[Named]:
+def _named_children(name: str, module: nn.Module) -> list[NamedModule]:
     return [(f"{name}.{child}", part) for child, part in module.named_children()]
 
 
-def _linear_head(units: list[Named], neck: nn.Module, head: Any, dropout: float = 0.0) -> Decomposition:
+def _with_linear_head(units: list[NamedModule], neck: nn.Module, head: Any, dropout: float = 0.0) -> Decomposition:
     source_head = nn.Sequential(OrderedDict(neck=neck, head=head))
     return Decomposition(units, neck, dropout, source_head)
 
 
-def _pool() -> nn.Module:
+def _global_average_pool() -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def _resnet(model: Any) -> Decomposition:
-    parts = _children(model, "conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-    return _linear_head(group(flatten(parts)), _pool(), model.fc)
+    parts = _submodules(model, "conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+    return _with_linear_head(group(flatten(parts)), _global_average_pool(), model.fc)
 
 
 def _features_then_linear(model: Any) -> Decomposition:
     """MobileNetV2 and EfficientNet."""
-    units = group(flatten(_children(model, "features")))
-    return _linear_head(units, _pool(), model.classifier[1], model.classifier[0].p)
+    units = group(flatten(_submodules(model, "features")))
+    return _with_linear_head(units, _global_average_pool(), model.classifier[1], model.classifier[0].p)
 
 
 def _mobilenet_v3(model: Any) -> Decomposition:
-    units = group(flatten(_children(model, "features")))
+    units = group(flatten(_submodules(model, "features")))
     hidden, activation, dropout, head = model.classifier
     units.append(("classifier.0", nn.Sequential(model.avgpool, nn.Flatten(), hidden, activation)))
-    return _linear_head(units, nn.Identity(), head, dropout.p)
+    return _with_linear_head(units, nn.Identity(), head, dropout.p)
 
 
 def _mnasnet(model: Any) -> Decomposition:
-    units = group(flatten(_children(model, "layers")))
-    return _linear_head(units, GlobalMean(), model.classifier[1], model.classifier[0].p)
+    units = group(flatten(_submodules(model, "layers")))
+    return _with_linear_head(units, GlobalAveragePool(), model.classifier[1], model.classifier[0].p)
 
 
 def _shufflenet(model: Any) -> Decomposition:
-    parts = _children(model, "conv1", "maxpool", "stage2", "stage3", "stage4", "conv5")
-    return _linear_head(group(flatten(parts)), GlobalMean(), model.fc)
+    parts = _submodules(model, "conv1", "maxpool", "stage2", "stage3", "stage4", "conv5")
+    return _with_linear_head(group(flatten(parts)), GlobalAveragePool(), model.fc)
 
 
 def _squeezenet(model: Any) -> Decomposition:
     """Its own head is a convolution before the pooling; a target's head is linear on pooled features."""
-    units = group(flatten(_children(model, "features")))
+    units = group(flatten(_submodules(model, "features")))
     dropout, convolution, activation, pool = model.classifier
     source_head = nn.Sequential(OrderedDict(head=convolution, activation=activation, pool=pool, flatten=nn.Flatten()))
-    return Decomposition(units, _pool(), dropout.p, source_head)
+    return Decomposition(units, _global_average_pool(), dropout.p, source_head)
 
 
 def _alexnet_or_vgg(model: Any) -> Decomposition:
-    units = group(flatten(_children(model, "features")))
+    units = group(flatten(_submodules(model, "features")))
     *hidden, head = list(model.classifier)
     dropout = hidden.pop().p if isinstance(hidden[-1], nn.Dropout) else 0.0
     entry: list[nn.Module] = [model.avgpool, nn.Flatten()]
@@ -200,84 +200,87 @@ def _alexnet_or_vgg(model: Any) -> Decomposition:
             entry = []
         elif isinstance(module, nn.Dropout):
             entry.append(module)
-    return _linear_head(units, nn.Identity(), head, dropout)
+    return _with_linear_head(units, nn.Identity(), head, dropout)
 
 
 def _densenet(model: Any) -> Decomposition:
     features = model.features
-    units: list[Named] = [
+    units: list[NamedModule] = [
         ("features.conv0", nn.Sequential(features.conv0, features.norm0, features.relu0, features.pool0))
     ]
     for name, module in features.named_children():
         if name.startswith("denseblock"):
-            units += [(layer, ConcatenatingLayer(part)) for layer, part in _prefixed(f"features.{name}", module)]
+            units += [(layer, ConcatenatingLayer(part)) for layer, part in _named_children(f"features.{name}", module)]
         elif name.startswith("transition"):
             units.append((f"features.{name}", module))
     units.append(("features.norm5", nn.Sequential(features.norm5, nn.ReLU(inplace=True))))
-    return _linear_head(units, _pool(), model.classifier)
+    return _with_linear_head(units, _global_average_pool(), model.classifier)
 
 
 def _convnext(model: Any) -> Decomposition:
     """Stages stand at odd positions, stem and downsampling at even ones."""
-    units: list[Named] = []
-    for number, (name, stage) in enumerate(_prefixed("features", model.features)):
-        units += _prefixed(name, stage) if number % 2 else [(name, stage)]
+    units: list[NamedModule] = []
+    for number, (name, stage) in enumerate(_named_children("features", model.features)):
+        units += _named_children(name, stage) if number % 2 else [(name, stage)]
     norm, flat, head = model.classifier
     units.append(("classifier.0", nn.Sequential(model.avgpool, norm)))
-    return _linear_head(units, flat, head)
+    return _with_linear_head(units, flat, head)
 
 
 def _regnet(model: Any) -> Decomposition:
-    units = _children(model, "stem")
-    for name, stage in _prefixed("trunk_output", model.trunk_output):
-        units += _prefixed(name, stage)
-    return _linear_head(units, _pool(), model.fc)
+    units = _submodules(model, "stem")
+    for name, stage in _named_children("trunk_output", model.trunk_output):
+        units += _named_children(name, stage)
+    return _with_linear_head(units, _global_average_pool(), model.fc)
 
 
 def _vit(model: Any) -> Decomposition:
-    units: list[Named] = [("conv_proj", PatchEmbedding(model)), *_prefixed("encoder.layers", model.encoder.layers)]
-    units.append(("encoder.ln", nn.Sequential(model.encoder.ln, FirstToken())))
+    units: list[NamedModule] = [
+        ("conv_proj", PatchEmbedding(model)),
+        *_named_children("encoder.layers", model.encoder.layers),
+    ]
+    units.append(("encoder.ln", nn.Sequential(model.encoder.ln, ClassTokenPool())))
     *hidden, head = list(model.heads)
     if hidden:
         units.append(("heads.pre_logits", nn.Sequential(*hidden)))
-    return _linear_head(units, nn.Identity(), head)
+    return _with_linear_head(units, nn.Identity(), head)
 
 
 def _swin(model: Any) -> Decomposition:
-    units = group(flatten(_children(model, "features")))
+    units = group(flatten(_submodules(model, "features")))
     units.append(("norm", model.norm))
-    return _linear_head(units, nn.Sequential(model.permute, model.avgpool, model.flatten), model.head)
+    return _with_linear_head(units, nn.Sequential(model.permute, model.avgpool, model.flatten), model.head)
 
 
 def _maxvit(model: Any) -> Decomposition:
-    units = group(flatten(_children(model, "stem")))
-    for name, block in _prefixed("blocks", model.blocks):
-        units += _prefixed(f"{name}.layers", block.get_submodule("layers"))
+    units = group(flatten(_submodules(model, "stem")))
+    for name, block in _named_children("blocks", model.blocks):
+        units += _named_children(f"{name}.layers", block.get_submodule("layers"))
     *hidden, head = list(model.classifier)
     units.append(("classifier.3", nn.Sequential(*hidden)))
-    return _linear_head(units, nn.Identity(), head)
+    return _with_linear_head(units, nn.Identity(), head)
 
 
 def _googlenet(model: Any) -> Decomposition:
     names = "conv1 maxpool1 conv2 conv3 maxpool2 inception3a inception3b maxpool3 inception4a inception4b inception4c "
     names += "inception4d inception4e maxpool4 inception5a inception5b"
-    return _with_transform(model, names.split())
+    return _inception_family(model, names.split())
 
 
 def _inception(model: Any) -> Decomposition:
     names = "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2 Mixed_5b Mixed_5c "
     names += "Mixed_5d Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e Mixed_7a Mixed_7b Mixed_7c"
-    return _with_transform(model, names.split())
+    return _inception_family(model, names.split())
 
 
-def _with_transform(model: Any, names: list[str]) -> Decomposition:
-    (first, module), *rest = group(_children(model, *names))
-    transform = ImageNetToHalf() if model.transform_input else nn.Identity()
+def _inception_family(model: Any, names: list[str]) -> Decomposition:
+    (first, module), *rest = group(_submodules(model, *names))
+    transform = InceptionInputTransform() if model.transform_input else nn.Identity()
     units = [(first, nn.Sequential(transform, module)), *rest]
-    return _linear_head(units, _pool(), model.fc, model.dropout.p)
+    return _with_linear_head(units, _global_average_pool(), model.fc, model.dropout.p)
 
 
-_FAMILIES: dict[str, Callable[[Any], Decomposition]] = {
+_DECOMPOSERS: dict[str, Callable[[Any], Decomposition]] = {
     "AlexNet": _alexnet_or_vgg,
     "VGG": _alexnet_or_vgg,
     "SqueezeNet": _squeezenet,

@@ -13,15 +13,15 @@ import torch
 from nbt.errors import UsageError
 
 # Heads that take part in the training of the source alone; they are ignored.
-_AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
+_AUXILIARY_HEAD_PREFIXES = ("AuxLogits.", "aux1.", "aux2.")
+_WRAPPER_KEYS = ("state_dict", "model", "model_state_dict")
 # Names in files that torchvision publishes but renames when it loads them.
-_OLD_NAMES = (
+_LEGACY_KEY_PATTERNS = (
     (re.compile(r"(\.denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
     (re.compile(r"(\.encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
     (re.compile(r"(\.encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
 )
-_SHOWN = 5
+_MAX_KEYS_SHOWN = 5
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -39,10 +39,12 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise UsageError(f"weights {path}: no such file")
     try:
-        state = _read(path)
+        state = _load_file(path)
     except Exception as error:  # torn and foreign files raise whatever their bytes lead to
-        raise UsageError(f"weights {path}: not a file of tensors that can be read safely ({_why(error)})") from error
-    for wrapper in _WRAPPERS:
+        raise UsageError(
+            f"weights {path}: not a file of tensors that can be read safely ({_error_reason(error)})"
+        ) from error
+    for wrapper in _WRAPPER_KEYS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not state:
@@ -57,7 +59,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def _read(path: Path) -> Any:
+def _load_file(path: Path) -> Any:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -65,25 +67,25 @@ def _read(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _why(error: Exception) -> str:
+def _error_reason(error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):
         return "it holds objects other than tensors, or is damaged"
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
-def rename_old(state: Mapping[str, torch.Tensor], wanted: Iterable[str]) -> dict[str, torch.Tensor]:
+def rename_legacy_keys(state: Mapping[str, torch.Tensor], wanted: Iterable[str]) -> dict[str, torch.Tensor]:
     """Returns the state with names that torchvision once used put as it uses them now, where those are wanted."""
     known = set(wanted)
     renamed = {}
     for name, tensor in state.items():
         new = name
-        for pattern, replacement in _OLD_NAMES:
+        for pattern, replacement in _LEGACY_KEY_PATTERNS:
             new = pattern.sub(replacement, new)
         renamed[new if new in known else name] = tensor
     return renamed
 
 
-def check_state(
+def check_state_dict(
     state: Mapping[str, torch.Tensor],
     wanted: Mapping[str, torch.Tensor],
     *,
@@ -106,34 +108,36 @@ def check_state(
     """
     present = {name: state[name] for name in wanted if name in state}
     misshapen = [
-        f"{name} (expected {_describe(wanted[name])}, found {_describe(tensor)})"
+        f"{name} (expected {_describe_shape(wanted[name])}, found {_describe_shape(tensor)})"
         for name, tensor in present.items()
-        if _describe(wanted[name]) != _describe(tensor)
+        if _describe_shape(wanted[name]) != _describe_shape(tensor)
     ]
     problems = [
-        _listed("missing", [name for name in wanted if name not in state and not is_counter(name)]),
-        _listed("misshapen", misshapen),
-        _listed("unknown", [n for n in state if n not in wanted and not n.startswith((*heads, *_AUXILIARY))]),
-        _listed("not finite", [name for name, tensor in present.items() if not torch.isfinite(tensor).all()]),
+        _format_keys("missing", [name for name in wanted if name not in state and not is_batch_counter(name)]),
+        _format_keys("misshapen", misshapen),
+        _format_keys(
+            "unknown", [n for n in state if n not in wanted and not n.startswith((*heads, *_AUXILIARY_HEAD_PREFIXES))]
+        ),
+        _format_keys("not finite", [name for name, tensor in present.items() if not torch.isfinite(tensor).all()]),
     ]
     found = "; ".join(filter(None, problems))
     if found:
         raise UsageError(f"{source} does not fit {backbone}: {found}")
 
 
-def is_counter(name: str) -> bool:
+def is_batch_counter(name: str) -> bool:
     """Whether a key is BatchNorm's count of batches, which older files lack and nothing here reads."""
     return name.endswith(".num_batches_tracked")
 
 
-def _listed(what: str, names: list[str]) -> str:
+def _format_keys(what: str, names: list[str]) -> str:
     if not names:
         return ""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{more}"
+    more = f" and {len(names) - _MAX_KEYS_SHOWN} more" if len(names) > _MAX_KEYS_SHOWN else ""
+    return f"{len(names)} {what}: {', '.join(names[:_MAX_KEYS_SHOWN])}{more}"
 
 
-def _describe(tensor: torch.Tensor) -> str:
+def _describe_shape(tensor: torch.Tensor) -> str:
     """Returns the shape, and the kind where it is not floating point; precisions of floats are all the same."""
     shape = "x".join(map(str, tensor.shape)) or "a single number"
     return shape if tensor.is_floating_point() else f"{shape} of {str(tensor.dtype).removeprefix('torch.')}"

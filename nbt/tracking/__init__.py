@@ -12,22 +12,22 @@ it missed is written when it answers again. Importing this module does not impor
 
 from __future__ import annotations
 
-from nbt.tracking.contact import Contact
+from nbt.tracking.contact import TrackingConnection
 from nbt.tracking.opening import open_store
-from nbt.tracking.store import Owner, RunStore
+from nbt.tracking.store import RunOwner, RunStore
 from nbt.tracking.tracker import Tracker, sync
-from nbt.tracking.uris import default_uri, is_there, resolve_uri, shown_uri, ui_command
+from nbt.tracking.uris import default_uri, may_have_runs, redact_uri, resolve_uri, ui_command
 
 __all__ = [
-    "Contact",
-    "Owner",
+    "TrackingConnection",
+    "RunOwner",
     "RunStore",
     "Tracker",
     "default_uri",
-    "is_there",
+    "may_have_runs",
     "open_store",
     "resolve_uri",
-    "shown_uri",
+    "redact_uri",
     "sync",
     "ui_command",
 ]

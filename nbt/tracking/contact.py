@@ -1,4 +1,4 @@
-"""Contact: a server that may be away, asked no more often than it is worth."""
+"""TrackingConnection: a server that may be away, asked no more often than it is worth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 
-from nbt.tracking.uris import shown_uri
+from nbt.tracking.uris import redact_uri
 
 _log = logging.getLogger("nbt")
 
@@ -15,18 +15,18 @@ RETRY_SECONDS = 60.0
 """Pause after a server did not answer; longer where not answering took long, so that it costs a twentieth at most."""
 
 
-def reason_of(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """Returns one line on an error: what the network or disk said where that is the cause, else the error itself."""
     cause, chain = error, [error]
     while (deeper := cause.__cause__ or cause.__context__) is not None:
         cause = deeper
         chain.append(cause)
     told = next((one for one in reversed(chain) if isinstance(one, OSError)), error)
-    text = shown_uri(" ".join(str(told).split()))[:200]
+    text = redact_uri(" ".join(str(told).split()))[:200]
     return f"{type(told).__name__}: {text}" if text else type(told).__name__
 
 
-class Contact:
+class TrackingConnection:
     """Who asks a store again that did not answer: seldom, and with one warning.
 
     Args:
@@ -48,16 +48,16 @@ class Contact:
         """Whether it is time to ask again."""
         return self._clock() >= self._next_attempt
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Makes it due now."""
         self._next_attempt = -math.inf
 
-    def attempt(self, write: Callable[[], None], lost: str) -> bool:
+    def attempt(self, write: Callable[[], None], consequence: str) -> bool:
         """Writes, whatever comes of it.
 
         Args:
             write: May raise anything.
-            lost: What a warning says of it: "the search goes on, ...".
+            consequence: What a warning says of it: "the search goes on, ...".
 
         Returns:
             Whether it was written.
@@ -69,10 +69,12 @@ class Contact:
             self._next_attempt = self._clock() + max(self._retry_seconds, 20 * (self._clock() - began))
             if not self._down:
                 self._down = True
-                _log.warning("MLflow at %s cannot be written (%s); %s", shown_uri(self.uri), reason_of(error), lost)
+                _log.warning(
+                    "MLflow at %s cannot be written (%s); %s", redact_uri(self.uri), error_summary(error), consequence
+                )
             _log.debug("MLflow", exc_info=error)
             return False
         if self._down:
             self._down = False
-            _log.info("MLflow at %s answers again; what it missed is written", shown_uri(self.uri))
+            _log.info("MLflow at %s answers again; what it missed is written", redact_uri(self.uri))
         return True

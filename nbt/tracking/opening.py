@@ -11,27 +11,27 @@ import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
 
-from nbt.tracking.store import Owner, RunStore
+from nbt.tracking.store import RunOwner, RunStore
 from nbt.tracking.uris import PORTS, SERVERS, sqlite_file
 
 _PROBE_SECONDS = 3.0
 # MLflow's own defaults wait for a dead server for minutes at every call, and print to stdout, which is for results.
-ENVIRONMENT = {
+MLFLOW_DEFAULTS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-_CHATTY = {"mlflow.store.db.utils": "WARNING", "alembic": "WARNING", "urllib3.connectionpool": "ERROR"}
+_LOG_LEVELS = {"mlflow.store.db.utils": "WARNING", "alembic": "WARNING", "urllib3.connectionpool": "ERROR"}
 
 
-def open_store(uri: str, owner: Owner) -> RunStore:
+def open_store(uri: str, owner: RunOwner) -> RunStore:
     """Returns the owner's runs in a store, which is made where it is a new SQLite file.
 
     Raises:
         Exception: Whatever goes wrong, soon: a server that does not answer is asked once.
     """
-    for name, value in ENVIRONMENT.items():
+    for name, value in MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
     if urlsplit(uri).scheme in SERVERS:
         _probe_server(uri)
@@ -39,7 +39,7 @@ def open_store(uri: str, owner: Owner) -> RunStore:
         _probe_database(uri)
     from mlflow.tracking import MlflowClient
 
-    for chatty, level in _CHATTY.items():
+    for chatty, level in _LOG_LEVELS.items():
         logging.getLogger(chatty).setLevel(level)
     return RunStore(MlflowClient(tracking_uri=uri), uri, owner)
 

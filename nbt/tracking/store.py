@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbt.report.runs import NAME_LENGTH, STUDY_KEY, Point, RunSpec, experiment_name, study_id
+from nbt.report.runs import MAX_NAME_LENGTH, STUDY_KEY, MetricPoint, RunSpec, experiment_name, study_id
 from nbt.search.records import StudyRecord
 from nbt.tracking.uris import artifact_location
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-_METRICS_A_BATCH = 800
-_PAIRS_A_BATCH = 100
+_MAX_METRICS_PER_BATCH = 800
+_MAX_PARAMS_PER_BATCH = 100
 _STUDY, _KEY, _CONTENT, _PARENT = "nbt.study", "nbt.key", "nbt.content", "mlflow.parentRunId"
 
 
 @dataclass
-class _Known:
+class _ExistingRun:
     """A run that MLflow has. `points` is read when it is first needed."""
 
     run_id: str
@@ -37,7 +37,7 @@ class _Known:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Owner:
+class RunOwner:
     """Whose runs are written: a study's, or a stream's (`nbt.tracking_streams`).
 
     Attributes:
@@ -59,9 +59,9 @@ class Owner:
     facts: Mapping[str, Any]
 
 
-def study_owner(record: StudyRecord) -> Owner:
+def study_owner(record: StudyRecord) -> RunOwner:
     """Returns a study as the owner of its runs."""
-    return Owner(
+    return RunOwner(
         id=study_id(record),
         experiment=experiment_name(record),
         key=STUDY_KEY,
@@ -84,10 +84,10 @@ class RunStore:
         Exception: Whatever MLflow raises; so do all methods.
     """
 
-    def __init__(self, client: MlflowClient, uri: str, owner: Owner) -> None:
+    def __init__(self, client: MlflowClient, uri: str, owner: RunOwner) -> None:
         self._client, self._owner = client, owner
         self._experiment = self._open_experiment(owner.experiment, artifact_location(uri))
-        self._known = self._find()
+        self._existing_runs = self._find_runs()
 
     def write(self, spec: RunSpec) -> str:
         """Makes MLflow's run say what the spec says; the run of its parent has to be there.
@@ -95,31 +95,35 @@ class RunStore:
         Returns:
             "written" (it is new), "updated" or "unchanged".
         """
-        known = self._known.get(spec.key)
+        known = self._existing_runs.get(spec.key)
         if known is None:
             self._create(spec)
             return "written"
-        if known.tags.get(_CONTENT) == spec.content and known.status == spec.status and self._is_at_home(known, spec):
+        if (
+            known.tags.get(_CONTENT) == spec.content
+            and known.status == spec.status
+            and self._has_current_parent(known, spec)
+        ):
             return "unchanged"
-        if self._can_extend(known, spec):
+        if self._is_extension(known, spec):
             self._extend(known, spec)
         else:
             self._create(spec)
             self._client.delete_run(known.run_id)
-            self._adopt(known.run_id, spec.key)
+            self._reassign_children(known.run_id, spec.key)
         return "updated"
 
     def log_files(self, files: Sequence[Path]) -> None:
         """Writes files to the owner's run, over those of the same name."""
         for file in files:
-            self._client.log_artifact(self._known[self._owner.key].run_id, str(file))
+            self._client.log_artifact(self._existing_runs[self._owner.key].run_id, str(file))
 
     def log_profile(self, record: StudyRecord) -> None:
         """Writes the fit profile, where the study has one, to the study's run as `fit.json`."""
         if record.profile is not None:
             from nbt.report.write import FIT_FILE, fit_file  # pandas and the templates come with it
 
-            self._client.log_text(self._known[self._owner.key].run_id, fit_file(record.profile), FIT_FILE)
+            self._client.log_text(self._existing_runs[self._owner.key].run_id, fit_file(record.profile), FIT_FILE)
 
     def _open_experiment(self, name: str, artifacts: str | None) -> str:
         experiment = self._client.get_experiment_by_name(name)
@@ -132,9 +136,9 @@ class RunStore:
             self._client.restore_experiment(experiment.experiment_id)
         return str(experiment.experiment_id)
 
-    def _find(self) -> dict[str, _Known]:
+    def _find_runs(self) -> dict[str, _ExistingRun]:
         """Returns the owner's runs by key; of two with one key, which a crash can leave, the whole one is kept."""
-        found: dict[str, _Known] = {}
+        found: dict[str, _ExistingRun] = {}
         token: str | None = None
         while True:
             text = f"tags.`{_STUDY}` = '{self._owner.id}'"
@@ -156,16 +160,16 @@ class RunStore:
         tags = {
             _STUDY: self._owner.id,
             _KEY: spec.key,
-            **({} if spec.parent is None else {_PARENT: self._known[spec.parent].run_id}),
-            "mlflow.user": _user(),
+            **({} if spec.parent is None else {_PARENT: self._existing_runs[spec.parent].run_id}),
+            "mlflow.user": _user_name(),
             "mlflow.source.name": "nbt",
         }
         run = self._client.create_run(self._experiment, start_time=spec.started, tags=tags, run_name=spec.name)
-        known = _Known(run.info.run_id, spec.name, "RUNNING", {}, dict(tags), set(), points={})
-        self._known[spec.key] = known
+        known = _ExistingRun(run.info.run_id, spec.name, "RUNNING", {}, dict(tags), set(), points={})
+        self._existing_runs[spec.key] = known
         self._extend(known, spec)
 
-    def _can_extend(self, known: _Known, spec: RunSpec) -> bool:
+    def _is_extension(self, known: _ExistingRun, spec: RunSpec) -> bool:
         """Tells whether all that the run says is in the spec: parameters and metrics can be added, not changed."""
         if any(spec.params.get(name) != value for name, value in known.params.items()):
             return False
@@ -175,7 +179,7 @@ class RunStore:
             for at, value in self._points(known).items()
         )
 
-    def _extend(self, known: _Known, spec: RunSpec) -> None:
+    def _extend(self, known: _ExistingRun, spec: RunSpec) -> None:
         """Adds what the run lacks; the hash goes last, so that a run that has it has everything."""
         if spec.parent is None and _CONTENT not in known.tags:
             self._log_dataset(known.run_id)
@@ -184,9 +188,9 @@ class RunStore:
         params = {name: value for name, value in spec.params.items() if name not in known.params}
         tags = {name: value for name, value in spec.tags.items() if known.tags.get(name) != value}
         if spec.parent is not None:
-            tags[_PARENT] = self._known[spec.parent].run_id
+            tags[_PARENT] = self._existing_runs[spec.parent].run_id
         tags[_CONTENT] = spec.content
-        self._log(known.run_id, points, params, tags)
+        self._log_batches(known.run_id, points, params, tags)
         known.params |= params
         known.tags |= tags
         there.update({(point.key, point.step): point.value for point in points})
@@ -198,16 +202,18 @@ class RunStore:
             self._client.update_run(known.run_id, status=spec.status)
         known.name, known.status = spec.name, spec.status
 
-    def _log(self, run_id: str, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    def _log_batches(
+        self, run_id: str, points: Sequence[MetricPoint], params: Mapping[str, str], tags: Mapping[str, str]
+    ) -> None:
         """Writes in one batch, or in as few as MLflow's limits allow; the tags with the last."""
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(point.key, point.value, point.time, point.step) for point in points]
         pairs = [Param(name, value) for name, value in params.items()]
         marks = [RunTag(name, value) for name, value in tags.items()]
-        while len(metrics) > _METRICS_A_BATCH or len(pairs) > _PAIRS_A_BATCH:
-            self._client.log_batch(run_id, metrics[:_METRICS_A_BATCH], pairs[:_PAIRS_A_BATCH], [])
-            metrics, pairs = metrics[_METRICS_A_BATCH:], pairs[_PAIRS_A_BATCH:]
+        while len(metrics) > _MAX_METRICS_PER_BATCH or len(pairs) > _MAX_PARAMS_PER_BATCH:
+            self._client.log_batch(run_id, metrics[:_MAX_METRICS_PER_BATCH], pairs[:_MAX_PARAMS_PER_BATCH], [])
+            metrics, pairs = metrics[_MAX_METRICS_PER_BATCH:], pairs[_MAX_PARAMS_PER_BATCH:]
         self._client.log_batch(run_id, metrics, pairs, marks)
 
     def _log_dataset(self, run_id: str) -> None:
@@ -216,7 +222,7 @@ class RunStore:
         owner = self._owner
         local = owner.data_dir is not None or os.sep in owner.dataset
         dataset = Dataset(
-            name=owner.dataset[-NAME_LENGTH:],
+            name=owner.dataset[-MAX_NAME_LENGTH:],
             digest=owner.digest[:36],
             source_type="local" if local else "nbt",
             source=json.dumps({"uri": owner.data_dir or owner.dataset}),
@@ -224,7 +230,7 @@ class RunStore:
         )
         self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
-    def _points(self, known: _Known) -> dict[tuple[str, int], float]:
+    def _points(self, known: _ExistingRun) -> dict[tuple[str, int], float]:
         if known.points is None:
             known.points = {
                 (metric.key, metric.step): metric.value
@@ -233,19 +239,19 @@ class RunStore:
             }
         return known.points
 
-    def _is_at_home(self, known: _Known, spec: RunSpec) -> bool:
-        return spec.parent is None or known.tags.get(_PARENT) == self._known[spec.parent].run_id
+    def _has_current_parent(self, known: _ExistingRun, spec: RunSpec) -> bool:
+        return spec.parent is None or known.tags.get(_PARENT) == self._existing_runs[spec.parent].run_id
 
-    def _adopt(self, old: str, key: str) -> None:
+    def _reassign_children(self, old: str, key: str) -> None:
         """Gives the children of a run that was written anew to the new one."""
-        for known in self._known.values():
+        for known in self._existing_runs.values():
             if known.tags.get(_PARENT) == old:
-                self._client.set_tag(known.run_id, _PARENT, self._known[key].run_id)
-                known.tags[_PARENT] = self._known[key].run_id
+                self._client.set_tag(known.run_id, _PARENT, self._existing_runs[key].run_id)
+                known.tags[_PARENT] = self._existing_runs[key].run_id
 
 
-def _read_run(run: Any) -> _Known:
-    return _Known(
+def _read_run(run: Any) -> _ExistingRun:
+    return _ExistingRun(
         run_id=run.info.run_id,
         name=run.info.run_name,
         status=run.info.status,
@@ -255,7 +261,7 @@ def _read_run(run: Any) -> _Known:
     )
 
 
-def _user() -> str:
+def _user_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container whose user has no name

@@ -11,18 +11,18 @@ from pathlib import Path
 from types import MappingProxyType
 
 from nbt.errors import NbtError
-from nbt.report.choice import default_trial
-from nbt.report.runs import STATUS, RunSpec, seed_run, study_run, study_runs, trial_run
+from nbt.report.choice import default_recipe_trial
+from nbt.report.runs import MLFLOW_STATUS, RunSpec, seed_run, study_run, study_runs, trial_run
 from nbt.search.anchors import DEFAULT_RECIPE, default_recipe
-from nbt.search.records import FinalRecord, Interval, SeedRun, StudyObserver, StudyRecord, TrialRecord
-from nbt.tracking.contact import RETRY_SECONDS, Contact, reason_of
+from nbt.search.records import FinalRecord, FinalRun, Interval, StudyObserver, StudyRecord, TrialRecord
+from nbt.tracking.contact import RETRY_SECONDS, TrackingConnection, error_summary
 from nbt.tracking.opening import open_store
 from nbt.tracking.store import RunStore, study_owner
-from nbt.tracking.uris import resolve_uri, shown_uri
+from nbt.tracking.uris import redact_uri, resolve_uri
 
 _log = logging.getLogger("nbt")
 
-_REPORT_FILES = ("report.html", "report.md", "recommended.yaml", "trials.csv")
+_REPORT_FILE_NAMES = ("report.html", "report.md", "recommended.yaml", "trials.csv")
 
 
 def sync(record: StudyRecord, uri: str | None = None, *, reports: str | Path | None = None) -> dict[str, int]:
@@ -48,7 +48,7 @@ def sync(record: StudyRecord, uri: str | None = None, *, reports: str | Path | N
         store.log_files(_report_files(record, reports))
     except Exception as error:
         remedy = "check that it runs, or give another --tracking-uri"
-        raise NbtError(f"MLflow at {shown_uri(uri)} cannot be written ({reason_of(error)}); {remedy}") from error
+        raise NbtError(f"MLflow at {redact_uri(uri)} cannot be written ({error_summary(error)}); {remedy}") from error
     return counts
 
 
@@ -65,7 +65,7 @@ def _report_files(record: StudyRecord, reports: str | Path | None) -> list[Path]
     from nbt.report import report_folder  # pandas and the templates come with it
 
     folder = report_folder(reports, record.config.name)
-    return [folder / name for name in _REPORT_FILES if (folder / name).is_file()]
+    return [folder / name for name in _REPORT_FILE_NAMES if (folder / name).is_file()]
 
 
 class Tracker(StudyObserver):
@@ -96,7 +96,7 @@ class Tracker(StudyObserver):
     ) -> None:
         self.uri = resolve_uri(uri)
         self._reports, self._sync_options = reports, sync_options
-        self._contact = Contact(self.uri, retry_seconds=retry_seconds, clock=clock)
+        self._contact = TrackingConnection(self.uri, retry_seconds=retry_seconds, clock=clock)
         self._record: StudyRecord | None = None
         self._store: RunStore | None = None
         self._live = True
@@ -113,16 +113,16 @@ class Tracker(StudyObserver):
 
     def trial_finished(self, trial: TrialRecord) -> None:
         """Writes a trial and how far the study is."""
-        if self._record is None or trial.end not in STATUS:
+        if self._record is None or trial.end not in MLFLOW_STATUS:
             return
         others = [other for other in self._record.trials if other.number != trial.number]
         trials = sorted([*others, trial], key=lambda one: one.number)
         record = self._record = dataclasses.replace(self._record, trials=tuple(trials))
         self._write(lambda: [trial_run(record, trial), study_run(record, live=True)])
 
-    def final_run_finished(self, candidate: str, run: SeedRun) -> None:
+    def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """Writes a final run."""
-        final = None if self._record is None else _grown_final(self._record, candidate, run)
+        final = None if self._record is None else _with_final_run(self._record, candidate, run)
         if self._record is None or final is None:
             return
         others = [other for other in self._record.finals if other.name != candidate]
@@ -132,7 +132,7 @@ class Tracker(StudyObserver):
     def study_finished(self, record: StudyRecord) -> None:
         """Writes everything that is not there yet, and the report's files."""
         self._record, self._live = record, False
-        self._contact.hurry()
+        self._contact.retry_now()
         self._write(lambda: study_runs(record), files=_report_files(record, self._reports))
 
     def _write(self, specs: Callable[[], list[RunSpec]] | None = None, *, files: Sequence[Path] = ()) -> None:
@@ -160,17 +160,17 @@ class Tracker(StudyObserver):
             self._store = store
 
         again = ["nbt", "sync", record.config.name, *(word for option in self._sync_options.items() for word in option)]
-        lost = "the search goes on, its runs are kept and written when it answers again, or by: "
-        self._contact.attempt(write, lost + shlex.join(again))
+        consequence = "the search goes on, its runs are kept and written when it answers again, or by: "
+        self._contact.attempt(write, consequence + shlex.join(again))
 
 
-def _grown_final(record: StudyRecord, candidate: str, run: SeedRun) -> FinalRecord | None:
+def _with_final_run(record: StudyRecord, candidate: str, run: FinalRun) -> FinalRecord | None:
     """Returns a finalist with one more run; None where the candidate is not known.
 
     Its interval is a placeholder: runs do not show it, and the record at the end has the real one.
     """
     if candidate == DEFAULT_RECIPE:
-        trial, settings = default_trial(record), default_recipe(record.config.epochs)
+        trial, settings = default_recipe_trial(record), default_recipe(record.config.epochs)
     else:
         trial = next((t for t in record.trials if f"trial {t.number}" == candidate), None)
         if trial is None:
@@ -188,6 +188,6 @@ def _grown_final(record: StudyRecord, candidate: str, run: SeedRun) -> FinalReco
 
 
 __all__ = [
-    *("Contact", "Owner", "RunStore", "is_there", "open_store"),
-    *("Tracker", "default_uri", "resolve_uri", "shown_uri", "sync", "ui_command"),
+    *("TrackingConnection", "RunOwner", "RunStore", "may_have_runs", "open_store"),
+    *("Tracker", "default_uri", "resolve_uri", "redact_uri", "sync", "ui_command"),
 ]

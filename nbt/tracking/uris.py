@@ -36,16 +36,16 @@ def resolve_uri(uri: str | None) -> str:
         scheme, host = parts.scheme.split("+")[0], parts.hostname
         _ = parts.port  # raises where it is none
     except ValueError as error:
-        raise UsageError(f"tracking URI {shown_uri(uri)!r} is malformed ({error})") from error
+        raise UsageError(f"tracking URI {redact_uri(uri)!r} is malformed ({error})") from error
     if scheme not in SERVERS + DATABASES:
         remedy = nearest(scheme, SERVERS + DATABASES) if "://" in uri else "a file is written sqlite:///FILE"
-        raise UsageError(f"tracking URI {shown_uri(uri)!r} is neither a server nor a database; {remedy}")
+        raise UsageError(f"tracking URI {redact_uri(uri)!r} is neither a server nor a database; {remedy}")
     if scheme in SERVERS and not host:
-        raise UsageError(f"tracking URI {shown_uri(uri)!r} names no host; e.g. http://127.0.0.1:5000")
+        raise UsageError(f"tracking URI {redact_uri(uri)!r} names no host; e.g. http://127.0.0.1:5000")
     return _absolute_sqlite(uri) if scheme == "sqlite" else uri
 
 
-def shown_uri(uri: str) -> str:
+def redact_uri(uri: str) -> str:
     """Returns a URI as it may be shown: without a password."""
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
@@ -62,7 +62,7 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.partition(":///")[2]) if uri.startswith("sqlite") else None
 
 
-def is_there(uri: str) -> bool:
+def may_have_runs(uri: str) -> bool:
     """Returns whether a store may have runs: an SQLite file may be missing, what else it is only asking would tell."""
     file = sqlite_file(uri)
     return file is None or file.is_file()
@@ -88,7 +88,7 @@ def ui_command(uri: str | None, port: int) -> list[str]:
     """
     uri = resolve_uri(uri)
     if urlsplit(uri).scheme in SERVERS:
-        raise UsageError(f"{shown_uri(uri)} is a server with pages of its own: open it in a browser")
+        raise UsageError(f"{redact_uri(uri)} is a server with pages of its own: open it in a browser")
     file = sqlite_file(uri)
     if file is not None and not file.is_file():
         raise UsageError(f"{file}: no runs have been written there yet; nbt search writes them")

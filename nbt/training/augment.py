@@ -1,6 +1,6 @@
 """Augmentation in batches, on the device: first draw what to do to each image, then do it in a few operations.
 
-Every policy includes the ones before it: "crop" is a random resized crop and a mirror, "color" adds brightness,
+Every policy includes the ones before it: "crop" is a random resized crop and a horizontal_flip, "color" adds brightness,
 contrast and saturation, "rand" adds two operations an image out of rotate, shear, translate, solarize, posterize and
 autocontrast, in the manner of RandAugment (Cubuk et al., arXiv 1909.13719).
 """
@@ -16,17 +16,17 @@ import torch.nn.functional as F
 from nbt.settings import AUGMENTATIONS
 from nbt.task.devices import normalise
 
-_LEAST_AREA = 0.5
-_ASPECT = 4 / 3
-_JITTER = 0.4
+_MIN_CROP_AREA = 0.5
+_MAX_ASPECT_RATIO = 4 / 3
+_JITTER_STRENGTH = 0.4
 _RAND_OPERATIONS = ("rotate", "shear", "translate", "solarize", "posterize", "autocontrast")
-_ROTATE = math.radians(30)
-_SHEAR = 0.3
-_TRANSLATE = 0.3
+_MAX_ROTATION = math.radians(30)
+_MAX_SHEAR = 0.3
+_MAX_TRANSLATION = 0.3
 
 
 @dataclass(frozen=True)
-class AugmentPlan:
+class AugmentationPlan:
     """What to do to each of n images; None leaves that step out for all of them.
 
     Attributes:
@@ -39,75 +39,82 @@ class AugmentPlan:
     color: torch.Tensor | None = None
     tone: torch.Tensor | None = None
 
-    def rows(self, index: torch.Tensor) -> AugmentPlan:
+    def rows(self, index: torch.Tensor) -> AugmentationPlan:
         """Returns the plan of some of the images."""
         picked = (getattr(self, item.name) for item in fields(self))
-        return AugmentPlan(*(None if part is None else part[index.to(part.device)] for part in picked))
+        return AugmentationPlan(*(None if part is None else part[index.to(part.device)] for part in picked))
 
-    def to(self, device: torch.device) -> AugmentPlan:
+    def to(self, device: torch.device) -> AugmentationPlan:
         """Returns the plan on a device."""
         parts = (getattr(self, item.name) for item in fields(self))
-        return AugmentPlan(*(None if part is None else part.to(device, non_blocking=True) for part in parts))
+        return AugmentationPlan(*(None if part is None else part.to(device, non_blocking=True) for part in parts))
 
 
-def draw_plan(policy: str, n: int, chance: torch.Generator, *, mirror: bool = True) -> AugmentPlan:
+def draw_augmentation_plan(
+    policy: str, n: int, rng: torch.Generator, *, horizontal_flip: bool = True
+) -> AugmentationPlan:
     """Draws what a policy does to n images.
 
     Args:
         policy: One of `nbt.settings.AUGMENTATIONS`.
         n: Number of images.
-        chance: CPU generator.
-        mirror: Whether half of the images are mirrored; not for characters.
+        rng: CPU generator.
+        horizontal_flip: Whether half of the images are mirrored; not for characters.
     """
     level = AUGMENTATIONS.index(policy)
     if level == 0:
-        return AugmentPlan()
-    affine = _draw_crop(n, chance, mirror)
-    color = 1.0 + _JITTER * (2.0 * torch.rand(n, 3, generator=chance) - 1.0) if level >= 2 else None
+        return AugmentationPlan()
+    affine = _draw_crop(n, rng, horizontal_flip)
+    color = 1.0 + _JITTER_STRENGTH * (2.0 * torch.rand(n, 3, generator=rng) - 1.0) if level >= 2 else None
     if level < 3:
-        return AugmentPlan(affine, color)
-    geometry, tone = _draw_operations(n, chance)
-    return AugmentPlan(affine @ geometry, color, tone)
+        return AugmentationPlan(affine, color)
+    geometry, tone = _draw_operations(n, rng)
+    return AugmentationPlan(affine @ geometry, color, tone)
 
 
-def _uniform(n: int, low: float, high: float, chance: torch.Generator) -> torch.Tensor:
-    return low + (high - low) * torch.rand(n, generator=chance)
+def _uniform(n: int, low: float, high: float, rng: torch.Generator) -> torch.Tensor:
+    return low + (high - low) * torch.rand(n, generator=rng)
 
 
-def _draw_crop(n: int, chance: torch.Generator, mirror: bool) -> torch.Tensor:
-    area = _uniform(n, _LEAST_AREA, 1.0, chance)
-    aspect = torch.exp(_uniform(n, -math.log(_ASPECT), math.log(_ASPECT), chance)).sqrt()
+def _draw_crop(n: int, rng: torch.Generator, horizontal_flip: bool) -> torch.Tensor:
+    area = _uniform(n, _MIN_CROP_AREA, 1.0, rng)
+    aspect = torch.exp(_uniform(n, -math.log(_MAX_ASPECT_RATIO), math.log(_MAX_ASPECT_RATIO), rng)).sqrt()
     width, height = (area.sqrt() * aspect).clamp(max=1.0), (area.sqrt() / aspect).clamp(max=1.0)
     affine = torch.zeros(n, 2, 3)
-    affine[:, 0, 2] = (1.0 - width) * _uniform(n, -1.0, 1.0, chance)
-    affine[:, 1, 2] = (1.0 - height) * _uniform(n, -1.0, 1.0, chance)
-    sign = 1.0 - 2.0 * (torch.rand(n, generator=chance) < 0.5).float() if mirror else torch.ones(n)
+    affine[:, 0, 2] = (1.0 - width) * _uniform(n, -1.0, 1.0, rng)
+    affine[:, 1, 2] = (1.0 - height) * _uniform(n, -1.0, 1.0, rng)
+    sign = 1.0 - 2.0 * (torch.rand(n, generator=rng) < 0.5).float() if horizontal_flip else torch.ones(n)
     affine[:, 0, 0] = width * sign
     affine[:, 1, 1] = height
     return affine
 
 
-def _draw_operations(n: int, chance: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def _draw_operations(n: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Draws two different operations an image; returns their geometry, (n, 3, 3), and their tone, (n, 3)."""
-    chosen = torch.rand(n, len(_RAND_OPERATIONS), generator=chance).argsort(dim=1)[:, :2]
+    chosen = torch.rand(n, len(_RAND_OPERATIONS), generator=rng).argsort(dim=1)[:, :2]
     on = {name: (chosen == index).any(dim=1).float() for index, name in enumerate(_RAND_OPERATIONS)}
-    angle = on["rotate"] * _uniform(n, -_ROTATE, _ROTATE, chance)
+    angle = on["rotate"] * _uniform(n, -_MAX_ROTATION, _MAX_ROTATION, rng)
     geometry = torch.eye(3).repeat(n, 1, 1)
     geometry[:, 0, 0], geometry[:, 1, 1] = angle.cos(), angle.cos()
     geometry[:, 0, 1], geometry[:, 1, 0] = -angle.sin(), angle.sin()
     shear = torch.eye(3).repeat(n, 1, 1)
-    shear[:, 0, 1] = on["shear"] * _uniform(n, -_SHEAR, _SHEAR, chance)
+    shear[:, 0, 1] = on["shear"] * _uniform(n, -_MAX_SHEAR, _MAX_SHEAR, rng)
     geometry = geometry @ shear
     for axis in (0, 1):
-        geometry[:, axis, 2] += on["translate"] * _uniform(n, -_TRANSLATE, _TRANSLATE, chance)
-    threshold = 1.0 - on["solarize"] * _uniform(n, 0.0, 0.5, chance)
-    bits = torch.randint(3, 7, (n,), generator=chance).float()
+        geometry[:, axis, 2] += on["translate"] * _uniform(n, -_MAX_TRANSLATION, _MAX_TRANSLATION, rng)
+    threshold = 1.0 - on["solarize"] * _uniform(n, 0.0, 0.5, rng)
+    bits = torch.randint(3, 7, (n,), generator=rng).float()
     levels = torch.where(on["posterize"] > 0, 2.0**bits, torch.full((n,), 256.0))
     return geometry, torch.stack([threshold, levels, on["autocontrast"]], dim=1)
 
 
-def prepare(
-    images: torch.Tensor, plan: AugmentPlan, mean: torch.Tensor, std: torch.Tensor, *, dtype: torch.dtype | None = None
+def augment_and_normalise(
+    images: torch.Tensor,
+    plan: AugmentationPlan,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Augments and normalises a batch.
 

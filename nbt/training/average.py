@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-class WeightAverage:
+class WeightEMA:
     """Averages the trained parameters; buffers (BatchNorm statistics) follow the model as they are.
 
     The decay grows with the steps, `min(decay, (1 + t) / (10 + t))`, so that the start does not weigh for ever.

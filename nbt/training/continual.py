@@ -18,15 +18,15 @@ from typing import Any
 from nbt.task.download import Progress
 from nbt.task.task import Task
 from nbt.training.checkpoint import load_checkpoint, save_checkpoint
-from nbt.training.continual_learner import Learner, Stream
-from nbt.training.continual_memory import check_memory
+from nbt.training.continual_learner import Learner, TaskStream
+from nbt.training.continual_memory import check_curvature_memory
 from nbt.training.continual_methods import make_learner
 from nbt.training.continual_results import ContinualResult, TaskScore
 from nbt.training.continual_settings import ContinualSettings
 from nbt.training.recipe import check_recipe
 from nbt.training.results import EpochResult
-from nbt.training.scenarios import Part, class_order, make_parts
-from nbt.training.workbench import Workbench
+from nbt.training.scenarios import ContinualStage, class_order, make_stages
+from nbt.training.workbench import WorkerContext
 
 
 def run_continual(
@@ -35,7 +35,7 @@ def run_continual(
     seed: int = 0,
     *,
     order_seed: int | None = None,
-    bench: Workbench | None = None,
+    context: WorkerContext | None = None,
     evaluate_on: str = "test",
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 30.0,
@@ -71,27 +71,27 @@ def run_continual(
             one, the curvatures do not fit the memory, or the network cannot be linearised.
     """
     order = seed if order_seed is None else order_seed
-    parts = make_parts(task, settings.scenario, settings.tasks, order, evaluate_on=evaluate_on)
-    for part in parts:
-        check_recipe(settings.recipe, len(part.train))
-    check_memory(task, settings)
-    stream = Stream(task, settings, seed, parts, bench or Workbench(task))
+    stages = make_stages(task, settings.scenario, settings.tasks, order, evaluate_on=evaluate_on)
+    for stage in stages:
+        check_recipe(settings.recipe, len(stage.train))
+    check_curvature_memory(task, settings)
+    stream = TaskStream(task, settings, seed, stages, context or WorkerContext(task))
     if stream.recipe.linearized:
-        stream.bench.check_linearizable()
-    run = _Run(stream, evaluate_on, checkpoint, checkpoint_seconds, progress)
-    for part in parts[len(run.scores) :]:
-        score = run.learn(part)
+        stream.context.check_linearizable()
+    run = _StreamRun(stream, evaluate_on, checkpoint, checkpoint_seconds, progress)
+    for stage in stages[len(run.scores) :]:
+        score = run.learn(stage)
         if (yield score):
             break
     return run.finish()
 
 
-class _Run:
+class _StreamRun:
     """State of one stream."""
 
     def __init__(
         self,
-        stream: Stream,
+        stream: TaskStream,
         evaluate_on: str,
         checkpoint: Path | None,
         checkpoint_seconds: float,
@@ -110,33 +110,35 @@ class _Run:
             self.scores = [TaskScore.from_dict(score) for score in saved["scores"]]
             self.learner.load_state_dict(saved["learner"])
 
-    def learn(self, part: Part) -> TaskScore:
+    def learn(self, stage: ContinualStage) -> TaskScore:
         """Learns a task, evaluates on all, and writes the checkpoint."""
         started = time.perf_counter()
-        if self.scores and self.scores[-1].diverged and not self.learner.recovers:
-            score = self._score(part, 0, math.inf, None, started)
+        if self.scores and self.scores[-1].diverged and not self.learner.recovers_from_divergence:
+            score = self._make_score(stage, 0, math.inf, None, started)
         else:
-            learnt = self.learner.learn(part, self._count(part), self._running, self.checkpoint_seconds)
-            accuracies = None if learnt.diverged else self.learner.accuracies(part.number, self.evaluate_on)
-            last = part.number == len(self.stream.parts)
+            learnt = self.learner.learn(
+                stage, self._progress_reporter(stage), self._stage_checkpoint, self.checkpoint_seconds
+            )
+            accuracies = None if learnt.diverged else self.learner.accuracies(stage.number, self.evaluate_on)
+            last = stage.number == len(self.stream.stages)
             if not learnt.diverged and not last:
-                self.learner.consolidate(part)
-            score = self._score(part, learnt.n_train, learnt.train_loss, accuracies, started)
+                self.learner.consolidate(stage)
+            score = self._make_score(stage, learnt.n_train, learnt.train_loss, accuracies, started)
         self.scores.append(score)
-        self._count(part).finish()
+        self._progress_reporter(stage).finish()
         self._save()
         return score
 
     def finish(self) -> ContinualResult:
         """Returns the result; the checkpoint of a whole stream is of no more use."""
         stream = self.stream
-        if self.checkpoint is not None and len(self.scores) == len(stream.parts):
+        if self.checkpoint is not None and len(self.scores) == len(stream.stages):
             self.checkpoint.unlink(missing_ok=True)
         return ContinualResult(
             settings=stream.settings,
             seed=stream.seed,
             evaluate_on=self.evaluate_on,
-            class_order=class_order(stream.task, stream.parts),
+            class_order=class_order(stream.task, stream.stages),
             scores=tuple(self.scores),
             untrained=self.untrained,
         )
@@ -151,27 +153,27 @@ class _Run:
             "settings": self.stream.settings.to_dict(),
             "seed": self.stream.seed,
             "evaluate_on": self.evaluate_on,
-            "parts": [int(part.train.sum()) for part in self.stream.parts],
+            "parts": [int(stage.train.sum()) for stage in self.stream.stages],
             "split": [task.seed, len(split.train), len(split.val), len(split.test)],
         }
 
     @property
-    def _running(self) -> Path | None:
+    def _stage_checkpoint(self) -> Path | None:
         """Where the training of a task has its own checkpoint."""
         return None if self.checkpoint is None else self.checkpoint.with_name(f"{self.checkpoint.name}.task")
 
-    def _score(
-        self, part: Part, n_train: int, loss: float, accuracies: tuple[float, ...] | None, started: float
+    def _make_score(
+        self, stage: ContinualStage, n_train: int, loss: float, accuracies: tuple[float, ...] | None, started: float
     ) -> TaskScore:
         seconds = time.perf_counter() - started
-        reached = (0.0,) * len(self.stream.parts) if accuracies is None else accuracies
-        return TaskScore(part.number, part.classes, n_train, loss, reached, seconds, diverged=accuracies is None)
+        reached = (0.0,) * len(self.stream.stages) if accuracies is None else accuracies
+        return TaskScore(stage.number, stage.classes, n_train, loss, reached, seconds, diverged=accuracies is None)
 
-    def _count(self, part: Part) -> _Counter:
-        return _Counter(self.progress, part.number, len(self.stream.parts), self.stream.recipe.epochs)
+    def _progress_reporter(self, stage: ContinualStage) -> _ProgressReporter:
+        return _ProgressReporter(self.progress, stage.number, len(self.stream.stages), self.stream.recipe.epochs)
 
     def _save(self) -> None:
-        if self.checkpoint is None or self._running is None:
+        if self.checkpoint is None or self._stage_checkpoint is None:
             return
         save_checkpoint(
             self.checkpoint,
@@ -182,11 +184,11 @@ class _Run:
                 "learner": self.learner.state_dict(),
             },
         )
-        self._running.unlink(missing_ok=True)
+        self._stage_checkpoint.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
-class _Counter:
+class _ProgressReporter:
     """Tells a stream's progress after every epoch of a task."""
 
     progress: Progress | None
@@ -195,12 +197,12 @@ class _Counter:
     epochs: int
 
     def __call__(self, epoch: EpochResult) -> None:
-        self._tell((self.number - 1) * self.epochs + epoch.epoch)
+        self._report((self.number - 1) * self.epochs + epoch.epoch)
 
     def finish(self) -> None:
         """Tells that the task is done, however it was learnt."""
-        self._tell(self.number * self.epochs)
+        self._report(self.number * self.epochs)
 
-    def _tell(self, done: int) -> None:
+    def _report(self, done: int) -> None:
         if self.progress is not None:
             self.progress(f"task {self.number} of {self.tasks}", done, self.tasks * self.epochs)

@@ -15,43 +15,43 @@ from nbt.settings import TransferSettings, repair
 from nbt.task.splits import Index
 from nbt.task.task import Task
 from nbt.training.continual_settings import ContinualSettings
-from nbt.training.plain_inputs import PlainInputs
+from nbt.training.plain_inputs import EvaluationInputs
 from nbt.training.results import EpochResult
-from nbt.training.scenarios import Part, predicted_outputs
+from nbt.training.scenarios import ContinualStage, predicted_outputs
 from nbt.training.seeds import derive_seed
-from nbt.training.workbench import Workbench
+from nbt.training.workbench import WorkerContext
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
+class TaskStream:
     """What all tasks of a stream share.
 
     Attributes:
         task: The dataset.
         settings: Of the stream.
         seed: Of the stream.
-        parts: Its tasks.
+        stages: Its tasks.
         bench: Tools, one for the whole stream.
     """
 
     task: Task
     settings: ContinualSettings
     seed: int
-    parts: tuple[Part, ...]
-    bench: Workbench
+    stages: tuple[ContinualStage, ...]
+    context: WorkerContext
 
     @property
     def recipe(self) -> TransferSettings:
         """The repaired recipe."""
         return repair(self.settings.recipe)
 
-    def images_so_far(self, number: int) -> Index:
+    def train_images_up_to(self, number: int) -> Index:
         """Returns the training images of the tasks 1 ... `number`."""
-        return np.sort(np.concatenate([part.train for part in self.parts[:number]]))
+        return np.sort(np.concatenate([stage.train for stage in self.stages[:number]]))
 
 
 @dataclass(frozen=True)
-class Learnt:
+class StageResult:
     """How the learning of a task ended: see `TaskScore`."""
 
     n_train: int
@@ -62,24 +62,28 @@ class Learnt:
 class Learner(ABC):
     """One method on one stream."""
 
-    recovers = False
+    recovers_from_divergence = False
     """Whether a task after one that diverged starts afresh."""
 
-    def __init__(self, stream: Stream, settings: TransferSettings) -> None:
+    def __init__(self, stream: TaskStream, settings: TransferSettings) -> None:
         self.stream = stream
-        self.model, self.frozen = stream.bench.prepare_model(settings, derive_seed(stream.seed, "start"))
+        self.model, self.frozen = stream.context.prepare_model(settings, derive_seed(stream.seed, "start"))
         self.model.eval()
-        self.inputs = PlainInputs(stream.bench, self.frozen)
+        self.inputs = EvaluationInputs(stream.context, self.frozen)
         self.classify: Callable[[torch.Tensor, int], torch.Tensor] = self.model
 
     @abstractmethod
     def learn(
-        self, part: Part, on_epoch: Callable[[EpochResult], None], checkpoint: Path | None, checkpoint_seconds: float
-    ) -> Learnt:
+        self,
+        stage: ContinualStage,
+        on_epoch: Callable[[EpochResult], None],
+        checkpoint: Path | None,
+        checkpoint_seconds: float,
+    ) -> StageResult:
         """Learns a task, after those before it."""
 
     @abstractmethod
-    def consolidate(self, part: Part) -> None:
+    def consolidate(self, stage: ContinualStage) -> None:
         """Takes from a task that was learnt what later tasks need of it; after its evaluation."""
 
     @abstractmethod
@@ -97,12 +101,12 @@ class Learner(ABC):
             after: Number of the last task that was learnt; 0 before the first.
             role: "test" or "val".
         """
-        parts, scenario = self.stream.parts, self.stream.settings.scenario
+        stages, scenario = self.stream.stages, self.stream.settings.scenario
         count = self.stream.task.n_classes
         found = []
-        for part in parts:
-            outputs = predicted_outputs(parts, scenario, after, part.number, count)
+        for stage in stages:
+            outputs = predicted_outputs(stages, scenario, after, stage.number, count)
             # In a class-incremental stream nothing of a task to come can be right.
-            known = bool(outputs[list(part.classes)].any())
-            found.append(self.inputs.accuracy(self.classify, part.images(role), outputs) if known else 0.0)
+            known = bool(outputs[list(stage.classes)].any())
+            found.append(self.inputs.accuracy(self.classify, stage.images(role), outputs) if known else 0.0)
         return tuple(found)

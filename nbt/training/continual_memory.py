@@ -43,7 +43,7 @@ def curvature_kind(recipe: TransferSettings) -> str | None:
     return {"ewc": "diagonal", "dlcft": recipe.curvature}.get(recipe.method)
 
 
-def keeps_apart(settings: ContinualSettings, kind: str) -> bool:
+def keeps_separate_curvatures(settings: ContinualSettings, kind: str) -> bool:
     """Returns whether past tasks keep curvatures of their own: exact and diagonal ones add up without loss."""
     return settings.factors == "keep" and kind == "kfac"
 
@@ -56,12 +56,12 @@ def curvature_memory(task: Task, settings: ContinualSettings) -> CurvatureMemory
     kind = curvature_kind(repair(settings.recipe))
     if kind is None:
         return None
-    model = _skeleton(task, settings)
+    model = _build_frozen_model(task, settings)
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return CurvatureMemory(kind, parameters, curvature_bytes(kind, model), _count(settings, kind))
+    return CurvatureMemory(kind, parameters, curvature_bytes(kind, model), _max_held(settings, kind))
 
 
-def check_memory(task: Task, settings: ContinualSettings) -> None:
+def check_curvature_memory(task: Task, settings: ContinualSettings) -> None:
     """Checks that the curvatures of a stream fit.
 
     Raises:
@@ -71,13 +71,13 @@ def check_memory(task: Task, settings: ContinualSettings) -> None:
     if needed is None or needed.nbytes <= settings.memory_bytes:
         return
     raise UsageError(
-        f"memory {in_words(settings.memory_bytes)}: the {needed.kind} curvature of {needed.parameters} weights needs "
-        f"{in_words(needed.nbytes)} ({needed.count} of {in_words(needed.each)}); "
-        f"use {', '.join(_remedies(task, settings, needed))}"
+        f"memory {format_bytes(settings.memory_bytes)}: the {needed.kind} curvature of {needed.parameters} weights needs "
+        f"{format_bytes(needed.nbytes)} ({needed.count} of {format_bytes(needed.each)}); "
+        f"use {', '.join(_suggest_alternatives(task, settings, needed))}"
     )
 
 
-def in_words(nbytes: int) -> str:
+def format_bytes(nbytes: int) -> str:
     """Returns a number of bytes for people, such as "1.5 GiB"."""
     size, unit = float(nbytes), "bytes"
     for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
@@ -87,24 +87,28 @@ def in_words(nbytes: int) -> str:
     return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
 
 
-def _remedies(task: Task, settings: ContinualSettings, needed: CurvatureMemory) -> list[str]:
+def _suggest_alternatives(task: Task, settings: ContinualSettings, needed: CurvatureMemory) -> list[str]:
     """Returns what would need less, as far as it would fit, and what always helps."""
     found = []
-    model = _skeleton(task, settings)
-    if keeps_apart(settings, needed.kind) and needed.count > 2 and 2 * needed.each <= settings.memory_bytes:
-        found.append(f"--factors merge ({in_words(2 * needed.each)})")
+    model = _build_frozen_model(task, settings)
+    if (
+        keeps_separate_curvatures(settings, needed.kind)
+        and needed.count > 2
+        and 2 * needed.each <= settings.memory_bytes
+    ):
+        found.append(f"--factors merge ({format_bytes(2 * needed.each)})")
     for kind in CURVATURES if repair(settings.recipe).method == "dlcft" else ():
-        size = curvature_bytes(kind, model) * _count(settings, kind)
+        size = curvature_bytes(kind, model) * _max_held(settings, kind)
         if kind != needed.kind and size <= settings.memory_bytes:
-            found.append(f"--curvature {kind} ({in_words(size)})")
-    return [*found, "a greater frozen_depth", f"or --memory with {in_words(needed.nbytes)} or more"]
+            found.append(f"--curvature {kind} ({format_bytes(size)})")
+    return [*found, "a greater frozen_depth", f"or --memory with {format_bytes(needed.nbytes)} or more"]
 
 
-def _count(settings: ContinualSettings, kind: str) -> int:
-    return settings.tasks - 1 if keeps_apart(settings, kind) else min(2, settings.tasks - 1)
+def _max_held(settings: ContinualSettings, kind: str) -> int:
+    return settings.tasks - 1 if keeps_separate_curvatures(settings, kind) else min(2, settings.tasks - 1)
 
 
-def _skeleton(task: Task, settings: ContinualSettings) -> nn.Module:
+def _build_frozen_model(task: Task, settings: ContinualSettings) -> nn.Module:
     recipe, model = repair(settings.recipe), task.build_model()
     total = len(model.units)
     freeze(model, model.units, min(units_of(recipe.frozen_depth, total), units_of(recipe.transfer_depth, total)))

@@ -14,7 +14,7 @@ from nbt.transfer.quadratic import QuadraticPenalty
 
 # Gradient descent with Nesterov's momentum mu diverges where rate times curvature is above 2 (1 + mu) / (1 + 2 mu),
 # 1.36 for .9; what this leaves is for the loss.
-_STEEPEST = 0.5
+_MAX_RATE_TIMES_CURVATURE = 0.5
 
 
 def make_penalty(
@@ -38,19 +38,23 @@ def make_penalty(
     """
     if recipe.optimizer == "sgd":
         factor = recipe.penalty_strength / n_train
-        rates = parameter_rates(model, recipe)
-        curvatures = [_cut(one, rates, factor) if isinstance(one, DiagonalCurvature) else one for one in curvatures]
+        rates = peak_learning_rates(model, recipe)
+        curvatures = [
+            _clip_curvature(one, rates, factor) if isinstance(one, DiagonalCurvature) else one for one in curvatures
+        ]
     return QuadraticPenalty(curvatures, centre, strength=recipe.penalty_strength, scale=n_train)
 
 
-def parameter_rates(model: Backbone, recipe: TransferSettings) -> dict[str, float]:
+def peak_learning_rates(model: Backbone, recipe: TransferSettings) -> dict[str, float]:
     """Returns the peak rate of every parameter that trains, by name."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model.units, model.head, recipe)
     return {names[parameter]: group.lr for group in groups for parameter in group.parameters}
 
 
-def _cut(curvature: DiagonalCurvature, rates: Mapping[str, float], factor: float) -> DiagonalCurvature:
-    """Returns a diagonal none of whose elements, times factor and rate, is above `_STEEPEST`."""
-    cut = {name: v.clamp_max(_STEEPEST / (factor * rates[name])) for name, v in curvature.diagonal.items()}
+def _clip_curvature(curvature: DiagonalCurvature, rates: Mapping[str, float], factor: float) -> DiagonalCurvature:
+    """Returns a diagonal none of whose elements, times factor and rate, is above `_MAX_RATE_TIMES_CURVATURE`."""
+    cut = {
+        name: v.clamp_max(_MAX_RATE_TIMES_CURVATURE / (factor * rates[name])) for name, v in curvature.diagonal.items()
+    }
     return DiagonalCurvature(cut, curvature.samples)

@@ -10,11 +10,11 @@ import torch
 
 from nbt.settings import repair
 from nbt.task.splits import Index
-from nbt.training.continual_heads import choose_strength, one_hot
-from nbt.training.continual_learner import Learner, Learnt, Stream
+from nbt.training.continual_heads import choose_ridge_strength, one_hot
+from nbt.training.continual_learner import Learner, StageResult, TaskStream
 from nbt.training.results import EpochResult
-from nbt.training.running_ridge import RunningRidge
-from nbt.training.scenarios import Part
+from nbt.training.running_ridge import IncrementalRidge
+from nbt.training.scenarios import ContinualStage
 
 
 class ProbeLearner(Learner):
@@ -25,7 +25,7 @@ class ProbeLearner(Learner):
     play no part.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: TaskStream) -> None:
         super().__init__(stream, repair(stream.settings.recipe.replace(frozen_depth=1.0, feature_norm="none")))
         self.ridge = self._new_ridge()
         self.share: float | None = None
@@ -34,23 +34,27 @@ class ProbeLearner(Learner):
         self.classify = self._classify
 
     def learn(
-        self, part: Part, on_epoch: Callable[[EpochResult], None], checkpoint: Path | None, checkpoint_seconds: float
-    ) -> Learnt:
+        self,
+        stage: ContinualStage,
+        on_epoch: Callable[[EpochResult], None],
+        checkpoint: Path | None,
+        checkpoint_seconds: float,
+    ) -> StageResult:
         """Adds a task to the sums and solves."""
         if self.stream.settings.scenario == "task":
             self.ridge = self._new_ridge()
-        for features, targets in self._rows(part.train):
+        for features, targets in self._rows(stage.train):
             self.ridge.add(features, targets)
         if self.share is None:
-            self.share = choose_strength(self.inputs, self.ridge, part, self.stream.task.n_classes)
+            self.share = choose_ridge_strength(self.inputs, self.ridge, stage, self.stream.task.n_classes)
         weight, bias = self.ridge.solve(self.share)
-        if part.number == 1:
+        if stage.number == 1:
             self.weight, self.bias = torch.zeros_like(weight), torch.zeros_like(bias)
-        rows = list(part.classes) if self.stream.settings.scenario == "task" else slice(None)
+        rows = list(stage.classes) if self.stream.settings.scenario == "task" else slice(None)
         self.weight[rows], self.bias[rows] = weight[rows], bias[rows]
-        return Learnt(len(part.train), self._loss(part))
+        return StageResult(len(stage.train), self._loss(stage))
 
-    def consolidate(self, part: Part) -> None:
+    def consolidate(self, stage: ContinualStage) -> None:
         """Takes nothing: the sums have all."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -63,18 +67,18 @@ class ProbeLearner(Learner):
         self.share = state["share"]
         self.weight, self.bias = state["weight"].to(self.weight.device), state["bias"].to(self.bias.device)
 
-    def _new_ridge(self) -> RunningRidge:
-        return RunningRidge(self.model.feature_dim, self.stream.task.n_classes, device=self.stream.bench.device)
+    def _new_ridge(self) -> IncrementalRidge:
+        return IncrementalRidge(self.model.feature_dim, self.stream.task.n_classes, device=self.stream.context.device)
 
     def _rows(self, index: Index) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for features, truth in self.inputs.feature_batches(index):
             yield features, one_hot(truth, self.stream.task.n_classes)
 
-    def _loss(self, part: Part) -> float:
+    def _loss(self, stage: ContinualStage) -> float:
         total = 0.0
-        for features, targets in self._rows(part.train):
+        for features, targets in self._rows(stage.train):
             total += float((features.double() @ self.weight.T + self.bias - targets).square().sum())
-        return total / 2 / max(1, len(part.train))
+        return total / 2 / max(1, len(stage.train))
 
     def _classify(self, inputs: torch.Tensor, start: int) -> torch.Tensor:
         if start < self.model.n_units:

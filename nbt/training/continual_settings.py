@@ -11,10 +11,10 @@ from nbt.errors import UsageError, nearest
 from nbt.settings import TransferSettings
 
 SCENARIOS = ("data", "task", "class")
-FACTORS = ("keep", "merge")
-HEADS = ("fitted", "random")
-VECTORS = ("signs", "unit")
-EVALUATIONS = ("test", "val")
+KFAC_FACTOR_MODES = ("keep", "merge")
+HEAD_INITS = ("fitted", "random")
+CURVATURE_VECTORS = ("signs", "unit")
+EVALUATION_SPLITS = ("test", "val")
 
 METHODS: dict[str, dict[str, Any]] = {
     "dlcft": {
@@ -77,7 +77,12 @@ class ContinualSettings:
     memory_bytes: int = 2 * 2**30
 
     def __post_init__(self) -> None:
-        choices = (("scenario", SCENARIOS), ("factors", FACTORS), ("head", HEADS), ("vectors", VECTORS))
+        choices = (
+            ("scenario", SCENARIOS),
+            ("factors", KFAC_FACTOR_MODES),
+            ("head", HEAD_INITS),
+            ("vectors", CURVATURE_VECTORS),
+        )
         for name, known in choices:
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} {getattr(self, name)!r}: {nearest(str(getattr(self, name)), known)}")

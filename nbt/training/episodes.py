@@ -36,22 +36,22 @@ class Episode:
         return torch.cat([self.sequence, self.remembered])
 
 
-def draw_episode(members: list[torch.Tensor], steps: int, remembered: int, chance: torch.Generator) -> Episode:
+def draw_episode(class_indices: list[torch.Tensor], steps: int, remembered: int, rng: torch.Generator) -> Episode:
     """Draws a class, images of it, and images of all classes.
 
     Args:
-        members: Positions of each class's images, int64 (n_c,), together 0 ... N-1.
+        class_indices: Positions of each class's images, int64 (n_c,), together 0 ... N-1.
         steps: Images of the class; all of its images come equally often where it has fewer.
         remembered: Images of all classes, all different unless there are fewer.
-        chance: CPU generator.
+        rng: CPU generator.
     """
-    label = int(torch.randint(len(members), (), generator=chance))
-    everything = torch.arange(sum(map(len, members)))
-    return Episode(label, _pick(members[label], steps, chance), _pick(everything, remembered, chance))
+    label = int(torch.randint(len(class_indices), (), generator=rng))
+    everything = torch.arange(sum(map(len, class_indices)))
+    return Episode(label, _sample_evenly(class_indices[label], steps, rng), _sample_evenly(everything, remembered, rng))
 
 
-def _pick(index: torch.Tensor, count: int, chance: torch.Generator) -> torch.Tensor:
-    rounds = [torch.randperm(len(index), generator=chance) for _ in range(-(-count // len(index)))]
+def _sample_evenly(index: torch.Tensor, count: int, rng: torch.Generator) -> torch.Tensor:
+    rounds = [torch.randperm(len(index), generator=rng) for _ in range(-(-count // len(index)))]
     return index[torch.cat(rounds)[:count]]
 
 

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nbt.training.augment import AugmentPlan
-from nbt.training.devices import autocast, images_at_once
-from nbt.training.workbench import Workbench
+from nbt.training.augment import AugmentationPlan
+from nbt.training.devices import autocast, inference_batch_size
+from nbt.training.workbench import WorkerContext
 
-EVALUATION_BATCH = 128
-"""Images of 224 px and less at a time, see `images_at_once`."""
+EVALUATION_BATCH_SIZE = 128
+"""Images of 224 px and less at a time, see `inference_batch_size`."""
 
 
 @torch.no_grad()
@@ -32,24 +32,24 @@ def evaluate(
         device: Where they are.
     """
     loss = torch.zeros((), device=device)
-    right = torch.zeros((), device=device)
+    correct = torch.zeros((), device=device)
     count = 0
     for inputs, truth in batches:
         with autocast(device):
             logits = classify(inputs).float()
         loss += F.cross_entropy(logits, truth, reduction="sum")
-        right += (logits.argmax(dim=1) == truth).sum()
+        correct += (logits.argmax(dim=1) == truth).sum()
         count += len(truth)
-    return float(loss) / count, float(right) / count
+    return float(loss) / count, float(correct) / count
 
 
-def evaluate_model(bench: Workbench, model: nn.Module, index: npt.NDArray[np.int64]) -> tuple[float, float]:
+def evaluate_model(context: WorkerContext, model: nn.Module, index: npt.NDArray[np.int64]) -> tuple[float, float]:
     """Returns loss and accuracy of a whole model on some images; puts it in evaluation mode."""
     model.eval()
-    together = images_at_once(EVALUATION_BATCH, bench.task.image_size)
+    batch_size = inference_batch_size(EVALUATION_BATCH_SIZE, context.task.image_size)
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for chunk in torch.from_numpy(index).split(together):
-            yield bench.load_images(chunk, AugmentPlan()), bench.labels[chunk.to(bench.device)]
+        for chunk in torch.from_numpy(index).split(batch_size):
+            yield context.load_images(chunk, AugmentationPlan()), context.labels[chunk.to(context.device)]
 
-    return evaluate(model, batches(), bench.device)
+    return evaluate(model, batches(), context.device)

@@ -19,9 +19,9 @@ from nbt.task.backbone_names import parse_backbone
 from nbt.task.backbones import Backbone, build_backbone
 from nbt.task.images import decode_images
 from nbt.task.task import Task
-from nbt.training.augment import AugmentPlan, prepare
-from nbt.training.devices import autocast, images_at_once, pick_device
-from nbt.training.model_folder import CARD, WEIGHTS, replacing
+from nbt.training.augment import AugmentationPlan, augment_and_normalise
+from nbt.training.devices import autocast, inference_batch_size, pick_device
+from nbt.training.model_folder import CARD_FILE, WEIGHTS_FILE, replace_folder
 from nbt.transfer.fast import FeatureNorm, make_feature_norm
 from nbt.transfer.linearize import FirstOrder
 
@@ -32,9 +32,9 @@ LINEARIZED_FORMAT = 3
 """Of the expansion of a model, which has weights and those that it is expanded around."""
 
 _FORMATS = (FORMAT, NORM_FORMAT, LINEARIZED_FORMAT)
-_BATCH = 64
+_BATCH_SIZE = 64
 # Files that are decoded before they are classified, of 224 px and less: a thousand of them take 150 MB.
-_FILES = 1024
+_DECODE_CHUNK_SIZE = 1024
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSet
     if isinstance(model, FirstOrder):
         card |= {"format": LINEARIZED_FORMAT, "linearized": True}
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    with replacing(folder) as place:
-        save_file(state, place / WEIGHTS)
-        (place / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    with replace_folder(folder) as place:
+        save_file(state, place / WEIGHTS_FILE)
+        (place / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -99,11 +99,11 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: It is not a model folder, or of a newer format.
     """
-    path = folder / CARD
+    path = folder / CARD_FILE
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} is not a model folder of nbt ({CARD}: {error})") from error
+        raise UsageError(f"{folder} is not a model folder of nbt ({CARD_FILE}: {error})") from error
     if not isinstance(card, dict) or card.get("format") not in _FORMATS:
         found = card.get("format") if isinstance(card, dict) else card
         known = ", ".join(map(str, _FORMATS))
@@ -126,10 +126,10 @@ def load_model(folder: Path) -> tuple[Backbone | FirstOrder, dict[str, Any]]:
     backbone.feature_norm = make_feature_norm(card.get("feature_norm", "none"), backbone.feature_dim)
     model = FirstOrder(backbone) if card.get("linearized") else backbone
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"{folder / WEIGHTS}: the weights cannot be loaded ({reason})") from error
+        raise UsageError(f"{folder / WEIGHTS_FILE}: the weights cannot be loaded ({reason})") from error
     return model.eval(), card
 
 
@@ -152,9 +152,9 @@ def predict(folder: Path, images: Sequence[Path], *, top: int = 5, device: str |
     names, size = card["class_names"], card["image_size"]
     files = list(dict.fromkeys(images))
     found: dict[Path, torch.Tensor] = {}
-    together = images_at_once(_FILES, size)
-    for start in range(0, len(files), together):
-        part = files[start : start + together]
+    batch_size = inference_batch_size(_DECODE_CHUNK_SIZE, size)
+    for start in range(0, len(files), batch_size):
+        part = files[start : start + batch_size]
         store, kept = decode_images(part, size, cache=False)
         probabilities = _classify(model, np.asarray(store.array), card, where)
         found.update(zip((part[row] for row in kept.tolist()), probabilities, strict=True))
@@ -165,12 +165,12 @@ def _classify(
     model: nn.Module, pixels: np.ndarray[Any, Any], card: dict[str, Any], device: torch.device
 ) -> torch.Tensor:
     mean, std = torch.tensor(card["mean"], device=device), torch.tensor(card["std"], device=device)
-    together = images_at_once(_BATCH, card["image_size"])
+    batch_size = inference_batch_size(_BATCH_SIZE, card["image_size"])
     batches = []
-    for start in range(0, len(pixels), together):
-        batch = torch.from_numpy(pixels[start : start + together]).to(device)
+    for start in range(0, len(pixels), batch_size):
+        batch = torch.from_numpy(pixels[start : start + batch_size]).to(device)
         with autocast(device):
-            logits = model(prepare(batch, AugmentPlan(), mean, std))
+            logits = model(augment_and_normalise(batch, AugmentationPlan(), mean, std))
         batches.append(logits.float().softmax(dim=1).cpu())
     return torch.cat(batches) if batches else torch.empty(0, len(card["class_names"]))
 

@@ -17,20 +17,20 @@ import torch
 from nbt.settings import TransferSettings, repair
 from nbt.task.backbones import Backbone
 from nbt.task.task import Task
-from nbt.training.augment import AugmentPlan, draw_plan
-from nbt.training.average import WeightAverage
+from nbt.training.augment import AugmentationPlan, draw_augmentation_plan
+from nbt.training.average import WeightEMA
 from nbt.training.checkpoint import load_checkpoint, save_checkpoint
-from nbt.training.devices import autocast, images_at_once
-from nbt.training.evaluation import EVALUATION_BATCH, evaluate
-from nbt.training.head import head_groups, split_groups, zap_head
-from nbt.training.leg import Leg
-from nbt.training.objective import Objective
+from nbt.training.devices import autocast, inference_batch_size
+from nbt.training.evaluation import EVALUATION_BATCH_SIZE, evaluate
+from nbt.training.head import head_parameter_groups, split_off_head, zap_head
+from nbt.training.leg import StageContext
+from nbt.training.objective import TrainingLoss
 from nbt.training.recipe import check_recipe, count_batches, stall_steps
 from nbt.training.results import EpochResult, best_epoch
-from nbt.training.schedule import rate_factor
+from nbt.training.schedule import lr_factor
 from nbt.training.seeds import derive_seed, generator
-from nbt.training.workbench import Workbench
-from nbt.transfer.depth import copy_all, set_training
+from nbt.training.workbench import WorkerContext
+from nbt.transfer.depth import copy_tensors, set_training
 from nbt.transfer.fast import FeatureNorm, stalled
 from nbt.transfer.l2sp import L2SP
 from nbt.transfer.layer_lrs import parameter_groups
@@ -38,7 +38,7 @@ from nbt.transfer.linearize import FirstOrder
 
 
 @dataclass(frozen=True, eq=False)
-class FineTuned:
+class FineTuneResult:
     """What a trial leaves behind.
 
     Attributes:
@@ -62,11 +62,11 @@ def fine_tune(
     settings: TransferSettings,
     seed: int = 0,
     *,
-    bench: Workbench | None = None,
+    context: WorkerContext | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 30.0,
-    leg: Leg | None = None,
-) -> Generator[EpochResult, bool | None, FineTuned]:
+    stage: StageContext | None = None,
+) -> Generator[EpochResult, bool | None, FineTuneResult]:
     """Fine-tunes a backbone on a task, yielding after every epoch.
 
     Everything random follows from `seed`, so on a CPU two runs are equal bit for bit, also where one of them was
@@ -79,14 +79,14 @@ def fine_tune(
         bench: Tools that outlive the trial; made for this trial when None.
         checkpoint: File to resume from, if it exists, and to write to.
         checkpoint_seconds: Least time between two writes; the last epoch is not written.
-        leg: Where the training is one of a stream of tasks; None where it is one of its own.
+        stage: Where the training is one of a stream of tasks; None where it is one of its own.
 
     Yields:
         One `EpochResult` for each newly run epoch. A loss that is not finite ends the trial with one that says so.
         Sending True in answer ends the trial there.
 
     Returns:
-        A `FineTuned`, the value of the generator (`result = yield from fine_tune(...)`, or `StopIteration.value`).
+        A `FineTuneResult`, the value of the generator (`result = yield from fine_tune(...)`, or `StopIteration.value`).
 
     Raises:
         UsageError: The recipe makes no sense for this task, see `check_recipe`, or the network cannot be linearised as
@@ -94,7 +94,7 @@ def fine_tune(
     """
     started = time.perf_counter()
     check_recipe(settings, len(task.split.train))
-    trial = _Trial(task, repair(settings), seed, bench or Workbench(task), leg or Leg())
+    trial = _Trial(task, repair(settings), seed, context or WorkerContext(task), stage or StageContext())
     if checkpoint is not None:
         trial.resume(checkpoint)
     setup_seconds = time.perf_counter() - started
@@ -112,43 +112,45 @@ def fine_tune(
 class _Trial:
     """State of one trial. A trial's first tensor is the input of its first unit that trains."""
 
-    def __init__(self, task: Task, settings: TransferSettings, seed: int, bench: Workbench, leg: Leg) -> None:
-        self.task, self.settings, self.seed, self.bench, self.leg = task, settings, seed, bench, leg
+    def __init__(
+        self, task: Task, settings: TransferSettings, seed: int, context: WorkerContext, stage: StageContext
+    ) -> None:
+        self.task, self.settings, self.seed, self.context, self.stage = task, settings, seed, context, stage
         if settings.linearized:
-            bench.check_linearizable()
-        self.model, self.frozen = bench.prepare_model(settings, seed)
-        if leg.start is not None:
-            self.model.load_state_dict(leg.start)
+            context.check_linearizable()
+        self.model, self.frozen = context.prepare_model(settings, seed)
+        if stage.start is not None:
+            self.model.load_state_dict(stage.start)
         self.curve: list[EpochResult] = []
         groups = parameter_groups(self.model.units, self.model.head, settings)
         if settings.stall > 0.0:
-            groups = split_groups(groups, self.model.head)
+            groups = split_off_head(groups, self.model.head)
         self.parameters = [parameter for group in groups for parameter in group.parameters]
         by_name = dict(self.model.named_parameters())
-        self.pull = L2SP(groups, {by_name[name]: tensor for name, tensor in bench.w0.items() if name in by_name})
-        self.head_pull = L2SP(head_groups(groups, self.model.head), {})
-        self.peaks = [group.lr for group in groups]
+        self.pull = L2SP(groups, {by_name[name]: tensor for name, tensor in context.w0.items() if name in by_name})
+        self.head_l2sp = L2SP(head_parameter_groups(groups, self.model.head), {})
+        self.peak_lrs = [group.lr for group in groups]
         self.optimizer = _make_optimizer(settings, groups)
-        self.average = WeightAverage(self.parameters, settings.ema) if settings.ema else None
+        self.average = WeightEMA(self.parameters, settings.ema) if settings.ema else None
         # Only what trains can change, so only that is kept and saved; buffers above the frozen units are part of it.
         prefix = tuple(f"units.{index}." for index in range(self.frozen))
         self.state = {n: t for n, t in self.model.state_dict().items() if not n.startswith(prefix)}
         self.kept = [tensor.clone() for tensor in self.state.values()]
-        self.caches = bench.cache_prefix and self.frozen > 0
+        self.use_feature_cache = context.cache_frozen_features and self.frozen > 0
         n_train = len(task.split.train)
         self.batches = count_batches(n_train, settings.batch_size)
         self.stall_steps = stall_steps(settings, n_train)
         self._fit_feature_norm()
-        self.objective = Objective(settings, leg.outputs)
-        self.network = self._expand() if settings.linearized else self.model
-        if leg.penalty is not None:
-            leg.penalty.bind({name: parameter for name, parameter in by_name.items() if parameter.requires_grad})
+        self.loss_fn = TrainingLoss(settings, stage.outputs)
+        self.network = self._linearise() if settings.linearized else self.model
+        if stage.penalty is not None:
+            stage.penalty.bind({name: parameter for name, parameter in by_name.items() if parameter.requires_grad})
 
-    def _expand(self) -> FirstOrder:
-        """Returns the expansion around the weights as they are now, or around those that the leg has."""
+    def _linearise(self) -> FirstOrder:
+        """Returns the expansion around the weights as they are now, or around those that the stage has."""
         network = FirstOrder(self.model)
-        if self.leg.origin is not None:
-            network.base.load_state_dict(self.leg.origin)
+        if self.stage.origin is not None:
+            network.base.load_state_dict(self.stage.origin)
         return network
 
     @property
@@ -159,13 +161,13 @@ class _Trial:
         """Trains one epoch and validates."""
         started = time.perf_counter()
         epoch = len(self.curve) + 1
-        with self.bench.fork_chance():
-            self.bench.reset_chance(self.seed, "epoch", epoch)
-            zap_head(self.model.head, self.settings, self.seed, epoch, self.leg.zapped)
+        with self.context.fork_global_rng():
+            self.context.seed_global_rng(self.seed, "epoch", epoch)
+            zap_head(self.model.head, self.settings, self.seed, epoch, self.stage.zap_classes)
             train_loss = self._train(epoch)
         val_loss, val_accuracy = self._validate() if math.isfinite(train_loss) else (None, None)
         seconds = time.perf_counter() - started
-        watched = self._watch() if math.isfinite(train_loss) else None
+        watched = self._evaluate_monitored() if math.isfinite(train_loss) else None
         if not math.isfinite(train_loss) or (val_loss is not None and not math.isfinite(val_loss)):
             result = EpochResult(epoch, train_loss, None, 0.0, seconds, diverged=True)
         else:
@@ -177,13 +179,13 @@ class _Trial:
     def _fit_feature_norm(self) -> None:
         """Gives a normalisation by target statistics those of the training images, at the weights as they are now."""
         norm = self.model.feature_norm
-        if isinstance(norm, FeatureNorm) and norm.mode == "target" and self.leg.start is None:
+        if isinstance(norm, FeatureNorm) and norm.mode == "target" and self.stage.start is None:
             self.model.eval()
-            norm.fit(self._plain_features(np.sort(self.task.split.train)))
+            norm.fit(self._evaluation_features(np.sort(self.task.split.train)))
 
-    def _plain_features(self, index: npt.NDArray[np.int64]) -> Iterator[torch.Tensor]:
-        for inputs, _ in self._plain_batches(index):
-            with autocast(self.bench.device):
+    def _evaluation_features(self, index: npt.NDArray[np.int64]) -> Iterator[torch.Tensor]:
+        for inputs, _ in self._evaluation_batches(index):
+            with autocast(self.context.device):
                 features = self._features(inputs)
             yield features
 
@@ -191,10 +193,10 @@ class _Trial:
         """Runs one epoch of steps; returns the mean loss. The device is waited for once, at the end."""
         settings, model = self.settings, self.model
         set_training(model, model.units, self.frozen)
-        total = torch.zeros((), device=self.bench.device)
+        total = torch.zeros((), device=self.context.device)
         order = torch.from_numpy(self.task.split.train)
         order = order[torch.randperm(len(order), generator=generator(self.seed, "order", epoch))]
-        mixing = _draw_mixing(settings.mixup, self.batches, derive_seed(self.seed, "mixup", epoch))
+        mixup_lambdas = _draw_mixup_lambdas(settings.mixup, self.batches, derive_seed(self.seed, "mixup", epoch))
         step = (epoch - 1) * self.batches
         with ExitStack() as stall:
             if step < self.stall_steps:
@@ -202,35 +204,35 @@ class _Trial:
             for batch, (inputs, truth) in enumerate(self._training_batches(epoch, order)):
                 if step + batch == self.stall_steps:
                     stall.close()
-                total += self._step(inputs, truth, mixing[batch], step + batch) * len(truth)
+                total += self._step(inputs, truth, mixup_lambdas[batch], step + batch) * len(truth)
         return float(total) / len(order)
 
-    def _step(self, inputs: torch.Tensor, truth: torch.Tensor, mixing: float, step: int) -> torch.Tensor:
+    def _step(self, inputs: torch.Tensor, truth: torch.Tensor, mixup_lambdas: float, step: int) -> torch.Tensor:
         """Takes one optimiser step, number `step` of the trial from 0; returns the loss, still on the device.
 
         In the stall the backbone has no gradients, so the optimiser skips it with its moments; nor is it decayed.
         """
-        if mixing < 1.0:
-            inputs = torch.lerp(inputs.flip(0), inputs, mixing)
-        with autocast(self.bench.device):
+        if mixup_lambdas < 1.0:
+            inputs = torch.lerp(inputs.flip(0), inputs, mixup_lambdas)
+        with autocast(self.context.device):
             logits = self.network(inputs, self.frozen).float()
-        loss = self.objective(logits, truth)
-        if mixing < 1.0:
-            loss = torch.lerp(self.objective(logits, truth.flip(0)), loss, mixing)
+        loss = self.loss_fn(logits, truth)
+        if mixup_lambdas < 1.0:
+            loss = torch.lerp(self.loss_fn(logits, truth.flip(0)), loss, mixup_lambdas)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        factor = rate_factor(step, self.settings.epochs * self.batches, self.settings.warmup)
+        factor = lr_factor(step, self.settings.epochs * self.batches, self.settings.warmup)
         pull = self.pull
         if step < self.stall_steps:
-            factor, pull = factor * self.settings.head_lr_multiplier, self.head_pull
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            factor, pull = factor * self.settings.head_lr_multiplier, self.head_l2sp
+        for group, peak in zip(self.optimizer.param_groups, self.peak_lrs, strict=True):
             group["lr"] = peak * factor
         if self.settings.optimizer == "adamw":
             pull.decay(factor)
         else:
             pull.add_to_gradients()
-        if self.leg.penalty is not None:
-            self.leg.penalty.add_to_gradients()
+        if self.stage.penalty is not None:
+            self.stage.penalty.add_to_gradients()
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
@@ -238,7 +240,7 @@ class _Trial:
 
     def _classify(self, inputs: torch.Tensor) -> torch.Tensor:
         """Runs the units that train, and the head; for predictions."""
-        return self.objective.restrict(self.network(inputs, self.frozen))
+        return self.loss_fn.mask_logits(self.network(inputs, self.frozen))
 
     def _features(self, inputs: torch.Tensor) -> torch.Tensor:
         """Runs the units that train; where none does, the inputs are features already."""
@@ -249,46 +251,50 @@ class _Trial:
     def _training_batches(self, epoch: int, order: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields batches whose sizes differ by one at most, so that no tiny last batch upsets BatchNorm."""
         policy = self.settings.augmentation
-        if self.caches:
+        if self.use_feature_cache:
             view = (epoch - 1) % self.settings.views if policy != "none" else 0
-            cached = self._cached(policy, view, torch.sort(order).values)
+            cached = self._cached_features(policy, view, torch.sort(order).values)
             if cached is not None:
-                yield from ((cached(chunk), self._truth(chunk)) for chunk in order.tensor_split(self.batches))
+                yield from ((cached(chunk), self._labels_of(chunk)) for chunk in order.tensor_split(self.batches))
                 return
-        plan = draw_plan(policy, len(order), generator(self.seed, "augment", epoch), mirror=self.task.mirror)
-        plan = plan.to(self.bench.device)
-        rows = torch.arange(len(order), device=self.bench.device).tensor_split(self.batches)
+        plan = draw_augmentation_plan(
+            policy, len(order), generator(self.seed, "augment", epoch), horizontal_flip=self.task.horizontal_flip
+        )
+        plan = plan.to(self.context.device)
+        rows = torch.arange(len(order), device=self.context.device).tensor_split(self.batches)
         for row, chunk in zip(rows, order.tensor_split(self.batches), strict=True):
-            yield self._run_frozen(self.bench.load_images(chunk, plan.rows(row))), self._truth(chunk)
+            yield self._forward_frozen(self.context.load_images(chunk, plan.rows(row))), self._labels_of(chunk)
 
-    def _cached(self, policy: str, view: int, index: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        return self.bench.prefix_features(self.model, self.frozen, policy, view, index)
+    def _cached_features(
+        self, policy: str, view: int, index: torch.Tensor
+    ) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        return self.context.frozen_features(self.model, self.frozen, policy, view, index)
 
-    def _run_frozen(self, images: torch.Tensor) -> torch.Tensor:
-        return self.bench.run_prefix(self.model, self.frozen, images) if self.frozen else images
+    def _forward_frozen(self, images: torch.Tensor) -> torch.Tensor:
+        return self.context.forward_frozen(self.model, self.frozen, images) if self.frozen else images
 
-    def _truth(self, index: torch.Tensor) -> torch.Tensor:
-        return self.bench.labels[index.to(self.bench.device)]
+    def _labels_of(self, index: torch.Tensor) -> torch.Tensor:
+        return self.context.labels[index.to(self.context.device)]
 
     def _validate(self) -> tuple[float | None, float | None]:
         """Returns loss and accuracy on validation, and keeps the weights if they are the best so far."""
-        with self._averaged():
+        with self._using_ema_weights():
             index = self.task.split.val
             loss, accuracy = (None, None) if len(index) == 0 else self._evaluate(index)
             candidate = EpochResult(len(self.curve) + 1, 0.0, loss, accuracy, 0.0)
             if loss is None or (math.isfinite(loss) and best_epoch([*self.curve, candidate]) is candidate):
-                copy_all(self.kept, list(self.state.values()))
+                copy_tensors(self.kept, list(self.state.values()))
         return loss, accuracy
 
-    def _watch(self) -> float | None:
+    def _evaluate_monitored(self) -> float | None:
         """Returns the accuracy on the watched images, which nothing acts on."""
         if self.task.watched is None:
             return None
-        with self._averaged():
+        with self._using_ema_weights():
             return self._evaluate(self.task.watched)[1]
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
+    def _using_ema_weights(self) -> Iterator[None]:
         """Puts the average of the weights, where one is kept, in their place for a while."""
         if self.average is None:
             yield
@@ -301,25 +307,25 @@ class _Trial:
 
     def _evaluate(self, index: npt.NDArray[np.int64]) -> tuple[float, float]:
         self.model.eval()
-        return evaluate(self._classify, self._plain_batches(index), self.bench.device)
+        return evaluate(self._classify, self._evaluation_batches(index), self.context.device)
 
-    def _plain_batches(self, index: npt.NDArray[np.int64]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _evaluation_batches(self, index: npt.NDArray[np.int64]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields batches of images as they are."""
         images = torch.from_numpy(index)
-        cached = self._cached("none", 0, images) if self.caches else None
-        for chunk in images.split(images_at_once(EVALUATION_BATCH, self.task.image_size)):
+        cached = self._cached_features("none", 0, images) if self.use_feature_cache else None
+        for chunk in images.split(inference_batch_size(EVALUATION_BATCH_SIZE, self.task.image_size)):
             if cached is None:
-                yield self._run_frozen(self.bench.load_images(chunk, AugmentPlan())), self._truth(chunk)
+                yield self._forward_frozen(self.context.load_images(chunk, AugmentationPlan())), self._labels_of(chunk)
             else:
-                yield cached(chunk), self._truth(chunk)
+                yield cached(chunk), self._labels_of(chunk)
 
-    def finish(self, setup_seconds: float) -> FineTuned:
+    def finish(self, setup_seconds: float) -> FineTuneResult:
         """Loads the kept weights into the model."""
         with torch.no_grad():
-            copy_all(list(self.state.values()), self.kept)
+            copy_tensors(list(self.state.values()), self.kept)
         self.model.eval()
         self.model.zero_grad(set_to_none=True)
-        return FineTuned(self.network, self.settings, tuple(self.curve), best_epoch(self.curve), setup_seconds)
+        return FineTuneResult(self.network, self.settings, tuple(self.curve), best_epoch(self.curve), setup_seconds)
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree on to be of this trial."""
@@ -354,13 +360,13 @@ class _Trial:
         saved = load_checkpoint(path, self.identity())
         if saved is None:
             return
-        copy_all(list(self.state.values()), [saved["state"][name] for name in self.state])
-        copy_all(self.kept, saved["kept"])
+        copy_tensors(list(self.state.values()), [saved["state"][name] for name in self.state])
+        copy_tensors(self.kept, saved["kept"])
         self.optimizer.load_state_dict(saved["optimizer"])
         # The anchors that this trial started with, not those of whatever weights file is on the disk by now.
-        self.pull.anchors = [[value.to(self.bench.device) for value in group] for group in saved["anchors"]]
+        self.pull.anchors = [[value.to(self.context.device) for value in group] for group in saved["anchors"]]
         if self.average is not None:
-            copy_all(self.average.values, saved["average"]["values"])
+            copy_tensors(self.average.values, saved["average"]["values"])
             self.average.steps = saved["average"]["steps"]
         self.curve = [EpochResult.from_dict(result) for result in saved["curve"]]
 
@@ -375,7 +381,7 @@ def _make_optimizer(settings: TransferSettings, groups: list[Any]) -> torch.opti
     )
 
 
-def _draw_mixing(alpha: float, n: int, seed: int) -> list[float]:
+def _draw_mixup_lambdas(alpha: float, n: int, seed: int) -> list[float]:
     """Returns mixup's lambda for n batches; 1 mixes nothing."""
     if alpha == 0.0:
         return [1.0] * n

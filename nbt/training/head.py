@@ -10,10 +10,10 @@ from torch import nn
 from nbt.settings import TransferSettings
 from nbt.training.seeds import generator
 from nbt.transfer.layer_lrs import ParameterGroup
-from nbt.transfer.zap import draw_classes, zap
+from nbt.transfer.zap import draw_zapped_classes, zap
 
 
-def zaps_before(settings: TransferSettings, epoch: int) -> bool:
+def is_zap_due(settings: TransferSettings, epoch: int) -> bool:
     """Tells whether a zap opens an epoch, 1 ... `settings.epochs`; never the first, so never after the last."""
     return settings.zap_period > 0 and epoch != 1 and (epoch - 1) % settings.zap_period == 0
 
@@ -34,30 +34,32 @@ def zap_head(
         epoch: The one that is about to begin.
         classes: Whose rows may be reset; all when None.
     """
-    if zaps_before(settings, epoch):
-        chance = generator(seed, "zap", epoch)
+    if is_zap_due(settings, epoch):
+        rng = generator(seed, "zap", epoch)
         count = head.out_features if classes is None else len(classes)
-        drawn = draw_classes(count, settings.zap_fraction, chance)
+        drawn = draw_zapped_classes(count, settings.zap_fraction, rng)
         chosen = drawn if classes is None else [classes[index] for index in (range(count) if drawn is None else drawn)]
-        zap(head, chosen, settings.zap_scale, chance)
+        zap(head, chosen, settings.zap_scale, rng)
 
 
-def head_groups(groups: Sequence[ParameterGroup], head: nn.Module) -> list[ParameterGroup]:
+def head_parameter_groups(groups: Sequence[ParameterGroup], head: nn.Module) -> list[ParameterGroup]:
     """Returns what there is of the head in parameter groups."""
     own = set(head.parameters())
-    return [group for group in _picked(groups, own, inside=True) if group.parameters]
+    return [group for group in _filter_parameters(groups, own, inside=True) if group.parameters]
 
 
-def split_groups(groups: Sequence[ParameterGroup], head: nn.Module) -> list[ParameterGroup]:
+def split_off_head(groups: Sequence[ParameterGroup], head: nn.Module) -> list[ParameterGroup]:
     """Returns the groups with the head's parameters in groups of their own.
 
     A fused optimiser wants the state of all parameters of a group to begin in the same step; after a stall the
     backbone's begins later.
     """
     own = set(head.parameters())
-    parts = [*_picked(groups, own, inside=False), *_picked(groups, own, inside=True)]
+    parts = [*_filter_parameters(groups, own, inside=False), *_filter_parameters(groups, own, inside=True)]
     return [group for group in parts if group.parameters]
 
 
-def _picked(groups: Sequence[ParameterGroup], own: set[nn.Parameter], *, inside: bool) -> list[ParameterGroup]:
+def _filter_parameters(
+    groups: Sequence[ParameterGroup], own: set[nn.Parameter], *, inside: bool
+) -> list[ParameterGroup]:
     return [dataclasses.replace(g, parameters=[p for p in g.parameters if (p in own) == inside]) for g in groups]

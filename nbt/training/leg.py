@@ -1,4 +1,4 @@
-"""Leg: one task of a stream, as `fine_tune` trains it."""
+"""StageContext: one task of a stream, as `fine_tune` trains it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Penalty(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Leg:
+class StageContext:
     """Where a training starts and what it answers to, where it is not one of its own.
 
     Attributes:
@@ -29,7 +29,7 @@ class Leg:
         origin: State of the whole `Backbone` at theta0, of a linearised training; None takes the start.
         outputs: Which outputs take part in loss and predictions, bool (C,); None for all.
         penalty: What draws the weights back; None for nothing but decay.
-        zapped: Classes whose rows of the head zaps may reset; None for all. What earlier tasks taught the others would
+        zap_classes: Classes whose rows of the head zaps may reset; None for all. What earlier tasks taught the others would
             be lost.
     """
 
@@ -37,4 +37,4 @@ class Leg:
     origin: Mapping[str, torch.Tensor] | None = None
     outputs: torch.Tensor | None = None
     penalty: Penalty | None = None
-    zapped: tuple[int, ...] | None = None
+    zap_classes: tuple[int, ...] | None = None

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings, repair
-from nbt.writable import check_folder
+from nbt.writable import check_writable_folder
 
-CARD = "model.json"
-WEIGHTS = "weights.safetensors"
-FILES = (CARD, WEIGHTS)
+CARD_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+MODEL_FILES = (CARD_FILE, WEIGHTS_FILE)
 """All that is in a model folder."""
 
 
@@ -34,11 +34,11 @@ def check_export(folder: str | Path, name: str = "export") -> Path:
             by another folder), or there it cannot be written.
     """
     path = Path(folder).resolve()
-    check_folder(name, folder)
-    check_folder(name, path.parent)
+    check_writable_folder(name, folder)
+    check_writable_folder(name, path.parent)
     found = sorted(one.name for one in path.iterdir()) if path.exists() else []
-    others = [one for one in found if one not in FILES or not (path / one).is_file()]
-    if others or (found and CARD not in found):
+    others = [one for one in found if one not in MODEL_FILES or not (path / one).is_file()]
+    if others or (found and CARD_FILE not in found):
         kept = ", ".join((others or found)[:3]) + (", ..." if len(others or found) > 3 else "")
         raise UsageError(
             f"{name} {folder}: {path} is no model folder, and a model would replace what it holds ({kept}); give a new "
@@ -51,7 +51,7 @@ def check_export(folder: str | Path, name: str = "export") -> Path:
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
+def replace_folder(folder: Path) -> Iterator[Path]:
     """Gives an empty folder to fill, which then becomes the model folder, whole or not at all; its parents are made.
 
     Args:
@@ -69,17 +69,17 @@ def replacing(folder: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         check_export(path)
-        for name in (WEIGHTS, CARD):  # the card last: as long as it is there, this is a model folder
+        for name in (WEIGHTS_FILE, CARD_FILE):  # the card last: as long as it is there, this is a model folder
             (path / name).unlink(missing_ok=True)
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def is_trained_with(folder: Path, settings: TransferSettings) -> bool:
+def was_trained_with(folder: Path, settings: TransferSettings) -> bool:
     """Tells whether a folder has a model that says it was trained with some settings."""
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
         return TransferSettings.from_dict(card["settings"]) == repair(settings)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -1,4 +1,4 @@
-"""Objective: what a training minimises beside its penalties. Cross-entropy or squared error, of all outputs or some."""
+"""TrainingLoss: what a training minimises beside its penalties. Cross-entropy or squared error, of all outputs or some."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from nbt.settings import TransferSettings
 
 
-class Objective:
+class TrainingLoss:
     """The mean loss of a batch.
 
     Args:
@@ -20,9 +20,9 @@ class Objective:
     def __init__(self, settings: TransferSettings, outputs: torch.Tensor | None = None) -> None:
         self.target_scale, self.smoothing = settings.target_scale, settings.label_smoothing
         self.outputs = outputs
-        self._chosen = None if outputs is None else outputs.nonzero().flatten()
+        self._active_outputs = None if outputs is None else outputs.nonzero().flatten()
         # A label's place among the outputs that take part.
-        self._place = None if outputs is None else outputs.cumsum(0) - 1
+        self._position = None if outputs is None else outputs.cumsum(0) - 1
 
     def __call__(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Returns the loss.
@@ -31,14 +31,14 @@ class Objective:
             logits: (n, C).
             truth: Labels, int64 (n,), of outputs that take part.
         """
-        if self._chosen is not None and self._place is not None:
-            logits, truth = logits.index_select(1, self._chosen), self._place[truth]
+        if self._active_outputs is not None and self._position is not None:
+            logits, truth = logits.index_select(1, self._active_outputs), self._position[truth]
         if self.target_scale == 0.0:
             return F.cross_entropy(logits, truth, label_smoothing=self.smoothing)
         classes = logits.shape[1]
         targets = F.one_hot(truth, classes) * (1.0 - self.smoothing) + self.smoothing / classes
         return (logits - self.target_scale * targets).square().sum(dim=1).mean() / 2
 
-    def restrict(self, logits: torch.Tensor) -> torch.Tensor:
+    def mask_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """Returns logits in which what takes no part is never predicted."""
         return logits if self.outputs is None else logits.masked_fill(~self.outputs, -torch.inf)

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 
 from nbt.task.splits import Index
-from nbt.training.augment import AugmentPlan
-from nbt.training.devices import autocast, images_at_once
+from nbt.training.augment import AugmentationPlan
+from nbt.training.devices import autocast, inference_batch_size
 from nbt.training.scenarios import Mask
-from nbt.training.workbench import Workbench
+from nbt.training.workbench import WorkerContext
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
-_BATCH = 128
+_BATCH_SIZE = 128
 
 
-class PlainInputs:
+class EvaluationInputs:
     """What the frozen units make of images without augmentation.
 
     Args:
@@ -26,10 +26,10 @@ class PlainInputs:
         frozen: How many.
     """
 
-    def __init__(self, bench: Workbench, frozen: int) -> None:
-        self.bench, self.frozen = bench, frozen
-        pools = bench.task.pools
-        self._pooled = np.zeros(len(bench.task.labels), dtype=np.bool_)
+    def __init__(self, context: WorkerContext, frozen: int) -> None:
+        self.context, self.frozen = context, frozen
+        pools = context.task.pools
+        self._pooled = np.zeros(len(context.task.labels), dtype=np.bool_)
         self._pooled[pools.train] = True
         if pools.val is not None:
             self._pooled[pools.val] = True
@@ -42,18 +42,18 @@ class PlainInputs:
             size: Images a batch; as many as go together where nothing is trained when None.
         """
         images = torch.from_numpy(np.asarray(index))
-        size = size or images_at_once(_BATCH, self.bench.task.image_size)
+        size = size or inference_batch_size(_BATCH_SIZE, self.context.task.image_size)
         cached = self._cached(images)
         for chunk in images.split(size) if len(images) else ():
-            truth = self.bench.labels[chunk.to(self.bench.device)]
+            truth = self.context.labels[chunk.to(self.context.device)]
             yield self._run(chunk) if cached is None else cached(chunk), truth
 
     @torch.no_grad()
     def feature_batches(self, index: Index) -> Iterator[Batch]:
         """Yields features, float32 (n, D), and labels of some images, with the skeleton's weights as they are now."""
-        model = self.bench.model.eval()
+        model = self.context.model.eval()
         for hidden, truth in self.batches(index):
-            with autocast(self.bench.device):
+            with autocast(self.context.device):
                 ready = self.frozen == model.n_units
                 features = hidden if ready else model.neck(model.forward_units(hidden, self.frozen))
             yield features.float(), truth
@@ -67,26 +67,26 @@ class PlainInputs:
             index: One image or more.
             outputs: Those that can be predicted, bool (C,).
         """
-        excluded = torch.from_numpy(~outputs).to(self.bench.device)
-        right = torch.zeros((), dtype=torch.int64, device=self.bench.device)
+        excluded = torch.from_numpy(~outputs).to(self.context.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.context.device)
         for inputs, truth in self.batches(index):
-            with autocast(self.bench.device):
+            with autocast(self.context.device):
                 logits = classify(inputs, self.frozen).float()
             finite = logits.isfinite().all(dim=1)
             predicted = logits.masked_fill(excluded, -torch.inf).argmax(dim=1)
-            right += ((predicted == truth) & finite).sum()
-        return int(right) / len(index)
+            correct += ((predicted == truth) & finite).sum()
+        return int(correct) / len(index)
 
     def _run(self, chunk: torch.Tensor) -> torch.Tensor:
-        images = self.bench.load_images(chunk, AugmentPlan())
+        images = self.context.load_images(chunk, AugmentationPlan())
         if not self.frozen:
             return images
-        self.bench.model.eval()
-        return self.bench.run_prefix(self.bench.model, self.frozen, images)
+        self.context.model.eval()
+        return self.context.forward_frozen(self.context.model, self.frozen, images)
 
     def _cached(self, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        bench = self.bench
-        if not (self.frozen and bench.cache_prefix and bool(self._pooled[images.numpy()].all())):
+        context = self.context
+        if not (self.frozen and context.cache_frozen_features and bool(self._pooled[images.numpy()].all())):
             return None
-        bench.model.eval()
-        return bench.prefix_features(bench.model, self.frozen, "none", 0, images)
+        context.model.eval()
+        return context.frozen_features(context.model, self.frozen, "none", 0, images)

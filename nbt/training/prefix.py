@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-CHUNK = 64
+CHUNK_SIZE = 64
 """Rows that run through the prefix together, of images of 224 px and less."""
 
 
@@ -28,7 +28,7 @@ class _Entry:
         return self.values.numel() * self.values.element_size()
 
 
-class PrefixCache:
+class FrozenFeatureCache:
     """Keeps the features of image views by key, least recently used out first.
 
     Entries live on the device of the features up to `memory_bytes`; older ones move to memory-mapped files, up to
@@ -51,16 +51,16 @@ class PrefixCache:
         *,
         disk_bytes: int | None = None,
         folder: Path | None = None,
-        chunk: int = CHUNK,
+        chunk: int = CHUNK_SIZE,
     ) -> None:
         self.n_rows = n_rows
         self.chunk = chunk
         self.memory_bytes = memory_bytes
         self._disk_bytes = disk_bytes
-        self._parent = folder
+        self._parent_folder = folder
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
-        self._files = 0
+        self._n_files = 0
 
     @property
     def memory_used(self) -> int:
@@ -107,39 +107,39 @@ class PrefixCache:
             self._folder.cleanup()
             self._folder = None
 
-    def _allocate(self, key: Hashable, like: torch.Tensor) -> _Entry | None:
-        shape = (self.n_rows, *like.shape[1:])
-        nbytes = self.n_rows * like[0].numel() * like.element_size()
+    def _allocate(self, key: Hashable, example: torch.Tensor) -> _Entry | None:
+        shape = (self.n_rows, *example.shape[1:])
+        nbytes = self.n_rows * example[0].numel() * example.element_size()
         filled = torch.zeros(self.n_rows, dtype=torch.bool)
         if nbytes <= self.memory_bytes:
-            self._spill_down_to(self.memory_bytes - nbytes)
-            entry = _Entry(torch.empty(shape, dtype=like.dtype, device=like.device), filled)
+            self._spill_to_disk(self.memory_bytes - nbytes)
+            entry = _Entry(torch.empty(shape, dtype=example.dtype, device=example.device), filled)
         else:
-            values, file = self._map_file(shape, like.dtype, nbytes)
+            values, file = self._allocate_file(shape, example.dtype, nbytes)
             if values is None:
                 return None
             entry = _Entry(values, filled, file)
         self._entries[key] = entry
         return entry
 
-    def _spill_down_to(self, allowed: int) -> None:
+    def _spill_to_disk(self, allowed: int) -> None:
         for key, entry in list(self._entries.items()):
             if self.memory_used <= allowed:
                 return
             if entry.file is None:
-                values, file = self._map_file(tuple(entry.values.shape), entry.values.dtype, entry.nbytes)
+                values, file = self._allocate_file(tuple(entry.values.shape), entry.values.dtype, entry.nbytes)
                 if values is None:
                     del self._entries[key]
                 else:
                     values.copy_(entry.values)
                     entry.values, entry.file = values, file
 
-    def _map_file(
+    def _allocate_file(
         self, shape: tuple[int, ...], dtype: torch.dtype, nbytes: int
     ) -> tuple[torch.Tensor | None, Path | None]:
         if self._folder is None:
             # Unlike mkdtemp, this also goes away when the process ends without `close`.
-            self._folder = tempfile.TemporaryDirectory(prefix="nbt-prefix-", dir=self._parent)
+            self._folder = tempfile.TemporaryDirectory(prefix="nbt-prefix-", dir=self._parent_folder)
         folder = Path(self._folder.name)
         limit = self._disk_bytes
         if limit is None:
@@ -152,7 +152,7 @@ class PrefixCache:
                 entry.file.unlink(missing_ok=True)
         if self.disk_used + nbytes > limit:
             return None, None
-        self._files += 1
-        file = folder / f"{self._files:06d}.bin"
+        self._n_files += 1
+        file = folder / f"{self._n_files:06d}.bin"
         count = nbytes // torch.empty((), dtype=dtype).element_size()
         return torch.from_file(str(file), shared=True, size=count, dtype=dtype).view(shape), file

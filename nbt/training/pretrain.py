@@ -1,4 +1,4 @@
-"""Sources pretrained here: backbones without library weights, trained once and cached by their whole recipe.
+"""StartingWeightsCache pretrained here: backbones without library weights, trained once and cached by their whole recipe.
 
 Two kinds: what a search of `digits` starts from unless it asks for more, a plain training on digits 0-4 by
 `fine_tune`; and the schemes of the zapping paper (Frati et al., arXiv 2310.07996) on any dataset, `pretrain`.
@@ -23,23 +23,23 @@ from nbt.settings import TransferSettings
 from nbt.task.backbone_names import BackboneSpec
 from nbt.task.backbones import Backbone
 from nbt.task.catalog import resolve
-from nbt.task.digits import list_digits
+from nbt.task.digits import read_digits
 from nbt.task.download import Progress
 from nbt.task.images import decode_images
 from nbt.task.splits import make_pools, make_split
-from nbt.task.task import SourceMeans, Task
-from nbt.task.weights import PretrainedWeights, load_w0
-from nbt.training.augment import AugmentPlan
-from nbt.training.devices import images_at_once
-from nbt.training.evaluation import EVALUATION_BATCH
+from nbt.task.task import SourceClassMeans, Task
+from nbt.task.weights import PretrainedWeights, load_pretrained_weights
+from nbt.training.augment import AugmentationPlan
+from nbt.training.devices import inference_batch_size
+from nbt.training.evaluation import EVALUATION_BATCH_SIZE
 from nbt.training.fine_tune import fine_tune
-from nbt.training.pretrain_settings import PretrainSettings, default_settings
-from nbt.training.pretraining import Pretraining
-from nbt.training.source_cache import HEAD, MEANS, State, read_card, read_source, write_source
-from nbt.training.source_images import SourceImages, load_source
-from nbt.training.workbench import Workbench
+from nbt.training.pretrain_settings import PretrainSettings, default_pretrain_settings
+from nbt.training.pretraining import SourceTrainer
+from nbt.training.source_cache import CLASS_MEAN_KEYS, HEAD_KEYS, State, read_source, read_source_metadata, write_source
+from nbt.training.source_images import SourceImages, load_source_images
+from nbt.training.workbench import WorkerContext
 
-_VERSION = 2
+_RECIPE_VERSION = 2
 _ENCODERS = ("conv3", "conv4")
 
 
@@ -65,7 +65,7 @@ class SourceRecipe:
     settings: TransferSettings | PretrainSettings = field(default_factory=_source_settings)
     images: str = "digits source"
     seed: int = 0
-    version: int = _VERSION
+    version: int = _RECIPE_VERSION
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe in plain types."""
@@ -83,7 +83,7 @@ class SourceRecipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class PretrainedSource:
     """A pretrained source.
 
     Attributes:
@@ -112,7 +112,7 @@ def pretrain(
     device: str | None = None,
     checkpoint_seconds: float = 30.0,
     progress: Progress | None = None,
-) -> Source:
+) -> PretrainedSource:
     """Returns a source trained by a scheme: from the cache, or trained now, from where an earlier call was killed.
 
     Args:
@@ -131,11 +131,11 @@ def pretrain(
     size = int(images.pixels.shape[1])
     recipe = SourceRecipe(backbone=spec.text, image_size=size, settings=settings, images=images.digest, seed=seed)
     path = recipe.path
-    blank = load_w0(spec, "none", image_size=size, seed=seed)
-    state, started = read_source(path, blank.w0), time.perf_counter()
+    random_weights = load_pretrained_weights(spec, "none", image_size=size, seed=seed)
+    state, started = read_source(path, random_weights.w0), time.perf_counter()
     trained = state is None
     if state is None:
-        training = Pretraining(images, spec, blank, settings, seed, device=device)
+        training = SourceTrainer(images, spec, random_weights, settings, seed, device=device)
         checkpoint = path.with_suffix(".checkpoint")
         what = f"pretraining on {images.name} ({settings.scheme})"
         training.run(
@@ -143,12 +143,12 @@ def pretrain(
             checkpoint_seconds=checkpoint_seconds,
             progress=None if progress is None else lambda done, total: progress(what, done, total),
         )
-        state = _finish(training, recipe)
+        state = _evaluate_and_cache(training, recipe)
         checkpoint.unlink(missing_ok=True)
-    card = read_card(path)
-    return Source(
+    card = read_source_metadata(path)
+    return PretrainedSource(
         recipe=recipe,
-        weights=_as_weights(state, blank, images.class_names),
+        weights=_to_pretrained_weights(state, random_weights, images.class_names),
         state=state,
         loss=card["loss"],
         accuracy=card["accuracy"],
@@ -156,11 +156,11 @@ def pretrain(
     )
 
 
-def _finish(training: Pretraining, recipe: SourceRecipe) -> State:
+def _evaluate_and_cache(training: SourceTrainer, recipe: SourceRecipe) -> State:
     """Measures what was trained, and writes it to the cache."""
     accuracy, *means = training.measure()
     state = {name: tensor.detach().cpu() for name, tensor in training.model.state_dict().items()}
-    state.update(zip(MEANS, means, strict=True))
+    state.update(zip(CLASS_MEAN_KEYS, means, strict=True))
     facts = {"recipe": recipe.to_dict(), "loss": training.loss, "accuracy": accuracy}
     write_source(recipe.path, state, {**facts, "classes": list(training.images.class_names)})
     return state
@@ -184,7 +184,7 @@ def pretrained_source(
         spec: The backbone.
         dataset: The target.
         image_size: Pixels.
-        scheme: One of `nbt.settings.SCHEMES`.
+        scheme: One of `nbt.settings.PRETRAIN_SCHEMES`.
         zap_period: Epochs ("iid") or episodes between zaps, 0 is never; see `PretrainSettings`.
         progress: Called as progress(what, done, total) while the source is trained.
 
@@ -198,30 +198,34 @@ def pretrained_source(
     if dataset != "digits" or spec.name not in _ENCODERS:
         return None
     if scheme != "iid" or zap_period:
-        settings = default_settings(scheme, spec.name, digits=True, zap_period=zap_period)
-        return pretrain(load_source(resolve("digits"), image_size), spec, settings, progress=progress).weights
+        settings = default_pretrain_settings(scheme, spec.name, digits=True, zap_period=zap_period)
+        return pretrain(load_source_images(resolve("digits"), image_size), spec, settings, progress=progress).weights
     recipe = SourceRecipe(backbone=spec.text, image_size=image_size)
-    blank = load_w0(spec, "none", image_size=image_size, seed=recipe.seed)
-    state = read_source(recipe.path, blank.w0) or _train(recipe, spec, blank, progress)
-    return _as_weights(state, blank, list_digits(source=True).class_names)
+    random_weights = load_pretrained_weights(spec, "none", image_size=image_size, seed=recipe.seed)
+    state = read_source(recipe.path, random_weights.w0) or _train_digits_source(recipe, spec, random_weights, progress)
+    return _to_pretrained_weights(state, random_weights, read_digits(source=True).class_names)
 
 
-def _as_weights(state: State, blank: PretrainedWeights, class_names: tuple[str, ...]) -> PretrainedWeights:
-    means, counts = (state[name].numpy() for name in MEANS)
+def _to_pretrained_weights(
+    state: State, random_weights: PretrainedWeights, class_names: tuple[str, ...]
+) -> PretrainedWeights:
+    means, counts = (state[name].numpy() for name in CLASS_MEAN_KEYS)
     return dataclasses.replace(
-        blank,
-        w0={name: state[name] for name in blank.w0},
-        source_head={name: state[name] for name in HEAD},
-        source_means=SourceMeans(means, counts, class_names),
+        random_weights,
+        w0={name: state[name] for name in random_weights.w0},
+        source_head={name: state[name] for name in HEAD_KEYS},
+        source_means=SourceClassMeans(means, counts, class_names),
     )
 
 
-def _train(recipe: SourceRecipe, spec: BackboneSpec, blank: PretrainedWeights, progress: Progress | None) -> State:
+def _train_digits_source(
+    recipe: SourceRecipe, spec: BackboneSpec, random_weights: PretrainedWeights, progress: Progress | None
+) -> State:
     """Trains the plain source of `digits` and writes it under its name, whole or not at all."""
-    task = _source_task(recipe, spec, blank)
-    bench = Workbench(task)
+    task = _make_source_task(recipe, spec, random_weights)
+    context = WorkerContext(task)
     assert isinstance(recipe.settings, TransferSettings)
-    trial = fine_tune(task, recipe.settings, recipe.seed, bench=bench)
+    trial = fine_tune(task, recipe.settings, recipe.seed, context=context)
     while True:
         try:
             result = next(trial)
@@ -231,18 +235,18 @@ def _train(recipe: SourceRecipe, spec: BackboneSpec, blank: PretrainedWeights, p
         if progress is not None:
             progress("pretraining on digits 0-4", result.epoch, recipe.settings.epochs)
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    state.update(zip(MEANS, _measure_means(bench, model), strict=True))
+    state.update(zip(CLASS_MEAN_KEYS, _compute_class_means(context, model), strict=True))
     write_source(recipe.path, state)
     return state
 
 
 @torch.no_grad()
-def _measure_means(bench: Workbench, model: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
+def _compute_class_means(context: WorkerContext, model: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the class means of the training images' features, float32 (C_s, D), and their number, int64 (C_s,)."""
-    task = bench.task
+    task = context.task
     index = torch.from_numpy(task.split.train)
-    together = images_at_once(EVALUATION_BATCH, task.image_size)
-    batches = [bench.load_images(chunk, AugmentPlan()) for chunk in index.split(together)]
+    batch_size = inference_batch_size(EVALUATION_BATCH_SIZE, task.image_size)
+    batches = [context.load_images(chunk, AugmentationPlan()) for chunk in index.split(batch_size)]
     features = torch.cat([model.features(images).float().cpu() for images in batches])
     labels = torch.from_numpy(task.labels)[index]
     members = F.one_hot(labels, task.n_classes).to(features.dtype)
@@ -250,8 +254,8 @@ def _measure_means(bench: Workbench, model: Backbone) -> tuple[torch.Tensor, tor
     return members.T @ features / counts[:, None], counts
 
 
-def _source_task(recipe: SourceRecipe, spec: BackboneSpec, blank: PretrainedWeights) -> Task:
-    listing = list_digits(source=True)
+def _make_source_task(recipe: SourceRecipe, spec: BackboneSpec, random_weights: PretrainedWeights) -> Task:
+    listing = read_digits(source=True)
     images, _ = decode_images(listing.items, recipe.image_size)
     pools = make_pools(listing.labels, listing.roles, listing.class_names)
     return Task(
@@ -264,9 +268,9 @@ def _source_task(recipe: SourceRecipe, spec: BackboneSpec, blank: PretrainedWeig
         split=make_split(pools, listing.labels, recipe.seed),
         backbone=spec,
         weights="none",
-        w0=blank.w0,
-        mean=blank.mean,
-        std=blank.std,
-        mirror=False,
+        w0=random_weights.w0,
+        mean=random_weights.mean,
+        std=random_weights.std,
+        horizontal_flip=False,
         seed=recipe.seed,
     )

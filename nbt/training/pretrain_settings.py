@@ -7,12 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from nbt.errors import UsageError, check_counts, nearest
-from nbt.settings import SCHEMES, ZAP_SCALES
+from nbt.errors import UsageError, nearest, require_positive
+from nbt.settings import PRETRAIN_SCHEMES, ZAP_SCALES
 
-_OF_IID = ("epochs", "batch_size")
-_OF_EPISODES = ("episodes", "inner_lr", "inner_steps", "remembered")
-_OF_ZAPS = ("zap_scale", "zap_fraction")
+_IID_FIELDS = ("epochs", "batch_size")
+_EPISODE_FIELDS = ("episodes", "inner_lr", "inner_steps", "remembered")
+_ZAP_FIELDS = ("zap_scale", "zap_fraction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class PretrainSettings:
     "meta-asb" takes the single steps on a differentiable copy, and Adam steps on the weights before them.
 
     Attributes:
-        scheme: One of `nbt.settings.SCHEMES`.
+        scheme: One of `nbt.settings.PRETRAIN_SCHEMES`.
         zap_period: With "iid" epochs between zaps of the head, at the start of an epoch and never of the first; with
             the others every so many episodes begin with a zap of their class's row, 1 being the published one. 0 is
             never.
@@ -56,10 +56,15 @@ class PretrainSettings:
     remembered: int = 64
 
     def __post_init__(self) -> None:
-        for name, value, choices in (("scheme", self.scheme, SCHEMES), ("zap scale", self.zap_scale, ZAP_SCALES)):
+        for name, value, choices in (
+            ("scheme", self.scheme, PRETRAIN_SCHEMES),
+            ("zap scale", self.zap_scale, ZAP_SCALES),
+        ):
             if value not in choices:
                 raise UsageError(f"{name} {value!r}: {nearest(value, choices)}")
-        check_counts(**{name: getattr(self, name) for name in (*_OF_IID, "episodes", "inner_steps", "remembered")})
+        require_positive(
+            **{name: getattr(self, name) for name in (*_IID_FIELDS, "episodes", "inner_steps", "remembered")}
+        )
         for name in ("lr", "inner_lr"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name.replace('_', ' ')}: {getattr(self, name):g} is not a rate above 0")
@@ -75,7 +80,7 @@ class PretrainSettings:
             raise UsageError(
                 f"zap fraction {self.zap_fraction:g}: {self.scheme} zaps the one class of its episode; it is for iid"
             )
-        if self.zap_period and not any(self.zaps_at(number) for number in range(1, self.rounds + 1)):
+        if self.zap_period and not any(self.is_zap_due(number) for number in range(1, self.rounds + 1)):
             unit = "epochs" if self.is_iid else "episodes"
             raise UsageError(
                 f"zap period {self.zap_period} is longer than the training of {self.rounds} {unit}, which it would "
@@ -92,7 +97,7 @@ class PretrainSettings:
         """Epochs of "iid", episodes of the others."""
         return self.epochs if self.is_iid else self.episodes
 
-    def zaps_at(self, number: int) -> bool:
+    def is_zap_due(self, number: int) -> bool:
         """Whether round `number` (1 ... `rounds`) begins with a zap; the first epoch of "iid" never does.
 
         An episode does where its number is a multiple of the period; a first episode is one for the period 1 alone.
@@ -111,14 +116,14 @@ class PretrainSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what the weights depend on, in plain types: equal trainings have equal dictionaries."""
-        unused = _OF_EPISODES if self.is_iid else _OF_IID
+        unused = _EPISODE_FIELDS if self.is_iid else _IID_FIELDS
         values = dataclasses.asdict(self)
-        for name in (*unused, *(() if self.zap_period else _OF_ZAPS)):
+        for name in (*unused, *(() if self.zap_period else _ZAP_FIELDS)):
             del values[name]
         return values
 
 
-def default_settings(scheme: str, backbone: str, *, digits: bool = False, **changes: Any) -> PretrainSettings:
+def default_pretrain_settings(scheme: str, backbone: str, *, digits: bool = False, **changes: Any) -> PretrainSettings:
     """Returns the published settings of a scheme, with changes.
 
     They are those for Omniglot with `conv3`, and those for 84-px natural images with any other backbone. The embedded

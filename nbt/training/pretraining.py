@@ -1,4 +1,4 @@
-"""Pretraining: one training of a source by a scheme, round after round, stopped and resumed at any of them."""
+"""SourceTrainer: one training of a source by a scheme, round after round, stopped and resumed at any of them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from nbt.task.devices import normalise, pick_device
 from nbt.task.weights import PretrainedWeights
 from nbt.training.checkpoint import load_checkpoint, save_checkpoint
 from nbt.training.denormals import flush_denormals
-from nbt.training.devices import EVALUATION_BATCH, images_at_once
+from nbt.training.devices import INFERENCE_BATCH_SIZE, inference_batch_size
 from nbt.training.episodes import draw_episode, meta_loss, sequential_steps
 from nbt.training.pretrain_settings import PretrainSettings
 from nbt.training.seeds import derive_seed, generator
 from nbt.training.source_images import SourceImages
-from nbt.transfer.zap import draw_classes, zap
+from nbt.transfer.zap import draw_zapped_classes, zap
 
-_SHOWN_SECONDS = 0.2
+_PROGRESS_INTERVAL_SECONDS = 0.2
 
 
-class Pretraining:
+class SourceTrainer:
     """A network in training on a source's images.
 
     Everything random follows from `seed` and the number of the round, so on a CPU a training that was stopped and
@@ -37,7 +37,7 @@ class Pretraining:
     Args:
         images: What it is trained on.
         spec: The architecture.
-        blank: Its random weights and normalisation, from `load_w0(spec, "none", ...)`.
+        random_weights: Its random weights and normalisation, from `load_pretrained_weights(spec, "none", ...)`.
         settings: The recipe.
         seed: Of the head, the order and the zaps.
         device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
@@ -51,7 +51,7 @@ class Pretraining:
         self,
         images: SourceImages,
         spec: BackboneSpec,
-        blank: PretrainedWeights,
+        random_weights: PretrainedWeights,
         settings: PretrainSettings,
         seed: int = 0,
         *,
@@ -63,14 +63,14 @@ class Pretraining:
         self.device = pick_device(device)
         size = int(images.pixels.shape[1])
         model = build_backbone(spec, len(images.class_names), image_size=size, seed=derive_seed(seed, "head"))
-        model.load_pretrained(blank.w0)
+        model.load_pretrained(random_weights.w0)
         check_scheme(model, spec.text, settings.scheme)
         self.model: Backbone = model.to(self.device).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
         self.labels = torch.from_numpy(images.labels)
-        self.members = [torch.nonzero(self.labels == label)[:, 0] for label in range(len(images.class_names))]
-        self.mean = torch.tensor(blank.mean, device=self.device)
-        self.std = torch.tensor(blank.std, device=self.device)
+        self.class_indices = [torch.nonzero(self.labels == label)[:, 0] for label in range(len(images.class_names))]
+        self.mean = torch.tensor(random_weights.mean, device=self.device)
+        self.std = torch.tensor(random_weights.std, device=self.device)
         self.done = 0
         self.loss = math.nan
 
@@ -93,7 +93,7 @@ class Pretraining:
         """
         self._resume(checkpoint)
         total = self.settings.rounds
-        written = shown = time.monotonic()
+        written = reported_at = time.monotonic()
         if progress is not None:
             progress(self.done, total)
         while self.done < total:
@@ -102,9 +102,9 @@ class Pretraining:
             if checkpoint is not None and self.done < total and now - written >= checkpoint_seconds:
                 self.save(checkpoint)
                 written = now
-            if progress is not None and (self.done == total or now - shown >= _SHOWN_SECONDS):
+            if progress is not None and (self.done == total or now - reported_at >= _PROGRESS_INTERVAL_SECONDS):
                 progress(self.done, total)
-                shown = now
+                reported_at = now
 
     def run_round(self) -> None:
         """Trains one epoch or episode.
@@ -124,10 +124,10 @@ class Pretraining:
 
     def _run_epoch(self, epoch: int) -> float:
         """Takes shuffled mini-batches, after a zap where one is due; returns the mean loss."""
-        if self.settings.zaps_at(epoch):
-            chance = generator(self.seed, "zap", epoch)
-            chosen = draw_classes(len(self.members), self.settings.zap_fraction, chance)
-            zap(self.model.head, chosen, self.settings.zap_scale, chance)
+        if self.settings.is_zap_due(epoch):
+            rng = generator(self.seed, "zap", epoch)
+            chosen = draw_zapped_classes(len(self.class_indices), self.settings.zap_fraction, rng)
+            zap(self.model.head, chosen, self.settings.zap_scale, rng)
         order = torch.randperm(len(self.labels), generator=generator(self.seed, "order", epoch))
         total = torch.zeros((), device=self.device)
         for rows in order.tensor_split(math.ceil(len(order) / self.settings.batch_size)):
@@ -139,10 +139,10 @@ class Pretraining:
     def _run_episode(self, number: int) -> float:
         """Takes an episode of ASB or meta-ASB; returns the loss on all of its images, before Adam's step."""
         settings = self.settings
-        chance = generator(self.seed, "episode", number)
-        episode = draw_episode(self.members, settings.inner_steps, settings.remembered, chance)
-        if settings.zaps_at(number):
-            zap(self.model.head, [episode.label], settings.zap_scale, chance)
+        rng = generator(self.seed, "episode", number)
+        episode = draw_episode(self.class_indices, settings.inner_steps, settings.remembered, rng)
+        if settings.is_zap_due(number):
+            zap(self.model.head, [episode.label], settings.zap_scale, rng)
         images, labels = self.load(episode.batch), self.truth(episode.batch)
         steps = settings.inner_steps
         if settings.scheme == "meta-asb":
@@ -174,17 +174,17 @@ class Pretraining:
         Returns:
             0 ... 1; mean features, float32 (C, D); images of each class, int64 (C,).
         """
-        classes, model = len(self.members), self.model.eval()
+        classes, model = len(self.class_indices), self.model.eval()
         sums = torch.zeros(classes, model.feature_dim, device=self.device)
-        right = 0
-        together = images_at_once(EVALUATION_BATCH, self.images.pixels.shape[1])
-        for rows in torch.arange(len(self.labels)).split(together):
+        correct = 0
+        batch_size = inference_batch_size(INFERENCE_BATCH_SIZE, self.images.pixels.shape[1])
+        for rows in torch.arange(len(self.labels)).split(batch_size):
             features, truth = model.features(self.load(rows)), self.truth(rows)
             sums.index_add_(0, truth, features.float())
-            right += int((model.head(features).argmax(dim=1) == truth).sum())
+            correct += int((model.head(features).argmax(dim=1) == truth).sum())
         model.train()
         counts = torch.bincount(self.labels, minlength=classes)
-        return right / len(self.labels), sums.cpu() / counts[:, None], counts
+        return correct / len(self.labels), sums.cpu() / counts[:, None], counts
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree on to be of this training."""

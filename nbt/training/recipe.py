@@ -6,10 +6,10 @@ import math
 
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings, repair
-from nbt.task.backbone_names import ENCODERS, BackboneSpec
-from nbt.task.teacher import full_name, parse_teacher
+from nbt.task.backbone_names import ENCODER_NAMES, BackboneSpec
+from nbt.task.teacher import absolute_teacher_name, parse_teacher
 
-NO_TEACHER = "init: inject needs a teacher to inject from: BACKBONE, or BACKBONE=FILE"
+MISSING_TEACHER_MESSAGE = "init: inject needs a teacher to inject from: BACKBONE, or BACKBONE=FILE"
 
 
 def count_batches(n_train: int, batch_size: int) -> int:
@@ -52,9 +52,9 @@ def check_recipe(settings: TransferSettings, n_train: int) -> None:
         )
 
 
-def trained_here(backbone: BackboneSpec, dataset: str, weights: str) -> bool:
+def is_trained_by_nbt(backbone: BackboneSpec, dataset: str, weights: str) -> bool:
     """Returns whether the weights of a task are trained by nbt: how can then be a setting of a trial."""
-    return weights == "default" and dataset == "digits" and backbone.name in ENCODERS
+    return weights == "default" and dataset == "digits" and backbone.name in ENCODER_NAMES
 
 
 def check_pretraining(settings: TransferSettings, backbone: BackboneSpec, dataset: str, weights: str) -> None:
@@ -64,14 +64,14 @@ def check_pretraining(settings: TransferSettings, backbone: BackboneSpec, datase
         UsageError: It asks for another training of weights that are not trained here.
     """
     asked = settings.pretrain_scheme != "iid" or settings.pretrain_zap_period > 0
-    if asked and not trained_here(backbone, dataset, weights):
+    if asked and not is_trained_by_nbt(backbone, dataset, weights):
         raise UsageError(
             f"pretrain_scheme, pretrain_zap_period: the weights of {backbone.text} on {dataset} are not trained by "
             "nbt; train a source with nbt pretrain and give it as --weights FILE"
         )
 
 
-def check_start(
+def check_starting_weights(
     settings: TransferSettings, backbone: BackboneSpec, dataset: str, weights: str, *, teacher: str | None = None
 ) -> None:
     """Checks, before any image is read, that there is what a recipe starts from.
@@ -91,6 +91,6 @@ def check_start(
     if settings.init != "inject":
         check_pretraining(settings, backbone, dataset, weights)
     elif not settings.teacher:
-        raise UsageError(NO_TEACHER)
-    elif full_name(settings.teacher) != teacher:
+        raise UsageError(MISSING_TEACHER_MESSAGE)
+    elif absolute_teacher_name(settings.teacher) != teacher:
         parse_teacher(settings.teacher)

@@ -60,17 +60,17 @@ def best_epoch(curve: list[EpochResult] | tuple[EpochResult, ...]) -> EpochResul
         return None
     if curve[-1].val_accuracy is None:
         return curve[-1]
-    return max(curve, key=_merit)
+    return max(curve, key=_selection_key)
 
 
-def _merit(result: EpochResult) -> tuple[float, float, int]:
+def _selection_key(result: EpochResult) -> tuple[float, float, int]:
     loss = math.inf if result.val_loss is None else result.val_loss
     accuracy = -1.0 if result.val_accuracy is None else result.val_accuracy
     return accuracy, -loss, -result.epoch
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialJob:
+class TrialSpec:
     """One fine-tuning run that an engine gives to a worker.
 
     Attributes:

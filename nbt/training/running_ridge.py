@@ -14,7 +14,7 @@ import torch
 from nbt.fit.ridge import STRENGTHS
 
 
-class RunningRidge:
+class IncrementalRidge:
     """Sums over features and targets, in float64, and the regression that follows from them.
 
     Args:

@@ -1,4 +1,4 @@
-"""Scenarios: which classes and images each task of a stream has, and which outputs take part in what.
+"""Scenarios: which classes and images each task of a stream has, and which outputs take stage in what.
 
 The three of van de Ven and Tolias, "Three scenarios for continual learning", arXiv 1904.07734, with data-incremental
 (other images of the same classes) in the place of domain-incremental.
@@ -15,14 +15,14 @@ import numpy.typing as npt
 from nbt.errors import UsageError, nearest
 from nbt.task.splits import Index
 from nbt.task.task import Task
-from nbt.training.continual_settings import EVALUATIONS, SCENARIOS
+from nbt.training.continual_settings import EVALUATION_SPLITS, SCENARIOS
 from nbt.training.seeds import derive_seed
 
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class ContinualStage:
     """One task of a stream.
 
     Attributes:
@@ -44,7 +44,9 @@ class Part:
         return {"train": self.train, "val": self.val, "test": self.test}[role]
 
 
-def make_parts(task: Task, scenario: str, tasks: int, seed: int, *, evaluate_on: str = "test") -> tuple[Part, ...]:
+def make_stages(
+    task: Task, scenario: str, tasks: int, seed: int, *, evaluate_on: str = "test"
+) -> tuple[ContinualStage, ...]:
     """Divides a dataset into the tasks of a stream.
 
     In "data" the images of each class are shuffled and dealt, train, validation and test each on their own, so that
@@ -61,23 +63,23 @@ def make_parts(task: Task, scenario: str, tasks: int, seed: int, *, evaluate_on:
     Raises:
         UsageError: There are more tasks than classes, a task would have one class to be told from none, or no images.
     """
-    for what, value, known in (("scenario", scenario, SCENARIOS), ("evaluate on", evaluate_on, EVALUATIONS)):
+    for what, value, known in (("scenario", scenario, SCENARIOS), ("evaluate on", evaluate_on, EVALUATION_SPLITS)):
         if value not in known:
             raise UsageError(f"{what} {value!r}: {nearest(value, known)}")
     if scenario == "data":
-        parts = _deal(task, tasks, seed)
+        stages = _split_images(task, tasks, seed)
     else:
         _check_classes(task.n_classes, scenario, tasks)
-        parts = _group(task, tasks, seed)
-    for part in parts:
+        stages = _split_classes(task, tasks, seed)
+    for stage in stages:
         for role in ("train", evaluate_on):
-            _check_images(task, part, role, tasks)
-    return parts
+            _check_images(task, stage, role, tasks)
+    return stages
 
 
-def class_order(task: Task, parts: Sequence[Part]) -> tuple[str, ...]:
+def class_order(task: Task, stages: Sequence[ContinualStage]) -> tuple[str, ...]:
     """Returns the names of the classes in the order in which they come."""
-    order = dict.fromkeys(label for part in parts for label in part.classes)
+    order = dict.fromkeys(label for stage in stages for label in stage.classes)
     return tuple(task.class_names[label] for label in order)
 
 
@@ -88,12 +90,14 @@ def class_mask(n_classes: int, classes: Sequence[int]) -> Mask:
     return mask
 
 
-def seen_classes(parts: Sequence[Part], number: int) -> tuple[int, ...]:
+def seen_classes(stages: Sequence[ContinualStage], number: int) -> tuple[int, ...]:
     """Returns the classes of the tasks 1 ... `number`."""
-    return tuple(dict.fromkeys(label for part in parts[:number] for label in part.classes))
+    return tuple(dict.fromkeys(label for stage in stages[:number] for label in stage.classes))
 
 
-def trained_outputs(parts: Sequence[Part], scenario: str, number: int, n_classes: int, *, squared: bool) -> Mask:
+def trained_outputs(
+    stages: Sequence[ContinualStage], scenario: str, number: int, n_classes: int, *, squared: bool
+) -> Mask:
     """Returns the outputs in the loss of a task, bool (C,).
 
     All in "data", the task's own in "task". In "class" those of the classes seen so far, with cross-entropy; with
@@ -108,50 +112,52 @@ def trained_outputs(parts: Sequence[Part], scenario: str, number: int, n_classes
         squared: The loss is squared error.
     """
     if scenario == "task":
-        return class_mask(n_classes, parts[number - 1].classes)
+        return class_mask(n_classes, stages[number - 1].classes)
     if scenario == "data" or squared:
         return np.ones(n_classes, dtype=np.bool_)
-    return class_mask(n_classes, seen_classes(parts, number))
+    return class_mask(n_classes, seen_classes(stages, number))
 
 
-def predicted_outputs(parts: Sequence[Part], scenario: str, after: int, of: int, n_classes: int) -> Mask:
+def predicted_outputs(stages: Sequence[ContinualStage], scenario: str, after: int, of: int, n_classes: int) -> Mask:
     """Returns the outputs among which images of the task `of` are classified after the task `after`, bool (C,).
 
     All in "data", the task's own in "task" (they are told which it is), those seen so far in "class".
     """
     if scenario == "class":
-        return class_mask(n_classes, seen_classes(parts, after))
-    return class_mask(n_classes, parts[of - 1].classes)
+        return class_mask(n_classes, seen_classes(stages, after))
+    return class_mask(n_classes, stages[of - 1].classes)
 
 
-def _deal(task: Task, tasks: int, seed: int) -> tuple[Part, ...]:
+def _split_images(task: Task, tasks: int, seed: int) -> tuple[ContinualStage, ...]:
     split = task.split
     roles = {"train": split.train, "val": split.val, "test": split.test}
-    hands = {role: _deal_images(index, task.labels, tasks, seed, role) for role, index in roles.items()}
+    images_by_role = {
+        role: _split_images_evenly(index, task.labels, tasks, seed, role) for role, index in roles.items()
+    }
     classes = tuple(range(task.n_classes))
     return tuple(
-        Part(number + 1, classes, *(hands[role][number] for role in ("train", "val", "test")))
+        ContinualStage(number + 1, classes, *(images_by_role[role][number] for role in ("train", "val", "test")))
         for number in range(tasks)
     )
 
 
-def _deal_images(index: Index, labels: Index, tasks: int, seed: int, role: str) -> list[Index]:
+def _split_images_evenly(index: Index, labels: Index, tasks: int, seed: int, role: str) -> list[Index]:
     """Deals images round the tasks, class after class without starting over, so that no task gets all remainders."""
-    chance = np.random.default_rng(derive_seed(seed, "parts", role))
-    classes = chance.permutation(np.unique(labels[index]))
-    order = [chance.permutation(index[labels[index] == label]) for label in classes]
+    rng = np.random.default_rng(derive_seed(seed, "parts", role))
+    classes = rng.permutation(np.unique(labels[index]))
+    order = [rng.permutation(index[labels[index] == label]) for label in classes]
     shuffled = np.concatenate([np.empty(0, dtype=np.int64), *order])
     return [np.sort(shuffled[first::tasks]) for first in range(tasks)]
 
 
-def _group(task: Task, tasks: int, seed: int) -> tuple[Part, ...]:
+def _split_classes(task: Task, tasks: int, seed: int) -> tuple[ContinualStage, ...]:
     order = np.random.default_rng(derive_seed(seed, "class order")).permutation(task.n_classes)
     labels, split = task.labels, task.split
-    parts = []
+    stages = []
     for number, group in enumerate(np.array_split(order, tasks), start=1):
         own = [index[np.isin(labels[index], group)] for index in (split.train, split.val, split.test)]
-        parts.append(Part(number, tuple(int(label) for label in group), *own))
-    return tuple(parts)
+        stages.append(ContinualStage(number, tuple(int(label) for label in group), *own))
+    return tuple(stages)
 
 
 def _check_classes(n_classes: int, scenario: str, tasks: int) -> None:
@@ -166,10 +172,10 @@ def _check_classes(n_classes: int, scenario: str, tasks: int) -> None:
         )
 
 
-def _check_images(task: Task, part: Part, role: str, tasks: int) -> None:
-    if not len(part.images(role)):
+def _check_images(task: Task, stage: ContinualStage, role: str, tasks: int) -> None:
+    if not len(stage.images(role)):
         names = {"train": "training", "val": "validation", "test": "test"}
         raise UsageError(
-            f"tasks {tasks}: task {part.number} would have no {names[role]} image; {task.dataset} has "
+            f"tasks {tasks}: task {stage.number} would have no {names[role]} image; {task.dataset} has "
             f"{len(getattr(task.split, role))} in all; give fewer tasks"
         )

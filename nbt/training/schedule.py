@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def rate_factor(step: int, total: int, warmup: float) -> float:
+def lr_factor(step: int, total: int, warmup: float) -> float:
     """Returns the factor of step `step` (0 ... total - 1): a linear rise, then half a cosine towards 0.
 
     Args:

@@ -12,19 +12,19 @@ import torch
 
 from nbt.errors import NbtError
 
-HEAD = ("head.weight", "head.bias")
-MEANS = ("source.means", "source.counts")
-_CARD = "nbt"
+HEAD_KEYS = ("head.weight", "head.bias")
+CLASS_MEAN_KEYS = ("source.means", "source.counts")
+_METADATA_KEY = "nbt"
 
 State = dict[str, torch.Tensor]
 
 
-def read_source(path: Path, like: Mapping[str, torch.Tensor]) -> State | None:
+def read_source(path: Path, reference_state: Mapping[str, torch.Tensor]) -> State | None:
     """Returns a cached source: units, head, class means; None where there is none, or a damaged one.
 
     Args:
         path: The file.
-        like: Units of its architecture.
+        reference_state: Units of its architecture.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -33,16 +33,16 @@ def read_source(path: Path, like: Mapping[str, torch.Tensor]) -> State | None:
         state = load_file(path)
     except (OSError, SafetensorError):
         return None
-    fits = all(name in state and state[name].shape == tensor.shape for name, tensor in like.items())
-    return state if fits and all(name in state for name in (*HEAD, *MEANS)) else None
+    fits = all(name in state and state[name].shape == tensor.shape for name, tensor in reference_state.items())
+    return state if fits and all(name in state for name in (*HEAD_KEYS, *CLASS_MEAN_KEYS)) else None
 
 
-def read_card(path: Path) -> dict[str, Any]:
+def read_source_metadata(path: Path) -> dict[str, Any]:
     """Returns what `write_source` noted of a source, {} where it noted nothing."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        card = json.loads((file.metadata() or {}).get(_CARD, "{}"))
+        card = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
     assert isinstance(card, dict)
     return card
 
@@ -61,7 +61,7 @@ def write_source(path: Path, state: Mapping[str, torch.Tensor], card: Mapping[st
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    metadata = None if card is None else {_CARD: json.dumps(card, sort_keys=True)}
+    metadata = None if card is None else {_METADATA_KEY: json.dumps(card, sort_keys=True)}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,4 +84,4 @@ def export_weights(path: Path, state: Mapping[str, torch.Tensor], card: Mapping[
     Raises:
         NbtError: It cannot be written.
     """
-    write_source(path, {name: tensor for name, tensor in state.items() if name not in MEANS}, card)
+    write_source(path, {name: tensor for name, tensor in state.items() if name not in CLASS_MEAN_KEYS}, card)

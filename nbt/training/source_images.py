@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from nbt.errors import UsageError
 from nbt.task.catalog import DatasetSource
-from nbt.task.digits import list_digits
+from nbt.task.digits import read_digits
 from nbt.task.download import Progress
 from nbt.task.images import decode_images
-from nbt.task.listing import Listing, list_images
+from nbt.task.listing import Listing, read_dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class SourceImages:
         return len(self.labels)
 
 
-def load_source(
+def load_source_images(
     source: DatasetSource,
     image_size: int,
     *,
@@ -64,11 +64,11 @@ def load_source(
         UsageError: There are fewer classes, or a class has no image.
         NbtError: The dataset cannot be fetched.
     """
-    listing = list_digits(source=True) if source.kind == "digits" else list_images(source, progress=progress)
+    listing = read_digits(source=True) if source.kind == "digits" else read_dataset(source, progress=progress)
     listing = listing.take(np.flatnonzero(listing.roles != "test"))
-    listing = listing.select_classes(classes) if isinstance(classes, int) else _select(listing, classes)
+    listing = listing.select_classes(classes) if isinstance(classes, int) else _select_classes(listing, classes)
     if shots is not None:
-        listing = listing.take(_limit(listing.labels, shots, seed))
+        listing = listing.take(_limit_shots(listing.labels, shots, seed))
     store, kept = decode_images(listing.items, image_size, progress=progress)
     left = listing if len(kept) == len(listing) else listing.take(kept)
     counts = np.bincount(left.labels, minlength=len(left.class_names))
@@ -77,7 +77,7 @@ def load_source(
     return SourceImages(left.name, left.class_names, store.array, left.labels, _digest(left, image_size))
 
 
-def _select(listing: Listing, classes: Sequence[int] | None) -> Listing:
+def _select_classes(listing: Listing, classes: Sequence[int] | None) -> Listing:
     if classes is None:
         return listing
     number = np.full(len(listing.class_names), -1)
@@ -87,9 +87,9 @@ def _select(listing: Listing, classes: Sequence[int] | None) -> Listing:
     return dataclasses.replace(chosen, class_names=names, labels=number[chosen.labels])
 
 
-def _limit(labels: npt.NDArray[np.int64], shots: int, seed: int) -> npt.NDArray[np.int64]:
-    chance = np.random.default_rng([seed, shots])
-    parts = [chance.permutation(np.flatnonzero(labels == label))[:shots] for label in np.unique(labels)]
+def _limit_shots(labels: npt.NDArray[np.int64], shots: int, seed: int) -> npt.NDArray[np.int64]:
+    rng = np.random.default_rng([seed, shots])
+    parts = [rng.permutation(np.flatnonzero(labels == label))[:shots] for label in np.unique(labels)]
     return np.sort(np.concatenate(parts))
 
 

@@ -1,4 +1,4 @@
-"""Sources: the weights that the units of a trial may start from, each made once and kept for the next trials."""
+"""StartingWeightsCache: the weights that the units of a trial may start from, each made once and kept for the next trials."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.backbone_names import BackboneSpec
 from nbt.task.task import Task
-from nbt.task.teacher import Teacher, full_name, load_teacher
-from nbt.task.weights import fresh_state
-from nbt.training.recipe import NO_TEACHER, check_pretraining, trained_here
+from nbt.task.teacher import Teacher, absolute_teacher_name, load_teacher
+from nbt.task.weights import random_unit_state
+from nbt.training.recipe import MISSING_TEACHER_MESSAGE, check_pretraining, is_trained_by_nbt
 from nbt.transfer.injection import estimate_statistics, inject_weights
 
 State = Mapping[str, torch.Tensor]
 
 # Injections differ by their blend, which hardly two trials share.
-_KEPT = 4
+_MAX_CACHED = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class StartingWeights:
     """Weights to start from.
 
     Attributes:
@@ -37,7 +37,7 @@ class Source:
     w0: State
 
 
-class Sources:
+class StartingWeightsCache:
     """What a worker's trials of one task may start from.
 
     Args:
@@ -54,33 +54,33 @@ class Sources:
         model: Callable[[], nn.Module],
         images: Callable[[], Iterator[torch.Tensor]],
     ) -> None:
-        self._task, self._to_device, self._model, self._images = task, to_device, model, images
-        self._own = Source((), self._placed(task.w0))
-        self._made: OrderedDict[Hashable, Source] = OrderedDict()
+        self._task, self._to_device, self._build_model, self._training_images = task, to_device, model, images
+        self._task_weights = StartingWeights((), self._state_to_device(task.w0))
+        self._cache: OrderedDict[Hashable, StartingWeights] = OrderedDict()
         self._teachers: dict[str, Teacher] = {} if task.teacher is None else {task.teacher.name: task.teacher}
 
-    def get(self, settings: TransferSettings) -> Source:
+    def get(self, settings: TransferSettings) -> StartingWeights:
         """Returns the weights that repaired settings start from.
 
         Raises:
             UsageError: They ask for a teacher and name none, for one that cannot be read, or for another training of a
                 source that was not trained here.
         """
-        key = _key(settings)
+        key = _cache_key(settings)
         if not key:
-            return self._own
-        if key not in self._made:
-            made = self._inject(settings) if settings.init == "inject" else self._retrain(settings)
-            self._made[key] = Source(key, self._placed(made))
-            while len(self._made) > _KEPT:
-                self._made.popitem(last=False)
-        self._made.move_to_end(key)
-        return self._made[key]
+            return self._task_weights
+        if key not in self._cache:
+            made = self._inject_teacher(settings) if settings.init == "inject" else self._load_scheme_source(settings)
+            self._cache[key] = StartingWeights(key, self._state_to_device(made))
+            while len(self._cache) > _MAX_CACHED:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
 
-    def _placed(self, state: State) -> State:
+    def _state_to_device(self, state: State) -> State:
         return {name: self._to_device(tensor) for name, tensor in state.items()}
 
-    def _retrain(self, settings: TransferSettings) -> State:
+    def _load_scheme_source(self, settings: TransferSettings) -> State:
         from nbt.training.pretrain import pretrained_source  # it trains, and so needs a workbench itself
 
         task = self._task
@@ -90,48 +90,48 @@ class Sources:
         assert made is not None
         return made.w0
 
-    def _inject(self, settings: TransferSettings) -> State:
-        task, teacher = self._task, self._teacher(settings.teacher)
+    def _inject_teacher(self, settings: TransferSettings) -> State:
+        task, teacher = self._task, self._get_teacher(settings.teacher)
         w0, report = inject_weights(task.backbone, task.image_size, teacher, blend=settings.blend)
         if report.statistics:
-            model = self._model()
-            model.load_state_dict(self._placed(w0), strict=False)
-            estimate_statistics(model, self._images(), report.statistics)
+            model = self._build_model()
+            model.load_state_dict(self._state_to_device(w0), strict=False)
+            estimate_statistics(model, self._training_images(), report.statistics)
             state = model.state_dict()
             w0 |= {name: state[name].detach().clone() for name in w0}
         return w0
 
-    def _teacher(self, name: str) -> Teacher:
+    def _get_teacher(self, name: str) -> Teacher:
         if not name:
-            raise UsageError(NO_TEACHER)
-        name = full_name(name)
+            raise UsageError(MISSING_TEACHER_MESSAGE)
+        name = absolute_teacher_name(name)
         if name not in self._teachers:
             self._teachers[name] = load_teacher(name)
         return self._teachers[name]
 
 
-def is_own_source(task: Task) -> bool:
+def has_nbt_source(task: Task) -> bool:
     """Returns whether a task's default weights are trained by nbt: how can then be a setting of a trial."""
-    return trained_here(task.backbone, task.dataset, task.weights)
+    return is_trained_by_nbt(task.backbone, task.dataset, task.weights)
 
 
-def kaiming_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[str, torch.Tensor]:
+def draw_kaiming_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[str, torch.Tensor]:
     """Returns fresh units whose filters and matrices are a Kaiming-normal draw and whose biases are 0.
 
     He et al. 2015, arXiv 1502.01852. Normalisation layers keep their own initialisation.
     """
-    state = fresh_state(spec, image_size, seed)
-    chance = torch.Generator().manual_seed(seed)
+    state = random_unit_state(spec, image_size, seed)
+    rng = torch.Generator().manual_seed(seed)
     for name, tensor in state.items():
         if name.endswith("weight") and tensor.ndim in (2, 4):
-            nn.init.kaiming_normal_(tensor, nonlinearity="relu", generator=chance)
+            nn.init.kaiming_normal_(tensor, nonlinearity="relu", generator=rng)
             bias = state.get(name.removesuffix("weight") + "bias")
             if bias is not None:
                 bias.zero_()
     return state
 
 
-def _key(settings: TransferSettings) -> tuple[Hashable, ...]:
+def _cache_key(settings: TransferSettings) -> tuple[Hashable, ...]:
     if settings.init == "inject":
         return ("inject", settings.teacher, settings.blend)
     if settings.pretrain_scheme != "iid" or settings.pretrain_zap_period:

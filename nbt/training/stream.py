@@ -1,6 +1,6 @@
 """Transfer to a stream of classes: the zapping paper's protocols *continual* and *standard*, with their rate sweep.
 
-Frati et al., arXiv 2310.07996; see `StreamSettings`. The network is in evaluation mode throughout: one image has no
+Frati et al., arXiv 2310.07996; see `ClassStreamSettings`. The network is in evaluation mode throughout: one image has no
 batch statistics, so those of BatchNorm stay as they were pretrained, in both protocols (InstanceNorm has none).
 """
 
@@ -25,14 +25,14 @@ from nbt.task.devices import normalise, pick_device
 from nbt.task.download import Progress
 from nbt.task.task import Task
 from nbt.training.denormals import flush_denormals
-from nbt.training.devices import EVALUATION_BATCH, images_at_once
+from nbt.training.devices import INFERENCE_BATCH_SIZE, inference_batch_size
 from nbt.training.seeds import derive_seed, generator
-from nbt.training.stream_settings import StreamSettings
+from nbt.training.stream_settings import ClassStreamSettings
 from nbt.transfer.zap import zap
 
 
 @dataclass(frozen=True, eq=False)
-class Draw:
+class ClassDraw:
     """Classes and images of one run; a class's label is its place in the stream.
 
     Attributes:
@@ -49,7 +49,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class StreamResult:
+class ClassStreamResult:
     """What a protocol gave.
 
     Attributes:
@@ -62,7 +62,7 @@ class StreamResult:
         seconds: Time of all runs.
     """
 
-    settings: StreamSettings
+    settings: ClassStreamSettings
     rate: float
     sweep: dict[float, tuple[float, ...]]
     accuracies: tuple[float, ...]
@@ -89,14 +89,14 @@ class StreamResult:
         }
 
 
-def run_stream(
+def run_class_stream(
     task: Task,
-    settings: StreamSettings,
+    settings: ClassStreamSettings,
     seed: int = 0,
     *,
     device: str | None = None,
     progress: Progress | None = None,
-) -> StreamResult:
+) -> ClassStreamResult:
     """Chooses the rate on draws of the sweep, then runs the protocol on other draws.
 
     Draws are of all images of the task: the protocol has splits of its own. The draws of the sweep and those of the
@@ -113,8 +113,8 @@ def run_stream(
         UsageError: The task has too few classes, or a class too few images.
     """
     started = time.perf_counter()
-    check_images(task, settings)
-    learner = Learner(task, settings, device=device)
+    check_class_sizes(task, settings)
+    learner = ClassStreamTrainer(task, settings, device=device)
     sweeps = settings.sweep_draws if len(settings.rates) > 1 else 0
     total = sweeps * len(settings.rates) + settings.draws
     done = 0
@@ -131,13 +131,13 @@ def run_stream(
         for rate in settings.rates:
             sweep[rate].append(learner.run(rate)[0])
             count("choosing the learning rate")
-    rate = best_rate(sweep) if sweeps else settings.rates[0]
+    rate = best_learning_rate(sweep) if sweeps else settings.rates[0]
     pairs = []
     for number in range(settings.draws):
         learner.take(make_draw(task.labels, settings, seed, "draw", number))
         pairs.append(learner.run(rate))
         count(f"{settings.protocol} transfer")
-    return StreamResult(
+    return ClassStreamResult(
         settings=settings,
         rate=rate,
         sweep={rate: tuple(values) for rate, values in sweep.items()} if sweeps else {},
@@ -148,18 +148,18 @@ def run_stream(
     )
 
 
-def best_rate(sweep: dict[float, list[float]]) -> float:
+def best_learning_rate(sweep: dict[float, list[float]]) -> float:
     """Returns the rate with the best mean accuracy; the smallest of several."""
     return max(sorted(sweep), key=lambda rate: sum(sweep[rate]) / len(sweep[rate]))
 
 
-def fit_classes(settings: StreamSettings, task: Task) -> StreamSettings:
+def limit_classes(settings: ClassStreamSettings, task: Task) -> ClassStreamSettings:
     """Returns the settings with no more classes a draw than the task has; all of them then are in every draw."""
     left = max(2, task.n_classes - settings.skip_classes)
     return dataclasses.replace(settings, classes=min(settings.classes, left))
 
 
-def check_images(task: Task, settings: StreamSettings) -> None:
+def check_class_sizes(task: Task, settings: ClassStreamSettings) -> None:
     """Checks that the draws can be made.
 
     Raises:
@@ -179,7 +179,7 @@ def check_images(task: Task, settings: StreamSettings) -> None:
         )
 
 
-def make_draw(labels: npt.NDArray[np.int64], settings: StreamSettings, seed: int, *names: int | str) -> Draw:
+def make_draw(labels: npt.NDArray[np.int64], settings: ClassStreamSettings, seed: int, *names: int | str) -> ClassDraw:
     """Draws classes, their order, and images of them.
 
     Args:
@@ -189,15 +189,15 @@ def make_draw(labels: npt.NDArray[np.int64], settings: StreamSettings, seed: int
         names: Which draw it is, e.g. "sweep", 0.
     """
     own = derive_seed(seed, "stream", *names)
-    chance = np.random.default_rng(own)
+    rng = np.random.default_rng(own)
     pool = np.arange(settings.skip_classes, int(labels.max()) + 1)
-    classes = chance.choice(pool, size=settings.classes, replace=False)
+    classes = rng.choice(pool, size=settings.classes, replace=False)
     wanted = settings.train + settings.test
-    images = np.stack([chance.choice(np.flatnonzero(labels == c), size=wanted, replace=False) for c in classes])
-    return Draw(classes, images[:, : settings.train], images[:, settings.train :], own)
+    images = np.stack([rng.choice(np.flatnonzero(labels == c), size=wanted, replace=False) for c in classes])
+    return ClassDraw(classes, images[:, : settings.train], images[:, settings.train :], own)
 
 
-def stream_batches(settings: StreamSettings, seed: int) -> list[torch.Tensor]:
+def class_stream_batches(settings: ClassStreamSettings, seed: int) -> list[torch.Tensor]:
     """Returns what each step of a run trains on, as positions among the draw's training images, class after class.
 
     Args:
@@ -212,7 +212,7 @@ def stream_batches(settings: StreamSettings, seed: int) -> list[torch.Tensor]:
     return [rows for order in orders for rows in order.tensor_split(n)]
 
 
-class Learner:
+class ClassStreamTrainer:
     """A network that run after run starts over from the pretrained weights.
 
     Args:
@@ -221,7 +221,7 @@ class Learner:
         device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
     """
 
-    def __init__(self, task: Task, settings: StreamSettings, *, device: str | None = None) -> None:
+    def __init__(self, task: Task, settings: ClassStreamSettings, *, device: str | None = None) -> None:
         self.task, self.settings, self.device = task, settings, pick_device(device)
         model = build_backbone(task.backbone, settings.classes, image_size=task.image_size)
         self.model: Backbone = model.to(self.device).eval()
@@ -231,9 +231,9 @@ class Learner:
         self.model.load_pretrained(self.w0)
         self.mean = torch.tensor(task.mean, device=self.device)
         self.std = torch.tensor(task.std, device=self.device)
-        self.together = images_at_once(EVALUATION_BATCH, task.image_size)
+        self.batch_size = inference_batch_size(INFERENCE_BATCH_SIZE, task.image_size)
 
-    def take(self, draw: Draw) -> None:
+    def take(self, draw: ClassDraw) -> None:
         """Loads the images of a draw; where the head alone trains, their features."""
         if self.head_only:
             self.model.load_pretrained(self.w0)
@@ -242,12 +242,12 @@ class Learner:
         labels = torch.arange(self.settings.classes, device=self.device)
         self.train_labels = labels.repeat_interleave(self.settings.train)
         self.test_labels = labels.repeat_interleave(self.settings.test)
-        self.batches = [rows.to(self.device) for rows in stream_batches(self.settings, draw.seed)]
+        self.batches = [rows.to(self.device) for rows in class_stream_batches(self.settings, draw.seed)]
 
     @torch.no_grad()
     def _load(self, index: npt.NDArray[np.int64]) -> torch.Tensor:
         parts = []
-        for rows in torch.from_numpy(index.reshape(-1)).split(self.together):
+        for rows in torch.from_numpy(index.reshape(-1)).split(self.batch_size):
             pixels = torch.from_numpy(self.task.images.array[rows.numpy()]).to(self.device)
             images = normalise(pixels.permute(0, 3, 1, 2).float(), self.mean, self.std).contiguous()
             parts.append(self.model.features(images) if self.head_only else images)
@@ -276,10 +276,10 @@ class Learner:
     @torch.no_grad()
     def _accuracy(self, learner: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> float:
         """Returns the accuracy; 0 where the logits are not finite."""
-        right = 0
-        for chunk, truth in zip(inputs.split(self.together), labels.split(self.together), strict=True):
+        correct = 0
+        for chunk, truth in zip(inputs.split(self.batch_size), labels.split(self.batch_size), strict=True):
             logits = learner(chunk)
             if not bool(torch.isfinite(logits).all()):
                 return 0.0
-            right += int((logits.argmax(dim=1) == truth).sum())
-        return right / len(labels)
+            correct += int((logits.argmax(dim=1) == truth).sum())
+        return correct / len(labels)

@@ -1,4 +1,4 @@
-"""StreamSettings: how a transfer to a stream of classes is run and repeated; frozen, validated, without torch."""
+"""ClassStreamSettings: how a transfer to a stream of classes is run and repeated; frozen, validated, without torch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from nbt.errors import UsageError, check_counts, nearest
+from nbt.errors import UsageError, nearest, require_positive
 
 PROTOCOLS = ("continual", "standard")
 TRAIN_LAYERS = ("all", "head")
 
-RATES = tuple(float(f"{0.055 * (4e-5 / 0.055) ** (step / 7):.2g}") for step in range(8))
+DEFAULT_RATES = tuple(float(f"{0.055 * (4e-5 / 0.055) ** (step / 7):.2g}") for step in range(8))
 """Adam's learning rates that are swept: eight from .055 to 4e-5 in equal ratios."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamSettings:
+class ClassStreamSettings:
     """The transfer protocols of the zapping paper (Frati et al., arXiv 2310.07996).
 
     Every run draws classes, and images of them to train and to test on, starts from the pretrained weights with a
@@ -48,7 +48,7 @@ class StreamSettings:
     test: int = 5
     draws: int = 10
     sweep_draws: int = 2
-    rates: tuple[float, ...] = RATES
+    rates: tuple[float, ...] = DEFAULT_RATES
     train_layers: str = "all"
     epochs: int = 10
     batch_size: int = 32
@@ -60,7 +60,7 @@ class StreamSettings:
                 label = name.replace("_", " ")
                 raise UsageError(f"{label} {getattr(self, name)!r}: {nearest(getattr(self, name), choices)}")
         counts = ("train", "test", "draws", "sweep_draws", "epochs", "batch_size")
-        check_counts(**{name: getattr(self, name) for name in counts})
+        require_positive(**{name: getattr(self, name) for name in counts})
         if self.classes < 2:
             raise UsageError(f"classes {self.classes}: a stream needs 2 or more")
         if self.skip_classes < 0:

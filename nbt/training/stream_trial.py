@@ -15,11 +15,11 @@ from nbt.training.results import EpochResult
 
 if TYPE_CHECKING:
     from nbt.training.continual_results import ContinualResult, TaskScore
-    from nbt.training.workbench import Workbench
+    from nbt.training.workbench import WorkerContext
 
 
 @dataclass(frozen=True, eq=False)
-class StreamTrial:
+class StreamTrialResult:
     """What such a trial leaves behind.
 
     Attributes:
@@ -36,10 +36,10 @@ def stream_trial(
     settings: TransferSettings,
     seed: int = 0,
     *,
-    bench: Workbench,
+    context: WorkerContext,
     checkpoint: Path | None = None,
     evaluate_on: str = "val",
-) -> Generator[EpochResult, bool | None, StreamTrial]:
+) -> Generator[EpochResult, bool | None, StreamTrialResult]:
     """Learns the task's stream, and yields the epochs of each task when it is learnt.
 
     The accuracy of a stream is known at its end, so only the last epoch has one. Order and division of the tasks follow
@@ -57,15 +57,23 @@ def stream_trial(
         As `fine_tune` does. Sending True in answer ends the trial there.
 
     Returns:
-        A `StreamTrial`.
+        A `StreamTrialResult`.
 
     Raises:
         UsageError: See `run_continual`.
     """
     each = settings.epochs // task.tasks
-    plan = ContinualSettings(scenario=str(task.scenario), tasks=task.tasks, recipe=settings.replace(epochs=each))
+    stream_settings = ContinualSettings(
+        scenario=str(task.scenario), tasks=task.tasks, recipe=settings.replace(epochs=each)
+    )
     stream = run_continual(
-        task, plan, seed, order_seed=task.seed, bench=bench, evaluate_on=evaluate_on, checkpoint=checkpoint
+        task,
+        stream_settings,
+        seed,
+        order_seed=task.seed,
+        context=context,
+        evaluate_on=evaluate_on,
+        checkpoint=checkpoint,
     )
     curve: list[EpochResult] = []
     stop = False
@@ -80,7 +88,7 @@ def stream_trial(
         result = end.value
     # What was learnt before a resume was not yielded, and is part of the curve all the same.
     whole = [epoch for score in result.scores for epoch in _epochs(score, (score.task - 1) * each, each, task.tasks)]
-    return StreamTrial(tuple(whole), result)
+    return StreamTrialResult(tuple(whole), result)
 
 
 def _epochs(score: TaskScore, done: int, each: int, tasks: int) -> list[EpochResult]:

@@ -1,4 +1,4 @@
-"""Workbench: what outlives a trial in a worker. Model skeleton, w0, images and prefix caches."""
+"""WorkerContext: what outlives a trial in a worker. Model skeleton, w0, images and prefix caches."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ import torch
 from nbt.settings import TransferSettings
 from nbt.task.backbones import Backbone
 from nbt.task.task import Task
-from nbt.task.weights import fresh_state
-from nbt.training.augment import AugmentPlan, draw_plan, prepare
-from nbt.training.devices import autocast, images_at_once, pick_device
-from nbt.training.memory import free_memory
-from nbt.training.prefix import CHUNK, PrefixCache
-from nbt.training.resident import resident_images
+from nbt.task.weights import random_unit_state
+from nbt.training.augment import AugmentationPlan, augment_and_normalise, draw_augmentation_plan
+from nbt.training.devices import autocast, inference_batch_size, pick_device
+from nbt.training.memory import available_memory
+from nbt.training.prefix import CHUNK_SIZE, FrozenFeatureCache
+from nbt.training.resident import device_resident_images
 from nbt.training.seeds import derive_seed, generator
-from nbt.training.sources import Sources, kaiming_state
+from nbt.training.sources import StartingWeightsCache, draw_kaiming_state
 from nbt.transfer.depth import freeze, set_transferred, units_of
 from nbt.transfer.fast import make_feature_norm, scale_head
 from nbt.transfer.linearize import check_linearizable
 
 # Images that running statistics are estimated from where injected weights come without.
-_SAMPLE = 1024
-_TOGETHER = 64
+_STATISTICS_IMAGES = 1024
+_STATISTICS_BATCH_SIZE = 64
 
 
-class Workbench:
+class WorkerContext:
     """One worker's tools for all trials of one task.
 
     Args:
         task: Its images, labels and w0 are used; trials may bring other splits of it.
         device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
         cache_bytes: Memory bound of the prefix cache; when None a quarter of the memory that is free now.
-        cache_prefix: False runs the frozen units in every step, for comparison.
-        sharing: Workers that use the device together, 1 or more; of what is free there each takes its share.
+        cache_frozen_features: False runs the frozen units in every step, for comparison.
+        workers_per_device: Workers that use the device together, 1 or more; of what is free there each takes its share.
     """
 
     def __init__(
@@ -47,50 +47,56 @@ class Workbench:
         *,
         device: str | None = None,
         cache_bytes: int | None = None,
-        cache_prefix: bool = True,
-        sharing: int = 1,
+        cache_frozen_features: bool = True,
+        workers_per_device: int = 1,
     ) -> None:
         self.task = task
         self.device = pick_device(device)
         self.model: Backbone = self._to_device(task.build_model())
-        self._sources = Sources(task, self._to_device, lambda: self.model, self._sample_images)
-        self._source = self._sources.get(TransferSettings())
+        self._starting_weights_cache = StartingWeightsCache(
+            task, self._to_device, lambda: self.model, self._sample_images
+        )
+        self._starting_weights = self._starting_weights_cache.get(TransferSettings())
         self._linearizable = False
         self.labels = torch.from_numpy(np.asarray(task.labels)).to(self.device)
         self.mean = torch.tensor(task.mean, device=self.device)
         self.std = torch.tensor(task.std, device=self.device)
-        self._images = resident_images(task.images.array, self.device, sharing)
+        self._images = device_resident_images(task.images.array, self.device, workers_per_device)
         labelled = [part for part in (task.pools.train, task.pools.val) if part is not None]
         # Watched images come last and have no augmented views, so the views of the others are drawn as without them.
-        self._augmented = sum(map(len, labelled))
+        self._n_augmented = sum(map(len, labelled))
         pool = np.concatenate(labelled if task.watched is None else [*labelled, task.watched])
-        self._row_of = torch.full((len(task.labels),), -1, dtype=torch.int64)
-        self._row_of[torch.from_numpy(pool)] = torch.arange(len(pool))
+        self._pool_row = torch.full((len(task.labels),), -1, dtype=torch.int64)
+        self._pool_row[torch.from_numpy(pool)] = torch.arange(len(pool))
         self._pool = torch.from_numpy(pool)
-        self.cache_prefix = cache_prefix
+        self.cache_frozen_features = cache_frozen_features
         if cache_bytes is None:
-            cache_bytes = default_cache_bytes(self.device) // sharing
-        self._cache = PrefixCache(len(pool), cache_bytes, chunk=images_at_once(CHUNK, task.image_size))
+            cache_bytes = default_cache_bytes(self.device) // workers_per_device
+        self._cache = FrozenFeatureCache(
+            len(pool), cache_bytes, chunk=inference_batch_size(CHUNK_SIZE, task.image_size)
+        )
         self._pool_plan = lru_cache(maxsize=32)(self._draw_pool_plan)
 
     @property
     def w0(self) -> Mapping[str, torch.Tensor]:
         """What the units of the trial that was prepared last started from, as far as they were transferred."""
-        return self._source.w0
+        return self._starting_weights.w0
 
-    def _to_device(self, thing: Any) -> Any:
+    def _to_device(self, module_or_tensor: Any) -> Any:
         """Moves a module or tensor, 4-D weights in channels_last order."""
-        if isinstance(thing, torch.Tensor) and thing.ndim != 4:
-            return thing.to(self.device).clone()
-        return thing.to(self.device, memory_format=torch.channels_last)
+        if isinstance(module_or_tensor, torch.Tensor) and module_or_tensor.ndim != 4:
+            return module_or_tensor.to(self.device).clone()
+        return module_or_tensor.to(self.device, memory_format=torch.channels_last)
 
     def _sample_images(self) -> Iterator[torch.Tensor]:
         """Yields some training images; their labels play no part, nor which of them a trial validates on."""
         index = torch.from_numpy(self.task.split.train)
-        chosen = index[torch.randperm(len(index), generator=generator(0, "sample"))[:_SAMPLE]]
-        together = max(2, images_at_once(_TOGETHER, self.task.image_size))  # of one there may be no statistics
+        chosen = index[torch.randperm(len(index), generator=generator(0, "sample"))[:_STATISTICS_IMAGES]]
+        together = max(
+            2, inference_batch_size(_STATISTICS_BATCH_SIZE, self.task.image_size)
+        )  # of one there may be no statistics
         for chunk in chosen.tensor_split(max(1, len(chosen) // together)):
-            yield self.load_images(chunk, AugmentPlan())
+            yield self.load_images(chunk, AugmentationPlan())
 
     def prepare_model(self, settings: TransferSettings, seed: int) -> tuple[Backbone, int]:
         """Sets the skeleton to the start of a trial: w0, fresh units above the transfer depth, a fresh head.
@@ -105,16 +111,16 @@ class Workbench:
             The model, which the next trial takes over, and its number of frozen units.
 
         Raises:
-            UsageError: The settings start from weights that there are not, see `Sources.get`.
+            UsageError: The settings start from weights that there are not, see `StartingWeightsCache.get`.
         """
         model = self.model
-        self._source = self._sources.get(settings)
+        self._starting_weights = self._starting_weights_cache.get(settings)
         total = len(model.units)
         transferred = units_of(settings.transfer_depth, total)
         frozen = min(units_of(settings.frozen_depth, total), transferred)
         fresh: dict[str, torch.Tensor] = {}
         if transferred < total:
-            draw = kaiming_state if settings.init == "kaiming" else fresh_state
+            draw = draw_kaiming_state if settings.init == "kaiming" else random_unit_state
             fresh = draw(self.task.backbone, self.task.image_size, derive_seed(seed, "units"))
         set_transferred(model.units, transferred, self.w0, fresh)
         with torch.random.fork_rng(devices=self._rng_devices):
@@ -143,15 +149,15 @@ class Workbench:
     def _rng_devices(self) -> list[torch.device]:
         return [self.device] if self.device.type == "cuda" else []
 
-    def reset_chance(self, seed: int, *names: int | str) -> None:
+    def seed_global_rng(self, seed: int, *names: int | str) -> None:
         """Seeds torch's own generators, which dropout and stochastic depth draw from."""
         torch.manual_seed(derive_seed(seed, *names))
 
-    def fork_chance(self) -> Any:
+    def fork_global_rng(self) -> Any:
         """Returns a context after which torch's own generators are as they were."""
         return torch.random.fork_rng(devices=self._rng_devices)
 
-    def load_images(self, index: torch.Tensor, plan: AugmentPlan) -> torch.Tensor:
+    def load_images(self, index: torch.Tensor, plan: AugmentationPlan) -> torch.Tensor:
         """Returns images ready for the first unit, (n, 3, H, W).
 
         Args:
@@ -164,16 +170,16 @@ class Workbench:
             pixels = torch.from_numpy(self.task.images.array[index.numpy()])
             if self.device.type == "cuda":
                 pixels = pixels.pin_memory()
-        return prepare(pixels.to(self.device, non_blocking=True), plan, self.mean, self.std)
+        return augment_and_normalise(pixels.to(self.device, non_blocking=True), plan, self.mean, self.std)
 
     @torch.no_grad()
-    def run_prefix(self, model: Backbone, frozen: int, images: torch.Tensor) -> torch.Tensor:
+    def forward_frozen(self, model: Backbone, frozen: int, images: torch.Tensor) -> torch.Tensor:
         """Runs the frozen units, and the neck where all are frozen, in evaluation mode as `set_training` left them."""
         with autocast(self.device):
             hidden = model.forward_units(images, 0, frozen)
             return model.neck(hidden) if frozen == len(model.units) else hidden
 
-    def prefix_features(
+    def frozen_features(
         self, model: Backbone, frozen: int, policy: str, view: int, index: torch.Tensor
     ) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """Makes sure that the output of the frozen units is cached for one view of some labelled images.
@@ -195,23 +201,23 @@ class Workbench:
 
         def compute(rows: torch.Tensor) -> torch.Tensor:
             images = self.load_images(self._pool[rows], plan.rows(rows).to(self.device))
-            return self.run_prefix(model, frozen, images)
+            return self.forward_frozen(model, frozen, images)
 
-        key: Hashable = (self._source.key, frozen, policy, view)
-        values = self._cache.fill(key, self._row_of[index], compute)
+        key: Hashable = (self._starting_weights.key, frozen, policy, view)
+        values = self._cache.fill(key, self._pool_row[index], compute)
         if values is None:
             return None
 
-        def look_up(some: torch.Tensor) -> torch.Tensor:
-            features = values[self._row_of[some].to(values.device)].to(self.device, non_blocking=True)
+        def lookup(some: torch.Tensor) -> torch.Tensor:
+            features = values[self._pool_row[some].to(values.device)].to(self.device, non_blocking=True)
             # Indexing forgets the memory order that the convolutions behind it are fast in.
             return features.contiguous(memory_format=torch.channels_last) if features.ndim == 4 else features
 
-        return look_up
+        return lookup
 
-    def _draw_pool_plan(self, policy: str, view: int) -> AugmentPlan:
-        chance = generator(0, "view", policy, view)
-        return draw_plan(policy, self._augmented, chance, mirror=self.task.mirror)
+    def _draw_pool_plan(self, policy: str, view: int) -> AugmentationPlan:
+        rng = generator(0, "view", policy, view)
+        return draw_augmentation_plan(policy, self._n_augmented, rng, horizontal_flip=self.task.horizontal_flip)
 
     @property
     def cache_memory(self) -> int:
@@ -235,4 +241,4 @@ def default_cache_bytes(device: torch.device) -> int:
     """Returns a quarter of the memory that is free now, of the GPU or of the machine or container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 4
-    return free_memory() // 4
+    return available_memory() // 4

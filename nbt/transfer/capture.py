@@ -22,26 +22,26 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nbt.errors import UsageError
 from nbt.task.devices import out_of_memory
-from nbt.transfer.layer_gradients import Layer, find_layers
+from nbt.transfer.layer_gradients import GradientLayer, find_layers
 
 Batch = Tensor | tuple[Any, ...]
 # Elements of the per-sample gradients that are held at a time.
-_BUFFER = 1 << 23
+_MAX_BUFFERED_ELEMENTS = 1 << 23
 # Wide enough for the reduced precision of convolutions on a GPU.
-_TOLERANCE = 1e-2
+_RELATIVE_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class LayerCall:
     """One call of a layer: what it got, and where in the graph its output is."""
 
-    layer: Layer
+    layer: GradientLayer
     inputs: Tensor
     edge: GradientEdge
 
 
 @dataclass(eq=False)
-class Pass:
+class ForwardPass:
     """One batch's forward pass.
 
     Attributes:
@@ -54,10 +54,10 @@ class Pass:
 
     model: nn.Module
     arguments: tuple[Any, ...]
-    calls: list[Call]
+    calls: list[LayerCall]
     logits: Tensor
     rest: tuple[str, ...]
-    by_layer: dict[Layer, list[int]] = field(init=False)
+    by_layer: dict[GradientLayer, list[int]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.by_layer = defaultdict(list)
@@ -67,7 +67,7 @@ class Pass:
     def __len__(self) -> int:
         return len(self.logits)
 
-    def is_output(self, call: Call) -> bool:
+    def is_output(self, call: LayerCall) -> bool:
         """Whether a call's output is the logits themselves."""
         return tuple(call.edge)[:2] == tuple(get_gradient_edge(self.logits))[:2]
 
@@ -85,7 +85,9 @@ class Pass:
             more = index + 1 < len(vectors)
             yield list(torch.autograd.grad(self.logits, edges, vector, retain_graph=more, allow_unused=True))
 
-    def per_sample(self, layer: Layer, gradients: Sequence[Tensor | None], start: int, stop: int) -> dict[str, Tensor]:
+    def per_sample(
+        self, layer: GradientLayer, gradients: Sequence[Tensor | None], start: int, stop: int
+    ) -> dict[str, Tensor]:
         """Returns the samples' gradients of a layer's parameters, (stop - start, *shape), summed over its calls."""
         total: dict[str, Tensor] = {}
         for index in self.by_layer[layer]:
@@ -125,12 +127,12 @@ class Pass:
 
     def chunks(self, numel: int) -> Iterator[tuple[int, int]]:
         """Yields ranges of samples whose per-sample gradients, of `numel` elements each, fit the working memory."""
-        step = max(1, _BUFFER // max(1, numel))
+        step = max(1, _MAX_BUFFERED_ELEMENTS // max(1, numel))
         for start in range(0, len(self), step):
             yield start, min(start + step, len(self))
 
 
-def passes(model: nn.Module, batches: Iterable[Batch]) -> Iterator[Pass]:
+def run_forward_passes(model: nn.Module, batches: Iterable[Batch]) -> Iterator[ForwardPass]:
     """Runs a model on batches; the model is as before after each.
 
     Args:
@@ -140,21 +142,21 @@ def passes(model: nn.Module, batches: Iterable[Batch]) -> Iterator[Pass]:
     Raises:
         UsageError: A module is in training mode or normalises by the batch, nothing trains, or there is no batch.
     """
-    names = trainable(model)
-    check_evaluation(model)
+    names = trainable_parameters(model)
+    check_eval_mode(model)
     place = next(model.parameters()).device
-    stream = iter(_arguments(batch, place) for batch in batches)
+    stream = iter(_to_arguments(batch, place) for batch in batches)
     first = next(stream, None)
     if first is None:
         raise UsageError("curvature: there are no images to estimate it on")
-    layers = sound_layers(model, first)
+    layers = verified_layers(model, first)
     covered = {name for layer in layers for name in layer.names}
     rest = tuple(name for name in names if name not in covered)
     for arguments in chain([first], stream):
         yield _forward(model, arguments, layers, rest)
 
 
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Returns the parameters that train, by name.
 
     Raises:
@@ -166,7 +168,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def check_evaluation(model: nn.Module) -> None:
+def check_eval_mode(model: nn.Module) -> None:
     """Raises UsageError if samples of a batch would depend on each other or on chance."""
     for name, module in model.named_modules():
         if module.training:
@@ -175,7 +177,7 @@ def check_evaluation(model: nn.Module) -> None:
             raise UsageError(f"curvature: {name} has no running statistics, so samples depend on their batch")
 
 
-def sound_layers(model: nn.Module, arguments: tuple[Any, ...]) -> list[Layer]:
+def verified_layers(model: nn.Module, arguments: tuple[Any, ...]) -> list[GradientLayer]:
     """Returns the layers whose gradients, made of inputs and outputs' gradients, are those of autograd.
 
     Two samples are run, with a gradient that enters at the first only. A layer whose weight is also used elsewhere,
@@ -184,26 +186,26 @@ def sound_layers(model: nn.Module, arguments: tuple[Any, ...]) -> list[Layer]:
     layers = find_layers(model)
     samples = arguments[0][:2]
     samples = samples if len(samples) == 2 else torch.cat([samples, samples])
-    trial = _forward(model, (samples, *arguments[1:]), layers, ())
-    vector = torch.zeros_like(trial.logits)
+    probe = _forward(model, (samples, *arguments[1:]), layers, ())
+    vector = torch.zeros_like(probe.logits)
     vector[0] = torch.linspace(1, 2, vector.shape[1])
     parameters = {name: parameter for layer in layers for name, parameter in layer.parameters.items()}
     if not parameters:
         return []
-    true = torch.autograd.grad(trial.logits, list(parameters.values()), vector, retain_graph=True, allow_unused=True)
+    true = torch.autograd.grad(probe.logits, list(parameters.values()), vector, retain_graph=True, allow_unused=True)
     expected = dict(zip(parameters, true, strict=True))
-    (gradients,) = trial.backward([vector])
-    return [layer for layer in layers if _is_sound(trial, layer, gradients, expected)]
+    (gradients,) = probe.backward([vector])
+    return [layer for layer in layers if _matches_autograd(probe, layer, gradients, expected)]
 
 
-def _is_sound(
-    trial: Pass, layer: Layer, gradients: Sequence[Tensor | None], expected: Mapping[str, Tensor | None]
+def _matches_autograd(
+    probe: ForwardPass, layer: GradientLayer, gradients: Sequence[Tensor | None], expected: Mapping[str, Tensor | None]
 ) -> bool:
-    calls = trial.by_layer.get(layer, [])
-    if not calls or any(len(trial.calls[index].inputs) % len(trial) for index in calls):
+    calls = probe.by_layer.get(layer, [])
+    if not calls or any(len(probe.calls[index].inputs) % len(probe) for index in calls):
         return False
     try:
-        ours = trial.per_sample(layer, gradients, 0, len(trial))
+        ours = probe.per_sample(layer, gradients, 0, len(probe))
     except (RuntimeError, IndexError) as raised:  # unusual shapes
         if out_of_memory(raised):
             raise
@@ -217,33 +219,35 @@ def _is_sound(
         size += float(true.square().sum())
         if value[1].any():
             return False
-    return error <= _TOLERANCE**2 * size
+    return error <= _RELATIVE_TOLERANCE**2 * size
 
 
-def _arguments(batch: Batch, place: torch.device) -> tuple[Any, ...]:
+def _to_arguments(batch: Batch, place: torch.device) -> tuple[Any, ...]:
     values = batch if isinstance(batch, tuple) else (batch,)
     return tuple(value.to(place) if isinstance(value, Tensor) else value for value in values)
 
 
-def _forward(model: nn.Module, arguments: tuple[Any, ...], layers: Sequence[Layer], rest: tuple[str, ...]) -> Pass:
-    with torch.enable_grad(), watched(layers) as calls:
+def _forward(
+    model: nn.Module, arguments: tuple[Any, ...], layers: Sequence[GradientLayer], rest: tuple[str, ...]
+) -> ForwardPass:
+    with torch.enable_grad(), record_layer_calls(layers) as calls:
         logits = model(*arguments)
-    return Pass(model, arguments, calls, logits, rest)
+    return ForwardPass(model, arguments, calls, logits, rest)
 
 
 @contextmanager
-def watched(layers: Sequence[Layer]) -> Iterator[list[Call]]:
+def record_layer_calls(layers: Sequence[GradientLayer]) -> Iterator[list[LayerCall]]:
     """Collects the calls of layers while it is open."""
-    calls: list[Call] = []
+    calls: list[LayerCall] = []
 
-    def hook_of(layer: Layer) -> Any:
+    def hook_of(layer: GradientLayer) -> Any:
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Tensor | None:
             if not isinstance(output, Tensor) or not output.requires_grad:
                 return None
             # An operation in place on a view rewrites the graph before it; on a copy it does not.
             kept = output.clone() if output._is_view() else output
             inputs = args[0] if args else kwargs["input"]
-            calls.append(Call(layer, inputs.detach(), get_gradient_edge(kept)))
+            calls.append(LayerCall(layer, inputs.detach(), get_gradient_edge(kept)))
             return kept
 
         return keep

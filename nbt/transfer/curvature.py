@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from nbt.errors import UsageError, nearest
-from nbt.transfer.capture import Batch, Pass, passes, trainable
+from nbt.transfer.capture import Batch, ForwardPass, run_forward_passes, trainable_parameters
 from nbt.transfer.curvature_kinds import Curvature, DiagonalCurvature, ExactCurvature
 from nbt.transfer.kfac import KfacCurvature, add_rest_squares, estimate_kfac, kfac_numel
-from nbt.transfer.layer_gradients import Layer, LinearLayer, find_layers
+from nbt.transfer.layer_gradients import GradientLayer, LinearLayer, find_layers
 from nbt.transfer.output_vectors import OutputVectors
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "load_curvature",
 ]
 
-KINDS: dict[str, type[Curvature]] = {
+CURVATURE_CLASSES: dict[str, type[Curvature]] = {
     "exact": ExactCurvature,
     "kfac": KfacCurvature,
     "diagonal": DiagonalCurvature,
@@ -67,11 +67,15 @@ def estimate_curvature(
         UsageError: It would not fit, something is in training mode, nothing trains, or there is no batch.
     """
     check_curvature(kind, model, max_bytes)
-    ends = OutputVectors(vectors, outputs, generator)
-    stream = passes(model, batches)
+    vectors_of_outputs = OutputVectors(vectors, outputs, generator)
+    stream = run_forward_passes(model, batches)
     if kind == "kfac":
-        return estimate_kfac(stream, ends)
-    return _exact(stream, ends) if kind == "exact" else _diagonal(stream, ends)
+        return estimate_kfac(stream, vectors_of_outputs)
+    return (
+        _estimate_exact(stream, vectors_of_outputs)
+        if kind == "exact"
+        else _estimate_diagonal(stream, vectors_of_outputs)
+    )
 
 
 def curvature_bytes(kind: str, model: nn.Module) -> int:
@@ -83,9 +87,9 @@ def curvature_bytes(kind: str, model: nn.Module) -> int:
     Raises:
         UsageError: The kind is unknown, or nothing trains.
     """
-    if kind not in KINDS:
-        raise UsageError(f"curvature {kind!r} is unknown; {nearest(kind, KINDS)}")
-    parameters = trainable(model)
+    if kind not in CURVATURE_CLASSES:
+        raise UsageError(f"curvature {kind!r} is unknown; {nearest(kind, CURVATURE_CLASSES)}")
+    parameters = trainable_parameters(model)
     element = next(iter(parameters.values())).element_size()
     sizes = {name: parameter.numel() for name, parameter in parameters.items()}
     if kind == "exact":
@@ -108,23 +112,23 @@ def check_curvature(kind: str, model: nn.Module, max_bytes: int | None = MAX_BYT
     """
     need = count * curvature_bytes(kind, model)
     if max_bytes is not None and need > max_bytes:
-        smaller = {other: count * curvature_bytes(other, model) for other in KINDS if other != kind}
-        fitting = [f"{other} ({_size(size)})" for other, size in smaller.items() if size <= max_bytes]
+        smaller = {other: count * curvature_bytes(other, model) for other in CURVATURE_CLASSES if other != kind}
+        fitting = [f"{other} ({_format_bytes(size)})" for other, size in smaller.items() if size <= max_bytes]
         remedy = f"use {' or '.join(fitting)}" if fitting else "freeze more of the model"
         several = f"{count} times " if count > 1 else ""
         raise UsageError(
-            f"curvature {kind}: {several}{sum(p.numel() for p in trainable(model).values()):,} trained parameters "
-            f"need {_size(need)}, more than the bound of {_size(max_bytes)}; {remedy}, or raise the bound"
+            f"curvature {kind}: {several}{sum(p.numel() for p in trainable_parameters(model).values()):,} trained parameters "
+            f"need {_format_bytes(need)}, more than the bound of {_format_bytes(max_bytes)}; {remedy}, or raise the bound"
         )
     return need
 
 
 def load_curvature(state: Mapping[str, Any]) -> Curvature:
     """Returns the curvature, of whatever kind, that a `state_dict` is of."""
-    return KINDS[state["kind"]].from_state_dict(state)
+    return CURVATURE_CLASSES[state["kind"]].from_state_dict(state)
 
 
-def _size(n: int) -> str:
+def _format_bytes(n: int) -> str:
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if n < 1024 or unit == "GiB":
             break
@@ -133,13 +137,13 @@ def _size(n: int) -> str:
 
 
 @torch.no_grad()
-def _exact(batches: Iterable[Pass], ends: OutputVectors) -> ExactCurvature:
+def _estimate_exact(batches: Iterable[ForwardPass], vectors_of_outputs: OutputVectors) -> ExactCurvature:
     matrix: Tensor | None = None
     samples = 0
     for batch in batches:
-        names = trainable(batch.model)
+        names = trainable_parameters(batch.model)
         samples += len(batch)
-        drawn = ends.every(batch.logits)
+        drawn = vectors_of_outputs.every(batch.logits)
         for vector, gradients in zip(drawn, batch.backward(drawn), strict=True):
             for start, stop in batch.chunks(sum(parameter.numel() for parameter in names.values())):
                 found = batch.rest_per_sample(vector, start, stop) if batch.rest else {}
@@ -154,15 +158,15 @@ def _exact(batches: Iterable[Pass], ends: OutputVectors) -> ExactCurvature:
 
 
 @torch.no_grad()
-def _diagonal(batches: Iterable[Pass], ends: OutputVectors) -> DiagonalCurvature:
+def _estimate_diagonal(batches: Iterable[ForwardPass], vectors_of_outputs: OutputVectors) -> DiagonalCurvature:
     total: dict[str, Tensor] = {}
     samples = 0
     for batch in batches:
         samples += len(batch)
-        names = trainable(batch.model)
+        names = trainable_parameters(batch.model)
         for name, parameter in names.items():
             total.setdefault(name, torch.zeros_like(parameter))
-        drawn = ends.draw(batch.logits)
+        drawn = vectors_of_outputs.draw(batch.logits)
         for vector, gradients in zip(drawn, batch.backward(drawn), strict=True):
             for layer in batch.by_layer:
                 _add_squares(total, batch, layer, gradients)
@@ -171,7 +175,9 @@ def _diagonal(batches: Iterable[Pass], ends: OutputVectors) -> DiagonalCurvature
     return DiagonalCurvature(total, samples)
 
 
-def _add_squares(total: dict[str, Tensor], batch: Pass, layer: Layer, gradients: Sequence[Tensor | None]) -> None:
+def _add_squares(
+    total: dict[str, Tensor], batch: ForwardPass, layer: GradientLayer, gradients: Sequence[Tensor | None]
+) -> None:
     """Adds the sums over samples of a layer's squared gradients."""
     calls = batch.by_layer[layer]
     if isinstance(layer, LinearLayer) and len(calls) == 1 and (inputs := batch.calls[calls[0]].inputs).ndim == 2:

@@ -17,7 +17,7 @@ def units_of(share: float, n_units: int) -> int:
     return min(n_units, math.floor(share * n_units + 0.5))
 
 
-def unit_of(name: str) -> int:
+def unit_index_of_key(name: str) -> int:
     """Returns the index of the unit that the state-dict key `name` ("units.3.conv.weight") belongs to."""
     return int(name.split(".", 2)[1])
 
@@ -37,8 +37,8 @@ def set_transferred(
     targets, sources = [], []
     for name, tensor in units.state_dict(prefix="units.").items():
         targets.append(tensor)
-        sources.append((w0 if unit_of(name) < transferred else fresh)[name])
-    copy_all(targets, sources)
+        sources.append((w0 if unit_index_of_key(name) < transferred else fresh)[name])
+    copy_tensors(targets, sources)
 
 
 def freeze(model: nn.Module, units: nn.ModuleList, frozen: int) -> None:
@@ -56,7 +56,7 @@ def set_training(model: nn.Module, units: nn.ModuleList, frozen: int) -> None:
     units[:frozen].eval()
 
 
-def copy_all(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
+def copy_tensors(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
     """Copies tensor by tensor in place, in one call for each kind of number (`foreach` wants one kind a list)."""
     for floating in (True, False):
         pairs = [(t, s) for t, s in zip(targets, sources, strict=True) if t.is_floating_point() == floating]

@@ -30,7 +30,7 @@ from torch import nn
 from nbt.errors import UsageError
 from nbt.settings import FEATURE_NORMS
 
-_MODES = tuple(mode for mode in FEATURE_NORMS if mode != "none")
+_FEATURE_NORM_MODES = tuple(mode for mode in FEATURE_NORMS if mode != "none")
 
 
 class FeatureNorm(nn.Module):
@@ -62,8 +62,8 @@ class FeatureNorm(nn.Module):
 
     def __init__(self, mode: str, dim: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
-        if mode not in _MODES:
-            raise UsageError(f"feature norm {mode!r} is not one of {', '.join(_MODES)}")
+        if mode not in _FEATURE_NORM_MODES:
+            raise UsageError(f"feature norm {mode!r} is not one of {', '.join(_FEATURE_NORM_MODES)}")
         self.mode, self.dim, self.eps, self.momentum = mode, dim, eps, momentum
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("var", torch.ones(dim))

@@ -25,15 +25,22 @@ from nbt.errors import UsageError
 from nbt.task.backbone_names import BackboneSpec
 from nbt.task.backbones import default_image_size
 from nbt.task.teacher import Teacher
-from nbt.task.weights import load_w0
-from nbt.transfer.matching import Matching, layer_score, match, match_at_random, match_value, similarity_of
-from nbt.transfer.outline import STATISTICS, Block, Layer, TensorFacts, outline_of, read_outline
+from nbt.task.weights import load_pretrained_weights
+from nbt.transfer.matching import (
+    Matching,
+    layer_score,
+    match_at_random,
+    match_in_order,
+    matching_value,
+    normalised_similarity,
+)
+from nbt.transfer.outline import RUNNING_STATISTICS, Block, Layer, TensorInfo, outline_of, read_outline
 
 MATCHINGS = ("order", "random")
-SAFE_SIMILARITY = 0.5
+MIN_SAFE_SIMILARITY = 0.5
 """Below it injection is not known to help."""
 
-COPY, BOTH, CROP, RESIZE, NONE = "copy", "crop + resize", "crop", "resize", "none"
+COPY, CROP_AND_RESIZE, CROP, RESIZE, NONE = "copy", "crop + resize", "crop", "resize", "none"
 
 
 @dataclass(frozen=True)
@@ -125,9 +132,9 @@ class InjectionReport:
             if transfer.trained and transfer.layer not in rows:
                 rows[transfer.layer] = {
                     "student": transfer.layer,
-                    "shape": _shape_text(transfer.shape),
+                    "shape": _format_shape(transfer.shape),
                     "teacher": transfer.teacher_layer or "-",
-                    "from shape": _shape_text(transfer.teacher_shape) if transfer.teacher else "-",
+                    "from shape": _format_shape(transfer.teacher_shape) if transfer.teacher else "-",
                     "how": transfer.how,
                     "score": f"{transfer.score:.3f}" if transfer.teacher else "-",
                 }
@@ -150,8 +157,8 @@ def tli_similarity(student: nn.Module | Block, teacher: nn.Module | Block) -> fl
     Raises:
         UsageError: One has no layer that can be matched.
     """
-    ours, theirs = _outline(student), _outline(teacher)
-    return similarity_of(match_value(ours, theirs), ours)
+    ours, theirs = _as_outline(student), _as_outline(teacher)
+    return normalised_similarity(matching_value(ours, theirs), ours)
 
 
 @torch.no_grad()
@@ -221,7 +228,7 @@ def inject_weights(
     ours = outline_of(student, image_size)
     theirs = outline_of(teacher.spec, default_image_size(teacher.spec))
     report = plan_injection(ours, theirs, blend=blend, matching=matching, generator=generator)
-    w0 = load_w0(student, "none", image_size=image_size, seed=seed).w0
+    w0 = load_pretrained_weights(student, "none", image_size=image_size, seed=seed).w0
     return {**w0, **dict(injected(report, w0, teacher.w0))}, report
 
 
@@ -242,13 +249,13 @@ def plan_injection(
         raise UsageError(f"blend: {blend!r} is outside 0 ... 1")
     if matching not in MATCHINGS:
         raise UsageError(f"matching: {matching!r} is not one of {', '.join(MATCHINGS)}")
-    in_order = match(student, teacher)
+    in_order = match_in_order(student, teacher)
     chosen = in_order if matching == "order" else match_at_random(student, teacher, generator)
     if not chosen.layers:
         raise UsageError(f"nothing of {teacher.name} can be injected into {student.name}: no two layers are of a kind")
-    transfers = tuple(_transfers(student, chosen, blend))
-    fresh = {t.layer: None for t in transfers if _is_statistic(t.student) and t.how == NONE}
-    similarity = similarity_of(in_order.value, student)
+    transfers = tuple(_plan_transfers(student, chosen, blend))
+    fresh = {t.layer: None for t in transfers if _is_running_statistic(t.student) and t.how == NONE}
+    similarity = normalised_similarity(in_order.value, student)
     return InjectionReport(student.name, teacher.name, similarity, matching, blend, transfers, tuple(fresh))
 
 
@@ -363,36 +370,40 @@ def estimate_statistics(
         raise UsageError("running statistics cannot be estimated without a batch of images")
 
 
-def _outline(model: nn.Module | Block) -> Block:
+def _as_outline(model: nn.Module | Block) -> Block:
     return model if isinstance(model, Block) else read_outline(model)
 
 
-def _transfers(student: Block, matching: Matching, blend: float) -> Iterator[TensorTransfer]:
+def _plan_transfers(student: Block, matching: Matching, blend: float) -> Iterator[TensorTransfer]:
     """Yields what happens to every tensor of the student."""
     pairs = {pair.student.name: pair for pair in matching.layers}
-    mates = {ours.name: theirs for ours, theirs in matching.blocks if ours.loose}
+    counterparts = {ours.name: theirs for ours, theirs in matching.blocks if ours.loose}
     for block in student.blocks():
         for child in block.children:
             if isinstance(child, Layer):
                 pair = pairs.get(child.name)
-                found = {} if pair is None else _mates(child, pair.teacher)
+                found = {} if pair is None else _paired_layers(child, pair.teacher)
                 exact = pair is not None and pair.teacher.shape == child.shape
                 for part in child.with_norms():
-                    yield from _layer_transfers(part, found.get(part.name), blend, exact=exact)
+                    yield from _plan_layer_transfers(part, found.get(part.name), blend, exact=exact)
         for inside, facts in block.loose.items():
-            mate = mates[block.name].loose.get(inside) if block.name in mates else None
-            same = mate is not None and mate.shape == facts.shape
-            yield _transfer(facts, facts.key, mate if same else None, mate.key if mate else "", 1.0, blend)
+            counterpart = counterparts[block.name].loose.get(inside) if block.name in counterparts else None
+            same = counterpart is not None and counterpart.shape == facts.shape
+            yield _plan_transfer(
+                facts, facts.key, counterpart if same else None, counterpart.key if counterpart else "", 1.0, blend
+            )
 
 
-def _mates(student: Layer, teacher: Layer) -> dict[str, Layer]:
+def _paired_layers(student: Layer, teacher: Layer) -> dict[str, Layer]:
     """Returns what a layer and its normalisations get their weights from, by name."""
     beside = [*zip(student.before, teacher.before, strict=False), *zip(student.after, teacher.after, strict=False)]
     norms = {ours.name: theirs for ours, theirs in beside if ours.family == theirs.family}
     return {student.name: teacher, **norms}
 
 
-def _layer_transfers(layer: Layer, teacher: Layer | None, blend: float, *, exact: bool) -> Iterator[TensorTransfer]:
+def _plan_layer_transfers(
+    layer: Layer, teacher: Layer | None, blend: float, *, exact: bool
+) -> Iterator[TensorTransfer]:
     """Yields what happens to the tensors of one layer.
 
     Args:
@@ -402,34 +413,38 @@ def _layer_transfers(layer: Layer, teacher: Layer | None, blend: float, *, exact
         exact: Whether the weights that a normalisation belongs to have the same shape.
     """
     for role, facts in layer.tensors.items():
-        mate = None if teacher is None else teacher.tensors.get(role)
-        if teacher is None or mate is None or (role in STATISTICS and not (exact and teacher.shape == layer.shape)):
-            yield _transfer(facts, layer.name, None, "", 0.0, blend)
+        counterpart = None if teacher is None else teacher.tensors.get(role)
+        if (
+            teacher is None
+            or counterpart is None
+            or (role in RUNNING_STATISTICS and not (exact and teacher.shape == layer.shape))
+        ):
+            yield _plan_transfer(facts, layer.name, None, "", 0.0, blend)
         else:
             parts = layer.parts if layer.parts == teacher.parts else 1
             score = layer_score(layer.shape, teacher.shape)
-            yield _transfer(facts, layer.name, mate, teacher.name, score, blend, parts)
+            yield _plan_transfer(facts, layer.name, counterpart, teacher.name, score, blend, parts)
 
 
-def _transfer(
-    facts: TensorFacts,
+def _plan_transfer(
+    facts: TensorInfo,
     layer: str,
-    mate: TensorFacts | None,
+    counterpart: TensorInfo | None,
     mate_layer: str,
     score: float,
     blend: float,
     parts: int = 1,
 ) -> TensorTransfer:
     nothing = TensorTransfer(facts.key, layer, facts.shape, facts.trained)
-    if mate is None:
+    if counterpart is None:
         return nothing
-    how = COPY if mate.shape == facts.shape else {0.0: RESIZE, 1.0: CROP}.get(blend, BOTH)
-    reached = [min(a, b) for a, b in zip(facts.shape, mate.shape, strict=True)] if how == CROP else facts.shape
+    how = COPY if counterpart.shape == facts.shape else {0.0: RESIZE, 1.0: CROP}.get(blend, CROP_AND_RESIZE)
+    reached = [min(a, b) for a, b in zip(facts.shape, counterpart.shape, strict=True)] if how == CROP else facts.shape
     return dataclasses.replace(
         nothing,
-        teacher=mate.key,
+        teacher=counterpart.key,
         teacher_layer=mate_layer,
-        teacher_shape=mate.shape,
+        teacher_shape=counterpart.shape,
         how=how,
         score=score,
         received=math.prod(reached),
@@ -437,9 +452,9 @@ def _transfer(
     )
 
 
-def _is_statistic(key: str) -> bool:
-    return key.rpartition(".")[2] in STATISTICS[:2]
+def _is_running_statistic(key: str) -> bool:
+    return key.rpartition(".")[2] in RUNNING_STATISTICS[:2]
 
 
-def _shape_text(shape: Iterable[int]) -> str:
+def _format_shape(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape)) or "1"

@@ -30,17 +30,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nbt.transfer.capture import Pass
+from nbt.transfer.capture import ForwardPass
 from nbt.transfer.curvature_kinds import Curvature, DiagonalCurvature, ExactCurvature
-from nbt.transfer.layer_gradients import KroneckerLayer, Layer, NormLayer
+from nbt.transfer.layer_gradients import GradientLayer, KroneckerLayer, NormLayer
 from nbt.transfer.output_vectors import OutputVectors
 
 # Per-sample gradients of a normalisation that are multiplied at a time.
-_ROWS = 512
+_NORM_ROWS_PER_PRODUCT = 512
 
 
 @dataclass(frozen=True, eq=False)
-class KroneckerBlock:
+class KroneckerFactors:
     """The two factors of one layer.
 
     Attributes:
@@ -76,7 +76,7 @@ class KfacCurvature(Curvature):
     additive = False
 
     def __init__(
-        self, layers: Sequence[KroneckerBlock], norms: Sequence[ExactCurvature], rest: DiagonalCurvature, samples: int
+        self, layers: Sequence[KroneckerFactors], norms: Sequence[ExactCurvature], rest: DiagonalCurvature, samples: int
     ) -> None:
         self.layers = list(layers)
         self.norms = list(norms)
@@ -86,7 +86,7 @@ class KfacCurvature(Curvature):
     @property
     def shapes(self) -> dict[str, torch.Size]:
         """Shape of every parameter by name."""
-        parts: list[KroneckerBlock | Curvature] = [*self.layers, *self.norms, self.rest]
+        parts: list[KroneckerFactors | Curvature] = [*self.layers, *self.norms, self.rest]
         return {name: shape for part in parts for name, shape in part.shapes.items()}
 
     @property
@@ -160,7 +160,7 @@ class KfacCurvature(Curvature):
     def from_state_dict(cls, state: Mapping[str, Any]) -> KfacCurvature:
         """Returns the curvature that a `state_dict` is of."""
         layers = [
-            KroneckerBlock(
+            KroneckerFactors(
                 {name: torch.Size(shape) for name, shape in block["shapes"].items()},
                 block["inputs"],
                 block["outputs"],
@@ -171,19 +171,19 @@ class KfacCurvature(Curvature):
         return cls(layers, norms, DiagonalCurvature.from_state_dict(state["rest"]), state["samples"])
 
 
-class _Sums:
+class _KfacAccumulator:
     """Running sums over batches."""
 
     def __init__(self) -> None:
         self.inputs: dict[KroneckerLayer, Tensor] = {}
         self.terms: dict[KroneckerLayer, int] = defaultdict(int)
         self.outputs: dict[KroneckerLayer, Tensor] = {}
-        self.norms: dict[Layer, Tensor] = {}
-        self.rows: dict[Layer, list[Tensor]] = defaultdict(list)
+        self.norms: dict[GradientLayer, Tensor] = {}
+        self.rows: dict[GradientLayer, list[Tensor]] = defaultdict(list)
         self.rest: dict[str, Tensor] = {}
         self.samples = 0
 
-    def add_inputs(self, batch: Pass) -> None:
+    def add_inputs(self, batch: ForwardPass) -> None:
         """Adds a a' of every call."""
         self.samples += len(batch)
         for call in batch.calls:
@@ -195,23 +195,23 @@ class _Sums:
                     self.outputs[layer] = call.inputs.new_zeros(groups, rows, rows)
                 self.terms[layer] += layer.add_input_gram(self.inputs[layer], call.inputs)
 
-    def add_outputs(self, batch: Pass, gradients: Sequence[Tensor | None], known: set[Layer]) -> None:
+    def add_outputs(self, batch: ForwardPass, gradients: Sequence[Tensor | None], known: set[GradientLayer]) -> None:
         """Adds g g' of every call of a layer that is not `known`."""
         for call, gradient in zip(batch.calls, gradients, strict=True):
             if isinstance(call.layer, KroneckerLayer) and call.layer not in known and gradient is not None:
                 call.layer.add_gradient_gram(self.outputs[call.layer], gradient)
 
-    def add_norms(self, batch: Pass, gradients: Sequence[Tensor | None]) -> None:
+    def add_norms(self, batch: ForwardPass, gradients: Sequence[Tensor | None]) -> None:
         """Adds d d' of the samples' gradients d of scale and shift."""
         for layer in batch.by_layer:
             if isinstance(layer, NormLayer):
                 self.rows[layer].append(
                     torch.cat(list(batch.per_sample(layer, gradients, 0, len(batch)).values()), dim=1)
                 )
-                if sum(map(len, self.rows[layer])) >= _ROWS:
+                if sum(map(len, self.rows[layer])) >= _NORM_ROWS_PER_PRODUCT:
                     self._multiply_rows(layer)
 
-    def _multiply_rows(self, layer: Layer) -> None:
+    def _multiply_rows(self, layer: GradientLayer) -> None:
         """Adds the products of the gradients that wait: of many at once, for the block may be large."""
         rows = torch.cat(self.rows.pop(layer))
         if layer not in self.norms:
@@ -223,7 +223,7 @@ class _Sums:
         for layer in list(self.rows):
             self._multiply_rows(layer)
         layers = [
-            KroneckerBlock(
+            KroneckerFactors(
                 {name: parameter.shape for name, parameter in layer.parameters.items()},
                 self.inputs[layer] / self.terms[layer],
                 self.outputs[layer] / self.samples,
@@ -238,12 +238,12 @@ class _Sums:
 
 
 @torch.no_grad()
-def estimate_kfac(batches: Iterable[Pass], vectors: OutputVectors) -> KfacCurvature:
+def estimate_kfac(batches: Iterable[ForwardPass], vectors: OutputVectors) -> KfacCurvature:
     """Returns the K-FAC curvature of batches: one forward pass each and one backward pass for every output vector."""
-    sums = _Sums()
+    sums = _KfacAccumulator()
     for batch in batches:
         sums.add_inputs(batch)
-        known: set[Layer] = set()
+        known: set[GradientLayer] = set()
         for layer, calls in batch.by_layer.items():
             if isinstance(layer, KroneckerLayer) and len(calls) == 1 and batch.is_output(batch.calls[calls[0]]):
                 known.add(layer)
@@ -257,15 +257,15 @@ def estimate_kfac(batches: Iterable[Pass], vectors: OutputVectors) -> KfacCurvat
     return sums.curvature()
 
 
-def add_rest_squares(total: dict[str, Tensor], batch: Pass, vector: Tensor) -> None:
+def add_rest_squares(total: dict[str, Tensor], batch: ForwardPass, vector: Tensor) -> None:
     """Adds the sums over samples of the squared gradients of the parameters in no layer, by name."""
     numel = sum(batch.model.get_parameter(name).numel() for name in batch.rest)
     for start, stop in batch.chunks(numel):
         for name, values in batch.rest_per_sample(vector, start, stop).items():
-            _add(total, name, values.square().sum(dim=0))
+            _accumulate(total, name, values.square().sum(dim=0))
 
 
-def kfac_numel(layer: Layer) -> int:
+def kfac_numel(layer: GradientLayer) -> int:
     """Returns the number of elements of a layer's block."""
     if isinstance(layer, KroneckerLayer):
         groups, outputs, inputs = layer.shape
@@ -273,7 +273,7 @@ def kfac_numel(layer: Layer) -> int:
     return layer.numel**2
 
 
-def _add(total: dict[Any, Tensor], key: Any, value: Tensor) -> None:
+def _accumulate(total: dict[Any, Tensor], key: Any, value: Tensor) -> None:
     """Adds to a sum, in place; the first value becomes the sum."""
     if key in total:
         total[key] += value

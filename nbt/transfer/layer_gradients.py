@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # Elements of a working buffer: patches that stay in a CPU's cache are made and multiplied faster than large ones.
-_BUFFER = 1 << 21
+_PATCH_BUFFER_ELEMENTS = 1 << 21
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True, eq=False)
-class Layer(ABC):
+class GradientLayer(ABC):
     """A module and those of its own parameters that train.
 
     Attributes:
@@ -63,7 +63,7 @@ class Layer(ABC):
         """
 
 
-class KroneckerLayer(Layer):
+class KroneckerLayer(GradientLayer):
     """A layer with a weight matrix for each of `groups` groups, (outputs, inputs), the bias as its last column."""
 
     @property
@@ -131,9 +131,9 @@ class KroneckerLayer(Layer):
                 patches = windows.reshape(len(windows), self.groups, -1, outer.shape[3])
                 parts.append(outer[taken : taken + len(patches)] @ patches.mT)
                 taken += len(patches)
-            found[self.weight] = _fold(torch.cat(parts), n).reshape(n, *shape)
+            found[self.weight] = _sum_repeats(torch.cat(parts), n).reshape(n, *shape)
         if self.bias:
-            found[self.bias] = _fold(outer.sum(dim=3), n).reshape(n, -1)
+            found[self.bias] = _sum_repeats(outer.sum(dim=3), n).reshape(n, -1)
         return found
 
 
@@ -168,7 +168,7 @@ class ConvLayer(KroneckerLayer):
             return
         mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
         elements = inputs[0].numel() * kernel[0] * kernel[1] // (stride[0] * stride[1])
-        for chunk in inputs.split(max(1, _BUFFER // max(1, elements))):
+        for chunk in inputs.split(max(1, _PATCH_BUFFER_ELEMENTS // max(1, elements))):
             views = F.pad(chunk.contiguous(), conv._reversed_padding_repeated_twice, mode)
             for axis, (size, step, gap) in enumerate(zip(kernel, stride, conv.dilation, strict=True)):
                 views = views.unfold(2 + axis, (size - 1) * gap + 1, step)[..., ::gap]
@@ -179,7 +179,7 @@ class ConvLayer(KroneckerLayer):
         return gradients.flatten(2)
 
 
-class NormLayer(Layer):
+class NormLayer(GradientLayer):
     """The scale (gamma) and shift (beta) of a batch, instance, group or layer normalisation in evaluation."""
 
     def per_sample(self, inputs: Tensor, gradients: Tensor, n: int) -> dict[str, Tensor]:
@@ -188,9 +188,9 @@ class NormLayer(Layer):
         gradients = self._by_channel(gradients)
         shift = gradients.sum(dim=2)
         if self.weight:
-            found[self.weight] = _fold(self._scale(inputs, gradients, shift), n)
+            found[self.weight] = _sum_repeats(self._scale(inputs, gradients, shift), n)
         if self.bias:
-            found[self.bias] = _fold(shift, n)
+            found[self.bias] = _sum_repeats(shift, n)
         return found
 
     def _scale(self, inputs: Tensor, gradients: Tensor, shift: Tensor) -> Tensor:
@@ -224,7 +224,7 @@ class NormLayer(Layer):
         return values.reshape(*values.shape[:2], -1)
 
 
-def find_layers(model: nn.Module) -> list[Layer]:
+def find_layers(model: nn.Module) -> list[GradientLayer]:
     """Returns the layers of a model, in its order, whose own trainable parameters are theirs alone.
 
     Left out are other kinds of modules, `nn.MultiheadAttention`'s parts, subclasses that may compute something else,
@@ -233,7 +233,7 @@ def find_layers(model: nn.Module) -> list[Layer]:
     owners = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     found = []
     for prefix, module in model.named_modules():
-        kind = _kind(module)
+        kind = _layer_class(module)
         if kind is None:
             continue
         own = {
@@ -246,7 +246,7 @@ def find_layers(model: nn.Module) -> list[Layer]:
     return found
 
 
-def _kind(module: nn.Module) -> type[Layer] | None:
+def _layer_class(module: nn.Module) -> type[GradientLayer] | None:
     """Returns the class of layers that a module belongs to; None for all others."""
     if type(module) is nn.Linear:
         return LinearLayer
@@ -260,6 +260,6 @@ def _kind(module: nn.Module) -> type[Layer] | None:
     return None
 
 
-def _fold(values: Tensor, n: int) -> Tensor:
+def _sum_repeats(values: Tensor, n: int) -> Tensor:
     """Returns the sums of B / n successive rows, (n, ...), of values (B, ...)."""
     return values if len(values) == n else values.unflatten(0, (n, -1)).sum(dim=1)

@@ -87,7 +87,7 @@ def parameter_groups(units: nn.ModuleList, head: nn.Module, settings: TransferSe
     seen: set[int] = set()
 
     def add(module: nn.Module, lr: float, strengths: tuple[float, float]) -> None:
-        for parameter in _new(module, seen):
+        for parameter in _unseen_parameters(module, seen):
             key = (lr, *strengths) if _is_matrix(parameter) else (lr, 0.0, 0.0)
             groups.setdefault(key, []).append(parameter)
 
@@ -102,7 +102,7 @@ def _is_matrix(parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1 and parameter.numel() > len(parameter)
 
 
-def _new(module: nn.Module, seen: set[int]) -> Iterator[nn.Parameter]:
+def _unseen_parameters(module: nn.Module, seen: set[int]) -> Iterator[nn.Parameter]:
     """Yields the trained parameters not seen before; a parameter that two units share belongs to the lower one."""
     for parameter in module.parameters():
         if parameter.requires_grad and id(parameter) not in seen:

@@ -30,7 +30,7 @@ from nbt.errors import UsageError
 from nbt.task.devices import out_of_memory
 
 # What torch raises where an operation has no forward-mode derivative, or where functional transforms cannot follow it.
-_IMPOSSIBLE = (NotImplementedError, RuntimeError, TypeError, AttributeError)
+_UNSUPPORTED_ERRORS = (NotImplementedError, RuntimeError, TypeError, AttributeError)
 
 
 class Linearized(nn.Module):
@@ -46,7 +46,7 @@ class Linearized(nn.Module):
     def __init__(self, base: nn.Module, w: nn.Module) -> None:
         super().__init__()
         self.base, self.w = base, w
-        self._names = trained_names(w)
+        self._names = trainable_parameter_names(w)
         self.eval()
 
     def train(self, mode: bool = True) -> Linearized:
@@ -73,7 +73,7 @@ class FirstOrder(nn.Module):
         super().__init__()
         self.model = model
         self.base = frozen_copy(model)
-        self._names = trained_names(model)
+        self._names = trainable_parameter_names(model)
         self.eval()
 
     def train(self, mode: bool = True) -> FirstOrder:
@@ -105,7 +105,7 @@ def linearize(model: nn.Module, head: nn.Module | None = None) -> Linearized:
     return Linearized(frozen_copy(model), w)
 
 
-def trained_names(model: nn.Module) -> tuple[str, ...]:
+def trainable_parameter_names(model: nn.Module) -> tuple[str, ...]:
     """Returns the names of the parameters that train now; what stands still later on is still moved."""
     return tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
 
@@ -123,10 +123,10 @@ def first_order(base: nn.Module, moved: Mapping[str, torch.Tensor], *inputs: Any
         moved: v, by the names of the parameters that it moves; the others stand still.
         inputs: What the network takes.
     """
-    return _FirstOrder.apply(base, tuple(moved), inputs, *moved.values())  # type: ignore[no-any-return]
+    return _FirstOrderFunction.apply(base, tuple(moved), inputs, *moved.values())  # type: ignore[no-any-return]
 
 
-class _FirstOrder(torch.autograd.Function):
+class _FirstOrderFunction(torch.autograd.Function):
     """One pass in forward mode; the gradient by v is `J' g`, which is an ordinary backward pass at theta0.
 
     Torch could differentiate the pass in forward mode itself, but it would keep the tangents of every layer, needs
@@ -136,22 +136,24 @@ class _FirstOrder(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, base: nn.Module, names: tuple[str, ...], inputs: Any, *moved: torch.Tensor) -> torch.Tensor:
-        _load_rules()
+        _load_forward_mode_rules()
         ctx.base, ctx.names, ctx.inputs = base, names, inputs
         ctx.device = moved[0].device.type
         ctx.autocast = torch.is_autocast_enabled(ctx.device), torch.get_autocast_dtype(ctx.device)
-        with torch.no_grad(), _differentiable():
-            origin = _parameters(base, names)
+        with torch.no_grad(), _math_attention():
+            origin = _detached_parameters(base, names)
             directions = dict(zip(names, moved, strict=True))
-            output, change = jvp(partial(_call, base, inputs), (origin,), (directions,))  # type: ignore[misc]
+            output, change = jvp(partial(_functional_call, base, inputs), (origin,), (directions,))  # type: ignore[misc]
             return output + change  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         enabled, dtype = ctx.autocast
-        with torch.enable_grad(), torch.autocast(ctx.device, dtype=dtype, enabled=enabled), _differentiable():
-            origin = {name: tensor.requires_grad_() for name, tensor in _parameters(ctx.base, ctx.names).items()}
-            output = _call(ctx.base, ctx.inputs, origin)
+        with torch.enable_grad(), torch.autocast(ctx.device, dtype=dtype, enabled=enabled), _math_attention():
+            origin = {
+                name: tensor.requires_grad_() for name, tensor in _detached_parameters(ctx.base, ctx.names).items()
+            }
+            output = _functional_call(ctx.base, ctx.inputs, origin)
         wanted = ctx.needs_input_grad[3:]
         asked = [tensor for tensor, wants in zip(origin.values(), wanted, strict=True) if wants]
         found = iter(torch.autograd.grad(output, asked, gradient, allow_unused=True))
@@ -159,24 +161,24 @@ class _FirstOrder(torch.autograd.Function):
 
 
 @cache
-def _load_rules() -> None:
+def _load_forward_mode_rules() -> None:
     """Has torch load its rules of forward mode, which it does at first use with a warning that is no one's here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
         jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
 
 
-def _parameters(base: nn.Module, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+def _detached_parameters(base: nn.Module, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
     own = dict(base.named_parameters())
     return {name: own[name].detach() for name in names}
 
 
-def _call(base: nn.Module, inputs: Any, parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+def _functional_call(base: nn.Module, inputs: Any, parameters: dict[str, torch.Tensor]) -> torch.Tensor:
     return functional_call(base, parameters, inputs)  # type: ignore[no-any-return]
 
 
 @contextmanager
-def _differentiable() -> Iterator[None]:
+def _math_attention() -> Iterator[None]:
     """Has attention written out: only so it has a forward-mode derivative. Its fused forms are left alone elsewhere."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -215,7 +217,7 @@ def check_linearizable(model: nn.Module, *inputs: Any, name: str) -> None:
     probe = Linearized(frozen_copy(model), copy.deepcopy(model).requires_grad_(True))
     try:
         probe(*inputs).sum().backward()
-    except _IMPOSSIBLE as error:
+    except _UNSUPPORTED_ERRORS as error:
         if out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:160]

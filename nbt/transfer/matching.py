@@ -57,7 +57,7 @@ def layer_score(student: Sequence[int], teacher: Sequence[int]) -> float:
     return math.prod(min(a, b) / max(a, b) if a != b else 1.0 for a, b in zip(student, teacher, strict=True))
 
 
-def best_runs(scores: Scores) -> tuple[float, npt.NDArray[np.int64]]:
+def align_sequences(scores: Scores) -> tuple[float, npt.NDArray[np.int64]]:
     """Matches two sequences in order.
 
     Args:
@@ -67,7 +67,7 @@ def best_runs(scores: Scores) -> tuple[float, npt.NDArray[np.int64]]:
         The largest sum of gains, and for every student element the teacher element that feeds it, -1 for none, (S,).
         The teacher's indices never fall, and the elements that one feeds are consecutive.
     """
-    values, starts = _programme(scores)
+    values, starts = _solve_alignment(scores)
     partner = np.full(len(scores), -1, dtype=np.int64)
     end, teacher = len(scores), scores.shape[1]
     while end and teacher:
@@ -82,7 +82,7 @@ def best_runs(scores: Scores) -> tuple[float, npt.NDArray[np.int64]]:
     return float(values[-1, -1]), partner
 
 
-def _programme(scores: Scores) -> tuple[Scores, npt.NDArray[np.int64]]:
+def _solve_alignment(scores: Scores) -> tuple[Scores, npt.NDArray[np.int64]]:
     """Fills the tables of any number of problems at once.
 
     Args:
@@ -100,7 +100,7 @@ def _programme(scores: Scores) -> tuple[Scores, npt.NDArray[np.int64]]:
     weight = 1.0 / np.sqrt(np.maximum(length, 1))
     for j in range(n_teacher):
         column = scores[..., j]
-        sums, barred = _sums(column), _sums(column <= 0.0)
+        sums, barred = _prefix_sums(column), _prefix_sums(column <= 0.0)
         gains = (sums[..., :, None] - sums[..., None, :]) * weight
         # A difference of sums would cost a run of one its exactness, and with it that of a network with itself.
         gains[..., place[1:], place[:-1]] = column
@@ -111,34 +111,34 @@ def _programme(scores: Scores) -> tuple[Scores, npt.NDArray[np.int64]]:
     return values, starts
 
 
-def _sums(column: npt.NDArray[Any]) -> Scores:
+def _prefix_sums(column: npt.NDArray[Any]) -> Scores:
     """Returns the sums of the first 0 ... S elements, (..., S + 1)."""
     sums = np.zeros((*column.shape[:-1], column.shape[-1] + 1))
     np.cumsum(column, axis=-1, out=sums[..., 1:])
     return sums
 
 
-def match_value(student: Block, teacher: Block) -> float:
+def matching_value(student: Block, teacher: Block) -> float:
     """Returns what the dynamic programming reaches, 0 ... number of the student's layers."""
-    return float(_programme(_unit_scores(student, teacher))[0][-1, -1])
+    return float(_solve_alignment(_unit_scores(student, teacher))[0][-1, -1])
 
 
-def match(student: Block, teacher: Block) -> Matching:
+def match_in_order(student: Block, teacher: Block) -> Matching:
     """Returns the best order-preserving matching; of equally good ones, always the same."""
     pairs: list[LayerPair] = []
     blocks = [(student, teacher)]
-    value, partner = best_runs(_unit_scores(student, teacher))
-    for unit, fed_by in zip(student.children, partner.tolist(), strict=True):
-        mate = teacher.children[fed_by]
-        if fed_by >= 0 and isinstance(unit, Block) and isinstance(mate, Block):
-            blocks.append((unit, mate))
-            pairs += _match_layers(list(unit.layers()), list(mate.layers()))
+    value, partner = align_sequences(_unit_scores(student, teacher))
+    for unit, teacher_index in zip(student.children, partner.tolist(), strict=True):
+        counterpart = teacher.children[teacher_index]
+        if teacher_index >= 0 and isinstance(unit, Block) and isinstance(counterpart, Block):
+            blocks.append((unit, counterpart))
+            pairs += _match_layers(list(unit.layers()), list(counterpart.layers()))
     return Matching(tuple(pairs), tuple(blocks), value)
 
 
 def _match_layers(student: list[Layer], teacher: list[Layer]) -> Iterator[LayerPair]:
     table = _score_table([layer.signature for layer in student], [layer.signature for layer in teacher])
-    _, partner = best_runs(table[:-1, :-1])
+    _, partner = align_sequences(table[:-1, :-1])
     for index, other in enumerate(partner.tolist()):
         if other >= 0:
             yield LayerPair(student[index], teacher[other], float(table[index, other]))
@@ -157,14 +157,14 @@ def match_at_random(student: Block, teacher: Block, generator: torch.Generator |
         kinds.setdefault((layer.family, len(layer.shape)), []).append(layer)
     pairs = []
     for layer in student.layers():
-        mates = kinds.get((layer.family, len(layer.shape)))
-        if mates:
-            mate = mates[int(torch.randint(len(mates), (), generator=generator))]
-            pairs.append(LayerPair(layer, mate, layer_score(layer.shape, mate.shape)))
+        counterparts = kinds.get((layer.family, len(layer.shape)))
+        if counterparts:
+            counterpart = counterparts[int(torch.randint(len(counterparts), (), generator=generator))]
+            pairs.append(LayerPair(layer, counterpart, layer_score(layer.shape, counterpart.shape)))
     return Matching(tuple(pairs), (), sum(pair.score for pair in pairs))
 
 
-def similarity_of(value: float, student: Block) -> float:
+def normalised_similarity(value: float, student: Block) -> float:
     """Returns the similarity that a value means, 0 ... 1.
 
     A network matched with itself pairs every layer with itself at a score of 1, and no run gains as much, so
@@ -178,8 +178,8 @@ def _unit_scores(student: Block, teacher: Block) -> Scores:
     ours, theirs = list(dict.fromkeys(student.signature)), list(dict.fromkeys(teacher.signature))
     our_layers, their_layers = _distinct_layers(ours), _distinct_layers(theirs)
     table = _score_table(our_layers, their_layers)
-    rows, columns = _padded(ours, our_layers), _padded(theirs, their_layers)
-    values, _ = _programme(table[rows[:, None, :, None], columns[None, :, None, :]])
+    rows, columns = _layer_index_table(ours, our_layers), _layer_index_table(theirs, their_layers)
+    values, _ = _solve_alignment(table[rows[:, None, :, None], columns[None, :, None, :]])
     places = [ours.index(unit) for unit in student.signature], [theirs.index(unit) for unit in teacher.signature]
     return np.asarray(values[-1][..., -1][np.ix_(*places)])
 
@@ -198,7 +198,7 @@ def _distinct_layers(units: Sequence[Signature]) -> list[Signature]:
     return list(dict.fromkeys(layer for unit in units for layer in unit))
 
 
-def _padded(units: Sequence[Signature], layers: Sequence[Signature]) -> npt.NDArray[np.int64]:
+def _layer_index_table(units: Sequence[Signature], layers: Sequence[Signature]) -> npt.NDArray[np.int64]:
     """Returns the places of the units' layers among distinct ones, filled up with -1, (units, most layers of one)."""
     place = {layer: index for index, layer in enumerate(layers)}
     padded = np.full((len(units), max(map(len, units), default=0)), -1, dtype=np.int64)

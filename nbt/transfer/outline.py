@@ -25,26 +25,26 @@ from torch import nn
 
 from nbt.errors import UsageError
 from nbt.task.backbone_names import BackboneSpec
-from nbt.task.backbones import Backbone, default_image_size, skeleton, unit_state
-from nbt.task.units import Named, decompose, group
+from nbt.task.backbones import Backbone, build_on_meta_device, default_image_size, unit_state_dict
+from nbt.task.units import NamedModule, decompose, group
 
 CONVOLUTION, DEPTHWISE, LINEAR = "convolution", "depthwise convolution", "linear"
 ATTENTION_IN, ATTENTION_OUT = "attention in", "attention out"
-_MATRICES = (CONVOLUTION, DEPTHWISE, LINEAR, ATTENTION_IN, ATTENTION_OUT)
-_NORMS: tuple[tuple[type[nn.Module], str], ...] = (
+_MATRIX_FAMILIES = (CONVOLUTION, DEPTHWISE, LINEAR, ATTENTION_IN, ATTENTION_OUT)
+_NORM_FAMILIES: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.modules.batchnorm._BatchNorm, "batch norm"),
     (nn.modules.instancenorm._InstanceNorm, "instance norm"),
     (nn.LayerNorm, "layer norm"),
     (nn.GroupNorm, "group norm"),
 )
 # Names under which attention keeps queries, keys and values as one matrix.
-_FUSED = ("qkv", "to_qkv")
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_FUSED_QKV_NAMES = ("qkv", "to_qkv")
+RUNNING_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 Signature = tuple[Any, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class TensorFacts:
+class TensorInfo:
     """One tensor of a layer.
 
     Attributes:
@@ -74,7 +74,7 @@ class Layer:
 
     name: str
     family: str
-    tensors: Mapping[str, TensorFacts]
+    tensors: Mapping[str, TensorInfo]
     parts: int = 1
     before: tuple[Layer, ...] = ()
     after: tuple[Layer, ...] = ()
@@ -110,7 +110,7 @@ class Block:
 
     name: str
     children: tuple[Block | Layer, ...]
-    loose: Mapping[str, TensorFacts] = field(default_factory=dict)
+    loose: Mapping[str, TensorInfo] = field(default_factory=dict)
 
     @cached_property
     def signature(self) -> Signature:
@@ -146,17 +146,17 @@ def read_outline(model: nn.Module, example_input: torch.Tensor | None = None) ->
     for key, tensor in model.state_dict(keep_vars=True).items():
         keys.setdefault(id(tensor), key)
     name = type(model).__name__
-    units = _known_units(model)
+    units = _units_of_known_model(model)
     if units is not None:
-        return _checked(_read(name, units, keys, {}))
-    order = {} if example_input is None else _calls(model, example_input)
-    whole = _read(name, _opened_units(model, order), keys, order)
+        return _require_layers(_read_units(name, units, keys, {}))
+    order = {} if example_input is None else _record_call_order(model, example_input)
+    whole = _read_units(name, _expand_model(model, order), keys, order)
     held = {facts.key for block in whole.blocks() for facts in block.loose.values()}
     held |= {facts.key for layer in whole.layers() for part in layer.with_norms() for facts in part.tensors.values()}
     rest = {key: tensor for key, tensor in model.state_dict(keep_vars=True).items() if keys[id(tensor)] not in held}
-    stray = {key: _facts(tensor, keys) for key, tensor in rest.items()}
-    whole = dataclasses.replace(whole, loose={**whole.loose, **stray})
-    return _checked(_without_head(whole))
+    unassigned_tensors = {key: _tensor_info(tensor, keys) for key, tensor in rest.items()}
+    whole = dataclasses.replace(whole, loose={**whole.loose, **unassigned_tensors})
+    return _require_layers(_without_head(whole))
 
 
 @lru_cache(maxsize=128)
@@ -170,20 +170,20 @@ def outline_of(spec: BackboneSpec, image_size: int | None = None) -> Block:
     Raises:
         UsageError: The arguments do not fit the architecture, or it has no layer that can be matched.
     """
-    _, parts = skeleton(spec, default_image_size(spec) if image_size is None else image_size)
-    state = unit_state(parts)
+    _, parts = build_on_meta_device(spec, default_image_size(spec) if image_size is None else image_size)
+    state = unit_state_dict(parts)
     named = [(f"units.{index}", module) for index, (_, module) in enumerate(parts.units)]
-    return _checked(_read(spec.text, named, {id(tensor): key for key, tensor in state.items()}, {}))
+    return _require_layers(_read_units(spec.text, named, {id(tensor): key for key, tensor in state.items()}, {}))
 
 
-def _checked(outline: Block) -> Block:
+def _require_layers(outline: Block) -> Block:
     if not any(True for _ in outline.layers()):
         kinds = "convolution, normalisation or linear layer"
         raise UsageError(f"{outline.name} has no layer that can be matched: no {kinds} besides its head")
     return outline
 
 
-def _known_units(model: nn.Module) -> list[Named] | None:
+def _units_of_known_model(model: nn.Module) -> list[NamedModule] | None:
     """Returns the units of a backbone or a torchvision classifier; None of another model."""
     if isinstance(model, Backbone):
         return [(f"units.{index}", unit) for index, unit in enumerate(model.units)]
@@ -197,31 +197,35 @@ def _known_units(model: nn.Module) -> list[Named] | None:
             module.training = training
 
 
-def _opened_units(model: nn.Module, order: Mapping[int, int]) -> list[Named]:
+def _expand_model(model: nn.Module, order: Mapping[int, int]) -> list[NamedModule]:
     """Returns the pieces of any model: containers opened, what has no weights joined to the piece before it."""
-    named: list[Named] = [("", model)]
-    while len(named) == 1 and _family(named[0][1]) is None and any(True for _ in named[0][1].children()):
+    named: list[NamedModule] = [("", model)]
+    while len(named) == 1 and _layer_family(named[0][1]) is None and any(True for _ in named[0][1].children()):
         # A model that only wraps another is opened until there is more than one piece.
         [(name, module)] = named
-        named = [piece for child, part in module.named_children() for piece in _opened(_join(name, child), part)]
+        named = [
+            piece
+            for child, part in module.named_children()
+            for piece in _expand_container(_join_names(name, child), part)
+        ]
     return group(sorted(named, key=lambda item: _first_call(item[1], order)))
 
 
-def _opened(name: str, module: nn.Module) -> Iterator[Named]:
+def _expand_container(name: str, module: nn.Module) -> Iterator[NamedModule]:
     """Yields the members of containers in their place; one of a layer and its normalisation alone stays whole."""
     if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and _layer_count(module) > 2:
         for child, part in module.named_children():
-            yield from _opened(_join(name, child), part)
+            yield from _expand_container(_join_names(name, child), part)
     else:
         yield name, module
 
 
-def _join(name: str, child: str) -> str:
+def _join_names(name: str, child: str) -> str:
     return f"{name}.{child}".strip(".")
 
 
 def _layer_count(module: nn.Module) -> int:
-    return sum(_family(part) is not None for part in module.modules())
+    return sum(_layer_family(part) is not None for part in module.modules())
 
 
 def _without_head(outline: Block) -> Block:
@@ -234,7 +238,7 @@ def _without_head(outline: Block) -> Block:
         kept: list[Block | Layer] = []
         for child in block.children:
             if child is last[0]:
-                kept += _with_norms([*reversed(last[0].before)]) if last[0].before else ()
+                kept += _assign_norms([*reversed(last[0].before)]) if last[0].before else ()
             elif isinstance(child, Layer):
                 kept.append(child)
             elif (rest := cut(child)).children or rest.loose:
@@ -244,27 +248,27 @@ def _without_head(outline: Block) -> Block:
     return cut(outline)
 
 
-def _read(name: str, units: list[Named], keys: Mapping[int, str], order: Mapping[int, int]) -> Block:
+def _read_units(name: str, units: list[NamedModule], keys: Mapping[int, str], order: Mapping[int, int]) -> Block:
     seen: set[int] = set()
     blocks: list[Block] = []
-    stray: dict[str, TensorFacts] = {}
+    unassigned_tensors: dict[str, TensorInfo] = {}
     for unit_name, module in units:
-        layers = list(_layers(module, keys, seen, order))
+        layers = list(_iter_layers(module, keys, seen, order))
         loose = {}
         for inside, tensor in module.state_dict(keep_vars=True).items():
             if id(tensor) in keys and id(tensor) not in seen:
                 seen.add(id(tensor))
-                loose[inside] = _facts(tensor, keys)
+                loose[inside] = _tensor_info(tensor, keys)
         if layers:
-            blocks.append(Block(unit_name, _with_norms(layers), loose))
+            blocks.append(Block(unit_name, _assign_norms(layers), loose))
         else:
-            stray |= {_join(unit_name, inside): facts for inside, facts in loose.items()}
-    return Block(name, tuple(blocks), stray)
+            unassigned_tensors |= {_join_names(unit_name, inside): facts for inside, facts in loose.items()}
+    return Block(name, tuple(blocks), unassigned_tensors)
 
 
-def _with_norms(layers: list[Layer]) -> tuple[Layer, ...]:
+def _assign_norms(layers: list[Layer]) -> tuple[Layer, ...]:
     """Gives the normalisations of a unit to the layer before them; those at its beginning to its first layer."""
-    heavy = [index for index, layer in enumerate(layers) if layer.family in _MATRICES] or [0]
+    heavy = [index for index, layer in enumerate(layers) if layer.family in _MATRIX_FAMILIES] or [0]
     ends = [*heavy[1:], len(layers)]
     taken = [
         dataclasses.replace(layers[start], after=tuple(layers[start + 1 : end]))
@@ -274,44 +278,46 @@ def _with_norms(layers: list[Layer]) -> tuple[Layer, ...]:
     return tuple(taken)
 
 
-def _layers(module: nn.Module, keys: Mapping[int, str], seen: set[int], order: Mapping[int, int]) -> Iterator[Layer]:
+def _iter_layers(
+    module: nn.Module, keys: Mapping[int, str], seen: set[int], order: Mapping[int, int]
+) -> Iterator[Layer]:
     """Yields the layers of a unit whose tensors have not been seen before, and notes those tensors."""
-    found = list(_walk(module))
-    places = [_place(part, order) for part, _ in found]
+    found = list(_iter_layer_modules(module))
+    places = [_call_position(part, order) for part, _ in found]
     for index in range(1, len(places)):
         # What is never called itself, such as attention's own projection, stays behind what it is defined behind.
         places[index] = places[index - 1] if places[index] is None else places[index]
     for _, index in sorted((-1 if place is None else place, index) for index, place in enumerate(places)):
         part, family = found[index]
         prefix = "in_proj_" if isinstance(part, nn.MultiheadAttention) else ""
-        tensors = {role: getattr(part, f"{prefix}{role}", None) for role in ("weight", "bias", *STATISTICS)}
+        tensors = {role: getattr(part, f"{prefix}{role}", None) for role in ("weight", "bias", *RUNNING_STATISTICS)}
         held = {role: tensor for role, tensor in tensors.items() if tensor is not None and id(tensor) in keys}
         if "weight" not in held or id(held["weight"]) in seen:
             continue
         seen.update(id(tensor) for tensor in held.values())
-        facts = {role: _facts(tensor, keys) for role, tensor in held.items()}
+        facts = {role: _tensor_info(tensor, keys) for role, tensor in held.items()}
         # A unit may wrap modules under names of its own, so the key and not the path says what a layer is called.
         name_in_model = facts["weight"].key.rpartition(".")[0]
         fused = family == ATTENTION_IN and facts["weight"].shape[0] % 3 == 0
         yield Layer(name_in_model, family, facts, 3 if fused else 1)
 
 
-def _walk(module: nn.Module, family: str | None = None) -> Iterator[tuple[nn.Module, str]]:
+def _iter_layer_modules(module: nn.Module, family: str | None = None) -> Iterator[tuple[nn.Module, str]]:
     """Yields layers with their families, in the order of definition."""
-    family = family or _family(module)
+    family = family or _layer_family(module)
     if family is not None:
         yield module, family
         if not isinstance(module, nn.MultiheadAttention):
             return
-    attends = isinstance(module, nn.MultiheadAttention) or any(hasattr(module, fused) for fused in _FUSED)
+    attends = isinstance(module, nn.MultiheadAttention) or any(hasattr(module, fused) for fused in _FUSED_QKV_NAMES)
     for child, part in module.named_children():
         role = None
         if attends and isinstance(part, nn.Linear):
-            role = ATTENTION_IN if child in _FUSED else ATTENTION_OUT
-        yield from _walk(part, role)
+            role = ATTENTION_IN if child in _FUSED_QKV_NAMES else ATTENTION_OUT
+        yield from _iter_layer_modules(part, role)
 
 
-def _family(module: nn.Module) -> str | None:
+def _layer_family(module: nn.Module) -> str | None:
     """Returns the family of a layer; None of what is none."""
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return DEPTHWISE if module.groups == module.in_channels > 1 else CONVOLUTION
@@ -319,14 +325,14 @@ def _family(module: nn.Module) -> str | None:
         return LINEAR
     if isinstance(module, nn.MultiheadAttention):
         return ATTENTION_IN
-    return next((family for kind, family in _NORMS if isinstance(module, kind)), None)
+    return next((family for kind, family in _NORM_FAMILIES if isinstance(module, kind)), None)
 
 
-def _facts(tensor: torch.Tensor, keys: Mapping[int, str]) -> TensorFacts:
-    return TensorFacts(keys[id(tensor)], tuple(tensor.shape), isinstance(tensor, nn.Parameter))
+def _tensor_info(tensor: torch.Tensor, keys: Mapping[int, str]) -> TensorInfo:
+    return TensorInfo(keys[id(tensor)], tuple(tensor.shape), isinstance(tensor, nn.Parameter))
 
 
-def _place(module: nn.Module, order: Mapping[int, int]) -> int | None:
+def _call_position(module: nn.Module, order: Mapping[int, int]) -> int | None:
     return order.get(id(module))
 
 
@@ -336,7 +342,7 @@ def _first_call(module: nn.Module, order: Mapping[int, int]) -> int:
 
 
 @torch.no_grad()
-def _calls(model: nn.Module, example_input: torch.Tensor) -> dict[int, int]:
+def _record_call_order(model: nn.Module, example_input: torch.Tensor) -> dict[int, int]:
     """Returns when each layer is called first, by its identity."""
     order: dict[int, int] = {}
 
@@ -344,7 +350,7 @@ def _calls(model: nn.Module, example_input: torch.Tensor) -> dict[int, int]:
         order.setdefault(id(module), len(order))
 
     modes = [(module, module.training) for module in model.modules()]
-    hooks = [part.register_forward_pre_hook(note) for part in model.modules() if _family(part) is not None]
+    hooks = [part.register_forward_pre_hook(note) for part in model.modules() if _layer_family(part) is not None]
     try:
         with torch.random.fork_rng(devices=[]):
             model.eval()(example_input)

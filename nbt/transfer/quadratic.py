@@ -51,7 +51,7 @@ class QuadraticPenalty:
             raise UsageError(f"quadratic penalty: scale {scale} is not above 0")
         for curvature in curvatures:
             curvature.check_vector(centre)
-        self.curvatures = _added(curvatures)
+        self.curvatures = _merge_additive(curvatures)
         self.centre = {name: values.detach().clone() for name, values in centre.items()}
         self.factor = strength / scale
         self.damping = damping
@@ -78,8 +78,8 @@ class QuadraticPenalty:
 
     def value(self) -> Tensor:
         """Returns the penalty, (), differentiable by the bound parameters."""
-        moved = {name: parameter - self.centre[name] for name, parameter in self.parameters.items()}
-        parts = [(moved[name] * pull).sum() for name, pull in self._pull(moved).items()]
+        displacement = {name: parameter - self.centre[name] for name, parameter in self.parameters.items()}
+        parts = [(displacement[name] * pull).sum() for name, pull in self._curvature_product(displacement).items()]
         return 0.5 * self.factor * torch.stack(parts).sum()
 
     @torch.no_grad()
@@ -92,8 +92,10 @@ class QuadraticPenalty:
         if not self.factor or not self.parameters:
             return
         names = list(self.parameters)
-        moved = torch._foreach_sub([p.detach() for p in self.parameters.values()], [self.centre[n] for n in names])
-        pull = self._pull(dict(zip(names, moved, strict=True)))
+        displacement = torch._foreach_sub(
+            [p.detach() for p in self.parameters.values()], [self.centre[n] for n in names]
+        )
+        pull = self._curvature_product(dict(zip(names, displacement, strict=True)))
         moving = {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
         for parameter in moving.values():
             if parameter.grad is None:
@@ -102,17 +104,17 @@ class QuadraticPenalty:
         if gradients:
             torch._foreach_add_(gradients, [pull[name] for name in moving], alpha=self.factor)
 
-    def _pull(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _curvature_product(self, displacement: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns (sum_s H_s + damping I) (v - c)."""
-        total = {name: self.damping * values for name, values in moved.items()}
+        total = {name: self.damping * values for name, values in displacement.items()}
         for curvature in self.curvatures:
-            product = curvature.multiply(moved)
+            product = curvature.multiply(displacement)
             added = torch._foreach_add(list(total.values()), [product[name] for name in total])
             total = dict(zip(total, added, strict=True))
         return total
 
 
-def _added(curvatures: Sequence[Curvature]) -> list[Curvature]:
+def _merge_additive(curvatures: Sequence[Curvature]) -> list[Curvature]:
     """Returns the curvatures with those whose sum is exact added up, kind by kind."""
     sums: dict[type[Curvature], Curvature] = {}
     apart = []

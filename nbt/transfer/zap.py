@@ -46,8 +46,8 @@ def zap(
     """
     if not isinstance(head, nn.Linear):
         raise UsageError(f"zap: the head is a {type(head).__name__}, not linear; give the last nn.Linear of the model")
-    rows = _rows(head, classes)
-    deviation = zap_deviation(head.in_features, len(rows), scale)
+    rows = _row_indices(head, classes)
+    deviation = zap_std(head.in_features, len(rows), scale)
     where = "cpu" if generator is None else generator.device
     draw = torch.empty(len(rows), head.in_features, device=where).normal_(0.0, deviation, generator=generator)
     rows = rows.to(head.weight.device)
@@ -55,10 +55,10 @@ def zap(
     if reset_bias and head.bias is not None:
         head.bias[rows] = 0.0
     if optimizer is not None:
-        _reset_state(head, rows, optimizer)
+        _reset_optimizer_state(head, rows, optimizer)
 
 
-def zap_deviation(features: int, classes: int, scale: str = "per_row") -> float:
+def zap_std(features: int, classes: int, scale: str = "per_row") -> float:
     """Returns the standard deviation that `classes` rows of `features` weights are drawn from.
 
     Raises:
@@ -69,7 +69,7 @@ def zap_deviation(features: int, classes: int, scale: str = "per_row") -> float:
     return math.sqrt(2.0 / features if scale == "per_row" else 2.0 / (classes * features))
 
 
-def draw_classes(count: int, fraction: float, generator: torch.Generator | None = None) -> list[int] | None:
+def draw_zapped_classes(count: int, fraction: float, generator: torch.Generator | None = None) -> list[int] | None:
     """Returns a random share of `count` classes, at least one, ascending; None (the whole head) for a share of 1.
 
     Raises:
@@ -86,7 +86,7 @@ def draw_classes(count: int, fraction: float, generator: torch.Generator | None 
     return sorted(chosen.tolist())
 
 
-def _rows(head: nn.Linear, classes: Iterable[int] | torch.Tensor | None) -> torch.Tensor:
+def _row_indices(head: nn.Linear, classes: Iterable[int] | torch.Tensor | None) -> torch.Tensor:
     if classes is None:
         return torch.arange(head.out_features)
     chosen = sorted({int(index) for index in classes})
@@ -98,7 +98,7 @@ def _rows(head: nn.Linear, classes: Iterable[int] | torch.Tensor | None) -> torc
     return torch.tensor(chosen)
 
 
-def _reset_state(head: nn.Linear, rows: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+def _reset_optimizer_state(head: nn.Linear, rows: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
     """Zeroes the optimiser's per-weight state of some rows; its count of steps is no state of a row and stays."""
     for parameter in (head.weight, head.bias):
         for value in optimizer.state.get(parameter, {}).values():

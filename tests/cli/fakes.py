@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nbt.pipeline as real_pipeline
-from nbt.search.records import FinalRecord, Interval, SeedRun, StudyConfig, StudyRecord, TestRecord, TrialRecord
+from nbt.search.records import FinalRecord, FinalRun, Interval, StudyConfig, StudyRecord, TestRecord, TrialRecord
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from tests.fit_profiles import make_profile
@@ -57,7 +57,7 @@ def make_finished_record() -> StudyRecord:
             name=name,
             trial=1,
             settings=settings,
-            runs=(SeedRun(seed=1, curve=()),),
+            runs=(FinalRun(seed=1, curve=()),),
             validation=Interval(mean=mean, low=mean - 0.01, high=mean + 0.01, n=5),
             versus_default=versus,
         )
@@ -102,7 +102,7 @@ class FakeSearchResult:
     record: StudyRecord
     recommended: TransferSettings
     report_path: Path
-    elsewhere: dict[str, str] = field(default_factory=dict)
+    run_options: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {"study": self.record.config.name, "loss": float("nan"), "report": self.report_path}

@@ -106,7 +106,7 @@ class TestSearch:
     def test_searches_on_with_what_the_pipeline_says(
         self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        pipeline.results["search"].elsewhere = {"--storage": "sqlite:///s.db", "--out": "/o"}
+        pipeline.results["search"].run_options = {"--storage": "sqlite:///s.db", "--out": "/o"}
         assert run([*SEARCH, "-q"]) == 0
         [line] = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("nbt search")]
         assert line.endswith("--study birds --storage sqlite:///s.db --out /o")

@@ -13,12 +13,12 @@ import pytest
 
 from nbt import streams
 from nbt.cli.app import run
-from nbt.cli.continual_options import make_recipes, parse_size, stream_fields
-from nbt.cli.continual_text import outcome_text
+from nbt.cli.continual_options import parse_size, recipes_from_options, stream_settings_from_options
+from nbt.cli.continual_text import comparison_text
 from nbt.cli.output import stdout_console
 from nbt.cli.stream_progress import StreamProgress
 from nbt.errors import UsageError
-from nbt.report.continual.comparison import compare
+from nbt.report.continual.comparison import compare_methods
 from nbt.settings import TransferSettings
 from nbt.training.continual_settings import method_overrides
 from tests.sample_stream import BETTER, make_stream
@@ -95,15 +95,15 @@ def settings_file(settings: TransferSettings) -> str:
 
 
 def test_without_options_a_method_is_what_it_is() -> None:
-    assert make_recipes(options()) == {"dlcft": plain("dlcft")}
-    both = make_recipes(options(methods=("joint", "ewc"), scenario="data"))
+    assert recipes_from_options(options()) == {"dlcft": plain("dlcft")}
+    both = recipes_from_options(options(methods=("joint", "ewc"), scenario="data"))
     assert list(both.items()) == [("joint", plain("joint")), ("ewc", plain("ewc"))]
-    assert stream_fields(options()) == {}
+    assert stream_settings_from_options(options()) == {}
 
 
 def test_options_change_every_method_that_has_them() -> None:
     given = options(methods=("dlcft", "ewc", "joint"), epochs=3, batch_size=8, curvature="diagonal", penalty=2.0)
-    recipes = make_recipes(given)
+    recipes = recipes_from_options(given)
     assert {recipe.epochs for recipe in recipes.values()} == {3}
     assert {recipe.batch_size for recipe in recipes.values()} == {8}
     assert (recipes["dlcft"].curvature, recipes["dlcft"].penalty_strength, recipes["ewc"].penalty_strength) == (
@@ -114,27 +114,29 @@ def test_options_change_every_method_that_has_them() -> None:
 
 
 def test_a_rate_keeps_the_proportion_of_head_and_body() -> None:
-    before, after = plain("dlcft"), make_recipes(options(lr=0.5))["dlcft"]
+    before, after = plain("dlcft"), recipes_from_options(options(lr=0.5))["dlcft"]
     assert after.body_lr == 0.5
     assert after.head_lr / after.body_lr == pytest.approx(before.head_lr / before.body_lr)
 
 
 def test_a_target_scale_is_of_squared_error() -> None:
-    recipes = make_recipes(options(methods=("dlcft", "joint"), target_scale=7.0))
+    recipes = recipes_from_options(options(methods=("dlcft", "joint"), target_scale=7.0))
     assert (recipes["dlcft"].target_scale, recipes["joint"].target_scale) == (7.0, 0.0)
-    assert make_recipes(options(methods=("joint",), target_scale=7.0))["joint"].target_scale == 7.0
+    assert recipes_from_options(options(methods=("joint",), target_scale=7.0))["joint"].target_scale == 7.0
 
 
 def test_a_file_says_method_and_recipe_and_options_override_it() -> None:
     mine = plain("ewc", epochs=5, body_lr=0.3, penalty_strength=0.5)
-    assert make_recipes(options(file=settings_file(mine))) == {"ewc": mine}
-    named = make_recipes(options(file="recipe.yaml", methods=("ewc", "joint"), epochs=2))
+    assert recipes_from_options(options(file=settings_file(mine))) == {"ewc": mine}
+    named = recipes_from_options(options(file="recipe.yaml", methods=("ewc", "joint"), epochs=2))
     assert named["ewc"] == mine.replace(epochs=2)
     assert named["joint"] == mine.replace(epochs=2, method="joint")
 
 
 def test_a_linearised_file_gives_ewc_the_network_itself() -> None:
-    recipes = make_recipes(options(file=settings_file(plain("dlcft", body_lr=0.3)), methods=("dlcft", "ewc", "joint")))
+    recipes = recipes_from_options(
+        options(file=settings_file(plain("dlcft", body_lr=0.3)), methods=("dlcft", "ewc", "joint"))
+    )
     assert recipes["joint"].linearized and recipes["joint"].target_scale == 15.0
     assert not recipes["ewc"].linearized and recipes["ewc"].target_scale == 0.0
     assert recipes["ewc"].body_lr == 0.3
@@ -143,7 +145,12 @@ def test_a_linearised_file_gives_ewc_the_network_itself() -> None:
 
 def test_fields_of_the_stream() -> None:
     given = options(factors="merge", head="random", vectors="unit", memory="1.5G")
-    assert stream_fields(given) == {"factors": "merge", "head": "random", "vectors": "unit", "memory_bytes": 3 * 2**29}
+    assert stream_settings_from_options(given) == {
+        "factors": "merge",
+        "head": "random",
+        "vectors": "unit",
+        "memory_bytes": 3 * 2**29,
+    }
 
 
 @pytest.mark.parametrize(
@@ -165,7 +172,7 @@ class Given:
 
     def __call__(self, dataset: Any, **given: Any) -> streams.ContinualOutcome:
         self.calls.append((dataset, given))
-        return streams.ContinualOutcome(compare([make_stream()]), Path.cwd() / "reports" / "x" / "report.html")
+        return streams.ContinualOutcome(compare_methods([make_stream()]), Path.cwd() / "reports" / "x" / "report.html")
 
 
 def test_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,7 +240,7 @@ def test_a_recipe_with_nothing_to_start_from_is_refused_before_images_are_read(
 
 
 def test_one_method_shows_its_matrix(capsys: pytest.CaptureFixture[str]) -> None:
-    stdout_console().print(*outcome_text(compare([make_stream()]), Path("r/report.html")), sep="\n")
+    stdout_console().print(*comparison_text(compare_methods([make_stream()]), Path("r/report.html")), sep="\n")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["1", "90.0", "(30.0)", "(20.0)"] in lines
     assert ["3", "60.0", "70.0", "95.0"] in lines
@@ -243,7 +250,7 @@ def test_one_method_shows_its_matrix(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_several_methods_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     records = [make_stream(method, matrix, scenario="class") for method, matrix in (("dlcft", BETTER), ("ewc", BETTER))]
-    stdout_console().print(*outcome_text(compare(records), Path("r/report.html")), sep="\n")
+    stdout_console().print(*comparison_text(compare_methods(records), Path("r/report.html")), sep="\n")
     text = capsys.readouterr().out
     assert "to dlcft, points" in text
     [dlcft, ewc] = [line.split() for line in text.splitlines() if line.startswith(("dlcft", "ewc"))]
@@ -253,8 +260,8 @@ def test_several_methods_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_long_streams_show_no_matrix() -> None:
     matrix = tuple(tuple(0.5 for _ in range(13)) for _ in range(13))
-    [runs] = compare([make_stream(matrix=matrix, images=(9,) * 13)]).methods
-    assert len(outcome_text(compare(list(runs.streams)), Path("r"))) == 3
+    [runs] = compare_methods([make_stream(matrix=matrix, images=(9,) * 13)]).methods
+    assert len(comparison_text(compare_methods(list(runs.streams)), Path("r"))) == 3
 
 
 def test_prints_resumes_and_shows_again(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

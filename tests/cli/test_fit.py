@@ -51,12 +51,12 @@ def test_passes_its_options_on(pipeline: FakePipeline, tmp_path: Path) -> None:
     ],
 )
 def test_weights_go_with_backbones_in_order(backbones: Any, weights: Any, pairs: Any) -> None:
-    assert fit.pair(backbones, weights) == pairs
+    assert fit.pair_backbones_with_weights(backbones, weights) == pairs
 
 
 def test_any_other_count_is_refused() -> None:
     with pytest.raises(UsageError, match="--weights is given 3 times for 2 --backbone"):
-        fit.pair(("a", "b"), ("u", "v", "w"))
+        fit.pair_backbones_with_weights(("a", "b"), ("u", "v", "w"))
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,14 @@ def test_people_get_a_table_meanings_curves_and_words(
 
 def test_a_wide_table_is_cut_into_parts() -> None:
     rows = [{"backbone": "a" * 10, "one": "1", "two": "22", "three": "333"}]
-    assert fit.blocks(rows, 80) == [rows]
-    parts = fit.blocks(rows, 18)
+    assert fit.split_columns(rows, 80) == [rows]
+    parts = fit.split_columns(rows, 18)
     assert [list(part[0]) for part in parts] == [["backbone", "one"], ["backbone", "two"], ["backbone", "three"]]
-    assert [name for part in fit.blocks(rows, 1) for name in part[0] if name != "backbone"] == ["one", "two", "three"]
+    assert [name for part in fit.split_columns(rows, 1) for name in part[0] if name != "backbone"] == [
+        "one",
+        "two",
+        "three",
+    ]
 
 
 def test_the_real_thing(capsys: pytest.CaptureFixture[str]) -> None:

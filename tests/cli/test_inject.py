@@ -11,7 +11,7 @@ import torch
 from nbt.cli.app import run
 from nbt.task.backbone_names import parse_backbone
 from nbt.task.teacher import load_teacher
-from nbt.task.weights import fresh_state, load_w0
+from nbt.task.weights import load_pretrained_weights, random_unit_state
 from nbt.transfer.injection import inject_weights
 
 STUDENT = "conv3(width=6)"
@@ -19,7 +19,7 @@ STUDENT = "conv3(width=6)"
 
 @pytest.fixture
 def teacher(tmp_path: Path) -> str:
-    torch.save(fresh_state(parse_backbone("conv3(width=8)"), 28, 5), tmp_path / "t.pth")
+    torch.save(random_unit_state(parse_backbone("conv3(width=8)"), 28, 5), tmp_path / "t.pth")
     return "conv3(width=8)=t.pth"
 
 
@@ -33,7 +33,7 @@ def test_writes_weights_that_load(teacher: str, suffix: str, capsys: pytest.Capt
     assert f"--backbone '{STUDENT}' --weights w.{suffix}" in captured.out
     assert "crop + resize" in captured.out
     expected, _ = inject_weights(parse_backbone(STUDENT), 28, load_teacher(teacher), blend=0.5, seed=2)
-    found = load_w0(parse_backbone(STUDENT), f"w.{suffix}", image_size=28).w0
+    found = load_pretrained_weights(parse_backbone(STUDENT), f"w.{suffix}", image_size=28).w0
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
     assert sorted(path.name for path in Path().iterdir()) == ["t.pth", f"w.{suffix}"]
 

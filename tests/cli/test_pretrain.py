@@ -11,8 +11,8 @@ import torch
 
 from nbt.cli.app import run
 from nbt.task.backbone_names import parse_backbone
-from nbt.task.weights import load_w0
-from nbt.training.pretraining import Pretraining
+from nbt.task.weights import load_pretrained_weights
+from nbt.training.pretraining import SourceTrainer
 from tests.task.pictures import save_classes
 
 DIGITS = ["pretrain", "--dataset", "digits"]
@@ -52,7 +52,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_wrong_input_is_named_before_any_training(
     words: list[str], said: str, own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Pretraining, "run", None)
+    monkeypatch.setattr(SourceTrainer, "run", None)
     assert run(words) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -81,7 +81,7 @@ def test_a_source_is_written_where_weights_takes_it(
     assert {name: said[name] for name in facts} == facts
     assert (said["classes"], said["images"], said["image_size"], said["cached"]) == (5, 30, 28, False)
     assert "pretraining on digits source" in captured.err
-    loaded = load_w0(parse_backbone("conv3(width=4)"), said["weights"], image_size=28)
+    loaded = load_pretrained_weights(parse_backbone("conv3(width=4)"), said["weights"], image_size=28)
     assert loaded.source_head is not None
     assert run([*TINY, *words, "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
@@ -102,29 +102,29 @@ def test_a_killed_training_goes_on_by_the_same_command(
 ) -> None:
     words = [*TINY, "--scheme", "asb", "--episodes", "4", "--zap-every", "1", "--out", "w.safetensors"]
     assert run(words) == 0
-    whole = load_w0(parse_backbone("conv3(width=4)"), "w.safetensors", image_size=28).w0
+    whole = load_pretrained_weights(parse_backbone("conv3(width=4)"), "w.safetensors", image_size=28).w0
     for path in own_cache.iterdir():
         path.unlink()
-    real_run, real_round = Pretraining.run, Pretraining.run_round
+    real_run, real_round = SourceTrainer.run, SourceTrainer.run_round
     rounds: list[int] = []
 
-    def run_round(self: Pretraining) -> None:
+    def run_round(self: SourceTrainer) -> None:
         if rounds == [1, 2]:
             rounds.append(-1)
             raise KeyboardInterrupt
         real_round(self)
         rounds.append(self.done)
 
-    def run_often(self: Pretraining, **options: Any) -> None:
+    def run_often(self: SourceTrainer, **options: Any) -> None:
         real_run(self, **{**options, "checkpoint_seconds": 0.0})
 
-    monkeypatch.setattr(Pretraining, "run_round", run_round)
-    monkeypatch.setattr(Pretraining, "run", run_often)
+    monkeypatch.setattr(SourceTrainer, "run_round", run_round)
+    monkeypatch.setattr(SourceTrainer, "run", run_often)
     assert run(words) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert run(words) == 0
     assert rounds == [1, 2, -1, 3, 4]
-    again = load_w0(parse_backbone("conv3(width=4)"), "w.safetensors", image_size=28).w0
+    again = load_pretrained_weights(parse_backbone("conv3(width=4)"), "w.safetensors", image_size=28).w0
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 

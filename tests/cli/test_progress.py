@@ -12,7 +12,7 @@ from rich.console import Console
 from nbt.cli.output import Output
 from nbt.cli.progress import Progress
 from nbt.cli.search_progress import SearchProgress
-from nbt.search.records import SeedRun, StudyRecord
+from nbt.search.records import FinalRun, StudyRecord
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from tests.cli.fakes import make_record, make_trial
@@ -62,7 +62,7 @@ def start_trial(progress: SearchProgress, number: int, *accuracies: float, spent
 def test_without_a_terminal_one_line_a_trial_and_stage(progress: SearchProgress, err: Callable[[], list[str]]) -> None:
     with progress:
         for done in range(4):
-            progress.stage("decoding images", done, 3)
+            progress.update("decoding images", done, 3)
         progress.study_started(make_record())
         start_trial(progress, 0, 0.5, 0.7, 0.6, 0.6)
         progress.trial_finished(make_trial(0, "complete", 0.5, 0.7, 0.6, 0.6, origin="anchor: default recipe"))
@@ -70,7 +70,7 @@ def test_without_a_terminal_one_line_a_trial_and_stage(progress: SearchProgress,
         progress.trial_finished(make_trial(1, "pruned", 0.2, reason="worse than the rest"))
         progress.trial_finished(make_trial(2, "failed", reason="ValueError: no"))
         progress.finals_started(10)
-        progress.final_run_finished("trial 0", SeedRun(seed=3, curve=(EpochResult(1, 1.0, 1.0, 0.66, 1.0),)))
+        progress.final_run_finished("trial 0", FinalRun(seed=3, curve=(EpochResult(1, 1.0, 1.0, 0.66, 1.0),)))
         progress.study_finished(make_record())
     assert err() == [
         "decoding images",
@@ -88,7 +88,7 @@ def test_quiet_is_silent(err: Callable[[], list[str]]) -> None:
     out = Output()
     out.configure(verbosity=-1)
     with SearchProgress(out) as progress:
-        progress.stage("decoding images", 1, 3)
+        progress.update("decoding images", 1, 3)
         progress.study_started(make_record())
         progress.trial_finished(make_trial(0, "complete", 0.5))
     assert err() == []
@@ -103,7 +103,7 @@ def test_a_dumb_terminal_gets_lines(term: str | None, redraws: bool, monkeypatch
     else:
         monkeypatch.setenv("TERM", term)
     with Progress(Output()) as progress:
-        progress.stage("decoding images", 1, 3)
+        progress.update("decoding images", 1, 3)
     text = terminal.getvalue()
     assert ("\x1b[" in text) == redraws
     assert (text == "decoding images\n") == (not redraws)
@@ -111,11 +111,11 @@ def test_a_dumb_terminal_gets_lines(term: str | None, redraws: bool, monkeypatch
 
 def test_the_display_of_a_stage(progress: SearchProgress) -> None:
     assert shown(progress) == ["starting"]
-    progress.stage("downloading", 1234, 0)
+    progress.update("downloading", 1234, 0)
     assert shown(progress) == ["downloading 1,234"]
-    progress.stage("decoding images", 25, 50)
+    progress.update("decoding images", 25, 50)
     assert shown(progress) == ["decoding images 50 %"]
-    progress.stage("decoding images", 50, 50)
+    progress.update("decoding images", 50, 50)
     assert shown(progress) == ["decoding images"]
     progress.note("loading the model")
     assert shown(progress) == ["loading the model"]
@@ -154,9 +154,9 @@ def test_a_budget_in_time_counts_earlier_sessions(progress: SearchProgress, cloc
 def test_the_display_of_the_finals(progress: SearchProgress) -> None:
     progress.study_started(make_record())
     progress.finals_started(10)
-    progress.final_run_finished("trial 0", SeedRun(seed=3, curve=()))
+    progress.final_run_finished("trial 0", FinalRun(seed=3, curve=()))
     assert shown(progress) == ["birds", "finals 1 of at most 10 runs"]
-    progress.stage("testing", 1, 2)
+    progress.update("testing", 1, 2)
     assert shown(progress) == ["birds", "testing 50 %"]
 
 

@@ -14,7 +14,7 @@ from nbt.cli.app import run
 from nbt.search.experience_folder import load_experience
 from nbt.search.recorded import RecordedTable
 from nbt.search.space import Space
-from tests.search.fakes import EPOCHS, FakeEngine, lay_search, make_brain, open_fake
+from tests.search.fakes import EPOCHS, FakeEngine, copy_searched_study, make_controller, open_fake_study
 from tests.search.replay.tables import diverge, make_table
 
 WORDS = ["record", "--dataset", "digits", "--trials", "3", "--out", "t.parquet"]
@@ -143,12 +143,12 @@ class TestFromStudies:
 
     @pytest.fixture(autouse=True)
     def study(self, tmp_path: Path) -> None:
-        lay_search(tmp_path, "8")
+        copy_searched_study(tmp_path, "8")
 
     def test_all_studies_become_a_folder_that_a_search_can_read(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
-        with open_fake(tmp_path, name="none-yet"):
+        with open_fake_study(tmp_path, name="none-yet"):
             pass
         assert run(["record", "--from-studies", "--out", "mine", "--json"]) == 0
         captured = capsys.readouterr()
@@ -184,10 +184,10 @@ class TestFromStudies:
     def test_what_gives_no_table_is_named_and_nothing_is_written(
         self, words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
-        with open_fake(tmp_path, name="none-yet"):
+        with open_fake_study(tmp_path, name="none-yet"):
             pass
-        with open_fake(tmp_path, "2", name="small", image_size=16) as store:
-            FakeEngine().run(make_brain(store, "2"))
+        with open_fake_study(tmp_path, "2", name="small", image_size=16) as store:
+            FakeEngine().run(make_controller(store, "2"))
         assert run(["record", "--from-studies", *words, "-q"]) == 2
         assert message in capsys.readouterr().err
         assert not Path("t").exists() and not Path("t.parquet").exists()
@@ -200,5 +200,5 @@ class TestFromStudies:
         assert not Path("t").exists()
 
     def test_a_study_that_another_driver_holds_can_be_recorded(self, tmp_path: Path) -> None:
-        with open_fake(tmp_path, "8"):
+        with open_fake_study(tmp_path, "8"):
             assert run(["record", "--from-studies", "fake", "--out", "t.parquet", "-q"]) == 0

@@ -6,54 +6,64 @@ import numpy as np
 import pytest
 import torch
 
-from nbt.fit.activations import BATCH, QUARTERED, channels_first, collect, image_batches, pool, run_features
-from nbt.fit.activations import settle_batch_norm as settle
+from nbt.fit.activations import (
+    BATCH_SIZE,
+    MAX_QUARTERED_FEATURES,
+    channels_first,
+    collect_activations,
+    compute_features,
+    iter_image_batches,
+    pool_activations,
+)
+from nbt.fit.activations import recalibrate_batch_norm as settle
 from nbt.task import devices
 from nbt.task.task import Task
-from nbt.training.augment import AugmentPlan
-from nbt.training.workbench import Workbench
+from nbt.training.augment import AugmentationPlan
+from nbt.training.workbench import WorkerContext
 
 CPU = torch.device("cpu")
 
 
 def test_images_are_prepared_as_in_evaluation(normed: Task) -> None:
-    index = normed.split.train[: BATCH + 5]
-    batches = list(image_batches(normed, index, CPU))
-    assert [len(batch) for batch in batches] == [BATCH, 5]
-    expected = Workbench(normed, device="cpu").load_images(torch.from_numpy(index), AugmentPlan())
+    index = normed.split.train[: BATCH_SIZE + 5]
+    batches = list(iter_image_batches(normed, index, CPU))
+    assert [len(batch) for batch in batches] == [BATCH_SIZE, 5]
+    expected = WorkerContext(normed, device="cpu").load_images(torch.from_numpy(index), AugmentationPlan())
     assert torch.equal(torch.cat(batches), expected)
 
 
 def test_units_give_what_the_model_gives(normed: Task) -> None:
     model, index = normed.build_model(), normed.split.train[:70]
-    seen = collect(model, normed, index, CPU)
+    seen = collect_activations(model, normed, index, CPU)
     with torch.no_grad():
-        images = torch.cat(list(image_batches(normed, index, CPU)))
+        images = torch.cat(list(iter_image_batches(normed, index, CPU)))
         outputs = [model.forward_units(images, 0, stop + 1) for stop in range(model.n_units)]
         features = model.features(images)
     for own, output in zip(seen.units[:-1], outputs, strict=False):
-        torch.testing.assert_close(torch.from_numpy(own), pool(output), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(torch.from_numpy(own), pool_activations(output), rtol=1e-3, atol=1e-5)
     assert seen.channels == tuple(output.shape[1] for output in outputs)
     torch.testing.assert_close(torch.from_numpy(seen.features), features, rtol=1e-3, atol=1e-5)
-    assert np.array_equal(seen.features, run_features(model, normed, index, CPU))
+    assert np.array_equal(seen.features, compute_features(model, normed, index, CPU))
     assert seen.logits is None
 
 
 def test_they_are_in_float32_on_a_device_that_trains_in_bf16(normed: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     model, index = normed.build_model(), normed.split.train[:40]
-    expected, features = collect(model, normed, index, CPU), run_features(model, normed, index, CPU)
+    expected, features = collect_activations(model, normed, index, CPU), compute_features(model, normed, index, CPU)
     monkeypatch.setattr(devices, "precision", lambda device: "bf16")
     with devices.autocast(CPU), torch.no_grad():
-        assert model.features(next(image_batches(normed, index, CPU))).dtype == torch.bfloat16, "or this shows nothing"
-    seen = collect(model, normed, index, CPU)
+        assert model.features(next(iter_image_batches(normed, index, CPU))).dtype == torch.bfloat16, (
+            "or this shows nothing"
+        )
+    seen = collect_activations(model, normed, index, CPU)
     assert all(np.array_equal(own, other) for own, other in zip(seen.units, expected.units, strict=True))
-    assert np.array_equal(run_features(model, normed, index, CPU), features)
+    assert np.array_equal(compute_features(model, normed, index, CPU), features)
 
 
 def test_collecting_reads_the_source_head(pretrained: Task) -> None:
     model = pretrained.build_model()
     head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(model.feature_dim, 4))
-    seen = collect(model, pretrained, pretrained.split.train[:9], CPU, source_head=head)
+    seen = collect_activations(model, pretrained, pretrained.split.train[:9], CPU, source_head=head)
     expected = head[1](torch.from_numpy(seen.features)).detach()
     assert seen.logits is not None
     torch.testing.assert_close(torch.from_numpy(seen.logits), expected)
@@ -67,14 +77,14 @@ def test_collecting_reads_the_source_head(pretrained: Task) -> None:
         ((5, 7, 4, 4), 28),
         ((5, 7, 1, 1), 7),
         ((5, 4, 4, 7), 28),
-        ((5, QUARTERED // 4, 2, 2), QUARTERED),
-        ((5, QUARTERED // 4 + 1, 2, 2), QUARTERED // 4 + 1),
+        ((5, MAX_QUARTERED_FEATURES // 4, 2, 2), MAX_QUARTERED_FEATURES),
+        ((5, MAX_QUARTERED_FEATURES // 4 + 1, 2, 2), MAX_QUARTERED_FEATURES // 4 + 1),
     ],
 )
 def test_pooling_keeps_channels_and_the_mean(shape: tuple[int, ...], width: int) -> None:
     hidden = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     first = channels_first(hidden)
-    pooled = pool(first)
+    pooled = pool_activations(first)
     assert pooled.shape == (5, width)
     mean = first.flatten(2).mean(2) if first.ndim > 2 else first
     torch.testing.assert_close(pooled.view(5, first.shape[1], -1).mean(2), mean)
@@ -87,7 +97,7 @@ def test_dead_channels_are_those_with_one_value(encoder: Task) -> None:
         norm.weight[2], norm.bias[2] = 0.0, 0.7  # always .7
         norm.weight[5], norm.bias[5] = 1.0, -1e3  # never through the ReLU
         assert convolution.out_channels == 8
-    seen = collect(model, encoder, encoder.split.train[:80], CPU)
+    seen = collect_activations(model, encoder, encoder.split.train[:80], CPU)
     assert seen.dead == (0, 2, 0)
 
 
@@ -104,13 +114,13 @@ def test_a_channel_that_fires_for_the_last_image_alone_is_alive(encoder: Task) -
 
     model = encoder.build_model()
     model.units = torch.nn.ModuleList([Late()])
-    seen = collect(model, encoder, encoder.split.train[: 2 * BATCH], CPU)
+    seen = collect_activations(model, encoder, encoder.split.train[: 2 * BATCH_SIZE], CPU)
     assert seen.dead == (2,)
 
 
 def test_random_networks_settle_on_the_images(normed: Task) -> None:
     model = normed.build_model(seed=1)
-    images = next(image_batches(normed, normed.split.train, CPU, 64))
+    images = next(iter_image_batches(normed, normed.split.train, CPU, 64))
     spread = [float(model.features(images).detach().std())]
     momenta = [m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     settle(model, images)

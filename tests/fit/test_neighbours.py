@@ -15,7 +15,7 @@ class TestKNN(MeasureContract):
 
     @pytest.mark.parametrize("k", [1, 3, 7])
     def test_leaves_one_out_as_scikit_learn_does(self, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(neighbours, "_BLOCK", 16)
+        monkeypatch.setattr(neighbours, "_BLOCK_ROWS", 16)
         features, labels = draw(k, classes=2, apart=0.5)  # two classes and odd k: no ties
         right = 0
         for left_out in range(len(labels)):

@@ -21,7 +21,7 @@ from nbt.fit.profile import profile_fit
 from nbt.resources import cache_folder
 from nbt.task import backbones, devices
 from nbt.task.load import load_task
-from nbt.task.task import SourceMeans, Task
+from nbt.task.task import SourceClassMeans, Task
 from nbt.task.units import decompose
 
 FACTS = {
@@ -78,12 +78,12 @@ def test_layers_have_one_row_a_unit_and_agree_with_the_output(good: FitProfile) 
 
 
 def test_output_measures_are_those_of_the_features(pretrained: Task, good: FitProfile) -> None:
-    from nbt.fit.activations import run_features
+    from nbt.fit.activations import compute_features
     from nbt.fit.sample import draw_sample
     from nbt.task.devices import pick_device
 
     index = draw_sample(pretrained.labels, pretrained.split.train)
-    features = run_features(pretrained.build_model(), pretrained, index, pick_device("cpu"))
+    features = compute_features(pretrained.build_model(), pretrained, index, pick_device("cpu"))
     labels = pretrained.labels[index]
     for name in ("logme", "h_score", "knn_accuracy", "gbc", "transrate"):
         assert good.scalars[name] == pytest.approx(getattr(nbt.fit, name)(features, labels), rel=1e-4), name
@@ -99,7 +99,7 @@ def test_weights_made_for_the_target_gain_and_random_ones_do_not(encoder: Task) 
         try:
             next(trial)
         except StopIteration as end:
-            learned = {name: tensor.clone() for name, tensor in end.value.model.unit_state().items()}
+            learned = {name: tensor.clone() for name, tensor in end.value.model.unit_state_dict().items()}
             break
     made = profile(dataclasses.replace(encoder, w0=learned))
     none = profile(encoder)
@@ -126,10 +126,10 @@ def test_the_same_arguments_give_the_same_profile(normed: Task) -> None:
 
 def test_source_means_may_be_given(encoder: Task) -> None:
     dim = encoder.build_model().feature_dim
-    means = SourceMeans(np.ones((3, dim), dtype=np.float32), np.array([1, 2, 3]))
+    means = SourceClassMeans(np.ones((3, dim), dtype=np.float32), np.array([1, 2, 3]))
     assert 0 < profile(encoder, source_means=means).scalars["emd_similarity"] <= 1
     with pytest.raises(ValueError, match=f"source_means: 5 features, but .* has {dim}"):
-        profile(encoder, source_means=SourceMeans(means.means[:, :5], means.counts))
+        profile(encoder, source_means=SourceClassMeans(means.means[:, :5], means.counts))
 
 
 def test_too_small_a_sample_is_refused(encoder: Task) -> None:
@@ -150,10 +150,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def forbid_forward(monkeypatch: pytest.MonkeyPatch) -> None:
-    def collect(*_: object, **__: object) -> None:
+    def collect_activations(*_: object, **__: object) -> None:
         raise AssertionError("a forward pass")
 
-    monkeypatch.setattr(module, "collect", collect)
+    monkeypatch.setattr(module, "collect_activations", collect_activations)
 
 
 def test_the_second_profile_is_read(encoder: Task, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_another_question_is_measured_anew(
         task = task.with_split_seed(5)
     elif change == "means":
         dim = task.build_model().feature_dim
-        options["source_means"] = SourceMeans(np.ones((2, dim), dtype=np.float32), np.array([1, 1]))
+        options["source_means"] = SourceClassMeans(np.ones((2, dim), dtype=np.float32), np.array([1, 1]))
     elif change == "device":
         monkeypatch.setattr(module, "pick_device", lambda name: torch.device("meta"))
     else:
@@ -205,9 +205,9 @@ def test_a_damaged_cache_file_is_measured_again(encoder: Task, cache: Path, dama
 
 def test_batch_norm_settles_on_fewer_large_images(normed: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    monkeypatch.setattr(module, "settle_batch_norm", lambda model, images: sizes.append(len(images)))
+    monkeypatch.setattr(module, "recalibrate_batch_norm", lambda model, images: sizes.append(len(images)))
     for usual in (224, 16, 1):
-        monkeypatch.setattr(devices, "_USUAL_SIZE", usual)
+        monkeypatch.setattr(devices, "_REFERENCE_IMAGE_SIZE", usual)
         profile(normed, samples=60)
     assert sizes == [60, 32, 2]
 
@@ -237,7 +237,7 @@ def test_it_works_for_tokens(normed: Task, monkeypatch: pytest.MonkeyPatch, kind
         return backbones.Backbone(parts, 24, n_classes).eval()
 
     monkeypatch.setattr(backbones, "build_backbone", build)
-    w0 = {name: tensor.clone() for name, tensor in build(None, 5, image_size=32, seed=7).unit_state().items()}
+    w0 = {name: tensor.clone() for name, tensor in build(None, 5, image_size=32, seed=7).unit_state_dict().items()}
     found = check_complete(dataclasses.replace(normed, w0=w0))
     assert set(found.layers["channels"]) <= ({16.0} if kind == "vit" else {12.0, 24.0})
 

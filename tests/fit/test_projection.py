@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nbt.fit import projection
-from nbt.fit.projection import components_of, principal_components
+from nbt.fit.projection import components_from_spectrum, principal_components
 from nbt.fit.spectrum import Spectrum
 from tests.fit.measure_contract import draw
 
@@ -19,23 +19,23 @@ def by_definition(features: np.ndarray, components: int) -> np.ndarray:
 def test_both_ways_give_the_principal_components(n: int, dim: int, offset: float) -> None:
     features = draw(n, n, dim)[0] + offset
     expected = by_definition(features, 4)
-    for found in (principal_components(features, 4), components_of(Spectrum.of(features), 4)):
+    for found in (principal_components(features, 4), components_from_spectrum(Spectrum.of(features), 4)):
         assert np.abs(found) == pytest.approx(np.abs(expected), abs=1e-6), "but for the sign"
         assert (found[np.abs(found).argmax(axis=0), range(4)] > 0).all()
 
 
 def test_iterating_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     features, _ = draw(1, 120, 80)
-    exact = components_of(Spectrum.of(features), 4)
-    monkeypatch.setattr(projection, "_DENSE", 8)
-    assert components_of(Spectrum.of(features), 4) == pytest.approx(exact, abs=1e-6)
+    exact = components_from_spectrum(Spectrum.of(features), 4)
+    monkeypatch.setattr(projection, "_MAX_DENSE_SIZE", 8)
+    assert components_from_spectrum(Spectrum.of(features), 4) == pytest.approx(exact, abs=1e-6)
 
 
 @pytest.mark.parametrize("n", [40, 6])
 def test_directions_without_variance_are_left_out(n: int) -> None:
     features = np.hstack([draw(2, n, 2)[0], np.full((n, 3), 7.0)])
-    for found in (principal_components(features, 5), components_of(Spectrum.of(features), 5)):
+    for found in (principal_components(features, 5), components_from_spectrum(Spectrum.of(features), 5)):
         assert found.shape == (n, 2)
     for constant in (np.zeros((n, 3)), np.full((n, 3), 7.0)):
-        for found in (principal_components(constant, 5), components_of(Spectrum.of(constant), 5)):
+        for found in (principal_components(constant, 5), components_from_spectrum(Spectrum.of(constant), 5)):
             assert found == pytest.approx(np.zeros((n, 1)), abs=1e-6)

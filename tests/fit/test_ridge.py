@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from nbt.fit.ridge import STRENGTHS, choose_strength, ridge_predictions, ridge_probe_accuracy
+from nbt.fit.ridge import STRENGTHS, choose_ridge_strength, ridge_predictions, ridge_probe_accuracy
 from nbt.fit.spectrum import Spectrum
 from tests.fit.measure_contract import MeasureContract, draw
 
@@ -29,7 +29,7 @@ class TestRidgeProbe(MeasureContract):
     def test_leaves_one_out_as_refitting_does(self, n: int, dim: int, apart: float) -> None:
         features, labels = draw(n + 7, n, dim, apart=apart)
         spectrum = Spectrum.of(features)
-        expected = refitted(features, labels, choose_strength(spectrum, labels))
+        expected = refitted(features, labels, choose_ridge_strength(spectrum, labels))
         assert np.array_equal(ridge_predictions(spectrum, labels), expected)
 
     @pytest.mark.parametrize(("n", "dim"), [(60, 10), (24, 60)])
@@ -44,7 +44,7 @@ class TestRidgeProbe(MeasureContract):
             return float(((targets - hat @ targets) ** 2).sum() / (n - np.trace(hat)) ** 2)
 
         strengths = [share * (centred**2).sum() for share in STRENGTHS]
-        assert choose_strength(spectrum, labels) == pytest.approx(min(strengths, key=gcv))
+        assert choose_ridge_strength(spectrum, labels) == pytest.approx(min(strengths, key=gcv))
 
     def test_a_lone_sample_counts_as_wrong(self) -> None:
         features, labels = draw(1, 30, apart=6.0)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from nbt.fit.shift import IMAGES, Moments, ShiftMeter
+from nbt.fit.shift import MAX_IMAGES, BatchNormShiftRecorder, RunningMoments
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (10, 3, 5), (40, 3, 6, 6)])
 def test_moments_over_batches_are_those_of_the_whole(shape: tuple[int, ...]) -> None:
     values = 1000 + torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    moments = Moments()
+    moments = RunningMoments()
     for part in values.split(4):
         moments.update(part)
     dims = [0, *range(2, values.ndim)]
@@ -29,8 +29,8 @@ def make_units() -> list[nn.Module]:
     return [nn.Sequential(norm), nn.InstanceNorm2d(2), nn.BatchNorm2d(2, track_running_stats=False)]
 
 
-def run(units: list[nn.Module], images: torch.Tensor) -> ShiftMeter:
-    with ShiftMeter(units) as meter:
+def run(units: list[nn.Module], images: torch.Tensor) -> BatchNormShiftRecorder:
+    with BatchNormShiftRecorder(units) as meter:
         for batch in images.split(2):
             for unit in units:
                 unit.eval()(batch)
@@ -65,5 +65,5 @@ def test_nothing_listens_any_more_and_nothing_changed() -> None:
 
 def test_only_the_first_images_count() -> None:
     norm = nn.BatchNorm2d(1)
-    images = torch.cat([torch.zeros(IMAGES, 1, 1, 1), torch.full((50, 1, 1, 1), 1e6)])
+    images = torch.cat([torch.zeros(MAX_IMAGES, 1, 1, 1), torch.full((50, 1, 1, 1), 1e6)])
     assert run([norm], images).shifts()[0].mean == 0.0

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nbt.errors import UsageError
-from nbt.fit.activations import run_features
+from nbt.fit.activations import compute_features
 from nbt.fit.source import class_means, source_class_means
 from nbt.task.devices import pick_device
 from nbt.task.task import Task
@@ -65,10 +65,10 @@ def test_the_source_trained_here_comes_with_head_and_means(pretrained: Task) -> 
         "head.bias": (5,),
     }
     recipe = pretrain.SourceRecipe(backbone=pretrained.backbone.text, image_size=pretrained.image_size)
-    blank = pretrain.load_w0(pretrained.backbone, "none", image_size=28, seed=0)
-    source = pretrain._source_task(recipe, pretrained.backbone, blank)
+    blank = pretrain.load_pretrained_weights(pretrained.backbone, "none", image_size=28, seed=0)
+    source = pretrain._make_source_task(recipe, pretrained.backbone, blank)
     index = source.split.train
-    features = run_features(pretrained.build_model(), source, index, pick_device("cpu"))
+    features = compute_features(pretrained.build_model(), source, index, pick_device("cpu"))
     expected, _ = class_means(features, source.labels[index])
     assert means.counts.tolist() == np.bincount(source.labels[index]).tolist()
     np.testing.assert_allclose(means.means, expected, rtol=1e-3, atol=1e-4)

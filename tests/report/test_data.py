@@ -109,10 +109,10 @@ def test_the_budget_is_accounted_for() -> None:
     assert spent["Saved by pruning"] == "64 epochs not trained; pruner asha"
     assert spent["Time of the search"] == "10 min 12 s"
     assert spent["Final runs"] == "13 156 epochs, on top of the budget"
-    assert data.spent_share == 130 / 168
+    assert data.budget_share_spent == 130 / 168
     timed = report(replace(record, budget="30m", epochs_budget=None))
     assert facts(timed.spent)["Budget"] == "30m"
-    assert timed.spent_share is None
+    assert timed.budget_share_spent is None
     assert timed.tiles[3].value == "10 min 12 s"
 
 
@@ -124,7 +124,7 @@ def test_a_trial_that_the_budget_ended_is_not_saved_by_pruning() -> None:
 
 
 def test_more_than_the_budget_is_not_more_than_all() -> None:
-    assert report(sample_study(epochs_spent=500)).spent_share == 1.0
+    assert report(sample_study(epochs_spent=500)).budget_share_spent == 1.0
 
 
 def test_the_tiles_of_a_finished_study() -> None:

@@ -68,11 +68,11 @@ def test_idle_channels_are_worth_a_sentence_where_they_are_many() -> None:
 
 
 def test_certainty_tells_what_it_rests_on() -> None:
-    text = words.certainty([make_profile()])
+    text = words.uncertainty_text([make_profile()])
     assert "over 1000 training images" in text
     assert "Few images a class" not in text
-    assert "Few images a class" in words.certainty([make_profile(samples=60)])
-    assert "60 to 1000 training images" in words.certainty([make_profile(), make_profile(samples=60)])
+    assert "Few images a class" in words.uncertainty_text([make_profile(samples=60)])
+    assert "60 to 1000 training images" in words.uncertainty_text([make_profile(), make_profile(samples=60)])
 
 
 class TestComparison:
@@ -126,7 +126,7 @@ class TestTable:
 
     def test_a_backbone_that_is_there_twice_is_named_with_its_weights(self) -> None:
         twice = [make_profile(weights="/a/one.pth"), make_profile(weights="none"), make_profile(backbone="x")]
-        assert words.names_of(twice) == ["mobilenet_v2 [one.pth]", "mobilenet_v2 [none]", "x"]
+        assert words.profile_names(twice) == ["mobilenet_v2 [one.pth]", "mobilenet_v2 [none]", "x"]
 
     def test_all_measures_of_one_profile(self) -> None:
         rows = {row.label: row.value for row in words.measure_rows(make_profile())}
@@ -148,9 +148,9 @@ class TestTable:
 )
 def test_what_is_left_out_is_said_once_a_reason(left_out: tuple[dict[str, str], ...], expected: list[str]) -> None:
     profiles = [make_profile(backbone=name, left_out=why) for name, why in zip("ab", left_out, strict=True)]
-    assert words.left_out_lines(profiles) == expected
+    assert words.missing_measure_lines(profiles) == expected
 
 
 def test_a_perfect_probe_of_few_images_keeps_an_error() -> None:
     assert words.accuracy_text(1.0, 10) != "100.0 % ± 0.0"
-    assert words.gain_at(make_profile(), 0)[0] == pytest.approx(RISING[0] - RANDOM[0])
+    assert words.gain_of_unit(make_profile(), 0)[0] == pytest.approx(RISING[0] - RANDOM[0])

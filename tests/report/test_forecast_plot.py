@@ -1,6 +1,6 @@
 from xml.etree import ElementTree
 
-from nbt.report.forecast_plot import hopeless_trials
+from nbt.report.forecast_plot import unpromising_trials
 from tests.sample_study import empty_study, forecast, guided_study, sample_study, trial
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -13,7 +13,7 @@ def said(svg: str | None, kind: str) -> list[str]:
 
 
 def test_every_trial_can_be_pointed_at_with_its_outcome() -> None:
-    svg = hopeless_trials(guided_study())
+    svg = unpromising_trials(guided_study())
     tips = said(svg, "title")
     assert len(tips) == 10
     assert "trial 4, stopped: forecast 50.0 % after epoch 2, to beat 66.1 %" in tips
@@ -21,22 +21,22 @@ def test_every_trial_can_be_pointed_at_with_its_outcome() -> None:
 
 
 def test_fates_are_told_apart_by_dashes_too() -> None:
-    svg = hopeless_trials(guided_study())
+    svg = unpromising_trials(guided_study())
     names = {"stopped: 80 % interval", "ran on as a control", "first recipe, ran on", "accuracy to beat"}
     assert names | {"what it reached"} <= set(said(svg, "text"))
     assert (svg or "").count("stroke-dasharray") >= 9
 
 
 def test_without_forecasts_there_is_nothing_to_draw() -> None:
-    assert hopeless_trials(sample_study()) is None
-    assert hopeless_trials(empty_study()) is None
+    assert unpromising_trials(sample_study()) is None
+    assert unpromising_trials(empty_study()) is None
     hopeful = trial(0, facts={"forecast": forecast(0.7, last=4)})
-    assert hopeless_trials(empty_study(trials=(hopeful,))) is None
+    assert unpromising_trials(empty_study(trials=(hopeful,))) is None
 
 
 def test_many_trials_do_not_write_over_each_other() -> None:
     stopped = {"forecast": forecast(0.5, last=2, would_stop=2)}
-    svg = hopeless_trials(empty_study(trials=tuple(trial(i, "pruned", facts=stopped) for i in range(100))))
+    svg = unpromising_trials(empty_study(trials=tuple(trial(i, "pruned", facts=stopped) for i in range(100))))
     numbers = [text for text in said(svg, "text") if text.isdigit()]
     assert numbers[0] == "0"
     assert len(numbers) <= 12

@@ -3,13 +3,13 @@ from typing import Any
 
 import pytest
 
-from nbt.report.guidance import CONFIRMED, CONTRADICTED, UNDECIDED, guidance, is_waiting, verdict
+from nbt.report.guidance import CONFIRMED, CONTRADICTED, UNDECIDED, diagnostics_pending, prior_diagnostics, verdict
 from tests.fit_profiles import profile_dict
 from tests.sample_study import guide, guided_study, sample_study, source, trial, trials
 
 
 def test_every_source_keeps_its_numbers() -> None:
-    found = guidance(guided_study())
+    found = prior_diagnostics(guided_study())
     assert found is not None
     assert [one.name for one in found.sources][::3] == ["transfer up to the knee", "recorded: sketch7"]
     first = found.sources[0]
@@ -44,7 +44,7 @@ def test_the_verdict_follows_from_the_weights(
 
 @pytest.mark.parametrize("stored", [{}, {"sources": None}, {"tables": "digits"}, {"other": []}])
 def test_no_guide_is_no_guidance(stored: dict[str, Any]) -> None:
-    assert guidance(sample_study(guide=stored)) is None
+    assert prior_diagnostics(sample_study(prior_diagnostics=stored)) is None
 
 
 def test_damaged_sources_are_left_out_and_the_rest_is_kept() -> None:
@@ -52,35 +52,35 @@ def test_damaged_sources_are_left_out_and_the_rest_is_kept() -> None:
     broken: list[Any] = [{**whole, "name": None}, {**whole, "after": "x"}, {**whole, "mean": float("nan")}, 7, None]
     broken += [{k: v for k, v in whole.items() if k != key} for key in ("name", "mean", "spread", "after_spread")]
     stored = {"sources": [*broken, whole], "silent": [{"name": "quiet"}, "x"], "tables": ["a", 3]}
-    found = guidance(sample_study(guide=stored))
+    found = prior_diagnostics(sample_study(prior_diagnostics=stored))
     assert found is not None
     assert [one.name for one in found.sources] == ["good"]
     assert (found.silent, found.tables) == ((("quiet", ""),), ("a", "3"))
     bare = {key: whole[key] for key in ("name", "mean", "spread", "after", "after_spread")}
-    found = guidance(sample_study(guide={"sources": [bare]}))
+    found = prior_diagnostics(sample_study(prior_diagnostics={"sources": [bare]}))
     assert found is not None
     assert (found.sources[0].words, found.sources[0].agreement, found.sources[0].trials) == ("", None, 0)
 
 
 def test_a_search_that_is_guided_but_not_reviewed_yet_is_told_by_its_recommended_trial() -> None:
-    from nbt.search.brain import RECOMMENDED
+    from nbt.search.brain import PRIOR_ORIGIN_PREFIX
 
-    first = trial(4, "running", origin=f"{RECOMMENDED}profile and experience")
-    assert is_waiting(sample_study(trials=(first,)))
-    assert not is_waiting(sample_study(trials=(first,), guide=guide()))
-    assert not is_waiting(sample_study())
+    first = trial(4, "running", origin=f"{PRIOR_ORIGIN_PREFIX}profile and experience")
+    assert diagnostics_pending(sample_study(trials=(first,)))
+    assert not diagnostics_pending(sample_study(trials=(first,), prior_diagnostics=guide()))
+    assert not diagnostics_pending(sample_study())
 
 
 def test_it_reads_what_the_review_of_a_search_says() -> None:
-    from nbt.search.guide import Guide
-    from nbt.search.review import review
+    from nbt.search.guide import PriorSurrogate
+    from nbt.search.review import diagnose_priors
     from nbt.search.space import Space
     from nbt.search.target import Target
 
     record = sample_study()
     target = Target.of(record.dataset, profile_dict(), record.config.epochs)
-    said = json.loads(json.dumps(review(Guide(target, Space.load("non_binary")), trials())))
-    found = guidance(sample_study(guide=said))
+    said = json.loads(json.dumps(diagnose_priors(PriorSurrogate(target, Space.load("non_binary")), trials())))
+    found = prior_diagnostics(sample_study(prior_diagnostics=said))
     assert found is not None
     assert len(found.sources) == len(said["sources"]) > 3
     assert len(found.silent) == len(said["silent"]) > 0

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from nbt.report.guidance_words import guide_section, pruning_section, skill_section
+from nbt.report.guidance_words import correlation_section, priors_section, pruning_section
 from nbt.search.records import StudyRecord
 from tests.fit_profiles import profile_dict
 from tests.sample_study import (
@@ -20,7 +20,7 @@ def said(record: StudyRecord) -> str:
 
 
 def test_sources_are_rows_with_weights_and_a_verdict() -> None:
-    row = guide_section(guided_study()).sources[1]
+    row = priors_section(guided_study()).sources[1]
     assert (row.name, row.words) == ("effective rate by similarity", "what effective rate by similarity says")
     assert (row.before, row.after) == ("+0.30 ± 0.40", "\N{MINUS SIGN}0.05 ± 0.10")
     assert (row.agreement, row.verdict) == ("\N{MINUS SIGN}0.41 (n = 10)", "contradicted")
@@ -28,28 +28,28 @@ def test_sources_are_rows_with_weights_and_a_verdict() -> None:
 
 def test_few_trials_say_so_and_no_agreement_is_a_dash() -> None:
     sources = [source("a", 0.1, 0.9, None, trials=4), source("b", 0.1, 0.1, None)]
-    section = guide_section(sample_study(guide={**guide(), "sources": sources}))
+    section = priors_section(sample_study(prior_diagnostics={**guide(), "sources": sources}))
     assert [row.agreement for row in section.sources] == ["too few trials (4)", "\N{EN DASH}"]
     assert "do not settle" in section.sentences[-1]
 
 
 def test_without_tables_the_expectation_rests_on_rules() -> None:
-    text = " ".join(guide_section(sample_study(guide={**guide(), "tables": []})).sentences)
+    text = " ".join(priors_section(sample_study(prior_diagnostics={**guide(), "tables": []})).sentences)
     assert "rests on rules alone" in text
     assert "Experience was" not in text
 
 
 def test_a_guide_that_had_nothing_to_say_says_so() -> None:
-    section = guide_section(sample_study(guide={"sources": [], "silent": [], "tables": []}))
+    section = priors_section(sample_study(prior_diagnostics={"sources": [], "silent": [], "tables": []}))
     assert "0 heuristics fired" in section.sentences[0]
     assert "Nothing was expected beforehand" in section.sentences[-1]
     assert section.legend == ""
 
 
 def test_a_plain_sampler_and_a_search_under_way_are_told_apart() -> None:
-    assert "Nothing guided the search" in guide_section(sample_study()).sentences[0]
+    assert "Nothing guided the search" in priors_section(sample_study()).sentences[0]
     first = trial(4, "running", origin="recommended: profile and experience")
-    assert guide_section(empty_study(trials=(first,))).sentences[0].startswith("The search is guided")
+    assert priors_section(empty_study(trials=(first,))).sentences[0].startswith("The search is guided")
 
 
 def test_no_control_is_no_rate() -> None:
@@ -83,7 +83,7 @@ def test_spared_first_recipes_are_told_beside_the_rate() -> None:
 
 def test_rows_tell_what_became_of_each() -> None:
     rows = {row.number: row for row in pruning_section(guided_study()).rows}
-    assert (rows[4].fate, rows[4].outcome, rows[4].reason) == ("stopped", "not known", "rank 5 of 6 after 2 epochs")
+    assert (rows[4].decision, rows[4].outcome, rows[4].reason) == ("stopped", "not known", "rank 5 of 6 after 2 epochs")
     assert (rows[4].mean, rows[4].interval, rows[4].to_beat) == ("50.0 %", "45.0\N{EN DASH}55.0 %", "66.1 %")
     assert rows[10].outcome == "65.5 %, beat it"
     assert rows[3].outcome == "60.4 %, did not beat it"
@@ -91,7 +91,7 @@ def test_rows_tell_what_became_of_each() -> None:
 
 
 def test_measures_stand_beside_the_depth_itself() -> None:
-    section = skill_section(sample_study(profile=profile_dict()))
+    section = correlation_section(sample_study(profile=profile_dict()))
     assert section is not None
     ridge, logme = section.rows[0], section.rows[2]
     assert (ridge.label, ridge.trials) == ("ridge probe", "9 and 7")
@@ -103,8 +103,8 @@ def test_measures_stand_beside_the_depth_itself() -> None:
 
 def test_too_few_trials_for_the_measures() -> None:
     record = sample_study(profile=profile_dict())
-    section = skill_section(replace(record, trials=record.trials[:4]))
+    section = correlation_section(replace(record, trials=record.trials[:4]))
     assert section is not None
     assert section.rows == ()
     assert "cannot be said from 4 full-length trials" in section.sentence
-    assert skill_section(sample_study()) is None
+    assert correlation_section(sample_study()) is None

@@ -5,17 +5,17 @@ import pytest
 
 from nbt.report.numbers import (
     duration,
-    loss,
-    moment,
-    number,
+    format_interval,
+    format_loss,
+    format_number,
+    format_timestamp,
     one_line,
     percent,
+    pluralise,
     points,
-    points_span,
-    several,
-    shortened,
-    span,
+    points_interval,
     sparkline,
+    truncated,
 )
 from nbt.search.records import Interval
 
@@ -39,11 +39,11 @@ def test_differences_have_signs_and_no_minus_zero() -> None:
 
 
 def test_intervals_show_their_bounds_or_that_there_are_none() -> None:
-    assert span(Interval(mean=0.8, low=0.7951, high=0.806, n=3)) == "79.5–80.6 %"  # noqa: RUF001 - a range
-    assert span(Interval(mean=0.98, low=0.95, high=1.01, n=3)).endswith("100.0 %")
-    assert span(Interval(mean=0.01, low=-0.02, high=0.04, n=3)).startswith("0.0")
-    assert points_span(Interval(mean=0.01, low=-0.002, high=0.02, n=3)) == "\N{MINUS SIGN}0.2 to +2.0"
-    assert span(Interval(mean=0.8, low=None, high=None, n=1)) == NONE
+    assert format_interval(Interval(mean=0.8, low=0.7951, high=0.806, n=3)) == "79.5–80.6 %"  # noqa: RUF001 - a range
+    assert format_interval(Interval(mean=0.98, low=0.95, high=1.01, n=3)).endswith("100.0 %")
+    assert format_interval(Interval(mean=0.01, low=-0.02, high=0.04, n=3)).startswith("0.0")
+    assert points_interval(Interval(mean=0.01, low=-0.002, high=0.02, n=3)) == "\N{MINUS SIGN}0.2 to +2.0"
+    assert format_interval(Interval(mean=0.8, low=None, high=None, n=1)) == NONE
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_durations(seconds: float, text: str) -> None:
     ],
 )
 def test_settings_have_the_figures_that_help(value: float | str | None, text: str) -> None:
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 def test_losses_moments_and_counts() -> None:
-    assert [loss(1.2345), loss(math.inf), loss(None)] == ["1.234", NONE, NONE]
-    assert moment(datetime(2026, 3, 1, 9, 30, tzinfo=UTC)) == "2026-03-01 09:30 UTC"
-    assert [several(1, "epoch"), several(2, "epoch"), several(2, "class", "classes")] == [
+    assert [format_loss(1.2345), format_loss(math.inf), format_loss(None)] == ["1.234", NONE, NONE]
+    assert format_timestamp(datetime(2026, 3, 1, 9, 30, tzinfo=UTC)) == "2026-03-01 09:30 UTC"
+    assert [pluralise(1, "epoch"), pluralise(2, "epoch"), pluralise(2, "class", "classes")] == [
         "1 epoch",
         "2 epochs",
         "2 classes",
@@ -98,7 +98,7 @@ def test_text_of_many_lines_becomes_one() -> None:
 
 
 def test_long_labels_are_cut() -> None:
-    assert [shortened("abcdef", most) for most in (6, 5)] == ["abcdef", "abcd…"]
+    assert [truncated("abcdef", most) for most in (6, 5)] == ["abcdef", "abcd…"]
 
 
 def test_sparklines_rise_and_are_thinned() -> None:

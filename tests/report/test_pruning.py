@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from nbt.report.pruning import CONTROL, SPARED, STOPPED, coverage, forecast_of, judge, pruning
+from nbt.report.pruning import CONTROL, EXEMPT, STOPPED, coverage, forecast_of, judge, pruning
 from nbt.search.budget import OUT_OF_EPOCHS, OUT_OF_TIME
 from nbt.search.records import TrialRecord
 from nbt.search.stats import wilson_interval
@@ -18,46 +18,46 @@ def expecting(state: str, accuracy: float = 0.6, *, number: int = 0, epochs: int
 
 def test_the_sample_is_counted() -> None:
     found = pruning(guided_study())
-    assert {fate: [one.number for one in found.of(fate)] for fate in (STOPPED, CONTROL, SPARED)} == {
+    assert {decision: [one.number for one in found.of(decision)] for decision in (STOPPED, CONTROL, EXEMPT)} == {
         STOPPED: [4, 6, 9, 11, 13, 15, 16],
         CONTROL: [3, 10],
-        SPARED: [1],
+        EXEMPT: [1],
     }
     assert found.saved == 4 * 10 + 3 * 8
     assert [one.beat for one in found.of(CONTROL)] == [False, True]
-    assert found.false_stops == wilson_interval(0.5, 2)
+    assert found.false_stop_rate == wilson_interval(0.5, 2)
     assert found.coverage == wilson_interval(5 / 6, 6)
     assert found.forecasts
-    assert found.by_budget == 0
+    assert found.stopped_by_budget == 0
 
 
 def test_a_study_of_another_pruner_has_stops_and_no_rates() -> None:
     found = pruning(sample_study())
     assert (len(found.of(STOPPED)), found.saved, found.forecasts) == (7, 64, False)
-    assert found.false_stops is found.coverage is None
+    assert found.false_stop_rate is found.coverage is None
     empty = pruning(empty_study())
-    assert (empty.judged, empty.forecasts) == ((), False)
+    assert (empty.decisions, empty.forecasts) == ((), False)
 
 
 @pytest.mark.parametrize("reason", [OUT_OF_EPOCHS, OUT_OF_TIME])
 def test_the_end_of_the_budget_is_no_pruning(reason: str) -> None:
     found = pruning(empty_study(trials=(trial(0, "pruned", curve=curve(0.5, epochs=4), reason=reason),)))
-    assert (found.judged, found.saved, found.by_budget) == ((), 0, 1)
+    assert (found.decisions, found.saved, found.stopped_by_budget) == ((), 0, 1)
 
 
 def test_a_control_without_an_outcome_is_no_evidence() -> None:
     cut = expecting("pruned", epochs=6, would_stop=3, control=True)
     found = pruning(empty_study(trials=(cut,)))
-    (one,) = found.judged
-    assert (one.fate, one.outcome, one.beat, one.saved) == (CONTROL, None, None, 0)
-    assert found.false_stops is None
+    (one,) = found.decisions
+    assert (one.decision, one.outcome, one.beat, one.saved) == (CONTROL, None, None, 0)
+    assert found.false_stop_rate is None
 
 
 def test_a_tie_does_not_beat_the_accuracy_to_beat() -> None:
     # 200 of 299 images; forecasts are stored with four decimals.
     (one,) = pruning(
         empty_study(trials=(expecting("complete", 0.6689, incumbent=0.6689, would_stop=3, control=True),))
-    ).judged
+    ).decisions
     assert one.beat is False
     exact = expecting("complete", incumbent=round(199 / 299, 4), would_stop=3, control=True)
     last = exact.curve[-1].__class__(**{**vars(exact.curve[-1]), "val_accuracy": 199 / 299})
@@ -117,14 +117,14 @@ def test_what_is_missing_of_a_forecast_is_absent() -> None:
 
 
 def test_it_reads_what_the_fit_pruner_says() -> None:
-    from nbt.search.fit_pruner import FitPruner, _Watch
+    from nbt.search.fit_pruner import FitPruner, _ForecastHistory
     from nbt.search.target import Target
 
     record = sample_study()
     target = Target.of(record.dataset, None, 12)
     pruner = FitPruner(None, [], target, length=12, seed=0, controls=1.0)  # type: ignore[arg-type]
     rows = [[2, 0.5, 0.4, 0.6, 0.1], [3, 0.5, 0.45, 0.55, 0.01]]
-    pruner._watched[5] = _Watch(rows=rows, incumbent=0.7, would_stop=3)
+    pruner._histories[5] = _ForecastHistory(rows=rows, incumbent=0.7, would_stop=3)
     found = forecast_of(trial(5, facts={"forecast": pruner.forecast(5)}))
     assert found is not None
     assert found.deciding == found.last == (3, 0.5, 0.45, 0.55, 0.01)

@@ -179,7 +179,7 @@ def test_hostile_text_stays_text() -> None:
     }
     record = sample_study(
         trials=(*sample_study().trials[:3], failed, stopped),
-        guide=guided,
+        prior_diagnostics=guided,
         pruner=HOSTILE,
         notes=(HOSTILE,),
         importance={HOSTILE: 1.0},
@@ -201,7 +201,7 @@ def test_tables_in_markdown_keep_their_columns() -> None:
     stopped = trial(1, "pruned", reason="c | d", facts={"forecast": forecast(0.5, last=2, would_stop=2)})
     listed = (trial(0, "failed", reason="a | b\nc", origin="x|y"), stopped)
     guided = {"sources": [source("a | b", 0.1, 0.2)]}
-    record = sample_study(trials=listed, guide=guided)
+    record = sample_study(trials=listed, prior_diagnostics=guided)
     lines = markdown(record).splitlines()
     blocks: list[list[str]] = [[]]
     for line in lines:
@@ -287,7 +287,9 @@ def test_a_study_that_nothing_guided_says_so_and_has_no_empty_tables() -> None:
 
 def test_many_hopeless_trials_are_folded_away() -> None:
     stopped = {"forecast": forecast(0.5, last=2, would_stop=2)}
-    record = sample_study(trials=tuple(trial(i, "pruned", facts=stopped) for i in range(40)), finals=(), guide=guide())
+    record = sample_study(
+        trials=tuple(trial(i, "pruned", facts=stopped) for i in range(40)), finals=(), prior_diagnostics=guide()
+    )
     assert html(record).count("<td>stopped</td>") == 40
     assert markdown(record).count("| stopped |") == 40
     assert html(record).count("25 more") == markdown(record).count("25 more") == 2
@@ -296,7 +298,7 @@ def test_many_hopeless_trials_are_folded_away() -> None:
 @pytest.mark.parametrize("stored", [{"sources": [{}], "silent": [{}], "tables": [None]}, {"sources": 3}, {"x": 1}])
 def test_a_damaged_guide_does_not_cost_the_report(stored: dict[str, object]) -> None:
     damaged = trial(0, "pruned", facts={"forecast": {"rows": [[None]], "control": "x"}})
-    record = sample_study(guide=stored, trials=(*sample_study().trials[1:], damaged))
+    record = sample_study(prior_diagnostics=stored, trials=(*sample_study().trials[1:], damaged))
     for said in (Page(html(record)).text, markdown(record)):
         assert "What guided the search" in said
         assert "nan" not in said

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nbt.errors import NbtError
-from nbt.report.replay import FILES, regret_figure, write_replay
+from nbt.report.replay import FILES, regret_figure, write_benchmark
 from nbt.search.replay.result import ReplayResult
 from nbt.search.replay.run import replay
 from tests.search.replay.tables import LENGTH, SPACE, make_table
@@ -25,12 +25,12 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_all_files_are_written(result: ReplayResult, tmp_path: Path) -> None:
-    paths = write_replay(result, tmp_path / "out")
+    paths = write_benchmark(result, tmp_path / "out")
     assert sorted(path.name for path in paths) == sorted(FILES) == sorted(p.name for p in (tmp_path / "out").iterdir())
 
 
 def test_tables_say_what_the_result_says(result: ReplayResult, tmp_path: Path) -> None:
-    write_replay(result, tmp_path)
+    write_benchmark(result, tmp_path)
     assert [row["task"] for row in rows(tmp_path / "tasks.csv")] == ["birds · conv3", "a<b&c · conv3"]
     assert len(rows(tmp_path / "summary.csv")) == 4
     searches = rows(tmp_path / "searches.csv")
@@ -67,4 +67,4 @@ def test_one_task_has_one_panel() -> None:
 def test_a_folder_that_cannot_be_is_named(result: ReplayResult, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NbtError, match="cannot write the replay"):
-        write_replay(result, tmp_path / "file" / "out")
+        write_benchmark(result, tmp_path / "file" / "out")

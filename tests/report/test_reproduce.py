@@ -1,13 +1,13 @@
 import shlex
 from pathlib import Path
 
-from nbt.report.reproduce import commands, task_words
+from nbt.report.reproduce import commands, task_arguments
 from nbt.search.records import StudyRecord
 from tests.sample_study import config, guided_study, sample_study, unfinished_study, with_config
 
 
 def test_the_commands_name_all_that_defines_the_task() -> None:
-    words = task_words(config(weights="w/my net.pth", classes=20, shots=5, data_dir=None))
+    words = task_arguments(config(weights="w/my net.pth", classes=20, shots=5, data_dir=None))
     assert words == [
         *("--dataset", "cub", "--backbone", "mobilenet_v2(width_mult=0.35)", "--weights", "w/my net.pth"),
         *("--image-size", "96", "--classes", "20", "--shots", "5"),
@@ -65,10 +65,10 @@ def test_a_plain_search_goes_on_plain_and_a_guided_one_guided() -> None:
 
 def test_a_search_that_is_kept_elsewhere_goes_on_there() -> None:
     where = {"--storage": "postgresql://db/studies", "--tracking-uri": "sqlite:///my runs.db", "--engine": "ray"}
-    found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False, elsewhere=where)
+    found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False, run_options=where)
     words = shlex.split(found[0].text)
     assert {option: words[words.index(option) + 1] for option in where} == where
     assert found[1].text == "nbt ui --tracking-uri 'sqlite:///my runs.db'"
     server = {"--tracking-uri": "http://mlflow:5000"}
-    found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False, elsewhere=server)
+    found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False, run_options=server)
     assert found[1].text == "http://mlflow:5000", "it has pages of its own, and nbt ui refuses it"

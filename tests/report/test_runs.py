@@ -99,7 +99,7 @@ def test_the_study_says_what_guided_it() -> None:
     assert spec.tags[name].startswith("contradicted: what effective rate by similarity says")
     assert spec.tags["guide_silent"] == "rates by shift: not measured: statistics shift by unit"
     assert spec.tags["guide_tables"] == "sketch7; digits"
-    rules = study_run(guided_study(guide={**guide(), "tables": []}), live=False)
+    rules = study_run(guided_study(prior_diagnostics={**guide(), "tables": []}), live=False)
     assert rules.tags["guide_tables"] == "none: rules alone"
     plain = study_run(sample_study(), live=False)
     assert not any("guide" in key for key in (*plain.tags, *history(plain)))
@@ -107,7 +107,7 @@ def test_the_study_says_what_guided_it() -> None:
 
 def test_hostile_sources_have_keys_of_their_own_that_servers_take() -> None:
     names = ["../../x", "../../x", "a//b/", "..", ".", "<b>'\"\n", "x" * 400, "x" * 401, "é: (width_mult=0.35)"]
-    record = guided_study(guide={"sources": [source(name, 0.1 * i, 0.2) for i, name in enumerate(names)]})
+    record = guided_study(prior_diagnostics={"sources": [source(name, 0.1 * i, 0.2) for i, name in enumerate(names)]})
     before = {key: value[0] for key, value in study(record).items() if key.endswith("/weight_before")}
     assert sorted(before.values()) == [0.1 * i for i in range(len(names))]
     for key in (*study(record), *study_run(record, live=False).tags):

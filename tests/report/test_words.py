@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from nbt.report.choice import choose
+from nbt.report.choice import current_recommendation
 from nbt.report.words import (
-    compared,
+    comparison_to_default,
     headline,
     importance_sentence,
-    joined,
+    join_words,
     optimism,
     ranking_sentence,
     recipe_sentence,
@@ -33,7 +33,7 @@ test_sentence.__test__ = False  # type: ignore[attr-defined]
 
 
 def said(record: StudyRecord) -> str:
-    return headline(record, choose(record)).replace("\N{EN DASH}", "-").replace("\N{MINUS SIGN}", "-")
+    return headline(record, current_recommendation(record)).replace("\N{EN DASH}", "-").replace("\N{MINUS SIGN}", "-")
 
 
 def interval(mean: float, low: float | None, high: float | None, n: int = 5) -> Interval:
@@ -56,9 +56,9 @@ def test_what_cannot_be_told_apart_is_not_called_better() -> None:
 
 
 def test_an_interval_that_touches_zero_tells_nothing_apart() -> None:
-    assert "cannot be told apart" in compared(interval(0.01, 0.0, 0.02))
-    assert "points better" in compared(interval(0.01, 0.0001, 0.02))
-    assert "2.0 points worse" in compared(interval(-0.02, -0.03, -0.01))
+    assert "cannot be told apart" in comparison_to_default(interval(0.01, 0.0, 0.02))
+    assert "points better" in comparison_to_default(interval(0.01, 0.0001, 0.02))
+    assert "2.0 points worse" in comparison_to_default(interval(-0.02, -0.03, -0.01))
 
 
 def test_one_seed_tells_nothing_apart() -> None:
@@ -122,10 +122,10 @@ def test_a_recipe_in_a_sentence() -> None:
 
 def test_choosing_on_one_split_is_named() -> None:
     record = sample_study()
-    text = optimism(record, choose(record))
+    text = optimism(record, current_recommendation(record))
     assert "trial 12 reached 71.2 % on its one split, picked among 10 full-length trials" in text
     assert "its mean is 70.6 % (\N{MINUS SIGN}0.6 points)" in text
-    assert optimism(unfinished_study(), choose(unfinished_study())) == ""
+    assert optimism(unfinished_study(), current_recommendation(unfinished_study())) == ""
 
 
 def test_the_test_result_has_wilson_intervals_and_the_number_of_looks() -> None:
@@ -167,4 +167,4 @@ def test_the_order_of_trials_is_explained() -> None:
 
 
 def test_lists_are_joined() -> None:
-    assert [joined(list(items)) for items in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
+    assert [join_words(list(items)) for items in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]

@@ -14,7 +14,7 @@ from nbt.report import report_folder, write_report
 from nbt.report import write as writing
 from nbt.search.records import StudyRecord
 from nbt.settings import TransferSettings
-from nbt.training.model_folder import CARD
+from nbt.training.model_folder import CARD_FILE
 from tests.fit_profiles import make_profile, profile_dict
 from tests.sample_study import BEST, DEFAULT, empty_study, sample_study, unfinished_study, with_config
 
@@ -93,7 +93,7 @@ def test_ordinary_names_stay_what_they_are(tmp_path: Path) -> None:
 def lay_model(out: Path, settings: TransferSettings) -> Path:
     folder = out / NAME / "model"
     folder.mkdir(parents=True)
-    (folder / CARD).write_text(json.dumps({"settings": settings.to_dict()}))
+    (folder / CARD_FILE).write_text(json.dumps({"settings": settings.to_dict()}))
     return folder
 
 
@@ -207,6 +207,6 @@ def test_a_fit_profile_is_a_file_that_reads_back(tmp_path: Path) -> None:
 
 
 def test_both_pages_search_on_where_the_study_is(tmp_path: Path) -> None:
-    folder = write_report(sample_study(), tmp_path, elsewhere={"--storage": "sqlite:///far/s.db"}).parent
+    folder = write_report(sample_study(), tmp_path, run_options={"--storage": "sqlite:///far/s.db"}).parent
     for name in ("report.html", "report.md"):
         assert "--storage sqlite:///far/s.db" in (folder / name).read_text()

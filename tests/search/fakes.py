@@ -12,24 +12,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nbt.search.brain import Brain
+from nbt.search.brain import SearchController
 from nbt.search.budget import Budget
 from nbt.search.database import close, connect
-from nbt.search.engines.base import JobSource
+from nbt.search.engines.base import TrialSource
 from nbt.search.pruner import make_pruner
 from nbt.search.records import StudyConfig, StudyObserver, StudyRecord, TrialRecord
 from nbt.search.space import Space
 from nbt.search.storage import open_study, read_study, resolve_storage
 from nbt.search.store import StudyStore
 from nbt.settings import TransferSettings
-from nbt.training.model_folder import CARD
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.model_folder import CARD_FILE
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 EPOCHS = 6
 DATASET = {"train_images": 200, "validation_images": 100, "test_images": 150, "classes": 5}
 
 
-class Killed(BaseException):
+class DriverKilled(BaseException):
     """The driver is no more: nobody is told anything."""
 
 
@@ -50,7 +50,7 @@ def config(name: str = "fake", **changes: Any) -> StudyConfig:
     return StudyConfig(**{**values, **changes})
 
 
-def open_fake(folder: Path, budget: str = "10", **changes: Any) -> StudyStore:
+def open_fake_study(folder: Path, budget: str = "10", **changes: Any) -> StudyStore:
     """Opens the study "fake" in `folder`."""
     options = {key: changes.pop(key) for key in ("fresh", "notes", "dataset") if key in changes}
     url = changes.pop("url", None) or resolve_storage(None, folder)
@@ -66,15 +66,15 @@ def _empty_database() -> bytes:
         return file.read_bytes()
 
 
-def _lay_empty_database(file: Path) -> None:
+def _copy_empty_database(file: Path) -> None:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(_empty_database())
 
 
-def make_brain(store: StudyStore, budget: str = "10", *, pruner: str = "none", **options: Any) -> Brain:
-    """Returns a brain over the non-binary space."""
-    return Brain(
+def make_controller(store: StudyStore, budget: str = "10", *, pruner: str = "none", **options: Any) -> SearchController:
+    """Returns a controller over the non-binary space."""
+    return SearchController(
         store,
         options.pop("space", None) or Space.load("non_binary"),
         budget=Budget.parse(budget),
@@ -90,22 +90,22 @@ def kill(store: StudyStore) -> None:
     store._storage.database.engine.dispose()
 
 
-def chance(*names: object) -> float:
+def hashed_uniform(*names: object) -> float:
     """Returns a number in 0 ... 1 that depends on `names` alone."""
     digest = hashlib.blake2b("/".join(map(str, names)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
-def skill(settings: TransferSettings) -> float:
+def final_accuracy(settings: TransferSettings) -> float:
     """Returns the accuracy that a recipe ends with, noise apart: best at a head rate of .1 and half of it frozen."""
     distance = abs(math.log10(settings.head_lr) + 1) + abs(settings.frozen_depth - 0.5)
     return max(0.05, 0.9 - 0.25 * distance)
 
 
-def simulate(job: TrialJob) -> list[EpochResult]:
-    """Returns a rising curve that ends at the recipe's skill, up to a little noise of the seed."""
-    length = job.settings.epochs
-    end = min(1.0, skill(job.settings) + 0.01 * (chance(job.seed, job.split_seed) - 0.5))
+def simulate(spec: TrialSpec) -> list[EpochResult]:
+    """Returns a rising curve that ends at the recipe's final_accuracy, up to a little noise of the seed."""
+    length = spec.settings.epochs
+    end = min(1.0, final_accuracy(spec.settings) + 0.01 * (hashed_uniform(spec.seed, spec.split_seed) - 0.5))
     return [
         EpochResult(epoch, 2.0 / epoch, 1.0 - end * epoch / length, end * (0.5 + 0.5 * epoch / length), 1.0)
         for epoch in range(1, length + 1)
@@ -113,7 +113,7 @@ def simulate(job: TrialJob) -> list[EpochResult]:
 
 
 @dataclass
-class Clock:
+class FakeClock:
     """Time that passes only when told."""
 
     now: float = 1000.0
@@ -123,15 +123,15 @@ class Clock:
 
 
 @dataclass(eq=False)
-class _Running:
-    job: TrialJob
+class _RunningTrial:
+    spec: TrialSpec
     left: list[EpochResult]
     curve: list[EpochResult]
 
 
 @dataclass
 class FakeEngine:
-    """Runs jobs in this process, an epoch of each in turn (`nbt.search.engines.base.Engine`).
+    """Runs specs in this process, an epoch of each in turn (`nbt.search.engines.base.Engine`).
 
     Attributes:
         workers: Jobs at a time.
@@ -140,31 +140,31 @@ class FakeEngine:
         clock: Moved on by the seconds of each epoch.
         kill_after: Epochs after which the driver is gone, as by kill -9.
         interrupt_after: Epochs after which Ctrl-C is pressed.
-        put_back: Keys of jobs that run out of memory once, after their first epoch.
-        keep_checkpoints: Write the number of epochs to a job's checkpoint every so many epochs; 0 writes none.
-        jobs: Every job that was started.
-        stopped: Key -> reason, of jobs that the source stopped.
+        requeue_once: Keys of specs that run out of memory once, after their first epoch.
+        keep_checkpoints: Write the number of epochs to a spec's checkpoint every so many epochs; 0 writes none.
+        specs: Every spec that was started.
+        stopped: Key -> reason, of specs that the source stopped.
     """
 
     workers: int = 1
-    simulate: Callable[[TrialJob], list[EpochResult]] = simulate
-    outcome: Callable[[TrialJob, tuple[EpochResult, ...]], TrialOutcome | None] = lambda job, curve: None
-    clock: Clock | None = None
+    simulate: Callable[[TrialSpec], list[EpochResult]] = simulate
+    outcome: Callable[[TrialSpec, tuple[EpochResult, ...]], TrialOutcome | None] = lambda spec, curve: None
+    clock: FakeClock | None = None
     kill_after: int | None = None
     interrupt_after: int | None = None
-    put_back: set[str] = field(default_factory=set)
+    requeue_once: set[str] = field(default_factory=set)
     keep_checkpoints: int = 1
-    jobs: list[TrialJob] = field(default_factory=list)
+    specs: list[TrialSpec] = field(default_factory=list)
     stopped: dict[str, str] = field(default_factory=dict)
     epochs: int = 0
 
-    def run(self, source: JobSource) -> None:
-        running: list[_Running] = []
+    def run(self, source: TrialSource) -> None:
+        running: list[_RunningTrial] = []
         try:
             while True:
-                while len(running) < self.workers and (job := source.next_job()) is not None:
-                    self.jobs.append(job)
-                    running.append(self._open(job))
+                while len(running) < self.workers and (spec := source.next_trial()) is not None:
+                    self.specs.append(spec)
+                    running.append(self._open(spec))
                 if not running:
                     return
                 for run in list(running):
@@ -172,69 +172,69 @@ class FakeEngine:
                         running.remove(run)
         except KeyboardInterrupt:
             for run in running:
-                source.on_abandoned(run.job)
+                source.on_abandoned(run.spec)
             raise
 
     def close(self) -> None:
         pass
 
-    def _open(self, job: TrialJob) -> _Running:
-        curve = self.simulate(job)
-        done = int(job.checkpoint.read_text()) if job.checkpoint is not None and job.checkpoint.exists() else 0
-        return _Running(job, curve[done:], curve[:done])
+    def _open(self, spec: TrialSpec) -> _RunningTrial:
+        curve = self.simulate(spec)
+        done = int(spec.checkpoint.read_text()) if spec.checkpoint is not None and spec.checkpoint.exists() else 0
+        return _RunningTrial(spec, curve[done:], curve[:done])
 
-    def _step(self, run: _Running, source: JobSource) -> bool:
-        """Runs an epoch; returns whether the job is over."""
+    def _step(self, run: _RunningTrial, source: TrialSource) -> bool:
+        """Runs an epoch; returns whether the spec is over."""
         reason = None
         if run.left:
             result = run.left.pop(0)
             run.curve.append(result)
             if self.clock is not None:
                 self.clock.now += result.seconds / self.workers
-            reason = source.on_epoch(run.job, result)
+            reason = source.on_epoch(run.spec, result)
             self.epochs += 1
             self._write_checkpoint(run)
             if self.epochs == self.kill_after:
-                raise Killed
+                raise DriverKilled
             if self.epochs == self.interrupt_after:
                 raise KeyboardInterrupt
-            if run.job.key in self.put_back:
-                self.put_back.remove(run.job.key)
-                source.on_abandoned(run.job)
+            if run.spec.key in self.requeue_once:
+                self.requeue_once.remove(run.spec.key)
+                source.on_abandoned(run.spec)
                 return True
         if run.left and reason is None and not result.diverged:
             return False
         self._end(run, source, reason)
         return True
 
-    def _write_checkpoint(self, run: _Running) -> None:
-        path, done = run.job.checkpoint, len(run.curve)
+    def _write_checkpoint(self, run: _RunningTrial) -> None:
+        path, done = run.spec.checkpoint, len(run.curve)
         if path is not None and run.left and self.keep_checkpoints and done % self.keep_checkpoints == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(str(done))
 
-    def _end(self, run: _Running, source: JobSource, reason: str | None) -> None:
-        job, curve = run.job, tuple(run.curve)
+    def _end(self, run: _RunningTrial, source: TrialSource, reason: str | None) -> None:
+        spec, curve = run.spec, tuple(run.curve)
         if reason is not None:
-            self.stopped[job.key] = reason
-        outcome = self.outcome(job, curve)
+            self.stopped[spec.key] = reason
+        outcome = self.outcome(spec, curve)
         if outcome is None:
-            tested = job.evaluate_test and reason is None
+            tested = spec.evaluate_test and reason is None
             outcome = TrialOutcome(
                 curve=curve,
                 stopped=reason,
-                test_accuracy=skill(job.settings) if tested else None,
+                test_accuracy=final_accuracy(spec.settings) if tested else None,
                 test_loss=0.5 if tested else None,
             )
-        if job.export is not None and outcome.error is None:
-            job.export.mkdir(parents=True, exist_ok=True)
-            (job.export / CARD).write_text(json.dumps({"settings": job.settings.to_dict()}))
-        if job.checkpoint is not None and outcome.error is None:
-            job.checkpoint.unlink(missing_ok=True)
-        source.on_done(job, outcome)
+        if spec.export is not None and outcome.error is None:
+            spec.export.mkdir(parents=True, exist_ok=True)
+            (spec.export / CARD_FILE).write_text(json.dumps({"settings": spec.settings.to_dict()}))
+        if spec.checkpoint is not None and outcome.error is None:
+            spec.checkpoint.unlink(missing_ok=True)
+        source.on_done(spec, outcome)
 
 
-class Recorder(StudyObserver):
+class RecordingObserver(StudyObserver):
     """Remembers what it is told."""
 
     def __init__(self) -> None:
@@ -249,8 +249,8 @@ class Recorder(StudyObserver):
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
         self.events.append(("trial_started", number, origin))
 
-    def trial_placed(self, number: int, place: Mapping[str, Any]) -> None:
-        self.events.append(("trial_placed", number, dict(place)))
+    def trial_placed(self, number: int, location: Mapping[str, Any]) -> None:
+        self.events.append(("trial_placed", number, dict(location)))
 
     def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
         self.events.append(("epoch_finished", number, result.epoch, epochs_spent))
@@ -268,12 +268,12 @@ class Recorder(StudyObserver):
 
 def run_search(folder: Path, budget: str, engine: FakeEngine | None = None, **options: Any) -> StudyRecord:
     """Runs a whole search in simulated form and returns the study."""
-    with open_fake(folder, budget) as store:
-        brain = make_brain(store, budget, checkpoints=folder / "checkpoints", **options)
+    with open_fake_study(folder, budget) as store:
+        controller = make_controller(store, budget, checkpoints=folder / "checkpoints", **options)
         try:
-            (engine or FakeEngine()).run(brain)
+            (engine or FakeEngine()).run(controller)
         finally:
-            brain.close()
+            controller.close()
         return store.record()
 
 
@@ -284,7 +284,7 @@ def _searched_database(budget: str) -> bytes:
         return (Path(folder) / ".nbt" / "studies.db").read_bytes()
 
 
-def lay_search(folder: Path, budget: str) -> StudyRecord:
+def copy_searched_study(folder: Path, budget: str) -> StudyRecord:
     """Returns the study that `run_search` leaves behind, run once for all tests and copied to `folder`."""
     (folder / ".nbt").mkdir(parents=True)
     (folder / ".nbt" / "studies.db").write_bytes(_searched_database(budget))

@@ -14,14 +14,14 @@ import optuna
 
 from nbt.search import attributes as names
 from nbt.search import curve_forecast
-from nbt.search.encoding import effective_rate
-from nbt.search.learned import Learned
+from nbt.search.encoding import log_effective_lr
+from nbt.search.learned import TransferredPriors
 from nbt.search.recorded import RecordedRun, RecordedTable, TableHeader
-from nbt.search.recording import draw_params, plan_runs
+from nbt.search.recording import plan_runs, sample_params
 from nbt.search.records import FORECAST, TrialRecord
 from nbt.search.space import Space
 from nbt.search.target import Target
-from nbt.search.task_model import table_target
+from nbt.search.task_model import target_from_header
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.training.seeds import derive_seed
@@ -30,7 +30,7 @@ from tests.search.replay.tables import SPACE, header
 LENGTH = 12
 IMAGES = 300
 
-Worth = Callable[[TransferSettings], float]
+LogitFunction = Callable[[TransferSettings], float]
 Curve = tuple[EpochResult, ...]
 
 
@@ -53,7 +53,7 @@ def target(own: float = 0.6, random: float = 0.1, *, epochs: int = LENGTH, **cha
 
 @dataclass(frozen=True)
 class Task:
-    """A task whose recipes are worth what a formula says.
+    """A task whose recipes are true_logit what a formula says.
 
     Attributes:
         name: Of its dataset.
@@ -69,10 +69,10 @@ class Task:
     frozen: float = 0.3
     seed: int = 0
 
-    def worth(self, settings: TransferSettings) -> float:
+    def true_logit(self, settings: TransferSettings) -> float:
         """Returns the log odds of the accuracy at the end, noise apart."""
-        body = effective_rate(settings, settings.body_lr) - self.rate
-        head = effective_rate(settings, settings.head_lr) + 0.7
+        body = log_effective_lr(settings, settings.body_lr) - self.rate
+        head = log_effective_lr(settings, settings.head_lr) + 0.7
         return self.level - 0.4 * body**2 - 0.15 * head**2 - 1.2 * (settings.frozen_depth - self.frozen) ** 2
 
     def curve(self, settings: TransferSettings, *, seed: int = 0, length: int = LENGTH, epochs: int = 0) -> Curve:
@@ -80,11 +80,11 @@ class Task:
         key = derive_seed(self.seed, str(sorted(settings.to_dict().items())), seed)
         draws = np.random.default_rng(key)
         # Slow recipes come late: the lower the rate, the longer.
-        haste = 2.5 + 1.2 * float(np.clip(effective_rate(settings, settings.head_lr) + 1, -1.5, 1.5))
-        end = self.worth(settings) + 0.1 * draws.standard_normal()
+        speed = 2.5 + 1.2 * float(np.clip(log_effective_lr(settings, settings.head_lr) + 1, -1.5, 1.5))
+        end = self.true_logit(settings) + 0.1 * draws.standard_normal()
         rows = []
         for epoch in range(1, length + 1):
-            missing = math.exp(-haste * epoch / length) - math.exp(-haste)
+            missing = math.exp(-speed * epoch / length) - math.exp(-speed)
             share = 1 / (1 + math.exp(3 * missing - end))
             watched = draws.binomial(800, share) / 800
             accuracy = draws.binomial(IMAGES, share) / IMAGES
@@ -96,8 +96,8 @@ class Task:
 BIRDS = Task("birds", 1.5, -1.1, 0.3, seed=1)
 CARS = Task("cars", 0.4, -0.8, 0.2, seed=2)
 FISH = Task("fish", 2.2, -1.3, 0.4, seed=3)
-TREES = Task("trees", 0.9, -1.0, 0.35, seed=4)
-OTHERS = (BIRDS, CARS, FISH)
+TREES = Task("target_table", 0.9, -1.0, 0.35, seed=4)
+SOURCE_TASKS = (BIRDS, CARS, FISH)
 
 
 def table(task: Task, n: int = 40, *, length: int = LENGTH, **changes: Any) -> RecordedTable:
@@ -118,40 +118,40 @@ def table(task: Task, n: int = 40, *, length: int = LENGTH, **changes: Any) -> R
 
 
 @cache
-def others() -> tuple[RecordedTable, ...]:
+def source_tables() -> tuple[RecordedTable, ...]:
     """The tables of three tasks, none of which is TREES."""
-    return tuple(table(task) for task in OTHERS)
+    return tuple(table(task) for task in SOURCE_TASKS)
 
 
 @cache
-def trees() -> RecordedTable:
-    """The table of the task that is searched."""
+def target_table() -> RecordedTable:
+    """The table of the task that is target_facts."""
     return table(TREES)
 
 
 @cache
-def learned() -> Learned:
+def transferred_priors() -> TransferredPriors:
     """What the three tables teach, with a small forest."""
-    made = Learned(others())
-    with few_trees():
+    made = TransferredPriors(source_tables())
+    with patch_small_forests():
         assert made.forecaster is not None
     return made
 
 
-def few_trees() -> Any:
+def patch_small_forests() -> Any:
     """Makes forests small while it holds."""
-    return patch.object(curve_forecast, "_TREES", 30)
+    return patch.object(curve_forecast, "_NUM_TREES", 30)
 
 
-def searched() -> Target:
+def target_facts() -> Target:
     """Returns what is known of TREES beforehand."""
-    return table_target(trees().header)
+    return target_from_header(target_table().header)
 
 
 def draw(n: int, seed: int = 0, space: Space = SPACE, length: int = LENGTH) -> list[TransferSettings]:
     """Returns random settings of a space."""
     draws = np.random.default_rng(seed)
-    return [space.settings(draw_params(space, draws), length) for _ in range(n)]
+    return [space.settings(sample_params(space, draws), length) for _ in range(n)]
 
 
 def record(
@@ -183,7 +183,7 @@ def add(
     forecast: Mapping[str, Any] | None = None,
     space: Space = SPACE,
 ) -> int:
-    """Adds a trial as the brain leaves it, and returns its number."""
+    """Adds a trial as the controller leaves it, and returns its number."""
     attributes = {
         names.SETTINGS: settings.to_dict(),
         names.PROGRESS: {"trained": len(curve), "curve": names.encode_curve(curve)},

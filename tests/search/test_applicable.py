@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from nbt.errors import UsageError
-from nbt.search.applicable import applicable, everywhere
+from nbt.search.applicable import applicable_space, unconditional_space
 from nbt.search.space import Space
 from nbt.settings import TransferSettings
 from nbt.task.backbone_names import parse_backbone
@@ -31,37 +31,37 @@ def taught(task: Task) -> Task:
 
 def test_without_a_teacher_nothing_is_injected(plain: Task) -> None:
     whole = Space.load("non_binary")
-    assert names(whole) - names(applicable(whole, plain)) == {"init", "blend"}
-    assert applicable(whole, plain).default(5) == whole.default(5)
+    assert names(whole) - names(applicable_space(whole, plain)) == {"init", "blend"}
+    assert applicable_space(whole, plain).default(5) == whole.default(5)
 
 
 def test_with_a_teacher_its_name_is_in_every_injection(plain: Task) -> None:
-    space = applicable(Space.load("non_binary"), taught(plain))
+    space = applicable_space(Space.load("non_binary"), taught(plain))
     params = {**space.params(TransferSettings(epochs=5)), "init": "inject"}
     assert (space.settings(params, 5).init, space.settings(params, 5).teacher) == ("inject", "conv4")
-    assert space.expresses(TransferSettings(epochs=5)), "who does not inject has no teacher"
-    assert not space.expresses(TransferSettings(epochs=5, init="inject", teacher="conv3"))
+    assert space.can_express(TransferSettings(epochs=5)), "who does not inject has no teacher"
+    assert not space.can_express(TransferSettings(epochs=5, init="inject", teacher="conv3"))
 
 
 def test_a_space_about_injection_needs_a_teacher(plain: Task) -> None:
     with pytest.raises(UsageError, match=r"space injection.*--teacher"):
-        applicable(Space.load("injection"), plain)
-    assert "init" in names(applicable(Space.load("injection"), taught(plain)))
+        applicable_space(Space.load("injection"), plain)
+    assert "init" in names(applicable_space(Space.load("injection"), taught(plain)))
 
 
 def test_how_a_source_was_trained_varies_where_it_is_trained_here(plain: Task) -> None:
     whole = Space.load("zapping")
     own = dataclasses.replace(plain, weights="default")
-    assert names(whole) - names(applicable(whole, plain)) == {"pretrain_scheme", "pretrain_zap_period"}
-    assert applicable(whole, own) is whole
+    assert names(whole) - names(applicable_space(whole, plain)) == {"pretrain_scheme", "pretrain_zap_period"}
+    assert applicable_space(whole, own) is whole
 
 
 def test_other_spaces_are_as_they_are(plain: Task) -> None:
     for name in ("binary", "fast"):
         space = Space.load(name)
-        assert applicable(space, plain) is space and everywhere(space) is space
+        assert applicable_space(space, plain) is space and unconditional_space(space) is space
 
 
 @pytest.mark.parametrize("name", ["non_binary", "zapping", "injection"])
 def test_what_runs_everywhere_has_no_extras(name: str) -> None:
-    assert not names(everywhere(Space.load(name))) & EXTRAS
+    assert not names(unconditional_space(Space.load(name))) & EXTRAS

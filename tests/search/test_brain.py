@@ -20,34 +20,34 @@ from nbt.search.budget import OUT_OF_EPOCHS, OUT_OF_TIME
 from nbt.search.records import INTERRUPTED, StudyObserver, TrialRecord
 from nbt.search.space import Space
 from nbt.search.storage import list_studies, resolve_storage
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from tests.search.fakes import (
     EPOCHS,
-    Clock,
+    DriverKilled,
+    FakeClock,
     FakeEngine,
-    Killed,
-    Recorder,
-    chance,
+    RecordingObserver,
     config,
+    copy_searched_study,
+    final_accuracy,
+    hashed_uniform,
     kill,
-    lay_search,
-    make_brain,
-    open_fake,
+    make_controller,
+    open_fake_study,
     run_search,
     simulate,
-    skill,
     states,
 )
 
 
 def test_observers_are_told_where_a_trial_runs(tmp_path: Path) -> None:
-    recorder = Recorder()
-    with open_fake(tmp_path, "3") as store:
-        brain = make_brain(store, "3", observers=[recorder])
-        job = brain.next_job()
-        assert job is not None
-        brain.on_place(job, {"node": "alpha", "gpu_index": "1"})
-        brain.close()
+    recorder = RecordingObserver()
+    with open_fake_study(tmp_path, "3") as store:
+        controller = make_controller(store, "3", observers=[recorder])
+        spec = controller.next_trial()
+        assert spec is not None
+        controller.on_placed(spec, {"node": "alpha", "gpu_index": "1"})
+        controller.close()
     assert ("trial_placed", 0, {"node": "alpha", "gpu_index": "1"}) in recorder.events
 
 
@@ -89,7 +89,7 @@ class TestSearch:
 
     def test_it_learns(self, tmp_path: Path) -> None:
         record = run_search(tmp_path, "45")
-        sampled = [skill(trial.settings) for trial in record.trials if trial.origin == "sampler"]
+        sampled = [final_accuracy(trial.settings) for trial in record.trials if trial.origin == "sampler"]
         assert sum(sampled[-12:]) / 12 > sum(sampled[:10]) / 10 + 0.1
 
     def test_the_same_seed_proposes_the_same(self, tmp_path: Path) -> None:
@@ -100,9 +100,9 @@ class TestSearch:
         seeds = []
         for name, seed in (("a", 0), ("b", 1), ("c", 0)):
             engine = FakeEngine()
-            with open_fake(tmp_path / name, "4", seed=seed) as store:
-                engine.run(make_brain(store, "4"))
-            seeds.append([job.seed for job in engine.jobs])
+            with open_fake_study(tmp_path / name, "4", seed=seed) as store:
+                engine.run(make_controller(store, "4"))
+            seeds.append([spec.seed for spec in engine.specs])
         assert len(set(seeds[0])) == 4
         assert seeds[0] == seeds[2]
         assert not set(seeds[0]) & set(seeds[1])
@@ -110,25 +110,25 @@ class TestSearch:
     def test_jobs_are_named_and_keep_the_split(self, tmp_path: Path) -> None:
         engine = FakeEngine()
         run_search(tmp_path, "2", engine)
-        assert [job.key for job in engine.jobs] == ["trial-0000", "trial-0001"]
-        assert engine.jobs[0].checkpoint == tmp_path / "checkpoints" / "trial-0000.pt"
-        assert engine.jobs[0].split_seed is None
-        assert not engine.jobs[0].evaluate_test
-        assert not engine.jobs[0].train_on_all
+        assert [spec.key for spec in engine.specs] == ["trial-0000", "trial-0001"]
+        assert engine.specs[0].checkpoint == tmp_path / "checkpoints" / "trial-0000.pt"
+        assert engine.specs[0].split_seed is None
+        assert not engine.specs[0].evaluate_test
+        assert not engine.specs[0].train_on_all
 
     def test_a_space_without_the_anchors_goes_without_them(self, tmp_path: Path) -> None:
         (tmp_path / "s.yaml").write_text(
             "dimensions:\n  momentum: {kind: float, low: 0, high: 0.9, neutral: 0.9}\nfixed: {batch_size: 16}\n"
         )
-        with open_fake(tmp_path, "3") as store:
-            FakeEngine().run(make_brain(store, "3", space=Space.load(tmp_path / "s.yaml")))
+        with open_fake_study(tmp_path, "3") as store:
+            FakeEngine().run(make_controller(store, "3", space=Space.load(tmp_path / "s.yaml")))
             record = store.record()
         assert [trial.origin for trial in record.trials] == ["sampler"] * 3
         assert {trial.settings.batch_size for trial in record.trials} == {16}
 
     def test_a_trial_that_is_stopped_when_all_is_learnt_is_complete(self, tmp_path: Path) -> None:
         """A stream tells of its last task's epochs when it is over, the time budget may be, too."""
-        engine = FakeEngine(outcome=lambda job, curve: TrialOutcome(curve=curve, stopped="time budget used up"))
+        engine = FakeEngine(outcome=lambda spec, curve: TrialOutcome(curve=curve, stopped="time budget used up"))
         record = run_search(tmp_path, "1", engine)
         assert [(trial.state, len(trial.curve)) for trial in record.trials] == [("complete", EPOCHS)]
 
@@ -136,7 +136,7 @@ class TestSearch:
         import numpy as np
 
         facts = {"device": "cpu", "memory": np.int64(3), "path": tmp_path, "odd": math.nan, "list": np.arange(2)}
-        engine = FakeEngine(outcome=lambda job, curve: TrialOutcome(curve=curve, facts=facts))
+        engine = FakeEngine(outcome=lambda spec, curve: TrialOutcome(curve=curve, facts=facts))
         record = run_search(tmp_path, "1", engine)
         assert record.trials[0].facts == {
             "device": "cpu",
@@ -163,9 +163,9 @@ class TestBudget:
         trained = 0
         for kill_after in kills:
             engine = FakeEngine(workers=workers, kill_after=kill_after, keep_checkpoints=2)
-            store = open_fake(folder, str(trials))
-            with contextlib.suppress(Killed):
-                engine.run(make_brain(store, str(trials), pruner="asha", checkpoints=folder / "checkpoints"))
+            store = open_fake_study(folder, str(trials))
+            with contextlib.suppress(DriverKilled):
+                engine.run(make_controller(store, str(trials), pruner="asha", checkpoints=folder / "checkpoints"))
             kill(store)
             trained += engine.epochs
         engine = FakeEngine(workers=workers, keep_checkpoints=2)
@@ -183,17 +183,17 @@ class TestBudget:
         assert record.epochs_spent == sum(len(trial.curve) for trial in record.trials)
 
     def test_a_larger_one_goes_on(self, tmp_path: Path) -> None:
-        lay_search(tmp_path, "2")
+        copy_searched_study(tmp_path, "2")
         engine = FakeEngine()
         record = run_search(tmp_path, "5", engine)
-        assert len(engine.jobs) == 3
+        assert len(engine.specs) == 3
         assert len(record.trials) == 5
         assert record.budget == "5"
         run_search(tmp_path, "4", engine)
-        assert len(engine.jobs) == 3
+        assert len(engine.specs) == 3
 
     def test_time(self, tmp_path: Path) -> None:
-        clock = Clock()
+        clock = FakeClock()
         engine = FakeEngine(clock=clock)
         record = run_search(tmp_path, "20s", engine, clock=clock)
         assert states(record.trials) == ["complete"] * 3
@@ -201,15 +201,15 @@ class TestBudget:
         assert record.epochs_budget is None
 
     def test_time_stops_what_runs(self, tmp_path: Path) -> None:
-        clock = Clock()
-        engine = FakeEngine(clock=clock, simulate=lambda job: slow(job, 1.0 if job.key == "trial-0000" else 4.0))
+        clock = FakeClock()
+        engine = FakeEngine(clock=clock, simulate=lambda spec: slow(spec, 1.0 if spec.key == "trial-0000" else 4.0))
         record = run_search(tmp_path, "20s", engine, clock=clock)
         assert states(record.trials) == ["complete", "pruned"]
         assert record.trials[1].reason == OUT_OF_TIME
         assert len(record.trials[1].curve) == 4
 
     def test_time_counts_all_sessions(self, tmp_path: Path) -> None:
-        clock = Clock()
+        clock = FakeClock()
         engine = FakeEngine(clock=clock, interrupt_after=EPOCHS + 1)
         with pytest.raises(KeyboardInterrupt):
             run_search(tmp_path, "20s", engine, clock=clock)
@@ -219,17 +219,17 @@ class TestBudget:
         assert record.counts()["complete"] == 3
 
     def test_time_survives_a_kill(self, tmp_path: Path) -> None:
-        clock = Clock()
-        store = open_fake(tmp_path, "1h")
-        with pytest.raises(Killed):
-            FakeEngine(clock=clock, kill_after=25).run(make_brain(store, "1h", clock=clock))
+        clock = FakeClock()
+        store = open_fake_study(tmp_path, "1h")
+        with pytest.raises(DriverKilled):
+            FakeEngine(clock=clock, kill_after=25).run(make_controller(store, "1h", clock=clock))
         kill(store)
-        with open_fake(tmp_path, "1h") as store:
-            assert 15 <= make_brain(store, "1h", clock=clock).seconds <= 25
+        with open_fake_study(tmp_path, "1h") as store:
+            assert 15 <= make_controller(store, "1h", clock=clock).seconds <= 25
 
 
-def slow(job: TrialJob, seconds: float) -> list[EpochResult]:
-    return [EpochResult(r.epoch, r.train_loss, r.val_loss, r.val_accuracy, seconds) for r in simulate(job)]
+def slow(spec: TrialSpec, seconds: float) -> list[EpochResult]:
+    return [EpochResult(r.epoch, r.train_loss, r.val_loss, r.val_accuracy, seconds) for r in simulate(spec)]
 
 
 class TestEnds:
@@ -247,8 +247,8 @@ class TestEnds:
     def test_anchors_are_never_pruned(self, tmp_path: Path) -> None:
         falling = {"trial-0000": 0.9, "trial-0001": 0.5, "trial-0002": 0.1}
 
-        def curve(job: TrialJob) -> list[EpochResult]:
-            level = falling.get(job.key, 0.2)
+        def curve(spec: TrialSpec) -> list[EpochResult]:
+            level = falling.get(spec.key, 0.2)
             return [EpochResult(e, 1.0, 1.0, level, 1.0) for e in range(1, EPOCHS + 1)]
 
         record = run_search(tmp_path, "6", FakeEngine(simulate=curve), pruner="asha")
@@ -256,10 +256,10 @@ class TestEnds:
         assert "pruned" in states(record.trials)[3:]
 
     def test_a_diverged_trial_is_a_result(self, tmp_path: Path) -> None:
-        def curve(job: TrialJob) -> list[EpochResult]:
-            if job.key != "trial-0001":
-                return simulate(job)
-            return [*simulate(job)[:1], EpochResult(2, math.nan, None, 0.0, 1.0, diverged=True)]
+        def curve(spec: TrialSpec) -> list[EpochResult]:
+            if spec.key != "trial-0001":
+                return simulate(spec)
+            return [*simulate(spec)[:1], EpochResult(2, math.nan, None, 0.0, 1.0, diverged=True)]
 
         record = run_search(tmp_path, "3", FakeEngine(simulate=curve), pruner="asha")
         trial = record.trials[1]
@@ -269,8 +269,8 @@ class TestEnds:
         assert record.epochs_spent == 2 * EPOCHS + 2
 
     def test_a_failed_trial_is_recorded_and_the_search_goes_on(self, tmp_path: Path) -> None:
-        def outcome(job: TrialJob, curve: tuple[EpochResult, ...]) -> TrialOutcome | None:
-            if job.key != "trial-0001":
+        def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome | None:
+            if spec.key != "trial-0001":
                 return None
             return TrialOutcome(error="ValueError: odd image", traceback="Traceback ...")
 
@@ -282,26 +282,26 @@ class TestEnds:
         assert not list((tmp_path / "checkpoints").glob("*"))
 
     def test_three_failures_alike_end_the_search(self, tmp_path: Path) -> None:
-        def outcome(job: TrialJob, curve: tuple[EpochResult, ...]) -> TrialOutcome:
-            return TrialOutcome(error=f"RuntimeError: {job.key} tried 0x7f{len(curve)}a, {job.seed / 7} MiB")
+        def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome:
+            return TrialOutcome(error=f"RuntimeError: {spec.key} tried 0x7f{len(curve)}a, {spec.seed / 7} MiB")
 
         with pytest.raises(NbtError, match="3 trials in a row failed in the same way: RuntimeError: trial-0002"):
             run_search(tmp_path, "9", FakeEngine(outcome=outcome))
-        with open_fake(tmp_path, "9") as store:
+        with open_fake_study(tmp_path, "9") as store:
             assert states(store.record().trials) == ["failed"] * 3
 
     def test_other_failures_or_a_success_between_do_not(self, tmp_path: Path) -> None:
         errors = {0: "a", 1: "a", 2: "b", 3: "a", 4: "a", 5: None, 6: "a", 7: "a"}
 
-        def outcome(job: TrialJob, curve: tuple[EpochResult, ...]) -> TrialOutcome | None:
-            error = errors[int(job.key[-4:])]
+        def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome | None:
+            error = errors[int(spec.key[-4:])]
             return None if error is None else TrialOutcome(error=error)
 
         record = run_search(tmp_path, "8", FakeEngine(outcome=outcome))
         assert record.counts() == {"complete": 1, "pruned": 0, "failed": 7, "interrupted": 0, "running": 0}
 
     def test_a_trial_without_validation_fails(self, tmp_path: Path) -> None:
-        def curve(job: TrialJob) -> list[EpochResult]:
+        def curve(spec: TrialSpec) -> list[EpochResult]:
             return [EpochResult(e, 1.0, None, None, 1.0) for e in range(1, EPOCHS + 1)]
 
         record = run_search(tmp_path, "1", FakeEngine(simulate=curve))
@@ -312,11 +312,11 @@ class TestEnds:
 class TestPutBack:
     @pytest.mark.parametrize("checkpoints", [0, 1])
     def test_the_same_trial_runs_again_and_counts_once(self, tmp_path: Path, checkpoints: int) -> None:
-        engine = FakeEngine(workers=2, put_back={"trial-0001"}, keep_checkpoints=checkpoints)
+        engine = FakeEngine(workers=2, requeue_once={"trial-0001"}, keep_checkpoints=checkpoints)
         record = run_search(tmp_path, "4", engine)
-        jobs = [job for job in engine.jobs if job.key == "trial-0001"]
-        assert len(jobs) == 2
-        assert jobs[0] == jobs[1]
+        specs = [spec for spec in engine.specs if spec.key == "trial-0001"]
+        assert len(specs) == 2
+        assert specs[0] == specs[1]
         assert record.counts()["failed"] == 0
         assert [result.epoch for result in record.trials[1].curve] == list(range(1, EPOCHS + 1))
         assert record.epochs_spent == engine.epochs <= 4 * EPOCHS
@@ -324,21 +324,21 @@ class TestPutBack:
         assert record.counts()["complete"] == (3 if checkpoints == 0 else 4)
 
     def test_what_waits_when_the_session_ends_is_interrupted(self, tmp_path: Path) -> None:
-        with open_fake(tmp_path, "1") as store:
-            brain = make_brain(store, "1", checkpoints=tmp_path / "checkpoints")
-            FakeEngine(put_back={"trial-0000"}, keep_checkpoints=0).run(brain)
-            assert brain.next_job() is None
-            brain.close()
-            brain.close()
+        with open_fake_study(tmp_path, "1") as store:
+            controller = make_controller(store, "1", checkpoints=tmp_path / "checkpoints")
+            FakeEngine(requeue_once={"trial-0000"}, keep_checkpoints=0).run(controller)
+            assert controller.next_trial() is None
+            controller.close()
+            controller.close()
             assert store.record().trials[0].reason == INTERRUPTED
 
 
 class TestResume:
     def test_a_killed_search_goes_on_where_it_was(self, tmp_path: Path) -> None:
         first = FakeEngine(kill_after=2 * EPOCHS + 3)
-        store = open_fake(tmp_path, "5")
-        with pytest.raises(Killed):
-            first.run(make_brain(store, "5", checkpoints=tmp_path / "checkpoints"))
+        store = open_fake_study(tmp_path, "5")
+        with pytest.raises(DriverKilled):
+            first.run(make_controller(store, "5", checkpoints=tmp_path / "checkpoints"))
         kill(store)
         del store
         gc.collect()
@@ -350,29 +350,29 @@ class TestResume:
         assert again.settings == record.trials[2].settings
         assert again.origin == "anchor: L2-SP"
         assert again.facts["continues"] == 2
-        assert second.jobs[0].checkpoint == tmp_path / "checkpoints" / "trial-0002.pt"
-        assert second.jobs[0].seed == first.jobs[2].seed
+        assert second.specs[0].checkpoint == tmp_path / "checkpoints" / "trial-0002.pt"
+        assert second.specs[0].seed == first.specs[2].seed
         assert [result.epoch for result in again.curve] == list(range(1, EPOCHS + 1))
         assert record.epochs_spent == first.epochs + second.epochs == 5 * EPOCHS
         assert len(record.trials[2].curve) == 3
 
     def test_without_a_checkpoint_it_starts_over_and_pays(self, tmp_path: Path) -> None:
-        store = open_fake(tmp_path, "3")
-        with pytest.raises(Killed):
-            FakeEngine(kill_after=3, keep_checkpoints=0).run(make_brain(store, "3"))
+        store = open_fake_study(tmp_path, "3")
+        with pytest.raises(DriverKilled):
+            FakeEngine(kill_after=3, keep_checkpoints=0).run(make_controller(store, "3"))
         kill(store)
         engine = FakeEngine(keep_checkpoints=0)
         record = run_search(tmp_path, "3", engine)
         assert states(record.trials) == ["failed", "complete", "complete"]
         assert record.epochs_spent == 3 + 2 * EPOCHS
-        assert engine.jobs[0].key == "trial-0001"
+        assert engine.specs[0].key == "trial-0001"
 
     def test_a_stale_checkpoint_is_stopped_at_the_budget(self, tmp_path: Path) -> None:
         """The last trial lost 3 epochs to a kill: it may not train them a second time."""
-        store = open_fake(tmp_path, "1")
-        with pytest.raises(Killed):
+        store = open_fake_study(tmp_path, "1")
+        with pytest.raises(DriverKilled):
             FakeEngine(kill_after=5, keep_checkpoints=2).run(
-                make_brain(store, "1", checkpoints=tmp_path / "checkpoints")
+                make_controller(store, "1", checkpoints=tmp_path / "checkpoints")
             )
         kill(store)
         record = run_search(tmp_path, "1", FakeEngine(keep_checkpoints=2))
@@ -383,9 +383,9 @@ class TestResume:
     def test_killed_again_and_again(self, tmp_path: Path) -> None:
         """Each session gets an epoch further with the same trial, and pays for no epoch twice."""
         for _ in range(4):
-            store = open_fake(tmp_path, "2")
-            with pytest.raises(Killed):
-                FakeEngine(kill_after=1).run(make_brain(store, "2", checkpoints=tmp_path / "checkpoints"))
+            store = open_fake_study(tmp_path, "2")
+            with pytest.raises(DriverKilled):
+                FakeEngine(kill_after=1).run(make_controller(store, "2", checkpoints=tmp_path / "checkpoints"))
             kill(store)
         record = run_search(tmp_path, "2")
         assert states(record.trials) == ["failed"] * 4 + ["complete"] * 2
@@ -396,11 +396,11 @@ class TestResume:
         assert [trial.epochs_spent for trial in record.trials] == [1, 1, 1, 1, EPOCHS - 4, EPOCHS]
 
     def test_ctrl_c_keeps_everything(self, tmp_path: Path) -> None:
-        recorder = Recorder()
+        recorder = RecordingObserver()
         engine = FakeEngine(workers=2, interrupt_after=3 * EPOCHS)
         with pytest.raises(KeyboardInterrupt):
             run_search(tmp_path, "6", engine, observers=(recorder,))
-        with open_fake(tmp_path, "6") as store:
+        with open_fake_study(tmp_path, "6") as store:
             trials = store.record().trials
         interrupted = [trial for trial in trials if trial.state == "failed"]
         assert interrupted
@@ -414,32 +414,34 @@ class TestResume:
         assert sum(trial.epochs_spent for trial in record.trials) == record.epochs_spent
 
     def test_a_resumed_search_proposes_nothing_twice(self, tmp_path: Path) -> None:
-        lay_search(tmp_path, "6")
+        copy_searched_study(tmp_path, "6")
         record = run_search(tmp_path, "12")
         assert len({str(trial.settings) for trial in record.trials}) == 12
 
     def test_rungs_of_resumed_trials_compare_like_with_like(self, tmp_path: Path) -> None:
         """A trial that resumes past a rung stands on it with the accuracy that it had there."""
-        store = open_fake(tmp_path, "4")
-        with pytest.raises(Killed):
-            FakeEngine(kill_after=3).run(make_brain(store, "4", pruner="asha", checkpoints=tmp_path / "checkpoints"))
+        store = open_fake_study(tmp_path, "4")
+        with pytest.raises(DriverKilled):
+            FakeEngine(kill_after=3).run(
+                make_controller(store, "4", pruner="asha", checkpoints=tmp_path / "checkpoints")
+            )
         kill(store)
-        with open_fake(tmp_path, "4") as store:
-            FakeEngine().run(make_brain(store, "4", pruner="asha", checkpoints=tmp_path / "checkpoints"))
+        with open_fake_study(tmp_path, "4") as store:
+            FakeEngine().run(make_controller(store, "4", pruner="asha", checkpoints=tmp_path / "checkpoints"))
             again = store.trials()[1]
             assert again.system_attrs["completed_rung_0"] == again.intermediate_values[2]
             assert sorted(again.intermediate_values) == list(range(1, EPOCHS + 1))
 
     def test_nothing_is_left_running_or_queued(self, tmp_path: Path) -> None:
-        store = open_fake(tmp_path, "3")
-        make_brain(store, "3").next_job()
+        store = open_fake_study(tmp_path, "3")
+        make_controller(store, "3").next_trial()
         store.study.enqueue_trial({"head_lr": 0.5})
         store.study.ask()
         store.study.enqueue_trial({"head_lr": 0.5})
         kill(store)
         record = run_search(tmp_path, "3")
         assert record.counts() == {"complete": 3, "pruned": 0, "failed": 0, "interrupted": 1, "running": 0}
-        with open_fake(tmp_path, "3") as store:
+        with open_fake_study(tmp_path, "3") as store:
             assert all(trial.state.is_finished() for trial in store.trials())
 
     def test_a_real_kill(self, tmp_path: Path) -> None:
@@ -447,10 +449,10 @@ class TestResume:
             "import os, pathlib, sys\n"
             "from tests.search.fakes import *\n"
             "folder = pathlib.Path(sys.argv[1])\n"
-            "store = open_fake(folder, '3')\n"
+            "store = open_fake_study(folder, '3')\n"
             "try:\n"
-            "    FakeEngine(kill_after=8).run(make_brain(store, '3', checkpoints=folder / 'checkpoints'))\n"
-            "except Killed:\n"
+            "    FakeEngine(kill_after=8).run(make_controller(store, '3', checkpoints=folder / 'checkpoints'))\n"
+            "except DriverKilled:\n"
             "    os._exit(9)\n"
         )
         root = Path(__file__).resolve().parents[2]
@@ -472,7 +474,7 @@ class Broken(StudyObserver):
 
 class TestObservers:
     def test_they_are_told_everything_in_order(self, tmp_path: Path) -> None:
-        recorder = Recorder()
+        recorder = RecordingObserver()
         run_search(tmp_path, "2", observers=(recorder,))
         events = recorder.events
         assert events[0] == ("study_started",)
@@ -486,7 +488,7 @@ class TestObservers:
     def test_one_that_raises_stops_nothing_and_is_logged_once(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        broken, recorder = Broken(), Recorder()
+        broken, recorder = Broken(), RecordingObserver()
         with caplog.at_level(logging.WARNING, logger="nbt"):
             record = run_search(tmp_path, "2", observers=(broken, recorder))
         assert record.counts()["complete"] == 2
@@ -498,34 +500,34 @@ class TestObservers:
 
 
 def test_a_second_driver_is_refused(tmp_path: Path) -> None:
-    with open_fake(tmp_path, "2"):
+    with open_fake_study(tmp_path, "2"):
         with pytest.raises(NbtError, match="another driver"):
-            open_fake(tmp_path, "2")
-        with open_fake(tmp_path, "2", name="other") as other:
+            open_fake_study(tmp_path, "2")
+        with open_fake_study(tmp_path, "2", name="other") as other:
             assert other.config == config(name="other")
-    open_fake(tmp_path, "2").close()
+    open_fake_study(tmp_path, "2").close()
 
 
 @pytest.mark.slow
 def test_asking_and_telling_stays_quick_in_a_long_study(tmp_path: Path) -> None:
     """It takes under .05 s at 300 trials of 17 parameters on an idle core; the bound leaves room for a busy one."""
     space = Space.load("non_binary")
-    with open_fake(tmp_path, "400", epochs=1) as store:
-        brain = make_brain(store, "400", space=space)
+    with open_fake_study(tmp_path, "400", epochs=1) as store:
+        controller = make_controller(store, "400", space=space)
         source = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
         for number in range(300):
             trial = source.ask(space.distributions())
-            source.tell(trial, chance(number))
+            source.tell(trial, hashed_uniform(number))
         store.study.add_trials(source.trials)
         times = []
         for _ in range(12):
             started = time.perf_counter()
-            job = brain.next_job()
-            assert job is not None
+            spec = controller.next_trial()
+            assert spec is not None
             asked = time.perf_counter() - started
-            curve = simulate(job)
-            brain.on_epoch(job, curve[0])
+            curve = simulate(spec)
+            controller.on_epoch(spec, curve[0])
             started = time.perf_counter()
-            brain.on_done(job, TrialOutcome(curve=tuple(curve)))
+            controller.on_done(spec, TrialOutcome(curve=tuple(curve)))
             times.append(asked + time.perf_counter() - started)
     assert statistics.median(times[3:]) < 0.25

@@ -59,7 +59,7 @@ class TestEpochs:
         budget = Budget.parse("2")
 
         def may(spent: int, reserved: int) -> bool:
-            return budget.may_start(10, spent=spent, reserved=reserved, seconds=1e9)
+            return budget.can_start(10, spent=spent, reserved=reserved, seconds=1e9)
 
         assert may(0, 0)
         assert may(10, 0)
@@ -70,13 +70,13 @@ class TestEpochs:
 
     def test_what_continues_needs_less(self) -> None:
         budget = Budget.parse("1")
-        assert budget.may_start(10, spent=6, reserved=0, seconds=0, needs=4)
-        assert not budget.may_start(10, spent=7, reserved=0, seconds=0, needs=4)
+        assert budget.can_start(10, spent=6, reserved=0, seconds=0, needs=4)
+        assert not budget.can_start(10, spent=7, reserved=0, seconds=0, needs=4)
 
     def test_left(self) -> None:
-        assert Budget.parse("2").left_epochs(10, spent=5, reserved=4) == 11
-        assert Budget.parse("2").left_epochs(10, spent=25, reserved=0) == 0
-        assert Budget.parse("2h").left_epochs(10, spent=25, reserved=0) is None
+        assert Budget.parse("2").remaining_epochs(10, spent=5, reserved=4) == 11
+        assert Budget.parse("2").remaining_epochs(10, spent=25, reserved=0) == 0
+        assert Budget.parse("2h").remaining_epochs(10, spent=25, reserved=0) is None
 
     @given(
         trials=st.integers(1, 6),
@@ -93,11 +93,11 @@ class TestEpochs:
         total = trials * length
         spent, running = 0, []
 
-        def may_start() -> bool:
-            return budget.may_start(length, spent=spent, reserved=sum(running), seconds=0)
+        def can_start() -> bool:
+            return budget.can_start(length, spent=spent, reserved=sum(running), seconds=0)
 
         while True:
-            while len(running) < workers and may_start():
+            while len(running) < workers and can_start():
                 running.append(length)
             if not running:
                 break
@@ -114,15 +114,15 @@ class TestTime:
     def test_trials_start_and_run_until_it_is_over(self) -> None:
         budget = Budget.parse("1m")
         assert budget.total_epochs(10) is None
-        assert budget.may_start(10, spent=10**6, reserved=10**6, seconds=59.9)
-        assert not budget.may_start(10, spent=0, reserved=0, seconds=60.0)
-        assert budget.must_stop(59.9) is None
-        assert budget.must_stop(60.0) == OUT_OF_TIME
+        assert budget.can_start(10, spent=10**6, reserved=10**6, seconds=59.9)
+        assert not budget.can_start(10, spent=0, reserved=0, seconds=60.0)
+        assert budget.stop_reason(59.9) is None
+        assert budget.stop_reason(60.0) == OUT_OF_TIME
 
     def test_no_trial_starts_that_could_only_be_stopped(self) -> None:
         budget = Budget.parse("1m")
-        assert not budget.may_start(10, spent=0, reserved=0, seconds=50.0, quickest=11.0)
-        assert budget.may_start(10, spent=0, reserved=0, seconds=50.0, quickest=10.0)
+        assert not budget.can_start(10, spent=0, reserved=0, seconds=50.0, min_trial_seconds=11.0)
+        assert budget.can_start(10, spent=0, reserved=0, seconds=50.0, min_trial_seconds=10.0)
 
     def test_epoch_budgets_know_no_time(self) -> None:
-        assert Budget.parse("1").must_stop(1e9) is None
+        assert Budget.parse("1").stop_reason(1e9) is None

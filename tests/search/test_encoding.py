@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbt.search.encoding import COORDINATES, effective_rate, encode, prior_kernel
-from nbt.search.recording import draw_params
+from nbt.search.encoding import COORDINATE_NAMES, default_kernel, encode, log_effective_lr
+from nbt.search.recording import sample_params
 from nbt.search.space import Space, space_names
-from nbt.settings import Rule, TransferSettings, setting_rule
+from nbt.settings import FieldRule, TransferSettings, setting_rule
 
 BASE = TransferSettings()
 
 
-def values(rule: Rule) -> st.SearchStrategy[Any]:
+def values(rule: FieldRule) -> st.SearchStrategy[Any]:
     """Returns what a rule accepts, its ends included."""
     if rule.choices:
         return st.sampled_from(rule.choices)
@@ -38,7 +38,7 @@ SETTINGS = st.builds(TransferSettings, **{**FIELDS, "batch_size": FIELDS["batch_
 
 
 def place(name: str, **changes: Any) -> float:
-    return float(encode([BASE.replace(**changes)])[0][COORDINATES.index(name)])
+    return float(encode([BASE.replace(**changes)])[0][COORDINATE_NAMES.index(name)])
 
 
 def gap(one: TransferSettings, other: TransferSettings) -> float:
@@ -49,7 +49,7 @@ def gap(one: TransferSettings, other: TransferSettings) -> float:
 @given(SETTINGS)
 def test_any_valid_settings_are_a_finite_point_of_bounded_size(settings: TransferSettings) -> None:
     points = encode([settings])
-    assert points.shape == (1, len(COORDINATES))
+    assert points.shape == (1, len(COORDINATE_NAMES))
     assert np.isfinite(points).all()
     assert np.abs(points).max() <= 260, "mixup's alpha is at most 100"
 
@@ -57,17 +57,17 @@ def test_any_valid_settings_are_a_finite_point_of_bounded_size(settings: Transfe
 @pytest.mark.parametrize("name", space_names())
 def test_settings_of_the_shipped_spaces_are_about_one_apart_at_most(name: str) -> None:
     space, draws = Space.load(name), np.random.default_rng(0)
-    points = encode([space.settings(draw_params(space, draws), 12) for _ in range(300)])
+    points = encode([space.settings(sample_params(space, draws), 12) for _ in range(300)])
     assert np.ptp(points, axis=0).max() <= 2.0
     assert np.abs(points).max() <= 3.0, "log2 of 64 images, halved"
 
 
 def test_no_settings_are_no_points() -> None:
-    assert encode([]).shape == (0, len(COORDINATES))
+    assert encode([]).shape == (0, len(COORDINATE_NAMES))
 
 
 def test_names_and_numbers_agree() -> None:
-    assert len(set(COORDINATES)) == len(COORDINATES) == encode([BASE]).shape[1]
+    assert len(set(COORDINATE_NAMES)) == len(COORDINATE_NAMES) == encode([BASE]).shape[1]
     assert place("transfer_depth", transfer_depth=0.4) == 0.4
     assert place("momentum", momentum=0.3) == 0.3
     assert place("adamw", optimizer="adamw") == 1.0 and place("adamw") == 0.0
@@ -80,19 +80,19 @@ class TestRates:
     def test_recipes_of_one_effective_rate_have_one_rate(self) -> None:
         """Li et al. 2020: learning rate and momentum count together."""
         slow, fast = BASE.replace(body_lr=0.01, momentum=0.9), BASE.replace(body_lr=0.1, momentum=0.0)
-        assert effective_rate(slow, slow.body_lr) == pytest.approx(effective_rate(fast, fast.body_lr))
-        assert effective_rate(slow, slow.body_lr) == pytest.approx(-1.0)
+        assert log_effective_lr(slow, slow.body_lr) == pytest.approx(log_effective_lr(fast, fast.body_lr))
+        assert log_effective_lr(slow, slow.body_lr) == pytest.approx(-1.0)
         assert gap(slow, fast) < gap(slow, fast.replace(body_lr=0.01))
 
     def test_a_rate_is_counted_an_image(self) -> None:
         small, large = BASE.replace(batch_size=16, head_lr=0.01), BASE.replace(batch_size=64, head_lr=0.04)
-        assert effective_rate(small, small.head_lr) == pytest.approx(effective_rate(large, large.head_lr))
-        assert effective_rate(BASE.replace(batch_size=64), 0.1) < effective_rate(BASE, 0.1)
+        assert log_effective_lr(small, small.head_lr) == pytest.approx(log_effective_lr(large, large.head_lr))
+        assert log_effective_lr(BASE.replace(batch_size=64), 0.1) < log_effective_lr(BASE, 0.1)
 
     def test_adamw_is_a_hundredth_of_sgd_and_has_no_momentum_in_it(self) -> None:
         adamw = BASE.replace(optimizer="adamw", momentum=0.9)
-        assert effective_rate(adamw, 1e-3) == pytest.approx(effective_rate(BASE, 0.01))
-        assert effective_rate(adamw, 1e-3) == effective_rate(adamw.replace(momentum=0.0), 1e-3)
+        assert log_effective_lr(adamw, 1e-3) == pytest.approx(log_effective_lr(BASE, 0.01))
+        assert log_effective_lr(adamw, 1e-3) == log_effective_lr(adamw.replace(momentum=0.0), 1e-3)
 
     def test_the_mean_rate_is_that_of_the_units_that_train(self) -> None:
         shape = (-2.0, 0.0, 0.0)
@@ -157,5 +157,5 @@ class TestTechniques:
 
     def test_the_kernel_is_that_of_ordinary_fine_tuning(self) -> None:
         """A technique that is new must not change what recorded tables say."""
-        assert np.allclose(prior_kernel().lengths, 0.7 * np.sqrt(22))
-        assert len(prior_kernel().lengths) == len(COORDINATES) > 22
+        assert np.allclose(default_kernel().lengths, 0.7 * np.sqrt(22))
+        assert len(default_kernel().lengths) == len(COORDINATE_NAMES) > 22

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nbt.errors import UsageError
-from nbt.resources import shipped_folder
+from nbt.resources import bundled_folder
 from nbt.search.experience_folder import load_experience
 from nbt.search.recorded import describe_dimensions
 from nbt.search.space import Space
@@ -101,7 +101,7 @@ def test_a_table_that_lacks_a_dimension_fits(folder: Path) -> None:
 
 
 def test_the_shipped_tables_are_the_default_where_they_fit_the_space() -> None:
-    shipped = sorted((shipped_folder("studies") / "recorded").glob("*.parquet"))
+    shipped = sorted((bundled_folder("studies") / "recorded").glob("*.parquet"))
     assert [table.source for table in load_experience(None, SPACE)] == [str(path) for path in shipped]
     assert load_experience(None, Space.load("binary")) == [], "another space is no error of the user's"
 

@@ -8,25 +8,36 @@ import optuna
 import pytest
 
 from nbt.search import fit_pruner
-from nbt.search.curve_forecast import Curve, CurveForecaster, Distribution
-from nbt.search.fit_pruner import CONTROLS, THRESHOLD, FitPruner
-from nbt.search.merit import accuracy_of
-from nbt.search.pruner import Forecasts, TrialContext
+from nbt.search.curve_forecast import CurveForecaster, ForecastDistribution, LearningCurve
+from nbt.search.fit_pruner import DEFAULT_CONTROL_FRACTION, DEFAULT_THRESHOLD, FitPruner
+from nbt.search.merit import accuracy_from_logit_score
+from nbt.search.pruner import ForecastingPruner, TrialContext
 from nbt.search.reading import read_trial
 from nbt.search.target import Target
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
-from tests.search.synthetic import IMAGES, LENGTH, TREES, add, draw, learned, make_study, record, searched, target
+from tests.search.synthetic import (
+    IMAGES,
+    LENGTH,
+    TREES,
+    add,
+    draw,
+    make_study,
+    record,
+    target,
+    target_facts,
+    transferred_priors,
+)
 
-RECIPES = sorted(draw(60, seed=21), key=TREES.worth)
+RECIPES = sorted(draw(60, seed=21), key=TREES.true_logit)
 BEST, GOOD, BAD = RECIPES[-3:], RECIPES[-4], RECIPES[5]
 FIRST = 2  # a sixth of 12
 
 
 def make(seed: int = 0, *, on: Target | None = None, length: int = LENGTH, **options: float) -> FitPruner:
-    known = learned()
+    known = transferred_priors()
     assert known.forecaster is not None
-    return FitPruner(known.forecaster, known.models, on or searched(), length=length, seed=seed, **options)
+    return FitPruner(known.forecaster, known.models, on or target_facts(), length=length, seed=seed, **options)
 
 
 def finished(recipes: Sequence[TransferSettings] = BEST) -> optuna.Study:
@@ -37,7 +48,7 @@ def finished(recipes: Sequence[TransferSettings] = BEST) -> optuna.Study:
     return study
 
 
-def watch(
+def run_pruner(
     pruner: FitPruner,
     study: optuna.Study,
     settings: TransferSettings,
@@ -66,23 +77,23 @@ class TestDecision:
     def test_a_hopeless_trial_is_stopped_and_a_promising_one_is_not(self) -> None:
         study = finished()
         pruner = make(controls=0.0)
-        assert stop(watch(pruner, study, BAD)) is not None
-        assert stop(watch(pruner, study, GOOD)) is None
-        assert stop(watch(pruner, study, BEST[-1], TREES.curve(BEST[-1], seed=7))) is None
+        assert stop(run_pruner(pruner, study, BAD)) is not None
+        assert stop(run_pruner(pruner, study, GOOD)) is None
+        assert stop(run_pruner(pruner, study, BEST[-1], TREES.curve(BEST[-1], seed=7))) is None
 
     def test_the_worse_half_is_stopped_early_and_none_of_the_best(self) -> None:
         study = finished(RECIPES[42:45])
         pruner = make(controls=0.0)
-        ends = [stop(watch(pruner, study, one)) or LENGTH for one in RECIPES[:30]]
+        ends = [stop(run_pruner(pruner, study, one)) or LENGTH for one in RECIPES[:30]]
         assert np.mean(ends) < 0.7 * LENGTH
-        assert all(stop(watch(pruner, study, one)) is None for one in BEST)
+        assert all(stop(run_pruner(pruner, study, one)) is None for one in BEST)
 
     def test_never_before_a_sixth_of_the_epochs(self) -> None:
         study = finished()
-        ends = [stop(watch(make(controls=0.0), study, one, level(0.01))) for one in RECIPES[:5]]
+        ends = [stop(run_pruner(make(controls=0.0), study, one, level(0.01))) for one in RECIPES[:5]]
         assert set(ends) == {FIRST}
         pruner = make(threshold=1.1, controls=0.0)
-        assert stop(watch(pruner, study, GOOD)) == FIRST, "not even if everything were to stop"
+        assert stop(run_pruner(pruner, study, GOOD)) == FIRST, "not even if everything were to stop"
 
     @pytest.mark.parametrize(("length", "first"), [(2, 1), (6, 1), (7, 2), (12, 2), (13, 3), (60, 10)])
     def test_the_first_epoch_follows_from_the_length(self, length: int, first: int) -> None:
@@ -105,18 +116,18 @@ class TestDecision:
         add(study, GOOD, TREES.curve(GOOD, epochs=11), state="running")
         lost = EpochResult(2, float("inf"), None, None, 1.0, diverged=True)
         add(study, GOOD, (TREES.curve(GOOD)[0], lost))
-        assert stop(watch(pruner, study, BAD, level(0.01))) is None
+        assert stop(run_pruner(pruner, study, BAD, level(0.01))) is None
         assert pruner.forecast(4) is None
         add(study, GOOD, TREES.curve(GOOD))
-        assert stop(watch(pruner, study, BAD, level(0.01))) == FIRST
+        assert stop(run_pruner(pruner, study, BAD, level(0.01))) == FIRST
 
     def test_what_has_beaten_the_best_goes_on(self) -> None:
         pruner, study = make(threshold=0.99, controls=0.0), finished()
-        assert stop(watch(pruner, study, BAD, level(0.95))) is None
+        assert stop(run_pruner(pruner, study, BAD, level(0.95))) is None
 
     def test_the_reason_is_a_sentence_with_numbers(self) -> None:
         pruner, study = make(controls=0.0), finished()
-        said = watch(pruner, study, BAD, level(0.05))
+        said = run_pruner(pruner, study, BAD, level(0.05))
         found = pruner.forecast(3)
         assert found is not None
         [row] = [row for row in found["rows"] if row[0] == FIRST]
@@ -129,28 +140,28 @@ class TestDecision:
     def test_a_higher_threshold_stops_earlier(self) -> None:
         study = finished()
         bold, shy = (make(threshold=threshold, controls=0.0) for threshold in (0.3, 0.01))
-        ends = [[stop(watch(pruner, study, one)) or LENGTH for one in RECIPES[:25]] for pruner in (bold, shy)]
+        ends = [[stop(run_pruner(pruner, study, one)) or LENGTH for one in RECIPES[:25]] for pruner in (bold, shy)]
         assert all(early <= late for early, late in zip(*ends, strict=True))
         assert np.mean(ends[0]) < np.mean(ends[1])
 
     def test_the_defaults_are_a_twentieth(self) -> None:
-        assert THRESHOLD == CONTROLS == 0.05
+        assert DEFAULT_THRESHOLD == DEFAULT_CONTROL_FRACTION == 0.05
 
     def test_nothing_need_be_known_of_the_task(self) -> None:
         pruner = make(on=Target(epochs=LENGTH), controls=0.0)
         study = finished()
-        assert stop(watch(pruner, study, BAD, level(0.05))) == FIRST
-        assert stop(watch(pruner, study, BEST[-1])) is None
+        assert stop(run_pruner(pruner, study, BAD, level(0.05))) == FIRST
+        assert stop(run_pruner(pruner, study, BEST[-1])) is None
 
 
 class TestReferences:
-    def spy(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Curve, Sequence[Curve]]]:
-        asked: list[tuple[Curve, Sequence[Curve]]] = []
+    def spy(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[LearningCurve, Sequence[LearningCurve]]]:
+        asked: list[tuple[LearningCurve, Sequence[LearningCurve]]] = []
         forecast = CurveForecaster.forecast
 
         def record_and_ask(
-            self: CurveForecaster, curve: Curve, references: Sequence[Curve], probe: float
-        ) -> Distribution:
+            self: CurveForecaster, curve: LearningCurve, references: Sequence[LearningCurve], probe: float
+        ) -> ForecastDistribution:
             asked.append((curve, references))
             return forecast(self, curve, references, probe)
 
@@ -160,13 +171,13 @@ class TestReferences:
     def test_they_are_the_best_three_the_best_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = self.spy(monkeypatch)
         study = finished(RECIPES[20:40])
-        watch(make(), study, BAD, level(0.05, FIRST))
+        run_pruner(make(), study, BAD, level(0.05, FIRST))
         [(curve, references)] = asked
         finals = sorted(
             (max(row.val_accuracy or 0 for row in TREES.curve(one)) for one in RECIPES[20:40]), reverse=True
         )
-        assert accuracy_of([one.final for one in references], IMAGES) == pytest.approx(finals[:3])
-        assert (len(curve.merits), curve.length) == (FIRST, LENGTH)
+        assert accuracy_from_logit_score([one.final for one in references], IMAGES) == pytest.approx(finals[:3])
+        assert (len(curve.logit_scores), curve.length) == (FIRST, LENGTH)
 
     def test_a_forecast_costs_no_more_with_more_finished_trials(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each finished trial is read once, however often the pruner is asked."""
@@ -179,7 +190,7 @@ class TestReferences:
         monkeypatch.setattr(fit_pruner, "read_trial", count)
         study, pruner = finished(RECIPES[20:60]), make(controls=0.0)
         for one in RECIPES[:5]:
-            watch(pruner, study, one)
+            run_pruner(pruner, study, one)
         assert sorted(read) == list(range(40))
         assert {len(references) for _, references in asked} == {3}
 
@@ -204,7 +215,7 @@ class TestReferences:
             pruner, study = make(controls=0.0, on=target(validation_images=images)), make_study()
             for one in BEST:
                 add(study, one, level(accuracy))
-            watch(pruner, study, GOOD, level(0.9, 6), number=add(study, GOOD, state="running"))
+            run_pruner(pruner, study, GOOD, level(0.9, 6), number=add(study, GOOD, state="running"))
             found = pruner.forecast(3)
             assert found is not None
             return float(found["chance"])
@@ -218,7 +229,7 @@ class TestControls:
         study = finished()
         pruner = make(controls=1.0)
         number = len(study.get_trials())
-        assert stop(watch(pruner, study, BAD, level(0.05))) is None
+        assert stop(run_pruner(pruner, study, BAD, level(0.05))) is None
         found = pruner.forecast(number)
         assert found is not None and (found["would_stop"], found["control"]) == (FIRST, True)
         assert [row[0] for row in found["rows"]] == list(range(FIRST, LENGTH)), "and are forecast to the end"
@@ -227,20 +238,20 @@ class TestControls:
         study = finished()
         pruner = make(controls=1.0)
         number = len(study.get_trials())
-        watch(pruner, study, BEST[-1])
+        run_pruner(pruner, study, BEST[-1])
         found = pruner.forecast(number)
         assert found is not None and (found["would_stop"], found["control"]) == (None, False)
 
     def test_a_twentieth_of_all_the_same_for_the_same_seed(self) -> None:
         one, same, other = ([make(seed).is_control(number) for number in range(2000)] for seed in (3, 3, 4))
         assert one == same != other
-        assert np.mean(one) == pytest.approx(CONTROLS, abs=0.02)
+        assert np.mean(one) == pytest.approx(DEFAULT_CONTROL_FRACTION, abs=0.02)
 
     def test_the_seed_alone_decides_which(self) -> None:
         seed = next(seed for seed in range(1000) if make(seed).is_control(3))
         pruner, study = make(seed), finished()
-        assert stop(watch(pruner, study, BAD, level(0.05))) is None, "trial 3"
-        said = watch(pruner, study, BAD, level(0.05))
+        assert stop(run_pruner(pruner, study, BAD, level(0.05))) is None, "trial 3"
+        said = run_pruner(pruner, study, BAD, level(0.05))
         assert (stop(said) is None) == make(seed).is_control(4)
 
     def test_there_may_be_none(self) -> None:
@@ -250,7 +261,7 @@ class TestControls:
 class TestForecast:
     def test_it_has_json_types_and_all_parts(self) -> None:
         pruner, study = make(controls=0.0), finished()
-        watch(pruner, study, GOOD)
+        run_pruner(pruner, study, GOOD)
         found = pruner.forecast(3)
         assert found is not None and json.loads(json.dumps(found)) == found
         assert set(found) == {*("epoch", "mean", "low", "high", "chance", "incumbent", "would_stop", "control", "rows")}
@@ -264,7 +275,7 @@ class TestForecast:
         for one in RECIPES[::10]:
             number = len(study.get_trials())
             curve = TREES.curve(one)
-            watch(pruner, study, one, curve)
+            run_pruner(pruner, study, one, curve)
             found = pruner.forecast(number)
             assert found is not None
             for epoch, mean, low, high, chance in found["rows"]:
@@ -275,16 +286,16 @@ class TestForecast:
     def test_what_was_never_asked_has_none(self) -> None:
         pruner, study = make(), finished()
         assert pruner.forecast(99) is None
-        watch(pruner, study, BAD, level(0.05, FIRST - 1))
+        run_pruner(pruner, study, BAD, level(0.05, FIRST - 1))
         assert pruner.forecast(3) is None
 
     def test_it_is_what_the_records_read(self) -> None:
         pruner, study = make(), finished()
-        watch(pruner, study, GOOD)
+        run_pruner(pruner, study, GOOD)
         found = pruner.forecast(3)
         assert found is not None
         assert record(3, GOOD, TREES.curve(GOOD), forecast=found).forecast == found
-        assert isinstance(pruner, Forecasts)
+        assert isinstance(pruner, ForecastingPruner)
 
     def test_the_accuracy_to_beat_is_that_of_the_time_when_it_was_hopeless(self) -> None:
         pruner, study = make(controls=1.0), finished(RECIPES[40:43])
@@ -301,8 +312,8 @@ class TestForecast:
 class TestResumed:
     def test_epochs_that_are_repeated_are_forecast_anew(self) -> None:
         pruner, study = make(controls=0.0), finished()
-        first = watch(pruner, study, GOOD)
-        again = watch(pruner, study, GOOD, TREES.curve(GOOD, seed=5, epochs=6), number=3)
+        first = run_pruner(pruner, study, GOOD)
+        again = run_pruner(pruner, study, GOOD, TREES.curve(GOOD, seed=5, epochs=6), number=3)
         assert len(first) == LENGTH - 1 and len(again) == 6
         found = pruner.forecast(3)
         assert found is not None
@@ -311,16 +322,16 @@ class TestResumed:
     def test_the_same_epochs_are_decided_alike(self) -> None:
         pruner, study = make(controls=0.0), finished()
         curve = TREES.curve(BAD)
-        first = watch(pruner, study, BAD, curve)
+        first = run_pruner(pruner, study, BAD, curve)
         before = pruner.forecast(3)
         assert before is not None
-        assert watch(pruner, study, BAD, curve, number=3) == first
+        assert run_pruner(pruner, study, BAD, curve, number=3) == first
         assert pruner.forecast(3) == before
 
     def test_a_hopeless_trial_that_ran_on_is_stopped_at_its_next_epoch(self) -> None:
         """A later session plays the epochs of a trial that it resumes to the pruner, and heeds the last word alone."""
         pruner, study = make(controls=0.0), finished()
-        said = watch(pruner, study, BAD, level(0.05))
+        said = run_pruner(pruner, study, BAD, level(0.05))
         assert all(reason is not None for reason in said[FIRST - 1 :])
         found = pruner.forecast(3)
         assert found is not None and found["would_stop"] == FIRST

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nbt.errors import NbtError, UsageError
-from nbt.search.from_studies import check_out, merge_tables, table_from_study, write_tables
+from nbt.search.from_studies import is_output_folder, merge_tables, table_from_study, write_tables
 from nbt.search.recorded import RecordedTable, describe_dimensions
 from nbt.search.records import StudyRecord
 from nbt.search.space import Space
@@ -24,7 +24,7 @@ PARTS = ("/home/ada/birds", "/home/ada/nets/w0.pth", "/home/ada/data")
 def study(name: str = "birds", *, without: tuple[int, ...] = (8,), **changes: Any) -> StudyRecord:
     """A finished study; trial 8 is left out, as the space has no such settings."""
     made = sample_study()
-    options = {key: changes.pop(key) for key in ("trials", "profile", "dataset_facts") if key in changes}
+    options = {key: changes.pop(key) for key in ("trials", "profile", "dataset_summary") if key in changes}
     trials = options.get("trials", tuple(one for one in made.trials if one.number not in without))
     return dataclasses.replace(
         made, config=config(name=name, **changes), trials=trials, profile=options.get("profile", profile_dict())
@@ -172,15 +172,15 @@ class TestOut:
     def test_a_table_or_a_folder(self, tmp_path: Path) -> None:
         (tmp_path / "odd.parquet").mkdir()
         (tmp_path / "v1.2").mkdir()
-        assert not check_out(tmp_path / "t.parquet")
+        assert not is_output_folder(tmp_path / "t.parquet")
         for folder in ("new", "a/b", "odd.parquet", "v1.2"):
-            assert check_out(tmp_path / folder)
+            assert is_output_folder(tmp_path / folder)
 
     @pytest.mark.parametrize("name", ["t.csv", "file"])
     def test_other_files_are_refused(self, name: str, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(UsageError, match=r"give a folder, for one table a task, or a file TABLE.parquet"):
-            check_out(tmp_path / name)
+            is_output_folder(tmp_path / name)
 
     def test_a_folder_gets_one_table_a_task(self, tmp_path: Path) -> None:
         studies = study(), study("again"), study("fish", dataset="/x/fish", data_hash="f")

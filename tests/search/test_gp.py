@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nbt.search.gp import _JITTER, _OFFSET_VARIANCE, GaussianProcess, Kernel, _cholesky
+from nbt.search.gp import _JITTER, _MEAN_PRIOR_VARIANCE, GaussianProcess, Kernel, _cholesky
 
-Vector = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 KERNEL = Kernel(np.array([0.3, 0.7, 1.5]), 0.8, 0.05)
 
 
-def data(n: int = 25, seed: int = 0) -> tuple[Vector, Vector, Vector]:
+def data(n: int = 25, seed: int = 0) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Returns points, values and known variances."""
     draws = np.random.default_rng(seed)
     points = draws.random((n, 3))
@@ -27,21 +27,21 @@ def make(n: int = 25, functions: int = 2) -> GaussianProcess:
     return GaussianProcess.given(KERNEL, points, values, noise=noise, basis=basis)
 
 
-def dense(process: GaussianProcess) -> tuple[Vector, Vector]:
+def dense(process: GaussianProcess) -> tuple[FloatArray, FloatArray]:
     """Returns the covariance of function and level at the points, and that of the values, entry by entry."""
     n, kernel = len(process.values), process.kernel
     function = np.empty((n, n))
     for i in range(n):
         for j in range(n):
             gap = (process.points[i] - process.points[j]) / kernel.lengths
-            function[i, j] = kernel.amplitude * np.exp(-0.5 * gap @ gap) + _OFFSET_VARIANCE
+            function[i, j] = kernel.amplitude * np.exp(-0.5 * gap @ gap) + _MEAN_PRIOR_VARIANCE
             function[i, j] += process.basis[:, i] @ process.basis[:, j]
     return function, function + np.diag(process.noise + kernel.noise + _JITTER)
 
 
 class TestKernel:
     def test_logs_are_read_back(self) -> None:
-        back = Kernel.from_logs(KERNEL.logs)
+        back = Kernel.from_log_params(KERNEL.log_params)
         assert back.lengths == pytest.approx(KERNEL.lengths)
         assert (back.amplitude, back.noise) == (pytest.approx(0.8), pytest.approx(0.05))
 
@@ -69,11 +69,11 @@ class TestPosterior:
         process = make()
         draws = np.random.default_rng(2)
         new, own = draws.random((7, 3)), draws.standard_normal((2, 7))
-        cross = process.kernel.between(process.points, new) + process.basis.T @ own + _OFFSET_VARIANCE
+        cross = process.kernel.between(process.points, new) + process.basis.T @ own + _MEAN_PRIOR_VARIANCE
         inverse = np.linalg.inv(dense(process)[1])
         mean, variance = process.predict(new, own)
         assert mean == pytest.approx(cross.T @ inverse @ process.values, abs=1e-8)
-        prior = 0.8 + _OFFSET_VARIANCE + (own**2).sum(0)
+        prior = 0.8 + _MEAN_PRIOR_VARIANCE + (own**2).sum(0)
         assert variance == pytest.approx(prior - np.einsum("ij,ik,kj->j", cross, inverse, cross), abs=1e-8)
 
     def test_the_mean_alone_is_the_same(self) -> None:
@@ -108,7 +108,7 @@ class TestPosterior:
 
     def test_left_out_is_what_the_others_say(self) -> None:
         process = make(12)
-        for i, found in enumerate(process.left_out()):
+        for i, found in enumerate(process.leave_one_out_mean()):
             others = GaussianProcess.given(
                 KERNEL,
                 np.delete(process.points, i, axis=0),
@@ -138,7 +138,7 @@ class TestBasis:
         """With a constant that is as unsure as the offset, and errors that are correlated as the process."""
         process = make(30, functions=3)
         design = np.vstack([process.basis, np.ones(30)])
-        prior = np.diag([1.0, 1.0, 1.0, 1 / _OFFSET_VARIANCE])
+        prior = np.diag([1.0, 1.0, 1.0, 1 / _MEAN_PRIOR_VARIANCE])
         errors = KERNEL.between(process.points, process.points) + np.diag(process.noise + KERNEL.noise + _JITTER)
         covariance = np.linalg.inv(prior + design @ np.linalg.solve(errors, design.T))
         mean = covariance @ design @ np.linalg.solve(errors, process.values)
@@ -167,13 +167,13 @@ class TestFit:
     def test_the_gradient_is_that_of_finite_differences(self, functions: int) -> None:
         process = make(15, functions)
         gaps = (process.points[:, None] - process.points[None]) ** 2
-        mode = Kernel.prior(3).logs
+        mode = Kernel.prior(3).log_params
         draws = np.random.default_rng(3)
         for _ in range(3):
-            logs = mode + 0.7 * draws.standard_normal(5)
-            _, gradient = process._loss(logs, mode, gaps)
+            log_params = mode + 0.7 * draws.standard_normal(5)
+            _, gradient = process._negative_log_posterior(log_params, mode, gaps)
             for i, step in enumerate(1e-5 * np.eye(5)):
-                up, down = (process._loss(logs + way * step, mode, gaps)[0] for way in (1, -1))
+                up, down = (process._negative_log_posterior(log_params + way * step, mode, gaps)[0] for way in (1, -1))
                 assert gradient[i] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-4)
 
     def test_the_likelihood_is_that_of_the_normal_distribution(self) -> None:
@@ -187,9 +187,12 @@ class TestFit:
         points, values, noise = data()
         gaps, prior = (points[:, None] - points[None]) ** 2, Kernel.prior(3)
         fitted = GaussianProcess.fit(points, values, noise=noise)
-        before, after = (fitted._loss(kernel.logs, prior.logs, gaps)[0] for kernel in (prior, fitted.kernel))
+        before, after = (
+            fitted._negative_log_posterior(kernel.log_params, prior.log_params, gaps)[0]
+            for kernel in (prior, fitted.kernel)
+        )
         assert after < before - 1
-        assert np.abs(fitted._loss(fitted.kernel.logs, prior.logs, gaps)[1]).max() < 0.05
+        assert np.abs(fitted._negative_log_posterior(fitted.kernel.log_params, prior.log_params, gaps)[1]).max() < 0.05
 
     def test_the_coordinate_that_matters_is_short(self) -> None:
         draws = np.random.default_rng(0)
@@ -220,7 +223,7 @@ class TestFit:
         around = Kernel(np.array([0.2, 5.0, 1.0]), 0.5, 0.02)
         points, values, _ = data(2)
         kernel = GaussianProcess.fit(points, values, around=around).kernel
-        assert kernel.logs == pytest.approx(around.logs, abs=0.7)
+        assert kernel.log_params == pytest.approx(around.log_params, abs=0.7)
         assert kernel.lengths[1] > 5 * kernel.lengths[0]
 
     def test_a_coordinate_that_does_not_vary_keeps_its_length(self) -> None:
@@ -231,7 +234,7 @@ class TestFit:
         fitted = GaussianProcess.fit(points, values).kernel
         alone = GaussianProcess.fit(points[:, [0, 2]], values, around=Kernel.prior(2, varied=3)).kernel
         assert fitted.lengths[1] == pytest.approx(Kernel.prior(3).lengths[1])
-        assert np.delete(fitted.logs, 1) == pytest.approx(alone.logs)
+        assert np.delete(fitted.log_params, 1) == pytest.approx(alone.log_params)
 
     @pytest.mark.parametrize("scale", [1.0, 1e4])
     def test_copies_of_points_and_values_of_any_size_can_be_fitted(self, scale: float) -> None:
@@ -242,7 +245,7 @@ class TestFit:
         basis = 100 * scale * np.vstack([points[:, 0], points[:, 0] + 1e-9])
         fitted = GaussianProcess.fit(points, values, basis=basis)
         mean, variance = fitted.predict(points, basis)
-        assert np.isfinite(fitted.kernel.logs).all() and np.isfinite(variance).all()
+        assert np.isfinite(fitted.kernel.log_params).all() and np.isfinite(variance).all()
         assert np.corrcoef(mean, values)[0, 1] > 0.9
 
     def test_almost_singular_covariances_get_as_much_jitter_as_they_need(self) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.errors import UsageError
-from nbt.search.identity import check_same_study, check_study_name, default_study_name, fresh_name
+from nbt.search.identity import check_same_study, check_study_name, default_study_name, unused_name
 from tests.search.fakes import config
 
 
@@ -37,9 +37,9 @@ class TestNames:
             check_study_name(name)
 
     def test_fresh_is_the_first_free_one(self) -> None:
-        assert fresh_name("a", []) == "a"
-        assert fresh_name("a", ["a"]) == "a-2"
-        assert fresh_name("a", ["a", "a-2", "a-4", "b"]) == "a-3"
+        assert unused_name("a", []) == "a"
+        assert unused_name("a", ["a"]) == "a-2"
+        assert unused_name("a", ["a", "a-2", "a-4", "b"]) == "a-3"
 
 
 class TestSameStudy:

@@ -5,7 +5,7 @@ import warnings
 import optuna
 import pytest
 
-from nbt.search.importance import LEAST_TRIALS, importance
+from nbt.search.importance import MIN_TRIALS, importance
 
 
 def study_of(values: list[tuple[float, float, float]], state: str = "COMPLETE") -> optuna.Study:
@@ -44,8 +44,8 @@ def test_what_decides_on_high_accuracy_is_important() -> None:
 
 def test_too_few_full_trials_say_nothing() -> None:
     values = [(x, y, x) for x, y in GRID]
-    assert importance(study_of(values[: LEAST_TRIALS - 1])) == {}
-    assert importance(study_of(values[:LEAST_TRIALS])) != {}
+    assert importance(study_of(values[: MIN_TRIALS - 1])) == {}
+    assert importance(study_of(values[:MIN_TRIALS])) != {}
     assert importance(study_of(values, state="PRUNED")) == {}
 
 

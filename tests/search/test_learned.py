@@ -7,11 +7,11 @@ import pytest
 
 from nbt.search.curve_forecast import CurveForecaster, table_curves
 from nbt.search.fit_pruner import FitPruner
-from nbt.search.guided import GuidedSampler, recommend
-from nbt.search.learned import Learned, sampler
-from nbt.search.pruner import Asha
+from nbt.search.guided import BayesianSampler, recommend_settings
+from nbt.search.learned import TransferredPriors, make_sampler
+from nbt.search.pruner import AshaPruner
 from nbt.search.recorded import RecordedRun, RecordedTable
-from nbt.search.replay.methods import leave_out
+from nbt.search.replay.methods import leave_dataset_out
 from nbt.search.target import Target
 from nbt.training.results import EpochResult
 from tests.search.replay.tables import diverge, make_table
@@ -22,30 +22,30 @@ from tests.search.synthetic import (
     TREES,
     Task,
     draw,
-    few_trees,
-    learned,
-    others,
-    searched,
+    patch_small_forests,
+    source_tables,
     table,
     target,
-    trees,
+    target_facts,
+    target_table,
+    transferred_priors,
 )
 
 
 class TestParts:
     def test_every_table_has_its_model(self) -> None:
         small = make_table(5)
-        made = Learned([small, *others()[:1]])
-        assert made.tables == (small, others()[0])
-        assert made.by_table[0] is None and made.by_table[1] is not None
-        assert made.models == [made.by_table[1]]
+        made = TransferredPriors([small, *source_tables()[:1]])
+        assert made.tables == (small, source_tables()[0])
+        assert made.models_by_table[0] is None and made.models_by_table[1] is not None
+        assert made.models == [made.models_by_table[1]]
 
     def test_they_are_made_once_and_when_they_are_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        made = Learned([table(BIRDS, 14)])
-        assert not {"by_table", "forecaster"} & set(vars(made))
-        made.guide(target(), SPACE)
+        made = TransferredPriors([table(BIRDS, 14)])
+        assert not {"models_by_table", "forecaster"} & set(vars(made))
+        made.surrogate(target(), SPACE)
         assert "forecaster" not in vars(made), "a guide needs no forecaster"
-        with few_trees():
+        with patch_small_forests():
             first = made.pruner(target(), length=LENGTH, seed=0)
         assert isinstance(first, FitPruner)
         monkeypatch.setattr(CurveForecaster, "__init__", None)
@@ -62,19 +62,21 @@ class TestParts:
         ids=["none", "few settings", "all diverged", "one epoch"],
     )
     def test_without_curves_to_learn_from_asha_stops_trials(self, tables: tuple[RecordedTable, ...]) -> None:
-        made = Learned(tables)
+        made = TransferredPriors(tables)
         assert made.forecaster is None
-        assert isinstance(made.pruner(target(), length=LENGTH, seed=0), Asha)
-        assert recommend(made.guide(target(), SPACE), SPACE)
+        assert isinstance(made.pruner(target(), length=LENGTH, seed=0), AshaPruner)
+        assert recommend_settings(made.surrogate(target(), SPACE), SPACE)
 
     def test_the_guide_knows_what_was_recorded(self) -> None:
-        guide = learned().guide(target(), SPACE)
-        assert guide.experience == tuple(learned().models)
-        assert guide.firings and not learned().guide(target(), SPACE, heuristics=False).firings
+        surrogate = transferred_priors().surrogate(target(), SPACE)
+        assert surrogate.experience == tuple(transferred_priors().models)
+        assert (
+            surrogate.activations and not transferred_priors().surrogate(target(), SPACE, heuristics=False).activations
+        )
 
     def test_the_sampler_is_of_the_guides_task(self) -> None:
-        made = sampler(learned().guide(dataclasses.replace(target(), epochs=7), SPACE), 3)
-        assert isinstance(made, GuidedSampler)
+        made = make_sampler(transferred_priors().surrogate(dataclasses.replace(target(), epochs=7), SPACE), 3)
+        assert isinstance(made, BayesianSampler)
         assert (made._length, made._images) == (7, 300)
 
 
@@ -96,25 +98,32 @@ class TestLeaveOneTaskOut:
 
     def tables(self, *, poisoned: bool) -> tuple[list[RecordedTable], RecordedTable]:
         """Returns all tables, and the evaluated one."""
-        deep = table(Task("deep", seed=9), 30, dataset="trees", data_hash="other shots", backbone="conv4")
-        renamed = table(Task("renamed", seed=8), 30, dataset="woods", data_hash="trees")
-        mine = [trees(), deep, renamed]
+        deep = table(Task("deep", seed=9), 30, dataset="target_table", data_hash="other shots", backbone="conv4")
+        renamed = table(Task("renamed", seed=8), 30, dataset="woods", data_hash="target_table")
+        mine = [target_table(), deep, renamed]
         if poisoned:
             mine = [poison(one) for one in mine]
-        return [*mine, *others()[:2]], mine[0]
+        return [*mine, *source_tables()[:2]], mine[0]
 
     def test_what_is_known_does_not_change_with_the_evaluated_curves(self) -> None:
-        settings, curves = draw(40, seed=2), table_curves(trees(), [])
+        settings, curves = draw(40, seed=2), table_curves(target_table(), [])
         found = []
         for poisoned in (False, True):
             everything, mine = self.tables(poisoned=poisoned)
-            known = Learned(leave_out(everything, mine))
-            with few_trees():
+            known = TransferredPriors(leave_dataset_out(everything, mine))
+            with patch_small_forests():
                 forecaster = known.forecaster
             assert forecaster is not None
-            guide = known.guide(searched(), SPACE)
+            surrogate = known.surrogate(target_facts(), SPACE)
             forecast = forecaster.forecast(curves[5].until(4), curves[:3], float("nan"))
-            found.append((guide.expectation(settings), recommend(guide, SPACE), forecast.values, forecaster.level))
+            found.append(
+                (
+                    surrogate.prior_mean(settings),
+                    recommend_settings(surrogate, SPACE),
+                    forecast.values,
+                    forecaster.level,
+                )
+            )
         (expected, recommended, values, level), (expected2, recommended2, values2, level2) = found
         assert (expected == expected2).all() and recommended == recommended2
         assert (values == values2).all() and level == level2
@@ -122,24 +131,29 @@ class TestLeaveOneTaskOut:
     def test_the_poison_is_one(self) -> None:
         """Were it not left out, everything would change."""
         settings = draw(40, seed=2)
-        clean, spoilt = (Learned([one]).guide(searched(), SPACE) for one in (trees(), poison(trees())))
-        assert np.corrcoef(clean.expectation(settings), spoilt.expectation(settings))[0, 1] < 0.5
+        clean, spoilt = (
+            TransferredPriors([one]).surrogate(target_facts(), SPACE)
+            for one in (target_table(), poison(target_table()))
+        )
+        assert np.corrcoef(clean.prior_mean(settings), spoilt.prior_mean(settings))[0, 1] < 0.5
 
     def test_the_forecasters_own_examples_leave_out_what_shares_their_dataset(self) -> None:
         """Else it would learn to trust an expectation that is better than it can be on a new task."""
         twin = table(dataclasses.replace(BIRDS, seed=11), 30, backbone="conv4")
-        tables = [others()[0], twin]
-        known = Learned(tables)
-        with few_trees():
+        tables = [source_tables()[0], twin]
+        known = TransferredPriors(tables)
+        with patch_small_forests():
             alone = CurveForecaster(tables, [None, None])
-            both = CurveForecaster(tables, known.by_table)
-        curves = table_curves(trees(), [])
+            both = CurveForecaster(tables, known.models_by_table)
+        curves = table_curves(target_table(), [])
         one, other = (each.forecast(curves[9].until(4), curves[:2], float("nan")) for each in (alone, both))
         assert (one.values == other.values).all()
 
 
 def test_a_target_without_anything_is_served() -> None:
     bare = Target(epochs=LENGTH)
-    guide = learned().guide(bare, SPACE)
-    assert TREES.worth(recommend(guide, SPACE)) > np.median([TREES.worth(one) for one in draw(200)])
-    assert isinstance(learned().pruner(bare, length=LENGTH, seed=0), FitPruner)
+    surrogate = transferred_priors().surrogate(bare, SPACE)
+    assert TREES.true_logit(recommend_settings(surrogate, SPACE)) > np.median(
+        [TREES.true_logit(one) for one in draw(200)]
+    )
+    assert isinstance(transferred_priors().pruner(bare, length=LENGTH, seed=0), FitPruner)

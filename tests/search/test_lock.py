@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nbt.errors import NbtError, UsageError
-from nbt.search.lock import BEAT_SECONDS, EXPIRY_SECONDS, FileLock, Lease
+from nbt.search.lock import HEARTBEAT_SECONDS, LEASE_EXPIRY_SECONDS, FileLock, LeaseLock
 
 
 class TestFileLock:
@@ -63,7 +63,7 @@ class TestFileLock:
             os.read(hear, 1)
             with pytest.raises(NbtError):
                 FileLock(tmp_path / "a.lock", "mine")
-            lock.drop()  # as the end of the process does
+            lock.close_in_child()  # as the end of the process does
             FileLock(tmp_path / "a.lock", "mine").release()
         finally:
             for end_of_pipe in (end, wait, hear, say):
@@ -92,22 +92,24 @@ class Attribute:
         self.value: dict | None = None
         self.now = 1000.0
         self.slept = 0.0
-        self.beating: list[Lease] = []
+        self.beating: list[LeaseLock] = []
 
-    def lease(self, host: str | None = None) -> Lease:
-        lease = Lease("mine", lambda: self.value, self.write, now=lambda: self.now, sleep=self.sleep, beat_seconds=None)
+    def lease(self, host: str | None = None) -> LeaseLock:
+        lease = LeaseLock(
+            "mine", lambda: self.value, self.write, now=lambda: self.now, sleep=self.sleep, heartbeat_seconds=None
+        )
         if host is not None:
-            lease._myself["host"] = host
-            lease.beat()
+            lease._holder_info["host"] = host
+            lease.heartbeat()
         return lease
 
     def sleep(self, seconds: float) -> None:
-        """Passes the time; of the drivers that live, each beats every `BEAT_SECONDS`."""
+        """Passes the time; of the drivers that live, each beats every `HEARTBEAT_SECONDS`."""
         self.now += seconds
         self.slept += seconds
         for lease in self.beating:
-            if self.now - (self.value or {})["beat"] >= BEAT_SECONDS:
-                lease.beat()
+            if self.now - (self.value or {})["beat"] >= HEARTBEAT_SECONDS:
+                lease.heartbeat()
 
     def write(self, value: dict | None) -> None:
         self.value = None if value is None else dict(value)
@@ -120,7 +122,7 @@ class TestLease:
         attribute.beating.append(lease)
         with pytest.raises(NbtError, match="on elsewhere"):
             attribute.lease()
-        assert attribute.slept <= BEAT_SECONDS + 1
+        assert attribute.slept <= HEARTBEAT_SECONDS + 1
         lease.check()
         lease.release()
         attribute.lease().release()
@@ -136,9 +138,9 @@ class TestLease:
     def test_it_expires_without_a_beat_and_lives_with_one(self, caplog: pytest.LogCaptureFixture) -> None:
         attribute = Attribute()
         lease = attribute.lease(host="elsewhere")
-        attribute.now += EXPIRY_SECONDS - 1
-        lease.beat()
-        attribute.now += EXPIRY_SECONDS - 10
+        attribute.now += LEASE_EXPIRY_SECONDS - 1
+        lease.heartbeat()
+        attribute.now += LEASE_EXPIRY_SECONDS - 10
         assert not caplog.messages
         attribute.lease()
         assert attribute.slept == 10
@@ -149,7 +151,7 @@ class TestLease:
         attribute.lease(host="elsewhere")
         holders = [attribute.value, {**(attribute.value or {}), "owner": "another", "host": "yonder"}]
         with pytest.raises(NbtError, match="on yonder"):
-            Lease("mine", lambda: holders.pop(0), attribute.write, now=lambda: 1000.0, sleep=attribute.sleep)
+            LeaseLock("mine", lambda: holders.pop(0), attribute.write, now=lambda: 1000.0, sleep=attribute.sleep)
 
     def test_a_dead_process_of_this_machine_holds_nothing(self) -> None:
         attribute = Attribute()
@@ -158,21 +160,21 @@ class TestLease:
         lease = attribute.lease()
         attribute.value = {**(attribute.value or {}), "pid": gone.pid}
         attribute.lease()
-        lease.beat()
+        lease.heartbeat()
         with pytest.raises(NbtError):
             lease.check()
 
     def test_who_lost_it_is_told_and_leaves_it_alone(self) -> None:
         attribute = Attribute()
         lease = attribute.lease(host="elsewhere")
-        attribute.now += EXPIRY_SECONDS
+        attribute.now += LEASE_EXPIRY_SECONDS
         other = attribute.lease()
         lease.check()
-        lease.beat()
+        lease.heartbeat()
         with pytest.raises(NbtError, match="another driver"):
             lease.check()
         lease.release()
-        assert (attribute.value or {})["owner"] == other._myself["owner"]
+        assert (attribute.value or {})["owner"] == other._holder_info["owner"]
         other.check()
 
     def test_two_that_take_it_at_once(self) -> None:
@@ -184,8 +186,10 @@ class TestLease:
             return None if len(reads) == 1 else attribute.value
 
         first = attribute.lease(host="elsewhere")
-        second = Lease("mine", read_before_the_other_wrote, attribute.write, now=lambda: 0.0, beat_seconds=None)
-        first.beat()
+        second = LeaseLock(
+            "mine", read_before_the_other_wrote, attribute.write, now=lambda: 0.0, heartbeat_seconds=None
+        )
+        first.heartbeat()
         second.check()
         with pytest.raises(NbtError):
             first.check()
@@ -206,7 +210,7 @@ class TestLease:
                 raise troubles.pop()
             return attribute.value
 
-        lease = Lease("mine", read, attribute.write, now=lambda: attribute.now, beat_seconds=0.001)
+        lease = LeaseLock("mine", read, attribute.write, now=lambda: attribute.now, heartbeat_seconds=0.001)
         attribute.now = 5000.0
         for _ in range(10_000):
             if (attribute.value or {})["beat"] == 5000.0:

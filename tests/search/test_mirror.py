@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 
 from nbt.search.database import close, connect
-from nbt.search.mirror import Mirror
+from nbt.search.mirror import WriteThroughStorage
 
 SPACE = {
     "rate": FloatDistribution(1e-4, 1.0, log=True),
@@ -31,15 +31,17 @@ def database(tmp_path: Path) -> Iterator[optuna.storages.RDBStorage]:
 @pytest.fixture()
 def study(database: optuna.storages.RDBStorage) -> optuna.Study:
     made = optuna.create_study(study_name="s", storage=database, direction="maximize")
-    return optuna.load_study(study_name="s", storage=Mirror(database, made._study_id), sampler=fixed_sampler())
+    return optuna.load_study(
+        study_name="s", storage=WriteThroughStorage(database, made._study_id), sampler=fixed_sampler()
+    )
 
 
 def fixed_sampler() -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=0)
 
 
-def mirror(study: optuna.Study) -> Mirror:
-    assert isinstance(study._storage, Mirror)
+def write_through(study: optuna.Study) -> WriteThroughStorage:
+    assert isinstance(study._storage, WriteThroughStorage)
     return study._storage
 
 
@@ -51,14 +53,14 @@ def content(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def assert_same(study: optuna.Study) -> None:
-    stored = mirror(study).database.get_all_trials(study._study_id)
+    stored = write_through(study).database.get_all_trials(study._study_id)
     assert [content(one) for one in study.get_trials()] == [content(one) for one in stored]
 
 
 def start(study: optuna.Study) -> optuna.Trial:
     trial = study.ask(SPACE)
     trial.set_user_attr("settings", {"shape": (0.0, 1.0), "names": {1: "one"}})
-    mirror(study).write(trial._trial_id)
+    write_through(study).write(trial._trial_id)
     return trial
 
 
@@ -97,9 +99,9 @@ class TestSameAsTheDatabase:
     def test_what_another_session_left(self, study: optuna.Study, database: optuna.storages.RDBStorage) -> None:
         study.tell(start(study), 0.5)
         start(study)
-        again = optuna.load_study(study_name="s", storage=Mirror(database, study._study_id))
+        again = optuna.load_study(study_name="s", storage=WriteThroughStorage(database, study._study_id))
         assert [trial.state for trial in again.trials] == [TrialState.COMPLETE, TrialState.RUNNING]
-        mirror(again).set_trial_state_values(again.trials[1]._trial_id, TrialState.FAIL)
+        write_through(again).set_trial_state_values(again.trials[1]._trial_id, TrialState.FAIL)
         again.tell(start(again), 0.75)
         assert [trial.number for trial in again.trials] == [0, 1, 2]
         assert_same(again)
@@ -109,10 +111,10 @@ class TestNewTrials:
     def test_the_database_gets_one_when_it_is_written(self, study: optuna.Study) -> None:
         trial = study.ask(SPACE)
         assert len(study.trials) == 1
-        assert not mirror(study).database.get_all_trials(study._study_id)
-        mirror(study).write(trial._trial_id)
-        mirror(study).write(trial._trial_id)
-        assert len(mirror(study).database.get_all_trials(study._study_id)) == 1
+        assert not write_through(study).database.get_all_trials(study._study_id)
+        write_through(study).write(trial._trial_id)
+        write_through(study).write(trial._trial_id)
+        assert len(write_through(study).database.get_all_trials(study._study_id)) == 1
 
     @pytest.mark.parametrize("event", ["epoch", "end"])
     def test_it_is_written_with_its_first_epoch_or_its_end(self, study: optuna.Study, event: str) -> None:
@@ -144,7 +146,7 @@ class TestReading:
         monkeypatch.setattr(database, "engine", None)
         monkeypatch.setattr(database, "scoped_session", None)
         assert study.get_trials(deepcopy=False)[0].intermediate_values == {1: 0.5}
-        assert mirror(study).get_trial(trial._trial_id).params == trial.params
+        assert write_through(study).get_trial(trial._trial_id).params == trial.params
 
     def test_what_was_returned_does_not_change(self, study: optuna.Study) -> None:
         trial = start(study)
@@ -162,7 +164,7 @@ class TestReading:
 
     def test_only_the_study_that_it_is_for(self, study: optuna.Study) -> None:
         with pytest.raises(KeyError, match="mirrored"):
-            mirror(study).get_all_trials(study._study_id + 1)
+            write_through(study).get_all_trials(study._study_id + 1)
 
     def test_a_finished_trial_stays_as_it_is(self, study: optuna.Study) -> None:
         trial = start(study)

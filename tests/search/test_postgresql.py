@@ -15,7 +15,7 @@ import pytest
 from nbt.errors import NbtError
 from nbt.search.storage import list_studies, read_study
 from nbt.search.store import StudyStore
-from tests.search.fakes import EPOCHS, FakeEngine, Killed, make_brain, open_fake, states
+from tests.search.fakes import EPOCHS, DriverKilled, FakeEngine, make_controller, open_fake_study, states
 
 URL = os.environ.get("NBT_TEST_POSTGRESQL", "")
 pytestmark = pytest.mark.skipif(not URL, reason="needs a PostgreSQL server, named by NBT_TEST_POSTGRESQL")
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(not URL, reason="needs a PostgreSQL server, name
 HOLD = """
 import sys
 from pathlib import Path
-from tests.search.fakes import open_fake
-open_fake(Path("."), url=sys.argv[1], name=sys.argv[2])
+from tests.search.fakes import open_fake_study
+open_fake_study(Path("."), url=sys.argv[1], name=sys.argv[2])
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -36,19 +36,19 @@ def name(tmp_path: Path) -> str:
 
 
 def search(store: StudyStore, folder: Path, engine: FakeEngine) -> None:
-    brain = make_brain(store, "4", checkpoints=folder)
+    controller = make_controller(store, "4", checkpoints=folder)
     try:
-        engine.run(brain)
+        engine.run(controller)
     finally:
-        brain.close()
+        controller.close()
 
 
 def test_a_killed_search_goes_on(tmp_path: Path, name: str) -> None:
-    store = open_fake(tmp_path, "4", url=URL, name=name)
-    with pytest.raises(Killed):
+    store = open_fake_study(tmp_path, "4", url=URL, name=name)
+    with pytest.raises(DriverKilled):
         search(store, tmp_path, FakeEngine(kill_after=EPOCHS + 1))
     store.close()
-    with open_fake(tmp_path, "4", url=URL, name=name) as store:
+    with open_fake_study(tmp_path, "4", url=URL, name=name) as store:
         search(store, tmp_path, FakeEngine())
         record = store.record()
     assert record == read_study(URL, name)
@@ -66,9 +66,9 @@ def test_the_second_driver_is_refused_until_the_first_is_killed(tmp_path: Path, 
         assert driver.stdout is not None
         assert driver.stdout.readline() == "held\n"
         with pytest.raises(NbtError, match=f"process {driver.pid}") as caught:
-            open_fake(tmp_path, url=URL, name=name)
+            open_fake_study(tmp_path, url=URL, name=name)
         assert URL not in str(caught.value)
     finally:
         driver.kill()
         driver.communicate()
-    open_fake(tmp_path, url=URL, name=name).close()
+    open_fake_study(tmp_path, url=URL, name=name).close()

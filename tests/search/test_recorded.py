@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nbt.errors import UsageError
-from nbt.resources import shipped_folder
+from nbt.resources import bundled_folder
 from nbt.search.recorded import RecordedTable, describe_dimensions
 from nbt.search.space import Space
 from tests.search.replay.tables import SPACE, diverge, header, make_table
@@ -153,7 +153,7 @@ class TestRun:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(shipped_folder("studies").glob("recorded/*.parquet")), ids=lambda path: path.stem
+    "path", sorted(bundled_folder("studies").glob("recorded/*.parquet")), ids=lambda path: path.stem
 )
 def test_shipped_tables_can_be_read_and_are_of_the_default_space(path: Path) -> None:
     table = RecordedTable.load(path)

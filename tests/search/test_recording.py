@@ -9,8 +9,8 @@ import pytest
 
 from nbt.errors import NbtError, UsageError
 from nbt.search.recorded import RecordedRun, RecordedTable
-from nbt.search.recording import Journal, Recording, draw_many, draw_params, plan_runs
-from nbt.training.results import TrialJob, TrialOutcome
+from nbt.search.recording import Journal, Recording, plan_runs, sample_many_params, sample_params
+from nbt.training.results import TrialOutcome, TrialSpec
 from tests.search.fakes import FakeEngine
 from tests.search.replay.tables import LENGTH, SPACE, header, make_curve, make_run
 
@@ -39,7 +39,7 @@ class TestPlan:
     def test_draws_fill_the_whole_range(self, way: str) -> None:
         draws = np.random.default_rng(0)
         many = way == "many"
-        params = draw_many(SPACE, draws, 400) if many else [draw_params(SPACE, draws) for _ in range(400)]
+        params = sample_many_params(SPACE, draws, 400) if many else [sample_params(SPACE, draws) for _ in range(400)]
         assert len(params) == 400
         rates = [np.log10(float(one["head_lr"])) for one in params]
         assert (min(rates), max(rates)) == pytest.approx((-3, 0), abs=0.05)
@@ -56,12 +56,12 @@ def record(path: Path, n: int, engine: FakeEngine | None = None, seen: list[Any]
 
 
 def make_engine(**options: Any) -> FakeEngine:
-    return FakeEngine(simulate=lambda job: list(make_curve(0.6, 0.5)), **options)
+    return FakeEngine(simulate=lambda spec: list(make_curve(0.6, 0.5)), **options)
 
 
 def fail_at(*keys: str) -> Any:
-    def outcome(job: TrialJob, curve: Any) -> TrialOutcome | None:
-        return TrialOutcome(curve=curve, error="RuntimeError: boom") if job.key in keys else None
+    def outcome(spec: TrialSpec, curve: Any) -> TrialOutcome | None:
+        return TrialOutcome(curve=curve, error="RuntimeError: boom") if spec.key in keys else None
 
     return outcome
 
@@ -87,8 +87,8 @@ class TestRecording:
             record(path, 10, make_engine(interrupt_after=3 * LENGTH + 2))
         engine = make_engine()
         record(path, 10, engine)
-        assert engine.jobs[0].key == "setting-0002-seed-0", "setting 0 ran twice, then 1"
-        assert len(engine.jobs) == 11 - 3
+        assert engine.specs[0].key == "setting-0002-seed-0", "setting 0 ran twice, then 1"
+        assert len(engine.specs) == 11 - 3
         assert len(Journal(path, header()).runs) == 11
 
     def test_a_finished_table_is_extended(self, path: Path) -> None:
@@ -96,14 +96,14 @@ class TestRecording:
         Journal(path, header()).close(header())
         engine = make_engine()
         record(path, 7, engine)
-        assert [job.key for job in engine.jobs] == ["setting-0005-seed-0", "setting-0006-seed-0"]
+        assert [spec.key for spec in engine.specs] == ["setting-0005-seed-0", "setting-0006-seed-0"]
         assert len(Journal(path, header()).close(header()).runs) == 8
 
     def test_seeds_differ_between_runs_of_a_setting_and_never_between_sessions(self, path: Path) -> None:
         engines = make_engine(), make_engine()
         for folder, engine in zip("ab", engines, strict=True):
             record(path.parent / folder / "t.parquet", 3, engine)
-        seeds = [[job.seed for job in engine.jobs] for engine in engines]
+        seeds = [[spec.seed for spec in engine.specs] for engine in engines]
         assert seeds[0] == seeds[1]
         assert len(set(seeds[0])) == len(seeds[0]) == 4
 
@@ -112,7 +112,7 @@ class TestRecording:
         assert source.failed == {"setting-0002-seed-0": "RuntimeError: boom"}
         engine = make_engine()
         record(path, 4, engine)
-        assert [job.key for job in engine.jobs] == ["setting-0002-seed-0"]
+        assert [spec.key for spec in engine.specs] == ["setting-0002-seed-0"]
 
     def test_three_alike_failures_in_a_row_end_it(self, path: Path) -> None:
         failing = [f"setting-{i:04d}-seed-0" for i in (2, 3, 4)]

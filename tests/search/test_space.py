@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbt.errors import UsageError
-from nbt.search.anchors import DEFAULT_RECIPE, anchors, default_recipe
+from nbt.search.anchors import DEFAULT_RECIPE, baseline_recipes, default_recipe
 from nbt.search.space import Space, space_names
 from nbt.search.space_file import parse_space
-from nbt.settings import KNOTS, TransferSettings, repair, setting_names
+from nbt.settings import LAYER_LR_KNOTS, TransferSettings, repair, setting_names
 
 NON_BINARY = Space.load("non_binary")
 BINARY = Space.load("binary")
@@ -59,11 +59,13 @@ class TestShippedSpaces:
 
     def test_every_anchor_fits(self) -> None:
         for space in SPACES.values():
-            fit = {name: space.params(anchor) for name, anchor in anchors(9) if space.expresses(anchor)}
-            assert all(space.settings(params, 9) == dict(anchors(9))[name] for name, params in fit.items())
+            fit = {
+                name: space.params(baseline) for name, baseline in baseline_recipes(9) if space.can_express(baseline)
+            }
+            assert all(space.settings(params, 9) == dict(baseline_recipes(9))[name] for name, params in fit.items())
             assert DEFAULT_RECIPE in fit and "linear probe" in fit
-        assert all(SPACES["non_binary"].expresses(anchor) for _, anchor in anchors(9))
-        assert SPACES["fast"].expresses(dict(anchors(9))["FAST"])
+        assert all(SPACES["non_binary"].can_express(baseline) for _, baseline in baseline_recipes(9))
+        assert SPACES["fast"].can_express(dict(baseline_recipes(9))["FAST"])
 
     @pytest.mark.parametrize("name", SPACES)
     @given(data=st.data())
@@ -104,7 +106,7 @@ class TestShippedSpaces:
 
 class TestSettings:
     def test_knots_are_parameters_of_their_own(self) -> None:
-        names = [f"layer_lr_shape_{knot}" for knot in KNOTS]
+        names = [f"layer_lr_shape_{knot}" for knot in LAYER_LR_KNOTS]
         assert [name for name in NON_BINARY.parameters if name.startswith("layer")] == names
         params = {**NON_BINARY.params(default_recipe(3)), names[0]: -1.0, names[2]: 0.25}
         assert NON_BINARY.settings(params, 3).layer_lr_shape == (-1.0, 0.0, 0.25)
@@ -138,21 +140,24 @@ class TestSettings:
             BINARY.params(default.replace(mixup=0.2))
         with pytest.raises(UsageError, match="frozen_depth"):
             BINARY.params(default.replace(frozen_depth=0.5))
-        assert not BINARY.expresses(default.replace(batch_size=16))
-        assert BINARY.expresses(default.replace(frozen_depth=1.0))
+        assert not BINARY.can_express(default.replace(batch_size=16))
+        assert BINARY.can_express(default.replace(frozen_depth=1.0))
 
     def test_dimensions_can_be_held_at_neutral(self) -> None:
         whole = SPACES["non_binary"]
         held = whole.without(["mixup", "layer_lr_shape", "no such dimension"])
-        assert set(whole.parameters) - set(held.parameters) == {"mixup", *(f"layer_lr_shape_{knot}" for knot in KNOTS)}
+        assert set(whole.parameters) - set(held.parameters) == {
+            "mixup",
+            *(f"layer_lr_shape_{knot}" for knot in LAYER_LR_KNOTS),
+        }
         assert held.default(7) == whole.default(7) and held.hash != whole.hash
-        assert not held.expresses(default_recipe(7).replace(mixup=0.2))
-        assert held.expresses(default_recipe(7).replace(head_lr=0.2))
+        assert not held.can_express(default_recipe(7).replace(mixup=0.2))
+        assert held.can_express(default_recipe(7).replace(head_lr=0.2))
         assert whole.without([]) is whole
 
     def test_an_anchor_outside_a_space_is_not_expressed(self) -> None:
         space = parse_space(space_text({"head_lr": LR}, fixed={"optimizer": "adamw"}), source="x")
-        assert [name for name, anchor in anchors(3) if space.expresses(anchor)] == []
+        assert [name for name, baseline in baseline_recipes(3) if space.can_express(baseline)] == []
 
     def test_whole_numbers(self) -> None:
         entry = {"kind": "int", "low": 1, "high": 8, "neutral": 4, "log": True}
@@ -249,7 +254,7 @@ class TestRefusals:
             ({"kind": None}, "kind None"),
             ({"choices": [0.1]}, "unknown key 'choices'"),
             ({"hihg": 3}, "unknown key 'hihg'; did you mean high"),
-            ({"knots": list(KNOTS)}, "leave knots out"),
+            ({"knots": list(LAYER_LR_KNOTS)}, "leave knots out"),
             ({"ends": [0.1, 0.1]}, "ends: only a float range without log"),
             ({"description": 3}, "description: expected text"),
         ],
@@ -374,10 +379,10 @@ class TestGarbage:
 
 
 def test_anchors_are_what_a_user_would_run() -> None:
-    found = dict(anchors(4))
+    found = dict(baseline_recipes(4))
     assert next(iter(found)) == DEFAULT_RECIPE
     assert found[DEFAULT_RECIPE] == TransferSettings(epochs=4)
     assert found["linear probe"].frozen_depth == 1
     assert (found["L2-SP"].sp_mix, found["L2-SP"].decay_strength) == (1, 0.01)
     assert (found["FAST"].head_scale, found["FAST"].feature_norm) == (0, "batch") and found["FAST"].stall > 0
-    assert all(anchor == repair(anchor) and anchor.epochs == 4 for anchor in found.values())
+    assert all(baseline == repair(baseline) and baseline.epochs == 4 for baseline in found.values())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from nbt.search.stats import accuracy_error, accuracy_interval, paired_interval, t_interval, wilson_interval
+from nbt.search.stats import accuracy_interval, accuracy_standard_error, paired_interval, t_interval, wilson_interval
 
 
 def test_t_interval_is_scipys() -> None:
@@ -57,9 +57,9 @@ def test_wilson_of_nothing() -> None:
 
 
 def test_accuracy_error() -> None:
-    assert accuracy_error(0.5, 400) == pytest.approx(0.025, rel=0.01)
-    assert accuracy_error(0.8, 10_000) == pytest.approx(math.sqrt(0.16 / 10_000), rel=0.01)
-    assert 0.005 < accuracy_error(1.0, 200) < 0.01
+    assert accuracy_standard_error(0.5, 400) == pytest.approx(0.025, rel=0.01)
+    assert accuracy_standard_error(0.8, 10_000) == pytest.approx(math.sqrt(0.16 / 10_000), rel=0.01)
+    assert 0.005 < accuracy_standard_error(1.0, 200) < 0.01
 
 
 def test_an_interval_of_accuracies_ends_where_accuracies_do() -> None:

@@ -5,9 +5,9 @@ import pytest
 
 from nbt.errors import UsageError
 from nbt.search.anchors import DEFAULT_RECIPE, default_recipe
-from nbt.search.applicable import applicable, everywhere
+from nbt.search.applicable import applicable_space, unconditional_space
 from nbt.search.space import Space
-from nbt.search.stream import DistinctSampler, stream_anchors
+from nbt.search.stream import DistinctSampler, stream_baseline_recipes
 from nbt.search.stream_target import as_stream, check_stream
 from nbt.settings import TransferSettings, repair
 from nbt.task.load import load_task
@@ -53,12 +53,12 @@ class TestAnchors:
     @pytest.mark.parametrize("scenario", ["data", "task", "class"])
     def test_the_space_expresses_every_method(self, scenario: str) -> None:
         space = Space.load("continual")
-        named = stream_anchors(30, scenario)
-        assert [name for name, settings in named if not space.expresses(settings)] == []
+        named = stream_baseline_recipes(30, scenario)
+        assert [name for name, settings in named if not space.can_express(settings)] == []
         assert {name for name, _ in named} == {DEFAULT_RECIPE, "dlcft", "ewc", "l2sp", "zap", "probe"}
 
     def test_the_first_is_the_default_recipe_and_all_are_repaired(self) -> None:
-        named = stream_anchors(30, "class")
+        named = stream_baseline_recipes(30, "class")
         assert named[0] == (DEFAULT_RECIPE, default_recipe(30))
         assert all(repair(settings) == settings for _, settings in named)
         assert len({settings for _, settings in named}) == len(named)
@@ -69,7 +69,7 @@ class TestDistinctSampler:
         """Returns the settings of the trials of a search in which probes are far ahead, the first one given."""
         space = Space.load("continual")
         study = optuna.create_study(direction="maximize", sampler=DistinctSampler(space, length=20, seed=seed))
-        first = dict(stream_anchors(20, "class"))["probe"]
+        first = dict(stream_baseline_recipes(20, "class"))["probe"]
         study.enqueue_trial(space.params(first))
         found = []
         for _ in range(count):
@@ -91,11 +91,11 @@ class TestSpace:
     def test_it_is_for_streams_alone(self, digits: Task) -> None:
         space = Space.load("continual")
         with pytest.raises(UsageError, match="scenario"):
-            applicable(space, digits)
-        assert applicable(space, as_stream(digits, "class", 5)) == space
+            applicable_space(space, digits)
+        assert applicable_space(space, as_stream(digits, "class", 5)) == space
 
     def test_away_from_streams_nothing_is_done_against_forgetting(self) -> None:
-        names = {dimension.name for dimension in everywhere(Space.load("continual")).dimensions}
+        names = {dimension.name for dimension in unconditional_space(Space.load("continual")).dimensions}
         assert not names & {"method", "curvature", "penalty_strength"}
 
     def test_its_neutral_point_is_the_default_recipe(self) -> None:
@@ -112,5 +112,5 @@ class TestSpace:
 
 def test_settings_for_use_have_the_epochs_of_one_task() -> None:
     stream = config(scenario="class", tasks=5, epochs=60)
-    assert stream.for_use(TransferSettings(epochs=60)).epochs == 12
-    assert config().for_use(TransferSettings(epochs=12)).epochs == 12
+    assert stream.per_task_settings(TransferSettings(epochs=60)).epochs == 12
+    assert config().per_task_settings(TransferSettings(epochs=12)).epochs == 12

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.search.encoding import encode
-from nbt.search.merit import FLOOR, UNIT
+from nbt.search.merit import LOGIT_SCORE_UNIT, MAX_GAP_TO_BEST
 from nbt.search.target import Target
-from nbt.search.task_model import TaskModel, similarity, table_target
+from nbt.search.task_model import TaskModel, target_from_header, task_similarity
 from tests.search.replay.tables import diverge, make_table
-from tests.search.synthetic import BIRDS, LENGTH, draw, facts, learned, others, profile, table, target
+from tests.search.synthetic import BIRDS, LENGTH, draw, facts, profile, source_tables, table, target, transferred_priors
 
 
 @pytest.fixture(scope="module")
 def birds() -> TaskModel:
-    model = learned().by_table[0]
+    model = transferred_priors().models_by_table[0]
     assert model is not None
     return model
 
@@ -27,24 +27,26 @@ class TestTaskModel:
         from scipy.stats import spearmanr
 
         new = draw(200, seed=77)
-        assert spearmanr(birds.predict(encode(new)), [BIRDS.worth(one) for one in new]).statistic > 0.7
+        assert spearmanr(birds.predict(encode(new)), [BIRDS.true_logit(one) for one in new]).statistic > 0.7
 
     def test_the_median_setting_is_zero_and_the_unit_is_that_of_merit(self, birds: TaskModel) -> None:
         predicted = birds.predict(birds.process.points)
         assert np.median(predicted) == pytest.approx(0.0, abs=1e-9)
-        worth = np.array([BIRDS.worth(one) for one in dict.fromkeys(run.settings for run in others()[0].runs)])
-        good = worth > np.median(worth)
-        assert np.ptp(predicted[good]) == pytest.approx(np.ptp(worth[good]) / UNIT, rel=0.4)
+        true_logit = np.array(
+            [BIRDS.true_logit(one) for one in dict.fromkeys(run.settings for run in source_tables()[0].runs)]
+        )
+        good = true_logit > np.median(true_logit)
+        assert np.ptp(predicted[good]) == pytest.approx(np.ptp(true_logit[good]) / LOGIT_SCORE_UNIT, rel=0.4)
 
     def test_the_best_come_first(self, birds: TaskModel) -> None:
-        worth = [BIRDS.worth(one) for one in birds.best]
-        everything = sorted((BIRDS.worth(run.settings) for run in others()[0].runs), reverse=True)
+        true_logit = [BIRDS.true_logit(one) for one in birds.best]
+        everything = sorted((BIRDS.true_logit(run.settings) for run in source_tables()[0].runs), reverse=True)
         assert len(birds.best) == 12 == len(set(birds.best))
-        assert np.mean(worth) > np.quantile(everything, 0.75)
-        assert max(worth[:4]) >= everything[5]
+        assert np.mean(true_logit) > np.quantile(everything, 0.75)
+        assert max(true_logit[:4]) >= everything[5]
 
     def test_the_names_are_the_tables(self, birds: TaskModel) -> None:
-        assert birds.header is others()[0].header
+        assert birds.header is source_tables()[0].header
 
     def test_runs_of_a_setting_are_averaged(self) -> None:
         made = make_table(20)
@@ -67,7 +69,7 @@ class TestTaskModel:
             assert model is not None
             lowest = model.process.values.min()
             assert (model.process.values == lowest).sum() >= 10
-            assert np.ptp(model.process.values) <= FLOOR + 3
+            assert np.ptp(model.process.values) <= MAX_GAP_TO_BEST + 3
 
     def test_all_runs_diverged(self) -> None:
         model = TaskModel.of(make_table(12, change=diverge))
@@ -75,8 +77,8 @@ class TestTaskModel:
         assert model.predict(encode(draw(3))) == pytest.approx(np.zeros(3), abs=1e-6)
 
     def test_nothing_but_accuracies_of_validation_is_read(self) -> None:
-        blind = RecordedBlind.of(others()[0])
-        model, known = TaskModel.of(blind), learned().by_table[0]
+        blind = RecordedBlind.of(source_tables()[0])
+        model, known = TaskModel.of(blind), transferred_priors().models_by_table[0]
         assert model is not None and known is not None
         points = encode(draw(10))
         assert model.predict(points) == pytest.approx(known.predict(points), abs=1e-9)
@@ -97,9 +99,9 @@ class RecordedBlind:
 
 
 def test_a_table_is_of_its_target() -> None:
-    found = table_target(table(BIRDS, 1).header)
+    found = target_from_header(table(BIRDS, 1).header)
     assert (found.epochs, found.validation_images, found.classes) == (LENGTH, 300, 10.0)
-    assert found.advantage == pytest.approx(0.5 / 0.9)
+    assert found.pretraining_advantage == pytest.approx(0.5 / 0.9)
 
 
 SHARES = st.floats(0.0, 1.0)
@@ -119,16 +121,20 @@ PARTLY = st.builds(
 class TestSimilarity:
     @given(st.one_of(TARGETS, PARTLY), st.one_of(TARGETS, PARTLY))
     def test_it_is_symmetric_and_a_share(self, one: Target, other: Target) -> None:
-        assert similarity(one, other) == pytest.approx(similarity(other, one))
-        assert 0.0 <= similarity(one, other) <= 1.0
+        assert task_similarity(one, other) == pytest.approx(task_similarity(other, one))
+        assert 0.0 <= task_similarity(one, other) <= 1.0
 
     @given(TARGETS)
     def test_it_is_one_with_itself(self, one: Target) -> None:
-        assert similarity(one, one) == 1.0
+        assert task_similarity(one, one) == 1.0
 
     def test_what_is_not_known_is_one_scale_apart(self) -> None:
         known, nothing = target(), Target(epochs=LENGTH)
-        assert similarity(nothing, nothing) == pytest.approx(np.exp(-1.0)) == pytest.approx(similarity(known, nothing))
+        assert (
+            task_similarity(nothing, nothing)
+            == pytest.approx(np.exp(-1.0))
+            == pytest.approx(task_similarity(known, nothing))
+        )
 
     @pytest.mark.parametrize(
         ("near", "far"),
@@ -140,7 +146,7 @@ class TestSimilarity:
         ],
     )
     def test_the_nearer_the_more_alike(self, near: Target, far: Target) -> None:
-        assert 1.0 > similarity(target(), near) > 0.9 > similarity(target(), far)
+        assert 1.0 > task_similarity(target(), near) > 0.9 > task_similarity(target(), far)
 
     def test_pretraining_that_hurts_more_is_no_less_alike(self) -> None:
-        assert similarity(target(0.1, 0.3), target(0.1, 0.2)) == 1.0
+        assert task_similarity(target(0.1, 0.3), target(0.1, 0.2)) == 1.0

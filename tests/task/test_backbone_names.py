@@ -102,7 +102,7 @@ def test_timm_is_asked_for_by_its_extra(monkeypatch: pytest.MonkeyPatch, install
 
 
 _words = st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True).filter(
-    lambda word: word not in module._RESERVED and not __import__("keyword").iskeyword(word)
+    lambda word: word not in module._RESERVED_ARGUMENTS and not __import__("keyword").iskeyword(word)
 )
 _atoms = st.one_of(
     st.none(),

@@ -17,12 +17,12 @@ from nbt.task.backbone_names import backbone_names, parse_backbone
 from nbt.task.backbones import (
     Backbone,
     build_backbone,
+    build_on_meta_device,
     default_image_size,
     feature_dim,
-    fresh_state,
-    skeleton,
+    random_unit_state,
 )
-from nbt.task.encoders import ENCODERS
+from nbt.task.encoders import ENCODER_BUILDERS
 from nbt.task.units import Decomposition, decompose
 
 # Builder, its arguments, image size, units, dropout before the head.
@@ -148,7 +148,7 @@ def test_all_builders_of_torchvision_can_be_read() -> None:
     left_out = []
     for name in backbone_names():
         spec = parse_backbone(name)
-        model, parts = skeleton(spec, default_image_size(spec))
+        model, parts = build_on_meta_device(spec, default_image_size(spec))
         head = [] if parts.source_head is None else list(parts.source_head.parameters())
         placed = [id(p) for _, unit in parts.units for p in unit.parameters()] + [id(p) for p in head]
         if sorted(placed) != sorted(id(p) for p in model.parameters()) or not all(
@@ -204,18 +204,18 @@ def test_the_seed_decides_the_weights_and_no_other_chance_is_used(small: Backbon
     before = torch.get_rng_state()
     again = build_backbone(spec, 5, image_size=32, seed=3)
     wider = build_backbone(spec, 9, image_size=64, seed=3)
-    other = fresh_state(spec, 32, seed=4)
-    skeleton(spec, 32)
+    other = random_unit_state(spec, 32, seed=4)
+    build_on_meta_device(spec, 32)
     assert torch.equal(torch.get_rng_state(), before)
     state, same = small.state_dict(), again.state_dict()
     assert all(torch.equal(state[name], same[name]) for name in state)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in wider.unit_state().items())
-    assert all(torch.equal(tensor, state[name]) for name, tensor in fresh_state(spec, 32, seed=3).items())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in wider.unit_state_dict().items())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in random_unit_state(spec, 32, seed=3).items())
     assert not torch.equal(other["units.0.0.weight"], state["units.0.0.weight"])
 
 
 def test_fresh_weights_are_the_architectures_own_initialisation() -> None:
-    state = fresh_state(parse_backbone("resnet18"), 64, seed=5)
+    state = random_unit_state(parse_backbone("resnet18"), 64, seed=5)
     with torch.random.fork_rng():
         torch.manual_seed(5)
         own = models.resnet18().state_dict()
@@ -225,13 +225,13 @@ def test_fresh_weights_are_the_architectures_own_initialisation() -> None:
 
 
 def test_pretrained_units_are_loaded_whole_and_the_head_stays(small: Backbone) -> None:
-    w0 = dict(small.unit_state())
+    w0 = dict(small.unit_state_dict())
     assert list(w0) == [name for name in small.state_dict() if name.startswith("units.")]
     other = build_backbone(parse_backbone(SMALL), 5, image_size=32, seed=9)
     head = other.head.weight.clone()
     other.load_pretrained(w0)
     assert torch.equal(other.head.weight, head)
-    loaded = other.unit_state()
+    loaded = other.unit_state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in w0.items())
     del w0["units.3.conv.0.0.weight"]
     with pytest.raises(RuntimeError, match=r"3\.conv\.0\.0\.weight"):
@@ -316,7 +316,7 @@ def test_our_encoders_need_neither_torchvision_nor_the_compiler() -> None:
     assert run.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", sorted(ENCODERS))
+@pytest.mark.parametrize("name", sorted(ENCODER_BUILDERS))
 def test_no_unit_of_our_encoders_changes_its_input(name: str) -> None:
     spec = parse_backbone(name)
     size = default_image_size(spec)

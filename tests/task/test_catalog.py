@@ -44,7 +44,7 @@ def test_specs_say_what_the_list_of_datasets_shows(name: str) -> None:
 
 def test_characters_are_not_mirrored_and_digits_have_their_own_backbone() -> None:
     characters = ["digits", "svhn", "omniglot", "omniglot-small"]
-    assert [name for name in NAMES if not dataset_spec(name).mirror] == characters
+    assert [name for name in NAMES if not dataset_spec(name).horizontal_flip] == characters
     assert (dataset_spec("digits").default_backbone, dataset_spec("digits").image_size) == ("conv3", 28)
     assert {dataset_spec(name).default_backbone for name in NAMES[1:]} == {"mobilenet_v2"}
 

@@ -8,7 +8,7 @@ import pytest
 from nbt.errors import NbtError, UsageError
 from nbt.task import cub
 from nbt.task.catalog import resolve
-from nbt.task.listing import list_images
+from nbt.task.listing import read_dataset
 from tests.task.pictures import pack, save_cub, serve
 
 
@@ -24,7 +24,7 @@ def test_classes_by_id_and_the_official_split(tmp_path: Path) -> None:
         file.write("4 004.Never_Seen\n")
     names, rows = cub.read_cub(folder)
     assert names == ["001.Bird_1", "002.Bird_2", "003.Bird_3"]
-    assert [row.role for row in rows] == ["train", "test"] * 6
+    assert [row.split for row in rows] == ["train", "test"] * 6
     assert rows[5].path == folder / "images" / "002.Bird_2" / "1.jpg"
     assert rows[5].label == "002.Bird_2"
 
@@ -63,12 +63,12 @@ def test_fetched_verified_and_then_found(tmp_path: Path, cache: Path, monkeypatc
     told: list[tuple[str, int, int]] = []
     with serve({"/CUB_200_2011.tgz": archive}) as address:
         monkeypatch.setattr(cub, "URL", f"{address}/CUB_200_2011.tgz")
-        listing = list_images(resolve("cub"), progress=lambda *what: told.append(what))
+        listing = read_dataset(resolve("cub"), progress=lambda *what: told.append(what))
     assert (len(listing), listing.class_names[0]) == (12, "001.Bird_1")
     assert told[0][0] == "downloading CUB_200_2011.tgz" and told[0][2] == len(archive)
     assert [path.name for path in cache.iterdir()] == [cub.FOLDER]
     monkeypatch.setattr(cub, "URL", "http://127.0.0.1:1/gone")
-    assert len(list_images(resolve("cub"))) == 12
+    assert len(read_dataset(resolve("cub"))) == 12
 
 
 def test_a_damaged_copy_in_the_cache_is_replaced(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,14 +78,14 @@ def test_a_damaged_copy_in_the_cache_is_replaced(tmp_path: Path, cache: Path, mo
     (cache / cub.FOLDER / "images.txt").write_text("1 x.jpg\n")
     with serve({"/c.tgz": archive}) as address:
         monkeypatch.setattr(cub, "URL", f"{address}/c.tgz")
-        assert len(list_images(resolve("cub"))) == 12
+        assert len(read_dataset(resolve("cub"))) == 12
     assert [path.name for path in cache.iterdir()] == [cub.FOLDER]
 
 
 def test_without_a_connection_it_says_how_to_give_a_copy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cub, "URL", "http://127.0.0.1:1/CUB_200_2011.tgz")
     with pytest.raises(NbtError, match=r"no connection.*--data-dir CUB_200_2011") as error:
-        list_images(resolve("cub"))
+        read_dataset(resolve("cub"))
     assert error.value.exit_code == 1
     assert list(cache.iterdir()) == []
 
@@ -96,11 +96,11 @@ def test_an_archive_of_something_else(tmp_path: Path, cache: Path, monkeypatch: 
     with serve({"/c.tgz": archive}) as address:
         monkeypatch.setattr(cub, "URL", f"{address}/c.tgz")
         with pytest.raises(NbtError, match="does not hold CUB_200_2011/"):
-            list_images(resolve("cub"))
+            read_dataset(resolve("cub"))
     assert list(cache.iterdir()) == []
 
 
 def test_the_crop_of_50_classes(shared: Path) -> None:
-    listing = list_images(resolve("cub", shared / "data"))
+    listing = read_dataset(resolve("cub", shared / "data"))
     assert (len(listing), len(listing.class_names)) == (2952, 50)
     assert [(listing.roles == role).sum() for role in ("train", "val", "test")] == [1500, 0, 1452]

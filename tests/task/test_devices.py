@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from nbt.task.devices import autocast, images_at_once, out_of_memory, precision
+from nbt.task.devices import autocast, inference_batch_size, out_of_memory, precision
 
 GPU = torch.device("cuda:1")
 # Of torch 2.8 and later; before, a failed call of CUDA was a plain RuntimeError.
@@ -60,4 +60,4 @@ def test_a_cpu_computes_in_float32() -> None:
     [(128, 28, 128), (128, 224, 128), (128, 448, 32), (64, 1024, 3), (64, 4096, 1)],
 )
 def test_large_images_are_fewer_at_a_time(most: int, size: int, together: int) -> None:
-    assert images_at_once(most, size) == together
+    assert inference_batch_size(most, size) == together

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nbt.errors import NbtError
-from nbt.task.download import download, open_cache, temporary_folder, unpack_tar
+from nbt.task.download import download, make_cache_folder, temporary_folder, unpack_tar
 from tests.task.pictures import serve
 
 
@@ -119,4 +119,4 @@ def test_a_cache_that_cannot_be_made_names_its_variable(tmp_path: Path, monkeypa
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("NBT_CACHE", str(tmp_path / "file"))
     with pytest.raises(NbtError, match="set NBT_CACHE"):
-        open_cache("images")
+        make_cache_folder("images")

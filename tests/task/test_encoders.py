@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nbt.task.encoders import ENCODERS, conv3, conv4
+from nbt.task.encoders import ENCODER_BUILDERS, conv3, conv4
 
 
 def _kinds(block: nn.Module) -> list[str]:
@@ -17,7 +17,7 @@ def _kinds(block: nn.Module) -> list[str]:
 def test_maps_shrink_as_published(name: str, size: int, shapes: list[int]) -> None:
     hidden = torch.randn(2, 3, size, size)
     found = []
-    for _, block in ENCODERS[name](width=8):
+    for _, block in ENCODER_BUILDERS[name](width=8):
         hidden = block(hidden)
         assert hidden.shape[1] == 8
         found.append(hidden.shape[2])
@@ -39,6 +39,6 @@ def test_default_widths() -> None:
 
 @pytest.mark.parametrize("width", [0, -2, 2.5, "8", None])
 def test_a_width_that_is_none_is_refused(width: object) -> None:
-    for build in ENCODERS.values():
+    for build in ENCODER_BUILDERS.values():
         with pytest.raises(ValueError, match="expected a whole number of channels"):
             build(width=width)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from nbt.errors import UsageError
-from nbt.task.folders import find_parts, read_folder
-from nbt.task.rows import order_classes
+from nbt.task.folders import find_split_folders, read_image_folder
+from nbt.task.rows import sort_class_names
 from tests.task.pictures import save_classes, save_image
 
 
 def names(folder: Path) -> list[tuple[str, str, str]]:
-    return [(str(row.path.relative_to(folder)), row.label, row.role) for row in read_folder(folder)]
+    return [(str(row.path.relative_to(folder)), row.label, row.split) for row in read_image_folder(folder)]
 
 
 def test_class_folders_in_order_with_what_lies_deeper_and_without_what_is_hidden(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_class_folders_in_order_with_what_lies_deeper_and_without_what_is_hidden
 def test_parts_by_any_of_their_names(tmp_path: Path) -> None:
     for part in ("Training", "validation", "test"):
         save_classes(tmp_path / part, {"a": 1, "b": 1})
-    assert {role: place.name for role, place in find_parts(tmp_path).items()} == {
+    assert {role: place.name for role, place in find_split_folders(tmp_path).items()} == {
         "train": "Training",
         "val": "validation",
         "test": "test",
@@ -65,14 +65,14 @@ def test_two_folders_for_one_part(tmp_path: Path) -> None:
     for part in ("train", "val", "valid"):
         save_classes(tmp_path / part, {"a": 1, "b": 1})
     with pytest.raises(UsageError, match="val/ and valid/ are both val"):
-        read_folder(tmp_path)
+        read_image_folder(tmp_path)
 
 
 def test_a_class_that_is_only_tested_on(tmp_path: Path) -> None:
     save_classes(tmp_path / "train", {"a": 1, "b": 1})
     save_classes(tmp_path / "test", {"a": 1, "c": 1})
     with pytest.raises(UsageError, match="class 'c' is in test, but has no images in train"):
-        read_folder(tmp_path)
+        read_image_folder(tmp_path)
 
 
 def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
@@ -85,5 +85,5 @@ def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
 
 
 def test_classes_that_are_numbers_come_by_value() -> None:
-    assert order_classes(["10", "9", "2", "9"]) == ["2", "9", "10"]
-    assert order_classes(["10", "9", "x"]) == ["10", "9", "x"]
+    assert sort_class_names(["10", "9", "2", "9"]) == ["2", "9", "10"]
+    assert sort_class_names(["10", "9", "x"]) == ["10", "9", "x"]

@@ -8,18 +8,18 @@ import pytest
 
 from nbt.errors import UsageError
 from nbt.task.catalog import resolve
-from nbt.task.digits import list_digits
-from nbt.task.listing import Listing, from_rows, list_images, relative_names
-from nbt.task.rows import ImageRow
+from nbt.task.digits import read_digits
+from nbt.task.listing import Listing, listing_from_files, read_dataset, relative_names
+from nbt.task.rows import LabelledFile
 from tests.task.pictures import save_classes, save_cub
 
 
 def small(folder: Path) -> Listing:
-    return list_images(resolve(save_classes(folder, {"ant": 2, "bee": 1, "cow": 3})))
+    return read_dataset(resolve(save_classes(folder, {"ant": 2, "bee": 1, "cow": 3})))
 
 
 def test_digits_five_to_nine_are_the_target_and_the_others_the_source() -> None:
-    target, source = list_images(resolve("digits")), list_digits(source=True)
+    target, source = read_dataset(resolve("digits")), read_digits(source=True)
     assert (target.class_names, source.class_names) == (tuple("56789"), tuple("01234"))
     assert len(target) == resolve("digits").spec.images == 896 and len(source) == 901
     for listing in (target, source):
@@ -52,7 +52,7 @@ def test_the_first_classes(tmp_path: Path) -> None:
 def test_a_moved_dataset_has_the_same_digest_and_a_changed_one_another(tmp_path: Path) -> None:
     listing = small(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    assert list_images(resolve(tmp_path / "two")).digest() == listing.digest()
+    assert read_dataset(resolve(tmp_path / "two")).digest() == listing.digest()
     digests = {listing.digest(), listing.take(np.arange(5)).digest(), listing.select_classes(2).digest()}
     swapped = Listing(listing.name, ("ant", "cow", "bee"), listing.items, listing.labels, listing.roles)
     digests.add(swapped.digest())
@@ -62,19 +62,19 @@ def test_a_moved_dataset_has_the_same_digest_and_a_changed_one_another(tmp_path:
     digests.add(parts.digest())
     with (tmp_path / "two" / "ant" / "000.png").open("ab") as file:
         file.write(b"more")
-    digests.add(list_images(resolve(tmp_path / "two")).digest())
+    digests.add(read_dataset(resolve(tmp_path / "two")).digest())
     (tmp_path / "two" / "ant" / "000.png").unlink()  # a file that went away meanwhile
     digests.add(Listing("x", listing.class_names, [tmp_path / "two"] * 6, listing.labels, listing.roles).digest())
     assert len(digests) == 8
 
 
 def test_the_digest_of_images_in_memory_is_of_their_pixels() -> None:
-    listing = list_digits()
+    listing = read_digits()
     assert isinstance(listing.items, np.ndarray)
     changed = listing.items.copy()
     changed[0, 0, 0, 0] ^= 1
     other = Listing(listing.name, listing.class_names, changed, listing.labels, listing.roles)
-    assert listing.digest() == list_digits().digest() != other.digest()
+    assert listing.digest() == read_digits().digest() != other.digest()
 
 
 def test_names_count_from_the_common_folder() -> None:
@@ -85,19 +85,19 @@ def test_names_count_from_the_common_folder() -> None:
 
 
 def test_classes_in_a_given_order() -> None:
-    rows = [ImageRow(Path("a.png"), "x", "train"), ImageRow(Path("b.png"), "y", "test")]
-    listing = from_rows("d", rows, ["y", "x"])
+    rows = [LabelledFile(Path("a.png"), "x", "train"), LabelledFile(Path("b.png"), "y", "test")]
+    listing = listing_from_files("d", rows, ["y", "x"])
     assert listing.labels.tolist() == [1, 0] and listing.roles.tolist() == ["train", "test"]
 
 
 def test_a_cub_folder_of_one_class(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has 1 classes with images"):
-        list_images(resolve(save_cub(tmp_path, classes=1)))
+        read_dataset(resolve(save_cub(tmp_path, classes=1)))
 
 
 @pytest.mark.parametrize(("name", "images", "counts"), [("dtd10", 1200, {120}), ("sketch7", 680, {100, 80})])
 def test_real_folders(shared: Path, name: str, images: int, counts: set[int]) -> None:
-    listing = list_images(resolve(shared / "data" / name))
+    listing = read_dataset(resolve(shared / "data" / name))
     assert len(listing) == images
     assert set(np.bincount(listing.labels).tolist()) == counts
     assert len(listing.class_names) == int(name[-2:].lstrip("dh"))

@@ -16,7 +16,7 @@ import pytest
 
 from nbt.errors import UsageError
 from nbt.task.backbone_names import parse_backbone
-from nbt.task.load import check_options, dataset_facts, load_task
+from nbt.task.load import check_task_options, dataset_summary, load_task
 from nbt.task.task import Task
 from tests.task.pictures import save_classes, save_cub
 
@@ -37,11 +37,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
     """Puts quick weights in place of the real ones; what was asked for is recorded."""
     calls: list[tuple[str, str, int]] = []
 
-    def load_w0(spec: Any, weights: str, *, image_size: int) -> Weights:
+    def load_pretrained_weights(spec: Any, weights: str, *, image_size: int) -> Weights:
         calls.append((spec.text, weights, image_size))
         return Weights({"units.0.weight": 1.0})
 
-    monkeypatch.setitem(sys.modules, "nbt.task.weights", SimpleNamespace(load_w0=load_w0))
+    monkeypatch.setitem(
+        sys.modules, "nbt.task.weights", SimpleNamespace(load_pretrained_weights=load_pretrained_weights)
+    )
     monkeypatch.setitem(sys.modules, "nbt.task.backbones", SimpleNamespace(default_image_size=lambda spec: 32))
     return calls
 
@@ -61,7 +63,7 @@ def test_a_task_from_a_folder(animals: Path, asked: list[tuple[str, str, int]]) 
     assert (task.backbone, task.weights) == (parse_backbone("mobilenet_v2"), "default")
     assert (task.mean, task.std, task.w0) == ((0.4, 0.5, 0.6), (0.1, 0.2, 0.3), {"units.0.weight": 1.0})
     assert (task.source_head, task.source_means) == ("its classifier", "its class means")
-    assert (task.mirror, task.seed, task.data_dir, task.classes, task.shots) == (True, 3, None, None, None)
+    assert (task.horizontal_flip, task.seed, task.data_dir, task.classes, task.shots) == (True, 3, None, None, None)
     assert asked == [("mobilenet_v2", "default", 16)]
     assert told[-1] == ("decoding images", 60, 60)
 
@@ -96,13 +98,13 @@ def test_the_image_size_of_a_dataset_goes_with_its_own_backbone(
 ) -> None:
     task = load_task(dataset, backbone=backbone, image_size=image_size)
     assert task.image_size == expected == asked[0][2]
-    assert task.mirror is False
+    assert task.horizontal_flip is False
 
 
 def test_digits(asked: list[tuple[str, str, int]]) -> None:
     task = load_task("digits")
     assert (task.class_names, task.backbone.text, len(task.labels)) == (tuple("56789"), "conv3", 896)
-    facts = dataset_facts(task)
+    facts = dataset_summary(task)
     assert (facts["train_images"], facts["validation_images"], facts["test_images"]) == (538, 179, 179)
 
 
@@ -174,7 +176,7 @@ def test_unreadable_images_are_left_out_and_counted(
         task = load_task(animals, image_size=16)
     assert "2 of 60 images cannot be read" in caplog.text
     assert np.bincount(task.labels).tolist() == [19, 10, 29]
-    assert dataset_facts(task)["unreadable_images"] == 2
+    assert dataset_summary(task)["unreadable_images"] == 2
     together = np.concatenate([task.split.train, task.split.val, task.split.test])
     assert sorted(together.tolist()) == list(range(58))
     before = {row.tobytes() for row in whole.images.array[whole.split.test]}
@@ -189,7 +191,7 @@ def test_a_class_without_readable_images_is_named(animals: Path, asked: list[Any
 
 
 def test_facts(animals: Path, asked: list[Any]) -> None:
-    facts = dataset_facts(load_task(animals, image_size=16))
+    facts = dataset_summary(load_task(animals, image_size=16))
     assert facts == {
         "classes": 3,
         "train_images": 36,
@@ -205,7 +207,7 @@ def test_facts(animals: Path, asked: list[Any]) -> None:
         "unreadable_images": 0,
     }
     assert json.loads(json.dumps(facts)) == facts
-    merged = dataset_facts(load_task(animals, image_size=16).train_on_all())
+    merged = dataset_summary(load_task(animals, image_size=16).train_on_all())
     assert (merged["train_images"], merged["validation_standard_error"]) == (48, None)
 
 
@@ -237,7 +239,7 @@ def test_wrong_options_are_refused_before_anything_is_decoded(
 
 def test_too_many_classes_of_a_known_dataset_need_no_download() -> None:
     with pytest.raises(UsageError, match=r"--classes 300: expected a whole number, 2 \.\.\. 200; cub has 200 classes"):
-        check_options("cub", classes=300)
+        check_task_options("cub", classes=300)
 
 
 def test_a_class_with_too_few_images_is_named_with_its_dataset(tmp_path: Path, asked: list[Any]) -> None:
@@ -253,7 +255,7 @@ def test_weights_are_checked_before_images_are_decoded(
     def refuse(*_: Any, **__: Any) -> None:
         raise UsageError("the file is no state dict")
 
-    monkeypatch.setattr(sys.modules["nbt.task.weights"], "load_w0", refuse)
+    monkeypatch.setattr(sys.modules["nbt.task.weights"], "load_pretrained_weights", refuse)
     monkeypatch.setattr("nbt.task.images.decode_images", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(UsageError, match="no state dict"):
         load_task(animals, image_size=16)
@@ -262,16 +264,16 @@ def test_weights_are_checked_before_images_are_decoded(
 def test_checked_options_are_canonical(animals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (animals.parent / "w.pth").write_bytes(b"")
     monkeypatch.chdir(animals.parent)
-    options = check_options("animals", weights="w.pth", classes=2)
+    options = check_task_options("animals", weights="w.pth", classes=2)
     assert (options.source.dataset, options.weights) == (str(animals), str(animals.parent / "w.pth"))
     cub = save_cub(animals.parent / "CUB_200_2011")
-    assert check_options("cub", data_dir=".").data_dir == str(cub.parent)
+    assert check_task_options("cub", data_dir=".").data_dir == str(cub.parent)
 
 
 def test_checking_options_imports_neither_torch_nor_numpy(animals: Path) -> None:
     code = (
-        "import sys; from nbt.task.load import check_options\n"
-        f"check_options({str(animals)!r}, classes=2, backbone='resnet18')\n"
+        "import sys; from nbt.task.load import check_task_options\n"
+        f"check_task_options({str(animals)!r}, classes=2, backbone='resnet18')\n"
         "print(sorted({'numpy', 'torch', 'torchvision', 'sklearn', 'PIL', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -289,6 +291,6 @@ def test_a_task_builds_its_real_model(animals: Path) -> None:
 
 def test_the_crop_of_50_birds(shared: Path, asked: list[Any]) -> None:
     task = load_task("cub", data_dir=shared / "data", image_size=32)
-    facts = dataset_facts(task)
+    facts = dataset_summary(task)
     assert [facts[f"{part}_images"] for part in ("train", "validation", "test")] == [1100, 400, 1452]
     assert (facts["classes"], facts["unreadable_images"], facts["validation_standard_error"]) == (50, 0, 0.025)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from nbt.errors import UsageError
 from nbt.task.manifest import parse_manifest, read_manifest
-from nbt.task.rows import ImageRow
+from nbt.task.rows import LabelledFile
 from tests.task.pictures import save_image
 
 FOLDER = Path("/data")
 
 
-def parse(text: str, *, missing: str = "") -> list[ImageRow]:
+def parse(text: str, *, missing: str = "") -> list[LabelledFile]:
     return parse_manifest(text, FOLDER, source="m.csv", is_file=lambda path: path.name != missing)
 
 
@@ -28,8 +28,8 @@ def test_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> None:
     absolute = tmp_path / "b.png"
     (folder / "m.csv").write_text(f"path,label,split\n../pictures/a.png,cat,train\n{absolute},dog,Test\n")
     assert read_manifest(folder / "m.csv") == [
-        ImageRow(tmp_path / "pictures" / "a.png", "cat", "train"),
-        ImageRow(absolute, "dog", "test"),
+        LabelledFile(tmp_path / "pictures" / "a.png", "cat", "train"),
+        LabelledFile(absolute, "dog", "test"),
     ]
 
 
@@ -72,7 +72,7 @@ def test_faults_are_named_with_their_line(text: str, message: str) -> None:
 
 
 def test_an_image_named_twice_alike_counts_once() -> None:
-    assert parse("path,label\na,x\nb,y\n./a,x\n") == [ImageRow(FOLDER / "a", "x"), ImageRow(FOLDER / "b", "y")]
+    assert parse("path,label\na,x\nb,y\n./a,x\n") == [LabelledFile(FOLDER / "a", "x"), LabelledFile(FOLDER / "b", "y")]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_what_csv_writes_is_read_back(images: dict[str, tuple[str, str]]) -> Non
     writer = csv.writer(file)
     writer.writerow(["path", "label", "split"])
     writer.writerows((path, label, split) for path, (label, split) in images.items())
-    expected = [ImageRow(FOLDER / path, label, split) for path, (label, split) in images.items()]
+    expected = [LabelledFile(FOLDER / path, label, split) for path, (label, split) in images.items()]
     assert parse(file.getvalue()) == expected
 
 
@@ -123,5 +123,5 @@ def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     except UsageError as error:
         assert str(error).startswith("m.csv")
     else:
-        assert all(row.label and row.label == row.label.strip() and row.role == "" for row in rows)
+        assert all(row.label and row.label == row.label.strip() and row.split == "" for row in rows)
         assert len({row.path for row in rows}) == len(rows)

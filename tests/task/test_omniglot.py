@@ -13,7 +13,7 @@ from PIL import Image
 from nbt.errors import NbtError, UsageError
 from nbt.task import omniglot
 from nbt.task.catalog import dataset_spec, resolve
-from nbt.task.listing import list_images
+from nbt.task.listing import read_dataset
 from nbt.task.omniglot import FOLDER, unpack_characters
 
 
@@ -49,7 +49,7 @@ def test_an_archive_is_read_class_by_class_and_unpacked_once(
 ) -> None:
     pack(tmp_path / name)
     told: list[tuple[str, int, int]] = []
-    listing = list_images(resolve("omniglot-small", tmp_path), progress=lambda *what: told.append(what))
+    listing = read_dataset(resolve("omniglot-small", tmp_path), progress=lambda *what: told.append(what))
     assert listing.class_names == (
         *("Greek/character01", "Greek/character02"),
         *("Latin_(1)/character01", "Latin_(1)/character02"),
@@ -59,13 +59,13 @@ def test_an_archive_is_read_class_by_class_and_unpacked_once(
     assert all(isinstance(path, Path) and path.is_relative_to(cache) for path in listing.items)
     assert told == [("unpacking", 10, 10)]
     monkeypatch.setattr(omniglot, "unpack_characters", None)
-    assert list_images(resolve("omniglot-small", tmp_path)).digest() == listing.digest()
+    assert read_dataset(resolve("omniglot-small", tmp_path)).digest() == listing.digest()
 
 
 def test_an_unpacked_folder_is_read_where_it_is(tmp_path: Path, cache: Path) -> None:
     unpack_characters(pack(tmp_path / "a.zip"), tmp_path / "data")
     for place in (tmp_path / "data", tmp_path / "data" / FOLDER):
-        listing = list_images(resolve("omniglot-small", place))
+        listing = read_dataset(resolve("omniglot-small", place))
         assert len(listing) == 8
         assert all(isinstance(path, Path) and path.is_relative_to(tmp_path / "data") for path in listing.items)
     assert not cache.exists()
@@ -92,7 +92,7 @@ def test_an_archive_with_anything_else_is_refused_and_nothing_is_written(
     pack(tmp_path / "omniglot_small1.zip", {name: b"x"})
     before = sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(cache))
     with pytest.raises(NbtError, match="is no image of the small Omniglot set: nothing was unpacked"):
-        list_images(resolve("omniglot-small", tmp_path))
+        read_dataset(resolve("omniglot-small", tmp_path))
     assert sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(cache)) == before
     assert [path for path in cache.rglob("*") if path.is_file()] == []
 
@@ -130,7 +130,7 @@ def test_where_it_is_has_to_be_said(tmp_path: Path) -> None:
 
 
 def test_the_published_set_is_what_the_catalog_says(shared: Path) -> None:
-    listing = list_images(resolve("omniglot-small", shared / "data"))
+    listing = read_dataset(resolve("omniglot-small", shared / "data"))
     spec = dataset_spec("omniglot-small")
     assert (len(listing.class_names), len(listing)) == (spec.classes, spec.images)
     assert {name.split("/")[0] for name in listing.class_names} == {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nbt.task.pixels import decode_file, decode_pixels
+from nbt.task.pixels import decode_file, resize_pixels
 from tests.task.pictures import gradient
 
 
@@ -28,10 +28,10 @@ def test_shorter_side_is_scaled_and_the_middle_cut_out(tmp_path: Path) -> None:
 
 
 def test_small_images_grow_to_the_size() -> None:
-    square = decode_pixels(gradient(8, 6), 28)
+    square = resize_pixels(gradient(8, 6), 28)
     assert square.shape == (28, 28, 3)
-    assert decode_pixels(square, 28) is not None
-    np.testing.assert_array_equal(decode_pixels(square, 28), square)
+    assert resize_pixels(square, 28) is not None
+    np.testing.assert_array_equal(resize_pixels(square, 28), square)
 
 
 def test_shrinking_is_antialiased(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ import torch
 
 from nbt.errors import UsageError
 from nbt.task.backbone_names import parse_backbone
-from nbt.task.teacher import full_name, load_teacher, parse_teacher
-from nbt.task.weights import fresh_state
+from nbt.task.teacher import absolute_teacher_name, load_teacher, parse_teacher
+from nbt.task.weights import random_unit_state
 
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "a=b (c).pth"
-    torch.save(fresh_state(parse_backbone("conv3(width=4)"), 28, 5), path)
+    torch.save(random_unit_state(parse_backbone("conv3(width=4)"), 28, 5), path)
     return path
 
 
@@ -34,7 +34,7 @@ def test_a_file_follows_the_first_equals_sign_outside_parentheses(weights: Path)
     teacher = load_teacher(f"conv3(width=4)={weights}")
     assert teacher.spec == parse_backbone("conv3(width=4)")
     assert teacher.name == f"conv3(width=4)={weights}"
-    fresh = fresh_state(teacher.spec, 28, 5)
+    fresh = random_unit_state(teacher.spec, 28, 5)
     assert list(teacher.w0) == list(fresh)
     assert all(torch.equal(tensor, fresh[key]) for key, tensor in teacher.w0.items())
 
@@ -60,8 +60,8 @@ def test_a_file_means_the_same_everywhere(weights: Path, tmp_path: Path, monkeyp
     written = f"conv3(width=4)= {weights.name}"
     full = f"conv3(width=4)={weights}"
     assert parse_teacher(written) == (parse_backbone("conv3(width=4)"), str(weights))
-    assert load_teacher(written).name == full_name(written) == full_name(full) == full
-    assert [full_name(text) for text in ("", "conv3", "conv3=")] == ["", "conv3", "conv3="]
+    assert load_teacher(written).name == absolute_teacher_name(written) == absolute_teacher_name(full) == full
+    assert [absolute_teacher_name(text) for text in ("", "conv3", "conv3=")] == ["", "conv3", "conv3="]
 
 
 def test_a_file_that_does_not_fit_its_architecture(weights: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from nbt.errors import NbtError, UsageError
 from nbt.task.backbone_names import parse_backbone
 from nbt.task.backbones import build_backbone, default_image_size
-from nbt.task.weights import load_w0
+from nbt.task.weights import load_pretrained_weights
 
 timm = pytest.importorskip("timm", reason="needs timm, which is an extra")
 
@@ -37,7 +37,7 @@ def test_units_and_neck_are_the_model_bit_for_bit(name: str, size: int, n_units:
         images = torch.randn(2, 3, size, size)
     torch.save(own.state_dict(), tmp_path / "w.pth")
     spec = parse_backbone(f"timm:{name}(drop_rate=0.1)")
-    pretrained = load_w0(spec, tmp_path / "w.pth", image_size=size)
+    pretrained = load_pretrained_weights(spec, tmp_path / "w.pth", image_size=size)
     model = build_backbone(spec, 5, image_size=size)
     model.load_pretrained(pretrained.w0)
     expected = own.forward_head(own.forward_features(images), pre_logits=True)
@@ -82,16 +82,24 @@ def test_a_unit_that_changes_its_input_is_refused(monkeypatch: pytest.MonkeyPatc
         def forward(self, maps: torch.Tensor) -> torch.Tensor:
             return self.conv(maps.relu_())  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(timm_units, "build_timm", lambda spec: nn.Sequential(nn.Conv2d(3, 3, 1), Greedy()))
+    monkeypatch.setattr(timm_units, "build_timm_model", lambda spec: nn.Sequential(nn.Conv2d(3, 3, 1), Greedy()))
     with pytest.raises(UsageError, match="timm's module '1' changes its input in place"):
-        timm_units._chain(parse_backbone("timm:greedy"), 8)
+        timm_units._find_chain(parse_backbone("timm:greedy"), 8)
 
 
 def test_timms_own_image_size_and_statistics_are_used() -> None:
     spec = parse_backbone("timm:efficientnet_b1")
     assert default_image_size(spec) == timm.get_pretrained_cfg("efficientnet_b1").input_size[-1] != 224
-    assert load_w0(parse_backbone("timm:convnext_atto"), "none", image_size=64).mean == (0.485, 0.456, 0.406)
-    assert load_w0(parse_backbone("timm:resnetv2_50x1_bit"), "none", image_size=64).mean == (0.5, 0.5, 0.5)
+    assert load_pretrained_weights(parse_backbone("timm:convnext_atto"), "none", image_size=64).mean == (
+        0.485,
+        0.456,
+        0.406,
+    )
+    assert load_pretrained_weights(parse_backbone("timm:resnetv2_50x1_bit"), "none", image_size=64).mean == (
+        0.5,
+        0.5,
+        0.5,
+    )
 
 
 def test_default_weights_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -107,11 +115,11 @@ def test_default_weights_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch, tmp
 
     monkeypatch.setattr(timm, "create_model", from_file)
     spec = parse_backbone("timm:resnet18")
-    w0 = load_w0(spec, "default", image_size=64).w0
+    w0 = load_pretrained_weights(spec, "default", image_size=64).w0
     assert torch.equal(w0["units.8.conv2.weight"], own.layer4[1].conv2.weight)
     file.unlink()
     with pytest.raises(NbtError, match="timm's weights of timm:resnet18 cannot be loaded") as error:
-        load_w0(spec, "default", image_size=64)
+        load_pretrained_weights(spec, "default", image_size=64)
     assert not isinstance(error.value, UsageError)
 
 
@@ -120,4 +128,4 @@ def test_a_model_that_timm_has_no_weights_of() -> None:
     with pytest.raises(
         UsageError, match="backbone timm:mobilenetv3_large_075 has no library weights; give --weights FILE"
     ):
-        load_w0(spec, "default", image_size=64)
+        load_pretrained_weights(spec, "default", image_size=64)

@@ -18,7 +18,7 @@ from scipy.io import savemat
 from nbt.errors import NbtError
 from nbt.task import torchvision_sets
 from nbt.task.catalog import dataset_names, dataset_spec, resolve
-from nbt.task.listing import Listing, list_images
+from nbt.task.listing import Listing, read_dataset
 from tests.task.pictures import pack, save_classes, save_image, serve
 
 
@@ -183,7 +183,7 @@ def test_all_of_them_are_tried_here() -> None:
 def test_official_classes_files_and_splits(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    listing = list_images(resolve(name, tmp_path))
+    listing = read_dataset(resolve(name, tmp_path))
     classes, files, labels, roles = EXPECTED[name]
     assert classes is None or list(listing.class_names) == classes
     assert listing.labels.tolist() == labels and listing.labels.dtype == np.int64
@@ -200,14 +200,14 @@ def test_official_classes_files_and_splits(tmp_path: Path, name: str) -> None:
 @pytest.mark.usefixtures("any_checksum")
 def test_flowers_have_names_for_all_classes(tmp_path: Path) -> None:
     write_flowers(tmp_path)
-    assert len(list_images(resolve("flowers", tmp_path)).class_names) == dataset_spec("flowers").classes
+    assert len(read_dataset(resolve("flowers", tmp_path)).class_names) == dataset_spec("flowers").classes
 
 
 @pytest.mark.usefixtures("any_checksum")
 def test_channels_of_arrays_come_last(tmp_path: Path) -> None:
     write_cifar10(tmp_path)
     write_svhn(tmp_path)
-    cifar, svhn = list_images(resolve("cifar10", tmp_path)).items, list_images(resolve("svhn", tmp_path)).items
+    cifar, svhn = read_dataset(resolve("cifar10", tmp_path)).items, read_dataset(resolve("svhn", tmp_path)).items
     assert isinstance(cifar, np.ndarray) and isinstance(svhn, np.ndarray)
     assert cifar[:, 5, 7].tolist() == [[number, 0, 0] for number in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5)]
     assert svhn[:, 5, 7].tolist() == [[10, 99, 10]] * 3 + [[20, 99, 20]] * 3
@@ -232,7 +232,7 @@ def test_fetched_into_the_cache_whole_and_without_its_archive(cache: Path, monke
     monkeypatch.setattr("torchvision.datasets.eurosat.download_and_extract_archive", fetch)
     told: list[tuple[str, int, int]] = []
     for _ in range(2):
-        listing = list_images(resolve("eurosat"), progress=lambda *what: told.append(what))
+        listing = read_dataset(resolve("eurosat"), progress=lambda *what: told.append(what))
         assert len(listing) == 3
     assert len(fetched) == 1 and told == [("downloading EuroSAT (RGB)", 0, 0)]
     assert [path.name for path in (cache / "eurosat").iterdir()] == ["eurosat"]
@@ -252,7 +252,7 @@ def test_what_cannot_be_fetched_names_the_remedy_and_leaves_nothing(
 
     monkeypatch.setattr("torchvision.datasets.dtd.download_and_extract_archive", fetch)
     with pytest.raises(NbtError, match=r"Describable Textures.*--data-dir DIR with DIR/dtd/dtd/labels/test1\.txt"):
-        list_images(resolve("dtd"))
+        read_dataset(resolve("dtd"))
     assert list((cache / "dtd").iterdir()) == []
 
 
@@ -265,7 +265,7 @@ def test_a_half_copy_of_the_users_is_not_overwritten(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("torchvision.datasets.dtd.download_and_extract_archive", fetch)
     with pytest.raises(NbtError, match="dtd exists, but is not complete"):
-        list_images(resolve("dtd", tmp_path))
+        read_dataset(resolve("dtd", tmp_path))
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["dtd", "dtd/mine.txt"]
 
 
@@ -282,14 +282,14 @@ def test_aircraft_are_fetched_by_us_with_a_checksum(
     with serve({"/a.tar.gz": archive}) as address:
         monkeypatch.setattr(torchvision_sets, "_AIRCRAFT_URL", f"{address}/a.tar.gz")
         with pytest.raises(NbtError, match="checksum"):
-            list_images(resolve("aircraft"))
+            read_dataset(resolve("aircraft"))
         assert list((cache / "aircraft").iterdir()) == []
         monkeypatch.setattr(torchvision_sets, "_AIRCRAFT_MD5", hashlib.md5(archive).hexdigest())
-        assert roles_of(list_images(resolve("aircraft"))) == "ttvvee"
+        assert roles_of(read_dataset(resolve("aircraft"))) == "ttvvee"
 
 
 def test_a_damaged_copy_is_an_error_that_names_its_place(tmp_path: Path) -> None:
     write_dtd(tmp_path)
     (tmp_path / "dtd" / "dtd" / "labels" / "val1.txt").unlink()
     with pytest.raises(NbtError, match=f"cannot be read from {tmp_path} .*val1.txt"):
-        list_images(resolve("dtd", tmp_path))
+        read_dataset(resolve("dtd", tmp_path))

@@ -19,7 +19,7 @@ from torchvision import models
 from nbt.errors import NbtError, UsageError
 from nbt.task.backbone_names import BackboneSpec, parse_backbone
 from nbt.task.backbones import build_backbone
-from nbt.task.weights import PretrainedWeights, build_source_head, fresh_state, load_w0
+from nbt.task.weights import PretrainedWeights, build_source_head, load_pretrained_weights, random_unit_state
 from nbt.task.weights_file import read_state_dict
 
 State = dict[str, torch.Tensor]
@@ -50,7 +50,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
 
 
 def _load(path: Path, spec: BackboneSpec = NET, size: int = SIZE) -> PretrainedWeights:
-    return load_w0(spec, str(path), image_size=size)
+    return load_pretrained_weights(spec, str(path), image_size=size)
 
 
 def _refusal(path: Path, spec: BackboneSpec = NET, size: int = SIZE) -> str:
@@ -77,7 +77,7 @@ def test_a_file_becomes_the_model_that_wrote_it(
     with torch.no_grad():
         assert torch.equal(_logits(NET, pretrained, images), library_model(images))
     assert (pretrained.mean, pretrained.std) == IMAGENET
-    assert pretrained.w0.keys() == fresh_state(NET, SIZE, 0).keys()
+    assert pretrained.w0.keys() == random_unit_state(NET, SIZE, 0).keys()
     assert not any(tensor.requires_grad for tensor in pretrained.w0.values())
 
 
@@ -115,7 +115,7 @@ def _as_units(state: State) -> Any:
 
 
 def _load_direct(state: State) -> State:
-    keys = fresh_state(NET, SIZE, 0)
+    keys = random_unit_state(NET, SIZE, 0)
     return {key: state[f"features.{key.removeprefix('units.')}"] for key in keys}
 
 
@@ -138,7 +138,7 @@ def test_safetensors_are_read(state: State, tmp_path: Path) -> None:
 def test_half_precision_becomes_the_models_own(state: State, save: Callable[..., Path]) -> None:
     half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     w0 = _load(save(half)).w0
-    fresh = fresh_state(NET, SIZE, 0)
+    fresh = random_unit_state(NET, SIZE, 0)
     assert {key: tensor.dtype for key, tensor in w0.items()} == {key: tensor.dtype for key, tensor in fresh.items()}
     assert torch.equal(w0["units.0.0.weight"], half["features.0.0.weight"].float())
 
@@ -329,11 +329,11 @@ def test_any_bytes_are_a_state_dict_or_refused(tmp_path_factory: pytest.TempPath
 
 
 def test_none_is_the_random_initialisation_of_the_seed() -> None:
-    pretrained = load_w0(NET, "none", image_size=SIZE, seed=4)
-    fresh = fresh_state(NET, SIZE, 4)
+    pretrained = load_pretrained_weights(NET, "none", image_size=SIZE, seed=4)
+    fresh = random_unit_state(NET, SIZE, 4)
     assert all(torch.equal(tensor, fresh[key]) for key, tensor in pretrained.w0.items())
     assert not torch.equal(
-        pretrained.w0["units.0.0.weight"], load_w0(NET, "none", image_size=SIZE).w0["units.0.0.weight"]
+        pretrained.w0["units.0.0.weight"], load_pretrained_weights(NET, "none", image_size=SIZE).w0["units.0.0.weight"]
     )
     assert pretrained.source_head is None
 
@@ -348,13 +348,13 @@ def test_none_is_the_random_initialisation_of_the_seed() -> None:
 )
 @pytest.mark.filterwarnings("error")
 def test_images_are_normalised_as_the_weights_expect(text: str, size: int, expected: Any) -> None:
-    pretrained = load_w0(parse_backbone(text), "none", image_size=size)
+    pretrained = load_pretrained_weights(parse_backbone(text), "none", image_size=size)
     assert (pretrained.mean, pretrained.std) == expected
 
 
 def test_an_impossible_image_size_is_seen_before_the_file_is_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot work on images of 96 px"):
-        load_w0(parse_backbone("vit_b_16"), str(tmp_path / "lost.pth"), image_size=96)
+        load_pretrained_weights(parse_backbone("vit_b_16"), str(tmp_path / "lost.pth"), image_size=96)
 
 
 Publish = Callable[..., str]
@@ -383,7 +383,7 @@ def test_default_weights_are_fetched_and_fit(publish: Publish) -> None:
         model = models.squeezenet1_1().eval()
         images = torch.randn(1, 3, 64, 64)
     publish("squeezenet1_1", model.state_dict())
-    pretrained = load_w0(spec, "default", image_size=64)
+    pretrained = load_pretrained_weights(spec, "default", image_size=64)
     with torch.no_grad():
         assert torch.equal(_logits(spec, pretrained, images), model(images))
 
@@ -393,7 +393,7 @@ def test_default_weights_are_read_whatever_names_they_were_published_with(publis
         state = models.densenet121().state_dict()
     old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name): t for name, t in state.items()}
     publish("densenet121", {name: tensor for name, tensor in old.items() if "num_batches" not in name})
-    w0 = load_w0(parse_backbone("densenet121"), "default", image_size=32).w0
+    w0 = load_pretrained_weights(parse_backbone("densenet121"), "default", image_size=32).w0
     assert torch.equal(w0["units.1.layer.conv2.weight"], state["features.denseblock1.denselayer1.conv2.weight"])
 
 
@@ -403,11 +403,11 @@ def test_weights_that_cannot_be_fetched_or_are_not_what_they_should_be(publish: 
         state = models.squeezenet1_1().state_dict()
     url = publish("squeezenet1_1", state, digest="0badc0de")
     with pytest.raises(NbtError, match=f"cannot be fetched from {url} .*invalid hash.*give --weights FILE") as error:
-        load_w0(spec, "default", image_size=64)
+        load_pretrained_weights(spec, "default", image_size=64)
     assert not isinstance(error.value, UsageError)
     Path(url.removeprefix("file://")).unlink()
     with pytest.raises(NbtError, match=r"the weights of squeezenet1_1 cannot be fetched from .*No such file"):
-        load_w0(spec, "default", image_size=64)
+        load_pretrained_weights(spec, "default", image_size=64)
 
 
 @pytest.mark.parametrize(
@@ -426,7 +426,7 @@ def test_there_are_no_default_weights_for_other_shapes(
         "torchvision.models._api.WeightsEnum.get_state_dict", lambda *_, **__: pytest.fail("fetched in vain")
     )
     with pytest.raises(UsageError) as error:
-        load_w0(spec, "default", image_size=size)
+        load_pretrained_weights(spec, "default", image_size=size)
     assert message in str(error.value)
 
 

@@ -8,10 +8,10 @@ import torch
 
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
-from nbt.training.fine_tune import FineTuned, fine_tune
+from nbt.training.fine_tune import FineTuneResult, fine_tune
 
 
-def run(task: Task, settings: TransferSettings, seed: int = 0, **options: Any) -> FineTuned:
+def run(task: Task, settings: TransferSettings, seed: int = 0, **options: Any) -> FineTuneResult:
     trial = fine_tune(task, settings, seed, **options)
     while True:
         try:
@@ -20,9 +20,9 @@ def run(task: Task, settings: TransferSettings, seed: int = 0, **options: Any) -
             return end.value
 
 
-def weights(tuned: FineTuned) -> dict[str, torch.Tensor]:
+def weights(tuned: FineTuneResult) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in tuned.model.state_dict().items()}
 
 
-def losses(tuned: FineTuned) -> list[tuple[float, float | None, float | None]]:
+def losses(tuned: FineTuneResult) -> list[tuple[float, float | None, float | None]]:
     return [(epoch.train_loss, epoch.val_loss, epoch.val_accuracy) for epoch in tuned.curve]

@@ -13,7 +13,9 @@ from nbt.training.continual_settings import ContinualSettings, method_overrides
 QUICK = TransferSettings(epochs=2, head_lr=0.05, body_lr=0.01, batch_size=16)
 
 
-def make_stream(method: str, scenario: str, *, tasks: int = 2, recipe: dict[str, Any] | None = None, **options: Any):
+def make_stream_settings(
+    method: str, scenario: str, *, tasks: int = 2, recipe: dict[str, Any] | None = None, **options: Any
+):
     """Settings of a stream by one of the methods, quick unless the recipe says otherwise."""
     own = method_overrides(method, scenario)
     if own.get("zap_period"):

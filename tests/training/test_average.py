@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from nbt.training.average import WeightAverage
+from nbt.training.average import WeightEMA
 
 
 def test_is_the_textbook_average_with_a_decay_that_grows() -> None:
     parameter = nn.Parameter(torch.zeros(2))
-    average = WeightAverage([parameter], 0.5)
+    average = WeightEMA([parameter], 0.5)
     expected = torch.zeros(2)
     for step in range(1, 30):
         parameter.data.fill_(float(step))
@@ -21,7 +21,7 @@ def test_is_the_textbook_average_with_a_decay_that_grows() -> None:
 
 def test_swapping_twice_changes_nothing() -> None:
     parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
-    average = WeightAverage([parameter], 0.9)
+    average = WeightEMA([parameter], 0.9)
     parameter.data += 1
     average.swap()
     assert parameter.tolist() == [1.0, 2.0]

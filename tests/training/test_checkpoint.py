@@ -8,20 +8,20 @@ import torch
 
 from nbt.training.checkpoint import load_checkpoint, save_checkpoint
 
-ME = {"seed": 1}
+IDENTITY = {"seed": 1}
 
 
 def test_reads_back_what_was_written_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "trial.pt"
-    save_checkpoint(path, {"identity": ME, "w": torch.arange(3)})
-    state = load_checkpoint(path, ME)
+    save_checkpoint(path, {"identity": IDENTITY, "w": torch.arange(3)})
+    state = load_checkpoint(path, IDENTITY)
     assert state is not None
     assert state["w"].tolist() == [0, 1, 2]
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_nothing_there_is_a_fresh_start(tmp_path: Path) -> None:
-    assert load_checkpoint(tmp_path / "none.pt", ME) is None
+    assert load_checkpoint(tmp_path / "none.pt", IDENTITY) is None
 
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "empty", "of another trial"])
@@ -29,7 +29,7 @@ def test_what_cannot_be_used_is_said_and_the_trial_starts_over(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "trial.pt"
-    save_checkpoint(path, {"identity": {"seed": 2} if damage == "of another trial" else ME, "w": torch.arange(9)})
+    save_checkpoint(path, {"identity": {"seed": 2} if damage == "of another trial" else IDENTITY, "w": torch.arange(9)})
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-100])
     elif damage == "foreign":
@@ -37,13 +37,13 @@ def test_what_cannot_be_used_is_said_and_the_trial_starts_over(
     elif damage == "empty":
         path.write_bytes(b"")
     with caplog.at_level(logging.WARNING, logger="nbt"):
-        assert load_checkpoint(path, ME) is None
+        assert load_checkpoint(path, IDENTITY) is None
     assert "starts over" in caplog.text
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "trial.pt"
-    save_checkpoint(path, {"identity": ME, "w": torch.arange(3)})
+    save_checkpoint(path, {"identity": IDENTITY, "w": torch.arange(3)})
 
     def full(state: object, target: Path) -> None:
         Path(target).write_bytes(b"half")
@@ -51,9 +51,9 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(path, {"identity": ME, "w": torch.arange(5)})
+        save_checkpoint(path, {"identity": IDENTITY, "w": torch.arange(5)})
     monkeypatch.undo()
-    state = load_checkpoint(path, ME)
+    state = load_checkpoint(path, IDENTITY)
     assert state is not None
     assert state["w"].tolist() == [0, 1, 2]
     assert list(tmp_path.iterdir()) == [path]

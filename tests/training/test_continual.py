@@ -15,32 +15,32 @@ from nbt.task.task import Task
 from nbt.training import continual, continual_methods
 from nbt.training.continual import run_continual
 from nbt.training.continual_settings import METHODS, SCENARIOS
-from nbt.training.scenarios import make_parts
-from nbt.training.workbench import Workbench
-from tests.training.streams import make_stream, run, untimed
+from nbt.training.scenarios import make_stages
+from nbt.training.workbench import WorkerContext
+from tests.training.streams import make_stream_settings, run, untimed
 
 
 @pytest.fixture(scope="module")
-def bench(digits: Task) -> Workbench:
+def context(digits: Task) -> WorkerContext:
     """One for all streams: what one leaves behind must not reach the next."""
-    return Workbench(digits)
+    return WorkerContext(digits)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("method", METHODS)
-def test_contract(digits: Task, bench: Workbench, method: str, scenario: str) -> None:
-    settings = make_stream(method, scenario)
+def test_contract(digits: Task, context: WorkerContext, method: str, scenario: str) -> None:
+    settings = make_stream_settings(method, scenario)
     told: list[tuple[str, int, int]] = []
-    result = run(digits, settings, 1, bench=bench, progress=lambda *facts: told.append(facts))
+    result = run(digits, settings, 1, context=context, progress=lambda *facts: told.append(facts))
     assert [score.task for score in result.scores] == [1, 2]
     assert result.matrix.shape == (2, 2)
     assert ((result.matrix >= 0.0) & (result.matrix <= 1.0)).all()
     assert all(math.isfinite(score.train_loss) and score.seconds > 0 for score in result.scores)
     assert not result.diverged
-    parts = make_parts(digits, scenario, 2, 1)
-    assert [score.classes for score in result.scores] == [part.classes for part in parts]
-    so_far = len(parts[0].train) if method == "joint" else 0
-    assert [score.n_train for score in result.scores] == [len(parts[0].train), so_far + len(parts[1].train)]
+    stages = make_stages(digits, scenario, 2, 1)
+    assert [score.classes for score in result.scores] == [stage.classes for stage in stages]
+    so_far = len(stages[0].train) if method == "joint" else 0
+    assert [score.n_train for score in result.scores] == [len(stages[0].train), so_far + len(stages[1].train)]
     assert sorted(result.class_order) == sorted(digits.class_names)
     if scenario == "class":
         assert result.matrix[0, 1] == 0.0, "no class of a task to come can be right"
@@ -49,12 +49,15 @@ def test_contract(digits: Task, bench: Workbench, method: str, scenario: str) ->
         assert result.untrained is not None and result.forward_transfer is not None
     done = [step for _, step, _ in told]
     assert done == sorted(done) and told[-1] == ("task 2 of 2", 4, 4)
-    again = run(digits, settings, 1, bench=Workbench(digits))
+    again = run(digits, settings, 1, context=WorkerContext(digits))
     assert untimed(again) == untimed(result), "the same seed, another bench"
 
 
-def test_the_untrained_accuracies_are_the_same_for_all_methods(digits: Task, bench: Workbench) -> None:
-    found = {run(digits, make_stream(method, "data"), bench=bench).untrained for method in ("probe", "dlcft", "ewc")}
+def test_the_untrained_accuracies_are_the_same_for_all_methods(digits: Task, context: WorkerContext) -> None:
+    found = {
+        run(digits, make_stream_settings(method, "data"), context=context).untrained
+        for method in ("probe", "dlcft", "ewc")
+    }
     assert len(found) == 1
 
 
@@ -67,10 +70,12 @@ GOLDEN = {
 }
 
 
-def test_golden_losses(digits: Task, bench: Workbench) -> None:
+def test_golden_losses(digits: Task, context: WorkerContext) -> None:
     """Losses of fixed seeds; a change here changes everybody's results and has to be meant."""
     found = {
-        method: [score.train_loss for score in run(digits, make_stream(method, "class"), bench=bench).scores]
+        method: [
+            score.train_loss for score in run(digits, make_stream_settings(method, "class"), context=context).scores
+        ]
         for method in GOLDEN
     }
     for method, losses in GOLDEN.items():
@@ -90,12 +95,12 @@ STOPPED = [
 
 @pytest.mark.parametrize(("method", "scenario", "options"), STOPPED)
 def test_killed_after_a_task_and_resumed_equals_never_killed(
-    digits: Task, bench: Workbench, tmp_path: Path, method: str, scenario: str, options: dict[str, Any]
+    digits: Task, context: WorkerContext, tmp_path: Path, method: str, scenario: str, options: dict[str, Any]
 ) -> None:
     tasks = 2 if scenario == "task" else 3
-    settings = make_stream(method, scenario, tasks=tasks, **options)
+    settings = make_stream_settings(method, scenario, tasks=tasks, **options)
     path = tmp_path / "stream.pt"
-    whole = run(digits, settings, 2, bench=bench)
+    whole = run(digits, settings, 2, context=context)
     stream = run_continual(digits, settings, 2, checkpoint=path)
     next(stream)
     if tasks > 2:
@@ -113,11 +118,11 @@ def test_killed_after_a_task_and_resumed_equals_never_killed(
 
 @pytest.mark.parametrize("method", ["dlcft", "ewc"])
 def test_killed_within_a_task_and_resumed_equals_never_killed(
-    digits: Task, bench: Workbench, tmp_path: Path, method: str
+    digits: Task, context: WorkerContext, tmp_path: Path, method: str
 ) -> None:
-    settings = make_stream(method, "class", recipe={"epochs": 3})
+    settings = make_stream_settings(method, "class", recipe={"epochs": 3})
     path = tmp_path / "stream.pt"
-    whole = run(digits, settings, 2, bench=bench)
+    whole = run(digits, settings, 2, context=context)
 
     def kill(what: str, done: int, total: int) -> None:
         if done == 5:
@@ -136,25 +141,25 @@ def test_killed_within_a_task_and_resumed_equals_never_killed(
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"order_seed": 1}, {"evaluate_on": "val"}])
 def test_a_checkpoint_of_another_stream_is_not_used(
-    digits: Task, bench: Workbench, tmp_path: Path, caplog: pytest.LogCaptureFixture, other: dict[str, Any]
+    digits: Task, context: WorkerContext, tmp_path: Path, caplog: pytest.LogCaptureFixture, other: dict[str, Any]
 ) -> None:
     path = tmp_path / "stream.pt"
-    next(run_continual(digits, make_stream("probe", "class"), bench=bench, checkpoint=path))
-    stream = run_continual(digits, make_stream("probe", "class"), bench=bench, checkpoint=path, **other)
+    next(run_continual(digits, make_stream_settings("probe", "class"), context=context, checkpoint=path))
+    stream = run_continual(digits, make_stream_settings("probe", "class"), context=context, checkpoint=path, **other)
     assert next(stream).task == 1
     assert "starts over" in caplog.text
 
 
-def test_the_order_of_tasks_can_have_a_seed_of_its_own(digits: Task, bench: Workbench) -> None:
-    settings = make_stream("finetune", "class")
-    plain, same, other = (run(digits, settings, 1, bench=bench, order_seed=order) for order in (None, 1, 2))
+def test_the_order_of_tasks_can_have_a_seed_of_its_own(digits: Task, context: WorkerContext) -> None:
+    settings = make_stream_settings("finetune", "class")
+    plain, same, other = (run(digits, settings, 1, context=context, order_seed=order) for order in (None, 1, 2))
     assert untimed(plain) == untimed(same)
-    assert other.class_order == run(digits, make_stream("probe", "class"), 2, bench=bench).class_order
+    assert other.class_order == run(digits, make_stream_settings("probe", "class"), 2, context=context).class_order
     assert other.class_order != plain.class_order
 
 
-def test_true_in_answer_ends_the_stream(digits: Task, bench: Workbench) -> None:
-    stream = run_continual(digits, make_stream("probe", "data", tasks=3), bench=bench)
+def test_true_in_answer_ends_the_stream(digits: Task, context: WorkerContext) -> None:
+    stream = run_continual(digits, make_stream_settings("probe", "data", tasks=3), context=context)
     next(stream)
     with pytest.raises(StopIteration) as end:
         stream.send(True)
@@ -164,35 +169,35 @@ def test_true_in_answer_ends_the_stream(digits: Task, bench: Workbench) -> None:
 
 
 def test_validation_streams_do_not_touch_test_images_and_training_no_others(
-    digits: Task, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    digits: Task, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touched: set[int] = set()
-    load = bench.load_images
+    load = context.load_images
 
     def spy(index: torch.Tensor, plan: Any) -> torch.Tensor:
         touched.update(index.tolist())
         return load(index, plan)
 
-    monkeypatch.setattr(bench, "load_images", spy)
+    monkeypatch.setattr(context, "load_images", spy)
     for method in ("dlcft", "probe"):
-        run(digits, make_stream(method, "class"), bench=bench, evaluate_on="val")
+        run(digits, make_stream_settings(method, "class"), context=context, evaluate_on="val")
     assert touched and not touched & set(digits.split.test.tolist())
     touched.clear()
-    run(digits, make_stream("ewc", "class"), bench=bench)
+    run(digits, make_stream_settings("ewc", "class"), context=context)
     assert not touched & set(digits.split.val.tolist())
 
 
-def test_naive_training_forgets_and_joint_training_does_not(digits: Task, bench: Workbench) -> None:
+def test_naive_training_forgets_and_joint_training_does_not(digits: Task, context: WorkerContext) -> None:
     recipe = {"epochs": 10, "augmentation": "none", "body_lr": 0.05, "head_lr": 0.1}
-    naive = run(digits, make_stream("finetune", "class", recipe=recipe), bench=bench)
-    joint = run(digits, make_stream("joint", "class", recipe=recipe), bench=bench)
+    naive = run(digits, make_stream_settings("finetune", "class", recipe=recipe), context=context)
+    joint = run(digits, make_stream_settings("joint", "class", recipe=recipe), context=context)
     assert naive.forgetting > joint.forgetting + 0.3
     assert joint.average_accuracy > naive.average_accuracy + 0.2
     assert naive.matrix[0, 0] == joint.matrix[0, 0], "the first task is the same"
 
 
-def test_diverged_training_is_a_result(digits: Task, bench: Workbench) -> None:
-    result = run(digits, make_stream("finetune", "class", tasks=3, recipe={"body_lr": 1e3, "head_lr": 1e3}))
+def test_diverged_training_is_a_result(digits: Task, context: WorkerContext) -> None:
+    result = run(digits, make_stream_settings("finetune", "class", tasks=3, recipe={"body_lr": 1e3, "head_lr": 1e3}))
     assert result.diverged and result.scores[-1].diverged
     first = next(number for number, score in enumerate(result.scores) if score.diverged)
     for score in result.scores[first:]:
@@ -202,18 +207,18 @@ def test_diverged_training_is_a_result(digits: Task, bench: Workbench) -> None:
 
 
 def test_a_joint_stage_that_diverged_does_not_end_the_next(
-    digits: Task, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    digits: Task, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learn = continual_methods.NetworkLearner.learn
 
-    def fail_at_first(self: Any, part: Any, *rest: Any) -> Any:
-        learnt = learn(self, part, *rest)
-        return dataclasses.replace(learnt, diverged=part.number == 1)
+    def fail_at_first(self: Any, stage: Any, *rest: Any) -> Any:
+        learnt = learn(self, stage, *rest)
+        return dataclasses.replace(learnt, diverged=stage.number == 1)
 
     monkeypatch.setattr(continual_methods.NetworkLearner, "learn", fail_at_first)
-    joint = run(digits, make_stream("joint", "class"), bench=bench)
+    joint = run(digits, make_stream_settings("joint", "class"), context=context)
     assert [score.diverged for score in joint.scores] == [True, False]
-    naive = run(digits, make_stream("finetune", "class"), bench=bench)
+    naive = run(digits, make_stream_settings("finetune", "class"), context=context)
     assert [score.diverged for score in naive.scores] == [True, True]
 
 
@@ -233,9 +238,9 @@ def test_what_cannot_be_is_refused_before_any_training(
 
     monkeypatch.setattr(continual, "make_learner", never)
     with pytest.raises(UsageError, match=words):
-        run(digits, make_stream("dlcft", "class", **change))
+        run(digits, make_stream_settings("dlcft", "class", **change))
 
 
 def test_a_fitted_head_needs_validation_images(digits: Task) -> None:
     with pytest.raises(UsageError, match="no validation image"):
-        run(digits.train_on_all(), make_stream("dlcft", "class"))
+        run(digits.train_on_all(), make_stream_settings("dlcft", "class"))

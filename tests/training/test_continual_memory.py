@@ -6,23 +6,23 @@ import pytest
 
 from nbt.errors import UsageError
 from nbt.task.task import Task
-from nbt.training.continual_learner import Stream
-from nbt.training.continual_memory import check_memory, curvature_memory, in_words
+from nbt.training.continual_learner import TaskStream
+from nbt.training.continual_memory import check_curvature_memory, curvature_memory, format_bytes
 from nbt.training.continual_methods import make_learner
-from nbt.training.scenarios import make_parts
-from nbt.training.workbench import Workbench
-from tests.training.streams import make_stream
+from nbt.training.scenarios import make_stages
+from nbt.training.workbench import WorkerContext
+from tests.training.streams import make_stream_settings
 
 
 @pytest.mark.parametrize("kind", ["kfac", "diagonal", "exact"])
 @pytest.mark.parametrize("frozen", [0.0, 0.67])
 def test_what_is_stated_is_what_is_taken(digits: Task, kind: str, frozen: float) -> None:
-    settings = make_stream("dlcft", "class", recipe={"curvature": kind, "frozen_depth": frozen, "epochs": 1})
+    settings = make_stream_settings("dlcft", "class", recipe={"curvature": kind, "frozen_depth": frozen, "epochs": 1})
     stated = curvature_memory(digits, settings)
-    parts = make_parts(digits, "class", 2, 0)
-    learner = make_learner(Stream(digits, settings, 0, parts, Workbench(digits)))
-    learner.learn(parts[0], lambda epoch: None, None, 30.0)
-    learner.consolidate(parts[0])
+    stages = make_stages(digits, "class", 2, 0)
+    learner = make_learner(TaskStream(digits, settings, 0, stages, WorkerContext(digits)))
+    learner.learn(stages[0], lambda epoch: None, None, 30.0)
+    learner.consolidate(stages[0])
     (curvature,) = learner.curvatures
     assert stated is not None
     assert (stated.kind, stated.count) == (kind, 1)
@@ -44,29 +44,29 @@ def test_what_is_stated_is_what_is_taken(digits: Task, kind: str, frozen: float)
     ],
 )
 def test_how_many_are_held(digits: Task, method: str, options: dict[str, object], count: int) -> None:
-    memory = curvature_memory(digits, make_stream(method, "data", tasks=5, **options))
+    memory = curvature_memory(digits, make_stream_settings(method, "data", tasks=5, **options))
     assert (0 if memory is None else memory.count) == count
     assert memory is None or memory.nbytes == count * memory.each
 
 
 def test_what_does_not_fit_is_refused_with_what_would(digits: Task) -> None:
-    kfac = curvature_memory(digits, make_stream("dlcft", "data", tasks=5))
+    kfac = curvature_memory(digits, make_stream_settings("dlcft", "data", tasks=5))
     assert kfac is not None
     bound = kfac.nbytes - 1
-    exact = make_stream("dlcft", "data", tasks=5, memory_bytes=bound, recipe={"curvature": "exact"})
+    exact = make_stream_settings("dlcft", "data", tasks=5, memory_bytes=bound, recipe={"curvature": "exact"})
     with pytest.raises(UsageError, match=r"exact curvature of .* weights needs .*--curvature diagonal") as found:
-        check_memory(digits, exact)
+        check_curvature_memory(digits, exact)
     assert "--curvature kfac" not in str(found.value), "four of them would not fit either"
-    with pytest.raises(UsageError, match=f"--factors merge.*--memory with {in_words(kfac.nbytes)}"):
-        check_memory(digits, make_stream("dlcft", "data", tasks=5, memory_bytes=bound))
-    check_memory(digits, make_stream("dlcft", "data", tasks=5, memory_bytes=bound + 1))
-    check_memory(digits, make_stream("dlcft", "data", tasks=5, memory_bytes=bound, factors="merge"))
+    with pytest.raises(UsageError, match=f"--factors merge.*--memory with {format_bytes(kfac.nbytes)}"):
+        check_curvature_memory(digits, make_stream_settings("dlcft", "data", tasks=5, memory_bytes=bound))
+    check_curvature_memory(digits, make_stream_settings("dlcft", "data", tasks=5, memory_bytes=bound + 1))
+    check_curvature_memory(digits, make_stream_settings("dlcft", "data", tasks=5, memory_bytes=bound, factors="merge"))
     with pytest.raises(UsageError, match="frozen_depth") as found:
-        check_memory(digits, make_stream("ewc", "data", tasks=5, memory_bytes=0))
+        check_curvature_memory(digits, make_stream_settings("ewc", "data", tasks=5, memory_bytes=0))
     assert "--curvature" not in str(found.value), "EWC has one kind"
 
 
 def test_bytes_in_words() -> None:
-    assert [in_words(n) for n in (0, 1023, 1024, 1536, 3 * 2**30)] == [
+    assert [format_bytes(n) for n in (0, 1023, 1024, 1536, 3 * 2**30)] == [
         "0 bytes", "1023 bytes", "1.0 KiB", "1.5 KiB", "3.0 GiB",
     ]  # fmt: skip

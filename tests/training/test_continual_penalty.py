@@ -7,19 +7,19 @@ import torch
 
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
-from nbt.training.continual_penalty import make_penalty, parameter_rates
-from nbt.training.workbench import Workbench
+from nbt.training.continual_penalty import make_penalty, peak_learning_rates
+from nbt.training.workbench import WorkerContext
 from nbt.transfer.curvature import DiagonalCurvature
-from tests.training.streams import make_stream, run
+from tests.training.streams import make_stream_settings, run
 
 RECIPE = TransferSettings(
     head_lr=0.1, body_lr=0.01, layer_lr_shape=(-1.0, 0.0, 0.0), penalty_strength=2.0, frozen_depth=0.34
 )
 
 
-def pulls(task: Task, recipe: TransferSettings, size: float) -> dict[str, float]:
+def scaled_deviations(task: Task, recipe: TransferSettings, size: float) -> dict[str, float]:
     """What the penalty on 10 images adds to gradients of weights 1 off the centre, for a curvature of one size."""
-    model, _ = Workbench(task).prepare_model(recipe, 0)
+    model, _ = WorkerContext(task).prepare_model(recipe, 0)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     diagonal = DiagonalCurvature({name: torch.full_like(p, size) for name, p in trained.items()}, 10)
     centre = {name: parameter.detach() - 1.0 for name, parameter in trained.items()}
@@ -30,29 +30,35 @@ def pulls(task: Task, recipe: TransferSettings, size: float) -> dict[str, float]
 
 
 def test_a_mild_penalty_is_as_derived(digits: Task) -> None:
-    assert all(pull == pytest.approx(2.0 * 3.0 / 10, rel=1e-4) for pull in pulls(digits, RECIPE, 3.0).values())
+    assert all(
+        pull == pytest.approx(2.0 * 3.0 / 10, rel=1e-4) for pull in scaled_deviations(digits, RECIPE, 3.0).values()
+    )
 
 
 def test_a_steep_penalty_is_cut_to_what_each_rate_can_follow(digits: Task) -> None:
-    found = pulls(digits, RECIPE, 1e6)
-    model, _ = Workbench(digits).prepare_model(RECIPE, 0)
-    rates = parameter_rates(model, RECIPE)
+    found = scaled_deviations(digits, RECIPE, 1e6)
+    model, _ = WorkerContext(digits).prepare_model(RECIPE, 0)
+    rates = peak_learning_rates(model, RECIPE)
     assert rates.keys() == found.keys()
     assert rates["head.bias"] == 0.1 and {rates[name] for name in rates if name.startswith("units.1.")} == {0.01}
     assert all(found[name] * rate == pytest.approx(0.5, rel=1e-4) for name, rate in rates.items())
 
 
 def test_adamw_takes_it_whole(digits: Task) -> None:
-    found = pulls(digits, RECIPE.replace(optimizer="adamw"), 1e6)
+    found = scaled_deviations(digits, RECIPE.replace(optimizer="adamw"), 1e6)
     assert all(pull == pytest.approx(2e5, rel=1e-4) for pull in found.values())
 
 
 def test_a_penalty_of_any_strength_does_not_diverge(digits: Task) -> None:
     recipe = {"epochs": 4, "body_lr": 0.05, "head_lr": 0.1}
-    settings = make_stream("ewc", "data", tasks=3, recipe={**recipe, "penalty_strength": 1e8})
-    bench = Workbench(digits)
-    firm = run(digits, settings, bench=bench)
+    settings = make_stream_settings("ewc", "data", tasks=3, recipe={**recipe, "penalty_strength": 1e8})
+    context = WorkerContext(digits)
+    firm = run(digits, settings, context=context)
     assert not firm.diverged
-    free = run(digits, make_stream("ewc", "data", tasks=3, recipe={**recipe, "penalty_strength": 0.0}), bench=bench)
+    free = run(
+        digits,
+        make_stream_settings("ewc", "data", tasks=3, recipe={**recipe, "penalty_strength": 0.0}),
+        context=context,
+    )
     assert firm.scores[0].accuracies == free.scores[0].accuracies
     assert firm.matrix.std(axis=0).max() < free.matrix.std(axis=0).max(), "it holds the weights where they are"

@@ -9,10 +9,10 @@ import torch
 from nbt.settings import TransferSettings
 from nbt.task import devices
 from nbt.task.task import Task
-from nbt.training.augment import AugmentPlan
+from nbt.training.augment import AugmentationPlan
 from nbt.training.evaluation import evaluate_model
-from nbt.training.plain_inputs import PlainInputs
-from nbt.training.workbench import Workbench
+from nbt.training.plain_inputs import EvaluationInputs
+from nbt.training.workbench import WorkerContext
 from tests.training.runs import losses, run
 
 SMALL = TransferSettings(epochs=2, head_lr=0.1, body_lr=0.05, batch_size=4, views=1)
@@ -21,19 +21,19 @@ SMALL = TransferSettings(epochs=2, head_lr=0.1, body_lr=0.05, batch_size=4, view
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has images of 28 px count as large: of 4 times the usual size, so that 16 times fewer fit."""
-    monkeypatch.setattr(devices, "_USUAL_SIZE", 7)
+    monkeypatch.setattr(devices, "_REFERENCE_IMAGE_SIZE", 7)
 
 
-def spy(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def spy(context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Returns the numbers of images that are asked for together, as they come."""
     sizes: list[int] = []
-    load = bench.load_images
+    load = context.load_images
 
-    def counted(index: torch.Tensor, plan: AugmentPlan) -> torch.Tensor:
+    def counted(index: torch.Tensor, plan: AugmentationPlan) -> torch.Tensor:
         sizes.append(len(index))
         return load(index, plan)
 
-    monkeypatch.setattr(bench, "load_images", counted)
+    monkeypatch.setattr(context, "load_images", counted)
     return sizes
 
 
@@ -44,41 +44,41 @@ def whole(n: int, together: int) -> list[int]:
 def test_a_whole_model_is_evaluated_on_fewer_with_the_same_result(
     digits: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Workbench(digits)
-    sizes, index = spy(bench, monkeypatch), digits.split.train
-    expected = evaluate_model(bench, bench.model, index)
+    context = WorkerContext(digits)
+    sizes, index = spy(context, monkeypatch), digits.split.train
+    expected = evaluate_model(context, context.model, index)
     assert sizes == whole(len(index), 128)
     sizes.clear()
-    monkeypatch.setattr(devices, "_USUAL_SIZE", 7)
-    assert evaluate_model(bench, bench.model, index) == pytest.approx(expected, rel=1e-5)
+    monkeypatch.setattr(devices, "_REFERENCE_IMAGE_SIZE", 7)
+    assert evaluate_model(context, context.model, index) == pytest.approx(expected, rel=1e-5)
     assert sizes == whole(len(index), 8)
 
 
 @pytest.mark.usefixtures("large")
 def test_a_trial_validates_on_fewer(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Workbench(digits)
-    sizes = spy(bench, monkeypatch)
-    run(digits, SMALL, bench=bench)
+    context = WorkerContext(digits)
+    sizes = spy(context, monkeypatch)
+    run(digits, SMALL, context=context)
     assert max(sizes) == 8
 
 
 @pytest.mark.usefixtures("large")
 def test_inputs_as_they_are_come_in_fewer(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Workbench(digits)
-    sizes = spy(bench, monkeypatch)
-    inputs = PlainInputs(bench, 0)
-    assert inputs.accuracy(bench.model, digits.split.train, np.ones(5, dtype=np.bool_)) >= 0
+    context = WorkerContext(digits)
+    sizes = spy(context, monkeypatch)
+    inputs = EvaluationInputs(context, 0)
+    assert inputs.accuracy(context.model, digits.split.train, np.ones(5, dtype=np.bool_)) >= 0
     assert sizes == whole(len(digits.split.train), 8)
 
 
 @pytest.mark.usefixtures("large")
 def test_frozen_units_run_on_fewer_and_always_as_many(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = SMALL.replace(frozen_depth=0.67, augmentation="crop")
-    bench = Workbench(digits)
-    sizes = spy(bench, monkeypatch)
-    found = losses(run(digits, settings, bench=bench))
+    context = WorkerContext(digits)
+    sizes = spy(context, monkeypatch)
+    found = losses(run(digits, settings, context=context))
     assert set(sizes) == {4}
     with monkeypatch.context() as patch:
-        patch.setattr(devices, "_USUAL_SIZE", 224)
-        expected = losses(run(digits, settings, bench=Workbench(digits)))
+        patch.setattr(devices, "_REFERENCE_IMAGE_SIZE", 224)
+        expected = losses(run(digits, settings, context=WorkerContext(digits)))
     assert np.array(found) == pytest.approx(np.array(expected), rel=1e-3)

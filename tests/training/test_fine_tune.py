@@ -12,7 +12,7 @@ from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
 from nbt.training.fine_tune import fine_tune
-from nbt.training.workbench import Workbench
+from nbt.training.workbench import WorkerContext
 from tests.training.runs import losses, run, weights
 
 QUICK = TransferSettings(epochs=4, head_lr=0.1, body_lr=0.05, batch_size=16)
@@ -105,41 +105,41 @@ def test_a_checkpoint_of_other_settings_is_not_used(digits: Task, tmp_path: Path
 @pytest.mark.parametrize("spilled", [False, True])
 def test_the_prefix_cache_changes_nothing_without_augmentation(digits: Task, frozen: float, spilled: bool) -> None:
     settings = QUICK.replace(frozen_depth=frozen, augmentation="none", mixup=0.3)
-    cached = run(digits, settings, bench=Workbench(digits, cache_bytes=0 if spilled else 2**30))
-    uncached = run(digits, settings, bench=Workbench(digits, cache_prefix=False))
+    cached = run(digits, settings, context=WorkerContext(digits, cache_bytes=0 if spilled else 2**30))
+    uncached = run(digits, settings, context=WorkerContext(digits, cache_frozen_features=False))
     for name, tensor in weights(cached).items():
         torch.testing.assert_close(tensor, weights(uncached)[name], atol=1e-4, rtol=1e-4, msg=name)
 
 
 def test_the_prefix_cache_with_batchnorm(digits_batchnorm: Task) -> None:
     settings = QUICK.replace(frozen_depth=0.5, augmentation="none", epochs=2, body_lr=1e-5, head_lr=1e-3)
-    cached = run(digits_batchnorm, settings, bench=Workbench(digits_batchnorm))
-    uncached = run(digits_batchnorm, settings, bench=Workbench(digits_batchnorm, cache_prefix=False))
+    cached = run(digits_batchnorm, settings, context=WorkerContext(digits_batchnorm))
+    uncached = run(digits_batchnorm, settings, context=WorkerContext(digits_batchnorm, cache_frozen_features=False))
     assert cached.curve[-1].train_loss == pytest.approx(uncached.curve[-1].train_loss, rel=1e-3)
 
 
 def test_a_cache_without_room_falls_back_to_running_the_prefix(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nbt.training.prefix import PrefixCache
+    from nbt.training.prefix import FrozenFeatureCache
 
     settings = QUICK.replace(frozen_depth=0.67, augmentation="none", epochs=2)
-    expected = losses(run(digits, settings, bench=Workbench(digits, cache_prefix=False)))
-    monkeypatch.setattr(PrefixCache, "_map_file", lambda *_: (None, None))
-    assert losses(run(digits, settings, bench=Workbench(digits, cache_bytes=0))) == expected
+    expected = losses(run(digits, settings, context=WorkerContext(digits, cache_frozen_features=False)))
+    monkeypatch.setattr(FrozenFeatureCache, "_allocate_file", lambda *_: (None, None))
+    assert losses(run(digits, settings, context=WorkerContext(digits, cache_bytes=0))) == expected
 
 
 def test_a_cached_view_does_not_depend_on_what_the_worker_ran_before(digits: Task) -> None:
     settings = QUICK.replace(frozen_depth=0.67, views=2)
-    bench = Workbench(digits)
-    run(digits.with_split_seed(7), settings, 5, bench=bench)
-    run(digits, EVERYTHING, 6, bench=bench)
-    assert same(weights(run(digits, settings, bench=bench)), weights(run(digits, settings)))
+    context = WorkerContext(digits)
+    run(digits.with_split_seed(7), settings, 5, context=context)
+    run(digits, EVERYTHING, 6, context=context)
+    assert same(weights(run(digits, settings, context=context)), weights(run(digits, settings)))
 
 
 def test_a_used_bench_is_as_good_as_a_new_one(digits_batchnorm: Task) -> None:
     settings = QUICK.replace(epochs=1, transfer_depth=0.5)
-    bench = Workbench(digits_batchnorm)
-    run(digits_batchnorm, QUICK.replace(epochs=1, body_lr=1.0), 9, bench=bench)
-    assert same(weights(run(digits_batchnorm, settings, bench=bench)), weights(run(digits_batchnorm, settings)))
+    context = WorkerContext(digits_batchnorm)
+    run(digits_batchnorm, QUICK.replace(epochs=1, body_lr=1.0), 9, context=context)
+    assert same(weights(run(digits_batchnorm, settings, context=context)), weights(run(digits_batchnorm, settings)))
 
 
 def test_frozen_units_keep_w0_bit_for_bit_and_the_others_move(digits_batchnorm: Task) -> None:
@@ -155,23 +155,23 @@ def test_frozen_units_keep_w0_bit_for_bit_and_the_others_move(digits_batchnorm: 
 
 def test_w0_itself_is_never_changed(digits: Task) -> None:
     before = {name: tensor.clone() for name, tensor in digits.w0.items()}
-    bench = Workbench(digits)
-    run(digits, EVERYTHING, bench=bench)
+    context = WorkerContext(digits)
+    run(digits, EVERYTHING, context=context)
     assert all(torch.equal(before[name], tensor) for name, tensor in digits.w0.items())
-    assert all(torch.equal(before[name], bench.w0[name]) for name in before)
+    assert all(torch.equal(before[name], context.w0[name]) for name in before)
 
 
 @pytest.mark.parametrize(("depth", "kept"), [(0.0, 0), (0.34, 1), (0.67, 2), (1.0, 3)])
 def test_transfer_depth_starts_from_w0_below_and_afresh_above(digits: Task, depth: float, kept: int) -> None:
-    bench = Workbench(digits)
-    model, _ = bench.prepare_model(TransferSettings(transfer_depth=depth), seed=4)
-    for name, tensor in model.unit_state().items():
+    context = WorkerContext(digits)
+    model, _ = context.prepare_model(TransferSettings(transfer_depth=depth), seed=4)
+    for name, tensor in model.unit_state_dict().items():
         same_as_w0 = torch.equal(tensor, digits.w0[name])
         constant = tensor.float().std().item() == 0 if tensor.numel() > 1 else True
         assert same_as_w0 == (int(name.split(".")[1]) < kept) or constant, name
-    again, _ = bench.prepare_model(TransferSettings(transfer_depth=depth), seed=5)
+    again, _ = context.prepare_model(TransferSettings(transfer_depth=depth), seed=5)
     if kept < 3:
-        assert not torch.equal(again.units[2][0].weight, Workbench(digits).prepare_model(
+        assert not torch.equal(again.units[2][0].weight, WorkerContext(digits).prepare_model(
             TransferSettings(transfer_depth=depth), seed=4)[0].units[2][0].weight)  # fmt: skip
 
 
@@ -186,20 +186,20 @@ def test_a_huge_pull_to_w0_keeps_the_weights_there(digits: Task) -> None:
 
 def test_keeps_the_weights_of_the_best_epoch(digits: Task) -> None:
     settings = QUICK.replace(body_lr=0.3, epochs=8, warmup=0.0)
-    bench = Workbench(digits)
-    tuned = run(digits, settings, bench=bench)
+    context = WorkerContext(digits)
+    tuned = run(digits, settings, context=context)
     assert tuned.best is not None
     assert tuned.best.val_accuracy == max(result.val_accuracy or 0 for result in tuned.curve)
-    loss, accuracy = evaluate_model(bench, tuned.model, digits.split.val)
+    loss, accuracy = evaluate_model(context, tuned.model, digits.split.val)
     assert accuracy == pytest.approx(tuned.best.val_accuracy)
     assert loss == pytest.approx(tuned.best.val_loss, rel=1e-4)
 
 
 def test_the_average_is_what_is_validated_and_kept(digits: Task) -> None:
-    bench = Workbench(digits)
-    tuned = run(digits, QUICK.replace(ema=0.98, epochs=3), bench=bench)
+    context = WorkerContext(digits)
+    tuned = run(digits, QUICK.replace(ema=0.98, epochs=3), context=context)
     assert tuned.best is not None
-    _, accuracy = evaluate_model(bench, tuned.model, digits.split.val)
+    _, accuracy = evaluate_model(context, tuned.model, digits.split.val)
     assert accuracy == pytest.approx(tuned.best.val_accuracy)
     assert losses(tuned)[0][0] == losses(run(digits, QUICK.replace(epochs=3)))[0][0], "training itself is the same"
     assert losses(tuned)[1][1] != losses(run(digits, QUICK.replace(epochs=3)))[1][1]
@@ -261,7 +261,7 @@ def test_batches_differ_by_one_at_most(digits: Task) -> None:
 def test_on_a_gpu_it_learns(digits: Task) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
-    tuned = run(digits, QUICK.replace(epochs=12, frozen_depth=0.34), bench=Workbench(digits, device="cuda"))
+    tuned = run(digits, QUICK.replace(epochs=12, frozen_depth=0.34), context=WorkerContext(digits, device="cuda"))
     assert max(result.val_accuracy or 0 for result in tuned.curve) > 0.7
     assert tuned.model.head.weight.device.type == "cuda"
 
@@ -284,5 +284,5 @@ def test_watched_images_are_evaluated_and_change_nothing(digits: Task, settings:
     assert all(result.watched_accuracy is None for result in plain.curve)
     kept = watched.best
     assert kept is not None
-    _, accuracy = evaluate_model(Workbench(watching), watched.model, digits.split.test)
+    _, accuracy = evaluate_model(WorkerContext(watching), watched.model, digits.split.test)
     assert kept.watched_accuracy == pytest.approx(accuracy, abs=1e-6)

@@ -10,8 +10,8 @@ from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.fine_tune import fine_tune
-from nbt.training.head import head_groups, split_groups, zap_head, zaps_before
-from nbt.training.workbench import Workbench
+from nbt.training.head import head_parameter_groups, is_zap_due, split_off_head, zap_head
+from nbt.training.workbench import WorkerContext
 from nbt.transfer.layer_lrs import parameter_groups
 from tests.tiny import TinyNet
 
@@ -31,7 +31,7 @@ def zapped(head: nn.Linear, settings: TransferSettings, seed: int, epoch: int) -
 )
 def test_a_zap_opens_every_so_many_epochs_and_never_the_first(period: int, epochs: list[int]) -> None:
     settings = SETTINGS.replace(zap_period=period)
-    assert [epoch for epoch in range(1, 8) if zaps_before(settings, epoch)] == epochs
+    assert [epoch for epoch in range(1, 8) if is_zap_due(settings, epoch)] == epochs
 
 
 @pytest.mark.parametrize(("fraction", "rows"), [(1.0, 5), (0.4, 2), (0.5, 2), (0.1, 1), (0.01, 1)])
@@ -62,14 +62,14 @@ def test_the_scale_is_that_of_the_settings(scale: str, deviation: float) -> None
 
 def test_a_trial_zaps_in_exactly_these_epochs_and_rows(digits: Task) -> None:
     """At rates of 1e-12 the head moves by zaps alone."""
-    bench = Workbench(digits)
-    expected = [bench.prepare_model(STILL, 9)[0].head.weight.detach().clone()]
+    context = WorkerContext(digits)
+    expected = [context.prepare_model(STILL, 9)[0].head.weight.detach().clone()]
     head = nn.Linear(expected[0].shape[1], 5)
     for epoch in range(1, 8):
         head.weight.data.copy_(expected[-1])
         zap_head(head, STILL, 9, epoch)
         expected.append(head.weight.detach().clone())
-    found = [bench.model.head.weight.detach().clone() for _ in fine_tune(digits, STILL, 9, bench=bench)]
+    found = [context.model.head.weight.detach().clone() for _ in fine_tune(digits, STILL, 9, context=context)]
     for epoch, weight in enumerate(found, start=1):
         torch.testing.assert_close(weight, expected[epoch], atol=1e-6, rtol=0)
         changed = (expected[epoch] - expected[epoch - 1]).abs().amax(dim=1) > 1e-3
@@ -82,11 +82,11 @@ def test_zapped_trials_resume_bit_for_bit(digits: Task, tmp_path: Path) -> None:
     trial = fine_tune(digits, settings, checkpoint=path, checkpoint_seconds=0)
     next(trial), next(trial)
     trial.close()
-    bench, other = Workbench(digits), Workbench(digits)
-    resumed = [e.train_loss for e in fine_tune(digits, settings, bench=bench, checkpoint=path)]
-    whole = [e.train_loss for e in fine_tune(digits, settings, bench=other)]
+    context, other = WorkerContext(digits), WorkerContext(digits)
+    resumed = [e.train_loss for e in fine_tune(digits, settings, context=context, checkpoint=path)]
+    whole = [e.train_loss for e in fine_tune(digits, settings, context=other)]
     assert resumed == whole[2:]
-    assert torch.equal(bench.model.head.weight, other.model.head.weight)
+    assert torch.equal(context.model.head.weight, other.model.head.weight)
 
 
 def test_the_users_period_beyond_the_training_is_refused_before_it(digits: Task) -> None:
@@ -104,8 +104,8 @@ def test_groups_are_split_into_backbone_and_head_with_rates_and_pulls_kept(head_
     def facts(parts: list) -> dict:
         return {p: (g.lr, g.alpha, g.beta) for g in parts for p in g.parameters}
 
-    split = split_groups(groups, model.head)
+    split = split_off_head(groups, model.head)
     assert facts(split) == facts(groups)
     assert sum(len(g.parameters) for g in split) == len(facts(groups))
     assert all(own.issuperset(g.parameters) or own.isdisjoint(g.parameters) for g in split)
-    assert facts(head_groups(groups, model.head)) == {p: f for p, f in facts(groups).items() if p in own}
+    assert facts(head_parameter_groups(groups, model.head)) == {p: f for p, f in facts(groups).items() if p in own}

@@ -1,4 +1,4 @@
-"""Linearised trials, and trials that are one leg of a stream."""
+"""Linearised trials, and trials that are one stage of a stream."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
 from nbt.training.export import export_model, load_model, predict, read_card
 from nbt.training.fine_tune import fine_tune
-from nbt.training.leg import Leg
-from nbt.training.workbench import Workbench
+from nbt.training.leg import StageContext
+from nbt.training.workbench import WorkerContext
 from nbt.transfer.linearize import FirstOrder
 from tests.training.runs import losses, run, weights
 from tests.training.test_export import write_images
@@ -29,7 +29,7 @@ QUICK = TransferSettings(
 
 def start_of(task: Task, settings: TransferSettings, seed: int = 0) -> dict[str, torch.Tensor]:
     """The state that a trial of its own starts from."""
-    model, _ = Workbench(task).prepare_model(settings, seed)
+    model, _ = WorkerContext(task).prepare_model(settings, seed)
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
@@ -65,8 +65,8 @@ class TestTrial:
 
     def test_frozen_units_are_cached_and_give_the_same(self, digits: Task) -> None:
         settings = QUICK.replace(frozen_depth=0.67)
-        cached = run(digits, settings, bench=Workbench(digits))
-        plain = run(digits, settings, bench=Workbench(digits, cache_prefix=False))
+        cached = run(digits, settings, context=WorkerContext(digits))
+        plain = run(digits, settings, context=WorkerContext(digits, cache_frozen_features=False))
         for one, other in zip(losses(cached), losses(plain), strict=True):
             assert one == pytest.approx(other, rel=1e-4)
 
@@ -93,15 +93,15 @@ class TestTrial:
         assert int(tuned.model.base.feature_norm.seen) == len(digits.split.train)
 
     def test_an_exported_expansion_predicts_what_it_did(self, digits: Task, tmp_path: Path) -> None:
-        bench = Workbench(digits)
-        tuned = run(digits, QUICK, bench=bench)
-        expected = evaluate_model(bench, tuned.model, digits.split.test)
+        context = WorkerContext(digits)
+        tuned = run(digits, QUICK, context=context)
+        expected = evaluate_model(context, tuned.model, digits.split.test)
         folder = tmp_path / "model"
         export_model(tuned.model, digits, tuned.settings, folder)
         loaded, card = load_model(folder)
         assert card["linearized"] is True
         assert read_card(folder)["format"] == 3
-        assert evaluate_model(bench, loaded, digits.split.test) == pytest.approx(expected)
+        assert evaluate_model(context, loaded, digits.split.test) == pytest.approx(expected)
         paths = write_images(digits, tmp_path, digits.split.test[:3])
         assert all(one.label in digits.class_names for one in predict(folder, paths))
 
@@ -131,20 +131,23 @@ class TestLeg:
     @pytest.mark.parametrize("linearized", [False, True])
     def test_an_empty_leg_changes_nothing(self, digits: Task, linearized: bool) -> None:
         settings = QUICK.replace(linearized=linearized)
-        assert losses(run(digits, settings, leg=Leg())) == losses(run(digits, settings))
+        assert losses(run(digits, settings, stage=StageContext())) == losses(run(digits, settings))
 
     def test_a_leg_goes_on_from_its_start(self, digits: Task) -> None:
         first = weights(run(digits, self.ORDINARY))
-        second = run(digits, self.ORDINARY, leg=Leg(start=first))
+        second = run(digits, self.ORDINARY, stage=StageContext(start=first))
         assert second.curve[0].train_loss < run(digits, self.ORDINARY).curve[0].train_loss
 
     def test_the_origin_stays_while_the_start_moves_on(self, digits: Task) -> None:
         origin = start_of(digits, QUICK)
         first = run(digits, QUICK)
         reached = {name: tensor.clone() for name, tensor in first.model.model.state_dict().items()}
-        loss, _ = evaluate_model(bench := Workbench(digits), first.model, digits.split.train)
+        loss, _ = evaluate_model(context := WorkerContext(digits), first.model, digits.split.train)
         second = fine_tune(
-            digits, QUICK.replace(head_lr=1e-9, body_lr=1e-9), bench=bench, leg=Leg(start=reached, origin=origin)
+            digits,
+            QUICK.replace(head_lr=1e-9, body_lr=1e-9),
+            context=context,
+            stage=StageContext(start=reached, origin=origin),
         )
         assert next(second).train_loss == pytest.approx(loss, rel=1e-3)
 
@@ -155,7 +158,7 @@ class TestLeg:
         some = digits.split.train[digits.labels[digits.split.train] < 4]
         empty = digits.split.val[:0]
         part = dataclasses.replace(digits, split=dataclasses.replace(digits.split, train=some, val=empty))
-        tuned = run(part, settings, leg=Leg(outputs=outputs))
+        tuned = run(part, settings, stage=StageContext(outputs=outputs))
         model = tuned.model.model if linearized else tuned.model
         start = start_of(digits, settings)
         assert torch.equal(model.head.weight[4], start["head.weight"][4])
@@ -164,7 +167,7 @@ class TestLeg:
     def test_zaps_reset_the_rows_that_they_may_and_no_others(self, digits: Task) -> None:
         settings = TransferSettings(epochs=2, zap_period=1, head_lr=1e-9, body_lr=1e-9, decay_strength=0.0)
         start = start_of(digits, settings)["head.weight"]
-        head = run(digits.train_on_all(), settings, leg=Leg(zapped=(1, 3))).model.head.weight.detach()
+        head = run(digits.train_on_all(), settings, stage=StageContext(zap_classes=(1, 3))).model.head.weight.detach()
         moved = (head - start).abs().amax(dim=1) > 1e-3
         assert moved.tolist() == [False, True, False, True, False]
 
@@ -174,7 +177,7 @@ class TestLeg:
 
         def distance(strength: float) -> float:
             pull = Pull(strength)
-            model = run(digits, settings, leg=Leg(penalty=pull)).model
+            model = run(digits, settings, stage=StageContext(penalty=pull)).model
             trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
             assert pull.names == trained
             assert trained < {name for name, _ in model.named_parameters()}

@@ -9,8 +9,8 @@ import pytest
 
 from nbt.task.task import Task
 from nbt.training import workbench
-from nbt.training.memory import free_memory
-from nbt.training.workbench import Workbench
+from nbt.training.memory import available_memory
+from nbt.training.workbench import WorkerContext
 
 FREE = 1000
 
@@ -40,7 +40,7 @@ def tell(root: Path, lines: str) -> None:
 
 
 def test_without_control_groups_it_is_the_machine(tmp_path: Path) -> None:
-    assert free_memory(tmp_path) == FREE
+    assert available_memory(tmp_path) == FREE
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ def test_a_container_bounds_it(tmp_path: Path, version: int, limit: str, used: s
     place = tmp_path / ("sys/fs/cgroup" if version == 2 else "sys/fs/cgroup/memory")
     unlimited = "9223372036854771712" if version == 1 else "max"
     group(place, unlimited if limit == "max" else limit, used, cached, version)
-    assert free_memory(tmp_path) == free
+    assert available_memory(tmp_path) == free
     # A container of version 1 is told of a path on its host, which it does not see.
     tell(tmp_path, "5:cpu:/elsewhere\n4:memory:/docker/9f3\n0::/docker/9f3\n")
-    assert free_memory(tmp_path) == free
+    assert available_memory(tmp_path) == free
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -71,17 +71,19 @@ def test_the_tightest_group_above_a_process_counts(tmp_path: Path, version: int)
     group(place / "jobs/7", "500", "100", version=version)
     group(place / "jobs/7/step", "900", "100", version=version)
     group(place / "jobs/8", "50", "10", version=version)
-    assert free_memory(tmp_path) == 400
+    assert available_memory(tmp_path) == 400
 
 
 def test_files_that_cannot_be_understood_bound_nothing(tmp_path: Path) -> None:
     group(tmp_path / "sys/fs/cgroup", "much", "little")
-    assert free_memory(tmp_path) == FREE
+    assert available_memory(tmp_path) == FREE
 
 
 def test_the_prefix_caches_of_all_workers_may_have_a_quarter_of_it(
     digits: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workbench, "free_memory", lambda: 1200)
-    assert [Workbench(digits, device="cpu", sharing=workers)._cache.memory_bytes for workers in (1, 3)] == [300, 100]
-    assert Workbench(digits, device="cpu", sharing=3, cache_bytes=7)._cache.memory_bytes == 7
+    monkeypatch.setattr(workbench, "available_memory", lambda: 1200)
+    assert [
+        WorkerContext(digits, device="cpu", workers_per_device=workers)._cache.memory_bytes for workers in (1, 3)
+    ] == [300, 100]
+    assert WorkerContext(digits, device="cpu", workers_per_device=3, cache_bytes=7)._cache.memory_bytes == 7

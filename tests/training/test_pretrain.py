@@ -1,4 +1,4 @@
-"""Sources: when they zap, what episodes touch, the cache, and going on after a kill."""
+"""StartingWeightsCache: when they zap, what episodes touch, the cache, and going on after a kill."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from nbt.resources import cache_folder
 from nbt.task import devices
 from nbt.task.backbone_names import parse_backbone
 from nbt.task.catalog import resolve
-from nbt.task.weights import load_w0
+from nbt.task.weights import load_pretrained_weights
 from nbt.training import pretrain as module
 from nbt.training import pretraining
 from nbt.training.pretrain import SourceRecipe, pretrain, pretrained_source
 from nbt.training.pretrain_settings import PretrainSettings
-from nbt.training.pretraining import Pretraining
+from nbt.training.pretraining import SourceTrainer
 from nbt.training.source_cache import export_weights, read_source
-from nbt.training.source_images import SourceImages, load_source
+from nbt.training.source_images import SourceImages, load_source_images
 
 SPEC = parse_backbone("conv3(width=4)")
 IID = PretrainSettings(epochs=4, batch_size=16, zap_period=1)
@@ -31,7 +31,7 @@ META = PretrainSettings(scheme="meta-asb", episodes=4, inner_steps=3, remembered
 
 @pytest.fixture(scope="module")
 def images() -> SourceImages:
-    return load_source(resolve("digits"), 28, shots=8)
+    return load_source_images(resolve("digits"), 28, shots=8)
 
 
 @pytest.fixture
@@ -40,11 +40,13 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "sources"
 
 
-def start(images: SourceImages, settings: PretrainSettings, seed: int = 0) -> Pretraining:
-    return Pretraining(images, SPEC, load_w0(SPEC, "none", image_size=28, seed=seed), settings, seed, device="cpu")
+def start(images: SourceImages, settings: PretrainSettings, seed: int = 0) -> SourceTrainer:
+    return SourceTrainer(
+        images, SPEC, load_pretrained_weights(SPEC, "none", image_size=28, seed=seed), settings, seed, device="cpu"
+    )
 
 
-def state_of(training: Pretraining) -> dict[str, torch.Tensor]:
+def state_of(training: SourceTrainer) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
 
 
@@ -55,8 +57,8 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_the_source_is_digits_0_to_4_and_shots_are_drawn_for_every_class(images: SourceImages) -> None:
     assert images.class_names == ("0", "1", "2", "3", "4")
     assert np.bincount(images.labels).tolist() == [8] * 5
-    everything = load_source(resolve("digits"), 28)
-    chosen = load_source(resolve("digits"), 28, classes=[3, 1])
+    everything = load_source_images(resolve("digits"), 28)
+    chosen = load_source_images(resolve("digits"), 28, classes=[3, 1])
     assert chosen.class_names == ("3", "1")
     assert len(chosen) == int((everything.labels == 3).sum() + (everything.labels == 1).sum())
     np.testing.assert_array_equal(chosen.pixels[chosen.labels == 0], everything.pixels[everything.labels == 3])
@@ -198,7 +200,9 @@ def test_large_images_are_measured_fewer_at_a_time(images: SourceImages, monkeyp
     training, sizes = start(images, IID), []
     expected = training.measure()
     training.model.units[0].register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-    monkeypatch.setattr(devices, "_USUAL_SIZE", 7)  # so that images of 28 px are 16 times too large for as many
+    monkeypatch.setattr(
+        devices, "_REFERENCE_IMAGE_SIZE", 7
+    )  # so that images of 28 px are 16 times too large for as many
     found = training.measure()
     assert sizes == [16, 16, 8]
     assert found[0] == expected[0]
@@ -230,20 +234,20 @@ def test_a_kill_leaves_a_checkpoint_that_the_same_call_uses_up(
 ) -> None:
     whole = pretrain(images, SPEC, IID)
     whole.recipe.path.unlink()
-    real = Pretraining.run_round
+    real = SourceTrainer.run_round
     rounds: list[int] = []
 
-    def run_round(self: Pretraining) -> None:
+    def run_round(self: SourceTrainer) -> None:
         if len(rounds) == 2:
             raise KeyboardInterrupt
         real(self)
         rounds.append(self.done)
 
-    monkeypatch.setattr(Pretraining, "run_round", run_round)
+    monkeypatch.setattr(SourceTrainer, "run_round", run_round)
     with pytest.raises(KeyboardInterrupt):
         pretrain(images, SPEC, IID, checkpoint_seconds=0.0)
     assert [path.suffix for path in own_cache.iterdir()] == [".checkpoint"]
-    monkeypatch.setattr(Pretraining, "run_round", lambda self: (rounds.append(self.done + 1), real(self))[0])
+    monkeypatch.setattr(SourceTrainer, "run_round", lambda self: (rounds.append(self.done + 1), real(self))[0])
     resumed = pretrain(images, SPEC, IID)
     assert rounds == [1, 2, 3, 4]
     assert same(whole.state, resumed.state)
@@ -253,7 +257,7 @@ def test_a_kill_leaves_a_checkpoint_that_the_same_call_uses_up(
 def test_an_exported_file_is_one_that_weights_accepts(images: SourceImages, own_cache: Path, tmp_path: Path) -> None:
     source = pretrain(images, SPEC, ASB)
     export_weights(tmp_path / "w.safetensors", source.state, {"recipe": source.recipe.to_dict()})
-    loaded = load_w0(SPEC, tmp_path / "w.safetensors", image_size=28)
+    loaded = load_pretrained_weights(SPEC, tmp_path / "w.safetensors", image_size=28)
     assert same(dict(loaded.w0), dict(source.weights.w0))
     assert loaded.source_head is not None
 
@@ -274,7 +278,7 @@ def test_recipes_name_everything_that_the_weights_follow_from() -> None:
 def test_a_search_gets_one_source_for_each_value(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch, images: SourceImages
 ) -> None:
-    monkeypatch.setattr(module, "load_source", lambda *arguments, **options: images)
+    monkeypatch.setattr(module, "load_source_images", lambda *arguments, **options: images)
     asked: list[PretrainSettings] = []
 
     def small(scheme: str, backbone: str, *, digits: bool, zap_period: int) -> PretrainSettings:
@@ -283,7 +287,7 @@ def test_a_search_gets_one_source_for_each_value(
         asked.append(PretrainSettings(scheme=scheme, zap_period=zap_period, **changes))
         return asked[-1]
 
-    monkeypatch.setattr(module, "default_settings", small)
+    monkeypatch.setattr(module, "default_pretrain_settings", small)
     values = [("iid", 1), ("iid", 2), ("asb", 0), ("asb", 1), ("meta-asb", 1)]
     found = [pretrained_source(SPEC, "digits", 28, scheme=scheme, zap_period=zap) for scheme, zap in values * 2]
     assert len(list(own_cache.iterdir())) == 5
@@ -303,11 +307,11 @@ def test_a_search_learns_of_a_wrong_period_before_any_training(own_cache: Path) 
 @pytest.mark.parametrize("scheme", ["asb", "meta-asb"])
 def test_single_images_have_no_batch_statistics(images: SourceImages, scheme: str) -> None:
     spec = parse_backbone("mobilenet_v2(width_mult=0.1)")
-    blank = load_w0(spec, "none", image_size=32)
-    big = load_source(resolve("digits"), 32, shots=3)
+    random_weights = load_pretrained_weights(spec, "none", image_size=32)
+    big = load_source_images(resolve("digits"), 32, shots=3)
     with pytest.raises(UsageError, match="normalises over the batch"):
-        Pretraining(big, spec, blank, PretrainSettings(scheme=scheme))
-    training = Pretraining(big, spec, blank, PretrainSettings(epochs=1, batch_size=8), device="cpu")
+        SourceTrainer(big, spec, random_weights, PretrainSettings(scheme=scheme))
+    training = SourceTrainer(big, spec, random_weights, PretrainSettings(epochs=1, batch_size=8), device="cpu")
     training.run()
     assert training.done == 1
 

@@ -100,13 +100,13 @@ def test_the_meta_gradient_has_its_second_order_part(tiny: Tiny, episode: tuple)
 
 
 def test_an_episode_has_every_image_of_its_class_and_random_others() -> None:
-    members = [torch.arange(0, 20), torch.arange(20, 40), torch.arange(40, 43)]
+    class_indices = [torch.arange(0, 20), torch.arange(20, 40), torch.arange(40, 43)]
     chance = torch.Generator().manual_seed(0)
     labels = set()
     for _ in range(40):
-        episode = draw_episode(members, 20, 10, chance)
+        episode = draw_episode(class_indices, 20, 10, chance)
         labels.add(episode.label)
-        counts = torch.bincount(episode.sequence, minlength=43)[members[episode.label]]
+        counts = torch.bincount(episode.sequence, minlength=43)[class_indices[episode.label]]
         assert counts.sum() == 20 == len(episode.sequence)
         assert counts.max() - counts.min() <= 1
         assert len(set(episode.remembered.tolist())) == 10

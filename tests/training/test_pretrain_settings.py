@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.errors import UsageError
-from nbt.training.pretrain_settings import PretrainSettings, default_settings
+from nbt.training.pretrain_settings import PretrainSettings, default_pretrain_settings
 
 
 @given(epochs=st.integers(2, 30), period=st.integers(1, 29))
@@ -17,25 +17,25 @@ def test_zaps_open_epochs_never_the_first_and_never_follow_the_last(epochs: int,
             PretrainSettings(epochs=epochs, zap_period=period)
         return
     settings = PretrainSettings(epochs=epochs, zap_period=period)
-    zapped = [epoch for epoch in range(1, epochs + 1) if settings.zaps_at(epoch)]
+    zapped = [epoch for epoch in range(1, epochs + 1) if settings.is_zap_due(epoch)]
     assert zapped == list(range(1 + period, epochs + 1, period))
-    assert not PretrainSettings(epochs=epochs).zaps_at(2)
+    assert not PretrainSettings(epochs=epochs).is_zap_due(2)
 
 
 def test_the_published_period_of_episodes_zaps_in_every_one() -> None:
     settings = PretrainSettings(scheme="asb", episodes=6, zap_period=1)
-    assert [number for number in range(1, 7) if settings.zaps_at(number)] == [1, 2, 3, 4, 5, 6]
+    assert [number for number in range(1, 7) if settings.is_zap_due(number)] == [1, 2, 3, 4, 5, 6]
     settings = PretrainSettings(scheme="meta-asb", episodes=6, zap_period=3)
-    assert [number for number in range(1, 7) if settings.zaps_at(number)] == [3, 6]
+    assert [number for number in range(1, 7) if settings.is_zap_due(number)] == [3, 6]
 
 
 def test_published_numbers() -> None:
-    asb, meta = default_settings("asb", "conv3"), default_settings("meta-asb", "conv3")
+    asb, meta = default_pretrain_settings("asb", "conv3"), default_pretrain_settings("meta-asb", "conv3")
     assert (asb.episodes, asb.inner_lr, asb.lr, asb.remembered, asb.inner_steps) == (9000, 1e-3, 1e-3, 64, 20)
     assert (meta.episodes, meta.inner_lr, meta.lr, meta.remembered, meta.inner_steps) == (25_000, 0.1, 1e-3, 64, 20)
-    iid = default_settings("iid", "conv3")
+    iid = default_pretrain_settings("iid", "conv3")
     assert (iid.lr, iid.batch_size, iid.epochs) == (1e-3, 256, 10)
-    natural = [default_settings(scheme, "conv4") for scheme in ("iid", "asb", "meta-asb")]
+    natural = [default_pretrain_settings(scheme, "conv4") for scheme in ("iid", "asb", "meta-asb")]
     assert (natural[0].lr, natural[0].batch_size, natural[0].epochs) == (3e-4, 256, 30)
     assert [(s.episodes, s.inner_lr, s.lr, s.remembered) for s in natural[1:]] == [
         (9000, 1e-3, 1e-3, 100),
@@ -44,13 +44,15 @@ def test_published_numbers() -> None:
 
 
 def test_digits_take_fewer_steps() -> None:
-    settings = [default_settings(scheme, "conv3", digits=True) for scheme in ("iid", "asb", "meta-asb")]
+    settings = [default_pretrain_settings(scheme, "conv3", digits=True) for scheme in ("iid", "asb", "meta-asb")]
     assert (settings[0].epochs, settings[0].batch_size) == (15, 64)
     assert [(s.episodes, s.inner_lr, s.remembered) for s in settings[1:]] == [(400, 1e-3, 100), (400, 1e-2, 100)]
 
 
 def test_changes_of_none_leave_the_default() -> None:
-    assert default_settings("asb", "conv3", episodes=None, lr=0.5) == default_settings("asb", "conv3", lr=0.5)
+    assert default_pretrain_settings("asb", "conv3", episodes=None, lr=0.5) == default_pretrain_settings(
+        "asb", "conv3", lr=0.5
+    )
 
 
 def test_equal_trainings_have_equal_dictionaries() -> None:

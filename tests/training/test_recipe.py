@@ -7,7 +7,7 @@ import pytest
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings, repair
 from nbt.task.backbone_names import parse_backbone
-from nbt.training.recipe import check_recipe, check_start, count_batches, stall_steps
+from nbt.training.recipe import check_recipe, check_starting_weights, count_batches, stall_steps
 
 TEN = TransferSettings(epochs=10, batch_size=16)
 
@@ -62,25 +62,25 @@ HERE = (parse_backbone("conv3"), "digits", "default")
 )
 def test_an_injection_needs_a_teacher_that_is_there(settings: TransferSettings, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        check_start(settings, *HERE)
-    check_start(settings.replace(transfer_depth=0.0), *HERE)
+        check_starting_weights(settings, *HERE)
+    check_starting_weights(settings.replace(transfer_depth=0.0), *HERE)
 
 
 def test_a_teacher_that_is_there_or_loaded_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    check_start(INJECT.replace(teacher="conv4"), *HERE)
-    check_start(INJECT.replace(teacher="wide"), *HERE, teacher="wide")
-    check_start(INJECT.replace(teacher="conv3=t.pth"), *HERE, teacher=f"conv3={tmp_path / 't.pth'}")
+    check_starting_weights(INJECT.replace(teacher="conv4"), *HERE)
+    check_starting_weights(INJECT.replace(teacher="wide"), *HERE, teacher="wide")
+    check_starting_weights(INJECT.replace(teacher="conv3=t.pth"), *HERE, teacher=f"conv3={tmp_path / 't.pth'}")
     (tmp_path / "t.pth").touch()
-    check_start(INJECT.replace(teacher="conv3=t.pth"), *HERE)
+    check_starting_weights(INJECT.replace(teacher="conv3=t.pth"), *HERE)
 
 
 @pytest.mark.parametrize("changes", [{"pretrain_zap_period": 2}, {"pretrain_scheme": "asb"}])
 def test_only_a_source_that_is_trained_here_can_be_trained_otherwise(changes: dict[str, object]) -> None:
     settings = TransferSettings().replace(**changes)
-    check_start(settings, *HERE)
+    check_starting_weights(settings, *HERE)
     spec = parse_backbone("conv3")
     for foreign in ((spec, "digits", "none"), (spec, "/my/digits", "default"), (parse_backbone("resnet18"), *HERE[1:])):
         with pytest.raises(UsageError, match="are not trained by nbt"):
-            check_start(settings, *foreign)
-        check_start(TransferSettings(), *foreign)
+            check_starting_weights(settings, *foreign)
+        check_starting_weights(TransferSettings(), *foreign)

@@ -12,10 +12,10 @@ import torch
 from nbt.task.images import ImageStore
 from nbt.task.task import Task
 from nbt.training import resident
-from nbt.training.augment import draw_plan
-from nbt.training.resident import copy_slices, resident_images
+from nbt.training.augment import draw_augmentation_plan
+from nbt.training.resident import copy_in_chunks, device_resident_images
 from nbt.training.seeds import generator
-from nbt.training.workbench import Workbench
+from nbt.training.workbench import WorkerContext
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:1")
 
@@ -34,7 +34,7 @@ def mapped(array: np.ndarray, tmp_path: Path) -> np.ndarray:
 def imagine_gpu(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     """Gives GPU 1 some free bytes; what is copied to it stays here."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free if device == GPU else 0, 10**12))
-    monkeypatch.setattr(resident, "copy_slices", lambda images, device: copy_slices(images, CPU))
+    monkeypatch.setattr(resident, "copy_in_chunks", lambda images, device: copy_in_chunks(images, CPU))
 
 
 @pytest.mark.parametrize("kind", ["array", "mapped"])
@@ -43,26 +43,26 @@ def test_a_gpu_has_them_where_they_take_less_than_its_share_of_a_quarter(
 ) -> None:
     images = request.getfixturevalue(kind)
     imagine_gpu(monkeypatch, 4 * images.nbytes + 4)
-    found = resident_images(images, GPU)
+    found = device_resident_images(images, GPU)
     assert found is not None
     assert np.array_equal(found.numpy(), images)
-    assert resident_images(images, GPU, sharing=2) is None
+    assert device_resident_images(images, GPU, workers_per_device=2) is None
     imagine_gpu(monkeypatch, 4 * images.nbytes)
-    assert resident_images(images, GPU) is None
+    assert device_resident_images(images, GPU) is None
 
 
 def test_without_a_gpu_an_array_is_used_as_it_is_and_a_memory_map_stays_on_the_disk(
     array: np.ndarray, mapped: np.ndarray
 ) -> None:
-    found = resident_images(array, CPU)
+    found = device_resident_images(array, CPU)
     assert found is not None
     assert found.data_ptr() == array.ctypes.data
-    assert resident_images(mapped, CPU) is None
+    assert device_resident_images(mapped, CPU) is None
 
 
 def test_slices_make_up_the_whole(mapped: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resident, "_SLICE", 3 * mapped[0].nbytes)
-    found = copy_slices(mapped, CPU)
+    monkeypatch.setattr(resident, "_COPY_CHUNK_BYTES", 3 * mapped[0].nbytes)
+    found = copy_in_chunks(mapped, CPU)
     assert found.dtype == torch.uint8
     assert np.array_equal(found.numpy(), mapped)
 
@@ -72,16 +72,16 @@ def memory_mapped(task: Task, folder: Path) -> Task:
     return dataclasses.replace(task, images=ImageStore(np.load(folder / "images.npy", mmap_mode="r")))
 
 
-def assert_same_batches(one: Workbench, other: Workbench) -> None:
+def assert_same_batches(one: WorkerContext, other: WorkerContext) -> None:
     index = torch.from_numpy(one.task.split.train)
-    plan = draw_plan("rand", len(index), generator(0, "plan"), mirror=True).to(one.device)
+    plan = draw_augmentation_plan("rand", len(index), generator(0, "plan"), horizontal_flip=True).to(one.device)
     assert torch.equal(one.load_images(index, plan), other.load_images(index, plan))
 
 
 def test_batches_are_those_that_are_gathered_from_the_file(digits: Task, tmp_path: Path) -> None:
     task = memory_mapped(digits, tmp_path)
-    gathering, resting = Workbench(task, device="cpu"), Workbench(task, device="cpu")
-    resting._images = copy_slices(task.images.array, CPU)
+    gathering, resting = WorkerContext(task, device="cpu"), WorkerContext(task, device="cpu")
+    resting._images = copy_in_chunks(task.images.array, CPU)
     assert gathering._images is None
     assert_same_batches(gathering, resting)
 
@@ -91,7 +91,10 @@ def test_batches_on_a_gpu_are_those_that_are_gathered_from_the_file(digits: Task
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     task = memory_mapped(digits, tmp_path)
-    resting, gathering = Workbench(task, device="cuda"), Workbench(task, device="cuda", sharing=10**9)
+    resting, gathering = (
+        WorkerContext(task, device="cuda"),
+        WorkerContext(task, device="cuda", workers_per_device=10**9),
+    )
     assert resting._images is not None and resting._images.device.type == "cuda"
     assert gathering._images is None
     assert_same_batches(gathering, resting)

@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from nbt.fit.ridge import STRENGTHS
-from nbt.training.running_ridge import RunningRidge
+from nbt.training.running_ridge import IncrementalRidge
 
 
 def make_data(n: int = 50, dim: int = 7, classes: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,7 +21,7 @@ def make_data(n: int = 50, dim: int = 7, classes: int = 3, seed: int = 0) -> tup
 @pytest.mark.parametrize("n", [50, 4])
 def test_equals_a_regression_on_everything(n: int, intercept: bool) -> None:
     features, targets = make_data(n)
-    running = RunningRidge(7, 3)
+    running = IncrementalRidge(7, 3)
     for rows in torch.randperm(n, generator=torch.Generator().manual_seed(1)).split(9):
         running.add(features[rows], targets[rows])
     weight, bias = running.solve(0.01, intercept=intercept)
@@ -35,7 +35,7 @@ def test_equals_a_regression_on_everything(n: int, intercept: bool) -> None:
 
 def test_constant_features_give_the_mean_target() -> None:
     targets = torch.eye(3, dtype=torch.float64)[torch.tensor([0, 0, 1, 2])]
-    running = RunningRidge(2, 3)
+    running = IncrementalRidge(2, 3)
     running.add(torch.full((4, 2), 0.1), targets)
     weight, bias = running.solve(1e-7)
     assert not weight.any()
@@ -43,7 +43,7 @@ def test_constant_features_give_the_mean_target() -> None:
 
 
 def test_nothing_taken_in_predicts_nothing() -> None:
-    weight, bias = RunningRidge(2, 3).solve(0.1)
+    weight, bias = IncrementalRidge(2, 3).solve(0.1)
     assert not weight.any() and not bias.any()
 
 
@@ -51,7 +51,7 @@ def test_the_strength_is_the_best_on_other_images() -> None:
     features, targets = make_data(200)
     noise = torch.randn(200, 40, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     features = torch.cat([features + targets @ torch.ones(3, 7).double().triu(), noise], dim=1)
-    running = RunningRidge(47, 3)
+    running = IncrementalRidge(47, 3)
     running.add(features[:60], targets[:60])
     chosen = running.choose_strength(features[60:], targets[60:])
 
@@ -65,7 +65,7 @@ def test_the_strength_is_the_best_on_other_images() -> None:
 
 def test_its_state_is_all_there_is_to_it() -> None:
     features, targets = make_data()
-    one, other = RunningRidge(7, 3), RunningRidge(7, 3)
+    one, other = IncrementalRidge(7, 3), IncrementalRidge(7, 3)
     one.add(features, targets)
     other.load_state_dict(one.state_dict())
     one.add(features[:5], targets[:5])

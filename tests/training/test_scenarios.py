@@ -15,7 +15,7 @@ from nbt.task.splits import Split
 from nbt.training.scenarios import (
     class_mask,
     class_order,
-    make_parts,
+    make_stages,
     predicted_outputs,
     seen_classes,
     trained_outputs,
@@ -46,13 +46,13 @@ def test_every_image_of_a_role_is_in_one_task(scenario: str, classes: int, train
     if scenario == "task" and 2 * tasks > classes:
         return
     task = fake_task(classes, train)
-    parts = make_parts(task, scenario, tasks, seed)
-    assert [part.number for part in parts] == list(range(1, tasks + 1))
+    stages = make_stages(task, scenario, tasks, seed)
+    assert [stage.number for stage in stages] == list(range(1, tasks + 1))
     for role in ROLES:
-        together = np.concatenate([part.images(role) for part in parts])
+        together = np.concatenate([stage.images(role) for stage in stages])
         assert sorted(together.tolist()) == getattr(task.split, role).tolist()
-        assert all((np.diff(part.images(role)) > 0).all() for part in parts), "sorted"
-    assert sorted(class_order(task, parts)) == sorted(task.class_names)
+        assert all((np.diff(stage.images(role)) > 0).all() for stage in stages), "sorted"
+    assert sorted(class_order(task, stages)) == sorted(task.class_names)
 
 
 @given(classes=st.integers(2, 7), train=st.integers(3, 12), tasks=st.integers(2, 5), seed=st.integers(0, 5))
@@ -60,33 +60,33 @@ def test_data_incremental_tasks_have_equal_shares_of_every_class(
     classes: int, train: int, tasks: int, seed: int
 ) -> None:
     task = fake_task(classes, train)
-    parts = make_parts(task, "data", tasks, seed)
+    stages = make_stages(task, "data", tasks, seed)
     for role in ROLES:
-        counts = np.array([np.bincount(task.labels[part.images(role)], minlength=classes) for part in parts])
+        counts = np.array([np.bincount(task.labels[stage.images(role)], minlength=classes) for stage in stages])
         assert (counts.max(axis=0) - counts.min(axis=0) <= 1).all()
         assert counts.sum(axis=1).max() - counts.sum(axis=1).min() <= 1
-    assert all(part.classes == tuple(range(classes)) for part in parts)
+    assert all(stage.classes == tuple(range(classes)) for stage in stages)
 
 
 @pytest.mark.parametrize("scenario", ["task", "class"])
 def test_groups_of_classes_are_cut_evenly_in_a_seeded_order(scenario: str) -> None:
     task = fake_task(classes=7)
-    parts = make_parts(task, scenario, 3, seed=0)
-    assert [len(part.classes) for part in parts] == [3, 2, 2]
-    for part in parts:
+    stages = make_stages(task, scenario, 3, seed=0)
+    assert [len(stage.classes) for stage in stages] == [3, 2, 2]
+    for stage in stages:
         for role in ROLES:
-            assert set(task.labels[part.images(role)].tolist()) == set(part.classes)
-    assert [part.classes for part in make_parts(task, scenario, 3, seed=0)] == [part.classes for part in parts]
-    orders = {class_order(task, make_parts(task, scenario, 3, seed=seed)) for seed in range(6)}
+            assert set(task.labels[stage.images(role)].tolist()) == set(stage.classes)
+    assert [stage.classes for stage in make_stages(task, scenario, 3, seed=0)] == [stage.classes for stage in stages]
+    orders = {class_order(task, make_stages(task, scenario, 3, seed=seed)) for seed in range(6)}
     assert len(orders) > 3
-    assert class_order(task, parts) == tuple(f"c{label}" for part in parts for label in part.classes)
+    assert class_order(task, stages) == tuple(f"c{label}" for stage in stages for label in stage.classes)
 
 
 def test_validation_and_test_images_are_dealt_apart() -> None:
     task = fake_task()
     fewer = fake_task()
     fewer.split = Split(task.split.train, task.split.val[:3], task.split.test)
-    for one, other in zip(make_parts(task, "data", 3, 0), make_parts(fewer, "data", 3, 0), strict=True):
+    for one, other in zip(make_stages(task, "data", 3, 0), make_stages(fewer, "data", 3, 0), strict=True):
         assert one.train.tolist() == other.train.tolist() and one.test.tolist() == other.test.tolist()
 
 
@@ -102,42 +102,42 @@ def test_validation_and_test_images_are_dealt_apart() -> None:
 )
 def test_streams_that_cannot_be_are_refused(scenario: str, tasks: int, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        make_parts(fake_task(), scenario, tasks, 0)
+        make_stages(fake_task(), scenario, tasks, 0)
 
 
 def test_a_task_without_training_images_is_refused() -> None:
     with pytest.raises(UsageError, match="task 13 would have no training image; fake has 12 in all"):
-        make_parts(fake_task(train=2), "data", 13, 0)
+        make_stages(fake_task(train=2), "data", 13, 0)
 
 
 def test_a_task_without_images_to_evaluate_on_is_refused_only_where_they_are_used() -> None:
     task = fake_task(val=0)
-    make_parts(task, "class", 2, 0)
+    make_stages(task, "class", 2, 0)
     with pytest.raises(UsageError, match="no validation image"):
-        make_parts(task, "class", 2, 0, evaluate_on="val")
+        make_stages(task, "class", 2, 0, evaluate_on="val")
     with pytest.raises(UsageError, match="evaluate on 'train'"):
-        make_parts(task, "class", 2, 0, evaluate_on="train")
+        make_stages(task, "class", 2, 0, evaluate_on="train")
     with pytest.raises(UsageError, match="use --scenario class"):
-        make_parts(fake_task(classes=3), "task", 2, 0)
+        make_stages(fake_task(classes=3), "task", 2, 0)
 
 
 def test_outputs_of_the_three_scenarios() -> None:
     task = fake_task(classes=4)
-    parts = make_parts(task, "class", 2, 0)
-    first, second = parts[0].classes, parts[1].classes
+    stages = make_stages(task, "class", 2, 0)
+    first, second = stages[0].classes, stages[1].classes
     own = [class_mask(4, first).tolist(), class_mask(4, second).tolist()]
     everything = [True] * 4
-    assert seen_classes(parts, 1) == first and seen_classes(parts, 2) == first + second
+    assert seen_classes(stages, 1) == first and seen_classes(stages, 2) == first + second
 
     def trained(scenario: str, squared: bool) -> list[Any]:
-        return [trained_outputs(parts, scenario, n, 4, squared=squared).tolist() for n in (1, 2)]
+        return [trained_outputs(stages, scenario, n, 4, squared=squared).tolist() for n in (1, 2)]
 
     assert trained("data", False) == trained("data", True) == [everything, everything]
     assert trained("task", False) == trained("task", True) == own
     assert trained("class", False) == [own[0], everything], "cross-entropy: classes seen so far"
     assert trained("class", True) == [everything, everything], "squared error: a head that grows"
     predicted = {
-        scenario: [[predicted_outputs(parts, scenario, after, of, 4).tolist() for of in (1, 2)] for after in (0, 1, 2)]
+        scenario: [[predicted_outputs(stages, scenario, after, of, 4).tolist() for of in (1, 2)] for after in (0, 1, 2)]
         for scenario in ("task", "class")
     }
     assert predicted["task"] == [own, own, own]

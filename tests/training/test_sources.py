@@ -10,10 +10,10 @@ from nbt.settings import TransferSettings, repair
 from nbt.task.backbone_names import parse_backbone
 from nbt.task.task import Task
 from nbt.task.teacher import Teacher
-from nbt.task.weights import load_w0
+from nbt.task.weights import load_pretrained_weights
 from nbt.training.fine_tune import fine_tune
-from nbt.training.sources import is_own_source, kaiming_state
-from nbt.training.workbench import Workbench
+from nbt.training.sources import draw_kaiming_state, has_nbt_source
+from nbt.training.workbench import WorkerContext
 
 INJECT = TransferSettings(init="inject", teacher="wide", epochs=1)
 
@@ -22,52 +22,52 @@ INJECT = TransferSettings(init="inject", teacher="wide", epochs=1)
 def taught(digits_batchnorm: Task) -> Task:
     """A task with a teacher of another width, whose weights are all .5."""
     spec = parse_backbone("mobilenet_v2(width_mult=0.15)")
-    w0 = {name: torch.full_like(t, 0.5) for name, t in load_w0(spec, "none", image_size=32).w0.items()}
+    w0 = {name: torch.full_like(t, 0.5) for name, t in load_pretrained_weights(spec, "none", image_size=32).w0.items()}
     return dataclasses.replace(digits_batchnorm, teacher=Teacher("wide", spec, w0))
 
 
-def weights(bench: Workbench, settings: TransferSettings, seed: int = 0) -> dict[str, torch.Tensor]:
-    model, _ = bench.prepare_model(repair(settings), seed)
-    return {name: tensor.clone() for name, tensor in model.unit_state().items()}
+def weights(context: WorkerContext, settings: TransferSettings, seed: int = 0) -> dict[str, torch.Tensor]:
+    model, _ = context.prepare_model(repair(settings), seed)
+    return {name: tensor.clone() for name, tensor in model.unit_state_dict().items()}
 
 
 class TestInjection:
     def test_a_trial_starts_from_the_teacher_and_the_next_from_its_own_weights(self, taught: Task) -> None:
-        bench = Workbench(taught, device="cpu")
-        injected, own = weights(bench, INJECT), weights(bench, TransferSettings())
+        context = WorkerContext(taught, device="cpu")
+        injected, own = weights(context, INJECT), weights(context, TransferSettings())
         assert (injected["units.0.0.weight"] == 0.5).float().mean() > 0.5
         assert all(torch.equal(own[name], tensor) for name, tensor in taught.w0.items())
 
     def test_statistics_are_those_of_the_target(self, taught: Task) -> None:
-        found = weights(Workbench(taught, device="cpu"), INJECT)
+        found = weights(WorkerContext(taught, device="cpu"), INJECT)
         means = torch.cat([tensor for name, tensor in found.items() if name.endswith("running_mean")])
         assert torch.isfinite(means).all()
         assert (means != 0).float().mean() > 0.5, "fresh layers have 0"
-        again = weights(Workbench(taught, device="cpu"), INJECT)
+        again = weights(WorkerContext(taught, device="cpu"), INJECT)
         assert all(torch.equal(found[name], again[name]) for name in found)
 
     def test_the_pull_is_towards_what_was_injected(self, taught: Task) -> None:
-        bench = Workbench(taught, device="cpu")
-        weights(bench, INJECT)
-        assert (bench.w0["units.0.0.weight"] == 0.5).float().mean() > 0.5
+        context = WorkerContext(taught, device="cpu")
+        weights(context, INJECT)
+        assert (context.w0["units.0.0.weight"] == 0.5).float().mean() > 0.5
 
     def test_a_blend_is_a_source_of_its_own(self, taught: Task) -> None:
-        bench = Workbench(taught, device="cpu")
-        crop, resized = (weights(bench, INJECT.replace(blend=blend)) for blend in (1.0, 0.0))
+        context = WorkerContext(taught, device="cpu")
+        crop, resized = (weights(context, INJECT.replace(blend=blend)) for blend in (1.0, 0.0))
         assert any(not torch.equal(crop[name], resized[name]) for name in crop)
 
     def test_frozen_features_of_two_sources_are_kept_apart(self, taught: Task) -> None:
         frozen = TransferSettings(frozen_depth=1.0, augmentation="none", epochs=1, head_lr=0.1)
-        bench = Workbench(taught, device="cpu")
+        context = WorkerContext(taught, device="cpu")
 
-        def losses(settings: TransferSettings, tools: Workbench) -> list[float]:
-            return [epoch.train_loss for epoch in fine_tune(taught, settings, bench=tools)]
+        def losses(settings: TransferSettings, tools: WorkerContext) -> list[float]:
+            return [epoch.train_loss for epoch in fine_tune(taught, settings, context=tools)]
 
-        pretrained = losses(frozen, bench)
-        injected = losses(frozen.replace(init="inject", teacher="wide"), bench)
+        pretrained = losses(frozen, context)
+        injected = losses(frozen.replace(init="inject", teacher="wide"), context)
         assert injected != pretrained
-        assert injected == losses(frozen.replace(init="inject", teacher="wide"), Workbench(taught, device="cpu"))
-        assert pretrained == losses(frozen, bench)
+        assert injected == losses(frozen.replace(init="inject", teacher="wide"), WorkerContext(taught, device="cpu"))
+        assert pretrained == losses(frozen, context)
 
     def test_without_a_teacher_there_is_an_error_before_any_training(self, digits_batchnorm: Task) -> None:
         with pytest.raises(UsageError, match="needs a teacher"):
@@ -78,25 +78,25 @@ class TestInjection:
 
 class TestKaiming:
     def test_filters_have_its_deviation_and_biases_are_zero(self) -> None:
-        state = kaiming_state(parse_backbone("conv3(width=64)"), 28, seed=3)
+        state = draw_kaiming_state(parse_backbone("conv3(width=64)"), 28, seed=3)
         filters = [tensor for name, tensor in state.items() if tensor.ndim == 4]
         for one in filters:
             fan_in = one[0].numel()
             assert one.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
-        again, other = (kaiming_state(parse_backbone("conv3(width=64)"), 28, seed=seed) for seed in (3, 4))
+        again, other = (draw_kaiming_state(parse_backbone("conv3(width=64)"), 28, seed=seed) for seed in (3, 4))
         assert all(torch.equal(state[name], again[name]) for name in state)
         assert any(not torch.equal(state[name], other[name]) for name in state)
 
     def test_a_trial_starts_from_it(self, digits: Task) -> None:
-        bench = Workbench(digits, device="cpu")
-        drawn, own = weights(bench, TransferSettings(init="kaiming")), weights(bench, TransferSettings())
-        fresh = weights(bench, TransferSettings(transfer_depth=0.0))
+        context = WorkerContext(digits, device="cpu")
+        drawn, own = weights(context, TransferSettings(init="kaiming")), weights(context, TransferSettings())
+        fresh = weights(context, TransferSettings(transfer_depth=0.0))
         name = next(name for name, tensor in drawn.items() if tensor.ndim == 4)
         assert not torch.equal(drawn[name], own[name]) and not torch.equal(drawn[name], fresh[name])
 
 
 class TestRetraining:
     def test_other_weights_cannot_be_trained_otherwise(self, digits: Task) -> None:
-        assert not is_own_source(digits)
+        assert not has_nbt_source(digits)
         with pytest.raises(UsageError, match=r"nbt pretrain"):
             next(fine_tune(digits, TransferSettings(pretrain_scheme="asb", epochs=1)))

@@ -16,10 +16,10 @@ from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
 from nbt.training.export import load_model, predict
 from nbt.training.fine_tune import fine_tune
-from nbt.training.leg import Leg
-from nbt.training.results import TrialJob
-from nbt.training.trial import run_job
-from nbt.training.workbench import Workbench
+from nbt.training.leg import StageContext
+from nbt.training.results import TrialSpec
+from nbt.training.trial import run_trial
+from nbt.training.workbench import WorkerContext
 from nbt.transfer.fast import FeatureNorm
 from nbt.transfer.quadratic import QuadraticPenalty
 from tests.training.runs import losses, run, weights
@@ -76,13 +76,13 @@ def test_a_stall_ends_at_its_step_also_in_the_middle_of_an_epoch(digits: Task) -
     """Four epochs of 6 steps: a stall of 5 steps leaves one step of the first epoch, a stall of 6 leaves none."""
     per_epoch = math.ceil(len(digits.split.train) / QUICK.batch_size)
     for steps, moves in ((per_epoch - 1, True), (per_epoch, False)):
-        bench = Workbench(digits)
-        trial = fine_tune(digits, FAST.replace(stall=steps / (4 * per_epoch)), bench=bench)
+        context = WorkerContext(digits)
+        trial = fine_tune(digits, FAST.replace(stall=steps / (4 * per_epoch)), context=context)
         next(trial)
-        moved = [n for n, t in bench.model.unit_state().items() if not torch.equal(t, digits.w0[n])]
+        moved = [n for n, t in context.model.unit_state_dict().items() if not torch.equal(t, digits.w0[n])]
         assert bool(moved) == moves, steps
         next(trial)
-        assert not torch.equal(bench.model.unit_state()["units.0.0.weight"], digits.w0["units.0.0.weight"])
+        assert not torch.equal(context.model.unit_state_dict()["units.0.0.weight"], digits.w0["units.0.0.weight"])
 
 
 def test_the_multiplier_is_on_the_head_rate_during_the_stall_alone(digits: Task, tmp_path: Path) -> None:
@@ -133,16 +133,16 @@ def test_target_statistics_are_those_of_the_training_images_at_w0(
     digits_batchnorm: Task, frozen: float, cached: bool
 ) -> None:
     task = digits_batchnorm
-    bench = Workbench(task, cache_prefix=cached)
-    bench.model.train()  # as a trial that was stopped may leave it
+    context = WorkerContext(task, cache_frozen_features=cached)
+    context.model.train()  # as a trial that was stopped may leave it
     settings = QUICK.replace(feature_norm="target", frozen_depth=frozen, epochs=2)
-    norm = run(task, settings, bench=bench).model.feature_norm
+    norm = run(task, settings, context=context).model.feature_norm
     assert isinstance(norm, FeatureNorm)
-    model, _ = Workbench(task).prepare_model(settings, 0)
-    from nbt.training.augment import AugmentPlan
+    model, _ = WorkerContext(task).prepare_model(settings, 0)
+    from nbt.training.augment import AugmentationPlan
 
     with torch.no_grad():
-        features = model.eval().features(bench.load_images(torch.from_numpy(task.split.train), AugmentPlan()))
+        features = model.eval().features(context.load_images(torch.from_numpy(task.split.train), AugmentationPlan()))
     assert int(norm.seen) == len(task.split.train)
     torch.testing.assert_close(norm.mean, features.mean(dim=0), atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(norm.var, features.var(dim=0, correction=0), atol=1e-4, rtol=1e-3)
@@ -151,31 +151,31 @@ def test_target_statistics_are_those_of_the_training_images_at_w0(
 @pytest.mark.parametrize("norm", ["batch", "target"])
 @pytest.mark.parametrize("frozen", [0.0, 1.0])
 def test_evaluation_export_and_prediction_normalise_too(digits: Task, tmp_path: Path, norm: str, frozen: float) -> None:
-    bench = Workbench(digits)
+    context = WorkerContext(digits)
     settings = FAST.replace(feature_norm=norm, frozen_depth=frozen, epochs=6)
-    job = TrialJob(key="one", settings=settings, evaluate_test=True, export=tmp_path / "model")
-    outcome = run_job(job, bench, lambda _: None)
+    spec = TrialSpec(key="one", settings=settings, evaluate_test=True, export=tmp_path / "model")
+    outcome = run_trial(spec, context, lambda _: None)
     assert outcome.error is None
     assert outcome.best is not None
-    _, accuracy = evaluate_model(bench, bench.model, digits.split.val)
+    _, accuracy = evaluate_model(context, context.model, digits.split.val)
     assert accuracy == pytest.approx(outcome.best.val_accuracy)
     assert accuracy > 0.4, "five classes: chance is .2"
     model, card = load_model(tmp_path / "model")
     assert (card["format"], card["feature_norm"]) == (2, norm)
     assert isinstance(model.feature_norm, FeatureNorm)
-    assert all(torch.equal(model.state_dict()[n], t) for n, t in bench.model.state_dict().items())
+    assert all(torch.equal(model.state_dict()[n], t) for n, t in context.model.state_dict().items())
     predictions = predict(tmp_path / "model", write_images(digits, tmp_path, digits.split.test[:40]))
     right = [
         p.label == digits.class_names[digits.labels[i]] for p, i in zip(predictions, digits.split.test, strict=False)
     ]
-    assert np.mean(right) == pytest.approx(evaluate_model(bench, bench.model, digits.split.test[:40])[1])
+    assert np.mean(right) == pytest.approx(evaluate_model(context, context.model, digits.split.test[:40])[1])
 
 
 def test_a_bench_forgets_the_normalisation_of_the_trial_before(digits: Task) -> None:
-    bench = Workbench(digits)
-    run(digits, FAST, bench=bench)
-    assert losses(run(digits, QUICK, bench=bench)) == losses(run(digits, QUICK))
-    assert "feature_norm.mean" not in bench.model.state_dict()
+    context = WorkerContext(digits)
+    run(digits, FAST, context=context)
+    assert losses(run(digits, QUICK, context=context)) == losses(run(digits, QUICK))
+    assert "feature_norm.mean" not in context.model.state_dict()
 
 
 def test_what_was_trained_is_free_again_after_a_trial_that_ended_in_its_stall(digits: Task) -> None:
@@ -205,9 +205,11 @@ def test_a_nan_in_the_weights_is_a_result_with_target_statistics_too(digits_batc
 @pytest.mark.parametrize("changes", [{}, ADAM])
 def test_what_earlier_tasks_pull_at_does_not_move_in_a_stall(digits: Task, changes: dict[str, Any]) -> None:
     settings = QUICK.replace(stall=1.0, epochs=1, **changes)
-    model, _ = Workbench(digits).prepare_model(settings, 0)
+    model, _ = WorkerContext(digits).prepare_model(settings, 0)
     centre = {name: parameter.detach() - 1.0 for name, parameter in model.named_parameters()}
-    after = weights(run(digits, settings, leg=Leg(penalty=QuadraticPenalty([], centre, damping=1.0, scale=10.0))))
+    after = weights(
+        run(digits, settings, stage=StageContext(penalty=QuadraticPenalty([], centre, damping=1.0, scale=10.0)))
+    )
     assert all(torch.equal(after[name], tensor) for name, tensor in digits.w0.items())
     plain = weights(run(digits, settings))
     assert not torch.equal(after["head.weight"], plain["head.weight"]), "the head it does pull at"

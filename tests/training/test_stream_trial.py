@@ -9,10 +9,10 @@ from nbt.settings import TransferSettings, repair
 from nbt.task.task import Task
 from nbt.training.continual import run_continual
 from nbt.training.continual_settings import ContinualSettings
-from nbt.training.results import EpochResult, TrialJob
-from nbt.training.stream_trial import StreamTrial, stream_trial
-from nbt.training.trial import run_job
-from nbt.training.workbench import Workbench
+from nbt.training.results import EpochResult, TrialSpec
+from nbt.training.stream_trial import StreamTrialResult, stream_trial
+from nbt.training.trial import run_trial
+from nbt.training.workbench import WorkerContext
 
 SETTINGS = repair(TransferSettings(epochs=4, batch_size=8, augmentation="none"))
 
@@ -22,7 +22,7 @@ def stream(digits: Task) -> Task:
     return dataclasses.replace(digits, scenario="task", tasks=2)
 
 
-def to_end(trial: object) -> tuple[list[EpochResult], StreamTrial]:
+def to_end(trial: object) -> tuple[list[EpochResult], StreamTrialResult]:
     results = []
     while True:
         try:
@@ -32,7 +32,7 @@ def to_end(trial: object) -> tuple[list[EpochResult], StreamTrial]:
 
 
 def test_its_epochs_are_those_of_all_tasks_and_the_last_has_the_accuracy(stream: Task) -> None:
-    results, trial = to_end(stream_trial(stream, SETTINGS, bench=Workbench(stream)))
+    results, trial = to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream)))
     assert tuple(results) == trial.curve
     assert [result.epoch for result in results] == [1, 2, 3, 4]
     assert [result.val_accuracy for result in results] == [None, None, None, trial.result.average_accuracy]
@@ -41,7 +41,7 @@ def test_its_epochs_are_those_of_all_tasks_and_the_last_has_the_accuracy(stream:
 
 
 def test_each_task_has_its_share_of_the_epochs(stream: Task) -> None:
-    _, trial = to_end(stream_trial(stream, SETTINGS, seed=3, bench=Workbench(stream)))
+    _, trial = to_end(stream_trial(stream, SETTINGS, seed=3, context=WorkerContext(stream)))
     plan = ContinualSettings(scenario="task", tasks=2, recipe=SETTINGS.replace(epochs=2))
     expected = to_end(run_continual(stream, plan, 3, order_seed=stream.seed, evaluate_on="val"))[1]
     assert trial.result.matrix.tolist() == expected.matrix.tolist()
@@ -49,38 +49,38 @@ def test_each_task_has_its_share_of_the_epochs(stream: Task) -> None:
 
 def test_trials_of_a_search_share_the_tasks(stream: Task) -> None:
     orders = {
-        to_end(stream_trial(stream, SETTINGS, seed=seed, bench=Workbench(stream)))[1].result.class_order
+        to_end(stream_trial(stream, SETTINGS, seed=seed, context=WorkerContext(stream)))[1].result.class_order
         for seed in range(3)
     }
     assert len(orders) == 1
     other = stream.with_split_seed(4)
-    assert to_end(stream_trial(other, SETTINGS, bench=Workbench(other)))[1].result.class_order not in orders
+    assert to_end(stream_trial(other, SETTINGS, context=WorkerContext(other)))[1].result.class_order not in orders
 
 
 def test_a_stopped_stream_ends_after_its_task(stream: Task) -> None:
-    outcome = run_job(TrialJob(key="trial-0000", settings=SETTINGS), Workbench(stream), lambda result: "enough")
+    outcome = run_trial(TrialSpec(key="trial-0000", settings=SETTINGS), WorkerContext(stream), lambda result: "enough")
     assert outcome.stopped == "enough"
     assert [result.epoch for result in outcome.curve] == [1, 2]
 
 
 def test_a_resumed_stream_has_its_whole_curve(stream: Task, tmp_path: Path) -> None:
     file = tmp_path / "trial.pt"
-    whole = to_end(stream_trial(stream, SETTINGS, bench=Workbench(stream)))[1]
-    trial = stream_trial(stream, SETTINGS, bench=Workbench(stream), checkpoint=file)
+    whole = to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream)))[1]
+    trial = stream_trial(stream, SETTINGS, context=WorkerContext(stream), checkpoint=file)
     for _ in range(3):
         next(trial)
     trial.close()
-    rest, resumed = to_end(stream_trial(stream, SETTINGS, bench=Workbench(stream), checkpoint=file))
+    rest, resumed = to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream), checkpoint=file))
     assert len(rest) < 4
     assert [r.train_loss for r in resumed.curve] == [r.train_loss for r in whole.curve]
     assert resumed.result.matrix.tolist() == whole.result.matrix.tolist()
 
 
 def test_a_job_is_validated_or_tested(stream: Task) -> None:
-    bench = Workbench(stream)
-    validated = run_job(TrialJob(key="trial-0000", settings=SETTINGS), bench, lambda result: None)
+    context = WorkerContext(stream)
+    validated = run_trial(TrialSpec(key="trial-0000", settings=SETTINGS), context, lambda result: None)
     assert validated.error is None
     assert validated.test_accuracy is None
     assert validated.best.epoch == 4
-    tested = run_job(TrialJob(key="retrain", settings=SETTINGS, evaluate_test=True), bench, lambda result: None)
+    tested = run_trial(TrialSpec(key="retrain", settings=SETTINGS, evaluate_test=True), context, lambda result: None)
     assert 0.0 < tested.test_accuracy <= 1.0

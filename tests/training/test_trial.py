@@ -13,25 +13,25 @@ from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training import fine_tune as fine_tune_module
 from nbt.training import trial as trial_module
-from nbt.training.fine_tune import FineTuned
-from nbt.training.results import EpochResult, TrialJob
-from nbt.training.trial import run_job, task_of
-from nbt.training.workbench import Workbench
+from nbt.training.fine_tune import FineTuneResult
+from nbt.training.results import EpochResult, TrialSpec
+from nbt.training.trial import run_trial, task_for_trial
+from nbt.training.workbench import WorkerContext
 
 QUICK = TransferSettings(epochs=3, head_lr=0.1, body_lr=0.05, batch_size=16)
 
 
 @pytest.fixture(scope="module")
-def bench(digits: Task) -> Workbench:
-    return Workbench(digits)
+def context(digits: Task) -> WorkerContext:
+    return WorkerContext(digits)
 
 
-def go_on(result: EpochResult) -> None:
+def never_stop(result: EpochResult) -> None:
     return None
 
 
-def test_a_finished_job_has_its_whole_curve_and_says_where_it_ran(bench: Workbench) -> None:
-    outcome = run_job(TrialJob(key="a", settings=QUICK), bench, go_on)
+def test_a_finished_job_has_its_whole_curve_and_says_where_it_ran(context: WorkerContext) -> None:
+    outcome = run_trial(TrialSpec(key="a", settings=QUICK), context, never_stop)
     assert [result.epoch for result in outcome.curve] == [1, 2, 3]
     assert (outcome.error, outcome.stopped, outcome.test_accuracy) == (None, None, None)
     assert outcome.facts["device"] == "cpu"
@@ -39,53 +39,55 @@ def test_a_finished_job_has_its_whole_curve_and_says_where_it_ran(bench: Workben
     assert outcome.best in outcome.curve
 
 
-def test_a_stopped_job_keeps_its_curve_and_is_neither_tested_nor_exported(bench: Workbench, tmp_path: Path) -> None:
-    job = TrialJob(key="a", settings=QUICK, evaluate_test=True, export=tmp_path / "model")
-    outcome = run_job(job, bench, lambda result: "not promising" if result.epoch == 2 else None)
+def test_a_stopped_job_keeps_its_curve_and_is_neither_tested_nor_exported(
+    context: WorkerContext, tmp_path: Path
+) -> None:
+    spec = TrialSpec(key="a", settings=QUICK, evaluate_test=True, export=tmp_path / "model")
+    outcome = run_trial(spec, context, lambda result: "not promising" if result.epoch == 2 else None)
     assert outcome.stopped == "not promising"
     assert len(outcome.curve) == 2
     assert outcome.test_accuracy is None
-    assert not job.export.exists()
+    assert not spec.export.exists()
 
 
-def test_a_resumed_job_has_the_epochs_before_the_resume_too(bench: Workbench, tmp_path: Path) -> None:
+def test_a_resumed_job_has_the_epochs_before_the_resume_too(context: WorkerContext, tmp_path: Path) -> None:
     from nbt.training.fine_tune import fine_tune
 
     path = tmp_path / "a.pt"
-    started = fine_tune(bench.task, QUICK, bench=bench, checkpoint=path, checkpoint_seconds=0)
+    started = fine_tune(context.task, QUICK, context=context, checkpoint=path, checkpoint_seconds=0)
     next(started)
     started.close()
     told: list[int] = []
-    job = TrialJob(key="a", settings=QUICK, checkpoint=path)
-    outcome = run_job(job, bench, lambda result: told.append(result.epoch))
+    spec = TrialSpec(key="a", settings=QUICK, checkpoint=path)
+    outcome = run_trial(spec, context, lambda result: told.append(result.epoch))
     assert told == [2, 3]
     assert [result.epoch for result in outcome.curve] == [1, 2, 3]
-    assert not path.exists(), "a finished job needs no checkpoint"
+    assert not path.exists(), "a finished spec needs no checkpoint"
 
 
-def test_test_images_are_evaluated_only_when_asked(bench: Workbench) -> None:
-    outcome = run_job(TrialJob(key="a", settings=QUICK, train_on_all=True, evaluate_test=True), bench, go_on)
+def test_test_images_are_evaluated_only_when_asked(context: WorkerContext) -> None:
+    outcome = run_trial(TrialSpec(key="a", settings=QUICK, train_on_all=True, evaluate_test=True), context, never_stop)
     assert outcome.test_accuracy is not None
     assert 0.3 < outcome.test_accuracy <= 1
     assert outcome.curve[-1].val_accuracy is None
 
 
 def test_split_seed_changes_train_and_validation_and_never_test(digits: Task) -> None:
-    other = task_of(TrialJob(key="a", settings=QUICK, split_seed=5), digits)
+    other = task_for_trial(TrialSpec(key="a", settings=QUICK, split_seed=5), digits)
     assert set(other.split.val) != set(digits.split.val)
     assert set(other.split.test) == set(digits.split.test)
-    everything = task_of(TrialJob(key="a", settings=QUICK, split_seed=5, train_on_all=True), digits)
+    everything = task_for_trial(TrialSpec(key="a", settings=QUICK, split_seed=5, train_on_all=True), digits)
     assert set(everything.split.train) == set(digits.split.train) | set(digits.split.val)
 
 
 def test_what_goes_wrong_is_an_outcome_with_one_line_and_the_traceback(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: object, **options: object) -> None:
         raise RuntimeError("shape\nmismatch")
 
     monkeypatch.setattr(trial_module, "fine_tune", broken)
-    outcome = run_job(TrialJob(key="a", settings=QUICK), bench, go_on)
+    outcome = run_trial(TrialSpec(key="a", settings=QUICK), context, never_stop)
     assert outcome.error == "RuntimeError: shape mismatch"
     assert "Traceback" in (outcome.traceback or "")
     assert not outcome.out_of_memory
@@ -94,17 +96,17 @@ def test_what_goes_wrong_is_an_outcome_with_one_line_and_the_traceback(
 def test_running_out_of_memory_is_told_apart_and_frees_the_caches(
     digits: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Workbench(digits)
-    run_job(TrialJob(key="a", settings=QUICK.replace(frozen_depth=1.0)), bench, go_on)
-    assert bench._cache.memory_used > 0
+    context = WorkerContext(digits)
+    run_trial(TrialSpec(key="a", settings=QUICK.replace(frozen_depth=1.0)), context, never_stop)
+    assert context._cache.memory_used > 0
 
     def broken(*args: object, **options: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(trial_module, "fine_tune", broken)
-    outcome = run_job(TrialJob(key="a", settings=QUICK), bench, go_on)
+    outcome = run_trial(TrialSpec(key="a", settings=QUICK), context, never_stop)
     assert outcome.out_of_memory
-    assert bench._cache.memory_used == 0
+    assert context._cache.memory_used == 0
 
 
 def test_what_the_trial_held_is_gone_when_memory_is_given_back(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,10 +118,10 @@ def test_what_the_trial_held_is_gone_when_memory_is_given_back(digits: Task, mon
             raise RuntimeError("CUDA error: out of memory")
 
     monkeypatch.setattr(fine_tune_module, "_Trial", Hungry)
-    bench = Workbench(digits)
+    context = WorkerContext(digits)
     alive: list[bool] = []
-    monkeypatch.setattr(bench, "clear", lambda: alive.extend(trial() is not None for trial in trials))
-    outcome = run_job(TrialJob(key="a", settings=QUICK), bench, go_on)
+    monkeypatch.setattr(context, "clear", lambda: alive.extend(trial() is not None for trial in trials))
+    outcome = run_trial(TrialSpec(key="a", settings=QUICK), context, never_stop)
     assert outcome.out_of_memory and "_validate" in (outcome.traceback or "")
     assert alive == [False]
 
@@ -136,9 +138,9 @@ def test_a_gpu_says_what_it_is_and_what_the_trial_alone_took(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7 + device.index, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"fast {device.index}")
 
-    def train(takes: int) -> FineTuned:
+    def train(takes: int) -> FineTuneResult:
         held["peak"] = max(held["peak"], held["now"] + takes)
-        return FineTuned(None, QUICK, (), None, 0.5)  # type: ignore[arg-type]
+        return FineTuneResult(None, QUICK, (), None, 0.5)  # type: ignore[arg-type]
 
     def fake(task: object, settings: TransferSettings, seed: int, **options: object) -> Generator[EpochResult]:
         if seed == 0:
@@ -151,10 +153,12 @@ def test_a_gpu_says_what_it_is_and_what_the_trial_alone_took(
 
     monkeypatch.setattr(trial_module, "fine_tune", fake)
     task = SimpleNamespace(scenario=None)
-    bench: Any = SimpleNamespace(
+    context: Any = SimpleNamespace(
         device=torch.device("cuda", number), task=task, cache_memory=2, clear=lambda: held.update(now=1)
     )
-    facts = [run_job(TrialJob(key="a", settings=QUICK, seed=seed), bench, go_on).facts for seed in (20, 10, 0, 1)]
+    facts = [
+        run_trial(TrialSpec(key="a", settings=QUICK, seed=seed), context, never_stop).facts for seed in (20, 10, 0, 1)
+    ]
     where = {"device": f"cuda:{number}", "precision": precision, "gpu": f"fast {number}"}
     memory = {"cache_memory_bytes": 2, "device_memory_bytes": 100}
     assert facts == [
@@ -165,15 +169,15 @@ def test_a_gpu_says_what_it_is_and_what_the_trial_alone_took(
     ]
 
 
-def test_an_interrupt_is_not_swallowed(bench: Workbench) -> None:
+def test_an_interrupt_is_not_swallowed(context: WorkerContext) -> None:
     def interrupt(result: EpochResult) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_job(TrialJob(key="a", settings=QUICK), bench, interrupt)
+        run_trial(TrialSpec(key="a", settings=QUICK), context, interrupt)
 
 
-def test_no_temporary_files_are_left(bench: Workbench, tmp_path: Path) -> None:
-    run_job(TrialJob(key="a", settings=QUICK, export=tmp_path / "model"), bench, go_on)
+def test_no_temporary_files_are_left(context: WorkerContext, tmp_path: Path) -> None:
+    run_trial(TrialSpec(key="a", settings=QUICK, export=tmp_path / "model"), context, never_stop)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "weights.safetensors"]

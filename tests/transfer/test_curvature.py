@@ -181,7 +181,7 @@ def full(*args: object, **options: object) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_running_out_of_memory_does_not_change_what_is_estimated(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a layer that is checked nor a parameter in no layer counts as unusual for it."""
-    monkeypatch.setattr(capture.Pass, "per_sample", full)
+    monkeypatch.setattr(capture.ForwardPass, "per_sample", full)
     with pytest.raises(torch.OutOfMemoryError):
         estimate(kind, mlp(4, 5, 3), vectors(5, 4))
     monkeypatch.undo()

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.transfer import freeze, set_training, set_transferred, units_of
-from nbt.transfer.depth import unit_of
-from tests.tiny import TinyNet, unit_state
+from nbt.transfer.depth import unit_index_of_key
+from tests.tiny import TinyNet, unit_state_dict
 
 
 @given(share=st.floats(0, 1), n=st.integers(1, 500))
@@ -24,17 +24,17 @@ def test_ends_of_the_range_are_none_and_all() -> None:
 @pytest.mark.parametrize("depth", range(5))
 def test_exactly_the_chosen_units_are_pretrained_bit_for_bit(depth: int) -> None:
     torch.manual_seed(0)
-    model, pretrained, fresh = TinyNet(), unit_state(TinyNet()), unit_state(TinyNet())
+    model, pretrained, fresh = TinyNet(), unit_state_dict(TinyNet()), unit_state_dict(TinyNet())
     pretrained["units.0.1.running_mean"].fill_(3.0)
     pretrained["units.0.1.num_batches_tracked"].fill_(7)
     set_transferred(model.units, depth, pretrained, fresh)
-    for name, tensor in unit_state(model).items():
-        source = pretrained if unit_of(name) < depth else fresh
+    for name, tensor in unit_state_dict(model).items():
+        source = pretrained if unit_index_of_key(name) < depth else fresh
         assert torch.equal(tensor, source[name]), name
 
 
 def test_fresh_state_is_needed_only_above_the_transfer_depth() -> None:
-    model, pretrained = TinyNet(), unit_state(TinyNet())
+    model, pretrained = TinyNet(), unit_state_dict(TinyNet())
     set_transferred(model.units, 4, pretrained, {})
     assert torch.equal(model.units[3][0].weight, pretrained["units.3.0.weight"])
     with pytest.raises(KeyError):
@@ -46,13 +46,13 @@ def test_frozen_units_neither_train_nor_move_their_statistics() -> None:
     model = TinyNet()
     freeze(model, model.units, 2)
     set_training(model, model.units, 2)
-    before = unit_state(model)
+    before = unit_state_dict(model)
     model(torch.randn(8, 3, 12, 12)).sum().backward()
     for index, unit in enumerate(model.units):
         trains = index >= 2
         assert all((p.grad is not None) == trains for p in unit.parameters())
-    after = unit_state(model)
-    moved = {unit_of(name) for name in before if not torch.equal(before[name], after[name])}
+    after = unit_state_dict(model)
+    moved = {unit_index_of_key(name) for name in before if not torch.equal(before[name], after[name])}
     assert moved == {3}, "only the trained unit with BatchNorm moves its statistics"
 
 

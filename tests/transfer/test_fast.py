@@ -10,7 +10,7 @@ from torch import nn
 
 from nbt.errors import UsageError
 from nbt.transfer.fast import FeatureNorm, make_feature_norm, scale_head, stalled
-from tests.tiny import TinyNet, unit_state
+from tests.tiny import TinyNet, unit_state_dict
 
 DIM = 6
 
@@ -220,20 +220,20 @@ class TestStall:
     def test_adam_moves_the_backbone_by_a_full_rate_whatever_the_head_a_stall_does_not(self) -> None:
         for head_scale, moves in ((1e-4, True), (0.0, False)):
             model = net(head_scale)
-            before = unit_state(model)["units.0.0.weight"]
+            before = unit_state_dict(model)["units.0.0.weight"]
             take_step(model, torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-12))
-            moved = (unit_state(model)["units.0.0.weight"] - before).abs().median().item()
+            moved = (unit_state_dict(model)["units.0.0.weight"] - before).abs().median().item()
             assert moved == pytest.approx(1e-3 if moves else 0.0, rel=1e-2)
 
     @pytest.mark.parametrize("name", OPTIMIZERS)
     def test_backbone_buffers_and_optimiser_state_stand_still(self, name: str) -> None:
         model = net(1.0)
         optimizer = OPTIMIZERS[name](model)
-        before, head = unit_state(model), model.head.weight.detach().clone()
+        before, head = unit_state_dict(model), model.head.weight.detach().clone()
         with stalled(model.units):
             for _ in range(5):
                 take_step(model, optimizer)
-        assert all(torch.equal(tensor, before[name]) for name, tensor in unit_state(model).items())
+        assert all(torch.equal(tensor, before[name]) for name, tensor in unit_state_dict(model).items())
         assert not torch.equal(model.head.weight, head)
         assert set(optimizer.state) == set(model.head.parameters())
 
@@ -253,9 +253,9 @@ class TestStall:
         optimizer = OPTIMIZERS["adamw"](model)
         with stalled(model.units):
             take_step(model, optimizer)
-        before = unit_state(model)
+        before = unit_state_dict(model)
         take_step(model, optimizer)
-        changed = [name for name, tensor in unit_state(model).items() if not torch.equal(tensor, before[name])]
+        changed = [name for name, tensor in unit_state_dict(model).items() if not torch.equal(tensor, before[name])]
         assert len(changed) == len(before)
 
     def test_what_was_frozen_stays_frozen_and_modes_come_back_also_after_an_error(self) -> None:

@@ -17,7 +17,7 @@ from nbt.errors import UsageError
 from nbt.task.backbone_names import parse_backbone
 from nbt.task.backbones import build_backbone
 from nbt.task.teacher import Teacher, load_teacher
-from nbt.task.weights import fresh_state
+from nbt.task.weights import random_unit_state
 from nbt.transfer.injection import (
     InjectionReport,
     centre_crop,
@@ -108,7 +108,7 @@ class TestInject:
         student = build_backbone(spec, 6, image_size=64, seed=2)
         head = state(student.head)
         report = inject(student, teacher)
-        for key, tensor in student.unit_state().items():
+        for key, tensor in student.unit_state_dict().items():
             assert torch.equal(tensor, teacher.state_dict()[key]), key
         assert all(torch.equal(tensor, head[key]) for key, tensor in student.head.state_dict().items())
         assert (report.similarity, report.coverage) == (1.0, 1.0)
@@ -280,10 +280,10 @@ class TestStatistics:
 class TestInjectWeights:
     def test_the_rest_is_the_students_own_initialisation_by_its_seed(self) -> None:
         student, source = parse_backbone("resnet18"), parse_backbone("mobilenet_v2(width_mult=0.25)")
-        given = {key: tensor + 0.5 for key, tensor in fresh_state(source, 64, 7).items()}
+        given = {key: tensor + 0.5 for key, tensor in random_unit_state(source, 64, 7).items()}
         teacher = Teacher("t", source, given)
         w0, report = inject_weights(student, 64, teacher, seed=3)
-        fresh = fresh_state(student, 64, 3)
+        fresh = random_unit_state(student, 64, 3)
         assert list(w0) == list(fresh)
         assert report.left
         assert report.coverage < 1.0
@@ -299,7 +299,7 @@ class TestInjectWeights:
     def test_an_image_size_that_the_student_cannot_take(self) -> None:
         source = parse_backbone("conv3")
         with pytest.raises(UsageError, match="cannot work on images of 8 px"):
-            inject_weights(parse_backbone("alexnet"), 8, Teacher("t", source, fresh_state(source, 28, 0)))
+            inject_weights(parse_backbone("alexnet"), 8, Teacher("t", source, random_unit_state(source, 28, 0)))
 
     def test_real_weights_go_into_another_width(self, shared: Path) -> None:
         teacher = load_teacher(f"mobilenet_v2={shared / 'weights/mobilenet_v2-imagenet.pth'}")

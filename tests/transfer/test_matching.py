@@ -19,15 +19,22 @@ from nbt.errors import UsageError
 from nbt.task.backbone_names import parse_backbone
 from nbt.task.backbones import build_backbone
 from nbt.transfer.injection import tli_similarity
-from nbt.transfer.matching import best_runs, layer_score, match, match_at_random, match_value, similarity_of
-from nbt.transfer.outline import Block, Layer, TensorFacts, outline_of, read_outline
+from nbt.transfer.matching import (
+    align_sequences,
+    layer_score,
+    match_at_random,
+    match_in_order,
+    matching_value,
+    normalised_similarity,
+)
+from nbt.transfer.outline import Block, Layer, TensorInfo, outline_of, read_outline
 from tests.tiny import TinyNet
 
 Shape = tuple[int, ...]
 
 
 def layer(name: str, family: str, shape: Shape) -> Layer:
-    return Layer(name, family, {"weight": TensorFacts(f"{name}.weight", shape, True)})
+    return Layer(name, family, {"weight": TensorInfo(f"{name}.weight", shape, True)})
 
 
 def network(*units: list[tuple[str, Shape]]) -> Block:
@@ -81,34 +88,34 @@ class TestScore:
 
 class TestRuns:
     def test_a_teacher_that_feeds_two_gains_their_sum_over_the_root_of_two(self) -> None:
-        value, partner = best_runs(np.array([[1.0], [0.5]]))
+        value, partner = align_sequences(np.array([[1.0], [0.5]]))
         assert value == pytest.approx(1.5 / math.sqrt(2))
         assert partner.tolist() == [0, 0]
 
     def test_a_short_run_beats_a_longer_one_that_dilutes_it(self) -> None:
-        value, partner = best_runs(np.array([[1.0], [0.1]]))
+        value, partner = align_sequences(np.array([[1.0], [0.1]]))
         assert value == 1.0
         assert partner.tolist() == [0, -1]
 
     def test_a_run_does_not_reach_over_what_must_not_pair(self) -> None:
-        value, partner = best_runs(np.array([[1.0], [0.0], [1.0]]))
+        value, partner = align_sequences(np.array([[1.0], [0.0], [1.0]]))
         assert value == 1.0
         assert (partner >= 0).sum() == 1
 
     def test_crossing_pairs_exclude_each_other(self) -> None:
-        value, partner = best_runs(np.array([[0.0, 0.6], [1.0, 0.0]]))
+        value, partner = align_sequences(np.array([[0.0, 0.6], [1.0, 0.0]]))
         assert value == 1.0
         assert partner.tolist() == [-1, 0]
 
     def test_a_good_teacher_is_skipped_for_a_better_whole(self) -> None:
         scores = np.array([[0.0, 0.9, 0.5], [0.8, 0.0, 0.7]])
-        value, partner = best_runs(scores)
+        value, partner = align_sequences(scores)
         assert value == pytest.approx(1.6)
         assert partner.tolist() == [1, 2]
 
     @given(matrices)
     def test_is_its_definition_and_keeps_the_order(self, scores: np.ndarray) -> None:
-        value, partner = best_runs(scores)
+        value, partner = align_sequences(scores)
         assert value == pytest.approx(brute_force(scores, *scores.shape))
         fed = [(i, j) for i, j in enumerate(partner.tolist()) if j >= 0]
         assert all(scores[i, j] > 0 for i, j in fed)
@@ -125,8 +132,10 @@ class TestNetworks:
     def test_value_of_two_units_by_hand(self) -> None:
         student, teacher = network(convs(8, 8), convs(16)), network(convs(8), convs(8))
         # The first unit's two layers hang on one teacher layer, the second unit's on one of half the width.
-        assert match_value(student, teacher) == pytest.approx(2 / math.sqrt(2) + 0.5)
-        assert similarity_of(match_value(student, teacher), student) == pytest.approx((math.sqrt(2) + 0.5) / 3)
+        assert matching_value(student, teacher) == pytest.approx(2 / math.sqrt(2) + 0.5)
+        assert normalised_similarity(matching_value(student, teacher), student) == pytest.approx(
+            (math.sqrt(2) + 0.5) / 3
+        )
 
     def test_similarity_is_not_symmetric(self) -> None:
         small, large = network(convs(8)), network(convs(8), convs(8), convs(8))
@@ -136,20 +145,20 @@ class TestNetworks:
     def test_layers_pair_only_within_a_family(self) -> None:
         student, teacher = network([("linear", (8, 8))]), network([("attention out", (8, 8))])
         assert tli_similarity(student, teacher) == 0.0
-        assert match(student, teacher).layers == ()
+        assert match_in_order(student, teacher).layers == ()
 
     @given(networks)
     def test_of_itself_it_is_exactly_one_and_the_matching_the_identity(self, net: Block) -> None:
         assert tli_similarity(net, net) == 1.0
-        assert [(p.student.name, p.teacher.name) for p in match(net, net).layers] == [
+        assert [(p.student.name, p.teacher.name) for p in match_in_order(net, net).layers] == [
             (x.name,) * 2 for x in net.layers()
         ]
 
     @given(networks, networks)
     def test_lies_between_zero_and_one_and_is_what_the_pairs_gain(self, student: Block, teacher: Block) -> None:
-        found = match(student, teacher)
+        found = match_in_order(student, teacher)
         assert 0.0 <= tli_similarity(student, teacher) <= 1.0
-        assert found.value == match_value(student, teacher)
+        assert found.value == matching_value(student, teacher)
         assert sum(pair.score for pair in found.layers) >= found.value - 1e-9
         assert all(pair.student.family == pair.teacher.family for pair in found.layers)
         names = [pair.student.name for pair in found.layers]
@@ -165,7 +174,7 @@ class TestNetworks:
         gone = data.draw(st.integers(0, len(block.children) - 1))
         rest = dataclasses.replace(block, children=block.children[:gone] + block.children[gone + 1 :])
         units = (*teacher.children[:unit], *((rest,) if rest.children else ()), *teacher.children[unit + 1 :])
-        assert match_value(student, Block("cut", units)) <= match_value(student, teacher) + 1e-9
+        assert matching_value(student, Block("cut", units)) <= matching_value(student, teacher) + 1e-9
 
     @given(networks, networks, st.integers(0, 5))
     def test_random_pairs_stay_within_the_family(self, student: Block, teacher: Block, seed: int) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nbt.errors import UsageError
-from nbt.transfer.zap import draw_classes, zap, zap_deviation
+from nbt.transfer.zap import draw_zapped_classes, zap, zap_std
 
 
 def make_head(features: int = 40, classes: int = 12, seed: int = 0) -> nn.Linear:
@@ -50,7 +50,7 @@ def test_the_deviation_is_that_of_the_scale(classes: list[int] | None, scale: st
     # The deviation of n normal numbers is within 4 / sqrt(2 n) of the truth but once in ten thousand draws.
     assert rows.std().item() == pytest.approx(expected, rel=4 / math.sqrt(2 * rows.numel()))
     assert abs(rows.mean().item()) < 4 * expected / math.sqrt(rows.numel())
-    assert zap_deviation(4000, len(rows), scale) == pytest.approx(expected)
+    assert zap_std(4000, len(rows), scale) == pytest.approx(expected)
 
 
 def test_a_generator_makes_it_reproducible_and_spares_the_global_one() -> None:
@@ -147,7 +147,7 @@ def test_wrong_input_is_named_and_changes_nothing(head: nn.Module, classes: obje
 
 @given(count=st.integers(1, 50), fraction=st.floats(0.001, 1.0), seed=st.integers(0, 5))
 def test_a_share_of_the_classes(count: int, fraction: float, seed: int) -> None:
-    drawn = draw_classes(count, fraction, chance(seed))
+    drawn = draw_zapped_classes(count, fraction, chance(seed))
     if fraction == 1.0:
         assert drawn is None
         return
@@ -155,15 +155,15 @@ def test_a_share_of_the_classes(count: int, fraction: float, seed: int) -> None:
     assert drawn == sorted(set(drawn))
     assert len(drawn) == max(1, round(fraction * count))
     assert all(0 <= index < count for index in drawn)
-    assert drawn == draw_classes(count, fraction, chance(seed))
+    assert drawn == draw_zapped_classes(count, fraction, chance(seed))
 
 
 def test_shares_differ_from_draw_to_draw() -> None:
     source = chance()
-    assert len({tuple(draw_classes(30, 0.3, source) or ()) for _ in range(5)}) == 5
+    assert len({tuple(draw_zapped_classes(30, 0.3, source) or ()) for _ in range(5)}) == 5
 
 
 @pytest.mark.parametrize(("fraction", "words"), [(0.0, "no class"), (-1.0, "no class"), (1.5, "more than the head")])
 def test_a_share_of_no_class_is_refused(fraction: float, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        draw_classes(10, fraction)
+        draw_zapped_classes(10, fraction)

@@ -18,7 +18,7 @@ from nbt.training.continual_metrics import Matrix
 
 
 @dataclass(frozen=True, eq=False)
-class MethodRuns:
+class MethodStreams:
     """One method's streams, a seed each, all finished.
 
     Attributes:
@@ -50,7 +50,7 @@ class MethodRuns:
         """Student's interval over streams, cut to 0 ... 1; of one stream Wilson's over its images."""
         if len(self.streams) > 1:
             return accuracy_interval(self.average_accuracies)
-        return wilson_interval(self.average_accuracies[0], effective_images(self.streams[0].images))
+        return wilson_interval(self.average_accuracies[0], effective_sample_size(self.streams[0].images))
 
     @property
     def forgetting(self) -> Interval:
@@ -76,7 +76,7 @@ class MethodRuns:
 
     def averages(self) -> list[Interval]:
         """Returns the average accuracy on the tasks learnt, after each task, with Student's interval over streams."""
-        rows = [averages_of(stream) for stream in self.streams]
+        rows = [average_accuracy_curve(stream) for stream in self.streams]
         return [accuracy_interval(values) for values in zip(*rows, strict=True)]
 
 
@@ -89,7 +89,7 @@ class Comparison:
         command: That makes it again; "" where there is none.
     """
 
-    methods: tuple[MethodRuns, ...]
+    methods: tuple[MethodStreams, ...]
     command: str
 
     @property
@@ -112,7 +112,7 @@ class Comparison:
         """Of the first stream, UTC."""
         return min(stream.started for runs in self.methods for stream in runs.streams)
 
-    def versus(self, runs: MethodRuns) -> Interval | None:
+    def versus(self, runs: MethodStreams) -> Interval | None:
         """Returns the difference in average accuracy to the first method, paired by streams; None of the first itself.
 
         Of one stream it has no interval: both methods saw the same images, and how their errors agree is not known.
@@ -135,18 +135,18 @@ class Comparison:
             "tasks": config.settings.tasks,
             "seeds": self.seeds,
             "evaluated_on": self.methods[0].streams[0].result.evaluate_on,
-            "methods": [self._method_json(runs) for runs in self.methods],
+            "methods": [self._method_to_json(runs) for runs in self.methods],
             "command": self.command,
             "streams": [stream.to_dict() for runs in self.methods for stream in runs.streams],
         }
 
-    def _method_json(self, runs: MethodRuns) -> dict[str, Any]:
+    def _method_to_json(self, runs: MethodStreams) -> dict[str, Any]:
         return {
             "method": runs.method,
-            "average_accuracy": _interval_json(runs.average_accuracy),
-            "forgetting": _interval_json(runs.forgetting),
-            "forward_transfer": _interval_json(runs.forward_transfer),
-            "versus_first": _interval_json(self.versus(runs)),
+            "average_accuracy": _interval_to_json(runs.average_accuracy),
+            "forgetting": _interval_to_json(runs.forgetting),
+            "forward_transfer": _interval_to_json(runs.forward_transfer),
+            "versus_first": _interval_to_json(self.versus(runs)),
             "matrix": runs.matrix.tolist(),
             "diverged": runs.diverged,
             "curvature_bytes": max(stream.curvature_bytes for stream in runs.streams),
@@ -154,7 +154,7 @@ class Comparison:
         }
 
 
-def compare(records: Sequence[StreamRecord], command: str = "") -> Comparison:
+def compare_methods(records: Sequence[StreamRecord], command: str = "") -> Comparison:
     """Returns finished streams as a comparison: methods in the order in which they appear, their streams by seed.
 
     Args:
@@ -166,22 +166,22 @@ def compare(records: Sequence[StreamRecord], command: str = "") -> Comparison:
         name: sorted((one for one in records if one.config.method == name), key=lambda one: one.config.seed)
         for name in methods
     }
-    return Comparison(tuple(MethodRuns(name, tuple(streams)) for name, streams in found.items()), command)
+    return Comparison(tuple(MethodStreams(name, tuple(streams)) for name, streams in found.items()), command)
 
 
-def averages_of(stream: StreamRecord) -> list[float]:
+def average_accuracy_curve(stream: StreamRecord) -> list[float]:
     """Returns the average accuracy on the tasks learnt, after each task of one stream."""
     matrix = stream.result.matrix
     return [metrics.average_accuracy(matrix[:k]) for k in range(1, len(matrix) + 1)]
 
 
-def forgetting_of(stream: StreamRecord) -> list[float]:
+def forgetting_curve(stream: StreamRecord) -> list[float]:
     """Returns the forgetting after each task of one stream, 0 after the first."""
     matrix = stream.result.matrix
     return [metrics.forgetting(matrix[:k]) for k in range(1, len(matrix) + 1)]
 
 
-def effective_images(images: Sequence[int]) -> int:
+def effective_sample_size(images: Sequence[int]) -> int:
     """Returns how many images of one pool tell as much as a mean over tasks: T^2 / sum of 1 / n_j, at equal accuracies.
 
     Args:
@@ -190,7 +190,7 @@ def effective_images(images: Sequence[int]) -> int:
     return round(len(images) ** 2 / sum(1.0 / count for count in images))
 
 
-def _interval_json(interval: Interval | None) -> dict[str, Any] | None:
+def _interval_to_json(interval: Interval | None) -> dict[str, Any] | None:
     if interval is None:
         return None
     return {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}

@@ -7,15 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from nbt.report.continual import words
-from nbt.report.continual.comparison import Comparison, MethodRuns
+from nbt.report.continual.comparison import Comparison, MethodStreams
 from nbt.report.data import Fact
-from nbt.report.flat import MEANINGS, flat_settings
-from nbt.report.numbers import DASH, duration, moment, number, one_line, percent, points_span, several, span
+from nbt.report.flat import SETTING_DESCRIPTIONS, flat_settings
+from nbt.report.numbers import (
+    DASH,
+    duration,
+    format_interval,
+    format_number,
+    format_timestamp,
+    one_line,
+    percent,
+    pluralise,
+    points_interval,
+)
 from nbt.search.records import Interval
 from nbt.settings import TransferSettings
 from nbt.training.continual_settings import ContinualSettings
 
-_STREAM_MEANINGS = {
+_STREAM_SETTING_DESCRIPTIONS = {
     "factors": "whether the curvatures of past tasks are kept apart or merged",
     "head": "head around which the network is linearised",
     "vectors": "output vectors of the curvature",
@@ -65,7 +75,7 @@ class TaskRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettingLine:
+class StreamSettingRow:
     """A setting of every method, where it is another than the default recipe's for one of them."""
 
     name: str
@@ -90,7 +100,7 @@ class StreamReport:
         single: There is one method.
         matrices: One a method.
         tasks: Of the first stream.
-        orders: Remark on the other streams' tasks.
+        order_note: Remark on the other streams' tasks.
         settings: What differs from the default recipe.
         data: Facts on data and machine.
         command: That makes it again; "" where there is none.
@@ -108,22 +118,22 @@ class StreamReport:
     single: bool
     matrices: list[MatrixSection]
     tasks: list[TaskRow]
-    orders: str
-    settings: list[SettingLine]
+    order_note: str
+    settings: list[StreamSettingRow]
     data: list[Fact]
     command: str
     evaluated: str
 
 
-def build_report(comparison: Comparison) -> StreamReport:
+def build_stream_report(comparison: Comparison) -> StreamReport:
     """Computes what the report says."""
     config, best = comparison.config, best_method(comparison)
     settings = config.settings
-    seeds = several(len(comparison.seeds), "stream")
+    seeds = pluralise(len(comparison.seeds), "stream")
     dataset = Path(config.dataset).name or config.dataset
     return StreamReport(
-        title=f"{one_line(dataset)}: {several(settings.tasks, 'task')}, {settings.scenario}-incremental",
-        subtitle=f"{config.backbone}, weights {one_line(config.weights)}; {_seeds_words(comparison)}",
+        title=f"{one_line(dataset)}: {pluralise(settings.tasks, 'task')}, {settings.scenario}-incremental",
+        subtitle=f"{config.backbone}, weights {one_line(config.weights)}; {_seeds_text(comparison)}",
         headline=words.headline(comparison),
         explanation=words.explanation(comparison),
         tiles=_tiles(best),
@@ -131,22 +141,22 @@ def build_report(comparison: Comparison) -> StreamReport:
         methods=[_method_row(comparison, runs, best) for runs in comparison.methods],
         versus=comparison.methods[0].method,
         single=len(comparison.methods) == 1,
-        matrices=[_matrix(runs) for runs in comparison.methods],
-        tasks=_tasks(comparison),
-        orders="" if len(comparison.seeds) == 1 else f"Of seed {comparison.seeds[0]}, the first of {seeds}.",
-        settings=_settings(comparison),
-        data=_facts(comparison),
+        matrices=[_matrix_section(runs) for runs in comparison.methods],
+        tasks=_task_rows(comparison),
+        order_note="" if len(comparison.seeds) == 1 else f"Of seed {comparison.seeds[0]}, the first of {seeds}.",
+        settings=_setting_rows(comparison),
+        data=_data_facts(comparison),
         command=comparison.command,
         evaluated="test images" if best.streams[0].result.evaluate_on == "test" else "validation images",
     )
 
 
-def best_method(comparison: Comparison) -> MethodRuns:
+def best_method(comparison: Comparison) -> MethodStreams:
     """Returns the method of the highest average accuracy, the first of equal ones."""
     return max(comparison.methods, key=lambda runs: runs.average_accuracy.mean)
 
 
-def matrix_cells(runs: MethodRuns) -> tuple[tuple[str, ...], ...]:
+def matrix_cells(runs: MethodStreams) -> tuple[tuple[str, ...], ...]:
     """Returns the matrix in percent, row after row; what was measured before a task was learnt is in brackets."""
     return tuple(
         tuple(f"{100 * share:.1f}" if of <= after else f"({100 * share:.1f})" for of, share in enumerate(row))
@@ -154,49 +164,49 @@ def matrix_cells(runs: MethodRuns) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _seeds_words(comparison: Comparison) -> str:
+def _seeds_text(comparison: Comparison) -> str:
     seeds = comparison.seeds
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
 
 
-def _tiles(best: MethodRuns) -> list[Fact]:
+def _tiles(best: MethodStreams) -> list[Fact]:
     forward = best.forward_transfer
     fall = best.forgetting
     average = best.average_accuracy
     return [
-        Fact("Average accuracy", percent(average.mean), f"{best.method}, 95 % interval {span(average)}"),
-        Fact("Forgetting", words.difference_text(fall, signed=False), _points_note(fall)),
+        Fact("Average accuracy", percent(average.mean), f"{best.method}, 95 % interval {format_interval(average)}"),
+        Fact("Forgetting", words.difference_text(fall, signed=False), _interval_note(fall)),
         Fact("Forward transfer", words.difference_text(forward), _forward_note(forward)),
         Fact("Time", duration(best.seconds), "a stream"),
     ]
 
 
-def _points_note(interval: Interval) -> str:
-    return "points" if interval.low is None else f"points, 95 % interval {points_span(interval)}"
+def _interval_note(interval: Interval) -> str:
+    return "points" if interval.low is None else f"points, 95 % interval {points_interval(interval)}"
 
 
 def _forward_note(interval: Interval | None) -> str:
-    return "not defined: no class is known before its task" if interval is None else _points_note(interval)
+    return "not defined: no class is known before its task" if interval is None else _interval_note(interval)
 
 
-def _method_row(comparison: Comparison, runs: MethodRuns, best: MethodRuns) -> MethodRow:
+def _method_row(comparison: Comparison, runs: MethodStreams, best: MethodStreams) -> MethodRow:
     average, fall, versus = runs.average_accuracy, runs.forgetting, comparison.versus(runs)
     return MethodRow(
         name=runs.method,
         accuracy=percent(average.mean),
-        interval=span(average),
+        interval=format_interval(average),
         forgetting=words.difference_text(fall, signed=False),
-        forgetting_interval=points_span(fall),
+        forgetting_interval=points_interval(fall),
         forward=words.difference_text(runs.forward_transfer),
         versus=words.difference_text(versus),
-        versus_interval=DASH if versus is None else points_span(versus),
+        versus_interval=DASH if versus is None else points_interval(versus),
         memory=words.bytes_text(max(stream.curvature_bytes for stream in runs.streams)),
         seconds=duration(runs.seconds),
         best=runs is best,
     )
 
 
-def _matrix(runs: MethodRuns) -> MatrixSection:
+def _matrix_section(runs: MethodStreams) -> MatrixSection:
     return MatrixSection(method=runs.method, rows=matrix_cells(runs), file=matrix_file(runs.method))
 
 
@@ -205,7 +215,7 @@ def matrix_file(method: str) -> str:
     return f"matrix-{method}.svg"
 
 
-def _tasks(comparison: Comparison) -> list[TaskRow]:
+def _task_rows(comparison: Comparison) -> list[TaskRow]:
     stream = comparison.methods[0].streams[0]
     # Joint training counts the images of past tasks; the others tell a task's own.
     own = next((runs.streams[0] for runs in comparison.methods if runs.config.settings.recipe.method != "joint"), None)
@@ -213,7 +223,7 @@ def _tasks(comparison: Comparison) -> list[TaskRow]:
     return [
         TaskRow(
             number=score.task,
-            classes=_class_words([stream.class_names[label] for label in score.classes]),
+            classes=_class_names_text([stream.class_names[label] for label in score.classes]),
             train=f"{score.n_train}" + ("" if own is not None else " so far"),
             images=str(images),
         )
@@ -221,35 +231,35 @@ def _tasks(comparison: Comparison) -> list[TaskRow]:
     ]
 
 
-def _class_words(names: list[str], most: int = 12) -> str:
+def _class_names_text(names: list[str], most: int = 12) -> str:
     shown = ", ".join(one_line(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def flat_stream(settings: ContinualSettings) -> dict[str, Any]:
+def flat_stream_settings(settings: ContinualSettings) -> dict[str, Any]:
     """Returns the settings of a stream and of its recipe as one flat row of plain values."""
-    own = {name: getattr(settings, name) for name in ("scenario", "tasks", *_STREAM_MEANINGS)}
+    own = {name: getattr(settings, name) for name in ("scenario", "tasks", *_STREAM_SETTING_DESCRIPTIONS)}
     return {**own, **flat_settings(settings.recipe)}
 
 
-def _settings(comparison: Comparison) -> list[SettingLine]:
-    rows = [flat_stream(runs.config.settings) for runs in comparison.methods]
+def _setting_rows(comparison: Comparison) -> list[StreamSettingRow]:
+    rows = [flat_stream_settings(runs.config.settings) for runs in comparison.methods]
     recipe = TransferSettings()
-    usual = flat_stream(ContinualSettings(scenario="class", recipe=recipe))
+    usual = flat_stream_settings(ContinualSettings(scenario="class", recipe=recipe))
     names = [name for name in usual if name not in ("scenario", "tasks")]
     return [
-        SettingLine(
+        StreamSettingRow(
             name=name,
-            values=tuple(number(row[name]) for row in rows),
-            default=number(usual[name]),
-            meaning=_STREAM_MEANINGS.get(name) or MEANINGS[name],
+            values=tuple(format_number(row[name]) for row in rows),
+            default=format_number(usual[name]),
+            meaning=_STREAM_SETTING_DESCRIPTIONS.get(name) or SETTING_DESCRIPTIONS[name],
         )
         for name in names
         if any(row[name] != usual[name] for row in rows)
     ]
 
 
-def _facts(comparison: Comparison) -> list[Fact]:
+def _data_facts(comparison: Comparison) -> list[Fact]:
     config, stream = comparison.config, comparison.methods[0].streams[0]
     facts = [
         Fact("Dataset", one_line(config.dataset)),
@@ -260,4 +270,4 @@ def _facts(comparison: Comparison) -> list[Fact]:
     ]
     if (device := stream.facts.get("device")) is not None:
         facts.append(Fact("Device", str(device)))
-    return [*facts, Fact("Started", moment(comparison.started))]
+    return [*facts, Fact("Started", format_timestamp(comparison.started))]

@@ -1,4 +1,4 @@
-"""Kept: where a stream is kept while it runs and when it is finished; the one truth that reports and MLflow show."""
+"""StreamFolder: where a stream is kept while it runs and when it is finished; the one truth that reports and MLflow show."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from nbt.report.continual.record import StreamConfig, StreamRecord
 from nbt.report.write import write_all
 from nbt.search.lock import FileLock
 
-_RECORD, _CHECKPOINT, _LOCK, _MARK = "stream.json", "checkpoint.pt", "lock", "tracked"
-_DIFFERENCES = {
+_RECORD, _CHECKPOINT, _LOCK, _MARKER_FILE = "stream.json", "checkpoint.pt", "lock", "tracked"
+_IDENTITY_LABELS = {
     "data_hash": "images, labels or split",
     "weights_hash": "weights",
     "backbone": "backbone",
@@ -22,7 +22,7 @@ _DIFFERENCES = {
 }
 
 
-class Kept:
+class StreamFolder:
     """A stream's folder.
 
     Args:
@@ -62,7 +62,7 @@ class Kept:
 
     def forget(self) -> None:
         """Removes the record and the checkpoints."""
-        for file in (self.folder / _RECORD, self.folder / _MARK, *self.folder.glob(f"{_CHECKPOINT}*")):
+        for file in (self.folder / _RECORD, self.folder / _MARKER_FILE, *self.folder.glob(f"{_CHECKPOINT}*")):
             file.unlink(missing_ok=True)
 
     def read(self) -> StreamRecord | None:
@@ -80,7 +80,7 @@ class Kept:
         except (OSError, ValueError, NbtError) as error:
             raise NbtError(f"{path}: cannot be read ({error}); --fresh starts over") from error
         kept, wanted = record.config.identity, self.config.identity
-        differences = [_DIFFERENCES.get(key, key) for key in wanted if kept[key] != wanted[key]]
+        differences = [_IDENTITY_LABELS.get(key, key) for key in wanted if kept[key] != wanted[key]]
         if differences:
             raise UsageError(
                 f"stream {self.config.name} was run with other {' and '.join(differences)} than now; "
@@ -100,17 +100,17 @@ class Kept:
     def mark(self) -> str:
         """What says that a tracking server was told of the finished stream; "" where none was."""
         try:
-            return (self.folder / _MARK).read_text(encoding="utf-8").strip()
+            return (self.folder / _MARKER_FILE).read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
             return ""
 
-    def set_mark(self, mark: str) -> None:
+    def set_sync_marker(self, mark: str) -> None:
         """Sets `mark`.
 
         Raises:
             NbtError: It cannot be written.
         """
-        self._write(_MARK, mark + "\n")
+        self._write(_MARKER_FILE, mark + "\n")
 
     def _write(self, name: str, text: str) -> None:
         try:

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.report import plots
-from nbt.report.continual.comparison import Comparison, MethodRuns
+from nbt.report.continual.comparison import Comparison, MethodStreams
 from nbt.report.numbers import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _STYLE_SHEET = Path(__file__).parent.parent / "templates" / "report.css"
-_MOST_NUMBERS = 10
-_MOST_LABELS = 20
-_DARKEST = 0.6
-_LOOKS: tuple[dict[str, Any], ...] = (
+_MAX_TASKS_WITH_NUMBERS = 10
+_MAX_LABELS = 20
+_MAX_ALPHA = 0.6
+_STYLES: tuple[dict[str, Any], ...] = (
     {"color": plots.BEST, "linewidth": 2.2, "marker": "D", "markersize": 5},
     {"color": plots.FULL, "linewidth": 1.6, "marker": "o", "markersize": 4.5},
     {"color": plots.DEFAULT, "linewidth": 1.6, "marker": "s", "markersize": 4.5, "linestyle": (0, (5, 2))},
@@ -35,10 +35,10 @@ def average_curves(comparison: Comparison) -> str:
     def draw(axes: Axes) -> list[Any]:
         handles = []
         for index, runs in enumerate(comparison.methods):
-            look = _LOOKS[index % len(_LOOKS)]
+            look = _STYLES[index % len(_STYLES)]
             averages = runs.averages()
             after = range(1, len(averages) + 1)
-            tip = plots.tip_id(f"{runs.method}: {percent(averages[-1].mean)} at the end")
+            tip = plots.tooltip_id(f"{runs.method}: {percent(averages[-1].mean)} at the end")
             (line,) = axes.plot(after, [one.mean for one in averages], gid=tip, **look)
             line.set_label(runs.method)
             handles.append(line)
@@ -46,13 +46,13 @@ def average_curves(comparison: Comparison) -> str:
             if len(bounds) == len(averages):
                 low, high = zip(*bounds, strict=True)
                 axes.fill_between(after, low, high, color=look["color"], alpha=0.13, linewidth=0)
-        _finish(axes, "average accuracy on the tasks learnt")
+        _style_axes(axes, "average accuracy on the tasks learnt")
         return handles
 
     return plots.drawing("averages", "Average accuracy after each task", 3.2, draw)
 
 
-def matrix_map(runs: MethodRuns) -> str:
+def matrix_heatmap(runs: MethodStreams) -> str:
     """Draws the accuracy after each task (down) on each task (across), in percent; tasks to come have a thin frame."""
     from matplotlib.patches import Rectangle
 
@@ -64,12 +64,12 @@ def matrix_map(runs: MethodRuns) -> str:
             for of in range(tasks):
                 share = float(matrix[after, of])
                 learnt = of <= after
-                tip = plots.tip_id(f"after task {after + 1}, of task {of + 1}: {percent(share)}")
+                tip = plots.tooltip_id(f"after task {after + 1}, of task {of + 1}: {percent(share)}")
                 corner = (of + 0.54, after + 0.54)
-                axes.add_patch(Rectangle(corner, 0.92, 0.92, facecolor=plots.FULL, alpha=_DARKEST * share, gid=tip))
+                axes.add_patch(Rectangle(corner, 0.92, 0.92, facecolor=plots.FULL, alpha=_MAX_ALPHA * share, gid=tip))
                 if learnt:
                     axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=plots.MUTED, linewidth=0.8))
-                if tasks <= _MOST_NUMBERS:
+                if tasks <= _MAX_TASKS_WITH_NUMBERS:
                     color = plots.INK if learnt else plots.MUTED
                     axes.text(of + 1, after + 1, f"{100 * share:.0f}", ha="center", va="center", color=color)
         axes.set_xlim(0.5, tasks + 0.5)
@@ -80,14 +80,14 @@ def matrix_map(runs: MethodRuns) -> str:
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.tick_params(length=0)
         for axis in (axes.xaxis, axes.yaxis):
-            plots.whole_axis(axis)
+            plots.integer_axis(axis)
         return []
 
-    height = 0.8 + (0.42 * tasks if tasks <= _MOST_NUMBERS else 3.6)
+    height = 0.8 + (0.42 * tasks if tasks <= _MAX_TASKS_WITH_NUMBERS else 3.6)
     return plots.drawing(f"matrix-{runs.method}", f"Accuracy of {runs.method} after each task on each", height, draw)
 
 
-def task_curves(runs: MethodRuns) -> str:
+def task_curves(runs: MethodStreams) -> str:
     """Draws each task's accuracy from the task on after which it was learnt; its number stands at the beginning."""
     matrix = runs.matrix
     tasks = len(matrix)
@@ -97,12 +97,14 @@ def task_curves(runs: MethodRuns) -> str:
             after = range(of + 1, tasks + 1)
             # Later tasks are drawn lighter, so that lines that cross can be told apart.
             alpha = 1.0 - 0.6 * of / max(tasks - 1, 1)
-            tip = plots.tip_id(f"task {of + 1}: {percent(matrix[of, of])} when learnt, {percent(matrix[-1, of])} now")
+            tip = plots.tooltip_id(
+                f"task {of + 1}: {percent(matrix[of, of])} when learnt, {percent(matrix[-1, of])} now"
+            )
             axes.plot(after, matrix[of:, of], color=plots.FULL, alpha=alpha, marker="o", markersize=4, gid=tip)
-            if tasks <= _MOST_LABELS:
+            if tasks <= _MAX_LABELS:
                 place = (of + 1, float(matrix[of, of]))
                 axes.annotate(str(of + 1), place, (0, 5), textcoords="offset points", ha="center", fontsize=8.5)
-        _finish(axes, "accuracy on each task")
+        _style_axes(axes, "accuracy on each task")
         return []
 
     return plots.drawing(
@@ -110,17 +112,17 @@ def task_curves(runs: MethodRuns) -> str:
     )
 
 
-def _finish(axes: Axes, label: str) -> None:
+def _style_axes(axes: Axes, label: str) -> None:
     axes.set_xlabel("after task")
     axes.set_ylabel(label)
     axes.set_ylim(-0.03, 1.06)
-    plots.whole_axis(axes.xaxis)
+    plots.integer_axis(axes.xaxis)
     plots.percent_axis(axes.yaxis)
 
 
-def standalone(svg: str) -> str:
+def standalone_svg(svg: str) -> str:
     """Returns a drawing as a file of its own, on white: with the page's light colours in the place of their roles."""
-    colours = _light_colours()
+    colours = _light_colors()
     text = re.sub(r"var\(--(\w+)\)", lambda match: colours[match[1]], svg)
     opening, rest = text.split(">", 1)
     opening = opening.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" ', 1)
@@ -128,7 +130,7 @@ def standalone(svg: str) -> str:
 
 
 @cache
-def _light_colours() -> dict[str, str]:
+def _light_colors() -> dict[str, str]:
     """Returns the colours of the page's light theme, which comes first in the style sheet."""
     light = _STYLE_SHEET.read_text(encoding="utf-8").partition("}")[0]
     return dict(re.findall(r"--([\w-]+): (#\w+)", light))

@@ -16,10 +16,10 @@ from nbt.settings import TransferSettings, repair
 from nbt.training.continual_results import ContinualResult
 from nbt.training.continual_settings import ContinualSettings, method_overrides
 
-_HEAD = 60
-_DIGITS = 8
+_MAX_NAME_PREFIX = 60
+_HASH_LENGTH = 8
 # What may change without changing what a stream gives.
-_WITHOUT_EFFECT = ("memory_bytes",)
+_IGNORED_FIELDS = ("memory_bytes",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +62,10 @@ class StreamConfig:
         return stream_name([self], [self.seed])
 
     @property
-    def choices(self) -> dict[str, Any]:
+    def overrides(self) -> dict[str, Any]:
         """Everything that differs from what the method does without options; empty where nothing does."""
-        base = default_settings(self.method, self.settings.scenario, self.settings.tasks)
-        mine, usual = _flat(self.settings), _flat(base)
+        base = default_pretrain_settings(self.method, self.settings.scenario, self.settings.tasks)
+        mine, usual = _identity_fields(self.settings), _identity_fields(base)
         found = {name: value for name, value in mine.items() if value != usual[name]}
         given: dict[str, Any] = {
             "weights": None if self.weights == "default" else self.weights_hash,
@@ -80,7 +80,7 @@ class StreamConfig:
     def identity(self) -> dict[str, Any]:
         """What a stored stream must say to be this one, in JSON types."""
         names = ("method", "seed", "backbone", "image_size", "data_hash", "weights_hash")
-        return {"settings": _flat(self.settings), **{name: getattr(self, name) for name in names}}
+        return {"settings": _identity_fields(self.settings), **{name: getattr(self, name) for name in names}}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON types; `from_dict` reads them back."""
@@ -104,7 +104,7 @@ class StreamRecord:
         class_names: Of all classes, by their labels.
         started: UTC, of its first session.
         curvature_bytes: Memory of the curvatures that it keeps at most, 0 where its method keeps none.
-        facts: Of the data, see `nbt.task.load.dataset_facts`; and the device.
+        facts: Of the data, see `nbt.task.load.dataset_summary`; and the device.
     """
 
     config: StreamConfig
@@ -154,7 +154,7 @@ class StreamRecord:
             raise NbtError(f"not a stream that nbt continual wrote ({type(error).__name__}: {error})") from error
 
 
-def default_settings(method: str, scenario: str, tasks: int) -> ContinualSettings:
+def default_pretrain_settings(method: str, scenario: str, tasks: int) -> ContinualSettings:
     """Returns the settings of a method without any option, repaired."""
     recipe = repair(TransferSettings(**method_overrides(method, scenario)))
     return ContinualSettings(scenario=scenario, tasks=tasks, recipe=recipe)
@@ -170,16 +170,16 @@ def stream_name(configs: list[StreamConfig], seeds: list[int]) -> str:
     first = configs[0]
     runs = f"seed{seeds[0]}" if len(seeds) == 1 else f"seeds{seeds[0]}-{seeds[-1]}"
     methods = "-".join(config.method for config in configs)
-    head = default_study_name(first.dataset, first.backbone, "")[:_HEAD].rstrip("-._")
+    head = default_study_name(first.dataset, first.backbone, "")[:_MAX_NAME_PREFIX].rstrip("-._")
     name = f"{head}-{first.settings.scenario}-{first.settings.tasks}-{methods}-{runs}"
-    choices = [config.choices for config in configs]
-    if not any(choices):
+    overrides = [config.overrides for config in configs]
+    if not any(overrides):
         return name
-    digest = hashlib.sha256(json.dumps(choices, sort_keys=True).encode()).hexdigest()
-    return f"{name}-{digest[:_DIGITS]}"
+    digest = hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()
+    return f"{name}-{digest[:_HASH_LENGTH]}"
 
 
-def _flat(settings: ContinualSettings) -> dict[str, Any]:
+def _identity_fields(settings: ContinualSettings) -> dict[str, Any]:
     values = settings.to_dict()
     recipe = values.pop("recipe")
-    return {name: value for name, value in {**values, **recipe}.items() if name not in _WITHOUT_EFFECT}
+    return {name: value for name, value in {**values, **recipe}.items() if name not in _IGNORED_FIELDS}

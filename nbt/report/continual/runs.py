@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from nbt.report.continual.comparison import averages_of, effective_images, forgetting_of
-from nbt.report.continual.data import flat_stream
+from nbt.report.continual.comparison import average_accuracy_curve, effective_sample_size, forgetting_curve
+from nbt.report.continual.data import flat_stream_settings
 from nbt.report.continual.record import StreamRecord
-from nbt.report.runs import NAME_LENGTH, TAG_LENGTH, Point, RunSpec
+from nbt.report.runs import MAX_NAME_LENGTH, MAX_TAG_LENGTH, MetricPoint, RunSpec
 from nbt.search.stats import wilson_interval
 
 STREAM_KEY = "stream"
@@ -27,7 +27,7 @@ def stream_id(record: StreamRecord) -> str:
 def experiment_name(record: StreamRecord) -> str:
     """Returns the experiment that a stream belongs to: one a dataset, that of its searches."""
     dataset = record.config.dataset
-    return f"nbt {Path(dataset).name or dataset}"[:NAME_LENGTH]
+    return f"nbt {Path(dataset).name or dataset}"[:MAX_NAME_LENGTH]
 
 
 def stream_run(record: StreamRecord, *, live: bool = False) -> RunSpec:
@@ -38,7 +38,7 @@ def stream_run(record: StreamRecord, *, live: bool = False) -> RunSpec:
         live: It goes on.
     """
     config, result = record.config, record.result
-    params = dataclasses.asdict(config) | flat_stream(config.settings)
+    params = dataclasses.asdict(config) | flat_stream_settings(config.settings)
     del params["settings"], params["own_image_size"]
     start = round(1000 * record.started.timestamp())
     stop = start + round(1000 * result.seconds)
@@ -55,36 +55,36 @@ def stream_run(record: StreamRecord, *, live: bool = False) -> RunSpec:
     return RunSpec(
         key=STREAM_KEY,
         parent=None,
-        name=config.name[:NAME_LENGTH],
+        name=config.name[:MAX_NAME_LENGTH],
         status=status,
         params={name: str(value) for name, value in params.items() if value is not None},
         metrics=tuple(point for point in _points(record, start) if math.isfinite(point.value)),
-        tags={name: value[:TAG_LENGTH] for name, value in tags.items()},
+        tags={name: value[:MAX_TAG_LENGTH] for name, value in tags.items()},
         started=start,
         ended=None if live else stop,
     )
 
 
-def _points(record: StreamRecord, start: int) -> Iterator[Point]:
+def _points(record: StreamRecord, start: int) -> Iterator[MetricPoint]:
     """Yields the curves by task; the step is how many tasks were learnt."""
     result, at = record.result, float(start)
-    averages, falls = (averages_of(record), forgetting_of(record)) if result.scores else ([], [])
+    averages, falls = (average_accuracy_curve(record), forgetting_curve(record)) if result.scores else ([], [])
     for step, score in enumerate(result.scores, start=1):
         at += 1000.0 * score.seconds
         for task, accuracy in enumerate(score.accuracies, start=1):
-            yield Point(f"accuracy/task {task:02d}", step, accuracy, round(at))
-        yield Point("average_accuracy", step, averages[step - 1], round(at))
-        yield Point("forgetting", step, falls[step - 1], round(at))
-        yield Point("train_loss", step, score.train_loss, round(at))
-        yield Point("seconds", step, score.seconds, round(at))
+            yield MetricPoint(f"accuracy/task {task:02d}", step, accuracy, round(at))
+        yield MetricPoint("average_accuracy", step, averages[step - 1], round(at))
+        yield MetricPoint("forgetting", step, falls[step - 1], round(at))
+        yield MetricPoint("train_loss", step, score.train_loss, round(at))
+        yield MetricPoint("seconds", step, score.seconds, round(at))
     if record.finished:
         yield from _results(record, round(at))
 
 
-def _results(record: StreamRecord, at: int) -> Iterator[Point]:
+def _results(record: StreamRecord, at: int) -> Iterator[MetricPoint]:
     """Yields what came out in the end; the steps are 0, so that pages show numbers and no curves."""
     result = record.result
-    average = wilson_interval(result.average_accuracy, effective_images(record.images))
+    average = wilson_interval(result.average_accuracy, effective_sample_size(record.images))
     values = {
         "final_average_accuracy": average.mean,
         "final_average_accuracy_low": average.low,
@@ -96,4 +96,4 @@ def _results(record: StreamRecord, at: int) -> Iterator[Point]:
     }
     for key, value in values.items():
         if value is not None:
-            yield Point(key, 0, value, at)
+            yield MetricPoint(key, 0, value, at)

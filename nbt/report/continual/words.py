@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 
-from nbt.report.continual.comparison import Comparison, MethodRuns
-from nbt.report.numbers import DASH, percent, points, points_span, several, span
+from nbt.report.continual.comparison import Comparison, MethodStreams
+from nbt.report.numbers import DASH, format_interval, percent, pluralise, points, points_interval
 from nbt.search.records import Interval
 
-SCENARIO_WORDS = {
+SCENARIO_DESCRIPTIONS = {
     "data": "other images of the same classes in every task",
     "task": "other classes in every task, and at test time it is known of which task an image is",
     "class": "other classes in every task, and at test time nothing is known of them",
 }
 
-_METHOD_WORDS = {
+_METHOD_DESCRIPTIONS = {
     "dlcft": "dlcft (linearised continual fine-tuning) trains the network's first-order expansion with a quadratic "
     "penalty by the curvature of past tasks",
     "ewc": "ewc (elastic weight consolidation) trains the network with a penalty by its diagonal Fisher information",
@@ -41,29 +41,31 @@ def headline(comparison: Comparison) -> str:
     if len(comparison.methods) == 1:
         return (
             f"After {tasks} tasks {first.method} has {percent(first.average_accuracy.mean)} average accuracy"
-            f"{_sure(first)}; {forgotten(first)}."
+            f"{_accuracy_with_interval(first)}; {forgotten(first)}."
         )
     best, *others = sorted(comparison.methods, key=lambda runs: -runs.average_accuracy.mean)
-    listed = [f"{best.method} has {percent(best.average_accuracy.mean)} average accuracy{_sure(best)}"]
+    listed = [
+        f"{best.method} has {percent(best.average_accuracy.mean)} average accuracy{_accuracy_with_interval(best)}"
+    ]
     listed += [f"{runs.method} {percent(runs.average_accuracy.mean)}" for runs in others]
     return f"After {tasks} tasks {', '.join(listed)}."
 
 
-def _sure(runs: MethodRuns) -> str:
+def _accuracy_with_interval(runs: MethodStreams) -> str:
     interval = runs.average_accuracy
     if interval.low is None:
         return ""
-    return f" (95 % interval {span(interval)}{over(interval, len(runs.streams))})"
+    return f" (95 % interval {format_interval(interval)}{over(interval, len(runs.streams))})"
 
 
 def over(interval: Interval, streams: int) -> str:
     """Returns over what an interval is: images of one stream, or streams."""
     if streams == 1:
-        return f", {several(interval.n, 'image')} of one stream"
-    return f", {several(streams, 'stream')}"
+        return f", {pluralise(interval.n, 'image')} of one stream"
+    return f", {pluralise(streams, 'stream')}"
 
 
-def forgotten(runs: MethodRuns) -> str:
+def forgotten(runs: MethodStreams) -> str:
     """Returns how much a method forgot, as half a sentence."""
     mean = runs.forgetting.mean
     if mean <= 0:
@@ -74,7 +76,7 @@ def forgotten(runs: MethodRuns) -> str:
 def explanation(comparison: Comparison) -> list[str]:
     """Returns the sentences below the headline: the scenario, the methods, and paired differences."""
     settings, seeds = comparison.config.settings, comparison.seeds
-    sentences = [f"The stream is {settings.scenario}-incremental: {SCENARIO_WORDS[settings.scenario]}."]
+    sentences = [f"The stream is {settings.scenario}-incremental: {SCENARIO_DESCRIPTIONS[settings.scenario]}."]
     if len(seeds) > 1:
         sentences.append(
             f"Every method learnt the same {len(seeds)} streams, each with its own order and seed; "
@@ -84,18 +86,18 @@ def explanation(comparison: Comparison) -> list[str]:
         sentences.append("One stream says nothing of other orders; --seeds N runs several.")
     sentences.append(
         ("The method: " if len(comparison.methods) == 1 else "The methods: ")
-        + "; ".join(_METHOD_WORDS[runs.method] for runs in comparison.methods)
+        + "; ".join(_METHOD_DESCRIPTIONS[runs.method] for runs in comparison.methods)
         + "."
     )
-    sentences += [_compared(comparison, runs) for runs in comparison.methods[1:] if len(seeds) > 1]
+    sentences += [_comparison_sentence(comparison, runs) for runs in comparison.methods[1:] if len(seeds) > 1]
     return sentences
 
 
-def _compared(comparison: Comparison, runs: MethodRuns) -> str:
+def _comparison_sentence(comparison: Comparison, runs: MethodStreams) -> str:
     """Returns a sentence on a paired difference; it says better or worse only where the interval is on one side."""
     first, versus = comparison.methods[0], comparison.versus(runs)
     assert versus is not None and versus.low is not None and versus.high is not None
-    bounds = f"95 % interval {points_span(versus)}, paired"
+    bounds = f"95 % interval {points_interval(versus)}, paired"
     if versus.low > 0 or versus.high < 0:
         word = "better" if versus.low > 0 else "worse"
         return f"{runs.method} is {points(versus.mean, signed=False)} points {word} than {first.method} ({bounds})."

@@ -11,8 +11,8 @@ from nbt._version import __version__
 from nbt.errors import NbtError
 from nbt.report.continual import plots
 from nbt.report.continual.comparison import Comparison
-from nbt.report.continual.data import StreamReport, build_report, matrix_file
-from nbt.report.render import environment, style_sheet, tidy
+from nbt.report.continual.data import StreamReport, build_stream_report, matrix_file
+from nbt.report.render import collapse_blank_lines, environment, style_sheet
 from nbt.report.write import report_folder, write_all
 
 STREAM_FILE, CURVES_FILE = "stream.json", "accuracy.svg"
@@ -34,12 +34,12 @@ def write_streams(comparison: Comparison, out: str | Path) -> Path:
     """
     folder = report_folder(out, comparison.name)
     everything = json.dumps(comparison.to_json(), indent=1) + "\n"
-    if _is_written(folder, comparison, everything):
+    if _is_up_to_date(folder, comparison, everything):
         return folder / FILES[0]
-    data = build_report(comparison)
+    data = build_stream_report(comparison)
     drawings = {CURVES_FILE: plots.average_curves(comparison)}
-    drawings |= {matrix_file(runs.method): plots.matrix_map(runs) for runs in comparison.methods}
-    texts: dict[str, str | None] = {name: plots.standalone(svg) for name, svg in drawings.items()}
+    drawings |= {matrix_file(runs.method): plots.matrix_heatmap(runs) for runs in comparison.methods}
+    texts: dict[str, str | None] = {name: plots.standalone_svg(svg) for name, svg in drawings.items()}
     texts["report.md"] = render_markdown(data)
     texts[STREAM_FILE] = everything
     texts["report.html"] = render_html(data, comparison, drawings)
@@ -50,7 +50,7 @@ def write_streams(comparison: Comparison, out: str | Path) -> Path:
     return folder / "report.html"
 
 
-def _is_written(folder: Path, comparison: Comparison, everything: str) -> bool:
+def _is_up_to_date(folder: Path, comparison: Comparison, everything: str) -> bool:
     names = (*FILES, CURVES_FILE, *(matrix_file(runs.method) for runs in comparison.methods))
     try:
         return all((folder / name).is_file() for name in names) and (folder / STREAM_FILE).read_text() == everything
@@ -75,4 +75,4 @@ def render_html(data: StreamReport, comparison: Comparison, drawings: dict[str, 
 def render_markdown(data: StreamReport) -> str:
     """Returns the report as Markdown; its drawings are the files beside it."""
     text = environment("md").get_template("stream.md.j2").render(data=data, curves=CURVES_FILE, version=__version__)
-    return tidy(text)
+    return collapse_blank_lines(text)

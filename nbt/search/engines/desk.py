@@ -1,4 +1,4 @@
-"""Desk: where Ray Tune's thread asks and the caller's thread answers. It knows no Ray."""
+"""RequestQueue: where Ray Tune's thread asks and the caller's thread answers. It knows no Ray."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbt.search.engines.books import Answer
-from nbt.search.engines.messages import Order, Said
+from nbt.search.engines.books import RunDecision
+from nbt.search.engines.messages import TrialAssignment, WorkerMessage
 
 
-class Closed(Exception):  # noqa: N818 - an end, not an error
+class EngineClosed(Exception):  # noqa: N818 - an end, not an error
     """The engine is closed."""
 
 
@@ -34,80 +34,82 @@ class Request:
         return self._answers.get()
 
 
-class Desk:
+class RequestQueue:
     """Where Tune's thread asks and the caller's thread answers."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._bell = threading.Event()
+        self._available = threading.Event()
         self._requests: list[Request] = []
         self._closed = False
         self._running: set[str] = set()
-        self._given_up: set[str] = set()
+        self._abandoned: set[str] = set()
 
-    def next_order(self, attempt: str) -> Order | None:
+    def next_assignment(self, attempt: str) -> TrialAssignment | None:
         """Returns what an attempt runs."""
         if self._closed:
-            raise Closed
-        order: Order | None = self._ask("order", attempt)
+            raise EngineClosed
+        assignment: TrialAssignment | None = self._request_and_wait("assignment", attempt)
         if self._closed:
-            raise Closed
-        if order is not None:
+            raise EngineClosed
+        if assignment is not None:
             with self._lock:
                 self._running.add(attempt)
-        return order
+        return assignment
 
-    def hear(self, attempt: str, said: Said) -> Answer:
+    def handle_message(self, attempt: str, message: WorkerMessage) -> RunDecision:
         """Takes what an attempt says."""
-        answer: Answer = self._ask("hear", attempt, said) or Answer(over=True)
-        if answer.over:
-            self._forget(attempt)
+        answer: RunDecision = self._request_and_wait("handle_message", attempt, message) or RunDecision(finished=True)
+        if answer.finished:
+            self._discard(attempt)
         return answer
 
-    def lose(self, attempt: str, reason: str, node_lost: bool) -> None:
+    def handle_worker_lost(self, attempt: str, reason: str, node_lost: bool) -> None:
         """Takes the end of an attempt's worker."""
-        self._forget(attempt)
-        self._ask("lose", attempt, reason, node_lost)
+        self._discard(attempt)
+        self._request_and_wait("handle_worker_lost", attempt, reason, node_lost)
 
-    def take_given_up(self, attempts: list[str]) -> list[str]:
+    def pop_abandoned(self, attempts: list[str]) -> list[str]:
         """Returns those of the running attempts that nobody wants any more."""
         with self._lock:
-            found = [attempt for attempt in attempts if attempt in self._given_up]
-            self._given_up.difference_update(found)
+            found = [attempt for attempt in attempts if attempt in self._abandoned]
+            self._abandoned.difference_update(found)
         return found
 
-    def give_up_running(self) -> None:
+    def abandon_running(self) -> None:
         """Marks what runs as unwanted, and lets Tune's thread go on to find out."""
         with self._lock:
-            self._given_up |= self._running
+            self._abandoned |= self._running
             self._running.clear()
-            waiting = [request for request in self._requests if request.kind in ("hear", "lose")]
+            waiting = [
+                request for request in self._requests if request.kind in ("handle_message", "handle_worker_lost")
+            ]
             self._requests = [request for request in self._requests if request not in waiting]
         for request in waiting:
             request.reply(None)
 
-    def post(self, request: Request) -> None:
-        """Puts a request on the desk and rings."""
+    def put(self, request: Request) -> None:
+        """Puts a request on the request_queue and rings."""
         with self._lock:
             if self._closed:
                 request.reply(None)
                 return
             self._requests.append(request)
-        self._bell.set()
+        self._available.set()
 
-    def put_back(self, request: Request) -> None:
+    def requeue_once(self, request: Request) -> None:
         """Keeps a request for later."""
         request.answered = True
         with self._lock:
             self._requests.insert(0, request)
 
     def wait(self) -> None:
-        """Waits until something lies on the desk. An interrupt here loses nothing."""
+        """Waits until something lies on the request_queue. An interrupt here loses nothing."""
         with self._lock:
             if self._requests:
                 return
-            self._bell.clear()
-        self._bell.wait()
+            self._available.clear()
+        self._available.wait()
 
     def take(self) -> Request | None:
         """Returns the oldest request, if there is one."""
@@ -119,16 +121,16 @@ class Desk:
         with self._lock:
             self._closed = True
             waiting, self._requests = self._requests, []
-            self._given_up |= self._running
+            self._abandoned |= self._running
         for request in waiting:
             request.reply(None)
 
-    def _ask(self, kind: str, *arguments: Any) -> Any:
+    def _request_and_wait(self, kind: str, *arguments: Any) -> Any:
         request = Request(kind, arguments)
-        self.post(request)
+        self.put(request)
         return request.result()
 
-    def _forget(self, attempt: str) -> None:
+    def _discard(self, attempt: str) -> None:
         with self._lock:
             self._running.discard(attempt)
-            self._given_up.discard(attempt)
+            self._abandoned.discard(attempt)

@@ -13,10 +13,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-_HOLD = ".held"
+_LOCK_NAME = ".held"
 
 
-class HeldFolder:
+class LockedDirectory:
     """A temporary folder of this process.
 
     Args:
@@ -24,13 +24,13 @@ class HeldFolder:
     """
 
     def __init__(self, prefix: str) -> None:
-        clear_abandoned()
+        remove_abandoned_directories()
         self.path = Path(tempfile.mkdtemp(prefix=prefix))
-        taken = self.path / f"{_HOLD}.new"
-        self._file = os.open(taken, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        unlocked_path = self.path / f"{_LOCK_NAME}.new"
+        self._file = os.open(unlocked_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         # Under its name only once it is locked, or another process could take it for abandoned.
-        taken.rename(self.path / _HOLD)
+        unlocked_path.rename(self.path / _LOCK_NAME)
 
     def close(self) -> None:
         """Removes the folder; may be called twice."""
@@ -40,9 +40,9 @@ class HeldFolder:
         self._file = -1
 
 
-def clear_abandoned() -> None:
+def remove_abandoned_directories() -> None:
     """Removes the held folders whose processes are gone."""
-    for hold in Path(tempfile.gettempdir()).glob(f"nbt-*/{_HOLD}"):
-        with contextlib.suppress(OSError), hold.open("rb") as file:  # another user's, or gone by now
+    for lock_path in Path(tempfile.gettempdir()).glob(f"nbt-*/{_LOCK_NAME}"):
+        with contextlib.suppress(OSError), lock_path.open("rb") as file:  # another user's, or gone by now
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(hold.parent, ignore_errors=True)
+            shutil.rmtree(lock_path.parent, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C at the right moment: never in the middle of a change to the books."""
+"""Ctrl-C at the right moment: never in the middle of a change to the supervisor."""
 
 from __future__ import annotations
 

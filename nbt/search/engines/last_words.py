@@ -9,7 +9,7 @@ import subprocess
 _SCRIPT = 'read -r word || printf "%s\\n" "$0" >&2'
 
 
-class LastWords:
+class ExitNotice:
     """Says something on stderr when this process ends before `close`, however it ends.
 
     A small process of its own waits for that: Ray's native code ends a process whose raylet is gone on the spot.

@@ -1,12 +1,12 @@
-"""EngineMaker: the engine that the user chose, with what can be wrong about it said before anything is written."""
+"""EngineFactory: the engine that the user chose, with what can be wrong about it said before anything is written."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nbt.errors import UsageError, check_counts, nearest
-from nbt.search.engines.held_folder import clear_abandoned
-from nbt.search.engines.ray_options import RayOptions, check_client, check_installed
+from nbt.errors import UsageError, nearest, require_positive
+from nbt.search.engines.held_folder import remove_abandoned_directories
+from nbt.search.engines.ray_options import RayOptions, check_ray_client_installed, check_ray_installed
 
 if TYPE_CHECKING:
     from nbt.search.engines.base import Engine
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ENGINES = ("local", "ray")
 
 
-class EngineMaker:
+class EngineFactory:
     """Makes an engine. A context: entering it reaches the cluster, leaving it closes what was made.
 
     Args:
@@ -29,18 +29,18 @@ class EngineMaker:
     """
 
     def __init__(self, name: str = "local", workers: int = 1, ray: RayOptions | None = None) -> None:
-        check_engine(name, workers, ray)
+        check_engine_options(name, workers, ray)
         self._name, self._workers, self._ray = name, workers, ray or RayOptions()
         self._cluster: Cluster | None = None
         self._engine: Engine | None = None
 
-    def __enter__(self) -> EngineMaker:
+    def __enter__(self) -> EngineFactory:
         """Reaches the user's cluster, if one was named.
 
         Raises:
             UsageError: It does not answer, or no node has what a trial needs.
         """
-        clear_abandoned()
+        remove_abandoned_directories()
         if self._name != "ray":
             return self
         try:
@@ -82,7 +82,7 @@ class EngineMaker:
         return self._engine
 
 
-def check_engine(name: str, workers: int, ray: RayOptions | None) -> None:
+def check_engine_options(name: str, workers: int, ray: RayOptions | None) -> None:
     """Checks a choice without importing Ray.
 
     Raises:
@@ -91,9 +91,9 @@ def check_engine(name: str, workers: int, ray: RayOptions | None) -> None:
     """
     if name not in ENGINES:
         raise UsageError(f"engine {name!r}: {nearest(name, ENGINES)}")
-    check_counts(workers=workers)
+    require_positive(workers=workers)
     if name == "ray":
-        check_installed()
-        check_client(None if ray is None else ray.address)
+        check_ray_installed()
+        check_ray_client_installed(None if ray is None else ray.address)
     elif ray is not None and (given := ray.given()):
         raise UsageError(f"{', '.join(given)}: only with --engine ray")

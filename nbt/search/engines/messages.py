@@ -9,35 +9,35 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 
 @dataclass(eq=False)
-class Order:
-    """A job on its way to a worker. Files do not travel by name: a worker may be on another machine.
+class TrialAssignment:
+    """A spec on its way to a worker. Files do not travel by name: a worker may be on another machine.
 
     Attributes:
-        job: What to run; its checkpoint and export are the driver's.
+        spec: What to run; its checkpoint and export are the driver's.
         checkpoint: Content of the checkpoint to continue from, None without one; forgotten once the worker has it.
         resources: What the run needs, by Ray's names: CPU, GPU.
         slot: Number of the worker, 0 ... workers - 1.
     """
 
-    job: TrialJob
+    spec: TrialSpec
     checkpoint: bytes | None = field(default=None, repr=False)
     resources: Mapping[str, float] = field(default_factory=dict)
     slot: int = 0
 
-    def __deepcopy__(self, memo: object) -> Order:
+    def __deepcopy__(self, memo: object) -> TrialAssignment:
         # Ray Tune copies what it is given several times, and a checkpoint is large.
         return self
 
     def __repr__(self) -> str:
-        return self.job.key  # Ray Tune makes names of it
+        return self.spec.key  # Ray Tune makes names of it
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerLocation:
     """Where a worker runs.
 
     Attributes:
@@ -52,8 +52,8 @@ class Place:
     device: str = ""
     gpus: tuple[str, ...] = ()
 
-    def shares_memory(self, other: Place | None) -> bool:
-        """Tells whether two workers may lack each other's memory; of an unknown place, yes."""
+    def may_share_memory_with(self, other: WorkerLocation | None) -> bool:
+        """Tells whether two workers may lack each other's memory; of an unknown location, yes."""
         return other is None or (self.node, self.device == "cpu", self.gpus) == (
             other.node,
             other.device == "cpu",
@@ -62,52 +62,52 @@ class Place:
 
     def facts(self) -> dict[str, Any]:
         """Returns what a trial's record says of it: node, device and gpu_index, as far as they are known."""
-        said = {"node": self.host, "device": self.device, "gpu_index": ",".join(self.gpus)}
-        return {name: value for name, value in said.items() if value}
+        known = {"node": self.host, "device": self.device, "gpu_index": ",".join(self.gpus)}
+        return {name: value for name, value in known.items() if value}
 
 
-def local_place(device: str) -> Place:
+def local_worker_location(device: str) -> WorkerLocation:
     """Returns where a worker of this machine is, from its device as torch calls it: "cpu", "cuda:1"."""
     kind, _, index = device.partition(":")
     if kind != "cuda":
-        return Place(host=platform.node(), device=device)
+        return WorkerLocation(host=platform.node(), device=device)
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     number = int(index or 0)
     name = visible[number] if number < len(visible) and visible[number] else str(number)
-    return Place(host=platform.node(), device=device, gpus=(name,))
+    return WorkerLocation(host=platform.node(), device=device, gpus=(name,))
 
 
 @dataclass(eq=False)
-class Said:
+class WorkerMessage:
     """What a worker says after an epoch, or at the end of a run.
 
     Attributes:
         epoch: The epoch, where it is one.
         outcome: The end of the run, where it is that.
-        broken: The worker could not make its tools; the outcome says why.
+        setup_failed: The worker could not make its tools; the outcome says why.
         checkpoint: Content of the checkpoint that was written since the last message.
         export: Content of the exported model's files by name.
         logs: Level and text of log records.
-        place: Where the worker is.
+        location: Where the worker is.
     """
 
     epoch: EpochResult | None = None
     outcome: TrialOutcome | None = None
-    broken: bool = False
+    setup_failed: bool = False
     checkpoint: bytes | None = field(default=None, repr=False)
     export: Mapping[str, bytes] | None = field(default=None, repr=False)
     logs: tuple[tuple[int, str], ...] = ()
-    place: Place = Place()
+    location: WorkerLocation = WorkerLocation()
 
-    def forget_files(self) -> None:
+    def drop_files(self) -> None:
         """Frees what is large: Ray Tune keeps every trial's last message to the end."""
         self.checkpoint = self.export = None
 
 
-def at_worker(job: TrialJob, folder: Path) -> TrialJob:
-    """Returns a job whose files are in a worker's own folder."""
+def with_worker_paths(spec: TrialSpec, folder: Path) -> TrialSpec:
+    """Returns a spec whose files are in a worker's own folder."""
     return replace(
-        job,
-        checkpoint=None if job.checkpoint is None else folder / "checkpoint.pt",
-        export=None if job.export is None else folder / "export",
+        spec,
+        checkpoint=None if spec.checkpoint is None else folder / "checkpoint.pt",
+        export=None if spec.export is None else folder / "export",
     )

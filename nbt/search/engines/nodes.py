@@ -15,7 +15,7 @@ _log = logging.getLogger("nbt")
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeResources:
     """What a node of the cluster has.
 
     Attributes:
@@ -32,7 +32,7 @@ class Node:
         return f"{self.name}: {self.cpus:g} CPU, {self.gpus:g} GPU"
 
 
-def choose_resources(nodes: Sequence[Node], options: RayOptions, workers: int) -> dict[str, float]:
+def choose_trial_resources(nodes: Sequence[NodeResources], options: RayOptions, workers: int) -> dict[str, float]:
     """Returns what a trial asks for, by Ray's names.
 
     Without a word from the user that is a GPU where there are any (a share of one where the workers outnumber them),
@@ -41,56 +41,56 @@ def choose_resources(nodes: Sequence[Node], options: RayOptions, workers: int) -
     Raises:
         UsageError: No node has so much.
     """
-    gpus = _gpus(nodes, options.gpus_per_trial, workers)
+    gpus = _choose_gpus(nodes, options.gpus_per_trial, workers)
     hosts = [node for node in nodes if node.gpus >= gpus] if gpus else list(nodes)
     if not hosts:
         raise UsageError(f"--gpus-per-trial {gpus:g}: no node has so many; {_describe(nodes)}")
     if gpus > 1:
         _log.warning("--gpus-per-trial %g: a trial trains on one GPU; the others of its share stay idle", gpus)
     # Shares of a GPU that are still to be measured may let more trials run than there are GPUs now.
-    binding = 0.0 if options.gpus_per_trial == "auto" else gpus
+    required_gpus = 0.0 if options.gpus_per_trial == "auto" else gpus
     cpus = options.cpus_per_trial
     if cpus is None:
         if not any(node.cpus for node in hosts):
             raise UsageError(f"no node has CPUs for trials: start workers first; {_describe(nodes)}")
-        cpus = _cpus(hosts, binding, workers)
+        cpus = _choose_cpus(hosts, required_gpus, workers)
     if not any(node.cpus >= cpus for node in hosts):
         raise UsageError(f"--cpus-per-trial {cpus:g}: no node that fits has so many; {_describe(nodes)}")
-    if (room := _room(hosts, cpus, binding)) < workers:
+    if (room := _max_concurrent_trials(hosts, cpus, required_gpus)) < workers:
         _log.warning("the cluster has room for %d of %d workers; the others wait for nodes that join", room, workers)
     return {"CPU": float(cpus), **({"GPU": float(gpus)} if gpus else {})}
 
 
-def _gpus(nodes: Sequence[Node], wanted: float | str | None, workers: int) -> float:
+def _choose_gpus(nodes: Sequence[NodeResources], requested: float | str | None, workers: int) -> float:
     has = sum(node.gpus for node in nodes)
-    if isinstance(wanted, str):
+    if isinstance(requested, str):
         return min(1.0, has)
-    if wanted is not None:
-        return wanted
+    if requested is not None:
+        return requested
     # A share has to fit on a GPU as a whole, and is rounded down, or the last one would not fit.
     return 0.0 if not has else 1.0 if workers <= has else max(0.01, int(10_000 / math.ceil(workers / has)) / 10_000)
 
 
-def _cpus(hosts: Sequence[Node], gpus: float, workers: int) -> float:
+def _choose_cpus(hosts: Sequence[NodeResources], gpus: float, workers: int) -> float:
     """Returns the most CPUs a trial with which the hosts have room for all workers, or for as many as ever fit."""
     whole = range(int(max(node.cpus for node in hosts)), 0, -1)
     shares = (int(100 / parts) / 100 for parts in range(2, 101))
     choices = [*map(float, whole), *shares]
-    fits = min(workers, _room(hosts, choices[-1], gpus))
-    return next(cpus for cpus in choices if _room(hosts, cpus, gpus) >= fits)
+    fits = min(workers, _max_concurrent_trials(hosts, choices[-1], gpus))
+    return next(cpus for cpus in choices if _max_concurrent_trials(hosts, cpus, gpus) >= fits)
 
 
-def _room(hosts: Sequence[Node], cpus: float, gpus: float) -> int:
+def _max_concurrent_trials(hosts: Sequence[NodeResources], cpus: float, gpus: float) -> int:
     """Returns how many trials run at a time: each has all that it asks for on one node, a share of a GPU on one GPU."""
-    return sum(min(int(node.cpus / cpus + 1e-9), _on_gpus(node.gpus, gpus)) for node in hosts)
+    return sum(min(int(node.cpus / cpus + 1e-9), _trials_on_gpus(node.gpus, gpus)) for node in hosts)
 
 
-def _on_gpus(has: float, asked: float) -> int:
-    if not asked:
+def _trials_on_gpus(has: float, requested_gpus: float) -> int:
+    if not requested_gpus:
         return sys.maxsize
-    return int(has) * int(1 / asked + 1e-9) if asked < 1 else int(has / asked + 1e-9)
+    return int(has) * int(1 / requested_gpus + 1e-9) if requested_gpus < 1 else int(has / requested_gpus + 1e-9)
 
 
-def _describe(nodes: Sequence[Node]) -> str:
+def _describe(nodes: Sequence[NodeResources]) -> str:
     shown = "; ".join(str(node) for node in nodes[:8]) or "no node at all"
     return f"the cluster has {shown}{'; ...' if len(nodes) > 8 else ''}"

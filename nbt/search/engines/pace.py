@@ -1,9 +1,9 @@
-"""Pace: how often a worker sends checkpoints, so that what all of them send together is bounded."""
+"""CheckpointRateLimiter: how often a worker sends checkpoints, so that what all of them send together is bounded."""
 
 from __future__ import annotations
 
 
-class Pace:
+class CheckpointRateLimiter:
     """Lets as many bytes through as a worker's share of the driver's time is worth.
 
     A trial writes a checkpoint every half minute. Those of two trials are nothing to a driver, those of a thousand are
@@ -17,9 +17,9 @@ class Pace:
 
     def __init__(self, bytes_per_second: float, phase: float = 0.0) -> None:
         self._rate, self._phase = bytes_per_second, phase
-        self._due: float | None = None
+        self._next_send: float | None = None
 
-    def may_send(self, size: int, now: float) -> bool:
+    def try_acquire(self, size: int, now: float) -> bool:
         """Tells whether so many bytes may be sent now, and counts them if so.
 
         Args:
@@ -27,9 +27,9 @@ class Pace:
             now: In seconds, `time.monotonic`.
         """
         wait = size / self._rate
-        if self._due is None:
-            self._due = now + self._phase * wait
-        if now < self._due:
+        if self._next_send is None:
+            self._next_send = now + self._phase * wait
+        if now < self._next_send:
             return False
-        self._due = now + wait
+        self._next_send = now + wait
         return True

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 
-def pack(task: Any) -> Any:
+def to_shared_arrays(task: Any) -> Any:
     """Returns a task without anything that only this machine has.
 
     The images become one plain uint8 array, also where they are mapped from a file, and weights NumPy arrays: Ray keeps
@@ -25,8 +25,8 @@ def pack(task: Any) -> Any:
     return _convert(task, _to_array, images=ImageStore(pixels, unreadable=task.images.unreadable))
 
 
-def unpack(task: Any) -> Any:
-    """Returns the task that `pack` was given; its arrays are read-only where they are shared."""
+def from_shared_arrays(task: Any) -> Any:
+    """Returns the task that `to_shared_arrays` was given; its arrays are read-only where they are shared."""
     from nbt.task.task import Task
 
     return _convert(task, _to_tensor) if isinstance(task, Task) else task

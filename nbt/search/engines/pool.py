@@ -13,14 +13,14 @@ from collections.abc import Iterable
 from multiprocessing.connection import Pipe
 from typing import Any
 
-from nbt.search.engines.worker import Setup, send
+from nbt.search.engines.worker import WorkerSetup, send
 
 # How long a worker may take to close its caches before it is killed.
 _GRACE_SECONDS = 5.0
 
 
 class WorkerProcess:
-    """A fresh Python process that serves jobs, see `nbt.search.engines.worker`.
+    """A fresh Python process that serves specs, see `nbt.search.engines.worker`.
 
     It is a plain subprocess rather than a `multiprocessing.Process`, which would run the user's script again in every
     worker and cannot start from a notebook cell or a script on stdin. Its stdin is a pipe that only this process
@@ -28,21 +28,21 @@ class WorkerProcess:
     own that is removed with it, however it ends.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: WorkerSetup) -> None:
         self.slot = setup.slot
         self.device: str | None = None
-        self.connection, theirs = Pipe()
+        self.connection, worker_end = Pipe()
         self._folder = tempfile.mkdtemp(prefix="nbt-worker-")
         self._process = subprocess.Popen(
             # -P: what is importable is decided by PYTHONPATH below, not by the working directory.
-            [sys.executable, "-P", "-m", "nbt.search.engines.worker", str(theirs.fileno()), self._folder],
+            [sys.executable, "-P", "-m", "nbt.search.engines.worker", str(worker_end.fileno()), self._folder],
             stdin=subprocess.PIPE,
             stdout=2,  # stdout belongs to the driver's results
-            pass_fds=[theirs.fileno()],
-            env=_environment(setup.workers, self._folder),
+            pass_fds=[worker_end.fileno()],
+            env=_worker_environment(setup.workers, self._folder),
             start_new_session=True,  # the terminal's Ctrl-C goes to the driver alone
         )
-        theirs.close()
+        worker_end.close()
         self.send(setup)
 
     @property
@@ -71,7 +71,7 @@ class WorkerProcess:
         """Tells whether the process runs."""
         return self._process.poll() is None
 
-    def dismiss(self) -> None:
+    def request_exit(self) -> None:
         """Asks an idle worker to end after cleaning up."""
         self.send(None)
 
@@ -105,7 +105,7 @@ class WorkerProcess:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def join_all(workers: Iterable[WorkerProcess]) -> None:
+def join_workers(workers: Iterable[WorkerProcess]) -> None:
     """Waits for workers that were told to end, all against the same deadline."""
     deadline = time.monotonic() + _GRACE_SECONDS
     for worker in workers:
@@ -117,12 +117,12 @@ def exit_code(worker: WorkerProcess) -> int:
     return worker.join(time.monotonic() + _GRACE_SECONDS)
 
 
-def _environment(workers: int, folder: str) -> dict[str, str]:
+def _worker_environment(workers: int, folder: str) -> dict[str, str]:
     """Returns the environment of a worker: the driver's, its share of the cores, its own temporary folder."""
     threads = max(1, usable_cores() // workers)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdecimal() and int(asked) > 0:
-        threads = min(threads, int(asked))
+    requested_threads = os.environ.get("OMP_NUM_THREADS", "")
+    if requested_threads.isdecimal() and int(requested_threads) > 0:
+        threads = min(threads, int(requested_threads))
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - joined as text
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "TMPDIR": folder, "PYTHONPATH": path}
 

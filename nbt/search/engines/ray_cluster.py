@@ -12,26 +12,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nbt.errors import NbtError, UsageError
-from nbt.search.engines.nodes import Node, choose_resources
+from nbt.search.engines.nodes import NodeResources, choose_trial_resources
 from nbt.search.engines.pool import usable_cores
-from nbt.search.engines.ray_options import CLIENT, RayOptions, check_client, check_installed
-from nbt.search.engines.watch import Door, Watch
+from nbt.search.engines.ray_options import CLIENT_PREFIX, RayOptions, check_ray_client_installed, check_ray_installed
+from nbt.search.engines.watch import Endpoint, HealthMonitor
 
 __all__ = ["Cluster", "RayOptions", "connect"]
 
 _log = logging.getLogger("nbt")
 
-ANSWER_SECONDS = 15.0
-_RAYS_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
+RESPONSE_TIMEOUT_SECONDS = 15.0
+_RECONNECT_TIMEOUT_VARIABLE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 # It is on this machine, and nobody starts it again; the actors die with it.
-_RAYLET_SECONDS = 1.0
+_RAYLET_TIMEOUT_SECONDS = 1.0
 # Without its head Ray may hang in its end until it ends this process; what there is to say must be said before.
-_LAST_SECONDS = 5.0
+_DISCONNECTED_SHUTDOWN_SECONDS = 5.0
 # The head starts a process for every client, which imports Ray and connects.
-_CLIENT_SECONDS = 90.0
-_SPARE_BYTES = 256 << 20
+_CLIENT_TIMEOUT_SECONDS = 90.0
+_OBJECT_STORE_HEADROOM_BYTES = 256 << 20
 # On a busy machine Ray's helpers do not start within Ray's own 15 s, and the start fails.
-_START_MILLISECONDS = "120000"
+_START_TIMEOUT_MILLISECONDS = "120000"
 
 
 class Cluster:
@@ -39,22 +39,22 @@ class Cluster:
 
     Args:
         nodes: What the cluster has now.
-        ours: Whether `close` ends the connection, and with it a Ray that was started for it.
-        doors: What the connection needs.
+        owned: Whether `close` ends the connection, and with it a Ray that was started for it.
+        endpoints: What the connection needs.
     """
 
-    def __init__(self, nodes: Sequence[Node], *, ours: bool, doors: Sequence[Door] = ()) -> None:
-        self._nodes, self._ours, self._doors = nodes, ours, doors
+    def __init__(self, nodes: Sequence[NodeResources], *, owned: bool, endpoints: Sequence[Endpoint] = ()) -> None:
+        self._alive_nodes, self._owned, self._endpoints = nodes, owned, endpoints
         self._lost = False
 
     @property
     def gpus(self) -> float:
         """GPUs of all nodes."""
-        return sum(node.gpus for node in self._nodes)
+        return sum(node.gpus for node in self._alive_nodes)
 
     def resources(self, options: RayOptions, workers: int) -> dict[str, float]:
-        """Returns what a trial asks for; see `nbt.search.engines.nodes.choose_resources`."""
-        return choose_resources(self._nodes, options, workers)
+        """Returns what a trial asks for; see `nbt.search.engines.nodes.choose_trial_resources`."""
+        return choose_trial_resources(self._alive_nodes, options, workers)
 
     def put(self, thing: Any) -> Any:
         """Puts something into the object store; returns the reference that holds it there."""
@@ -63,19 +63,19 @@ class Cluster:
         return ray.put(thing)
 
     def alive(self) -> bool:
-        """Tells whether Ray still answers."""
+        """Tells whether Ray still is_reachable."""
         import ray
 
-        return ray.is_initialized() and _in_time(ray.nodes, ANSWER_SECONDS) is not None
+        return ray.is_initialized() and _call_with_timeout(ray.nodes, RESPONSE_TIMEOUT_SECONDS) is not None
 
-    def watch(self, on_lost: Callable[[str], None]) -> Watch:
-        """Watches what the connection needs; see `_doors`."""
+    def watch(self, on_lost: Callable[[str], None]) -> HealthMonitor:
+        """Watches what the connection needs; see `_endpoints`."""
 
         def note(why: str) -> None:
             self._lost = True
             on_lost(why)
 
-        return Watch(self._doors, note)
+        return HealthMonitor(self._endpoints, note)
 
     @property
     def lost(self) -> bool:
@@ -86,11 +86,11 @@ class Cluster:
         """Ends the connection. A cluster that was there before goes on."""
         import ray
 
-        if not self._ours:
+        if not self._owned:
             return
-        self._ours = False
+        self._owned = False
         if self._lost:
-            _in_time(ray.shutdown, _LAST_SECONDS)
+            _call_with_timeout(ray.shutdown, _DISCONNECTED_SHUTDOWN_SECONDS)
         else:
             ray.shutdown()
 
@@ -108,23 +108,23 @@ def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
         UsageError: Ray is missing or too old, or the address does not answer.
         NbtError: Ray cannot be started here.
     """
-    check_installed()
-    check_client(options.address)
+    check_ray_installed()
+    check_ray_client_installed(options.address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    _keep_stdout_clean()
+    _log_daemon_output()
     if ray.is_initialized():
-        return Cluster(_nodes(), ours=False, doors=_doors(options.address))
-    with _own_signals():
+        return Cluster(_alive_nodes(), owned=False, endpoints=_endpoints(options.address))
+    with _keep_sigterm_handler():
         if options.address is None:
-            _start(object_bytes)
+            _start_local_ray(object_bytes)
         else:
-            _join(options.address)
-    return Cluster(_nodes(), ours=True, doors=_doors(options.address))
+            _connect_to(options.address)
+    return Cluster(_alive_nodes(), owned=True, endpoints=_endpoints(options.address))
 
 
-def _keep_stdout_clean() -> None:
+def _log_daemon_output() -> None:
     """Makes log records of what Ray prints of its daemons: it prints to stdout, whatever it is told, as of 2.60."""
     from ray._private import worker
 
@@ -136,8 +136,8 @@ def _keep_stdout_clean() -> None:
 
 
 @contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keeps what SIGTERM does here: Ray makes it an exit, also in the middle of a change to the books."""
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Keeps what SIGTERM does here: Ray makes it an exit, also in the middle of a change to the supervisor."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -146,17 +146,17 @@ def _own_signals() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _start(object_bytes: int) -> None:
+def _start_local_ray(object_bytes: int) -> None:
     import ray
 
-    os.environ.setdefault("RAY_agent_register_timeout_ms", _START_MILLISECONDS)
+    os.environ.setdefault("RAY_agent_register_timeout_ms", _START_TIMEOUT_MILLISECONDS)
     # A cluster that happens to run here is another's: it is joined where the user says so.
     environment = {name: os.environ.pop(name) for name in ("RAY_ADDRESS",) if name in os.environ}
     try:
         ray.init(
             address="local",
             num_cpus=usable_cores(),
-            object_store_memory=object_bytes + _SPARE_BYTES,
+            object_store_memory=object_bytes + _OBJECT_STORE_HEADROOM_BYTES,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -167,17 +167,17 @@ def _start(object_bytes: int) -> None:
         os.environ.update(environment)
 
 
-def _join(address: str) -> None:
+def _connect_to(address: str) -> None:
     import ray
 
-    host = find_host(address)
-    if host is not None and not Door("", *host, 0.0).answers(ANSWER_SECONDS / 3):
-        raise _silent(address, f"nothing listens on port {host[1]} of {host[0]}")
-    patience = ANSWER_SECONDS
-    if address.startswith(CLIENT):
-        if not _in_time(lambda: _speaks_grpc(address), ANSWER_SECONDS):
-            raise _silent(address, f"no answer within {ANSWER_SECONDS:.0f} s")
-        patience = _CLIENT_SECONDS
+    host = parse_host_port(address)
+    if host is not None and not Endpoint("", *host, 0.0).is_reachable(RESPONSE_TIMEOUT_SECONDS / 3):
+        raise _no_answer_error(address, f"nothing listens on port {host[1]} of {host[0]}")
+    timeout_seconds = RESPONSE_TIMEOUT_SECONDS
+    if address.startswith(CLIENT_PREFIX):
+        if not _call_with_timeout(lambda: _grpc_ready(address), RESPONSE_TIMEOUT_SECONDS):
+            raise _no_answer_error(address, f"no answer within {RESPONSE_TIMEOUT_SECONDS:.0f} s")
+        timeout_seconds = _CLIENT_TIMEOUT_SECONDS
     failed: list[BaseException] = []
 
     def join() -> bool:
@@ -187,23 +187,23 @@ def _join(address: str) -> None:
             failed.append(error)
         return True
 
-    if _in_time(join, patience) is None:
-        raise _silent(address, f"no answer within {patience:.0f} s")
+    if _call_with_timeout(join, timeout_seconds) is None:
+        raise _no_answer_error(address, f"no answer within {timeout_seconds:.0f} s")
     if failed:
-        raise _silent(address, " ".join(str(failed[0]).split())[:300]) from failed[0]
+        raise _no_answer_error(address, " ".join(str(failed[0]).split())[:300]) from failed[0]
 
 
-def _speaks_grpc(address: str) -> bool:
+def _grpc_ready(address: str) -> bool:
     """Waits until a server of Ray's client is ready to talk; of one with TLS, which only Ray knows to do, says yes."""
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return True
     grpc = importlib.import_module("grpc")
-    with grpc.insecure_channel(address.removeprefix(CLIENT).rstrip("/")) as channel:
-        grpc.channel_ready_future(channel).result(ANSWER_SECONDS)
+    with grpc.insecure_channel(address.removeprefix(CLIENT_PREFIX).rstrip("/")) as channel:
+        grpc.channel_ready_future(channel).result(RESPONSE_TIMEOUT_SECONDS)
     return True
 
 
-def _silent(address: str, why: str) -> UsageError:
+def _no_answer_error(address: str, why: str) -> UsageError:
     # To an address Ray goes without its token unless it is told to, and a cluster with one does not answer then.
     token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; where it wants a token, set RAY_AUTH_MODE=token"
     return UsageError(
@@ -212,16 +212,16 @@ def _silent(address: str, why: str) -> UsageError:
     )
 
 
-def find_host(address: str) -> tuple[str, int] | None:
+def parse_host_port(address: str) -> tuple[str, int] | None:
     """Returns host and port of an address, None of "auto"."""
-    text = address.removeprefix(CLIENT).rstrip("/")
+    text = address.removeprefix(CLIENT_PREFIX).rstrip("/")
     host, _, port = text.rpartition(":")
     if not host:
-        host, port = text, "10001" if address.startswith(CLIENT) else "6379"
+        host, port = text, "10001" if address.startswith(CLIENT_PREFIX) else "6379"
     return None if address == "auto" else (host.strip("[]"), int(port))
 
 
-def _in_time(call: Any, seconds: float) -> Any:
+def _call_with_timeout(call: Any, seconds: float) -> Any:
     """Returns what a call returns, None where that takes too long: Ray itself waits for minutes."""
     found: list[Any] = []
 
@@ -235,41 +235,46 @@ def _in_time(call: Any, seconds: float) -> Any:
     return found[0] if found else None
 
 
-def _doors(address: str | None) -> list[Door]:
+def _endpoints(address: str | None) -> list[Endpoint]:
     """Returns where the head listens and, as it connects this process to all others, the raylet of this machine."""
     import ray
 
-    # At the end of Ray's own patience it ends this process without a word to anybody.
-    patience = float(os.environ.get(_RAYS_PATIENCE) or 60.0) / 2
+    # At the end of Ray's own timeout_seconds it ends this process without a word to anybody.
+    timeout_seconds = float(os.environ.get(_RECONNECT_TIMEOUT_VARIABLE) or 60.0) / 2
     if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
-        host = None if address is None else find_host(address)
-        return [] if host is None else [Door("the head of the Ray cluster", *host, patience)]
+        host = None if address is None else parse_host_port(address)
+        return [] if host is None else [Endpoint("the head of the Ray cluster", *host, timeout_seconds)]
     here = ray.get_runtime_context()
     head, _, port = here.gcs_address.rpartition(":")
     own = [found for found in ray.nodes() if found["NodeID"] == here.get_node_id()]  # type: ignore[no-untyped-call]
     return [
-        Door("the head of the Ray cluster", head.strip("[]"), int(port), patience),
+        Endpoint("the head of the Ray cluster", head.strip("[]"), int(port), timeout_seconds),
         *(
-            Door("the Ray of this machine", found["NodeManagerAddress"], int(found["NodeManagerPort"]), _RAYLET_SECONDS)
+            Endpoint(
+                "the Ray of this machine",
+                found["NodeManagerAddress"],
+                int(found["NodeManagerPort"]),
+                _RAYLET_TIMEOUT_SECONDS,
+            )
             for found in own
         ),
     ]
 
 
-def _nodes() -> list[Node]:
+def _alive_nodes() -> list[NodeResources]:
     import ray
 
     return [
-        Node(
+        NodeResources(
             str(found.get("NodeManagerHostname") or found["NodeManagerAddress"]),
             float(resources.get("CPU", 0.0)),
             float(resources.get("GPU", 0.0)),
         )
         for found in ray.nodes()  # type: ignore[no-untyped-call]
         if found["Alive"]
-        for resources in (_mapping(found["Resources"]),)
+        for resources in (_as_mapping(found["Resources"]),)
     ]
 
 
-def _mapping(found: object) -> Mapping[str, Any]:
+def _as_mapping(found: object) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from nbt.errors import UsageError
 
-OLDEST = (2, 60)
-CLIENT = "ray://"
+MIN_RAY_VERSION = (2, 60)
+CLIENT_PREFIX = "ray://"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RayOptions:
             _check_address(self.address)
         gpus, cpus = self.gpus_per_trial, self.cpus_per_trial
         if isinstance(gpus, str):
-            _check_share(gpus)
+            _check_gpus_text(gpus)
         elif gpus is not None and not (math.isfinite(gpus) and gpus >= 0):
             raise UsageError(f"--gpus-per-trial {gpus}: not 0 or more")
         elif gpus is not None and gpus > 1 and gpus != int(gpus):
@@ -64,12 +64,12 @@ def _check_address(address: str) -> None:
         raise UsageError(f"--ray-address {address}: expected auto, HOST:PORT (often port 6379) or ray://HOST:10001")
 
 
-def _check_share(text: str) -> None:
+def _check_gpus_text(text: str) -> None:
     if text != "auto":
         raise UsageError(f"--gpus-per-trial {text}: expected a number, such as 0.5, or auto")
 
 
-def read_share(text: str | None) -> float | str | None:
+def parse_gpus_per_trial(text: str | None) -> float | str | None:
     """Returns what a user wrote for `gpus_per_trial`: a number, or the text, which `RayOptions` judges."""
     try:
         return None if text is None else float(text)
@@ -77,20 +77,20 @@ def read_share(text: str | None) -> float | str | None:
         return text
 
 
-def check_installed() -> None:
+def check_ray_installed() -> None:
     """Checks that there is a Ray that is new enough.
 
     Raises:
         UsageError: There is not.
     """
-    wanted = ".".join(map(str, OLDEST))
+    wanted = ".".join(map(str, MIN_RAY_VERSION))
     remedy = f'pip install "ray[tune]>={wanted}" on the driver and on all nodes, or use --engine local'
     try:
         version = importlib.metadata.version("ray")
     except importlib.metadata.PackageNotFoundError as error:
         raise UsageError(f"--engine ray: Ray is not installed; {remedy}") from error
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-    if numbers < OLDEST:
+    if numbers < MIN_RAY_VERSION:
         raise UsageError(f"--engine ray: Ray {version} is too old; {remedy}")
     spec = importlib.util.find_spec("ray")
     folders = spec.submodule_search_locations if spec is not None else None
@@ -98,13 +98,13 @@ def check_installed() -> None:
         raise UsageError(f"--engine ray: Ray {version} has no Tune; {remedy}")
 
 
-def check_client(address: str | None) -> None:
+def check_ray_client_installed(address: str | None) -> None:
     """Checks that there is what an address of Ray Client needs.
 
     Raises:
         UsageError: There is not.
     """
-    if address is not None and address.startswith(CLIENT) and importlib.util.find_spec("grpc") is None:
+    if address is not None and address.startswith(CLIENT_PREFIX) and importlib.util.find_spec("grpc") is None:
         raise UsageError(
             f'--ray-address {address}: Ray\'s client needs grpcio; pip install "ray[client]", or run nbt on a machine '
             "of the cluster with HOST:6379"

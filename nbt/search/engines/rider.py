@@ -1,4 +1,4 @@
-"""Rider: a worker's side of a run that waits after every epoch for the driver's word. It knows no Ray."""
+"""TrialThread: a worker's side of a run that waits after every epoch for the driver's word. It knows no Ray."""
 
 from __future__ import annotations
 
@@ -15,76 +15,76 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from nbt.search.engines.messages import Order, Place, Said, at_worker
-from nbt.search.engines.pace import Pace
-from nbt.search.engines.worker import Runner, broken_outcome
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.search.engines.messages import TrialAssignment, WorkerLocation, WorkerMessage, with_worker_paths
+from nbt.search.engines.pace import CheckpointRateLimiter
+from nbt.search.engines.worker import Runner, setup_failure_outcome
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 _GRACE_SECONDS = 5.0
 
 
-class Rider:
-    """Runs jobs one after another on a thread of its own and keeps the tools between them.
+class TrialThread:
+    """Runs specs one after another on a thread of its own and keeps the tools between them.
 
-    All jobs run on one thread because torch keeps state a thread: its pool of workers, flushing of denormals.
+    All specs run on one thread because torch keeps state a thread: its pool of workers, flushing of denormals.
 
     Args:
-        open_runner: Makes the tools, at the first job.
-        place: Says where this is, from the device of the tools.
+        open_runner: Makes the tools, at the first spec.
+        location: Says where this is, from the device of the tools.
         folder: For temporary files; removed by `close`.
         log_level: Of the records that are sent to the driver.
-        pace: Of the checkpoints; each is sent when None.
+        rate_limiter: Of the checkpoints; each is sent when None.
     """
 
     def __init__(
         self,
         open_runner: Callable[[], Runner],
-        place: Callable[[str], Place],
+        location: Callable[[str], WorkerLocation],
         folder: Path,
         log_level: int = logging.WARNING,
-        pace: Pace | None = None,
+        rate_limiter: CheckpointRateLimiter | None = None,
     ) -> None:
-        self._open, self._place, self._folder = open_runner, place, folder
-        self._pace = pace
-        self._jobs: queue.SimpleQueue[TrialJob | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._said: queue.SimpleQueue[Said] = queue.SimpleQueue()
+        self._open_runner, self._location, self._folder = open_runner, location, folder
+        self._rate_limiter = rate_limiter
+        self._specs: queue.SimpleQueue[TrialSpec | None] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[WorkerMessage] = queue.SimpleQueue()
         self._running = False
         self._waiting = False
-        self._job: TrialJob | None = None
-        self._seen: tuple[int, int] | None = None
+        self._spec: TrialSpec | None = None
+        self._sent_stamp: tuple[int, int] | None = None
         self._logs: list[tuple[int, str]] = []
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.tempdir = str(folder)
         _forward_logs(self._logs, log_level)
-        self._thread = threading.Thread(target=self._ride, name="nbt-rider", daemon=True)
+        self._thread = threading.Thread(target=self._run_trials, name="nbt-rider", daemon=True)
         self._thread.start()
 
-    def start(self, order: Order) -> None:
+    def start(self, assignment: TrialAssignment) -> None:
         """Begins a run; one that is still on its way is given up."""
-        self.give_up()
-        job = at_worker(order.job, self._folder)
-        _clear(job)
-        if job.checkpoint is not None and order.checkpoint is not None:
-            job.checkpoint.write_bytes(order.checkpoint)
-        self._job, self._seen, self._running = job, _stamp(job), True
-        self._jobs.put(job)
+        self.abandon()
+        spec = with_worker_paths(assignment.spec, self._folder)
+        _remove_files(spec)
+        if spec.checkpoint is not None and assignment.checkpoint is not None:
+            spec.checkpoint.write_bytes(assignment.checkpoint)
+        self._spec, self._sent_stamp, self._running = spec, _checkpoint_stamp(spec), True
+        self._specs.put(spec)
 
-    def next(self, reason: str | None = None) -> Said:
+    def next(self, reason: str | None = None) -> WorkerMessage:
         """Lets the run go on, or end for a reason, and returns what comes next of it."""
         if self._waiting:
             self._waiting = False
-            self._answers.put(reason)
-        said = self._said.get()
-        self._waiting = said.epoch is not None
-        self._running = said.outcome is None
-        if not said.broken:
-            self._add_files(said)
+            self._replies.put(reason)
+        message = self._messages.get()
+        self._waiting = message.epoch is not None
+        self._running = message.outcome is None
+        if not message.setup_failed:
+            self._add_files(message)
         logs, self._logs[:] = tuple(self._logs), []
-        said.logs = logs
-        return said
+        message.logs = logs
+        return message
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """Ends a run that nobody wants any more, at its next epoch."""
         while self._running:
             self.next("given up")
@@ -93,81 +93,92 @@ class Rider:
         """Frees the tools and removes the temporary files; may be called twice."""
         if self._thread.is_alive():
             if self._waiting or not self._running:
-                self.give_up()
-            self._jobs.put(None)
+                self.abandon()
+            self._specs.put(None)
             self._thread.join(_GRACE_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _add_files(self, said: Said) -> None:
-        job = self._job
-        assert job is not None
-        stamp = _stamp(job)
-        if job.checkpoint is not None and stamp is not None and said.epoch is not None and stamp != self._seen:
-            size = job.checkpoint.stat().st_size
-            if self._pace is None or self._pace.may_send(size, time.monotonic()):
-                said.checkpoint, self._seen = job.checkpoint.read_bytes(), stamp
-        if job.export is not None and said.outcome is not None and job.export.is_dir():
-            said.export = {path.name: path.read_bytes() for path in job.export.iterdir() if path.is_file()}
-            _clear(job)
+    def _add_files(self, message: WorkerMessage) -> None:
+        spec = self._spec
+        assert spec is not None
+        stamp = _checkpoint_stamp(spec)
+        if (
+            spec.checkpoint is not None
+            and stamp is not None
+            and message.epoch is not None
+            and stamp != self._sent_stamp
+        ):
+            size = spec.checkpoint.stat().st_size
+            if self._rate_limiter is None or self._rate_limiter.try_acquire(size, time.monotonic()):
+                message.checkpoint, self._sent_stamp = spec.checkpoint.read_bytes(), stamp
+        if spec.export is not None and message.outcome is not None and spec.export.is_dir():
+            message.export = {path.name: path.read_bytes() for path in spec.export.iterdir() if path.is_file()}
+            _remove_files(spec)
 
-    def _ride(self) -> None:
+    def _run_trials(self) -> None:
         runner: Runner | None = None
         try:
-            while (job := self._jobs.get()) is not None:
+            while (spec := self._specs.get()) is not None:
                 if runner is None:
                     try:
-                        runner = self._open()
+                        runner = self._open_runner()
                     except Exception as error:
-                        self._said.put(Said(outcome=broken_outcome(error), broken=True, place=self._place("")))
+                        self._messages.put(
+                            WorkerMessage(
+                                outcome=setup_failure_outcome(error), setup_failed=True, location=self._location("")
+                            )
+                        )
                         continue
-                place = self._place(runner.device)
-                outcome = runner.run(job, functools.partial(self._ask, place))
-                self._said.put(Said(outcome=_located(outcome, place), place=place))
+                location = self._location(runner.device)
+                outcome = runner.run(spec, functools.partial(self._report_epoch, location))
+                self._messages.put(WorkerMessage(outcome=_with_location(outcome, location), location=location))
             if runner is not None:
                 runner.close()
         except BaseException:  # the thread is all there is of this process: its end must not go unseen
             traceback.print_exc()
             os._exit(1)
 
-    def _ask(self, place: Place, result: EpochResult) -> str | None:
-        self._said.put(Said(epoch=result, place=place))
-        return self._answers.get()
+    def _report_epoch(self, location: WorkerLocation, result: EpochResult) -> str | None:
+        self._messages.put(WorkerMessage(epoch=result, location=location))
+        return self._replies.get()
 
 
 class _LogHandler(logging.Handler):
     """Keeps log records for the next message to the driver."""
 
-    def __init__(self, kept: list[tuple[int, str]]) -> None:
+    def __init__(self, records: list[tuple[int, str]]) -> None:
         super().__init__()
-        self._kept = kept
+        self._records = records
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._kept.append((record.levelno, record.getMessage()))
+        self._records.append((record.levelno, record.getMessage()))
 
 
-def _forward_logs(kept: list[tuple[int, str]], level: int) -> None:
+def _forward_logs(records: list[tuple[int, str]], level: int) -> None:
     log = logging.getLogger("nbt")
-    log.handlers = [_LogHandler(kept)]
+    log.handlers = [_LogHandler(records)]
     log.setLevel(level)
     log.propagate = False
 
 
-def _located(outcome: TrialOutcome, place: Place) -> TrialOutcome:
-    return dataclasses.replace(outcome, facts={**outcome.facts, **place.facts()})
+def _with_location(outcome: TrialOutcome, location: WorkerLocation) -> TrialOutcome:
+    return dataclasses.replace(outcome, facts={**outcome.facts, **location.facts()})
 
 
-def _stamp(job: TrialJob) -> tuple[int, int] | None:
+def _checkpoint_stamp(spec: TrialSpec) -> tuple[int, int] | None:
     """Returns what tells one writing of the checkpoint from another, None where there is none."""
     try:
-        stat = job.checkpoint.stat() if job.checkpoint is not None else None
+        stat = spec.checkpoint.stat() if spec.checkpoint is not None else None
     except FileNotFoundError:
         return None
     return None if stat is None else (stat.st_ino, stat.st_mtime_ns)
 
 
-def _clear(job: TrialJob) -> None:
-    if job.checkpoint is not None:
-        for path in job.checkpoint.parent.glob(f"{job.checkpoint.name}*"):  # a stream's running task has its own beside
+def _remove_files(spec: TrialSpec) -> None:
+    if spec.checkpoint is not None:
+        for path in spec.checkpoint.parent.glob(
+            f"{spec.checkpoint.name}*"
+        ):  # a stream's running task has its own beside
             path.unlink(missing_ok=True)
-    if job.export is not None:
-        shutil.rmtree(job.export, ignore_errors=True)
+    if spec.export is not None:
+        shutil.rmtree(spec.export, ignore_errors=True)

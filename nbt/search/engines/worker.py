@@ -1,7 +1,7 @@
-"""The worker process: builds its tools once, then serves one job after another over a pipe.
+"""The worker process: builds its tools once, then serves one spec after another over a pipe.
 
 Started by `nbt.search.engines.pool` as `python -m nbt.search.engines.worker FD FOLDER`. Messages from the worker are
-pairs of a kind and a value: ("ready", device), ("epoch", EpochResult), ("done", TrialOutcome), ("broken", TrialOutcome)
+pairs of a kind and a value: ("ready", device), ("epoch", EpochResult), ("done", TrialOutcome), ("setup_failed", TrialOutcome)
 and ("log", (level, text)). To an epoch the driver answers with the reason to stop, or None to go on.
 """
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 TRIAL_RUNNER = "nbt.search.engines.worker:TrialRunner"
 
 # A worker whose driver is gone closes its caches; where that hangs, it leaves without.
-_LAST_SECONDS = 10.0
+_CLEANUP_SECONDS = 10.0
 
 
 class Runner(Protocol):
-    """Runs jobs one at a time and keeps its tools between them. Its `run` turns a failing trial into an outcome."""
+    """Runs specs one at a time and keeps its tools between them. Its `run` turns a failing trial into an outcome."""
 
     @property
     def device(self) -> str:
         """Where it runs: "cpu", "cuda:1"."""
         ...
 
-    def run(self, job: TrialJob, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
-        """Runs one job; see `nbt.training.trial.run_job`."""
+    def run(self, spec: TrialSpec, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+        """Runs one spec; see `nbt.training.trial.run_trial`."""
         ...
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class Runner(Protocol):
 
 
 class TrialRunner:
-    """The runner of real trials: one `Workbench` for all of them.
+    """The runner of real trials: one `WorkerContext` for all of them.
 
     Args:
         task: What to fine-tune on.
@@ -73,25 +73,25 @@ class TrialRunner:
     ) -> None:
         import torch
 
-        from nbt.training.workbench import Workbench
+        from nbt.training.workbench import WorkerContext
 
         gpus = torch.cuda.device_count()
-        sharing = workers
+        workers_per_device = workers
         if device is None and gpus:
             device = f"cuda:{slot % gpus}"
-            sharing = math.ceil(workers / gpus)
-        self._bench = Workbench(task, device=device, cache_bytes=cache_bytes, sharing=sharing)
+            workers_per_device = math.ceil(workers / gpus)
+        self._bench = WorkerContext(task, device=device, cache_bytes=cache_bytes, workers_per_device=workers_per_device)
 
     @property
     def device(self) -> str:
         """Where it runs."""
         return str(self._bench.device)
 
-    def run(self, job: TrialJob, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
-        """Runs one job; see `nbt.training.trial.run_job`."""
-        from nbt.training.trial import run_job
+    def run(self, spec: TrialSpec, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+        """Runs one spec; see `nbt.training.trial.run_trial`."""
+        from nbt.training.trial import run_trial
 
-        return run_job(job, self._bench, on_epoch)
+        return run_trial(spec, self._bench, on_epoch)
 
     def close(self) -> None:
         """Frees the caches and their files."""
@@ -99,7 +99,7 @@ class TrialRunner:
 
 
 @dataclass(frozen=True, eq=False)
-class Setup:
+class WorkerSetup:
     """What a worker is told once; the arguments of its runner and the level of the log records it sends back."""
 
     task: Task
@@ -125,7 +125,7 @@ def send(connection: Connection[Any, Any], message: object) -> None:
     connection.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
 
-class _Link:
+class _DriverConnection:
     """The worker's end of the pipe; log records of any thread may go through it."""
 
     def __init__(self, connection: Connection[Any, Any]) -> None:
@@ -146,9 +146,9 @@ class _Link:
 class _LogHandler(logging.Handler):
     """Sends log records to the driver, which knows how to show them."""
 
-    def __init__(self, link: _Link) -> None:
+    def __init__(self, connection_to_driver: _DriverConnection) -> None:
         super().__init__()
-        self._link = link
+        self._link = connection_to_driver
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(ConnectionError):  # the driver is gone: nobody to tell
@@ -156,37 +156,37 @@ class _LogHandler(logging.Handler):
 
 
 def serve(connection: Connection[Any, Any]) -> None:
-    """Serves jobs until the driver sends None or is gone.
+    """Serves specs until the driver sends None or is gone.
 
     Args:
-        connection: Gives a `Setup`, then `TrialJob`s.
+        connection: Gives a `WorkerSetup`, then `TrialSpec`s.
     """
-    link = _Link(connection)
+    connection_to_driver = _DriverConnection(connection)
     try:
-        setup: Setup = link.receive()
-        _forward_logs(link, setup.log_level)
+        setup: WorkerSetup = connection_to_driver.receive()
+        _forward_logs(connection_to_driver, setup.log_level)
         try:
             runner = setup.open_runner()
         except Exception as error:
-            link.send("broken", broken_outcome(error))
+            connection_to_driver.send("setup_failed", setup_failure_outcome(error))
             return
         with closing(runner):
-            link.send("ready", runner.device)
-            while (job := link.receive()) is not None:
-                link.send("done", runner.run(job, link.ask))
+            connection_to_driver.send("ready", runner.device)
+            while (spec := connection_to_driver.receive()) is not None:
+                connection_to_driver.send("done", runner.run(spec, connection_to_driver.ask))
     except (EOFError, ConnectionError):
         return  # the driver is gone
 
 
-def _forward_logs(link: _Link, level: int) -> None:
+def _forward_logs(connection_to_driver: _DriverConnection, level: int) -> None:
     log = logging.getLogger("nbt")
-    log.handlers = [_LogHandler(link)]
+    log.handlers = [_LogHandler(connection_to_driver)]
     log.setLevel(level)
     log.propagate = False
 
 
-def broken_outcome(error: Exception) -> TrialOutcome:
-    """Returns the outcome of a job whose worker could not make its tools."""
+def setup_failure_outcome(error: Exception) -> TrialOutcome:
+    """Returns the outcome of a spec whose worker could not make its tools."""
     text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
     return TrialOutcome(error=text, traceback=traceback.format_exc(), out_of_memory=_out_of_memory(error))
 
@@ -199,18 +199,18 @@ def _out_of_memory(error: Exception) -> bool:
     return out_of_memory(error)
 
 
-def _watch_driver() -> None:
+def _exit_with_driver() -> None:
     """Ends this process when the driver is gone, however it went: stdin is a pipe that only the driver holds."""
     while os.read(sys.stdin.fileno(), 1):
         pass
     main_thread = threading.main_thread().ident
     assert main_thread is not None
     signal.pthread_kill(main_thread, signal.SIGTERM)
-    threading.Event().wait(_LAST_SECONDS)
+    threading.Event().wait(_CLEANUP_SECONDS)
     os._exit(1)
 
 
-def _leave(signum: int, frame: object) -> None:
+def _exit_on_sigterm(signum: int, frame: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(128 + signum)
 
@@ -218,8 +218,8 @@ def _leave(signum: int, frame: object) -> None:
 def main() -> None:
     """Runs a worker. Its arguments are the descriptor of its pipe, and its folder for temporary files."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_watch_driver, daemon=True).start()
+    signal.signal(signal.SIGTERM, _exit_on_sigterm)
+    threading.Thread(target=_exit_with_driver, daemon=True).start()
     try:
         serve(Connection(int(sys.argv[1])))
     finally:

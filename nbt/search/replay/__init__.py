@@ -1,1 +1,1 @@
-"""Replay: search methods compared on recorded learning curves, through the brain that runs live."""
+"""Replay: search methods compared on recorded learning curves, through the controller that runs live."""

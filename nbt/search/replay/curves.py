@@ -1,4 +1,4 @@
-"""Plays recorded curves, epoch by epoch in simulated time, to a source of jobs that believes they are trained."""
+"""Plays recorded curves, epoch by epoch in simulated time, to a source of specs that believes they are trained."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import heapq
 from dataclasses import dataclass, field
 
 from nbt.errors import NbtError
-from nbt.search.engines.base import JobSource
-from nbt.search.replay.pool import Catalogue, Pool, RecordedSetting
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.search.engines.base import TrialSource
+from nbt.search.replay.pool import CandidatePool, RecordedSetting, TabularBenchmark
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayedTrial:
+class ReplayedTrial:
     """One trial of a replay.
 
     Attributes:
         setting: Index in the catalogue.
         run: Index of the run of the setting that was played.
         epochs: That it cost.
-        spent: Epochs of all trials until its end.
+        cumulative_epochs: Epochs of all trials until its end.
         stopped: Why it was stopped early; None where it ran to its end or diverged.
         distance: Of the setting from what was proposed; None for a first trial, which nobody proposed.
     """
@@ -27,7 +27,7 @@ class PlayedTrial:
     setting: int
     run: int
     epochs: int
-    spent: int
+    cumulative_epochs: int
     stopped: str | None
     distance: float | None
 
@@ -44,8 +44,8 @@ class SimulatedClock:
 
 
 @dataclass(eq=False)
-class _Playing:
-    job: TrialJob
+class _RunningTrial:
+    spec: TrialSpec
     setting: int
     run: int
     curve: tuple[EpochResult, ...]
@@ -53,80 +53,80 @@ class _Playing:
 
 
 @dataclass(eq=False)
-class CurvePlayer:
+class ReplayEngine:
     """An engine over recorded curves (`nbt.search.engines.base.Engine`).
 
-    The replay ends when the source has no more jobs, or when every recorded setting was used.
+    The replay ends when the source has no more specs, or when every recorded setting was used.
 
     Attributes:
-        pool: What is recorded; the settings of every job must be in it.
+        pool: What is recorded; the settings of every spec must be in it.
         seed: Decides which run of a setting that ran twice is played.
         workers: Runs at a time; each takes the seconds that it took when it was recorded.
         clock: Moved on as time passes.
         trials: What was played, in the order in which it ended.
     """
 
-    pool: Pool
+    pool: CandidatePool
     seed: int = 0
     workers: int = 1
     clock: SimulatedClock = field(default_factory=SimulatedClock)
-    trials: list[PlayedTrial] = field(default_factory=list)
-    _spent: int = 0
-    _started: int = 0
+    trials: list[ReplayedTrial] = field(default_factory=list)
+    _epochs_spent: int = 0
+    _num_started: int = 0
 
-    def run(self, source: JobSource) -> None:
+    def run(self, source: TrialSource) -> None:
         """Plays until there is nothing left to play."""
-        due: list[tuple[float, int, _Playing]] = []
-        self._fill(source, due)
-        while due:
-            self.clock.now, order, playing = heapq.heappop(due)
-            if self._step(source, playing):
-                self._fill(source, due)
+        event_queue: list[tuple[float, int, _RunningTrial]] = []
+        self._start_trials(source, event_queue)
+        while event_queue:
+            self.clock.now, order, running = heapq.heappop(event_queue)
+            if self._replay_epoch(source, running):
+                self._start_trials(source, event_queue)
             else:
-                next_epoch = playing.curve[playing.done]
-                heapq.heappush(due, (self.clock.now + next_epoch.seconds, order, playing))
+                next_epoch = running.curve[running.done]
+                heapq.heappush(event_queue, (self.clock.now + next_epoch.seconds, order, running))
 
     def close(self) -> None:
         """Holds nothing."""
 
-    def _fill(self, source: JobSource, due: list[tuple[float, int, _Playing]]) -> None:
-        while len(due) < self.workers and len(self.pool) and (job := source.next_job()) is not None:
-            playing, recorded = self._open(job)
-            run = recorded.runs[playing.run]
-            first = self.clock.now + run.setup_seconds + playing.curve[0].seconds
-            heapq.heappush(due, (first, self._started, playing))
-            self._started += 1
+    def _start_trials(self, source: TrialSource, event_queue: list[tuple[float, int, _RunningTrial]]) -> None:
+        while len(event_queue) < self.workers and len(self.pool) and (spec := source.next_trial()) is not None:
+            running, recorded = self._start(spec)
+            run = recorded.runs[running.run]
+            first = self.clock.now + run.setup_seconds + running.curve[0].seconds
+            heapq.heappush(event_queue, (first, self._num_started, running))
+            self._num_started += 1
 
-    def _open(self, job: TrialJob) -> tuple[_Playing, RecordedSetting]:
-        catalogue: Catalogue = self.pool.catalogue
-        index = catalogue.index.get(job.settings)
+    def _start(self, spec: TrialSpec) -> tuple[_RunningTrial, RecordedSetting]:
+        benchmark: TabularBenchmark = self.pool.benchmark
+        index = benchmark.index.get(spec.settings)
         if index is None:
-            raise NbtError(f"{catalogue.header.name}: {job.key} asks for settings that were not recorded")
+            raise NbtError(f"{benchmark.header.name}: {spec.key} asks for settings that were not recorded")
         if index not in self.pool.distances:  # a first trial, which no sampler proposed
             self.pool.use(index)
-        recorded = catalogue.settings[index]
-        run = recorded.pick(self.seed)
-        return _Playing(job, index, run, recorded.curves[run]), recorded
+        recorded = benchmark.settings[index]
+        run = recorded.choose_run(self.seed)
+        return _RunningTrial(spec, index, run, recorded.curves[run]), recorded
 
-    def _step(self, source: JobSource, playing: _Playing) -> bool:
+    def _replay_epoch(self, source: TrialSource, running: _RunningTrial) -> bool:
         """Plays an epoch; returns whether the run is over."""
-        result = playing.curve[playing.done]
-        playing.done += 1
-        self._spent += 1
-        reason = source.on_epoch(playing.job, result)
-        over = playing.done == len(playing.curve)
+        result = running.curve[running.done]
+        running.done += 1
+        self._epochs_spent += 1
+        reason = source.on_epoch(running.spec, result)
+        over = running.done == len(running.curve)
         if not over and reason is None:
             return False
         stopped = None if over else reason
         self.trials.append(
-            PlayedTrial(
-                setting=playing.setting,
-                run=playing.run,
-                epochs=playing.done,
-                spent=self._spent,
+            ReplayedTrial(
+                setting=running.setting,
+                run=running.run,
+                epochs=running.done,
+                cumulative_epochs=self._epochs_spent,
                 stopped=stopped,
-                distance=self.pool.distances[playing.setting],
+                distance=self.pool.distances[running.setting],
             )
         )
-        source.on_done(playing.job, TrialOutcome(curve=playing.curve[: playing.done], stopped=stopped))
+        source.on_done(running.spec, TrialOutcome(curve=running.curve[: running.done], stopped=stopped))
         return True

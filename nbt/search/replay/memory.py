@@ -14,7 +14,7 @@ from nbt.search.store import StudyStore
 from nbt.training.results import EpochResult
 
 
-class MemoryStore(StudyStore):
+class InMemoryStudyStore(StudyStore):
     """A study that ends with its process.
 
     Args:
@@ -25,7 +25,7 @@ class MemoryStore(StudyStore):
     def __init__(self, config: StudyConfig, facts: dict[str, object] | None = None) -> None:
         storage = optuna.storages.InMemoryStorage()
         study = optuna.create_study(study_name=config.name, storage=storage, direction="maximize")
-        super().__init__(study, config, storage, _NoLock())
+        super().__init__(study, config, storage, _NullLock())
         self.put(names.CONFIG, vars(config))
         self.put(names.DATASET, facts or {})
 
@@ -33,7 +33,7 @@ class MemoryStore(StudyStore):
         """Writes nothing: nobody resumes this study, and `finish` stores the curve."""
 
 
-class _NoLock:
+class _NullLock:
     """Nobody else can have the study."""
 
     def check(self) -> None:
@@ -43,7 +43,7 @@ class _NoLock:
         pass
 
 
-def study_config(header: TableHeader, space: Space, seed: int) -> StudyConfig:
+def replay_study_config(header: TableHeader, space: Space, seed: int) -> StudyConfig:
     """Returns the configuration of a search on a recorded task.
 
     Args:

@@ -10,23 +10,23 @@ import numpy as np
 import optuna
 
 from nbt.errors import UsageError, nearest
-from nbt.search.anchors import anchors
+from nbt.search.anchors import baseline_recipes
 from nbt.search.attributes import VALIDATION_IMAGES
 from nbt.search.brain import SamplerFactory, tpe
-from nbt.search.curve_forecast import expect
-from nbt.search.learned import Learned, sampler
+from nbt.search.curve_forecast import mean_task_prediction
+from nbt.search.learned import TransferredPriors, make_sampler
 from nbt.search.optuna_pruners import hyperband_pruner, median_pruner
-from nbt.search.pruner import Asha, NoPruner, Pruner
+from nbt.search.pruner import AshaPruner, NoPruner, Pruner
 from nbt.search.recorded import RecordedTable, TableHeader
-from nbt.search.space import Space, Value
+from nbt.search.space import ParamValue, Space
 from nbt.search.target import Target
-from nbt.search.task_model import similarity, table_target
+from nbt.search.task_model import target_from_header, task_similarity
 from nbt.settings import TransferSettings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Searcher:
-    """What a method puts into the brain for one search.
+class SearchComponents:
+    """What a method puts into the controller for one search.
 
     Attributes:
         sampler: Seed -> who proposes settings.
@@ -40,7 +40,7 @@ class Searcher:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knowledge:
+class SearchContext:
     """What a method may know before a search begins; nothing that was measured by training on the task.
 
     Attributes:
@@ -64,7 +64,7 @@ class Knowledge:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class SearchMethod:
     """One way to search.
 
     Attributes:
@@ -79,17 +79,17 @@ class Method:
 
     name: str
     description: str
-    build: Callable[[Knowledge], Searcher]
-    anchors: bool = True
+    build: Callable[[SearchContext], SearchComponents]
+    runs_baselines: bool = True
     ablation: bool = False
 
 
-RECOMMENDED = "from profile and experience"
+RECOMMENDATION_NAME = "from profile and experience"
 
-_METHODS: dict[str, Method] = {}
+_METHODS: dict[str, SearchMethod] = {}
 
 
-def register(method: Method) -> Method:
+def register(method: SearchMethod) -> SearchMethod:
     """Adds a method, and returns it; a second one of the same name takes its place."""
     _METHODS[method.name] = method
     return method
@@ -100,7 +100,7 @@ def method_names(*, ablations: bool = True) -> tuple[str, ...]:
     return tuple(name for name, method in _METHODS.items() if ablations or not method.ablation)
 
 
-def get_method(name: str) -> Method:
+def get_method(name: str) -> SearchMethod:
     """Returns a method by its name.
 
     Raises:
@@ -111,7 +111,7 @@ def get_method(name: str) -> Method:
     return _METHODS[name]
 
 
-def leave_out(tables: Sequence[RecordedTable], evaluated: RecordedTable) -> list[RecordedTable]:
+def leave_dataset_out(tables: Sequence[RecordedTable], evaluated: RecordedTable) -> list[RecordedTable]:
     """Returns the tables that a method may know when it is evaluated on one of them.
 
     Left out are the table itself and every other one of the same images or of the same dataset by name: what is
@@ -125,145 +125,151 @@ def leave_out(tables: Sequence[RecordedTable], evaluated: RecordedTable) -> list
     ]
 
 
-class _Uniform(optuna.samplers.RandomSampler):
+class _UniformPoolSampler(optuna.samplers.RandomSampler):
     """Draws recorded settings themselves (`nbt.search.replay.snap.ChoosesFromPool`): they were drawn at random."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed=seed)
-        self._draws = np.random.default_rng(seed)
+        self._pool_rng = np.random.default_rng(seed)
 
-    def choose(self, candidates: Sequence[Mapping[str, Value]]) -> int:
+    def choose(self, candidates: Sequence[Mapping[str, ParamValue]]) -> int:
         """Returns any index."""
-        return int(self._draws.integers(len(candidates)))
+        return int(self._pool_rng.integers(len(candidates)))
 
 
-def _random(seed: int) -> optuna.samplers.BaseSampler:
-    return _Uniform(seed)
+def _random_sampler(seed: int) -> optuna.samplers.BaseSampler:
+    return _UniformPoolSampler(seed)
 
 
 register(
-    Method(
+    SearchMethod(
         name="random",
         description="Random settings to full length, without anchors.",
-        build=lambda known: Searcher(sampler=_random),
-        anchors=False,
+        build=lambda known: SearchComponents(sampler=_random_sampler),
+        runs_baselines=False,
     )
 )
 register(
-    Method(
+    SearchMethod(
         name="asha",
         description="Random settings; the lower half is stopped at a third and at two thirds.",
-        build=lambda known: Searcher(sampler=_random, pruner=Asha(known.header.epochs)),
+        build=lambda known: SearchComponents(sampler=_random_sampler, pruner=AshaPruner(known.header.epochs)),
     )
 )
-register(Method(name="tpe", description="TPE to full length.", build=lambda known: Searcher(sampler=tpe)))
+register(SearchMethod(name="tpe", description="TPE to full length.", build=lambda known: SearchComponents(sampler=tpe)))
 register(
-    Method(
+    SearchMethod(
         name="tpe+median",
         description="TPE; stopped under the median of earlier trials.",
-        build=lambda known: Searcher(sampler=tpe, pruner=median_pruner(known.header.epochs)),
+        build=lambda known: SearchComponents(sampler=tpe, pruner=median_pruner(known.header.epochs)),
     )
 )
 register(
-    Method(
+    SearchMethod(
         name="tpe+hyperband",
         description="TPE; Hyperband's brackets from one epoch on.",
-        build=lambda known: Searcher(sampler=tpe, pruner=hyperband_pruner(known.header.epochs)),
+        build=lambda known: SearchComponents(sampler=tpe, pruner=hyperband_pruner(known.header.epochs)),
     )
 )
 register(
-    Method(
+    SearchMethod(
         name="tpe+asha",
         description="TPE; the lower half is stopped at a third and at two thirds.",
-        build=lambda known: Searcher(sampler=tpe, pruner=Asha(known.header.epochs)),
+        build=lambda known: SearchComponents(sampler=tpe, pruner=AshaPruner(known.header.epochs)),
     )
 )
 
 
-def _guided(
+def _bayesian(
     *,
     heuristics: bool = True,
     tables: bool = True,
     pruner: bool = True,
-    trust: float = 1.0,
-    target: Callable[[Knowledge], Target] = lambda known: known.target,
-) -> Callable[[Knowledge], Searcher]:
+    prior_scale: float = 1.0,
+    target: Callable[[SearchContext], Target] = lambda known: known.target,
+) -> Callable[[SearchContext], SearchComponents]:
     """Returns what makes the guided search, or a part or a variation of it.
 
     Args:
         heuristics: Whether the rules speak.
         tables: Whether recorded tasks do; the pruner has them in any case.
         pruner: Whether trials are stopped.
-        trust: See `Guide`.
+        prior_scale: See `Guide`.
         target: What it is told of the task.
     """
 
-    def build(known: Knowledge) -> Searcher:
-        learned, told = _learn(tuple(known.experience)), target(known)
-        teacher = learned if tables else Learned(())
-        guide = teacher.guide(told, known.space, heuristics=heuristics, trust=trust)
-        fixed = [settings for _, settings in anchors(told.epochs)]
-        return Searcher(
-            sampler=lambda seed: sampler(guide, seed),
+    def build(known: SearchContext) -> SearchComponents:
+        learned, told = _transferred_priors(tuple(known.experience)), target(known)
+        priors = learned if tables else TransferredPriors(())
+        surrogate = priors.surrogate(told, known.space, heuristics=heuristics, prior_scale=prior_scale)
+        fixed = [settings for _, settings in baseline_recipes(told.epochs)]
+        return SearchComponents(
+            sampler=lambda seed: make_sampler(surrogate, seed),
             pruner=learned.pruner(told, length=known.header.epochs, seed=known.seed) if pruner else NoPruner(),
-            first=[(RECOMMENDED, guide.recommend(known.settings, without=fixed))],
+            first=[(RECOMMENDATION_NAME, surrogate.recommend(known.settings, without=fixed))],
         )
 
     return build
 
 
-def _unlike(known: Knowledge) -> Target:
+def _least_similar_target(known: SearchContext) -> Target:
     """Returns what is known of another task, the least like this one; the number of images stays."""
-    others = [table_target(table.header) for table in known.experience]
+    others = [target_from_header(table.header) for table in known.experience]
     if not others:
         return known.target
-    other = min(others, key=lambda one: similarity(known.target, one))
+    other = min(others, key=lambda one: task_similarity(known.target, one))
     images = {VALIDATION_IMAGES: known.target.validation_images}
     return replace(other, epochs=known.target.epochs, facts={**other.facts, **images})
 
 
-class _Portfolio(_Uniform):
+class _PortfolioSampler(_UniformPoolSampler):
     """Tries settings in the order of their mean merit on the recorded tasks, whatever comes of them."""
 
-    def __init__(self, known: Knowledge, seed: int) -> None:
+    def __init__(self, known: SearchContext, seed: int) -> None:
         super().__init__(seed)
         self._known = known
 
-    def choose(self, candidates: Sequence[Mapping[str, Value]]) -> int:
+    def choose(self, candidates: Sequence[Mapping[str, ParamValue]]) -> int:
         """Returns the index of the best on average."""
         space, length = self._known.space, self._known.header.epochs
-        models = _learn(tuple(self._known.experience)).models
-        return int(np.argmax(expect(models)([space.settings(one, length) for one in candidates])))
+        models = _transferred_priors(tuple(self._known.experience)).models
+        return int(np.argmax(mean_task_prediction(models)([space.settings(one, length) for one in candidates])))
 
 
 @lru_cache(maxsize=8)
-def _learn(tables: tuple[RecordedTable, ...]) -> Learned:
-    return Learned(tables)
+def _transferred_priors(tables: tuple[RecordedTable, ...]) -> TransferredPriors:
+    return TransferredPriors(tables)
 
 
-def _plain_with_pruner(known: Knowledge) -> Searcher:
-    learned = _learn(tuple(known.experience))
-    return Searcher(sampler=tpe, pruner=learned.pruner(known.target, length=known.header.epochs, seed=known.seed))
+def _tpe_with_fit_pruner(known: SearchContext) -> SearchComponents:
+    learned = _transferred_priors(tuple(known.experience))
+    return SearchComponents(
+        sampler=tpe, pruner=learned.pruner(known.target, length=known.header.epochs, seed=known.seed)
+    )
 
 
 register(
-    Method(
+    SearchMethod(
         name="guided",
         description="The default: heuristics and recorded tasks guide the proposals, the fit pruner stops trials.",
-        build=_guided(),
+        build=_bayesian(),
     )
 )
 for _name, _description, _build in (
-    ("priors alone", "Guided proposals to full length.", _guided(pruner=False)),
-    ("pruner alone", "TPE with the fit pruner.", _plain_with_pruner),
-    ("learned alone", "Guided by recorded tasks without heuristics, with the fit pruner.", _guided(heuristics=False)),
-    ("rules alone", "Guided by heuristics without recorded tasks, with the fit pruner.", _guided(tables=False)),
-    ("wrong profile", "Guided, but told the facts and profile of the least similar task.", _guided(target=_unlike)),
-    ("inverted", "Guided, but all that is expected beforehand is turned round.", _guided(trust=-1.0)),
+    ("priors alone", "Guided proposals to full length.", _bayesian(pruner=False)),
+    ("pruner alone", "TPE with the fit pruner.", _tpe_with_fit_pruner),
+    ("learned alone", "Guided by recorded tasks without heuristics, with the fit pruner.", _bayesian(heuristics=False)),
+    ("rules alone", "Guided by heuristics without recorded tasks, with the fit pruner.", _bayesian(tables=False)),
+    (
+        "wrong profile",
+        "Guided, but told the facts and profile of the least similar task.",
+        _bayesian(target=_least_similar_target),
+    ),
+    ("inverted", "Guided, but all that is expected beforehand is turned round.", _bayesian(prior_scale=-1.0)),
     (
         "portfolio",
         "The order of mean merit on recorded tasks, without profile or model of the task, to full length.",
-        lambda known: Searcher(sampler=lambda seed: _Portfolio(known, seed)),
+        lambda known: SearchComponents(sampler=lambda seed: _PortfolioSampler(known, seed)),
     ),
 ):
-    register(Method(name=_name, description=_description, build=_build, ablation=True))
+    register(SearchMethod(name=_name, description=_description, build=_build, ablation=True))

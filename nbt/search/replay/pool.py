@@ -1,4 +1,4 @@
-"""Pool: the recorded settings of a task as points of the space, and which of them a replay has used."""
+"""CandidatePool: the recorded settings of a task as points of the space, and which of them a replay has used."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from nbt.errors import UsageError
 from nbt.search.recorded import RecordedRun, RecordedTable
-from nbt.search.space import Dimension, Space, Value
+from nbt.search.space import Dimension, ParamValue, Space
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, best_epoch
 from nbt.training.seeds import derive_seed
 
-Vector = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 
-def coordinates(space: Space, settings: TransferSettings) -> Vector:
+def coordinates(space: Space, settings: TransferSettings) -> FloatArray:
     """Returns repaired settings as a point whose distances are root mean squares over the space's parameters.
 
     A number counts by its place between the ends of its range, 0 ... 1, on the logarithm where the space draws it on
@@ -31,12 +31,12 @@ def coordinates(space: Space, settings: TransferSettings) -> Vector:
         part
         for d in space.dimensions
         for value in (getattr(settings, d.name) if d.knots else (getattr(settings, d.name),))
-        for part in _place(d, value)
+        for part in _normalised_coordinates(d, value)
     ]
     return np.asarray(parts) / math.sqrt(len(space.parameters))
 
 
-def _place(dimension: Dimension, value: Any) -> list[float]:
+def _normalised_coordinates(dimension: Dimension, value: Any) -> list[float]:
     if dimension.kind == "categorical":
         return [math.sqrt(0.5) * (value == choice) for choice in dimension.choices]
     assert dimension.low is not None and dimension.high is not None
@@ -60,7 +60,7 @@ class RecordedSetting:
 
     number: int
     settings: TransferSettings
-    params: Mapping[str, Value]
+    params: Mapping[str, ParamValue]
     runs: Sequence[RecordedRun]
 
     @cached_property
@@ -70,12 +70,12 @@ class RecordedSetting:
             tuple(dataclasses.replace(result, watched_accuracy=None) for result in run.curve) for run in self.runs
         )
 
-    def pick(self, seed: int) -> int:
+    def choose_run(self, seed: int) -> int:
         """Returns the run that a replay with this seed meets, drawn once for all methods."""
         return derive_seed(seed, "recorded run", self.number) % len(self.runs)
 
 
-class Catalogue:
+class TabularBenchmark:
     """The settings of a table as points of a space.
 
     Args:
@@ -91,7 +91,7 @@ class Catalogue:
         table.check_space(space)
         space = space.without(d.name for d in space.dimensions if d.name not in table.header.dimensions)
         self.header, self.space = table.header, space
-        self.settings = _settings(table, space)
+        self.settings = _recorded_settings(table, space)
         self.points = np.stack([coordinates(space, setting.settings) for setting in self.settings])
         self.index = {setting.settings: i for i, setting in enumerate(self.settings)}
 
@@ -101,7 +101,7 @@ class Catalogue:
         return self.header.epochs
 
 
-class Pool:
+class CandidatePool:
     """What a replay has left of a catalogue.
 
     Args:
@@ -111,34 +111,34 @@ class Pool:
         distances: Index of a used setting -> how far it is from what was proposed; None where nobody proposed it.
     """
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self.catalogue = catalogue
-        self._free = np.ones(len(catalogue.settings), dtype=bool)
+    def __init__(self, benchmark: TabularBenchmark) -> None:
+        self.benchmark = benchmark
+        self._unused = np.ones(len(benchmark.settings), dtype=bool)
         self.distances: dict[int, float | None] = {}
 
     def __len__(self) -> int:
-        return int(self._free.sum())
+        return int(self._unused.sum())
 
     @property
-    def free(self) -> list[int]:
+    def unused(self) -> list[int]:
         """Indices of the settings that were not used yet."""
-        return [int(i) for i in np.flatnonzero(self._free)]
+        return [int(i) for i in np.flatnonzero(self._unused)]
 
     def nearest(self, settings: TransferSettings) -> tuple[int, float]:
         """Returns the index of the nearest unused setting, and how far away it is; the lower number of equals."""
-        point = coordinates(self.catalogue.space, settings)
-        gaps = np.linalg.norm(self.catalogue.points - point, axis=1)
-        gaps[~self._free] = np.inf
-        index = int(np.argmin(gaps))
-        return index, float(gaps[index])
+        point = coordinates(self.benchmark.space, settings)
+        point_distances = np.linalg.norm(self.benchmark.points - point, axis=1)
+        point_distances[~self._unused] = np.inf
+        index = int(np.argmin(point_distances))
+        return index, float(point_distances[index])
 
     def use(self, index: int, distance: float | None = None) -> None:
         """Marks a setting as used, and keeps how far it is from what was proposed."""
-        self._free[index] = False
+        self._unused[index] = False
         self.distances[index] = distance
 
 
-def _settings(table: RecordedTable, space: Space) -> list[RecordedSetting]:
+def _recorded_settings(table: RecordedTable, space: Space) -> list[RecordedSetting]:
     """Returns the settings of a table in order; runs of equal settings belong together whatever their number."""
     known: dict[TransferSettings, list[RecordedRun]] = {}
     for run in sorted(table.runs, key=lambda run: (run.setting, run.seed)):

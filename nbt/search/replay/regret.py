@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nbt.search.replay.curves import PlayedTrial
-from nbt.search.replay.pool import Catalogue, Vector
+from nbt.search.replay.curves import ReplayedTrial
+from nbt.search.replay.pool import FloatArray, TabularBenchmark
 from nbt.training.results import best_epoch
 
-NEAR = 0.005
-_RESAMPLES = 2000
+NEAR_BEST_TOLERANCE = 0.005
+_NUM_BOOTSTRAP_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Estimate:
+class IntervalEstimate:
     """A statistic with its 95 % percentile bootstrap interval over seeds."""
 
     value: float
@@ -26,7 +26,7 @@ class Estimate:
     high: float
 
 
-def incumbents(trials: Sequence[PlayedTrial], catalogue: Catalogue, horizon: int) -> NDArray[np.int64]:
+def incumbent_path(trials: Sequence[ReplayedTrial], benchmark: TabularBenchmark, horizon: int) -> NDArray[np.int64]:
     """Returns the index of the incumbent's setting after each epoch of a search, -1 where there is none yet.
 
     The incumbent is the finished full-length trial of the best validation accuracy so far; of equal ones that with
@@ -38,44 +38,44 @@ def incumbents(trials: Sequence[PlayedTrial], catalogue: Catalogue, horizon: int
         horizon: Number of epochs, and length of the result.
     """
     path = np.full(horizon, -1, dtype=np.int64)
-    merit = (-math.inf, -math.inf)
+    best_rank = (-math.inf, -math.inf)
     for trial in trials:
-        if trial.stopped is not None or trial.spent > horizon:
+        if trial.stopped is not None or trial.cumulative_epochs > horizon:
             continue
-        mine = _merit(catalogue, trial)
-        if mine > merit:
-            merit = mine
-            path[trial.spent - 1 :] = trial.setting
+        rank = _validation_rank(benchmark, trial)
+        if rank > best_rank:
+            best_rank = rank
+            path[trial.cumulative_epochs - 1 :] = trial.setting
     return path
 
 
-def _merit(catalogue: Catalogue, trial: PlayedTrial) -> tuple[float, float]:
-    run = catalogue.settings[trial.setting].runs[trial.run]
+def _validation_rank(benchmark: TabularBenchmark, trial: ReplayedTrial) -> tuple[float, float]:
+    run = benchmark.settings[trial.setting].runs[trial.run]
     best = best_epoch(run.curve)
     loss = math.inf if run.diverged or best is None or best.val_loss is None else best.val_loss
     return run.val_accuracy, -loss
 
 
-def regret_curve(path: NDArray[np.int64], judged: Vector, best: float, start: float) -> Vector:
+def regret_curve(path: NDArray[np.int64], accuracies: FloatArray, best: float, chance_accuracy: float) -> FloatArray:
     """Returns the simple regret after each epoch, in accuracy; below 0 where an incumbent is luckier than the best.
 
     Args:
         path: Incumbents, -1 for none.
-        judged: Accuracy of each setting.
+        accuracies: Accuracy of each setting.
         best: What regret is measured from.
-        start: Accuracy before there is an incumbent, that of guessing.
+        chance_accuracy: Accuracy before there is an incumbent, that of guessing.
     """
-    return best - np.where(path < 0, start, judged[path])
+    return best - np.where(path < 0, chance_accuracy, accuracies[path])
 
 
-def epochs_to(regret: Vector, near: float = NEAR) -> int | None:
+def epochs_to_reach(regret: FloatArray, near: float = NEAR_BEST_TOLERANCE) -> int | None:
     """Returns after how many epochs the regret is at most `near` for the first time; None where it never is."""
     # What is 0.5 points by arithmetic must not fail by the last bit.
     reached = np.flatnonzero(regret <= near + 1e-9)
     return int(reached[0]) + 1 if len(reached) else None
 
 
-def epochs_to_stay(regret: Vector, near: float = NEAR) -> int | None:
+def epochs_to_stay(regret: FloatArray, near: float = NEAR_BEST_TOLERANCE) -> int | None:
     """Returns after how many epochs the regret is at most `near` for good; None where it is not so at the end.
 
     A lucky incumbent comes near the best and goes away again when a worse one looks better on validation.
@@ -85,36 +85,40 @@ def epochs_to_stay(regret: Vector, near: float = NEAR) -> int | None:
     return first + 1 if first < len(regret) else None
 
 
-def mean_band(curves: Vector, seed: int = 0) -> tuple[Vector, Vector, Vector]:
+def bootstrap_mean(curves: FloatArray, seed: int = 0) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Returns the mean of curves with the ends of its 95 % bootstrap interval.
 
     Args:
         curves: (seeds, epochs).
         seed: Of the resampling.
     """
-    draws = np.random.default_rng(seed).integers(len(curves), size=(_RESAMPLES, len(curves)))
+    draws = np.random.default_rng(seed).integers(len(curves), size=(_NUM_BOOTSTRAP_RESAMPLES, len(curves)))
     shares = np.stack([np.bincount(draw, minlength=len(curves)) for draw in draws]) / len(curves)
     low, high = np.quantile(shares @ curves, (0.025, 0.975), axis=0)
     return curves.mean(axis=0), low, high
 
 
-def median_estimate(values: Sequence[float], seed: int = 0) -> Estimate:
+def bootstrap_median(values: Sequence[float], seed: int = 0) -> IntervalEstimate:
     """Returns the median with its bootstrap interval; values may be infinite."""
     array = np.asarray(values, dtype=float)
-    draws = np.random.default_rng(seed).integers(len(array), size=(_RESAMPLES, len(array)))
+    draws = np.random.default_rng(seed).integers(len(array), size=(_NUM_BOOTSTRAP_RESAMPLES, len(array)))
     medians = np.sort(_median(array[draws]))
-    return Estimate(float(_median(array[None])[0]), float(medians[_RESAMPLES // 40]), float(medians[-_RESAMPLES // 40]))
+    return IntervalEstimate(
+        float(_median(array[None])[0]),
+        float(medians[_NUM_BOOTSTRAP_RESAMPLES // 40]),
+        float(medians[-_NUM_BOOTSTRAP_RESAMPLES // 40]),
+    )
 
 
-def _median(rows: Vector) -> Vector:
+def _median(rows: FloatArray) -> FloatArray:
     """Returns the lower median of each row, which exists where values are infinite."""
     return np.sort(rows, axis=1)[:, (rows.shape[1] - 1) // 2]
 
 
-def mean_estimate(values: Sequence[float], seed: int = 0) -> Estimate:
+def bootstrap_mean_estimate(values: Sequence[float], seed: int = 0) -> IntervalEstimate:
     """Returns the mean with its bootstrap interval."""
-    mean, low, high = mean_band(np.asarray(values, dtype=float)[:, None], seed)
-    return Estimate(float(mean[0]), float(low[0]), float(high[0]))
+    mean, low, high = bootstrap_mean(np.asarray(values, dtype=float)[:, None], seed)
+    return IntervalEstimate(float(mean[0]), float(low[0]), float(high[0]))
 
 
 def paired_test(values: Sequence[float], reference: Sequence[float]) -> float:
@@ -122,15 +126,15 @@ def paired_test(values: Sequence[float], reference: Sequence[float]) -> float:
 
     Pairs are (task, seed); those of one task are alike, so that it tells chance in seeds, not in tasks.
     """
-    gaps = np.asarray(values, dtype=float) - np.asarray(reference, dtype=float)
-    if not np.any(gaps):
+    differences = np.asarray(values, dtype=float) - np.asarray(reference, dtype=float)
+    if not np.any(differences):
         return 1.0
     from scipy.stats import wilcoxon
 
-    return float(wilcoxon(gaps, zero_method="zsplit", method="approx").pvalue)
+    return float(wilcoxon(differences, zero_method="zsplit", method="approx").pvalue)
 
 
-def ranks(scores: Vector) -> Vector:
+def ranks(scores: FloatArray) -> FloatArray:
     """Returns the rank of each method in each search, 1 the least score, equal scores sharing the mean of theirs.
 
     Args:

@@ -10,24 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from nbt.search.replay.curves import PlayedTrial
-from nbt.search.replay.pool import Catalogue, Vector
+from nbt.search.replay.curves import ReplayedTrial
+from nbt.search.replay.pool import FloatArray, TabularBenchmark
 from nbt.search.replay.regret import (
-    NEAR,
-    Estimate,
-    epochs_to,
+    NEAR_BEST_TOLERANCE,
+    IntervalEstimate,
+    bootstrap_mean,
+    bootstrap_mean_estimate,
+    bootstrap_median,
+    epochs_to_reach,
     epochs_to_stay,
-    incumbents,
-    mean_band,
-    mean_estimate,
-    median_estimate,
+    incumbent_path,
     paired_test,
     ranks,
     regret_curve,
 )
-from nbt.search.replay.truth import Truth
+from nbt.search.replay.truth import GroundTruth
 
-JUDGES = ("test", "smoothed")
+ACCURACY_ESTIMATES = ("test", "smoothed")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,12 +40,12 @@ class MethodResult:
             accuracy, "smoothed" by the smoothed estimate; both measure from the best smoothed estimate.
     """
 
-    trials: Sequence[Sequence[PlayedTrial]]
-    regret: Mapping[str, Vector]
+    trials: Sequence[Sequence[ReplayedTrial]]
+    regret: Mapping[str, FloatArray]
 
-    def epochs_to_near(self, judge: str = "test") -> list[float]:
+    def epochs_to_near_best(self, judge: str = "test") -> list[float]:
         """Returns each search's epochs to come within half a point of the best; infinite where it never did."""
-        found = [epochs_to(curve) for curve in self.regret[judge]]
+        found = [epochs_to_reach(curve) for curve in self.regret[judge]]
         return [math.inf if epochs is None else float(epochs) for epochs in found]
 
     def epochs_to_stay(self) -> list[float]:
@@ -77,27 +77,27 @@ class TaskResult:
     settings: int
     length: int
     horizon: int
-    truth: Truth
+    truth: GroundTruth
     experience: Sequence[str]
     methods: Mapping[str, MethodResult]
 
     @classmethod
-    def collect(
+    def from_trials(
         cls,
-        catalogue: Catalogue,
-        truth: Truth,
+        benchmark: TabularBenchmark,
+        truth: GroundTruth,
         *,
         horizon: int,
         experience: Sequence[str],
-        played: Mapping[str, Sequence[Sequence[PlayedTrial]]],
+        played: Mapping[str, Sequence[Sequence[ReplayedTrial]]],
     ) -> TaskResult:
         """Judges the searches of each method."""
-        classes = int(catalogue.header.facts.get("classes") or 0)
+        classes = int(benchmark.header.facts.get("classes") or 0)
         guessing = 1 / classes if classes else 0.0
         judged = {"test": truth.test, "smoothed": truth.smoothed}
 
-        def judge(searches: Sequence[Sequence[PlayedTrial]]) -> MethodResult:
-            paths = [incumbents(trials, catalogue, horizon) for trials in searches]
+        def judge(searches: Sequence[Sequence[ReplayedTrial]]) -> MethodResult:
+            paths = [incumbent_path(trials, benchmark, horizon) for trials in searches]
             regret = {
                 name: np.stack([regret_curve(path, values, truth.best, guessing) for path in paths])
                 for name, values in judged.items()
@@ -105,9 +105,9 @@ class TaskResult:
             return MethodResult(trials=searches, regret=regret)
 
         return cls(
-            name=catalogue.header.name,
-            settings=len(catalogue.settings),
-            length=catalogue.length,
+            name=benchmark.header.name,
+            settings=len(benchmark.settings),
+            length=benchmark.length,
             horizon=horizon,
             truth=truth,
             experience=tuple(experience),
@@ -119,14 +119,14 @@ class TaskResult:
         """What a regret of 1 means after normalisation: from the median setting to the best one."""
         return max(self.truth.best - self.truth.median, 1e-9)
 
-    def normalised(self, method: str, judge: str = "test") -> Vector:
+    def normalised(self, method: str, judge: str = "test") -> FloatArray:
         """Returns each search's mean regret from the first full trial to the horizon, in units of `range`."""
         curves = self.methods[method].regret[judge][:, self.length - 1 :]
         return np.asarray(curves.mean(axis=1) / self.range)
 
     def counted(self, method: str, judge: str = "test") -> list[float]:
-        """Returns `epochs_to_near` with a search that never came near counted as the whole horizon."""
-        return [min(epochs, float(self.horizon)) for epochs in self.methods[method].epochs_to_near(judge)]
+        """Returns `epochs_to_near_best` with a search that never came near counted as the whole horizon."""
+        return [min(epochs, float(self.horizon)) for epochs in self.methods[method].epochs_to_near_best(judge)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,15 +162,15 @@ class ReplayResult:
                 "run_noise": task.truth.run_noise,
                 "seed_pairs": task.truth.pairs,
                 "image_noise": task.truth.image_noise,
-                "within_half_a_point": int(np.sum(task.truth.test >= task.truth.best - NEAR - 1e-9)),
+                "within_half_a_point": int(np.sum(task.truth.test >= task.truth.best - NEAR_BEST_TOLERANCE - 1e-9)),
                 "experience": ", ".join(task.experience),
             }
             for task in self.tasks
         ]
 
     def summary_rows(self) -> list[dict[str, Any]]:
-        """Returns one row a task and method, see `_summary`."""
-        return [_summary(task, name) for task in self.tasks for name in self.methods]
+        """Returns one row a task and method, see `_summary_row`."""
+        return [_summary_row(task, name) for task in self.tasks for name in self.methods]
 
     def overall_rows(self) -> list[dict[str, Any]]:
         """Returns one row a method, over all tasks.
@@ -184,7 +184,7 @@ class ReplayResult:
         medians = {name: [_median_epochs(task, name) for task in self.tasks] for name in self.methods}
         regrets = {name: self._per_search(name, "normalised") for name in self.methods}
         epochs = {name: self._per_search(name, "counted") for name in self.methods}
-        places = dict(zip(self.methods, ranks(np.asarray(list(regrets.values()))), strict=True))
+        ranks_by_method = dict(zip(self.methods, ranks(np.asarray(list(regrets.values()))), strict=True))
         rows = []
         for name in self.methods:
             others = [medians[other] for other in self.methods if other != name]
@@ -195,8 +195,8 @@ class ReplayResult:
                     "epochs": median(medians[name]),
                     "ratio": median(ratios),
                     "worst_ratio": _worst_ratio(medians[name], others),
-                    **_columns("normalised_regret", mean_estimate(regrets[name])),
-                    **_columns("rank", mean_estimate(places[name])),
+                    **_interval_columns("normalised_regret", bootstrap_mean_estimate(regrets[name])),
+                    **_interval_columns("rank", bootstrap_mean_estimate(ranks_by_method[name])),
                     "p_epochs": paired_test(epochs[name], epochs[self.reference]),
                     "p_regret": paired_test(regrets[name], regrets[self.reference]),
                 }
@@ -225,14 +225,16 @@ class ReplayResult:
 
     def search_rows(self) -> list[dict[str, Any]]:
         """Returns one row a search; epochs are missing where it never came near the best."""
-        return [_search(task, name, seed) for task in self.tasks for name in self.methods for seed in range(self.seeds)]
+        return [
+            _search_row(task, name, seed) for task in self.tasks for name in self.methods for seed in range(self.seeds)
+        ]
 
     def curve_rows(self) -> list[dict[str, Any]]:
         """Returns mean regrets with their 95 % intervals, at every half of a trial from the first full one on."""
         rows = []
         for task in self.tasks:
             for name in self.methods:
-                mean, low, high = mean_band(task.methods[name].regret["test"])
+                mean, low, high = bootstrap_mean(task.methods[name].regret["test"])
                 rows += [
                     {
                         "task": task.name,
@@ -270,10 +272,10 @@ def _worst_ratio(epochs: Sequence[float], others: Sequence[Sequence[float]]) -> 
 
 
 def _median_epochs(task: TaskResult, method: str) -> float:
-    return min(median_estimate(task.methods[method].epochs_to_near()).value, float(task.horizon))
+    return min(bootstrap_median(task.methods[method].epochs_to_near_best()).value, float(task.horizon))
 
 
-def _summary(task: TaskResult, name: str) -> dict[str, Any]:
+def _summary_row(task: TaskResult, name: str) -> dict[str, Any]:
     """Returns a row.
 
     Columns: `epochs`: median over seeds of the epochs to come within half a point of the best, with its interval,
@@ -283,43 +285,43 @@ def _summary(task: TaskResult, name: str) -> dict[str, Any]:
     `distance`: the mean over proposals, see `nbt.search.replay.pool.coordinates`.
     """
     method = task.methods[name]
-    epochs = method.epochs_to_near()
+    epochs = method.epochs_to_near_best()
     stopped = [sum(trial.stopped is not None for trial in search) for search in method.trials]
     distances = method.distances
     return {
         "task": task.name,
         "method": name,
-        **_columns("epochs", median_estimate(epochs)),
+        **_interval_columns("epochs", bootstrap_median(epochs)),
         "never": sum(math.isinf(value) for value in epochs),
         "epochs_mean": fmean(task.counted(name)),
-        "epochs_stay": median_estimate(method.epochs_to_stay()).value,
-        "epochs_smoothed": median_estimate(method.epochs_to_near("smoothed")).value,
-        **_columns("regret", mean_estimate(method.regret["test"][:, -1].tolist())),
-        **_columns("normalised_regret", mean_estimate(task.normalised(name).tolist())),
+        "epochs_stay": bootstrap_median(method.epochs_to_stay()).value,
+        "epochs_smoothed": bootstrap_median(method.epochs_to_near_best("smoothed")).value,
+        **_interval_columns("regret", bootstrap_mean_estimate(method.regret["test"][:, -1].tolist())),
+        **_interval_columns("normalised_regret", bootstrap_mean_estimate(task.normalised(name).tolist())),
         "trials": fmean(len(search) for search in method.trials),
         "stopped": fmean(stopped),
         "distance": fmean(distances) if distances else None,
     }
 
 
-def _search(task: TaskResult, name: str, seed: int) -> dict[str, Any]:
+def _search_row(task: TaskResult, name: str, seed: int) -> dict[str, Any]:
     method = task.methods[name]
     trials = method.trials[seed]
     distances = [trial.distance for trial in trials if trial.distance is not None]
     row: dict[str, Any] = {"task": task.name, "method": name, "seed": seed}
     row["epochs_stay"] = epochs_to_stay(method.regret["test"][seed])
-    for judge in JUDGES:
-        epochs = epochs_to(method.regret[judge][seed])
+    for judge in ACCURACY_ESTIMATES:
+        epochs = epochs_to_reach(method.regret[judge][seed])
         row |= {f"epochs_{judge}": epochs, f"regret_{judge}": float(method.regret[judge][seed, -1])}
     return {
         **row,
         "normalised_regret": float(task.normalised(name)[seed]),
-        "epochs_spent": trials[-1].spent if trials else 0,
+        "epochs_spent": trials[-1].cumulative_epochs if trials else 0,
         "trials": len(trials),
         "stopped": sum(trial.stopped is not None for trial in trials),
         "distance": fmean(distances) if distances else None,
     }
 
 
-def _columns(name: str, estimate: Estimate) -> dict[str, float]:
+def _interval_columns(name: str, estimate: IntervalEstimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

@@ -10,18 +10,18 @@ from itertools import product
 
 import optuna
 
-from nbt.errors import UsageError, check_counts
-from nbt.search.anchors import anchors
-from nbt.search.brain import Brain
+from nbt.errors import UsageError, require_positive
+from nbt.search.anchors import baseline_recipes
+from nbt.search.brain import SearchController
 from nbt.search.budget import Budget
 from nbt.search.recorded import RecordedTable
-from nbt.search.replay.curves import CurvePlayer, PlayedTrial
-from nbt.search.replay.memory import MemoryStore, study_config
-from nbt.search.replay.methods import Knowledge, Method, get_method, leave_out, method_names
-from nbt.search.replay.pool import Catalogue, Pool
+from nbt.search.replay.curves import ReplayedTrial, ReplayEngine
+from nbt.search.replay.memory import InMemoryStudyStore, replay_study_config
+from nbt.search.replay.methods import SearchContext, SearchMethod, get_method, leave_dataset_out, method_names
+from nbt.search.replay.pool import CandidatePool, TabularBenchmark
 from nbt.search.replay.result import ReplayResult, TaskResult
-from nbt.search.replay.snap import SnapSampler
-from nbt.search.replay.truth import judge
+from nbt.search.replay.snap import NearestRecordedSampler
+from nbt.search.replay.truth import estimate_ground_truth
 from nbt.search.space import Space
 
 DEFAULT_BUDGET = 60
@@ -29,16 +29,16 @@ DEFAULT_SEEDS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
+class _ReplayTask:
     """One recorded task with what methods may know when they are evaluated on it."""
 
-    catalogue: Catalogue
+    benchmark: TabularBenchmark
     experience: Sequence[RecordedTable]
     budget: int
 
 
-_Job = tuple[int, str, int]
-_tasks: list[_Task] = []  # of a worker process
+_SearchKey = tuple[int, str, int]
+_worker_tasks: list[_ReplayTask] = []  # of a worker process
 
 
 def replay(
@@ -49,18 +49,18 @@ def replay(
     seeds: int = DEFAULT_SEEDS,
     budget: int = DEFAULT_BUDGET,
     workers: int = 1,
-    on_replay: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> ReplayResult:
     """Runs every method with every seed on every task; the same arguments give the same result.
 
     Args:
-        tables: The recorded tasks. What a method may know of the others: `leave_out`.
+        tables: The recorded tasks. What a method may know of the others: `leave_dataset_out`.
         space: What is searched.
         methods: Names; all but the ablations when empty.
         seeds: Searches of each method on each task.
         budget: Full trials' worth of epochs of a search; at most as many as the table has settings.
         workers: Processes.
-        on_replay: Called with the number of searches that are done, and of all.
+        on_progress: Called with the number of searches that are done, and of all.
 
     Raises:
         UsageError: A table cannot be used, or a method is unknown.
@@ -70,20 +70,20 @@ def replay(
         get_method(name)
     if not tables:
         raise UsageError("no recorded tables to replay")
-    check_counts(seeds=seeds, budget=budget, workers=workers)
+    require_positive(seeds=seeds, budget=budget, workers=workers)
     tasks = [_task(table, tables, space, budget) for table in tables]
-    truths = [judge(task.catalogue) for task in tasks]
-    jobs = list(product(range(len(tasks)), names, range(seeds)))
-    played: dict[_Job, Sequence[PlayedTrial]] = {}
-    for done, (job, trials) in enumerate(_run(tasks, jobs, min(workers, len(jobs))), 1):
-        played[job] = trials
-        if on_replay is not None:
-            on_replay(done, len(jobs))
+    truths = [estimate_ground_truth(task.benchmark) for task in tasks]
+    search_keys = list(product(range(len(tasks)), names, range(seeds)))
+    played: dict[_SearchKey, Sequence[ReplayedTrial]] = {}
+    for done, (search_key, trials) in enumerate(_run(tasks, search_keys, min(workers, len(search_keys))), 1):
+        played[search_key] = trials
+        if on_progress is not None:
+            on_progress(done, len(search_keys))
     results = [
-        TaskResult.collect(
-            task.catalogue,
+        TaskResult.from_trials(
+            task.benchmark,
             truth,
-            horizon=task.budget * task.catalogue.length,
+            horizon=task.budget * task.benchmark.length,
             experience=[table.header.name for table in task.experience],
             played={name: [played[index, name, seed] for seed in range(seeds)] for name in names},
         )
@@ -92,10 +92,15 @@ def replay(
     return ReplayResult(tuple(results), {name: get_method(name).description for name in names}, seeds)
 
 
-def search_recorded(
-    catalogue: Catalogue, method: Method, *, experience: Sequence[RecordedTable] = (), seed: int = 0, budget: int
-) -> list[PlayedTrial]:
-    """Runs one search of a method on a recorded task, by the brain that runs live.
+def replay_search(
+    benchmark: TabularBenchmark,
+    method: SearchMethod,
+    *,
+    experience: Sequence[RecordedTable] = (),
+    seed: int = 0,
+    budget: int,
+) -> list[ReplayedTrial]:
+    """Runs one search of a method on a recorded task, by the controller that runs live.
 
     Args:
         catalogue: Of the task.
@@ -105,43 +110,45 @@ def search_recorded(
         budget: Full trials' worth of epochs.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # at INFO it tells of every study that is made
-    header, space, pool = catalogue.header, catalogue.space, Pool(catalogue)
-    recorded = [setting.settings for setting in catalogue.settings]
-    known = Knowledge(header=header, space=space, experience=experience, seed=seed, settings=recorded)
-    searcher = method.build(known)
-    player = CurvePlayer(pool, seed)
-    first = [(name, settings) for name, settings in anchors(catalogue.length) if settings in catalogue.index]
-    brain = Brain(
-        MemoryStore(study_config(header, space, seed), dict(header.facts)),
+    header, space, pool = benchmark.header, benchmark.space, CandidatePool(benchmark)
+    recorded = [setting.settings for setting in benchmark.settings]
+    known = SearchContext(header=header, space=space, experience=experience, seed=seed, settings=recorded)
+    components = method.build(known)
+    engine = ReplayEngine(pool, seed)
+    first = [(name, settings) for name, settings in baseline_recipes(benchmark.length) if settings in benchmark.index]
+    controller = SearchController(
+        InMemoryStudyStore(replay_study_config(header, space, seed), dict(header.facts)),
         space,
         budget=Budget.parse(budget),
-        pruner=searcher.pruner,
-        sampler=lambda sampler_seed: SnapSampler(searcher.sampler(sampler_seed), pool),
-        first=first if method.anchors else (),
-        recommended=searcher.first,
-        clock=player.clock,
+        pruner=components.pruner,
+        sampler=lambda sampler_seed: NearestRecordedSampler(components.sampler(sampler_seed), pool),
+        first=first if method.runs_baselines else (),
+        recommended=components.first,
+        clock=engine.clock,
     )
-    player.run(brain)
-    brain.close()
-    return player.trials
+    engine.run(controller)
+    controller.close()
+    return engine.trials
 
 
-def _task(table: RecordedTable, tables: Sequence[RecordedTable], space: Space, budget: int) -> _Task:
-    catalogue = Catalogue(table, space)
-    return _Task(catalogue, leave_out(tables, table), min(budget, len(catalogue.settings)))
+def _task(table: RecordedTable, tables: Sequence[RecordedTable], space: Space, budget: int) -> _ReplayTask:
+    benchmark = TabularBenchmark(table, space)
+    return _ReplayTask(benchmark, leave_dataset_out(tables, table), min(budget, len(benchmark.settings)))
 
 
-def _run(tasks: list[_Task], jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, Sequence[PlayedTrial]]]:
-    """Yields every job with its trials, as they end."""
+def _run(
+    tasks: list[_ReplayTask], search_keys: Sequence[_SearchKey], workers: int
+) -> Iterator[tuple[_SearchKey, Sequence[ReplayedTrial]]]:
+    """Yields every search_key with its trials, as they end."""
     if workers == 1:
-        for job in jobs:
-            yield job, _play(tasks, job)
+        for search_key in search_keys:
+            yield search_key, _run_job(tasks, search_key)
         return
     # A fresh process each: a fork of one that has threads may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(tasks,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_initialise_worker, initargs=(tasks,)) as pool:
         try:
-            waiting = {pool.submit(_play_prepared, job): job for job in jobs}
+            waiting = {pool.submit(_run_job_in_worker, search_key): search_key for search_key in search_keys}
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
         except BaseException:
@@ -149,15 +156,15 @@ def _run(tasks: list[_Task], jobs: Sequence[_Job], workers: int) -> Iterator[tup
             raise
 
 
-def _play(tasks: Sequence[_Task], job: _Job) -> list[PlayedTrial]:
-    index, name, seed = job
+def _run_job(tasks: Sequence[_ReplayTask], search_key: _SearchKey) -> list[ReplayedTrial]:
+    index, name, seed = search_key
     task = tasks[index]
-    return search_recorded(task.catalogue, get_method(name), experience=task.experience, seed=seed, budget=task.budget)
+    return replay_search(task.benchmark, get_method(name), experience=task.experience, seed=seed, budget=task.budget)
 
 
-def _prepare(tasks: list[_Task]) -> None:
-    _tasks[:] = tasks
+def _initialise_worker(tasks: list[_ReplayTask]) -> None:
+    _worker_tasks[:] = tasks
 
 
-def _play_prepared(job: _Job) -> list[PlayedTrial]:
-    return _play(_tasks, job)
+def _run_job_in_worker(search_key: _SearchKey) -> list[ReplayedTrial]:
+    return _run_job(_worker_tasks, search_key)

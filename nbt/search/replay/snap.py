@@ -1,4 +1,4 @@
-"""SnapSampler: what a sampler proposes becomes a recorded setting, so that the brain is told what was run."""
+"""NearestRecordedSampler: what a sampler proposes becomes a recorded setting, so that the controller is told what was run."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from nbt.search.replay.pool import Pool
-from nbt.search.space import Value
+from nbt.search.replay.pool import CandidatePool
+from nbt.search.space import ParamValue
 
 
 @runtime_checkable
-class ChoosesFromPool(Protocol):
+class PoolSampler(Protocol):
     """A sampler that can also pick one of given settings.
 
     Optuna calls its `before_trial(study, trial)` first, with the study as it is then.
     """
 
-    def choose(self, candidates: Sequence[Mapping[str, Value]]) -> int:
+    def choose(self, candidates: Sequence[Mapping[str, ParamValue]]) -> int:
         """Returns the index of the candidate to run next.
 
         Args:
@@ -29,20 +29,20 @@ class ChoosesFromPool(Protocol):
         ...
 
 
-class SnapSampler(optuna.samplers.BaseSampler):
+class NearestRecordedSampler(optuna.samplers.BaseSampler):
     """Gives the nearest recorded setting, not used yet in this replay, for what another sampler proposes.
 
     The distance is that of `nbt.search.replay.pool.coordinates`, between repaired settings. A sampler that can
-    choose from a pool (`ChoosesFromPool`) is shown the unused settings themselves; its distances are 0.
+    choose from a pool (`PoolSampler`) is shown the unused settings themselves; its distances are 0.
 
     Args:
         inner: Who proposes.
         pool: The recorded settings; it must not be empty when a trial is asked for.
     """
 
-    def __init__(self, inner: optuna.samplers.BaseSampler, pool: Pool) -> None:
+    def __init__(self, inner: optuna.samplers.BaseSampler, pool: CandidatePool) -> None:
         self._inner, self._pool = inner, pool
-        self._distributions = pool.catalogue.space.distributions()
+        self._distributions = pool.benchmark.space.distributions()
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Returns the whole space: a recorded setting is drawn in one go."""
@@ -52,15 +52,15 @@ class SnapSampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Returns the parameters of a recorded setting, which is used from now on."""
-        catalogue = self._pool.catalogue
-        if isinstance(self._inner, ChoosesFromPool):
-            free = self._pool.free
-            index, distance = free[self._inner.choose([catalogue.settings[i].params for i in free])], 0.0
+        benchmark = self._pool.benchmark
+        if isinstance(self._inner, PoolSampler):
+            unused = self._pool.unused
+            index, distance = unused[self._inner.choose([benchmark.settings[i].params for i in unused])], 0.0
         else:
-            proposed = catalogue.space.settings(self._propose(study, trial), catalogue.length)
+            proposed = benchmark.space.settings(self._propose(study, trial), benchmark.length)
             index, distance = self._pool.nearest(proposed)
         self._pool.use(index, distance)
-        return dict(catalogue.settings[index].params)
+        return dict(benchmark.settings[index].params)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

@@ -1,4 +1,4 @@
-"""Truth: what each recorded setting is worth, judged on images that no search method sees; and how sure that is."""
+"""GroundTruth: what each recorded setting is worth, judged on images that no search method sees; and how sure that is."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 
 from nbt.errors import UsageError
 from nbt.search.attributes import VALIDATION_IMAGES
-from nbt.search.encoding import encode, prior_kernel
+from nbt.search.encoding import default_kernel, encode
 from nbt.search.gp import GaussianProcess, Kernel
-from nbt.search.replay.pool import Catalogue, Vector
+from nbt.search.replay.pool import FloatArray, TabularBenchmark
 
-_FEW = 8
+_MIN_SETTINGS = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
+class GroundTruth:
     """The judged accuracies of a catalogue's settings, 0 ... 1.
 
     Attributes:
         test: Accuracy on the test images of the epoch that validation keeps, the mean over the setting's runs.
-        smoothed: The same with luck taken out, see `smooth`.
+        smoothed: The same with luck taken out, see `denoise_accuracies`.
         best: The greatest of `smoothed`: what a search is measured against. It is what the setting that looks best
             is worth; the greatest worth of all, which a noisy table cannot show, is a little higher.
         median: The median of `smoothed`: what half of all random settings reach.
@@ -31,8 +31,8 @@ class Truth:
         image_noise: Standard deviation of a setting's accuracy that the draw of the test images leaves.
     """
 
-    test: Vector
-    smoothed: Vector
+    test: FloatArray
+    smoothed: FloatArray
     best: float
     median: float
     run_noise: float | None
@@ -40,24 +40,24 @@ class Truth:
     image_noise: float
 
 
-def judge(catalogue: Catalogue) -> Truth:
+def estimate_ground_truth(benchmark: TabularBenchmark) -> GroundTruth:
     """Returns the judged accuracies of a task.
 
     Raises:
         UsageError: The table has no test accuracies.
     """
-    runs = [[run.test_accuracy for run in setting.runs] for setting in catalogue.settings]
-    if catalogue.header.watched == 0 or any(value is None for values in runs for value in values):
-        raise UsageError(f"{catalogue.header.name}: recorded without test accuracies, which a replay judges by")
+    runs = [[run.test_accuracy for run in setting.runs] for setting in benchmark.settings]
+    if benchmark.header.watched == 0 or any(value is None for values in runs for value in values):
+        raise UsageError(f"{benchmark.header.name}: recorded without test accuracies, which a replay judges by")
     accuracies = [np.asarray(values, dtype=float) for values in runs]
     test = np.asarray([values.mean() for values in accuracies])
     counts = np.asarray([len(values) for values in accuracies], dtype=float)
     by_seed, pairs = run_noise(accuracies, float(np.median(test)))
-    by_images = image_noise(test, catalogue)
+    by_images = image_noise(test, benchmark)
     variance = (by_seed or 0.0) ** 2 / counts + by_images**2
-    points = encode([setting.settings for setting in catalogue.settings])
-    smoothed = smooth(test, variance, points, prior_kernel())
-    return Truth(
+    points = encode([setting.settings for setting in benchmark.settings])
+    smoothed = denoise_accuracies(test, variance, points, default_kernel())
+    return GroundTruth(
         test=test,
         smoothed=smoothed,
         best=float(smoothed.max()),
@@ -68,7 +68,7 @@ def judge(catalogue: Catalogue) -> Truth:
     )
 
 
-def run_noise(accuracies: list[Vector], floor: float) -> tuple[float | None, int]:
+def run_noise(accuracies: list[FloatArray], floor: float) -> tuple[float | None, int]:
     """Returns the standard deviation over seeds, from differences of pairs, and the number of pairs.
 
     It counts settings of at least `floor` alone, as long as there are three pairs of them: settings that train badly
@@ -80,7 +80,7 @@ def run_noise(accuracies: list[Vector], floor: float) -> tuple[float | None, int
     return (math.sqrt(float(np.mean(np.square(gaps))) / 2), len(gaps)) if gaps else (None, 0)
 
 
-def image_noise(test: Vector, catalogue: Catalogue) -> float:
+def image_noise(test: FloatArray, benchmark: TabularBenchmark) -> float:
     """Returns the standard deviation of a setting's test accuracy that the draw of the test images leaves.
 
     Which images are in a split favours some settings over others, in every run of them alike, so pairs of seeds do
@@ -88,14 +88,16 @@ def image_noise(test: Vector, catalogue: Catalogue) -> float:
     variance of their difference is the sum of both splits' parts, which are as their numbers of images are to each
     other. What all settings share (a harder split) drops out.
     """
-    validation = np.asarray([np.mean([run.val_accuracy for run in setting.runs]) for setting in catalogue.settings])
+    validation = np.asarray([np.mean([run.val_accuracy for run in setting.runs]) for setting in benchmark.settings])
     upper = test + validation >= np.median(test + validation)
-    images = catalogue.header.facts.get(VALIDATION_IMAGES) or catalogue.header.watched
-    share = (1 / catalogue.header.watched) / (1 / catalogue.header.watched + 1 / images)
+    images = benchmark.header.facts.get(VALIDATION_IMAGES) or benchmark.header.watched
+    share = (1 / benchmark.header.watched) / (1 / benchmark.header.watched + 1 / images)
     return math.sqrt(float(np.var((test - validation)[upper])) * share)
 
 
-def smooth(test: Vector, variance: Vector, points: Vector, around: Kernel | None = None) -> Vector:
+def denoise_accuracies(
+    test: FloatArray, variance: FloatArray, points: FloatArray, around: Kernel | None = None
+) -> FloatArray:
     """Returns accuracies with the luck of runs and images taken out, as far as the table tells luck from merit.
 
     The best of 200 noisy accuracies is too high. A Gaussian process over the settings (its kernel is fitted; of a
@@ -112,7 +114,7 @@ def smooth(test: Vector, variance: Vector, points: Vector, around: Kernel | None
     middle = float(np.median(test))
     clipped = np.maximum(test, middle)
     spread = float(clipped.std())
-    if len(test) < _FEW or spread == 0.0 or not variance.any():
+    if len(test) < _MIN_SETTINGS or spread == 0.0 or not variance.any():
         return test.copy()
     values = (clipped - clipped.mean()) / spread
     process = GaussianProcess.fit(points, values, noise=variance / spread**2, around=around)

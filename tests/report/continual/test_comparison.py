@@ -6,7 +6,12 @@ import json
 
 import pytest
 
-from nbt.report.continual.comparison import averages_of, compare, effective_images, forgetting_of
+from nbt.report.continual.comparison import (
+    average_accuracy_curve,
+    compare_methods,
+    effective_sample_size,
+    forgetting_curve,
+)
 from nbt.search.stats import t_interval, wilson_interval
 from tests.sample_stream import BETTER, MATRIX, make_stream
 
@@ -14,8 +19,8 @@ LAST = tuple((*row[:2], row[2] - 0.06) for row in BETTER)
 
 
 def test_one_stream_has_an_interval_over_images() -> None:
-    [runs] = compare([make_stream()]).methods
-    assert runs.average_accuracy == wilson_interval(0.75, effective_images((40, 50, 60)))
+    [runs] = compare_methods([make_stream()]).methods
+    assert runs.average_accuracy == wilson_interval(0.75, effective_sample_size((40, 50, 60)))
     assert runs.forgetting.mean == pytest.approx((0.3 + 0.1) / 2)
     assert runs.forgetting.low is None
     assert runs.forward_transfer is not None
@@ -24,13 +29,13 @@ def test_one_stream_has_an_interval_over_images() -> None:
 
 
 def test_equal_tasks_count_all_images_and_unequal_ones_fewer() -> None:
-    assert effective_images((50, 50, 50)) == 150
-    assert effective_images((10, 10, 1000)) == round(9 / (0.1 + 0.1 + 0.001))
+    assert effective_sample_size((50, 50, 50)) == 150
+    assert effective_sample_size((10, 10, 1000)) == round(9 / (0.1 + 0.1 + 0.001))
 
 
 def test_streams_have_students_interval() -> None:
     records = [make_stream(), make_stream(matrix=BETTER, seed=1), make_stream(matrix=LAST, seed=2)]
-    [runs] = compare(records).methods
+    [runs] = compare_methods(records).methods
     values = [0.75, 0.9, 0.88]
     expected = t_interval(values)
     assert runs.average_accuracies == pytest.approx(values)
@@ -44,9 +49,9 @@ def test_streams_have_students_interval() -> None:
 
 
 def test_averages_and_forgetting_are_of_what_was_learnt() -> None:
-    assert averages_of(make_stream()) == pytest.approx([0.9, 0.75, 0.75])
-    assert forgetting_of(make_stream()) == pytest.approx([0.0, 0.2, 0.2])
-    [runs] = compare([make_stream()]).methods
+    assert average_accuracy_curve(make_stream()) == pytest.approx([0.9, 0.75, 0.75])
+    assert forgetting_curve(make_stream()) == pytest.approx([0.0, 0.2, 0.2])
+    [runs] = compare_methods([make_stream()]).methods
     assert [one.mean for one in runs.averages()] == pytest.approx([0.9, 0.75, 0.75])
 
 
@@ -58,7 +63,7 @@ def test_differences_are_paired_by_seed() -> None:
         make_stream("joint", tuple(tuple(x + 0.02 for x in row) for row in MATRIX), seed=0),
         make_stream("joint", tuple(tuple(x + 0.02 for x in row) for row in BETTER), seed=1),
     ]
-    comparison = compare(records[::-1][2:] + records[::-1][:2])
+    comparison = compare_methods(records[::-1][2:] + records[::-1][:2])
     assert [runs.method for runs in comparison.methods] == ["dlcft", "joint"]
     assert comparison.seeds == [0, 1]
     first, second = comparison.methods
@@ -70,14 +75,14 @@ def test_differences_are_paired_by_seed() -> None:
 
 
 def test_class_incremental_streams_have_no_forward_transfer() -> None:
-    [runs] = compare([make_stream(scenario="class")]).methods
+    [runs] = compare_methods([make_stream(scenario="class")]).methods
     assert runs.forward_transfer is None
-    assert compare([make_stream(scenario="class")]).to_json()["methods"][0]["forward_transfer"] is None
+    assert compare_methods([make_stream(scenario="class")]).to_json()["methods"][0]["forward_transfer"] is None
 
 
 def test_the_document_is_strict_json_with_everything() -> None:
     records = [make_stream("dlcft"), make_stream("ewc", BETTER)]
-    said = json.loads(json.dumps(compare(records, "nbt continual").to_json(), allow_nan=False))
+    said = json.loads(json.dumps(compare_methods(records, "nbt continual").to_json(), allow_nan=False))
     assert [method["method"] for method in said["methods"]] == ["dlcft", "ewc"]
     assert said["methods"][0]["versus_first"] is None
     assert said["methods"][1]["versus_first"]["mean"] == pytest.approx(0.15)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nbt.errors import NbtError, UsageError
-from nbt.report.continual.kept import Kept
+from nbt.report.continual.kept import StreamFolder
 from nbt.report.continual.record import StreamRecord, stream_name
 from tests.sample_stream import make_config, make_scores, make_stream, with_settings
 
@@ -85,11 +85,11 @@ def test_long_names_end_in_what_tells_them_apart() -> None:
 
 def test_kept_is_read_back_and_forgotten(tmp_path: Path) -> None:
     record = make_stream()
-    kept = Kept(tmp_path / "s", record.config)
+    kept = StreamFolder(tmp_path / "s", record.config)
     assert kept.read() is None
     assert kept.mark == ""
     kept.write(record)
-    kept.set_mark("told")
+    kept.set_sync_marker("told")
     (tmp_path / "s" / "checkpoint.pt").touch()
     (tmp_path / "s" / "checkpoint.pt.task").touch()
     assert kept.read() == record
@@ -107,9 +107,9 @@ def test_kept_is_read_back_and_forgotten(tmp_path: Path) -> None:
     ],
 )
 def test_a_stream_of_something_else_is_not_taken(now: Any, said: str, tmp_path: Path) -> None:
-    Kept(tmp_path, make_config()).write(make_stream())
+    StreamFolder(tmp_path, make_config()).write(make_stream())
     with pytest.raises(UsageError) as caught:
-        Kept(tmp_path, now).read()
+        StreamFolder(tmp_path, now).read()
     assert said in str(caught.value)
     assert "--fresh" in str(caught.value)
 
@@ -118,12 +118,16 @@ def test_a_stream_of_something_else_is_not_taken(now: Any, said: str, tmp_path: 
 def test_a_torn_file_says_what_to_do(text: str, tmp_path: Path) -> None:
     (tmp_path / "stream.json").write_text(text, encoding="latin-1")
     with pytest.raises(NbtError, match="--fresh starts over"):
-        Kept(tmp_path, make_config()).read()
+        StreamFolder(tmp_path, make_config()).read()
 
 
 def test_one_process_runs_a_stream(tmp_path: Path) -> None:
-    kept = Kept(tmp_path, make_config())
-    with kept.held(), pytest.raises(NbtError, match="being run by another process"), Kept(tmp_path, kept.config).held():
+    kept = StreamFolder(tmp_path, make_config())
+    with (
+        kept.held(),
+        pytest.raises(NbtError, match="being run by another process"),
+        StreamFolder(tmp_path, kept.config).held(),
+    ):
         pass
     with kept.held():
         pass
@@ -131,7 +135,10 @@ def test_one_process_runs_a_stream(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(NbtError, match="cannot keep a stream there"), Kept(tmp_path / "file", make_config()).held():
+    with (
+        pytest.raises(NbtError, match="cannot keep a stream there"),
+        StreamFolder(tmp_path / "file", make_config()).held(),
+    ):
         pass
     with pytest.raises(NbtError, match="cannot keep the stream"):
-        Kept(tmp_path / "file", make_config()).write(make_stream())
+        StreamFolder(tmp_path / "file", make_config()).write(make_stream())

@@ -12,8 +12,8 @@ import pytest
 
 from nbt.errors import NbtError
 from nbt.report.continual import plots
-from nbt.report.continual.comparison import Comparison, compare
-from nbt.report.continual.data import build_report
+from nbt.report.continual.comparison import Comparison, compare_methods
+from nbt.report.continual.data import build_stream_report
 from nbt.report.continual.words import bytes_text
 from nbt.report.continual.write import write_streams
 from tests.report.test_browser import browser, measure, run
@@ -36,13 +36,13 @@ def two_methods(seeds: int = 1) -> Comparison:
         for seed in range(seeds)
         for index, method in enumerate(("dlcft", "joint"))
     ]
-    return compare(found, "nbt continual --dataset birds")
+    return compare_methods(found, "nbt continual --dataset birds")
 
 
 def hostile() -> Comparison:
     name = HOSTILE + "W" * 200
     stream = make_stream(dataset=name, backbone=name, weights=name)
-    return compare([replace(stream, class_names=(name,) * 6, facts={"device": name})], name)
+    return compare_methods([replace(stream, class_names=(name,) * 6, facts={"device": name})], name)
 
 
 def test_everything_is_written(tmp_path: Path) -> None:
@@ -102,13 +102,13 @@ def test_one_stream_claims_nothing_of_other_orders(tmp_path: Path) -> None:
 
 def test_methods_that_differ_by_chance_are_not_ranked() -> None:
     records = [make_stream("ewc", BETTER), make_stream("zap", HIGHER), make_stream("ewc", HIGHER, seed=1)]
-    report = build_report(compare([*records, make_stream("zap", MATRIX, seed=1)]))
+    report = build_stream_report(compare_methods([*records, make_stream("zap", MATRIX, seed=1)]))
     assert any("zap cannot be told apart from ewc" in sentence for sentence in report.explanation)
 
 
 @pytest.mark.parametrize("scenario", ["data", "task", "class"])
 def test_one_method_is_told_by_its_matrix(scenario: str) -> None:
-    report = build_report(compare([make_stream(scenario=scenario)]))
+    report = build_stream_report(compare_methods([make_stream(scenario=scenario)]))
     assert report.headline.startswith("After 3 tasks dlcft has 75.0 % average accuracy (95 % interval ")
     assert report.headline.endswith("it forgot 20.0 points of what it knew of a past task at its best.")
     assert report.matrices[0].rows[1] == ("70.0", "80.0", "(40.0)")
@@ -118,19 +118,19 @@ def test_one_method_is_told_by_its_matrix(scenario: str) -> None:
 def test_streams_that_forget_nothing_say_so() -> None:
     flat = tuple((0.5, 0.5, 0.5) for _ in range(3))
     rising = ((0.5, 0.1, 0.1), (0.6, 0.5, 0.1), (0.7, 0.6, 0.5))
-    assert "forgot nothing" in build_report(compare([make_stream(matrix=flat)])).headline
-    assert "better still" in build_report(compare([make_stream(matrix=rising)])).headline
+    assert "forgot nothing" in build_stream_report(compare_methods([make_stream(matrix=flat)])).headline
+    assert "better still" in build_stream_report(compare_methods([make_stream(matrix=rising)])).headline
 
 
 def test_a_stream_that_diverged_is_noted() -> None:
     stream = make_stream()
     scores = (*make_scores()[:2], replace(make_scores()[2], diverged=True, accuracies=(0.0, 0.0, 0.0)))
-    report = build_report(compare([replace(stream, result=replace(stream.result, scores=scores))]))
+    report = build_stream_report(compare_methods([replace(stream, result=replace(stream.result, scores=scores))]))
     assert "dlcft diverged" in report.notes[0]
 
 
 def test_settings_show_what_differs_from_the_default_recipe() -> None:
-    rows = {row.name: row for row in build_report(two_methods()).settings}
+    rows = {row.name: row for row in build_stream_report(two_methods()).settings}
     assert rows["method"].values == ("dlcft", "joint")
     assert rows["linearized"].default == "False"
     assert "momentum" not in rows
@@ -138,8 +138,8 @@ def test_settings_show_what_differs_from_the_default_recipe() -> None:
 
 
 def test_joint_training_does_not_count_the_tasks_images() -> None:
-    assert [row.train for row in build_report(two_methods()).tasks] == ["100", "200", "300"]
-    alone = build_report(compare([make_stream("joint")]))
+    assert [row.train for row in build_stream_report(two_methods()).tasks] == ["100", "200", "300"]
+    alone = build_stream_report(compare_methods([make_stream("joint")]))
     assert [row.train for row in alone.tasks] == ["100 so far", "200 so far", "300 so far"]
 
 
@@ -164,8 +164,8 @@ def test_hostile_names_are_only_names(tmp_path: Path) -> None:
 
 
 def test_a_drawing_of_its_own_is_a_whole_svg() -> None:
-    [runs] = compare([make_stream()]).methods
-    text = plots.standalone(plots.matrix_map(runs))
+    [runs] = compare_methods([make_stream()]).methods
+    text = plots.standalone_svg(plots.matrix_heatmap(runs))
     root = ElementTree.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "var(--" not in text
@@ -175,11 +175,13 @@ def test_a_drawing_of_its_own_is_a_whole_svg() -> None:
 @pytest.mark.parametrize("tasks", [2, 10, 11, 30])
 def test_streams_of_any_length_can_be_drawn(tasks: int) -> None:
     matrix = tuple(tuple(0.5 for _ in range(tasks)) for _ in range(tasks))
-    [runs] = compare([make_stream(matrix=matrix, images=(9,) * tasks)]).methods
-    numbers = plots.matrix_map(runs).count(">50<")
+    [runs] = compare_methods([make_stream(matrix=matrix, images=(9,) * tasks)]).methods
+    numbers = plots.matrix_heatmap(runs).count(">50<")
     assert numbers == (tasks**2 if tasks <= 10 else 0)
     assert plots.task_curves(runs).count("when learnt") == tasks
-    assert "average accuracy" in plots.average_curves(compare([make_stream(matrix=matrix, images=(9,) * tasks)]))
+    assert "average accuracy" in plots.average_curves(
+        compare_methods([make_stream(matrix=matrix, images=(9,) * tasks)])
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

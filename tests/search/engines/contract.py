@@ -14,57 +14,59 @@ import pytest
 from nbt.errors import NbtError
 from nbt.search.engines.base import Engine
 from nbt.settings import TransferSettings
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from tests.search.engines.fake_runner import FakeTask
 
 EPOCHS = 4
 
 
-def make_jobs(*acts: str) -> list[TrialJob]:
-    """One job for each act of `fake_runner`, in this order: "0000 train", "0001 die"."""
+def make_specs(*behaviours: str) -> list[TrialSpec]:
+    """One spec for each behaviour of `fake_runner`, in this order: "0000 train", "0001 die"."""
     settings = TransferSettings(epochs=EPOCHS)
-    return [TrialJob(key=f"{number:04d} {act}", settings=settings) for number, act in enumerate(acts)]
+    return [
+        TrialSpec(key=f"{number:04d} {behaviour}", settings=settings) for number, behaviour in enumerate(behaviours)
+    ]
 
 
 class ListSource:
-    """Hands out a list of jobs and notes what it is told. What was abandoned is handed out again."""
+    """Hands out a list of specs and notes what it is told. What was abandoned is handed out again."""
 
-    def __init__(self, jobs: Sequence[TrialJob]) -> None:
-        self.waiting = list(jobs)
-        self.running: list[TrialJob] = []
-        self.most_running = 0
+    def __init__(self, specs: Sequence[TrialSpec]) -> None:
+        self.waiting = list(specs)
+        self.running: list[TrialSpec] = []
+        self.max_running = 0
         self.epochs: list[tuple[str, int]] = []
-        self.places: list[tuple[str, dict[str, Any]]] = []
+        self.locations: list[tuple[str, dict[str, Any]]] = []
         self.done: dict[str, TrialOutcome] = {}
         self.abandoned: list[str] = []
-        self.stop: Callable[[TrialJob, EpochResult], str | None] = lambda job, result: None
+        self.stop: Callable[[TrialSpec, EpochResult], str | None] = lambda spec, result: None
 
-    def next_job(self) -> TrialJob | None:
+    def next_trial(self) -> TrialSpec | None:
         if not self.waiting:
             return None
-        job = self.waiting.pop(0)
-        self.running.append(job)
-        self.most_running = max(self.most_running, len(self.running))
-        return job
+        spec = self.waiting.pop(0)
+        self.running.append(spec)
+        self.max_running = max(self.max_running, len(self.running))
+        return spec
 
-    def on_place(self, job: TrialJob, place: Mapping[str, Any]) -> None:
-        assert job in self.running
-        self.places.append((job.key, dict(place)))
+    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
+        assert spec in self.running
+        self.locations.append((spec.key, dict(location)))
 
-    def on_epoch(self, job: TrialJob, result: EpochResult) -> str | None:
-        assert job in self.running
-        self.epochs.append((job.key, result.epoch))
-        return self.stop(job, result)
+    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
+        assert spec in self.running
+        self.epochs.append((spec.key, result.epoch))
+        return self.stop(spec, result)
 
-    def on_done(self, job: TrialJob, outcome: TrialOutcome) -> None:
-        self.running.remove(job)
-        assert job.key not in self.done
-        self.done[job.key] = outcome
+    def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
+        self.running.remove(spec)
+        assert spec.key not in self.done
+        self.done[spec.key] = outcome
 
-    def on_abandoned(self, job: TrialJob) -> None:
-        self.running.remove(job)
-        self.abandoned.append(job.key)
-        self.waiting.insert(0, job)
+    def on_abandoned(self, spec: TrialSpec) -> None:
+        self.running.remove(spec)
+        self.abandoned.append(spec.key)
+        self.waiting.insert(0, spec)
 
 
 class EngineContract:
@@ -73,7 +75,7 @@ class EngineContract:
     workers: int
 
     def make(self, task: Any) -> Engine:
-        """An engine that runs `fake_runner.RUNNER` with `workers` jobs at a time."""
+        """An engine that runs `fake_runner.RUNNER` with `workers` specs at a time."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -87,30 +89,30 @@ class EngineContract:
         engine.close()
 
     def test_runs_every_job_once_with_its_whole_curve(self, engine: Engine) -> None:
-        jobs = make_jobs(*["train"] * 5)
-        source = ListSource(jobs)
+        specs = make_specs(*["train"] * 5)
+        source = ListSource(specs)
         engine.run(source)
         assert list(source.done) == sorted(source.done) or self.workers > 1
-        assert source.done.keys() == {job.key for job in jobs}
-        assert Counter(source.epochs) == {(job.key, epoch): 1 for job in jobs for epoch in range(1, EPOCHS + 1)}
+        assert source.done.keys() == {spec.key for spec in specs}
+        assert Counter(source.epochs) == {(spec.key, epoch): 1 for spec in specs for epoch in range(1, EPOCHS + 1)}
         assert all([r.epoch for r in outcome.curve] == [1, 2, 3, 4] for outcome in source.done.values())
-        assert source.most_running == self.workers
+        assert source.max_running == self.workers
         assert not source.running
         assert not source.abandoned
 
     def test_epochs_of_a_job_come_in_order_before_its_end(self, engine: Engine) -> None:
-        source = ListSource(make_jobs("train", "train"))
+        source = ListSource(make_specs("train", "train"))
         engine.run(source)
         for key in source.done:
             assert [epoch for name, epoch in source.epochs if name == key] == [1, 2, 3, 4]
 
     def test_the_source_is_told_where_a_job_is_before_its_first_epoch(self, engine: Engine) -> None:
-        source = ListSource(make_jobs("train", "train", "fail"))
-        source.stop = lambda job, result: None if job.key in dict(source.places) else "it is nowhere"
+        source = ListSource(make_specs("train", "train", "fail"))
+        source.stop = lambda spec, result: None if spec.key in dict(source.locations) else "it is nowhere"
         engine.run(source)
         here = {"node": platform.node(), "device": "cpu"}
         for key in ("0000 train", "0001 train"):
-            assert [place for name, place in source.places if name == key] == [here]
+            assert [location for name, location in source.locations if name == key] == [here]
             assert source.done[key].stopped is None
         for outcome in source.done.values():
             assert here.items() <= outcome.facts.items(), "also of one that failed"
@@ -122,13 +124,13 @@ class EngineContract:
         assert not source.done
 
     def test_asks_again_after_every_end(self, engine: Engine) -> None:
-        first, second = make_jobs("train", "train")
+        first, second = make_specs("train", "train")
         source = ListSource([first])
         told = source.on_done
 
-        def on_done(job: TrialJob, outcome: TrialOutcome) -> None:
-            told(job, outcome)
-            if job is first:
+        def on_done(spec: TrialSpec, outcome: TrialOutcome) -> None:
+            told(spec, outcome)
+            if spec is first:
                 source.waiting.append(second)
 
         source.on_done = on_done  # type: ignore[method-assign]
@@ -136,8 +138,8 @@ class EngineContract:
         assert list(source.done) == [first.key, second.key]
 
     def test_a_reason_stops_the_job_and_only_that(self, engine: Engine) -> None:
-        source = ListSource(make_jobs("train", "train"))
-        source.stop = lambda job, result: "too slow" if job.key == "0000 train" and result.epoch == 2 else None
+        source = ListSource(make_specs("train", "train"))
+        source.stop = lambda spec, result: "too slow" if spec.key == "0000 train" and result.epoch == 2 else None
         engine.run(source)
         stopped, other = source.done["0000 train"], source.done["0001 train"]
         assert stopped.stopped == "too slow"
@@ -147,32 +149,32 @@ class EngineContract:
         assert len(other.curve) == EPOCHS
 
     def test_a_failing_job_is_told_and_the_others_go_on(self, engine: Engine) -> None:
-        source = ListSource(make_jobs("train", "fail", "train", "train"))
+        source = ListSource(make_specs("train", "fail", "train", "train"))
         engine.run(source)
         assert source.done["0001 fail"].error == "ValueError: no"
         assert source.done["0001 fail"].traceback == "Traceback ..."
         assert sum(outcome.error is None for outcome in source.done.values()) == 3
 
     def test_out_of_memory_alone_on_the_device_is_told(self, engine: Engine) -> None:
-        source = ListSource(make_jobs("oom"))
+        source = ListSource(make_specs("oom"))
         engine.run(source)
         assert source.done["0000 oom"].out_of_memory
         assert source.done["0000 oom"].error
 
     def test_workers_keep_their_tools_between_jobs_and_runs(self, engine: Engine) -> None:
-        source = ListSource(make_jobs(*["train"] * 3))
+        source = ListSource(make_specs(*["train"] * 3))
         engine.run(source)
-        again = ListSource(make_jobs(*["train"] * 3))
+        again = ListSource(make_specs(*["train"] * 3))
         engine.run(again)
         facts = [outcome.facts for outcome in [*source.done.values(), *again.done.values()]]
         served = Counter(fact["pid"] for fact in facts)
         assert len(served) <= self.workers
-        assert all(max(fact["jobs"] for fact in facts if fact["pid"] == pid) == n for pid, n in served.items())
+        assert all(max(fact["specs"] for fact in facts if fact["pid"] == pid) == n for pid, n in served.items())
         assert all(fact["worker"] in range(self.workers) for fact in facts)
 
-    @pytest.mark.parametrize("call", ["next_job", "on_epoch", "on_done"])
+    @pytest.mark.parametrize("call", ["next_trial", "on_epoch", "on_done"])
     def test_an_error_of_the_source_ends_the_run(self, engine: Engine, call: str) -> None:
-        source = ListSource(make_jobs(*["train"] * 4))
+        source = ListSource(make_specs(*["train"] * 4))
         true_call = getattr(source, call)
         calls = 0
 
@@ -186,16 +188,16 @@ class EngineContract:
         setattr(source, call, fail_at_second)
         with pytest.raises(NbtError, match="three identical failures"):
             engine.run(source)
-        ended = 1 if call == "on_done" else 0  # that job has its end, though noting it failed
+        ended = 1 if call == "on_done" else 0  # that spec has its end, though noting it failed
         assert len(source.running) == ended
         assert len(source.done) + len(source.waiting) + ended == 4
 
     def test_goes_on_after_an_error_of_the_source(self, engine: Engine) -> None:
-        source = ListSource(make_jobs("train", "train", "train"))
+        source = ListSource(make_specs("train", "train", "train"))
         source.stop = _raise_error
         with pytest.raises(NbtError):
             engine.run(source)
-        source.stop = lambda job, result: None
+        source.stop = lambda spec, result: None
         engine.run(source)
         assert len(source.done) == 3
 
@@ -204,12 +206,12 @@ class EngineContract:
         self, engine: Engine, number: signal.Signals
     ) -> None:
         before = signal.getsignal(number)
-        source = ListSource(make_jobs(*["train"] * 4))
+        source = ListSource(make_specs(*["train"] * 4))
         finished: list[str] = []
 
-        def interrupted(job: TrialJob, result: EpochResult) -> None:
+        def interrupted(spec: TrialSpec, result: EpochResult) -> None:
             signal.raise_signal(number)
-            finished.append(job.key)
+            finished.append(spec.key)
 
         source.stop = interrupted
         with pytest.raises(KeyboardInterrupt):
@@ -219,17 +221,17 @@ class EngineContract:
         assert not source.running
         assert not source.done
         assert signal.getsignal(number) == before
-        source.stop = lambda job, result: None
+        source.stop = lambda spec, result: None
         engine.run(source)
         assert len(source.done) == 4
 
     def test_an_error_while_abandoning_does_not_hide_the_interrupt(self, engine: Engine) -> None:
-        source = ListSource(make_jobs("train"))
+        source = ListSource(make_specs("train"))
 
-        def interrupt(job: TrialJob, result: EpochResult) -> None:
+        def interrupt(spec: TrialSpec, result: EpochResult) -> None:
             raise KeyboardInterrupt
 
-        def on_abandoned(job: TrialJob) -> None:
+        def on_abandoned(spec: TrialSpec) -> None:
             raise NbtError("storage is gone")
 
         source.stop = interrupt
@@ -243,7 +245,7 @@ class EngineContract:
         engine.close()
 
     def test_close_closes_the_tools(self, engine: Engine, task: FakeTask) -> None:
-        source = ListSource(make_jobs("train", "train"))
+        source = ListSource(make_specs("train", "train"))
         engine.run(source)
         engine.close()
         engine.close()
@@ -251,5 +253,5 @@ class EngineContract:
         assert {path.name for path in task.folder.glob("closed-*")} >= {f"closed-{pid}" for pid in pids}
 
 
-def _raise_error(job: TrialJob, result: EpochResult) -> str | None:
+def _raise_error(spec: TrialSpec, result: EpochResult) -> str | None:
     raise NbtError("no more")

@@ -13,10 +13,10 @@ import pytest
 
 OPTIONS = {"object_store_memory": 200 << 20, "include_dashboard": False}
 # Each is a Python process that nothing here needs; a busy machine does not start them all within Ray's 30 s.
-LEAN = {**OPTIONS, "no_monitor": True, "include_log_monitor": False}
+MINIMAL_NODE_OPTIONS = {**OPTIONS, "no_monitor": True, "include_log_monitor": False}
 
 
-def quiet() -> None:
+def set_ray_environment() -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
 
@@ -25,7 +25,7 @@ def quiet() -> None:
 def local_ray(num_gpus: int = 0) -> Iterator[None]:
     import ray
 
-    quiet()
+    set_ray_environment()
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -46,9 +46,9 @@ def local_cluster(**head: Any) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    quiet()
+    set_ray_environment()
     before = signal.getsignal(signal.SIGTERM)
-    cluster = Cluster(initialize_head=True, head_node_args={**head, **LEAN})
+    cluster = Cluster(initialize_head=True, head_node_args={**head, **MINIMAL_NODE_OPTIONS})
     try:
         yield cluster
     finally:

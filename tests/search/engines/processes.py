@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PATIENCE = 500.0
+TIMEOUT_SECONDS = 500.0
 
 
 def wait_for(what: Callable[[], bool]) -> bool:
     """Whether it came true in time; a busy machine gets minutes."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not what():
         if time.monotonic() > deadline:
             return False
@@ -20,8 +20,8 @@ def wait_for(what: Callable[[], bool]) -> bool:
     return True
 
 
-def runs(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not asked for its exit code does not."""
+def is_running(pid: int) -> bool:
+    """Whether a process is_running; one that has ended and was not asked for its exit code does not."""
     stat = Path(f"/proc/{pid}/stat")
     try:
         return stat.read_text().rpartition(")")[2].split()[0] != "Z"
@@ -29,12 +29,12 @@ def runs(pid: int) -> bool:
         return False
 
 
-def processes_with(text: str) -> list[int]:
+def find_processes(text: str) -> list[int]:
     """Ids of the processes in whose environment or command line a text is."""
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if text.encode() in _words(path)]
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if text.encode() in _command_and_environment(path)]
 
 
-def named(pid: int) -> str:
+def process_title(pid: int) -> str:
     """What a process calls itself in its command line, "" where it has ended; Ray's workers are "ray::..."."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode().strip()
@@ -42,7 +42,7 @@ def named(pid: int) -> str:
         return ""
 
 
-def _words(process: Path) -> bytes:
+def _command_and_environment(process: Path) -> bytes:
     try:
         return (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
     except OSError:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nbt.search.engines.worker import TrialRunner
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 RUNNER = "tests.search.engines.quick_study:QuickRunner"
 FOLDER = "NBT_TEST_WORKERS"
@@ -28,21 +28,21 @@ class QuickRunner(TrialRunner):
 
         trial.fine_tune = functools.partial(fine_tune, checkpoint_seconds=0.0)  # type: ignore[assignment]
 
-    def run(self, job: TrialJob, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+    def run(self, spec: TrialSpec, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
         folder = Path(os.environ[FOLDER])
         (folder / str(os.getpid())).touch()
-        held = job.key.startswith("trial-") and int(job.key[6:]) >= first_held(folder)
+        is_paused = spec.key.startswith("trial-") and int(spec.key[6:]) >= first_paused(folder)
 
         def tell(result: EpochResult) -> str | None:
             reason = on_epoch(result)
-            if held and result.epoch >= 3:
+            if is_paused and result.epoch >= 3:
                 threading.Event().wait()
             return reason
 
-        return super().run(job, tell)
+        return super().run(spec, tell)
 
 
-def first_held(folder: Path) -> int:
+def first_paused(folder: Path) -> int:
     return int((folder / "hold").read_text())
 
 

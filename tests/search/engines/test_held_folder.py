@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from nbt.search.engines.held_folder import HeldFolder, clear_abandoned
+from nbt.search.engines.held_folder import LockedDirectory, remove_abandoned_directories
 
 HOLDER = """
 import sys, tempfile
-from nbt.search.engines.held_folder import HeldFolder
+from nbt.search.engines.held_folder import LockedDirectory
 
 tempfile.tempdir = sys.argv[1]
-print(HeldFolder("nbt-test-").path, flush=True)
+print(LockedDirectory("nbt-test-").path, flush=True)
 sys.stdin.read()
 """
 
@@ -28,7 +28,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_is_gone_after_its_close() -> None:
-    folder = HeldFolder("nbt-test-")
+    folder = LockedDirectory("nbt-test-")
     (folder.path / "sub").mkdir()
     assert folder.path.is_dir()
     folder.close()
@@ -37,7 +37,7 @@ def test_is_gone_after_its_close() -> None:
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(temporary: Path) -> None:
-    mine = HeldFolder("nbt-test-")
+    mine = LockedDirectory("nbt-test-")
     nobodys = temporary / "nbt-worker-of-another-kind"
     nobodys.mkdir()
     words = [sys.executable, "-c", HOLDER, str(temporary)]
@@ -45,12 +45,12 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(temporary: Path)
         assert holder.stdout is not None
         theirs = Path(holder.stdout.readline().strip())
         (theirs / "cache").write_bytes(b"x")
-        clear_abandoned()
+        remove_abandoned_directories()
         assert theirs.is_dir() and mine.path.is_dir()
         holder.kill()
         holder.wait()
     assert (theirs / "cache").exists()
-    another = HeldFolder("nbt-test-")
+    another = LockedDirectory("nbt-test-")
     assert {path.name for path in temporary.iterdir()} == {mine.path.name, another.path.name, nobodys.name}
     mine.close()
     another.close()

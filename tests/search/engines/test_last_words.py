@@ -9,12 +9,12 @@ import pytest
 
 SCRIPT = """
 import os, signal, sys
-from nbt.search.engines.last_words import LastWords
+from nbt.search.engines.last_words import ExitNotice
 
-words = LastWords("it's over; $HOME is kept")
+notice = ExitNotice("it's over; $HOME is kept")
 exec(sys.argv[1])
 """
-CLOSE = "words.close(); words.close()"
+CLOSE = "notice.close(); notice.close()"
 
 
 @pytest.mark.parametrize(

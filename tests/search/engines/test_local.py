@@ -20,11 +20,11 @@ from nbt.errors import UsageError
 from nbt.search.engines.interrupts import InterruptGuard
 from nbt.search.engines.local import LocalEngine
 from nbt.search.engines.pool import usable_cores
-from nbt.search.engines.worker import Setup, serve
-from tests.search.engines.contract import EPOCHS, EngineContract, ListSource, make_jobs
+from nbt.search.engines.worker import WorkerSetup, serve
+from tests.search.engines.contract import EPOCHS, EngineContract, ListSource, make_specs
 from tests.search.engines.fake_runner import RUNNER, FakeTask
 
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 
 
 class TestInProcess(EngineContract):
@@ -34,20 +34,20 @@ class TestInProcess(EngineContract):
         return LocalEngine(task, workers=1, runner=RUNNER)  # type: ignore[arg-type]
 
     def test_ctrl_c_in_mid_training(self, engine: LocalEngine) -> None:
-        source = ListSource(make_jobs("train", "interrupt", "train"))
+        source = ListSource(make_specs("train", "interrupt", "train"))
         with pytest.raises(KeyboardInterrupt):
             engine.run(source)
         assert list(source.done) == ["0000 train"]
         assert source.abandoned == ["0001 interrupt"]
 
     def test_a_termination_is_an_interrupt(self, engine: LocalEngine) -> None:
-        source = ListSource(make_jobs("terminate"))
+        source = ListSource(make_specs("terminate"))
         with pytest.raises(KeyboardInterrupt):
             engine.run(source)
         assert source.abandoned == ["0000 terminate"]
 
     def test_runs_in_this_process(self, engine: LocalEngine) -> None:
-        source = ListSource(make_jobs("train"))
+        source = ListSource(make_specs("train"))
         engine.run(source)
         assert source.done["0000 train"].facts["pid"] == os.getpid()
 
@@ -59,13 +59,13 @@ class TestTwoWorkers(EngineContract):
         return LocalEngine(task, workers=2, runner=RUNNER)  # type: ignore[arg-type]
 
     def test_starts_only_as_many_workers_as_there_are_jobs(self, engine: LocalEngine) -> None:
-        engine.run(ListSource(make_jobs("train")))
+        engine.run(ListSource(make_specs("train")))
         assert len(engine._crew._workers) == 1  # type: ignore[attr-defined]
 
     def test_a_job_whose_worker_dies_once_is_run_again_unnoticed(
         self, engine: LocalEngine, caplog: pytest.LogCaptureFixture
     ) -> None:
-        source = ListSource(make_jobs("die-once", "train", "train"))
+        source = ListSource(make_specs("die-once", "train", "train"))
         engine.run(source)
         assert len(source.done) == 3
         assert all(outcome.error is None and len(outcome.curve) == EPOCHS for outcome in source.done.values())
@@ -74,17 +74,19 @@ class TestTwoWorkers(EngineContract):
         assert "0000 die-once: worker process died (exit code -9); running it again" in caplog.text
 
     def test_answers_of_the_first_run_hold_for_the_second(self, engine: LocalEngine) -> None:
-        source = ListSource(make_jobs("die-once"))
-        source.stop = lambda job, result: "enough" if result.epoch == 1 else None
+        source = ListSource(make_specs("die-once"))
+        source.stop = lambda spec, result: "enough" if result.epoch == 1 else None
         engine.run(source)
         assert source.done["0000 die-once"].stopped == "enough"
         assert source.epochs == [("0000 die-once", 1)]
 
-    @pytest.mark.parametrize(("act", "code"), [("die", -9), ("exit", 3)])
-    def test_a_job_whose_workers_die_is_told_with_its_curve(self, engine: LocalEngine, act: str, code: int) -> None:
-        source = ListSource(make_jobs("train", act, "train"))
+    @pytest.mark.parametrize(("behaviour", "code"), [("die", -9), ("exit", 3)])
+    def test_a_job_whose_workers_die_is_told_with_its_curve(
+        self, engine: LocalEngine, behaviour: str, code: int
+    ) -> None:
+        source = ListSource(make_specs("train", behaviour, "train"))
         engine.run(source)
-        outcome = source.done[f"0001 {act}"]
+        outcome = source.done[f"0001 {behaviour}"]
         assert outcome.error == f"worker process died (exit code {code})"
         assert [result.epoch for result in outcome.curve] == [1]
         assert sum(other.error is None for other in source.done.values()) == 2
@@ -93,35 +95,35 @@ class TestTwoWorkers(EngineContract):
         assert where.items() <= outcome.facts.items()
 
     def test_an_idle_worker_that_died_is_replaced(self, engine: LocalEngine) -> None:
-        engine.run(ListSource(make_jobs("train", "train")))
+        engine.run(ListSource(make_specs("train", "train")))
         for worker in engine._crew._workers:  # type: ignore[attr-defined]
             os.kill(worker.pid, signal.SIGKILL)
             worker._process.wait()
-        source = ListSource(make_jobs("train", "train", "train"))
+        source = ListSource(make_specs("train", "train", "train"))
         engine.run(source)
         assert all(outcome.error is None for outcome in source.done.values())
 
     def test_out_of_memory_lowers_the_number_at_a_time(
         self, engine: LocalEngine, caplog: pytest.LogCaptureFixture
     ) -> None:
-        source = ListSource(make_jobs("oom-once", "train", "train", "train"))
+        source = ListSource(make_specs("oom-once", "train", "train", "train"))
         engine.run(source)
         assert source.abandoned == ["0000 oom-once"]
         assert len(source.done) == 4
         assert all(outcome.error is None for outcome in source.done.values())
         assert "out of memory on cpu: going on with 1 at a time" in caplog.text
-        later = ListSource(make_jobs("train", "train"))
+        later = ListSource(make_specs("train", "train"))
         engine.run(later)
-        assert later.most_running == 1
+        assert later.max_running == 1
 
     def test_out_of_memory_that_stays_is_told_in_the_end(self, engine: LocalEngine) -> None:
-        source = ListSource(make_jobs("train", "oom", "train"))
+        source = ListSource(make_specs("train", "oom", "train"))
         engine.run(source)
         assert source.done["0001 oom"].out_of_memory
         assert len(source.done) == 3
 
     def test_tools_that_do_not_fit_lower_the_number_at_a_time(self, tmp_path: Path) -> None:
-        source = ListSource(make_jobs("train", "train", "train"))
+        source = ListSource(make_specs("train", "train", "train"))
         with LocalEngine(FakeTask(tmp_path, "lacks memory beside another"), workers=2, runner=RUNNER) as engine:  # type: ignore[arg-type]
             engine.run(source)
         assert len(source.abandoned) == 1
@@ -131,14 +133,14 @@ class TestTwoWorkers(EngineContract):
     def test_a_worker_without_tools_is_left_out_where_another_has_them(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        source = ListSource(make_jobs("train", "train", "train"))
+        source = ListSource(make_specs("train", "train", "train"))
         with LocalEngine(FakeTask(tmp_path, "fails beside another"), workers=2, runner=RUNNER) as engine:  # type: ignore[arg-type]
             engine.run(source)
         assert [outcome.error for outcome in source.done.values()] == [None] * 3
         assert "could not be set up (RuntimeError: no kernel image): going on with 1 at a time" in caplog.text
 
     def test_tools_that_cannot_be_made_fail_the_job(self, tmp_path: Path) -> None:
-        source = ListSource(make_jobs("train"))
+        source = ListSource(make_specs("train"))
         with LocalEngine(FakeTask(tmp_path, "fails"), workers=2, runner=RUNNER) as engine:  # type: ignore[arg-type]
             engine.run(source)
         error = source.done["0000 train"].error
@@ -148,19 +150,19 @@ class TestTwoWorkers(EngineContract):
         self, engine: LocalEngine, task: FakeTask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("OMP_NUM_THREADS")
-        source = ListSource(make_jobs("interrupt"))
+        source = ListSource(make_specs("interrupt"))
         engine.run(source)
         outcome = source.done["0000 interrupt"]
         assert len(outcome.curve) == EPOCHS
         assert outcome.facts["threads"] == str(max(1, usable_cores() // 2))
 
     def test_fewer_threads_that_the_user_asked_for_are_kept(self, engine: LocalEngine) -> None:
-        source = ListSource(make_jobs("train"))
+        source = ListSource(make_specs("train"))
         engine.run(source)
         assert source.done["0000 train"].facts["threads"] == "1"  # tests/conftest.py asks for it
 
     def test_leaves_no_process_and_no_temporary_files(self, engine: LocalEngine) -> None:
-        source = ListSource(make_jobs("train", "die", "train"))
+        source = ListSource(make_specs("train", "die", "train"))
         engine.run(source)
         engine.close()
         facts = [outcome.facts for outcome in source.done.values() if outcome.error is None]
@@ -168,15 +170,15 @@ class TestTwoWorkers(EngineContract):
         for fact in facts:
             assert "nbt-worker-" in fact["temporary"]
             assert not Path(fact["temporary"]).exists()
-            assert not _runs(fact["pid"])
+            assert not _is_running(fact["pid"])
 
     def test_log_records_of_workers_arrive_here(self, engine: LocalEngine, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, logger="nbt"):
-            engine.run(ListSource(make_jobs("train")))
+            engine.run(ListSource(make_specs("train")))
         assert "runner 0 is ready" in caplog.text
 
     def test_what_workers_print_is_no_result(self, engine: LocalEngine, capfd: pytest.CaptureFixture[str]) -> None:
-        engine.run(ListSource(make_jobs("train")))
+        engine.run(ListSource(make_specs("train")))
         engine.close()
         out, err = capfd.readouterr()
         assert out == ""
@@ -190,11 +192,11 @@ def test_zero_workers_are_refused(tmp_path: Path) -> None:
 
 DRIVER = """
 from pathlib import Path
-from tests.search.engines.contract import ListSource, make_jobs
+from tests.search.engines.contract import ListSource, make_specs
 from tests.search.engines.fake_runner import RUNNER, FakeTask
 from nbt.search.engines.local import LocalEngine
 
-source = ListSource(make_jobs(*{acts!r}))
+source = ListSource(make_specs(*{behaviours!r}))
 try:
     with LocalEngine(FakeTask(Path({folder!r})), workers=2, runner=RUNNER) as engine:
         engine.run(source)
@@ -204,7 +206,7 @@ print("done", *sorted(source.done), sep=",")
 """
 
 
-def _start_driver(folder: Path, *acts: str) -> subprocess.Popen[str]:
+def _start_driver(folder: Path, *behaviours: str) -> subprocess.Popen[str]:
     """Runs an engine in a script on stdin, which worker processes could not import, without a guard."""
     driver = subprocess.Popen(
         [sys.executable, "-"],
@@ -216,14 +218,14 @@ def _start_driver(folder: Path, *acts: str) -> subprocess.Popen[str]:
         start_new_session=True,
     )
     assert driver.stdin is not None
-    driver.stdin.write(DRIVER.format(acts=acts, folder=str(folder)))
+    driver.stdin.write(DRIVER.format(behaviours=behaviours, folder=str(folder)))
     driver.stdin.close()
     driver.stdin = None
     return driver
 
 
 def _wait_for(what: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not what():
         if time.monotonic() > deadline:
             return False
@@ -231,7 +233,7 @@ def _wait_for(what: Callable[[], bool]) -> bool:
     return True
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -240,31 +242,31 @@ def _runs(pid: int) -> bool:
     return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
-def _hanging(folder: Path) -> list[int]:
+def _hanging_workers(folder: Path) -> list[int]:
     return [int(path.name.rpartition("-")[2]) for path in folder.glob("hanging-*")]
 
 
 def test_works_from_a_script_on_stdin_without_a_guard(tmp_path: Path) -> None:
-    out, err = _start_driver(tmp_path, "train", "train").communicate(timeout=PATIENCE)
+    out, err = _start_driver(tmp_path, "train", "train").communicate(timeout=TIMEOUT_SECONDS)
     assert out == "done,0000 train,0001 train\n", err
 
 
 def test_ctrl_c_abandons_running_jobs_and_ends_workers(tmp_path: Path) -> None:
     driver = _start_driver(tmp_path, "hang", "hang", "train")
-    assert _wait_for(lambda: len(_hanging(tmp_path)) == 2)
+    assert _wait_for(lambda: len(_hanging_workers(tmp_path)) == 2)
     os.killpg(driver.pid, signal.SIGINT)  # what a terminal does
-    out, err = driver.communicate(timeout=PATIENCE)
+    out, err = driver.communicate(timeout=TIMEOUT_SECONDS)
     assert out == "abandoned,0000 hang,0001 hang\ndone\n", err
-    assert not any(_runs(pid) for pid in _hanging(tmp_path))
+    assert not any(_is_running(pid) for pid in _hanging_workers(tmp_path))
 
 
 def test_workers_end_with_a_killed_driver_and_clean_up(tmp_path: Path) -> None:
     driver = _start_driver(tmp_path, "hang", "hang")
-    assert _wait_for(lambda: len(_hanging(tmp_path)) == 2)
+    assert _wait_for(lambda: len(_hanging_workers(tmp_path)) == 2)
     driver.kill()
-    driver.communicate(timeout=PATIENCE)
-    pids = _hanging(tmp_path)
-    assert _wait_for(lambda: not any(_runs(pid) for pid in pids))
+    driver.communicate(timeout=TIMEOUT_SECONDS)
+    pids = _hanging_workers(tmp_path)
+    assert _wait_for(lambda: not any(_is_running(pid) for pid in pids))
     assert all((tmp_path / f"closed-{pid}").exists() for pid in pids)
     folders = [Path((tmp_path / f"temporary-{pid}").read_text()) for pid in pids]
     assert not any(folder.exists() for folder in folders)
@@ -274,13 +276,13 @@ def test_an_idle_worker_ends_when_its_pipe_closes(tmp_path: Path) -> None:
     ours, theirs = Pipe()
     log = logging.getLogger("nbt")
     handlers, level = log.handlers, log.level
-    ours.send(Setup(FakeTask(tmp_path), runner=RUNNER))  # type: ignore[arg-type]
+    ours.send(WorkerSetup(FakeTask(tmp_path), runner=RUNNER))  # type: ignore[arg-type]
     try:
         thread = threading.Thread(target=serve, args=(theirs,))
         thread.start()
         assert ours.recv() == ("ready", "cpu")
         ours.close()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT_SECONDS)
         assert not thread.is_alive()
         assert (tmp_path / f"closed-{os.getpid()}").exists()
     finally:

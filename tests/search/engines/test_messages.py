@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from nbt.search.engines.messages import Place, local_place
+from nbt.search.engines.messages import WorkerLocation, local_worker_location
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ def test_a_gpu_has_the_number_that_the_machine_gives_it(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     expected = {"node": platform.node(), "device": device} | ({} if gpu is None else {"gpu_index": gpu})
-    assert local_place(device).facts() == expected
+    assert local_worker_location(device).facts() == expected
 
 
 def test_what_is_not_known_is_not_said() -> None:
-    assert Place().facts() == {}
-    assert local_place("").facts() == {"node": platform.node()}
-    two = Place("id", "alpha", "cuda:0", ("2", "3"))
+    assert WorkerLocation().facts() == {}
+    assert local_worker_location("").facts() == {"node": platform.node()}
+    two = WorkerLocation("id", "alpha", "cuda:0", ("2", "3"))
     assert two.facts() == {"node": "alpha", "device": "cuda:0", "gpu_index": "2,3"}

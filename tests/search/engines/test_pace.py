@@ -6,28 +6,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbt.search.engines.pace import Pace
+from nbt.search.engines.pace import CheckpointRateLimiter
 
 
 def test_sends_the_first_at_once_and_the_next_when_there_was_time_for_it() -> None:
-    pace = Pace(10.0)
-    assert pace.may_send(50, now=100.0)
-    assert not pace.may_send(50, now=104.9)
-    assert pace.may_send(20, now=105.0), "the wait is for what was sent"
-    assert not pace.may_send(20, now=106.9)
-    assert pace.may_send(20, now=107.0)
+    rate_limiter = CheckpointRateLimiter(10.0)
+    assert rate_limiter.try_acquire(50, now=100.0)
+    assert not rate_limiter.try_acquire(50, now=104.9)
+    assert rate_limiter.try_acquire(20, now=105.0), "the wait is for what was sent"
+    assert not rate_limiter.try_acquire(20, now=106.9)
+    assert rate_limiter.try_acquire(20, now=107.0)
 
 
 def test_a_later_phase_waits_for_its_share_of_the_first_turn() -> None:
-    pace = Pace(10.0, phase=0.5)
-    assert not pace.may_send(50, now=0.0)
-    assert not pace.may_send(50, now=2.4)
-    assert pace.may_send(50, now=2.5)
+    rate_limiter = CheckpointRateLimiter(10.0, phase=0.5)
+    assert not rate_limiter.try_acquire(50, now=0.0)
+    assert not rate_limiter.try_acquire(50, now=2.4)
+    assert rate_limiter.try_acquire(50, now=2.5)
 
 
 def test_without_a_bound_everything_is_sent() -> None:
-    pace = Pace(float("inf"), phase=0.9)
-    assert all(pace.may_send(10**9, now=0.0) for _ in range(3))
+    rate_limiter = CheckpointRateLimiter(float("inf"), phase=0.9)
+    assert all(rate_limiter.try_acquire(10**9, now=0.0) for _ in range(3))
 
 
 @given(
@@ -37,12 +37,12 @@ def test_without_a_bound_everything_is_sent() -> None:
 )
 def test_all_together_send_no_more_than_the_bound(workers: int, sizes: list[int], every: float) -> None:
     bound, seconds = 100.0, 600.0
-    paces = [Pace(bound / workers, phase=slot / workers) for slot in range(workers)]
+    paces = [CheckpointRateLimiter(bound / workers, phase=slot / workers) for slot in range(workers)]
     sent = []
     for step in range(int(seconds / every) + 1):
-        for slot, pace in enumerate(paces):
+        for slot, rate_limiter in enumerate(paces):
             size = sizes[slot % len(sizes)]
-            if pace.may_send(size, now=step * every):
+            if rate_limiter.try_acquire(size, now=step * every):
                 sent.append((slot, size))
     # The first of each comes before there was time for it.
     first = sum(sizes[slot % len(sizes)] for slot in range(workers))
@@ -53,6 +53,6 @@ def test_all_together_send_no_more_than_the_bound(workers: int, sizes: list[int]
 
 @pytest.mark.parametrize("phase", [0.0, 0.99])
 def test_a_larger_checkpoint_later_is_sent_too(phase: float) -> None:
-    pace = Pace(1.0, phase)
-    pace.may_send(10, now=0.0)
-    assert pace.may_send(10_000, now=10.0)
+    rate_limiter = CheckpointRateLimiter(1.0, phase)
+    rate_limiter.try_acquire(10, now=0.0)
+    assert rate_limiter.try_acquire(10_000, now=10.0)

@@ -14,7 +14,7 @@ import pytest
 from nbt.search.engines.base import Engine
 from nbt.search.engines.ray import RayEngine
 from nbt.search.engines.ray_options import RayOptions
-from tests.search.engines.contract import EPOCHS, EngineContract, ListSource, make_jobs
+from tests.search.engines.contract import EPOCHS, EngineContract, ListSource, make_specs
 from tests.search.engines.fake_runner import RUNNER, FakeTask
 from tests.search.engines.local_ray import local_ray
 from tests.search.engines.processes import wait_for
@@ -29,7 +29,7 @@ def one_ray() -> Iterator[None]:
         yield
 
 
-class Kept:
+class SharedEngine:
     """An engine that serves several tests, because its workers take seconds to start; a new one where that matters."""
 
     def __init__(self, folder: Path, make: Callable[[FakeTask], RayEngine]) -> None:
@@ -38,7 +38,12 @@ class Kept:
 
     def get(self, *, new: bool) -> RayEngine:
         engine = self.engine
-        if engine is not None and not new and not engine._closed and engine._books.at_a_time == engine._workers:
+        if (
+            engine is not None
+            and not new
+            and not engine._closed
+            and engine._supervisor.max_concurrent == engine._workers
+        ):
             return engine
         self.close()
         self.engine = self._make(self.task)
@@ -57,18 +62,20 @@ class RayContract(EngineContract):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def kept(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
-        kept = Kept(tmp_path_factory.mktemp("task"), lambda task: cls().make(task))
-        yield kept
-        kept.close()
+    def shared_engine(
+        cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[SharedEngine]:
+        shared_engine = SharedEngine(tmp_path_factory.mktemp("task"), lambda task: cls().make(task))
+        yield shared_engine
+        shared_engine.close()
 
     @pytest.fixture
-    def task(self, kept: Kept) -> FakeTask:
-        return kept.task
+    def task(self, shared_engine: SharedEngine) -> FakeTask:
+        return shared_engine.task
 
     @pytest.fixture
-    def engine(self, kept: Kept, request: pytest.FixtureRequest) -> RayEngine:
-        return kept.get(new=request.node.originalname in self.NEEDS_A_NEW_ENGINE)
+    def engine(self, shared_engine: SharedEngine, request: pytest.FixtureRequest) -> RayEngine:
+        return shared_engine.get(new=request.node.originalname in self.NEEDS_A_NEW_ENGINE)
 
 
 class TestOneWorker(RayContract):
@@ -79,7 +86,7 @@ class TestTwoWorkers(RayContract):
     workers = 2
 
     def test_a_job_whose_worker_dies_runs_again(self, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
-        source = ListSource(make_jobs("train", "die-once", "train"))
+        source = ListSource(make_specs("train", "die-once", "train"))
         engine.run(source)
         assert all(outcome.error is None for outcome in source.done.values())
         assert len(source.done["0001 die-once"].curve) == EPOCHS
@@ -87,18 +94,18 @@ class TestTwoWorkers(RayContract):
         assert "0001 die-once: worker process died; running it again" in caplog.text
 
     def test_a_job_whose_workers_die_is_told_with_its_curve(self, engine: Engine) -> None:
-        source = ListSource(make_jobs("train", "die", "train"))
+        source = ListSource(make_specs("train", "die", "train"))
         engine.run(source)
         assert source.done["0001 die"].error == "worker process died"
         assert [result.epoch for result in source.done["0001 die"].curve] == [1]
         assert sum(outcome.error is None for outcome in source.done.values()) == 2
 
     def test_an_idle_worker_that_died_is_replaced(self, engine: Engine) -> None:
-        source = ListSource(make_jobs("train", "train"))
+        source = ListSource(make_specs("train", "train"))
         engine.run(source)
         for outcome in source.done.values():
             os.kill(outcome.facts["pid"], signal.SIGKILL)
-        again = ListSource(make_jobs("train", "train", "train"))
+        again = ListSource(make_specs("train", "train", "train"))
         engine.run(again)
         assert all(outcome.error is None for outcome in again.done.values())
 
@@ -109,11 +116,11 @@ class TestTwoWorkers(RayContract):
             return set(task.folder.glob("closed-*"))
 
         before = closed()
-        source = ListSource(make_jobs("oom-once", "train", "train", "train"))
+        source = ListSource(make_specs("oom-once", "train", "train", "train"))
         engine.run(source)
         assert wait_for(lambda: closed() > before), "the worker that ran out of memory ends: it holds what it took"
         assert len(source.done) == 4
-        # It is put back where the other worker had its job by then; alone on the device it is told.
+        # It is put back where the other worker had its spec by then; alone on the device it is told.
         assert source.abandoned == ["0000 oom-once"]
         assert "going on with 1 at a time" in caplog.text
 
@@ -121,13 +128,13 @@ class TestTwoWorkers(RayContract):
         self, engine: Engine, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
     ) -> None:
         with caplog.at_level(logging.INFO, logger="nbt"):
-            engine.run(ListSource(make_jobs("train")))
+            engine.run(ListSource(make_specs("train")))
         engine.close()
         assert "runner 0 is ready" in caplog.text
         assert capfd.readouterr().out == "", "stdout belongs to results"
 
     def test_facts_say_where(self, engine: Engine) -> None:
-        source = ListSource(make_jobs("train"))
+        source = ListSource(make_specs("train"))
         engine.run(source)
         facts = source.done["0000 train"].facts
         assert facts["node"] == platform.node()
@@ -136,7 +143,7 @@ class TestTwoWorkers(RayContract):
 
 
 def test_leaves_no_temporary_files(tmp_path: Path) -> None:
-    source = ListSource(make_jobs("train"))
+    source = ListSource(make_specs("train"))
     with RayEngine(FakeTask(tmp_path), runner=RUNNER) as engine:  # type: ignore[arg-type]
         engine.run(source)
     assert not Path(source.done["0000 train"].facts["temporary"]).exists()
@@ -144,7 +151,7 @@ def test_leaves_no_temporary_files(tmp_path: Path) -> None:
 
 
 def test_tools_that_cannot_be_made_fail_the_job(tmp_path: Path) -> None:
-    source = ListSource(make_jobs("train"))
+    source = ListSource(make_specs("train"))
     with RayEngine(FakeTask(tmp_path, "fails"), workers=1, runner=RUNNER) as engine:  # type: ignore[arg-type]
         engine.run(source)
     told = f"a worker could not be set up on {platform.node()} (RuntimeError: no tools today)"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.search.engines.local_ray import local_cluster
-from tests.search.engines.processes import PATIENCE
+from tests.search.engines.processes import TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -20,11 +20,11 @@ import sys
 from pathlib import Path
 from nbt.search.engines.ray import RayEngine
 from nbt.search.engines.ray_options import RayOptions
-from tests.search.engines.contract import ListSource, make_jobs
+from tests.search.engines.contract import ListSource, make_specs
 from tests.search.engines.fake_runner import RUNNER, FakeTask
 
-source = ListSource(make_jobs("train", "die-once", "fail", "train"))
-source.stop = lambda job, result: "too slow" if job is first and result.epoch == 2 else None
+source = ListSource(make_specs("train", "die-once", "fail", "train"))
+source.stop = lambda spec, result: "too slow" if spec is first and result.epoch == 2 else None
 first = source.waiting[0]
 task = FakeTask(Path(sys.argv[2]))
 with RayEngine(task, workers=2, options=RayOptions(sys.argv[1], cpus_per_trial=1), runner=RUNNER) as engine:
@@ -45,7 +45,7 @@ def test_jobs_run_over_rays_client(tmp_path: Path) -> None:
             [sys.executable, "-c", DRIVER, f"ray://127.0.0.1:{port}", str(tmp_path)],
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT_SECONDS,
             check=False,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.search.engines.local_ray import quiet
-from tests.search.engines.processes import PATIENCE, runs, wait_for
+from tests.search.engines.local_ray import set_ray_environment
+from tests.search.engines.processes import TIMEOUT_SECONDS, is_running, wait_for
 
 pytestmark = pytest.mark.slow
 
 DRIVER = """
 from pathlib import Path
-from tests.search.engines.contract import ListSource, make_jobs
+from tests.search.engines.contract import ListSource, make_specs
 from tests.search.engines.fake_runner import RUNNER, FakeTask
 from nbt.search.engines.ray import RayEngine
 
-source = ListSource(make_jobs(*{acts!r}))
+source = ListSource(make_specs(*{behaviours!r}))
 try:
     with RayEngine(FakeTask(Path({folder!r})), workers=2, runner=RUNNER) as engine:
         engine.run(source)
@@ -31,10 +31,10 @@ print("done", *sorted(source.done), sep=",")
 """
 
 
-def start_driver(folder: Path, *acts: str) -> subprocess.Popen[str]:
-    quiet()
+def start_driver(folder: Path, *behaviours: str) -> subprocess.Popen[str]:
+    set_ray_environment()
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER.format(acts=acts, folder=str(folder))],
+        [sys.executable, "-c", DRIVER.format(behaviours=behaviours, folder=str(folder))],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -51,9 +51,9 @@ def test_ctrl_c_abandons_running_jobs_and_ends_the_ray_that_was_started(tmp_path
     driver = start_driver(tmp_path, "hang", "hang", "train")
     assert wait_for(lambda: len(hanging(tmp_path)) == 2 or driver.poll() is not None)
     os.killpg(driver.pid, signal.SIGINT)  # what a terminal does
-    out, err = driver.communicate(timeout=PATIENCE)
+    out, err = driver.communicate(timeout=TIMEOUT_SECONDS)
     assert out == "abandoned,0000 hang,0001 hang\ndone\n", err
-    assert wait_for(lambda: not any(runs(pid) for pid in hanging(tmp_path)))
+    assert wait_for(lambda: not any(is_running(pid) for pid in hanging(tmp_path)))
 
 
 def test_an_address_that_listens_but_is_no_ray() -> None:
@@ -65,7 +65,7 @@ def test_an_address_that_listens_but_is_no_ray() -> None:
         "from nbt.search.engines.ray_cluster import connect\n"
         "from nbt.search.engines.ray_options import RayOptions\n"
         "with socket.create_server(('127.0.0.1', 0)) as server:\n"
-        "    ray_cluster.ANSWER_SECONDS = 4.0\n"
+        "    ray_cluster.RESPONSE_TIMEOUT_SECONDS = 4.0\n"
         "    try:\n"
         "        connect(RayOptions(f'127.0.0.1:{server.getsockname()[1]}'))\n"
         "    except UsageError as error:\n"
@@ -75,7 +75,7 @@ def test_an_address_that_listens_but_is_no_ray() -> None:
         [sys.executable, "-c", text],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )

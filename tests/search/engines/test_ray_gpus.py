@@ -11,8 +11,8 @@ import pytest
 
 from nbt.search.engines.ray import RayEngine
 from nbt.search.engines.ray_options import RayOptions
-from nbt.training.results import TrialJob
-from tests.search.engines.contract import EPOCHS, ListSource, make_jobs
+from nbt.training.results import TrialSpec
+from tests.search.engines.contract import EPOCHS, ListSource, make_specs
 from tests.search.engines.fake_runner import RUNNER, FakeTask
 from tests.search.engines.local_ray import local_ray
 
@@ -25,22 +25,22 @@ def one_ray() -> Iterator[None]:
         yield
 
 
-class Watched(ListSource):
-    """Notes how many jobs were done when one was handed out."""
+class CountingSource(ListSource):
+    """Notes how many specs were done when one was handed out."""
 
-    def __init__(self, jobs: Sequence[TrialJob]) -> None:
-        super().__init__(jobs)
+    def __init__(self, specs: Sequence[TrialSpec]) -> None:
+        super().__init__(specs)
         self.done_before: list[int] = []
 
-    def next_job(self) -> TrialJob | None:
+    def next_trial(self) -> TrialSpec | None:
         self.done_before.append(len(self.done))
-        return super().next_job()
+        return super().next_trial()
 
 
 def test_the_first_run_has_a_gpu_and_the_next_share_it_by_what_that_took(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = Watched(make_jobs(*["measured"] * 5))
+    source = CountingSource(make_specs(*["measured"] * 5))
     options = RayOptions(gpus_per_trial="auto", cpus_per_trial=0.1)
     with (
         caplog.at_level(logging.WARNING, logger="nbt"),
@@ -49,7 +49,7 @@ def test_the_first_run_has_a_gpu_and_the_next_share_it_by_what_that_took(
         engine.run(source)
     assert len(source.done) == 5 and all(len(outcome.curve) == EPOCHS for outcome in source.done.values())
     assert source.done_before[:2] == [0, 1], "the first is alone until it is done"
-    assert source.most_running == 3
+    assert source.max_running == 3
     sharing = {key: outcome.facts["sharing"] for key, outcome in source.done.items()}
     assert sharing == {key: 1 if key.startswith("0000") else 3 for key in source.done}, "of four that fit on it"
     for outcome in source.done.values():

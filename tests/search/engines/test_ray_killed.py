@@ -19,14 +19,14 @@ import pytest
 from nbt.errors import NbtError
 from nbt.search.records import StudyRecord, TrialRecord
 from nbt.search.storage import read_study, resolve_storage
-from tests.search.engines.local_ray import local_cluster, quiet
-from tests.search.engines.processes import PATIENCE, named, processes_with, runs, wait_for
-from tests.search.engines.quick_study import FOLDER, first_held
+from tests.search.engines.local_ray import local_cluster, set_ray_environment
+from tests.search.engines.processes import TIMEOUT_SECONDS, find_processes, is_running, process_title, wait_for
+from tests.search.engines.quick_study import FOLDER, first_paused
 
 pytestmark = pytest.mark.slow
 
 LENGTH, BUDGET = 8, 9
-WORDS = [
+ARGUMENTS = [
     *("search", "--dataset", "digits", "--backbone", "conv3(width=8)", "--weights", "none", "--shots", "24"),
     *("--epochs", str(LENGTH), "--budget", str(BUDGET), "--workers", "2", "--pruner", "none", "--no-heuristics"),
     *("--final-seeds", "1", "--study", "s", "--json"),
@@ -45,7 +45,7 @@ class Drivers:
     """Starts `nbt search` in a folder; ends what still runs."""
 
     def __init__(self, folder: Path, ray_folder: Path) -> None:
-        quiet()
+        set_ray_environment()
         self.folder, self.workers, self.temporary = folder, folder / "workers", folder / "temporary"
         for path in (self.workers, self.temporary):
             path.mkdir()
@@ -60,7 +60,7 @@ class Drivers:
     def start(self, *options: str, **environment: str) -> subprocess.Popen[str]:
         words = [sys.executable, "-m", "tests.search.engines.quick_study", str(self.workers)]
         driver = subprocess.Popen(
-            [*words, *WORDS, *options],
+            [*words, *ARGUMENTS, *options],
             cwd=self.folder,
             env={**self._environment, **environment},
             stdout=subprocess.PIPE,
@@ -75,14 +75,14 @@ class Drivers:
         """Lets trials from this number on go no further than epoch 3."""
         (self.workers / "hold").write_text(str(number))
 
-    def wait_for_held(self, epochs: int = 6) -> StudyRecord:
+    def wait_until_paused(self, epochs: int = 6) -> StudyRecord:
         """Waits until two trials run and are held, with so many epochs between them."""
         driver = self._started[-1]
 
         def there() -> bool:
             record = self.read()
             trials = running(record) if record is not None else []
-            held = [len(trial.curve) for trial in trials if trial.number >= first_held(self.workers)]
+            held = [len(trial.curve) for trial in trials if trial.number >= first_paused(self.workers)]
             return driver.poll() is not None or (len(held) == 2 and sum(held) == epochs)
 
         if not wait_for(there) or driver.poll() is not None:
@@ -95,7 +95,7 @@ class Drivers:
     def kill(self) -> str:
         """Kills the newest driver; returns what it has said."""
         self._started[-1].kill()
-        return self._started[-1].communicate(timeout=PATIENCE)[1]
+        return self._started[-1].communicate(timeout=TIMEOUT_SECONDS)[1]
 
     def close(self) -> None:
         for driver in self._started:
@@ -111,7 +111,7 @@ class Drivers:
             return None
 
     def worker_pids(self) -> list[int]:
-        return [int(path.name) for path in self.workers.glob("[0-9]*") if runs(int(path.name))]
+        return [int(path.name) for path in self.workers.glob("[0-9]*") if is_running(int(path.name))]
 
 
 @pytest.fixture
@@ -121,9 +121,9 @@ def drivers(tmp_path: Path, ray_folder: Path) -> Iterator[Drivers]:
     drivers.close()
 
 
-def left_of_ray(folder: Path) -> list[int]:
+def remaining_ray_processes(folder: Path) -> list[int]:
     """Processes of a Ray, but for two small helpers of its raylet, which may notice its end a minute later."""
-    return [pid for pid in processes_with(str(folder)) if not named(pid).endswith("Agent")]
+    return [pid for pid in find_processes(str(folder)) if not process_title(pid).endswith("Agent")]
 
 
 def running(record: StudyRecord) -> list[TrialRecord]:
@@ -142,24 +142,24 @@ def test_a_study_outlives_its_worker_and_its_drivers(drivers: Drivers, ray_folde
     """Killed while trials run, twice; the first time after a worker; the local engine does the rest."""
     drivers.hold(2)
     drivers.start("--engine", "ray")
-    drivers.wait_for_held()
+    drivers.wait_until_paused()
     os.kill(drivers.worker_pids()[0], signal.SIGKILL)
-    first = drivers.wait_for_held(epochs=7)  # the one that was killed went on from epoch 3
+    first = drivers.wait_until_paused(epochs=7)  # the one that was killed went on from epoch 3
     said = drivers.kill()
     assert "worker process died; running it again" in said
     assert said.endswith("everything is kept: the same command resumes, also with --engine local\n")
-    assert wait_for(lambda: not left_of_ray(ray_folder)), "something of the killed driver's Ray is left"
+    assert wait_for(lambda: not remaining_ray_processes(ray_folder)), "something of the killed driver's Ray is left"
 
     drivers.hold(6)
     drivers.start("--engine", "ray")
-    second = drivers.wait_for_held()
+    second = drivers.wait_until_paused()
     drivers.kill()
-    assert wait_for(lambda: not left_of_ray(ray_folder))  # and their folders can be cleared
+    assert wait_for(lambda: not remaining_ray_processes(ray_folder))  # and their folders can be cleared
     assert [sorted(finished(record)) for record in (first, second)] == [[0, 1], [0, 1, 4, 5]]
 
     drivers.hold(99)
     driver = drivers.start("--engine", "local")
-    out, err = driver.communicate(timeout=PATIENCE)
+    out, err = driver.communicate(timeout=TIMEOUT_SECONDS)
     assert driver.returncode == 0, err
     last = drivers.read()
     assert last is not None
@@ -168,8 +168,8 @@ def test_a_study_outlives_its_worker_and_its_drivers(drivers: Drivers, ray_folde
     assert not running(last)
     for earlier in (first, second):
         assert finished(earlier).items() <= finished(last).items(), "a finished trial was lost or changed"
-    check_what_was_continued(last, drivers.folder)
-    assert wait_for(lambda: not left_of_ray(ray_folder))
+    check_resumed_trials(last, drivers.folder)
+    assert wait_for(lambda: not remaining_ray_processes(ray_folder))
     assert not [path.name for path in drivers.temporary.iterdir() if path.name.startswith("nbt-")]
 
 
@@ -182,9 +182,9 @@ def test_a_lost_head_ends_the_search_with_words_and_everything_kept(
         # Ray ends a process whose head has been away for so long; the search has to end before.
         patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": "24"}
         driver = drivers.start("--engine", "ray", "--ray-address", cluster.address, **patience)
-        drivers.wait_for_held()
+        drivers.wait_until_paused()
         cluster.head_node.kill_gcs_server()
-        _, err = driver.communicate(timeout=PATIENCE)
+        _, err = driver.communicate(timeout=TIMEOUT_SECONDS)
     assert driver.returncode == 1, err
     told = next(line for line in err.splitlines() if line.startswith("error:"))  # Ray's own last words may follow
     assert told.startswith("error: the connection to Ray is lost (the head of the Ray cluster at "), err
@@ -194,10 +194,10 @@ def test_a_lost_head_ends_the_search_with_words_and_everything_kept(
     assert not running(record)
     assert sorted(finished(record)) == [0, 1]
     assert [trial.reason.partition(":")[0] for trial in record.trials if trial.state == "failed"] == ["interrupted"] * 2
-    assert wait_for(lambda: not any(map(runs, drivers.worker_pids())))
+    assert wait_for(lambda: not any(map(is_running, drivers.worker_pids())))
 
 
-def check_what_was_continued(record: StudyRecord, folder: Path) -> None:
+def check_resumed_trials(record: StudyRecord, folder: Path) -> None:
     """Each killed trial went on as another one, from the last checkpoint that the driver had."""
     trials = optuna.load_study(study_name="s", storage=resolve_storage(None, folder)).trials
     trained = {trial.number: trial.user_attrs["progress"]["trained"] for trial in trials}

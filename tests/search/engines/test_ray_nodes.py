@@ -13,15 +13,15 @@ import pytest
 from nbt.search.engines.ray import RayEngine
 from nbt.search.engines.ray_options import RayOptions
 from nbt.settings import TransferSettings
-from nbt.training.results import TrialJob
-from tests.search.engines.contract import ListSource, make_jobs
+from nbt.training.results import TrialSpec
+from tests.search.engines.contract import ListSource, make_specs
 from tests.search.engines.fake_runner import RUNNER, FakeTask
-from tests.search.engines.local_ray import LEAN, local_cluster
-from tests.search.engines.processes import runs, wait_for
+from tests.search.engines.local_ray import MINIMAL_NODE_OPTIONS, local_cluster
+from tests.search.engines.processes import is_running, wait_for
 
 pytestmark = pytest.mark.slow
 
-QUICK_TO_NOTICE = {
+FAST_FAILURE_DETECTION = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 1000,
     "health_check_failure_threshold": 3,
@@ -32,8 +32,8 @@ RAYLET, GPUS = "RAY_RAYLET_PID", "CUDA_VISIBLE_DEVICES"
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     """Two CPUs and no GPU on the one node, a CPU and two GPUs (which nobody has to own for that) on the other."""
-    with local_cluster(num_cpus=2, _system_config=QUICK_TO_NOTICE) as cluster:
-        second = cluster.add_node(num_cpus=1, num_gpus=2, **LEAN)
+    with local_cluster(num_cpus=2, _system_config=FAST_FAILURE_DETECTION) as cluster:
+        second = cluster.add_node(num_cpus=1, num_gpus=2, **MINIMAL_NODE_OPTIONS)
         cluster.connect()
         yield cluster, second
 
@@ -44,8 +44,8 @@ def waiting(folder: Path) -> list[int]:
 
 
 def run(folder: Path, workers: int, **options: float) -> list[dict[str, Any]]:
-    """Facts of jobs that wait for one another, so that each has a worker of its own."""
-    source = ListSource(make_jobs(*["wait"] * workers))
+    """Facts of specs that wait for one another, so that each has a worker of its own."""
+    source = ListSource(make_specs(*["wait"] * workers))
 
     def let_go_when_all_wait() -> None:
         wait_for(lambda: len(waiting(folder)) == workers)
@@ -81,18 +81,18 @@ def test_trials_that_share_gpus_run_where_these_are(
 
 
 def test_a_killed_node_loses_no_job_and_no_checkpoint(nodes: Any, tmp_path: Path) -> None:
-    """All nodes are full when one of them goes: its job continues on the other one, from its checkpoint."""
+    """All nodes are full when one of them goes: its spec continues on the other one, from its checkpoint."""
     cluster, second = nodes
-    jobs = [
-        TrialJob(key=f"{i:04d} wait", settings=TransferSettings(epochs=6), checkpoint=tmp_path / f"{i}.pt")
+    specs = [
+        TrialSpec(key=f"{i:04d} wait", settings=TransferSettings(epochs=6), checkpoint=tmp_path / f"{i}.pt")
         for i in range(4)
     ]
-    source = ListSource(jobs)
+    source = ListSource(specs)
 
     def kill_a_node() -> None:
         if wait_for(lambda: len(waiting(tmp_path)) == 3):
             cluster.remove_node(second, allow_graceful=False)
-            wait_for(lambda: not all(map(runs, waiting(tmp_path))))
+            wait_for(lambda: not all(map(is_running, waiting(tmp_path))))
         (tmp_path / "go").touch()
 
     killer = threading.Thread(target=kill_a_node)
@@ -101,7 +101,7 @@ def test_a_killed_node_loses_no_job_and_no_checkpoint(nodes: Any, tmp_path: Path
     with RayEngine(FakeTask(tmp_path), workers=3, options=options, runner=RUNNER) as engine:  # type: ignore[arg-type]
         engine.run(source)
     killer.join()
-    assert [source.done[job.key].error for job in jobs] == [None] * 4
+    assert [source.done[spec.key].error for spec in specs] == [None] * 4
     assert len(source.epochs) == len(set(source.epochs)) == 4 * 6, "the source is asked once about every epoch"
     resumed = [outcome for outcome in source.done.values() if outcome.facts["resumed_after"]]
     assert [outcome.facts["resumed_after"] for outcome in resumed] == [3]

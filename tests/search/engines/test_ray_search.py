@@ -34,7 +34,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def essence(trial: TrialRecord) -> tuple[Any, ...]:
+def comparable_fields(trial: TrialRecord) -> tuple[Any, ...]:
     curve = [(one.epoch, one.train_loss, one.val_loss, one.val_accuracy) for one in trial.curve]
     return trial.number, trial.state, trial.origin, trial.settings, curve
 
@@ -45,7 +45,7 @@ def search(task: Task, study: str, engine: str, budget: int) -> StudyRecord:
 
 def test_both_engines_give_the_same_trials_and_resume_each_other(task: Task, own_folder: Path) -> None:
     here, there = search(task, "here", "local", 5), search(task, "there", "ray", 5)
-    assert [essence(trial) for trial in here.trials] == [essence(trial) for trial in there.trials]
+    assert [comparable_fields(trial) for trial in here.trials] == [comparable_fields(trial) for trial in there.trials]
     assert here.epochs_spent == there.epochs_spent
     assert here.recommended == there.recommended
     assert [test.accuracy for test in here.test] == [test.accuracy for test in there.test]
@@ -58,27 +58,27 @@ def test_both_engines_give_the_same_trials_and_resume_each_other(task: Task, own
 
     here, there = search(task, "here", "ray", 7), search(task, "there", "local", 7)
     assert len(here.trials) > 5
-    assert [essence(trial) for trial in here.trials] == [essence(trial) for trial in there.trials]
+    assert [comparable_fields(trial) for trial in here.trials] == [comparable_fields(trial) for trial in there.trials]
     assert not any(trial.state == "running" for trial in (*here.trials, *there.trials))
 
 
-def learn(task: Task, study: str, engine: str, budget: int) -> StudyRecord:
+def search_stream(task: Task, study: str, engine: str, budget: int) -> StudyRecord:
     options = {"epochs": 1, "scenario": "class", "tasks": 2, "space": "continual", "final_seeds": 1}
     return nbt.search(task, budget=budget, study=study, engine=engine, **options).record
 
 
 @pytest.mark.slow
 def test_streams_are_searched_with_both_engines_alike(task: Task) -> None:
-    here, there = learn(task, "here", "local", 3), learn(task, "there", "ray", 3)
-    assert [essence(trial) for trial in here.trials] == [essence(trial) for trial in there.trials]
+    here, there = search_stream(task, "here", "local", 3), search_stream(task, "there", "ray", 3)
+    assert [comparable_fields(trial) for trial in here.trials] == [comparable_fields(trial) for trial in there.trials]
     assert [trial.state for trial in there.trials] == ["complete"] * 3
     assert [[one.val_accuracy is None for one in trial.curve] for trial in there.trials] == [[True, False]] * 3
     assert here.recommended == there.recommended
     assert [(test.name, test.accuracy) for test in here.test] == [(test.name, test.accuracy) for test in there.test]
 
-    here, there = learn(task, "here", "ray", 4), learn(task, "there", "local", 4)
+    here, there = search_stream(task, "here", "ray", 4), search_stream(task, "there", "local", 4)
     assert len(here.trials) == 4
-    assert [essence(trial) for trial in here.trials] == [essence(trial) for trial in there.trials]
+    assert [comparable_fields(trial) for trial in here.trials] == [comparable_fields(trial) for trial in there.trials]
 
 
 @pytest.mark.slow

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from nbt.search.engines.messages import Order, Place
-from nbt.search.engines.pace import Pace
-from nbt.search.engines.rider import Rider
+from nbt.search.engines.messages import TrialAssignment, WorkerLocation
+from nbt.search.engines.pace import CheckpointRateLimiter
+from nbt.search.engines.rider import TrialThread
 from nbt.settings import TransferSettings
-from nbt.training.results import EpochResult, TrialJob, TrialOutcome
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 OnEpoch = Callable[[EpochResult], str | None]
 
@@ -27,20 +27,20 @@ class Runner:
         self.closed = False
         self.found: list[bytes | None] = []
 
-    def run(self, job: TrialJob, on_epoch: OnEpoch) -> TrialOutcome:
-        if job.checkpoint is not None:
-            self.found.append(job.checkpoint.read_bytes() if job.checkpoint.exists() else None)
+    def run(self, spec: TrialSpec, on_epoch: OnEpoch) -> TrialOutcome:
+        if spec.checkpoint is not None:
+            self.found.append(spec.checkpoint.read_bytes() if spec.checkpoint.exists() else None)
         curve = []
         for epoch in (1, 2, 3):
             curve.append(EpochResult(epoch, 1.0, 1.0, 0.5, 0.1))
-            if epoch == 2 and job.checkpoint is not None:
-                job.checkpoint.write_bytes(b"after 2")
+            if epoch == 2 and spec.checkpoint is not None:
+                spec.checkpoint.write_bytes(b"after 2")
             logging.getLogger("nbt").warning("epoch %d", epoch)
             if (reason := on_epoch(curve[-1])) is not None:
                 return TrialOutcome(curve=tuple(curve), stopped=reason)
-        if job.export is not None:
-            job.export.mkdir()
-            (job.export / "model.json").write_bytes(b"{}")
+        if spec.export is not None:
+            spec.export.mkdir()
+            (spec.export / "model.json").write_bytes(b"{}")
         return TrialOutcome(curve=tuple(curve))
 
     def close(self) -> None:
@@ -53,96 +53,98 @@ def runner() -> Runner:
 
 
 @pytest.fixture
-def rider(runner: Runner, tmp_path: Path) -> Iterator[Rider]:
+def trial_thread(runner: Runner, tmp_path: Path) -> Iterator[TrialThread]:
     log, temporary = logging.getLogger("nbt"), tempfile.tempdir
     before = log.handlers, log.level, log.propagate
-    rider = Rider(lambda: runner, lambda device: Place("n", "host", device, ("3",)), tmp_path / "own")
-    yield rider
-    rider.close()
+    trial_thread = TrialThread(
+        lambda: runner, lambda device: WorkerLocation("n", "host", device, ("3",)), tmp_path / "own"
+    )
+    yield trial_thread
+    trial_thread.close()
     log.handlers, log.propagate = before[0], before[2]
     log.setLevel(before[1])
     tempfile.tempdir = temporary
 
 
-def order(tmp_path: Path, checkpoint: bytes | None = None) -> Order:
-    job = TrialJob(
+def assignment(tmp_path: Path, checkpoint: bytes | None = None) -> TrialAssignment:
+    spec = TrialSpec(
         key="t", settings=TransferSettings(epochs=3), checkpoint=tmp_path / "driver.pt", export=tmp_path / "model"
     )
-    return Order(job, checkpoint)
+    return TrialAssignment(spec, checkpoint)
 
 
-def test_waits_after_every_epoch_and_says_where_it_is(rider: Rider, tmp_path: Path) -> None:
-    rider.start(order(tmp_path))
-    said = [rider.next() for _ in range(4)]
-    assert [one.epoch.epoch for one in said if one.epoch is not None] == [1, 2, 3]
-    outcome = said[-1].outcome
+def test_waits_after_every_epoch_and_says_where_it_is(trial_thread: TrialThread, tmp_path: Path) -> None:
+    trial_thread.start(assignment(tmp_path))
+    messages = [trial_thread.next() for _ in range(4)]
+    assert [one.epoch.epoch for one in messages if one.epoch is not None] == [1, 2, 3]
+    outcome = messages[-1].outcome
     assert outcome is not None and len(outcome.curve) == 3
     assert outcome.facts == {"node": "host", "device": "cpu", "gpu_index": "3"}
-    assert said[0].place == Place("n", "host", "cpu", ("3",))
-    assert said[1].logs == ((logging.WARNING, "epoch 2"),)
+    assert messages[0].location == WorkerLocation("n", "host", "cpu", ("3",))
+    assert messages[1].logs == ((logging.WARNING, "epoch 2"),)
 
 
-def test_files_travel_as_content_and_none_of_the_drivers_is_touched(rider: Rider, tmp_path: Path) -> None:
-    rider.start(order(tmp_path))
-    said = [rider.next() for _ in range(4)]
-    assert [one.checkpoint for one in said] == [None, b"after 2", None, None]
-    assert said[-1].export == {"model.json": b"{}"}
+def test_files_travel_as_content_and_none_of_the_drivers_is_touched(trial_thread: TrialThread, tmp_path: Path) -> None:
+    trial_thread.start(assignment(tmp_path))
+    messages = [trial_thread.next() for _ in range(4)]
+    assert [one.checkpoint for one in messages] == [None, b"after 2", None, None]
+    assert messages[-1].export == {"model.json": b"{}"}
     assert {path.name for path in tmp_path.iterdir()} == {"own"}
 
 
-def test_a_checkpoint_that_may_not_be_sent_yet_is_sent_when_it_may(rider: Rider, tmp_path: Path) -> None:
-    rider._pace = SlowPace()
-    rider.start(order(tmp_path))
-    said = [rider.next() for _ in range(4)]
-    assert [one.checkpoint for one in said] == [None, None, b"after 2", None]
+def test_a_checkpoint_that_may_not_be_sent_yet_is_sent_when_it_may(trial_thread: TrialThread, tmp_path: Path) -> None:
+    trial_thread._rate_limiter = SlowRateLimiter()
+    trial_thread.start(assignment(tmp_path))
+    messages = [trial_thread.next() for _ in range(4)]
+    assert [one.checkpoint for one in messages] == [None, None, b"after 2", None]
 
 
-class SlowPace(Pace):
+class SlowRateLimiter(CheckpointRateLimiter):
     """Lets nothing through when it is asked first."""
 
     def __init__(self) -> None:
         super().__init__(1.0)
         self.asked = 0
 
-    def may_send(self, size: int, now: float) -> bool:
+    def try_acquire(self, size: int, now: float) -> bool:
         assert size == len(b"after 2")
         self.asked += 1
         return self.asked > 1
 
 
 def test_continues_from_what_the_order_brings_and_from_nothing_else(
-    rider: Rider, runner: Runner, tmp_path: Path
+    trial_thread: TrialThread, runner: Runner, tmp_path: Path
 ) -> None:
     for content in (b"brought", None):
-        rider.start(order(tmp_path, content))
-        while rider.next().outcome is None:
+        trial_thread.start(assignment(tmp_path, content))
+        while trial_thread.next().outcome is None:
             pass
         (tmp_path / "own" / "checkpoint.pt.task").touch()  # as a stream leaves that was given up
-    rider.start(order(tmp_path))
+    trial_thread.start(assignment(tmp_path))
     assert not (tmp_path / "own" / "checkpoint.pt.task").exists()
     assert runner.found[:2] == [b"brought", None]
 
 
-def test_a_reason_ends_the_run_with_its_outcome(rider: Rider, tmp_path: Path) -> None:
-    rider.start(order(tmp_path))
-    rider.next()
-    outcome = rider.next("weak").outcome
+def test_a_reason_ends_the_run_with_its_outcome(trial_thread: TrialThread, tmp_path: Path) -> None:
+    trial_thread.start(assignment(tmp_path))
+    trial_thread.next()
+    outcome = trial_thread.next("weak").outcome
     assert outcome is not None and outcome.stopped == "weak" and len(outcome.curve) == 1
 
 
-def test_a_new_order_gives_up_the_old_run(rider: Rider, tmp_path: Path) -> None:
-    rider.start(order(tmp_path))
-    rider.next()
-    rider.start(order(tmp_path))
-    first = rider.next()
+def test_a_new_order_gives_up_the_old_run(trial_thread: TrialThread, tmp_path: Path) -> None:
+    trial_thread.start(assignment(tmp_path))
+    trial_thread.next()
+    trial_thread.start(assignment(tmp_path))
+    first = trial_thread.next()
     assert first.epoch is not None and first.epoch.epoch == 1
 
 
-def test_closes_tools_and_removes_its_folder(rider: Rider, runner: Runner, tmp_path: Path) -> None:
-    rider.start(order(tmp_path))
-    rider.next()
-    rider.close()
-    rider.close()
+def test_closes_tools_and_removes_its_folder(trial_thread: TrialThread, runner: Runner, tmp_path: Path) -> None:
+    trial_thread.start(assignment(tmp_path))
+    trial_thread.next()
+    trial_thread.close()
+    trial_thread.close()
     assert runner.closed
     assert not (tmp_path / "own").exists()
 
@@ -158,14 +160,14 @@ def test_tools_that_cannot_be_made_are_told_and_tried_again(tmp_path: Path) -> N
             raise MemoryError("no room")
         return Runner()
 
-    rider = Rider(fail_once, lambda device: Place(), tmp_path / "own")
+    trial_thread = TrialThread(fail_once, lambda device: WorkerLocation(), tmp_path / "own")
     try:
-        rider.start(order(tmp_path))
-        said = rider.next()
-        assert said.broken and said.outcome is not None and said.outcome.out_of_memory
-        rider.start(order(tmp_path))
-        assert rider.next().epoch is not None
+        trial_thread.start(assignment(tmp_path))
+        messages = trial_thread.next()
+        assert messages.setup_failed and messages.outcome is not None and messages.outcome.out_of_memory
+        trial_thread.start(assignment(tmp_path))
+        assert trial_thread.next().epoch is not None
     finally:
-        rider.close()
+        trial_thread.close()
         log.handlers, log.propagate = before
         tempfile.tempdir = temporary

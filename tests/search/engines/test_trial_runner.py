@@ -12,7 +12,7 @@ from nbt.search.engines.worker import TrialRunner
 from nbt.settings import TransferSettings
 from nbt.task.load import load_task
 from nbt.training import workbench
-from nbt.training.results import TrialJob, TrialOutcome
+from nbt.training.results import TrialOutcome, TrialSpec
 from tests.search.engines.contract import ListSource
 
 
@@ -34,13 +34,15 @@ def test_workers_share_devices_and_memory(
     made: dict[str, Any] = {}
 
     class FakeBench:
-        def __init__(self, task: object, *, device: str | None, cache_bytes: int | None, sharing: int) -> None:
-            made.update(device=device or "cpu", cache_bytes=cache_bytes, sharing=sharing)
+        def __init__(
+            self, task: object, *, device: str | None, cache_bytes: int | None, workers_per_device: int
+        ) -> None:
+            made.update(device=device or "cpu", cache_bytes=cache_bytes, workers_per_device=workers_per_device)
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(workbench, "Workbench", FakeBench)
+    monkeypatch.setattr(workbench, "WorkerContext", FakeBench)
     TrialRunner(None, slot=slot, workers=workers, device=asked)  # type: ignore[arg-type]
-    assert made == {"device": device, "cache_bytes": None, "sharing": share}
+    assert made == {"device": device, "cache_bytes": None, "workers_per_device": share}
     TrialRunner(None, device="cpu", cache_bytes=7)  # type: ignore[arg-type]
     assert made["cache_bytes"] == 7
 
@@ -49,19 +51,19 @@ def test_workers_share_devices_and_memory(
 def test_workers_give_the_results_of_this_process() -> None:
     task = load_task("digits", backbone="conv3", weights="none")
     settings = TransferSettings(epochs=2, batch_size=128)
-    jobs = [
-        TrialJob(key=f"trial-{i}", settings=settings.replace(frozen_depth=0.5 * (i % 2)), seed=i, split_seed=i // 2)
+    specs = [
+        TrialSpec(key=f"trial-{i}", settings=settings.replace(frozen_depth=0.5 * (i % 2)), seed=i, split_seed=i // 2)
         for i in range(4)
     ]
 
     def results(workers: int) -> dict[str, TrialOutcome]:
-        source = ListSource(jobs)
+        source = ListSource(specs)
         with LocalEngine(task, workers=workers, device="cpu") as engine:
             engine.run(source)
         return source.done
 
     here, there = results(1), results(2)
-    assert here.keys() == there.keys() == {job.key for job in jobs}
+    assert here.keys() == there.keys() == {spec.key for spec in specs}
     for key, outcome in here.items():
         assert outcome.error is None
         assert [(r.train_loss, r.val_loss) for r in outcome.curve] == [

@@ -44,7 +44,7 @@ def header(**changes: Any) -> TableHeader:
     return TableHeader(**{**values, **changes})
 
 
-def merit(settings: TransferSettings) -> float:
+def true_accuracy(settings: TransferSettings) -> float:
     """Returns the accuracy that a recipe is worth: best at a head rate of .1 with half of the units frozen."""
     distance = abs(math.log10(settings.head_lr) + 1) + abs(settings.frozen_depth - 0.5)
     return max(0.05, 0.9 - 0.2 * distance)
@@ -67,7 +67,7 @@ def make_curve(end: float, test: float | None, length: int = LENGTH) -> tuple[Ep
 
 def make_run(planned: PlannedRun, noise: float = 0.01, salt: int = 0) -> RecordedRun:
     draws = np.random.default_rng([planned.setting, planned.seed, salt])
-    value = merit(planned.settings)
+    value = true_accuracy(planned.settings)
     val, test = (float(np.clip(value + noise * draws.standard_normal(), 0, 1)) for _ in range(2))
     return RecordedRun(
         setting=planned.setting,

@@ -7,7 +7,7 @@ import pytest
 
 from nbt.errors import UsageError
 from nbt.search.recorded import RecordedTable
-from nbt.search.replay.pool import Catalogue, Pool, coordinates
+from nbt.search.replay.pool import CandidatePool, TabularBenchmark, coordinates
 from nbt.settings import TransferSettings, repair
 from tests.search.replay.tables import LENGTH, SPACE, WHOLE, diverge, header, make_curve, make_table
 
@@ -47,58 +47,58 @@ class TestDistance:
 
 class TestCatalogue:
     def test_runs_of_a_setting_belong_together_without_their_test_accuracy(self) -> None:
-        catalogue = Catalogue(make_table(12), SPACE)
-        assert [len(setting.runs) for setting in catalogue.settings] == [2, *[1] * 9, 2, 1]
-        curves = [curve for setting in catalogue.settings for curve in setting.curves]
+        benchmark = TabularBenchmark(make_table(12), SPACE)
+        assert [len(setting.runs) for setting in benchmark.settings] == [2, *[1] * 9, 2, 1]
+        curves = [curve for setting in benchmark.settings for curve in setting.curves]
         assert all(result.watched_accuracy is None for curve in curves for result in curve)
         assert all(len(curve) == LENGTH for curve in curves)
 
     def test_parameters_stand_for_the_settings(self) -> None:
-        for setting in Catalogue(make_table(30), SPACE).settings:
+        for setting in TabularBenchmark(make_table(30), SPACE).settings:
             assert SPACE.settings(setting.params, LENGTH) == setting.settings
 
     def test_both_runs_of_a_setting_are_met_the_same_one_by_every_method(self) -> None:
-        setting = Catalogue(make_table(1), SPACE).settings[0]
-        picks = [setting.pick(seed) for seed in range(20)]
+        setting = TabularBenchmark(make_table(1), SPACE).settings[0]
+        picks = [setting.choose_run(seed) for seed in range(20)]
         assert set(picks) == {0, 1}
-        assert picks == [setting.pick(seed) for seed in range(20)]
+        assert picks == [setting.choose_run(seed) for seed in range(20)]
 
     def test_tables_that_cannot_be_replayed_are_refused(self) -> None:
         with pytest.raises(UsageError, match=r"birds\.parquet: no runs"):
-            Catalogue(RecordedTable(header(), (), "birds.parquet"), SPACE)
+            TabularBenchmark(RecordedTable(header(), (), "birds.parquet"), SPACE)
         short = make_table(4, change=lambda run: dataclasses.replace(run, curve=run.curve[:3]))
         with pytest.raises(UsageError, match="setting 0, seed 0: 3 epochs, but the table says 6"):
-            Catalogue(short, SPACE)
+            TabularBenchmark(short, SPACE)
         blind = tuple(dataclasses.replace(result, val_accuracy=None) for result in make_curve(0.5, 0.5))
         with pytest.raises(UsageError, match="no validation accuracy"):
-            Catalogue(make_table(4, change=lambda run: dataclasses.replace(run, curve=blind)), SPACE)
+            TabularBenchmark(make_table(4, change=lambda run: dataclasses.replace(run, curve=blind)), SPACE)
 
     def test_a_setting_that_the_space_does_not_vary_is_refused(self) -> None:
         odd = make_table(4, change=lambda run: dataclasses.replace(run, settings=run.settings.replace(warmup=0.5)))
         with pytest.raises(UsageError, match="space non_binary does not vary warmup"):
-            Catalogue(odd, SPACE)
+            TabularBenchmark(odd, SPACE)
 
     def test_a_table_from_before_a_technique_is_searched_without_it(self) -> None:
-        catalogue = Catalogue(make_table(), WHOLE)
-        assert catalogue.space.parameters == SPACE.parameters
+        benchmark = TabularBenchmark(make_table(), WHOLE)
+        assert benchmark.space.parameters == SPACE.parameters
         assert "zap_period" in WHOLE.parameters
 
     def test_a_diverged_run_is_shorter(self) -> None:
-        assert len(Catalogue(make_table(4, change=diverge), SPACE).settings[0].curves[0]) == 2
+        assert len(TabularBenchmark(make_table(4, change=diverge), SPACE).settings[0].curves[0]) == 2
 
 
 class TestPool:
     def test_the_nearest_unused_setting_is_found(self) -> None:
-        pool = Pool(Catalogue(make_table(20), SPACE))
-        wanted = pool.catalogue.settings[7].settings
+        pool = CandidatePool(TabularBenchmark(make_table(20), SPACE))
+        wanted = pool.benchmark.settings[7].settings
         assert pool.nearest(wanted) == (7, 0.0)
         pool.use(7, 0.0)
         index, distance = pool.nearest(wanted)
-        gaps = np.linalg.norm(pool.catalogue.points - pool.catalogue.points[7], axis=1)
+        gaps = np.linalg.norm(pool.benchmark.points - pool.benchmark.points[7], axis=1)
         assert (index, distance) == (int(np.argsort(gaps)[1]), pytest.approx(np.sort(gaps)[1]))
 
     def test_it_empties(self) -> None:
-        pool = Pool(Catalogue(make_table(5), SPACE))
+        pool = CandidatePool(TabularBenchmark(make_table(5), SPACE))
         for index in (3, 0):
             pool.use(index)
-        assert (len(pool), pool.free) == (3, [1, 2, 4])
+        assert (len(pool), pool.unused) == (3, [1, 2, 4])

@@ -12,18 +12,25 @@ from nbt.errors import UsageError
 from nbt.search.pruner import TrialContext
 from nbt.search.recorded import RecordedTable, describe_dimensions
 from nbt.search.replay import methods
-from nbt.search.replay.memory import MemoryStore, study_config
-from nbt.search.replay.methods import Knowledge, Method, Searcher, get_method, leave_out, method_names
-from nbt.search.replay.pool import Catalogue
-from nbt.search.replay.run import replay, search_recorded
+from nbt.search.replay.memory import InMemoryStudyStore, replay_study_config
+from nbt.search.replay.methods import (
+    SearchComponents,
+    SearchContext,
+    SearchMethod,
+    get_method,
+    leave_dataset_out,
+    method_names,
+)
+from nbt.search.replay.pool import TabularBenchmark
+from nbt.search.replay.run import replay, replay_search
 from nbt.search.space import Space
-from tests.search.fakes import DATASET, FakeEngine, make_brain, open_fake
-from tests.search.replay.tables import LENGTH, SPACE, make_table, merit
+from tests.search.fakes import DATASET, FakeEngine, make_controller, open_fake_study
+from tests.search.replay.tables import LENGTH, SPACE, make_table, true_accuracy
 
 
 @pytest.fixture(scope="module")
-def catalogue() -> Catalogue:
-    return Catalogue(make_table(60), SPACE)
+def benchmark() -> TabularBenchmark:
+    return TabularBenchmark(make_table(60), SPACE)
 
 
 @pytest.fixture
@@ -43,17 +50,19 @@ class Greedy(optuna.samplers.RandomSampler):
         self.studies.append(len(study.get_trials(deepcopy=False)))
 
     def choose(self, candidates: Sequence[Mapping[str, Any]]) -> int:
-        worth = [merit(SPACE.settings(params, LENGTH)) for params in candidates]
+        worth = [true_accuracy(SPACE.settings(params, LENGTH)) for params in candidates]
         return int(np.argmax(worth))
 
 
 class TestSearch:
     @pytest.mark.parametrize("name", method_names())
-    def test_every_method_uses_each_setting_once_within_its_budget(self, catalogue: Catalogue, name: str) -> None:
-        trials = search_recorded(catalogue, get_method(name), seed=3, budget=15)
+    def test_every_method_uses_each_setting_once_within_its_budget(
+        self, benchmark: TabularBenchmark, name: str
+    ) -> None:
+        trials = replay_search(benchmark, get_method(name), seed=3, budget=15)
         used = [trial.setting for trial in trials]
         assert len(used) == len(set(used)) >= 15
-        assert trials[-1].spent == sum(trial.epochs for trial in trials) <= 15 * LENGTH
+        assert trials[-1].cumulative_epochs == sum(trial.epochs for trial in trials) <= 15 * LENGTH
         stops = sum(trial.stopped is not None for trial in trials)
         assert stops == 0 or name not in ("random", "tpe", "priors alone")
         assert stops > 0 or "asha" not in name
@@ -62,42 +71,44 @@ class TestSearch:
         snapped = "tpe" in name or name == "pruner alone"
         assert all(distance > 0 for distance in proposed) if snapped else not any(proposed)
 
-    def test_anchors_come_first_but_for_plain_random_search(self, catalogue: Catalogue) -> None:
-        searches = {name: search_recorded(catalogue, get_method(name), budget=5) for name in ("random", "tpe")}
+    def test_anchors_come_first_but_for_plain_random_search(self, benchmark: TabularBenchmark) -> None:
+        searches = {name: replay_search(benchmark, get_method(name), budget=5) for name in ("random", "tpe")}
         assert [trial.setting for trial in searches["tpe"]][:3] == [0, 1, 2]
         assert [trial.setting for trial in searches["random"]][:3] != [0, 1, 2]
 
     def test_anchors_that_were_not_recorded_are_not_asked_for(self) -> None:
         table = make_table(30)
         table = type(table)(table.header, [run for run in table.runs if run.origin == "random"], "t")
-        trials = search_recorded(Catalogue(table, SPACE), get_method("tpe"), budget=5)
+        trials = replay_search(TabularBenchmark(table, SPACE), get_method("tpe"), budget=5)
         assert len(trials) == 5
         assert all(trial.distance is not None for trial in trials)
 
-    def test_the_seed_decides(self, catalogue: Catalogue) -> None:
-        one, same, other = (search_recorded(catalogue, get_method("asha"), seed=seed, budget=12) for seed in (1, 1, 2))
+    def test_the_seed_decides(self, benchmark: TabularBenchmark) -> None:
+        one, same, other = (replay_search(benchmark, get_method("asha"), seed=seed, budget=12) for seed in (1, 1, 2))
         assert one == same
         assert one != other
 
     def test_a_short_table_is_played_to_its_end(self) -> None:
-        trials = search_recorded(Catalogue(make_table(8), SPACE), get_method("tpe+asha"), budget=8)
+        trials = replay_search(TabularBenchmark(make_table(8), SPACE), get_method("tpe+asha"), budget=8)
         assert sorted(trial.setting for trial in trials) == list(range(8))
 
-    def test_a_sampler_that_chooses_is_shown_the_unused_settings(self, catalogue: Catalogue) -> None:
+    def test_a_sampler_that_chooses_is_shown_the_unused_settings(self, benchmark: TabularBenchmark) -> None:
         made: list[Greedy] = []
 
         def sampler(seed: int) -> Greedy:
             made.append(Greedy(seed))
             return made[-1]
 
-        method = Method(name="greedy", description="", build=lambda known: Searcher(sampler=sampler), anchors=False)
-        trials = search_recorded(catalogue, method, budget=5)
-        worth = [merit(setting.settings) for setting in catalogue.settings]
+        method = SearchMethod(
+            name="greedy", description="", build=lambda known: SearchComponents(sampler=sampler), runs_baselines=False
+        )
+        trials = replay_search(benchmark, method, budget=5)
+        worth = [true_accuracy(setting.settings) for setting in benchmark.settings]
         assert [trial.setting for trial in trials] == list(np.argsort(worth)[::-1][:5])
         assert {trial.distance for trial in trials} == {0.0}
         assert made[0].studies == [1, 2, 3, 4, 5], "it sees the study before each choice"
 
-    def test_the_brain_is_told_what_was_run(self, catalogue: Catalogue) -> None:
+    def test_the_brain_is_told_what_was_run(self, benchmark: TabularBenchmark) -> None:
         seen: list[tuple[Any, Any]] = []
 
         class Watch:
@@ -106,25 +117,27 @@ class TestSearch:
                 seen.append((SPACE.settings(params, LENGTH), context.settings))
                 return None
 
-        method = Method(
+        method = SearchMethod(
             name="watch",
             description="",
-            build=lambda known: Searcher(sampler=lambda seed: optuna.samplers.RandomSampler(seed), pruner=Watch()),
+            build=lambda known: SearchComponents(
+                sampler=lambda seed: optuna.samplers.RandomSampler(seed), pruner=Watch()
+            ),
         )
-        search_recorded(catalogue, method, budget=8)
+        replay_search(benchmark, method, budget=8)
         assert len(seen) == 8 * (LENGTH - 1)
-        assert all(told == run and run in catalogue.index for told, run in seen)
+        assert all(told == run and run in benchmark.index for told, run in seen)
 
 
 class TestKnowledge:
     def test_a_method_never_sees_the_evaluated_task(self, registry: None) -> None:
-        seen: list[Knowledge] = []
+        seen: list[SearchContext] = []
 
-        def build(known: Knowledge) -> Searcher:
+        def build(known: SearchContext) -> SearchComponents:
             seen.append(known)
             return get_method("random").build(known)
 
-        methods.register(Method(name="spy", description="", build=build))
+        methods.register(SearchMethod(name="spy", description="", build=build))
         tables = [
             make_table(12, seed=i, dataset=name, data_hash=name, profile={"scalars": {"n": i}})
             for i, name in enumerate("abc")
@@ -143,7 +156,7 @@ class TestKnowledge:
         renamed = make_table(3, dataset="b", data_hash="1")
         other_shots = make_table(3, dataset="a", data_hash="2", backbone="conv4")
         stranger = make_table(3, dataset="c", data_hash="3")
-        assert leave_out([mine, renamed, other_shots, stranger], mine) == [stranger]
+        assert leave_dataset_out([mine, renamed, other_shots, stranger], mine) == [stranger]
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +173,7 @@ class TestReplay:
             methods=["random", "asha"],
             seeds=3,
             budget=10,
-            on_replay=lambda done, total: seen.append((done, total)),
+            on_progress=lambda done, total: seen.append((done, total)),
         )
         assert seen == [(i, 12) for i in range(1, 13)]
         assert [task.name for task in result.tasks] == ["a · conv3", "b · conv3"]
@@ -182,8 +195,8 @@ class TestReplay:
         assert result.tasks[0].horizon == 9 * LENGTH
 
     def test_what_knows_the_worth_of_settings_wins(self, tables: list[RecordedTable], registry: None) -> None:
-        build = lambda known: Searcher(sampler=Greedy)  # noqa: E731
-        methods.register(Method(name="greedy", description="Knows.", build=build))
+        build = lambda known: SearchComponents(sampler=Greedy)  # noqa: E731
+        methods.register(SearchMethod(name="greedy", description="Knows.", build=build))
         result = replay(tables, space=SPACE, methods=["random", "greedy"], seeds=6, budget=20)
         random, greedy = result.overall_rows()
         assert greedy["epochs"] <= 4 * LENGTH < random["epochs"]
@@ -207,12 +220,12 @@ class TestReplay:
 
 class TestMemory:
     def test_a_study_in_memory_goes_as_one_on_disk(self, tmp_path: Path) -> None:
-        with open_fake(tmp_path, "14", epochs=LENGTH) as disk:
-            memory = MemoryStore(disk.config, DATASET)
+        with open_fake_study(tmp_path, "14", epochs=LENGTH) as disk:
+            memory = InMemoryStudyStore(disk.config, DATASET)
             for store in (disk, memory):
-                brain = make_brain(store, "14", pruner="asha")
-                FakeEngine().run(brain)
-                brain.close()
+                controller = make_controller(store, "14", pruner="asha")
+                FakeEngine().run(controller)
+                controller.close()
             on_disk, in_memory = disk.record(), memory.record()
         assert [(t.settings, t.state, t.curve, t.reason) for t in in_memory.trials] == [
             (t.settings, t.state, t.curve, t.reason) for t in on_disk.trials
@@ -222,5 +235,5 @@ class TestMemory:
         assert in_memory.epochs_spent == on_disk.epochs_spent
 
     def test_a_study_is_configured_as_its_table(self) -> None:
-        config = study_config(make_table(3, shots=5).header, SPACE, 7)
+        config = replay_study_config(make_table(3, shots=5).header, SPACE, 7)
         assert (config.seed, config.epochs, config.shots, config.space) == (7, LENGTH, 5, "non_binary")

@@ -9,21 +9,21 @@ import pytest
 from nbt.errors import UsageError
 from nbt.search.encoding import encode
 from nbt.search.recorded import RecordedRun
-from nbt.search.replay.pool import Catalogue, Vector
-from nbt.search.replay.truth import image_noise, judge, run_noise, smooth
-from tests.search.replay.tables import SPACE, make_curve, make_table, merit
+from nbt.search.replay.pool import FloatArray, TabularBenchmark
+from nbt.search.replay.truth import denoise_accuracies, estimate_ground_truth, image_noise, run_noise
+from tests.search.replay.tables import SPACE, make_curve, make_table, true_accuracy
 
 
 def test_the_test_accuracy_is_the_mean_over_seeds() -> None:
-    catalogue = Catalogue(make_table(12), SPACE)
-    truth = judge(catalogue)
-    runs = catalogue.settings[0].runs
+    benchmark = TabularBenchmark(make_table(12), SPACE)
+    truth = estimate_ground_truth(benchmark)
+    runs = benchmark.settings[0].runs
     assert truth.test[0] == pytest.approx(sum(run.test_accuracy or 0 for run in runs) / 2)
     assert truth.test[0] != runs[0].test_accuracy
 
 
 def test_noise_is_found_from_pairs() -> None:
-    truth = judge(Catalogue(make_table(400, noise=0.02), SPACE))
+    truth = estimate_ground_truth(TabularBenchmark(make_table(400, noise=0.02), SPACE))
     assert truth.pairs >= 10
     assert truth.run_noise == pytest.approx(0.02, rel=0.5)
 
@@ -31,7 +31,7 @@ def test_noise_is_found_from_pairs() -> None:
 class TestImageNoise:
     """The luck that a setting has with a split, in every run of it."""
 
-    def lucky(self, test: float, validation: float, shared: float = 0.0, **changes: Any) -> Catalogue:
+    def lucky(self, test: float, validation: float, shared: float = 0.0, **changes: Any) -> TabularBenchmark:
         """Returns settings of one worth, with luck of given standard deviations on each split's images."""
 
         def change(run: RecordedRun) -> RecordedRun:
@@ -40,21 +40,21 @@ class TestImageNoise:
             both = shared * np.random.default_rng([run.setting, run.seed, 78]).standard_normal()
             return dataclasses.replace(run, curve=make_curve(other + both, split + both))
 
-        return Catalogue(make_table(400, change=change, **changes), SPACE)
+        return TabularBenchmark(make_table(400, change=change, **changes), SPACE)
 
     def test_it_is_found_from_the_two_splits(self) -> None:
         facts = {"validation_images": 100}
-        catalogue = self.lucky(0.01, 0.02, facts=facts, watched=400)
-        test = np.asarray([setting.runs[0].test_accuracy for setting in catalogue.settings])
-        assert image_noise(test, catalogue) == pytest.approx(0.01, rel=0.2)
+        benchmark = self.lucky(0.01, 0.02, facts=facts, watched=400)
+        test = np.asarray([setting.runs[0].test_accuracy for setting in benchmark.settings])
+        assert image_noise(test, benchmark) == pytest.approx(0.01, rel=0.2)
 
     def test_pairs_of_seeds_do_not_show_it(self) -> None:
-        truth = judge(self.lucky(0.02, 0.02, facts={"validation_images": 400}))
+        truth = estimate_ground_truth(self.lucky(0.02, 0.02, facts={"validation_images": 400}))
         assert truth.run_noise == pytest.approx(0.0, abs=1e-12)
         assert truth.image_noise == pytest.approx(0.02, rel=0.2)
 
     def test_the_luck_of_a_run_is_not_that_of_the_images(self) -> None:
-        truth = judge(self.lucky(0.01, 0.01, shared=0.03, facts={"validation_images": 400}))
+        truth = estimate_ground_truth(self.lucky(0.01, 0.01, shared=0.03, facts={"validation_images": 400}))
         assert truth.image_noise == pytest.approx(0.01, rel=0.25)
         assert truth.run_noise == pytest.approx(0.03, rel=0.4)
 
@@ -65,18 +65,20 @@ class TestImageNoise:
 
     def test_a_harder_split_is_no_noise(self) -> None:
         def change(run: RecordedRun) -> RecordedRun:
-            value = merit(run.settings)
+            value = true_accuracy(run.settings)
             return dataclasses.replace(run, curve=make_curve(value, value - 0.05))
 
-        assert judge(Catalogue(make_table(40, change=change), SPACE)).image_noise == pytest.approx(0.0, abs=1e-9)
+        assert estimate_ground_truth(
+            TabularBenchmark(make_table(40, change=change), SPACE)
+        ).image_noise == pytest.approx(0.0, abs=1e-9)
 
     def test_settings_that_train_badly_do_not_count(self) -> None:
         def change(run: RecordedRun) -> RecordedRun:
-            value = merit(run.settings)
+            value = true_accuracy(run.settings)
             worse = run.setting % 2 == 0
             return dataclasses.replace(run, curve=make_curve(0.1 * value if worse else value, 0.3 if worse else value))
 
-        assert judge(Catalogue(make_table(60, change=change), SPACE)).image_noise < 0.05
+        assert estimate_ground_truth(TabularBenchmark(make_table(60, change=change), SPACE)).image_noise < 0.05
 
 
 def test_settings_that_train_badly_do_not_count_as_noise() -> None:
@@ -89,11 +91,13 @@ def test_settings_that_train_badly_do_not_count_as_noise() -> None:
 def test_smoothing_says_what_the_apparent_best_is_worth() -> None:
     errors = []
     for seed in range(8):
-        catalogue = Catalogue(make_table(150, seed=seed, noise=0.04), SPACE)
-        real = np.asarray([merit(setting.settings) for setting in catalogue.settings])
-        test = judge(catalogue).test
-        counts = np.asarray([len(setting.runs) for setting in catalogue.settings], dtype=float)
-        smoothed = smooth(test, 0.04**2 / counts, encode([setting.settings for setting in catalogue.settings]))
+        benchmark = TabularBenchmark(make_table(150, seed=seed, noise=0.04), SPACE)
+        real = np.asarray([true_accuracy(setting.settings) for setting in benchmark.settings])
+        test = estimate_ground_truth(benchmark).test
+        counts = np.asarray([len(setting.runs) for setting in benchmark.settings], dtype=float)
+        smoothed = denoise_accuracies(
+            test, 0.04**2 / counts, encode([setting.settings for setting in benchmark.settings])
+        )
         errors.append([values.max() - real[values.argmax()] for values in (test, smoothed)])
     lucky, smoothed_error = np.mean(errors, axis=0)
     assert lucky > 0.03
@@ -101,9 +105,9 @@ def test_smoothing_says_what_the_apparent_best_is_worth() -> None:
 
 
 def test_smoothing_is_nearer_to_the_truth() -> None:
-    catalogue = Catalogue(make_table(150, noise=0.04), SPACE)
-    real = np.asarray([merit(setting.settings) for setting in catalogue.settings])
-    truth = judge(catalogue)
+    benchmark = TabularBenchmark(make_table(150, noise=0.04), SPACE)
+    real = np.asarray([true_accuracy(setting.settings) for setting in benchmark.settings])
+    truth = estimate_ground_truth(benchmark)
     upper = truth.test >= np.median(truth.test)
     before, after = (np.square(values - real)[upper].mean() for values in (truth.test, truth.smoothed))
     assert after < 0.9 * before
@@ -111,13 +115,13 @@ def test_smoothing_is_nearer_to_the_truth() -> None:
 
 
 def test_without_noise_nothing_is_smoothed() -> None:
-    catalogue = Catalogue(make_table(30, noise=0.0), SPACE)
-    truth = judge(catalogue)
+    benchmark = TabularBenchmark(make_table(30, noise=0.0), SPACE)
+    truth = estimate_ground_truth(benchmark)
     assert truth.smoothed == pytest.approx(truth.test, abs=1e-6)
-    assert truth.best == pytest.approx(max(merit(setting.settings) for setting in catalogue.settings), abs=1e-6)
+    assert truth.best == pytest.approx(max(true_accuracy(setting.settings) for setting in benchmark.settings), abs=1e-6)
 
 
-def unusual(seed: int = 0) -> tuple[Vector, Vector]:
+def unusual(seed: int = 0) -> tuple[FloatArray, FloatArray]:
     """Returns points, and accuracies that do not depend on them, the first far above the others."""
     draws = np.random.default_rng(seed)
     points, test = draws.random((40, 3)), 0.5 + draws.random(40) * 0.1
@@ -129,18 +133,18 @@ def test_a_second_seed_is_trusted_more() -> None:
     points, test = unusual()
     once, often = np.full(40, 0.03**2), np.full(40, 0.03**2)
     often[0] /= 4
-    assert smooth(test, once, points)[0] < smooth(test, often, points)[0] < 0.8
+    assert denoise_accuracies(test, once, points)[0] < denoise_accuracies(test, often, points)[0] < 0.8
 
 
 def test_more_noise_is_more_smoothing() -> None:
     points, test = unusual()
-    found = [smooth(test, np.full(40, noise**2), points)[0] for noise in (0.0, 0.01, 0.05, 0.2)]
+    found = [denoise_accuracies(test, np.full(40, noise**2), points)[0] for noise in (0.0, 0.01, 0.05, 0.2)]
     assert found[0] == 0.8 and found == sorted(found, reverse=True) and found[-1] < 0.75
 
 
 def test_a_deviation_that_is_no_known_noise_counts_as_real() -> None:
     points, test = unusual()
-    assert smooth(test, np.full(40, 0.005**2), points)[0] == pytest.approx(0.8, abs=0.01)
+    assert denoise_accuracies(test, np.full(40, 0.005**2), points)[0] == pytest.approx(0.8, abs=0.01)
 
 
 def test_a_disaster_next_door_says_nothing_on_a_good_setting() -> None:
@@ -148,25 +152,25 @@ def test_a_disaster_next_door_says_nothing_on_a_good_setting() -> None:
     broken = test.copy()
     broken[np.argsort(test)[:10]] = 0.0
     variance = np.full(40, 0.02**2)
-    found = smooth(broken, variance, points)
-    assert found.max() == pytest.approx(smooth(test, variance, points).max())
+    found = denoise_accuracies(broken, variance, points)
+    assert found.max() == pytest.approx(denoise_accuracies(test, variance, points).max())
     assert (found[broken < np.median(broken)] == broken[broken < np.median(broken)]).all(), "the lower half is kept"
 
 
 @pytest.mark.parametrize("n", [1, 7])
 def test_few_settings_are_left_as_they_are(n: int) -> None:
     test = np.linspace(0.1, 0.9, n)
-    assert list(smooth(test, np.full(n, 0.01), np.zeros((n, 2)))) == list(test)
+    assert list(denoise_accuracies(test, np.full(n, 0.01), np.zeros((n, 2)))) == list(test)
 
 
 def test_equal_settings_are_left_as_they_are() -> None:
-    found = smooth(np.full(20, 0.6), np.full(20, 0.01), np.random.default_rng(0).random((20, 2)))
+    found = denoise_accuracies(np.full(20, 0.6), np.full(20, 0.01), np.random.default_rng(0).random((20, 2)))
     assert found == pytest.approx(np.full(20, 0.6), abs=1e-9)
 
 
 def test_tables_without_test_accuracies_are_refused() -> None:
     with pytest.raises(UsageError, match="without test accuracies"):
-        judge(Catalogue(make_table(4, watched=0), SPACE))
+        estimate_ground_truth(TabularBenchmark(make_table(4, watched=0), SPACE))
     unwatched = make_table(
         4,
         change=lambda run: dataclasses.replace(
@@ -174,4 +178,4 @@ def test_tables_without_test_accuracies_are_refused() -> None:
         ),
     )
     with pytest.raises(UsageError, match="without test accuracies"):
-        judge(Catalogue(unwatched, SPACE))
+        estimate_ground_truth(TabularBenchmark(unwatched, SPACE))
