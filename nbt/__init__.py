@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 from nbt._version import __version__
 
 if TYPE_CHECKING:
-    from nbt.fit.profile import profile_fit
-    from nbt.pipeline import load_task, search
+    from nbt.api import load_task, search
+    from nbt.api._continual import continual
+    from nbt.fit.profile_builder import profile_fit
     from nbt.settings import TransferSettings
-    from nbt.streams import continual
     from nbt.training.fine_tune import fine_tune
 
 __all__ = ["TransferSettings", "__version__", "continual", "fine_tune", "load_task", "profile_fit", "search"]
 
 _LAZY_IMPORTS = {
     "TransferSettings": "nbt.settings",
-    "continual": "nbt.streams",
+    "continual": "nbt.api",
     "fine_tune": "nbt.training.fine_tune",
-    "load_task": "nbt.pipeline",
-    "profile_fit": "nbt.fit.profile",
-    "search": "nbt.pipeline",
+    "load_task": "nbt.api",
+    "profile_fit": "nbt.fit.profile_builder",
+    "search": "nbt.api",
 }
 
 

@@ -30,9 +30,9 @@ import torch.nn.functional as F
 from machine import machine
 from torch import nn
 
-from nbt.task.backbone_names import parse_backbone
-from nbt.task.backbones import Backbone, build_backbone
-from nbt.transfer.curvature import curvature_bytes, estimate_curvature
+from nbt.models.backbone import Backbone, build_backbone
+from nbt.models.backbone_spec import parse_backbone
+from nbt.transfer.curvature.estimate import curvature_bytes, estimate_curvature
 from nbt.transfer.linearize import FirstOrder
 
 CLASSES = 50

@@ -30,16 +30,16 @@ from machine import machine
 import nbt
 from nbt.fit.gbc import COMPONENTS, gbc_from_components
 from nbt.fit.h_score import h_score_from_spectrum
+from nbt.fit.knn import knn_accuracy_of_codes
 from nbt.fit.leep import nleep_from_components
 from nbt.fit.logme import logme, logme_from_spectrum
-from nbt.fit.neighbours import knn_accuracy_of_codes
-from nbt.fit.projection import components_from_spectrum
+from nbt.fit.pca import components_from_spectrum
 from nbt.fit.ridge import ridge_accuracy_from_spectrum
 from nbt.fit.spectrum import Spectrum
 from nbt.fit.transrate import transrate_from_spectrum
 from nbt.settings import TransferSettings
 from nbt.training.fine_tune import fine_tune
-from nbt.training.workbench import WorkerContext
+from nbt.training.worker.context import WorkerContext
 
 Data = tuple[np.ndarray, np.ndarray]
 DECOMPOSITION = "Gram matrix and its eigen-decomposition"

@@ -34,11 +34,11 @@ GOALS = {INJECTION: 2.0, PAIRS: 60.0}
 
 def time_injection(rounds: int) -> list[float]:
     """Returns the seconds of each injection, after one that does not count."""
-    from nbt.task.backbone_names import parse_backbone
-    from nbt.task.backbones import feature_dim, random_unit_state
-    from nbt.task.teacher import Teacher
-    from nbt.transfer.injection import inject_weights
-    from nbt.transfer.outline import outline_of
+    from nbt.models.backbone import feature_dim, random_unit_state
+    from nbt.models.backbone_spec import parse_backbone
+    from nbt.models.teacher import Teacher
+    from nbt.transfer.injection.outline import outline_of
+    from nbt.transfer.injection.weight_injection import inject_weights
 
     source, student = parse_backbone("mobilenet_v2"), parse_backbone("resnet18")
     teacher = Teacher("mobilenet_v2", source, random_unit_state(source, 224, 0))

@@ -27,12 +27,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 import nbt
+from nbt.data.registry import read_dataset
+from nbt.data.resolve import resolve
 from nbt.settings import TransferSettings
-from nbt.task.catalog import resolve
-from nbt.task.listing import read_dataset
 from nbt.task.task import Task
 from nbt.training.fine_tune import fine_tune
-from nbt.training.workbench import WorkerContext
+from nbt.training.worker.context import WorkerContext
 from nbt.transfer import L2SP, parameter_groups
 
 VIEWS = 4

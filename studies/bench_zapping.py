@@ -31,14 +31,14 @@ import torch
 import torch.nn.functional as F
 from machine import machine
 
-from nbt.task.backbone_names import parse_backbone
-from nbt.task.weights import load_pretrained_weights
-from nbt.training.denormals import flush_denormals
-from nbt.training.episodes import draw_episode
-from nbt.training.pretrain_settings import default_pretrain_settings
-from nbt.training.pretraining import SourceTrainer
-from nbt.training.seeds import generator
-from nbt.training.source_images import SourceImages
+from nbt.devices import flush_denormals
+from nbt.models.backbone_spec import parse_backbone
+from nbt.models.weights import load_pretrained_weights
+from nbt.seeds import generator
+from nbt.settings.pretrain import default_pretrain_settings
+from nbt.training.pretrain.episodes import draw_episode
+from nbt.training.pretrain.source_images import SourceImages
+from nbt.training.pretrain.source_trainer import SourceTrainer
 
 IMAGES_A_CLASS = 20
 BARE = "21 forward and backward passes"

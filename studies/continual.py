@@ -38,11 +38,10 @@ import numpy as np
 from machine import machine
 
 import nbt
-from nbt.search.records import Interval
-from nbt.search.stats import accuracy_interval, paired_interval, t_interval
 from nbt.settings import TransferSettings
+from nbt.settings.continual import METHODS, ContinualSettings, method_overrides
 from nbt.task.task import Task
-from nbt.training.continual_settings import METHODS, ContinualSettings, method_overrides
+from nbt.tuning.intervals import Interval, accuracy_interval, paired_interval, t_interval
 
 RESULTS = Path(__file__).parent / "results"
 SCENARIOS = ("class", "task", "data")
@@ -111,11 +110,11 @@ def load(dataset: str, shared: str, seed: int) -> Task:
 
 def load_omniglot(data_dir: str, seed: int) -> Task:
     """Returns the classes of the small Omniglot set that the source does not have."""
-    from nbt.task.backbone_names import parse_backbone
-    from nbt.task.catalog import resolve
-    from nbt.training.pretrain import pretrain
-    from nbt.training.pretrain_settings import default_pretrain_settings
-    from nbt.training.source_images import load_source_images
+    from nbt.data.resolve import resolve
+    from nbt.models.backbone_spec import parse_backbone
+    from nbt.settings.pretrain import default_pretrain_settings
+    from nbt.training.pretrain.scheme_sources import pretrain
+    from nbt.training.pretrain.source_images import load_source_images
 
     images = load_source_images(resolve("omniglot-small", data_dir), 28, classes=SOURCE_CLASSES)
     source = pretrain(
@@ -145,14 +144,14 @@ def keep_classes(task: Task, first: int) -> Task:
 @functools.lru_cache(maxsize=1)
 def bench(dataset: str, shared: str, seed: int) -> Any:
     """Returns the tools that the streams of one task share."""
-    from nbt.training.workbench import WorkerContext
+    from nbt.training.worker.context import WorkerContext
 
     return WorkerContext(load(dataset, shared, seed))
 
 
 def learn(run: Run, shared: str) -> dict[str, Any]:
     """Learns a stream."""
-    from nbt.training.continual import run_continual
+    from nbt.training.continual.run import run_continual
 
     task = load(run.dataset, shared, run.seed)
     tools = bench(run.dataset, shared, run.seed)

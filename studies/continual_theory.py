@@ -30,12 +30,12 @@ from torch import Tensor
 from torch.func import functional_call, jacrev, vmap
 
 import nbt
-from nbt.search.stats import paired_interval, t_interval
-from nbt.task.backbones import Backbone
-from nbt.task.devices import normalise
+from nbt.devices import normalise
+from nbt.models.backbone import Backbone
+from nbt.seeds import generator
 from nbt.task.task import Task
-from nbt.training.seeds import generator
-from nbt.transfer.curvature import estimate_curvature
+from nbt.transfer.curvature.estimate import estimate_curvature
+from nbt.tuning.intervals import paired_interval, t_interval
 
 RESULTS = Path(__file__).parent / "results"
 CURVATURES = ("exact", "kfac", "diagonal", "none")

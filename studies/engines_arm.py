@@ -112,12 +112,12 @@ def engine(options: Mapping[str, Any], task: Any, runner: str | None = None) -> 
     """Opens the engine that the options name: ray or local, with how many workers."""
     chosen = {} if runner is None else {"runner": runner}
     if options["engine"] == "local":
-        from nbt.search.engines.local import LocalEngine
+        from nbt.tuning.engines.local import LocalEngine
 
         engine_instance: Any = LocalEngine(task, workers=options["workers"], **chosen)
     else:
-        from nbt.search.engines.ray import RayEngine
-        from nbt.search.engines.ray_options import RayOptions
+        from nbt.tuning.engines.ray.engine import RayEngine
+        from nbt.tuning.engines.ray.options import RayOptions
 
         cpus = options.get("cpus_per_trial", 1)
         cluster = RayOptions(address=options["address"], cpus_per_trial=cpus)

@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 
 import nbt
-from nbt.fit.profile import profile_fit
-from nbt.pipeline.plan import make_study_config
-from nbt.search.applicable import applicable_space
-from nbt.search.brain import SearchController
-from nbt.search.budget import Budget
-from nbt.search.experience_folder import load_experience
-from nbt.search.guided import recommend_settings
-from nbt.search.learned import TransferredPriors, make_sampler
-from nbt.search.space import Space
-from nbt.search.storage import open_study
-from nbt.search.store import StudyStore
-from nbt.search.target import Target
+from nbt.api._prepared_search import make_study_config
+from nbt.fit.profile_builder import profile_fit
 from nbt.settings import TransferSettings
 from nbt.task.load import dataset_summary
 from nbt.tracking import Tracker
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.tuning.budget import Budget
+from nbt.tuning.controller import SearchController
+from nbt.tuning.experience.folder import load_experience
+from nbt.tuning.samplers.bayesian import recommend_settings
+from nbt.tuning.space.applicability import applicable_space
+from nbt.tuning.space.space import Space
+from nbt.tuning.storage.studies import open_study
+from nbt.tuning.storage.study_store import StudyStore
+from nbt.tuning.target import Target
+from nbt.tuning.transferred_priors import TransferredPriors, make_sampler
 
 EPOCHS = 12
 # What of the store writes; the rest of a call decides.

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 import nbt
-from nbt.search.applicable import applicable_space
-from nbt.search.recording import sample_params
-from nbt.search.space import Space
+from nbt.seeds import derive_seed
 from nbt.task.task import Task
 from nbt.training.results import TrialSpec
-from nbt.training.seeds import derive_seed
+from nbt.tuning.space.applicability import applicable_space
+from nbt.tuning.space.sampling import sample_params
+from nbt.tuning.space.space import Space
 
 
 def frozen_task(shared: Path, image_size: int) -> Task:

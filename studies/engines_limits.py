@@ -10,7 +10,7 @@ from typing import Any
 
 from engines_tables import swapped
 
-from nbt.search.engines.ray import CHECKPOINT_BYTES_PER_SECOND
+from nbt.tuning.engines.ray.engine import CHECKPOINT_BYTES_PER_SECOND
 
 GPUS, EPOCHS = 1000, 12
 CHECKPOINT_SECONDS = 30.0

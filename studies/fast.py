@@ -44,21 +44,21 @@ import torch.nn.functional as F
 from machine import machine
 
 import nbt
+from nbt.data.image_store import decode_images
+from nbt.data.readers.digits import read_digits
 from nbt.fit import linear_cka
-from nbt.search.stats import t_interval
+from nbt.models.backbone import Backbone
+from nbt.seeds import generator
 from nbt.settings import TransferSettings
-from nbt.task.backbones import Backbone
-from nbt.task.digits import read_digits
-from nbt.task.images import decode_images
 from nbt.task.task import Task
-from nbt.training.augment import AugmentationPlan, augment_and_normalise, draw_augmentation_plan
-from nbt.training.head import split_off_head
-from nbt.training.schedule import lr_factor
-from nbt.training.seeds import generator
-from nbt.training.workbench import WorkerContext
+from nbt.training.recipe.augmentation import AugmentationPlan, augment_and_normalise, draw_augmentation_plan
+from nbt.training.recipe.lr_schedule import lr_factor
+from nbt.training.recipe.stall import split_off_head
+from nbt.training.worker.context import WorkerContext
 from nbt.transfer.fast import stalled
 from nbt.transfer.l2sp import L2SP
-from nbt.transfer.layer_lrs import parameter_groups
+from nbt.transfer.layer_lr import parameter_groups
+from nbt.tuning.intervals import t_interval
 
 RESULTS = Path(__file__).parent / "results"
 FAST, RANDOM, PROBE, TEN = "FAST", "random head", "probe, then tune", "10x head rate"
@@ -201,7 +201,7 @@ def batches(
         epoch += 1
         order = train_images[torch.randperm(len(train_images), generator=generator(seed, "order", epoch))]
         plan = draw_augmentation_plan(
-            settings.augmentation, len(order), generator(seed, "augment", epoch), horizontal_flip=task.horizontal_flip
+            settings.augmentation, len(order), generator(seed, "augment", epoch), mirror=task.mirror
         )
         count = len(order) // settings.batch_size
         for part in torch.arange(len(order)).tensor_split(count):

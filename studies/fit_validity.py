@@ -123,7 +123,7 @@ def load(target: str, backbone: str, shared: str) -> Any:
 
 def start(item: Item, shared: str) -> Any:
     """Returns the task with the weights that the item starts from as its w0."""
-    from nbt.task.weights import random_unit_state
+    from nbt.models.weights import random_unit_state
 
     task = load(item.target, item.backbone, shared)
     fresh = random_unit_state(task.backbone, task.image_size, 0)
@@ -135,8 +135,8 @@ def fine_tune_item(item: Item, shared: str) -> dict[str, Any]:
     """Fine-tunes from one starting point; returns [validation, test] accuracy by recipe and seed."""
     from nbt.settings import TransferSettings
     from nbt.training.results import TrialSpec
-    from nbt.training.trial import run_trial
-    from nbt.training.workbench import WorkerContext
+    from nbt.training.run_trial import run_trial
+    from nbt.training.worker.context import WorkerContext
 
     task = start(item, shared)
     bench = WorkerContext(task)

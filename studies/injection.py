@@ -5,7 +5,7 @@ and brought to another architecture's shapes, are a better start than Kaiming's 
 similar the two architectures are, the more. Four starts are fine-tuned on CUB-50 crop (16 images a class) and dtd10 at
 64 px:
 
-- `inject`: `nbt.transfer.injection`, blend .75, from each of three ImageNet teachers;
+- `inject`: `nbt.transfer.injection.weight_injection`, blend .75, from each of three ImageNet teachers;
 - `random`: the same with random pairs of layers of a family, ignoring order and score: the control that must lose;
 - `kaiming` and `xavier`: a normal draw of every filter and matrix.
 
@@ -133,15 +133,15 @@ def load(target: str, student: str, shared: str) -> Any:
 @functools.cache
 def load_giver(teacher: str, shared: str) -> Any:
     """Returns a teacher."""
-    from nbt.task.teacher import load_teacher
+    from nbt.models.teacher import load_teacher
 
     return load_teacher(f"{teacher}={Path(shared) / TEACHERS[teacher]}")
 
 
 def start(run: Run, task: Any, shared: str) -> tuple[dict[str, Any], Any]:
     """Returns the weights that a run starts from, and the report of their injection or None."""
-    from nbt.training.sources import draw_kaiming_state
-    from nbt.transfer.injection import inject_weights
+    from nbt.training.worker.starting_weights import draw_kaiming_state
+    from nbt.transfer.injection.weight_injection import inject_weights
 
     if run.arm in TAUGHT:
         matching = "order" if run.arm == "inject" else "random"
@@ -156,7 +156,7 @@ def xavier_state(task: Any, seed: int) -> dict[str, Any]:
     """Returns fresh units with Xavier's normal draw of every filter and matrix, and biases 0."""
     import torch
 
-    from nbt.training.sources import draw_kaiming_state
+    from nbt.training.worker.starting_weights import draw_kaiming_state
 
     chance = torch.Generator().manual_seed(seed)
     state = draw_kaiming_state(task.backbone, task.image_size, seed)
@@ -170,8 +170,8 @@ def with_statistics(task: Any, w0: Mapping[str, Any], report: Any) -> dict[str, 
     """Returns the weights with running statistics of training images where they have none that mean something."""
     import torch
 
-    from nbt.training.augment import AugmentationPlan, augment_and_normalise
-    from nbt.transfer.injection import estimate_statistics
+    from nbt.training.recipe.augmentation import AugmentationPlan, augment_and_normalise
+    from nbt.transfer.injection.weight_injection import estimate_statistics
 
     model = task.build_model()
     model.load_pretrained(w0)
@@ -391,9 +391,9 @@ def points(interval: Mapping[str, float]) -> str:
 
 def similarity_matrix() -> np.ndarray:
     """Returns the similarity of all pairs of `ARCHITECTURES`, students in rows."""
-    from nbt.task.backbone_names import parse_backbone
-    from nbt.transfer.injection import tli_similarity
-    from nbt.transfer.outline import outline_of
+    from nbt.models.backbone_spec import parse_backbone
+    from nbt.transfer.injection.outline import outline_of
+    from nbt.transfer.injection.weight_injection import tli_similarity
 
     outlines = [outline_of(parse_backbone(name)) for name in ARCHITECTURES]
     return np.array([[tli_similarity(student, teacher) for teacher in outlines] for student in outlines])
@@ -431,7 +431,7 @@ def _pair_json(pair: Pair) -> dict[str, Any]:
 
 def markdown(result: Mapping[str, Any], pairs: Sequence[Pair], matrix: np.ndarray) -> str:
     """Returns the tables."""
-    from nbt.search.stats import t_interval
+    from nbt.tuning.intervals import t_interval
 
     lines = ["# Injection between architectures", "", result["finding"], ""]
     lines += [f"Machine: {result['machine']}. 64 px, {result['epochs']} epochs; test accuracy after the last.", ""]

@@ -24,9 +24,9 @@ from typing import Any
 
 from machine import machine
 
-from nbt.search.recorded import RecordedTable
-from nbt.search.records import StudyRecord
-from nbt.search.stats import t_interval
+from nbt.tuning.experience.recorded_table import RecordedTable
+from nbt.tuning.intervals import t_interval
+from nbt.tuning.storage.records import StudyRecord
 
 HERE = Path(__file__).parent
 ROWS, REPORT = HERE / "results" / "live_search.jsonl", HERE / "results" / "live_search.md"
@@ -68,7 +68,7 @@ def search(task: str, arm: str, seed: int, shared: Path) -> None:
     done = [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
     if any((row["task"], row["arm"], row["seed"]) == (task, arm, seed) for row in done):
         return
-    from nbt import pipeline
+    from nbt import api
 
     options = dict(TASKS[task])
     dataset = options.pop("dataset")
@@ -79,7 +79,7 @@ def search(task: str, arm: str, seed: int, shared: Path) -> None:
         experience = _experience(Path(folder) / "experience", Path(dataset).name)
         os.chdir(folder)  # studies, checkpoints, MLflow and reports of the search go there
         try:
-            result = pipeline.search(
+            result = api.search(
                 dataset, **options, **ARMS[arm], seed=seed, experience=experience, final_seeds=FINAL_SEEDS
             )
         finally:

@@ -30,23 +30,23 @@ from typing import Any
 import numpy as np
 from machine import machine
 
-from nbt.report.replay import write_benchmark
-from nbt.search.anchors import baseline_recipes
-from nbt.search.curve_forecast import probe_logit_score, table_curves
-from nbt.search.fit_pruner import FitPruner
-from nbt.search.guided import BayesianSampler
-from nbt.search.learned import TransferredPriors
-from nbt.search.recorded import RecordedTable
-from nbt.search.replay.methods import get_method, leave_dataset_out, method_names
-from nbt.search.replay.pool import TabularBenchmark
-from nbt.search.replay.regret import bootstrap_median
-from nbt.search.replay.result import ReplayResult, TaskResult
-from nbt.search.replay.run import replay, replay_search
-from nbt.search.replay.truth import GroundTruth, estimate_ground_truth
-from nbt.search.space import Space
-from nbt.search.stats import wilson_interval
-from nbt.search.task_model import target_from_header
-from nbt.training.seeds import derive_seed
+from nbt.report.benchmark import write_benchmark
+from nbt.seeds import derive_seed
+from nbt.tuning.baseline_recipes import baseline_recipes
+from nbt.tuning.benchmark.ground_truth import GroundTruth, estimate_ground_truth
+from nbt.tuning.benchmark.methods import get_method, leave_dataset_out, method_names
+from nbt.tuning.benchmark.metrics import bootstrap_median
+from nbt.tuning.benchmark.results import ReplayResult, TaskResult
+from nbt.tuning.benchmark.runner import replay, replay_search
+from nbt.tuning.benchmark.tabular import TabularBenchmark
+from nbt.tuning.experience.recorded_table import RecordedTable
+from nbt.tuning.intervals import wilson_interval
+from nbt.tuning.pruners.curve_forecast import probe_logit_score, table_curves
+from nbt.tuning.pruners.fit_pruner import FitPruner
+from nbt.tuning.samplers.bayesian import BayesianSampler
+from nbt.tuning.space.space import Space
+from nbt.tuning.surrogate.task_model import target_from_header
+from nbt.tuning.transferred_priors import TransferredPriors
 
 HERE = Path(__file__).parent
 OUT = HERE / "results" / "search_efficiency"

@@ -36,10 +36,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from nbt.search.records import Interval
-from nbt.search.stats import paired_interval, t_interval
-from nbt.training.pretrain_settings import PretrainSettings, default_pretrain_settings
-from nbt.training.stream_settings import PROTOCOLS, ClassStreamSettings
+from nbt.settings.class_stream import PROTOCOLS, ClassStreamSettings
+from nbt.settings.pretrain import PretrainSettings, default_pretrain_settings
+from nbt.tuning.intervals import Interval, paired_interval, t_interval
 
 RESULTS = Path(__file__).parent / "results"
 UNTRAINED = "untrained"
@@ -154,7 +153,7 @@ def settings_of(arm: Arm) -> PretrainSettings:
 
 
 def spec_of(plan: Plan) -> Any:
-    from nbt.task.backbone_names import parse_backbone
+    from nbt.models.backbone_spec import parse_backbone
 
     return parse_backbone(f"conv3(width={plan.width})")
 
@@ -162,8 +161,8 @@ def spec_of(plan: Plan) -> Any:
 @functools.lru_cache(maxsize=1)
 def source_images(plan: str, data_dir: str | None) -> Any:
     """Returns what sources are trained on."""
-    from nbt.task.catalog import resolve
-    from nbt.training.source_images import load_source_images
+    from nbt.data.resolve import resolve
+    from nbt.training.pretrain.source_images import load_source_images
 
     sizes = PLANS[plan]
     return load_source_images(resolve(sizes.dataset, data_dir), 28, classes=sizes.source_classes)
@@ -180,9 +179,9 @@ def target(plan: str, data_dir: str | None) -> Any:
 
 def run_arm(arm: Arm, data_dir: str | None, todo: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Trains the source of an arm, or finds it in the cache; yields the result of each protocol in `todo`."""
-    from nbt.task.weights import load_pretrained_weights
-    from nbt.training.pretrain import pretrain
-    from nbt.training.stream import run_class_stream
+    from nbt.models.weights import load_pretrained_weights
+    from nbt.training.pretrain.class_stream import run_class_stream
+    from nbt.training.pretrain.scheme_sources import pretrain
 
     plan, source = PLANS[arm.plan], None
     if arm.scheme == UNTRAINED:

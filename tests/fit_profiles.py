@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from nbt.fit.curve import knee_depth
 from nbt.fit.fit_profile import LAYER_COLUMNS, FitProfile
+from nbt.fit.knee import knee_depth
 
 RISING = (0.15, 0.3, 0.4, 0.5, 0.6)
 RANDOM = (0.16, 0.12, 0.08, 0.05, 0.03)

@@ -10,18 +10,18 @@ from datetime import UTC, datetime, timedelta
 from statistics import fmean, stdev
 from typing import Any
 
-from nbt.search.records import (
+from nbt.settings import TransferSettings, repair
+from nbt.training.results import EpochResult
+from nbt.tuning.intervals import Interval
+from nbt.tuning.storage.records import (
     INTERRUPTED,
     FinalRecord,
     FinalRun,
-    Interval,
     StudyConfig,
     StudyRecord,
     TestRecord,
     TrialRecord,
 )
-from nbt.settings import TransferSettings, repair
-from nbt.training.results import EpochResult
 
 CREATED = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 EPOCHS = 12

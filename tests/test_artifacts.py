@@ -19,14 +19,14 @@ import pytest
 from safetensors.torch import load_file
 
 from nbt.cli.app import run
-from nbt.search.experience_folder import load_experience
-from nbt.search.recorded import RecordedRun, RecordedTable
-from nbt.search.records import StudyRecord
-from nbt.search.space import Space
-from nbt.search.storage import read_study, resolve_storage
 from nbt.settings import TransferSettings
 from nbt.training.checkpoint import load_checkpoint
 from nbt.training.results import EpochResult
+from nbt.tuning.experience.folder import load_experience
+from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable
+from nbt.tuning.space.space import Space
+from nbt.tuning.storage.records import StudyRecord
+from nbt.tuning.storage.studies import read_study, resolve_storage
 
 DATA = Path(__file__).resolve().parent / "artifacts" / "c8d5bce"
 EXPECTED: dict[str, Any] = json.loads((DATA / "expected.json").read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from nbt.cli.app import COMMANDS
-from nbt.search.engines.ray_options import MIN_RAY_VERSION
+from nbt.tuning.engines.ray.options import MIN_RAY_VERSION
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "studies" / "cluster"

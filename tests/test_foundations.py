@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.errors import NbtError, UsageError, nearest
-from nbt.resources import bundled_folder, cache_folder
-from nbt.yamlfile import parse_yaml_mapping
+from nbt.paths import bundled_folder, cache_folder
+from nbt.yaml_loader import parse_yaml_mapping
 
 
 def test_exit_codes_tell_wrong_usage_from_failure() -> None:
@@ -96,5 +96,5 @@ def test_importing_nbt_and_its_settings_costs_nothing_heavy() -> None:
 
 
 def test_reading_a_stored_profile_imports_neither_torch_nor_scipy() -> None:
-    code = "import sys, nbt.search.attributes; sys.exit(bool({'torch', 'scipy'} & set(sys.modules)))"
+    code = "import sys, nbt.tuning.storage.codec; sys.exit(bool({'torch', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

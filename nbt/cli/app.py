@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import click
 
 from nbt._version import __version__
-from nbt.cli.output import Output
+from nbt.cli.display.output import Output
 from nbt.errors import NbtError, nearest
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130

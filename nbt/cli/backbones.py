@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from nbt.cli.options import Command
-from nbt.cli.output import Output
+from nbt.cli.display.output import Output
+from nbt.cli.options.common import Command
 
 
 @click.command(cls=Command)
@@ -15,7 +15,7 @@ def command(out: Output, text: str) -> None:
 
     Keyword arguments of torchvision's builders are allowed: 'mobilenet_v2(width_mult=0.35)'.
     """
-    from nbt.task.backbone_names import backbone_names
+    from nbt.models.backbone_spec import backbone_names
 
     names = [name for name in backbone_names() if text.lower() in name]
     if out.json:

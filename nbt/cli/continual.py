@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from nbt.cli.checks import check_task
-from nbt.cli.continual_options import SCENARIOS, check_options, continual_options
 from nbt.cli.continual_tasks import run_task_streams
-from nbt.cli.options import Command
-from nbt.cli.output import Output, interval_text, percent
+from nbt.cli.display.output import Output, interval_text, percent
+from nbt.cli.options.checks import check_task
+from nbt.cli.options.common import Command
+from nbt.cli.options.continual import SCENARIOS, check_options, continual_options
 from nbt.errors import UsageError
-from nbt.training.stream_settings import ClassStreamSettings
+from nbt.settings.class_stream import ClassStreamSettings
 
 _TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "seed")
 _STANDARD_OPTIONS = ("epochs", "batch_size")
@@ -45,13 +45,13 @@ def _run_class_stream(out: Output, options: dict[str, Any]) -> tuple[dict[str, A
     settings = make_settings(options)
     task_options = {name: options[name] for name in _TASK_OPTIONS}
     check_task({**task_options, "classes": None, "shots": None})
-    from nbt.cli.progress import Progress
+    from nbt.cli.display.progress import Progress
 
     with Progress(out) as progress:
-        from nbt import pipeline
-        from nbt.training.stream import limit_classes, run_class_stream
+        from nbt import api
+        from nbt.training.pretrain.class_stream import limit_classes, run_class_stream
 
-        task = pipeline.load_task(task_options.pop("dataset"), progress=progress.update, **task_options)
+        task = api.load_task(task_options.pop("dataset"), progress=progress.update, **task_options)
         chosen = settings if options["classes"] is not None else limit_classes(settings, task)
         result = run_class_stream(task, chosen, options["seed"], progress=progress.update)
     facts = {"dataset": task.dataset, "backbone": task.backbone.text, "weights": task.weights, **result.to_dict()}
@@ -76,7 +76,7 @@ def make_settings(options: dict[str, Any]) -> ClassStreamSettings:
 
 def class_stream_text(facts: dict[str, Any]) -> list[str]:
     """Returns what a stream gave, for people."""
-    from nbt.search.stats import accuracy_interval
+    from nbt.tuning.intervals import accuracy_interval
 
     accuracy = interval_text(accuracy_interval(facts["accuracies"]))
     chosen = " (chosen on draws of its own)" if facts["sweep"] else ""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nbt.cli.checks import check_task
-from nbt.cli.continual_options import given_options, recipes_from_options, stream_settings_from_options
-from nbt.cli.output import Output
-from nbt.training.recipe import check_starting_weights
-from nbt.writable import check_writable_folder
+from nbt.cli.display.output import Output
+from nbt.cli.options.checks import check_task
+from nbt.cli.options.continual import given_options, recipes_from_options, stream_settings_from_options
+from nbt.paths import check_writable_folder
+from nbt.training.recipe.checks import check_starting_weights
 
 if TYPE_CHECKING:
     from nbt.task.load import TaskOptions
@@ -30,15 +30,15 @@ def run_task_streams(out: Output, options: Mapping[str, Any]) -> tuple[dict[str,
     plain = {"scenario": options["scenario"], "methods": recipes_from_options(options), "tasks": options["tasks"]}
     fields = stream_settings_from_options(options)
     command = reproduce_command(click.get_current_context(), task)
-    from nbt import streams
+    from nbt import api
 
-    for settings in streams.check_streams(**plain, more=fields).values():
+    for settings in api.check_streams(**plain, more=fields).values():
         check_starting_weights(settings.recipe, task.backbone, task.source.dataset, task.weights)
-    from nbt.cli.stream_progress import StreamProgress
+    from nbt.cli.display.stream_progress import StreamProgress
 
     with StreamProgress(out) as progress:
         try:
-            outcome = streams.continual(
+            outcome = api.continual(
                 options["dataset"],
                 **plain,
                 more=fields,
@@ -54,7 +54,7 @@ def run_task_streams(out: Output, options: Mapping[str, Any]) -> tuple[dict[str,
         except KeyboardInterrupt:
             again = "the same command without --fresh" if options["fresh"] else "the same command"
             raise KeyboardInterrupt(f"interrupted: {progress.kept}; {again} continues") from None
-    from nbt.cli.continual_text import comparison_text
+    from nbt.cli.display.stream_summary import comparison_text
 
     return outcome.to_json(), comparison_text(outcome.comparison, _relative_path(outcome.report_path))
 
@@ -78,7 +78,7 @@ def reproduce_command(ctx: click.Context, task: TaskOptions) -> str:
 
 def _portable_value(name: str, value: str, task: TaskOptions) -> str:
     """Returns the value of an option as it means the same in every folder, without a password."""
-    from nbt.task.rows import absolute_path
+    from nbt.paths import absolute_path
     from nbt.tracking import redact_uri
 
     if name == "dataset":

@@ -6,8 +6,8 @@ import dataclasses
 
 import click
 
-from nbt.cli.options import Command
-from nbt.cli.output import Output
+from nbt.cli.display.output import Output
+from nbt.cli.options.common import Command
 
 
 @click.command(cls=Command)
@@ -16,7 +16,7 @@ def command(out: Output) -> None:
 
     Folders of class folders, train/val/test folders of such, and CSV files of path,label[,split] need no name.
     """
-    from nbt.task.catalog import dataset_names, dataset_spec
+    from nbt.data.catalog import dataset_names, dataset_spec
 
     specs = [dataset_spec(name) for name in dataset_names()]
     if out.json:

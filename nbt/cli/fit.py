@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from nbt.cli.checks import check_experience, check_task
-from nbt.cli.options import AT_LEAST_ONE, SEED, Command, comparison_options, experience_option
-from nbt.cli.output import Output, stdout_console
+from nbt.cli.display.output import Output, stdout_console
+from nbt.cli.options.checks import check_experience, check_task
+from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, comparison_options, experience_option
 from nbt.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from nbt.api import Recommendation
     from nbt.fit.fit_profile import FitProfile
-    from nbt.pipeline import Recommendation
 
 _RECOMMENDATION_OPTIONS = ("space", "epochs", "experience")
 
@@ -59,18 +59,18 @@ def command(
     check_files(plot, source_data)
     check_experience(experience)
     check_space(space)
-    from nbt.cli.progress import Progress
+    from nbt.cli.display.progress import Progress
 
     with Progress(out) as progress:
-        from nbt import pipeline
+        from nbt import api
 
-        profiles = pipeline.fit(dataset, pairs, source_data=source_data, progress=progress.update, **options)
+        profiles = api.fit(dataset, pairs, source_data=source_data, progress=progress.update, **options)
         found = [
-            pipeline.recommend(profile, space=space, epochs=epochs, experience=experience)
+            api.recommend(profile, space=space, epochs=epochs, experience=experience)
             for profile in (profiles if recommend else ())
         ]
     if plot is not None:
-        from nbt.report.fit_plots import write_fit_plot
+        from nbt.report.fit.plots import write_fit_plot
 
         write_fit_plot(profiles, plot)
     if out.json:
@@ -117,7 +117,7 @@ def check_files(plot: str | None, source_data: str | None) -> None:
         UsageError: One is wrong.
     """
     if plot is not None:
-        from nbt.report.fit_plots import check_plot_file
+        from nbt.report.fit.plots import check_plot_file
 
         check_plot_file(plot)
     if source_data is not None and not Path(source_data).is_dir():
@@ -128,30 +128,30 @@ def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None
     """Writes what was found for people: table, what its columns mean, the curves, and what they suggest."""
     from rich.text import Text
 
-    from nbt.report import fit_words as words
+    from nbt.report.fit import text as text
 
-    rows = words.table_rows(profiles)
+    rows = text.table_rows(profiles)
     scalars = profiles[0].scalars
     out.print(
         Text(
             f"{profiles[0].facts['dataset']}: {scalars['classes']:.0f} classes, {scalars['train_images']:.0f} training "
-            f"images, {words.images(profiles[0])} of them measured at {scalars['image_size']:.0f} px\n"
+            f"images, {text.images(profiles[0])} of them measured at {scalars['image_size']:.0f} px\n"
         )
     )
     for part in split_columns(rows, stdout_console().width):
         out.print_rows(part, right=set(part[0]) - {"backbone"}, none="")
         out.print("")
-    out.print(*_definitions(words.legend(profiles)))
-    lines = words.missing_measure_lines(profiles)
+    out.print(*_definitions(text.legend(profiles)))
+    lines = text.missing_measure_lines(profiles)
     if lines:
         out.print("", _heading("Left out"), *(Text(f"  {line}") for line in lines))
-    names = words.profile_names(profiles)
+    names = text.profile_names(profiles)
     for name, profile in zip(names, profiles, strict=True):
         out.print("", _heading(f"{name}: ridge probe by unit"), *_probe_chart(profile))
-        out.print("", *(Text(sentence) for sentence in words.suggestions(profile)))
+        out.print("", *(Text(sentence) for sentence in text.suggestions(profile)))
     if len(profiles) > 1:
-        out.print("", _heading("Compared"), *(Text(sentence) for sentence in words.comparison(profiles)))
-    out.print("", Text(words.uncertainty_text(profiles)))
+        out.print("", _heading("Compared"), *(Text(sentence) for sentence in text.comparison(profiles)))
+    out.print("", Text(text.uncertainty_text(profiles)))
     if plot is not None:
         out.print("", Text(f"plot: {plot}"))
 
@@ -160,7 +160,7 @@ def print_recommendations(out: Output, profiles: Sequence[FitProfile], found: Se
     """Writes which settings are suggested, why, and how to train with them."""
     from rich.text import Text
 
-    from nbt.report.fit_words import profile_names
+    from nbt.report.fit.text import profile_names
 
     for name, one in zip(profile_names(profiles), found, strict=False):
         out.print("", _heading(f"{name}: suggested settings, before any training"))
@@ -177,7 +177,7 @@ def check_space(space: str) -> None:
     Raises:
         UsageError: There is none of that name, or the file is wrong.
     """
-    from nbt.search.space import Space
+    from nbt.tuning.space.space import Space
 
     Space.load(space)
 
@@ -206,7 +206,7 @@ def split_columns(rows: Sequence[dict[str, str]], width: int) -> list[list[dict[
 def _probe_chart(profile: FitProfile) -> list[RenderableType]:
     from rich.text import Text
 
-    from nbt.cli.fit_drawing import draw_bars, draw_columns
+    from nbt.cli.display.fit_chart import draw_bars, draw_columns
 
     if not len(profile.layers):
         return []

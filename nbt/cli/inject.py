@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nbt.cli.options import SEED, Command
-from nbt.cli.output import Output, percent
+from nbt.cli.display.output import Output, percent
+from nbt.cli.options.common import SEED, Command
 from nbt.errors import UsageError
-from nbt.writable import check_writable_file
+from nbt.paths import check_writable_file
 
 if TYPE_CHECKING:
     import torch
 
-    from nbt.transfer.injection import InjectionReport
+    from nbt.transfer.injection.weight_injection import InjectionReport
 
 _SUFFIXES = (".safetensors", ".pth")
 
@@ -61,9 +61,9 @@ def _check(teacher: str, student: str, score_only: bool, file: str | None, image
     Raises:
         UsageError: One is wrong.
     """
-    from nbt.task.backbone_names import parse_backbone
+    from nbt.models.backbone_spec import parse_backbone
+    from nbt.models.teacher import parse_teacher
     from nbt.task.load import IMAGE_SIZES
-    from nbt.task.teacher import parse_teacher
 
     spec, _ = parse_teacher(teacher)
     name = parse_backbone(student).text
@@ -84,10 +84,10 @@ def _check(teacher: str, student: str, score_only: bool, file: str | None, image
 
 
 def _score(teacher: str, student: str, *, blend: float, image_size: int | None, **_: Any) -> InjectionReport:
-    from nbt.task.backbone_names import parse_backbone
-    from nbt.task.teacher import parse_teacher
-    from nbt.transfer.injection import plan_injection
-    from nbt.transfer.outline import outline_of
+    from nbt.models.backbone_spec import parse_backbone
+    from nbt.models.teacher import parse_teacher
+    from nbt.transfer.injection.outline import outline_of
+    from nbt.transfer.injection.weight_injection import plan_injection
 
     ours = outline_of(parse_backbone(student), image_size)
     return plan_injection(ours, outline_of(parse_teacher(teacher)[0]), blend=blend)
@@ -96,10 +96,10 @@ def _score(teacher: str, student: str, *, blend: float, image_size: int | None, 
 def _inject(
     teacher: str, student: str, path: Path, *, blend: float, image_size: int | None, seed: int
 ) -> InjectionReport:
-    from nbt.task.backbone_names import parse_backbone
-    from nbt.task.backbones import default_image_size
-    from nbt.task.teacher import load_teacher
-    from nbt.transfer.injection import inject_weights
+    from nbt.models.backbone import default_image_size
+    from nbt.models.backbone_spec import parse_backbone
+    from nbt.models.teacher import load_teacher
+    from nbt.transfer.injection.weight_injection import inject_weights
 
     spec = parse_backbone(student)
     size = default_image_size(spec) if image_size is None else image_size
@@ -125,7 +125,7 @@ def _write(state: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def _safe_similarity() -> float:
-    from nbt.transfer.injection import MIN_SAFE_SIMILARITY
+    from nbt.transfer.injection.weight_injection import MIN_SAFE_SIMILARITY
 
     return MIN_SAFE_SIMILARITY
 

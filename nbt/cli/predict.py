@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from nbt.cli.options import Command
-from nbt.cli.output import Output, percent
+from nbt.cli.display.output import Output, percent
+from nbt.cli.options.common import Command
 from nbt.errors import UsageError
 
 
@@ -25,15 +25,15 @@ def command(out: Output, model_dir: str, images: Sequence[str]) -> int:
     """
     folder = find_model(Path(model_dir))
     files = find_images(images)
-    from nbt.cli.progress import Progress
+    from nbt.cli.display.progress import Progress
 
     with Progress(out) as progress:
         progress.note("loading the model")
-        from nbt import pipeline
+        from nbt import api
 
         if not out.verbose:
             logging.getLogger("nbt").setLevel(logging.ERROR)  # what cannot be read is named below, once
-        predictions = pipeline.predict(folder, files)
+        predictions = api.predict(folder, files)
     bad = [prediction for prediction in predictions if prediction.error]
     if out.json:
         out.print_json(
@@ -80,7 +80,7 @@ def find_images(names: Iterable[str]) -> list[Path]:
     Raises:
         UsageError: Something does not exist, or a folder holds no images.
     """
-    from nbt.task.rows import image_files
+    from nbt.data.image_files import image_files
 
     files: list[Path] = []
     for name in names:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nbt import writable
-from nbt.cli.checks import check_task
-from nbt.cli.options import AT_LEAST_ONE, SEED, Command, choice_option
-from nbt.cli.output import Output, percent
+from nbt.cli.display.output import Output, percent
+from nbt.cli.options.checks import check_task
+from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, choice_option
 from nbt.errors import UsageError
 from nbt.settings import PRETRAIN_SCHEMES, ZAP_SCALES
 
 if TYPE_CHECKING:
-    from nbt.training.pretrain import PretrainedSource
-    from nbt.training.pretrain_settings import PretrainSettings
+    from nbt.settings.pretrain import PretrainSettings
+    from nbt.training.pretrain.scheme_sources import PretrainedSource
 
 _IID_OPTIONS = ("epochs", "batch_size")
 _EPISODE_OPTIONS = ("episodes", "inner_lr")
@@ -54,7 +54,7 @@ def command(out: Output, dataset: str, backbone: str, file: str | None, **option
     check_task(task)
     settings = make_settings(dataset, backbone, options)
     check_file(file)
-    from nbt.cli.progress import Progress
+    from nbt.cli.display.progress import Progress
 
     with Progress(out) as progress:
         try:
@@ -75,8 +75,8 @@ def make_settings(dataset: str, backbone: str, options: dict[str, Any]) -> Pretr
     Raises:
         UsageError: An option is wrong, or belongs to another scheme.
     """
-    from nbt.task.backbone_names import parse_backbone
-    from nbt.training.pretrain_settings import default_pretrain_settings
+    from nbt.models.backbone_spec import parse_backbone
+    from nbt.settings.pretrain import default_pretrain_settings
 
     scheme = options["scheme"]
     foreign = _EPISODE_OPTIONS if scheme == "iid" else _IID_OPTIONS
@@ -104,11 +104,11 @@ def check_file(file: str | None) -> None:
 
 def train(task: dict[str, Any], settings: PretrainSettings, progress: Any) -> tuple[PretrainedSource, int]:
     """Loads the images and trains; returns the source, and the number of its images."""
-    from nbt.task.backbone_names import parse_backbone
-    from nbt.task.backbones import default_image_size
-    from nbt.task.catalog import resolve
-    from nbt.training.pretrain import pretrain
-    from nbt.training.source_images import load_source_images
+    from nbt.data.resolve import resolve
+    from nbt.models.backbone import default_image_size
+    from nbt.models.backbone_spec import parse_backbone
+    from nbt.training.pretrain.scheme_sources import pretrain
+    from nbt.training.pretrain.source_images import load_source_images
 
     spec = parse_backbone(task["backbone"])
     images = load_source_images(
@@ -124,7 +124,7 @@ def train(task: dict[str, Any], settings: PretrainSettings, progress: Any) -> tu
 
 def write(source: PretrainedSource, file: str | None) -> Path:
     """Writes the weights file, and returns its path."""
-    from nbt.training.source_cache import export_weights
+    from nbt.training.pretrain.source_cache import export_weights
 
     path = source.recipe.path.with_suffix(".weights.safetensors") if file is None else Path(file)
     export_weights(path, source.state, {"recipe": source.recipe.to_dict()})

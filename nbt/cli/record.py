@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from nbt.cli.checks import TASK_OPTIONS, check_study, check_task
-from nbt.cli.options import AT_LEAST_ONE, SEED, Command, storage_option, task_options
-from nbt.cli.output import Output, percent
+from nbt.cli.display.output import Output, percent
+from nbt.cli.options.checks import TASK_OPTIONS, check_study, check_task
+from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, storage_option, task_options
 from nbt.errors import UsageError
-from nbt.writable import check_writable_file
+from nbt.paths import check_writable_file
 
 if TYPE_CHECKING:
-    from nbt.search.recorded import RecordedRun, RecordedTable
+    from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable
 
 _FROM_STUDIES_OPTIONS = ("storage",)
 _TRAINING_OPTIONS = (*TASK_OPTIONS, "trials", "epochs", "workers")
@@ -90,7 +90,7 @@ def _is_given(ctx: click.Context, param: click.Parameter) -> bool:
 
 
 def _record(out: Output, table: str, options: dict[str, Any]) -> None:
-    from nbt.cli.progress import Progress
+    from nbt.cli.display.progress import Progress
 
     kept = 0
 
@@ -102,9 +102,9 @@ def _record(out: Output, table: str, options: dict[str, Any]) -> None:
             progress.update(f"recording {table}", done, total)
 
         try:
-            from nbt import experience
+            from nbt import api
 
-            recorded = experience.record(**options, out=table, on_run=count, progress=progress.update)
+            recorded = api.record(**options, out=table, on_run=count, progress=progress.update)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted: {kept} runs kept; the same command continues") from None
     if out.json:
@@ -114,9 +114,9 @@ def _record(out: Output, table: str, options: dict[str, Any]) -> None:
 
 
 def _record_studies(out: Output, studies: tuple[str, ...], table: str, space: str, storage: str | None) -> None:
-    from nbt import experience
+    from nbt import api
 
-    made = experience.record_studies(studies, out=table, storage=storage, space=space)
+    made = api.record_studies(studies, out=table, storage=storage, space=space)
     if out.json:
         rows = [{"table": path, **summary(one), "studies": sources(one)} for path, one in made.tables.items()]
         out.print_json({"tables": rows, "left_out": made.left_out})
@@ -158,7 +158,7 @@ def check_options(options: dict[str, Any], table: str) -> None:
     Raises:
         UsageError: Something is wrong.
     """
-    from nbt.search.space import Space
+    from nbt.tuning.space.space import Space
 
     if not table.endswith(".parquet"):
         raise UsageError(f"--out {table}: the name of a recorded table ends in .parquet")
@@ -173,8 +173,8 @@ def check_studies(studies: tuple[str, ...], storage: str | None, space: str, out
     Raises:
         UsageError: Something is wrong.
     """
-    from nbt.search.from_studies import is_output_folder
-    from nbt.search.space import Space
+    from nbt.tuning.experience.study_tables import is_output_folder
+    from nbt.tuning.space.space import Space
 
     for name in studies or (None,):
         check_study(name, storage)

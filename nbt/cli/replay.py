@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nbt.cli.options import AT_LEAST_ONE, Command
-from nbt.cli.output import Output, percent
-from nbt.writable import check_writable_folder
+from nbt.cli.display.output import Output, percent
+from nbt.cli.options.common import AT_LEAST_ONE, Command
+from nbt.paths import check_writable_folder
 
 if TYPE_CHECKING:
-    from nbt.search.replay.result import ReplayResult
+    from nbt.tuning.benchmark.results import ReplayResult
 
 _EPOCHS_COLUMN = "epochs to .5 points"
 LEGEND = (
@@ -42,12 +42,12 @@ def command(out: Output, tables: Sequence[str], methods: str, folder: str | None
     """
     if folder is not None:
         check_writable_folder("--out", folder)
-    from nbt.cli.progress import Progress
+    from nbt.cli.display.progress import Progress
 
     with Progress(out) as progress:
-        from nbt import experience
+        from nbt import api
 
-        result = experience.replay(
+        result = api.replay(
             tables,
             methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
             out=folder,

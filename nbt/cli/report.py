@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from nbt.cli.checks import check_study
-from nbt.cli.options import Command, storage_option
-from nbt.cli.output import Output
-from nbt.writable import check_writable_folder
+from nbt.cli.display.output import Output
+from nbt.cli.options.checks import check_study
+from nbt.cli.options.common import Command, storage_option
+from nbt.paths import check_writable_folder
 
 
 @click.command(cls=Command)
@@ -18,9 +18,9 @@ def command(out: Output, study: str, storage: str | None, folder: str) -> None:
     """Write the report of a study again from the storage."""
     check_study(study, storage)
     check_writable_folder("--out", folder)
-    from nbt import pipeline
+    from nbt import api
 
-    path = pipeline.report(study, storage, folder)
+    path = api.report(study, storage, folder)
     if out.json:
         out.print_json({"study": study, "report": path})
     else:

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from nbt.cli.checks import check_experience, check_study, check_task
-from nbt.cli.options import (
+from nbt.cli.display.output import Output
+from nbt.cli.options.checks import check_experience, check_study, check_task
+from nbt.cli.options.common import (
     AT_LEAST_ONE,
     SEED,
     Command,
@@ -18,11 +19,10 @@ from nbt.cli.options import (
     teacher_option,
     tracking_option,
 )
-from nbt.cli.output import Output
 from nbt.errors import NbtError
-from nbt.search.engines.maker import ENGINES
-from nbt.search.pruner import PRUNER_NAMES
-from nbt.writable import check_writable_folder
+from nbt.paths import check_writable_folder
+from nbt.tuning.engines.factory import ENGINES
+from nbt.tuning.pruners.base import PRUNER_NAMES
 
 
 @click.command(cls=Command)
@@ -65,18 +65,18 @@ def command(out: Output, dataset: str, folder: str, **options: Any) -> None:
     recommendation and the default recipe are tested once. Writes reports/STUDY/ with the report, recommended.yaml
     and model/.
     """
-    from nbt.search.engines.ray_options import parse_gpus_per_trial
+    from nbt.tuning.engines.ray.options import parse_gpus_per_trial
 
     options["gpus_per_trial"] = parse_gpus_per_trial(options["gpus_per_trial"])
     check_options({"dataset": dataset, **options})
     check_writable_folder("--out", folder)
-    from nbt.cli.search_progress import SearchProgress
+    from nbt.cli.display.search_progress import SearchProgress
 
     with SearchProgress(out) as progress:
         try:
-            from nbt import pipeline
+            from nbt import api
 
-            result = pipeline.search(dataset, **options, out=folder, observers=(progress,), progress=progress.update)
+            result = api.search(dataset, **options, out=folder, observers=(progress,), progress=progress.update)
         except KeyboardInterrupt:
             trials = f"{progress.kept} trial{'' if progress.kept == 1 else 's'}"
             again = _resume_hint(options["fresh"], progress.study)
@@ -89,7 +89,7 @@ def command(out: Output, dataset: str, folder: str, **options: Any) -> None:
     if out.json:
         out.print_json(result.to_json())
     else:
-        from nbt.cli.summary import search_summary
+        from nbt.cli.display.summary import search_summary
 
         out.print(*search_summary(result.record, result.recommended, result.report_path, result.run_options))
 
@@ -105,11 +105,11 @@ def check_options(options: dict[str, Any]) -> None:
     Raises:
         UsageError: Something is wrong.
     """
-    from nbt.search.budget import Budget
-    from nbt.search.engines.maker import check_engine_options
-    from nbt.search.engines.ray_options import RayOptions
-    from nbt.search.space import Space
-    from nbt.search.stream_target import check_stream
+    from nbt.tuning.budget import Budget
+    from nbt.tuning.engines.factory import check_engine_options
+    from nbt.tuning.engines.ray.options import RayOptions
+    from nbt.tuning.space.space import Space
+    from nbt.tuning.stream_task import check_stream
 
     Budget.parse(options["budget"])
     check_stream(options["scenario"], options["tasks"], options["pruner"])

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nbt.cli.options import Command
-from nbt.cli.output import Output
+from nbt.cli.display.output import Output
+from nbt.cli.options.common import Command
 
 if TYPE_CHECKING:
-    from nbt.search.space import Space
+    from nbt.tuning.space.space import Space
 
 
 @click.command(cls=Command)
 @click.argument("name", required=False, metavar="[NAME|FILE]")
 def command(out: Output, name: str | None) -> None:
     """List the search spaces, or what one of them varies."""
-    from nbt.search.space import Space, space_names
+    from nbt.tuning.space.space import Space, space_names
 
     if name is None:
         rows = [_row(Space.load(name)) for name in space_names()]

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from nbt.cli.checks import check_study
-from nbt.cli.options import Command, storage_option
-from nbt.cli.output import Output, percent, to_strict
+from nbt.cli.display.output import Output, percent, to_strict
+from nbt.cli.options.checks import check_study
+from nbt.cli.options.common import Command, storage_option
 
 
 @click.command(cls=Command)
@@ -16,9 +16,9 @@ from nbt.cli.output import Output, percent, to_strict
 def command(out: Output, storage: str | None) -> None:
     """List the studies in the storage."""
     check_study(None, storage)
-    from nbt import pipeline
+    from nbt import api
 
-    studies = [to_strict(study) for study in pipeline.studies(storage)]
+    studies = [to_strict(study) for study in api.studies(storage)]
     if out.json:
         out.print_json(studies)
     else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from nbt.cli.checks import check_study
-from nbt.cli.options import Command, storage_option, tracking_option
-from nbt.cli.output import Output
+from nbt.cli.display.output import Output
+from nbt.cli.options.checks import check_study
+from nbt.cli.options.common import Command, storage_option, tracking_option
 
 
 @click.command(cls=Command)
@@ -20,9 +20,9 @@ def command(out: Output, study: str, storage: str | None, tracking_uri: str | No
     Missing runs are written, with the report from --out where there is one; nothing is doubled.
     """
     check_study(study, storage)
-    from nbt import pipeline
+    from nbt import api
 
-    counts = pipeline.sync(study, storage, tracking_uri, folder)
+    counts = api.sync(study, storage, tracking_uri, folder)
     if out.json:
         out.print_json(counts)
     else:

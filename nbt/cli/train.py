@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from nbt.cli.checks import check_task
-from nbt.cli.options import AT_LEAST_ONE, SEED, Command, task_options
-from nbt.cli.output import Output
+from nbt.cli.display.output import Output
+from nbt.cli.options.checks import check_task
+from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, task_options
 
 
 @click.command(cls=Command)
@@ -25,8 +25,8 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
     The tested and exported model is trained on train + validation.
     """
     from nbt.settings import TransferSettings
-    from nbt.training.model_folder import check_export
-    from nbt.training.recipe import check_starting_weights
+    from nbt.training.export.model_folder import check_export
+    from nbt.training.recipe.checks import check_starting_weights
 
     settings = TransferSettings.load(file)
     task = check_task({"dataset": dataset, **options})
@@ -34,15 +34,15 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
     folder = None if export is None else Path(export)
     if folder is not None:
         check_export(folder, "--export")
-    from nbt.cli.progress import Progress
+    from nbt.cli.display.progress import Progress
 
     with Progress(out) as progress:
-        from nbt import pipeline
+        from nbt import api
 
-        result = pipeline.train(dataset, settings, export=folder, progress=progress.update, **options)
+        result = api.train(dataset, settings, export=folder, progress=progress.update, **options)
     if out.json:
         out.print_json(result.to_json())
         return
-    from nbt.cli.summary import training_summary
+    from nbt.cli.display.summary import training_summary
 
     out.print(training_summary(result.validation, result.test, folder))

@@ -8,8 +8,8 @@ import sys
 
 import click
 
-from nbt.cli.options import Command, tracking_option
-from nbt.cli.output import Output
+from nbt.cli.display.output import Output
+from nbt.cli.options.common import Command, tracking_option
 from nbt.errors import UsageError
 
 

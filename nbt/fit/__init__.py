@@ -14,15 +14,15 @@ from nbt.fit.emd import emd_similarity
 from nbt.fit.fit_profile import LAYER_COLUMNS, FitProfile
 from nbt.fit.gbc import gbc
 from nbt.fit.h_score import h_score
+from nbt.fit.knn import knn_accuracy
 from nbt.fit.leep import leep, nce, nleep
 from nbt.fit.logme import logme
-from nbt.fit.neighbours import knn_accuracy
 from nbt.fit.ridge import ridge_probe_accuracy
 from nbt.fit.transrate import transrate
 
 if TYPE_CHECKING:
-    from nbt.fit.profile import profile_fit
-    from nbt.fit.source import source_class_means
+    from nbt.fit.profile_builder import profile_fit
+    from nbt.fit.source_means import source_class_means
 
 __all__ = [
     "LAYER_COLUMNS",
@@ -42,7 +42,7 @@ __all__ = [
     "transrate",
 ]
 
-_LAZY_IMPORTS = {"profile_fit": "nbt.fit.profile", "source_class_means": "nbt.fit.source"}
+_LAZY_IMPORTS = {"profile_fit": "nbt.fit.profile_builder", "source_class_means": "nbt.fit.source_means"}
 
 
 def __getattr__(name: str) -> Any:

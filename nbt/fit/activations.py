@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nbt.task.devices import normalise
+from nbt.devices import normalise
 
 if TYPE_CHECKING:
-    from nbt.fit.inputs import Integers
-    from nbt.task.backbones import Backbone
+    from nbt.fit.validation import Integers
+    from nbt.models.backbone import Backbone
     from nbt.task.task import Task
 
 Matrix = npt.NDArray[np.float32]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, FloatArray, check_features
+from nbt.fit.validation import ArrayLike, FloatArray, check_features
 
 _CONSTANT_TOLERANCE = 1e-12
 

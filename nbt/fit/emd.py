@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, FloatArray, check_features, check_weights
+from nbt.fit.validation import ArrayLike, FloatArray, check_features, check_weights
 
 GAMMA = 0.01
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_features, check_labels
-from nbt.fit.projection import principal_components
+from nbt.fit.pca import principal_components
+from nbt.fit.validation import ArrayLike, FloatArray, Integers, check_features, check_labels
 
 COMPONENTS = 64
 """Principal components in which the classes are modelled, the paper's choice."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_labels
 from nbt.fit.spectrum import Spectrum, intercept
+from nbt.fit.validation import ArrayLike, FloatArray, Integers, check_labels
 
 _SPAN_TOLERANCE = 1e-9
 _BLOCK_ROWS = 512

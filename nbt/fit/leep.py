@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_features, check_labels, check_probabilities
-from nbt.fit.projection import principal_components
+from nbt.fit.pca import principal_components
+from nbt.fit.validation import ArrayLike, FloatArray, Integers, check_features, check_labels, check_probabilities
 
 COMPONENTS = 32
 """Principal components that N-LEEP clusters in."""

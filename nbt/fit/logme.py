@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_labels
 from nbt.fit.spectrum import Spectrum
+from nbt.fit.validation import ArrayLike, FloatArray, Integers, check_labels
 
 _GRID_POINTS = 48
 _GRID_MARGIN_DECADES = 8.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nbt.fit.fit_profile import FitProfile
-from nbt.resources import cache_folder
+from nbt.paths import cache_folder
 
 logger = logging.getLogger("nbt")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_labels
 from nbt.fit.spectrum import Spectrum, intercept, one_hot
+from nbt.fit.validation import ArrayLike, FloatArray, Integers, check_labels
 
 _BLOCK_ROWS = 1024
 STRENGTHS = tuple(10.0**power for power in range(-7, 2))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_features
+from nbt.fit.validation import ArrayLike, FloatArray, Integers, check_features
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.inputs import ArrayLike, FloatArray, Integers, check_labels
 from nbt.fit.spectrum import Spectrum
+from nbt.fit.validation import ArrayLike, FloatArray, Integers, check_labels
 
 EPS = 1e-4
 """Squared distortion up to which features are coded, the paper's choice."""

@@ -9,15 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nbt.report.frame import trials_frame
-    from nbt.report.write import report_folder, write_report
+    from nbt.report.files import report_folder
+    from nbt.report.study.trials_frame import trials_frame
+    from nbt.report.study.write import write_report
 
 __all__ = ["report_folder", "trials_frame", "write_report"]
 
 _LAZY_IMPORTS = {
-    "report_folder": "nbt.report.write",
-    "trials_frame": "nbt.report.frame",
-    "write_report": "nbt.report.write",
+    "report_folder": "nbt.report.study.write",
+    "trials_frame": "nbt.report.study.trials_frame",
+    "write_report": "nbt.report.study.write",
 }
 
 

@@ -1,0 +1,1 @@
+"""Task: a dataset and a pretrained backbone, and how they are loaded."""

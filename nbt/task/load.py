@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbt.data.resolve import DatasetSource, resolve
 from nbt.errors import UsageError
-from nbt.task.backbone_names import ENCODER_NAMES, BackboneSpec, parse_backbone
-from nbt.task.catalog import DatasetSource, resolve
-from nbt.task.rows import absolute_path
-from nbt.task.teacher import load_teacher, parse_teacher
+from nbt.models.backbone_spec import ENCODER_NAMES, BackboneSpec, parse_backbone
+from nbt.models.teacher import load_teacher, parse_teacher
+from nbt.paths import absolute_path
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from nbt.task.download import Progress
-    from nbt.task.images import ImageStore
-    from nbt.task.listing import Listing
-    from nbt.task.splits import Pools
+    from nbt.data.image_store import ImageStore
+    from nbt.data.listing import Listing
+    from nbt.data.splits import Pools
+    from nbt.models.weights import PretrainedWeights
+    from nbt.progress import Progress
     from nbt.task.task import Task
-    from nbt.task.weights import PretrainedWeights
 
 PretrainedProvider = Callable[[BackboneSpec, str, int], "PretrainedWeights | None"]
 """Called as pretrained(backbone, dataset, image size); None leaves the weights to `load_pretrained_weights`."""
@@ -143,9 +143,9 @@ def load_task(
         teacher=teacher,
         seed=seed,
     )
-    from nbt.task import splits
-    from nbt.task.images import decode_images
-    from nbt.task.listing import read_dataset
+    from nbt.data import splits
+    from nbt.data.image_store import decode_images
+    from nbt.data.registry import read_dataset
     from nbt.task.task import Task
 
     listing, pools = _select_images(read_dataset(options.source, progress=progress), options)
@@ -166,7 +166,7 @@ def load_task(
         w0=source_weights.w0,
         mean=source_weights.mean,
         std=source_weights.std,
-        horizontal_flip=options.source.spec.horizontal_flip,
+        mirror=options.source.spec.mirror,
         seed=seed,
         data_dir=options.data_dir,
         classes=classes,
@@ -187,7 +187,7 @@ def dataset_summary(task: Task) -> dict[str, Any]:
     """
     import numpy as np
 
-    from nbt.task.splits import validation_standard_error
+    from nbt.data.splits import validation_standard_error
 
     labelled = np.concatenate([task.split.train, task.split.val])
     counts = np.bincount(task.labels[labelled], minlength=task.n_classes)
@@ -230,7 +230,7 @@ def _select_images(listing: Listing, options: TaskOptions) -> tuple[Listing, Poo
     """Returns the images that the task uses, with their pools: only they are decoded."""
     import numpy as np
 
-    from nbt.task.splits import Pools, limit_shots, make_pools
+    from nbt.data.splits import Pools, limit_shots, make_pools
 
     listing = listing.select_classes(options.classes)
     try:
@@ -254,7 +254,7 @@ def _drop_unreadable(
     """
     if len(kept) == len(listing):
         return listing, pools
-    from nbt.task.splits import Pools, check_pools
+    from nbt.data.splits import Pools, check_pools
 
     rest = listing.take(kept)
     rest_pools = _renumber_pools(pools, kept, Pools)
@@ -279,8 +279,8 @@ def _renumber_pools(pools: Pools, kept: npt.NDArray[np.int64], build: type[Pools
 
 def _load_weights(options: TaskOptions, pretrained: PretrainedProvider | None) -> tuple[int, PretrainedWeights]:
     """Returns the image size and the weights; before decoding, because a wrong file is seen in seconds."""
-    from nbt.task.backbones import default_image_size
-    from nbt.task.weights import load_pretrained_weights
+    from nbt.models.backbone import default_image_size
+    from nbt.models.weights import load_pretrained_weights
 
     spec, source = options.backbone, options.source.spec
     size = options.image_size

@@ -10,29 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from nbt.models.weights import SourceClassMeans
+
 if TYPE_CHECKING:
     import torch
 
-    from nbt.task.backbone_names import BackboneSpec
-    from nbt.task.backbones import Backbone
-    from nbt.task.images import ImageStore
-    from nbt.task.splits import Pools, Split
-    from nbt.task.teacher import Teacher
-
-
-@dataclass(frozen=True, eq=False)
-class SourceClassMeans:
-    """Where the classes of the source lie among a backbone's features.
-
-    Attributes:
-        means: Mean features of each class's images in evaluation mode, float32 (C_s, D).
-        counts: Images of each class that the source has, int64 (C_s,).
-        class_names: Their names, where they are known.
-    """
-
-    means: npt.NDArray[np.float32]
-    counts: npt.NDArray[np.int64]
-    class_names: tuple[str, ...] = ()
+    from nbt.data.image_store import ImageStore
+    from nbt.data.splits import Pools, Split
+    from nbt.models.backbone import Backbone
+    from nbt.models.backbone_spec import BackboneSpec
+    from nbt.models.teacher import Teacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +39,7 @@ class Task:
         w0: Its pretrained weights, the state dict of `Backbone` without the head; captured once, never changed.
         mean: Mean of each RGB channel in 0 ... 1 that the backbone's weights expect to be subtracted.
         std: The standard deviation they expect to be divided by.
-        horizontal_flip: Whether a mirrored image shows the same class; false for characters.
+        mirror: Whether a mirrored image shows the same class; false for characters.
         seed: Seed of the split (and of the shots).
         data_dir: Where the user said that the dataset is, for the record.
         classes: `classes` as the user gave it, for the record.
@@ -78,7 +65,7 @@ class Task:
     w0: Mapping[str, torch.Tensor]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    horizontal_flip: bool = True
+    mirror: bool = True
     seed: int = 0
     data_dir: str | None = None
     classes: int | None = None
@@ -102,7 +89,7 @@ class Task:
 
     def with_split_seed(self, seed: int) -> Task:
         """Returns the task with another stratified train/validation split; test never changes."""
-        from nbt.task.splits import make_split
+        from nbt.data.splits import make_split
 
         return dataclasses.replace(self, split=make_split(self.pools, self.labels, seed), seed=seed)
 
@@ -117,7 +104,7 @@ class Task:
             seed: Draws every weight afresh from the architecture's own initialisation; None loads w0 into the units
                 (the head is then still random).
         """
-        from nbt.task.backbones import build_backbone
+        from nbt.models.backbone import build_backbone
 
         model = build_backbone(self.backbone, self.n_classes, image_size=self.image_size, seed=seed or 0)
         if seed is None:

@@ -12,10 +12,10 @@ it missed is written when it answers again. Importing this module does not impor
 
 from __future__ import annotations
 
-from nbt.tracking.contact import TrackingConnection
-from nbt.tracking.opening import open_store
-from nbt.tracking.store import RunOwner, RunStore
-from nbt.tracking.tracker import Tracker, sync
+from nbt.tracking.client import open_store
+from nbt.tracking.connection import TrackingConnection
+from nbt.tracking.run_store import RunOwner, RunStore
+from nbt.tracking.study_tracker import Tracker, sync
 from nbt.tracking.uris import default_uri, may_have_runs, redact_uri, resolve_uri, ui_command
 
 __all__ = [

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nbt.training.augment import AugmentationPlan
-from nbt.training.devices import autocast, inference_batch_size
-from nbt.training.workbench import WorkerContext
+from nbt.devices import autocast, inference_batch_size
+from nbt.training.recipe.augmentation import AugmentationPlan
+from nbt.training.worker.context import WorkerContext
 
 EVALUATION_BATCH_SIZE = 128
 """Images of 224 px and less at a time, see `inference_batch_size`."""

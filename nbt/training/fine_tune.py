@@ -14,27 +14,28 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nbt.devices import autocast, inference_batch_size
+from nbt.models.backbone import Backbone
+from nbt.seeds import derive_seed, generator
 from nbt.settings import TransferSettings, repair
-from nbt.task.backbones import Backbone
 from nbt.task.task import Task
-from nbt.training.augment import AugmentationPlan, draw_augmentation_plan
-from nbt.training.average import WeightEMA
 from nbt.training.checkpoint import load_checkpoint, save_checkpoint
-from nbt.training.devices import autocast, inference_batch_size
 from nbt.training.evaluation import EVALUATION_BATCH_SIZE, evaluate
-from nbt.training.head import head_parameter_groups, split_off_head, zap_head
-from nbt.training.leg import StageContext
-from nbt.training.objective import TrainingLoss
-from nbt.training.recipe import check_recipe, count_batches, stall_steps
+from nbt.training.recipe.augmentation import AugmentationPlan, draw_augmentation_plan
+from nbt.training.recipe.checks import check_recipe, count_batches, stall_steps
+from nbt.training.recipe.ema import WeightEMA
+from nbt.training.recipe.loss import TrainingLoss
+from nbt.training.recipe.lr_schedule import lr_factor
+from nbt.training.recipe.stall import head_parameter_groups, split_off_head
+from nbt.training.recipe.zap_schedule import zap_head
 from nbt.training.results import EpochResult, best_epoch
-from nbt.training.schedule import lr_factor
-from nbt.training.seeds import derive_seed, generator
-from nbt.training.workbench import WorkerContext
-from nbt.transfer.depth import copy_tensors, set_training
+from nbt.training.stage import StageContext
+from nbt.training.worker.context import WorkerContext
 from nbt.transfer.fast import FeatureNorm, stalled
 from nbt.transfer.l2sp import L2SP
-from nbt.transfer.layer_lrs import parameter_groups
+from nbt.transfer.layer_lr import parameter_groups
 from nbt.transfer.linearize import FirstOrder
+from nbt.transfer.transfer_depth import copy_tensors, set_training
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +259,7 @@ class _Trial:
                 yield from ((cached(chunk), self._labels_of(chunk)) for chunk in order.tensor_split(self.batches))
                 return
         plan = draw_augmentation_plan(
-            policy, len(order), generator(self.seed, "augment", epoch), horizontal_flip=self.task.horizontal_flip
+            policy, len(order), generator(self.seed, "augment", epoch), mirror=self.task.mirror
         )
         plan = plan.to(self.context.device)
         rows = torch.arange(len(order), device=self.context.device).tensor_split(self.batches)

@@ -1,13 +1,13 @@
 """The transfer techniques, one file each, usable alone."""
 
-from nbt.transfer.curvature import curvature_bytes, estimate_curvature
-from nbt.transfer.depth import freeze, set_training, set_transferred, units_of
+from nbt.transfer.curvature.estimate import curvature_bytes, estimate_curvature
 from nbt.transfer.fast import FeatureNorm, scale_head, stalled
-from nbt.transfer.injection import InjectionReport, estimate_statistics, inject, tli_similarity
+from nbt.transfer.injection.weight_injection import InjectionReport, estimate_statistics, inject, tli_similarity
 from nbt.transfer.l2sp import L2SP
-from nbt.transfer.layer_lrs import ParameterGroup, geometric_shape, parameter_groups, rate_multipliers
+from nbt.transfer.layer_lr import ParameterGroup, geometric_shape, parameter_groups, rate_multipliers
 from nbt.transfer.linearize import FirstOrder, Linearized, linearize
-from nbt.transfer.quadratic import QuadraticPenalty
+from nbt.transfer.quadratic_penalty import QuadraticPenalty
+from nbt.transfer.transfer_depth import freeze, set_training, set_transferred, units_of
 from nbt.transfer.zap import zap
 
 __all__ = [

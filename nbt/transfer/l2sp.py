@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from nbt.transfer.layer_lrs import ParameterGroup
+from nbt.transfer.layer_lr import ParameterGroup
 
 
 class L2SP:

@@ -26,8 +26,8 @@ from torch import nn
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from nbt.devices import out_of_memory
 from nbt.errors import UsageError
-from nbt.task.devices import out_of_memory
 
 # What torch raises where an operation has no forward-mode derivative, or where functional transforms cannot follow it.
 _UNSUPPORTED_ERRORS = (NotImplementedError, RuntimeError, TypeError, AttributeError)

@@ -78,7 +78,7 @@ def run_and_die(what: str, words: list[str]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     if what == "search":
-        from nbt.cli.search_progress import SearchProgress
+        from nbt.cli.display.search_progress import SearchProgress
 
         def epoch_finished(self: Any, number: int, result: Any, spent: int) -> None:
             if number == KILLED_TRIAL and result.epoch == KILLED_EPOCH - 1:
@@ -90,7 +90,7 @@ def run_and_die(what: str, words: list[str]) -> None:
 
         SearchProgress.epoch_finished = epoch_finished
     elif what == "record":
-        from nbt.search.recording import Journal
+        from nbt.tuning.experience.recording import Journal
 
         add = Journal.add
 
@@ -101,7 +101,7 @@ def run_and_die(what: str, words: list[str]) -> None:
 
         Journal.add = add_and_die
     else:
-        from nbt.cli.stream_progress import StreamProgress
+        from nbt.cli.display.stream_progress import StreamProgress
 
         StreamProgress.task_finished = lambda *unused: die()
     raise SystemExit(run(words))

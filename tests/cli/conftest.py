@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import nbt
-from tests.cli.fakes import FakePipeline
+from tests.cli.fakes import FakeApi
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +26,8 @@ def same_logging_afterwards() -> Iterator[None]:
 
 
 @pytest.fixture
-def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
-    fake = FakePipeline()
-    monkeypatch.setitem(sys.modules, "nbt.pipeline", fake)
-    monkeypatch.setattr(nbt, "pipeline", fake, raising=False)
+def fake_api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
+    fake = FakeApi()
+    monkeypatch.setitem(sys.modules, "nbt.api", fake)
+    monkeypatch.setattr(nbt, "api", fake, raising=False)
     return fake

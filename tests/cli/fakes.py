@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import nbt.pipeline as real_pipeline
-from nbt.search.records import FinalRecord, FinalRun, Interval, StudyConfig, StudyRecord, TestRecord, TrialRecord
+import nbt.api as real_api
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
+from nbt.tuning.intervals import Interval
+from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyConfig, StudyRecord, TestRecord, TrialRecord
 from tests.fit_profiles import make_profile
 
 RECOMMENDED = TransferSettings(frozen_depth=0.5, head_lr=0.0312, layer_lr_shape=(-1.0, -0.5, 0.0))
@@ -117,11 +118,11 @@ class FakeTrainResult:
         return {"validation": self.validation, "test": self.test}
 
 
-class FakePipeline(types.ModuleType):
+class FakeApi(types.ModuleType):
     """Notes how it was called, as the real one can be; what it returns or does may be set by tests."""
 
     def __init__(self) -> None:
-        super().__init__("nbt.pipeline")
+        super().__init__("nbt.api")
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.before: Callable[[dict[str, Any]], None] = lambda options: None
         record = make_finished_record()
@@ -129,7 +130,7 @@ class FakePipeline(types.ModuleType):
             "search": FakeSearchResult(record, RECOMMENDED, Path("reports/birds/report.html")),
             "train": FakeTrainResult(Interval(mean=0.8, low=0.7, high=0.9, n=3), record.test[0]),
             "fit": [make_profile()],
-            "recommend": real_pipeline.Recommendation(RECOMMENDED, {"sources": SOURCES, "silent": [], "tables": []}),
+            "recommend": real_api.Recommendation(RECOMMENDED, {"sources": SOURCES, "silent": [], "tables": []}),
             "report": Path("reports/birds/report.html"),
             "sync": {"written": 3, "kept": 2},
             "studies": [SUMMARY],
@@ -139,11 +140,11 @@ class FakePipeline(types.ModuleType):
             setattr(self, name, self._answer(name))
 
     def _answer(self, name: str) -> Callable[..., Any]:
-        signature = inspect.signature(getattr(real_pipeline, name))
+        signature = inspect.signature(getattr(real_api, name))
 
         def answer(*arguments: Any, **options: Any) -> Any:
             bound = signature.bind(*arguments, **options)
-            assert set(bound.arguments.get("options", {})) <= set(real_pipeline.TaskOptions.__annotations__)
+            assert set(bound.arguments.get("options", {})) <= set(real_api.TaskOptions.__annotations__)
             self.calls.append((name, arguments, options))
             self.before(options)
             return self.results[name]

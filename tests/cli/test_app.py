@@ -13,7 +13,7 @@ import pytest
 
 from nbt.cli.app import COMMANDS, run
 from nbt.errors import NbtError, UsageError
-from tests.cli.fakes import FakePipeline
+from tests.cli.fakes import FakeApi
 
 SEARCH = ["search", "--dataset", "digits", "--budget", "3"]
 
@@ -72,7 +72,7 @@ LIGHT = [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS), ["
 PROBE = """
 import json, sys
 from nbt.cli.app import run
-heavy = ["torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "sklearn", "nbt.pipeline"]
+heavy = ["torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "sklearn", "nbt.api"]
 for words in json.load(sys.stdin):
     code = run(words)
     print("PROBE", json.dumps([words, code, [name for name in heavy if name in sys.modules]]))
@@ -143,24 +143,24 @@ def _raise(error: BaseException) -> Any:
     ],
 )
 def test_errors_become_one_line_and_a_code(
-    error: BaseException, code: int, line: str, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+    error: BaseException, code: int, line: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipeline.before = _raise(error)
+    fake_api.before = _raise(error)
     assert run([*SEARCH, "-q"]) == code
     captured = capsys.readouterr()
     assert captured.err.lstrip("\n") == line
     assert captured.out == ""
 
 
-def test_an_interrupt_outside_a_search(pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
-    pipeline.before = _raise(KeyboardInterrupt())
+def test_an_interrupt_outside_a_search(fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_api.before = _raise(KeyboardInterrupt())
     assert run(["studies"]) == 130
     assert capsys.readouterr().err.lstrip("\n") == "interrupted\n"
 
 
 @pytest.mark.parametrize("error", [NbtError("broke"), ValueError("odd")])
-def test_v_shows_the_traceback(error: Exception, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
-    pipeline.before = _raise(error)
+def test_v_shows_the_traceback(error: Exception, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_api.before = _raise(error)
     assert run(["studies", "-v"]) == 1
     text = capsys.readouterr().err
     assert "Traceback (most recent call last)" in text

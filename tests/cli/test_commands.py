@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from nbt.cli.app import run
-from nbt.cli.output import interval_text, percent, to_strict
+from nbt.cli.display.output import interval_text, percent, to_strict
 from nbt.errors import NbtError, UsageError
-from nbt.report.numbers import duration
-from nbt.search.records import Interval
+from nbt.report.formatting import duration
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
-from tests.cli.fakes import RECOMMENDED, FakePipeline, make_record
+from nbt.tuning.intervals import Interval
+from tests.cli.fakes import RECOMMENDED, FakeApi, make_record
 from tests.sample_study import interrupted, spread_study
 
 SEARCH = ["search", "--dataset", "digits", "--budget", "3"]
@@ -34,12 +34,12 @@ def load_strictly(text: str) -> Any:
 
 
 class TestSearch:
-    def test_passes_its_options_on(self, pipeline: FakePipeline) -> None:
+    def test_passes_its_options_on(self, fake_api: FakeApi) -> None:
         words = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --study s"
         more = "--storage sqlite:///s.db --tracking-uri sqlite:///m.db --pruner none --seed 4 --final-seeds 2 --out o"
         guided = "--no-heuristics --experience . --teacher conv3 --scenario class --tasks 3"
         assert run([*SEARCH, *words.split(), *more.split(), *guided.split(), "--fresh", "-q"]) == 0
-        [(name, arguments, options)] = pipeline.calls
+        [(name, arguments, options)] = fake_api.calls
         assert (name, arguments) == ("search", ("digits",))
         observer = options.pop("observers")[0]
         assert options.pop("progress") == observer.stage
@@ -73,19 +73,19 @@ class TestSearch:
             "fresh": True,
         }
 
-    def test_passes_on_what_it_is_told_of_a_cluster(self, pipeline: FakePipeline) -> None:
+    def test_passes_on_what_it_is_told_of_a_cluster(self, fake_api: FakeApi) -> None:
         words = "--engine ray --ray-address head:6379 --gpus-per-trial 0.25 --cpus-per-trial 2"
         assert run([*SEARCH, *words.split(), "-q"]) == 0
         assert run([*SEARCH, "--engine", "ray", "--gpus-per-trial", "auto", "-q"]) == 0
-        told = [options for _, _, options in pipeline.calls]
+        told = [options for _, _, options in fake_api.calls]
         assert [one["engine"] for one in told] == ["ray", "ray"]
         assert (told[0]["ray_address"], told[0]["cpus_per_trial"]) == ("head:6379", 2.0)
         assert [one["gpus_per_trial"] for one in told] == [0.25, "auto"]
 
     def test_tells_what_is_recommended_and_what_to_do_next(
-        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+        self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        pipeline.results["search"].report_path = Path.cwd() / "reports/birds/report.html"
+        fake_api.results["search"].report_path = Path.cwd() / "reports/birds/report.html"
         assert run([*SEARCH, "-q"]) == 0
         captured = capsys.readouterr()
         text = " ".join(captured.out.split())
@@ -104,9 +104,9 @@ class TestSearch:
         assert "--settings reports/birds/recommended.yaml" in text
 
     def test_searches_on_with_what_the_pipeline_says(
-        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+        self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        pipeline.results["search"].run_options = {"--storage": "sqlite:///s.db", "--out": "/o"}
+        fake_api.results["search"].run_options = {"--storage": "sqlite:///s.db", "--out": "/o"}
         assert run([*SEARCH, "-q"]) == 0
         [line] = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("nbt search")]
         assert line.endswith("--study birds --storage sqlite:///s.db --out /o")
@@ -123,71 +123,69 @@ class TestSearch:
         error: BaseException,
         code: int,
         said: str,
-        pipeline: FakePipeline,
+        fake_api: FakeApi,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         def begin(options: dict[str, Any]) -> NoReturn:
             options["observers"][0].study_started(make_record())
             raise error
 
-        pipeline.before = begin
+        fake_api.before = begin
         assert run([*SEARCH, "--fresh", "-q"]) == code
         assert capsys.readouterr().err.lstrip("\n") == said.format(" with --study birds instead of --fresh")
         assert run([*SEARCH, "-q"]) == code
         assert capsys.readouterr().err.lstrip("\n") == said.replace("; go on", "").format("")
 
     def test_a_wrong_input_says_nothing_of_going_on(
-        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+        self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
         def refuse(options: dict[str, Any]) -> NoReturn:
             options["observers"][0].study_started(make_record())
             raise UsageError("wrong thing")
 
-        pipeline.before = refuse
+        fake_api.before = refuse
         assert run([*SEARCH, "--fresh", "-q"]) == 2
         assert capsys.readouterr().err == "error: wrong thing\n"
 
     def test_tells_where_it_ran_where_that_was_more_than_one_place(
-        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+        self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        pipeline.results["search"].record = spread_study()
+        fake_api.results["search"].record = spread_study()
         assert run([*SEARCH, "-q"]) == 0
         text = " ".join(capsys.readouterr().out.split())
         assert "130 of 168 epochs in 10 min 12 s on 3 GPUs of 2 nodes; 2 workers lost on the way" in text
 
     def test_tells_how_many_trials_were_interrupted_where_some_were(
-        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+        self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        record = pipeline.results["search"].record
-        pipeline.results["search"].record = replace(record, trials=(*record.trials, interrupted(3)))
+        record = fake_api.results["search"].record
+        fake_api.results["search"].record = replace(record, trials=(*record.trials, interrupted(3)))
         assert run([*SEARCH, "-q"]) == 0
         assert "4 trials (2 complete, 1 pruned, 0 failed, 1 interrupted), " in capsys.readouterr().out
 
     def test_json_is_one_strict_document_alone_on_stdout(
-        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+        self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        pipeline.before = lambda options: logging.getLogger("nbt").warning("careful")
+        fake_api.before = lambda options: logging.getLogger("nbt").warning("careful")
         assert run([*SEARCH, "--json"]) == 0
         captured = capsys.readouterr()
         assert load_strictly(captured.out) == {"study": "birds", "loss": None, "report": "reports/birds/report.html"}
         assert "warning: careful" in captured.err
 
-    def test_a_recommendation_that_is_the_default(
-        self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        pipeline.results["search"].recommended = TransferSettings(epochs=7)
+    def test_a_recommendation_that_is_the_default(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+        fake_api.results["search"].recommended = TransferSettings(epochs=7)
         assert run([*SEARCH, "-q"]) == 0
         assert "the default recipe: plain full fine-tuning" in capsys.readouterr().out
 
 
 class TestTrain:
     def test_passes_settings_and_options_on(
-        self, pipeline: FakePipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, fake_api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         Path("r.yaml").write_text(RECOMMENDED.to_yaml())
         words = "train --dataset digits --settings r.yaml --seeds 3 --seed 5 --export m -q"
         assert run(words.split()) == 0
-        [(name, arguments, options)] = pipeline.calls
+        [(name, arguments, options)] = fake_api.calls
         assert (name, arguments) == ("train", ("digits", RECOMMENDED))
         assert options["export"] == Path("m")
         assert (options["seeds"], options["seed"]) == (3, 5)
@@ -196,15 +194,15 @@ class TestTrain:
         assert "test 79.0 % [73.0, 84.0] 200 images" in text
         assert text.endswith("model m")
 
-    def test_wrong_settings_are_wrong_usage(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_wrong_settings_are_wrong_usage(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         Path("r.yaml").write_text("head_rl: 0.1\n")
         assert run(["train", "--dataset", "digits", "--settings", "r.yaml"]) == 2
         assert "unknown setting 'head_rl'; did you mean head_lr" in capsys.readouterr().err
-        assert not pipeline.calls
+        assert not fake_api.calls
 
     @pytest.mark.parametrize("export", [".", "models", "../x", "notes.txt"])
     def test_an_export_must_not_replace_other_files(
-        self, export: str, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+        self, export: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for folder in ("x", "x/models"):
             Path(folder).mkdir()
@@ -215,7 +213,7 @@ class TestTrain:
         assert run([*words, export]) == 2
         said = capsys.readouterr().err
         assert said.startswith(f"error: --export {export}: ") and "notes.txt" in said
-        assert not pipeline.calls
+        assert not fake_api.calls
         assert Path("models/notes.txt").read_text() == "mine"
         assert run([*words, "models/new", "-q"]) == 0
 
@@ -228,14 +226,14 @@ class TestTrain:
         ],
     )
     def test_a_recipe_with_nothing_to_start_from_is_wrong_usage(
-        self, recipe: str, said: str, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+        self, recipe: str, said: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
         Path("r.yaml").write_text(recipe)
         assert run(["train", "--dataset", "digits", "--weights", "none", "--settings", "r.yaml"]) == 2
         assert said in capsys.readouterr().err
-        assert not pipeline.calls
+        assert not fake_api.calls
 
-    def test_json(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_json(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         Path("r.yaml").write_text("epochs: 2\n")
         assert run(["train", "--dataset", "digits", "--settings", "r.yaml", "--json", "-q"]) == 0
         assert load_strictly(capsys.readouterr().out)["validation"]["mean"] == 0.8
@@ -256,10 +254,10 @@ class TestPredict:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
 
-    def test_searches_through_folders(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
-        pipeline.results["predict"] = [Prediction(Path("images/b.png"))]
+    def test_searches_through_folders(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+        fake_api.results["predict"] = [Prediction(Path("images/b.png"))]
         assert run(["predict", "model", "images", "images/notes.txt", "-q"]) == 0
-        [(_, arguments, _)] = pipeline.calls
+        [(_, arguments, _)] = fake_api.calls
         expected = [Path("images/b.png"), Path("images/deep/a.JPG"), Path("images/notes.txt")]
         assert arguments == (Path("model"), expected)
         text = " ".join(capsys.readouterr().out.split())
@@ -267,10 +265,10 @@ class TestPredict:
 
     @pytest.mark.parametrize(("readable", "code"), [(1, 0), (0, 1)])
     def test_unreadable_images_are_named(
-        self, readable: int, code: int, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+        self, readable: int, code: int, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
         good = [Prediction(Path("images/b.png"))] * readable
-        pipeline.results["predict"] = [*good, Prediction(Path("images/deep/a.JPG"), "cannot be read")]
+        fake_api.results["predict"] = [*good, Prediction(Path("images/deep/a.JPG"), "cannot be read")]
         assert run(["predict", "model", "images", "--json", "-q"]) == code
         captured = capsys.readouterr()
         assert "images/deep/a.JPG: cannot be read" in captured.err
@@ -295,31 +293,31 @@ class TestPredict:
         ],
     )
     def test_wrong_paths(
-        self, words: list[str], said: str, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+        self, words: list[str], said: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run(["predict", *words]) == 2
         assert said in capsys.readouterr().err
-        assert not pipeline.calls
+        assert not fake_api.calls
 
 
 class TestStudyCommands:
-    def test_report(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_report(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["report", "birds", "--out", "o"]) == 0
-        assert pipeline.calls == [("report", ("birds", None, "o"), {})]
+        assert fake_api.calls == [("report", ("birds", None, "o"), {})]
         assert capsys.readouterr().out == "reports/birds/report.html\n"
         assert run(["report", "birds", "--json"]) == 0
         assert load_strictly(capsys.readouterr().out) == {"study": "birds", "report": "reports/birds/report.html"}
 
-    def test_sync(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_sync(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["sync", "birds", "--storage", "sqlite:///s.db", "--tracking-uri", "u"]) == 0
-        assert pipeline.calls == [("sync", ("birds", "sqlite:///s.db", "u", "reports"), {})]
+        assert fake_api.calls == [("sync", ("birds", "sqlite:///s.db", "u", "reports"), {})]
         assert capsys.readouterr().out == "birds: 3 written, 2 kept\n"
         assert run(["sync", "birds", "--json"]) == 0
         assert load_strictly(capsys.readouterr().out) == {"written": 3, "kept": 2}
         assert run(["sync", "birds", "--out", "o", "-q"]) == 0
-        assert pipeline.calls[-1] == ("sync", ("birds", None, None, "o"), {})
+        assert fake_api.calls[-1] == ("sync", ("birds", None, None, "o"), {})
 
-    def test_studies(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_studies(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["studies"]) == 0
         header, row = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
         assert header == "study dataset backbone space budget trials best state"
@@ -328,7 +326,7 @@ class TestStudyCommands:
         [study] = load_strictly(capsys.readouterr().out)
         assert study["best"] == 0.8
         assert study["created"].startswith("2030-01-02T")
-        pipeline.results["studies"] = []
+        fake_api.results["studies"] = []
         assert run(["studies"]) == 0
         assert "no studies yet" in capsys.readouterr().out
 
@@ -423,13 +421,13 @@ class TestOutput:
         [("-q", ["error"]), ("--json", ["warning", "error"]), ("-v", ["info", "warning", "error"]), ("-vv", None)],
     )
     def test_levels_of_the_log(
-        self, option: str, levels: list[str] | None, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+        self, option: str, levels: list[str] | None, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
         def log_everything(options: dict[str, Any]) -> None:
             for level in ("debug", "info", "warning", "error"):
                 getattr(logging.getLogger("nbt"), level)("said")
 
-        pipeline.before = log_everything
+        fake_api.before = log_everything
         assert run(["studies", option]) == 0
         lines = capsys.readouterr().err.splitlines()
         assert lines == [f"{level}: said" for level in levels or ["debug", "info", "warning", "error"]]

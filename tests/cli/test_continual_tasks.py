@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from nbt import streams
+from nbt import api
 from nbt.cli.app import run
-from nbt.cli.continual_options import parse_size, recipes_from_options, stream_settings_from_options
-from nbt.cli.continual_text import comparison_text
-from nbt.cli.output import stdout_console
-from nbt.cli.stream_progress import StreamProgress
+from nbt.cli.display.output import stdout_console
+from nbt.cli.display.stream_progress import StreamProgress
+from nbt.cli.display.stream_summary import comparison_text
+from nbt.cli.options.continual import parse_size, recipes_from_options, stream_settings_from_options
 from nbt.errors import UsageError
-from nbt.report.continual.comparison import compare_methods
+from nbt.report.streams.comparison import compare_methods
 from nbt.settings import TransferSettings
-from nbt.training.continual_settings import method_overrides
+from nbt.settings.continual import method_overrides
 from tests.sample_stream import BETTER, make_stream
 
 TASKS = ["continual", "--scenario", "class", "--dataset", "digits"]
@@ -140,7 +140,7 @@ def test_a_linearised_file_gives_ewc_the_network_itself() -> None:
     assert recipes["joint"].linearized and recipes["joint"].target_scale == 15.0
     assert not recipes["ewc"].linearized and recipes["ewc"].target_scale == 0.0
     assert recipes["ewc"].body_lr == 0.3
-    streams.check_streams("class", recipes)
+    api.check_streams("class", recipes)
 
 
 def test_fields_of_the_stream() -> None:
@@ -170,14 +170,14 @@ class Given:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, dict[str, Any]]] = []
 
-    def __call__(self, dataset: Any, **given: Any) -> streams.ContinualOutcome:
+    def __call__(self, dataset: Any, **given: Any) -> api.ContinualOutcome:
         self.calls.append((dataset, given))
-        return streams.ContinualOutcome(compare_methods([make_stream()]), Path.cwd() / "reports" / "x" / "report.html")
+        return api.ContinualOutcome(compare_methods([make_stream()]), Path.cwd() / "reports" / "x" / "report.html")
 
 
 def test_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     given = Given()
-    monkeypatch.setattr(streams, "continual", given)
+    monkeypatch.setattr(api, "continual", given)
     more = (
         "--method dlcft --method ewc --tasks 4 --seeds 3 --seed 7 --classes 5 --shots 9 --image-size 16 --out r --fresh"
     )
@@ -200,7 +200,7 @@ def test_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 def test_the_command_works_in_any_folder_and_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Given()
-    monkeypatch.setattr(streams, "continual", given)
+    monkeypatch.setattr(api, "continual", given)
     Path("w.pth").touch()
     settings_file(plain("ewc"))
     words = [*TASKS, "--weights", "w.pth", "--settings", "recipe.yaml"]
@@ -217,7 +217,7 @@ def test_the_command_works_in_any_folder_and_shows_no_password(monkeypatch: pyte
 
 def test_a_dataset_is_named_as_it_is_found_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Given()
-    monkeypatch.setattr(streams, "continual", given)
+    monkeypatch.setattr(api, "continual", given)
     for name in ("cats", "dogs"):
         Path("pets", name).mkdir(parents=True)
         for i in range(3):
@@ -232,7 +232,7 @@ def test_a_recipe_with_nothing_to_start_from_is_refused_before_images_are_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = Given()
-    monkeypatch.setattr(streams, "continual", given)
+    monkeypatch.setattr(api, "continual", given)
     settings_file(plain("ewc", init="inject"))
     assert run([*TASKS, "--settings", "recipe.yaml", *QUIET]) == 2
     assert "init: inject needs a teacher" in capsys.readouterr().err

@@ -11,10 +11,10 @@ import yaml
 from PIL import Image
 
 from nbt.cli.app import run
-from nbt.cli.search_progress import SearchProgress
-from nbt.search.experience_folder import load_experience
-from nbt.search.space import Space
+from nbt.cli.display.search_progress import SearchProgress
 from nbt.training.results import EpochResult
+from nbt.tuning.experience.folder import load_experience
+from nbt.tuning.space.space import Space
 from tests.cli.test_commands import load_strictly
 
 TASK = ["--dataset", "digits", "--weights", "none"]

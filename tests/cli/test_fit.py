@@ -12,7 +12,7 @@ from nbt.cli import fit
 from nbt.cli.app import run
 from nbt.errors import UsageError
 from nbt.fit import LAYER_COLUMNS
-from tests.cli.fakes import FakePipeline
+from tests.cli.fakes import FakeApi
 from tests.fit_profiles import make_profile
 
 FIT = ["fit", "--dataset", "digits"]
@@ -23,11 +23,11 @@ def two() -> list[Any]:
     return [make_profile(backbone="conv3", leep=-1.0, left_out={}), make_profile(own=(0.2, 0.3), other=(0.1, 0.1))]
 
 
-def test_passes_its_options_on(pipeline: FakePipeline, tmp_path: Path) -> None:
+def test_passes_its_options_on(fake_api: FakeApi, tmp_path: Path) -> None:
     (tmp_path / "w.pth").touch()
     words = "--weights none --weights w.pth --samples 50 --image-size 32 --classes 3 --shots 9 --seed 4 --source-data ."
     assert run([*TWO, *words.split(), "-q"]) == 0
-    [(name, arguments, options)] = pipeline.calls
+    [(name, arguments, options)] = fake_api.calls
     assert (name, arguments) == ("fit", ("digits", [("conv3", "none"), ("conv4", "w.pth")]))
     del options["progress"]
     assert options == {
@@ -78,16 +78,16 @@ def test_any_other_count_is_refused() -> None:
     ],
 )
 def test_wrong_input_is_named_before_anything_runs(
-    words: list[str], said: str, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
+    words: list[str], said: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(words) == 2
     captured = capsys.readouterr()
     assert said in captured.err
     assert captured.err.count("\n") == 1
-    assert (captured.out, pipeline.calls) == ("", [])
+    assert (captured.out, fake_api.calls) == ("", [])
 
 
-def test_one_profile_is_one_document(pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_profile_is_one_document(fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*FIT, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document == make_profile().to_dict()
@@ -95,17 +95,15 @@ def test_one_profile_is_one_document(pipeline: FakePipeline, capsys: pytest.Capt
     assert document["layers"][0].keys() == set(LAYER_COLUMNS)
 
 
-def test_several_profiles_are_one_document(pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
-    pipeline.results["fit"] = two()
+def test_several_profiles_are_one_document(fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_api.results["fit"] = two()
     assert run([*TWO, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document == {"profiles": [profile.to_dict() for profile in two()]}
 
 
-def test_people_get_a_table_meanings_curves_and_words(
-    pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pipeline.results["fit"] = two()
+def test_people_get_a_table_meanings_curves_and_words(fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_api.results["fit"] = two()
     assert run([*TWO, "--plot", "p.svg", "-q"]) == 0
     text = capsys.readouterr().out
     for part in (
@@ -152,23 +150,23 @@ def test_the_real_thing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 class TestRecommend:
-    def test_says_settings_and_why(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_says_settings_and_why(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run([*FIT, "--recommend", "--space", "binary", "--epochs", "7", "--experience", ".", "-q"]) == 0
-        name, arguments, options = pipeline.calls[-1]
-        assert name == "recommend" and arguments == (pipeline.results["fit"][0],)
+        name, arguments, options = fake_api.calls[-1]
+        assert name == "recommend" and arguments == (fake_api.results["fit"][0],)
         assert options == {"space": "binary", "epochs": 7, "experience": "."}
         text = " ".join(capsys.readouterr().out.split())
         assert "suggested settings, before any training" in text and "frozen_depth: 0.5" in text
         assert "enough steps small batches" in text and "no recorded tasks: the rules alone" in text
 
-    def test_json_has_them_beside_the_profile(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
-        pipeline.results["fit"] = two()
+    def test_json_has_them_beside_the_profile(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+        fake_api.results["fit"] = two()
         assert run([*TWO, "--recommend", "--json"]) == 0
         documents = json.loads(capsys.readouterr().out)["profiles"]
         assert [one["recommended"]["frozen_depth"] for one in documents] == [0.5, 0.5]
         assert documents[0]["guide"]["sources"][0]["name"] == "enough steps"
 
-    def test_is_not_asked_for_by_default(self, pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_is_not_asked_for_by_default(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run([*FIT, "--json"]) == 0
         assert "recommended" not in json.loads(capsys.readouterr().out)
-        assert [name for name, _, _ in pipeline.calls] == ["fit"]
+        assert [name for name, _, _ in fake_api.calls] == ["fit"]

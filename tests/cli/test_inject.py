@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from nbt.cli.app import run
-from nbt.task.backbone_names import parse_backbone
-from nbt.task.teacher import load_teacher
-from nbt.task.weights import load_pretrained_weights, random_unit_state
-from nbt.transfer.injection import inject_weights
+from nbt.models.backbone_spec import parse_backbone
+from nbt.models.teacher import load_teacher
+from nbt.models.weights import load_pretrained_weights, random_unit_state
+from nbt.transfer.injection.weight_injection import inject_weights
 
 STUDENT = "conv3(width=6)"
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from nbt.cli.app import run
-from nbt.task.backbone_names import parse_backbone
-from nbt.task.weights import load_pretrained_weights
-from nbt.training.pretraining import SourceTrainer
-from tests.task.pictures import save_classes
+from nbt.models.backbone_spec import parse_backbone
+from nbt.models.weights import load_pretrained_weights
+from nbt.training.pretrain.source_trainer import SourceTrainer
+from tests.data.pictures import save_classes
 
 DIGITS = ["pretrain", "--dataset", "digits"]
 TINY = [*DIGITS, "--backbone", "conv3(width=4)", "--shots", "6"]

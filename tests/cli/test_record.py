@@ -11,11 +11,11 @@ import pytest
 
 import nbt
 from nbt.cli.app import run
-from nbt.search.experience_folder import load_experience
-from nbt.search.recorded import RecordedTable
-from nbt.search.space import Space
-from tests.search.fakes import EPOCHS, FakeEngine, copy_searched_study, make_controller, open_fake_study
-from tests.search.replay.tables import diverge, make_table
+from nbt.tuning.experience.folder import load_experience
+from nbt.tuning.experience.recorded_table import RecordedTable
+from nbt.tuning.space.space import Space
+from tests.tuning.benchmark.tables import diverge, make_table
+from tests.tuning.fakes import EPOCHS, FakeEngine, copy_searched_study, make_controller, open_fake_study
 
 WORDS = ["record", "--dataset", "digits", "--trials", "3", "--out", "t.parquet"]
 Calls = list[tuple[str, dict[str, Any]]]
@@ -28,7 +28,7 @@ def table() -> RecordedTable:
 
 @pytest.fixture
 def calls(table: RecordedTable, monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Calls of `nbt.experience.record`, which answers without training."""
+    """Calls of `nbt.api._record.record`, which answers without training."""
     made: Calls = []
 
     def record(dataset: str, *, on_run: Callable[[Any, int, int], None], **options: Any) -> RecordedTable:
@@ -39,10 +39,10 @@ def calls(table: RecordedTable, monkeypatch: pytest.MonkeyPatch) -> Calls:
                 raise KeyboardInterrupt
         return table
 
-    fake = types.ModuleType("nbt.experience")
+    fake = types.ModuleType("nbt.api")
     fake.record = record  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "nbt.experience", fake)
-    monkeypatch.setattr(nbt, "experience", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "nbt.api", fake)
+    monkeypatch.setattr(nbt, "api", fake, raising=False)
     return made
 
 

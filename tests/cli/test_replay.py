@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nbt.cli.app import run
-from tests.search.replay.tables import make_table
+from tests.tuning.benchmark.tables import make_table
 
 
 @pytest.fixture

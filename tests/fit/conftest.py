@@ -8,7 +8,7 @@ import pytest
 
 from nbt.task.load import load_task
 from nbt.task.task import Task
-from nbt.training.pretrain import pretrained_source
+from nbt.training.digits_source import pretrained_source
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nbt import devices
 from nbt.fit.activations import (
     BATCH_SIZE,
     MAX_QUARTERED_FEATURES,
@@ -16,10 +17,9 @@ from nbt.fit.activations import (
     pool_activations,
 )
 from nbt.fit.activations import recalibrate_batch_norm as settle
-from nbt.task import devices
 from nbt.task.task import Task
-from nbt.training.augment import AugmentationPlan
-from nbt.training.workbench import WorkerContext
+from nbt.training.recipe.augmentation import AugmentationPlan
+from nbt.training.worker.context import WorkerContext
 
 CPU = torch.device("cpu")
 

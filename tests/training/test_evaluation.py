@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from nbt import devices
 from nbt.settings import TransferSettings
-from nbt.task import devices
 from nbt.task.task import Task
-from nbt.training.augment import AugmentationPlan
+from nbt.training.continual.unaugmented_inputs import EvaluationInputs
 from nbt.training.evaluation import evaluate_model
-from nbt.training.plain_inputs import EvaluationInputs
-from nbt.training.workbench import WorkerContext
+from nbt.training.recipe.augmentation import AugmentationPlan
+from nbt.training.worker.context import WorkerContext
 from tests.training.runs import losses, run
 
 SMALL = TransferSettings(epochs=2, head_lr=0.1, body_lr=0.05, batch_size=4, views=1)

@@ -12,7 +12,7 @@ from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
 from nbt.training.fine_tune import fine_tune
-from nbt.training.workbench import WorkerContext
+from nbt.training.worker.context import WorkerContext
 from tests.training.runs import losses, run, weights
 
 QUICK = TransferSettings(epochs=4, head_lr=0.1, body_lr=0.05, batch_size=16)
@@ -119,7 +119,7 @@ def test_the_prefix_cache_with_batchnorm(digits_batchnorm: Task) -> None:
 
 
 def test_a_cache_without_room_falls_back_to_running_the_prefix(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nbt.training.prefix import FrozenFeatureCache
+    from nbt.training.worker.feature_cache import FrozenFeatureCache
 
     settings = QUICK.replace(frozen_depth=0.67, augmentation="none", epochs=2)
     expected = losses(run(digits, settings, context=WorkerContext(digits, cache_frozen_features=False)))
@@ -267,7 +267,7 @@ def test_on_a_gpu_it_learns(digits: Task) -> None:
 
 
 def test_memory_mapped_images_give_the_same_result(digits: Task, tmp_path: Path) -> None:
-    from nbt.task.images import ImageStore
+    from nbt.data.image_store import ImageStore
 
     path = tmp_path / "images.npy"
     np.save(path, np.asarray(digits.images.array))

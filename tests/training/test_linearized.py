@@ -14,13 +14,13 @@ from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
-from nbt.training.export import export_model, load_model, predict, read_card
+from nbt.training.export.exported_model import export_model, load_model, predict, read_card
 from nbt.training.fine_tune import fine_tune
-from nbt.training.leg import StageContext
-from nbt.training.workbench import WorkerContext
+from nbt.training.stage import StageContext
+from nbt.training.worker.context import WorkerContext
 from nbt.transfer.linearize import FirstOrder
+from tests.training.export.test_exported_model import write_images
 from tests.training.runs import losses, run, weights
-from tests.training.test_export import write_images
 
 QUICK = TransferSettings(
     epochs=3, linearized=True, optimizer="adamw", head_lr=0.003, body_lr=0.003, batch_size=16, augmentation="none"

@@ -14,16 +14,16 @@ from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
-from nbt.training.export import load_model, predict
+from nbt.training.export.exported_model import load_model, predict
 from nbt.training.fine_tune import fine_tune
-from nbt.training.leg import StageContext
 from nbt.training.results import TrialSpec
-from nbt.training.trial import run_trial
-from nbt.training.workbench import WorkerContext
+from nbt.training.run_trial import run_trial
+from nbt.training.stage import StageContext
+from nbt.training.worker.context import WorkerContext
 from nbt.transfer.fast import FeatureNorm
-from nbt.transfer.quadratic import QuadraticPenalty
+from nbt.transfer.quadratic_penalty import QuadraticPenalty
+from tests.training.export.test_exported_model import write_images
 from tests.training.runs import losses, run, weights
-from tests.training.test_export import write_images
 
 QUICK = TransferSettings(epochs=4, head_lr=0.05, body_lr=0.05, batch_size=16, decay_strength=0.05, sp_mix=0.5)
 FAST = QUICK.replace(head_scale=0.0, feature_norm="batch", stall=0.4, head_lr_multiplier=3.0)
@@ -139,7 +139,7 @@ def test_target_statistics_are_those_of_the_training_images_at_w0(
     norm = run(task, settings, context=context).model.feature_norm
     assert isinstance(norm, FeatureNorm)
     model, _ = WorkerContext(task).prepare_model(settings, 0)
-    from nbt.training.augment import AugmentationPlan
+    from nbt.training.recipe.augmentation import AugmentationPlan
 
     with torch.no_grad():
         features = model.eval().features(context.load_images(torch.from_numpy(task.split.train), AugmentationPlan()))

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from nbt.errors import UsageError
-from nbt.task.backbone_names import parse_backbone
-from nbt.task.backbones import Backbone, build_backbone
+from nbt.models.backbone import Backbone, build_backbone
+from nbt.models.backbone_spec import parse_backbone
 from nbt.transfer.linearize import FirstOrder, Linearized, check_linearizable, linearize
 from tests.tiny import TinyNet
 

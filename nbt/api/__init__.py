@@ -1,0 +1,40 @@
+"""What nbt does: one function per command, shared by the command line and Python. Composition of the packages below."""
+
+from __future__ import annotations
+
+from nbt.api._continual import ContinualOutcome, StreamObserver, check_streams, continual
+from nbt.api._fit import Recommendation, fit, recommend
+from nbt.api._load_task import TaskOptions, as_task, load_task
+from nbt.api._predict import predict
+from nbt.api._record import record, record_studies
+from nbt.api._replay import replay
+from nbt.api._report import report
+from nbt.api._search import search
+from nbt.api._studies import studies
+from nbt.api._sync import sync
+from nbt.api._train import train
+from nbt.api.results import SearchResult, TrainResult
+
+__all__ = [
+    "ContinualOutcome",
+    "Recommendation",
+    "SearchResult",
+    "StreamObserver",
+    "TaskOptions",
+    "TrainResult",
+    "as_task",
+    "check_streams",
+    "continual",
+    "fit",
+    "load_task",
+    "predict",
+    "recommend",
+    "record",
+    "record_studies",
+    "replay",
+    "report",
+    "search",
+    "studies",
+    "sync",
+    "train",
+]

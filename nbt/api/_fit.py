@@ -1,0 +1,100 @@
+"""Before any training: how well weights fit, and what to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from nbt.api._load_task import TaskOptions, load_task
+from nbt.api._strategy import load_transferred_priors
+from nbt.errors import UsageError, require_positive
+from nbt.settings import TransferSettings
+
+if TYPE_CHECKING:
+    from nbt.fit.fit_profile import FitProfile
+
+
+def fit(
+    dataset: str | Path,
+    backbones: Sequence[tuple[str | None, str | Path]] = ((None, "default"),),
+    *,
+    samples: int | None = None,
+    source_data: str | Path | None = None,
+    **options: Unpack[TaskOptions],
+) -> list[FitProfile]:
+    """Measures how well several backbones fit one dataset, before any training; see `nbt.profile_fit`.
+
+    Args:
+        dataset: As in `load_task`.
+        backbones: Each with its weights, see `TaskOptions`.
+        samples: Training images to look at, at most; see `nbt.profile_fit`.
+        source_data: Folder of the images that the weights were trained on, for the similarity of the classes.
+        **options: The rest of the task's; `backbone` and `weights` come from `backbones`.
+
+    Returns:
+        One profile a backbone, in the order given.
+
+    Raises:
+        UsageError: Something given is wrong; also a sample smaller than the number of classes.
+        NbtError: Something cannot be fetched or written.
+    """
+    from nbt.fit.profile_builder import profile_fit
+    from nbt.fit.source_means import source_class_means
+
+    seed, progress = options.get("seed", 0), options.get("progress")
+    profiles = []
+    for backbone, weights in backbones:
+        chosen: TaskOptions = {**options, "backbone": backbone, "weights": weights}
+        task = load_task(dataset, **chosen)
+        means = None
+        if source_data is not None:
+            means = source_class_means(task, source_data, seed=seed, progress=progress)
+        try:
+            profiles.append(profile_fit(task, samples=samples, seed=seed, source_means=means, progress=progress))
+        except ValueError as error:
+            raise UsageError(f"--{error}" if str(error).startswith("samples:") else str(error)) from error
+    return profiles
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What profile and experience suggest before any training.
+
+    Attributes:
+        settings: The recipe.
+        guide: What it rests on, see `nbt.tuning.surrogate.prior_surrogate.Guide.explain`.
+    """
+
+    settings: TransferSettings
+    guide: Mapping[str, Any]
+
+
+def recommend(
+    profile: FitProfile,
+    *,
+    space: str | Path = "non_binary",
+    epochs: int = 12,
+    experience: str | Path | None = None,
+) -> Recommendation:
+    """Returns the settings that a fit profile and recorded tasks suggest; a search runs them after the anchors.
+
+    Args:
+        profile: From `fit` or `nbt.profile_fit`.
+        space: Name or file of the search space.
+        epochs: Length of the training.
+        experience: Folder of recorded tables; those that come with nbt when None.
+
+    Raises:
+        UsageError: Something given is wrong.
+    """
+    from nbt.tuning.samplers.bayesian import recommend_settings
+    from nbt.tuning.space.applicability import unconditional_space
+    from nbt.tuning.space.space import Space
+    from nbt.tuning.target import Target
+
+    require_positive(epochs=epochs)
+    chosen = unconditional_space(Space.load(space))
+    surrogate = load_transferred_priors(experience, chosen).surrogate(Target.of({}, profile.to_dict(), epochs), chosen)
+    return Recommendation(recommend_settings(surrogate, chosen), surrogate.explain())

@@ -1,0 +1,28 @@
+"""ProgressTrialSource: epochs of any source of specs, shown to whoever waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nbt.progress import Progress
+
+if TYPE_CHECKING:
+    from nbt.training.results import EpochResult, TrialSpec
+    from nbt.tuning.engines.base import TrialSource
+
+
+class ProgressTrialSource:
+    """A spec source that tells a progress callback of every epoch."""
+
+    def __init__(self, source: TrialSource, progress: Progress | None) -> None:
+        self._source, self._progress = source, progress
+        self.next_trial = source.next_trial
+        self.on_placed = source.on_placed
+        self.on_done = source.on_done
+        self.on_abandoned = source.on_abandoned
+
+    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
+        """Passes an epoch on."""
+        if self._progress is not None:
+            self._progress(f"training: {spec.key}", result.epoch, spec.settings.epochs)
+        return self._source.on_epoch(spec, result)

@@ -1,0 +1,127 @@
+"""Training with known settings: seeds, one run on train + validation, one test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from nbt.api._load_task import TaskOptions, as_task
+from nbt.api._progress_source import ProgressTrialSource
+from nbt.api.results import TrainResult
+from nbt.errors import NbtError, require_positive
+from nbt.settings import TransferSettings, repair
+from nbt.training.export.model_folder import check_export
+from nbt.tuning.storage.records import FinalRun, TestRecord
+
+if TYPE_CHECKING:
+    from nbt.task.task import Task
+    from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+
+
+class _SeedTrialSource:
+    """Runs of one recipe with several seeds, then one on train + validation: the spec source of `train`."""
+
+    def __init__(self, settings: TransferSettings, seeds: int, first: int, export: Path | None) -> None:
+        from nbt.training.results import TrialSpec
+
+        self._pending = [
+            TrialSpec(key=f"seed-{seed}", settings=settings, seed=seed, split_seed=seed)
+            for seed in range(first, first + seeds)
+        ]
+        self._pending.append(
+            TrialSpec(
+                key="train-on-all",
+                settings=settings,
+                seed=first,
+                train_on_all=True,
+                evaluate_test=True,
+                export=export,
+            )
+        )
+        self.settings = settings
+        self.outcomes: dict[str, TrialOutcome] = {}
+        self.specs = tuple(self._pending)
+
+    def next_trial(self) -> TrialSpec | None:
+        """Returns the next run."""
+        return self._pending.pop(0) if self._pending else None
+
+    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
+        """Nothing: no result depends on it."""
+
+    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
+        """Never stops a run."""
+        return None
+
+    def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
+        """Keeps an outcome.
+
+        Raises:
+            NbtError: The run failed, or its loss left the finite numbers.
+        """
+        if outcome.error is not None:
+            raise NbtError(f"{spec.key}: {outcome.error}")
+        if outcome.diverged:
+            raise NbtError(f"{spec.key}: the loss left the finite numbers in epoch {outcome.curve[-1].epoch}")
+        self.outcomes[spec.key] = outcome
+
+    def on_abandoned(self, spec: TrialSpec) -> None:
+        """Takes a run back."""
+        self._pending.insert(0, spec)
+
+
+def train(
+    task: Task | str | Path,
+    settings: TransferSettings | None = None,
+    *,
+    seeds: int = 1,
+    export: Path | None = None,
+    **options: Unpack[TaskOptions],
+) -> TrainResult:
+    """Trains with known settings: `seeds` validated runs, then one on train + validation that is tested once.
+
+    Args:
+        task: As in `search`.
+        settings: The recipe; the default recipe when None.
+        seeds: Validated runs, with the seeds from the task's own on, each with a train/validation split of its own.
+        export: Folder to write the tested model to, missing, empty, or a model folder; it has the task's seed.
+        **options: As in `search`.
+
+    Raises:
+        UsageError: Something given is wrong.
+        NbtError: A run failed.
+    """
+    from nbt.tuning.engines.local import LocalEngine
+    from nbt.tuning.intervals import accuracy_interval, wilson_interval
+
+    require_positive(seeds=seeds)
+    model = None if export is None else check_export(export, "--export")
+    given = as_task(task, options)
+    recipe = settings or TransferSettings()
+    from nbt.training.recipe.checks import check_recipe, check_starting_weights
+
+    teacher = None if given.teacher is None else given.teacher.name
+    check_starting_weights(recipe, given.backbone, given.dataset, given.weights, teacher=teacher)
+    check_recipe(recipe, len(given.split.train))
+    source = _SeedTrialSource(repair(recipe), seeds, given.seed, model)
+    with LocalEngine(given) as engine:
+        engine.run(ProgressTrialSource(source, options.get("progress")))
+    last = source.outcomes["train-on-all"]
+    if last.test_accuracy is None:
+        raise NbtError("the model was trained but not tested")
+    runs = tuple(
+        FinalRun(seed=spec.seed, curve=source.outcomes[spec.key].curve)
+        for spec in source.specs
+        if not spec.train_on_all
+    )
+    n_test = len(given.split.test)
+    test = TestRecord(
+        name="test", accuracy=wilson_interval(last.test_accuracy, n_test), loss=_finite(last.test_loss), n=n_test
+    )
+    return TrainResult(source.settings, runs, accuracy_interval([run.val_accuracy for run in runs]), test, export)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,137 @@
+"""What commands write: results to stdout, as text or as one JSON document; logs and progress to stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from nbt.tuning.intervals import Interval
+
+
+class Output:
+    """One command's way to write. Filled from `-v`, `-q` and `--json` before the command runs.
+
+    Attributes:
+        json: Results go to stdout as one JSON document, and nothing else does.
+        verbosity: -1 with `-q`, 0, 1 with `-v`, 2 with `-vv`.
+    """
+
+    def __init__(self) -> None:
+        self.json = False
+        self.verbosity = 0
+
+    @property
+    def verbose(self) -> bool:
+        """Whether tracebacks are wanted."""
+        return self.verbosity > 0
+
+    @property
+    def quiet(self) -> bool:
+        """Whether progress and warnings are unwanted."""
+        return self.verbosity < 0
+
+    def configure(self, *, as_json: bool = False, verbosity: int = 0) -> None:
+        """Takes the options of a command and sends the package's log records to stderr accordingly."""
+        self.json, self.verbosity = as_json, verbosity
+        levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+        log = logging.getLogger("nbt")
+        log.setLevel(levels.get(verbosity, logging.DEBUG))
+        log.handlers = [_StderrHandler()]
+        log.propagate = False
+
+    def print_json(self, value: Any) -> None:
+        """Writes one strict JSON document."""
+        click.echo(json.dumps(to_strict(value), indent=2, allow_nan=False))
+
+    def print(self, *parts: RenderableType) -> None:
+        """Writes text or tables for people."""
+        console = stdout_console()
+        for part in parts:
+            console.print(part)
+
+    def print_rows(self, rows: Sequence[Mapping[str, Any]], *, right: Iterable[str] = (), none: str) -> None:
+        """Writes a table with the keys of the first row as its header.
+
+        Args:
+            rows: All with the same keys; None is shown as an empty cell.
+            right: Names of columns to align on the right.
+            none: What to say where there are no rows.
+        """
+        from rich.table import Table
+        from rich.text import Text
+
+        if not rows:
+            self.print(Text(none))
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for index, name in enumerate(rows[0]):
+            table.add_column(name, justify="right" if name in right else "left", no_wrap=index == 0)
+        for row in rows:
+            table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+        self.print(table)
+
+
+class _StderrHandler(logging.Handler):
+    """Writes "warning: text" to whatever stderr is at that moment: a progress display puts itself in between."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+def stdout_console() -> Console:
+    """Returns a console on stdout; where that is no terminal, lines are as long as they need to be."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 10_000, highlight=False, markup=False, emoji=False)
+
+
+def to_strict(value: Any) -> Any:
+    """Returns `value` in the types of strict JSON; a number that is not finite becomes None."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: to_strict(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [to_strict(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
+        return to_strict(value.tolist())
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def percent(share: float | None, *, signed: bool = False) -> str:
+    """Returns a share of 0 ... 1 as text, "84.1 %"."""
+    if share is None:
+        return "-"
+    return f"{100 * share:{'+' if signed else ''}.1f} %"
+
+
+def interval_text(interval: Interval, *, signed: bool = False) -> str:
+    """Returns a mean share with its interval, "84.1 %  [82.9, 85.3]"."""
+    mean = percent(interval.mean, signed=signed)
+    if interval.low is None or interval.high is None:
+        return mean
+    sign = "+" if signed else ""
+    return f"{mean}  [{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"

@@ -1,0 +1,124 @@
+"""How a long command shows where it is: a live display on a terminal, plain lines elsewhere, nothing with -q."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+from nbt.cli.display.output import Output
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+_BAR_WIDTH = 28
+
+
+class Progress:
+    """Shows stages such as decoding or downloading. A context; `stage` is the callback that lower floors take.
+
+    Args:
+        out: Says whether progress is wanted.
+        clock: Seconds, ever growing.
+    """
+
+    def __init__(self, out: Output, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._mode = "off" if out.quiet else "live" if _supports_live_display() else "lines"
+        self._clock = clock
+        self._live: Live | None = None
+        self._activity: tuple[str, int, int] | None = None
+        self._note = "starting"
+
+    def __enter__(self) -> Self:
+        if self._mode == "live":
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+            self._live = Live(
+                console=console,
+                get_renderable=self.render,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,  # results are printed when the display is gone
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        """Says what begins now and cannot be counted."""
+        self._activity = None
+        self._note = text
+        self._line(text)
+
+    def update(self, label: str, done: int, total: int) -> None:
+        """Takes how far something is; see `nbt.progress.Progress`.
+
+        Args:
+            label: What is being done.
+            done: So far.
+            total: In all, 0 where it is unknown.
+        """
+        new = self._activity is None or self._activity[0] != label
+        over = 0 < total <= done
+        if new and not over:
+            self._line(label)
+        self._activity = None if over else (label, done, total)
+        if over:
+            self._note = label
+
+    def render(self) -> RenderableType:
+        """Returns the display as it is now."""
+        from rich.console import Group
+
+        return Group(*self._rows())
+
+    def _rows(self) -> list[RenderableType]:
+        if self._activity is None:
+            return [text_row(self._note, "")]
+        label, done, total = self._activity
+        if not total:
+            return [text_row(label, f"{done:,}")]
+        return [bar_row(label, done, total, f"{100 * done // total} %")]
+
+    def _line(self, text: str) -> None:
+        if self._mode == "lines":
+            print(text, file=sys.stderr, flush=True)
+
+
+def _supports_live_display() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
+def _grid(*cells: Any, style: str = "") -> RenderableType:
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(min_width=None if len(cells) == 1 else 8, no_wrap=True, style=style)
+    for _ in cells[1:]:
+        grid.add_column(no_wrap=True)
+    grid.add_row(*cells)
+    return grid
+
+
+def text_row(label: str, text: str, *, style: str = "") -> RenderableType:
+    """Returns a line of a display: a label and a text."""
+    from rich.text import Text
+
+    return _grid(Text(label), Text(text), style=style) if text else _grid(Text(label), style=style)
+
+
+def bar_row(label: str, done: float, total: float, text: str) -> RenderableType:
+    """Returns a line of a display: a label, a bar and a text behind it."""
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+    bar = ProgressBar(total=max(total, 1e-9), completed=min(done, total), width=_BAR_WIDTH)
+    return _grid(Text(label), bar, Text(text))

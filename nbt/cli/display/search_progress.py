@@ -1,0 +1,195 @@
+"""How `nbt search` shows where it is: trials, budget, best so far, what runs and where."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nbt.cli.display.output import Output, percent
+from nbt.cli.display.progress import Progress, bar_row, text_row
+from nbt.report.formatting import duration
+from nbt.report.study.hardware import TrialLocation, trial_location
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult
+from nbt.tuning.budget import Budget
+from nbt.tuning.storage.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, rank_trials
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_MAX_TRIALS_SHOWN = 6
+_INTERRUPTED = "interrupted"
+
+
+class SearchProgress(Progress, StudyObserver):
+    """Shows a search: trials, budget, best so far, time left, what runs. It is told by the study itself."""
+
+    def __init__(self, out: Output, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(out, clock=clock)
+        self._record: StudyRecord | None = None
+        self._budget: Budget | None = None
+        self._counts: Counter[str] = Counter()
+        self._complete: list[TrialRecord] = []
+        self._running: dict[int, tuple[TransferSettings, str, EpochResult | None]] = {}
+        self._locations: dict[int, TrialLocation] = {}  # of this session's trials
+        self._epochs_spent = 0
+        self._session_epochs = 0  # epochs of this session
+        self._start_time = self._clock()
+        self._finals: tuple[int, int] | None = None
+
+    @property
+    def study(self) -> str | None:
+        """Name of the study, None before it is opened."""
+        return None if self._record is None else self._record.config.name
+
+    @property
+    def kept(self) -> int:
+        """Number of trials that came to their end and are stored, those of earlier sessions included."""
+        return self._counts.total() - self._counts[_INTERRUPTED]
+
+    def study_started(self, record: StudyRecord) -> None:
+        """Takes over what an earlier session left."""
+        self._record, self._budget = record, Budget.parse(record.budget)
+        self._count(record)
+        self._complete = [trial for trial in record.trials if trial.state == "complete"]
+        self._epochs_spent = record.epochs_spent
+        self._start_time = self._clock()
+        self._activity = None
+        resumed = f", resumed with {self.kept} trials" if self.kept else ""
+        self._line(f"study {record.config.name}{resumed}; budget {record.budget}")
+
+    def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
+        """Adds a line for it."""
+        self._activity = None
+        self._running[number] = (settings, origin, None)
+
+    def trial_placed(self, number: int, place: Mapping[str, Any]) -> None:
+        """Takes where it runs, which is shown where that is not one place for all."""
+        if (location := trial_location(place)) != TrialLocation():
+            self._locations[number] = location
+
+    def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
+        """Moves its line and the budget on."""
+        self._epochs_spent = epochs_spent
+        self._session_epochs += 1
+        if number in self._running:
+            self._running[number] = (*self._running[number][:2], result)
+
+    def trial_finished(self, trial: TrialRecord) -> None:
+        """Counts it."""
+        self._running.pop(trial.number, None)
+        self._counts[trial.end] += 1
+        if trial.state == "complete":
+            self._complete.append(trial)
+        best = ", the best so far" if trial is self._best() else ""
+        self._line(f"{self._describe(trial)}{best}; {self._spent_text()}")
+
+    def finals_started(self, runs: int) -> None:
+        """Turns to the finals."""
+        self._running.clear()
+        self._finals = (0, runs)
+        self._start_time, self._session_epochs = self._clock(), 0
+        self._line(f"finals: at most {runs} runs with new seeds and splits")
+
+    def final_run_finished(self, candidate: str, run: FinalRun) -> None:
+        """Counts it."""
+        done, total = self._finals or (0, 0)
+        self._finals = (done + 1, total)
+        self._line(f"final {done + 1}: {candidate}, seed {run.seed}: {percent(run.val_accuracy)}")
+
+    def study_finished(self, record: StudyRecord) -> None:
+        """Takes the last word on what was kept."""
+        self._record = record
+        self._count(record)
+        self._running.clear()
+
+    def _rows(self) -> list[RenderableType]:
+        record = self._record
+        if record is None:
+            return super()._rows()
+        rows: list[RenderableType] = [text_row(record.config.name, "", style="bold")]
+        if self._activity is not None:
+            rows += super()._rows()
+        elif self._finals is not None:
+            rows.append(bar_row("finals", *self._finals, f"{self._finals[0]} of at most {self._finals[1]} runs"))
+        else:
+            rows.append(bar_row("search", *self._progress(), self._spent_text()))
+        if self._counts:
+            rows.append(text_row("trials", ", ".join(f"{n} {state}" for state, n in self._counts.items())))
+        if (best := self._best()) is not None:
+            rows.append(text_row("best", f"{self._accuracy(best)}   trial {best.number} ({best.origin})"))
+        running = sorted(self._running.items())
+        for number, state in running[:_MAX_TRIALS_SHOWN]:
+            rows.append(text_row("running", _running_text(number, *state) + self._location_text(number, "  on ")))
+        if len(running) > _MAX_TRIALS_SHOWN:
+            rows.append(text_row("", f"and {len(running) - _MAX_TRIALS_SHOWN} more"))
+        return rows
+
+    def _location_text(self, number: int, before: str) -> str:
+        """Returns where a trial runs or ran, "" where all do in one place."""
+        location = self._locations.get(number, TrialLocation())
+        several = len(set(self._locations.values())) > 1
+        return f"{before}{location}" if several and location != TrialLocation() else ""
+
+    def _count(self, record: StudyRecord) -> None:
+        self._counts = Counter(trial.end for trial in record.trials if trial.state != "running")
+
+    def _best(self) -> TrialRecord | None:
+        best = rank_trials(self._complete, self._noise(self._complete))
+        return best[0] if best else None
+
+    def _noise(self, trials: Sequence[TrialRecord]) -> float:
+        """Returns the standard error of a validation accuracy at the best of these, 0 where it is not known."""
+        from nbt.tuning.storage.reader import noise_of  # it imports optuna, which a search has anyway
+
+        return (noise_of(trials, self._record.dataset) if self._record is not None else None) or 0.0
+
+    def _accuracy(self, trial: TrialRecord) -> str:
+        noise = self._noise([trial])
+        return percent(trial.val_accuracy) + (f" ± {100 * noise:.1f}" if noise else "")
+
+    def _describe(self, trial: TrialRecord) -> str:
+        if trial.end == _INTERRUPTED:
+            return f"trial {trial.number} {trial.reason}"
+        where = self._location_text(trial.number, " on ")
+        if trial.state == "failed":
+            return f"trial {trial.number} failed{where}: {trial.reason}"
+        epochs = f"{len(trial.curve)} epoch{'' if len(trial.curve) == 1 else 's'} in {duration(trial.seconds)}"
+        if trial.state == "pruned":
+            return f"trial {trial.number} pruned after {epochs}{where}: {trial.reason}"
+        found = "diverged" if trial.diverged else self._accuracy(trial)
+        return f"trial {trial.number} complete: {found} ({trial.origin}), {epochs}{where}"
+
+    def _seconds(self) -> float:
+        """Time spent on the search, earlier sessions included."""
+        earlier = self._record.seconds_spent if self._record is not None else 0.0
+        return earlier + self._clock() - self._start_time
+
+    def _progress(self) -> tuple[float, float]:
+        if self._budget is not None and self._budget.seconds is not None:
+            return self._seconds(), self._budget.seconds
+        return self._epochs_spent, (self._record.epochs_budget if self._record is not None else None) or 0
+
+    def _spent_text(self) -> str:
+        left = self._seconds_left()
+        about = "" if left is None else f", about {duration(left)} left"
+        if self._record is None or self._record.epochs_budget is None:
+            return f"{self._epochs_spent} epochs, {duration(self._seconds())}{about}"
+        return f"{self._epochs_spent} of {self._record.epochs_budget} epochs, {duration(self._seconds())}{about}"
+
+    def _seconds_left(self) -> float | None:
+        """Estimate for the search, without finals; None before the first epoch of this session."""
+        done, total = self._progress()
+        if self._budget is not None and self._budget.seconds is not None:
+            return max(0.0, total - done)
+        if not self._session_epochs:
+            return None
+        return max(0.0, total - done) * (self._clock() - self._start_time) / self._session_epochs
+
+
+def _running_text(number: int, settings: TransferSettings, origin: str, last: EpochResult | None) -> str:
+    if last is None:
+        return f"trial {number}  starting  {origin}"
+    return f"trial {number}  epoch {last.epoch} of {settings.epochs}  {percent(last.val_accuracy)}  {origin}"

@@ -1,0 +1,142 @@
+"""The end of a search or a training in a few lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbt.cli.display.output import interval_text
+from nbt.report.formatting import duration, pluralise
+from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
+from nbt.report.study.reproduce import commands
+from nbt.settings import TransferSettings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from nbt.tuning.intervals import Interval
+    from nbt.tuning.storage.records import StudyRecord, TestRecord
+
+
+def search_summary(
+    record: StudyRecord, recommended: TransferSettings, report: Path, run_options: Mapping[str, str]
+) -> list[RenderableType]:
+    """Returns what a finished search says: the recommendation, how good it is, what it cost, and what to do next.
+
+    Args:
+        record: The study.
+        recommended: Its settings.
+        report: The report, in the study's folder.
+        elsewhere: As in `nbt.report.study.reproduce.commands`.
+    """
+    name = record.recommended or "recommended settings"
+    report = _relative_path(report)
+    has_model = record.config.scenario is None
+    following = commands(record, report.parent, has_settings=True, has_model=has_model, run_options=run_options)
+    return [
+        _heading(f"{record.config.name}: {name}"),
+        *([_indented(record.verdict)] if record.verdict else []),
+        settings_table(recommended),
+        _heading("How good"),
+        _results_table(record),
+        _heading("What it took"),
+        _indented(_cost(record)),
+        _heading("Next"),
+        _indented(f"Read {report}"),
+        *(_indented(f"{command.purpose}:\n    {command.text}") for command in following),
+    ]
+
+
+def _relative_path(path: Path) -> Path:
+    """Returns the path from the working directory on, where it is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def settings_table(settings: TransferSettings) -> RenderableType:
+    """Returns the settings that differ from the default recipe, beside what they are there."""
+    default = TransferSettings(epochs=settings.epochs).to_dict()
+    values = settings.to_dict()
+    changed = [name for name in values if values[name] != default[name]]
+    if not changed:
+        return _indented("the default recipe: plain full fine-tuning")
+    table = _grid()
+    for name in changed:
+        table.add_row("", name, _bold(_value_text(values[name])), f"default {_value_text(default[name])}")
+    table.add_row("", "all others", "as in the default recipe", "")
+    return table
+
+
+def training_summary(validation: Interval, test: TestRecord, model: Path | None) -> RenderableType:
+    """Returns how good a training with given settings was, and where its model is."""
+    table = _grid()
+    table.add_row("validation", interval_text(validation), _runs_text(validation.n))
+    table.add_row("test", interval_text(test.accuracy), f"{test.n} images")
+    if model is not None:
+        table.add_row("model", str(model), "")
+    return table
+
+
+def _results_table(record: StudyRecord) -> RenderableType:
+    table = _grid()
+    final = record.final(record.recommended or "")
+    if final is not None:
+        table.add_row("", "validation", interval_text(final.validation), _runs_text(final.validation.n))
+        if final.versus_default is not None:
+            difference = interval_text(final.versus_default, signed=True).replace(" %", " points")
+            table.add_row("", "against the default recipe", difference, "paired")
+    for test in record.test:
+        name = "test" if test.name == "recommended" else f"test of the {test.name}"
+        table.add_row("", name, interval_text(test.accuracy), f"{test.n} images")
+    return table
+
+
+def _runs_text(n: int) -> str:
+    return "1 seed and split" if n == 1 else f"{n} seeds and splits"
+
+
+def _cost(record: StudyRecord) -> str:
+    counts = record.counts()
+    ends = ("complete", "pruned", "failed", *(["interrupted"] if counts["interrupted"] else []))
+    trials = ", ".join(f"{counts[end]} {end}" for end in ends)
+    allowed = "" if record.epochs_budget is None else f" of {record.epochs_budget}"
+    where = f" on {hardware_summary(record.trials)}" if used_several_locations(record.trials) else ""
+    lost = len(lost_workers(record.trials))
+    return (
+        f"{len(record.trials)} trials ({trials}), {record.epochs_spent}{allowed} epochs in "
+        f"{duration(record.seconds_spent)}{where}" + (f"; {pluralise(lost, 'worker')} lost on the way" if lost else "")
+    )
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list):
+        return ", ".join(_value_text(item) for item in value)
+    return str(value)
+
+
+def _grid() -> Table:
+    from rich.table import Table
+
+    return Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+
+
+def _heading(text: str) -> Text:
+    from rich.text import Text
+
+    return Text(f"\n{text}", style="bold")
+
+
+def _bold(text: str) -> Text:
+    from rich.text import Text
+
+    return Text(text, style="bold green")
+
+
+def _indented(text: str) -> Text:
+    from rich.text import Text
+
+    return Text(f"  {text}", overflow="fold")

@@ -1,0 +1,65 @@
+"""What the readers of folders, manifests and official layouts have in common: labelled image files, and their order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif")
+)
+
+SPLIT_ALIASES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What people call the parts of a dataset, and what we call them."""
+
+
+class LabelledFile(NamedTuple):
+    """One labelled image file; `split` is "train", "val", "test" or "" where the dataset does not say."""
+
+    path: Path
+    label: str
+    split: str = ""
+
+
+def sort_class_names(names: Iterable[str]) -> list[str]:
+    """Returns class names without repetition, sorted: by value where every name is a whole number, else as text."""
+    unique = set(names)
+    if all(name.isdecimal() for name in unique):
+        return sorted(unique, key=lambda name: (int(name), name))
+    return sorted(unique)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Returns the folders inside `folder` that are not hidden, by name."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if not _is_hidden(entry.name) and entry.is_dir()]
+    return [folder / name for name in sorted(names)]
+
+
+def image_files(folder: Path) -> Iterator[Path]:
+    """Yields the image files in `folder` and below it, in a fixed order; hidden files and folders are passed over."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not _is_hidden(name):  # noqa: PTH122
+                yield Path(place, name)
+
+
+def has_image(folder: Path) -> bool:
+    """Returns whether there is an image in `folder` or below it."""
+    return next(image_files(folder), None) is not None
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"

@@ -1,0 +1,318 @@
+"""Images decoded once, in parallel, into one uint8 array that is cached by what it was made from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+import warnings
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nbt.data.decoding import decode_file, resize_pixels
+from nbt.data.download import make_cache_folder
+from nbt.data.listing import Items, relative_names
+from nbt.errors import NbtError
+from nbt.progress import Progress
+
+logger = logging.getLogger("nbt")
+
+DECODER_VERSION = 1
+"""Part of every fingerprint: raise it when decoded pixels change."""
+
+MEMORY_LIMIT = 1 << 30
+"""Bytes up to which images are read into memory; larger arrays are memory-mapped."""
+
+_DECODE_CHUNK_SIZE = 16
+_STALE_AFTER_SECONDS = 24 * 3600.0
+_MAX_NAMES_SHOWN = 5
+
+Pixels = npt.NDArray[np.uint8]
+DecodedImages = Generator[tuple[int, Pixels | str]]
+
+
+class ImageStore:
+    """Square RGB images of one size. Where they come from a cache file, another process maps it and shares its pages.
+
+    Args:
+        array: uint8 (N, H, H, 3), in memory or a read-only memory map.
+        path: The cache file that holds just this array, if there is one.
+        unreadable: Names of the images that were left out.
+    """
+
+    __slots__ = ("_array", "_path", "_unreadable")
+
+    def __init__(self, array: Pixels, *, path: Path | None = None, unreadable: tuple[str, ...] = ()) -> None:
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] != array.shape[2] or array.shape[3] != 3:
+            raise ValueError(f"expected uint8 (N, H, H, 3), got {array.dtype} {array.shape}")
+        self._array = array
+        self._path = path
+        self._unreadable = unreadable
+
+    @property
+    def array(self) -> Pixels:
+        """The images, uint8 (N, H, H, 3)."""
+        return self._array
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
+        return int(self._array.shape[1])
+
+    @property
+    def path(self) -> Path | None:
+        """The cache file, None where the images are in memory only."""
+        return self._path
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Names of the images that were left out because they cannot be decoded."""
+        return self._unreadable
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the array in bytes."""
+        return int(self._array.nbytes)
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __repr__(self) -> str:
+        where = f", path={str(self._path)!r}" if self._path else ""
+        return f"ImageStore(<{len(self)} images, {self.size} px>{where})"
+
+    def select(self, index: npt.NDArray[np.int64]) -> ImageStore:
+        """Returns a store of some of the images, in memory.
+
+        Args:
+            index: Which, in the order wanted, int64 (n,).
+        """
+        return ImageStore(np.asarray(self._array[index]), unreadable=self._unreadable)
+
+    def __reduce__(self) -> tuple[Callable[..., ImageStore], tuple[Any, ...]]:
+        if self._path is None:
+            return _unpickle_store, (np.asarray(self._array), None, self._unreadable)
+        return _unpickle_store, (None, str(self._path), self._unreadable)
+
+
+def _unpickle_store(array: Pixels | None, path: str | None, unreadable: tuple[str, ...]) -> ImageStore:
+    if path is None:
+        assert array is not None
+        return ImageStore(array, unreadable=unreadable)
+    try:
+        return ImageStore(np.load(path, mmap_mode="r"), path=Path(path), unreadable=unreadable)
+    except (OSError, ValueError) as error:
+        raise NbtError(f"{path}: the decoded images are gone or damaged ({error}); start again") from error
+
+
+def decode_images(
+    items: Items,
+    size: int,
+    *,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    cache: bool = True,
+) -> tuple[ImageStore, npt.NDArray[np.int64]]:
+    """Decodes images to squares of one size, or finds them decoded.
+
+    The shorter side is scaled to `size` with antialiasing and the middle is cut out. Images that cannot be decoded
+    are left out, with one warning in the log that counts and names them.
+
+    Args:
+        items: Files, or images uint8 (N, H, W, 3).
+        size: Height and width in pixels, 1 or more.
+        progress: Told of the images done.
+        workers: Threads; one a processor when None.
+        cache: Whether to look in the cache and to write to it.
+
+    Returns:
+        The images, and which of `items` they are: int64 (n,), rising.
+
+    Raises:
+        NbtError: The cache cannot be written, for example because the disk is full.
+    """
+    decoded = _iter_decoded(items, size, workers or _available_cpus(), progress)
+    if not cache:
+        rows, reasons = _collect_decoded(decoded)
+        array = np.stack(rows) if rows else np.empty((0, size, size, 3), dtype=np.uint8)
+        return _build_store(array, None, items, reasons)
+    path = make_cache_folder("images") / f"{_fingerprint(items, size)}.npy"
+    cached = _read_cache(path, len(items), size)
+    if cached is None:
+        _write_cache(path, decoded, len(items), size)
+        cached = _read_cache(path, len(items), size)
+        if cached is None:
+            raise NbtError(f"{path} cannot be read back; is the disk damaged or full? NBT_CACHE names another folder")
+    return _build_store(cached[0], path, items, cached[1])
+
+
+def _available_cpus() -> int:
+    """Returns the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _build_store(
+    array: Pixels, path: Path | None, items: Items, reasons: dict[int, str]
+) -> tuple[ImageStore, npt.NDArray[np.int64]]:
+    names = tuple(_item_name(items, index) for index in reasons)
+    if reasons:
+        shown = [f"{name} ({why})" for name, why in zip(names, reasons.values(), strict=True)][:_MAX_NAMES_SHOWN]
+        more = f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
+        what = f"{', '.join(shown)}{more}"
+        logger.warning("%d of %d images cannot be read and are left out: %s", len(names), len(items), what)
+    kept = np.setdiff1d(np.arange(len(items), dtype=np.int64), np.array(list(reasons), dtype=np.int64))
+    return ImageStore(array, path=path, unreadable=names), kept
+
+
+def _item_name(items: Items, index: int) -> str:
+    return f"image {index}" if isinstance(items, np.ndarray) else str(items[index])
+
+
+def _iter_decoded(items: Items, size: int, threads: int, progress: Progress | None) -> DecodedImages:
+    """Yields each image's number and its pixels, or why it cannot be decoded, in order.
+
+    No more than a few chunks are decoded ahead, so that memory stays small however slow the disk is.
+    """
+    starts = iter(range(0, len(items), _DECODE_CHUNK_SIZE))
+    waiting: deque[Future[list[tuple[int, Pixels | str]]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="nbt-decode")
+    try:
+        # Pillow warns of odd metadata and of large images; what matters is whether it can decode them.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            while True:
+                while len(waiting) < 4 * threads and (start := next(starts, None)) is not None:
+                    waiting.append(pool.submit(_decode_chunk, items, start, size))
+                if not waiting:
+                    return
+                for index, result in waiting.popleft().result():
+                    yield index, result
+                if progress:
+                    progress("decoding images", index + 1, len(items))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decode_chunk(items: Items, start: int, size: int) -> list[tuple[int, Pixels | str]]:
+    return [(index, _decode(items[index], size)) for index in range(start, min(start + _DECODE_CHUNK_SIZE, len(items)))]
+
+
+def _decode(item: Path | Pixels, size: int) -> Pixels | str:
+    try:
+        return resize_pixels(item, size) if isinstance(item, np.ndarray) else decode_file(item, size)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
+        return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _collect_decoded(decoded: DecodedImages) -> tuple[list[Pixels], dict[int, str]]:
+    rows: list[Pixels] = []
+    reasons: dict[int, str] = {}
+    for index, result in decoded:
+        if isinstance(result, str):
+            reasons[index] = result
+        else:
+            rows.append(result)
+    return rows, reasons
+
+
+# The cache: <fingerprint>.npy with the decoded images, and <fingerprint>.json with what else there is to know. The
+# second is written last: without it the first does not count.
+
+
+def _fingerprint(items: Items, size: int) -> str:
+    """Returns a hash of what the decoded images depend on: files by relative path, size and time of change."""
+    digest = hashlib.sha256(f"nbt images {DECODER_VERSION} {size}\n".encode())
+    if isinstance(items, np.ndarray):
+        digest.update(str(items.shape).encode() + np.ascontiguousarray(items).data)
+        return digest.hexdigest()[:32]
+    for path, name in zip(items, relative_names(items), strict=True):
+        try:
+            facts = path.stat()
+            digest.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        except OSError:
+            digest.update(f"{name}\0missing\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+def _read_cache(path: Path, n_items: int, size: int) -> tuple[Pixels, dict[int, str]] | None:
+    """Returns the cached images and why others were left out; None where there are none, or damaged ones."""
+    try:
+        metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        reasons = {int(index): str(why) for index, why in metadata["unreadable"]}
+        array = np.load(path, mmap_mode="r")
+        if array.dtype != np.uint8 or array.shape != (n_items - len(reasons), size, size, 3):
+            return None
+        if array.nbytes > MEMORY_LIMIT:
+            return array, reasons
+        array = np.array(array)
+        return (array, reasons) if zlib.crc32(array.data) == metadata["crc32"] else None
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_cache(path: Path, decoded: DecodedImages, n_items: int, size: int) -> None:
+    """Decodes into the cache. Two processes that do so at once write the same, and the later one's stays."""
+    _remove_stale_files(path.parent)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp")
+    metadata = path.with_suffix(".json")
+    try:
+        with contextlib.closing(decoded), temporary.open("wb") as file:
+            reasons, checksum = _write_rows(file, decoded, n_items, size)
+        temporary.replace(path)
+        temporary.write_text(json.dumps({"unreadable": list(reasons.items()), "crc32": checksum}), encoding="utf-8")
+        temporary.replace(metadata)
+    except OSError as error:
+        needed = n_items * size * size * 3 / 2**30
+        raise NbtError(
+            f"the decoded images ({needed:.1f} GiB) cannot be written to {path.parent} ({error}); "
+            "set NBT_CACHE to a larger disk, or choose a smaller --image-size"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_rows(file: IO[bytes], decoded: DecodedImages, n_items: int, size: int) -> tuple[dict[int, str], int]:
+    """Writes an .npy file row by row; returns why images were left out, and the checksum of all rows."""
+    start = _write_header(file, n_items, size)
+    reasons: dict[int, str] = {}
+    checksum = 0
+    for index, result in decoded:
+        if isinstance(result, str):
+            reasons[index] = result
+            continue
+        file.write(result.data)
+        checksum = zlib.crc32(result.data, checksum)
+    file.seek(0)
+    # NumPy pads headers so that a longer or shorter array of the same kind has one of equal length.
+    if _write_header(file, n_items - len(reasons), size) != start:
+        raise NbtError("this version of NumPy writes .npy headers that cannot be changed in place")
+    return reasons, checksum
+
+
+def _write_header(file: IO[bytes], n: int, size: int) -> int:
+    header = {"descr": "|u1", "fortran_order": False, "shape": (n, size, size, 3)}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.tell()
+
+
+def _remove_stale_files(folder: Path) -> None:
+    """Removes what killed processes left behind a day ago or earlier."""
+    for path in folder.glob(".*.tmp"):
+        try:
+            if time.time() - path.stat().st_mtime > _STALE_AFTER_SECONDS:
+                path.unlink()
+        except OSError:
+            continue

@@ -1,0 +1,114 @@
+"""Reads Omniglot's published small background set 1 (Lake, Salakhutdinov and Tenenbaum 2015): zip or unpacked folder.
+
+The archive is unpacked into the cache at first use. It is refused whole where it holds anything but characters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbt.errors import NbtError, UsageError
+
+if TYPE_CHECKING:
+    from nbt.data.image_files import LabelledFile
+    from nbt.progress import Progress
+
+FOLDER = "images_background_small1"
+ARCHIVES = ("omniglot_small1.zip", f"{FOLDER}.zip")
+
+_MEMBER_PATTERN = re.compile(rf"{FOLDER}/(?:[^/\\:]+/(?:character\d+/(?:\d+_\d+\.png)?)?)?")
+_MAX_IMAGE_BYTES = 100_000
+_MAX_MEMBERS = 10_000
+
+
+def find_small_omniglot(data_dir: Path) -> Path:
+    """Returns the folder of alphabets, or the archive: `data_dir` itself or in it.
+
+    Raises:
+        UsageError: There is neither.
+    """
+    places = (data_dir / FOLDER, *(data_dir / name for name in ARCHIVES), data_dir)
+    for place in places:
+        if place.is_file() or (place.name == FOLDER and place.is_dir()):
+            return place
+    raise UsageError(f"--data-dir {data_dir}: no {ARCHIVES[0]} in it, nor {ARCHIVES[1]}, nor the folder {FOLDER}/")
+
+
+def read_small_omniglot(place: Path, *, progress: Progress | None = None) -> list[LabelledFile]:
+    """Returns the images of the set, one class a character, "Greek/character01".
+
+    Args:
+        place: From `find_small_omniglot`.
+        progress: Told of the members unpacked.
+
+    Raises:
+        NbtError: The archive is damaged or holds something unexpected; nothing of it was written.
+    """
+    from nbt.data.image_files import LabelledFile, image_files, subfolders
+
+    folder = _unpack_to_cache(place, progress) if place.is_file() else place
+    characters = [character for alphabet in subfolders(folder) for character in subfolders(alphabet)]
+    names = {character: f"{character.parent.name}/{character.name}" for character in characters}
+    return [LabelledFile(path, names[character], "") for character in characters for path in image_files(character)]
+
+
+def _unpack_to_cache(archive: Path, progress: Progress | None) -> Path:
+    """Returns the folder that the archive holds, in the cache under the hash of the archive."""
+    from nbt.data.download import make_cache_folder, move_into_place, temporary_folder
+
+    place = make_cache_folder("datasets", "omniglot-small")
+    target = place / hashlib.sha256(archive.read_bytes()).hexdigest()[:20]
+    if not target.is_dir():
+        with temporary_folder(place) as temporary:
+            unpack_characters(archive, temporary / "unpacked", progress=progress)
+            try:
+                move_into_place(temporary / "unpacked", target)
+            except NbtError:
+                if not target.is_dir():  # it is there where another process was faster
+                    raise
+    return target / FOLDER
+
+
+def unpack_characters(archive: Path, folder: Path, *, progress: Progress | None = None) -> None:
+    """Unpacks the archive of the small set.
+
+    Args:
+        archive: A zip file.
+        folder: Where to; it is created.
+        progress: Told of the members unpacked.
+
+    Raises:
+        NbtError: It is damaged, or a member is none of alphabet/character/image, a link, or too large. All members
+            are checked before anything is written.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            members = file.infolist()
+            for member in members:
+                _check_member(archive, member)
+            if not 0 < len(members) <= _MAX_MEMBERS:
+                raise NbtError(f"{archive}: {len(members)} members, which the small Omniglot set does not have")
+            folder.mkdir(parents=True)
+            for done, member in enumerate(members, start=1):
+                file.extract(member, folder)
+                if progress and (done % 100 == 0 or done == len(members)):
+                    progress("unpacking", done, len(members))
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+        raise NbtError(f"{archive} cannot be unpacked ({' '.join(str(error).split())[:200]})") from error
+
+
+def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
+    parts = member.filename.split("/")
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+    if not _MEMBER_PATTERN.fullmatch(member.filename) or ".." in parts or not plain:
+        raise NbtError(
+            f"{archive} holds {member.filename!r}, which is no image of the small Omniglot set: nothing was unpacked"
+        )
+    if member.file_size > _MAX_IMAGE_BYTES:
+        raise NbtError(f"{archive}: {member.filename!r} has {member.file_size} bytes: nothing was unpacked")

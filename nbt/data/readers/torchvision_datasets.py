@@ -1,0 +1,219 @@
+"""Datasets that torchvision reads: their official splits as listings, fetched whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbt.data.catalog import DatasetSpec, dataset_spec, find_dataset_root
+from nbt.data.download import fetch_archive, make_cache_folder, move_into_place, temporary_folder
+from nbt.data.image_files import image_files, subfolders
+from nbt.data.listing import Items, Listing
+from nbt.errors import NbtError
+from nbt.progress import Progress
+
+_AIRCRAFT_URL = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz"
+_AIRCRAFT_MD5 = "d4acdd33327262359767eeaa97a4f732"
+
+
+@dataclass(frozen=True)
+class ConstructorCall:
+    """One constructor call that yields one part of a dataset.
+
+    Attributes:
+        role: The official split that it is, or "".
+        arguments: Of torchvision's class.
+    """
+
+    role: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TorchvisionReader:
+    """How a dataset is read from torchvision's class.
+
+    Attributes:
+        cls: Its name in `torchvision.datasets`.
+        parts: The constructor calls.
+        read: Turns what the class loaded into items, labels and class names.
+        distinct: Whether the parts have classes of their own, rather than the same.
+        keep_archive: Whether the class still needs the archive after it was unpacked.
+    """
+
+    cls: str
+    parts: tuple[ConstructorCall, ...]
+    read: Callable[[Any], tuple[Items, list[int], list[str]]]
+    distinct: bool = False
+    keep_archive: bool = False
+
+
+def read_torchvision(name: str, data_dir: Path | None = None, *, progress: Progress | None = None) -> Listing:
+    """Returns the images of a dataset of torchvision with its official split.
+
+    Args:
+        name: A dataset of the catalog whose kind is "torchvision".
+        data_dir: The folder that has it or shall get it; our cache when None.
+        progress: Told that a download begins; torchvision shows the bytes itself.
+
+    Raises:
+        NbtError: It cannot be fetched or read; the message names the remedy.
+    """
+    spec, reader = dataset_spec(name), _READERS[name]
+    root = data_dir or make_cache_folder("datasets", name)
+    try:
+        found = find_dataset_root(spec, root) if data_dir else (root if (root / spec.marker).exists() else None)
+        if found is None:
+            _fetch(spec, reader, root, progress)
+        parts = [reader.read(_build(reader, part, found or root)) for part in reader.parts]
+    except NbtError as error:
+        raise NbtError(f"{spec.title}: {error}; {_data_dir_hint(spec)}") from error
+    except Exception as error:  # torchvision raises RuntimeError, ValueError, KeyError and what scipy and pickle raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise NbtError(
+            f"{spec.title} cannot be read from {found or root} ({reason}); {_data_dir_hint(spec)}"
+        ) from error
+    return _merge(spec.name, reader, parts)
+
+
+def _data_dir_hint(spec: DatasetSpec) -> str:
+    return f"to use a copy that you have, give --data-dir DIR with DIR/{spec.marker} (see {spec.homepage})"
+
+
+def _build(reader: TorchvisionReader, part: ConstructorCall, root: Path, *, download: bool = False) -> Any:
+    from torchvision import datasets
+
+    options = {"download": True} if download else {}
+    return getattr(datasets, reader.cls)(str(root), **part.arguments, **options)
+
+
+def _fetch(spec: DatasetSpec, reader: TorchvisionReader, root: Path, progress: Progress | None) -> None:
+    """Fetches a dataset into a temporary folder beside the others in `root`, and renames what it got into place."""
+    if spec.name == "aircraft":  # torchvision knows no checksum for it
+        fetch_archive(_AIRCRAFT_URL, _AIRCRAFT_MD5, root, "fgvc-aircraft-2013b", progress=progress)
+        return
+    if progress:
+        progress(f"downloading {spec.title}", 0, 0)
+    with temporary_folder(root) as place:
+        with _guarded_extraction():
+            for part in reader.parts:
+                _build(reader, part, place, download=True)
+        if not reader.keep_archive:
+            for archive in [path for path in place.rglob("*") if path.suffix in (".gz", ".tgz", ".zip")]:
+                archive.unlink()
+        for child in list(place.iterdir()):
+            move_into_place(child, root / child.name)
+
+
+@contextlib.contextmanager
+def _guarded_extraction() -> Iterator[None]:
+    """Lets torchvision's own unpacking write nowhere but below its folder, which Python 3.11 leaves open."""
+    if not hasattr(tarfile, "data_filter"):
+        yield
+        return
+    earlier = tarfile.TarFile.__dict__.get("extraction_filter")
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        if earlier is None:
+            del tarfile.TarFile.extraction_filter
+        else:
+            tarfile.TarFile.extraction_filter = earlier
+
+
+def _merge(name: str, reader: TorchvisionReader, parts: list[tuple[Items, list[int], list[str]]]) -> Listing:
+    class_names: list[str] = [] if reader.distinct else list(parts[0][2])
+    items: list[Any] = []
+    labels: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+    roles: list[str] = []
+    for part, (part_items, part_labels, part_names) in zip(reader.parts, parts, strict=True):
+        offset = len(class_names) if reader.distinct else 0
+        class_names += part_names if reader.distinct else []
+        items.append(part_items)
+        labels.append(np.asarray(part_labels, dtype=np.int64) + offset)
+        roles += [part.role] * len(part_labels)
+    arrays = isinstance(items[0], np.ndarray)
+    return Listing(
+        name=name,
+        class_names=tuple(class_names),
+        items=np.concatenate(items) if arrays else [path for part in items for path in part],
+        labels=np.concatenate(labels),
+        roles=np.array(roles, dtype="<U5"),
+    )
+
+
+def _read_files(data: Any) -> tuple[Items, list[int], list[str]]:
+    """Aircraft, DTD and Food-101."""
+    return [Path(path) for path in data._image_files], list(data._labels), list(data.classes)
+
+
+def _read_flowers(data: Any) -> tuple[Items, list[int], list[str]]:
+    names = getattr(data, "classes", None) or [str(number) for number in range(1, 103)]  # named since 0.22
+    return [Path(path) for path in data._image_files], list(data._labels), list(names)
+
+
+def _read_pets(data: Any) -> tuple[Items, list[int], list[str]]:
+    return [Path(path) for path in data._images], list(data._labels), list(data.classes)
+
+
+def _read_samples(data: Any) -> tuple[Items, list[int], list[str]]:
+    """Cars and EuroSAT."""
+    samples = data.samples if hasattr(data, "samples") else data._samples
+    return [Path(path) for path, _ in samples], [int(label) for _, label in samples], list(data.classes)
+
+
+def _read_caltech(data: Any) -> tuple[Items, list[int], list[str]]:
+    folder = Path(data.root, "101_ObjectCategories")
+    paths = [folder / data.categories[y] / f"image_{i:04d}.jpg" for i, y in zip(data.index, data.y, strict=True)]
+    return paths, list(data.y), list(data.categories)
+
+
+def _read_cifar(data: Any) -> tuple[Items, list[int], list[str]]:
+    return np.ascontiguousarray(data.data), list(data.targets), list(data.classes)
+
+
+def _read_svhn(data: Any) -> tuple[Items, list[int], list[str]]:
+    return np.ascontiguousarray(data.data.transpose(0, 2, 3, 1)), data.labels.tolist(), [str(i) for i in range(10)]
+
+
+def _read_omniglot(data: Any) -> tuple[Items, list[int], list[str]]:
+    """One class a character, sorted: torchvision takes them as the file system lists them."""
+    characters = [place for alphabet in subfolders(Path(data.target_folder)) for place in subfolders(alphabet)]
+    names = [f"{place.parent.name}/{place.name}" for place in characters]
+    found = [(path, label) for label, place in enumerate(characters) for path in image_files(place)]
+    return [path for path, _ in found], [label for _, label in found], names
+
+
+def _split_calls(*words: str) -> tuple[ConstructorCall, ...]:
+    return tuple(ConstructorCall("train" if word == "trainval" else word, {"split": word}) for word in words)
+
+
+_TRAIN_TEST = (ConstructorCall("train", {"train": True}), ConstructorCall("test", {"train": False}))
+
+_READERS = {
+    "cars": TorchvisionReader("StanfordCars", _split_calls("train", "test"), _read_samples),
+    "aircraft": TorchvisionReader("FGVCAircraft", _split_calls("train", "val", "test"), _read_files),
+    "dtd": TorchvisionReader("DTD", _split_calls("train", "val", "test"), _read_files),
+    "flowers": TorchvisionReader("Flowers102", _split_calls("train", "val", "test"), _read_flowers),
+    "pets": TorchvisionReader("OxfordIIITPet", _split_calls("trainval", "test"), _read_pets),
+    "caltech101": TorchvisionReader("Caltech101", (ConstructorCall(""),), _read_caltech),
+    "food101": TorchvisionReader("Food101", _split_calls("train", "test"), _read_files),
+    "eurosat": TorchvisionReader("EuroSAT", (ConstructorCall(""),), _read_samples),
+    "svhn": TorchvisionReader("SVHN", _split_calls("train", "test"), _read_svhn),
+    "cifar10": TorchvisionReader("CIFAR10", _TRAIN_TEST, _read_cifar),
+    "cifar100": TorchvisionReader("CIFAR100", _TRAIN_TEST, _read_cifar),
+    "omniglot": TorchvisionReader(
+        "Omniglot",
+        (ConstructorCall("", {"background": True}), ConstructorCall("", {"background": False})),
+        _read_omniglot,
+        distinct=True,
+        keep_archive=True,
+    ),
+}

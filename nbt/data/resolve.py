@@ -1,0 +1,120 @@
+"""What the options dataset and data_dir mean: a name, a folder or a manifest; checked without opening an image."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbt.data.catalog import DatasetSpec, dataset_names, dataset_spec, find_dataset_root
+from nbt.errors import UsageError, nearest
+from nbt.paths import absolute_path
+
+_PATH_ENDINGS = (".csv", ".tsv", ".txt", ".zip", ".tar", ".tgz", ".gz")
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """A dataset and where it is.
+
+    Attributes:
+        dataset: The name, or the absolute path of the folder or manifest.
+        spec: What is known of it.
+        path: Folder or manifest to read; None for what is embedded, or fetched into the cache.
+    """
+
+    dataset: str
+    spec: DatasetSpec
+    path: Path | None = None
+
+    @property
+    def kind(self) -> str:
+        """Who reads it, see `DatasetSpec.kind`."""
+        return self.spec.kind
+
+
+def resolve(dataset: str | Path, data_dir: str | Path | None = None) -> DatasetSource:
+    """Decides what `--dataset` and `--data-dir` mean, and checks them by looks at the file system alone.
+
+    Args:
+        dataset: A known name, a folder of class folders, a train/val/test folder of such, a folder in the official
+            layout of CUB-200-2011, or a CSV manifest. A name comes first; write "./cub" for a folder of that name.
+        data_dir: Where a dataset known by name already is: the folder it unpacks to, or its parent.
+
+    Raises:
+        UsageError: There is no such dataset or folder, or one without images or with one class only.
+    """
+    text = str(dataset)
+    folder = None if data_dir is None else _existing_folder(data_dir)
+    if text in dataset_names():
+        return _resolve_name(dataset_spec(text), folder)
+    path = absolute_path(text)
+    if not text.strip() or not os.path.exists(path):  # noqa: PTH110 - pathlib raises where a name is too long
+        raise UsageError(_explain_unknown(text))
+    if folder is not None:
+        raise UsageError(f"--data-dir is for datasets known by name, and --dataset {text} says itself where it is")
+    return _resolve_folder(path) if path.is_dir() else _resolve_file(path)
+
+
+def _existing_folder(data_dir: str | Path) -> Path:
+    path = absolute_path(data_dir)
+    if not path.is_dir():
+        raise UsageError(f"--data-dir {data_dir}: no such folder")
+    return path
+
+
+def _resolve_name(spec: DatasetSpec, data_dir: Path | None) -> DatasetSource:
+    if spec.kind == "cub" and data_dir is not None:
+        from nbt.data.readers.cub import find_cub
+
+        return DatasetSource(spec.name, spec, find_cub(data_dir))
+    if spec.kind == "omniglot-small" and data_dir is not None:
+        from nbt.data.readers.omniglot import find_small_omniglot
+
+        return DatasetSource(spec.name, spec, find_small_omniglot(data_dir))
+    if not spec.marker and data_dir is not None:
+        raise UsageError(f"{spec.name} is embedded and takes no --data-dir")
+    root = None if data_dir is None else find_dataset_root(spec, data_dir)
+    if not spec.fetched and root is None:
+        where = "" if data_dir is None else f" {data_dir}"
+        if spec.kind == "omniglot-small":
+            raise UsageError(f"{spec.name} is not fetched; give --data-dir DIR with DIR/{spec.marker}")
+        raise UsageError(
+            f"{spec.name}: {spec.title} can no longer be downloaded; give --data-dir DIR with DIR/{spec.marker} "
+            f"and the images beside it{f' (not found at{where})' if where else ''}"
+        )
+    return DatasetSource(spec.name, spec, root or data_dir)
+
+
+def _resolve_folder(path: Path) -> DatasetSource:
+    from nbt.data.readers.cub import FOLDER, is_cub
+    from nbt.data.readers.image_folder import check_image_folder
+
+    for folder in (path, path / FOLDER):
+        if is_cub(folder):
+            cub = dataset_spec("cub")
+            spec = dataclasses.replace(cub, name=path.name, classes=None, images=None, fetched=False)
+            return DatasetSource(str(path), spec, folder)
+    check_image_folder(path)
+    return DatasetSource(str(path), _custom_dataset_spec(path, "folder"), path)
+
+
+def _resolve_file(path: Path) -> DatasetSource:
+    from nbt.data.readers.manifest import read_manifest
+
+    if path.suffix.lower() != ".csv":
+        raise UsageError(f"{path} is a file, but no .csv; a dataset is a name, a folder or a CSV of path,label[,split]")
+    read_manifest(path)
+    return DatasetSource(str(path), _custom_dataset_spec(path, "manifest"), path)
+
+
+def _custom_dataset_spec(path: Path, kind: str) -> DatasetSpec:
+    return DatasetSpec(name=path.name or str(path), title=str(path), kind=kind, fetched=False)
+
+
+def _explain_unknown(text: str) -> str:
+    looks_like_path = "/" in text or os.sep in text or text.startswith((".", "~")) or text.endswith(_PATH_ENDINGS)
+    if looks_like_path:
+        return f"--dataset {text}: no such folder or file"
+    return f"unknown dataset {text!r} (and no such folder or CSV file); {nearest(text.lower(), dataset_names())}"

@@ -1,0 +1,354 @@
+"""profile_fit: everything that can be known of how pretrained weights fit a target before any training."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nbt.devices import inference_batch_size, pick_device
+from nbt.fit.activations import (
+    BATCH_SIZE,
+    Activations,
+    Matrix,
+    collect_activations,
+    iter_image_batches,
+    recalibrate_batch_norm,
+)
+from nbt.fit.batch_norm_shift import BatchNormShiftRecorder, Shift
+from nbt.fit.cka import linear_cka
+from nbt.fit.emd import emd_similarity
+from nbt.fit.fit_profile import FORMAT_VERSION, LAYER_COLUMNS, FitProfile
+from nbt.fit.gbc import gbc_from_components
+from nbt.fit.h_score import h_score_from_spectrum
+from nbt.fit.knee import knee_depth
+from nbt.fit.knn import knn_accuracy, knn_accuracy_of_codes
+from nbt.fit.leep import leep, nce, nleep_from_components
+from nbt.fit.logme import logme_from_spectrum
+from nbt.fit.pca import components_from_spectrum
+from nbt.fit.profile_cache import profile_path, read_profile, write_profile
+from nbt.fit.ridge import ridge_accuracy_from_spectrum
+from nbt.fit.sampling import draw_sample
+from nbt.fit.source_means import class_means
+from nbt.fit.spectrum import Spectrum
+from nbt.fit.transrate import transrate_from_spectrum
+from nbt.fit.validation import Integers, check_labels
+from nbt.models.weights import PretrainedWeights, build_source_head, hash_weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from nbt.models.weights import SourceClassMeans
+    from nbt.progress import Progress
+    from nbt.task.task import Task
+
+_ALGORITHM_VERSION = 2
+"""Raised when the same task would give another profile."""
+
+_N_COMPONENTS = 64
+"""Principal components that are computed: what GBC takes; N-LEEP takes the first of them."""
+
+_BATCH_NORM_IMAGES = 128
+"""Images of 224 px and less that the BatchNorm statistics of the random network are taken of."""
+
+_NO_HEAD = "the weights came without a classifier of their source's classes"
+_NO_MEANS = "the class means of the source are not known; give its images with --source-data FOLDER"
+_NO_NORM = "the backbone has no BatchNorm layer"
+_NO_SOURCE = "the weights are random: there is no source"
+
+
+def profile_fit(
+    task: Task,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    source_means: SourceClassMeans | None = None,
+    progress: Progress | None = None,
+    cache: bool = True,
+) -> FitProfile:
+    """Measures how well a task's pretrained weights fit its target, overall and unit by unit.
+
+    One forward pass over a stratified sample of the training images (never of validation or test), and one of the
+    same architecture at random weights. What a measure means is told by the function of its name in `nbt.fit`. Less
+    than the cost of one epoch of fine-tuning; the same arguments give the same profile on one machine.
+
+    Args:
+        task: Target and weights.
+        samples: Images to look at, at most; None is 1000, or two a class where that is more.
+        seed: Of the sample, of the random weights and of N-LEEP, 0 or more.
+        device: Where to run; the first GPU if there is one when None.
+        source_means: Class means of the source (`nbt.fit.source_class_means`); the task's own when None.
+        progress: Called as progress(what, steps done, steps).
+        cache: False measures anew and keeps nothing.
+
+    Returns:
+        The profile. Measures that do not apply are absent from its scalars, NaN in its layers, and explained in
+        `left_out`.
+
+    Raises:
+        ValueError: `samples` is smaller than the number of classes, or `source_means` is of other features.
+    """
+    index = draw_sample(task.labels, task.split.train, samples, seed)
+    means = source_means or task.source_means
+    place = pick_device(None if device is None else str(device))
+    path = profile_path(_cache_identity(task, index, seed, place, means)) if cache else None
+    profile = None if path is None else read_profile(path)
+    if profile is None:
+        profile = _ProfileBuilder(task, index, seed, place, means, progress).run()
+        if path is not None:
+            write_profile(path, profile)
+    # The same images and weights may lie elsewhere by now.
+    return profile.with_facts(dataset=task.dataset, weights=task.weights)
+
+
+def _cache_identity(
+    task: Task, index: Integers, seed: int, device: torch.device, means: SourceClassMeans | None
+) -> dict[str, Any]:
+    """Returns all that a profile follows from."""
+    return {
+        "version": [FORMAT_VERSION, _ALGORITHM_VERSION],
+        "task": task.fingerprint,
+        "sample": _digest(index),
+        "train": _digest(task.split.train),
+        "seed": seed,
+        "device": device.type,
+        "backbone": task.backbone.text,
+        "weights": hash_weights(task.w0),
+        "random": task.weights == "none",
+        "normalisation": [task.mean, task.std],
+        "source_head": None if task.source_head is None else hash_weights(task.source_head),
+        "source_means": None if means is None else [_digest(means.means), _digest(means.counts)],
+    }
+
+
+def _digest(array: np.ndarray[Any, Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+@dataclass
+class _ProfileBuilder:
+    """One profile in the making."""
+
+    task: Task
+    index: Integers
+    seed: int
+    device: torch.device
+    means: SourceClassMeans | None
+    progress: Progress | None
+    left_out: dict[str, str] = field(default_factory=dict)
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        # Numbered without gaps: a class may have no training image.
+        self.labels = check_labels(self.task.labels[self.index], None)
+        self.model = self.task.build_model()
+        self.batches = math.ceil(len(self.index) / BATCH_SIZE)
+        if self.means is not None and self.means.means.shape[1] != self.model.feature_dim:
+            raise ValueError(
+                f"source_means: {self.means.means.shape[1]} features, but {self.task.backbone.text} has "
+                f"{self.model.feature_dim} at {self.task.image_size} px"
+            )
+
+    def run(self) -> FitProfile:
+        """Measures everything; the random network comes second, when the first one's outputs are gone."""
+        started = time.perf_counter()
+        scalars = self._task_scalars()
+        names, units = self.model.unit_names, self.model.n_units
+        seen, shifts = self._measure_pretrained()
+        rows: list[dict[str, Any]]
+        rows = [{"unit": name, "depth": (i + 1) / units, "cka_next": math.nan} for i, name in enumerate(names)]
+        for row, shift, channels, dead in zip(rows, shifts, seen.channels, seen.dead, strict=True):
+            row.update(channels=channels, dead_channels=dead / channels)
+            row.update(mean_shift=shift.mean, variance_shift=shift.variance)
+        scalars["dead_channels"] = sum(seen.dead) / sum(seen.channels)
+        scalars.update(self._measure_source(seen))
+        spectrum = self._measure_units(seen.units, rows, "")
+        del seen
+        scalars.update(self._measure_output(spectrum))
+        scalars["h_score_regularized"] = rows[-1]["h_score"]
+        scalars.update(_last_unit_values(rows, ("logme", "ridge_accuracy"), ""))
+        features = self._measure_random(rows)
+        scalars.update(_last_unit_values(rows, ("logme", "ridge_accuracy"), "_random"))
+        scalars["knn_accuracy_random"] = self._measure_or_nan(
+            "knn_accuracy_random", lambda: knn_accuracy(features, self.labels)
+        )
+        layers = _to_frame(rows)
+        scalars.update(self._summarise(layers))
+        known = {name: float(value) for name, value in scalars.items() if math.isfinite(value)}
+        for name in scalars.keys() - known.keys():
+            self.left_out.setdefault(name, "it is not a finite number here")
+        facts = self._facts(time.perf_counter() - started)
+        return FitProfile(known, layers, facts, dict(sorted(self.left_out.items())))
+
+    def _advance(self) -> None:
+        self.done += 1
+        if self.progress is not None:
+            total = 2 * (self.batches + self.model.n_units) + 1
+            self.progress(f"measuring how {self.task.backbone.text} fits", self.done, total)
+
+    def _measure_or_nan(self, name: str, measure: Callable[[], float]) -> float:
+        """Returns a measure, NaN where it does not apply to these samples; `left_out` then has the reason."""
+        try:
+            return float(measure())
+        except ValueError as error:
+            self.left_out[name] = str(error)
+            return math.nan
+
+    def _task_scalars(self) -> dict[str, float]:
+        task, train = self.task, self.task.split.train
+        counts = np.unique(task.labels[train], return_counts=True)[1]
+        return {
+            "classes": len(counts),
+            "train_images": len(train),
+            "images_per_class": float(counts.mean()),
+            "smallest_class": int(counts.min()),
+            "imbalance": float(counts.max() / counts.min()),
+            "image_size": task.image_size,
+            "samples": len(self.index),
+            "parameters": sum(parameter.numel() for parameter in self.model.units.parameters()),
+            "units": self.model.n_units,
+            "feature_dim": self.model.feature_dim,
+        }
+
+    def _facts(self, seconds: float) -> dict[str, Any]:
+        task = self.task
+        return {
+            "dataset": task.dataset,
+            "backbone": task.backbone.text,
+            "weights": task.weights,
+            "weights_hash": hash_weights(task.w0),
+            "image_size": task.image_size,
+            "samples": len(self.index),
+            "seed": self.seed,
+            "fingerprint": task.fingerprint,
+            "device": self.device.type,
+            "seconds": round(seconds, 3),
+        }
+
+    def _measure_pretrained(self) -> tuple[Activations, list[Shift]]:
+        """Runs the pretrained network, once."""
+        model = self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with BatchNormShiftRecorder(model.units) as meter:
+            seen = self._collect(model, self._source_head())
+        if self.task.weights == "none":
+            self.left_out.update(mean_shift=_NO_SOURCE, variance_shift=_NO_SOURCE)
+            return seen, [Shift(math.nan, math.nan)] * model.n_units
+        return seen, meter.shifts()
+
+    def _collect(self, model: Any, head: nn.Module | None = None) -> Activations:
+        return collect_activations(model, self.task, self.index, self.device, source_head=head, on_batch=self._advance)
+
+    def _source_head(self) -> nn.Module | None:
+        task = self.task
+        if task.source_head is None:
+            self.left_out.update(dict.fromkeys(("leep", "nce"), _NO_SOURCE if task.weights == "none" else _NO_HEAD))
+            return None
+        weights = PretrainedWeights(w0=dict(task.w0), mean=task.mean, std=task.std, source_head=dict(task.source_head))
+        return build_source_head(task.backbone, weights).to(self.device)
+
+    def _measure_output(self, spectrum: Spectrum) -> dict[str, float]:
+        """Returns the measures of the features that the units do not have, from one decomposition and projection."""
+        labels = self.labels
+        projected = components_from_spectrum(spectrum, _N_COMPONENTS)
+        measures: dict[str, Callable[[], float]] = {
+            "h_score": lambda: h_score_from_spectrum(spectrum, labels, regularized=False),
+            "knn_accuracy": lambda: knn_accuracy_of_codes(spectrum.features, labels),
+            "gbc": lambda: gbc_from_components(projected, labels),
+            "nleep": lambda: nleep_from_components(projected, labels, seed=self.seed),
+            "transrate": lambda: transrate_from_spectrum(spectrum, labels),
+        }
+        found = {name: self._measure_or_nan(name, measure) for name, measure in measures.items()}
+        self._advance()
+        return found
+
+    def _measure_source(self, seen: Activations) -> dict[str, float]:
+        """Returns what the source's classes tell, where they are known."""
+        labels = self.labels
+        measures: dict[str, Callable[[], float]] = {}
+        if seen.logits is not None:
+            probabilities = torch.from_numpy(seen.logits).double().softmax(dim=1).numpy()
+            measures["leep"] = lambda: leep(probabilities, labels)
+            measures["nce"] = lambda: nce(probabilities.argmax(axis=1), labels)
+        if self.means is not None:
+            measures["emd_similarity"] = lambda: self._compare_means(seen.features)
+        else:
+            self.left_out["emd_similarity"] = _NO_SOURCE if self.task.weights == "none" else _NO_MEANS
+        return {name: self._measure_or_nan(name, measure) for name, measure in measures.items()}
+
+    def _compare_means(self, features: Matrix) -> float:
+        assert self.means is not None
+        own, present = class_means(features, self.task.labels[self.index])
+        counts = np.bincount(self.task.labels[self.task.split.train], minlength=int(present.max()) + 1)[present]
+        return emd_similarity(self.means.means, self.means.counts, own, counts)
+
+    def _measure_units(self, units: list[Matrix], rows: list[dict[str, Any]], suffix: str) -> Spectrum:
+        """Adds the measures of each unit to its row; returns the spectrum of the last, the features'.
+
+        It takes the outputs, so that they are freed one by one.
+        """
+        for i, row in enumerate(rows):
+            spectrum = Spectrum.of(units[i])
+            measures = {name + suffix: partial(_UNIT_MEASURES[name], spectrum, self.labels) for name in _UNIT_MEASURES}
+            if not suffix and i + 1 < len(units):
+                measures["cka_next"] = partial(linear_cka, units[i], units[i + 1])
+            for name, measure in measures.items():
+                row[name] = self._measure_or_nan(f"{name} of {row['unit']}", measure)
+            units[i] = np.empty((0, 0), dtype=np.float32)
+            self._advance()
+        return spectrum
+
+    def _measure_random(self, rows: list[dict[str, Any]]) -> Matrix:
+        """Adds the measures of each unit at random weights to its row; returns the random features."""
+        # w0 itself is the initialisation by seed 0 where the weights are "none".
+        model = self.task.build_model(seed=self.seed + 1)
+        model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        count = max(2, inference_batch_size(_BATCH_NORM_IMAGES, self.task.image_size))
+        recalibrate_batch_norm(model, next(iter_image_batches(self.task, self.index[:count], self.device, count)))
+        seen = self._collect(model)
+        features = seen.features
+        self._measure_units(seen.units, rows, "_random")
+        return features
+
+    def _summarise(self, layers: pd.DataFrame) -> dict[str, float]:
+        """Returns what the curves come down to."""
+        found = {
+            "mean_gain": float(layers["gain"].mean()),
+            "knee_depth": knee_depth(layers["ridge_accuracy"], layers["ridge_accuracy_random"], len(self.index)),
+        }
+        for name in ("mean_shift", "variance_shift"):
+            if layers[name].notna().any():
+                found[name] = float(layers[name].mean())
+            else:
+                self.left_out.setdefault(name, _NO_NORM)
+        return found
+
+
+_UNIT_MEASURES: Mapping[str, Callable[[Spectrum, Integers], float]] = {
+    "ridge_accuracy": ridge_accuracy_from_spectrum,
+    "logme": logme_from_spectrum,
+    "h_score": partial(h_score_from_spectrum, regularized=True),
+}
+
+
+def _last_unit_values(rows: list[dict[str, Any]], names: tuple[str, ...], suffix: str) -> dict[str, float]:
+    """Returns measures of the last unit, whose output is the features."""
+    return {name + suffix: rows[-1][name + suffix] for name in names}
+
+
+def _to_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    layers = pd.DataFrame(rows)
+    layers["gain"] = layers["ridge_accuracy"] - layers["ridge_accuracy_random"]
+    layers = layers[list(LAYER_COLUMNS)]
+    numbers = [name for name in LAYER_COLUMNS if name != "unit"]
+    return layers.astype(dict.fromkeys(numbers, float))

@@ -1,0 +1,1 @@
+"""Backbones as ordered units, and pretrained weights. Knows no data."""

@@ -1,0 +1,88 @@
+"""Teachers: pretrained backbones whose weights are injected into others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nbt.errors import UsageError
+from nbt.models.backbone_spec import BackboneSpec, parse_backbone
+from nbt.paths import absolute_path
+
+if TYPE_CHECKING:
+    import torch
+
+_SYNTAX_HELP = "write BACKBONE (its library weights), or BACKBONE=FILE (a state dict)"
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A pretrained backbone without its head.
+
+    Attributes:
+        name: "BACKBONE", or "BACKBONE=FILE" with an absolute path.
+        spec: The architecture.
+        w0: State of its units, keys "units.I....".
+    """
+
+    name: str
+    spec: BackboneSpec
+    w0: Mapping[str, torch.Tensor]
+
+
+def parse_teacher(text: str) -> tuple[BackboneSpec, str]:
+    """Reads "BACKBONE" or "BACKBONE=FILE" without importing torch.
+
+    Returns:
+        The architecture, and "default" or the absolute path of a file that exists.
+
+    Raises:
+        UsageError: The text has another form, the backbone is unknown, or there is no such file.
+    """
+    name, sign, file = _split_at_equals_sign(text)
+    if not name.strip() or (sign and not file.strip()):
+        raise UsageError(f"teacher {text!r}: {_SYNTAX_HELP}")
+    spec = parse_backbone(name)
+    path = absolute_path(file.strip())
+    if sign and not path.is_file():
+        raise UsageError(f"teacher {text!r}: no file {file.strip()}; {_SYNTAX_HELP}")
+    return spec, str(path) if sign else "default"
+
+
+def absolute_teacher_name(text: str) -> str:
+    """Returns what a user wrote for a teacher as it means the same everywhere: the path of its file absolute."""
+    name, sign, file = _split_at_equals_sign(text)
+    return f"{name}={absolute_path(file.strip())}" if sign and file.strip() else text
+
+
+def load_teacher(text: str) -> Teacher:
+    """Loads a teacher, its weights checked against its architecture key by key.
+
+    Args:
+        text: "BACKBONE" or "BACKBONE=FILE".
+
+    Raises:
+        UsageError: As `parse_teacher`; or the file does not fit (the message says what does not), or the library has no
+            weights for these arguments.
+        NbtError: The library's weights cannot be fetched.
+    """
+    spec, weights = parse_teacher(text)
+    from nbt.models.backbone import default_image_size
+    from nbt.models.weights import load_pretrained_weights
+
+    return Teacher(
+        absolute_teacher_name(text),
+        spec,
+        load_pretrained_weights(spec, weights, image_size=default_image_size(spec)).w0,
+    )
+
+
+def _split_at_equals_sign(text: str) -> tuple[str, str, str]:
+    """Splits at the first "=" that is outside parentheses."""
+    depth = 0
+    for index, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if letter == "=" and depth == 0:
+            return text[:index], "=", text[index + 1 :]
+    return text, "", ""

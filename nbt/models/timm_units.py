@@ -1,0 +1,196 @@
+"""timm's models as ordered units: those that are a chain of their own modules, which is found by trying.
+
+Most of timm's convolutional networks are such chains. Its plain vision transformers are not (class token and positions
+belong to no module of theirs); torchvision's are read by `nbt.models.units`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from nbt.errors import NbtError, UsageError, nearest
+from nbt.models.backbone_spec import TIMM_PREFIX, BackboneSpec
+from nbt.models.units import Decomposition, NamedModule, group, has_weights
+
+_FORWARD_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AssertionError,
+    LookupError,
+    NotImplementedError,
+    AttributeError,
+)
+
+
+@dataclass(frozen=True)
+class TimmPretrainedConfig:
+    """What timm knows of a model's pretrained weights.
+
+    Attributes:
+        image_size: Height and width in pixels of the images they were trained on.
+        mean: Mean of each RGB channel that is subtracted, of values in 0 ... 1.
+        std: Standard deviation that is divided by.
+        available: Whether timm has pretrained weights of it.
+    """
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    available: bool
+
+
+def timm_pretrained_config(spec: BackboneSpec) -> TimmPretrainedConfig:
+    """Returns what timm knows of the weights of a model.
+
+    Raises:
+        UsageError: timm has no such model.
+    """
+    import timm
+
+    name = _timm_model_name(spec)
+    config = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+    return TimmPretrainedConfig(
+        image_size=int(config.input_size[-1]),
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        available=bool(config.has_weights),
+    )
+
+
+def build_timm_model(spec: BackboneSpec, *, pretrained: bool = False) -> nn.Module:
+    """Builds a model of timm without classifier, in evaluation mode.
+
+    Dropout before the classifier (`drop_rate`) is left out: it is the backbone's. Activations do not work in place,
+    for some blocks begin with one and would change their input.
+
+    Raises:
+        UsageError: timm has no such model.
+    """
+    import timm
+
+    arguments = {**spec.arguments, "drop_rate": 0.0}
+    model: nn.Module = timm.create_model(_timm_model_name(spec), pretrained=pretrained, num_classes=0, **arguments)
+    for module in model.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]
+    return model.eval()
+
+
+def fetch_timm_state_dict(spec: BackboneSpec) -> dict[str, torch.Tensor]:
+    """Fetches timm's pretrained weights.
+
+    Raises:
+        UsageError: There are none.
+        NbtError: They cannot be fetched, or do not fit the arguments.
+    """
+    if not timm_pretrained_config(spec).available:
+        raise UsageError(f"backbone {spec.text} has no library weights; give --weights FILE, or --weights none")
+    try:
+        return build_timm_model(spec, pretrained=True).state_dict()
+    except Exception as error:  # whatever the network and the hub's client lead to
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise NbtError(
+            f"timm's weights of {spec.text} cannot be loaded ({reason}); give --weights FILE, or --weights none"
+        ) from error
+
+
+def decompose_timm_model(spec: BackboneSpec, model: nn.Module, image_size: int) -> Decomposition:
+    """Reads a model that `build_timm_model` built as units.
+
+    Raises:
+        UsageError: It is no chain of its own modules.
+    """
+    parts: list[NamedModule] = [(name, model.get_submodule(name)) for name in _find_chain(spec, image_size)]
+    end = len(parts)
+    while end and not any(True for _ in parts[end - 1][1].parameters()):
+        end -= 1
+    neck = nn.Sequential(*(module for _, module in parts[end:]))
+    return Decomposition(group(parts[:end]), neck, _drop_rate(spec), None)
+
+
+def _drop_rate(spec: BackboneSpec) -> float:
+    rate = spec.arguments.get("drop_rate", 0.0)
+    if not isinstance(rate, (int, float)) or not 0.0 <= rate < 1.0:
+        raise UsageError(f"backbone {spec.text}: drop_rate is a share, 0 or more and below 1")
+    return float(rate)
+
+
+def _timm_model_name(spec: BackboneSpec) -> str:
+    import timm
+
+    name = spec.name.removeprefix(TIMM_PREFIX)
+    if not timm.is_model(name):
+        raise UsageError(f"timm has no model {name!r}; {nearest(name, timm.list_models())}")
+    return name
+
+
+@lru_cache(maxsize=64)
+def _find_chain(spec: BackboneSpec, image_size: int) -> tuple[str, ...]:
+    """Returns the names of the modules that give the model's own output, bit for bit, when run one after the other."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(0)
+        model = build_timm_model(spec)
+        for parameter in model.parameters():
+            # What is initialised to 0 or 1 would hide that the chain goes past it.
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+        images = torch.randn(2, 3, image_size, image_size)
+        try:
+            names = tuple(name for name, _ in _split_chain("", model, images))
+        except UsageError:
+            raise
+        except _FORWARD_ERRORS as error:
+            reason = " ".join(str(error).split())[:160]
+            own = timm_pretrained_config(spec).image_size
+            raise UsageError(
+                f"backbone {spec.text} cannot work on images of {image_size} px ({reason}); "
+                f"its own size is {own}: --image-size {own}"
+            ) from error
+    if names == ("",):
+        raise UsageError(f"backbone {spec.text} cannot be read as ordered units; take another architecture")
+    return names
+
+
+def _split_chain(name: str, module: nn.Module, inputs: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the names of a module's links with their outputs; its own name where it is one link."""
+    children = [(f"{name}.{child}".lstrip("."), part) for child, part in module.named_children()]
+    before = inputs.clone()
+    outputs = module(inputs)
+    if not torch.equal(inputs, before):
+        raise UsageError(f"timm's module {name!r} changes its input in place; take another architecture")
+    if _may_split(module, root=not name) and _is_chain(module, children, inputs, outputs):
+        for child, part in children:
+            for link in _split_chain(child, part, inputs):
+                yield link
+                inputs = link[1]
+    else:
+        yield name, outputs
+
+
+def _may_split(module: nn.Module, *, root: bool) -> bool:
+    """Whether a module is worth splitting: a stage of blocks, not a block of layers.
+
+    A plain Sequential is where several of its members have weights; others where those that have are no mere layers.
+    """
+    heavy = [part for part in module.children() if has_weights(part)]
+    if root or type(module) is nn.Sequential:
+        return root or len(heavy) > 1
+    return bool(heavy) and all(any(True for _ in part.children()) for part in heavy)
+
+
+def _is_chain(module: nn.Module, children: list[NamedModule], hidden: Any, outputs: Any) -> bool:
+    inside = {id(p) for _, part in children for p in part.parameters()}
+    if inside != {id(p) for p in module.parameters()}:
+        return False
+    try:
+        for _, part in children:
+            hidden = part(hidden)
+        return bool(torch.equal(hidden, outputs))
+    except _FORWARD_ERRORS:
+        return False

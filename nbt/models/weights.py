@@ -1,0 +1,236 @@
+"""Pretrained weights: the library's own, none, or a file that is checked key by key."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from nbt.errors import NbtError, UsageError
+from nbt.models.backbone import (
+    build_on_meta_device,
+    default_image_size,
+    feature_dim,
+    one_line_message,
+    random_unit_state,
+    torchvision_default_weights,
+    unit_state_dict,
+)
+from nbt.models.backbone_spec import TIMM_PREFIX, BackboneSpec
+from nbt.models.encoders import ENCODER_BUILDERS
+from nbt.models.state_dict import check_state_dict, read_state_dict, rename_legacy_keys
+from nbt.models.units import Decomposition
+
+__all__ = ["PretrainedWeights", "build_source_head", "random_unit_state", "hash_weights", "load_pretrained_weights"]
+
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PretrainedWeights:
+    """What a backbone brings to a target.
+
+    Attributes:
+        w0: State of the units, keys "units.I....".
+        mean: Mean of each RGB channel, of values in 0 ... 1, that it expects to be subtracted.
+        std: Standard deviation that it expects to be divided by.
+        source_head: Its own classifier, keys "head.weight" and "head.bias", where it came with one; see
+            `build_source_head`.
+        source_means: Class means of its source among its features, where they are known.
+    """
+
+    w0: dict[str, torch.Tensor]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    source_head: dict[str, torch.Tensor] | None = None
+    source_means: SourceClassMeans | None = None
+
+
+def load_pretrained_weights(
+    spec: BackboneSpec, weights: str | Path, *, image_size: int, seed: int = 0
+) -> PretrainedWeights:
+    """Returns the weights that are to be transferred, checked against backbone and image size.
+
+    Args:
+        spec: The architecture.
+        weights: "default" (the library's), "none" (a random initialisation), or the path of a state dict: of the
+            library's model, whose classifier may be missing or have any number of classes, or of a `Backbone`.
+        image_size: Height and width in pixels.
+        seed: Of the random initialisation.
+
+    Raises:
+        UsageError: The file is none that fits (the message says what does not), there are no library weights for
+            these arguments, or the backbone does not work at this image size.
+        NbtError: The library's weights cannot be fetched.
+    """
+    feature_dim(spec, image_size)
+    mean, std = _normalisation(spec)
+    if weights == "none":
+        return PretrainedWeights(w0=random_unit_state(spec, image_size, seed), mean=mean, std=std)
+    model, parts = build_on_meta_device(spec, image_size)
+    if weights == "default":
+        state, source = _fetch_library_state_dict(spec, image_size), f"the library's state dict of {spec.name}"
+    else:
+        state, source = read_state_dict(Path(weights)), f"weights {weights}"
+    w0, source_head = _match_state_dict(state, spec, model, parts, source)
+    return PretrainedWeights(w0=w0, mean=mean, std=std, source_head=source_head)
+
+
+def hash_weights(w0: Mapping[str, torch.Tensor]) -> str:
+    """Returns a hash of what a state dict holds, wherever it came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(w0.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def build_source_head(spec: BackboneSpec, pretrained: PretrainedWeights) -> nn.Module:
+    """Returns the classifier that the weights came with, frozen: last unit's output to logits of the source's classes.
+
+    Args:
+        spec: The architecture.
+        pretrained: Its weights.
+
+    Raises:
+        UsageError: They came without a classifier.
+    """
+    state = pretrained.source_head
+    if state is None:
+        raise UsageError(f"the weights of {spec.text} came without a classifier of the source's classes")
+    weight = state["head.weight"]
+    _, parts = build_on_meta_device(spec, default_image_size(spec), n_classes=len(weight))
+    head = parts.source_head
+    if head is None or _source_head_tensors(parts)["head.weight"].ndim != weight.ndim:
+        linear = nn.Linear(weight.shape[1], len(weight), device="meta")
+        head = nn.Sequential(OrderedDict(neck=parts.neck, head=linear))
+    head.load_state_dict(state, assign=True)
+    return head.requires_grad_(False).eval()
+
+
+def _match_state_dict(
+    state: dict[str, torch.Tensor], spec: BackboneSpec, model: nn.Module, parts: Decomposition, source: str
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
+    """Returns units and source head of a state dict, after checking that it fits."""
+    units = unit_state_dict(parts)
+    if any(name.startswith("units.") for name in state):
+        names = {key: key for key in units}
+        head = {key: key for key in ("head.weight", "head.bias")}
+        heads: tuple[str, ...] = ("head.",)
+    else:
+        own = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
+        names = {key: own[id(tensor)] for key, tensor in units.items()}
+        head = {key: own[id(tensor)] for key, tensor in _source_head_tensors(parts).items()}
+        heads = _head_prefixes(model, head)
+        state = rename_legacy_keys(state, names.values())
+    wanted = {names[key]: tensor for key, tensor in units.items()}
+    check_state_dict(state, wanted, heads=heads, source=source, backbone=spec.text)
+    w0 = {key: _to_model_dtype(state.get(names[key]), tensor) for key, tensor in units.items()}
+    return w0, _usable_source_head({key: state.get(name) for key, name in head.items()}, parts)
+
+
+def _source_head_tensors(parts: Decomposition) -> dict[str, torch.Tensor]:
+    return {} if parts.source_head is None else parts.source_head.state_dict(keep_vars=True)
+
+
+def _head_prefixes(model: nn.Module, head: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns what the names of the classifier begin with, also where a file has several layers in its place."""
+    timm_classifier = getattr(model, "default_cfg", {}).get("classifier", ())
+    names = (timm_classifier,) if isinstance(timm_classifier, str) else tuple(timm_classifier)
+    return (*{f"{name.rpartition('.')[0]}." for name in head.values()}, *(f"{name}." for name in names))
+
+
+def _to_model_dtype(found: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
+    """Returns a tensor as the model has it; a counter that is missing starts at 0."""
+    if found is None:
+        return torch.zeros(like.shape, dtype=like.dtype)
+    return found.detach().to(like.dtype).contiguous()
+
+
+def _usable_source_head(
+    found: Mapping[str, torch.Tensor | None], parts: Decomposition
+) -> dict[str, torch.Tensor] | None:
+    """Returns the state of the source's classifier; None where it is missing or is not a plain linear layer."""
+    state = {key: tensor.detach().float() for key, tensor in found.items() if tensor is not None}
+    weight = state.get("head.weight")
+    if weight is None or len(state) < len(found) or weight.ndim < 2:
+        return None
+    own = _source_head_tensors(parts).get("head.weight")
+    fits = own is None or own.ndim != weight.ndim or own.shape[1:] == weight.shape[1:]
+    one_class_a_row = all(len(tensor) == len(weight) for tensor in state.values())
+    finite = all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+    return state if fits and one_class_a_row and finite else None
+
+
+def _fetch_library_state_dict(spec: BackboneSpec, image_size: int) -> dict[str, torch.Tensor]:
+    """Fetches the library's default weights, by its own loader, which knows the quirks of its files."""
+    if spec.name.startswith(TIMM_PREFIX):
+        from nbt.models.timm_units import fetch_timm_state_dict
+
+        return fetch_timm_state_dict(spec)
+    weights = torchvision_default_weights(spec)
+    if weights is None:
+        raise UsageError(f"backbone {spec.text} has no library weights; give --weights FILE, or --weights none")
+    if _unit_shapes(spec, image_size) != _unit_shapes(
+        BackboneSpec(spec.name), default_image_size(BackboneSpec(spec.name))
+    ):
+        raise UsageError(
+            f"backbone {spec.text} has no library weights: they are for {spec.name} without arguments that change "
+            "shapes; give --weights FILE, or --weights none"
+        )
+    from torchvision.models import get_model
+
+    try:
+        model: nn.Module = get_model(spec.name, weights=weights, progress=sys.stderr.isatty())
+    except Exception as error:  # whatever the network, a proxy's answer or a damaged file in the cache leads to
+        raise NbtError(
+            f"the weights of {spec.name} cannot be fetched from {weights.url} ({one_line_message(error)}); "
+            f"give --weights FILE or --weights none, or remove a damaged file from {torch.hub.get_dir()}/checkpoints"
+        ) from error
+    return model.state_dict()
+
+
+def _unit_shapes(spec: BackboneSpec, image_size: int) -> dict[str, torch.Size]:
+    _, parts = build_on_meta_device(spec, image_size)
+    return {key: tensor.shape for key, tensor in unit_state_dict(parts).items()}
+
+
+def _normalisation(spec: BackboneSpec) -> Normalisation:
+    """Returns mean and standard deviation that the library's weights expect; .5 for our encoders."""
+    if spec.name in ENCODER_BUILDERS:
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    if spec.name.startswith(TIMM_PREFIX):
+        from nbt.models.timm_units import timm_pretrained_config
+
+        facts = timm_pretrained_config(spec)
+        return _to_rgb_triple(facts.mean), _to_rgb_triple(facts.std)
+    transforms = torchvision_default_weights(spec).transforms()
+    return _to_rgb_triple(transforms.mean), _to_rgb_triple(transforms.std)
+
+
+def _to_rgb_triple(values: Iterable[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+@dataclass(frozen=True, eq=False)
+class SourceClassMeans:
+    """Where the classes of the source lie among a backbone's features.
+
+    Attributes:
+        means: Mean features of each class's images in evaluation mode, float32 (C_s, D).
+        counts: Images of each class that the source has, int64 (C_s,).
+        class_names: Their names, where they are known.
+    """
+
+    means: npt.NDArray[np.float32]
+    counts: npt.NDArray[np.int64]
+    class_names: tuple[str, ...] = ()

@@ -1,0 +1,173 @@
+"""Plots of fit profiles by depth: one profile for a report's page, several side by side for a file."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbt.errors import NbtError, UsageError, nearest
+from nbt.fit.fit_profile import FitProfile
+from nbt.report import svg
+from nbt.report.fit.text import accuracy_text, gain_of_unit, images, knee_unit_count, profile_names
+from nbt.report.formatting import one_line, truncated
+from nbt.tuning.intervals import accuracy_standard_error
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SUFFIXES = (".png", ".svg")
+
+# Okabe and Ito's palette; dashes tell pretrained from random, markers one backbone from the next.
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_MARKERS = "osD^vPX"
+_LIGHT_COLORS = {svg.INK: "#16202b", svg.MUTED: "#5b6875", svg.GRID: "#dfe4ea", svg.PAPER: "#ffffff"}
+_DPI = 160
+_DASHED = (0, (5, 2))
+_MAX_NAME_LENGTH = 44
+
+
+def layer_curves(profile: FitProfile) -> str | None:
+    """Draws the ridge probe of every unit at pretrained and at random weights, with bands of one standard error.
+
+    Returns:
+        SVG for a page, whose colours it takes; None of a profile without units.
+    """
+    if not len(profile.layers):
+        return None
+    n, knee = images(profile), knee_unit_count(profile)
+    units = [one_line(str(unit)) for unit in profile.layers["unit"]]
+
+    def draw(axes: Axes) -> list[Any]:
+        numbers = range(1, len(units) + 1)
+        looks: tuple[tuple[str, str, str, Any, str], ...] = (
+            ("ridge_accuracy_random", "random weights", svg.DEFAULT, _DASHED, "s"),
+            ("ridge_accuracy", "pretrained weights", svg.BEST, "-", "o"),
+        )
+        handles: list[Any] = []
+        for column, label, color, dashes, marker in looks:
+            values = [float(value) for value in profile.layers[column]]
+            _band(axes, numbers, values, [accuracy_standard_error(value, n) for value in values], color)
+            (line,) = axes.plot(numbers, values, color=color, linestyle=dashes, linewidth=1.8, label=label)
+            for number, unit, value in zip(numbers, units, values, strict=True):
+                tip = svg.tooltip_id(f"unit {number}, {unit}: {accuracy_text(value, n)}, {label}")
+                axes.plot([number], [value], color=color, marker=marker, markersize=3.6, gid=tip)
+            handles.insert(0, line)
+        if knee:
+            handles.append(axes.axvline(knee, color=svg.MUTED, linewidth=1.0, linestyle=(0, (1.5, 1.5)), label="knee"))
+        axes.set_xlabel("unit, from the input")
+        axes.set_ylabel("ridge probe accuracy")
+        axes.set_ylim(bottom=0)
+        svg.integer_axis(axes.xaxis)
+        svg.percent_axis(axes.yaxis)
+        return handles
+
+    return svg.drawing("fit", "Ridge probe accuracy of each unit, pretrained and random weights", 3.2, draw)
+
+
+def check_plot_file(file: str | Path) -> Path:
+    """Returns the path of a plot.
+
+    Raises:
+        UsageError: It is of no kind that can be drawn, or its folder does not exist.
+    """
+    path = Path(file)
+    if path.suffix.lower() not in SUFFIXES:
+        hint = nearest(path.suffix.lower(), SUFFIXES) if path.suffix else f"end it in {' or '.join(SUFFIXES)}"
+        raise UsageError(f"--plot {file}: a plot is a PNG or SVG file; {hint}")
+    if not path.parent.is_dir():
+        raise UsageError(f"--plot {file}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"--plot {file}: that is a folder")
+    return path
+
+
+def write_fit_plot(profiles: Sequence[FitProfile], file: str | Path) -> Path:
+    """Draws several profiles by depth into one file, whole or not at all.
+
+    The left half has the ridge probes, dashed at random weights; the right half has the gain. Bands are one standard
+    error; a ring marks the knee.
+
+    Args:
+        profiles: At least one.
+        file: Ends in .png or .svg.
+
+    Raises:
+        UsageError: It cannot be such a file.
+        NbtError: It cannot be written.
+    """
+    path = check_plot_file(file)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(fit_figure(profiles, path.suffix.lower().lstrip(".")))
+        temporary.replace(path)
+    except OSError as error:
+        raise NbtError(f"{path}: cannot write the plot ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def fit_figure(profiles: Sequence[FitProfile], kind: str) -> bytes:
+    """Returns the picture of `write_fit_plot`.
+
+    Args:
+        profiles: At least one.
+        kind: "png" or "svg".
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    style = {
+        key: _LIGHT_COLORS.get(value, value) if isinstance(value, str) else value for key, value in svg.STYLE.items()
+    }
+    style |= {"figure.facecolor": "white", "savefig.transparent": False, "svg.hashsalt": "fit"}
+    names = [truncated(name, _MAX_NAME_LENGTH) for name in profile_names(profiles)]
+    with rc_context(style):
+        figure = Figure(figsize=(9.6, 3.6 + 0.2 * -(-len(profiles) // 2)), layout="constrained", dpi=_DPI)
+        FigureCanvasAgg(figure)
+        left, right = figure.subplots(1, 2)
+        for index, (name, profile) in enumerate(zip(names, profiles, strict=True)):
+            _draw_profile(left, right, index, name, profile)
+        left.set_title("ridge probe of each unit (dashed: random weights)", loc="left", fontsize=9)
+        right.set_title("gain over random weights (ring: knee)", loc="left", fontsize=9)
+        left.set_ylabel("accuracy")
+        right.set_ylabel("points of accuracy")
+        right.axhline(0, color=_LIGHT_COLORS[svg.MUTED], linewidth=0.8)
+        for axes in (left, right):
+            axes.set_xlabel("depth: share of the units, from the input")
+            svg.percent_axis(axes.xaxis)
+        svg.percent_axis(left.yaxis)
+        right.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.4g}" if value else "0")
+        figure.legend(handles=left.get_legend_handles_labels()[0], loc="outside upper left", ncols=2)
+        buffer = io.BytesIO()
+        # Without a date the same profiles give the same file.
+        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, metadata=metadata)
+        return buffer.getvalue()
+
+
+def _draw_profile(left: Axes, right: Axes, index: int, name: str, profile: FitProfile) -> None:
+    layers, n, knee = profile.layers, images(profile), knee_unit_count(profile)
+    color, marker = _COLORS[index % len(_COLORS)], _MARKERS[index % len(_MARKERS)]
+    depth = [float(value) for value in layers["depth"]]
+    own, other = ([float(v) for v in layers[column]] for column in ("ridge_accuracy", "ridge_accuracy_random"))
+    _band(left, depth, own, [accuracy_standard_error(value, n) for value in own], color)
+    look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 3.6, "linewidth": 1.6}
+    left.plot(depth, own, label=name, **look)
+    left.plot(depth, other, color=color, linewidth=1.1, linestyle=_DASHED)
+    gains = [gain_of_unit(profile, unit) for unit in range(len(layers))]
+    _band(right, depth, [gain for gain, _ in gains], [error for _, error in gains], color)
+    right.plot(depth, [gain for gain, _ in gains], **look)
+    if knee:
+        ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": color, "markeredgewidth": 1.5}
+        right.plot(depth[knee - 1], gains[knee - 1][0], marker="o", linestyle="", markersize=10, **ring)
+
+
+def _band(axes: Axes, x: Sequence[float], values: Sequence[float], errors: Sequence[float], color: str) -> None:
+    low = [value - error for value, error in zip(values, errors, strict=True)]
+    high = [value + error for value, error in zip(values, errors, strict=True)]
+    axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)

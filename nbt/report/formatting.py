@@ -1,0 +1,130 @@
+"""Numbers as people read them: percent, points, intervals, durations."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from nbt.tuning.intervals import Interval
+
+MINUS = "\N{MINUS SIGN}"
+EN_DASH = "\N{EN DASH}"
+DASH = EN_DASH
+"""What stands where there is no number."""
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Returns a share 0 ... 1 as "84.2 %"."""
+    return DASH if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
+
+
+def points(value: float, *, signed: bool = True) -> str:
+    """Returns a difference of shares in percentage points, e.g. "+3.1"; `signed` False leaves the sign out."""
+    rounded = round(100 * value, 1)
+    sign = MINUS if rounded < 0 else "+"
+    return f"{sign if signed else ''}{abs(rounded):.1f}"
+
+
+def format_interval(interval: Interval) -> str:
+    """Returns the bounds of an interval of shares in percent, cut to 0 ... 100; a dash where one value gives none."""
+    if interval.low is None or interval.high is None:
+        return DASH
+    # Student's interval does not know that a share ends at 1.
+    return f"{100 * max(interval.low, 0.0):.1f}{EN_DASH}{100 * min(interval.high, 1.0):.1f} %"
+
+
+def points_interval(interval: Interval) -> str:
+    """Returns the bounds of a difference in points, "+1.2 to +5.0"; a dash where one value gives none."""
+    if interval.low is None or interval.high is None:
+        return DASH
+    return f"{points(interval.low)} to {points(interval.high)}"
+
+
+def duration(seconds: float) -> str:
+    """Returns "0.4 s", "42 s", "3 min 05 s", "2 h 07 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def format_number(value: float | int | str | None) -> str:
+    """Returns a setting or a fact with as many digits as help: whole numbers whole, others with three figures."""
+    if value is None:
+        return DASH
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int):
+        return str(value)
+    if not math.isfinite(value):
+        return DASH
+    text = re.sub(r"e\+?(-?)0*", r"e\1", f"{value + 0.0:.3g}")
+    return MINUS + text[1:] if text.startswith("-") else text
+
+
+def format_loss(value: float | None) -> str:
+    """Returns a loss in nats with three decimals."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def format_timestamp(value: datetime | None) -> str:
+    """Returns "2026-03-01 09:30 UTC"."""
+    return DASH if value is None else value.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def pluralise(count: int, word: str, words: str | None = None) -> str:
+    """Returns "1 trial", "3 trials"."""
+    return f"{count} {word if count == 1 else words or word + 's'}"
+
+
+def one_line(text: str) -> str:
+    """Returns text without control characters and line breaks, for a comment or a table cell."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def truncated(text: str, most: int) -> str:
+    """Returns text in one line of at most `most` characters, with an ellipsis where some are missing."""
+    line = one_line(text)
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: list[float | None], low: float, high: float, width: int = 12) -> str:
+    """Returns a row of block characters, one a value; a longer row is thinned to `width`, its last value kept.
+
+    Args:
+        values: What is drawn; None and values that are not finite become a space.
+        low: Value of the lowest block.
+        high: Value of the highest block.
+        width: The most characters.
+    """
+    if len(values) > width:
+        values = [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
+    top = len(_BLOCKS) - 1
+    scale = top / (high - low) if high > low else 0.0
+    shown = (None if v is None or not math.isfinite(v) else min(max(round((v - low) * scale), 0), top) for v in values)
+    return "".join(" " if level is None else _BLOCKS[level] for level in shown)
+
+
+def join_words(items: Sequence[str]) -> str:
+    """Returns "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number with its name and a remark."""
+
+    label: str
+    value: str
+    note: str = ""

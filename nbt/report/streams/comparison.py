@@ -1,0 +1,195 @@
+"""Comparison: what several methods made of the same streams, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from nbt._version import __version__
+from nbt.report.streams.record import StreamConfig, StreamRecord, stream_name
+from nbt.training.continual import metrics
+from nbt.training.continual.metrics import Matrix
+from nbt.tuning.intervals import Interval, accuracy_interval, paired_interval, t_interval, wilson_interval
+
+
+@dataclass(frozen=True, eq=False)
+class MethodStreams:
+    """One method's streams, a seed each, all finished.
+
+    Attributes:
+        method: Its name.
+        streams: In the order of their seeds.
+    """
+
+    method: str
+    streams: tuple[StreamRecord, ...]
+
+    @property
+    def config(self) -> StreamConfig:
+        """Of the first stream."""
+        return self.streams[0].config
+
+    @property
+    def matrix(self) -> Matrix:
+        """Mean accuracy after each task on each task, (T, T)."""
+        mean: Matrix = np.stack([stream.result.matrix for stream in self.streams]).mean(axis=0)
+        return mean
+
+    @property
+    def average_accuracies(self) -> list[float]:
+        """Average accuracy after the last task, one a stream."""
+        return [stream.result.average_accuracy for stream in self.streams]
+
+    @property
+    def average_accuracy(self) -> Interval:
+        """Student's interval over streams, cut to 0 ... 1; of one stream Wilson's over its images."""
+        if len(self.streams) > 1:
+            return accuracy_interval(self.average_accuracies)
+        return wilson_interval(self.average_accuracies[0], effective_sample_size(self.streams[0].images))
+
+    @property
+    def forgetting(self) -> Interval:
+        """Student's interval over streams; one stream has none."""
+        return t_interval([stream.result.forgetting for stream in self.streams])
+
+    @property
+    def forward_transfer(self) -> Interval | None:
+        """Student's interval over streams; None where the scenario has no forward transfer."""
+        values = [stream.result.forward_transfer for stream in self.streams]
+        known = [value for value in values if value is not None]
+        return t_interval(known) if len(known) == len(values) else None
+
+    @property
+    def seconds(self) -> float:
+        """Time of one stream, on average."""
+        return sum(stream.result.seconds for stream in self.streams) / len(self.streams)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss of one of them left the finite numbers."""
+        return any(stream.result.diverged for stream in self.streams)
+
+    def averages(self) -> list[Interval]:
+        """Returns the average accuracy on the tasks learnt, after each task, with Student's interval over streams."""
+        rows = [average_accuracy_curve(stream) for stream in self.streams]
+        return [accuracy_interval(values) for values in zip(*rows, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What is reported together: methods on the same tasks, in the same orders, with the same seeds.
+
+    Attributes:
+        methods: In the order in which they were asked for; the first is what the others are compared to.
+        command: That makes it again; "" where there is none.
+    """
+
+    methods: tuple[MethodStreams, ...]
+    command: str
+
+    @property
+    def config(self) -> StreamConfig:
+        """Of the first stream."""
+        return self.methods[0].config
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the streams that every method has."""
+        return [stream.config.seed for stream in self.methods[0].streams]
+
+    @property
+    def name(self) -> str:
+        """Name of the report."""
+        return stream_name([runs.config for runs in self.methods], self.seeds)
+
+    @property
+    def started(self) -> datetime:
+        """Of the first stream, UTC."""
+        return min(stream.started for runs in self.methods for stream in runs.streams)
+
+    def versus(self, runs: MethodStreams) -> Interval | None:
+        """Returns the difference in average accuracy to the first method, paired by streams; None of the first itself.
+
+        Of one stream it has no interval: both methods saw the same images, and how their errors agree is not known.
+        """
+        first = self.methods[0]
+        if runs is first:
+            return None
+        return paired_interval(runs.average_accuracies, first.average_accuracies)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns JSON types: the summary of every method, then the streams themselves."""
+        config = self.config
+        return {
+            "nbt": __version__,
+            "name": self.name,
+            "dataset": config.dataset,
+            "backbone": config.backbone,
+            "weights": config.weights,
+            "scenario": config.settings.scenario,
+            "tasks": config.settings.tasks,
+            "seeds": self.seeds,
+            "evaluated_on": self.methods[0].streams[0].result.evaluate_on,
+            "methods": [self._method_to_json(runs) for runs in self.methods],
+            "command": self.command,
+            "streams": [stream.to_dict() for runs in self.methods for stream in runs.streams],
+        }
+
+    def _method_to_json(self, runs: MethodStreams) -> dict[str, Any]:
+        return {
+            "method": runs.method,
+            "average_accuracy": _interval_to_json(runs.average_accuracy),
+            "forgetting": _interval_to_json(runs.forgetting),
+            "forward_transfer": _interval_to_json(runs.forward_transfer),
+            "versus_first": _interval_to_json(self.versus(runs)),
+            "matrix": runs.matrix.tolist(),
+            "diverged": runs.diverged,
+            "curvature_bytes": max(stream.curvature_bytes for stream in runs.streams),
+            "seconds": runs.seconds,
+        }
+
+
+def compare_methods(records: Sequence[StreamRecord], command: str = "") -> Comparison:
+    """Returns finished streams as a comparison: methods in the order in which they appear, their streams by seed.
+
+    Args:
+        records: Every method with the same seeds.
+        command: That makes it again, for the report.
+    """
+    methods = dict.fromkeys(record.config.method for record in records)
+    found = {
+        name: sorted((one for one in records if one.config.method == name), key=lambda one: one.config.seed)
+        for name in methods
+    }
+    return Comparison(tuple(MethodStreams(name, tuple(streams)) for name, streams in found.items()), command)
+
+
+def average_accuracy_curve(stream: StreamRecord) -> list[float]:
+    """Returns the average accuracy on the tasks learnt, after each task of one stream."""
+    matrix = stream.result.matrix
+    return [metrics.average_accuracy(matrix[:k]) for k in range(1, len(matrix) + 1)]
+
+
+def forgetting_curve(stream: StreamRecord) -> list[float]:
+    """Returns the forgetting after each task of one stream, 0 after the first."""
+    matrix = stream.result.matrix
+    return [metrics.forgetting(matrix[:k]) for k in range(1, len(matrix) + 1)]
+
+
+def effective_sample_size(images: Sequence[int]) -> int:
+    """Returns how many images of one pool tell as much as a mean over tasks: T^2 / sum of 1 / n_j, at equal accuracies.
+
+    Args:
+        images: Evaluation images of each task, n_j, each 1 or more.
+    """
+    return round(len(images) ** 2 / sum(1.0 / count for count in images))
+
+
+def _interval_to_json(interval: Interval | None) -> dict[str, Any] | None:
+    if interval is None:
+        return None
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}

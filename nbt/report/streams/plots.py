@@ -1,0 +1,132 @@
+"""Plots of streams: average accuracy after each task, the accuracy matrix, and every task's own curve."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbt.report import svg
+from nbt.report.formatting import percent
+from nbt.report.streams.comparison import Comparison, MethodStreams
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_STYLE_SHEET = Path(__file__).parent.parent / "templates" / "report.css"
+_MAX_TASKS_WITH_NUMBERS = 10
+_MAX_LABELS = 20
+_MAX_ALPHA = 0.6
+_STYLES: tuple[dict[str, Any], ...] = (
+    {"color": svg.BEST, "linewidth": 2.2, "marker": "D", "markersize": 5},
+    {"color": svg.FULL, "linewidth": 1.6, "marker": "o", "markersize": 4.5},
+    {"color": svg.DEFAULT, "linewidth": 1.6, "marker": "s", "markersize": 4.5, "linestyle": (0, (5, 2))},
+    {"color": svg.PRUNED, "linewidth": 1.6, "marker": "v", "markersize": 4.5, "linestyle": (0, (2, 1.2))},
+    {"color": svg.INK, "linewidth": 1.2, "marker": "x", "markersize": 4.5, "linestyle": (0, (5, 1.5, 1, 1.5))},
+    {"color": svg.FULL, "linewidth": 1.2, "marker": "^", "markersize": 4.5, "linestyle": (0, (1, 1.5))},
+    {"color": svg.DEFAULT, "linewidth": 1.2, "marker": "P", "markersize": 4.5},
+)
+
+
+def average_curves(comparison: Comparison) -> str:
+    """Draws the average accuracy on the tasks learnt after each task, a line a method with its band over streams."""
+
+    def draw(axes: Axes) -> list[Any]:
+        handles = []
+        for index, runs in enumerate(comparison.methods):
+            look = _STYLES[index % len(_STYLES)]
+            averages = runs.averages()
+            after = range(1, len(averages) + 1)
+            tip = svg.tooltip_id(f"{runs.method}: {percent(averages[-1].mean)} at the end")
+            (line,) = axes.plot(after, [one.mean for one in averages], gid=tip, **look)
+            line.set_label(runs.method)
+            handles.append(line)
+            bounds = [(one.low, one.high) for one in averages if one.low is not None and one.high is not None]
+            if len(bounds) == len(averages):
+                low, high = zip(*bounds, strict=True)
+                axes.fill_between(after, low, high, color=look["color"], alpha=0.13, linewidth=0)
+        _style_axes(axes, "average accuracy on the tasks learnt")
+        return handles
+
+    return svg.drawing("averages", "Average accuracy after each task", 3.2, draw)
+
+
+def matrix_heatmap(runs: MethodStreams) -> str:
+    """Draws the accuracy after each task (down) on each task (across), in percent; tasks to come have a thin frame."""
+    from matplotlib.patches import Rectangle
+
+    matrix = runs.matrix
+    tasks = len(matrix)
+
+    def draw(axes: Axes) -> list[Any]:
+        for after in range(tasks):
+            for of in range(tasks):
+                share = float(matrix[after, of])
+                learnt = of <= after
+                tip = svg.tooltip_id(f"after task {after + 1}, of task {of + 1}: {percent(share)}")
+                corner = (of + 0.54, after + 0.54)
+                axes.add_patch(Rectangle(corner, 0.92, 0.92, facecolor=svg.FULL, alpha=_MAX_ALPHA * share, gid=tip))
+                if learnt:
+                    axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=svg.MUTED, linewidth=0.8))
+                if tasks <= _MAX_TASKS_WITH_NUMBERS:
+                    color = svg.INK if learnt else svg.MUTED
+                    axes.text(of + 1, after + 1, f"{100 * share:.0f}", ha="center", va="center", color=color)
+        axes.set_xlim(0.5, tasks + 0.5)
+        axes.set_ylim(tasks + 0.5, 0.5)
+        axes.set_xlabel("accuracy on task, %")
+        axes.set_ylabel("after task")
+        axes.grid(visible=False)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.tick_params(length=0)
+        for axis in (axes.xaxis, axes.yaxis):
+            svg.integer_axis(axis)
+        return []
+
+    height = 0.8 + (0.42 * tasks if tasks <= _MAX_TASKS_WITH_NUMBERS else 3.6)
+    return svg.drawing(f"matrix-{runs.method}", f"Accuracy of {runs.method} after each task on each", height, draw)
+
+
+def task_curves(runs: MethodStreams) -> str:
+    """Draws each task's accuracy from the task on after which it was learnt; its number stands at the beginning."""
+    matrix = runs.matrix
+    tasks = len(matrix)
+
+    def draw(axes: Axes) -> list[Any]:
+        for of in range(tasks):
+            after = range(of + 1, tasks + 1)
+            # Later tasks are drawn lighter, so that lines that cross can be told apart.
+            alpha = 1.0 - 0.6 * of / max(tasks - 1, 1)
+            tip = svg.tooltip_id(f"task {of + 1}: {percent(matrix[of, of])} when learnt, {percent(matrix[-1, of])} now")
+            axes.plot(after, matrix[of:, of], color=svg.FULL, alpha=alpha, marker="o", markersize=4, gid=tip)
+            if tasks <= _MAX_LABELS:
+                place = (of + 1, float(matrix[of, of]))
+                axes.annotate(str(of + 1), place, (0, 5), textcoords="offset points", ha="center", fontsize=8.5)
+        _style_axes(axes, "accuracy on each task")
+        return []
+
+    return svg.drawing(f"tasks-{runs.method}", f"Accuracy of {runs.method} on each task since it was learnt", 3.0, draw)
+
+
+def _style_axes(axes: Axes, label: str) -> None:
+    axes.set_xlabel("after task")
+    axes.set_ylabel(label)
+    axes.set_ylim(-0.03, 1.06)
+    svg.integer_axis(axes.xaxis)
+    svg.percent_axis(axes.yaxis)
+
+
+def standalone_svg(svg: str) -> str:
+    """Returns a drawing as a file of its own, on white: with the page's light colours in the place of their roles."""
+    colours = _light_colors()
+    text = re.sub(r"var\(--(\w+)\)", lambda match: colours[match[1]], svg)
+    opening, rest = text.split(">", 1)
+    opening = opening.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" ', 1)
+    return f'{opening}>\n<rect width="100%" height="100%" fill="{colours["paper"]}"/>\n{rest}\n'
+
+
+@cache
+def _light_colors() -> dict[str, str]:
+    """Returns the colours of the page's light theme, which comes first in the style sheet."""
+    light = _STYLE_SHEET.read_text(encoding="utf-8").partition("}")[0]
+    return dict(re.findall(r"--([\w-]+): (#\w+)", light))

@@ -1,0 +1,248 @@
+"""Plots: a study as drawings, SVG text to put into a page.
+
+Colours are roles (ink, grid, best ...) that the page's style sheet fills in, so one drawing serves a light and a dark
+page; the sheet takes them from Okabe and Ito's palette, which colour-blind readers can tell apart, and shapes and
+dashes say the same a second time. Drawings are as wide as a phone, so that their letters stay readable there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nbt.report.formatting import percent, truncated
+from nbt.report.study.recommendation import current_recommendation, default_pretrain_settings, default_recipe_trial
+from nbt.report.svg import (
+    BEST,
+    DEFAULT,
+    FULL,
+    INK,
+    MUTED,
+    PAPER,
+    PRUNED,
+    drawing,
+    integer_axis,
+    percent_axis,
+    tooltip_id,
+)
+from nbt.tuning.storage.records import FinalRecord, StudyRecord, TrialRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    Handles = list[Any]
+
+_MAX_LABEL_LENGTH = 26
+
+
+def learning_curves(record: StudyRecord) -> str | None:
+    """Draws validation accuracy by epoch, one line a trial; None where no trial has an epoch to show.
+
+    Pruned and failed trials are thin and dotted and end in a cross, full-length ones are solid, the chosen one and the
+    default recipe are thick.
+    """
+    shown = [trial for trial in record.trials if _points(trial)]
+    if not shown:
+        return None
+    best, baseline = _recommended_trial(record), default_recipe_trial(record)
+
+    def draw(axes: Axes) -> Handles:
+        handles: dict[str, Any] = {}
+        for trial in sorted(shown, key=lambda trial: (trial is best, trial is baseline, trial.state == "complete")):
+            label, style = _line_style(trial, best, baseline)
+            epochs, accuracies = zip(*_points(trial), strict=True)
+            (line,) = axes.plot(epochs, accuracies, gid=tooltip_id(_describe(trial)), **style)
+            if trial.state != "complete":
+                axes.plot(epochs[-1:], accuracies[-1:], marker="x", markersize=4, color=style["color"], linestyle="")
+            handles.setdefault(label, line)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("validation accuracy")
+        integer_axis(axes.xaxis)
+        axes.set_xlim(left=min(1, *(trial.curve[0].epoch for trial in shown)) - 0.2)
+        percent_axis(axes.yaxis)
+        return _legend(handles)
+
+    return drawing("curves", "Learning curves of all trials", 3.2, draw)
+
+
+def accuracy_by_trial(record: StudyRecord) -> str | None:
+    """Draws each trial's accuracy by its number, the best so far and its standard error; None without accuracies.
+
+    The range is that of the full-length trials; pruned ones below it, diverged and failed ones stand on its lower
+    edge. An interrupted trial is left out: another goes on with it.
+    """
+    trials = [trial for trial in record.trials if trial.end not in ("running", "interrupted")]
+    measured = [trial for trial in trials if _accuracy(trial) is not None]
+    if not measured:
+        return None
+    ranged = [_accuracy(trial) or 0.0 for trial in [t for t in measured if t.state == "complete"] or measured]
+    floor = max(0.0, min(ranged) - 0.1 * max(max(ranged) - min(ranged), 0.05))
+    best, baseline = _recommended_trial(record), default_recipe_trial(record)
+
+    def draw(axes: Axes) -> Handles:
+        handles: dict[str, Any] = {}
+        numbers, reached = _best_so_far(trials)
+        if numbers:
+            (handles["best so far"],) = axes.step(numbers, reached, where="post", color=BEST, linewidth=1.6)
+            if record.noise is not None:
+                lower = [max(value - record.noise, 0.0) for value in reached]
+                upper = [min(value + record.noise, 1.0) for value in reached]
+                band = axes.fill_between(numbers, lower, upper, step="post", color=BEST, alpha=0.15, linewidth=0)
+                handles["± 1 standard error"] = band
+        for trial in trials:
+            label, style = _marker_style(trial, best, baseline)
+            accuracy = _accuracy(trial)
+            where = floor if accuracy is None else max(accuracy, floor)
+            tip = tooltip_id(_describe(trial))
+            (point,) = axes.plot([trial.number], [where], linestyle="", gid=tip, clip_on=False, zorder=3, **style)
+            handles.setdefault(label, point)
+        axes.set_xlabel("trial")
+        axes.set_ylabel("validation accuracy")
+        integer_axis(axes.xaxis)
+        axes.set_ylim(bottom=floor)
+        percent_axis(axes.yaxis)
+        return _legend(handles)
+
+    return drawing("trials", "Validation accuracy of each trial", 3.2, draw)
+
+
+def finalists(record: StudyRecord) -> str | None:
+    """Draws each finalist's mean with its 95 % interval and its single runs; None before the finals."""
+    finals = list(reversed(record.finals))
+    if not finals:
+        return None
+
+    def draw(axes: Axes) -> Handles:
+        for row, final in enumerate(finals):
+            is_default = final.settings == default_pretrain_settings(record.config)
+            color = BEST if final.name == record.recommended else DEFAULT if is_default else FULL
+            _draw_finalist(axes, row, final, color)
+        axes.set_yticks(range(len(finals)), [truncated(final.name, _MAX_LABEL_LENGTH) for final in finals])
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(-0.6, len(finals) - 0.4)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("validation accuracy: runs, mean, 95 % interval")
+        percent_axis(axes.xaxis)
+        return []
+
+    return drawing("finals", "Finalists with their intervals", 0.8 + 0.42 * len(finals), draw)
+
+
+def importance_bars(record: StudyRecord, most: int = 12) -> str | None:
+    """Draws the share of each dimension, largest first, at most `most`; None where there is none to show."""
+    shares = {name: share for name, share in record.importance.items() if math.isfinite(share)}
+    rows = sorted(shares.items(), key=lambda item: -item[1])[:most][::-1]
+    if not rows:
+        return None
+
+    def draw(axes: Axes) -> Handles:
+        values = [share for _, share in rows]
+        axes.barh(range(len(rows)), values, color=FULL, height=0.62)
+        axes.set_yticks(range(len(rows)), [truncated(name, _MAX_LABEL_LENGTH) for name, _ in rows])
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        for row, share in enumerate(values):
+            axes.annotate(
+                percent(share, 0), (share, row), (4, 0), textcoords="offset points", va="center", fontsize=8.5
+            )
+        axes.set_xlim(0, max(values) * 1.18)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.xaxis.set_visible(False)
+        axes.grid(visible=False)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        return []
+
+    return drawing("importance", "Importance of the settings", 0.3 + 0.3 * len(rows), draw)
+
+
+def _draw_finalist(axes: Axes, row: int, final: FinalRecord, color: str) -> None:
+    runs = [run.val_accuracy for run in final.runs]
+    # The runs of a finalist are spread over a third of its row, so that equal ones stay visible.
+    rows = [row - 0.24 + 0.12 * (i % 3) / 2 for i in range(len(runs))]
+    axes.plot(runs, rows, linestyle="", marker="o", markersize=3.4, color=MUTED, alpha=0.55)
+    validation = final.validation
+    if validation.low is not None and validation.high is not None:
+        axes.plot(
+            [validation.low, validation.high], [row + 0.1] * 2, color=color, linewidth=2.4, solid_capstyle="round"
+        )
+    tip = tooltip_id(f"{final.name}: {percent(validation.mean)}")
+    axes.plot(
+        [validation.mean],
+        [row + 0.1],
+        linestyle="",
+        marker="D",
+        markersize=6,
+        color=color,
+        markeredgecolor=PAPER,
+        gid=tip,
+    )
+
+
+def _recommended_trial(record: StudyRecord) -> TrialRecord | None:
+    choice = current_recommendation(record)
+    return None if choice is None else choice.trial
+
+
+def _accuracy(trial: TrialRecord) -> float | None:
+    """Returns the accuracy to draw; None of a diverged or failed trial, which has none that means anything."""
+    if trial.diverged or trial.state == "failed" or trial.val_accuracy is None:
+        return None
+    return trial.val_accuracy if math.isfinite(trial.val_accuracy) else None
+
+
+def _points(trial: TrialRecord) -> list[tuple[int, float]]:
+    return [
+        (result.epoch, result.val_accuracy)
+        for result in trial.curve
+        if result.val_accuracy is not None and math.isfinite(result.val_accuracy) and not result.diverged
+    ]
+
+
+def _best_so_far(trials: Sequence[TrialRecord]) -> tuple[list[int], list[float]]:
+    """Returns the numbers of trials and the best full-length accuracy up to each, from the first that has one."""
+    numbers: list[int] = []
+    reached: list[float] = []
+    for trial in trials:
+        accuracy = _accuracy(trial) if trial.state == "complete" else None
+        if accuracy is not None or reached:
+            numbers.append(trial.number)
+            reached.append(max([*reached[-1:], *([] if accuracy is None else [accuracy])]))
+    return numbers, reached
+
+
+def _line_style(
+    trial: TrialRecord, best: TrialRecord | None, baseline: TrialRecord | None
+) -> tuple[str, dict[str, Any]]:
+    if trial is best:
+        return f"trial {trial.number}, chosen", {"color": BEST, "linewidth": 2.4}
+    if trial is baseline:
+        return "default recipe", {"color": DEFAULT, "linewidth": 2.0, "linestyle": (0, (5, 2))}
+    if trial.state == "complete" and not trial.diverged:
+        return "full length", {"color": FULL, "linewidth": 1.1, "alpha": 0.75}
+    return "stopped early", {"color": PRUNED, "linewidth": 1.0, "linestyle": (0, (2, 1.2))}
+
+
+def _marker_style(
+    trial: TrialRecord, best: TrialRecord | None, baseline: TrialRecord | None
+) -> tuple[str, dict[str, Any]]:
+    if trial is best:
+        return f"trial {trial.number}, chosen", {"color": BEST, "marker": "D", "markersize": 6.5, "mec": PAPER}
+    if _accuracy(trial) is None:
+        return "diverged or failed", {"color": PRUNED, "marker": "v", "markersize": 5.5}
+    if trial is baseline:
+        return "default recipe", {"color": DEFAULT, "marker": "s", "markersize": 5.5, "mec": PAPER}
+    if trial.state == "complete":
+        return "full length", {"color": FULL, "marker": "o", "markersize": 4.5}
+    return "stopped early", {"color": PRUNED, "marker": "x", "markersize": 4.5}
+
+
+def _describe(trial: TrialRecord) -> str:
+    state = "diverged" if trial.diverged else "full length" if trial.state == "complete" else trial.end
+    return f"trial {trial.number}: {percent(_accuracy(trial))}, {state}"
+
+
+def _legend(handles: dict[str, Any]) -> Handles:
+    for label, handle in handles.items():
+        handle.set_label(label)
+    return list(handles.values())

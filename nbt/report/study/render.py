@@ -1,0 +1,50 @@
+"""Render: a report's data become HTML and Markdown text."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from nbt._version import __version__
+from nbt.report.fit.plots import layer_curves
+from nbt.report.priors.forecast_plot import unpromising_trials
+from nbt.report.study import plots
+from nbt.report.study.report_data import ReportData
+from nbt.report.templating import collapse_blank_lines, environment, style_sheet
+
+_MAX_TRIALS_SHOWN = 15
+
+
+def render_html(data: ReportData) -> str:
+    """Returns the report as one HTML page that needs nothing else: drawings and style are inside.
+
+    Whatever comes from outside (names, reasons, paths) is escaped.
+    """
+    record = data.record
+    drawings = {
+        "curves": plots.learning_curves(record),
+        "trials": plots.accuracy_by_trial(record),
+        "finals": plots.finalists(record),
+        "importance": plots.importance_bars(record),
+        "forecasts": unpromising_trials(record),
+        "fit": None if data.fit is None else layer_curves(data.fit.profile),
+    }
+    return (
+        environment("html")
+        .get_template("report.html.j2")
+        .render(
+            data=data,
+            # Only drawings made here are trusted as they are; their texts were escaped when they were drawn.
+            plots={name: None if svg is None else Markup(svg) for name, svg in drawings.items()},
+            style=style_sheet(),
+            shown=_MAX_TRIALS_SHOWN,
+            version=__version__,
+        )
+    )
+
+
+def render_markdown(data: ReportData) -> str:
+    """Returns the report as Markdown (GitHub's tables); curves are rows of block characters."""
+    text = (
+        environment("md").get_template("report.md.j2").render(data=data, shown=_MAX_TRIALS_SHOWN, version=__version__)
+    )
+    return collapse_blank_lines(text)

@@ -1,0 +1,217 @@
+"""Rows: a study's settings, finalists, tests, trials, failures and importances as tables show them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nbt.report.formatting import (
+    DASH,
+    duration,
+    format_interval,
+    format_loss,
+    format_number,
+    join_words,
+    one_line,
+    percent,
+    points,
+    points_interval,
+    sparkline,
+)
+from nbt.report.priors.pruning import forecast_of
+from nbt.report.priors.text import last_forecast_range
+from nbt.report.settings_table import SETTING_DESCRIPTIONS, flat_settings, recipe_summary
+from nbt.report.study.hardware import trial_location, used_several_locations
+from nbt.report.study.recommendation import current_recommendation, default_recipe_trial
+from nbt.settings import TransferSettings
+from nbt.tuning.storage.records import FinalRecord, StudyRecord, TestRecord, TrialRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingRow:
+    """One setting of the recommendation beside the default recipe's."""
+
+    name: str
+    value: str
+    default: str
+    changed: bool
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalRow:
+    """One finalist."""
+
+    name: str
+    recipe: str
+    accuracy: str
+    interval: str
+    seeds: int
+    versus: str
+    versus_interval: str
+    note: str
+    recommended: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestRow:
+    """One test evaluation."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    name: str
+    accuracy: str
+    interval: str
+    loss: str
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """One trial.
+
+    `state` is how it ended, see `TrialRecord.end`, or "diverged"; `forecast` the 80 % interval of the last forecast, ""
+    without one; `place` where it ran, "" where all ran in one place; `marks` says what is special about it.
+    """
+
+    number: int
+    state: str
+    origin: str
+    accuracy: str
+    loss: str
+    epochs: str
+    seconds: str
+    recipe: str
+    reason: str
+    curve: str
+    forecast: str
+    place: str
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """One reason for which trials failed, and which did."""
+
+    reason: str
+    trials: str
+    traceback: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceRow:
+    """One dimension of the space and its share, 0 ... 1."""
+
+    name: str
+    share: float
+    text: str
+
+
+def setting_rows(settings: TransferSettings, default: TransferSettings) -> tuple[SettingRow, ...]:
+    """Returns every setting beside the default recipe's."""
+    base = flat_settings(default)
+    return tuple(
+        SettingRow(
+            name=name,
+            value=format_number(value),
+            default=format_number(base[name]),
+            changed=value != base[name],
+            meaning=SETTING_DESCRIPTIONS[name],
+        )
+        for name, value in flat_settings(settings).items()
+    )
+
+
+def final_row(final: FinalRecord, recommended: bool) -> FinalRow:
+    """Returns a finalist."""
+    versus = final.versus_default
+    return FinalRow(
+        name=final.name,
+        recipe=recipe_summary(final.settings),
+        accuracy=percent(final.validation.mean),
+        interval=format_interval(final.validation),
+        seeds=final.validation.n,
+        versus=DASH if versus is None else points(versus.mean),
+        versus_interval=DASH if versus is None else points_interval(versus),
+        note=one_line(final.dropped),
+        recommended=recommended,
+    )
+
+
+def test_row(test: TestRecord) -> TestRow:
+    """Returns a test evaluation."""
+    return TestRow(
+        name="default recipe" if test.name == "baseline" else test.name,
+        accuracy=percent(test.accuracy.mean),
+        interval=format_interval(test.accuracy),
+        loss=format_loss(test.loss),
+        images=test.n,
+    )
+
+
+def trial_rows(record: StudyRecord) -> tuple[TrialRow, ...]:
+    """Returns all trials: full-length ones by rank, then pruned, running, interrupted and failed ones."""
+    ranked = record.ranked()
+    choice, baseline = current_recommendation(record), default_recipe_trial(record)
+    chosen = None if choice is None else choice.trial
+    special = {"best" if choice is None or choice.final is None else "recommended": chosen, "default recipe": baseline}
+    curves = [r.val_accuracy for trial in record.trials for r in trial.curve if r.val_accuracy is not None]
+    finite = [accuracy for accuracy in curves if math.isfinite(accuracy)]
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    spread = used_several_locations(record.trials)
+    return tuple(
+        _trial_row(trial, tuple(mark for mark, one in special.items() if one is trial), low, high, spread)
+        for trial in _sorted_trials(record, ranked)
+    )
+
+
+def _sorted_trials(record: StudyRecord, ranked: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Returns full-length trials by rank, then pruned, running, interrupted and failed ones by accuracy."""
+    done = {trial.number for trial in ranked}
+    order = {"complete": 0, "pruned": 1, "running": 2, "interrupted": 3, "failed": 4}
+    rest = [trial for trial in record.trials if trial.number not in done]
+    rest.sort(key=lambda trial: (order.get(trial.end, 5), -(trial.val_accuracy or 0.0), trial.number))
+    return [*ranked, *rest]
+
+
+def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: float, spread: bool) -> TrialRow:
+    state = "diverged" if trial.diverged and trial.state == "complete" else trial.end
+    return TrialRow(
+        number=trial.number,
+        state=state,
+        origin=one_line(trial.origin),
+        accuracy=percent(trial.val_accuracy),
+        loss=format_loss(trial.val_loss),
+        epochs=f"{len(trial.curve)}/{trial.settings.epochs}",
+        seconds=duration(trial.seconds),
+        recipe=recipe_summary(trial.settings),
+        reason=one_line(trial.reason),
+        curve=sparkline([result.val_accuracy for result in trial.curve], low, high),
+        forecast=last_forecast_range(forecast_of(trial)),
+        place=str(trial_location(trial.facts)) if spread else "",
+        marks=marks,
+    )
+
+
+def failures(record: StudyRecord) -> tuple[Failure, ...]:
+    """Returns why trials failed, the most frequent reason first; being interrupted is no failure."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in record.trials:
+        if trial.end == "failed":
+            groups.setdefault(one_line(trial.reason) or "no reason was recorded", []).append(trial)
+    return tuple(
+        Failure(
+            reason=reason,
+            trials=join_words([str(trial.number) for trial in trials]),
+            traceback=str(trials[-1].facts.get("traceback") or ""),
+        )
+        for reason, trials in sorted(groups.items(), key=lambda item: -len(item[1]))
+    )
+
+
+def importance_rows(record: StudyRecord) -> tuple[ImportanceRow, ...]:
+    """Returns the dimensions with a finite share, the largest first."""
+    shares = [(one_line(name), share) for name, share in record.importance.items() if math.isfinite(share)]
+    shares.sort(key=lambda item: (-item[1], item[0]))
+    return tuple(ImportanceRow(name=name, share=share, text=percent(share, 0)) for name, share in shares)

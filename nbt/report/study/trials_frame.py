@@ -1,0 +1,57 @@
+"""Trials as a table: one row a trial."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from nbt.report.formatting import one_line
+from nbt.report.priors.pruning import forecast_of
+from nbt.report.settings_table import flat_settings
+from nbt.report.study.hardware import trial_location
+from nbt.settings import TransferSettings
+from nbt.tuning.storage.records import StudyRecord, TrialRecord
+
+FULL_EPOCHS = "epochs_full"
+"""Column of the setting `epochs`: the column "epochs" is how many epochs were run."""
+
+_FORECASTS = {f"forecast_{name}": name for name in ("mean", "low", "high", "chance")}
+
+
+def trials_frame(record: StudyRecord) -> pd.DataFrame:
+    """Returns one row a trial, in the order of their numbers.
+
+    Returns:
+        Columns number, state (how it ended, see `TrialRecord.end`), origin, val_accuracy (0 ... 1, of the kept epoch;
+        0 where the trial diverged), val_loss (nats), epochs (run), seconds (of training), reason, node (name of the
+        machine), device (the GPU's name, or "cpu"), gpu_index (as the machine counts its GPUs), forecast_mean,
+        forecast_low, forecast_high (80 %) and forecast_chance (to beat the best) of the last forecast, control ("yes"
+        where it was found hopeless and ran on, "no", "" without a forecast), then every setting under its own name with
+        one column a knot (`layer_lr_shape_input` ...); the setting `epochs` is called `epochs_full`. Missing numbers
+        are NaN.
+    """
+    rows = [_row(trial) for trial in record.trials]
+    columns = list(_row(TrialRecord(number=0, state="running", settings=TransferSettings())))
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype(dict.fromkeys(("val_accuracy", "val_loss", *_FORECASTS), "float64"))
+
+
+def _row(trial: TrialRecord) -> dict[str, object]:
+    settings = flat_settings(trial.settings)
+    settings[FULL_EPOCHS] = settings.pop("epochs")
+    forecast, location = forecast_of(trial), trial_location(trial.facts)
+    return {
+        "number": trial.number,
+        "state": trial.end,
+        "origin": one_line(trial.origin),
+        "val_accuracy": trial.val_accuracy,
+        "val_loss": trial.val_loss,
+        "epochs": len(trial.curve),
+        "seconds": round(trial.seconds, 3),
+        "reason": one_line(trial.reason),
+        "node": location.node,
+        "device": one_line(str(trial.facts.get("gpu") or trial.facts.get("device") or "")),
+        "gpu_index": location.gpu,
+        **{column: None if forecast is None else getattr(forecast.last, name) for column, name in _FORECASTS.items()},
+        "control": "" if forecast is None else "yes" if forecast.control else "no",
+        **settings,
+    }

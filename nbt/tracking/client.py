@@ -1,0 +1,82 @@
+"""Opening a store: what cannot be reached says so within seconds, where MLflow itself would wait for minutes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from urllib.parse import urlsplit
+
+from nbt.tracking.run_store import RunOwner, RunStore
+from nbt.tracking.uris import PORTS, SERVERS, sqlite_file
+
+_PROBE_SECONDS = 3.0
+# MLflow's own defaults wait for a dead server for minutes at every call, and print to stdout, which is for results.
+MLFLOW_DEFAULTS = {
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_LOG_LEVELS = {"mlflow.store.db.utils": "WARNING", "alembic": "WARNING", "urllib3.connectionpool": "ERROR"}
+
+
+def open_store(uri: str, owner: RunOwner) -> RunStore:
+    """Returns the owner's runs in a store, which is made where it is a new SQLite file.
+
+    Raises:
+        Exception: Whatever goes wrong, soon: a server that does not answer is asked once.
+    """
+    for name, value in MLFLOW_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if urlsplit(uri).scheme in SERVERS:
+        _probe_server(uri)
+    else:
+        _probe_database(uri)
+    from mlflow.tracking import MlflowClient
+
+    for chatty, level in _LOG_LEVELS.items():
+        logging.getLogger(chatty).setLevel(level)
+    return RunStore(MlflowClient(tracking_uri=uri), uri, owner)
+
+
+def _probe_server(uri: str) -> None:
+    """Asks a server for any answer at all.
+
+    Raises:
+        OSError: There was none within seconds.
+    """
+    address = re.sub(r"://[^/@]*@", "://", uri).rstrip("/") + "/health"
+    try:
+        with urllib.request.urlopen(address, timeout=_PROBE_SECONDS):
+            pass
+    except urllib.error.HTTPError:
+        pass  # it answers; whether it lets us in is for the real calls to find out
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # requests may know certificates that we do not
+            raise
+
+
+def _probe_database(uri: str) -> None:
+    """Connects to a database once: MLflow itself tries for two minutes.
+
+    Raises:
+        Exception: It cannot be connected to, or its driver is missing.
+    """
+    import sqlalchemy
+
+    parts, file = urlsplit(uri), sqlite_file(uri)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        if parts.hostname:
+            port = parts.port or PORTS[parts.scheme.split("+")[0]]
+            socket.create_connection((parts.hostname, port), timeout=_PROBE_SECONDS).close()
+        sqlalchemy.inspect(engine)
+    finally:
+        engine.dispose()

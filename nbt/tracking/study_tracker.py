@@ -1,0 +1,194 @@
+"""Tracker: a study's record, written as runs while it is searched, or afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from nbt.errors import NbtError
+from nbt.report.study.recommendation import default_recipe_trial
+from nbt.tracking.client import open_store
+from nbt.tracking.connection import RETRY_SECONDS, TrackingConnection, error_summary
+from nbt.tracking.run_store import RunStore, study_owner
+from nbt.tracking.study_runs import MLFLOW_STATUS, RunSpec, seed_run, study_run, study_runs, trial_run
+from nbt.tracking.uris import redact_uri, resolve_uri
+from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
+from nbt.tuning.intervals import Interval
+from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyObserver, StudyRecord, TrialRecord
+
+_log = logging.getLogger("nbt")
+
+_REPORT_FILE_NAMES = ("report.html", "report.md", "recommended.yaml", "trials.csv")
+
+
+def sync(record: StudyRecord, uri: str | None = None, *, reports: str | Path | None = None) -> dict[str, int]:
+    """Writes the runs of a study that are missing or out of date; called again, it changes nothing.
+
+    Args:
+        record: The study.
+        uri: As for `resolve_uri`.
+        reports: Folder of reports; the study's, where there is one, is added to its run.
+
+    Returns:
+        How many runs were "written", "updated" and "unchanged".
+
+    Raises:
+        UsageError: The URI is malformed.
+        NbtError: The store cannot be written.
+    """
+    uri = resolve_uri(uri)
+    try:
+        store = open_store(uri, study_owner(record))
+        counts = _write_all(store, study_runs(record))
+        store.log_profile(record)
+        store.log_files(_report_files(record, reports))
+    except Exception as error:
+        remedy = "check that it runs, or give another --tracking-uri"
+        raise NbtError(f"MLflow at {redact_uri(uri)} cannot be written ({error_summary(error)}); {remedy}") from error
+    return counts
+
+
+def _write_all(store: RunStore, specs: Sequence[RunSpec]) -> dict[str, int]:
+    counts = {"written": 0, "updated": 0, "unchanged": 0}
+    for spec in specs:
+        counts[store.write(spec)] += 1
+    return counts
+
+
+def _report_files(record: StudyRecord, reports: str | Path | None) -> list[Path]:
+    if reports is None:
+        return []
+    from nbt.report import report_folder  # pandas and the templates come with it
+
+    folder = report_folder(reports, record.config.name)
+    return [folder / name for name in _REPORT_FILE_NAMES if (folder / name).is_file()]
+
+
+class Tracker(StudyObserver):
+    """Writes a study to MLflow while it runs; whatever MLflow does, the search goes on.
+
+    A trial is written once, when it ends. Where that fails, one warning says so, and the whole study is written again
+    from what is known of it: when MLflow answers again (it is asked at most once in `retry_seconds`), and at the end.
+
+    Args:
+        uri: As for `resolve_uri`.
+        reports: Folder of reports; the study's own is added to its run at the end.
+        sync_options: What `nbt sync` needs to find study, runs and reports, as it may be shown.
+        retry_seconds: The least time between two attempts to reach a server that did not answer.
+        clock: Seconds; for tests.
+
+    Raises:
+        UsageError: The URI is malformed.
+    """
+
+    def __init__(
+        self,
+        uri: str | None = None,
+        *,
+        reports: str | Path | None = None,
+        sync_options: Mapping[str, str] = MappingProxyType({}),
+        retry_seconds: float = RETRY_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.uri = resolve_uri(uri)
+        self._reports, self._sync_options = reports, sync_options
+        self._contact = TrackingConnection(self.uri, retry_seconds=retry_seconds, clock=clock)
+        self._record: StudyRecord | None = None
+        self._store: RunStore | None = None
+        self._live = True
+
+    @property
+    def pending(self) -> bool:
+        """Whether MLflow lacks something that is known."""
+        return self._record is not None and self._store is None
+
+    def study_started(self, record: StudyRecord) -> None:
+        """Writes the study, and what an earlier search could not."""
+        self._record, self._store, self._live = record, None, True
+        self._write()
+
+    def trial_finished(self, trial: TrialRecord) -> None:
+        """Writes a trial and how far the study is."""
+        if self._record is None or trial.end not in MLFLOW_STATUS:
+            return
+        others = [other for other in self._record.trials if other.number != trial.number]
+        trials = sorted([*others, trial], key=lambda one: one.number)
+        record = self._record = dataclasses.replace(self._record, trials=tuple(trials))
+        self._write(lambda: [trial_run(record, trial), study_run(record, live=True)])
+
+    def final_run_finished(self, candidate: str, run: FinalRun) -> None:
+        """Writes a final run."""
+        final = None if self._record is None else _with_final_run(self._record, candidate, run)
+        if self._record is None or final is None:
+            return
+        others = [other for other in self._record.finals if other.name != candidate]
+        record = self._record = dataclasses.replace(self._record, finals=(*others, final))
+        self._write(lambda: [seed_run(record, final, run)])
+
+    def study_finished(self, record: StudyRecord) -> None:
+        """Writes everything that is not there yet, and the report's files."""
+        self._record, self._live = record, False
+        self._contact.retry_now()
+        self._write(lambda: study_runs(record), files=_report_files(record, self._reports))
+
+    def _write(self, specs: Callable[[], list[RunSpec]] | None = None, *, files: Sequence[Path] = ()) -> None:
+        """Writes some runs; all that are known where the last attempt failed. Never raises.
+
+        Args:
+            specs: Makes the runs to write where the store is open; None writes all.
+            files: Go to the study's run.
+        """
+        record = self._record
+        if record is None or (self._store is None and not self._contact.due):
+            return
+        opened = self._store
+        self._store = None
+
+        def write() -> None:
+            if opened is None or specs is None:
+                store, wanted = open_store(self.uri, study_owner(record)), study_runs(record, live=self._live)
+            else:
+                store, wanted = opened, specs()
+            _write_all(store, wanted)
+            if store is not opened:
+                store.log_profile(record)
+            store.log_files(files)
+            self._store = store
+
+        again = ["nbt", "sync", record.config.name, *(word for option in self._sync_options.items() for word in option)]
+        consequence = "the search goes on, its runs are kept and written when it answers again, or by: "
+        self._contact.attempt(write, consequence + shlex.join(again))
+
+
+def _with_final_run(record: StudyRecord, candidate: str, run: FinalRun) -> FinalRecord | None:
+    """Returns a finalist with one more run; None where the candidate is not known.
+
+    Its interval is a placeholder: runs do not show it, and the record at the end has the real one.
+    """
+    if candidate == DEFAULT_RECIPE:
+        trial, settings = default_recipe_trial(record), default_recipe(record.config.epochs)
+    else:
+        trial = next((t for t in record.trials if f"trial {t.number}" == candidate), None)
+        if trial is None:
+            return None
+        settings = trial.settings
+    final = record.final(candidate)
+    runs = () if final is None else final.runs
+    return FinalRecord(
+        name=candidate,
+        trial=None if trial is None else trial.number,
+        settings=settings,
+        runs=(*(other for other in runs if other.seed != run.seed), run),
+        validation=Interval(mean=run.val_accuracy, low=None, high=None, n=1),
+    )
+
+
+__all__ = [
+    *("TrackingConnection", "RunOwner", "RunStore", "may_have_runs", "open_store"),
+    *("Tracker", "default_uri", "resolve_uri", "redact_uri", "sync", "ui_command"),
+]

@@ -1,0 +1,1 @@
+"""Learning a stream of tasks: scenarios, methods, penalties and results."""

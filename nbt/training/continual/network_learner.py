@@ -1,0 +1,199 @@
+"""Methods of a stream: what is learnt of each task, and what is kept of it for the next ones.
+
+- *finetune* goes on from the last task's weights; with a pull to w0 it is L2-SP, with zaps it is zapping.
+- *ewc* is Elastic Weight Consolidation (Kirkpatrick et al., arXiv 1612.00796) with one penalty, centred at the last
+  task's weights, whose strength is the sum of the diagonal Fisher informations of all past tasks, each at the weights
+  after its own (Huszar, "Note on the quadratic penalties in elastic weight consolidation", arXiv 1712.03847).
+- *dlcft* (Shon et al., arXiv 2208.08112) trains the network linearised around theta0 with squared error, with the
+  Gauss-Newton curvature of all past tasks at theta0, where it needs no label and does not depend on what was learnt.
+  On a network that is not linearised it is the same penalty with the curvature at each task's own weights.
+- *joint* trains at every stage from the start on all images so far: the upper bound.
+- *probe* is one ridge regression on frozen features, see `nbt.training.continual.linear_probe`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nbt.devices import inference_batch_size
+from nbt.seeds import derive_seed, generator
+from nbt.training.continual.curvature_memory import curvature_kind, keeps_separate_curvatures
+from nbt.training.continual.learner import Learner, StageResult, TaskStream
+from nbt.training.continual.linear_probe import ProbeLearner
+from nbt.training.continual.penalty import make_penalty
+from nbt.training.continual.ridge_head import fit_ridge_head
+from nbt.training.continual.scenarios import ContinualStage, Mask, class_mask, seen_classes, trained_outputs
+from nbt.training.fine_tune import fine_tune
+from nbt.training.results import EpochResult
+from nbt.training.stage import StageContext
+from nbt.transfer.curvature.estimate import Curvature, estimate_curvature, load_curvature
+from nbt.transfer.fast import FeatureNorm
+from nbt.transfer.linearize import FirstOrder
+from nbt.transfer.quadratic_penalty import QuadraticPenalty
+from nbt.transfer.transfer_depth import freeze
+from nbt.transfer.zap import zap
+
+State = dict[str, torch.Tensor]
+
+_CURVATURE_BATCH = 32
+
+
+def make_learner(stream: TaskStream) -> Learner:
+    """Returns the method that a stream's recipe asks for, before its first task."""
+    return ProbeLearner(stream) if stream.recipe.method == "probe" else NetworkLearner(stream)
+
+
+class NetworkLearner(Learner):
+    """Trains the network (or its expansion) task after task with `fine_tune`."""
+
+    def __init__(self, stream: TaskStream) -> None:
+        super().__init__(stream, stream.recipe)
+        recipe = stream.recipe
+        self.joint = self.recovers_from_divergence = recipe.method == "joint"
+        self.fitted = stream.settings.head == "fitted" and (recipe.linearized or recipe.method == "dlcft")
+        self.curvatures: list[Curvature] = []
+        norm = self.model.feature_norm
+        if isinstance(norm, FeatureNorm) and norm.mode == "target":
+            norm.fit(features for features, _ in self.inputs.feature_batches(stream.stages[0].train))
+        self.origin = _copy_state(self.model)
+        self.state = _copy_state(self.model)
+
+    def learn(
+        self,
+        stage: ContinualStage,
+        on_epoch: Callable[[EpochResult], None],
+        checkpoint: Path | None,
+        checkpoint_seconds: float,
+    ) -> StageResult:
+        """Runs one leg."""
+        stream, recipe = self.stream, self.stream.recipe
+        if self.fitted and (stage.number == 1 or stream.settings.scenario == "task"):
+            self._fit_head_rows(stage)
+        if recipe.zap_period and stage.number > 1 and not self.joint:
+            self._zap_head_rows(stage)
+        images = stream.train_images_up_to(stage.number) if self.joint else stage.train
+        outputs = self._outputs(stage)
+        context = StageContext(
+            start=self.origin if self.joint else self.state,
+            origin=self.origin if recipe.linearized else None,
+            outputs=None if outputs.all() else torch.from_numpy(outputs).to(stream.context.device),
+            penalty=self._penalty(len(stage.train)),
+            zap_classes=None if self.joint else stage.classes,
+        )
+        split = dataclasses.replace(stream.task.split, train=images, val=images[:0])
+        trial = fine_tune(
+            dataclasses.replace(stream.task, split=split, watched=None),
+            stream.settings.recipe,
+            derive_seed(stream.seed, "task", stage.number),
+            context=stream.context,
+            checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+            stage=context,
+        )
+        while True:
+            try:
+                on_epoch(next(trial))
+            except StopIteration as end:
+                tuned = end.value
+                break
+        self._store_trained(tuned.model, outputs)
+        last = tuned.curve[-1]
+        return StageResult(len(images), last.train_loss if math.isfinite(last.train_loss) else math.inf, last.diverged)
+
+    def consolidate(self, stage: ContinualStage) -> None:
+        """Adds the curvature of a task's loss, at theta0 of a linearised network, else at the weights as they are."""
+        stream, recipe = self.stream, self.stream.recipe
+        kind = curvature_kind(recipe)
+        if kind is None:
+            return
+        model = self.model
+        model.load_state_dict(self.origin if recipe.linearized else self.state)
+        freeze(model, model.units, self.frozen)
+        model.eval()
+        outputs = torch.from_numpy(self._outputs(stage)).to(stream.context.device)
+        batch_size = inference_batch_size(_CURVATURE_BATCH, stream.task.image_size)
+        found = estimate_curvature(
+            kind,
+            model,
+            ((inputs.float(), self.frozen) for inputs, _ in self.inputs.batches(stage.train, size=batch_size)),
+            outputs=None if bool(outputs.all()) else outputs,
+            vectors="fisher" if recipe.method == "ewc" else stream.settings.vectors,
+            generator=generator(stream.seed, "curvature", stage.number),
+            max_bytes=None,
+        )
+        if self.curvatures and not keeps_separate_curvatures(stream.settings, kind):
+            found = self.curvatures.pop().plus(found)
+        self.curvatures.append(found)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns weights, theta0 and curvatures."""
+        curvatures = [curvature.state_dict() for curvature in self.curvatures]
+        return {"weights": self.state, "origin": self.origin, "curvatures": curvatures}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
+        device = self.stream.context.device
+        self.state = {name: tensor.to(device) for name, tensor in state["weights"].items()}
+        self.origin = {name: tensor.to(device) for name, tensor in state["origin"].items()}
+        self.curvatures = [load_curvature(saved).to(device) for saved in state["curvatures"]]
+
+    def _outputs(self, stage: ContinualStage) -> Mask:
+        """Returns the outputs in the loss. Joint training in a task-incremental stream has one mask for all images."""
+        stream, count = self.stream, self.stream.task.n_classes
+        squared = stream.recipe.target_scale > 0.0
+        if self.joint and stream.settings.scenario == "task":
+            return class_mask(count, seen_classes(stream.stages, stage.number))
+        return trained_outputs(stream.stages, stream.settings.scenario, stage.number, count, squared=squared)
+
+    def _penalty(self, n_train: int) -> QuadraticPenalty | None:
+        if not self.curvatures:
+            return None
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        centre = {name: tensor.clone() for name, tensor in self.state.items() if name in trained}
+        return make_penalty(self.curvatures, centre, self.model, self.stream.recipe, n_train)
+
+    def _fit_head_rows(self, stage: ContinualStage) -> None:
+        """Fits the head's rows of a task's classes; before the first task the others become 0."""
+        self.model.load_state_dict(self.origin)
+        scale = self.stream.recipe.target_scale or 1.0
+        weight, bias = fit_ridge_head(self.inputs, stage, self.stream.task.n_classes, scale)
+        rows = list(stage.classes)
+        for state in (self.origin, self.state):
+            for name, values in (("head.weight", weight), ("head.bias", bias)):
+                if stage.number == 1:
+                    state[name].zero_()
+                state[name][rows] = values.to(state[name])[rows]
+
+    def _zap_head_rows(self, stage: ContinualStage) -> None:
+        """Draws the head's rows of a task's classes afresh."""
+        head = nn.Linear(self.model.feature_dim, self.stream.task.n_classes)
+        rng = generator(self.stream.seed, "zap", stage.number)
+        zap(head, stage.classes, self.stream.recipe.zap_scale, rng)
+        rows = list(stage.classes)
+        weight = self.state["head.weight"]
+        weight[rows] = head.weight.detach().to(weight)[rows]
+
+    @torch.no_grad()
+    def _store_trained(self, network: nn.Module, outputs: Mask) -> None:
+        """Takes over what was trained. Rows of the head that were in no loss are as before: no decay, no zap."""
+        model = network.model if isinstance(network, FirstOrder) else network
+        assert isinstance(model, nn.Module)
+        idle = torch.from_numpy(np.flatnonzero(~outputs)).to(self.stream.context.device)
+        before = self.origin if self.joint else self.state
+        trained = model.state_dict()
+        for name in ("head.weight", "head.bias"):
+            trained[name][idle] = before[name][idle]
+        self.state = _copy_state(model)
+        self.classify = network
+
+
+def _copy_state(model: nn.Module) -> State:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

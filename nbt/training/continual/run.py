@@ -1,0 +1,208 @@
+"""run_continual: a stream of tasks, learnt one after another and evaluated on all after each.
+
+Data-, task- and class-incremental streams over any dataset (`nbt.training.continual.scenarios`), by any of the methods of
+`nbt.training.continual.network_learner`. Every task is learnt by the ordinary `fine_tune`, on the training images alone: those
+for validation are kept for a search to choose settings by (`evaluate_on="val"`) and are not added for a final result
+either, so that both are of streams of the same length.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbt.progress import Progress
+from nbt.settings.continual import ContinualSettings
+from nbt.task.task import Task
+from nbt.training.checkpoint import load_checkpoint, save_checkpoint
+from nbt.training.continual.curvature_memory import check_curvature_memory
+from nbt.training.continual.learner import Learner, TaskStream
+from nbt.training.continual.network_learner import make_learner
+from nbt.training.continual.results import ContinualResult, TaskScore
+from nbt.training.continual.scenarios import ContinualStage, class_order, make_stages
+from nbt.training.recipe.checks import check_recipe
+from nbt.training.results import EpochResult
+from nbt.training.worker.context import WorkerContext
+
+
+def run_continual(
+    task: Task,
+    settings: ContinualSettings,
+    seed: int = 0,
+    *,
+    order_seed: int | None = None,
+    context: WorkerContext | None = None,
+    evaluate_on: str = "test",
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    progress: Progress | None = None,
+) -> Generator[TaskScore, bool | None, ContinualResult]:
+    """Learns a stream of tasks, yielding after every task.
+
+    Everything random follows from `seed`, so on a CPU two runs are equal bit for bit (but for their times), also where
+    one was killed and resumed from its checkpoint. Streams of other methods with the same seed have the same tasks.
+
+    Training that diverged is a result: the accuracies of that task and of all that build on it are 0.
+
+    Args:
+        task: Images, split and pretrained weights.
+        settings: The stream.
+        seed: Of the tasks and of all training, 0 or more.
+        order_seed: Of the division into tasks and of their order alone; `seed` when None.
+        bench: Tools that outlive the stream; made for it when None.
+        evaluate_on: "test" or "val": the images of each task that give its accuracies. The others are not touched.
+        checkpoint: File to resume from, if it exists, and to write to after every task but the last. `fine_tune`'s own
+            lies beside it while a task is trained.
+        checkpoint_seconds: Least time between two writes of the latter.
+        progress: Called as progress(what, epochs done, epochs in all) after every epoch and every task.
+
+    Yields:
+        One `TaskScore` for each newly learnt task. Sending True in answer ends the stream there.
+
+    Returns:
+        A `ContinualResult`, the value of the generator.
+
+    Raises:
+        UsageError: Before anything is trained: the dataset does not give such tasks, the recipe makes no sense for
+            one, the curvatures do not fit the memory, or the network cannot be linearised.
+    """
+    order = seed if order_seed is None else order_seed
+    stages = make_stages(task, settings.scenario, settings.tasks, order, evaluate_on=evaluate_on)
+    for stage in stages:
+        check_recipe(settings.recipe, len(stage.train))
+    check_curvature_memory(task, settings)
+    stream = TaskStream(task, settings, seed, stages, context or WorkerContext(task))
+    if stream.recipe.linearized:
+        stream.context.check_linearizable()
+    run = _StreamRun(stream, evaluate_on, checkpoint, checkpoint_seconds, progress)
+    for stage in stages[len(run.scores) :]:
+        score = run.learn(stage)
+        if (yield score):
+            break
+    return run.finish()
+
+
+class _StreamRun:
+    """State of one stream."""
+
+    def __init__(
+        self,
+        stream: TaskStream,
+        evaluate_on: str,
+        checkpoint: Path | None,
+        checkpoint_seconds: float,
+        progress: Progress | None,
+    ) -> None:
+        self.stream, self.evaluate_on = stream, evaluate_on
+        self.checkpoint, self.checkpoint_seconds, self.progress = checkpoint, checkpoint_seconds, progress
+        self.learner: Learner = make_learner(stream)
+        self.scores: list[TaskScore] = []
+        saved = None if checkpoint is None else load_checkpoint(checkpoint, self.identity())
+        if saved is None:
+            known = stream.settings.scenario != "class"
+            self.untrained = self.learner.accuracies(0, evaluate_on) if known else None
+        else:
+            self.untrained = None if saved["untrained"] is None else tuple(saved["untrained"])
+            self.scores = [TaskScore.from_dict(score) for score in saved["scores"]]
+            self.learner.load_state_dict(saved["learner"])
+
+    def learn(self, stage: ContinualStage) -> TaskScore:
+        """Learns a task, evaluates on all, and writes the checkpoint."""
+        started = time.perf_counter()
+        if self.scores and self.scores[-1].diverged and not self.learner.recovers_from_divergence:
+            score = self._make_score(stage, 0, math.inf, None, started)
+        else:
+            learnt = self.learner.learn(
+                stage, self._progress_reporter(stage), self._stage_checkpoint, self.checkpoint_seconds
+            )
+            accuracies = None if learnt.diverged else self.learner.accuracies(stage.number, self.evaluate_on)
+            last = stage.number == len(self.stream.stages)
+            if not learnt.diverged and not last:
+                self.learner.consolidate(stage)
+            score = self._make_score(stage, learnt.n_train, learnt.train_loss, accuracies, started)
+        self.scores.append(score)
+        self._progress_reporter(stage).finish()
+        self._save()
+        return score
+
+    def finish(self) -> ContinualResult:
+        """Returns the result; the checkpoint of a whole stream is of no more use."""
+        stream = self.stream
+        if self.checkpoint is not None and len(self.scores) == len(stream.stages):
+            self.checkpoint.unlink(missing_ok=True)
+        return ContinualResult(
+            settings=stream.settings,
+            seed=stream.seed,
+            evaluate_on=self.evaluate_on,
+            class_order=class_order(stream.task, stream.stages),
+            scores=tuple(self.scores),
+            untrained=self.untrained,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree on to be of this stream."""
+        task, split = self.stream.task, self.stream.task.split
+        return {
+            "task": task.fingerprint,
+            "backbone": task.backbone.text,
+            "weights": task.weights,
+            "settings": self.stream.settings.to_dict(),
+            "seed": self.stream.seed,
+            "evaluate_on": self.evaluate_on,
+            "parts": [int(stage.train.sum()) for stage in self.stream.stages],
+            "split": [task.seed, len(split.train), len(split.val), len(split.test)],
+        }
+
+    @property
+    def _stage_checkpoint(self) -> Path | None:
+        """Where the training of a task has its own checkpoint."""
+        return None if self.checkpoint is None else self.checkpoint.with_name(f"{self.checkpoint.name}.task")
+
+    def _make_score(
+        self, stage: ContinualStage, n_train: int, loss: float, accuracies: tuple[float, ...] | None, started: float
+    ) -> TaskScore:
+        seconds = time.perf_counter() - started
+        reached = (0.0,) * len(self.stream.stages) if accuracies is None else accuracies
+        return TaskScore(stage.number, stage.classes, n_train, loss, reached, seconds, diverged=accuracies is None)
+
+    def _progress_reporter(self, stage: ContinualStage) -> _ProgressReporter:
+        return _ProgressReporter(self.progress, stage.number, len(self.stream.stages), self.stream.recipe.epochs)
+
+    def _save(self) -> None:
+        if self.checkpoint is None or self._stage_checkpoint is None:
+            return
+        save_checkpoint(
+            self.checkpoint,
+            {
+                "identity": self.identity(),
+                "untrained": None if self.untrained is None else list(self.untrained),
+                "scores": [score.to_dict() for score in self.scores],
+                "learner": self.learner.state_dict(),
+            },
+        )
+        self._stage_checkpoint.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _ProgressReporter:
+    """Tells a stream's progress after every epoch of a task."""
+
+    progress: Progress | None
+    number: int
+    tasks: int
+    epochs: int
+
+    def __call__(self, epoch: EpochResult) -> None:
+        self._report((self.number - 1) * self.epochs + epoch.epoch)
+
+    def finish(self) -> None:
+        """Tells that the task is done, however it was learnt."""
+        self._report(self.number * self.epochs)
+
+    def _report(self, done: int) -> None:
+        if self.progress is not None:
+            self.progress(f"task {self.number} of {self.tasks}", done, self.tasks * self.epochs)

@@ -1,0 +1,92 @@
+"""Images as they are, as the first unit that trains sees them: for evaluation, ridge regressions and curvatures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from nbt.data.splits import Index
+from nbt.devices import autocast, inference_batch_size
+from nbt.training.continual.scenarios import Mask
+from nbt.training.recipe.augmentation import AugmentationPlan
+from nbt.training.worker.context import WorkerContext
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+_BATCH_SIZE = 128
+
+
+class EvaluationInputs:
+    """What the frozen units make of images without augmentation.
+
+    Args:
+        bench: Its skeleton's frozen units are run.
+        frozen: How many.
+    """
+
+    def __init__(self, context: WorkerContext, frozen: int) -> None:
+        self.context, self.frozen = context, frozen
+        pools = context.task.pools
+        self._pooled = np.zeros(len(context.task.labels), dtype=np.bool_)
+        self._pooled[pools.train] = True
+        if pools.val is not None:
+            self._pooled[pools.val] = True
+
+    def batches(self, index: Index, *, size: int | None = None) -> Iterator[Batch]:
+        """Yields inputs of unit `frozen` (features where all are frozen) and labels, on the device.
+
+        Args:
+            index: Any images, int64 (n,). Of images that may be trained on, the workbench's cache is used.
+            size: Images a batch; as many as go together where nothing is trained when None.
+        """
+        images = torch.from_numpy(np.asarray(index))
+        size = size or inference_batch_size(_BATCH_SIZE, self.context.task.image_size)
+        cached = self._cached(images)
+        for chunk in images.split(size) if len(images) else ():
+            truth = self.context.labels[chunk.to(self.context.device)]
+            yield self._run(chunk) if cached is None else cached(chunk), truth
+
+    @torch.no_grad()
+    def feature_batches(self, index: Index) -> Iterator[Batch]:
+        """Yields features, float32 (n, D), and labels of some images, with the skeleton's weights as they are now."""
+        model = self.context.model.eval()
+        for hidden, truth in self.batches(index):
+            with autocast(self.context.device):
+                ready = self.frozen == model.n_units
+                features = hidden if ready else model.neck(model.forward_units(hidden, self.frozen))
+            yield features.float(), truth
+
+    @torch.no_grad()
+    def accuracy(self, classify: Callable[[torch.Tensor, int], torch.Tensor], index: Index, outputs: Mask) -> float:
+        """Returns the accuracy on some images, 0 ... 1; logits that are not finite are wrong.
+
+        Args:
+            classify: Maps inputs and the unit that they are for to logits, (n, C), in evaluation mode.
+            index: One image or more.
+            outputs: Those that can be predicted, bool (C,).
+        """
+        excluded = torch.from_numpy(~outputs).to(self.context.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.context.device)
+        for inputs, truth in self.batches(index):
+            with autocast(self.context.device):
+                logits = classify(inputs, self.frozen).float()
+            finite = logits.isfinite().all(dim=1)
+            predicted = logits.masked_fill(excluded, -torch.inf).argmax(dim=1)
+            correct += ((predicted == truth) & finite).sum()
+        return int(correct) / len(index)
+
+    def _run(self, chunk: torch.Tensor) -> torch.Tensor:
+        images = self.context.load_images(chunk, AugmentationPlan())
+        if not self.frozen:
+            return images
+        self.context.model.eval()
+        return self.context.forward_frozen(self.context.model, self.frozen, images)
+
+    def _cached(self, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        context = self.context
+        if not (self.frozen and context.cache_frozen_features and bool(self._pooled[images.numpy()].all())):
+            return None
+        context.model.eval()
+        return context.frozen_features(context.model, self.frozen, "none", 0, images)

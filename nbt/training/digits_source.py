@@ -1,0 +1,128 @@
+"""The default source of the data set digits: an encoder that is trained on digits 0-4, once, and kept in the cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from nbt.data.image_store import decode_images
+from nbt.data.readers.digits import read_digits
+from nbt.data.splits import make_pools, make_split
+from nbt.devices import inference_batch_size
+from nbt.models.backbone import Backbone
+from nbt.models.backbone_spec import ENCODER_NAMES, BackboneSpec
+from nbt.models.weights import PretrainedWeights, load_pretrained_weights
+from nbt.progress import Progress
+from nbt.settings import TransferSettings
+from nbt.task.task import Task
+from nbt.training.evaluation import EVALUATION_BATCH_SIZE
+from nbt.training.fine_tune import fine_tune
+from nbt.training.pretrain.scheme_sources import SourceRecipe, _to_pretrained_weights, digits_scheme_source
+from nbt.training.pretrain.source_cache import (
+    CLASS_MEAN_KEYS,
+    State,
+    read_source,
+    write_source,
+)
+from nbt.training.recipe.augmentation import AugmentationPlan
+from nbt.training.worker.context import WorkerContext
+
+
+def pretrained_source(
+    spec: BackboneSpec,
+    dataset: str,
+    image_size: int,
+    *,
+    scheme: str = "iid",
+    zap_period: int = 0,
+    progress: Progress | None = None,
+) -> PretrainedWeights | None:
+    """Returns the default weights of an encoder on `digits`: trained on digits 0-4, once, and kept in the cache.
+
+    Without zaps, "iid" is a training by `fine_tune`: with a falling rate, and with images held out to choose its best
+    epoch by. Anything else is trained by `pretrain`, as published: at a constant rate, on all images, to the end.
+
+    Args:
+        spec: The backbone.
+        dataset: The target.
+        image_size: Pixels.
+        scheme: One of `nbt.settings.PRETRAIN_SCHEMES`.
+        zap_period: Epochs ("iid") or episodes between zaps, 0 is never; see `PretrainSettings`.
+        progress: Called as progress(what, done, total) while the source is trained.
+
+    Returns:
+        Weights with the source's classifier and its class means, or None where the backbone or the dataset has no
+        source of ours.
+
+    Raises:
+        UsageError: The scheme is unknown, or the zap period longer than the training.
+    """
+    if dataset != "digits" or spec.name not in ENCODER_NAMES:
+        return None
+    if scheme != "iid" or zap_period:
+        return digits_scheme_source(spec, image_size, scheme=scheme, zap_period=zap_period, progress=progress)
+    recipe = SourceRecipe(backbone=spec.text, image_size=image_size)
+    random_weights = load_pretrained_weights(spec, "none", image_size=image_size, seed=recipe.seed)
+    state = read_source(recipe.path, random_weights.w0) or _train_digits_source(recipe, spec, random_weights, progress)
+    return _to_pretrained_weights(state, random_weights, read_digits(source=True).class_names)
+
+
+def _train_digits_source(
+    recipe: SourceRecipe, spec: BackboneSpec, random_weights: PretrainedWeights, progress: Progress | None
+) -> State:
+    """Trains the plain source of `digits` and writes it under its name, whole or not at all."""
+    task = _make_source_task(recipe, spec, random_weights)
+    context = WorkerContext(task)
+    assert isinstance(recipe.settings, TransferSettings)
+    trial = fine_tune(task, recipe.settings, recipe.seed, context=context)
+    while True:
+        try:
+            result = next(trial)
+        except StopIteration as end:
+            model: Any = end.value.model
+            break
+        if progress is not None:
+            progress("pretraining on digits 0-4", result.epoch, recipe.settings.epochs)
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    state.update(zip(CLASS_MEAN_KEYS, _compute_class_means(context, model), strict=True))
+    write_source(recipe.path, state)
+    return state
+
+
+@torch.no_grad()
+def _compute_class_means(context: WorkerContext, model: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the class means of the training images' features, float32 (C_s, D), and their number, int64 (C_s,)."""
+    task = context.task
+    index = torch.from_numpy(task.split.train)
+    batch_size = inference_batch_size(EVALUATION_BATCH_SIZE, task.image_size)
+    batches = [context.load_images(chunk, AugmentationPlan()) for chunk in index.split(batch_size)]
+    features = torch.cat([model.features(images).float().cpu() for images in batches])
+    labels = torch.from_numpy(task.labels)[index]
+    members = F.one_hot(labels, task.n_classes).to(features.dtype)
+    counts = torch.bincount(labels, minlength=task.n_classes)
+    return members.T @ features / counts[:, None], counts
+
+
+def _make_source_task(recipe: SourceRecipe, spec: BackboneSpec, random_weights: PretrainedWeights) -> Task:
+    listing = read_digits(source=True)
+    images, _ = decode_images(listing.items, recipe.image_size)
+    pools = make_pools(listing.labels, listing.roles, listing.class_names)
+    return Task(
+        dataset=listing.name,
+        class_names=listing.class_names,
+        fingerprint=recipe.hash(),
+        images=images,
+        labels=np.asarray(listing.labels),
+        pools=pools,
+        split=make_split(pools, listing.labels, recipe.seed),
+        backbone=spec,
+        weights="none",
+        w0=random_weights.w0,
+        mean=random_weights.mean,
+        std=random_weights.std,
+        mirror=False,
+        seed=recipe.seed,
+    )

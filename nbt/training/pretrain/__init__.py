@@ -1,0 +1,1 @@
+"""Source models that are trained here, and the zapping protocols."""

@@ -1,0 +1,283 @@
+"""Transfer to a stream of classes: the zapping paper's protocols *continual* and *standard*, with their rate sweep.
+
+Frati et al., arXiv 2310.07996; see `ClassStreamSettings`. The network is in evaluation mode throughout: one image has no
+batch statistics, so those of BatchNorm stay as they were pretrained, in both protocols (InstanceNorm has none).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nbt.devices import INFERENCE_BATCH_SIZE, flush_denormals, inference_batch_size, normalise, pick_device
+from nbt.errors import UsageError
+from nbt.models.backbone import Backbone, build_backbone
+from nbt.progress import Progress
+from nbt.seeds import derive_seed, generator
+from nbt.settings.class_stream import ClassStreamSettings
+from nbt.task.task import Task
+from nbt.transfer.zap import zap
+
+
+@dataclass(frozen=True, eq=False)
+class ClassDraw:
+    """Classes and images of one run; a class's label is its place in the stream.
+
+    Attributes:
+        classes: Their numbers in the task, int64 (C,), in the order of the stream.
+        train: Images to train on, positions in the task, int64 (C, n).
+        test: Images to test on, int64 (C, m); none of them is trained on.
+        seed: Of the head and of the order of mini-batches.
+    """
+
+    classes: npt.NDArray[np.int64]
+    train: npt.NDArray[np.int64]
+    test: npt.NDArray[np.int64]
+    seed: int
+
+
+@dataclass(frozen=True)
+class ClassStreamResult:
+    """What a protocol gave.
+
+    Attributes:
+        settings: Of the protocol.
+        rate: The rate that was chosen.
+        sweep: Test accuracies of the sweep's draws at every rate; {} where there was one rate.
+        accuracies: Test accuracy of each draw after the whole stream, 0 ... 1; 0 where the training diverged.
+        train_accuracies: Accuracy of each draw on all that it was trained on, after the whole stream.
+        steps: Gradient steps of one run.
+        seconds: Time of all runs.
+    """
+
+    settings: ClassStreamSettings
+    rate: float
+    sweep: dict[float, tuple[float, ...]]
+    accuracies: tuple[float, ...]
+    train_accuracies: tuple[float, ...]
+    steps: int
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """Mean of `accuracies`."""
+        return sum(self.accuracies) / len(self.accuracies)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the result in plain types."""
+        return {
+            **self.settings.to_dict(),
+            "rate": self.rate,
+            "sweep": {f"{rate:g}": list(values) for rate, values in self.sweep.items()},
+            "accuracy": self.accuracy,
+            "accuracies": list(self.accuracies),
+            "train_accuracies": list(self.train_accuracies),
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+
+
+def run_class_stream(
+    task: Task,
+    settings: ClassStreamSettings,
+    seed: int = 0,
+    *,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> ClassStreamResult:
+    """Chooses the rate on draws of the sweep, then runs the protocol on other draws.
+
+    Draws are of all images of the task: the protocol has splits of its own. The draws of the sweep and those of the
+    result are seeded apart; with the same seed, results of several sources are paired by draw.
+
+    Args:
+        task: Images and pretrained weights.
+        settings: The protocol.
+        seed: Of the draws, 0 or more.
+        device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
+        progress: Called as progress(what, runs done, runs).
+
+    Raises:
+        UsageError: The task has too few classes, or a class too few images.
+    """
+    started = time.perf_counter()
+    check_class_sizes(task, settings)
+    learner = ClassStreamTrainer(task, settings, device=device)
+    sweeps = settings.sweep_draws if len(settings.rates) > 1 else 0
+    total = sweeps * len(settings.rates) + settings.draws
+    done = 0
+
+    def count(what: str) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(what, done, total)
+
+    sweep: dict[float, list[float]] = {rate: [] for rate in settings.rates}
+    for number in range(sweeps):
+        learner.take(make_draw(task.labels, settings, seed, "sweep", number))
+        for rate in settings.rates:
+            sweep[rate].append(learner.run(rate)[0])
+            count("choosing the learning rate")
+    rate = best_learning_rate(sweep) if sweeps else settings.rates[0]
+    pairs = []
+    for number in range(settings.draws):
+        learner.take(make_draw(task.labels, settings, seed, "draw", number))
+        pairs.append(learner.run(rate))
+        count(f"{settings.protocol} transfer")
+    return ClassStreamResult(
+        settings=settings,
+        rate=rate,
+        sweep={rate: tuple(values) for rate, values in sweep.items()} if sweeps else {},
+        accuracies=tuple(test for test, _ in pairs),
+        train_accuracies=tuple(train for _, train in pairs),
+        steps=settings.steps(),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def best_learning_rate(sweep: dict[float, list[float]]) -> float:
+    """Returns the rate with the best mean accuracy; the smallest of several."""
+    return max(sorted(sweep), key=lambda rate: sum(sweep[rate]) / len(sweep[rate]))
+
+
+def limit_classes(settings: ClassStreamSettings, task: Task) -> ClassStreamSettings:
+    """Returns the settings with no more classes a draw than the task has; all of them then are in every draw."""
+    left = max(2, task.n_classes - settings.skip_classes)
+    return dataclasses.replace(settings, classes=min(settings.classes, left))
+
+
+def check_class_sizes(task: Task, settings: ClassStreamSettings) -> None:
+    """Checks that the draws can be made.
+
+    Raises:
+        UsageError: The task has too few classes, or a class too few images.
+    """
+    left = task.n_classes - settings.skip_classes
+    if left < settings.classes:
+        skipped = f" after the first {settings.skip_classes}" if settings.skip_classes else ""
+        raise UsageError(f"classes {settings.classes}: the dataset has {max(left, 0)}{skipped}; give --classes N")
+    counts = np.bincount(task.labels, minlength=task.n_classes)[settings.skip_classes :]
+    needed = settings.train + settings.test
+    if counts.min() < needed:
+        name = task.class_names[settings.skip_classes + int(counts.argmin())]
+        raise UsageError(
+            f"class {name!r} has {counts.min()} images, {settings.train} to train and {settings.test} to test on are "
+            f"wanted; give --train N and --test N that add up to no more"
+        )
+
+
+def make_draw(labels: npt.NDArray[np.int64], settings: ClassStreamSettings, seed: int, *names: int | str) -> ClassDraw:
+    """Draws classes, their order, and images of them.
+
+    Args:
+        labels: Of the task, int64 (N,).
+        settings: How many of each.
+        seed: 0 or more.
+        names: Which draw it is, e.g. "sweep", 0.
+    """
+    own = derive_seed(seed, "stream", *names)
+    rng = np.random.default_rng(own)
+    pool = np.arange(settings.skip_classes, int(labels.max()) + 1)
+    classes = rng.choice(pool, size=settings.classes, replace=False)
+    wanted = settings.train + settings.test
+    images = np.stack([rng.choice(np.flatnonzero(labels == c), size=wanted, replace=False) for c in classes])
+    return ClassDraw(classes, images[:, : settings.train], images[:, settings.train :], own)
+
+
+def class_stream_batches(settings: ClassStreamSettings, seed: int) -> list[torch.Tensor]:
+    """Returns what each step of a run trains on, as positions among the draw's training images, class after class.
+
+    Args:
+        settings: Of the protocol.
+        seed: Of the order of "standard"; "continual" has the order of the draw.
+    """
+    images = settings.classes * settings.train
+    if settings.protocol == "continual":
+        return list(torch.arange(images).split(1))
+    n = math.ceil(images / settings.batch_size)
+    orders = [torch.randperm(images, generator=generator(seed, "order", epoch)) for epoch in range(settings.epochs)]
+    return [rows for order in orders for rows in order.tensor_split(n)]
+
+
+class ClassStreamTrainer:
+    """A network that run after run starts over from the pretrained weights.
+
+    Args:
+        task: Images and pretrained weights.
+        settings: The protocol.
+        device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
+    """
+
+    def __init__(self, task: Task, settings: ClassStreamSettings, *, device: str | None = None) -> None:
+        self.task, self.settings, self.device = task, settings, pick_device(device)
+        model = build_backbone(task.backbone, settings.classes, image_size=task.image_size)
+        self.model: Backbone = model.to(self.device).eval()
+        self.head_only = settings.train_layers == "head"
+        self.model.units.requires_grad_(not self.head_only)
+        self.w0 = {name: tensor.to(self.device) for name, tensor in task.w0.items()}
+        self.model.load_pretrained(self.w0)
+        self.mean = torch.tensor(task.mean, device=self.device)
+        self.std = torch.tensor(task.std, device=self.device)
+        self.batch_size = inference_batch_size(INFERENCE_BATCH_SIZE, task.image_size)
+
+    def take(self, draw: ClassDraw) -> None:
+        """Loads the images of a draw; where the head alone trains, their features."""
+        if self.head_only:
+            self.model.load_pretrained(self.w0)
+        self.draw = draw
+        self.train, self.test = self._load(draw.train), self._load(draw.test)
+        labels = torch.arange(self.settings.classes, device=self.device)
+        self.train_labels = labels.repeat_interleave(self.settings.train)
+        self.test_labels = labels.repeat_interleave(self.settings.test)
+        self.batches = [rows.to(self.device) for rows in class_stream_batches(self.settings, draw.seed)]
+
+    @torch.no_grad()
+    def _load(self, index: npt.NDArray[np.int64]) -> torch.Tensor:
+        parts = []
+        for rows in torch.from_numpy(index.reshape(-1)).split(self.batch_size):
+            pixels = torch.from_numpy(self.task.images.array[rows.numpy()]).to(self.device)
+            images = normalise(pixels.permute(0, 3, 1, 2).float(), self.mean, self.std).contiguous()
+            parts.append(self.model.features(images) if self.head_only else images)
+        return torch.cat(parts)
+
+    def run(self, rate: float) -> tuple[float, float]:
+        """Trains on the draw from the start; returns the accuracies on its test and training images, 0 ... 1.
+
+        Args:
+            rate: Adam's learning rate.
+        """
+        if not self.head_only:
+            self.model.load_pretrained(self.w0)
+        zap(self.model.head, generator=generator(self.draw.seed, "head"), reset_bias=True)
+        learner: nn.Module = self.model.head if self.head_only else self.model
+        parameters: Sequence[nn.Parameter] = list(learner.parameters())
+        optimizer = torch.optim.Adam(parameters, lr=rate, fused=True)
+        with flush_denormals():
+            for rows in self.batches:
+                optimizer.zero_grad(set_to_none=True)
+                F.cross_entropy(learner(self.train[rows]), self.train_labels[rows]).backward()
+                optimizer.step()
+            test = self._accuracy(learner, self.test, self.test_labels)
+            return test, self._accuracy(learner, self.train, self.train_labels)
+
+    @torch.no_grad()
+    def _accuracy(self, learner: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> float:
+        """Returns the accuracy; 0 where the logits are not finite."""
+        correct = 0
+        for chunk, truth in zip(inputs.split(self.batch_size), labels.split(self.batch_size), strict=True):
+            logits = learner(chunk)
+            if not bool(torch.isfinite(logits).all()):
+                return 0.0
+            correct += int((logits.argmax(dim=1) == truth).sum())
+        return correct / len(labels)

@@ -1,0 +1,189 @@
+"""StartingWeightsCache pretrained here: backbones without library weights, trained once and cached by their whole recipe.
+
+Two kinds: what a search of `digits` starts from unless it asks for more, a plain training on digits 0-4 by
+`fine_tune`; and the schemes of the zapping paper (Frati et al., arXiv 2310.07996) on any dataset, `pretrain`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nbt.data.resolve import resolve
+from nbt.models.backbone_spec import BackboneSpec
+from nbt.models.weights import PretrainedWeights, SourceClassMeans, load_pretrained_weights
+from nbt.paths import cache_folder
+from nbt.progress import Progress
+from nbt.settings import TransferSettings
+from nbt.settings.pretrain import PretrainSettings, default_pretrain_settings
+from nbt.training.pretrain.source_cache import (
+    CLASS_MEAN_KEYS,
+    HEAD_KEYS,
+    State,
+    read_source,
+    read_source_metadata,
+    write_source,
+)
+from nbt.training.pretrain.source_images import SourceImages, load_source_images
+from nbt.training.pretrain.source_trainer import SourceTrainer
+
+_RECIPE_VERSION = 2
+
+
+def _source_settings() -> TransferSettings:
+    return TransferSettings(optimizer="adamw", head_lr=1e-3, body_lr=1e-3, batch_size=64, decay_strength=0.0, epochs=15)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRecipe:
+    """All that the weights of a source follow from; its hash names the cache file.
+
+    Attributes:
+        backbone: Canonical text of the encoder.
+        image_size: Pixels.
+        settings: Of the training from a random initialisation: of `fine_tune`, or of a scheme.
+        images: What it is trained on: the name of the embedded source, or `SourceImages.digest`.
+        seed: Of initialisation and training.
+        version: Raised when the same recipe would give other weights.
+    """
+
+    backbone: str
+    image_size: int
+    settings: TransferSettings | PretrainSettings = field(default_factory=_source_settings)
+    images: str = "digits source"
+    seed: int = 0
+    version: int = _RECIPE_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the recipe in plain types."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {**values, "settings": self.settings.to_dict()}
+
+    def hash(self) -> str:
+        """Returns the name of the source: the same recipe, the same name."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:20]
+
+    @property
+    def path(self) -> Path:
+        """The source's file in the cache, which is made."""
+        return cache_folder("sources") / f"{self.hash()}.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainedSource:
+    """A pretrained source.
+
+    Attributes:
+        recipe: What it follows from.
+        weights: Units, the source's classifier and its class means.
+        state: All of its tensors, as they are in the cache.
+        loss: Mean loss of the last epoch, or loss of the last episode before its last step.
+        accuracy: On the source's own images, 0 ... 1.
+        seconds: Time of the training in this call, 0 where the source was in the cache.
+    """
+
+    recipe: SourceRecipe
+    weights: PretrainedWeights
+    state: State
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+def pretrain(
+    images: SourceImages,
+    spec: BackboneSpec,
+    settings: PretrainSettings,
+    seed: int = 0,
+    *,
+    device: str | None = None,
+    checkpoint_seconds: float = 30.0,
+    progress: Progress | None = None,
+) -> PretrainedSource:
+    """Returns a source trained by a scheme: from the cache, or trained now, from where an earlier call was killed.
+
+    Args:
+        images: What to train on.
+        spec: The architecture.
+        settings: The scheme with its numbers.
+        seed: Of the initialisation, the order and the zaps, 0 or more.
+        device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
+        checkpoint_seconds: Least time between two writes of the checkpoint, which lies beside the source's file.
+        progress: Called as progress(what, rounds done, rounds); a round is an epoch or an episode.
+
+    Raises:
+        UsageError: The scheme makes no sense for the backbone, or this does not work at the images' size.
+        NbtError: The training diverged, or the cache cannot be written.
+    """
+    size = int(images.pixels.shape[1])
+    recipe = SourceRecipe(backbone=spec.text, image_size=size, settings=settings, images=images.digest, seed=seed)
+    path = recipe.path
+    random_weights = load_pretrained_weights(spec, "none", image_size=size, seed=seed)
+    state, started = read_source(path, random_weights.w0), time.perf_counter()
+    trained = state is None
+    if state is None:
+        training = SourceTrainer(images, spec, random_weights, settings, seed, device=device)
+        checkpoint = path.with_suffix(".checkpoint")
+        what = f"pretraining on {images.name} ({settings.scheme})"
+        training.run(
+            checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+            progress=None if progress is None else lambda done, total: progress(what, done, total),
+        )
+        state = _evaluate_and_cache(training, recipe)
+        checkpoint.unlink(missing_ok=True)
+    card = read_source_metadata(path)
+    return PretrainedSource(
+        recipe=recipe,
+        weights=_to_pretrained_weights(state, random_weights, images.class_names),
+        state=state,
+        loss=card["loss"],
+        accuracy=card["accuracy"],
+        seconds=time.perf_counter() - started if trained else 0.0,
+    )
+
+
+def _evaluate_and_cache(training: SourceTrainer, recipe: SourceRecipe) -> State:
+    """Measures what was trained, and writes it to the cache."""
+    accuracy, *means = training.measure()
+    state = {name: tensor.detach().cpu() for name, tensor in training.model.state_dict().items()}
+    state.update(zip(CLASS_MEAN_KEYS, means, strict=True))
+    facts = {"recipe": recipe.to_dict(), "loss": training.loss, "accuracy": accuracy}
+    write_source(recipe.path, state, {**facts, "classes": list(training.images.class_names)})
+    return state
+
+
+def digits_scheme_source(
+    spec: BackboneSpec, image_size: int, *, scheme: str, zap_period: int, progress: Progress | None = None
+) -> PretrainedWeights:
+    """Returns the weights of an encoder that a scheme trains on digits 0-4, once; they are kept in the cache.
+
+    Args:
+        spec: The backbone.
+        image_size: Pixels.
+        scheme: One of `nbt.settings.PRETRAIN_SCHEMES`.
+        zap_period: Epochs ("iid") or episodes between zaps, 0 is never; see `PretrainSettings`.
+        progress: Called as progress(what, done, total) while the source is trained.
+
+    Raises:
+        UsageError: The scheme is unknown, or the zap period is longer than the training.
+    """
+    settings = default_pretrain_settings(scheme, spec.name, digits=True, zap_period=zap_period)
+    return pretrain(load_source_images(resolve("digits"), image_size), spec, settings, progress=progress).weights
+
+
+def _to_pretrained_weights(
+    state: State, random_weights: PretrainedWeights, class_names: tuple[str, ...]
+) -> PretrainedWeights:
+    means, counts = (state[name].numpy() for name in CLASS_MEAN_KEYS)
+    return dataclasses.replace(
+        random_weights,
+        w0={name: state[name] for name in random_weights.w0},
+        source_head={name: state[name] for name in HEAD_KEYS},
+        source_means=SourceClassMeans(means, counts, class_names),
+    )

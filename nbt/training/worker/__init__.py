@@ -1,0 +1,1 @@
+"""What a worker keeps between the trials that it runs: model, images, starting weights and cached features."""

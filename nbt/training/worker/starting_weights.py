@@ -1,0 +1,136 @@
+"""StartingWeightsCache: the weights that the units of a trial may start from, each made once and kept for the next trials."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from nbt.errors import UsageError
+from nbt.models.backbone_spec import BackboneSpec
+from nbt.models.teacher import Teacher, absolute_teacher_name, load_teacher
+from nbt.models.weights import random_unit_state
+from nbt.settings import TransferSettings
+from nbt.task.task import Task
+from nbt.training.pretrain.scheme_sources import digits_scheme_source
+from nbt.training.recipe.checks import MISSING_TEACHER_MESSAGE, check_pretraining, is_trained_by_nbt
+from nbt.transfer.injection.weight_injection import estimate_statistics, inject_weights
+
+State = Mapping[str, torch.Tensor]
+
+# Injections differ by their blend, which hardly two trials share.
+_MAX_CACHED = 4
+
+
+@dataclass(frozen=True, eq=False)
+class StartingWeights:
+    """Weights to start from.
+
+    Attributes:
+        key: Equal for equal weights; prefix caches are told apart by it.
+        w0: State of the units, keys "units.I....", on the device.
+    """
+
+    key: Hashable
+    w0: State
+
+
+class StartingWeightsCache:
+    """What a worker's trials of one task may start from.
+
+    Args:
+        task: Its own weights are the usual source.
+        to_device: Brings a tensor to where trials run.
+        model: Returns a model of the task's backbone whose units may be overwritten.
+        images: Yields batches of training images for it, (N, 3, H, W), without augmentation or labels.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        to_device: Callable[[torch.Tensor], torch.Tensor],
+        model: Callable[[], nn.Module],
+        images: Callable[[], Iterator[torch.Tensor]],
+    ) -> None:
+        self._task, self._to_device, self._build_model, self._training_images = task, to_device, model, images
+        self._task_weights = StartingWeights((), self._state_to_device(task.w0))
+        self._cache: OrderedDict[Hashable, StartingWeights] = OrderedDict()
+        self._teachers: dict[str, Teacher] = {} if task.teacher is None else {task.teacher.name: task.teacher}
+
+    def get(self, settings: TransferSettings) -> StartingWeights:
+        """Returns the weights that repaired settings start from.
+
+        Raises:
+            UsageError: They ask for a teacher and name none, for one that cannot be read, or for another training of a
+                source that was not trained here.
+        """
+        key = _cache_key(settings)
+        if not key:
+            return self._task_weights
+        if key not in self._cache:
+            made = self._inject_teacher(settings) if settings.init == "inject" else self._load_scheme_source(settings)
+            self._cache[key] = StartingWeights(key, self._state_to_device(made))
+            while len(self._cache) > _MAX_CACHED:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
+
+    def _state_to_device(self, state: State) -> State:
+        return {name: self._to_device(tensor) for name, tensor in state.items()}
+
+    def _load_scheme_source(self, settings: TransferSettings) -> State:
+        task = self._task
+        check_pretraining(settings, task.backbone, task.dataset, task.weights)
+        scheme, period = settings.pretrain_scheme, settings.pretrain_zap_period
+        return digits_scheme_source(task.backbone, task.image_size, scheme=scheme, zap_period=period).w0
+
+    def _inject_teacher(self, settings: TransferSettings) -> State:
+        task, teacher = self._task, self._get_teacher(settings.teacher)
+        w0, report = inject_weights(task.backbone, task.image_size, teacher, blend=settings.blend)
+        if report.statistics:
+            model = self._build_model()
+            model.load_state_dict(self._state_to_device(w0), strict=False)
+            estimate_statistics(model, self._training_images(), report.statistics)
+            state = model.state_dict()
+            w0 |= {name: state[name].detach().clone() for name in w0}
+        return w0
+
+    def _get_teacher(self, name: str) -> Teacher:
+        if not name:
+            raise UsageError(MISSING_TEACHER_MESSAGE)
+        name = absolute_teacher_name(name)
+        if name not in self._teachers:
+            self._teachers[name] = load_teacher(name)
+        return self._teachers[name]
+
+
+def has_nbt_source(task: Task) -> bool:
+    """Returns whether a task's default weights are trained by nbt: how can then be a setting of a trial."""
+    return is_trained_by_nbt(task.backbone, task.dataset, task.weights)
+
+
+def draw_kaiming_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[str, torch.Tensor]:
+    """Returns fresh units whose filters and matrices are a Kaiming-normal draw and whose biases are 0.
+
+    He et al. 2015, arXiv 1502.01852. Normalisation layers keep their own initialisation.
+    """
+    state = random_unit_state(spec, image_size, seed)
+    rng = torch.Generator().manual_seed(seed)
+    for name, tensor in state.items():
+        if name.endswith("weight") and tensor.ndim in (2, 4):
+            nn.init.kaiming_normal_(tensor, nonlinearity="relu", generator=rng)
+            bias = state.get(name.removesuffix("weight") + "bias")
+            if bias is not None:
+                bias.zero_()
+    return state
+
+
+def _cache_key(settings: TransferSettings) -> tuple[Hashable, ...]:
+    if settings.init == "inject":
+        return ("inject", settings.teacher, settings.blend)
+    if settings.pretrain_scheme != "iid" or settings.pretrain_zap_period:
+        return ("source", settings.pretrain_scheme, settings.pretrain_zap_period)
+    return ()

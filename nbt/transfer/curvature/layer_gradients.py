@@ -1,0 +1,265 @@
+"""Layers whose gradients are made of what goes in and what comes back: linear, convolution, normalisation.
+
+For one sample the gradient of such a layer's weight is `sum_t g_t a_t'` over its positions t (1 of a linear layer on
+vectors, H W of a convolution, all calls where a layer is called more than once), with a the input, patch by patch, and
+g the gradient of the layer's output. So per-sample gradients and Kronecker factors need a and g only: no gradient of
+any weight is computed. See `nbt.transfer.curvature.layer_calls` for how a and g are had.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Elements of a working buffer: patches that stay in a CPU's cache are made and multiplied faster than large ones.
+_PATCH_BUFFER_ELEMENTS = 1 << 21
+_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+@dataclass(frozen=True, eq=False)
+class GradientLayer(ABC):
+    """A module and those of its own parameters that train.
+
+    Attributes:
+        module: Evaluation mode.
+        weight: Name in the model; None where it does not train.
+        bias: Name in the model; None where it does not train or there is none.
+    """
+
+    module: nn.Module
+    weight: str | None
+    bias: str | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters, weight first."""
+        return tuple(name for name in (self.weight, self.bias) if name is not None)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters by `names`."""
+        return {name: self.module.get_parameter(name.rpartition(".")[2]) for name in self.names}
+
+    @property
+    def numel(self) -> int:
+        """Number of trainable elements."""
+        return sum(parameter.numel() for parameter in self.parameters.values())
+
+    @abstractmethod
+    def per_sample(self, inputs: Tensor, gradients: Tensor, n: int) -> dict[str, Tensor]:
+        """Returns each sample's gradient of every parameter by name, (n, *shape).
+
+        Args:
+            inputs: What the module got, (B, ...), B a multiple of n with the samples in order.
+            gradients: Of the module's output.
+            n: Samples.
+        """
+
+
+class KroneckerLayer(GradientLayer):
+    """A layer with a weight matrix for each of `groups` groups, (outputs, inputs), the bias as its last column."""
+
+    @property
+    def groups(self) -> int:
+        """Number of weight matrices."""
+        return 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Groups, outputs a group, inputs a group with the homogeneous 1 of the bias."""
+        weight = self.module.get_parameter("weight")
+        outputs = weight.shape[0] // self.groups
+        inputs = (weight[0].numel() if self.weight else 0) + (1 if self.bias else 0)
+        return self.groups, outputs, inputs
+
+    @abstractmethod
+    def windows(self, inputs: Tensor) -> Iterator[Tensor]:
+        """Yields the patches a, a few samples at a time, each (b, channels, kernel H, W, positions H, W)."""
+
+    @abstractmethod
+    def by_channel(self, gradients: Tensor) -> Tensor:
+        """Returns the gradients g as (B, channels, positions)."""
+
+    def add_input_gram(self, total: Tensor, inputs: Tensor) -> int:
+        """Adds the sum of a a' over samples and positions to `total`, (groups, inputs, inputs), in place.
+
+        Returns:
+            The number of terms: samples times positions.
+        """
+        groups, _, size = self.shape
+        terms = 0
+        width = size - bool(self.bias)
+        for windows in self.windows(inputs):
+            count = windows.shape[0] * windows.shape[4] * windows.shape[5]
+            terms += count
+            if self.weight:
+                columns = windows.permute(1, 2, 3, 0, 4, 5).reshape(groups, width, -1)
+                total[:, :width, :width].baddbmm_(columns, columns.mT)
+            if self.weight and self.bias:
+                sums = columns.sum(dim=2)
+                total[:, :width, width] += sums
+                total[:, width, :width] += sums
+            if self.bias:
+                total[:, width, width] += count
+        return terms
+
+    def add_gradient_gram(self, total: Tensor, gradients: Tensor) -> None:
+        """Adds the sum of g g' over samples and positions to `total`, (groups, outputs, outputs), in place."""
+        values = self.by_channel(gradients)
+        groups, rows, _ = self.shape
+        if rows == 1:
+            total += torch.linalg.vector_norm(values, dim=(0, 2)).square()[:, None, None]
+            return
+        columns = values.transpose(0, 1).reshape(groups, rows, -1)
+        total.baddbmm_(columns, columns.mT)
+
+    def per_sample(self, inputs: Tensor, gradients: Tensor, n: int) -> dict[str, Tensor]:
+        """Returns each sample's gradient of every parameter by name, (n, *shape)."""
+        found = {}
+        outer = self.by_channel(gradients).unflatten(1, (self.groups, -1))
+        if self.weight:
+            shape = self.module.get_parameter("weight").shape
+            taken, parts = 0, []
+            for windows in self.windows(inputs):
+                patches = windows.reshape(len(windows), self.groups, -1, outer.shape[3])
+                parts.append(outer[taken : taken + len(patches)] @ patches.mT)
+                taken += len(patches)
+            found[self.weight] = _sum_repeats(torch.cat(parts), n).reshape(n, *shape)
+        if self.bias:
+            found[self.bias] = _sum_repeats(outer.sum(dim=3), n).reshape(n, -1)
+        return found
+
+
+class LinearLayer(KroneckerLayer):
+    """`nn.Linear` on (B, inputs) or (B, ..., inputs)."""
+
+    def windows(self, inputs: Tensor) -> Iterator[Tensor]:
+        """Yields the inputs, (B, inputs, 1, 1, 1, positions)."""
+        yield self.by_channel(inputs)[:, :, None, None, None]
+
+    def by_channel(self, gradients: Tensor) -> Tensor:
+        """Returns values, (B, channels, positions)."""
+        return gradients.reshape(len(gradients), -1, gradients.shape[-1]).mT
+
+
+class ConvLayer(KroneckerLayer):
+    """`nn.Conv2d` with any stride, padding, dilation and groups."""
+
+    module: nn.Conv2d
+
+    @property
+    def groups(self) -> int:
+        """Number of weight matrices."""
+        return int(self.module.groups)
+
+    def windows(self, inputs: Tensor) -> Iterator[Tensor]:
+        """Yields views of the padded inputs, which take no memory until they are arranged for a product."""
+        conv = self.module
+        stride, kernel = conv.stride, conv.kernel_size
+        if kernel == (1, 1) and not any(conv._reversed_padding_repeated_twice):
+            yield inputs[:, :, None, None, :: stride[0], :: stride[1]]
+            return
+        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+        elements = inputs[0].numel() * kernel[0] * kernel[1] // (stride[0] * stride[1])
+        for chunk in inputs.split(max(1, _PATCH_BUFFER_ELEMENTS // max(1, elements))):
+            views = F.pad(chunk.contiguous(), conv._reversed_padding_repeated_twice, mode)
+            for axis, (size, step, gap) in enumerate(zip(kernel, stride, conv.dilation, strict=True)):
+                views = views.unfold(2 + axis, (size - 1) * gap + 1, step)[..., ::gap]
+            yield views.permute(0, 1, 4, 5, 2, 3)
+
+    def by_channel(self, gradients: Tensor) -> Tensor:
+        """Returns the gradients, (B, channels, positions)."""
+        return gradients.flatten(2)
+
+
+class NormLayer(GradientLayer):
+    """The scale (gamma) and shift (beta) of a batch, instance, group or layer normalisation in evaluation."""
+
+    def per_sample(self, inputs: Tensor, gradients: Tensor, n: int) -> dict[str, Tensor]:
+        """Returns each sample's gradient of gamma and beta, (n, C)."""
+        found = {}
+        gradients = self._by_channel(gradients)
+        shift = gradients.sum(dim=2)
+        if self.weight:
+            found[self.weight] = _sum_repeats(self._scale(inputs, gradients, shift), n)
+        if self.bias:
+            found[self.bias] = _sum_repeats(shift, n)
+        return found
+
+    def _scale(self, inputs: Tensor, gradients: Tensor, shift: Tensor) -> Tensor:
+        """Returns the gradient of gamma, (B, C): the sum over positions of g times the normalised input."""
+        norm = self.module
+        if isinstance(norm, _BATCH_NORMS):
+            mean, var = norm.running_mean, norm.running_var
+            assert mean is not None and var is not None
+            products = (gradients * self._by_channel(inputs)).sum(dim=2)
+            return (products - mean * shift) * torch.rsqrt(var + norm.eps)
+        if isinstance(norm, nn.GroupNorm):
+            normal = F.group_norm(inputs, norm.num_groups, eps=norm.eps)
+        elif isinstance(norm, _INSTANCE_NORMS):
+            own = norm.running_mean is None
+            normal = F.instance_norm(inputs, norm.running_mean, norm.running_var, use_input_stats=own, eps=norm.eps)
+        else:
+            assert isinstance(norm, nn.LayerNorm)
+            if self._channels_first:
+                inputs = inputs.movedim(1, -1)
+            normal = F.layer_norm(inputs, norm.normalized_shape, eps=norm.eps)
+            normal = normal.movedim(-1, 1)
+        return (gradients * normal.reshape_as(gradients)).sum(dim=2)
+
+    @property
+    def _channels_first(self) -> bool:
+        return not isinstance(self.module, nn.LayerNorm) or type(self.module).__name__ == "LayerNorm2d"
+
+    def _by_channel(self, values: Tensor) -> Tensor:
+        """Returns values, (B, C, positions)."""
+        values = values if self._channels_first else values.movedim(-1, 1)
+        return values.reshape(*values.shape[:2], -1)
+
+
+def find_layers(model: nn.Module) -> list[GradientLayer]:
+    """Returns the layers of a model, in its order, whose own trainable parameters are theirs alone.
+
+    Left out are other kinds of modules, `nn.MultiheadAttention`'s parts, subclasses that may compute something else,
+    and parameters that several modules share.
+    """
+    owners = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    found = []
+    for prefix, module in model.named_modules():
+        kind = _layer_class(module)
+        if kind is None:
+            continue
+        own = {
+            name: f"{prefix}.{name}".lstrip(".")
+            for name, parameter in module.named_parameters(recurse=False)
+            if parameter.requires_grad and owners[id(parameter)] == 1
+        }
+        if own:
+            found.append(kind(module, own.get("weight"), own.get("bias")))
+    return found
+
+
+def _layer_class(module: nn.Module) -> type[GradientLayer] | None:
+    """Returns the class of layers that a module belongs to; None for all others."""
+    if type(module) is nn.Linear:
+        return LinearLayer
+    if type(module) is nn.Conv2d:
+        return ConvLayer
+    if type(module) in (*_BATCH_NORMS, *_INSTANCE_NORMS, nn.GroupNorm):
+        return NormLayer
+    # torchvision's and timm's subclasses of these names are layer normalisations too, of axis 1 or of the last.
+    if isinstance(module, nn.LayerNorm) and type(module).__name__ in ("LayerNorm", "LayerNorm2d"):
+        return NormLayer if len(module.normalized_shape) == 1 else None
+    return None
+
+
+def _sum_repeats(values: Tensor, n: int) -> Tensor:
+    """Returns the sums of B / n successive rows, (n, ...), of values (B, ...)."""
+    return values if len(values) == n else values.unflatten(0, (n, -1)).sum(dim=1)

@@ -1,0 +1,5 @@
+"""TLI: injection of the weights of a pretrained teacher into a student of another architecture."""
+
+from nbt.transfer.injection.weight_injection import InjectionReport, estimate_statistics, inject, tli_similarity
+
+__all__ = ["InjectionReport", "estimate_statistics", "inject", "tli_similarity"]

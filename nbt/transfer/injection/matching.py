@@ -1,0 +1,207 @@
+"""Matching of two architectures by order-preserving dynamic programming, and their similarity.
+
+Czyzewski, "Transfer learning between different architectures via weights injection", arXiv 2101.02757; the dynamic
+programming is that of the follow-up (Czyzewski, Nowak and Piechowiak, DPIAT, arXiv 2212.13970), here on the outlines
+of `nbt.transfer.injection.outline`. Student and teacher are walked from the input to the output; layers pair only within a
+family; one teacher layer may feed a run of L consecutive student layers, whose gain is the sum of their scores over
+sqrt(L); layers of both may be skipped. Units pair by the value of the same program on the layers in them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nbt.transfer.injection.outline import Block, Layer, Signature
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPair:
+    """A student layer with the teacher layer that it gets its weights from, and their score, above 0 ... 1.
+
+    Their normalisations pair by their place beside the layer, where they are of a kind.
+    """
+
+    student: Layer
+    teacher: Layer
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Matching:
+    """What was matched with what.
+
+    Attributes:
+        layers: In the student's order; each student layer at most once.
+        blocks: Pairs of (student, teacher) blocks whose contents were matched: the networks, and units.
+        value: What the dynamic programming reached; for random pairs the sum of their scores.
+    """
+
+    layers: tuple[LayerPair, ...]
+    blocks: tuple[tuple[Block, Block], ...]
+    value: float
+
+
+def layer_score(student: Sequence[int], teacher: Sequence[int]) -> float:
+    """Returns the product over dimensions of min(a/b, b/a) of two shapes; 0 if their ranks differ."""
+    if len(student) != len(teacher):
+        return 0.0
+    return math.prod(min(a, b) / max(a, b) if a != b else 1.0 for a, b in zip(student, teacher, strict=True))
+
+
+def align_sequences(scores: Scores) -> tuple[float, npt.NDArray[np.int64]]:
+    """Matches two sequences in order.
+
+    Args:
+        scores: Of every student element with every teacher element, 0 where they must not pair, (S, T).
+
+    Returns:
+        The largest sum of gains, and for every student element the teacher element that feeds it, -1 for none, (S,).
+        The teacher's indices never fall, and the elements that one feeds are consecutive.
+    """
+    values, starts = _solve_alignment(scores)
+    partner = np.full(len(scores), -1, dtype=np.int64)
+    end, teacher = len(scores), scores.shape[1]
+    while end and teacher:
+        if values[teacher, end] == values[teacher - 1, end]:
+            teacher -= 1
+        elif values[teacher, end] == values[teacher, end - 1]:
+            end -= 1
+        else:
+            start = starts[teacher - 1, end]
+            partner[start:end] = teacher - 1
+            end, teacher = start, teacher - 1
+    return float(values[-1, -1]), partner
+
+
+def _solve_alignment(scores: Scores) -> tuple[Scores, npt.NDArray[np.int64]]:
+    """Fills the tables of any number of problems at once.
+
+    Args:
+        scores: (..., S, T).
+
+    Returns:
+        The best value of the first i student with the first j teacher elements, (T + 1, ..., S + 1); and where the
+        best run of student elements that ends before i and is fed by teacher j begins, (T, ..., S + 1).
+    """
+    *problems, n, n_teacher = scores.shape
+    values = np.zeros((n_teacher + 1, *problems, n + 1))
+    starts = np.zeros((n_teacher, *problems, n + 1), dtype=np.int64)
+    place = np.arange(n + 1)
+    length = place[:, None] - place[None, :]
+    weight = 1.0 / np.sqrt(np.maximum(length, 1))
+    for j in range(n_teacher):
+        column = scores[..., j]
+        sums, barred = _prefix_sums(column), _prefix_sums(column <= 0.0)
+        gains = (sums[..., :, None] - sums[..., None, :]) * weight
+        # A difference of sums would cost a run of one its exactness, and with it that of a network with itself.
+        gains[..., place[1:], place[:-1]] = column
+        allowed = (length > 0) & (barred[..., :, None] == barred[..., None, :])
+        totals = np.where(allowed, values[j][..., None, :] + gains, -np.inf)
+        starts[j] = totals.argmax(axis=-1)
+        values[j + 1] = np.maximum.accumulate(np.maximum(values[j], totals.max(axis=-1)), axis=-1)
+    return values, starts
+
+
+def _prefix_sums(column: npt.NDArray[Any]) -> Scores:
+    """Returns the sums of the first 0 ... S elements, (..., S + 1)."""
+    sums = np.zeros((*column.shape[:-1], column.shape[-1] + 1))
+    np.cumsum(column, axis=-1, out=sums[..., 1:])
+    return sums
+
+
+def matching_value(student: Block, teacher: Block) -> float:
+    """Returns what the dynamic programming reaches, 0 ... number of the student's layers."""
+    return float(_solve_alignment(_unit_scores(student, teacher))[0][-1, -1])
+
+
+def match_in_order(student: Block, teacher: Block) -> Matching:
+    """Returns the best order-preserving matching; of equally good ones, always the same."""
+    pairs: list[LayerPair] = []
+    blocks = [(student, teacher)]
+    value, partner = align_sequences(_unit_scores(student, teacher))
+    for unit, teacher_index in zip(student.children, partner.tolist(), strict=True):
+        counterpart = teacher.children[teacher_index]
+        if teacher_index >= 0 and isinstance(unit, Block) and isinstance(counterpart, Block):
+            blocks.append((unit, counterpart))
+            pairs += _match_layers(list(unit.layers()), list(counterpart.layers()))
+    return Matching(tuple(pairs), tuple(blocks), value)
+
+
+def _match_layers(student: list[Layer], teacher: list[Layer]) -> Iterator[LayerPair]:
+    table = _score_table([layer.signature for layer in student], [layer.signature for layer in teacher])
+    _, partner = align_sequences(table[:-1, :-1])
+    for index, other in enumerate(partner.tolist()):
+        if other >= 0:
+            yield LayerPair(student[index], teacher[other], float(table[index, other]))
+
+
+def match_at_random(student: Block, teacher: Block, generator: torch.Generator | None = None) -> Matching:
+    """Pairs every student layer with a random teacher layer of its family and rank: the control without order or score.
+
+    Args:
+        student: Outline.
+        teacher: Outline.
+        generator: Of the draws; torch's own when None.
+    """
+    kinds: dict[tuple[str, int], list[Layer]] = {}
+    for layer in teacher.layers():
+        kinds.setdefault((layer.family, len(layer.shape)), []).append(layer)
+    pairs = []
+    for layer in student.layers():
+        counterparts = kinds.get((layer.family, len(layer.shape)))
+        if counterparts:
+            counterpart = counterparts[int(torch.randint(len(counterparts), (), generator=generator))]
+            pairs.append(LayerPair(layer, counterpart, layer_score(layer.shape, counterpart.shape)))
+    return Matching(tuple(pairs), (), sum(pair.score for pair in pairs))
+
+
+def normalised_similarity(value: float, student: Block) -> float:
+    """Returns the similarity that a value means, 0 ... 1.
+
+    A network matched with itself pairs every layer with itself at a score of 1, and no run gains as much, so
+    DP(student, student) is the number of its layers.
+    """
+    return min(1.0, value / sum(1 for _ in student.layers()))
+
+
+def _unit_scores(student: Block, teacher: Block) -> Scores:
+    """Returns the value of every unit of one with every unit of the other, (S, T); equal units are valued once."""
+    ours, theirs = list(dict.fromkeys(student.signature)), list(dict.fromkeys(teacher.signature))
+    our_layers, their_layers = _distinct_layers(ours), _distinct_layers(theirs)
+    table = _score_table(our_layers, their_layers)
+    rows, columns = _layer_index_table(ours, our_layers), _layer_index_table(theirs, their_layers)
+    values, _ = _solve_alignment(table[rows[:, None, :, None], columns[None, :, None, :]])
+    places = [ours.index(unit) for unit in student.signature], [theirs.index(unit) for unit in teacher.signature]
+    return np.asarray(values[-1][..., -1][np.ix_(*places)])
+
+
+def _score_table(student: Sequence[Signature], teacher: Sequence[Signature]) -> Scores:
+    """Returns the scores of layers, (S + 1, T + 1): 0 across families, and in last row and column, for no layer."""
+    table = np.zeros((len(student) + 1, len(teacher) + 1))
+    for i, (family, shape) in enumerate(student):
+        for j, (other, other_shape) in enumerate(teacher):
+            if family == other:
+                table[i, j] = layer_score(shape, other_shape)
+    return table
+
+
+def _distinct_layers(units: Sequence[Signature]) -> list[Signature]:
+    return list(dict.fromkeys(layer for unit in units for layer in unit))
+
+
+def _layer_index_table(units: Sequence[Signature], layers: Sequence[Signature]) -> npt.NDArray[np.int64]:
+    """Returns the places of the units' layers among distinct ones, filled up with -1, (units, most layers of one)."""
+    place = {layer: index for index, layer in enumerate(layers)}
+    padded = np.full((len(units), max(map(len, units), default=0)), -1, dtype=np.int64)
+    for row, unit in zip(padded, units, strict=True):
+        row[: len(unit)] = [place[layer] for layer in unit]
+    return padded

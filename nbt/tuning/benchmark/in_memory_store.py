@@ -1,0 +1,68 @@
+"""A study in memory: the same store as the live search's, without database, lock or resume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import optuna
+
+from nbt.training.results import EpochResult
+from nbt.tuning.experience.recorded_table import TableHeader
+from nbt.tuning.space.space import Space
+from nbt.tuning.storage import codec as codec
+from nbt.tuning.storage.records import StudyConfig
+from nbt.tuning.storage.study_store import StudyStore
+
+
+class InMemoryStudyStore(StudyStore):
+    """A study that ends with its process.
+
+    Args:
+        config: What defines it; its seed is that of the search.
+        facts: Of the dataset, as a live study holds them.
+    """
+
+    def __init__(self, config: StudyConfig, facts: dict[str, object] | None = None) -> None:
+        storage = optuna.storages.InMemoryStorage()
+        study = optuna.create_study(study_name=config.name, storage=storage, direction="maximize")
+        super().__init__(study, config, storage, _NullLock())
+        self.put(codec.CONFIG, vars(config))
+        self.put(codec.DATASET, facts or {})
+
+    def write_progress(self, trial: optuna.Trial, curve: Sequence[EpochResult], trained: int) -> None:
+        """Writes nothing: nobody resumes this study, and `finish` stores the curve."""
+
+
+class _NullLock:
+    """Nobody else can have the study."""
+
+    def check(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+
+def replay_study_config(header: TableHeader, space: Space, seed: int) -> StudyConfig:
+    """Returns the configuration of a search on a recorded task.
+
+    Args:
+        header: Of the task's table.
+        space: What is searched.
+        seed: Of sampler and trials.
+    """
+    return StudyConfig(
+        name=f"replay-{seed}",
+        dataset=header.dataset,
+        backbone=header.backbone,
+        weights=header.weights,
+        space=space.source,
+        space_hash=space.hash,
+        data_hash=header.data_hash,
+        weights_hash=header.weights_hash,
+        image_size=header.image_size,
+        epochs=header.epochs,
+        seed=seed,
+        classes=header.classes,
+        shots=header.shots,
+    )

@@ -1,0 +1,1 @@
+"""What an engine on several machines needs, whichever library starts its workers."""

@@ -1,0 +1,69 @@
+"""Parcel: a task as arrays that workers on one machine share, whatever files the driver has."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def to_shared_arrays(task: Any) -> Any:
+    """Returns a task without anything that only this machine has.
+
+    The images become one plain uint8 array, also where they are mapped from a file, and weights NumPy arrays: Ray keeps
+    arrays once a node, and workers map them. What is no `nbt.task.task.Task` stays as it is.
+    """
+    from nbt.data.image_store import ImageStore
+    from nbt.task.task import Task
+
+    if not isinstance(task, Task):
+        return task
+    pixels = np.ascontiguousarray(task.images.array).view(np.ndarray)
+    return _convert(task, _to_array, images=ImageStore(pixels, unreadable=task.images.unreadable))
+
+
+def from_shared_arrays(task: Any) -> Any:
+    """Returns the task that `to_shared_arrays` was given; its arrays are read-only where they are shared."""
+    from nbt.task.task import Task
+
+    return _convert(task, _to_tensor) if isinstance(task, Task) else task
+
+
+def nbytes(task: Any) -> int:
+    """Returns about how many bytes a packed task holds."""
+    from nbt.task.task import Task
+
+    if not isinstance(task, Task):
+        return 0
+    states = [task.w0, task.source_head or {}, {} if task.teacher is None else task.teacher.w0]
+    return task.images.nbytes + sum(int(value.nbytes) for state in states for value in state.values())
+
+
+def _convert(task: Any, change: Any, **others: Any) -> Any:
+    def state(values: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        return None if values is None else {name: change(value) for name, value in values.items()}
+
+    teacher = task.teacher
+    if teacher is not None:
+        teacher = dataclasses.replace(teacher, w0=state(teacher.w0))
+    return dataclasses.replace(task, w0=state(task.w0), source_head=state(task.source_head), teacher=teacher, **others)
+
+
+def _to_array(tensor: Any) -> Any:
+    try:
+        return tensor.detach().cpu().contiguous().numpy()
+    except TypeError:  # NumPy has no bfloat16
+        return tensor
+
+
+def _to_tensor(array: Any) -> Any:
+    import torch
+
+    if not isinstance(array, np.ndarray):
+        return array
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

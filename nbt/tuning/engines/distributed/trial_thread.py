@@ -1,0 +1,184 @@
+"""TrialThread: a worker's side of a run that waits after every epoch for the driver's word. It knows no Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import os
+import queue
+import shutil
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.tuning.engines.distributed.checkpoint_rate_limiter import CheckpointRateLimiter
+from nbt.tuning.engines.distributed.protocol import TrialAssignment, WorkerLocation, WorkerMessage, with_worker_paths
+from nbt.tuning.engines.worker import Runner, setup_failure_outcome
+
+_GRACE_SECONDS = 5.0
+
+
+class TrialThread:
+    """Runs specs one after another on a thread of its own and keeps the tools between them.
+
+    All specs run on one thread because torch keeps state a thread: its pool of workers, flushing of denormals.
+
+    Args:
+        open_runner: Makes the tools, at the first spec.
+        location: Says where this is, from the device of the tools.
+        folder: For temporary files; removed by `close`.
+        log_level: Of the records that are sent to the driver.
+        rate_limiter: Of the checkpoints; each is sent when None.
+    """
+
+    def __init__(
+        self,
+        open_runner: Callable[[], Runner],
+        location: Callable[[str], WorkerLocation],
+        folder: Path,
+        log_level: int = logging.WARNING,
+        rate_limiter: CheckpointRateLimiter | None = None,
+    ) -> None:
+        self._open_runner, self._location, self._folder = open_runner, location, folder
+        self._rate_limiter = rate_limiter
+        self._specs: queue.SimpleQueue[TrialSpec | None] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[WorkerMessage] = queue.SimpleQueue()
+        self._running = False
+        self._waiting = False
+        self._spec: TrialSpec | None = None
+        self._sent_stamp: tuple[int, int] | None = None
+        self._logs: list[tuple[int, str]] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.tempdir = str(folder)
+        _forward_logs(self._logs, log_level)
+        self._thread = threading.Thread(target=self._run_trials, name="nbt-rider", daemon=True)
+        self._thread.start()
+
+    def start(self, assignment: TrialAssignment) -> None:
+        """Begins a run; one that is still on its way is given up."""
+        self.abandon()
+        spec = with_worker_paths(assignment.spec, self._folder)
+        _remove_files(spec)
+        if spec.checkpoint is not None and assignment.checkpoint is not None:
+            spec.checkpoint.write_bytes(assignment.checkpoint)
+        self._spec, self._sent_stamp, self._running = spec, _checkpoint_stamp(spec), True
+        self._specs.put(spec)
+
+    def next(self, reason: str | None = None) -> WorkerMessage:
+        """Lets the run go on, or end for a reason, and returns what comes next of it."""
+        if self._waiting:
+            self._waiting = False
+            self._replies.put(reason)
+        message = self._messages.get()
+        self._waiting = message.epoch is not None
+        self._running = message.outcome is None
+        if not message.setup_failed:
+            self._add_files(message)
+        logs, self._logs[:] = tuple(self._logs), []
+        message.logs = logs
+        return message
+
+    def abandon(self) -> None:
+        """Ends a run that nobody wants any more, at its next epoch."""
+        while self._running:
+            self.next("given up")
+
+    def close(self) -> None:
+        """Frees the tools and removes the temporary files; may be called twice."""
+        if self._thread.is_alive():
+            if self._waiting or not self._running:
+                self.abandon()
+            self._specs.put(None)
+            self._thread.join(_GRACE_SECONDS)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _add_files(self, message: WorkerMessage) -> None:
+        spec = self._spec
+        assert spec is not None
+        stamp = _checkpoint_stamp(spec)
+        if (
+            spec.checkpoint is not None
+            and stamp is not None
+            and message.epoch is not None
+            and stamp != self._sent_stamp
+        ):
+            size = spec.checkpoint.stat().st_size
+            if self._rate_limiter is None or self._rate_limiter.try_acquire(size, time.monotonic()):
+                message.checkpoint, self._sent_stamp = spec.checkpoint.read_bytes(), stamp
+        if spec.export is not None and message.outcome is not None and spec.export.is_dir():
+            message.export = {path.name: path.read_bytes() for path in spec.export.iterdir() if path.is_file()}
+            _remove_files(spec)
+
+    def _run_trials(self) -> None:
+        runner: Runner | None = None
+        try:
+            while (spec := self._specs.get()) is not None:
+                if runner is None:
+                    try:
+                        runner = self._open_runner()
+                    except Exception as error:
+                        self._messages.put(
+                            WorkerMessage(
+                                outcome=setup_failure_outcome(error), setup_failed=True, location=self._location("")
+                            )
+                        )
+                        continue
+                location = self._location(runner.device)
+                outcome = runner.run(spec, functools.partial(self._report_epoch, location))
+                self._messages.put(WorkerMessage(outcome=_with_location(outcome, location), location=location))
+            if runner is not None:
+                runner.close()
+        except BaseException:  # the thread is all there is of this process: its end must not go unseen
+            traceback.print_exc()
+            os._exit(1)
+
+    def _report_epoch(self, location: WorkerLocation, result: EpochResult) -> str | None:
+        self._messages.put(WorkerMessage(epoch=result, location=location))
+        return self._replies.get()
+
+
+class _LogHandler(logging.Handler):
+    """Keeps log records for the next message to the driver."""
+
+    def __init__(self, records: list[tuple[int, str]]) -> None:
+        super().__init__()
+        self._records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.append((record.levelno, record.getMessage()))
+
+
+def _forward_logs(records: list[tuple[int, str]], level: int) -> None:
+    log = logging.getLogger("nbt")
+    log.handlers = [_LogHandler(records)]
+    log.setLevel(level)
+    log.propagate = False
+
+
+def _with_location(outcome: TrialOutcome, location: WorkerLocation) -> TrialOutcome:
+    return dataclasses.replace(outcome, facts={**outcome.facts, **location.facts()})
+
+
+def _checkpoint_stamp(spec: TrialSpec) -> tuple[int, int] | None:
+    """Returns what tells one writing of the checkpoint from another, None where there is none."""
+    try:
+        stat = spec.checkpoint.stat() if spec.checkpoint is not None else None
+    except FileNotFoundError:
+        return None
+    return None if stat is None else (stat.st_ino, stat.st_mtime_ns)
+
+
+def _remove_files(spec: TrialSpec) -> None:
+    if spec.checkpoint is not None:
+        for path in spec.checkpoint.parent.glob(
+            f"{spec.checkpoint.name}*"
+        ):  # a stream's running task has its own beside
+            path.unlink(missing_ok=True)
+    if spec.export is not None:
+        shutil.rmtree(spec.export, ignore_errors=True)

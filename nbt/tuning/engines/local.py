@@ -1,0 +1,332 @@
+"""LocalEngine: runs specs on this machine, in this process or in worker processes that outlive their trials."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nbt.errors import require_positive
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.tuning.engines.base import TrialSource
+from nbt.tuning.engines.distributed.protocol import local_worker_location
+from nbt.tuning.engines.interrupts import InterruptGuard
+from nbt.tuning.engines.worker import TRIAL_RUNNER, Runner, WorkerSetup
+from nbt.tuning.engines.worker_process import WorkerProcess, exit_code, join_workers
+
+if TYPE_CHECKING:
+    from nbt.task.task import Task
+
+_log = logging.getLogger("nbt")
+
+
+class LocalEngine:
+    """Runs the specs of a source on this machine.
+
+    With one worker they run in this process; with more, in processes that are started when there is work for them,
+    keep their tools between specs and end with the engine or with this process. Ctrl-C and SIGTERM abandon the running
+    specs and raise KeyboardInterrupt, never in the middle of a call to the source. A spec whose worker process dies is
+    run once more by another one (from its checkpoint, if it has one); the source notices nothing, unless that one
+    dies, too. Where several workers share a device and it runs out of memory, the spec is put back and one worker
+    fewer goes on.
+
+    Args:
+        task: What is fine-tuned on.
+        workers: Jobs at a time, 1 or more.
+        device: "cpu", "cuda", "cuda:1" for all workers; all GPUs in turn, or the CPU where there is none, when None.
+        cache_bytes: Memory bound of each worker's prefix cache; a share of what is free when None.
+        runner: "module:name" of what makes a worker's `Runner`; another one replaces real training, in tests or to
+            replay recorded curves. It is called with `(task, slot=, workers=, device=, cache_bytes=)`.
+
+    Raises:
+        UsageError: `workers` is below 1.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        workers: int = 1,
+        device: str | None = None,
+        cache_bytes: int | None = None,
+        runner: str = TRIAL_RUNNER,
+    ) -> None:
+        require_positive(workers=workers)
+        setup = WorkerSetup(task, workers=workers, device=device, cache_bytes=cache_bytes, runner=runner)
+        self._executor: _Executor = _InProcessExecutor(setup) if workers == 1 else _ProcessExecutor(setup)
+
+    def run(self, source: TrialSource) -> None:
+        """Runs specs until the source has none left.
+
+        Raises:
+            KeyboardInterrupt: The running specs were abandoned.
+            Exception: Whatever the source raises; the running specs were abandoned.
+        """
+        with InterruptGuard() as guard:
+            self._executor.run(source, guard)
+
+    def close(self) -> None:
+        """Ends the workers and frees what they hold; may be called twice."""
+        self._executor.close()
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Executor(Protocol):
+    def run(self, source: TrialSource, guard: InterruptGuard) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _SourceError(BaseException):
+    """Carries an error of the source through a runner, which takes every `Exception` for the trial's."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+class _InProcessExecutor:
+    """One worker: this process."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._setup = setup
+        self._runner: Runner | None = None
+
+    def run(self, source: TrialSource, guard: InterruptGuard) -> None:
+        spec: TrialSpec | None = None
+        try:
+            while True:
+                with guard.hold():
+                    spec = source.next_trial()
+                if spec is None:
+                    return
+                outcome = self._run_trial(spec, source, guard)
+                with guard.hold():
+                    done, spec = spec, None
+                    source.on_done(done, outcome)
+        except BaseException:
+            if spec is not None:
+                _notify_abandoned(source, spec)
+            raise
+
+    def _run_trial(self, spec: TrialSpec, source: TrialSource, guard: InterruptGuard) -> TrialOutcome:
+        def on_epoch(result: EpochResult) -> str | None:
+            try:
+                with guard.hold():
+                    return source.on_epoch(spec, result)
+            except Exception as error:
+                raise _SourceError(error) from error
+
+        if self._runner is None:
+            self._runner = self._setup.open_runner()
+        device = self._runner.device
+        with guard.hold():
+            source.on_placed(spec, local_worker_location(device).facts())
+        try:
+            return _with_worker_facts(self._runner.run(spec, on_epoch), 0, device)
+        except _SourceError as failure:
+            raise failure.error from None
+
+    def close(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
+
+
+@dataclass(eq=False)
+class _TrialRun:
+    """A spec on its way: who runs it, what its worker decisions and was answered, and the workers that it has cost."""
+
+    spec: TrialSpec
+    worker: WorkerProcess | None = None
+    decisions: dict[int, tuple[EpochResult, str | None]] = field(default_factory=dict)
+    lost_workers: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def curve(self) -> tuple[EpochResult, ...]:
+        return tuple(self.decisions[epoch][0] for epoch in sorted(self.decisions))
+
+
+class _ProcessExecutor:
+    """Several workers: one process each. Only one thread, the caller's, touches the source and the workers."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._setup = setup
+        self._slots = set(range(setup.workers))
+        self._workers: list[WorkerProcess] = []
+        self._runs: list[_TrialRun] = []
+
+    def run(self, source: TrialSource, guard: InterruptGuard) -> None:
+        try:
+            while True:
+                with guard.hold():
+                    self._start_trials(source)
+                if not self._runs:
+                    return
+                ready = wait([worker.connection for worker in self._workers])
+                for worker in [worker for worker in self._workers if worker.connection in ready]:
+                    with guard.hold():
+                        self._receive_message(worker, source)
+        except BaseException:
+            self._abandon_all(source)
+            raise
+
+    def close(self) -> None:
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.request_exit()
+        join_workers(workers)
+
+    def _start_trials(self, source: TrialSource) -> None:
+        """Starts as many specs as there are slots and specs."""
+        while len(self._runs) < len(self._slots):
+            spec = source.next_trial()
+            if spec is None:
+                return
+            run = _TrialRun(spec)
+            self._runs.append(run)
+            self._assign_worker(run, source)
+
+    def _assign_worker(self, run: _TrialRun, source: TrialSource) -> None:
+        """Gives a spec to an idle worker, or to a new one."""
+        busy = [other.worker for other in self._runs]
+        idle = [worker for worker in self._workers if worker not in busy]
+        for worker in [worker for worker in idle if not worker.alive()]:
+            idle.remove(worker)
+            self._remove_worker(worker)
+        run.worker = idle[0] if idle else self._start_worker()
+        run.worker.send(run.spec)
+        _report_location(run, source)
+
+    def _start_worker(self) -> WorkerProcess:
+        slot = min(self._slots - {worker.slot for worker in self._workers})
+        level = _log.getEffectiveLevel()
+        worker = WorkerProcess(dataclasses.replace(self._setup, slot=slot, log_level=level))
+        self._workers.append(worker)
+        return worker
+
+    def _receive_message(self, worker: WorkerProcess, source: TrialSource) -> None:
+        """Takes one message of a worker, or its end."""
+        run = next((run for run in self._runs if run.worker is worker), None)
+        try:
+            kind, value = worker.receive()
+        except EOFError:
+            self._handle_worker_exit(worker, run, source)
+            return
+        if kind == "log":
+            _log.log(*value)
+        elif kind == "ready":
+            worker.device = value
+            if run is not None:
+                _report_location(run, source)
+        elif run is not None:
+            self._handle_message(kind, value, worker, run, source)
+
+    def _handle_message(
+        self, kind: str, value: Any, worker: WorkerProcess, run: _TrialRun, source: TrialSource
+    ) -> None:
+        if kind == "epoch":
+            worker.send(self._answer(run, value, source))
+        elif value.out_of_memory and self._shares_device(worker):
+            self._requeue(worker, run, source, f"out of memory on {worker.device or 'device'}")
+        elif kind == "setup_failed":
+            self._handle_setup_failure(worker, run, source, f"a worker could not be set up ({value.error})")
+        else:
+            self._finish(run, value, worker, source)
+
+    def _answer(self, run: _TrialRun, result: EpochResult, source: TrialSource) -> str | None:
+        """Asks the source once for every epoch: a spec that runs again repeats epochs that it has heard of."""
+        if result.epoch not in run.decisions:
+            run.decisions[result.epoch] = (result, source.on_epoch(run.spec, result))
+        return run.decisions[result.epoch][1]
+
+    def _finish(self, run: _TrialRun, outcome: TrialOutcome, worker: WorkerProcess, source: TrialSource) -> None:
+        self._runs.remove(run)
+        source.on_done(run.spec, _with_worker_facts(outcome, worker.slot, worker.device, run.lost_workers))
+
+    def _handle_setup_failure(self, worker: WorkerProcess, run: _TrialRun, source: TrialSource, reason: str) -> None:
+        """Does without a worker that could not be set up where others could: a setup_failed GPU would fail spec after spec."""
+        if any(other.device is not None for other in self._workers if other is not worker):
+            self._requeue(worker, run, source, reason)
+        else:
+            self._handle_worker_exit(worker, run, source, reason)
+
+    def _handle_worker_exit(
+        self, worker: WorkerProcess, run: _TrialRun | None, source: TrialSource, reason: str = ""
+    ) -> None:
+        """Takes the end of a worker; its spec gets one more chance."""
+        code = self._remove_worker(worker)
+        if run is None:
+            return
+        reason = reason or f"worker process died (exit code {code})"
+        run.lost_workers.append({**_location_facts(worker.device), "reason": reason})
+        if len(run.lost_workers) == 1:
+            _log.warning("%s: %s; running it again", run.spec.key, reason)
+            self._assign_worker(run, source)
+        else:
+            self._finish(run, TrialOutcome(curve=run.curve, error=reason), worker, source)
+
+    def _remove_worker(self, worker: WorkerProcess) -> int:
+        self._workers.remove(worker)
+        return exit_code(worker)
+
+    def _shares_device(self, worker: WorkerProcess) -> bool:
+        """Tells whether other workers may hold the memory that this one lacked."""
+        others = [other for other in self._workers if other is not worker]
+        return any(worker.device is None or other.device in (None, worker.device) for other in others)
+
+    def _requeue(self, worker: WorkerProcess, run: _TrialRun, source: TrialSource, why: str) -> None:
+        """Gives a spec back to the source, and its worker's memory to the others."""
+        self._workers.remove(worker)
+        self._slots.remove(worker.slot)
+        self._runs.remove(run)
+        worker.terminate()
+        join_workers([worker])
+        _log.warning("%s: going on with %d at a time", why, len(self._slots))
+        source.on_abandoned(run.spec)
+
+    def _abandon_all(self, source: TrialSource) -> None:
+        """Abandons what runs and ends all workers."""
+        runs, self._runs = self._runs, []
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.terminate()
+        try:
+            for run in runs:
+                _notify_abandoned(source, run.spec)
+        finally:
+            join_workers(workers)
+
+
+def _notify_abandoned(source: TrialSource, spec: TrialSpec) -> None:
+    """Tells the source, on the way out with another error that must not be hidden by one of its own."""
+    try:
+        source.on_abandoned(spec)
+    except Exception as error:
+        _log.warning("%s could not be marked as abandoned: %s", spec.key, error)
+
+
+def _report_location(run: _TrialRun, source: TrialSource) -> None:
+    if run.worker is not None and run.worker.device is not None:
+        source.on_placed(run.spec, _location_facts(run.worker.device))
+
+
+def _location_facts(device: str | None) -> dict[str, Any]:
+    return local_worker_location(device or "").facts()
+
+
+def _with_worker_facts(
+    outcome: TrialOutcome, slot: int, device: str | None, lost_workers: Sequence[Mapping[str, Any]] = ()
+) -> TrialOutcome:
+    facts = {**_location_facts(device), **outcome.facts, "worker": slot}
+    return dataclasses.replace(outcome, facts={**facts, "lost_workers": list(lost_workers)} if lost_workers else facts)

@@ -1,0 +1,233 @@
+"""The worker process: builds its tools once, then serves one spec after another over a pipe.
+
+Started by `nbt.tuning.engines.worker_process` as `python -m nbt.tuning.engines.worker FD FOLDER`. Messages from the worker are
+pairs of a kind and a value: ("ready", device), ("epoch", EpochResult), ("done", TrialOutcome), ("setup_failed", TrialOutcome)
+and ("log", (level, text)). To an epoch the driver answers with the reason to stop, or None to go on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import os
+import pickle
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+
+if TYPE_CHECKING:
+    from nbt.task.task import Task
+
+TRIAL_RUNNER = "nbt.tuning.engines.worker:TrialRunner"
+
+# A worker whose driver is gone closes its caches; where that hangs, it leaves without.
+_CLEANUP_SECONDS = 10.0
+
+
+class Runner(Protocol):
+    """Runs specs one at a time and keeps its tools between them. Its `run` turns a failing trial into an outcome."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu", "cuda:1"."""
+        ...
+
+    def run(self, spec: TrialSpec, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+        """Runs one spec; see `nbt.training.run_trial.run_trial`."""
+        ...
+
+    def close(self) -> None:
+        """Frees the tools."""
+        ...
+
+
+class TrialRunner:
+    """The runner of real trials: one `WorkerContext` for all of them.
+
+    Args:
+        task: What to fine-tune on.
+        slot: Number of the worker; without a named device it takes GPU `slot` modulo the number of GPUs.
+        workers: Number of workers on this machine; those on one device share the memory for images and prefix caches.
+        device: "cpu", "cuda", "cuda:1"; the GPUs in turn, else the CPU, when None.
+        cache_bytes: Memory bound of the prefix cache; this worker's share of what is free when None.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        slot: int = 0,
+        workers: int = 1,
+        device: str | None = None,
+        cache_bytes: int | None = None,
+    ) -> None:
+        import torch
+
+        from nbt.training.worker.context import WorkerContext
+
+        gpus = torch.cuda.device_count()
+        workers_per_device = workers
+        if device is None and gpus:
+            device = f"cuda:{slot % gpus}"
+            workers_per_device = math.ceil(workers / gpus)
+        self._bench = WorkerContext(task, device=device, cache_bytes=cache_bytes, workers_per_device=workers_per_device)
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        return str(self._bench.device)
+
+    def run(self, spec: TrialSpec, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+        """Runs one spec; see `nbt.training.run_trial.run_trial`."""
+        from nbt.training.run_trial import run_trial
+
+        return run_trial(spec, self._bench, on_epoch)
+
+    def close(self) -> None:
+        """Frees the caches and their files."""
+        self._bench.close()
+
+
+@dataclass(frozen=True, eq=False)
+class WorkerSetup:
+    """What a worker is told once; the arguments of its runner and the level of the log records it sends back."""
+
+    task: Task
+    slot: int = 0
+    workers: int = 1
+    device: str | None = None
+    cache_bytes: int | None = None
+    runner: str = TRIAL_RUNNER
+    log_level: int = logging.WARNING
+
+    def open_runner(self) -> Runner:
+        """Imports the runner that "module:name" names, and makes one."""
+        module, _, name = self.runner.partition(":")
+        make = getattr(importlib.import_module(module), name)
+        runner: Runner = make(
+            self.task, slot=self.slot, workers=self.workers, device=self.device, cache_bytes=self.cache_bytes
+        )
+        return runner
+
+
+def send(connection: Connection[Any, Any], message: object) -> None:
+    """Sends a message with plain pickle: `Connection.send` would share tensors through files that die with us."""
+    connection.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+class _DriverConnection:
+    """The worker's end of the pipe; log records of any thread may go through it."""
+
+    def __init__(self, connection: Connection[Any, Any]) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self.receive = connection.recv
+
+    def send(self, kind: str, value: Any) -> None:
+        with self._lock:
+            send(self._connection, (kind, value))
+
+    def ask(self, result: EpochResult) -> str | None:
+        self.send("epoch", result)
+        reason: str | None = self.receive()
+        return reason
+
+
+class _LogHandler(logging.Handler):
+    """Sends log records to the driver, which knows how to show them."""
+
+    def __init__(self, connection_to_driver: _DriverConnection) -> None:
+        super().__init__()
+        self._link = connection_to_driver
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(ConnectionError):  # the driver is gone: nobody to tell
+            self._link.send("log", (record.levelno, record.getMessage()))
+
+
+def serve(connection: Connection[Any, Any]) -> None:
+    """Serves specs until the driver sends None or is gone.
+
+    Args:
+        connection: Gives a `WorkerSetup`, then `TrialSpec`s.
+    """
+    connection_to_driver = _DriverConnection(connection)
+    try:
+        setup: WorkerSetup = connection_to_driver.receive()
+        _forward_logs(connection_to_driver, setup.log_level)
+        try:
+            runner = setup.open_runner()
+        except Exception as error:
+            connection_to_driver.send("setup_failed", setup_failure_outcome(error))
+            return
+        with closing(runner):
+            connection_to_driver.send("ready", runner.device)
+            while (spec := connection_to_driver.receive()) is not None:
+                connection_to_driver.send("done", runner.run(spec, connection_to_driver.ask))
+    except (EOFError, ConnectionError):
+        return  # the driver is gone
+
+
+def _forward_logs(connection_to_driver: _DriverConnection, level: int) -> None:
+    log = logging.getLogger("nbt")
+    log.handlers = [_LogHandler(connection_to_driver)]
+    log.setLevel(level)
+    log.propagate = False
+
+
+def setup_failure_outcome(error: Exception) -> TrialOutcome:
+    """Returns the outcome of a spec whose worker could not make its tools."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    return TrialOutcome(error=text, traceback=traceback.format_exc(), out_of_memory=_out_of_memory(error))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:  # importing it takes seconds, and the error cannot be its own
+        return isinstance(error, MemoryError)
+    from nbt.devices import out_of_memory
+
+    return out_of_memory(error)
+
+
+def _exit_with_driver() -> None:
+    """Ends this process when the driver is gone, however it went: stdin is a pipe that only the driver holds."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    signal.pthread_kill(main_thread, signal.SIGTERM)
+    threading.Event().wait(_CLEANUP_SECONDS)
+    os._exit(1)
+
+
+def _exit_on_sigterm(signum: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(128 + signum)
+
+
+def main() -> None:
+    """Runs a worker. Its arguments are the descriptor of its pipe, and its folder for temporary files."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    signal.signal(signal.SIGTERM, _exit_on_sigterm)
+    threading.Thread(target=_exit_with_driver, daemon=True).start()
+    try:
+        serve(Connection(int(sys.argv[1])))
+    finally:
+        shutil.rmtree(sys.argv[2], ignore_errors=True)  # the driver does it, too, unless it was killed
+
+
+if __name__ == "__main__":
+    # As `__main__` this module's classes would not be the ones that the driver pickles.
+    from nbt.tuning.engines.worker import main as run_worker
+
+    run_worker()

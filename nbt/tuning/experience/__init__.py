@@ -1,0 +1,1 @@
+"""Experience: learning curves recorded on other tasks."""

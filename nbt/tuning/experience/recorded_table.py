@@ -1,0 +1,283 @@
+"""RecordedTable: full learning curves of many settings of one task, as a Parquet file. What replay and priors read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbt.errors import UsageError
+from nbt.settings import FieldRule, TransferSettings, setting_names, setting_rule
+from nbt.training.results import EpochResult, best_epoch
+from nbt.tuning.storage.codec import to_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from nbt.tuning.space.space import Space
+
+SCHEMA_VERSION = 1
+_METADATA_KEY = b"nbt"
+_CURVE_COLUMNS = ("train_loss", "val_loss", "val_accuracy", "test_accuracy", "seconds")
+_RUN_COLUMNS = ("setting", "seed", "origin", "diverged", "setup_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRun:
+    """One setting trained to full length once.
+
+    Attributes:
+        setting: Number of the setting in its table; runs that share it differ by their seed alone.
+        seed: 0 for the first run of a setting, 1 for its repetition.
+        origin: "anchor: NAME", "random", or "study: NAME".
+        settings: The repaired recipe.
+        curve: Every epoch; `watched_accuracy` is the accuracy on test images.
+        setup_seconds: Before the first step.
+    """
+
+    setting: int
+    seed: int
+    origin: str
+    settings: TransferSettings
+    curve: tuple[EpochResult, ...]
+    setup_seconds: float = 0.0
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss left the finite numbers."""
+        return bool(self.curve) and self.curve[-1].diverged
+
+    @property
+    def val_accuracy(self) -> float:
+        """Validation accuracy of the kept epoch, 0 where the run diverged."""
+        best = best_epoch(self.curve)
+        return 0.0 if best is None or self.diverged else best.val_accuracy or 0.0
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Test accuracy of the epoch that validation keeps; 0 where the run diverged, None where none was watched."""
+        best = best_epoch(self.curve)
+        return 0.0 if self.diverged else None if best is None else best.watched_accuracy
+
+    def to_row(self) -> dict[str, Any]:
+        """Returns the run in JSON types, as a row of the table."""
+        columns: dict[str, Any] = {name: getattr(self, name) for name in _RUN_COLUMNS}
+        columns |= self.settings.to_dict()
+        epochs = [result.to_dict() | {"test_accuracy": result.watched_accuracy} for result in self.curve]
+        columns |= {name: [epoch.get(name) for epoch in epochs] for name in _CURVE_COLUMNS}
+        return dict(to_json(columns))
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> RecordedRun:
+        """Reads what `to_row` wrote; a setting that the row does not have is neutral."""
+        settings = {name: row[name] for name in setting_names() if row.get(name) is not None}
+        last = len(row["train_loss"])
+        curve = tuple(
+            EpochResult(
+                epoch=epoch,
+                train_loss=math.inf if loss is None else loss,
+                val_loss=val_loss,
+                val_accuracy=accuracy,
+                seconds=seconds,
+                diverged=bool(row["diverged"]) and epoch == last,
+                watched_accuracy=test,
+            )
+            for epoch, (loss, val_loss, accuracy, test, seconds) in enumerate(
+                zip(*(row[name] for name in _CURVE_COLUMNS), strict=True), start=1
+            )
+        )
+        return cls(
+            setting=row["setting"],
+            seed=row["seed"],
+            origin=row["origin"],
+            settings=TransferSettings.from_dict(settings),
+            curve=curve,
+            setup_seconds=row["setup_seconds"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableHeader:
+    """What a table is of.
+
+    Attributes:
+        dataset: Name, or the last part of a folder's path.
+        backbone: Canonical text.
+        weights: "default", "none", or the name of a file.
+        data_hash: `Task.fingerprint`.
+        weights_hash: Fingerprint of w0.
+        image_size: Pixels.
+        classes: `--classes`, if given.
+        shots: `--shots`, if given.
+        epochs: Length of every run.
+        seed: Of split, settings and runs.
+        dimensions: What was varied: name to what its range was, see `describe_dimensions`.
+        facts: Of the dataset, see `nbt.task.load.dataset_summary`.
+        watched: Number of test images that every epoch was evaluated on; 0 for tables from studies.
+        profile: `FitProfile.to_dict()`, None where it could not be measured.
+        schema: Version of the file's layout.
+    """
+
+    dataset: str
+    backbone: str
+    weights: str
+    data_hash: str
+    weights_hash: str
+    image_size: int
+    classes: int | None
+    shots: int | None
+    epochs: int
+    seed: int
+    dimensions: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    watched: int
+    profile: Mapping[str, Any] | None = None
+    schema: int = SCHEMA_VERSION
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What two recordings that may continue each other have in common."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if name not in ("profile", "facts")}
+
+    @property
+    def name(self) -> str:
+        """A short name of the task for tables and figures."""
+        return f"{self.dataset} · {self.backbone}"
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedTable:
+    """The recorded runs of one task.
+
+    Attributes:
+        header: What it is of.
+        runs: In order of setting and seed.
+        source: Where it was read from, for messages.
+    """
+
+    header: TableHeader
+    runs: Sequence[RecordedRun] = field(default_factory=tuple)
+    source: str = ""
+
+    def save(self, path: Path) -> None:
+        """Writes the table, whole or not at all."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schema = _arrow_schema().with_metadata(
+            {_METADATA_KEY: json.dumps(to_json(dataclasses.asdict(self.header))).encode()}
+        )
+        rows = [run.to_row() for run in sorted(self.runs, key=lambda run: (run.setting, run.seed))]
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> RecordedTable:
+        """Reads a table.
+
+        Raises:
+            UsageError: There is none, it is of another version, or its columns are others; the message says which.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            # Not pq.read_table: it imports pandas, which takes longer than reading a hundred tables.
+            with pq.ParquetFile(path) as file:
+                table = file.read(use_threads=False)
+            columns = table.schema.names
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UsageError(f"{path}: cannot read a recorded table ({reason})") from error
+        header = _read_header(table.schema.metadata or {}, path)
+        _check_columns(columns, path)
+        try:
+            runs = tuple(RecordedRun.from_row(row) for row in table.to_pylist())
+        except (TypeError, ValueError, KeyError) as error:
+            raise UsageError(f"{path}: damaged row in a recorded table ({error})") from error
+        return cls(header, runs, str(path))
+
+    def check_space(self, space: Space) -> None:
+        """Checks that what was varied in the table is what a space varies, as far as both know a dimension.
+
+        A dimension that the table does not have is neutral in all its runs.
+
+        Raises:
+            UsageError: A dimension of the table is none of the space, or has another range.
+        """
+        now = describe_dimensions(space)
+        for name, before in self.header.dimensions.items():
+            if name not in now:
+                raise UsageError(f"{self.source}: recorded with dimension {name}, which space {space.name} has not")
+            if to_json(before) != now[name]:
+                raise UsageError(
+                    f"{self.source}: recorded with {name} in {before}, but space {space.name} has {now[name]}"
+                )
+
+
+def describe_dimensions(space: Space) -> dict[str, Any]:
+    """Returns what a space varies, in JSON types."""
+    return {
+        d.name: list(d.choices) if d.choices else [d.low, d.high, "log" if d.log else "linear"]
+        for d in space.dimensions
+    }
+
+
+def _read_header(metadata: Mapping[bytes, bytes], path: str | Path) -> TableHeader:
+    if _METADATA_KEY not in metadata:
+        raise UsageError(f"{path}: a Parquet file, but not one that nbt record wrote")
+    try:
+        values = dict(json.loads(metadata[_METADATA_KEY]))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path}: damaged header of a recorded table ({error})") from error
+    if values.get("schema") != SCHEMA_VERSION:
+        raise UsageError(
+            f"{path}: recorded table of version {values.get('schema')}; this nbt reads version {SCHEMA_VERSION}"
+        )
+    try:
+        return TableHeader(**values)
+    except TypeError as error:
+        raise UsageError(f"{path}: damaged header of a recorded table ({error})") from error
+
+
+def _check_columns(found: Sequence[str], path: str | Path) -> None:
+    """Refuses columns that are unknown or missing; settings alone may be missing."""
+    needed, settings = {*_RUN_COLUMNS, *_CURVE_COLUMNS}, set(setting_names())
+    missing, unknown = needed - set(found), set(found) - needed - settings
+    if missing or unknown:
+        problems = (("lacks", missing), ("has", unknown))
+        parts = [f"{what} {', '.join(sorted(names))}" for what, names in problems if names]
+        raise UsageError(f"{path}: other columns than a recorded table's: it {' and '.join(parts)}")
+
+
+def _arrow_type(rule: FieldRule) -> pa.DataType:
+    import pyarrow as pa
+
+    if rule.choices or rule.text:
+        return pa.string()
+    if rule.flag:
+        return pa.bool_()
+    return pa.int64() if rule.integer else pa.float64()
+
+
+def _arrow_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    run = {"setting": pa.int32(), "seed": pa.int32(), "origin": pa.string(), "diverged": pa.bool_()}
+    fields: dict[str, Any] = {**run, "setup_seconds": pa.float32()}
+    for name in setting_names():
+        rule = setting_rule(name)
+        fields[name] = pa.list_(_arrow_type(rule)) if rule.length else _arrow_type(rule)
+    fields |= {name: pa.list_(pa.float32()) for name in _CURVE_COLUMNS}
+    return pa.schema(list(fields.items()))

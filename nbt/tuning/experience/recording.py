@@ -1,0 +1,226 @@
+"""Recording: random settings of a space trained to full length, one after another, as a source of specs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbt.errors import NbtError, UsageError
+from nbt.seeds import derive_seed
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.tuning.baseline_recipes import baseline_recipes
+from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable, TableHeader
+from nbt.tuning.space.sampling import sample_params
+from nbt.tuning.space.space import Space
+from nbt.tuning.storage.codec import to_json
+
+_log = logging.getLogger("nbt")
+
+RANDOM_ORIGIN = "random"
+REPEAT_INTERVAL = 10
+_MAX_EQUAL_FAILURES = 3
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run that a recording consists of; see `RecordedRun`."""
+
+    setting: int
+    seed: int
+    origin: str
+    settings: TransferSettings
+
+    @property
+    def key(self) -> str:
+        """Name of the run."""
+        return f"setting-{self.setting:04d}-seed-{self.seed}"
+
+
+def plan_runs(space: Space, n: int, *, epochs: int, seed: int) -> list[PlannedRun]:
+    """Returns the runs of a recording: the baseline_recipes, then random settings; every tenth setting runs with two seeds.
+
+    A setting depends on the seed and its number alone, so that a longer recording continues a shorter one.
+
+    Args:
+        space: What is drawn from, every dimension by itself: uniform, or uniform in the logarithm.
+        n: Number of settings, baseline_recipes included.
+        epochs: Length of every run.
+        seed: Of the draws.
+    """
+    baselines = [
+        (f"anchor: {name}", settings) for name, settings in baseline_recipes(epochs) if space.can_express(settings)
+    ]
+    planned: list[PlannedRun] = []
+    for number in range(n):
+        if number < len(baselines):
+            origin, settings = baselines[number]
+        else:
+            draws = np.random.default_rng(derive_seed(seed, "recorded setting", number))
+            origin, settings = RANDOM_ORIGIN, space.settings(sample_params(space, draws), epochs)
+        seeds = (0, 1) if number % REPEAT_INTERVAL == 0 else (0,)
+        planned += [PlannedRun(number, one, origin, settings) for one in seeds]
+    return planned
+
+
+class Journal:
+    """What a recording has so far: JSON lines beside the table, each written through as soon as a run ends.
+
+    Args:
+        table: Where the table is going to be.
+        header: What is being recorded.
+
+    Raises:
+        UsageError: Table or journal are of something else.
+    """
+
+    def __init__(self, table: Path, header: TableHeader) -> None:
+        self.header = header
+        self._table, self._path = table, table.with_name(f"{table.name}.journal")
+        self.runs: dict[tuple[int, int], RecordedRun] = {}
+        self._has_header = False  # the journal's first line says what it is of
+        if table.exists():
+            before = RecordedTable.load(table)
+            self._check(before.header.identity, table)
+            self._add_runs(before.runs)
+        if self._path.exists():
+            self._read()
+
+    def _add_runs(self, runs: Sequence[RecordedRun]) -> None:
+        self.runs |= {(run.setting, run.seed): run for run in runs}
+
+    def _check(self, identity: dict[str, Any], where: Path) -> None:
+        wanted = to_json(self.header.identity)
+        differing = [name for name, value in wanted.items() if to_json(identity.get(name)) != value]
+        if differing:
+            raise UsageError(
+                f"{where}: recorded with other {', '.join(differing)}; give another --out, or the same options"
+            )
+
+    def _read(self) -> None:
+        """Reads the lines that were written whole; a crash may have torn one."""
+        lines = []
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                lines.append(json.loads(line))
+        if lines:
+            self._check(lines[0], self._path)
+            self._has_header = True
+            self._add_runs([RecordedRun.from_row(row) for row in lines[1:]])
+
+    def add(self, run: RecordedRun) -> None:
+        """Keeps a run, on the disk before this returns."""
+        self.runs[run.setting, run.seed] = run
+        lines = [run.to_row()]
+        if not self._has_header:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [to_json(self.header.identity), *(known.to_row() for known in self.runs.values())]
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(self._newline() + "".join(json.dumps(line) + "\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+        self._has_header = True
+
+    def _newline(self) -> str:
+        """Returns what ends a line that a crash has torn: it is given up, and must not spoil the next."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return "" if file.read(1) == b"\n" else "\n"
+        except OSError:
+            return ""
+
+    def close(self, header: TableHeader) -> RecordedTable:
+        """Writes the table and removes the journal.
+
+        Args:
+            header: With facts and profile.
+        """
+        RecordedTable(header, list(self.runs.values())).save(self._table)
+        self._path.unlink(missing_ok=True)
+        return RecordedTable.load(self._table)
+
+
+class Recording:
+    """The missing runs of a recording as a source of specs for an engine (`nbt.tuning.engines.base.TrialSource`).
+
+    Nothing is stopped early. A run that fails is named and left out; the next call tries it again.
+
+    Args:
+        planned: All runs of the recording.
+        journal: Knows which are there, and takes the others.
+        on_run: Called after every run with it, the number of runs that are there, and how many there will be.
+    """
+
+    def __init__(
+        self,
+        planned: Sequence[PlannedRun],
+        journal: Journal,
+        on_run: Callable[[RecordedRun, int, int], None] | None = None,
+    ) -> None:
+        self._journal, self._on_run = journal, on_run
+        self._by_key = {run.key: run for run in planned}
+        self._pending = deque(run for run in planned if (run.setting, run.seed) not in journal.runs)
+        self._total = len(planned)
+        self._repeated_failure: tuple[str, int] = ("", 0)
+        self.failed: dict[str, str] = {}
+
+    def next_trial(self) -> TrialSpec | None:
+        """Returns the next run that is missing."""
+        if not self._pending:
+            return None
+        run = self._pending.popleft()
+        seed = derive_seed(self._journal.header.seed, "recorded run", run.setting, run.seed, bits=31)
+        return TrialSpec(key=run.key, settings=run.settings, seed=seed)
+
+    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
+        """Nothing: no result depends on it."""
+
+    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
+        """Lets every run go on."""
+        return None
+
+    def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
+        """Keeps a run.
+
+        Raises:
+            NbtError: It is the third in a row that failed in the same way.
+        """
+        if outcome.error is not None:
+            self._record_failure(spec, outcome.error)
+            return
+        self._repeated_failure = ("", 0)
+        planned = self._by_key[spec.key]
+        run = RecordedRun(
+            setting=planned.setting,
+            seed=planned.seed,
+            origin=planned.origin,
+            settings=planned.settings,
+            curve=outcome.curve,
+            setup_seconds=float(outcome.facts.get("setup_seconds", 0.0)),
+        )
+        self._journal.add(run)
+        if self._on_run is not None:
+            self._on_run(run, len(self._journal.runs), self._total)
+
+    def on_abandoned(self, spec: TrialSpec) -> None:
+        """Puts the run back."""
+        self._pending.appendleft(self._by_key[spec.key])
+
+    def _record_failure(self, spec: TrialSpec, error: str) -> None:
+        self.failed[spec.key] = error
+        _log.warning("%s failed and is left out: %s", spec.key, error)
+        self._repeated_failure = (error, self._repeated_failure[1] + 1 if error == self._repeated_failure[0] else 1)
+        if self._repeated_failure[1] >= _MAX_EQUAL_FAILURES:
+            raise NbtError(
+                f"{_MAX_EQUAL_FAILURES} runs in a row failed in the same way: {error} (what was recorded is kept)"
+            )

@@ -1,0 +1,228 @@
+"""Finals: the best few run again with new seeds and splits, as often as their paired_difference needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nbt.errors import NbtError, require_positive
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
+from nbt.tuning.finals.selection import Score, SelectionState, describe_comparison, select_finalist
+from nbt.tuning.observers import ObserverGroup
+from nbt.tuning.storage import codec as codec
+from nbt.tuning.storage.reader import paired_difference, read_runs
+from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyObserver, StudyRecord
+from nbt.tuning.storage.study_store import StudyStore
+
+N_FINALISTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """A recipe that runs in the finals.
+
+    Attributes:
+        name: "trial 12" or "default recipe".
+        trial: Number of the trial it came from, None where none ran it.
+        settings: The recipe.
+    """
+
+    name: str
+    trial: int | None
+    settings: TransferSettings
+
+
+def choose_finalists(record: StudyRecord, count: int = N_FINALISTS) -> list[Finalist]:
+    """Returns the best `count` distinct full-length trials, and the default recipe where it is not among them.
+
+    Diverged trials are no candidates.
+    """
+    default = default_recipe(record.config.epochs)
+    ranked = [trial for trial in record.ranked() if not trial.diverged]
+    chosen: list[Finalist] = []
+    for trial in ranked:
+        if len(chosen) < count and trial.settings not in [finalist.settings for finalist in chosen]:
+            name = DEFAULT_RECIPE if trial.settings == default else f"trial {trial.number}"
+            chosen.append(Finalist(name=name, trial=trial.number, settings=trial.settings))
+    if default not in [finalist.settings for finalist in chosen]:
+        number = next((trial.number for trial in ranked if trial.settings == default), None)
+        chosen.append(Finalist(name=DEFAULT_RECIPE, trial=number, settings=default))
+    return chosen
+
+
+@dataclass(eq=False)
+class _RunningFinal:
+    finalist: Finalist
+    round: int
+    curve: list[EpochResult] = field(default_factory=list)
+
+
+class Finals:
+    """The finals of a study as a source of specs (`nbt.tuning.engines.base.TrialSource`).
+
+    Run i of every finalist has the seed and the train/validation split `study seed + i`, so that differences are
+    paired. Every run is stored when it ends; a resumed study repeats none, and when `over` is true on opening there
+    was nothing left to run. The decision is stored with the last run.
+
+    Args:
+        store: The study, held by this driver.
+        seeds: The most runs of one finalist, 1 or more.
+        checkpoints: Folder for the checkpoints of running trials; None keeps none.
+        observers: Told of every run.
+        count: How many of the best trials run beside the default recipe.
+
+    Raises:
+        UsageError: `seeds` is below 1.
+    """
+
+    def __init__(
+        self,
+        store: StudyStore,
+        *,
+        seeds: int = 5,
+        checkpoints: Path | None = None,
+        observers: Sequence[StudyObserver] = (),
+        count: int = N_FINALISTS,
+    ) -> None:
+        require_positive(final_seeds=seeds)
+        self._store, self._max_seeds, self._checkpoints = store, seeds, checkpoints
+        self._observers = ObserverGroup(observers)
+        self._finalists = choose_finalists(store.record(), count)
+        attributes = store.attributes()
+        self._runs = {c.name: self._stored_runs(attributes, c) for c in self._finalists}
+        self._failed: dict[str, str] = {}
+        self._running: dict[str, _RunningFinal] = {}
+        self._state = self._current_state()
+        if self._state.finished:
+            self._store_decision()
+        else:
+            done = sum(map(len, self._runs.values()))
+            self._observers.finals_started(len(self._finalists) * seeds - done)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to run; the study's record then holds finals, recommendation and verdict."""
+        return self._state.finished
+
+    def next_trial(self) -> TrialSpec | None:
+        """Returns the next run: all candidates of a seed before the next seed."""
+        if self.finished:
+            return None
+        for number in range(1, self._state.rounds + 1):
+            for finalist in self._finalists:
+                spec = self._spec(finalist, number)
+                if finalist.name in self._state.active and not self._has_run(finalist, number, spec):
+                    self._running[spec.key] = _RunningFinal(finalist, number)
+                    return spec
+        return None
+
+    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
+        """Nothing: no result depends on it."""
+
+    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
+        """Keeps an epoch; a final run is never stopped."""
+        self._running[spec.key].curve.append(result)
+        return None
+
+    def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
+        """Stores a run, and decides where it was the last one of a round.
+
+        Raises:
+            NbtError: Every finalist failed.
+        """
+        run = self._running.pop(spec.key)
+        if outcome.error is not None:
+            self._failed[run.finalist.name] = f"a final run failed: {outcome.error}"
+            if len(self._failed) == len(self._finalists):
+                raise NbtError(f"no final run succeeded; the last one: {outcome.error}")
+        else:
+            self._store_run(run, FinalRun(seed=self._seed(run.round), curve=outcome.curve or tuple(run.curve)))
+        self._state = self._current_state()
+        if self.finished and not self._running:
+            self._store_decision()
+
+    def on_abandoned(self, spec: TrialSpec) -> None:
+        """Forgets a run that the engine gave up; it is handed out again."""
+        self._running.pop(spec.key)
+
+    def _store_run(self, run: _RunningFinal, result: FinalRun) -> None:
+        key = codec.final_key(run.finalist.settings, result.seed)
+        self._store.put(key, codec.encode_curve(result.curve))
+        self._runs[run.finalist.name][run.round] = result
+        self._observers.final_run_finished(run.finalist.name, result)
+
+    def _spec(self, finalist: Finalist, number: int) -> TrialSpec:
+        origin = "default" if finalist.name == DEFAULT_RECIPE else f"{finalist.trial:04d}"
+        key = f"final-{origin}-seed-{number}"
+        return TrialSpec(
+            key=key,
+            settings=finalist.settings,
+            seed=self._seed(number),
+            split_seed=self._seed(number),
+            checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",
+        )
+
+    def _seed(self, number: int) -> int:
+        """Returns seed and split seed of a round; the search itself splits by the study's own seed."""
+        return self._store.config.seed + number
+
+    def _has_run(self, finalist: Finalist, number: int, spec: TrialSpec) -> bool:
+        return number in self._runs[finalist.name] or spec.key in self._running
+
+    def _stored_runs(self, attributes: dict[str, object], finalist: Finalist) -> dict[int, FinalRun]:
+        first = self._seed(0)
+        runs = read_runs(attributes, finalist.settings)
+        return {run.seed - first: run for run in runs if 1 <= run.seed - first <= self._max_seeds}
+
+    def _current_state(self) -> SelectionState:
+        """Returns the standing over the rounds that each finalist has run without a gap."""
+        scores = {}
+        for name, runs in self._runs.items():
+            length = next((number - 1 for number in range(1, self._max_seeds + 2) if number not in runs), 0)
+            scores[name] = [Score(runs[i].val_accuracy, runs[i].val_loss) for i in range(1, length + 1)]
+        return select_finalist(scores, default=DEFAULT_RECIPE, max_seeds=self._max_seeds, failed=self._failed)
+
+    def _store_decision(self) -> None:
+        """Stores who ran, who was dropped and who is recommended."""
+        leader = self._state.leader
+        if leader is None:
+            raise NbtError("no final run succeeded")
+        used = {c.name: [run for number, run in sorted(self._runs[c.name].items())] for c in self._finalists}
+        default = used.get(DEFAULT_RECIPE, [])
+        entries = [
+            {
+                "name": finalist.name,
+                "trial": finalist.trial,
+                "settings": finalist.settings.to_dict(),
+                "seeds": [run.seed for run in used[finalist.name]],
+                "dropped": self._state.dropped.get(finalist.name, ""),
+                "default": finalist.name == DEFAULT_RECIPE,
+            }
+            for finalist in self._finalists
+            if used[finalist.name]
+        ]
+        entries.sort(key=lambda entry: self._sort_key(str(entry["name"]), leader, used))
+        text = describe_comparison(leader, DEFAULT_RECIPE, paired_difference(used[leader], default))
+        self._store.put(codec.FINALS, {"candidates": entries, "recommended": leader, "verdict": text})
+
+    def _sort_key(self, name: str, leader: str, used: dict[str, list[FinalRun]]) -> tuple[bool, bool, float]:
+        """Sorts the recommended first, then those that ran to the end, each by mean accuracy."""
+        mean = math.fsum(run.val_accuracy for run in used[name]) / len(used[name])
+        return name != leader, name in self._state.dropped, -mean
+
+
+def recommended_final(record: StudyRecord) -> FinalRecord:
+    """Returns the finalist that a study recommends.
+
+    Raises:
+        NbtError: The finals are not over.
+    """
+    final = record.final(record.recommended) if record.recommended is not None else None
+    if final is None:
+        raise NbtError(f"study {record.config.name} has no recommendation yet: its finals are not over")
+    return final

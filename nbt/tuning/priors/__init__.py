@@ -1,0 +1,1 @@
+"""Priors: rules that suggest settings from the fit profile, before any trial."""

@@ -1,0 +1,170 @@
+"""FitPruner: stops a trial that is unlikely to beat the best one, and knows how often it is wrong."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nbt.seeds import derive_seed
+from nbt.tuning.pruners.base import TrialContext
+from nbt.tuning.pruners.curve_forecast import (
+    CurveForecaster,
+    ForecastDistribution,
+    LearningCurve,
+    mean_task_prediction,
+    probe_logit_score,
+)
+from nbt.tuning.storage.reader import read_trial
+from nbt.tuning.storage.records import TrialRecord
+from nbt.tuning.surrogate.logit_score import accuracy_from_logit_score, logit_score_variance
+from nbt.tuning.surrogate.task_model import TaskModel
+from nbt.tuning.target import Target
+
+DEFAULT_THRESHOLD = 0.05
+DEFAULT_CONTROL_FRACTION = 0.05
+_NUM_REFERENCE_CURVES = 3
+# Under a warm-up and a cosine the first sixth says next to nothing.
+_MIN_TRAINED_FRACTION = 1 / 6
+
+
+@dataclass(eq=False)
+class _ForecastHistory:
+    """What was forecast of a trial.
+
+    Attributes:
+        rows: Epoch, mean, low, high (80 %), chance to beat the best, each time it was forecast; accuracies.
+        incumbent: Accuracy to beat, at the last forecast, or when it would have been stopped.
+        would_stop: Epoch at which it was found hopeless, None where it was not.
+    """
+
+    rows: list[list[float]] = field(default_factory=list)
+    incumbent: float = 0.0
+    would_stop: int | None = None
+
+
+class FitPruner:
+    """Stops a trial whose chance of beating the best finished one falls under a threshold.
+
+    The chance is that of `CurveForecaster`, from recorded curves of other tasks, with this study's best finished trials
+    as references, the settings, and the fit profile. The accuracy to beat is only known to within its validation
+    standard error, which makes the chance larger the fewer the images. A random few that would be stopped run on as
+    controls.
+
+    Args:
+        forecaster: TransferredPriors from recorded curves.
+        models: Of the recorded tasks.
+        target: What is known of the task.
+        length: Epochs of a full trial.
+        seed: Decides which trials are controls.
+        threshold: Chance under which a trial stops.
+        controls: Share of trials that are never stopped.
+    """
+
+    def __init__(
+        self,
+        forecaster: CurveForecaster,
+        models: list[TaskModel],
+        target: Target,
+        *,
+        length: int,
+        seed: int,
+        threshold: float = DEFAULT_THRESHOLD,
+        controls: float = DEFAULT_CONTROL_FRACTION,
+    ) -> None:
+        self._forecaster, self._expected_score, self._target = forecaster, mean_task_prediction(models), target
+        self._length, self._seed, self._threshold, self._control_fraction = length, seed, threshold, controls
+        self._images, self._probe = target.validation_images, probe_logit_score(target)
+        self._first_epoch = max(1, math.ceil(_MIN_TRAINED_FRACTION * length))
+        self._histories: dict[int, _ForecastHistory] = {}
+        self._seen_trials: set[int] = set()
+        self._reference_curves: list[LearningCurve] = []
+
+    def decide(self, context: TrialContext) -> str | None:
+        """Returns why the trial has too small a chance, or None."""
+        epoch = context.curve[-1].epoch
+        references = self._best_finished_curves(context)
+        if epoch < self._first_epoch or epoch >= self._length or not references:
+            return None
+        curve = self._curve(context.settings, context.curve)
+        distribution = self._forecaster.forecast(curve, references, self._probe)
+        chance = distribution.above(references[0].final, self._incumbent_std(references[0]))
+        history = self._histories.setdefault(context.number, _ForecastHistory())
+        # A trial that starts over, or is resumed, repeats epochs: its forecasts are the newest attempt's.
+        history.rows = [row for row in history.rows if row[0] < epoch]
+        history.rows.append([epoch, *self._forecast_accuracies(distribution), round(chance, 4)])
+        accuracy_to_beat = self._to_accuracy(references[0].final)
+        if history.would_stop is None:
+            history.incumbent = accuracy_to_beat
+        if chance >= self._threshold:
+            return None
+        history.would_stop = history.would_stop or epoch
+        if self.is_control(context.number):
+            return None
+        _, mean, low, high, _ = history.rows[-1]
+        return (
+            f"epoch {epoch}: the forecast is {100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}] and the chance of "
+            f"beating {100 * accuracy_to_beat:.1f} % is {100 * chance:.1f} %"
+        )
+
+    def is_control(self, number: int) -> bool:
+        """Returns whether a trial would run on if it were found hopeless."""
+        draw = np.random.default_rng(derive_seed(self._seed, "control", number)).random()
+        return bool(draw < self._control_fraction)
+
+    def forecast(self, number: int) -> dict[str, Any] | None:
+        """Returns what was forecast of a trial, in JSON types; None where nothing was.
+
+        It has mean, low, high (80 %) and chance of the last forecast, the accuracy to beat as incumbent, all forecasts
+        by epoch as rows, the epoch at which it was found hopeless as would_stop, and whether it is a control.
+        """
+        history = self._histories.get(number)
+        if history is None or not history.rows:
+            return None
+        epoch, mean, low, high, chance = history.rows[-1]
+        return {
+            "epoch": epoch,
+            "mean": mean,
+            "low": low,
+            "high": high,
+            "chance": chance,
+            "incumbent": history.incumbent,
+            "would_stop": history.would_stop,
+            "control": history.would_stop is not None and self.is_control(number),
+            "rows": history.rows,
+        }
+
+    def _curve(self, settings: Any, epochs: Any) -> LearningCurve:
+        expected = float(self._expected_score([settings])[0])
+        return LearningCurve.of(settings, epochs, images=self._images, length=self._length, expected=expected)
+
+    def _best_finished_curves(self, context: TrialContext) -> list[LearningCurve]:
+        """Returns the curves of the best finished trials, the best first."""
+        for trial in context.study.get_trials(deepcopy=False):
+            if trial.number not in self._seen_trials and trial.state.is_finished():
+                self._seen_trials.add(trial.number)
+                record = read_trial(trial)
+                curve = None if record is None else self._reference_curve(record)
+                if curve is not None:
+                    self._reference_curves = sorted([*self._reference_curves, curve], key=lambda one: -one.final)[
+                        :_NUM_REFERENCE_CURVES
+                    ]
+        return self._reference_curves
+
+    def _reference_curve(self, record: TrialRecord) -> LearningCurve | None:
+        if record.state != "complete" or record.diverged:
+            return None
+        return self._curve(record.settings, record.curve)
+
+    def _incumbent_std(self, best: LearningCurve) -> float:
+        """Returns the standard error of the merit to beat: the best of many has been lucky with its images, too."""
+        return float(np.sqrt(logit_score_variance(accuracy_from_logit_score(best.final, self._images), self._images)))
+
+    def _forecast_accuracies(self, distribution: ForecastDistribution) -> list[float]:
+        values = (distribution.mean, *self._forecaster.interval(distribution))
+        return [self._to_accuracy(value) for value in values]
+
+    def _to_accuracy(self, value: float) -> float:
+        return round(float(accuracy_from_logit_score(value, self._images)), 4)

@@ -1,0 +1,56 @@
+"""Optuna's own pruners behind our protocol, for comparisons."""
+
+from __future__ import annotations
+
+import math
+
+import optuna
+
+from nbt.tuning.pruners.base import TrialContext
+
+
+class OptunaPruner:
+    """Asks a pruner of Optuna after every epoch but the last.
+
+    Args:
+        rule: The pruner.
+        reason: What it says of a trial that it stops.
+    """
+
+    def __init__(self, rule: optuna.pruners.BasePruner, reason: str) -> None:
+        self._pruner, self._reason = rule, reason
+
+    def decide(self, context: TrialContext) -> str | None:
+        """Returns why the trial should stop, or None."""
+        trial = context.study.get_trials(deepcopy=False)[context.number]
+        if not self._pruner.prune(context.study, trial):
+            return None
+        return f"epoch {context.curve[-1].epoch}: {self._reason}"
+
+
+def median_pruner(length: int) -> OptunaPruner:
+    """Returns the median rule (Golovin et al. 2017): stop what is below the median of earlier trials at its epoch.
+
+    It waits for a third of the trial, like our ASHA and for its reason, and for five full trials, Optuna's default.
+
+    Args:
+        length: Epochs of a full trial.
+    """
+    from optuna.pruners import MedianPruner
+
+    rule = MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, math.ceil(length / 3)))
+    return OptunaPruner(rule, "its best accuracy is below the median of earlier trials")
+
+
+def hyperband_pruner(length: int) -> OptunaPruner:
+    """Returns Hyperband (Li et al. 2018, arXiv 1603.06560) as published: brackets from one epoch on, eta 3.
+
+    A sampler that learns sees the trials of all brackets, as in BOHB (Falkner et al. 2018, arXiv 1807.01774).
+
+    Args:
+        length: Epochs of a full trial.
+    """
+    from optuna.pruners import HyperbandPruner
+
+    rule = HyperbandPruner(min_resource=1, max_resource=length, reduction_factor=3)
+    return OptunaPruner(rule, "its accuracy is not among the best third at this rung of its bracket")

@@ -1,0 +1,1 @@
+"""Samplers: which settings are proposed next."""

@@ -1,0 +1,144 @@
+"""Encoding: settings as points in which recipes that train alike are near each other. What all models here read."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nbt.settings import (
+    AUGMENTATIONS,
+    CURVATURES,
+    FEATURE_NORMS,
+    INITS,
+    LAYER_LR_KNOTS,
+    METHODS,
+    PRETRAIN_SCHEMES,
+    TransferSettings,
+)
+
+FloatArray = NDArray[np.float64]
+
+# AdamW trains at about a hundredth of the effective rate lr / (1 - momentum) of SGD (its steps do not shrink with the
+# gradient), so that log10 of its rate + 2 is comparable.
+_ADAMW_OFFSET = 2.0
+# Two choices of a category are 1 apart.
+_ONE_HOT_VALUE = math.sqrt(0.5)
+_DEPTH_GRID = np.linspace(0.0, 1.0, 21)
+_KNOT_DEPTHS = np.linspace(0.0, 1.0, len(LAYER_LR_KNOTS))
+_REFERENCE_BATCH = 32
+_MIN_DECAY = 1e-7
+_MIN_PENALTY = 1e-4
+
+_BASE_COORDINATES = (
+    *("transfer_depth", "frozen_depth", "trained_share", "head_rate", "body_rate", "mean_rate"),
+    *(f"layer_lr_{knot}" for knot in LAYER_LR_KNOTS),
+    *("decay_strength", "sp_mix", "sp_depth", "momentum", "adamw", "batch_size", "label_smoothing"),
+    *(f"augmentation_{policy}" for policy in AUGMENTATIONS),
+    *("mixup", "ema"),
+)
+_TECHNIQUE_COORDINATES = (
+    *("zapping", "zap_scale", "head_scale", "stall", "stalled_head_rate"),
+    *(f"feature_norm_{norm}" for norm in FEATURE_NORMS),
+    *(f"init_{init}" for init in INITS),
+    *("blend", "teacher"),
+    *(f"pretrain_{scheme}" for scheme in PRETRAIN_SCHEMES),
+    "pretrain_zapping",
+    *("linearized", "squared_error", "target_scale"),
+    *(f"method_{method}" for method in METHODS[1:]),
+    *(f"curvature_{kind}" for kind in CURVATURES),
+    "penalty_strength",
+)
+COORDINATE_NAMES = (*_BASE_COORDINATES, *_TECHNIQUE_COORDINATES)
+
+
+def encode(settings: Sequence[TransferSettings]) -> FloatArray:
+    """Returns settings as points, (settings, len(COORDINATE_NAMES)), every coordinate about 0 ... 1.
+
+    Rates are effective ones, log10 of lr / (1 - momentum) an image (Li et al. 2020, arXiv 2002.11770; the batch as in
+    Smith, Le 2018, arXiv 1710.06451), since recipes that differ in learning rate, momentum and batch alone train alike
+    where these agree; `mean_rate` is that of the units that train. Of `COORDINATE_NAMES` nothing depends on a space, so
+    that runs of different spaces can be compared; what a space does not vary adds no distance.
+    """
+    return np.array([_encode_one(one) for one in settings]).reshape(len(settings), len(COORDINATE_NAMES))
+
+
+def _encode_one(settings: TransferSettings) -> list[float]:
+    return [*_encode_base(settings), *_encode_techniques(settings)]
+
+
+def _encode_base(settings: TransferSettings) -> list[float]:
+    shape = np.interp(_DEPTH_GRID, _KNOT_DEPTHS, settings.layer_lr_shape)
+    first = settings.frozen_depth - 1e-9
+    trained = shape[first <= _DEPTH_GRID]
+    head, body = (log_effective_lr(settings, rate) for rate in (settings.head_lr, settings.body_lr))
+    return [
+        settings.transfer_depth,
+        settings.frozen_depth,
+        settings.transfer_depth - settings.frozen_depth,
+        head / 4,
+        body / 4,
+        (body + float(np.add.reduce(trained)) / len(trained)) / 4,
+        *(value / 2 for value in settings.layer_lr_shape),
+        math.log10(max(settings.decay_strength, _MIN_DECAY)) / 5,
+        settings.sp_mix,
+        settings.sp_depth,
+        settings.momentum,
+        float(settings.optimizer == "adamw"),
+        math.log2(settings.batch_size / _REFERENCE_BATCH) / 2,
+        5 * settings.label_smoothing,
+        *_one_hot(settings.augmentation, AUGMENTATIONS),
+        2.5 * settings.mixup,
+        # The share of the average that a step replaces, in decades.
+        -math.log10(1 - settings.ema) / 2.3,
+    ]
+
+
+def _encode_techniques(settings: TransferSettings) -> list[float]:
+    """Returns coordinates that are all alike where no technique is used."""
+    zapping = settings.zap_fraction / settings.zap_period if settings.zap_period else 0.0
+    injects = settings.init == "inject"
+    return [
+        zapping,
+        _ONE_HOT_VALUE * (settings.zap_scale == "as_released") if settings.zap_period else 0.0,
+        # 1e-4 of the usual head is far from it, and not far from 0.
+        settings.head_scale**0.25,
+        2 * settings.stall,
+        math.log10(settings.head_lr_multiplier) / 1.5 if settings.stall else 0.0,
+        *_one_hot(settings.feature_norm, FEATURE_NORMS),
+        *_one_hot(settings.init, INITS),
+        settings.blend if injects else 0.0,
+        # Teachers have no order: any two are some way apart, the same in every process.
+        zlib.crc32(settings.teacher.encode()) / 2**32 if injects else 0.0,
+        *_one_hot(settings.pretrain_scheme, PRETRAIN_SCHEMES),
+        1 / settings.pretrain_zap_period if settings.pretrain_zap_period else 0.0,
+        *_encode_continual(settings),
+    ]
+
+
+def _encode_continual(settings: TransferSettings) -> list[float]:
+    squared, penalised = settings.target_scale > 0.0, settings.method in ("ewc", "dlcft")
+    return [
+        float(settings.linearized),
+        _ONE_HOT_VALUE * squared,
+        math.log10(settings.target_scale) / 2 if squared else 0.0,
+        # The first does nothing, and all is 0: what is constant then changes no distance, not even its rounding.
+        *(float(settings.method == method) for method in METHODS[1:]),
+        *(_one_hot(settings.curvature, CURVATURES) if settings.method == "dlcft" else [0.0] * len(CURVATURES)),
+        math.log10(max(settings.penalty_strength, _MIN_PENALTY)) / 3 if penalised else 0.0,
+    ]
+
+
+def log_effective_lr(settings: TransferSettings, rate: float) -> float:
+    """Returns log10 of the effective learning rate at a batch of 32 that `rate` is under these settings."""
+    by_batch = math.log10(rate) - math.log10(settings.batch_size / _REFERENCE_BATCH)
+    adamw = settings.optimizer == "adamw"
+    return by_batch + (_ADAMW_OFFSET if adamw else -math.log10(1 - settings.momentum))
+
+
+def _one_hot(value: Any, choices: Sequence[Any]) -> list[float]:
+    return [_ONE_HOT_VALUE * (value == choice) for choice in choices]

@@ -1,0 +1,216 @@
+"""Reads a search space from YAML; whatever is wrong with it is one line that names file, dimension and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nbt.errors import UsageError, nearest
+from nbt.settings import LAYER_LR_KNOTS, setting_names, setting_rule
+from nbt.tuning.space.dimension import Dimension, ParamValue, is_vector_setting
+from nbt.yaml_loader import parse_yaml_mapping
+
+DIMENSION_KINDS = ("float", "int", "categorical")
+_SPACE_KEYS = ("name", "description", "dimensions", "fixed", "same_as")
+_RANGE_KEYS = ("kind", "low", "high", "log", "neutral", "knots", "ends", "description")
+_CHOICE_KEYS = ("kind", "choices", "neutral", "description")
+
+
+def parse_space_fields(text: str, *, source: str, default_name: str = "space") -> dict[str, Any]:
+    """Returns the fields of the `Space` that a YAML text describes.
+
+    Args:
+        text: `name`, `description`, `dimensions` (setting -> kind, low, high, log, choices, neutral, knots, ends,
+            description), `fixed` (setting -> value) and `same_as` (setting -> dimension that it follows).
+        source: What the text is called in errors and in the study: a shipped name or an absolute path.
+        default_name: Name of a space whose text gives none.
+
+    Raises:
+        UsageError: Something is wrong with it.
+    """
+    values = parse_yaml_mapping(text, source=source)
+    try:
+        return _parse_fields(values, source, default_name)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from error
+
+
+def _parse_fields(values: Mapping[str, Any], source: str, default_name: str) -> dict[str, Any]:
+    _check_keys(values, _SPACE_KEYS, "key")
+    entries = _get_mapping(values, "dimensions")
+    if not entries:
+        raise UsageError("no dimensions: name at least one setting to vary under dimensions:")
+    dimensions = tuple(_parse_dimension(name, entry) for name, entry in entries.items())
+    fixed = {name: _parse_fixed(name, value) for name, value in _get_mapping(values, "fixed").items()}
+    same_as = {name: _parse_same_as(name, other, dimensions) for name, other in _get_mapping(values, "same_as").items()}
+    for name in (*fixed, *same_as):
+        if (name in entries) + (name in fixed) + (name in same_as) > 1:
+            raise UsageError(f"{name} is given twice: keep it in one of dimensions:, fixed: and same_as:")
+    return dict(
+        name=_get_text(values, "name", default_name) or default_name,
+        description=_get_text(values, "description", ""),
+        dimensions=dimensions,
+        fixed=fixed,
+        same_as=same_as,
+        source=source,
+    )
+
+
+def _parse_dimension(name: str, entry: Any) -> Dimension:
+    _check_setting(name, "dimension")
+    try:
+        if not isinstance(entry, dict):
+            raise UsageError(f"expected kind, range and neutral value, got {entry!r}")
+        kind = entry.get("kind")
+        if kind not in DIMENSION_KINDS:
+            raise UsageError(f"kind {kind!r} is not one of {', '.join(DIMENSION_KINDS)}")
+        return _parse_categorical(name, entry) if kind == "categorical" else _parse_range(name, entry)
+    except UsageError as error:
+        raise UsageError(f"dimension {name}: {error}") from error
+
+
+def _parse_categorical(name: str, entry: Mapping[str, Any]) -> Dimension:
+    _check_keys(entry, _CHOICE_KEYS, "key")
+    if is_vector_setting(name):
+        raise UsageError(
+            f"a list of numbers cannot be categorical: use kind: float with knots: [{', '.join(LAYER_LR_KNOTS)}]"
+        )
+    choices = entry.get("choices")
+    if not isinstance(choices, list) or len(choices) < 2:
+        raise UsageError("choices: give a list of two or more (a single one goes under fixed:)")
+    accepted = tuple(setting_rule(name).check("choices", choice) for choice in choices)
+    if len(set(accepted)) < len(accepted):
+        raise UsageError(f"choices: one of {choices!r} is given twice")
+    neutral = setting_rule(name).check("neutral", _get_required(entry, "neutral"))
+    if neutral not in accepted:
+        raise UsageError(f"neutral {neutral!r} is not among the choices: add it, or name one of them")
+    return Dimension(
+        name=name,
+        kind="categorical",
+        choices=accepted,
+        neutral=neutral,
+        description=_get_text(entry, "description", ""),
+    )
+
+
+def _parse_range(name: str, entry: Mapping[str, Any]) -> Dimension:
+    _check_keys(entry, _RANGE_KEYS, "key")
+    rule, kind = setting_rule(name), entry["kind"]
+    if rule.choices or rule.text or rule.flag:
+        words = "false, true" if rule.flag else ", ".join(rule.choices) or "..."
+        raise UsageError(f"takes words: use kind: categorical with choices: [{words}]")
+    if rule.integer and kind == "float":
+        raise UsageError("takes whole numbers: use kind: int")
+    low, high, neutral = (_parse_bound(name, key, entry, kind) for key in ("low", "high", "neutral"))
+    if low >= high:
+        what = "empty" if low == high else "inverted"
+        raise UsageError(f"{what} range {low:g} ... {high:g}: low must be below high (one value goes under fixed:)")
+    if not low <= neutral <= high:
+        raise UsageError(f"neutral {neutral:g} is outside {low:g} ... {high:g}: widen the range, or move neutral")
+    log = entry.get("log", False)
+    if not isinstance(log, bool):
+        raise UsageError(f"log: expected true or false, got {log!r}")
+    if log and low <= 0:
+        raise UsageError(f"low {low:g} has no logarithm: raise low above 0, or leave log out")
+    return Dimension(
+        name=name,
+        kind=kind,
+        low=low,
+        high=high,
+        log=log,
+        neutral=neutral,
+        knots=_parse_knots(name, entry),
+        ends=_parse_ends(entry, kind, log),
+        description=_get_text(entry, "description", ""),
+    )
+
+
+def _parse_bound(name: str, key: str, entry: Mapping[str, Any], kind: str) -> Any:
+    """Returns a number that the setting (each number of a vector setting) accepts, in the type of the kind."""
+    value = _get_required(entry, key)
+    rule = setting_rule(name)
+    checked = rule.check(key, [value] * rule.length)[0] if rule.length else rule.check(key, value)
+    if kind == "int" and checked != int(checked):
+        raise UsageError(f"{key}: expected a whole number for kind: int, got {value!r}")
+    return int(checked) if kind == "int" else float(checked)
+
+
+def _parse_knots(name: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
+    knots = entry.get("knots")
+    wanted = list(LAYER_LR_KNOTS) if is_vector_setting(name) else None
+    if knots == wanted:
+        return LAYER_LR_KNOTS if is_vector_setting(name) else ()
+    if is_vector_setting(name):
+        raise UsageError(f"knots: expected [{', '.join(LAYER_LR_KNOTS)}], got {knots!r}")
+    raise UsageError("knots: this setting is one number; leave knots out")
+
+
+def _parse_ends(entry: Mapping[str, Any], kind: str, log: bool) -> tuple[float, float]:
+    ends = entry.get("ends")
+    if ends is None:
+        return (0.0, 0.0)
+    if kind != "float" or log:
+        raise UsageError("ends: only a float range without log can overshoot; leave ends out")
+    numbers = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
+    if not numbers or not all(0 <= end <= 1 for end in ends):
+        raise UsageError(f"ends: expected two shares of the range in 0 ... 1, e.g. [0.1, 0.1], got {ends!r}")
+    return (float(ends[0]), float(ends[1]))
+
+
+def _parse_fixed(name: str, value: Any) -> ParamValue | tuple[float, ...]:
+    _check_setting(name, "setting under fixed:")
+    checked: ParamValue | tuple[float, ...] = setting_rule(name).check(f"fixed: {name}", value)
+    return checked
+
+
+def _parse_same_as(name: str, other: Any, dimensions: tuple[Dimension, ...]) -> str:
+    """Returns the dimension that `name` follows, after a check that it may take every value of it."""
+    _check_setting(name, "setting under same_as:")
+    found = next((d for d in dimensions if d.name == other), None)
+    if found is None:
+        raise UsageError(f"same_as: {name} follows {other!r}; {nearest(str(other), [d.name for d in dimensions])}")
+    values = found.choices or (found.low, found.high)
+    rule = setting_rule(name)
+    for value in values:
+        rule.check(
+            f"same_as: {name} follows {other}, but {name}", [value] * len(LAYER_LR_KNOTS) if found.knots else value
+        )
+    return found.name
+
+
+def _check_setting(name: str, what: str) -> None:
+    if name == "epochs":
+        raise UsageError(f"epochs cannot be a {what}: a study's trials have one length, given by --epochs")
+    if name not in setting_names():
+        raise UsageError(f"unknown {what} {name!r}; {nearest(name, [n for n in setting_names() if n != 'epochs'])}")
+
+
+def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
+    for key in values:
+        if key not in known:
+            raise UsageError(f"unknown {what} {key!r}; {nearest(str(key), known)}")
+
+
+def _get_required(entry: Mapping[str, Any], key: str) -> Any:
+    if entry.get(key) is None:
+        default = " (the value that means without this technique)" if key == "neutral" else ""
+        raise UsageError(f"{key} is missing: add {key}:{default}")
+    return entry[key]
+
+
+def _get_mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    entries = values.get(key)
+    if entries is None:
+        return {}
+    if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
+        raise UsageError(f"{key}: expected a mapping of names to values, got {entries!r:.80}")
+    return entries
+
+
+def _get_text(values: Mapping[str, Any], key: str, default: str) -> str:
+    word = values.get(key)
+    if word is None:
+        return default
+    if not isinstance(word, str):
+        raise UsageError(f"{key}: expected text, got {word!r:.80}")
+    return " ".join(word.split())

@@ -1,0 +1,119 @@
+"""What a study and its trials hold as attributes in the storage: names, and JSON to and from our types."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from nbt.fit.fit_profile import FitProfile
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult
+from nbt.tuning.storage.records import StudyConfig
+
+# Of a study.
+CONFIG = "config"
+CREATED = "created"
+BUDGET = "budget"
+PRUNER = "pruner"
+DATASET = "dataset"
+NOTES = "notes"
+PROFILE = "profile"
+PRIOR_DIAGNOSTICS = "guide"
+SECONDS = "seconds"
+FINALS = "finals"
+TEST = "test"
+TEST_EVALUATIONS = "test_evaluations"
+LEASE = "lease"
+
+# Of the dataset's facts, as `nbt.task.load.dataset_summary` names them.
+VALIDATION_IMAGES = "validation_images"
+TEST_IMAGES = "test_images"
+# Of the teacher that can be injected from, `nbt.transfer.injection.weight_injection`.
+TLI_SIMILARITY = "tli_similarity"
+
+# Of a trial.
+SETTINGS = "settings"
+ORIGIN = "origin"
+RUN = "run"
+PROGRESS = "progress"
+REASON = "reason"
+FACTS = "facts"
+INTERRUPTED = "interrupted"
+
+_CURVE_FIELDS = tuple(item.name for item in dataclasses.fields(EpochResult) if item.name != "watched_accuracy")
+
+
+def final_key(settings: TransferSettings, seed: int) -> str:
+    """Returns the attribute of the final run of some settings with some seed."""
+    return f"final:{settings_hash(settings)}:{seed}"
+
+
+def settings_hash(settings: TransferSettings) -> str:
+    """Returns a fingerprint of settings."""
+    return hashlib.sha256(json.dumps(settings.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def to_json(value: Any) -> Any:
+    """Returns `value` in JSON types: NumPy and tensors cast, tuples as lists, paths as text, no NaN or infinity."""
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Sequence | set | frozenset):
+        return [to_json(item) for item in value]
+    if hasattr(value, "tolist"):
+        return to_json(value.tolist())
+    return str(value.as_posix() if isinstance(value, PurePath) else value)
+
+
+def encode_curve(curve: Sequence[EpochResult]) -> dict[str, list[Any]]:
+    """Returns a curve as columns."""
+    rows = [to_json(result.to_dict()) for result in curve]
+    return {name: [row[name] for row in rows] for name in _CURVE_FIELDS}
+
+
+def decode_curve(columns: Mapping[str, Sequence[Any]]) -> tuple[EpochResult, ...]:
+    """Reads what `encode_curve` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: The columns are damaged.
+    """
+    rows = zip(*(columns[name] for name in _CURVE_FIELDS), strict=True)
+    return tuple(EpochResult.from_dict(dict(zip(_CURVE_FIELDS, row, strict=True))) for row in rows)
+
+
+def encode_profile(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a fit profile (`FitProfile.to_dict`) with its layers as columns: some databases hold 64 kB a value."""
+    rows = profile["layers"]
+    columns = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
+    return {**to_json(profile), "layers": to_json(columns)}
+
+
+def decode_profile(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads what `encode_profile` wrote.
+
+    Raises:
+        ValueError: It is damaged, or of another version.
+    """
+    try:
+        columns = dict(values["layers"])
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return FitProfile.from_dict({**values, "layers": rows}).to_dict()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a fit profile: {error}") from error
+
+
+def decode_config(values: Mapping[str, Any]) -> StudyConfig:
+    """Reads a study's configuration.
+
+    Raises:
+        TypeError: It is damaged or of a later version.
+    """
+    return StudyConfig(**values)

@@ -1,0 +1,292 @@
+"""Reads studies: what the storage holds becomes plain records."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nbt.errors import NbtError, UsageError
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult
+from nbt.tuning.budget import Budget
+from nbt.tuning.importance import importance
+from nbt.tuning.intervals import Interval, accuracy_interval, accuracy_standard_error, paired_interval
+from nbt.tuning.storage import codec as codec
+from nbt.tuning.storage.records import (
+    FinalRecord,
+    FinalRun,
+    StudyConfig,
+    StudyRecord,
+    StudySummary,
+    TestRecord,
+    TrialRecord,
+    count_statuses,
+    trial_status,
+)
+
+_log = logging.getLogger("nbt")
+
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+}
+
+_TEST_NAMES = ("recommended", "baseline")
+
+
+def read_trial(trial: FrozenTrial) -> TrialRecord | None:
+    """Returns the record of a trial; None of one that was never handed out, or whose record is damaged."""
+    attributes = trial.user_attrs
+    if trial.state not in _STATES or codec.SETTINGS not in attributes:
+        return None
+    try:
+        return TrialRecord(
+            number=trial.number,
+            state=_STATES[trial.state],
+            settings=TransferSettings.from_dict(attributes[codec.SETTINGS]),
+            origin=str(attributes.get(codec.ORIGIN, "sampler")),
+            curve=_read_curve(attributes),
+            trained=trained_epochs(trial),
+            reason=str(attributes.get(codec.REASON, "")),
+            started=_to_utc(trial.datetime_start),
+            finished=_to_utc(trial.datetime_complete),
+            facts=dict(attributes.get(codec.FACTS, {})),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        _log.warning("trial %d: its record in the storage is damaged (%s); it is left out", trial.number, error)
+        return None
+
+
+def trained_epochs(trial: FrozenTrial) -> int:
+    """Returns how many epochs a trial trained, those of attempts that were cut short included."""
+    progress = trial.user_attrs.get(codec.PROGRESS)
+    trained = progress.get("trained") if isinstance(progress, dict) else None
+    return trained if isinstance(trained, int) else len(trial.intermediate_values)
+
+
+def read_config(name: str, attributes: Mapping[str, Any]) -> StudyConfig | None:
+    """Returns a study's configuration, None where it is not a study of ours.
+
+    Raises:
+        NbtError: It is damaged.
+    """
+    if codec.CONFIG not in attributes:
+        return None
+    try:
+        return codec.decode_config(attributes[codec.CONFIG])
+    except TypeError as error:
+        raise NbtError(f"study {name}: its configuration in the storage is damaged ({error})") from error
+
+
+def study_record(study: optuna.Study) -> StudyRecord:
+    """Returns all that the storage holds of a study.
+
+    Raises:
+        NbtError: Its configuration is damaged, or it is not a study of ours.
+    """
+    attributes = study.user_attrs
+    config = read_config(study.study_name, attributes)
+    if config is None:
+        raise NbtError(f"study {study.study_name} was not made by nbt")
+    frozen = study.get_trials(deepcopy=False)
+    trials = [record for record in map(read_trial, frozen) if record is not None]
+    budget = str(attributes.get(codec.BUDGET, ""))
+    dataset = _get_mapping(attributes, codec.DATASET)
+    finals = _read_finals(attributes)
+    decision = _get_mapping(attributes, codec.FINALS)
+    return StudyRecord(
+        config=config,
+        dataset=dataset,
+        budget=budget,
+        epochs_budget=_epochs_budget(budget, config.epochs),
+        epochs_spent=sum(map(trained_epochs, frozen)),
+        seconds_spent=float(attributes.get(codec.SECONDS, 0.0)),
+        pruner=str(attributes.get(codec.PRUNER, "")),
+        trials=trials,
+        finals=finals,
+        recommended=decision.get("recommended") if finals else None,
+        verdict=str(decision.get("verdict", "")) if finals else "",
+        test=_read_test_results(attributes) if finals else (),
+        test_evaluations=int(attributes.get(codec.TEST_EVALUATIONS, 0)),
+        importance=importance(study),
+        noise=noise_of(trials, dataset),
+        notes=tuple(attributes.get(codec.NOTES, ())),
+        created=_parse_time(attributes.get(codec.CREATED)),
+        profile=_read_profile(attributes),
+        prior_diagnostics=_get_mapping(attributes, codec.PRIOR_DIAGNOSTICS),
+    )
+
+
+def summarise(name: str, attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> StudySummary | None:
+    """Returns a line on a study, None where it is not one of ours or is damaged."""
+    try:
+        config = read_config(name, attributes)
+    except NbtError as error:
+        _log.warning("%s", error)
+        return None
+    if config is None:
+        return None
+    values = [trial.value for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
+    started_trials = [trial for trial in trials if codec.SETTINGS in trial.user_attrs]
+    return StudySummary(
+        name=name,
+        dataset=config.dataset,
+        backbone=config.backbone,
+        space=config.space,
+        budget=str(attributes.get(codec.BUDGET, "")),
+        trials=count_statuses(map(_trial_status, started_trials)),
+        best=max(values, default=None),
+        finished=len(_read_test_results(attributes)) == len(_TEST_NAMES),
+        created=_parse_time(attributes.get(codec.CREATED)),
+    )
+
+
+def _trial_status(trial: FrozenTrial) -> str:
+    return trial_status(_STATES.get(trial.state, ""), str(trial.user_attrs.get(codec.REASON, "")))
+
+
+def noise_of(trials: Sequence[TrialRecord], dataset: Mapping[str, Any]) -> float | None:
+    """Returns the standard error of one validation accuracy at the best trial's accuracy.
+
+    Args:
+        trials: Of the study; only full-length ones count.
+        dataset: Its facts; without the number of validation images, or without trials, it is None.
+    """
+    full = [trial.val_accuracy for trial in trials if trial.state == "complete" and trial.val_accuracy is not None]
+    n = dataset.get(codec.VALIDATION_IMAGES)
+    return accuracy_standard_error(max(full), int(n)) if full and n else None
+
+
+def make_final_record(
+    name: str, trial: int | None, settings: TransferSettings, runs: Sequence[FinalRun], dropped: str = ""
+) -> FinalRecord:
+    """Returns the record of a finalist with its interval; it has to have runs."""
+    ordered = tuple(sorted(runs, key=lambda run: run.seed))
+    return FinalRecord(
+        name=name,
+        trial=trial,
+        settings=settings,
+        runs=ordered,
+        validation=accuracy_interval([run.val_accuracy for run in ordered]),
+        dropped=dropped,
+    )
+
+
+def paired_difference(one: Sequence[FinalRun], other: Sequence[FinalRun]) -> Interval | None:
+    """Returns the paired paired_difference in accuracy over the seeds that both ran, None where there are none."""
+    mine = {run.seed: run.val_accuracy for run in one}
+    theirs = {run.seed: run.val_accuracy for run in other}
+    seeds = sorted(mine.keys() & theirs.keys())
+    return paired_interval([mine[seed] for seed in seeds], [theirs[seed] for seed in seeds]) if seeds else None
+
+
+def read_runs(attributes: Mapping[str, Any], settings: TransferSettings) -> list[FinalRun]:
+    """Returns the final runs of some settings that the storage holds, in the order of their seeds."""
+    prefix = codec.final_key(settings, 0).rsplit(":", 1)[0] + ":"
+    runs = []
+    for key, columns in attributes.items():
+        if key.startswith(prefix):
+            try:
+                runs.append(FinalRun(seed=int(key.removeprefix(prefix)), curve=codec.decode_curve(columns)))
+            except (KeyError, TypeError, ValueError):
+                _log.warning("a final run in the storage is damaged and runs again")
+    return sorted(runs, key=lambda run: run.seed)
+
+
+def _read_finals(attributes: Mapping[str, Any]) -> tuple[FinalRecord, ...]:
+    """Reads the finals: candidates from the decision, their runs from where each was stored when it ended."""
+    try:
+        entries = _get_mapping(attributes, codec.FINALS).get("candidates", [])
+        finals = [final for final in (_read_final(entry, attributes) for entry in entries) if final is not None]
+        default = next((f.runs for f, e in zip(finals, entries, strict=True) if e["default"]), ())
+    except (KeyError, TypeError, ValueError, AttributeError):
+        _log.warning("the finals in the storage are damaged and left out")
+        return ()
+    return tuple(
+        final
+        if final.runs is default
+        else FinalRecord(**{**vars(final), "versus_default": paired_difference(final.runs, default)})
+        for final in finals
+    )
+
+
+def _read_final(entry: Mapping[str, Any], attributes: Mapping[str, Any]) -> FinalRecord:
+    settings = TransferSettings.from_dict(entry["settings"])
+    seeds = set(entry["seeds"])
+    runs = [run for run in read_runs(attributes, settings) if run.seed in seeds]
+    return make_final_record(entry["name"], entry["trial"], settings, runs, entry["dropped"])
+
+
+def _read_test_results(attributes: Mapping[str, Any]) -> tuple[TestRecord, ...]:
+    """Reads the test results; those of an earlier recommendation, which a raised budget can leave, are none."""
+    stored = _get_mapping(attributes, codec.TEST)
+    recommended, results = _recommended_hash(attributes), _get_mapping(stored, "results")
+    if recommended is None or _get_mapping(stored, "recipes").get("recommended") != recommended:
+        return ()
+    try:
+        return tuple(
+            TestRecord(name=name, accuracy=Interval(**values["accuracy"]), loss=values["loss"], n=values["n"])
+            for name in _TEST_NAMES
+            if (values := results.get(name)) is not None
+        )
+    except (KeyError, TypeError):
+        _log.warning("the test results in the storage are damaged and left out")
+        return ()
+
+
+def _recommended_hash(attributes: Mapping[str, Any]) -> str | None:
+    """Returns the fingerprint of the settings that the finals recommend, None where they are not over or damaged."""
+    decision = _get_mapping(attributes, codec.FINALS)
+    try:
+        chosen = next(entry for entry in decision["candidates"] if entry["name"] == decision["recommended"])
+        return codec.settings_hash(TransferSettings.from_dict(chosen["settings"]))
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
+        return None
+
+
+def _read_profile(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
+    stored = _get_mapping(attributes, codec.PROFILE)
+    if not stored:
+        return None
+    try:
+        return codec.decode_profile(stored)
+    except ValueError as error:
+        _log.warning("the fit profile in the storage is left out: %s", error)
+        return None
+
+
+def _get_mapping(attributes: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns a mapping of the storage, an empty one where it is missing or something else."""
+    value = attributes.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _read_curve(attributes: Mapping[str, Any]) -> tuple[EpochResult, ...]:
+    progress = attributes.get(codec.PROGRESS)
+    return () if progress is None else codec.decode_curve(progress["curve"])
+
+
+def _epochs_budget(text: str, length: int) -> int | None:
+    try:
+        return Budget.parse(text).total_epochs(length)
+    except UsageError:
+        return None
+
+
+def _to_utc(moment: datetime | None) -> datetime | None:
+    """Returns a time of optuna's, which are local and do not say so, in UTC."""
+    return None if moment is None else moment.astimezone(UTC)
+
+
+def _parse_time(text: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None

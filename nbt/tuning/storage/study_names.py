@@ -1,0 +1,105 @@
+"""Which study a command means: names, and the refusal to continue one study with another's data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from nbt.errors import UsageError
+from nbt.tuning.storage.records import StudyConfig
+
+_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
+
+# What makes two studies different: the field, the field that shows it to people, its name, and the name of its
+# content where only that differs. Names and paths may change: the hashes say whether what they stand for did.
+_IDENTITY_FIELDS = (
+    ("data_hash", "dataset", "dataset", "images, labels or split"),
+    ("backbone", "backbone", "backbone", ""),
+    ("weights_hash", "weights", "weights", "values"),
+    ("space_hash", "space", "search space", "dimensions"),
+    ("image_size", "image_size", "image size", ""),
+    ("epochs", "epochs", "epochs", ""),
+    ("seed", "seed", "seed", ""),
+    ("classes", "classes", "classes", ""),
+    ("shots", "shots", "shots", ""),
+    ("teacher_hash", "teacher", "teacher", "weights"),
+    ("scenario", "scenario", "scenario", ""),
+    ("tasks", "tasks", "tasks", ""),
+)
+
+
+def slug(text: str) -> str:
+    """Returns `text` as a part of a file name: letters, digits, ".", "_" and single "-"."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-._")
+
+
+def default_study_name(dataset: str, backbone: str, space: str) -> str:
+    """Returns the name of a study that was given none, e.g. "cub-mobilenet_v2-width_mult-0.35-non_binary".
+
+    Args:
+        dataset: A dataset's name, or the path of a folder or file, of which the last part is used.
+        backbone: Canonical text, e.g. "mobilenet_v2(width_mult=0.35)".
+        space: A space's name, or the path of its file.
+    """
+    parts = (_base_name(dataset), backbone, _base_name(space))
+    return "-".join(filter(None, map(slug, parts)))[:100].rstrip("-._") or "study"
+
+
+def check_study_name(name: str) -> str:
+    """Returns the name, which is also that of folders.
+
+    Raises:
+        UsageError: It could not be the name of a folder.
+    """
+    if _NAME_PATTERN.fullmatch(name) is None:
+        hint = slug(name)[:100]
+        raise UsageError(
+            f"study name {name!r}: use letters, digits, '.', '_' and '-', at most 120, the first a letter or digit"
+            + (f"; e.g. {hint}" if hint else "")
+        )
+    return name
+
+
+def unused_name(name: str, taken: Iterable[str]) -> str:
+    """Returns `name` if it is free, else the first free of `name-2`, `name-3` ..."""
+    used = set(taken)
+    if name not in used:
+        return name
+    number = 2
+    while f"{name}-{number}" in used:
+        number += 1
+    return f"{name}-{number}"
+
+
+def check_same_study(stored: StudyConfig, requested: StudyConfig) -> None:
+    """Refuses to continue a study with other data, model, space or length.
+
+    Raises:
+        UsageError: It names each difference and the remedy.
+    """
+    differences = [
+        _difference(label, content, getattr(stored, shown), getattr(requested, shown))
+        for key, shown, label, content in _IDENTITY_FIELDS
+        if getattr(stored, key) != getattr(requested, key)
+    ]
+    if differences:
+        raise UsageError(
+            f"study {stored.name} exists with other inputs: {'; '.join(differences)} "
+            "(give another name with --study NAME, or start over under a new one with --fresh)"
+        )
+
+
+def _difference(label: str, content: str, before: object, now: object) -> str:
+    if before == now:
+        return f"{label} {now} has other {content} than then"
+    return f"{label} {_format_value(before)} then, {_format_value(now)} now"
+
+
+def _format_value(value: object) -> str:
+    return "not given" if value is None else str(value)
+
+
+def _base_name(text: str) -> str:
+    path = Path(text)
+    return path.stem if path.suffix in (".yaml", ".yml", ".csv") else path.name

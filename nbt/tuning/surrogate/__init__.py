@@ -1,0 +1,1 @@
+"""Surrogate models of the metric as a function of the settings."""

@@ -1,0 +1,211 @@
+"""Streams from Python: real images, real training, kept, resumed and compared, small."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nbt
+from nbt import api
+from nbt.errors import UsageError
+from nbt.report.streams.record import StreamConfig, StreamRecord
+from nbt.settings import TransferSettings
+from nbt.settings.continual import METHODS, SCENARIOS, method_overrides
+from nbt.task.task import Task
+from nbt.training.continual.results import TaskScore
+
+CHANGING = ("seconds", "started", "report")
+CLOSED = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return nbt.load_task("digits", backbone="conv3(width=4)", weights="none", shots=12)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def quick(*methods: str, scenario: str = "class", **changes: Any) -> dict[str, TransferSettings]:
+    made = {name: TransferSettings(**{**method_overrides(name, scenario), "epochs": 1}) for name in methods}
+    return {name: recipe.replace(**changes) for name, recipe in made.items()}
+
+
+def learn(task: Task, **changes: Any) -> api.ContinualOutcome:
+    given: dict[str, Any] = {"scenario": "class", "methods": quick("finetune"), "tasks": 2, "tracking_uri": CLOSED}
+    return api.continual(task, **{**given, **changes})
+
+
+class RecordingObserver(api.StreamObserver):
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.said: list[tuple[Any, ...]] = []
+        self.stop_after = stop_after
+
+    def streams_planned(self, configs: Sequence[StreamConfig], memory: Mapping[str, Any]) -> None:
+        self.said.append(("planned", len(configs), sorted(memory)))
+
+    def stream_started(self, config: StreamConfig, scores: Sequence[TaskScore]) -> None:
+        self.said.append(("started", config.method, config.seed, len(scores)))
+
+    def task_finished(self, config: StreamConfig, score: TaskScore) -> None:
+        self.said.append(("task", config.method, score.task))
+        if self.stop_after is not None and sum(one[0] == "task" for one in self.said) > self.stop_after:
+            raise KeyboardInterrupt
+
+    def stream_finished(self, record: StreamRecord, *, kept: bool) -> None:
+        self.said.append(("finished", record.config.method, record.config.seed, kept))
+
+
+def times_left_out(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: times_left_out(one) for key, one in value.items() if key not in CHANGING}
+    return [times_left_out(one) for one in value] if isinstance(value, list) else value
+
+
+def test_methods_learn_the_same_streams_seed_after_seed(task: Task, own_folder: Path) -> None:
+    watch = RecordingObserver()
+    outcome = learn(task, methods=quick("finetune", "probe"), seeds=2, observer=watch)
+    assert watch.said[0] == ("planned", 4, [])
+    order = [one[1:] for one in watch.said if one[0] == "finished"]
+    assert order == [("finetune", 0, False), ("probe", 0, False), ("finetune", 1, False), ("probe", 1, False)]
+    finetune, probe = outcome.comparison.methods
+    for one, other in zip(finetune.streams, probe.streams, strict=True):
+        assert one.result.class_order == other.result.class_order
+        assert one.images == other.images
+    assert finetune.streams[0].result.class_order != finetune.streams[1].result.class_order
+    assert outcome.report_path.parent == own_folder / "reports" / outcome.comparison.name
+    assert json.loads(outcome.report_path.with_name("stream.json").read_text())["seeds"] == [0, 1]
+
+
+def test_what_is_finished_is_given_at_once(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.training.worker import context as workbench
+
+    first = learn(task)
+    monkeypatch.setattr(workbench, "WorkerContext", None)
+    watch = RecordingObserver()
+    again = learn(task, observer=watch)
+    assert watch.said[1:] == [("finished", "finetune", 0, True)]
+    assert again.to_json() == first.to_json()
+
+
+def test_another_command_takes_what_is_there(task: Task) -> None:
+    learn(task)
+    watch = RecordingObserver()
+    learn(task, methods=quick("finetune", "probe"), observer=watch)
+    assert [one for one in watch.said if one[0] == "started"] == [("started", "probe", 0, 0)]
+
+
+def test_fresh_starts_over(task: Task) -> None:
+    first = learn(task)
+    watch = RecordingObserver()
+    again = learn(task, fresh=True, observer=watch)
+    assert ("started", "finetune", 0, 0) in watch.said
+    assert times_left_out(again.to_json()) == times_left_out(first.to_json())
+
+
+@pytest.mark.parametrize("method", ["ewc", "dlcft"])
+def test_a_stopped_stream_goes_on_where_it_was(task: Task, method: str, own_folder: Path) -> None:
+    methods = quick(method)
+    whole = learn(task, methods=methods, tasks=3, out="whole")
+    with pytest.raises(KeyboardInterrupt):
+        learn(task, methods=methods, tasks=3, fresh=True, observer=RecordingObserver(stop_after=1))
+    assert not (own_folder / "reports").exists()
+    watch = RecordingObserver()
+    again = learn(task, methods=methods, tasks=3, observer=watch)
+    assert ("started", method, 0, 2) in watch.said
+    assert [one for one in watch.said if one[0] == "task"] == [("task", method, 3)]
+    assert times_left_out(again.to_json()) == times_left_out(whole.to_json())
+
+
+def test_a_stream_that_lost_its_checkpoint_begins_again(task: Task) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        learn(task, tasks=3, observer=RecordingObserver(stop_after=1))
+    [checkpoint] = Path(".nbt/streams").glob("*/checkpoint.pt")
+    checkpoint.unlink()
+    watch = RecordingObserver()
+    learn(task, tasks=3, observer=watch)
+    assert ("started", "finetune", 0, 0) in watch.said
+    assert sum(one[0] == "task" for one in watch.said) == 3
+
+
+def test_memory_is_told_before_the_first_task(task: Task) -> None:
+    watch = RecordingObserver()
+    outcome = learn(task, methods=quick("ewc", "probe"), observer=watch)
+    assert watch.said[0] == ("planned", 2, ["ewc"])
+    ewc, probe = (runs.streams[0] for runs in outcome.comparison.methods)
+    assert ewc.curvature_bytes > 1000
+    assert probe.curvature_bytes == 0
+
+
+def test_mlflow_has_a_run_a_stream_and_is_asked_once(task: Task, own_folder: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    from nbt.tracking import stream_tracker as tracking_streams
+
+    uri = f"sqlite:///{own_folder / 'm.db'}"
+    outcome = learn(task, methods=quick("finetune", "probe"), tracking_uri=uri)
+    mlflow = MlflowClient(uri)
+    runs = mlflow.search_runs([one.experiment_id for one in mlflow.search_experiments()])
+    assert {run.info.run_name for run in runs} == {r.streams[0].config.name for r in outcome.comparison.methods}
+    assert all("report.html" in [one.path for one in mlflow.list_artifacts(run.info.run_id)] for run in runs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking_streams, "open_store", None)
+        learn(task, methods=quick("finetune", "probe"), tracking_uri=uri)
+
+
+def test_other_images_under_the_same_name_are_refused(task: Task) -> None:
+    import dataclasses
+
+    plain = dataclasses.replace(task, shots=None)
+    learn(plain)
+    other = dataclasses.replace(plain, fingerprint="another")
+    with pytest.raises(UsageError, match="other images, labels or split"):
+        learn(other)
+    learn(other, fresh=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"scenario": "domain"}, "scenario 'domain'"),
+        ({"methods": ("dlcf",)}, "did you mean dlcft"),
+        ({"methods": ()}, "method: none given"),
+        ({"tasks": 6}, "the dataset has 5 classes"),
+        ({"tasks": 1}, "a stream needs 2 or more"),
+        ({"seeds": 0}, "seeds: 0 is not 1 or more"),
+        ({"more": {"memory_bytes": 10}, "methods": quick("finetune", "ewc")}, "--memory"),
+        ({"methods": quick("finetune", "dlcft", head_scale=0.0)}, "head_scale"),
+        ({"tracking_uri": "coop://x"}, "neither a server nor a database"),
+        ({"shots": 3}, "shots: a loaded task has its own"),
+    ],
+)
+def test_wrong_input_is_refused_before_anything_is_written(
+    changes: dict[str, Any], said: str, task: Task, own_folder: Path
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        learn(task, **changes)
+    assert said in str(caught.value)
+    assert list(own_folder.iterdir()) == []
+
+
+def test_every_method_is_checked_in_every_scenario_without_torch() -> None:
+    for scenario in SCENARIOS:
+        for method in METHODS:
+            [settings] = api.check_streams(scenario, (method,)).values()
+            assert settings.scenario == scenario
+
+
+def test_what_could_not_be_written_or_begun_is_refused_first(task: Task, own_folder: Path) -> None:
+    (own_folder / "reports").write_text("mine")
+    with pytest.raises(UsageError, match=r"^--out reports: .* is no folder"):
+        learn(task)
+    with pytest.raises(UsageError, match="needs a teacher"):
+        learn(task, out="pages", methods=quick("finetune", init="inject"))
+    assert [path.name for path in own_folder.iterdir()] == ["reports"]

@@ -1,0 +1,438 @@
+"""The main job from Python: real images, real training, real storage and MLflow, small."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import nbt
+from nbt import api
+from nbt.api._command_options import search_options, sync_options
+from nbt.errors import NbtError, UsageError
+from nbt.fit.fit_profile import FitProfile
+from nbt.models.backbone_spec import parse_backbone
+from nbt.settings import TransferSettings
+from nbt.task.task import Task
+from nbt.tuning.storage.records import StudyObserver, TrialRecord
+from tests.sample_study import BEST, interrupted, sample_study, with_config
+
+QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 1, "study": "s"}
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    # Learning from the shipped tables takes seconds; the tests of guidance do it.
+    monkeypatch.setitem(QUICK, "experience", tmp_path_factory.mktemp("no-experience"))
+    return tmp_path
+
+
+class RecordingObserver(StudyObserver):
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.ended: list[TrialRecord] = []
+        self.stop_after = stop_after
+
+    def trial_finished(self, trial: TrialRecord) -> None:
+        self.ended.append(trial)
+
+    def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
+        if self.stop_after is not None and len(self.ended) >= self.stop_after:
+            raise KeyboardInterrupt
+
+
+def test_from_task_to_recommendation(task: Task, own_folder: Path) -> None:
+    result = nbt.search(task, budget=4, **QUICK)
+    record = result.record
+    assert [trial.origin for trial in record.trials[:3]] == [
+        "anchor: default recipe",
+        "anchor: linear probe",
+        "anchor: L2-SP",
+    ]
+    assert record.epochs_spent <= record.epochs_budget == 8
+    assert result.recommended == record.final(record.recommended).settings
+    assert len(result.trials) == len(record.trials)
+    assert {test.name for test in record.test} == {"recommended", "baseline"}
+    folder = result.report_path.parent
+    assert folder == own_folder / "reports" / "s"
+    assert TransferSettings.load(folder / "recommended.yaml") == result.recommended
+    assert "nbt predict" in (folder / "report.md").read_text(), "the exported model is known as the recommended one"
+    document = result.to_json()
+    assert document.keys() >= {"study", "report", "recommended", "validation", "test", "trials", "epochs"}
+    assert document["test"].keys() == {"recommended", "baseline"}
+
+
+def test_a_search_measures_the_fit_once_and_shows_it(
+    task: Task, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nbt.fit import profile_builder as profile
+
+    monkeypatch.setenv("NBT_CACHE", str(own_folder / "cache"))
+    seen: list[str] = []
+    nbt.search(task, budget=3, progress=lambda what, *_: seen.append(what), **QUICK)
+    assert "measuring how conv3(width=8) fits" in seen
+    [stored] = (own_folder / "reports" / "s").glob("fit.json")
+    kept = json.loads(stored.read_text())
+    assert kept["scalars"]["samples"] == len(task.split.train)
+
+    def twice(*args: object, **options: object) -> None:
+        raise AssertionError("a resumed study keeps its own")
+
+    monkeypatch.setattr(profile, "profile_fit", twice)
+    again = nbt.search(task, budget=3, **QUICK)
+    assert again.record.profile == kept
+    assert not any("fit" in note for note in again.record.notes)
+
+
+def test_a_search_goes_on_without_a_fit_profile(task: Task, own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.fit import profile_builder as profile
+
+    def refuse(*args: object, **options: object) -> None:
+        raise ValueError("samples: too few")
+
+    monkeypatch.setattr(profile, "profile_fit", refuse)
+    result = nbt.search(task, budget=3, **QUICK)
+    assert result.record.profile is None
+    [note] = result.record.notes
+    assert "could not be measured (ValueError: samples: too few)" in note
+    folder = own_folder / "reports" / "s"
+    assert note in (folder / "report.md").read_text()
+    assert not (folder / "fit.json").exists()
+
+
+def test_a_search_is_guided_by_profile_and_shipped_tables(task: Task) -> None:
+    record = nbt.search(task, budget=7, **{**QUICK, "experience": None, "epochs": 3}).record
+    assert record.trials[4].origin == "recommended: profile and experience"
+    assert [trial.origin for trial in record.trials[5:]] == ["sampler"] * len(record.trials[5:])
+    assert record.pruner == "fit" and len(record.prior_diagnostics["tables"]) >= 5
+    assert {source["name"] for source in record.prior_diagnostics["sources"]} >= {
+        "moderate head rate",
+        "recorded: digits · conv3",
+    }
+    assert all(source["after"] != source["mean"] for source in record.prior_diagnostics["sources"])
+    assert any(trial.forecast is not None for trial in record.trials)
+
+
+def test_a_search_without_heuristics_is_the_plain_sampler(task: Task) -> None:
+    record = nbt.search(task, budget=5, pruner="none", heuristics=False, **QUICK).record
+    assert record.prior_diagnostics == {}
+    assert {trial.origin for trial in record.trials[4:]} == {"sampler"}
+
+
+def test_a_search_with_a_teacher_tries_an_injection(own_folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    from nbt.models.weights import load_pretrained_weights
+
+    save_file(
+        dict(load_pretrained_weights(parse_backbone("conv3(width=9)"), "none", image_size=28).w0),
+        own_folder / "t.safetensors",
+    )
+    written, teacher = (f"conv3(width=9)={path}" for path in ("t.safetensors", own_folder / "t.safetensors"))
+    student: dict[str, Any] = {"backbone": "conv3(width=8)", "weights": "none", "shots": 6}
+    record = nbt.search("digits", budget=7, teacher=written, **student, **QUICK).record
+    assert [trial.origin for trial in record.trials[4:6]] == [
+        "recommended: injection",
+        "recommended: profile and experience",
+    ]
+    injected = record.trials[4]
+    assert (injected.settings.init, injected.settings.teacher) == ("inject", teacher)
+    assert injected.state in ("complete", "pruned")
+    assert record.config.teacher == teacher
+    assert teacher in Path("reports/s/report.md").read_text(), "the printed command works in any folder"
+    assert 0.5 < record.dataset["tli_similarity"] < 1.0
+    assert "inject by similarity" in {source["name"] for source in record.prior_diagnostics["sources"]}
+    with pytest.raises(UsageError, match=r"teacher .*then, not given now"):
+        nbt.search("digits", budget=8, **student, **QUICK)
+
+
+def test_without_experience_the_rules_guide_alone(task: Task) -> None:
+    record = nbt.search(task, budget=4, **QUICK).record
+    assert record.prior_diagnostics["tables"] == []
+    assert record.prior_diagnostics["sources"] and not any(
+        "recorded" in source["name"] for source in record.prior_diagnostics["sources"]
+    )
+
+
+def test_a_review_that_fails_does_not_cost_the_search(
+    task: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from nbt.tuning import prior_diagnostics as review
+
+    def refuse(*args: object) -> None:
+        raise FloatingPointError("no such number")
+
+    monkeypatch.setattr(review, "diagnose_priors", refuse)
+    record = nbt.search(task, budget=3, **QUICK).record
+    assert record.prior_diagnostics == {} and record.recommended
+    assert "could not be written down: no such number" in caplog.text
+
+
+def test_bad_experience_writes_nothing(task: Task, own_folder: Path) -> None:
+    (own_folder / "tables").mkdir()
+    (own_folder / "tables" / "mine.parquet").write_bytes(b"no table")
+    with pytest.raises(UsageError, match=r"mine\.parquet"):
+        nbt.search(task, budget=4, **{**QUICK, "experience": "tables"})
+    assert not (own_folder / ".nbt").exists() and not (own_folder / "reports").exists()
+
+
+def test_the_recommendation_before_training_is_what_the_search_runs(task: Task) -> None:
+    record = nbt.search(task, budget=5, **QUICK).record
+    assert record.profile is not None
+    early = api.recommend(FitProfile.from_dict(record.profile), epochs=2, experience=QUICK["experience"])
+    assert early.settings == record.trials[4].settings
+    assert [source["name"] for source in early.guide["sources"]] == [
+        one["name"] for one in record.prior_diagnostics["sources"]
+    ]
+    with pytest.raises(UsageError, match="epochs: 0"):
+        api.recommend(FitProfile.from_dict(record.profile), epochs=0)
+
+
+def test_fit_compares_backbones(own_folder: Path) -> None:
+    backbones = [("conv3(width=8)", "none"), ("conv4(width=8)", "none")]
+    profiles = api.fit("digits", backbones, samples=40, shots=12)
+    assert [profile.facts["backbone"] for profile in profiles] == ["conv3(width=8)", "conv4(width=8)"]
+    assert all(profile.scalars["samples"] == 40 for profile in profiles)
+    with pytest.raises(UsageError, match="--samples: 4 images cannot show 5 classes"):
+        api.fit("digits", backbones, samples=4, shots=12)
+    assert list(own_folder.iterdir()) == []
+
+
+def test_fit_takes_the_images_of_the_source(own_folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        (own_folder / "source" / name).mkdir(parents=True)
+        for i in range(3):
+            pixels = rng.integers(0, 256, (28, 28, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(own_folder / "source" / name / f"{i}.png")
+    backbones = [("conv3(width=8)", "none")]
+    [profile] = api.fit("digits", backbones, samples=40, shots=12, source_data=own_folder / "source")
+    [without] = api.fit("digits", backbones, samples=40, shots=12)
+    assert 0 < profile.scalars["emd_similarity"] <= 1
+    assert "emd_similarity" in without.left_out
+
+
+def test_the_same_call_resumes_to_the_new_budget_and_repeats_nothing(task: Task) -> None:
+    first = nbt.search(task, budget=3, **QUICK)
+    again = nbt.search(task, budget=3, **QUICK)
+    assert again.record.trials == first.record.trials
+    assert again.record.test_evaluations == 1
+    more = nbt.search(task, budget=5, **QUICK)
+    assert len(more.record.trials) >= 5
+    assert list(more.record.trials[:3]) == list(first.record.trials)
+
+
+def test_the_recommendation_of_a_stream_has_the_epochs_of_one_task() -> None:
+    result = api.SearchResult(with_config(sample_study(), scenario="class", tasks=4), Path("report.html"))
+    assert result.recommended == BEST.replace(epochs=3)
+    assert result.to_json()["recommended"] == result.recommended.to_dict()
+
+
+def test_interrupted_trials_are_counted_apart_from_failed_ones() -> None:
+    record = sample_study()
+    result = api.SearchResult(replace(record, trials=(*record.trials, interrupted(18))), Path("report.html"))
+    assert result.to_json()["trials"] == {"complete": 10, "pruned": 7, "failed": 1, "interrupted": 1}
+    assert result.trials["state"].value_counts()["interrupted"] == 1
+
+
+def test_the_recommendation_is_reproduced_by_training_with_its_settings(task: Task, own_folder: Path) -> None:
+    found = nbt.search(task, budget=3, **QUICK)
+    trained = api.train(task, found.recommended, seeds=2, export=own_folder / "m")
+    recommended = next(test for test in found.record.test if test.name == "recommended")
+    assert trained.test.accuracy == recommended.accuracy, "the same seed, images and settings"
+    assert trained.validation.n == 2
+    assert (own_folder / "m" / "model.json").exists()
+
+
+def test_an_interrupted_search_keeps_everything_and_goes_on(task: Task) -> None:
+    watch = RecordingObserver(stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        nbt.search(task, budget=4, observers=[watch], **QUICK)
+    kept = api.studies()[0]
+    assert kept["trials"]["complete"] == 2
+    assert kept["trials"]["running"] == 0
+    assert Path("reports/s/report.html").exists(), "the report has what there is"
+    result = nbt.search(task, budget=4, **QUICK)
+    assert [trial.number for trial in result.record.trials][:2] == [0, 1]
+    assert result.record.epochs_spent <= 8
+
+
+def test_a_tracking_server_that_is_down_stops_nothing(task: Task, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with caplog.at_level(logging.WARNING, logger="nbt"):
+        result = nbt.search(task, budget=3, tracking_uri=closed, **QUICK)
+    assert result.record.recommended is not None
+    assert sum("cannot be written" in message for message in caplog.messages) == 1
+    counts = api.sync("s")
+    assert counts["written"] >= 4
+    assert api.sync("s") == {"written": 0, "updated": 0, "unchanged": counts["written"]}
+
+
+def test_another_dataset_under_the_same_name_is_refused_and_nothing_changes(task: Task) -> None:
+    nbt.search(task, budget=3, **QUICK)
+    before = api.studies()
+    other = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=20)
+    with pytest.raises(UsageError, match="--fresh"):
+        nbt.search(other, budget=3, **QUICK)
+    assert api.studies() == before
+    fresh = nbt.search(other, budget=3, fresh=True, **QUICK)
+    assert fresh.record.config.name == "s-2"
+
+
+def test_wrong_input_writes_nothing(task: Task, own_folder: Path) -> None:
+    wrong: list[dict[str, Any]] = [
+        {"budget": 0},
+        {"budget": 3, "space": "non_binry"},
+        {"budget": 3, "pruner": "hyperband"},
+        {"budget": 3, "engine": "slurm"},
+        {"budget": 3, "workers": 0},
+        {"budget": 3, "storage": "not a url"},
+        {"budget": 3, "tracking_uri": "carrier-pigeon://coop"},
+        {"budget": 3, "study": "a/b"},
+        {"budget": 3, "shots": 5},
+    ]
+    for options in wrong:
+        with pytest.raises(UsageError):
+            nbt.search(task, **{**QUICK, **options})
+    assert list(own_folder.iterdir()) == []
+
+
+def test_three_failures_of_one_kind_end_the_search_with_one_message(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nbt.training import run_trial as trial
+
+    def broken(*args: object, **options: object) -> None:
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(trial, "fine_tune", broken)
+    with pytest.raises(NbtError, match="no kernel image"):
+        nbt.search(task, budget=8, **QUICK)
+    assert api.studies()[0]["trials"]["failed"] == 3
+
+
+def test_the_public_face_is_light_and_complete() -> None:
+    assert set(nbt.__all__) <= set(dir(nbt))
+    for name in nbt.__all__:
+        assert getattr(nbt, name) is not None
+    assert nbt.transfer.L2SP is not None
+    with pytest.raises(AttributeError, match="no attribute 'serch'"):
+        _ = nbt.serch
+
+
+@pytest.mark.parametrize("way", ["reports", "reports/s", "reports/s/model"])
+def test_a_report_that_could_not_be_written_is_refused_first(task: Task, own_folder: Path, way: str) -> None:
+    (own_folder / way).parent.mkdir(parents=True, exist_ok=True)
+    (own_folder / way).write_text("mine")
+    with pytest.raises(UsageError, match=f"^--out .*{own_folder / way} is no folder"):
+        nbt.search(task, budget=3, **QUICK)
+    assert not (own_folder / ".nbt").exists()
+    assert (own_folder / way).read_text() == "mine"
+
+
+def test_a_search_never_deletes_what_is_in_the_place_of_its_model(task: Task, own_folder: Path) -> None:
+    (own_folder / "reports/s/model").mkdir(parents=True)
+    (own_folder / "reports/s/model/notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"^--out .*notes\.txt"):
+        nbt.search(task, budget=3, **QUICK)
+    assert not (own_folder / ".nbt").exists()
+
+
+class FailingObserver(StudyObserver):
+    """Puts a folder where the report's first file goes, and may end the search there."""
+
+    def __init__(self, ending: BaseException | None = None) -> None:
+        self.ending = ending
+        self.finished = 0
+
+    def trial_finished(self, trial: TrialRecord) -> None:
+        Path("reports/s/report.md/mine").mkdir(parents=True, exist_ok=True)
+
+    def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
+        if number and self.ending is not None:
+            raise self.ending
+
+    def study_finished(self, record: Any) -> None:
+        self.finished += 1
+
+
+def test_a_report_that_fails_does_not_leave_the_runs_open(task: Task) -> None:
+    watch = FailingObserver()
+    with pytest.raises(NbtError, match=r"reports/s: cannot write the report .*--out names another"):
+        nbt.search(task, budget=3, observers=[watch], **QUICK)
+    assert watch.finished == 1
+    assert api.studies()[0]["finished"]
+
+
+def test_an_interrupted_search_tells_its_end_without_a_report(task: Task, caplog: pytest.LogCaptureFixture) -> None:
+    watch = FailingObserver(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        nbt.search(task, budget=3, observers=[watch], **QUICK)
+    assert watch.finished == 1
+    assert "cannot write the report" in caplog.text
+
+
+def test_the_report_says_where_the_study_is(task: Task, own_folder: Path) -> None:
+    where = {"storage": "sqlite:///far.db", "tracking_uri": "sqlite:///runs.db", "out": "pages"}
+    result = nbt.search(task, budget=3, **QUICK, **where)
+    expected = {
+        "--storage": "sqlite:///far.db",
+        "--tracking-uri": "sqlite:///runs.db",
+        "--experience": str(QUICK["experience"]),
+        "--final-seeds": "1",
+        "--out": str(own_folder / "pages"),
+    }
+    assert result.run_options == expected
+    words = shlex.split(searched_on(own_folder / "pages/s/report.md"))
+    assert {option: words[words.index(option) + 1] for option in expected} == expected
+    api.report("s", storage="sqlite:///far.db", out="again")
+    words = shlex.split(searched_on(own_folder / "again/s/report.md"))
+    assert words[words.index("--storage") + 1] == "sqlite:///far.db"
+    assert words[words.index("--out") + 1] == str(own_folder / "again")
+
+
+def searched_on(page: Path) -> str:
+    return next(line for line in page.read_text().splitlines() if line.startswith("nbt search"))
+
+
+def test_options_that_are_as_usual_are_not_repeated_and_passwords_never() -> None:
+    usual = {"storage": None, "engine": "local", "workers": 1, "final_seeds": 5, "out": "reports/", "experience": None}
+    assert search_options(**usual) == {}
+    found = search_options(storage="postgresql://me:secret@db/s", engine="ray", gpus_per_trial=0.5, out="/o")
+    assert found == {
+        "--storage": "postgresql://me:***@db/s",
+        "--engine": "ray",
+        "--gpus-per-trial": "0.5",
+        "--out": "/o",
+    }
+    assert sync_options(found) == {"--storage": "postgresql://me:***@db/s", "--out": "/o"}
+
+
+def test_a_model_is_exported_to_no_folder_with_other_files(own_folder: Path) -> None:
+    (own_folder / "notes.txt").write_text("mine")
+    for export in (Path(), own_folder, Path("../") / own_folder.name):
+        with pytest.raises(UsageError, match=r"--export .*notes\.txt"):
+            api.train("no dataset, and never looked at", export=export)
+    assert [path.name for path in own_folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_recipe_with_nothing_to_start_from_is_wrong_usage(task: Task) -> None:
+    wrong = [{"init": "inject"}, {"init": "inject", "teacher": "conv3=no.pth"}, {"pretrain_zap_period": 2}]
+    for changes in wrong:
+        with pytest.raises(UsageError, match=r"needs a teacher|no file no\.pth|not trained by nbt"):
+            api.train(task, TransferSettings(epochs=2).replace(**changes))

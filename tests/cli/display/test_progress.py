@@ -1,0 +1,230 @@
+"""The progress display: what it says, and how it degrades."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from nbt.cli.display.output import Output
+from nbt.cli.display.progress import Progress
+from nbt.cli.display.search_progress import SearchProgress
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult
+from nbt.tuning.storage.records import FinalRun, StudyRecord
+from tests.cli.fakes import make_record, make_trial
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def progress(clock: Clock) -> SearchProgress:
+    return SearchProgress(Output(), clock=clock)
+
+
+@pytest.fixture
+def err(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
+    return lambda: capsys.readouterr().err.splitlines()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(progress: Progress) -> list[str]:
+    """Lines of the display, with single spaces and without the bar."""
+    console = Console(file=io.StringIO(), width=100)
+    console.print(progress.render())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return [" ".join(line.replace("━", "").replace("╸", "").split()) for line in text.splitlines()]
+
+
+def start_trial(progress: SearchProgress, number: int, *accuracies: float, spent: int = 0) -> None:
+    progress.trial_started(number, TransferSettings(epochs=4), "sampler")
+    for epoch, accuracy in enumerate(accuracies, 1):
+        progress.epoch_finished(number, EpochResult(epoch, 1.0, 1.0, accuracy, 0.5), spent + epoch)
+
+
+def test_without_a_terminal_one_line_a_trial_and_stage(progress: SearchProgress, err: Callable[[], list[str]]) -> None:
+    with progress:
+        for done in range(4):
+            progress.update("decoding images", done, 3)
+        progress.study_started(make_record())
+        start_trial(progress, 0, 0.5, 0.7, 0.6, 0.6)
+        progress.trial_finished(make_trial(0, "complete", 0.5, 0.7, 0.6, 0.6, origin="anchor: default recipe"))
+        start_trial(progress, 1, 0.2, spent=4)
+        progress.trial_finished(make_trial(1, "pruned", 0.2, reason="worse than the rest"))
+        progress.trial_finished(make_trial(2, "failed", reason="ValueError: no"))
+        progress.finals_started(10)
+        progress.final_run_finished("trial 0", FinalRun(seed=3, curve=(EpochResult(1, 1.0, 1.0, 0.66, 1.0),)))
+        progress.study_finished(make_record())
+    assert err() == [
+        "decoding images",
+        "study birds; budget 5",
+        "trial 0 complete: 70.0 % ± 4.5 (anchor: default recipe), 4 epochs in 2.0 s, the best so far; "
+        "4 of 20 epochs, 0.0 s, about 0.0 s left",
+        "trial 1 pruned after 1 epoch in 0.5 s: worse than the rest; 5 of 20 epochs, 0.0 s, about 0.0 s left",
+        "trial 2 failed: ValueError: no; 5 of 20 epochs, 0.0 s, about 0.0 s left",
+        "finals: at most 10 runs with new seeds and splits",
+        "final 1: trial 0, seed 3: 66.0 %",
+    ]
+
+
+def test_quiet_is_silent(err: Callable[[], list[str]]) -> None:
+    out = Output()
+    out.configure(verbosity=-1)
+    with SearchProgress(out) as progress:
+        progress.update("decoding images", 1, 3)
+        progress.study_started(make_record())
+        progress.trial_finished(make_trial(0, "complete", 0.5))
+    assert err() == []
+
+
+@pytest.mark.parametrize(("term", "redraws"), [("xterm-256color", True), ("dumb", False), (None, False)])
+def test_a_dumb_terminal_gets_lines(term: str | None, redraws: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    if term is None:
+        monkeypatch.delenv("TERM", raising=False)
+    else:
+        monkeypatch.setenv("TERM", term)
+    with Progress(Output()) as progress:
+        progress.update("decoding images", 1, 3)
+    text = terminal.getvalue()
+    assert ("\x1b[" in text) == redraws
+    assert (text == "decoding images\n") == (not redraws)
+
+
+def test_the_display_of_a_stage(progress: SearchProgress) -> None:
+    assert shown(progress) == ["starting"]
+    progress.update("downloading", 1234, 0)
+    assert shown(progress) == ["downloading 1,234"]
+    progress.update("decoding images", 25, 50)
+    assert shown(progress) == ["decoding images 50 %"]
+    progress.update("decoding images", 50, 50)
+    assert shown(progress) == ["decoding images"]
+    progress.note("loading the model")
+    assert shown(progress) == ["loading the model"]
+
+
+def test_the_display_of_a_search(progress: SearchProgress, clock: Clock) -> None:
+    progress.study_started(make_record())
+    assert shown(progress) == ["birds", "search 0 of 20 epochs, 0.0 s"]
+    start_trial(progress, 0, 0.5, 0.7, 0.6, 0.6)
+    progress.trial_finished(make_trial(0, "complete", 0.5, 0.7, 0.6, 0.6))
+    start_trial(progress, 1, 0.4, spent=4)
+    start_trial(progress, 2)
+    clock.now += 60.0
+    assert shown(progress) == [
+        "birds",
+        "search 5 of 20 epochs, 1 min 00 s, about 3 min 00 s left",
+        "trials 1 complete",
+        "best 70.0 % ± 4.5 trial 0 (sampler)",
+        "running trial 1 epoch 1 of 4 40.0 % sampler",
+        "running trial 2 starting sampler",
+    ]
+
+
+def test_a_budget_in_time_counts_earlier_sessions(progress: SearchProgress, clock: Clock) -> None:
+    trials = (make_trial(0, "complete", 0.5), make_trial(1, "running"))
+    progress.study_started(
+        make_record(budget="2m", epochs_budget=None, seconds_spent=30.0, epochs_spent=9, trials=trials)
+    )
+    clock.now += 45.0
+    assert shown(progress)[1:3] == ["search 9 epochs, 1 min 15 s, about 45 s left", "trials 1 complete"]
+    assert progress.kept == 1
+    clock.now += 450.0
+    assert "about 0.0 s left" in shown(progress)[1]
+
+
+def test_the_display_of_the_finals(progress: SearchProgress) -> None:
+    progress.study_started(make_record())
+    progress.finals_started(10)
+    progress.final_run_finished("trial 0", FinalRun(seed=3, curve=()))
+    assert shown(progress) == ["birds", "finals 1 of at most 10 runs"]
+    progress.update("testing", 1, 2)
+    assert shown(progress) == ["birds", "testing 50 %"]
+
+
+def test_many_running_trials_are_cut(progress: SearchProgress) -> None:
+    progress.study_started(make_record())
+    for number in range(9):
+        start_trial(progress, number)
+    lines = shown(progress)
+    assert len(lines) == 9
+    assert lines[-1] == "and 3 more"
+
+
+def place(node: str, gpu: str = "") -> dict[str, str]:
+    return {"node": node, "device": f"cuda:{gpu}" if gpu else "cpu", **({"gpu_index": gpu} if gpu else {})}
+
+
+def test_where_a_trial_runs_is_shown_where_that_differs(progress: SearchProgress, err: Callable[[], list[str]]) -> None:
+    progress.study_started(make_record())
+    start_trial(progress, 0)
+    progress.trial_placed(0, place("alpha", "1"))
+    start_trial(progress, 1, 0.4)
+    progress.trial_placed(1, place("alpha", "1"))
+    start_trial(progress, 2)
+    assert shown(progress)[2:] == [
+        "running trial 0 starting sampler",
+        "running trial 1 epoch 1 of 4 40.0 % sampler",
+        "running trial 2 starting sampler",
+    ], "one place for all"
+    progress.trial_placed(2, place("beta"))
+    start_trial(progress, 3)
+    assert shown(progress)[2:] == [
+        "running trial 0 starting sampler on alpha, GPU 1",
+        "running trial 1 epoch 1 of 4 40.0 % sampler on alpha, GPU 1",
+        "running trial 2 starting sampler on beta",
+        "running trial 3 starting sampler",
+    ]
+    progress.trial_finished(make_trial(0, "complete", 0.5))
+    progress.trial_finished(make_trial(1, "pruned", 0.4, reason="weak"))
+    progress.trial_finished(make_trial(2, "failed", reason="ValueError: no"))
+    first, second, third = err()[-3:]
+    assert "1 epoch in 0.5 s on alpha, GPU 1, the best so far; " in first
+    assert second.startswith("trial 1 pruned after 1 epoch in 0.5 s on alpha, GPU 1: weak; ")
+    assert third.startswith("trial 2 failed on beta: ValueError: no; ")
+
+
+def test_the_best_is_the_best_by_rank(progress: SearchProgress) -> None:
+    """Within one standard error the lower validation loss wins, as in the study's own order."""
+    progress.study_started(make_record())
+    progress.trial_finished(make_trial(0, "complete", 0.71))
+    close = make_trial(1, "complete", 0.70)
+    better_loss = EpochResult(1, 1.0, 0.5, 0.70, 0.5)
+    progress.trial_finished(type(close)(number=1, state="complete", settings=close.settings, curve=(better_loss,)))
+    progress.trial_finished(make_trial(2, "pruned", 0.99))
+    assert "best 70.0 % ± 4.5 trial 1 (sampler)" in shown(progress)
+
+
+def test_kept_is_what_the_study_says_in_the_end(progress: SearchProgress) -> None:
+    progress.study_started(make_record(trials=(make_trial(0, "complete", 0.5),)))
+    progress.trial_finished(make_trial(1, "failed"))
+    assert progress.kept == 2
+    last: StudyRecord = make_record(trials=(make_trial(0, "complete", 0.5), make_trial(1, "running")))
+    progress.study_finished(last)
+    assert progress.kept == 1
+
+
+def test_an_interrupted_trial_is_no_failure(progress: SearchProgress, err: Callable[[], list[str]]) -> None:
+    progress.study_started(make_record())
+    progress.trial_finished(make_trial(0, "failed", reason="interrupted: the search ended before the trial did"))
+    assert progress.kept == 0
+    assert "trials 1 interrupted" in shown(progress)
+    assert err()[1].startswith("trial 0 interrupted: the search ended before the trial did; ")

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from nbt.data.image_files import sort_class_names
+from nbt.data.readers.image_folder import find_split_folders, read_image_folder
+from nbt.errors import UsageError
+from tests.data.pictures import save_classes, save_image
+
+
+def names(folder: Path) -> list[tuple[str, str, str]]:
+    return [(str(row.path.relative_to(folder)), row.label, row.split) for row in read_image_folder(folder)]
+
+
+def test_class_folders_in_order_with_what_lies_deeper_and_without_what_is_hidden(tmp_path: Path) -> None:
+    for path in ("dog/b.JPG", "dog/a.png", "cat/more/c.webp", ".git/x.png", "dog/._a.png", "__MACOSX/dog/y.png"):
+        save_image(tmp_path / path)
+    (tmp_path / "dog" / "notes.txt").write_text("no image")
+    assert names(tmp_path) == [("cat/more/c.webp", "cat", ""), ("dog/a.png", "dog", ""), ("dog/b.JPG", "dog", "")]
+
+
+def test_parts_by_any_of_their_names(tmp_path: Path) -> None:
+    for part in ("Training", "validation", "test"):
+        save_classes(tmp_path / part, {"a": 1, "b": 1})
+    assert {role: place.name for role, place in find_split_folders(tmp_path).items()} == {
+        "train": "Training",
+        "val": "validation",
+        "test": "test",
+    }
+    assert sorted(names(tmp_path)) == [
+        (f"{part}/{label}/000.png", label, role)
+        for part, role in (("Training", "train"), ("test", "test"), ("validation", "val"))
+        for label in "ab"
+    ]
+
+
+def test_a_lone_train_folder_is_a_part(tmp_path: Path) -> None:
+    save_classes(tmp_path / "train", {"a": 1, "b": 1})
+    assert {role for _, _, role in names(tmp_path)} == {"train"}
+
+
+def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:
+    save_classes(tmp_path, {"train": 2, "test": 1, "bus": 1})
+    assert [label for _, label, _ in names(tmp_path)] == ["bus", "test", "train", "train"]
+
+
+def test_a_class_called_train_may_have_folders_in_it(tmp_path: Path) -> None:
+    save_classes(tmp_path / "train", {"steam": 1, "electric": 1})
+    save_classes(tmp_path, {"bus": 1})
+    assert [label for _, label, _ in names(tmp_path)] == ["bus", "train", "train"]
+
+
+def test_folders_beside_the_parts_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for part in ("train", "test", "unlabelled"):
+        save_classes(tmp_path / part, {"a": 1, "b": 1})
+    with caplog.at_level(logging.WARNING, logger="nbt"):
+        assert len(names(tmp_path)) == 4
+    assert "left out: unlabelled" in caplog.text
+
+
+def test_two_folders_for_one_part(tmp_path: Path) -> None:
+    for part in ("train", "val", "valid"):
+        save_classes(tmp_path / part, {"a": 1, "b": 1})
+    with pytest.raises(UsageError, match="val/ and valid/ are both val"):
+        read_image_folder(tmp_path)
+
+
+def test_a_class_that_is_only_tested_on(tmp_path: Path) -> None:
+    save_classes(tmp_path / "train", {"a": 1, "b": 1})
+    save_classes(tmp_path / "test", {"a": 1, "c": 1})
+    with pytest.raises(UsageError, match="class 'c' is in test, but has no images in train"):
+        read_image_folder(tmp_path)
+
+
+def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
+    save_classes(tmp_path / "store", {"a": 1, "b": 2})
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in "ab":
+        (data / name).symlink_to(tmp_path / "store" / name)
+    assert [label for _, label, _ in names(data)] == ["a", "b", "b"]
+
+
+def test_classes_that_are_numbers_come_by_value() -> None:
+    assert sort_class_names(["10", "9", "2", "9"]) == ["2", "9", "10"]
+    assert sort_class_names(["10", "9", "x"]) == ["10", "9", "x"]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from nbt.data.download import download, make_cache_folder, temporary_folder, unpack_tar
+from nbt.errors import NbtError
+from tests.data.pictures import serve
+
+
+def md5(body: bytes) -> str:
+    return hashlib.md5(body).hexdigest()
+
+
+def archive_of(folder: Path, *members: tarfile.TarInfo) -> Path:
+    """Writes an archive with a good file first and then the given members."""
+    path = folder / "archive.tar.gz"
+    good = tarfile.TarInfo("good/file.txt")
+    good.size = 4
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(good, io.BytesIO(b"good"))
+        for member in members:
+            tar.addfile(member, io.BytesIO(b"evil"[: member.size]))
+    return path
+
+
+def evil(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    member.linkname = target
+    member.size = 4 if kind == tarfile.REGTYPE else 0
+    return member
+
+
+def test_a_good_file_arrives_whole_and_is_told_of(tmp_path: Path) -> None:
+    body = bytes(range(256)) * 9000
+    told: list[tuple[str, int, int]] = []
+    with serve({"/d/data.bin": body}) as address:
+        download(f"{address}/d/data.bin", tmp_path / "x", md5=md5(body), progress=lambda *what: told.append(what))
+    assert (tmp_path / "x").read_bytes() == body
+    assert told[-1] == ("downloading data.bin", len(body), len(body))
+    assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
+
+
+def test_a_wrong_checksum_leaves_nothing_and_spares_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"earlier")
+    with serve({"/data": b"other"}) as address, pytest.raises(NbtError, match=f"checksum {md5(b'other')}, expected"):
+        download(f"{address}/data", tmp_path / "x", md5=md5(b"wanted"))
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"earlier"
+
+
+def test_a_connection_that_breaks_off(tmp_path: Path) -> None:
+    body = b"half of it"
+    with serve({"/data": body}, promised={"/data": 20}) as address, pytest.raises(NbtError, match="10 of 20 bytes"):
+        download(f"{address}/data", tmp_path / "x", md5=md5(body))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with serve({}) as address, pytest.raises(NbtError, match="HTTP 404"):
+        download(f"{address}/data", tmp_path / "x", md5="")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_good_archive(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    unpack_tar(archive_of(tmp_path), tmp_path / "out", progress=lambda *what: told.append(what))
+    assert (tmp_path / "out" / "good" / "file.txt").read_bytes() == b"good"
+    assert told == [("unpacking", 1, 1)]
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        evil("../outside.txt"),
+        evil("good/../../outside.txt"),
+        evil("..\\outside.txt"),
+        evil("/outside.txt"),
+        evil("C:\\outside.txt"),
+        evil("good/link", tarfile.SYMTYPE, "/etc/passwd"),
+        evil("good/link", tarfile.SYMTYPE, "file.txt"),
+        evil("good/link", tarfile.LNKTYPE, "good/file.txt"),
+        evil("good/device", tarfile.CHRTYPE),
+        evil("good/pipe", tarfile.FIFOTYPE),
+    ],
+    ids=lambda member: f"{member.name}-{member.type.decode()}",
+)
+def test_evil_archives_are_refused_before_anything_is_written(tmp_path: Path, member: tarfile.TarInfo) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    archive = archive_of(inside, member)
+    with pytest.raises(NbtError, match="the archive is not safe"):
+        unpack_tar(archive, inside / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["inside"]
+    assert [path.name for path in inside.iterdir()] == ["archive.tar.gz"]
+
+
+def test_what_is_no_archive_and_what_is_half_of_one(tmp_path: Path) -> None:
+    whole = archive_of(tmp_path, evil("good/more.bin")).read_bytes()
+    for name, body in (("none", b"not an archive"), ("half", whole[: len(whole) // 2])):
+        (tmp_path / name).write_bytes(body)
+        with pytest.raises(NbtError, match="cannot be unpacked"):
+            unpack_tar(tmp_path / name, tmp_path / "out")
+
+
+def test_a_temporary_folder_goes_whatever_happens(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), temporary_folder(tmp_path) as place:
+        (place / "half").write_text("written")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_made_names_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("NBT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(NbtError, match="set NBT_CACHE"):
+        make_cache_folder("images")

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nbt.data import image_store as images
+from nbt.data.image_store import ImageStore, decode_images
+from nbt.errors import NbtError
+from tests.data.pictures import gradient, save_image
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NBT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "images"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return [save_image(tmp_path / "data" / f"{number:02d}.png", shade=3 * number) for number in range(40)]
+
+
+@pytest.fixture
+def damaged(files: list[Path]) -> list[Path]:
+    files[3].write_bytes(b"no image")
+    files[21].write_bytes(files[21].read_bytes()[:40])
+    files[39].unlink()
+    return files
+
+
+def shades(store: ImageStore) -> list[int]:
+    return [int(value) for value in store.array[:, 0, 0, 0]]
+
+
+def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(images, "_decode", fail)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_images_in_order(cache: Path, files: list[Path], use_cache: bool, workers: int) -> None:
+    store, kept = decode_images(files, 8, cache=use_cache, workers=workers)
+    assert (len(store), store.size, store.array.shape, store.array.dtype) == (40, 8, (40, 8, 8, 3), np.uint8)
+    assert shades(store) == [3 * number for number in range(40)]
+    assert kept.tolist() == list(range(40)) and kept.dtype == np.int64
+    assert (store.path is not None) == use_cache and cache.exists() == use_cache
+    assert store.nbytes == 40 * 8 * 8 * 3 and store.unreadable == ()
+
+
+def test_a_second_time_nothing_is_decoded(cache: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = decode_images(files, 8)
+    forbid_decoding(monkeypatch)
+    second, _ = decode_images(files, 8)
+    assert second.path == first.path
+    np.testing.assert_array_equal(second.array, first.array)
+    with pytest.raises(AssertionError, match="decoded again"):
+        decode_images(files, 9)
+
+
+def test_a_changed_file_or_another_choice_is_decoded(cache: Path, files: list[Path]) -> None:
+    decode_images(files, 8)
+    before = files[5].stat()
+    save_image(files[5], shade=250)
+    os.utime(files[5], ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert shades(decode_images(files, 8)[0])[5] == 250
+    assert len(decode_images(files[:7], 8)[0]) == 7
+
+
+def test_a_moved_dataset_is_found_again(cache: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    decode_images(files, 8)
+    files[0].parent.rename(files[0].parent.with_name("moved"))
+    forbid_decoding(monkeypatch)
+    moved = [path.parent.with_name("moved") / path.name for path in files]
+    assert len(decode_images(moved, 8)[0]) == 40
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_what_cannot_be_read_is_named_counted_and_left_out(
+    cache: Path, damaged: list[Path], use_cache: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):  # found in the cache the second time, and named again
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="nbt"):
+            store, kept = decode_images(damaged, 8, cache=use_cache)
+        assert kept.tolist() == [n for n in range(40) if n not in (3, 21, 39)]
+        assert shades(store) == [3 * n for n in kept.tolist()]
+        assert store.unreadable == tuple(str(damaged[n]) for n in (3, 21, 39))
+        assert len(caplog.records) == 1
+        assert caplog.messages[0].startswith(f"3 of 40 images cannot be read and are left out: {damaged[3]} (")
+
+
+def test_of_many_unreadable_images_a_few_are_named(
+    cache: Path, files: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in files[1:]:
+        path.write_bytes(b"")
+    with caplog.at_level(logging.WARNING, logger="nbt"):
+        assert decode_images(files, 8)[1].tolist() == [0]
+    assert caplog.messages[0].endswith("and 34 more")
+
+
+def test_when_nothing_can_be_read_the_store_is_empty(cache: Path, files: list[Path]) -> None:
+    for path in files:
+        path.write_bytes(b"")
+    for use_cache in (True, True, False):
+        store, kept = decode_images(files, 8, cache=use_cache)
+        assert (store.array.shape, len(kept), len(store.unreadable)) == ((0, 8, 8, 3), 0, 40)
+
+
+def damage_truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def damage_header(path: Path) -> None:
+    path.write_bytes(b"garbage" + path.read_bytes()[7:])
+
+
+def damage_pixel(path: Path) -> None:
+    body = bytearray(path.read_bytes())
+    body[-1000] ^= 255
+    path.write_bytes(body)
+
+
+def damage_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def damage_shape(path: Path) -> None:
+    np.save(path, np.zeros((3, 8, 8, 3), np.uint8))
+
+
+def damage_card(path: Path) -> None:
+    path.with_suffix(".json").write_text('{"unreadable": [')
+
+
+def remove_card(path: Path) -> None:
+    path.with_suffix(".json").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_truncate, damage_header, damage_pixel, damage_empty, damage_shape, damage_card, remove_card, Path.unlink],
+    ids=lambda damage: damage.__name__,
+)
+def test_a_damaged_cache_is_made_again(cache: Path, files: list[Path], damage: Any) -> None:
+    whole = decode_images(files, 8)[0]
+    assert whole.path is not None
+    damage(whole.path)
+    np.testing.assert_array_equal(decode_images(files, 8)[0].array, whole.array)
+    np.testing.assert_array_equal(np.load(whole.path), whole.array)
+
+
+def test_large_arrays_are_mapped(cache: Path, damaged: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not isinstance(decode_images(damaged, 8)[0].array, np.memmap)
+    monkeypatch.setattr(images, "MEMORY_LIMIT", 1000)
+    store, _ = decode_images(damaged, 8)
+    assert isinstance(store.array, np.memmap) and not store.array.flags.writeable
+    assert shades(store)[:5] == [0, 3, 6, 12, 15]
+    path = store.path
+    assert path is not None
+    damage_truncate(path)
+    assert shades(decode_images(damaged, 8)[0])[:5] == [0, 3, 6, 12, 15]
+
+
+def test_arrays_are_scaled_and_cached_by_content(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.stack([gradient(8, 8), gradient(8, 8)[::-1]])
+    store, kept = decode_images(pixels, 16)
+    assert store.array.shape == (2, 16, 16, 3) and kept.tolist() == [0, 1]
+    np.testing.assert_array_equal(decode_images(pixels, 8)[0].array, pixels)
+    forbid_decoding(monkeypatch)
+    np.testing.assert_array_equal(decode_images(pixels.copy(), 16)[0].array, store.array)
+    with pytest.raises(AssertionError, match="decoded again"):
+        decode_images(pixels[::-1], 16)
+
+
+def test_a_pickle_of_cached_images_is_their_path(cache: Path, files: list[Path]) -> None:
+    store, _ = decode_images(files, 32)
+    packed = pickle.dumps(store)
+    assert len(packed) < 1000 < store.nbytes
+    again = pickle.loads(packed)
+    assert isinstance(again.array, np.memmap) and again.path == store.path
+    np.testing.assert_array_equal(again.array, store.array)
+    assert store.path is not None
+    store.path.unlink()
+    with pytest.raises(NbtError, match="gone or damaged"):
+        pickle.loads(packed)
+
+
+def test_another_process_maps_the_cached_images(cache: Path, files: list[Path], tmp_path: Path) -> None:
+    store, _ = decode_images(files, 8)
+    (tmp_path / "store.pickle").write_bytes(pickle.dumps(store))
+    code = f"import pickle; print(pickle.load(open({str(tmp_path / 'store.pickle')!r}, 'rb')).array[:, 0, 0, 0].sum())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == sum(shades(store))
+
+
+def test_a_selection_is_pickled_with_its_pixels(cache: Path, damaged: list[Path]) -> None:
+    store, _ = decode_images(damaged, 8)
+    few = store.select(np.array([5, 0]))
+    again = pickle.loads(pickle.dumps(few))
+    assert shades(again) == shades(few) == [shades(store)[5], shades(store)[0]]
+    assert again.unreadable == store.unreadable and again.path is None
+
+
+def test_a_store_holds_square_rgb_bytes_only() -> None:
+    for array in (np.zeros((2, 4, 5, 3), np.uint8), np.zeros((2, 4, 4), np.uint8), np.zeros((2, 4, 4, 3), np.float32)):
+        with pytest.raises(ValueError, match="expected uint8"):
+            ImageStore(array)
+
+
+def test_progress_rises_to_the_number_of_images(cache: Path, files: list[Path]) -> None:
+    told: list[tuple[str, int, int]] = []
+    decode_images(files, 8, progress=lambda *what: told.append(what))
+    assert told[-1] == ("decoding images", 40, 40)
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    told.clear()
+    decode_images(files, 8, progress=lambda *what: told.append(what))
+    assert told == []
+
+
+def test_builders_at_the_same_time_agree(cache: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    barrier = threading.Barrier(4)
+    original = images._write_cache
+
+    def write_together(*arguments: Any) -> None:
+        barrier.wait(timeout=30)
+        original(*arguments)
+
+    monkeypatch.setattr(images, "_write_cache", write_together)
+    results: list[list[int]] = []
+    builders = [threading.Thread(target=lambda: results.append(shades(decode_images(files, 8)[0]))) for _ in range(4)]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+    assert results == [[3 * number for number in range(40)]] * 4
+    assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".npy"]
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(
+    cache: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(images, "_write_rows", no_space)
+    with pytest.raises(NbtError, match=r"No space left on device.*NBT_CACHE.*--image-size"):
+        decode_images(files, 8)
+    assert list(cache.iterdir()) == []
+
+
+def test_an_interrupted_build_leaves_nothing(cache: Path, files: list[Path]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decode_images(files, 8, progress=interrupt)
+    assert list(cache.iterdir()) == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("nbt-decode")]
+
+
+def test_what_killed_builders_left_goes_after_a_day(cache: Path, files: list[Path]) -> None:
+    cache.mkdir(parents=True)
+    old, young = cache / ".old.1-1.tmp", cache / ".young.1-1.tmp"
+    for path, age in ((old, 2 * 86400), (young, 60)):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age, time.time() - age))
+    decode_images(files, 8)
+    assert not old.exists() and young.exists()
+
+
+def test_the_card_says_why_images_were_left_out(cache: Path, damaged: list[Path]) -> None:
+    path = decode_images(damaged, 8)[0].path
+    assert path is not None
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert [index for index, _ in card["unreadable"]] == [3, 21, 39]
+    assert "cannot identify image" in card["unreadable"][0][1] and "No such file" in card["unreadable"][2][1]

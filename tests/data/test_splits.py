@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nbt.data.splits import (
+    TEST_SHARE,
+    Pools,
+    Split,
+    check_pools,
+    limit_shots,
+    make_pools,
+    make_split,
+    validation_share,
+    validation_standard_error,
+)
+from nbt.errors import UsageError
+
+seeds = st.integers(0, 2**63 - 1)
+class_sizes = st.lists(st.integers(4, 60), min_size=2, max_size=8)
+
+
+def labels_of(counts: list[int], shuffle: int | None = 0) -> np.ndarray:
+    labels = np.repeat(np.arange(len(counts)), counts).astype(np.int64)
+    return labels if shuffle is None else np.random.default_rng(shuffle).permutation(labels)
+
+
+def names_of(counts: list[int]) -> list[str]:
+    return [f"class {label}" for label in range(len(counts))]
+
+
+def no_roles(labels: np.ndarray) -> np.ndarray:
+    return np.full(len(labels), "", dtype="<U5")
+
+
+def counts_in(index: np.ndarray, labels: np.ndarray) -> list[int]:
+    return np.bincount(labels[index], minlength=labels.max() + 1).tolist()
+
+
+def assert_partition(split: Split, n: int) -> None:
+    together = np.concatenate([split.train, split.val, split.test])
+    assert sorted(together.tolist()) == list(range(n))
+    for part in (split.train, split.val, split.test):
+        assert part.dtype == np.int64
+        assert (np.diff(part) > 0).all()
+
+
+@settings(deadline=None)
+@given(class_sizes, seeds, st.integers(0, 9))
+def test_splits_are_disjoint_exhaustive_stratified_and_reproducible(counts: list[int], seed: int, order: int) -> None:
+    labels = labels_of(counts, order)
+    pools = make_pools(labels, no_roles(labels), names_of(counts))
+    split = make_split(pools, labels, seed)
+    assert_partition(split, len(labels))
+    share = validation_share(len(pools.train))
+    for label, count in enumerate(counts):
+        n_test, n_val = counts_in(split.test, labels)[label], counts_in(split.val, labels)[label]
+        assert abs(n_test - TEST_SHARE * count) <= 1 and n_test >= 1
+        assert abs(n_val - share * (count - n_test)) <= 1 and n_val >= 1
+        assert counts_in(split.train, labels)[label] >= 1
+    again = make_split(make_pools(labels, no_roles(labels), names_of(counts)), labels, seed)
+    for one, other in zip((split.train, split.val, split.test), (again.train, again.val, again.test), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@settings(deadline=None)
+@given(class_sizes, seeds, seeds)
+def test_test_never_moves(counts: list[int], seed: int, other: int) -> None:
+    labels = labels_of(counts)
+    pools = make_pools(labels, no_roles(labels), names_of(counts))
+    np.testing.assert_array_equal(make_split(pools, labels, seed).test, make_split(pools, labels, other).test)
+    np.testing.assert_array_equal(limit_shots(pools, labels, 2, seed).test, pools.test)
+
+
+def test_another_seed_validates_on_other_images() -> None:
+    labels = labels_of([50, 50])
+    pools = make_pools(labels, no_roles(labels), ["a", "b"])
+    assert set(make_split(pools, labels, 0).val.tolist()) != set(make_split(pools, labels, 1).val.tolist())
+
+
+def test_test_images_of_a_class_do_not_depend_on_later_classes() -> None:
+    both, first = labels_of([30, 20, 40], None), labels_of([30, 20], None)
+    of_both = make_pools(both, no_roles(both), ["a", "b", "c"]).test
+    of_first = make_pools(first, no_roles(first), ["a", "b"]).test
+    assert of_both[of_both < 50].tolist() == of_first.tolist()
+
+
+def test_official_parts_are_kept() -> None:
+    labels = labels_of([9, 9])
+    roles = np.array((["train"] * 4 + [""] * 2 + ["val"] * 6 + ["test"] * 6), dtype="<U5")
+    labels[:12] = [0, 1] * 6
+    pools = make_pools(labels, roles, ["a", "b"])
+    assert pools.val is not None
+    assert [part.tolist() for part in (pools.train, pools.val, pools.test)] == [
+        list(range(6)),
+        list(range(6, 12)),
+        list(range(12, 18)),
+    ]
+    for seed in (0, 1):
+        split = make_split(pools, labels, seed)
+        assert split.val.tolist() == list(range(6, 12)) and split.train.tolist() == list(range(6))
+
+
+def test_an_official_test_part_alone_leaves_validation_to_the_seed() -> None:
+    labels = np.tile([0, 1], 20).astype(np.int64)
+    roles = np.array(["train"] * 20 + ["test"] * 20, dtype="<U5")
+    pools = make_pools(labels, roles, ["a", "b"])
+    split = make_split(pools, labels, 3)
+    assert pools.val is None and split.test.tolist() == list(range(20, 40))
+    assert len(split.val) == 4 and len(split.train) == 16 and set(split.val.tolist()) <= set(range(20))
+
+
+def test_an_official_validation_part_alone_has_test_cut_from_train() -> None:
+    labels = np.tile([0, 1], 20).astype(np.int64)
+    roles = np.array(["train"] * 20 + ["val"] * 20, dtype="<U5")
+    pools = make_pools(labels, roles, ["a", "b"])
+    assert pools.val is not None and pools.val.tolist() == list(range(20, 40))
+    assert len(pools.test) == 4 and set(pools.test.tolist()) <= set(range(20))
+    assert len(pools.train) == 16
+
+
+@pytest.mark.parametrize(
+    ("counts", "roles", "message"),
+    [
+        ([3, 2], "", "class 'class 1' has 2 of the 3 images it needs to train, validate and test on"),
+        ([3, 0], "", "class 'class 1' has 0 of the 3 images"),
+        ([2, 1], "test", "class 'class 1' has 1 of the 2 images it needs to train and validate on"),
+        ([2, 1], "val", "class 'class 1' has 1 of the 2 images it needs to train, validate and test on"),
+        ([1, 0], "val test", "class 'class 1' has 0 of the 1 image it needs to train and validate on"),
+    ],
+)
+def test_classes_with_too_few_images_are_named(counts: list[int], roles: str, message: str) -> None:
+    extra = roles.split()
+    labels = np.concatenate([labels_of(counts, None), np.tile([0, 1], len(extra))]).astype(np.int64)
+    words = np.array([""] * sum(counts) + [role for role in extra for _ in range(2)], dtype="<U5")
+    with pytest.raises(UsageError) as error:
+        make_pools(labels, words, ["class 0", "class 1"])
+    assert str(error.value).startswith(message)
+
+
+def test_exactly_enough_is_enough() -> None:
+    labels = labels_of([3, 3])
+    split = make_split(make_pools(labels, no_roles(labels), ["a", "b"]), labels, 0)
+    assert [counts_in(part, labels) for part in (split.train, split.val, split.test)] == [[1, 1]] * 3
+
+
+@settings(deadline=None)
+@given(class_sizes, st.integers(2, 12), seeds)
+def test_shots_bound_the_labelled_images_of_every_class(counts: list[int], shots: int, seed: int) -> None:
+    labels = labels_of(counts)
+    pools = make_pools(labels, no_roles(labels), names_of(counts))
+    few = limit_shots(pools, labels, shots, seed)
+    available = counts_in(pools.train, labels)
+    assert counts_in(few.train, labels) == [min(shots, count) for count in available]
+    assert set(few.train.tolist()) <= set(pools.train.tolist())
+    np.testing.assert_array_equal(limit_shots(pools, labels, shots, seed).train, few.train)
+    split = make_split(few, labels, seed)
+    assert min(counts_in(split.train, labels)) >= 1 and min(counts_in(split.val, labels)) >= 1
+
+
+@settings(deadline=None)
+@given(st.integers(2, 30), st.integers(1, 30), st.integers(2, 40), seeds)
+def test_shots_are_shared_with_official_validation(n_train: int, n_val: int, shots: int, seed: int) -> None:
+    labels = np.tile([0, 1], n_train + n_val + 1).astype(np.int64)
+    ends = np.cumsum([2 * n_train, 2 * n_val, 2])
+    index = np.arange(ends[-1])
+    pools = Pools(index[: ends[0]], index[ends[0] : ends[1]], index[ends[1] :])
+    few = limit_shots(pools, labels, shots, seed)
+    assert few.val is not None
+    for label in (0, 1):
+        train, val = counts_in(few.train, labels)[label], counts_in(few.val, labels)[label]
+        assert 1 <= train <= n_train and 1 <= val <= n_val
+        assert train + val <= shots
+    assert few.test is pools.test
+
+
+def test_the_seed_draws_the_shots_and_one_is_too_few() -> None:
+    labels = labels_of([30, 30])
+    pools = make_pools(labels, no_roles(labels), ["a", "b"])
+    assert limit_shots(pools, labels, 5, 0).train.tolist() != limit_shots(pools, labels, 5, 1).train.tolist()
+    with pytest.raises(UsageError, match="--shots 1: a class needs 2"):
+        limit_shots(pools, labels, 1, 0)
+
+
+@settings(deadline=None)
+@given(class_sizes, seeds)
+def test_merging_validation_moves_it_to_train(counts: list[int], seed: int) -> None:
+    labels = labels_of(counts)
+    split = make_split(make_pools(labels, no_roles(labels), names_of(counts)), labels, seed)
+    merged = split.merge_validation()
+    assert_partition(merged, len(labels))
+    assert len(merged.val) == 0
+    assert set(merged.train.tolist()) == {*split.train.tolist(), *split.val.tolist()}
+    np.testing.assert_array_equal(merged.test, split.test)
+
+
+def test_images_left_out_are_missed() -> None:
+    labels = np.array([0, 0, 1, 0, 1], dtype=np.int64)
+    index = np.arange(5)
+    with pytest.raises(UsageError, match="class 'b' has 1 of the 2 images"):
+        check_pools(Pools(index[:3], None, index[3:]), labels, ["a", "b"])
+    with pytest.raises(UsageError, match="no test image is left"):
+        check_pools(Pools(index, None, index[:0]), labels, ["a", "b"])
+    check_pools(Pools(index, None, index[:1]), labels, ["a", "b"])
+
+
+def test_the_share_held_out_grows_when_data_are_few() -> None:
+    assert [validation_share(n) for n in (100, 1600, 2000, 4000, 50000)] == [0.25, 0.25, 0.2, 0.1, 0.1]
+
+
+def test_standard_error_of_an_accuracy() -> None:
+    assert validation_standard_error(0.5, 400) == pytest.approx(0.025)
+    assert validation_standard_error(0.9, 100) == pytest.approx(0.03)
+    assert math.isinf(validation_standard_error(0.5, 0))

@@ -1,0 +1,258 @@
+"""profile_fit on real digits: deterministic, cached, complete, for all kinds of backbones."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torchvision.models.swin_transformer import SwinTransformer
+from torchvision.models.vision_transformer import VisionTransformer
+
+import nbt
+import nbt.fit
+from nbt import devices
+from nbt.fit import profile_builder as module
+from nbt.fit.fit_profile import LAYER_COLUMNS, FitProfile
+from nbt.fit.profile_builder import profile_fit
+from nbt.models import backbone as backbones
+from nbt.models.units import decompose
+from nbt.models.weights import SourceClassMeans
+from nbt.paths import cache_folder
+from nbt.task.load import load_task
+from nbt.task.task import Task
+
+FACTS = {
+    *("classes", "train_images", "images_per_class", "smallest_class", "imbalance", "image_size", "samples"),
+    *("parameters", "units", "feature_dim"),
+}
+OUTPUT = {
+    *("logme", "h_score", "h_score_regularized", "ridge_accuracy", "knn_accuracy", "gbc", "nleep", "transrate"),
+    *("ridge_accuracy_random", "knn_accuracy_random", "logme_random", "mean_gain", "knee_depth", "dead_channels"),
+}
+SOURCE = {"leep", "nce", "emd_similarity"}
+SHIFT = {"mean_shift", "variance_shift"}
+
+
+def profile(task: Task, **options: object) -> FitProfile:
+    return profile_fit(task, device="cpu", **{"cache": False, **options})  # type: ignore[arg-type]
+
+
+def same(first: FitProfile, second: FitProfile) -> bool:
+    one, two = ({**p.to_dict(), "facts": {**p.facts, "seconds": 0}} for p in (first, second))
+    return one == two
+
+
+@pytest.fixture(scope="module")
+def good(pretrained: Task) -> FitProfile:
+    return profile(pretrained)
+
+
+def test_it_has_all_measures_and_explains_those_it_has_not(good: FitProfile, normed: Task) -> None:
+    assert set(good.scalars) == FACTS | OUTPUT | SOURCE
+    assert set(good.left_out) == SHIFT
+    assert "no BatchNorm" in good.left_out["mean_shift"]
+    other = profile(normed, samples=60)
+    assert set(other.scalars) == FACTS | OUTPUT | SHIFT
+    assert set(other.left_out) == SOURCE
+    assert "--source-data" in other.left_out["emd_similarity"]
+    assert all(math.isfinite(value) for value in (*good.scalars.values(), *other.scalars.values()))
+
+
+def test_layers_have_one_row_a_unit_and_agree_with_the_output(good: FitProfile) -> None:
+    layers = good.layers
+    assert tuple(layers.columns) == LAYER_COLUMNS
+    assert list(layers["unit"]) == ["block1", "block2", "block3"]
+    np.testing.assert_allclose(layers["depth"], [1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(layers["gain"], layers["ridge_accuracy"] - layers["ridge_accuracy_random"])
+    assert layers["cka_next"].iloc[:2].between(0, 1).all()
+    assert math.isnan(layers["cka_next"].iloc[2])
+    assert layers["mean_shift"].isna().all()
+    last = layers.iloc[-1]
+    assert good.scalars["ridge_accuracy"] == last["ridge_accuracy"]
+    assert good.scalars["h_score_regularized"] == last["h_score"]
+    assert good.scalars["logme_random"] == last["logme_random"]
+    assert good.scalars["mean_gain"] == pytest.approx(layers["gain"].mean())
+
+
+def test_output_measures_are_those_of_the_features(pretrained: Task, good: FitProfile) -> None:
+    from nbt.devices import pick_device
+    from nbt.fit.activations import compute_features
+    from nbt.fit.sampling import draw_sample
+
+    index = draw_sample(pretrained.labels, pretrained.split.train)
+    features = compute_features(pretrained.build_model(), pretrained, index, pick_device("cpu"))
+    labels = pretrained.labels[index]
+    for name in ("logme", "h_score", "knn_accuracy", "gbc", "transrate"):
+        assert good.scalars[name] == pytest.approx(getattr(nbt.fit, name)(features, labels), rel=1e-4), name
+    assert good.scalars["ridge_accuracy"] == nbt.fit.ridge_probe_accuracy(features, labels)
+    assert good.scalars["samples"] == len(index) == len(pretrained.split.train)
+
+
+def test_weights_made_for_the_target_gain_and_random_ones_do_not(encoder: Task) -> None:
+    # Digits 0-4 are no such source: at a few units random filters tell digits apart as well as those learned there.
+    settings = nbt.TransferSettings(optimizer="adamw", head_lr=3e-3, body_lr=3e-3, epochs=40, augmentation="none")
+    trial = nbt.fine_tune(encoder.train_on_all(), settings)
+    while True:
+        try:
+            next(trial)
+        except StopIteration as end:
+            learned = {name: tensor.clone() for name, tensor in end.value.model.unit_state_dict().items()}
+            break
+    made = profile(dataclasses.replace(encoder, w0=learned))
+    none = profile(encoder)
+    assert made.scalars["ridge_accuracy"] > none.scalars["ridge_accuracy"]
+    assert made.scalars["logme"] > none.scalars["logme"] + 0.1
+    assert made.layers["gain"].iloc[-1] > 0.05
+    assert made.scalars["knee_depth"] > none.scalars["knee_depth"] == 0.0
+    assert all("random" in none.left_out[name] for name in SOURCE | SHIFT)
+
+
+def test_it_looks_at_training_images_only(normed: Task) -> None:
+    pixels = normed.images.array.copy()
+    hidden = np.setdiff1d(np.arange(len(pixels)), normed.split.train)
+    pixels[hidden] = 255 - pixels[hidden]
+    other = dataclasses.replace(normed, images=type(normed.images)(pixels))
+    assert same(profile(normed, samples=40), profile(other, samples=40))
+
+
+def test_the_same_arguments_give_the_same_profile(normed: Task) -> None:
+    first = profile(normed, samples=40)
+    assert same(first, profile(normed, samples=40))
+    assert not same(first, profile(normed, samples=40, seed=1))
+
+
+def test_source_means_may_be_given(encoder: Task) -> None:
+    dim = encoder.build_model().feature_dim
+    means = SourceClassMeans(np.ones((3, dim), dtype=np.float32), np.array([1, 2, 3]))
+    assert 0 < profile(encoder, source_means=means).scalars["emd_similarity"] <= 1
+    with pytest.raises(ValueError, match=f"source_means: 5 features, but .* has {dim}"):
+        profile(encoder, source_means=SourceClassMeans(means.means[:, :5], means.counts))
+
+
+def test_too_small_a_sample_is_refused(encoder: Task) -> None:
+    with pytest.raises(ValueError, match="give 5 or more"):
+        profile(encoder, samples=4)
+
+
+def test_one_image_a_class_still_gives_a_profile(encoder: Task) -> None:
+    found = profile(encoder, samples=5)
+    assert len(found.layers) == 3
+    assert set(found.scalars) | set(found.left_out) >= FACTS | OUTPUT | SOURCE | SHIFT
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NBT_CACHE", str(tmp_path))
+    return cache_folder("fit")
+
+
+def forbid_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    def collect_activations(*_: object, **__: object) -> None:
+        raise AssertionError("a forward pass")
+
+    monkeypatch.setattr(module, "collect_activations", collect_activations)
+
+
+def test_the_second_profile_is_read(encoder: Task, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = profile(encoder, samples=30, cache=True)
+    forbid_forward(monkeypatch)
+    moved = dataclasses.replace(encoder, dataset="elsewhere")
+    again = profile(moved, samples=30, cache=True)
+    assert again.facts == {**first.facts, "dataset": "elsewhere"}
+    assert dict(again.scalars) == dict(first.scalars)
+    pd.testing.assert_frame_equal(again.layers, first.layers)
+    assert [path.suffix for path in cache.iterdir()] == [".json"]
+
+
+@pytest.mark.parametrize("change", ["samples", "seed", "weights", "split", "means", "device", "no cache"])
+def test_another_question_is_measured_anew(
+    encoder: Task, cache: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    options: dict[str, object] = {"samples": 30, "cache": True}
+    profile(encoder, **options)
+    forbid_forward(monkeypatch)
+    task = encoder
+    if change == "samples":
+        options["samples"] = 31
+    elif change == "seed":
+        options["seed"] = 1
+    elif change == "weights":
+        task = dataclasses.replace(task, w0={name: tensor + 1 for name, tensor in task.w0.items()})
+    elif change == "split":
+        task = task.with_split_seed(5)
+    elif change == "means":
+        dim = task.build_model().feature_dim
+        options["source_means"] = SourceClassMeans(np.ones((2, dim), dtype=np.float32), np.array([1, 1]))
+    elif change == "device":
+        monkeypatch.setattr(module, "pick_device", lambda name: torch.device("meta"))
+    else:
+        options["cache"] = False
+    with pytest.raises(AssertionError, match="a forward pass"):
+        profile(task, **options)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 1, "facts": {}}', "\x00\xff"])
+def test_a_damaged_cache_file_is_measured_again(encoder: Task, cache: Path, damage: str) -> None:
+    first = profile(encoder, samples=10, cache=True)
+    (path,) = cache.iterdir()
+    path.write_bytes(damage.encode("latin-1"))
+    assert same(profile(encoder, samples=10, cache=True), first)
+    assert same(FitProfile.from_json(path.read_text()), first)
+
+
+def test_batch_norm_settles_on_fewer_large_images(normed: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(module, "recalibrate_batch_norm", lambda model, images: sizes.append(len(images)))
+    for usual in (224, 16, 1):
+        monkeypatch.setattr(devices, "_REFERENCE_IMAGE_SIZE", usual)
+        profile(normed, samples=60)
+    assert sizes == [60, 32, 2]
+
+
+def test_progress_reaches_its_end(encoder: Task) -> None:
+    seen: list[tuple[str, int, int]] = []
+    profile(encoder, samples=40, progress=lambda *step: seen.append(step))
+    assert [done for _, done, _ in seen] == list(range(1, seen[0][2] + 1))
+    assert len({total for _, _, total in seen}) == 1
+
+
+@pytest.mark.parametrize("backbone", ["squeezenet1_1", "shufflenet_v2_x0_5", "densenet121"])
+def test_it_works_for_all_kinds_of_maps(backbone: str) -> None:
+    check_complete(load_task("digits", backbone=backbone, weights="none", shots=8, image_size=64))
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin"])
+def test_it_works_for_tokens(normed: Task, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """No arguments of the builders by name make these small, so their classes are built."""
+
+    def build(spec: object, n_classes: int, *, image_size: int, seed: int) -> backbones.Backbone:
+        torch.manual_seed(seed)
+        if kind == "vit":
+            parts = decompose(VisionTransformer(image_size, 8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32))
+            return backbones.Backbone(parts, 16, n_classes).eval()
+        parts = decompose(SwinTransformer([2, 2], 12, [1, 1], [1, 2], [2, 2]))
+        return backbones.Backbone(parts, 24, n_classes).eval()
+
+    monkeypatch.setattr(backbones, "build_backbone", build)
+    w0 = {name: tensor.clone() for name, tensor in build(None, 5, image_size=32, seed=7).unit_state_dict().items()}
+    found = check_complete(dataclasses.replace(normed, w0=w0))
+    assert set(found.layers["channels"]) <= ({16.0} if kind == "vit" else {12.0, 24.0})
+
+
+def check_complete(task: Task) -> FitProfile:
+    found = profile(task, samples=20)
+    assert found.layers[["ridge_accuracy", "ridge_accuracy_random", "logme", "h_score", "gain"]].notna().all(axis=None)
+    assert {*FACTS, "ridge_accuracy", "knn_accuracy", "logme"} <= set(found.scalars)
+    return found
+
+
+def test_it_is_public() -> None:
+    assert nbt.profile_fit is profile_fit
+    assert nbt.fit.profile_fit is profile_fit
+    assert callable(nbt.fit.logme)
+    assert all(callable(getattr(nbt.fit, name)) for name in nbt.fit.__all__ if name != "LAYER_COLUMNS")

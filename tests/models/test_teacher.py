@@ -1,0 +1,86 @@
+"""Teachers: how they are written, and files that do not fit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nbt.errors import UsageError
+from nbt.models.backbone_spec import parse_backbone
+from nbt.models.teacher import absolute_teacher_name, load_teacher, parse_teacher
+from nbt.models.weights import random_unit_state
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "a=b (c).pth"
+    torch.save(random_unit_state(parse_backbone("conv3(width=4)"), 28, 5), path)
+    return path
+
+
+def test_a_name_alone_means_the_librarys_weights() -> None:
+    assert parse_teacher(" mobilenet_v2(width_mult=0.5) ") == (
+        parse_backbone("mobilenet_v2(width_mult=0.5)"),
+        "default",
+    )
+
+
+def test_a_file_follows_the_first_equals_sign_outside_parentheses(weights: Path) -> None:
+    teacher = load_teacher(f"conv3(width=4)={weights}")
+    assert teacher.spec == parse_backbone("conv3(width=4)")
+    assert teacher.name == f"conv3(width=4)={weights}"
+    fresh = random_unit_state(teacher.spec, 28, 5)
+    assert list(teacher.w0) == list(fresh)
+    assert all(torch.equal(tensor, fresh[key]) for key, tensor in teacher.w0.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "write BACKBONE"),
+        ("=w.pth", "write BACKBONE"),
+        ("conv3=", "write BACKBONE"),
+        ("conv3=nowhere.pth", "no file nowhere.pth"),
+        ("mobilnet_v2", "did you mean"),
+        ("mobilnet_v2=nowhere.pth", "did you mean"),
+    ],
+)
+def test_wrong_texts_are_refused_before_anything_is_loaded(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_teacher(text)
+
+
+def test_a_file_means_the_same_everywhere(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = f"conv3(width=4)= {weights.name}"
+    full = f"conv3(width=4)={weights}"
+    assert parse_teacher(written) == (parse_backbone("conv3(width=4)"), str(weights))
+    assert load_teacher(written).name == absolute_teacher_name(written) == absolute_teacher_name(full) == full
+    assert [absolute_teacher_name(text) for text in ("", "conv3", "conv3=")] == ["", "conv3", "conv3="]
+
+
+def test_a_file_that_does_not_fit_its_architecture(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"does not fit conv3\(width=5\): .*misshapen: units.0"):
+        load_teacher(f"conv3(width=5)={weights}")
+    (tmp_path / "torn.pth").write_bytes(b"no weights")
+    with pytest.raises(UsageError, match="not a file of tensors"):
+        load_teacher(f"conv3={tmp_path / 'torn.pth'}")
+
+
+def test_the_library_has_no_weights_of_our_encoders() -> None:
+    with pytest.raises(UsageError, match="has no library weights"):
+        load_teacher("conv3")
+
+
+def test_a_teacher_is_checked_without_torch() -> None:
+    script = (
+        "import sys; from nbt.models.teacher import parse_teacher as p; p('conv3'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )

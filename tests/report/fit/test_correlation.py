@@ -1,0 +1,98 @@
+from dataclasses import replace
+
+import pytest
+
+from nbt.report.fit.correlation import MIN_TRIALS, chance_level, measure_correlations, unit_count
+from nbt.settings import TransferSettings
+from nbt.tuning.storage.records import StudyRecord
+from tests.fit_profiles import profile_dict
+from tests.sample_study import EPOCHS, curve, diverged_curve, empty_study, sample_study, trial
+
+
+def depths(count: int, *, frozen: float = 0.0) -> StudyRecord:
+    """Trials that transfer more and more of five units, accuracy following the depth."""
+    made = []
+    for number in range(count):
+        depth = round(0.2 + 0.8 * number / (count - 1), 6)
+        settings = TransferSettings(transfer_depth=depth, frozen_depth=min(frozen, depth), epochs=EPOCHS)
+        made.append(trial(number, settings=settings, curve=curve(0.4 + 0.4 * depth)))
+    return empty_study(trials=tuple(made), profile=profile_dict())
+
+
+def test_a_measure_that_rises_with_depth_is_no_better_than_depth() -> None:
+    found = {(one.measure, one.depth): one for one in measure_correlations(depths(10))}
+    ridge = found["ridge_accuracy", "transfer_depth"]
+    assert ridge.trials == 10
+    assert ridge.tau == ridge.baseline
+    assert ridge.tau is not None
+    assert ridge.tau > 0.8
+
+
+def test_a_measure_may_know_more_than_depth() -> None:
+    # The best units are at the input and at the top, and so are the best trials.
+    record = depths(10)
+    valley = profile_dict(own=(0.6, 0.3, 0.2, 0.4, 0.7), other=(0.1,) * 5)
+    made = []
+    for one in record.trials:
+        unit = unit_count(one.settings, "transfer_depth", 5)
+        accuracy = float(valley["layers"][unit - 1]["ridge_accuracy"])
+        made.append(replace(one, curve=curve(accuracy)))
+    found = measure_correlations(replace(record, trials=tuple(made), profile=valley))[0]
+    assert found.tau == pytest.approx(1.0)
+    assert found.baseline is not None
+    assert abs(found.baseline) < 0.5
+
+
+def test_what_is_constant_has_no_correlation() -> None:
+    found = {(one.measure, one.depth): one for one in measure_correlations(depths(10, frozen=0.2))}
+    assert found["logme", "transfer_depth"].tau is None, "all units have the same value"
+    assert found["logme", "transfer_depth"].baseline is not None
+    frozen = found["ridge_accuracy", "frozen_depth"]
+    assert (frozen.tau, frozen.baseline, frozen.trials) == (None, None, 10)
+    equal = depths(10)
+    alike = replace(equal, trials=tuple(replace(one, curve=curve(0.5)) for one in equal.trials))
+    assert measure_correlations(alike)[0].tau is None
+
+
+def test_trials_that_freeze_nothing_have_no_unit() -> None:
+    assert measure_correlations(depths(10))[1].trials == 0
+
+
+def test_few_trials_have_no_correlation() -> None:
+    assert measure_correlations(depths(MIN_TRIALS))[0].tau is not None
+    assert measure_correlations(depths(MIN_TRIALS - 1))[0].tau is None
+
+
+def test_diverged_pruned_and_running_trials_do_not_count() -> None:
+    record = depths(10)
+    others = (
+        trial(20, curve=diverged_curve()),
+        trial(21, "pruned", curve=curve(0.9, epochs=3)),
+        trial(22, "running", curve=curve(0.9, epochs=3)),
+    )
+    assert measure_correlations(replace(record, trials=(*record.trials, *others))) == measure_correlations(record)
+
+
+def test_measures_that_the_profile_lacks_are_no_rows() -> None:
+    names = {one.measure for one in measure_correlations(depths(10))}
+    assert "mean_shift" not in names
+    assert {"ridge_accuracy", "gain", "cka_next"} <= names
+    assert measure_correlations(sample_study()) == []
+    assert measure_correlations(sample_study(profile={"layers": "x"})) == []
+
+
+def test_depths_are_rounded_as_training_rounds_them() -> None:
+    from nbt.transfer.transfer_depth import units_of
+
+    for units in (1, 4, 5, 14, 19):
+        for step in range(41):
+            share = step / 40
+            settings = TransferSettings(transfer_depth=share, frozen_depth=share)
+            assert unit_count(settings, "transfer_depth", units) == units_of(share, units)
+            assert unit_count(settings, "frozen_depth", units) == units_of(share, units)
+    assert unit_count(TransferSettings(transfer_depth=0.2, frozen_depth=0.9), "frozen_depth", 5) == 1
+
+
+def test_more_trials_leave_less_to_chance() -> None:
+    assert chance_level(8) == pytest.approx(0.566, abs=1e-3)
+    assert chance_level(100) < 0.14

@@ -1,0 +1,156 @@
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from nbt.report.study import plots
+from nbt.tuning.storage.records import StudyRecord
+from tests.sample_study import (
+    curve,
+    diverged_curve,
+    empty_study,
+    interrupted,
+    sample_study,
+    trial,
+    unfinished_study,
+    with_config,
+)
+
+ALL = (plots.learning_curves, plots.accuracy_by_trial, plots.finalists, plots.importance_bars)
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def parsed(svg: str | None) -> ElementTree.Element:
+    assert svg is not None
+    return ElementTree.fromstring(svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1))
+
+
+def texts(svg: str | None) -> list[str]:
+    return [element.text or "" for element in parsed(svg).iter(f"{SVG}text")]
+
+
+def tips(svg: str | None) -> list[str]:
+    return [element.text or "" for element in parsed(svg).iter(f"{SVG}title")]
+
+
+def all_drawings(record: StudyRecord) -> list[str]:
+    return [svg for svg in (draw(record) for draw in ALL) if svg is not None]
+
+
+def test_every_line_of_a_trial_can_be_pointed_at() -> None:
+    found = tips(plots.learning_curves(sample_study()))
+    assert len(found) == 17, "trial 5 has no epoch"
+    assert "trial 12: 71.2 %, full length" in found
+    assert "trial 7: \N{EN DASH}, diverged" in found
+    assert found[-1].startswith("trial 12"), "the chosen one is drawn last, over the others"
+
+
+def test_pruned_full_length_default_and_chosen_are_told_apart() -> None:
+    svg = plots.learning_curves(sample_study())
+    assert {"stopped early", "full length", "default recipe", "trial 12, chosen"} <= set(texts(svg))
+    for role in ("best", "full", "pruned", "default"):
+        assert f"stroke: var(--{role})" in (svg or "")
+    assert (svg or "").count("stroke-dasharray") >= 2, "not by colour alone"
+
+
+def test_accuracy_by_trial_shows_the_best_so_far_with_its_noise() -> None:
+    svg = plots.accuracy_by_trial(sample_study())
+    assert {"best so far", "± 1 standard error", "diverged or failed"} <= set(texts(svg))
+    assert len(tips(svg)) == 18
+    assert "± 1 standard error" not in texts(plots.accuracy_by_trial(sample_study(noise=None)))
+
+
+def test_an_interrupted_trial_has_no_accuracy_to_show() -> None:
+    svg = plots.accuracy_by_trial(empty_study(trials=(trial(0, curve=curve(0.5)), interrupted(1))))
+    assert tips(svg) == ["trial 0: 50.0 %, full length"]
+    assert "diverged or failed" not in texts(svg)
+
+
+def test_the_best_so_far_counts_full_length_trials_only() -> None:
+    trials = (
+        trial(0, "pruned", curve=curve(0.9, epochs=2)),
+        trial(1, curve=curve(0.5)),
+        trial(2, curve=diverged_curve()),
+        trial(3, curve=curve(0.4)),
+        trial(4, curve=curve(0.6)),
+    )
+    numbers, reached = plots._best_so_far(trials)
+    assert numbers == [1, 2, 3, 4]
+    assert reached == [0.5, 0.5, 0.5, 0.6]
+
+
+def test_finalists_are_named_with_their_means() -> None:
+    svg = plots.finalists(sample_study())
+    assert {"trial 12", "default recipe", "trial 14"} <= set(texts(svg))
+    assert tips(svg)[::-1] == ["trial 12: 70.6 %", "default recipe: 66.1 %", "trial 14: 67.3 %"]
+
+
+def test_importance_has_a_bar_a_dimension() -> None:
+    svg = plots.importance_bars(sample_study())
+    assert {"transfer_depth", "41 %", "27 %"} <= set(texts(svg))
+    many = sample_study(importance={f"d{i}": 0.05 for i in range(20)})
+    assert sum(text.startswith("d") for text in texts(plots.importance_bars(many))) == 12
+
+
+def test_drawings_take_their_colours_and_letters_from_the_page() -> None:
+    for svg in all_drawings(sample_study()):
+        assert not re.search(r"#[0-9a-fA-F]{6}\b", svg), "a colour that does not follow the page"
+        assert "font-family" not in svg
+        assert "<style" not in svg
+        assert "<metadata" not in svg
+
+
+def test_drawings_are_readable_on_a_phone() -> None:
+    for svg in all_drawings(sample_study()):
+        box = re.search(r'viewBox="0 0 ([\d.]+)', svg)
+        assert box is not None
+        sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", svg)]
+        scale = (390 - 32) / float(box[1])
+        assert min(sizes) * scale >= 9.0
+
+
+def test_identifiers_do_not_clash_in_one_page() -> None:
+    found = [name for svg in all_drawings(sample_study()) for name in re.findall(r'\bid="([^"]+)"', svg)]
+    assert found
+    assert len(set(found)) == len(found)
+    everything = "".join(all_drawings(sample_study()))
+    for used in re.findall(r'(?:url\(#|href="#)([^")]+)', everything):
+        assert used in found
+
+
+def test_the_same_study_gives_the_same_drawings() -> None:
+    assert all_drawings(sample_study()) == all_drawings(sample_study())
+
+
+@pytest.mark.parametrize("draw", ALL)
+def test_nothing_to_draw_is_no_drawing(draw: object) -> None:
+    assert draw(empty_study()) is None  # type: ignore[operator]
+    only_failed = empty_study(trials=(trial(0, "failed", reason="x"), trial(1, curve=diverged_curve()[1:])))
+    assert draw(only_failed) is None  # type: ignore[operator]
+
+
+def test_single_points_are_drawn() -> None:
+    record = empty_study(trials=(trial(0, "running", curve=curve(0.4, epochs=1)),))
+    assert plots.accuracy_by_trial(record) is None
+    assert len(tips(plots.learning_curves(record))) == 1
+    assert plots.accuracy_by_trial(empty_study(trials=(trial(0, "pruned", curve=curve(0.4, epochs=1)),))) is not None
+    assert all_drawings(unfinished_study())
+
+
+def test_hostile_names_are_text() -> None:
+    name = '<script>"$\\frac{1}{0}$ &\n</script>' + "x" * 300
+    record = with_config(sample_study(importance={name: 1.0}), name=name)
+    for svg in all_drawings(record):
+        parsed(svg)
+        assert "<script" not in svg
+    (label,) = [text for text in texts(plots.importance_bars(record)) if "frac" in text]
+    assert label.startswith('<script>"$\\frac{1}{0}$ &')
+    assert len(label) < 30
+
+
+def test_importing_draws_nothing_yet() -> None:
+    code = "import sys, nbt.report.study.plots, nbt.report.study.report_data; print('matplotlib' in sys.modules, 'pandas' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", "False"]

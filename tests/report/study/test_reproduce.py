@@ -1,0 +1,74 @@
+import shlex
+from pathlib import Path
+
+from nbt.report.study.reproduce import commands, task_arguments
+from nbt.tuning.storage.records import StudyRecord
+from tests.sample_study import config, guided_study, sample_study, unfinished_study, with_config
+
+
+def test_the_commands_name_all_that_defines_the_task() -> None:
+    words = task_arguments(config(weights="w/my net.pth", classes=20, shots=5, data_dir=None))
+    assert words == [
+        *("--dataset", "cub", "--backbone", "mobilenet_v2(width_mult=0.35)", "--weights", "w/my net.pth"),
+        *("--image-size", "96", "--classes", "20", "--shots", "5"),
+    ]
+
+
+def test_training_again_uses_the_finals_seeds_and_the_report() -> None:
+    found = commands(sample_study(), Path("reports/cub"), has_settings=True, has_model=True)
+    train, predict, search, ui = (command.text for command in found)
+    words = shlex.split(train)
+    assert words[:2] == ["nbt", "train"]
+    assert words[words.index("--settings") + 1] == "reports/cub/recommended.yaml"
+    assert words[words.index("--seeds") + 1] == "5"
+    assert words[words.index("--export") + 1] == "reports/cub/model-again", "beside the model that is there"
+    assert predict == "nbt predict reports/cub/model IMAGES..."
+    again = shlex.split(search)
+    assert again[again.index("--budget") + 1] == "14"
+    assert again[again.index("--study") + 1] == "cub-mobilenet_v2-non_binary"
+    assert ui == "nbt ui"
+
+
+def test_commands_for_what_is_not_there_are_left_out() -> None:
+    found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False)
+    assert [shlex.split(command.text)[1] for command in found] == ["search", "ui"]
+
+
+def test_names_are_quoted_for_the_shell() -> None:
+    record = with_config(sample_study(), dataset="my birds; rm -rf $HOME", seed=7)
+    text = commands(record, Path("a b"), has_settings=True, has_model=True)
+    words = shlex.split(text[0].text)
+    assert "my birds; rm -rf $HOME" in words
+    assert words[words.index("--settings") + 1] == "a b/recommended.yaml"
+    assert words[words.index("--seed") + 1] == "7"
+    assert shlex.split(text[1].text) == ["nbt", "predict", "a b/model", "IMAGES..."]
+
+
+def test_the_commands_are_ones_that_the_program_has() -> None:
+    from nbt.cli.search import command as search
+    from nbt.cli.train import command as train
+
+    known = {"train": train, "search": search}
+    for command in commands(sample_study(), Path("r"), has_settings=True, has_model=False)[:2]:
+        words = shlex.split(command.text)
+        options = {name for parameter in known[words[1]].params for name in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_a_plain_search_goes_on_plain_and_a_guided_one_guided() -> None:
+    def last_search(record: StudyRecord) -> list[str]:
+        return shlex.split(commands(record, Path("r"), has_settings=False, has_model=False)[0].text)
+
+    assert "--no-heuristics" in last_search(sample_study())
+    assert "--no-heuristics" not in last_search(guided_study())
+
+
+def test_a_search_that_is_kept_elsewhere_goes_on_there() -> None:
+    where = {"--storage": "postgresql://db/studies", "--tracking-uri": "sqlite:///my runs.db", "--engine": "ray"}
+    found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False, run_options=where)
+    words = shlex.split(found[0].text)
+    assert {option: words[words.index(option) + 1] for option in where} == where
+    assert found[1].text == "nbt ui --tracking-uri 'sqlite:///my runs.db'"
+    server = {"--tracking-uri": "http://mlflow:5000"}
+    found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False, run_options=server)
+    assert found[1].text == "http://mlflow:5000", "it has pages of its own, and nbt ui refuses it"

@@ -1,0 +1,212 @@
+import io
+import json
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nbt.errors import NbtError
+from nbt.fit import FitProfile
+from nbt.report import report_folder, write_report
+from nbt.report.study import write as writing
+from nbt.settings import TransferSettings
+from nbt.training.export.model_folder import CARD_FILE
+from nbt.tuning.storage.records import StudyRecord
+from tests.fit_profiles import make_profile, profile_dict
+from tests.sample_study import BEST, DEFAULT, empty_study, sample_study, unfinished_study, with_config
+
+NAME = "cub-mobilenet_v2-non_binary"
+ALL = {"report.html", "report.md", "recommended.yaml", "trials.csv"}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_report_is_a_folder_of_four_files(tmp_path: Path) -> None:
+    path = write_report(sample_study(), tmp_path / "reports")
+    assert path == tmp_path / "reports" / NAME / "report.html"
+    assert names(path.parent) == ALL
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o666 & ~umask}
+
+
+def test_the_settings_load_as_they_were(tmp_path: Path) -> None:
+    folder = write_report(sample_study(), tmp_path).parent
+    assert TransferSettings.load(folder / "recommended.yaml") == BEST
+    comments = [line for line in (folder / "recommended.yaml").read_text().splitlines() if line.startswith("#")]
+    text = "\n".join(comments)
+    assert "trial 12, study cub-mobilenet_v2-non_binary" in text
+    assert "dataset cub, backbone mobilenet_v2(width_mult=0.35), weights default" in text
+    assert "70.6 % (95 % interval 69.6" in text
+    assert "4.5 points better than the default recipe" in text
+
+
+def test_before_the_finals_the_best_trial_is_written_and_says_so(tmp_path: Path) -> None:
+    folder = write_report(unfinished_study(), tmp_path).parent
+    assert TransferSettings.load(folder / "recommended.yaml") == BEST
+    assert "not confirmed by final runs" in (folder / "recommended.yaml").read_text()
+
+
+def test_the_default_recipe_may_be_what_is_written(tmp_path: Path) -> None:
+    folder = write_report(sample_study(recommended="default recipe"), tmp_path).parent
+    assert TransferSettings.load(folder / "recommended.yaml") == DEFAULT
+    assert "better than" not in (folder / "recommended.yaml").read_text()
+
+
+def test_nothing_to_recommend_leaves_no_settings(tmp_path: Path) -> None:
+    write_report(sample_study(), tmp_path)
+    folder = write_report(empty_study(), tmp_path).parent
+    assert names(folder) == ALL - {"recommended.yaml"}, "an older recommendation is of another study"
+
+
+def test_the_table_has_every_trial(tmp_path: Path) -> None:
+    folder = write_report(sample_study(), tmp_path).parent
+    frame = pd.read_csv(io.StringIO((folder / "trials.csv").read_text()))
+    assert list(frame["number"]) == list(range(18))
+    assert frame["val_accuracy"].max() == 0.712
+
+
+def test_a_hostile_name_does_not_leave_comments_or_the_folder(tmp_path: Path) -> None:
+    record = with_config(sample_study(), name="../../x\nmomentum: 0.1\n", dataset="d\nbatch_size: 1")
+    out = tmp_path / "reports"
+    path = write_report(record, out)
+    assert path.parent.parent == out
+    assert names(tmp_path) == {"reports"}
+    assert TransferSettings.load(path.parent / "recommended.yaml") == BEST
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a/b", "a\\b", "/etc"])
+def test_every_name_is_one_folder_inside(name: str, tmp_path: Path) -> None:
+    assert report_folder(tmp_path, name).resolve().parent == tmp_path
+
+
+def test_ordinary_names_stay_what_they_are(tmp_path: Path) -> None:
+    for name in (NAME, "mobilenet_v2(width_mult=0.35) é", "a.b"):
+        assert report_folder(tmp_path, name) == tmp_path / name
+
+
+def lay_model(out: Path, settings: TransferSettings) -> Path:
+    folder = out / NAME / "model"
+    folder.mkdir(parents=True)
+    (folder / CARD_FILE).write_text(json.dumps({"settings": settings.to_dict()}))
+    return folder
+
+
+def test_what_others_put_there_stays_and_the_model_is_mentioned(tmp_path: Path) -> None:
+    (lay_model(tmp_path, BEST) / "weights").write_text("w")
+    (tmp_path / NAME / "notes.txt").write_text("n")
+    folder = write_report(sample_study(), tmp_path).parent
+    assert names(folder) == ALL | {"model", "notes.txt"}
+    assert (folder / "model" / "weights").read_text() == "w"
+    assert "nbt predict" in (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("record", "settings"),
+    [
+        (sample_study(), DEFAULT),
+        (sample_study(test=()), BEST),
+        (unfinished_study(), BEST),
+        (empty_study(), BEST),
+    ],
+    ids=["of other settings", "before the test", "before the finals", "without a choice"],
+)
+def test_a_model_of_another_choice_is_not_offered(
+    record: StudyRecord, settings: TransferSettings, tmp_path: Path
+) -> None:
+    lay_model(tmp_path, settings)
+    folder = write_report(record, tmp_path).parent
+    assert names(folder) > {"model"}
+    for name in ("report.md", "report.html"):
+        assert "nbt predict" not in (folder / name).read_text()
+
+
+def test_writing_again_replaces_all(tmp_path: Path) -> None:
+    write_report(unfinished_study(), tmp_path)
+    folder = write_report(sample_study(), tmp_path).parent
+    assert names(folder) == ALL
+    assert "For now" not in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("broken", ["render_html", "trials_frame"])
+def test_what_cannot_be_made_leaves_the_old_report_whole(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_report(unfinished_study(), tmp_path).parent
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(*arguments: object) -> str:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(writing, broken, fail)
+    with pytest.raises(RuntimeError):
+        write_report(sample_study(), tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_full_disk_leaves_the_old_report_whole(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_report(unfinished_study(), tmp_path).parent
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    real, calls = Path.write_text, []
+
+    def full(self: Path, text: str, **options: object) -> int:
+        calls.append(self)
+        if len(calls) > count:
+            real(self, text[:100], **options)  # type: ignore[arg-type]
+            raise OSError(28, "No space left on device")
+        return real(self, text, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(NbtError, match="No space left on device"):
+        write_report(sample_study(), tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_page_appears_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, order = Path.replace, []
+
+    def noted(self: Path, target: Path) -> Path:
+        order.append(target.name)
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    write_report(sample_study(), tmp_path)
+    assert set(order) == ALL
+    assert order[-1] == "report.html"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NbtError, match="file"):
+        write_report(sample_study(), tmp_path / "file")
+
+
+def test_names_that_are_not_text_do_not_cost_the_report(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"/data/b\xff\xfeirds")
+    record = with_config(sample_study(notes=(odd,)), dataset=odd, data_dir=odd)
+    record = replace(record, trials=record.trials[:3])
+    folder = write_report(record, tmp_path).parent
+    assert names(folder) == ALL
+    for name in ALL:
+        (folder / name).read_text(encoding="utf-8")
+
+
+def test_a_fit_profile_is_a_file_that_reads_back(tmp_path: Path) -> None:
+    folder = write_report(sample_study(profile=profile_dict()), tmp_path).parent
+    assert names(folder) == ALL | {"fit.json"}
+    read = FitProfile.from_json((folder / "fit.json").read_text())
+    assert read.to_dict() == make_profile().to_dict()
+    write_report(sample_study(), tmp_path)
+    assert names(folder) == ALL, "an older profile is of another study"
+
+
+def test_both_pages_search_on_where_the_study_is(tmp_path: Path) -> None:
+    folder = write_report(sample_study(), tmp_path, run_options={"--storage": "sqlite:///far/s.db"}).parent
+    for name in ("report.html", "report.md"):
+        assert "--storage sqlite:///far/s.db" in (folder / name).read_text()

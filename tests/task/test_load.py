@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import pickle
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nbt.errors import UsageError
+from nbt.models.backbone_spec import parse_backbone
+from nbt.task.load import check_task_options, dataset_summary, load_task
+from nbt.task.task import Task
+from tests.data.pictures import save_classes, save_cub
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Stands for `PretrainedWeights`."""
+
+    w0: dict[str, Any]
+    mean: tuple[float, float, float] = (0.4, 0.5, 0.6)
+    std: tuple[float, float, float] = (0.1, 0.2, 0.3)
+    source_head: Any = "its classifier"
+    source_means: Any = "its class means"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
+    """Puts quick weights in place of the real ones; what was asked for is recorded."""
+    calls: list[tuple[str, str, int]] = []
+
+    def load_pretrained_weights(spec: Any, weights: str, *, image_size: int) -> Weights:
+        calls.append((spec.text, weights, image_size))
+        return Weights({"units.0.weight": 1.0})
+
+    monkeypatch.setitem(
+        sys.modules, "nbt.models.weights", SimpleNamespace(load_pretrained_weights=load_pretrained_weights)
+    )
+    monkeypatch.setitem(sys.modules, "nbt.models.backbone", SimpleNamespace(default_image_size=lambda spec: 32))
+    return calls
+
+
+@pytest.fixture
+def animals(tmp_path: Path) -> Path:
+    return save_classes(tmp_path / "animals", {"ant": 20, "bee": 10, "cow": 30})
+
+
+def test_a_task_from_a_folder(animals: Path, asked: list[tuple[str, str, int]]) -> None:
+    told: list[tuple[str, int, int]] = []
+    task = load_task(animals, image_size=16, seed=3, progress=lambda *what: told.append(what))
+    assert (task.dataset, task.class_names, task.n_classes) == (str(animals), ("ant", "bee", "cow"), 3)
+    assert task.images.array.shape == (60, 16, 16, 3) and task.image_size == 16
+    assert np.bincount(task.labels).tolist() == [20, 10, 30]
+    assert [len(part) for part in (task.split.train, task.split.val, task.split.test)] == [36, 12, 12]
+    assert (task.backbone, task.weights) == (parse_backbone("mobilenet_v2"), "default")
+    assert (task.mean, task.std, task.w0) == ((0.4, 0.5, 0.6), (0.1, 0.2, 0.3), {"units.0.weight": 1.0})
+    assert (task.source_head, task.source_means) == ("its classifier", "its class means")
+    assert (task.mirror, task.seed, task.data_dir, task.classes, task.shots) == (True, 3, None, None, None)
+    assert asked == [("mobilenet_v2", "default", 16)]
+    assert told[-1] == ("decoding images", 60, 60)
+
+
+def test_another_split_seed_moves_validation_and_not_test(animals: Path, asked: list[Any]) -> None:
+    task = load_task(animals, image_size=16)
+    other = task.with_split_seed(1)
+    assert other.split.val.tolist() != task.split.val.tolist()
+    assert other.split.test.tolist() == task.split.test.tolist()
+    assert load_task(animals, image_size=16, seed=1).split.val.tolist() == other.split.val.tolist()
+    assert len(task.train_on_all().split.train) == 48
+
+
+def test_a_task_travels_to_another_process_as_paths(animals: Path, asked: list[Any]) -> None:
+    task = load_task(animals, image_size=64)
+    packed = pickle.dumps(dataclasses.replace(task, w0={}))
+    assert len(packed) < 10_000 < task.images.nbytes
+    again: Task = pickle.loads(packed)
+    np.testing.assert_array_equal(again.images.array, task.images.array)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "backbone", "image_size", "expected"),
+    [
+        ("digits", None, None, 28),
+        ("digits", None, 20, 20),
+        ("digits", "mobilenet_v2", None, 32),
+    ],
+)
+def test_the_image_size_of_a_dataset_goes_with_its_own_backbone(
+    asked: list[tuple[str, str, int]], dataset: str, backbone: str | None, image_size: int | None, expected: int
+) -> None:
+    task = load_task(dataset, backbone=backbone, image_size=image_size)
+    assert task.image_size == expected == asked[0][2]
+    assert task.mirror is False
+
+
+def test_digits(asked: list[tuple[str, str, int]]) -> None:
+    task = load_task("digits")
+    assert (task.class_names, task.backbone.text, len(task.labels)) == (tuple("56789"), "conv3", 896)
+    facts = dataset_summary(task)
+    assert (facts["train_images"], facts["validation_images"], facts["test_images"]) == (538, 179, 179)
+
+
+def test_default_weights_that_are_trained_here_come_from_the_floors_above(asked: list[Any]) -> None:
+    calls: list[tuple[str, str, int]] = []
+
+    def pretrained(spec: Any, dataset: str, image_size: int) -> Any:
+        calls.append((spec.text, dataset, image_size))
+        return Weights({"ours": 2.0}) if spec.name == "conv3" else None
+
+    assert load_task("digits", pretrained=pretrained).w0 == {"ours": 2.0}
+    assert asked == []
+    theirs = {"units.0.weight": 1.0}
+    assert load_task("digits", backbone="conv4", pretrained=pretrained).w0 == theirs
+    assert calls == [("conv3", "digits", 28), ("conv4", "digits", 32)]
+    assert load_task("digits", weights="none", pretrained=pretrained).w0 == theirs
+    assert load_task("digits", backbone="resnet18", pretrained=pretrained).w0 == theirs
+    assert len(calls) == 2
+
+
+def test_official_parts_and_data_dir(tmp_path: Path, asked: list[Any]) -> None:
+    save_cub(tmp_path / "CUB_200_2011", classes=3, images=6)
+    task = load_task("cub", data_dir=tmp_path, image_size=16)
+    assert [len(part) for part in (task.split.train, task.split.val, task.split.test)] == [6, 3, 9]
+    assert (task.dataset, task.data_dir) == ("cub", str(tmp_path))
+    assert task.class_names[0] == "001.Bird_1"
+
+
+def test_classes_and_shots(animals: Path, asked: list[Any]) -> None:
+    everything = load_task(animals, image_size=16)
+    task = load_task(animals, image_size=16, classes=2, shots=4, seed=5)
+    assert (task.class_names, task.classes, task.shots) == (("ant", "bee"), 2, 4)
+    labelled = np.concatenate([task.split.train, task.split.val])
+    assert np.bincount(task.labels[labelled]).tolist() == [4, 4]
+    assert np.bincount(task.labels[task.split.test]).tolist() == [4, 2]
+    assert len(task.images) == len(task.labels) == 14  # nothing is decoded that is not used
+    rows = task.images.array[task.split.test].tolist()
+    assert rows == everything.images.array[everything.split.test[:6]].tolist()
+    other = load_task(animals, image_size=16, classes=2, shots=4, seed=6)
+    assert other.images.array[other.split.test].tolist() == rows
+    assert other.images.array.tolist() != task.images.array.tolist()
+
+
+def test_the_fingerprint_is_of_images_and_choice(animals: Path, asked: list[Any]) -> None:
+    first = load_task(animals, image_size=16)
+    assert load_task(animals, image_size=16, seed=9, backbone="resnet18").fingerprint == first.fingerprint
+    animals.rename(animals.with_name("moved"))
+    moved = animals.with_name("moved")
+    assert load_task(moved, image_size=16).fingerprint == first.fingerprint
+    others = [
+        load_task(moved, image_size=17),
+        load_task(moved, image_size=16, classes=2),
+        load_task(moved, image_size=16, shots=4),
+        load_task(moved, image_size=16, shots=4, seed=1),
+        load_task(moved, image_size=16, shots=5),
+    ]
+    (moved / "ant" / "000.png").unlink()
+    others.append(load_task(moved, image_size=16))
+    assert len({task.fingerprint for task in (first, *others)}) == 7
+
+
+def test_unreadable_images_are_left_out_and_counted(
+    animals: Path, asked: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = load_task(animals, image_size=16)
+    (animals / "ant" / "007.png").write_bytes(b"no image")
+    (animals / "cow" / "000.png").write_bytes(b"")
+    with caplog.at_level(logging.WARNING, logger="nbt"):
+        task = load_task(animals, image_size=16)
+    assert "2 of 60 images cannot be read" in caplog.text
+    assert np.bincount(task.labels).tolist() == [19, 10, 29]
+    assert dataset_summary(task)["unreadable_images"] == 2
+    together = np.concatenate([task.split.train, task.split.val, task.split.test])
+    assert sorted(together.tolist()) == list(range(58))
+    before = {row.tobytes() for row in whole.images.array[whole.split.test]}
+    assert {row.tobytes() for row in task.images.array[task.split.test]} <= before  # test did not move
+
+
+def test_a_class_without_readable_images_is_named(animals: Path, asked: list[Any]) -> None:
+    for path in (animals / "bee").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"class 'bee' has 0 of the 2 images .*: 10 images cannot be read, the first"):
+        load_task(animals, image_size=16)
+
+
+def test_facts(animals: Path, asked: list[Any]) -> None:
+    facts = dataset_summary(load_task(animals, image_size=16))
+    assert facts == {
+        "classes": 3,
+        "train_images": 36,
+        "validation_images": 12,
+        "test_images": 12,
+        "class_images_min": 8,
+        "class_images_median": 16.0,
+        "class_images_max": 24,
+        "imbalance": 3.0,
+        "image_size": 16,
+        "validation_share": 0.25,
+        "validation_standard_error": 0.1443,
+        "unreadable_images": 0,
+    }
+    assert json.loads(json.dumps(facts)) == facts
+    merged = dataset_summary(load_task(animals, image_size=16).train_on_all())
+    assert (merged["train_images"], merged["validation_standard_error"]) == (48, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 7}, "--image-size 7: expected a whole number, 8 ... 1024"),
+        ({"image_size": 10**6}, "--image-size 1000000"),
+        ({"classes": 1}, "--classes 1: expected a whole number, 2 or more"),
+        ({"classes": 4}, "--classes 4: animals has 3 classes"),
+        ({"classes": True}, "--classes True"),
+        ({"shots": 1}, "--shots 1: expected a whole number, 2 or more; a class needs one image to train"),
+        ({"seed": -1}, "--seed -1"),
+        ({"seed": 0.5}, "--seed 0.5"),
+        ({"backbone": "mobilenet_v3"}, "mobilenet_v3"),
+        ({"weights": "lost.pth"}, "--weights lost.pth: no such file; expected default, none"),
+        ({"data_dir": "."}, "--data-dir is for datasets known by name"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_decoded(
+    animals: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr("nbt.data.image_store.decode_images", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(UsageError) as error:
+        load_task(animals, **options)
+    assert message in str(error.value)
+    assert asked == []
+
+
+def test_too_many_classes_of_a_known_dataset_need_no_download() -> None:
+    with pytest.raises(UsageError, match=r"--classes 300: expected a whole number, 2 \.\.\. 200; cub has 200 classes"):
+        check_task_options("cub", classes=300)
+
+
+def test_a_class_with_too_few_images_is_named_with_its_dataset(tmp_path: Path, asked: list[Any]) -> None:
+    folder = save_classes(tmp_path / "few", {"ant": 5, "bee": 2})
+    with pytest.raises(UsageError, match="few: class 'bee' has 2 of the 3 images it needs to train, validate and test"):
+        load_task(folder)
+    assert asked == []
+
+
+def test_weights_are_checked_before_images_are_decoded(
+    animals: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UsageError("the file is no state dict")
+
+    monkeypatch.setattr(sys.modules["nbt.models.weights"], "load_pretrained_weights", refuse)
+    monkeypatch.setattr("nbt.data.image_store.decode_images", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(UsageError, match="no state dict"):
+        load_task(animals, image_size=16)
+
+
+def test_checked_options_are_canonical(animals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (animals.parent / "w.pth").write_bytes(b"")
+    monkeypatch.chdir(animals.parent)
+    options = check_task_options("animals", weights="w.pth", classes=2)
+    assert (options.source.dataset, options.weights) == (str(animals), str(animals.parent / "w.pth"))
+    cub = save_cub(animals.parent / "CUB_200_2011")
+    assert check_task_options("cub", data_dir=".").data_dir == str(cub.parent)
+
+
+def test_checking_options_imports_neither_torch_nor_numpy(animals: Path) -> None:
+    code = (
+        "import sys; from nbt.task.load import check_task_options\n"
+        f"check_task_options({str(animals)!r}, classes=2, backbone='resnet18')\n"
+        "print(sorted({'numpy', 'torch', 'torchvision', 'sklearn', 'PIL', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_task_builds_its_real_model(animals: Path) -> None:
+    task = load_task(animals, backbone="conv3", weights="none", image_size=28)
+    model = task.build_model()
+    import torch
+
+    pixels = torch.from_numpy(task.images.array[:2]).permute(0, 3, 1, 2) / 255.0
+    assert model(pixels).shape == (2, 3)
+
+
+def test_the_crop_of_50_birds(shared: Path, asked: list[Any]) -> None:
+    task = load_task("cub", data_dir=shared / "data", image_size=32)
+    facts = dataset_summary(task)
+    assert [facts[f"{part}_images"] for part in ("train", "validation", "test")] == [1100, 400, 1452]
+    assert (facts["classes"], facts["unreadable_images"], facts["validation_standard_error"]) == (50, 0, 0.025)

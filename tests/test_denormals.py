@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import torch
+
+from nbt.devices import flush_denormals
+
+
+def is_flushed() -> bool:
+    return float(torch.tensor(1e-38) * 0.1) == 0.0
+
+
+def test_denormals_are_0_inside_and_as_before_outside() -> None:
+    try:
+        for earlier in (False, True):
+            torch.set_flush_denormal(earlier)
+            with flush_denormals():
+                assert is_flushed()
+            assert is_flushed() is earlier
+    finally:
+        torch.set_flush_denormal(False)

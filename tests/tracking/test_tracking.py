@@ -1,0 +1,913 @@
+"""MLflow runs, on real SQLite files and a real server in a thread; what breaks is broken on purpose."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from types import SimpleNamespace
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import pytest
+
+from nbt.errors import NbtError, UsageError
+from nbt.fit import FitProfile
+from nbt.report import write_report
+from nbt.report.settings_table import flat_settings
+from nbt.settings import TransferSettings
+from nbt.tracking import RunOwner, Tracker, default_uri, redact_uri, resolve_uri, sync, ui_command
+from nbt.tracking import client as opening
+from nbt.tracking import run_store as store
+from nbt.tracking import study_tracker as tracking_tracker
+from nbt.tracking.study_runs import study_id
+from nbt.tuning.storage.records import StudyRecord
+from tests.fit_profiles import RISING, make_profile, profile_dict
+from tests.sample_study import (
+    BEST,
+    CREATED,
+    curve,
+    empty_study,
+    finals,
+    guided_study,
+    sample_study,
+    source,
+    trial,
+    unfinished_study,
+    with_config,
+)
+
+SECRET = "hunter2"
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables: making them takes seconds, copying them nothing."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    client(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def uri(migrated: Path, tmp_path: Path) -> str:
+    folder = tmp_path / "with space é"
+    folder.mkdir()
+    shutil.copy(migrated, folder / "mlflow.db")
+    # What these tests break is not the disk: they need not wait for it.
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="module")
+def written(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database that holds the sample study; its tests only read it."""
+    folder = tmp_path_factory.mktemp("written")
+    shutil.copy(migrated, folder / "mlflow.db")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    record = sample_study()
+    write_report(record, folder / "reports")
+    counts = sync(record, uri, reports=folder / "reports")
+    assert counts == {"written": 1 + 18 + 13, "updated": 0, "unchanged": 0}
+    return uri
+
+
+@pytest.fixture(autouse=True)
+def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets SQLite answer before the disk has: a commit takes 10 ms otherwise, and a test has hundreds."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def relax(connection: Any, _: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("pragma synchronous = off")
+
+    if not event.contains(Engine, "connect", relax):
+        event.listen(Engine, "connect", relax)
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in opening.MLFLOW_DEFAULTS:
+        monkeypatch.delenv(name, raising=False)
+
+
+def client(uri: str) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def runs_of(uri: str, text: str = "") -> list[Any]:
+    mlflow = client(uri)
+    return list(mlflow.search_runs([e.experiment_id for e in mlflow.search_experiments()], text, max_results=1000))
+
+
+def dump(uri: str, record: StudyRecord | None = None) -> dict[str, Any]:
+    """All that the runs (of one study) say, by their keys, with their parents' keys; nothing may be there twice."""
+    runs = runs_of(uri, "" if record is None else f"tags.`nbt.study` = '{study_id(record)}'")
+    keys = {run.info.run_id: run.data.tags["nbt.key"] for run in runs}
+    assert len(set(keys.values())) == len(runs), "a run is there twice"
+    said, found = {}, histories(uri)
+    for run in runs:
+        tags = dict(run.data.tags)
+        parent = tags.pop("mlflow.parentRunId", None)
+        parent_key = None if parent is None else keys.get(parent, "a run that is gone")
+        inputs = [item.dataset.name for item in run.inputs.dataset_inputs]
+        info = (run.info.status, run.info.run_name, run.info.start_time, run.info.end_time)
+        said[tags["nbt.key"]] = (parent_key, info, run.data.params, tags, found.get(run.info.run_id, {}), inputs)
+    return said
+
+
+def histories(uri: str) -> dict[str, dict[str, list[tuple[int, float, int]]]]:
+    """Run -> metric -> its steps, values and times, as the database has them; no step may be there twice."""
+    found: dict[str, dict[str, list[tuple[int, float, int]]]] = {}
+    connection = sqlite3.connect(uri.removeprefix("sqlite:///"))
+    rows = connection.execute("select run_uuid, key, step, value, timestamp from metrics order by step, timestamp")
+    for run, key, step, value, moment in rows:
+        found.setdefault(run, {}).setdefault(key, []).append((step, value, moment))
+    connection.close()
+    for metrics in found.values():
+        for key, points in metrics.items():
+            assert len({step for step, *_ in points}) == len(points), f"{key} has a step twice"
+    return found
+
+
+def small_study(**changes: Any) -> StudyRecord:
+    study = sample_study()
+    kept = [t for t in study.trials if t.number in (0, 4, 12)]
+    runs = tuple(replace(final, runs=final.runs[:1]) for final in finals()[:2])
+    return replace(study, trials=tuple(kept), finals=runs, **changes)
+
+
+# Where runs go
+
+
+def test_the_default_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = f"sqlite:///{tmp_path}/.nbt/mlflow.db"
+    assert default_uri() == resolve_uri(None) == expected
+    assert resolve_uri("sqlite:///runs.db") == f"sqlite:///{tmp_path}/runs.db"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_good_uris_stay_what_they_are() -> None:
+    for uri in (
+        "http://127.0.0.1:5000",
+        "https://mlflow.example.org/team",
+        "postgresql+psycopg2://u:p@h/db",
+        "mysql://h/d",
+        "sqlite:////data/x.db",
+    ):
+        assert resolve_uri(uri) == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "remedy"),
+    [
+        ("", "sqlite:///FILE"),
+        ("mlruns", "sqlite:///FILE"),
+        ("/data/mlflow.db", "sqlite:///FILE"),
+        ("file:///data/mlruns", "known: "),
+        ("htp://host:5000", "did you mean http"),
+        ("postgres://host/db", "did you mean postgresql"),
+        ("http://", "names no host"),
+        ("http://host:port", "malformed"),
+        ("http://[half", "malformed"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        (f"databricks://me:{SECRET}@host", "known: "),
+    ],
+)
+def test_bad_uris_are_refused_before_anything_is_written(
+    uri: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for use in (resolve_uri, Tracker, lambda uri: sync(sample_study(), uri), lambda uri: ui_command(uri, 5000)):
+        with pytest.raises(UsageError) as caught:
+            use(uri)
+        assert remedy in str(caught.value)
+        assert SECRET not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_passwords_are_not_shown() -> None:
+    assert redact_uri(f"postgresql://me:{SECRET}@host:5432/db") == "postgresql://me:***@host:5432/db"
+    assert redact_uri("http://host:5000/a@b") == "http://host:5000/a@b"
+
+
+def test_importing_and_checking_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from nbt.tracking import RunOwner, Tracker, resolve_uri, ui_command; Tracker('http://host:1');"
+        "print([m for m in ('mlflow', 'torch', 'pandas', 'jinja2', 'optuna', 'sqlalchemy') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_pages_are_served_on_this_machine_only(uri: str, tmp_path: Path) -> None:
+    command = ui_command(uri, 5123)
+    assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
+    options = dict(zip(command[4::2], command[5::2], strict=True))
+    assert options["--backend-store-uri"] == uri
+    assert (options["--host"], options["--port"]) == ("127.0.0.1", "5123")
+    with pytest.raises(UsageError, match="browser"):
+        ui_command("http://host:5000", 5000)
+    with pytest.raises(UsageError, match="nbt search writes them"):
+        ui_command(f"sqlite:///{tmp_path / 'none.db'}", 5000)
+
+
+# What is written
+
+
+def test_a_study_is_a_tree_of_runs(written: str) -> None:
+    said = dump(written)
+    assert len(said) == 1 + 18 + 13
+    parents = {key: entry[0] for key, entry in said.items()}
+    assert parents.pop("study") is None
+    for key, parent in parents.items():
+        assert parent == {"trial": "study", "final": "trial-0012"}[key.split("-")[0]] or "default" in key or "14" in key
+    assert parents["final-default recipe-seed-1"] == "trial-0000"
+    assert parents["final-trial 14-seed-3"] == "trial-0014"
+
+
+def test_a_trial_says_what_it_was(written: str) -> None:
+    said = dump(written)
+    record = next(t for t in sample_study().trials if t.number == 12)
+    _, (status, name, start, end), params, tags, history, _ = said["trial-0012"]
+    assert name == "012 depth 0.80 frozen 0.35 lr 0.013 sp 0.60 | 0.712"
+    assert status == "FINISHED"
+    assert record.started is not None
+    assert record.finished is not None
+    assert (start, end) == (record.started.timestamp() * 1000, record.finished.timestamp() * 1000)
+    assert params == {key: str(value) for key, value in flat_settings(BEST).items()}
+    assert (tags["state"], tags["origin"], tags["reason"], tags["recommended"]) == ("complete", "sampler", "", "yes")
+    assert [(step, value) for step, value, _ in history["val_accuracy"]] == [
+        (result.epoch, result.val_accuracy) for result in record.curve
+    ]
+    assert tags["device"] == "cpu"
+    assert {"train_loss", "val_loss", "seconds"} < set(history)
+    assert [value for _, value, _ in history["best_val_accuracy"]] == [0.712]
+    assert [value for _, value, _ in history["epochs"]] == [12.0]
+
+
+def test_pruned_failed_and_diverged_trials_say_so(written: str) -> None:
+    said = dump(written)
+    states = {key: (said[key][1][0], said[key][3]["state"]) for key in ("trial-0004", "trial-0005", "trial-0007")}
+    assert states == {
+        "trial-0004": ("KILLED", "pruned"),
+        "trial-0005": ("FAILED", "failed"),
+        "trial-0007": ("FINISHED", "diverged"),
+    }
+    assert said["trial-0004"][3]["reason"] == "rank 5 of 6 after 2 epochs"
+    assert "out of memory" in said["trial-0005"][3]["reason"]
+    assert said["trial-0005"][1][1].endswith("| failed")
+    assert said["trial-0007"][4]["train_loss"] == [(1, 6.5, said["trial-0007"][4]["train_loss"][0][2])]
+    assert said["trial-0007"][4]["best_val_accuracy"][0][1] == 0.0
+
+
+def test_all_trials_and_finals_have_the_same_parameters(written: str) -> None:
+    keys = {frozenset(entry[2]) for key, entry in dump(written).items() if key != "study"}
+    assert keys == {frozenset(flat_settings(TransferSettings()))}
+
+
+def test_the_study_says_how_it_went(written: str) -> None:
+    record = sample_study()
+    _, (status, name, *_), params, tags, history, inputs = dump(written)["study"]
+    assert (status, name) == ("FINISHED", record.config.name)
+    assert params["backbone"] == "mobilenet_v2(width_mult=0.35)"
+    assert (tags["budget"], tags["recommended"]) == ("14", "trial 12")
+    best = [value for _, value, _ in history["best_val_accuracy"]]
+    assert best == sorted(best)
+    assert (best[0], best[-1]) == (0.661, 0.712)
+    assert history["epochs_spent"][-1][:2] == (18, record.epochs_spent)
+    assert history["test_accuracy"][0][1] == 0.695
+    assert history["test_baseline_accuracy"][0][1] == 0.651
+    assert inputs == ["cub"]
+
+
+def test_the_report_goes_with_the_study(written: str) -> None:
+    folder = Path(written.removeprefix("sqlite:///")).parent
+    run = next(run for run in runs_of(written) if run.data.tags["nbt.key"] == "study")
+    files = {item.path: item.file_size for item in client(written).list_artifacts(run.info.run_id)}
+    assert set(files) == {"report.html", "report.md", "recommended.yaml", "trials.csv"}
+    report = folder / "reports" / sample_study().config.name / "report.html"
+    assert files["report.html"] == report.stat().st_size
+    # Beside the database, whatever the working directory is when somebody looks.
+    assert run.info.artifact_uri.startswith((folder / "mlartifacts").as_uri())
+
+
+def test_the_fit_profile_is_metrics_and_a_file_of_the_study(uri: str, tmp_path: Path) -> None:
+    record = small_study(profile=profile_dict())
+    written = sync(record, uri)["written"]
+    history = dump(uri)["study"][4]
+    assert history["fit/knee_depth"][0][:2] == (0, 1.0)
+    assert [point[:2] for point in history["fit_layer/ridge_accuracy"]] == list(enumerate(RISING))
+    assert "fit_layer/mean_shift" not in history, "nothing is known of it"
+    assert "fit_layer/unit" not in history
+    run = next(run for run in runs_of(uri) if run.data.tags["nbt.key"] == "study")
+    file = client(uri).download_artifacts(run.info.run_id, "fit.json", str(tmp_path))
+    assert FitProfile.from_json(Path(file).read_text()).to_dict() == make_profile().to_dict()
+    assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": written}
+
+
+def test_a_running_search_has_its_fit_profile_from_the_start(uri: str) -> None:
+    Tracker(uri).study_started(empty_study(profile=profile_dict()))
+    [run] = runs_of(uri)
+    assert run.data.metrics["fit/ridge_accuracy"] == RISING[-1]
+    assert [item.path for item in client(uri).list_artifacts(run.info.run_id)] == ["fit.json"]
+
+
+def test_what_guided_and_what_was_pruned_is_told_once(uri: str) -> None:
+    record = guided_study(profile=profile_dict())
+    kept = tuple(one for one in record.trials if one.number in (0, 4, 10))
+    record = replace(record, trials=kept, finals=())
+    assert sync(record, uri)["written"] == 4
+    said = dump(uri)
+    metrics, tags = said["study"][4], said["study"][3]
+    assert metrics["guide/transfer up to the knee/weight_after"][0][:2] == (0, 0.45)
+    assert metrics["pruning/false_stop_rate"][0][:2] == (3, 1.0)
+    assert tags["guide/transfer up to the knee"].startswith("confirmed: ")
+    assert said["trial-0010"][3]["control"] == "yes"
+    assert [point[:2] for point in said["trial-0004"][4]["forecast/mean"]] == [(2, 0.5)]
+    assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": 4}
+    assert dump(uri) == said
+
+
+def test_more_trials_move_the_weights_and_the_sync_after_it_changes_nothing(uri: str) -> None:
+    record = replace(guided_study(), finals=(), trials=guided_study().trials[:3])
+    sync(record, uri)
+    moved = replace(
+        record, prior_diagnostics={"sources": [source("transfer up to the knee", 0.3, 0.5, 0.7)], "tables": []}
+    )
+    assert sync(moved, uri) == {"written": 0, "updated": 1, "unchanged": 3}
+    assert sync(moved, uri) == {"written": 0, "updated": 0, "unchanged": 4}
+    said = dump(uri)
+    assert [key for key in said["study"][4] if key.endswith("weight_after")] == [
+        "guide/transfer up to the knee/weight_after"
+    ]
+    assert said["trial-0002"][0] == "study"
+
+
+def test_hostile_sources_are_only_names(uri: str) -> None:
+    names = ("../x", "../x", "a//b/", "..", "'; drop table runs; --", "x" * 400)
+    record = replace(small_study(), prior_diagnostics={"sources": [source(name, 0.1, 0.2) for name in names]})
+    assert sync(record, uri)["written"] == 6
+    assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": 6}
+    assert sum(key.endswith("/weight_before") for key in dump(uri)["study"][4]) == len(names)
+
+
+def test_a_live_search_adds_what_was_pruned_to_the_same_run(uri: str) -> None:
+    record = guided_study()
+    tracker = Tracker(uri)
+    tracker.study_started(replace(record, trials=(), finals=(), prior_diagnostics={}, recommended=None, test=()))
+    (first,) = runs_of(uri)
+    for one in record.trials[:5]:
+        tracker.trial_finished(one)
+    tracker.study_finished(replace(record, trials=record.trials[:5], finals=()))
+    study = next(run for run in runs_of(uri) if run.data.tags["nbt.key"] == "study")
+    assert study.info.run_id == first.info.run_id
+    assert study.data.metrics["pruning/epochs_saved"] == 10.0
+    assert study.data.metrics["guide/enough steps/weight_after"] == 0.18
+
+
+def test_studies_of_one_dataset_share_an_experiment(uri: str) -> None:
+    sync(small_study(), uri)
+    sync(with_config(small_study(), name="another", space="binary"), uri)
+    sync(with_config(small_study(), name="elsewhere", dataset="/data/my pictures"), uri)
+    experiments = {e.name for e in client(uri).search_experiments()}
+    assert experiments == {"Default", "nbt cub", "nbt my pictures"}
+    kinds = [e.tags.get("mlflow.experimentKind") for e in client(uri).search_experiments() if e.name != "Default"]
+    assert kinds == ["custom_model_development"] * 2
+    assert len(runs_of(uri)) == 3 * 6
+
+
+def test_long_curves_go_in_several_batches(uri: str) -> None:
+    long = trial(0, curve=curve(0.7, epochs=700))
+    record = empty_study(trials=(long,))
+    sync(record, uri)
+    history = dump(uri)["trial-0000"][4]
+    assert len(history["val_loss"]) == len(history["seconds"]) == 700
+
+
+def test_hostile_names_are_only_names(uri: str) -> None:
+    name = "'; drop table runs; -- <b>é" + "x" * 400
+    record = with_config(small_study(), name=name, dataset="/data/" + name)
+    assert sync(record, uri)["written"] == 6
+    assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": 6}
+
+
+# Again and again
+
+
+def test_writing_twice_changes_nothing(written: str) -> None:
+    before = dump(written)
+    assert sync(sample_study(), written) == {"written": 0, "updated": 0, "unchanged": 32}
+    assert dump(written) == before
+
+
+def test_the_same_name_in_another_storage_is_another_study(uri: str) -> None:
+    first = small_study()
+    assert first.created is not None
+    sync(first, uri)
+    counts = sync(replace(first, created=first.created.replace(minute=0)), uri)
+    assert counts["written"] == 6
+    assert len(runs_of(uri)) == 12
+
+
+def test_what_was_added_is_added_to_the_same_runs(uri: str) -> None:
+    record = small_study()
+    early = replace(record, trials=record.trials[:2], finals=(), recommended=None, test=())
+    sync(early, uri)
+    ids = {run.data.tags["nbt.key"]: run.info.run_id for run in runs_of(uri)}
+    assert dump(uri)["study"][1][0] == "KILLED"
+    assert sync(record, uri) == {"written": 3, "updated": 1, "unchanged": 2}
+    assert ids.items() <= {run.data.tags["nbt.key"]: run.info.run_id for run in runs_of(uri)}.items()
+    later = dump(uri)
+    assert later["study"][1][0] == "FINISHED"
+    assert len(later["study"][4]["best_val_accuracy"]) == 3
+
+
+def test_a_new_recommendation_moves_the_tag(uri: str) -> None:
+    record = small_study()
+    sync(record, uri)
+    assert sync(replace(record, recommended="default recipe"), uri)["updated"] == 3
+    said = dump(uri)
+    assert (said["trial-0000"][3]["recommended"], said["trial-0012"][3]["recommended"]) == ("yes", "no")
+
+
+def test_a_trial_that_changed_is_written_anew_with_its_children(uri: str) -> None:
+    record = small_study()
+    sync(record, uri)
+    changed = [replace(t, curve=curve(0.72, seed=5)) if t.number == 12 else t for t in record.trials]
+    corrected = replace(record, trials=tuple(changed))
+    assert sync(corrected, uri)["written"] == 0
+    assert sync(corrected, uri) == {"written": 0, "updated": 0, "unchanged": 6}
+    said = dump(uri)
+    assert said["trial-0012"][1][1].endswith("| 0.720")
+    assert said["final-trial 12-seed-1"][0] == "trial-0012"
+    assert said["trial-0004"][0] == "study"
+
+
+def test_deleted_runs_come_back(uri: str) -> None:
+    record = small_study()
+    sync(record, uri)
+    before = dump(uri)
+    for run in runs_of(uri):
+        if run.data.tags["nbt.key"] in ("study", "trial-0012"):
+            client(uri).delete_run(run.info.run_id)
+    assert sync(record, uri)["written"] == 2
+    assert dump(uri) == before
+
+
+def test_a_deleted_experiment_comes_back(uri: str) -> None:
+    record = small_study()
+    sync(record, uri)
+    before = dump(uri)
+    experiment = client(uri).get_experiment_by_name("nbt cub")
+    client(uri).delete_experiment(experiment.experiment_id)
+    sync(record, uri)
+    assert dump(uri) == before
+
+
+class CrashError(Exception):
+    """What a test breaks MLflow with."""
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, call: int) -> Callable[[], None]:
+    """Makes the given writing call to MLflow fail after it took effect; returns what repairs it."""
+    from mlflow.tracking import MlflowClient
+
+    counted = 0
+    originals = {}
+
+    def breaking(name: str) -> Callable[..., Any]:
+        def method(self: Any, *arguments: Any, **options: Any) -> Any:
+            nonlocal counted
+            counted += 1
+            result = originals[name](self, *arguments, **options)
+            if counted == call:
+                raise CrashError(name)
+            return result
+
+        return method
+
+    for name in ("create_run", "log_batch", "log_inputs", "set_terminated", "update_run", "delete_run", "set_tag"):
+        originals[name] = getattr(MlflowClient, name)
+        monkeypatch.setattr(MlflowClient, name, breaking(name))
+
+    def repair() -> None:
+        for name, original in originals.items():
+            monkeypatch.setattr(MlflowClient, name, original)
+
+    return repair
+
+
+@pytest.mark.slow
+def test_a_crash_at_any_call_leaves_nothing_behind_that_sync_does_not_mend(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Small batches, so that a crash between two of them is among the crashes. To crash before a call took effect is
+    # to crash after the one before it.
+    monkeypatch.setattr(store, "_MAX_METRICS_PER_BATCH", 30)
+    long = next(one for one in sample_study().trials if one.number == 12)
+    record = small_study()
+    record = replace(record, trials=(record.trials[0], long), finals=record.finals[1:], recommended="default recipe")
+    crashed = []
+    for call in range(1, 40):
+        # A study of its own each time: the same runs, in a database that was opened before.
+        before = replace(record, created=CREATED + timedelta(days=call))
+        wanted = replace(before, trials=(record.trials[0], replace(long, curve=curve(0.6))))
+        repair = crash_at(monkeypatch, call)
+        try:
+            for one in (before, wanted):
+                sync(one, uri)
+        except NbtError as error:
+            assert "CrashError" in str(error)
+            crashed.append(wanted)
+            continue
+        finally:
+            repair()
+        break
+    else:
+        pytest.fail("the writing never went through")
+    expected = timeless(dump(uri, wanted))
+    assert len(crashed) > 12
+    for broken in crashed:
+        sync(broken, uri)
+        assert timeless(dump(uri, broken)) == expected
+        assert sync(broken, uri)["unchanged"] == 4
+
+
+def timeless(said: dict[str, Any]) -> dict[str, Any]:
+    """A dump without what differs between studies that were made at different times."""
+    left = {}
+    for key, (parent, (status, name, *_), params, tags, history, inputs) in said.items():
+        values = {metric: [point[:2] for point in points] for metric, points in history.items()}
+        left[key] = (parent, status, name, params, {**tags, "nbt.study": ""}, values, inputs)
+    return left
+
+
+# While the search runs
+
+
+def replay(tracker: Tracker, record: StudyRecord) -> None:
+    """Tells a tracker of a study as a search does."""
+    tracker.study_started(replace(record, trials=(), finals=(), recommended=None, verdict="", test=()))
+    for one in record.trials:
+        tracker.trial_started(one.number, one.settings, one.origin)
+        for result in one.curve:
+            tracker.epoch_finished(one.number, result, 0)
+        if one.state != "running":
+            tracker.trial_finished(one)
+    tracker.finals_started(4)
+    for final in record.finals:
+        for run in final.runs:
+            tracker.final_run_finished(final.name, run)
+    tracker.study_finished(record)
+
+
+def test_a_search_writes_what_sync_would(uri: str, migrated: Path, tmp_path: Path) -> None:
+    record = small_study()
+    write_report(record, tmp_path / "reports")
+    tracker = Tracker(uri, reports=tmp_path / "reports")
+    replay(tracker, record)
+    assert not tracker.pending
+    live = dump(uri)
+    assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": 6}
+    shutil.copy(migrated, tmp_path / "other.db")
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    sync(record, other)
+    assert dump(other) == live
+    run = next(run for run in runs_of(uri) if run.data.tags["nbt.key"] == "study")
+    assert len(client(uri).list_artifacts(run.info.run_id)) == 4
+
+
+def test_runs_are_there_while_the_search_goes_on(uri: str) -> None:
+    record = small_study()
+    tracker = Tracker(uri)
+    tracker.study_started(replace(record, trials=(), finals=(), recommended=None))
+    assert dump(uri)["study"][1][0] == "RUNNING"
+    tracker.trial_finished(record.trials[0])
+    said = dump(uri)
+    assert set(said) == {"study", "trial-0000"}
+    assert said["study"][4]["epochs_spent"][0][:2] == (1, 12.0)
+    for one in record.trials[1:]:
+        tracker.trial_finished(one)
+    tracker.final_run_finished("trial 12", record.finals[0].runs[0])
+    assert dump(uri)["final-trial 12-seed-1"][0] == "trial-0012"
+    assert dump(uri)["study"][1][0] == "RUNNING"
+
+
+def test_a_trial_is_one_batch(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.tracking import MlflowClient
+
+    tracker = Tracker(uri)
+    tracker.study_started(empty_study())
+    calls: list[tuple[str, str]] = []
+
+    def counted(name: str, real: Any) -> Callable[..., Any]:
+        def method(self: Any, *arguments: Any, **options: Any) -> Any:
+            result = real(self, *arguments, **options)
+            calls.append((name, result.info.run_id if name == "create_run" else arguments[0]))
+            return result
+
+        return method
+
+    for name in ("create_run", "log_batch", "set_terminated", "update_run", "get_metric_history", "search_runs"):
+        monkeypatch.setattr(MlflowClient, name, counted(name, getattr(MlflowClient, name)))
+    tracker.trial_finished(trial(0, curve=curve(0.6)))
+    run_id = calls[0][1]
+    study_id = calls[3][1]
+    assert calls == [
+        ("create_run", run_id),
+        ("log_batch", run_id),
+        ("set_terminated", run_id),
+        ("log_batch", study_id),
+    ]
+
+
+def test_a_resumed_study_goes_on_in_the_same_runs(uri: str) -> None:
+    record = small_study()
+    first = replace(record, trials=record.trials[:1], finals=(), recommended=None, test=())
+    replay(Tracker(uri), first)
+    study = next(run.info.run_id for run in runs_of(uri) if run.data.tags["nbt.key"] == "study")
+    tracker = Tracker(uri)
+    tracker.study_started(first)
+    assert dump(uri)["study"][1][0] == "RUNNING"
+    for one in record.trials[1:]:
+        tracker.trial_finished(one)
+    tracker.study_finished(record)
+    assert [run.info.run_id for run in runs_of(uri) if run.data.tags["nbt.key"] == "study"] == [study]
+    assert sync(record, uri)["unchanged"] == 6
+
+
+def test_workers_that_finish_out_of_order_double_nothing(uri: str) -> None:
+    record = sample_study(finals=(), recommended=None, test=())
+    order = [1, 0, 3, 2, *range(4, 18)]
+    listed = list(record.trials)
+    times = [t.finished for t in listed]
+    moved = [replace(one, finished=times[order.index(i)]) for i, one in enumerate(listed)]
+    record = replace(record, trials=tuple(moved))
+    tracker = Tracker(uri)
+    tracker.study_started(replace(record, trials=()))
+    for place in order:
+        tracker.trial_finished(moved[place])
+    tracker.study_finished(record)
+    dump(uri)
+    assert sync(record, uri)["unchanged"] == 19
+    best = [value for _, value, _ in dump(uri)["study"][4]["best_val_accuracy"]]
+    assert best == sorted(best)
+
+
+def test_an_interrupted_search_is_written_as_interrupted(uri: str) -> None:
+    record = unfinished_study()
+    replay(Tracker(uri), record)
+    said = dump(uri)
+    assert said["study"][1][0] == "KILLED"
+    assert "trial-0018" not in said
+
+
+# When MLflow does not answer
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+def test_a_dead_server_costs_a_warning(closed_port: int, caplog: pytest.LogCaptureFixture) -> None:
+    uri = f"http://me:{SECRET}@127.0.0.1:{closed_port}"
+    where = {"--storage": "sqlite:///my studies.db", "--tracking-uri": redact_uri(uri)}
+    tracker = Tracker(uri, sync_options=where)
+    began = time.monotonic()
+    with caplog.at_level(logging.INFO, logger="nbt"):
+        replay(tracker, sample_study())
+    assert time.monotonic() - began < 20
+    assert tracker.pending
+    warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    text = warnings[0].getMessage()
+    again = shlex.split(text.partition("or by: ")[2])
+    assert again == ["nbt", "sync", "cub-mobilenet_v2-non_binary", *(word for pair in where.items() for word in pair)]
+    assert SECRET not in text
+    assert "\n" not in text
+    with pytest.raises(NbtError, match="cannot be written") as caught:
+        sync(sample_study(), uri)
+    assert not isinstance(caught.value, UsageError)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_server_that_never_answers_costs_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_PROBE_SECONDS", 0.3)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        tracker = Tracker(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        tracker.study_started(empty_study())
+        for number in range(50):
+            tracker.trial_finished(trial(number))
+        assert time.monotonic() - began < 5
+        assert tracker.pending
+
+
+def test_a_server_that_is_down_is_asked_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, attempts, told = Clock(), [], []
+
+    def refuse(uri: str, owner: RunOwner) -> Any:
+        attempts.append((clock.now, len(told)))
+        raise ConnectionRefusedError("nobody there")
+
+    monkeypatch.setattr(tracking_tracker, "open_store", refuse)
+    tracker = Tracker("http://host:5000", clock=clock)
+    record = sample_study()
+    tracker.study_started(replace(record, trials=()))
+    for one in record.trials:
+        clock.now += 25.0
+        told.append(one)
+        tracker.trial_finished(one)
+    assert attempts == [(0.0, 0), (75.0, 3), (150.0, 6), (225.0, 9), (300.0, 12), (375.0, 15), (450.0, 18)]
+    tracker.study_finished(record)
+    assert attempts[-1] == (450.0, 18)
+    assert len(attempts) == 8
+    assert len(caplog.records) == 1
+
+
+def test_a_slow_refusal_makes_the_pause_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, attempts = Clock(), []
+
+    def hang(uri: str, owner: RunOwner) -> Any:
+        attempts.append(clock.now)
+        clock.now += 10.0
+        raise TimeoutError
+
+    monkeypatch.setattr(tracking_tracker, "open_store", hang)
+    tracker = Tracker("http://host:5000", clock=clock)
+    tracker.study_started(empty_study())
+    for number in range(40):
+        clock.now += 10.0
+        tracker.trial_finished(trial(number))
+    assert attempts == [0.0, 210.0, 420.0]
+
+
+def test_a_trial_that_broke_mlflow_is_written_with_the_next_attempt(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, record = Clock(), small_study()
+    tracker = Tracker(uri, clock=clock)
+    tracker.study_started(replace(record, trials=(), finals=(), recommended=None))
+    repair = crash_at(monkeypatch, 2)
+    tracker.trial_finished(record.trials[0])
+    repair()
+    assert tracker.pending
+    tracker.trial_finished(record.trials[1])
+    assert tracker.pending
+    clock.now += 61.0
+    tracker.trial_finished(record.trials[2])
+    assert not tracker.pending
+    assert set(dump(uri)) == {"study", "trial-0000", "trial-0004", "trial-0012"}
+    tracker.study_finished(record)
+    assert sync(record, uri)["unchanged"] == 6
+
+
+def test_a_folder_that_cannot_be_made_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")
+    tracker = Tracker(f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}")
+    replay(tracker, small_study())
+    assert tracker.pending
+    assert len(caplog.records) == 1
+
+
+def test_a_damaged_database_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
+    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    began = time.monotonic()
+    replay(tracker, small_study())
+    assert time.monotonic() - began < 20, "MLflow itself waits for minutes"
+    assert tracker.pending
+    assert sum(record.name == "nbt" for record in caplog.records) == 1
+
+
+def test_a_missing_driver_is_named() -> None:
+    with pytest.raises(NbtError, match="nosuchdriver"):
+        sync(small_study(), f"mysql+nosuchdriver://me:{SECRET}@127.0.0.1/db")
+
+
+def test_a_database_server_that_is_not_there_costs_seconds(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sqlalchemy
+
+    # The driver need not be installed to find that nobody listens.
+    monkeypatch.setattr(sqlalchemy, "create_engine", lambda uri: SimpleNamespace(dispose=lambda: None))
+    began = time.monotonic()
+    with pytest.raises(NbtError, match="refused") as caught:
+        sync(small_study(), f"postgresql://me:{SECRET}@127.0.0.1:{closed_port}/runs")
+    assert time.monotonic() - began < 10
+    assert SECRET not in str(caught.value)
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+class Threaded(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class Server:
+    """MLflow's own server in a thread, which can be stopped and started again at the same port."""
+
+    def __init__(self, app: Any, port: int = 0) -> None:
+        self._server = make_server("127.0.0.1", port, app, server_class=Threaded, handler_class=Quiet)
+        self.port = self._server.server_port
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def app(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", uri)
+    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(tmp_path / "artifacts"))
+    monkeypatch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "false")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow.server import app as wsgi
+    from mlflow.server import handlers
+
+    monkeypatch.setattr(handlers, "_tracking_store", None)
+    yield wsgi
+    handlers._tracking_store = None
+
+
+def test_a_server_that_dies_and_returns_gets_everything(
+    app: Any, uri: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock, record = Clock(), sample_study()
+    server = Server(app)
+    tracker = Tracker(server.uri, clock=clock)
+    with caplog.at_level(logging.INFO, logger="nbt"):
+        tracker.study_started(replace(record, trials=(), finals=(), recommended=None))
+        for one in record.trials[:4]:
+            tracker.trial_finished(one)
+        assert not tracker.pending
+        server.stop()
+        began = time.monotonic()
+        for one in record.trials[4:8]:
+            tracker.trial_finished(one)
+        assert time.monotonic() - began < 20
+        assert tracker.pending
+        server = Server(app, server.port)
+        for one in record.trials[8:10]:
+            tracker.trial_finished(one)
+        assert tracker.pending, "it is not asked at every trial"
+        clock.now += 1000.0
+        tracker.trial_finished(record.trials[10])
+        assert not tracker.pending
+        assert len(runs_of(server.uri)) == 12
+        server.stop()
+        for one in record.trials[11:]:
+            tracker.trial_finished(one)
+        server = Server(app, server.port)
+        tracker.study_finished(record)
+    assert not tracker.pending
+    assert len(dump(uri)) == 32
+    assert sync(record, server.uri) == {"written": 0, "updated": 0, "unchanged": 32}
+    server.stop()
+    messages = [r.getMessage() for r in caplog.records if r.name == "nbt"]
+    assert ["what it missed is written" in message for message in messages] == [False, True, False, True]
+    assert capsys.readouterr().out == "", "stdout is for results"
+
+
+def test_the_users_own_patience_is_respected(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    sync(empty_study(), uri)
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"

@@ -1,0 +1,72 @@
+"""Memory of curvatures: stated before it is taken, and refused where it does not fit, with what would."""
+
+from __future__ import annotations
+
+import pytest
+
+from nbt.errors import UsageError
+from nbt.task.task import Task
+from nbt.training.continual.curvature_memory import check_curvature_memory, curvature_memory, format_bytes
+from nbt.training.continual.learner import TaskStream
+from nbt.training.continual.network_learner import make_learner
+from nbt.training.continual.scenarios import make_stages
+from nbt.training.worker.context import WorkerContext
+from tests.training.continual.streams import make_stream_settings
+
+
+@pytest.mark.parametrize("kind", ["kfac", "diagonal", "exact"])
+@pytest.mark.parametrize("frozen", [0.0, 0.67])
+def test_what_is_stated_is_what_is_taken(digits: Task, kind: str, frozen: float) -> None:
+    settings = make_stream_settings("dlcft", "class", recipe={"curvature": kind, "frozen_depth": frozen, "epochs": 1})
+    stated = curvature_memory(digits, settings)
+    stages = make_stages(digits, "class", 2, 0)
+    learner = make_learner(TaskStream(digits, settings, 0, stages, WorkerContext(digits)))
+    learner.learn(stages[0], lambda epoch: None, None, 30.0)
+    learner.consolidate(stages[0])
+    (curvature,) = learner.curvatures
+    assert stated is not None
+    assert (stated.kind, stated.count) == (kind, 1)
+    assert stated.each == curvature.nbytes or (kind == "kfac" and stated.each > curvature.nbytes), "a bound for K-FAC"
+    assert stated.parameters == sum(shape.numel() for shape in curvature.shapes.values())
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "count"),
+    [
+        ("dlcft", {}, 4),
+        ("dlcft", {"factors": "merge"}, 2),
+        ("dlcft", {"recipe": {"curvature": "exact"}}, 2),
+        ("dlcft", {"recipe": {"penalty_strength": 0.0}}, 0),
+        ("ewc", {}, 2),
+        ("finetune", {}, 0),
+        ("probe", {}, 0),
+        ("joint", {}, 0),
+    ],
+)
+def test_how_many_are_held(digits: Task, method: str, options: dict[str, object], count: int) -> None:
+    memory = curvature_memory(digits, make_stream_settings(method, "data", tasks=5, **options))
+    assert (0 if memory is None else memory.count) == count
+    assert memory is None or memory.nbytes == count * memory.each
+
+
+def test_what_does_not_fit_is_refused_with_what_would(digits: Task) -> None:
+    kfac = curvature_memory(digits, make_stream_settings("dlcft", "data", tasks=5))
+    assert kfac is not None
+    bound = kfac.nbytes - 1
+    exact = make_stream_settings("dlcft", "data", tasks=5, memory_bytes=bound, recipe={"curvature": "exact"})
+    with pytest.raises(UsageError, match=r"exact curvature of .* weights needs .*--curvature diagonal") as found:
+        check_curvature_memory(digits, exact)
+    assert "--curvature kfac" not in str(found.value), "four of them would not fit either"
+    with pytest.raises(UsageError, match=f"--factors merge.*--memory with {format_bytes(kfac.nbytes)}"):
+        check_curvature_memory(digits, make_stream_settings("dlcft", "data", tasks=5, memory_bytes=bound))
+    check_curvature_memory(digits, make_stream_settings("dlcft", "data", tasks=5, memory_bytes=bound + 1))
+    check_curvature_memory(digits, make_stream_settings("dlcft", "data", tasks=5, memory_bytes=bound, factors="merge"))
+    with pytest.raises(UsageError, match="frozen_depth") as found:
+        check_curvature_memory(digits, make_stream_settings("ewc", "data", tasks=5, memory_bytes=0))
+    assert "--curvature" not in str(found.value), "EWC has one kind"
+
+
+def test_bytes_in_words() -> None:
+    assert [format_bytes(n) for n in (0, 1023, 1024, 1536, 3 * 2**30)] == [
+        "0 bytes", "1023 bytes", "1.0 KiB", "1.5 KiB", "3.0 GiB",
+    ]  # fmt: skip

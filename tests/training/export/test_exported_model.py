@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from nbt.data.image_store import decode_images
+from nbt.errors import UsageError
+from nbt.settings import TransferSettings
+from nbt.task.task import Task
+from nbt.training.evaluation import evaluate_model
+from nbt.training.export import exported_model as export
+from nbt.training.export.exported_model import export_model, load_model, predict
+from nbt.training.fine_tune import fine_tune
+from nbt.training.worker.context import WorkerContext
+from nbt.transfer.fast import FeatureNorm
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Task, tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, WorkerContext, Path]:
+    context = WorkerContext(digits)
+    for _ in fine_tune(digits, TransferSettings(epochs=8, head_lr=0.1, body_lr=0.05, batch_size=16), context=context):
+        pass
+    folder = tmp_path_factory.mktemp("export") / "model"
+    export_model(context.model, digits, TransferSettings(), folder)
+    return digits, context, folder
+
+
+def write_images(task: Task, folder: Path, index: np.ndarray) -> list[Path]:
+    paths = []
+    for row in index:
+        path = folder / f"{row}.png"
+        Image.fromarray(np.asarray(task.images.array[row])).save(path)
+        paths.append(path)
+    return paths
+
+
+def test_a_loaded_model_is_the_exported_one(trained: tuple[Task, WorkerContext, Path]) -> None:
+    task, context, folder = trained
+    model, card = load_model(folder)
+    for name, tensor in context.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    assert card["class_names"] == list(task.class_names)
+    assert card["settings"] == TransferSettings().to_dict()
+
+
+def test_predictions_of_files_agree_with_evaluation(trained: tuple[Task, WorkerContext, Path], tmp_path: Path) -> None:
+    task, context, folder = trained
+    index = task.split.val
+    predictions = predict(folder, write_images(task, tmp_path, index))
+    right = [p.label == task.class_names[task.labels[row]] for p, row in zip(predictions, index, strict=True)]
+    assert np.mean(right) == pytest.approx(evaluate_model(context, context.model, index)[1])
+    for prediction in predictions:
+        shares = [share for _, share in prediction.top]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(1, abs=1e-4)
+        assert prediction.top[0] == (prediction.label, prediction.probability)
+
+
+def test_unreadable_images_are_named_and_the_others_classified(
+    trained: tuple[Task, WorkerContext, Path], tmp_path: Path
+) -> None:
+    task, _, folder = trained
+    good = write_images(task, tmp_path, task.split.val[:2])
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"not an image")
+    predictions = predict(folder, [good[0], bad, good[1], good[0]])
+    assert [bool(p.error) for p in predictions] == [False, True, False, False]
+    assert predictions[0] == predictions[3]
+    assert predictions[1].path.endswith("bad.png")
+
+
+def test_many_files_are_decoded_a_few_at_a_time(
+    trained: tuple[Task, WorkerContext, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, _, folder = trained
+    files = write_images(task, tmp_path, task.split.val[:8])
+    files[1].write_bytes(b"not an image")
+    files += [files[6], files[1]]
+    expected = predict(folder, files)
+    counts: list[int] = []
+
+    def decode(items: list[Path], *args: Any, **options: Any) -> Any:
+        counts.append(len(items))
+        return decode_images(items, *args, **options)
+
+    monkeypatch.setattr(export, "_DECODE_CHUNK_SIZE", 3)
+    monkeypatch.setattr(export, "decode_images", decode)
+    found = predict(folder, files)
+    assert counts == [3, 3, 2]
+    assert [(p.path, p.label, p.error) for p in found] == [(p.path, p.label, p.error) for p in expected]
+    assert [p.probability for p in found] == pytest.approx([p.probability for p in expected], abs=1e-5)
+    assert [bool(p.error) for p in found] == [index in (1, 9) for index in range(10)]
+    assert predict(folder, []) == []
+
+
+def test_a_new_export_replaces_the_old_one(trained: tuple[Task, WorkerContext, Path], tmp_path: Path) -> None:
+    task, context, _ = trained
+    folder = tmp_path / "model"
+    export_model(context.model, task, TransferSettings(), folder)
+    export_model(context.model, task, TransferSettings(head_lr=0.5), folder)
+    assert json.loads((folder / "model.json").read_text())["settings"]["head_lr"] == 0.5
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("damage", ["no card", "not JSON", "another format", "no weights", "torn weights"])
+def test_a_damaged_model_folder_is_a_usage_error(
+    trained: tuple[Task, WorkerContext, Path], tmp_path: Path, damage: str
+) -> None:
+    task, context, _ = trained
+    folder = tmp_path / "model"
+    export_model(context.model, task, TransferSettings(), folder)
+    card, weights = folder / "model.json", folder / "weights.safetensors"
+    if damage == "no card":
+        card.unlink()
+    elif damage == "not JSON":
+        card.write_text("{")
+    elif damage == "another format":
+        card.write_text(json.dumps({"format": 99}))
+    elif damage == "no weights":
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(UsageError, match=r"model\.json|weights\.safetensors"):
+        load_model(folder)
+
+
+def test_without_normalised_features_a_folder_is_as_it_always_was(trained: tuple[Task, WorkerContext, Path]) -> None:
+    _, context, folder = trained
+    card = json.loads((folder / "model.json").read_text())
+    assert card["format"] == 1
+    assert "feature_norm" not in card
+    assert sorted(load_file(folder / "weights.safetensors")) == sorted(context.model.state_dict())
+    assert not any("feature_norm" in name for name in context.model.state_dict())
+
+
+@pytest.mark.parametrize("norm", [None, "layer", "target"])
+def test_a_card_that_names_another_normalisation_than_the_weights_is_a_usage_error(
+    trained: tuple[Task, WorkerContext, Path], tmp_path: Path, norm: str | None
+) -> None:
+    task, context, _ = trained
+    context.model.feature_norm = FeatureNorm("batch", context.model.feature_dim)
+    folder = tmp_path / "model"
+    try:
+        export_model(context.model, task, TransferSettings(), folder)
+    finally:
+        context.model.feature_norm = torch.nn.Identity()
+    card = json.loads((folder / "model.json").read_text())
+    assert (card["format"], card["feature_norm"]) == (2, "batch")
+    load_model(folder)
+    card["feature_norm"] = norm
+    if norm == "target":
+        (folder / "weights.safetensors").write_bytes((trained[2] / "weights.safetensors").read_bytes())
+    (folder / "model.json").write_text(json.dumps({name: value for name, value in card.items() if value is not None}))
+    with pytest.raises(UsageError, match=r"feature.norm|weights\.safetensors"):
+        load_model(folder)
+
+
+def test_an_export_deletes_nothing_but_an_older_one(trained: tuple[Task, WorkerContext, Path], tmp_path: Path) -> None:
+    task, context, _ = trained
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"is no model folder.*notes\.txt"):
+        export_model(context.model, task, TransferSettings(), tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("notes.txt", "mine")]

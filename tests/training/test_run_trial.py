@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import weakref
+from collections.abc import Generator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from nbt.settings import TransferSettings
+from nbt.task.task import Task
+from nbt.training import fine_tune as fine_tune_module
+from nbt.training import run_trial as trial_module
+from nbt.training.fine_tune import FineTuneResult
+from nbt.training.results import EpochResult, TrialSpec
+from nbt.training.run_trial import run_trial, task_for_trial
+from nbt.training.worker.context import WorkerContext
+
+QUICK = TransferSettings(epochs=3, head_lr=0.1, body_lr=0.05, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def context(digits: Task) -> WorkerContext:
+    return WorkerContext(digits)
+
+
+def never_stop(result: EpochResult) -> None:
+    return None
+
+
+def test_a_finished_job_has_its_whole_curve_and_says_where_it_ran(context: WorkerContext) -> None:
+    outcome = run_trial(TrialSpec(key="a", settings=QUICK), context, never_stop)
+    assert [result.epoch for result in outcome.curve] == [1, 2, 3]
+    assert (outcome.error, outcome.stopped, outcome.test_accuracy) == (None, None, None)
+    assert outcome.facts["device"] == "cpu"
+    assert outcome.facts["setup_seconds"] > 0
+    assert outcome.best in outcome.curve
+
+
+def test_a_stopped_job_keeps_its_curve_and_is_neither_tested_nor_exported(
+    context: WorkerContext, tmp_path: Path
+) -> None:
+    spec = TrialSpec(key="a", settings=QUICK, evaluate_test=True, export=tmp_path / "model")
+    outcome = run_trial(spec, context, lambda result: "not promising" if result.epoch == 2 else None)
+    assert outcome.stopped == "not promising"
+    assert len(outcome.curve) == 2
+    assert outcome.test_accuracy is None
+    assert not spec.export.exists()
+
+
+def test_a_resumed_job_has_the_epochs_before_the_resume_too(context: WorkerContext, tmp_path: Path) -> None:
+    from nbt.training.fine_tune import fine_tune
+
+    path = tmp_path / "a.pt"
+    started = fine_tune(context.task, QUICK, context=context, checkpoint=path, checkpoint_seconds=0)
+    next(started)
+    started.close()
+    told: list[int] = []
+    spec = TrialSpec(key="a", settings=QUICK, checkpoint=path)
+    outcome = run_trial(spec, context, lambda result: told.append(result.epoch))
+    assert told == [2, 3]
+    assert [result.epoch for result in outcome.curve] == [1, 2, 3]
+    assert not path.exists(), "a finished spec needs no checkpoint"
+
+
+def test_test_images_are_evaluated_only_when_asked(context: WorkerContext) -> None:
+    outcome = run_trial(TrialSpec(key="a", settings=QUICK, train_on_all=True, evaluate_test=True), context, never_stop)
+    assert outcome.test_accuracy is not None
+    assert 0.3 < outcome.test_accuracy <= 1
+    assert outcome.curve[-1].val_accuracy is None
+
+
+def test_split_seed_changes_train_and_validation_and_never_test(digits: Task) -> None:
+    other = task_for_trial(TrialSpec(key="a", settings=QUICK, split_seed=5), digits)
+    assert set(other.split.val) != set(digits.split.val)
+    assert set(other.split.test) == set(digits.split.test)
+    everything = task_for_trial(TrialSpec(key="a", settings=QUICK, split_seed=5, train_on_all=True), digits)
+    assert set(everything.split.train) == set(digits.split.train) | set(digits.split.val)
+
+
+def test_what_goes_wrong_is_an_outcome_with_one_line_and_the_traceback(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **options: object) -> None:
+        raise RuntimeError("shape\nmismatch")
+
+    monkeypatch.setattr(trial_module, "fine_tune", broken)
+    outcome = run_trial(TrialSpec(key="a", settings=QUICK), context, never_stop)
+    assert outcome.error == "RuntimeError: shape mismatch"
+    assert "Traceback" in (outcome.traceback or "")
+    assert not outcome.out_of_memory
+
+
+def test_running_out_of_memory_is_told_apart_and_frees_the_caches(
+    digits: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = WorkerContext(digits)
+    run_trial(TrialSpec(key="a", settings=QUICK.replace(frozen_depth=1.0)), context, never_stop)
+    assert context._cache.memory_used > 0
+
+    def broken(*args: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trial_module, "fine_tune", broken)
+    outcome = run_trial(TrialSpec(key="a", settings=QUICK), context, never_stop)
+    assert outcome.out_of_memory
+    assert context._cache.memory_used == 0
+
+
+def test_what_the_trial_held_is_gone_when_memory_is_given_back(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials: list[weakref.ref[object]] = []
+
+    class Hungry(fine_tune_module._Trial):
+        def _validate(self) -> tuple[float | None, float | None]:
+            trials.append(weakref.ref(self))
+            raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(fine_tune_module, "_Trial", Hungry)
+    context = WorkerContext(digits)
+    alive: list[bool] = []
+    monkeypatch.setattr(context, "clear", lambda: alive.extend(trial() is not None for trial in trials))
+    outcome = run_trial(TrialSpec(key="a", settings=QUICK), context, never_stop)
+    assert outcome.out_of_memory and "_validate" in (outcome.traceback or "")
+    assert alive == [False]
+
+
+@pytest.mark.parametrize(("number", "precision"), [(0, "float32"), (1, "bf16")])
+def test_a_gpu_says_what_it_is_and_what_the_trial_alone_took(
+    number: int, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU that is imagined, old or new: the peak starts anew with every trial, at what the process holds."""
+    held = {"now": 3, "peak": 90}
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: held.update(peak=held["now"]))
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: held["peak"])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50, 100))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7 + device.index, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"fast {device.index}")
+
+    def train(takes: int) -> FineTuneResult:
+        held["peak"] = max(held["peak"], held["now"] + takes)
+        return FineTuneResult(None, QUICK, (), None, 0.5)  # type: ignore[arg-type]
+
+    def fake(task: object, settings: TransferSettings, seed: int, **options: object) -> Generator[EpochResult]:
+        if seed == 0:
+            raise ValueError("no")
+        if seed == 1:
+            train(97)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        yield EpochResult(1, 1.0, 1.0, 0.5, 1.0)
+        return train(seed)
+
+    monkeypatch.setattr(trial_module, "fine_tune", fake)
+    task = SimpleNamespace(scenario=None)
+    context: Any = SimpleNamespace(
+        device=torch.device("cuda", number), task=task, cache_memory=2, clear=lambda: held.update(now=1)
+    )
+    facts = [
+        run_trial(TrialSpec(key="a", settings=QUICK, seed=seed), context, never_stop).facts for seed in (20, 10, 0, 1)
+    ]
+    where = {"device": f"cuda:{number}", "precision": precision, "gpu": f"fast {number}"}
+    memory = {"cache_memory_bytes": 2, "device_memory_bytes": 100}
+    assert facts == [
+        {**where, **memory, "peak_memory_bytes": 23, "setup_seconds": 0.5},
+        {**where, **memory, "peak_memory_bytes": 13, "setup_seconds": 0.5},
+        where,
+        {**where, **memory, "peak_memory_bytes": 100},
+    ]
+
+
+def test_an_interrupt_is_not_swallowed(context: WorkerContext) -> None:
+    def interrupt(result: EpochResult) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(TrialSpec(key="a", settings=QUICK), context, interrupt)
+
+
+def test_no_temporary_files_are_left(context: WorkerContext, tmp_path: Path) -> None:
+    run_trial(TrialSpec(key="a", settings=QUICK, export=tmp_path / "model"), context, never_stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "weights.safetensors"]

@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from nbt.errors import UsageError
+from nbt.tuning.baseline_recipes import baseline_recipes
+from nbt.tuning.benchmark import methods
+from nbt.tuning.benchmark.in_memory_store import InMemoryStudyStore
+from nbt.tuning.benchmark.methods import (
+    RECOMMENDATION_NAME,
+    SearchComponents,
+    SearchContext,
+    SearchMethod,
+    get_method,
+    method_names,
+)
+from nbt.tuning.benchmark.nearest_sampler import PoolSampler
+from nbt.tuning.benchmark.runner import replay_search
+from nbt.tuning.benchmark.tabular import TabularBenchmark
+from nbt.tuning.experience.recorded_table import RecordedTable
+from nbt.tuning.pruners.base import AshaPruner, NoPruner
+from nbt.tuning.pruners.fit_pruner import FitPruner
+from nbt.tuning.samplers.bayesian import BayesianSampler
+from tests.tuning.synthetic import (
+    LENGTH,
+    SPACE,
+    TREES,
+    Task,
+    patch_small_forests,
+    profile,
+    source_tables,
+    table,
+    target_table,
+)
+
+PLAIN = ("random", "asha", "tpe", "tpe+median", "tpe+hyperband", "tpe+asha")
+
+
+@pytest.fixture(autouse=True)
+def small_forests() -> Iterator[None]:
+    with patch_small_forests():
+        yield
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> TabularBenchmark:
+    return TabularBenchmark(target_table(), SPACE)
+
+
+def known(
+    benchmark: TabularBenchmark, experience: tuple[RecordedTable, ...] | None = None, **changes: Any
+) -> SearchContext:
+    values: dict[str, Any] = {
+        "header": benchmark.header,
+        "space": SPACE,
+        "experience": source_tables() if experience is None else experience,
+        "seed": 0,
+        "settings": [setting.settings for setting in benchmark.settings],
+    }
+    return SearchContext(**{**values, **changes})
+
+
+def build(name: str, benchmark: TabularBenchmark, **changes: Any) -> SearchComponents:
+    return get_method(name).build(known(benchmark, **changes))
+
+
+class TestRegistry:
+    def test_the_guided_search_is_the_only_one_that_runs_by_default_beside_the_plain_ones(self) -> None:
+        assert method_names(ablations=False) == (*PLAIN, "guided")
+
+    def test_ablations_run_when_they_are_named(self) -> None:
+        ablations = set(method_names()) - set(method_names(ablations=False))
+        assert ablations >= {"priors alone", "pruner alone", "learned alone", "rules alone"}
+        assert all(get_method(name).description for name in method_names())
+
+    def test_a_method_takes_the_place_of_its_namesake(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+        other = SearchMethod(name="guided", description="Mine.", build=get_method("random").build)
+        assert methods.register(other) is get_method("guided") is other
+
+    def test_the_nearest_names_are_given(self) -> None:
+        with pytest.raises(UsageError, match="unknown method 'guide'; did you mean guided"):
+            get_method("guide")
+
+
+class TestParts:
+    """What each method puts into the brain."""
+
+    @pytest.mark.parametrize(
+        ("name", "guided", "pruner"),
+        [
+            ("random", False, NoPruner),
+            ("asha", False, AshaPruner),
+            ("tpe", False, NoPruner),
+            ("tpe+asha", False, AshaPruner),
+            ("guided", True, FitPruner),
+            ("priors alone", True, NoPruner),
+            ("pruner alone", False, FitPruner),
+            ("learned alone", True, FitPruner),
+            ("rules alone", True, FitPruner),
+        ],
+    )
+    def test_sampler_and_pruner(self, benchmark: TabularBenchmark, name: str, guided: bool, pruner: type) -> None:
+        made = build(name, benchmark)
+        assert isinstance(made.sampler(0), BayesianSampler) == guided
+        assert isinstance(made.pruner, pruner)
+        assert [origin for origin, _ in made.first] == ([RECOMMENDATION_NAME] if guided else [])
+
+    def sources(self, name: str, benchmark: TabularBenchmark, **changes: Any) -> list[Any]:
+        made = build(name, benchmark, **changes).sampler(0)
+        assert isinstance(made, BayesianSampler)
+        return list(made._guide.sources)
+
+    def recorded(self, name: str, benchmark: TabularBenchmark) -> list[bool]:
+        return [source.name.startswith("recorded: ") for source in self.sources(name, benchmark)]
+
+    def test_ablations_leave_a_part_out(self, benchmark: TabularBenchmark) -> None:
+        assert {True, False} == set(self.recorded("guided", benchmark)) == set(self.recorded("priors alone", benchmark))
+        assert self.recorded("learned alone", benchmark) == [True] * 3
+        assert not any(self.recorded("rules alone", benchmark))
+
+    def test_an_inverted_expectation_is_the_opposite(self, benchmark: TabularBenchmark) -> None:
+        right, wrong = (self.sources(name, benchmark) for name in ("guided", "inverted"))
+        assert [source.mean for source in wrong] == [-source.mean for source in right]
+        assert [source.spread for source in wrong] == [source.spread for source in right]
+
+    def test_a_wrong_profile_is_that_of_the_least_similar_task(self, benchmark: TabularBenchmark) -> None:
+        far = table(Task("moons"), 14, profile=profile(0.2, 0.19), facts={"classes": 7, "train_images": 9000})
+        made = build("wrong profile", benchmark, experience=(*source_tables()[:1], far)).sampler(0)
+        assert isinstance(made, BayesianSampler)
+        told = made._guide.target
+        assert (told.probe, told.classes, told.train_images) == (0.2, 7.0, 9000.0)
+        assert told.validation_images == known(benchmark).target.validation_images
+        assert told.epochs == LENGTH
+        alone = build("wrong profile", benchmark, experience=()).sampler(0)
+        assert isinstance(alone, BayesianSampler)
+        assert alone._guide.target.probe == known(benchmark).target.probe, "where there is no other"
+
+    def test_the_recommendation_can_be_run_and_is_no_anchor(self, benchmark: TabularBenchmark) -> None:
+        for name in ("guided", "learned alone", "rules alone"):
+            [(_, settings)] = build(name, benchmark).first
+            assert settings in benchmark.index
+            assert settings not in [one for _, one in baseline_recipes(LENGTH)]
+
+    def test_models_of_the_same_tables_are_made_once(self, benchmark: TabularBenchmark) -> None:
+        one, other = (build("guided", benchmark, seed=seed) for seed in (0, 1))
+        assert isinstance(one.pruner, FitPruner) and isinstance(other.pruner, FitPruner)
+        assert one.pruner._forecaster is other.pruner._forecaster
+
+    def test_without_experience_rules_are_left_and_asha(self, benchmark: TabularBenchmark) -> None:
+        made = build("guided", benchmark, experience=())
+        assert isinstance(made.pruner, AshaPruner)
+        assert isinstance(made.sampler(0), BayesianSampler)
+
+    def test_nothing_but_the_header_is_known_of_the_task(self, benchmark: TabularBenchmark) -> None:
+        target = known(benchmark).target
+        assert target.facts == benchmark.header.facts and target.epochs == LENGTH
+        assert {item.name for item in dataclasses.fields(SearchContext)} == {
+            *("header", "space", "experience", "seed", "settings")
+        }
+
+
+class TestSearches:
+    @pytest.mark.parametrize("name", [name for name in method_names() if name not in PLAIN])
+    def test_every_method_searches_a_recorded_task(self, benchmark: TabularBenchmark, name: str) -> None:
+        found = replay_search(benchmark, get_method(name), experience=source_tables(), seed=1, budget=12)
+        used = [trial.setting for trial in found]
+        assert len(used) == len(set(used)) >= 12
+        assert found[-1].cumulative_epochs <= 12 * LENGTH
+        assert found == replay_search(benchmark, get_method(name), experience=source_tables(), seed=1, budget=12)
+
+    def test_guided_is_better_than_random_and_needs_fewer_epochs(self, benchmark: TabularBenchmark) -> None:
+        true_logit = np.array([TREES.true_logit(setting.settings) for setting in benchmark.settings])
+        random, guided = (
+            [
+                np.mean(
+                    true_logit[
+                        [
+                            trial.setting
+                            for trial in replay_search(
+                                benchmark, get_method(name), experience=source_tables(), seed=seed, budget=10
+                            )[3:]
+                        ]
+                    ]
+                )
+                for seed in range(3)
+            ]
+            for name in ("random", "priors alone")
+        )
+        assert min(guided) > max(random)
+
+    def test_the_fit_pruner_saves_epochs_on_what_is_bad(self, benchmark: TabularBenchmark) -> None:
+        found = replay_search(benchmark, get_method("pruner alone"), experience=source_tables(), seed=0, budget=15)
+        true_logit = [TREES.true_logit(setting.settings) for setting in benchmark.settings]
+        stopped = [true_logit[trial.setting] for trial in found if trial.stopped is not None]
+        full = [true_logit[trial.setting] for trial in found if trial.stopped is None]
+        assert len(found) > 15 and stopped
+        assert np.mean(stopped) < np.mean(full)
+        assert all(trial.stopped is None for trial in found[:3]), "baseline_recipes run to their end"
+        assert all("the chance of beating" in trial.stopped for trial in found if trial.stopped is not None)
+
+    def test_the_recommendation_runs_after_the_anchors(self, benchmark: TabularBenchmark) -> None:
+        [(_, settings)] = build("guided", benchmark).first
+        found = replay_search(benchmark, get_method("guided"), experience=source_tables(), seed=0, budget=8)
+        assert found[3].setting == benchmark.index[settings]
+
+    def test_forecasts_are_stored_with_the_trials(
+        self, benchmark: TabularBenchmark, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stores: list[InMemoryStudyStore] = []
+        make = InMemoryStudyStore.__init__
+
+        def keep(self: InMemoryStudyStore, *arguments: Any) -> None:
+            make(self, *arguments)
+            stores.append(self)
+
+        monkeypatch.setattr(InMemoryStudyStore, "__init__", keep)
+        replay_search(benchmark, get_method("guided"), experience=source_tables(), seed=0, budget=10)
+        trials = stores[0].record().trials
+        assert [trial.origin for trial in trials[3:4]] == [f"recommended: {RECOMMENDATION_NAME}"]
+        assert all(trial.forecast is None for trial in trials[:1]), "there was nothing to compare it with"
+        assert all(trial.forecast is not None for trial in trials if trial.state == "pruned")
+
+
+class TestLeaveOneTaskOut:
+    @pytest.mark.parametrize("name", ["guided", "pruner alone", "portfolio"])
+    def test_recorded_curves_of_the_task_are_seen_only_as_they_are_trained(
+        self, benchmark: TabularBenchmark, name: str
+    ) -> None:
+        """A method does the same until the first epoch that differs, which is of the last trial here."""
+        budget = 6
+        found = replay_search(benchmark, get_method(name), experience=source_tables(), seed=0, budget=budget)
+        seen = {trial.setting for trial in found}
+
+        def spoil(run: Any) -> Any:
+            if benchmark.index[run.settings] in seen:
+                return run
+            rows = tuple(dataclasses.replace(row, val_accuracy=0.99, val_loss=0.01) for row in run.curve)
+            return dataclasses.replace(run, curve=rows)
+
+        poisoned = dataclasses.replace(target_table(), runs=[spoil(run) for run in target_table().runs])
+        again = replay_search(
+            TabularBenchmark(poisoned, SPACE), get_method(name), experience=source_tables(), seed=0, budget=budget
+        )
+        assert [(trial.setting, trial.epochs) for trial in again] == [(trial.setting, trial.epochs) for trial in found]
+
+    def test_test_accuracies_are_never_seen(self, benchmark: TabularBenchmark) -> None:
+        def blind(run: Any) -> Any:
+            rows = tuple(dataclasses.replace(row, watched_accuracy=0.5) for row in run.curve)
+            return dataclasses.replace(run, curve=rows)
+
+        blinded = [
+            dataclasses.replace(one, runs=[blind(run) for run in one.runs])
+            for one in (target_table(), *source_tables())
+        ]
+        one = replay_search(benchmark, get_method("guided"), experience=source_tables(), seed=0, budget=8)
+        other = replay_search(
+            TabularBenchmark(blinded[0], SPACE), get_method("guided"), experience=blinded[1:], seed=0, budget=8
+        )
+        assert one == other
+
+
+class TestUniform:
+    def test_any_recorded_setting_is_as_likely(self, benchmark: TabularBenchmark) -> None:
+        made = build("random", benchmark).sampler(0)
+        assert isinstance(made, PoolSampler) and isinstance(made, optuna.samplers.RandomSampler)
+        counts = np.bincount([made.choose([{}] * 4) for _ in range(2000)], minlength=4)
+        assert (np.abs(counts - 500) < 100).all()
+
+    def test_the_seed_decides(self, benchmark: TabularBenchmark) -> None:
+        def drawn(seed: int) -> list[int]:
+            made = build("random", benchmark).sampler(seed)
+            assert isinstance(made, PoolSampler)
+            return [made.choose([{}] * 99) for _ in range(5)]
+
+        assert drawn(0) == drawn(0) != drawn(1)
+
+
+def test_the_portfolio_is_the_order_of_the_recorded_tasks(benchmark: TabularBenchmark) -> None:
+    first = [
+        [
+            trial.setting
+            for trial in replay_search(
+                benchmark, get_method("portfolio"), experience=source_tables(), seed=seed, budget=9
+            )
+        ]
+        for seed in (0, 1)
+    ]
+    assert first[0] == first[1], "without chance"
+    true_logit = [TREES.true_logit(setting.settings) for setting in benchmark.settings]
+    assert np.mean([true_logit[i] for i in first[0][3:]]) > np.quantile(true_logit, 0.7)

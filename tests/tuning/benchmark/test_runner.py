@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from nbt.errors import UsageError
+from nbt.tuning.benchmark import methods
+from nbt.tuning.benchmark.in_memory_store import InMemoryStudyStore, replay_study_config
+from nbt.tuning.benchmark.methods import (
+    SearchComponents,
+    SearchContext,
+    SearchMethod,
+    get_method,
+    leave_dataset_out,
+    method_names,
+)
+from nbt.tuning.benchmark.runner import replay, replay_search
+from nbt.tuning.benchmark.tabular import TabularBenchmark
+from nbt.tuning.experience.recorded_table import RecordedTable, describe_dimensions
+from nbt.tuning.pruners.base import TrialContext
+from nbt.tuning.space.space import Space
+from tests.tuning.benchmark.tables import LENGTH, SPACE, make_table, true_accuracy
+from tests.tuning.fakes import DATASET, FakeEngine, make_controller, open_fake_study
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> TabularBenchmark:
+    return TabularBenchmark(make_table(60), SPACE)
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+    yield
+
+
+class Greedy(optuna.samplers.RandomSampler):
+    """Knows what a setting is worth and takes the best of what there is."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.studies: list[int] = []
+
+    def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        self.studies.append(len(study.get_trials(deepcopy=False)))
+
+    def choose(self, candidates: Sequence[Mapping[str, Any]]) -> int:
+        worth = [true_accuracy(SPACE.settings(params, LENGTH)) for params in candidates]
+        return int(np.argmax(worth))
+
+
+class TestSearch:
+    @pytest.mark.parametrize("name", method_names())
+    def test_every_method_uses_each_setting_once_within_its_budget(
+        self, benchmark: TabularBenchmark, name: str
+    ) -> None:
+        trials = replay_search(benchmark, get_method(name), seed=3, budget=15)
+        used = [trial.setting for trial in trials]
+        assert len(used) == len(set(used)) >= 15
+        assert trials[-1].cumulative_epochs == sum(trial.epochs for trial in trials) <= 15 * LENGTH
+        stops = sum(trial.stopped is not None for trial in trials)
+        assert stops == 0 or name not in ("random", "tpe", "priors alone")
+        assert stops > 0 or "asha" not in name
+        assert [trial.distance for trial in trials[:3]] == [None] * 3 or name == "random"
+        proposed = [trial.distance for trial in trials[3:] if trial.distance is not None]
+        snapped = "tpe" in name or name == "pruner alone"
+        assert all(distance > 0 for distance in proposed) if snapped else not any(proposed)
+
+    def test_anchors_come_first_but_for_plain_random_search(self, benchmark: TabularBenchmark) -> None:
+        searches = {name: replay_search(benchmark, get_method(name), budget=5) for name in ("random", "tpe")}
+        assert [trial.setting for trial in searches["tpe"]][:3] == [0, 1, 2]
+        assert [trial.setting for trial in searches["random"]][:3] != [0, 1, 2]
+
+    def test_anchors_that_were_not_recorded_are_not_asked_for(self) -> None:
+        table = make_table(30)
+        table = type(table)(table.header, [run for run in table.runs if run.origin == "random"], "t")
+        trials = replay_search(TabularBenchmark(table, SPACE), get_method("tpe"), budget=5)
+        assert len(trials) == 5
+        assert all(trial.distance is not None for trial in trials)
+
+    def test_the_seed_decides(self, benchmark: TabularBenchmark) -> None:
+        one, same, other = (replay_search(benchmark, get_method("asha"), seed=seed, budget=12) for seed in (1, 1, 2))
+        assert one == same
+        assert one != other
+
+    def test_a_short_table_is_played_to_its_end(self) -> None:
+        trials = replay_search(TabularBenchmark(make_table(8), SPACE), get_method("tpe+asha"), budget=8)
+        assert sorted(trial.setting for trial in trials) == list(range(8))
+
+    def test_a_sampler_that_chooses_is_shown_the_unused_settings(self, benchmark: TabularBenchmark) -> None:
+        made: list[Greedy] = []
+
+        def sampler(seed: int) -> Greedy:
+            made.append(Greedy(seed))
+            return made[-1]
+
+        method = SearchMethod(
+            name="greedy", description="", build=lambda known: SearchComponents(sampler=sampler), runs_baselines=False
+        )
+        trials = replay_search(benchmark, method, budget=5)
+        worth = [true_accuracy(setting.settings) for setting in benchmark.settings]
+        assert [trial.setting for trial in trials] == list(np.argsort(worth)[::-1][:5])
+        assert {trial.distance for trial in trials} == {0.0}
+        assert made[0].studies == [1, 2, 3, 4, 5], "it sees the study before each choice"
+
+    def test_the_brain_is_told_what_was_run(self, benchmark: TabularBenchmark) -> None:
+        seen: list[tuple[Any, Any]] = []
+
+        class Watch:
+            def decide(self, context: TrialContext) -> str | None:
+                params = context.study.get_trials(deepcopy=False)[context.number].params
+                seen.append((SPACE.settings(params, LENGTH), context.settings))
+                return None
+
+        method = SearchMethod(
+            name="watch",
+            description="",
+            build=lambda known: SearchComponents(
+                sampler=lambda seed: optuna.samplers.RandomSampler(seed), pruner=Watch()
+            ),
+        )
+        replay_search(benchmark, method, budget=8)
+        assert len(seen) == 8 * (LENGTH - 1)
+        assert all(told == run and run in benchmark.index for told, run in seen)
+
+
+class TestKnowledge:
+    def test_a_method_never_sees_the_evaluated_task(self, registry: None) -> None:
+        seen: list[SearchContext] = []
+
+        def build(known: SearchContext) -> SearchComponents:
+            seen.append(known)
+            return get_method("random").build(known)
+
+        methods.register(SearchMethod(name="spy", description="", build=build))
+        tables = [
+            make_table(12, seed=i, dataset=name, data_hash=name, profile={"scalars": {"n": i}})
+            for i, name in enumerate("abc")
+        ]
+        replay(tables, space=SPACE, methods=["spy"], seeds=1, budget=2)
+        assert [known.header.dataset for known in seen] == ["a", "b", "c"]
+        assert [[table.header.dataset for table in known.experience] for known in seen] == [
+            ["b", "c"],
+            ["a", "c"],
+            ["a", "b"],
+        ]
+        assert seen[1].header.profile == {"scalars": {"n": 1}}
+
+    def test_the_same_images_under_another_name_or_backbone_are_left_out(self) -> None:
+        mine = make_table(3, dataset="a", data_hash="1")
+        renamed = make_table(3, dataset="b", data_hash="1")
+        other_shots = make_table(3, dataset="a", data_hash="2", backbone="conv4")
+        stranger = make_table(3, dataset="c", data_hash="3")
+        assert leave_dataset_out([mine, renamed, other_shots, stranger], mine) == [stranger]
+
+
+@pytest.fixture(scope="module")
+def tables() -> list[RecordedTable]:
+    return [make_table(40, seed=i, dataset=name, data_hash=name) for i, name in enumerate("ab")]
+
+
+class TestReplay:
+    def test_all_methods_run_with_all_seeds_on_all_tasks(self, tables: list[RecordedTable]) -> None:
+        seen: list[tuple[int, int]] = []
+        result = replay(
+            tables,
+            space=SPACE,
+            methods=["random", "asha"],
+            seeds=3,
+            budget=10,
+            on_progress=lambda done, total: seen.append((done, total)),
+        )
+        assert seen == [(i, 12) for i in range(1, 13)]
+        assert [task.name for task in result.tasks] == ["a · conv3", "b · conv3"]
+        assert result.tasks[0].methods["asha"].regret["test"].shape == (3, 10 * LENGTH)
+        assert [row["method"] for row in result.summary_rows()] == ["random", "asha"] * 2
+
+    def test_processes_change_nothing(self, tables: list[RecordedTable]) -> None:
+        options: dict[str, Any] = {"space": SPACE, "methods": ["random", "tpe+asha"], "seeds": 2, "budget": 12}
+        one, two = (replay(tables, workers=workers, **options) for workers in (1, 2))
+        assert one.search_rows() == two.search_rows()
+        assert one.overall_rows() == two.overall_rows()
+
+    def test_one_table_is_enough_for_methods_without_experience(self, tables: list[RecordedTable]) -> None:
+        result = replay(tables[:1], space=SPACE, methods=["random"], seeds=1, budget=4)
+        assert result.tasks[0].experience == ()
+
+    def test_the_horizon_ends_with_the_table(self) -> None:
+        result = replay([make_table(9)], space=SPACE, methods=["random"], seeds=1, budget=60)
+        assert result.tasks[0].horizon == 9 * LENGTH
+
+    def test_what_knows_the_worth_of_settings_wins(self, tables: list[RecordedTable], registry: None) -> None:
+        build = lambda known: SearchComponents(sampler=Greedy)  # noqa: E731
+        methods.register(SearchMethod(name="greedy", description="Knows.", build=build))
+        result = replay(tables, space=SPACE, methods=["random", "greedy"], seeds=6, budget=20)
+        random, greedy = result.overall_rows()
+        assert greedy["epochs"] <= 4 * LENGTH < random["epochs"]
+        assert greedy["ratio"] < 0.9 and greedy["rank"] < 1.5 and greedy["p_epochs"] < 0.01
+        assert greedy["worst_ratio"] < random["worst_ratio"]
+        assert random["ratio"] == random["p_epochs"] == 1.0
+
+    def test_bad_input_is_named(self, tables: list[RecordedTable]) -> None:
+        with pytest.raises(UsageError, match="unknown method 'tpa'; did you mean"):
+            replay(tables, space=SPACE, methods=["tpa"])
+        with pytest.raises(UsageError, match="no recorded tables"):
+            replay([], space=SPACE)
+        with pytest.raises(UsageError, match="seeds: 0"):
+            replay(tables, space=SPACE, seeds=0)
+        with pytest.raises(UsageError, match="space binary"):
+            replay(tables, space=Space.load("binary"))
+        other = make_table(4, dimensions={**describe_dimensions(SPACE), "dropout": [0, 1, "linear"]})
+        with pytest.raises(UsageError, match="dropout"):
+            replay([*tables, other], space=SPACE)
+
+
+class TestMemory:
+    def test_a_study_in_memory_goes_as_one_on_disk(self, tmp_path: Path) -> None:
+        with open_fake_study(tmp_path, "14", epochs=LENGTH) as disk:
+            memory = InMemoryStudyStore(disk.config, DATASET)
+            for store in (disk, memory):
+                controller = make_controller(store, "14", pruner="asha")
+                FakeEngine().run(controller)
+                controller.close()
+            on_disk, in_memory = disk.record(), memory.record()
+        assert [(t.settings, t.state, t.curve, t.reason) for t in in_memory.trials] == [
+            (t.settings, t.state, t.curve, t.reason) for t in on_disk.trials
+        ]
+        assert {trial.state for trial in in_memory.trials} == {"complete", "pruned"}
+        assert in_memory.noise == on_disk.noise is not None
+        assert in_memory.epochs_spent == on_disk.epochs_spent
+
+    def test_a_study_is_configured_as_its_table(self) -> None:
+        config = replay_study_config(make_table(3, shots=5).header, SPACE, 7)
+        assert (config.seed, config.epochs, config.shots, config.space) == (7, LENGTH, 5, "non_binary")

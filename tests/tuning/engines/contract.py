@@ -1,0 +1,257 @@
+"""What every engine must do, as tests: a class for an engine inherits `EngineContract` and says how to make one."""
+
+from __future__ import annotations
+
+import platform
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbt.errors import NbtError
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.tuning.engines.base import Engine
+from tests.tuning.engines.fake_runner import FakeTask
+
+EPOCHS = 4
+
+
+def make_specs(*behaviours: str) -> list[TrialSpec]:
+    """One spec for each behaviour of `fake_runner`, in this order: "0000 train", "0001 die"."""
+    settings = TransferSettings(epochs=EPOCHS)
+    return [
+        TrialSpec(key=f"{number:04d} {behaviour}", settings=settings) for number, behaviour in enumerate(behaviours)
+    ]
+
+
+class ListSource:
+    """Hands out a list of specs and notes what it is told. What was abandoned is handed out again."""
+
+    def __init__(self, specs: Sequence[TrialSpec]) -> None:
+        self.waiting = list(specs)
+        self.running: list[TrialSpec] = []
+        self.max_running = 0
+        self.epochs: list[tuple[str, int]] = []
+        self.locations: list[tuple[str, dict[str, Any]]] = []
+        self.done: dict[str, TrialOutcome] = {}
+        self.abandoned: list[str] = []
+        self.stop: Callable[[TrialSpec, EpochResult], str | None] = lambda spec, result: None
+
+    def next_trial(self) -> TrialSpec | None:
+        if not self.waiting:
+            return None
+        spec = self.waiting.pop(0)
+        self.running.append(spec)
+        self.max_running = max(self.max_running, len(self.running))
+        return spec
+
+    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
+        assert spec in self.running
+        self.locations.append((spec.key, dict(location)))
+
+    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
+        assert spec in self.running
+        self.epochs.append((spec.key, result.epoch))
+        return self.stop(spec, result)
+
+    def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
+        self.running.remove(spec)
+        assert spec.key not in self.done
+        self.done[spec.key] = outcome
+
+    def on_abandoned(self, spec: TrialSpec) -> None:
+        self.running.remove(spec)
+        self.abandoned.append(spec.key)
+        self.waiting.insert(0, spec)
+
+
+class EngineContract:
+    """Inherit it, and give `make`."""
+
+    workers: int
+
+    def make(self, task: Any) -> Engine:
+        """An engine that runs `fake_runner.RUNNER` with `workers` specs at a time."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def task(self, tmp_path: Path) -> FakeTask:
+        return FakeTask(tmp_path)
+
+    @pytest.fixture
+    def engine(self, task: FakeTask) -> Iterator[Engine]:
+        engine = self.make(task)
+        yield engine
+        engine.close()
+
+    def test_runs_every_job_once_with_its_whole_curve(self, engine: Engine) -> None:
+        specs = make_specs(*["train"] * 5)
+        source = ListSource(specs)
+        engine.run(source)
+        assert list(source.done) == sorted(source.done) or self.workers > 1
+        assert source.done.keys() == {spec.key for spec in specs}
+        assert Counter(source.epochs) == {(spec.key, epoch): 1 for spec in specs for epoch in range(1, EPOCHS + 1)}
+        assert all([r.epoch for r in outcome.curve] == [1, 2, 3, 4] for outcome in source.done.values())
+        assert source.max_running == self.workers
+        assert not source.running
+        assert not source.abandoned
+
+    def test_epochs_of_a_job_come_in_order_before_its_end(self, engine: Engine) -> None:
+        source = ListSource(make_specs("train", "train"))
+        engine.run(source)
+        for key in source.done:
+            assert [epoch for name, epoch in source.epochs if name == key] == [1, 2, 3, 4]
+
+    def test_the_source_is_told_where_a_job_is_before_its_first_epoch(self, engine: Engine) -> None:
+        source = ListSource(make_specs("train", "train", "fail"))
+        source.stop = lambda spec, result: None if spec.key in dict(source.locations) else "it is nowhere"
+        engine.run(source)
+        here = {"node": platform.node(), "device": "cpu"}
+        for key in ("0000 train", "0001 train"):
+            assert [location for name, location in source.locations if name == key] == [here]
+            assert source.done[key].stopped is None
+        for outcome in source.done.values():
+            assert here.items() <= outcome.facts.items(), "also of one that failed"
+            assert "lost_workers" not in outcome.facts
+
+    def test_no_jobs_is_an_end(self, engine: Engine) -> None:
+        source = ListSource([])
+        engine.run(source)
+        assert not source.done
+
+    def test_asks_again_after_every_end(self, engine: Engine) -> None:
+        first, second = make_specs("train", "train")
+        source = ListSource([first])
+        told = source.on_done
+
+        def on_done(spec: TrialSpec, outcome: TrialOutcome) -> None:
+            told(spec, outcome)
+            if spec is first:
+                source.waiting.append(second)
+
+        source.on_done = on_done  # type: ignore[method-assign]
+        engine.run(source)
+        assert list(source.done) == [first.key, second.key]
+
+    def test_a_reason_stops_the_job_and_only_that(self, engine: Engine) -> None:
+        source = ListSource(make_specs("train", "train"))
+        source.stop = lambda spec, result: "too slow" if spec.key == "0000 train" and result.epoch == 2 else None
+        engine.run(source)
+        stopped, other = source.done["0000 train"], source.done["0001 train"]
+        assert stopped.stopped == "too slow"
+        assert len(stopped.curve) == 2
+        assert ("0000 train", 3) not in source.epochs
+        assert other.stopped is None
+        assert len(other.curve) == EPOCHS
+
+    def test_a_failing_job_is_told_and_the_others_go_on(self, engine: Engine) -> None:
+        source = ListSource(make_specs("train", "fail", "train", "train"))
+        engine.run(source)
+        assert source.done["0001 fail"].error == "ValueError: no"
+        assert source.done["0001 fail"].traceback == "Traceback ..."
+        assert sum(outcome.error is None for outcome in source.done.values()) == 3
+
+    def test_out_of_memory_alone_on_the_device_is_told(self, engine: Engine) -> None:
+        source = ListSource(make_specs("oom"))
+        engine.run(source)
+        assert source.done["0000 oom"].out_of_memory
+        assert source.done["0000 oom"].error
+
+    def test_workers_keep_their_tools_between_jobs_and_runs(self, engine: Engine) -> None:
+        source = ListSource(make_specs(*["train"] * 3))
+        engine.run(source)
+        again = ListSource(make_specs(*["train"] * 3))
+        engine.run(again)
+        facts = [outcome.facts for outcome in [*source.done.values(), *again.done.values()]]
+        served = Counter(fact["pid"] for fact in facts)
+        assert len(served) <= self.workers
+        assert all(max(fact["specs"] for fact in facts if fact["pid"] == pid) == n for pid, n in served.items())
+        assert all(fact["worker"] in range(self.workers) for fact in facts)
+
+    @pytest.mark.parametrize("call", ["next_trial", "on_epoch", "on_done"])
+    def test_an_error_of_the_source_ends_the_run(self, engine: Engine, call: str) -> None:
+        source = ListSource(make_specs(*["train"] * 4))
+        true_call = getattr(source, call)
+        calls = 0
+
+        def fail_at_second(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                raise NbtError("three identical failures")
+            return true_call(*args)
+
+        setattr(source, call, fail_at_second)
+        with pytest.raises(NbtError, match="three identical failures"):
+            engine.run(source)
+        ended = 1 if call == "on_done" else 0  # that spec has its end, though noting it failed
+        assert len(source.running) == ended
+        assert len(source.done) + len(source.waiting) + ended == 4
+
+    def test_goes_on_after_an_error_of_the_source(self, engine: Engine) -> None:
+        source = ListSource(make_specs("train", "train", "train"))
+        source.stop = _raise_error
+        with pytest.raises(NbtError):
+            engine.run(source)
+        source.stop = lambda spec, result: None
+        engine.run(source)
+        assert len(source.done) == 3
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_an_interrupt_waits_for_the_source_and_abandons_what_runs(
+        self, engine: Engine, number: signal.Signals
+    ) -> None:
+        before = signal.getsignal(number)
+        source = ListSource(make_specs(*["train"] * 4))
+        finished: list[str] = []
+
+        def interrupted(spec: TrialSpec, result: EpochResult) -> None:
+            signal.raise_signal(number)
+            finished.append(spec.key)
+
+        source.stop = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(source)
+        assert len(finished) == 1, "the call to the source was cut short"
+        assert finished[0] in source.abandoned
+        assert not source.running
+        assert not source.done
+        assert signal.getsignal(number) == before
+        source.stop = lambda spec, result: None
+        engine.run(source)
+        assert len(source.done) == 4
+
+    def test_an_error_while_abandoning_does_not_hide_the_interrupt(self, engine: Engine) -> None:
+        source = ListSource(make_specs("train"))
+
+        def interrupt(spec: TrialSpec, result: EpochResult) -> None:
+            raise KeyboardInterrupt
+
+        def on_abandoned(spec: TrialSpec) -> None:
+            raise NbtError("storage is gone")
+
+        source.stop = interrupt
+        source.on_abandoned = on_abandoned  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(source)
+
+    def test_close_may_be_called_twice_and_before_any_run(self, task: FakeTask) -> None:
+        engine = self.make(task)
+        engine.close()
+        engine.close()
+
+    def test_close_closes_the_tools(self, engine: Engine, task: FakeTask) -> None:
+        source = ListSource(make_specs("train", "train"))
+        engine.run(source)
+        engine.close()
+        engine.close()
+        pids = {outcome.facts["pid"] for outcome in source.done.values()}
+        assert {path.name for path in task.folder.glob("closed-*")} >= {f"closed-{pid}" for pid in pids}
+
+
+def _raise_error(spec: TrialSpec, result: EpochResult) -> str | None:
+    raise NbtError("no more")

@@ -1,0 +1,122 @@
+"""A runner without training, which does to its process what the key of a spec says: "0003 die-once"."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+
+RUNNER = "tests.tuning.engines.fake_runner:FakeRunner"
+
+
+@dataclass(frozen=True)
+class FakeTask:
+    """Stands for a task: a folder where runners leave notes for one another and for the tests."""
+
+    folder: Path
+    setup: str = "works"
+
+    def fail_after_first_worker(self, slot: int) -> None:
+        """Fails in all workers but the first, once that one is on its way."""
+        if slot == 0:
+            (self.folder / "first").touch()
+            return
+        while not (self.folder / "first").exists():
+            threading.Event().wait(0.01)
+        raise RuntimeError("no kernel image")
+
+    def is_first_call(self, name: str) -> bool:
+        try:
+            (self.folder / name).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+
+class FakeRunner:
+    def __init__(self, task: FakeTask, *, slot: int, workers: int, device: str | None, cache_bytes: int | None) -> None:
+        if task.setup == "fails":
+            raise RuntimeError("no tools today")
+        if task.setup == "lacks memory beside another" and slot > 0:
+            raise MemoryError("no room for the tools")
+        if task.setup == "fails beside another":
+            task.fail_after_first_worker(slot)
+        self.task = task
+        self.device, self.told = device or "cpu", device
+        self.trials_run, self.workers = 0, workers
+        logging.getLogger("nbt").info("runner %d is ready", slot)
+
+    def run(self, spec: TrialSpec, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+        self.trials_run += 1
+        print("noise on stdout")
+        behaviour = spec.key.partition(" ")[2] or "train"
+        facts = {
+            "pid": os.getpid(),
+            "trials_run": self.trials_run,
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+            "temporary": tempfile.gettempdir(),
+            "sharing": self.workers,
+            "told_device": self.told,
+            **{name: os.environ.get(name) for name in ("RAY_RAYLET_PID", "CUDA_VISIBLE_DEVICES")},
+        }
+        if behaviour == "measured":
+            facts |= {"peak_memory_bytes": 10 << 30, "device_memory_bytes": 80 << 30}
+        if behaviour == "fail":
+            return TrialOutcome(error="ValueError: no", traceback="Traceback ...")
+        if behaviour == "oom" or (behaviour == "oom-once" and self.task.is_first_call("oom-once")):
+            return TrialOutcome(error="OutOfMemoryError: all of it", out_of_memory=True)
+        known = _epochs_in_checkpoint(spec)
+        facts["resumed_after"] = known
+        curve = [_result(epoch) for epoch in range(1, known + 1)]
+        for epoch in range(known + 1, spec.settings.epochs + 1):
+            self._behave(behaviour, epoch)
+            curve.append(_result(epoch))
+            if spec.checkpoint is not None:
+                spec.checkpoint.write_text(str(epoch))
+            try:
+                reason = on_epoch(curve[-1])
+            except Exception as error:  # as run_trial does
+                return TrialOutcome(curve=tuple(curve), error=str(error))
+            if reason is not None:
+                return TrialOutcome(curve=tuple(curve), stopped=reason, facts=facts)
+        return TrialOutcome(curve=tuple(curve), facts=facts)
+
+    def _behave(self, behaviour: str, epoch: int) -> None:
+        if behaviour == "wait" and epoch == 4:
+            (self.task.folder / f"waiting-{os.getpid()}").touch()
+            while not (self.task.folder / "go").exists():
+                threading.Event().wait(0.05)
+        if epoch != 2:
+            return
+        if behaviour == "die" or (behaviour == "die-once" and self.task.is_first_call("die-once")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if behaviour == "exit":
+            sys.exit(3)
+        if behaviour == "interrupt":
+            signal.raise_signal(signal.SIGINT)
+        if behaviour == "terminate":
+            signal.raise_signal(signal.SIGTERM)
+        if behaviour == "hang":
+            (self.task.folder / f"temporary-{os.getpid()}").write_text(tempfile.gettempdir())
+            (self.task.folder / f"hanging-{os.getpid()}").touch()
+            threading.Event().wait()
+
+    def close(self) -> None:
+        (self.task.folder / f"closed-{os.getpid()}").touch()
+
+
+def _epochs_in_checkpoint(spec: TrialSpec) -> int:
+    """How many epochs the spec's checkpoint, if it has one, holds."""
+    return int(spec.checkpoint.read_text()) if spec.checkpoint is not None and spec.checkpoint.exists() else 0
+
+
+def _result(epoch: int) -> EpochResult:
+    return EpochResult(epoch, 1.0 / epoch, 1.0 / epoch, 1.0 - 0.5 / epoch, 0.01)

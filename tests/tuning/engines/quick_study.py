@@ -1,0 +1,61 @@
+"""`nbt` for tests that kill it: trials checkpoint after every epoch, and say in a folder who runs them.
+
+python -m tests.tuning.engines.quick_study FOLDER search --dataset ...
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.tuning.engines.worker import TrialRunner
+
+RUNNER = "tests.tuning.engines.quick_study:QuickRunner"
+FOLDER = "NBT_TEST_WORKERS"
+
+
+class QuickRunner(TrialRunner):
+    def __init__(self, task: Any, **options: Any) -> None:
+        super().__init__(task, **options)
+        from nbt.training import run_trial as trial
+        from nbt.training.fine_tune import fine_tune
+
+        trial.fine_tune = functools.partial(fine_tune, checkpoint_seconds=0.0)  # type: ignore[assignment]
+
+    def run(self, spec: TrialSpec, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
+        folder = Path(os.environ[FOLDER])
+        (folder / str(os.getpid())).touch()
+        is_paused = spec.key.startswith("trial-") and int(spec.key[6:]) >= first_paused(folder)
+
+        def tell(result: EpochResult) -> str | None:
+            reason = on_epoch(result)
+            if is_paused and result.epoch >= 3:
+                threading.Event().wait()
+            return reason
+
+        return super().run(spec, tell)
+
+
+def first_paused(folder: Path) -> int:
+    return int((folder / "hold").read_text())
+
+
+def main() -> None:
+    os.environ[FOLDER] = sys.argv.pop(1)
+    from nbt.cli import main as run_nbt
+    from nbt.tuning.engines.local import LocalEngine
+    from nbt.tuning.engines.ray.engine import RayEngine
+
+    for engine in (LocalEngine, RayEngine):
+        engine.__init__.__kwdefaults__["runner"] = RUNNER  # type: ignore[misc]
+    run_nbt()
+
+
+if __name__ == "__main__":
+    main()

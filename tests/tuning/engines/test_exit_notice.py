@@ -1,0 +1,31 @@
+"""Words of a process that ends in one way or another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import os, signal, sys
+from nbt.tuning.engines.exit_notice import ExitNotice
+
+notice = ExitNotice("it's over; $HOME is kept")
+exec(sys.argv[1])
+"""
+CLOSE = "notice.close(); notice.close()"
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (CLOSE, ""),
+        ("os._exit(1)", "it's over; $HOME is kept\n"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "it's over; $HOME is kept\n"),
+        (f"{CLOSE}; os._exit(1)", ""),
+    ],
+)
+def test_what_is_said_at_the_end(end: str, said: str) -> None:
+    found = subprocess.run([sys.executable, "-c", SCRIPT, end], capture_output=True, text=True, check=False)
+    assert (found.stdout, found.stderr) == ("", said)

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nbt.errors import UsageError
+from nbt.paths import bundled_folder
+from nbt.tuning.experience.recorded_table import RecordedTable, describe_dimensions
+from nbt.tuning.space.space import Space
+from tests.tuning.benchmark.tables import SPACE, diverge, header, make_table
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "table.parquet"
+
+
+def rewrite(path: Path, change: Any) -> None:
+    """Writes the file again with another pyarrow table."""
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def with_header(table: pa.Table, **changes: Any) -> pa.Table:
+    values = json.loads(table.schema.metadata[b"nbt"])
+    return table.replace_schema_metadata({b"nbt": json.dumps({**values, **changes}).encode()})
+
+
+class TestFile:
+    def test_what_is_saved_is_loaded(self, path: Path) -> None:
+        table = make_table(12, change=lambda run: diverge(run) if run.setting == 5 else run)
+        table.save(path)
+        back = RecordedTable.load(path)
+        assert back.header == table.header
+        assert [(run.setting, run.seed, run.origin, run.settings) for run in back.runs] == [
+            (run.setting, run.seed, run.origin, run.settings) for run in table.runs
+        ]
+        for one, other in zip(back.runs, table.runs, strict=True):
+            assert one.diverged == other.diverged
+            assert one.val_accuracy == pytest.approx(other.val_accuracy, abs=1e-6)
+            assert one.test_accuracy == pytest.approx(other.test_accuracy, abs=1e-6)
+            assert [result.epoch for result in one.curve] == [result.epoch for result in other.curve]
+
+    def test_the_file_is_whole_or_not_there(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*unused: Any, **also: Any) -> None:
+            raise OSError("disk full")
+
+        monkeypatch.setattr(pq, "write_table", fail)
+        with pytest.raises(OSError, match="disk full"):
+            make_table(3).save(path)
+        assert list(path.parent.iterdir()) == []
+
+    def test_a_missing_setting_column_is_neutral(self, path: Path) -> None:
+        make_table(5).save(path)
+        rewrite(path, lambda table: table.drop_columns(["mixup"]))
+        assert {run.settings.mixup for run in RecordedTable.load(path).runs} == {0.0}
+
+    def test_an_unknown_column_is_refused_by_name(self, path: Path) -> None:
+        make_table(3).save(path)
+        rewrite(path, lambda table: table.append_column("dropout", pa.array([0.1] * table.num_rows)))
+        with pytest.raises(UsageError, match="has dropout"):
+            RecordedTable.load(path)
+
+    def test_a_missing_curve_is_refused_by_name(self, path: Path) -> None:
+        make_table(3).save(path)
+        rewrite(path, lambda table: table.drop_columns(["val_loss"]))
+        with pytest.raises(UsageError, match="lacks val_loss"):
+            RecordedTable.load(path)
+
+    def test_another_version_is_refused(self, path: Path) -> None:
+        make_table(3).save(path)
+        rewrite(path, lambda table: with_header(table, schema=7))
+        with pytest.raises(UsageError, match="version 7; this nbt reads version 1"):
+            RecordedTable.load(path)
+
+    @pytest.mark.parametrize("text", [b"no json", b"[1]", b"\xff", b"3", b'{"schema": 1}'])
+    def test_a_damaged_header_is_refused(self, text: bytes, path: Path) -> None:
+        make_table(3).save(path)
+        rewrite(path, lambda table: table.replace_schema_metadata({b"nbt": text}))
+        with pytest.raises(UsageError, match="damaged header"):
+            RecordedTable.load(path)
+
+    def test_damage_anywhere_is_refused_or_read(self, path: Path) -> None:
+        make_table(3).save(path)
+        whole, draws, refused = path.read_bytes(), np.random.default_rng(0), 0
+        for _ in range(60):
+            torn = bytearray(whole)
+            for place in draws.integers(len(torn), size=10):
+                torn[place] ^= int(draws.integers(1, 256))
+            path.write_bytes(torn)
+            try:
+                RecordedTable.load(path)
+            except UsageError as error:
+                refused += 1
+                assert str(path) in str(error)
+        assert refused > 30
+
+    def test_other_files_are_refused(self, path: Path) -> None:
+        with pytest.raises(UsageError, match="cannot read a recorded table"):
+            RecordedTable.load(path)
+        path.write_text("no table")
+        with pytest.raises(UsageError, match="cannot read a recorded table"):
+            RecordedTable.load(path)
+        pq.write_table(pa.table({"a": [1]}), path)
+        with pytest.raises(UsageError, match="not one that nbt record wrote"):
+            RecordedTable.load(path)
+
+
+class TestSpace:
+    def test_the_space_that_it_was_recorded_in_fits(self) -> None:
+        make_table(3).check_space(SPACE)
+
+    def test_a_dimension_that_the_table_lacks_fits(self) -> None:
+        dimensions = describe_dimensions(SPACE)
+        del dimensions["mixup"]
+        make_table(3, dimensions=dimensions).check_space(SPACE)
+
+    def test_an_unknown_dimension_is_refused_by_name(self) -> None:
+        table = make_table(3, dimensions={**describe_dimensions(SPACE), "dropout": [0.0, 0.5, "linear"]})
+        with pytest.raises(UsageError, match="dimension dropout, which space non_binary has not"):
+            table.check_space(SPACE)
+
+    def test_another_range_is_refused_by_name(self) -> None:
+        table = make_table(3, dimensions={**describe_dimensions(SPACE), "mixup": [0.0, 0.9, "linear"]})
+        with pytest.raises(UsageError, match=r"mixup in \[0.0, 0.9, 'linear'\], but"):
+            table.check_space(SPACE)
+
+    def test_another_space_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="space binary"):
+            make_table(3).check_space(Space.load("binary"))
+
+
+class TestRun:
+    def test_the_epoch_that_validation_keeps_is_judged(self) -> None:
+        run = make_table(1).runs[0]
+        better = dataclasses.replace(run.curve[1], val_accuracy=0.99, watched_accuracy=0.5)
+        run = dataclasses.replace(run, curve=(run.curve[0], better, *run.curve[2:]))
+        assert (run.val_accuracy, run.test_accuracy) == (0.99, 0.5)
+
+    def test_a_diverged_run_is_worth_nothing(self) -> None:
+        run = diverge(make_table(1).runs[0])
+        assert (run.diverged, run.val_accuracy, run.test_accuracy) == (True, 0.0, 0.0)
+
+    def test_facts_and_profile_are_no_part_of_the_identity(self) -> None:
+        assert header().identity == header(facts={"classes": 9}, profile={"scalars": {}}).identity
+        assert header().identity != header(epochs=5).identity
+
+
+@pytest.mark.parametrize(
+    "path", sorted(bundled_folder("studies").glob("recorded/*.parquet")), ids=lambda path: path.stem
+)
+def test_shipped_tables_can_be_read_and_are_of_the_default_space(path: Path) -> None:
+    table = RecordedTable.load(path)
+    table.check_space(Space.load("non_binary"))
+    assert len({run.setting for run in table.runs}) > 100
+    assert all(len(run.curve) == table.header.epochs or run.diverged for run in table.runs)
+    assert all(run.test_accuracy is not None for run in table.runs)
+    assert table.header.profile is not None
+    for name in (table.header.dataset, table.header.weights, table.header.profile["facts"]["weights"]):
+        assert "/" not in name, "paths of the machine that recorded it stay out"

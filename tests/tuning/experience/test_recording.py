@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nbt.errors import NbtError, UsageError
+from nbt.training.results import TrialOutcome, TrialSpec
+from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable
+from nbt.tuning.experience.recording import Journal, Recording, plan_runs
+from nbt.tuning.space.sampling import sample_many_params, sample_params
+from tests.tuning.benchmark.tables import LENGTH, SPACE, header, make_curve, make_run
+from tests.tuning.fakes import FakeEngine
+
+
+class TestPlan:
+    def test_anchors_come_first_and_every_tenth_setting_runs_twice(self) -> None:
+        runs = plan_runs(SPACE, 25, epochs=LENGTH, seed=0)
+        assert [run.origin for run in runs if run.seed == 0][:4] == [
+            "anchor: default recipe",
+            "anchor: linear probe",
+            "anchor: L2-SP",
+            "random",
+        ]
+        assert [run.setting for run in runs if run.seed == 1] == [0, 10, 20]
+        assert len({run.key for run in runs}) == 28
+
+    def test_a_longer_recording_continues_a_shorter_one(self) -> None:
+        short, long = (plan_runs(SPACE, n, epochs=LENGTH, seed=3) for n in (12, 30))
+        assert long[: len(short)] == short
+
+    def test_seeds_draw_other_settings(self) -> None:
+        one, other = (plan_runs(SPACE, 8, epochs=LENGTH, seed=seed)[-1].settings for seed in (0, 1))
+        assert one != other
+
+    @pytest.mark.parametrize("way", ["one by one", "many"])
+    def test_draws_fill_the_whole_range(self, way: str) -> None:
+        draws = np.random.default_rng(0)
+        many = way == "many"
+        params = sample_many_params(SPACE, draws, 400) if many else [sample_params(SPACE, draws) for _ in range(400)]
+        assert len(params) == 400
+        rates = [np.log10(float(one["head_lr"])) for one in params]
+        assert (min(rates), max(rates)) == pytest.approx((-3, 0), abs=0.05)
+        assert np.mean(rates) == pytest.approx(-1.5, abs=0.15)
+        assert {one["ema"] for one in params} == {0, 0.9, 0.98, 0.995}
+        assert {SPACE.settings(one, LENGTH).transfer_depth == 1 for one in params} == {True, False}, "the overshoot"
+
+
+def record(path: Path, n: int, engine: FakeEngine | None = None, seen: list[Any] | None = None) -> Recording:
+    planned = plan_runs(SPACE, n, epochs=LENGTH, seed=0)
+    source = Recording(planned, Journal(path, header()), None if seen is None else lambda *facts: seen.append(facts))
+    (engine or make_engine()).run(source)
+    return source
+
+
+def make_engine(**options: Any) -> FakeEngine:
+    return FakeEngine(simulate=lambda spec: list(make_curve(0.6, 0.5)), **options)
+
+
+def fail_at(*keys: str) -> Any:
+    def outcome(spec: TrialSpec, curve: Any) -> TrialOutcome | None:
+        return TrialOutcome(curve=curve, error="RuntimeError: boom") if spec.key in keys else None
+
+    return outcome
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "table.parquet"
+
+
+class TestRecording:
+    def test_all_runs_are_recorded_to_full_length(self, path: Path) -> None:
+        seen: list[tuple[RecordedRun, int, int]] = []
+        record(path, 12, seen=seen)
+        assert [(done, total) for _, done, total in seen] == [(i, 14) for i in range(1, 15)]
+        journal = Journal(path, header())
+        table = journal.close(header(profile={"scalars": {"logme": 1.0}}))
+        assert len(table.runs) == 14 and all(len(run.curve) == LENGTH for run in table.runs)
+        assert RecordedTable.load(path).header.profile == {"scalars": {"logme": 1.0}}
+        assert [entry.name for entry in path.parent.iterdir()] == ["table.parquet"]
+
+    def test_what_was_interrupted_goes_on(self, path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            record(path, 10, make_engine(interrupt_after=3 * LENGTH + 2))
+        engine = make_engine()
+        record(path, 10, engine)
+        assert engine.specs[0].key == "setting-0002-seed-0", "setting 0 ran twice, then 1"
+        assert len(engine.specs) == 11 - 3
+        assert len(Journal(path, header()).runs) == 11
+
+    def test_a_finished_table_is_extended(self, path: Path) -> None:
+        record(path, 5)
+        Journal(path, header()).close(header())
+        engine = make_engine()
+        record(path, 7, engine)
+        assert [spec.key for spec in engine.specs] == ["setting-0005-seed-0", "setting-0006-seed-0"]
+        assert len(Journal(path, header()).close(header()).runs) == 8
+
+    def test_seeds_differ_between_runs_of_a_setting_and_never_between_sessions(self, path: Path) -> None:
+        engines = make_engine(), make_engine()
+        for folder, engine in zip("ab", engines, strict=True):
+            record(path.parent / folder / "t.parquet", 3, engine)
+        seeds = [[spec.seed for spec in engine.specs] for engine in engines]
+        assert seeds[0] == seeds[1]
+        assert len(set(seeds[0])) == len(seeds[0]) == 4
+
+    def test_a_failed_run_is_left_out_and_tried_again(self, path: Path) -> None:
+        source = record(path, 4, make_engine(outcome=fail_at("setting-0002-seed-0")))
+        assert source.failed == {"setting-0002-seed-0": "RuntimeError: boom"}
+        engine = make_engine()
+        record(path, 4, engine)
+        assert [spec.key for spec in engine.specs] == ["setting-0002-seed-0"]
+
+    def test_three_alike_failures_in_a_row_end_it(self, path: Path) -> None:
+        failing = [f"setting-{i:04d}-seed-0" for i in (2, 3, 4)]
+        with pytest.raises(NbtError, match="boom"):
+            record(path, 9, make_engine(outcome=fail_at(*failing)))
+        assert len(Journal(path, header()).runs) == 3
+
+
+class TestJournal:
+    def test_a_torn_line_costs_its_run_alone(self, path: Path) -> None:
+        record(path, 4)
+        file = path.with_name("table.parquet.journal")
+        file.write_bytes(file.read_bytes()[:-40])
+        assert sorted(Journal(path, header()).runs) == [(0, 0), (0, 1), (1, 0), (2, 0)]
+        record(path, 4)
+        assert len(Journal(path, header()).runs) == 5
+
+    def test_a_torn_first_line_costs_nothing_later(self, path: Path) -> None:
+        path.parent.mkdir()
+        path.with_name("table.parquet.journal").write_text('{"dataset": "bi')
+        record(path, 3)
+        assert len(Journal(path, header()).runs) == 4
+
+    def test_another_recording_is_refused_by_what_differs(self, path: Path) -> None:
+        record(path, 2)
+        with pytest.raises(UsageError, match="recorded with other backbone, image_size; give another --out"):
+            Journal(path, header(backbone="conv4", image_size=32))
+        Journal(path, header()).close(header())
+        with pytest.raises(UsageError, match=r"table.parquet: recorded with other data_hash"):
+            Journal(path, header(data_hash="else"))
+
+    def test_a_run_is_on_the_disk_when_add_returns(self, path: Path) -> None:
+        journal = Journal(path, header())
+        journal.add(make_run(plan_runs(SPACE, 1, epochs=LENGTH, seed=0)[0]))
+        lines = path.with_name("table.parquet.journal").read_text().splitlines()
+        assert json.loads(lines[0])["dataset"] == "birds"
+        assert json.loads(lines[1])["setting"] == 0

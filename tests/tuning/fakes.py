@@ -1,0 +1,295 @@
+"""A search without training: an engine in this process over simulated learning curves, and studies to run it on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nbt.settings import TransferSettings
+from nbt.training.export.model_folder import CARD_FILE
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.tuning.budget import Budget
+from nbt.tuning.controller import SearchController
+from nbt.tuning.engines.base import TrialSource
+from nbt.tuning.pruners.base import make_pruner
+from nbt.tuning.space.space import Space
+from nbt.tuning.storage.database import close, connect
+from nbt.tuning.storage.records import StudyConfig, StudyObserver, StudyRecord, TrialRecord
+from nbt.tuning.storage.studies import open_study, read_study, resolve_storage
+from nbt.tuning.storage.study_store import StudyStore
+
+EPOCHS = 6
+DATASET = {"train_images": 200, "validation_images": 100, "test_images": 150, "classes": 5}
+
+
+class DriverKilled(BaseException):
+    """The driver is no more: nobody is told anything."""
+
+
+def config(name: str = "fake", **changes: Any) -> StudyConfig:
+    values: dict[str, Any] = {
+        "name": name,
+        "dataset": "digits",
+        "backbone": "conv3",
+        "weights": "default",
+        "space": "non_binary",
+        "space_hash": "s1",
+        "data_hash": "d1",
+        "weights_hash": "w1",
+        "image_size": 32,
+        "epochs": EPOCHS,
+        "seed": 0,
+    }
+    return StudyConfig(**{**values, **changes})
+
+
+def open_fake_study(folder: Path, budget: str = "10", **changes: Any) -> StudyStore:
+    """Opens the study "fake" in `folder`."""
+    options = {key: changes.pop(key) for key in ("fresh", "notes", "dataset") if key in changes}
+    url = changes.pop("url", None) or resolve_storage(None, folder)
+    return open_study(url, config(**changes), budget=budget, pruner="none", **{"dataset": DATASET, **options})
+
+
+@cache
+def _empty_database() -> bytes:
+    """Returns a database with optuna's tables, which take longer to make than a small search."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "studies.db"
+        close(connect(f"sqlite:///{file}"))
+        return file.read_bytes()
+
+
+def _copy_empty_database(file: Path) -> None:
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(_empty_database())
+
+
+def make_controller(store: StudyStore, budget: str = "10", *, pruner: str = "none", **options: Any) -> SearchController:
+    """Returns a controller over the non-binary space."""
+    return SearchController(
+        store,
+        options.pop("space", None) or Space.load("non_binary"),
+        budget=Budget.parse(budget),
+        pruner=make_pruner(pruner, store.config.epochs),
+        **options,
+    )
+
+
+def kill(store: StudyStore) -> None:
+    """Does what the operating system does with the things of a killed process, and nothing more."""
+    store._lock.release()
+    store._storage.remove_session()
+    store._storage.database.engine.dispose()
+
+
+def hashed_uniform(*names: object) -> float:
+    """Returns a number in 0 ... 1 that depends on `names` alone."""
+    digest = hashlib.blake2b("/".join(map(str, names)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def final_accuracy(settings: TransferSettings) -> float:
+    """Returns the accuracy that a recipe ends with, noise apart: best at a head rate of .1 and half of it frozen."""
+    distance = abs(math.log10(settings.head_lr) + 1) + abs(settings.frozen_depth - 0.5)
+    return max(0.05, 0.9 - 0.25 * distance)
+
+
+def simulate(spec: TrialSpec) -> list[EpochResult]:
+    """Returns a rising curve that ends at the recipe's final_accuracy, up to a little noise of the seed."""
+    length = spec.settings.epochs
+    end = min(1.0, final_accuracy(spec.settings) + 0.01 * (hashed_uniform(spec.seed, spec.split_seed) - 0.5))
+    return [
+        EpochResult(epoch, 2.0 / epoch, 1.0 - end * epoch / length, end * (0.5 + 0.5 * epoch / length), 1.0)
+        for epoch in range(1, length + 1)
+    ]
+
+
+@dataclass
+class FakeClock:
+    """Time that passes only when told."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(eq=False)
+class _RunningTrial:
+    spec: TrialSpec
+    left: list[EpochResult]
+    curve: list[EpochResult]
+
+
+@dataclass
+class FakeEngine:
+    """Runs specs in this process, an epoch of each in turn (`nbt.tuning.engines.base.Engine`).
+
+    Attributes:
+        workers: Jobs at a time.
+        simulate: Job -> its whole curve.
+        outcome: Job and curve -> how it ends; None for the usual end.
+        clock: Moved on by the seconds of each epoch.
+        kill_after: Epochs after which the driver is gone, as by kill -9.
+        interrupt_after: Epochs after which Ctrl-C is pressed.
+        requeue_once: Keys of specs that run out of memory once, after their first epoch.
+        keep_checkpoints: Write the number of epochs to a spec's checkpoint every so many epochs; 0 writes none.
+        specs: Every spec that was started.
+        stopped: Key -> reason, of specs that the source stopped.
+    """
+
+    workers: int = 1
+    simulate: Callable[[TrialSpec], list[EpochResult]] = simulate
+    outcome: Callable[[TrialSpec, tuple[EpochResult, ...]], TrialOutcome | None] = lambda spec, curve: None
+    clock: FakeClock | None = None
+    kill_after: int | None = None
+    interrupt_after: int | None = None
+    requeue_once: set[str] = field(default_factory=set)
+    keep_checkpoints: int = 1
+    specs: list[TrialSpec] = field(default_factory=list)
+    stopped: dict[str, str] = field(default_factory=dict)
+    epochs: int = 0
+
+    def run(self, source: TrialSource) -> None:
+        running: list[_RunningTrial] = []
+        try:
+            while True:
+                while len(running) < self.workers and (spec := source.next_trial()) is not None:
+                    self.specs.append(spec)
+                    running.append(self._open(spec))
+                if not running:
+                    return
+                for run in list(running):
+                    if self._step(run, source):
+                        running.remove(run)
+        except KeyboardInterrupt:
+            for run in running:
+                source.on_abandoned(run.spec)
+            raise
+
+    def close(self) -> None:
+        pass
+
+    def _open(self, spec: TrialSpec) -> _RunningTrial:
+        curve = self.simulate(spec)
+        done = int(spec.checkpoint.read_text()) if spec.checkpoint is not None and spec.checkpoint.exists() else 0
+        return _RunningTrial(spec, curve[done:], curve[:done])
+
+    def _step(self, run: _RunningTrial, source: TrialSource) -> bool:
+        """Runs an epoch; returns whether the spec is over."""
+        reason = None
+        if run.left:
+            result = run.left.pop(0)
+            run.curve.append(result)
+            if self.clock is not None:
+                self.clock.now += result.seconds / self.workers
+            reason = source.on_epoch(run.spec, result)
+            self.epochs += 1
+            self._write_checkpoint(run)
+            if self.epochs == self.kill_after:
+                raise DriverKilled
+            if self.epochs == self.interrupt_after:
+                raise KeyboardInterrupt
+            if run.spec.key in self.requeue_once:
+                self.requeue_once.remove(run.spec.key)
+                source.on_abandoned(run.spec)
+                return True
+        if run.left and reason is None and not result.diverged:
+            return False
+        self._end(run, source, reason)
+        return True
+
+    def _write_checkpoint(self, run: _RunningTrial) -> None:
+        path, done = run.spec.checkpoint, len(run.curve)
+        if path is not None and run.left and self.keep_checkpoints and done % self.keep_checkpoints == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(str(done))
+
+    def _end(self, run: _RunningTrial, source: TrialSource, reason: str | None) -> None:
+        spec, curve = run.spec, tuple(run.curve)
+        if reason is not None:
+            self.stopped[spec.key] = reason
+        outcome = self.outcome(spec, curve)
+        if outcome is None:
+            tested = spec.evaluate_test and reason is None
+            outcome = TrialOutcome(
+                curve=curve,
+                stopped=reason,
+                test_accuracy=final_accuracy(spec.settings) if tested else None,
+                test_loss=0.5 if tested else None,
+            )
+        if spec.export is not None and outcome.error is None:
+            spec.export.mkdir(parents=True, exist_ok=True)
+            (spec.export / CARD_FILE).write_text(json.dumps({"settings": spec.settings.to_dict()}))
+        if spec.checkpoint is not None and outcome.error is None:
+            spec.checkpoint.unlink(missing_ok=True)
+        source.on_done(spec, outcome)
+
+
+class RecordingObserver(StudyObserver):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self.trials: list[TrialRecord] = []
+        self.records: list[StudyRecord] = []
+
+    def study_started(self, record: StudyRecord) -> None:
+        self.records.append(record)
+        self.events.append(("study_started",))
+
+    def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
+        self.events.append(("trial_started", number, origin))
+
+    def trial_placed(self, number: int, location: Mapping[str, Any]) -> None:
+        self.events.append(("trial_placed", number, dict(location)))
+
+    def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
+        self.events.append(("epoch_finished", number, result.epoch, epochs_spent))
+
+    def trial_finished(self, trial: TrialRecord) -> None:
+        self.trials.append(trial)
+        self.events.append(("trial_finished", trial.number, trial.state))
+
+    def finals_started(self, runs: int) -> None:
+        self.events.append(("finals_started", runs))
+
+    def final_run_finished(self, candidate: str, run: Any) -> None:
+        self.events.append(("final_run_finished", candidate, run.seed))
+
+
+def run_search(folder: Path, budget: str, engine: FakeEngine | None = None, **options: Any) -> StudyRecord:
+    """Runs a whole search in simulated form and returns the study."""
+    with open_fake_study(folder, budget) as store:
+        controller = make_controller(store, budget, checkpoints=folder / "checkpoints", **options)
+        try:
+            (engine or FakeEngine()).run(controller)
+        finally:
+            controller.close()
+        return store.record()
+
+
+@cache
+def _searched_database(budget: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        run_search(Path(folder), budget)
+        return (Path(folder) / ".nbt" / "studies.db").read_bytes()
+
+
+def copy_searched_study(folder: Path, budget: str) -> StudyRecord:
+    """Returns the study that `run_search` leaves behind, run once for all tests and copied to `folder`."""
+    (folder / ".nbt").mkdir(parents=True)
+    (folder / ".nbt" / "studies.db").write_bytes(_searched_database(budget))
+    return read_study(resolve_storage(None, folder), "fake")
+
+
+def states(trials: Sequence[TrialRecord]) -> list[str]:
+    return [trial.state for trial in trials]

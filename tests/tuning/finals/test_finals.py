@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nbt.errors import NbtError, UsageError
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
+from nbt.tuning.finals.finals import Finals, choose_finalists, recommended_final
+from nbt.tuning.storage.codec import final_key
+from nbt.tuning.storage.records import StudyRecord, TrialRecord
+from nbt.tuning.storage.studies import read_study, resolve_storage
+from tests.tuning.fakes import (
+    DATASET,
+    EPOCHS,
+    DriverKilled,
+    FakeEngine,
+    RecordingObserver,
+    config,
+    copy_searched_study,
+    final_accuracy,
+    hashed_uniform,
+    kill,
+    open_fake_study,
+    run_search,
+)
+
+
+def levels(**by_origin: float):
+    """Curves at constant levels by the spec's origin ("default", "0004"), which move with the split but not apart."""
+
+    def simulate(spec: TrialSpec) -> list[EpochResult]:
+        origin = spec.key.split("-")[1]
+        level = by_origin.get("t" + origin, by_origin["default"]) + 0.1 * hashed_uniform(spec.split_seed)
+        level += 0.001 * hashed_uniform(spec.split_seed, spec.key)
+        return [EpochResult(e, 1.0, 1.0, level, 1.0) for e in range(1, EPOCHS + 1)]
+
+    return simulate
+
+
+def record_of(*trials: tuple[float, dict]) -> StudyRecord:
+    """A study of full trials (accuracy, changes to the default recipe)."""
+    records = [
+        TrialRecord(
+            number=number,
+            state="complete",
+            settings=default_recipe(EPOCHS).replace(**changes),
+            curve=(EpochResult(EPOCHS, 1.0, 1.0 - accuracy, accuracy, 1.0),),
+        )
+        for number, (accuracy, changes) in enumerate(trials)
+    ]
+    return StudyRecord(
+        config=config(), dataset={}, budget="9", epochs_budget=9, epochs_spent=9, seconds_spent=1, pruner="none",
+        trials=records,
+    )  # fmt: skip
+
+
+class TestCandidates:
+    def test_the_best_and_the_default(self) -> None:
+        record = record_of(
+            (0.5, {}), (0.9, {"head_lr": 0.1}), (0.6, {"head_lr": 0.2}), (0.7, {"head_lr": 0.3}), (0.8, {"ema": 0.9})
+        )
+        found = choose_finalists(record)
+        assert [(c.name, c.trial) for c in found] == [
+            ("trial 1", 1), ("trial 4", 4), ("trial 3", 3), (DEFAULT_RECIPE, 0)
+        ]  # fmt: skip
+        assert found[-1].settings == TransferSettings(epochs=EPOCHS)
+
+    def test_the_default_among_the_best_is_one_of_them(self) -> None:
+        found = choose_finalists(
+            record_of((0.9, {}), (0.8, {"head_lr": 0.1}), (0.7, {"ema": 0.9}), (0.1, {"ema": 0.98}))
+        )
+        assert [c.name for c in found] == [DEFAULT_RECIPE, "trial 1", "trial 2"]
+
+    def test_equal_settings_run_once(self) -> None:
+        found = choose_finalists(record_of((0.9, {"ema": 0.9}), (0.8, {"ema": 0.9}), (0.7, {"ema": 0.98})))
+        assert [c.name for c in found] == ["trial 0", "trial 2", DEFAULT_RECIPE]
+        assert found[-1].trial is None
+
+    def test_without_trials_the_default_runs_alone(self) -> None:
+        assert [c.name for c in choose_finalists(record_of())] == [DEFAULT_RECIPE]
+
+    def test_diverged_and_pruned_trials_are_none(self, tmp_path: Path) -> None:
+        def simulate(spec: TrialSpec) -> list[EpochResult]:
+            return [EpochResult(1, float("nan"), None, 0.0, 1.0, diverged=True)]
+
+        record = run_search(tmp_path, "2", FakeEngine(simulate=simulate))
+        assert [c.name for c in choose_finalists(record)] == [DEFAULT_RECIPE]
+
+
+class TestRuns:
+    def test_seeds_and_splits_are_new_and_shared(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "5")
+        engine = FakeEngine()
+        with open_fake_study(tmp_path, "5") as store:
+            finals = Finals(store, seeds=3, checkpoints=tmp_path / "checkpoints")
+            engine.run(finals)
+            record = store.record()
+        assert finals.finished
+        by_key = {spec.key: spec for spec in engine.specs}
+        assert len(by_key) == len(engine.specs)
+        assert {spec.seed for spec in engine.specs} == {1, 2, 3}
+        assert all(spec.split_seed == spec.seed != record.config.seed for spec in engine.specs)
+        assert by_key["final-default-seed-1"].settings == TransferSettings(epochs=EPOCHS)
+        assert by_key["final-default-seed-1"].checkpoint == tmp_path / "checkpoints" / "final-default-seed-1.pt"
+        assert not any(spec.evaluate_test or spec.train_on_all for spec in engine.specs)
+        seeds = [tuple(run.seed for run in final.runs) for final in record.finals]
+        assert set(seeds) == {(1, 2, 3)}
+
+    def test_the_record_tells_how_it_ended(self, tmp_path: Path) -> None:
+        search = copy_searched_study(tmp_path, "5")
+        best = search.ranked()[0]
+        simulate = levels(default=0.5, **{f"t{best.number:04d}": 0.8})
+        with open_fake_study(tmp_path, "5") as store:
+            FakeEngine(simulate=simulate).run(Finals(store))
+        record = read_study(resolve_storage(None, tmp_path), "fake")
+        assert record.recommended == record.finals[0].name == f"trial {best.number}"
+        assert record.finals[0].trial == best.number
+        assert record.finals[0].settings == best.settings
+        assert len(record.finals[0].runs) == 3  # a clear lead needs no more
+        assert record.finals[0].validation.low < record.finals[0].validation.mean < record.finals[0].validation.high
+        assert record.finals[0].versus_default.mean == pytest.approx(0.3, abs=0.01)
+        assert record.finals[0].versus_default.low > 0
+        assert f"Trial {best.number} is better than the default recipe by" in record.verdict
+        default = record.final(DEFAULT_RECIPE)
+        assert default is not None and default.versus_default is None and default.dropped == ""
+        assert [final.dropped for final in record.finals if final.name.startswith("trial")][1:] == [
+            f"worse than trial {best.number} after 3 seeds"
+        ] * 2
+        assert recommended_final(record) == record.finals[0]
+        assert record.epochs_spent == search.epochs_spent
+
+    def test_the_default_wins_if_it_is_the_best(self, tmp_path: Path) -> None:
+        numbers = [trial.number for trial in copy_searched_study(tmp_path, "5").ranked()]
+        worse = {f"t{number:04d}": 0.3 for number in numbers}
+        with open_fake_study(tmp_path, "5") as store:
+            FakeEngine(simulate=levels(default=0.5, **worse)).run(Finals(store))
+            record = store.record()
+        assert record.recommended == DEFAULT_RECIPE
+        assert record.finals[0].name == DEFAULT_RECIPE
+        assert record.verdict.startswith("The default recipe is recommended")
+
+    def test_what_cannot_be_told_apart_gets_all_seeds_and_says_so(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "4")
+
+        def simulate(spec: TrialSpec) -> list[EpochResult]:
+            return [EpochResult(e, 1.0, 1.0, 0.4 + 0.2 * hashed_uniform(spec.key), 1.0) for e in range(1, EPOCHS + 1)]
+
+        with open_fake_study(tmp_path, "4") as store:
+            FakeEngine(simulate=simulate, workers=3).run(Finals(store, seeds=4))
+            record = store.record()
+        assert {len(final.runs) for final in record.finals if not final.dropped} == {4}
+        assert record.recommended == DEFAULT_RECIPE or "cannot be told apart" in record.verdict
+
+    def test_a_bound_of_one_gives_no_interval(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "4")
+        with open_fake_study(tmp_path, "4") as store:
+            FakeEngine().run(Finals(store, seeds=1))
+            record = store.record()
+        assert {(len(f.runs), f.validation.low, f.validation.high) for f in record.finals} == {(1, None, None)}
+        with open_fake_study(tmp_path, "4") as store, pytest.raises(UsageError, match="final seeds: 0"):
+            Finals(store, seeds=0)
+
+    def test_observers(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "4")
+        recorder = RecordingObserver()
+        with open_fake_study(tmp_path, "4") as store:
+            FakeEngine().run(Finals(store, seeds=3, observers=(recorder,)))
+        runs = [event for event in recorder.events if event[0] == "final_run_finished"]
+        assert recorder.events[0] == ("finals_started", len(runs))
+        assert ("final_run_finished", DEFAULT_RECIPE, 1) in runs
+
+    def test_a_diverged_final_counts_as_the_worst(self, tmp_path: Path) -> None:
+        search = copy_searched_study(tmp_path, "3")
+        best = search.ranked()[0].number
+
+        def simulate(spec: TrialSpec) -> list[EpochResult]:
+            if f"{best:04d}" in spec.key:
+                return [EpochResult(1, float("inf"), None, 0.0, 1.0, diverged=True)]
+            return levels(default=0.5)(spec)
+
+        with open_fake_study(tmp_path, "3") as store:
+            FakeEngine(simulate=simulate).run(Finals(store))
+            record = store.record()
+        assert record.final(f"trial {best}").validation.mean == 0
+        assert record.recommended != f"trial {best}"
+
+
+class TestFailures:
+    def run_failing(self, folder: Path, *failing: str) -> StudyRecord:
+        def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome | None:
+            broken = any(word in spec.key for word in failing)
+            return TrialOutcome(error="RuntimeError: broken") if broken else None
+
+        with open_fake_study(folder, "4") as store:
+            FakeEngine(outcome=outcome).run(Finals(store, seeds=3))
+            return store.record()
+
+    def test_a_candidate_that_fails_is_out(self, tmp_path: Path) -> None:
+        best = copy_searched_study(tmp_path, "4").ranked()[0].number
+        record = self.run_failing(tmp_path, f"final-{best:04d}-seed-2")
+        final = record.final(f"trial {best}")
+        assert final.dropped == "a final run failed: RuntimeError: broken"
+        assert record.recommended != final.name
+
+    def test_a_default_that_fails_leaves_no_comparison(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "4")
+        record = self.run_failing(tmp_path, "default")
+        assert record.final(DEFAULT_RECIPE) is None
+        assert "could not be run" in record.verdict
+
+    def test_all_that_fail_end_it(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "4")
+        with pytest.raises(NbtError, match="no final run succeeded; the last one: RuntimeError: broken"):
+            self.run_failing(tmp_path, "final")
+        with open_fake_study(tmp_path, "4") as store, pytest.raises(NbtError, match="no recommendation yet"):
+            recommended_final(store.record())
+
+
+class TestResume:
+    def finals(self, folder: Path, engine: FakeEngine, seeds: int = 3) -> tuple[Finals, StudyRecord]:
+        with open_fake_study(folder, "4") as store:
+            finals = Finals(store, seeds=seeds, checkpoints=folder / "checkpoints")
+            engine.run(finals)
+            return finals, store.record()
+
+    def test_a_killed_final_repeats_no_run(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "4")
+        whole = FakeEngine()
+        store = open_fake_study(tmp_path, "4")
+        first = FakeEngine(kill_after=3 * EPOCHS + 2)
+        with pytest.raises(DriverKilled):
+            first.run(Finals(store, seeds=3, checkpoints=tmp_path / "checkpoints"))
+        kill(store)
+        second = FakeEngine()
+        _, record = self.finals(tmp_path, second)
+        assert first.specs[3].key == second.specs[0].key
+        assert not {spec.key for spec in first.specs[:3]} & {spec.key for spec in second.specs}
+        assert first.epochs + second.epochs == EPOCHS * sum(len(final.runs) for final in record.finals)
+        again, _ = self.finals(tmp_path, whole)
+        assert again.finished and whole.specs == []
+
+    def test_a_damaged_run_runs_again(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "4")
+        self.finals(tmp_path, FakeEngine())
+        with open_fake_study(tmp_path, "4") as store:
+            store.put(final_key(default_recipe(EPOCHS), 2), {"epoch": [1]})
+        engine = FakeEngine()
+        finals, _ = self.finals(tmp_path, engine)
+        assert [spec.key for spec in engine.specs] == ["final-default-seed-2"]
+        assert finals.finished
+
+    def test_ctrl_c_and_memory(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "4")
+        with pytest.raises(KeyboardInterrupt):
+            self.finals(tmp_path, FakeEngine(workers=2, interrupt_after=EPOCHS + 1))
+        engine = FakeEngine(workers=2, requeue_once={"final-default-seed-3"})
+        finals, record = self.finals(tmp_path, engine)
+        assert finals.finished
+        assert sum(spec.key == "final-default-seed-3" for spec in engine.specs) == 2
+        assert {len(final.runs) for final in record.finals} == {3}
+
+    def test_a_larger_bound_only_adds(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "4")
+        self.finals(tmp_path, FakeEngine(), seeds=1)
+        engine = FakeEngine()
+        _, record = self.finals(tmp_path, engine, seeds=2)
+        assert {spec.seed for spec in engine.specs} == {2}
+        assert {len(final.runs) for final in record.finals} == {2}
+        _, record = self.finals(tmp_path, FakeEngine(), seeds=1)
+        assert {len(final.runs) for final in record.finals} == {1}
+
+    def test_a_longer_search_keeps_the_runs_of_those_that_stay(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "4")
+        self.finals(tmp_path, FakeEngine())
+        run_search(tmp_path, "12")
+        engine = FakeEngine()
+        with open_fake_study(tmp_path, "12") as store:
+            engine.run(Finals(store, seeds=3))
+            record = store.record()
+        assert not any("default" in spec.key for spec in engine.specs)
+        assert final_accuracy(recommended_final(record).settings) == max(
+            final_accuracy(final.settings) for final in record.finals
+        )
+        assert record.dataset == DATASET

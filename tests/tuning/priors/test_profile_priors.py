@@ -1,0 +1,472 @@
+"""Every heuristic: which way it points on constructed profiles, when it is silent, and how it fades."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from nbt.settings import AUGMENTATIONS, TransferSettings, setting_names
+from nbt.tuning.priors import profile_priors as heuristics
+from nbt.tuning.priors.prior import Prior, PriorSuggestion, gaussian_log_density
+from nbt.tuning.priors.profile_priors import PRIORS, activate_priors
+from nbt.tuning.storage.codec import TLI_SIMILARITY
+from nbt.tuning.surrogate.logit_score import logit_score_variance
+from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
+from nbt.tuning.target import Target
+from tests.tuning.benchmark.tables import WHOLE
+from tests.tuning.synthetic import IMAGES, LENGTH, facts, profile, target
+from tests.tuning.synthetic import draw as draw_from
+
+NAMES = [one.name for one in PRIORS]
+VARIED = [dimension.name for dimension in WHOLE.dimensions]
+BASE = TransferSettings(epochs=LENGTH)
+# A similar target with few images and few epochs, on which everything speaks.
+FULLY_MEASURED = target(0.7, 0.1, **{TLI_SIMILARITY: 0.7})
+
+
+def draw(n: int, seed: int) -> list[TransferSettings]:
+    return draw_from(n, seed, WHOLE)
+
+
+def prior(name: str) -> Prior:
+    return next(one for one in PRIORS if one.name == name)
+
+
+def suggestion(name: str, on: Target = FULLY_MEASURED) -> PriorSuggestion:
+    found = prior(name).suggest(on)
+    assert found is not None
+    return found
+
+
+def inactivity_reason(name: str, on: Target) -> str:
+    """Returns why a heuristic does not fire."""
+    activation = next(one for one in activate_priors(on, VARIED) if one.prior.name == name)
+    assert activation.suggestion is None
+    return activation.reason
+
+
+def best(name: str, on: Target, choices: dict[Any, TransferSettings]) -> Any:
+    """Returns the key of the settings that a heuristic likes best."""
+    log_density = suggestion(name, on).log_density
+    return max(choices, key=lambda key: log_density(choices[key]))
+
+
+def grid(field: str, *values: Any, **fixed: Any) -> dict[Any, TransferSettings]:
+    return {value: BASE.replace(**fixed, **{field: value}) for value in values}
+
+
+DEPTHS = tuple(round(0.05 * i, 2) for i in range(21))
+
+
+class TestRegistry:
+    def test_each_has_a_name_a_source_and_dimensions(self) -> None:
+        assert len(set(NAMES)) == len(NAMES) >= 10
+        for one in PRIORS:
+            assert one.source and one.strength > 0
+            assert set(one.dimensions) <= set(setting_names())
+
+    def test_all_speak_on_a_small_similar_target(self) -> None:
+        assert [one.prior.name for one in activate_priors(FULLY_MEASURED, VARIED) if one.suggestion] == NAMES
+        assert all(
+            one.reason == "" and one.suggestion is not None and one.suggestion.words
+            for one in activate_priors(FULLY_MEASURED, VARIED)
+        )
+
+    def test_what_is_not_varied_is_not_spoken_of(self) -> None:
+        assert [one.prior.name for one in activate_priors(FULLY_MEASURED, ["frozen_depth"])] == [
+            "freeze when images are few"
+        ]
+        assert activate_priors(FULLY_MEASURED, []) == []
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_score_is_finite_and_reads_its_dimensions_alone(self, name: str) -> None:
+        log_density, dimensions = suggestion(name).log_density, set(prior(name).dimensions)
+        # What a dimension means depends on these: no unit above the transfer depth is pretrained, and so on.
+        context = {"frozen_depth", "transfer_depth", "optimizer", "batch_size", "momentum"}
+        for one, other in zip(draw(40, 1), draw(40, 2), strict=True):
+            values = one.to_dict()
+            moved = {k: v for k, v in other.to_dict().items() if k not in dimensions | context}
+            assert math.isfinite(log_density(one))
+            assert log_density(TransferSettings.from_dict({**values, **moved})) == pytest.approx(log_density(one))
+
+    def test_a_bump_is_a_normal_density_with_a_floor(self) -> None:
+        assert gaussian_log_density(3.0, 3.0, 0.1) == 0.0
+        assert (
+            gaussian_log_density(3.1, 3.0, 0.1)
+            == pytest.approx(-0.5)
+            == pytest.approx(gaussian_log_density(2.9, 3.0, 0.1))
+        )
+        assert gaussian_log_density(-1e9, 3.0, 0.1) == -9.0
+
+
+MISSING: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
+    "transfer up to the knee": ({}, profile(knee_depth=None), "not measured: knee of the gain"),
+    "freeze when images are few": ({"train_images": None}, profile(), "not measured: images a class"),
+    "pull by similarity": ({}, profile(ridge_accuracy_random=None), "not measured: gain over a random network"),
+    "effective rate by similarity": ({}, None, "not measured: gain over a random network"),
+    "momentum by similarity": ({}, None, "not measured: gain over a random network"),
+    "rates by shift": ({}, {**profile(), "layers": []}, "not measured: statistics shift by unit"),
+    "average within the training": ({"train_images": None}, None, "not measured: training images"),
+    "enough steps": ({"train_images": None}, None, "not measured: training images"),
+    "stall while the head is random": ({}, None, "not measured: gain over a random network"),
+    "zap seldom when short": ({"train_images": None}, None, "not measured: images a class"),
+    "inject by similarity": ({TLI_SIMILARITY: None}, profile(), "not measured: TLI similarity"),
+    "the expansion when images are few": ({"train_images": None}, None, "not measured: images a class"),
+}
+
+
+class TestMissing:
+    @pytest.mark.parametrize("name", MISSING)
+    def test_without_its_measures_it_is_silent_and_says_why(self, name: str) -> None:
+        changes, known, reason = MISSING[name]
+        assert inactivity_reason(name, Target.of(facts(**changes), known, LENGTH)) == reason
+
+    def test_all_that_need_something_are_tested(self) -> None:
+        assert set(MISSING) == {one.name for one in PRIORS if one.needs}
+
+    def test_every_missing_measure_is_named(self) -> None:
+        reason = inactivity_reason("freeze when images are few", Target(epochs=LENGTH))
+        assert reason == "not measured: images a class, probe accuracy, gain over a random network"
+
+    def test_without_anything_measured_what_needs_nothing_speaks(self) -> None:
+        spoke = {one.prior.name for one in activate_priors(Target(epochs=LENGTH), VARIED) if one.suggestion}
+        assert spoke == {one.name for one in PRIORS if not one.needs}
+
+
+class TestTransferUpToTheKnee:
+    NAME = "transfer up to the knee"
+
+    @pytest.mark.parametrize("knee", [0.3, 0.7])
+    def test_no_less_than_the_knee(self, knee: float) -> None:
+        on = Target.of(facts(), profile(knee_depth=knee), LENGTH)
+        log_density = suggestion(self.NAME, on).log_density
+        values = [log_density(BASE.replace(transfer_depth=depth)) for depth in DEPTHS]
+        assert values == sorted(values), "all of them costs nothing"
+        assert log_density(BASE.replace(transfer_depth=knee)) == max(values) > values[0]
+        assert f"{knee:.0%}" in suggestion(self.NAME, on).words
+
+    def test_not_much_more_where_the_gain_falls_again(self) -> None:
+        known = profile(knee_depth=0.5)
+        known["layers"][-1]["gain"] = 0.1
+        on = Target.of(facts(), known, LENGTH)
+        assert best(self.NAME, on, grid("transfer_depth", *DEPTHS)) == pytest.approx(0.5)
+        assert "not much more" in suggestion(self.NAME, on).words
+        assert "not much more" not in suggestion(self.NAME).words
+
+    def test_without_a_gain_it_is_silent(self) -> None:
+        for known in (profile(0.11, 0.1), profile(knee_depth=0.0)):
+            assert (
+                inactivity_reason(self.NAME, Target.of(facts(), known, LENGTH))
+                == "nothing in the profile speaks for it"
+            )
+
+
+class TestFreezeWhenImagesAreFew:
+    NAME = "freeze when images are few"
+
+    def test_the_fewer_images_the_more_is_frozen(self) -> None:
+        centres = [
+            best(self.NAME, target(train_images=10 * shots), grid("frozen_depth", *DEPTHS))
+            for shots in (5, 20, 100, 500, 5000)
+        ]
+        assert centres == sorted(centres, reverse=True)
+        assert centres[0] > 0.8 and centres[-1] < 0.2
+
+    def test_good_features_need_less_training(self) -> None:
+        poor, good = (best(self.NAME, target(own, 0.1), grid("frozen_depth", *DEPTHS)) for own in (0.2, 0.95))
+        assert good > poor
+
+    def test_features_that_are_no_use_are_not_frozen(self) -> None:
+        assert inactivity_reason(self.NAME, target(0.1, 0.2)) == "nothing in the profile speaks for it"
+
+
+class TestPullBySimilarity:
+    NAME = "pull by similarity"
+
+    def test_a_similar_target_is_pulled_and_a_dissimilar_one_is_not(self) -> None:
+        scaled_deviations = grid("sp_mix", 0.0, 0.5, 1.0, decay_strength=0.01)
+        assert best(self.NAME, target(0.9, 0.1), scaled_deviations) == 1.0
+        assert best(self.NAME, target(0.15, 0.1), scaled_deviations) == 0.0
+        assert best(self.NAME, target(0.05, 0.1), scaled_deviations) == 0.0, "pretraining that hurts is no similarity"
+
+    def test_deeper_on_a_similar_target(self) -> None:
+        depths = grid("sp_depth", 0.2, 0.6, 1.0, sp_mix=0.5)
+        assert best(self.NAME, target(0.9, 0.1), depths) == 1.0
+        assert best(self.NAME, target(0.15, 0.1), depths) == 0.2
+
+    def test_what_is_not_transferred_cannot_be_pulled(self) -> None:
+        log_density = suggestion(self.NAME).log_density
+        part = BASE.replace(sp_mix=1.0, transfer_depth=0.5)
+        assert log_density(part.replace(sp_depth=0.5)) == log_density(part.replace(sp_depth=1.0))
+
+    def test_the_words_say_which_way(self) -> None:
+        assert "pull most units" in suggestion(self.NAME, target(0.9, 0.1)).words
+        assert "pull few units" in suggestion(self.NAME, target(0.2, 0.1)).words
+
+
+class TestEffectiveRateBySimilarity:
+    NAME = "effective rate by similarity"
+    RATES = tuple(10 ** (-4 + 0.1 * i) for i in range(40))
+
+    def test_a_similar_target_wants_a_small_rate(self) -> None:
+        alike, unlike = (best(self.NAME, target(own, 0.0), grid("body_lr", *self.RATES)) for own in (0.95, 0.1))
+        assert alike == pytest.approx(10**-2.65, rel=0.2)
+        assert unlike == pytest.approx(10**-1.8, rel=0.2)
+
+    def test_momentum_and_rate_count_together(self) -> None:
+        log_density = suggestion(self.NAME).log_density
+        assert log_density(BASE.replace(body_lr=0.001, momentum=0.9)) == pytest.approx(
+            log_density(BASE.replace(body_lr=0.01, momentum=0.0))
+        )
+
+    def test_where_nothing_trains_it_says_nothing(self) -> None:
+        values = {
+            suggestion(self.NAME).log_density(one) for one in grid("body_lr", *self.RATES, frozen_depth=1.0).values()
+        }
+        assert len(values) == 1 and -9 < values.pop() < 0
+
+
+class TestMomentumBySimilarity:
+    NAME = "momentum by similarity"
+
+    def test_a_similar_target_wants_little(self) -> None:
+        momenta = grid("momentum", 0.0, 0.5, 0.9)
+        assert best(self.NAME, target(0.95, 0.1), momenta) == 0.0
+        assert best(self.NAME, target(0.2, 0.1), momenta) == 0.9
+        assert "low" in suggestion(self.NAME, target(0.95, 0.1)).words
+        assert "high" in suggestion(self.NAME, target(0.2, 0.1)).words
+
+    def test_between_the_two_it_is_silent(self) -> None:
+        assert inactivity_reason(self.NAME, target(0.5, 0.0)) == "nothing in the profile speaks for it"
+
+
+class TestModerateHeadRate:
+    NAME = "moderate head rate"
+
+    def test_neither_small_nor_large(self) -> None:
+        assert best(self.NAME, FULLY_MEASURED, grid("head_lr", 1e-4, 0.02, 1.0)) == 0.02
+        assert best(self.NAME, FULLY_MEASURED, grid("head_lr", 1e-3, 0.2, 1.0, momentum=0.0)) == 0.2
+
+    def test_it_needs_nothing(self) -> None:
+        assert best(self.NAME, Target(epochs=1), grid("head_lr", 1e-4, 0.02, 1.0)) == 0.02
+
+
+class TestRatesByShift:
+    NAME = "rates by shift"
+    SHAPES = ((-1.0, -0.5, 0.0), (0.0, 0.0, 0.0), (0.0, -0.5, -1.0))
+
+    def shifted(self, *values: float) -> Target:
+        return Target(epochs=LENGTH, layers=[{"mean_shift": value} for value in values])
+
+    def test_higher_rates_where_the_statistics_shift_most(self) -> None:
+        shapes = grid("layer_lr_shape", *self.SHAPES)
+        assert best(self.NAME, self.shifted(0.1, 0.2, 0.5, 0.9), shapes) == self.SHAPES[0]
+        assert best(self.NAME, self.shifted(0.9, 0.5, 0.2, 0.1), shapes) == self.SHAPES[2]
+        assert "at the top" in suggestion(self.NAME, self.shifted(0.1, 0.5, 0.9)).words
+        assert "at the input" in suggestion(self.NAME, self.shifted(0.9, 0.5, 0.1)).words
+
+    def test_no_more_than_a_decade(self) -> None:
+        words = suggestion(self.NAME, self.shifted(0.0, 0.5, 100.0)).words
+        assert words.startswith("rates 10.0 times as high")
+
+    def test_an_even_shift_or_too_few_units_say_nothing(self) -> None:
+        for on in (self.shifted(0.5, 0.4, 0.5), self.shifted(0.1, 0.9)):
+            assert inactivity_reason(self.NAME, on) == "nothing in the profile speaks for it"
+
+
+class TestMildAugmentationWhenShort:
+    NAME = "mild augmentation when short"
+
+    def test_crops_and_no_mixing(self) -> None:
+        assert best(self.NAME, FULLY_MEASURED, grid("augmentation", *AUGMENTATIONS)) == "crop"
+        assert best(self.NAME, FULLY_MEASURED, grid("mixup", 0.4, 0.2, 0.0)) == 0.0
+        assert best(self.NAME, FULLY_MEASURED, grid("label_smoothing", 0.2, 0.1, 0.0)) == 0.0
+
+    def test_of_frozen_features_only_the_images_count_and_less(self) -> None:
+        log_density = suggestion(self.NAME).log_density
+        trained, frozen = (
+            log_density(BASE.replace(augmentation="crop", frozen_depth=depth))
+            - log_density(BASE.replace(augmentation="rand", frozen_depth=depth))
+            for depth in (0.0, 1.0)
+        )
+        assert 0 < frozen < trained
+        still = BASE.replace(frozen_depth=1.0)
+        assert log_density(still) == log_density(still.replace(mixup=0.4))
+
+    def test_a_long_training_has_time(self) -> None:
+        assert inactivity_reason(self.NAME, target(epochs=31)) == "nothing in the profile speaks for it"
+
+
+class TestAverageWithinTheTraining:
+    NAME = "average within the training"
+
+    def test_a_horizon_that_is_too_long_is_worse_the_longer(self) -> None:
+        log_density = suggestion(self.NAME).log_density
+        scores = [log_density(BASE.replace(ema=ema)) for ema in (0.0, 0.9, 0.98, 0.995)]
+        assert scores[0] == scores[1] == 0.0, "225 steps are enough for an average over 10"
+        assert 0.0 > scores[2] > scores[3]
+
+    def test_larger_batches_are_fewer_steps(self) -> None:
+        log_density = suggestion(self.NAME).log_density
+        assert log_density(BASE.replace(ema=0.98, batch_size=64)) < log_density(BASE.replace(ema=0.98, batch_size=16))
+
+    def test_on_many_images_anything_goes(self) -> None:
+        log_density = suggestion(self.NAME, target(train_images=100_000)).log_density
+        assert log_density(BASE.replace(ema=0.995)) == 0.0
+
+
+class TestEnoughSteps:
+    NAME = "enough steps"
+
+    def test_few_images_want_small_batches(self) -> None:
+        assert best(self.NAME, FULLY_MEASURED, grid("batch_size", 16, 32, 64)) == 16
+
+    def test_many_images_have_steps_enough(self) -> None:
+        assert inactivity_reason(self.NAME, target(train_images=6000)) == "nothing in the profile speaks for it"
+
+
+class TestStallWhileTheHeadIsRandom:
+    NAME = "stall while the head is random"
+
+    def test_good_features_want_a_small_head_or_a_short_stall(self) -> None:
+        assert best(self.NAME, FULLY_MEASURED, grid("head_scale", 0.0, 0.01, 0.1, 1.0)) == 0.0
+        assert best(self.NAME, FULLY_MEASURED, grid("stall", 0.0, 0.05, 0.1, 0.2, 0.3)) == 0.1
+
+    def test_either_is_enough(self) -> None:
+        log_density = suggestion(self.NAME).log_density
+        both, head = BASE.replace(head_scale=0.0, stall=0.1), BASE.replace(head_scale=0.0)
+        assert log_density(both) == pytest.approx(log_density(head))
+        assert log_density(head) > log_density(BASE)
+
+    def test_features_that_are_no_use_need_no_care(self) -> None:
+        assert inactivity_reason(self.NAME, target(0.2, 0.15)) == "nothing in the profile speaks for it"
+
+    def test_the_better_the_features_the_more(self) -> None:
+        good, fair = (suggestion(self.NAME, target(own, 0.1)).log_density for own in (0.9, 0.5))
+        quiet = BASE.replace(head_scale=0.0)
+        assert good(quiet) - good(BASE) > fair(quiet) - fair(BASE) > 0
+
+
+class TestZapSeldomWhenShort:
+    NAME = "zap seldom when short"
+
+    def test_no_zap_is_best_and_more_are_worse(self) -> None:
+        log_density = suggestion(self.NAME).log_density
+        scores = [log_density(BASE.replace(zap_period=period)) for period in (0, 6, 3, 1)]
+        assert scores == sorted(scores, reverse=True) and len(set(scores)) == 4
+        assert log_density(BASE.replace(zap_period=3, zap_fraction=0.2)) > log_density(BASE.replace(zap_period=3))
+
+    def test_fewer_images_a_class_count_more(self) -> None:
+        few, some = (suggestion(self.NAME, target(train_images=images)).log_density for images in (50, 400))
+        assert few(BASE.replace(zap_period=3)) < some(BASE.replace(zap_period=3))
+
+    def test_a_long_training_has_time(self) -> None:
+        assert (
+            inactivity_reason(self.NAME, target(epochs=100, train_images=5000))
+            == "nothing in the profile speaks for it"
+        )
+
+
+class TestInjectBySimilarity:
+    NAME = "inject by similarity"
+
+    def on(self, similarity: float) -> Target:
+        return target(**{TLI_SIMILARITY: similarity})
+
+    @pytest.mark.parametrize(("similarity", "init"), [(0.9, "inject"), (0.3, "pretrained")])
+    def test_similar_teachers_are_injected_and_others_not(self, similarity: float, init: str) -> None:
+        assert best(self.NAME, self.on(similarity), grid("init", "pretrained", "inject")) == init
+
+    def test_in_between_it_is_silent(self) -> None:
+        assert inactivity_reason(self.NAME, self.on(0.5)) == "nothing in the profile speaks for it"
+
+
+class TestExpansionWhenFewImages:
+    NAME = "the expansion when images are few"
+
+    def loss(self, images: int) -> float:
+        log_density = suggestion(self.NAME, target(train_images=images)).log_density
+        linear = BASE.replace(linearized=True, target_scale=1.0)
+        return log_density(BASE) - log_density(linear)
+
+    def test_the_network_is_preferred_and_more_so_with_many_images(self) -> None:
+        assert 0.0 < self.loss(40) < self.loss(400) < self.loss(4000)
+
+    def test_squared_error_is_for_the_expansion(self) -> None:
+        log_density = suggestion(self.NAME, target()).log_density
+        assert log_density(BASE) > log_density(BASE.replace(target_scale=1.0))
+        assert log_density(BASE.replace(linearized=True, target_scale=1.0)) > log_density(BASE.replace(linearized=True))
+
+
+def alone(name: str, sign: float = 1.0) -> PriorSurrogate:
+    """Returns a guide in which one heuristic speaks, or is expected to be the opposite of what it says."""
+    one = prior(name)
+    with patch.object(heuristics, "PRIORS", (dataclasses.replace(one, strength=sign * one.strength),)):
+        return PriorSurrogate(FULLY_MEASURED, WHOLE)
+
+
+def weight(surrogate: PriorSurrogate, trials: int, slope: float) -> dict[str, float]:
+    """Returns the weight of a guide's one source after trials whose merit is so many times what it says."""
+    settings = draw(trials, seed=5)
+    noise = 0.2 * np.random.default_rng(0).standard_normal(trials)
+    said = surrogate.source_scores(settings)[0]
+    model = surrogate.condition(settings, 2.0 + slope * said + noise, np.full(trials, 0.04))
+    return model.weights()[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestFading:
+    def test_trials_that_contradict_it_take_its_weight_away(self, name: str) -> None:
+        surrogate = alone(name)
+        before = surrogate.sources[0].mean
+        after = [weight(surrogate, n, slope=-1.0)["after"] for n in (5, 40, 160)]
+        assert before > after[0] > after[1] > after[2] - 0.01
+        assert after[2] < 0.5 * before
+
+    def test_trials_that_confirm_it_do_not(self, name: str) -> None:
+        surrogate = alone(name)
+        assert weight(surrogate, 80, slope=1.0)["after"] > surrogate.sources[0].mean
+
+    def test_trials_that_know_nothing_of_it_let_it_fade(self, name: str) -> None:
+        surrogate = alone(name)
+        assert weight(surrogate, 160, slope=0.0)["after"] < surrogate.sources[0].mean
+
+    def test_it_grows_surer(self, name: str) -> None:
+        surrogate = alone(name)
+        spreads = [
+            surrogate.sources[0].spread,
+            *(weight(surrogate, n, slope=-1.0)["after_spread"] for n in (5, 40, 160)),
+        ]
+        assert spreads == sorted(spreads, reverse=True) and spreads[-1] < spreads[0]
+
+    def test_the_proposals_no_longer_follow_it(self, name: str) -> None:
+        surrogate = alone(name)
+        candidates = draw(300, seed=9)
+        said = surrogate.source_scores(candidates)[0]
+        followed = said[np.argsort(-surrogate.prior_mean(candidates))[:30]].mean()
+        settings = draw(120, seed=5)
+        truth = 2.0 - surrogate.source_scores(settings)[0]
+        model = surrogate.condition(settings, truth, np.full(120, float(logit_score_variance(0.7, IMAGES))))
+        now = said[np.argsort(-model.predict(candidates)[0])[:30]].mean()
+        assert followed > 0.3 > 0.0 > now
+
+    @patch(
+        "nbt.tuning.surrogate.prior_surrogate._ENOUGH_TO_FIT", 1000
+    )  # with one kernel for all, trials are all that differs
+    def test_with_growing_evidence_the_expectation_counts_for_less(self, name: str) -> None:
+        """How far two guides are apart that expect the opposite of each other."""
+        candidates, apart = draw(100, seed=9), []
+        for n in (2, 20, 160):
+            settings = draw(n, seed=5)
+            logit_scores = np.sin(np.arange(n))
+            found = [
+                alone(name, sign).condition(settings, logit_scores, np.full(n, 0.04)).predict(candidates)[0]
+                for sign in (1.0, -1.0)
+            ]
+            apart.append(np.abs((found[0] - found[0].mean()) - (found[1] - found[1].mean())).mean())
+        assert apart[0] > apart[1] > apart[2]

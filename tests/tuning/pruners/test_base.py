@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from nbt.errors import UsageError
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult
+from nbt.tuning.pruners.base import PRUNER_NAMES, AshaPruner, NoPruner, Pruner, TrialContext, make_pruner
+
+LENGTH = 12
+
+
+def run(study: optuna.Study, pruner: Pruner, accuracies: list[float]) -> tuple[int, str | None]:
+    """Runs a trial; returns its last epoch and why it was stopped."""
+    trial = study.ask()
+    curve = []
+    for epoch, accuracy in enumerate(accuracies, start=1):
+        curve.append(EpochResult(epoch, 1.0, 1.0, accuracy, 1.0))
+        trial.report(accuracy, epoch)
+        if epoch == LENGTH:
+            break
+        context = TrialContext(study=study, number=trial.number, settings=TransferSettings(), curve=tuple(curve))
+        reason = pruner.decide(context)
+        if reason is not None:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            return epoch, reason
+    study.tell(trial, accuracies[-1])
+    return len(curve), None
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    return optuna.create_study(direction="maximize")
+
+
+def test_rungs_are_at_a_third_and_two_thirds(study: optuna.Study) -> None:
+    asha = AshaPruner(LENGTH)
+    assert run(study, asha, [0.9] * LENGTH) == (12, None)
+    assert run(study, asha, [0.1] * LENGTH)[0] == 4
+    assert run(study, asha, [0.95] * 5 + [0.2] * 7)[0] == 8
+
+
+def test_the_reason_is_a_sentence(study: optuna.Study) -> None:
+    asha = AshaPruner(LENGTH)
+    run(study, asha, [0.9] * LENGTH)
+    assert run(study, asha, [0.314] * LENGTH) == (4, "epoch 4: accuracy 0.314 is not among the best half at this rung")
+
+
+def test_a_bad_start_is_forgiven_before_the_first_rung(study: optuna.Study) -> None:
+    asha = AshaPruner(LENGTH)
+    run(study, asha, [0.5] * LENGTH)
+    assert run(study, asha, [0.0, 0.0, 0.0, 0.6, *[0.9] * 8]) == (12, None)
+
+
+def test_about_half_go_on(study: optuna.Study) -> None:
+    asha = AshaPruner(LENGTH)
+    order = [7, 2, 15, 4, 11, 0, 13, 9, 1, 14, 6, 3, 10, 5, 12, 8]
+    ends = [run(study, asha, [0.5 + 0.01 * k] * LENGTH)[0] for k in order]
+    assert 4 <= sum(end > 4 for end in ends) <= 12
+    assert ends[order.index(15)] == 12
+
+
+@pytest.mark.parametrize("length", range(1, 30))
+def test_the_last_epoch_is_no_rung(length: int) -> None:
+    rungs = [epoch for epoch in range(1, length) if is_rung(length, epoch)]
+    assert len(rungs) <= 2
+    assert all(epoch >= length / 3 for epoch in rungs)
+
+
+def is_rung(length: int, epoch: int) -> bool:
+    """Whether a trial that is the worst of all but was not cut before is cut at this epoch."""
+    study, asha = optuna.create_study(direction="maximize"), AshaPruner(length)
+    for accuracy in (0.9, 0.0):
+        trial = study.ask()
+        for step in range(1, epoch + 1):
+            trial.report(0.95 if accuracy == 0 and step < epoch else accuracy, step)
+            curve = (EpochResult(step, 1.0, 1.0, accuracy, 1.0),)
+            found = asha.decide(
+                TrialContext(study=study, number=trial.number, settings=TransferSettings(), curve=curve)
+            )
+    return found is not None
+
+
+def test_none_stops_nothing(study: optuna.Study) -> None:
+    pruner = NoPruner()
+    run(study, pruner, [0.9] * LENGTH)
+    assert run(study, pruner, [0.0] * LENGTH) == (12, None)
+
+
+def test_names() -> None:
+    assert PRUNER_NAMES == ("fit", "asha", "none")
+    assert [type(make_pruner(name, 12)) for name in PRUNER_NAMES[1:]] == [AshaPruner, NoPruner]
+    with pytest.raises(UsageError, match="'fit' needs recorded curves"):
+        make_pruner("fit", 12)
+    with pytest.raises(UsageError, match="unknown pruner 'ahsa'; did you mean asha"):
+        make_pruner("ahsa", 12)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from nbt.errors import UsageError
+from nbt.settings import TransferSettings, repair
+from nbt.task.load import load_task
+from nbt.task.task import Task
+from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
+from nbt.tuning.samplers.distinct import DistinctSampler, stream_baseline_recipes
+from nbt.tuning.space.applicability import applicable_space, unconditional_space
+from nbt.tuning.space.space import Space
+from nbt.tuning.stream_task import as_stream, check_stream
+from tests.sample_study import config
+
+
+@pytest.fixture(scope="module")
+def digits() -> Task:
+    return load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+
+
+class TestCheckStream:
+    @pytest.mark.parametrize(
+        ("scenario", "tasks", "pruner", "words"),
+        [
+            ("classes", None, "fit", "did you mean class"),
+            ("class", 1, "fit", "2 or more"),
+            (None, 5, "fit", "scenario"),
+            ("task", 5, "asha", "judged at its end"),
+        ],
+    )
+    def test_wrong_input_is_told(self, scenario: str | None, tasks: int | None, pruner: str, words: str) -> None:
+        with pytest.raises(UsageError, match=words):
+            check_stream(scenario, tasks, pruner)
+
+    @pytest.mark.parametrize("scenario", [None, "data", "task", "class"])
+    def test_the_rest_is_taken(self, scenario: str | None) -> None:
+        check_stream(scenario, None, "fit")
+
+
+class TestAsStream:
+    def test_the_length_follows_from_the_classes(self, digits: Task) -> None:
+        assert [as_stream(digits, scenario, None).tasks for scenario in ("data", "task", "class")] == [5, 2, 5]
+        assert digits.scenario is None
+
+    def test_more_tasks_than_classes_are_refused(self, digits: Task) -> None:
+        with pytest.raises(UsageError, match="class"):
+            as_stream(digits, "class", 6)
+
+
+class TestAnchors:
+    @pytest.mark.parametrize("scenario", ["data", "task", "class"])
+    def test_the_space_expresses_every_method(self, scenario: str) -> None:
+        space = Space.load("continual")
+        named = stream_baseline_recipes(30, scenario)
+        assert [name for name, settings in named if not space.can_express(settings)] == []
+        assert {name for name, _ in named} == {DEFAULT_RECIPE, "dlcft", "ewc", "l2sp", "zap", "probe"}
+
+    def test_the_first_is_the_default_recipe_and_all_are_repaired(self) -> None:
+        named = stream_baseline_recipes(30, "class")
+        assert named[0] == (DEFAULT_RECIPE, default_recipe(30))
+        assert all(repair(settings) == settings for _, settings in named)
+        assert len({settings for _, settings in named}) == len(named)
+
+
+class TestDistinctSampler:
+    def propose(self, count: int, seed: int = 0) -> list[TransferSettings]:
+        """Returns the settings of the trials of a search in which probes are far ahead, the first one given."""
+        space = Space.load("continual")
+        study = optuna.create_study(direction="maximize", sampler=DistinctSampler(space, length=20, seed=seed))
+        first = dict(stream_baseline_recipes(20, "class"))["probe"]
+        study.enqueue_trial(space.params(first))
+        found = []
+        for _ in range(count):
+            trial = study.ask(space.distributions())
+            found.append(space.settings(trial.params, 20))
+            study.tell(trial, 1.0 if found[-1].method == "probe" else 0.2)
+        return found
+
+    def test_no_settings_twice_however_good(self) -> None:
+        found = self.propose(40)
+        assert found[0].method == "probe"
+        assert len(set(found)) == 40
+
+    def test_proposals_follow_from_the_seed(self) -> None:
+        assert self.propose(14) == self.propose(14) != self.propose(14, seed=1)
+
+
+class TestSpace:
+    def test_it_is_for_streams_alone(self, digits: Task) -> None:
+        space = Space.load("continual")
+        with pytest.raises(UsageError, match="scenario"):
+            applicable_space(space, digits)
+        assert applicable_space(space, as_stream(digits, "class", 5)) == space
+
+    def test_away_from_streams_nothing_is_done_against_forgetting(self) -> None:
+        names = {dimension.name for dimension in unconditional_space(Space.load("continual")).dimensions}
+        assert not names & {"method", "curvature", "penalty_strength"}
+
+    def test_its_neutral_point_is_the_default_recipe(self) -> None:
+        assert Space.load("continual").default(20) == default_recipe(20)
+
+    def test_impossible_combinations_are_repaired(self) -> None:
+        space = Space.load("continual")
+        params = space.params(default_recipe(20)) | {"method": "ewc", "linearized": True, "target_scale": 15}
+        settings = space.settings(params, 20)
+        assert (settings.method, settings.linearized, settings.target_scale) == ("ewc", False, 0.0)
+        probe = space.settings(params | {"method": "probe"}, 20)
+        assert probe.frozen_depth == 1.0
+
+
+def test_settings_for_use_have_the_epochs_of_one_task() -> None:
+    stream = config(scenario="class", tasks=5, epochs=60)
+    assert stream.per_task_settings(TransferSettings(epochs=60)).epochs == 12
+    assert config().per_task_settings(TransferSettings(epochs=12)).epochs == 12

@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nbt.errors import UsageError
+from nbt.settings import LAYER_LR_KNOTS, TransferSettings, repair, setting_names
+from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, baseline_recipes, default_recipe
+from nbt.tuning.space.space import Space, space_names
+
+NON_BINARY = Space.load("non_binary")
+BINARY = Space.load("binary")
+SPACES = {name: Space.load(name) for name in space_names()}
+
+LR = {"kind": "float", "low": 1e-3, "high": 1, "log": True, "neutral": 0.01}
+
+
+def space_text(dimensions: dict, **others: object) -> str:
+    return yaml.safe_dump({"name": "mine", "dimensions": dimensions, **others})
+
+
+def refusal(dimensions: dict, **others: object) -> str:
+    with pytest.raises(UsageError) as caught:
+        Space.parse(space_text(dimensions, **others), source="mine.yaml")
+    message = str(caught.value)
+    assert message.startswith("mine.yaml: ")
+    assert "\n" not in message
+    return message
+
+
+@st.composite
+def draws(draw: st.DrawFn, space: Space) -> dict[str, object]:
+    """Parameters as the sampler may draw them."""
+    params: dict[str, object] = {}
+    for dimension in space.dimensions:
+        for name in dimension.parameters:
+            if dimension.kind == "categorical":
+                params[name] = draw(st.sampled_from(dimension.choices))
+            else:
+                params[name] = draw(st.floats(*dimension.bounds()))
+    return params
+
+
+class TestShippedSpaces:
+    def test_names(self) -> None:
+        assert space_names() == ("binary", "continual", "fast", "injection", "non_binary", "zapping")
+
+    def test_neutral_point_is_the_default_recipe(self) -> None:
+        for space in SPACES.values():
+            assert space.default(7) == default_recipe(7) == TransferSettings(epochs=7)
+
+    def test_every_anchor_fits(self) -> None:
+        for space in SPACES.values():
+            fit = {
+                name: space.params(baseline) for name, baseline in baseline_recipes(9) if space.can_express(baseline)
+            }
+            assert all(space.settings(params, 9) == dict(baseline_recipes(9))[name] for name, params in fit.items())
+            assert DEFAULT_RECIPE in fit and "linear probe" in fit
+        assert all(SPACES["non_binary"].can_express(baseline) for _, baseline in baseline_recipes(9))
+        assert SPACES["fast"].can_express(dict(baseline_recipes(9))["FAST"])
+
+    @pytest.mark.parametrize("name", SPACES)
+    @given(data=st.data())
+    def test_every_point_is_valid_and_survives_the_round_trip(self, name: str, data: st.DataObject) -> None:
+        space = SPACES[name]
+        found = space.settings(data.draw(draws(space)), 5)
+        assert found == repair(found)
+        params = space.params(found)
+        assert params.keys() == space.distributions().keys()
+        assert space.settings(params, 5) == found
+        for parameter, distribution in space.distributions().items():
+            assert distribution._contains(distribution.to_internal_repr(params[parameter]))
+
+    def test_ends_are_drawn_often_enough_to_be_found(self) -> None:
+        import optuna
+
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        drawn = [study.ask(NON_BINARY.distributions()).params for _ in range(400)]
+        values = {d.name: [d.value(params[d.parameters[0]]) for params in drawn] for d in NON_BINARY.dimensions}
+        ends = [("transfer_depth", 1), ("frozen_depth", 0), ("sp_mix", 0), ("sp_mix", 1), ("mixup", 0)]
+        shares = {end: values[end[0]].count(end[1]) / 400 for end in ends}
+        assert all(0.05 < share < 0.3 for share in shares.values()), shares
+
+    def test_binary_has_one_learning_rate(self) -> None:
+        params = {**BINARY.params(default_recipe(3)), "head_lr": 0.3}
+        found = BINARY.settings(params, 3)
+        assert found.head_lr == found.body_lr == 0.3
+
+    def test_importing_a_space_imports_neither_optuna_nor_torch(self) -> None:
+        code = (
+            "import sys; from nbt.tuning.space.space import Space; Space.load('non_binary').to_table(); "
+            "import nbt.tuning.baseline_recipes, nbt.tuning.budget, nbt.tuning.pruners.base, nbt.tuning.intervals, nbt.tuning.storage.study_names; "
+            "print(sorted({'optuna', 'torch', 'sqlalchemy'} & set(sys.modules)))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]"
+
+
+class TestSettings:
+    def test_knots_are_parameters_of_their_own(self) -> None:
+        names = [f"layer_lr_shape_{knot}" for knot in LAYER_LR_KNOTS]
+        assert [name for name in NON_BINARY.parameters if name.startswith("layer")] == names
+        params = {**NON_BINARY.params(default_recipe(3)), names[0]: -1.0, names[2]: 0.25}
+        assert NON_BINARY.settings(params, 3).layer_lr_shape == (-1.0, 0.0, 0.25)
+
+    def test_overshoot_is_cut_to_the_end(self) -> None:
+        params = {**NON_BINARY.params(default_recipe(3)), "sp_mix": 1.05, "decay_strength": 0.01}
+        assert NON_BINARY.settings(params, 3).sp_mix == 1.0
+
+    def test_frozen_depth_is_cut_to_transfer_depth(self) -> None:
+        params = {**NON_BINARY.params(default_recipe(3)), "frozen_depth": 0.8, "transfer_depth": 0.3}
+        assert NON_BINARY.settings(params, 3).frozen_depth == 0.3
+
+    def test_missing_and_unknown_parameters_are_named(self) -> None:
+        params = NON_BINARY.params(default_recipe(3))
+        del params["ema"]
+        with pytest.raises(UsageError, match="ema, warp"):
+            NON_BINARY.settings({**params, "warp": 1}, 3)
+
+    @pytest.mark.parametrize("value", [2.0, -0.5, "x", True, None, math.nan])
+    def test_parameters_out_of_range_are_refused(self, value: object) -> None:
+        with pytest.raises(UsageError, match="transfer_depth"):
+            NON_BINARY.settings({**NON_BINARY.params(default_recipe(3)), "transfer_depth": value}, 3)
+
+    def test_what_a_space_cannot_express_is_refused(self) -> None:
+        default = default_recipe(3)
+        with pytest.raises(UsageError, match="head_lr"):
+            BINARY.params(default.replace(head_lr=1e-5, body_lr=1e-5))
+        with pytest.raises(UsageError, match="body_lr"):
+            BINARY.params(default.replace(head_lr=0.02))
+        with pytest.raises(UsageError, match="mixup"):
+            BINARY.params(default.replace(mixup=0.2))
+        with pytest.raises(UsageError, match="frozen_depth"):
+            BINARY.params(default.replace(frozen_depth=0.5))
+        assert not BINARY.can_express(default.replace(batch_size=16))
+        assert BINARY.can_express(default.replace(frozen_depth=1.0))
+
+    def test_dimensions_can_be_held_at_neutral(self) -> None:
+        whole = SPACES["non_binary"]
+        held = whole.without(["mixup", "layer_lr_shape", "no such dimension"])
+        assert set(whole.parameters) - set(held.parameters) == {
+            "mixup",
+            *(f"layer_lr_shape_{knot}" for knot in LAYER_LR_KNOTS),
+        }
+        assert held.default(7) == whole.default(7) and held.hash != whole.hash
+        assert not held.can_express(default_recipe(7).replace(mixup=0.2))
+        assert held.can_express(default_recipe(7).replace(head_lr=0.2))
+        assert whole.without([]) is whole
+
+    def test_an_anchor_outside_a_space_is_not_expressed(self) -> None:
+        space = Space.parse(space_text({"head_lr": LR}, fixed={"optimizer": "adamw"}), source="x")
+        assert [name for name, baseline in baseline_recipes(3) if space.can_express(baseline)] == []
+
+    def test_whole_numbers(self) -> None:
+        entry = {"kind": "int", "low": 1, "high": 8, "neutral": 4, "log": True}
+        space = Space.parse(space_text({"views": entry}), source="x")
+        assert space.distributions()["views"].high == 8
+        assert (space.settings({"views": 3}, 3).views, space.default(3).views) == (3, 4)
+        with pytest.raises(UsageError, match=r"views: 9 is outside 1 \.\.\. 8"):
+            space.params(space.default(3).replace(views=9))
+
+
+class TestHash:
+    def test_words_do_not_enter(self) -> None:
+        one = Space.parse(space_text({"head_lr": LR}), source="a")
+        other = Space.parse(
+            space_text({"head_lr": {**LR, "description": "d"}}, description="text"), source="b", default_name="c"
+        )
+        assert one.hash == other.hash
+
+    @pytest.mark.parametrize("change", [{"high": 0.9}, {"neutral": 0.02}, {"log": False}])
+    def test_ranges_do(self, change: dict) -> None:
+        one = Space.parse(space_text({"head_lr": LR}), source="a")
+        assert one.hash != Space.parse(space_text({"head_lr": {**LR, **change}}), source="a").hash
+
+    def test_fixed_and_same_as_do(self) -> None:
+        texts = [
+            space_text({"head_lr": LR}),
+            space_text({"head_lr": LR}, fixed={"momentum": 0.5}),
+            space_text({"head_lr": LR}, same_as={"body_lr": "head_lr"}),
+        ]
+        assert len({Space.parse(text, source="a").hash for text in texts}) == 3
+
+    def test_the_order_of_dimensions_does_not(self) -> None:
+        momentum = {"kind": "float", "low": 0, "high": 0.9, "neutral": 0.9}
+        text = yaml.safe_dump({"dimensions": {"head_lr": LR, "momentum": momentum}}, sort_keys=False)
+        other = yaml.safe_dump({"dimensions": {"momentum": momentum, "head_lr": LR}}, sort_keys=False)
+        assert Space.parse(text, source="a").hash == Space.parse(other, source="a").hash
+
+
+class TestLoad:
+    def test_a_file_by_its_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "mine.yaml").write_text(space_text({"head_lr": LR}))
+        monkeypatch.chdir(tmp_path)
+        space = Space.load("mine.yaml")
+        assert space.source == str(tmp_path / "mine.yaml")
+        assert space.name == "mine"
+        assert Space.load("binary").source == "binary"
+
+    def test_an_unknown_name_gets_the_nearest(self) -> None:
+        with pytest.raises(UsageError, match="unknown search space 'non_binry'; did you mean non_binary"):
+            Space.load("non_binry")
+
+    @pytest.mark.parametrize("name", ["", ".", "a\0b", "x" * 300, "nope.yaml", "some/where.yaml", "a" * 300 + ".yaml"])
+    def test_names_that_are_nothing(self, name: str) -> None:
+        with pytest.raises(UsageError):
+            Space.load(name)
+
+    def test_a_binary_file(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(UsageError, match="not a text file"):
+            Space.load(tmp_path / "a.yaml")
+
+    def test_table_has_a_row_for_every_setting_that_is_spoken_of(self) -> None:
+        text = space_text({"head_lr": LR}, fixed={"momentum": 0.5}, same_as={"body_lr": "head_lr"})
+        rows = Space.parse(text, source="a").to_table()
+        assert [row["dimension"] for row in rows] == ["head_lr", "momentum", "body_lr"]
+        assert rows[0]["range"] == "0.001 ... 1 (log)"
+        assert len({tuple(row) for row in rows}) == 1
+
+
+class TestRefusals:
+    def test_unknown_dimension(self) -> None:
+        assert "unknown dimension 'haed_lr'; did you mean head_lr" in refusal({"haed_lr": LR})
+
+    def test_epochs_are_not_searched(self) -> None:
+        assert "--epochs" in refusal({"epochs": {"kind": "int", "low": 1, "high": 9, "neutral": 3}})
+        assert "--epochs" in refusal({"head_lr": LR}, fixed={"epochs": 3})
+
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            ({"low": 1, "high": 1e-3}, "inverted range"),
+            ({"low": 0.01, "high": 0.01}, "empty range"),
+            ({"low": 0, "neutral": 0.5}, "outside above 0"),
+            ({"neutral": 2}, "neutral 2 is outside 0.001 ... 1"),
+            ({"neutral": None}, "neutral is missing"),
+            ({"low": None}, "low is missing"),
+            ({"high": "big"}, "expected a number, got 'big'"),
+            ({"high": True}, "expected a number"),
+            ({"high": math.inf}, "not finite"),
+            ({"high": 10**400}, "not finite"),
+            ({"high": 2000}, "outside above 0, up to 1000"),
+            ({"log": "yes"}, "log: expected true or false"),
+            ({"kind": "real"}, "kind 'real' is not one of float, int, categorical"),
+            ({"kind": None}, "kind None"),
+            ({"choices": [0.1]}, "unknown key 'choices'"),
+            ({"hihg": 3}, "unknown key 'hihg'; did you mean high"),
+            ({"knots": list(LAYER_LR_KNOTS)}, "leave knots out"),
+            ({"ends": [0.1, 0.1]}, "ends: only a float range without log"),
+            ({"description": 3}, "description: expected text"),
+        ],
+    )
+    def test_wrong_ranges(self, change: dict, expected: str) -> None:
+        message = refusal({"head_lr": {**LR, **change}})
+        assert expected in message
+        assert "dimension head_lr" in message
+
+    def test_logarithm_of_nothing(self) -> None:
+        entry = {"kind": "float", "low": 0, "high": 1, "log": True, "neutral": 0.5}
+        assert "has no logarithm" in refusal({"decay_strength": entry})
+
+    @pytest.mark.parametrize("ends", [[0.1], [0.1, -1], "x", [True, 0], [0, 2], 0.1])
+    def test_wrong_ends(self, ends: object) -> None:
+        entry = {"kind": "float", "low": 0, "high": 1, "neutral": 0, "ends": ends}
+        assert "ends: expected two shares" in refusal({"sp_mix": entry})
+
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            ({"choices": []}, "choices: give a list"),
+            ({"choices": ["sgd"]}, "goes under fixed:"),
+            ({"choices": "sgd"}, "choices: give a list"),
+            ({"choices": ["sgd", "sgd"]}, "given twice"),
+            ({"choices": ["sgd", "adam"]}, "'adam' is not one of sgd, adamw"),
+            ({"choices": ["sgd", {}]}, "is not one of sgd, adamw"),
+            ({"neutral": "lion"}, "neutral: 'lion' is not one of"),
+            ({"neutral": None}, "neutral is missing"),
+            ({"low": 0}, "unknown key 'low'"),
+        ],
+    )
+    def test_wrong_choices(self, change: dict, expected: str) -> None:
+        entry = {"kind": "categorical", "choices": ["sgd", "adamw"], "neutral": "sgd", **change}
+        assert expected in refusal({"optimizer": entry})
+
+    def test_neutral_has_to_be_a_choice(self) -> None:
+        entry = {"kind": "categorical", "choices": [16, 64], "neutral": 32}
+        assert "neutral 32 is not among the choices" in refusal({"batch_size": entry})
+        assert "choices: 0 is outside" in refusal({"batch_size": {**entry, "choices": [0, 32]}})
+
+    def test_kinds_have_to_fit_the_setting(self) -> None:
+        numbers = {"kind": "float", "low": 1, "high": 9, "neutral": 2}
+        assert "use kind: categorical" in refusal({"optimizer": numbers})
+        assert "use kind: int" in refusal({"batch_size": numbers})
+        assert "whole number" in refusal({"mixup": {"kind": "int", "low": 0, "high": 1.5, "neutral": 0}})
+        assert "knots: expected [input, middle, top]" in refusal({"layer_lr_shape": {**numbers, "high": 3}})
+        assert "use kind: float with knots" in refusal({"layer_lr_shape": {"kind": "categorical", "choices": [0, 1]}})
+
+    @pytest.mark.parametrize("entry", [None, 3, [], "float"])
+    def test_entries_that_are_no_mapping(self, entry: object) -> None:
+        assert "dimension head_lr: expected kind, range" in refusal({"head_lr": entry})
+
+    def test_a_setting_in_two_places(self) -> None:
+        assert "given twice" in refusal({"head_lr": LR}, fixed={"head_lr": 0.1})
+        assert "given twice" in refusal({"head_lr": LR}, fixed={"body_lr": 0.1}, same_as={"body_lr": "head_lr"})
+
+    def test_a_key_twice(self) -> None:
+        with pytest.raises(UsageError, match="given twice"):
+            Space.parse("dimensions:\n  head_lr: {kind: float}\n  head_lr: {kind: float}\n", source="x")
+
+    def test_following(self) -> None:
+        assert "did you mean head_lr" in refusal({"head_lr": LR}, same_as={"body_lr": "head_lrs"})
+        assert "momentum: 1.0 is outside" in refusal({"head_lr": LR}, same_as={"momentum": "head_lr"})
+        assert "unknown setting under same_as" in refusal({"head_lr": LR}, same_as={"body_lrr": "head_lr"})
+
+    def test_fixed(self) -> None:
+        assert "fixed: momentum: 2 is outside" in refusal({"head_lr": LR}, fixed={"momentum": 2})
+        assert "did you mean momentum" in refusal({"head_lr": LR}, fixed={"momentun": 0.9})
+
+    @pytest.mark.parametrize("text", ["dimensions: {}", "{}", "dimensions:", "name: x"])
+    def test_no_dimensions(self, text: str) -> None:
+        with pytest.raises(UsageError, match="no dimensions"):
+            Space.parse(text, source="x")
+
+    def test_unknown_key_at_the_top(self) -> None:
+        assert "unknown key 'dims'" in refusal({"head_lr": LR}, dims={})
+        assert "dimensions: expected a mapping" in refusal([1])  # type: ignore[arg-type]
+        assert "name: expected text" in refusal({"head_lr": LR}, name=["a"])
+
+
+WORDS = ["kind", "low", "high", "log", "choices", "neutral", "knots", "ends", "name", "dimensions", "fixed", "same_as"]
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["float", "int", "categorical", "sgd", "head_lr", 10**400])
+)
+KEYS = st.sampled_from([*WORDS, *setting_names()]) | st.text(max_size=4) | st.integers()
+TREES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=20
+)
+ENTRIES = st.fixed_dictionaries(
+    {}, optional={"kind": st.sampled_from(["float", "int", "categorical"]), **dict.fromkeys(WORDS[1:8], TREES)}
+)
+DOCUMENTS = st.fixed_dictionaries(
+    {}, optional={"dimensions": st.dictionaries(KEYS, ENTRIES | TREES, max_size=3), "fixed": TREES, "same_as": TREES}
+)
+
+
+class TestGarbage:
+    @settings(max_examples=300)
+    @given(DOCUMENTS | TREES)
+    def test_documents(self, tree: object) -> None:
+        self.check(yaml.safe_dump(tree))
+
+    @given(st.text(max_size=60))
+    def test_text(self, text: str) -> None:
+        self.check(text)
+
+    def check(self, text: str) -> None:
+        try:
+            space = Space.parse(text, source="x")
+        except UsageError as error:
+            assert str(error).startswith("x: ")
+            assert "\n" not in str(error)
+        else:
+            assert space.default(3) == repair(space.default(3))
+            assert len(space.distributions()) == len(space.parameters)
+
+
+def test_anchors_are_what_a_user_would_run() -> None:
+    found = dict(baseline_recipes(4))
+    assert next(iter(found)) == DEFAULT_RECIPE
+    assert found[DEFAULT_RECIPE] == TransferSettings(epochs=4)
+    assert found["linear probe"].frozen_depth == 1
+    assert (found["L2-SP"].sp_mix, found["L2-SP"].decay_strength) == (1, 0.01)
+    assert (found["FAST"].head_scale, found["FAST"].feature_norm) == (0, "batch") and found["FAST"].stall > 0
+    assert all(baseline == repair(baseline) and baseline.epochs == 4 for baseline in found.values())

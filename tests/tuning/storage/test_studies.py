@@ -1,0 +1,380 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+
+import optuna
+import pytest
+
+from nbt.errors import NbtError, UsageError
+from nbt.training.results import EpochResult
+from nbt.tuning.storage import codec as codec
+from nbt.tuning.storage import database
+from nbt.tuning.storage.database import check_separate_databases
+from nbt.tuning.storage.studies import list_studies, open_study, read_study, resolve_storage, study_folder
+from tests.fit_profiles import profile_dict
+from tests.tuning.fakes import (
+    DATASET,
+    EPOCHS,
+    DriverKilled,
+    FakeEngine,
+    config,
+    copy_searched_study,
+    kill,
+    make_controller,
+    open_fake_study,
+    run_search,
+)
+
+
+def run_sql(folder: Path, statement: str, *values: object) -> None:
+    with sqlite3.connect(folder / ".nbt" / "studies.db") as connection:
+        connection.execute(statement, values)
+
+
+class TestUrl:
+    def test_default_is_a_file_under_the_working_directory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert resolve_storage(None) == f"sqlite:///{tmp_path}/.nbt/studies.db"
+        assert study_folder("a") == tmp_path / ".nbt" / "a"
+        assert not (tmp_path / ".nbt").exists()
+
+    def test_relative_files_become_absolute(self, tmp_path: Path) -> None:
+        assert resolve_storage("sqlite:///a/b.db", tmp_path) == f"sqlite:///{tmp_path}/a/b.db"
+        assert resolve_storage("sqlite:////c/d.db", tmp_path) == "sqlite:////c/d.db"
+
+    @pytest.mark.parametrize(
+        ("url", "expected"),
+        [
+            ("studies.db", "is not a database URL"),
+            ("", "is not a database URL"),
+            ("sqlite://", "needs a database file"),
+            ("sqlite:///:memory:", "needs a database file"),
+            ("sqlite:///file:x?uri=true", "needs a database file"),
+            ("sqlit:///a.db", "unknown database 'sqlit'; did you mean sqlite"),
+            ("redis://localhost", "unknown database 'redis'"),
+            ("sqlite+nodriver:///a.db", "unknown database"),
+            ("postgresql://u:p@host:port/x", "is not a database URL"),
+        ],
+    )
+    def test_what_cannot_be_one(self, url: str, expected: str) -> None:
+        with pytest.raises(UsageError, match=expected):
+            resolve_storage(url)
+
+    def test_a_missing_driver_is_named_and_the_password_is_not(self) -> None:
+        with pytest.raises(UsageError) as caught:
+            resolve_storage("oracle+oracledb://me:secret@host/db")
+        assert 'pip install "oracledb"' in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("url", "uri", "one"),
+        [
+            ("sqlite:////a/b.db", "sqlite:////a/b.db", True),
+            ("sqlite:////a/b.db", "sqlite:////a/c.db", False),
+            (None, "http://127.0.0.1:5000", False),
+        ],
+    )
+    def test_mlflow_has_a_database_of_its_own(self, url: str | None, uri: str, one: bool) -> None:
+        with pytest.raises(UsageError, match="cannot share the database") if one else nullcontext():
+            check_separate_databases(url, uri)
+
+    def test_one_server_has_several_databases(self) -> None:
+        pytest.importorskip("psycopg", reason="the driver of PostgreSQL is not installed")
+        check_separate_databases("postgresql+psycopg://me@host/studies", "postgresql+psycopg://me@host/runs")
+        with pytest.raises(UsageError, match="cannot share the database runs"):
+            check_separate_databases("postgresql+psycopg://me:secret@host/runs", "postgresql://other@host/runs")
+
+
+class TestOpen:
+    def test_what_is_written_is_read(self, tmp_path: Path) -> None:
+        with open_fake_study(tmp_path, "7", notes=["2 images left out"], shots=3) as store:
+            record = store.record()
+        assert record == read_study(resolve_storage(None, tmp_path), "fake")
+        assert record.config == config(shots=3)
+        assert (record.budget, record.pruner, record.epochs_budget) == ("7", "none", 7 * EPOCHS)
+        assert record.dataset == DATASET
+        assert record.notes == ("2 images left out",)
+        assert record.created is not None and record.created.tzinfo is not None
+        assert (record.trials, record.finals, record.test, record.importance) == ([], (), (), {})
+        assert record.noise is None
+
+    @pytest.mark.parametrize("attempt", range(3))
+    def test_programs_that_open_a_new_database_together_do_not_trip_each_other(
+        self, attempt: int, tmp_path: Path
+    ) -> None:
+        url, together = resolve_storage(None, tmp_path), threading.Barrier(6)
+
+        def open_it(_: int) -> list[str]:
+            together.wait()
+            storage = database.connect(url)
+            try:
+                return [study.study_name for study in storage.get_all_studies()]
+            finally:
+                database.close(storage)
+
+        with ThreadPoolExecutor(6) as programs:
+            assert list(programs.map(open_it, range(6))) == [[]] * 6
+
+    def test_a_fit_profile_is_read_as_it_was_and_stays(self, tmp_path: Path) -> None:
+        with open_fake_study(tmp_path) as store:
+            assert store.record().profile is None
+            store.put_profile(profile_dict())
+        with open_fake_study(tmp_path) as store:
+            assert store.record().profile == profile_dict()
+        assert read_study(resolve_storage(None, tmp_path), "fake").profile == profile_dict()
+
+    def test_the_profile_of_a_deep_backbone_fits_every_database(self) -> None:
+        deep = profile_dict(own=[0.123456789012] * 100, other=[1 / 3] * 100)
+        stored = codec.encode_profile(deep)
+        assert len(json.dumps(stored)) < 2**16
+        assert codec.decode_profile(json.loads(json.dumps(stored))) == deep
+
+    @pytest.mark.parametrize("damage", [{"version": 99}, {"layers": 3}, {"scalars": None}])
+    def test_a_damaged_fit_profile_is_left_out(
+        self, damage: dict[str, object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with open_fake_study(tmp_path) as store:
+            store.put(codec.PROFILE, {**codec.encode_profile(profile_dict()), **damage})
+            assert store.record().profile is None
+        assert "fit profile" in caplog.text
+
+    def test_a_note_is_added_once(self, tmp_path: Path) -> None:
+        with open_fake_study(tmp_path, notes=["a"]) as store:
+            for note in ("b", "b"):
+                store.add_note(note)
+            assert store.record().notes == ("a", "b")
+
+    def test_other_inputs_are_refused_and_change_nothing(self, tmp_path: Path) -> None:
+        open_fake_study(tmp_path, "7").close()
+        before = read_study(resolve_storage(None, tmp_path), "fake")
+        with pytest.raises(UsageError, match="dataset digits then, dtd now"):
+            open_study(
+                resolve_storage(None, tmp_path),
+                config(dataset="dtd", data_hash="d2"),
+                budget="9",
+                pruner="asha",
+                dataset={},
+            )
+        assert read_study(resolve_storage(None, tmp_path), "fake") == before
+        open_fake_study(tmp_path, "7").close()
+
+    def test_fresh_starts_over_under_a_new_name(self, tmp_path: Path) -> None:
+        open_fake_study(tmp_path).close()
+        for expected in ("fake-2", "fake-3"):
+            with open_fake_study(tmp_path, fresh=True, data_hash="other") as store:
+                assert store.config.name == expected
+        with open_fake_study(tmp_path, fresh=True, name="new") as store:
+            assert store.config.name == "new"
+
+    def test_a_moved_dataset_is_the_same_study(self, tmp_path: Path) -> None:
+        open_fake_study(tmp_path, data_dir="/old").close()
+        with open_fake_study(tmp_path, data_dir="/new") as store:
+            assert store.record().config.data_dir == "/new"
+
+    def test_a_study_of_somebody_else_is_left_alone(self, tmp_path: Path) -> None:
+        open_fake_study(tmp_path).close()
+        storage = optuna.storages.RDBStorage(resolve_storage(None, tmp_path))
+        theirs = optuna.create_study(study_name="theirs", storage=storage)
+        theirs.tell(theirs.ask(), 1.0)
+        with pytest.raises(UsageError, match="theirs in this storage was not made by nbt"):
+            open_fake_study(tmp_path, name="theirs")
+        with pytest.raises(UsageError, match="unknown study 'theirs'"):
+            read_study(resolve_storage(None, tmp_path), "theirs")
+        assert [summary.name for summary in list_studies(resolve_storage(None, tmp_path))] == ["fake"]
+
+    def test_a_study_whose_creation_was_cut_short_is_taken_up(self, tmp_path: Path) -> None:
+        open_fake_study(tmp_path, name="other").close()
+        storage = optuna.storages.RDBStorage(resolve_storage(None, tmp_path))
+        optuna.create_study(study_name="fake", storage=storage, direction="maximize")
+        with open_fake_study(tmp_path) as store:
+            assert store.record().config == config()
+
+    def test_the_database_is_in_wal_mode_and_left_tidy(self, tmp_path: Path) -> None:
+        with open_fake_study(tmp_path):
+            pass
+        with sqlite3.connect(tmp_path / ".nbt" / "studies.db") as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection.close()
+        assert not list((tmp_path / ".nbt").glob("*-wal"))
+
+    def test_a_lease_guards_other_databases(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from nbt.tuning.storage import studies as storage
+
+        monkeypatch.setattr(storage, "sqlite_file", lambda url: None)
+        with open_fake_study(tmp_path) as store:
+            assert store.get(codec.LEASE)["host"]
+            with pytest.raises(NbtError, match="another driver"):
+                open_fake_study(tmp_path)
+        with open_fake_study(tmp_path) as store:
+            store._lock.heartbeat()
+            store.put(codec.LEASE, {**store.get(codec.LEASE), "owner": "somebody"})
+            store._lock.heartbeat()
+            with pytest.raises(NbtError, match="another driver"):
+                store.put("budget", "3")
+
+
+class TestRead:
+    def test_an_unknown_study_gets_the_nearest_names(self, tmp_path: Path) -> None:
+        open_fake_study(tmp_path, name="cub-resnet18").close()
+        with pytest.raises(UsageError, match="unknown study 'cub-resnet81'; did you mean cub-resnet18"):
+            read_study(resolve_storage(None, tmp_path), "cub-resnet81")
+
+    def test_reading_where_nothing_is_makes_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="there are no studies"):
+            read_study(resolve_storage(None, tmp_path), "a")
+        assert list_studies(resolve_storage(None, tmp_path)) == []
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_running_search_can_be_read(self, tmp_path: Path) -> None:
+        with open_fake_study(tmp_path, "2") as store:
+            controller = make_controller(store, "2")
+            spec = controller.next_trial()
+            assert spec is not None
+            controller.on_epoch(spec, EpochResult(1, 2.0, 1.0, 0.25, 0.5))
+            record = read_study(resolve_storage(None, tmp_path), "fake")
+        assert record.counts()["running"] == 1
+        assert record.trials[0].curve == (EpochResult(1, 2.0, 1.0, 0.25, 0.5),)
+        assert record.epochs_spent == 1
+
+    def test_list(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "3")
+        open_fake_study(tmp_path, name="later").close()
+        later, first = list_studies(resolve_storage(None, tmp_path))
+        assert (later.name, first.name) == ("later", "fake")
+        assert later.best is None
+        assert first.trials == {"complete": 3, "pruned": 0, "failed": 0, "interrupted": 0, "running": 0}
+        assert first.best == max(t.val_accuracy for t in read_study(resolve_storage(None, tmp_path), "fake").trials)
+        assert (first.budget, first.backbone, first.finished) == ("3", "conv3", False)
+
+    def test_noise_is_the_standard_error_at_the_best_accuracy(self, tmp_path: Path) -> None:
+        record = copy_searched_study(tmp_path, "3")
+        best = max(trial.val_accuracy or 0 for trial in record.trials)
+        assert record.noise == pytest.approx((best * (1 - best) / 100) ** 0.5, rel=0.1)
+
+
+class TestFaults:
+    def test_a_locked_database(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(database, "_BUSY_TIMEOUT_SECONDS", 0.01)
+        with open_fake_study(tmp_path) as store:
+            other = sqlite3.connect(tmp_path / ".nbt" / "studies.db", isolation_level=None)
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(NbtError, match=r"studies.db: database is locked: another program"):
+                store.put("budget", "3")
+            other.execute("COMMIT")
+            other.close()
+            store.put("budget", "3")
+            assert store.get("budget") == "3"
+
+    def test_a_lock_that_passes_is_waited_for(self, tmp_path: Path) -> None:
+        import threading
+
+        with open_fake_study(tmp_path) as store:
+            other = sqlite3.connect(tmp_path / ".nbt" / "studies.db", isolation_level=None, check_same_thread=False)
+            other.execute("BEGIN IMMEDIATE")
+            timer = threading.Timer(0.05, lambda: other.execute("COMMIT"))
+            timer.start()
+            store.put("budget", "3")
+            timer.join()
+            other.close()
+
+    def test_a_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / ".nbt").write_text("a file where the folder should be")
+        with pytest.raises(NbtError, match=r"studies.db: "):
+            open_study(resolve_storage(None, tmp_path), config(), budget="1", pruner="none", dataset={})
+
+    def test_a_read_only_database(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        open_fake_study(tmp_path).close()
+        file = tmp_path / ".nbt" / "studies.db"
+        monkeypatch.setattr(
+            database,
+            "_sqlite_connector",
+            lambda _: lambda: sqlite3.connect(f"file:{file}?mode=ro", uri=True, check_same_thread=False),
+        )
+        with pytest.raises(NbtError, match="readonly"):
+            open_fake_study(tmp_path, "11")
+
+    def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
+        (tmp_path / ".nbt").mkdir()
+        (tmp_path / ".nbt" / "studies.db").write_bytes(b"something else entirely" * 100)
+        for use in (lambda: open_fake_study(tmp_path), lambda: list_studies(resolve_storage(None, tmp_path))):
+            with pytest.raises(NbtError, match="not a database: move it away"):
+                use()
+
+    def test_a_database_of_another_optuna(self, tmp_path: Path) -> None:
+        open_fake_study(tmp_path).close()
+        run_sql(tmp_path, "UPDATE alembic_version SET version_num = 'v1.3.0.a'")
+        with pytest.raises(NbtError, match="optuna storage upgrade"):
+            open_fake_study(tmp_path)
+
+    def test_an_unreachable_server(self, tmp_path: Path) -> None:
+        pytest.importorskip("psycopg", reason="the driver of PostgreSQL is not installed")
+        with pytest.raises(NbtError, match="refused"):
+            open_fake_study(tmp_path, url="postgresql+psycopg://me:secret@127.0.0.1:1/x")
+
+    def test_truncated_json(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "1")
+        run_sql(tmp_path, "UPDATE trial_user_attributes SET value_json = '{\"epo' WHERE key = 'progress'")
+        with pytest.raises(NbtError, match="a stored value is damaged"):
+            read_study(resolve_storage(None, tmp_path), "fake")
+
+    @pytest.mark.parametrize(
+        ("key", "value"), [("settings", '{"head_lr": -1}'), ("progress", '{"curve": {}}'), ("settings", "3")]
+    )
+    def test_a_damaged_trial_is_left_out(
+        self, tmp_path: Path, key: str, value: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        copy_searched_study(tmp_path, "2")
+        run_sql(tmp_path, "UPDATE trial_user_attributes SET value_json = ? WHERE key = ? AND trial_id = 1", value, key)
+        record = read_study(resolve_storage(None, tmp_path), "fake")
+        assert [trial.number for trial in record.trials] == [1]
+        assert record.epochs_spent == 2 * EPOCHS
+        assert "trial 0: its record in the storage is damaged" in caplog.text
+        assert run_search(tmp_path, "3").counts()["complete"] == 2
+
+    def test_a_damaged_configuration(self, tmp_path: Path) -> None:
+        open_fake_study(tmp_path).close()
+        run_sql(tmp_path, "UPDATE study_user_attributes SET value_json = '{\"name\": 1}' WHERE key = 'config'")
+        with pytest.raises(NbtError, match="study fake: its configuration in the storage is damaged"):
+            open_fake_study(tmp_path)
+        assert list_studies(resolve_storage(None, tmp_path)) == []
+
+    @pytest.mark.parametrize("key", ["finals", "test", "dataset", "created", "notes"])
+    def test_other_damaged_attributes_cost_only_themselves(self, tmp_path: Path, key: str) -> None:
+        copy_searched_study(tmp_path, "1")
+        with open_fake_study(tmp_path, "1") as store:
+            store.put(key, ["odd"] if key != "created" else "yesterday")
+        record = read_study(resolve_storage(None, tmp_path), "fake")
+        assert len(record.trials) == 1
+        assert (record.finals, record.test) == ((), ())
+
+    def test_a_database_that_fails_in_the_middle_of_a_search(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(database, "_BUSY_TIMEOUT_SECONDS", 0.01)
+        store = open_fake_study(tmp_path, "2")
+        other = sqlite3.connect(tmp_path / ".nbt" / "studies.db", isolation_level=None)
+        engine = FakeEngine()
+        engine.simulate = lambda spec: other.execute("BEGIN EXCLUSIVE") and []  # type: ignore[assignment,return-value]
+        with pytest.raises(NbtError, match="locked"):
+            engine.run(make_controller(store, "2"))
+        other.execute("COMMIT")
+        other.close()
+        kill(store)
+        record = run_search(tmp_path, "2")
+        assert record.counts() == {"complete": 2, "pruned": 0, "failed": 0, "interrupted": 1, "running": 0}
+
+
+def test_closing_twice_and_after_a_kill(tmp_path: Path) -> None:
+    store = open_fake_study(tmp_path, "1")
+    with pytest.raises(DriverKilled):
+        FakeEngine(kill_after=1).run(make_controller(store, "1"))
+    store.close()
+    store.close()
+    assert read_study(resolve_storage(None, tmp_path), "fake").counts()["running"] == 1

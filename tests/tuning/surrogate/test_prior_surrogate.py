@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from nbt.tuning.priors.profile_priors import PRIORS
+from nbt.tuning.space.encoding import encode
+from nbt.tuning.space.space import Space, space_names
+from nbt.tuning.surrogate import prior_surrogate as module
+from nbt.tuning.surrogate.prior_surrogate import ConditionedSurrogate, PriorSurrogate
+from nbt.tuning.target import Target
+from nbt.tuning.transferred_priors import TransferredPriors
+from tests.tuning.synthetic import (
+    BIRDS,
+    LENGTH,
+    SPACE,
+    TREES,
+    Task,
+    draw,
+    facts,
+    profile,
+    table,
+    target,
+    target_facts,
+    transferred_priors,
+)
+
+CANDIDATES = draw(200, seed=3)
+
+
+def rank(values: np.ndarray, others: np.ndarray | list[float]) -> float:
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(values, others).statistic)
+
+
+@pytest.fixture(scope="module")
+def whole() -> PriorSurrogate:
+    return transferred_priors().surrogate(target_facts(), SPACE)
+
+
+class TestSources:
+    def test_rules_come_first_then_tables(self, whole: PriorSurrogate) -> None:
+        names = [source.name for source in whole.sources]
+        fired = [one.prior.name for one in whole.activations if one.suggestion is not None]
+        assert names == [*fired, "recorded: birds · conv3", "recorded: cars · conv3", "recorded: fish · conv3"]
+        assert all(source.words and source.origin and source.spread > 0 for source in whole.sources)
+
+    def test_tables_count_the_more_the_more_there_are_and_rules_for_the_rest(self) -> None:
+        models = transferred_priors().models
+        shares = []
+        for count in range(4):
+            surrogate = PriorSurrogate(target_facts(), SPACE, models[:count])
+            rules, tables = surrogate.sources[: -count or None], surrogate.sources[len(surrogate.sources) - count :]
+            shares.append(sum(source.mean for source in tables))
+            strengths = {one.name: one.strength for one in PRIORS}
+            assert sum(source.mean for source in rules) == pytest.approx(
+                (1 - shares[-1]) * sum(strengths[source.name] for source in rules)
+            )
+        assert shares == pytest.approx([0.0, 1 / 2, 2 / 3, 3 / 4]), "all are as alike as can be"
+
+    def test_the_more_alike_a_task_the_more_it_counts(self) -> None:
+        known = TransferredPriors([table(BIRDS, 12), table(Task("moons"), 12, profile=profile(0.2, 0.1))])
+        alike, unlike = known.surrogate(target_facts(), SPACE).sources[-2:]
+        assert alike.mean > 2 * unlike.mean
+        assert alike.origin == "similarity of the tasks 1.00"
+
+    def test_what_nothing_is_known_of_counts_less(self) -> None:
+        known = TransferredPriors([table(BIRDS, 12)])
+        sure, unsure = (known.surrogate(one, SPACE).sources[-1].mean for one in (target_facts(), Target(epochs=LENGTH)))
+        assert unsure < sure
+
+    def test_without_rules_tables_are_all_there_is(self) -> None:
+        surrogate = transferred_priors().surrogate(target_facts(), SPACE, heuristics=False)
+        assert surrogate.activations == []
+        assert sum(source.mean for source in surrogate.sources) == pytest.approx(1.0)
+
+    def test_without_anything_nothing_is_expected(self) -> None:
+        surrogate = PriorSurrogate(Target(epochs=LENGTH), SPACE, heuristics=False)
+        assert surrogate.sources == ()
+        assert list(surrogate.prior_mean(CANDIDATES)) == [0.0] * len(CANDIDATES)
+
+    def test_it_is_explained_in_json_types(self) -> None:
+        surrogate = PriorSurrogate(Target.of(facts(), None, LENGTH), SPACE, transferred_priors().models[:1])
+        found = json.loads(json.dumps(surrogate.explain()))
+        assert found["tables"] == ["birds · conv3"]
+        assert [source["name"] for source in found["sources"]] == [source.name for source in surrogate.sources]
+        assert set(found["sources"][0]) == {"name", "words", "origin", "mean", "spread"}
+        silent = {one["name"]: one["reason"] for one in found["silent"]}
+        assert silent["pull by similarity"] == "not measured: gain over a random network"
+        assert silent.keys().isdisjoint(source.name for source in surrogate.sources)
+
+
+class TestOpinions:
+    def test_a_rule_is_counted_in_its_standard_deviations_over_random_settings(self) -> None:
+        surrogate = PriorSurrogate(target(), SPACE)
+        said = surrogate.source_scores(draw(600, seed=8))
+        assert said.mean(axis=1) == pytest.approx(np.zeros(len(said)), abs=0.3)
+        assert said.std(axis=1) == pytest.approx(np.ones(len(said)), abs=0.3)
+        assert np.abs(said).max() <= 3.0
+
+    def test_a_table_is_counted_in_units_of_merit(self) -> None:
+        surrogate = transferred_priors().surrogate(target_facts(), SPACE, heuristics=False)
+        predicted = transferred_priors().models[0].predict(encode(CANDIDATES))
+        said = surrogate.source_scores(CANDIDATES)[0]
+        inside = np.abs(said) < 3
+        assert np.diff(said[inside]) == pytest.approx(np.diff(predicted[inside]))
+
+    def test_a_rule_that_says_the_same_of_everything_says_nothing(self) -> None:
+        """With a probe that is right in the middle nothing speaks for or against a pull."""
+        surrogate = PriorSurrogate(target(0.55, 0.1), SPACE)
+        row = [source.name for source in surrogate.sources].index("pull by similarity")
+        assert surrogate.source_scores(CANDIDATES)[row] == pytest.approx(np.zeros(len(CANDIDATES)), abs=1e-5)
+
+    def test_each_setting_is_judged_by_itself(self, whole: PriorSurrogate) -> None:
+        together = whole.prior_mean(CANDIDATES[:5])
+        assert [float(whole.prior_mean([one])[0]) for one in CANDIDATES[:5]] == pytest.approx(list(together))
+
+
+class TestExpectation:
+    def test_tables_rank_settings_of_a_task_that_is_alike(self, whole: PriorSurrogate) -> None:
+        true_logit = [TREES.true_logit(one) for one in CANDIDATES]
+        assert rank(whole.prior_mean(CANDIDATES), true_logit) > 0.7
+
+    def test_rules_alone_rank_better_than_chance(self) -> None:
+        true_logit = [TREES.true_logit(one) for one in CANDIDATES]
+        assert rank(PriorSurrogate(target_facts(), SPACE).prior_mean(CANDIDATES), true_logit) > 0.1
+
+    def test_a_recommendation_is_the_best_that_does_not_run_anyway(self, whole: PriorSurrogate) -> None:
+        order = np.argsort(-whole.prior_mean(CANDIDATES))
+        best, second = CANDIDATES[order[0]], CANDIDATES[order[1]]
+        assert whole.recommend(CANDIDATES) == best
+        assert whole.recommend(CANDIDATES, without=[best]) == second
+        assert whole.recommend([best], without=[best]) == best, "where there is nothing else"
+
+    def test_equals_are_decided_by_their_order(self) -> None:
+        surrogate = PriorSurrogate(Target(epochs=LENGTH), SPACE, heuristics=False)
+        assert surrogate.recommend(CANDIDATES) == CANDIDATES[0]
+
+    @pytest.mark.parametrize("name", space_names())
+    def test_it_is_finite_in_any_shipped_space(self, name: str) -> None:
+        space = Space.load(name)
+        surrogate = transferred_priors().surrogate(target_facts(), space)
+        expected = surrogate.prior_mean(draw(50, space=space))
+        assert np.isfinite(expected).all() and np.ptp(expected) > 0
+        assert {one.prior.name for one in surrogate.activations} <= {one.name for one in PRIORS}
+
+
+def conditioned(
+    surrogate: PriorSurrogate, trials: int, task: Task = TREES, variance: float = 0.05
+) -> ConditionedSurrogate:
+    settings = draw(trials, seed=4)
+    logit_scores = np.array([task.true_logit(one) for one in settings]) / 0.4
+    return surrogate.condition(settings, logit_scores, np.full(trials, variance))
+
+
+class TestConditioned:
+    def test_what_is_known_already_need_not_be_computed_again(self, whole: PriorSurrogate) -> None:
+        settings = draw(20, seed=4)
+        logit_scores, variance = np.arange(20.0), np.full(20, 0.1)
+        points, source_scores = encode(settings), whole.source_scores(settings)
+        plain, given = (
+            whole.condition(settings, logit_scores, variance, *known) for known in ((), (source_scores, points))
+        )
+        wanted = plain.predict(CANDIDATES)
+        found = given.predict(CANDIDATES, whole.source_scores(CANDIDATES), encode(CANDIDATES))
+        for a, b in zip(found, wanted, strict=True):
+            assert a == pytest.approx(b)
+
+    def test_without_sources_it_is_a_plain_process(self) -> None:
+        surrogate = PriorSurrogate(Target(epochs=LENGTH), SPACE, heuristics=False)
+        model = conditioned(surrogate, 30)
+        assert model.weights() == []
+        assert rank(model.predict(CANDIDATES)[0], [TREES.true_logit(one) for one in CANDIDATES]) > 0.3
+
+    def test_one_trial_sets_the_level_and_the_expectation_the_rest(self, whole: PriorSurrogate) -> None:
+        [tried] = draw(1, seed=4)
+        model = whole.condition([tried], np.array([7.0]), np.array([1e-3]))
+        assert model.predict([tried])[0] == pytest.approx(7.0, abs=0.3)
+        assert rank(model.predict(CANDIDATES)[0], whole.prior_mean(CANDIDATES)) > 0.7
+
+    def test_the_level_of_a_task_does_not_matter(self, whole: PriorSurrogate) -> None:
+        settings, logit_scores = draw(10, seed=4), np.arange(10.0) / 5
+        low, high = (whole.condition(settings, logit_scores + shift, np.full(10, 0.1)) for shift in (0.0, 100.0))
+        assert high.predict(CANDIDATES)[0] == pytest.approx(low.predict(CANDIDATES)[0] + 100)
+
+    def test_trials_are_believed_the_more_there_are(self, whole: PriorSurrogate) -> None:
+        """On a task where everything that the tables say is wrong."""
+        odd = Task("odd", rate=1.5, frozen=1.0)
+        true_logit = [odd.true_logit(one) for one in CANDIDATES]
+        ranks = [rank(whole.prior_mean(CANDIDATES), true_logit)]
+        ranks += [rank(conditioned(whole, n, odd).predict(CANDIDATES)[0], true_logit) for n in (10, 40, 160)]
+        assert ranks[0] < 0.2
+        assert ranks[3] > ranks[2] > ranks[0] and ranks[3] > 0.6
+
+    def test_tables_that_the_trials_contradict_lose_their_weight(self, whole: PriorSurrogate) -> None:
+        before = sum(source.mean for source in whole.sources[-3:])
+        after, followed = [], []
+        for n in (5, 20, 80):
+            settings = draw(n, seed=4)
+            opposite = 3.0 - whole.source_scores(settings)[-3:].mean(axis=0)
+            model = whole.condition(settings, opposite, np.full(n, 0.05))
+            after.append(sum(one["after"] for one in model.weights()[-3:]))
+            followed.append(rank(model.predict(CANDIDATES)[0], whole.source_scores(CANDIDATES)[-3:].mean(axis=0)))
+        assert before > after[0] > after[1] > after[2]
+        assert after[2] < 0.2 * before
+        assert followed[0] > followed[1] > followed[2] and followed[2] < 0
+
+    def test_tables_that_the_trials_confirm_keep_it(self, whole: PriorSurrogate) -> None:
+        before = sum(source.mean for source in whole.sources[-3:])
+        assert sum(one["after"] for one in conditioned(whole, 60).weights()[-3:]) > 0.8 * before
+
+    def test_weights_grow_surer(self, whole: PriorSurrogate) -> None:
+        for source, few, many in zip(
+            whole.sources, conditioned(whole, 5).weights(), conditioned(whole, 80).weights(), strict=True
+        ):
+            assert source.spread >= few["after_spread"] >= many["after_spread"] > 0
+
+    def test_a_trial_is_sure_near_itself_alone(self, whole: PriorSurrogate) -> None:
+        tried = draw(1, seed=4)
+        model = whole.condition(tried, np.array([1.0]), np.array([1e-3]))
+        spread = model.predict([*tried, *CANDIDATES])[1]
+        assert spread[0] < 0.6 * spread[1:].min()
+
+    def test_an_unsure_trial_moves_less(self, whole: PriorSurrogate) -> None:
+        tried = draw(2, seed=4)
+        sure, unsure = (
+            whole.condition(tried, np.array([0.0, 3.0]), np.array([1e-3, variance])) for variance in (1e-3, 9.0)
+        )
+        assert sure.predict(tried)[0][1] > unsure.predict(tried)[0][1]
+
+
+class TestKernel:
+    def test_lengths_are_those_of_the_recorded_tasks(self, whole: PriorSurrogate) -> None:
+        lengths = np.exp(
+            np.mean([np.log(model.process.kernel.lengths) for model in transferred_priors().models], axis=0)
+        )
+        assert whole.kernel.lengths == pytest.approx(lengths)
+
+    def test_tables_leave_less_to_the_process(self, whole: PriorSurrogate) -> None:
+        assert whole.kernel.amplitude < PriorSurrogate(target(), SPACE).kernel.amplitude
+
+
+def test_the_reference_settings_do_not_depend_on_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (PriorSurrogate(target(), SPACE).prior_mean(CANDIDATES) for _ in range(2))
+    assert (one == other).all()
+    monkeypatch.setattr(module, "_NUM_REFERENCE_SETTINGS", 32)
+    assert (PriorSurrogate(target(), SPACE).prior_mean(CANDIDATES) != one).any()

@@ -1,0 +1,533 @@
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import math
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nbt.errors import NbtError
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.tuning.budget import OUT_OF_EPOCHS, OUT_OF_TIME
+from nbt.tuning.space.space import Space
+from nbt.tuning.storage.records import INTERRUPTED, StudyObserver, TrialRecord
+from nbt.tuning.storage.studies import list_studies, resolve_storage
+from tests.tuning.fakes import (
+    EPOCHS,
+    DriverKilled,
+    FakeClock,
+    FakeEngine,
+    RecordingObserver,
+    config,
+    copy_searched_study,
+    final_accuracy,
+    hashed_uniform,
+    kill,
+    make_controller,
+    open_fake_study,
+    run_search,
+    simulate,
+    states,
+)
+
+
+def test_observers_are_told_where_a_trial_runs(tmp_path: Path) -> None:
+    recorder = RecordingObserver()
+    with open_fake_study(tmp_path, "3") as store:
+        controller = make_controller(store, "3", observers=[recorder])
+        spec = controller.next_trial()
+        assert spec is not None
+        controller.on_placed(spec, {"node": "alpha", "gpu_index": "1"})
+        controller.close()
+    assert ("trial_placed", 0, {"node": "alpha", "gpu_index": "1"}) in recorder.events
+
+
+class TestSearch:
+    def test_anchors_come_first_then_the_sampler(self, tmp_path: Path) -> None:
+        record = run_search(tmp_path, "7")
+        origins = [trial.origin for trial in record.trials]
+        first = ["anchor: default recipe", "anchor: linear probe", "anchor: L2-SP", "anchor: FAST"]
+        assert origins == [*first, *["sampler"] * 3]
+        assert record.trials[0].settings == Space.load("non_binary").default(EPOCHS)
+        assert record.trials[1].settings.frozen_depth == 1
+        assert len({str(trial.settings) for trial in record.trials}) == 7
+
+    def test_a_sampler_and_first_trials_can_be_given(self, tmp_path: Path) -> None:
+        seeds: list[int] = []
+
+        def sampler(seed: int) -> optuna.samplers.BaseSampler:
+            seeds.append(seed)
+            return optuna.samplers.RandomSampler(seed=seed)
+
+        mine = Space.load("non_binary").default(EPOCHS).replace(head_lr=0.5)
+        given = run_search(tmp_path / "a", "4", sampler=sampler, first=[("mine", mine)])
+        assert [trial.origin for trial in given.trials] == ["anchor: mine", *["sampler"] * 3]
+        assert given.trials[0].settings == mine
+        none = run_search(tmp_path / "b", "4", sampler=sampler, first=())
+        assert {trial.origin for trial in none.trials} == {"sampler"}
+        assert [trial.settings for trial in none.trials][:3] == [trial.settings for trial in given.trials][1:]
+        assert len(set(seeds)) == 1, "it follows from the seed of the study"
+
+    def test_a_full_trial_is_complete_with_its_best_accuracy(self, tmp_path: Path) -> None:
+        record = run_search(tmp_path, "3")
+        trial = record.trials[0]
+        assert trial.state == "complete"
+        assert [result.epoch for result in trial.curve] == list(range(1, EPOCHS + 1))
+        assert trial.val_accuracy == trial.curve[-1].val_accuracy
+        assert trial.val_loss == trial.curve[-1].val_loss
+        assert trial.started is not None and trial.finished is not None
+        assert trial.started.tzinfo is not None and trial.started <= trial.finished
+
+    def test_it_learns(self, tmp_path: Path) -> None:
+        record = run_search(tmp_path, "45")
+        sampled = [final_accuracy(trial.settings) for trial in record.trials if trial.origin == "sampler"]
+        assert sum(sampled[-12:]) / 12 > sum(sampled[:10]) / 10 + 0.1
+
+    def test_the_same_seed_proposes_the_same(self, tmp_path: Path) -> None:
+        one, other = (run_search(tmp_path / name, "13") for name in ("a", "b"))
+        assert [trial.settings for trial in one.trials] == [trial.settings for trial in other.trials]
+
+    def test_seeds_differ_between_trials_and_studies(self, tmp_path: Path) -> None:
+        seeds = []
+        for name, seed in (("a", 0), ("b", 1), ("c", 0)):
+            engine = FakeEngine()
+            with open_fake_study(tmp_path / name, "4", seed=seed) as store:
+                engine.run(make_controller(store, "4"))
+            seeds.append([spec.seed for spec in engine.specs])
+        assert len(set(seeds[0])) == 4
+        assert seeds[0] == seeds[2]
+        assert not set(seeds[0]) & set(seeds[1])
+
+    def test_jobs_are_named_and_keep_the_split(self, tmp_path: Path) -> None:
+        engine = FakeEngine()
+        run_search(tmp_path, "2", engine)
+        assert [spec.key for spec in engine.specs] == ["trial-0000", "trial-0001"]
+        assert engine.specs[0].checkpoint == tmp_path / "checkpoints" / "trial-0000.pt"
+        assert engine.specs[0].split_seed is None
+        assert not engine.specs[0].evaluate_test
+        assert not engine.specs[0].train_on_all
+
+    def test_a_space_without_the_anchors_goes_without_them(self, tmp_path: Path) -> None:
+        (tmp_path / "s.yaml").write_text(
+            "dimensions:\n  momentum: {kind: float, low: 0, high: 0.9, neutral: 0.9}\nfixed: {batch_size: 16}\n"
+        )
+        with open_fake_study(tmp_path, "3") as store:
+            FakeEngine().run(make_controller(store, "3", space=Space.load(tmp_path / "s.yaml")))
+            record = store.record()
+        assert [trial.origin for trial in record.trials] == ["sampler"] * 3
+        assert {trial.settings.batch_size for trial in record.trials} == {16}
+
+    def test_a_trial_that_is_stopped_when_all_is_learnt_is_complete(self, tmp_path: Path) -> None:
+        """A stream tells of its last task's epochs when it is over, the time budget may be, too."""
+        engine = FakeEngine(outcome=lambda spec, curve: TrialOutcome(curve=curve, stopped="time budget used up"))
+        record = run_search(tmp_path, "1", engine)
+        assert [(trial.state, len(trial.curve)) for trial in record.trials] == [("complete", EPOCHS)]
+
+    def test_facts_are_kept_in_json_types(self, tmp_path: Path) -> None:
+        import numpy as np
+
+        facts = {"device": "cpu", "memory": np.int64(3), "path": tmp_path, "odd": math.nan, "list": np.arange(2)}
+        engine = FakeEngine(outcome=lambda spec, curve: TrialOutcome(curve=curve, facts=facts))
+        record = run_search(tmp_path, "1", engine)
+        assert record.trials[0].facts == {
+            "device": "cpu",
+            "memory": 3,
+            "path": str(tmp_path),
+            "odd": None,
+            "list": [0, 1],
+        }
+
+
+class TestBudget:
+    @pytest.mark.parametrize("workers", [1, 3])
+    def test_without_pruning_it_is_exact(self, tmp_path: Path, workers: int) -> None:
+        record = run_search(tmp_path, "7", FakeEngine(workers=workers))
+        assert states(record.trials) == ["complete"] * 7
+        assert record.epochs_spent == record.epochs_budget == 7 * EPOCHS
+
+    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(workers=st.integers(1, 4), trials=st.integers(1, 5), kills=st.lists(st.integers(1, 20), max_size=2))
+    def test_it_is_never_passed_whatever_happens(
+        self, tmp_path_factory: pytest.TempPathFactory, workers: int, trials: int, kills: list[int]
+    ) -> None:
+        folder = tmp_path_factory.mktemp("budget")
+        trained = 0
+        for kill_after in kills:
+            engine = FakeEngine(workers=workers, kill_after=kill_after, keep_checkpoints=2)
+            store = open_fake_study(folder, str(trials))
+            with contextlib.suppress(DriverKilled):
+                engine.run(make_controller(store, str(trials), pruner="asha", checkpoints=folder / "checkpoints"))
+            kill(store)
+            trained += engine.epochs
+        engine = FakeEngine(workers=workers, keep_checkpoints=2)
+        record = run_search(folder, str(trials), engine, pruner="asha")
+        assert record.epochs_spent == trained + engine.epochs <= trials * EPOCHS
+        assert "running" not in states(record.trials)
+        assert trials * EPOCHS - record.epochs_spent < EPOCHS
+
+    def test_pruned_trials_stretch_it(self, tmp_path: Path) -> None:
+        record = run_search(tmp_path, "20", pruner="asha")
+        counts = record.counts()
+        assert counts["pruned"] > 0
+        assert sum(counts.values()) > 20
+        assert 20 * EPOCHS - EPOCHS < record.epochs_spent <= 20 * EPOCHS
+        assert record.epochs_spent == sum(len(trial.curve) for trial in record.trials)
+
+    def test_a_larger_one_goes_on(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "2")
+        engine = FakeEngine()
+        record = run_search(tmp_path, "5", engine)
+        assert len(engine.specs) == 3
+        assert len(record.trials) == 5
+        assert record.budget == "5"
+        run_search(tmp_path, "4", engine)
+        assert len(engine.specs) == 3
+
+    def test_time(self, tmp_path: Path) -> None:
+        clock = FakeClock()
+        engine = FakeEngine(clock=clock)
+        record = run_search(tmp_path, "20s", engine, clock=clock)
+        assert states(record.trials) == ["complete"] * 3
+        assert record.seconds_spent == 18
+        assert record.epochs_budget is None
+
+    def test_time_stops_what_runs(self, tmp_path: Path) -> None:
+        clock = FakeClock()
+        engine = FakeEngine(clock=clock, simulate=lambda spec: slow(spec, 1.0 if spec.key == "trial-0000" else 4.0))
+        record = run_search(tmp_path, "20s", engine, clock=clock)
+        assert states(record.trials) == ["complete", "pruned"]
+        assert record.trials[1].reason == OUT_OF_TIME
+        assert len(record.trials[1].curve) == 4
+
+    def test_time_counts_all_sessions(self, tmp_path: Path) -> None:
+        clock = FakeClock()
+        engine = FakeEngine(clock=clock, interrupt_after=EPOCHS + 1)
+        with pytest.raises(KeyboardInterrupt):
+            run_search(tmp_path, "20s", engine, clock=clock)
+        clock.now += 10_000
+        record = run_search(tmp_path, "20s", FakeEngine(clock=clock), clock=clock)
+        assert record.seconds_spent <= 20
+        assert record.counts()["complete"] == 3
+
+    def test_time_survives_a_kill(self, tmp_path: Path) -> None:
+        clock = FakeClock()
+        store = open_fake_study(tmp_path, "1h")
+        with pytest.raises(DriverKilled):
+            FakeEngine(clock=clock, kill_after=25).run(make_controller(store, "1h", clock=clock))
+        kill(store)
+        with open_fake_study(tmp_path, "1h") as store:
+            assert 15 <= make_controller(store, "1h", clock=clock).seconds <= 25
+
+
+def slow(spec: TrialSpec, seconds: float) -> list[EpochResult]:
+    return [EpochResult(r.epoch, r.train_loss, r.val_loss, r.val_accuracy, seconds) for r in simulate(spec)]
+
+
+class TestEnds:
+    def test_pruned_trials_are_told_pruned_and_never_complete(self, tmp_path: Path) -> None:
+        engine = FakeEngine()
+        record = run_search(tmp_path, "10", engine, pruner="asha")
+        pruned = [trial for trial in record.trials if trial.state == "pruned"]
+        assert len(pruned) == len(engine.stopped) > 0
+        for trial in record.trials:
+            full = len(trial.curve) == EPOCHS
+            assert trial.state == ("complete" if full else "pruned")
+        assert all("not among the best half" in trial.reason for trial in pruned)
+        assert record.ranked() and all(len(trial.curve) == EPOCHS for trial in record.ranked())
+
+    def test_anchors_are_never_pruned(self, tmp_path: Path) -> None:
+        falling = {"trial-0000": 0.9, "trial-0001": 0.5, "trial-0002": 0.1}
+
+        def curve(spec: TrialSpec) -> list[EpochResult]:
+            level = falling.get(spec.key, 0.2)
+            return [EpochResult(e, 1.0, 1.0, level, 1.0) for e in range(1, EPOCHS + 1)]
+
+        record = run_search(tmp_path, "6", FakeEngine(simulate=curve), pruner="asha")
+        assert states(record.trials)[:3] == ["complete"] * 3
+        assert "pruned" in states(record.trials)[3:]
+
+    def test_a_diverged_trial_is_a_result(self, tmp_path: Path) -> None:
+        def curve(spec: TrialSpec) -> list[EpochResult]:
+            if spec.key != "trial-0001":
+                return simulate(spec)
+            return [*simulate(spec)[:1], EpochResult(2, math.nan, None, 0.0, 1.0, diverged=True)]
+
+        record = run_search(tmp_path, "3", FakeEngine(simulate=curve), pruner="asha")
+        trial = record.trials[1]
+        assert (trial.state, trial.val_accuracy, trial.diverged) == ("complete", 0.0, True)
+        assert len(trial.curve) == 2
+        assert record.ranked()[-1].number == 1
+        assert record.epochs_spent == 2 * EPOCHS + 2
+
+    def test_a_failed_trial_is_recorded_and_the_search_goes_on(self, tmp_path: Path) -> None:
+        def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome | None:
+            if spec.key != "trial-0001":
+                return None
+            return TrialOutcome(error="ValueError: odd image", traceback="Traceback ...")
+
+        record = run_search(tmp_path, "4", FakeEngine(outcome=outcome, simulate=simulate))
+        assert states(record.trials) == ["complete", "failed", "complete", "complete"]
+        assert record.trials[1].reason == "ValueError: odd image"
+        assert record.trials[1].facts["traceback"] == "Traceback ..."
+        assert len(record.trials[1].curve) == EPOCHS  # what was heard of it is kept
+        assert not list((tmp_path / "checkpoints").glob("*"))
+
+    def test_three_failures_alike_end_the_search(self, tmp_path: Path) -> None:
+        def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome:
+            return TrialOutcome(error=f"RuntimeError: {spec.key} tried 0x7f{len(curve)}a, {spec.seed / 7} MiB")
+
+        with pytest.raises(NbtError, match="3 trials in a row failed in the same way: RuntimeError: trial-0002"):
+            run_search(tmp_path, "9", FakeEngine(outcome=outcome))
+        with open_fake_study(tmp_path, "9") as store:
+            assert states(store.record().trials) == ["failed"] * 3
+
+    def test_other_failures_or_a_success_between_do_not(self, tmp_path: Path) -> None:
+        errors = {0: "a", 1: "a", 2: "b", 3: "a", 4: "a", 5: None, 6: "a", 7: "a"}
+
+        def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome | None:
+            error = errors[int(spec.key[-4:])]
+            return None if error is None else TrialOutcome(error=error)
+
+        record = run_search(tmp_path, "8", FakeEngine(outcome=outcome))
+        assert record.counts() == {"complete": 1, "pruned": 0, "failed": 7, "interrupted": 0, "running": 0}
+
+    def test_a_trial_without_validation_fails(self, tmp_path: Path) -> None:
+        def curve(spec: TrialSpec) -> list[EpochResult]:
+            return [EpochResult(e, 1.0, None, None, 1.0) for e in range(1, EPOCHS + 1)]
+
+        record = run_search(tmp_path, "1", FakeEngine(simulate=curve))
+        assert states(record.trials) == ["failed"]
+        assert "validation images" in record.trials[0].reason
+
+
+class TestPutBack:
+    @pytest.mark.parametrize("checkpoints", [0, 1])
+    def test_the_same_trial_runs_again_and_counts_once(self, tmp_path: Path, checkpoints: int) -> None:
+        engine = FakeEngine(workers=2, requeue_once={"trial-0001"}, keep_checkpoints=checkpoints)
+        record = run_search(tmp_path, "4", engine)
+        specs = [spec for spec in engine.specs if spec.key == "trial-0001"]
+        assert len(specs) == 2
+        assert specs[0] == specs[1]
+        assert record.counts()["failed"] == 0
+        assert [result.epoch for result in record.trials[1].curve] == list(range(1, EPOCHS + 1))
+        assert record.epochs_spent == engine.epochs <= 4 * EPOCHS
+        assert record.trials[1].epochs_spent == EPOCHS + (1 if checkpoints == 0 else 0), "a lost epoch is paid for"
+        assert record.counts()["complete"] == (3 if checkpoints == 0 else 4)
+
+    def test_what_waits_when_the_session_ends_is_interrupted(self, tmp_path: Path) -> None:
+        with open_fake_study(tmp_path, "1") as store:
+            controller = make_controller(store, "1", checkpoints=tmp_path / "checkpoints")
+            FakeEngine(requeue_once={"trial-0000"}, keep_checkpoints=0).run(controller)
+            assert controller.next_trial() is None
+            controller.close()
+            controller.close()
+            assert store.record().trials[0].reason == INTERRUPTED
+
+
+class TestResume:
+    def test_a_killed_search_goes_on_where_it_was(self, tmp_path: Path) -> None:
+        first = FakeEngine(kill_after=2 * EPOCHS + 3)
+        store = open_fake_study(tmp_path, "5")
+        with pytest.raises(DriverKilled):
+            first.run(make_controller(store, "5", checkpoints=tmp_path / "checkpoints"))
+        kill(store)
+        del store
+        gc.collect()
+        second = FakeEngine()
+        record = run_search(tmp_path, "5", second)
+        assert states(record.trials) == ["complete", "complete", "failed", "complete", "complete", "complete"]
+        assert record.trials[2].reason == INTERRUPTED
+        again = record.trials[3]
+        assert again.settings == record.trials[2].settings
+        assert again.origin == "anchor: L2-SP"
+        assert again.facts["continues"] == 2
+        assert second.specs[0].checkpoint == tmp_path / "checkpoints" / "trial-0002.pt"
+        assert second.specs[0].seed == first.specs[2].seed
+        assert [result.epoch for result in again.curve] == list(range(1, EPOCHS + 1))
+        assert record.epochs_spent == first.epochs + second.epochs == 5 * EPOCHS
+        assert len(record.trials[2].curve) == 3
+
+    def test_without_a_checkpoint_it_starts_over_and_pays(self, tmp_path: Path) -> None:
+        store = open_fake_study(tmp_path, "3")
+        with pytest.raises(DriverKilled):
+            FakeEngine(kill_after=3, keep_checkpoints=0).run(make_controller(store, "3"))
+        kill(store)
+        engine = FakeEngine(keep_checkpoints=0)
+        record = run_search(tmp_path, "3", engine)
+        assert states(record.trials) == ["failed", "complete", "complete"]
+        assert record.epochs_spent == 3 + 2 * EPOCHS
+        assert engine.specs[0].key == "trial-0001"
+
+    def test_a_stale_checkpoint_is_stopped_at_the_budget(self, tmp_path: Path) -> None:
+        """The last trial lost 3 epochs to a kill: it may not train them a second time."""
+        store = open_fake_study(tmp_path, "1")
+        with pytest.raises(DriverKilled):
+            FakeEngine(kill_after=5, keep_checkpoints=2).run(
+                make_controller(store, "1", checkpoints=tmp_path / "checkpoints")
+            )
+        kill(store)
+        record = run_search(tmp_path, "1", FakeEngine(keep_checkpoints=2))
+        assert record.epochs_spent == EPOCHS
+        assert states(record.trials) == ["failed", "pruned"]
+        assert record.trials[1].reason == OUT_OF_EPOCHS
+
+    def test_killed_again_and_again(self, tmp_path: Path) -> None:
+        """Each session gets an epoch further with the same trial, and pays for no epoch twice."""
+        for _ in range(4):
+            store = open_fake_study(tmp_path, "2")
+            with pytest.raises(DriverKilled):
+                FakeEngine(kill_after=1).run(make_controller(store, "2", checkpoints=tmp_path / "checkpoints"))
+            kill(store)
+        record = run_search(tmp_path, "2")
+        assert states(record.trials) == ["failed"] * 4 + ["complete"] * 2
+        assert len({str(trial.settings) for trial in record.trials[:5]}) == 1
+        assert [trial.facts.get("continues") for trial in record.trials] == [None, None, None, None, 3, None]
+        assert [result.epoch for result in record.trials[4].curve] == list(range(1, EPOCHS + 1))
+        assert record.epochs_spent == 2 * EPOCHS
+        assert [trial.epochs_spent for trial in record.trials] == [1, 1, 1, 1, EPOCHS - 4, EPOCHS]
+
+    def test_ctrl_c_keeps_everything(self, tmp_path: Path) -> None:
+        recorder = RecordingObserver()
+        engine = FakeEngine(workers=2, interrupt_after=3 * EPOCHS)
+        with pytest.raises(KeyboardInterrupt):
+            run_search(tmp_path, "6", engine, observers=(recorder,))
+        with open_fake_study(tmp_path, "6") as store:
+            trials = store.record().trials
+        interrupted = [trial for trial in trials if trial.state == "failed"]
+        assert interrupted
+        assert {trial.reason for trial in interrupted} == {INTERRUPTED}
+        assert {trial.end for trial in interrupted} == {"interrupted"}
+        assert [trial.number for trial in recorder.trials][-len(interrupted) :] == [t.number for t in interrupted]
+        record = run_search(tmp_path, "6", FakeEngine(workers=2))
+        ends = {"complete": 6, "pruned": 0, "failed": 0, "interrupted": len(interrupted), "running": 0}
+        assert record.counts() == list_studies(resolve_storage(None, tmp_path))[0].trials == ends
+        assert record.epochs_spent == 6 * EPOCHS
+        assert sum(trial.epochs_spent for trial in record.trials) == record.epochs_spent
+
+    def test_a_resumed_search_proposes_nothing_twice(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "6")
+        record = run_search(tmp_path, "12")
+        assert len({str(trial.settings) for trial in record.trials}) == 12
+
+    def test_rungs_of_resumed_trials_compare_like_with_like(self, tmp_path: Path) -> None:
+        """A trial that resumes past a rung stands on it with the accuracy that it had there."""
+        store = open_fake_study(tmp_path, "4")
+        with pytest.raises(DriverKilled):
+            FakeEngine(kill_after=3).run(
+                make_controller(store, "4", pruner="asha", checkpoints=tmp_path / "checkpoints")
+            )
+        kill(store)
+        with open_fake_study(tmp_path, "4") as store:
+            FakeEngine().run(make_controller(store, "4", pruner="asha", checkpoints=tmp_path / "checkpoints"))
+            again = store.trials()[1]
+            assert again.system_attrs["completed_rung_0"] == again.intermediate_values[2]
+            assert sorted(again.intermediate_values) == list(range(1, EPOCHS + 1))
+
+    def test_nothing_is_left_running_or_queued(self, tmp_path: Path) -> None:
+        store = open_fake_study(tmp_path, "3")
+        make_controller(store, "3").next_trial()
+        store.study.enqueue_trial({"head_lr": 0.5})
+        store.study.ask()
+        store.study.enqueue_trial({"head_lr": 0.5})
+        kill(store)
+        record = run_search(tmp_path, "3")
+        assert record.counts() == {"complete": 3, "pruned": 0, "failed": 0, "interrupted": 1, "running": 0}
+        with open_fake_study(tmp_path, "3") as store:
+            assert all(trial.state.is_finished() for trial in store.trials())
+
+    def test_a_real_kill(self, tmp_path: Path) -> None:
+        code = (
+            "import os, pathlib, sys\n"
+            "from tests.tuning.fakes import *\n"
+            "folder = pathlib.Path(sys.argv[1])\n"
+            "store = open_fake_study(folder, '3')\n"
+            "try:\n"
+            "    FakeEngine(kill_after=8).run(make_controller(store, '3', checkpoints=folder / 'checkpoints'))\n"
+            "except DriverKilled:\n"
+            "    os._exit(9)\n"
+        )
+        root = Path(__file__).resolve().parents[2]
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=False)
+        assert done.returncode == 9
+        record = run_search(tmp_path, "3")
+        assert states(record.trials) == ["complete", "failed", "complete", "complete"]
+        assert record.epochs_spent == 3 * EPOCHS
+
+
+class Broken(StudyObserver):
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
+        self.calls += 1
+        raise RuntimeError("no display")
+
+
+class TestObservers:
+    def test_they_are_told_everything_in_order(self, tmp_path: Path) -> None:
+        recorder = RecordingObserver()
+        run_search(tmp_path, "2", observers=(recorder,))
+        events = recorder.events
+        assert events[0] == ("study_started",)
+        assert events[1] == ("trial_started", 0, "anchor: default recipe")
+        assert events[2] == ("epoch_finished", 0, 1, 1)
+        assert events[EPOCHS + 2] == ("trial_finished", 0, "complete")
+        assert events[-2] == ("epoch_finished", 1, EPOCHS, 2 * EPOCHS)
+        assert isinstance(recorder.trials[0], TrialRecord)
+        assert recorder.records[0].budget == "2"
+
+    def test_one_that_raises_stops_nothing_and_is_logged_once(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        broken, recorder = Broken(), RecordingObserver()
+        with caplog.at_level(logging.WARNING, logger="nbt"):
+            record = run_search(tmp_path, "2", observers=(broken, recorder))
+        assert record.counts()["complete"] == 2
+        assert broken.calls == 2 * EPOCHS
+        assert len(recorder.trials) == 2
+        assert [r for r in caplog.messages if "Broken failed" in r] == [
+            "Broken failed at epoch_finished (RuntimeError: no display); the search goes on"
+        ]
+
+
+def test_a_second_driver_is_refused(tmp_path: Path) -> None:
+    with open_fake_study(tmp_path, "2"):
+        with pytest.raises(NbtError, match="another driver"):
+            open_fake_study(tmp_path, "2")
+        with open_fake_study(tmp_path, "2", name="other") as other:
+            assert other.config == config(name="other")
+    open_fake_study(tmp_path, "2").close()
+
+
+@pytest.mark.slow
+def test_asking_and_telling_stays_quick_in_a_long_study(tmp_path: Path) -> None:
+    """It takes under .05 s at 300 trials of 17 parameters on an idle core; the bound leaves room for a busy one."""
+    space = Space.load("non_binary")
+    with open_fake_study(tmp_path, "400", epochs=1) as store:
+        controller = make_controller(store, "400", space=space)
+        source = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+        for number in range(300):
+            trial = source.ask(space.distributions())
+            source.tell(trial, hashed_uniform(number))
+        store.study.add_trials(source.trials)
+        times = []
+        for _ in range(12):
+            started = time.perf_counter()
+            spec = controller.next_trial()
+            assert spec is not None
+            asked = time.perf_counter() - started
+            curve = simulate(spec)
+            controller.on_epoch(spec, curve[0])
+            started = time.perf_counter()
+            controller.on_done(spec, TrialOutcome(curve=tuple(curve)))
+            times.append(asked + time.perf_counter() - started)
+    assert statistics.median(times[3:]) < 0.25
