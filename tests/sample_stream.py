@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from nbt.report.streams.record import StreamConfig, StreamRecord, default_pretrain_settings
 from nbt.settings.continual import ContinualSettings
 from nbt.training.continual.results import ContinualResult, TaskScore
+from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord, default_pretrain_settings
 
 STARTED = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 MATRIX = ((0.9, 0.3, 0.2), (0.7, 0.8, 0.4), (0.6, 0.7, 0.95))

@@ -302,7 +302,7 @@ def guided_study(**changes: Any) -> StudyRecord:
     """The sample study as profile and experience guide it and the fit pruner prunes it."""
     known = forecasts()
     listed = [replace(t, facts={**t.facts, "forecast": known[t.number]}) if t.number in known else t for t in trials()]
-    return sample_study(**{"pruner": "fit", "guide": guide(), "trials": tuple(listed), **changes})
+    return sample_study(**{"pruner": "fit", "prior_diagnostics": guide(), "trials": tuple(listed), **changes})
 
 
 def spread_study(**changes: Any) -> StudyRecord:

@@ -19,13 +19,13 @@ from nbt.settings.continual import ContinualSettings, default_tasks, method_over
 
 if TYPE_CHECKING:
     from nbt.report.streams.comparison import Comparison
-    from nbt.report.streams.record import StreamConfig, StreamRecord
     from nbt.task.task import Task
     from nbt.tracking.stream_tracker import StreamTracker
     from nbt.training.continual.curvature_memory import CurvatureMemory
     from nbt.training.continual.results import ContinualResult, TaskScore
     from nbt.training.continual.scenarios import ContinualStage
     from nbt.training.worker.context import WorkerContext
+    from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord
 
 
 class StreamObserver:
@@ -43,7 +43,7 @@ class StreamObserver:
     def stream_finished(self, record: StreamRecord, *, kept: bool) -> None:
         """Takes a whole stream; `kept` where it was finished before."""
 
-    def stage(self, label: str, done: int, total: int) -> None:
+    def update(self, label: str, done: int, total: int) -> None:
         """Takes how far something is: of a stream "task 2 of 5", its epochs so far and those of all tasks."""
 
 
@@ -158,7 +158,7 @@ class _PlannedStream:
     """
 
     def __init__(self, config: StreamConfig, task: Task) -> None:
-        from nbt.report.streams.storage import StreamFolder
+        from nbt.tuning.storage.stream_folder import StreamFolder
 
         self.config, self.task = config, task
         self.kept = StreamFolder(stream_folder(config.name), config)
@@ -197,8 +197,8 @@ class _PlannedStream:
 
     def record(self, result: ContinualResult, started: datetime, device: str) -> StreamRecord:
         """Returns the stream as far as it is."""
-        from nbt.report.streams.record import StreamRecord
         from nbt.task.load import dataset_summary
+        from nbt.tuning.storage.stream_record import StreamRecord
 
         return StreamRecord(
             config=self.config,
@@ -224,7 +224,7 @@ def _plan_streams(
 ) -> list[_PlannedStream]:
     """Returns the streams in the order in which they run: seed after seed, so that methods can be compared early."""
     from nbt.models.weights import hash_weights
-    from nbt.report.streams.record import StreamConfig
+    from nbt.tuning.storage.stream_record import StreamConfig
 
     weights_hash = hash_weights(task.w0)
     return [
@@ -331,7 +331,7 @@ class _StreamRunner:
             config.seed,
             context=context,
             checkpoint=stream.kept.checkpoint,
-            progress=self.observer.stage,
+            progress=self.observer.update,
         )
         record = None
         try:

@@ -48,7 +48,7 @@ def run_task_streams(out: Output, options: Mapping[str, Any]) -> tuple[dict[str,
                 fresh=options["fresh"],
                 observer=progress,
                 command=command,
-                progress=progress.stage,
+                progress=progress.update,
                 **task_options,
             )
         except KeyboardInterrupt:

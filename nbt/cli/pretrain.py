@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nbt import writable
 from nbt.cli.display.output import Output, percent
 from nbt.cli.options.checks import check_task
 from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, choice_option
 from nbt.errors import UsageError
+from nbt.paths import check_writable_file
 from nbt.settings import PRETRAIN_SCHEMES, ZAP_SCALES
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def check_file(file: str | None) -> None:
         return
     if not file.endswith(".safetensors"):
         raise UsageError(f"--out {file}: the name of a weights file ends in .safetensors")
-    writable.check_writable_file("--out", file)
+    check_writable_file("--out", file)
 
 
 def train(task: dict[str, Any], settings: PretrainSettings, progress: Any) -> tuple[PretrainedSource, int]:

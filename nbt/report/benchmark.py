@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nbt.errors import NbtError
-from nbt.report.files import write_all
+from nbt.files import write_all
 from nbt.report.formatting import one_line
 from nbt.tuning.benchmark.metrics import bootstrap_mean
 from nbt.tuning.benchmark.results import ReplayResult, TaskResult

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from nbt.report.streams.record import StreamRecord
 from nbt.tracking import RunOwner, RunStore, TrackingConnection, may_have_runs, open_store, redact_uri, resolve_uri
 from nbt.tracking.stream_runs import STREAM_KEY, experiment_name, stream_id, stream_run
+from nbt.tuning.storage.stream_record import StreamRecord
 
 _FAILURE_CONSEQUENCE = (
     "the stream goes on, and its run is written with the next task, or when the same command is given again"

@@ -12,11 +12,11 @@ import pytest
 import nbt
 from nbt import api
 from nbt.errors import UsageError
-from nbt.report.streams.record import StreamConfig, StreamRecord
 from nbt.settings import TransferSettings
 from nbt.settings.continual import METHODS, SCENARIOS, method_overrides
 from nbt.task.task import Task
 from nbt.training.continual.results import TaskScore
+from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord
 
 CHANGING = ("seconds", "started", "report")
 CLOSED = "http://127.0.0.1:9"

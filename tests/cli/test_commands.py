@@ -42,7 +42,7 @@ class TestSearch:
         [(name, arguments, options)] = fake_api.calls
         assert (name, arguments) == ("search", ("digits",))
         observer = options.pop("observers")[0]
-        assert options.pop("progress") == observer.stage
+        assert options.pop("progress") == observer.update
         assert options == {
             "data_dir": None,
             "backbone": "conv4",

@@ -53,7 +53,7 @@ def test_characters_are_not_mirrored_and_digits_have_their_own_backbone() -> Non
 def test_looking_a_dataset_up_imports_nothing_heavy(tmp_path: Path) -> None:
     save_classes(tmp_path / "animals", {"cat": 1, "dog": 1})
     code = (
-        "import sys; from nbt.data.catalog import resolve\n"
+        "import sys; from nbt.data.resolve import resolve\n"
         f"resolve({str(tmp_path / 'animals')!r}); resolve('cub')\n"
         "print(sorted({'numpy', 'torch', 'torchvision', 'sklearn', 'PIL', 'pandas'} & set(sys.modules)))"
     )

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from nbt.errors import UsageError
-from nbt.report.streams.record import StreamRecord
 from nbt.tracking import TrackingConnection
 from nbt.tracking.stream_runs import stream_id, stream_run
 from nbt.tracking.stream_tracker import StreamTracker
+from nbt.tuning.storage.stream_record import StreamRecord
 from tests.sample_stream import BETTER, MATRIX, make_config, make_scores, make_stream, with_settings
 
 

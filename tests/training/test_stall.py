@@ -135,7 +135,7 @@ def test_target_statistics_are_those_of_the_training_images_at_w0(
     task = digits_batchnorm
     context = WorkerContext(task, cache_frozen_features=cached)
     context.model.train()  # as a trial that was stopped may leave it
-    settings = QUICK.replace(feature_norm="target", frozen_depth=frozen, epochs=2)
+    settings = QUICK.replace(feature_norm="target", frozen_depth=frozen, epochs=2, head_lr=1e-3, body_lr=1e-3)
     norm = run(task, settings, context=context).model.feature_norm
     assert isinstance(norm, FeatureNorm)
     model, _ = WorkerContext(task).prepare_model(settings, 0)

@@ -11,9 +11,9 @@ from nbt.api._continual import StreamObserver
 from nbt.cli.display.output import Output, percent
 from nbt.cli.display.progress import Progress, bar_row, text_row
 from nbt.report.formatting import duration
-from nbt.report.streams.record import StreamConfig, StreamRecord
 from nbt.report.streams.text import bytes_text
 from nbt.training.continual.results import TaskScore
+from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from nbt._version import __version__
-from nbt.report.streams.record import StreamConfig, StreamRecord, stream_name
 from nbt.training.continual import metrics
 from nbt.training.continual.metrics import Matrix
 from nbt.tuning.intervals import Interval, accuracy_interval, paired_interval, t_interval, wilson_interval
+from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord, stream_name
 
 
 @dataclass(frozen=True, eq=False)

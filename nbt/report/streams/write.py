@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from nbt._version import __version__
 from nbt.errors import NbtError
-from nbt.report.files import report_folder, write_all
+from nbt.files import write_all
+from nbt.report.files import report_folder
 from nbt.report.streams import plots
 from nbt.report.streams.comparison import Comparison
 from nbt.report.streams.report_data import StreamReport, build_stream_report, matrix_file

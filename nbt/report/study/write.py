@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nbt.errors import NbtError
-from nbt.report.files import report_folder, write_all
+from nbt.files import write_all
+from nbt.report.files import report_folder
 from nbt.report.formatting import format_interval, one_line, percent, pluralise
 from nbt.report.study.recommendation import StudyRecommendation, current_recommendation
 from nbt.report.study.render import render_html, render_markdown

@@ -33,11 +33,11 @@ def err(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
 
 
 def test_lines_say_what_happens(progress: StreamProgress, err: Callable[[], list[str]]) -> None:
-    progress.stage("decoding images", 1, 10)
+    progress.update("decoding images", 1, 10)
     progress.streams_planned(CONFIGS, MEMORY)
     progress.stream_finished(make_stream("dlcft"), kept=True)
     progress.stream_started(CONFIGS[1], make_scores()[:1])
-    progress.stage("task 2 of 3", 13, 36)
+    progress.update("task 2 of 3", 13, 36)
     progress.task_finished(CONFIGS[1], make_scores()[1])
     assert err() == [
         "decoding images",
@@ -51,7 +51,7 @@ def test_lines_say_what_happens(progress: StreamProgress, err: Callable[[], list
 def test_the_display_has_tasks_and_epochs_and_time_left(progress: StreamProgress, clock: Clock) -> None:
     progress.streams_planned(CONFIGS, MEMORY)
     progress.stream_started(CONFIGS[0], [])
-    progress.stage("task 1 of 3", 3, 36)
+    progress.update("task 1 of 3", 3, 36)
     assert shown(progress) == [
         CONFIGS[0].name,
         "streams 0 of 2",
@@ -60,7 +60,7 @@ def test_the_display_has_tasks_and_epochs_and_time_left(progress: StreamProgress
     ]
     clock.now += 30.0
     progress.task_finished(CONFIGS[0], make_scores()[0])
-    progress.stage("task 2 of 3", 15, 36)
+    progress.update("task 2 of 3", 15, 36)
     assert shown(progress)[2:] == [
         "tasks task 2 of 3, about 42 s left",
         "epochs 3 of 12",
@@ -71,10 +71,10 @@ def test_the_display_has_tasks_and_epochs_and_time_left(progress: StreamProgress
 def test_earlier_tasks_do_not_make_the_rest_look_short(progress: StreamProgress, clock: Clock) -> None:
     progress.streams_planned(CONFIGS, {})
     progress.stream_started(CONFIGS[0], make_scores()[:2])
-    progress.stage("task 3 of 3", 24, 36)
+    progress.update("task 3 of 3", 24, 36)
     assert shown(progress)[2] == "tasks task 3 of 3"
     clock.now += 10.0
-    progress.stage("task 3 of 3", 25, 36)
+    progress.update("task 3 of 3", 25, 36)
     assert shown(progress)[2] == "tasks task 3 of 3, about 1 min 50 s left"
 
 

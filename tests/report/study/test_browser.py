@@ -111,7 +111,7 @@ def hostile() -> StudyRecord:
     far = {"node": name, "gpu_index": name, "gpu": name, "device": "cuda:0"}
     listed.append(trial(31, facts={**far, "lost_workers": [{"node": name, "reason": name}]}))
     guided = {"sources": [source(name, 0.1, 0.2)], "silent": [{"name": name, "reason": name}], "tables": [name]}
-    changes = {"notes": (name,), "importance": {name: 1.0}, "trials": tuple(listed), "guide": guided}
+    changes = {"notes": (name,), "importance": {name: 1.0}, "trials": tuple(listed), "prior_diagnostics": guided}
     record = sample_study(**changes, finals=(), recommended=None)
     return with_config(record, name="long", dataset=name, backbone=name)
 

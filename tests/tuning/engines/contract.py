@@ -169,7 +169,7 @@ class EngineContract:
         facts = [outcome.facts for outcome in [*source.done.values(), *again.done.values()]]
         served = Counter(fact["pid"] for fact in facts)
         assert len(served) <= self.workers
-        assert all(max(fact["specs"] for fact in facts if fact["pid"] == pid) == n for pid, n in served.items())
+        assert all(max(fact["trials_run"] for fact in facts if fact["pid"] == pid) == n for pid, n in served.items())
         assert all(fact["worker"] in range(self.workers) for fact in facts)
 
     @pytest.mark.parametrize("call", ["next_trial", "on_epoch", "on_done"])

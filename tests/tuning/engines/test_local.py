@@ -60,7 +60,7 @@ class TestTwoWorkers(EngineContract):
 
     def test_starts_only_as_many_workers_as_there_are_jobs(self, engine: LocalEngine) -> None:
         engine.run(ListSource(make_specs("train")))
-        assert len(engine._crew._workers) == 1  # type: ignore[attr-defined]
+        assert len(engine._executor._workers) == 1  # type: ignore[attr-defined]
 
     def test_a_job_whose_worker_dies_once_is_run_again_unnoticed(
         self, engine: LocalEngine, caplog: pytest.LogCaptureFixture
@@ -96,7 +96,7 @@ class TestTwoWorkers(EngineContract):
 
     def test_an_idle_worker_that_died_is_replaced(self, engine: LocalEngine) -> None:
         engine.run(ListSource(make_specs("train", "train")))
-        for worker in engine._crew._workers:  # type: ignore[attr-defined]
+        for worker in engine._executor._workers:  # type: ignore[attr-defined]
             os.kill(worker.pid, signal.SIGKILL)
             worker._process.wait()
         source = ListSource(make_specs("train", "train", "train"))

@@ -456,7 +456,7 @@ class TestFading:
         assert followed > 0.3 > 0.0 > now
 
     @patch(
-        "nbt.tuning.surrogate.prior_surrogate._ENOUGH_TO_FIT", 1000
+        "nbt.tuning.surrogate.prior_surrogate._MIN_TRIALS_TO_FIT_KERNEL", 1000
     )  # with one kernel for all, trials are all that differs
     def test_with_growing_evidence_the_expectation_counts_for_less(self, name: str) -> None:
         """How far two guides are apart that expect the opposite of each other."""

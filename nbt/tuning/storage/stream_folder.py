@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nbt.errors import NbtError, UsageError
-from nbt.report.files import write_all
-from nbt.report.streams.record import StreamConfig, StreamRecord
+from nbt.files import write_all
 from nbt.tuning.storage.locks import FileLock
+from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord
 
 _RECORD, _CHECKPOINT, _LOCK, _MARKER_FILE = "stream.json", "checkpoint.pt", "lock", "tracked"
 _IDENTITY_LABELS = {

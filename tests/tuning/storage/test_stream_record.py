@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from nbt.errors import NbtError, UsageError
-from nbt.report.streams.record import StreamRecord, stream_name
-from nbt.report.streams.storage import StreamFolder
+from nbt.tuning.storage.stream_folder import StreamFolder
+from nbt.tuning.storage.stream_record import StreamRecord, stream_name
 from tests.sample_stream import make_config, make_scores, make_stream, with_settings
 
 PLAIN = "birds-mobilenet_v2-width_mult-0.35-task-3-dlcft-seed0"
