@@ -35,10 +35,11 @@ def test_yields_one_result_an_epoch_and_learns(digits: Task) -> None:
 
 
 def test_golden_curve(digits: Task) -> None:
-    """The loss of a fixed seed; a change here changes everybody's results and has to be meant."""
-    tuned = run(digits, EVERYTHING.replace(frozen_depth=0.0))
-    golden = [1.5568, 1.3639, 1.1839, 1.2087]
-    assert [loss for loss, _, _ in losses(tuned)] == pytest.approx(golden, abs=5e-3)
+    """The losses of a fixed seed. A change here changes the results of all users and has to be intended."""
+    # The operations of "rand" round to whole pixel values and so differ between processors; "color" agrees to 1e-6.
+    tuned = run(digits, EVERYTHING.replace(frozen_depth=0.0, augmentation="color"))
+    golden = [1.4060, 1.1046, 0.9331, 0.8156]
+    assert [loss for loss, _, _ in losses(tuned)] == pytest.approx(golden, abs=1e-3)
 
 
 @pytest.mark.parametrize("settings", [QUICK, EVERYTHING, QUICK.replace(optimizer="adamw", head_lr=0.01, body_lr=0.01)])
