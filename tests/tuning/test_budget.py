@@ -70,8 +70,8 @@ class TestEpochs:
 
     def test_what_continues_needs_less(self) -> None:
         budget = Budget.parse("1")
-        assert budget.can_start(10, spent=6, reserved=0, seconds=0, needs=4)
-        assert not budget.can_start(10, spent=7, reserved=0, seconds=0, needs=4)
+        assert budget.can_start(10, spent=6, reserved=0, seconds=0, required_epochs=4)
+        assert not budget.can_start(10, spent=7, reserved=0, seconds=0, required_epochs=4)
 
     def test_left(self) -> None:
         assert Budget.parse("2").remaining_epochs(10, spent=5, reserved=4) == 11

@@ -495,7 +495,7 @@ class TestObservers:
         assert broken.calls == 2 * EPOCHS
         assert len(recorder.trials) == 2
         assert [r for r in caplog.messages if "Broken failed" in r] == [
-            "Broken failed at epoch_finished (RuntimeError: no display); the search goes on"
+            "Broken failed at epoch_finished (RuntimeError: no display); the search continues"
         ]
 
 

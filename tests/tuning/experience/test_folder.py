@@ -80,7 +80,7 @@ def add_column(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "cannot read a recorded table"),
         (lambda path: change_header(path, schema=2), "recorded table of version 2; this nbt reads version 1"),
         (lambda path: change_header(path, surprise=1), "damaged header"),
-        (add_column, "other columns than a recorded table's: it has dropout"),
+        (add_column, "the columns are not those of a recorded table: it has dropout"),
         (lambda path: change_header(path, dimensions={"dropout": [0, 1, "linear"]}), "dimension dropout, which space"),
         (
             lambda path: change_header(path, dimensions={**describe_dimensions(SPACE), "mixup": [0, 9, "linear"]}),
@@ -90,7 +90,7 @@ def add_column(path: Path) -> None:
 )
 def test_a_table_that_does_not_fit_is_refused_by_file_and_difference(change: Any, said: str, folder: Path) -> None:
     change(folder / "fish.parquet")
-    with pytest.raises(UsageError, match=rf"fish\.parquet: .*{said}.*; move the file elsewhere or record it again"):
+    with pytest.raises(UsageError, match=rf"fish\.parquet: .*{said}.*; move the file to another folder or record"):
         load_experience(folder, SPACE)
 
 

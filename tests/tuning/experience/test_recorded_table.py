@@ -108,7 +108,7 @@ class TestFile:
         with pytest.raises(UsageError, match="cannot read a recorded table"):
             RecordedTable.load(path)
         pq.write_table(pa.table({"a": [1]}), path)
-        with pytest.raises(UsageError, match="not one that nbt record wrote"):
+        with pytest.raises(UsageError, match="was not written by nbt record"):
             RecordedTable.load(path)
 
 
@@ -123,7 +123,7 @@ class TestSpace:
 
     def test_an_unknown_dimension_is_refused_by_name(self) -> None:
         table = make_table(3, dimensions={**describe_dimensions(SPACE), "dropout": [0.0, 0.5, "linear"]})
-        with pytest.raises(UsageError, match="dimension dropout, which space non_binary has not"):
+        with pytest.raises(UsageError, match="dimension dropout, which space non_binary does not have"):
             table.check_space(SPACE)
 
     def test_another_range_is_refused_by_name(self) -> None:

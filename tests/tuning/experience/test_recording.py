@@ -139,10 +139,10 @@ class TestJournal:
 
     def test_another_recording_is_refused_by_what_differs(self, path: Path) -> None:
         record(path, 2)
-        with pytest.raises(UsageError, match="recorded with other backbone, image_size; give another --out"):
+        with pytest.raises(UsageError, match="recorded with different backbone, image_size; give another --out"):
             Journal(path, header(backbone="conv4", image_size=32))
         Journal(path, header()).close(header())
-        with pytest.raises(UsageError, match=r"table.parquet: recorded with other data_hash"):
+        with pytest.raises(UsageError, match=r"table.parquet: recorded with different data_hash"):
             Journal(path, header(data_hash="else"))
 
     def test_a_run_is_on_the_disk_when_add_returns(self, path: Path) -> None:

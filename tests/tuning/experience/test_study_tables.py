@@ -98,10 +98,12 @@ class TestTable:
             table_from_study(study(trials=(trial(3, "pruned", curve=curve(0.5, epochs=2)),)), SPACE)
 
     def test_a_trial_of_another_space_is_refused_by_what_it_breaks(self) -> None:
-        with pytest.raises(UsageError, match=r"trial 8 is none of space non_binary \(layer_lr_shape.*--space"):
+        with pytest.raises(UsageError, match=r"space non_binary cannot express trial 8 \(layer_lr_shape.*--space"):
             table_from_study(study(without=(), space="/home/ada/wide.yaml"), SPACE)
         two_rates = trial(0, settings=DEFAULT.replace(body_lr=0.5), curve=curve(0.6))
-        with pytest.raises(UsageError, match=r"trial 0 is none of space binary \(.* does not vary body_lr as these"):
+        with pytest.raises(
+            UsageError, match=r"space binary cannot express trial 0 \(.* does not vary body_lr as these"
+        ):
             table_from_study(study(trials=(two_rates,)), Space.load("binary"))
 
     def test_a_study_from_before_a_dimension_fits_the_space_that_has_it(self) -> None:
@@ -140,8 +142,8 @@ class TestMerge:
         with pytest.raises(UsageError) as caught:
             merge_tables([table_from_study(study(), SPACE), other])
         assert str(caught.value) == (
-            "study birds and study fish are of different tasks: dataset cub with other images, labels or split; "
-            "weights default with other values; image size 96 and 64; shots not given and 5"
+            "study birds and study fish belong to different tasks: dataset cub with different images, labels or split; "
+            "weights default with different values; image size 96 and 64; shots not given and 5"
         )
 
     @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ class TestOut:
     @pytest.mark.parametrize("name", ["t.csv", "file"])
     def test_other_files_are_refused(self, name: str, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(UsageError, match=r"give a folder, for one table a task, or a file TABLE.parquet"):
+        with pytest.raises(UsageError, match=r"give a folder for one table per task, or a file TABLE.parquet"):
             is_output_folder(tmp_path / name)
 
     def test_a_folder_gets_one_table_a_task(self, tmp_path: Path) -> None:
@@ -194,7 +196,7 @@ class TestOut:
 
     def test_one_file_is_for_one_task(self, tmp_path: Path) -> None:
         tables = [table_from_study(one, SPACE) for one in (study(), study("fish", image_size=64))]
-        with pytest.raises(UsageError, match=r"t.parquet: .*image size 96 and 64; name studies of one task, or give"):
+        with pytest.raises(UsageError, match=r"t.parquet: .*image size 96 and 64; give studies of a single task"):
             write_tables(tables, tmp_path / "t.parquet", SPACE)
         assert list(tmp_path.iterdir()) == []
 
@@ -214,10 +216,12 @@ class TestOut:
         path, table = tmp_path / "t.parquet", table_from_study(study(), SPACE)
         RecordedTable(dataclasses.replace(table.header, watched=400), ()).save(path)
         before = path.read_bytes()
-        with pytest.raises(UsageError, match=r"number of test images watched 400 and 0; give another --out"):
+        with pytest.raises(UsageError, match=r"number of test images 400 and 0; give another --out"):
             write_tables([table], path, SPACE)
         RecordedTable(dataclasses.replace(table.header, dimensions={"dropout": [0, 1, "linear"]}), ()).save(path)
-        with pytest.raises(UsageError, match=r"dimension dropout, which space non_binary has not; give another --out"):
+        with pytest.raises(
+            UsageError, match=r"dimension dropout, which space non_binary does not have; give another --out"
+        ):
             write_tables([table], path, SPACE)
         path.write_bytes(before[:-9])
         with pytest.raises(UsageError, match=r"t.parquet: cannot read a recorded table"):

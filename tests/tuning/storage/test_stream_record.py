@@ -102,8 +102,11 @@ def test_kept_is_read_back_and_forgotten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("now", "said"),
     [
-        (make_config(data_hash="e" * 16), "other images, labels or split than now"),
-        (make_config(weights_hash="x" * 16, image_size=32), "other image size and weights than now"),
+        (make_config(data_hash="e" * 16), "was run with different images, labels or split; use --fresh"),
+        (
+            make_config(weights_hash="x" * 16, image_size=32),
+            "was run with different image size and weights; use --fresh",
+        ),
     ],
 )
 def test_a_stream_of_something_else_is_not_taken(now: Any, said: str, tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_a_stream_of_something_else_is_not_taken(now: Any, said: str, tmp_path: 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\xff"])
 def test_a_torn_file_says_what_to_do(text: str, tmp_path: Path) -> None:
     (tmp_path / "stream.json").write_text(text, encoding="latin-1")
-    with pytest.raises(NbtError, match="--fresh starts over"):
+    with pytest.raises(NbtError, match="use --fresh to start over"):
         StreamFolder(tmp_path, make_config()).read()
 
 
@@ -136,9 +139,9 @@ def test_one_process_runs_a_stream(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(NbtError, match="cannot keep a stream there"),
+        pytest.raises(NbtError, match="cannot store a stream there"),
         StreamFolder(tmp_path / "file", make_config()).held(),
     ):
         pass
-    with pytest.raises(NbtError, match="cannot keep the stream"):
+    with pytest.raises(NbtError, match="cannot store the stream"):
         StreamFolder(tmp_path / "file", make_config()).write(make_stream())

@@ -54,9 +54,9 @@ class TestUrl:
         [
             ("studies.db", "is not a database URL"),
             ("", "is not a database URL"),
-            ("sqlite://", "needs a database file"),
-            ("sqlite:///:memory:", "needs a database file"),
-            ("sqlite:///file:x?uri=true", "needs a database file"),
+            ("sqlite://", "need a database file"),
+            ("sqlite:///:memory:", "need a database file"),
+            ("sqlite:///file:x?uri=true", "need a database file"),
             ("sqlit:///a.db", "unknown database 'sqlit'; did you mean sqlite"),
             ("redis://localhost", "unknown database 'redis'"),
             ("sqlite+nodriver:///a.db", "unknown database"),
@@ -154,7 +154,7 @@ class TestOpen:
     def test_other_inputs_are_refused_and_change_nothing(self, tmp_path: Path) -> None:
         open_fake_study(tmp_path, "7").close()
         before = read_study(resolve_storage(None, tmp_path), "fake")
-        with pytest.raises(UsageError, match="dataset digits then, dtd now"):
+        with pytest.raises(UsageError, match="dataset digits before, dtd now"):
             open_study(
                 resolve_storage(None, tmp_path),
                 config(dataset="dtd", data_hash="d2"),
@@ -183,7 +183,7 @@ class TestOpen:
         storage = optuna.storages.RDBStorage(resolve_storage(None, tmp_path))
         theirs = optuna.create_study(study_name="theirs", storage=storage)
         theirs.tell(theirs.ask(), 1.0)
-        with pytest.raises(UsageError, match="theirs in this storage was not made by nbt"):
+        with pytest.raises(UsageError, match="theirs in this storage was not created by nbt"):
             open_fake_study(tmp_path, name="theirs")
         with pytest.raises(UsageError, match="unknown study 'theirs'"):
             read_study(resolve_storage(None, tmp_path), "theirs")
@@ -304,7 +304,7 @@ class TestFaults:
         (tmp_path / ".nbt").mkdir()
         (tmp_path / ".nbt" / "studies.db").write_bytes(b"something else entirely" * 100)
         for use in (lambda: open_fake_study(tmp_path), lambda: list_studies(resolve_storage(None, tmp_path))):
-            with pytest.raises(NbtError, match="not a database: move it away"):
+            with pytest.raises(NbtError, match="not a database: move the file away"):
                 use()
 
     def test_a_database_of_another_optuna(self, tmp_path: Path) -> None:
@@ -335,13 +335,13 @@ class TestFaults:
         record = read_study(resolve_storage(None, tmp_path), "fake")
         assert [trial.number for trial in record.trials] == [1]
         assert record.epochs_spent == 2 * EPOCHS
-        assert "trial 0: its record in the storage is damaged" in caplog.text
+        assert "trial 0: its stored record is damaged" in caplog.text
         assert run_search(tmp_path, "3").counts()["complete"] == 2
 
     def test_a_damaged_configuration(self, tmp_path: Path) -> None:
         open_fake_study(tmp_path).close()
         run_sql(tmp_path, "UPDATE study_user_attributes SET value_json = '{\"name\": 1}' WHERE key = 'config'")
-        with pytest.raises(NbtError, match="study fake: its configuration in the storage is damaged"):
+        with pytest.raises(NbtError, match="study fake: its stored configuration is damaged"):
             open_fake_study(tmp_path)
         assert list_studies(resolve_storage(None, tmp_path)) == []
 

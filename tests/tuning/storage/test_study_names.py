@@ -54,15 +54,15 @@ class TestSameStudy:
         with pytest.raises(UsageError) as caught:
             check_same_study(stored, other)
         message = str(caught.value)
-        assert "dataset digits then, dtd now" in message
-        assert "epochs 6 then, 9 now" in message
-        assert "classes not given then, 5 now" in message
+        assert "dataset digits before, dtd now" in message
+        assert "epochs 6 before, 9 now" in message
+        assert "classes not given before, 5 now" in message
         assert "--study NAME" in message
         assert "--fresh" in message
         assert "backbone" not in message
 
     def test_changed_content_of_an_unchanged_name(self) -> None:
-        with pytest.raises(UsageError, match="search space non_binary has other dimensions than then"):
+        with pytest.raises(UsageError, match="search space non_binary has different dimensions than before"):
             check_same_study(config(), config(space_hash="s2"))
 
     @pytest.mark.parametrize(

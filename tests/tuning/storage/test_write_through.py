@@ -163,7 +163,7 @@ class TestReading:
         assert [trial.number for trial in study.get_trials(states=(TrialState.RUNNING,))] == [1]
 
     def test_only_the_study_that_it_is_for(self, study: optuna.Study) -> None:
-        with pytest.raises(KeyError, match="mirrored"):
+        with pytest.raises(KeyError, match="this storage holds study"):
             write_through(study).get_all_trials(study._study_id + 1)
 
     def test_a_finished_trial_stays_as_it_is(self, study: optuna.Study) -> None:
