@@ -375,15 +375,14 @@ def tpe(seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _trial_result(outcome: TrialOutcome, length: int) -> tuple[TrialState, float | None, str]:
-    """Returns the final state of a trial, its value if it is complete, and the reason otherwise."""
+    """Returns the final state, the value (None unless complete) and the reason ("" for a regular end) of a trial."""
     full = bool(outcome.curve) and outcome.curve[-1].epoch >= length
     if outcome.error is not None:
         return TrialState.FAIL, None, outcome.error
     if outcome.diverged:
         return TrialState.COMPLETE, 0.0, "the loss left the finite numbers"
-    if (
-        outcome.stopped is not None and not full
-    ):  # a stream of tasks reports the epochs of its last task only when the task has ended
+    # A stream of tasks reports the epochs of its last task when the task has ended: it may be stopped, yet complete.
+    if outcome.stopped is not None and not full:
         return TrialState.PRUNED, None, outcome.stopped
     best = outcome.best
     if best is None or best.val_accuracy is None:

@@ -100,7 +100,7 @@ class Retraining:
             key=key,
             settings=settings,
             seed=self._store.config.seed,
-            # Streams do not train on the validation images, so that the length of their tasks stays the same.
+            # A stream does not train on its validation images: its training is then the same as in trials and finals.
             train_on_all=self._store.config.scenario is None,
             evaluate_test=name not in self._results,
             checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",

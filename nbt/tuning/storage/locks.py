@@ -186,7 +186,7 @@ class LeaseLock:
                 raise _in_use_error(self._study, holder)
             if holder is first:
                 _log.warning(
-                    "%s; waiting for its heartbeat, the search continues if there is none",
+                    "%s; waiting for a heartbeat of that driver; without one, this search starts soon",
                     _in_use_message(self._study, holder),
                 )
             sleep(_POLL_SECONDS)

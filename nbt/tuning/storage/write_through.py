@@ -25,7 +25,7 @@ class WriteThroughStorage(optuna.storages.BaseStorage):
 
     Optuna's cached storage reads all unfinished trials from the database at every access to the trials, that is, in
     every epoch, which is slow with hundreds of running trials. It also writes each parameter in its own transaction.
-    This storage writes a new trial in one transaction, at a call of `write` or at its first epoch or its end; until
+    This storage writes a new trial with all parameters at a call of `write`, at its first epoch or at its end; until
     then the database does not contain the trial.
 
     Args:
@@ -182,7 +182,7 @@ class WriteThroughStorage(optuna.storages.BaseStorage):
     def _write_content(self, database_id: int, trial: FrozenTrial) -> None:
         """Writes parameters and attributes of a new trial in one transaction.
 
-        If the process ends before, the database contains an empty trial, which was never given to a worker.
+        If the process ends before this call, the database contains an empty trial that was never given to a worker.
         """
         rows = (
             [
