@@ -155,7 +155,7 @@ def test_a_search_with_a_teacher_tries_an_injection(own_folder: Path) -> None:
     assert teacher in Path("reports/s/report.md").read_text(), "the printed command works in any folder"
     assert 0.5 < record.dataset["tli_similarity"] < 1.0
     assert "inject by similarity" in {source["name"] for source in record.prior_diagnostics["sources"]}
-    with pytest.raises(UsageError, match=r"teacher .*then, not given now"):
+    with pytest.raises(UsageError, match=r"teacher .*before, not given now"):
         nbt.search("digits", budget=8, **student, **QUICK)
 
 

@@ -122,7 +122,7 @@ def test_wrong_input_is_named_before_anything_runs(
         (["--from-studies"], "missing --out"),
         (
             ["--from-studies", "--out", "t.csv"],
-            "--out t.csv: give a folder, for one table a task, or a file",
+            "--out t.csv: give a folder for one table per task, or a file",
         ),
         (["--from-studies", "--out", "t", "../up"], "study name '../up'"),
         (["--from-studies", "--out", "t", "--storage", "s.db"], "write sqlite:///s.db"),
@@ -176,9 +176,12 @@ class TestFromStudies:
         [
             (["--out", "t", "fak"], "unknown study 'fak'; did you mean fake?"),
             (["--out", "t", "none-yet"], "study none-yet: no trial ran to full length yet"),
-            (["--out", "t", "--space", "binary", "fake"], "is none of space binary"),
+            (["--out", "t", "--space", "binary", "fake"], "space binary cannot express trial"),
             (["--out", "t", "--storage", "sqlite:///other.db"], "there are no studies yet; nbt search makes one"),
-            (["--out", "t.parquet", "fake", "small"], "are of different tasks: image size 32 and 16; name studies of"),
+            (
+                ["--out", "t.parquet", "fake", "small"],
+                "belong to different tasks: image size 32 and 16; give studies of",
+            ),
         ],
     )
     def test_what_gives_no_table_is_named_and_nothing_is_written(
@@ -195,8 +198,7 @@ class TestFromStudies:
     def test_where_no_study_gives_a_table_each_reason_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["record", "--from-studies", "--out", "t", "--space", "binary", "-q"]) == 2
         message = capsys.readouterr().err
-        assert "studies.db: study fake: trial" in message
-        assert "is none of space binary" in message
+        assert "studies.db: study fake: space binary cannot express trial" in message
         assert not Path("t").exists()
 
     def test_a_study_that_another_driver_holds_can_be_recorded(self, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class TestCheckStream:
             ("classes", None, "fit", "did you mean class"),
             ("class", 1, "fit", "2 or more"),
             (None, 5, "fit", "scenario"),
-            ("task", 5, "asha", "judged at its end"),
+            ("task", 5, "asha", "evaluated at their end"),
         ],
     )
     def test_wrong_input_is_told(self, scenario: str | None, tasks: int | None, pruner: str, words: str) -> None:
