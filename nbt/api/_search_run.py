@@ -78,7 +78,7 @@ class SearchRun:
             self.observers.study_finished(record)
 
     def _controller_arguments(self) -> dict[str, Any]:
-        """Returns sampler, pruner and recommended settings of the controller; with a teacher, an injection is the first."""
+        """Returns sampler, pruner and recommended settings of the controller; a teacher adds an injection."""
         arguments = self.strategy.arguments(self.prepared.space)
         teacher, epochs = self.prepared.config.teacher, self.prepared.config.epochs
         if teacher is not None:

@@ -17,7 +17,7 @@ def tables(tmp_path: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-def test_it_prints_what_it_found(tables: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_the_results(tables: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--seeds", "2", "--methods", "random, asha", "--budget", "6", "-q"]
     assert run(["replay", *tables, *words]) == 0
     captured = capsys.readouterr()
@@ -25,7 +25,7 @@ def test_it_prints_what_it_found(tables: list[str], capsys: pytest.CaptureFixtur
     assert captured.err == ""
     assert "birds · conv3 30 36" in text, "task, settings, horizon"
     assert text.count("fish · conv3 asha") == 1
-    assert "Searches of each method on each task: 2;" in text
+    assert "Searches per method and task: 2;" in text
     assert "(against random)" in text
 
 
@@ -52,7 +52,7 @@ def test_json_is_one_document(tables: list[str], capsys: pytest.CaptureFixture[s
         (["TABLE", "--seeds", "0"], "--seeds"),
     ],
 )
-def test_wrong_input_is_named(
+def test_wrong_input_is_reported(
     tables: list[str], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["replay", *(tables[0] if word == "TABLE" else word for word in words)]) == 2
