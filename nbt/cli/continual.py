@@ -161,14 +161,14 @@ def reproduce_command(ctx: click.Context, task: TaskOptions) -> str:
         ctx: Context of `nbt continual`.
         task: The checked task options.
     """
-    words = ["nbt", "continual"]
+    arguments = ["nbt", "continual"]
     for name, param in given_options(ctx).items():
         # --fresh and the output flags, which are no longer in `ctx.params`, do not change the results.
         if name in ctx.params and name != "fresh":
             value = ctx.params[name]
             for item in value if isinstance(value, tuple) else (value,):
-                words += [param.opts[0], _portable_value(name, str(item), task)]
-    return shlex.join(words)
+                arguments += [param.opts[0], _portable_value(name, str(item), task)]
+    return shlex.join(arguments)
 
 
 def _portable_value(name: str, value: str, task: TaskOptions) -> str:

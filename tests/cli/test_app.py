@@ -75,19 +75,19 @@ PROBE = """
 import json, sys
 from nbt.cli.app import run
 heavy = ["torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "sklearn", "nbt.api"]
-for words in json.load(sys.stdin):
-    code = run(words)
-    print("PROBE", json.dumps([words, code, [name for name in heavy if name in sys.modules]]))
+for args in json.load(sys.stdin):
+    code = run(args)
+    print("PROBE", json.dumps([args, code, [name for name in heavy if name in sys.modules]]))
 """
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+    ("args", "message"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
 def test_wrong_usage_is_reported_in_one_line(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run(words) == 2
+    assert run(args) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: ")
@@ -97,10 +97,10 @@ def test_wrong_usage_is_reported_in_one_line(
 
 
 def test_help_lists_and_usage_errors_import_nothing_heavy() -> None:
-    words = [*(words for words, _ in WRONG), *LIGHT]
+    args = [*(args for args, _ in WRONG), *LIGHT]
     done = subprocess.run(
         [sys.executable, "-c", PROBE],
-        input=json.dumps(words),
+        input=json.dumps(args),
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -109,7 +109,7 @@ def test_help_lists_and_usage_errors_import_nothing_heavy() -> None:
     entries = [
         json.loads(line.removeprefix("PROBE ")) for line in done.stdout.splitlines() if line.startswith("PROBE ")
     ]
-    assert [entry[0] for entry in entries] == words
+    assert [entry[0] for entry in entries] == args
     assert {" ".join(entry[0]): entry[2] for entry in entries if entry[2]} == {}
     assert all(entry[1] == 2 for entry in entries[: len(WRONG)])
     assert all(entry[1] == 0 for entry in entries[len(WRONG) :])

@@ -35,10 +35,10 @@ def load_strictly(text: str) -> Any:
 
 class TestSearch:
     def test_passes_its_options_on(self, fake_api: FakeApi) -> None:
-        words = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --study s"
+        args = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --study s"
         more = "--storage sqlite:///s.db --tracking-uri sqlite:///m.db --pruner none --seed 4 --final-seeds 2 --out o"
         guided = "--no-heuristics --experience . --teacher conv3 --scenario class --tasks 3"
-        assert run([*SEARCH, *words.split(), *more.split(), *guided.split(), "--fresh", "-q"]) == 0
+        assert run([*SEARCH, *args.split(), *more.split(), *guided.split(), "--fresh", "-q"]) == 0
         [(name, arguments, options)] = fake_api.calls
         assert (name, arguments) == ("search", ("digits",))
         observer = options.pop("observers")[0]
@@ -74,8 +74,8 @@ class TestSearch:
         }
 
     def test_passes_the_options_of_a_cluster_on(self, fake_api: FakeApi) -> None:
-        words = "--engine ray --ray-address head:6379 --gpus-per-trial 0.25 --cpus-per-trial 2"
-        assert run([*SEARCH, *words.split(), "-q"]) == 0
+        args = "--engine ray --ray-address head:6379 --gpus-per-trial 0.25 --cpus-per-trial 2"
+        assert run([*SEARCH, *args.split(), "-q"]) == 0
         assert run([*SEARCH, "--engine", "ray", "--gpus-per-trial", "auto", "-q"]) == 0
         first, second = (options for _, _, options in fake_api.calls)
         assert (first["engine"], second["engine"]) == ("ray", "ray")
@@ -184,8 +184,8 @@ class TestTrain:
         self, fake_api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         Path("r.yaml").write_text(RECOMMENDED.to_yaml())
-        words = "train --dataset digits --settings r.yaml --seeds 3 --seed 5 --export m -q"
-        assert run(words.split()) == 0
+        args = "train --dataset digits --settings r.yaml --seeds 3 --seed 5 --export m -q"
+        assert run(args.split()) == 0
         [(name, arguments, options)] = fake_api.calls
         assert (name, arguments) == ("train", ("digits", RECOMMENDED))
         assert options["export"] == Path("m")
@@ -210,13 +210,13 @@ class TestTrain:
             Path(folder, "notes.txt").write_text("mine")
         monkeypatch.chdir("x")
         Path("r.yaml").write_text(RECOMMENDED.to_yaml())
-        words = ["train", "--dataset", "digits", "--settings", "r.yaml", "--export"]
-        assert run([*words, export]) == 2
+        args = ["train", "--dataset", "digits", "--settings", "r.yaml", "--export"]
+        assert run([*args, export]) == 2
         message = capsys.readouterr().err
         assert message.startswith(f"error: --export {export}: ") and "notes.txt" in message
         assert not fake_api.calls
         assert Path("models/notes.txt").read_text() == "mine"
-        assert run([*words, "models/new", "-q"]) == 0
+        assert run([*args, "models/new", "-q"]) == 0
 
     @pytest.mark.parametrize(
         ("recipe", "message"),
@@ -285,7 +285,7 @@ class TestPredict:
             assert document[0]["top"][1] == {"label": "dog", "probability": 0.1}
 
     @pytest.mark.parametrize(
-        ("words", "message"),
+        ("args", "message"),
         [
             (["model", "nowhere.png"], "nowhere.png: no such file"),
             (["model", "empty"], "empty: the folder contains no images"),
@@ -294,9 +294,9 @@ class TestPredict:
         ],
     )
     def test_wrong_paths(
-        self, words: list[str], message: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
+        self, args: list[str], message: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert run(["predict", *words]) == 2
+        assert run(["predict", *args]) == 2
         assert message in capsys.readouterr().err
         assert not fake_api.calls
 
@@ -369,7 +369,7 @@ class TestUi:
 
         ran: list[Any] = []
         monkeypatch.setattr(nbt.tracking, "ui_command", lambda uri, port: ["mlflow", uri, str(port)])
-        monkeypatch.setattr(os, "execvp", lambda *words: ran.append(words))
+        monkeypatch.setattr(os, "execvp", lambda *args: ran.append(args))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

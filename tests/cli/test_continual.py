@@ -13,7 +13,7 @@ TINY = [*STREAM, "--backbone", "conv3(width=4)", "--weights", "none", "--train",
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["continual", "--dataset", "digits"], "missing --scenario"),
         (["continual", "--scenario", "stream"], "missing --dataset"),
@@ -30,8 +30,8 @@ TINY = [*STREAM, "--backbone", "conv3(width=4)", "--weights", "none", "--train",
         ([*TINY, "--train", "500"], "give --train N and --test N"),
     ],
 )
-def test_wrong_input_is_reported(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(words) == 2
+def test_wrong_input_is_reported(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(args) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err.splitlines()[-1]
@@ -49,8 +49,8 @@ def test_prints_the_results(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_json_contains_every_draw(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--protocol", "standard", "--epochs", "2", "--batch-size", "4", "--train-layers", "head", "--classes", "3"]
-    assert run([*TINY, *words, "--sweep-draws", "2", "--skip-classes", "1", "--json", "-q"]) == 0
+    args = ["--protocol", "standard", "--epochs", "2", "--batch-size", "4", "--train-layers", "head", "--classes", "3"]
+    assert run([*TINY, *args, "--sweep-draws", "2", "--skip-classes", "1", "--json", "-q"]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert captured.err == ""

@@ -30,7 +30,7 @@ QUIET = [*NOWHERE, "-q"]
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         ([*TASKS, "--method", "dlcfd"], "did you mean dlcft"),
         ([*TASKS, "--method", "ewc", "--method", "ewc"], "ewc is given twice"),
@@ -61,9 +61,9 @@ QUIET = [*NOWHERE, "-q"]
     ],
 )
 def test_wrong_input_is_reported(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run(words) == 2
+    assert run(args) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err.splitlines()[-1]
@@ -190,11 +190,11 @@ def test_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     expected = {"scenario": "class", "tasks": 4, "seeds": 3, "seed": 7, "classes": 5, "shots": 9, "image_size": 16}
     expected |= {"out": "r", "fresh": True, "tracking_uri": NOWHERE[1], "more": {"memory_bytes": 2**30}}
     assert {name: arguments[name] for name in expected} == expected
-    words = shlex.split(arguments["command"])
-    assert words[:2] == ["nbt", "continual"]
-    assert "--fresh" not in words and "-q" not in words and "--json" not in words
+    args = shlex.split(arguments["command"])
+    assert args[:2] == ["nbt", "continual"]
+    assert "--fresh" not in args and "-q" not in args and "--json" not in args
     fake.calls.clear()
-    assert run(words[1:]) == 0
+    assert run(args[1:]) == 0
     [(_, again)] = fake.calls
     assert {name: again[name] for name in expected} == {**expected, "fresh": False, "out": str(Path("r").absolute())}
     assert capsys.readouterr().out.count("report reports/x/report.html") == 2
@@ -205,8 +205,8 @@ def test_the_command_is_valid_in_any_folder_and_contains_no_password(monkeypatch
     monkeypatch.setattr(api, "continual", fake)
     Path("w.pth").touch()
     settings_file(plain("ewc"))
-    words = [*TASKS, "--weights", "w.pth", "--settings", "recipe.yaml"]
-    assert run([*words, "--tracking-uri", "postgresql://me:secret@db/runs", "-q"]) == 0
+    args = [*TASKS, "--weights", "w.pth", "--settings", "recipe.yaml"]
+    assert run([*args, "--tracking-uri", "postgresql://me:secret@db/runs", "-q"]) == 0
     [(_, arguments)] = fake.calls
     assert arguments["tracking_uri"] == "postgresql://me:secret@db/runs"
     here = Path.cwd()
@@ -226,8 +226,8 @@ def test_the_command_has_the_absolute_path_of_the_dataset(monkeypatch: pytest.Mo
             Path("pets", name, f"{i}.png").touch()
     assert run(["continual", "--scenario", "class", "--dataset", "pets/", *QUIET]) == 0
     [(_, arguments)] = fake.calls
-    words = shlex.split(arguments["command"])
-    assert words[words.index("--dataset") + 1] == str(Path("pets").absolute())
+    args = shlex.split(arguments["command"])
+    assert args[args.index("--dataset") + 1] == str(Path("pets").absolute())
 
 
 def test_a_recipe_without_starting_weights_is_rejected_before_images_are_read(
@@ -269,7 +269,7 @@ def test_the_summary_of_long_streams_has_no_matrix() -> None:
 def test_resumes_and_prints_finished_streams_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [*TINY, "--method", "finetune", "--method", "dlcft", *NOWHERE]
+    args = [*TINY, "--method", "finetune", "--method", "dlcft", *NOWHERE]
     task_finished = StreamProgress.task_finished
 
     def interrupt(self: StreamProgress, config: Any, score: Any) -> None:
@@ -279,7 +279,7 @@ def test_resumes_and_prints_finished_streams_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(StreamProgress, "task_finished", interrupt)
-        assert run(words) == 130
+        assert run(args) == 130
     captured = capsys.readouterr()
     assert captured.out == ""
     last = captured.err.splitlines()[-1]
@@ -288,20 +288,20 @@ def test_resumes_and_prints_finished_streams_again(
     assert "dlcft: kfac curvature of" in captured.err
     logging.getLogger("nbt").handlers = []
 
-    assert run([*words, "--json"]) == 0
+    assert run([*args, "--json"]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert "is already finished" in captured.err and "resumed after task 1" in captured.err
     assert (document["scenario"], [row["method"] for row in document["methods"]]) == ("class", ["finetune", "dlcft"])
     assert Path(document["report"]).is_file()
 
-    assert run([*words, "--json", "-q"]) == 0
+    assert run([*args, "--json", "-q"]) == 0
     assert json.loads(capsys.readouterr().out) == document
 
 
 def test_a_class_stream_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    words = "continual --scenario stream --dataset digits --weights none --train 2 --test 2 --draws 1 --sweep-draws 1"
-    assert run([*words.split(), "--backbone", "conv3(width=4)", "--lr", "0.01", "--classes", "2", "-q"]) == 0
+    args = "continual --scenario stream --dataset digits --weights none --train 2 --test 2 --draws 1 --sweep-draws 1"
+    assert run([*args.split(), "--backbone", "conv3(width=4)", "--lr", "0.01", "--classes", "2", "-q"]) == 0
     assert capsys.readouterr().out.startswith("continual transfer of conv3(width=4) to 2 classes of digits")
 
 

@@ -27,8 +27,8 @@ def test_search_report_train_predict(capsys: pytest.CaptureFixture[str], monkeyp
         if epochs_spent == 3:
             signal.raise_signal(signal.SIGINT)
 
-    def results(words: list[str], code: int = 0) -> Any:
-        assert run(words) == code, capsys.readouterr().err
+    def results(args: list[str], code: int = 0) -> Any:
+        assert run(args) == code, capsys.readouterr().err
         return load_strictly(capsys.readouterr().out)
 
     with monkeypatch.context() as patch:

@@ -25,8 +25,8 @@ def two_profiles() -> list[Any]:
 
 def test_passes_its_options_on(fake_api: FakeApi, tmp_path: Path) -> None:
     (tmp_path / "w.pth").touch()
-    words = "--weights none --weights w.pth --samples 50 --image-size 32 --classes 3 --shots 9 --seed 4 --source-data ."
-    assert run([*TWO, *words.split(), "-q"]) == 0
+    args = "--weights none --weights w.pth --samples 50 --image-size 32 --classes 3 --shots 9 --seed 4 --source-data ."
+    assert run([*TWO, *args.split(), "-q"]) == 0
     [(name, arguments, options)] = fake_api.calls
     assert (name, arguments) == ("fit", ("digits", [("conv3", "none"), ("conv4", "w.pth")]))
     del options["progress"]
@@ -60,7 +60,7 @@ def test_another_number_of_weights_is_rejected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         ([*TWO, *["--weights", "none"] * 3], "--weights is given 3 times for 2 --backbone"),
         ([*FIT, "--backbone", "conv3", "--backbone", "mobilnet_v2"], "mobilenet_v2"),
@@ -78,9 +78,9 @@ def test_another_number_of_weights_is_rejected() -> None:
     ],
 )
 def test_wrong_input_is_reported_before_anything_runs(
-    words: list[str], message: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
+    args: list[str], message: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(words) == 2
+    assert run(args) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.count("\n") == 1
@@ -137,14 +137,14 @@ def test_a_wide_table_is_split_into_parts() -> None:
 
 
 def test_a_real_profile(capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*FIT, "--backbone", "conv3(width=8)", "--weights", "none", "--shots", "12"]
-    assert run([*words, "--json"]) == 0
+    args = [*FIT, "--backbone", "conv3(width=8)", "--weights", "none", "--shots", "12"]
+    assert run([*args, "--json"]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert document["scalars"]["classes"] == 5
     assert [row["unit"] for row in document["layers"]] == ["block1", "block2", "block3"]
     assert "measuring how conv3(width=8) fits" in captured.err
-    assert run([*words, "--samples", "4"]) == 2
+    assert run([*args, "--samples", "4"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: --samples: 4 images cannot show 5 classes; give 5 or more")
 

@@ -25,8 +25,8 @@ def teacher(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_writes_weights_that_load(teacher: str, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["inject", "--teacher", teacher, "--student", STUDENT, "--blend", "0.5", "--seed", "2"]
-    assert run([*words, "--out", f"w.{suffix}"]) == 0
+    args = ["inject", "--teacher", teacher, "--student", STUDENT, "--blend", "0.5", "--seed", "2"]
+    assert run([*args, "--out", f"w.{suffix}"]) == 0
     captured = capsys.readouterr()
     assert "warning" not in captured.err
     assert "similarity 0.625, coverage 100.0 %" in captured.out
@@ -59,7 +59,7 @@ def test_the_default_file_is_named_after_student_and_teacher(teacher: str, capsy
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         ("--student conv3", "missing --teacher"),
         ("--teacher vgg11", "missing --student"),
@@ -77,9 +77,9 @@ def test_the_default_file_is_named_after_student_and_teacher(teacher: str, capsy
     ],
 )
 def test_wrong_input_is_reported_before_anything_runs(
-    words: str, message: str, capsys: pytest.CaptureFixture[str]
+    args: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["inject", *words.split()]) == 2
+    assert run(["inject", *args.split()]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.count("\n") == 1

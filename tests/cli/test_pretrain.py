@@ -27,7 +27,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["pretrain"], "missing --dataset"),
         ([*DIGITS, "--scheme", "asbb"], "--scheme: 'asbb' is not a choice; did you mean asb"),
@@ -50,10 +50,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_wrong_input_is_reported_before_any_training(
-    words: list[str], message: str, own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    args: list[str], message: str, own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(SourceTrainer, "run", None)
-    assert run(words) == 2
+    assert run(args) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     error = captured.err.splitlines()[-1]
@@ -62,7 +62,7 @@ def test_wrong_input_is_reported_before_any_training(
 
 
 @pytest.mark.parametrize(
-    ("words", "facts"),
+    ("args", "facts"),
     [
         (["--epochs", "3", "--zap-every", "1", "--batch-size", "16"], {"scheme": "iid", "gradient_steps": 6}),
         (["--scheme", "asb", "--episodes", "2"], {"scheme": "asb", "zap_period": 0, "gradient_steps": 42}),
@@ -73,9 +73,9 @@ def test_wrong_input_is_reported_before_any_training(
     ],
 )
 def test_the_written_weights_can_be_loaded(
-    words: list[str], facts: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    args: list[str], facts: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([*TINY, *words, "--json"]) == 0
+    assert run([*TINY, *args, "--json"]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert {name: document[name] for name in facts} == facts
@@ -83,7 +83,7 @@ def test_the_written_weights_can_be_loaded(
     assert "pretraining on digits source" in captured.err
     loaded = load_pretrained_weights(parse_backbone("conv3(width=4)"), document["weights"], image_size=28)
     assert loaded.source_head is not None
-    assert run([*TINY, *words, "--json"]) == 0
+    assert run([*TINY, *args, "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again == document | {"seconds": 0.0, "cached": True}
 
@@ -100,8 +100,8 @@ def test_the_last_line_of_output_is_the_path(tmp_path: Path, capsys: pytest.Capt
 def test_the_same_command_resumes_an_interrupted_training(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*TINY, "--scheme", "asb", "--episodes", "4", "--zap-every", "1", "--out", "w.safetensors"]
-    assert run(words) == 0
+    args = [*TINY, "--scheme", "asb", "--episodes", "4", "--zap-every", "1", "--out", "w.safetensors"]
+    assert run(args) == 0
     whole = load_pretrained_weights(parse_backbone("conv3(width=4)"), "w.safetensors", image_size=28).w0
     for path in own_cache.iterdir():
         path.unlink()
@@ -120,9 +120,9 @@ def test_the_same_command_resumes_an_interrupted_training(
 
     monkeypatch.setattr(SourceTrainer, "run_round", run_round)
     monkeypatch.setattr(SourceTrainer, "run", run_often)
-    assert run(words) == 130
+    assert run(args) == 130
     assert "the same command resumes" in capsys.readouterr().err
-    assert run(words) == 0
+    assert run(args) == 0
     assert rounds == [1, 2, -1, 3, 4]
     again = load_pretrained_weights(parse_backbone("conv3(width=4)"), "w.safetensors", image_size=28).w0
     assert all(torch.equal(whole[name], again[name]) for name in whole)
@@ -131,8 +131,8 @@ def test_the_same_command_resumes_an_interrupted_training(
 def test_a_folder_can_be_the_source_without_its_test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for part, count in (("train", 3), ("val", 1), ("test", 2)):
         save_classes(tmp_path / "animals" / part, {"cat": count, "dog": count})
-    words = ["pretrain", "--dataset", "animals", "--backbone", "conv3(width=4)", "--epochs", "1", "--json"]
-    assert run(words) == 0
+    args = ["pretrain", "--dataset", "animals", "--backbone", "conv3(width=4)", "--epochs", "1", "--json"]
+    assert run(args) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 8
 
 
@@ -140,8 +140,8 @@ def test_pretraining_on_the_published_set_and_transfer_to_its_other_classes(
     shared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = ["--dataset", "omniglot-small", "--data-dir", str(shared / "data"), "--backbone", "conv3(width=4)"]
-    words = ["pretrain", *data, "--classes", "70", "--scheme", "asb", "--episodes", "2", "--zap-every", "1"]
-    assert run([*words, "--out", "w.safetensors", "-q"]) == 0
+    args = ["pretrain", *data, "--classes", "70", "--scheme", "asb", "--episodes", "2", "--zap-every", "1"]
+    assert run([*args, "--out", "w.safetensors", "-q"]) == 0
     assert "1400 images of 70 classes" in capsys.readouterr().out
     stream = ["continual", "--scenario", "stream", *data, "--weights", "w.safetensors", "--image-size", "28"]
     assert run([*stream, "--skip-classes", "70", "--classes", "4", "--draws", "2", "--lr", "1e-3", "--json"]) == 0

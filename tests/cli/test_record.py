@@ -47,8 +47,8 @@ def calls(table: RecordedTable, monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def test_passes_its_options_on(calls: Calls) -> None:
-    words = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --seed 4"
-    assert run([*WORDS, *words.split(), "-q"]) == 0
+    args = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --seed 4"
+    assert run([*WORDS, *args.split(), "-q"]) == 0
     [(dataset, options)] = calls
     del options["progress"]
     assert dataset == "digits"
@@ -90,7 +90,7 @@ def test_an_interruption_prints_the_number_of_stored_runs(calls: Calls, capsys: 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--out", "t.csv"], "--out t.csv: the name of a recorded table ends in .parquet"),
         (["--space", "non_binry"], "unknown search space"),
@@ -105,15 +105,15 @@ def test_an_interruption_prints_the_number_of_stored_runs(calls: Calls, capsys: 
     ],
 )
 def test_wrong_input_is_reported_before_anything_runs(
-    words: list[str], message: str, calls: Calls, capsys: pytest.CaptureFixture[str]
+    args: list[str], message: str, calls: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([*WORDS, *words]) == 2
+    assert run([*WORDS, *args]) == 2
     assert message in capsys.readouterr().err
     assert calls == []
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--trials", "3", "--out", "t.parquet"], "missing --dataset; see nbt record --help"),
         (["--dataset", "digits", "--out", "t.parquet"], "missing --trials; see nbt record --help"),
@@ -129,9 +129,9 @@ def test_wrong_input_is_reported_before_anything_runs(
     ],
 )
 def test_training_and_studies_each_need_their_own_options(
-    words: list[str], message: str, calls: Calls, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    args: list[str], message: str, calls: Calls, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run(["record", *words]) == 2
+    assert run(["record", *args]) == 2
     assert message in capsys.readouterr().err
     assert (calls, list(tmp_path.iterdir())) == ([], [])
 
@@ -170,7 +170,7 @@ class TestFromStudies:
             assert line.endswith("; from fake\n")
 
     @pytest.mark.parametrize(
-        ("words", "message"),
+        ("args", "message"),
         [
             (["--out", "t", "fak"], "unknown study 'fak'; did you mean fake?"),
             (["--out", "t", "none-yet"], "study none-yet: no trial ran to full length yet"),
@@ -180,13 +180,13 @@ class TestFromStudies:
         ],
     )
     def test_unusable_studies_are_reported_and_nothing_is_written(
-        self, words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+        self, args: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         with open_fake_study(tmp_path, name="none-yet"):
             pass
         with open_fake_study(tmp_path, "2", name="small", image_size=16) as store:
             FakeEngine().run(make_controller(store, "2"))
-        assert run(["record", "--from-studies", *words, "-q"]) == 2
+        assert run(["record", "--from-studies", *args, "-q"]) == 2
         assert message in capsys.readouterr().err
         assert not Path("t").exists() and not Path("t.parquet").exists()
 

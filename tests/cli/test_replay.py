@@ -18,8 +18,8 @@ def tables(tmp_path: Path) -> list[str]:
 
 
 def test_prints_the_results(tables: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--seeds", "2", "--methods", "random, asha", "--budget", "6", "-q"]
-    assert run(["replay", *tables, *words]) == 0
+    args = ["--seeds", "2", "--methods", "random, asha", "--budget", "6", "-q"]
+    assert run(["replay", *tables, *args]) == 0
     captured = capsys.readouterr()
     text = " ".join(captured.out.split())
     assert captured.err == ""
@@ -31,8 +31,8 @@ def test_prints_the_results(tables: list[str], capsys: pytest.CaptureFixture[str
 
 def test_json_is_one_document(tables: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ["--seeds", "2", "--methods", "random,tpe", "--budget", "5", "--out", str(out), "--json"]
-    assert run(["replay", *tables, *words]) == 0
+    args = ["--seeds", "2", "--methods", "random,tpe", "--budget", "5", "--out", str(out), "--json"]
+    assert run(["replay", *tables, *args]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["seeds"] == 2
     assert list(document["methods"]) == ["random", "tpe"]
@@ -42,7 +42,7 @@ def test_json_is_one_document(tables: list[str], capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["none.parquet"], "none.parquet: cannot read a recorded table"),
         (["TABLE", "--methods", "tpa"], "unknown method 'tpa'; did you mean"),
@@ -53,9 +53,9 @@ def test_json_is_one_document(tables: list[str], capsys: pytest.CaptureFixture[s
     ],
 )
 def test_wrong_input_is_reported(
-    tables: list[str], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    tables: list[str], args: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["replay", *(tables[0] if word == "TABLE" else word for word in words)]) == 2
+    assert run(["replay", *(tables[0] if word == "TABLE" else word for word in args)]) == 2
     captured = capsys.readouterr()
     assert message in captured.err.strip().splitlines()[-1]
     assert captured.out == ""
