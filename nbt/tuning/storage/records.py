@@ -329,28 +329,57 @@ class StudySummary:
 
 
 class StudyObserver:
-    """What wants to know how a study goes: the progress display, MLflow. Every method may be left as it is."""
+    """Base class of observers of a study, such as the progress display and the MLflow tracker.
+
+    Every method does nothing unless it is overridden.
+    """
 
     def study_started(self, record: StudyRecord) -> None:
-        """The study was opened or resumed; no trial runs yet."""
+        """Called when the study has been opened or resumed, before any trial runs."""
 
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
-        """A trial was given to a worker."""
+        """Called when a trial has been assigned to a worker.
+
+        Args:
+            number: Number of the trial.
+            settings: Settings of the trial.
+            origin: Origin of the settings, see `TrialRecord`.
+        """
 
     def trial_placed(self, number: int, location: Mapping[str, Any]) -> None:
-        """A trial runs on a worker; `place` has of node, device and gpu_index what is known."""
+        """Called when it is known where a trial runs, and again if it moves.
+
+        Args:
+            number: Number of the trial.
+            location: The known ones of "node", "device" and "gpu_index".
+        """
 
     def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
-        """A trial finished an epoch."""
+        """Called after every epoch of a trial.
+
+        Args:
+            number: Number of the trial.
+            result: Result of the epoch.
+            epochs_spent: Epochs that all trials of the study have spent.
+        """
 
     def trial_finished(self, trial: TrialRecord) -> None:
-        """A trial is complete, pruned or failed."""
+        """Called when a trial is complete, pruned or failed."""
 
     def finals_started(self, runs: int) -> None:
-        """The finals begin; at most `runs` runs."""
+        """Called when the finals start.
+
+        Args:
+            runs: Maximum number of final runs.
+        """
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
-        """One seed of one candidate is done."""
+        """Called after every final run.
+
+        Args:
+            candidate: Name of the finalist.
+            run: The finished run.
+        """
 
     def study_finished(self, record: StudyRecord) -> None:
-        """Everything is done and stored; also called, with what there is, when the search was interrupted."""
+        """Called when the search has finished or was interrupted, with the final state of the study."""
