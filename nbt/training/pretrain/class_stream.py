@@ -173,7 +173,7 @@ def check_class_sizes(task: Task, settings: ClassStreamSettings) -> None:
         name = task.class_names[settings.skip_classes + int(counts.argmin())]
         raise UsageError(
             f"class {name!r} has {counts.min()} images, but {settings.train} training images and {settings.test} test "
-            "images per class are required; give lower values of --train and --test"
+            "images per class are required; give --train N and --test N with a lower sum"
         )
 
 
@@ -196,7 +196,7 @@ def make_draw(labels: npt.NDArray[np.int64], settings: ClassStreamSettings, seed
 
 
 def class_stream_batches(settings: ClassStreamSettings, seed: int) -> list[torch.Tensor]:
-    """Returns the images of each step of a run, as positions among the draw's training images, ordered by class.
+    """Returns the images of each step of a run, as positions among the draw's training images in the order of classes.
 
     Args:
         settings: Settings of the protocol.
