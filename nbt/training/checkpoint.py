@@ -1,4 +1,4 @@
-"""Checkpoints of a running trial: written whole or not at all, and read without running code."""
+"""Checkpoints of running trainings: written atomically, and read without executing code from the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ _log = logging.getLogger("nbt")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes `state` (tensors and plain values) to a temporary name beside `path` and renames it."""
+    """Writes `state` (tensors and plain values) to a temporary file in the folder of `path` and renames it to `path`.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -24,22 +28,22 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the state in `path`, or None where there is none that can be used; a trial then starts at the beginning.
+    """Returns the state in `path`, or None without a usable one; the training then starts from the beginning.
 
     Args:
         path: The file.
-        identity: What the state has to say under "identity": it is of this very trial.
+        identity: Identity of the training, which must equal the value of the key "identity" of the state.
     """
     if not path.exists():
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["identity"]
-    except Exception as error:  # a torn or foreign file raises whatever its bytes lead to
-        _log.warning("checkpoint %s cannot be read (%s): the trial starts over", path, type(error).__name__)
+        saved_identity = state["identity"]
+    except Exception as error:  # a truncated or foreign file can raise any exception
+        _log.warning("checkpoint %s cannot be read (%s): the training starts over", path, type(error).__name__)
         return None
-    if found != identity:
-        _log.warning("checkpoint %s is of another trial: the trial starts over", path)
+    if saved_identity != identity:
+        _log.warning("checkpoint %s belongs to another training: the training starts over", path)
         return None
     assert isinstance(state, dict)
     return state

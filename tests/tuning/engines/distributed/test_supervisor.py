@@ -199,7 +199,7 @@ def test_a_model_replaces_an_older_one(tmp_path: Path) -> None:
 def test_a_model_replaces_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     supervisor, message = make_supervisor_with_export(tmp_path)
-    with pytest.raises(UsageError, match=r"is no model folder.*notes\.txt"):
+    with pytest.raises(UsageError, match=r"is not a model folder.*notes\.txt"):
         supervisor.handle_message("1", message)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
