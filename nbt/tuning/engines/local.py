@@ -294,7 +294,7 @@ class _ProcessExecutor:
         return any(worker.device is None or other.device in (None, worker.device) for other in others)
 
     def _requeue(self, worker: WorkerProcess, run: _TrialRun, source: TrialSource, reason: str) -> None:
-        """Returns a trial to the source and removes its worker, which frees memory for the others."""
+        """Gives a trial back to the source and removes its worker, which frees memory for the others."""
         self._workers.remove(worker)
         self._slots.remove(worker.slot)
         self._runs.remove(run)

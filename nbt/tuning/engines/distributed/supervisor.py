@@ -243,7 +243,7 @@ class TrialSupervisor:
         return f"out of memory on {device_text}: concurrent trials reduced to {self.max_concurrent}"
 
     def _requeue(self, run: _TrialRun, reason: str) -> None:
-        """Returns a trial to the source."""
+        """Gives a trial back to the source."""
         self._runs.remove(run)
         self._source_has_more = True
         _log.warning("%s", reason)
