@@ -40,7 +40,7 @@ WRONG = [
     ([*SEARCH, "--engine", "ray", "--ray-address", "head"], "--ray-address head: expected auto, HOST:PORT"),
     ([*SEARCH, "--engine", "ray", "--gpus-per-trial", "much"], "--gpus-per-trial much: expected a number"),
     ([*SEARCH, "--engine", "ray", "--gpus-per-trial", "1.5"], "--gpus-per-trial 1.5: above 1"),
-    ([*SEARCH, "--engine", "ray", "--cpus-per-trial", "0"], "--cpus-per-trial 0.0: not above 0"),
+    ([*SEARCH, "--engine", "ray", "--cpus-per-trial", "0"], "--cpus-per-trial 0.0: expected a number above 0"),
     ([*SEARCH, "--workers", "0"], "--workers: 0"),
     ([*SEARCH, "--workers", "many"], "--workers: 'many'"),
     ([*SEARCH, "--epochs", "-1"], "--epochs: -1"),
