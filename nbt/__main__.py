@@ -1,4 +1,4 @@
-"""`python -m nbt`."""
+"""Runs the command line: `python -m nbt`."""
 
 from nbt.cli import main
 

@@ -273,8 +273,8 @@ def test_the_default_image_size_is_what_the_weights_were_made_for(text: str, siz
 def test_impossible_image_sizes_are_refused_with_the_remedy(text: str, size: int, own: int) -> None:
     with pytest.raises(UsageError) as error:
         build_backbone(parse_backbone(text), 5, image_size=size)
-    assert str(error.value).startswith(f"backbone {text} cannot work on images of {size} px (")
-    assert str(error.value).endswith(f"its own size is {own}: --image-size {own}")
+    assert str(error.value).startswith(f"backbone {text} does not work with images of {size} px (")
+    assert str(error.value).endswith(f"use its default size: --image-size {own}")
 
 
 @pytest.mark.parametrize(

@@ -57,11 +57,11 @@ def test_units_and_neck_are_the_model_bit_for_bit(name: str, size: int, n_units:
 @pytest.mark.parametrize(
     ("text", "size", "message"),
     [
-        ("timm:vit_tiny_patch16_224", 224, "cannot be read as ordered units; take another architecture"),
+        ("timm:vit_tiny_patch16_224", 224, "cannot be read as ordered units; use another architecture"),
         ("timm:resnet19", 64, "timm has no model 'resnet19'; did you mean resnet18"),
         ("timm:resnet18(depth=3)", 64, "cannot be built with these arguments"),
-        ("timm:resnet18(drop_rate='a')", 64, "drop_rate is a share, 0 or more and below 1"),
-        ("timm:vgg11", 8, "cannot work on images of 8 px ("),
+        ("timm:resnet18(drop_rate='a')", 64, "drop_rate 'a' is not a share, 0 or more and below 1"),
+        ("timm:vgg11", 8, "does not work with images of 8 px ("),
     ],
 )
 def test_what_cannot_be_read_is_refused(text: str, size: int, message: str) -> None:

@@ -353,7 +353,7 @@ def test_images_are_normalised_as_the_weights_expect(text: str, size: int, expec
 
 
 def test_an_impossible_image_size_is_seen_before_the_file_is_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot work on images of 96 px"):
+    with pytest.raises(UsageError, match="does not work with images of 96 px"):
         load_pretrained_weights(parse_backbone("vit_b_16"), str(tmp_path / "lost.pth"), image_size=96)
 
 

@@ -92,7 +92,7 @@ def test_an_archive_with_anything_else_is_refused_and_nothing_is_written(
 ) -> None:
     pack(tmp_path / "omniglot_small1.zip", {name: b"x"})
     before = sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(cache))
-    with pytest.raises(NbtError, match="is no image of the small Omniglot set: nothing was unpacked"):
+    with pytest.raises(NbtError, match="is not part of the small Omniglot set: nothing was unpacked"):
         read_dataset(resolve("omniglot-small", tmp_path))
     assert sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(cache)) == before
     assert [path for path in cache.rglob("*") if path.is_file()] == []

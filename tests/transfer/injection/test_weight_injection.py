@@ -298,7 +298,7 @@ class TestInjectWeights:
 
     def test_an_image_size_that_the_student_cannot_take(self) -> None:
         source = parse_backbone("conv3")
-        with pytest.raises(UsageError, match="cannot work on images of 8 px"):
+        with pytest.raises(UsageError, match="does not work with images of 8 px"):
             inject_weights(parse_backbone("alexnet"), 8, Teacher("t", source, random_unit_state(source, 28, 0)))
 
     def test_real_weights_go_into_another_width(self, shared: Path) -> None:
