@@ -197,7 +197,7 @@ class _PlannedStream:
 
     def record(self, result: ContinualResult, started: datetime, device: str) -> StreamRecord:
         """Returns the stream as far as it is."""
-        from nbt.task.load import dataset_summary
+        from nbt.task.summary import dataset_summary
         from nbt.tuning.storage.stream_record import StreamRecord
 
         return StreamRecord(

@@ -149,7 +149,7 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 def _describe_data(task: Task) -> dict[str, Any]:
     """Returns what is known of the data, and of the teacher where there is one."""
-    from nbt.task.load import dataset_summary
+    from nbt.task.summary import dataset_summary
     from nbt.tuning.storage.codec import TLI_SIMILARITY
 
     facts = dataset_summary(task)

@@ -16,7 +16,7 @@ from nbt.paths import check_writable_folder
 from nbt.training.recipe.checks import check_starting_weights
 
 if TYPE_CHECKING:
-    from nbt.task.load import TaskOptions
+    from nbt.task.options import TaskOptions
 
 _TASK_STREAM_TASK_OPTIONS = ("data_dir", "backbone", "weights", "image_size", "classes", "shots", "seed")
 _PATHS = ("data_dir", "file", "folder")

@@ -53,7 +53,7 @@ def resolve(dataset: str | Path, data_dir: str | Path | None = None) -> DatasetS
     if not text.strip() or not os.path.exists(path):  # noqa: PTH110 - pathlib raises where a name is too long
         raise UsageError(_explain_unknown(text))
     if folder is not None:
-        raise UsageError(f"--data-dir is only for datasets known by name; --dataset {text} is a path already")
+        raise UsageError(f"--data-dir is for datasets known by name; --dataset {text} is a path already")
     return _resolve_folder(path) if path.is_dir() else _resolve_file(path)
 
 

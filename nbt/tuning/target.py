@@ -18,7 +18,7 @@ class Target:
 
     Attributes:
         epochs: Length of a full trial.
-        facts: Of the dataset, see `nbt.task.load.dataset_summary`.
+        facts: Of the dataset, see `nbt.task.summary.dataset_summary`.
         scalars: Of the fit profile; empty where there is none.
         layers: Rows of the fit profile, from the input.
     """

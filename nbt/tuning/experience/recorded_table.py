@@ -117,7 +117,7 @@ class TableHeader:
         epochs: Length of every run.
         seed: Of split, settings and runs.
         dimensions: What was varied: name to what its range was, see `describe_dimensions`.
-        facts: Of the dataset, see `nbt.task.load.dataset_summary`.
+        facts: Of the dataset, see `nbt.task.summary.dataset_summary`.
         watched: Number of test images that every epoch was evaluated on; 0 for tables from studies.
         profile: `FitProfile.to_dict()`, None where it could not be measured.
         schema: Version of the file's layout.

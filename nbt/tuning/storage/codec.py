@@ -30,7 +30,7 @@ TEST = "test"
 TEST_EVALUATIONS = "test_evaluations"
 LEASE = "lease"
 
-# Of the dataset's facts, as `nbt.task.load.dataset_summary` names them.
+# Of the dataset's facts, as `nbt.task.summary.dataset_summary` names them.
 VALIDATION_IMAGES = "validation_images"
 TEST_IMAGES = "test_images"
 # Of the teacher that can be injected from, `nbt.transfer.injection.weight_injection`.

@@ -104,7 +104,7 @@ class StreamRecord:
         class_names: Of all classes, by their labels.
         started: UTC, of its first session.
         curvature_bytes: Memory of the curvatures that it keeps at most, 0 where its method keeps none.
-        facts: Of the data, see `nbt.task.load.dataset_summary`; and the device.
+        facts: Of the data, see `nbt.task.summary.dataset_summary`; and the device.
     """
 
     config: StreamConfig

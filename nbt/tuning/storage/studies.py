@@ -49,7 +49,7 @@ def open_study(
         config: What defines the study.
         budget: As the user wrote it; a resumed study goes on to this one.
         pruner: Name of the pruner.
-        dataset: Facts for the record, see `nbt.task.load.dataset_summary`.
+        dataset: Facts for the record, see `nbt.task.summary.dataset_summary`.
         notes: What else a reader must know.
         fresh: Start a new study, under the first free of NAME, NAME-2, NAME-3 ...
 
