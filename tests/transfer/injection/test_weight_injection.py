@@ -202,7 +202,7 @@ class TestInject:
                 inject(net, TinyNet(), blend=blend)
         with pytest.raises(UsageError, match="matching: 'greedy' is not one of order, random"):
             inject(net, TinyNet(), matching="greedy")
-        with pytest.raises(UsageError, match="no two layers are of a kind"):
+        with pytest.raises(UsageError, match="no two layers are of the same kind"):
             inject(net, nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)))
         with pytest.raises(UsageError, match="no layer that can be matched"):
             inject(net, nn.Linear(3, 2))
@@ -315,7 +315,7 @@ def _plan_and_apply(student: str, teacher: str) -> None:
     ours, theirs = parse_backbone(student), parse_backbone(teacher)
     kinds = [{layer.family for layer in outline_of(spec).layers()} for spec in (ours, theirs)]
     if not kinds[0] & kinds[1]:
-        with pytest.raises(UsageError, match="no two layers are of a kind"):
+        with pytest.raises(UsageError, match="no two layers are of the same kind"):
             plan_injection(outline_of(ours), outline_of(theirs))
         return
     report = plan_injection(outline_of(ours), outline_of(theirs))
