@@ -1,4 +1,4 @@
-"""Handmade streams of tasks, for tests of reports, MLflow and the command line."""
+"""Streams of tasks made by hand, for tests of reports, MLflow and the command line."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def make_stream(
 
 
 def with_settings(config: StreamConfig, **changes: Any) -> StreamConfig:
-    """Replaces fields of the settings, or of their recipe where the settings have no such field."""
+    """Changes fields of the settings, or of the recipe where these have none of that name."""
     settings = config.settings
     own = {name: value for name, value in changes.items() if name in ContinualSettings.__dataclass_fields__}
     recipe = settings.recipe.replace(**{name: value for name, value in changes.items() if name not in own})

@@ -1,4 +1,4 @@
-"""The recipes of studies/cluster: what can be told of them without a cluster. No Ray is started."""
+"""The recipes of studies/cluster: checks that need no cluster. No Ray is started."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def section(text: str, title: str) -> str:
 
 
 def shell_lines() -> dict[str, str]:
-    """Returns all that people are told to type or that the recipes run, by where it stands; numbers as numbers."""
+    """Returns the shell commands of the documents and recipes, by file, with variables replaced by numbers."""
     readme = (REPOSITORY / "README.md").read_text()
     return {
         "cluster/README.md": code_blocks((FOLDER / "README.md").read_text()),
@@ -57,13 +57,13 @@ def shell_lines() -> dict[str, str]:
 
 
 def nbt_commands(text: str) -> Iterator[list[str]]:
-    """Yields the words of every nbt command, also of those that are an argument of another command."""
+    """Yields the arguments of every nbt command, including commands that are an argument of another command."""
     for line in text.replace("\\\n", " ").splitlines():
         try:
             lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>()")
             lexer.whitespace_split = True
             words = list(lexer)
-        except ValueError:  # a line out of something that several lines quote
+        except ValueError:  # a line of a multi-line quotation
             continue
         for position, word in enumerate(words):
             if " nbt " in word:
@@ -75,23 +75,25 @@ def nbt_commands(text: str) -> Iterator[list[str]]:
 
 
 def parse(words: list[str]) -> click.Context:
-    """Reads a command line as nbt does, and runs nothing."""
+    """Parses a command line as nbt does, without running it."""
     command: click.Command = importlib.import_module(f"nbt.cli.{words[0]}").command
-    required = {} if "--budget" in words else {"budget": "1", "dataset": "digits"}  # the script adds the user's words
-    given = [part for name, value in required.items() for part in (f"--{name}", value)] if words[0] == "search" else []
-    # click keeps a command's help option from its first context on: it has to be the one that nbt gives it.
-    return command.make_context(words[0], [*words[1:], *given], help_option_names=["-h", "--help"])
+    required = (
+        {} if "--budget" in words else {"budget": "1", "dataset": "digits"}
+    )  # the script adds the user's arguments
+    extra = [part for name, value in required.items() for part in (f"--{name}", value)] if words[0] == "search" else []
+    # click keeps a command's help option from its first context, so it must be the one that nbt sets.
+    return command.make_context(words[0], [*words[1:], *extra], help_option_names=["-h", "--help"])
 
 
-@pytest.mark.parametrize("place", ["cluster/README.md", "README.md", "search.slurm", "rayjob.yaml"])
-def test_every_nbt_command_can_be_read(place: str) -> None:
-    commands = list(nbt_commands(shell_lines()[place]))
+@pytest.mark.parametrize("source", ["cluster/README.md", "README.md", "search.slurm", "rayjob.yaml"])
+def test_every_nbt_command_can_be_parsed(source: str) -> None:
+    commands = list(nbt_commands(shell_lines()[source]))
     assert any(words[0] == "search" for words in commands)
     for words in commands:
         parse(words)
 
 
-def test_a_wrong_option_would_be_found() -> None:
+def test_a_wrong_option_is_detected() -> None:
     line = "ray exec cluster.yaml 'cd x; nbt search --dataset a --budget 3 --ray-adress auto; nbt studies'"
     wrong, right = nbt_commands(line)
     with pytest.raises(click.NoSuchOption):
@@ -99,16 +101,16 @@ def test_a_wrong_option_would_be_found() -> None:
     parse(right)
 
 
-@pytest.mark.parametrize("place", ["search.slurm", "rayjob.yaml"])
-def test_searches_that_recipes_run_use_the_cluster(place: str) -> None:
-    (words,) = nbt_commands(shell_lines()[place])
+@pytest.mark.parametrize("source", ["search.slurm", "rayjob.yaml"])
+def test_searches_that_recipes_run_use_the_cluster(source: str) -> None:
+    (words,) = nbt_commands(shell_lines()[source])
     options = parse(words).params
     assert options["engine"] == "ray"
     assert options["ray_address"] is not None
 
 
 @pytest.mark.parametrize("name", LAUNCHER)
-def test_the_launcher_takes_them(name: str) -> None:
+def test_the_launcher_accepts_the_configuration(name: str) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     (config,) = documents(name)
@@ -117,7 +119,7 @@ def test_the_launcher_takes_them(name: str) -> None:
         validate_config(prepare_config({**copy.deepcopy(config), "idle_timeout": 3}))
 
 
-def test_the_head_runs_no_trial() -> None:
+def test_the_head_node_runs_no_trials() -> None:
     (config,) = documents("cluster.yaml")
     head = config["available_node_types"][config["head_node_type"]]
     assert head["resources"]["CPU"] == 0
@@ -127,7 +129,7 @@ def test_the_head_runs_no_trial() -> None:
 
 
 @pytest.mark.parametrize("name", LAUNCHER)
-def test_every_node_of_the_launcher_wants_the_token(name: str) -> None:
+def test_every_node_of_the_launcher_requires_the_token(name: str) -> None:
     (config,) = documents(name)
     starts = [
         command
@@ -141,13 +143,13 @@ def test_every_node_of_the_launcher_wants_the_token(name: str) -> None:
     assert list(config["file_mounts"]) == ["~/nbt-cluster"]
 
 
-def test_the_other_recipes_want_the_token() -> None:
+def test_the_other_recipes_require_the_token() -> None:
     assert "export RAY_AUTH_MODE=token\n" in (FOLDER / "search.slurm").read_text()
     job = document("rayjob.yaml", "RayJob")["spec"]
     assert job["rayClusterSpec"]["authOptions"] == {"mode": "token"}
 
 
-def test_no_dashboard_is_open() -> None:
+def test_no_dashboard_is_public() -> None:
     for path in FOLDER.iterdir():
         text = path.read_text()
         assert "0.0.0.0" not in text
@@ -160,7 +162,7 @@ def test_no_dashboard_is_open() -> None:
     assert not head.get("enableIngress")
 
 
-def test_the_pods_take_no_other_traffic() -> None:
+def test_the_pods_accept_no_other_traffic() -> None:
     labels = {"app": "nbt-search"}
     policy = document("rayjob.yaml", "NetworkPolicy")["spec"]
     assert policy["podSelector"]["matchLabels"] == labels
@@ -172,7 +174,7 @@ def test_the_pods_take_no_other_traffic() -> None:
     assert all(pod["metadata"]["labels"] == labels for pod in pods)
 
 
-def test_ray_is_one_version_everywhere() -> None:
+def test_the_version_of_ray_is_the_same_everywhere() -> None:
     bound = re.search(r'"ray\[tune\]>=([\d.]+)"', (REPOSITORY / "pyproject.toml").read_text())
     assert bound is not None
     assert tuple(map(int, bound[1].split("."))) == MIN_RAY_VERSION
@@ -182,25 +184,25 @@ def test_ray_is_one_version_everywhere() -> None:
         assert found == {f"{bound[1]}.0"}, name
 
 
-def test_the_job_needs_what_is_there() -> None:
+def test_the_job_references_existing_resources() -> None:
     kinds = {
         (found["kind"], found["metadata"]["name"])
         for name in ("rayjob", "rayjob-data")
         for found in documents(f"{name}.yaml")
     }
     pod = document("rayjob.yaml", "RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    wanted = {volume["name"]: volume for volume in pod["volumes"]}
-    assert ("PersistentVolumeClaim", wanted["data"]["persistentVolumeClaim"]["claimName"]) in kinds
-    assert ("ConfigMap", wanted["search"]["configMap"]["name"]) in kinds
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert ("PersistentVolumeClaim", volumes["data"]["persistentVolumeClaim"]["claimName"]) in kinds
+    assert ("ConfigMap", volumes["search"]["configMap"]["name"]) in kinds
     (container,) = pod["containers"]
-    assert {mount["name"] for mount in container["volumeMounts"]} == set(wanted)
+    assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
     secret = container["envFrom"][0]["secretRef"]["name"]
-    made = (FOLDER / "README.md").read_text().split(f"create secret generic {secret}")[1].split("```")[0]
+    command = (FOLDER / "README.md").read_text().split(f"create secret generic {secret}")[1].split("```")[0]
     for variable in set(re.findall(r"\$(NBT_\w+)", search_script())):
-        assert f"{variable}=" in made
+        assert f"{variable}=" in command
 
 
-def test_the_scripts_can_be_read_by_bash() -> None:
+def test_the_scripts_are_valid_bash() -> None:
     scripts = [(FOLDER / "search.slurm").read_text(), search_script()]
     for name in LAUNCHER:
         (config,) = documents(name)
