@@ -68,9 +68,9 @@ def residual_energy(spectrum: Spectrum, coordinates: FloatArray, counts: FloatAr
         counts: Number of samples per class, (C,).
         ridge: Ridge strength, above 0, in the units of sigma.
     """
-    own = counts - (spectrum.values / (spectrum.values + ridge)) @ coordinates**2
+    unadjusted = counts - (spectrum.values / (spectrum.values + ridge)) @ coordinates**2
     across, total = intercept(coordinates, counts, ridge / (spectrum.values + ridge))
-    return np.asarray(own - across**2 / total)
+    return np.asarray(unadjusted - across**2 / total)
 
 
 def ledoit_wolf(spectrum: Spectrum) -> tuple[float, float]:

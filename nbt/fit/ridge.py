@@ -87,7 +87,7 @@ def _gcv(spectrum: Spectrum, coordinates: FloatArray, counts: FloatArray, ridge:
     twice, squared = intercept(coordinates, counts, shrunk**2)  # m'MY, |m|^2
     part = across / total
     energy = coordinates**2
-    own = np.maximum(counts - energy.sum(axis=0), 0.0) + shrunk**2 @ energy  # |MY|^2
-    error = float((own - 2.0 * part * twice + squared * part**2).sum())
+    squares = np.maximum(counts - energy.sum(axis=0), 0.0) + shrunk**2 @ energy  # |MY|^2
+    error = float((squares - 2.0 * part * twice + squared * part**2).sum())
     trace = spectrum.n - len(shrunk) + float(shrunk.sum()) - squared / total
     return float(error / max(trace, float(np.finfo(np.float64).eps)) ** 2)

@@ -31,7 +31,7 @@ _BUILD_ERRORS = (TypeError, ValueError, AssertionError, RuntimeError, LookupErro
 class Backbone(nn.Module):
     """A classifier for the target: units, neck, feature normalisation, dropout and a linear head.
 
-    Every backbone has a linear head on a feature vector, whatever the classifier of the original model looks like, so
+    Every backbone has a linear head on a feature vector, independent of the classifier of the original model, so
     that transfer techniques and fit measures treat all backbones alike.
 
     Attributes:

@@ -55,8 +55,8 @@ class Linearized(nn.Module):
 
     def forward(self, *inputs: Any) -> torch.Tensor:
         """Maps the network's inputs to its outputs, such as logits, (N, C)."""
-        own = dict(self.w.named_parameters())
-        return first_order(self.base, {name: own[name] for name in self._names}, *inputs)
+        parameters = dict(self.w.named_parameters())
+        return first_order(self.base, {name: parameters[name] for name in self._names}, *inputs)
 
 
 class FirstOrder(nn.Module):
@@ -82,8 +82,8 @@ class FirstOrder(nn.Module):
 
     def forward(self, *inputs: Any) -> torch.Tensor:
         """Maps the model's inputs to its outputs, such as logits, (N, C)."""
-        own, origin = dict(self.model.named_parameters()), dict(self.base.named_parameters())
-        return first_order(self.base, {name: own[name] - origin[name] for name in self._names}, *inputs)
+        current, origin = dict(self.model.named_parameters()), dict(self.base.named_parameters())
+        return first_order(self.base, {name: current[name] - origin[name] for name in self._names}, *inputs)
 
 
 def linearize(model: nn.Module, head: nn.Module | None = None) -> Linearized:
@@ -172,8 +172,8 @@ def _load_forward_mode_rules() -> None:
 
 
 def _detached_parameters(base: nn.Module, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    own = dict(base.named_parameters())
-    return {name: own[name].detach() for name in names}
+    parameters = dict(base.named_parameters())
+    return {name: parameters[name].detach() for name in names}
 
 
 def _functional_call(base: nn.Module, inputs: Any, parameters: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -136,9 +136,9 @@ def test_with_an_official_validation_split_test_is_drawn() -> None:
 def test_classes_with_too_few_images_are_named(counts: list[int], roles: str, message: str) -> None:
     extra = roles.split()
     labels = np.concatenate([labels_of(counts, None), np.tile([0, 1], len(extra))]).astype(np.int64)
-    words = np.array([""] * sum(counts) + [role for role in extra for _ in range(2)], dtype="<U5")
+    official = np.array([""] * sum(counts) + [role for role in extra for _ in range(2)], dtype="<U5")
     with pytest.raises(UsageError) as error:
-        make_pools(labels, words, ["class 0", "class 1"])
+        make_pools(labels, official, ["class 0", "class 1"])
     assert str(error.value).startswith(message)
 
 

@@ -53,8 +53,8 @@ def test_one_class_and_classes_without_images() -> None:
 
 
 def test_many_classes() -> None:
-    chance = np.random.default_rng(1)
-    value = emd_similarity(chance.standard_normal((300, 8)), np.ones(300), chance.standard_normal((60, 8)), np.ones(60))
+    rng = np.random.default_rng(1)
+    value = emd_similarity(rng.standard_normal((300, 8)), np.ones(300), rng.standard_normal((60, 8)), np.ones(60))
     assert 0.9 < value < 1.0
 
 

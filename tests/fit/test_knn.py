@@ -35,11 +35,11 @@ class TestKNN(MeasureContract):
         np.fill_diagonal(apart, np.inf)
         nearest = np.argsort(apart, axis=1)[:, :k]
         near = -np.take_along_axis(apart, nearest, axis=1)
-        said = [
+        predicted = [
             max(range(5), key=lambda label: ((labels[row] == label).sum(), close[labels[row] == label].sum()))
             for row, close in zip(nearest, near, strict=True)
         ]
-        assert knn_accuracy(features, labels, k) == pytest.approx(np.mean(said == labels), abs=2e-3)
+        assert knn_accuracy(features, labels, k) == pytest.approx(np.mean(predicted == labels), abs=2e-3)
 
     def test_a_zero_vector_has_similarity_0(self) -> None:
         # It is the nearest neighbour of the last sample, which points away from the others.

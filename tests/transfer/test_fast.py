@@ -16,14 +16,14 @@ DIM = 6
 
 
 def features(n: int = 32, seed: int = 0) -> torch.Tensor:
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     scales = torch.tensor([0.01, 0.1, 1.0, 1.0, 10.0, 100.0])
-    return torch.randn(n, DIM, generator=chance) * scales + 5 * scales
+    return torch.randn(n, DIM, generator=rng) * scales + 5 * scales
 
 
 def images(n: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    chance = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 3, 12, 12, generator=chance), torch.arange(n) % 3
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 3, 12, 12, generator=rng), torch.arange(n) % 3
 
 
 def net(head_scale: float) -> TinyNet:
@@ -103,7 +103,7 @@ class TestFeatureNorm:
         norm.eval()
         woken = values.detach().clone()
         woken[:, dead] = 3.0
-        assert norm(woken)[:, dead].abs().max() == 0.0, "what never varied says nothing, whatever it does later"
+        assert norm(woken)[:, dead].abs().max() == 0.0, "features that were constant in training stay 0"
 
     def test_a_batch_of_one_is_an_error_in_training_only(self) -> None:
         norm = FeatureNorm("batch", DIM)
@@ -176,9 +176,9 @@ class TestHead:
         assert max(gradient.abs().max() for gradient in gradients(1e-3)) > 0.0
 
     def test_the_first_step_gives_a_nearest_class_mean_classifier(self) -> None:
-        chance = torch.Generator().manual_seed(3)
+        rng = torch.Generator().manual_seed(3)
         truth = torch.arange(60) % 3
-        values = torch.randn(60, DIM, generator=chance) + 2 * torch.randn(3, DIM, generator=chance)[truth] + 40.0
+        values = torch.randn(60, DIM, generator=rng) + 2 * torch.randn(3, DIM, generator=rng)[truth] + 40.0
         normed = FeatureNorm("batch", DIM)(values)
         means = torch.stack([normed[truth == c].mean(dim=0) for c in range(3)])
         head = nn.Linear(DIM, 3)

@@ -12,9 +12,9 @@ strength = st.floats(0, 2).map(lambda x: round(x, 3))
 
 
 def make(alpha: float, beta: float, seed: int = 0) -> tuple[list[nn.Parameter], dict[nn.Parameter, torch.Tensor], L2SP]:
-    chance = torch.Generator().manual_seed(seed)
-    parameters = [nn.Parameter(torch.randn(shape, generator=chance)) for shape in ((3, 4), (2, 3, 2, 2))]
-    anchors = {p: torch.randn(p.shape, generator=chance) for p in parameters}
+    rng = torch.Generator().manual_seed(seed)
+    parameters = [nn.Parameter(torch.randn(shape, generator=rng)) for shape in ((3, 4), (2, 3, 2, 2))]
+    anchors = {p: torch.randn(p.shape, generator=rng) for p in parameters}
     return parameters, anchors, L2SP([ParameterGroup(parameters, 0.1, alpha, beta)], anchors)
 
 

@@ -47,11 +47,11 @@ def build(name: str) -> tuple[Backbone, torch.Tensor]:
 
 @torch.no_grad()
 def move(module: nn.Module, scale: float = 0.02, seed: int = 0) -> None:
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         spread = parameter.std() if parameter.numel() > 1 else parameter.abs().sum()
         size = scale * spread.clamp_min(0.1)
-        parameter.add_(torch.randn(parameter.shape, generator=chance, dtype=parameter.dtype) * size)
+        parameter.add_(torch.randn(parameter.shape, generator=rng, dtype=parameter.dtype) * size)
 
 
 def assert_first_order(model: Backbone, images: torch.Tensor) -> None:

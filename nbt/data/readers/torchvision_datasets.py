@@ -191,8 +191,8 @@ def _read_omniglot(data: Any) -> tuple[Items, list[int], list[str]]:
     return [path for path, _ in labelled], [label for _, label in labelled], names
 
 
-def _split_calls(*words: str) -> tuple[ConstructorCall, ...]:
-    return tuple(ConstructorCall("train" if word == "trainval" else word, {"split": word}) for word in words)
+def _split_calls(*names: str) -> tuple[ConstructorCall, ...]:
+    return tuple(ConstructorCall("train" if name == "trainval" else name, {"split": name}) for name in names)
 
 
 _TRAIN_TEST = (ConstructorCall("train", {"train": True}), ConstructorCall("test", {"train": False}))

@@ -73,10 +73,10 @@ def test_sampled_vectors_are_unbiased(vectors_: str) -> None:
     model, inputs = mlp(3, 4, 4), vectors(4, 3)
     mask = torch.tensor([True, True, False, True])
     exact = estimate("exact", model, inputs, outputs=mask, vectors=vectors_)
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     draws = torch.stack(
         [
-            dense(estimate("diagonal", model, inputs, outputs=mask, vectors=vectors_, generator=chance), model).diag()
+            dense(estimate("diagonal", model, inputs, outputs=mask, vectors=vectors_, generator=rng), model).diag()
             for _ in range(400)
         ]
     )

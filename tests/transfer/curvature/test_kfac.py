@@ -148,8 +148,8 @@ def test_channels_last_gives_the_same_curvature() -> None:
 def test_signs_are_unbiased() -> None:
     model, inputs = mlp(3, 4, 3), vectors(4, 3)
     expected = dense(kfac(model, inputs), model)
-    chance = torch.Generator().manual_seed(0)
-    draws = torch.stack([dense(kfac(model, inputs, "signs", generator=chance), model) for _ in range(300)])
+    rng = torch.Generator().manual_seed(0)
+    draws = torch.stack([dense(kfac(model, inputs, "signs", generator=rng), model) for _ in range(300)])
     error = (draws.mean(dim=0) - expected).abs()
     assert (error <= 5 * draws.std(dim=0) / 300**0.5 + 1e-9).all()
 

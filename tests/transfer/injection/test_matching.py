@@ -280,10 +280,10 @@ class TestOutlines:
         model = Backwards()
         model.first.eval()
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        chance = torch.get_rng_state()
+        rng_state = torch.get_rng_state()
         assert [x.name for x in read_outline(model).layers()] == ["head", "second", "first.0"]
         assert [x.name for x in read_outline(model, torch.zeros(2, 3, 8, 8)).layers()] == ["first.0", "second"]
-        assert torch.equal(torch.get_rng_state(), chance)
+        assert torch.equal(torch.get_rng_state(), rng_state)
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
         assert (model.training, model.first.training, model.second.training) == (True, False, True)
 
@@ -300,11 +300,11 @@ def test_scoring_has_no_side_effects() -> None:
     student.features.denseblock1.eval()
     modes = [module.training for module in student.modules()]
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    chance = torch.get_rng_state()
+    rng_state = torch.get_rng_state()
     assert 0.0 < tli_similarity(student, teacher) < 1.0
     assert [module.training for module in student.modules()] == modes
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
     assert list(student.state_dict()) == list(before)
     assert not teacher.training
-    assert torch.equal(torch.get_rng_state(), chance)
+    assert torch.equal(torch.get_rng_state(), rng_state)
     assert all(p.requires_grad and p.grad is None for p in student.parameters())

@@ -41,11 +41,11 @@ FAMILIES = (
 
 def stirred(model: nn.Module, seed: int = 0) -> nn.Module:
     """Moves all values away from their initialisation, including running statistics."""
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():
-                tensor.add_(torch.rand(tensor.shape, generator=chance))
+                tensor.add_(torch.rand(tensor.shape, generator=rng))
             else:
                 tensor.add_(3)
     return model
@@ -177,11 +177,11 @@ class TestInject:
 
     def test_teacher_modes_and_generator_are_unchanged(self) -> None:
         student, teacher = TinyNet(width=4).train(), stirred(TinyNet()).eval()
-        before, chance = state(teacher), torch.get_rng_state()
+        before, rng_state = state(teacher), torch.get_rng_state()
         inject(student, teacher)
         assert all(torch.equal(tensor, before[key]) for key, tensor in teacher.state_dict().items())
         assert (student.training, teacher.training) == (True, False)
-        assert torch.equal(torch.get_rng_state(), chance)
+        assert torch.equal(torch.get_rng_state(), rng_state)
         assert all(p.requires_grad for p in student.parameters())
 
     def test_random_matching_differs(self) -> None:
@@ -246,8 +246,8 @@ class TestVisionTransformers:
 
 class TestStatistics:
     def batches(self, n: int = 3) -> list[torch.Tensor]:
-        chance = torch.Generator().manual_seed(0)
-        return [2 * torch.randn(4, 3, 12, 12, generator=chance) + i for i in range(n)]
+        rng = torch.Generator().manual_seed(0)
+        return [2 * torch.randn(4, 3, 12, 12, generator=rng) + i for i in range(n)]
 
     def test_statistics_are_the_mean_over_the_batches(self) -> None:
         model = stirred(TinyNet())
