@@ -15,7 +15,7 @@ import nbt
 from nbt.api._prepared_search import make_study_config
 from nbt.fit.profile_builder import profile_fit
 from nbt.settings import TransferSettings
-from nbt.task.load import dataset_summary
+from nbt.task.summary import dataset_summary
 from nbt.tracking import Tracker
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.budget import Budget

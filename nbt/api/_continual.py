@@ -227,7 +227,7 @@ class _PlannedStream:
             started: Start of the stream.
             device: Device of the training.
         """
-        from nbt.task.load import dataset_summary
+        from nbt.task.summary import dataset_summary
         from nbt.tuning.storage.stream_record import StreamRecord
 
         return StreamRecord(

@@ -103,7 +103,7 @@ def monitor_test_images(task: Task) -> Task:
 def make_table_header(task: Task, space: Space, epochs: int) -> TableHeader:
     """Returns the header of the recorded table of a task, without paths of this machine."""
     from nbt.models.weights import hash_weights
-    from nbt.task.load import dataset_summary
+    from nbt.task.summary import dataset_summary
     from nbt.tuning.experience.recorded_table import TableHeader, describe_dimensions
 
     values: dict[str, Any] = {name: getattr(task, name) for name in ("image_size", "classes", "shots", "seed")}

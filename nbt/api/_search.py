@@ -156,7 +156,7 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 def _describe_data(task: Task) -> dict[str, Any]:
     """Returns the facts of the dataset, and the similarity of the teacher if there is one, in JSON types."""
-    from nbt.task.load import dataset_summary
+    from nbt.task.summary import dataset_summary
     from nbt.tuning.storage.codec import TLI_SIMILARITY
 
     facts = dataset_summary(task)

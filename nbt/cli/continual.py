@@ -25,7 +25,7 @@ from nbt.settings.class_stream import ClassStreamSettings
 from nbt.training.recipe.checks import check_starting_weights
 
 if TYPE_CHECKING:
-    from nbt.task.load import TaskOptions
+    from nbt.task.options import TaskOptions
 
 _CLASS_STREAM_TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "seed")
 _TASK_STREAM_TASK_OPTIONS = ("data_dir", "backbone", "weights", "image_size", "classes", "shots", "seed")

@@ -85,7 +85,7 @@ def _check(teacher: str, student: str, score_only: bool, file: str | None, image
     """
     from nbt.models.backbone_spec import parse_backbone
     from nbt.models.teacher import parse_teacher
-    from nbt.task.load import IMAGE_SIZES
+    from nbt.task.options import IMAGE_SIZES
 
     spec, _ = parse_teacher(teacher)
     name = parse_backbone(student).text

@@ -18,7 +18,7 @@ class Target:
 
     Attributes:
         epochs: Length of a full trial.
-        facts: Facts about the dataset; see `nbt.task.load.dataset_summary`.
+        facts: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
         scalars: Finite scalars of the fit profile; empty without a profile.
         layers: Rows of the fit profile, one per unit, starting at the input.
     """

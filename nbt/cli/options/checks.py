@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nbt.errors import UsageError
 
 if TYPE_CHECKING:
-    from nbt.task.load import TaskOptions
+    from nbt.task.options import TaskOptions
 
 TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots", "seed")
 
@@ -23,7 +23,7 @@ def check_task(options: Mapping[str, Any]) -> TaskOptions:
     Raises:
         UsageError: A value is invalid.
     """
-    from nbt.task.load import check_task_options
+    from nbt.task.options import check_task_options
 
     return check_task_options(**{name: options[name] for name in TASK_OPTIONS}, teacher=options.get("teacher"))
 

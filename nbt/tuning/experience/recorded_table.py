@@ -120,7 +120,7 @@ class TableHeader:
         epochs: Number of epochs of every run.
         seed: Seed of split, settings and runs.
         dimensions: Varied dimensions: name -> range or choices; see `describe_dimensions`.
-        facts: Facts about the dataset; see `nbt.task.load.dataset_summary`.
+        facts: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
         watched: Number of test images on which every epoch was evaluated; 0 for tables from studies.
         profile: Fit profile as returned by `FitProfile.to_dict`; None if it was not measured.
         schema: Version of the file format.

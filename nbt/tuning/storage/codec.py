@@ -30,7 +30,7 @@ TEST = "test"
 TEST_EVALUATIONS = "test_evaluations"
 LEASE = "lease"
 
-# Keys of the facts about the dataset, see `nbt.task.load.dataset_summary`.
+# Keys of the facts about the dataset, see `nbt.task.summary.dataset_summary`.
 VALIDATION_IMAGES = "validation_images"
 TEST_IMAGES = "test_images"
 # Key of the similarity to the teacher of weight injection, see `nbt.transfer.injection.weight_injection`.

@@ -221,7 +221,7 @@ class StudyRecord:
 
     Attributes:
         config: Configuration of the study.
-        dataset: Facts about the dataset; see `nbt.task.load.dataset_summary`.
+        dataset: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
         budget: Budget as given by the user: "20", "30m", "2h".
         epochs_budget: Number of training epochs of the budget; None for a time budget.
         epochs_spent: Training epochs of all trials, including pruned and failed ones, without the finals.

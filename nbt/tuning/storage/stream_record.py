@@ -104,7 +104,7 @@ class StreamRecord:
         class_names: Names of all classes, in the order of their labels.
         started: Start of the first session in UTC.
         curvature_bytes: Maximum memory of the stored curvatures in bytes; 0 if the method stores none.
-        facts: Facts about the dataset, see `nbt.task.load.dataset_summary`, and the device.
+        facts: Facts about the dataset, see `nbt.task.summary.dataset_summary`, and the device.
     """
 
     config: StreamConfig

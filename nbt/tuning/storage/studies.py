@@ -49,7 +49,7 @@ def open_study(
         config: Configuration of the study.
         budget: Budget as given by the user; it replaces that of a resumed study.
         pruner: Name of the pruner.
-        dataset: Facts about the dataset; see `nbt.task.load.dataset_summary`.
+        dataset: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
         notes: Further remarks for readers of the study.
         fresh: Whether to start a new study under the first unused name of NAME, NAME-2, NAME-3 ...
 
