@@ -198,7 +198,7 @@ def intervals(tables: Sequence[RecordedTable]) -> dict[str, Any]:
         learned = TransferredPriors(leave_dataset_out(tables, table))
         assert learned.forecaster is not None
         curves = table_curves(table, learned.models)
-        order = sorted(curves, key=lambda curve: -curve.final)
+        order = sorted(curves, key=lambda curve: -curve.end_score)
         good, probe = order[: len(order) // 4], probe_logit_score(target_from_header(table.header))
         draws = np.random.default_rng(derive_seed(0, "references of the study"))
         hits: dict[int, list[bool]] = {epoch: [] for epoch in SCHEDULE}
@@ -208,7 +208,7 @@ def intervals(tables: Sequence[RecordedTable]) -> dict[str, Any]:
             for epoch in SCHEDULE:
                 end = learned.forecaster.forecast(curve.until(epoch), references, probe)
                 low, high = learned.forecaster.interval(end)
-                hits[epoch].append(low <= curve.final <= high)
+                hits[epoch].append(low <= curve.end_score <= high)
         share = [hit for values in hits.values() for hit in values]
         rows[table.header.name] = {
             "runs": len(curves),

@@ -176,8 +176,8 @@ class TestReferences:
         finals = sorted(
             (max(row.val_accuracy or 0 for row in TREES.curve(one)) for one in RECIPES[20:40]), reverse=True
         )
-        assert accuracy_from_logit_score([one.final for one in references], IMAGES) == pytest.approx(finals[:3])
-        assert (len(curve.logit_scores), curve.length) == (FIRST, LENGTH)
+        assert accuracy_from_logit_score([one.end_score for one in references], IMAGES) == pytest.approx(finals[:3])
+        assert (len(curve.logit_scores), curve.total_epochs) == (FIRST, LENGTH)
 
     def test_a_forecast_costs_no_more_with_more_finished_trials(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each finished trial is read once, however often the pruner is asked."""
