@@ -184,7 +184,7 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         return _limit_observations(observations)
 
     def _candidates(self, observations: Sequence[Observation]) -> list[dict[str, ParamValue]]:
-        """Returns parameters of random settings, of neighbours of the best trials, and of half the recorded settings."""
+        """Returns parameters of random settings, of neighbours of the best trials, and half the recorded settings."""
         random = sample_many_params(self._space, self._rng, _NUM_RANDOM_CANDIDATES)
         best = sorted(
             (observation for observation in observations if observation.logit_score is not None),
@@ -343,7 +343,7 @@ def _limit_observations(observations: list[Observation]) -> list[Observation]:
 def _mutate(
     space: Space, params: Mapping[str, ParamValue], fresh: Mapping[str, ParamValue], rng: np.random.Generator
 ) -> dict[str, ParamValue]:
-    """Returns a mutation of `params`: one to four parameters are replaced by those of `fresh`, or moved towards them."""
+    """Returns a mutation of `params`: one to four parameters are taken from `fresh` or moved towards it."""
     changed: dict[str, ParamValue] = dict(params)
     count = 1 + int(rng.integers(4))
     total = len(space.parameters)

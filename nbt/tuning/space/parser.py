@@ -49,14 +49,14 @@ def _parse_fields(values: Mapping[str, Any], source: str, default_name: str) -> 
     for name in (*fixed, *same_as):
         if (name in entries) + (name in fixed) + (name in same_as) > 1:
             raise UsageError(f"{name} is given twice: keep it in one of dimensions:, fixed: and same_as:")
-    return dict(
-        name=_get_text(values, "name", default_name) or default_name,
-        description=_get_text(values, "description", ""),
-        dimensions=dimensions,
-        fixed=fixed,
-        same_as=same_as,
-        source=source,
-    )
+    return {
+        "name": _get_text(values, "name", default_name) or default_name,
+        "description": _get_text(values, "description", ""),
+        "dimensions": dimensions,
+        "fixed": fixed,
+        "same_as": same_as,
+        "source": source,
+    }
 
 
 def _parse_dimension(name: str, entry: Any) -> Dimension:

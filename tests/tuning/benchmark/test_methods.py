@@ -82,7 +82,7 @@ class TestRegistry:
     def test_a_method_takes_the_place_of_its_namesake(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
         other = SearchMethod(name="guided", description="Mine.", build=get_method("random").build)
-        assert methods.register(other) is get_method("guided") is other
+        assert methods.register_method(other) is get_method("guided") is other
 
     def test_the_nearest_names_are_given(self) -> None:
         with pytest.raises(UsageError, match="unknown method 'guide'; did you mean guided"):
@@ -110,12 +110,12 @@ class TestParts:
         made = build(name, benchmark)
         assert isinstance(made.sampler(0), BayesianSampler) == guided
         assert isinstance(made.pruner, pruner)
-        assert [origin for origin, _ in made.first] == ([RECOMMENDATION_NAME] if guided else [])
+        assert [origin for origin, _ in made.initial_settings] == ([RECOMMENDATION_NAME] if guided else [])
 
     def sources(self, name: str, benchmark: TabularBenchmark, **changes: Any) -> list[Any]:
         made = build(name, benchmark, **changes).sampler(0)
         assert isinstance(made, BayesianSampler)
-        return list(made._guide.sources)
+        return list(made._surrogate.sources)
 
     def recorded(self, name: str, benchmark: TabularBenchmark) -> list[bool]:
         return [source.name.startswith("recorded: ") for source in self.sources(name, benchmark)]
@@ -134,17 +134,17 @@ class TestParts:
         far = table(Task("moons"), 14, profile=profile(0.2, 0.19), facts={"classes": 7, "train_images": 9000})
         made = build("wrong profile", benchmark, experience=(*source_tables()[:1], far)).sampler(0)
         assert isinstance(made, BayesianSampler)
-        told = made._guide.target
+        told = made._surrogate.target
         assert (told.probe, told.classes, told.train_images) == (0.2, 7.0, 9000.0)
         assert told.validation_images == known(benchmark).target.validation_images
         assert told.epochs == LENGTH
         alone = build("wrong profile", benchmark, experience=()).sampler(0)
         assert isinstance(alone, BayesianSampler)
-        assert alone._guide.target.probe == known(benchmark).target.probe, "where there is no other"
+        assert alone._surrogate.target.probe == known(benchmark).target.probe, "where there is no other"
 
     def test_the_recommendation_can_be_run_and_is_no_anchor(self, benchmark: TabularBenchmark) -> None:
         for name in ("guided", "learned alone", "rules alone"):
-            [(_, settings)] = build(name, benchmark).first
+            [(_, settings)] = build(name, benchmark).initial_settings
             assert settings in benchmark.index
             assert settings not in [one for _, one in baseline_recipes(LENGTH)]
 
@@ -206,7 +206,7 @@ class TestSearches:
         assert all("the chance of beating" in trial.stopped for trial in found if trial.stopped is not None)
 
     def test_the_recommendation_runs_after_the_anchors(self, benchmark: TabularBenchmark) -> None:
-        [(_, settings)] = build("guided", benchmark).first
+        [(_, settings)] = build("guided", benchmark).initial_settings
         found = replay_search(benchmark, get_method("guided"), experience=source_tables(), seed=0, budget=8)
         assert found[3].setting == benchmark.index[settings]
 

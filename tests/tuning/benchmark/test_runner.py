@@ -137,7 +137,7 @@ class TestKnowledge:
             seen.append(known)
             return get_method("random").build(known)
 
-        methods.register(SearchMethod(name="spy", description="", build=build))
+        methods.register_method(SearchMethod(name="spy", description="", build=build))
         tables = [
             make_table(12, seed=i, dataset=name, data_hash=name, profile={"scalars": {"n": i}})
             for i, name in enumerate("abc")
@@ -196,7 +196,7 @@ class TestReplay:
 
     def test_what_knows_the_worth_of_settings_wins(self, tables: list[RecordedTable], registry: None) -> None:
         build = lambda known: SearchComponents(sampler=Greedy)  # noqa: E731
-        methods.register(SearchMethod(name="greedy", description="Knows.", build=build))
+        methods.register_method(SearchMethod(name="greedy", description="Knows.", build=build))
         result = replay(tables, space=SPACE, methods=["random", "greedy"], seeds=6, budget=20)
         random, greedy = result.overall_rows()
         assert greedy["epochs"] <= 4 * LENGTH < random["epochs"]

@@ -116,5 +116,5 @@ def test_it_ends_when_every_setting_was_used(pool: CandidatePool) -> None:
 
 
 def test_settings_that_were_not_recorded_are_an_error(pool: CandidatePool) -> None:
-    with pytest.raises(NbtError, match="spec-1 asks for settings that were not recorded"):
+    with pytest.raises(NbtError, match="spec-1 has settings that were not recorded"):
         ReplayEngine(pool).run(RecordingTrialSource([TransferSettings(head_lr=0.77, epochs=LENGTH)]))

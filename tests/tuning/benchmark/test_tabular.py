@@ -7,7 +7,7 @@ import pytest
 
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings, repair
-from nbt.tuning.benchmark.tabular import CandidatePool, TabularBenchmark, coordinates
+from nbt.tuning.benchmark.tabular import CandidatePool, TabularBenchmark, space_coordinates
 from nbt.tuning.experience.recorded_table import RecordedTable
 from tests.tuning.benchmark.tables import LENGTH, SPACE, WHOLE, diverge, header, make_curve, make_table
 
@@ -15,7 +15,7 @@ PARAMETERS = len(SPACE.parameters)
 
 
 def gap(one: TransferSettings, other: TransferSettings) -> float:
-    return float(np.linalg.norm(coordinates(SPACE, repair(one)) - coordinates(SPACE, repair(other))))
+    return float(np.linalg.norm(space_coordinates(SPACE, repair(one)) - space_coordinates(SPACE, repair(other))))
 
 
 class TestDistance:
@@ -67,7 +67,7 @@ class TestCatalogue:
         with pytest.raises(UsageError, match=r"birds\.parquet: no runs"):
             TabularBenchmark(RecordedTable(header(), (), "birds.parquet"), SPACE)
         short = make_table(4, change=lambda run: dataclasses.replace(run, curve=run.curve[:3]))
-        with pytest.raises(UsageError, match="setting 0, seed 0: 3 epochs, but the table says 6"):
+        with pytest.raises(UsageError, match="setting 0, seed 0: 3 epochs, but the table.s header has 6"):
             TabularBenchmark(short, SPACE)
         blind = tuple(dataclasses.replace(result, val_accuracy=None) for result in make_curve(0.5, 0.5))
         with pytest.raises(UsageError, match="no validation accuracy"):
@@ -92,7 +92,7 @@ class TestPool:
         pool = CandidatePool(TabularBenchmark(make_table(20), SPACE))
         wanted = pool.benchmark.settings[7].settings
         assert pool.nearest(wanted) == (7, 0.0)
-        pool.use(7, 0.0)
+        pool.mark_used(7, 0.0)
         index, distance = pool.nearest(wanted)
         gaps = np.linalg.norm(pool.benchmark.points - pool.benchmark.points[7], axis=1)
         assert (index, distance) == (int(np.argsort(gaps)[1]), pytest.approx(np.sort(gaps)[1]))
@@ -100,5 +100,5 @@ class TestPool:
     def test_it_empties(self) -> None:
         pool = CandidatePool(TabularBenchmark(make_table(5), SPACE))
         for index in (3, 0):
-            pool.use(index)
+            pool.mark_used(index)
         assert (len(pool), pool.unused) == (3, [1, 2, 4])

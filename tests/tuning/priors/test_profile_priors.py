@@ -106,7 +106,7 @@ class TestRegistry:
 
 MISSING: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
     "transfer up to the knee": ({}, profile(knee_depth=None), "not measured: knee of the gain"),
-    "freeze when images are few": ({"train_images": None}, profile(), "not measured: images a class"),
+    "freeze when images are few": ({"train_images": None}, profile(), "not measured: images per class"),
     "pull by similarity": ({}, profile(ridge_accuracy_random=None), "not measured: gain over a random network"),
     "effective rate by similarity": ({}, None, "not measured: gain over a random network"),
     "momentum by similarity": ({}, None, "not measured: gain over a random network"),
@@ -114,9 +114,9 @@ MISSING: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
     "average within the training": ({"train_images": None}, None, "not measured: training images"),
     "enough steps": ({"train_images": None}, None, "not measured: training images"),
     "stall while the head is random": ({}, None, "not measured: gain over a random network"),
-    "zap seldom when short": ({"train_images": None}, None, "not measured: images a class"),
+    "zap seldom when short": ({"train_images": None}, None, "not measured: images per class"),
     "inject by similarity": ({TLI_SIMILARITY: None}, profile(), "not measured: TLI similarity"),
-    "the expansion when images are few": ({"train_images": None}, None, "not measured: images a class"),
+    "the expansion when images are few": ({"train_images": None}, None, "not measured: images per class"),
 }
 
 
@@ -131,7 +131,7 @@ class TestMissing:
 
     def test_every_missing_measure_is_named(self) -> None:
         reason = inactivity_reason("freeze when images are few", Target(epochs=LENGTH))
-        assert reason == "not measured: images a class, probe accuracy, gain over a random network"
+        assert reason == "not measured: images per class, probe accuracy, gain over a random network"
 
     def test_without_anything_measured_what_needs_nothing_speaks(self) -> None:
         spoke = {one.prior.name for one in activate_priors(Target(epochs=LENGTH), VARIED) if one.suggestion}
@@ -161,8 +161,7 @@ class TestTransferUpToTheKnee:
     def test_without_a_gain_it_is_silent(self) -> None:
         for known in (profile(0.11, 0.1), profile(knee_depth=0.0)):
             assert (
-                inactivity_reason(self.NAME, Target.of(facts(), known, LENGTH))
-                == "nothing in the profile speaks for it"
+                inactivity_reason(self.NAME, Target.of(facts(), known, LENGTH)) == "the profile gives no reason for it"
             )
 
 
@@ -182,7 +181,7 @@ class TestFreezeWhenImagesAreFew:
         assert good > poor
 
     def test_features_that_are_no_use_are_not_frozen(self) -> None:
-        assert inactivity_reason(self.NAME, target(0.1, 0.2)) == "nothing in the profile speaks for it"
+        assert inactivity_reason(self.NAME, target(0.1, 0.2)) == "the profile gives no reason for it"
 
 
 class TestPullBySimilarity:
@@ -242,7 +241,7 @@ class TestMomentumBySimilarity:
         assert "high" in suggestion(self.NAME, target(0.2, 0.1)).words
 
     def test_between_the_two_it_is_silent(self) -> None:
-        assert inactivity_reason(self.NAME, target(0.5, 0.0)) == "nothing in the profile speaks for it"
+        assert inactivity_reason(self.NAME, target(0.5, 0.0)) == "the profile gives no reason for it"
 
 
 class TestModerateHeadRate:
@@ -276,7 +275,7 @@ class TestRatesByShift:
 
     def test_an_even_shift_or_too_few_units_say_nothing(self) -> None:
         for on in (self.shifted(0.5, 0.4, 0.5), self.shifted(0.1, 0.9)):
-            assert inactivity_reason(self.NAME, on) == "nothing in the profile speaks for it"
+            assert inactivity_reason(self.NAME, on) == "the profile gives no reason for it"
 
 
 class TestMildAugmentationWhenShort:
@@ -299,7 +298,7 @@ class TestMildAugmentationWhenShort:
         assert log_density(still) == log_density(still.replace(mixup=0.4))
 
     def test_a_long_training_has_time(self) -> None:
-        assert inactivity_reason(self.NAME, target(epochs=31)) == "nothing in the profile speaks for it"
+        assert inactivity_reason(self.NAME, target(epochs=31)) == "the profile gives no reason for it"
 
 
 class TestAverageWithinTheTraining:
@@ -327,7 +326,7 @@ class TestEnoughSteps:
         assert best(self.NAME, FULLY_MEASURED, grid("batch_size", 16, 32, 64)) == 16
 
     def test_many_images_have_steps_enough(self) -> None:
-        assert inactivity_reason(self.NAME, target(train_images=6000)) == "nothing in the profile speaks for it"
+        assert inactivity_reason(self.NAME, target(train_images=6000)) == "the profile gives no reason for it"
 
 
 class TestStallWhileTheHeadIsRandom:
@@ -344,7 +343,7 @@ class TestStallWhileTheHeadIsRandom:
         assert log_density(head) > log_density(BASE)
 
     def test_features_that_are_no_use_need_no_care(self) -> None:
-        assert inactivity_reason(self.NAME, target(0.2, 0.15)) == "nothing in the profile speaks for it"
+        assert inactivity_reason(self.NAME, target(0.2, 0.15)) == "the profile gives no reason for it"
 
     def test_the_better_the_features_the_more(self) -> None:
         good, fair = (suggestion(self.NAME, target(own, 0.1)).log_density for own in (0.9, 0.5))
@@ -367,8 +366,7 @@ class TestZapSeldomWhenShort:
 
     def test_a_long_training_has_time(self) -> None:
         assert (
-            inactivity_reason(self.NAME, target(epochs=100, train_images=5000))
-            == "nothing in the profile speaks for it"
+            inactivity_reason(self.NAME, target(epochs=100, train_images=5000)) == "the profile gives no reason for it"
         )
 
 
@@ -383,7 +381,7 @@ class TestInjectBySimilarity:
         assert best(self.NAME, self.on(similarity), grid("init", "pretrained", "inject")) == init
 
     def test_in_between_it_is_silent(self) -> None:
-        assert inactivity_reason(self.NAME, self.on(0.5)) == "nothing in the profile speaks for it"
+        assert inactivity_reason(self.NAME, self.on(0.5)) == "the profile gives no reason for it"
 
 
 class TestExpansionWhenFewImages:

@@ -120,7 +120,9 @@ class TestFeatures:
     def test_nothing_after_now_is_read_of_the_curve(self, curves: list[LearningCurve]) -> None:
         whole, reference = curves[10], curves[0]
         spoilt = dataclasses.replace(whole, logit_scores=np.r_[whole.logit_scores[:5], np.full(LENGTH - 5, 99.0)])
-        assert forecast_features(spoilt.until(5), reference, PROBE) == forecast_features(whole.until(5), reference, PROBE)
+        assert forecast_features(spoilt.until(5), reference, PROBE) == forecast_features(
+            whole.until(5), reference, PROBE
+        )
 
     def test_a_short_reference_is_used_as_far_as_it_goes(self) -> None:
         cut = dataclasses.replace(flat(0.8, 6), total_epochs=LENGTH)
@@ -142,8 +144,16 @@ class TestDistribution:
 
     def test_an_error_of_the_mark_spreads_the_chance(self) -> None:
         assert self.D.probability_above(2.5, 1e-9) == pytest.approx(self.D.probability_above(2.5))
-        assert self.D.probability_above(4.5, 1.0) == pytest.approx(float(ndtr([-3.5, -2.5, -1.5, -0.5]) @ self.D.weights))
-        assert self.D.probability_above(4.5) == 0 < self.D.probability_above(4.5, 0.2) < self.D.probability_above(4.5, 1.0) < 0.5
+        assert self.D.probability_above(4.5, 1.0) == pytest.approx(
+            float(ndtr([-3.5, -2.5, -1.5, -0.5]) @ self.D.weights)
+        )
+        assert (
+            self.D.probability_above(4.5)
+            == 0
+            < self.D.probability_above(4.5, 0.2)
+            < self.D.probability_above(4.5, 1.0)
+            < 0.5
+        )
 
     def test_a_mixture_is_in_order(self) -> None:
         mixed = ForecastDistribution.mixture(
@@ -164,7 +174,7 @@ def test_the_flat_walk_comes_to_the_leaves_of_scikit_learn() -> None:
     rows = rows.astype(np.float32)
     for kind in (ExtraTreesRegressor, RandomForestRegressor):
         forest = kind(8, min_samples_leaf=3, random_state=0).fit(inputs, outcomes)
-        walk = _FlattenedForest.of([tree.tree_ for tree in forest.estimators_])
+        walk = _FlattenedForest.from_trees([tree.tree_ for tree in forest.estimators_])
         assert (walk.leaves(rows) == forest.apply(rows)).all()
 
 
@@ -173,7 +183,7 @@ def test_a_tree_that_is_a_leaf_is_walked() -> None:
 
     stump = ExtraTreeRegressor(min_samples_leaf=100).fit(np.zeros((5, 2)), np.arange(5))
     assert (
-        _FlattenedForest.of([stump.tree_, stump.tree_]).leaves(np.ones((3, 2), dtype=np.float32)).tolist()
+        _FlattenedForest.from_trees([stump.tree_, stump.tree_]).leaves(np.ones((3, 2), dtype=np.float32)).tolist()
         == [[0, 0]] * 3
     )
 

@@ -158,5 +158,5 @@ class TestTechniques:
 
     def test_the_kernel_is_that_of_ordinary_fine_tuning(self) -> None:
         """A technique that is new must not change what recorded tables say."""
-        assert np.allclose(default_kernel().lengths, 0.7 * np.sqrt(22))
-        assert len(default_kernel().lengths) == len(COORDINATE_NAMES) > 22
+        assert np.allclose(default_kernel().length_scales, 0.7 * np.sqrt(22))
+        assert len(default_kernel().length_scales) == len(COORDINATE_NAMES) > 22

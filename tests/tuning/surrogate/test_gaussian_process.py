@@ -24,7 +24,7 @@ def data(n: int = 25, seed: int = 0) -> tuple[FloatArray, FloatArray, FloatArray
 def make(n: int = 25, functions: int = 2) -> GaussianProcess:
     points, values, noise = data(n)
     basis = np.random.default_rng(1).standard_normal((functions, n))
-    return GaussianProcess.given(KERNEL, points, values, noise=noise, basis=basis)
+    return GaussianProcess.with_kernel(KERNEL, points, values, noise=noise, basis=basis)
 
 
 def dense(process: GaussianProcess) -> tuple[FloatArray, FloatArray]:
@@ -33,7 +33,7 @@ def dense(process: GaussianProcess) -> tuple[FloatArray, FloatArray]:
     function = np.empty((n, n))
     for i in range(n):
         for j in range(n):
-            gap = (process.points[i] - process.points[j]) / kernel.lengths
+            gap = (process.points[i] - process.points[j]) / kernel.length_scales
             function[i, j] = kernel.amplitude * np.exp(-0.5 * gap @ gap) + _MEAN_PRIOR_VARIANCE
             function[i, j] += process.basis[:, i] @ process.basis[:, j]
     return function, function + np.diag(process.noise + kernel.noise + _JITTER)
@@ -42,26 +42,26 @@ def dense(process: GaussianProcess) -> tuple[FloatArray, FloatArray]:
 class TestKernel:
     def test_logs_are_read_back(self) -> None:
         back = Kernel.from_log_params(KERNEL.log_params)
-        assert back.lengths == pytest.approx(KERNEL.lengths)
+        assert back.length_scales == pytest.approx(KERNEL.length_scales)
         assert (back.amplitude, back.noise) == (pytest.approx(0.8), pytest.approx(0.05))
 
     def test_the_mean_is_geometric(self) -> None:
         mean = Kernel.mean([Kernel(np.array([1.0, 2.0]), 1.0, 0.01), Kernel(np.array([4.0, 2.0]), 4.0, 1.0)])
-        assert mean.lengths == pytest.approx([2.0, 2.0])
+        assert mean.length_scales == pytest.approx([2.0, 2.0])
         assert (mean.amplitude, mean.noise) == (pytest.approx(2.0), pytest.approx(0.1))
 
     @pytest.mark.parametrize("coordinates", [2, 20, 80])
     def test_the_prior_correlates_random_points_alike_in_any_number_of_coordinates(self, coordinates: int) -> None:
         points = np.random.default_rng(0).random((60, coordinates))
-        correlations = Kernel.prior(coordinates).between(points[:30], points[30:])
+        correlations = Kernel.default(coordinates).covariance_between(points[:30], points[30:])
         assert np.mean(correlations) == pytest.approx(0.84, abs=0.03)
 
     def test_covariance_falls_with_distance_and_is_never_above_the_amplitude(self) -> None:
         at = np.array([[0.0, 0.0, 0.0]])
         far = np.array([[0.0, 0.0, 0.0], [0.3, 0.0, 0.0], [1e3, 0.0, 0.0]])
-        assert KERNEL.between(at, far)[0] == pytest.approx([0.8, 0.8 * np.exp(-0.5), 0.0])
+        assert KERNEL.covariance_between(at, far)[0] == pytest.approx([0.8, 0.8 * np.exp(-0.5), 0.0])
         same = np.full((2, 3), 1e6) + 1e-9
-        assert (KERNEL.between(same, same) <= 0.8).all()
+        assert (KERNEL.covariance_between(same, same) <= 0.8).all()
 
 
 class TestPosterior:
@@ -69,7 +69,7 @@ class TestPosterior:
         process = make()
         draws = np.random.default_rng(2)
         new, own = draws.random((7, 3)), draws.standard_normal((2, 7))
-        cross = process.kernel.between(process.points, new) + process.basis.T @ own + _MEAN_PRIOR_VARIANCE
+        cross = process.kernel.covariance_between(process.points, new) + process.basis.T @ own + _MEAN_PRIOR_VARIANCE
         inverse = np.linalg.inv(dense(process)[1])
         mean, variance = process.predict(new, own)
         assert mean == pytest.approx(cross.T @ inverse @ process.values, abs=1e-8)
@@ -83,33 +83,35 @@ class TestPosterior:
 
     def test_without_basis_there_is_none(self) -> None:
         points, values, noise = data()
-        process = GaussianProcess.given(KERNEL, points, values, noise=noise)
-        zeros = GaussianProcess.given(KERNEL, points, values, noise=noise, basis=np.zeros((1, 25)))
+        process = GaussianProcess.with_kernel(KERNEL, points, values, noise=noise)
+        zeros = GaussianProcess.with_kernel(KERNEL, points, values, noise=noise, basis=np.zeros((1, 25)))
         for found, wanted in zip(process.predict(points), zeros.predict(points, np.zeros((1, 25))), strict=True):
             assert found == pytest.approx(wanted)
 
     def test_values_without_noise_are_met_and_the_far_away_is_unknown(self) -> None:
         points, values, _ = data(10)
-        process = GaussianProcess.given(dataclasses.replace(KERNEL, noise=1e-8), points, values)
+        process = GaussianProcess.with_kernel(dataclasses.replace(KERNEL, noise=1e-8), points, values)
         mean, variance = process.predict(points)
         assert mean == pytest.approx(values, abs=1e-3) and (variance < 1e-3).all() and (variance > 0).all()
         assert process.predict(points + 100)[1] == pytest.approx(0.8, abs=0.3)
 
     def test_one_value_is_enough(self) -> None:
-        process = GaussianProcess.given(KERNEL, np.zeros((1, 3)), np.array([2.0]))
+        process = GaussianProcess.with_kernel(KERNEL, np.zeros((1, 3)), np.array([2.0]))
         assert process.predict(np.zeros((1, 3)))[0] == pytest.approx(2.0, abs=0.02)
 
     def test_a_known_variance_counts_for_one_value_alone(self) -> None:
         points, values, noise = data()
         noise[3], values[3] = 1e4, 50.0
-        trusting = GaussianProcess.given(KERNEL, points, values, noise=noise)
-        without = GaussianProcess.given(KERNEL, *(np.delete(a, 3, axis=0) for a in (points, values)), noise=noise[:-1])
+        trusting = GaussianProcess.with_kernel(KERNEL, points, values, noise=noise)
+        without = GaussianProcess.with_kernel(
+            KERNEL, *(np.delete(a, 3, axis=0) for a in (points, values)), noise=noise[:-1]
+        )
         assert trusting.predict(points[3:4])[0] == pytest.approx(without.predict(points[3:4])[0], abs=0.3)
 
     def test_left_out_is_what_the_others_say(self) -> None:
         process = make(12)
         for i, found in enumerate(process.leave_one_out_mean()):
-            others = GaussianProcess.given(
+            others = GaussianProcess.with_kernel(
                 KERNEL,
                 np.delete(process.points, i, axis=0),
                 np.delete(process.values, i),
@@ -123,12 +125,12 @@ class TestPosterior:
         process = make()
         function, values = dense(process)
         real = function + (KERNEL.noise + _JITTER) * np.eye(25)
-        assert process.smoothed() == pytest.approx(real @ np.linalg.solve(values, process.values), abs=1e-8)
+        assert process.denoised_values() == pytest.approx(real @ np.linalg.solve(values, process.values), abs=1e-8)
 
     def test_smoothed_leaves_values_that_are_known(self) -> None:
         points, values, noise = data()
         noise[:5] = 0.0
-        smoothed = GaussianProcess.given(KERNEL, points, values, noise=noise).smoothed()
+        smoothed = GaussianProcess.with_kernel(KERNEL, points, values, noise=noise).denoised_values()
         assert smoothed[:5] == pytest.approx(values[:5])
         assert (np.abs(smoothed[5:] - values[5:]) > 1e-6).all()
 
@@ -139,7 +141,9 @@ class TestBasis:
         process = make(30, functions=3)
         design = np.vstack([process.basis, np.ones(30)])
         prior = np.diag([1.0, 1.0, 1.0, 1 / _MEAN_PRIOR_VARIANCE])
-        errors = KERNEL.between(process.points, process.points) + np.diag(process.noise + KERNEL.noise + _JITTER)
+        errors = KERNEL.covariance_between(process.points, process.points) + np.diag(
+            process.noise + KERNEL.noise + _JITTER
+        )
         covariance = np.linalg.inv(prior + design @ np.linalg.solve(errors, design.T))
         mean = covariance @ design @ np.linalg.solve(errors, process.values)
         found, spread = process.basis_weights
@@ -151,7 +155,7 @@ class TestBasis:
         spreads = []
         for n in (5, 50, 200):
             points, basis = draws.random((n, 3)), draws.standard_normal((1, n))
-            process = GaussianProcess.given(KERNEL, points, 1.5 * basis[0] + 2.0, noise=0.01, basis=basis)
+            process = GaussianProcess.with_kernel(KERNEL, points, 1.5 * basis[0] + 2.0, noise=0.01, basis=basis)
             mean, spread = process.basis_weights
             spreads.append(float(spread[0]))
         assert mean[0] == pytest.approx(1.5, abs=0.1)
@@ -167,7 +171,7 @@ class TestFit:
     def test_the_gradient_is_that_of_finite_differences(self, functions: int) -> None:
         process = make(15, functions)
         gaps = (process.points[:, None] - process.points[None]) ** 2
-        mode = Kernel.prior(3).log_params
+        mode = Kernel.default(3).log_params
         draws = np.random.default_rng(3)
         for _ in range(3):
             log_params = mode + 0.7 * draws.standard_normal(5)
@@ -185,7 +189,7 @@ class TestFit:
 
     def test_it_is_better_than_where_it_started(self) -> None:
         points, values, noise = data()
-        gaps, prior = (points[:, None] - points[None]) ** 2, Kernel.prior(3)
+        gaps, prior = (points[:, None] - points[None]) ** 2, Kernel.default(3)
         fitted = GaussianProcess.fit(points, values, noise=noise)
         before, after = (
             fitted._negative_log_posterior(kernel.log_params, prior.log_params, gaps)[0]
@@ -199,7 +203,7 @@ class TestFit:
         points = draws.random((60, 6))
         values = np.sin(9 * points[:, 4]) + 0.05 * draws.standard_normal(60)
         process = GaussianProcess.fit(points, values)
-        lengths = process.kernel.lengths
+        lengths = process.kernel.length_scales
         assert lengths.argmin() == 4 and lengths[4] < 0.4 * np.delete(lengths, 4).min()
         new = draws.random((40, 6))
         assert process.predict(new)[0] == pytest.approx(np.sin(9 * new[:, 4]), abs=0.4)
@@ -220,11 +224,11 @@ class TestFit:
         assert GaussianProcess.fit(points, values, noise=0.25).kernel.noise < 0.1
 
     def test_few_values_keep_the_prior_they_are_given(self) -> None:
-        around = Kernel(np.array([0.2, 5.0, 1.0]), 0.5, 0.02)
+        prior_mode = Kernel(np.array([0.2, 5.0, 1.0]), 0.5, 0.02)
         points, values, _ = data(2)
-        kernel = GaussianProcess.fit(points, values, around=around).kernel
-        assert kernel.log_params == pytest.approx(around.log_params, abs=0.7)
-        assert kernel.lengths[1] > 5 * kernel.lengths[0]
+        kernel = GaussianProcess.fit(points, values, prior_mode=prior_mode).kernel
+        assert kernel.log_params == pytest.approx(prior_mode.log_params, abs=0.7)
+        assert kernel.length_scales[1] > 5 * kernel.length_scales[0]
 
     def test_a_coordinate_that_does_not_vary_keeps_its_length(self) -> None:
         chance = np.random.default_rng(0)
@@ -232,8 +236,8 @@ class TestFit:
         points[:, 1] = 0.5
         values = np.sin(6 * points[:, 0])
         fitted = GaussianProcess.fit(points, values).kernel
-        alone = GaussianProcess.fit(points[:, [0, 2]], values, around=Kernel.prior(2, varied=3)).kernel
-        assert fitted.lengths[1] == pytest.approx(Kernel.prior(3).lengths[1])
+        alone = GaussianProcess.fit(points[:, [0, 2]], values, prior_mode=Kernel.default(2, num_varied=3)).kernel
+        assert fitted.length_scales[1] == pytest.approx(Kernel.default(3).length_scales[1])
         assert np.delete(fitted.log_params, 1) == pytest.approx(alone.log_params)
 
     @pytest.mark.parametrize("scale", [1.0, 1e4])

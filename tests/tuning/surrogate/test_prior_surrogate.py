@@ -65,7 +65,7 @@ class TestSources:
         known = TransferredPriors([table(BIRDS, 12), table(Task("moons"), 12, profile=profile(0.2, 0.1))])
         alike, unlike = known.surrogate(target_facts(), SPACE).sources[-2:]
         assert alike.mean > 2 * unlike.mean
-        assert alike.origin == "similarity of the tasks 1.00"
+        assert alike.origin == "task similarity 1.00"
 
     def test_what_nothing_is_known_of_counts_less(self) -> None:
         known = TransferredPriors([table(BIRDS, 12)])
@@ -235,9 +235,9 @@ class TestConditioned:
 class TestKernel:
     def test_lengths_are_those_of_the_recorded_tasks(self, whole: PriorSurrogate) -> None:
         lengths = np.exp(
-            np.mean([np.log(model.process.kernel.lengths) for model in transferred_priors().models], axis=0)
+            np.mean([np.log(model.process.kernel.length_scales) for model in transferred_priors().models], axis=0)
         )
-        assert whole.kernel.lengths == pytest.approx(lengths)
+        assert whole.kernel.length_scales == pytest.approx(lengths)
 
     def test_tables_leave_less_to_the_process(self, whole: PriorSurrogate) -> None:
         assert whole.kernel.amplitude < PriorSurrogate(target(), SPACE).kernel.amplitude
