@@ -117,15 +117,15 @@ def _goals(tasks: Sequence[TaskResult], accuracy_estimate: str) -> dict[str, Any
         for task in tasks
     }
     by_task = list(epochs.values())
-    ours = [row[GUIDED] for row in by_task]
+    guided = [row[GUIDED] for row in by_task]
     rivals = [min(row[name] for name in RIVALS) for row in by_task]
     plain = [name for name in tasks[0].methods if not get_method(name).ablation and name != GUIDED]
     return {
         "epochs": epochs,
-        "against random": statistics.median(a / row[RANDOM] for a, row in zip(ours, by_task, strict=True)),
-        "against the better rival": statistics.median(a / b for a, b in zip(ours, rivals, strict=True)),
+        "against random": statistics.median(a / row[RANDOM] for a, row in zip(guided, by_task, strict=True)),
+        "against the better rival": statistics.median(a / b for a, b in zip(guided, rivals, strict=True)),
         "worst against the best other": max(
-            a / min(row[name] for name in plain) for a, row in zip(ours, by_task, strict=True)
+            a / min(row[name] for name in plain) for a, row in zip(guided, by_task, strict=True)
         ),
         "wrong priors, worst": {name: max(row[name] / row[BASELINE] for row in by_task) for name in WRONG},
         "speed-up": {name: _speed_ups(tasks, name, accuracy_estimate) for name in (RANDOM, *RIVALS, BASELINE)},
@@ -145,8 +145,10 @@ def _speed_ups(tasks: Sequence[TaskResult], rival: str, accuracy_estimate: str) 
     """
     speed_ups = {}
     for task in tasks:
-        ours, theirs = (task.methods[name].regret[accuracy_estimate].mean(axis=0) for name in (GUIDED, rival))
-        above = np.flatnonzero(ours > theirs[-1] + 1e-9)
+        guided_regret, rival_regret = (
+            task.methods[name].regret[accuracy_estimate].mean(axis=0) for name in (GUIDED, rival)
+        )
+        above = np.flatnonzero(guided_regret > rival_regret[-1] + 1e-9)
         epoch = int(above[-1]) + 2 if len(above) else 1
         speed_ups[task.name] = round(task.horizon / max(epoch, task.length), 2) if epoch <= task.horizon else 0.5
     return speed_ups
