@@ -63,8 +63,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20, help="Searches of each method on each task.")
     parser.add_argument("--workers", type=int, default=2, help="Number of processes.")
-    parser.add_argument("--tables", type=Path, nargs="*", default=sorted((HERE / "recorded").glob("*.parquet")))
-    parser.add_argument("--out", type=Path, default=OUT)
+    recorded = sorted((HERE / "recorded").glob("*.parquet"))
+    parser.add_argument("--tables", type=Path, nargs="*", default=recorded, help="Recorded tables (Parquet).")
+    parser.add_argument("--out", type=Path, default=OUT, help="Folder of the results.")
     options = parser.parse_args()
     tables = [RecordedTable.load(path) for path in options.tables]
     space = Space.load("non_binary")
