@@ -373,7 +373,7 @@ class FailingObserver(StudyObserver):
 
 def test_a_report_that_fails_does_not_leave_the_runs_open(task: Task) -> None:
     watch = FailingObserver()
-    with pytest.raises(NbtError, match=r"reports/s: cannot write the report .*--out names another"):
+    with pytest.raises(NbtError, match=r"reports/s: cannot write the report .*use another --out"):
         nbt.search(task, budget=3, observers=[watch], **QUICK)
     assert watch.finished == 1
     assert api.studies()[0]["finished"]

@@ -114,9 +114,9 @@ def test_people_get_a_table_meanings_curves_and_words(fake_api: FakeApi, capsys:
         "LEEP of mobilenet_v2: the weights came without a classifier",
         "conv3: ridge probe by unit",
         "<- knee",
-        "speaks for transferring everything",
-        "conv3 has the highest ridge probe",
-        "How sure: ± is one binomial standard error",
+        "suggests transferring all units",
+        "conv3 has the highest ridge probe accuracy",
+        "Uncertainty: ± is one binomial standard error",
         "plot: p.svg",
     ):
         assert part in text
