@@ -41,7 +41,7 @@ def uri(migrated: Path, tmp_path: Path) -> str:
 
 def runs_of(uri: str) -> list[Any]:
     mlflow = client(uri)
-    return list(mlflow.search_runs([one.experiment_id for one in mlflow.search_experiments()]))
+    return list(mlflow.search_runs([experiment.experiment_id for experiment in mlflow.search_experiments()]))
 
 
 def curve(uri: str, key: str) -> list[tuple[int, float]]:

@@ -77,7 +77,7 @@ def test_study_is_identified_by_name_and_creation_time() -> None:
     record = sample_study()
     assert record.created is not None
     others = (with_config(record, name="x"), replace(record, created=record.created.replace(hour=1)))
-    assert len({study_id(one) for one in (record, *others)}) == 3
+    assert len({study_id(other) for other in (record, *others)}) == 3
     assert study_id(replace(record, trials=(), budget="99")) == study_id(record)
 
 
@@ -167,7 +167,7 @@ def test_correlations_are_logged_when_the_search_has_ended() -> None:
 
 def test_trial_run_contains_forecasts() -> None:
     record = study_with_priors()
-    by_number = {one.number: trial_run(record, one) for one in record.trials}
+    by_number = {trial_record.number: trial_run(record, trial_record) for trial_record in record.trials}
     found = history(by_number[10])
     assert list(found["forecast/mean"]) == list(range(2, 12))
     assert found["forecast/chance"][4] == 0.02

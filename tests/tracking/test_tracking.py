@@ -339,7 +339,7 @@ def test_fit_profile_is_written_at_the_start(uri: str) -> None:
 
 def test_priors_and_pruning_are_logged_once(uri: str) -> None:
     record = study_with_priors(profile=profile_dict())
-    kept = tuple(one for one in record.trials if one.number in (0, 4, 10))
+    kept = tuple(trial_record for trial_record in record.trials if trial_record.number in (0, 4, 10))
     record = replace(record, trials=kept, finals=())
     assert sync(record, uri)["written"] == 4
     content = dump(uri)
@@ -381,8 +381,8 @@ def test_live_search_adds_pruning_metrics_to_the_same_run(uri: str) -> None:
     tracker = Tracker(uri)
     tracker.study_started(replace(record, trials=(), finals=(), prior_diagnostics={}, recommended=None, test=()))
     (first,) = runs_of(uri)
-    for one in record.trials[:5]:
-        tracker.trial_finished(one)
+    for trial_record in record.trials[:5]:
+        tracker.trial_finished(trial_record)
     tracker.study_finished(replace(record, trials=record.trials[:5], finals=()))
     study = next(run for run in runs_of(uri) if run.data.tags["nbt.key"] == "study")
     assert study.info.run_id == first.info.run_id
@@ -527,7 +527,7 @@ def test_sync_repairs_a_crash_at_any_call(uri: str, monkeypatch: pytest.MonkeyPa
     # Small batches, so that crashes between two batches are covered. A crash before a call equals a crash after the
     # previous one.
     monkeypatch.setattr(run_store, "_MAX_METRICS_PER_BATCH", 30)
-    long = next(one for one in sample_study().trials if one.number == 12)
+    long = next(trial_record for trial_record in sample_study().trials if trial_record.number == 12)
     record = small_study()
     record = replace(record, trials=(record.trials[0], long), finals=record.finals[1:], recommended="default recipe")
     crashed = []
@@ -571,12 +571,12 @@ def timeless(content: dict[str, Any]) -> dict[str, Any]:
 def replay(tracker: Tracker, record: StudyRecord) -> None:
     """Calls a tracker as a search of the study does."""
     tracker.study_started(replace(record, trials=(), finals=(), recommended=None, verdict="", test=()))
-    for one in record.trials:
-        tracker.trial_started(one.number, one.settings, one.origin)
-        for result in one.curve:
-            tracker.epoch_finished(one.number, result, 0)
-        if one.state != "running":
-            tracker.trial_finished(one)
+    for trial_record in record.trials:
+        tracker.trial_started(trial_record.number, trial_record.settings, trial_record.origin)
+        for result in trial_record.curve:
+            tracker.epoch_finished(trial_record.number, result, 0)
+        if trial_record.state != "running":
+            tracker.trial_finished(trial_record)
     tracker.finals_started(4)
     for final in record.finals:
         for run in final.runs:
@@ -609,8 +609,8 @@ def test_runs_are_written_during_the_search(uri: str) -> None:
     content = dump(uri)
     assert set(content) == {"study", "trial-0000"}
     assert content["study"][4]["epochs_spent"][0][:2] == (1, 12.0)
-    for one in record.trials[1:]:
-        tracker.trial_finished(one)
+    for trial_record in record.trials[1:]:
+        tracker.trial_finished(trial_record)
     tracker.final_run_finished("trial 12", record.finals[0].runs[0])
     assert dump(uri)["final-trial 12-seed-1"][0] == "trial-0012"
     assert dump(uri)["study"][1][0] == "RUNNING"
@@ -652,8 +652,8 @@ def test_resumed_study_continues_the_same_runs(uri: str) -> None:
     tracker = Tracker(uri)
     tracker.study_started(first)
     assert dump(uri)["study"][1][0] == "RUNNING"
-    for one in record.trials[1:]:
-        tracker.trial_finished(one)
+    for trial_record in record.trials[1:]:
+        tracker.trial_finished(trial_record)
     tracker.study_finished(record)
     assert [run.info.run_id for run in runs_of(uri) if run.data.tags["nbt.key"] == "study"] == [study]
     assert sync(record, uri)["unchanged"] == 6
@@ -664,7 +664,7 @@ def test_out_of_order_trials_are_not_duplicated(uri: str) -> None:
     order = [1, 0, 3, 2, *range(4, 18)]
     listed = list(record.trials)
     times = [t.finished for t in listed]
-    moved = [replace(one, finished=times[order.index(i)]) for i, one in enumerate(listed)]
+    moved = [replace(trial_record, finished=times[order.index(i)]) for i, trial_record in enumerate(listed)]
     record = replace(record, trials=tuple(moved))
     tracker = Tracker(uri)
     tracker.study_started(replace(record, trials=()))
@@ -752,10 +752,10 @@ def test_unreachable_server_is_tried_once_per_minute(
     tracker = Tracker("http://host:5000", clock=clock)
     record = sample_study()
     tracker.study_started(replace(record, trials=()))
-    for one in record.trials:
+    for trial_record in record.trials:
         clock.now += 25.0
-        reported.append(one)
-        tracker.trial_finished(one)
+        reported.append(trial_record)
+        tracker.trial_finished(trial_record)
     assert attempts == [(0.0, 0), (75.0, 3), (150.0, 6), (225.0, 9), (300.0, 12), (375.0, 15), (450.0, 18)]
     tracker.study_finished(record)
     assert attempts[-1] == (450.0, 18)
@@ -880,26 +880,26 @@ def test_restarted_server_receives_all_runs(
     tracker = Tracker(server.uri, clock=clock)
     with caplog.at_level(logging.INFO, logger="nbt"):
         tracker.study_started(replace(record, trials=(), finals=(), recommended=None))
-        for one in record.trials[:4]:
-            tracker.trial_finished(one)
+        for trial_record in record.trials[:4]:
+            tracker.trial_finished(trial_record)
         assert not tracker.pending
         server.stop()
         began = time.monotonic()
-        for one in record.trials[4:8]:
-            tracker.trial_finished(one)
+        for trial_record in record.trials[4:8]:
+            tracker.trial_finished(trial_record)
         assert time.monotonic() - began < 20
         assert tracker.pending
         server = Server(app, server.port)
-        for one in record.trials[8:10]:
-            tracker.trial_finished(one)
+        for trial_record in record.trials[8:10]:
+            tracker.trial_finished(trial_record)
         assert tracker.pending, "not every trial causes an attempt"
         clock.now += 1000.0
         tracker.trial_finished(record.trials[10])
         assert not tracker.pending
         assert len(runs_of(server.uri)) == 12
         server.stop()
-        for one in record.trials[11:]:
-            tracker.trial_finished(one)
+        for trial_record in record.trials[11:]:
+            tracker.trial_finished(trial_record)
         server = Server(app, server.port)
         tracker.study_finished(record)
     assert not tracker.pending

@@ -114,7 +114,7 @@ MEASURES = (
     Measure(
         "knee_depth",
         "knee",
-        "unit up to which the gain over random weights grows beyond noise, of all units; 0 without a gain; higher is"
+        "unit, of all units, up to which the gain over random weights grows beyond noise; 0 without a gain; higher is"
         " better",
         "depth",
     ),
@@ -351,7 +351,7 @@ def _separation_sentence(profile: FitProfile) -> str:
     what = "the classes" if classes is None else f"the {int(classes)} classes"
     chance = "" if majority is None else f" (always predicting the largest class: {percent(majority)})"
     return (
-        f"A linear probe on the pretrained features of the last unit classifies {what} with an accuracy of "
+        f"A linear probe on the pretrained features of the last unit distinguishes {what} with an accuracy of "
         f"{accuracy_text(pretrained, n)}{chance}, on those of random weights with {accuracy_text(random_init, n)}."
     )
 

@@ -128,8 +128,8 @@ class PruningResults:
 
 def pruning_results(record: StudyRecord) -> PruningResults:
     """Returns the results of pruning in a study."""
-    found = [pruning_decision(trial, record.config.epochs) for trial in record.trials]
-    decisions = tuple(decision for decision in found if decision is not None)
+    candidates = [pruning_decision(trial, record.config.epochs) for trial in record.trials]
+    decisions = tuple(decision for decision in candidates if decision is not None)
     return PruningResults(
         decisions=decisions,
         forecasts=any(forecast_of(trial) is not None for trial in record.trials),

@@ -20,7 +20,7 @@ def depths(count: int, *, frozen: float = 0.0) -> StudyRecord:
 
 
 def test_measure_that_rises_with_depth_equals_the_baseline() -> None:
-    found = {(one.measure, one.depth): one for one in measure_correlations(depths(10))}
+    found = {(correlation.measure, correlation.depth): correlation for correlation in measure_correlations(depths(10))}
     ridge = found["ridge_accuracy", "transfer_depth"]
     assert ridge.trials == 10
     assert ridge.tau == ridge.baseline
@@ -44,13 +44,16 @@ def test_measure_can_correlate_better_than_depth() -> None:
 
 
 def test_constant_values_have_no_correlation() -> None:
-    found = {(one.measure, one.depth): one for one in measure_correlations(depths(10, frozen=0.2))}
+    found = {
+        (correlation.measure, correlation.depth): correlation
+        for correlation in measure_correlations(depths(10, frozen=0.2))
+    }
     assert found["logme", "transfer_depth"].tau is None, "all units have the same value"
     assert found["logme", "transfer_depth"].baseline is not None
     frozen = found["ridge_accuracy", "frozen_depth"]
     assert (frozen.tau, frozen.baseline, frozen.trials) == (None, None, 10)
     equal = depths(10)
-    alike = replace(equal, trials=tuple(replace(one, curve=curve(0.5)) for one in equal.trials))
+    alike = replace(equal, trials=tuple(replace(trial_record, curve=curve(0.5)) for trial_record in equal.trials))
     assert measure_correlations(alike)[0].tau is None
 
 
@@ -74,7 +77,7 @@ def test_diverged_pruned_and_running_trials_do_not_count() -> None:
 
 
 def test_missing_measures_have_no_rows() -> None:
-    names = {one.measure for one in measure_correlations(depths(10))}
+    names = {correlation.measure for correlation in measure_correlations(depths(10))}
     assert "mean_shift" not in names
     assert {"ridge_accuracy", "gain", "cka_next"} <= names
     assert measure_correlations(sample_study()) == []

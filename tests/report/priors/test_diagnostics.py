@@ -18,13 +18,13 @@ from tests.sample_study import sample_study, source, stored_diagnostics, study_w
 def test_every_source_keeps_its_numbers() -> None:
     found = prior_diagnostics(study_with_priors())
     assert found is not None
-    assert [one.name for one in found.sources][::3] == ["transfer up to the knee", "recorded: sketch7"]
+    assert [evidence.name for evidence in found.sources][::3] == ["transfer up to the knee", "recorded: sketch7"]
     first = found.sources[0]
     assert (first.weight_before, first.spread_before, first.weight_after, first.spread_after) == (0.3, 0.4, 0.45, 0.1)
     assert (first.agreement, first.trials) == (0.62, 10)
     assert found.inactive == (("rates by shift", "not measured: statistics shift by unit"),)
     assert found.recorded_tasks == ("sketch7", "digits")
-    assert [one.verdict for one in found.sources] == [CONFIRMED, CONTRADICTED, UNDECIDED, UNDECIDED]
+    assert [evidence.verdict for evidence in found.sources] == [CONFIRMED, CONTRADICTED, UNDECIDED, UNDECIDED]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_damaged_sources_are_left_out_and_the_rest_is_kept() -> None:
     stored = {"sources": [*broken, whole], "silent": [{"name": "quiet"}, "x"], "tables": ["a", 3]}
     found = prior_diagnostics(sample_study(prior_diagnostics=stored))
     assert found is not None
-    assert [one.name for one in found.sources] == ["good"]
+    assert [evidence.name for evidence in found.sources] == ["good"]
     assert (found.inactive, found.recorded_tasks) == ((("quiet", ""),), ("a", "3"))
     bare = {key: whole[key] for key in ("name", "mean", "spread", "after", "after_spread")}
     found = prior_diagnostics(sample_study(prior_diagnostics={"sources": [bare]}))
@@ -91,5 +91,5 @@ def test_diagnostics_of_a_search_are_read() -> None:
     assert found is not None
     assert len(found.sources) == len(stored["sources"]) > 3
     assert len(found.inactive) == len(stored["silent"]) > 0
-    assert {one.trials for one in found.sources} == {10}
-    assert any(one.agreement is not None for one in found.sources)
+    assert {evidence.trials for evidence in found.sources} == {10}
+    assert any(evidence.agreement is not None for evidence in found.sources)

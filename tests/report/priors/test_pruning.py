@@ -19,14 +19,15 @@ def expecting(state: str, accuracy: float = 0.6, *, number: int = 0, epochs: int
 def test_pruning_results_of_the_sample_study() -> None:
     results = pruning_results(study_with_priors())
     assert {
-        decision: [one.number for one in results.with_decision(decision)] for decision in (STOPPED, CONTROL, EXEMPT)
+        decision: [pruned.number for pruned in results.with_decision(decision)]
+        for decision in (STOPPED, CONTROL, EXEMPT)
     } == {
         STOPPED: [4, 6, 9, 11, 13, 15, 16],
         CONTROL: [3, 10],
         EXEMPT: [1],
     }
     assert results.epochs_saved == 4 * 10 + 3 * 8
-    assert [one.beat_incumbent for one in results.with_decision(CONTROL)] == [False, True]
+    assert [pruned.beat_incumbent for pruned in results.with_decision(CONTROL)] == [False, True]
     assert results.false_stop_rate == wilson_interval(0.5, 2)
     assert results.coverage == wilson_interval(5 / 6, 6)
     assert results.forecasts
@@ -50,17 +51,17 @@ def test_end_of_the_budget_is_no_pruning(reason: str) -> None:
 def test_controls_without_outcome_do_not_count() -> None:
     cut = expecting("pruned", epochs=6, would_stop=3, control=True)
     results = pruning_results(empty_study(trials=(cut,)))
-    (one,) = results.decisions
-    assert (one.decision, one.outcome, one.beat_incumbent, one.epochs_saved) == (CONTROL, None, None, 0)
+    (pruned,) = results.decisions
+    assert (pruned.decision, pruned.outcome, pruned.beat_incumbent, pruned.epochs_saved) == (CONTROL, None, None, 0)
     assert results.false_stop_rate is None
 
 
 def test_tie_does_not_beat_the_accuracy_to_beat() -> None:
     # 200 of 299 images; forecasts are stored with four decimals.
-    (one,) = pruning_results(
+    (pruned,) = pruning_results(
         empty_study(trials=(expecting("complete", 0.6689, incumbent=0.6689, would_stop=3, control=True),))
     ).decisions
-    assert one.beat_incumbent is False
+    assert pruned.beat_incumbent is False
     exact = expecting("complete", incumbent=round(199 / 299, 4), would_stop=3, control=True)
     last = exact.curve[-1].__class__(**{**vars(exact.curve[-1]), "val_accuracy": 199 / 299})
     tied = pruning_decision(TrialRecord(**{**vars(exact), "curve": (*exact.curve[:-1], last)}), 12)

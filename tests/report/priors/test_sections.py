@@ -100,7 +100,7 @@ def test_measures_are_compared_to_the_depth_itself() -> None:
     assert ridge.transfer == ridge.transfer_baseline == "\N{MINUS SIGN}0.21"
     assert ridge.frozen == ridge.frozen_baseline == "\N{EN DASH}", "too few trials freeze anything"
     assert (logme.transfer, logme.transfer_baseline) == ("\N{EN DASH}", "\N{MINUS SIGN}0.21")
-    assert "For 9 unrelated trials, |tau| stays below 0.52" in section.sentence
+    assert "tau of 9 trials lies within ± 0.52 in 95 % of cases" in section.sentence
 
 
 def test_too_few_trials_for_the_measures() -> None:

@@ -52,7 +52,7 @@ def test_averages_and_forgetting_cover_trained_tasks() -> None:
     assert average_accuracy_curve(make_stream()) == pytest.approx([0.9, 0.75, 0.75])
     assert forgetting_curve(make_stream()) == pytest.approx([0.0, 0.2, 0.2])
     [runs] = compare_methods([make_stream()]).methods
-    assert [one.mean for one in runs.averages()] == pytest.approx([0.9, 0.75, 0.75])
+    assert [average.mean for average in runs.averages()] == pytest.approx([0.9, 0.75, 0.75])
 
 
 def test_differences_are_paired_by_seed() -> None:

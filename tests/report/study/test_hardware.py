@@ -121,7 +121,7 @@ def test_many_lost_workers_are_counted() -> None:
 
 @pytest.mark.parametrize("damaged", ["x", 3, None, [3, None], [{}], {"node": "a"}])
 def test_damaged_facts_do_not_prevent_the_report(damaged: Any) -> None:
-    one = trial(0, facts={"lost_workers": damaged, "node": damaged, "device": "cpu"})
-    assert all("lost a worker" in str(loss) for loss in lost_workers([one]))
-    hardware_section(study(one, ran(1, 0, 1)))
+    damaged_trial = trial(0, facts={"lost_workers": damaged, "node": damaged, "device": "cpu"})
+    assert all("lost a worker" in str(loss) for loss in lost_workers([damaged_trial]))
+    hardware_section(study(damaged_trial, ran(1, 0, 1)))
     assert "\n" not in str(trial_location({"node": "a\nb"}))

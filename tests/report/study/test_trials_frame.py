@@ -41,9 +41,9 @@ def test_csv_round_trip_keeps_settings() -> None:
     record = sample_study()
     frame = trials_frame(record)
     read = pd.read_csv(io.StringIO(frame.to_csv(index=False)), keep_default_na=False, na_values={"val_accuracy": ""})
-    for (_, row), one in zip(read.iterrows(), record.trials, strict=True):
-        assert settings_of(row) == one.settings
-        assert row["reason"] == one.reason
+    for (_, row), trial_record in zip(read.iterrows(), record.trials, strict=True):
+        assert settings_of(row) == trial_record.settings
+        assert row["reason"] == trial_record.reason
     assert settings_of(read.iloc[12]) == BEST
 
 
