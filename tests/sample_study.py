@@ -126,7 +126,7 @@ def trials() -> list[TrialRecord]:
         trial(1, settings=probe, origin="anchor: linear probe", curve=curve(0.548, seed=1, seconds=0.4)),
         trial(2, settings=sp, origin="anchor: L2-SP", curve=curve(0.668, seed=2)),
         trial(5, "failed", reason=out_of_memory, facts={"traceback": f"Traceback ...\n{out_of_memory}"}),
-        trial(7, curve=diverged_curve(), reason="the loss left the finite numbers"),
+        trial(7, curve=diverged_curve(), reason="the loss became infinite or NaN"),
         trial(12, settings=BEST, curve=curve(0.712, seed=12, seconds=2.9)),
     ]
     for number, accuracy in {3: 0.604, 8: 0.689, 10: 0.655, 14: 0.701, 17: 0.694}.items():
