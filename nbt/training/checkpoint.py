@@ -12,6 +12,22 @@ import torch
 _log = logging.getLogger("nbt")
 
 
+TRAINING_VERSION = 1
+"""Raised when the same settings, data and weights train to another result: checkpoints of another version start over."""
+
+# What checkpoints of version 0.1 do not say. Their weights are not known, so they count as the right ones.
+_ADDED_AFTER_0_1 = {"weights_hash": None, "training_version": 1}
+
+
+def checkpoint_identity(**values: Any) -> dict[str, Any]:
+    """Returns what a checkpoint must agree on to be continued: the values, and the version of the training code.
+
+    Args:
+        **values: JSON types: hashes of data and weights, identity of the settings, seed, split.
+    """
+    return {**values, "training_version": TRAINING_VERSION}
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes `state` (tensors and plain values) to a temporary name beside `path` and renames it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,8 +54,24 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | No
     except Exception as error:  # a torn or foreign file raises whatever its bytes lead to
         _log.warning("checkpoint %s cannot be read (%s): the trial starts over", path, type(error).__name__)
         return None
-    if found != identity:
-        _log.warning("checkpoint %s is of another trial: the trial starts over", path)
+    differing = _differing_names(found, identity)
+    if differing:
+        _log.warning("checkpoint %s has other %s: the trial starts over", path, ", ".join(differing))
         return None
     assert isinstance(state, dict)
     return state
+
+
+def _differing_names(found: Any, identity: dict[str, Any]) -> list[str]:
+    """Returns the names of the values that differ between a stored identity and the wanted one."""
+    if not isinstance(found, dict):
+        return ["identity"]
+    unknown = found.keys() - identity.keys()
+    differing = [name for name, value in identity.items() if not _agrees(found, name, value)]
+    return [name.replace("_", " ") for name in (*differing, *sorted(unknown))]
+
+
+def _agrees(found: dict[str, Any], name: str, value: Any) -> bool:
+    if name not in found and name in _ADDED_AFTER_0_1:
+        return _ADDED_AFTER_0_1[name] in (None, value)
+    return name in found and bool(found[name] == value)

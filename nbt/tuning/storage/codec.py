@@ -55,7 +55,7 @@ def final_key(settings: TransferSettings, seed: int) -> str:
 
 def settings_hash(settings: TransferSettings) -> str:
     """Returns a fingerprint of settings."""
-    return hashlib.sha256(json.dumps(settings.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(settings.identity(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def to_json(value: Any) -> Any:
