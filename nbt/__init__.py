@@ -1,6 +1,6 @@
 """nbt: a search engine for non-binary transfer learning.
 
-The public face. Everything here is imported when it is first used, so that `import nbt` costs nothing.
+The public names are imported on first use, so that `import nbt` is fast.
 """
 
 from __future__ import annotations

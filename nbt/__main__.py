@@ -1,4 +1,4 @@
-"""`python -m nbt`."""
+"""Entry point of `python -m nbt`."""
 
 from nbt.cli import main
 

@@ -1,8 +1,8 @@
-"""The callback that long operations tell how far they are."""
+"""The type of the progress callbacks of long operations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Called as progress(what is being done, done so far, total or 0 where it is unknown)."""
+"""Called as progress(description, done, total); the total is 0 where it is unknown."""

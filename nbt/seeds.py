@@ -1,4 +1,4 @@
-"""Seeds for every source of chance, derived and not drawn, so that nothing about them has to be stored."""
+"""Random seeds, derived from the user's seed and a purpose, so that none has to be stored."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def derive_seed(seed: int, *names: int | str, bits: int = 63) -> int:
-    """Returns a seed that depends on `seed` and on what it is for, e.g. `derive_seed(0, "order", epoch)`.
+    """Derives a seed for one purpose, e.g. `derive_seed(0, "order", epoch)`.
 
     Args:
-        seed: The user's.
-        names: What it is for.
-        bits: Size of the result, 7, 15, ... 511; 31 where a library takes no more.
+        seed: The user's seed.
+        names: The purpose.
+        bits: Size of the result in bits: 7, 15, ... 511; 31 for libraries that accept no more.
     """
     text = "/".join(str(part) for part in (seed, *names))
     size = (bits + 1) // 8
@@ -23,7 +23,10 @@ def derive_seed(seed: int, *names: int | str, bits: int = 63) -> int:
 
 
 def generator(seed: int, *names: int | str) -> torch.Generator:
-    """Returns a CPU generator seeded by `derive_seed`; drawing on the CPU gives all devices the same numbers."""
+    """Returns a CPU generator seeded by `derive_seed`.
+
+    Draws on the CPU are the same for all devices.
+    """
     import torch
 
     return torch.Generator().manual_seed(derive_seed(seed, *names))

@@ -1,4 +1,4 @@
-"""Reads YAML as people write it: safely, with `1e-4` a number, and with a key given twice refused."""
+"""Reads YAML safely, with `1e-4` as a number and without repeated keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 from nbt.errors import UsageError
 
-# YAML 1.1, which PyYAML reads, takes "1e-4" for a word; YAML 1.2 and every user take it for a number.
+# PyYAML reads YAML 1.1, in which "1e-4" is a string; in YAML 1.2 it is a number.
 _FLOAT_PATTERN = re.compile(
     r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
 )
@@ -31,14 +31,14 @@ _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT_PATTERN, l
 
 
 def parse_yaml_mapping(text: str, *, source: str) -> dict[str, Any]:
-    """Returns the mapping that `text` holds.
+    """Parses YAML text that holds a mapping.
 
     Args:
-        text: YAML.
-        source: What the text is called in errors, usually its path.
+        text: The YAML text.
+        source: Name of the text in messages, usually its path.
 
     Raises:
-        UsageError: The text is not YAML, or not a mapping with words as keys.
+        UsageError: The text is not valid YAML, a key is repeated, or the text is not a mapping with strings as keys.
     """
     try:
         values = yaml.load(text, Loader=_StrictLoader)

@@ -1,13 +1,14 @@
-"""Benchmark: what do linearised training and the curvature of a task cost?
+"""Benchmark: time and memory of linearised training and of the curvature of a task.
 
-1. A training step (forward, backward, SGD) of the first-order expansion against an ordinary one of the same network,
-   batch and trained parameters. Goal: at most 3x.
-2. K-FAC factors of `mobilenet_v2(width_mult=0.35)` on 1500 images at 64 px against two ordinary epochs of training on
-   the same images; the diagonal beside it. Goal: at most the time of the two epochs.
-3. The memory of the factors, as `nbt continual` states it before it starts.
+1. Time of a training step (forward, backward, SGD) of the first-order expansion, relative to an ordinary step of the
+   same network with the same batch and trained parameters. Goal: at most 3x.
+2. Time of the K-FAC factors and of the diagonal of `mobilenet_v2(width_mult=0.35)` on 1500 images at 64 px, relative to
+   two ordinary epochs of training on the same images. Goal for K-FAC: at most the time of the two epochs.
+3. Memory of the factors, as `nbt continual` states it before it starts.
 
-Interleaved: every round runs each arm once, so that a noisy neighbour meets all of them. Medians over rounds, and
-medians of the ratios within rounds. Pixels are random numbers: the time does not depend on them.
+The arms are interleaved: every round runs each arm once, so that other load on the machine affects all arms. Reported
+are medians over rounds, and medians of the ratios within rounds. Pixels are random numbers, because the time does not
+depend on them.
 
     python studies/bench_continual.py
 
@@ -42,17 +43,18 @@ STEP_GOAL, FACTOR_GOAL = 3.0, 1.0
 Arms = Mapping[str, Callable[[], None]]
 
 
-def make(name: str, size: int, images: int) -> tuple[Backbone, torch.Tensor, torch.Tensor]:
+def build_inputs(name: str, size: int, images: int) -> tuple[Backbone, torch.Tensor, torch.Tensor]:
+    """Returns a model, random images, (images, 3, size, size), and random labels, (images,)."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = build_backbone(parse_backbone(name), CLASSES, image_size=size)
     model = model.to(device).to(memory_format=torch.channels_last)
-    chance = torch.Generator().manual_seed(0)
-    pixels = torch.randn(images, 3, size, size, generator=chance).contiguous(memory_format=torch.channels_last)
-    return model, pixels.to(device), torch.randint(CLASSES, (images,), generator=chance).to(device)
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randn(images, 3, size, size, generator=rng).contiguous(memory_format=torch.channels_last)
+    return model, pixels.to(device), torch.randint(CLASSES, (images,), generator=rng).to(device)
 
 
 def train(network: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """Takes one step a batch."""
+    """Runs one training step per batch."""
     for inputs, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
         optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(network(inputs), truth).backward()
@@ -60,19 +62,21 @@ def train(network: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Te
 
 
 def step_arms(name: str, size: int) -> Arms:
-    model, images, labels = make(name, size, BATCH)
+    """Returns an ordinary and a linearised training step on the same batch."""
+    model, images, labels = build_inputs(name, size, BATCH)
     ordinary = torch.optim.SGD(model.train().parameters(), lr=1e-6, momentum=0.9, fused=True)
-    other, _, _ = make(name, size, 1)
-    expansion = FirstOrder(other)
-    linear = torch.optim.SGD(other.parameters(), lr=1e-6, momentum=0.9, fused=True)
+    linear_model, _, _ = build_inputs(name, size, 1)
+    expansion = FirstOrder(linear_model)
+    linear_optimizer = torch.optim.SGD(linear_model.parameters(), lr=1e-6, momentum=0.9, fused=True)
     return {
         "ordinary step": partial(train, model, ordinary, images, labels),
-        "linearised step": partial(train, expansion, linear, images, labels),
+        "linearised step": partial(train, expansion, linear_optimizer, images, labels),
     }
 
 
 def curvature_arms(name: str, size: int, images: int) -> Arms:
-    model, pixels, labels = make(name, size, images)
+    """Returns two training epochs and the estimates of both curvatures on the same images."""
+    model, pixels, labels = build_inputs(name, size, images)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, fused=True)
 
     def two_epochs() -> None:
@@ -88,7 +92,7 @@ def curvature_arms(name: str, size: int, images: int) -> Arms:
 
 
 def time_arms(arms: Arms, rounds: int, repeats: int = 1) -> dict[str, list[float]]:
-    """Returns the seconds of every round of each arm, after one round that does not count."""
+    """Returns the seconds per repeat of every arm in every round, after one warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(rounds + 1):
         for name, arm in arms.items():
@@ -103,31 +107,31 @@ def time_arms(arms: Arms, rounds: int, repeats: int = 1) -> dict[str, list[float
 
 
 def ratio(seconds: Mapping[str, list[float]], arm: str, base: str) -> float:
-    """Returns the median over rounds of how many times as long an arm took."""
+    """Returns the median over rounds of the time of an arm divided by the time of the base arm."""
     return statistics.median(a / b for a, b in zip(seconds[arm], seconds[base], strict=True))
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:
-    """Renders the tables."""
+    """Returns the tables as Markdown."""
     steps = [
-        f"| `{name}` at {size} px | {1e3 * statistics.median(found['ordinary step']):.1f} "
-        f"| {1e3 * statistics.median(found['linearised step']):.1f} "
-        f"| {ratio(found, 'linearised step', 'ordinary step'):.2f}x | <= {STEP_GOAL:g}x |"
-        for (name, size), found in zip(STEPS, result["steps"], strict=True)
+        f"| `{name}` at {size} px | {1e3 * statistics.median(seconds['ordinary step']):.1f} "
+        f"| {1e3 * statistics.median(seconds['linearised step']):.1f} "
+        f"| {ratio(seconds, 'linearised step', 'ordinary step'):.2f}x | <= {STEP_GOAL:g}x |"
+        for (name, size), seconds in zip(STEPS, result["steps"], strict=True)
     ]
-    found = result["curvature"]
+    curvature = result["curvature"]
     goals = {"K-FAC": f"<= {FACTOR_GOAL:g}x"}
     memory = {arm: f"{size / 2**20:.1f} MiB" for arm, size in result["bytes"].items()}
     rows = [
-        f"| {arm} | {statistics.median(found[arm]):.2f} | {ratio(found, arm, 'two epochs'):.2f}x "
+        f"| {arm} | {statistics.median(curvature[arm]):.2f} | {ratio(curvature, arm, 'two epochs'):.2f}x "
         f"| {goals.get(arm, '')} | {memory.get(arm, '')} |"
-        for arm in found
+        for arm in curvature
     ]
     return "\n".join(
         [
-            f"Machine: {result['machine']}, {result['device']}. {result['rounds']} rounds, interleaved, medians.",
+            f"Machine: {result['machine']}, {result['device']}. {result['rounds']} interleaved rounds, medians.",
             "",
-            f"A step of {BATCH} images and {CLASSES} classes, all parameters trained:",
+            f"One training step with {BATCH} images and {CLASSES} classes, all parameters trained:",
             "",
             "| network | ordinary, ms | linearised, ms | ratio | goal |",
             "|---|---|---|---|---|",
@@ -145,18 +149,18 @@ def to_markdown(result: Mapping[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--images", type=int, default=1500)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--rounds", type=int, default=9, help="measured rounds")
+    parser.add_argument("--images", type=int, default=1500, help="images per curvature estimate")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="output folder")
     args = parser.parse_args()
     name, size = STEPS[1]
-    model, _, _ = make(name, size, 1)
+    model, _, _ = build_inputs(name, size, 1)
     result = {
         "machine": machine(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "rounds": args.rounds,
         "images": args.images,
-        "steps": [time_arms(step_arms(*one), args.rounds, repeats=5) for one in STEPS],
+        "steps": [time_arms(step_arms(*step), args.rounds, repeats=5) for step in STEPS],
         "curvature": time_arms(curvature_arms(name, size, args.images), args.rounds),
         "bytes": {"K-FAC": curvature_bytes("kfac", model), "diagonal": curvature_bytes("diagonal", model)},
     }

@@ -1,16 +1,17 @@
-"""Benchmark: is measuring fit cheap?
+"""Benchmark: time and memory of the fit measures.
 
-1. LogME of N = 6000 samples, D = 2048 features, C = 200 classes against what it cannot do without: forming the D x D
-   Gram matrix and one float64 eigen-decomposition of it. Then all output measures of a profile together, and the most
-   memory that they hold beside the features.
-2. A whole profile of `mobilenet_v2` on CUB-50 crop at 96 px against one epoch of full fine-tuning.
+1. Time of LogME with N = 6000 samples, D = 2048 features and C = 200 classes, relative to the computation that every
+   implementation needs: the D x D Gram matrix and one float64 eigen-decomposition of it. Then the time of all output
+   measures of a profile together, and their peak memory in addition to the features.
+2. Time of a complete profile of `mobilenet_v2` on CUB-50 crop at 96 px, relative to one epoch of full fine-tuning.
 
-Interleaved: every round runs each arm once, so that a noisy neighbour meets all of them. Medians over rounds.
+The arms are interleaved: every round runs each arm once, so that other load on the machine affects all arms. Reported
+are medians over rounds.
 
     python studies/bench_fit.py --data-dir ../shared/data --weights ../shared/weights/mobilenet_v2-imagenet.pth
 
-Writes `studies/results/bench_fit.json` and `.md`. `--only measures` or `--only profile` runs and shows one part and
-writes nothing.
+Writes `studies/results/bench_fit.json` and `.md`. `--only measures` or `--only profile` runs and prints one part
+and writes nothing.
 """
 
 from __future__ import annotations
@@ -46,22 +47,23 @@ DECOMPOSITION = "Gram matrix and its eigen-decomposition"
 
 
 def draw(n: int, dim: int, classes: int) -> Data:
-    """Returns float32 features, as a backbone gives them, with some structure, and labels."""
-    chance = np.random.default_rng(0)
-    labels = chance.permutation(np.arange(n) % classes)
+    """Returns float32 features with class structure and decreasing scales, (n, dim), and labels, (n,)."""
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.arange(n) % classes)
     scales = np.logspace(0, -2, dim)
-    centres = chance.standard_normal((classes, dim))
-    features = (0.5 * centres[labels] + chance.standard_normal((n, dim))) * scales
+    centres = rng.standard_normal((classes, dim))
+    features = (0.5 * centres[labels] + rng.standard_normal((n, dim))) * scales
     return np.maximum(features, 0).astype(np.float32), labels
 
 
 def decompose(features: np.ndarray, labels: np.ndarray) -> None:
+    """Computes the Gram matrix and its eigen-decomposition in float64."""
     matrix = features.astype(np.float64)
     np.linalg.eigh(matrix.T @ matrix)
 
 
 def measure_all(features: np.ndarray, labels: np.ndarray) -> None:
-    """Runs the output measures as a profile does."""
+    """Computes all output measures from one spectrum, as a fit profile does."""
     spectrum = Spectrum.of(features)
     logme_from_spectrum(spectrum, labels)
     h_score_from_spectrum(spectrum, labels, regularized=False)
@@ -75,7 +77,7 @@ def measure_all(features: np.ndarray, labels: np.ndarray) -> None:
 
 
 def time_arms(arms: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Returns the seconds of every round of each arm, after one round that does not count."""
+    """Returns the seconds of every arm in every round, after one warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(rounds + 1):
         for name, arm in arms.items():
@@ -88,7 +90,7 @@ def time_arms(arms: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, l
 
 
 def bench_measures(args: argparse.Namespace) -> dict[str, Any]:
-    """Times the measures, and finds the most memory that they hold at once."""
+    """Measures the time of the measures and their peak memory."""
     data = draw(args.samples, args.features, args.classes)
     seconds = time_arms(
         {
@@ -107,7 +109,7 @@ def bench_measures(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def bench_profile(args: argparse.Namespace) -> dict[str, Any]:
-    """Times a whole profile and an epoch of full fine-tuning of the same task."""
+    """Measures the time of a complete profile and of an epoch of full fine-tuning of the same task."""
     task = nbt.load_task(
         "cub", backbone="mobilenet_v2", weights=args.weights, data_dir=args.data_dir, image_size=args.image_size
     )
@@ -118,39 +120,41 @@ def bench_profile(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def medians(part: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the median seconds of every arm."""
     return {name: statistics.median(values) for name, values in part["seconds"].items()}
 
 
 def measure_lines(result: Mapping[str, Any]) -> list[str]:
-    """Renders the first part."""
+    """Returns the table of the first part as Markdown lines."""
     part = result["measures"]
     times = medians(part)
     base = times[DECOMPOSITION]
     goals = {"LogME": "<= 1.5x", "all output measures": "<= 2x"}
     return [
         f"Machine: {result['machine']}. N = {result['samples']}, D = {result['features']}, C = {result['classes']}; "
-        f"{result['rounds']} rounds, interleaved, medians.",
+        f"{result['rounds']} interleaved rounds, medians.",
         "",
         "| arm | seconds | ratio | goal |",
         "|---|---|---|---|",
         *(f"| {name} | {time:.2f} | {time / base:.2f}x | {goals.get(name, '')} |" for name, time in times.items()),
         "",
-        f"The measures hold at most {part['peak_bytes'] / part['features_float64_bytes']:.2f} times the bytes of the "
-        "features in float64, beside the features themselves (goal: below 2).",
+        f"In addition to the features, the measures hold at most "
+        f"{part['peak_bytes'] / part['features_float64_bytes']:.2f} times the bytes of the features in float64 "
+        "(goal: below 2).",
     ]
 
 
 def profile_lines(result: Mapping[str, Any]) -> list[str]:
-    """Renders the second part."""
+    """Returns the table of the second part as Markdown lines."""
     part = result["profile"]
     times = medians(part)
     return [
-        f"Machine: {result['machine']}. {result['rounds']} rounds, interleaved, medians.",
+        f"Machine: {result['machine']}. {result['rounds']} interleaved rounds, medians.",
         "",
         f"| `mobilenet_v2` on CUB-50 crop, {part['image_size']} px | seconds | ratio | goal |",
         "|---|---|---|---|",
         f"| one epoch of full fine-tuning, {part['train_images']} images | {times['one epoch']:.2f} | 1 | |",
-        f"| whole profile | {times['profile']:.2f} | {times['profile'] / times['one epoch']:.2f}x | < 1x |",
+        f"| complete profile | {times['profile']:.2f} | {times['profile'] / times['one epoch']:.2f}x | < 1x |",
     ]
 
 
@@ -158,27 +162,27 @@ PARTS = {"measures": (bench_measures, measure_lines), "profile": (bench_profile,
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:
-    """Renders the tables of the parts that were run."""
+    """Returns the tables of the parts that were run as Markdown."""
     tables = ["\n".join(lines(result)) for name, (_, lines) in PARTS.items() if name in result]
     return "\n\n".join(tables) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=PARTS, help="run this part alone, and write nothing")
+    parser.add_argument("--only", choices=PARTS, help="run this part only, and write nothing")
     parser.add_argument("--data-dir", help="folder of CUB_200_2011")
     parser.add_argument("--weights", default="default", help="state dict of torchvision's mobilenet_v2")
-    parser.add_argument("--image-size", type=int, default=96)
-    parser.add_argument("--samples", type=int, default=6000)
-    parser.add_argument("--features", type=int, default=2048)
-    parser.add_argument("--classes", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--image-size", type=int, default=96, help="side of the images in the profile part")
+    parser.add_argument("--samples", type=int, default=6000, help="N of the measures part")
+    parser.add_argument("--features", type=int, default=2048, help="D of the measures part")
+    parser.add_argument("--classes", type=int, default=200, help="C of the measures part")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="output folder")
     args = parser.parse_args()
 
     parts = [args.only] if args.only else list(PARTS)
     if "profile" in parts and not args.data_dir:
-        parser.error("the profile is of CUB-50: give --data-dir, or --only measures")
+        parser.error("the profile part needs the CUB_200_2011 images: pass --data-dir, or --only measures")
     settings = {name: getattr(args, name) for name in ("samples", "features", "classes", "rounds")}
     result: dict[str, Any] = {"machine": machine(), **settings}
     for name in parts:

@@ -1,15 +1,15 @@
-"""Benchmark: is injection fast?
+"""Benchmark: time of weight injection.
 
-1. Injection of `mobilenet_v2` into `resnet18`, from the teacher's weights in memory to the student's state: outlines,
-   matching, the student's fresh weights, crops and resizes (goal: below 2 s). What is kept between calls is forgotten
-   before each.
-2. Similarity of all pairs among 20 torchvision architectures, without weights (goal: below 60 s), with the time that
-   their outlines take. It runs in a process of its own, so that what torch imports for its first model on the meta
-   device is part of it.
+1. Injection of `mobilenet_v2` into `resnet18`, from the teacher's weights in memory to the student's state dict:
+   outlines, matching, the student's initial weights, crops and resizes (goal: below 2 s). The caches are cleared before
+   every call.
+2. Similarity of all pairs among 20 torchvision architectures, without weights (goal: below 60 s), including their
+   outlines. Every round runs in a new process, so that the imports of PyTorch for the first model on the meta device
+   are included.
 
     python studies/bench_injection.py
 
-Medians over rounds. Writes `studies/results/bench_injection.json` and `.md`.
+Reports medians over rounds. Writes `studies/results/bench_injection.json` and `.md`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GOALS = {INJECTION: 2.0, PAIRS: 60.0}
 
 
 def time_injection(rounds: int) -> list[float]:
-    """Returns the seconds of each injection, after one that does not count."""
+    """Returns the seconds of each injection, after one warm-up injection."""
     from nbt.models.backbone import feature_dim, random_unit_state
     from nbt.models.backbone_spec import parse_backbone
     from nbt.models.teacher import Teacher
@@ -44,8 +44,8 @@ def time_injection(rounds: int) -> list[float]:
     teacher = Teacher("mobilenet_v2", source, random_unit_state(source, 224, 0))
     seconds = []
     for _ in range(rounds + 1):
-        for kept in (outline_of, feature_dim):
-            kept.cache_clear()
+        for cached in (outline_of, feature_dim):
+            cached.cache_clear()
         started = time.perf_counter()
         inject_weights(student, 224, teacher)
         seconds.append(time.perf_counter() - started)
@@ -53,13 +53,13 @@ def time_injection(rounds: int) -> list[float]:
 
 
 def time_pairs(rounds: int) -> list[float]:
-    """Returns the seconds of all pairs, each round in a new process."""
+    """Returns the seconds that all pairs take, for every round; each round runs in a new process."""
     command = [sys.executable, __file__, "--pairs"]
     return [float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(rounds)]
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:
-    """Renders the table."""
+    """Returns the table as Markdown."""
     rows = [
         f"| {name} | {statistics.median(seconds):.2f} | {min(seconds):.2f} ... {max(seconds):.2f} | < {GOALS[name]:g} |"
         for name, seconds in result["seconds"].items()
@@ -70,9 +70,9 @@ def to_markdown(result: Mapping[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9, help="of the injection")
-    parser.add_argument("--pair-rounds", type=int, default=3, help="of all pairs")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of the injection")
+    parser.add_argument("--pair-rounds", type=int, default=3, help="rounds of all pairs")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="output folder")
     parser.add_argument("--pairs", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.pairs:

@@ -1,8 +1,8 @@
-"""Benchmark: is one trial fast?
+"""Benchmark: speed of one trial.
 
-Compares nbt's training with a plain loop as it is usually written (DataLoader, PIL decoding, L2-SP as a loss term,
-default memory format) on real images, on one machine, interleaved: in every round each arm runs one epoch, so that a
-noisy neighbour meets all of them. Medians over rounds, and ratios of medians.
+Compares nbt's training with a typical plain loop (DataLoader, PIL decoding, L2-SP as a loss term, default memory
+format) on real images, on one machine. The arms are interleaved: every round runs one epoch of each arm, so that other
+load on the machine affects all arms. Reported are medians over rounds, and ratios of medians.
 
     python studies/bench_training.py --data-dir ../shared/data --weights ../shared/weights/mobilenet_v2-imagenet.pth
 
@@ -39,7 +39,7 @@ VIEWS = 4
 
 
 class PlainImages(Dataset[tuple[torch.Tensor, int]]):
-    """Decodes a file whenever it is asked for, as a plain loop does."""
+    """Images of a plain loop: every access decodes the file."""
 
     def __init__(self, files: list[Path], labels: list[int], size: int) -> None:
         from torchvision import transforms as t
@@ -63,7 +63,7 @@ class PlainImages(Dataset[tuple[torch.Tensor, int]]):
 
 
 def plain_epochs(files: list[Path], labels: list[int], args: argparse.Namespace, workers: int) -> Iterator[float]:
-    """Yields the seconds of one epoch of the plain loop after the other."""
+    """Yields the seconds of consecutive epochs of the plain loop."""
     model = torchvision.models.mobilenet_v2()
     model.load_state_dict(torch.load(args.weights, weights_only=True))
     model.classifier[1] = torch.nn.Linear(model.last_channel, len(set(labels)))
@@ -85,7 +85,7 @@ def plain_epochs(files: list[Path], labels: list[int], args: argparse.Namespace,
 
 
 def nbt_epochs(task: Task, frozen: float, args: argparse.Namespace) -> Iterator[float]:
-    """Yields the seconds of one epoch of `fine_tune` after the other, with the same recipe."""
+    """Yields the seconds of consecutive epochs of `fine_tune` with the same recipe."""
     settings = TransferSettings(
         frozen_depth=frozen, sp_mix=1.0, decay_strength=0.01, batch_size=args.batch, views=VIEWS, epochs=10_000
     )
@@ -94,7 +94,7 @@ def nbt_epochs(task: Task, frozen: float, args: argparse.Namespace) -> Iterator[
 
 
 def measure_epochs(task: Task, args: argparse.Namespace) -> dict[str, list[float]]:
-    """Runs all arms interleaved; returns the seconds of every epoch of each."""
+    """Runs all arms interleaved, and returns the seconds of every epoch of each arm."""
     listing = read_dataset(resolve("cub", args.data_dir))
     train = task.split.train
     files, labels = [listing.items[i] for i in train], [int(task.labels[i]) for i in train]
@@ -108,7 +108,7 @@ def measure_epochs(task: Task, args: argparse.Namespace) -> dict[str, list[float
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(VIEWS + args.rounds):
         for name, arm in arms.items():
-            # The plain and the full arm have no first passes over the views: their later rounds are enough.
+            # Only the arms with frozen units compute features in the first epochs, one epoch per view.
             if number >= VIEWS or "frozen" in name:
                 seconds[name].append(next(arm))
         print(f"round {number + 1}: " + ", ".join(f"{n} {s[-1]:.2f}" for n, s in seconds.items() if s), flush=True)
@@ -116,7 +116,17 @@ def measure_epochs(task: Task, args: argparse.Namespace) -> dict[str, list[float
 
 
 def epoch_rows(seconds: dict[str, list[float]], n_images: int, trial_epochs: int) -> list[dict[str, Any]]:
-    """Returns a row an arm: images/s once views are cached, and over a whole trial that has to make them first."""
+    """Returns one row per arm.
+
+    Args:
+        seconds: Seconds of every epoch, by arm. The first `VIEWS` epochs of the arms with frozen units fill the cache.
+        n_images: Training images per epoch.
+        trial_epochs: Epochs of a complete trial.
+
+    Returns:
+        Images per second with all views cached, the speed relative to the faster plain loop, and the same over a
+        complete trial that computes the features of every view first.
+    """
     steady = {
         name: statistics.median(values[-len(values) + (VIEWS if "frozen" in name else 0) :])
         for name, values in seconds.items()
@@ -124,30 +134,30 @@ def epoch_rows(seconds: dict[str, list[float]], n_images: int, trial_epochs: int
     plain = min(value for name, value in steady.items() if name.startswith("plain"))
     rows = []
     for name, values in seconds.items():
-        first = sum(values[:VIEWS]) if "frozen" in name else VIEWS * steady[name]
-        whole = (first + (trial_epochs - VIEWS) * steady[name]) / trial_epochs
+        cache_filling = sum(values[:VIEWS]) if "frozen" in name else VIEWS * steady[name]
+        trial_mean = (cache_filling + (trial_epochs - VIEWS) * steady[name]) / trial_epochs
         rows.append(
             {
                 "arm": name,
                 "images_per_second": n_images / steady[name],
                 "ratio": plain / steady[name],
-                "ratio_whole_trial": plain / whole,
+                "ratio_whole_trial": plain / trial_mean,
             }
         )
     return rows
 
 
 def measure_step(task: Task, args: argparse.Namespace) -> dict[str, float]:
-    """Times a training step with plain SGD (weight decay in the optimiser) and with L2-SP, step by step in turn."""
+    """Returns the median seconds of a training step with plain SGD (weight decay in the optimiser) and with L2-SP."""
     arms = {}
     for name in ("plain SGD", "L2-SP"):
-        bench = WorkerContext(task)
+        context = WorkerContext(task)
         mix = 1.0 if name == "L2-SP" else 0.0
         settings = TransferSettings(sp_mix=mix, decay_strength=0.01)
-        model, _ = bench.prepare_model(settings, 0)
+        model, _ = context.prepare_model(settings, 0)
         groups = parameter_groups(model.units, model.head, settings)
         names = dict(model.named_parameters())
-        pull = L2SP(groups, {names[n]: w for n, w in bench.w0.items() if n in names}) if mix else None
+        pull = L2SP(groups, {names[n]: w for n, w in context.w0.items() if n in names}) if mix else None
         decay = 0.0 if mix else settings.decay_strength
         optimizer = torch.optim.SGD(
             [p for g in groups for p in g.parameters],
@@ -175,15 +185,17 @@ def measure_step(task: Task, args: argparse.Namespace) -> dict[str, float]:
 
 
 def measure_start(task: Task) -> dict[str, float]:
-    """Returns the median seconds from handing a warm worker its next trial to that trial's first step."""
-    bench = WorkerContext(task)
+    """Returns the median set-up time in seconds of a trial in a warm worker, before its first step."""
+    context = WorkerContext(task)
     cases = {"all units transferred": 1.0, "half of the units re-initialised": 0.5}
     times: dict[str, list[float]] = {name: [] for name in cases}
-    small = task.train_on_all()
+    all_images_task = task.train_on_all()
     for number in range(11):
-        for name, depth in cases.items():
-            settings = TransferSettings(transfer_depth=depth, frozen_depth=0.5 * depth, epochs=1, batch_size=256)
-            trial = fine_tune(small, settings, number, context=bench)
+        for name, transfer_depth in cases.items():
+            settings = TransferSettings(
+                transfer_depth=transfer_depth, frozen_depth=0.5 * transfer_depth, epochs=1, batch_size=256
+            )
+            trial = fine_tune(all_images_task, settings, number, context=context)
             try:
                 next(trial)
                 trial.send(True)
@@ -193,12 +205,13 @@ def measure_start(task: Task) -> dict[str, float]:
 
 
 def to_markdown(result: dict[str, Any]) -> str:
-    """Renders the tables."""
+    """Returns the tables as Markdown."""
     lines = [
         f"Machine: {result['machine']}. CUB-50 crop, {result['n_images']} images at {result['image_size']} px, "
-        f"`mobilenet_v2`, batch {result['batch']}; {result['rounds']} rounds, interleaved, medians.",
+        f"`mobilenet_v2`, batch {result['batch']}; {result['rounds']} interleaved rounds, medians.",
         "",
-        "| arm | images/s | against the plain loop | whole trial of 12 epochs, views made on the way | goal |",
+        "| arm | images/s | relative to the plain loop "
+        "| complete trial of 12 epochs, including the first pass per view | goal |",
         "|---|---|---|---|---|",
     ]
     goals = {"full fine-tuning": 1.5, "frozen_depth 10 of 19 units": 5.0, "everything frozen": 15.0}
@@ -227,11 +240,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", required=True, help="folder of CUB_200_2011")
     parser.add_argument("--weights", required=True, help="state dict of torchvision's mobilenet_v2")
-    parser.add_argument("--image-size", type=int, default=96)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--image-size", type=int, default=96, help="side of the images")
+    parser.add_argument("--batch", type=int, default=32, help="images per step")
+    parser.add_argument("--rounds", type=int, default=7, help="measured rounds")
+    parser.add_argument("--steps", type=int, default=150, help="measured steps of the L2-SP comparison")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="output folder")
     args = parser.parse_args()
 
     task = nbt.load_task(

@@ -1,13 +1,13 @@
-"""Benchmark: does an episode of ASB cost more than its gradients, and how much memory does meta-ASB take?
+"""Benchmark: time of an ASB episode relative to its gradients, and memory of meta-ASB.
 
-1. One episode of ASB on Omniglot's `conv3` (width 256, 964 classes) as `nbt pretrain` runs it - draw, zap, 20 single
-   steps by SGD, one step by Adam - against the bare sum of its 21 forward and backward passes. Goal: within 1.3x.
-   Meta-ASB is timed beside it.
-2. The most memory that an episode of each holds beyond the network and its images: of the process on a CPU, of
-   torch's allocator on a GPU. Measured in a process of its own.
+1. Time of one ASB episode on Omniglot's `conv3` (width 256, 964 classes) as `nbt pretrain` runs it (draw, zap, 20
+   single steps with SGD, one step with Adam), relative to its 21 forward and backward passes alone. Goal: at most 1.3x.
+   The time of a meta-ASB episode is also measured.
+2. Peak memory of an episode of each scheme in addition to the network and its images: of the process on a CPU, of
+   PyTorch's allocator on a GPU. Each measurement runs in a new process.
 
-Interleaved: every round runs each arm once, so that a noisy neighbour meets all of them. Medians over rounds. Pixels
-are random numbers: neither time nor memory depends on them.
+The arms are interleaved: every round runs each arm once, so that other load on the machine affects all arms. Reported
+are medians over rounds. Pixels are random numbers, because neither time nor memory depends on them.
 
     python studies/bench_zapping.py
 
@@ -40,20 +40,20 @@ from nbt.training.pretrain.episodes import draw_episode
 from nbt.training.pretrain.source_images import SourceImages
 from nbt.training.pretrain.source_trainer import SourceTrainer
 
-IMAGES_A_CLASS = 20
+IMAGES_PER_CLASS = 20
 BARE = "21 forward and backward passes"
 GOAL = 1.3
 
 
-def start(scheme: str, args: argparse.Namespace) -> SourceTrainer:
-    """Returns a training on random pixels in the size of Omniglot's background set."""
-    chance = np.random.default_rng(0)
-    n = args.classes * IMAGES_A_CLASS
+def make_trainer(scheme: str, args: argparse.Namespace) -> SourceTrainer:
+    """Returns a trainer on random pixels with the size of Omniglot's background set."""
+    rng = np.random.default_rng(0)
+    n = args.classes * IMAGES_PER_CLASS
     images = SourceImages(
         name="random pixels",
         class_names=tuple(map(str, range(args.classes))),
-        pixels=chance.integers(0, 256, size=(n, 28, 28, 3), dtype=np.uint8),
-        labels=np.repeat(np.arange(args.classes), IMAGES_A_CLASS),
+        pixels=rng.integers(0, 256, size=(n, 28, 28, 3), dtype=np.uint8),
+        labels=np.repeat(np.arange(args.classes), IMAGES_PER_CLASS),
         digest="random",
     )
     spec = parse_backbone(f"conv3(width={args.width})")
@@ -61,32 +61,33 @@ def start(scheme: str, args: argparse.Namespace) -> SourceTrainer:
     return SourceTrainer(images, spec, load_pretrained_weights(spec, "none", image_size=28), settings)
 
 
-def bare_passes(training: SourceTrainer) -> Callable[[], None]:
-    """Returns the passes of one episode alone: images are ready, nothing is drawn, no weight moves."""
-    episode = draw_episode(training.class_indices, 20, 64, generator(0, "bench"))
-    images, labels = training.load(episode.batch), training.truth(episode.batch)
-    parts = [*zip(images[:20].split(1), labels[:20].split(1), strict=True), (images, labels)]
+def bare_passes(trainer: SourceTrainer) -> Callable[[], None]:
+    """Returns a function that runs only the forward and backward passes of one episode, on prepared images."""
+    episode = draw_episode(trainer.class_indices, 20, 64, generator(0, "bench"))
+    images, labels = trainer.load(episode.batch), trainer.truth(episode.batch)
+    batches = [*zip(images[:20].split(1), labels[:20].split(1), strict=True), (images, labels)]
 
     def run() -> None:
         with flush_denormals():
-            for image, label in parts:
-                training.model.zero_grad(set_to_none=True)
-                F.cross_entropy(training.model(image), label).backward()
+            for image, label in batches:
+                trainer.model.zero_grad(set_to_none=True)
+                F.cross_entropy(trainer.model(image), label).backward()
         wait()
 
     return run
 
 
 def wait() -> None:
+    """Waits until the GPU has finished, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def time_arms(args: argparse.Namespace) -> dict[str, list[float]]:
-    """Returns the seconds of every round of each arm, after one round that does not count."""
-    asb, meta = start("asb", args), start("meta-asb", args)
+    """Returns the seconds of every arm in every round, after one warm-up round."""
+    asb, meta = make_trainer("asb", args), make_trainer("meta-asb", args)
     arms: dict[str, Callable[[], None]] = {
-        BARE: bare_passes(start("asb", args)),
+        BARE: bare_passes(make_trainer("asb", args)),
         "ASB episode": asb.run_round,
         "meta-ASB episode": meta.run_round,
     }
@@ -103,34 +104,34 @@ def time_arms(args: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def peak_bytes(scheme: str, args: argparse.Namespace) -> int:
-    """Returns what an episode holds at most beyond what is there before it; call it in a fresh process."""
-    training = start(scheme, args)
-    if training.device.type == "cuda":
+    """Returns the peak memory of an episode in bytes, in addition to the memory before it; call it in a new process."""
+    trainer = make_trainer(scheme, args)
+    if trainer.device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        training.run_round()
+        trainer.run_round()
         return torch.cuda.max_memory_allocated() - before
-    before = resident("VmRSS")
-    training.run_round()
-    return resident("VmHWM") - before
+    before = process_memory("VmRSS")
+    trainer.run_round()
+    return process_memory("VmHWM") - before
 
 
-def resident(field: str) -> int:
-    """Returns this process's memory in bytes: "VmRSS" now, "VmHWM" at its peak (Linux)."""
-    # Not getrusage: a process that another one starts takes over the peak of that one.
+def process_memory(field: str) -> int:
+    """Returns the memory of this process in bytes: "VmRSS" is the current value, "VmHWM" the peak (Linux only)."""
+    # getrusage would report the parent's peak, which a child process inherits.
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{field}:")))
 
 
 def measure_memory(scheme: str, args: argparse.Namespace) -> int:
-    """Runs `peak_bytes` in a process of its own."""
-    words = [sys.executable, __file__, "--memory-of", scheme, "--width", str(args.width)]
-    done = subprocess.run([*words, "--classes", str(args.classes)], check=True, capture_output=True, text=True)
+    """Returns the result of `peak_bytes` in a new process."""
+    command = [sys.executable, __file__, "--memory-of", scheme, "--width", str(args.width)]
+    done = subprocess.run([*command, "--classes", str(args.classes)], check=True, capture_output=True, text=True)
     return int(done.stdout.split()[-1])
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:
-    """Renders the table."""
+    """Returns the table as Markdown."""
     times = {name: statistics.median(values) for name, values in result["seconds"].items()}
     goals = {"ASB episode": f"<= {GOAL}x"}
     memory = {"ASB episode": result["peak_bytes"]["asb"], "meta-ASB episode": result["peak_bytes"]["meta-asb"]}
@@ -142,9 +143,9 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"Machine: {result['machine']}, {result['device']}. `conv3(width={result['width']})` at 28 px, "
-            f"{result['classes']} classes, {result['parameters']:,} parameters; {result['rounds']} rounds, "
-            "interleaved, medians. Memory is the peak of one episode beyond the network and its images; the first "
-            "episode's includes the gradients and Adam's state.",
+            f"{result['classes']} classes, {result['parameters']:,} parameters; {result['rounds']} "
+            "interleaved rounds, medians. Memory is the peak of the first episode in addition to the network and its "
+            "images; it includes the gradients and Adam's state.",
             "",
             "| arm | seconds | ratio | goal | peak memory |",
             "|---|---|---|---|---|",
@@ -156,10 +157,10 @@ def to_markdown(result: Mapping[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--classes", type=int, default=964)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--width", type=int, default=256, help="width of conv3")
+    parser.add_argument("--classes", type=int, default=964, help="source classes")
+    parser.add_argument("--rounds", type=int, default=9, help="measured rounds")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="output folder")
     parser.add_argument("--memory-of", choices=("asb", "meta-asb"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory_of:
@@ -169,7 +170,7 @@ def main() -> None:
         "machine": machine(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         **{name: getattr(args, name) for name in ("width", "classes", "rounds")},
-        "parameters": sum(parameter.numel() for parameter in start("asb", args).model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in make_trainer("asb", args).model.parameters()),
         "seconds": time_arms(args),
         "peak_bytes": {scheme: measure_memory(scheme, args) for scheme in ("asb", "meta-asb")},
     }

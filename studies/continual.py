@@ -1,27 +1,27 @@
-"""Study: does DLCFT forget less than EWC on real streams, and what do the other techniques do there?
+"""Study: does DLCFT forget less than EWC on real streams, and how do other methods compare?
 
-Claim (arXiv 2208.08112): linearised fine-tuning with squared error and a quadratic penalty is above EWC with
-cross-entropy in data-, task- and class-incremental streams. Seven methods (`nbt continual`) learn the same streams:
+Claim (arXiv 2208.08112): linearised fine-tuning with squared error and a quadratic penalty is more accurate than EWC
+with cross-entropy in data-, task- and class-incremental streams. Seven methods (`nbt continual`) learn these streams:
 
 - digits: `conv3` from digits 0-4 to 5-9;
 - cub50: `mobilenet_v2(width_mult=0.35)` from ImageNet to CUB-50 crop at 64 px;
 - omniglot: `conv3` from 70 classes of the small Omniglot set to the other 66.
 
-Every method and scenario is tuned with the same effort, four streams with an order, a split and a seed of their own,
-judged by average accuracy on validation images: its learning rates times .3, 1 and 3 of its own defaults, and at the
-best of these either its penalty ten times as strong (EWC, DLCFT) or its rates ten times lower or higher, beyond the
-better end. A linear probe has nothing to tune, its ridge is chosen on the first task. Then three orders and seeds run
-and are tested once. Joint training sees all images so far again: what the others would like to reach.
+Every method is tuned with the same effort in every scenario: four streams with a separate order, split and seed,
+evaluated by average accuracy on validation images. Three streams multiply the method's default learning rates by .3, 1
+and 3. The fourth uses the best of these with a ten times stronger penalty (EWC, DLCFT), or a rate ten times beyond the
+better end of the range. A linear probe is not tuned; its ridge is chosen on the first task. Three orders and seeds of
+the best settings then run and are tested once. Joint training uses all images so far and is the upper reference.
 
-In the class-incremental scenario DLCFT also runs with parts of it left out: diagonal curvature, no penalty, a random
-head; and joint training of the linearised network.
+In the class-incremental scenario DLCFT also runs with ablations: diagonal curvature, no penalty, a random head, and
+joint training of the linearised network.
 
     python studies/continual.py run --shared ../shared --dataset digits      # resumable
-    python studies/continual.py run --shared ../shared                       # everything: some three hours on one core
-    python studies/continual.py run --shared ../shared --shard 0/2           # and 1/2 beside it, on another core
+    python studies/continual.py run --shared ../shared                       # all datasets: about 3 hours on one core
+    python studies/continual.py run --shared ../shared --shard 0/2           # with 1/2 in parallel on another core
     python studies/continual.py report                                       # studies/results/continual.{json,md,svg}
 
-Rows are kept, one line a stream, in `studies/results/continual_rows*.jsonl`.
+The results of the streams are stored in `studies/results/continual_rows*.jsonl`, one line per stream.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ EPOCHS = {"digits": 12, "cub50": 6, "omniglot": 10}
 SEEDS = (0, 1, 2)
 TUNING_SEED = 1000
 RATES = (0.3, 1.0, 3.0)
-BEYOND = 10.0
+BEYOND_FACTOR = 10.0
 UNTUNED = ("probe",)
 PENALISED = ("ewc", "dlcft")
 SOURCE_CLASSES = 70
-# Parts of DLCFT left out, with the rates that were chosen for the whole.
+# Changes to DLCFT; the learning rates are those chosen for DLCFT.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "dlcft, diagonal": {"recipe": {"curvature": "diagonal"}},
     "dlcft, no penalty": {"recipe": {"penalty_strength": 0.0}},
@@ -69,7 +69,17 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One stream: of the tuning (`evaluate_on` "val"), or of the result ("test")."""
+    """One stream.
+
+    Attributes:
+        dataset: Key of `TASKS`.
+        scenario: One of `SCENARIOS`.
+        method: One of `METHODS`, or a key of `ABLATIONS`.
+        seed: Seed of split, order and training.
+        evaluate_on: "val" in the tuning, "test" for the result.
+        rate: Factor of the method's default learning rates.
+        strength: Factor of the method's default penalty.
+    """
 
     dataset: str
     scenario: str
@@ -80,24 +90,24 @@ class Run:
     strength: float = 1.0
 
     def settings(self) -> ContinualSettings:
-        """Returns the stream's settings."""
-        parts = ABLATIONS.get(self.method, {})
-        base = "dlcft" if parts else self.method
+        """Returns the settings of the stream."""
+        ablation = ABLATIONS.get(self.method, {})
+        base = "dlcft" if ablation else self.method
         recipe = TransferSettings(epochs=EPOCHS[self.dataset]).replace(**method_overrides(base, self.scenario))
         recipe = recipe.replace(
             head_lr=recipe.head_lr * self.rate,
             body_lr=recipe.body_lr * self.rate,
             penalty_strength=recipe.penalty_strength * self.strength,
         )
-        recipe = recipe.replace(**parts.get("recipe", {}))
-        options = {name: value for name, value in parts.items() if name != "recipe"}
+        recipe = recipe.replace(**ablation.get("recipe", {}))
+        options = {name: value for name, value in ablation.items() if name != "recipe"}
         tasks = TASKS[self.dataset][self.scenario]
         return ContinualSettings(scenario=self.scenario, tasks=tasks, recipe=recipe, **options)
 
 
 @functools.lru_cache(maxsize=1)
 def load(dataset: str, shared: str, seed: int) -> Task:
-    """Returns a dataset with pretrained weights; the seed cuts its validation images."""
+    """Returns the task of a dataset with pretrained weights; the seed determines the validation images."""
     if dataset == "digits":
         return nbt.load_task("digits", backbone="conv3", seed=seed)
     if dataset == "cub50":
@@ -109,7 +119,7 @@ def load(dataset: str, shared: str, seed: int) -> Task:
 
 
 def load_omniglot(data_dir: str, seed: int) -> Task:
-    """Returns the classes of the small Omniglot set that the source does not have."""
+    """Returns the task of those classes of the small Omniglot set on which the source model is not trained."""
     from nbt.data.resolve import resolve
     from nbt.models.backbone_spec import parse_backbone
     from nbt.settings.pretrain import default_pretrain_settings
@@ -127,90 +137,93 @@ def load_omniglot(data_dir: str, seed: int) -> Task:
 
 
 def keep_classes(task: Task, first: int) -> Task:
-    """Returns the task with its classes from `first` on."""
+    """Returns the task restricted to the classes from number `first`."""
 
-    def kept(part: Any) -> Any:
-        rows = {item.name: getattr(part, item.name) for item in dataclasses.fields(part)}
-        rows = {n: v[task.labels[v] >= first] if isinstance(v, np.ndarray) else v for n, v in rows.items()}
-        return dataclasses.replace(part, **rows)
+    def restrict(part: Any) -> Any:
+        values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+        values = {n: v[task.labels[v] >= first] if isinstance(v, np.ndarray) else v for n, v in values.items()}
+        return dataclasses.replace(part, **values)
 
     labels = np.maximum(task.labels - first, 0)
     names = task.class_names[first:]
+    pools, split = restrict(task.pools), restrict(task.split)
     return dataclasses.replace(
-        task, labels=labels, class_names=names, pools=kept(task.pools), split=kept(task.split), fingerprint="omniglot66"
+        task, labels=labels, class_names=names, pools=pools, split=split, fingerprint="omniglot66"
     )
 
 
 @functools.lru_cache(maxsize=1)
-def bench(dataset: str, shared: str, seed: int) -> Any:
-    """Returns the tools that the streams of one task share."""
+def worker_context(dataset: str, shared: str, seed: int) -> Any:
+    """Returns the worker context that the streams of one task share."""
     from nbt.training.worker.context import WorkerContext
 
     return WorkerContext(load(dataset, shared, seed))
 
 
 def learn(run: Run, shared: str) -> dict[str, Any]:
-    """Learns a stream."""
+    """Trains a stream, and returns its row."""
     from nbt.training.continual.run import run_continual
 
     task = load(run.dataset, shared, run.seed)
-    tools = bench(run.dataset, shared, run.seed)
-    stream = run_continual(task, run.settings(), run.seed, context=tools, evaluate_on=run.evaluate_on)
+    context = worker_context(run.dataset, shared, run.seed)
+    stream = run_continual(task, run.settings(), run.seed, context=context, evaluate_on=run.evaluate_on)
     while True:
         try:
             next(stream)
         except StopIteration as end:
-            found = end.value
+            result = end.value
             break
-    values = {name: getattr(found, name) for name in ("average_accuracy", "forgetting", "forward_transfer", "seconds")}
-    return {"run": dataclasses.asdict(run), **values, "diverged": found.diverged, "matrix": found.matrix.tolist()}
+    values = {name: getattr(result, name) for name in ("average_accuracy", "forgetting", "forward_transfer", "seconds")}
+    return {"run": dataclasses.asdict(run), **values, "diverged": result.diverged, "matrix": result.matrix.tolist()}
 
 
 class Rows:
-    """What has been run, in memory and in the file of this shard."""
+    """Rows of all shards in memory; new rows are appended to the file of this shard."""
 
     def __init__(self, folder: Path, shard: str) -> None:
-        self.found = {Run(**row["run"]): row for row in read(folder)}
+        self.by_run = {Run(**row["run"]): row for row in read(folder)}
         number, count = map(int, shard.split("/"))
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / (f"continual_rows_{number}.jsonl" if count > 1 else "continual_rows.jsonl")
 
     def get(self, run: Run, shared: str) -> dict[str, Any]:
-        """Returns a row, and runs and keeps it where it is not there yet."""
-        if run not in self.found:
+        """Returns the row of a stream; trains the stream and stores its row if it is missing."""
+        if run not in self.by_run:
             row = learn(run, shared)
             with self.path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            self.found[run] = row
+            self.by_run[run] = row
             print(f"{run} {100 * row['average_accuracy']:.1f} % in {row['seconds']:.0f} s", flush=True)
-        return self.found[run]
+        return self.by_run[run]
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Returns the rows of all shards."""
+    """Returns the stored rows of all shards."""
     return [json.loads(line) for path in sorted(folder.glob("continual_rows*.jsonl")) for line in path.open()]
 
 
 def tune(rows: Rows, dataset: str, scenario: str, method: str, shared: str) -> Run:
-    """Returns the run that was best on the validation images of the tuning stream."""
+    """Returns the run with the best average accuracy on the validation images of the tuning streams."""
     first = Run(dataset, scenario, method, TUNING_SEED, "val")
     if method in UNTUNED:
         return first
-    tried = [dataclasses.replace(first, rate=rate) for rate in RATES]
+    candidates = [dataclasses.replace(first, rate=rate) for rate in RATES]
 
-    def merit(run: Run) -> float:
+    def accuracy(run: Run) -> float:
         return float(rows.get(run, shared)["average_accuracy"])
 
-    best = max(tried, key=merit)
+    best = max(candidates, key=accuracy)
     if method in PENALISED:
-        last = dataclasses.replace(best, strength=BEYOND)
+        last = dataclasses.replace(best, strength=BEYOND_FACTOR)
     else:
-        last = dataclasses.replace(first, rate=max(RATES) * BEYOND if best.rate >= 1.0 else min(RATES) / BEYOND)
-    return max((best, last), key=merit)
+        last = dataclasses.replace(
+            first, rate=max(RATES) * BEYOND_FACTOR if best.rate >= 1.0 else min(RATES) / BEYOND_FACTOR
+        )
+    return max((best, last), key=accuracy)
 
 
 def cells(datasets: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Yields dataset, scenario and method, what is quick first."""
+    """Yields all combinations of dataset, scenario and method, dataset by dataset."""
     for dataset in datasets:
         for scenario in SCENARIOS:
             for method in METHODS:
@@ -218,7 +231,7 @@ def cells(datasets: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs what is not there yet."""
+    """Runs all streams of this shard that are not stored yet."""
     import torch
 
     torch.set_num_threads(1)
@@ -226,10 +239,10 @@ def run(args: argparse.Namespace) -> None:
     shard, shards = map(int, args.shard.split("/"))
     for dataset, scenario, method in list(cells(args.dataset))[shard::shards]:
         chosen = tune(rows, dataset, scenario, method, args.shared)
-        named = [method]
+        variants = [method]
         if scenario == "class" and method == "dlcft":
-            named += ABLATIONS
-        for name in named:
+            variants += ABLATIONS
+        for name in variants:
             for seed in SEEDS:
                 rows.get(dataclasses.replace(chosen, method=name, seed=seed, evaluate_on="test"), args.shared)
 
@@ -238,93 +251,100 @@ Cell = dict[int, Mapping[str, Any]]
 
 
 def tested(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], Cell]:
-    """Returns the tested streams by dataset, scenario and method, and seed."""
-    found: dict[tuple[str, str, str], Cell] = {}
+    """Returns the tested rows: by dataset, scenario and method, then by seed."""
+    results: dict[tuple[str, str, str], Cell] = {}
     for row in rows:
-        one = Run(**row["run"])
-        if one.evaluate_on == "test":
-            found.setdefault((one.dataset, one.scenario, one.method), {})[one.seed] = row
-    return found
+        run = Run(**row["run"])
+        if run.evaluate_on == "test":
+            results.setdefault((run.dataset, run.scenario, run.method), {})[run.seed] = row
+    return results
 
 
-def words(values: Sequence[float | None], interval: Callable[[Sequence[float]], Interval] = t_interval) -> str:
-    """Returns a mean of shares in percent with its interval over seeds."""
+def percent_text(values: Sequence[float | None], interval: Callable[[Sequence[float]], Interval] = t_interval) -> str:
+    """Returns the mean of shares in percent with its interval over seeds; empty without any value."""
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    found = interval(known)
-    if found.low is None or found.high is None:
-        return f"{100 * found.mean:.1f}"
-    return f"{100 * found.mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    mean = interval(known)
+    if mean.low is None or mean.high is None:
+        return f"{100 * mean.mean:.1f}"
+    return f"{100 * mean.mean:.1f} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
 
 
-def table(found: Mapping[tuple[str, str, str], Cell], dataset: str, scenario: str) -> list[str]:
-    """Returns the rows of one stream's table."""
+def table(results: Mapping[tuple[str, str, str], Cell], dataset: str, scenario: str) -> list[str]:
+    """Returns the rows of the table of one dataset and scenario."""
     lines = []
     for method in (*METHODS, *ABLATIONS):
-        cell = found.get((dataset, scenario, method))
+        cell = results.get((dataset, scenario, method))
         if not cell:
             continue
-        one = Run(**next(iter(cell.values()))["run"])
-        accuracy = words([row["average_accuracy"] for row in cell.values()], accuracy_interval)
-        others = [words([row[name] for row in cell.values()]) for name in ("forgetting", "forward_transfer")]
+        run = Run(**next(iter(cell.values()))["run"])
+        accuracy = percent_text([row["average_accuracy"] for row in cell.values()], accuracy_interval)
+        others = [percent_text([row[name] for row in cell.values()]) for name in ("forgetting", "forward_transfer")]
         seconds = float(np.median([row["seconds"] for row in cell.values()]))
-        chosen = "" if method in UNTUNED else f"{one.rate:g}" + (f", x{one.strength:g}" if one.strength != 1.0 else "")
+        chosen = "" if method in UNTUNED else f"{run.rate:g}" + (f", x{run.strength:g}" if run.strength != 1.0 else "")
         lines.append(f"| {method} | {' | '.join((accuracy, *others))} | {chosen} | {seconds:.0f} |")
     return lines
 
 
-def difference(found: Mapping[tuple[str, str, str], Cell], one: tuple[str, str, str], other: str) -> Any:
-    """Returns the paired difference of a method to another on the same streams; None below two seeds."""
-    a, b = found.get(one, {}), found.get((*one[:2], other), {})
+def difference(results: Mapping[tuple[str, str, str], Cell], stream: tuple[str, str, str], other: str) -> Any:
+    """Returns the paired interval of a method minus another method on the same streams; None below two seeds.
+
+    Args:
+        results: Tested rows.
+        stream: Dataset, scenario and method.
+        other: The other method.
+    """
+    a, b = results.get(stream, {}), results.get((*stream[:2], other), {})
     seeds = sorted(set(a) & set(b))
     if len(seeds) < 2:
         return None
     return paired_interval(*([100 * float(cell[seed]["average_accuracy"]) for seed in seeds] for cell in (a, b)))
 
 
-def finding(found: Mapping[tuple[str, str, str], Cell]) -> str:
-    """Returns what the differences say, in one paragraph."""
+def finding(results: Mapping[tuple[str, str, str], Cell]) -> str:
+    """Returns a paragraph that states whether the claim is confirmed, with all differences."""
     against: dict[str, list[str]] = {"above": [], "below": [], "open": []}
-    probes = []
-    for dataset, scenario, method in sorted(found):
+    probe_gaps = []
+    for dataset, scenario, method in sorted(results):
         if method != "dlcft":
             continue
-        gap = difference(found, (dataset, scenario, method), "ewc")
+        gap = difference(results, (dataset, scenario, method), "ewc")
         if gap is not None:
             kind = "above" if gap.low > 0 else "below" if gap.high < 0 else "open"
             against[kind].append(f"{dataset} {scenario} {gap.mean:+.1f} [{gap.low:.1f}, {gap.high:.1f}]")
-        other = difference(found, (dataset, scenario, method), "probe")
-        if other is not None:
-            probes.append(f"{dataset} {scenario} {other.mean:+.1f} [{other.low:.1f}, {other.high:.1f}]")
+        gap = difference(results, (dataset, scenario, method), "probe")
+        if gap is not None:
+            probe_gaps.append(f"{dataset} {scenario} {gap.mean:+.1f} [{gap.low:.1f}, {gap.high:.1f}]")
     total = sum(map(len, against.values()))
     if not total:
-        return "No stream has two seeds of both yet: nothing can be said."
-    held = {total: "confirmed", 0: "not confirmed"}.get(len(against["above"]), "confirmed in part")
-    parts = [f"{kind} in {len(those)}: {'; '.join(those)}" for kind, those in against.items() if those]
+        return "No stream has two seeds of both methods yet, so there is no result."
+    verdict = {total: "confirmed", 0: "not confirmed"}.get(len(against["above"]), "confirmed in part")
+    titles = {"above": "DLCFT is above EWC", "below": "DLCFT is below EWC", "open": "The difference is not significant"}
+    parts = [f"{titles[kind]} in {len(gaps)}: {'; '.join(gaps)}." for kind, gaps in against.items() if gaps]
     return (
-        f"That DLCFT is above EWC is **{held}** here: of {total} streams it is (points of average accuracy, 95 % "
-        f"intervals over {len(SEEDS)} orders and seeds) {'. It is '.join(parts)}. Against a linear probe, which "
-        f"changes no feature: {'; '.join(probes)}."
+        f"The claim that DLCFT is above EWC is **{verdict}** on {total} streams (DLCFT minus EWC, points of average "
+        f"accuracy, 95 % intervals over {len(SEEDS)} orders and seeds). {' '.join(parts)} DLCFT minus a linear probe, "
+        f"which changes no feature: {'; '.join(probe_gaps)}."
     )
 
 
-def draw(found: Mapping[tuple[str, str, str], Cell], path: Path) -> None:
-    """Draws average accuracies, one panel a stream."""
+def draw(results: Mapping[tuple[str, str, str], Cell], path: Path) -> None:
+    """Draws average accuracies, one panel per dataset and scenario."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    names = [d for d in TASKS if any(key[0] == d for key in found)]
+    names = [d for d in TASKS if any(key[0] == d for key in results)]
     figure, axes = pyplot.subplots(
         len(names), len(SCENARIOS), figsize=(9, 2.2 * len(names)), sharex=True, squeeze=False, layout="constrained"
     )
     for row, dataset in zip(axes, names, strict=True):
         for axis, scenario in zip(row, SCENARIOS, strict=True):
-            for place, method in enumerate(reversed(METHODS)):
-                values = [100 * r["average_accuracy"] for r in found.get((dataset, scenario, method), {}).values()]
-                axis.plot(values, [place] * len(values), "o", color="C0" if method == "dlcft" else "0.45", alpha=0.7)
+            for position, method in enumerate(reversed(METHODS)):
+                values = [100 * r["average_accuracy"] for r in results.get((dataset, scenario, method), {}).values()]
+                axis.plot(values, [position] * len(values), "o", color="C0" if method == "dlcft" else "0.45", alpha=0.7)
             axis.set_yticks(range(len(METHODS)), list(reversed(METHODS)) if scenario == SCENARIOS[0] else [])
             axis.set_title(f"{dataset}, {scenario}", fontsize=9)
             axis.grid(axis="x", alpha=0.3)
@@ -335,45 +355,49 @@ def draw(found: Mapping[tuple[str, str, str], Cell], path: Path) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Writes table, figure and finding of what has been run."""
+    """Writes tables, figure and finding of the stored rows."""
     rows = read(args.results)
-    found = tested(rows)
-    lines = ["# Streams of tasks: DLCFT, EWC and the others", "", finding(found), ""]
+    results = tested(rows)
+    lines = ["# Streams of tasks: DLCFT, EWC and other methods", "", finding(results), ""]
     lines += [
         f"{machine()}. Means over orders and seeds with 95 % intervals (Student's t), in %; `studies/continual.py`. "
-        "Seconds are medians of wall-clock on a machine with other work, during which some streams stood still."
+        "Seconds are medians of wall-clock time on a machine with other load, on which some streams were paused."
     ]
     heading = "| method | average accuracy | forgetting | forward transfer | rate, penalty | seconds |"
-    for dataset, scenario in dict.fromkeys((key[0], key[1]) for key in found):
+    for dataset, scenario in dict.fromkeys((key[0], key[1]) for key in results):
         tasks = TASKS[dataset][scenario]
         lines += ["", f"## {dataset}, {scenario}-incremental, {tasks} tasks of {EPOCHS[dataset]} epochs", ""]
-        lines += [heading, "|---|---|---|---|---|---|", *table(found, dataset, scenario)]
+        lines += [heading, "|---|---|---|---|---|---|", *table(results, dataset, scenario)]
     result = {
         "machine": machine(),
-        "finding": finding(found),
+        "finding": finding(results),
         "streams": [
             {"dataset": d, "scenario": s, "method": m, "accuracies": [r["average_accuracy"] for r in cell.values()]}
-            for (d, s, m), cell in found.items()
+            for (d, s, m), cell in results.items()
         ],
     }
     (args.results / "continual.json").write_text(json.dumps(result, indent=1) + "\n")
     (args.results / "continual.md").write_text("\n".join(lines) + "\n")
-    draw(found, args.results / "continual.svg")
+    draw(results, args.results / "continual.svg")
     print("\n".join(lines))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    runner = commands.add_parser("run")
-    runner.add_argument("--shared", default="../shared", help="folder with data and weights")
-    runner.add_argument("--dataset", choices=TASKS, nargs="*", default=list(TASKS))
-    runner.add_argument("--shard", default="0/1", help="I/N: every N-th method and scenario, from the I-th")
+    runner = commands.add_parser("run", help="run the streams that are not stored yet")
+    runner.add_argument("--shared", default="../shared", help="folder with data/ and weights/")
+    runner.add_argument("--dataset", choices=TASKS, nargs="*", default=list(TASKS), help="datasets to run")
+    runner.add_argument(
+        "--shard",
+        default="0/1",
+        help="I/N: run every N-th combination of dataset, scenario and method, starting with the I-th (counted from 0)",
+    )
     runner.set_defaults(do=run)
-    reporter = commands.add_parser("report")
+    reporter = commands.add_parser("report", help="write the report of the stored streams")
     reporter.set_defaults(do=report)
     for command in (runner, reporter):
-        command.add_argument("--results", type=Path, default=RESULTS)
+        command.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows and the report")
     args = parser.parse_args()
     args.do(args)
 

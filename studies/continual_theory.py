@@ -1,17 +1,17 @@
-"""Study: is a quadratic penalty the optimal continual policy for a linearised network, and what do cheap ones lose?
+"""Study: is a quadratic penalty optimal for a linearised network, and how much do approximations lose?
 
-DLCFT's claim (arXiv 2208.08112): with squared error on the first-order expansion, the penalty with the summed
-Gauss-Newton matrices of past tasks gives, task after task, what joint training on all of them gives; and what is left
-out of that matrix is what is forgotten. Checked on real digits: `conv3(width=8)` trained on digits 0-4, its last unit
-and a random head linearised (P weights), digits 5-9 in five class-incremental tasks of one class each. Everything is
-solved in closed form in float64, so nothing but the curvature differs:
+Claim of DLCFT (arXiv 2208.08112): with squared error on the first-order expansion, training task after task with a
+penalty from the summed Gauss-Newton matrices of past tasks equals joint training on all tasks; an approximation of the
+matrices causes forgetting. The study tests this on real digits: `conv3(width=8)` is trained on digits 0-4, its last
+unit and a random head are linearised (P weights), and digits 5-9 are five class-incremental tasks of one class each.
+All solutions are in closed form in float64, so that only the curvature differs:
 
     w_t = argmin 1/2 ||f0 + J_t w - a onehot||^2 + 1/2 (w - w_{t-1})' (Lambda + sum_s C_s) (w - w_{t-1})
 
-with C_s exact, K-FAC, diagonal or none. Reported over orders of the classes and random heads: the gap of the outputs on
-test images to joint training, ||f - f_joint|| / ||f_joint - f0||, and the test accuracy.
+with C_s exact, K-FAC, diagonal or none. Reported are, over orders of the classes and random heads, the gap between the
+outputs on test images and those of joint training, ||f - f_joint|| / ||f_joint - f0||, and the test accuracy.
 
-    python studies/continual_theory.py       # a minute or two; writes studies/results/continual_theory.{json,md}
+    python studies/continual_theory.py       # about two minutes; writes studies/results/continual_theory.{json,md}
 """
 
 from __future__ import annotations
@@ -41,12 +41,17 @@ RESULTS = Path(__file__).parent / "results"
 CURVATURES = ("exact", "kfac", "diagonal", "none")
 SCALE = 15.0
 FROZEN = 2
-# As a share of the mean eigenvalue of a task's own curvature: small enough to be no policy of its own.
+# Share of the mean eigenvalue of one task's curvature; small enough that Lambda alone does not prevent forgetting.
 PRIOR = 1e-4
 
 
-class Linear:
-    """The expansion of a model as matrices: f0, (n, C), and J, (n C, P), of any images."""
+class LinearizedModel:
+    """First-order expansion of a model as matrices: f0, (n, C), and J, (n C, P), for n images.
+
+    Args:
+        task: Task of the target digits.
+        seed: Seed of the random head.
+    """
 
     def __init__(self, task: Task, seed: int) -> None:
         self.task = task
@@ -59,14 +64,14 @@ class Linear:
         self.size = sum(parameter.numel() for parameter in self.parameters.values())
 
     def images(self, index: Any) -> Tensor:
-        """Returns images as the model takes them, (n, 3, H, W)."""
+        """Returns normalised images in float64, (n, 3, H, W)."""
         pixels = torch.from_numpy(self.task.images.array[index]).permute(0, 3, 1, 2).double()
         mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.task.mean, self.task.std))
         return normalise(pixels, mean, std)
 
     @torch.no_grad()
     def expand(self, index: Any) -> tuple[Tensor, Tensor]:
-        """Returns f0 and J on some images."""
+        """Returns f0, (n, C), and J, (n C, P), for the images with the given indices."""
 
         def outputs(parameters: Mapping[str, Tensor], image: Tensor) -> Tensor:
             logits: Tensor = functional_call(self.model, dict(parameters), (image[None],))[0]
@@ -80,15 +85,15 @@ class Linear:
         return torch.cat(values), torch.cat(rows).flatten(0, 1)
 
     def curvature(self, kind: str, index: Any) -> Tensor:
-        """Returns the curvature of a task as a matrix, (P, P), as `nbt.transfer` estimates it."""
+        """Returns the curvature of a task from `estimate_curvature` as a matrix, (P, P)."""
         if kind == "none":
             return torch.zeros(self.size, self.size, dtype=torch.float64)
-        found = estimate_curvature(kind, self.model, self.images(index).split(64), vectors="unit")
+        estimate = estimate_curvature(kind, self.model, self.images(index).split(64), vectors="unit")
         columns = []
         for position in range(self.size):
             unit = torch.zeros(self.size, dtype=torch.float64)
             unit[position] = 1.0
-            columns.append(self._flat(found.multiply(self._named(unit))))
+            columns.append(self._flat(estimate.multiply(self._named(unit))))
         return torch.stack(columns, dim=1)
 
     def _named(self, vector: Tensor) -> dict[str, Tensor]:
@@ -100,73 +105,81 @@ class Linear:
 
 
 def targets(labels: Tensor, classes: int) -> Tensor:
+    """Returns scaled one-hot targets, (n, C)."""
     return SCALE * torch.nn.functional.one_hot(labels, classes).double()
 
 
 def learn(
     order: Sequence[int],
-    pieces: Mapping[int, tuple[Tensor, Tensor, Tensor]],
+    expansions: Mapping[int, tuple[Tensor, Tensor, Tensor]],
     curvature: Callable[[int], Tensor],
     prior: Tensor,
 ) -> Tensor:
-    """Returns w after the tasks in order, each solved exactly.
+    """Returns the weights w, (P,), after training the tasks in order, each solved exactly.
 
     Args:
-        order: Tasks.
-        pieces: f0, (n, C), J, (n C, P), and targets, (n, C), of each task.
-        curvature: What stands for a task that is gone, (P, P).
+        order: Numbers of the tasks.
+        expansions: f0, (n, C), J, (n C, P), and targets, (n, C), of each task.
+        curvature: Returns the matrix C_s, (P, P), that represents a past task.
         prior: Lambda, (P, P).
     """
     w, past = torch.zeros(len(prior), dtype=torch.float64), prior.clone()
     for number in order:
-        origin, jacobian, wanted = pieces[number]
-        residual = (wanted - origin).flatten() - jacobian @ w
+        origin, jacobian, target = expansions[number]
+        residual = (target - origin).flatten() - jacobian @ w
         w = w + torch.linalg.solve(jacobian.T @ jacobian + past, jacobian.T @ residual)
         past = past + curvature(number)
     return w
 
 
 def run_seed(task: Task, seed: int) -> dict[str, Any]:
-    """Returns gap and accuracy of every curvature, and how far the order matters, for one head and order."""
-    linear = Linear(task, seed)
+    """Returns gap, accuracy and effect of the order for every curvature, for one head and order."""
+    model = LinearizedModel(task, seed)
     labels = torch.from_numpy(task.labels)
     train = {c: task.split.train[task.labels[task.split.train] == c] for c in range(task.n_classes)}
-    pieces = {}
+    expansions = {}
     for number, index in train.items():
-        pieces[number] = (*linear.expand(index), targets(labels[index], task.n_classes))
-    origin, jacobian = linear.expand(task.split.test)
+        expansions[number] = (*model.expand(index), targets(labels[index], task.n_classes))
+    origin, jacobian = model.expand(task.split.test)
     truth = labels[task.split.test]
-    exact = {number: j.T @ j for number, (_, j, _) in pieces.items()}
+    exact = {number: j.T @ j for number, (_, j, _) in expansions.items()}
     mean = fmean(float(matrix.diagonal().mean()) for matrix in exact.values())
-    prior = PRIOR * mean * torch.eye(linear.size, dtype=torch.float64)
-    whole = sum(exact.values(), start=prior)
-    pull = sum(
-        ((y - f).flatten() @ j for f, j, y in pieces.values()), start=torch.zeros(linear.size, dtype=torch.float64)
+    prior = PRIOR * mean * torch.eye(model.size, dtype=torch.float64)
+    joint_curvature = sum(exact.values(), start=prior)
+    gradient = sum(
+        ((y - f).flatten() @ j for f, j, y in expansions.values()), start=torch.zeros(model.size, dtype=torch.float64)
     )
-    joint = jacobian @ torch.linalg.solve(whole, pull)
+    joint = jacobian @ torch.linalg.solve(joint_curvature, gradient)
 
-    def gap(one: Tensor, other: Tensor) -> float:
-        return float((one - other).norm() / joint.norm())
+    def gap(change: Tensor, reference: Tensor) -> float:
+        return float((change - reference).norm() / joint.norm())
 
     def accuracy(change: Tensor) -> float:
         return float(((origin.flatten() + change).view_as(origin).argmax(1) == truth).double().mean())
 
     order = torch.randperm(task.n_classes, generator=generator(seed, "order")).tolist()
-    found: dict[str, Any] = {"seed": seed, "order": order, "weights": linear.size, "joint": accuracy(joint)}
+    result: dict[str, Any] = {"seed": seed, "order": order, "weights": model.size, "joint": accuracy(joint)}
     for kind in CURVATURES:
-        kept = {number: linear.curvature(kind, index) for number, index in train.items()}
-        one, back = (jacobian @ learn(way, pieces, kept.__getitem__, prior) for way in (order, order[::-1]))
-        found[kind] = {"gap": gap(one, joint), "order_gap": gap(one, back), "accuracy": accuracy(one)}
-    return found
+        curvatures = {number: model.curvature(kind, index) for number, index in train.items()}
+        forward, backward = (
+            jacobian @ learn(tasks, expansions, curvatures.__getitem__, prior) for tasks in (order, order[::-1])
+        )
+        result[kind] = {
+            "gap": gap(forward, joint),
+            "order_gap": gap(forward, backward),
+            "accuracy": accuracy(forward),
+        }
+    return result
 
 
 def interval(values: Sequence[float], style: Callable[[float], str]) -> str:
-    found = t_interval(values)
-    return f"{style(found.mean)} [{style(found.low or 0.0)}, {style(found.high or 0.0)}]"
+    """Returns the mean of values with its 95 % interval as text."""
+    mean = t_interval(values)
+    return f"{style(mean.mean)} [{style(mean.low or 0.0)}, {style(mean.high or 0.0)}]"
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:
-    """Renders the table and the finding."""
+    """Returns the finding and the table as Markdown."""
     rows = result["rows"]
     lines = []
     for kind in CURVATURES:
@@ -182,7 +195,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             "",
             finding(rows),
             "",
-            f"{result['machine']}. {len(rows)} random heads and orders of digits 5-9, one class a task; "
+            f"{result['machine']}. {len(rows)} random heads and orders of digits 5-9, one class per task; "
             f"{rows[0]['weights']:,} weights; means with 95 % intervals (Student's t). Joint training reaches "
             f"{interval([100 * row['joint'] for row in rows], '{:.1f}'.format)} % of the test images.",
             "",
@@ -195,29 +208,29 @@ def to_markdown(result: Mapping[str, Any]) -> str:
 
 
 def finding(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns what the gaps say, in one paragraph."""
-    steps = []
+    """Returns a paragraph that states whether the claim is confirmed and compares the approximations."""
+    comparisons = []
     for better, worse in itertools.pairwise(CURVATURES[1:]):
-        found = paired_interval([row[worse]["gap"] for row in rows], [row[better]["gap"] for row in rows])
-        sure = found.low is not None and found.low > 0
-        steps.append(
-            f"{better} {'below' if sure else 'not surely below'} {worse} "
-            f"(difference {found.mean:.2f} [{found.low:.2f}, {found.high:.2f}])"
+        difference = paired_interval([row[worse]["gap"] for row in rows], [row[better]["gap"] for row in rows])
+        significant = difference.low is not None and difference.low > 0
+        comparisons.append(
+            f"the gap of {better} is {'' if significant else 'not significantly '}smaller than that of {worse} "
+            f"(difference {difference.mean:.2f} [{difference.low:.2f}, {difference.high:.2f}])"
         )
     worst, order = (max(row["exact"][name] for row in rows) for name in ("gap", "order_gap"))
     holds = worst < 1e-6 and order < 1e-6
     return (
-        "With exact curvature sequential equals joint training, whatever the order: "
+        "The claim that sequential training with exact curvature equals joint training in any order is "
         f"**{'confirmed' if holds else 'not confirmed'}** (largest gap {worst:.0e}, between orders {order:.0e}). "
-        f"Of the approximations, {'; '.join(steps)}."
+        f"Approximations: {'; '.join(comparisons)}."
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5, help="random heads, each with an order of its own")
-    parser.add_argument("--shots", type=int, help="labelled images a class; all when not given")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--seeds", type=int, default=5, help="random heads, each with its own order of the tasks")
+    parser.add_argument("--shots", type=int, help="labelled images per class; default: all")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="output folder")
     args = parser.parse_args()
     task = nbt.load_task("digits", backbone="conv3(width=8)", shots=args.shots)
     rows = []

@@ -1,7 +1,7 @@
-"""Part of `bench_engines.py`: one way of running trials, in a process of its own that is told what to run when.
+"""Part of `bench_engines.py`: one way of running trials, in a separate process that receives requests.
 
-Each arm has a driver of its own, so that none sees the environment, the imports or the threads of another, and all
-take turns: `Arm` starts one and asks it for blocks of trials. Between blocks its workers stay, as they do in a search.
+Each arm has its own driver process, so that arms do not share their environment, imports or threads. `Arm` starts the
+process and requests blocks of trials. Workers are kept between blocks, as in a search.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ ANSWER = "ANSWER "
 
 
 class Arm:
-    """The driver of an arm.
+    """Driver process of an arm.
 
     Args:
-        name: Of the arm, see `ARMS`.
-        options: What it is told once.
+        name: Name of the arm, see `ARMS`.
+        options: Options of the arm.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
@@ -41,10 +41,10 @@ class Arm:
             env=worker_environment(),
         )
 
-    def ask(self, **request: Any) -> Any:
-        """Has it run a block and returns what it measured."""
+    def request(self, **arguments: Any) -> Any:
+        """Runs a block of trials; returns the measurements."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.write(json.dumps(arguments) + "\n")
         self._process.stdin.flush()
         for line in self._process.stdout:
             if line.startswith(ANSWER):
@@ -52,7 +52,7 @@ class Arm:
         raise RuntimeError(f"{self.name} ended with code {self._process.wait()}")
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(120)
@@ -65,16 +65,16 @@ class Arm:
 
 
 def worker_environment() -> dict[str, str]:
-    """Returns the environment of all drivers, and so of all workers: what they import, and one thread each."""
+    """Returns the environment of all drivers and their workers: the import path and one thread each."""
     path = os.pathsep.join([str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 class TimedSource:
-    """A list of specs as a source, which keeps the time of every end.
+    """A source that supplies a list of trials and records the time of each end.
 
     Attributes:
-        ended: `time.perf_counter` of the ends.
+        ended: Times of the ends, by `time.perf_counter`.
     """
 
     def __init__(self, specs: Sequence[Any], *, one_at_a_time: bool = False) -> None:
@@ -82,54 +82,54 @@ class TimedSource:
         self.ended: list[float] = []
 
     def next_trial(self) -> Any:
-        """Returns the next spec."""
+        """Returns the next trial."""
         if not self._waiting or (self._one_at_a_time and self._running):
             return None
         self._running += 1
         return self._waiting.pop(0)
 
     def on_placed(self, spec: Any, location: Any) -> None:
-        """Nothing: where it runs is no part of the measurement."""
+        """Does nothing: the location is not measured."""
 
     def on_epoch(self, spec: Any, result: Any) -> str | None:
-        """Stops none."""
+        """Returns None: no trial is stopped."""
         return None
 
     def on_done(self, spec: Any, outcome: Any) -> None:
-        """Keeps the time; a failed trial would be no measurement."""
+        """Records the time; raises an error for a failed trial."""
         if outcome.error is not None:
             raise RuntimeError(f"{spec.key}: {outcome.error}")
         self._running -= 1
         self.ended.append(time.perf_counter())
 
     def on_abandoned(self, spec: Any) -> None:
-        """Never happens here."""
+        """Raises an error: no trial may be abandoned here."""
         raise RuntimeError(f"{spec.key} was abandoned")
 
 
 @contextmanager
 def engine(options: Mapping[str, Any], task: Any, runner: str | None = None) -> Any:
-    """Opens the engine that the options name: ray or local, with how many workers."""
-    chosen = {} if runner is None else {"runner": runner}
+    """Opens the engine of the options "engine" (ray or local) and "workers"."""
+    runner_option = {} if runner is None else {"runner": runner}
     if options["engine"] == "local":
         from nbt.tuning.engines.local import LocalEngine
 
-        engine_instance: Any = LocalEngine(task, workers=options["workers"], **chosen)
+        engine_instance: Any = LocalEngine(task, workers=options["workers"], **runner_option)
     else:
         from nbt.tuning.engines.ray.engine import RayEngine
         from nbt.tuning.engines.ray.options import RayOptions
 
         cpus = options.get("cpus_per_trial", 1)
         cluster = RayOptions(address=options["address"], cpus_per_trial=cpus)
-        # What the driver can take is measured, and not what it is sent of its own accord.
-        unbounded = {"checkpoint_bytes_per_second": math.inf}
-        engine_instance = RayEngine(task, workers=options["workers"], options=cluster, **chosen, **unbounded)
+        # Without a limit, the rate that the driver can handle is measured.
+        unlimited = {"checkpoint_bytes_per_second": math.inf}
+        engine_instance = RayEngine(task, workers=options["workers"], options=cluster, **runner_option, **unlimited)
     with engine_instance:
         yield engine_instance
 
 
 def serve_noop(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
-    """Our engine with trials that train nothing, one after another."""
+    """Runs trials without training one after another with an engine of nbt."""
     from engines_noop import RUNNER, NoopTask
 
     from nbt.settings import TransferSettings
@@ -144,16 +144,16 @@ def serve_noop(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]]
 
         def block(trials: int, epochs: int) -> list[float]:
             settings = TransferSettings(epochs=epochs)
-            listed = [TrialSpec(key=f"t{n}", settings=settings, checkpoint=checkpoint) for n in range(trials + 1)]
-            specs = TimedSource(listed, one_at_a_time=True)
-            engine_instance.run(specs)
-            return intervals(specs.ended)
+            specs = [TrialSpec(key=f"t{n}", settings=settings, checkpoint=checkpoint) for n in range(trials + 1)]
+            source = TimedSource(specs, one_at_a_time=True)
+            engine_instance.run(source)
+            return intervals(source.ended)
 
         answer(block)
 
 
 def serve_plain(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
-    """Ray Tune as its documentation shows it, with trials that train nothing; one at a time by what they need."""
+    """Runs trials without training with Ray Tune as in its documentation; their resources allow one at a time."""
     import ray
     from ray import tune
 
@@ -183,15 +183,15 @@ def serve_plain(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]
             return True
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
-            """Has nothing to save, but Tune wants it done."""
+            """Does nothing; Tune requires the method."""
 
-    chosen = function if options["trainable"] == "function" else Trainable
+    trainable = function if options["trainable"] == "function" else Trainable
 
     def block(trials: int, epochs: int) -> list[float]:
         clock = Clock()
         with tempfile.TemporaryDirectory() as folder:
             tune.Tuner(
-                tune.with_resources(chosen, {"cpu": 1, options["trainable"]: 1}),
+                tune.with_resources(trainable, {"cpu": 1, options["trainable"]: 1}),
                 param_space={"epochs": epochs, "rate": tune.uniform(0, 1)},
                 tune_config=tune.TuneConfig(num_samples=trials + 1, reuse_actors=options["reuse"]),
                 run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[clock]),
@@ -203,28 +203,28 @@ def serve_plain(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]
 
 
 def serve_frozen(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
-    """An engine that trains heads on frozen features."""
+    """Trains heads on frozen features with an engine of nbt."""
     from engines_frozen import frozen_specs, frozen_task
 
     task = frozen_task(Path(options["shared"]), options["image_size"])
     with engine(options, task) as engine_instance:
 
         def block(trials: int, epochs: int) -> float:
-            specs = TimedSource(frozen_specs(task, trials, epochs))
+            source = TimedSource(frozen_specs(task, trials, epochs))
             started = time.perf_counter()
-            engine_instance.run(specs)
+            engine_instance.run(source)
             return time.perf_counter() - started
 
         answer(block)
 
 
 def intervals(moments: Sequence[float]) -> list[float]:
-    """Returns the seconds between one end and the next: of all trials but the first."""
+    """Returns the seconds between consecutive ends, one per trial but the first."""
     return [after - before for before, after in pairwise(moments)]
 
 
 def serve_crowd(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
-    """See `engines_crowd`."""
+    """Runs waves of concurrent trials; see `engines_crowd`."""
     from engines_crowd import serve_crowd
 
     serve_crowd(options, answer)
@@ -234,12 +234,12 @@ ARMS = {"noop": serve_noop, "plain": serve_plain, "frozen": serve_frozen, "crowd
 
 
 def main() -> None:
-    """Serves blocks until stdin ends."""
+    """Runs the requested blocks until stdin ends."""
 
     def answer(block: Callable[..., Any]) -> None:
         for line in sys.stdin:
-            found = block(**json.loads(line))
-            print(f"\n{ANSWER}{json.dumps(found)}", flush=True)
+            result = block(**json.loads(line))
+            print(f"\n{ANSWER}{json.dumps(result)}", flush=True)
 
     ARMS[sys.argv[1]](json.loads(sys.argv[2]), answer)
 

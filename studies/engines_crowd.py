@@ -1,7 +1,7 @@
-"""Part of `bench_engines.py`: a driver with hundreds of trials at a time, on nodes that are simulated on one machine.
+"""Part of `bench_engines.py`: a driver with hundreds of concurrent trials, on nodes that are simulated on one machine.
 
-Trials come in waves. Those of a wave report once, wait until all of it have, and then report as fast as the driver
-takes it; so what is timed has all of them running, and nothing of their start.
+Trials run in waves. Each trial of a wave reports once, waits until all have reported, and then reports as fast as the
+driver accepts it. All trials are therefore running during the measurement, which excludes their start.
 """
 
 from __future__ import annotations
@@ -21,29 +21,31 @@ from engines_noop import RUNNER, NoopTask
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
-# What a worker takes that imports Ray Tune and no torch, and what the driver and the nodes take.
+# Memory of a worker that imports Ray Tune without torch, and of the driver and the nodes.
 WORKER_BYTES, SPARE_BYTES = 120_000_000, 2_000_000_000
 
 
 class Wave:
-    """Some trials of a source as one that waits for all of them after their first epoch.
+    """A source with some trials of another source, which wait for one another after their first epoch.
 
     Attributes:
-        name: Of the wave.
-        began: When all had reported once, `time.perf_counter`.
-        last: When the last but the first epoch came.
-        reports: Epochs that came in between.
+        name: Name of the wave.
+        began: Time at which all trials had reported once, by `time.perf_counter`.
+        last: Time of the last report.
+        cpu_began: Like `began`, by `time.process_time`.
+        cpu_last: Like `last`, by `time.process_time`.
+        reports: Number of reports between `began` and `last`.
     """
 
     def __init__(self, name: str, source: Any, trials: int, gates: Path) -> None:
         self.name, self._source, self._left, self._gates = name, source, trials, gates
-        self._expected, self._here = trials, 0
+        self._expected, self._arrived = trials, 0
         self._specs: dict[str, TrialSpec] = {}
         self.began = self.last = self.cpu_began = self.cpu_last = 0.0
         self.reports = 0
 
     def next_trial(self) -> TrialSpec | None:
-        """Returns a trial of the source, as long as the wave has room."""
+        """Returns a trial of the source until the wave is complete."""
         spec = self._source.next_trial() if self._left else None
         if spec is None:
             return None
@@ -53,33 +55,33 @@ class Wave:
         return dataclasses.replace(spec, key=key)
 
     def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
-        """Passes it on."""
+        """Forwards a location."""
         self._source.on_placed(self._specs[spec.key], location)
 
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
-        """Passes an epoch on, and lets all trials go once the last has begun."""
+        """Forwards an epoch; releases all trials after the first epoch of the last one."""
         reason: str | None = self._source.on_epoch(self._specs[spec.key], result)
         if result.epoch > 1:
             self.reports += 1
             self.last, self.cpu_last = time.perf_counter(), time.process_time()
             return reason
-        self._here += 1
-        if self._here == self._expected:
+        self._arrived += 1
+        if self._arrived == self._expected:
             self.began, self.cpu_began = time.perf_counter(), time.process_time()
             (self._gates / self.name).touch()
         return reason
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
-        """Passes an end on."""
+        """Forwards an outcome."""
         self._source.on_done(self._specs.pop(spec.key), outcome)
 
     def on_abandoned(self, spec: TrialSpec) -> None:
-        """Passes it on."""
+        """Forwards an abandoned trial."""
         self._source.on_abandoned(self._specs.pop(spec.key))
 
 
 def serve_crowd(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
-    """Our engine with so many trials at a time that train nothing."""
+    """Runs waves of concurrent trials without training with an engine of nbt."""
     gates = Path(options["folder"])
     with ExitStack() as stack:
         engine_instance = stack.enter_context(engine(options, NoopTask(gates), RUNNER))
@@ -114,7 +116,7 @@ def serve_crowd(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]
 
 
 def check_memory(trials: int) -> None:
-    """Checks that the workers fit, swap included: the kernel would end other programs, too."""
+    """Exits unless the workers fit into memory and swap; otherwise the kernel would end other programs, too."""
     rows = Path("/proc/meminfo").read_text().splitlines()
     available = sum(1024 * int(row.split()[1]) for row in rows if row.startswith(("MemAvailable:", "SwapFree:")))
     if available < (needed := trials * WORKER_BYTES + SPARE_BYTES):
@@ -122,44 +124,44 @@ def check_memory(trials: int) -> None:
 
 
 def swapped() -> int:
-    """Returns how much swap is used, in bytes."""
-    found = {row.split(":")[0]: row.split()[1] for row in Path("/proc/meminfo").read_text().splitlines()}
-    return 1024 * (int(found["SwapTotal"]) - int(found["SwapFree"]))
+    """Returns the used swap, in bytes."""
+    kibibytes = {row.split(":")[0]: row.split()[1] for row in Path("/proc/meminfo").read_text().splitlines()}
+    return 1024 * (int(kibibytes["SwapTotal"]) - int(kibibytes["SwapFree"]))
 
 
 def resident_bytes() -> int:
-    """Returns the resident_bytes memory of this process, in bytes."""
+    """Returns the resident memory of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclasses.dataclass
 class SimulatedNodes:
-    """Simulated nodes.
+    """A cluster of simulated nodes.
 
     Attributes:
-        address: Of the cluster.
-        raylets: Process ids of their Ray daemons.
+        address: Address of the cluster.
+        raylets: Process IDs of the nodes' Ray daemons.
     """
 
     address: str
     raylets: list[int]
 
     def worker_bytes(self) -> list[int]:
-        """Returns what each worker process takes, shared pages by their share, in bytes."""
-        return [found for pid in _worker_processes(self.raylets) if (found := _proportional_bytes(pid))]
+        """Returns the memory of each worker process in bytes, with its share of shared pages."""
+        return [size for pid in _worker_processes(self.raylets) if (size := _proportional_bytes(pid))]
 
 
 @contextmanager
 def nodes(count: int, cpus: int) -> Iterator[SimulatedNodes]:
     """Starts a cluster of several nodes on this machine."""
     os.environ.update(worker_environment())
-    # Hundreds of processes start on a few cores: everything takes its time, and nobody is to be given up for it.
+    # Hundreds of processes start slowly on a few cores; long timeouts keep Ray from giving them up.
     os.environ |= {
         "RAY_agent_register_timeout_ms": "600000",
         "RAY_worker_register_timeout_seconds": "1800",
         "RAY_health_check_failure_threshold": "100",
         "RAY_gcs_server_request_timeout_seconds": "600",
-        # It counts no swap, and kills workers where memory alone gets scarce.
+        # Ray's memory monitor ignores swap and would kill workers when memory without swap is scarce.
         "RAY_memory_monitor_refresh_ms": "0",
     }
     from ray.cluster_utils import Cluster
@@ -176,16 +178,16 @@ def nodes(count: int, cpus: int) -> Iterator[SimulatedNodes]:
 
 
 def _worker_processes(parents: list[int]) -> list[int]:
-    found = []
+    pids = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             name, _, rest = stat.read_text().rpartition(")")
             command = (stat.parent / "cmdline").read_bytes()
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
         if int(rest.split()[1]) in parents and command.startswith(b"ray::") and b"Agent" not in command:
-            found.append(int(name.split()[0]))
-    return found
+            pids.append(int(name.split()[0]))
+    return pids
 
 
 def _proportional_bytes(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""Part of `bench_engines.py`: real trials, on frozen features, and real checkpoints."""
+"""Part of `bench_engines.py`: real trials on frozen features, and real checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nbt.tuning.space.space import Space
 
 
 def frozen_task(shared: Path, image_size: int) -> Task:
-    """Returns CUB-50 crop with the small MobileNetV2."""
+    """Returns the task CUB-50 crop with MobileNetV2 of width 0.35."""
     return nbt.load_task(
         "cub",
         backbone="mobilenet_v2(width_mult=0.35)",
@@ -28,20 +28,20 @@ def frozen_task(shared: Path, image_size: int) -> Task:
 
 
 def frozen_specs(task: Task, count: int, epochs: int) -> list[TrialSpec]:
-    """Returns trials with random settings of the default space, but for the depths: all units are kept and frozen."""
+    """Returns trials with random settings of the default space, in which all units are transferred and frozen."""
     space = applicable_space(Space.load("non_binary"), task)
     space = space.without(["transfer_depth", "frozen_depth"]).with_fixed(frozen_depth=1.0)
-    draws = np.random.default_rng(derive_seed(0, "frozen features"))
-    settings = [space.settings(sample_params(space, draws), epochs) for _ in range(count)]
-    return [TrialSpec(key=f"t{n}", settings=one, seed=n) for n, one in enumerate(settings)]
+    rng = np.random.default_rng(derive_seed(0, "frozen features"))
+    settings = [space.settings(sample_params(space, rng), epochs) for _ in range(count)]
+    return [TrialSpec(key=f"t{n}", settings=trial_settings, seed=n) for n, trial_settings in enumerate(settings)]
 
 
 def checkpoint_bytes(backbone: str) -> int:
-    """Returns the size of a checkpoint of a trial that trains all of a backbone."""
+    """Returns the size of a checkpoint of a trial that trains the whole backbone, in bytes."""
     task = nbt.load_task("digits", backbone=backbone, weights="none", shots=2)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint.pt"
         trial = nbt.fine_tune(task, nbt.TransferSettings(epochs=2), checkpoint=path, checkpoint_seconds=0.0)
-        next(trial)  # the first epoch; it is written when the second is asked for
+        next(trial)  # the checkpoint of the first epoch is written when the second is requested
         next(trial)
         return path.stat().st_size

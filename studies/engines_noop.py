@@ -1,4 +1,4 @@
-"""Part of `bench_engines.py`: a runner that trains nothing. Workers import this, so it imports next to nothing."""
+"""Part of `bench_engines.py`: a runner that trains nothing. Workers import this module, so it has few imports."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ RUNNER = "engines_noop:NoopRunner"
 
 @dataclass(frozen=True)
 class NoopTask:
-    """Stands for a task.
+    """Replaces a task.
 
     Attributes:
-        gates: Folder; a trial whose key is "WAVE NUMBER" waits after its first epoch until there is a file WAVE.
-        checkpoint_bytes: Size of what is written after every epoch where a spec wants a checkpoint.
+        gates: Folder; a trial whose key is "WAVE NUMBER" waits after its first epoch until the file WAVE exists in it.
+        checkpoint_bytes: Size of the checkpoint that is written per epoch if the trial has one, in bytes.
     """
 
     gates: Path
@@ -26,20 +26,20 @@ class NoopTask:
 
 
 class NoopRunner:
-    """Reports its epochs as fast as they are taken."""
+    """Reports epochs as fast as the driver accepts them."""
 
     def __init__(self, task: NoopTask, **unused: object) -> None:
         self._task = task
         self.device = "cpu"
 
     def run(self, spec: TrialSpec, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
-        """Runs no training."""
+        """Reports the epochs of a trial without training."""
         wave, gated, _ = spec.key.partition(" ")
         curve = []
         for epoch in range(1, spec.settings.epochs + 1):
             curve.append(EpochResult(epoch, 1.0, 1.0, 0.5, 0.0))
             if spec.checkpoint is not None:
-                spec.checkpoint.unlink(missing_ok=True)  # a new file, as a trial's is
+                spec.checkpoint.unlink(missing_ok=True)  # a new file, as with a real trial
                 spec.checkpoint.write_bytes(bytes(self._task.checkpoint_bytes))
             reason = on_epoch(curve[-1])
             if reason is not None:
@@ -49,4 +49,4 @@ class NoopRunner:
         return TrialOutcome(curve=tuple(curve))
 
     def close(self) -> None:
-        """Has nothing to free."""
+        """Does nothing: there is nothing to free."""

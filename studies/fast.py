@@ -1,22 +1,22 @@
-"""Study: does FAST learn the target faster and forget the source slower?
+"""Study: does FAST learn the target faster and forget the source more slowly than a random head?
 
-The claim of Varno et al. (arXiv 2007.01388), whose recipe `nbt.transfer.fast` reconstructs: a zero head, normalised
-features and a stall. Four arms start from the same pretrained weights and see the same batches:
+The claim is that of Varno et al. (arXiv 2007.01388), whose recipe `nbt.transfer.fast` reconstructs: a zero head,
+normalised features and a stall. Four arms start from the same pretrained weights and use the same batches:
 
-- *random head*: the plain recipe, all layers at one rate;
-- *FAST*: zero head, features normalised by batch statistics, the head alone for the first 10 % of the steps;
-- *probe, then tune*: a random head, alone for the first 10 or 30 % of the steps, then everything;
-- *10x head rate*: a random head that learns ten times as fast as the rest.
+- *random head*: the plain recipe, all layers at one learning rate;
+- *FAST*: zero head, features normalised by batch statistics; only the head trains in the first 10 % of the steps;
+- *probe, then tune*: a random head, trained alone in the first 10 or 30 % of the steps, then all layers;
+- *10x head rate*: a random head with ten times the learning rate of the other layers.
 
-Every arm is tuned with the same effort: three rates times two values of one more setting of its own (warm-up of the
+Every arm is tuned with the same effort: three learning rates times two values of one further setting (warm-up of the
 random heads, head rate of FAST, length of the probe), on another seed and another split, by the mean validation
-accuracy over all steps. Then it is run with at least five head seeds and looked at on the test images: steps to 50, 80
-and 95 % of the final accuracy of the random head; accuracy of the untouched source head on raw features; distance from
-w0; linear CKA of features with those at w0.
+accuracy over all steps. The best recipe then runs with at least five head seeds and is measured on the test images:
+steps to 50, 80 and 95 % of the final accuracy of the random head; accuracy of the unchanged source head on raw
+features; distance of the weights from w0; linear CKA between the features and those at w0.
 
 - digits: `conv3` from digits 0-4 to 5-9; the source is digits 0-4.
-- dtd10: `mobilenet_v2` from ImageNet to textures at 64 px; the source is what its 1000-way head says of CUB-50 crop at
-  96 px, of the eight species that are classes of ImageNet.
+- dtd10: `mobilenet_v2` from ImageNet to textures at 64 px; the source accuracy is that of its 1000-class head on the
+  images of CUB-50 crop at 96 px, of the eight species that are classes of ImageNet.
 
     python studies/fast.py run --shared ../shared              # resumable; about 30 minutes on one core
     python studies/fast.py run --shared ../shared --task digits
@@ -69,13 +69,13 @@ BATCH = {"digits": 32, "dtd10": 24}
 RATES = {"digits": (0.003, 0.01, 0.03), "dtd10": (0.0003, 0.001, 0.003)}
 TUNING_SEED = 100
 LEVELS = (0.5, 0.8, 0.95)
-MOMENTS = (1, 10, 100)
-LOOKS = (0, 1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 56, 80, 100, 128, 160)
-TUNING_LOOKS = 8
+DRIFT_STEPS = (1, 10, 100)
+EVALUATION_STEPS = (0, 1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 56, 80, 100, 128, 160)
+TUNING_EVALUATIONS = 8
 SOURCE_PX = 96
-SOURCE_IMAGES_A_CLASS = 20
-# Species of CUB-50 crop and the class of ImageNet that they are.
-KNOWN = {
+SOURCE_IMAGES_PER_CLASS = 20
+# Species of CUB-50 crop that are classes of ImageNet, with the names of these classes.
+IMAGENET_NAMES = {
     "001.Black_footed_Albatross": "albatross",
     "004.Indigo_Bunting": "indigo bunting",
     "011.American_Goldfinch": "goldfinch",
@@ -89,7 +89,14 @@ KNOWN = {
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a backbone knew: images of the source, ready for it, and the head that it came with."""
+    """Source of a pretrained backbone: test images and the original head.
+
+    Attributes:
+        images: Normalised images, (N, 3, H, W).
+        labels: Source classes, (N,).
+        weight: Weight of the original head, (C, D).
+        bias: Bias of the original head, (C,).
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -97,13 +104,13 @@ class Source:
     bias: torch.Tensor
 
     def accuracy(self, features: torch.Tensor) -> float:
-        """Returns the share of the images that the source's head still knows by raw features."""
+        """Returns the accuracy of the original head on raw features, (N, D)."""
         return float((F.linear(features, self.weight, self.bias).argmax(dim=1) == self.labels).float().mean())
 
 
 @functools.cache
 def load(name: str, shared: str) -> tuple[WorkerContext, Source]:
-    """Returns a task's tools and its source."""
+    """Returns the worker context of a task and its source."""
     root = Path(shared)
     if name == "digits":
         task = nbt.load_task("digits")
@@ -113,20 +120,20 @@ def load(name: str, shared: str) -> tuple[WorkerContext, Source]:
     weights = root / "weights" / "mobilenet_v2-imagenet.pth"
     task = nbt.load_task(root / "data" / "dtd10", backbone="mobilenet_v2", weights=weights, image_size=64)
     birds = nbt.load_task("cub", backbone="mobilenet_v2", weights=weights, data_dir=root / "data", image_size=SOURCE_PX)
-    rows, labels = known_birds(birds)
+    rows, labels = imagenet_birds(birds)
     return WorkerContext(task, device="cpu"), _source(task, np.asarray(birds.images.array[rows]), labels)
 
 
-def known_birds(birds: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images of the species that ImageNet has, and ImageNet's labels of them."""
+def imagenet_birds(birds: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows of images whose species is a class of ImageNet, and their ImageNet labels."""
     from torchvision.models import MobileNet_V2_Weights
 
     names = MobileNet_V2_Weights.DEFAULT.meta["categories"]
     rows, labels = [], []
-    for species, name in KNOWN.items():
-        found = np.flatnonzero(birds.labels == birds.class_names.index(species))[:SOURCE_IMAGES_A_CLASS]
-        rows.append(found)
-        labels.append(np.full(len(found), names.index(name)))
+    for species, name in IMAGENET_NAMES.items():
+        species_rows = np.flatnonzero(birds.labels == birds.class_names.index(species))[:SOURCE_IMAGES_PER_CLASS]
+        rows.append(species_rows)
+        labels.append(np.full(len(species_rows), names.index(name)))
     return np.concatenate(rows), np.concatenate(labels)
 
 
@@ -140,11 +147,12 @@ def _source(task: Task, pixels: np.ndarray, labels: np.ndarray) -> Source:
 
 
 def candidates(arm: str, task: str) -> list[TransferSettings]:
-    """Returns the recipes that an arm is tuned over: as many for each."""
+    """Returns the recipes that an arm is tuned over; every arm has the same number."""
     return [_recipe(arm, rate, second, BATCH[task]) for rate in RATES[task] for second in (0, 1)]
 
 
 def _recipe(arm: str, rate: float, second: int, batch: int) -> TransferSettings:
+    """Returns a recipe with a learning rate and value number `second` (0 or 1) of the arm's further setting."""
     plain = TransferSettings(body_lr=rate, head_lr=rate, batch_size=batch, warmup=0.0)
     if arm == FAST:
         head_lr = rate * (1.0, 0.1)[second]
@@ -156,18 +164,29 @@ def _recipe(arm: str, rate: float, second: int, batch: int) -> TransferSettings:
 
 
 def describe(settings: TransferSettings) -> str:
-    """Returns what was chosen, in a few words."""
-    words = f"body {settings.body_lr:g}, head {settings.head_lr:g}"
-    words += f", stall {settings.stall:g}" if settings.stall else ""
-    return words + (f", warm-up {settings.warmup:g}" if settings.warmup else "")
+    """Returns a short description of the tuned settings."""
+    text = f"body {settings.body_lr:g}, head {settings.head_lr:g}"
+    text += f", stall {settings.stall:g}" if settings.stall else ""
+    return text + (f", warm-up {settings.warmup:g}" if settings.warmup else "")
 
 
-Look = Callable[[int, Backbone], None]
+StepCallback = Callable[[int, Backbone], None]
 
 
-def train(bench: WorkerContext, task: Task, settings: TransferSettings, steps: int, seed: int, look: Look) -> None:
-    """Trains for some steps, with the library's own parts; `look(step, model)` is called before each and at the end."""
-    model, _ = bench.prepare_model(settings, seed)
+def train(
+    context: WorkerContext, task: Task, settings: TransferSettings, steps: int, seed: int, callback: StepCallback
+) -> None:
+    """Trains with the library's components.
+
+    Args:
+        context: Worker context of the task.
+        task: Task with the split to train on.
+        settings: Recipe.
+        steps: Number of training steps.
+        seed: Seed of the head and of the batches.
+        callback: Called with step number and model before every step and after the last step.
+    """
+    model, _ = context.prepare_model(settings, seed)
     groups = split_off_head(parameter_groups(model.units, model.head, settings), model.head)
     rates = [{"params": group.parameters, "lr": group.lr} for group in groups]
     optimizer = torch.optim.SGD(rates, momentum=settings.momentum, nesterov=True, fused=True)
@@ -178,23 +197,23 @@ def train(bench: WorkerContext, task: Task, settings: TransferSettings, steps: i
     with ExitStack() as stall:
         if stall_steps:
             stall.enter_context(stalled(model.units))
-        for step, (inputs, truth) in zip(range(steps), batches(bench, task, settings, seed), strict=False):
+        for step, (inputs, truth) in zip(range(steps), batches(context, task, settings, seed), strict=False):
             if step == stall_steps:
                 stall.close()
-            look(step, model)
+            callback(step, model)
             optimizer.zero_grad()
             F.cross_entropy(model(inputs), truth).backward()
             for group, part in zip(groups, optimizer.param_groups, strict=True):
                 part["lr"] = group.lr * lr_factor(step, steps, settings.warmup)
             pull.add_to_gradients()
             optimizer.step()
-        look(steps, model)
+        callback(steps, model)
 
 
 def batches(
-    bench: WorkerContext, task: Task, settings: TransferSettings, seed: int
+    context: WorkerContext, task: Task, settings: TransferSettings, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields augmented batches for ever; the same ones for every arm."""
+    """Yields an infinite sequence of augmented batches and labels, equal for all arms."""
     train_images = torch.from_numpy(task.split.train)
     epoch = 0
     while True:
@@ -205,12 +224,12 @@ def batches(
         )
         count = len(order) // settings.batch_size
         for part in torch.arange(len(order)).tensor_split(count):
-            yield bench.load_images(order[part], plan.rows(part)), bench.labels[order[part]]
+            yield context.load_images(order[part], plan.rows(part)), context.labels[order[part]]
 
 
 @contextmanager
 def evaluating(model: Backbone) -> Iterator[None]:
-    """Puts a model in evaluation mode for a while, without gradients."""
+    """Context manager that puts a model in evaluation mode and disables gradients."""
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
@@ -226,19 +245,26 @@ def features_of(model: Backbone, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([model.features(part) for part in images.split(64)])
 
 
-class Watch:
-    """Notes what there is to see of a run at some of its steps."""
+class RunRecorder:
+    """Step callback that records accuracies, drift and CKA of a run at given steps.
 
-    def __init__(self, bench: WorkerContext, source: Source, task: Task, looks: Sequence[int]) -> None:
-        self.source, self.looks = source, set(looks)
+    Args:
+        context: Worker context of the task.
+        source: Source of the backbone.
+        task: Task whose test images are evaluated.
+        steps: Steps to record.
+    """
+
+    def __init__(self, context: WorkerContext, source: Source, task: Task, steps: Sequence[int]) -> None:
+        self.source, self.steps = source, set(steps)
         index = torch.from_numpy(task.split.test)
-        self.images, self.labels = bench.load_images(index, AugmentationPlan()), bench.labels[index]
+        self.images, self.labels = context.load_images(index, AugmentationPlan()), context.labels[index]
         self.points: list[dict[str, Any]] = []
         self.start: tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]] | None = None
 
     def __call__(self, step: int, model: Backbone) -> None:
-        """Looks, if the step is one to look at."""
-        if step not in self.looks:
+        """Records the step if it is one of the given steps."""
+        if step not in self.steps:
             return
         with evaluating(model):
             target, source = features_of(model, self.images), features_of(model, self.source.images)
@@ -246,72 +272,76 @@ class Watch:
             if self.start is None:
                 self.start = target, source, [w.clone() for w in weights]
             logits = model.classify_features(target)
-            moved = math.sqrt(sum(float((w - v).square().sum()) for w, v in zip(weights, self.start[2], strict=True)))
-            length = math.sqrt(sum(float(v.square().sum()) for v in self.start[2]))
+            distance = math.sqrt(
+                sum(float((w - v).square().sum()) for w, v in zip(weights, self.start[2], strict=True))
+            )
+            norm = math.sqrt(sum(float(v.square().sum()) for v in self.start[2]))
             self.points.append(
                 {
                     "step": step,
                     "target": float((logits.argmax(dim=1) == self.labels).float().mean()),
                     "source": self.source.accuracy(source),
-                    "drift": moved / length,
+                    "drift": distance / norm,
                     "cka_target": _cka(target, self.start[0]),
                     "cka_source": _cka(source, self.start[1]),
                 }
             )
 
 
-def _cka(one: torch.Tensor, other: torch.Tensor) -> float | None:
-    return linear_cka(one.numpy(), other.numpy()) if torch.isfinite(one).all() else None
+def _cka(features: torch.Tensor, reference: torch.Tensor) -> float | None:
+    return linear_cka(features.numpy(), reference.numpy()) if torch.isfinite(features).all() else None
 
 
 def tune(name: str, arm: str, number: int, shared: str, steps: int) -> dict[str, Any]:
-    """Returns the mean validation accuracy over all steps of one of an arm's recipes."""
-    bench, _ = load(name, shared)
-    task = bench.task.with_split_seed(TUNING_SEED)
+    """Returns the mean validation accuracy over all steps of recipe `number` of an arm."""
+    context, _ = load(name, shared)
+    task = context.task.with_split_seed(TUNING_SEED)
     index = torch.from_numpy(task.split.val)
-    images, labels = bench.load_images(index, AugmentationPlan()), bench.labels[index]
-    looks = {round(steps * share) for share in np.linspace(0, 1, TUNING_LOOKS + 1)}
-    seen: list[float] = []
+    images, labels = context.load_images(index, AugmentationPlan()), context.labels[index]
+    evaluated_steps = {round(steps * share) for share in np.linspace(0, 1, TUNING_EVALUATIONS + 1)}
+    accuracies: list[float] = []
 
-    def look(step: int, model: Backbone) -> None:
-        if step in looks:
+    def evaluate(step: int, model: Backbone) -> None:
+        if step in evaluated_steps:
             with evaluating(model):
                 logits = model.classify_features(features_of(model, images))
-            seen.append(float((logits.argmax(dim=1) == labels).float().mean()))
+            accuracies.append(float((logits.argmax(dim=1) == labels).float().mean()))
 
-    train(bench, task, candidates(arm, name)[number], steps, TUNING_SEED, look)
-    return {"merit": float(np.mean(seen[1:])), "accuracies": seen}
+    train(context, task, candidates(arm, name)[number], steps, TUNING_SEED, evaluate)
+    return {"merit": float(np.mean(accuracies[1:])), "accuracies": accuracies}
 
 
 def measure(name: str, arm: str, number: int, seed: int, shared: str, steps: int) -> dict[str, Any]:
-    """Returns what was seen of a run of an arm's chosen recipe."""
-    bench, source = load(name, shared)
-    watch = Watch(bench, source, bench.task, sorted({*(step for step in LOOKS if step < steps), steps}))
-    train(bench, bench.task, candidates(arm, name)[number], steps, seed, watch)
-    return {"points": watch.points}
+    """Returns the recorded points of a run of recipe `number` of an arm."""
+    context, source = load(name, shared)
+    recorder = RunRecorder(
+        context, source, context.task, sorted({*(step for step in EVALUATION_STEPS if step < steps), steps})
+    )
+    train(context, context.task, candidates(arm, name)[number], steps, seed, recorder)
+    return {"points": recorder.points}
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs what is missing, a row each."""
+    """Runs everything that is not stored yet; stores one row per run."""
     torch.set_num_threads(1)
     for name in args.task:
         steps = args.steps or STEPS[name]
         for arm in ARMS:
             for number in range(len(candidates(arm, name))):
                 key = {"task": name, "arm": arm, "kind": "tune", "number": number, "seed": TUNING_SEED, "steps": steps}
-                keep(args.rows, key, functools.partial(tune, name, arm, number, args.shared, steps))
+                run_and_store(args.rows, key, functools.partial(tune, name, arm, number, args.shared, steps))
             chosen = choose(read(args.rows), name, arm)
             for seed in range(args.seeds):
                 key = {"task": name, "arm": arm, "kind": "run", "number": chosen, "seed": seed, "steps": steps}
-                keep(args.rows, key, functools.partial(measure, name, arm, chosen, seed, args.shared, steps))
+                run_and_store(args.rows, key, functools.partial(measure, name, arm, chosen, seed, args.shared, steps))
 
 
-def keep(path: Path, key: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> None:
-    """Makes a row and writes it, unless it is there."""
+def run_and_store(path: Path, key: Mapping[str, Any], compute: Callable[[], dict[str, Any]]) -> None:
+    """Computes a row and appends it to the file, unless the file has a row with this key."""
     if any(all(row[name] == value for name, value in key.items()) for row in read(path)):
         return
     started = time.perf_counter()
-    row = {**key, **make(), "seconds": round(time.perf_counter() - started, 1), "machine": machine()}
+    row = {**key, **compute(), "seconds": round(time.perf_counter() - started, 1), "machine": machine()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
@@ -319,12 +349,12 @@ def keep(path: Path, key: Mapping[str, Any], make: Callable[[], dict[str, Any]])
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows that there are."""
+    """Returns the stored rows; none if the file does not exist."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def choose(rows: Sequence[Mapping[str, Any]], task: str, arm: str) -> int:
-    """Returns the number of the recipe that was best in tuning."""
+    """Returns the number of the recipe with the best mean validation accuracy in the tuning."""
     tuned = [row for row in rows if (row["task"], row["arm"], row["kind"]) == (task, arm, "tune")]
     return int(max(tuned, key=lambda row: row["merit"])["number"])
 
@@ -333,32 +363,32 @@ Points = Sequence[Mapping[str, Any]]
 
 
 def first_at(points: Points, level: float) -> Mapping[str, Any] | None:
-    """Returns the first point with a target accuracy of `level` or more; None where there is none."""
+    """Returns the first point with a target accuracy of at least `level`, or None."""
     return next((point for point in points if point["target"] >= level), None)
 
 
 def facts_of(points: Points, reference: float) -> dict[str, float | None]:
-    """Returns the figures of one run.
+    """Returns the figures of one run by name; None for levels and steps that the run does not reach.
 
     Args:
-        points: What was seen of it.
-        reference: Final accuracy that the levels are shares of.
+        points: Recorded points of the run.
+        reference: Final accuracy of the random head; the levels are shares of it.
     """
     last = points[-1]
     facts: dict[str, float | None] = {"target at the end": last["target"], "source at the end": last["source"]}
     for level in LEVELS:
-        found = first_at(points, level * reference)
-        facts[f"steps to {level:.0%}"] = None if found is None else found["step"]
-        facts[f"source at {level:.0%}"] = None if found is None else found["source"]
-    for moment in MOMENTS:
-        point = next((point for point in points if point["step"] == moment), None)
-        for what in ("drift", "cka_target", "cka_source"):
-            facts[f"{what} after {moment}"] = None if point is None else point[what]
+        reached = first_at(points, level * reference)
+        facts[f"steps to {level:.0%}"] = None if reached is None else reached["step"]
+        facts[f"source at {level:.0%}"] = None if reached is None else reached["source"]
+    for step in DRIFT_STEPS:
+        point = next((point for point in points if point["step"] == step), None)
+        for name in ("drift", "cka_target", "cka_source"):
+            facts[f"{name} after {step}"] = None if point is None else point[name]
     return facts
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], task: str) -> dict[str, Any]:
-    """Returns the figures of all arms of a task, and FAST's differences to the others, seed by seed."""
+    """Returns the figures of all arms of a task, and the paired differences of FAST to the other arms."""
     runs = {arm: {r["seed"]: r for r in rows if (r["task"], r["arm"], r["kind"]) == (task, arm, "run")} for arm in ARMS}
     reference = float(np.mean([run["points"][-1]["target"] for run in runs[RANDOM].values()]))
     facts = {arm: {seed: facts_of(row["points"], reference) for seed, row in runs[arm].items()} for arm in ARMS}
@@ -367,10 +397,10 @@ def summarise(rows: Sequence[Mapping[str, Any]], task: str) -> dict[str, Any]:
     for arm in ARMS:
         number = next(iter(runs[arm].values()))["number"]
         names = next(iter(facts[arm].values()))
-        values = {name: [one[name] for one in facts[arm].values()] for name in names}
+        values = {name: [run_facts[name] for run_facts in facts[arm].values()] for name in names}
         result["arms"][arm] = {
             "recipe": describe(candidates(arm, task)[number]),
-            **{name: interval([v for v in found if v is not None], len(found)) for name, found in values.items()},
+            **{name: interval([v for v in column if v is not None], len(column)) for name, column in values.items()},
         }
     result["differences"] = {arm: differences(facts[FAST], facts[arm], steps) for arm in ARMS if arm != FAST}
     return result
@@ -379,37 +409,38 @@ def summarise(rows: Sequence[Mapping[str, Any]], task: str) -> dict[str, Any]:
 def differences(
     fast: Mapping[int, Mapping[str, float | None]], other: Mapping[int, Mapping[str, float | None]], steps: int
 ) -> dict[str, Any]:
-    """Returns 95 % intervals of FAST minus another arm over the seeds that both have.
+    """Returns 95 % intervals of FAST minus another arm over the seeds that both have, by figure.
 
-    Steps are compared by the logarithm to base 2; a level that was never reached counts as reached at the end.
+    Steps are compared by the logarithm to base 2 of their ratio; a level that was never reached counts as reached at
+    the last step.
     """
     seeds = sorted(set(fast) & set(other))
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name in ("target at the end", "source at the end", *(f"source at {level:.0%}" for level in LEVELS)):
         pairs = [(fast[seed][name], other[seed][name]) for seed in seeds]
-        found[name] = interval([a - b for a, b in pairs if a is not None and b is not None], len(pairs))
+        result[name] = interval([a - b for a, b in pairs if a is not None and b is not None], len(pairs))
     for level in LEVELS:
         name = f"steps to {level:.0%}"
         pairs = [(fast[seed][name], other[seed][name]) for seed in seeds]
         logs = [math.log2(max(1, steps if a is None else a) / max(1, steps if b is None else b)) for a, b in pairs]
-        found[name] = interval(logs, len(pairs))
-    return found
+        result[name] = interval(logs, len(pairs))
+    return result
 
 
 def interval(values: Sequence[float], runs: int) -> dict[str, Any]:
-    """Returns mean, 95 % interval by Student's t, and of how many runs."""
+    """Returns mean, 95 % interval (Student's t), number of values, and number of runs."""
     if not values:
         return {"mean": None, "low": None, "high": None, "n": 0, "of": runs}
-    made = t_interval(values)
-    return {"mean": made.mean, "low": made.low, "high": made.high, "n": len(values), "of": runs}
+    mean = t_interval(values)
+    return {"mean": mean.mean, "low": mean.low, "high": mean.high, "n": len(values), "of": runs}
 
 
 def report(args: argparse.Namespace) -> None:
-    """Writes table, figure and finding of what has been run."""
+    """Writes tables, figure and finding of the stored rows."""
     rows = read(args.rows)
     tasks = [task for task in TASKS if all(_has(rows, task, arm) for arm in ARMS)]
     if not tasks:
-        raise SystemExit(f"{args.rows}: no task has runs of all arms yet")
+        raise SystemExit(f"{args.rows} has no task with runs of all arms; run `python studies/fast.py run` first")
     result = {
         "machine": rows[-1]["machine"],
         "seconds": round(sum(row["seconds"] for row in rows)),
@@ -427,70 +458,77 @@ def _has(rows: Sequence[Mapping[str, Any]], task: str, arm: str) -> bool:
 
 
 def finding(tasks: Mapping[str, Any]) -> str:
-    """Returns one paragraph: is the claim confirmed, partly, or not?"""
+    """Returns a paragraph that states whether the claim is confirmed, confirmed in part or not confirmed."""
     sentences, verdicts = [], []
     for name, result in tasks.items():
         against = result["differences"][RANDOM]
-        faster, kept = against["steps to 80%"], against["source at 80%"]
-        verdicts += [clear(faster, below=True), clear(kept, below=False)]
-        end = against["source at the end"]
+        steps, source = against["steps to 80%"], against["source at 80%"]
+        verdicts += [is_significant(steps, below=True), is_significant(source, below=False)]
+        source_end, target_end = against["source at the end"], against["target at the end"]
         others = "; ".join(
-            f"against {arm} {power(found['steps to 80%'])} and {points(found['source at 80%'])}"
-            for arm, found in result["differences"].items()
+            f"{ratio(difference['steps to 80%'])} and {points(difference['source at 80%'])} for *{arm}*"
+            for arm, difference in result["differences"].items()
             if arm != RANDOM
         )
         sentences.append(
-            f"On {name} FAST took {power(faster)} times the random head's steps to 80 % of its final accuracy, where "
-            f"the source accuracy was {points(kept)} points above its ({points(end)} at the end, target "
-            f"{points(against['target at the end'])}); {others}."
+            f"On {name}, FAST takes {ratio(steps)} times the steps of the random head to 80 % of that head's final "
+            f"accuracy. The difference in source accuracy (FAST minus random head) is {points(source)} points at this "
+            f"level and {points(source_end)} at the end; the difference in target accuracy at the end is "
+            f"{points(target_end)}. Ratio of steps and difference in source accuracy at 80 %, relative to the other "
+            f"arms: {others}."
         )
-    verdict = "confirmed" if all(verdicts) else "partly confirmed" if any(verdicts) else "not confirmed here"
-    return f"Learns faster and forgets slower than a random head: **{verdict}**. " + " ".join(sentences)
+    verdict = "confirmed" if all(verdicts) else "confirmed in part" if any(verdicts) else "not confirmed"
+    return (
+        f"The claim that FAST learns faster and forgets more slowly than a random head is **{verdict}**. "
+        + " ".join(sentences)
+    )
 
 
-def clear(difference: Mapping[str, Any], *, below: bool) -> bool:
-    """Tells whether a 95 % interval lies on one side of 0."""
+def is_significant(difference: Mapping[str, Any], *, below: bool) -> bool:
+    """Returns whether a 95 % interval lies below 0 or, without `below`, above 0."""
     if difference["low"] is None:
         return False
     return bool(difference["high"] < 0 if below else difference["low"] > 0)
 
 
-def power(of: Mapping[str, Any]) -> str:
-    """Returns a mean log2 ratio and its interval as a ratio."""
-    if of["low"] is None:
+def ratio(logs: Mapping[str, Any]) -> str:
+    """Returns the mean and the interval of log2 ratios as ratios."""
+    if logs["low"] is None:
         return "-"
-    return f"{2 ** of['mean']:.2f} [{2 ** of['low']:.2f}, {2 ** of['high']:.2f}]"
+    return f"{2 ** logs['mean']:.2f} [{2 ** logs['low']:.2f}, {2 ** logs['high']:.2f}]"
 
 
-def points(of: Mapping[str, Any]) -> str:
+def points(difference: Mapping[str, Any]) -> str:
     """Returns a mean difference of accuracies and its interval in percentage points."""
-    if of["low"] is None:
+    if difference["low"] is None:
         return "-"
-    return f"{100 * of['mean']:+.1f} [{100 * of['low']:+.1f}, {100 * of['high']:+.1f}]"
+    return f"{100 * difference['mean']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
 
 
-def cell(of: Mapping[str, Any], scale: float, digits: int) -> str:
-    """Returns mean and interval, and how many runs had the value where not all did."""
-    if of["mean"] is None:
-        return f"never ({of['of']} runs)"
-    ends = "" if of["low"] is None else f" [{scale * of['low']:.{digits}f}, {scale * of['high']:.{digits}f}]"
-    part = "" if of["n"] == of["of"] else f" ({of['n']} of {of['of']} runs)"
-    return f"{scale * of['mean']:.{digits}f}{ends}{part}"
+def cell(figure: Mapping[str, Any], scale: float, digits: int) -> str:
+    """Returns mean and interval, and the number of runs that have the value if not all do."""
+    if figure["mean"] is None:
+        return f"never ({figure['of']} runs)"
+    ends = ""
+    if figure["low"] is not None:
+        ends = f" [{scale * figure['low']:.{digits}f}, {scale * figure['high']:.{digits}f}]"
+    part = "" if figure["n"] == figure["of"] else f" ({figure['n']} of {figure['of']} runs)"
+    return f"{scale * figure['mean']:.{digits}f}{ends}{part}"
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Returns the tables."""
+    """Returns the finding and the tables as Markdown."""
     lines = ["# FAST against a random head", "", result["finding"], ""]
     lines.append(
-        f"{result['machine']}; {result['seconds'] / 60:.0f} minutes in all. Means over head seeds with 95 % intervals "
-        "(Student's t); accuracies in %. A level counts as reached at the first step looked at that has it, each about "
-        "1.4 times the one before; seeds that agree on it give an interval of no width. `studies/fast.py` says what is "
-        "run."
+        f"{result['machine']}; {result['seconds'] / 60:.0f} minutes in total. Means over head seeds with 95 % "
+        "intervals (Student's t); accuracies in %. A level counts as reached at the first evaluated step that reaches "
+        "it. Evaluated steps grow by a factor of about 1.4, so an interval has no width if all seeds reach the level "
+        "at the same step. `studies/fast.py` describes the study."
     )
     lines.append("")
     for name, task in result["tasks"].items():
-        lines += [f"## {name}", "", f"{task['seeds']} head seeds, {task['steps']} steps; the random head ends at "]
-        lines[-1] += f"{100 * task['reference']:.1f} %, of which the levels are shares."
+        lines += [f"## {name}", "", f"{task['seeds']} head seeds, {task['steps']} steps. The levels are shares of the "]
+        lines[-1] += f"final accuracy of the random head, {100 * task['reference']:.1f} %."
         arms = task["arms"]
         lines += ["", "| | " + " | ".join(arms) + " |", "|---|" + "---|" * len(arms)]
         lines.append("| recipe | " + " | ".join(arm["recipe"] for arm in arms.values()) + " |")
@@ -498,19 +536,25 @@ def markdown(result: Mapping[str, Any]) -> str:
             percent = row.startswith(("target", "source"))
             scale, digits = (100, 1) if percent else (1, 1) if row.startswith("steps") else (1, 3)
             cells = [cell(arm[row], scale, digits) for arm in arms.values()]
-            lines.append(f"| {row.replace('_', ' of features of the ')} | " + " | ".join(cells) + " |")
-        lines += ["", "FAST minus the other, seed by seed: ratio of steps, points of accuracy.", ""]
-        found = task["differences"]
-        lines += ["| | " + " | ".join(found) + " |", "|---|" + "---|" * len(found)]
-        for row in found[RANDOM]:
-            show = power if row.startswith("steps") else points
-            lines.append(f"| {row} | " + " | ".join(show(difference[row]) for difference in found.values()) + " |")
+            lines.append(f"| {row.replace('cka_', 'CKA of the features of the ')} | " + " | ".join(cells) + " |")
+        lines += [
+            "",
+            "FAST relative to the other arms, paired by seed: ratio of steps, difference in points of accuracy.",
+            "",
+        ]
+        differences_by_arm = task["differences"]
+        lines += ["| | " + " | ".join(differences_by_arm) + " |", "|---|" + "---|" * len(differences_by_arm)]
+        for row in differences_by_arm[RANDOM]:
+            show = ratio if row.startswith("steps") else points
+            lines.append(
+                f"| {row} | " + " | ".join(show(difference[row]) for difference in differences_by_arm.values()) + " |"
+            )
         lines.append("")
     return "\n".join(lines)
 
 
 def draw(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], path: Path) -> None:
-    """Draws target accuracy by step, and source accuracy against target accuracy, a curve an arm."""
+    """Draws target accuracy by step, and source accuracy by target accuracy, one curve per arm."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -535,16 +579,16 @@ def draw(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], path: Path) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    runner = commands.add_parser("run")
-    runner.add_argument("--shared", default="../shared", help="folder with data and weights")
-    runner.add_argument("--task", choices=TASKS, nargs="*", default=list(TASKS))
-    runner.add_argument("--seeds", type=int, default=5, help="head seeds")
-    runner.add_argument("--steps", type=int, help="of every run, in place of each task's own number")
+    runner = commands.add_parser("run", help="run everything that is not stored yet")
+    runner.add_argument("--shared", default="../shared", help="folder with data/ and weights/")
+    runner.add_argument("--task", choices=TASKS, nargs="*", default=list(TASKS), help="tasks to run")
+    runner.add_argument("--seeds", type=int, default=5, help="number of head seeds")
+    runner.add_argument("--steps", type=int, help="training steps of every run; default: 200 for digits, 128 for dtd10")
     runner.set_defaults(do=run)
-    reporter = commands.add_parser("report")
+    reporter = commands.add_parser("report", help="write the report of the stored rows")
     reporter.set_defaults(do=report)
     for command in (runner, reporter):
-        command.add_argument("--rows", type=Path, default=RESULTS / "fast.jsonl")
+        command.add_argument("--rows", type=Path, default=RESULTS / "fast.jsonl", help="file of the rows")
     args = parser.parse_args()
     do: Callable[[argparse.Namespace], None] = args.do
     do(args)

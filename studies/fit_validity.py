@@ -1,22 +1,22 @@
-"""Study: do the fit measures mean something?
+"""Study: do the fit measures predict the accuracy after fine-tuning?
 
-Fine-tunes real backbones on real images and asks, for every measure of `nbt fit`, whether it ranks them as
-fine-tuning does: the weighted Kendall tau between the measure and the fine-tuned test accuracy
+Fine-tunes real backbones on real images and computes, for every measure of `nbt fit`, the weighted Kendall tau between
+the measure and the fine-tuned test accuracy
 
-- across *backbones* for one target: ImageNet weights at hand and random initialisations of the same architectures;
-- across *transfer depths* for one backbone: how many units, from the input, keep their pretrained weights.
+- across *backbones* for one target: ImageNet weights and random initialisations of the same architectures;
+- across *transfer depths* for one backbone: the number of units, counted from the input, that are pretrained.
 
-Beside every measure stand the trivial baselines: model size, the share of units that are pretrained (for backbones:
-whether they are pretrained at all), and the ridge probe of the last unit. Targets are small: 64 px, 15 images a class
-of CUB-50. Every accuracy is the mean over the seeds, of the recipe that is best on validation: SGD at .0003, .003 or
-.03, and AdamW for squeezenet, which has no BatchNorm and which SGD does not train at these rates.
+The tables include the trivial baselines: model size, the share of units that are pretrained (for backbones: whether
+they are pretrained), and the ridge probe of the last unit. Targets are small: 64 px, 15 images per class of CUB-50.
+Every accuracy is the mean over the seeds, for the recipe with the best validation accuracy: SGD with a learning rate of
+.0003, .003 or .03, and AdamW for squeezenet, which has no BatchNorm and does not train with SGD at these rates.
 
-    python studies/fit_validity.py run --shared ../shared        # resumable; an hour or two on one core
-    python studies/fit_validity.py run --shared ../shared --shard 0/2      # and 1/2 beside it, on another core
+    python studies/fit_validity.py run --shared ../shared        # resumable; 1 to 2 hours on one core
+    python studies/fit_validity.py run --shared ../shared --shard 0/2      # with 1/2 in parallel on another core
     python studies/fit_validity.py profile --shared ../shared    # measures the same starting points; minutes
     python studies/fit_validity.py report                        # writes studies/results/fit_validity.{json,md}
 
-Runs and profiles are kept, one line each, in `studies/results/fit_validity_{runs,profiles}*.jsonl`.
+Runs and profiles are stored in `studies/results/fit_validity_{runs,profiles}*.jsonl`, one line per starting point.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1)
-# SGD at these rates does not train a network whose features no BatchNorm scales, so that has AdamW beside it.
+# AdamW is for networks without BatchNorm, whose features are not scaled and which SGD does not train at these rates.
 RECIPES: dict[str, dict[str, Any]] = {
     "sgd .0003": {"body_lr": 0.0003, "head_lr": 0.003},
     "sgd .003": {"body_lr": 0.003, "head_lr": 0.003},
@@ -60,7 +60,7 @@ TARGETS: dict[str, dict[str, Any]] = {
 UNITS = {"conv3": 3, SMALL: 19, "squeezenet1_0": 9, "mobilenet_v2": 19}
 DEPTHS = {SMALL: 7, "squeezenet1_0": 5, "conv3": 4}
 BOOTSTRAP = 2000
-# Higher is better for all of these but the shifts and the dead channels.
+# Higher is better for all other measures.
 LOWER_IS_BETTER = ("mean_shift", "variance_shift", "dead_channels")
 FACTS = (
     *("classes", "train_images", "images_per_class", "smallest_class", "imbalance", "samples"),
@@ -71,12 +71,12 @@ TRIVIAL = ("pretrained_share", "parameters", "ridge_accuracy")
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One starting point of fine-tuning: a backbone of a target whose first `kept` units are pretrained.
+    """One starting point of fine-tuning: a backbone whose first `kept` units are pretrained.
 
     Attributes:
         target: Key of `TARGETS`.
-        backbone: Its name.
-        kept: Units that keep pretrained weights.
+        backbone: Key of `UNITS`.
+        kept: Number of units, counted from the input, that keep pretrained weights.
     """
 
     target: str
@@ -84,7 +84,7 @@ class Item:
     kept: int
 
     def groups(self) -> Iterator[tuple[str, str, str]]:
-        """Yields what it is ranked within: kind, target, backbone."""
+        """Yields the groups in which it is ranked: kind, target, backbone."""
         if self.kept in (0, UNITS[self.backbone]):
             yield "backbone", self.target, "all"
         if self.kept in depths(self.target, self.backbone):
@@ -92,7 +92,7 @@ class Item:
 
 
 def items() -> Iterator[Item]:
-    """Yields everything that is compared."""
+    """Yields all starting points."""
     for target in TARGETS:
         for backbone in UNITS if target == "digits" else WEIGHTS:
             for kept in sorted({0, UNITS[backbone], *depths(target, backbone)}):
@@ -100,14 +100,14 @@ def items() -> Iterator[Item]:
 
 
 def depths(target: str, backbone: str) -> set[int]:
-    """Returns the numbers of pretrained units that are compared for a backbone; few or none for some."""
+    """Returns the numbers of pretrained units that are compared for a backbone; empty for some backbones."""
     steps = DEPTHS.get(backbone, 0) if (backbone == "conv3") == (target == "digits") else 0
     return {round(UNITS[backbone] * step / (steps - 1)) for step in range(steps)}
 
 
 @functools.lru_cache(maxsize=1)
 def load(target: str, backbone: str, shared: str) -> Any:
-    """Returns a target with a backbone and its pretrained weights."""
+    """Returns the task of a target with a backbone and its pretrained weights."""
     import nbt
 
     options = dict(TARGETS[target])
@@ -121,36 +121,36 @@ def load(target: str, backbone: str, shared: str) -> Any:
     return nbt.load_task(backbone=backbone, **options)
 
 
-def start(item: Item, shared: str) -> Any:
-    """Returns the task with the weights that the item starts from as its w0."""
+def starting_task(item: Item, shared: str) -> Any:
+    """Returns the task of an item; its w0 are the weights that fine-tuning starts from."""
     from nbt.models.weights import random_unit_state
 
     task = load(item.target, item.backbone, shared)
-    fresh = random_unit_state(task.backbone, task.image_size, 0)
-    mixed = {n: tensor if int(n.split(".")[1]) < item.kept else fresh[n] for n, tensor in task.w0.items()}
+    random_state = random_unit_state(task.backbone, task.image_size, 0)
+    mixed = {n: tensor if int(n.split(".")[1]) < item.kept else random_state[n] for n, tensor in task.w0.items()}
     return dataclasses.replace(task, w0=mixed, weights=f"first {item.kept} of {UNITS[item.backbone]} units pretrained")
 
 
 def fine_tune_item(item: Item, shared: str) -> dict[str, Any]:
-    """Fine-tunes from one starting point; returns [validation, test] accuracy by recipe and seed."""
+    """Fine-tunes from one starting point, and returns [validation, test] accuracy by recipe and seed."""
     from nbt.settings import TransferSettings
     from nbt.training.results import TrialSpec
     from nbt.training.run_trial import run_trial
     from nbt.training.worker.context import WorkerContext
 
-    task = start(item, shared)
-    bench = WorkerContext(task)
+    task = starting_task(item, shared)
+    context = WorkerContext(task)
     accuracies: dict[str, list[list[float]]] = {}
     for name, recipe in RECIPES.items():
         if name.startswith("adamw") and item.backbone not in WITHOUT_NORM:
             continue
         settings = TransferSettings(epochs=EPOCHS, **recipe)
         specs = [TrialSpec(key="one", settings=settings, seed=seed, evaluate_test=True) for seed in SEEDS]
-        done = [run_trial(spec, bench, no_stop) for spec in specs]
+        results = [run_trial(spec, context, no_stop) for spec in specs]
         accuracies[name] = [
-            [0.0, 0.0] if outcome.diverged else [outcome.best.val_accuracy, outcome.test_accuracy] for outcome in done
+            [0.0, 0.0] if result.diverged else [result.best.val_accuracy, result.test_accuracy] for result in results
         ]
-    bench.close()
+    context.close()
     return accuracies
 
 
@@ -158,35 +158,41 @@ def profile_item(item: Item, shared: str) -> dict[str, Any]:
     """Returns the fit profile of one starting point."""
     from nbt.fit import profile_fit
 
-    profile = profile_fit(start(item, shared), cache=False)
-    return profile.with_facts(dataset=item.target).to_dict()  # not where it lies on this machine
+    profile = profile_fit(starting_task(item, shared), cache=False)
+    return profile.with_facts(dataset=item.target).to_dict()  # the name instead of a path on this machine
 
 
 def no_stop(result: Any) -> None:
-    """Lets a run go on."""
+    """Never stops a run."""
 
 
-def collect(kind: str, args: argparse.Namespace, *, make: Callable[[Item, str], dict[str, Any]]) -> None:
-    """Makes what is missing of this shard, a line each."""
+def collect(kind: str, args: argparse.Namespace, *, compute: Callable[[Item, str], dict[str, Any]]) -> None:
+    """Computes and stores the missing items of this shard, one line per item.
+
+    Args:
+        kind: "runs" or "profiles", which is part of the file name and the key of the result.
+        args: `shard`, "I/N", and `shared`, the folder with data/ and weights/.
+        compute: Returns the result of an item.
+    """
     part, parts = (int(number) for number in args.shard.split("/"))
     path = RESULTS / f"fit_validity_{kind}{'' if parts == 1 else part}.jsonl"
     done = read(kind)
-    wanted = [item for index, item in enumerate(items()) if index % parts == part and item not in done]
-    for count, item in enumerate(wanted, start=1):
-        value = make(item, args.shared)
+    missing = [item for index, item in enumerate(items()) if index % parts == part and item not in done]
+    for count, item in enumerate(missing, start=1):
+        value = compute(item, args.shared)
         with path.open("a") as file:
             file.write(json.dumps({"item": dataclasses.asdict(item), kind: value}) + "\n")
-        print(f"{count} of {len(wanted)}: {item}", flush=True)
+        print(f"{count} of {len(missing)}: {item}", flush=True)
 
 
 def read(kind: str) -> dict[Item, Any]:
-    """Returns what all shards have."""
+    """Returns the stored results of all shards by item."""
     lines = [json.loads(line) for path in sorted(RESULTS.glob(f"fit_validity_{kind}*.jsonl")) for line in path.open()]
     return {Item(**line["item"]): line[kind] for line in lines}
 
 
 def read_both() -> list[tuple[Item, dict[str, Any]]]:
-    """Returns every item that was fine-tuned and profiled."""
+    """Returns accuracies and measures of every item that is both fine-tuned and profiled."""
     profiles = read("profiles")
     return [
         (item, {"accuracies": accuracies, "measures": measures_of(item, profiles[item])})
@@ -196,7 +202,7 @@ def read_both() -> list[tuple[Item, dict[str, Any]]]:
 
 
 def measures_of(item: Item, profile: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the measures of one item, lower-is-better ones negated."""
+    """Returns the measures of one item; those for which lower is better are negated."""
     values = {name: value for name, value in profile["scalars"].items() if value is not None}
     values["gain_of_last_unit"] = values["ridge_accuracy"] - values["ridge_accuracy_random"]
     values["pretrained_share"] = item.kept / UNITS[item.backbone]
@@ -214,7 +220,7 @@ def fine_tuned(line: Mapping[str, Any], seeds: Sequence[int]) -> float:
 
 
 def weighted_tau(measure: Sequence[float], accuracy: Sequence[float]) -> float:
-    """Returns the weighted Kendall tau, in which exchanges among the best weigh most; 0 for a constant measure."""
+    """Returns the weighted Kendall tau, which weights exchanges among the best items most; 0 for a constant measure."""
     from scipy.stats import weightedtau
 
     if len(set(measure)) < 2 or len(set(accuracy)) < 2:
@@ -226,27 +232,26 @@ Group = list[tuple[Item, dict[str, Any]]]
 
 
 def tau_of(name: str, group: Group, seeds: Sequence[int]) -> float:
-    """Returns the tau of a measure within a group of items that all have it; NaN where fewer than three do."""
-    have = [(line["measures"], line) for _, line in group]
-    have = [(values[name], line) for values, line in have if name in values and math.isfinite(values[name])]
-    if len(have) < 3:
+    """Returns the tau of a measure over the items of a group that have it; NaN for fewer than three items."""
+    lines = [line for _, line in group if math.isfinite(line["measures"].get(name, math.nan))]
+    if len(lines) < 3:
         return math.nan
-    return weighted_tau([value for value, _ in have], [fine_tuned(line, seeds) for _, line in have])
+    return weighted_tau([line["measures"][name] for line in lines], [fine_tuned(line, seeds) for line in lines])
 
 
 def summarise(
-    name: str, groups: Mapping[tuple[str, str, str], Group], chance: np.random.Generator
+    name: str, groups: Mapping[tuple[str, str, str], Group], rng: np.random.Generator
 ) -> dict[str, Any] | None:
-    """Returns the mean tau over groups with its 95 % bootstrap interval: over groups, items in them, and seeds."""
+    """Returns the mean tau over groups with its 95 % bootstrap interval over groups, their items, and seeds."""
     taus = {key: tau_of(name, group, SEEDS) for key, group in groups.items()}
     usable = [groups[key] for key, tau in taus.items() if not math.isnan(tau)]
     if not usable:
         return None
     means = []
     for _ in range(BOOTSTRAP):
-        picked = [usable[i] for i in chance.integers(len(usable), size=len(usable))]
-        seeds = tuple(chance.integers(len(SEEDS), size=len(SEEDS)))
-        values = [tau_of(name, resample(group, chance), seeds) for group in picked]
+        sample = [usable[i] for i in rng.integers(len(usable), size=len(usable))]
+        seeds = tuple(rng.integers(len(SEEDS), size=len(SEEDS)))
+        values = [tau_of(name, resample(group, rng), seeds) for group in sample]
         values = [value for value in values if not math.isnan(value)]
         if values:
             means.append(np.mean(values))
@@ -260,16 +265,16 @@ def summarise(
     }
 
 
-def resample(group: Group, chance: np.random.Generator) -> Group:
-    """Returns a bootstrap draw of a group that has at least three different items."""
+def resample(group: Group, rng: np.random.Generator) -> Group:
+    """Returns the distinct items of a bootstrap sample of a group, at least three where the group has as many."""
     while True:
-        picked = chance.integers(len(group), size=len(group))
-        if len(set(picked)) >= min(3, len(group)):
-            return [group[i] for i in sorted(set(picked))]
+        sample = rng.integers(len(group), size=len(group))
+        if len(set(sample)) >= min(3, len(group)):
+            return [group[i] for i in sorted(set(sample))]
 
 
 def report(args: argparse.Namespace) -> None:
-    """Writes table and figures of what has been run."""
+    """Writes the tables of the stored items as JSON and Markdown."""
     import torch
 
     runs = read_both()
@@ -277,11 +282,11 @@ def report(args: argparse.Namespace) -> None:
     for item, line in runs:
         for group in item.groups():
             by_kind[group[0]][group].append((item, line))
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     result: dict[str, Any] = {"machine": platform.machine(), "torch": torch.__version__, "runs": len(runs)}
     for kind, groups in by_kind.items():
         names = sorted({name for group in groups.values() for _, line in group for name in line["measures"]})
-        rows = {name: summarise(name, groups, chance) for name in names}
+        rows = {name: summarise(name, groups, rng) for name in names}
         result[kind] = dict(sorted(((n, r) for n, r in rows.items() if r), key=lambda pair: -pair[1]["tau"]))
     result["accuracies"] = [
         {**dataclasses.asdict(item), "accuracy": round(fine_tuned(line, SEEDS), 4)} for item, line in runs
@@ -291,19 +296,19 @@ def report(args: argparse.Namespace) -> None:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Returns the tables."""
+    """Returns the tables as Markdown."""
     lines = [
         "# Fit measures against fine-tuned accuracy",
         "",
         "Weighted Kendall tau with the test accuracy after fine-tuning, mean over groups, with the 95 % bootstrap",
-        "interval over groups, items and seeds. Measures for which less is better are negated. A measure has *skill*",
-        "where the interval is above 0.",
+        "interval over groups, items and seeds. Measures for which lower is better are negated. A measure has *skill*",
+        "if its interval is above 0.",
         "",
     ]
-    for kind, what in (("backbone", "Across backbones of one target"), ("depth", "Across transfer depths")):
+    for kind, title in (("backbone", "Across backbones of one target"), ("depth", "Across transfer depths")):
         rows = result.get(kind, {})
         groups = sorted({group for row in rows.values() for group in row["by_group"]})
-        lines += [f"## {what}", "", "| measure | tau | 95 % | skill | " + " | ".join(groups) + " |"]
+        lines += [f"## {title}", "", "| measure | tau | 95 % | skill | " + " | ".join(groups) + " |"]
         lines += ["|---|---|---|---|" + "---|" * len(groups)]
         for name, row in rows.items():
             label = f"**{name}** (trivial)" if name in TRIVIAL else name
@@ -316,19 +321,24 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def number(value: float) -> str:
-    """Returns a tau, or a dash."""
+    """Returns a tau with two decimals, or a dash for NaN."""
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, kind, make in (("run", "runs", fine_tune_item), ("profile", "profiles", profile_item)):
-        collector = commands.add_parser(name)
-        collector.add_argument("--shared", default="../shared", help="folder with data and weights")
-        collector.add_argument("--shard", default="0/1", help="I/N: every N-th item, from the I-th")
-        collector.set_defaults(do=functools.partial(collect, kind, make=make))
-    reporter = commands.add_parser("report")
+    for name, kind, compute, text in (
+        ("run", "runs", fine_tune_item, "fine-tune from the starting points that are not stored yet"),
+        ("profile", "profiles", profile_item, "measure the starting points that are not stored yet"),
+    ):
+        collector = commands.add_parser(name, help=text)
+        collector.add_argument("--shared", default="../shared", help="folder with data/ and weights/")
+        collector.add_argument(
+            "--shard", default="0/1", help="I/N: run every N-th item, starting with the I-th (counted from 0)"
+        )
+        collector.set_defaults(do=functools.partial(collect, kind, compute=compute))
+    reporter = commands.add_parser("report", help="write the tables of the stored items")
     reporter.set_defaults(do=report)
     args = parser.parse_args()
     do: Callable[[argparse.Namespace], None] = args.do

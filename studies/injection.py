@@ -1,27 +1,27 @@
 """Study: does injection between architectures (TLI) help on real images?
 
-Claim (arXiv 2101.02757, 2212.13970): weights of a pretrained teacher, matched by order-preserving dynamic programming
-and brought to another architecture's shapes, are a better start than Kaiming's or Xavier's initialisation, and the more
-similar the two architectures are, the more. Four starts are fine-tuned on CUB-50 crop (16 images a class) and dtd10 at
-64 px:
+Claim (arXiv 2101.02757, 2212.13970): the weights of a pretrained teacher, matched by order-preserving dynamic
+programming and resized to the shapes of another architecture, are a better initialisation than Kaiming's or Xavier's,
+and the gain increases with the similarity of the two architectures. Four initialisations are fine-tuned on CUB-50 crop
+(16 images per class) and dtd10 at 64 px:
 
 - `inject`: `nbt.transfer.injection.weight_injection`, blend .75, from each of three ImageNet teachers;
-- `random`: the same with random pairs of layers of a family, ignoring order and score: the control that must lose;
-- `kaiming` and `xavier`: a normal draw of every filter and matrix.
+- `random`: the same with random pairs of layers of a family, ignoring order and score: the negative control;
+- `kaiming` and `xavier`: normally distributed filters and matrices.
 
-Students come without weights. Everything trains, with the library's default recipe but for one learning rate for all
-arms of a student and target: the one of three with the best validation accuracy of the *Kaiming* arm on a seed of its
-own, which can only favour Kaiming. squeezenet has no BatchNorm and is trained with AdamW. BatchNorm statistics are
-estimated on training images before the first step in every arm. Test accuracy is taken after every epoch and decides
-nothing.
+Students have no pretrained weights. All layers train, with the library's default recipe except for the learning rate,
+which is the same for all arms of a student and target: of three rates, the one with the best validation accuracy of the
+*Kaiming* arm on a separate seed, which can only favour Kaiming. squeezenet has no BatchNorm and is trained with AdamW.
+In every arm, BatchNorm statistics are estimated on training images before the first step. Test accuracy is measured
+after every epoch and influences no decision.
 
     python studies/injection.py run --shared ../shared                   # resumable; about 75 minutes on one core
-    python studies/injection.py run --shared ../shared --shard 0/2       # and 1/2 beside it, on another core
-    python studies/injection.py run --shared ../shared --students resnet18      # some three hours more
+    python studies/injection.py run --shared ../shared --shard 0/2       # with 1/2 in parallel on another core
+    python studies/injection.py run --shared ../shared --students resnet18      # about 3 more hours
     python studies/injection.py report       # minutes for the similarities of all pairs among 20 architectures
 
-Seeds come one after the other, so what is there after a third of the time is a whole study with one seed. Rows are
-kept in `studies/results/injection*.jsonl`; the report writes `injection.{json,md,svg}` and `injection_similarity.svg`.
+Seeds run in sequence, so that a third of the time gives a complete study with one seed. Rows are stored in
+`studies/results/injection*.jsonl`; the report writes `injection.{json,md,svg}` and `injection_similarity.svg`.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ WITHOUT_NORM = ("squeezenet1_1",)
 SEEDS = (0, 1, 2)
 RATE_SEED = 1000
 SGD_RATES, ADAMW_RATES = (0.01, 0.03, 0.1), (0.0003, 0.001, 0.003)
-PLAIN, TAUGHT = ("kaiming", "xavier"), ("inject", "random")
-ARMS = (*TAUGHT, *PLAIN)
+RANDOM_ARMS, TEACHER_ARMS = ("kaiming", "xavier"), ("inject", "random")
+ARMS = (*TEACHER_ARMS, *RANDOM_ARMS)
 BLEND = 0.75
 STATISTICS_IMAGES = 512
 BOOTSTRAP = 5000
@@ -74,15 +74,15 @@ Key = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training.
+    """One training run.
 
     Attributes:
         target: Key of `TARGETS`.
-        student: Backbone.
-        arm: One of `ARMS`, or "rate" for one that only chooses the learning rate.
-        teacher: Key of `TEACHERS`, "" for arms without one.
-        seed: Of initialisation, split and order.
-        rate: Learning rate of a "rate" run, else None: the one that is chosen.
+        student: Name of the student backbone.
+        arm: One of `ARMS`, or "rate" for a run that only serves to choose the learning rate.
+        teacher: Key of `TEACHERS`, "" for arms without a teacher.
+        seed: Seed of initialisation, split and order.
+        rate: Learning rate of a "rate" run; None for other runs, which use the chosen rate.
     """
 
     target: str
@@ -93,17 +93,17 @@ class Run:
     rate: float | None = None
 
     def key(self, epochs: int) -> Key:
-        """Returns what tells its row from others."""
+        """Returns the key that identifies the row of this run."""
         return (*dataclasses.astuple(self), epochs)
 
 
 def rates(student: str) -> tuple[float, ...]:
-    """Returns the learning rates that are tried."""
+    """Returns the candidate learning rates of a student."""
     return ADAMW_RATES if student in WITHOUT_NORM else SGD_RATES
 
 
 def planned(targets: Sequence[str], students: Sequence[str], seeds: Sequence[int], shard: str) -> Iterator[Run]:
-    """Yields all runs, seed by seed, the rates of a student and target before its first."""
+    """Yields all runs of a shard, seed by seed; a student and target begin with the runs for the learning rate."""
     part, parts = (int(number) for number in shard.split("/"))
     pairs = [(target, student) for student in students for target in targets]
     for number, seed in enumerate(seeds):
@@ -112,13 +112,13 @@ def planned(targets: Sequence[str], students: Sequence[str], seeds: Sequence[int
                 yield from (Run(target, student, "rate", "", RATE_SEED, rate) for rate in rates(student))
             yield Run(target, student, "kaiming", "", seed)
             for teacher in TEACHERS:
-                yield from (Run(target, student, arm, teacher, seed) for arm in TAUGHT)
+                yield from (Run(target, student, arm, teacher, seed) for arm in TEACHER_ARMS)
             yield Run(target, student, "xavier", "", seed)
 
 
 @functools.lru_cache(maxsize=2)
 def load(target: str, student: str, shared: str) -> Any:
-    """Returns the task without weights, whose test images are watched."""
+    """Returns the task without pretrained weights; its test images are evaluated after every epoch."""
     import nbt
 
     options = dict(TARGETS[target])
@@ -131,43 +131,43 @@ def load(target: str, student: str, shared: str) -> Any:
 
 
 @functools.cache
-def load_giver(teacher: str, shared: str) -> Any:
-    """Returns a teacher."""
+def load_teacher_weights(teacher: str, shared: str) -> Any:
+    """Returns a teacher with its pretrained weights."""
     from nbt.models.teacher import load_teacher
 
     return load_teacher(f"{teacher}={Path(shared) / TEACHERS[teacher]}")
 
 
-def start(run: Run, task: Any, shared: str) -> tuple[dict[str, Any], Any]:
-    """Returns the weights that a run starts from, and the report of their injection or None."""
+def initial_state(run: Run, task: Any, shared: str) -> tuple[dict[str, Any], Any]:
+    """Returns the initial weights of a run, and the report of their injection or None."""
     from nbt.training.worker.starting_weights import draw_kaiming_state
     from nbt.transfer.injection.weight_injection import inject_weights
 
-    if run.arm in TAUGHT:
+    if run.arm in TEACHER_ARMS:
         matching = "order" if run.arm == "inject" else "random"
-        giver = load_giver(run.teacher, shared)
-        return inject_weights(task.backbone, task.image_size, giver, blend=BLEND, seed=run.seed, matching=matching)
+        teacher = load_teacher_weights(run.teacher, shared)
+        return inject_weights(task.backbone, task.image_size, teacher, blend=BLEND, seed=run.seed, matching=matching)
     if run.arm == "xavier":
         return xavier_state(task, run.seed), None
     return draw_kaiming_state(task.backbone, task.image_size, run.seed), None
 
 
 def xavier_state(task: Any, seed: int) -> dict[str, Any]:
-    """Returns fresh units with Xavier's normal draw of every filter and matrix, and biases 0."""
+    """Returns initial units with Xavier-normal filters and matrices, and biases 0."""
     import torch
 
     from nbt.training.worker.starting_weights import draw_kaiming_state
 
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     state = draw_kaiming_state(task.backbone, task.image_size, seed)
     for name, tensor in state.items():
         if name.endswith("weight") and tensor.ndim in (2, 4):
-            torch.nn.init.xavier_normal_(tensor, generator=chance)
+            torch.nn.init.xavier_normal_(tensor, generator=rng)
     return state
 
 
 def with_statistics(task: Any, w0: Mapping[str, Any], report: Any) -> dict[str, Any]:
-    """Returns the weights with running statistics of training images where they have none that mean something."""
+    """Returns the weights with BatchNorm statistics of training images where no statistics were injected."""
     import torch
 
     from nbt.training.recipe.augmentation import AugmentationPlan, augment_and_normalise
@@ -184,12 +184,12 @@ def with_statistics(task: Any, w0: Mapping[str, Any], report: Any) -> dict[str, 
 
 
 def train(run: Run, rate: float, epochs: int, shared: str) -> Row:
-    """Trains one run; a loss that is not finite counts 0 from there on."""
+    """Trains one run, and returns its results; accuracies after a non-finite loss count as 0."""
     import nbt
     from nbt.settings import TransferSettings
 
     task = load(run.target, run.student, shared).with_split_seed(run.seed)
-    w0, report = start(run, task, shared)
+    w0, report = initial_state(run, task, shared)
     task = dataclasses.replace(task, w0=with_statistics(task, w0, report), weights=run.arm)
     optimizer = "adamw" if run.student in WITHOUT_NORM else "sgd"
     settings = TransferSettings(epochs=epochs, body_lr=rate, head_lr=rate, optimizer=optimizer)
@@ -209,7 +209,7 @@ def train(run: Run, rate: float, epochs: int, shared: str) -> Row:
 
 
 def collect(args: argparse.Namespace) -> None:
-    """Runs what is missing of this shard; a row each is written at once."""
+    """Runs the missing runs of this shard; stores every row immediately."""
     from machine import machine
 
     args.out.mkdir(parents=True, exist_ok=True)
@@ -234,34 +234,34 @@ def collect(args: argparse.Namespace) -> None:
 
 
 def chosen_rate(run: Run, epochs: int, done: Mapping[Key, Row]) -> float:
-    """Returns the rate with the best last validation accuracy of the Kaiming arm."""
-    tried = [Run(run.target, run.student, "rate", "", RATE_SEED, rate) for rate in rates(run.student)]
-    return max(tried, key=lambda one: done[one.key(epochs)]["val"][-1]).rate or 0.0
+    """Returns the rate with which the Kaiming arm has the best final validation accuracy."""
+    candidates = [Run(run.target, run.student, "rate", "", RATE_SEED, rate) for rate in rates(run.student)]
+    return max(candidates, key=lambda candidate: done[candidate.key(epochs)]["val"][-1]).rate or 0.0
 
 
 def read(folder: Path) -> list[Row]:
-    """Returns the rows of all shards."""
+    """Returns the stored rows of all shards."""
     return [json.loads(line) for path in sorted(folder.glob("injection*.jsonl")) for line in path.open()]
 
 
 def key_of(row: Row) -> Key:
-    """Returns what tells a row from others."""
+    """Returns the key that identifies a row."""
     run = Run(**{field.name: row[field.name] for field in dataclasses.fields(Run)})
     return run.key(row["epochs"])
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A teacher and a student on one target, with the curves of all four arms by seed, (seeds, epochs).
+    """A teacher and a student on one target, with the learning curves of all four arms.
 
     Attributes:
         target: Key of `TARGETS`.
-        student: Backbone.
-        teacher: Backbone.
-        similarity: Of the two.
-        coverage: Share of the student's parameters that an injection reaches.
+        student: Name of the student backbone.
+        teacher: Name of the teacher backbone.
+        similarity: TLI similarity of the two architectures.
+        coverage: Share of the student's parameters that an injection sets.
         rate: Learning rate of all arms.
-        curves: Test accuracies by arm.
+        curves: Test accuracies by arm, (seeds, epochs).
     """
 
     target: str
@@ -273,54 +273,58 @@ class Pair:
     curves: dict[str, np.ndarray]
 
     def gains(self, over: str) -> np.ndarray:
-        """Returns the last test accuracy of injection minus that of another arm, a seed each."""
+        """Returns the final test accuracy of injection minus that of another arm, one value per seed."""
         return np.asarray(self.curves["inject"][:, -1] - self.curves[over][:, -1])
 
 
 def pairs_of(rows: Sequence[Row], epochs: int) -> list[Pair]:
-    """Returns the pairs all of whose arms are there for at least one seed; only such seeds are used."""
+    """Returns the pairs that have all arms for at least one seed, with these seeds only."""
     table = {key_of(row): row for row in rows if row["epochs"] == epochs}
-    found = []
+    pairs = []
     for target in TARGETS:
         for student in (*STUDENTS, *OTHER_STUDENTS):
             for teacher in TEACHERS:
                 by_seed = [_arms(table, target, student, teacher, seed, epochs) for seed in SEEDS]
-                whole = [arms for arms in by_seed if arms is not None]
-                if whole:
-                    curves = {arm: np.array([arms[arm]["test"] for arms in whole]) for arm in ARMS}
-                    facts = (whole[0]["inject"][name] for name in ("similarity", "coverage", "used_rate"))
-                    found.append(Pair(target, student, teacher, *facts, curves))
-    return found
+                complete = [arms for arms in by_seed if arms is not None]
+                if complete:
+                    curves = {arm: np.array([arms[arm]["test"] for arms in complete]) for arm in ARMS}
+                    facts = (complete[0]["inject"][name] for name in ("similarity", "coverage", "used_rate"))
+                    pairs.append(Pair(target, student, teacher, *facts, curves))
+    return pairs
 
 
 def _arms(
     table: Mapping[Key, Row], target: str, student: str, teacher: str, seed: int, epochs: int
 ) -> dict[str, Row] | None:
-    keys = {arm: Run(target, student, arm, teacher if arm in TAUGHT else "", seed).key(epochs) for arm in ARMS}
+    keys = {arm: Run(target, student, arm, teacher if arm in TEACHER_ARMS else "", seed).key(epochs) for arm in ARMS}
     return {arm: table[key] for arm, key in keys.items()} if all(key in table for key in keys.values()) else None
 
 
 def bootstrap(pairs: Sequence[Pair], statistic: Callable[[list[Pair], list[np.ndarray]], float]) -> tuple[float, float]:
-    """Returns the 95 % interval of a statistic of all pairs, over pairs and, in each, over seeds.
+    """Returns the 95 % bootstrap interval of a statistic of all pairs, over pairs and seeds.
 
-    Pairs of one student and target share their Kaiming and Xavier runs, so students of a target are drawn whole.
+    Pairs of one student and target share their Kaiming and Xavier runs, so they are resampled together.
+
+    Args:
+        pairs: All pairs.
+        statistic: Function of resampled pairs and, for each of them, the indices of the resampled seeds.
     """
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     groups: dict[tuple[str, str], list[Pair]] = {}
     for pair in pairs:
         groups.setdefault((pair.target, pair.student), []).append(pair)
     values = []
     for _ in range(BOOTSTRAP):
-        drawn: list[Pair] = []
+        sampled_pairs: list[Pair] = []
         seeds: list[np.ndarray] = []
-        for index in chance.integers(len(groups), size=len(groups)):
+        for index in rng.integers(len(groups), size=len(groups)):
             group = list(groups.values())[index]
             rows = len(group[0].curves["inject"])
-            picked = chance.integers(rows, size=rows)
+            seed_sample = rng.integers(rows, size=rows)
             for pair in group:
-                drawn.append(pair)
-                seeds.append(picked % len(pair.curves["inject"]))
-        value = statistic(drawn, seeds)
+                sampled_pairs.append(pair)
+                seeds.append(seed_sample % len(pair.curves["inject"]))
+        value = statistic(sampled_pairs, seeds)
         if math.isfinite(value):
             values.append(value)
     low, high = np.percentile(values, [2.5, 97.5]) if values else (math.nan, math.nan)
@@ -328,12 +332,12 @@ def bootstrap(pairs: Sequence[Pair], statistic: Callable[[list[Pair], list[np.nd
 
 
 def mean_gain(over: str) -> Callable[[list[Pair], list[np.ndarray]], float]:
-    """Returns the statistic: mean gain of injection over an arm."""
+    """Returns a statistic for `bootstrap`: the mean gain of injection over an arm."""
     return lambda pairs, seeds: float(np.mean([p.gains(over)[s].mean() for p, s in zip(pairs, seeds, strict=True)]))
 
 
 def rank_correlation(pairs: list[Pair], seeds: list[np.ndarray]) -> float:
-    """Returns Spearman's correlation of similarity and mean gain over Kaiming."""
+    """Returns Spearman's rank correlation of similarity and mean gain over Kaiming, NaN below three distinct values."""
     from scipy.stats import spearmanr
 
     similarity = [pair.similarity for pair in pairs]
@@ -344,53 +348,54 @@ def rank_correlation(pairs: list[Pair], seeds: list[np.ndarray]) -> float:
 
 
 def summarise(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Returns the numbers of the finding."""
-    everything = [np.arange(len(pair.curves["inject"])) for pair in pairs]
+    """Returns mean gains over the other arms, their correlation with the similarity, and gains by similarity."""
+    all_seeds = [np.arange(len(pair.curves["inject"])) for pair in pairs]
     gains = {}
     for over in ("kaiming", "xavier", "random"):
         low, high = bootstrap(pairs, mean_gain(over))
-        gains[over] = {"mean": mean_gain(over)(list(pairs), everything), "low": low, "high": high}
+        gains[over] = {"mean": mean_gain(over)(list(pairs), all_seeds), "low": low, "high": high}
     low, high = bootstrap(pairs, rank_correlation)
-    correlation = {"spearman": rank_correlation(list(pairs), everything), "low": low, "high": high}
+    correlation = {"spearman": rank_correlation(list(pairs), all_seeds), "low": low, "high": high}
     bands = {}
-    for name, below, above in (("below .35", 0.0, 0.35), (".35 to .5", 0.35, 0.5), ("from .5", 0.5, 2.0)):
-        inside = [float(p.gains("kaiming").mean()) for p in pairs if below <= p.similarity < above]
+    for name, low, high in (("below .35", 0.0, 0.35), (".35 to .5", 0.35, 0.5), ("from .5", 0.5, 2.0)):
+        inside = [float(p.gains("kaiming").mean()) for p in pairs if low <= p.similarity < high]
         if inside:
-            won = sum(gain > 0 for gain in inside)
-            bands[name] = {"pairs": len(inside), "won": won, "mean": float(np.mean(inside))}
+            positive = sum(gain > 0 for gain in inside)
+            bands[name] = {"pairs": len(inside), "won": positive, "mean": float(np.mean(inside))}
     return {"gains": gains, "correlation": correlation, "bands": bands}
 
 
 def finding(pairs: Sequence[Pair], summary: Mapping[str, Any]) -> str:
-    """Returns the finding in one paragraph."""
+    """Returns a paragraph that states whether the claim is confirmed, with the gains and the correlation."""
     gains, correlation = summary["gains"], summary["correlation"]
     better = [gains[arm]["low"] > 0 for arm in ("kaiming", "xavier", "random")]
     worse = all(gain["high"] < 0 for gain in gains.values())
-    verdict = "confirmed" if all(better) else "partly confirmed" if any(better) else "not confirmed"
+    verdict = "confirmed" if all(better) else "confirmed in part" if any(better) else "not confirmed"
     verdict = "contradicted" if worse else verdict
-    words = ", ".join(f"{points(gains[arm])} points over {arm}" for arm in gains)
+    gain_texts = ", ".join(f"{points(gains[arm])} points over {arm}" for arm in gains)
     seeds = min(len(pair.curves["inject"]) for pair in pairs)
     low, high, rho = correlation["low"], correlation["high"], correlation["spearman"]
-    ranks = "does" if low > 0 else "does the opposite" if high < 0 else "cannot be told to"
+    ranks = "confirmed" if low > 0 else "contradicted" if high < 0 else "not confirmed"
     bands = "; ".join(
-        f"{name}: {band['won']} of {band['pairs']} gained, {100 * band['mean']:+.1f} on average"
+        f"{name}: positive for {band['won']} of {band['pairs']} pairs, {100 * band['mean']:+.1f} points on average"
         for name, band in summary["bands"].items()
     )
     return (
-        f"The claim that injection is the better start is {verdict} here. Over {len(pairs)} pairs of teacher and "
-        f"student with {seeds} seeds or more each, injection's last test accuracy is {words} (mean, 95 % interval over "
-        f"students and seeds). More similar architectures {ranks} gain more: rank correlation of similarity and gain "
-        f"over Kaiming {rho:.2f} [{low:.2f}, {high:.2f}]. By similarity, {bands}."
+        f"The claim that injection is the better initialisation is {verdict}. Over {len(pairs)} pairs of teacher and "
+        f"student with at least {seeds} seeds each, the final test accuracy of injection is {gain_texts} (mean, 95 % "
+        f"interval over students and seeds). The claim that more similar architectures gain more is {ranks}: the rank "
+        f"correlation of similarity and gain over Kaiming is {rho:.2f} [{low:.2f}, {high:.2f}]. Gain over Kaiming by "
+        f"similarity: {bands}."
     )
 
 
 def points(interval: Mapping[str, float]) -> str:
-    """Returns a gain in points with its interval."""
+    """Returns a mean gain in percentage points with its interval."""
     return f"{100 * interval['mean']:+.1f} [{100 * interval['low']:+.1f}, {100 * interval['high']:+.1f}]"
 
 
 def similarity_matrix() -> np.ndarray:
-    """Returns the similarity of all pairs of `ARCHITECTURES`, students in rows."""
+    """Returns the TLI similarity of all pairs of `ARCHITECTURES`, (student, teacher)."""
     from nbt.models.backbone_spec import parse_backbone
     from nbt.transfer.injection.outline import outline_of
     from nbt.transfer.injection.weight_injection import tli_similarity
@@ -400,11 +405,13 @@ def similarity_matrix() -> np.ndarray:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Writes table, figures and finding of the rows that are there."""
+    """Writes tables, figures and finding of the stored rows."""
     rows = read(args.out)
     pairs = pairs_of(rows, args.epochs)
     if not pairs:
-        raise SystemExit(f"{args.out}: no pair of {args.epochs} epochs has all of its arms yet")
+        raise SystemExit(
+            f"{args.out} has no pair with all arms at {args.epochs} epochs; run `python studies/injection.py run` first"
+        )
     summary = summarise(pairs)
     matrix = similarity_matrix()
     text = finding(pairs, summary)
@@ -430,15 +437,18 @@ def _pair_json(pair: Pair) -> dict[str, Any]:
 
 
 def markdown(result: Mapping[str, Any], pairs: Sequence[Pair], matrix: np.ndarray) -> str:
-    """Returns the tables."""
+    """Returns the finding and the tables as Markdown."""
     from nbt.tuning.intervals import t_interval
 
     lines = ["# Injection between architectures", "", result["finding"], ""]
-    lines += [f"Machine: {result['machine']}. 64 px, {result['epochs']} epochs; test accuracy after the last.", ""]
+    lines += [
+        f"Machine: {result['machine']}. 64 px, {result['epochs']} epochs; test accuracy in % after the last epoch.",
+        "",
+    ]
     lines += [
         "| target | student | teacher | similarity | coverage | rate | seeds | kaiming | xavier | random | inject "
     ]
-    lines[-1] += "| gain over kaiming, 95 % |"
+    lines[-1] += "| gain over kaiming, 95 % interval |"
     lines += ["|---" * 12 + "|"]
     for pair in pairs:
         last = {arm: f"{100 * curve[:, -1].mean():.1f}" for arm, curve in pair.curves.items()}
@@ -456,7 +466,7 @@ def markdown(result: Mapping[str, Any], pairs: Sequence[Pair], matrix: np.ndarra
         lines += ["|---" * (result["epochs"] + 1) + "|"]
         lines += [f"| {arm} | " + " | ".join(f"{100 * value:.1f}" for value in curves[arm]) + " |" for arm in ARMS]
         lines.append("")
-    lines += ["## Similarity of architectures", "", "Students in rows, teachers in columns.", ""]
+    lines += ["## Similarity of architectures", "", "Rows are students, columns are teachers.", ""]
     lines += ["| | " + " | ".join(ARCHITECTURES) + " |", "|---" * (len(ARCHITECTURES) + 1) + "|"]
     for name, row in zip(ARCHITECTURES, matrix, strict=True):
         lines.append(f"| **{name}** | " + " | ".join(f"{value:.2f}" for value in row) + " |")
@@ -464,12 +474,12 @@ def markdown(result: Mapping[str, Any], pairs: Sequence[Pair], matrix: np.ndarra
 
 
 def mean_curves(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
-    """Returns the mean test accuracy by epoch of every arm; each pair counts the same."""
+    """Returns the mean test accuracy by epoch of every arm; every pair has the same weight."""
     return {arm: np.mean([pair.curves[arm].mean(axis=0) for pair in pairs], axis=0) for arm in ARMS}
 
 
 def draw_curves(pairs: Sequence[Pair], path: Path) -> None:
-    """Draws accuracy by epoch for each target, and gain against similarity."""
+    """Draws accuracy by epoch for each target, and gain by similarity."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -484,9 +494,9 @@ def draw_curves(pairs: Sequence[Pair], path: Path) -> None:
         axis.legend()
     axis = axes[-1]
     for target in targets:
-        own = [pair for pair in pairs if pair.target == target]
-        gains = [100 * pair.gains("kaiming").mean() for pair in own]
-        axis.scatter([pair.similarity for pair in own], gains, label=target)
+        target_pairs = [pair for pair in pairs if pair.target == target]
+        gains = [100 * pair.gains("kaiming").mean() for pair in target_pairs]
+        axis.scatter([pair.similarity for pair in target_pairs], gains, label=target)
     axis.axhline(0.0, color="grey", linewidth=0.8)
     axis.set(title="by similarity", xlabel="TLI similarity", ylabel="gain over Kaiming, points", xlim=(0, 1))
     axis.legend()
@@ -495,7 +505,7 @@ def draw_curves(pairs: Sequence[Pair], path: Path) -> None:
 
 
 def draw_matrix(matrix: np.ndarray, path: Path) -> None:
-    """Draws the similarities of the architectures."""
+    """Draws the matrix of similarities."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -517,18 +527,23 @@ def draw_matrix(matrix: np.ndarray, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    collector = commands.add_parser("run")
-    collector.add_argument("--shared", default="../shared", help="folder with data and weights")
-    collector.add_argument("--shard", default="0/1", help="I/N: every N-th student and target, from the I-th")
-    collector.add_argument("--targets", nargs="*", choices=TARGETS, default=list(TARGETS))
-    collector.add_argument("--students", nargs="*", choices=(*STUDENTS, *OTHER_STUDENTS), default=list(STUDENTS))
-    collector.add_argument("--seeds", nargs="*", type=int, choices=SEEDS, default=list(SEEDS))
+    collector = commands.add_parser("run", help="run everything that is not stored yet")
+    collector.add_argument("--shared", default="../shared", help="folder with data/ and weights/")
+    collector.add_argument(
+        "--shard",
+        default="0/1",
+        help="I/N: run every N-th pair of student and target, starting with the I-th (counted from 0)",
+    )
+    collector.add_argument("--targets", nargs="*", choices=TARGETS, default=list(TARGETS), help="targets to run")
+    students = (*STUDENTS, *OTHER_STUDENTS)
+    collector.add_argument("--students", nargs="*", choices=students, default=list(STUDENTS), help="students to run")
+    collector.add_argument("--seeds", nargs="*", type=int, choices=SEEDS, default=list(SEEDS), help="seeds to run")
     collector.set_defaults(do=collect)
-    reporter = commands.add_parser("report")
+    reporter = commands.add_parser("report", help="write the report of the stored rows")
     reporter.set_defaults(do=report)
     for command in (collector, reporter):
-        command.add_argument("--epochs", type=int, default=8)
-        command.add_argument("--out", type=Path, default=RESULTS)
+        command.add_argument("--epochs", type=int, default=8, help="epochs of every run")
+        command.add_argument("--out", type=Path, default=RESULTS, help="folder of the rows and the report")
     args = parser.parse_args()
     args.do(args)
 

@@ -1,4 +1,4 @@
-"""What the studies say of the machine they ran on."""
+"""Description of the machine that a study ran on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def machine() -> str:
-    """Names the machine."""
+    """Returns the processor, the number of threads, and the versions of PyTorch and nbt."""
     import torch
 
     import nbt
@@ -15,6 +15,6 @@ def machine() -> str:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        rows = info.read_text().splitlines()
-        name = next((row.split(":")[1].strip() for row in rows if row.startswith("model name")), name)
+        lines = info.read_text().splitlines()
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, nbt {nbt.__version__}"

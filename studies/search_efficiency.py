@@ -1,14 +1,14 @@
-"""Study: what do priors and pruner save?
+"""Study of the savings by priors and pruning.
 
-Replays every search method on the recorded tasks, leave-one-task-out (`nbt replay`), and puts the figures beside the
-goals of the project. Beside the guided search stand its parts (priors alone, pruner alone, recorded tasks alone, rules
-alone), two searches that are told wrong things (the profile of the least similar task; everything turned round), and a
-portfolio that needs no fit measure. It also measures
+Replays every search method on the recorded tasks, leaving the evaluated task out of the experience (`nbt replay`), and
+compares the results with the goals of the project. Besides the default search, "guided", it runs ablations (priors
+only, pruner only, recorded tasks only, rules only), two searches with wrong priors (the profile of the least similar
+task; the prior mean negated), and a portfolio without fit measures. It also measures
 
-- how often the pruner stopped a trial that would have beaten the incumbent (the recorded run says so),
-- whether the forecaster's 80 % intervals hold on curves of tasks that it has not seen,
-- the rank of the first recommendation, before any training, beside the best of ten random settings,
-- what a proposal and a pruning decision cost.
+- how often the pruner stopped a trial whose recorded run would have beaten the incumbent,
+- the coverage of the forecaster's 80 % intervals on curves of unseen tasks,
+- the rank of the first recommendation, before any training, compared with the best of ten random settings,
+- the time of a proposal and of a pruning decision.
 
     python studies/search_efficiency.py [--seeds 20] [--workers 2]     # about half an hour on two cores
 
@@ -61,52 +61,53 @@ SCHEDULE = (2, 3, 4, 6, 8, 10)
 def main() -> None:
     """Runs the study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--tables", type=Path, nargs="*", default=sorted((HERE / "recorded").glob("*.parquet")))
-    parser.add_argument("--out", type=Path, default=OUT)
-    chosen = parser.parse_args()
-    tables = [RecordedTable.load(path) for path in chosen.tables]
+    parser.add_argument("--seeds", type=int, default=20, help="Searches of each method on each task.")
+    parser.add_argument("--workers", type=int, default=2, help="Number of processes.")
+    recorded = sorted((HERE / "recorded").glob("*.parquet"))
+    parser.add_argument("--tables", type=Path, nargs="*", default=recorded, help="Recorded tables (Parquet).")
+    parser.add_argument("--out", type=Path, default=OUT, help="Folder of the results.")
+    options = parser.parse_args()
+    tables = [RecordedTable.load(path) for path in options.tables]
     space = Space.load("non_binary")
-    before = {
+    measures = {
         "recommendation": recommendations(tables, space),
         "intervals": intervals(tables),
         "cost": costs(tables, space),
     }
-    print(json.dumps(before, indent=1), flush=True)
+    print(json.dumps(measures, indent=1), flush=True)
     started = time.perf_counter()
     result = replay(
         tables,
         space=space,
         methods=method_names(),
-        seeds=chosen.seeds,
-        workers=chosen.workers,
+        seeds=options.seeds,
+        workers=options.workers,
         on_progress=lambda done, total: print(f"\r{done}/{total}", end="", flush=True),
     )
     minutes = (time.perf_counter() - started) / 60
-    write_benchmark(without_ablations(result), chosen.out)
-    found = {
+    write_benchmark(without_ablations(result), options.out)
+    report = {
         "machine": machine(),
-        "seeds": chosen.seeds,
+        "seeds": options.seeds,
         "minutes": round(minutes, 1),
         "goals": goals(result),
         "stops": stops(result, [TabularBenchmark(table, space) for table in tables]),
-        **before,
+        **measures,
     }
-    (chosen.out / "report.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (chosen.out / "report.md").write_text(write(found, result), encoding="utf-8")
-    print(f"\n{chosen.out / 'report.md'}")
+    (options.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (options.out / "report.md").write_text(format_report(report, result), encoding="utf-8")
+    print(f"\n{options.out / 'report.md'}")
 
 
 def without_ablations(result: ReplayResult) -> ReplayResult:
-    """Returns the result for the methods that `nbt replay` compares when nothing is said; the figure stays readable."""
+    """Returns the result of the methods that `nbt replay` compares by default, to keep the figure readable."""
     names = method_names(ablations=False)
     tasks = [replace(task, methods={name: task.methods[name] for name in names}) for task in result.tasks]
     return replace(result, tasks=tasks, methods={name: result.methods[name] for name in names})
 
 
 def goals(result: ReplayResult) -> dict[str, Any]:
-    """Returns epochs to the mark by task and method, and the ratios that the goals speak of, by both judges."""
+    """Returns the epochs to come near the best by task and method, and the ratios of the goals, by both estimates."""
     return {accuracy_estimate: _goals(result.tasks, accuracy_estimate) for accuracy_estimate in ("test", "smoothed")}
 
 
@@ -117,15 +118,15 @@ def _goals(tasks: Sequence[TaskResult], accuracy_estimate: str) -> dict[str, Any
         for task in tasks
     }
     by_task = list(epochs.values())
-    ours = [row[GUIDED] for row in by_task]
+    guided = [row[GUIDED] for row in by_task]
     rivals = [min(row[name] for name in RIVALS) for row in by_task]
     plain = [name for name in tasks[0].methods if not get_method(name).ablation and name != GUIDED]
     return {
         "epochs": epochs,
-        "against random": statistics.median(a / row[RANDOM] for a, row in zip(ours, by_task, strict=True)),
-        "against the better rival": statistics.median(a / b for a, b in zip(ours, rivals, strict=True)),
+        "against random": statistics.median(a / row[RANDOM] for a, row in zip(guided, by_task, strict=True)),
+        "against the better rival": statistics.median(a / b for a, b in zip(guided, rivals, strict=True)),
         "worst against the best other": max(
-            a / min(row[name] for name in plain) for a, row in zip(ours, by_task, strict=True)
+            a / min(row[name] for name in plain) for a, row in zip(guided, by_task, strict=True)
         ),
         "wrong priors, worst": {name: max(row[name] / row[BASELINE] for row in by_task) for name in WRONG},
         "speed-up": {name: _speed_ups(tasks, name, accuracy_estimate) for name in (RANDOM, *RIVALS, BASELINE)},
@@ -133,37 +134,39 @@ def _goals(tasks: Sequence[TaskResult], accuracy_estimate: str) -> dict[str, Any
 
 
 def _median(task: TaskResult, method: str, accuracy_estimate: str) -> float:
-    """Returns the median epochs to come within half a point of the best; the horizon where half never did."""
+    """Returns the median epochs to come within half a point of the best; the horizon if half of the searches do not."""
     return min(bootstrap_median(task.methods[method].epochs_to_near_best(accuracy_estimate)).value, float(task.horizon))
 
 
 def _speed_ups(tasks: Sequence[TaskResult], rival: str, accuracy_estimate: str) -> dict[str, float]:
-    """Returns, by task, how many times fewer epochs the guided search needs for what a rival reaches in the end.
+    """Returns, by task, the speed-up of the guided search over a rival.
 
-    That is the horizon over the epoch from which on the guided search's mean regret stays at or below the rival's mean
-    regret at the horizon; below 1 would be a search that does not get there, which counts as 1 / 2.
+    The speed-up is the horizon divided by the epoch after which the guided search's mean regret stays at or below the
+    rival's mean regret at the horizon. A guided search that never gets there counts as 0.5.
     """
-    found = {}
+    speed_ups = {}
     for task in tasks:
-        ours, theirs = (task.methods[name].regret[accuracy_estimate].mean(axis=0) for name in (GUIDED, rival))
-        above = np.flatnonzero(ours > theirs[-1] + 1e-9)
+        guided_regret, rival_regret = (
+            task.methods[name].regret[accuracy_estimate].mean(axis=0) for name in (GUIDED, rival)
+        )
+        above = np.flatnonzero(guided_regret > rival_regret[-1] + 1e-9)
         epoch = int(above[-1]) + 2 if len(above) else 1
-        found[task.name] = round(task.horizon / max(epoch, task.length), 2) if epoch <= task.horizon else 0.5
-    return found
+        speed_ups[task.name] = round(task.horizon / max(epoch, task.length), 2) if epoch <= task.horizon else 0.5
+    return speed_ups
 
 
-def stops(result: ReplayResult, catalogues: Sequence[TabularBenchmark]) -> dict[str, Any]:
-    """Returns, for methods that stop trials, how many stops were false, and the epochs that they saved.
+def stops(result: ReplayResult, benchmarks: Sequence[TabularBenchmark]) -> dict[str, Any]:
+    """Returns, for each method with stopped trials, the number of false stops and the epochs saved.
 
-    A stop is false where the recorded run would have beaten, on validation, the best trial finished before it.
+    A stop is false if the recorded run would have had a higher validation accuracy than all trials finished before.
     """
-    found: dict[str, Any] = {}
+    stops_by_method: dict[str, Any] = {}
     for name in result.methods:
-        counts = [_stops(task, name, benchmark) for task, benchmark in zip(result.tasks, catalogues, strict=True)]
+        counts = [_stops(task, name, benchmark) for task, benchmark in zip(result.tasks, benchmarks, strict=True)]
         stopped, false, saved = (sum(values) for values in zip(*counts, strict=True))
         if stopped:
             interval = wilson_interval(false / stopped, stopped)
-            found[name] = {
+            stops_by_method[name] = {
                 "stopped": stopped,
                 "false": false,
                 "rate": false / stopped,
@@ -172,10 +175,11 @@ def stops(result: ReplayResult, catalogues: Sequence[TabularBenchmark]) -> dict[
                 "epochs_saved_a_stop": saved / stopped,
                 "by_task": {task.name: [count[1], count[0]] for task, count in zip(result.tasks, counts, strict=True)},
             }
-    return found
+    return stops_by_method
 
 
 def _stops(task: TaskResult, name: str, benchmark: TabularBenchmark) -> tuple[int, int, int]:
+    """Returns the numbers of stopped trials, of false stops and of epochs saved, over all searches."""
     stopped = false = saved = 0
     for search in task.methods[name].trials:
         best = 0.0
@@ -189,30 +193,30 @@ def _stops(task: TaskResult, name: str, benchmark: TabularBenchmark) -> tuple[in
 
 
 def intervals(tables: Sequence[RecordedTable]) -> dict[str, Any]:
-    """Returns how often a run's end lies in the stated 80 % interval, by task and epoch, forecast without that task.
+    """Returns the coverage of the 80 % intervals, by task and epoch, by a forecaster trained without that task.
 
-    The references are, as in a search, good finished runs of the task: three of its best quarter, drawn for each run.
+    The references of each run are three random runs of the best quarter of the task, similar to those of a search.
     """
     rows: dict[str, Any] = {}
     for table in tables:
-        learned = TransferredPriors(leave_dataset_out(tables, table))
-        assert learned.forecaster is not None
-        curves = table_curves(table, learned.models)
-        order = sorted(curves, key=lambda curve: -curve.final)
+        transferred = TransferredPriors(leave_dataset_out(tables, table))
+        assert transferred.forecaster is not None
+        curves = table_curves(table, transferred.models)
+        order = sorted(curves, key=lambda curve: -curve.end_score)
         good, probe = order[: len(order) // 4], probe_logit_score(target_from_header(table.header))
-        draws = np.random.default_rng(derive_seed(0, "references of the study"))
+        rng = np.random.default_rng(derive_seed(0, "references of the study"))
         hits: dict[int, list[bool]] = {epoch: [] for epoch in SCHEDULE}
         for curve in curves:
-            others = [one for one in good if one is not curve]
-            references = [others[i] for i in draws.choice(len(others), 3, replace=False)]
+            others = [other for other in good if other is not curve]
+            references = [others[i] for i in rng.choice(len(others), 3, replace=False)]
             for epoch in SCHEDULE:
-                end = learned.forecaster.forecast(curve.until(epoch), references, probe)
-                low, high = learned.forecaster.interval(end)
-                hits[epoch].append(low <= curve.final <= high)
-        share = [hit for values in hits.values() for hit in values]
+                end = transferred.forecaster.forecast(curve.until(epoch), references, probe)
+                low, high = transferred.forecaster.interval(end)
+                hits[epoch].append(low <= curve.end_score <= high)
+        all_hits = [hit for values in hits.values() for hit in values]
         rows[table.header.name] = {
             "runs": len(curves),
-            "covered": float(np.mean(share)),
+            "covered": float(np.mean(all_hits)),
             **{f"epoch {epoch}": float(np.mean(values)) for epoch, values in hits.items()},
         }
     rows["mean"] = {"covered": statistics.fmean(row["covered"] for row in rows.values())}
@@ -220,56 +224,56 @@ def intervals(tables: Sequence[RecordedTable]) -> dict[str, Any]:
 
 
 def recommendations(tables: Sequence[RecordedTable], space: Space) -> dict[str, Any]:
-    """Returns the rank of the first recommendation among the recorded settings of each left-out task."""
+    """Returns the rank of the first recommendation among the recorded settings of each held-out task."""
     rows = {}
     for table in tables:
         benchmark = TabularBenchmark(table, space)
         truth = estimate_ground_truth(benchmark)
-        settings = [one.settings for one in benchmark.settings]
+        settings = [recorded.settings for recorded in benchmark.settings]
         surrogate = TransferredPriors(leave_dataset_out(tables, table)).surrogate(
             target_from_header(table.header), space
         )
-        fixed = [one for _, one in baseline_recipes(benchmark.length)]
-        index = settings.index(surrogate.recommend(settings, without=fixed))
+        baselines = [baseline for _, baseline in baseline_recipes(benchmark.length)]
+        index = settings.index(surrogate.recommend(settings, without=baselines))
         best = best_of_random(benchmark, truth)
-        mine = float(truth.smoothed[index])
+        accuracy = float(truth.smoothed[index])
         rows[table.header.name] = {
-            "rank": int((truth.smoothed > mine).sum()) + 1,
+            "rank": int((truth.smoothed > accuracy).sum()) + 1,
             "of": len(settings),
-            "regret": truth.best - mine,
+            "regret": truth.best - accuracy,
             "regret of the best of ten": truth.best - float(np.mean(best)),
-            "chance to beat it": float(np.mean(mine > best) + 0.5 * np.mean(mine == best)),
-            "beats it": mine > float(np.mean(best)),
+            "chance to beat it": float(np.mean(accuracy > best) + 0.5 * np.mean(accuracy == best)),
+            "beats it": accuracy > float(np.mean(best)),
         }
     return rows
 
 
-def best_of_random(benchmark: TabularBenchmark, truth: GroundTruth, draws: int = 4000) -> np.ndarray[Any, Any]:
-    """Returns what the best on validation of ten random settings is worth, once for each draw."""
-    validation = np.array([np.mean([run.val_accuracy for run in one.runs]) for one in benchmark.settings])
-    random = np.random.default_rng(0)
-    found = [random.choice(len(validation), RANDOM_TRIES, replace=False) for _ in range(draws)]
-    return np.array([truth.smoothed[ten[np.argmax(validation[ten])]] for ten in found])
+def best_of_random(benchmark: TabularBenchmark, truth: GroundTruth, samples: int = 4000) -> np.ndarray[Any, Any]:
+    """Returns the denoised test accuracy of the best on validation of ten random settings, (samples,)."""
+    validation = np.array([np.mean([run.val_accuracy for run in recorded.runs]) for recorded in benchmark.settings])
+    rng = np.random.default_rng(0)
+    drawn = [rng.choice(len(validation), RANDOM_TRIES, replace=False) for _ in range(samples)]
+    return np.array([truth.smoothed[indices[np.argmax(validation[indices])]] for indices in drawn])
 
 
 def costs(tables: Sequence[RecordedTable], space: Space) -> dict[str, float]:
-    """Returns medians of what decisions take, in milliseconds, over one guided search on the first table."""
+    """Returns the times of pruning decisions and proposals in one guided search on the first table."""
     table = tables[0]
     experience = leave_dataset_out(tables, table)
     started = time.perf_counter()
-    learned = TransferredPriors(experience)
-    assert learned.forecaster is not None
-    taught = time.perf_counter() - started
+    transferred = TransferredPriors(experience)
+    assert transferred.forecaster is not None
+    training_seconds = time.perf_counter() - started
     times: dict[str, list[float]] = {"decide": [], "choose": []}
-    plain = {"decide": FitPruner.decide, "choose": BayesianSampler.choose}
+    originals = {"decide": FitPruner.decide, "choose": BayesianSampler.choose}
 
     def timed(name: str) -> Any:
         def call(self: Any, *arguments: Any) -> Any:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             try:
-                return plain[name](self, *arguments)
+                return originals[name](self, *arguments)
             finally:
-                times[name].append(time.perf_counter() - begun)
+                times[name].append(time.perf_counter() - start)
 
         return call
 
@@ -278,46 +282,46 @@ def costs(tables: Sequence[RecordedTable], space: Space) -> dict[str, float]:
     try:
         replay_search(TabularBenchmark(table, space), get_method(GUIDED), experience=experience, budget=60)
     finally:
-        setattr(FitPruner, "decide", plain["decide"])  # noqa: B010
-        setattr(BayesianSampler, "choose", plain["choose"])  # noqa: B010
+        setattr(FitPruner, "decide", originals["decide"])  # noqa: B010
+        setattr(BayesianSampler, "choose", originals["choose"])  # noqa: B010
     return {
         "pruning decision, median ms": 1000 * statistics.median(times["decide"]),
         "pruning decision, 99th percentile ms": 1000 * float(np.quantile(times["decide"], 0.99)),
         "proposal from 100 candidates, median ms": 1000 * statistics.median(times["choose"]),
-        "learning from the tables, s": taught,
+        "learning from the tables, s": training_seconds,
     }
 
 
-def write(found: dict[str, Any], result: ReplayResult) -> str:
-    """Returns the report."""
+def format_report(found: dict[str, Any], result: ReplayResult) -> str:
+    """Returns the report in Markdown."""
     lines = [
         "# Search efficiency on recorded curves",
         "",
-        f"{found['seeds']} searches of each method on each task, leave-one-task-out; {found['minutes']} minutes on "
-        f"{found['machine']}. Budget: 60 full trials' worth of epochs. `studies/search_efficiency.py` says what is "
-        "measured.",
+        f"{found['seeds']} searches of each method on each task, without experience from that task; {found['minutes']} "
+        f"minutes on {found['machine']}. The budget of a search is the epochs of 60 full trials. See "
+        "`studies/search_efficiency.py` for the definitions.",
         "",
         "## Goals",
         "",
         *_goal_table(found),
         "",
-        "## Epochs to come within .5 points of the best (median over seeds; the horizon where half never did)",
+        "## Epochs until a search is within .5 points of the best setting (median over seeds)",
         "",
-        *_epoch_table(found, result, "test", "The incumbent's own test accuracy judges"),
+        *_epoch_table(found, result, "test", "By the test accuracy of the incumbent"),
         "",
-        *_epoch_table(found, result, "smoothed", "The incumbent's smoothed accuracy judges"),
+        *_epoch_table(found, result, "smoothed", "By the denoised test accuracy of the incumbent"),
         "",
-        "## Mean regret over the search (share of the range from the median setting to the best), and mean rank",
+        "## Mean regret over the search (1 is the regret of the median setting) and mean rank",
         "",
         *_overall_table(result),
         "",
-        "## Speed-up: epochs of the rival's whole search over those after which the guided search is and stays as good",
+        "## Speed-up of the guided search: epochs of a rival's whole search per epoch until it is and stays as good",
         "",
         *_speed_table(found),
         "",
         "## Stops",
         "",
-        "| method | stopped | false | rate | 95 % interval | epochs saved a stop |",
+        "| method | stopped | false | rate | 95 % interval | epochs saved per stop |",
         "|---|---|---|---|---|---|",
         *(
             f"| {name} | {row['stopped']} | {row['false']} | {row['rate']:.1%} | {row['low']:.1%} to {row['high']:.1%} "
@@ -325,7 +329,7 @@ def write(found: dict[str, Any], result: ReplayResult) -> str:
             for name, row in found["stops"].items()
         ),
         "",
-        "## Stated 80 % intervals on tasks that the forecaster has not seen",
+        "## Coverage of the 80 % intervals on tasks that the forecaster has not seen",
         "",
         "| task | runs | covered | " + " | ".join(f"epoch {epoch}" for epoch in SCHEDULE) + " |",
         "|---|---|---|" + "---|" * len(SCHEDULE),
@@ -361,17 +365,21 @@ def _goal_table(found: dict[str, Any]) -> list[str]:
     beats = sum(row["beats it"] for row in found["recommendation"].values())
     rows = [
         (
-            f"{what} ({accuracy_estimate})",
+            f"{measure} ({accuracy_estimate})",
             goal,
             " / ".join(f"{value:.2f}" for value in values),
         )
         for accuracy_estimate, part in found["goals"].items()
-        for what, goal, values in (
-            ("epochs against random, median over tasks", "<= 0.10", [part["against random"]]),
-            ("epochs against the better of TPE + Hyperband and ASHA", "<= 0.33", [part["against the better rival"]]),
-            ("worst task against the best other method", "<= 1.1", [part["worst against the best other"]]),
+        for measure, goal, values in (
+            ("epochs relative to random, median over tasks", "<= 0.10", [part["against random"]]),
             (
-                f"wrong priors against {BASELINE}, worst task: {', '.join(WRONG)}",
+                "epochs relative to the better of TPE + Hyperband and ASHA",
+                "<= 0.33",
+                [part["against the better rival"]],
+            ),
+            ("epochs relative to the best other method, worst task", "<= 1.1", [part["worst against the best other"]]),
+            (
+                f"epochs with wrong priors relative to {BASELINE}, worst task: {', '.join(WRONG)}",
                 "<= 1.3",
                 list(part["wrong priors, worst"].values()),
             ),
@@ -379,11 +387,15 @@ def _goal_table(found: dict[str, Any]) -> list[str]:
     ]
     rows += [
         ("false stops", "<= 5 %", f"{stop['rate']:.1%} [{stop['low']:.1%}, {stop['high']:.1%}]"),
-        ("80 % intervals cover, mean over tasks", "75 to 85 %", f"{found['intervals']['mean']['covered']:.0%}"),
+        (
+            "coverage of the 80 % intervals, mean over tasks",
+            "75 to 85 %",
+            f"{found['intervals']['mean']['covered']:.0%}",
+        ),
         ("first recommendation beats the best of 10 random", "4 of 5", f"{beats} of {len(found['recommendation'])}"),
         ("pruning decision", "< 50 ms", f"{found['cost']['pruning decision, median ms']:.1f} ms"),
     ]
-    return ["| what | goal | measured |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    return ["| measure | goal | measured |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
 
 
 def _epoch_table(found: dict[str, Any], result: ReplayResult, accuracy_estimate: str, title: str) -> list[str]:
@@ -422,7 +434,7 @@ def _speed_table(found: dict[str, Any]) -> list[str]:
     rows = found["goals"]["smoothed"]["speed-up"]
     names = list(next(iter(rows.values())))
     return [
-        "By the smoothed judge.",
+        "By the denoised test accuracy.",
         "",
         "| against | " + " | ".join(names) + " | median |",
         "|---|" + "---|" * (len(names) + 1),

@@ -1,27 +1,28 @@
-"""Study: does zapping while pretraining give features that transfer better?
+"""Study: does zapping during pretraining give features that transfer better?
 
-Tests the claim of Frati, Traft, Clune and Cheney (arXiv 2310.07996) on real images: {i.i.d., ASB, meta-ASB} x {zap, no
-zap} as pretraining x {standard, continual} as transfer, over several pretraining seeds with 10 draws each. Every arm
-takes the learning rate that is best for it on draws of the sweep; the result is of other draws. With the same seed,
-zap and no zap start from the same weights and are evaluated on the same draws, so their differences are paired.
+Tests the claim of Frati, Traft, Clune and Cheney (arXiv 2310.07996) on real images: pretraining {i.i.d., ASB, meta-ASB}
+x {zap, no zap}, transfer {standard, continual}, over several pretraining seeds with 10 draws each. Every arm uses the
+learning rate with the best result on separate draws. With the same seed, zap and no zap start from the same weights and
+are evaluated on the same draws, so their differences are paired.
 
-ASB and meta-ASB take 21 gradient steps an episode, i.i.d. one a batch. So i.i.d. is run twice: with about the
-published number of steps, and with as many steps and images as ASB has here ("iid, equal steps").
+ASB and meta-ASB take 21 gradient steps per episode, i.i.d. takes one per batch. Therefore i.i.d. runs twice: with about
+the published number of steps, and with the number of steps and images of ASB ("i.i.d., equal steps").
 
-What is scaled down by default, so that two cores finish in about an hour, against the published sizes in brackets:
-`conv3` of width 32 [256]; 70 source classes of the small Omniglot set, the alphabets Balinese, Early Aramaic and Greek
-[964 classes]; 1000 episodes [9000 of ASB, 25,000 of meta-ASB], with meta-ASB's single steps at .01 [.1, at which the
-loss hardly falls in so few episodes]; i.i.d. with 17 epochs of 44 batches of 32 and a zap every second epoch [10
-epochs of 76 batches of 256, every epoch or less often]; draws of 40 classes out of 66, the alphabets Korean and Latin
-[600 classes]; standard transfer with 5 epochs of batches of 32. Kept as published: the episodes themselves, the other
-rates of pretraining, 15 train and 5 test images a class, 10 draws, the range of the sweep.
+The default sizes are reduced, so that two cores finish in about an hour (published sizes in brackets): `conv3` of width
+32 [256]; 70 source classes of the small Omniglot set, the alphabets Balinese, Early Aramaic and Greek [964 classes];
+1000 episodes [9000 of ASB, 25,000 of meta-ASB], with meta-ASB's single steps at .01 [.1, at which the loss hardly
+decreases in so few episodes]; i.i.d. with 17 epochs of 44 batches of 32 and a zap every second epoch [10 epochs of 76
+batches of 256, every epoch or less often]; draws of 40 classes out of 66, the alphabets Korean and Latin [600 classes];
+standard transfer with 5 epochs of batches of 32. As published are the episodes, the other learning rates of
+pretraining, 15 train and 5 test images per class, 10 draws, and the range of learning rates.
 
-    python studies/zapping.py run --shared ../shared --shard 0/2     # and 1/2 beside it, on another core; resumable
-    python studies/zapping.py run --plan full                        # published sizes; fetches Omniglot; for a GPU
+    python studies/zapping.py run --shared ../shared --shard 0/2     # resumable; with 1/2 in parallel on another core
+    python studies/zapping.py run --plan full                        # published sizes; downloads Omniglot; for a GPU
     python studies/zapping.py run --plan digits                      # the embedded digits: minutes
     python studies/zapping.py report                                 # writes studies/results/zapping.{json,md,svg}
 
-Rows are kept, one line a run of a protocol, in `studies/results/zapping_rows*.jsonl`; sources in nbt's cache.
+Rows are stored in `studies/results/zapping_rows*.jsonl`, one line per run of a protocol; source models are stored in
+nbt's cache.
 """
 
 from __future__ import annotations
@@ -57,14 +58,14 @@ class Plan:
     """Sizes of one run of the study.
 
     Attributes:
-        dataset: Of the source and of the transfer.
-        width: Of `conv3`.
-        source_classes: The dataset's first classes, which the source is trained on; None for the embedded digits,
-            whose source has classes of its own.
-        iid: Changes of the i.i.d. scheme; its `zap_period` is that of its zapped arm.
-        episodes: Changes of ASB and of meta-ASB.
-        equal: Changes of the i.i.d. scheme at ASB's number of steps and images.
-        stream: Of the transfer protocols.
+        dataset: Dataset of the source model and of the transfer.
+        width: Width of `conv3`.
+        source_classes: Number of first classes of the dataset on which the source model is trained; None for the
+            embedded digits, which have separate source classes.
+        iid: Changes to the settings of the i.i.d. scheme; `zap_period` applies to the zapped arm.
+        episodes: Changes to the settings of ASB and of meta-ASB.
+        equal: Changes to the settings of the i.i.d. scheme at ASB's number of steps and images.
+        stream: Settings of the transfer protocols.
     """
 
     dataset: str
@@ -120,13 +121,13 @@ PLANS = {
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One source.
+    """One source model.
 
     Attributes:
         plan: Key of `PLANS`.
         scheme: Key of `TITLES`.
-        zap: Whether it is zapped.
-        seed: Of initialisation, pretraining and draws.
+        zap: Whether pretraining includes zaps.
+        seed: Seed of initialisation, pretraining and draws.
     """
 
     plan: str
@@ -136,7 +137,7 @@ class Arm:
 
 
 def arms(plan: str, seeds: int) -> Iterator[Arm]:
-    """Yields all sources, seed by seed, so that a study that is cut short has whole seeds."""
+    """Yields all arms, seed by seed, so that an interrupted study has complete seeds."""
     for seed in range(seeds):
         for scheme in TITLES:
             for zap in (False,) if scheme == UNTRAINED else (False, True):
@@ -144,7 +145,7 @@ def arms(plan: str, seeds: int) -> Iterator[Arm]:
 
 
 def settings_of(arm: Arm) -> PretrainSettings:
-    """Returns how the source of an arm is trained."""
+    """Returns the settings for pretraining the source model of an arm."""
     plan = PLANS[arm.plan]
     if arm.scheme in ("iid", "iid-equal"):
         changes = dict(plan.iid if arm.scheme == "iid" else plan.equal)
@@ -153,6 +154,7 @@ def settings_of(arm: Arm) -> PretrainSettings:
 
 
 def spec_of(plan: Plan) -> Any:
+    """Returns the backbone of a plan."""
     from nbt.models.backbone_spec import parse_backbone
 
     return parse_backbone(f"conv3(width={plan.width})")
@@ -160,7 +162,7 @@ def spec_of(plan: Plan) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def source_images(plan: str, data_dir: str | None) -> Any:
-    """Returns what sources are trained on."""
+    """Returns the images on which source models are trained."""
     from nbt.data.resolve import resolve
     from nbt.training.pretrain.source_images import load_source_images
 
@@ -170,15 +172,15 @@ def source_images(plan: str, data_dir: str | None) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def target(plan: str, data_dir: str | None) -> Any:
-    """Returns the transfer task, with weights that are replaced by those of a source."""
+    """Returns the transfer task with random weights, which the weights of a source model replace."""
     from nbt.task.load import load_task
 
     sizes = PLANS[plan]
     return load_task(sizes.dataset, backbone=spec_of(sizes), weights="none", data_dir=data_dir, image_size=28)
 
 
-def run_arm(arm: Arm, data_dir: str | None, todo: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Trains the source of an arm, or finds it in the cache; yields the result of each protocol in `todo`."""
+def run_arm(arm: Arm, data_dir: str | None, protocols: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Trains the source model of an arm or loads it from the cache, and yields one row per protocol."""
     from nbt.models.weights import load_pretrained_weights
     from nbt.training.pretrain.class_stream import run_class_stream
     from nbt.training.pretrain.scheme_sources import pretrain
@@ -194,13 +196,13 @@ def run_arm(arm: Arm, data_dir: str | None, todo: Sequence[str]) -> Iterator[dic
         facts = {"gradient_steps": settings.gradient_steps(len(images)), "accuracy": source.accuracy}
         facts |= {"seconds": source.seconds, **settings.to_dict()}
     task = dataclasses.replace(target(arm.plan, data_dir), w0=weights.w0)
-    for protocol in todo:
+    for protocol in protocols:
         result = run_class_stream(task, ClassStreamSettings(protocol=protocol, **plan.stream), arm.seed)
         yield {"arm": dataclasses.asdict(arm), "protocol": protocol, "source": facts, "result": result.to_dict()}
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs what is not there yet, and keeps it row by row."""
+    """Runs everything of this shard that is not stored yet; stores every row immediately."""
     import torch
 
     torch.set_num_threads(1)
@@ -209,18 +211,18 @@ def run(args: argparse.Namespace) -> None:
     args.results.mkdir(parents=True, exist_ok=True)
     path = args.results / (f"zapping_rows_{shard}.jsonl" if shards > 1 else "zapping_rows.jsonl")
     done = {(Arm(**row["arm"]), row["protocol"]) for row in read(args.results)}
-    wanted = list(arms(args.plan, args.seeds))[shard::shards]
-    for count, arm in enumerate(wanted, start=1):
-        todo = [protocol for protocol in PROTOCOLS if (arm, protocol) not in done]
-        for row in run_arm(arm, data_dir, todo) if todo else ():
+    shard_arms = list(arms(args.plan, args.seeds))[shard::shards]
+    for count, arm in enumerate(shard_arms, start=1):
+        missing = [protocol for protocol in PROTOCOLS if (arm, protocol) not in done]
+        for row in run_arm(arm, data_dir, missing) if missing else ():
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             accuracy, rate = row["result"]["accuracy"], row["result"]["rate"]
-            print(f"{count} of {len(wanted)}: {arm} {row['protocol']} {accuracy:.3f} at {rate:g}", flush=True)
+            print(f"{count} of {len(shard_arms)}: {arm} {row['protocol']} {accuracy:.3f} at {rate:g}", flush=True)
 
 
 def read(results: Path) -> list[dict[str, Any]]:
-    """Returns the rows of all shards."""
+    """Returns the stored rows of all shards."""
     return [json.loads(line) for path in sorted(results.glob("zapping_rows*.jsonl")) for line in path.open()]
 
 
@@ -228,19 +230,19 @@ Accuracies = dict[tuple[str, bool], dict[str, dict[int, list[float]]]]
 
 
 def accuracies(rows: Sequence[Mapping[str, Any]], plan: str) -> Accuracies:
-    """Returns the accuracies of a plan's draws by (scheme, zap), protocol and seed."""
-    found: Accuracies = defaultdict(lambda: defaultdict(dict))
+    """Returns the accuracies of all draws of a plan by (scheme, zap), protocol and seed."""
+    values: Accuracies = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         arm = Arm(**row["arm"])
         if arm.plan == plan:
-            found[arm.scheme, arm.zap][row["protocol"]][arm.seed] = row["result"]["accuracies"]
-    return found
+            values[arm.scheme, arm.zap][row["protocol"]][arm.seed] = row["result"]["accuracies"]
+    return values
 
 
 def difference(a: Mapping[int, list[float]], b: Mapping[int, list[float]]) -> dict[str, Any] | None:
-    """Returns a - b over the seeds that both have, paired by seed, and paired by seed and draw; None below two seeds.
+    """Returns a - b over the common seeds, paired by seed, and paired by seed and draw; None below two seeds.
 
-    Draws of one source share that source, so the second interval is the narrower and the less honest one.
+    Draws with the same source model are not independent, so the second interval is too narrow.
     """
     seeds = sorted(set(a) & set(b))
     if len(seeds) < 2:
@@ -255,8 +257,8 @@ def difference(a: Mapping[int, list[float]], b: Mapping[int, list[float]]) -> di
     }
 
 
-def compare(found: Accuracies) -> list[dict[str, Any]]:
-    """Returns zap - no zap for every scheme and protocol, and the schemes at equal steps against i.i.d."""
+def compare(values: Accuracies) -> list[dict[str, Any]]:
+    """Returns zap - no zap for every scheme and protocol, and ASB and meta-ASB minus i.i.d. at equal steps."""
     pairs = [("zap", scheme, (scheme, True), (scheme, False)) for scheme in TITLES if scheme != UNTRAINED]
     pairs += [
         ("equal steps", f"{TITLES[scheme]}{' + zap' if zap else ''} - i.i.d.{' + zap' if zap else ''}", *both)
@@ -265,69 +267,69 @@ def compare(found: Accuracies) -> list[dict[str, Any]]:
         for both in [((scheme, zap), ("iid-equal", zap))]
     ]
     rows = []
-    for kind, name, one, other in pairs:
+    for kind, name, arm, reference in pairs:
         for protocol in PROTOCOLS:
-            gap = difference(found[one][protocol], found[other][protocol])
+            gap = difference(values[arm][protocol], values[reference][protocol])
             if gap is not None:
                 rows.append({"kind": kind, "name": TITLES.get(name, name), "protocol": protocol, **gap})
     return rows
 
 
 def verdict(row: Mapping[str, Any]) -> str:
-    """Returns "better", "worse" or "open" of a difference, by its interval over seeds."""
+    """Returns "better", "worse" or "open" for the interval of a difference over seeds."""
     interval = row["seeds"]
     return "better" if interval["low"] > 0 else "worse" if interval["high"] < 0 else "open"
 
 
 def finding(plan: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns what the differences say, in one paragraph."""
+    """Returns a paragraph that states whether the claim is confirmed, with all differences."""
     gaps = [row for row in rows if row["kind"] == "zap"]
     if not gaps:
-        return "No arm has two seeds yet: nothing can be said."
-    named = {
+        return "No arm has two seeds yet, so there is no result."
+    by_verdict = {
         kind: [f"{r['name']} {r['protocol']} {points(r['seeds'])}" for r in gaps if verdict(r) == kind]
         for kind in ("better", "worse", "open")
     }
-    if len(named["better"]) == len(gaps):
-        head = "The claim that zapping helps is confirmed here"
-    elif not named["better"]:
-        head = "The claim that zapping helps is not confirmed here"
-    elif named["worse"]:
-        head = "The claim that zapping helps is confirmed here in part, and contradicted in part"
+    if len(by_verdict["better"]) == len(gaps):
+        head = "The claim that zapping helps is confirmed"
+    elif not by_verdict["better"]:
+        head = "The claim that zapping helps is not confirmed"
+    elif by_verdict["worse"]:
+        head = "The claim that zapping helps is confirmed in part and contradicted in part"
     else:
-        head = "The claim that zapping helps is confirmed here in part"
-    words = {"better": "zapping helps", "worse": "zapping hurts", "open": "the interval holds 0"}
-    parts = [f"{words[kind]} in {len(those)}: {'; '.join(those)}" for kind, those in named.items() if those]
+        head = "The claim that zapping helps is confirmed in part"
+    titles = {"better": "Zapping helps", "worse": "Zapping harms", "open": "The interval includes 0"}
+    parts = [f"{titles[kind]} in {len(texts)}: {'; '.join(texts)}." for kind, texts in by_verdict.items() if texts]
     positive = sum(row["seeds"]["mean"] > 0 for row in gaps)
     seeds = min(row["seeds"]["n"] for row in gaps)
     return (
-        f"{head} ({plan} sizes, {seeds} or more pretraining seeds, points of test accuracy with 95 % intervals over "
-        f"seeds, not corrected for {len(gaps)} comparisons). The mean difference is positive in {positive} of "
-        f"{len(gaps)}. Of these, {'. Of these, '.join(parts)}."
+        f"{head} (sizes: {plan}; at least {seeds} pretraining seeds; zap - no zap in points of test accuracy with 95 % "
+        f"intervals over seeds, not corrected for {len(gaps)} comparisons). The mean difference is positive in "
+        f"{positive} of {len(gaps)} comparisons. {' '.join(parts)}"
     )
 
 
 def points(interval: Mapping[str, Any]) -> str:
-    """Returns a difference in points of accuracy, "+1.2 [0.3, 2.1]"."""
+    """Returns a difference in points of accuracy with its interval, such as "+1.2 [0.3, 2.1]"."""
     return f"{100 * interval['mean']:+.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
 
 
 def report(args: argparse.Namespace) -> None:
-    """Writes table, figure and finding of what has been run."""
+    """Writes tables, figures and findings of the stored rows."""
     rows = read(args.results)
     result: dict[str, Any] = {}
     from machine import machine
 
     for plan in PLANS:
-        found = accuracies(rows, plan)
-        if not found:
+        values = accuracies(rows, plan)
+        if not values:
             continue
-        gaps = compare(found)
+        gaps = compare(values)
         result[plan] = {
             "sizes": sizes(plan),
             "accuracies": [
                 {"scheme": scheme, "zap": zap, "protocol": protocol, **dataclasses.asdict(over_seeds(by_seed))}
-                for (scheme, zap), by_protocol in found.items()
+                for (scheme, zap), by_protocol in values.items()
                 for protocol, by_seed in by_protocol.items()
             ],
             "rates": rates(rows, plan),
@@ -341,7 +343,7 @@ def report(args: argparse.Namespace) -> None:
 
 
 def sizes(plan: str) -> dict[str, Any]:
-    """Returns a plan, with the gradient steps of a stream."""
+    """Returns the sizes of a plan and the gradient steps of each protocol."""
     values = dataclasses.asdict(PLANS[plan])
     steps = {protocol: ClassStreamSettings(protocol=protocol, **PLANS[plan].stream).steps() for protocol in PROTOCOLS}
     return {**values, "stream_steps": steps}
@@ -353,7 +355,7 @@ def over_seeds(by_seed: Mapping[int, list[float]]) -> Interval:
 
 
 def rates(rows: Sequence[Mapping[str, Any]], plan: str) -> dict[str, list[float]]:
-    """Returns the rates that were chosen, by arm and protocol."""
+    """Returns the chosen learning rates in ascending order, by arm and protocol."""
     chosen: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         arm = Arm(**row["arm"])
@@ -363,8 +365,8 @@ def rates(rows: Sequence[Mapping[str, Any]], plan: str) -> dict[str, list[float]
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Returns the tables."""
-    lines = ["# Zapping while pretraining"]
+    """Returns the findings and the tables as Markdown."""
+    lines = ["# Zapping during pretraining"]
     for plan, part in result.items():
         lines += ["", f"## {plan}", "", part["finding"], "", f"Sizes: `{json.dumps(part['sizes'])}`", ""]
         lines += ["Test accuracy in %, mean and 95 % interval over pretraining seeds.", ""]
@@ -374,24 +376,25 @@ def markdown(result: Mapping[str, Any]) -> str:
             texts = [accuracy_text(cells.get((scheme, zap, protocol))) for protocol in PROTOCOLS]
             lines.append(f"| {TITLES[scheme]} | {'yes' if zap else 'no'} | " + " | ".join(texts) + " |")
         for kind, title in (("zap", "Zap - no zap"), ("equal steps", "At equal gradient steps")):
-            some = [row for row in part["differences"] if row["kind"] == kind]
-            if some:
+            selected = [row for row in part["differences"] if row["kind"] == kind]
+            if selected:
                 lines += [
                     "",
-                    f"{title}, points: over seeds, and over seeds and draws (narrower, as draws of one "
-                    "source are not independent).",
+                    f"{title}, in points, with intervals over seeds, and over seeds and draws (too narrow, because "
+                    "draws with the same source model are not independent).",
                     "",
                 ]
                 lines += ["| | protocol | over seeds | seeds above 0 | over draws |", "|---|---|---|---|---|"]
                 lines += [
                     f"| {r['name']} | {r['protocol']} | {points(r['seeds'])} | {r['positive_seeds']} of "
                     f"{r['seeds']['n']} | {points(r['draws'])} |"
-                    for r in some
+                    for r in selected
                 ]
     return "\n".join(lines) + "\n"
 
 
 def accuracy_text(row: Mapping[str, Any] | None) -> str:
+    """Returns the mean accuracy in percent with its interval, or a dash for None."""
     if row is None:
         return "-"
     if row["low"] is None:
@@ -406,14 +409,14 @@ def draw(gaps: Sequence[Mapping[str, Any]], file: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    some = [row for row in gaps if row["kind"] == "zap"]
-    if not some:
+    zap_gaps = [row for row in gaps if row["kind"] == "zap"]
+    if not zap_gaps:
         return
-    figure, axes = plt.subplots(figsize=(6, 0.4 * len(some) + 1.2), layout="constrained")
-    for place, row in enumerate(reversed(some)):
+    figure, axes = plt.subplots(figsize=(6, 0.4 * len(zap_gaps) + 1.2), layout="constrained")
+    for position, row in enumerate(reversed(zap_gaps)):
         mean, low, high = (100 * row["seeds"][name] for name in ("mean", "low", "high"))
-        axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt="o", color="C0", capsize=3)
-    axes.set_yticks(range(len(some)), [f"{row['name']}, {row['protocol']}" for row in reversed(some)])
+        axes.errorbar(mean, position, xerr=[[mean - low], [high - mean]], fmt="o", color="C0", capsize=3)
+    axes.set_yticks(range(len(zap_gaps)), [f"{row['name']}, {row['protocol']}" for row in reversed(zap_gaps)])
     axes.axvline(0, color="grey", linewidth=1)
     axes.set_xlabel("zap - no zap, points of test accuracy, 95 % over pretraining seeds")
     figure.savefig(file)
@@ -423,16 +426,18 @@ def draw(gaps: Sequence[Mapping[str, Any]], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    runner = commands.add_parser("run")
-    runner.add_argument("--plan", choices=PLANS, default="small", help="sizes; full is the published ones")
-    runner.add_argument("--shared", default="../shared", help="folder whose data/ has omniglot_small1.zip")
-    runner.add_argument("--seeds", type=int, default=3, help="pretraining seeds")
-    runner.add_argument("--shard", default="0/1", help="I/N: every N-th source, from the I-th")
+    runner = commands.add_parser("run", help="run everything that is not stored yet")
+    runner.add_argument("--plan", choices=PLANS, default="small", help="sizes of the study; full: the published sizes")
+    runner.add_argument("--shared", default="../shared", help="folder with data/omniglot_small1.zip")
+    runner.add_argument("--seeds", type=int, default=3, help="number of pretraining seeds")
+    runner.add_argument(
+        "--shard", default="0/1", help="I/N: run every N-th source model, starting with the I-th (counted from 0)"
+    )
     runner.set_defaults(do=run)
-    reporter = commands.add_parser("report")
+    reporter = commands.add_parser("report", help="write the report of the stored rows")
     reporter.set_defaults(do=report)
     for command in (runner, reporter):
-        command.add_argument("--results", type=Path, default=RESULTS, help="where rows are kept")
+        command.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows and the report")
     args = parser.parse_args()
     do: Callable[[argparse.Namespace], None] = args.do
     do(args)

@@ -1,4 +1,4 @@
-"""What every test shares: a private cache, one thread, and the optional real data."""
+"""Fixtures of all tests: a private cache, one thread, and the optional real data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-# Two busy cores make any single example slow; that says nothing about the code.
+# On a busy machine any example may be slow, so there is no deadline.
 hypothesis_settings.register_profile(
     "nbt", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -19,8 +19,7 @@ hypothesis_settings.load_profile("nbt")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A test run that was started in the background inherits "ignore" for Ctrl-C, and hands it on to every process it
-# starts; tests of Ctrl-C need what a terminal gives.
+# A test run in the background ignores Ctrl-C, as do its child processes; the tests of Ctrl-C need the default handler.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -29,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session", autouse=True)
 def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Keeps the tests out of the user's cache; one a worker process, so that digits are decoded once."""
+    """Sets a cache folder outside the user's cache; one per test process, so that digits are decoded once."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["NBT_CACHE"] = str(folder)
     return folder
@@ -37,7 +36,7 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real images and weights beside the checkout; its tests skip where it is absent."""
+    """Returns the folder of real images and weights next to the checkout; its tests are skipped if it is absent."""
     folder = REPOSITORY.parent / "shared"
     if not folder.is_dir():
         pytest.skip("needs the real images and weights in ../shared, which this machine lacks")

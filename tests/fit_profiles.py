@@ -1,4 +1,4 @@
-"""Fit profiles as they come out of real measurements, made from the two curves that matter."""
+"""Fit profiles with realistic values, built from the two ridge-accuracy curves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,17 @@ def make_profile(
     left_out: dict[str, str] | None = None,
     **scalars: float,
 ) -> FitProfile:
-    """A profile of 20 balanced classes; `scalars` replace or add, None leaves one out."""
+    """Returns a profile of 20 balanced classes.
+
+    Args:
+        own: Ridge accuracy of each unit with pretrained weights.
+        other: Ridge accuracy of each unit with random weights.
+        samples: Number of images.
+        backbone: Name of the backbone.
+        weights: Source of the weights.
+        left_out: Reasons why measures are missing; LEEP by default.
+        scalars: Scalars to replace or add; None removes one.
+    """
     units = len(own)
     layers = pd.DataFrame(
         {
@@ -64,5 +74,5 @@ def make_profile(
 
 
 def profile_dict(**changes: Any) -> dict[str, Any]:
-    """The same as a study's record has it."""
+    """Returns the profile in the form of a study's record."""
     return make_profile(**changes).to_dict()

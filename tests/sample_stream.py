@@ -8,7 +8,7 @@ from typing import Any
 
 from nbt.settings.continual import ContinualSettings
 from nbt.training.continual.results import ContinualResult, TaskScore
-from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord, default_pretrain_settings
+from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord, default_continual_settings
 
 STARTED = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 MATRIX = ((0.9, 0.3, 0.2), (0.7, 0.8, 0.4), (0.6, 0.7, 0.95))
@@ -19,7 +19,7 @@ NAMES = ("gull", "owl", "wren", "kite", "rook", "lark")
 def make_config(method: str = "dlcft", *, seed: int = 0, scenario: str = "task", **changes: Any) -> StreamConfig:
     fields: dict[str, Any] = {
         "method": method,
-        "settings": default_pretrain_settings(method, scenario, 3),
+        "settings": default_continual_settings(method, scenario, 3),
         "seed": seed,
         "dataset": "birds",
         "backbone": "mobilenet_v2(width_mult=0.35)",

@@ -1,4 +1,4 @@
-"""The recipes of studies/cluster: what can be told of them without a cluster. No Ray is started."""
+"""The recipes of studies/cluster, as far as they can be checked without a cluster. No Ray is started."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nbt.tuning.engines.ray.options import MIN_RAY_VERSION
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "studies" / "cluster"
 LAUNCHER = ["cluster.yaml", "cluster-local.yaml"]
-ENDS = re.compile(r"[;&|<>()\n]+")
+COMMAND_END = re.compile(r"[;&|<>()\n]+")
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -29,7 +29,7 @@ def documents(name: str) -> list[dict[str, Any]]:
 
 
 def document(name: str, kind: str) -> dict[str, Any]:
-    return next(found for found in documents(name) if found["kind"] == kind)
+    return next(manifest for manifest in documents(name) if manifest["kind"] == kind)
 
 
 def search_script() -> str:
@@ -46,7 +46,7 @@ def section(text: str, title: str) -> str:
 
 
 def shell_lines() -> dict[str, str]:
-    """Returns all that people are told to type or that the recipes run, by where it stands; numbers as numbers."""
+    """Returns the documented and the executed shell commands by source; the number of Slurm nodes is 2."""
     readme = (REPOSITORY / "README.md").read_text()
     return {
         "cluster/README.md": code_blocks((FOLDER / "README.md").read_text()),
@@ -57,41 +57,45 @@ def shell_lines() -> dict[str, str]:
 
 
 def nbt_commands(text: str) -> Iterator[list[str]]:
-    """Yields the words of every nbt command, also of those that are an argument of another command."""
+    """Yields the words of every nbt command, also of commands that are an argument of another command."""
     for line in text.replace("\\\n", " ").splitlines():
         try:
             lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>()")
             lexer.whitespace_split = True
             words = list(lexer)
-        except ValueError:  # a line out of something that several lines quote
+        except ValueError:  # a single line of a quotation over several lines
             continue
         for position, word in enumerate(words):
             if " nbt " in word:
                 yield from nbt_commands(word)
             elif word == "nbt" and words[position + 1 : position + 2] and words[position + 1] in COMMANDS:
                 rest = words[position + 1 :]
-                end = next((index for index, found in enumerate(rest) if ENDS.fullmatch(found)), len(rest))
-                yield [found for found in rest[:end] if found != "$@"]
+                end = next((index for index, argument in enumerate(rest) if COMMAND_END.fullmatch(argument)), len(rest))
+                yield [argument for argument in rest[:end] if argument != "$@"]
 
 
 def parse(words: list[str]) -> click.Context:
-    """Reads a command line as nbt does, and runs nothing."""
+    """Parses a command line as nbt does, without running the command."""
     command: click.Command = importlib.import_module(f"nbt.cli.{words[0]}").command
-    required = {} if "--budget" in words else {"budget": "1", "dataset": "digits"}  # the script adds the user's words
-    given = [part for name, value in required.items() for part in (f"--{name}", value)] if words[0] == "search" else []
-    # click keeps a command's help option from its first context on: it has to be the one that nbt gives it.
-    return command.make_context(words[0], [*words[1:], *given], help_option_names=["-h", "--help"])
+    required = (
+        {} if "--budget" in words else {"budget": "1", "dataset": "digits"}
+    )  # the script appends the user's options
+    user_options = (
+        [part for name, value in required.items() for part in (f"--{name}", value)] if words[0] == "search" else []
+    )
+    # click keeps the help option of a command's first context, so it must be the option that nbt sets.
+    return command.make_context(words[0], [*words[1:], *user_options], help_option_names=["-h", "--help"])
 
 
-@pytest.mark.parametrize("place", ["cluster/README.md", "README.md", "search.slurm", "rayjob.yaml"])
-def test_every_nbt_command_can_be_read(place: str) -> None:
-    commands = list(nbt_commands(shell_lines()[place]))
+@pytest.mark.parametrize("source", ["cluster/README.md", "README.md", "search.slurm", "rayjob.yaml"])
+def test_every_nbt_command_parses(source: str) -> None:
+    commands = list(nbt_commands(shell_lines()[source]))
     assert any(words[0] == "search" for words in commands)
     for words in commands:
         parse(words)
 
 
-def test_a_wrong_option_would_be_found() -> None:
+def test_wrong_option_is_detected() -> None:
     line = "ray exec cluster.yaml 'cd x; nbt search --dataset a --budget 3 --ray-adress auto; nbt studies'"
     wrong, right = nbt_commands(line)
     with pytest.raises(click.NoSuchOption):
@@ -99,16 +103,16 @@ def test_a_wrong_option_would_be_found() -> None:
     parse(right)
 
 
-@pytest.mark.parametrize("place", ["search.slurm", "rayjob.yaml"])
-def test_searches_that_recipes_run_use_the_cluster(place: str) -> None:
-    (words,) = nbt_commands(shell_lines()[place])
+@pytest.mark.parametrize("source", ["search.slurm", "rayjob.yaml"])
+def test_searches_of_the_recipes_use_the_cluster(source: str) -> None:
+    (words,) = nbt_commands(shell_lines()[source])
     options = parse(words).params
     assert options["engine"] == "ray"
     assert options["ray_address"] is not None
 
 
 @pytest.mark.parametrize("name", LAUNCHER)
-def test_the_launcher_takes_them(name: str) -> None:
+def test_launcher_accepts_the_configuration(name: str) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     (config,) = documents(name)
@@ -117,7 +121,7 @@ def test_the_launcher_takes_them(name: str) -> None:
         validate_config(prepare_config({**copy.deepcopy(config), "idle_timeout": 3}))
 
 
-def test_the_head_runs_no_trial() -> None:
+def test_head_runs_no_trial() -> None:
     (config,) = documents("cluster.yaml")
     head = config["available_node_types"][config["head_node_type"]]
     assert head["resources"]["CPU"] == 0
@@ -127,7 +131,7 @@ def test_the_head_runs_no_trial() -> None:
 
 
 @pytest.mark.parametrize("name", LAUNCHER)
-def test_every_node_of_the_launcher_wants_the_token(name: str) -> None:
+def test_every_node_of_the_launcher_requires_the_token(name: str) -> None:
     (config,) = documents(name)
     starts = [
         command
@@ -141,13 +145,13 @@ def test_every_node_of_the_launcher_wants_the_token(name: str) -> None:
     assert list(config["file_mounts"]) == ["~/nbt-cluster"]
 
 
-def test_the_other_recipes_want_the_token() -> None:
+def test_other_recipes_require_the_token() -> None:
     assert "export RAY_AUTH_MODE=token\n" in (FOLDER / "search.slurm").read_text()
     job = document("rayjob.yaml", "RayJob")["spec"]
     assert job["rayClusterSpec"]["authOptions"] == {"mode": "token"}
 
 
-def test_no_dashboard_is_open() -> None:
+def test_no_dashboard_is_public() -> None:
     for path in FOLDER.iterdir():
         text = path.read_text()
         assert "0.0.0.0" not in text
@@ -160,7 +164,7 @@ def test_no_dashboard_is_open() -> None:
     assert not head.get("enableIngress")
 
 
-def test_the_pods_take_no_other_traffic() -> None:
+def test_pods_accept_no_other_traffic() -> None:
     labels = {"app": "nbt-search"}
     policy = document("rayjob.yaml", "NetworkPolicy")["spec"]
     assert policy["podSelector"]["matchLabels"] == labels
@@ -172,49 +176,49 @@ def test_the_pods_take_no_other_traffic() -> None:
     assert all(pod["metadata"]["labels"] == labels for pod in pods)
 
 
-def test_ray_is_one_version_everywhere() -> None:
+def test_all_recipes_use_one_ray_version() -> None:
     bound = re.search(r'"ray\[tune\]>=([\d.]+)"', (REPOSITORY / "pyproject.toml").read_text())
     assert bound is not None
     assert tuple(map(int, bound[1].split("."))) == MIN_RAY_VERSION
     pattern = re.compile(r"rayproject/ray:([\d.]+)-|ray\[[a-z,]+\]==([\d.]+)|:ray-([\d.]+)\b|rayVersion: \"([\d.]+)\"")
     for name in (*LAUNCHER, "rayjob.yaml", "rayjob-data.yaml", "Dockerfile"):
-        found = {next(filter(None, groups)).strip(".") for groups in pattern.findall((FOLDER / name).read_text())}
-        assert found == {f"{bound[1]}.0"}, name
+        versions = {next(filter(None, groups)).strip(".") for groups in pattern.findall((FOLDER / name).read_text())}
+        assert versions == {f"{bound[1]}.0"}, name
 
 
-def test_the_job_needs_what_is_there() -> None:
+def test_job_refers_to_existing_objects() -> None:
     kinds = {
-        (found["kind"], found["metadata"]["name"])
+        (manifest["kind"], manifest["metadata"]["name"])
         for name in ("rayjob", "rayjob-data")
-        for found in documents(f"{name}.yaml")
+        for manifest in documents(f"{name}.yaml")
     }
     pod = document("rayjob.yaml", "RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    wanted = {volume["name"]: volume for volume in pod["volumes"]}
-    assert ("PersistentVolumeClaim", wanted["data"]["persistentVolumeClaim"]["claimName"]) in kinds
-    assert ("ConfigMap", wanted["search"]["configMap"]["name"]) in kinds
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert ("PersistentVolumeClaim", volumes["data"]["persistentVolumeClaim"]["claimName"]) in kinds
+    assert ("ConfigMap", volumes["search"]["configMap"]["name"]) in kinds
     (container,) = pod["containers"]
-    assert {mount["name"] for mount in container["volumeMounts"]} == set(wanted)
+    assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
     secret = container["envFrom"][0]["secretRef"]["name"]
-    made = (FOLDER / "README.md").read_text().split(f"create secret generic {secret}")[1].split("```")[0]
+    creation = (FOLDER / "README.md").read_text().split(f"create secret generic {secret}")[1].split("```")[0]
     for variable in set(re.findall(r"\$(NBT_\w+)", search_script())):
-        assert f"{variable}=" in made
+        assert f"{variable}=" in creation
 
 
-def test_the_scripts_can_be_read_by_bash() -> None:
+def test_scripts_have_valid_bash_syntax() -> None:
     scripts = [(FOLDER / "search.slurm").read_text(), search_script()]
     for name in LAUNCHER:
         (config,) = documents(name)
         scripts += [line for key, lines in config.items() if key.endswith("commands") for line in lines]
     for script in scripts:
-        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        result = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
 
 
-def test_no_recipe_holds_a_secret() -> None:
+def test_no_recipe_contains_a_secret() -> None:
     for path in FOLDER.iterdir():
         assert not re.search(r"://[^/@\s:]+:[^/@\s]+@", path.read_text()), path.name
 
 
-def test_the_readme_names_every_file() -> None:
+def test_readme_names_every_file() -> None:
     text = (FOLDER / "README.md").read_text()
     assert [path.name for path in FOLDER.iterdir() if path.name != "README.md" and f"({path.name})" not in text] == []

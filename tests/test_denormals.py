@@ -9,7 +9,7 @@ def is_flushed() -> bool:
     return float(torch.tensor(1e-38) * 0.1) == 0.0
 
 
-def test_denormals_are_0_inside_and_as_before_outside() -> None:
+def test_denormals_are_flushed_inside_and_the_mode_is_restored() -> None:
     try:
         for earlier in (False, True):
             torch.set_flush_denormal(earlier)

@@ -1,4 +1,4 @@
-"""Devices: the precision of imagined GPUs, images at a time, and what running out of memory looks like."""
+"""Devices: the precision of simulated GPUs, batch sizes, and the recognition of out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from nbt.devices import autocast, inference_batch_size, out_of_memory, precision
 
 GPU = torch.device("cuda:1")
-# Of torch 2.8 and later; before, a failed call of CUDA was a plain RuntimeError.
+# From torch 2.8; earlier versions raise a RuntimeError for failed CUDA calls.
 AcceleratorError: type[Exception] = getattr(torch, "AcceleratorError", RuntimeError)
 
 
@@ -29,7 +29,7 @@ AcceleratorError: type[Exception] = getattr(torch, "AcceleratorError", RuntimeEr
         (ValueError("out of memory"), False),
     ],
 )
-def test_running_out_of_memory_is_recognised_in_all_its_forms(error: Exception, full: bool) -> None:
+def test_out_of_memory_errors_are_recognised(error: Exception, full: bool) -> None:
     assert out_of_memory(error) is full
 
 
@@ -37,27 +37,27 @@ def test_running_out_of_memory_is_recognised_in_all_its_forms(error: Exception, 
     ("capability", "hip", "expected"),
     [((7, 5), None, "float32"), ((8, 0), None, "bf16"), ((9, 0), None, "bf16"), ((7, 5), "6.4", "bf16")],
 )
-def test_bf16_is_for_gpus_that_compute_in_it(
+def test_bf16_is_used_on_gpus_that_support_it(
     capability: tuple[int, int], hip: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability if device == GPU else (0, 0))
     monkeypatch.setattr(torch.version, "hip", hip)
     assert precision(GPU) == expected
-    asked: list[tuple[str, torch.dtype]] = []
-    monkeypatch.setattr(torch, "autocast", lambda kind, dtype: nullcontext(asked.append((kind, dtype))))
+    calls: list[tuple[str, torch.dtype]] = []
+    monkeypatch.setattr(torch, "autocast", lambda kind, dtype: nullcontext(calls.append((kind, dtype))))
     with autocast(GPU):
-        assert asked == ([("cuda", torch.bfloat16)] if expected == "bf16" else [])
+        assert calls == ([("cuda", torch.bfloat16)] if expected == "bf16" else [])
 
 
-def test_a_cpu_computes_in_float32() -> None:
+def test_a_cpu_uses_float32() -> None:
     assert precision(torch.device("cpu")) == "float32"
     with autocast(torch.device("cpu")):
         assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize(
-    ("most", "size", "together"),
+    ("max_batch_size", "size", "expected"),
     [(128, 28, 128), (128, 224, 128), (128, 448, 32), (64, 1024, 3), (64, 4096, 1)],
 )
-def test_large_images_are_fewer_at_a_time(most: int, size: int, together: int) -> None:
-    assert inference_batch_size(most, size) == together
+def test_batches_of_large_images_are_smaller(max_batch_size: int, size: int, expected: int) -> None:
+    assert inference_batch_size(max_batch_size, size) == expected

@@ -1,4 +1,4 @@
-"""The ground floor: errors, YAML, where things are."""
+"""The lowest layer: errors, YAML, paths and import times."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nbt.paths import bundled_folder, cache_folder
 from nbt.yaml_loader import parse_yaml_mapping
 
 
-def test_exit_codes_tell_wrong_usage_from_failure() -> None:
+def test_exit_codes_distinguish_wrong_usage_from_failure() -> None:
     assert (NbtError.exit_code, UsageError.exit_code) == (1, 2)
     assert issubclass(UsageError, ValueError)
 
 
-def test_nearest_suggests_what_is_close_and_else_lists_what_there_is() -> None:
+def test_nearest_suggests_close_names_or_lists_the_known_ones() -> None:
     assert nearest("digts", ["digits", "cub"]) == "did you mean digits?"
     assert nearest("xyzzy", ["digits", "cub"]) == "known: cub, digits"
     assert nearest("xyzzy", [f"n{i:02d}" for i in range(30)]).endswith("n11, ...")
@@ -39,10 +39,10 @@ def test_nearest_suggests_what_is_close_and_else_lists_what_there_is() -> None:
         ("'1e-4'", "1e-4"),
     ],
 )
-def test_numbers_are_read_as_people_write_them(text: str, value: object) -> None:
-    found = parse_yaml_mapping(f"a: {text}", source="s")["a"]
-    assert found == value
-    assert type(found) is type(value)
+def test_numbers_are_read_as_in_yaml_1_2(text: str, value: object) -> None:
+    parsed = parse_yaml_mapping(f"a: {text}", source="s")["a"]
+    assert parsed == value
+    assert type(parsed) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -56,20 +56,20 @@ def test_numbers_are_read_as_people_write_them(text: str, value: object) -> None
         ("", "mapping of names"),
     ],
 )
-def test_other_texts_are_usage_errors_that_name_their_source(text: str, words: str) -> None:
+def test_invalid_texts_raise_usage_errors_that_name_the_source(text: str, words: str) -> None:
     with pytest.raises(UsageError, match=rf"^space\.yaml: .*{words}"):
         parse_yaml_mapping(text, source="space.yaml")
 
 
 @given(st.text())
-def test_no_text_raises_anything_else(text: str) -> None:
+def test_any_text_is_parsed_or_raises_a_usage_error(text: str) -> None:
     try:
         assert isinstance(parse_yaml_mapping(text, source="s"), dict)
     except UsageError as error:
         assert "\n" not in str(error)
 
 
-def test_shipped_folders_are_found_and_a_missing_one_is_said() -> None:
+def test_bundled_folders_are_found_and_a_missing_one_raises() -> None:
     assert (bundled_folder("search_spaces") / "non_binary.yaml").is_file()
     assert (bundled_folder("studies") / "bench_training.py").is_file()
     with pytest.raises(FileNotFoundError, match="reinstall"):
@@ -77,15 +77,15 @@ def test_shipped_folders_are_found_and_a_missing_one_is_said() -> None:
 
 
 def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NBT_CACHE", str(tmp_path / "mine"))
-    assert cache_folder("images") == tmp_path / "mine" / "images"
+    monkeypatch.setenv("NBT_CACHE", str(tmp_path / "cache"))
+    assert cache_folder("images") == tmp_path / "cache" / "images"
     monkeypatch.delenv("NBT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "nbt"
     assert cache_folder().is_dir()
 
 
-def test_importing_nbt_and_its_settings_costs_nothing_heavy() -> None:
+def test_importing_nbt_and_its_settings_imports_no_heavy_library() -> None:
     code = (
         "import sys, nbt; nbt.TransferSettings();"
         "heavy = {'torch', 'torchvision', 'optuna', 'mlflow', 'ray', 'pandas', 'sklearn'} & set(sys.modules);"

@@ -1,4 +1,4 @@
-"""A small model with everything that transfer has to mind: BatchNorm, biases, units of several depths."""
+"""A small model with the features that transfer must handle: BatchNorm, biases, and units of several depths."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ class TinyNet(nn.Module):
 
 
 def unit_state_dict(model: TinyNet) -> dict[str, torch.Tensor]:
-    """The units' state, copied, under the keys that w0 has."""
+    """Returns a copy of the units' state with the keys of w0."""
     return {name: tensor.clone() for name, tensor in model.units.state_dict(prefix="units.").items()}

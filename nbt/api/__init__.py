@@ -1,4 +1,4 @@
-"""What nbt does: one function per command, shared by the command line and Python. Composition of the packages below."""
+"""Functions behind the commands, shared by the command line and Python; they combine the packages of lower layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of tasks, put together: task, methods, checkpoints, report, MLflow. Nothing here is clever."""
+"""Runs task streams with several methods: task, methods, checkpoints, report and MLflow runs."""
 
 from __future__ import annotations
 
@@ -29,38 +29,59 @@ if TYPE_CHECKING:
 
 
 class StreamObserver:
-    """Is told how streams go, and does nothing; to be derived from."""
+    """Base class of observers of task streams; every method does nothing unless it is overridden."""
 
     def streams_planned(self, configs: Sequence[StreamConfig], memory: Mapping[str, CurvatureMemory]) -> None:
-        """Takes all streams, in the order in which they will run, and what the curvatures of a method take."""
+        """Called once, before the first stream runs.
+
+        Args:
+            configs: All streams, in the order in which they run.
+            memory: Method -> memory of its curvatures, for the methods that keep curvatures and have streams to run.
+        """
 
     def stream_started(self, config: StreamConfig, scores: Sequence[TaskScore]) -> None:
-        """Takes a stream that begins or goes on, and the tasks that it learnt in earlier sessions."""
+        """Called when a stream starts or is resumed.
+
+        Args:
+            config: The stream.
+            scores: Results of the tasks that were learnt in earlier sessions.
+        """
 
     def task_finished(self, config: StreamConfig, score: TaskScore) -> None:
-        """Takes a task that was learnt."""
+        """Called when a task of a stream has been learnt and tested."""
 
     def stream_finished(self, record: StreamRecord, *, kept: bool) -> None:
-        """Takes a whole stream; `kept` where it was finished before."""
+        """Called once per stream when it is finished.
+
+        Args:
+            record: The whole stream.
+            kept: Whether the stream was already finished in an earlier session.
+        """
 
     def update(self, label: str, done: int, total: int) -> None:
-        """Takes how far something is: of a stream "task 2 of 5", its epochs so far and those of all tasks."""
+        """Called with the progress inside a stream.
+
+        Args:
+            label: The current task, such as "task 2 of 5".
+            done: Epochs of the stream so far.
+            total: Epochs of all its tasks.
+        """
 
 
 @dataclass(frozen=True)
 class ContinualOutcome:
-    """What `continual` leaves behind.
+    """Result of `continual`.
 
     Attributes:
-        comparison: Every method's streams.
-        report_path: The HTML report; its folder holds everything else.
+        comparison: The streams of every method.
+        report_path: The HTML report; its folder contains the other files.
     """
 
     comparison: Comparison
     report_path: Path
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the result in JSON types: the report's path, then what `stream.json` has."""
+        """Returns the result in JSON types: the path of the report and the content of `stream.json`."""
         return {"report": str(self.report_path), **self.comparison.to_json()}
 
 
@@ -79,40 +100,43 @@ def continual(
     more: Mapping[str, Any] | None = None,
     **options: Unpack[TaskOptions],
 ) -> ContinualOutcome:
-    """Learns streams of tasks by several methods, and writes MLflow runs and the report that compares them.
+    """Learns task streams with several methods, and writes MLflow runs and a report that compares the methods.
 
-    The same call again goes on where it was stopped, and gives what is finished at once.
+    The same call resumes streams that were interrupted and returns finished streams without repeating them.
 
     Args:
-        dataset: As in `nbt.api.load_task`, or what that loaded.
+        dataset: Dataset as in `nbt.api.load_task`, or a loaded task.
         scenario: "data", "task" or "class".
-        methods: Names, or names with their recipes; the first is what the others are compared to.
-        tasks: Length of the streams; `nbt.settings.continual.default_tasks` when None.
-        seeds: Streams of each method, with the seeds from the task's own on: each has an order, a training and a
-            train/validation split of its own, the same for all methods.
-        out: Folder of reports.
-        tracking_uri: Of MLflow; `.nbt/mlflow.db` when None.
-        fresh: Forget what is kept of these streams.
-        observer: Told of how it goes.
-        command: Shell command that makes the report again, to be shown there.
+        methods: Names of methods, or a mapping of names to recipes; the others are compared with the first.
+        tasks: Number of tasks of a stream, 2 or more; `nbt.settings.continual.default_tasks` when None.
+        seeds: Number of streams per method. Their seeds count up from the seed of the task; streams with the same seed
+            have the same task order and train/validation split for all methods.
+        out: Folder of the reports.
+        tracking_uri: URI of the MLflow tracking store; `.nbt/mlflow.db` when None.
+        fresh: Whether to delete the stored results of these streams first.
+        observer: Observer of the streams.
+        command: Shell command that reproduces the report, which shows it.
         more: Other fields of `ContinualSettings`.
-        **options: Of the task, see `TaskOptions`; not with a loaded task.
+        **options: Options of the task, see `TaskOptions`; not allowed with a loaded task.
+
+    Returns:
+        The comparison of the methods and the path of the report.
 
     Raises:
-        UsageError: Something given is wrong; before anything is trained.
-        NbtError: It cannot go on; what was finished is kept.
+        UsageError: An argument is invalid; raised before any training.
+        NbtError: A stream cannot continue; finished tasks stay stored.
     """
     from nbt.report.streams.comparison import compare_methods
     from nbt.report.streams.write import FILES, write_streams
     from nbt.tracking.stream_tracker import StreamTracker
 
-    plain = check_streams(scenario, methods, tasks, more)
+    checked = check_streams(scenario, methods, tasks, more)
     require_positive(seeds=seeds)
     check_writable_folder("--out", out)
     tracker = StreamTracker(tracking_uri)
     task = as_task(dataset, options)
     length = tasks or default_tasks(scenario, task.n_classes)
-    settings = {name: dataclasses.replace(one, tasks=length) for name, one in plain.items()}
+    settings = {name: dataclasses.replace(value, tasks=length) for name, value in checked.items()}
     streams = _plan_streams(task, settings, seeds, options.get("image_size") is not None)
     records = _StreamRunner(streams, tracker, observer or StreamObserver(), fresh=fresh).run()
     comparison = compare_methods(records, command)
@@ -128,44 +152,44 @@ def check_streams(
     tasks: int | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, ContinualSettings]:
-    """Returns the settings of every method, without torch; their length is a guess where `tasks` is None.
+    """Returns the checked settings of every method, without importing torch.
 
     Args:
-        scenario: As in `continual`, and so are the others.
-        methods: Names, or names with their recipes.
-        tasks: Length of the streams.
+        scenario: "data", "task" or "class".
+        methods: Names of methods, or a mapping of names to recipes.
+        tasks: Number of tasks of a stream; the default of `ContinualSettings` when None.
         more: Other fields of `ContinualSettings`.
 
     Raises:
-        UsageError: Something is wrong.
+        UsageError: An argument is invalid, or no method is given.
     """
     if not methods:
         raise UsageError("method: none given")
     if not isinstance(methods, Mapping):
         methods = {name: TransferSettings(**method_overrides(name, scenario)) for name in methods}
     fields = {"scenario": scenario, **(more or {}), **({} if tasks is None else {"tasks": tasks})}
-    # What makes no sense is refused as it was asked for; what has no effect is then set to its neutral value.
-    asked = {name: ContinualSettings(recipe=recipe, **fields) for name, recipe in methods.items()}
-    return {name: dataclasses.replace(one, recipe=repair(one.recipe)) for name, one in asked.items()}
+    # The given recipes are checked before `repair` sets values without effect to their neutral values.
+    settings = {name: ContinualSettings(recipe=recipe, **fields) for name, recipe in methods.items()}
+    return {name: dataclasses.replace(value, recipe=repair(value.recipe)) for name, value in settings.items()}
 
 
 class _PlannedStream:
-    """One stream of a plan.
+    """One stream that is to be run or loaded.
 
     Args:
-        config: What defines it.
-        task: With the split of its seed.
+        config: Configuration of the stream.
+        task: Task with the split of the stream's seed.
     """
 
     def __init__(self, config: StreamConfig, task: Task) -> None:
         from nbt.tuning.storage.stream_folder import StreamFolder
 
         self.config, self.task = config, task
-        self.kept = StreamFolder(stream_folder(config.name), config)
+        self.folder = StreamFolder(stream_folder(config.name), config)
 
     @cached_property
     def stages(self) -> tuple[ContinualStage, ...]:
-        """Its tasks."""
+        """The tasks of the stream."""
         from nbt.training.continual.scenarios import make_stages
 
         settings = self.config.settings
@@ -173,17 +197,17 @@ class _PlannedStream:
 
     @cached_property
     def memory(self) -> CurvatureMemory | None:
-        """What its curvatures will take, None where its method keeps none."""
+        """The memory of its curvatures; None if its method keeps none."""
         from nbt.training.continual.curvature_memory import curvature_memory
 
         return curvature_memory(self.task, self.config.settings)
 
     def check(self) -> None:
-        """Checks all that can be without a workbench.
+        """Checks the stream as far as possible without a worker context.
 
         Raises:
-            UsageError: The dataset does not give such tasks, the recipe makes no sense for one or has nothing to start
-                from, or the curvatures do not fit the memory.
+            UsageError: The dataset does not allow such tasks, the recipe is invalid for a task or lacks its starting
+                weights, or the curvatures exceed the memory bound.
         """
         from nbt.training.continual.curvature_memory import check_curvature_memory
         from nbt.training.recipe.checks import check_recipe, check_starting_weights
@@ -196,8 +220,14 @@ class _PlannedStream:
         check_curvature_memory(self.task, self.config.settings)
 
     def record(self, result: ContinualResult, started: datetime, device: str) -> StreamRecord:
-        """Returns the stream as far as it is."""
-        from nbt.task.load import dataset_summary
+        """Returns the record of the stream.
+
+        Args:
+            result: Results of the tasks learnt so far.
+            started: Start of the stream.
+            device: Device of the training.
+        """
+        from nbt.task.summary import dataset_summary
         from nbt.tuning.storage.stream_record import StreamRecord
 
         return StreamRecord(
@@ -211,7 +241,7 @@ class _PlannedStream:
         )
 
     def partial_result(self, scores: Sequence[TaskScore]) -> ContinualResult:
-        """Returns what the tasks learnt so far make; accuracies before the first are told when the stream is over."""
+        """Returns the result of the tasks learnt so far, without the accuracies before the first task."""
         from nbt.training.continual.results import ContinualResult
         from nbt.training.continual.scenarios import class_order
 
@@ -222,7 +252,14 @@ class _PlannedStream:
 def _plan_streams(
     task: Task, settings: Mapping[str, ContinualSettings], seeds: int, has_own_image_size: bool
 ) -> list[_PlannedStream]:
-    """Returns the streams in the order in which they run: seed after seed, so that methods can be compared early."""
+    """Returns the streams in the order in which they run: all methods of a seed before the next seed.
+
+    Args:
+        task: The task.
+        settings: Settings of every method.
+        seeds: Number of streams per method.
+        has_own_image_size: Whether the user gave the image size.
+    """
     from nbt.models.weights import hash_weights
     from nbt.tuning.storage.stream_record import StreamConfig
 
@@ -231,7 +268,7 @@ def _plan_streams(
         _PlannedStream(
             StreamConfig(
                 method=method,
-                settings=one,
+                settings=method_settings,
                 seed=seed,
                 dataset=task.dataset,
                 backbone=task.backbone.text,
@@ -247,23 +284,23 @@ def _plan_streams(
             task.with_split_seed(seed),
         )
         for seed in range(task.seed, task.seed + seeds)
-        for method, one in settings.items()
+        for method, method_settings in settings.items()
     ]
 
 
 def stream_folder(name: str) -> Path:
-    """Returns where a stream is kept: `.nbt/streams/<name>` in the working directory."""
+    """Returns the folder that stores a stream: `.nbt/streams/<name>` in the working directory."""
     return Path.cwd() / ".nbt" / "streams" / name
 
 
 class _StreamRunner:
-    """Runs the streams of a plan that are not kept.
+    """Runs streams, and loads those that are already finished.
 
     Args:
-        streams: All of the plan.
-        fresh: Whether to forget what is kept.
-        tracker: Writes MLflow.
-        observer: Told of how it goes.
+        streams: All streams, in the order in which they run.
+        tracker: Writer of the MLflow runs.
+        observer: Observer of the streams.
+        fresh: Whether to delete the stored results first.
     """
 
     def __init__(
@@ -272,82 +309,90 @@ class _StreamRunner:
         self.streams, self.tracker, self.observer, self.fresh = streams, tracker, observer, fresh
 
     def run(self) -> list[StreamRecord]:
-        """Returns all streams, finished; those that are to be run are checked before the first begins."""
-        waiting = [one for one in self.streams if self.fresh or not _is_finished(one.kept.read())]
-        with ExitStack() as stack:
-            context = self._prepare(waiting, stack)
-            self.observer.streams_planned(
-                [one.config for one in self.streams],
-                {one.config.method: one.memory for one in waiting if one.memory is not None},
-            )
-            for one in waiting:
-                stack.enter_context(one.kept.held())
-                if self.fresh:
-                    one.kept.forget()
-            return [self._load_or_run(one, context) for one in self.streams]
+        """Runs all unfinished streams and returns the records of all streams.
 
-    def _prepare(self, waiting: Sequence[_PlannedStream], stack: ExitStack) -> WorkerContext | None:
+        Every stream that has to run is checked before the first one starts.
+
+        Raises:
+            UsageError: A stream is invalid, or a stored stream of its name has another configuration.
+            NbtError: A stream cannot be run or stored.
+        """
+        pending = [stream for stream in self.streams if self.fresh or not _is_finished(stream.folder.read())]
+        with ExitStack() as stack:
+            context = self._prepare(pending, stack)
+            self.observer.streams_planned(
+                [stream.config for stream in self.streams],
+                {stream.config.method: stream.memory for stream in pending if stream.memory is not None},
+            )
+            for stream in pending:
+                stack.enter_context(stream.folder.held())
+                if self.fresh:
+                    stream.folder.forget()
+            return [self._load_or_run(stream, context) for stream in self.streams]
+
+    def _prepare(self, pending: Sequence[_PlannedStream], stack: ExitStack) -> WorkerContext | None:
+        """Checks the pending streams and returns a worker context for them; None if nothing has to run."""
         from nbt.training.worker.context import WorkerContext
 
-        if not waiting:
+        if not pending:
             return None
-        for one in waiting:
-            one.check()
-        context = WorkerContext(waiting[0].task)
+        for stream in pending:
+            stream.check()
+        context = WorkerContext(pending[0].task)
         stack.callback(context.close)
-        if any(one.config.settings.recipe.linearized for one in waiting):
+        if any(stream.config.settings.recipe.linearized for stream in pending):
             context.check_linearizable()
         return context
 
     def _load_or_run(self, stream: _PlannedStream, context: WorkerContext | None) -> StreamRecord:
-        """Returns a finished stream: the kept one, or run from where it was stopped."""
-        earlier = stream.kept.read()
-        kept = earlier if _is_finished(earlier) else None
-        if kept is None:
-            assert context is not None, "what is finished stays finished"
+        """Returns the record of a finished stream, which is loaded, or run to its end."""
+        earlier = stream.folder.read()
+        stored = earlier if _is_finished(earlier) else None
+        if stored is None:
+            assert context is not None, "a stream that was finished before is unfinished now"
             record = self._run_stream(stream, earlier, context)
         else:
-            record = kept
-        if kept is None or not self.tracker.is_logged(record, stream.kept.mark):
+            record = stored
+        if stored is None or not self.tracker.is_logged(record, stream.folder.mark):
             self._log_to_tracker(stream, record)
-        self.observer.stream_finished(record, kept=kept is not None)
+        self.observer.stream_finished(record, kept=stored is not None)
         return record
 
     def _log_to_tracker(self, stream: _PlannedStream, record: StreamRecord) -> None:
         if self.tracker.stream_ended(record):
-            stream.kept.set_sync_marker(self.tracker.mark(record))
+            stream.folder.set_sync_marker(self.tracker.mark(record))
 
     def _run_stream(self, stream: _PlannedStream, earlier: StreamRecord | None, context: WorkerContext) -> StreamRecord:
-        """Runs a stream to its end; of one that is stopped, MLflow is told that it was."""
+        """Runs a stream from its last checkpoint to its end; if it is interrupted, MLflow gets the finished tasks."""
         from nbt.training.continual.run import run_continual
 
         config, device = stream.config, str(context.device)
         started = datetime.now(UTC) if earlier is None else earlier.started
-        scores = [] if earlier is None or not stream.kept.checkpoint.exists() else list(earlier.result.scores)
+        scores = [] if earlier is None or not stream.folder.checkpoint.exists() else list(earlier.result.scores)
         self.observer.stream_started(config, scores)
         run = run_continual(
             stream.task,
             config.settings,
             config.seed,
             context=context,
-            checkpoint=stream.kept.checkpoint,
+            checkpoint=stream.folder.checkpoint,
             progress=self.observer.update,
         )
         record = None
         try:
             while True:
                 score = next(run)
-                # A checkpoint that could not be used makes the stream begin again, whatever was kept of it.
+                # If the checkpoint cannot be used, the stream starts again at its first task.
                 scores = [*scores[: score.task - 1], score]
                 if len(scores) == score.task:
                     record = stream.record(stream.partial_result(scores), started, device)
-                    stream.kept.write(record)
+                    stream.folder.write(record)
                 self.observer.task_finished(config, score)
                 if record is not None:
                     self.tracker.log_progress(record)
         except StopIteration as end:
             record = stream.record(end.value, started, device)
-            stream.kept.write(record)
+            stream.folder.write(record)
             return record
         except BaseException:
             if record is not None:

@@ -1,4 +1,4 @@
-"""Before any training: how well weights fit, and what to begin with."""
+"""Fit profiles of several backbones, and recommended settings, before any training."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def fit(
     """Measures how well several backbones fit one dataset, before any training; see `nbt.profile_fit`.
 
     Args:
-        dataset: As in `load_task`.
-        backbones: Each with its weights, see `TaskOptions`.
-        samples: Training images to look at, at most; see `nbt.profile_fit`.
+        dataset: Dataset as in `load_task`.
+        backbones: Pairs of a backbone and its weights, see `TaskOptions`.
+        samples: Maximum number of training images to measure; see `nbt.profile_fit`.
         source_data: Folder of the images that the weights were trained on, for the similarity of the classes.
-        **options: The rest of the task's; `backbone` and `weights` come from `backbones`.
+        **options: Other options of the task; `backbones` replaces `backbone` and `weights`.
 
     Returns:
-        One profile a backbone, in the order given.
+        One profile per backbone, in the given order.
 
     Raises:
-        UsageError: Something given is wrong; also a sample smaller than the number of classes.
-        NbtError: Something cannot be fetched or written.
+        UsageError: An argument is invalid, or the sample is smaller than the number of classes.
+        NbtError: A file cannot be downloaded or written.
     """
     from nbt.fit.profile_builder import profile_fit
     from nbt.fit.source_means import source_class_means
@@ -46,8 +46,8 @@ def fit(
     seed, progress = options.get("seed", 0), options.get("progress")
     profiles = []
     for backbone, weights in backbones:
-        chosen: TaskOptions = {**options, "backbone": backbone, "weights": weights}
-        task = load_task(dataset, **chosen)
+        task_options: TaskOptions = {**options, "backbone": backbone, "weights": weights}
+        task = load_task(dataset, **task_options)
         means = None
         if source_data is not None:
             means = source_class_means(task, source_data, seed=seed, progress=progress)
@@ -60,11 +60,12 @@ def fit(
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What profile and experience suggest before any training.
+    """Settings that the fit profile and experience suggest before any training.
 
     Attributes:
-        settings: The recipe.
-        guide: What it rests on, see `nbt.tuning.surrogate.prior_surrogate.Guide.explain`.
+        settings: The recommended settings.
+        guide: The priors and recorded tasks behind them, see
+            `nbt.tuning.surrogate.prior_surrogate.PriorSurrogate.explain`.
     """
 
     settings: TransferSettings
@@ -78,16 +79,18 @@ def recommend(
     epochs: int = 12,
     experience: str | Path | None = None,
 ) -> Recommendation:
-    """Returns the settings that a fit profile and recorded tasks suggest; a search runs them after the anchors.
+    """Returns the settings that a fit profile and recorded tasks suggest.
+
+    A search runs these settings after the baseline recipes.
 
     Args:
-        profile: From `fit` or `nbt.profile_fit`.
+        profile: Fit profile from `fit` or `nbt.profile_fit`.
         space: Name or file of the search space.
-        epochs: Length of the training.
-        experience: Folder of recorded tables; those that come with nbt when None.
+        epochs: Epochs of the training.
+        experience: Folder of recorded tables; the tables shipped with nbt when None.
 
     Raises:
-        UsageError: Something given is wrong.
+        UsageError: An argument is invalid.
     """
     from nbt.tuning.samplers.bayesian import recommend_settings
     from nbt.tuning.space.applicability import unconditional_space
@@ -95,6 +98,7 @@ def recommend(
     from nbt.tuning.target import Target
 
     require_positive(epochs=epochs)
-    chosen = unconditional_space(Space.load(space))
-    surrogate = load_transferred_priors(experience, chosen).surrogate(Target.of({}, profile.to_dict(), epochs), chosen)
-    return Recommendation(recommend_settings(surrogate, chosen), surrogate.explain())
+    searched = unconditional_space(Space.load(space))
+    target = Target.of({}, profile.to_dict(), epochs)
+    surrogate = load_transferred_priors(experience, searched).surrogate(target, searched)
+    return Recommendation(recommend_settings(surrogate, searched), surrogate.explain())

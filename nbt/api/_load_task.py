@@ -1,4 +1,4 @@
-"""From the name of a dataset to a task."""
+"""Loading of a task from the name or path of a dataset."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ if TYPE_CHECKING:
 
 
 class TaskOptions(TypedDict, total=False):
-    """What `load_task` takes beside the dataset, and what `search` and `train` pass on to it.
+    """Options of `load_task` besides the dataset; `search`, `train` and other functions pass them on.
 
     Attributes:
-        backbone: A torchvision classifier with keyword arguments, conv3 or conv4; the dataset's default when None.
-        weights: "default", "none" or a file.
-        data_dir: Where a dataset known by name is.
-        image_size: Pixels; the default of dataset and backbone when None.
-        classes: The first so many classes only.
-        shots: At most so many labelled images a class.
-        teacher: Whose weights a trial may start from by injection, "BACKBONE" or "BACKBONE=FILE"; nobody's when None.
-        seed: Of the train/validation split and of the shots, and of the search or training.
-        progress: Called as progress(what, done, total) while something is fetched, decoded or pretrained.
+        backbone: A torchvision classifier with keyword arguments, "timm:NAME", "conv3" or "conv4"; the dataset's
+            default when None.
+        weights: "default" (the backbone's pretrained weights), "none" (random weights) or a file.
+        data_dir: Folder that already holds a dataset known by name.
+        image_size: Height and width in pixels; the default of dataset and backbone when None.
+        classes: Number of classes to use, from the first on; all when None.
+        shots: Maximum number of labelled images per class; all when None.
+        teacher: Backbone whose weights a trial may inject, "BACKBONE" or "BACKBONE=FILE"; no injection when None.
+        seed: Seed of the train/validation split and of the shots, and of the search or training; 0 or more.
+        progress: Progress callback, called as progress(activity, done, total) during downloads, decoding and
+            pretraining.
     """
 
     backbone: str | None
@@ -40,17 +42,18 @@ class TaskOptions(TypedDict, total=False):
 
 
 def load_task(dataset: str | Path, **options: Unpack[TaskOptions]) -> Task:
-    """Loads a dataset and the pretrained weights that are to be transferred to it; see `nbt.task.load.load_task`.
+    """Loads a dataset and the pretrained weights to transfer to it; see `nbt.task.load.load_task`.
 
-    Weights that are trained here (conv3 for digits) are made at first use and cached.
+    Default weights that nbt trains itself (conv3 and conv4 for digits) are trained at first use and cached.
 
     Args:
-        dataset: A known name, a folder of class folders, a train/val/test folder of such, or a CSV manifest.
+        dataset: A known name, a folder with one subfolder per class, a folder with train/val/test subfolders of that
+            kind, or a CSV manifest.
         **options: See `TaskOptions`.
 
     Raises:
-        UsageError: Something given is wrong.
-        NbtError: Something cannot be fetched or written.
+        UsageError: An argument is invalid.
+        NbtError: A file cannot be downloaded or written.
     """
     from nbt.task.load import load_task as load
     from nbt.training.digits_source import pretrained_source
@@ -59,15 +62,19 @@ def load_task(dataset: str | Path, **options: Unpack[TaskOptions]) -> Task:
     return load(dataset, pretrained=source, **options)
 
 
-def as_task(given: Task | str | Path, options: TaskOptions) -> Task:
-    """Returns a loaded task as it is, or loads the dataset that is named.
+def as_task(task: Task | str | Path, options: TaskOptions) -> Task:
+    """Returns a loaded task unchanged, or loads the task of a dataset.
+
+    Args:
+        task: A loaded task, or the name or path of a dataset.
+        options: Options of the task.
 
     Raises:
-        UsageError: Options of a task are given beside a loaded one.
+        UsageError: `options` are given with a loaded task, or are invalid.
     """
-    if isinstance(given, str | Path):
-        return load_task(given, **options)
+    if isinstance(task, str | Path):
+        return load_task(task, **options)
     extra = [name for name, value in options.items() if name != "progress" and value is not None]
     if extra:
-        raise UsageError(f"{', '.join(extra)}: a loaded task has its own; give them to load_task")
-    return given
+        raise UsageError(f"{', '.join(extra)}: a loaded task has its own; pass them to load_task")
+    return task

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def predict(model_dir: Path, images: Sequence[Path]) -> list[Prediction]:
-    """Classifies images with an exported model; see `nbt.training.export.exported_model.predict`."""
+    """Returns the predictions of an exported model for images; see `nbt.training.export.exported_model.predict`."""
     from nbt.training.export.exported_model import predict as classify
 
     return classify(model_dir, images)

@@ -1,4 +1,4 @@
-"""PreparedSearch: what is asked of a search, checked."""
+"""PreparedSearch: the checked arguments of a search."""
 
 from __future__ import annotations
 
@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PreparedSearch:
-    """The arguments of a search, checked.
+    """The checked arguments of a search; attributes not listed here are as in `nbt.api.search`.
 
     Attributes:
-        elsewhere: As in `nbt.report.study.reproduce.commands`; the others as in `nbt.api.search`.
+        config: Configuration that identifies the study.
+        budget: Budget of the study in all its sessions together.
+        space: Search space without the dimensions that do not apply to the task.
+        transferred_priors: Models of the recorded tables; None if neither proposals nor pruner need them.
+        storage: URL of the storage, or None for the default.
+        engine: Factory of the engine that runs the trials.
+        run_options: See `nbt.report.study.reproduce.commands`.
+        progress: Progress callback, or None.
     """
 
     config: StudyConfig
@@ -42,7 +49,14 @@ class PreparedSearch:
 
 
 def make_study_config(task: Task, space: Space, study: str | None, epochs: int) -> StudyConfig:
-    """Returns what makes a study this one and no other."""
+    """Returns the configuration that identifies a study.
+
+    Args:
+        task: Task of the study.
+        space: Search space, with all its dimensions.
+        study: Name of the study; derived from dataset, backbone and space when None.
+        epochs: Epochs of a full trial, or of each task of a stream.
+    """
     from nbt.models.weights import hash_weights
     from nbt.tuning.storage.study_names import default_study_name
 

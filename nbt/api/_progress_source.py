@@ -1,4 +1,4 @@
-"""ProgressTrialSource: epochs of any source of specs, shown to whoever waits."""
+"""ProgressTrialSource: a trial source that reports every epoch to a progress callback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 
 class ProgressTrialSource:
-    """A spec source that tells a progress callback of every epoch."""
+    """Wraps a trial source and reports every epoch to a progress callback.
+
+    Args:
+        source: The wrapped trial source.
+        progress: Progress callback; None reports nothing.
+    """
 
     def __init__(self, source: TrialSource, progress: Progress | None) -> None:
         self._source, self._progress = source, progress
@@ -22,7 +27,7 @@ class ProgressTrialSource:
         self.on_abandoned = source.on_abandoned
 
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
-        """Passes an epoch on."""
+        """Reports the epoch, then returns the decision of the wrapped source."""
         if self._progress is not None:
             self._progress(f"training: {spec.key}", result.epoch, spec.settings.epochs)
         return self._source.on_epoch(spec, result)

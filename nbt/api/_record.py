@@ -1,4 +1,4 @@
-"""Experience: recording what settings reach on a task, for replay and for the priors of later searches."""
+"""Recording of learning curves as experience, for replay and for the priors of later searches."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("nbt")
 
 MAX_MONITORED_IMAGES = 750
+"""Maximum number of test images that a recording evaluates per epoch."""
 
 
 def record(
@@ -35,58 +36,62 @@ def record(
     on_run: Callable[[RecordedRun, int, int], None] | None = None,
     **options: Unpack[TaskOptions],
 ) -> RecordedTable:
-    """Trains random settings of a space to full length, every tenth with two seeds, and writes their curves.
+    """Trains the baseline recipes and random settings of a space to full length, and records their learning curves.
 
-    The same call again continues what was interrupted, or extends it to more trials. Every epoch is also evaluated
-    on test images, at most 750 of them, for the benchmark alone. The fit profile is kept with the curves.
+    Every tenth setting is trained with two seeds. The same call resumes an interrupted recording; a call with more
+    trials extends it. Every epoch is also evaluated on at most 750 test images, which only the benchmark reads. The
+    table contains the fit profile as well.
 
     Args:
-        dataset: See `nbt.api.load_task`.
-        trials: Number of settings, anchors included.
-        out: The table, a Parquet file; while it grows its runs are kept in a journal beside it.
+        dataset: Dataset as in `nbt.api.load_task`.
+        trials: Number of settings, including the baseline recipes.
+        out: File of the table, `.parquet`; finished runs are stored in a journal next to it until the table is written.
         space: Name or file of the search space.
-        epochs: Length of every run.
-        workers: Runs at a time.
-        on_run: Called after every run with it, the number of runs that are there, and how many there will be.
-        **options: Of the task.
+        epochs: Epochs of every run.
+        workers: Number of concurrent runs.
+        on_run: Called after every run as on_run(run, stored runs, planned runs).
+        **options: Options of the task, see `TaskOptions`.
+
+    Returns:
+        The recorded table.
 
     Raises:
-        UsageError: Something given is wrong, or `out` holds a recording of something else.
-        NbtError: Three runs in a row failed alike; what was recorded is kept.
+        UsageError: An argument is invalid, or `out` contains a recording of something else.
+        NbtError: Three runs in a row failed with the same error; recorded runs stay stored.
     """
     from nbt.tuning.engines.local import LocalEngine
     from nbt.tuning.experience.recording import Journal, Recording, plan_runs
     from nbt.tuning.space.applicability import applicable_space
     from nbt.tuning.space.space import Space
 
-    chosen, path = Space.load(space), Path(out)
+    searched, path = Space.load(space), Path(out)
     if path.suffix != ".parquet":
         raise UsageError(f"--out {out}: the name of a recorded table ends in .parquet")
     check_writable_file("--out", path)
     require_positive(trials=trials, epochs=epochs, workers=workers)
     task = monitor_test_images(load_task(dataset, **options))
-    chosen = applicable_space(chosen, task)
-    header = make_table_header(task, chosen, epochs)
+    searched = applicable_space(searched, task)
+    header = make_table_header(task, searched, epochs)
     journal = Journal(path, header)
-    planned = plan_runs(chosen, trials, epochs=epochs, seed=task.seed)
+    planned = plan_runs(searched, trials, epochs=epochs, seed=task.seed)
     with LocalEngine(task, workers=workers) as engine:
         engine.run(Recording(planned, journal, on_run))
     return journal.close(dataclasses.replace(header, profile=_measure_profile(task, options.get("progress"))))
 
 
 def _measure_profile(task: Task, progress: Progress | None) -> dict[str, Any] | None:
-    """Returns the fit profile of a task without paths of this machine, None where it cannot be measured."""
+    """Returns the fit profile of a task without paths of this machine; None if it cannot be measured."""
     from nbt.fit import profile_fit
 
     try:
         profile = profile_fit(task, progress=progress)
-    except ValueError:  # too few images
+    except ValueError:  # the task has too few images
         return None
     return profile.with_facts(dataset=Path(task.dataset).name, weights=Path(task.weights).name).to_dict()
 
 
 def monitor_test_images(task: Task) -> Task:
-    """Returns the task with a fixed draw of at most `MAX_MONITORED_IMAGES` test images watched."""
+    """Returns the task with a fixed draw of at most `MAX_MONITORED_IMAGES` test images to evaluate in every epoch."""
     import numpy as np
 
     test = task.split.test
@@ -96,9 +101,9 @@ def monitor_test_images(task: Task) -> Task:
 
 
 def make_table_header(task: Task, space: Space, epochs: int) -> TableHeader:
-    """Returns the header of a recording of a task; paths of the machine it is made on stay out of it."""
+    """Returns the header of the recorded table of a task, without paths of this machine."""
     from nbt.models.weights import hash_weights
-    from nbt.task.load import dataset_summary
+    from nbt.task.summary import dataset_summary
     from nbt.tuning.experience.recorded_table import TableHeader, describe_dimensions
 
     values: dict[str, Any] = {name: getattr(task, name) for name in ("image_size", "classes", "shots", "seed")}
@@ -123,20 +128,24 @@ def record_studies(
     storage: str | None = None,
     space: str | Path = "non_binary",
 ) -> StudyTables:
-    """Turns the full-length trials of finished studies into recorded tables, without training anything.
+    """Converts the full-length trials of studies into recorded tables, without training.
 
-    Studies of one task share a table, and a table that is there already keeps its runs, so that experience grows. The
-    same call again changes nothing. See `nbt.tuning.experience.study_tables.table_from_study` for what enters a table.
+    Studies of one task share a table. An existing table keeps its runs and receives the new ones, so that a repeated
+    call changes nothing. See `nbt.tuning.experience.study_tables.table_from_study` for the trials that are included.
 
     Args:
-        studies: Their names; all of the storage when empty, where those that give no table are named and left out.
-        out: A file for studies of one task, or a folder, which then gets one table a task.
+        studies: Names of the studies; all studies of the storage when empty, in which case unusable studies are left
+            out with a warning.
+        out: File for studies of one task, or folder that receives one table per task.
         storage: URL of the Optuna storage; `.nbt/studies.db` when None.
-        space: Name or file of the space that the tables are of; it has to express the settings of every trial.
+        space: Name or file of the search space of the tables; it must contain the settings of every trial.
+
+    Returns:
+        The tables by file, and the reasons why studies were left out.
 
     Raises:
-        UsageError: There is no such study, one of those given has no full-length trial or is none of the space, or
-            `out` is for another task.
+        UsageError: A study does not exist, a named study has no full-length trial or settings outside the space, or
+            `out` contains a table of another task.
         NbtError: A file cannot be written.
     """
     from nbt.tuning.experience.study_tables import StudyTables, is_output_folder, table_from_study, write_tables
@@ -144,7 +153,7 @@ def record_studies(
     from nbt.tuning.storage.database import sqlite_file
     from nbt.tuning.storage.studies import list_studies, read_study, resolve_storage
 
-    chosen, url = Space.load(space), resolve_storage(storage)
+    table_space, url = Space.load(space), resolve_storage(storage)
     is_output_folder(out)
     names = list(dict.fromkeys(studies)) or [summary.name for summary in reversed(list_studies(url))]
     tables: list[RecordedTable] = []
@@ -152,13 +161,13 @@ def record_studies(
     for name in names:
         record = read_study(url, name)
         try:
-            tables.append(table_from_study(record, chosen))
+            tables.append(table_from_study(record, table_space))
         except UsageError as error:
             if studies:
                 raise
             left_out[name] = str(error)
             _log.warning("left out: %s", error)
     if not tables:
-        reason = "; ".join(left_out.values()) or "there are no studies yet; nbt search makes one"
+        reason = "; ".join(left_out.values()) or "there are no studies yet; nbt search creates one"
         raise UsageError(f"nothing to record in {sqlite_file(url) or 'this storage'}: {reason}")
-    return StudyTables(write_tables(tables, out, chosen), left_out)
+    return StudyTables(write_tables(tables, out, table_space), left_out)

@@ -1,4 +1,4 @@
-"""Search methods compared on recorded learning curves."""
+"""Comparison of search methods on recorded learning curves."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def replay(
     out: str | Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ReplayResult:
-    """Compares search methods on recorded tasks, each method knowing the tables of other datasets only.
+    """Compares search methods on recorded tasks; a method sees only the tables of other datasets as experience.
 
     Args:
-        tables: Files that `record` wrote.
-        methods: Names, see `nbt.tuning.benchmark.methods`; all but the ablations when empty.
-        seeds: Searches of each method on each task.
-        budget: Full trials' worth of epochs of a search; at most as many as a table has settings.
+        tables: Files of recorded tables, see `record`.
+        methods: Names of the methods, see `nbt.tuning.benchmark.methods`; all but the ablations when empty.
+        seeds: Number of searches per method and task.
+        budget: Training epochs of a search in full trials; at most the number of settings of a table.
         space: Name or file of the search space.
-        workers: Processes.
-        out: Folder for tables (CSV) and figure; None writes none.
-        on_progress: Called with the number of searches that are done, and of all.
+        workers: Number of processes.
+        out: Folder for the tables (CSV) and the figure; None writes no files.
+        on_progress: Called as on_progress(finished searches, all searches).
 
     Raises:
-        UsageError: A table cannot be read or is of another space, or a method is unknown.
+        UsageError: A table cannot be read or belongs to another space, or a method is unknown.
         NbtError: The folder cannot be written.
     """
     from nbt.tuning.benchmark.runner import replay as run
@@ -45,10 +45,10 @@ def replay(
 
     if out is not None:
         check_writable_folder("--out", out)
-    chosen = Space.load(space)
+    searched = Space.load(space)
     result = run(
         [RecordedTable.load(table) for table in tables],
-        space=chosen,
+        space=searched,
         methods=methods,
         seeds=seeds,
         budget=budget,

@@ -1,21 +1,26 @@
-"""The report of a study, written again from the storage."""
+"""Rewriting of the report of a study from the storage."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nbt.api._command_options import search_options
 
-if TYPE_CHECKING:
-    pass
-
 
 def report(study: str, storage: str | None = None, out: str | Path = "reports") -> Path:
-    """Writes a study's report from the storage; returns the HTML file.
+    """Writes the report of a study from the storage.
+
+    Args:
+        study: Name of the study.
+        storage: URL of the Optuna storage; `.nbt/studies.db` when None.
+        out: Folder of the reports.
+
+    Returns:
+        The absolute path of the HTML file.
 
     Raises:
-        UsageError: There is no such study.
+        UsageError: The study does not exist.
+        NbtError: The report cannot be written.
     """
     from nbt.report import write_report
     from nbt.tuning.storage.studies import read_study, resolve_storage

@@ -1,4 +1,4 @@
-"""The main job, put together: task, search, finals, last training, report, MLflow. Nothing here is clever."""
+"""A complete search: task, search, finals, retraining, test, report and MLflow runs."""
 
 from __future__ import annotations
 
@@ -56,41 +56,47 @@ def search(
     observers: Sequence[StudyObserver] = (),
     **options: Unpack[TaskOptions],
 ) -> SearchResult:
-    """Searches, runs finals, trains and tests the recommendation, and writes report and MLflow runs.
+    """Searches for settings, runs finals, retrains and tests the recommended settings, and writes the report.
 
-    The same call again resumes the study up to its budget. What was finished is kept, whatever interrupts it.
+    The same call resumes the study up to its budget. An interruption loses no finished trial.
 
     Args:
-        task: From `load_task`, or a dataset's name or path, for which `options` say the rest.
-        budget: Full trials' worth of epochs in the whole study, or "30m", "2h" of wall-clock time.
+        task: A loaded task, or the name or path of a dataset, which is loaded with `options`.
+        budget: Budget of the study in all its sessions together: a number of full trials, whose epochs may be spent,
+            or a wall-clock time such as "30m" or "2h".
         space: Name or file of the search space.
-        engine: "local", or "ray": a Ray cluster.
-        workers: Trials at a time.
-        ray_address: "auto", "HOST:PORT" or "ray://HOST:PORT"; a Ray of this machine is started and ended when None.
-        gpus_per_trial: With Ray, GPUs or a share of one; "auto" shares them by the memory that trials turn out to take;
-            one where there are any when None.
-        cpus_per_trial: With Ray, CPUs; a trial's share of them when None.
-        epochs: Length of a full trial; of a stream, of each of its tasks.
-        study: Name; derived from dataset, backbone and space when None.
+        engine: "local", or "ray" for a Ray cluster.
+        workers: Number of concurrent trials.
+        ray_address: "auto", "HOST:PORT" or "ray://HOST:PORT"; None starts Ray on this machine for the search.
+        gpus_per_trial: With Ray, the number of GPUs per trial, or a share of one; "auto" derives the share from the
+            measured memory of the trials. None is one GPU if there are any, or an equal share if the workers outnumber
+            the GPUs.
+        cpus_per_trial: With Ray, the number of CPUs per trial; None is the largest number that leaves room for all
+            workers.
+        epochs: Epochs of a full trial; with `scenario`, epochs of each task.
+        study: Name of the study; derived from dataset, backbone and space when None.
         storage: URL of the Optuna storage; `.nbt/studies.db` when None.
-        tracking_uri: Of MLflow; `.nbt/mlflow.db` when None.
-        pruner: "fit" (needs recorded curves; without any it is ASHA), "asha" or "none".
-        heuristics: Whether profile and experience guide the proposals; otherwise plain TPE makes them.
-        experience: Folder of recorded tables (`nbt.api._record.record`); those that come with nbt when None.
-        final_seeds: The most final runs of one candidate.
-        scenario: "data", "task" or "class": every trial learns the dataset as a stream of tasks (see
-            `nbt.training.continual.run.run_continual`) and is judged by its average accuracy at the end, so none is stopped
-            early, and neither profile nor experience, which are of single tasks, say anything of it. None for a target
-            that comes at once.
-        tasks: Length of the stream; `default_tasks` when None.
-        out: Folder of reports.
-        fresh: Start over under a new name.
-        observers: Told of how it goes.
-        **options: Of the task, see `TaskOptions`; not with a loaded task.
+        tracking_uri: URI of the MLflow tracking store; `.nbt/mlflow.db` when None.
+        pruner: "fit" (ASHA if there are no recorded learning curves), "asha" or "none".
+        heuristics: Whether priors and experience guide the proposals; if not, plain TPE proposes settings.
+        experience: Folder of recorded tables (see `nbt.api.record`); the tables shipped with nbt when None.
+        final_seeds: Maximum number of final runs per finalist.
+        scenario: "data", "task" or "class" to learn the dataset as a stream of tasks in every trial, see
+            `nbt.training.continual.run.run_continual`; None for a single task. The value of a trial is then its average
+            accuracy after the last task. No trial is stopped early, and profile and experience are not used, because
+            they describe single tasks.
+        tasks: Number of tasks of the stream; `nbt.settings.continual.default_tasks` when None.
+        out: Folder of the reports.
+        fresh: Whether to start a new study under another name instead of resuming.
+        observers: Observers of the study.
+        **options: Options of the task, see `TaskOptions`; not allowed with a loaded task.
+
+    Returns:
+        The study, its report and the recommended settings.
 
     Raises:
-        UsageError: Something given is wrong.
-        NbtError: It cannot go on; what was finished is kept.
+        UsageError: An argument is invalid, or the stored study of this name has another configuration.
+        NbtError: The search cannot continue; finished trials stay stored.
     """
     from nbt.tracking import Tracker, resolve_uri
     from nbt.tuning.space.applicability import applicable_space
@@ -118,17 +124,18 @@ def search(
         out=out,
     )
     with EngineFactory(engine, workers, RayOptions(ray_address, gpus_per_trial, cpus_per_trial)) as factory:
-        given = as_task(task, options)
+        loaded = as_task(task, options)
         if scenario is not None:
-            given, pruner, heuristics = as_stream(given, scenario, tasks), "none", False
-        varied = applicable_space(search_space, given)
+            loaded, pruner, heuristics = as_stream(loaded, scenario, tasks), "none", False
+        searched = applicable_space(search_space, loaded)
+        needs_priors = heuristics or pruner == "fit"
         prepared = PreparedSearch(
-            config=make_study_config(given, search_space, study, epochs),
+            config=make_study_config(loaded, search_space, study, epochs),
             budget=limit,
-            space=varied,
+            space=searched,
             pruner=pruner,
             heuristics=heuristics,
-            transferred_priors=load_transferred_priors(experience, varied) if heuristics or pruner == "fit" else None,
+            transferred_priors=load_transferred_priors(experience, searched) if needs_priors else None,
             storage=storage,
             engine=factory,
             final_seeds=final_seeds,
@@ -139,7 +146,7 @@ def search(
         )
         tracker = Tracker(tracking_uri, reports=prepared.out, sync_options=sync_options(run_options))
         with ExitStack() as stack:
-            return _open_search(stack, prepared, given, [*observers, tracker]).run_all_phases()
+            return _open_search(stack, prepared, loaded, [*observers, tracker]).run_all_phases()
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -148,8 +155,8 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _describe_data(task: Task) -> dict[str, Any]:
-    """Returns what is known of the data, and of the teacher where there is one."""
-    from nbt.task.load import dataset_summary
+    """Returns the facts of the dataset, and the similarity of the teacher if there is one, in JSON types."""
+    from nbt.task.summary import dataset_summary
     from nbt.tuning.storage.codec import TLI_SIMILARITY
 
     facts = dataset_summary(task)
@@ -165,7 +172,7 @@ def _describe_data(task: Task) -> dict[str, Any]:
 def _open_search(
     stack: ExitStack, prepared: PreparedSearch, task: Task, observers: Sequence[StudyObserver]
 ) -> SearchRun:
-    """Opens what a search holds, in an order in which nothing is written before everything given was checked."""
+    """Creates engine, store and strategy of a search; the order ensures that checks precede everything written."""
     from nbt.tuning.observers import ObserverGroup
     from nbt.tuning.storage.studies import open_study, resolve_storage
     from nbt.tuning.target import Target
@@ -186,7 +193,7 @@ def _open_search(
             fresh=prepared.fresh,
         )
     )
-    if prepared.fresh:  # only now it has a name
+    if prepared.fresh:  # the name of a new study is known only now
         _check_output_folders(prepared, store.config.name)
     _measure_fit(task, store, prepared.progress)
     target = Target.of(facts, store.record().profile, prepared.config.epochs)
@@ -194,31 +201,34 @@ def _open_search(
 
 
 def _check_output_folders(prepared: PreparedSearch, study: str) -> None:
-    """Checks that report and model can be written, which comes last."""
+    """Checks before the search that its report and model can be written."""
     check_writable_folder("--out", prepared.out / study)
     if prepared.config.scenario is None:
         check_export(prepared.out / study / "model", "--out")
 
 
 def _measure_fit(task: Task, store: StudyStore, progress: Progress | None) -> None:
-    """Stores the fit profile of a study that has none; a search that cannot have one says so and goes on."""
+    """Measures and stores the fit profile of a study that has none; if this fails, a note is stored instead."""
     if store.record().profile is not None:
         return
     from nbt.fit.profile_builder import profile_fit
 
     try:
         profile = profile_fit(task, seed=task.seed, progress=progress)
-    except Exception as error:  # whatever it is, it must not cost the search
+    except Exception as error:  # a failed measurement must not end the search
         _log.debug("fit profile", exc_info=error)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        store.add_note(f"How well the pretrained weights fit could not be measured ({reason}); nothing rests on it")
+        store.add_note(
+            f"The fit of the pretrained weights could not be measured ({reason}); the search does not use it"
+        )
     else:
         store.put_profile(profile.to_dict())
 
 
 def _data_notes(task: Task) -> list[str]:
+    """Returns a note on the images that could not be read, if there are any."""
     unreadable = task.images.unreadable
     if not unreadable:
         return []
-    named = ", ".join(unreadable[:5]) + (", ..." if len(unreadable) > 5 else "")
-    return [f"{len(unreadable)} images could not be read and were left out: {named}"]
+    names = ", ".join(unreadable[:5]) + (", ..." if len(unreadable) > 5 else "")
+    return [f"{len(unreadable)} images could not be read and were left out: {names}"]

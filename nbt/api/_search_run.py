@@ -1,4 +1,4 @@
-"""SearchRun: an open study, taken through search, finals, last training and report."""
+"""SearchRun: the phases of a search, from the trials to the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ _log = logging.getLogger("nbt")
 
 @dataclass(frozen=True, eq=False)
 class SearchRun:
-    """An open study with everything that works on it."""
+    """The phases of a search on an open study.
+
+    Attributes:
+        prepared: The checked arguments of the search.
+        store: Store of the study, locked by this process.
+        engine: Engine that runs the trials.
+        strategy: Source of the proposals and pruner.
+        observers: Observer of the study.
+    """
 
     prepared: PreparedSearch
     store: StudyStore
@@ -34,7 +42,13 @@ class SearchRun:
     observers: StudyObserver
 
     def run_all_phases(self) -> SearchResult:
-        """Runs all phases. Whatever ends it early, the report and MLflow get what there is."""
+        """Runs search, finals and retraining, and writes the report.
+
+        If an exception ends a phase early, the report and the observers still receive the finished trials.
+
+        Raises:
+            NbtError: A phase cannot continue, or the report cannot be written.
+        """
         try:
             self._run_phases((self.prepared.out / self.store.config.name / "model").resolve())
         except BaseException:
@@ -44,7 +58,7 @@ class SearchRun:
         return SearchResult(record, self._report(record), self.prepared.run_options)
 
     def _report_interrupted(self) -> None:
-        """Reports on what was ended early. What ended it is the news: nothing that is gone as well may hide it."""
+        """Writes the report of an interrupted search; its errors must not hide the cause of the interruption."""
         with suppress(NbtError):
             record = self.store.record()
             if not record.trials:
@@ -55,7 +69,7 @@ class SearchRun:
                 _log.warning("%s", error)
 
     def _report(self, record: StudyRecord) -> Path:
-        """Writes the report, then tells the observers of the end, which does not depend on the report."""
+        """Writes the report and returns its path; the observers are notified of the end even if this fails."""
         from nbt.report import write_report
 
         try:
@@ -64,16 +78,16 @@ class SearchRun:
             self.observers.study_finished(record)
 
     def _controller_arguments(self) -> dict[str, Any]:
-        """Returns what the controller needs to know of proposals and pruning, an injection that a user would run first."""
-        found = self.strategy.arguments(self.prepared.space)
+        """Returns sampler, pruner and recommended settings of the controller; a teacher adds an injection."""
+        arguments = self.strategy.arguments(self.prepared.space)
         teacher, epochs = self.prepared.config.teacher, self.prepared.config.epochs
         if teacher is not None:
             settings = repair(TransferSettings(init="inject", teacher=teacher, epochs=epochs))
-            found["recommended"] = [("injection", settings), *found.get("recommended", [])]
-        return found
+            arguments["recommended"] = [("injection", settings), *arguments.get("recommended", [])]
+        return arguments
 
     def _stream_controller_arguments(self) -> dict[str, Any]:
-        """Returns what the controller needs to know of a search over streams of tasks."""
+        """Returns sampler, pruner and baseline recipes of the controller for a search over streams of tasks."""
         from nbt.tuning.samplers.distinct import DistinctSampler, stream_baseline_recipes
 
         config, space = self.store.config, self.prepared.space
@@ -106,25 +120,23 @@ class SearchRun:
             self._store_prior_diagnostics()
         if not any(trial.state == "complete" and not trial.diverged for trial in self.store.record().trials):
             raise NbtError(
-                f"study {self.store.config.name}: no trial ran to its end with a finite loss within the budget of "
-                f"{self.prepared.budget.text}; give it more, or fewer --epochs"
+                f"study {self.store.config.name}: no trial reached its last epoch with a finite loss within the budget "
+                f"of {self.prepared.budget.text}; give a larger --budget or fewer --epochs"
             )
         self.engine.run(
             Finals(self.store, seeds=self.prepared.final_seeds, checkpoints=checkpoints, observers=[self.observers])
         )
-        # What a stream leaves behind is no model to predict with, but a way to learn.
-        last = Retraining(self.store, export=None if config.scenario else export, checkpoints=checkpoints)
-        self.engine.run(ProgressTrialSource(last, self.prepared.progress))
+        # The result of a search over streams is a recipe; there is no single model to predict with.
+        retraining = Retraining(self.store, export=None if config.scenario else export, checkpoints=checkpoints)
+        self.engine.run(ProgressTrialSource(retraining, self.prepared.progress))
 
     def _store_prior_diagnostics(self) -> None:
-        """Stores what guided the search and what its trials made of it."""
+        """Stores the diagnostics of the priors, see `nbt.tuning.prior_diagnostics.diagnose_priors`."""
         from nbt.tuning.prior_diagnostics import diagnose_priors
 
         if self.strategy.surrogate is None:
             return
         try:
             self.store.put_prior_diagnostics(diagnose_priors(self.strategy.surrogate, self.store.record().trials))
-        except (
-            Exception
-        ) as error:  # it is for the report alone, and must neither cost the search nor hide what ended it
-            _log.warning("what guided the search could not be written down: %s", error)
+        except Exception as error:  # only the report needs them; they must neither end the search nor hide its error
+            _log.warning("the diagnostics of the priors could not be stored: %s", error)

@@ -1,4 +1,4 @@
-"""SearchStrategy: who proposes the settings of a search and who stops its trials."""
+"""SearchStrategy: the prior surrogate and the pruner of a search."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SearchStrategy:
-    """Who proposes settings and who stops trials.
+    """How a search proposes settings and stops trials.
 
     Attributes:
-        pruner: Who stops trials.
-        guide: Who guides the proposals; plain TPE makes them when None.
+        pruner: Rule that stops trials early.
+        surrogate: Prior surrogate that guides the proposals; plain TPE proposes settings when None.
     """
 
     pruner: Pruner
     surrogate: PriorSurrogate | None
 
     def arguments(self, space: Space) -> dict[str, Any]:
-        """Returns what the controller needs of it."""
+        """Returns the keyword arguments of `SearchController` for sampler, pruner and recommended settings.
+
+        Args:
+            space: The search space.
+        """
         from nbt.tuning.samplers.bayesian import recommend_settings
         from nbt.tuning.transferred_priors import make_sampler
 
@@ -44,7 +48,15 @@ class SearchStrategy:
 
 
 def load_transferred_priors(folder: str | Path | None, space: Space) -> TransferredPriors:
-    """Returns what recorded tables say; see `nbt.api.search`."""
+    """Returns the models of the recorded tables in a folder.
+
+    Args:
+        folder: Folder of recorded tables; the tables shipped with nbt when None.
+        space: The search space.
+
+    Raises:
+        UsageError: The folder does not exist, or a table in it cannot be used for the space.
+    """
     from nbt.tuning.experience.folder import load_experience
     from nbt.tuning.transferred_priors import TransferredPriors
 
@@ -52,7 +64,12 @@ def load_transferred_priors(folder: str | Path | None, space: Space) -> Transfer
 
 
 def make_strategy(prepared: PreparedSearch, target: Target) -> SearchStrategy:
-    """Returns who steers the search for a target."""
+    """Returns the strategy of a search.
+
+    Args:
+        prepared: The checked arguments of the search.
+        target: Description of the task, on which the priors depend.
+    """
     from nbt.tuning.pruners.base import make_pruner
 
     length, transferred_priors = prepared.config.epochs, prepared.transferred_priors

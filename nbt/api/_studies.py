@@ -1,16 +1,17 @@
-"""What is done with finished searches: predictions, reports, MLflow runs."""
+"""Summaries of the studies in the storage."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 def studies(storage: str | None = None) -> list[dict[str, Any]]:
-    """Returns a line for each study in the storage, see `nbt.tuning.storage.records.StudySummary`."""
+    """Returns the fields of `nbt.tuning.storage.records.StudySummary` for every study in the storage.
+
+    Args:
+        storage: URL of the Optuna storage; `.nbt/studies.db` when None.
+    """
     from nbt.tuning.storage.studies import list_studies, resolve_storage
 
     return [dataclasses.asdict(summary) for summary in list_studies(resolve_storage(storage))]

@@ -1,4 +1,4 @@
-"""Training with known settings: seeds, one run on train + validation, one test."""
+"""Training with known settings: validation runs, then one run on training and validation images with one test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 
 class _SeedTrialSource:
-    """Runs of one recipe with several seeds, then one on train + validation: the spec source of `train`."""
+    """Trial source of `train`: runs of one recipe with several seeds, then one on training and validation images.
+
+    Args:
+        settings: The repaired recipe.
+        seeds: Number of validation runs.
+        first: Seed of the first run, and of the last one.
+        export: Folder of the exported model, or None.
+    """
 
     def __init__(self, settings: TransferSettings, seeds: int, first: int, export: Path | None) -> None:
         from nbt.training.results import TrialSpec
@@ -45,30 +52,32 @@ class _SeedTrialSource:
         self.specs = tuple(self._pending)
 
     def next_trial(self) -> TrialSpec | None:
-        """Returns the next run."""
+        """Returns the next run; None if none is left."""
         return self._pending.pop(0) if self._pending else None
 
     def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
-        """Nothing: no result depends on it."""
+        """Does nothing: the location of a run is not reported."""
 
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         """Never stops a run."""
         return None
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
-        """Keeps an outcome.
+        """Stores the outcome of a run.
 
         Raises:
-            NbtError: The run failed, or its loss left the finite numbers.
+            NbtError: The run failed or diverged.
         """
         if outcome.error is not None:
             raise NbtError(f"{spec.key}: {outcome.error}")
         if outcome.diverged:
-            raise NbtError(f"{spec.key}: the loss left the finite numbers in epoch {outcome.curve[-1].epoch}")
+            raise NbtError(
+                f"{spec.key}: the loss is not finite in epoch {outcome.curve[-1].epoch}; lower the learning rates"
+            )
         self.outcomes[spec.key] = outcome
 
     def on_abandoned(self, spec: TrialSpec) -> None:
-        """Takes a run back."""
+        """Puts an abandoned run back to the front of the queue."""
         self._pending.insert(0, spec)
 
 
@@ -80,33 +89,37 @@ def train(
     export: Path | None = None,
     **options: Unpack[TaskOptions],
 ) -> TrainResult:
-    """Trains with known settings: `seeds` validated runs, then one on train + validation that is tested once.
+    """Trains with known settings: `seeds` validation runs, then one run on all labelled images that is tested once.
 
     Args:
-        task: As in `search`.
+        task: A loaded task, or the name or path of a dataset, which is loaded with `options`.
         settings: The recipe; the default recipe when None.
-        seeds: Validated runs, with the seeds from the task's own on, each with a train/validation split of its own.
-        export: Folder to write the tested model to, missing, empty, or a model folder; it has the task's seed.
-        **options: As in `search`.
+        seeds: Number of validation runs. Their seeds count up from the seed of the task, and every run has its own
+            train/validation split.
+        export: Folder for the tested model: new, empty, or a model folder, which is replaced.
+        **options: Options of the task, see `TaskOptions`; not allowed with a loaded task.
+
+    Returns:
+        The validation accuracies, the test result, and the repaired settings.
 
     Raises:
-        UsageError: Something given is wrong.
-        NbtError: A run failed.
+        UsageError: An argument is invalid.
+        NbtError: A run failed or diverged.
     """
     from nbt.tuning.engines.local import LocalEngine
     from nbt.tuning.intervals import accuracy_interval, wilson_interval
 
     require_positive(seeds=seeds)
     model = None if export is None else check_export(export, "--export")
-    given = as_task(task, options)
+    loaded = as_task(task, options)
     recipe = settings or TransferSettings()
     from nbt.training.recipe.checks import check_recipe, check_starting_weights
 
-    teacher = None if given.teacher is None else given.teacher.name
-    check_starting_weights(recipe, given.backbone, given.dataset, given.weights, teacher=teacher)
-    check_recipe(recipe, len(given.split.train))
-    source = _SeedTrialSource(repair(recipe), seeds, given.seed, model)
-    with LocalEngine(given) as engine:
+    teacher = None if loaded.teacher is None else loaded.teacher.name
+    check_starting_weights(recipe, loaded.backbone, loaded.dataset, loaded.weights, teacher=teacher)
+    check_recipe(recipe, len(loaded.split.train))
+    source = _SeedTrialSource(repair(recipe), seeds, loaded.seed, model)
+    with LocalEngine(loaded) as engine:
         engine.run(ProgressTrialSource(source, options.get("progress")))
     last = source.outcomes["train-on-all"]
     if last.test_accuracy is None:
@@ -116,7 +129,7 @@ def train(
         for spec in source.specs
         if not spec.train_on_all
     )
-    n_test = len(given.split.test)
+    n_test = len(loaded.split.test)
     test = TestRecord(
         name="test", accuracy=wilson_interval(last.test_accuracy, n_test), loss=_finite(last.test_loss), n=n_test
     )

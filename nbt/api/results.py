@@ -1,4 +1,4 @@
-"""What a search and a training leave behind."""
+"""Results of a search and of a training with known settings."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search leaves behind.
+    """Result of a search.
 
     Attributes:
         record: The whole study.
-        report_path: The HTML report; its folder holds everything else.
-        elsewhere: As in `nbt.report.study.reproduce.commands`.
+        report_path: The HTML report; its folder contains the other files.
+        run_options: See `nbt.report.study.reproduce.commands`.
     """
 
     record: StudyRecord
@@ -32,20 +32,20 @@ class SearchResult:
 
     @property
     def recommended(self) -> TransferSettings:
-        """The recommended settings as `train` and `nbt.continual` take them: of a stream, `epochs` are of one task."""
+        """The recommended settings for `train` or `nbt.continual`; of a stream, `epochs` are those of one task."""
         from nbt.tuning.finals.finals import recommended_final
 
         return self.record.config.per_task_settings(recommended_final(self.record).settings)
 
     @property
     def trials(self) -> pd.DataFrame:
-        """One row a trial, as in `trials.csv`."""
+        """The trials with one row per trial, as in `trials.csv`."""
         from nbt.report import trials_frame
 
         return trials_frame(self.record)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the result in JSON types: study, report, recommendation, accuracies, what it cost."""
+        """Returns the result in JSON types: study, report, recommended settings, accuracies 0 ... 1, and cost."""
         record = self.record
         final = record.final(record.recommended or "")
         return {
@@ -64,14 +64,14 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training with known settings gave.
+    """Result of a training with known settings.
 
     Attributes:
         settings: The repaired settings.
-        runs: One a seed, each with its own train/validation split.
-        validation: Their mean validation accuracy with its interval.
-        test: The one evaluation of the model that was trained on train + validation.
-        export: The model folder, if one was asked for.
+        runs: One run per seed, each with its own train/validation split.
+        validation: Mean validation accuracy of the runs with its interval.
+        test: Test result of the model that was trained on the training and validation images.
+        export: Folder of the exported model, or None.
     """
 
     settings: TransferSettings
@@ -92,5 +92,5 @@ class TrainResult:
 
 
 def interval_json(interval: Interval | None) -> Any:
-    """Returns an interval in JSON types."""
+    """Returns an interval in JSON types; None stays None."""
     return None if interval is None else dataclasses.asdict(interval)

@@ -1,4 +1,4 @@
-"""The command line: one file a command. Nothing heavy is imported before a command needs it."""
+"""Command-line interface: one file per command. The dependencies of a command are imported only when it runs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Runs `nbt` on the arguments of this process and exits with its code."""
+    """Runs `nbt` with the arguments of this process and exits with the exit code of the command."""
     from nbt.cli.app import run
 
     for stream in (sys.stdout, sys.stderr):
-        # File names of any bytes, and terminals of any encoding, can be printed.
+        # File names may hold any bytes, and a terminal may have any encoding.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))

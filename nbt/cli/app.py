@@ -1,6 +1,6 @@
-"""The `nbt` command: finds the subcommand, and turns every way to end into an exit code and one line on stderr.
+"""The `nbt` command: selects the subcommand and maps every outcome to an exit code and an error to one line on stderr.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted with everything kept.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted with all finished work stored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COMMANDS = (
 
 
 class _CommandGroup(click.Group):
-    """Imports the file of a command when it is asked for."""
+    """Imports the module of a command when the command is requested."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -44,15 +44,15 @@ class _CommandGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if not name.startswith("-") and name not in COMMANDS:
-            raise click.UsageError(f"no command {name!r}; {nearest(name, COMMANDS)}", ctx)
+            raise click.UsageError(f"unknown command {name!r}; {nearest(name, COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
 
-# After \b click leaves the lines as they are.
+# The marker \b keeps click from rewrapping the lines that follow.
 _EXAMPLES = """\b
 Examples:
-  nbt search --dataset digits --budget 20   the whole job on embedded data
-  nbt search --dataset FOLDER --budget 2h   your images, one folder a class
+  nbt search --dataset digits --budget 20   complete search, embedded digits
+  nbt search --dataset FOLDER --budget 2h   your images, one subfolder per class
 """
 
 
@@ -65,16 +65,16 @@ Examples:
 @click.version_option(__version__, message="%(version)s")
 @click.pass_context
 def nbt(ctx: click.Context) -> None:
-    """Find out how much of a pretrained network to transfer to your images, and how to fine-tune it."""
+    """Find out how much of a pretrained network to transfer to your images and how to fine-tune it."""
     if ctx.invoked_subcommand is None:
-        raise click.UsageError(f"no command; give one of {', '.join(COMMANDS)} (nbt --help tells what they do)", ctx)
+        raise click.UsageError(f"no command; expected one of {', '.join(COMMANDS)} (see nbt --help)", ctx)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line.
 
     Args:
-        arguments: Without the name of the program.
+        arguments: The arguments without the name of the program.
 
     Returns:
         The exit code.
@@ -92,7 +92,7 @@ def run(arguments: Sequence[str]) -> int:
         print(str(error.__cause__ or "") or "interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has enough of it; the exit must not try to flush the rest.
+        # The reader has closed the pipe, so the interpreter must not flush the rest of the output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
@@ -108,14 +108,14 @@ def _fail(message: str, code: int, *, trace: bool = False) -> int:
 
 
 def _usage_message(error: click.ClickException) -> str:
-    """Says in one line what was wrong with the arguments, and what would have been right."""
+    """Returns one line that states what is wrong with the arguments and, where possible, the remedy."""
     context = error.ctx if isinstance(error, click.UsageError) else None
-    where = f"; see {context.command_path} --help" if context else ""
+    hint = f"; see {context.command_path} --help" if context else ""
     if isinstance(error, click.NoSuchOption) and context is not None:
         options = [name for param in context.command.get_params(context) for name in param.opts if name[:1] == "-"]
-        return f"no option {error.option_name}; {nearest(error.option_name, options, count=1)}"
+        return f"unknown option {error.option_name}; {nearest(error.option_name, options, count=1)}"
     if isinstance(error, click.MissingParameter) and error.param is not None:
-        return f"missing {_parameter_name(error.param)}{where}"
+        return f"missing {_parameter_name(error.param)}{hint}"
     if isinstance(error, click.BadParameter) and error.param is not None:
         return f"{_parameter_name(error.param)}: {error.message.rstrip('.')}"
     message = error.message.rstrip(".")

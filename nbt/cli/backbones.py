@@ -1,4 +1,4 @@
-"""`nbt backbones`: what can be transferred."""
+"""`nbt backbones`: lists the backbones that are known by name."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from nbt.cli.options.common import Command
 
 
 @click.command(cls=Command)
-@click.option("--filter", "text", metavar="TEXT", default="", help="Only names that contain TEXT.")
+@click.option(
+    "--filter",
+    "text",
+    metavar="TEXT",
+    default="",
+    show_default="all names",
+    help="List only names that contain TEXT.",
+)
 def command(out: Output, text: str) -> None:
     """List the backbones.
 
-    Keyword arguments of torchvision's builders are allowed: 'mobilenet_v2(width_mult=0.35)'.
+    A name may be followed by keyword arguments of its torchvision builder, as in 'mobilenet_v2(width_mult=0.35)'.
     """
     from nbt.models.backbone_spec import backbone_names
 
@@ -21,4 +28,4 @@ def command(out: Output, text: str) -> None:
     if out.json:
         out.print_json(names)
     else:
-        out.print_rows([{"name": name} for name in names], none=f"no backbone has {text!r} in its name")
+        out.print_rows([{"name": name} for name in names], empty_text=f"no backbone has {text!r} in its name")

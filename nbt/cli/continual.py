@@ -1,37 +1,51 @@
-"""`nbt continual`: transfer to classes that come one after another, or to a stream of tasks."""
+"""`nbt continual`: transfer to a stream of tasks, or to classes that arrive one after another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import shlex
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from nbt.cli.continual_tasks import run_task_streams
-from nbt.cli.display.output import Output, interval_text, percent
+from nbt.cli.display.output import Output, interval_text, percent, relative_path
 from nbt.cli.options.checks import check_task
 from nbt.cli.options.common import Command
-from nbt.cli.options.continual import SCENARIOS, check_options, continual_options
+from nbt.cli.options.continual import (
+    SCENARIOS,
+    check_options,
+    continual_options,
+    given_options,
+    recipes_from_options,
+    stream_settings_from_options,
+)
 from nbt.errors import UsageError
+from nbt.paths import check_writable_folder
 from nbt.settings.class_stream import ClassStreamSettings
+from nbt.training.recipe.checks import check_starting_weights
 
-_TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "seed")
+if TYPE_CHECKING:
+    from nbt.task.options import TaskOptions
+
+_CLASS_STREAM_TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "seed")
+_TASK_STREAM_TASK_OPTIONS = ("data_dir", "backbone", "weights", "image_size", "classes", "shots", "seed")
 _STANDARD_OPTIONS = ("epochs", "batch_size")
+_PATH_OPTIONS = ("data_dir", "file", "folder")
 
 
 @click.command(cls=Command)
 @continual_options
 def command(out: Output, scenario: str, **options: Any) -> None:
-    """Learn tasks, or classes, that come one after another.
+    """Learn a stream of tasks or classes; rerun to resume.
 
-    In the scenarios data, task and class a dataset is divided into tasks: other images of the same classes, or other
-    classes, of which it is known (task) or not known (class) at test time to which task an image belongs. Each --method
-    learns the same stream and is tested on all tasks after each; several are compared. Writes reports/NAME/ and an
-    MLflow run a stream. The same command goes on where it was stopped, and shows what is finished at once.
+    The scenarios data, task and class divide a dataset into tasks. In data, every task has new images of all classes.
+    In task and class, every task has new classes; at test time the task of an image is known (task) or not (class).
+    Every --method learns the same stream and is tested on all tasks after each task. The command writes reports/NAME/
+    and one MLflow run per stream. The same command resumes unfinished streams and does not repeat finished ones.
 
-    The scenario stream is the zapping paper's transfer: a fresh head, class after class, one image a step, each image
-    once (--protocol continual), or the same images in shuffled batches (standard). The learning rate is chosen on
-    draws of its own. The test accuracy is taken after the whole stream.
+    The scenario stream is the transfer of the zapping paper: a new head learns one class after another, one image per
+    step and every image once (--protocol continual), or the same images in shuffled batches (--protocol standard). A
+    sweep on separate draws selects the learning rate. The test accuracy is measured after the whole stream.
     """
     check_options(click.get_current_context(), scenario)
     facts, text = _SCENARIOS[scenario](out, {"scenario": scenario, **options})
@@ -41,9 +55,10 @@ def command(out: Output, scenario: str, **options: Any) -> None:
         out.print(*text)
 
 
-def _run_class_stream(out: Output, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _run_class_stream(out: Output, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Runs the scenario stream; returns its results in JSON types and as lines of text."""
     settings = make_settings(options)
-    task_options = {name: options[name] for name in _TASK_OPTIONS}
+    task_options = {name: options[name] for name in _CLASS_STREAM_TASK_OPTIONS}
     check_task({**task_options, "classes": None, "shots": None})
     from nbt.cli.display.progress import Progress
 
@@ -58,11 +73,14 @@ def _run_class_stream(out: Output, options: dict[str, Any]) -> tuple[dict[str, A
     return facts, class_stream_text(facts)
 
 
-def make_settings(options: dict[str, Any]) -> ClassStreamSettings:
-    """Returns the protocol, without torch.
+def make_settings(options: Mapping[str, Any]) -> ClassStreamSettings:
+    """Returns the settings of a class stream, without importing torch.
+
+    Args:
+        options: Values of the options of `nbt continual`.
 
     Raises:
-        UsageError: An option is wrong, or belongs to the other protocol.
+        UsageError: A value is invalid, or an option belongs to the other protocol.
     """
     for name in _STANDARD_OPTIONS:
         if options["protocol"] != "standard" and options[name] is not None:
@@ -74,22 +92,100 @@ def make_settings(options: dict[str, Any]) -> ClassStreamSettings:
     return ClassStreamSettings(**values)
 
 
-def class_stream_text(facts: dict[str, Any]) -> list[str]:
-    """Returns what a stream gave, for people."""
+def class_stream_text(facts: Mapping[str, Any]) -> list[str]:
+    """Returns the results of a class stream as lines of text.
+
+    Args:
+        facts: Dataset, backbone, weights, and `ClassStreamResult.to_dict()`.
+    """
     from nbt.tuning.intervals import accuracy_interval
 
     accuracy = interval_text(accuracy_interval(facts["accuracies"]))
-    chosen = " (chosen on draws of its own)" if facts["sweep"] else ""
-    layers = "all layers" if facts["train_layers"] == "all" else "the head alone"
+    selection = " (selected on separate draws)" if facts["sweep"] else ""
+    layers = "all layers" if facts["train_layers"] == "all" else "head only"
     return [
         f"{facts['protocol']} transfer of {facts['backbone']} to {facts['classes']} classes of {facts['dataset']}: "
-        f"{facts['train']} images a class, {facts['steps']} steps, {layers}, rate {facts['rate']:g}{chosen}",
+        f"{facts['train']} images per class, {facts['steps']} steps, {layers}, learning rate {facts['rate']:g}"
+        f"{selection}",
         f"test accuracy {accuracy} over {facts['draws']} draws; "
-        f"on its own training images {percent(sum(facts['train_accuracies']) / facts['draws'])}",
+        f"training accuracy {percent(sum(facts['train_accuracies']) / facts['draws'])}",
     ]
 
 
-_SCENARIOS: dict[str, Callable[[Output, dict[str, Any]], tuple[dict[str, Any], list[Any]]]] = {
+def _run_task_streams(out: Output, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """Runs the scenarios data, task and class; returns their results in JSON types and as text and tables."""
+    task_options = {name: options[name] for name in _TASK_STREAM_TASK_OPTIONS}
+    task = check_task({"dataset": options["dataset"], **task_options})
+    check_writable_folder("--out", options["folder"])
+    stream_options = {
+        "scenario": options["scenario"],
+        "methods": recipes_from_options(options),
+        "tasks": options["tasks"],
+        "more": stream_settings_from_options(options),
+    }
+    command_line = reproduce_command(click.get_current_context(), task)
+    from nbt import api
+
+    for settings in api.check_streams(**stream_options).values():
+        check_starting_weights(settings.recipe, task.backbone, task.source.dataset, task.weights)
+    from nbt.cli.display.stream_progress import StreamProgress
+
+    with StreamProgress(out) as progress:
+        try:
+            outcome = api.continual(
+                options["dataset"],
+                **stream_options,
+                seeds=options["seeds"],
+                out=options["folder"],
+                tracking_uri=options["tracking_uri"],
+                fresh=options["fresh"],
+                observer=progress,
+                command=command_line,
+                progress=progress.update,
+                **task_options,
+            )
+        except KeyboardInterrupt:
+            hint = " without --fresh" if options["fresh"] else ""
+            raise KeyboardInterrupt(
+                f"interrupted: {progress.stored_summary}; to continue, run the same command{hint}"
+            ) from None
+    from nbt.cli.display.stream_summary import comparison_text
+
+    return outcome.to_json(), comparison_text(outcome.comparison, relative_path(outcome.report_path))
+
+
+def reproduce_command(ctx: click.Context, task: TaskOptions) -> str:
+    """Returns the command line that reproduces the same streams from any working directory.
+
+    Args:
+        ctx: Context of `nbt continual`.
+        task: The checked task options.
+    """
+    arguments = ["nbt", "continual"]
+    for name, param in given_options(ctx).items():
+        # --fresh and the output flags, which are no longer in `ctx.params`, do not change the results.
+        if name in ctx.params and name != "fresh":
+            value = ctx.params[name]
+            for item in value if isinstance(value, tuple) else (value,):
+                arguments += [param.opts[0], _portable_value(name, str(item), task)]
+    return shlex.join(arguments)
+
+
+def _portable_value(name: str, value: str, task: TaskOptions) -> str:
+    """Returns the value of an option with absolute paths and without passwords."""
+    from nbt.paths import absolute_path
+    from nbt.tracking import redact_uri
+
+    if name == "dataset":
+        return task.source.dataset
+    if name == "weights":
+        return task.weights
+    if name in _PATH_OPTIONS:
+        return str(absolute_path(value))
+    return redact_uri(value) if name == "tracking_uri" else value
+
+
+_SCENARIOS: dict[str, Callable[[Output, Mapping[str, Any]], tuple[dict[str, Any], list[Any]]]] = {
     "stream": _run_class_stream,
-    **dict.fromkeys(SCENARIOS, run_task_streams),
+    **dict.fromkeys(SCENARIOS, _run_task_streams),
 }

@@ -1,4 +1,4 @@
-"""`nbt datasets`: the datasets known by name."""
+"""`nbt datasets`: lists the datasets that are known by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from nbt.cli.options.common import Command
 def command(out: Output) -> None:
     """List the datasets that are known by name.
 
-    Folders of class folders, train/val/test folders of such, and CSV files of path,label[,split] need no name.
+    Other datasets are given by path: a folder with one subfolder per class, a folder with train/val/test subfolders of
+    that kind, or a CSV file with the columns path,label[,split].
     """
     from nbt.data.catalog import dataset_names, dataset_spec
 
@@ -26,4 +27,4 @@ def command(out: Output) -> None:
         {"name": spec.name, "classes": spec.classes, "images": spec.images, "what": f"{spec.title}: {spec.description}"}
         for spec in specs
     ]
-    out.print_rows(rows, right=["classes", "images"], none="none")
+    out.print_rows(rows, right_aligned=["classes", "images"], empty_text="none")

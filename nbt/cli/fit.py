@@ -1,4 +1,4 @@
-"""`nbt fit`: how well pretrained weights fit a target, before any training."""
+"""`nbt fit`: measures how well pretrained weights fit a target, before any training."""
 
 from __future__ import annotations
 
@@ -26,14 +26,42 @@ _RECOMMENDATION_OPTIONS = ("space", "epochs", "experience")
 
 @click.command(cls=Command)
 @comparison_options
-@click.option("--samples", metavar="N", type=AT_LEAST_ONE, help="Training images to look at; 1000 when not given.")
-@click.option("--source-data", metavar="FOLDER", help="The images that the weights were trained on, a folder a class.")
-@click.option("--plot", metavar="FILE.png|.svg", help="Draw the probes by depth into a file.")
-@click.option("--recommend", is_flag=True, help="Also say which settings profile and experience suggest.")
-@click.option("--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="Of the settings.")
-@click.option("--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Of the training.")
+@click.option(
+    "--samples",
+    metavar="N",
+    type=AT_LEAST_ONE,
+    show_default="1000, or two per class if that is more",
+    help="Maximum number of training images to measure.",
+)
+@click.option(
+    "--source-data",
+    metavar="FOLDER",
+    show_default="none",
+    help="Images that the weights were trained on, one subfolder per class.",
+)
+@click.option(
+    "--plot", metavar="FILE.png|.svg", show_default="none", help="Write a figure of the probe accuracy by depth."
+)
+@click.option("--recommend", is_flag=True, help="Also recommend settings from the profile and experience.")
+@click.option(
+    "--space",
+    metavar="NAME|FILE",
+    default="non_binary",
+    show_default=True,
+    help="With --recommend: search space of the settings.",
+)
+@click.option(
+    "--epochs",
+    metavar="N",
+    type=AT_LEAST_ONE,
+    default=12,
+    show_default=True,
+    help="With --recommend: epochs of the training.",
+)
 @experience_option
-@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of split, sample, random weights.")
+@click.option(
+    "--seed", metavar="N", type=SEED, default=0, show_default=True, help="Seed of split, sample and random weights."
+)
 def command(
     out: Output,
     dataset: str,
@@ -47,10 +75,11 @@ def command(
     experience: str | None,
     **options: Any,
 ) -> None:
-    """Tell how well pretrained weights fit, before any training.
+    """Measure how well pretrained weights fit, before any training.
 
-    Features of a sample of the training images are measured, overall and unit by unit, beside those of random
-    weights. Give --backbone several times to compare; --weights then once for all, or once for each in order.
+    The command measures the features of a sample of the training images, of the whole network and unit by unit, with
+    pretrained and with random weights. Repeat --backbone to compare several; give --weights once for all backbones, or
+    once per backbone in the same order.
     """
     _check_option_combination(click.get_current_context())
     pairs = pair_backbones_with_weights(backbone, weights)
@@ -65,7 +94,7 @@ def command(
         from nbt import api
 
         profiles = api.fit(dataset, pairs, source_data=source_data, progress=progress.update, **options)
-        found = [
+        recommendations = [
             api.recommend(profile, space=space, epochs=epochs, experience=experience)
             for profile in (profiles if recommend else ())
         ]
@@ -75,29 +104,37 @@ def command(
         write_fit_plot(profiles, plot)
     if out.json:
         documents = [profile.to_dict() for profile in profiles]
-        for document, one in zip(documents, found, strict=False):
-            document |= {"recommended": one.settings.to_dict(), "guide": dict(one.guide)}
+        for document, recommendation in zip(documents, recommendations, strict=False):
+            document |= {"recommended": recommendation.settings.to_dict(), "guide": dict(recommendation.guide)}
         out.print_json(documents[0] if len(documents) == 1 else {"profiles": documents})
     else:
         print_profiles(out, profiles, plot)
-        print_recommendations(out, profiles, found)
+        print_recommendations(out, profiles, recommendations)
 
 
 def _check_option_combination(ctx: click.Context) -> None:
-    """Refuses options of a recommendation where none is asked for."""
+    """Rejects options of a recommendation without `--recommend`.
+
+    Raises:
+        UsageError: Such an option was given.
+    """
     if ctx.params["recommend"]:
         return
     for param in ctx.command.params:
-        given = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
-        if given and param.name in _RECOMMENDATION_OPTIONS:
-            raise UsageError(f"{param.opts[0]} is an option of --recommend; add that, or leave this out")
+        is_given = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
+        if is_given and param.name in _RECOMMENDATION_OPTIONS:
+            raise UsageError(f"{param.opts[0]} is an option of --recommend; add --recommend, or leave it out")
 
 
 def pair_backbones_with_weights(backbones: Sequence[str], weights: Sequence[str]) -> list[tuple[str | None, str]]:
-    """Returns each backbone with its weights: one for all, or as many as backbones, in order.
+    """Returns each backbone with its weights.
+
+    Args:
+        backbones: Architectures; empty for the dataset's backbone, which is returned as None.
+        weights: None ("default"), one for all backbones, or one per backbone in the same order.
 
     Raises:
-        UsageError: There are more or fewer weights.
+        UsageError: The number of weights does not match the number of backbones.
     """
     names: Sequence[str | None] = backbones or [None]
     files = list(weights) or ["default"]
@@ -111,21 +148,21 @@ def pair_backbones_with_weights(backbones: Sequence[str], weights: Sequence[str]
 
 
 def check_files(plot: str | None, source_data: str | None) -> None:
-    """Checks `--plot` and `--source-data` without torch.
+    """Checks `--plot` and `--source-data` without importing torch.
 
     Raises:
-        UsageError: One is wrong.
+        UsageError: The plot cannot be written, or the folder does not exist.
     """
     if plot is not None:
         from nbt.report.fit.plots import check_plot_file
 
         check_plot_file(plot)
     if source_data is not None and not Path(source_data).is_dir():
-        raise UsageError(f"--source-data {source_data}: no such folder; expected one subfolder of images a class")
+        raise UsageError(f"--source-data {source_data}: no such folder; expected one subfolder of images per class")
 
 
 def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None) -> None:
-    """Writes what was found for people: table, what its columns mean, the curves, and what they suggest."""
+    """Prints the measures as a table with definitions, the probe charts, and the conclusions as sentences."""
     from rich.text import Text
 
     from nbt.report.fit import text as text
@@ -139,7 +176,7 @@ def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None
         )
     )
     for part in split_columns(rows, stdout_console().width):
-        out.print_rows(part, right=set(part[0]) - {"backbone"}, none="")
+        out.print_rows(part, right_aligned=set(part[0]) - {"backbone"}, empty_text="")
         out.print("")
     out.print(*_definitions(text.legend(profiles)))
     lines = text.missing_measure_lines(profiles)
@@ -156,26 +193,28 @@ def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None
         out.print("", Text(f"plot: {plot}"))
 
 
-def print_recommendations(out: Output, profiles: Sequence[FitProfile], found: Sequence[Recommendation]) -> None:
-    """Writes which settings are suggested, why, and how to train with them."""
+def print_recommendations(
+    out: Output, profiles: Sequence[FitProfile], recommendations: Sequence[Recommendation]
+) -> None:
+    """Prints the recommended settings of each profile and the priors and tables that they are based on."""
     from rich.text import Text
 
     from nbt.report.fit.text import profile_names
 
-    for name, one in zip(profile_names(profiles), found, strict=False):
-        out.print("", _heading(f"{name}: suggested settings, before any training"))
-        out.print(Text(one.settings.to_yaml().rstrip()))
-        out.print("", _source_definitions(one.guide["sources"]))
-        tables = one.guide["tables"]
-        known = f"{len(tables)} recorded tasks" if tables else "no recorded tasks: the rules alone"
-        out.print("", Text(f"It rests on {known}. nbt search runs it after the recipes that a user would try anyway."))
+    for name, recommendation in zip(profile_names(profiles), recommendations, strict=False):
+        out.print("", _heading(f"{name}: recommended settings, before any training"))
+        out.print(Text(recommendation.settings.to_yaml().rstrip()))
+        out.print("", _source_definitions(recommendation.guide["sources"]))
+        tables = recommendation.guide["tables"]
+        basis = f"the priors and {len(tables)} recorded tasks" if tables else "the priors alone, without recorded tasks"
+        out.print("", Text(f"They are based on {basis}. nbt search runs them after the baseline recipes."))
 
 
 def check_space(space: str) -> None:
     """Checks `--space`.
 
     Raises:
-        UsageError: There is none of that name, or the file is wrong.
+        UsageError: No space has that name, or the file is invalid.
     """
     from nbt.tuning.space.space import Space
 
@@ -187,17 +226,17 @@ def _source_definitions(sources: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 
 def split_columns(rows: Sequence[dict[str, str]], width: int) -> list[list[dict[str, str]]]:
-    """Returns the table in as few parts as its columns need side by side; each part has the first column.
+    """Splits a table by columns into as few parts as fit the width; every part begins with the first column.
 
     Args:
-        rows: All with the same keys.
-        width: Of the terminal in characters.
+        rows: Rows with the same keys.
+        width: Width of the terminal in characters.
     """
     first, *others = rows[0]
-    wide = {name: max(len(name), *(len(row[name]) for row in rows)) + 2 for name in rows[0]}
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) + 2 for name in rows[0]}
     parts: list[list[str]] = [[]]
     for name in others:
-        if parts[-1] and wide[first] + sum(wide[other] for other in (*parts[-1], name)) > width + 2:
+        if parts[-1] and widths[first] + sum(widths[other] for other in (*parts[-1], name)) > width + 2:
             parts.append([])
         parts[-1].append(name)
     return [[{name: row[name] for name in (first, *part)} for row in rows] for part in parts]
@@ -217,14 +256,14 @@ def _probe_chart(profile: FitProfile) -> list[RenderableType]:
 
 
 def _definitions(entries: Sequence[tuple[str, str]]) -> list[RenderableType]:
-    """Returns words with what they mean, the meanings below each other."""
+    """Returns terms and their definitions as a table of two columns."""
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="bold")
     table.add_column()
-    for word, meaning in entries:
-        table.add_row(word, meaning)
+    for term, definition in entries:
+        table.add_row(term, definition)
     return [table]
 
 

@@ -1,4 +1,4 @@
-"""`nbt inject`: the weights of a pretrained teacher, put into a backbone of another architecture."""
+"""`nbt inject`: injects the weights of a pretrained teacher into a backbone of another architecture."""
 
 from __future__ import annotations
 
@@ -23,27 +23,49 @@ _SUFFIXES = (".safetensors", ".pth")
 
 
 @click.command(cls=Command)
-@click.option("--teacher", required=True, metavar="NAME|NAME=FILE", help="What has weights: its library's, or a file.")
-@click.option("--student", required=True, metavar="NAME", help="What gets them; see nbt backbones.")
-@click.option("--score-only", is_flag=True, help="Similarity and plan alone; needs no weights.")
+@click.option(
+    "--teacher",
+    required=True,
+    metavar="NAME|NAME=FILE",
+    help="Architecture that provides the weights: those of its library, or a file.",
+)
+@click.option("--student", required=True, metavar="NAME", help="Architecture that receives them; see nbt backbones.")
+@click.option("--score-only", is_flag=True, help="Show only the similarity and the plan; needs no weights.")
 @click.option(
     "--blend",
     metavar="SHARE",
     type=click.FloatRange(0, 1),
     default=0.75,
     show_default=True,
-    help="Of the centre crop in tensors of another shape; the rest is resized.",
+    help="Share of the centre crop in tensors of another shape; the rest is resized.",
 )
-@click.option("--image-size", metavar="PIXELS", type=int, help="Side of the images; the student's own when not given.")
-@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of the weights that get nothing.")
 @click.option(
-    "--out", "file", metavar="FILE.safetensors|.pth", help="Where the weights go; named after the two if not."
+    "--image-size",
+    metavar="PIXELS",
+    type=int,
+    show_default="that of the student",
+    help="Side length of the images.",
+)
+@click.option(
+    "--seed",
+    metavar="N",
+    type=SEED,
+    default=0,
+    show_default=True,
+    help="Seed of the weights that receive nothing.",
+)
+@click.option(
+    "--out",
+    "file",
+    metavar="FILE.safetensors|.pth",
+    show_default="STUDENT-from-TEACHER.safetensors",
+    help="File of the new weights.",
 )
 def command(out: Output, teacher: str, student: str, score_only: bool, file: str | None, **options: Any) -> None:
-    """Put the weights of one architecture into another (TLI).
+    """Inject weights into a backbone of another architecture (TLI).
 
-    Layers are matched in order, and each tensor is cropped and resized to the shape it needs. What is written can be
-    given to the other commands as --weights FILE.
+    The layers are matched in order, and each tensor is cropped and resized to the shape of its match. Other commands
+    take the resulting file as --weights FILE.
     """
     path = _check(teacher, student, score_only, file, options["image_size"])
     report = _score(teacher, student, **options) if score_only else _inject(teacher, student, path, **options)
@@ -56,14 +78,14 @@ def command(out: Output, teacher: str, student: str, score_only: bool, file: str
 
 
 def _check(teacher: str, student: str, score_only: bool, file: str | None, image_size: int | None) -> Path:
-    """Checks the options without torch, and returns where the weights go.
+    """Checks the options without importing torch, and returns the file of the new weights.
 
     Raises:
-        UsageError: One is wrong.
+        UsageError: A value is invalid.
     """
     from nbt.models.backbone_spec import parse_backbone
     from nbt.models.teacher import parse_teacher
-    from nbt.task.load import IMAGE_SIZES
+    from nbt.task.options import IMAGE_SIZES
 
     spec, _ = parse_teacher(teacher)
     name = parse_backbone(student).text
@@ -78,7 +100,7 @@ def _check(teacher: str, student: str, score_only: bool, file: str | None, image
     if path.suffix not in _SUFFIXES:
         raise UsageError(f"--out {path}: expected a name that ends in {' or '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
-        raise UsageError(f"--out {path}: there is no folder {path.parent}")
+        raise UsageError(f"--out {path}: the folder {path.parent} does not exist")
     check_writable_file("--out", path)
     return path
 
@@ -89,8 +111,8 @@ def _score(teacher: str, student: str, *, blend: float, image_size: int | None, 
     from nbt.transfer.injection.outline import outline_of
     from nbt.transfer.injection.weight_injection import plan_injection
 
-    ours = outline_of(parse_backbone(student), image_size)
-    return plan_injection(ours, outline_of(parse_teacher(teacher)[0]), blend=blend)
+    student_outline = outline_of(parse_backbone(student), image_size)
+    return plan_injection(student_outline, outline_of(parse_teacher(teacher)[0]), blend=blend)
 
 
 def _inject(
@@ -109,7 +131,7 @@ def _inject(
 
 
 def _write(state: dict[str, torch.Tensor], path: Path) -> None:
-    """Writes a state dict whole or not at all."""
+    """Writes a state dict to a temporary file, then renames it."""
     import torch
     from safetensors.torch import save_file
 
@@ -133,30 +155,30 @@ def _safe_similarity() -> float:
 def _warn(report: InjectionReport) -> None:
     import logging
 
-    known = (
-        "below .35 every published injection did worse than random weights"
+    evidence = (
+        "below .35 every published injection was worse than random weights"
         if report.similarity < 0.35
         else "between .35 and .5 most published injections gained little"
     )
     logging.getLogger("nbt").warning(
-        f"similarity {report.similarity:.2f} is below {_safe_similarity():g}: {known}; "
-        "compare with --weights none, or take a teacher that is more alike"
+        f"similarity {report.similarity:.2f} is below {_safe_similarity():g}: {evidence}; "
+        "compare with --weights none, or choose a more similar teacher"
     )
 
 
 def _print(out: Output, report: InjectionReport, path: Path | None) -> None:
-    """Writes what went where, for people."""
+    """Prints the transferred tensors and a summary."""
     from rich.text import Text
 
     out.print(Text(f"{report.student} from {report.teacher}"), "")
-    out.print_rows(report.to_table(), right=["score"], none="")
-    kept, fresh = len(report.left), len(report.statistics)
+    out.print_rows(report.to_table(), right_aligned=["score"], empty_text="")
+    untransferred, statistics = len(report.left), len(report.statistics)
     out.print(
         "",
         Text(f"similarity {report.similarity:.3f}, coverage {percent(report.coverage)} of the parameters without head"),
-        Text(f"not transferred: the head, and {kept} other parameters, which keep the student's initialisation"),
-        Text(f"running statistics to be re-estimated on target images: {fresh} normalisation layers"),
+        Text(f"not transferred: the head, and {untransferred} other tensors, which keep the student's initialisation"),
+        Text(f"running statistics to re-estimate on target images: {statistics} normalisation layers"),
     )
     if path is not None:
-        words = f"nbt search --dataset ... --backbone '{report.student}' --weights {path}"
-        out.print("", Text(f"weights: {path}"), Text(f"use them: {words}"))
+        usage = f"nbt search --dataset ... --backbone '{report.student}' --weights {path}"
+        out.print("", Text(f"weights: {path}"), Text(f"usage: {usage}"))

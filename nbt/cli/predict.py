@@ -1,4 +1,4 @@
-"""`nbt predict`: what an exported model says of images."""
+"""`nbt predict`: classifies images with an exported model."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from nbt.errors import UsageError
 def command(out: Output, model_dir: str, images: Sequence[str]) -> int:
     """Classify images with a model that search or train exported.
 
-    MODEL_DIR is a study's model/ or what train --export wrote; IMAGES are files, or folders that are searched through.
-    Images that cannot be read are named; the exit code is 1 where none can.
+    MODEL_DIR is the folder model/ of a study or a folder written by nbt train --export. IMAGES are image files, or
+    folders that are searched recursively. Images that cannot be read are listed on stderr; the exit code is 1 if no
+    image can be read.
     """
     folder = find_model(Path(model_dir))
     files = find_images(images)
     from nbt.cli.display.progress import Progress
 
     with Progress(out) as progress:
-        progress.note("loading the model")
+        progress.announce("loading the model")
         from nbt import api
 
         if not out.verbose:
-            logging.getLogger("nbt").setLevel(logging.ERROR)  # what cannot be read is named below, once
+            logging.getLogger("nbt").setLevel(logging.ERROR)  # the unreadable images are listed below
         predictions = api.predict(folder, files)
-    bad = [prediction for prediction in predictions if prediction.error]
+    unreadable = [prediction for prediction in predictions if prediction.error]
     if out.json:
         out.print_json(
             [
@@ -54,31 +55,31 @@ def command(out: Output, model_dir: str, images: Sequence[str]) -> int:
             for prediction in predictions
             if not prediction.error
         ]
-        out.print_rows(rows, right=["probability"], none="no image could be read")
-    for prediction in bad:
+        out.print_rows(rows, right_aligned=["probability"], empty_text="no image could be read")
+    for prediction in unreadable:
         print(f"{prediction.path}: {prediction.error}", file=sys.stderr)
-    return 1 if len(bad) == len(predictions) else 0
+    return 1 if len(unreadable) == len(predictions) else 0
 
 
 def find_model(folder: Path) -> Path:
     """Returns the model folder.
 
     Raises:
-        UsageError: It is none; the one inside a study's folder is suggested.
+        UsageError: The folder is not a model folder; if it contains one, the message names it.
     """
     if (folder / "model.json").is_file():
         return folder
     if (folder / "model" / "model.json").is_file():
         raise UsageError(f"{folder} is not a model folder; did you mean {folder / 'model'}?")
-    what = "not a model folder (it has no model.json)" if folder.is_dir() else "no such folder"
-    raise UsageError(f"{folder}: {what}; give a study's model/ or what nbt train --export wrote")
+    reason = "not a model folder (it has no model.json)" if folder.is_dir() else "no such folder"
+    raise UsageError(f"{folder}: {reason}; give model/ of a study, or a folder written by nbt train --export")
 
 
 def find_images(names: Iterable[str]) -> list[Path]:
-    """Returns the files, and in place of a folder the images below it, in a fixed order.
+    """Returns the files in the given order, with each folder replaced by the images below it in a fixed order.
 
     Raises:
-        UsageError: Something does not exist, or a folder holds no images.
+        UsageError: A path does not exist, or a folder contains no images.
     """
     from nbt.data.image_files import image_files
 
@@ -88,7 +89,7 @@ def find_images(names: Iterable[str]) -> list[Path]:
         if path.is_dir():
             images = list(image_files(path))
             if not images:
-                raise UsageError(f"{name}: a folder without images")
+                raise UsageError(f"{name}: the folder contains no images")
             files += images
         elif path.exists():
             files.append(path)

@@ -1,4 +1,4 @@
-"""`nbt pretrain`: a source model of one's own, with or without zapping."""
+"""`nbt pretrain`: trains a source model, with or without zapping."""
 
 from __future__ import annotations
 
@@ -23,31 +23,94 @@ _EPISODE_OPTIONS = ("episodes", "inner_lr")
 
 
 @click.command(cls=Command)
-@click.option("--dataset", required=True, metavar="NAME|FOLDER|CSV", help="What to train on; digits are 0-4 then.")
-@click.option("--data-dir", metavar="DIR", help="Where a dataset known by name already is.")
-@click.option("--backbone", metavar="NAME", default="conv3", show_default=True, help="Published: 'conv3(width=256)'.")
-@choice_option("--scheme", PRETRAIN_SCHEMES, default="iid", show_default=True, help="See above.")
-@click.option("--zap-every", metavar="N", type=click.IntRange(min=0), default=0, show_default=True, help="0 is never.")
-@choice_option("--zap-scale", ZAP_SCALES, default="per_row", show_default=True, help="Deviation of the new weights.")
-@click.option("--zap-fraction", metavar="F", type=float, default=1.0, show_default=True, help="Of the classes (iid).")
-@click.option("--epochs", metavar="N", type=AT_LEAST_ONE, help="Of iid.")
-@click.option("--batch-size", metavar="N", type=AT_LEAST_ONE, help="Of iid.")
-@click.option("--episodes", metavar="N", type=AT_LEAST_ONE, help="Of asb and meta-asb.")
-@click.option("--lr", metavar="RATE", type=float, help="Adam's.")
-@click.option("--inner-lr", metavar="RATE", type=float, help="Of the single steps of asb and meta-asb.")
-@click.option("--image-size", metavar="PIXELS", type=int, help="Side of the images.")
-@click.option("--classes", metavar="N", type=int, help="Use the first N classes only.")
-@click.option("--shots", metavar="N", type=int, help="Use N images a class only.")
-@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of everything random.")
-@click.option("--out", "file", metavar="FILE.safetensors", help="Where the weights go; into the cache when not given.")
+@click.option(
+    "--dataset",
+    required=True,
+    metavar="NAME|FOLDER|CSV",
+    help="Source dataset; of the embedded digits, the classes 0 to 4.",
+)
+@click.option(
+    "--data-dir",
+    metavar="DIR",
+    show_default="downloaded where possible",
+    help="Folder that already holds a dataset known by name.",
+)
+@click.option(
+    "--backbone",
+    metavar="NAME",
+    default="conv3",
+    show_default=True,
+    help="Architecture; the published one is 'conv3(width=256)'.",
+)
+@choice_option(
+    "--scheme", PRETRAIN_SCHEMES, default="iid", show_default=True, help="Training scheme; see the description above."
+)
+@click.option(
+    "--zap-every",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Epochs (iid) or episodes between zaps; 0 disables zapping.",
+)
+@choice_option(
+    "--zap-scale",
+    ZAP_SCALES,
+    default="per_row",
+    show_default=True,
+    help="Standard deviation of the new weights: that of one row, or that of the released code.",
+)
+@click.option(
+    "--zap-fraction",
+    metavar="F",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="With iid: share of the classes that a zap resets.",
+)
+@click.option("--epochs", metavar="N", type=AT_LEAST_ONE, show_default="published", help="With iid: epochs.")
+@click.option(
+    "--batch-size", metavar="N", type=AT_LEAST_ONE, show_default="published", help="With iid: images per batch."
+)
+@click.option(
+    "--episodes", metavar="N", type=AT_LEAST_ONE, show_default="published", help="With asb and meta-asb: episodes."
+)
+@click.option("--lr", metavar="RATE", type=float, show_default="published", help="Learning rate of Adam.")
+@click.option(
+    "--inner-lr",
+    metavar="RATE",
+    type=float,
+    show_default="published",
+    help="With asb and meta-asb: learning rate of the steps on single images.",
+)
+@click.option(
+    "--image-size",
+    metavar="PIXELS",
+    type=int,
+    show_default="that of the backbone",
+    help="Side length of the images.",
+)
+@click.option("--classes", metavar="N", type=int, show_default="all", help="Use only the first N classes.")
+@click.option("--shots", metavar="N", type=int, show_default="all", help="Use only N images per class.")
+@click.option(
+    "--seed", metavar="N", type=SEED, default=0, show_default=True, help="Seed of weights, order, zaps and images."
+)
+@click.option(
+    "--out",
+    "file",
+    metavar="FILE.safetensors",
+    show_default="a file in the cache",
+    help="File of the trained weights.",
+)
 def command(out: Output, dataset: str, backbone: str, file: str | None, **options: Any) -> None:
-    """Train a source model; its weights serve as --weights FILE.
+    """Train a source model whose weights serve as --weights FILE.
 
-    iid: shuffled batches; --zap-every N resets the head at the start of every Nth epoch. asb: episodes of single
-    images of one class, then a batch; --zap-every 1 resets that class's row first. meta-asb: the same, and it learns
-    the weights from which such an episode goes well. Numbers that are not given are the published ones.
+    iid trains on shuffled batches; --zap-every N resets the head at the start of every Nth epoch. asb trains in
+    episodes: single images of one class, then one batch of all classes; --zap-every 1 first resets the row of that
+    class in the head. meta-asb trains the weights from which such an episode starts. The published defaults are those
+    of the zapping paper; for the embedded digits they are reduced.
 
-    What has been trained is cached, and a killed training goes on where it was, by the same command line.
+    Finished trainings are cached. The same command resumes a training that was stopped.
     """
     names = ("data_dir", "image_size", "classes", "shots", "seed")
     task = {"dataset": dataset, "backbone": backbone, "weights": "none", **{name: options[name] for name in names}}
@@ -60,7 +123,7 @@ def command(out: Output, dataset: str, backbone: str, file: str | None, **option
         try:
             source, images = train(task, settings, progress.update)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("interrupted: the same command goes on from the last checkpoint") from None
+            raise KeyboardInterrupt("interrupted: the same command resumes from the last checkpoint") from None
     path = write(source, file)
     facts = summary(source, settings, path, images)
     if out.json:
@@ -70,30 +133,34 @@ def command(out: Output, dataset: str, backbone: str, file: str | None, **option
 
 
 def make_settings(dataset: str, backbone: str, options: dict[str, Any]) -> PretrainSettings:
-    """Returns the settings of the training, without torch.
+    """Returns the settings of the training, without importing torch.
+
+    Args:
+        dataset: Name or path of the source dataset.
+        backbone: Architecture.
+        options: Values of the other options of `nbt pretrain`.
 
     Raises:
-        UsageError: An option is wrong, or belongs to another scheme.
+        UsageError: A value is invalid, or an option belongs to another scheme.
     """
     from nbt.models.backbone_spec import parse_backbone
     from nbt.settings.pretrain import default_pretrain_settings
 
     scheme = options["scheme"]
-    foreign = _EPISODE_OPTIONS if scheme == "iid" else _IID_OPTIONS
-    for name in foreign:
+    for name in _EPISODE_OPTIONS if scheme == "iid" else _IID_OPTIONS:
         if options[name] is not None:
-            raise UsageError(f"--{name.replace('_', '-')} is no option of --scheme {scheme}")
-    given = {name: options[name] for name in ("zap_scale", "zap_fraction", "lr", *_IID_OPTIONS, *_EPISODE_OPTIONS)}
+            raise UsageError(f"--{name.replace('_', '-')} is not an option of --scheme {scheme}")
+    changes = {name: options[name] for name in ("zap_scale", "zap_fraction", "lr", *_IID_OPTIONS, *_EPISODE_OPTIONS)}
     spec = parse_backbone(backbone)
     digits = dataset == "digits"
-    return default_pretrain_settings(scheme, spec.name, digits=digits, zap_period=options["zap_every"], **given)
+    return default_pretrain_settings(scheme, spec.name, digits=digits, zap_period=options["zap_every"], **changes)
 
 
 def check_file(file: str | None) -> None:
     """Checks `--out`.
 
     Raises:
-        UsageError: The name is none of a weights file, or it cannot be written.
+        UsageError: The name does not end in .safetensors, or the file cannot be written.
     """
     if file is None:
         return
@@ -103,7 +170,16 @@ def check_file(file: str | None) -> None:
 
 
 def train(task: dict[str, Any], settings: PretrainSettings, progress: Any) -> tuple[PretrainedSource, int]:
-    """Loads the images and trains; returns the source, and the number of its images."""
+    """Loads the images and trains the source model.
+
+    Args:
+        task: Values of the options of the task, see `nbt.cli.options.checks.TASK_OPTIONS`.
+        settings: Settings of the training.
+        progress: Progress callback, see `nbt.progress.Progress`.
+
+    Returns:
+        The source model and its number of training images.
+    """
     from nbt.data.resolve import resolve
     from nbt.models.backbone import default_image_size
     from nbt.models.backbone_spec import parse_backbone
@@ -123,7 +199,7 @@ def train(task: dict[str, Any], settings: PretrainSettings, progress: Any) -> tu
 
 
 def write(source: PretrainedSource, file: str | None) -> Path:
-    """Writes the weights file, and returns its path."""
+    """Writes the weights to a file, or into the cache without one, and returns the path."""
     from nbt.training.pretrain.source_cache import export_weights
 
     path = source.recipe.path.with_suffix(".weights.safetensors") if file is None else Path(file)
@@ -132,7 +208,14 @@ def write(source: PretrainedSource, file: str | None) -> Path:
 
 
 def summary(source: PretrainedSource, settings: PretrainSettings, path: Path, images: int) -> dict[str, Any]:
-    """Returns what was trained, in JSON types; accuracy 0 ... 1, seconds 0 where it was in the cache."""
+    """Returns the facts of a training in JSON types: accuracy 0 ... 1, seconds 0 if the source came from the cache.
+
+    Args:
+        source: The trained source model.
+        settings: Settings of the training.
+        path: The weights file.
+        images: Number of training images.
+    """
     means = source.weights.source_means
     return {
         "weights": str(path),
@@ -150,12 +233,13 @@ def summary(source: PretrainedSource, settings: PretrainSettings, path: Path, im
 
 
 def summary_text(facts: dict[str, Any]) -> str:
-    """Returns one line on what was trained."""
+    """Returns the facts of a training, see `summary`, as one line of text."""
     period = facts["zap_period"]
     rounds, unit = (facts["epochs"], "epoch") if facts["scheme"] == "iid" else (facts["episodes"], "episode")
     zaps = f"zapped every {period} {unit}s" if period > 1 else f"zapped every {unit}" if period else "not zapped"
-    done = "was in the cache" if facts["cached"] else f"{facts['seconds']:.0f} s"
+    seconds = "from the cache" if facts["cached"] else f"{facts['seconds']:.0f} s"
     return (
         f"{facts['backbone']} at {facts['image_size']} px, {facts['scheme']}, {zaps}: {rounds} {unit}s on "
-        f"{facts['images']} images of {facts['classes']} classes, {percent(facts['accuracy'])} of them right ({done})"
+        f"{facts['images']} images of {facts['classes']} classes, training accuracy "
+        f"{percent(facts['accuracy'])} ({seconds})"
     )

@@ -1,4 +1,4 @@
-"""`nbt record`: full learning curves of random settings or of past studies, for replay and for later searches."""
+"""`nbt record`: records learning curves of random settings or of finished studies, for replay and later searches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TRAINING_OPTIONS = (*TASK_OPTIONS, "trials", "epochs", "workers")
 
 
 class _RecordCommand(Command):
-    """A command that asks for `--dataset` only where it trains."""
+    """A command that requires `--dataset` only when it trains."""
 
     def __init__(self, *arguments: Any, **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)
@@ -34,13 +34,29 @@ class _RecordCommand(Command):
 @click.command(cls=_RecordCommand)
 @click.argument("studies", metavar="[STUDY]...", nargs=-1)
 @task_options
-@click.option("--trials", metavar="N", type=AT_LEAST_ONE, help="Settings; every tenth runs twice.")
-@click.option("--out", "table", metavar="TABLE.parquet", required=True, help="With --from-studies also a folder.")
-@click.option("--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="See nbt spaces.")
-@click.option("--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Of every run.")
-@click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Runs at a time.")
-@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of split, settings and runs.")
-@click.option("--from-studies", is_flag=True, help="Train nothing: take the full trials of finished studies.")
+@click.option(
+    "--trials",
+    metavar="N",
+    type=AT_LEAST_ONE,
+    show_default="required without --from-studies",
+    help="Number of settings; every tenth is trained with two seeds.",
+)
+@click.option(
+    "--out",
+    "table",
+    metavar="TABLE.parquet",
+    required=True,
+    help="File of the recorded table; with --from-studies also a folder.",
+)
+@click.option(
+    "--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="Search space; see nbt spaces."
+)
+@click.option("--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Epochs of every run.")
+@click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Concurrent runs.")
+@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Seed of split, settings and runs.")
+@click.option(
+    "--from-studies", is_flag=True, help="Record the full-length trials of finished studies instead of training."
+)
 @storage_option
 @click.pass_context
 def command(
@@ -54,13 +70,14 @@ def command(
     storage: str | None,
     **options: Any,
 ) -> None:
-    """Record learning curves; the same command resumes.
+    """Record learning curves; rerun to resume.
 
-    With --dataset and --trials, the anchors and random settings of the space train to full length. Each epoch is also
-    evaluated on test images, which nothing but the benchmark reads, nbt replay.
+    With --dataset and --trials, the command trains the baseline recipes and random settings of the space to full
+    length. Every epoch is also evaluated on test images, which only the benchmark (nbt replay) reads.
 
-    With --from-studies, the full-length trials of your studies (of each STUDY, else of all) become tables. --out may
-    then be a folder, which gets one table a task; tables that are there grow. A search reads them with --experience.
+    With --from-studies, the command converts the full-length trials of each STUDY (default: all studies) into recorded
+    tables. --out may then be a folder, which receives one table per task; new runs are added to existing tables. nbt
+    search reads the tables with --experience.
     """
     _check_option_combination(ctx, from_studies, studies)
     if from_studies:
@@ -72,14 +89,18 @@ def command(
 
 
 def _check_option_combination(ctx: click.Context, from_studies: bool, studies: tuple[str, ...]) -> None:
-    """Refuses what does not go together, and asks for what training needs."""
-    other = _TRAINING_OPTIONS if from_studies else _FROM_STUDIES_OPTIONS
-    given = [param for param in ctx.command.params if param.name in other and _is_given(ctx, param)]
-    named = ", ".join(param.opts[0] for param in given)
-    if from_studies and given:
-        raise click.UsageError(f"--from-studies trains nothing and takes the task from the studies: leave out {named}")
-    if not from_studies and (given or studies):
-        raise click.UsageError(f"{named or f'study {studies[0]}'} needs --from-studies")
+    """Rejects options that exclude each other, and requires those that training needs.
+
+    Raises:
+        click.UsageError: An option is missing, or does not apply with or without `--from-studies`.
+    """
+    inapplicable = _TRAINING_OPTIONS if from_studies else _FROM_STUDIES_OPTIONS
+    rejected = [param for param in ctx.command.params if param.name in inapplicable and _is_given(ctx, param)]
+    names = ", ".join(param.opts[0] for param in rejected)
+    if from_studies and rejected:
+        raise click.UsageError(f"--from-studies trains nothing and takes the task from the studies: leave out {names}")
+    if not from_studies and (rejected or studies):
+        raise click.UsageError(f"{names or f'study {studies[0]}'} needs --from-studies")
     for param in ctx.command.params:
         if not from_studies and param.name in ("dataset", "trials") and not _is_given(ctx, param):
             raise click.MissingParameter(ctx=ctx, param=param)
@@ -92,13 +113,13 @@ def _is_given(ctx: click.Context, param: click.Parameter) -> bool:
 def _record(out: Output, table: str, options: dict[str, Any]) -> None:
     from nbt.cli.display.progress import Progress
 
-    kept = 0
+    stored = 0
 
     with Progress(out) as progress:
 
         def count(run: RecordedRun, done: int, total: int) -> None:
-            nonlocal kept
-            kept = done
+            nonlocal stored
+            stored = done
             progress.update(f"recording {table}", done, total)
 
         try:
@@ -106,7 +127,7 @@ def _record(out: Output, table: str, options: dict[str, Any]) -> None:
 
             recorded = api.record(**options, out=table, on_run=count, progress=progress.update)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted: {kept} runs kept; the same command continues") from None
+            raise KeyboardInterrupt(f"interrupted: {stored} runs stored; to continue, run the same command") from None
     if out.json:
         out.print_json({"table": table, **summary(recorded)})
     else:
@@ -116,17 +137,20 @@ def _record(out: Output, table: str, options: dict[str, Any]) -> None:
 def _record_studies(out: Output, studies: tuple[str, ...], table: str, space: str, storage: str | None) -> None:
     from nbt import api
 
-    made = api.record_studies(studies, out=table, storage=storage, space=space)
+    result = api.record_studies(studies, out=table, storage=storage, space=space)
     if out.json:
-        rows = [{"table": path, **summary(one), "studies": sources(one)} for path, one in made.tables.items()]
-        out.print_json({"tables": rows, "left_out": made.left_out})
+        rows = [
+            {"table": path, **summary(recorded), "studies": study_names(recorded)}
+            for path, recorded in result.tables.items()
+        ]
+        out.print_json({"tables": rows, "left_out": result.left_out})
     else:
-        for path, one in made.tables.items():
-            out.print(f"{summary_text(str(path), one)}; from {', '.join(sources(one))}")
+        for path, recorded in result.tables.items():
+            out.print(f"{summary_text(str(path), recorded)}; from {', '.join(study_names(recorded))}")
 
 
 def summary(table: RecordedTable) -> dict[str, Any]:
-    """Returns what a recording holds; accuracies are 0 ... 1."""
+    """Returns the facts of a recorded table in JSON types; the best validation accuracy is 0 ... 1."""
     runs = table.runs
     best = max((run.val_accuracy for run in runs), default=math.nan)
     return {
@@ -139,7 +163,7 @@ def summary(table: RecordedTable) -> dict[str, Any]:
 
 
 def summary_text(file: str, table: RecordedTable) -> str:
-    """Returns one line on a recording."""
+    """Returns the facts of a recorded table, see `summary`, as one line of text."""
     facts = summary(table)
     return (
         f"{file}: {facts['settings']} settings, {facts['runs']} runs of {facts['epochs']} epochs, "
@@ -147,16 +171,20 @@ def summary_text(file: str, table: RecordedTable) -> str:
     )
 
 
-def sources(table: RecordedTable) -> list[str]:
-    """Returns the names of the studies that a table is from."""
+def study_names(table: RecordedTable) -> list[str]:
+    """Returns the names of the studies that the runs of a table come from."""
     return list(dict.fromkeys(run.origin.removeprefix("study: ") for run in table.runs))
 
 
 def check_options(options: dict[str, Any], table: str) -> None:
-    """Checks what can be checked without torch.
+    """Checks the options of a recording that trains, without importing torch.
+
+    Args:
+        options: Values of the options of the task, and of `--space`.
+        table: File of the recorded table.
 
     Raises:
-        UsageError: Something is wrong.
+        UsageError: A value is invalid.
     """
     from nbt.tuning.space.space import Space
 
@@ -168,10 +196,16 @@ def check_options(options: dict[str, Any], table: str) -> None:
 
 
 def check_studies(studies: tuple[str, ...], storage: str | None, space: str, out: str) -> None:
-    """Checks what can be checked of studies and their tables without opening the storage.
+    """Checks the options of `--from-studies` without opening the storage.
+
+    Args:
+        studies: Names of the studies; empty for all.
+        storage: URL of the storage.
+        space: Name or file of the search space.
+        out: File or folder of the tables.
 
     Raises:
-        UsageError: Something is wrong.
+        UsageError: A value is invalid.
     """
     from nbt.tuning.experience.study_tables import is_output_folder
     from nbt.tuning.space.space import Space

@@ -1,4 +1,4 @@
-"""`nbt replay`: search methods compared on recorded learning curves."""
+"""`nbt replay`: compares search methods on recorded learning curves."""
 
 from __future__ import annotations
 
@@ -17,28 +17,50 @@ if TYPE_CHECKING:
 
 _EPOCHS_COLUMN = "epochs to .5 points"
 LEGEND = (
-    "Searches of each method on each task: {seeds}; intervals: 95 %, bootstrap over them. Epochs until the test "
-    "accuracy of the incumbent is within .5 points of the best (for good: until it stays there; smoothed: until its "
-    "smoothed accuracy is); never: how many searches did not get there. In ratio and p (against {reference}) and "
-    "worst ratio (against the best other method, on the worst task) these count as the whole horizon."
+    "Searches per method and task: {seeds}; intervals: 95 %, bootstrap over the searches. The epochs are those until "
+    "the test accuracy of the incumbent is within .5 points of the best (staying: until it remains there; smoothed: "
+    "until its smoothed accuracy is); never: number of searches that did not reach it. In ratio and p (against "
+    "{reference}) and worst ratio (against the best other method, on the worst task) such searches count as the whole "
+    "horizon."
 )
 
 
 @click.command(cls=Command)
 @click.argument("tables", metavar="TABLE.parquet...", nargs=-1, required=True)
-@click.option("--seeds", metavar="N", type=AT_LEAST_ONE, default=20, show_default=True, help="Searches of each method.")
-@click.option("--methods", metavar="A,B,...", default="", help="All but the ablations when not given.")
 @click.option(
-    "--budget", metavar="N", type=AT_LEAST_ONE, default=60, show_default=True, help="Full trials' worth of epochs."
+    "--seeds",
+    metavar="N",
+    type=AT_LEAST_ONE,
+    default=20,
+    show_default=True,
+    help="Searches per method and task, each with its own seed.",
 )
-@click.option("--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="See nbt spaces.")
-@click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Processes.")
-@click.option("--out", "folder", metavar="DIR", help="Write tables (CSV) and figure there.")
+@click.option(
+    "--methods",
+    metavar="A,B,...",
+    default="",
+    show_default="all but the ablations",
+    help="Names of the search methods to compare.",
+)
+@click.option(
+    "--budget",
+    metavar="N",
+    type=AT_LEAST_ONE,
+    default=60,
+    show_default=True,
+    help="Training epochs per search, worth N full trials.",
+)
+@click.option(
+    "--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="Search space; see nbt spaces."
+)
+@click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Concurrent processes.")
+@click.option("--out", "folder", metavar="DIR", show_default="none", help="Folder for the tables (CSV) and the figure.")
 def command(out: Output, tables: Sequence[str], methods: str, folder: str | None, **options: Any) -> None:
-    """Compare search methods on curves that nbt record wrote.
+    """Compare search methods on recorded learning curves.
 
-    Methods run in the controller of nbt search, on recorded instead of new training, and know of a task what their own
-    search has paid for, and tables of other datasets. They see validation only; test accuracy judges them.
+    Every method runs in the search controller of nbt search, with recorded curves in place of training. A method knows
+    the epochs that its own search has spent and the recorded tables of other datasets. It sees validation results only;
+    the comparison uses the test accuracy.
     """
     if folder is not None:
         check_writable_folder("--out", folder)
@@ -61,12 +83,12 @@ def command(out: Output, tables: Sequence[str], methods: str, folder: str | None
 
 
 def print_result(out: Output, result: ReplayResult, folder: str | None) -> None:
-    """Writes what was found as tables for people."""
-    none, sections = "nothing was replayed", (task_text, summary_text, overall_text)
+    """Prints the results as tables: of the tasks, of the methods per task, and of the methods over all tasks."""
     tables = result.task_rows(), result.summary_rows(), result.overall_rows()
-    for rows, text in zip(tables, sections, strict=True):
-        shown = [text(row) for row in rows]
-        out.print_rows(shown, right=set(shown[0]) - {"task", "method"} if shown else (), none=none)
+    for rows, format_row in zip(tables, (task_text, summary_text, overall_text), strict=True):
+        cells = [format_row(row) for row in rows]
+        right_aligned = set(cells[0]) - {"task", "method"} if cells else ()
+        out.print_rows(cells, right_aligned=right_aligned, empty_text="nothing was replayed")
         out.print("")
     out.print(LEGEND.format(seeds=result.seeds, reference=result.reference))
     if folder is not None:
@@ -74,30 +96,30 @@ def print_result(out: Output, result: ReplayResult, folder: str | None) -> None:
 
 
 def task_text(row: Mapping[str, Any]) -> dict[str, str]:
-    """Returns a task's row as text."""
+    """Returns a row of `ReplayResult.task_rows` as text."""
     return {
         "task": row["task"],
         "settings": f"{row['settings']}",
         "horizon": f"{row['horizon']}",
         "best": percent(row["best"]),
-        "luckiest": percent(row["luckiest"]),
+        "highest": percent(row["luckiest"]),
         "median": percent(row["median"]),
-        "noise of a run": "-" if row["run_noise"] is None else f"±{100 * row['run_noise']:.1f} points",
-        "of the images": f"±{100 * row['image_noise']:.1f} points",
+        "run noise": "-" if row["run_noise"] is None else f"±{100 * row['run_noise']:.1f} points",
+        "image noise": f"±{100 * row['image_noise']:.1f} points",
         "settings within .5": f"{row['within_half_a_point']}",
     }
 
 
 def summary_text(row: Mapping[str, Any]) -> dict[str, str]:
-    """Returns a method's row on a task as text."""
+    """Returns a row of `ReplayResult.summary_rows` as text."""
     return {
         "task": row["task"],
         "method": row["method"],
         _EPOCHS_COLUMN: _interval(row, "epochs", _epochs),
         "never": f"{row['never']}",
-        "for good": _epochs(row["epochs_stay"]),
+        "staying": _epochs(row["epochs_stay"]),
         "smoothed": _epochs(row["epochs_smoothed"]),
-        "regret at the end": _interval(row, "regret", lambda value: f"{100 * value:.2f}"),
+        "final regret": _interval(row, "regret", lambda value: f"{100 * value:.2f}"),
         "trials": f"{row['trials']:.0f}",
         "stopped": f"{row['stopped']:.0f}",
         "distance": "-" if row["distance"] is None else f"{row['distance']:.2f}",
@@ -105,7 +127,7 @@ def summary_text(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def overall_text(row: Mapping[str, Any]) -> dict[str, str]:
-    """Returns a method's row over all tasks as text."""
+    """Returns a row of `ReplayResult.overall_rows` as text."""
     return {
         "method": row["method"],
         _EPOCHS_COLUMN: _epochs(row["epochs"]),

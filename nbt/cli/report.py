@@ -1,4 +1,4 @@
-"""`nbt report`: writes a study's report again."""
+"""`nbt report`: rewrites the report of a study."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nbt.paths import check_writable_folder
 @click.command(cls=Command)
 @click.argument("study")
 @storage_option
-@click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Where reports go.")
+@click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Folder of the reports.")
 def command(out: Output, study: str, storage: str | None, folder: str) -> None:
-    """Write the report of a study again from the storage."""
+    """Rewrite the report of a study from the storage."""
     check_study(study, storage)
     check_writable_folder("--out", folder)
     from nbt import api

@@ -1,4 +1,4 @@
-"""`nbt studies`: what is in the storage."""
+"""`nbt studies`: lists the studies in the storage."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def command(out: Output, storage: str | None) -> None:
     if out.json:
         out.print_json(studies)
     else:
-        none = "no studies yet; nbt search --dataset digits --budget 20 makes one"
-        out.print_rows([_row(study) for study in studies], none=none)
+        empty_text = "no studies yet; nbt search --dataset digits --budget 20 creates one"
+        out.print_rows([_row(study) for study in studies], empty_text=empty_text)
 
 
 def _row(study: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`nbt sync`: writes a study's MLflow runs again."""
+"""`nbt sync`: updates the MLflow runs of a study."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from nbt.cli.options.common import Command, storage_option, tracking_option
 @click.argument("study")
 @storage_option
 @tracking_option
-@click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Where reports are.")
+@click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Folder of the reports.")
 def command(out: Output, study: str, storage: str | None, tracking_uri: str | None, folder: str) -> None:
-    """Bring a study's MLflow runs up to date from the storage.
+    """Update the MLflow runs of a study from the storage.
 
-    Missing runs are written, with the report from --out where there is one; nothing is doubled.
+    Missing and outdated runs are written, with the report in --out if there is one. No run is written twice.
     """
     check_study(study, storage)
     from nbt import api

@@ -1,4 +1,4 @@
-"""`nbt train`: final training with settings that are known."""
+"""`nbt train`: trains with known settings."""
 
 from __future__ import annotations
 
@@ -14,15 +14,35 @@ from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, task_options
 
 @click.command(cls=Command)
 @task_options
-@click.option("--settings", "file", required=True, metavar="FILE", help="YAML, such as a report's recommended.yaml.")
-@click.option("--seeds", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Validation runs.")
-@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="First seed.")
-@click.option("--export", metavar="DIR", help="Write the model there, for nbt predict; replaces only a model.")
+@click.option(
+    "--settings",
+    "file",
+    required=True,
+    metavar="FILE",
+    help="Settings in YAML, such as recommended.yaml of a report.",
+)
+@click.option(
+    "--seeds", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Number of validation runs."
+)
+@click.option(
+    "--seed",
+    metavar="N",
+    type=SEED,
+    default=0,
+    show_default=True,
+    help="First seed; further runs use the integers after it.",
+)
+@click.option(
+    "--export",
+    metavar="DIR",
+    show_default="none",
+    help="Folder for the trained model, see nbt predict: new, empty, or a model to replace.",
+)
 def command(out: Output, dataset: str, file: str, export: str | None, **options: Any) -> None:
-    """Train with given settings, then evaluate on test once.
+    """Train with known settings and evaluate once on the test set.
 
-    With several seeds, each run has its own train/validation split and the validation accuracy gets an interval.
-    The tested and exported model is trained on train + validation.
+    Every seed has its own train/validation split; several seeds give the validation accuracy an interval. The model
+    that is tested and exported is trained on the training and validation images together.
     """
     from nbt.settings import TransferSettings
     from nbt.training.export.model_folder import check_export

@@ -1,1 +1,1 @@
-"""Image datasets: where they are, how they are read, decoded and split. Knows no models."""
+"""Image datasets: location, reading, decoding and splitting."""

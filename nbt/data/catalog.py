@@ -1,4 +1,4 @@
-"""The datasets that are known by name, and what `--dataset` may be. Opens no image and imports nothing heavy."""
+"""The datasets that are known by name, described without opening an image."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ DEFAULT_BACKBONE = "mobilenet_v2"
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """What is known of a dataset before it is opened.
+    """Description of a dataset, known before its images are read.
 
     Attributes:
-        name: What `--dataset` calls it; of a folder or manifest, its last part.
-        title: Name for people.
-        description: One line: what is told apart, and which splits are official.
-        kind: Who reads it: "digits", "cub", "omniglot-small", "torchvision", "folder" or "manifest".
-        classes: Number of classes, None where only reading tells.
-        images: Number of images of all splits, None where only reading tells.
-        image_size: Side in pixels that goes with `default_backbone`; None leaves it to the backbone.
+        name: Name for `--dataset`; for a folder or manifest, the last part of its path.
+        title: Full name, for display.
+        description: One line: what the classes are, and which splits are official.
+        kind: The reader: "digits", "cub", "omniglot-small", "torchvision", "folder" or "manifest".
+        classes: Number of classes, None where it is unknown before reading.
+        images: Number of images of all splits, None where it is unknown before reading.
+        image_size: Height and width in pixels that go with `default_backbone`; None for the backbone's default.
         mirror: Whether a mirrored image shows the same class.
         default_backbone: Backbone that is used when none is given.
-        marker: What a whole copy has below its folder, "" where there is no copy to look for.
-        fetched: Whether we can fetch it.
-        homepage: Where it comes from.
+        marker: Path, relative to the dataset's root folder, that exists in every complete copy; "" for embedded
+            datasets.
+        fetched: Whether nbt can download the dataset.
+        homepage: URL of the dataset.
     """
 
     name: str
@@ -195,15 +196,15 @@ _SPECS_BY_NAME = {spec.name: spec for spec in _SPECS}
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Returns the datasets known by name, the embedded one first."""
+    """Returns the names of the known datasets, the embedded one first."""
     return tuple(_SPECS_BY_NAME)
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-    """Returns what is known of a dataset.
+    """Returns the description of a dataset.
 
     Raises:
-        UsageError: There is none of that name; the nearest are given.
+        UsageError: No dataset has that name; the message suggests similar ones.
     """
     if name not in _SPECS_BY_NAME:
         raise UsageError(f"unknown dataset {name!r}; {nearest(name.lower(), _SPECS_BY_NAME)}")
@@ -211,7 +212,7 @@ def dataset_spec(name: str) -> DatasetSpec:
 
 
 def find_dataset_root(spec: DatasetSpec, data_dir: Path) -> Path | None:
-    """Returns the folder from which a dataset's marker is found: `data_dir` or one above it; None if there is none."""
+    """Returns the folder that contains a dataset's marker: `data_dir` or one of its parents; None if there is none."""
     depth = spec.marker.count("/")
     for folder in (data_dir, *list(data_dir.parents)[:depth]):
         if (folder / spec.marker).exists():

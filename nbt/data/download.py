@@ -1,4 +1,4 @@
-"""Downloads archives: whole and verified, or not at all; nothing is written outside their folder."""
+"""Downloads and unpacks archives: complete and verified, or not at all, and never outside the target folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nbt.paths import cache_folder
 from nbt.progress import Progress
 
 TIMEOUT_SECONDS = 60.0
-"""Seconds without an answer or data after which a download is given up."""
+"""Seconds without an answer or data after which a download is aborted."""
 
 _CHUNK_BYTES = 1 << 20
 
@@ -31,75 +31,80 @@ def fetch_archive(url: str, md5: str, folder: Path, content: str, *, progress: P
     """Downloads a tar archive, verifies it, and unpacks one folder of it.
 
     Args:
-        url: Where it is.
-        md5: Its checksum, hexadecimal.
-        folder: Where `content` goes; everything else in the archive is dropped.
-        content: Name of the top folder in the archive.
-        progress: Told of bytes received and members unpacked.
+        url: Address of the archive.
+        md5: MD5 checksum of the archive, hexadecimal.
+        folder: Parent folder of the unpacked `content`.
+        content: Name of the top-level folder in the archive that is kept; the rest of the archive is discarded.
+        progress: Called with the numbers of received bytes and of unpacked members.
 
     Returns:
         `folder / content`.
 
     Raises:
-        NbtError: It cannot be fetched, is not what it should be, or would write where it must not. Nothing is left.
+        NbtError: The archive cannot be downloaded or unpacked, lacks `content`, has a wrong checksum or is unsafe. No
+            partial data is left.
     """
-    with temporary_folder(folder) as place:
-        archive = place / "archive"
+    with temporary_folder(folder) as temporary:
+        archive = temporary / "archive"
         download(url, archive, md5=md5, progress=progress)
-        unpack_tar(archive, place / "unpacked", progress=progress)
-        found = place / "unpacked" / content
-        if not found.is_dir():
+        unpack_tar(archive, temporary / "unpacked", progress=progress)
+        content_folder = temporary / "unpacked" / content
+        if not content_folder.is_dir():
             raise NbtError(f"{url} does not hold {content}/")
         target = folder / content
-        if target.exists():  # a damaged one, or one that another process has just put there
-            target.rename(place / "replaced")
-        return move_into_place(found, target)
+        if target.exists():  # an incomplete copy, or one that another process has just created
+            target.rename(temporary / "replaced")
+        return move_into_place(content_folder, target)
 
 
 def download(url: str, target: Path, *, md5: str, progress: Progress | None = None) -> None:
     """Downloads a file.
 
     Args:
-        url: Where it is.
-        target: The file to write; it appears only when it is whole and verified.
-        md5: Its checksum, hexadecimal. It guards against damage; against malice the transport does (https).
-        progress: Told of the bytes received.
+        url: Address of the file.
+        target: Path of the file, which appears only when it is complete and verified.
+        md5: MD5 checksum, hexadecimal. It detects damage; protection from tampering is left to HTTPS.
+        progress: Called with the number of received bytes.
 
     Raises:
-        NbtError: There is no connection, the answer is short, or the checksum is another.
+        NbtError: The download fails or is incomplete, or the checksum differs.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     request = urllib.request.Request(url, headers={"User-Agent": f"nbt/{__version__}"})
-    what = f"downloading {PurePosixPath(url).name}"
+    description = f"downloading {PurePosixPath(url).name}"
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer, temporary.open("wb") as file:
             length = answer.headers.get("Content-Length", "")
             total = int(length) if length.isdecimal() else 0
-            found, received = _copy_and_hash(answer, file, lambda done: progress and progress(what, done, total))
+            checksum, received = _copy_and_hash(
+                answer, file, lambda done: progress and progress(description, done, total)
+            )
         if total and received != total:
             raise NbtError(f"{url} broke off after {received} of {total} bytes; try again")
-        if found != md5:
-            raise NbtError(f"{url} has the checksum {found}, expected {md5}; it was damaged on the way or replaced")
+        if checksum != md5:
+            raise NbtError(f"{url} has the checksum {checksum}, expected {md5}; it is damaged or was replaced")
         temporary.replace(target)
     except (OSError, http.client.HTTPException) as error:
-        raise NbtError(f"{url} cannot be fetched ({_error_reason(error)})") from error
+        raise NbtError(f"{url} cannot be downloaded ({_error_reason(error)})") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def unpack_tar(archive: Path, folder: Path, *, progress: Progress | None = None) -> None:
-    """Unpacks files and folders of a tar archive, compressed or not.
+    """Unpacks the files and folders of a tar archive, compressed or not.
+
+    All members are checked before anything is written.
 
     Args:
-        archive: The file.
-        folder: Where to; it is created.
-        progress: Told of the members unpacked.
+        archive: The archive file.
+        folder: Target folder; it is created.
+        progress: Called with the number of unpacked members.
 
     Raises:
-        NbtError: It is no tar archive or a damaged one, or a member is absolute, leads out of the folder, or is
-            neither file nor folder. Members are checked before anything is written.
+        NbtError: The file is not a tar archive or is damaged, or a member has an absolute path, leads out of the
+            folder, or is neither a file nor a folder.
     """
-    # Python before 3.11.4 has no filters; then our own check stands alone, which is the stricter one.
+    # Python before 3.11.4 has no extraction filters; _check_member is stricter than they are.
     options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     try:
         with tarfile.open(archive) as tar:
@@ -116,39 +121,41 @@ def unpack_tar(archive: Path, folder: Path, *, progress: Progress | None = None)
 
 
 def make_cache_folder(*parts: str) -> Path:
-    """Returns `cache_folder(*parts)`.
+    """Creates and returns `cache_folder(*parts)`.
 
     Raises:
-        NbtError: It cannot be made.
+        NbtError: The folder cannot be created.
     """
     try:
         return cache_folder(*parts)
     except OSError as error:
-        raise NbtError(f"the cache cannot be written ({error}); set NBT_CACHE to a folder of yours") from error
+        raise NbtError(f"the cache cannot be written ({error}); set NBT_CACHE to a writable folder") from error
 
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """Makes a folder inside `parent`, so that what is in it can be renamed into place, and removes it afterwards.
+    """Creates a temporary folder inside `parent`, and removes it on exit.
+
+    It is on the same file system as `parent`, so that its contents can be renamed into place.
 
     Raises:
-        NbtError: It cannot be made.
+        NbtError: The folder cannot be created.
     """
     try:
-        place = Path(tempfile.mkdtemp(prefix=".nbt-", suffix=".tmp", dir=parent))
+        temporary = Path(tempfile.mkdtemp(prefix=".nbt-", suffix=".tmp", dir=parent))
     except OSError as error:
         raise NbtError(f"{parent} cannot be written to ({_error_reason(error)})") from error
     try:
-        yield place
+        yield temporary
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def move_into_place(source: Path, target: Path) -> Path:
     """Renames a file or folder, and returns `target`.
 
     Raises:
-        NbtError: The target is a folder that exists.
+        NbtError: The target is an existing folder, or cannot be written.
     """
     if target.is_dir():
         raise NbtError(f"{target} exists, but is not complete; remove or rename it and try again")
@@ -171,7 +178,7 @@ def _copy_and_hash(source: IO[bytes], target: IO[bytes], report: Callable[[int],
 
 
 def _check_member(member: tarfile.TarInfo) -> None:
-    path = PureWindowsPath(member.name)  # which takes "/", "\\" and drives for what they are, as some system would
+    path = PureWindowsPath(member.name)  # recognises "/", "\\" and drive letters on every system
     if path.anchor or ".." in path.parts:
         raise NbtError(f"the archive is not safe: {member.name!r} would be written outside its folder")
     if not (member.isfile() or member.isdir()):

@@ -1,4 +1,4 @@
-"""What the readers of folders, manifests and official layouts have in common: labelled image files, and their order."""
+"""Labelled image files, class order and folder listings, shared by the dataset readers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,17 @@ SPLIT_ALIASES = {
     "test": "test",
     "testing": "test",
 }
-"""What people call the parts of a dataset, and what we call them."""
+"""The name of the split for every accepted spelling."""
 
 
 class LabelledFile(NamedTuple):
-    """One labelled image file; `split` is "train", "val", "test" or "" where the dataset does not say."""
+    """A labelled image file.
+
+    Attributes:
+        path: The file.
+        label: Name of the class.
+        split: Official split, "train", "val" or "test"; "" where the dataset has none.
+    """
 
     path: Path
     label: str
@@ -33,7 +39,7 @@ class LabelledFile(NamedTuple):
 
 
 def sort_class_names(names: Iterable[str]) -> list[str]:
-    """Returns class names without repetition, sorted: by value where every name is a whole number, else as text."""
+    """Returns the distinct class names in order: numerically if all are whole numbers, else alphabetically."""
     unique = set(names)
     if all(name.isdecimal() for name in unique):
         return sorted(unique, key=lambda name: (int(name), name))
@@ -41,19 +47,19 @@ def sort_class_names(names: Iterable[str]) -> list[str]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Returns the folders inside `folder` that are not hidden, by name."""
+    """Returns the folders inside `folder` that are not hidden, sorted by name."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not _is_hidden(entry.name) and entry.is_dir()]
     return [folder / name for name in sorted(names)]
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """Yields the image files in `folder` and below it, in a fixed order; hidden files and folders are passed over."""
-    for place, folders, files in os.walk(folder):
+    """Yields the image files in `folder` and below it in a fixed order, without hidden files and folders."""
+    for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _is_hidden(name))
         for name in sorted(files):
             if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not _is_hidden(name):  # noqa: PTH122
-                yield Path(place, name)
+                yield Path(parent, name)
 
 
 def has_image(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Images decoded once, in parallel, into one uint8 array that is cached by what it was made from."""
+"""Decodes images once, in parallel, into one uint8 array that is cached by a hash of its inputs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from nbt.progress import Progress
 logger = logging.getLogger("nbt")
 
 DECODER_VERSION = 1
-"""Part of every fingerprint: raise it when decoded pixels change."""
+"""Part of every fingerprint; raise it when the decoded pixels change."""
 
 MEMORY_LIMIT = 1 << 30
-"""Bytes up to which images are read into memory; larger arrays are memory-mapped."""
+"""Maximum size in bytes of arrays that are read into memory; larger ones are memory-mapped."""
 
 _DECODE_CHUNK_SIZE = 16
 _STALE_AFTER_SECONDS = 24 * 3600.0
@@ -43,11 +43,13 @@ DecodedImages = Generator[tuple[int, Pixels | str]]
 
 
 class ImageStore:
-    """Square RGB images of one size. Where they come from a cache file, another process maps it and shares its pages.
+    """Square RGB images of one size.
+
+    A store with a cache file is pickled as a path; other processes map the file and share its memory.
 
     Args:
         array: uint8 (N, H, H, 3), in memory or a read-only memory map.
-        path: The cache file that holds just this array, if there is one.
+        path: The cache file that holds exactly this array, or None.
         unreadable: Names of the images that were left out.
     """
 
@@ -72,12 +74,12 @@ class ImageStore:
 
     @property
     def path(self) -> Path | None:
-        """The cache file, None where the images are in memory only."""
+        """The cache file, or None for images that are in memory only."""
         return self._path
 
     @property
     def unreadable(self) -> tuple[str, ...]:
-        """Names of the images that were left out because they cannot be decoded."""
+        """Names of the images that were left out because they could not be decoded."""
         return self._unreadable
 
     @property
@@ -93,10 +95,10 @@ class ImageStore:
         return f"ImageStore(<{len(self)} images, {self.size} px>{where})"
 
     def select(self, index: npt.NDArray[np.int64]) -> ImageStore:
-        """Returns a store of some of the images, in memory.
+        """Returns a store of a selection of the images, in memory.
 
         Args:
-            index: Which, in the order wanted, int64 (n,).
+            index: Indices of the images, in the order of the result, int64 (n,).
         """
         return ImageStore(np.asarray(self._array[index]), unreadable=self._unreadable)
 
@@ -113,7 +115,7 @@ def _unpickle_store(array: Pixels | None, path: str | None, unreadable: tuple[st
     try:
         return ImageStore(np.load(path, mmap_mode="r"), path=Path(path), unreadable=unreadable)
     except (OSError, ValueError) as error:
-        raise NbtError(f"{path}: the decoded images are gone or damaged ({error}); start again") from error
+        raise NbtError(f"{path}: the decoded images are missing or damaged ({error}); start again") from error
 
 
 def decode_images(
@@ -124,20 +126,20 @@ def decode_images(
     workers: int | None = None,
     cache: bool = True,
 ) -> tuple[ImageStore, npt.NDArray[np.int64]]:
-    """Decodes images to squares of one size, or finds them decoded.
+    """Decodes images to squares of one size, or reads them from the cache.
 
-    The shorter side is scaled to `size` with antialiasing and the middle is cut out. Images that cannot be decoded
-    are left out, with one warning in the log that counts and names them.
+    The shorter side is scaled to `size` with antialiasing and the centre is cropped. Images that cannot be decoded are
+    left out, and one warning counts and names them.
 
     Args:
-        items: Files, or images uint8 (N, H, W, 3).
+        items: Image files, or images in memory, uint8 (N, H, W, 3).
         size: Height and width in pixels, 1 or more.
-        progress: Told of the images done.
-        workers: Threads; one a processor when None.
-        cache: Whether to look in the cache and to write to it.
+        progress: Called with the number of decoded images.
+        workers: Number of threads; the number of available processors when None.
+        cache: Whether to read from and write to the cache.
 
     Returns:
-        The images, and which of `items` they are: int64 (n,), rising.
+        The images, and their indices in `items`, ascending, int64 (n,).
 
     Raises:
         NbtError: The cache cannot be written, for example because the disk is full.
@@ -153,7 +155,7 @@ def decode_images(
         _write_cache(path, decoded, len(items), size)
         cached = _read_cache(path, len(items), size)
         if cached is None:
-            raise NbtError(f"{path} cannot be read back; is the disk damaged or full? NBT_CACHE names another folder")
+            raise NbtError(f"{path} cannot be read back; check the disk, or set NBT_CACHE to another folder")
     return _build_store(cached[0], path, items, cached[1])
 
 
@@ -167,10 +169,10 @@ def _build_store(
 ) -> tuple[ImageStore, npt.NDArray[np.int64]]:
     names = tuple(_item_name(items, index) for index in reasons)
     if reasons:
-        shown = [f"{name} ({why})" for name, why in zip(names, reasons.values(), strict=True)][:_MAX_NAMES_SHOWN]
+        shown = [f"{name} ({reason})" for name, reason in zip(names, reasons.values(), strict=True)][:_MAX_NAMES_SHOWN]
         more = f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
-        what = f"{', '.join(shown)}{more}"
-        logger.warning("%d of %d images cannot be read and are left out: %s", len(names), len(items), what)
+        listed = f"{', '.join(shown)}{more}"
+        logger.warning("%d of %d images cannot be read and are left out: %s", len(names), len(items), listed)
     kept = np.setdiff1d(np.arange(len(items), dtype=np.int64), np.array(list(reasons), dtype=np.int64))
     return ImageStore(array, path=path, unreadable=names), kept
 
@@ -180,15 +182,15 @@ def _item_name(items: Items, index: int) -> str:
 
 
 def _iter_decoded(items: Items, size: int, threads: int, progress: Progress | None) -> DecodedImages:
-    """Yields each image's number and its pixels, or why it cannot be decoded, in order.
+    """Yields the index of each image with its pixels, or with the reason why it cannot be decoded, in order.
 
-    No more than a few chunks are decoded ahead, so that memory stays small however slow the disk is.
+    At most 4 chunks per thread are decoded ahead, which bounds the memory in use.
     """
     starts = iter(range(0, len(items), _DECODE_CHUNK_SIZE))
     waiting: deque[Future[list[tuple[int, Pixels | str]]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="nbt-decode")
     try:
-        # Pillow warns of odd metadata and of large images; what matters is whether it can decode them.
+        # Pillow warns of odd metadata and of large images, which decode all the same.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             while True:
@@ -213,7 +215,7 @@ def _decode(item: Path | Pixels, size: int) -> Pixels | str:
         return resize_pixels(item, size) if isinstance(item, np.ndarray) else decode_file(item, size)
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
+    except Exception as error:  # damaged files make Pillow raise errors of many types
         return " ".join(str(error).split())[:120] or type(error).__name__
 
 
@@ -228,30 +230,30 @@ def _collect_decoded(decoded: DecodedImages) -> tuple[list[Pixels], dict[int, st
     return rows, reasons
 
 
-# The cache: <fingerprint>.npy with the decoded images, and <fingerprint>.json with what else there is to know. The
-# second is written last: without it the first does not count.
+# The cache: <fingerprint>.npy with the decoded images, and <fingerprint>.json with their checksum and the unreadable
+# images. The JSON file is written last: without it the array is ignored.
 
 
 def _fingerprint(items: Items, size: int) -> str:
-    """Returns a hash of what the decoded images depend on: files by relative path, size and time of change."""
+    """Returns a hash of the inputs: files by relative path, size and modification time, images in memory by content."""
     digest = hashlib.sha256(f"nbt images {DECODER_VERSION} {size}\n".encode())
     if isinstance(items, np.ndarray):
         digest.update(str(items.shape).encode() + np.ascontiguousarray(items).data)
         return digest.hexdigest()[:32]
     for path, name in zip(items, relative_names(items), strict=True):
         try:
-            facts = path.stat()
-            digest.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            status = path.stat()
+            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
         except OSError:
             digest.update(f"{name}\0missing\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
 
 
 def _read_cache(path: Path, n_items: int, size: int) -> tuple[Pixels, dict[int, str]] | None:
-    """Returns the cached images and why others were left out; None where there are none, or damaged ones."""
+    """Returns the cached images and the reasons why others were left out; None if they are missing or damaged."""
     try:
         metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        reasons = {int(index): str(why) for index, why in metadata["unreadable"]}
+        reasons = {int(index): str(reason) for index, reason in metadata["unreadable"]}
         array = np.load(path, mmap_mode="r")
         if array.dtype != np.uint8 or array.shape != (n_items - len(reasons), size, size, 3):
             return None
@@ -264,7 +266,7 @@ def _read_cache(path: Path, n_items: int, size: int) -> tuple[Pixels, dict[int, 
 
 
 def _write_cache(path: Path, decoded: DecodedImages, n_items: int, size: int) -> None:
-    """Decodes into the cache. Two processes that do so at once write the same, and the later one's stays."""
+    """Decodes images into the cache. Concurrent processes write equal files, of which the last one remains."""
     _remove_stale_files(path.parent)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp")
     metadata = path.with_suffix(".json")
@@ -285,7 +287,11 @@ def _write_cache(path: Path, decoded: DecodedImages, n_items: int, size: int) ->
 
 
 def _write_rows(file: IO[bytes], decoded: DecodedImages, n_items: int, size: int) -> tuple[dict[int, str], int]:
-    """Writes an .npy file row by row; returns why images were left out, and the checksum of all rows."""
+    """Writes an .npy file image by image.
+
+    Returns:
+        The reasons why images were left out, by index, and the CRC-32 of the written images.
+    """
     start = _write_header(file, n_items, size)
     reasons: dict[int, str] = {}
     checksum = 0
@@ -296,7 +302,7 @@ def _write_rows(file: IO[bytes], decoded: DecodedImages, n_items: int, size: int
         file.write(result.data)
         checksum = zlib.crc32(result.data, checksum)
     file.seek(0)
-    # NumPy pads headers so that a longer or shorter array of the same kind has one of equal length.
+    # NumPy pads headers, so that the header of a shorter array has the same length.
     if _write_header(file, n_items - len(reasons), size) != start:
         raise NbtError("this version of NumPy writes .npy headers that cannot be changed in place")
     return reasons, checksum
@@ -309,7 +315,7 @@ def _write_header(file: IO[bytes], n: int, size: int) -> int:
 
 
 def _remove_stale_files(folder: Path) -> None:
-    """Removes what killed processes left behind a day ago or earlier."""
+    """Removes temporary files that killed processes left behind, once they are a day old."""
     for path in folder.glob(".*.tmp"):
         try:
             if time.time() - path.stat().st_mtime > _STALE_AFTER_SECONDS:

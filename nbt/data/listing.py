@@ -1,4 +1,4 @@
-"""Listing: which images a dataset has, with labels and official split; nothing is decoded yet."""
+"""Listings: the images of a dataset with labels and official splits, before decoding."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Items = Sequence[Path] | npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The images of a dataset.
+    """The images of a dataset, not yet decoded.
 
     Attributes:
-        name: The dataset.
-        class_names: One name a class, in the order of the labels.
-        items: N files, or N images that are in memory anyway, uint8 (N, H, W, 3).
-        labels: int64 (N,), 0 ... C-1.
-        roles: Official part of each image, (N,) of "train", "val", "test", or "" where there is none.
+        name: Name of the dataset.
+        class_names: Class names in the order of the labels.
+        items: N image files, or N images in memory, uint8 (N, H, W, 3).
+        labels: Class indices 0 ... C-1, int64 (N,).
+        roles: Official split of each image, "train", "val", "test", or "" for none, (N,).
     """
 
     name: str
@@ -40,32 +40,33 @@ class Listing:
         return len(self.labels)
 
     def take(self, index: npt.NDArray[np.int64]) -> Listing:
-        """Returns the listing of some of the images.
+        """Returns the listing of a selection of images.
 
         Args:
-            index: Which, in the order wanted, int64 (n,).
+            index: Indices of the images, in the order of the result, int64 (n,).
         """
         items: Items
         items = self.items[index] if isinstance(self.items, np.ndarray) else [self.items[i] for i in index.tolist()]
         return dataclasses.replace(self, items=items, labels=self.labels[index], roles=self.roles[index])
 
     def select_classes(self, n: int | None) -> Listing:
-        """Returns the listing of the first `n` classes, in the dataset's order; of all for None.
+        """Returns the listing of the first `n` classes, or of all classes for None.
 
         Raises:
-            UsageError: There are fewer classes, or `n` is below 2.
+            UsageError: The dataset has fewer classes, or `n` is below 2.
         """
         if n is None:
             return self
         if not 2 <= n <= len(self.class_names):
             raise UsageError(f"--classes {n}: {self.name} has {len(self.class_names)} classes; give 2 or more of them")
-        chosen = self.take(np.flatnonzero(self.labels < n))
-        return dataclasses.replace(chosen, class_names=self.class_names[:n])
+        selected = self.take(np.flatnonzero(self.labels < n))
+        return dataclasses.replace(selected, class_names=self.class_names[:n])
 
     def digest(self) -> str:
-        """Returns a hash of classes, images (path and size of files, else content), labels and roles.
+        """Returns a hash of classes, images, labels and official splits.
 
-        Where the dataset lies does not matter: paths count from their common folder.
+        Images in memory enter by content, files by size and by path relative to their common folder, so that a dataset
+        may be moved.
         """
         digest = hashlib.sha256()
         for name in self.class_names:
@@ -81,29 +82,29 @@ class Listing:
 
 
 def listing_from_files(name: str, rows: Sequence[LabelledFile], class_names: Iterable[str] | None = None) -> Listing:
-    """Returns the listing of labelled files.
+    """Builds a listing of labelled files.
 
     Args:
-        name: The dataset.
+        name: Name of the dataset.
         rows: The files.
-        class_names: The classes in their order; sorted by name when None.
+        class_names: The class names in order; sorted by `sort_class_names` when None.
     """
     names = sort_class_names(row.label for row in rows) if class_names is None else list(class_names)
-    number = {label: i for i, label in enumerate(names)}
+    label_index = {label: i for i, label in enumerate(names)}
     return Listing(
         name=name,
         class_names=tuple(names),
         items=[row.path for row in rows],
-        labels=np.array([number[row.label] for row in rows], dtype=np.int64),
+        labels=np.array([label_index[row.label] for row in rows], dtype=np.int64),
         roles=np.array([row.split for row in rows], dtype="<U5"),
     )
 
 
 def relative_names(paths: Sequence[Path]) -> list[str]:
-    """Returns the paths counted from the folder that all of them share, with "/" between the parts."""
+    """Returns the paths relative to their deepest common folder, with "/" as separator."""
     if not paths:
         return []
-    texts = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - ten times faster, and links stay
+    texts = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - ten times faster, and keeps links
     shared = os.path.commonpath([os.path.dirname(text) for text in texts])  # noqa: PTH120
     cut = len(shared.rstrip(os.sep)) + 1
     return [text[cut:].replace(os.sep, "/") for text in texts]

@@ -1,4 +1,4 @@
-"""The registry of readers: which one lists the images of a dataset."""
+"""The registry of dataset readers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from nbt.progress import Progress
 
 
 def read_dataset(source: DatasetSource, *, progress: Progress | None = None) -> Listing:
-    """Returns the images of a dataset; fetches it where it is known by name and not there yet.
+    """Lists the images of a dataset; downloads a known dataset at the first use.
 
     Args:
-        source: What `nbt.data.resolve.resolve` returned.
-        progress: Told of downloads.
+        source: The dataset, from `nbt.data.resolve.resolve`.
+        progress: Called while files are downloaded and unpacked.
 
     Raises:
-        UsageError: The dataset is not as it should be.
-        NbtError: It cannot be fetched.
+        UsageError: The dataset is malformed.
+        NbtError: The dataset cannot be downloaded or unpacked.
     """
     return _READERS[source.kind](source, progress)
 

@@ -1,4 +1,4 @@
-"""What the options dataset and data_dir mean: a name, a folder or a manifest; checked without opening an image."""
+"""Interprets the options `dataset` and `data_dir`: a name, a folder or a manifest, checked without opening an image."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _PATH_ENDINGS = (".csv", ".tsv", ".txt", ".zip", ".tar", ".tgz", ".gz")
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """A dataset and where it is.
+    """A dataset and its location.
 
     Attributes:
-        dataset: The name, or the absolute path of the folder or manifest.
-        spec: What is known of it.
-        path: Folder or manifest to read; None for what is embedded, or fetched into the cache.
+        dataset: Name of the dataset, or the absolute path of the folder or manifest.
+        spec: Description of the dataset.
+        path: Folder or manifest to read; None for an embedded dataset or a download in the cache.
     """
 
     dataset: str
@@ -30,20 +30,20 @@ class DatasetSource:
 
     @property
     def kind(self) -> str:
-        """Who reads it, see `DatasetSpec.kind`."""
+        """Kind of reader, see `DatasetSpec.kind`."""
         return self.spec.kind
 
 
 def resolve(dataset: str | Path, data_dir: str | Path | None = None) -> DatasetSource:
-    """Decides what `--dataset` and `--data-dir` mean, and checks them by looks at the file system alone.
+    """Interprets `--dataset` and `--data-dir` and checks them without opening an image.
 
     Args:
         dataset: A known name, a folder of class folders, a train/val/test folder of such, a folder in the official
-            layout of CUB-200-2011, or a CSV manifest. A name comes first; write "./cub" for a folder of that name.
-        data_dir: Where a dataset known by name already is: the folder it unpacks to, or its parent.
+            layout of CUB-200-2011, or a CSV manifest. Names take precedence over paths; "./cub" is a folder.
+        data_dir: Location of a dataset known by name: the folder that it unpacks to, or its parent.
 
     Raises:
-        UsageError: There is no such dataset or folder, or one without images or with one class only.
+        UsageError: The dataset or folder does not exist, or has no images or one class only.
     """
     text = str(dataset)
     folder = None if data_dir is None else _existing_folder(data_dir)
@@ -53,7 +53,7 @@ def resolve(dataset: str | Path, data_dir: str | Path | None = None) -> DatasetS
     if not text.strip() or not os.path.exists(path):  # noqa: PTH110 - pathlib raises where a name is too long
         raise UsageError(_explain_unknown(text))
     if folder is not None:
-        raise UsageError(f"--data-dir is for datasets known by name, and --dataset {text} says itself where it is")
+        raise UsageError(f"--data-dir is for datasets known by name; --dataset {text} is a path already")
     return _resolve_folder(path) if path.is_dir() else _resolve_file(path)
 
 
@@ -79,10 +79,10 @@ def _resolve_name(spec: DatasetSpec, data_dir: Path | None) -> DatasetSource:
     if not spec.fetched and root is None:
         where = "" if data_dir is None else f" {data_dir}"
         if spec.kind == "omniglot-small":
-            raise UsageError(f"{spec.name} is not fetched; give --data-dir DIR with DIR/{spec.marker}")
+            raise UsageError(f"{spec.name} is not downloaded automatically; give --data-dir DIR with DIR/{spec.marker}")
         raise UsageError(
             f"{spec.name}: {spec.title} can no longer be downloaded; give --data-dir DIR with DIR/{spec.marker} "
-            f"and the images beside it{f' (not found at{where})' if where else ''}"
+            f"and its images in the same folder{f' (not found at{where})' if where else ''}"
         )
     return DatasetSource(spec.name, spec, root or data_dir)
 

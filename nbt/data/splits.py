@@ -1,4 +1,4 @@
-"""Which images are for training, validation and test: stratified, seeded, and test never moved."""
+"""Splits: which images are for training, validation and test; stratified and seeded, with a fixed test part."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from nbt.errors import UsageError
 Index = npt.NDArray[np.int64]
 
 TEST_SHARE = 0.2
-"""Share of each class that is cut off for test where a dataset has no official test split."""
+"""Share of each class that is held out for test where a dataset has no official test split."""
 
 VALIDATION_IMAGES = 400
-"""Validation images that the cut aims at: an accuracy near .5 then carries 2.5 points of standard error."""
+"""Targeted number of validation images: the standard error of an accuracy near .5 is then 2.5 points."""
 
 VALIDATION_SHARES = (0.10, 0.25)
-"""Bounds on the share of the labelled images that the cut takes to reach `VALIDATION_IMAGES`."""
+"""Bounds on the share of the labelled images that is held out for validation."""
 
-# The streams of random numbers. The first is all that decides on test: no seed of the user's enters it.
+# Keys of the random rngs. No user seed enters the first: the test part is the same for all seeds.
 _TEST_SEED = (0x7E57,)
 _VALIDATION_SEED = 1
 _SHOTS_SEED = 2
@@ -30,12 +30,12 @@ _SHOTS_SEED = 2
 
 @dataclass(frozen=True, eq=False)
 class Pools:
-    """The labelled images by what they may be used for, as sorted indices.
+    """Sorted indices of the labelled images by their possible use.
 
     Attributes:
-        train: To train on, and to cut validation from where `val` is None; int64 (n,).
+        train: Images for training, and for validation where `val` is None; int64 (n,).
         val: The official validation images, or None.
-        test: To test on, once, at the end.
+        test: Test images, int64 (n,).
     """
 
     train: Index
@@ -45,30 +45,30 @@ class Pools:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What one run trains, validates and tests on, as sorted indices, int64 (n,) each; disjoint."""
+    """Sorted, disjoint indices of the images that one run trains, validates and tests on, int64 (n,) each."""
 
     train: Index
     val: Index
     test: Index
 
     def merge_validation(self) -> Split:
-        """Returns the split with the validation images moved to train."""
+        """Returns the split with the validation images moved to the training images."""
         return Split(np.sort(np.concatenate([self.train, self.val])), np.empty(0, dtype=np.int64), self.test)
 
 
 def make_pools(labels: Index, roles: npt.NDArray[np.str_], class_names: Sequence[str]) -> Pools:
-    """Divides the images into pools: by their official roles, and test cut off by a fixed seed if none is official.
+    """Divides the images into pools by their official splits; without an official test split, test images are drawn.
 
-    Images without a role belong to train. Which images of a class become test depends on the number and order of
-    its images alone, not on other classes, and on no seed.
+    Images without an official split belong to train. The draw of a class's test images depends only on the number and
+    order of its images, neither on the other classes nor on a seed.
 
     Args:
-        labels: int64 (N,).
-        roles: (N,) of "train", "val", "test" or "".
-        class_names: For messages.
+        labels: Class indices, int64 (N,).
+        roles: Official splits, "train", "val", "test" or "", (N,).
+        class_names: Class names, for messages.
 
     Raises:
-        UsageError: A class has too few images to stand in every part.
+        UsageError: A class has too few images for the required parts.
     """
     val = np.flatnonzero(roles == "val")
     test = np.flatnonzero(roles == "test")
@@ -78,16 +78,16 @@ def make_pools(labels: Index, roles: npt.NDArray[np.str_], class_names: Sequence
         _check_counts(pools, labels, class_names, _min_images_per_class(pools), "train and validate on")
         return pools
     _check_counts(pools, labels, class_names, _min_images_per_class(pools) + 1, "train, validate and test on")
-    generators = [np.random.default_rng([*_TEST_SEED, label]) for label in range(len(class_names))]
-    test = _draw_stratified(train, labels, TEST_SHARE, generators)
+    rngs = [np.random.default_rng([*_TEST_SEED, label]) for label in range(len(class_names))]
+    test = _draw_stratified(train, labels, TEST_SHARE, rngs)
     return Pools(np.setdiff1d(train, test), pools.val, test)
 
 
 def check_pools(pools: Pools, labels: Index, class_names: Sequence[str]) -> None:
-    """Checks that every class can still stand in train and validation, for instance after images were left out.
+    """Checks that every class still has enough images for training and validation, e.g. after images were left out.
 
     Raises:
-        UsageError: One cannot; or no test image is left.
+        UsageError: A class has too few images, or no test image is left.
     """
     _check_counts(pools, labels, class_names, _min_images_per_class(pools), "train and validate on")
     if not len(pools.test):
@@ -95,72 +95,74 @@ def check_pools(pools: Pools, labels: Index, class_names: Sequence[str]) -> None
 
 
 def limit_shots(pools: Pools, labels: Index, shots: int, seed: int) -> Pools:
-    """Draws at most `shots` labelled images a class; test stays.
+    """Draws at most `shots` labelled images per class; the test pool is unchanged.
 
-    Where validation is official, its images count too, and both parts keep their proportion, with at least one each.
+    Official validation images count towards `shots`; train and validation keep their proportion, with one image or more
+    each.
 
     Args:
-        pools: Of all images.
-        labels: int64 (N,).
-        shots: 2 or more.
-        seed: Of the task.
+        pools: Pools of all images.
+        labels: Class indices, int64 (N,).
+        shots: Images per class, 2 or more.
+        seed: Seed of the draw.
 
     Raises:
         UsageError: `shots` is below 2.
     """
     if shots < 2:
         raise UsageError(f"--shots {shots}: a class needs 2 labelled images or more, to train and to validate on")
-    generator = np.random.default_rng([_SHOTS_SEED, seed])
+    rng = np.random.default_rng([_SHOTS_SEED, seed])
     train: list[Index] = []
     val: list[Index] = []
     for label in np.unique(labels[pools.train]):
-        of_train = _shuffled_members(pools.train, labels, label, generator)
-        of_val = of_train[:0] if pools.val is None else _shuffled_members(pools.val, labels, label, generator)
-        n_val = round(shots * len(of_val) / (len(of_val) + len(of_train)))
-        n_val = min(max(n_val, min(1, len(of_val))), shots - 1)
-        train.append(of_train[: shots - n_val])
-        val.append(of_val[:n_val])
+        train_members = _shuffled_members(pools.train, labels, label, rng)
+        val_members = train_members[:0] if pools.val is None else _shuffled_members(pools.val, labels, label, rng)
+        n_val = round(shots * len(val_members) / (len(val_members) + len(train_members)))
+        n_val = min(max(n_val, min(1, len(val_members))), shots - 1)
+        train.append(train_members[: shots - n_val])
+        val.append(val_members[:n_val])
     return Pools(
         np.sort(np.concatenate(train)), None if pools.val is None else np.sort(np.concatenate(val)), pools.test
     )
 
 
 def make_split(pools: Pools, labels: Index, seed: int) -> Split:
-    """Returns what to train, validate and test on. Official validation images stay; else they are cut by the seed.
+    """Divides the pools into training, validation and test images.
 
-    The cut is stratified: every class gives the same share, rounded, and keeps and gives one image at least.
+    Official validation images are kept. Else validation images are drawn, stratified: the same rounded share of every
+    class, with one image or more in either part.
 
     Args:
-        pools: From `make_pools`.
-        labels: int64 (N,).
-        seed: 0 or more; another one gives another validation split, and the same test.
+        pools: Pools from `make_pools`.
+        labels: Class indices, int64 (N,).
+        seed: Seed of the validation split, 0 or more; it does not affect the test images.
     """
     if pools.val is not None:
         return Split(pools.train, pools.val, pools.test)
-    generator = np.random.default_rng([_VALIDATION_SEED, seed])
+    rng = np.random.default_rng([_VALIDATION_SEED, seed])
     n_classes = int(labels[pools.train].max()) + 1 if len(pools.train) else 0
-    val = _draw_stratified(pools.train, labels, validation_share(len(pools.train)), [generator] * n_classes)
+    val = _draw_stratified(pools.train, labels, validation_share(len(pools.train)), [rng] * n_classes)
     return Split(np.setdiff1d(pools.train, val), val, pools.test)
 
 
 def validation_share(n: int) -> float:
-    """Returns the share of `n` labelled images that is held out: larger when they are few."""
+    """Returns the share of `n` labelled images that is held out for validation, larger for fewer images."""
     low, high = VALIDATION_SHARES
     return min(max(VALIDATION_IMAGES / n, low), high) if n else high
 
 
 def validation_standard_error(accuracy: float, n: int) -> float:
-    """Returns the standard error of an accuracy measured on `n` images, sqrt(p (1 - p) / n); infinite for none.
+    """Returns the standard error of an accuracy measured on `n` images, sqrt(p (1 - p) / n); infinite for `n` = 0.
 
     Args:
-        accuracy: 0 ... 1.
+        accuracy: Accuracy p, 0 ... 1.
         n: Number of images.
     """
     return math.sqrt(accuracy * (1.0 - accuracy) / n) if n else math.inf
 
 
 def _min_images_per_class(pools: Pools) -> int:
-    """Returns how many images of each class the train pool must have: one to train on, one to cut for validation."""
+    """Returns the number of images that each class needs in the train pool, to train on and to draw validation from."""
     return 1 if pools.val is not None else 2
 
 
@@ -172,15 +174,22 @@ def _check_counts(pools: Pools, labels: Index, class_names: Sequence[str], neede
             raise UsageError(f"class {name!r} has {count} of the {needed} {images} it needs to {purpose}")
 
 
-def _draw_stratified(pool: Index, labels: Index, share: float, generators: Sequence[np.random.Generator]) -> Index:
-    """Draws the same share of every class, rounded, at least one and never all; `generators` has one a class."""
-    chosen = [np.empty(0, dtype=np.int64)]
-    for label, generator in enumerate(generators):
-        members = _shuffled_members(pool, labels, label, generator)
+def _draw_stratified(pool: Index, labels: Index, share: float, rngs: Sequence[np.random.Generator]) -> Index:
+    """Draws the same rounded share of every class, at least one image and never all.
+
+    Args:
+        pool: Indices to draw from, int64 (n,).
+        labels: Class indices, int64 (N,).
+        share: Share of each class, 0 ... 1.
+        rngs: One generator per class.
+    """
+    drawn = [np.empty(0, dtype=np.int64)]
+    for label, rng in enumerate(rngs):
+        members = _shuffled_members(pool, labels, label, rng)
         count = min(max(1, round(share * len(members))), len(members) - 1)
-        chosen.append(members[: max(count, 0)])
-    return np.sort(np.concatenate(chosen))
+        drawn.append(members[: max(count, 0)])
+    return np.sort(np.concatenate(drawn))
 
 
-def _shuffled_members(pool: Index, labels: Index, label: int, generator: np.random.Generator) -> Index:
-    return generator.permutation(pool[labels[pool] == label])
+def _shuffled_members(pool: Index, labels: Index, label: int, rng: np.random.Generator) -> Index:
+    return rng.permutation(pool[labels[pool] == label])

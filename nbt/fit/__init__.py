@@ -1,6 +1,6 @@
-"""How well pretrained weights fit a target: measures as pure functions, and the profile that is made of them.
+"""Measures of how well pretrained weights fit a target, as pure functions, and the fit profile built from them.
 
-The measures need NumPy and SciPy alone; what runs a network is imported when it is first used.
+The measures depend only on NumPy and SciPy; functions that run a network are imported on first use.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# Bound here and not when first used: some modules are called like their function and would take its name.
+# Imported eagerly, because modules with the same name as their function would otherwise shadow it.
 from nbt.fit.cka import linear_cka
 from nbt.fit.emd import emd_similarity
 from nbt.fit.fit_profile import LAYER_COLUMNS, FitProfile

@@ -1,10 +1,10 @@
-"""Activations: one forward pass over a sample, and what every unit gives for it, pooled.
+"""Activations: the pooled outputs of every unit for a sample of images, from one forward pass.
 
-Pooling is the same for pretrained and random weights. A map of C channels is averaged over 2 x 2 quarters where that
-gives 512 features or fewer, else over all positions; tokens are averaged. 2 x 2 keeps where something is in the image,
-which early units with their few channels say little without; beyond 512 features its measures would cost more than
-the forward pass. The last unit gives what the head sees: the backbone's features. All of it is in
-float32, on a GPU, too: bf16 would round the features that are compared, and a thousand images cost little.
+Pooling is the same for pretrained and random weights. A map of C channels is averaged over 2 x 2 quarters if that gives
+at most 512 features, else over all positions; tokens are averaged. Quarters retain positions, without which early units
+with few channels carry little information; with more than 512 features the measures would take longer than the forward
+pass. The last unit's output is replaced by the backbone's features, the input of the head. Everything is computed in
+float32, also on a GPU: bf16 would round the compared features, and a thousand images take little time.
 """
 
 from __future__ import annotations
@@ -22,49 +22,49 @@ from torch import nn
 from nbt.devices import normalise
 
 if TYPE_CHECKING:
-    from nbt.fit.validation import Integers
+    from nbt.fit.validation import IntArray
     from nbt.models.backbone import Backbone
     from nbt.task.task import Task
 
 Matrix = npt.NDArray[np.float32]
 
-BATCH_SIZE = 32  # Larger ones have activations so large that fresh memory for each costs more than the arithmetic.
+BATCH_SIZE = 32  # In larger batches, allocating memory takes longer than the arithmetic.
 MAX_QUARTERED_FEATURES = 512
-"""Features of a unit up to which its map is pooled to 2 x 2."""
+"""Maximum number of features of a unit for which its map is pooled to 2 x 2."""
 
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """What the units of a backbone give for N images.
+    """The outputs of a backbone's units for N images.
 
     Attributes:
-        units: Pooled output of each, float32 (N, D_i); the last has the features, (N, D).
-        channels: Channels of each unit's output.
-        dead: How many of them have one and the same value for all images and positions.
-        logits: Of the source's classes, float32 (N, C_s), where there is a source head.
+        units: Pooled output of each unit, float32 (N, D_i); the features, (N, D), for the last unit.
+        channels: Number of channels of each unit's output.
+        dead_channels: Number of channels of each unit with a single value for all images and positions.
+        logits: Logits of the source's classes, float32 (N, C_s); None without a source head.
     """
 
     units: list[Matrix]
     channels: tuple[int, ...]
-    dead: tuple[int, ...]
+    dead_channels: tuple[int, ...]
     logits: Matrix | None = None
 
     @property
     def features(self) -> Matrix:
-        """What the head sees, float32 (N, D)."""
+        """The backbone's features, float32 (N, D)."""
         return self.units[-1]
 
 
 def iter_image_batches(
-    task: Task, index: Integers, device: torch.device, size: int = BATCH_SIZE
+    task: Task, index: IntArray, device: torch.device, size: int = BATCH_SIZE
 ) -> Iterator[torch.Tensor]:
-    """Yields images as the backbone takes them in evaluation, (n, 3, H, W) on the device.
+    """Yields normalised images as in evaluation, (n, 3, H, W), on the device.
 
     Args:
-        task: Its images and their normalisation.
-        index: Which images, int64 (N,).
-        device: Where to.
-        size: Images a batch.
+        task: The task with the images and their normalisation.
+        index: Indices of the images, int64 (N,).
+        device: Target device.
+        size: Images per batch.
     """
     mean, std = torch.tensor(task.mean, device=device), torch.tensor(task.std, device=device)
     for start in range(0, len(index), size):
@@ -77,22 +77,22 @@ def iter_image_batches(
 def collect_activations(
     model: Backbone,
     task: Task,
-    index: Integers,
+    index: IntArray,
     device: torch.device,
     *,
     source_head: nn.Module | None = None,
     on_batch: Callable[[], None] | None = None,
 ) -> Activations:
-    """Runs a backbone once over some images.
+    """Runs a backbone once on some images.
 
-    Memory: the pooled outputs, and one batch of activations.
+    Memory: the pooled outputs, and the activations of one batch.
 
     Args:
-        model: In evaluation mode, on the device.
-        task: Its images are looked at.
-        index: Which, int64 (N,).
-        device: Where the model is.
-        source_head: From the last unit's output to logits of the source's classes.
+        model: The backbone, in evaluation mode, on the device.
+        task: The task with the images.
+        index: Indices of the images, int64 (N,).
+        device: Device of the model.
+        source_head: Maps the last unit's output to logits of the source's classes.
         on_batch: Called after every batch.
     """
     records = [_UnitRecorder(len(index)) for _ in model.units]
@@ -110,16 +110,16 @@ def collect_activations(
     return Activations(
         units=[record.rows.numpy() for record in records],
         channels=tuple(record.channels for record in records),
-        dead=tuple(record.dead for record in records),
+        dead_channels=tuple(record.dead_channels for record in records),
         logits=None if source_head is None else logits.numpy(),
     )
 
 
 @torch.no_grad()
 def compute_features(
-    model: Backbone, task: Task, index: Integers, device: torch.device, on_batch: Callable[[], None] | None = None
+    model: Backbone, task: Task, index: IntArray, device: torch.device, on_batch: Callable[[], None] | None = None
 ) -> Matrix:
-    """Returns a backbone's features of some images, float32 (N, D)."""
+    """Returns a backbone's features for some images, float32 (N, D)."""
     rows = _RowBuffer(len(index))
     for images in iter_image_batches(task, index, device):
         rows.add(model.features(images))
@@ -132,34 +132,34 @@ def compute_features(
 def recalibrate_batch_norm(model: Backbone, images: torch.Tensor) -> None:
     """Sets the running statistics of a random network's BatchNorm layers to those of one batch of images.
 
-    They start at 0 and 1, which is what they are in no layer: in evaluation mode the activations of a deep random
-    network would vanish or explode, and the comparison with it would flatter the pretrained weights. Other layers,
-    dropout among them, stay in evaluation mode.
+    With the initial values, 0 and 1, the activations of a deep random network would vanish or explode in evaluation
+    mode, which would bias the comparison towards the pretrained weights. All other layers, including dropout, run in
+    evaluation mode.
 
     Args:
-        model: On the device of the images.
+        model: The backbone, on the device of the images.
         images: (n, 3, H, W), n of 2 or more.
     """
     norms = [module for module in model.units.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
-    before = [norm.momentum for norm in norms]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train()
         norm.reset_running_stats()
-        norm.momentum = None  # A plain average, here of one batch.
+        norm.momentum = None  # the plain average, here over one batch
     try:
         model.forward_units(images)
     finally:
-        for norm, momentum in zip(norms, before, strict=True):
+        for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             norm.eval()
 
 
 def channels_first(hidden: torch.Tensor) -> torch.Tensor:
-    """Returns a unit's output with its channels second: (N, C), (N, C, T) or (N, C, H, W).
+    """Returns a unit's output with the channels in dimension 1: (N, C), (N, C, T) or (N, C, H, W).
 
-    Maps of square images are square, which tells the maps that Swin and others pass on as (N, H, W, C).
+    Maps of square images are square, by which the (N, H, W, C) maps of Swin and others are recognised.
     """
     if hidden.ndim == 3:
         return hidden.transpose(1, 2)
@@ -169,7 +169,10 @@ def channels_first(hidden: torch.Tensor) -> torch.Tensor:
 
 
 def pool_activations(hidden: torch.Tensor) -> torch.Tensor:
-    """Returns a vector an image, (N, D_i), of a unit's output with its channels second; see the module's text."""
+    """Returns one vector per image, (N, D_i), for a unit's output with channels in dimension 1.
+
+    The module docstring describes the pooling.
+    """
     if hidden.ndim == 2:
         return hidden
     if hidden.ndim != 4 or min(hidden.shape[2:]) < 2 or 4 * hidden.shape[1] > MAX_QUARTERED_FEATURES:
@@ -178,7 +181,7 @@ def pool_activations(hidden: torch.Tensor) -> torch.Tensor:
 
 
 class _RowBuffer:
-    """A matrix that grows by batches up to n rows; it stays on the device until it is asked for."""
+    """A matrix of n rows that is filled batch by batch and stays on the device until it is read."""
 
     def __init__(self, n: int) -> None:
         self._n, self._filled = n, 0
@@ -196,7 +199,7 @@ class _RowBuffer:
 
 
 class _UnitRecorder:
-    """What one unit gave so far."""
+    """Collects the pooled outputs and the dead channels of one unit."""
 
     def __init__(self, n: int) -> None:
         self.rows = _RowBuffer(n)
@@ -209,22 +212,24 @@ class _UnitRecorder:
         self._update_dead_channels(hidden)
 
     @property
-    def dead(self) -> int:
+    def dead_channels(self) -> int:
         return 0 if self._dead_candidates is None else len(self._dead_candidates)
 
     def _update_dead_channels(self, hidden: torch.Tensor) -> None:
-        """Keeps those channels under suspicion that have had one value only; the others need no second look."""
+        """Keeps channels that have had a single value so far as candidates; others are not checked again."""
         if self._dead_candidates is None:
             self.channels = hidden.shape[1]
             self._dead_candidates = torch.arange(self.channels, device=hidden.device)
             self._constant_value = hidden[(0, slice(None)) + (0,) * (hidden.ndim - 2)].clone()
         if not len(self._dead_candidates):
             return
-        # One image acquits most, at a hundredth of what the batch would cost.
+        # The first image excludes most channels at a small part of the cost of the batch.
         for part in (hidden[:1], hidden):
-            own = part[:, self._dead_candidates]
+            candidates = part[:, self._dead_candidates]
             value = self._constant_value.view(1, -1, *(1,) * (hidden.ndim - 2))
-            constant = (own == value).flatten(2).all(2).all(0) if own.ndim > 2 else (own == value).all(0)
+            constant = (
+                (candidates == value).flatten(2).all(2).all(0) if candidates.ndim > 2 else (candidates == value).all(0)
+            )
             self._dead_candidates, self._constant_value = (
                 self._dead_candidates[constant],
                 self._constant_value[constant],

@@ -1,4 +1,4 @@
-"""Statistics shift: how far the target's activations are from what the weights' BatchNorm layers expect."""
+"""BatchNorm shift: the distance of the target's activations from the running statistics of BatchNorm layers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 MAX_IMAGES = 256
-"""Images whose activations are compared: their positions are many thousand, and the sample's order is random."""
+"""Number of images whose activations are compared; they have many positions, and the order of the sample is random."""
 
-_CHUNK_ELEMENTS = 1 << 20  # Numbers that stay in a processor's cache while they are gone over twice.
+_CHUNK_ELEMENTS = 1 << 20  # Fits into a processor's cache for the two passes over it.
 
 
-class Shift(NamedTuple):
-    """Shift of one unit; NaN without BatchNorm.
+class BatchNormShift(NamedTuple):
+    """BatchNormShift of the BatchNorm statistics of one unit; NaN without BatchNorm.
 
     Attributes:
-        mean: Mean over channels of |mu_t - mu_s| / sqrt(var_s + eps): in standard deviations of the source, 0 or more,
+        mean: Mean over channels of |mu_t - mu_s| / sqrt(var_s + eps), in standard deviations of the source, 0 or more;
             lower is closer.
-        variance: Mean over channels of |ln((var_t + eps) / (var_s + eps))| / 2: 0 or more, .69 where deviations differ
-            by a factor of two; lower is closer.
+        variance: Mean over channels of |ln((var_t + eps) / (var_s + eps))| / 2, 0 or more; .69 for standard deviations
+            that differ by a factor of two; lower is closer.
     """
 
     mean: float
@@ -32,7 +32,7 @@ class Shift(NamedTuple):
 
 
 class RunningMoments:
-    """Mean and variance of each channel, over batches that need not fit into memory together."""
+    """Mean and variance of each channel over a sequence of batches."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -46,7 +46,7 @@ class RunningMoments:
             self._add(part.movedim(1, -1).reshape(-1, values.shape[1]).float())
 
     def _add(self, rows: torch.Tensor) -> None:
-        """Adds rows, (n, C), by Chan's formula, which does not cancel."""
+        """Adds rows, (n, C), by Chan's formula, which avoids cancellation."""
         count = len(rows)
         centre = rows.mean(dim=0)
         squares = (rows - centre).square_().sum(dim=0).double()
@@ -59,15 +59,15 @@ class RunningMoments:
 
     @property
     def variance(self) -> torch.Tensor:
-        """Biased, float64 (C,)."""
+        """Biased variance of each channel, float64 (C,)."""
         return self.squares / self.count
 
 
 class BatchNormShiftRecorder:
-    """Listens to the BatchNorm layers of a model's units while it runs in evaluation mode, for the first 256 images.
+    """Records the inputs of BatchNorm layers in evaluation mode, for the first 256 images.
 
     Args:
-        units: In order; a BatchNorm layer without running statistics does not count.
+        units: The units in order; BatchNorm layers without running statistics are ignored.
     """
 
     def __init__(self, units: Iterable[nn.Module]) -> None:
@@ -87,20 +87,20 @@ class BatchNormShiftRecorder:
             handle.remove()
 
     def _update_from_hook(self, norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        left = MAX_IMAGES - self._images_seen[norm]
-        if left > 0:
-            self._moments[norm].update(inputs[0].detach()[:left])
+        remaining = MAX_IMAGES - self._images_seen[norm]
+        if remaining > 0:
+            self._moments[norm].update(inputs[0].detach()[:remaining])
             self._images_seen[norm] += len(inputs[0])
 
-    def shifts(self) -> list[Shift]:
-        """Returns one shift a unit: the mean over the channels of all its BatchNorm layers."""
+    def shifts(self) -> list[BatchNormShift]:
+        """Returns one shift per unit: the mean over the channels of all its BatchNorm layers."""
         return [self._shift(norms) for norms in self._norms]
 
-    def _shift(self, norms: list[nn.Module]) -> Shift:
+    def _shift(self, norms: list[nn.Module]) -> BatchNormShift:
         parts = [_channel_shifts(norm, self._moments[norm]) for norm in norms if self._moments[norm].count]
         if not parts:
-            return Shift(math.nan, math.nan)
-        return Shift(*(float(torch.cat(list(kind)).mean()) for kind in zip(*parts, strict=True)))
+            return BatchNormShift(math.nan, math.nan)
+        return BatchNormShift(*(float(torch.cat(list(kind)).mean()) for kind in zip(*parts, strict=True)))
 
 
 def _has_running_statistics(module: nn.Module) -> bool:
@@ -108,7 +108,7 @@ def _has_running_statistics(module: nn.Module) -> bool:
 
 
 def _channel_shifts(norm: Any, target: RunningMoments) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the shift of means and of variances of each channel, float64 (C,)."""
+    """Returns the shifts of means and of variances of each channel, float64 (C,)."""
     mean, variance = norm.running_mean.double(), norm.running_var.double() + norm.eps
     by_mean = (target.mean - mean).abs() / variance.sqrt()
     by_variance = ((target.variance + norm.eps) / variance).log().abs() / 2

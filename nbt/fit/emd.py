@@ -1,4 +1,4 @@
-"""EMD similarity: how far the target's classes are from the source's (Cui et al. 2018, arXiv 1806.06193)."""
+"""EMD similarity: the closeness of the target's classes to the source's (Cui et al. 2018, arXiv 1806.06193)."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def emd_similarity(
 ) -> float:
     """Returns exp(-gamma EMD), EMD the earth mover's distance between the class means of source and target.
 
-    Every class is a point with its number of images as weight; both sides are normalised to sum to one; the ground
-    distance is Euclidean. Between 0 and 1 (equal distributions), higher is more similar. It depends on the scale of
-    the features.
+    Every class is a point weighted by its number of images; the weights of both sides are normalised to sum to one; the
+    ground distance is Euclidean. The range is 0 to 1 (equal distributions); higher is more similar. It depends on the
+    scale of the features.
 
     Cost: one linear programme with C_s C_t variables.
 
     Args:
         source_means: Mean features of each source class, (C_s, D).
-        source_counts: Images of each, (C_s,), 0 or more; a class without images plays no part.
-        target_means: (C_t, D).
-        target_counts: (C_t,).
-        gamma: 0 or more, per unit of distance.
+        source_counts: Number of images per source class, (C_s,), 0 or more; classes without images are ignored.
+        target_means: Mean features of each target class, (C_t, D).
+        target_counts: Number of images per target class, (C_t,).
+        gamma: Scale per unit of distance, 0 or more.
 
     Raises:
-        ValueError: Means that are no finite matrices or of different D, counts that do not match, are negative or sum
-            to nothing, or a negative gamma.
+        ValueError: The means are not finite matrices or differ in D, the counts do not match, are negative or all 0, or
+            gamma is negative.
     """
     if not gamma >= 0:
         raise ValueError(f"gamma: {gamma} is not 0 or more")
@@ -60,18 +60,18 @@ def _distances(source: FloatArray, target: FloatArray) -> FloatArray:
 
 
 def earth_movers_distance(costs: FloatArray, supply: FloatArray, demand: FloatArray) -> float:
-    """Returns the least cost of moving `supply` (n,) to `demand` (m,), which sum to one, at `costs` (n, m)."""
+    """Returns the minimum cost of moving `supply` (n,) to `demand` (m,), which both sum to one, at `costs` (n, m)."""
     from scipy.optimize import linprog
     from scipy.sparse import eye_array, kron, vstack
 
     n, m = costs.shape
     if min(n, m) == 1:
         return float(supply @ costs @ demand)
-    leaves = kron(eye_array(n), np.ones((1, m)))
-    arrives = kron(np.ones((1, n)), eye_array(m))
-    # One constraint follows from the others, and rounding could make it contradict them.
-    constraints = vstack([leaves, arrives], format="csr")[:-1]
-    found = linprog(costs.ravel(), A_eq=constraints, b_eq=np.concatenate([supply, demand])[:-1], method="highs")
-    if not found.success:
-        raise ArithmeticError(f"the earth mover's distance of {n} and {m} classes was not found: {found.message}")
-    return float(found.fun)
+    outflow = kron(eye_array(n), np.ones((1, m)))
+    inflow = kron(np.ones((1, n)), eye_array(m))
+    # One constraint is redundant, and rounding errors could make it inconsistent with the others.
+    constraints = vstack([outflow, inflow], format="csr")[:-1]
+    solution = linprog(costs.ravel(), A_eq=constraints, b_eq=np.concatenate([supply, demand])[:-1], method="highs")
+    if not solution.success:
+        raise ArithmeticError(f"the earth mover's distance of {n} and {m} classes was not found: {solution.message}")
+    return float(solution.fun)

@@ -1,4 +1,4 @@
-"""FitProfile: how well pretrained weights fit a target, overall and unit by unit. Plain data, JSON in and out."""
+"""The fit profile: how well pretrained weights fit a target, overall and per unit, convertible to and from JSON."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ LAYER_COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class FitProfile:
-    """What is known before any training of how well a backbone's weights fit a target.
+    """Measures of how well a backbone's weights fit a target, computed before any training.
 
     Attributes:
-        scalars: Measures at the output, facts on the dataset and the model, as numbers; a measure that does not
+        scalars: Measures at the output, and numeric facts about the dataset and the model; a measure that does not
             apply is absent and named in `left_out`.
-        layers: One row a unit in order from the input, `LAYER_COLUMNS`; NaN where a measure does not apply.
-        facts: What was measured: dataset, backbone, weights, image_size, samples, fingerprint, seconds.
-        left_out: Measure to the reason for which it is absent.
+        layers: One row per unit in order from the input, with the columns `LAYER_COLUMNS`; NaN where a measure does not
+            apply.
+        facts: The subject of the profile: dataset, backbone, weights, image_size, samples, fingerprint, seconds.
+        left_out: Reasons why measures are absent, by measure.
     """
 
     scalars: Mapping[str, float]
@@ -50,7 +51,7 @@ class FitProfile:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON types; NaN becomes None."""
+        """Returns the profile in JSON types; NaN becomes None."""
         rows = self.layers.to_dict(orient="records")
         return {
             "version": FORMAT_VERSION,
@@ -61,15 +62,15 @@ class FitProfile:
         }
 
     def to_json(self) -> str:
-        """Returns one JSON document: {version, facts, scalars, layers: [{unit, ...}], left_out}."""
+        """Returns the profile as a JSON document: {version, facts, scalars, layers: [{unit, ...}], left_out}."""
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FitProfile:
-        """Reads what `to_dict` returned.
+        """Builds a profile from the result of `to_dict`.
 
         Raises:
-            ValueError: It is of another version, or no profile.
+            ValueError: The values are of another version, or not a profile.
         """
         import pandas as pd
 
@@ -86,10 +87,10 @@ class FitProfile:
 
     @classmethod
     def from_json(cls, text: str) -> FitProfile:
-        """Reads what `to_json` returned.
+        """Builds a profile from the result of `to_json`.
 
         Raises:
-            ValueError: It is no JSON, of another version, or no profile.
+            ValueError: The text is not JSON, of another version, or not a profile.
         """
         values = json.loads(text)
         if not isinstance(values, dict):

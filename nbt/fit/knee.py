@@ -1,4 +1,4 @@
-"""The curve of gain by depth: how far up the units pretrained weights are worth more than random ones."""
+"""The knee of the gain curve: the depth up to which pretrained weights are better than random ones."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ import numpy.typing as npt
 from nbt.fit.validation import FloatArray
 
 MIN_UNITS_TO_SMOOTH = 6
-"""Units from which on the curve is smoothed."""
+"""Minimum number of units for which the curve is smoothed."""
 
 
 def knee_depth(pretrained: npt.ArrayLike, random: npt.ArrayLike, samples: int) -> float:
-    """Returns the share of units up to which the gain of pretrained over random weights still grows.
+    """Returns the share of units up to which the gain of pretrained over random weights still increases.
 
-    The gain of each unit is averaged with its neighbours' (from 6 units on; fewer are taken as they are). The knee is
-    the smallest depth whose averaged gain is within one standard error of the largest one; 0 where the largest is
-    within two of none, since the largest of many is a little above none by chance. The standard error is that of a
-    difference of two accuracies at the largest gain, sqrt((p (1 - p) + q (1 - q)) / N): binomial, and wide rather than
-    narrow, since both are of the same images. It does not cover that another random network gives other accuracies.
+    The gain of each unit is averaged with its neighbours' (for 6 units or more). The knee is the smallest depth whose
+    averaged gain is within one standard error of the maximum; it is 0 if the maximum is at most two standard errors,
+    because the maximum of many gains is slightly positive by chance. The standard error is that of a difference of two
+    accuracies at the maximum, sqrt((p (1 - p) + q (1 - q)) / N): binomial, and conservative, because both accuracies
+    are measured on the same images. It does not include the variation between random networks.
 
     Args:
-        pretrained: Accuracy of each unit, 0 ... 1, (units,); NaN where it is not known.
-        random: The same of a random initialisation.
-        samples: N that they were measured on.
+        pretrained: Accuracy of each unit, 0 ... 1, (units,); NaN where it is unknown.
+        random: Accuracy of each unit of a randomly initialised network, (units,).
+        samples: Number of images N of the accuracies.
 
     Returns:
-        (i + 1) / units for the unit i at the knee, or 0; NaN where no gain is known.
+        (i + 1) / units for the unit i at the knee, or 0; NaN if no gain is known.
     """
-    own, other = np.asarray(pretrained, dtype=np.float64), np.asarray(random, dtype=np.float64)
-    gain = smooth(own - other)
+    pretrained_accuracy, random_accuracy = (
+        np.asarray(pretrained, dtype=np.float64),
+        np.asarray(random, dtype=np.float64),
+    )
+    gain = smooth(pretrained_accuracy - random_accuracy)
     if not np.isfinite(gain).any():
         return math.nan
     top = int(np.nanargmax(gain))
-    accuracies = np.stack([smooth(own), smooth(other)])[:, top]
+    accuracies = np.stack([smooth(pretrained_accuracy), smooth(random_accuracy)])[:, top]
     error = math.sqrt(float((accuracies * (1 - accuracies)).sum()) / samples)
     if gain[top] <= 2 * error:
         return 0.0
@@ -43,7 +46,7 @@ def knee_depth(pretrained: npt.ArrayLike, random: npt.ArrayLike, samples: int) -
 
 
 def smooth(values: FloatArray) -> FloatArray:
-    """Returns means of three neighbours, of two at the ends; the values themselves where there are few; NaN ignored."""
+    """Returns moving averages over three values, two at the ends, ignoring NaN; short curves are returned unchanged."""
     if len(values) < MIN_UNITS_TO_SMOOTH:
         return values
     padded = np.pad(values, 1, constant_values=np.nan)

@@ -1,17 +1,17 @@
-"""LEEP, NCE and N-LEEP: how well source classes, or clusters of features, tell the target's classes."""
+"""LEEP, NCE and N-LEEP: how well source classes, or clusters of features, predict the target's classes."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from nbt.fit.pca import principal_components
-from nbt.fit.validation import ArrayLike, FloatArray, Integers, check_features, check_labels, check_probabilities
+from nbt.fit.validation import ArrayLike, FloatArray, IntArray, check_features, check_labels, check_probabilities
 
 COMPONENTS = 32
-"""Principal components that N-LEEP clusters in."""
+"""Number of principal components in which N-LEEP clusters the samples."""
 
 CLUSTERS_PER_CLASS = 5
-"""Clusters a class, the default of Li et al. 2021."""
+"""Number of clusters per class, the default of Li et al. 2021."""
 
 _MAX_CLUSTERS = 256
 _SAMPLES_PER_CLUSTER = 4
@@ -23,7 +23,7 @@ def leep(source_probs: ArrayLike, labels: ArrayLike) -> float:
     """Returns the log expected empirical prediction (Nguyen et al. 2020, arXiv 2002.12462).
 
     The mean over samples of ln sum_z p(y|z) P(z|x), with p(y|z) the empirical conditional distribution of labels given
-    the source classes z, weighted by their probabilities. Between minus the entropy of the labels and 0, higher is
+    the source classes z, weighted by their probabilities. The range is minus the entropy of the labels to 0; higher is
     better.
 
     Cost: O(N C_s C).
@@ -33,65 +33,65 @@ def leep(source_probs: ArrayLike, labels: ArrayLike) -> float:
         labels: Integers (N,).
 
     Raises:
-        ValueError: Probabilities that are negative, not finite or do not sum to one; labels that do not match, or
-            have fewer than two classes.
+        ValueError: Probabilities are negative, not finite or do not sum to one; the labels do not match them, or there
+            are fewer than two classes.
     """
     probabilities = check_probabilities(source_probs)
     return _leep(probabilities, check_labels(labels, len(probabilities)))
 
 
-def _leep(probabilities: FloatArray, codes: Integers) -> float:
+def _leep(probabilities: FloatArray, codes: IntArray) -> float:
     one_hot = np.eye(int(codes.max()) + 1)[codes]
     joint = probabilities.T @ one_hot  # (C_s, C)
     mass = joint.sum(axis=1, keepdims=True)
-    given = np.divide(joint, mass, out=np.zeros_like(joint), where=mass > 0)
-    expected = np.einsum("nz,zn->n", probabilities, given[:, codes])
+    conditional = np.divide(joint, mass, out=np.zeros_like(joint), where=mass > 0)
+    expected = np.einsum("nz,zn->n", probabilities, conditional[:, codes])
     return float(np.log(np.maximum(expected, np.finfo(np.float64).tiny)).mean())
 
 
 def nce(source_labels: ArrayLike, labels: ArrayLike) -> float:
     """Returns the negative conditional entropy -H(y | z) in nats (Tran et al. 2019, arXiv 1908.08142).
 
-    Between minus ln C and 0 (the source class tells the label), higher is better. Source classes with few samples
-    each flatter it.
+    The range is minus ln C to 0 (the source class determines the label); higher is better. It is biased upwards if
+    there are few samples per source class.
 
     Cost: O(N).
 
     Args:
-        source_labels: The source class of each sample, integers (N,); one class is enough.
+        source_labels: The source class of each sample, integers (N,); a single class is allowed.
         labels: Integers (N,).
 
     Raises:
-        ValueError: Labels that do not match, are no whole numbers, or have fewer than two classes.
+        ValueError: Labels do not match, are not whole numbers, or there are fewer than two classes.
     """
     source = check_labels(source_labels, None, "source_labels", classes=1)
     codes = check_labels(labels, len(source))
     joint = np.zeros((int(source.max()) + 1, int(codes.max()) + 1))
     np.add.at(joint, (source, codes), 1.0 / len(codes))
-    given = joint / joint.sum(axis=1, keepdims=True)
-    return float((joint * np.log(np.where(joint > 0, given, 1.0))).sum())
+    conditional = joint / joint.sum(axis=1, keepdims=True)
+    return float((joint * np.log(np.where(joint > 0, conditional, 1.0))).sum())
 
 
 def nleep(features: ArrayLike, labels: ArrayLike, *, per_class: int = CLUSTERS_PER_CLASS, seed: int = 0) -> float:
-    """Returns N-LEEP: LEEP with clusters of the features in place of source classes (Li et al. 2021, arXiv 2011.11200).
+    """Returns N-LEEP: LEEP with clusters of the features instead of source classes (Li et al. 2021, arXiv 2011.11200).
 
-    A Gaussian mixture with diagonal covariances is fitted to the first 32 principal components; the responsibilities
-    of its clusters are what LEEP takes for source probabilities. At most 0, higher is better.
+    A Gaussian mixture with diagonal covariances is fitted to the first 32 principal components; LEEP uses the
+    responsibilities of its clusters as source probabilities. At most 0; higher is better.
 
-    What is bounded, so that it stays cheap beside the other measures: the mixture has `per_class` clusters a class,
-    at most 256 and at most one for four samples, starts from samples drawn as centres and takes 12 rounds of EM.
+    To limit the cost, the mixture has `per_class` clusters per class, at most 256 and at most one per four samples,
+    starts from random samples as centres, and takes 12 iterations of EM.
 
-    Cost: O(N D min(N, D)) for the components, O(N 32 clusters) a round.
+    Cost: O(N D min(N, D)) for the components, O(N 32 clusters) per iteration.
 
     Args:
         features: (N, D).
         labels: Integers (N,).
-        per_class: Clusters a class, 1 or more.
-        seed: Of the first centres.
+        per_class: Number of clusters per class, 1 or more.
+        seed: Seed of the initial centres.
 
     Raises:
-        ValueError: The features are no finite matrix, the labels do not match or have fewer than two classes, or
-            `per_class` is below 1.
+        ValueError: The features are not a finite matrix, the labels do not match them, there are fewer than two
+            classes, or `per_class` is below 1.
     """
     matrix = check_features(features)
     codes = check_labels(labels, len(matrix))
@@ -101,9 +101,9 @@ def nleep(features: ArrayLike, labels: ArrayLike, *, per_class: int = CLUSTERS_P
 
 
 def nleep_from_components(
-    components: FloatArray, codes: Integers, *, per_class: int = CLUSTERS_PER_CLASS, seed: int = 0
+    components: FloatArray, codes: IntArray, *, per_class: int = CLUSTERS_PER_CLASS, seed: int = 0
 ) -> float:
-    """Returns N-LEEP of principal components, of which the first 32 are used, and labels that are checked."""
+    """Returns N-LEEP for principal components, of which the first 32 are used, and validated labels; see `nleep`."""
     points = components[:, :COMPONENTS]
     clusters = per_class * (int(codes.max()) + 1)
     clusters = max(1, min(clusters, _MAX_CLUSTERS, len(points) // _SAMPLES_PER_CLUSTER))
@@ -111,8 +111,8 @@ def nleep_from_components(
 
 
 def _responsibilities(points: FloatArray, clusters: int, seed: int) -> FloatArray:
-    """Returns the responsibilities of a mixture of diagonal Gaussians, (N, clusters), after a few rounds of EM."""
-    # Centres are drawn among the samples; in an order of their own, so that the order they come in does not matter.
+    """Returns the responsibilities of a mixture of diagonal Gaussians, (N, clusters), after a few iterations of EM."""
+    # Centres are drawn from the sorted samples, so that the result does not depend on the order of the samples.
     order = np.lexsort(points.T)
     centres = points[order[np.random.default_rng(seed).choice(len(points), clusters, replace=False)]]
     spread = points.var(axis=0).mean()

@@ -1,11 +1,11 @@
-"""LogME: the evidence of a Bayesian linear model of the labels (You et al. 2021, arXiv 2102.11005, 2110.10545)."""
+"""LogME: the log evidence of a Bayesian linear model of the labels (You et al. 2021, arXiv 2102.11005, 2110.10545)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from nbt.fit.spectrum import Spectrum
-from nbt.fit.validation import ArrayLike, FloatArray, Integers, check_labels
+from nbt.fit.validation import ArrayLike, FloatArray, IntArray, check_labels
 
 _GRID_POINTS = 48
 _GRID_MARGIN_DECADES = 8.0
@@ -14,32 +14,33 @@ _GOLDEN_SECTION_STEPS = 10
 
 
 def logme(features: ArrayLike, labels: ArrayLike) -> float:
-    """Returns the log maximum evidence of the labels given the features, a sample and class.
+    """Returns the maximum log evidence of the labels given the features, per sample and class.
 
     For every class, its one-vs-rest labels y are modelled as y = F w + noise, w ~ N(0, 1/alpha), noise ~ N(0, 1/beta);
     the log evidence ln p(y | F) is maximised over alpha and beta, divided by N, and averaged over classes. Higher is
-    better. There is no bound on either side; of labels that features say nothing about it is that of a normal
-    distribution, -(1 + ln(2 pi v)) / 2 with v = mean of y^2.
+    better. It is unbounded; for labels that are independent of the features it is that of a normal distribution, -(1 +
+    ln(2 pi v)) / 2 with v = mean of y^2.
 
-    It is exact in every regime: for a given t = alpha / beta the best beta has a closed form, and what is left is a
-    function of t alone, which is searched on a grid and then by golden sections. The public code of the paper leaves
-    a term out where N < D.
+    The result is exact for any N and D: for a given t = alpha / beta the best beta has a closed form, and the remaining
+    function of t is maximised on a grid and then by golden-section search. The paper's public code omits a term if N <
+    D.
 
     Cost: one decomposition, O(N D min(N, D)), shared by all classes, and O(min(N, D) C) for each of 70 values of t.
 
     Args:
-        features: (N, D), not centred: the model has no intercept.
+        features: (N, D); not centred, because the model has no intercept.
         labels: Integers (N,).
 
     Raises:
-        ValueError: The features are no finite matrix, the labels do not match, or have fewer than two classes.
+        ValueError: The features are not a finite matrix, the labels do not match them, or there are fewer than two
+            classes.
     """
     spectrum = Spectrum.of(features)
     return logme_from_spectrum(spectrum, check_labels(labels, spectrum.n))
 
 
-def logme_from_spectrum(spectrum: Spectrum, codes: Integers) -> float:
-    """Returns LogME of features that are decomposed and labels 0 ... C-1 that are checked; see `logme`."""
+def logme_from_spectrum(spectrum: Spectrum, codes: IntArray) -> float:
+    """Returns LogME for decomposed features and validated labels 0 ... C-1; see `logme`."""
     squares = spectrum.class_coordinates(codes) ** 2
     total = np.bincount(codes).astype(np.float64)
     rest = np.maximum(total - squares.sum(axis=0), 0.0)
@@ -49,10 +50,10 @@ def logme_from_spectrum(spectrum: Spectrum, codes: Integers) -> float:
 
 
 def _evidence(log_t: FloatArray, values: FloatArray, squares: FloatArray, rest: FloatArray, n: int) -> FloatArray:
-    """Returns the log evidence a sample at the best beta, (T, C), for alpha / beta = exp(log_t), (T, C) or (T, 1).
+    """Returns the log evidence per sample at the best beta, (T, C), for alpha / beta = exp(log_t), (T, C) or (T, 1).
 
-    The labels' covariance is (I + F F' / t) / beta, whose eigenvalues are (1 + sigma / t) / beta, and 1 / beta in the
-    N - k directions that the features do not reach.
+    The labels' covariance is (I + F F' / t) / beta, with eigenvalues (1 + sigma / t) / beta, and 1 / beta in the N - k
+    directions orthogonal to the features.
     """
     scale = 1.0 + values[:, None] * np.exp(-log_t)[:, None, :]
     quadratic = (squares / scale).sum(axis=1) + rest
@@ -61,7 +62,7 @@ def _evidence(log_t: FloatArray, values: FloatArray, squares: FloatArray, rest: 
 
 
 def _maximise_evidence(values: FloatArray, squares: FloatArray, rest: FloatArray, n: int) -> FloatArray:
-    """Returns the highest log evidence of every class, (C,)."""
+    """Returns the maximum log evidence of every class, (C,)."""
     margin = _GRID_MARGIN_DECADES * np.log(10.0)
     grid = np.linspace(np.log(values[0]) - margin, np.log(values[-1]) + margin, _GRID_POINTS)
     on_grid = np.concatenate([_evidence(np.full((1, 1), t), values, squares, rest, n) for t in grid])
@@ -69,7 +70,7 @@ def _maximise_evidence(values: FloatArray, squares: FloatArray, rest: FloatArray
     low, high = grid[np.maximum(best - 1, 0)][None], grid[np.minimum(best + 1, _GRID_POINTS - 1)][None]
     for _ in range(_GOLDEN_SECTION_STEPS):
         left, right = high - _GOLDEN_RATIO * (high - low), low + _GOLDEN_RATIO * (high - low)
-        down = _evidence(left, values, squares, rest, n) > _evidence(right, values, squares, rest, n)
-        low, high = np.where(down, low, left), np.where(down, right, high)
+        is_left_better = _evidence(left, values, squares, rest, n) > _evidence(right, values, squares, rest, n)
+        low, high = np.where(is_left_better, low, left), np.where(is_left_better, right, high)
     refined = _evidence((low + high) / 2, values, squares, rest, n)[0]
     return np.asarray(np.maximum(refined, on_grid.max(axis=0)))

@@ -1,4 +1,4 @@
-"""Principal components: the few directions in which N-LEEP and GBC model the classes; computed once for both."""
+"""Principal components, in which N-LEEP and GBC model the classes; computed once for both."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _MAX_DENSE_SIZE = 512
 
 
 def principal_components(features: FloatArray, components: int) -> FloatArray:
-    """Returns the coordinates of the samples along the directions of most variance, float64 (N, k), k <= components.
+    """Returns the samples' coordinates along the directions of largest variance, float64 (N, k), k <= components.
 
-    Exact, from an eigen-decomposition of the smaller of scatter (D, D) and kernel (N, N), of which only the wanted
-    part is computed. Directions without variance are left out; the sign of a direction is such that its largest
-    coordinate is positive, so that equal features give equal components.
+    Exact, by a partial eigendecomposition of the smaller of scatter (D, D) and kernel (N, N). Directions without
+    variance are left out; the sign of each direction makes its largest coordinate positive, so that equal features give
+    equal components.
 
     Args:
         features: float64 (N, D).
-        components: 1 or more.
+        components: Maximum number of components, 1 or more.
     """
     from scipy.linalg import eigh
 
@@ -34,22 +34,22 @@ def principal_components(features: FloatArray, components: int) -> FloatArray:
 
 
 def components_from_spectrum(spectrum: Spectrum, components: int) -> FloatArray:
-    """Returns what `principal_components` does, from a decomposition of features that were not centred.
+    """Returns the result of `principal_components`, computed from a decomposition of uncentred features.
 
-    Centring takes one direction away: along the right singular vectors, the scatter of centred features is
-    diag(sigma) - z z', z = S U'1 / sqrt(N). A product with it costs O(k), so Lanczos' method finds its leading part in
-    a small share of what the decomposition took.
+    Centring is a rank-1 correction: along the right singular vectors, the scatter of centred features is diag(sigma) -
+    z z', z = S U'1 / sqrt(N). A product with it costs O(k), so the Lanczos method finds its leading eigenvectors in a
+    small fraction of the time of the decomposition.
 
     Args:
-        spectrum: Of the features.
-        components: 1 or more.
+        spectrum: Spectrum of the features.
+        components: Maximum number of components, 1 or more.
     """
     if not len(spectrum.values):
         return np.zeros((spectrum.n, 1))
     scale = np.sqrt(spectrum.values)
-    away = scale * spectrum.coordinates(np.ones((spectrum.n, 1)))[:, 0] / np.sqrt(spectrum.n)
-    values, vectors = _leading_eigenpairs(spectrum.values, away, components)
-    # What centring leaves of a constant direction is rounding of the size of the direction before.
+    rank_one = scale * spectrum.coordinates(np.ones((spectrum.n, 1)))[:, 0] / np.sqrt(spectrum.n)
+    values, vectors = _leading_eigenpairs(spectrum.values, rank_one, components)
+    # A direction that centring removes leaves rounding errors relative to its uncentred size.
     kept = _above_rounding(np.append(values, spectrum.values[-1]), spectrum.n, spectrum.dim)[:-1]
     if spectrum.dim <= spectrum.n:
         coordinates = spectrum.features @ (spectrum.basis @ vectors[:, kept])
@@ -58,8 +58,8 @@ def components_from_spectrum(spectrum: Spectrum, components: int) -> FloatArray:
     return _fix_signs(coordinates - coordinates.mean(axis=0))
 
 
-def _leading_eigenpairs(diagonal: FloatArray, away: FloatArray, components: int) -> tuple[FloatArray, FloatArray]:
-    """Returns the largest eigenvalues, ascending, and their vectors of diag(diagonal) - away away'."""
+def _leading_eigenpairs(diagonal: FloatArray, rank_one: FloatArray, components: int) -> tuple[FloatArray, FloatArray]:
+    """Returns the largest eigenvalues of diag(diagonal) - rank_one rank_one', ascending, and their eigenvectors."""
     from scipy.linalg import eigh
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
@@ -68,29 +68,31 @@ def _leading_eigenpairs(diagonal: FloatArray, away: FloatArray, components: int)
 
         def product(vector: FloatArray) -> FloatArray:
             flat = vector.ravel()
-            return np.asarray(diagonal * flat - away * (away @ flat))
+            return np.asarray(diagonal * flat - rank_one * (rank_one @ flat))
 
         operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
         try:
-            # A start of its own would be random; this one has a share of every direction.
+            # A fixed start vector with a component in every direction; ARPACK's default is random.
             values, vectors = eigsh(operator, components, which="LA", v0=np.ones(size))
             return np.asarray(values), np.asarray(vectors)
         except ArpackNoConvergence:
             pass
     values, vectors = eigh(
-        np.diag(diagonal) - np.outer(away, away), subset_by_index=(max(0, size - components), size - 1), driver="evr"
+        np.diag(diagonal) - np.outer(rank_one, rank_one),
+        subset_by_index=(max(0, size - components), size - 1),
+        driver="evr",
     )
     return np.asarray(values), np.asarray(vectors)
 
 
 def _above_rounding(values: FloatArray, n: int, dim: int) -> FloatArray:
-    """Returns which of some eigenvalues are more than rounding."""
+    """Returns a mask of the eigenvalues that are larger than rounding errors."""
     largest = max(float(values.max()), float(np.finfo(np.float64).tiny))
     return np.asarray(values > max(n, dim) * np.finfo(np.float64).eps * largest)
 
 
 def _fix_signs(coordinates: FloatArray) -> FloatArray:
-    """Returns coordinates that come by ascending variance by descending, each with the sign of its definition."""
+    """Reverses the order of components to descending variance and makes each one's largest coordinate positive."""
     if not coordinates.shape[1]:
         return np.zeros((len(coordinates), 1))
     coordinates = coordinates[:, ::-1]

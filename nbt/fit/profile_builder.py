@@ -1,4 +1,4 @@
-"""profile_fit: everything that can be known of how pretrained weights fit a target before any training."""
+"""Computes fit profiles: how well pretrained weights fit a target, measured before any training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nbt.fit.activations import (
     iter_image_batches,
     recalibrate_batch_norm,
 )
-from nbt.fit.batch_norm_shift import BatchNormShiftRecorder, Shift
+from nbt.fit.batch_norm_shift import BatchNormShift, BatchNormShiftRecorder
 from nbt.fit.cka import linear_cka
 from nbt.fit.emd import emd_similarity
 from nbt.fit.fit_profile import FORMAT_VERSION, LAYER_COLUMNS, FitProfile
@@ -39,7 +39,7 @@ from nbt.fit.sampling import draw_sample
 from nbt.fit.source_means import class_means
 from nbt.fit.spectrum import Spectrum
 from nbt.fit.transrate import transrate_from_spectrum
-from nbt.fit.validation import Integers, check_labels
+from nbt.fit.validation import IntArray, check_labels
 from nbt.models.weights import PretrainedWeights, build_source_head, hash_weights
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ if TYPE_CHECKING:
     from nbt.task.task import Task
 
 _ALGORITHM_VERSION = 2
-"""Raised when the same task would give another profile."""
+"""Raise it when the same task would give another profile."""
 
 _N_COMPONENTS = 64
-"""Principal components that are computed: what GBC takes; N-LEEP takes the first of them."""
+"""Number of principal components: those of GBC; N-LEEP uses the first of them."""
 
 _BATCH_NORM_IMAGES = 128
-"""Images of 224 px and less that the BatchNorm statistics of the random network are taken of."""
+"""Number of images (at 224 px and below) for the BatchNorm statistics of the random network."""
 
 _NO_HEAD = "the weights came without a classifier of their source's classes"
 _NO_MEANS = "the class means of the source are not known; give its images with --source-data FOLDER"
@@ -75,45 +75,45 @@ def profile_fit(
     progress: Progress | None = None,
     cache: bool = True,
 ) -> FitProfile:
-    """Measures how well a task's pretrained weights fit its target, overall and unit by unit.
+    """Measures how well a task's pretrained weights fit its target, overall and per unit.
 
-    One forward pass over a stratified sample of the training images (never of validation or test), and one of the
-    same architecture at random weights. What a measure means is told by the function of its name in `nbt.fit`. Less
-    than the cost of one epoch of fine-tuning; the same arguments give the same profile on one machine.
+    It takes one forward pass over a stratified sample of the training images (never of validation or test images), and
+    one pass of the same architecture with random weights. Each measure is documented by the function of the same name
+    in `nbt.fit`. The cost is less than one epoch of fine-tuning; equal arguments give equal profiles on one machine.
 
     Args:
         task: Target and weights.
-        samples: Images to look at, at most; None is 1000, or two a class where that is more.
-        seed: Of the sample, of the random weights and of N-LEEP, 0 or more.
-        device: Where to run; the first GPU if there is one when None.
-        source_means: Class means of the source (`nbt.fit.source_class_means`); the task's own when None.
-        progress: Called as progress(what, steps done, steps).
-        cache: False measures anew and keeps nothing.
+        samples: Maximum number of images; None is 1000, or two per class if that is more.
+        seed: Seed of the sample, the random weights and N-LEEP, 0 or more.
+        device: Device of the computation; the first GPU, else the CPU, when None.
+        source_means: Mean features of the source classes (`nbt.fit.source_class_means`); the task's when None.
+        progress: Called as progress(description, steps done, steps).
+        cache: Whether to read and write the cache.
 
     Returns:
         The profile. Measures that do not apply are absent from its scalars, NaN in its layers, and explained in
         `left_out`.
 
     Raises:
-        ValueError: `samples` is smaller than the number of classes, or `source_means` is of other features.
+        ValueError: `samples` is smaller than the number of classes, or `source_means` has another number of features.
     """
     index = draw_sample(task.labels, task.split.train, samples, seed)
     means = source_means or task.source_means
-    place = pick_device(None if device is None else str(device))
-    path = profile_path(_cache_identity(task, index, seed, place, means)) if cache else None
+    torch_device = pick_device(None if device is None else str(device))
+    path = profile_path(_cache_identity(task, index, seed, torch_device, means)) if cache else None
     profile = None if path is None else read_profile(path)
     if profile is None:
-        profile = _ProfileBuilder(task, index, seed, place, means, progress).run()
+        profile = _ProfileBuilder(task, index, seed, torch_device, means, progress).run()
         if path is not None:
             write_profile(path, profile)
-    # The same images and weights may lie elsewhere by now.
+    # A cached profile may hold earlier paths of the same images and weights.
     return profile.with_facts(dataset=task.dataset, weights=task.weights)
 
 
 def _cache_identity(
-    task: Task, index: Integers, seed: int, device: torch.device, means: SourceClassMeans | None
+    task: Task, index: IntArray, seed: int, device: torch.device, means: SourceClassMeans | None
 ) -> dict[str, Any]:
-    """Returns all that a profile follows from."""
+    """Returns everything that a profile depends on."""
     return {
         "version": [FORMAT_VERSION, _ALGORITHM_VERSION],
         "task": task.fingerprint,
@@ -136,10 +136,10 @@ def _digest(array: np.ndarray[Any, Any]) -> str:
 
 @dataclass
 class _ProfileBuilder:
-    """One profile in the making."""
+    """Computes one profile."""
 
     task: Task
-    index: Integers
+    index: IntArray
     seed: int
     device: torch.device
     means: SourceClassMeans | None
@@ -148,7 +148,7 @@ class _ProfileBuilder:
     done: int = 0
 
     def __post_init__(self) -> None:
-        # Numbered without gaps: a class may have no training image.
+        # Labels are renumbered without gaps, because a class may have no training image.
         self.labels = check_labels(self.task.labels[self.index], None)
         self.model = self.task.build_model()
         self.batches = math.ceil(len(self.index) / BATCH_SIZE)
@@ -159,20 +159,21 @@ class _ProfileBuilder:
             )
 
     def run(self) -> FitProfile:
-        """Measures everything; the random network comes second, when the first one's outputs are gone."""
+        """Measures everything; the random network runs after the outputs of the pretrained one are released."""
         started = time.perf_counter()
         scalars = self._task_scalars()
         names, units = self.model.unit_names, self.model.n_units
-        seen, shifts = self._measure_pretrained()
+        activations, shifts = self._measure_pretrained()
         rows: list[dict[str, Any]]
         rows = [{"unit": name, "depth": (i + 1) / units, "cka_next": math.nan} for i, name in enumerate(names)]
-        for row, shift, channels, dead in zip(rows, shifts, seen.channels, seen.dead, strict=True):
+        per_unit = zip(rows, shifts, activations.channels, activations.dead_channels, strict=True)
+        for row, shift, channels, dead in per_unit:
             row.update(channels=channels, dead_channels=dead / channels)
             row.update(mean_shift=shift.mean, variance_shift=shift.variance)
-        scalars["dead_channels"] = sum(seen.dead) / sum(seen.channels)
-        scalars.update(self._measure_source(seen))
-        spectrum = self._measure_units(seen.units, rows, "")
-        del seen
+        scalars["dead_channels"] = sum(activations.dead_channels) / sum(activations.channels)
+        scalars.update(self._measure_source(activations))
+        spectrum = self._measure_units(activations.units, rows, "")
+        del activations
         scalars.update(self._measure_output(spectrum))
         scalars["h_score_regularized"] = rows[-1]["h_score"]
         scalars.update(_last_unit_values(rows, ("logme", "ridge_accuracy"), ""))
@@ -196,7 +197,7 @@ class _ProfileBuilder:
             self.progress(f"measuring how {self.task.backbone.text} fits", self.done, total)
 
     def _measure_or_nan(self, name: str, measure: Callable[[], float]) -> float:
-        """Returns a measure, NaN where it does not apply to these samples; `left_out` then has the reason."""
+        """Returns a measure; NaN if it does not apply to these samples, with the reason in `left_out`."""
         try:
             return float(measure())
         except ValueError as error:
@@ -234,15 +235,15 @@ class _ProfileBuilder:
             "seconds": round(seconds, 3),
         }
 
-    def _measure_pretrained(self) -> tuple[Activations, list[Shift]]:
-        """Runs the pretrained network, once."""
+    def _measure_pretrained(self) -> tuple[Activations, list[BatchNormShift]]:
+        """Runs the pretrained network once."""
         model = self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with BatchNormShiftRecorder(model.units) as meter:
-            seen = self._collect(model, self._source_head())
+        with BatchNormShiftRecorder(model.units) as recorder:
+            activations = self._collect(model, self._source_head())
         if self.task.weights == "none":
             self.left_out.update(mean_shift=_NO_SOURCE, variance_shift=_NO_SOURCE)
-            return seen, [Shift(math.nan, math.nan)] * model.n_units
-        return seen, meter.shifts()
+            return activations, [BatchNormShift(math.nan, math.nan)] * model.n_units
+        return activations, recorder.shifts()
 
     def _collect(self, model: Any, head: nn.Module | None = None) -> Activations:
         return collect_activations(model, self.task, self.index, self.device, source_head=head, on_batch=self._advance)
@@ -256,7 +257,7 @@ class _ProfileBuilder:
         return build_source_head(task.backbone, weights).to(self.device)
 
     def _measure_output(self, spectrum: Spectrum) -> dict[str, float]:
-        """Returns the measures of the features that the units do not have, from one decomposition and projection."""
+        """Returns the measures of the features that the units lack, from one decomposition and projection."""
         labels = self.labels
         projected = components_from_spectrum(spectrum, _N_COMPONENTS)
         measures: dict[str, Callable[[], float]] = {
@@ -266,34 +267,34 @@ class _ProfileBuilder:
             "nleep": lambda: nleep_from_components(projected, labels, seed=self.seed),
             "transrate": lambda: transrate_from_spectrum(spectrum, labels),
         }
-        found = {name: self._measure_or_nan(name, measure) for name, measure in measures.items()}
+        values = {name: self._measure_or_nan(name, measure) for name, measure in measures.items()}
         self._advance()
-        return found
+        return values
 
-    def _measure_source(self, seen: Activations) -> dict[str, float]:
-        """Returns what the source's classes tell, where they are known."""
+    def _measure_source(self, activations: Activations) -> dict[str, float]:
+        """Returns the measures that compare source and target classes, where the source is known."""
         labels = self.labels
         measures: dict[str, Callable[[], float]] = {}
-        if seen.logits is not None:
-            probabilities = torch.from_numpy(seen.logits).double().softmax(dim=1).numpy()
+        if activations.logits is not None:
+            probabilities = torch.from_numpy(activations.logits).double().softmax(dim=1).numpy()
             measures["leep"] = lambda: leep(probabilities, labels)
             measures["nce"] = lambda: nce(probabilities.argmax(axis=1), labels)
         if self.means is not None:
-            measures["emd_similarity"] = lambda: self._compare_means(seen.features)
+            measures["emd_similarity"] = lambda: self._compare_means(activations.features)
         else:
             self.left_out["emd_similarity"] = _NO_SOURCE if self.task.weights == "none" else _NO_MEANS
         return {name: self._measure_or_nan(name, measure) for name, measure in measures.items()}
 
     def _compare_means(self, features: Matrix) -> float:
         assert self.means is not None
-        own, present = class_means(features, self.task.labels[self.index])
+        target_means, present = class_means(features, self.task.labels[self.index])
         counts = np.bincount(self.task.labels[self.task.split.train], minlength=int(present.max()) + 1)[present]
-        return emd_similarity(self.means.means, self.means.counts, own, counts)
+        return emd_similarity(self.means.means, self.means.counts, target_means, counts)
 
     def _measure_units(self, units: list[Matrix], rows: list[dict[str, Any]], suffix: str) -> Spectrum:
-        """Adds the measures of each unit to its row; returns the spectrum of the last, the features'.
+        """Adds the measures of each unit to its row; returns the spectrum of the last unit's output, the features.
 
-        It takes the outputs, so that they are freed one by one.
+        The entries of `units` are replaced by empty arrays, so that memory is released one by one.
         """
         for i, row in enumerate(rows):
             spectrum = Spectrum.of(units[i])
@@ -307,32 +308,32 @@ class _ProfileBuilder:
         return spectrum
 
     def _measure_random(self, rows: list[dict[str, Any]]) -> Matrix:
-        """Adds the measures of each unit at random weights to its row; returns the random features."""
-        # w0 itself is the initialisation by seed 0 where the weights are "none".
+        """Adds the measures of each unit with random weights to its row; returns the random features."""
+        # seed + 1, because with weights "none" w0 is the initialisation of seed 0.
         model = self.task.build_model(seed=self.seed + 1)
         model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         count = max(2, inference_batch_size(_BATCH_NORM_IMAGES, self.task.image_size))
         recalibrate_batch_norm(model, next(iter_image_batches(self.task, self.index[:count], self.device, count)))
-        seen = self._collect(model)
-        features = seen.features
-        self._measure_units(seen.units, rows, "_random")
+        activations = self._collect(model)
+        features = activations.features
+        self._measure_units(activations.units, rows, "_random")
         return features
 
     def _summarise(self, layers: pd.DataFrame) -> dict[str, float]:
-        """Returns what the curves come down to."""
-        found = {
+        """Returns the scalars that summarise the curves over the units."""
+        summary = {
             "mean_gain": float(layers["gain"].mean()),
             "knee_depth": knee_depth(layers["ridge_accuracy"], layers["ridge_accuracy_random"], len(self.index)),
         }
         for name in ("mean_shift", "variance_shift"):
             if layers[name].notna().any():
-                found[name] = float(layers[name].mean())
+                summary[name] = float(layers[name].mean())
             else:
                 self.left_out.setdefault(name, _NO_NORM)
-        return found
+        return summary
 
 
-_UNIT_MEASURES: Mapping[str, Callable[[Spectrum, Integers], float]] = {
+_UNIT_MEASURES: Mapping[str, Callable[[Spectrum, IntArray], float]] = {
     "ridge_accuracy": ridge_accuracy_from_spectrum,
     "logme": logme_from_spectrum,
     "h_score": partial(h_score_from_spectrum, regularized=True),

@@ -1,4 +1,4 @@
-"""Profiles kept in the cache, under a hash of all that they follow from."""
+"""The cache of fit profiles, keyed by a hash of everything that a profile depends on."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ logger = logging.getLogger("nbt")
 
 
 def profile_path(identity: Mapping[str, Any]) -> Path:
-    """Returns the file of the profile with this identity, JSON types only; its folder is created."""
+    """Returns the file of the profile with an identity of JSON types; its folder is created."""
     text = json.dumps(identity, sort_keys=True)
     return cache_folder("fit") / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 
 
 def read_profile(path: Path) -> FitProfile | None:
-    """Returns a cached profile; None where there is none, or a damaged one."""
+    """Returns a cached profile; None if it is missing or damaged."""
     try:
         return FitProfile.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -32,7 +32,7 @@ def read_profile(path: Path) -> FitProfile | None:
 
 
 def write_profile(path: Path, profile: FitProfile) -> None:
-    """Writes a profile, whole or not at all; where that fails, the next call measures again."""
+    """Writes a profile to the cache atomically; a failure is logged, and the next call measures again."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(profile.to_json(), encoding="utf-8")

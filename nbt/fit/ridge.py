@@ -1,27 +1,27 @@
-"""Ridge probe: how well a linear classifier on frozen features does, without training one."""
+"""Ridge probe: the accuracy of a linear classifier on frozen features, computed in closed form."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from nbt.fit.spectrum import Spectrum, intercept, one_hot
-from nbt.fit.validation import ArrayLike, FloatArray, Integers, check_labels
+from nbt.fit.validation import ArrayLike, FloatArray, IntArray, check_labels
 
 _BLOCK_ROWS = 1024
 STRENGTHS = tuple(10.0**power for power in range(-7, 2))
-"""Ridge strengths that are tried, as shares of the total scatter of the centred features."""
+"""Candidate ridge strengths, as shares of the total scatter of the centred features."""
 
 
 def ridge_probe_accuracy(features: ArrayLike, labels: ArrayLike) -> float:
     """Returns the leave-one-out accuracy of a ridge regression of the one-hot labels on frozen features.
 
-    Between 0 and 1, higher is better; its standard error is sqrt(p (1 - p) / N). The class with the highest prediction
-    is taken. The intercept is not penalised. The strength of the penalty is chosen among `STRENGTHS` by generalised
-    cross-validation (Golub, Heath, Wahba 1979), that is by squared error: the accuracy itself chooses nothing, so that
-    it stays all but unbiased. Leaving one out has a closed form: the residual of a sample divided by its diagonal
-    element of the residual operator.
+    The range is 0 to 1; higher is better; the standard error is sqrt(p (1 - p) / N). The predicted class is the one
+    with the highest score. The intercept is not penalised. The penalty is selected from `STRENGTHS` by generalised
+    cross-validation (Golub, Heath and Wahba 1979), which minimises the squared error: the accuracy is not used for
+    selection, so it remains nearly unbiased. The leave-one-out residual has a closed form: a sample's residual divided
+    by its diagonal element of the residual operator.
 
-    A class with one sample can never be predicted for it: such a sample counts as wrong.
+    The only sample of a class counts as misclassified, because its class cannot be predicted without it.
 
     Cost: one decomposition, O(N D min(N, D)), and O(N min(N, D) C).
 
@@ -30,19 +30,20 @@ def ridge_probe_accuracy(features: ArrayLike, labels: ArrayLike) -> float:
         labels: Integers (N,).
 
     Raises:
-        ValueError: The features are no finite matrix, the labels do not match, or have fewer than two classes.
+        ValueError: The features are not a finite matrix, the labels do not match them, or there are fewer than two
+            classes.
     """
     spectrum = Spectrum.of(features)
     return ridge_accuracy_from_spectrum(spectrum, check_labels(labels, spectrum.n))
 
 
-def ridge_accuracy_from_spectrum(spectrum: Spectrum, codes: Integers) -> float:
-    """Returns the accuracy for features that are decomposed and labels that are checked."""
+def ridge_accuracy_from_spectrum(spectrum: Spectrum, codes: IntArray) -> float:
+    """Returns the accuracy for decomposed features and validated labels; see `ridge_probe_accuracy`."""
     return float(np.mean(ridge_predictions(spectrum, codes) == codes))
 
 
-def ridge_predictions(spectrum: Spectrum, codes: Integers) -> Integers:
-    """Returns the class that is predicted for every sample by the regression on all others, (N,)."""
+def ridge_predictions(spectrum: Spectrum, codes: IntArray) -> IntArray:
+    """Returns the class that a regression on all other samples predicts for every sample, (N,)."""
     targets = one_hot(codes)
     coordinates = spectrum.class_coordinates(codes)
     counts = targets.sum(axis=0)
@@ -58,18 +59,18 @@ def ridge_predictions(spectrum: Spectrum, codes: Integers) -> Integers:
     for start in range(0, spectrum.n, _BLOCK_ROWS):
         rows = slice(start, min(start + _BLOCK_ROWS, spectrum.n))
         left = spectrum.left(rows)
-        reach = 1.0 - left @ (gain * ones)
-        residuals = targets[rows] - left @ (gain[:, None] * coordinates) - np.outer(reach, part)
-        diagonal = 1.0 - np.square(left) @ gain - reach**2 / total
-        left_out = targets[rows] - residuals / np.maximum(diagonal, np.finfo(np.float64).eps)[:, None]
-        predicted.append(left_out.argmax(axis=1))
+        one_residuals = 1.0 - left @ (gain * ones)
+        residuals = targets[rows] - left @ (gain[:, None] * coordinates) - np.outer(one_residuals, part)
+        diagonal = 1.0 - np.square(left) @ gain - one_residuals**2 / total
+        leave_one_out = targets[rows] - residuals / np.maximum(diagonal, np.finfo(np.float64).eps)[:, None]
+        predicted.append(leave_one_out.argmax(axis=1))
     return np.concatenate(predicted)
 
 
-def choose_ridge_strength(spectrum: Spectrum, codes: Integers) -> float:
+def choose_ridge_strength(spectrum: Spectrum, codes: IntArray) -> float:
     """Returns the strength with the lowest generalised cross-validation error, in the units of sigma.
 
-    It is 0 where the features are constant: there is nothing to regress on.
+    It is 0 for constant features, which allow no regression.
     """
     scatter, _ = spectrum.centred_scatter()
     if scatter <= spectrum.n * np.finfo(np.float64).eps * float(spectrum.values.sum()):
@@ -80,13 +81,13 @@ def choose_ridge_strength(spectrum: Spectrum, codes: Integers) -> float:
 
 
 def _gcv(spectrum: Spectrum, coordinates: FloatArray, counts: FloatArray, ridge: float) -> float:
-    """Returns |R Y|^2 / tr(R)^2, with R as in `nbt.fit.spectrum`, from the spectrum alone."""
+    """Returns |R Y|^2 / tr(R)^2, with R as in `nbt.fit.spectrum`, computed from the spectrum alone."""
     shrunk = ridge / (spectrum.values + ridge)  # M = I - U U' + U diag(shrunk) U'
     across, total = intercept(coordinates, counts, shrunk)  # m'Y, 1'm
     twice, squared = intercept(coordinates, counts, shrunk**2)  # m'MY, |m|^2
     part = across / total
     energy = coordinates**2
-    own = np.maximum(counts - energy.sum(axis=0), 0.0) + shrunk**2 @ energy  # |MY|^2
-    error = float((own - 2.0 * part * twice + squared * part**2).sum())
+    squares = np.maximum(counts - energy.sum(axis=0), 0.0) + shrunk**2 @ energy  # |MY|^2
+    error = float((squares - 2.0 * part * twice + squared * part**2).sum())
     trace = spectrum.n - len(shrunk) + float(shrunk.sum()) - squared / total
     return float(error / max(trace, float(np.finfo(np.float64).eps)) ** 2)

@@ -1,35 +1,35 @@
-"""Which training images a profile looks at: a bounded sample of every class, drawn by a seed."""
+"""Draws the stratified sample of training images from which a fit profile is computed."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.validation import Integers
+from nbt.fit.validation import IntArray
 
 DEFAULT_SAMPLES = 1000
-"""Images of a profile: in the dimensions of common backbones enough for the measures to settle, and cheap."""
+"""Default number of images of a profile, at which the measures are stable for common backbones."""
 
 MIN_PER_CLASS = 2
-"""Images of each class, where there are as many, however large the other classes are."""
+"""Minimum number of images per class, where available, whatever the sizes of the other classes."""
 
 
-def draw_sample(labels: Integers, index: Integers, samples: int | None = None, seed: int = 0) -> Integers:
+def draw_sample(labels: IntArray, index: IntArray, samples: int | None = None, seed: int = 0) -> IntArray:
     """Draws a stratified sample of the training images.
 
-    Every class gives two images where it has them (one where the sample is too small for that), and the rest in
-    proportion to its size. The order is random, so that any stretch of the sample is a sample too.
+    Every class contributes two images if it has them (one if the sample is too small for that), and the rest in
+    proportion to its size. The order is random, so that any slice of the result is a random sample, too.
 
     Args:
-        labels: Of all images, int64 (N,), 0 ... C-1.
+        labels: Class indices 0 ... C-1 of all images, int64 (N,).
         index: Training images, int64 (n,).
-        samples: At most so many; None is 1000, or two a class where that is more.
-        seed: Of the draw, 0 or more.
+        samples: Maximum number of images; None is 1000, or two per class if that is more.
+        seed: Seed of the draw, 0 or more.
 
     Returns:
-        Some of `index`, int64 (m,), m = min(samples, n).
+        A subset of `index`, int64 (m,), m = min(samples, n).
 
     Raises:
-        ValueError: The sample is smaller than the number of classes with training images.
+        ValueError: `samples` is smaller than the number of classes with training images.
     """
     members, counts = np.unique(labels[index], return_counts=True)
     if samples is None:
@@ -37,41 +37,40 @@ def draw_sample(labels: Integers, index: Integers, samples: int | None = None, s
     if samples < len(members):
         raise ValueError(
             f"samples: {samples} images cannot show {len(members)} classes; give {len(members)} or more "
-            f"({MIN_PER_CLASS * len(members)} for {MIN_PER_CLASS} a class)"
+            f"({MIN_PER_CLASS * len(members)} for {MIN_PER_CLASS} per class)"
         )
-    generator = np.random.default_rng(seed)
-    quota = allocate_quotas(counts, min(samples, len(index)), generator)
-    chosen = [
-        generator.permutation(index[labels[index] == label])[:count]
-        for label, count in zip(members, quota, strict=True)
+    rng = np.random.default_rng(seed)
+    quota = allocate_quotas(counts, min(samples, len(index)), rng)
+    drawn = [
+        rng.permutation(index[labels[index] == label])[:count] for label, count in zip(members, quota, strict=True)
     ]
-    return generator.permutation(np.concatenate(chosen))
+    return rng.permutation(np.concatenate(drawn))
 
 
-def allocate_quotas(counts: Integers, total: int, generator: np.random.Generator) -> Integers:
-    """Returns how many images each class gives, int64 (C,); they sum to `total`, and no class gives more than it has.
+def allocate_quotas(counts: IntArray, total: int, rng: np.random.Generator) -> IntArray:
+    """Returns the number of images to draw per class, int64 (C,), summing to `total` and not exceeding `counts`.
 
     Args:
-        counts: Images each class has, int64 (C,), 1 or more.
-        total: C ... counts.sum().
-        generator: Decides between classes whose claims are equal.
+        counts: Number of images per class, int64 (C,), 1 or more.
+        total: Total number of images, C ... counts.sum().
+        rng: Random generator that breaks ties between classes.
     """
     quota = np.ones_like(counts)
-    # The order decides ties only: second images first, then the largest share that is still owed.
-    order = generator.permutation(len(counts))
+    # Every class gets a second image first, then the largest deficit is reduced; `order` breaks ties.
+    order = rng.permutation(len(counts))
     seconds = order[counts[order] > 1][: total - len(counts)]
     quota[seconds] = MIN_PER_CLASS
     share = counts * (total / counts.sum())
     while (missing := total - int(quota.sum())) > 0:
-        owed = np.where(quota < counts, share - quota, -np.inf)
-        ranked = order[np.argsort(-owed[order], kind="stable")]
-        under_quota = ranked[owed[ranked] >= 1][:missing]
+        deficit = np.where(quota < counts, share - quota, -np.inf)
+        ranked = order[np.argsort(-deficit[order], kind="stable")]
+        under_quota = ranked[deficit[ranked] >= 1][:missing]
         if len(under_quota):
             quota[under_quota] += np.minimum(
-                owed[under_quota].astype(np.int64), _share_per_class(missing, len(under_quota))
+                deficit[under_quota].astype(np.int64), _share_per_class(missing, len(under_quota))
             )
         else:
-            quota[ranked[np.isfinite(owed[ranked])][:missing]] += 1
+            quota[ranked[np.isfinite(deficit[ranked])][:missing]] += 1
     return quota
 
 

@@ -1,12 +1,12 @@
-"""Spectrum: one decomposition of a feature matrix, shared by LogME, the H-scores and the ridge probe.
+"""The spectrum of a feature matrix: one decomposition, shared by LogME, the H-scores and the ridge probe.
 
-All of them need of the features F = U S V' no more than sigma = s^2 and the coordinates U'Y of the labels; with
-centred features, too: a ridge regression of targets Y on F with an intercept that is not penalised leaves the residuals
+These measures depend on the features F = U S V' only through sigma = s^2 and the coordinates U'Y of the labels. This
+includes centred features: a ridge regression of targets Y on F with an unpenalised intercept has the residuals
 
     R Y,  R = M - m m' / (1'm),  M = I - U g U',  g = sigma / (sigma + ridge),  m = M 1,
 
 (the bordered system of kernel ridge regression with a bias), so that I - 11'/N - R is the hat matrix of centred
-features. Nothing is decomposed twice.
+features.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nbt.fit.validation import ArrayLike, FloatArray, Integers, check_features
+from nbt.fit.validation import ArrayLike, FloatArray, IntArray, check_features
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Singular values and left singular vectors of a feature matrix as it is, not centred.
+    """Singular values and singular vectors of a feature matrix that is not centred.
 
     Attributes:
         features: F, float64 (N, D).
         values: sigma, the squares of the singular values above the rank threshold, (k,), ascending.
-        basis: Their vectors: V, (D, k), where D <= N; else U, (N, k).
+        basis: The singular vectors: V, (D, k), if D <= N; else U, (N, k).
     """
 
     features: FloatArray
@@ -35,7 +35,7 @@ class Spectrum:
 
     @classmethod
     def of(cls, features: ArrayLike) -> Spectrum:
-        """Decomposes features, by the Gram matrix (D, D) or the kernel (N, N), whichever is smaller.
+        """Decomposes features by the smaller of the Gram matrix (D, D) and the kernel (N, N).
 
         Cost: O(N D min(N, D)).
 
@@ -43,30 +43,30 @@ class Spectrum:
             features: (N, D).
 
         Raises:
-            ValueError: They are no finite matrix.
+            ValueError: The features are not a finite matrix.
         """
         matrix = check_features(features)
         n, dim = matrix.shape
         gram = matrix.T @ matrix if dim <= n else matrix @ matrix.T
-        from scipy.linalg import eigh  # half a second, which whoever reads a stored profile need not pay
+        from scipy.linalg import eigh  # takes half a second, and is not needed to read stored profiles
 
-        # "evd" is no faster, and takes a workspace of twice the matrix.
+        # "evd" is not faster, and takes a workspace of twice the matrix.
         values, basis = eigh(gram, overwrite_a=True, check_finite=False, driver="evr")
         kept = values > max(n, dim) * np.finfo(np.float64).eps * max(values[-1], 0.0)
         return cls(matrix, values[kept], basis if kept.all() else basis[:, kept])
 
     @property
     def n(self) -> int:
-        """Samples N."""
+        """Number of samples N."""
         return len(self.features)
 
     @property
     def dim(self) -> int:
-        """Features D."""
+        """Number of features D."""
         return int(self.features.shape[1])
 
     def left(self, rows: slice) -> FloatArray:
-        """Returns some rows of U, (n, k)."""
+        """Returns the rows `rows` of U, (n, k)."""
         if self.dim > self.n:
             return self.basis[rows]
         left: FloatArray = self.features[rows] @ self.basis
@@ -74,13 +74,13 @@ class Spectrum:
         return left
 
     def coordinates(self, targets: FloatArray) -> FloatArray:
-        """Returns U'Y, (k, C), of targets Y, (N, C)."""
+        """Returns U'Y, (k, C), for targets Y, (N, C)."""
         if self.dim > self.n:
             return self.basis.T @ targets
         return np.asarray((self.basis.T @ (self.features.T @ targets)) / np.sqrt(self.values)[:, None])
 
-    def class_coordinates(self, codes: Integers) -> FloatArray:
-        """Returns U'Y, (k, C), of one column a class of labels 0 ... C-1; kept for the next measure that asks."""
+    def class_coordinates(self, codes: IntArray) -> FloatArray:
+        """Returns U'Y, (k, C), for the one-hot matrix of labels 0 ... C-1; cached for later measures."""
         key = codes.tobytes()
         if key not in self._class_coordinates:
             self._class_coordinates[key] = self.coordinates(one_hot(codes))
@@ -89,23 +89,24 @@ class Spectrum:
     def centred_scatter(self) -> tuple[float, float]:
         """Returns the trace and the squared Frobenius norm of Fc'Fc, Fc the centred features.
 
-        Along the right singular vectors it is diag(sigma) - a a', a = S U'1 / sqrt(N). The norm is summed so that
-        nothing large cancels where the mean is far from zero.
+        Along the right singular vectors it is diag(sigma) - a a', a = S U'1 / sqrt(N). The norm is summed in a form
+        without cancellation for means far from zero.
         """
-        lost = self.values * self.coordinates(np.ones((self.n, 1)))[:, 0] ** 2 / self.n
-        diagonal = self.values - lost
-        beside = float(lost[1:] @ np.cumsum(lost)[:-1])
-        return max(float(diagonal.sum()), 0.0), float(diagonal @ diagonal) + 2.0 * beside
+        removed = self.values * self.coordinates(np.ones((self.n, 1)))[:, 0] ** 2 / self.n
+        diagonal = self.values - removed
+        off_diagonal = float(removed[1:] @ np.cumsum(removed)[:-1])
+        return max(float(diagonal.sum()), 0.0), float(diagonal @ diagonal) + 2.0 * off_diagonal
 
 
 def intercept(coordinates: FloatArray, counts: FloatArray, shrunk: FloatArray) -> tuple[FloatArray, float]:
-    """Returns 1'B Y, (C,), and 1'B 1 of one-hot labels Y, where B = I - U U' + U diag(shrunk) U'.
+    """Returns 1'B Y, (C,), and 1'B 1 for one-hot labels Y, where B = I - U U' + U diag(shrunk) U'.
 
-    Written as what F does not reach plus what is left of what it does, which stays exact where the mean of F is large.
+    The part outside the span of F and the shrunk part inside it are summed separately, which is exact even for a large
+    mean of F.
 
     Args:
         coordinates: U'Y, (k, C).
-        counts: Samples of each class, (C,).
+        counts: Number of samples per class, (C,).
         shrunk: (k,), ridge / (sigma + ridge) for B = M, its square for B = M^2.
     """
     ones = coordinates.sum(axis=1)
@@ -113,6 +114,6 @@ def intercept(coordinates: FloatArray, counts: FloatArray, shrunk: FloatArray) -
     return across, float(across.sum())
 
 
-def one_hot(codes: Integers) -> FloatArray:
-    """Returns one column a class, 1 for its samples, float64 (N, C)."""
+def one_hot(codes: IntArray) -> FloatArray:
+    """Returns one column per class, 1 for its samples, float64 (N, C)."""
     return np.eye(int(codes.max()) + 1)[codes]

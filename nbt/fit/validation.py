@@ -1,4 +1,4 @@
-"""The one check of what the measures are given: shapes, labels, numbers that are none, classes without a sample."""
+"""Validation of the measures' arguments: shapes, labels, finite values and the number of classes."""
 
 from __future__ import annotations
 
@@ -12,49 +12,50 @@ if TYPE_CHECKING:
 
 ArrayLike: TypeAlias = "npt.ArrayLike | torch.Tensor"
 FloatArray: TypeAlias = npt.NDArray[np.float64]
-Integers: TypeAlias = npt.NDArray[np.int64]
+IntArray: TypeAlias = npt.NDArray[np.int64]
 
 _SUM_TOLERANCE = 1e-3
 
 
 def check_features(features: ArrayLike, name: str = "features") -> FloatArray:
-    """Returns features as a float64 array (N, D); the caller's array is never written to.
+    """Returns features as a float64 array (N, D), which may share memory with the argument.
 
     Raises:
-        ValueError: It is not a matrix, has no row or column, or holds NaN or infinite values.
+        ValueError: The argument is not a matrix, has no row or column, or contains NaN or infinite values.
     """
     array = _to_float_array(features, name)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name}: expected a matrix (samples, features), got shape {array.shape}")
-    bad = ~np.isfinite(array)
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
+    not_finite = ~np.isfinite(array)
+    if not_finite.any():
+        row, column = (int(i) for i in np.argwhere(not_finite)[0])
         raise ValueError(
-            f"{name}: {int(bad.sum())} values are NaN or infinite, the first in row {row}, column {column}"
+            f"{name}: {int(not_finite.sum())} values are NaN or infinite, the first in row {row}, column {column}"
         )
     return array
 
 
 def check_labels(
     labels: ArrayLike, n: int | None, name: str = "labels", *, per_class: int = 1, classes: int = 2
-) -> Integers:
-    """Returns labels as int64 (N,) numbered 0 ... C-1 over the classes that occur, in the order of their values.
+) -> IntArray:
+    """Returns labels as int64 (N,), renumbered 0 ... C-1 over the occurring classes in the order of their values.
 
-    A class that has no sample thereby plays no part.
+    Classes without samples are thereby ignored.
 
     Args:
         labels: Integers (N,), of any values.
-        n: N that the other argument has; None where there is none to compare with.
-        name: The argument, for the message.
-        per_class: The fewest samples that each class needs.
-        classes: The fewest classes.
+        n: Expected number of labels N; None for any number.
+        name: Name of the argument in messages.
+        per_class: Minimum number of samples per class.
+        classes: Minimum number of classes.
 
     Raises:
-        ValueError: Of other length or type, too few classes, or a class with too few samples.
+        ValueError: The labels are of another length or type, or there are too few classes or too few samples of a
+            class.
     """
     array = _to_numpy(labels, name)
     if array.ndim != 1 or not len(array):
-        raise ValueError(f"{name}: expected one label a sample, got shape {array.shape}")
+        raise ValueError(f"{name}: expected one label per sample, got shape {array.shape}")
     if n is not None and len(array) != n:
         raise ValueError(f"{name}: {len(array)} labels for {n} samples")
     if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))):
@@ -75,16 +76,16 @@ def check_probabilities(probabilities: ArrayLike, name: str = "source_probs") ->
     """Returns probabilities as a float64 array (N, C_s) whose rows sum to one.
 
     Raises:
-        ValueError: It is no finite matrix, has negative values, or a row that does not sum to one (within 1e-3, the
-            error of half precision).
+        ValueError: The argument is not a finite matrix, has negative values, or has a row that does not sum to one
+            (within 1e-3, the error of half precision).
     """
     array = check_features(probabilities, name)
     if array.min() < 0:
-        raise ValueError(f"{name}: probabilities are 0 or more, the smallest is {array.min():.3g}")
+        raise ValueError(f"{name}: probabilities must be 0 or more, the smallest is {array.min():.3g}")
     sums = array.sum(axis=1)
     worst = int(np.abs(sums - 1).argmax())
     if abs(sums[worst] - 1) > _SUM_TOLERANCE:
-        raise ValueError(f"{name}: every row has to sum to one, row {worst} sums to {sums[worst]:.6g}")
+        raise ValueError(f"{name}: every row must sum to one, row {worst} sums to {sums[worst]:.6g}")
     return np.asarray(array / sums[:, None])
 
 
@@ -92,13 +93,13 @@ def check_weights(weights: ArrayLike, n: int, name: str) -> FloatArray:
     """Returns weights, such as numbers of images, as float64 (N,).
 
     Raises:
-        ValueError: They are not one a row, negative, not finite, or all 0.
+        ValueError: The argument is not one number per class, or the numbers are negative, not finite, or all 0.
     """
     array = _to_float_array(weights, name)
     if array.ndim != 1 or len(array) != n:
         raise ValueError(f"{name}: expected one number for each of {n} classes, got shape {array.shape}")
     if not (np.isfinite(array).all() and array.min() >= 0 and array.sum() > 0):
-        raise ValueError(f"{name}: images of each class, 0 or more and not all 0")
+        raise ValueError(f"{name}: images per class must be finite, 0 or more and not all 0")
     return array
 
 
@@ -110,7 +111,7 @@ def _to_float_array(values: ArrayLike, name: str) -> FloatArray:
 
 
 def _to_numpy(values: ArrayLike, name: str) -> npt.NDArray[np.generic]:
-    """Returns a NumPy view or copy; a tensor comes off its device and its graph."""
+    """Returns a NumPy view or copy; tensors are detached and moved to the CPU."""
     detach = getattr(values, "detach", None)
     if detach is not None:
         tensor = detach().cpu()

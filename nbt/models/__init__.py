@@ -1,1 +1,1 @@
-"""Backbones as ordered units, and pretrained weights. Knows no data."""
+"""Backbones as ordered units, and their pretrained weights."""

@@ -1,4 +1,4 @@
-"""Backbones: any torchvision classifier, many of timm's, conv3 and conv4, as ordered units with a linear head."""
+"""Backbones: torchvision's classifiers, many timm models, conv3 and conv4, as ordered units with a linear head."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from nbt.models.encoders import ENCODER_BUILDERS, ENCODER_IMAGE_SIZES
 from nbt.models.units import Decomposition, decompose
 
 _FALLBACK_IMAGE_SIZE = 224
-# Their published weights take images rescaled from ImageNet's statistics; without a word on `init_weights` they warn
-# of a change to come; their auxiliary heads would be built in vain.
+# Their published weights expect images rescaled from ImageNet's statistics; without `init_weights` torchvision warns
+# of a future change; the auxiliary heads are not used.
 _INCEPTION_ARGUMENTS = {"transform_input": True, "init_weights": True, "aux_logits": False}
 _DEFAULT_ARGUMENTS: dict[str, dict[str, Any]] = {
     "inception_v3": _INCEPTION_ARGUMENTS,
@@ -29,19 +29,19 @@ _BUILD_ERRORS = (TypeError, ValueError, AssertionError, RuntimeError, LookupErro
 
 
 class Backbone(nn.Module):
-    """A classifier for a target: units, neck, feature normalisation, dropout and a linear head.
+    """A classifier for the target: units, neck, feature normalisation, dropout and a linear head.
 
-    Every backbone has the same kind of head, linear on a feature vector, whatever its own classifier looks like, so
-    that techniques and measures treat all alike.
+    Every backbone has a linear head on a feature vector, independent of the classifier of the original model, so
+    that transfer techniques and fit measures treat all backbones alike.
 
     Attributes:
-        units: In order from the input; each maps one tensor to one and leaves its input as it is.
-        unit_names: Their names in the original model.
-        neck: From the last unit's output to features, (N, D); without parameters.
-        feature_norm: From features to what the head sees, (N, D); the identity, unless a technique puts its own here.
-        dropout: Before the head, as the original model has it.
-        head: From features to logits, (N, C).
-        feature_dim: D.
+        units: The units in order from the input; each maps one tensor to one tensor and does not modify its input.
+        unit_names: Names of the units in the original model.
+        neck: Maps the last unit's output to features, (N, D); without parameters.
+        feature_norm: Normalises the features before the head, (N, D); the identity unless a technique replaces it.
+        dropout: Dropout before the head, as in the original model.
+        head: Maps features to logits, (N, C).
+        feature_dim: Number of features D.
     """
 
     def __init__(self, parts: Decomposition, feature_dim: int, n_classes: int) -> None:
@@ -60,7 +60,7 @@ class Backbone(nn.Module):
         return len(self.units)
 
     def forward(self, hidden: torch.Tensor, start: int = 0) -> torch.Tensor:
-        """Maps images, (N, 3, H, W), to logits, (N, C); or, from unit `start` on, what is passed to that unit.
+        """Maps images, (N, 3, H, W), or the input of unit `start`, to logits, (N, C).
 
         With `start = n_units` the inputs are features, (N, D).
         """
@@ -69,13 +69,13 @@ class Backbone(nn.Module):
         return self.classify(self.forward_units(hidden, start))
 
     def forward_units(self, hidden: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Runs the units `start` ... `stop` - 1; all from `start` on when `stop` is None."""
+        """Runs the units `start` ... `stop` - 1, or all units from `start` when `stop` is None."""
         for unit in self.units[start:stop]:
             hidden = unit(hidden)
         return hidden
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps images to features, (N, D), before any normalisation of them."""
+        """Maps images to features, (N, D), before feature normalisation."""
         return self.neck(self.forward_units(images))  # type: ignore[no-any-return]
 
     def classify(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -87,11 +87,11 @@ class Backbone(nn.Module):
         return self.head(self.dropout(self.feature_norm(features)))  # type: ignore[no-any-return]
 
     def unit_state_dict(self) -> dict[str, torch.Tensor]:
-        """Returns the state of the units, keys "units.I....", as tensors that the model goes on using."""
+        """Returns the units' state dict, keys "units.I....", which shares memory with the model."""
         return self.units.state_dict(prefix="units.")
 
     def load_pretrained(self, w0: Mapping[str, torch.Tensor]) -> None:
-        """Loads the state of all units; the head stays as it is.
+        """Loads the state of all units; the head is unchanged.
 
         Raises:
             RuntimeError: A key is missing, unexpected or of another shape.
@@ -100,16 +100,16 @@ class Backbone(nn.Module):
 
 
 def build_backbone(spec: BackboneSpec, n_classes: int, *, image_size: int, seed: int = 0) -> Backbone:
-    """Builds a backbone with random weights, in evaluation mode; torch's generators stay as they were.
+    """Builds a backbone with random weights, in evaluation mode, without changing PyTorch's random generators.
 
     Args:
         spec: The architecture.
-        n_classes: C.
+        n_classes: Number of classes C.
         image_size: Height and width in pixels.
-        seed: Of the weights: the units' by the architecture's own initialisation, the head's by `nn.Linear`'s.
+        seed: Seed of the weights; the units use the architecture's own initialisation, the head that of `nn.Linear`.
 
     Raises:
-        UsageError: The arguments do not fit the architecture, or the image size does not.
+        UsageError: The arguments or the image size do not fit the architecture.
     """
     dim = feature_dim(spec, image_size)
     with _seeded_cpu_generator(seed):
@@ -117,14 +117,14 @@ def build_backbone(spec: BackboneSpec, n_classes: int, *, image_size: int, seed:
 
 
 def random_unit_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[str, torch.Tensor]:
-    """Returns the units' state as the architecture initialises it: that of `build_backbone` with the same seed."""
+    """Returns the randomly initialised state of the units, equal to that of `build_backbone` with the same seed."""
     with _seeded_cpu_generator(seed):
         parts = _decompose(spec, _build_library_model(spec), image_size)
     return {name: tensor.detach() for name, tensor in unit_state_dict(parts).items()}
 
 
 def unit_state_dict(parts: Decomposition) -> dict[str, torch.Tensor]:
-    """Returns the units' parameters and buffers themselves, not copies, keys "units.I...."."""
+    """Returns the units' parameters and buffers by name ("units.I....") without copying or detaching them."""
     units = nn.ModuleList(module for _, module in parts.units)
     return units.state_dict(prefix="units.", keep_vars=True)
 
@@ -132,15 +132,15 @@ def unit_state_dict(parts: Decomposition) -> dict[str, torch.Tensor]:
 def build_on_meta_device(
     spec: BackboneSpec, image_size: int, n_classes: int | None = None
 ) -> tuple[nn.Module, Decomposition]:
-    """Builds the library's own model on the meta device, where weights take neither memory nor time to draw.
+    """Builds the library's model on the meta device, which takes neither memory nor time for the weights.
 
     Args:
         spec: The architecture.
         image_size: Height and width in pixels.
-        n_classes: Outputs of the library's classifier; its own number when None.
+        n_classes: Number of outputs of the library's classifier; the library's default when None.
 
     Returns:
-        The model, and its pieces, which share its modules.
+        The model, and its decomposition, which shares its modules.
 
     Raises:
         UsageError: The arguments do not fit the architecture.
@@ -154,15 +154,15 @@ def build_on_meta_device(
 
 @lru_cache(maxsize=256)
 def feature_dim(spec: BackboneSpec, image_size: int) -> int:
-    """Returns the number D of features that a backbone has for images of `image_size` pixels, by a dry run.
+    """Returns the number of features D of a backbone for images of `image_size` pixels, by a dry run.
 
     Raises:
-        UsageError: The arguments do not fit the architecture, or the image size does not.
+        UsageError: The arguments or the image size do not fit the architecture.
     """
     if image_size < 1:
         raise UsageError(f"image size {image_size}: expected 1 pixel or more")
     if spec.name in ENCODER_BUILDERS:
-        # They are small enough to be run for once; the meta device makes torch import its compiler, for seconds.
+        # The encoders are small; the meta device would import PyTorch's compiler, which takes seconds.
         with _seeded_cpu_generator(0):
             parts = _decompose(spec, _build_library_model(spec), image_size)
         hidden = torch.zeros(2, 3, image_size, image_size)
@@ -175,36 +175,36 @@ def feature_dim(spec: BackboneSpec, image_size: int) -> int:
                 hidden = unit(hidden)
             return int(parts.neck(hidden).shape[1])
     except _BUILD_ERRORS as error:
-        own = default_image_size(spec)
+        default_size = default_image_size(spec)
         raise UsageError(
-            f"backbone {spec.text} cannot work on images of {image_size} px ({one_line_message(error)}); "
-            f"its own size is {own}: --image-size {own}"
+            f"backbone {spec.text} does not work with images of {image_size} px ({one_line_message(error)}); "
+            f"use its default size: --image-size {default_size}"
         ) from error
 
 
 def default_image_size(spec: BackboneSpec) -> int:
-    """Returns the image size in pixels that an architecture was made for.
+    """Returns the default image size of an architecture in pixels.
 
-    It is in its arguments, or known of its library weights; else it is 224.
+    It is given by the arguments or the library's weights; otherwise it is 224.
 
     Raises:
         UsageError: timm has no such model.
     """
     if spec.name in ENCODER_IMAGE_SIZES:
         return ENCODER_IMAGE_SIZES[spec.name]
-    given = spec.arguments.get("image_size") or spec.arguments.get("input_size")
+    configured = spec.arguments.get("image_size") or spec.arguments.get("input_size")
     if spec.name.startswith(TIMM_PREFIX):
         from nbt.models.timm_units import timm_pretrained_config
 
-        given = given or timm_pretrained_config(spec).image_size
-    elif given is None and (weights := torchvision_default_weights(spec)) is not None:
-        given = weights.transforms().crop_size
-    size = given[-1] if isinstance(given, (tuple, list)) and given else given
+        configured = configured or timm_pretrained_config(spec).image_size
+    elif configured is None and (weights := torchvision_default_weights(spec)) is not None:
+        configured = weights.transforms().crop_size
+    size = configured[-1] if isinstance(configured, (tuple, list)) and configured else configured
     return size if isinstance(size, int) and size > 0 else _FALLBACK_IMAGE_SIZE
 
 
 def torchvision_default_weights(spec: BackboneSpec) -> Any:
-    """Returns torchvision's default weights of a builder (a member of its enum, not yet fetched); None without any."""
+    """Returns the member of torchvision's enum of default weights, not yet downloaded; None if there are none."""
     if spec.name in ENCODER_BUILDERS or spec.name.startswith(TIMM_PREFIX):
         return None
     from torchvision.models import get_model_weights
@@ -213,12 +213,12 @@ def torchvision_default_weights(spec: BackboneSpec) -> Any:
 
 
 def one_line_message(error: Exception) -> str:
-    """Returns what an error says, short and on one line."""
+    """Returns an error's message, shortened and on one line."""
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def _build_library_model(spec: BackboneSpec, n_classes: int | None = None) -> nn.Module:
-    """Builds the library's own model with random weights, in evaluation mode."""
+    """Builds the library's model with random weights, in evaluation mode."""
     arguments = {**_DEFAULT_ARGUMENTS.get(spec.name, {}), **spec.arguments}
     try:
         if spec.name in ENCODER_BUILDERS:
@@ -253,17 +253,17 @@ def _decompose(spec: BackboneSpec, model: nn.Module, image_size: int) -> Decompo
 
 @contextmanager
 def _seeded_cpu_generator(seed: int) -> Iterator[None]:
-    """Seeds the generator of the CPU, from which weights are drawn; no generator of any device is changed after it."""
+    """Seeds the CPU generator, from which weights are drawn, and restores it afterwards."""
     with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would seed the GPUs too, which this fork does not put back.
+        # torch.manual_seed would also seed the GPUs, which this fork does not restore.
         torch.default_generator.manual_seed(seed)
         yield
 
 
 class _EmptyTensorsOnMeta(TorchFunctionMode):
-    """Sends uninitialised tensors, as which all large weights begin, to the meta device.
+    """Sends the tensors of torch.empty, with which all large weights begin, to the meta device.
 
-    `with torch.device("meta")` would send everything, and some builders compute their widths with tensors.
+    `with torch.device("meta")` would send all tensors, but some builders compute their widths with tensors.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""Names of backbones: what there is and what was asked for, without importing torch."""
+"""Names and arguments of backbones, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbt.errors import UsageError, nearest
 
 ENCODER_NAMES = ("conv3", "conv4")
 TIMM_PREFIX = "timm:"
-"""What names of timm's models begin with."""
+"""Prefix of the names of timm's models."""
 
 _RESERVED_ARGUMENTS = {
     "weights": "give --weights",
@@ -35,8 +35,9 @@ class BackboneSpec:
     """An architecture with its keyword arguments.
 
     Attributes:
-        name: Builder, e.g. "mobilenet_v2" or "timm:resnet18".
-        kwargs: Keyword arguments in alphabetical order: numbers, text, booleans, None, and tuples of these.
+        name: Name of the builder, e.g. "mobilenet_v2" or "timm:resnet18".
+        kwargs: Keyword arguments in alphabetical order; values are numbers, strings, booleans, None, and tuples of
+            these.
     """
 
     name: str
@@ -44,19 +45,22 @@ class BackboneSpec:
 
     @property
     def text(self) -> str:
-        """Canonical text: "mobilenet_v2", "mobilenet_v2(width_mult=0.35)"; `parse_backbone` reads it back."""
+        """Canonical text, e.g. "mobilenet_v2(width_mult=0.35)", which `parse_backbone` reads."""
         inside = ", ".join(f"{key}={value!r}" for key, value in self.kwargs)
         return f"{self.name}({inside})" if inside else self.name
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments as a new mapping."""
+        """The keyword arguments as a new mapping."""
         return dict(self.kwargs)
 
 
 @cache
 def backbone_names() -> tuple[str, ...]:
-    """Returns all known names but timm's, sorted: our encoders and torchvision's classifiers, read from its source."""
+    """Returns all known names except timm's, sorted: the encoders and torchvision's classifiers.
+
+    The names are read from torchvision's source files, because its import takes seconds.
+    """
     return tuple(sorted({*ENCODER_NAMES, *_torchvision_names()}))
 
 
@@ -68,13 +72,13 @@ def _torchvision_names() -> set[str]:
 
 
 def parse_backbone(text: str) -> BackboneSpec:
-    """Reads "NAME" or "NAME(key=value, ...)"; values are Python literals.
+    """Parses "NAME" or "NAME(key=value, ...)"; values are Python literals.
 
-    Whether timm has a model "timm:NAME", and whether an architecture takes an argument, is seen when it is built.
+    The names of timm's models, and whether an architecture accepts the arguments, are checked when the model is built.
 
     Raises:
-        UsageError: The text has another form, the name is unknown, timm is not installed, or an argument is repeated
-            or not the user's to give.
+        UsageError: The syntax is wrong, the name is unknown, timm is not installed, or an argument is repeated or
+            reserved.
     """
     match = _CALL_PATTERN.fullmatch(text)
     if match is None:
@@ -96,7 +100,7 @@ def _parse_keywords(text: str, inside: str) -> dict[str, Any]:
     """Returns the keyword arguments between the parentheses of `text`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's opinion of an odd escape in a text is of no use here
+            warnings.simplefilter("ignore")  # e.g. about invalid escapes in strings
             call = ast.parse(f"f({inside})", mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         call = None
@@ -126,10 +130,10 @@ def _parse_literal(text: str, keyword: ast.keyword) -> Any:
 
 
 def _to_hashable(value: Any) -> Any:
-    """Returns a value that can be hashed, compared and written back; others are refused."""
+    """Returns a value with lists as tuples; raises ValueError for other types and for numbers that are too large."""
     if isinstance(value, (list, tuple)):
         return tuple(_to_hashable(item) for item in value)
-    if isinstance(value, (int, float)) and not abs(value) < _MAX_NUMBER:  # so it is with what is no number, too
+    if isinstance(value, (int, float)) and not abs(value) < _MAX_NUMBER:  # also catches nan
         raise ValueError("no architecture takes such a number")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

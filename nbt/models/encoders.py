@@ -1,8 +1,8 @@
-"""conv3 and conv4: the encoders of the zapping paper (Frati et al., arXiv 2310.07996), narrowed by default.
+"""conv3 and conv4: the encoders of the zapping paper (Frati et al., arXiv 2310.07996), narrower by default.
 
-Blocks of 3x3 convolution, InstanceNorm with affine parameters, ReLU and, but for conv3's last block, max-pooling by 2.
-Features are the flattened map, as published, so their number depends on the image size. InstanceNorm keeps no running
-statistics, so a frozen encoder is the same in training and in evaluation.
+Each block has a 3x3 convolution, an InstanceNorm with affine parameters, a ReLU and (except in conv3's last block)
+max-pooling by 2. The features are the flattened map, as published, so their number depends on the image size.
+InstanceNorm keeps no running statistics, so a frozen encoder is the same in training and evaluation mode.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Callable
 from torch import nn
 
 ENCODER_IMAGE_SIZES = {"conv3": 28, "conv4": 84}
-"""Pixels of the images that each was published for."""
+"""Default image size of each encoder in pixels."""
 
 
 def conv3(width: int = 32) -> list[tuple[str, nn.Module]]:
-    """Returns the Omniglot encoder's units: three blocks without padding, pooling after the first two.
+    """Returns the units of the Omniglot encoder: three blocks without padding, with pooling after the first two.
 
     Args:
-        width: Channels. `conv3(width=256)` is the published size, with 2304 features at 28 px.
+        width: Number of channels. `conv3(width=256)` is the published size, with 2304 features at 28 px.
     """
     width = _check_width(width)
     return [
@@ -30,10 +30,10 @@ def conv3(width: int = 32) -> list[tuple[str, nn.Module]]:
 
 
 def conv4(width: int = 64) -> list[tuple[str, nn.Module]]:
-    """Returns the encoder for 84-px natural images: four padded blocks, each with pooling.
+    """Returns the units of the encoder for natural images of 84 px: four padded blocks, each with pooling.
 
     Args:
-        width: Channels. `conv4(width=256)` is the published size, with 6400 features at 84 px.
+        width: Number of channels. `conv4(width=256)` is the published size, with 6400 features at 84 px.
     """
     width = _check_width(width)
     blocks = [_conv_block(3 if index == 0 else width, width, padding=1, pool=True) for index in range(4)]

@@ -1,4 +1,4 @@
-"""Weights files: read without running code in them, and checked against an architecture key by key."""
+"""Reads weights files without executing code in them, and checks state dicts against an architecture."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 
 from nbt.errors import UsageError
 
-# Heads that take part in the training of the source alone; they are ignored.
+# Auxiliary heads, which are used only while a source model is trained; they are ignored.
 _AUXILIARY_HEAD_PREFIXES = ("AuxLogits.", "aux1.", "aux2.")
 _WRAPPER_KEYS = ("state_dict", "model", "model_state_dict")
-# Names in files that torchvision publishes but renames when it loads them.
+# Names in published files that torchvision renames while loading.
 _LEGACY_KEY_PATTERNS = (
     (re.compile(r"(\.denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
     (re.compile(r"(\.encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
@@ -25,22 +25,22 @@ _MAX_KEYS_SHOWN = 5
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Returns the tensors of a weights file by name; no code in it is run.
+    """Reads the tensors of a weights file by name, without executing code in it.
 
-    A mapping inside "state_dict" or "model" is taken out, and names lose the "module." that data-parallel training
-    puts before them.
+    A mapping inside "state_dict", "model" or "model_state_dict" is unwrapped, and the prefix "module." of data-parallel
+    training is removed.
 
     Args:
-        path: `.safetensors`, or whatever `torch.save` wrote.
+        path: A `.safetensors` file, or a file of `torch.save`.
 
     Raises:
-        UsageError: There is no such file, or it is not a state dict.
+        UsageError: The file does not exist, or is not a state dict.
     """
     if not path.is_file():
         raise UsageError(f"weights {path}: no such file")
     try:
         state = _load_file(path)
-    except Exception as error:  # torn and foreign files raise whatever their bytes lead to
+    except Exception as error:  # damaged and foreign files raise errors of many types
         raise UsageError(
             f"weights {path}: not a file of tensors that can be read safely ({_error_reason(error)})"
         ) from error
@@ -52,8 +52,8 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         raise UsageError(f"weights {path}: holds {kind}, not a state dict (names to tensors); save model.state_dict()")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            found = f"{name!r}: a {type(value).__name__}"
-            raise UsageError(f"weights {path}: holds {found}, so it is not a state dict; save model.state_dict()")
+            problem = f"{name!r}: a {type(value).__name__}"
+            raise UsageError(f"weights {path}: holds {problem}, so it is not a state dict; save model.state_dict()")
         if value.layout is not torch.strided or value.is_quantized or value.is_meta:
             raise UsageError(f"weights {path}: {name} is a sparse, quantised or empty tensor; save plain ones")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
@@ -74,7 +74,7 @@ def _error_reason(error: Exception) -> str:
 
 
 def rename_legacy_keys(state: Mapping[str, torch.Tensor], wanted: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Returns the state with names that torchvision once used put as it uses them now, where those are wanted."""
+    """Renames torchvision's legacy keys where the new names are wanted."""
     known = set(wanted)
     renamed = {}
     for name, tensor in state.items():
@@ -96,15 +96,15 @@ def check_state_dict(
     """Checks a state dict against an architecture, key by key.
 
     Args:
-        state: What there is.
-        wanted: What has to be there, of these shapes and kinds; counters of BatchNorm may be missing.
-        heads: Beginnings of the names of classifiers, which may be there besides, in whatever shape.
-        source: What the state dict is called in errors.
-        backbone: What the architecture is called in errors.
+        state: The state dict.
+        wanted: Tensors of the expected names, shapes and types; BatchNorm's batch counters may be missing.
+        heads: Prefixes of classifier keys, which are ignored.
+        source: Name of the state dict in messages.
+        backbone: Name of the architecture in messages.
 
     Raises:
-        UsageError: Keys are missing, of other shapes, unknown, or hold values that are not finite; one line names the
-            first few of each.
+        UsageError: Keys are missing, misshapen or unknown, or values are not finite; one line names the first few of
+            each.
     """
     present = {name: state[name] for name in wanted if name in state}
     misshapen = [
@@ -120,13 +120,13 @@ def check_state_dict(
         ),
         _format_keys("not finite", [name for name, tensor in present.items() if not torch.isfinite(tensor).all()]),
     ]
-    found = "; ".join(filter(None, problems))
-    if found:
-        raise UsageError(f"{source} does not fit {backbone}: {found}")
+    summary = "; ".join(filter(None, problems))
+    if summary:
+        raise UsageError(f"{source} does not fit {backbone}: {summary}")
 
 
 def is_batch_counter(name: str) -> bool:
-    """Whether a key is BatchNorm's count of batches, which older files lack and nothing here reads."""
+    """Returns whether a key is BatchNorm's batch counter, which older files lack and nbt does not use."""
     return name.endswith(".num_batches_tracked")
 
 
@@ -138,6 +138,6 @@ def _format_keys(what: str, names: list[str]) -> str:
 
 
 def _describe_shape(tensor: torch.Tensor) -> str:
-    """Returns the shape, and the kind where it is not floating point; precisions of floats are all the same."""
+    """Returns the shape, and the data type of tensors that are not floating-point."""
     shape = "x".join(map(str, tensor.shape)) or "a single number"
     return shape if tensor.is_floating_point() else f"{shape} of {str(tensor.dtype).removeprefix('torch.')}"

@@ -1,4 +1,4 @@
-"""Teachers: pretrained backbones whose weights are injected into others."""
+"""Teachers: pretrained backbones whose weights are injected into other backbones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Teacher:
     Attributes:
         name: "BACKBONE", or "BACKBONE=FILE" with an absolute path.
         spec: The architecture.
-        w0: State of its units, keys "units.I....".
+        w0: State of the units, keys "units.I....".
     """
 
     name: str
@@ -32,13 +32,13 @@ class Teacher:
 
 
 def parse_teacher(text: str) -> tuple[BackboneSpec, str]:
-    """Reads "BACKBONE" or "BACKBONE=FILE" without importing torch.
+    """Parses "BACKBONE" or "BACKBONE=FILE" without importing PyTorch.
 
     Returns:
-        The architecture, and "default" or the absolute path of a file that exists.
+        The architecture, and "default" or the absolute path of an existing file.
 
     Raises:
-        UsageError: The text has another form, the backbone is unknown, or there is no such file.
+        UsageError: The syntax is wrong, the backbone is unknown, or the file does not exist.
     """
     name, sign, file = _split_at_equals_sign(text)
     if not name.strip() or (sign and not file.strip()):
@@ -51,21 +51,21 @@ def parse_teacher(text: str) -> tuple[BackboneSpec, str]:
 
 
 def absolute_teacher_name(text: str) -> str:
-    """Returns what a user wrote for a teacher as it means the same everywhere: the path of its file absolute."""
+    """Returns a teacher's name with the path of its file made absolute."""
     name, sign, file = _split_at_equals_sign(text)
     return f"{name}={absolute_path(file.strip())}" if sign and file.strip() else text
 
 
 def load_teacher(text: str) -> Teacher:
-    """Loads a teacher, its weights checked against its architecture key by key.
+    """Loads a teacher and checks its weights against its architecture, key by key.
 
     Args:
         text: "BACKBONE" or "BACKBONE=FILE".
 
     Raises:
-        UsageError: As `parse_teacher`; or the file does not fit (the message says what does not), or the library has no
+        UsageError: `parse_teacher` fails, the file does not fit (the message names the keys), or the library has no
             weights for these arguments.
-        NbtError: The library's weights cannot be fetched.
+        NbtError: The library's weights cannot be downloaded.
     """
     spec, weights = parse_teacher(text)
     from nbt.models.backbone import default_image_size
@@ -79,7 +79,7 @@ def load_teacher(text: str) -> Teacher:
 
 
 def _split_at_equals_sign(text: str) -> tuple[str, str, str]:
-    """Splits at the first "=" that is outside parentheses."""
+    """Splits at the first "=" outside parentheses."""
     depth = 0
     for index, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")

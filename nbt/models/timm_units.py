@@ -1,7 +1,7 @@
-"""timm's models as ordered units: those that are a chain of their own modules, which is found by trying.
+"""timm's models as ordered units, for models that are a chain of their modules; a dry run decides this.
 
-Most of timm's convolutional networks are such chains. Its plain vision transformers are not (class token and positions
-belong to no module of theirs); torchvision's are read by `nbt.models.units`.
+Most convolutional networks of timm are such chains. Its plain vision transformers are not (class token and positions
+belong to none of their modules); torchvision's are supported by `nbt.models.units`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _FORWARD_ERRORS = (
 
 @dataclass(frozen=True)
 class TimmPretrainedConfig:
-    """What timm knows of a model's pretrained weights.
+    """timm's description of a model's pretrained weights.
 
     Attributes:
-        image_size: Height and width in pixels of the images they were trained on.
-        mean: Mean of each RGB channel that is subtracted, of values in 0 ... 1.
-        std: Standard deviation that is divided by.
-        available: Whether timm has pretrained weights of it.
+        image_size: Height and width in pixels of the training images.
+        mean: Mean of each RGB channel for normalisation, of values in 0 ... 1.
+        std: Standard deviation of each RGB channel for normalisation.
+        available: Whether timm has pretrained weights of the model.
     """
 
     image_size: int
@@ -47,7 +47,7 @@ class TimmPretrainedConfig:
 
 
 def timm_pretrained_config(spec: BackboneSpec) -> TimmPretrainedConfig:
-    """Returns what timm knows of the weights of a model.
+    """Returns timm's description of a model's pretrained weights.
 
     Raises:
         UsageError: timm has no such model.
@@ -65,10 +65,10 @@ def timm_pretrained_config(spec: BackboneSpec) -> TimmPretrainedConfig:
 
 
 def build_timm_model(spec: BackboneSpec, *, pretrained: bool = False) -> nn.Module:
-    """Builds a model of timm without classifier, in evaluation mode.
+    """Builds a timm model without classifier, in evaluation mode.
 
-    Dropout before the classifier (`drop_rate`) is left out: it is the backbone's. Activations do not work in place,
-    for some blocks begin with one and would change their input.
+    Dropout before the classifier (`drop_rate`) is left to the `Backbone`. In-place activations are made out of place,
+    because some blocks begin with one and would modify their input.
 
     Raises:
         UsageError: timm has no such model.
@@ -84,17 +84,17 @@ def build_timm_model(spec: BackboneSpec, *, pretrained: bool = False) -> nn.Modu
 
 
 def fetch_timm_state_dict(spec: BackboneSpec) -> dict[str, torch.Tensor]:
-    """Fetches timm's pretrained weights.
+    """Downloads timm's pretrained weights.
 
     Raises:
-        UsageError: There are none.
-        NbtError: They cannot be fetched, or do not fit the arguments.
+        UsageError: timm has no weights of this model.
+        NbtError: The weights cannot be downloaded, or do not fit the arguments.
     """
     if not timm_pretrained_config(spec).available:
         raise UsageError(f"backbone {spec.text} has no library weights; give --weights FILE, or --weights none")
     try:
         return build_timm_model(spec, pretrained=True).state_dict()
-    except Exception as error:  # whatever the network and the hub's client lead to
+    except Exception as error:  # the network and the hub's client raise errors of many types
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise NbtError(
             f"timm's weights of {spec.text} cannot be loaded ({reason}); give --weights FILE, or --weights none"
@@ -102,10 +102,10 @@ def fetch_timm_state_dict(spec: BackboneSpec) -> dict[str, torch.Tensor]:
 
 
 def decompose_timm_model(spec: BackboneSpec, model: nn.Module, image_size: int) -> Decomposition:
-    """Reads a model that `build_timm_model` built as units.
+    """Decomposes a model built by `build_timm_model` into units.
 
     Raises:
-        UsageError: It is no chain of its own modules.
+        UsageError: The model is not a chain of its modules.
     """
     parts: list[NamedModule] = [(name, model.get_submodule(name)) for name in _find_chain(spec, image_size)]
     end = len(parts)
@@ -118,7 +118,7 @@ def decompose_timm_model(spec: BackboneSpec, model: nn.Module, image_size: int) 
 def _drop_rate(spec: BackboneSpec) -> float:
     rate = spec.arguments.get("drop_rate", 0.0)
     if not isinstance(rate, (int, float)) or not 0.0 <= rate < 1.0:
-        raise UsageError(f"backbone {spec.text}: drop_rate is a share, 0 or more and below 1")
+        raise UsageError(f"backbone {spec.text}: drop_rate {rate!r} is not a share, 0 or more and below 1")
     return float(rate)
 
 
@@ -133,12 +133,12 @@ def _timm_model_name(spec: BackboneSpec) -> str:
 
 @lru_cache(maxsize=64)
 def _find_chain(spec: BackboneSpec, image_size: int) -> tuple[str, ...]:
-    """Returns the names of the modules that give the model's own output, bit for bit, when run one after the other."""
+    """Returns the names of the modules that, run in sequence, reproduce the model's output exactly."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(0)
         model = build_timm_model(spec)
         for parameter in model.parameters():
-            # What is initialised to 0 or 1 would hide that the chain goes past it.
+            # Parameters initialised to 0 or 1 would hide that the chain skips them.
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
         images = torch.randn(2, 3, image_size, image_size)
         try:
@@ -147,23 +147,23 @@ def _find_chain(spec: BackboneSpec, image_size: int) -> tuple[str, ...]:
             raise
         except _FORWARD_ERRORS as error:
             reason = " ".join(str(error).split())[:160]
-            own = timm_pretrained_config(spec).image_size
+            default_size = timm_pretrained_config(spec).image_size
             raise UsageError(
-                f"backbone {spec.text} cannot work on images of {image_size} px ({reason}); "
-                f"its own size is {own}: --image-size {own}"
+                f"backbone {spec.text} does not work with images of {image_size} px ({reason}); "
+                f"use its default size: --image-size {default_size}"
             ) from error
     if names == ("",):
-        raise UsageError(f"backbone {spec.text} cannot be read as ordered units; take another architecture")
+        raise UsageError(f"backbone {spec.text} cannot be read as ordered units; use another architecture")
     return names
 
 
 def _split_chain(name: str, module: nn.Module, inputs: Any) -> Iterator[tuple[str, Any]]:
-    """Yields the names of a module's links with their outputs; its own name where it is one link."""
+    """Yields the names of a module's links with their outputs; only the module itself if it is a single link."""
     children = [(f"{name}.{child}".lstrip("."), part) for child, part in module.named_children()]
     before = inputs.clone()
     outputs = module(inputs)
     if not torch.equal(inputs, before):
-        raise UsageError(f"timm's module {name!r} changes its input in place; take another architecture")
+        raise UsageError(f"timm's module {name!r} changes its input in place; use another architecture")
     if _may_split(module, root=not name) and _is_chain(module, children, inputs, outputs):
         for child, part in children:
             for link in _split_chain(child, part, inputs):
@@ -174,9 +174,10 @@ def _split_chain(name: str, module: nn.Module, inputs: Any) -> Iterator[tuple[st
 
 
 def _may_split(module: nn.Module, *, root: bool) -> bool:
-    """Whether a module is worth splitting: a stage of blocks, not a block of layers.
+    """Returns whether a module may be split: a stage of blocks, but not a block of layers.
 
-    A plain Sequential is where several of its members have weights; others where those that have are no mere layers.
+    A plain Sequential may be split if several of its children have weights; any other module if all children with
+    weights have children themselves.
     """
     heavy = [part for part in module.children() if has_weights(part)]
     if root or type(module) is nn.Sequential:

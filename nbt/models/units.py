@@ -1,8 +1,8 @@
-"""Units: torchvision's classifiers read as an ordered list of units, a neck and a head.
+"""Units: torchvision's classifiers decomposed into an ordered list of units, a neck and a head.
 
-A unit is the smallest piece that carries weights and passes one tensor on: a stem, a residual or transformer block, a
-dense layer, a transition, a hidden classifier layer, a final normalisation. Run in order they are the model itself.
-Pooling and activations belong to the unit before them, dropout to the one behind it. No unit changes its input.
+A unit is the smallest piece that has weights and passes on a single tensor: a stem, a residual or transformer block, a
+dense layer, a transition, a hidden classifier layer, a final normalisation. Run in order, the units reproduce the
+model. Pooling and activations belong to the unit before them, dropout to the unit after it. No unit modifies its input.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ NamedModule = tuple[str, nn.Module]
 
 @dataclass(frozen=True, eq=False)
 class Decomposition:
-    """A model in pieces that share its modules.
+    """The pieces of a model, which share its modules.
 
     Attributes:
         units: Names in the model and modules, in order from the input.
-        neck: From the last unit's output to features, (N, D); without parameters.
+        neck: Maps the last unit's output to features, (N, D); without parameters.
         dropout: Probability of dropout between features and head.
-        source_head: From the last unit's output to the model's own logits in evaluation mode; its only child with
-            parameters is called "head". None where the model has no classifier.
+        source_head: Maps the last unit's output to the model's logits in evaluation mode; its only child with
+            parameters is called "head". None for a model without classifier.
     """
 
     units: list[NamedModule]
@@ -53,7 +53,7 @@ class ClassTokenPool(nn.Module):
 
 
 class ConcatenatingLayer(nn.Module):
-    """A dense layer as a unit: passes on its input with its own new features behind it."""
+    """A dense layer as a unit: appends its new features to its input along the channels."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class ConcatenatingLayer(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """Vision transformer's patches, class token and positions: (N, 3, H, W) to (N, T, D)."""
+    """Patches, class token and positions of a vision transformer: (N, 3, H, W) to (N, T, D)."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class PatchEmbedding(nn.Module):
 
 
 class InceptionInputTransform(nn.Module):
-    """From ImageNet's mean and deviation to .5 and .5, channel by channel as torchvision's `transform_input` does."""
+    """Converts from ImageNet's mean and deviation to .5 and .5 per channel, as torchvision's `transform_input` does."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -92,14 +92,14 @@ class InceptionInputTransform(nn.Module):
 
 
 def decompose(model: nn.Module) -> Decomposition:
-    """Reads a torchvision classifier as units.
+    """Decomposes a torchvision classifier into units.
 
     Args:
-        model: The classifier; the pieces share its modules and are in its mode. The auxiliary heads of GoogLeNet and
-            Inception, which take part in the training of the source alone, are left out.
+        model: The classifier; the pieces share its modules and its mode. The auxiliary heads of GoogLeNet and Inception
+            are left out.
 
     Raises:
-        UsageError: It is of a family that is not known here.
+        UsageError: The model's family is not supported.
     """
     for base in type(model).__mro__:
         if base.__module__.startswith("torchvision.models.") and base.__name__ in _DECOMPOSERS:
@@ -112,7 +112,7 @@ def decompose(model: nn.Module) -> Decomposition:
 
 
 def flatten(named: Iterable[NamedModule]) -> Iterator[NamedModule]:
-    """Yields the members of plain Sequentials in the place of these."""
+    """Yields modules with plain Sequentials replaced by their members, recursively."""
     for name, module in named:
         if type(module) is nn.Sequential:
             yield from flatten((f"{name}.{child}", part) for child, part in module.named_children())
@@ -121,7 +121,7 @@ def flatten(named: Iterable[NamedModule]) -> Iterator[NamedModule]:
 
 
 def group(named: Iterable[NamedModule]) -> list[NamedModule]:
-    """Joins what follows a layer with weights (normalisation, activation, pooling) to it."""
+    """Joins modules without weights (normalisation, activation, pooling) to the weight layer before them."""
     groups: list[tuple[str, list[nn.Module]]] = []
     for name, module in named:
         if not groups or has_weights(module):
@@ -132,7 +132,7 @@ def group(named: Iterable[NamedModule]) -> list[NamedModule]:
 
 
 def has_weights(module: nn.Module) -> bool:
-    """Whether a module has matrices or filters; a normalisation has only vectors."""
+    """Returns whether a module has weight matrices or filters; a normalisation has vectors only."""
     return any(parameter.ndim > 1 for parameter in module.parameters())
 
 
@@ -159,7 +159,7 @@ def _resnet(model: Any) -> Decomposition:
 
 
 def _features_then_linear(model: Any) -> Decomposition:
-    """MobileNetV2 and EfficientNet."""
+    """Decomposes MobileNetV2 and EfficientNet."""
     units = group(flatten(_submodules(model, "features")))
     return _with_linear_head(units, _global_average_pool(), model.classifier[1], model.classifier[0].p)
 
@@ -182,7 +182,7 @@ def _shufflenet(model: Any) -> Decomposition:
 
 
 def _squeezenet(model: Any) -> Decomposition:
-    """Its own head is a convolution before the pooling; a target's head is linear on pooled features."""
+    """Decomposes SqueezeNet, whose own head is a convolution before the pooling; the target's head is linear."""
     units = group(flatten(_submodules(model, "features")))
     dropout, convolution, activation, pool = model.classifier
     source_head = nn.Sequential(OrderedDict(head=convolution, activation=activation, pool=pool, flatten=nn.Flatten()))
@@ -218,7 +218,7 @@ def _densenet(model: Any) -> Decomposition:
 
 
 def _convnext(model: Any) -> Decomposition:
-    """Stages stand at odd positions, stem and downsampling at even ones."""
+    """Decomposes ConvNeXt, whose stages are at odd positions, with stem and downsampling at even ones."""
     units: list[NamedModule] = []
     for number, (name, stage) in enumerate(_named_children("features", model.features)):
         units += _named_children(name, stage) if number % 2 else [(name, stage)]
@@ -299,4 +299,4 @@ _DECOMPOSERS: dict[str, Callable[[Any], Decomposition]] = {
     "GoogLeNet": _googlenet,
     "Inception3": _inception,
 }
-"""By the name of torchvision's class, so that conv3 and conv4 need no torchvision, whose import takes seconds."""
+"""Keyed by the name of torchvision's class, so that conv3 and conv4 do not import torchvision, which takes seconds."""

@@ -1,4 +1,4 @@
-"""Pretrained weights: the library's own, none, or a file that is checked key by key."""
+"""Pretrained weights: the library's, a random initialisation, or a file that is checked key by key."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PretrainedWeights:
-    """What a backbone brings to a target.
+    """The weights of a backbone that are transferred to a target.
 
     Attributes:
         w0: State of the units, keys "units.I....".
-        mean: Mean of each RGB channel, of values in 0 ... 1, that it expects to be subtracted.
-        std: Standard deviation that it expects to be divided by.
-        source_head: Its own classifier, keys "head.weight" and "head.bias", where it came with one; see
+        mean: Mean of each RGB channel for normalisation, of values in 0 ... 1.
+        std: Standard deviation of each RGB channel for normalisation.
+        source_head: The classifier of the source, keys "head.weight" and "head.bias", if the weights include one; see
             `build_source_head`.
-        source_means: Class means of its source among its features, where they are known.
+        source_means: Mean features of the source classes, if known.
     """
 
     w0: dict[str, torch.Tensor]
@@ -57,19 +57,19 @@ class PretrainedWeights:
 def load_pretrained_weights(
     spec: BackboneSpec, weights: str | Path, *, image_size: int, seed: int = 0
 ) -> PretrainedWeights:
-    """Returns the weights that are to be transferred, checked against backbone and image size.
+    """Loads the weights to transfer and checks them against backbone and image size.
 
     Args:
         spec: The architecture.
         weights: "default" (the library's), "none" (a random initialisation), or the path of a state dict: of the
-            library's model, whose classifier may be missing or have any number of classes, or of a `Backbone`.
+            library's model, with or without a classifier of any number of classes, or of a `Backbone`.
         image_size: Height and width in pixels.
-        seed: Of the random initialisation.
+        seed: Seed of the random initialisation.
 
     Raises:
-        UsageError: The file is none that fits (the message says what does not), there are no library weights for
-            these arguments, or the backbone does not work at this image size.
-        NbtError: The library's weights cannot be fetched.
+        UsageError: The file does not fit (the message names the keys), the library has no weights for these arguments,
+            or the backbone does not work at this image size.
+        NbtError: The library's weights cannot be downloaded.
     """
     feature_dim(spec, image_size)
     mean, std = _normalisation(spec)
@@ -85,7 +85,7 @@ def load_pretrained_weights(
 
 
 def hash_weights(w0: Mapping[str, torch.Tensor]) -> str:
-    """Returns a hash of what a state dict holds, wherever it came from."""
+    """Returns a hash of a state dict's names and values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(w0.items()):
         digest.update(name.encode())
@@ -94,14 +94,14 @@ def hash_weights(w0: Mapping[str, torch.Tensor]) -> str:
 
 
 def build_source_head(spec: BackboneSpec, pretrained: PretrainedWeights) -> nn.Module:
-    """Returns the classifier that the weights came with, frozen: last unit's output to logits of the source's classes.
+    """Builds the classifier of the source, frozen: maps the last unit's output to logits of the source classes.
 
     Args:
         spec: The architecture.
         pretrained: Its weights.
 
     Raises:
-        UsageError: They came without a classifier.
+        UsageError: The weights do not include a classifier.
     """
     state = pretrained.source_head
     if state is None:
@@ -119,16 +119,16 @@ def build_source_head(spec: BackboneSpec, pretrained: PretrainedWeights) -> nn.M
 def _match_state_dict(
     state: dict[str, torch.Tensor], spec: BackboneSpec, model: nn.Module, parts: Decomposition, source: str
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
-    """Returns units and source head of a state dict, after checking that it fits."""
+    """Checks a state dict and splits it into the state of the units and of the source head."""
     units = unit_state_dict(parts)
     if any(name.startswith("units.") for name in state):
         names = {key: key for key in units}
         head = {key: key for key in ("head.weight", "head.bias")}
         heads: tuple[str, ...] = ("head.",)
     else:
-        own = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
-        names = {key: own[id(tensor)] for key, tensor in units.items()}
-        head = {key: own[id(tensor)] for key, tensor in _source_head_tensors(parts).items()}
+        name_by_id = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
+        names = {key: name_by_id[id(tensor)] for key, tensor in units.items()}
+        head = {key: name_by_id[id(tensor)] for key, tensor in _source_head_tensors(parts).items()}
         heads = _head_prefixes(model, head)
         state = rename_legacy_keys(state, names.values())
     wanted = {names[key]: tensor for key, tensor in units.items()}
@@ -142,36 +142,36 @@ def _source_head_tensors(parts: Decomposition) -> dict[str, torch.Tensor]:
 
 
 def _head_prefixes(model: nn.Module, head: Mapping[str, str]) -> tuple[str, ...]:
-    """Returns what the names of the classifier begin with, also where a file has several layers in its place."""
+    """Returns the key prefixes of the classifier, including those of a file with several layers in its place."""
     timm_classifier = getattr(model, "default_cfg", {}).get("classifier", ())
     names = (timm_classifier,) if isinstance(timm_classifier, str) else tuple(timm_classifier)
     return (*{f"{name.rpartition('.')[0]}." for name in head.values()}, *(f"{name}." for name in names))
 
 
-def _to_model_dtype(found: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
-    """Returns a tensor as the model has it; a counter that is missing starts at 0."""
-    if found is None:
+def _to_model_dtype(tensor: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
+    """Returns a tensor with the model's data type; a missing counter becomes 0."""
+    if tensor is None:
         return torch.zeros(like.shape, dtype=like.dtype)
-    return found.detach().to(like.dtype).contiguous()
+    return tensor.detach().to(like.dtype).contiguous()
 
 
 def _usable_source_head(
-    found: Mapping[str, torch.Tensor | None], parts: Decomposition
+    tensors: Mapping[str, torch.Tensor | None], parts: Decomposition
 ) -> dict[str, torch.Tensor] | None:
-    """Returns the state of the source's classifier; None where it is missing or is not a plain linear layer."""
-    state = {key: tensor.detach().float() for key, tensor in found.items() if tensor is not None}
+    """Returns the state of the source's classifier; None if it is missing or not a plain linear layer."""
+    state = {key: tensor.detach().float() for key, tensor in tensors.items() if tensor is not None}
     weight = state.get("head.weight")
-    if weight is None or len(state) < len(found) or weight.ndim < 2:
+    if weight is None or len(state) < len(tensors) or weight.ndim < 2:
         return None
-    own = _source_head_tensors(parts).get("head.weight")
-    fits = own is None or own.ndim != weight.ndim or own.shape[1:] == weight.shape[1:]
-    one_class_a_row = all(len(tensor) == len(weight) for tensor in state.values())
+    expected = _source_head_tensors(parts).get("head.weight")
+    fits = expected is None or expected.ndim != weight.ndim or expected.shape[1:] == weight.shape[1:]
+    one_row_per_class = all(len(tensor) == len(weight) for tensor in state.values())
     finite = all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
-    return state if fits and one_class_a_row and finite else None
+    return state if fits and one_row_per_class and finite else None
 
 
 def _fetch_library_state_dict(spec: BackboneSpec, image_size: int) -> dict[str, torch.Tensor]:
-    """Fetches the library's default weights, by its own loader, which knows the quirks of its files."""
+    """Downloads the library's default weights through the library's own loader."""
     if spec.name.startswith(TIMM_PREFIX):
         from nbt.models.timm_units import fetch_timm_state_dict
 
@@ -190,7 +190,7 @@ def _fetch_library_state_dict(spec: BackboneSpec, image_size: int) -> dict[str, 
 
     try:
         model: nn.Module = get_model(spec.name, weights=weights, progress=sys.stderr.isatty())
-    except Exception as error:  # whatever the network, a proxy's answer or a damaged file in the cache leads to
+    except Exception as error:  # network failures, proxies and damaged cache files raise errors of many types
         raise NbtError(
             f"the weights of {spec.name} cannot be fetched from {weights.url} ({one_line_message(error)}); "
             f"give --weights FILE or --weights none, or remove a damaged file from {torch.hub.get_dir()}/checkpoints"
@@ -204,14 +204,14 @@ def _unit_shapes(spec: BackboneSpec, image_size: int) -> dict[str, torch.Size]:
 
 
 def _normalisation(spec: BackboneSpec) -> Normalisation:
-    """Returns mean and standard deviation that the library's weights expect; .5 for our encoders."""
+    """Returns the mean and standard deviation that the library's weights expect; .5 for the encoders."""
     if spec.name in ENCODER_BUILDERS:
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     if spec.name.startswith(TIMM_PREFIX):
         from nbt.models.timm_units import timm_pretrained_config
 
-        facts = timm_pretrained_config(spec)
-        return _to_rgb_triple(facts.mean), _to_rgb_triple(facts.std)
+        config = timm_pretrained_config(spec)
+        return _to_rgb_triple(config.mean), _to_rgb_triple(config.std)
     transforms = torchvision_default_weights(spec).transforms()
     return _to_rgb_triple(transforms.mean), _to_rgb_triple(transforms.std)
 
@@ -223,12 +223,12 @@ def _to_rgb_triple(values: Iterable[float]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True, eq=False)
 class SourceClassMeans:
-    """Where the classes of the source lie among a backbone's features.
+    """Mean features of the source classes.
 
     Attributes:
         means: Mean features of each class's images in evaluation mode, float32 (C_s, D).
-        counts: Images of each class that the source has, int64 (C_s,).
-        class_names: Their names, where they are known.
+        counts: Number of source images per class, int64 (C_s,).
+        class_names: Class names, if known.
     """
 
     means: npt.NDArray[np.float32]

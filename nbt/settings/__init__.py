@@ -1,4 +1,4 @@
-"""Settings: the recipe of one fine-tuning run, and the settings of source models and streams. Needs no torch."""
+"""Settings of fine-tuning runs, of source models and of streams. Importing this package does not import PyTorch."""
 
 from nbt.settings.transfer import (
     AUGMENTATIONS,

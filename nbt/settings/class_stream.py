@@ -1,4 +1,4 @@
-"""ClassStreamSettings: how a transfer to a stream of classes is run and repeated; frozen, validated, without torch."""
+"""Settings of the transfer to a class stream; independent of PyTorch."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ PROTOCOLS = ("continual", "standard")
 TRAIN_LAYERS = ("all", "head")
 
 DEFAULT_RATES = tuple(float(f"{0.055 * (4e-5 / 0.055) ** (step / 7):.2g}") for step in range(8))
-"""Adam's learning rates that are swept: eight from .055 to 4e-5 in equal ratios."""
+"""Adam's learning rates in the sweep: eight values from 0.055 to 4e-5 in equal ratios."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassStreamSettings:
-    """The transfer protocols of the zapping paper (Frati et al., arXiv 2310.07996).
+    """Settings of the transfer protocols of the zapping paper (Frati et al., arXiv 2310.07996).
 
-    Every run draws classes, and images of them to train and to test on, starts from the pretrained weights with a
-    fresh head (Kaiming-normal weights, zero bias) and trains with Adam. "continual" goes through class after class,
-    one image a step, each image once. "standard" takes shuffled mini-batches. The rate is chosen by the mean accuracy
-    of draws of its own; then other draws give the result.
+    Every run draws classes and training and test images of each class, starts from the pretrained weights with a new
+    head (Kaiming-normal weights, zero bias) and trains with Adam. "continual" trains on one class after another, with
+    one image per step, and uses each image once. "standard" trains on shuffled mini-batches. The learning rate is
+    chosen by the mean accuracy over separate draws; the result comes from other draws.
 
     Attributes:
         protocol: "continual" or "standard".
-        classes: Classes of a draw; the published number for Omniglot is 600.
-        train: Images a class to train on.
-        test: Images a class to test on.
-        draws: Runs that give the result.
-        sweep_draws: Runs at each rate that choose it.
-        rates: Adam's rates to choose from; one is taken as it is.
-        train_layers: "all", or "head" alone.
-        epochs: Of "standard".
-        batch_size: Of "standard".
-        skip_classes: So many first classes of the dataset take no part, such as those that a source was trained on.
+        classes: Classes per draw, 2 or more; the published number for Omniglot is 600.
+        train: Training images per class.
+        test: Test images per class.
+        draws: Number of runs that give the result.
+        sweep_draws: Number of runs per learning rate in the sweep.
+        rates: Learning rates of Adam in the sweep; a single rate is used without a sweep.
+        train_layers: "all" or "head".
+        epochs: Number of epochs of "standard".
+        batch_size: Images per step of "standard".
+        skip_classes: Number of classes at the start of the dataset that are left out, for example the classes that
+            the source was trained on.
 
     Raises:
         UsageError: A value is out of range.
@@ -75,7 +76,7 @@ class ClassStreamSettings:
         return images if self.protocol == "continual" else self.epochs * math.ceil(images / self.batch_size)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the settings in plain types, without those that the protocol does not have."""
+        """Returns the settings in plain types, without those that the protocol does not use."""
         values = dataclasses.asdict(self) | {"rates": list(self.rates)}
         for name in ("epochs", "batch_size") if self.protocol == "continual" else ():
             del values[name]

@@ -1,4 +1,4 @@
-"""ContinualSettings: how a stream of tasks is learnt; frozen, validated, without torch."""
+"""Settings of continual learning on a stream of tasks; independent of PyTorch."""
 
 from __future__ import annotations
 
@@ -36,37 +36,39 @@ METHODS: dict[str, dict[str, Any]] = {
     "probe": {"method": "probe", "frozen_depth": 1.0},
     "joint": {"method": "joint"},
 }
-"""What each method changes of a recipe. L2-SP's strength is that of Li, Grandvalet and Davoine (arXiv 1802.01483) on
-most of their targets. DLCFT has the rate and the target scales of public code near it; its head a larger rate, since
-rows of new classes begin at 0 and a short training at 1e-4 does not bring them to their targets."""
+"""Settings that each method changes in a recipe. The strength of L2-SP is the one that Li, Grandvalet and Davoine
+(arXiv 1802.01483) use on most of their targets. The learning rate and the target scales of DLCFT are those of public
+code for a related method. Its head has a higher learning rate, because the rows of new classes start at 0 and do not
+reach their targets in a short training at 1e-4."""
 
 TARGET_SCALES = {"class": 15.0, "data": 5.0, "task": 5.0}
-"""DLCFT's target scale in each scenario. Public code has the first two. A task-incremental stream is taken to be like
-a data-incremental one: within a task every output has images of its class."""
+"""Target scale of DLCFT per scenario. The values of "class" and "data" come from public code. "task" uses the value of
+"data", because in both scenarios every output of a task has training images of its class."""
 
 DEFAULT_TASKS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContinualSettings:
-    """A stream of tasks and what is done against forgetting.
+    """Settings of a stream of tasks and of the method against forgetting.
 
     Attributes:
-        scenario: "data" (all classes in every task, other images), "task" (other classes, and at test time it is known
-            of which task an image is) or "class" (other classes, and at test time nothing is known).
-        tasks: Length T of the stream, 2 or more.
-        recipe: How each task is learnt, and by `recipe.method` what is done against forgetting.
-        factors: Whether K-FAC factors of past tasks are kept apart ("keep", exact sums of what they stand for) or
-            averaged into one pair a layer ("merge", biased; see `nbt.transfer.curvature.kfac`). Other curvatures are summed,
-            which is exact.
-        head: Head around which a network is linearised: "fitted" (a ridge regression on the first task, the rows of
-            classes to come 0) or "random" (as a new layer has it).
-        vectors: Output vectors of the Gauss-Newton curvature: "signs" (a random one an image) or "unit" (every
-            output: its exact expectation, at C times the cost).
-        memory_bytes: Bound on the memory of the curvatures.
+        scenario: "data" (every task has all classes and different images), "task" (every task has different classes,
+            and the task of an image is known at test time) or "class" (every task has different classes, and the task
+            of an image is unknown at test time).
+        tasks: Number of tasks T, 2 or more.
+        recipe: Settings of the training on each task; `recipe.method` is the method against forgetting.
+        factors: Whether the K-FAC factors of past tasks are stored separately ("keep", the exact sum of the
+            curvatures) or averaged into one pair per layer ("merge", biased; see `nbt.transfer.curvature.kfac`). Other
+            curvatures are summed, which is exact.
+        head: Head around which a network is linearised: "fitted" (a ridge regression on the first task; the rows of
+            later classes are 0) or "random" (the initialisation of a new layer).
+        vectors: Output vectors of the Gauss-Newton curvature: "signs" (one random vector per image) or "unit" (one
+            vector per output: the exact expectation at C times the cost).
+        memory_bytes: Upper bound of the memory of all curvatures, in bytes.
 
     Raises:
-        UsageError: A value is wrong, or the method is not defined with the others.
+        UsageError: A value is invalid, or the method is not defined for the other settings.
     """
 
     scenario: str
@@ -94,7 +96,7 @@ class ContinualSettings:
         _check_recipe(self.recipe)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON types; `from_dict` reads them back."""
+        """Returns the settings in JSON types; `from_dict` reads them."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return {**values, "recipe": self.recipe.to_dict()}
 
@@ -104,19 +106,19 @@ class ContinualSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ContinualSettings:
-        """Reads what `to_dict` wrote."""
+        """Builds settings from the result of `to_dict`."""
         return cls(**{**values, "recipe": TransferSettings.from_dict(values["recipe"])})
 
 
 def method_overrides(method: str, scenario: str) -> dict[str, Any]:
-    """Returns what a method changes of a recipe in a scenario: `recipe.replace(**method_overrides(...))`.
+    """Returns the settings that a method changes in a scenario: `recipe.replace(**method_overrides(...))`.
 
     Args:
         method: A key of `METHODS`.
         scenario: One of `SCENARIOS`.
 
     Raises:
-        UsageError: One of them is unknown.
+        UsageError: The method or the scenario is unknown.
     """
     if method not in METHODS:
         raise UsageError(f"method {method!r}: {nearest(method, METHODS)}")
@@ -129,19 +131,19 @@ def method_overrides(method: str, scenario: str) -> dict[str, Any]:
 
 
 def default_tasks(scenario: str, n_classes: int) -> int:
-    """Returns the length of a stream that was not told: 5, or as many as the classes give where these are fewer."""
-    most = {"data": DEFAULT_TASKS, "task": n_classes // 2, "class": n_classes}[scenario]
-    return max(2, min(DEFAULT_TASKS, most))
+    """Returns the default number of tasks: 5, or what the number of classes allows if that is lower; at least 2."""
+    max_tasks = {"data": DEFAULT_TASKS, "task": n_classes // 2, "class": n_classes}[scenario]
+    return max(2, min(DEFAULT_TASKS, max_tasks))
 
 
 def _check_recipe(recipe: TransferSettings) -> None:
     if recipe.linearized and recipe.head_scale == 0.0:
         raise UsageError(
-            "head_scale: around a head that is 0 no change of the backbone changes the output, so a linearised stream "
-            "would be a linear probe; give a head_scale above 0, or linearized: false"
+            "head_scale: with a zero head, a change of the backbone does not change the output of a linearised "
+            "network, so only a linear probe would be trained; use a head_scale above 0 or linearized: false"
         )
     if recipe.method == "ewc" and recipe.linearized:
         raise UsageError(
-            "method ewc is defined for the network itself, whose gradients its Fisher information is of; give "
-            "linearized: false, or method dlcft"
+            "method ewc is not defined for a linearised network: its Fisher information uses the gradients of the "
+            "network itself; use linearized: false or method dlcft"
         )

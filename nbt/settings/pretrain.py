@@ -1,4 +1,4 @@
-"""PretrainSettings: one pretraining's whole recipe; frozen, validated before anything is trained, without torch."""
+"""Settings of the pretraining of a source model; independent of PyTorch."""
 
 from __future__ import annotations
 
@@ -18,30 +18,32 @@ _ZAP_FIELDS = ("zap_scale", "zap_fraction")
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings:
-    """How a source is trained from random weights (Frati et al., arXiv 2310.07996).
+    """Settings of the training of a source from random weights (Frati et al., arXiv 2310.07996).
 
-    Schemes: "iid" is shuffled mini-batches with Adam. "asb" alternates sequential and batch: an episode takes single
-    images of one class by plain SGD, which is kept, then one Adam step on them and on random images of all classes.
-    "meta-asb" takes the single steps on a differentiable copy, and Adam steps on the weights before them.
+    Schemes: "iid" trains on shuffled mini-batches with Adam. "asb" alternates sequential and batch learning: an episode
+    takes one step of plain SGD on each of several images of one class, then one step of Adam on these images and on
+    random images of all classes. "meta-asb" takes the SGD steps on a differentiable copy of the weights; its Adam step
+    updates the weights from before these steps.
 
     Attributes:
         scheme: One of `nbt.settings.PRETRAIN_SCHEMES`.
-        zap_period: With "iid" epochs between zaps of the head, at the start of an epoch and never of the first; with
-            the others every so many episodes begin with a zap of their class's row, 1 being the published one. 0 is
-            never.
+        zap_period: With "iid", epochs between zaps of the head; a zap takes place at the start of an epoch, never of
+            the first. With the other schemes, episodes between zaps of the row of the episode's class; the published
+            value is 1. 0 disables zaps.
         zap_scale: See `nbt.transfer.zap`.
-        zap_fraction: With "iid" the share of the classes, drawn anew each time, that a zap resets, above 0 ... 1.
-        lr: Adam's rate.
-        epochs: Of "iid".
-        batch_size: Of "iid".
-        episodes: Of the others.
-        inner_lr: Rate of the single steps.
-        inner_steps: Single steps, each on another image of the class as far as it has as many.
-        remembered: Random images of all classes in the step that ends an episode.
+        zap_fraction: With "iid", share of the classes that each zap resets, above 0, up to 1; every zap draws the
+            classes again.
+        lr: Learning rate of Adam.
+        epochs: Number of epochs of "iid".
+        batch_size: Images per step of "iid".
+        episodes: Number of episodes of "asb" and "meta-asb".
+        inner_lr: Learning rate of the SGD steps on single images.
+        inner_steps: SGD steps per episode, on different images of the class as far as it has enough.
+        remembered: Random images of all classes in the Adam step at the end of an episode.
 
     Raises:
-        UsageError: A value is out of range, the zap period reaches no epoch or episode, or a fraction is given for
-            episodes.
+        UsageError: A value is out of range, the zap period is too long for the training, or `zap_fraction` is below 1
+            for a scheme with episodes.
     """
 
     scheme: str = "iid"
@@ -79,13 +81,14 @@ class PretrainSettings:
             raise UsageError(f"zap fraction {self.zap_fraction:g}: {what}; give a share above 0, up to 1")
         if self.zap_fraction < 1.0 and not self.is_iid:
             raise UsageError(
-                f"zap fraction {self.zap_fraction:g}: {self.scheme} zaps the one class of its episode; it is for iid"
+                f"zap fraction {self.zap_fraction:g}: {self.scheme} zaps the one class of its episode; use a zap "
+                "fraction below 1 with iid only"
             )
         if self.zap_period and not any(self.is_zap_due(number) for number in range(1, self.rounds + 1)):
             unit = "epochs" if self.is_iid else "episodes"
             raise UsageError(
-                f"zap period {self.zap_period} is longer than the training of {self.rounds} {unit}, which it would "
-                "never interrupt; shorten it, train longer, or give 0 for never"
+                f"zap period {self.zap_period} is longer than the training of {self.rounds} {unit} allows, so no zap "
+                "would take place; use a shorter period, a longer training, or 0 for no zaps"
             )
 
     @property
@@ -95,13 +98,13 @@ class PretrainSettings:
 
     @property
     def rounds(self) -> int:
-        """Epochs of "iid", episodes of the others."""
+        """The number of epochs of "iid", of episodes of the other schemes."""
         return self.epochs if self.is_iid else self.episodes
 
     def is_zap_due(self, number: int) -> bool:
-        """Whether round `number` (1 ... `rounds`) begins with a zap; the first epoch of "iid" never does.
+        """Returns whether round `number` (1 ... `rounds`) begins with a zap.
 
-        An episode does where its number is a multiple of the period; a first episode is one for the period 1 alone.
+        With "iid", the first epoch never does. An episode does if its number is a multiple of the period.
         """
         if not self.zap_period:
             return False
@@ -110,13 +113,13 @@ class PretrainSettings:
         return number % self.zap_period == 0
 
     def gradient_steps(self, images: int) -> int:
-        """Returns how many steps the training of so many images takes, those on single images included."""
+        """Returns the number of gradient steps of a training on `images` images, including steps on single images."""
         if self.is_iid:
             return self.epochs * math.ceil(images / self.batch_size)
         return self.episodes * (self.inner_steps + 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what the weights depend on, in plain types: equal trainings have equal dictionaries."""
+        """Returns the settings that the weights depend on, in plain types: equal trainings have equal dictionaries."""
         unused = _EPISODE_FIELDS if self.is_iid else _IID_FIELDS
         values = dataclasses.asdict(self)
         for name in (*unused, *(() if self.zap_period else _ZAP_FIELDS)):
@@ -131,15 +134,16 @@ class PretrainSettings:
 def default_pretrain_settings(scheme: str, backbone: str, *, digits: bool = False, **changes: Any) -> PretrainSettings:
     """Returns the published settings of a scheme, with changes.
 
-    They are those for Omniglot with `conv3`, and those for 84-px natural images with any other backbone. The embedded
-    digits have few images: smaller batches, and fewer episodes, so that a source takes a minute; so few do not
-    learn to bear meta-ASB's published inner rate, which is a tenth there.
+    The values are those for Omniglot with `conv3`, and those for 84-px natural images with any other backbone. The
+    embedded digits have few images, so batches are smaller and episodes fewer, and training a source takes about a
+    minute. So few episodes are not enough for meta-ASB to become stable at its published inner learning rate of 0.1;
+    it is 0.01 there.
 
     Args:
         scheme: "iid", "asb" or "meta-asb".
-        backbone: Name of the builder.
+        backbone: Name of the backbone's builder, such as "conv3".
         digits: Whether the source is the embedded digits.
-        **changes: Fields of `PretrainSettings`; None leaves the default.
+        **changes: Fields of `PretrainSettings`; None keeps the default.
     """
     values: dict[str, Any] = {"scheme": scheme, "episodes": 25_000 if scheme == "meta-asb" else 9000}
     if backbone == "conv3":

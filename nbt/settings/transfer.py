@@ -1,4 +1,4 @@
-"""TransferSettings: one trial's whole recipe; frozen, validated, YAML in and out."""
+"""The recipe of a trial: its fields, their rules, and the repair of combinations that are impossible."""
 
 from __future__ import annotations
 
@@ -27,13 +27,24 @@ PRETRAIN_SCHEMES = ("iid", "asb", "meta-asb")
 METHODS = ("finetune", "ewc", "dlcft", "probe", "joint")
 CURVATURES = ("kfac", "diagonal", "exact")
 
-# Where DLCFT is asked for without the scale of its targets; public code has 5 and 15.
+# Target scale of DLCFT if a recipe sets none; public code uses 5 and 15.
 _TARGET_SCALE = 5.0
 
 
 @dataclass(frozen=True)
 class FieldRule:
-    """What one field accepts: a closed range (`low`, `high`; open where `above` is set), choices, a flag or a line."""
+    """The values that a field accepts.
+
+    Attributes:
+        low: Smallest number.
+        high: Largest number.
+        above: Number that a value must exceed.
+        choices: Texts to choose from.
+        integer: Whether numbers are whole.
+        length: Number of items of a tuple of numbers; 0 for a single value.
+        text: Whether the value is one line of text.
+        flag: Whether the value is true or false.
+    """
 
     low: float = -math.inf
     high: float = math.inf
@@ -45,7 +56,7 @@ class FieldRule:
     flag: bool = False
 
     def fits(self, value: Any) -> bool:
-        """Returns whether `check` surely returns the very same value. It takes a fraction of the time."""
+        """Returns whether `value` is valid and of canonical type, so that `check` returns it unchanged; fast."""
         kind = type(value)
         if kind is tuple:
             return len(value) == self.length and all(type(item) is float and self._in_range(item) for item in value)
@@ -64,7 +75,8 @@ class FieldRule:
         """Returns `value` in its canonical type.
 
         Raises:
-            UsageError: It has another type, is not finite or out of range; the message names the field and the rule.
+            UsageError: The value has the wrong type, is not finite or is out of range; the message names the field and
+                the rule.
         """
         if self.choices:
             if not isinstance(value, str) or value not in self.choices:
@@ -75,7 +87,7 @@ class FieldRule:
                 raise UsageError(f"{name}: expected one line of text, got {value!r}")
             return value
         if self.flag:
-            # A table's row has NumPy's own.
+            # Rows of pandas tables hold NumPy booleans.
             value = value.item() if type(value).__name__ == "bool" and hasattr(value, "item") else value
             if not isinstance(value, bool):
                 raise UsageError(f"{name}: expected true or false, got {value!r}")
@@ -102,7 +114,7 @@ class FieldRule:
         return int(number) if self.integer else number
 
     def describe(self) -> str:
-        """Returns the rule in words, e.g. "0 ... 1" or "above 0"."""
+        """Returns the rule as text, such as "0 ... 1" or "above 0"."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.text:
@@ -128,59 +140,60 @@ def _setting(default: Any, rule: FieldRule, *, since: str | None = None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSettings:
-    """The recipe of one fine-tuning run. The defaults are the library's default recipe: plain full fine-tuning.
+    """The recipe of one fine-tuning run. The default values are the default recipe: plain fine-tuning of all units.
 
-    Depths are shares of the backbone's units counted from the input, so that one recipe fits every backbone.
+    Depths are shares of the backbone's units, counted from the input, so that one recipe applies to every backbone.
 
     Attributes:
-        transfer_depth: Share of units that keep pretrained weights, 0 ... 1; the rest is re-initialised.
+        transfer_depth: Share of units that keep pretrained weights, 0 ... 1; the other units are re-initialised.
         frozen_depth: Share of units that do not train (BatchNorm statistics included), 0 ... `transfer_depth`.
         head_lr: Peak learning rate of the head, above 0.
         body_lr: Peak learning rate of the units, above 0, before `layer_lr_shape`.
-        layer_lr_shape: log10 multipliers on `body_lr` at the input, the middle and the top of the backbone,
-            interpolated linearly over the units between. A geometric decay is a straight line.
+        layer_lr_shape: log10 multipliers of `body_lr` at the input, the middle and the top of the backbone,
+            interpolated linearly over the units between. A straight line is a geometric decay.
         decay_strength: Total weight decay of weight matrices and filters, 0 or more. Biases, normalisation
             parameters and other vectors are never decayed.
-        sp_mix: Share of the decay that pulls to the pretrained weights (L2-SP) and not to zero (L2), 0 ... 1.
-        sp_depth: Share of units, from the input, to which L2-SP applies; units above it have L2 alone, 0 ... 1.
-        optimizer: "sgd" (Nesterov) or "adamw" (the decay is decoupled, `momentum` is its beta1).
+        sp_mix: Share of the decay that is towards the pretrained weights (L2-SP) instead of zero (L2), 0 ... 1.
+        sp_depth: Share of units, from the input, to which L2-SP applies, 0 ... 1; units above it have L2 alone.
+        optimizer: "sgd" (with Nesterov momentum) or "adamw" (decoupled decay; `momentum` is its beta1).
         momentum: 0 ... below 1.
-        batch_size: Images a step, 1 or more.
-        label_smoothing: Share of the label spread over all classes, 0 ... below 1.
-        augmentation: "none", "crop" (random resized crop and mirror), "color" (and colour jitter) or "rand"
-            (and a RandAugment-like pair of operations); each includes the ones before it.
-        mixup: Alpha of the Beta distribution mixup draws from, 0 is off. It mixes the input of the first unit that
+        batch_size: Images per step, 1 or more.
+        label_smoothing: Share of the label that is spread over all classes, 0 ... below 1.
+        augmentation: "none", "crop" (random resized crop and horizontal flip), "color" (adds colour jitter) or "rand"
+            (adds two operations as in RandAugment).
+        mixup: Alpha of mixup's Beta distribution; 0 disables mixup. Mixup applies to the input of the first unit that
             trains: images, or frozen features (manifold mixup).
-        ema: Decay a step of the moving average of the weights that is evaluated and kept, 0 is off.
-        warmup: Share of all steps over which the rates rise linearly; after it they fall on a cosine to 0.
-        views: Augmented views of each image that a frozen prefix is run on and cached, 1 or more.
-        zap_period: Epochs between resets of the head's rows (`nbt.transfer.zap`), 0 is never. A zap opens an epoch,
-            never the first, so that a period of `epochs` or more would not come: `nbt.fine_tune` and `nbt train` refuse
-            it, and `repair` makes it 0.
-        zap_fraction: Share of the classes, drawn anew each time, that a zap resets, above 0 ... 1.
-        zap_scale: Deviation that a zap draws from: "per_row" (sqrt(2 / D) whatever is zapped) or "as_released"
-            (a whole head of K classes by sqrt(2 / (K D)), as the authors' code does).
-        head_scale: What the head's first random weights and bias are multiplied by, 0 ... 1. 0 is FAST's zero head,
-            whose first gradient into the backbone is exactly 0.
-        feature_norm: How features are standardised before the head: "none", "batch" (by the statistics of the batch,
-            in evaluation by running ones) or "target" (by those of the training images at the pretrained weights).
-        stall: Share of all steps, from the first, in which the head alone trains, 0 ... 1. Nothing of the backbone
-            moves: no decay, no BatchNorm statistics, no state of its optimiser.
-        head_lr_multiplier: What multiplies `head_lr` during the stall, above 0.
-        init: What the units start from: "pretrained" (the task's own weights), "inject" (weights of `teacher`, injected
-            as TLI does) or "kaiming" (a Kaiming-normal draw of every filter and matrix).
-        teacher: Whose weights are injected: "BACKBONE" (the library's weights) or "BACKBONE=FILE" (a state dict).
-        blend: Share of the centre crop, 0 ... 1, in an injected tensor of another shape; the rest is resized.
-        pretrain_scheme: How a source that is trained here is trained: "iid", "asb" or "meta-asb".
-        pretrain_zap_period: Epochs ("iid") or episodes (the others) between zaps in that training, 0 is never.
-        linearized: Whether the first-order expansion of the network around its start is trained in its place
-            (`nbt.transfer.linearize`); BatchNorm and dropout are then in evaluation mode.
-        target_scale: a of the squared error `1/2 sum_c (f_c - a [c = y])^2`, 0 or more; 0 is cross-entropy.
-        method: What a stream of tasks does against forgetting: "finetune" (nothing), "ewc", "dlcft", "probe" (a running
-            ridge on frozen features) or "joint" (training on everything so far). Of one task alone it says nothing.
-        curvature: Of "dlcft": "kfac", "diagonal" or "exact".
-        penalty_strength: What the penalty of "ewc" and "dlcft" is multiplied by, 0 or more; 1 is as derived.
-        epochs: Length of the training, 1 or more.
+        ema: Decay per step of the moving average of the weights, which is evaluated and kept; 0 disables it.
+        warmup: Share of all steps in which the learning rates rise linearly, 0 ... 1; then they fall to 0 along a
+            cosine.
+        views: Augmented views per image for which the features of the frozen units are cached, 1 or more.
+        zap_period: Epochs between resets of the head's rows (`nbt.transfer.zap`); 0 disables them. A zap takes place at
+            the start of an epoch, never of the first. A period of `epochs` or more would therefore have no effect:
+            `nbt.fine_tune` and `nbt train` refuse it, and `repair` sets it to 0.
+        zap_fraction: Share of the classes that each zap resets, above 0, up to 1; every zap draws the classes again.
+        zap_scale: Standard deviation of the new weights of a zap: "per_row" (always sqrt(2 / D)) or "as_released"
+            (sqrt(2 / (K D)) for a whole head of K classes, as in the authors' code).
+        head_scale: Factor of the head's initial random weights and bias, 0 ... 1. 0 is the zero head of FAST, for
+            which the first gradient of the backbone is exactly 0.
+        feature_norm: Standardisation of the features before the head: "none", "batch" (statistics of the batch;
+            running statistics in evaluation) or "target" (statistics of the training images at the initial weights).
+        stall: Share of all steps, from the first, in which the head alone trains, 0 ... 1. The backbone does not
+            change: no decay, no update of BatchNorm statistics, no update of its optimiser state.
+        head_lr_multiplier: Factor of `head_lr` during the stall, above 0.
+        init: Initial weights of the units: "pretrained" (the weights of the task), "inject" (weights of `teacher`,
+            injected with TLI) or "kaiming" (a Kaiming-normal draw of every filter and matrix).
+        teacher: Model whose weights are injected: "BACKBONE" (the library's weights) or "BACKBONE=FILE" (a state dict).
+        blend: Share of the centre crop in an injected tensor of another shape, 0 ... 1; the rest is resized.
+        pretrain_scheme: Training scheme of a source model that nbt trains: "iid", "asb" or "meta-asb".
+        pretrain_zap_period: Epochs ("iid") or episodes (other schemes) between zaps in that training; 0 disables them.
+        linearized: Whether to train the first-order expansion of the network around its initial weights instead of the
+            network (`nbt.transfer.linearize`); BatchNorm and dropout are then in evaluation mode.
+        target_scale: a of the squared error `1/2 sum_c (f_c - a [c = y])^2`, 0 or more; 0 selects cross-entropy.
+        method: Method against forgetting in a stream of tasks: "finetune" (none), "ewc", "dlcft", "probe" (an
+            incremental ridge regression on frozen features) or "joint" (training on all images so far).
+        curvature: Curvature of "dlcft": "kfac", "diagonal" or "exact".
+        penalty_strength: Factor of the penalty of "ewc" and "dlcft", 0 or more; 1 is the derived penalty.
+        epochs: Number of epochs, 1 or more.
     """
 
     transfer_depth: float = _setting(1.0, _FRACTION)
@@ -220,34 +233,39 @@ class TransferSettings:
     epochs: int = _setting(12, FieldRule(1, 1_000_000, integer=True))
 
     def __post_init__(self) -> None:
-        mine = vars(self)
+        values = vars(self)
         for name, rule in _rules():
-            if not rule.fits(mine[name]):
-                object.__setattr__(self, name, rule.check(name, mine[name]))
-        self._check_together()
+            if not rule.fits(values[name]):
+                object.__setattr__(self, name, rule.check(name, values[name]))
+        self._check_combination()
 
-    def _check_together(self) -> None:
+    def _check_combination(self) -> None:
         if self.feature_norm == "batch" and self.batch_size == 1:
             raise UsageError("feature_norm: batch statistics need a batch_size of 2 or more; use feature_norm: target")
 
     def replace(self, **changes: Any) -> TransferSettings:
-        """Returns a copy with some fields changed and checked; itself where nothing changes."""
-        mine = vars(self)
-        if not changes.keys() <= mine.keys():
-            return dataclasses.replace(self, **changes)  # which says so
-        changed = {name: value for name, value in changes.items() if not _same_type_and_value(value, mine[name])}
+        """Returns a copy with changed fields, which are checked; returns `self` if no value changes.
+
+        Raises:
+            TypeError: A field is unknown.
+            UsageError: A value breaks its rule.
+        """
+        values = vars(self)
+        if not changes.keys() <= values.keys():
+            return dataclasses.replace(self, **changes)  # raises a TypeError that names the unknown field
+        changed = {name: value for name, value in changes.items() if not _same_type_and_value(value, values[name])}
         if not changed:
             return self
-        # A proposal repairs hundreds of settings: what was checked once is not checked again.
-        made = object.__new__(type(self))
-        vars(made).update(mine)
+        # A proposal of a sampler repairs hundreds of settings, so unchanged values are not checked again.
+        copy = object.__new__(type(self))
+        vars(copy).update(values)
         for name, value in changed.items():
-            object.__setattr__(made, name, setting_rule(name).check(name, value))
-        made._check_together()
-        return made
+            object.__setattr__(copy, name, setting_rule(name).check(name, value))
+        copy._check_combination()
+        return copy
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON types, in the order of the fields; `from_dict` reads it back."""
+        """Returns the settings in JSON types, in the order of the fields; `from_dict` reads them."""
         values = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
@@ -257,10 +275,10 @@ class TransferSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TransferSettings:
-        """Builds settings from a mapping; what is not named keeps its default.
+        """Builds settings from a mapping; fields that are missing have their defaults.
 
         Raises:
-            UsageError: A name is unknown (the nearest are given), or a value breaks its rule.
+            UsageError: A name is unknown (the message suggests similar names), or a value breaks its rule.
         """
         names = setting_names()
         for name in values:
@@ -269,7 +287,7 @@ class TransferSettings:
         return cls(**values)
 
     def to_yaml(self) -> str:
-        """Returns a YAML mapping that `from_yaml` reads back to equal settings."""
+        """Returns the settings as a YAML mapping; `from_yaml` reads it."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     @classmethod
@@ -277,11 +295,11 @@ class TransferSettings:
         """Reads settings from YAML text.
 
         Args:
-            text: A mapping of field names to values.
-            source: What the text is called in errors, usually its path.
+            text: A YAML mapping of field names to values.
+            source: Name of the text in error messages, usually its path.
 
         Raises:
-            UsageError: The text is not YAML, not a mapping, or names or values are wrong.
+            UsageError: The text is not YAML or not a mapping, a name is unknown, or a value breaks its rule.
         """
         values = parse_yaml_mapping(text, source=source)
         try:
@@ -294,7 +312,7 @@ class TransferSettings:
         """Reads a settings file, such as a report's `recommended.yaml`.
 
         Raises:
-            UsageError: The file cannot be read as text or its content is wrong.
+            UsageError: The file cannot be read as text, or its content is invalid.
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -303,8 +321,8 @@ class TransferSettings:
         return cls.from_yaml(text, source=str(path))
 
 
-def _same_type_and_value(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and bool(one == other)
+def _same_type_and_value(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and bool(a == b)
 
 
 @cache
@@ -314,32 +332,34 @@ def _rules() -> tuple[tuple[str, FieldRule], ...]:
 
 @cache
 def setting_names() -> tuple[str, ...]:
-    """Returns the names of all settings, in order."""
+    """Returns the names of all settings, in the order of the fields."""
     return tuple(item.name for item in dataclasses.fields(TransferSettings))
 
 
 def setting_rule(name: str) -> FieldRule:
-    """Returns what the setting `name` accepts."""
+    """Returns the rule of the setting `name`."""
     rule = TransferSettings.__dataclass_fields__[name].metadata["rule"]
     assert isinstance(rule, FieldRule)
     return rule
 
 
 def repair(settings: TransferSettings) -> TransferSettings:
-    """Returns the settings that are really run and logged, with combinations that cannot be made possible.
+    """Returns the settings that a trial runs and logs: impossible combinations are replaced.
 
-    A frozen depth above the transfer depth is cut to it: random units are never frozen. What the remaining settings
-    cannot influence is set to its neutral value, so that equal runs have equal settings:
+    `frozen_depth` is at most `transfer_depth`, because random units are never frozen. Settings without effect get their
+    defaults, so that equal runs have equal settings:
 
-    - without a pull (`sp_mix` 0, no decay, or no transferred unit under it) `sp_mix` is 0 and `sp_depth` 1;
-    - a zap period that no epoch reaches is 0, and without zaps their fraction and scale are neutral;
-    - where nothing but the head trains there is no stall, and without a stall its rate multiplier is 1;
-    - a Kaiming draw transfers nothing, and only an injection has a teacher and a blend;
-    - where nothing but the head trains the network is linear already and `linearized` is false; around a zero head the
-      expansion knows nothing of the backbone, so a linearised head begins at its own scale, and its features have no
-      statistics of batches;
-    - EWC is derived for cross-entropy and for the network itself, DLCFT for squared error, and only they have a
-      penalty; a probe is a regression on frozen features, of which no other setting says anything.
+    - Without L2-SP (`sp_mix` 0, no decay, or no trainable transferred unit within `sp_depth`), `sp_mix` is 0 and
+      `sp_depth` is 1.
+    - A `zap_period` of `epochs` or more is 0. Without zaps, `zap_fraction` and `zap_scale` have their defaults.
+    - If only the head trains, `stall` is 0. Without a stall, `head_lr_multiplier` is 1.
+    - With `init` "kaiming", `transfer_depth` is 0. Only `init` "inject" has a `teacher` and a `blend`.
+    - If only the head trains, the network is linear, so `linearized` is false. A linearised network needs a head that
+      is not 0 and features without batch statistics: a `head_scale` of 0 becomes 1, a `feature_norm` of "batch"
+      becomes "target".
+    - EWC is derived for cross-entropy and for a network that is not linearised, DLCFT for squared error; only these two
+      methods have a penalty. A probe is a regression on frozen features: it keeps only the settings of the source and
+      `epochs`.
     """
     settings = _repair_linearized(_repair_start(_repair_method(settings)))
     return _repair_l2sp(_repair_stall(_repair_zaps(settings)))
@@ -366,7 +386,7 @@ def _repair_method(settings: TransferSettings) -> TransferSettings:
     if settings.method == "ewc":
         settings = _reset_to_defaults(settings, "target_scale", "linearized")
     if settings.method == "probe":
-        # A ridge regression in closed form: nothing of how networks train acts on it.
+        # A ridge regression in closed form does not depend on the settings of gradient descent.
         kept = {name: getattr(settings, name) for name in ("pretrain_scheme", "pretrain_zap_period", "epochs")}
         return TransferSettings(method="probe", frozen_depth=1.0, **kept)
     if settings.method == "dlcft":
@@ -394,7 +414,7 @@ def _repair_l2sp(settings: TransferSettings) -> TransferSettings:
 
 
 def _reset_to_defaults(settings: TransferSettings, *names: str) -> TransferSettings:
-    """Returns settings in which some fields have their defaults."""
+    """Returns settings in which the named fields have their defaults."""
     defaults = vars(_default_settings())
     if all(getattr(settings, name) == defaults[name] for name in names):
         return settings

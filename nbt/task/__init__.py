@@ -1,1 +1,1 @@
-"""Task: a dataset and a pretrained backbone, and how they are loaded."""
+"""The task: a dataset with a pretrained backbone, and how it is loaded."""

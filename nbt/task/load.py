@@ -1,20 +1,17 @@
-"""load_task: from names and options to a `Task`, with what can be wrong found before anything takes long."""
+"""Loads a task, checking everything that is quick to check before the slow steps."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nbt.data.resolve import DatasetSource, resolve
 from nbt.errors import UsageError
 from nbt.models.backbone_spec import ENCODER_NAMES, BackboneSpec, parse_backbone
-from nbt.models.teacher import load_teacher, parse_teacher
-from nbt.paths import absolute_path
+from nbt.models.teacher import load_teacher
+from nbt.task.options import TaskOptions, check_task_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,72 +26,6 @@ if TYPE_CHECKING:
 
 PretrainedProvider = Callable[[BackboneSpec, str, int], "PretrainedWeights | None"]
 """Called as pretrained(backbone, dataset, image size); None leaves the weights to `load_pretrained_weights`."""
-
-IMAGE_SIZES = (8, 1024)
-"""Smallest and largest image size in pixels that is accepted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskOptions:
-    """What a task is to be, checked as far as it can be without opening an image or importing torch.
-
-    Attributes:
-        source: The dataset.
-        backbone: The architecture.
-        weights: "default", "none", or the absolute path of a file.
-        data_dir: Absolute path that was given for the dataset, or None.
-        image_size: Pixels, or None for the default of dataset and backbone.
-        classes: Number of classes, or None for all.
-        shots: Labelled images a class, or None for all.
-        seed: Of split and shots.
-    """
-
-    source: DatasetSource
-    backbone: BackboneSpec
-    weights: str
-    data_dir: str | None
-    image_size: int | None
-    classes: int | None
-    shots: int | None
-    seed: int
-
-
-def check_task_options(
-    dataset: str | Path,
-    *,
-    backbone: str | BackboneSpec | None = None,
-    weights: str | Path = "default",
-    data_dir: str | Path | None = None,
-    image_size: int | None = None,
-    classes: int | None = None,
-    shots: int | None = None,
-    teacher: str | None = None,
-    seed: int = 0,
-) -> TaskOptions:
-    """Checks the arguments of `load_task` without importing torch or NumPy.
-
-    Raises:
-        UsageError: One is wrong; the message names it and the remedy.
-    """
-    source = resolve(dataset, data_dir)
-    known = source.spec.classes
-    _check_number("--image-size", image_size, *IMAGE_SIZES)
-    _check_number("--classes", classes, 2, known, f"{source.spec.name} has {known} classes" if known else "")
-    _check_number("--shots", shots, 2, None, "a class needs one image to train and one to validate on")
-    _check_number("--seed", seed, 0, 2**63 - 1)
-    if teacher is not None:
-        parse_teacher(teacher)
-    spec = backbone or source.spec.default_backbone
-    return TaskOptions(
-        source=source,
-        backbone=parse_backbone(spec) if isinstance(spec, str) else spec,
-        weights=_check_weights(weights),
-        data_dir=None if data_dir is None else str(absolute_path(data_dir)),
-        image_size=image_size,
-        classes=classes,
-        shots=shots,
-        seed=seed,
-    )
 
 
 def load_task(
@@ -111,26 +42,26 @@ def load_task(
     pretrained: PretrainedProvider | None = None,
     progress: Progress | None = None,
 ) -> Task:
-    """Loads a dataset and the pretrained weights that are to be transferred to it.
+    """Loads a dataset and the pretrained weights to transfer to it.
 
     Args:
         dataset: A known name, a folder of class folders, a train/val/test folder of such, or a CSV manifest.
         backbone: A torchvision classifier with keyword arguments, "timm:NAME", "conv3" or "conv4"; the dataset's
             default when None.
-        weights: "default", "none" or a file.
-        data_dir: Where a dataset known by name is.
+        weights: "default", "none" or the path of a file.
+        data_dir: Location of a dataset known by name.
         image_size: Height and width in pixels; the default of dataset and backbone when None.
-        classes: The first so many classes only.
-        shots: At most so many labelled images a class for training and validation together.
-        teacher: Whose weights can be injected: "BACKBONE" (the library's weights) or "BACKBONE=FILE".
-        seed: Of the train/validation split and of the shots.
-        pretrained: Gives the default weights of backbones whose weights we train ourselves.
-        progress: Called as progress(what, done, total) while files are fetched and decoded.
+        classes: Number of classes, of which the first are used; all when None.
+        shots: Maximum number of labelled images per class, for training and validation together.
+        teacher: The teacher whose weights can be injected: "BACKBONE" (the library's weights) or "BACKBONE=FILE".
+        seed: Seed of the train/validation split and of the shots.
+        pretrained: Provides the default weights of backbones that nbt pretrains itself.
+        progress: Called as progress(description, done, total) while files are downloaded and decoded.
 
     Raises:
-        UsageError: Something given is wrong, in the order of how long it takes to see: options, files of the
+        UsageError: An argument or the data are wrong. The checks are ordered by their duration: options, files of the
             dataset, splits, weights, unreadable images.
-        NbtError: The dataset cannot be fetched, or the cache not be written.
+        NbtError: The dataset cannot be downloaded, or the cache cannot be written.
     """
     options = check_task_options(
         dataset,
@@ -177,57 +108,8 @@ def load_task(
     )
 
 
-def dataset_summary(task: Task) -> dict[str, Any]:
-    """Returns what is worth knowing of a task's data, in plain JSON types.
-
-    Returns:
-        classes; images in train, validation and test; images a class of train and validation together (minimum,
-        median, maximum) and their imbalance (maximum by minimum); image size in pixels; the share held out; the
-        standard error of a validation accuracy of .5 (None without validation images); images left out.
-    """
-    import numpy as np
-
-    from nbt.data.splits import validation_standard_error
-
-    labelled = np.concatenate([task.split.train, task.split.val])
-    counts = np.bincount(task.labels[labelled], minlength=task.n_classes)
-    n_val = len(task.split.val)
-    return {
-        "classes": task.n_classes,
-        "train_images": len(task.split.train),
-        "validation_images": n_val,
-        "test_images": len(task.split.test),
-        "class_images_min": int(counts.min()),
-        "class_images_median": float(np.median(counts)),
-        "class_images_max": int(counts.max()),
-        "imbalance": round(float(counts.max() / counts.min()), 3),
-        "image_size": task.image_size,
-        "validation_share": round(n_val / len(labelled), 4),
-        "validation_standard_error": round(validation_standard_error(0.5, n_val), 4) if n_val else None,
-        "unreadable_images": len(task.images.unreadable),
-    }
-
-
-def _check_number(option: str, value: int | None, low: int, high: int | None, reason: str = "") -> None:
-    if value is None:
-        return
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
-        bound = f"{low} or more" if high is None else f"{low} ... {high}"
-        raise UsageError(f"{option} {value!r}: expected a whole number, {bound}{f'; {reason}' if reason else ''}")
-
-
-def _check_weights(weights: str | Path) -> str:
-    if str(weights) in ("default", "none"):
-        return str(weights)
-    path = absolute_path(weights)
-    if not os.path.isfile(path):  # noqa: PTH113 - pathlib raises where a name is too long
-        raise UsageError(f"--weights {weights}: no such file; expected default, none, or a .pth or .safetensors file")
-    return str(path)
-
-
 def _select_images(listing: Listing, options: TaskOptions) -> tuple[Listing, Pools]:
-    """Returns the images that the task uses, with their pools: only they are decoded."""
+    """Selects the images of the task, so that only these are decoded, and divides them into pools."""
     import numpy as np
 
     from nbt.data.splits import Pools, limit_shots, make_pools
@@ -247,10 +129,10 @@ def _select_images(listing: Listing, options: TaskOptions) -> tuple[Listing, Poo
 def _drop_unreadable(
     listing: Listing, pools: Pools, images: ImageStore, kept: npt.NDArray[np.int64]
 ) -> tuple[Listing, Pools]:
-    """Takes the images that cannot be read out of listing and pools.
+    """Removes the images that could not be decoded from listing and pools.
 
     Raises:
-        UsageError: Too few images of a class are left.
+        UsageError: A class has too few images left.
     """
     if len(kept) == len(listing):
         return listing, pools
@@ -266,19 +148,19 @@ def _drop_unreadable(
     return rest, rest_pools
 
 
-def _renumber_pools(pools: Pools, kept: npt.NDArray[np.int64], build: type[Pools]) -> Pools:
-    """Returns the pools as positions in `kept` (sorted), without what is not in it."""
+def _renumber_pools(pools: Pools, kept: npt.NDArray[np.int64], pools_class: type[Pools]) -> Pools:
+    """Returns the pools as positions in `kept` (sorted), without other images."""
     import numpy as np
 
     def positions(part: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.flatnonzero(np.isin(kept, part))
 
     val = None if pools.val is None else positions(pools.val)
-    return build(positions(pools.train), val if val is None or len(val) else None, positions(pools.test))
+    return pools_class(positions(pools.train), val if val is None or len(val) else None, positions(pools.test))
 
 
 def _load_weights(options: TaskOptions, pretrained: PretrainedProvider | None) -> tuple[int, PretrainedWeights]:
-    """Returns the image size and the weights; before decoding, because a wrong file is seen in seconds."""
+    """Returns the image size and the weights, before images are decoded, because a wrong file is noticed in seconds."""
     from nbt.models.backbone import default_image_size
     from nbt.models.weights import load_pretrained_weights
 
@@ -288,9 +170,9 @@ def _load_weights(options: TaskOptions, pretrained: PretrainedProvider | None) -
         size = source.image_size
     size = size or default_image_size(spec)
     if pretrained is not None and options.weights == "default" and spec.name in ENCODER_NAMES:
-        found = pretrained(spec, options.source.dataset, size)
-        if found is not None:
-            return size, found
+        provided = pretrained(spec, options.source.dataset, size)
+        if provided is not None:
+            return size, provided
     return size, load_pretrained_weights(spec, options.weights, image_size=size)
 
 

@@ -1,4 +1,4 @@
-"""Task: what is transferred to what. Images, labels and splits of the target; backbone and w0 of the source."""
+"""The task: images, labels and splits of the target, and the backbone with its pretrained weights."""
 
 from __future__ import annotations
 
@@ -24,33 +24,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A labelled image dataset and a pretrained backbone. It can be pickled; a large image store travels as a path.
+    """A labelled image dataset and a pretrained backbone.
+
+    A task can be pickled; images with a cache file are pickled as its path.
 
     Attributes:
         dataset: The dataset as the user named it.
-        class_names: One name a class, in the order of the labels.
-        fingerprint: Hash of which images, labels and official split the task has (not of their decoding).
+        class_names: Class names in the order of the labels.
+        fingerprint: Hash of the task's images, labels and official splits (not of the decoded pixels).
         images: Decoded images, uint8 (N, H, W, 3).
-        labels: int64 (N,), 0 ... C-1.
-        pools: Official train, validation and test images, as given by the dataset or cut once from it.
-        split: Indices to train on, to validate on and to test on; see `with_split_seed`.
-        backbone: Which architecture.
-        weights: Where its weights came from: "default", "none" or a file.
-        w0: Its pretrained weights, the state dict of `Backbone` without the head; captured once, never changed.
-        mean: Mean of each RGB channel in 0 ... 1 that the backbone's weights expect to be subtracted.
-        std: The standard deviation they expect to be divided by.
+        labels: Class indices 0 ... C-1, int64 (N,).
+        pools: Pools of training, validation and test images: official ones, or drawn once from the dataset.
+        split: Indices of the training, validation and test images; see `with_split_seed`.
+        backbone: The architecture.
+        weights: Origin of the weights: "default", "none" or a file.
+        w0: The pretrained weights, a state dict of `Backbone` without the head; never modified.
+        mean: Mean of each RGB channel, in 0 ... 1, for the normalisation of images.
+        std: Standard deviation of each RGB channel for the normalisation of images.
         mirror: Whether a mirrored image shows the same class; false for characters.
-        seed: Seed of the split (and of the shots).
-        data_dir: Where the user said that the dataset is, for the record.
-        classes: `classes` as the user gave it, for the record.
-        shots: `shots` as the user gave it, for the record.
-        watched: Images on which every epoch is evaluated for a benchmark's record alone (`nbt record`), int64 (n,);
-            nothing may act on what they give.
-        source_head: The classifier that the weights came with, as `PretrainedWeights.source_head`; None without one.
-        source_means: Class means of the source, for weights that were trained here; else None.
-        teacher: Whose weights can be injected (`settings.init` "inject"); None without one.
-        scenario: How the dataset comes as a stream of tasks: "data", "task" or "class"; None where it comes at once.
-        tasks: Length of that stream; 0 without one.
+        seed: Seed of the split and of the shots.
+        data_dir: The user's option `data_dir`, for the record.
+        classes: The user's option `classes`, for the record.
+        shots: The user's option `shots`, for the record.
+        watched: Images on which every epoch is evaluated only for a benchmark's record (`nbt record`), int64 (n,); no
+            decision may use these results.
+        source_head: The classifier of the source, see `PretrainedWeights.source_head`; None without one.
+        source_means: Mean features of the source classes for weights trained by nbt; else None.
+        teacher: The teacher whose weights can be injected (`settings.init` "inject"); None without one.
+        scenario: Scenario of a stream of tasks: "data", "task" or "class"; None for a single task.
+        tasks: Number of tasks of the stream; 0 without one.
     """
 
     dataset: str
@@ -88,21 +90,21 @@ class Task:
         return self.images.size
 
     def with_split_seed(self, seed: int) -> Task:
-        """Returns the task with another stratified train/validation split; test never changes."""
+        """Returns the task with another stratified train/validation split; the test images are unchanged."""
         from nbt.data.splits import make_split
 
         return dataclasses.replace(self, split=make_split(self.pools, self.labels, seed), seed=seed)
 
     def train_on_all(self) -> Task:
-        """Returns the task with the validation images added to the training images, and none left to validate on."""
+        """Returns the task with the validation images moved to the training images."""
         return dataclasses.replace(self, split=self.split.merge_validation())
 
     def build_model(self, seed: int | None = None) -> Backbone:
-        """Returns a new backbone with a head of `n_classes` outputs, in evaluation mode.
+        """Builds a backbone with a head of `n_classes` outputs, in evaluation mode.
 
         Args:
-            seed: Draws every weight afresh from the architecture's own initialisation; None loads w0 into the units
-                (the head is then still random).
+            seed: Seed of a random initialisation of all weights; None loads w0 into the units (the head remains
+                random).
         """
         from nbt.models.backbone import build_backbone
 

@@ -1,1 +1,1 @@
-"""Training with known settings: one fine-tuning run, streams of tasks, and source models."""
+"""Training with given settings: fine-tuning runs, streams of tasks, and source models."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a running trial: written whole or not at all, and read without running code."""
+"""Checkpoints of running trainings: written atomically, and read without executing code from the file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ _log = logging.getLogger("nbt")
 
 
 TRAINING_VERSION = 1
-"""Raised when the same settings, data and weights train to another result: checkpoints of another version start over."""
+"""Version of the training code. It is raised when the same settings, data and weights train to another result; a
+checkpoint of another version is not continued."""
 
-# What checkpoints of version 0.1 do not say. Their weights are not known, so they count as the right ones.
+# Values that checkpoints of version 0.1 do not have. Their weights are unknown and assumed to be the same.
 _ADDED_AFTER_0_1 = {"weights_hash": None, "training_version": 1}
 
 
 def checkpoint_identity(**values: Any) -> dict[str, Any]:
-    """Returns what a checkpoint must agree on to be continued: the values, and the version of the training code.
+    """Returns the values that a checkpoint must have to be continued, with the version of the training code.
 
     Args:
         **values: JSON types: hashes of data and weights, identity of the settings, seed, split.
@@ -29,7 +30,11 @@ def checkpoint_identity(**values: Any) -> dict[str, Any]:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes `state` (tensors and plain values) to a temporary name beside `path` and renames it."""
+    """Writes `state` (tensors and plain values) to a temporary file in the folder of `path` and renames it to `path`.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -40,23 +45,23 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the state in `path`, or None where there is none that can be used; a trial then starts at the beginning.
+    """Returns the state in `path`, or None without a usable one; the training then starts from the beginning.
 
     Args:
         path: The file.
-        identity: What the state has to say under "identity": it is of this very trial.
+        identity: Identity of the training, which must equal the value of the key "identity" of the state.
     """
     if not path.exists():
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["identity"]
-    except Exception as error:  # a torn or foreign file raises whatever its bytes lead to
-        _log.warning("checkpoint %s cannot be read (%s): the trial starts over", path, type(error).__name__)
+        saved_identity = state["identity"]
+    except Exception as error:  # a truncated or foreign file can raise any exception
+        _log.warning("checkpoint %s cannot be read (%s): the training starts over", path, type(error).__name__)
         return None
-    differing = _differing_names(found, identity)
+    differing = _differing_names(saved_identity, identity)
     if differing:
-        _log.warning("checkpoint %s has other %s: the trial starts over", path, ", ".join(differing))
+        _log.warning("checkpoint %s has other %s: the training starts over", path, ", ".join(differing))
         return None
     assert isinstance(state, dict)
     return state
@@ -68,7 +73,7 @@ def _differing_names(found: Any, identity: dict[str, Any]) -> list[str]:
         return ["identity"]
     unknown = found.keys() - identity.keys()
     differing = [name for name, value in identity.items() if not _agrees(found, name, value)]
-    return [name.replace("_", " ") for name in (*differing, *sorted(unknown))]
+    return [name.removesuffix("_hash").replace("_", " ") for name in (*differing, *sorted(unknown))]
 
 
 def _agrees(found: dict[str, Any], name: str, value: Any) -> bool:

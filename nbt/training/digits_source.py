@@ -1,4 +1,4 @@
-"""The default source of the data set digits: an encoder that is trained on digits 0-4, once, and kept in the cache."""
+"""The default source model of the dataset digits: an encoder trained once on the digits 0-4 and cached on disk."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ def pretrained_source(
     zap_period: int = 0,
     progress: Progress | None = None,
 ) -> PretrainedWeights | None:
-    """Returns the default weights of an encoder on `digits`: trained on digits 0-4, once, and kept in the cache.
+    """Returns the default weights of an encoder for `digits`, which is trained once on the digits 0-4 and cached.
 
-    Without zaps, "iid" is a training by `fine_tune`: with a falling rate, and with images held out to choose its best
-    epoch by. Anything else is trained by `pretrain`, as published: at a constant rate, on all images, to the end.
+    "iid" without zaps uses `fine_tune`: a decaying learning rate, and validation images to choose the best epoch.
+    Every other scheme uses `pretrain`, as published: a constant learning rate, all images, and the last epoch.
 
     Args:
         spec: The backbone.
-        dataset: The target.
-        image_size: Pixels.
+        dataset: Name of the target dataset.
+        image_size: Height and width in pixels.
         scheme: One of `nbt.settings.PRETRAIN_SCHEMES`.
-        zap_period: Epochs ("iid") or episodes between zaps, 0 is never; see `PretrainSettings`.
+        zap_period: Epochs ("iid") or episodes between zaps; 0 disables them; see `PretrainSettings`.
         progress: Called as progress(what, done, total) while the source is trained.
 
     Returns:
-        Weights with the source's classifier and its class means, or None where the backbone or the dataset has no
-        source of ours.
+        Weights with the source's classifier and class means; None if the dataset is not `digits` or the backbone is not
+        one of `ENCODER_NAMES`.
 
     Raises:
-        UsageError: The scheme is unknown, or the zap period longer than the training.
+        UsageError: The scheme is unknown, or the zap period is too long for the training.
     """
     if dataset != "digits" or spec.name not in ENCODER_NAMES:
         return None
@@ -73,7 +73,7 @@ def pretrained_source(
 def _train_digits_source(
     recipe: SourceRecipe, spec: BackboneSpec, random_weights: PretrainedWeights, progress: Progress | None
 ) -> State:
-    """Trains the plain source of `digits` and writes it under its name, whole or not at all."""
+    """Trains the source of `digits` with `fine_tune` and writes it to the cache atomically."""
     task = _make_source_task(recipe, spec, random_weights)
     context = WorkerContext(task)
     assert isinstance(recipe.settings, TransferSettings)
@@ -94,7 +94,7 @@ def _train_digits_source(
 
 @torch.no_grad()
 def _compute_class_means(context: WorkerContext, model: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the class means of the training images' features, float32 (C_s, D), and their number, int64 (C_s,)."""
+    """Returns the class means of the training images' features, float32 (C_s, D), and the class sizes, int64 (C_s,)."""
     task = context.task
     index = torch.from_numpy(task.split.train)
     batch_size = inference_batch_size(EVALUATION_BATCH_SIZE, task.image_size)

@@ -1,4 +1,4 @@
-"""Evaluation: loss and accuracy of a classifier on images as they are."""
+"""Loss and accuracy of a classifier on images without augmentation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbt.training.recipe.augmentation import AugmentationPlan
 from nbt.training.worker.context import WorkerContext
 
 EVALUATION_BATCH_SIZE = 128
-"""Images of 224 px and less at a time, see `inference_batch_size`."""
+"""Images per batch up to 224 px, see `inference_batch_size`."""
 
 
 @torch.no_grad()
@@ -24,12 +24,12 @@ def evaluate(
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
     device: torch.device,
 ) -> tuple[float, float]:
-    """Returns mean cross-entropy in nats and accuracy, 0 ... 1.
+    """Returns the mean cross-entropy in nats and the accuracy, 0 ... 1.
 
     Args:
         classify: Maps inputs to logits, (n, C); its model is in evaluation mode.
-        batches: Inputs and labels, (n,), on the device; at least one.
-        device: Where they are.
+        batches: Inputs and labels, int64 (n,), on the device; at least one batch.
+        device: Device of the inputs and labels.
     """
     loss = torch.zeros((), device=device)
     correct = torch.zeros((), device=device)
@@ -44,7 +44,7 @@ def evaluate(
 
 
 def evaluate_model(context: WorkerContext, model: nn.Module, index: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Returns loss and accuracy of a whole model on some images; puts it in evaluation mode."""
+    """Returns the loss and the accuracy of a model on the images `index`; sets the model to evaluation mode."""
     model.eval()
     batch_size = inference_batch_size(EVALUATION_BATCH_SIZE, context.task.image_size)
 

@@ -1,4 +1,4 @@
-"""fine_tune: one trial, from settings to weights, an epoch at a time. It knows nothing of searches."""
+"""Fine-tuning of one trial, epoch by epoch, from settings to weights. It is independent of the search."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ from nbt.transfer.transfer_depth import copy_tensors, set_training
 
 @dataclass(frozen=True, eq=False)
 class FineTuneResult:
-    """What a trial leaves behind.
+    """Result of a trial.
 
     Attributes:
-        model: The model with the kept weights, in evaluation mode; of a linearised trial its expansion. It belongs to
-            the workbench: its next trial overwrites it.
-        settings: The repaired settings that were run.
-        curve: Every epoch, those before a resume included.
-        best: The epoch whose weights were kept: best on validation, the last without validation images.
-        setup_seconds: Time from the call to the first step: weights, optimiser, resuming.
+        model: The model with the kept weights, in evaluation mode; the expansion if the trial is linearised. It belongs
+            to the worker context: the next trial overwrites it.
+        settings: The repaired settings of the trial.
+        curve: Results of all epochs, including those before a resume.
+        best: The epoch whose weights were kept: the best on the validation images, or the last without any.
+        setup_seconds: Time from the call to the first step: weights, optimiser, checkpoint.
     """
 
     model: Backbone | FirstOrder
@@ -68,30 +68,30 @@ def fine_tune(
     checkpoint_seconds: float = 30.0,
     stage: StageContext | None = None,
 ) -> Generator[EpochResult, bool | None, FineTuneResult]:
-    """Fine-tunes a backbone on a task, yielding after every epoch.
+    """Fine-tunes a backbone on a task and yields after every epoch.
 
-    Everything random follows from `seed`, so on a CPU two runs are equal bit for bit, also where one of them was
-    killed and resumed from its checkpoint.
+    All randomness is derived from `seed`. On a CPU, two runs are equal bit for bit, even if one of them was killed and
+    resumed from its checkpoint.
 
     Args:
         task: Images, split and pretrained weights.
-        settings: The recipe; it is repaired first (see `nbt.settings.repair`).
-        seed: Of fresh weights, order, augmentation, mixup and dropout, 0 or more.
-        bench: Tools that outlive the trial; made for this trial when None.
-        checkpoint: File to resume from, if it exists, and to write to.
-        checkpoint_seconds: Least time between two writes; the last epoch is not written.
-        stage: Where the training is one of a stream of tasks; None where it is one of its own.
+        settings: The recipe; it is repaired first, see `nbt.settings.repair`.
+        seed: Seed of new weights, order, augmentation, mixup and dropout, 0 or more.
+        context: Worker context to share between trials; None creates one for this trial.
+        checkpoint: File to resume from, if it exists, and to write to; None writes no checkpoint.
+        checkpoint_seconds: Minimum time between two writes; there is no write after the last epoch.
+        stage: The stage of a stream that this training is part of; None for a separate training.
 
     Yields:
-        One `EpochResult` for each newly run epoch. A loss that is not finite ends the trial with one that says so.
-        Sending True in answer ends the trial there.
+        One `EpochResult` per new epoch. If the loss is not finite, the last one has `diverged` set and the trial ends.
+        Sending True ends the trial after the current epoch.
 
     Returns:
         A `FineTuneResult`, the value of the generator (`result = yield from fine_tune(...)`, or `StopIteration.value`).
 
     Raises:
-        UsageError: The recipe makes no sense for this task, see `check_recipe`, or the network cannot be linearised as
-            it asks; before anything is trained.
+        UsageError: The recipe is invalid for this task, see `check_recipe`, or the network cannot be linearised. It is
+            raised before training starts.
     """
     started = time.perf_counter()
     check_recipe(settings, len(task.split.train))
@@ -111,7 +111,7 @@ def fine_tune(
 
 
 class _Trial:
-    """State of one trial. A trial's first tensor is the input of its first unit that trains."""
+    """State of one trial. `inputs` are always the inputs of the first unit that trains."""
 
     def __init__(
         self, task: Task, settings: TransferSettings, seed: int, context: WorkerContext, stage: StageContext
@@ -128,18 +128,18 @@ class _Trial:
             groups = split_off_head(groups, self.model.head)
         self.parameters = [parameter for group in groups for parameter in group.parameters]
         by_name = dict(self.model.named_parameters())
-        self.pull = L2SP(groups, {by_name[name]: tensor for name, tensor in context.w0.items() if name in by_name})
+        self.l2sp = L2SP(groups, {by_name[name]: tensor for name, tensor in context.w0.items() if name in by_name})
         self.head_l2sp = L2SP(head_parameter_groups(groups, self.model.head), {})
         self.peak_lrs = [group.lr for group in groups]
         self.optimizer = _make_optimizer(settings, groups)
-        self.average = WeightEMA(self.parameters, settings.ema) if settings.ema else None
-        # Only what trains can change, so only that is kept and saved; buffers above the frozen units are part of it.
+        self.ema = WeightEMA(self.parameters, settings.ema) if settings.ema else None
+        # Frozen units do not change, so only the rest, buffers included, is kept and saved.
         prefix = tuple(f"units.{index}." for index in range(self.frozen))
         self.state = {n: t for n, t in self.model.state_dict().items() if not n.startswith(prefix)}
         self.kept = [tensor.clone() for tensor in self.state.values()]
         self.use_feature_cache = context.cache_frozen_features and self.frozen > 0
         n_train = len(task.split.train)
-        self.batches = count_batches(n_train, settings.batch_size)
+        self.steps_per_epoch = count_batches(n_train, settings.batch_size)
         self.stall_steps = stall_steps(settings, n_train)
         self._fit_feature_norm()
         self.loss_fn = TrainingLoss(settings, stage.outputs)
@@ -148,7 +148,7 @@ class _Trial:
             stage.penalty.bind({name: parameter for name, parameter in by_name.items() if parameter.requires_grad})
 
     def _linearise(self) -> FirstOrder:
-        """Returns the expansion around the weights as they are now, or around those that the stage has."""
+        """Returns the expansion of the network around its current weights, or around those of the stage."""
         network = FirstOrder(self.model)
         if self.stage.origin is not None:
             network.base.load_state_dict(self.stage.origin)
@@ -159,7 +159,7 @@ class _Trial:
         return len(self.curve) >= self.settings.epochs or (bool(self.curve) and self.curve[-1].diverged)
 
     def run_epoch(self) -> EpochResult:
-        """Trains one epoch and validates."""
+        """Trains one epoch and evaluates on the validation images."""
         started = time.perf_counter()
         epoch = len(self.curve) + 1
         with self.context.fork_global_rng():
@@ -168,17 +168,17 @@ class _Trial:
             train_loss = self._train(epoch)
         val_loss, val_accuracy = self._validate() if math.isfinite(train_loss) else (None, None)
         seconds = time.perf_counter() - started
-        watched = self._evaluate_monitored() if math.isfinite(train_loss) else None
+        watched_accuracy = self._evaluate_monitored() if math.isfinite(train_loss) else None
         if not math.isfinite(train_loss) or (val_loss is not None and not math.isfinite(val_loss)):
             result = EpochResult(epoch, train_loss, None, 0.0, seconds, diverged=True)
         else:
-            result = EpochResult(epoch, train_loss, val_loss, val_accuracy, seconds, watched_accuracy=watched)
+            result = EpochResult(epoch, train_loss, val_loss, val_accuracy, seconds, watched_accuracy=watched_accuracy)
         self.curve.append(result)
         return result
 
     @torch.no_grad()
     def _fit_feature_norm(self) -> None:
-        """Gives a normalisation by target statistics those of the training images, at the weights as they are now."""
+        """Fits a normalisation with target statistics to the training images, at the current weights."""
         norm = self.model.feature_norm
         if isinstance(norm, FeatureNorm) and norm.mode == "target" and self.stage.start is None:
             self.model.eval()
@@ -191,14 +191,16 @@ class _Trial:
             yield features
 
     def _train(self, epoch: int) -> float:
-        """Runs one epoch of steps; returns the mean loss. The device is waited for once, at the end."""
+        """Runs the steps of one epoch and returns the mean loss. The only device synchronisation is at the end."""
         settings, model = self.settings, self.model
         set_training(model, model.units, self.frozen)
         total = torch.zeros((), device=self.context.device)
         order = torch.from_numpy(self.task.split.train)
         order = order[torch.randperm(len(order), generator=generator(self.seed, "order", epoch))]
-        mixup_lambdas = _draw_mixup_lambdas(settings.mixup, self.batches, derive_seed(self.seed, "mixup", epoch))
-        step = (epoch - 1) * self.batches
+        mixup_lambdas = _draw_mixup_lambdas(
+            settings.mixup, self.steps_per_epoch, derive_seed(self.seed, "mixup", epoch)
+        )
+        step = (epoch - 1) * self.steps_per_epoch
         with ExitStack() as stall:
             if step < self.stall_steps:
                 stall.enter_context(stalled(*model.units[self.frozen :]))
@@ -208,51 +210,52 @@ class _Trial:
                 total += self._step(inputs, truth, mixup_lambdas[batch], step + batch) * len(truth)
         return float(total) / len(order)
 
-    def _step(self, inputs: torch.Tensor, truth: torch.Tensor, mixup_lambdas: float, step: int) -> torch.Tensor:
-        """Takes one optimiser step, number `step` of the trial from 0; returns the loss, still on the device.
+    def _step(self, inputs: torch.Tensor, truth: torch.Tensor, mixup_lambda: float, step: int) -> torch.Tensor:
+        """Takes optimiser step number `step` of the trial (from 0) and returns the loss, a tensor on the device.
 
-        In the stall the backbone has no gradients, so the optimiser skips it with its moments; nor is it decayed.
+        During the stall the backbone has no gradients, so the optimiser skips its weights and moments; they are not
+        decayed either.
         """
-        if mixup_lambdas < 1.0:
-            inputs = torch.lerp(inputs.flip(0), inputs, mixup_lambdas)
+        if mixup_lambda < 1.0:
+            inputs = torch.lerp(inputs.flip(0), inputs, mixup_lambda)
         with autocast(self.context.device):
             logits = self.network(inputs, self.frozen).float()
         loss = self.loss_fn(logits, truth)
-        if mixup_lambdas < 1.0:
-            loss = torch.lerp(self.loss_fn(logits, truth.flip(0)), loss, mixup_lambdas)
+        if mixup_lambda < 1.0:
+            loss = torch.lerp(self.loss_fn(logits, truth.flip(0)), loss, mixup_lambda)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        factor = lr_factor(step, self.settings.epochs * self.batches, self.settings.warmup)
-        pull = self.pull
+        factor = lr_factor(step, self.settings.epochs * self.steps_per_epoch, self.settings.warmup)
+        l2sp = self.l2sp
         if step < self.stall_steps:
-            factor, pull = factor * self.settings.head_lr_multiplier, self.head_l2sp
+            factor, l2sp = factor * self.settings.head_lr_multiplier, self.head_l2sp
         for group, peak in zip(self.optimizer.param_groups, self.peak_lrs, strict=True):
             group["lr"] = peak * factor
         if self.settings.optimizer == "adamw":
-            pull.decay(factor)
+            l2sp.decay(factor)
         else:
-            pull.add_to_gradients()
+            l2sp.add_to_gradients()
         if self.stage.penalty is not None:
             self.stage.penalty.add_to_gradients()
         self.optimizer.step()
-        if self.average is not None:
-            self.average.update()
+        if self.ema is not None:
+            self.ema.update()
         return loss.detach()
 
     def _classify(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Runs the units that train, and the head; for predictions."""
+        """Returns the logits of predictions: runs the units that train and the head."""
         return self.loss_fn.mask_logits(self.network(inputs, self.frozen))
 
     def _features(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Runs the units that train; where none does, the inputs are features already."""
+        """Returns features: runs the units that train; without any, the inputs already are features."""
         if self.frozen == len(self.model.units):
             return inputs
         return self.model.neck(self.model.forward_units(inputs, self.frozen))  # type: ignore[no-any-return]
 
     def _training_batches(self, epoch: int, order: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yields batches whose sizes differ by one at most, so that no tiny last batch upsets BatchNorm."""
+        """Yields batches whose sizes differ by at most one: a small last batch would distort BatchNorm statistics."""
         policy = self.settings.augmentation
-        batches = order.tensor_split(self.batches)
+        batches = order.tensor_split(self.steps_per_epoch)
         if self.use_feature_cache:
             view = (epoch - 1) % self.settings.views if policy != "none" else 0
             features = self.context.frozen_feature_batches(self.model, self.frozen, policy, view, batches)
@@ -262,7 +265,7 @@ class _Trial:
             policy, len(order), generator(self.seed, "augment", epoch), mirror=self.task.mirror
         )
         plan = plan.to(self.context.device)
-        rows = torch.arange(len(order), device=self.context.device).tensor_split(self.batches)
+        rows = torch.arange(len(order), device=self.context.device).tensor_split(self.steps_per_epoch)
         for row, chunk in zip(rows, batches, strict=True):
             yield self._forward_frozen(self.context.load_images(chunk, plan.rows(row))), self._labels_of(chunk)
 
@@ -273,7 +276,7 @@ class _Trial:
         return self.context.labels[index.to(self.context.device)]
 
     def _validate(self) -> tuple[float | None, float | None]:
-        """Returns loss and accuracy on validation, and keeps the weights if they are the best so far."""
+        """Returns loss and accuracy on the validation images, and keeps the weights if they are the best so far."""
         with self._using_ema_weights():
             index = self.task.split.val
             loss, accuracy = (None, None) if len(index) == 0 else self._evaluate(index)
@@ -283,7 +286,7 @@ class _Trial:
         return loss, accuracy
 
     def _evaluate_monitored(self) -> float | None:
-        """Returns the accuracy on the watched images, which nothing acts on."""
+        """Returns the accuracy on the monitored images (`Task.watched`), which the training does not use."""
         if self.task.watched is None:
             return None
         with self._using_ema_weights():
@@ -291,22 +294,22 @@ class _Trial:
 
     @contextmanager
     def _using_ema_weights(self) -> Iterator[None]:
-        """Puts the average of the weights, where one is kept, in their place for a while."""
-        if self.average is None:
+        """Replaces the weights by their moving average, if there is one, within the context."""
+        if self.ema is None:
             yield
             return
-        self.average.swap()
+        self.ema.swap()
         try:
             yield
         finally:
-            self.average.swap()
+            self.ema.swap()
 
     def _evaluate(self, index: npt.NDArray[np.int64]) -> tuple[float, float]:
         self.model.eval()
         return evaluate(self._classify, self._evaluation_batches(index), self.context.device)
 
     def _evaluation_batches(self, index: npt.NDArray[np.int64]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yields batches of images as they are."""
+        """Yields batches of images without augmentation."""
         chunks = torch.from_numpy(index).split(inference_batch_size(EVALUATION_BATCH_SIZE, self.task.image_size))
         if self.use_feature_cache:
             features = self.context.frozen_feature_batches(self.model, self.frozen, "none", 0, chunks)
@@ -324,7 +327,7 @@ class _Trial:
         return FineTuneResult(self.network, self.settings, tuple(self.curve), best_epoch(self.curve), setup_seconds)
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree on to be of this trial."""
+        """Returns the values that a checkpoint of this trial must have."""
         split = [len(part) for part in (self.task.split.train, self.task.split.val)]
         return checkpoint_identity(
             task=self.task.fingerprint,
@@ -336,8 +339,8 @@ class _Trial:
         )
 
     def save(self, path: Path) -> None:
-        """Writes everything that the rest of the trial depends on; w0 of the pulled weights travels with it."""
-        average = self.average
+        """Writes the state of the trial, including the pretrained weights that L2-SP decays to."""
+        ema = self.ema
         save_checkpoint(
             path,
             {
@@ -346,40 +349,40 @@ class _Trial:
                 "state": dict(self.state),
                 "kept": self.kept,
                 "optimizer": self.optimizer.state_dict(),
-                "anchors": self.pull.anchors,
-                "average": None if average is None else {"values": average.values, "steps": average.steps},
+                "anchors": self.l2sp.anchors,
+                "average": None if ema is None else {"values": ema.values, "steps": ema.steps},
             },
         )
 
     @torch.no_grad()
     def resume(self, path: Path) -> None:
-        """Continues from a checkpoint of this very trial, if there is one."""
+        """Restores the state from a checkpoint of this trial, if there is one."""
         saved = load_checkpoint(path, self.identity())
         if saved is None:
             return
         copy_tensors(list(self.state.values()), [saved["state"][name] for name in self.state])
         copy_tensors(self.kept, saved["kept"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        # Equal to those of the starting weights, as the identity has their hash; but of a stage they may differ.
-        self.pull.anchors = [[value.to(self.context.device) for value in group] for group in saved["anchors"]]
-        if self.average is not None:
-            copy_tensors(self.average.values, saved["average"]["values"])
-            self.average.steps = saved["average"]["steps"]
+        # Checkpoints of version 0.1 have no hash of the weights: the file may have changed since the start of the trial.
+        self.l2sp.anchors = [[value.to(self.context.device) for value in group] for group in saved["anchors"]]
+        if self.ema is not None:
+            copy_tensors(self.ema.values, saved["average"]["values"])
+            self.ema.steps = saved["average"]["steps"]
         self.curve = [EpochResult.from_dict(result) for result in saved["curve"]]
 
 
 def _make_optimizer(settings: TransferSettings, groups: list[Any]) -> torch.optim.Optimizer:
-    """Builds the fused optimiser, without weight decay of its own: the pull is all the decay there is."""
-    rates = [{"params": group.parameters, "lr": group.lr} for group in groups]
+    """Builds the fused optimiser without weight decay; `L2SP` applies all decay."""
+    param_groups = [{"params": group.parameters, "lr": group.lr} for group in groups]
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(rates, betas=(settings.momentum, 0.999), weight_decay=0.0, fused=True)
+        return torch.optim.AdamW(param_groups, betas=(settings.momentum, 0.999), weight_decay=0.0, fused=True)
     return torch.optim.SGD(
-        rates, lr=settings.body_lr, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True
+        param_groups, lr=settings.body_lr, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True
     )
 
 
 def _draw_mixup_lambdas(alpha: float, n: int, seed: int) -> list[float]:
-    """Returns mixup's lambda for n batches; 1 mixes nothing."""
+    """Returns mixup's lambda for each of n batches; 1 means no mixing."""
     if alpha == 0.0:
         return [1.0] * n
     return [float(value) for value in np.random.default_rng(seed).beta(alpha, alpha, size=n)]

@@ -1,4 +1,4 @@
-"""What a trial is asked and what it answers: plain data that crosses process borders."""
+"""Specification and results of trials, as plain data that processes exchange."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class EpochResult:
         epoch: 1 ... `settings.epochs`.
         train_loss: Mean training loss of the epoch (with smoothing and mixup, without decay), in nats.
         val_loss: Mean cross-entropy on the validation images, in nats; None without validation images.
-        val_accuracy: Share of validation images classified rightly, 0 ... 1; None without validation images, and in a
-            stream of tasks but for its last epoch, which has the mean over tasks.
+        val_accuracy: Share of validation images that are classified correctly, 0 ... 1; None without validation images.
+            In a stream of tasks, the mean over tasks at the last epoch and None before.
         seconds: Wall-clock time of the epoch, validation included.
-        diverged: The loss was not finite: the trial ends here with the worst accuracy, which is a result.
-        watched_accuracy: Share of the task's `watched` images classified rightly, for a benchmark's record alone;
-            None where nothing is watched. Its time is not in `seconds`.
+        diverged: Whether the loss was not finite; the trial then ends with the worst accuracy, which is a valid result.
+        watched_accuracy: Share of the task's monitored images (`Task.watched`) that are classified correctly, recorded
+            for benchmarks only; None without such images. Its time is not part of `seconds`.
     """
 
     epoch: int
@@ -37,7 +37,7 @@ class EpochResult:
     watched_accuracy: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON types; a loss that is not finite becomes None, and what was not watched is absent."""
+        """Returns the result in JSON types; a loss that is not finite is None, a missing `watched_accuracy` absent."""
         values = dataclasses.asdict(self)
         if self.watched_accuracy is None:
             del values["watched_accuracy"]
@@ -45,16 +45,16 @@ class EpochResult:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EpochResult:
-        """Reads what `to_dict` wrote; a train loss of None becomes infinite."""
+        """Builds a result from the output of `to_dict`; a training loss of None becomes infinite."""
         loss = values["train_loss"]
         return cls(**{**values, "train_loss": math.inf if loss is None else loss})
 
 
 def best_epoch(curve: list[EpochResult] | tuple[EpochResult, ...]) -> EpochResult | None:
-    """Returns the epoch with the highest validation accuracy, the lower validation loss breaking ties.
+    """Returns the epoch with the highest validation accuracy; the lower validation loss breaks ties.
 
-    Without validation images it is the last epoch, as for a stream of tasks, which is validated at its end alone; of an
-    empty curve, None.
+    Without validation images it is the last epoch. A stream of tasks is evaluated at its end only, so its last epoch is
+    returned, too. An empty curve gives None.
     """
     if not curve:
         return None
@@ -71,17 +71,17 @@ def _selection_key(result: EpochResult) -> tuple[float, float, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSpec:
-    """One fine-tuning run that an engine gives to a worker.
+    """Specification of one training run, which an engine sends to a worker.
 
     Attributes:
         key: Name of the run, unique in its study: "trial-0012", "final-0012-seed-1", "retrain-recommended".
         settings: The repaired recipe.
         seed: Seed of head, order, augmentation and dropout.
-        split_seed: Seed of another train/validation split; None keeps the task's own.
-        train_on_all: Train on train + validation (nothing is validated; the last epoch is kept).
-        evaluate_test: Evaluate the kept weights on the test images, once, at the end.
-        checkpoint: File to write the running state to and to resume from; None keeps none.
-        export: Folder to write the kept model to, for `nbt predict`; None writes none.
+        split_seed: Seed of another train/validation split; None uses the split of the task.
+        train_on_all: Whether to train on training and validation images; the weights of the last epoch are then kept.
+        evaluate_test: Whether to evaluate the kept weights on the test images, once, at the end.
+        checkpoint: File to write the state to and to resume from; None writes no checkpoint.
+        export: Folder to write the kept model to, for `nbt predict`; None writes no model.
     """
 
     key: str
@@ -96,17 +96,17 @@ class TrialSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialOutcome:
-    """How a run ended. Exactly one of these holds: finished, stopped (`stopped`), or failed (`error`).
+    """Outcome of a run, which either finished, was stopped early (`stopped`) or failed (`error`).
 
     Attributes:
-        curve: Every epoch that was run, those before a resume included.
-        stopped: The reason for which the driver stopped it early, else None.
-        error: One line on the exception that ended it, else None.
-        traceback: The whole traceback of that exception.
-        out_of_memory: The exception was the device running out of memory.
-        test_accuracy: 0 ... 1, where it was asked for.
-        test_loss: Mean cross-entropy on the test images, where it was asked for.
-        facts: Where and how it ran: node, device, gpu (its name), gpu_index, worker, precision, set-up seconds, memory.
+        curve: Results of all epochs, including those before a resume.
+        stopped: The driver's reason to stop the run early, else None.
+        error: One line about the exception that ended the run, else None.
+        traceback: The traceback of that exception.
+        out_of_memory: Whether the device ran out of memory.
+        test_accuracy: Accuracy on the test images, 0 ... 1, if requested.
+        test_loss: Mean cross-entropy on the test images in nats, if requested.
+        facts: Node, device, gpu (its name), gpu_index, worker, precision, set-up seconds and memory of the run.
     """
 
     curve: tuple[EpochResult, ...] = ()
@@ -120,10 +120,10 @@ class TrialOutcome:
 
     @property
     def best(self) -> EpochResult | None:
-        """The kept epoch, see `best_epoch`."""
+        """The epoch whose weights are kept, see `best_epoch`."""
         return best_epoch(self.curve)
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss left the finite numbers."""
+        """Whether the loss was not finite."""
         return bool(self.curve) and self.curve[-1].diverged

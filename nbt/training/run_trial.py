@@ -1,4 +1,4 @@
-"""run_trial: what a worker does with a run that an engine hands it."""
+"""Execution of a trial specification in a worker."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ OnEpoch = Callable[[EpochResult], str | None]
 
 
 def run_trial(spec: TrialSpec, context: WorkerContext, on_epoch: OnEpoch) -> TrialOutcome:
-    """Runs one spec to its end; what goes wrong is in the outcome.
+    """Runs a trial to its end. Exceptions of the trial are part of the outcome.
 
     Args:
-        spec: What to run.
-        bench: The worker's tools.
-        on_epoch: Called after every newly run epoch; a text it returns is the reason to stop.
+        spec: Specification of the trial.
+        context: The worker's context.
+        on_epoch: Called after every new epoch; returns the reason to stop the trial, or None to continue.
 
     Returns:
-        The outcome. Only KeyboardInterrupt, SystemExit and the like are raised.
+        The outcome. Only exceptions such as KeyboardInterrupt and SystemExit are raised.
     """
     try:
         return _run(spec, context, on_epoch)
     except Exception as error:
         outcome = _failed_outcome(error, context)
     if outcome.out_of_memory:
-        # Only here: the exception held the frames of the trial, and they its tensors.
+        # Not in the except block: there the exception still holds the frames of the trial and their tensors.
         context.clear()
     return outcome
 
 
 def _failed_outcome(error: Exception, context: WorkerContext) -> TrialOutcome:
-    """Returns what is told of an exception while it is handled, in words and numbers only."""
+    """Returns the outcome of an exception that is being handled, without a reference to the exception."""
     is_out_of_memory = out_of_memory(error)
     facts = _run_facts(context) if is_out_of_memory else _device_facts(context)
     return TrialOutcome(
@@ -66,11 +66,11 @@ def _run(spec: TrialSpec, context: WorkerContext, on_epoch: OnEpoch) -> TrialOut
 
 def _run_fine_tuning(spec: TrialSpec, task: Task, context: WorkerContext, on_epoch: OnEpoch) -> TrialOutcome:
     trial = fine_tune(task, spec.settings, spec.seed, context=context, checkpoint=spec.checkpoint)
-    tuned, reason = _run_to_end(trial, on_epoch)
+    result, reason = _run_to_end(trial, on_epoch)
     outcome = TrialOutcome(
-        curve=tuned.curve, stopped=reason, facts={**_run_facts(context), "setup_seconds": tuned.setup_seconds}
+        curve=result.curve, stopped=reason, facts={**_run_facts(context), "setup_seconds": result.setup_seconds}
     )
-    return outcome if reason is not None else _evaluate_and_export(spec, task, context, tuned, outcome)
+    return outcome if reason is not None else _evaluate_and_export(spec, task, context, result, outcome)
 
 
 def _run_stream(spec: TrialSpec, task: Task, context: WorkerContext, on_epoch: OnEpoch) -> TrialOutcome:
@@ -86,7 +86,7 @@ def _run_stream(spec: TrialSpec, task: Task, context: WorkerContext, on_epoch: O
 
 
 def _run_to_end(trial: Generator[EpochResult, bool | None, Result], on_epoch: OnEpoch) -> tuple[Result, str | None]:
-    """Runs a trial; returns what it leaves behind, and the reason for which it was stopped."""
+    """Runs a trial; returns its result and the reason to stop it, or None if it was not stopped."""
     reason: str | None = None
     try:
         result = next(trial)
@@ -98,26 +98,26 @@ def _run_to_end(trial: Generator[EpochResult, bool | None, Result], on_epoch: On
 
 
 def task_for_trial(spec: TrialSpec, task: Task) -> Task:
-    """Returns the task with the split that the spec asks for."""
+    """Returns the task with the split of the trial specification."""
     if spec.split_seed is not None:
         task = task.with_split_seed(spec.split_seed)
     return task.train_on_all() if spec.train_on_all else task
 
 
 def _evaluate_and_export(
-    spec: TrialSpec, task: Task, context: WorkerContext, tuned: FineTuneResult, outcome: TrialOutcome
+    spec: TrialSpec, task: Task, context: WorkerContext, result: FineTuneResult, outcome: TrialOutcome
 ) -> TrialOutcome:
-    """Does what the spec wants done with the finished model."""
+    """Evaluates the finished model on the test images and exports it, if the specification requests it."""
     if spec.evaluate_test:
-        loss, accuracy = evaluate_model(context, tuned.model, task.split.test)
+        loss, accuracy = evaluate_model(context, result.model, task.split.test)
         outcome = dataclasses.replace(outcome, test_loss=loss, test_accuracy=accuracy)
     if spec.export is not None:
-        export_model(tuned.model, task, tuned.settings, spec.export)
+        export_model(result.model, task, result.settings, spec.export)
     return outcome
 
 
 def _run_facts(context: WorkerContext) -> dict[str, Any]:
-    """Returns what a run says of its device and of the memory that it took, all that this process holds included."""
+    """Returns the device of a run and, on a GPU, the memory of the process, of its cache and of the device in bytes."""
     facts = _device_facts(context)
     if context.device.type == "cuda":
         facts["peak_memory_bytes"] = torch.cuda.max_memory_reserved(context.device)

@@ -1,4 +1,4 @@
-"""StageContext: one task of a stream, as `fine_tune` trains it."""
+"""Interface between `fine_tune` and a stage of a stream: start, penalty and active outputs."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from torch import nn
 
 
 class Penalty(Protocol):
-    """What draws the weights of a trial back besides decay, such as `nbt.transfer.quadratic_penalty.QuadraticPenalty`."""
+    """A penalty on the weights in addition to decay, such as `nbt.transfer.quadratic_penalty.QuadraticPenalty`."""
 
     def bind(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Takes the parameters that train, by their names in `Backbone.named_parameters`."""
+        """Sets the trainable parameters, by their names in `Backbone.named_parameters`."""
 
     def add_to_gradients(self) -> None:
-        """Adds its gradient to `.grad` in place; called after the backward pass of every step."""
+        """Adds the gradient of the penalty to `.grad` in place; called after the backward pass of every step."""
 
 
 @dataclass(frozen=True, eq=False)
 class StageContext:
-    """Where a training starts and what it answers to, where it is not one of its own.
+    """Start, penalty and outputs of a training that is a stage of a stream. The defaults are a separate training.
 
     Attributes:
-        start: State of the whole `Backbone` to start from; None starts as a trial of its own does.
-        origin: State of the whole `Backbone` at theta0, of a linearised training; None takes the start.
-        outputs: Which outputs take part in loss and predictions, bool (C,); None for all.
-        penalty: What draws the weights back; None for nothing but decay.
-        zap_classes: Classes whose rows of the head zaps may reset; None for all. What earlier tasks taught the others would
-            be lost.
+        start: State of the whole `Backbone` to start from; None starts from the weights that the settings define.
+        origin: State of the whole `Backbone` at theta0, the expansion point of a linearised network; None uses the
+            start.
+        outputs: Outputs that take part in the loss and in predictions, bool (C,); None for all.
+        penalty: Penalty on the weights in addition to decay; None for none.
+        zap_classes: Classes whose rows of the head zaps may reset; None for all. Zaps of other rows would erase earlier
+            tasks.
     """
 
     start: Mapping[str, torch.Tensor] | None = None

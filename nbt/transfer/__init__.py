@@ -1,4 +1,4 @@
-"""The transfer techniques, one file each, usable alone."""
+"""Transfer techniques, one module each, which can be used independently of nbt's training."""
 
 from nbt.transfer.curvature.estimate import curvature_bytes, estimate_curvature
 from nbt.transfer.fast import FeatureNorm, scale_head, stalled

@@ -1,21 +1,23 @@
-"""FAST: fast and stable task adaptation, by a head that begins knowing nothing and features that wait for it.
+"""FAST: fast and stable task adaptation, with an uninformative initial head and temporarily frozen features.
 
-Varno, May Petry, Di Jorio and Matwin, "Learn Faster and Forget Slower via Fast and Stable Task Adaptation",
-arXiv 2007.01388; its predecessor is ENTAME, arXiv 1905.10698. **This is a reconstruction from the two abstracts**; the
-authors' code and the body of the papers were not at hand. The abstracts say that a randomly initialised head sends
-gradients of high energy into pretrained features before anything of the target is learned, and that the remedy is an
-output of greatest uncertainty and a first error that stops at the head. The steps follow so:
+Varno, May Petry, Di Jorio and Matwin, "Learn Faster and Forget Slower via Fast and Stable Task Adaptation", arXiv
+2007.01388; its predecessor is ENTAME, arXiv 1905.10698. **This is a reconstruction from the two abstracts**; the
+authors' code and the body of the papers were not available. According to the abstracts, a randomly initialised head
+sends gradients of high energy into pretrained features before anything of the target is learned; the remedy is an
+output of maximum uncertainty and a first error that does not pass the head. The steps follow from this:
 
-1. *Zero head* (`scale_head`). With `W = 0` and `b = 0` the prediction is uniform, whatever the features are: the output
-   of greatest uncertainty, with a loss of `ln C`. The gradient that reaches the features is `W' (p - onehot)`, so it is
-   exactly 0 in the first step: the first error stops at the head. With a small random head it is only small.
-2. *Normalised features* (`FeatureNorm`). The head's own first gradient is the mean over images of
-   `(1/C - onehot) n`; with features `n` of mean 0 its first step sets each row to the direction of its class mean, so
-   the head becomes a nearest-class-mean classifier. Without normalisation every row also gets the mean that all classes
-   share, and the features of largest scale decide the rates that are stable. No affine follows: the head is linear.
-3. *Stall* (`stalled`). From the second step on the head is not 0, and an optimiser that divides gradients by their own
-   scale (Adam) moves the backbone by a full learning rate however small they are. For some steps the head alone trains.
-   Standing still means more than a rate of 0: no decay, no running statistics, no moments of the optimiser.
+1. *Zero head* (`scale_head`). With `W = 0` and `b = 0` the prediction is uniform for all features: the output of
+   maximum uncertainty, with a loss of `ln C`. The gradient of the features is `W' (p - onehot)`, so it is exactly 0 in
+   the first step: the first error does not pass the head. With a small random head it is only small.
+2. *Normalised features* (`FeatureNorm`). The first gradient of the head is the mean over images of
+   `(1/C - onehot) n`; with features `n` of mean 0 the first step sets each row to the direction of its class mean, so
+   the head becomes a nearest-class-mean classifier. Without normalisation every row also contains the mean of all
+   classes, and the features of the largest scale limit the stable learning rates. No affine layer follows, because the
+   head is linear.
+3. *Stall* (`stalled`). From the second step on the head is not 0, and an optimiser that divides gradients by their
+   scale (Adam) moves the backbone by a full learning rate even if its gradients are small. So for some steps only the
+   head is trained. A stalled backbone is frozen completely: no decay, no update of running statistics or of the
+   optimiser's moments.
 """
 
 from __future__ import annotations
@@ -34,23 +36,23 @@ _FEATURE_NORM_MODES = tuple(mode for mode in FEATURE_NORMS if mode != "none")
 
 
 class FeatureNorm(nn.Module):
-    """Standardises every feature to mean 0 and variance 1, without scale and shift of its own: (N, D) to (N, D).
+    """Standardises every feature to mean 0 and variance 1, without affine parameters: (N, D) to (N, D).
 
-    A feature of variance 0, which says nothing of any class, becomes 0. The module has buffers and no parameters, so
-    it belongs in the model's state dict and not in the optimiser.
+    A feature of variance 0, which carries no information, becomes 0. The module has buffers and no parameters, so it
+    belongs to the model's state dict and not to the optimiser.
 
     Args:
-        mode: "batch" takes the statistics of the batch in training (gradients flow through them) and running ones in
-            evaluation; "target" always takes those that `fit` was given.
-        dim: D.
-        eps: What is added to each variance, above 0: features that hardly vary are not blown up to those that do.
-        momentum: Weight of the newest batch in the running statistics, above 0 ... 1; of the first 1 / momentum batches
-            they are the plain mean, so that they do not remember where they began.
+        mode: "batch" uses the statistics of the batch in training (with gradients through them) and running statistics
+            in evaluation; "target" always uses the statistics computed by `fit`.
+        dim: Number of features D.
+        eps: Constant added to each variance, above 0, so that nearly constant features are not amplified.
+        momentum: Weight of the newest batch in the running statistics, above 0 ... 1. For the first 1 / momentum
+            batches they are the plain mean, so that they do not depend on their initial values.
 
     Attributes:
         mean: Mean of each feature, (D,).
         var: Variance of each feature, (D,).
-        seen: Batches that the running statistics have taken in; images, for "target".
+        seen: Number of batches in the running statistics; number of images for "target".
 
     Raises:
         UsageError: The mode is unknown.
@@ -71,10 +73,10 @@ class FeatureNorm(nn.Module):
         self._ready = mode == "batch"
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Maps features, (N, D), to standardised ones in float32.
+        """Standardises features, (N, D), in float32.
 
         Raises:
-            UsageError: The batch has one image in the training of mode "batch", or mode "target" was not fitted.
+            UsageError: The batch has one image in training with mode "batch", or mode "target" was not fitted.
         """
         features = features.float()
         if self.mode == "batch" and self.training:
@@ -99,7 +101,7 @@ class FeatureNorm(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: torch.Tensor | Iterable[torch.Tensor]) -> FeatureNorm:
-        """Takes the statistics of the target's features, for mode "target"; returns itself.
+        """Computes the statistics of the target's features for mode "target", and returns the module.
 
         Args:
             batches: Features, (N, D), or batches of them.
@@ -108,14 +110,14 @@ class FeatureNorm(nn.Module):
             UsageError: There are fewer than two images, or the mode is "batch".
         """
         if self.mode != "target":
-            raise UsageError("feature norm batch takes its statistics from batches; fit is for mode target")
+            raise UsageError("feature norm batch uses the statistics of its batches; fit is for mode target")
         count = 0
         total = torch.zeros(self.dim, dtype=torch.float64, device=self.mean.device)
         squares = torch.zeros_like(total)
         origin: torch.Tensor | None = None
         for batch in (batches,) if isinstance(batches, torch.Tensor) else batches:
             values = batch.to(total)
-            # Sums of squares about a place among the features do not cancel.
+            # Shifting by the mean of the first batch avoids cancellation in the sums of squares.
             origin = values.mean(dim=0) if origin is None else origin
             total += (values - origin).sum(dim=0)
             squares += (values - origin).square().sum(dim=0)
@@ -133,12 +135,12 @@ class FeatureNorm(nn.Module):
         self._ready = self.mode == "batch" or int(self.seen) > 0
 
     def extra_repr(self) -> str:
-        """Says what `repr` shows of it."""
+        """Returns the text that `repr` shows in parentheses."""
         return f"{self.mode!r}, {self.dim}, eps={self.eps:g}"
 
 
 def standardise(features: torch.Tensor, mean: torch.Tensor, var: torch.Tensor, eps: float) -> torch.Tensor:
-    """Returns `(features - mean) / sqrt(var + eps)`, and 0 where the variance is 0.
+    """Returns `(features - mean) / sqrt(var + eps)`, and 0 for features of variance 0.
 
     Args:
         features: (N, D).
@@ -150,17 +152,17 @@ def standardise(features: torch.Tensor, mean: torch.Tensor, var: torch.Tensor, e
 
 
 def make_feature_norm(mode: str, dim: int) -> nn.Module:
-    """Returns a `FeatureNorm` for `dim` features, or for "none" the identity."""
+    """Returns a `FeatureNorm` for `dim` features, or the identity for "none"."""
     return nn.Identity() if mode == "none" else FeatureNorm(mode, dim)
 
 
 @torch.no_grad()
 def scale_head(head: nn.Module, scale: float) -> None:
-    """Multiplies the weights and biases of a freshly initialised head, in place; 0 makes them exactly 0.
+    """Multiplies the weights and biases of a newly initialised head in place.
 
     Args:
         head: The last layer.
-        scale: 1 leaves the head's own initialisation.
+        scale: The factor, 0 or more; 0 sets them to exactly 0, 1 leaves them unchanged.
 
     Raises:
         UsageError: The scale is negative.
@@ -169,23 +171,23 @@ def scale_head(head: nn.Module, scale: float) -> None:
         raise UsageError(f"head scale: {scale:g} is negative")
     for parameter in head.parameters():
         if scale == 0.0:
-            parameter.zero_()  # not a product, in which negative weights would become -0
+            parameter.zero_()  # multiplication would turn negative weights into -0
         elif scale != 1.0:
             parameter.mul_(scale)
 
 
 @contextmanager
 def stalled(*modules: nn.Module) -> Iterator[None]:
-    """Makes modules stand still for a while; afterwards they train as they did before.
+    """Freezes modules inside the context; afterwards they train as before.
 
-    They run in evaluation mode (no running statistics, no dropout) and get no gradients, so no graph of them is built
-    and an optimiser of torch skips them, with its decay and its moments. A penalty or decay of your own has to leave
-    parameters without gradients out, as `L2SP.add_to_gradients` does.
+    The modules run in evaluation mode (no updates of running statistics, no dropout) and get no gradients, so that no
+    graph is built for them and PyTorch's optimisers skip them, including decay and moments. Custom penalties and decays
+    must skip parameters without gradients, as `L2SP.add_to_gradients` does.
 
-    The modes are noted at the start, so call `model.train()` before and not inside.
+    The modes are recorded on entry, so call `model.train()` before entering.
 
     Args:
-        modules: Everything below the head.
+        modules: All modules below the head.
     """
     modes = [(part, part.training) for module in modules for part in module.modules()]
     trained = [p for module in modules for p in module.parameters() if p.requires_grad]

@@ -1,6 +1,6 @@
-"""L2-SP: decay towards the pretrained weights, mixed with decay towards zero.
+"""L2-SP: weight decay towards the pretrained weights, mixed with weight decay towards zero.
 
-`penalty = alpha/2 * sum ||w - w0||^2 + beta/2 * sum ||w||^2`, with strengths of their own for each parameter group.
+`penalty = alpha/2 * sum ||w - w0||^2 + beta/2 * sum ||w||^2`, with separate strengths for each parameter group.
 Li, Grandvalet and Davoine, "Explicit inductive bias for transfer learning with convolutional networks", ICML 2018,
 arXiv 1802.01483; as a continuous mix: arXiv 2107.08585.
 """
@@ -16,38 +16,38 @@ from nbt.transfer.layer_lr import ParameterGroup
 
 
 class L2SP:
-    """The pull of one trial, as a loss term and as the fused in-place forms that training uses.
+    """The L2-SP penalty of one trial, as a loss term and as the fused in-place updates that training uses.
 
-    The anchors are found by the identity of the parameter, never by its place, so a re-initialised layer cannot be
-    anchored by accident. Keep the optimiser's own weight decay at 0: this is all the decay there is.
+    Anchors are looked up by the identity of the parameter, not by its name, so that a re-initialised layer is never
+    anchored by accident. Set the optimiser's own weight decay to 0, because this class performs all weight decay.
 
     Args:
-        groups: Parameters with their strengths `alpha` (to the anchor) and `beta` (to zero).
+        groups: Parameters with their strengths `alpha` (towards the anchor) and `beta` (towards zero).
         anchors: Pretrained value of every parameter of a group whose `alpha` is above 0.
 
     Raises:
-        ValueError: A pulled parameter has no anchor, or one of another shape.
+        ValueError: A parameter with `alpha` above 0 has no anchor, or one of another shape.
     """
 
     def __init__(self, groups: Sequence[ParameterGroup], anchors: Mapping[nn.Parameter, torch.Tensor]) -> None:
         self.groups = [group for group in groups if group.alpha or group.beta]
-        self.anchors = [self._anchors_of(group, anchors) for group in self.groups]
+        self.anchors = [self._group_anchors(group, anchors) for group in self.groups]
 
     @staticmethod
-    def _anchors_of(group: ParameterGroup, anchors: Mapping[nn.Parameter, torch.Tensor]) -> list[torch.Tensor]:
+    def _group_anchors(group: ParameterGroup, anchors: Mapping[nn.Parameter, torch.Tensor]) -> list[torch.Tensor]:
         if not group.alpha:
             return []
-        found = []
+        group_anchors = []
         for parameter in group.parameters:
             anchor = anchors.get(parameter)
             if anchor is None or anchor.shape != parameter.shape:
-                what = "no anchor" if anchor is None else f"an anchor of shape {tuple(anchor.shape)}"
-                raise ValueError(f"a parameter of shape {tuple(parameter.shape)} with alpha > 0 has {what}")
-            found.append(anchor)
-        return found
+                problem = "no anchor" if anchor is None else f"an anchor of shape {tuple(anchor.shape)}"
+                raise ValueError(f"a parameter of shape {tuple(parameter.shape)} with alpha > 0 has {problem}")
+            group_anchors.append(anchor)
+        return group_anchors
 
     def penalty(self) -> torch.Tensor:
-        """Returns the penalty as a differentiable scalar: for checks and for optimisers of your own; slow."""
+        """Returns the penalty as a differentiable scalar, for checks and other optimisers; slow."""
         total = torch.zeros(())
         for group, anchors in zip(self.groups, self.anchors, strict=True):
             for index, parameter in enumerate(group.parameters):
@@ -58,7 +58,7 @@ class L2SP:
 
     @torch.no_grad()
     def add_to_gradients(self) -> None:
-        """Adds the penalty's gradient, `(alpha + beta) w - alpha w0`, to `.grad` in place. For SGD."""
+        """Adds the penalty's gradient, `(alpha + beta) w - alpha w0`, to `.grad` in place, for SGD."""
         for group, anchors in zip(self.groups, self.anchors, strict=True):
             trained = [index for index, parameter in enumerate(group.parameters) if parameter.grad is not None]
             if not trained:
@@ -71,10 +71,10 @@ class L2SP:
 
     @torch.no_grad()
     def decay(self, factor: float) -> None:
-        """Moves the weights by `-lr * ((alpha + beta) w - alpha w0)` in place: the decoupled form, for AdamW.
+        """Adds `-lr * ((alpha + beta) w - alpha w0)` to the weights in place: the decoupled form, for AdamW.
 
         Args:
-            factor: Share of each group's peak rate that the schedule gives at this step, 0 ... 1.
+            factor: Current learning rate as a share of each group's peak rate, 0 ... 1.
         """
         for group, anchors in zip(self.groups, self.anchors, strict=True):
             rate = group.lr * factor

@@ -1,15 +1,15 @@
-"""Linearised fine-tuning: the first-order expansion of a network around the weights it starts from.
+"""Linearised fine-tuning: the first-order expansion of a network around its initial weights.
 
-`f(x; w) = f0(x) + J(x) w` with `w = theta - theta0` and the Jacobian `J` fixed at `theta0`, which DLCFT (Shon, Lee, Kim
-and Kim, "DLCFT: Deep Linear Continual Fine-Tuning for General Incremental Learning", arXiv 2208.08112) trains in place
-of the network: with squared error the loss of every task is then an exact quadratic in `w`. **The equations are derived
-from the abstract**; the paper's body and code were not at hand.
+`f(x; w) = f0(x) + J(x) w` with `w = theta - theta0` and the Jacobian `J` fixed at `theta0`. DLCFT (Shon, Lee, Kim and
+Kim, "DLCFT: Deep Linear Continual Fine-Tuning for General Incremental Learning", arXiv 2208.08112) trains this
+expansion instead of the network: with squared error the loss of every task is then an exact quadratic in `w`. **The
+equations are derived from the abstract**; the paper's body and code were not available.
 
-One pass in forward mode (`torch.func.jvp`) gives `f0` and `J w` together. What follows from the equations:
+One pass in forward mode (`torch.func.jvp`) computes both `f0` and `J w`. Consequences of the equations:
 
-- `theta0` stays as it is, and BatchNorm and dropout are in evaluation mode, or J would change from batch to batch.
-- Around a head that is 0 every feature of the backbone's tangents is 0: the expansion would silently be a linear probe.
-  Such a head is refused. Take a head that was fitted, or the random one that a new layer has.
+- `theta0` is fixed, and BatchNorm and dropout are in evaluation mode, because otherwise J would change between batches.
+- With a head that is 0 the tangents of the backbone do not reach the output: the expansion would silently be a linear
+  probe. Such a head is refused. Use a fitted head, or the random initialisation of a new layer.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from nbt.devices import out_of_memory
 from nbt.errors import UsageError
 
-# What torch raises where an operation has no forward-mode derivative, or where functional transforms cannot follow it.
+# Errors of operations without forward-mode derivative or without support for functional transforms.
 _UNSUPPORTED_ERRORS = (NotImplementedError, RuntimeError, TypeError, AttributeError)
 
 
 class Linearized(nn.Module):
-    """`f0(x) + J(x) w` with the weights `w` as a module of their own; made by `linearize`.
+    """`f0(x) + J(x) w` with the weights `w` in a module of their own; created by `linearize`.
 
     Attributes:
-        base: The network at theta0; nothing of it trains or moves.
-        w: A module of the same structure whose parameters are w, all 0 at first, so that groups of parameters, depths
-            and rates are chosen in it as in the network. Those train that trained in the network; its buffers and
-            modes play no part.
+        base: The network at theta0, frozen.
+        w: A module of the same structure whose parameters are w, initially 0, so that parameter groups, depths and
+            rates are chosen as in the network. Its parameters require gradients where those of the network do; its
+            buffers and modes are not used.
     """
 
     def __init__(self, base: nn.Module, w: nn.Module) -> None:
@@ -50,23 +50,23 @@ class Linearized(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Linearized:
-        """Stays in evaluation mode: J is fixed."""
+        """Remains in evaluation mode, because J is fixed."""
         return super().train(False)
 
     def forward(self, *inputs: Any) -> torch.Tensor:
-        """Maps what the network takes to what it gives, such as logits, (N, C)."""
-        own = dict(self.w.named_parameters())
-        return first_order(self.base, {name: own[name] for name in self._names}, *inputs)
+        """Maps the network's inputs to its outputs, such as logits, (N, C)."""
+        parameters = dict(self.w.named_parameters())
+        return first_order(self.base, {name: parameters[name] for name in self._names}, *inputs)
 
 
 class FirstOrder(nn.Module):
-    """`f(x; theta0) + J(x; theta0) (theta - theta0)` of a model whose own parameters, theta, train as ever.
+    """`f(x; theta0) + J(x; theta0) (theta - theta0)` of a model whose own parameters, theta, are trained.
 
     The same function as `Linearized`, for code that steps, decays, averages and saves the parameters of a model.
 
     Attributes:
-        base: A copy of the model at theta0; nothing of it trains or moves.
-        model: The model; its buffers and modes play no part.
+        base: A frozen copy of the model at theta0.
+        model: The model; its buffers and modes are not used.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -77,21 +77,22 @@ class FirstOrder(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> FirstOrder:
-        """Stays in evaluation mode: J is fixed."""
+        """Remains in evaluation mode, because J is fixed."""
         return super().train(False)
 
     def forward(self, *inputs: Any) -> torch.Tensor:
-        """Maps what the model takes to what it gives, such as logits, (N, C)."""
-        own, origin = dict(self.model.named_parameters()), dict(self.base.named_parameters())
-        return first_order(self.base, {name: own[name] - origin[name] for name in self._names}, *inputs)
+        """Maps the model's inputs to its outputs, such as logits, (N, C)."""
+        current, origin = dict(self.model.named_parameters()), dict(self.base.named_parameters())
+        return first_order(self.base, {name: current[name] - origin[name] for name in self._names}, *inputs)
 
 
 def linearize(model: nn.Module, head: nn.Module | None = None) -> Linearized:
-    """Returns the first-order expansion of a model around its present weights.
+    """Returns the first-order expansion of a model around its current weights.
 
     Args:
-        model: In any mode; it is copied and stays as it is. Of `w`, what has `requires_grad` here trains.
-        head: Its last layer, to check; `model.head` when None and there is one.
+        model: The model, in any mode; it is copied and not modified. Parameters of `w` require gradients where those of
+            the model do.
+        head: Its last layer, to be checked; `model.head`, if it exists, when None.
 
     Raises:
         UsageError: The head is 0 everywhere, so that the expansion would be a linear probe.
@@ -106,43 +107,45 @@ def linearize(model: nn.Module, head: nn.Module | None = None) -> Linearized:
 
 
 def trainable_parameter_names(model: nn.Module) -> tuple[str, ...]:
-    """Returns the names of the parameters that train now; what stands still later on is still moved."""
+    """Returns the names of the parameters that require gradients now; they are expanded even if frozen later."""
     return tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """Returns a copy in evaluation mode of which nothing trains."""
+    """Returns a copy in evaluation mode whose parameters require no gradients."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
-def first_order(base: nn.Module, moved: Mapping[str, torch.Tensor], *inputs: Any) -> torch.Tensor:
-    """Returns `f(x; theta0) + J(x; theta0) v`, once differentiable by v; not by the inputs.
+def first_order(base: nn.Module, displacement: Mapping[str, torch.Tensor], *inputs: Any) -> torch.Tensor:
+    """Returns `f(x; theta0) + J(x; theta0) v`, once differentiable with respect to v, but not to the inputs.
 
     Args:
         base: The network at theta0, in evaluation mode.
-        moved: v, by the names of the parameters that it moves; the others stand still.
-        inputs: What the network takes.
+        displacement: v by name of the parameter; other parameters remain at theta0.
+        inputs: Inputs of the network.
     """
-    return _FirstOrderFunction.apply(base, tuple(moved), inputs, *moved.values())  # type: ignore[no-any-return]
+    return _FirstOrderFunction.apply(base, tuple(displacement), inputs, *displacement.values())  # type: ignore[no-any-return]
 
 
 class _FirstOrderFunction(torch.autograd.Function):
-    """One pass in forward mode; the gradient by v is `J' g`, which is an ordinary backward pass at theta0.
+    """One pass in forward mode; the gradient with respect to v is `J' g`, an ordinary backward pass at theta0.
 
-    Torch could differentiate the pass in forward mode itself, but it would keep the tangents of every layer, needs
-    derivatives of derivatives that some activations do not have, and was not faster (mobilenet_v2: 2.4 against 3.0
-    times an ordinary step).
+    PyTorch could differentiate the forward-mode pass itself, but that would keep the tangents of every layer, requires
+    second derivatives that some activations lack, and was not faster (mobilenet_v2: 2.4 against 3.0 times an ordinary
+    step).
     """
 
     @staticmethod
-    def forward(ctx: Any, base: nn.Module, names: tuple[str, ...], inputs: Any, *moved: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, base: nn.Module, names: tuple[str, ...], inputs: Any, *displacement: torch.Tensor
+    ) -> torch.Tensor:
         _load_forward_mode_rules()
         ctx.base, ctx.names, ctx.inputs = base, names, inputs
-        ctx.device = moved[0].device.type
+        ctx.device = displacement[0].device.type
         ctx.autocast = torch.is_autocast_enabled(ctx.device), torch.get_autocast_dtype(ctx.device)
         with torch.no_grad(), _math_attention():
             origin = _detached_parameters(base, names)
-            directions = dict(zip(names, moved, strict=True))
+            directions = dict(zip(names, displacement, strict=True))
             output, change = jvp(partial(_functional_call, base, inputs), (origin,), (directions,))  # type: ignore[misc]
             return output + change  # type: ignore[no-any-return]
 
@@ -154,23 +157,23 @@ class _FirstOrderFunction(torch.autograd.Function):
                 name: tensor.requires_grad_() for name, tensor in _detached_parameters(ctx.base, ctx.names).items()
             }
             output = _functional_call(ctx.base, ctx.inputs, origin)
-        wanted = ctx.needs_input_grad[3:]
-        asked = [tensor for tensor, wants in zip(origin.values(), wanted, strict=True) if wants]
-        found = iter(torch.autograd.grad(output, asked, gradient, allow_unused=True))
-        return None, None, None, *(next(found) if wants else None for wants in wanted)
+        needed = ctx.needs_input_grad[3:]
+        targets = [tensor for tensor, is_needed in zip(origin.values(), needed, strict=True) if is_needed]
+        gradients = iter(torch.autograd.grad(output, targets, gradient, allow_unused=True))
+        return None, None, None, *(next(gradients) if is_needed else None for is_needed in needed)
 
 
 @cache
 def _load_forward_mode_rules() -> None:
-    """Has torch load its rules of forward mode, which it does at first use with a warning that is no one's here."""
+    """Makes PyTorch load its forward-mode rules, whose first use emits a warning that does not concern users."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
         jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
 
 
 def _detached_parameters(base: nn.Module, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    own = dict(base.named_parameters())
-    return {name: own[name].detach() for name in names}
+    parameters = dict(base.named_parameters())
+    return {name: parameters[name].detach() for name in names}
 
 
 def _functional_call(base: nn.Module, inputs: Any, parameters: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -179,7 +182,7 @@ def _functional_call(base: nn.Module, inputs: Any, parameters: dict[str, torch.T
 
 @contextmanager
 def _math_attention() -> Iterator[None]:
-    """Has attention written out: only so it has a forward-mode derivative. Its fused forms are left alone elsewhere."""
+    """Uses the plain implementation of attention, the only one with a forward-mode derivative, inside the context."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -190,29 +193,29 @@ def _math_attention() -> Iterator[None]:
 
 
 def check_head(head: nn.Module | None) -> None:
-    """Checks that an expansion around a head says something of the backbone.
+    """Checks that the output of an expansion depends on the backbone.
 
     Raises:
-        UsageError: All its weights are 0.
+        UsageError: All weights of the head are 0.
     """
     weights = [] if head is None else [parameter for parameter in head.parameters() if parameter.ndim > 1]
     if weights and not any(bool(weight.detach().any()) for weight in weights):
         raise UsageError(
-            "linearized: around a head that is 0 everywhere no change of the backbone changes the output, so only a "
-            "linear probe would be trained; use head_scale above 0, or a fitted head"
+            "linearized: with a head that is 0 everywhere the output does not depend on the backbone, so only a linear "
+            "probe would be trained; use head_scale above 0, or a fitted head"
         )
 
 
 def check_linearizable(model: nn.Module, *inputs: Any, name: str) -> None:
-    """Tries the expansion and its derivative once.
+    """Computes the expansion and its derivative once, as a check.
 
     Args:
-        model: It stays as it is.
-        inputs: A few of what it takes.
-        name: What the user calls it.
+        model: The model, which is not modified.
+        inputs: A few samples.
+        name: Name of the model in messages.
 
     Raises:
-        UsageError: Something of it has no forward-mode derivative.
+        UsageError: An operation of the model has no forward-mode derivative.
     """
     probe = Linearized(frozen_copy(model), copy.deepcopy(model).requires_grad_(True))
     try:
@@ -222,6 +225,6 @@ def check_linearizable(model: nn.Module, *inputs: Any, name: str) -> None:
             raise
         reason = " ".join(str(error).split())[:160]
         raise UsageError(
-            f"linearized: {name} cannot be linearised, since torch has no forward-mode derivative for it ({reason}); "
+            f"linearized: {name} cannot be linearised, because PyTorch lacks a forward-mode derivative ({reason}); "
             "use linearized: false, or another backbone"
         ) from error

@@ -1,10 +1,10 @@
-"""The quadratic penalty that stands for tasks whose data are gone.
+"""The quadratic penalty that represents earlier tasks whose data are not available any more.
 
 `1/2 strength (v - c)' (sum_s H_s + damping I) (v - c) / n`, with c the parameters after the last task, H_s the
-curvature of each task before (a sum over its samples), and n the number of images of the task that runs, whose loss is
-a mean over them. For a model that is linear in its parameters, squared error and exact H_s, the minimum of loss and
-penalty is that of joint training on all tasks. With the Fisher's diagonal it is EWC (Kirkpatrick et al. 2017,
-arXiv 1612.00796).
+curvature of each earlier task (a sum over its samples), and n the number of images of the current task, whose loss is a
+mean over them. For a model that is linear in its parameters, squared error and exact H_s, the minimum of loss plus
+penalty is that of joint training on all tasks. With the diagonal of the Fisher matrix it is EWC (Kirkpatrick et al.
+2017, arXiv 1612.00796).
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from nbt.transfer.curvature.matrices import Curvature
 
 
 class QuadraticPenalty:
-    """The penalty on parameters that are bound to it.
+    """The quadratic penalty on the parameters bound to it.
 
-    Of a model that is linearised at theta0 it may be given theta or theta - theta0 as v, with c to match: only v - c
-    matters. Curvatures whose sum is exact are added up at once.
+    For a model linearised at theta0, v may be theta or theta - theta0, with c to match, because only v - c matters.
+    Curvatures whose merge is exact are merged on construction.
 
     Args:
-        curvatures: H_s of the tasks before; none for damping alone.
-        centre: c, by name; kept as copies.
+        curvatures: H_s of the earlier tasks; empty for damping alone.
+        centre: c by parameter name; copied.
         strength: Factor of the whole penalty, >= 0.
-        damping: Added to every diagonal element of the sum, >= 0, in the same units: a precision times images.
-        scale: n, what the penalty is divided by, above 0.
+        damping: Constant added to the diagonal of the summed curvature, >= 0, in the same units: a precision times a
+            number of images.
+        scale: n, the divisor of the penalty, above 0.
 
     Raises:
         UsageError: Strength, damping or scale is out of range.
-        ValueError: Curvatures are of other parameters than the centre, or of different parameters.
+        ValueError: The curvatures have other parameters than the centre, or differ in their parameters.
     """
 
     def __init__(
@@ -58,10 +59,10 @@ class QuadraticPenalty:
         self.parameters: dict[str, nn.Parameter] = {}
 
     def bind(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Sets the parameters that are penalised, and brings centre and curvatures to their device.
+        """Sets the penalised parameters, and moves centre and curvatures to their device.
 
         Raises:
-            ValueError: They are not those of the centre by name or shape.
+            ValueError: Names or shapes differ from those of the centre.
         """
         if different := sorted(parameters.keys() ^ self.centre.keys()):
             raise ValueError(f"the penalty's centre and the parameters differ in {', '.join(different[:3])}")
@@ -77,17 +78,18 @@ class QuadraticPenalty:
             break
 
     def value(self) -> Tensor:
-        """Returns the penalty, (), differentiable by the bound parameters."""
+        """Returns the penalty, a scalar that is differentiable with respect to the bound parameters."""
         displacement = {name: parameter - self.centre[name] for name, parameter in self.parameters.items()}
-        parts = [(displacement[name] * pull).sum() for name, pull in self._curvature_product(displacement).items()]
+        products = self._curvature_product(displacement)
+        parts = [(displacement[name] * product).sum() for name, product in products.items()]
         return 0.5 * self.factor * torch.stack(parts).sum()
 
     @torch.no_grad()
     def add_to_gradients(self) -> None:
         """Adds the penalty's gradient to `.grad` of the bound parameters in place; a missing `.grad` counts as 0.
 
-        Parameters that stand still for now (`requires_grad` is false) get none, so that an optimiser skips them; where
-        they are still pulls at the others.
+        Parameters that are frozen at present (`requires_grad` is false) get no gradient, so that an optimiser skips
+        them; their displacement still contributes to the gradients of the others.
         """
         if not self.factor or not self.parameters:
             return
@@ -95,14 +97,14 @@ class QuadraticPenalty:
         displacement = torch._foreach_sub(
             [p.detach() for p in self.parameters.values()], [self.centre[n] for n in names]
         )
-        pull = self._curvature_product(dict(zip(names, displacement, strict=True)))
-        moving = {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
-        for parameter in moving.values():
+        products = self._curvature_product(dict(zip(names, displacement, strict=True)))
+        trained = {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
+        for parameter in trained.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        gradients: list[Tensor] = [p.grad for p in moving.values()]  # type: ignore[misc]
+        gradients: list[Tensor] = [p.grad for p in trained.values()]  # type: ignore[misc]
         if gradients:
-            torch._foreach_add_(gradients, [pull[name] for name in moving], alpha=self.factor)
+            torch._foreach_add_(gradients, [products[name] for name in trained], alpha=self.factor)
 
     def _curvature_product(self, displacement: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns (sum_s H_s + damping I) (v - c)."""
@@ -115,14 +117,14 @@ class QuadraticPenalty:
 
 
 def _merge_additive(curvatures: Sequence[Curvature]) -> list[Curvature]:
-    """Returns the curvatures with those whose sum is exact added up, kind by kind."""
+    """Merges the curvatures whose merge is exact, separately for each kind."""
     sums: dict[type[Curvature], Curvature] = {}
-    apart = []
+    separate = []
     for curvature in curvatures:
         if not curvature.additive:
-            apart.append(curvature)
+            separate.append(curvature)
         elif type(curvature) in sums:
             sums[type(curvature)] = sums[type(curvature)].plus(curvature)
         else:
             sums[type(curvature)] = curvature
-    return [*sums.values(), *apart]
+    return [*sums.values(), *separate]

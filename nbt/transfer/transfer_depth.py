@@ -1,4 +1,4 @@
-"""Transfer depth and frozen depth: how many units keep pretrained weights, and how many of them do not train.
+"""Transfer depth and frozen depth: the numbers of units with pretrained weights and of units that are not trained.
 
 Plested, Shen and Gedeon, "Non-binary deep transfer learning for image classification", arXiv 2107.08585.
 """
@@ -13,12 +13,12 @@ from torch import nn
 
 
 def units_of(share: float, n_units: int) -> int:
-    """Returns how many of `n_units` units a depth of `share` (0 ... 1) means: the nearest whole number, halves up."""
+    """Returns the number of units for a depth of `share` (0 ... 1): share * n_units, rounded, halves rounded up."""
     return min(n_units, math.floor(share * n_units + 0.5))
 
 
 def unit_index_of_key(name: str) -> int:
-    """Returns the index of the unit that the state-dict key `name` ("units.3.conv.weight") belongs to."""
+    """Returns the index of the unit to which the state-dict key `name` ("units.3.conv.weight") belongs."""
     return int(name.split(".", 2)[1])
 
 
@@ -26,13 +26,13 @@ def unit_index_of_key(name: str) -> int:
 def set_transferred(
     units: nn.ModuleList, transferred: int, w0: Mapping[str, torch.Tensor], fresh: Mapping[str, torch.Tensor]
 ) -> None:
-    """Writes pretrained weights into the first `transferred` units and fresh ones into the rest, buffers included.
+    """Copies pretrained weights into the first `transferred` units and fresh ones into the others, including buffers.
 
     Args:
         units: Units of the backbone.
-        transferred: 0 ... len(units).
+        transferred: Number of transferred units, 0 ... len(units).
         w0: Pretrained state, keys "units.I....".
-        fresh: Newly initialised state; only the units from `transferred` on are read, so others may be missing.
+        fresh: Newly initialised state; only the units from `transferred` on are read, so the others may be missing.
     """
     targets, sources = [], []
     for name, tensor in units.state_dict(prefix="units.").items():
@@ -42,7 +42,7 @@ def set_transferred(
 
 
 def freeze(model: nn.Module, units: nn.ModuleList, frozen: int) -> None:
-    """Sets which parameters train: everything but the first `frozen` units."""
+    """Makes all parameters require gradients, except those of the first `frozen` units."""
     model.requires_grad_(True)
     units[:frozen].requires_grad_(False)
 
@@ -50,14 +50,14 @@ def freeze(model: nn.Module, units: nn.ModuleList, frozen: int) -> None:
 def set_training(model: nn.Module, units: nn.ModuleList, frozen: int) -> None:
     """Puts the model in training mode with the first `frozen` units in evaluation mode.
 
-    So neither the running statistics of frozen BatchNorm nor dropout inside frozen units move.
+    In the frozen units BatchNorm's running statistics are not updated, and dropout is not applied.
     """
     model.train()
     units[:frozen].eval()
 
 
 def copy_tensors(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
-    """Copies tensor by tensor in place, in one call for each kind of number (`foreach` wants one kind a list)."""
+    """Copies tensors in place, with one `foreach` call for floating-point tensors and one for the others."""
     for floating in (True, False):
         pairs = [(t, s) for t, s in zip(targets, sources, strict=True) if t.is_floating_point() == floating]
         if pairs:

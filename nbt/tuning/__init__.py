@@ -1,1 +1,4 @@
-"""Tuning: which settings are tried next, which trials are stopped, and what is recommended. Only this package imports Optuna."""
+"""The search: sampling and pruning of trials, final runs, experience and storage.
+
+Only this package imports Optuna.
+"""

@@ -1,4 +1,7 @@
-"""Anchors: what a user would run without a search. They are the first trials, and the default is the baseline."""
+"""Baseline recipes: the settings that a user would run without a search.
+
+They are the first trials of a search. Results are compared with the first of them, the default recipe.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,23 @@ from nbt.settings import TransferSettings, repair
 
 DEFAULT_RECIPE = "default recipe"
 
-# Li, Grandvalet, Davoine 2018 (arXiv 1802.01483) use .01 for the pull towards w0 on most of their target tasks.
+# Li, Grandvalet, Davoine 2018 (arXiv 1802.01483) use 0.01 as the strength of L2-SP on most of their target tasks.
 _L2SP_STRENGTH = 0.01
-# Varno et al. 2020 (arXiv 2007.01388) say no length; a first tenth is one epoch of ten.
+# Varno et al. 2020 (arXiv 2007.01388) give no length; a tenth of the training is one epoch of ten.
 _FAST_STALL = 0.1
 
 
 def default_recipe(epochs: int) -> TransferSettings:
-    """Returns plain full fine-tuning at the library's defaults."""
+    """Returns the settings of plain full fine-tuning: the default value of every setting.
+
+    Args:
+        epochs: Length of a full trial.
+    """
     return repair(TransferSettings(epochs=epochs))
 
 
 def baseline_recipes(epochs: int) -> list[tuple[str, TransferSettings]]:
-    """Returns the recipes that a user would otherwise run, by name, the default recipe first.
+    """Returns pairs of name and settings, the default recipe first.
 
     Args:
         epochs: Length of a full trial.

@@ -1,4 +1,4 @@
-"""Budget: how much a search may spend, in full-length trials' worth of epochs or in wall-clock time. Pure logic."""
+"""The budget of a search: a number of full-length trials, counted in epochs, or a wall-clock time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ OUT_OF_EPOCHS = "epoch budget used up"
 
 @dataclass(frozen=True)
 class Budget:
-    """What a study may spend in all its sessions together.
+    """The budget of a study, shared by all its sessions.
 
     Attributes:
-        text: As the user wrote it: "20", "30m", "2h".
-        trials: Number of full-length trials whose epochs may be spent; None for a budget in time.
-        seconds: Wall-clock seconds; None for a budget in trials.
+        text: The budget as given by the user: "20", "30m", "2h".
+        trials: Number of full-length trials whose epochs may be spent; None for a time budget.
+        seconds: Wall-clock time in seconds; None for a budget in trials.
     """
 
     text: str
@@ -30,36 +30,39 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str | int) -> Budget:
-        """Reads "20" (full-length trials' worth of epochs) or "90s", "30m", "2h", "1d" (wall-clock).
+        """Parses "20" (number of full-length trials) or "90s", "30m", "2h", "1d" (wall-clock time).
+
+        Args:
+            text: A number of trials, or a time with the unit s, m, h or d.
 
         Raises:
-            UsageError: It is none of these, or nothing: 0.
+            UsageError: The text has another form, or the amount is 0 or exceeds 1e9 trials or seconds.
         """
-        written = str(text).strip().lower()
-        match = None if isinstance(text, bool) else _PATTERN.fullmatch(written)
+        normalised = str(text).strip().lower()
+        match = None if isinstance(text, bool) else _PATTERN.fullmatch(normalised)
         if match is None:
-            raise _invalid_budget(text, "write a number of trials, as 20, or a time, as 30m or 2h")
+            raise _invalid_budget(text, "give a number of trials such as 20, or a time such as 30m or 2h")
         number, unit = match.groups()
         if float(number) <= 0:
-            raise _invalid_budget(text, "it allows nothing: give at least 1 trial, or a time such as 30m")
+            raise _invalid_budget(text, "it must be positive: give at least 1 trial, or a time such as 30m")
         if float(number) * _UNITS.get(unit, 1.0) > _MAX_AMOUNT:
-            raise _invalid_budget(text, "it is beyond any use: give fewer")
+            raise _invalid_budget(text, "it is too large: give at most 1e9 trials or seconds")
         if unit:
-            return cls(written, seconds=float(number) * _UNITS[unit])
+            return cls(normalised, seconds=float(number) * _UNITS[unit])
         if "." in number:
-            raise _invalid_budget(text, "trials are whole; a time needs a unit, as 1.5h")
+            raise _invalid_budget(text, "the number of trials must be an integer; a time needs a unit, as in 1.5h")
         return cls(str(int(number)), trials=int(number))
 
     def total_epochs(self, length: int) -> int | None:
-        """Returns the training epochs that trials of `length` epochs may spend together; None for a time."""
+        """Returns the total number of training epochs for trials of `length` epochs; None for a time budget."""
         return None if self.trials is None else self.trials * length
 
     def remaining_epochs(self, length: int, *, spent: int, reserved: int) -> int | None:
-        """Returns how many epochs are neither spent nor reserved, 0 or more; None for a budget in time.
+        """Returns the number of epochs that are neither spent nor reserved, at least 0; None for a time budget.
 
         Args:
             length: Epochs of a full trial.
-            spent: Epochs trained so far, by all trials, whatever became of them.
+            spent: Epochs trained so far by all trials, including pruned and failed ones.
             reserved: Epochs that running trials may still train.
         """
         total = self.total_epochs(length)
@@ -72,32 +75,32 @@ class Budget:
         spent: int,
         reserved: int,
         seconds: float,
-        needs: int | None = None,
+        required_epochs: int | None = None,
         min_trial_seconds: float = 0.0,
     ) -> bool:
-        """Returns whether a new trial may start: only if it can run to its end beside what is running.
+        """Returns whether the budget suffices to run another trial to its end.
 
-        What is left under one trial stays unspent; the total is never passed.
+        The epochs spent never exceed the budget; a remainder of less than one trial stays unspent.
 
         Args:
             length: Epochs of a full trial.
             spent: Epochs trained so far.
             reserved: Epochs that running trials may still train.
             seconds: Wall-clock seconds spent so far.
-            needs: Epochs that this trial needs, where it continues a checkpoint; None for a full trial.
-            min_trial_seconds: Seconds that the min_trial_seconds full trial took, 0 if there is none: with less time left than
-                this, a trial would only be stopped.
+            required_epochs: Epochs that the trial needs if it continues from a checkpoint; None for a full trial.
+            min_trial_seconds: Duration of the fastest full trial so far, 0 if there is none. With less time left, a
+                new trial would only be stopped at the end of the time.
         """
         if self.seconds is not None:
             remaining_seconds = self.seconds - seconds
             return remaining_seconds > 0 and remaining_seconds >= min_trial_seconds
-        left = self.remaining_epochs(length, spent=spent, reserved=reserved)
-        return left is not None and left >= (length if needs is None else needs)
+        remaining = self.remaining_epochs(length, spent=spent, reserved=reserved)
+        return remaining is not None and remaining >= (length if required_epochs is None else required_epochs)
 
     def stop_reason(self, seconds: float) -> str | None:
-        """Returns why running trials have to stop now, or None: a budget in time is used up."""
+        """Returns the reason to stop running trials, or None unless a time budget is used up."""
         return OUT_OF_TIME if self.seconds is not None and seconds >= self.seconds else None
 
 
-def _invalid_budget(text: object, why: str) -> UsageError:
-    return UsageError(f"budget {str(text)!r}: {why}")
+def _invalid_budget(text: object, problem: str) -> UsageError:
+    return UsageError(f"budget {str(text)!r}: {problem}")

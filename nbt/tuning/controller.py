@@ -1,4 +1,4 @@
-"""SearchController: which settings to run next, and whether a running trial may go on. It knows no engine and no model."""
+"""The search controller: it chooses the settings of the next trial and decides whether a running trial continues."""
 
 from __future__ import annotations
 
@@ -39,47 +39,47 @@ _SECONDS_BETWEEN_WRITES = 10.0
 
 @dataclass(eq=False)
 class _OpenTrial:
-    """A trial that was started and not ended: running, or put back by the engine.
+    """A trial that was started and has not ended: it is running, or the engine has returned it unfinished.
 
     Attributes:
-        trial: Optuna's handle.
-        plan: What it runs.
-        spec: What the engine gets.
-        curve: Its epochs, those before a resume included.
-        trained: Epochs that it has cost, those of attempts that were put back included.
-        reported: Last epoch that optuna was told of.
-        reserved_epochs: Epochs that the budget reserves for it.
+        trial: Optuna's trial object.
+        plan: The stored plan of the trial.
+        spec: The trial specification given to the engine.
+        curve: Results of its epochs, including those before a resume.
+        trained_epochs: Number of epochs trained for it, including those of attempts that were returned.
+        last_reported_epoch: Last epoch reported to Optuna.
+        reserved_epochs: Number of epochs that the budget reserves for it.
     """
 
     trial: optuna.Trial
     plan: TrialPlan
     spec: TrialSpec
     curve: list[EpochResult] = field(default_factory=list)
-    trained: int = 0
-    reported: int = 0
+    trained_epochs: int = 0
+    last_reported_epoch: int = 0
     reserved_epochs: int = 0
 
 
 class SearchController:
-    """A study's search as a source of specs for an engine (`nbt.tuning.engines.base.TrialSource`).
+    """The trial source of a search (`nbt.tuning.engines.base.TrialSource`).
 
-    First come trials that an earlier session left unfinished, from their checkpoints, then the baseline_recipes, then what
-    was recommended beforehand, then what the sampler proposes. A trial's seed follows from the study's seed
-    and the trial's number: head, order and augmentation differ between trials, so that no single draw decides the
-    search; all trials share the study's train/validation split. The sampler's seed follows from the study's seed and
-    the number of trials that the session started with, so a resumed search proposes nothing twice.
+    The order of trials is: trials that an earlier session left unfinished, resumed from their checkpoints; the baseline
+    recipes; the recommended settings; then the sampler's proposals. The seed of a trial is derived from the study's
+    seed and the trial's number, so that head initialisation, order of images and augmentation differ between trials.
+    All trials share the study's train/validation split. The sampler's seed is derived from the study's seed and the
+    number of trials at the start of the session, so that a resumed search does not repeat proposals.
 
     Args:
-        store: The study, held by this driver.
-        space: What is searched.
-        budget: For all sessions of the study together.
-        pruner: Who stops trials early; baseline_recipes are never stopped by it.
-        sampler: Seed -> who proposes settings; `tpe` when None.
-        first: The baseline_recipes by name, as many of them as the space can_express; those of `baseline_recipes` when None.
-        recommended: Settings by name that run after the baseline_recipes; the pruner may stop them.
-        checkpoints: Folder for the checkpoints of running trials; None keeps none.
-        observers: Told of everything.
-        clock: Seconds, ever growing.
+        store: The study, locked by this driver.
+        space: The search space.
+        budget: Budget of all sessions of the study together.
+        pruner: Stops trials early, except the baseline recipes.
+        sampler: Function from a seed to the sampler; `tpe` when None.
+        first: Pairs of name and baseline recipe; `baseline_recipes` when None. Recipes outside the space are skipped.
+        recommended: Pairs of name and settings that run after the baseline recipes; the pruner may stop them.
+        checkpoints: Folder for the checkpoints of running trials; None disables checkpoints.
+        observers: Observers of the study.
+        clock: Returns a monotonic time in seconds.
     """
 
     def __init__(
@@ -125,16 +125,16 @@ class SearchController:
 
     @property
     def spent_epochs(self) -> int:
-        """Epochs trained so far in all sessions, whatever became of their trials."""
+        """Number of epochs trained so far in all sessions, including those of pruned and failed trials."""
         return self._spent
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds of all sessions so far."""
+        """Wall-clock time of all sessions so far, in seconds."""
         return self._previous_seconds + self._clock() - self._started_at
 
     def next_trial(self) -> TrialSpec | None:
-        """Returns the next trial, None where the budget has no room for one now."""
+        """Returns the next trial, or None if the budget does not suffice for one now."""
         run = self._restart_requeued() or self._start_trial()
         if run is None:
             return None
@@ -143,15 +143,15 @@ class SearchController:
         return run.spec
 
     def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
-        """Passes on where a trial runs."""
+        """Notifies the observers of the location of a trial."""
         self._observers.trial_placed(self._running[spec.key].trial.number, location)
 
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
-        """Stores an epoch; returns why the trial should stop, or None."""
+        """Stores the result of an epoch and returns the reason to stop the trial, or None to continue."""
         run = self._running[spec.key]
         self._charge_epoch(run, result)
         prune_reason = self._append_epoch(run, result)
-        self._store.write_progress(run.trial, run.curve, run.trained)
+        self._store.write_progress(run.trial, run.curve, run.trained_epochs)
         self._write_seconds(_SECONDS_BETWEEN_WRITES)
         self._observers.epoch_finished(run.trial.number, result, self._spent)
         if result.diverged or result.epoch >= self._trial_epochs:
@@ -160,10 +160,10 @@ class SearchController:
         return self._budget.stop_reason(self.seconds) or budget_reason or prune_reason
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
-        """Ends a trial in the storage: complete, pruned or failed.
+        """Stores the end of a trial as complete, pruned or failed.
 
         Raises:
-            NbtError: It is the third in a row that failed in the same way.
+            NbtError: Three trials in a row failed with the same error.
         """
         run = self._running.pop(spec.key)
         run.curve = list(outcome.curve) or run.curve
@@ -179,20 +179,25 @@ class SearchController:
             self._repeated_failure = ("", 0)
 
     def on_abandoned(self, spec: TrialSpec) -> None:
-        """Keeps a trial that the engine gave up, to be handed out again or to be resumed by a later session."""
+        """Queues a trial that the engine returned unfinished: it runs again in this session or a later one."""
         run = self._running.pop(spec.key)
         run.reserved_epochs = 0
         self._requeued.append(run)
 
     def close(self) -> None:
-        """Ends the session: what runs or was put back is marked as interrupted; may be called twice."""
+        """Ends the session and marks unfinished trials as interrupted; may be called twice."""
         if self._closed:
             return
         self._closed = True
         for run in (*self._running.values(), *self._requeued):
             run.reserved_epochs = 0
             record = self._store.finish(
-                run.trial, TrialState.FAIL, curve=run.curve, trained=run.trained, reason=INTERRUPTED, interrupted=True
+                run.trial,
+                TrialState.FAIL,
+                curve=run.curve,
+                trained=run.trained_epochs,
+                reason=INTERRUPTED,
+                interrupted=True,
             )
             self._observers.trial_finished(record)
         self._running.clear()
@@ -200,25 +205,25 @@ class SearchController:
         self._write_seconds()
 
     def _restart_requeued(self) -> _OpenTrial | None:
-        """Returns a trial that the engine put back, if there is one and the budget has room for it."""
+        """Returns a trial that the engine returned unfinished, if there is one and the budget suffices for it."""
         if not self._requeued:
             return None
         run = self._requeued[0]
-        needs = self._required_epochs(run.spec.checkpoint, len(run.curve))
-        if not self._may_start(needs):
+        required = self._required_epochs(run.spec.checkpoint, len(run.curve))
+        if not self._may_start(required):
             return None
         self._requeued.popleft()
-        run.reserved_epochs = needs
+        run.reserved_epochs = required
         return run
 
     def _start_trial(self) -> _OpenTrial | None:
-        """Starts a new trial, if the budget has room for it."""
+        """Starts a new trial if the budget suffices for it."""
         interrupted_trial = self._interrupted[0] if self._interrupted else None
         checkpoint = None if interrupted_trial is None else self._checkpoint(_stored_plan(interrupted_trial).checkpoint)
-        needs = self._required_epochs(
+        required = self._required_epochs(
             checkpoint, 0 if interrupted_trial is None else len(_stored_curve(interrupted_trial))
         )
-        if not self._may_start(needs):
+        if not self._may_start(required):
             return None
         if interrupted_trial is not None:
             self._interrupted.popleft()
@@ -231,27 +236,27 @@ class SearchController:
             seed=plan.seed,
             checkpoint=self._checkpoint(plan.checkpoint),
         )
-        run = _OpenTrial(trial, plan, spec, reserved_epochs=needs)
+        run = _OpenTrial(trial, plan, spec, reserved_epochs=required)
         if interrupted_trial is not None:
             run.curve = list(_stored_curve(interrupted_trial))
-            self._store.write_progress(run.trial, run.curve, run.trained)
+            self._store.write_progress(run.trial, run.curve, run.trained_epochs)
         return run
 
     def _ask_interrupted(self, interrupted_trial: FrozenTrial) -> tuple[optuna.Trial, TrialPlan]:
-        """Starts a trial with the parameters, seed and checkpoint of one that was interrupted."""
-        before = _stored_plan(interrupted_trial)
+        """Starts a trial with the parameters, seed and checkpoint of an interrupted trial."""
+        stored = _stored_plan(interrupted_trial)
         plan = TrialPlan(
-            settings=before.settings,
-            origin=before.origin,
-            seed=before.seed,
-            checkpoint=before.checkpoint,
+            settings=stored.settings,
+            origin=stored.origin,
+            seed=stored.seed,
+            checkpoint=stored.checkpoint,
             continues=interrupted_trial.number,
         )
         params = interrupted_trial.system_attrs.get("fixed_params", interrupted_trial.params)
         return self._store.ask(self._distributions, params, plan), plan
 
     def _ask_next(self) -> tuple[optuna.Trial, TrialPlan]:
-        """Starts one of the first trials, or what the sampler proposes."""
+        """Starts the next initial trial or, when none is left, a trial with settings that the sampler proposes."""
         origin, params = self._queue.popleft() if self._queue else ("sampler", None)
         trial = self._store.ask(self._distributions, params)
         plan = TrialPlan(
@@ -264,7 +269,7 @@ class SearchController:
         return trial, plan
 
     def _pending_initial_trials(self, trials: Sequence[FrozenTrial]) -> deque[tuple[str, dict[str, ParamValue]]]:
-        """Returns the first trials that the space can express and that no session has started."""
+        """Returns the initial trials that the space can express and that no session has started."""
         started = {trial.user_attrs.get(codec.ORIGIN) for trial in trials}
         return deque(
             (origin, self._space.params(settings))
@@ -276,20 +281,20 @@ class SearchController:
         return None if self._checkpoints is None else self._checkpoints / f"{name}.pt"
 
     def _required_epochs(self, checkpoint: Path | None, done: int) -> int:
-        """Returns the epochs that a trial needs: from a checkpoint on only what is missing, as far as we know.
+        """Returns the estimated number of epochs that a trial still needs, given its checkpoint.
 
-        A checkpoint may be older than the last epoch that was reported; then the trial may have to stop short.
+        The checkpoint may be older than the last reported epoch; the trial may then stop before its full length.
         """
-        known = done if checkpoint is not None and checkpoint.exists() else 0
-        return max(1, self._trial_epochs - known)
+        completed = done if checkpoint is not None and checkpoint.exists() else 0
+        return max(1, self._trial_epochs - completed)
 
-    def _may_start(self, needs: int) -> bool:
+    def _may_start(self, required_epochs: int) -> bool:
         return self._budget.can_start(
             self._trial_epochs,
             spent=self._spent,
             reserved=self._reserved(),
             seconds=self.seconds,
-            needs=needs,
+            required_epochs=required_epochs,
             min_trial_seconds=self._shortest_trial_seconds if math.isfinite(self._shortest_trial_seconds) else 0.0,
         )
 
@@ -297,31 +302,34 @@ class SearchController:
         return sum(run.reserved_epochs for run in self._running.values())
 
     def _charge_epoch(self, run: _OpenTrial, result: EpochResult) -> None:
-        """Counts an epoch and reserves what the trial still needs, as far as the budget has it."""
-        run.trained += 1
+        """Counts an epoch and reserves the remaining epochs of the trial, as far as the budget suffices."""
+        run.trained_epochs += 1
         self._spent += 1
         run.reserved_epochs = 0
-        left = self._budget.remaining_epochs(self._trial_epochs, spent=self._spent, reserved=self._reserved())
+        available = self._budget.remaining_epochs(self._trial_epochs, spent=self._spent, reserved=self._reserved())
         missing = self._trial_epochs - result.epoch
-        run.reserved_epochs = missing if left is None else min(missing, left)
+        run.reserved_epochs = missing if available is None else min(missing, available)
 
     def _append_epoch(self, run: _OpenTrial, result: EpochResult) -> str | None:
-        """Adds an epoch to the curve, tells optuna, and returns why the pruner would stop the trial now."""
-        # A run that starts over, or from an older checkpoint, repeats epochs: the curve is the newest attempt's.
-        run.curve = [*(known for known in run.curve if known.epoch < result.epoch), result]
+        """Adds an epoch to the curve, reports it to Optuna, and returns the reason to prune the trial, or None."""
+        # A run that restarts, or resumes from an older checkpoint, repeats epochs; the curve keeps the newest ones.
+        run.curve = [*(earlier for earlier in run.curve if earlier.epoch < result.epoch), result]
         reason = None
-        for known in run.curve:
-            if known.epoch > run.reported:
-                reason = self._report(run, known)
-                run.reported = known.epoch
+        for unreported in run.curve:
+            if unreported.epoch > run.last_reported_epoch:
+                reason = self._report(run, unreported)
+                run.last_reported_epoch = unreported.epoch
         return None if run.plan.origin.startswith(BASELINE_ORIGIN_PREFIX) else reason
 
     def _report(self, run: _OpenTrial, result: EpochResult) -> str | None:
-        """Tells optuna of an epoch. The pruner sees every trial, so that baseline_recipes and resumed trials fill its rungs."""
+        """Reports an epoch to Optuna and returns the pruner's reason to stop the trial, or None.
+
+        The pruner is called for every trial, so that its rungs include the baseline recipes and resumed trials.
+        """
         self._store.report(run.trial, result)
         if result.diverged or result.epoch >= self._trial_epochs:
             return None
-        curve = tuple(known for known in run.curve if known.epoch <= result.epoch)
+        curve = tuple(epoch for epoch in run.curve if epoch.epoch <= result.epoch)
         context = TrialContext(
             study=self._store.study, number=run.trial.number, settings=run.plan.settings, curve=curve
         )
@@ -341,39 +349,40 @@ class SearchController:
         if outcome.traceback is not None:
             facts["traceback"] = outcome.traceback
         return self._store.finish(
-            run.trial, state, curve=run.curve, trained=run.trained, value=value, reason=reason, facts=facts
+            run.trial, state, curve=run.curve, trained=run.trained_epochs, value=value, reason=reason, facts=facts
         )
 
     def _count_failure(self, error: str) -> None:
-        """Ends the search at the third failure of one kind in a row; numbers in the message do not make a new kind."""
+        """Ends the search at the third equal failure in a row; numbers in the messages are not compared."""
         kind = re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", error)
         self._repeated_failure = (kind, self._repeated_failure[1] + 1 if kind == self._repeated_failure[0] else 1)
         if self._repeated_failure[1] >= _MAX_EQUAL_FAILURES:
             raise NbtError(
                 f"{_MAX_EQUAL_FAILURES} trials in a row failed in the same way: {error} "
-                "(everything is kept; the same command goes on once the cause is gone)"
+                "(all results are kept; fix the cause and run the same command again to resume)"
             )
 
     def _write_seconds(self, after: float = 0.0) -> None:
-        """Stores the time spent, unless that was done less than `after` seconds ago."""
+        """Stores the time spent, unless it was stored less than `after` seconds ago."""
         if self._clock() - self._last_write_at >= after:
             self._last_write_at = self._clock()
             self._store.put(codec.SECONDS, self.seconds)
 
 
 def tpe(seed: int) -> optuna.samplers.BaseSampler:
-    """Returns the default sampler: multivariate TPE, with running trials as constant liars."""
+    """Returns the default sampler: multivariate TPE with constant liar for running trials."""
     return optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
 
 
 def _trial_result(outcome: TrialOutcome, length: int) -> tuple[TrialState, float | None, str]:
-    """Returns the state to tell, with the value of a complete trial or the reason of another."""
+    """Returns the final state, the value (None unless complete) and the reason ("" for a regular end) of a trial."""
     full = bool(outcome.curve) and outcome.curve[-1].epoch >= length
     if outcome.error is not None:
         return TrialState.FAIL, None, outcome.error
     if outcome.diverged:
         return TrialState.COMPLETE, 0.0, "the loss left the finite numbers"
-    if outcome.stopped is not None and not full:  # a stream is told of its last task's epochs when all are over
+    # A stream of tasks reports the epochs of its last task when the task has ended: it may be stopped, yet complete.
+    if outcome.stopped is not None and not full:
         return TrialState.PRUNED, None, outcome.stopped
     best = outcome.best
     if best is None or best.val_accuracy is None:
@@ -382,7 +391,7 @@ def _trial_result(outcome: TrialOutcome, length: int) -> tuple[TrialState, float
 
 
 def _interrupted_trials(trials: Sequence[FrozenTrial]) -> deque[FrozenTrial]:
-    """Returns the interrupted trials that no later one has run again, oldest first."""
+    """Returns the interrupted trials that no later trial has continued, oldest first."""
     continued = {trial.user_attrs.get(codec.RUN, {}).get("continues") for trial in trials}
     return deque(
         trial
@@ -405,7 +414,7 @@ def _is_full_length(record: TrialRecord) -> bool:
 
 
 def _full_length_seconds(trial: FrozenTrial) -> float:
-    """Returns how long a full trial took, infinity for any other."""
+    """Returns the duration of a full-length trial in seconds, infinity for any other."""
     record = read_trial(trial)
     return record.seconds if record is not None and _is_full_length(record) else math.inf
 

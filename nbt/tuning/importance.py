@@ -1,4 +1,4 @@
-"""Importance: which dimensions decided on accuracy, by PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255)."""
+"""Hyperparameter importance by PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ _TOP_QUANTILE = 0.25
 
 
 def importance(study: optuna.Study) -> dict[str, float]:
-    """Returns parameter -> share of what sets the best quarter of the full-length trials apart from all of them.
+    """Returns the importance of each parameter for reaching the best quarter of the full-length trials.
 
-    Pruned trials are left out: their last value is of a training that was not annealed. The paper's default, the best
-    tenth, would be one or two trials in a study of usual size.
+    Pruned trials are excluded because their learning rate was not annealed. The paper's default quantile, the best
+    tenth, would be one or two trials in a study of common size.
+
+    Args:
+        study: A study to be maximised.
 
     Returns:
-        Shares that sum to 1, largest first; empty below 8 full-length trials, or where the best quarter cannot be
-        told from the rest.
+        Parameter name -> share. The shares sum to 1 and are sorted, largest first. Empty with fewer than 8 full-length
+        trials, or if the lowest value occurs in the best quarter.
     """
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     values = sorted((trial.value for trial in trials if trial.value is not None), reverse=True)
     if len(values) < MIN_TRIALS or values[-1] == values[math.ceil(_TOP_QUANTILE * len(values)) - 1]:
         return {}
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # brings scikit-learn along
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # imports scikit-learn
 
-    # Without a target the study's direction counts; with one the evaluator would take less for better.
+    # Without `target` the evaluator uses the study's direction; with `target` it assumes that lower is better.
     shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=_TOP_QUANTILE))
     return {name: float(share) for name, share in sorted(shares.items(), key=lambda item: -item[1])}

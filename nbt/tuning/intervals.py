@@ -1,4 +1,4 @@
-"""Intervals and standard errors of accuracies; accuracies are shares, 0 ... 1."""
+"""Confidence intervals and standard errors of accuracies, which are shares in 0 ... 1."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Z_95 = NormalDist().inv_cdf(0.975)
 
 
 def t_interval(values: Sequence[float]) -> Interval:
-    """Returns the mean of independent values with its 95 % Student interval; one value has no interval.
+    """Returns the mean of independent values with its 95 % Student t interval; a single value has no interval.
 
     Raises:
         ValueError: There are no values.
@@ -28,22 +28,22 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def accuracy_interval(values: Sequence[float]) -> Interval:
-    """Returns `t_interval` of accuracies, cut to 0 ... 1, beyond which there are none."""
-    found = t_interval(values)
-    if found.low is None or found.high is None:
-        return found
-    return dataclasses.replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+    """Returns `t_interval` of accuracies, clipped to 0 ... 1."""
+    interval = t_interval(values)
+    if interval.low is None or interval.high is None:
+        return interval
+    return dataclasses.replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
 
 
 def paired_interval(values: Sequence[float], reference: Sequence[float]) -> Interval:
-    """Returns the mean of `values - reference`, pair by pair, with its 95 % Student interval."""
+    """Returns the mean of the paired differences `values - reference` with its 95 % Student t interval."""
     return t_interval([a - b for a, b in zip(values, reference, strict=True)])
 
 
 def wilson_interval(accuracy: float, n: int) -> Interval:
-    """Returns an accuracy over `n` images with its 95 % Wilson score interval.
+    """Returns an accuracy over `n` images with its 95 % Wilson score interval; 0 images give no interval.
 
-    It stays inside 0 ... 1 and is honest at 0 and 1 (Wilson 1927, doi 10.1080/01621459.1927.10502953).
+    The interval lies in 0 ... 1 and is valid at 0 and 1 (Wilson 1927, doi 10.1080/01621459.1927.10502953).
     """
     if n == 0:
         return Interval(mean=accuracy, low=None, high=None, n=0)
@@ -56,15 +56,15 @@ def wilson_interval(accuracy: float, n: int) -> Interval:
 def accuracy_standard_error(accuracy: float, n: int) -> float:
     """Returns the standard error of one accuracy over `n` images.
 
-    Two hits and two misses are added first (Agresti and Coull 1998), so that a perfect score on few images keeps the
-    error that it really has.
+    Two correct and two wrong predictions are added first (Agresti and Coull 1998), so that the error of a perfect
+    accuracy on few images is not 0.
     """
     share = (accuracy * n + 2) / (n + 4)
     return math.sqrt(share * (1 - share) / (n + 4))
 
 
 def _student_quantile(degrees: int) -> float:
-    """Returns the .975 quantile of Student's t distribution."""
+    """Returns the 0.975 quantile of Student's t distribution."""
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, 0.975))
@@ -72,7 +72,14 @@ def _student_quantile(degrees: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean with its 95 % interval; `low` and `high` are None where one value gives no interval."""
+    """A mean with its 95 % confidence interval.
+
+    Attributes:
+        mean: The mean.
+        low: Lower bound; None without an interval.
+        high: Upper bound; None without an interval.
+        n: Number of values or images.
+    """
 
     mean: float
     low: float | None

@@ -1,4 +1,4 @@
-"""ObserverGroup: one that fans out to many, and lets none of them stop a search."""
+"""A group of study observers; an observer that raises does not stop the search."""
 
 from __future__ import annotations
 
@@ -14,52 +14,55 @@ _log = logging.getLogger("nbt")
 
 
 class ObserverGroup(StudyObserver):
-    """Passes everything on. An observer that raises is logged once, and goes on being told."""
+    """Forwards every event to its observers.
+
+    The first exception of an observer is logged; the observer still receives later events.
+    """
 
     def __init__(self, observers: Sequence[StudyObserver] = ()) -> None:
         self._observers = tuple(observers)
         self._failed: set[int] = set()
 
-    def _notify(self, event: str, *facts: object) -> None:
+    def _notify(self, event: str, *arguments: object) -> None:
         for observer in self._observers:
             try:
-                getattr(observer, event)(*facts)
-            except Exception as error:  # a display or a tracking server must not cost a trial
+                getattr(observer, event)(*arguments)
+            except Exception as error:  # a failing display or tracking server must not fail a trial
                 if id(observer) not in self._failed:
                     self._failed.add(id(observer))
                     name = type(observer).__name__
                     _log.warning(
-                        "%s failed at %s (%s: %s); the search goes on", name, event, type(error).__name__, error
+                        "%s failed at %s (%s: %s); the search continues", name, event, type(error).__name__, error
                     )
 
     def study_started(self, record: StudyRecord) -> None:
-        """The study was opened or resumed."""
+        """Forwards that the study was opened or resumed."""
         self._notify("study_started", record)
 
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
-        """A trial was given to a worker."""
+        """Forwards that a trial was given to a worker."""
         self._notify("trial_started", number, settings, origin)
 
     def trial_placed(self, number: int, location: Mapping[str, Any]) -> None:
-        """A trial runs on a worker."""
+        """Forwards the location of a trial."""
         self._notify("trial_placed", number, location)
 
     def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
-        """A trial finished an epoch."""
+        """Forwards the result of an epoch of a trial."""
         self._notify("epoch_finished", number, result, epochs_spent)
 
     def trial_finished(self, trial: TrialRecord) -> None:
-        """A trial is complete, pruned or failed."""
+        """Forwards that a trial is complete, pruned or failed."""
         self._notify("trial_finished", trial)
 
     def finals_started(self, runs: int) -> None:
-        """The finals begin."""
+        """Forwards that the final runs start."""
         self._notify("finals_started", runs)
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
-        """One seed of one candidate is done."""
+        """Forwards that a final run has finished."""
         self._notify("final_run_finished", candidate, run)
 
     def study_finished(self, record: StudyRecord) -> None:
-        """Everything is done and stored, or the search was interrupted."""
+        """Forwards that the study is finished and stored, or was interrupted."""
         self._notify("study_finished", record)

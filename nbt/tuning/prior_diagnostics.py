@@ -1,4 +1,4 @@
-"""Review: what guided a search, and what the search's own trials made of it."""
+"""Diagnostics of priors: their weights before a search and after its trials."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from nbt.tuning.storage.records import TrialRecord
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 
 _MIN_TRIALS_FOR_CORRELATION = 5
-# Opinions of equal settings differ by rounding.
+# The scores of equal settings differ by rounding errors.
 _SAME_SCORE_TOLERANCE = 1e-9
 
 
 def diagnose_priors(surrogate: PriorSurrogate, trials: Sequence[TrialRecord]) -> dict[str, Any]:
-    """Returns what guided a search, in JSON types.
+    """Returns the priors and recorded tasks of a search with their weights before and after its trials, in JSON types.
 
     Args:
-        guide: Of the search.
-        trials: Of the study, finished or not.
+        surrogate: The prior surrogate of the search.
+        trials: Trials of the study; running and failed ones are not used.
 
     Returns:
-        `sources`: each with `name`, `words` (what it proposes), `origin` (where that is from), `mean` and `spread` of
-        its weight before any trial, `after` and `after_spread` given the trials, and `agreement`, the rank correlation
-        of what it says with the accuracy of `trials` full-length trials (None for fewer than five, or where it says
-        the same of all); `silent`: heuristics that did not fire, with `name` and `reason`; `tables`: names of the
-        recorded tasks. Weights are in units of merit for a standard deviation of what the source says.
+        A mapping with three keys. `sources` lists the active priors and recorded tasks: `name`, `words` (the proposal),
+        `origin` (its source), `mean` and `spread` of the weight before any trial, `after` and `after_spread` given the
+        trials, and `agreement`, the rank correlation of the source's scores with the accuracies of the full-length
+        trials, whose number is `trials` (None for fewer than five, or if scores or accuracies are all equal).
+        `silent` lists the inactive priors with `name` and `reason`. `tables` lists the names of the recorded tasks.
+        Weights are in units of the logit score per standard deviation of the source's scores.
     """
     images = surrogate.target.validation_images
-    judged = [
-        one for trial in trials if (one := to_observation(trial, images)) is not None and one.logit_score is not None
-    ]
+    observations = [to_observation(trial, images) for trial in trials]
+    scored = [one for one in observations if one is not None and one.logit_score is not None]
     full = [trial for trial in trials if trial.state == "complete"]
-    found = surrogate.explain()
-    weights = condition_on_trials(surrogate, judged).weights() if judged else []
+    diagnostics = surrogate.explain()
+    weights = condition_on_trials(surrogate, scored).weights() if scored else []
     agreements = _rank_correlations(surrogate, full)
-    for i, source in enumerate(found["sources"]):
+    for i, source in enumerate(diagnostics["sources"]):
         source |= weights[i] if weights else {"after": source["mean"], "after_spread": source["spread"]}
         source |= {"agreement": agreements[i], "trials": len(full)}
-    return found
+    return diagnostics
 
 
 def _rank_correlations(surrogate: PriorSurrogate, trials: Sequence[TrialRecord]) -> list[float | None]:
@@ -51,8 +51,10 @@ def _rank_correlations(surrogate: PriorSurrogate, trials: Sequence[TrialRecord])
 
     accuracies = np.array([trial.val_accuracy or 0.0 for trial in trials])
     scores = surrogate.source_scores([trial.settings for trial in trials])
-    flat = np.ptp(accuracies) == 0.0
+    constant = np.ptp(accuracies) == 0.0
     return [
-        None if flat or np.ptp(row) < _SAME_SCORE_TOLERANCE else round(float(spearmanr(row, accuracies).statistic), 4)
+        None
+        if constant or np.ptp(row) < _SAME_SCORE_TOLERANCE
+        else round(float(spearmanr(row, accuracies).statistic), 4)
         for row in scores
     ]

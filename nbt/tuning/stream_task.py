@@ -1,4 +1,4 @@
-"""What says that the target of a search is a stream of tasks, checked without torch or optuna."""
+"""Searches whose target is a stream of tasks; checking the options imports neither PyTorch nor Optuna."""
 
 from __future__ import annotations
 
@@ -13,33 +13,40 @@ if TYPE_CHECKING:
 
 
 def check_stream(scenario: str | None, tasks: int | None, pruner: str) -> None:
-    """Checks what says that the target is a stream of tasks; without torch.
+    """Checks the options of a search whose target is a stream of tasks.
+
+    Args:
+        scenario: Scenario of the stream; None if the target is a single task.
+        tasks: Number of tasks; None for the default.
+        pruner: Name of the pruner.
 
     Raises:
-        UsageError: A value is wrong, or one is given that a stream has no use for.
+        UsageError: A value is invalid, or it does not apply to a stream or to a single task.
     """
     if scenario is None:
         if tasks is not None:
-            raise UsageError(f"tasks {tasks}: only a stream has tasks; give its scenario as well")
+            raise UsageError(f"tasks {tasks}: the number of tasks applies to streams only; give the scenario as well")
         return
     if scenario not in SCENARIOS:
         raise UsageError(f"scenario {scenario!r}: {nearest(scenario, SCENARIOS)}")
     if tasks is not None and tasks < 2:
         raise UsageError(f"tasks {tasks}: a stream needs 2 or more")
     if pruner == "asha":
-        raise UsageError("pruner asha: a stream is judged at its end, so no trial is stopped early; leave it out")
+        raise UsageError(
+            "pruner asha: trials of a stream are evaluated at their end and never stopped early; omit the pruner"
+        )
 
 
 def as_stream(task: Task, scenario: str, tasks: int | None) -> Task:
-    """Returns the task as a stream of tasks.
+    """Returns a copy of a task as a stream of tasks.
 
     Args:
-        task: It is left as it is.
+        task: The task; it is not modified.
         scenario: "data", "task" or "class".
-        tasks: Length; see `default_tasks` when None.
+        tasks: Number of tasks; `default_tasks` when None.
 
     Raises:
-        UsageError: The dataset does not give such tasks.
+        UsageError: The dataset cannot be divided into such tasks.
     """
     from nbt.training.continual.scenarios import make_stages
 

@@ -1,4 +1,4 @@
-"""TransferredPriors: what recorded tables teach a search, each part made when it is first needed."""
+"""Priors, surrogate, pruner and sampler learned from recorded tables."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from nbt.tuning.target import Target
 
 
 class TransferredPriors:
-    """Models of recorded tasks.
+    """Models of recorded tasks, fitted when they are first used.
 
     Args:
-        tables: Any number of them.
+        tables: Recorded tables; may be empty.
     """
 
     def __init__(self, tables: Sequence[RecordedTable]) -> None:
@@ -28,34 +28,45 @@ class TransferredPriors:
 
     @cached_property
     def models_by_table(self) -> list[TaskModel | None]:
-        """The model of each table; None where it has too few settings."""
+        """The model of each table; None for tables with too few settings."""
         return [TaskModel.of(table) for table in self.tables]
 
     @property
     def models(self) -> list[TaskModel]:
-        """The models that there are."""
+        """The models of all tables that have one."""
         return [model for model in self.models_by_table if model is not None]
 
     @cached_property
     def forecaster(self) -> CurveForecaster | None:
-        """Who forecasts curves; None without recorded ones."""
-        useful = self.models and any(map(has_usable_curves, self.tables))
-        return CurveForecaster(self.tables, self.models_by_table) if useful else None
+        """The forecaster of learning curves; None if there are no models or no usable recorded curves."""
+        usable = self.models and any(map(has_usable_curves, self.tables))
+        return CurveForecaster(self.tables, self.models_by_table) if usable else None
 
     def surrogate(
         self, target: Target, space: Space, *, heuristics: bool = True, prior_scale: float = 1.0
     ) -> PriorSurrogate:
-        """Returns the guide of a search; see `PriorSurrogate`."""
+        """Returns the prior surrogate of a search; see `PriorSurrogate` for the arguments."""
         return PriorSurrogate(target, space, self.models, heuristics=heuristics, prior_scale=prior_scale)
 
     def pruner(self, target: Target, *, length: int, seed: int) -> Pruner:
-        """Returns the fit pruner of a search, ASHA where no curves are recorded to learn from."""
+        """Returns the fit pruner of a search, or ASHA if there are no usable recorded curves.
+
+        Args:
+            target: The target task.
+            length: Epochs of a full trial.
+            seed: Seed of the pruner.
+        """
         if self.forecaster is None:
             return AshaPruner(length)
         return FitPruner(self.forecaster, self.models, target, length=length, seed=seed)
 
 
 def make_sampler(surrogate: PriorSurrogate, seed: int) -> BayesianSampler:
-    """Returns the guided sampler of a search."""
+    """Returns the Bayesian-optimisation sampler of a search.
+
+    Args:
+        surrogate: The prior surrogate of the search.
+        seed: Seed of the sampler.
+    """
     target = surrogate.target
     return BayesianSampler(surrogate, surrogate.space, length=target.epochs, images=target.validation_images, seed=seed)

@@ -1,4 +1,4 @@
-"""Streams from Python: real images, real training, kept, resumed and compared, small."""
+"""`nbt.api.continual`: small task streams with real images and training, stored, resumed and compared."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from nbt.task.task import Task
 from nbt.training.continual.results import TaskScore
 from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord
 
-CHANGING = ("seconds", "started", "report")
-CLOSED = "http://127.0.0.1:9"
+VARYING = ("seconds", "started", "report")
+UNREACHABLE = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
@@ -34,117 +34,122 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def quick(*methods: str, scenario: str = "class", **changes: Any) -> dict[str, TransferSettings]:
-    made = {name: TransferSettings(**{**method_overrides(name, scenario), "epochs": 1}) for name in methods}
-    return {name: recipe.replace(**changes) for name, recipe in made.items()}
+    recipes = {name: TransferSettings(**{**method_overrides(name, scenario), "epochs": 1}) for name in methods}
+    return {name: recipe.replace(**changes) for name, recipe in recipes.items()}
 
 
 def learn(task: Task, **changes: Any) -> api.ContinualOutcome:
-    given: dict[str, Any] = {"scenario": "class", "methods": quick("finetune"), "tasks": 2, "tracking_uri": CLOSED}
-    return api.continual(task, **{**given, **changes})
+    arguments: dict[str, Any] = {
+        "scenario": "class",
+        "methods": quick("finetune"),
+        "tasks": 2,
+        "tracking_uri": UNREACHABLE,
+    }
+    return api.continual(task, **{**arguments, **changes})
 
 
 class RecordingObserver(api.StreamObserver):
     def __init__(self, stop_after: int | None = None) -> None:
-        self.said: list[tuple[Any, ...]] = []
+        self.events: list[tuple[Any, ...]] = []
         self.stop_after = stop_after
 
     def streams_planned(self, configs: Sequence[StreamConfig], memory: Mapping[str, Any]) -> None:
-        self.said.append(("planned", len(configs), sorted(memory)))
+        self.events.append(("planned", len(configs), sorted(memory)))
 
     def stream_started(self, config: StreamConfig, scores: Sequence[TaskScore]) -> None:
-        self.said.append(("started", config.method, config.seed, len(scores)))
+        self.events.append(("started", config.method, config.seed, len(scores)))
 
     def task_finished(self, config: StreamConfig, score: TaskScore) -> None:
-        self.said.append(("task", config.method, score.task))
-        if self.stop_after is not None and sum(one[0] == "task" for one in self.said) > self.stop_after:
+        self.events.append(("task", config.method, score.task))
+        if self.stop_after is not None and sum(event[0] == "task" for event in self.events) > self.stop_after:
             raise KeyboardInterrupt
 
     def stream_finished(self, record: StreamRecord, *, kept: bool) -> None:
-        self.said.append(("finished", record.config.method, record.config.seed, kept))
+        self.events.append(("finished", record.config.method, record.config.seed, kept))
 
 
-def times_left_out(value: Any) -> Any:
+def without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: times_left_out(one) for key, one in value.items() if key not in CHANGING}
-    return [times_left_out(one) for one in value] if isinstance(value, list) else value
+        return {key: without_times(item) for key, item in value.items() if key not in VARYING}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
 
 
-def test_methods_learn_the_same_streams_seed_after_seed(task: Task, own_folder: Path) -> None:
-    watch = RecordingObserver()
-    outcome = learn(task, methods=quick("finetune", "probe"), seeds=2, observer=watch)
-    assert watch.said[0] == ("planned", 4, [])
-    order = [one[1:] for one in watch.said if one[0] == "finished"]
+def test_methods_learn_the_same_streams_in_the_order_of_the_seeds(task: Task, own_folder: Path) -> None:
+    observer = RecordingObserver()
+    outcome = learn(task, methods=quick("finetune", "probe"), seeds=2, observer=observer)
+    assert observer.events[0] == ("planned", 4, [])
+    order = [event[1:] for event in observer.events if event[0] == "finished"]
     assert order == [("finetune", 0, False), ("probe", 0, False), ("finetune", 1, False), ("probe", 1, False)]
     finetune, probe = outcome.comparison.methods
-    for one, other in zip(finetune.streams, probe.streams, strict=True):
-        assert one.result.class_order == other.result.class_order
-        assert one.images == other.images
+    for stream, other in zip(finetune.streams, probe.streams, strict=True):
+        assert stream.result.class_order == other.result.class_order
+        assert stream.images == other.images
     assert finetune.streams[0].result.class_order != finetune.streams[1].result.class_order
     assert outcome.report_path.parent == own_folder / "reports" / outcome.comparison.name
     assert json.loads(outcome.report_path.with_name("stream.json").read_text())["seeds"] == [0, 1]
 
 
-def test_what_is_finished_is_given_at_once(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nbt.training.worker import context as workbench
+def test_finished_streams_are_not_repeated(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.training.worker import context as worker_context
 
     first = learn(task)
-    monkeypatch.setattr(workbench, "WorkerContext", None)
-    watch = RecordingObserver()
-    again = learn(task, observer=watch)
-    assert watch.said[1:] == [("finished", "finetune", 0, True)]
+    monkeypatch.setattr(worker_context, "WorkerContext", None)
+    observer = RecordingObserver()
+    again = learn(task, observer=observer)
+    assert observer.events[1:] == [("finished", "finetune", 0, True)]
     assert again.to_json() == first.to_json()
 
 
-def test_another_command_takes_what_is_there(task: Task) -> None:
+def test_another_call_reuses_finished_streams(task: Task) -> None:
     learn(task)
-    watch = RecordingObserver()
-    learn(task, methods=quick("finetune", "probe"), observer=watch)
-    assert [one for one in watch.said if one[0] == "started"] == [("started", "probe", 0, 0)]
+    observer = RecordingObserver()
+    learn(task, methods=quick("finetune", "probe"), observer=observer)
+    assert [event for event in observer.events if event[0] == "started"] == [("started", "probe", 0, 0)]
 
 
-def test_fresh_starts_over(task: Task) -> None:
+def test_fresh_repeats_finished_streams(task: Task) -> None:
     first = learn(task)
-    watch = RecordingObserver()
-    again = learn(task, fresh=True, observer=watch)
-    assert ("started", "finetune", 0, 0) in watch.said
-    assert times_left_out(again.to_json()) == times_left_out(first.to_json())
+    observer = RecordingObserver()
+    again = learn(task, fresh=True, observer=observer)
+    assert ("started", "finetune", 0, 0) in observer.events
+    assert without_times(again.to_json()) == without_times(first.to_json())
 
 
 @pytest.mark.parametrize("method", ["ewc", "dlcft"])
-def test_a_stopped_stream_goes_on_where_it_was(task: Task, method: str, own_folder: Path) -> None:
+def test_an_interrupted_stream_is_resumed(task: Task, method: str, own_folder: Path) -> None:
     methods = quick(method)
     whole = learn(task, methods=methods, tasks=3, out="whole")
     with pytest.raises(KeyboardInterrupt):
         learn(task, methods=methods, tasks=3, fresh=True, observer=RecordingObserver(stop_after=1))
     assert not (own_folder / "reports").exists()
-    watch = RecordingObserver()
-    again = learn(task, methods=methods, tasks=3, observer=watch)
-    assert ("started", method, 0, 2) in watch.said
-    assert [one for one in watch.said if one[0] == "task"] == [("task", method, 3)]
-    assert times_left_out(again.to_json()) == times_left_out(whole.to_json())
+    observer = RecordingObserver()
+    again = learn(task, methods=methods, tasks=3, observer=observer)
+    assert ("started", method, 0, 2) in observer.events
+    assert [event for event in observer.events if event[0] == "task"] == [("task", method, 3)]
+    assert without_times(again.to_json()) == without_times(whole.to_json())
 
 
-def test_a_stream_that_lost_its_checkpoint_begins_again(task: Task) -> None:
+def test_a_stream_without_its_checkpoint_starts_again(task: Task) -> None:
     with pytest.raises(KeyboardInterrupt):
         learn(task, tasks=3, observer=RecordingObserver(stop_after=1))
     [checkpoint] = Path(".nbt/streams").glob("*/checkpoint.pt")
     checkpoint.unlink()
-    watch = RecordingObserver()
-    learn(task, tasks=3, observer=watch)
-    assert ("started", "finetune", 0, 0) in watch.said
-    assert sum(one[0] == "task" for one in watch.said) == 3
+    observer = RecordingObserver()
+    learn(task, tasks=3, observer=observer)
+    assert ("started", "finetune", 0, 0) in observer.events
+    assert sum(event[0] == "task" for event in observer.events) == 3
 
 
-def test_memory_is_told_before_the_first_task(task: Task) -> None:
-    watch = RecordingObserver()
-    outcome = learn(task, methods=quick("ewc", "probe"), observer=watch)
-    assert watch.said[0] == ("planned", 2, ["ewc"])
+def test_the_memory_is_reported_before_the_first_task(task: Task) -> None:
+    observer = RecordingObserver()
+    outcome = learn(task, methods=quick("ewc", "probe"), observer=observer)
+    assert observer.events[0] == ("planned", 2, ["ewc"])
     ewc, probe = (runs.streams[0] for runs in outcome.comparison.methods)
     assert ewc.curvature_bytes > 1000
     assert probe.curvature_bytes == 0
 
 
-def test_mlflow_has_a_run_a_stream_and_is_asked_once(task: Task, own_folder: Path) -> None:
+def test_mlflow_has_one_run_per_stream_and_is_not_written_twice(task: Task, own_folder: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     from nbt.tracking import stream_tracker as tracking_streams
@@ -160,7 +165,7 @@ def test_mlflow_has_a_run_a_stream_and_is_asked_once(task: Task, own_folder: Pat
         learn(task, methods=quick("finetune", "probe"), tracking_uri=uri)
 
 
-def test_other_images_under_the_same_name_are_refused(task: Task) -> None:
+def test_other_images_under_the_same_name_are_rejected(task: Task) -> None:
     import dataclasses
 
     plain = dataclasses.replace(task, shots=None)
@@ -172,7 +177,7 @@ def test_other_images_under_the_same_name_are_refused(task: Task) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"scenario": "domain"}, "scenario 'domain'"),
         ({"methods": ("dlcf",)}, "did you mean dlcft"),
@@ -186,12 +191,12 @@ def test_other_images_under_the_same_name_are_refused(task: Task) -> None:
         ({"shots": 3}, "shots: a loaded task has its own"),
     ],
 )
-def test_wrong_input_is_refused_before_anything_is_written(
-    changes: dict[str, Any], said: str, task: Task, own_folder: Path
+def test_wrong_input_is_rejected_before_anything_is_written(
+    changes: dict[str, Any], message: str, task: Task, own_folder: Path
 ) -> None:
     with pytest.raises(UsageError) as caught:
         learn(task, **changes)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert list(own_folder.iterdir()) == []
 
 
@@ -202,7 +207,7 @@ def test_every_method_is_checked_in_every_scenario_without_torch() -> None:
             assert settings.scenario == scenario
 
 
-def test_what_could_not_be_written_or_begun_is_refused_first(task: Task, own_folder: Path) -> None:
+def test_unwritable_folders_and_missing_weights_are_rejected_first(task: Task, own_folder: Path) -> None:
     (own_folder / "reports").write_text("mine")
     with pytest.raises(UsageError, match=r"^--out reports: .* is no folder"):
         learn(task)

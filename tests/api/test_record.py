@@ -17,15 +17,15 @@ from tests.tuning.fakes import FakeEngine, copy_searched_study, make_controller,
 PROBE = """
 import sys
 from nbt import api
-made = api.record_studies(out="mine")
-assert made.tables
+result = api.record_studies(out="mine")
+assert result.tables
 print([name for name in ("torch", "torchvision", "ray", "mlflow", "matplotlib") if name in sys.modules])
 """
 
 SMALL: dict[str, Any] = {"shots": 8, "epochs": 1}
 
 
-def test_recording_keeps_every_epoch_with_test_accuracy_and_profile_and_goes_on(tmp_path: Path) -> None:
+def test_a_recording_has_test_accuracies_and_profile_and_can_be_extended(tmp_path: Path) -> None:
     path, seen = tmp_path / "digits.parquet", []
     table = api.record("digits", trials=4, out=path, on_run=lambda run, done, n: seen.append((done, n)), **SMALL)
     assert seen == [(done, 5) for done in range(1, 6)], "four settings, the first with two seeds"
@@ -44,7 +44,7 @@ def test_recording_keeps_every_epoch_with_test_accuracy_and_profile_and_goes_on(
     assert len(longer.runs) == 6
 
 
-def test_wrong_input_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_wrong_input_is_rejected_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"ends in \.parquet"):
         api.record("digits", trials=4, out=tmp_path / "table.csv", **SMALL)
     with pytest.raises(UsageError, match="trials: 0 is not 1 or more"):
@@ -53,14 +53,14 @@ def test_wrong_input_is_refused_before_anything_is_written(tmp_path: Path) -> No
 
 
 class TestRecordStudies:
-    def test_the_full_trials_of_a_storage_are_read_back_as_they_were(
+    def test_a_table_contains_the_full_length_trials_of_the_storage(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
         record = copy_searched_study(tmp_path, "8")
-        made = api.record_studies(out="mine")
-        [(path, table)] = made.tables.items()
-        assert (path.parent, made.left_out) == (Path("mine"), {})
+        result = api.record_studies(out="mine")
+        [(path, table)] = result.tables.items()
+        assert (path.parent, result.left_out) == (Path("mine"), {})
         assert table.runs == RecordedTable.load(path).runs
         full = [trial for trial in record.trials if trial.state == "complete"]
         assert [run.settings for run in table.runs] == [trial.settings for trial in full]

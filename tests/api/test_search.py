@@ -1,4 +1,4 @@
-"""The main job from Python: real images, real training, real storage and MLflow, small."""
+"""`nbt.api.search` and related functions: small searches with real images, training, storage and MLflow."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def task() -> Task:
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    # Learning from the shipped tables takes seconds; the tests of guidance do it.
+    # Fitting models to the shipped tables takes seconds; only the tests of the priors do it.
     monkeypatch.setitem(QUICK, "experience", tmp_path_factory.mktemp("no-experience"))
     return tmp_path
 
@@ -69,13 +69,13 @@ def test_from_task_to_recommendation(task: Task, own_folder: Path) -> None:
     folder = result.report_path.parent
     assert folder == own_folder / "reports" / "s"
     assert TransferSettings.load(folder / "recommended.yaml") == result.recommended
-    assert "nbt predict" in (folder / "report.md").read_text(), "the exported model is known as the recommended one"
+    assert "nbt predict" in (folder / "report.md").read_text(), "the report names the exported model"
     document = result.to_json()
     assert document.keys() >= {"study", "report", "recommended", "validation", "test", "trials", "epochs"}
     assert document["test"].keys() == {"recommended", "baseline"}
 
 
-def test_a_search_measures_the_fit_once_and_shows_it(
+def test_a_search_measures_the_fit_once_and_reports_it(
     task: Task, own_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nbt.fit import profile_builder as profile
@@ -89,7 +89,7 @@ def test_a_search_measures_the_fit_once_and_shows_it(
     assert kept["scalars"]["samples"] == len(task.split.train)
 
     def twice(*args: object, **options: object) -> None:
-        raise AssertionError("a resumed study keeps its own")
+        raise AssertionError("a resumed study measures no second profile")
 
     monkeypatch.setattr(profile, "profile_fit", twice)
     again = nbt.search(task, budget=3, **QUICK)
@@ -97,7 +97,9 @@ def test_a_search_measures_the_fit_once_and_shows_it(
     assert not any("fit" in note for note in again.record.notes)
 
 
-def test_a_search_goes_on_without_a_fit_profile(task: Task, own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_continues_without_a_fit_profile(
+    task: Task, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nbt.fit import profile_builder as profile
 
     def refuse(*args: object, **options: object) -> None:
@@ -126,7 +128,7 @@ def test_a_search_is_guided_by_profile_and_shipped_tables(task: Task) -> None:
     assert any(trial.forecast is not None for trial in record.trials)
 
 
-def test_a_search_without_heuristics_is_the_plain_sampler(task: Task) -> None:
+def test_a_search_without_heuristics_uses_the_plain_sampler(task: Task) -> None:
     record = nbt.search(task, budget=5, pruner="none", heuristics=False, **QUICK).record
     assert record.prior_diagnostics == {}
     assert {trial.origin for trial in record.trials[4:]} == {"sampler"}
@@ -152,14 +154,14 @@ def test_a_search_with_a_teacher_tries_an_injection(own_folder: Path) -> None:
     assert (injected.settings.init, injected.settings.teacher) == ("inject", teacher)
     assert injected.state in ("complete", "pruned")
     assert record.config.teacher == teacher
-    assert teacher in Path("reports/s/report.md").read_text(), "the printed command works in any folder"
+    assert teacher in Path("reports/s/report.md").read_text(), "the printed command is valid in any folder"
     assert 0.5 < record.dataset["tli_similarity"] < 1.0
     assert "inject by similarity" in {source["name"] for source in record.prior_diagnostics["sources"]}
-    with pytest.raises(UsageError, match=r"teacher .*then, not given now"):
+    with pytest.raises(UsageError, match=r"teacher .*before, not given now"):
         nbt.search("digits", budget=8, **student, **QUICK)
 
 
-def test_without_experience_the_rules_guide_alone(task: Task) -> None:
+def test_without_experience_only_the_priors_guide(task: Task) -> None:
     record = nbt.search(task, budget=4, **QUICK).record
     assert record.prior_diagnostics["tables"] == []
     assert record.prior_diagnostics["sources"] and not any(
@@ -167,18 +169,18 @@ def test_without_experience_the_rules_guide_alone(task: Task) -> None:
     )
 
 
-def test_a_review_that_fails_does_not_cost_the_search(
+def test_failing_prior_diagnostics_do_not_end_the_search(
     task: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from nbt.tuning import prior_diagnostics as review
+    from nbt.tuning import prior_diagnostics
 
     def refuse(*args: object) -> None:
         raise FloatingPointError("no such number")
 
-    monkeypatch.setattr(review, "diagnose_priors", refuse)
+    monkeypatch.setattr(prior_diagnostics, "diagnose_priors", refuse)
     record = nbt.search(task, budget=3, **QUICK).record
     assert record.prior_diagnostics == {} and record.recommended
-    assert "could not be written down: no such number" in caplog.text
+    assert "could not be stored: no such number" in caplog.text
 
 
 def test_bad_experience_writes_nothing(task: Task, own_folder: Path) -> None:
@@ -189,13 +191,13 @@ def test_bad_experience_writes_nothing(task: Task, own_folder: Path) -> None:
     assert not (own_folder / ".nbt").exists() and not (own_folder / "reports").exists()
 
 
-def test_the_recommendation_before_training_is_what_the_search_runs(task: Task) -> None:
+def test_the_search_runs_the_settings_recommended_before_training(task: Task) -> None:
     record = nbt.search(task, budget=5, **QUICK).record
     assert record.profile is not None
     early = api.recommend(FitProfile.from_dict(record.profile), epochs=2, experience=QUICK["experience"])
     assert early.settings == record.trials[4].settings
     assert [source["name"] for source in early.guide["sources"]] == [
-        one["name"] for one in record.prior_diagnostics["sources"]
+        source["name"] for source in record.prior_diagnostics["sources"]
     ]
     with pytest.raises(UsageError, match="epochs: 0"):
         api.recommend(FitProfile.from_dict(record.profile), epochs=0)
@@ -211,7 +213,7 @@ def test_fit_compares_backbones(own_folder: Path) -> None:
     assert list(own_folder.iterdir()) == []
 
 
-def test_fit_takes_the_images_of_the_source(own_folder: Path) -> None:
+def test_fit_uses_the_images_of_the_source(own_folder: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("cats", "dogs"):
         (own_folder / "source" / name).mkdir(parents=True)
@@ -241,7 +243,7 @@ def test_the_recommendation_of_a_stream_has_the_epochs_of_one_task() -> None:
     assert result.to_json()["recommended"] == result.recommended.to_dict()
 
 
-def test_interrupted_trials_are_counted_apart_from_failed_ones() -> None:
+def test_interrupted_trials_are_not_counted_as_failed() -> None:
     record = sample_study()
     result = api.SearchResult(replace(record, trials=(*record.trials, interrupted(18))), Path("report.html"))
     assert result.to_json()["trials"] == {"complete": 10, "pruned": 7, "failed": 1, "interrupted": 1}
@@ -249,22 +251,22 @@ def test_interrupted_trials_are_counted_apart_from_failed_ones() -> None:
 
 
 def test_the_recommendation_is_reproduced_by_training_with_its_settings(task: Task, own_folder: Path) -> None:
-    found = nbt.search(task, budget=3, **QUICK)
-    trained = api.train(task, found.recommended, seeds=2, export=own_folder / "m")
-    recommended = next(test for test in found.record.test if test.name == "recommended")
+    result = nbt.search(task, budget=3, **QUICK)
+    trained = api.train(task, result.recommended, seeds=2, export=own_folder / "m")
+    recommended = next(test for test in result.record.test if test.name == "recommended")
     assert trained.test.accuracy == recommended.accuracy, "the same seed, images and settings"
     assert trained.validation.n == 2
     assert (own_folder / "m" / "model.json").exists()
 
 
-def test_an_interrupted_search_keeps_everything_and_goes_on(task: Task) -> None:
-    watch = RecordingObserver(stop_after=2)
+def test_an_interrupted_search_loses_nothing_and_resumes(task: Task) -> None:
+    observer = RecordingObserver(stop_after=2)
     with pytest.raises(KeyboardInterrupt):
-        nbt.search(task, budget=4, observers=[watch], **QUICK)
+        nbt.search(task, budget=4, observers=[observer], **QUICK)
     kept = api.studies()[0]
     assert kept["trials"]["complete"] == 2
     assert kept["trials"]["running"] == 0
-    assert Path("reports/s/report.html").exists(), "the report has what there is"
+    assert Path("reports/s/report.html").exists(), "the report contains the finished trials"
     result = nbt.search(task, budget=4, **QUICK)
     assert [trial.number for trial in result.record.trials][:2] == [0, 1]
     assert result.record.epochs_spent <= 8
@@ -283,7 +285,7 @@ def test_a_tracking_server_that_is_down_stops_nothing(task: Task, caplog: pytest
     assert api.sync("s") == {"written": 0, "updated": 0, "unchanged": counts["written"]}
 
 
-def test_another_dataset_under_the_same_name_is_refused_and_nothing_changes(task: Task) -> None:
+def test_another_dataset_under_the_same_name_is_rejected_and_nothing_changes(task: Task) -> None:
     nbt.search(task, budget=3, **QUICK)
     before = api.studies()
     other = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=20)
@@ -312,9 +314,7 @@ def test_wrong_input_writes_nothing(task: Task, own_folder: Path) -> None:
     assert list(own_folder.iterdir()) == []
 
 
-def test_three_failures_of_one_kind_end_the_search_with_one_message(
-    task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_three_equal_failures_end_the_search_with_one_message(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbt.training import run_trial as trial
 
     def broken(*args: object, **options: object) -> None:
@@ -326,7 +326,7 @@ def test_three_failures_of_one_kind_end_the_search_with_one_message(
     assert api.studies()[0]["trials"]["failed"] == 3
 
 
-def test_the_public_face_is_light_and_complete() -> None:
+def test_the_public_names_are_complete() -> None:
     assert set(nbt.__all__) <= set(dir(nbt))
     for name in nbt.__all__:
         assert getattr(nbt, name) is not None
@@ -336,7 +336,7 @@ def test_the_public_face_is_light_and_complete() -> None:
 
 
 @pytest.mark.parametrize("way", ["reports", "reports/s", "reports/s/model"])
-def test_a_report_that_could_not_be_written_is_refused_first(task: Task, own_folder: Path, way: str) -> None:
+def test_an_unwritable_report_folder_is_rejected_first(task: Task, own_folder: Path, way: str) -> None:
     (own_folder / way).parent.mkdir(parents=True, exist_ok=True)
     (own_folder / way).write_text("mine")
     with pytest.raises(UsageError, match=f"^--out .*{own_folder / way} is no folder"):
@@ -345,7 +345,7 @@ def test_a_report_that_could_not_be_written_is_refused_first(task: Task, own_fol
     assert (own_folder / way).read_text() == "mine"
 
 
-def test_a_search_never_deletes_what_is_in_the_place_of_its_model(task: Task, own_folder: Path) -> None:
+def test_a_search_never_deletes_other_files_in_the_folder_of_its_model(task: Task, own_folder: Path) -> None:
     (own_folder / "reports/s/model").mkdir(parents=True)
     (own_folder / "reports/s/model/notes.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"^--out .*notes\.txt"):
@@ -354,7 +354,7 @@ def test_a_search_never_deletes_what_is_in_the_place_of_its_model(task: Task, ow
 
 
 class FailingObserver(StudyObserver):
-    """Puts a folder where the report's first file goes, and may end the search there."""
+    """Creates a folder at the path of the first report file, and may raise an exception in the second trial."""
 
     def __init__(self, ending: BaseException | None = None) -> None:
         self.ending = ending
@@ -371,23 +371,25 @@ class FailingObserver(StudyObserver):
         self.finished += 1
 
 
-def test_a_report_that_fails_does_not_leave_the_runs_open(task: Task) -> None:
-    watch = FailingObserver()
+def test_observers_are_notified_of_the_end_if_the_report_fails(task: Task) -> None:
+    observer = FailingObserver()
     with pytest.raises(NbtError, match=r"reports/s: cannot write the report .*--out names another"):
-        nbt.search(task, budget=3, observers=[watch], **QUICK)
-    assert watch.finished == 1
+        nbt.search(task, budget=3, observers=[observer], **QUICK)
+    assert observer.finished == 1
     assert api.studies()[0]["finished"]
 
 
-def test_an_interrupted_search_tells_its_end_without_a_report(task: Task, caplog: pytest.LogCaptureFixture) -> None:
-    watch = FailingObserver(KeyboardInterrupt())
+def test_observers_are_notified_of_an_interruption_if_the_report_fails(
+    task: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    observer = FailingObserver(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        nbt.search(task, budget=3, observers=[watch], **QUICK)
-    assert watch.finished == 1
+        nbt.search(task, budget=3, observers=[observer], **QUICK)
+    assert observer.finished == 1
     assert "cannot write the report" in caplog.text
 
 
-def test_the_report_says_where_the_study_is(task: Task, own_folder: Path) -> None:
+def test_the_report_contains_the_run_options(task: Task, own_folder: Path) -> None:
     where = {"storage": "sqlite:///far.db", "tracking_uri": "sqlite:///runs.db", "out": "pages"}
     result = nbt.search(task, budget=3, **QUICK, **where)
     expected = {
@@ -398,32 +400,39 @@ def test_the_report_says_where_the_study_is(task: Task, own_folder: Path) -> Non
         "--out": str(own_folder / "pages"),
     }
     assert result.run_options == expected
-    words = shlex.split(searched_on(own_folder / "pages/s/report.md"))
+    words = shlex.split(search_command(own_folder / "pages/s/report.md"))
     assert {option: words[words.index(option) + 1] for option in expected} == expected
     api.report("s", storage="sqlite:///far.db", out="again")
-    words = shlex.split(searched_on(own_folder / "again/s/report.md"))
+    words = shlex.split(search_command(own_folder / "again/s/report.md"))
     assert words[words.index("--storage") + 1] == "sqlite:///far.db"
     assert words[words.index("--out") + 1] == str(own_folder / "again")
 
 
-def searched_on(page: Path) -> str:
+def search_command(page: Path) -> str:
     return next(line for line in page.read_text().splitlines() if line.startswith("nbt search"))
 
 
-def test_options_that_are_as_usual_are_not_repeated_and_passwords_never() -> None:
-    usual = {"storage": None, "engine": "local", "workers": 1, "final_seeds": 5, "out": "reports/", "experience": None}
-    assert search_options(**usual) == {}
-    found = search_options(storage="postgresql://me:secret@db/s", engine="ray", gpus_per_trial=0.5, out="/o")
-    assert found == {
+def test_search_options_omit_defaults_and_passwords() -> None:
+    defaults = {
+        "storage": None,
+        "engine": "local",
+        "workers": 1,
+        "final_seeds": 5,
+        "out": "reports/",
+        "experience": None,
+    }
+    assert search_options(**defaults) == {}
+    options = search_options(storage="postgresql://me:secret@db/s", engine="ray", gpus_per_trial=0.5, out="/o")
+    assert options == {
         "--storage": "postgresql://me:***@db/s",
         "--engine": "ray",
         "--gpus-per-trial": "0.5",
         "--out": "/o",
     }
-    assert sync_options(found) == {"--storage": "postgresql://me:***@db/s", "--out": "/o"}
+    assert sync_options(options) == {"--storage": "postgresql://me:***@db/s", "--out": "/o"}
 
 
-def test_a_model_is_exported_to_no_folder_with_other_files(own_folder: Path) -> None:
+def test_a_model_is_not_exported_to_a_folder_with_other_files(own_folder: Path) -> None:
     (own_folder / "notes.txt").write_text("mine")
     for export in (Path(), own_folder, Path("../") / own_folder.name):
         with pytest.raises(UsageError, match=r"--export .*notes\.txt"):
@@ -431,7 +440,7 @@ def test_a_model_is_exported_to_no_folder_with_other_files(own_folder: Path) -> 
     assert [path.name for path in own_folder.iterdir()] == ["notes.txt"]
 
 
-def test_a_recipe_with_nothing_to_start_from_is_wrong_usage(task: Task) -> None:
+def test_a_recipe_without_starting_weights_is_wrong_usage(task: Task) -> None:
     wrong = [{"init": "inject"}, {"init": "inject", "teacher": "conv3=no.pth"}, {"pretrain_zap_period": 2}]
     for changes in wrong:
         with pytest.raises(UsageError, match=r"needs a teacher|no file no\.pth|not trained by nbt"):

@@ -12,12 +12,12 @@ from tests.cli.fakes import FakeApi
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def separate_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)
-def same_logging_afterwards() -> Iterator[None]:
+def restore_logging() -> Iterator[None]:
     log = logging.getLogger("nbt")
     before = log.handlers, log.level, log.propagate
     yield

@@ -1,4 +1,4 @@
-"""A pipeline without training, and records such as a real study leaves."""
+"""A fake of `nbt.api` that trains nothing, and study records like those of a real search."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class FakeTrainResult:
 
 
 class FakeApi(types.ModuleType):
-    """Notes how it was called, as the real one can be; what it returns or does may be set by tests."""
+    """Records its calls, which must fit the real signatures; tests set its results and side effects."""
 
     def __init__(self) -> None:
         super().__init__("nbt.api")

@@ -1,7 +1,8 @@
-"""Ways to end, and what must not be imported on the way."""
+"""Exit codes, error lines, and the imports that help and wrong usage must avoid."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from nbt.cli.app import COMMANDS, run
@@ -19,9 +21,9 @@ SEARCH = ["search", "--dataset", "digits", "--budget", "3"]
 
 WRONG = [
     ([], "no command"),
-    (["serch"], "no command 'serch'; did you mean search?"),
+    (["serch"], "unknown command 'serch'; did you mean search?"),
     (["search"], "missing --dataset"),
-    ([*SEARCH, "--bugdet", "3"], "no option --bugdet; did you mean --budget?"),
+    ([*SEARCH, "--bugdet", "3"], "unknown option --bugdet; did you mean --budget?"),
     ([*SEARCH, "surplus"], "unexpected extra argument (surplus)"),
     (["search", "--dataset", "digits", "--budget", "0"], "budget '0'"),
     (["search", "--dataset", "digits", "--budget", "soon"], "budget 'soon'"),
@@ -38,7 +40,7 @@ WRONG = [
     ([*SEARCH, "--engine", "ray", "--ray-address", "head"], "--ray-address head: expected auto, HOST:PORT"),
     ([*SEARCH, "--engine", "ray", "--gpus-per-trial", "much"], "--gpus-per-trial much: expected a number"),
     ([*SEARCH, "--engine", "ray", "--gpus-per-trial", "1.5"], "--gpus-per-trial 1.5: above 1"),
-    ([*SEARCH, "--engine", "ray", "--cpus-per-trial", "0"], "--cpus-per-trial 0.0: not above 0"),
+    ([*SEARCH, "--engine", "ray", "--cpus-per-trial", "0"], "--cpus-per-trial 0.0: expected a number above 0"),
     ([*SEARCH, "--workers", "0"], "--workers: 0"),
     ([*SEARCH, "--workers", "many"], "--workers: 'many'"),
     ([*SEARCH, "--epochs", "-1"], "--epochs: -1"),
@@ -63,7 +65,7 @@ WRONG = [
     (["spaces", "nowhere"], "unknown search space"),
     (["ui"], "no runs have been written there yet"),
     (["ui", "--port", "0"], "--port: 0"),
-    (["ui", "--host", "0.0.0.0"], "no option --host"),
+    (["ui", "--host", "0.0.0.0"], "unknown option --host"),
     (["ui", "--tracking-uri", "http://server"], "open it in a browser"),
 ]
 
@@ -73,40 +75,44 @@ PROBE = """
 import json, sys
 from nbt.cli.app import run
 heavy = ["torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "sklearn", "nbt.api"]
-for words in json.load(sys.stdin):
-    code = run(words)
-    print("PROBE", json.dumps([words, code, [name for name in heavy if name in sys.modules]]))
+for args in json.load(sys.stdin):
+    code = run(args)
+    print("PROBE", json.dumps([args, code, [name for name in heavy if name in sys.modules]]))
 """
 
 
-@pytest.mark.parametrize(("words", "said"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
-def test_wrong_usage_is_one_line_that_names_it(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("args", "message"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_wrong_usage_is_reported_in_one_line(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run(words) == 2
+    assert run(args) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
-    assert said in captured.err
+    assert message in captured.err
     assert not list(tmp_path.iterdir()), "something was written"
 
 
 def test_help_lists_and_usage_errors_import_nothing_heavy() -> None:
-    words = [*(words for words, _ in WRONG), *LIGHT]
+    args = [*(args for args, _ in WRONG), *LIGHT]
     done = subprocess.run(
         [sys.executable, "-c", PROBE],
-        input=json.dumps(words),
+        input=json.dumps(args),
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=True,
     )
-    found = [json.loads(line.removeprefix("PROBE ")) for line in done.stdout.splitlines() if line.startswith("PROBE ")]
-    assert [entry[0] for entry in found] == words
-    assert {" ".join(entry[0]): entry[2] for entry in found if entry[2]} == {}
-    assert all(entry[1] == 2 for entry in found[: len(WRONG)])
-    assert all(entry[1] == 0 for entry in found[len(WRONG) :])
+    entries = [
+        json.loads(line.removeprefix("PROBE ")) for line in done.stdout.splitlines() if line.startswith("PROBE ")
+    ]
+    assert [entry[0] for entry in entries] == args
+    assert {" ".join(entry[0]): entry[2] for entry in entries if entry[2]} == {}
+    assert all(entry[1] == 2 for entry in entries[: len(WRONG)])
+    assert all(entry[1] == 0 for entry in entries[len(WRONG) :])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -119,7 +125,16 @@ def test_every_command_helps(name: str, capsys: pytest.CaptureFixture[str]) -> N
     assert ("--json" in text) == (name != "ui")
 
 
-def test_short_help_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_with_a_value_shows_its_default(name: str) -> None:
+    command: click.Command = importlib.import_module(f"nbt.cli.{name}").command
+    for param in command.params:
+        if isinstance(param, click.Option) and not (param.required or param.is_flag or param.count):
+            is_required = (name, param.name) == ("record", "dataset")  # without --from-studies
+            assert param.show_default or is_required, param.opts
+
+
+def test_short_help_is_not_truncated(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"\n  {name} " in text for name in COMMANDS)
@@ -139,7 +154,7 @@ def _raise(error: BaseException) -> Any:
         (UsageError("wrong thing"), 2, "error: wrong thing\n"),
         (NbtError("broke\ndown"), 1, "error: broke down\n"),
         (ValueError("odd"), 1, "error: ValueError: odd (run again with -v for the traceback)\n"),
-        (KeyboardInterrupt(), 130, "interrupted: 0 trials kept; the same command continues\n"),
+        (KeyboardInterrupt(), 130, "interrupted: 0 trials stored; to continue, run the same command\n"),
     ],
 )
 def test_errors_become_one_line_and_a_code(
@@ -167,7 +182,7 @@ def test_v_shows_the_traceback(error: Exception, fake_api: FakeApi, capsys: pyte
     assert "run again" not in text
 
 
-def test_a_reader_that_leaves_early_is_no_accident() -> None:
+def test_a_closed_pipe_is_not_an_error_message() -> None:
     script = "from nbt.cli import main; import sys; sys.argv = ['nbt', 'datasets', '--json']; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", script],

@@ -1,4 +1,4 @@
-"""What each command passes on, and what it prints."""
+"""The arguments that each command passes to `nbt.api`, and its output."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def load_strictly(text: str) -> Any:
 
 class TestSearch:
     def test_passes_its_options_on(self, fake_api: FakeApi) -> None:
-        words = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --study s"
+        args = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --study s"
         more = "--storage sqlite:///s.db --tracking-uri sqlite:///m.db --pruner none --seed 4 --final-seeds 2 --out o"
         guided = "--no-heuristics --experience . --teacher conv3 --scenario class --tasks 3"
-        assert run([*SEARCH, *words.split(), *more.split(), *guided.split(), "--fresh", "-q"]) == 0
+        assert run([*SEARCH, *args.split(), *more.split(), *guided.split(), "--fresh", "-q"]) == 0
         [(name, arguments, options)] = fake_api.calls
         assert (name, arguments) == ("search", ("digits",))
         observer = options.pop("observers")[0]
@@ -73,16 +73,16 @@ class TestSearch:
             "fresh": True,
         }
 
-    def test_passes_on_what_it_is_told_of_a_cluster(self, fake_api: FakeApi) -> None:
-        words = "--engine ray --ray-address head:6379 --gpus-per-trial 0.25 --cpus-per-trial 2"
-        assert run([*SEARCH, *words.split(), "-q"]) == 0
+    def test_passes_the_options_of_a_cluster_on(self, fake_api: FakeApi) -> None:
+        args = "--engine ray --ray-address head:6379 --gpus-per-trial 0.25 --cpus-per-trial 2"
+        assert run([*SEARCH, *args.split(), "-q"]) == 0
         assert run([*SEARCH, "--engine", "ray", "--gpus-per-trial", "auto", "-q"]) == 0
-        told = [options for _, _, options in fake_api.calls]
-        assert [one["engine"] for one in told] == ["ray", "ray"]
-        assert (told[0]["ray_address"], told[0]["cpus_per_trial"]) == ("head:6379", 2.0)
-        assert [one["gpus_per_trial"] for one in told] == [0.25, "auto"]
+        first, second = (options for _, _, options in fake_api.calls)
+        assert (first["engine"], second["engine"]) == ("ray", "ray")
+        assert (first["ray_address"], first["cpus_per_trial"]) == ("head:6379", 2.0)
+        assert (first["gpus_per_trial"], second["gpus_per_trial"]) == (0.25, "auto")
 
-    def test_tells_what_is_recommended_and_what_to_do_next(
+    def test_prints_the_recommended_settings_and_the_next_steps(
         self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
         fake_api.results["search"].report_path = Path.cwd() / "reports/birds/report.html"
@@ -98,12 +98,12 @@ class TestSearch:
         assert "against the default recipe +3.0 points [+1.0, +5.0]" in text
         assert "test 79.0 % [73.0, 84.0] 200 images" in text
         assert "test of the baseline 76.0 %" in text
-        assert "3 trials (2 complete, 1 pruned, 0 failed), 18 of 20 epochs in 1 min 15 s Next" in text
+        assert "3 trials (2 complete, 1 pruned, 0 failed), 18 of 20 epochs in 1 min 15 s Next steps" in text
         assert "nbt predict reports/birds/model" in text
         assert "nbt train --dataset birds --backbone conv3" in text
         assert "--settings reports/birds/recommended.yaml" in text
 
-    def test_searches_on_with_what_the_pipeline_says(
+    def test_the_next_search_has_the_run_options_of_the_result(
         self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
         fake_api.results["search"].run_options = {"--storage": "sqlite:///s.db", "--out": "/o"}
@@ -112,17 +112,17 @@ class TestSearch:
         assert line.endswith("--study birds --storage sqlite:///s.db --out /o")
 
     @pytest.mark.parametrize(
-        ("error", "code", "said"),
+        ("error", "code", "message"),
         [
-            (KeyboardInterrupt(), 130, "interrupted: 0 trials kept; the same command continues{}\n"),
-            (NbtError("3 in a row failed"), 1, "error: 3 in a row failed; go on{}\n"),
+            (KeyboardInterrupt(), 130, "interrupted: 0 trials stored; to continue, run the same command{}\n"),
+            (NbtError("3 in a row failed"), 1, "error: 3 in a row failed; to continue, run the same command{}\n"),
         ],
     )
-    def test_a_fresh_study_goes_on_under_its_name(
+    def test_the_hint_of_a_fresh_study_names_the_study(
         self,
         error: BaseException,
         code: int,
-        said: str,
+        message: str,
         fake_api: FakeApi,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
@@ -132,11 +132,12 @@ class TestSearch:
 
         fake_api.before = begin
         assert run([*SEARCH, "--fresh", "-q"]) == code
-        assert capsys.readouterr().err.lstrip("\n") == said.format(" with --study birds instead of --fresh")
+        assert capsys.readouterr().err.lstrip("\n") == message.format(" with --study birds instead of --fresh")
         assert run([*SEARCH, "-q"]) == code
-        assert capsys.readouterr().err.lstrip("\n") == said.replace("; go on", "").format("")
+        without_hint = message.replace("failed; to continue, run the same command", "failed").format("")
+        assert capsys.readouterr().err.lstrip("\n") == without_hint
 
-    def test_a_wrong_input_says_nothing_of_going_on(
+    def test_an_error_of_usage_has_no_hint_to_continue(
         self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
         def refuse(options: dict[str, Any]) -> NoReturn:
@@ -147,15 +148,15 @@ class TestSearch:
         assert run([*SEARCH, "--fresh", "-q"]) == 2
         assert capsys.readouterr().err == "error: wrong thing\n"
 
-    def test_tells_where_it_ran_where_that_was_more_than_one_place(
+    def test_prints_the_hardware_if_the_trials_ran_in_several_locations(
         self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
         fake_api.results["search"].record = spread_study()
         assert run([*SEARCH, "-q"]) == 0
         text = " ".join(capsys.readouterr().out.split())
-        assert "130 of 168 epochs in 10 min 12 s on 3 GPUs of 2 nodes; 2 workers lost on the way" in text
+        assert "130 of 168 epochs in 10 min 12 s on 3 GPUs of 2 nodes; 2 workers lost Next steps" in text
 
-    def test_tells_how_many_trials_were_interrupted_where_some_were(
+    def test_prints_the_number_of_interrupted_trials_if_there_are_any(
         self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
         record = fake_api.results["search"].record
@@ -183,8 +184,8 @@ class TestTrain:
         self, fake_api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         Path("r.yaml").write_text(RECOMMENDED.to_yaml())
-        words = "train --dataset digits --settings r.yaml --seeds 3 --seed 5 --export m -q"
-        assert run(words.split()) == 0
+        args = "train --dataset digits --settings r.yaml --seeds 3 --seed 5 --export m -q"
+        assert run(args.split()) == 0
         [(name, arguments, options)] = fake_api.calls
         assert (name, arguments) == ("train", ("digits", RECOMMENDED))
         assert options["export"] == Path("m")
@@ -209,28 +210,28 @@ class TestTrain:
             Path(folder, "notes.txt").write_text("mine")
         monkeypatch.chdir("x")
         Path("r.yaml").write_text(RECOMMENDED.to_yaml())
-        words = ["train", "--dataset", "digits", "--settings", "r.yaml", "--export"]
-        assert run([*words, export]) == 2
-        said = capsys.readouterr().err
-        assert said.startswith(f"error: --export {export}: ") and "notes.txt" in said
+        args = ["train", "--dataset", "digits", "--settings", "r.yaml", "--export"]
+        assert run([*args, export]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"error: --export {export}: ") and "notes.txt" in message
         assert not fake_api.calls
         assert Path("models/notes.txt").read_text() == "mine"
-        assert run([*words, "models/new", "-q"]) == 0
+        assert run([*args, "models/new", "-q"]) == 0
 
     @pytest.mark.parametrize(
-        ("recipe", "said"),
+        ("recipe", "message"),
         [
             ("init: inject", "init: inject needs a teacher"),
             ("{init: inject, teacher: conv3=t.pth}", "no file t.pth"),
             ("{pretrain_zap_period: 2, epochs: 5}", "are not trained by nbt"),
         ],
     )
-    def test_a_recipe_with_nothing_to_start_from_is_wrong_usage(
-        self, recipe: str, said: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
+    def test_a_recipe_without_starting_weights_is_wrong_usage(
+        self, recipe: str, message: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
         Path("r.yaml").write_text(recipe)
         assert run(["train", "--dataset", "digits", "--weights", "none", "--settings", "r.yaml"]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
         assert not fake_api.calls
 
     def test_json(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,7 +265,7 @@ class TestPredict:
         assert "images/b.png cat 90.0 %" in text
 
     @pytest.mark.parametrize(("readable", "code"), [(1, 0), (0, 1)])
-    def test_unreadable_images_are_named(
+    def test_unreadable_images_are_listed(
         self, readable: int, code: int, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
         good = [Prediction(Path("images/b.png"))] * readable
@@ -272,8 +273,8 @@ class TestPredict:
         assert run(["predict", "model", "images", "--json", "-q"]) == code
         captured = capsys.readouterr()
         assert "images/deep/a.JPG: cannot be read" in captured.err
-        found = load_strictly(captured.out)
-        assert found[-1] == {
+        document = load_strictly(captured.out)
+        assert document[-1] == {
             "path": "images/deep/a.JPG",
             "label": None,
             "probability": None,
@@ -281,22 +282,22 @@ class TestPredict:
             "error": "cannot be read",
         }
         if readable:
-            assert found[0]["top"][1] == {"label": "dog", "probability": 0.1}
+            assert document[0]["top"][1] == {"label": "dog", "probability": 0.1}
 
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("args", "message"),
         [
             (["model", "nowhere.png"], "nowhere.png: no such file"),
-            (["model", "empty"], "empty: a folder without images"),
+            (["model", "empty"], "empty: the folder contains no images"),
             (["images", "images"], "images: not a model folder"),
             ([".", "images"], "did you mean model?"),
         ],
     )
     def test_wrong_paths(
-        self, words: list[str], said: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
+        self, args: list[str], message: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert run(["predict", *words]) == 2
-        assert said in capsys.readouterr().err
+        assert run(["predict", *args]) == 2
+        assert message in capsys.readouterr().err
         assert not fake_api.calls
 
 
@@ -357,7 +358,7 @@ class TestLists:
         space = load_strictly(capsys.readouterr().out)
         assert "head_lr" in [row["dimension"] for row in space["dimensions"]]
 
-    def test_lines_are_not_cut_where_there_is_no_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_lines_are_not_wrapped_without_a_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["datasets"]) == 0
         assert max(map(len, capsys.readouterr().out.splitlines())) > 100
 
@@ -368,20 +369,20 @@ class TestUi:
 
         ran: list[Any] = []
         monkeypatch.setattr(nbt.tracking, "ui_command", lambda uri, port: ["mlflow", uri, str(port)])
-        monkeypatch.setattr(os, "execvp", lambda *words: ran.append(words))
+        monkeypatch.setattr(os, "execvp", lambda *args: ran.append(args))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         assert run(["ui", "--tracking-uri", "sqlite:///m.db", "--port", str(port)]) == 0
         assert ran == [("mlflow", ["mlflow", "sqlite:///m.db", str(port)])]
 
-    def test_a_port_that_is_taken(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_port_in_use_is_wrong_usage(self, capsys: pytest.CaptureFixture[str]) -> None:
         Path("m.db").touch()
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()
             assert run(["ui", "--tracking-uri", "sqlite:///m.db", "--port", str(other.getsockname()[1])]) == 2
-        assert "give another" in capsys.readouterr().err
+        assert "choose another port" in capsys.readouterr().err
 
 
 class TestOutput:
@@ -404,7 +405,7 @@ class TestOutput:
         with pytest.raises(TypeError, match="object has no JSON form"):
             to_strict(object())
 
-    def test_words_for_numbers(self) -> None:
+    def test_format_of_numbers(self) -> None:
         assert percent(None) == "-"
         assert percent(-0.031, signed=True) == "-3.1 %"
         assert interval_text(Interval(mean=0.5, low=None, high=None, n=1)) == "50.0 %"
@@ -425,9 +426,9 @@ class TestOutput:
     ) -> None:
         def log_everything(options: dict[str, Any]) -> None:
             for level in ("debug", "info", "warning", "error"):
-                getattr(logging.getLogger("nbt"), level)("said")
+                getattr(logging.getLogger("nbt"), level)("message")
 
         fake_api.before = log_everything
         assert run(["studies", option]) == 0
         lines = capsys.readouterr().err.splitlines()
-        assert lines == [f"{level}: said" for level in levels or ["debug", "info", "warning", "error"]]
+        assert lines == [f"{level}: message" for level in levels or ["debug", "info", "warning", "error"]]

@@ -1,4 +1,4 @@
-"""`nbt continual --scenario stream`: what it refuses, passes on and prints."""
+"""`nbt continual --scenario stream`: option checks and output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TINY = [*STREAM, "--backbone", "conv3(width=4)", "--weights", "none", "--train",
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         (["continual", "--dataset", "digits"], "missing --scenario"),
         (["continual", "--scenario", "stream"], "missing --dataset"),
@@ -30,29 +30,36 @@ TINY = [*STREAM, "--backbone", "conv3(width=4)", "--weights", "none", "--train",
         ([*TINY, "--train", "500"], "give --train N and --test N"),
     ],
 )
-def test_wrong_input_is_named(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(words) == 2
+def test_wrong_input_is_reported(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(args) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert said in captured.err.splitlines()[-1]
+    assert message in captured.err.splitlines()[-1]
 
 
-def test_prints_what_it_gave(capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_the_results(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*TINY, "--sweep-draws", "1"]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith("continual transfer of conv3(width=4) to 5 classes of digits: 3 images a class, 15 ")
-    assert "(chosen on draws of its own)" in captured.out
+    assert captured.out.startswith(
+        "continual transfer of conv3(width=4) to 5 classes of digits: 3 images per class, 15 "
+    )
+    assert "(selected on separate draws)" in captured.out
     assert "over 2 draws" in captured.out
     assert "choosing the learning rate" in captured.err
 
 
-def test_json_has_every_draw(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--protocol", "standard", "--epochs", "2", "--batch-size", "4", "--train-layers", "head", "--classes", "3"]
-    assert run([*TINY, *words, "--sweep-draws", "2", "--skip-classes", "1", "--json", "-q"]) == 0
+def test_json_contains_every_draw(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--protocol", "standard", "--epochs", "2", "--batch-size", "4", "--train-layers", "head", "--classes", "3"]
+    assert run([*TINY, *args, "--sweep-draws", "2", "--skip-classes", "1", "--json", "-q"]) == 0
     captured = capsys.readouterr()
-    said = json.loads(captured.out)
+    document = json.loads(captured.out)
     assert captured.err == ""
-    assert (said["scenario"], said["protocol"], said["classes"], said["steps"]) == ("stream", "standard", 3, 6)
-    assert len(said["accuracies"]) == 2 and len(said["sweep"]) == 8
-    assert all(len(values) == 2 for values in said["sweep"].values())
-    assert f"{said['rate']:g}" in said["sweep"]
+    assert (document["scenario"], document["protocol"], document["classes"], document["steps"]) == (
+        "stream",
+        "standard",
+        3,
+        6,
+    )
+    assert len(document["accuracies"]) == 2 and len(document["sweep"]) == 8
+    assert all(len(values) == 2 for values in document["sweep"].values())
+    assert f"{document['rate']:g}" in document["sweep"]

@@ -1,4 +1,4 @@
-"""`nbt continual --scenario data|task|class`: what it refuses, makes of its options, prints and keeps."""
+"""`nbt continual --scenario data|task|class`: option checks, recipes, output and resumption."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUIET = [*NOWHERE, "-q"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         ([*TASKS, "--method", "dlcfd"], "did you mean dlcft"),
         ([*TASKS, "--method", "ewc", "--method", "ewc"], "ewc is given twice"),
@@ -60,18 +60,20 @@ QUIET = [*NOWHERE, "-q"]
         (["continual", "--scenario", "stream", "--dataset", "digits", "--fresh"], "--fresh is an option of"),
     ],
 )
-def test_wrong_input_is_named(words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert run(words) == 2
+def test_wrong_input_is_reported(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(args) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert said in captured.err.splitlines()[-1]
+    assert message in captured.err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_curvature_that_does_not_fit_says_what_would(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_exceeded_memory_bound_names_the_remedy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run([*TINY, "--method", "joint", "--method", "dlcft", "--memory", "2k"]) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert "memory 2.0 KiB" in said and "--memory with" in said
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "memory 2.0 KiB" in message and "--memory with" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -94,14 +96,14 @@ def settings_file(settings: TransferSettings) -> str:
     return "recipe.yaml"
 
 
-def test_without_options_a_method_is_what_it_is() -> None:
+def test_without_options_a_recipe_is_that_of_its_method() -> None:
     assert recipes_from_options(options()) == {"dlcft": plain("dlcft")}
     both = recipes_from_options(options(methods=("joint", "ewc"), scenario="data"))
     assert list(both.items()) == [("joint", plain("joint")), ("ewc", plain("ewc"))]
     assert stream_settings_from_options(options()) == {}
 
 
-def test_options_change_every_method_that_has_them() -> None:
+def test_options_change_every_method_that_they_apply_to() -> None:
     given = options(methods=("dlcft", "ewc", "joint"), epochs=3, batch_size=8, curvature="diagonal", penalty=2.0)
     recipes = recipes_from_options(given)
     assert {recipe.epochs for recipe in recipes.values()} == {3}
@@ -113,27 +115,27 @@ def test_options_change_every_method_that_has_them() -> None:
     )
 
 
-def test_a_rate_keeps_the_proportion_of_head_and_body() -> None:
+def test_lr_keeps_the_ratio_of_head_rate_and_body_rate() -> None:
     before, after = plain("dlcft"), recipes_from_options(options(lr=0.5))["dlcft"]
     assert after.body_lr == 0.5
     assert after.head_lr / after.body_lr == pytest.approx(before.head_lr / before.body_lr)
 
 
-def test_a_target_scale_is_of_squared_error() -> None:
+def test_target_scale_changes_the_methods_with_squared_error() -> None:
     recipes = recipes_from_options(options(methods=("dlcft", "joint"), target_scale=7.0))
     assert (recipes["dlcft"].target_scale, recipes["joint"].target_scale) == (7.0, 0.0)
     assert recipes_from_options(options(methods=("joint",), target_scale=7.0))["joint"].target_scale == 7.0
 
 
-def test_a_file_says_method_and_recipe_and_options_override_it() -> None:
-    mine = plain("ewc", epochs=5, body_lr=0.3, penalty_strength=0.5)
-    assert recipes_from_options(options(file=settings_file(mine))) == {"ewc": mine}
+def test_a_file_sets_method_and_recipe_and_options_override_it() -> None:
+    settings = plain("ewc", epochs=5, body_lr=0.3, penalty_strength=0.5)
+    assert recipes_from_options(options(file=settings_file(settings))) == {"ewc": settings}
     named = recipes_from_options(options(file="recipe.yaml", methods=("ewc", "joint"), epochs=2))
-    assert named["ewc"] == mine.replace(epochs=2)
-    assert named["joint"] == mine.replace(epochs=2, method="joint")
+    assert named["ewc"] == settings.replace(epochs=2)
+    assert named["joint"] == settings.replace(epochs=2, method="joint")
 
 
-def test_a_linearised_file_gives_ewc_the_network_itself() -> None:
+def test_ewc_ignores_the_linearisation_of_a_file() -> None:
     recipes = recipes_from_options(
         options(file=settings_file(plain("dlcft", body_lr=0.3)), methods=("dlcft", "ewc", "joint"))
     )
@@ -164,82 +166,82 @@ def test_sizes(text: str, size: int | None) -> None:
         assert parse_size(text) == size
 
 
-class Given:
-    """Stands for `streams.continual`."""
+class FakeContinual:
+    """Replaces `nbt.api.continual` and records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, dict[str, Any]]] = []
 
-    def __call__(self, dataset: Any, **given: Any) -> api.ContinualOutcome:
-        self.calls.append((dataset, given))
+    def __call__(self, dataset: Any, **arguments: Any) -> api.ContinualOutcome:
+        self.calls.append((dataset, arguments))
         return api.ContinualOutcome(compare_methods([make_stream()]), Path.cwd() / "reports" / "x" / "report.html")
 
 
 def test_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    given = Given()
-    monkeypatch.setattr(api, "continual", given)
+    fake = FakeContinual()
+    monkeypatch.setattr(api, "continual", fake)
     more = (
         "--method dlcft --method ewc --tasks 4 --seeds 3 --seed 7 --classes 5 --shots 9 --image-size 16 --out r --fresh"
     )
     assert run([*TASKS, *more.split(), "--memory", "1G", *QUIET]) == 0
-    [(dataset, said)] = given.calls
+    [(dataset, arguments)] = fake.calls
     assert dataset == "digits"
-    assert list(said["methods"]) == ["dlcft", "ewc"]
+    assert list(arguments["methods"]) == ["dlcft", "ewc"]
     expected = {"scenario": "class", "tasks": 4, "seeds": 3, "seed": 7, "classes": 5, "shots": 9, "image_size": 16}
     expected |= {"out": "r", "fresh": True, "tracking_uri": NOWHERE[1], "more": {"memory_bytes": 2**30}}
-    assert {name: said[name] for name in expected} == expected
-    words = shlex.split(said["command"])
-    assert words[:2] == ["nbt", "continual"]
-    assert "--fresh" not in words and "-q" not in words and "--json" not in words
-    given.calls.clear()
-    assert run(words[1:]) == 0
-    [(_, again)] = given.calls
+    assert {name: arguments[name] for name in expected} == expected
+    args = shlex.split(arguments["command"])
+    assert args[:2] == ["nbt", "continual"]
+    assert "--fresh" not in args and "-q" not in args and "--json" not in args
+    fake.calls.clear()
+    assert run(args[1:]) == 0
+    [(_, again)] = fake.calls
     assert {name: again[name] for name in expected} == {**expected, "fresh": False, "out": str(Path("r").absolute())}
     assert capsys.readouterr().out.count("report reports/x/report.html") == 2
 
 
-def test_the_command_works_in_any_folder_and_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = Given()
-    monkeypatch.setattr(api, "continual", given)
+def test_the_command_is_valid_in_any_folder_and_contains_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeContinual()
+    monkeypatch.setattr(api, "continual", fake)
     Path("w.pth").touch()
     settings_file(plain("ewc"))
-    words = [*TASKS, "--weights", "w.pth", "--settings", "recipe.yaml"]
-    assert run([*words, "--tracking-uri", "postgresql://me:secret@db/runs", "-q"]) == 0
-    [(_, said)] = given.calls
-    assert said["tracking_uri"] == "postgresql://me:secret@db/runs"
+    args = [*TASKS, "--weights", "w.pth", "--settings", "recipe.yaml"]
+    assert run([*args, "--tracking-uri", "postgresql://me:secret@db/runs", "-q"]) == 0
+    [(_, arguments)] = fake.calls
+    assert arguments["tracking_uri"] == "postgresql://me:secret@db/runs"
     here = Path.cwd()
     more = ["--weights", f"{here}/w.pth", "--settings", f"{here}/recipe.yaml"]
     more += ["--tracking-uri", "postgresql://me:***@db/runs"]
-    found = shlex.split(said["command"])
+    found = shlex.split(arguments["command"])
     assert sorted(found) == sorted(["nbt", *TASKS, *more])
     assert all(found[found.index(option) + 1] == value for option, value in zip(more[::2], more[1::2], strict=True))
 
 
-def test_a_dataset_is_named_as_it_is_found_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = Given()
-    monkeypatch.setattr(api, "continual", given)
+def test_the_command_has_the_absolute_path_of_the_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeContinual()
+    monkeypatch.setattr(api, "continual", fake)
     for name in ("cats", "dogs"):
         Path("pets", name).mkdir(parents=True)
         for i in range(3):
             Path("pets", name, f"{i}.png").touch()
     assert run(["continual", "--scenario", "class", "--dataset", "pets/", *QUIET]) == 0
-    [(_, said)] = given.calls
-    words = shlex.split(said["command"])
-    assert words[words.index("--dataset") + 1] == str(Path("pets").absolute())
+    [(_, arguments)] = fake.calls
+    args = shlex.split(arguments["command"])
+    assert args[args.index("--dataset") + 1] == str(Path("pets").absolute())
 
 
-def test_a_recipe_with_nothing_to_start_from_is_refused_before_images_are_read(
+def test_a_recipe_without_starting_weights_is_rejected_before_images_are_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = Given()
-    monkeypatch.setattr(api, "continual", given)
+    fake = FakeContinual()
+    monkeypatch.setattr(api, "continual", fake)
     settings_file(plain("ewc", init="inject"))
     assert run([*TASKS, "--settings", "recipe.yaml", *QUIET]) == 2
     assert "init: inject needs a teacher" in capsys.readouterr().err
-    assert not given.calls
+    assert not fake.calls
 
 
-def test_one_method_shows_its_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_of_one_method_shows_its_matrix(capsys: pytest.CaptureFixture[str]) -> None:
     stdout_console().print(*comparison_text(compare_methods([make_stream()]), Path("r/report.html")), sep="\n")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["1", "90.0", "(30.0)", "(20.0)"] in lines
@@ -248,60 +250,62 @@ def test_one_method_shows_its_matrix(capsys: pytest.CaptureFixture[str]) -> None
     assert lines[-1] == ["report", "r/report.html"]
 
 
-def test_several_methods_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_of_several_methods_has_one_row_per_method(capsys: pytest.CaptureFixture[str]) -> None:
     records = [make_stream(method, matrix, scenario="class") for method, matrix in (("dlcft", BETTER), ("ewc", BETTER))]
     stdout_console().print(*comparison_text(compare_methods(records), Path("r/report.html")), sep="\n")
     text = capsys.readouterr().out
-    assert "to dlcft, points" in text
+    assert "vs dlcft, points" in text
     [dlcft, ewc] = [line.split() for line in text.splitlines() if line.startswith(("dlcft", "ewc"))]
     assert dlcft[1:3] == ["90.0", "%"] and dlcft[-6:] == ["3.0", "MiB", "1", "min", "00", "s"]
     assert "+0.0" in ewc and "none" in ewc
 
 
-def test_long_streams_show_no_matrix() -> None:
+def test_the_summary_of_long_streams_has_no_matrix() -> None:
     matrix = tuple(tuple(0.5 for _ in range(13)) for _ in range(13))
     [runs] = compare_methods([make_stream(matrix=matrix, images=(9,) * 13)]).methods
     assert len(comparison_text(compare_methods(list(runs.streams)), Path("r"))) == 3
 
 
-def test_prints_resumes_and_shows_again(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    words = [*TINY, "--method", "finetune", "--method", "dlcft", *NOWHERE]
-    went_on = StreamProgress.task_finished
+def test_resumes_and_prints_finished_streams_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = [*TINY, "--method", "finetune", "--method", "dlcft", *NOWHERE]
+    task_finished = StreamProgress.task_finished
 
     def interrupt(self: StreamProgress, config: Any, score: Any) -> None:
-        went_on(self, config, score)
+        task_finished(self, config, score)
         if (config.method, score.task) == ("dlcft", 1):
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
         patch.setattr(StreamProgress, "task_finished", interrupt)
-        assert run(words) == 130
+        assert run(args) == 130
     captured = capsys.readouterr()
     assert captured.out == ""
     last = captured.err.splitlines()[-1]
     assert last.startswith("interrupted: 1 of 2 streams and 1 task of digits-conv3-width-4-class-2-dlcft-seed0-")
-    assert last.endswith("kept; the same command continues")
+    assert last.endswith("stored; to continue, run the same command")
     assert "dlcft: kfac curvature of" in captured.err
     logging.getLogger("nbt").handlers = []
 
-    assert run([*words, "--json"]) == 0
+    assert run([*args, "--json"]) == 0
     captured = capsys.readouterr()
-    said = json.loads(captured.out)
-    assert "was finished before" in captured.err and "goes on after task 1" in captured.err
-    assert (said["scenario"], [one["method"] for one in said["methods"]]) == ("class", ["finetune", "dlcft"])
-    assert Path(said["report"]).is_file()
+    document = json.loads(captured.out)
+    assert "is already finished" in captured.err and "resumed after task 1" in captured.err
+    assert (document["scenario"], [row["method"] for row in document["methods"]]) == ("class", ["finetune", "dlcft"])
+    assert Path(document["report"]).is_file()
 
-    assert run([*words, "--json", "-q"]) == 0
-    assert json.loads(capsys.readouterr().out) == said
+    assert run([*args, "--json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out) == document
 
 
-def test_the_stream_of_zapping_is_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
-    words = "continual --scenario stream --dataset digits --weights none --train 2 --test 2 --draws 1 --sweep-draws 1"
-    assert run([*words.split(), "--backbone", "conv3(width=4)", "--lr", "0.01", "--classes", "2", "-q"]) == 0
+def test_a_class_stream_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    args = "continual --scenario stream --dataset digits --weights none --train 2 --test 2 --draws 1 --sweep-draws 1"
+    assert run([*args.split(), "--backbone", "conv3(width=4)", "--lr", "0.01", "--classes", "2", "-q"]) == 0
     assert capsys.readouterr().out.startswith("continual transfer of conv3(width=4) to 2 classes of digits")
 
 
-def test_help_and_wrong_words_cost_no_torch() -> None:
+def test_wrong_usage_imports_no_torch() -> None:
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""The main job from the command line, on real images and with real training, interrupted and resumed on the way."""
+"""A complete search from the command line, with real images and training, interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ def test_search_report_train_predict(capsys: pytest.CaptureFixture[str], monkeyp
         if epochs_spent == 3:
             signal.raise_signal(signal.SIGINT)
 
-    def results(words: list[str], code: int = 0) -> Any:
-        assert run(words) == code, capsys.readouterr().err
+    def results(args: list[str], code: int = 0) -> Any:
+        assert run(args) == code, capsys.readouterr().err
         return load_strictly(capsys.readouterr().out)
 
     with monkeypatch.context() as patch:
         patch.setattr(SearchProgress, "epoch_finished", interrupt)
         assert run(SEARCH) == 130
     captured = capsys.readouterr()
-    assert captured.err.strip() == "interrupted: 1 trial kept; the same command continues"
+    assert captured.err.strip() == "interrupted: 1 trial stored; to continue, run the same command"
     assert captured.out == ""
     [study] = results(["studies", "--json"])
     assert (study["name"], study["trials"]["running"], study["finished"]) == ("s", 0, False)
 
-    found = results(SEARCH)
-    assert found["study"] == "s"
-    assert found["trials"]["complete"] >= 1
-    assert found["epochs"] == {"spent": found["epochs"]["spent"], "budget": 4}
-    assert found["epochs"]["spent"] <= 4
-    assert found["test"].keys() == {"recommended", "baseline"}
-    assert all(test["low"] < test["mean"] < test["high"] and test["n"] == 179 for test in found["test"].values())
-    folder = Path(found["report"]).parent
+    document = results(SEARCH)
+    assert document["study"] == "s"
+    assert document["trials"]["complete"] >= 1
+    assert document["epochs"] == {"spent": document["epochs"]["spent"], "budget": 4}
+    assert document["epochs"]["spent"] <= 4
+    assert document["test"].keys() == {"recommended", "baseline"}
+    assert all(test["low"] < test["mean"] < test["high"] and test["n"] == 179 for test in document["test"].values())
+    folder = Path(document["report"]).parent
     assert yaml.safe_load((folder / "recommended.yaml").read_text())["epochs"] == 2
     assert {"report.html", "report.md", "trials.csv", "model"} <= {path.name for path in folder.iterdir()}
-    assert results(SEARCH)["test"] == found["test"], "a finished study is not tested again"
+    assert results(SEARCH)["test"] == document["test"], "a finished study is not tested again"
 
-    assert results(["report", "s", "--json"])["report"] == found["report"]
+    assert results(["report", "s", "--json"])["report"] == document["report"]
     [table] = results(["record", "--from-studies", "s", "--out", "mine", "--json"])["tables"]
-    assert table["runs"] == found["trials"]["complete"]
+    assert table["runs"] == document["trials"]["complete"]
     [experience] = load_experience("mine", Space.load("non_binary"))
     assert experience.header.profile is not None
     assert set(results(["sync", "s", "--json"])) >= {"written"}

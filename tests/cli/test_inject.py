@@ -1,4 +1,4 @@
-"""`nbt inject`: what it prints, warns of and writes, and that the other commands take it."""
+"""`nbt inject`: output, warnings and files, which other commands can load."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ def teacher(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_writes_weights_that_load(teacher: str, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["inject", "--teacher", teacher, "--student", STUDENT, "--blend", "0.5", "--seed", "2"]
-    assert run([*words, "--out", f"w.{suffix}"]) == 0
+    args = ["inject", "--teacher", teacher, "--student", STUDENT, "--blend", "0.5", "--seed", "2"]
+    assert run([*args, "--out", f"w.{suffix}"]) == 0
     captured = capsys.readouterr()
     assert "warning" not in captured.err
     assert "similarity 0.625, coverage 100.0 %" in captured.out
     assert f"--backbone '{STUDENT}' --weights w.{suffix}" in captured.out
     assert "crop + resize" in captured.out
     expected, _ = inject_weights(parse_backbone(STUDENT), 28, load_teacher(teacher), blend=0.5, seed=2)
-    found = load_pretrained_weights(parse_backbone(STUDENT), f"w.{suffix}", image_size=28).w0
-    assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+    loaded = load_pretrained_weights(parse_backbone(STUDENT), f"w.{suffix}", image_size=28).w0
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in expected.items())
     assert sorted(path.name for path in Path().iterdir()) == ["t.pth", f"w.{suffix}"]
 
 
 def test_score_only_needs_no_weights_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inject", "--teacher", "vgg11", "--student", "conv4", "--score-only", "--json"]) == 0
     captured = capsys.readouterr()
-    found = json.loads(captured.out)
-    assert 0 < found["similarity"] < 0.5
-    assert found["file"] is None
-    assert found["left"]
+    document = json.loads(captured.out)
+    assert 0 < document["similarity"] < 0.5
+    assert document["file"] is None
+    assert document["left"]
     assert "warning: similarity" in captured.err
     assert "is below 0.5" in captured.err
     assert not list(Path().iterdir())
 
 
-def test_the_file_is_named_after_the_two(teacher: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_default_file_is_named_after_student_and_teacher(teacher: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inject", "--teacher", teacher, "--student", STUDENT, "--json", "-q"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["file"] == "conv3_width_6-from-conv3_width_8.safetensors"
-    assert Path(found["file"]).is_file()
-    assert found["student"] == STUDENT
+    document = json.loads(capsys.readouterr().out)
+    assert document["file"] == "conv3_width_6-from-conv3_width_8.safetensors"
+    assert Path(document["file"]).is_file()
+    assert document["student"] == STUDENT
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         ("--student conv3", "missing --teacher"),
         ("--teacher vgg11", "missing --student"),
@@ -72,14 +72,16 @@ def test_the_file_is_named_after_the_two(teacher: str, capsys: pytest.CaptureFix
             "--teacher vgg11 --student conv3 --out w.txt",
             "--out w.txt: expected a name that ends in .safetensors or .pth",
         ),
-        ("--teacher vgg11 --student conv3 --out no/w.pth", "there is no folder no"),
+        ("--teacher vgg11 --student conv3 --out no/w.pth", "the folder no does not exist"),
         ("--teacher vgg11 --student conv3 --score-only --out w.pth", "--out: nothing is written with --score-only"),
     ],
 )
-def test_wrong_input_is_named_before_anything_runs(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["inject", *words.split()]) == 2
+def test_wrong_input_is_reported_before_anything_runs(
+    args: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inject", *args.split()]) == 2
     captured = capsys.readouterr()
-    assert said in captured.err
+    assert message in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert not list(Path().iterdir())

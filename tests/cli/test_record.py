@@ -28,13 +28,13 @@ def table() -> RecordedTable:
 
 @pytest.fixture
 def calls(table: RecordedTable, monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Calls of `nbt.api._record.record`, which answers without training."""
-    made: Calls = []
+    """Calls of a fake of `nbt.api.record` that trains nothing."""
+    recorded_calls: Calls = []
 
     def record(dataset: str, *, on_run: Callable[[Any, int, int], None], **options: Any) -> RecordedTable:
-        made.append((dataset, options))
-        for done, one in enumerate(table.runs, 1):
-            on_run(one, done, len(table.runs))
+        recorded_calls.append((dataset, options))
+        for done, recorded_run in enumerate(table.runs, 1):
+            on_run(recorded_run, done, len(table.runs))
             if options["seed"] == 13 and done == 2:
                 raise KeyboardInterrupt
         return table
@@ -43,12 +43,12 @@ def calls(table: RecordedTable, monkeypatch: pytest.MonkeyPatch) -> Calls:
     fake.record = record  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "nbt.api", fake)
     monkeypatch.setattr(nbt, "api", fake, raising=False)
-    return made
+    return recorded_calls
 
 
 def test_passes_its_options_on(calls: Calls) -> None:
-    words = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --seed 4"
-    assert run([*WORDS, *words.split(), "-q"]) == 0
+    args = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --seed 4"
+    assert run([*WORDS, *args.split(), "-q"]) == 0
     [(dataset, options)] = calls
     del options["progress"]
     assert dataset == "digits"
@@ -68,9 +68,7 @@ def test_passes_its_options_on(calls: Calls) -> None:
     }
 
 
-def test_one_line_says_what_was_recorded(
-    calls: Calls, table: RecordedTable, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prints_one_line_on_the_table(calls: Calls, table: RecordedTable, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(WORDS) == 0
     captured = capsys.readouterr()
     best = max(run.val_accuracy for run in table.runs)
@@ -86,13 +84,13 @@ def test_json_is_one_document(calls: Calls, capsys: pytest.CaptureFixture[str]) 
     assert (document["table"], document["settings"], document["runs"]) == ("t.parquet", 3, 4)
 
 
-def test_an_interruption_says_what_is_kept(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interruption_prints_the_number_of_stored_runs(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*WORDS, "--seed", "13", "-q"]) == 130
-    assert capsys.readouterr().err.strip() == "interrupted: 2 runs kept; the same command continues"
+    assert capsys.readouterr().err.strip() == "interrupted: 2 runs stored; to continue, run the same command"
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--out", "t.csv"], "--out t.csv: the name of a recorded table ends in .parquet"),
         (["--space", "non_binry"], "unknown search space"),
@@ -106,23 +104,23 @@ def test_an_interruption_says_what_is_kept(calls: Calls, capsys: pytest.CaptureF
         ),
     ],
 )
-def test_wrong_input_is_named_before_anything_runs(
-    words: list[str], message: str, calls: Calls, capsys: pytest.CaptureFixture[str]
+def test_wrong_input_is_reported_before_anything_runs(
+    args: list[str], message: str, calls: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([*WORDS, *words]) == 2
+    assert run([*WORDS, *args]) == 2
     assert message in capsys.readouterr().err
     assert calls == []
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--trials", "3", "--out", "t.parquet"], "missing --dataset; see nbt record --help"),
         (["--dataset", "digits", "--out", "t.parquet"], "missing --trials; see nbt record --help"),
         (["--from-studies"], "missing --out"),
         (
             ["--from-studies", "--out", "t.csv"],
-            "--out t.csv: give a folder, for one table a task, or a file",
+            "--out t.csv: give a folder for one table per task, or a file",
         ),
         (["--from-studies", "--out", "t", "../up"], "study name '../up'"),
         (["--from-studies", "--out", "t", "--storage", "s.db"], "write sqlite:///s.db"),
@@ -131,15 +129,15 @@ def test_wrong_input_is_named_before_anything_runs(
     ],
 )
 def test_training_and_studies_each_need_their_own_options(
-    words: list[str], message: str, calls: Calls, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    args: list[str], message: str, calls: Calls, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run(["record", *words]) == 2
+    assert run(["record", *args]) == 2
     assert message in capsys.readouterr().err
     assert (calls, list(tmp_path.iterdir())) == ([], [])
 
 
 class TestFromStudies:
-    """On a study that a simulated search left behind."""
+    """Recording of a study of a simulated search."""
 
     @pytest.fixture(autouse=True)
     def study(self, tmp_path: Path) -> None:
@@ -172,33 +170,35 @@ class TestFromStudies:
             assert line.endswith("; from fake\n")
 
     @pytest.mark.parametrize(
-        ("words", "message"),
+        ("args", "message"),
         [
             (["--out", "t", "fak"], "unknown study 'fak'; did you mean fake?"),
             (["--out", "t", "none-yet"], "study none-yet: no trial ran to full length yet"),
-            (["--out", "t", "--space", "binary", "fake"], "is none of space binary"),
-            (["--out", "t", "--storage", "sqlite:///other.db"], "there are no studies yet; nbt search makes one"),
-            (["--out", "t.parquet", "fake", "small"], "are of different tasks: image size 32 and 16; name studies of"),
+            (["--out", "t", "--space", "binary", "fake"], "space binary cannot express trial"),
+            (["--out", "t", "--storage", "sqlite:///other.db"], "there are no studies yet; nbt search creates one"),
+            (
+                ["--out", "t.parquet", "fake", "small"],
+                "belong to different tasks: image size 32 and 16; give studies of",
+            ),
         ],
     )
-    def test_what_gives_no_table_is_named_and_nothing_is_written(
-        self, words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    def test_unusable_studies_are_reported_and_nothing_is_written(
+        self, args: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         with open_fake_study(tmp_path, name="none-yet"):
             pass
         with open_fake_study(tmp_path, "2", name="small", image_size=16) as store:
             FakeEngine().run(make_controller(store, "2"))
-        assert run(["record", "--from-studies", *words, "-q"]) == 2
+        assert run(["record", "--from-studies", *args, "-q"]) == 2
         assert message in capsys.readouterr().err
         assert not Path("t").exists() and not Path("t.parquet").exists()
 
-    def test_where_no_study_gives_a_table_each_reason_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_the_error_for_unusable_studies_has_every_reason(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["record", "--from-studies", "--out", "t", "--space", "binary", "-q"]) == 2
         message = capsys.readouterr().err
-        assert "studies.db: study fake: trial" in message
-        assert "is none of space binary" in message
+        assert "studies.db: study fake: space binary cannot express trial" in message
         assert not Path("t").exists()
 
-    def test_a_study_that_another_driver_holds_can_be_recorded(self, tmp_path: Path) -> None:
+    def test_a_study_that_another_driver_has_locked_can_be_recorded(self, tmp_path: Path) -> None:
         with open_fake_study(tmp_path, "8"):
             assert run(["record", "--from-studies", "fake", "--out", "t.parquet", "-q"]) == 0

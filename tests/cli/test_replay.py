@@ -17,22 +17,22 @@ def tables(tmp_path: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-def test_it_prints_what_it_found(tables: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--seeds", "2", "--methods", "random, asha", "--budget", "6", "-q"]
-    assert run(["replay", *tables, *words]) == 0
+def test_prints_the_results(tables: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--seeds", "2", "--methods", "random, asha", "--budget", "6", "-q"]
+    assert run(["replay", *tables, *args]) == 0
     captured = capsys.readouterr()
     text = " ".join(captured.out.split())
     assert captured.err == ""
     assert "birds · conv3 30 36" in text, "task, settings, horizon"
     assert text.count("fish · conv3 asha") == 1
-    assert "Searches of each method on each task: 2;" in text
+    assert "Searches per method and task: 2;" in text
     assert "(against random)" in text
 
 
 def test_json_is_one_document(tables: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ["--seeds", "2", "--methods", "random,tpe", "--budget", "5", "--out", str(out), "--json"]
-    assert run(["replay", *tables, *words]) == 0
+    args = ["--seeds", "2", "--methods", "random,tpe", "--budget", "5", "--out", str(out), "--json"]
+    assert run(["replay", *tables, *args]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["seeds"] == 2
     assert list(document["methods"]) == ["random", "tpe"]
@@ -42,7 +42,7 @@ def test_json_is_one_document(tables: list[str], capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["none.parquet"], "none.parquet: cannot read a recorded table"),
         (["TABLE", "--methods", "tpa"], "unknown method 'tpa'; did you mean"),
@@ -52,10 +52,10 @@ def test_json_is_one_document(tables: list[str], capsys: pytest.CaptureFixture[s
         (["TABLE", "--seeds", "0"], "--seeds"),
     ],
 )
-def test_wrong_input_is_named(
-    tables: list[str], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+def test_wrong_input_is_reported(
+    tables: list[str], args: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["replay", *(tables[0] if word == "TABLE" else word for word in words)]) == 2
+    assert run(["replay", *(tables[0] if word == "TABLE" else word for word in args)]) == 2
     captured = capsys.readouterr()
     assert message in captured.err.strip().splitlines()[-1]
     assert captured.out == ""

@@ -1,4 +1,4 @@
-"""Small images and datasets on disk, for the tests of this room."""
+"""Small images and datasets on disk, for the tests of this package."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from PIL import Image
 
 
 def save_image(path: Path, shade: int = 128, size: tuple[int, int] = (12, 10)) -> Path:
-    """Writes an image (width, height) of one colour; its folders are made."""
+    """Writes an image (width, height) of one colour and creates its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (shade, 255 - shade, 40)).save(path)
     return path
 
 
 def save_classes(folder: Path, counts: Mapping[str, int], suffix: str = ".png") -> Path:
-    """Writes a folder of class folders with so many images each."""
+    """Writes a folder of class folders with the given numbers of images."""
     for label, (name, count) in enumerate(counts.items()):
         for number in range(count):
             save_image(folder / name / f"{number:03d}{suffix}", shade=(37 * label + number) % 256)
@@ -30,7 +30,7 @@ def save_classes(folder: Path, counts: Mapping[str, int], suffix: str = ".png") 
 
 
 def save_cub(folder: Path, classes: int = 3, images: int = 4) -> Path:
-    """Writes the official layout of CUB-200-2011, every other image for test."""
+    """Writes the official layout of CUB-200-2011 with every second image for test."""
     tables: dict[str, list[str]] = {
         name: [] for name in ("images", "image_class_labels", "train_test_split", "classes")
     }
@@ -50,7 +50,7 @@ def save_cub(folder: Path, classes: int = 3, images: int = 4) -> Path:
 
 
 def pack(folder: Path) -> bytes:
-    """Returns a .tgz with one folder in it."""
+    """Returns a .tgz archive of one folder."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         tar.add(folder, arcname=folder.name)
@@ -58,7 +58,7 @@ def pack(folder: Path) -> bytes:
 
 
 def gradient(width: int, height: int) -> np.ndarray:
-    """Returns a smooth RGB picture, uint8 (height, width, 3), different in every corner."""
+    """Returns a smooth RGB image, uint8 (height, width, 3), different in every corner."""
     x = np.linspace(0, 255, width)[None, :].repeat(height, 0)
     y = np.linspace(0, 255, height)[:, None].repeat(width, 1)
     return np.stack([x, y, (x + y) / 2], axis=-1).astype(np.uint8)
@@ -84,11 +84,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def serve(files: Mapping[str, bytes], promised: Mapping[str, int] | None = None) -> Iterator[str]:
-    """Serves files on this machine; yields the address.
+    """Serves files on localhost; yields the base URL.
 
     Args:
-        files: Bodies by path, such as "/data.tgz".
-        promised: Lengths to announce where they differ from the body's: the connection closes early.
+        files: Contents by path, such as "/data.tgz".
+        promised: Announced lengths where they differ from the real ones: the connection then closes early.
     """
     handler = type("Handler", (_Handler,), {"files": files, "promised": promised or {}})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)

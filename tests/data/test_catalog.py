@@ -30,12 +30,12 @@ NAMES = [
 ]
 
 
-def test_knows_the_datasets_of_the_design_with_the_embedded_one_first() -> None:
+def test_known_datasets_start_with_the_embedded_one() -> None:
     assert list(dataset_names()) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_specs_say_what_the_list_of_datasets_shows(name: str) -> None:
+def test_specs_have_all_fields_that_are_shown(name: str) -> None:
     spec = dataset_spec(name)
     assert spec.name == name
     assert spec.title and spec.description and spec.homepage.startswith("http")
@@ -43,7 +43,7 @@ def test_specs_say_what_the_list_of_datasets_shows(name: str) -> None:
     assert 2 <= spec.classes < spec.images
 
 
-def test_characters_are_not_mirrored_and_digits_have_their_own_backbone() -> None:
+def test_characters_are_not_mirrored_and_digits_have_a_default_backbone() -> None:
     characters = ["digits", "svhn", "omniglot", "omniglot-small"]
     assert [name for name in NAMES if not dataset_spec(name).mirror] == characters
     assert (dataset_spec("digits").default_backbone, dataset_spec("digits").image_size) == ("conv3", 28)
@@ -83,12 +83,12 @@ def test_unknown_datasets_are_named_with_a_remedy(text: str, words: list[str]) -
     assert "\n" not in str(error.value)
 
 
-def test_a_spec_that_is_not_there() -> None:
+def test_an_unknown_spec_is_refused() -> None:
     with pytest.raises(UsageError, match="unknown dataset 'flower'; did you mean flowers"):
         dataset_spec("flower")
 
 
-def test_a_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_takes_precedence_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_classes(tmp_path / "cifar10", {"a": 1, "b": 1})
     monkeypatch.chdir(tmp_path)
     assert resolve("cifar10").kind == "torchvision"
@@ -96,7 +96,7 @@ def test_a_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pyt
     assert resolve("./cifar10").dataset == str(tmp_path / "cifar10")
 
 
-def test_folders_and_manifests_are_told_apart(tmp_path: Path) -> None:
+def test_folders_and_manifests_are_distinguished(tmp_path: Path) -> None:
     folder = save_classes(tmp_path / "animals", {"cat": 1, "dog": 1})
     manifest = tmp_path / "animals.csv"
     manifest.write_text("path,label\nanimals/cat/000.png,cat\nanimals/dog/000.png,dog\n")
@@ -119,14 +119,14 @@ def test_a_folder_in_the_layout_of_cub_is_read_as_cub(tmp_path: Path) -> None:
     assert resolve("cub").path is None
 
 
-def test_data_dir_of_cub_without_its_tables_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_cub_data_dir_with_missing_tables_names_them(tmp_path: Path) -> None:
     save_cub(tmp_path)
     (tmp_path / "classes.txt").unlink()
     with pytest.raises(UsageError, match=r"missing: classes\.txt\)"):
         resolve("cub", tmp_path)
 
 
-def test_data_dir_must_exist_and_go_with_a_name(tmp_path: Path) -> None:
+def test_data_dir_must_exist_and_requires_a_named_dataset(tmp_path: Path) -> None:
     folder = save_classes(tmp_path / "animals", {"cat": 1, "dog": 1})
     with pytest.raises(UsageError, match="no such folder"):
         resolve("cub", tmp_path / "nowhere")
@@ -136,14 +136,14 @@ def test_data_dir_must_exist_and_go_with_a_name(tmp_path: Path) -> None:
         resolve("digits", tmp_path)
 
 
-def test_cars_cannot_be_fetched_and_say_so_before_anything_is_tried(tmp_path: Path) -> None:
+def test_cars_require_a_data_dir(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="can no longer be downloaded; give --data-dir"):
         resolve("cars")
     with pytest.raises(UsageError, match="not found at"):
         resolve("cars", tmp_path)
 
 
-def test_a_copy_is_found_from_its_folder_and_from_above(tmp_path: Path) -> None:
+def test_a_copy_is_found_from_its_folder_and_its_parents(tmp_path: Path) -> None:
     marker = tmp_path / "dtd" / "dtd" / "labels" / "test1.txt"
     marker.parent.mkdir(parents=True)
     marker.write_text("")
@@ -157,20 +157,20 @@ def test_a_copy_is_found_from_its_folder_and_from_above(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ({}, "has no images; expected one subfolder a class"),
+        ({}, "has no images; expected one subfolder per class"),
         ({"cat": 2}, r"one class only \(cat\)"),
         ({"cat": 2, "dog": 2, "emu": 0}, "class 'emu' has no images"),
         ({"cat": 0, "dog": 0}, "has no images"),
     ],
 )
-def test_folders_that_are_no_dataset(tmp_path: Path, counts: dict[str, int], message: str) -> None:
+def test_folders_without_a_dataset_are_refused(tmp_path: Path, counts: dict[str, int], message: str) -> None:
     for name in counts:
         (tmp_path / name).mkdir()
     with pytest.raises(UsageError, match=message):
         resolve(save_classes(tmp_path, counts))
 
 
-def test_images_outside_class_folders(tmp_path: Path) -> None:
+def test_images_outside_class_folders_are_refused(tmp_path: Path) -> None:
     save_image(tmp_path / "one.png")
     with pytest.raises(UsageError, match="has images, but no class folders"):
         resolve(tmp_path)

@@ -17,17 +17,17 @@ def save(path: Path, image: Image.Image, **options: object) -> Path:
     return path
 
 
-def test_shorter_side_is_scaled_and_the_middle_cut_out(tmp_path: Path) -> None:
+def test_the_shorter_side_is_scaled_and_the_centre_cropped(tmp_path: Path) -> None:
     pixels = np.zeros((40, 100, 3), dtype=np.uint8)
-    pixels[:, 30:70] = 255  # the middle square
+    pixels[:, 30:70] = 255  # the central square
     for array in (pixels, pixels.transpose(1, 0, 2)):
         square = decode_file(save(tmp_path / "a.png", Image.fromarray(array)), 20)
         assert square.shape == (20, 20, 3) and square.dtype == np.uint8
-        # As in scaling first and cutting then, the filter sees a little of what lies beyond the cut.
+        # As when scaling before cropping, the filter reaches beyond the border of the crop.
         assert square[1:-1, 1:-1].min() == 255 and square.min() > 200
 
 
-def test_small_images_grow_to_the_size() -> None:
+def test_small_images_are_enlarged() -> None:
     square = resize_pixels(gradient(8, 6), 28)
     assert square.shape == (28, 28, 3)
     assert resize_pixels(square, 28) is not None
@@ -91,7 +91,7 @@ def grey(value: int) -> tuple[int, int, int]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_every_kind_of_colour_becomes_rgb(
+def test_every_colour_mode_becomes_rgb(
     tmp_path: Path, name: str, image: Image.Image, colour: tuple[int, int, int]
 ) -> None:
     square = decode_file(save(tmp_path / name, image), 4)
@@ -99,27 +99,27 @@ def test_every_kind_of_colour_becomes_rgb(
     np.testing.assert_allclose(square.reshape(-1, 3), np.tile(colour, (16, 1)), atol=4 if "jpg" in name else 1)
 
 
-def test_all_16_bits_count(tmp_path: Path) -> None:
+def test_16_bit_images_are_scaled(tmp_path: Path) -> None:
     ramp = np.arange(256, dtype=np.uint16).reshape(16, 16)
     square = decode_file(save(tmp_path / "ramp.png", Image.fromarray(ramp * 257)), 16)
     np.testing.assert_array_equal(square[..., 0], ramp)
 
 
-def test_a_transparent_palette_colour_shows_white(tmp_path: Path) -> None:
+def test_a_transparent_palette_colour_becomes_white(tmp_path: Path) -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 0, 0, 9, 9, 9])
     assert decode_file(save(tmp_path / "a.png", image, transparency=1), 4).min() == 255
     assert decode_file(save(tmp_path / "b.png", image), 4).max() == 9
 
 
-def test_the_first_of_several_frames(tmp_path: Path) -> None:
+def test_the_first_of_several_frames_is_decoded(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 255, 0))]
     path = tmp_path / "moving.gif"
     frames[0].save(path, save_all=True, append_images=frames[1:])
     assert decode_file(path, 4)[0, 0].tolist() == [255, 0, 0]
 
 
-def test_jpeg_is_decoded_at_a_fraction_with_the_same_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jpeg_is_decoded_at_a_fraction_with_a_similar_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "large.jpg", Image.fromarray(gradient(640, 480)), quality=95)
     fast = decode_file(path, 48).astype(int)
     loaded = []
@@ -139,7 +139,7 @@ def test_jpeg_is_decoded_at_a_fraction_with_the_same_look(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif"])
-def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, suffix: str) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, {"jpg": "jpeg"}.get(suffix, suffix))

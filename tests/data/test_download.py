@@ -17,7 +17,7 @@ def md5(body: bytes) -> str:
 
 
 def archive_of(folder: Path, *members: tarfile.TarInfo) -> Path:
-    """Writes an archive with a good file first and then the given members."""
+    """Writes an archive with one good file, followed by the given members."""
     path = folder / "archive.tar.gz"
     good = tarfile.TarInfo("good/file.txt")
     good.size = 4
@@ -36,17 +36,17 @@ def evil(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.
     return member
 
 
-def test_a_good_file_arrives_whole_and_is_told_of(tmp_path: Path) -> None:
+def test_a_download_is_complete_and_reports_progress(tmp_path: Path) -> None:
     body = bytes(range(256)) * 9000
-    told: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     with serve({"/d/data.bin": body}) as address:
-        download(f"{address}/d/data.bin", tmp_path / "x", md5=md5(body), progress=lambda *what: told.append(what))
+        download(f"{address}/d/data.bin", tmp_path / "x", md5=md5(body), progress=lambda *what: calls.append(what))
     assert (tmp_path / "x").read_bytes() == body
-    assert told[-1] == ("downloading data.bin", len(body), len(body))
-    assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
+    assert calls[-1] == ("downloading data.bin", len(body), len(body))
+    assert [done for _, done, _ in calls] == sorted({done for _, done, _ in calls})
 
 
-def test_a_wrong_checksum_leaves_nothing_and_spares_what_was_there(tmp_path: Path) -> None:
+def test_a_wrong_checksum_raises_and_keeps_the_existing_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"earlier")
     with serve({"/data": b"other"}) as address, pytest.raises(NbtError, match=f"checksum {md5(b'other')}, expected"):
         download(f"{address}/data", tmp_path / "x", md5=md5(b"wanted"))
@@ -54,24 +54,24 @@ def test_a_wrong_checksum_leaves_nothing_and_spares_what_was_there(tmp_path: Pat
     assert (tmp_path / "x").read_bytes() == b"earlier"
 
 
-def test_a_connection_that_breaks_off(tmp_path: Path) -> None:
+def test_an_incomplete_download_raises(tmp_path: Path) -> None:
     body = b"half of it"
     with serve({"/data": body}, promised={"/data": 20}) as address, pytest.raises(NbtError, match="10 of 20 bytes"):
         download(f"{address}/data", tmp_path / "x", md5=md5(body))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_raises(tmp_path: Path) -> None:
     with serve({}) as address, pytest.raises(NbtError, match="HTTP 404"):
         download(f"{address}/data", tmp_path / "x", md5="")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_good_archive(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    unpack_tar(archive_of(tmp_path), tmp_path / "out", progress=lambda *what: told.append(what))
+def test_an_archive_is_unpacked(tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+    unpack_tar(archive_of(tmp_path), tmp_path / "out", progress=lambda *what: calls.append(what))
     assert (tmp_path / "out" / "good" / "file.txt").read_bytes() == b"good"
-    assert told == [("unpacking", 1, 1)]
+    assert calls == [("unpacking", 1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_evil_archives_are_refused_before_anything_is_written(tmp_path: Path, me
     assert [path.name for path in inside.iterdir()] == ["archive.tar.gz"]
 
 
-def test_what_is_no_archive_and_what_is_half_of_one(tmp_path: Path) -> None:
+def test_other_files_and_truncated_archives_raise(tmp_path: Path) -> None:
     whole = archive_of(tmp_path, evil("good/more.bin")).read_bytes()
     for name, body in (("none", b"not an archive"), ("half", whole[: len(whole) // 2])):
         (tmp_path / name).write_bytes(body)
@@ -108,14 +108,14 @@ def test_what_is_no_archive_and_what_is_half_of_one(tmp_path: Path) -> None:
             unpack_tar(tmp_path / name, tmp_path / "out")
 
 
-def test_a_temporary_folder_goes_whatever_happens(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), temporary_folder(tmp_path) as place:
-        (place / "half").write_text("written")
+def test_a_temporary_folder_is_removed_after_an_interrupt(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), temporary_folder(tmp_path) as folder:
+        (folder / "half").write_text("written")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_made_names_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_cache_names_its_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("NBT_CACHE", str(tmp_path / "file"))
     with pytest.raises(NbtError, match="set NBT_CACHE"):

@@ -62,7 +62,7 @@ def test_images_in_order(cache: Path, files: list[Path], use_cache: bool, worker
     assert store.nbytes == 40 * 8 * 8 * 3 and store.unreadable == ()
 
 
-def test_a_second_time_nothing_is_decoded(cache: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_images_are_not_decoded_again(cache: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = decode_images(files, 8)
     forbid_decoding(monkeypatch)
     second, _ = decode_images(files, 8)
@@ -72,7 +72,7 @@ def test_a_second_time_nothing_is_decoded(cache: Path, files: list[Path], monkey
         decode_images(files, 9)
 
 
-def test_a_changed_file_or_another_choice_is_decoded(cache: Path, files: list[Path]) -> None:
+def test_changed_files_and_other_selections_are_decoded(cache: Path, files: list[Path]) -> None:
     decode_images(files, 8)
     before = files[5].stat()
     save_image(files[5], shade=250)
@@ -81,7 +81,7 @@ def test_a_changed_file_or_another_choice_is_decoded(cache: Path, files: list[Pa
     assert len(decode_images(files[:7], 8)[0]) == 7
 
 
-def test_a_moved_dataset_is_found_again(cache: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moved_dataset_uses_the_same_cache(cache: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     decode_images(files, 8)
     files[0].parent.rename(files[0].parent.with_name("moved"))
     forbid_decoding(monkeypatch)
@@ -90,10 +90,10 @@ def test_a_moved_dataset_is_found_again(cache: Path, files: list[Path], monkeypa
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_what_cannot_be_read_is_named_counted_and_left_out(
+def test_unreadable_images_are_named_counted_and_left_out(
     cache: Path, damaged: list[Path], use_cache: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for _ in range(2):  # found in the cache the second time, and named again
+    for _ in range(2):  # the second pass reads the cache, and warns again
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="nbt"):
             store, kept = decode_images(damaged, 8, cache=use_cache)
@@ -114,7 +114,7 @@ def test_of_many_unreadable_images_a_few_are_named(
     assert caplog.messages[0].endswith("and 34 more")
 
 
-def test_when_nothing_can_be_read_the_store_is_empty(cache: Path, files: list[Path]) -> None:
+def test_the_store_is_empty_if_no_image_is_readable(cache: Path, files: list[Path]) -> None:
     for path in files:
         path.write_bytes(b"")
     for use_cache in (True, True, False):
@@ -144,20 +144,29 @@ def damage_shape(path: Path) -> None:
     np.save(path, np.zeros((3, 8, 8, 3), np.uint8))
 
 
-def damage_card(path: Path) -> None:
+def damage_metadata(path: Path) -> None:
     path.with_suffix(".json").write_text('{"unreadable": [')
 
 
-def remove_card(path: Path) -> None:
+def remove_metadata(path: Path) -> None:
     path.with_suffix(".json").unlink()
 
 
 @pytest.mark.parametrize(
     "damage",
-    [damage_truncate, damage_header, damage_pixel, damage_empty, damage_shape, damage_card, remove_card, Path.unlink],
+    [
+        damage_truncate,
+        damage_header,
+        damage_pixel,
+        damage_empty,
+        damage_shape,
+        damage_metadata,
+        remove_metadata,
+        Path.unlink,
+    ],
     ids=lambda damage: damage.__name__,
 )
-def test_a_damaged_cache_is_made_again(cache: Path, files: list[Path], damage: Any) -> None:
+def test_a_damaged_cache_is_rebuilt(cache: Path, files: list[Path], damage: Any) -> None:
     whole = decode_images(files, 8)[0]
     assert whole.path is not None
     damage(whole.path)
@@ -188,7 +197,7 @@ def test_arrays_are_scaled_and_cached_by_content(cache: Path, monkeypatch: pytes
         decode_images(pixels[::-1], 16)
 
 
-def test_a_pickle_of_cached_images_is_their_path(cache: Path, files: list[Path]) -> None:
+def test_cached_images_are_pickled_as_a_path(cache: Path, files: list[Path]) -> None:
     store, _ = decode_images(files, 32)
     packed = pickle.dumps(store)
     assert len(packed) < 1000 < store.nbytes
@@ -197,7 +206,7 @@ def test_a_pickle_of_cached_images_is_their_path(cache: Path, files: list[Path])
     np.testing.assert_array_equal(again.array, store.array)
     assert store.path is not None
     store.path.unlink()
-    with pytest.raises(NbtError, match="gone or damaged"):
+    with pytest.raises(NbtError, match="missing or damaged"):
         pickle.loads(packed)
 
 
@@ -224,13 +233,13 @@ def test_a_store_holds_square_rgb_bytes_only() -> None:
 
 
 def test_progress_rises_to_the_number_of_images(cache: Path, files: list[Path]) -> None:
-    told: list[tuple[str, int, int]] = []
-    decode_images(files, 8, progress=lambda *what: told.append(what))
-    assert told[-1] == ("decoding images", 40, 40)
-    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
-    told.clear()
-    decode_images(files, 8, progress=lambda *what: told.append(what))
-    assert told == []
+    calls: list[tuple[str, int, int]] = []
+    decode_images(files, 8, progress=lambda *what: calls.append(what))
+    assert calls[-1] == ("decoding images", 40, 40)
+    assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
+    calls.clear()
+    decode_images(files, 8, progress=lambda *what: calls.append(what))
+    assert calls == []
 
 
 def test_builders_at_the_same_time_agree(cache: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,9 +261,7 @@ def test_builders_at_the_same_time_agree(cache: Path, files: list[Path], monkeyp
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".npy"]
 
 
-def test_a_full_disk_is_an_error_and_leaves_nothing(
-    cache: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_raises_and_leaves_no_file(cache: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -264,7 +271,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(
     assert list(cache.iterdir()) == []
 
 
-def test_an_interrupted_build_leaves_nothing(cache: Path, files: list[Path]) -> None:
+def test_an_interrupted_build_leaves_no_file(cache: Path, files: list[Path]) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -274,7 +281,7 @@ def test_an_interrupted_build_leaves_nothing(cache: Path, files: list[Path]) -> 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("nbt-decode")]
 
 
-def test_what_killed_builders_left_goes_after_a_day(cache: Path, files: list[Path]) -> None:
+def test_stale_temporary_files_are_removed_after_a_day(cache: Path, files: list[Path]) -> None:
     cache.mkdir(parents=True)
     old, young = cache / ".old.1-1.tmp", cache / ".young.1-1.tmp"
     for path, age in ((old, 2 * 86400), (young, 60)):
@@ -284,9 +291,9 @@ def test_what_killed_builders_left_goes_after_a_day(cache: Path, files: list[Pat
     assert not old.exists() and young.exists()
 
 
-def test_the_card_says_why_images_were_left_out(cache: Path, damaged: list[Path]) -> None:
+def test_the_metadata_hold_the_reasons_for_unreadable_images(cache: Path, damaged: list[Path]) -> None:
     path = decode_images(damaged, 8)[0].path
     assert path is not None
-    card = json.loads(path.with_suffix(".json").read_text())
-    assert [index for index, _ in card["unreadable"]] == [3, 21, 39]
-    assert "cannot identify image" in card["unreadable"][0][1] and "No such file" in card["unreadable"][2][1]
+    metadata = json.loads(path.with_suffix(".json").read_text())
+    assert [index for index, _ in metadata["unreadable"]] == [3, 21, 39]
+    assert "cannot identify image" in metadata["unreadable"][0][1] and "No such file" in metadata["unreadable"][2][1]

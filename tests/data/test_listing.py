@@ -31,7 +31,7 @@ def test_digits_five_to_nine_are_the_target_and_the_others_the_source() -> None:
         assert set(listing.labels.tolist()) == set(range(5)) and set(listing.roles.tolist()) == {""}
 
 
-def test_labels_follow_the_order_of_the_classes(tmp_path: Path) -> None:
+def test_labels_follow_the_class_order(tmp_path: Path) -> None:
     listing = small(tmp_path)
     assert listing.class_names == ("ant", "bee", "cow")
     assert listing.labels.tolist() == [0, 0, 1, 2, 2, 2] and listing.labels.dtype == np.int64
@@ -39,7 +39,7 @@ def test_labels_follow_the_order_of_the_classes(tmp_path: Path) -> None:
     assert listing.name == tmp_path.name
 
 
-def test_the_first_classes(tmp_path: Path) -> None:
+def test_select_classes_takes_the_first_classes(tmp_path: Path) -> None:
     listing = small(tmp_path)
     two = listing.select_classes(2)
     assert two.class_names == ("ant", "bee") and two.labels.tolist() == [0, 0, 1]
@@ -50,7 +50,7 @@ def test_the_first_classes(tmp_path: Path) -> None:
             listing.select_classes(n)
 
 
-def test_a_moved_dataset_has_the_same_digest_and_a_changed_one_another(tmp_path: Path) -> None:
+def test_the_digest_changes_with_the_contents_but_not_with_the_location(tmp_path: Path) -> None:
     listing = small(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     assert read_dataset(resolve(tmp_path / "two")).digest() == listing.digest()
@@ -64,12 +64,12 @@ def test_a_moved_dataset_has_the_same_digest_and_a_changed_one_another(tmp_path:
     with (tmp_path / "two" / "ant" / "000.png").open("ab") as file:
         file.write(b"more")
     digests.add(read_dataset(resolve(tmp_path / "two")).digest())
-    (tmp_path / "two" / "ant" / "000.png").unlink()  # a file that went away meanwhile
+    (tmp_path / "two" / "ant" / "000.png").unlink()  # a file that was removed meanwhile
     digests.add(Listing("x", listing.class_names, [tmp_path / "two"] * 6, listing.labels, listing.roles).digest())
     assert len(digests) == 8
 
 
-def test_the_digest_of_images_in_memory_is_of_their_pixels() -> None:
+def test_the_digest_of_images_in_memory_depends_on_their_pixels() -> None:
     listing = read_digits()
     assert isinstance(listing.items, np.ndarray)
     changed = listing.items.copy()
@@ -78,20 +78,20 @@ def test_the_digest_of_images_in_memory_is_of_their_pixels() -> None:
     assert listing.digest() == read_digits().digest() != other.digest()
 
 
-def test_names_count_from_the_common_folder() -> None:
+def test_names_are_relative_to_the_common_folder() -> None:
     assert relative_names([Path("/a/b/c.png"), Path("/a/d/e.png")]) == ["b/c.png", "d/e.png"]
     assert relative_names([Path("/a/b/c.png")]) == ["c.png"]
     assert relative_names([Path("/c.png"), Path("/d/e.png")]) == ["c.png", "d/e.png"]
     assert relative_names([]) == []
 
 
-def test_classes_in_a_given_order() -> None:
+def test_the_class_order_can_be_given() -> None:
     rows = [LabelledFile(Path("a.png"), "x", "train"), LabelledFile(Path("b.png"), "y", "test")]
     listing = listing_from_files("d", rows, ["y", "x"])
     assert listing.labels.tolist() == [1, 0] and listing.roles.tolist() == ["train", "test"]
 
 
-def test_a_cub_folder_of_one_class(tmp_path: Path) -> None:
+def test_a_cub_folder_with_one_class_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has 1 classes with images"):
         read_dataset(resolve(save_cub(tmp_path, classes=1)))
 

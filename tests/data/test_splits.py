@@ -69,14 +69,14 @@ def test_splits_are_disjoint_exhaustive_stratified_and_reproducible(counts: list
 
 @settings(deadline=None)
 @given(class_sizes, seeds, seeds)
-def test_test_never_moves(counts: list[int], seed: int, other: int) -> None:
+def test_the_test_images_do_not_depend_on_the_seed(counts: list[int], seed: int, other: int) -> None:
     labels = labels_of(counts)
     pools = make_pools(labels, no_roles(labels), names_of(counts))
     np.testing.assert_array_equal(make_split(pools, labels, seed).test, make_split(pools, labels, other).test)
     np.testing.assert_array_equal(limit_shots(pools, labels, 2, seed).test, pools.test)
 
 
-def test_another_seed_validates_on_other_images() -> None:
+def test_the_seed_changes_the_validation_images() -> None:
     labels = labels_of([50, 50])
     pools = make_pools(labels, no_roles(labels), ["a", "b"])
     assert set(make_split(pools, labels, 0).val.tolist()) != set(make_split(pools, labels, 1).val.tolist())
@@ -89,7 +89,7 @@ def test_test_images_of_a_class_do_not_depend_on_later_classes() -> None:
     assert of_both[of_both < 50].tolist() == of_first.tolist()
 
 
-def test_official_parts_are_kept() -> None:
+def test_official_splits_are_kept() -> None:
     labels = labels_of([9, 9])
     roles = np.array((["train"] * 4 + [""] * 2 + ["val"] * 6 + ["test"] * 6), dtype="<U5")
     labels[:12] = [0, 1] * 6
@@ -105,7 +105,7 @@ def test_official_parts_are_kept() -> None:
         assert split.val.tolist() == list(range(6, 12)) and split.train.tolist() == list(range(6))
 
 
-def test_an_official_test_part_alone_leaves_validation_to_the_seed() -> None:
+def test_with_an_official_test_split_validation_is_drawn() -> None:
     labels = np.tile([0, 1], 20).astype(np.int64)
     roles = np.array(["train"] * 20 + ["test"] * 20, dtype="<U5")
     pools = make_pools(labels, roles, ["a", "b"])
@@ -114,7 +114,7 @@ def test_an_official_test_part_alone_leaves_validation_to_the_seed() -> None:
     assert len(split.val) == 4 and len(split.train) == 16 and set(split.val.tolist()) <= set(range(20))
 
 
-def test_an_official_validation_part_alone_has_test_cut_from_train() -> None:
+def test_with_an_official_validation_split_test_is_drawn() -> None:
     labels = np.tile([0, 1], 20).astype(np.int64)
     roles = np.array(["train"] * 20 + ["val"] * 20, dtype="<U5")
     pools = make_pools(labels, roles, ["a", "b"])
@@ -136,13 +136,13 @@ def test_an_official_validation_part_alone_has_test_cut_from_train() -> None:
 def test_classes_with_too_few_images_are_named(counts: list[int], roles: str, message: str) -> None:
     extra = roles.split()
     labels = np.concatenate([labels_of(counts, None), np.tile([0, 1], len(extra))]).astype(np.int64)
-    words = np.array([""] * sum(counts) + [role for role in extra for _ in range(2)], dtype="<U5")
+    official = np.array([""] * sum(counts) + [role for role in extra for _ in range(2)], dtype="<U5")
     with pytest.raises(UsageError) as error:
-        make_pools(labels, words, ["class 0", "class 1"])
+        make_pools(labels, official, ["class 0", "class 1"])
     assert str(error.value).startswith(message)
 
 
-def test_exactly_enough_is_enough() -> None:
+def test_the_minimum_number_of_images_is_accepted() -> None:
     labels = labels_of([3, 3])
     split = make_split(make_pools(labels, no_roles(labels), ["a", "b"]), labels, 0)
     assert [counts_in(part, labels) for part in (split.train, split.val, split.test)] == [[1, 1]] * 3
@@ -150,7 +150,7 @@ def test_exactly_enough_is_enough() -> None:
 
 @settings(deadline=None)
 @given(class_sizes, st.integers(2, 12), seeds)
-def test_shots_bound_the_labelled_images_of_every_class(counts: list[int], shots: int, seed: int) -> None:
+def test_shots_limit_the_labelled_images_per_class(counts: list[int], shots: int, seed: int) -> None:
     labels = labels_of(counts)
     pools = make_pools(labels, no_roles(labels), names_of(counts))
     few = limit_shots(pools, labels, shots, seed)
@@ -178,7 +178,7 @@ def test_shots_are_shared_with_official_validation(n_train: int, n_val: int, sho
     assert few.test is pools.test
 
 
-def test_the_seed_draws_the_shots_and_one_is_too_few() -> None:
+def test_shots_depend_on_the_seed_and_must_be_2_or_more() -> None:
     labels = labels_of([30, 30])
     pools = make_pools(labels, no_roles(labels), ["a", "b"])
     assert limit_shots(pools, labels, 5, 0).train.tolist() != limit_shots(pools, labels, 5, 1).train.tolist()
@@ -198,7 +198,7 @@ def test_merging_validation_moves_it_to_train(counts: list[int], seed: int) -> N
     np.testing.assert_array_equal(merged.test, split.test)
 
 
-def test_images_left_out_are_missed() -> None:
+def test_check_pools_detects_missing_images() -> None:
     labels = np.array([0, 0, 1, 0, 1], dtype=np.int64)
     index = np.arange(5)
     with pytest.raises(UsageError, match="class 'b' has 1 of the 2 images"):
@@ -208,7 +208,7 @@ def test_images_left_out_are_missed() -> None:
     check_pools(Pools(index, None, index[:1]), labels, ["a", "b"])
 
 
-def test_the_share_held_out_grows_when_data_are_few() -> None:
+def test_the_validation_share_is_larger_for_fewer_images() -> None:
     assert [validation_share(n) for n in (100, 1600, 2000, 4000, 50000)] == [0.25, 0.25, 0.2, 0.1, 0.1]
 
 

@@ -1,4 +1,4 @@
-"""One pass gives what the units give, pooled alike for all kinds of outputs."""
+"""Activations of one forward pass, pooled equally for all kinds of outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nbt.training.worker.context import WorkerContext
 CPU = torch.device("cpu")
 
 
-def test_images_are_prepared_as_in_evaluation(normed: Task) -> None:
+def test_images_are_normalised_as_in_evaluation(normed: Task) -> None:
     index = normed.split.train[: BATCH_SIZE + 5]
     batches = list(iter_image_batches(normed, index, CPU))
     assert [len(batch) for batch in batches] == [BATCH_SIZE, 5]
@@ -32,7 +32,7 @@ def test_images_are_prepared_as_in_evaluation(normed: Task) -> None:
     assert torch.equal(torch.cat(batches), expected)
 
 
-def test_units_give_what_the_model_gives(normed: Task) -> None:
+def test_activations_agree_with_the_model(normed: Task) -> None:
     model, index = normed.build_model(), normed.split.train[:70]
     seen = collect_activations(model, normed, index, CPU)
     with torch.no_grad():
@@ -47,7 +47,7 @@ def test_units_give_what_the_model_gives(normed: Task) -> None:
     assert seen.logits is None
 
 
-def test_they_are_in_float32_on_a_device_that_trains_in_bf16(normed: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activations_are_float32_on_a_device_that_trains_in_bf16(normed: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     model, index = normed.build_model(), normed.split.train[:40]
     expected, features = collect_activations(model, normed, index, CPU), compute_features(model, normed, index, CPU)
     monkeypatch.setattr(devices, "precision", lambda device: "bf16")
@@ -60,7 +60,7 @@ def test_they_are_in_float32_on_a_device_that_trains_in_bf16(normed: Task, monke
     assert np.array_equal(compute_features(model, normed, index, CPU), features)
 
 
-def test_collecting_reads_the_source_head(pretrained: Task) -> None:
+def test_activations_include_source_logits(pretrained: Task) -> None:
     model = pretrained.build_model()
     head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(model.feature_dim, 4))
     seen = collect_activations(model, pretrained, pretrained.split.train[:9], CPU, source_head=head)
@@ -90,18 +90,18 @@ def test_pooling_keeps_channels_and_the_mean(shape: tuple[int, ...], width: int)
     torch.testing.assert_close(pooled.view(5, first.shape[1], -1).mean(2), mean)
 
 
-def test_dead_channels_are_those_with_one_value(encoder: Task) -> None:
+def test_dead_channels_have_a_single_value(encoder: Task) -> None:
     model = encoder.build_model()
     with torch.no_grad():
         convolution, norm = model.units[1][0], model.units[1][1]
-        norm.weight[2], norm.bias[2] = 0.0, 0.7  # always .7
-        norm.weight[5], norm.bias[5] = 1.0, -1e3  # never through the ReLU
+        norm.weight[2], norm.bias[2] = 0.0, 0.7  # constant .7
+        norm.weight[5], norm.bias[5] = 1.0, -1e3  # always 0 after the ReLU
         assert convolution.out_channels == 8
     seen = collect_activations(model, encoder, encoder.split.train[:80], CPU)
-    assert seen.dead == (0, 2, 0)
+    assert seen.dead_channels == (0, 2, 0)
 
 
-def test_a_channel_that_fires_for_the_last_image_alone_is_alive(encoder: Task) -> None:
+def test_a_channel_that_is_active_only_for_the_last_image_is_not_dead(encoder: Task) -> None:
     class Late(torch.nn.Module):
         calls = 0
 
@@ -115,10 +115,10 @@ def test_a_channel_that_fires_for_the_last_image_alone_is_alive(encoder: Task) -
     model = encoder.build_model()
     model.units = torch.nn.ModuleList([Late()])
     seen = collect_activations(model, encoder, encoder.split.train[: 2 * BATCH_SIZE], CPU)
-    assert seen.dead == (2,)
+    assert seen.dead_channels == (2,)
 
 
-def test_random_networks_settle_on_the_images(normed: Task) -> None:
+def test_batch_norm_of_random_networks_is_recalibrated(normed: Task) -> None:
     model = normed.build_model(seed=1)
     images = next(iter_image_batches(normed, normed.split.train, CPU, 64))
     spread = [float(model.features(images).detach().std())]

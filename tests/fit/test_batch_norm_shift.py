@@ -1,4 +1,4 @@
-"""Statistics shift against what the numbers are by hand."""
+"""BatchNorm shifts against hand-computed values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nbt.fit.batch_norm_shift import MAX_IMAGES, BatchNormShiftRecorder, Running
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (10, 3, 5), (40, 3, 6, 6)])
-def test_moments_over_batches_are_those_of_the_whole(shape: tuple[int, ...]) -> None:
+def test_moments_over_batches_equal_those_of_all_data(shape: tuple[int, ...]) -> None:
     values = 1000 + torch.randn(shape, generator=torch.Generator().manual_seed(0))
     moments = RunningMoments()
     for part in values.split(4):
@@ -37,7 +37,7 @@ def run(units: list[nn.Module], images: torch.Tensor) -> BatchNormShiftRecorder:
     return meter
 
 
-def test_shifts_are_in_deviations_of_the_source() -> None:
+def test_shifts_are_in_standard_deviations_of_the_source() -> None:
     # Channel 0: mean 3, variance 4: shifted by 2 / sqrt(4). Channel 1: mean 0, variance 9: by ln(9) / 2 in variance.
     images = torch.tensor([[5.0, 3.0], [1.0, -3.0]]).view(2, 2, 1, 1).repeat(3, 1, 2, 2)
     first, *others = run(make_units(), images).shifts()
@@ -46,7 +46,7 @@ def test_shifts_are_in_deviations_of_the_source() -> None:
     assert all(math.isnan(value) for shift in others for value in shift)
 
 
-def test_statistics_of_its_own_data_are_no_shift() -> None:
+def test_the_data_of_the_running_statistics_have_no_shift() -> None:
     images = torch.randn(64, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     norm = nn.BatchNorm2d(2, momentum=None)
     norm.train()(images)
@@ -55,7 +55,7 @@ def test_statistics_of_its_own_data_are_no_shift() -> None:
     assert shift.variance < 1e-2
 
 
-def test_nothing_listens_any_more_and_nothing_changed() -> None:
+def test_hooks_are_removed_and_the_model_is_unchanged() -> None:
     units = make_units()
     before = {name: tensor.clone() for name, tensor in units[0].state_dict().items()}
     run(units, torch.randn(4, 2, 3, 3))
@@ -63,7 +63,7 @@ def test_nothing_listens_any_more_and_nothing_changed() -> None:
     assert not any(module._forward_pre_hooks for unit in units for module in unit.modules())
 
 
-def test_only_the_first_images_count() -> None:
+def test_only_the_first_images_are_recorded() -> None:
     norm = nn.BatchNorm2d(1)
     images = torch.cat([torch.zeros(MAX_IMAGES, 1, 1, 1), torch.full((50, 1, 1, 1), 1e6)])
     assert run([norm], images).shifts()[0].mean == 0.0

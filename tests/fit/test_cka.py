@@ -10,7 +10,7 @@ CHANCE = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize(("n", "first", "second"), [(40, 5, 9), (10, 30, 4), (12, 50, 60)])
-def test_is_its_definition_by_kernels(n: int, first: int, second: int) -> None:
+def test_agrees_with_the_definition_by_kernels(n: int, first: int, second: int) -> None:
     one = CHANCE.standard_normal((n, first)) + 3.0
     other = one @ CHANCE.standard_normal((first, second)) + CHANCE.standard_normal((n, second))
     centre = np.eye(n) - 1.0 / n
@@ -27,23 +27,23 @@ def test_rotation_scale_and_offset_do_not_matter(shape: tuple[int, int]) -> None
     assert linear_cka(features, 7.0 * features @ rotation - 3.0) == pytest.approx(1.0)
 
 
-def test_constant_features_are_like_nothing() -> None:
+def test_constant_features_give_0() -> None:
     features = CHANCE.standard_normal((20, 4))
     assert linear_cka(features, np.full((20, 3), 0.1)) == 0.0
     assert linear_cka(np.zeros((20, 3)), np.zeros((20, 3))) == 0.0
 
 
-def test_unrelated_features_are_hardly_alike() -> None:
+def test_unrelated_features_have_low_similarity() -> None:
     assert linear_cka(CHANCE.standard_normal((2000, 4)), CHANCE.standard_normal((2000, 4))) < 0.01
 
 
-def test_takes_single_precision_and_tensors() -> None:
+def test_accepts_single_precision_and_tensors() -> None:
     one, other = CHANCE.standard_normal((20, 4)), CHANCE.standard_normal((20, 6))
     expected = linear_cka(one, other)
     assert linear_cka(torch.from_numpy(one).float(), torch.from_numpy(other)) == pytest.approx(expected, abs=1e-5)
 
 
-def test_refuses_what_does_not_match() -> None:
+def test_refuses_mismatched_features() -> None:
     with pytest.raises(ValueError, match="features_b: 19 samples, but features_a have 20"):
         linear_cka(np.ones((20, 3)), np.ones((19, 3)))
     with pytest.raises(ValueError, match="features_b: 1 values are NaN"):

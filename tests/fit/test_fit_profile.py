@@ -1,4 +1,4 @@
-"""A profile as JSON and back."""
+"""Conversion of profiles to and from JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def make_profile() -> FitProfile:
     return FitProfile({"logme": 0.1, "odd": math.nan}, pd.DataFrame(rows), {"dataset": "d"}, {"leep": "no head"})
 
 
-def test_json_and_back_is_the_same() -> None:
+def test_json_round_trip() -> None:
     profile = make_profile()
     text = profile.to_json()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -29,7 +29,7 @@ def test_json_and_back_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1}', '{"version": 99}', '{"version": 1, "layers": 3}'])
-def test_what_is_no_profile_is_refused(text: str) -> None:
+def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(ValueError):
         FitProfile.from_json(text)
 

@@ -12,13 +12,13 @@ from tests.fit.measure_contract import MeasureContract, draw
 class TestGBC(MeasureContract):
     measure = staticmethod(gbc)
 
-    def test_is_the_overlap_of_densities_in_one_dimension(self) -> None:
+    def test_agrees_with_the_overlap_of_densities_in_one_dimension(self) -> None:
         features, labels = draw(0, 80, 1, 2)
         first, second = (norm(*_moments(features[labels == label, 0])) for label in (0, 1))
         overlap, _ = quad(lambda x: np.sqrt(first.pdf(x) * second.pdf(x)), -20, 20, limit=200)
         assert gbc(features, labels) == pytest.approx(-2 * overlap, abs=1e-6), "both orders of the pair count"
 
-    def test_is_the_overlap_of_densities_in_two_dimensions(self) -> None:
+    def test_agrees_with_the_overlap_of_densities_in_two_dimensions(self) -> None:
         features, labels = draw(1, 80, 2, 2)
         features -= features.mean(axis=0)
         axes = np.linalg.svd(features, full_matrices=False)[2]
@@ -32,7 +32,7 @@ class TestGBC(MeasureContract):
         )
         assert gbc(features, labels) == pytest.approx(-2 * overlap, abs=1e-4)
 
-    def test_ends(self) -> None:
+    def test_bounds_are_attained(self) -> None:
         labels = np.arange(60) % 3
         assert gbc(np.zeros((60, 4)), labels) == pytest.approx(-6.0), "C (C - 1) pairs that are all alike"
         assert gbc(np.eye(3)[labels], labels) == pytest.approx(0.0)

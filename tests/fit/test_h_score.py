@@ -22,17 +22,17 @@ class TestHScore(MeasureContract):
     measure = staticmethod(h_score)
 
     @pytest.mark.parametrize(("n", "dim"), SHAPES)
-    def test_is_its_definition(self, n: int, dim: int) -> None:
+    def test_agrees_with_the_definition(self, n: int, dim: int) -> None:
         features, labels = draw(n, n, dim)
         expected = np.trace(np.linalg.pinv(np.cov(features.T, bias=True)) @ between(features, labels))
         assert h_score(features, labels) == pytest.approx(expected, abs=1e-6)
 
-    def test_ends(self) -> None:
+    def test_bounds_are_attained(self) -> None:
         labels = np.arange(60) % 3
         assert h_score(np.eye(3)[labels], labels) == pytest.approx(2.0)
         assert h_score(np.ones((60, 4)), labels) == pytest.approx(0.0, abs=1e-9)
 
-    def test_any_linear_map_of_the_features_leaves_it(self) -> None:
+    def test_invariant_to_linear_maps_of_the_features(self) -> None:
         features, labels = draw(5)
         mixed = features @ np.random.default_rng(0).standard_normal((8, 8)) + 7.0
         assert h_score(mixed, labels) == pytest.approx(h_score(features, labels), abs=1e-6)
@@ -43,7 +43,9 @@ class TestRegularisedHScore(MeasureContract):
 
     @pytest.mark.parametrize(("n", "dim"), SHAPES)
     @pytest.mark.parametrize("offset", [0.0, 30.0])
-    def test_is_its_definition_with_scikit_learns_covariance(self, n: int, dim: int, offset: float) -> None:
+    def test_agrees_with_the_definition_with_the_covariance_of_scikit_learn(
+        self, n: int, dim: int, offset: float
+    ) -> None:
         features, labels = draw(n, n, dim)
         features = features + offset
         estimate = LedoitWolf().fit(features)
@@ -58,7 +60,7 @@ class TestRegularisedHScore(MeasureContract):
         away = h_score(features + 1e3, labels, regularized=True)
         assert away == pytest.approx(h_score(features, labels, regularized=True), abs=1e-5)
 
-    def test_does_not_take_noise_in_many_dimensions_for_fit(self) -> None:
+    def test_noise_in_many_dimensions_has_a_low_score(self) -> None:
         noise = np.random.default_rng(0).standard_normal((40, 200))
         labels = np.arange(40) % 4
         assert h_score(noise, labels) == pytest.approx(3.0)

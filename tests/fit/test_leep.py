@@ -14,7 +14,7 @@ LABELS = np.array([0, 0, 1, 1])
 
 
 class TestLEEP:
-    def test_is_the_table_by_hand(self) -> None:
+    def test_agrees_with_hand_computed_values(self) -> None:
         # p(y=0 | z=0) = (.8 + .6) / 1.8 = 7/9, p(y=0 | z=1) = (.2 + .4) / 2.2 = 3/11.
         first, second = 7 / 9, 3 / 11
         of_own_label = [
@@ -26,7 +26,7 @@ class TestLEEP:
         expected = np.log(of_own_label).mean()
         assert leep(PROBABILITIES, LABELS) == pytest.approx(expected)
 
-    def test_ends(self) -> None:
+    def test_bounds_are_attained(self) -> None:
         assert leep(np.eye(2)[LABELS], LABELS) == pytest.approx(0.0)
         assert leep(np.full((4, 3), 1 / 3), LABELS) == pytest.approx(-np.log(2)), "nothing known: the labels' entropy"
 
@@ -46,13 +46,13 @@ class TestLEEP:
     @pytest.mark.parametrize(
         ("probabilities", "message"),
         [
-            (np.array([[0.5, 0.4]] * 4), "source_probs: every row has to sum to one, row 0 sums to 0.9"),
-            (np.array([[1.5, -0.5]] * 4), "source_probs: probabilities are 0 or more, the smallest is -0.5"),
+            (np.array([[0.5, 0.4]] * 4), "source_probs: every row must sum to one, row 0 sums to 0.9"),
+            (np.array([[1.5, -0.5]] * 4), "source_probs: probabilities must be 0 or more, the smallest is -0.5"),
             (np.array([[np.nan, 1.0]] * 4), "source_probs: 4 values are NaN"),
             (np.array([0.5, 0.5, 0.5, 0.5]), "source_probs: expected a matrix"),
         ],
     )
-    def test_refuses_what_are_no_probabilities(self, probabilities: Any, message: str) -> None:
+    def test_refuses_invalid_probabilities(self, probabilities: Any, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             leep(probabilities, LABELS)
 
@@ -64,12 +64,12 @@ class TestLEEP:
 
 
 class TestNCE:
-    def test_is_the_table_by_hand(self) -> None:
-        # Of source class 5 come labels 0, 0, 1, of class 9 comes label 1.
+    def test_agrees_with_hand_computed_values(self) -> None:
+        # Source class 5 has the labels 0, 0, 1, source class 9 has the label 1.
         entropy = 3 / 4 * -(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3))
         assert nce(np.array([5, 5, 5, 9]), np.array([0, 0, 1, 1])) == pytest.approx(-entropy)
 
-    def test_ends(self) -> None:
+    def test_bounds_are_attained(self) -> None:
         assert nce(LABELS, LABELS) == pytest.approx(0.0)
         assert nce(np.zeros(4, dtype=int), LABELS) == pytest.approx(-np.log(2))
 
@@ -85,14 +85,14 @@ class TestNCE:
 class TestNLEEP(MeasureContract):
     measure = staticmethod(nleep)
 
-    def test_never_passes_its_ends(self) -> None:
+    def test_stays_within_its_bounds(self) -> None:
         features, labels = draw(0, apart=8.0)
         entropy = -(p := np.bincount(labels) / len(labels)) @ np.log(p)
         assert -entropy - 1e-9 <= nleep(features, labels) <= 0.0
         assert nleep(features, labels) > -0.05, "clusters that are far apart tell the class"
         assert nleep(np.zeros((60, 3)), labels) == pytest.approx(-entropy)
 
-    def test_the_seed_decides(self) -> None:
+    def test_depends_on_the_seed(self) -> None:
         features, labels = draw(1, 200)
         assert nleep(features, labels, seed=1) == nleep(features, labels, seed=1)
         assert len({nleep(features, labels, seed=seed) for seed in range(5)}) > 1

@@ -9,7 +9,7 @@ from tests.fit.measure_contract import MeasureContract, draw
 
 
 def direct(features: np.ndarray, target: np.ndarray) -> float:
-    """Maximises the evidence as a normal density of the labels, with no formula of the measure's."""
+    """Maximises the evidence as a normal density of the labels, independently of the measure's formulas."""
     n = len(features)
 
     def negative(logs: np.ndarray) -> float:
@@ -33,13 +33,13 @@ class TestLogME(MeasureContract):
         expected = np.mean([direct(features, (labels == label).astype(float)) for label in range(3)])
         assert logme(features, labels) == pytest.approx(expected, abs=1e-3)
 
-    def test_agrees_where_columns_depend_on_each_other(self) -> None:
+    def test_agrees_for_linearly_dependent_columns(self) -> None:
         features, labels = draw(3, 40, 6)
         features = np.hstack([features, features[:, :3] * 2.0, np.full((40, 1), 5.0)])
         expected = np.mean([direct(features, (labels == label).astype(float)) for label in range(3)])
         assert logme(features, labels) == pytest.approx(expected, abs=1e-3)
 
-    def test_without_features_it_is_that_of_a_normal_distribution(self) -> None:
+    def test_uninformative_features_give_the_value_of_a_normal_distribution(self) -> None:
         labels = np.array([0, 1] * 20)
         assert logme(np.zeros((40, 3)), labels) == pytest.approx(-0.5 * (1 + np.log(2 * np.pi * 0.5)))
 

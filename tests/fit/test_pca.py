@@ -16,7 +16,7 @@ def by_definition(features: np.ndarray, components: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("n", "dim"), [(60, 10), (30, 30), (24, 60)])
 @pytest.mark.parametrize("offset", [0.0, 20.0])
-def test_both_ways_give_the_principal_components(n: int, dim: int, offset: float) -> None:
+def test_both_methods_give_the_principal_components(n: int, dim: int, offset: float) -> None:
     features = draw(n, n, dim)[0] + offset
     expected = by_definition(features, 4)
     for found in (principal_components(features, 4), components_from_spectrum(Spectrum.of(features), 4)):
@@ -24,7 +24,7 @@ def test_both_ways_give_the_principal_components(n: int, dim: int, offset: float
         assert (found[np.abs(found).argmax(axis=0), range(4)] > 0).all()
 
 
-def test_iterating_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_iterative_method_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     features, _ = draw(1, 120, 80)
     exact = components_from_spectrum(Spectrum.of(features), 4)
     monkeypatch.setattr(projection, "_MAX_DENSE_SIZE", 8)

@@ -1,4 +1,4 @@
-"""profile_fit on real digits: deterministic, cached, complete, for all kinds of backbones."""
+"""profile_fit on real digits: deterministic, cached and complete for all kinds of backbones."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def good(pretrained: Task) -> FitProfile:
     return profile(pretrained)
 
 
-def test_it_has_all_measures_and_explains_those_it_has_not(good: FitProfile, normed: Task) -> None:
+def test_profile_has_all_measures_or_reasons(good: FitProfile, normed: Task) -> None:
     assert set(good.scalars) == FACTS | OUTPUT | SOURCE
     assert set(good.left_out) == SHIFT
     assert "no BatchNorm" in good.left_out["mean_shift"]
@@ -63,7 +63,7 @@ def test_it_has_all_measures_and_explains_those_it_has_not(good: FitProfile, nor
     assert all(math.isfinite(value) for value in (*good.scalars.values(), *other.scalars.values()))
 
 
-def test_layers_have_one_row_a_unit_and_agree_with_the_output(good: FitProfile) -> None:
+def test_layers_have_one_row_per_unit_and_agree_with_the_output(good: FitProfile) -> None:
     layers = good.layers
     assert tuple(layers.columns) == LAYER_COLUMNS
     assert list(layers["unit"]) == ["block1", "block2", "block3"]
@@ -79,7 +79,7 @@ def test_layers_have_one_row_a_unit_and_agree_with_the_output(good: FitProfile) 
     assert good.scalars["mean_gain"] == pytest.approx(layers["gain"].mean())
 
 
-def test_output_measures_are_those_of_the_features(pretrained: Task, good: FitProfile) -> None:
+def test_output_measures_are_computed_from_the_features(pretrained: Task, good: FitProfile) -> None:
     from nbt.devices import pick_device
     from nbt.fit.activations import compute_features
     from nbt.fit.sampling import draw_sample
@@ -93,8 +93,8 @@ def test_output_measures_are_those_of_the_features(pretrained: Task, good: FitPr
     assert good.scalars["samples"] == len(index) == len(pretrained.split.train)
 
 
-def test_weights_made_for_the_target_gain_and_random_ones_do_not(encoder: Task) -> None:
-    # Digits 0-4 are no such source: at a few units random filters tell digits apart as well as those learned there.
+def test_weights_trained_on_the_target_have_a_gain(encoder: Task) -> None:
+    # Weights pretrained on digits 0-4 do not suffice: at some units random filters separate digits equally well.
     settings = nbt.TransferSettings(optimizer="adamw", head_lr=3e-3, body_lr=3e-3, epochs=40, augmentation="none")
     trial = nbt.fine_tune(encoder.train_on_all(), settings)
     while True:
@@ -112,7 +112,7 @@ def test_weights_made_for_the_target_gain_and_random_ones_do_not(encoder: Task) 
     assert all("random" in none.left_out[name] for name in SOURCE | SHIFT)
 
 
-def test_it_looks_at_training_images_only(normed: Task) -> None:
+def test_only_training_images_are_used(normed: Task) -> None:
     pixels = normed.images.array.copy()
     hidden = np.setdiff1d(np.arange(len(pixels)), normed.split.train)
     pixels[hidden] = 255 - pixels[hidden]
@@ -139,7 +139,7 @@ def test_too_small_a_sample_is_refused(encoder: Task) -> None:
         profile(encoder, samples=4)
 
 
-def test_one_image_a_class_still_gives_a_profile(encoder: Task) -> None:
+def test_one_image_per_class_gives_a_profile(encoder: Task) -> None:
     found = profile(encoder, samples=5)
     assert len(found.layers) == 3
     assert set(found.scalars) | set(found.left_out) >= FACTS | OUTPUT | SOURCE | SHIFT
@@ -158,7 +158,7 @@ def forbid_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "collect_activations", collect_activations)
 
 
-def test_the_second_profile_is_read(encoder: Task, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_profile_is_read(encoder: Task, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = profile(encoder, samples=30, cache=True)
     forbid_forward(monkeypatch)
     moved = dataclasses.replace(encoder, dataset="elsewhere")
@@ -170,7 +170,7 @@ def test_the_second_profile_is_read(encoder: Task, cache: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("change", ["samples", "seed", "weights", "split", "means", "device", "no cache"])
-def test_another_question_is_measured_anew(
+def test_other_arguments_are_measured_again(
     encoder: Task, cache: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     options: dict[str, object] = {"samples": 30, "cache": True}
@@ -205,7 +205,7 @@ def test_a_damaged_cache_file_is_measured_again(encoder: Task, cache: Path, dama
     assert same(FitProfile.from_json(path.read_text()), first)
 
 
-def test_batch_norm_settles_on_fewer_large_images(normed: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_norm_is_recalibrated_with_fewer_large_images(normed: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(module, "recalibrate_batch_norm", lambda model, images: sizes.append(len(images)))
     for usual in (224, 16, 1):
@@ -214,7 +214,7 @@ def test_batch_norm_settles_on_fewer_large_images(normed: Task, monkeypatch: pyt
     assert sizes == [60, 32, 2]
 
 
-def test_progress_reaches_its_end(encoder: Task) -> None:
+def test_progress_reaches_its_total(encoder: Task) -> None:
     seen: list[tuple[str, int, int]] = []
     profile(encoder, samples=40, progress=lambda *step: seen.append(step))
     assert [done for _, done, _ in seen] == list(range(1, seen[0][2] + 1))
@@ -222,13 +222,13 @@ def test_progress_reaches_its_end(encoder: Task) -> None:
 
 
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "shufflenet_v2_x0_5", "densenet121"])
-def test_it_works_for_all_kinds_of_maps(backbone: str) -> None:
+def test_profile_of_all_kinds_of_maps(backbone: str) -> None:
     check_complete(load_task("digits", backbone=backbone, weights="none", shots=8, image_size=64))
 
 
 @pytest.mark.parametrize("kind", ["vit", "swin"])
-def test_it_works_for_tokens(normed: Task, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """No arguments of the builders by name make these small, so their classes are built."""
+def test_profile_of_tokens(normed: Task, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Builds the classes directly, because the named builders have no arguments for small models."""
 
     def build(spec: object, n_classes: int, *, image_size: int, seed: int) -> backbones.Backbone:
         torch.manual_seed(seed)
@@ -251,7 +251,7 @@ def check_complete(task: Task) -> FitProfile:
     return found
 
 
-def test_it_is_public() -> None:
+def test_profile_fit_is_public() -> None:
     assert nbt.profile_fit is profile_fit
     assert nbt.fit.profile_fit is profile_fit
     assert callable(nbt.fit.logme)

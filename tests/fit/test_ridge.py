@@ -10,7 +10,7 @@ from tests.fit.measure_contract import MeasureContract, draw
 
 
 def refitted(features: np.ndarray, labels: np.ndarray, strength: float) -> np.ndarray:
-    """Predicts every sample by a ridge regression on the others, one fit a sample."""
+    """Predicts every sample by a ridge regression on the others, with one fit per sample."""
     targets = np.eye(labels.max() + 1)[labels]
     predictions = []
     for left_out in range(len(labels)):
@@ -26,14 +26,14 @@ class TestRidgeProbe(MeasureContract):
 
     @pytest.mark.parametrize(("n", "dim"), [(60, 10), (30, 30), (24, 60), (80, 3)])
     @pytest.mark.parametrize("apart", [0.3, 1.0])
-    def test_leaves_one_out_as_refitting_does(self, n: int, dim: int, apart: float) -> None:
+    def test_agrees_with_leave_one_out_refits(self, n: int, dim: int, apart: float) -> None:
         features, labels = draw(n + 7, n, dim, apart=apart)
         spectrum = Spectrum.of(features)
         expected = refitted(features, labels, choose_ridge_strength(spectrum, labels))
         assert np.array_equal(ridge_predictions(spectrum, labels), expected)
 
     @pytest.mark.parametrize(("n", "dim"), [(60, 10), (24, 60)])
-    def test_strength_has_the_least_generalised_cross_validation_error(self, n: int, dim: int) -> None:
+    def test_strength_minimises_the_generalised_cross_validation_error(self, n: int, dim: int) -> None:
         features, labels = draw(n, n, dim, apart=0.5)
         spectrum, targets = Spectrum.of(features), np.eye(3)[labels]
         centred = features - features.mean(axis=0)
@@ -46,7 +46,7 @@ class TestRidgeProbe(MeasureContract):
         strengths = [share * (centred**2).sum() for share in STRENGTHS]
         assert choose_ridge_strength(spectrum, labels) == pytest.approx(min(strengths, key=gcv))
 
-    def test_a_lone_sample_counts_as_wrong(self) -> None:
+    def test_the_single_sample_of_a_class_is_misclassified(self) -> None:
         features, labels = draw(1, 30, apart=6.0)
         labels[0] = 3
         assert ridge_predictions(Spectrum.of(features), labels)[0] != 3
@@ -58,7 +58,7 @@ class TestRidgeProbe(MeasureContract):
         away = ridge_predictions(Spectrum.of(features + offset), labels)
         assert np.array_equal(away, ridge_predictions(Spectrum.of(features), labels))
 
-    def test_chance_on_noise(self) -> None:
+    def test_noise_gives_chance_accuracy(self) -> None:
         noise = np.random.default_rng(0).standard_normal((2000, 5))
         labels = np.random.default_rng(1).integers(4, size=2000)
         assert ridge_probe_accuracy(noise, labels) == pytest.approx(0.25, abs=0.04)

@@ -1,4 +1,4 @@
-"""The sample shows every class, is bounded, and follows from its seed."""
+"""The sample contains every class, is bounded, and depends only on its seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def labels_of(sizes: list[int]) -> np.ndarray:
 
 
 @given(class_sizes, st.integers(0, 300), st.integers(0, 3))
-def test_every_class_is_shown_and_the_rest_is_in_proportion(sizes: list[int], extra: int, seed: int) -> None:
+def test_every_class_is_drawn_and_the_rest_is_proportional(sizes: list[int], extra: int, seed: int) -> None:
     labels = labels_of(sizes)
     index = np.arange(len(labels))[::-1].copy()
     samples = len(sizes) + extra
@@ -28,7 +28,7 @@ def test_every_class_is_shown_and_the_rest_is_in_proportion(sizes: list[int], ex
     if samples >= 2 * len(sizes):
         assert (counts >= np.minimum(sizes, 2)).all()
     share = np.asarray(sizes) * min(1.0, samples / len(labels))
-    # What small classes get beyond their share, the others give.
+    # The images that small classes get beyond their share are taken from the others.
     assert (counts <= np.maximum(np.ceil(share), 2)).all()
 
 

@@ -1,4 +1,4 @@
-"""Class means of a source: of a folder of its images, and of the source that is trained here."""
+"""Mean features of source classes: from a folder of images, and of the pretrained digits source."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_class_means_are_the_means_of_the_classes_that_occur() -> None:
     assert means.tolist() == [features[1::2].mean(0).tolist(), features[::2].mean(0).tolist()]
 
 
-def test_means_of_a_folder_count_all_images_and_look_at_some(encoder: Task, tmp_path: Path) -> None:
+def test_means_of_a_folder_use_a_sample_and_count_all_images(encoder: Task, tmp_path: Path) -> None:
     write_images(tmp_path / "dark", 6, 60)
     write_images(tmp_path / "light", 3, 255)
     all_of_them = source_class_means(encoder, tmp_path, device="cpu")
@@ -47,7 +47,7 @@ def test_means_of_a_folder_count_all_images_and_look_at_some(encoder: Task, tmp_
     assert not np.allclose(all_of_them.means, some.means)
 
 
-def test_test_images_of_a_source_do_not_count(encoder: Task, tmp_path: Path) -> None:
+def test_test_images_of_a_source_are_ignored(encoder: Task, tmp_path: Path) -> None:
     for role, n in (("train", 3), ("test", 4)):
         for name in ("a", "b"):
             write_images(tmp_path / role / name, n, 100)
@@ -59,7 +59,7 @@ def test_a_folder_without_classes_is_refused(encoder: Task, tmp_path: Path) -> N
         source_class_means(encoder, tmp_path)
 
 
-def test_the_source_trained_here_comes_with_head_and_means(pretrained: Task) -> None:
+def test_the_pretrained_digits_source_has_head_and_means(pretrained: Task) -> None:
     means, head = pretrained.source_means, pretrained.source_head
     assert means is not None
     assert head is not None
@@ -78,7 +78,7 @@ def test_the_source_trained_here_comes_with_head_and_means(pretrained: Task) -> 
     np.testing.assert_allclose(means.means, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_source_file_without_means_is_trained_again(pretrained: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_source_without_means_is_trained_again(pretrained: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors.torch import load_file, save_file
 
     recipe = SourceRecipe(backbone=pretrained.backbone.text, image_size=pretrained.image_size)

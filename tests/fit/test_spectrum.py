@@ -10,7 +10,7 @@ SHAPES = [(60, 10), (30, 30), (24, 60)]
 
 
 @pytest.mark.parametrize(("n", "dim"), SHAPES)
-def test_is_the_singular_value_decomposition(n: int, dim: int) -> None:
+def test_agrees_with_the_singular_value_decomposition(n: int, dim: int) -> None:
     features, labels = draw(n, n, dim)
     spectrum = Spectrum.of(features)
     assert (spectrum.n, spectrum.dim) == (n, dim)
@@ -23,13 +23,13 @@ def test_is_the_singular_value_decomposition(n: int, dim: int) -> None:
 
 
 @pytest.mark.parametrize("n", [40, 6])
-def test_only_directions_that_are_reached_are_kept(n: int) -> None:
+def test_only_directions_in_the_span_are_kept(n: int) -> None:
     features, _ = draw(1, n, 4)
     assert len(Spectrum.of(np.hstack([features, 2.0 * features, np.zeros((n, 1))])).values) == 4
     assert len(Spectrum.of(np.zeros((n, 9))).values) == 0
 
 
-def test_coordinates_of_classes_are_of_the_labels_asked_for() -> None:
+def test_class_coordinates_depend_on_the_labels() -> None:
     features, labels = draw(2)
     spectrum, other = Spectrum.of(features), np.roll(labels, 1)
     for codes in (labels, other, labels):

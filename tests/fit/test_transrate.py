@@ -16,17 +16,17 @@ class TestTransRate(MeasureContract):
 
     @pytest.mark.parametrize(("n", "dim"), [(60, 8), (12, 50)])
     @pytest.mark.parametrize("eps", [1e-4, 1.0])
-    def test_is_its_definition(self, n: int, dim: int, eps: float) -> None:
+    def test_agrees_with_the_definition(self, n: int, dim: int, eps: float) -> None:
         features, labels = draw(n, n, dim)
         centred = features - features.mean(axis=0)
         within = sum((labels == label).mean() * rate(centred[labels == label], eps) for label in range(3))
         assert transrate(features, labels, eps) == pytest.approx(rate(centred, eps) - within)
 
-    def test_nothing_to_save(self) -> None:
+    def test_uninformative_classes_give_0(self) -> None:
         assert transrate(np.ones((60, 4)), np.arange(60) % 3) == pytest.approx(0.0, abs=1e-9)
 
     @pytest.mark.parametrize("eps", [0.0, -1.0, np.nan])
-    def test_refuses_a_distortion_that_is_none(self, eps: float) -> None:
+    def test_refuses_an_invalid_distortion(self, eps: float) -> None:
         with pytest.raises(ValueError, match=r"eps: .* is not above 0"):
             transrate(*draw(0), eps)
 

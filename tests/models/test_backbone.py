@@ -1,4 +1,4 @@
-"""Backbones: every family of torchvision in units that compose to the model itself, bit for bit."""
+"""Backbones: the units of every torchvision family reproduce the model exactly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nbt.models.backbone_spec import backbone_names, parse_backbone
 from nbt.models.encoders import ENCODER_BUILDERS
 from nbt.models.units import Decomposition, decompose
 
-# Builder, its arguments, image size, units, dropout before the head.
+# Builder, arguments, image size, number of units, dropout before the head.
 FAMILIES: list[tuple[str, dict[str, Any], int, int, float]] = [
     ("alexnet", {}, 64, 7, 0.0),
     ("convnext_tiny", {}, 64, 23, 0.0),
@@ -55,7 +55,7 @@ _AUXILIARY = ("aux1", "aux2", "AuxLogits")
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A family's model with its pieces, and images for it."""
+    """A model of a family with its pieces, and images for it."""
 
     name: str
     model: nn.Module
@@ -67,7 +67,7 @@ class Case:
 
 @torch.no_grad()
 def _stir(model: nn.Module, images: torch.Tensor) -> None:
-    """Moves small parameters away from 0 and 1, where a wrong order could not be seen, and fits BatchNorm to images."""
+    """Moves vectors away from 0 and 1, which would hide a wrong order, and fits BatchNorm to images."""
     for parameter in model.parameters():
         if parameter.ndim < 2 or parameter.numel() < 100_000:
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -75,7 +75,7 @@ def _stir(model: nn.Module, images: torch.Tensor) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.train().momentum = None
         elif isinstance(module, nn.Conv2d) and module.groups > 1:
-            nn.init.kaiming_normal_(module.weight)  # the library's own is so small that all images come out alike
+            nn.init.kaiming_normal_(module.weight)  # with the library's small weights all images have the same logits
     model(images)
     model.eval()
 
@@ -92,7 +92,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @torch.no_grad()
-def test_units_and_source_head_are_the_model_bit_for_bit(case: Case) -> None:
+def test_units_and_source_head_reproduce_the_model_exactly(case: Case) -> None:
     hidden = case.images
     for _, unit in case.parts.units:
         hidden = unit(hidden)
@@ -101,11 +101,11 @@ def test_units_and_source_head_are_the_model_bit_for_bit(case: Case) -> None:
     expected = case.model(case.images)
     assert torch.equal(logits, expected)
     assert expected.isfinite().all()
-    assert not torch.allclose(expected[0], expected[1])  # else equal logits would say little
+    assert not torch.allclose(expected[0], expected[1])  # otherwise the test would be weak
     assert case.parts.neck(hidden).ndim == 2
 
 
-def test_every_parameter_is_in_one_place(case: Case) -> None:
+def test_every_parameter_belongs_to_one_piece(case: Case) -> None:
     assert case.parts.source_head is not None
     pieces = [unit for _, unit in case.parts.units] + [case.parts.source_head]
     placed = [id(parameter) for piece in pieces for parameter in piece.parameters()]
@@ -115,7 +115,7 @@ def test_every_parameter_is_in_one_place(case: Case) -> None:
     assert next(name for name, _ in case.parts.source_head.named_parameters()) == "head.weight"
 
 
-def test_units_are_fine_grained_named_and_have_weights(case: Case) -> None:
+def test_units_are_fine_grained_and_named_and_have_weights(case: Case) -> None:
     names = [name for name, _ in case.parts.units]
     assert len(names) == len(set(names)) == case.n_units
     assert case.parts.dropout == case.dropout
@@ -127,7 +127,7 @@ def test_units_are_fine_grained_named_and_have_weights(case: Case) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("training", [False, True])
-def test_no_unit_changes_its_input(case: Case, training: bool) -> None:
+def test_no_unit_modifies_its_input(case: Case, training: bool) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         hidden = case.images
@@ -144,7 +144,7 @@ def test_no_unit_changes_its_input(case: Case, training: bool) -> None:
                 unit.eval()
 
 
-def test_all_builders_of_torchvision_can_be_read() -> None:
+def test_all_torchvision_builders_are_supported() -> None:
     left_out = []
     for name in backbone_names():
         spec = parse_backbone(name)
@@ -187,7 +187,7 @@ def test_a_backbone_is_units_neck_dropout_and_head(small: Backbone) -> None:
     assert [name for name, _ in small.neck.named_parameters()] == []
 
 
-def test_dropout_stands_between_features_and_head_and_spares_them(small: Backbone) -> None:
+def test_dropout_is_applied_between_features_and_head(small: Backbone) -> None:
     features = torch.rand(64, 1280) + 1.0
     before = features.clone()
     with torch.random.fork_rng():
@@ -199,7 +199,7 @@ def test_dropout_stands_between_features_and_head_and_spares_them(small: Backbon
     assert 0.25 < float((dropped == 0).float().mean()) < 0.35
 
 
-def test_the_seed_decides_the_weights_and_no_other_chance_is_used(small: Backbone) -> None:
+def test_weights_depend_only_on_the_seed(small: Backbone) -> None:
     spec = parse_backbone(SMALL)
     before = torch.get_rng_state()
     again = build_backbone(spec, 5, image_size=32, seed=3)
@@ -214,7 +214,7 @@ def test_the_seed_decides_the_weights_and_no_other_chance_is_used(small: Backbon
     assert not torch.equal(other["units.0.0.weight"], state["units.0.0.weight"])
 
 
-def test_fresh_weights_are_the_architectures_own_initialisation() -> None:
+def test_random_weights_use_the_initialisation_of_the_architecture() -> None:
     state = random_unit_state(parse_backbone("resnet18"), 64, seed=5)
     with torch.random.fork_rng():
         torch.manual_seed(5)
@@ -224,7 +224,7 @@ def test_fresh_weights_are_the_architectures_own_initialisation() -> None:
     assert all(not tensor.requires_grad for tensor in state.values())
 
 
-def test_pretrained_units_are_loaded_whole_and_the_head_stays(small: Backbone) -> None:
+def test_pretrained_units_are_loaded_and_the_head_is_unchanged(small: Backbone) -> None:
     w0 = dict(small.unit_state_dict())
     assert list(w0) == [name for name in small.state_dict() if name.startswith("units.")]
     other = build_backbone(parse_backbone(SMALL), 5, image_size=32, seed=9)
@@ -252,7 +252,7 @@ def test_pretrained_units_are_loaded_whole_and_the_head_stays(small: Backbone) -
         ("conv4", 84),
     ],
 )
-def test_the_default_image_size_is_what_the_weights_were_made_for(text: str, size: int) -> None:
+def test_the_default_image_size_is_that_of_the_weights(text: str, size: int) -> None:
     assert default_image_size(parse_backbone(text)) == size
 
 
@@ -273,15 +273,15 @@ def test_the_default_image_size_is_what_the_weights_were_made_for(text: str, siz
 def test_impossible_image_sizes_are_refused_with_the_remedy(text: str, size: int, own: int) -> None:
     with pytest.raises(UsageError) as error:
         build_backbone(parse_backbone(text), 5, image_size=size)
-    assert str(error.value).startswith(f"backbone {text} cannot work on images of {size} px (")
-    assert str(error.value).endswith(f"its own size is {own}: --image-size {own}")
+    assert str(error.value).startswith(f"backbone {text} does not work with images of {size} px (")
+    assert str(error.value).endswith(f"use its default size: --image-size {own}")
 
 
 @pytest.mark.parametrize(
     ("text", "size", "dim"),
     [("inception_v3", 75, 2048), ("conv3(width=256)", 28, 2304), ("conv4(width=256)", 84, 6400), ("vgg11", 32, 4096)],
 )
-def test_the_number_of_features_follows_from_architecture_and_image_size(text: str, size: int, dim: int) -> None:
+def test_the_number_of_features_depends_on_architecture_and_image_size(text: str, size: int, dim: int) -> None:
     assert feature_dim(parse_backbone(text), size) == dim
 
 
@@ -304,7 +304,7 @@ def test_arguments_that_do_not_fit_are_refused(text: str, size: int, message: st
 
 
 @pytest.mark.slow
-def test_our_encoders_need_neither_torchvision_nor_the_compiler() -> None:
+def test_encoders_import_neither_torchvision_nor_the_compiler() -> None:
     code = (
         "import sys\n"
         "from nbt.models.backbone import build_backbone\n"
@@ -317,7 +317,7 @@ def test_our_encoders_need_neither_torchvision_nor_the_compiler() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ENCODER_BUILDERS))
-def test_no_unit_of_our_encoders_changes_its_input(name: str) -> None:
+def test_no_unit_of_the_encoders_modifies_its_input(name: str) -> None:
     spec = parse_backbone(name)
     size = default_image_size(spec)
     model = build_backbone(spec, 3, image_size=size)

@@ -1,4 +1,4 @@
-"""Names of backbones: what is known, what is read, and what is refused."""
+"""Names of backbones: known names, parsing, and errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_all_classifiers_of_torchvision_are_known() -> None:
     assert backbone_names() == tuple(sorted(["conv3", "conv4", *models.list_models(module=models)]))
 
 
-def test_names_are_read_without_importing_torch() -> None:
+def test_names_are_parsed_without_importing_torch() -> None:
     code = (
         "import sys\n"
         "from nbt.models.backbone_spec import backbone_names, parse_backbone\n"
@@ -48,12 +48,12 @@ def test_names_are_read_without_importing_torch() -> None:
         ("conv3(width=-1)", "conv3", {"width": -1}, "conv3(width=-1)"),
     ],
 )
-def test_a_backbone_is_read(text: str, name: str, arguments: dict[str, Any], canonical: str) -> None:
+def test_backbones_are_parsed(text: str, name: str, arguments: dict[str, Any], canonical: str) -> None:
     spec = parse_backbone(text)
     assert (spec.name, spec.arguments, spec.text) == (name, arguments, canonical)
 
 
-def test_the_order_of_arguments_does_not_matter_and_specs_can_be_keys() -> None:
+def test_specs_are_hashable_and_independent_of_argument_order() -> None:
     one = parse_backbone("mobilenet_v2(width_mult=0.5, dropout=0.1)")
     other = parse_backbone("mobilenet_v2(dropout=0.1, width_mult=0.5)")
     assert one == other == pickle.loads(pickle.dumps(one))
@@ -82,7 +82,7 @@ def test_the_order_of_arguments_does_not_matter_and_specs_can_be_keys() -> None:
         ("resnet18(weights='DEFAULT')", "weights cannot be given here; give --weights"),
     ],
 )
-def test_what_is_refused_is_named(text: str, message: str) -> None:
+def test_invalid_texts_are_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_backbone(text)
     assert message in str(error.value)
@@ -90,7 +90,7 @@ def test_what_is_refused_is_named(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_timm_is_asked_for_by_its_extra(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
+def test_a_missing_timm_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
     found = module.importlib.util.find_spec("json") if installed else None
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: found if name == "timm" else None)
     if installed:
@@ -115,7 +115,7 @@ _values = st.recursive(_atoms, lambda inner: st.lists(inner, max_size=4).map(tup
 
 
 @given(name=st.sampled_from(backbone_names()), arguments=st.dictionaries(_words, _values, max_size=4))
-def test_what_a_spec_writes_it_reads_back(name: str, arguments: dict[str, Any]) -> None:
+def test_the_text_of_a_spec_is_parsed_back(name: str, arguments: dict[str, Any]) -> None:
     spec = BackboneSpec(name, tuple(sorted(arguments.items())))
     again = parse_backbone(spec.text)
     assert again == spec
@@ -130,7 +130,7 @@ def test_what_a_spec_writes_it_reads_back(name: str, arguments: dict[str, Any]) 
         st.text(max_size=40).map(lambda value: f"conv3(width={value})"),
     )
 )
-def test_garbage_is_refused_in_one_line_or_read_to_a_spec_that_writes_itself(text: str) -> None:
+def test_any_text_is_parsed_or_refused_in_one_line(text: str) -> None:
     try:
         spec = parse_backbone(text)
     except UsageError as error:

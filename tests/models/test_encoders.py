@@ -1,4 +1,4 @@
-"""conv3 and conv4: the sizes, kinds and order of layers that the zapping paper gives."""
+"""conv3 and conv4: sizes, types and order of layers, as in the zapping paper."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_default_widths() -> None:
 
 
 @pytest.mark.parametrize("width", [0, -2, 2.5, "8", None])
-def test_a_width_that_is_none_is_refused(width: object) -> None:
+def test_an_invalid_width_is_refused(width: object) -> None:
     for build in ENCODER_BUILDERS.values():
         with pytest.raises(ValueError, match="expected a whole number of channels"):
             build(width=width)

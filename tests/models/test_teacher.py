@@ -1,4 +1,4 @@
-"""Teachers: how they are written, and files that do not fit."""
+"""Teachers: syntax, and files that do not fit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_name_alone_means_the_librarys_weights() -> None:
+def test_a_name_without_file_uses_library_weights() -> None:
     assert parse_teacher(" mobilenet_v2(width_mult=0.5) ") == (
         parse_backbone("mobilenet_v2(width_mult=0.5)"),
         "default",
@@ -40,7 +40,7 @@ def test_a_file_follows_the_first_equals_sign_outside_parentheses(weights: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "write BACKBONE"),
         ("=w.pth", "write BACKBONE"),
@@ -50,12 +50,12 @@ def test_a_file_follows_the_first_equals_sign_outside_parentheses(weights: Path)
         ("mobilnet_v2=nowhere.pth", "did you mean"),
     ],
 )
-def test_wrong_texts_are_refused_before_anything_is_loaded(text: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_invalid_texts_are_refused_before_loading(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         parse_teacher(text)
 
 
-def test_a_file_means_the_same_everywhere(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_path_of_a_file_is_made_absolute(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     written = f"conv3(width=4)= {weights.name}"
     full = f"conv3(width=4)={weights}"
@@ -64,7 +64,7 @@ def test_a_file_means_the_same_everywhere(weights: Path, tmp_path: Path, monkeyp
     assert [absolute_teacher_name(text) for text in ("", "conv3", "conv3=")] == ["", "conv3", "conv3="]
 
 
-def test_a_file_that_does_not_fit_its_architecture(weights: Path, tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_its_architecture_is_refused(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"does not fit conv3\(width=5\): .*misshapen: units.0"):
         load_teacher(f"conv3(width=5)={weights}")
     (tmp_path / "torn.pth").write_bytes(b"no weights")
@@ -72,7 +72,7 @@ def test_a_file_that_does_not_fit_its_architecture(weights: Path, tmp_path: Path
         load_teacher(f"conv3={tmp_path / 'torn.pth'}")
 
 
-def test_the_library_has_no_weights_of_our_encoders() -> None:
+def test_encoders_have_no_library_weights() -> None:
     with pytest.raises(UsageError, match="has no library weights"):
         load_teacher("conv3")
 

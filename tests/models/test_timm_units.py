@@ -1,4 +1,4 @@
-"""timm's models: those that are a chain of their own modules are read as units, others are refused."""
+"""timm's models: chains of modules are read as units, others are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ timm = pytest.importorskip("timm", reason="needs timm, which is an extra")
     ],
 )
 @torch.no_grad()
-def test_units_and_neck_are_the_model_bit_for_bit(name: str, size: int, n_units: int | None, tmp_path: Path) -> None:
+def test_units_and_neck_reproduce_the_model_exactly(name: str, size: int, n_units: int | None, tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         own = timm.create_model(name, num_classes=3).eval()
@@ -57,21 +57,21 @@ def test_units_and_neck_are_the_model_bit_for_bit(name: str, size: int, n_units:
 @pytest.mark.parametrize(
     ("text", "size", "message"),
     [
-        ("timm:vit_tiny_patch16_224", 224, "cannot be read as ordered units; take another architecture"),
+        ("timm:vit_tiny_patch16_224", 224, "cannot be read as ordered units; use another architecture"),
         ("timm:resnet19", 64, "timm has no model 'resnet19'; did you mean resnet18"),
         ("timm:resnet18(depth=3)", 64, "cannot be built with these arguments"),
-        ("timm:resnet18(drop_rate='a')", 64, "drop_rate is a share, 0 or more and below 1"),
-        ("timm:vgg11", 8, "cannot work on images of 8 px ("),
+        ("timm:resnet18(drop_rate='a')", 64, "drop_rate 'a' is not a share, 0 or more and below 1"),
+        ("timm:vgg11", 8, "does not work with images of 8 px ("),
     ],
 )
-def test_what_cannot_be_read_is_refused(text: str, size: int, message: str) -> None:
+def test_unsupported_models_are_refused(text: str, size: int, message: str) -> None:
     with pytest.raises(UsageError) as error:
         build_backbone(parse_backbone(text), 5, image_size=size)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_unit_that_changes_its_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unit_that_modifies_its_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from nbt.models import timm_units
 
     class Greedy(nn.Module):
@@ -87,7 +87,7 @@ def test_a_unit_that_changes_its_input_is_refused(monkeypatch: pytest.MonkeyPatc
         timm_units._find_chain(parse_backbone("timm:greedy"), 8)
 
 
-def test_timms_own_image_size_and_statistics_are_used() -> None:
+def test_timm_image_size_and_statistics_are_used() -> None:
     spec = parse_backbone("timm:efficientnet_b1")
     assert default_image_size(spec) == timm.get_pretrained_cfg("efficientnet_b1").input_size[-1] != 224
     assert load_pretrained_weights(parse_backbone("timm:convnext_atto"), "none", image_size=64).mean == (
@@ -123,7 +123,7 @@ def test_default_weights_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch, tmp
     assert not isinstance(error.value, UsageError)
 
 
-def test_a_model_that_timm_has_no_weights_of() -> None:
+def test_a_timm_model_without_weights_is_refused() -> None:
     spec = parse_backbone("timm:mobilenetv3_large_075")
     with pytest.raises(
         UsageError, match="backbone timm:mobilenetv3_large_075 has no library weights; give --weights FILE"

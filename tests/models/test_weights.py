@@ -1,4 +1,4 @@
-"""Weights: the library's own through its own download, none, and files checked key by key."""
+"""Weights: the library's with its download, random initialisation, and files checked key by key."""
 
 from __future__ import annotations
 
@@ -62,16 +62,14 @@ def _refusal(path: Path, spec: BackboneSpec = NET, size: int = SIZE) -> str:
 
 @torch.no_grad()
 def _logits(spec: BackboneSpec, pretrained: PretrainedWeights, images: torch.Tensor) -> torch.Tensor:
-    """What the source's own model says of images, by way of units and source head."""
+    """Returns the logits of the source model, computed by units and source head."""
     model = build_backbone(spec, 2, image_size=images.shape[-1], seed=99)
     model.load_pretrained(pretrained.w0)
     logits: torch.Tensor = build_source_head(spec, pretrained)(model.forward_units(images))
     return logits
 
 
-def test_a_file_becomes_the_model_that_wrote_it(
-    library_model: nn.Module, state: State, save: Callable[..., Path]
-) -> None:
+def test_a_file_reproduces_the_saved_model(library_model: nn.Module, state: State, save: Callable[..., Path]) -> None:
     pretrained = _load(save(state))
     images = torch.randn(2, 3, SIZE, SIZE)
     with torch.no_grad():
@@ -82,7 +80,7 @@ def test_a_file_becomes_the_model_that_wrote_it(
 
 
 @pytest.mark.parametrize("text", ["squeezenet1_1", "maxvit_t", "inception_v3"])
-def test_classifiers_of_all_kinds_come_with_the_file(text: str, save: Callable[..., Path]) -> None:
+def test_classifiers_of_all_kinds_are_loaded(text: str, save: Callable[..., Path]) -> None:
     spec = parse_backbone(text)
     size = {"maxvit_t": 224, "inception_v3": 80}.get(spec.name, 64)
     special = {"transform_input": True, "init_weights": True} if spec.name == "inception_v3" else {}
@@ -135,7 +133,7 @@ def test_safetensors_are_read(state: State, tmp_path: Path) -> None:
     assert pretrained.source_head is not None
 
 
-def test_half_precision_becomes_the_models_own(state: State, save: Callable[..., Path]) -> None:
+def test_half_precision_is_converted(state: State, save: Callable[..., Path]) -> None:
     half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     w0 = _load(save(half)).w0
     fresh = random_unit_state(NET, SIZE, 0)
@@ -182,7 +180,7 @@ def test_auxiliary_heads_are_ignored(save: Callable[..., Path]) -> None:
     assert torch.equal(w0["units.0.1.0.conv.weight"], state["conv1.conv.weight"])
 
 
-def test_old_names_of_densenet_are_read(save: Callable[..., Path]) -> None:
+def test_legacy_names_of_densenet_are_read(save: Callable[..., Path]) -> None:
     spec = parse_backbone("densenet121")
     with torch.random.fork_rng():
         state = models.densenet121(num_classes=2).state_dict()
@@ -196,7 +194,7 @@ def test_old_names_of_densenet_are_read(save: Callable[..., Path]) -> None:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> Callable[[State], Path]:
-    """Stands in for a file that would take a third of a gigabyte."""
+    """Replaces the reading of a file of a third of a gigabyte."""
 
     def stand_in(state: State) -> Path:
         monkeypatch.setattr("nbt.models.weights.read_state_dict", lambda path: state)
@@ -217,7 +215,7 @@ def vit() -> nn.Module:
     return model
 
 
-def test_old_names_of_vit_are_read(vit: nn.Module, read: Callable[[State], Path]) -> None:
+def test_legacy_names_of_vit_are_read(vit: nn.Module, read: Callable[[State], Path]) -> None:
     old = {
         n.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): t
         for n, t in vit.state_dict().items()
@@ -248,7 +246,7 @@ def test_missing_misshapen_unknown_and_infinite_are_listed(state: State, save: C
     )
 
 
-def test_another_architecture_is_seen(state: State, save: Callable[..., Path]) -> None:
+def test_another_architecture_is_refused(state: State, save: Callable[..., Path]) -> None:
     path = save(state)
     assert "misshapen: features.0.0.weight (expected 32x3x3x3, found 8x3x3x3)" in _refusal(
         path, parse_backbone("mobilenet_v2")
@@ -257,14 +255,14 @@ def test_another_architecture_is_seen(state: State, save: Callable[..., Path]) -
     assert "12 missing: block1.0.weight, block1.0.bias" in _refusal(path, parse_backbone("conv3"), 28)
 
 
-def test_units_of_another_architecture_are_seen(save: Callable[..., Path]) -> None:
+def test_units_of_another_architecture_are_refused(save: Callable[..., Path]) -> None:
     path = save(build_backbone(parse_backbone("conv3(width=4)"), 2, image_size=28).state_dict())
     assert "misshapen: units.0.0.weight (expected 8x3x3x3, found 4x3x3x3)" in _refusal(
         path, parse_backbone("conv3(width=8)"), 28
     )
 
 
-def test_positions_for_another_image_size_are_seen(vit: nn.Module, read: Callable[[State], Path]) -> None:
+def test_positions_for_another_image_size_are_refused(vit: nn.Module, read: Callable[[State], Path]) -> None:
     path = read(vit.state_dict() | {"encoder.pos_embedding": torch.zeros(1, 10, 768)})
     message = _refusal(path, VIT, 64)
     assert message.endswith(
@@ -284,7 +282,7 @@ def test_positions_for_another_image_size_are_seen(vit: nn.Module, read: Callabl
     ],
 )
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
-def test_what_is_no_state_dict_is_refused(content: Any, message: str, save: Callable[..., Path]) -> None:
+def test_other_contents_are_refused(content: Any, message: str, save: Callable[..., Path]) -> None:
     path = save(content)
     assert _refusal(path).startswith(f"weights {path}: {message}")
 
@@ -295,7 +293,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("content", [nn.Linear(2, 2), Evil(), {"state_dict": Evil()}])
-def test_other_objects_are_refused_and_nothing_in_them_runs(
+def test_other_objects_are_refused_without_running_code(
     content: Any, save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -312,7 +310,7 @@ def test_foreign_files_are_refused(name: str, content: bytes, tmp_path: Path) ->
     assert _refusal(path).startswith(f"weights {path}: not a file of tensors that can be read safely (")
 
 
-def test_a_torn_file_and_a_lost_one_are_refused(state: State, save: Callable[..., Path], tmp_path: Path) -> None:
+def test_truncated_and_missing_files_are_refused(state: State, save: Callable[..., Path], tmp_path: Path) -> None:
     path = save(state)
     path.write_bytes(path.read_bytes()[:-5000])
     assert "not a file of tensors that can be read safely" in _refusal(path)
@@ -352,8 +350,8 @@ def test_images_are_normalised_as_the_weights_expect(text: str, size: int, expec
     assert (pretrained.mean, pretrained.std) == expected
 
 
-def test_an_impossible_image_size_is_seen_before_the_file_is_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot work on images of 96 px"):
+def test_an_impossible_image_size_is_refused_before_reading_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not work with images of 96 px"):
         load_pretrained_weights(parse_backbone("vit_b_16"), str(tmp_path / "lost.pth"), image_size=96)
 
 
@@ -362,7 +360,7 @@ Publish = Callable[..., str]
 
 @pytest.fixture
 def publish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Publish:
-    """Puts a state dict where torchvision fetches a builder's weights from; its download and check stay its own."""
+    """Publishes a state dict at the address from which torchvision downloads, with torchvision's own checks."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
 
     def put(name: str, state: State, *, digest: str | None = None) -> str:
@@ -388,7 +386,7 @@ def test_default_weights_are_fetched_and_fit(publish: Publish) -> None:
         assert torch.equal(_logits(spec, pretrained, images), model(images))
 
 
-def test_default_weights_are_read_whatever_names_they_were_published_with(publish: Publish) -> None:
+def test_default_weights_with_legacy_names_are_read(publish: Publish) -> None:
     with torch.random.fork_rng():
         state = models.densenet121().state_dict()
     old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name): t for name, t in state.items()}
@@ -397,7 +395,7 @@ def test_default_weights_are_read_whatever_names_they_were_published_with(publis
     assert torch.equal(w0["units.1.layer.conv2.weight"], state["features.denseblock1.denselayer1.conv2.weight"])
 
 
-def test_weights_that_cannot_be_fetched_or_are_not_what_they_should_be(publish: Publish) -> None:
+def test_missing_and_damaged_downloads_raise(publish: Publish) -> None:
     spec = parse_backbone("squeezenet1_1")
     with torch.random.fork_rng():
         state = models.squeezenet1_1().state_dict()
@@ -445,8 +443,8 @@ def test_real_weights_fit(shared: Path, text: str, file: str, with_head: bool) -
         assert len(pretrained.source_head["head.weight"]) == 1000
 
 
-def test_real_weights_see_birds_as_birds(shared: Path) -> None:
-    """Four of five are seen as one of ImageNet's 59 bird classes, among a thousand."""
+def test_real_weights_classify_birds_as_birds(shared: Path) -> None:
+    """More than 80 % of the images are classified as one of ImageNet's 59 bird classes."""
     import numpy as np
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Settings of a stream: what is refused, with the remedy, and what every method makes of a recipe."""
+"""Tests of stream settings: rejected values and the overrides of every method."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_target_scale_depends_on_the_scenario() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"scenario": "clas"}, "did you mean class"),
         ({"factors": "both"}, "factors 'both'"),
@@ -55,8 +55,8 @@ def test_the_target_scale_depends_on_the_scenario() -> None:
         ({"recipe": PLAIN.replace(linearized=True, method="ewc")}, "dlcft"),
     ],
 )
-def test_what_is_wrong_is_said_with_the_remedy(change: dict[str, object], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+def test_errors_name_the_value_and_the_remedy(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         ContinualSettings(**{"scenario": "class", "recipe": PLAIN, **change})  # type: ignore[arg-type]
 
 
@@ -71,5 +71,5 @@ def test_unknown_methods_and_scenarios_are_named() -> None:
     ("scenario", "classes", "tasks"),
     [("data", 3, 5), ("class", 100, 5), ("class", 3, 3), ("task", 5, 2), ("task", 9, 4)],
 )
-def test_default_length(scenario: str, classes: int, tasks: int) -> None:
+def test_default_number_of_tasks(scenario: str, classes: int, tasks: int) -> None:
     assert default_tasks(scenario, classes) == tasks

@@ -11,7 +11,7 @@ from nbt.settings.pretrain import PretrainSettings, default_pretrain_settings
 
 
 @given(epochs=st.integers(2, 30), period=st.integers(1, 29))
-def test_zaps_open_epochs_never_the_first_and_never_follow_the_last(epochs: int, period: int) -> None:
+def test_zaps_start_epochs_except_the_first(epochs: int, period: int) -> None:
     if period >= epochs:
         with pytest.raises(UsageError, match="longer than the training"):
             PretrainSettings(epochs=epochs, zap_period=period)
@@ -22,14 +22,14 @@ def test_zaps_open_epochs_never_the_first_and_never_follow_the_last(epochs: int,
     assert not PretrainSettings(epochs=epochs).is_zap_due(2)
 
 
-def test_the_published_period_of_episodes_zaps_in_every_one() -> None:
+def test_the_published_period_zaps_in_every_episode() -> None:
     settings = PretrainSettings(scheme="asb", episodes=6, zap_period=1)
     assert [number for number in range(1, 7) if settings.is_zap_due(number)] == [1, 2, 3, 4, 5, 6]
     settings = PretrainSettings(scheme="meta-asb", episodes=6, zap_period=3)
     assert [number for number in range(1, 7) if settings.is_zap_due(number)] == [3, 6]
 
 
-def test_published_numbers() -> None:
+def test_published_settings() -> None:
     asb, meta = default_pretrain_settings("asb", "conv3"), default_pretrain_settings("meta-asb", "conv3")
     assert (asb.episodes, asb.inner_lr, asb.lr, asb.remembered, asb.inner_steps) == (9000, 1e-3, 1e-3, 64, 20)
     assert (meta.episodes, meta.inner_lr, meta.lr, meta.remembered, meta.inner_steps) == (25_000, 0.1, 1e-3, 64, 20)
@@ -49,7 +49,7 @@ def test_digits_take_fewer_steps() -> None:
     assert [(s.episodes, s.inner_lr, s.remembered) for s in settings[1:]] == [(400, 1e-3, 100), (400, 1e-2, 100)]
 
 
-def test_changes_of_none_leave_the_default() -> None:
+def test_none_keeps_the_default() -> None:
     assert default_pretrain_settings("asb", "conv3", episodes=None, lr=0.5) == default_pretrain_settings(
         "asb", "conv3", lr=0.5
     )
@@ -59,10 +59,10 @@ def test_equal_trainings_have_equal_dictionaries() -> None:
     assert PretrainSettings(episodes=7, inner_lr=0.3, zap_scale="as_released").to_dict() == PretrainSettings().to_dict()
     asb = PretrainSettings(scheme="asb", epochs=3, batch_size=9)
     assert asb.to_dict() == PretrainSettings(scheme="asb").to_dict()
-    every = dataclasses.asdict(PretrainSettings(zap_period=2))
-    changed = [{"zap_period": 3}, {"zap_scale": "as_released"}, {"zap_fraction": 0.5}, {"lr": 0.1}, {"epochs": 9}]
-    seen = [PretrainSettings(**every | change).to_dict() for change in changed]
-    assert PretrainSettings(**every).to_dict() not in seen
+    values = dataclasses.asdict(PretrainSettings(zap_period=2))
+    changes = [{"zap_period": 3}, {"zap_scale": "as_released"}, {"zap_fraction": 0.5}, {"lr": 0.1}, {"epochs": 9}]
+    changed = [PretrainSettings(**values | change).to_dict() for change in changes]
+    assert PretrainSettings(**values).to_dict() not in changed
 
 
 def test_gradient_steps() -> None:
@@ -71,7 +71,7 @@ def test_gradient_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         ({"scheme": "asbb"}, "did you mean asb"),
         ({"zap_scale": "row"}, "zap scale 'row'"),
@@ -87,6 +87,6 @@ def test_gradient_steps() -> None:
         ({"scheme": "asb", "zap_fraction": 0.5}, "zaps the one class of its episode"),
     ],
 )
-def test_wrong_values_are_named(values: dict[str, object], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+def test_errors_name_the_invalid_value(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         PretrainSettings(**values)  # type: ignore[arg-type]

@@ -37,13 +37,13 @@ recipes = st.builds(
 
 
 @given(recipes)
-def test_yaml_and_mapping_read_back_to_equal_settings(settings: TransferSettings) -> None:
+def test_yaml_and_dictionary_round_trip(settings: TransferSettings) -> None:
     assert TransferSettings.from_yaml(settings.to_yaml()) == settings
     assert TransferSettings.from_dict(settings.to_dict()) == settings
 
 
 @given(recipes)
-def test_repair_leaves_what_can_be_run_and_changes_nothing_twice(settings: TransferSettings) -> None:
+def test_repair_gives_valid_depths_and_is_idempotent(settings: TransferSettings) -> None:
     repaired = repair(settings)
     assert repaired.frozen_depth <= repaired.transfer_depth
     assert repair(repaired) == repaired
@@ -53,7 +53,7 @@ def test_repair_leaves_what_can_be_run_and_changes_nothing_twice(settings: Trans
 
 
 @pytest.mark.parametrize(
-    ("given_", "run"),
+    ("values", "changes"),
     [
         ({"zap_period": 12}, {"zap_period": 0}),
         ({"zap_period": 11, "zap_fraction": 0.5}, {}),
@@ -94,26 +94,26 @@ def test_repair_leaves_what_can_be_run_and_changes_nothing_twice(settings: Trans
         ),
     ],
 )
-def test_what_cannot_act_is_neutral(given_: dict[str, Any], run: dict[str, Any]) -> None:
-    settings = TransferSettings(**given_)
-    assert repair(settings) == settings.replace(**run)
+def test_repair_resets_settings_without_effect(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    settings = TransferSettings(**values)
+    assert repair(settings) == settings.replace(**changes)
     assert repair(repair(settings)) == repair(settings)
 
 
-def test_one_image_a_batch_has_no_batch_statistics() -> None:
+def test_batch_statistics_need_two_images_per_batch() -> None:
     with pytest.raises(UsageError, match=r"feature_norm.*batch_size"):
         TransferSettings(feature_norm="batch", batch_size=1)
     assert TransferSettings(feature_norm="target", batch_size=1).batch_size == 1
 
 
-def test_a_pull_that_reaches_nothing_trained_is_neutral() -> None:
+def test_repair_resets_l2sp_without_trainable_units() -> None:
     settings = TransferSettings(frozen_depth=0.5, sp_depth=0.4, sp_mix=0.7)
     assert (repair(settings).sp_mix, repair(settings).sp_depth) == (0.0, 1.0)
     assert repair(settings.replace(sp_depth=0.6)).sp_mix == 0.7
 
 
 @given(st.dictionaries(st.sampled_from(setting_names()), st.one_of(st.none(), st.text(), st.floats(), st.booleans())))
-def test_wrong_values_raise_usage_errors_and_nothing_else(values: dict[str, Any]) -> None:
+def test_invalid_values_raise_only_usage_errors(values: dict[str, Any]) -> None:
     try:
         settings = TransferSettings.from_dict(values)
     except UsageError as error:
@@ -123,7 +123,7 @@ def test_wrong_values_raise_usage_errors_and_nothing_else(values: dict[str, Any]
 
 
 @given(st.text())
-def test_any_text_is_settings_or_a_usage_error(text: str) -> None:
+def test_invalid_yaml_raises_only_usage_errors(text: str) -> None:
     try:
         TransferSettings.from_yaml(text, source="recipe.yaml")
     except UsageError as error:
@@ -131,7 +131,7 @@ def test_any_text_is_settings_or_a_usage_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "fragments"),
     [
         ("head_lrr: 0.1", ["head_lrr", "did you mean head_lr"]),
         ("head_lr: -1", ["head_lr", "above 0"]),
@@ -153,24 +153,24 @@ def test_any_text_is_settings_or_a_usage_error(text: str) -> None:
         ("{", ["not valid YAML"]),
     ],
 )
-def test_errors_name_the_setting_and_the_rule(text: str, words: list[str]) -> None:
+def test_errors_name_the_setting_and_the_rule(text: str, fragments: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         TransferSettings.from_yaml(text)
     assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
 
 
-def test_numbers_are_read_as_people_write_them() -> None:
+def test_common_notations_of_numbers_are_read() -> None:
     assert TransferSettings.from_yaml("head_lr: 1e-4\nepochs: 3.0") == TransferSettings(head_lr=1e-4, epochs=3)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"missing\.yaml"):
         TransferSettings.load(tmp_path / "missing.yaml")
 
 
-def test_every_setting_has_a_rule_that_its_default_keeps() -> None:
+def test_every_default_satisfies_the_rule_of_its_setting() -> None:
     for name in setting_names():
         rule = setting_rule(name)
         assert rule.check(name, getattr(TransferSettings(), name)) == getattr(TransferSettings(), name)
@@ -178,16 +178,16 @@ def test_every_setting_has_a_rule_that_its_default_keeps() -> None:
 
 
 class TestReplace:
-    def test_what_changes_nothing_is_the_same(self) -> None:
+    def test_equal_values_return_the_same_object(self) -> None:
         settings = TransferSettings(head_lr=0.5, epochs=3)
         assert settings.replace(head_lr=0.5, epochs=3) is settings
 
-    def test_it_is_what_building_anew_would_be(self) -> None:
+    def test_equals_newly_built_settings(self) -> None:
         changes: dict[str, Any] = {"epochs": 3.0, "head_lr": 1, "layer_lr_shape": [0, 1, 0.5], "linearized": True}
         changed = TransferSettings(sp_mix=0.5).replace(**changes)
-        anew = TransferSettings(sp_mix=0.5, **changes)
-        assert changed == anew and hash(changed) == hash(anew)
-        assert [type(value) for value in vars(changed).values()] == [type(value) for value in vars(anew).values()]
+        built = TransferSettings(sp_mix=0.5, **changes)
+        assert changed == built and hash(changed) == hash(built)
+        assert [type(value) for value in vars(changed).values()] == [type(value) for value in vars(built).values()]
 
     @pytest.mark.parametrize(
         "changes",
@@ -205,12 +205,12 @@ class TestReplace:
             {"feature_norm": "batch", "batch_size": 1},
         ],
     )
-    def test_it_checks(self, changes: dict[str, Any]) -> None:
+    def test_changes_are_checked(self, changes: dict[str, Any]) -> None:
         with pytest.raises(UsageError):
             TransferSettings().replace(**changes)
         with pytest.raises(UsageError):
             TransferSettings(**changes)
 
-    def test_an_unknown_name_is_an_error(self) -> None:
+    def test_an_unknown_field_is_an_error(self) -> None:
         with pytest.raises(TypeError, match="momentun"):
             TransferSettings().replace(momentun=0.5)

@@ -16,14 +16,16 @@ import pytest
 
 from nbt.errors import UsageError
 from nbt.models.backbone_spec import parse_backbone
-from nbt.task.load import check_task_options, dataset_summary, load_task
+from nbt.task.load import load_task
+from nbt.task.options import check_task_options
+from nbt.task.summary import dataset_summary
 from nbt.task.task import Task
 from tests.data.pictures import save_classes, save_cub
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Stands for `PretrainedWeights`."""
+    """Stands in for `PretrainedWeights`."""
 
     w0: dict[str, Any]
     mean: tuple[float, float, float] = (0.4, 0.5, 0.6)
@@ -33,8 +35,8 @@ class Weights:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
-    """Puts quick weights in place of the real ones; what was asked for is recorded."""
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
+    """Replaces the weights by small ones and records the requests."""
     calls: list[tuple[str, str, int]] = []
 
     def load_pretrained_weights(spec: Any, weights: str, *, image_size: int) -> Weights:
@@ -53,9 +55,9 @@ def animals(tmp_path: Path) -> Path:
     return save_classes(tmp_path / "animals", {"ant": 20, "bee": 10, "cow": 30})
 
 
-def test_a_task_from_a_folder(animals: Path, asked: list[tuple[str, str, int]]) -> None:
-    told: list[tuple[str, int, int]] = []
-    task = load_task(animals, image_size=16, seed=3, progress=lambda *what: told.append(what))
+def test_a_task_from_a_folder(animals: Path, requests: list[tuple[str, str, int]]) -> None:
+    calls: list[tuple[str, int, int]] = []
+    task = load_task(animals, image_size=16, seed=3, progress=lambda *what: calls.append(what))
     assert (task.dataset, task.class_names, task.n_classes) == (str(animals), ("ant", "bee", "cow"), 3)
     assert task.images.array.shape == (60, 16, 16, 3) and task.image_size == 16
     assert np.bincount(task.labels).tolist() == [20, 10, 30]
@@ -64,11 +66,11 @@ def test_a_task_from_a_folder(animals: Path, asked: list[tuple[str, str, int]]) 
     assert (task.mean, task.std, task.w0) == ((0.4, 0.5, 0.6), (0.1, 0.2, 0.3), {"units.0.weight": 1.0})
     assert (task.source_head, task.source_means) == ("its classifier", "its class means")
     assert (task.mirror, task.seed, task.data_dir, task.classes, task.shots) == (True, 3, None, None, None)
-    assert asked == [("mobilenet_v2", "default", 16)]
-    assert told[-1] == ("decoding images", 60, 60)
+    assert requests == [("mobilenet_v2", "default", 16)]
+    assert calls[-1] == ("decoding images", 60, 60)
 
 
-def test_another_split_seed_moves_validation_and_not_test(animals: Path, asked: list[Any]) -> None:
+def test_the_split_seed_changes_validation_but_not_test(animals: Path, requests: list[Any]) -> None:
     task = load_task(animals, image_size=16)
     other = task.with_split_seed(1)
     assert other.split.val.tolist() != task.split.val.tolist()
@@ -77,7 +79,7 @@ def test_another_split_seed_moves_validation_and_not_test(animals: Path, asked: 
     assert len(task.train_on_all().split.train) == 48
 
 
-def test_a_task_travels_to_another_process_as_paths(animals: Path, asked: list[Any]) -> None:
+def test_a_pickled_task_holds_paths_instead_of_images(animals: Path, requests: list[Any]) -> None:
     task = load_task(animals, image_size=64)
     packed = pickle.dumps(dataclasses.replace(task, w0={}))
     assert len(packed) < 10_000 < task.images.nbytes
@@ -93,22 +95,22 @@ def test_a_task_travels_to_another_process_as_paths(animals: Path, asked: list[A
         ("digits", "mobilenet_v2", None, 32),
     ],
 )
-def test_the_image_size_of_a_dataset_goes_with_its_own_backbone(
-    asked: list[tuple[str, str, int]], dataset: str, backbone: str | None, image_size: int | None, expected: int
+def test_the_image_size_of_a_dataset_applies_to_its_default_backbone(
+    requests: list[tuple[str, str, int]], dataset: str, backbone: str | None, image_size: int | None, expected: int
 ) -> None:
     task = load_task(dataset, backbone=backbone, image_size=image_size)
-    assert task.image_size == expected == asked[0][2]
+    assert task.image_size == expected == requests[0][2]
     assert task.mirror is False
 
 
-def test_digits(asked: list[tuple[str, str, int]]) -> None:
+def test_digits(requests: list[tuple[str, str, int]]) -> None:
     task = load_task("digits")
     assert (task.class_names, task.backbone.text, len(task.labels)) == (tuple("56789"), "conv3", 896)
     facts = dataset_summary(task)
     assert (facts["train_images"], facts["validation_images"], facts["test_images"]) == (538, 179, 179)
 
 
-def test_default_weights_that_are_trained_here_come_from_the_floors_above(asked: list[Any]) -> None:
+def test_default_weights_of_encoders_come_from_the_provider(requests: list[Any]) -> None:
     calls: list[tuple[str, str, int]] = []
 
     def pretrained(spec: Any, dataset: str, image_size: int) -> Any:
@@ -116,7 +118,7 @@ def test_default_weights_that_are_trained_here_come_from_the_floors_above(asked:
         return Weights({"ours": 2.0}) if spec.name == "conv3" else None
 
     assert load_task("digits", pretrained=pretrained).w0 == {"ours": 2.0}
-    assert asked == []
+    assert requests == []
     theirs = {"units.0.weight": 1.0}
     assert load_task("digits", backbone="conv4", pretrained=pretrained).w0 == theirs
     assert calls == [("conv3", "digits", 28), ("conv4", "digits", 32)]
@@ -125,7 +127,7 @@ def test_default_weights_that_are_trained_here_come_from_the_floors_above(asked:
     assert len(calls) == 2
 
 
-def test_official_parts_and_data_dir(tmp_path: Path, asked: list[Any]) -> None:
+def test_official_splits_and_data_dir(tmp_path: Path, requests: list[Any]) -> None:
     save_cub(tmp_path / "CUB_200_2011", classes=3, images=6)
     task = load_task("cub", data_dir=tmp_path, image_size=16)
     assert [len(part) for part in (task.split.train, task.split.val, task.split.test)] == [6, 3, 9]
@@ -133,14 +135,14 @@ def test_official_parts_and_data_dir(tmp_path: Path, asked: list[Any]) -> None:
     assert task.class_names[0] == "001.Bird_1"
 
 
-def test_classes_and_shots(animals: Path, asked: list[Any]) -> None:
+def test_classes_and_shots(animals: Path, requests: list[Any]) -> None:
     everything = load_task(animals, image_size=16)
     task = load_task(animals, image_size=16, classes=2, shots=4, seed=5)
     assert (task.class_names, task.classes, task.shots) == (("ant", "bee"), 2, 4)
     labelled = np.concatenate([task.split.train, task.split.val])
     assert np.bincount(task.labels[labelled]).tolist() == [4, 4]
     assert np.bincount(task.labels[task.split.test]).tolist() == [4, 2]
-    assert len(task.images) == len(task.labels) == 14  # nothing is decoded that is not used
+    assert len(task.images) == len(task.labels) == 14  # only the used images are decoded
     rows = task.images.array[task.split.test].tolist()
     assert rows == everything.images.array[everything.split.test[:6]].tolist()
     other = load_task(animals, image_size=16, classes=2, shots=4, seed=6)
@@ -148,7 +150,7 @@ def test_classes_and_shots(animals: Path, asked: list[Any]) -> None:
     assert other.images.array.tolist() != task.images.array.tolist()
 
 
-def test_the_fingerprint_is_of_images_and_choice(animals: Path, asked: list[Any]) -> None:
+def test_the_fingerprint_depends_on_images_and_options(animals: Path, requests: list[Any]) -> None:
     first = load_task(animals, image_size=16)
     assert load_task(animals, image_size=16, seed=9, backbone="resnet18").fingerprint == first.fingerprint
     animals.rename(animals.with_name("moved"))
@@ -167,7 +169,7 @@ def test_the_fingerprint_is_of_images_and_choice(animals: Path, asked: list[Any]
 
 
 def test_unreadable_images_are_left_out_and_counted(
-    animals: Path, asked: list[Any], caplog: pytest.LogCaptureFixture
+    animals: Path, requests: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = load_task(animals, image_size=16)
     (animals / "ant" / "007.png").write_bytes(b"no image")
@@ -180,17 +182,17 @@ def test_unreadable_images_are_left_out_and_counted(
     together = np.concatenate([task.split.train, task.split.val, task.split.test])
     assert sorted(together.tolist()) == list(range(58))
     before = {row.tobytes() for row in whole.images.array[whole.split.test]}
-    assert {row.tobytes() for row in task.images.array[task.split.test]} <= before  # test did not move
+    assert {row.tobytes() for row in task.images.array[task.split.test]} <= before  # the test images are unchanged
 
 
-def test_a_class_without_readable_images_is_named(animals: Path, asked: list[Any]) -> None:
+def test_a_class_without_readable_images_is_named(animals: Path, requests: list[Any]) -> None:
     for path in (animals / "bee").iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(UsageError, match=r"class 'bee' has 0 of the 2 images .*: 10 images cannot be read, the first"):
         load_task(animals, image_size=16)
 
 
-def test_facts(animals: Path, asked: list[Any]) -> None:
+def test_dataset_summary(animals: Path, requests: list[Any]) -> None:
     facts = dataset_summary(load_task(animals, image_size=16))
     assert facts == {
         "classes": 3,
@@ -228,13 +230,13 @@ def test_facts(animals: Path, asked: list[Any]) -> None:
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_decoded(
-    animals: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+    animals: Path, requests: list[Any], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.setattr("nbt.data.image_store.decode_images", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(UsageError) as error:
         load_task(animals, **options)
     assert message in str(error.value)
-    assert asked == []
+    assert requests == []
 
 
 def test_too_many_classes_of_a_known_dataset_need_no_download() -> None:
@@ -242,15 +244,15 @@ def test_too_many_classes_of_a_known_dataset_need_no_download() -> None:
         check_task_options("cub", classes=300)
 
 
-def test_a_class_with_too_few_images_is_named_with_its_dataset(tmp_path: Path, asked: list[Any]) -> None:
+def test_a_class_with_too_few_images_is_named_with_its_dataset(tmp_path: Path, requests: list[Any]) -> None:
     folder = save_classes(tmp_path / "few", {"ant": 5, "bee": 2})
     with pytest.raises(UsageError, match="few: class 'bee' has 2 of the 3 images it needs to train, validate and test"):
         load_task(folder)
-    assert asked == []
+    assert requests == []
 
 
 def test_weights_are_checked_before_images_are_decoded(
-    animals: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+    animals: Path, requests: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise UsageError("the file is no state dict")
@@ -272,7 +274,7 @@ def test_checked_options_are_canonical(animals: Path, monkeypatch: pytest.Monkey
 
 def test_checking_options_imports_neither_torch_nor_numpy(animals: Path) -> None:
     code = (
-        "import sys; from nbt.task.load import check_task_options\n"
+        "import sys; from nbt.task.options import check_task_options\n"
         f"check_task_options({str(animals)!r}, classes=2, backbone='resnet18')\n"
         "print(sorted({'numpy', 'torch', 'torchvision', 'sklearn', 'PIL', 'pandas'} & set(sys.modules)))"
     )
@@ -289,7 +291,7 @@ def test_a_task_builds_its_real_model(animals: Path) -> None:
     assert model(pixels).shape == (2, 3)
 
 
-def test_the_crop_of_50_birds(shared: Path, asked: list[Any]) -> None:
+def test_the_crop_of_50_birds(shared: Path, requests: list[Any]) -> None:
     task = load_task("cub", data_dir=shared / "data", image_size=32)
     facts = dataset_summary(task)
     assert [facts[f"{part}_images"] for part in ("train", "validation", "test")] == [1100, 400, 1452]

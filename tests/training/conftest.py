@@ -1,4 +1,4 @@
-"""Real tasks that train in seconds: a few digits, with an encoder without and a network with BatchNorm."""
+"""Small tasks of digits that train in seconds: an encoder without BatchNorm and a network with BatchNorm."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from nbt.task.task import Task
 
 @pytest.fixture(scope="session")
 def digits() -> Task:
-    """120 labelled digits, 28 px, three units with InstanceNorm, random w0."""
+    """120 labelled digits of 28 px, a backbone of three units with InstanceNorm, random w0."""
     return load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
 
 
 @pytest.fixture(scope="session")
 def digits_batchnorm() -> Task:
-    """60 labelled digits, 32 px, mobilenet_v2's 19 units at its narrowest, random w0."""
+    """60 labelled digits of 32 px, the 19 units of a narrow mobilenet_v2, random w0."""
     return load_task("digits", backbone="mobilenet_v2(width_mult=0.1)", weights="none", shots=12, image_size=32)

@@ -1,4 +1,4 @@
-"""Whole trials in one call, and what tests compare of them."""
+"""Helpers that run complete trials and extract their weights and losses."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from nbt.training.checkpoint import checkpoint_identity, load_checkpoint, save_c
 IDENTITY = {"seed": 1}
 
 
-def test_reads_back_what_was_written_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+def test_round_trip_leaves_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "trial.pt"
     save_checkpoint(path, {"identity": IDENTITY, "w": torch.arange(3)})
     state = load_checkpoint(path, IDENTITY)
@@ -20,12 +20,12 @@ def test_reads_back_what_was_written_and_leaves_no_temporary_file(tmp_path: Path
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_nothing_there_is_a_fresh_start(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_none(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "none.pt", IDENTITY) is None
 
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "empty", "of another trial"])
-def test_what_cannot_be_used_is_said_and_the_trial_starts_over(
+def test_an_unusable_checkpoint_is_logged_and_training_starts_over(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "trial.pt"
@@ -45,11 +45,11 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "trial.pt"
     save_checkpoint(path, {"identity": IDENTITY, "w": torch.arange(3)})
 
-    def full(state: object, target: Path) -> None:
+    def fail(state: object, target: Path) -> None:
         Path(target).write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(path, {"identity": IDENTITY, "w": torch.arange(5)})
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Evaluation and all else where nothing is trained: large images go through fewer at a time."""
+"""Batch sizes of inference: batches of large images are smaller, with the same result."""
 
 from __future__ import annotations
 
@@ -20,42 +20,40 @@ SMALL = TransferSettings(epochs=2, head_lr=0.1, body_lr=0.05, batch_size=4, view
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has images of 28 px count as large: of 4 times the usual size, so that 16 times fewer fit."""
+    """Makes 28 px count as 4 times the reference image size, so that batches are 16 times smaller."""
     monkeypatch.setattr(devices, "_REFERENCE_IMAGE_SIZE", 7)
 
 
 def spy(context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Returns the numbers of images that are asked for together, as they come."""
+    """Returns a list that receives the number of images of every call of `load_images`."""
     sizes: list[int] = []
     load = context.load_images
 
-    def counted(index: torch.Tensor, plan: AugmentationPlan) -> torch.Tensor:
+    def recording_load(index: torch.Tensor, plan: AugmentationPlan) -> torch.Tensor:
         sizes.append(len(index))
         return load(index, plan)
 
-    monkeypatch.setattr(context, "load_images", counted)
+    monkeypatch.setattr(context, "load_images", recording_load)
     return sizes
 
 
-def whole(n: int, together: int) -> list[int]:
-    return [len(part) for part in torch.arange(n).split(together)]
+def batch_sizes(n: int, batch_size: int) -> list[int]:
+    return [len(part) for part in torch.arange(n).split(batch_size)]
 
 
-def test_a_whole_model_is_evaluated_on_fewer_with_the_same_result(
-    digits: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_smaller_batches_give_the_same_evaluation(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     context = WorkerContext(digits)
     sizes, index = spy(context, monkeypatch), digits.split.train
     expected = evaluate_model(context, context.model, index)
-    assert sizes == whole(len(index), 128)
+    assert sizes == batch_sizes(len(index), 128)
     sizes.clear()
     monkeypatch.setattr(devices, "_REFERENCE_IMAGE_SIZE", 7)
     assert evaluate_model(context, context.model, index) == pytest.approx(expected, rel=1e-5)
-    assert sizes == whole(len(index), 8)
+    assert sizes == batch_sizes(len(index), 8)
 
 
 @pytest.mark.usefixtures("large")
-def test_a_trial_validates_on_fewer(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_validates_in_smaller_batches(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     context = WorkerContext(digits)
     sizes = spy(context, monkeypatch)
     run(digits, SMALL, context=context)
@@ -63,16 +61,16 @@ def test_a_trial_validates_on_fewer(digits: Task, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("large")
-def test_inputs_as_they_are_come_in_fewer(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unaugmented_inputs_come_in_smaller_batches(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     context = WorkerContext(digits)
     sizes = spy(context, monkeypatch)
     inputs = EvaluationInputs(context, 0)
     assert inputs.accuracy(context.model, digits.split.train, np.ones(5, dtype=np.bool_)) >= 0
-    assert sizes == whole(len(digits.split.train), 8)
+    assert sizes == batch_sizes(len(digits.split.train), 8)
 
 
 @pytest.mark.usefixtures("large")
-def test_frozen_units_run_on_fewer_and_always_as_many(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frozen_units_run_on_smaller_batches_of_fixed_size(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = SMALL.replace(frozen_depth=0.67, augmentation="crop")
     context = WorkerContext(digits)
     sizes = spy(context, monkeypatch)

@@ -23,11 +23,11 @@ EVERYTHING = QUICK.replace(
 )  # fmt: skip
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(one[name], other[name]) for name in one)
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_yields_one_result_an_epoch_and_learns(digits: Task) -> None:
+def test_yields_one_result_per_epoch_and_learns(digits: Task) -> None:
     curve = list(fine_tune(digits, QUICK.replace(epochs=12)))
     assert [result.epoch for result in curve] == list(range(1, 13))
     assert curve[-1].train_loss < 0.5 * curve[0].train_loss
@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(digits: Task, settings
 @pytest.mark.parametrize(
     "settings", [QUICK, EVERYTHING, QUICK.replace(frozen_depth=1.0), QUICK.replace(optimizer="adamw", ema=0.8)]
 )
-def test_killed_and_resumed_equals_never_killed_bit_for_bit(
+def test_a_resumed_trial_equals_an_uninterrupted_one_bit_for_bit(
     digits: Task, tmp_path: Path, settings: TransferSettings, killed_after: int
 ) -> None:
     path = tmp_path / "trial.pt"
@@ -94,7 +94,7 @@ def test_a_checkpoint_of_other_weights_is_not_continued(
     trial.close()
     other = dataclasses.replace(digits, w0={name: tensor + 0.01 for name, tensor in digits.w0.items()})
     assert same(weights(run(other, settings, checkpoint=path)), weights(run(other, settings)))
-    assert "other weights hash: the trial starts over" in caplog.text
+    assert "other weights: the training starts over" in caplog.text
     assert same(weights(run(digits, settings, checkpoint=path)), weights(run(digits, settings)))
 
 
@@ -107,7 +107,7 @@ def test_a_checkpoint_of_another_training_version_is_not_continued(
     trial.close()
     monkeypatch.setattr("nbt.training.checkpoint.TRAINING_VERSION", 2)
     assert [result.epoch for result in fine_tune(digits, QUICK, checkpoint=path)] == [1, 2, 3, 4]
-    assert "other training version: the trial starts over" in caplog.text
+    assert "other training version: the training starts over" in caplog.text
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(digits: Task, tmp_path: Path) -> None:
@@ -121,7 +121,9 @@ def test_a_checkpoint_of_other_settings_is_not_used(digits: Task, tmp_path: Path
 
 @pytest.mark.parametrize("frozen", [0.34, 0.67, 1.0])
 @pytest.mark.parametrize("spilled", [False, True])
-def test_the_prefix_cache_changes_nothing_without_augmentation(digits: Task, frozen: float, spilled: bool) -> None:
+def test_the_feature_cache_does_not_change_the_result_without_augmentation(
+    digits: Task, frozen: float, spilled: bool
+) -> None:
     settings = QUICK.replace(frozen_depth=frozen, augmentation="none", mixup=0.3)
     cached = run(digits, settings, context=WorkerContext(digits, cache_bytes=0 if spilled else 2**30))
     uncached = run(digits, settings, context=WorkerContext(digits, cache_frozen_features=False))
@@ -129,7 +131,7 @@ def test_the_prefix_cache_changes_nothing_without_augmentation(digits: Task, fro
         torch.testing.assert_close(tensor, weights(uncached)[name], atol=1e-4, rtol=1e-4, msg=name)
 
 
-def test_the_prefix_cache_with_batchnorm(digits_batchnorm: Task) -> None:
+def test_the_feature_cache_with_batchnorm(digits_batchnorm: Task) -> None:
     settings = QUICK.replace(frozen_depth=0.5, augmentation="none", epochs=2, body_lr=1e-5, head_lr=1e-3)
     cached = run(digits_batchnorm, settings, context=WorkerContext(digits_batchnorm))
     uncached = run(digits_batchnorm, settings, context=WorkerContext(digits_batchnorm, cache_frozen_features=False))
@@ -152,7 +154,7 @@ def test_results_do_not_depend_on_free_memory(
     assert same(weights(without), expected_weights)
 
 
-def test_a_cached_view_does_not_depend_on_what_the_worker_ran_before(digits: Task) -> None:
+def test_a_cached_view_does_not_depend_on_earlier_trials(digits: Task) -> None:
     settings = QUICK.replace(frozen_depth=0.67, views=2)
     context = WorkerContext(digits)
     run(digits.with_split_seed(7), settings, 5, context=context)
@@ -160,25 +162,25 @@ def test_a_cached_view_does_not_depend_on_what_the_worker_ran_before(digits: Tas
     assert same(weights(run(digits, settings, context=context)), weights(run(digits, settings)))
 
 
-def test_a_used_bench_is_as_good_as_a_new_one(digits_batchnorm: Task) -> None:
+def test_a_used_context_gives_the_same_result_as_a_new_one(digits_batchnorm: Task) -> None:
     settings = QUICK.replace(epochs=1, transfer_depth=0.5)
     context = WorkerContext(digits_batchnorm)
     run(digits_batchnorm, QUICK.replace(epochs=1, body_lr=1.0), 9, context=context)
     assert same(weights(run(digits_batchnorm, settings, context=context)), weights(run(digits_batchnorm, settings)))
 
 
-def test_frozen_units_keep_w0_bit_for_bit_and_the_others_move(digits_batchnorm: Task) -> None:
+def test_frozen_units_keep_w0_bit_for_bit_and_the_others_change(digits_batchnorm: Task) -> None:
     tuned = run(digits_batchnorm, QUICK.replace(frozen_depth=0.5, epochs=1))
     after = weights(tuned)
     for name, tensor in digits_batchnorm.w0.items():
         frozen = int(name.split(".")[1]) < 10
         if frozen:
             assert torch.equal(after[name], tensor), name
-    moved = [name for name, tensor in digits_batchnorm.w0.items() if not torch.equal(after[name], tensor)]
-    assert {int(name.split(".")[1]) for name in moved} == set(range(10, 19))
+    changed = [name for name, tensor in digits_batchnorm.w0.items() if not torch.equal(after[name], tensor)]
+    assert {int(name.split(".")[1]) for name in changed} == set(range(10, 19))
 
 
-def test_w0_itself_is_never_changed(digits: Task) -> None:
+def test_w0_is_never_changed(digits: Task) -> None:
     before = {name: tensor.clone() for name, tensor in digits.w0.items()}
     context = WorkerContext(digits)
     run(digits, EVERYTHING, context=context)
@@ -187,7 +189,9 @@ def test_w0_itself_is_never_changed(digits: Task) -> None:
 
 
 @pytest.mark.parametrize(("depth", "kept"), [(0.0, 0), (0.34, 1), (0.67, 2), (1.0, 3)])
-def test_transfer_depth_starts_from_w0_below_and_afresh_above(digits: Task, depth: float, kept: int) -> None:
+def test_units_below_the_transfer_depth_start_from_w0_and_the_others_are_new(
+    digits: Task, depth: float, kept: int
+) -> None:
     context = WorkerContext(digits)
     model, _ = context.prepare_model(TransferSettings(transfer_depth=depth), seed=4)
     for name, tensor in model.unit_state_dict().items():
@@ -200,12 +204,12 @@ def test_transfer_depth_starts_from_w0_below_and_afresh_above(digits: Task, dept
             TransferSettings(transfer_depth=depth), seed=4)[0].units[2][0].weight)  # fmt: skip
 
 
-def test_a_huge_pull_to_w0_keeps_the_weights_there(digits: Task) -> None:
+def test_strong_l2sp_keeps_the_weights_close_to_w0(digits: Task) -> None:
     settings = QUICK.replace(sp_mix=1.0, decay_strength=15.0, epochs=2, momentum=0.0)
-    pulled = weights(run(digits, settings))
+    regularised = weights(run(digits, settings))
     free = weights(run(digits, settings.replace(decay_strength=0.0)))
     name = "units.2.0.weight"
-    distance = (pulled[name] - digits.w0[name]).norm()
+    distance = (regularised[name] - digits.w0[name]).norm()
     assert distance < 0.3 * (free[name] - digits.w0[name]).norm()
 
 
@@ -220,7 +224,7 @@ def test_keeps_the_weights_of_the_best_epoch(digits: Task) -> None:
     assert loss == pytest.approx(tuned.best.val_loss, rel=1e-4)
 
 
-def test_the_average_is_what_is_validated_and_kept(digits: Task) -> None:
+def test_the_moving_average_is_validated_and_kept(digits: Task) -> None:
     context = WorkerContext(digits)
     tuned = run(digits, QUICK.replace(ema=0.98, epochs=3), context=context)
     assert tuned.best is not None
@@ -238,7 +242,7 @@ def test_without_validation_images_the_last_epoch_is_kept(digits: Task) -> None:
     assert tuned.best.val_loss is None
 
 
-def test_a_loss_that_is_not_finite_is_a_result_with_the_worst_accuracy(digits_batchnorm: Task) -> None:
+def test_a_diverged_trial_has_the_worst_accuracy(digits_batchnorm: Task) -> None:
     broken = dataclasses.replace(
         digits_batchnorm, w0={n: t * math.nan if n.endswith("0.weight") else t for n, t in digits_batchnorm.w0.items()}
     )
@@ -249,7 +253,7 @@ def test_a_loss_that_is_not_finite_is_a_result_with_the_worst_accuracy(digits_ba
     assert tuned.curve[0].to_dict()["train_loss"] is None
 
 
-def test_sending_true_ends_the_trial_with_what_it_has(digits: Task) -> None:
+def test_sending_true_ends_the_trial_with_its_epochs_so_far(digits: Task) -> None:
     trial = fine_tune(digits, QUICK)
     next(trial)
     trial.send(False)
@@ -263,7 +267,7 @@ def test_settings_are_repaired_first(digits: Task) -> None:
     assert tuned.settings.frozen_depth == 0.34
 
 
-def test_the_users_own_random_numbers_are_left_alone(digits: Task) -> None:
+def test_the_global_generator_is_restored_after_every_epoch(digits: Task) -> None:
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
@@ -273,8 +277,8 @@ def test_the_users_own_random_numbers_are_left_alone(digits: Task) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_batches_differ_by_one_at_most(digits: Task) -> None:
-    """A last batch of one image would leave BatchNorm without statistics."""
+def test_batch_sizes_differ_by_at_most_one(digits: Task) -> None:
+    """BatchNorm would have no statistics for a last batch of one image."""
     n = len(digits.split.train)
     settings = QUICK.replace(batch_size=n - 1, epochs=1)
     assert run(digits, settings).curve[0].train_loss > 0
@@ -283,7 +287,7 @@ def test_batches_differ_by_one_at_most(digits: Task) -> None:
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_it_learns(digits: Task) -> None:
+def test_learns_on_a_gpu(digits: Task) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     tuned = run(digits, QUICK.replace(epochs=12, frozen_depth=0.34), context=WorkerContext(digits, device="cuda"))
@@ -301,13 +305,13 @@ def test_memory_mapped_images_give_the_same_result(digits: Task, tmp_path: Path)
 
 
 @pytest.mark.parametrize("settings", [QUICK, EVERYTHING])
-def test_watched_images_are_evaluated_and_change_nothing(digits: Task, settings: TransferSettings) -> None:
-    watching = dataclasses.replace(digits, watched=digits.split.test)
-    plain, watched = run(digits, settings), run(watching, settings)
-    assert losses(plain) == losses(watched)
-    assert same(weights(plain), weights(watched))
+def test_monitored_images_are_evaluated_and_do_not_change_the_result(digits: Task, settings: TransferSettings) -> None:
+    monitored_task = dataclasses.replace(digits, watched=digits.split.test)
+    plain, monitored = run(digits, settings), run(monitored_task, settings)
+    assert losses(plain) == losses(monitored)
+    assert same(weights(plain), weights(monitored))
     assert all(result.watched_accuracy is None for result in plain.curve)
-    kept = watched.best
+    kept = monitored.best
     assert kept is not None
-    _, accuracy = evaluate_model(WorkerContext(watching), watched.model, digits.split.test)
+    _, accuracy = evaluate_model(WorkerContext(monitored_task), monitored.model, digits.split.test)
     assert kept.watched_accuracy == pytest.approx(accuracy, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Linearised trials, and trials that are one stage of a stream."""
+"""Linearised trials, and trials that are a stage of a stream."""
 
 from __future__ import annotations
 
@@ -28,49 +28,49 @@ QUICK = TransferSettings(
 
 
 def start_of(task: Task, settings: TransferSettings, seed: int = 0) -> dict[str, torch.Tensor]:
-    """The state that a trial of its own starts from."""
+    """Returns the initial state of a separate trial."""
     model, _ = WorkerContext(task).prepare_model(settings, seed)
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 class TestTrial:
     @pytest.mark.parametrize("scale", [0.0, 5.0])
-    def test_it_learns(self, digits: Task, scale: float) -> None:
+    def test_learns(self, digits: Task, scale: float) -> None:
         tuned = run(digits, QUICK.replace(epochs=8, target_scale=scale))
         assert tuned.curve[-1].train_loss < 0.5 * tuned.curve[0].train_loss
         assert tuned.curve[-1].val_accuracy > 0.6
 
     def test_the_first_loss_is_that_of_the_network(self, digits: Task) -> None:
-        """theta = theta0 at first, so one step of a whole batch sees the network itself."""
+        """theta = theta0 in the first step, where the expansion equals the network."""
         settings = QUICK.replace(epochs=1, batch_size=1000)
         linear = run(digits, settings)
         ordinary = run(digits, settings.replace(linearized=False))
         assert linear.curve[0].train_loss == pytest.approx(ordinary.curve[0].train_loss, rel=1e-5)
 
-    def test_its_function_is_the_expansion_around_the_start(self, digits: Task) -> None:
+    def test_the_model_is_the_expansion_around_the_start(self, digits: Task) -> None:
         start = start_of(digits, QUICK)
         tuned = run(digits, QUICK)
         assert isinstance(tuned.model, FirstOrder)
         for name, tensor in tuned.model.base.state_dict().items():
             torch.testing.assert_close(tensor, start[name], rtol=0, atol=0)
 
-    def test_statistics_of_batches_stand_still(self, digits_batchnorm: Task) -> None:
+    def test_batch_statistics_do_not_change(self, digits_batchnorm: Task) -> None:
         before = start_of(digits_batchnorm, QUICK)
         tuned = run(digits_batchnorm, QUICK)
         after = tuned.model.model.state_dict()
-        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
         parameters = {name for name, _ in tuned.model.model.named_parameters()}
-        assert moved
-        assert moved <= parameters
+        assert changed
+        assert changed <= parameters
 
-    def test_frozen_units_are_cached_and_give_the_same(self, digits: Task) -> None:
+    def test_the_feature_cache_does_not_change_the_result(self, digits: Task) -> None:
         settings = QUICK.replace(frozen_depth=0.67)
         cached = run(digits, settings, context=WorkerContext(digits))
         plain = run(digits, settings, context=WorkerContext(digits, cache_frozen_features=False))
-        for one, other in zip(losses(cached), losses(plain), strict=True):
-            assert one == pytest.approx(other, rel=1e-4)
+        for cached_epoch, plain_epoch in zip(losses(cached), losses(plain), strict=True):
+            assert cached_epoch == pytest.approx(plain_epoch, rel=1e-4)
 
-    def test_a_killed_trial_goes_on_as_if_nothing_had_been(self, digits: Task, tmp_path: Path) -> None:
+    def test_a_resumed_trial_equals_an_uninterrupted_one(self, digits: Task, tmp_path: Path) -> None:
         settings = QUICK.replace(ema=0.9, decay_strength=0.1, sp_mix=0.5)
         whole = run(digits, settings)
         expected, curve = weights(whole), losses(whole)
@@ -84,15 +84,15 @@ class TestTrial:
         for name, tensor in weights(resumed).items():
             assert torch.equal(tensor, expected[name]), name
 
-    def test_a_zero_head_is_refused_before_any_training(self, digits: Task) -> None:
+    def test_a_zero_head_is_refused_before_training(self, digits: Task) -> None:
         with pytest.raises(UsageError, match="head_scale"):
             run(digits, QUICK.replace(head_scale=0.0))
 
-    def test_target_statistics_of_the_features_are_part_of_the_origin(self, digits: Task) -> None:
+    def test_target_statistics_of_the_features_are_part_of_the_expansion_point(self, digits: Task) -> None:
         tuned = run(digits, QUICK.replace(feature_norm="target"))
         assert int(tuned.model.base.feature_norm.seen) == len(digits.split.train)
 
-    def test_an_exported_expansion_predicts_what_it_did(self, digits: Task, tmp_path: Path) -> None:
+    def test_an_exported_expansion_gives_the_same_predictions(self, digits: Task, tmp_path: Path) -> None:
         context = WorkerContext(digits)
         tuned = run(digits, QUICK, context=context)
         expected = evaluate_model(context, tuned.model, digits.split.test)
@@ -103,11 +103,11 @@ class TestTrial:
         assert read_card(folder)["format"] == 3
         assert evaluate_model(context, loaded, digits.split.test) == pytest.approx(expected)
         paths = write_images(digits, tmp_path, digits.split.test[:3])
-        assert all(one.label in digits.class_names for one in predict(folder, paths))
+        assert all(prediction.label in digits.class_names for prediction in predict(folder, paths))
 
 
-class Pull:
-    """A penalty that only counts, or that pulls to one place."""
+class CentrePenalty:
+    """A quadratic penalty around the initial weights that records the names of its parameters."""
 
     def __init__(self, strength: float) -> None:
         self.strength = strength
@@ -125,20 +125,20 @@ class Pull:
                 parameter.grad += self.strength * (parameter - self.centre[name])
 
 
-class TestLeg:
+class TestStageContext:
     ORDINARY = QUICK.replace(linearized=False)
 
     @pytest.mark.parametrize("linearized", [False, True])
-    def test_an_empty_leg_changes_nothing(self, digits: Task, linearized: bool) -> None:
+    def test_the_default_context_is_a_separate_trial(self, digits: Task, linearized: bool) -> None:
         settings = QUICK.replace(linearized=linearized)
         assert losses(run(digits, settings, stage=StageContext())) == losses(run(digits, settings))
 
-    def test_a_leg_goes_on_from_its_start(self, digits: Task) -> None:
+    def test_a_stage_continues_from_its_start(self, digits: Task) -> None:
         first = weights(run(digits, self.ORDINARY))
         second = run(digits, self.ORDINARY, stage=StageContext(start=first))
         assert second.curve[0].train_loss < run(digits, self.ORDINARY).curve[0].train_loss
 
-    def test_the_origin_stays_while_the_start_moves_on(self, digits: Task) -> None:
+    def test_the_expansion_point_does_not_depend_on_the_start(self, digits: Task) -> None:
         origin = start_of(digits, QUICK)
         first = run(digits, QUICK)
         reached = {name: tensor.clone() for name, tensor in first.model.model.state_dict().items()}
@@ -155,31 +155,31 @@ class TestLeg:
     def test_outputs_that_take_no_part_do_not_train(self, digits: Task, linearized: bool) -> None:
         settings = QUICK.replace(linearized=linearized, decay_strength=0.0)
         outputs = torch.tensor([True, True, True, True, False])
-        some = digits.split.train[digits.labels[digits.split.train] < 4]
+        train = digits.split.train[digits.labels[digits.split.train] < 4]
         empty = digits.split.val[:0]
-        part = dataclasses.replace(digits, split=dataclasses.replace(digits.split, train=some, val=empty))
-        tuned = run(part, settings, stage=StageContext(outputs=outputs))
+        task = dataclasses.replace(digits, split=dataclasses.replace(digits.split, train=train, val=empty))
+        tuned = run(task, settings, stage=StageContext(outputs=outputs))
         model = tuned.model.model if linearized else tuned.model
         start = start_of(digits, settings)
         assert torch.equal(model.head.weight[4], start["head.weight"][4])
         assert not torch.equal(model.head.weight[0], start["head.weight"][0])
 
-    def test_zaps_reset_the_rows_that_they_may_and_no_others(self, digits: Task) -> None:
+    def test_zaps_reset_the_rows_of_zap_classes_only(self, digits: Task) -> None:
         settings = TransferSettings(epochs=2, zap_period=1, head_lr=1e-9, body_lr=1e-9, decay_strength=0.0)
         start = start_of(digits, settings)["head.weight"]
         head = run(digits.train_on_all(), settings, stage=StageContext(zap_classes=(1, 3))).model.head.weight.detach()
-        moved = (head - start).abs().amax(dim=1) > 1e-3
-        assert moved.tolist() == [False, True, False, True, False]
+        changed = (head - start).abs().amax(dim=1) > 1e-3
+        assert changed.tolist() == [False, True, False, True, False]
 
-    def test_a_penalty_draws_every_trained_weight_back(self, digits: Task) -> None:
+    def test_a_penalty_acts_on_every_trained_weight(self, digits: Task) -> None:
         settings = TransferSettings(epochs=2, batch_size=16, momentum=0.0, decay_strength=0.0, frozen_depth=0.34)
         start = start_of(digits, settings)
 
         def distance(strength: float) -> float:
-            pull = Pull(strength)
-            model = run(digits, settings, stage=StageContext(penalty=pull)).model
+            penalty = CentrePenalty(strength)
+            model = run(digits, settings, stage=StageContext(penalty=penalty)).model
             trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-            assert pull.names == trained
+            assert penalty.names == trained
             assert trained < {name for name, _ in model.named_parameters()}
             return sum(float((model.state_dict()[name] - start[name]).square().sum()) for name in trained)
 

@@ -30,7 +30,7 @@ def never_stop(result: EpochResult) -> None:
     return None
 
 
-def test_a_finished_job_has_its_whole_curve_and_says_where_it_ran(context: WorkerContext) -> None:
+def test_a_finished_trial_has_its_whole_curve_and_its_device(context: WorkerContext) -> None:
     outcome = run_trial(TrialSpec(key="a", settings=QUICK), context, never_stop)
     assert [result.epoch for result in outcome.curve] == [1, 2, 3]
     assert (outcome.error, outcome.stopped, outcome.test_accuracy) == (None, None, None)
@@ -39,7 +39,7 @@ def test_a_finished_job_has_its_whole_curve_and_says_where_it_ran(context: Worke
     assert outcome.best in outcome.curve
 
 
-def test_a_stopped_job_keeps_its_curve_and_is_neither_tested_nor_exported(
+def test_a_stopped_trial_keeps_its_curve_and_is_neither_tested_nor_exported(
     context: WorkerContext, tmp_path: Path
 ) -> None:
     spec = TrialSpec(key="a", settings=QUICK, evaluate_test=True, export=tmp_path / "model")
@@ -50,29 +50,31 @@ def test_a_stopped_job_keeps_its_curve_and_is_neither_tested_nor_exported(
     assert not spec.export.exists()
 
 
-def test_a_resumed_job_has_the_epochs_before_the_resume_too(context: WorkerContext, tmp_path: Path) -> None:
+def test_the_curve_of_a_resumed_trial_includes_the_epochs_before_the_resume(
+    context: WorkerContext, tmp_path: Path
+) -> None:
     from nbt.training.fine_tune import fine_tune
 
     path = tmp_path / "a.pt"
-    started = fine_tune(context.task, QUICK, context=context, checkpoint=path, checkpoint_seconds=0)
-    next(started)
-    started.close()
-    told: list[int] = []
+    interrupted = fine_tune(context.task, QUICK, context=context, checkpoint=path, checkpoint_seconds=0)
+    next(interrupted)
+    interrupted.close()
+    reported: list[int] = []
     spec = TrialSpec(key="a", settings=QUICK, checkpoint=path)
-    outcome = run_trial(spec, context, lambda result: told.append(result.epoch))
-    assert told == [2, 3]
+    outcome = run_trial(spec, context, lambda result: reported.append(result.epoch))
+    assert reported == [2, 3]
     assert [result.epoch for result in outcome.curve] == [1, 2, 3]
-    assert not path.exists(), "a finished spec needs no checkpoint"
+    assert not path.exists(), "a finished trial needs no checkpoint"
 
 
-def test_test_images_are_evaluated_only_when_asked(context: WorkerContext) -> None:
+def test_test_images_are_evaluated_only_on_request(context: WorkerContext) -> None:
     outcome = run_trial(TrialSpec(key="a", settings=QUICK, train_on_all=True, evaluate_test=True), context, never_stop)
     assert outcome.test_accuracy is not None
     assert 0.3 < outcome.test_accuracy <= 1
     assert outcome.curve[-1].val_accuracy is None
 
 
-def test_split_seed_changes_train_and_validation_and_never_test(digits: Task) -> None:
+def test_the_split_seed_changes_training_and_validation_images_only(digits: Task) -> None:
     other = task_for_trial(TrialSpec(key="a", settings=QUICK, split_seed=5), digits)
     assert set(other.split.val) != set(digits.split.val)
     assert set(other.split.test) == set(digits.split.test)
@@ -80,7 +82,7 @@ def test_split_seed_changes_train_and_validation_and_never_test(digits: Task) ->
     assert set(everything.split.train) == set(digits.split.train) | set(digits.split.val)
 
 
-def test_what_goes_wrong_is_an_outcome_with_one_line_and_the_traceback(
+def test_an_exception_is_an_outcome_with_one_line_and_the_traceback(
     context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: object, **options: object) -> None:
@@ -93,7 +95,7 @@ def test_what_goes_wrong_is_an_outcome_with_one_line_and_the_traceback(
     assert not outcome.out_of_memory
 
 
-def test_running_out_of_memory_is_told_apart_and_frees_the_caches(
+def test_running_out_of_memory_is_recognised_and_frees_the_caches(
     digits: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = WorkerContext(digits)
@@ -109,15 +111,15 @@ def test_running_out_of_memory_is_told_apart_and_frees_the_caches(
     assert context._cache.memory_used == 0
 
 
-def test_what_the_trial_held_is_gone_when_memory_is_given_back(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_trial_is_released_before_its_memory_is_freed(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     trials: list[weakref.ref[object]] = []
 
-    class Hungry(fine_tune_module._Trial):
+    class OutOfMemoryTrial(fine_tune_module._Trial):
         def _validate(self) -> tuple[float | None, float | None]:
             trials.append(weakref.ref(self))
             raise RuntimeError("CUDA error: out of memory")
 
-    monkeypatch.setattr(fine_tune_module, "_Trial", Hungry)
+    monkeypatch.setattr(fine_tune_module, "_Trial", OutOfMemoryTrial)
     context = WorkerContext(digits)
     alive: list[bool] = []
     monkeypatch.setattr(context, "clear", lambda: alive.extend(trial() is not None for trial in trials))
@@ -127,10 +129,10 @@ def test_what_the_trial_held_is_gone_when_memory_is_given_back(digits: Task, mon
 
 
 @pytest.mark.parametrize(("number", "precision"), [(0, "float32"), (1, "bf16")])
-def test_a_gpu_says_what_it_is_and_what_the_trial_alone_took(
+def test_facts_of_a_gpu_include_its_name_and_the_peak_memory_of_the_trial(
     number: int, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a GPU that is imagined, old or new: the peak starts anew with every trial, at what the process holds."""
+    """Uses a simulated GPU with and without bf16; the peak of a trial starts at the memory that the process holds."""
     held = {"now": 3, "peak": 90}
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: held.update(peak=held["now"]))
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: held["peak"])
@@ -169,7 +171,7 @@ def test_a_gpu_says_what_it_is_and_what_the_trial_alone_took(
     ]
 
 
-def test_an_interrupt_is_not_swallowed(context: WorkerContext) -> None:
+def test_an_interrupt_is_raised(context: WorkerContext) -> None:
     def interrupt(result: EpochResult) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""FAST inside fine_tune: the stall, the zero head and the normalised features of a trial."""
+"""FAST in `fine_tune`: stall, zero head and normalised features."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ADAM = {"optimizer": "adamw", "head_lr": 0.01, "body_lr": 0.01}
 
 
 def saved_after(task: Task, settings: TransferSettings, epochs: int, path: Path) -> dict[str, Any]:
-    """The checkpoint that a trial has written after some epochs."""
+    """Returns the checkpoint of a trial after a number of epochs."""
     trial = fine_tune(task, settings, checkpoint=path, checkpoint_seconds=0)
     for _ in range(epochs):
         next(trial)
@@ -49,8 +49,8 @@ def test_a_stall_leaves_the_backbone_and_its_buffers_at_w0_bit_for_bit(
     after = weights(run(digits_batchnorm, settings))
     assert all(torch.equal(after[name], tensor) for name, tensor in digits_batchnorm.w0.items())
     assert after["head.weight"].abs().max() > 0
-    moved = weights(run(digits_batchnorm, settings.replace(stall=0.1)))
-    assert sum(torch.equal(moved[name], tensor) for name, tensor in digits_batchnorm.w0.items()) == 0
+    trained = weights(run(digits_batchnorm, settings.replace(stall=0.1)))
+    assert sum(torch.equal(trained[name], tensor) for name, tensor in digits_batchnorm.w0.items()) == 0
 
 
 @pytest.mark.parametrize("changes", [{}, ADAM])
@@ -64,34 +64,34 @@ def test_the_optimiser_has_no_state_of_the_backbone_before_the_stall_ends(
     assert len(after["state"]) == sum(len(group["params"]) for group in after["param_groups"]) > 2
 
 
-def test_a_stall_that_lasts_is_a_linear_probe(digits_batchnorm: Task) -> None:
+def test_a_stall_of_all_steps_is_a_linear_probe(digits_batchnorm: Task) -> None:
     settings = QUICK.replace(augmentation="none", sp_mix=0.0, epochs=2)
     stalled = run(digits_batchnorm, settings.replace(stall=1.0))
     probe = run(digits_batchnorm, settings.replace(frozen_depth=1.0))
-    for one, other in zip(losses(stalled), losses(probe), strict=True):
-        assert one == pytest.approx(other, rel=1e-3)
+    for stalled_epoch, probe_epoch in zip(losses(stalled), losses(probe), strict=True):
+        assert stalled_epoch == pytest.approx(probe_epoch, rel=1e-3)
 
 
-def test_a_stall_ends_at_its_step_also_in_the_middle_of_an_epoch(digits: Task) -> None:
-    """Four epochs of 6 steps: a stall of 5 steps leaves one step of the first epoch, a stall of 6 leaves none."""
+def test_a_stall_can_end_within_an_epoch(digits: Task) -> None:
+    """Epochs have 6 steps: a stall of 5 steps leaves one step of the first epoch, a stall of 6 leaves none."""
     per_epoch = math.ceil(len(digits.split.train) / QUICK.batch_size)
-    for steps, moves in ((per_epoch - 1, True), (per_epoch, False)):
+    for steps, changes in ((per_epoch - 1, True), (per_epoch, False)):
         context = WorkerContext(digits)
         trial = fine_tune(digits, FAST.replace(stall=steps / (4 * per_epoch)), context=context)
         next(trial)
-        moved = [n for n, t in context.model.unit_state_dict().items() if not torch.equal(t, digits.w0[n])]
-        assert bool(moved) == moves, steps
+        changed = [n for n, t in context.model.unit_state_dict().items() if not torch.equal(t, digits.w0[n])]
+        assert bool(changed) == changes, steps
         next(trial)
         assert not torch.equal(context.model.unit_state_dict()["units.0.0.weight"], digits.w0["units.0.0.weight"])
 
 
-def test_the_multiplier_is_on_the_head_rate_during_the_stall_alone(digits: Task, tmp_path: Path) -> None:
+def test_the_multiplier_applies_to_the_head_lr_during_the_stall_only(digits: Task, tmp_path: Path) -> None:
     faster = run(digits, FAST.replace(stall=1.0, head_lr_multiplier=3.0))
     same = run(digits, FAST.replace(stall=1.0, head_lr_multiplier=1.0, head_lr=3 * FAST.head_lr))
     torch.testing.assert_close(weights(faster)["head.weight"], weights(same)["head.weight"], rtol=1e-4, atol=1e-5)
     plain = saved_after(digits, FAST.replace(head_lr_multiplier=1.0), 3, tmp_path / "1.pt")["optimizer"]
-    times = saved_after(digits, FAST, 3, tmp_path / "3.pt")["optimizer"]
-    assert [g["lr"] for g in plain["param_groups"]] == [g["lr"] for g in times["param_groups"]]
+    multiplied = saved_after(digits, FAST, 3, tmp_path / "3.pt")["optimizer"]
+    assert [g["lr"] for g in plain["param_groups"]] == [g["lr"] for g in multiplied["param_groups"]]
 
 
 @pytest.mark.parametrize("killed_after", [1, 2, 3])
@@ -99,10 +99,10 @@ def test_the_multiplier_is_on_the_head_rate_during_the_stall_alone(digits: Task,
     "changes",
     [{}, {"feature_norm": "target", **ADAM}, {"ema": 0.9, "zap_period": 1, "zap_fraction": 0.5, "body_lr": 0.02}],
 )
-def test_killed_during_or_after_the_stall_and_resumed_equals_never_killed(
+def test_a_trial_resumed_during_or_after_the_stall_equals_an_uninterrupted_one(
     digits_batchnorm: Task, tmp_path: Path, changes: dict[str, Any], killed_after: int
 ) -> None:
-    """The stall of .4 ends within the second of four epochs."""
+    """The stall of 0.4 ends within the second of four epochs."""
     settings = FAST.replace(**changes)
     path = tmp_path / "trial.pt"
     saved_after(digits_batchnorm, settings, killed_after, path)
@@ -114,7 +114,7 @@ def test_killed_during_or_after_the_stall_and_resumed_equals_never_killed(
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "target"])
-def test_the_first_loss_of_a_zero_head_is_the_logarithm_of_the_classes(digits: Task, norm: str) -> None:
+def test_the_first_loss_of_a_zero_head_is_the_logarithm_of_the_number_of_classes(digits: Task, norm: str) -> None:
     settings = QUICK.replace(head_scale=0.0, feature_norm=norm, epochs=1, batch_size=1000)
     assert run(digits, settings).curve[0].train_loss == pytest.approx(math.log(5), rel=1e-6)
     assert run(digits, settings.replace(head_scale=1.0)).curve[0].train_loss != pytest.approx(math.log(5), rel=1e-3)
@@ -134,7 +134,7 @@ def test_target_statistics_are_those_of_the_training_images_at_w0(
 ) -> None:
     task = digits_batchnorm
     context = WorkerContext(task, cache_frozen_features=cached)
-    context.model.train()  # as a trial that was stopped may leave it
+    context.model.train()  # a stopped trial may leave the model in this mode
     settings = QUICK.replace(feature_norm="target", frozen_depth=frozen, epochs=2, head_lr=1e-3, body_lr=1e-3)
     norm = run(task, settings, context=context).model.feature_norm
     assert isinstance(norm, FeatureNorm)
@@ -150,7 +150,9 @@ def test_target_statistics_are_those_of_the_training_images_at_w0(
 
 @pytest.mark.parametrize("norm", ["batch", "target"])
 @pytest.mark.parametrize("frozen", [0.0, 1.0])
-def test_evaluation_export_and_prediction_normalise_too(digits: Task, tmp_path: Path, norm: str, frozen: float) -> None:
+def test_evaluation_export_and_prediction_normalise_features(
+    digits: Task, tmp_path: Path, norm: str, frozen: float
+) -> None:
     context = WorkerContext(digits)
     settings = FAST.replace(feature_norm=norm, frozen_depth=frozen, epochs=6)
     spec = TrialSpec(key="one", settings=settings, evaluate_test=True, export=tmp_path / "model")
@@ -165,36 +167,36 @@ def test_evaluation_export_and_prediction_normalise_too(digits: Task, tmp_path: 
     assert isinstance(model.feature_norm, FeatureNorm)
     assert all(torch.equal(model.state_dict()[n], t) for n, t in context.model.state_dict().items())
     predictions = predict(tmp_path / "model", write_images(digits, tmp_path, digits.split.test[:40]))
-    right = [
+    correct = [
         p.label == digits.class_names[digits.labels[i]] for p, i in zip(predictions, digits.split.test, strict=False)
     ]
-    assert np.mean(right) == pytest.approx(evaluate_model(context, context.model, digits.split.test[:40])[1])
+    assert np.mean(correct) == pytest.approx(evaluate_model(context, context.model, digits.split.test[:40])[1])
 
 
-def test_a_bench_forgets_the_normalisation_of_the_trial_before(digits: Task) -> None:
+def test_a_context_resets_the_normalisation_of_the_previous_trial(digits: Task) -> None:
     context = WorkerContext(digits)
     run(digits, FAST, context=context)
     assert losses(run(digits, QUICK, context=context)) == losses(run(digits, QUICK))
     assert "feature_norm.mean" not in context.model.state_dict()
 
 
-def test_what_was_trained_is_free_again_after_a_trial_that_ended_in_its_stall(digits: Task) -> None:
+def test_parameters_require_gradients_again_after_a_trial_that_ended_in_its_stall(digits: Task) -> None:
     tuned = run(digits, FAST.replace(stall=1.0, frozen_depth=0.34, epochs=1))
     assert [any(p.requires_grad for p in unit.parameters()) for unit in tuned.model.units] == [False, True, True]
 
 
-def test_batch_statistics_of_one_image_are_refused_before_any_training(digits: Task) -> None:
+def test_batch_statistics_of_one_image_are_refused_before_training(digits: Task) -> None:
     n = len(digits.split.train)
     settings = QUICK.replace(feature_norm="batch", batch_size=2)
     odd = digits.split.train[: n - 1 + n % 2]
     import dataclasses
 
     task = dataclasses.replace(digits, split=dataclasses.replace(digits.split, train=odd))
-    with pytest.raises(UsageError, match="leave one of 1"):
+    with pytest.raises(UsageError, match="give a batch of 1"):
         next(fine_tune(task, settings))
 
 
-def test_a_nan_in_the_weights_is_a_result_with_target_statistics_too(digits_batchnorm: Task) -> None:
+def test_nan_weights_with_target_statistics_give_a_diverged_trial(digits_batchnorm: Task) -> None:
     import dataclasses
 
     broken = {n: t * math.nan if n.endswith("0.weight") else t for n, t in digits_batchnorm.w0.items()}
@@ -203,7 +205,7 @@ def test_a_nan_in_the_weights_is_a_result_with_target_statistics_too(digits_batc
 
 
 @pytest.mark.parametrize("changes", [{}, ADAM])
-def test_what_earlier_tasks_pull_at_does_not_move_in_a_stall(digits: Task, changes: dict[str, Any]) -> None:
+def test_a_penalty_does_not_change_the_backbone_in_a_stall(digits: Task, changes: dict[str, Any]) -> None:
     settings = QUICK.replace(stall=1.0, epochs=1, **changes)
     model, _ = WorkerContext(digits).prepare_model(settings, 0)
     centre = {name: parameter.detach() - 1.0 for name, parameter in model.named_parameters()}
@@ -212,4 +214,4 @@ def test_what_earlier_tasks_pull_at_does_not_move_in_a_stall(digits: Task, chang
     )
     assert all(torch.equal(after[name], tensor) for name, tensor in digits.w0.items())
     plain = weights(run(digits, settings))
-    assert not torch.equal(after["head.weight"], plain["head.weight"]), "the head it does pull at"
+    assert not torch.equal(after["head.weight"], plain["head.weight"]), "the penalty changes the head"

@@ -16,14 +16,14 @@ DIM = 6
 
 
 def features(n: int = 32, seed: int = 0) -> torch.Tensor:
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     scales = torch.tensor([0.01, 0.1, 1.0, 1.0, 10.0, 100.0])
-    return torch.randn(n, DIM, generator=chance) * scales + 5 * scales
+    return torch.randn(n, DIM, generator=rng) * scales + 5 * scales
 
 
 def images(n: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    chance = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 3, 12, 12, generator=chance), torch.arange(n) % 3
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 3, 12, 12, generator=rng), torch.arange(n) % 3
 
 
 def net(head_scale: float) -> TinyNet:
@@ -43,12 +43,12 @@ class TestFeatureNorm:
         torch.testing.assert_close(normed.mean(dim=0), torch.zeros(DIM), atol=1e-4, rtol=0)
         torch.testing.assert_close(normed.std(dim=0, correction=0), torch.ones(DIM), atol=1e-3, rtol=0)
 
-    def test_a_feature_that_hardly_varies_is_not_blown_up(self) -> None:
+    def test_a_nearly_constant_feature_is_not_amplified(self) -> None:
         values = features()
         values[:, 0] = 1e-6 * torch.randn(32, generator=torch.Generator().manual_seed(1))
         assert FeatureNorm("batch", DIM)(values)[:, 0].abs().max() < 1e-2
 
-    def test_evaluation_uses_what_training_saw(self) -> None:
+    def test_evaluation_uses_the_running_statistics(self) -> None:
         norm = FeatureNorm("batch", DIM, eps=1e-8)
         for seed in range(40):
             norm(features(64, seed))
@@ -59,7 +59,7 @@ class TestFeatureNorm:
         assert together.mean().abs() < 0.2
         assert together.std() == pytest.approx(1.0, abs=0.1)
 
-    def test_running_statistics_are_a_plain_mean_first_and_forget_later(self) -> None:
+    def test_running_statistics_are_a_plain_mean_first_and_exponential_later(self) -> None:
         norm = FeatureNorm("batch", DIM, momentum=0.25)
         means, variances = [], []
         for seed in range(4):
@@ -79,7 +79,7 @@ class TestFeatureNorm:
         torch.testing.assert_close(norm.mean, values.double().mean(dim=0).float())
         torch.testing.assert_close(norm.var, values.double().var(dim=0, correction=0).float(), rtol=1e-4, atol=0)
 
-    def test_target_statistics_never_move(self) -> None:
+    def test_target_statistics_are_constant(self) -> None:
         norm = FeatureNorm("target", DIM).fit(features()).train()
         before = norm.mean.clone()
         torch.testing.assert_close(norm(features(8, 3)), norm.eval()(features(8, 3)))
@@ -103,7 +103,7 @@ class TestFeatureNorm:
         norm.eval()
         woken = values.detach().clone()
         woken[:, dead] = 3.0
-        assert norm(woken)[:, dead].abs().max() == 0.0, "what never varied says nothing, whatever it does later"
+        assert norm(woken)[:, dead].abs().max() == 0.0, "features that were constant in training stay 0"
 
     def test_a_batch_of_one_is_an_error_in_training_only(self) -> None:
         norm = FeatureNorm("batch", DIM)
@@ -121,7 +121,7 @@ class TestFeatureNorm:
         norm.load_state_dict(fitted.state_dict())
         assert torch.equal(norm(features()), fitted(features()))
 
-    def test_wrong_use_is_named(self) -> None:
+    def test_invalid_use_raises(self) -> None:
         with pytest.raises(UsageError, match="'layer' is not one of batch, target"):
             FeatureNorm("layer", DIM)
         with pytest.raises(UsageError, match="1 images have no variance"):
@@ -129,7 +129,7 @@ class TestFeatureNorm:
         with pytest.raises(UsageError, match="fit is for mode target"):
             FeatureNorm("batch", DIM).fit(features())
 
-    def test_it_has_nothing_to_train_and_none_is_the_identity(self) -> None:
+    def test_feature_norm_has_no_parameters_and_none_is_the_identity(self) -> None:
         assert list(FeatureNorm("batch", DIM).parameters()) == []
         assert isinstance(make_feature_norm("none", DIM), nn.Identity)
         assert isinstance(make_feature_norm("target", DIM), FeatureNorm)
@@ -145,7 +145,7 @@ class TestHead:
         assert not head.bias.any()
         assert not torch.signbit(head.weight).any()
 
-    def test_the_scale_multiplies_the_heads_own_draw(self) -> None:
+    def test_the_scale_multiplies_the_initialisation(self) -> None:
         torch.manual_seed(1)
         plain = nn.Linear(DIM, 3)
         torch.manual_seed(1)
@@ -160,7 +160,7 @@ class TestHead:
             scale_head(scaled, -1.0)
 
     @pytest.mark.parametrize("mode", ["none", "batch", "target"])
-    def test_the_first_error_stops_at_a_zero_head(self, mode: str) -> None:
+    def test_a_zero_head_passes_no_gradient_in_the_first_step(self, mode: str) -> None:
         def gradients(head_scale: float) -> list[torch.Tensor]:
             model, (inputs, truth) = net(head_scale), images()
             norm = make_feature_norm(mode, DIM)
@@ -175,10 +175,10 @@ class TestHead:
         assert all(gradient.abs().max() == 0.0 for gradient in gradients(0.0))
         assert max(gradient.abs().max() for gradient in gradients(1e-3)) > 0.0
 
-    def test_the_first_step_makes_a_nearest_class_mean_classifier(self) -> None:
-        chance = torch.Generator().manual_seed(3)
+    def test_the_first_step_gives_a_nearest_class_mean_classifier(self) -> None:
+        rng = torch.Generator().manual_seed(3)
         truth = torch.arange(60) % 3
-        values = torch.randn(60, DIM, generator=chance) + 2 * torch.randn(3, DIM, generator=chance)[truth] + 40.0
+        values = torch.randn(60, DIM, generator=rng) + 2 * torch.randn(3, DIM, generator=rng)[truth] + 40.0
         normed = FeatureNorm("batch", DIM)(values)
         means = torch.stack([normed[truth == c].mean(dim=0) for c in range(3)])
         head = nn.Linear(DIM, 3)
@@ -217,7 +217,7 @@ def take_step(model: TinyNet, optimizer: torch.optim.Optimizer) -> None:
 
 
 class TestStall:
-    def test_adam_moves_the_backbone_by_a_full_rate_whatever_the_head_a_stall_does_not(self) -> None:
+    def test_only_a_stall_keeps_adam_from_moving_the_backbone(self) -> None:
         for head_scale, moves in ((1e-4, True), (0.0, False)):
             model = net(head_scale)
             before = unit_state_dict(model)["units.0.0.weight"]
@@ -226,7 +226,7 @@ class TestStall:
             assert moved == pytest.approx(1e-3 if moves else 0.0, rel=1e-2)
 
     @pytest.mark.parametrize("name", OPTIMIZERS)
-    def test_backbone_buffers_and_optimiser_state_stand_still(self, name: str) -> None:
+    def test_stalled_backbone_buffers_and_optimiser_state_are_unchanged(self, name: str) -> None:
         model = net(1.0)
         optimizer = OPTIMIZERS[name](model)
         before, head = unit_state_dict(model), model.head.weight.detach().clone()
@@ -238,7 +238,7 @@ class TestStall:
         assert set(optimizer.state) == set(model.head.parameters())
 
     @pytest.mark.parametrize("name", OPTIMIZERS)
-    def test_moments_from_before_a_stall_are_kept_as_they_were(self, name: str) -> None:
+    def test_moments_from_before_a_stall_are_kept(self, name: str) -> None:
         model = net(1.0)
         optimizer = OPTIMIZERS[name](model)
         take_step(model, optimizer)
@@ -258,7 +258,7 @@ class TestStall:
         changed = [name for name, tensor in unit_state_dict(model).items() if not torch.equal(tensor, before[name])]
         assert len(changed) == len(before)
 
-    def test_what_was_frozen_stays_frozen_and_modes_come_back_also_after_an_error(self) -> None:
+    def test_frozen_parameters_and_modes_are_restored_even_after_an_error(self) -> None:
         model = net(1.0)
         model.units[0].requires_grad_(False)
         model.units[0].eval()

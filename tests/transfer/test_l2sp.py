@@ -12,15 +12,15 @@ strength = st.floats(0, 2).map(lambda x: round(x, 3))
 
 
 def make(alpha: float, beta: float, seed: int = 0) -> tuple[list[nn.Parameter], dict[nn.Parameter, torch.Tensor], L2SP]:
-    chance = torch.Generator().manual_seed(seed)
-    parameters = [nn.Parameter(torch.randn(shape, generator=chance)) for shape in ((3, 4), (2, 3, 2, 2))]
-    anchors = {p: torch.randn(p.shape, generator=chance) for p in parameters}
+    rng = torch.Generator().manual_seed(seed)
+    parameters = [nn.Parameter(torch.randn(shape, generator=rng)) for shape in ((3, 4), (2, 3, 2, 2))]
+    anchors = {p: torch.randn(p.shape, generator=rng) for p in parameters}
     return parameters, anchors, L2SP([ParameterGroup(parameters, 0.1, alpha, beta)], anchors)
 
 
 @settings(max_examples=30, deadline=None)
 @given(alpha=strength, beta=strength, seed=st.integers(0, 5))
-def test_fused_gradient_is_autograd_of_the_penalty_and_its_closed_form(alpha: float, beta: float, seed: int) -> None:
+def test_fused_gradient_agrees_with_autograd_and_the_closed_form(alpha: float, beta: float, seed: int) -> None:
     parameters, anchors, pull = make(alpha, beta, seed)
     pull.penalty().backward() if alpha or beta else None
     by_autograd = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
@@ -33,13 +33,13 @@ def test_fused_gradient_is_autograd_of_the_penalty_and_its_closed_form(alpha: fl
         torch.testing.assert_close(autograd, closed.detach(), atol=1e-5, rtol=1e-5)
 
 
-def test_penalty_is_its_definition() -> None:
+def test_penalty_agrees_with_the_definition() -> None:
     parameters, anchors, pull = make(0.5, 0.25)
     expected = sum(0.25 * (p - anchors[p]).square().sum() + 0.125 * p.square().sum() for p in parameters)
     assert pull.penalty().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_mix_zero_equals_the_optimisers_own_weight_decay() -> None:
+def test_mix_zero_equals_the_weight_decay_of_the_optimiser() -> None:
     ours, _, pull = make(0.0, 0.3)
     theirs = [nn.Parameter(p.detach().clone()) for p in ours]
     plain = torch.optim.SGD(ours, lr=0.1, momentum=0.9, nesterov=True)
@@ -55,7 +55,7 @@ def test_mix_zero_equals_the_optimisers_own_weight_decay() -> None:
         torch.testing.assert_close(p, q)
 
 
-def test_decoupled_decay_equals_adamw_where_nothing_is_anchored() -> None:
+def test_decoupled_decay_without_anchors_equals_adamw() -> None:
     ours, _, pull = make(0.0, 0.3)
     theirs = [nn.Parameter(p.detach().clone()) for p in ours]
     plain = torch.optim.AdamW(ours, lr=0.05, weight_decay=0.0)
@@ -70,7 +70,7 @@ def test_decoupled_decay_equals_adamw_where_nothing_is_anchored() -> None:
         torch.testing.assert_close(p, q)
 
 
-def test_a_huge_pull_keeps_the_weights_at_w0() -> None:
+def test_a_large_alpha_keeps_the_weights_at_w0() -> None:
     parameters, anchors, pull = make(5.0, 0.0)
     optimizer = torch.optim.SGD(parameters, lr=0.1)
     for _ in range(100):
@@ -82,7 +82,7 @@ def test_a_huge_pull_keeps_the_weights_at_w0() -> None:
         torch.testing.assert_close(p.detach(), anchors[p] - 0.01 / 5.0, atol=1e-4, rtol=0)
 
 
-def test_decoupled_pull_goes_to_w0_too() -> None:
+def test_decoupled_decay_converges_to_w0() -> None:
     parameters, anchors, pull = make(1.0, 0.0)
     for _ in range(300):
         pull.decay(1.0)
@@ -90,7 +90,7 @@ def test_decoupled_pull_goes_to_w0_too() -> None:
         torch.testing.assert_close(p.detach(), anchors[p], atol=1e-4, rtol=0)
 
 
-def test_parameters_without_a_gradient_are_left_alone() -> None:
+def test_parameters_without_a_gradient_are_unchanged() -> None:
     parameters, _, pull = make(1.0, 1.0)
     parameters[0].grad = torch.zeros_like(parameters[0])
     pull.add_to_gradients()
@@ -98,7 +98,7 @@ def test_parameters_without_a_gradient_are_left_alone() -> None:
     assert parameters[0].grad.abs().sum() > 0
 
 
-def test_a_pull_without_an_anchor_or_with_a_misshapen_one_is_refused() -> None:
+def test_missing_and_misshapen_anchors_are_refused() -> None:
     p = nn.Parameter(torch.zeros(2, 2))
     group = ParameterGroup([p], 0.1, 1.0, 0.0)
     with pytest.raises(ValueError, match="no anchor"):

@@ -19,7 +19,7 @@ shapes = st.tuples(*[st.floats(-3, 3)] * 3)
 
 
 @given(shape=shapes, n=st.integers(2, 60))
-def test_the_curve_meets_its_knots_and_stays_between_them(shape: tuple[float, float, float], n: int) -> None:
+def test_the_curve_passes_through_its_knots_and_stays_between_them(shape: tuple[float, float, float], n: int) -> None:
     curve = rate_multipliers(shape, n)
     assert len(curve) == n
     assert curve[0] == pytest.approx(10 ** shape[0])
@@ -30,7 +30,7 @@ def test_the_curve_meets_its_knots_and_stays_between_them(shape: tuple[float, fl
 
 
 @given(decay=st.floats(0.5, 1.0), n=st.integers(2, 40))
-def test_geometric_decay_is_the_special_case(decay: float, n: int) -> None:
+def test_geometric_decay_is_a_special_case(decay: float, n: int) -> None:
     curve = rate_multipliers(geometric_shape(decay, n), n)
     for lower, upper in itertools.pairwise(curve):
         assert lower / upper == pytest.approx(decay, rel=1e-9)
@@ -49,7 +49,7 @@ def test_a_decay_of_zero_is_refused() -> None:
     mix=st.floats(0, 1),
     shape=shapes,
 )
-def test_each_trained_parameter_lands_in_exactly_one_group(
+def test_each_trained_parameter_is_in_exactly_one_group(
     transfer: float, frozen: int, sp_depth: float, mix: float, shape: tuple[float, float, float]
 ) -> None:
     model = TinyNet()
@@ -73,7 +73,7 @@ def test_strengths_follow_depth_and_mix() -> None:
         assert strengths[id(vector)] == (0.0, 0.0), "biases and normalisation are not decayed"
 
 
-def test_reinitialised_units_have_no_anchor_however_deep_the_pull() -> None:
+def test_reinitialised_units_have_no_anchor() -> None:
     model = TinyNet()
     groups = parameter_groups(model.units, model.head, TransferSettings(transfer_depth=0.25, sp_mix=1.0))
     anchored = {id(p) for g in groups if g.alpha for p in g.parameters}
@@ -99,7 +99,7 @@ def test_a_parameter_shared_by_two_units_belongs_to_the_lower_one() -> None:
 
 
 class Scaled(nn.Module):
-    """Parts of ConvNeXt, Swin (of both versions) and a vision transformer, as torchvision has them."""
+    """Parts of torchvision's ConvNeXt, Swin (both versions) and vision transformer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Scaled(nn.Module):
         self.pos_embedding = nn.Parameter(torch.zeros(1, 5, 8))
 
 
-def test_scales_and_temperatures_are_not_decayed_in_whatever_shape() -> None:
+def test_scales_and_temperatures_of_any_shape_are_not_decayed() -> None:
     part = Scaled()
     groups = parameter_groups(nn.ModuleList([part]), nn.Linear(8, 2), TransferSettings(decay_strength=0.4))
     decayed = {id(p) for group in groups if group.alpha + group.beta for p in group.parameters}

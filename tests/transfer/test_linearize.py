@@ -12,8 +12,8 @@ from nbt.models.backbone_spec import parse_backbone
 from nbt.transfer.linearize import FirstOrder, Linearized, check_linearizable, linearize
 from tests.tiny import TinyNet
 
-# One of each way in which layers are built: encoders of ours, depthwise, squeeze and excitation with hard activations,
-# channel shuffles, concatenation, layer norm, attention in one layer and in windows.
+# One model for each kind of layer: our encoders, depthwise convolution, squeeze and excitation with hard activations,
+# channel shuffle, concatenation, layer norm, attention in one layer and in windows.
 QUICK = (
     "conv3",
     "mobilenet_v2(width_mult=0.35)",
@@ -47,15 +47,15 @@ def build(name: str) -> tuple[Backbone, torch.Tensor]:
 
 @torch.no_grad()
 def move(module: nn.Module, scale: float = 0.02, seed: int = 0) -> None:
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         spread = parameter.std() if parameter.numel() > 1 else parameter.abs().sum()
         size = scale * spread.clamp_min(0.1)
-        parameter.add_(torch.randn(parameter.shape, generator=chance, dtype=parameter.dtype) * size)
+        parameter.add_(torch.randn(parameter.shape, generator=rng, dtype=parameter.dtype) * size)
 
 
 def assert_first_order(model: Backbone, images: torch.Tensor) -> None:
-    """Checks f0 + J w against the network: its value, linearity to machine precision, and J by its transpose."""
+    """Checks f0 + J w against the network: its value, its linearity to machine precision, and J by its transpose."""
     linear = linearize(model)
     with torch.no_grad():
         origin = model(images)
@@ -74,7 +74,7 @@ def assert_first_order(model: Backbone, images: torch.Tensor) -> None:
     found = [parameter.grad for parameter in linear.w.parameters()]
     for gradient, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(gradient, wanted)
-    # <g, J w> = <J' g, w>: forward and reverse mode agree, though neither is computed from the other.
+    # <g, J w> = <J' g, w>: forward and reverse mode, which are computed independently, agree.
     pairs = zip(linear.w.parameters(), expected, strict=True)
     adjoint = sum(float((w.detach() * wanted).sum()) for w, wanted in pairs if wanted is not None)
     assert adjoint == pytest.approx(float((change * direction).sum()), rel=1e-8)
@@ -90,7 +90,7 @@ class TestExpansion:
     def test_it_is_the_first_order_expansion_of_every_family(self, name: str) -> None:
         assert_first_order(*build(name))
 
-    def test_small_steps_are_those_of_the_network(self) -> None:
+    def test_small_steps_agree_with_the_network(self) -> None:
         model = TinyNet().double().eval()
         images = torch.rand(4, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
         linear = linearize(model)
@@ -103,7 +103,7 @@ class TestExpansion:
         error = (linear(images) - true).abs().max() / (true - origin).abs().max()
         assert error < 1e-4
 
-    def test_only_what_trained_moves(self) -> None:
+    def test_only_trainable_parameters_are_expanded(self) -> None:
         model = TinyNet()
         model.units[:2].requires_grad_(False)
         linear = linearize(model)
@@ -116,7 +116,7 @@ class TestExpansion:
         trained = {name for name, parameter in linear.w.named_parameters() if parameter.grad is not None}
         assert trained == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
-    def test_it_stays_in_evaluation_mode_and_leaves_the_model_alone(self) -> None:
+    def test_it_stays_in_evaluation_mode_and_does_not_modify_the_model(self) -> None:
         model = TinyNet().train()
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         linear = linearize(model).train()
@@ -133,8 +133,8 @@ class TestExpansion:
         with pytest.raises(UsageError, match="linear probe"):
             linearize(model)
 
-    def test_around_a_zero_head_the_backbone_would_have_no_say(self) -> None:
-        """The reason for the refusal."""
+    def test_with_a_zero_head_the_backbone_has_no_effect(self) -> None:
+        """Shows why a zero head is refused."""
         model = TinyNet()
         nn.init.zeros_(model.head.weight)
         linear = Linearized(model.eval(), copy.deepcopy(model))
@@ -169,7 +169,7 @@ class TestFirstOrder:
             hidden = model.forward_units(images, 0, 2)
         torch.testing.assert_close(network(hidden, 2), network(images))
 
-    def test_what_stands_still_for_a_while_is_still_moved(self) -> None:
+    def test_temporarily_frozen_parameters_are_expanded(self) -> None:
         model, images = build("conv3")
         network = FirstOrder(model)
         move(model)
@@ -180,7 +180,7 @@ class TestFirstOrder:
         assert model.head.weight.grad is not None
         assert all(parameter.grad is None for parameter in model.units.parameters())
 
-    def test_its_state_goes_through_a_file(self) -> None:
+    def test_state_dict_round_trip_through_a_file(self) -> None:
         model, images = build("conv3")
         network = FirstOrder(model)
         move(model)
@@ -190,7 +190,7 @@ class TestFirstOrder:
 
 
 class Rounded(nn.Module):
-    """A head behind an operation of our own, which torch cannot differentiate in forward mode."""
+    """A head after a custom operation that PyTorch cannot differentiate in forward mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,17 +211,17 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class TestCheckLinearizable:
-    def test_what_has_no_forward_mode_derivative_is_refused_by_name(self) -> None:
+    def test_a_model_without_forward_mode_derivative_is_refused_by_name(self) -> None:
         with pytest.raises(UsageError, match="rounded_net cannot be linearised"):
             check_linearizable(Rounded(), torch.rand(2, 3), name="rounded_net")
 
-    def test_the_model_stays_as_it_is(self) -> None:
+    def test_the_model_is_unchanged(self) -> None:
         model = TinyNet().train()
         check_linearizable(model, torch.rand(2, 3, 12, 12), name="tiny")
         assert model.training
         assert all(parameter.grad is None for parameter in model.parameters())
 
-    def test_running_out_of_memory_says_nothing_of_the_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_out_of_memory_errors_are_passed_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*args: object) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 

@@ -21,7 +21,7 @@ def centre_of(model: nn.Module, seed: int = 3) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_gradient_is_autograd_of_the_value_and_is_added(kind: str) -> None:
+def test_the_gradient_agrees_with_autograd_and_is_added(kind: str) -> None:
     model = convs()
     curvatures = [estimate_curvature(kind, model, [images(3, seed)]) for seed in (1, 2)]
     penalty = QuadraticPenalty(curvatures, centre_of(model), strength=0.7, damping=0.3, scale=5.0)
@@ -37,7 +37,7 @@ def test_the_gradient_is_autograd_of_the_value_and_is_added(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_value_is_its_definition(kind: str) -> None:
+def test_the_value_agrees_with_the_definition(kind: str) -> None:
     model, centre = mlp(4, 5, 3), centre_of(mlp(4, 5, 3))
     curvatures = [estimate_curvature(kind, model, [vectors(4, 4, seed)]) for seed in (1, 2)]
     penalty = QuadraticPenalty(curvatures, centre, strength=0.7, damping=0.3, scale=5.0)
@@ -50,7 +50,7 @@ def test_the_value_is_its_definition(kind: str) -> None:
     assert penalty.value().item() == pytest.approx(0.5 * 0.7 / 5.0 * float(by_hand), rel=1e-10)
 
 
-def test_at_the_centre_nothing_is_pulled_and_without_strength_nothing_anywhere() -> None:
+def test_the_gradient_is_0_at_the_centre_and_without_strength() -> None:
     model = mlp(4, 5, 3)
     curvature = estimate_curvature("kfac", model, [vectors(4, 4)])
     for centre, strength in ((trained(model), 1.0), (centre_of(model), 0.0)):
@@ -61,7 +61,7 @@ def test_at_the_centre_nothing_is_pulled_and_without_strength_nothing_anywhere()
         assert all(parameter.grad is None or not parameter.grad.any() for parameter in model.parameters())
 
 
-def test_damping_alone_is_a_pull_to_the_centre() -> None:
+def test_damping_alone_is_a_decay_towards_the_centre() -> None:
     model, centre = mlp(4, 5, 3), centre_of(mlp(4, 5, 3))
     penalty = QuadraticPenalty([], centre, damping=2.0, scale=4.0)
     penalty.bind(trained(model))
@@ -70,7 +70,7 @@ def test_damping_alone_is_a_pull_to_the_centre() -> None:
         torch.testing.assert_close(parameter.grad, 0.5 * (parameter - centre[name]).detach())
 
 
-def test_what_stands_still_gets_no_gradient_and_still_pulls_at_the_others() -> None:
+def test_frozen_parameters_get_no_gradient_but_affect_the_others() -> None:
     model = mlp(4, 5, 3)
     curvature = estimate_curvature("exact", model, [vectors(9, 4)])
     penalty = QuadraticPenalty([curvature], centre_of(model), damping=0.3)
@@ -108,7 +108,7 @@ Data = tuple[Tensor, Tensor]
 
 
 def tangents(base: nn.Module, inputs: Tensor) -> Tensor:
-    """J at the base's weights, (n C, P): with it f0 + J w is a linear model."""
+    """Returns J at the base's weights, (n C, P), so that f0 + J w is a linear model."""
     weights = {name: parameter.detach() for name, parameter in base.named_parameters()}
     found = torch.func.jacrev(lambda p: torch.func.functional_call(base, p, (inputs,)))(weights)
     return torch.cat([found[name].flatten(2) for name in weights], dim=2).flatten(0, 1)
@@ -119,7 +119,7 @@ def residual(base: nn.Module, task: Data) -> Tensor:
 
 
 def solve(base: nn.Module, tasks: Sequence[Data], carried: Tensor, centre: Tensor) -> Tensor:
-    """The w of least squared error on the tasks plus 1/2 (w - centre)' carried (w - centre)."""
+    """Returns the w that minimises the squared error on the tasks plus 1/2 (w - centre)' carried (w - centre)."""
     left, right = carried, carried @ centre
     for task in tasks:
         rows = tangents(base, task[0])
@@ -136,7 +136,7 @@ def joint(base: nn.Module, tasks: Sequence[Data]) -> Tensor:
 
 
 def stream(base: nn.Module, tasks: Sequence[Data], kind: str | None, seen: Sequence[Tensor] | None = None) -> Tensor:
-    """Task after task, each with the curvature of those before it; `seen`: the outputs it is restricted to."""
+    """Trains task after task with the curvature of the earlier ones; `seen` are the outputs in the loss."""
     w, carried = torch.zeros(len(ridge(base)), dtype=torch.double), ridge(base)
     for index, task in enumerate(tasks):
         w = solve(base, [task], carried, w)
@@ -149,7 +149,7 @@ def stream(base: nn.Module, tasks: Sequence[Data], kind: str | None, seen: Seque
 
 
 def make_tasks(count: int = 3, n: int = 12) -> list[Data]:
-    """Tasks whose inputs lie in different places, with another network's outputs as targets."""
+    """Returns tasks with differently distributed inputs and another network's outputs as targets."""
     teacher = mlp(4, 6, 3, seed=9)
     tasks = []
     for seed in range(count):
@@ -158,7 +158,7 @@ def make_tasks(count: int = 3, n: int = 12) -> list[Data]:
     return tasks
 
 
-def test_with_exact_curvature_a_stream_in_any_order_is_joint_training() -> None:
+def test_exact_curvature_equals_joint_training_in_any_order() -> None:
     base, tasks = mlp(4, 6, 3), make_tasks()
     together = joint(base, tasks)
     for order in permutations(tasks):
@@ -167,7 +167,7 @@ def test_with_exact_curvature_a_stream_in_any_order_is_joint_training() -> None:
     assert (backwards - stream(base, tasks, "diagonal")).norm() > 0.01 * together.norm()
 
 
-def test_the_penalty_makes_the_joint_solution_the_last_tasks_minimum() -> None:
+def test_the_joint_solution_minimises_loss_plus_penalty_of_the_last_task() -> None:
     base, tasks = mlp(4, 6, 3), make_tasks()
     together, before = joint(base, tasks), stream(base, tasks[:-1], "exact")
     curvatures = [estimate_curvature("exact", base, [task[0]]) for task in tasks[:-1]]
@@ -202,7 +202,7 @@ def test_gaps_to_joint_training_are_ordered() -> None:
 
 
 def class_tasks() -> list[Data]:
-    """Two tasks of two classes each, one-hot targets of four outputs: 0 for a class that is not there."""
+    """Returns two tasks of two classes each with one-hot targets of four outputs, 0 for absent classes."""
     tasks = []
     for first in (0, 2):
         labels = first + torch.arange(20) % 2
@@ -212,7 +212,7 @@ def class_tasks() -> list[Data]:
 
 
 @pytest.mark.parametrize("kind", ["exact", "kfac"])  # K-FAC is exact in a head
-def test_rows_of_new_classes_carry_the_curvature_of_all_past_data(kind: str) -> None:
+def test_rows_of_new_classes_have_the_curvature_of_all_past_data(kind: str) -> None:
     head, tasks = nn.Linear(5, 4).double().eval(), class_tasks()
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -223,7 +223,7 @@ def test_rows_of_new_classes_carry_the_curvature_of_all_past_data(kind: str) -> 
     assert (without - together).norm() > 0.1 * together.norm()
 
 
-def test_rows_of_unseen_classes_do_not_move_before_their_class_comes() -> None:
+def test_rows_of_unseen_classes_do_not_change_before_their_class_occurs() -> None:
     head, tasks = nn.Linear(5, 4).double().eval(), class_tasks()
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)

@@ -11,18 +11,18 @@ from tests.tiny import TinyNet, unit_state_dict
 
 
 @given(share=st.floats(0, 1), n=st.integers(1, 500))
-def test_a_share_is_a_whole_number_of_units_nearest_to_it(share: float, n: int) -> None:
+def test_a_share_is_rounded_to_a_number_of_units(share: float, n: int) -> None:
     units = units_of(share, n)
     assert 0 <= units <= n
     assert abs(units - share * n) <= 0.5 + 1e-9
 
 
-def test_ends_of_the_range_are_none_and_all() -> None:
+def test_shares_0_and_1_are_no_and_all_units() -> None:
     assert [units_of(share, 19) for share in (0.0, 0.5, 1.0)] == [0, 10, 19]
 
 
 @pytest.mark.parametrize("depth", range(5))
-def test_exactly_the_chosen_units_are_pretrained_bit_for_bit(depth: int) -> None:
+def test_exactly_the_transferred_units_are_pretrained(depth: int) -> None:
     torch.manual_seed(0)
     model, pretrained, fresh = TinyNet(), unit_state_dict(TinyNet()), unit_state_dict(TinyNet())
     pretrained["units.0.1.running_mean"].fill_(3.0)
@@ -33,7 +33,7 @@ def test_exactly_the_chosen_units_are_pretrained_bit_for_bit(depth: int) -> None
         assert torch.equal(tensor, source[name]), name
 
 
-def test_fresh_state_is_needed_only_above_the_transfer_depth() -> None:
+def test_fresh_state_is_required_only_above_the_transfer_depth() -> None:
     model, pretrained = TinyNet(), unit_state_dict(TinyNet())
     set_transferred(model.units, 4, pretrained, {})
     assert torch.equal(model.units[3][0].weight, pretrained["units.3.0.weight"])
@@ -41,7 +41,7 @@ def test_fresh_state_is_needed_only_above_the_transfer_depth() -> None:
         set_transferred(model.units, 3, pretrained, {})
 
 
-def test_frozen_units_neither_train_nor_move_their_statistics() -> None:
+def test_frozen_units_change_neither_weights_nor_statistics() -> None:
     torch.manual_seed(0)
     model = TinyNet()
     freeze(model, model.units, 2)
@@ -56,7 +56,7 @@ def test_frozen_units_neither_train_nor_move_their_statistics() -> None:
     assert moved == {3}, "only the trained unit with BatchNorm moves its statistics"
 
 
-def test_freezing_less_afterwards_trains_again() -> None:
+def test_units_can_be_unfrozen() -> None:
     model = TinyNet()
     freeze(model, model.units, 4)
     freeze(model, model.units, 1)

@@ -18,15 +18,15 @@ def make_head(features: int = 40, classes: int = 12, seed: int = 0) -> nn.Linear
         return nn.Linear(features, classes)
 
 
-def chance(seed: int = 0) -> torch.Generator:
+def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 @given(classes=st.sets(st.integers(0, 11), min_size=1), seed=st.integers(0, 9))
-def test_only_the_named_rows_change_and_biases_survive(classes: set[int], seed: int) -> None:
+def test_only_the_rows_of_the_classes_change_and_biases_are_kept(classes: set[int], seed: int) -> None:
     head = make_head()
     before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
-    zap(head, classes, generator=chance(seed))
+    zap(head, classes, generator=rng(seed))
     changed = (head.weight != before["weight"]).any(dim=1)
     assert set(torch.nonzero(changed)[:, 0].tolist()) == classes
     assert torch.equal(head.weight[~changed], before["weight"][~changed])
@@ -43,28 +43,28 @@ def test_only_the_named_rows_change_and_biases_survive(classes: set[int], seed: 
         (range(5), "as_released", math.sqrt(2 / (5 * 4000))),
     ],
 )
-def test_the_deviation_is_that_of_the_scale(classes: list[int] | None, scale: str, expected: float) -> None:
+def test_the_standard_deviation_depends_on_the_scale(classes: list[int] | None, scale: str, expected: float) -> None:
     head = make_head(4000, 25)
-    zap(head, classes, scale, chance())
+    zap(head, classes, scale, rng())
     rows = head.weight if classes is None else head.weight[list(classes)]
-    # The deviation of n normal numbers is within 4 / sqrt(2 n) of the truth but once in ten thousand draws.
+    # The relative error of the standard deviation of n normal numbers exceeds 4 / sqrt(2 n) once in 10,000 draws.
     assert rows.std().item() == pytest.approx(expected, rel=4 / math.sqrt(2 * rows.numel()))
     assert abs(rows.mean().item()) < 4 * expected / math.sqrt(rows.numel())
     assert zap_std(4000, len(rows), scale) == pytest.approx(expected)
 
 
-def test_a_generator_makes_it_reproducible_and_spares_the_global_one() -> None:
+def test_a_generator_gives_reproducible_draws_without_the_global_one() -> None:
     heads = [make_head(seed=0), make_head(seed=1)]
     state = torch.get_rng_state()
     for head in heads:
-        zap(head, generator=chance(5))
+        zap(head, generator=rng(5))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(heads[0].weight, heads[1].weight)
-    zap(heads[1], generator=chance(6))
+    zap(heads[1], generator=rng(6))
     assert not torch.equal(heads[0].weight, heads[1].weight)
 
 
-def test_without_a_generator_the_global_one_draws() -> None:
+def test_without_a_generator_the_global_one_is_used() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         head = make_head()
@@ -75,31 +75,31 @@ def test_without_a_generator_the_global_one_draws() -> None:
 
 def test_repeats_and_order_of_classes_do_not_matter() -> None:
     heads = [make_head(), make_head()]
-    zap(heads[0], [4, 1, 4], "as_released", chance())
-    zap(heads[1], torch.tensor([1, 4]), "as_released", chance())
+    zap(heads[0], [4, 1, 4], "as_released", rng())
+    zap(heads[1], torch.tensor([1, 4]), "as_released", rng())
     assert torch.equal(heads[0].weight, heads[1].weight)
 
 
 def stepped(optimizer: type[torch.optim.Optimizer], **options: float) -> tuple[nn.Linear, torch.optim.Optimizer]:
     head = make_head()
-    made = optimizer(head.parameters(), lr=0.1, **options)  # type: ignore[call-arg]
+    instance = optimizer(head.parameters(), lr=0.1, **options)  # type: ignore[call-arg]
     head(torch.ones(2, 40)).square().sum().backward()
-    made.step()
-    return head, made
+    instance.step()
+    return head, instance
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "names"),
     [(torch.optim.Adam, {}, ["exp_avg", "exp_avg_sq"]), (torch.optim.SGD, {"momentum": 0.9}, ["momentum_buffer"])],
 )
-def test_moments_survive_unless_asked_to_be_reset(kind: type, options: dict[str, float], names: list[str]) -> None:
+def test_moments_are_kept_unless_reset(kind: type, options: dict[str, float], names: list[str]) -> None:
     head, optimizer = stepped(kind, **options)
     states = [optimizer.state[head.weight], optimizer.state[head.bias]]
     before = [{name: state[name].clone() for name in names} for state in states]
-    zap(head, [2, 7], generator=chance())
+    zap(head, [2, 7], generator=rng())
     assert all(torch.equal(s[n], b[n]) for s, b in zip(states, before, strict=True) for n in names)
     steps = {name: value for name, value in states[0].items() if name == "step"}
-    zap(head, [2, 7], generator=chance(), optimizer=optimizer)
+    zap(head, [2, 7], generator=rng(), optimizer=optimizer)
     rest = [row for row in range(12) if row not in (2, 7)]
     for state, earlier in zip(states, before, strict=True):
         for name in names:
@@ -109,19 +109,19 @@ def test_moments_survive_unless_asked_to_be_reset(kind: type, options: dict[str,
     assert all(states[0][name] == value for name, value in steps.items())
 
 
-def test_biases_are_reset_where_asked() -> None:
+def test_biases_can_be_reset() -> None:
     head = make_head()
     before = head.bias.detach().clone()
-    zap(head, [0, 5], generator=chance(), reset_bias=True)
+    zap(head, [0, 5], generator=rng(), reset_bias=True)
     assert head.bias[[0, 5]].tolist() == [0.0, 0.0]
     assert torch.equal(head.bias[[1, 2, 3, 4]], before[[1, 2, 3, 4]])
     without = nn.Linear(4, 3, bias=False)
-    zap(without, reset_bias=True, generator=chance())
+    zap(without, reset_bias=True, generator=rng())
 
 
 def test_a_zapped_head_still_trains() -> None:
     head = make_head()
-    zap(head, generator=chance())
+    zap(head, generator=rng())
     head(torch.ones(1, 40)).sum().backward()
     assert head.weight.is_leaf
     assert head.weight.grad is not None
@@ -138,7 +138,7 @@ def test_a_zapped_head_still_trains() -> None:
         (nn.Linear(3, 2), None, "kaiming", "scale 'kaiming' is not one of per_row, as_released"),
     ],
 )
-def test_wrong_input_is_named_and_changes_nothing(head: nn.Module, classes: object, scale: str, words: str) -> None:
+def test_invalid_input_raises_and_changes_nothing(head: nn.Module, classes: object, scale: str, words: str) -> None:
     before = [parameter.clone() for parameter in head.parameters()]
     with pytest.raises(UsageError, match=words):
         zap(head, classes, scale)  # type: ignore[arg-type]
@@ -147,7 +147,7 @@ def test_wrong_input_is_named_and_changes_nothing(head: nn.Module, classes: obje
 
 @given(count=st.integers(1, 50), fraction=st.floats(0.001, 1.0), seed=st.integers(0, 5))
 def test_a_share_of_the_classes(count: int, fraction: float, seed: int) -> None:
-    drawn = draw_zapped_classes(count, fraction, chance(seed))
+    drawn = draw_zapped_classes(count, fraction, rng(seed))
     if fraction == 1.0:
         assert drawn is None
         return
@@ -155,11 +155,11 @@ def test_a_share_of_the_classes(count: int, fraction: float, seed: int) -> None:
     assert drawn == sorted(set(drawn))
     assert len(drawn) == max(1, round(fraction * count))
     assert all(0 <= index < count for index in drawn)
-    assert drawn == draw_zapped_classes(count, fraction, chance(seed))
+    assert drawn == draw_zapped_classes(count, fraction, rng(seed))
 
 
-def test_shares_differ_from_draw_to_draw() -> None:
-    source = chance()
+def test_draws_of_a_share_differ() -> None:
+    source = rng()
     assert len({tuple(draw_zapped_classes(30, 0.3, source) or ()) for _ in range(5)}) == 5
 
 

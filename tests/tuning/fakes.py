@@ -1,4 +1,4 @@
-"""A search without training: an engine in this process over simulated learning curves, and studies to run it on."""
+"""Searches without training: an engine in this process that simulates learning curves, and studies for it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DATASET = {"train_images": 200, "validation_images": 100, "test_images": 150, "c
 
 
 class DriverKilled(BaseException):
-    """The driver is no more: nobody is told anything."""
+    """Simulates the death of the driver: no cleanup runs and nothing is notified."""
 
 
 def config(name: str = "fake", **changes: Any) -> StudyConfig:
@@ -59,7 +59,7 @@ def open_fake_study(folder: Path, budget: str = "10", **changes: Any) -> StudySt
 
 @cache
 def _empty_database() -> bytes:
-    """Returns a database with optuna's tables, which take longer to make than a small search."""
+    """Returns a database with Optuna's tables, whose creation takes longer than a small search."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "studies.db"
         close(connect(f"sqlite:///{file}"))
@@ -84,26 +84,26 @@ def make_controller(store: StudyStore, budget: str = "10", *, pruner: str = "non
 
 
 def kill(store: StudyStore) -> None:
-    """Does what the operating system does with the things of a killed process, and nothing more."""
+    """Releases the lock and connections of a store, as the operating system does for a killed process."""
     store._lock.release()
     store._storage.remove_session()
     store._storage.database.engine.dispose()
 
 
 def hashed_uniform(*names: object) -> float:
-    """Returns a number in 0 ... 1 that depends on `names` alone."""
+    """Returns a number in 0 ... 1 that depends only on `names`."""
     digest = hashlib.blake2b("/".join(map(str, names)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 def final_accuracy(settings: TransferSettings) -> float:
-    """Returns the accuracy that a recipe ends with, noise apart: best at a head rate of .1 and half of it frozen."""
+    """Returns the final accuracy of a recipe without noise, highest at a head rate of 0.1 and frozen depth 0.5."""
     distance = abs(math.log10(settings.head_lr) + 1) + abs(settings.frozen_depth - 0.5)
     return max(0.05, 0.9 - 0.25 * distance)
 
 
 def simulate(spec: TrialSpec) -> list[EpochResult]:
-    """Returns a rising curve that ends at the recipe's final_accuracy, up to a little noise of the seed."""
+    """Returns a rising curve that ends at the recipe's `final_accuracy` plus noise that depends on the seeds."""
     length = spec.settings.epochs
     end = min(1.0, final_accuracy(spec.settings) + 0.01 * (hashed_uniform(spec.seed, spec.split_seed) - 0.5))
     return [
@@ -114,7 +114,7 @@ def simulate(spec: TrialSpec) -> list[EpochResult]:
 
 @dataclass
 class FakeClock:
-    """Time that passes only when told."""
+    """A clock that changes only when `now` is set."""
 
     now: float = 1000.0
 
@@ -125,25 +125,26 @@ class FakeClock:
 @dataclass(eq=False)
 class _RunningTrial:
     spec: TrialSpec
-    left: list[EpochResult]
+    remaining: list[EpochResult]
     curve: list[EpochResult]
 
 
 @dataclass
 class FakeEngine:
-    """Runs specs in this process, an epoch of each in turn (`nbt.tuning.engines.base.Engine`).
+    """Runs trials in this process, one epoch of each in turn (`nbt.tuning.engines.base.Engine`).
 
     Attributes:
-        workers: Jobs at a time.
-        simulate: Job -> its whole curve.
-        outcome: Job and curve -> how it ends; None for the usual end.
-        clock: Moved on by the seconds of each epoch.
-        kill_after: Epochs after which the driver is gone, as by kill -9.
-        interrupt_after: Epochs after which Ctrl-C is pressed.
-        requeue_once: Keys of specs that run out of memory once, after their first epoch.
-        keep_checkpoints: Write the number of epochs to a spec's checkpoint every so many epochs; 0 writes none.
-        specs: Every spec that was started.
-        stopped: Key -> reason, of specs that the source stopped.
+        workers: Number of simultaneous trials.
+        simulate: Specification -> whole curve.
+        outcome: Specification and curve -> outcome; None for the default outcome.
+        clock: Advanced by the seconds of each epoch.
+        kill_after: Number of epochs after which `DriverKilled` is raised.
+        interrupt_after: Number of epochs after which KeyboardInterrupt is raised.
+        requeue_once: Keys of trials that run out of memory once, after their first epoch.
+        keep_checkpoints: Interval in epochs at which the number of epochs is written as checkpoint; 0 writes none.
+        specs: All specifications that were started.
+        stopped: Key -> reason, for trials that the source stopped.
+        epochs: Number of epochs run.
     """
 
     workers: int = 1
@@ -184,10 +185,10 @@ class FakeEngine:
         return _RunningTrial(spec, curve[done:], curve[:done])
 
     def _step(self, run: _RunningTrial, source: TrialSource) -> bool:
-        """Runs an epoch; returns whether the spec is over."""
+        """Runs an epoch; returns whether the trial has ended."""
         reason = None
-        if run.left:
-            result = run.left.pop(0)
+        if run.remaining:
+            result = run.remaining.pop(0)
             run.curve.append(result)
             if self.clock is not None:
                 self.clock.now += result.seconds / self.workers
@@ -202,14 +203,14 @@ class FakeEngine:
                 self.requeue_once.remove(run.spec.key)
                 source.on_abandoned(run.spec)
                 return True
-        if run.left and reason is None and not result.diverged:
+        if run.remaining and reason is None and not result.diverged:
             return False
         self._end(run, source, reason)
         return True
 
     def _write_checkpoint(self, run: _RunningTrial) -> None:
         path, done = run.spec.checkpoint, len(run.curve)
-        if path is not None and run.left and self.keep_checkpoints and done % self.keep_checkpoints == 0:
+        if path is not None and run.remaining and self.keep_checkpoints and done % self.keep_checkpoints == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(str(done))
 
@@ -235,7 +236,7 @@ class FakeEngine:
 
 
 class RecordingObserver(StudyObserver):
-    """Remembers what it is told."""
+    """Records all events."""
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
@@ -267,7 +268,7 @@ class RecordingObserver(StudyObserver):
 
 
 def run_search(folder: Path, budget: str, engine: FakeEngine | None = None, **options: Any) -> StudyRecord:
-    """Runs a whole search in simulated form and returns the study."""
+    """Runs a simulated search and returns the record of the study."""
     with open_fake_study(folder, budget) as store:
         controller = make_controller(store, budget, checkpoints=folder / "checkpoints", **options)
         try:
@@ -285,7 +286,7 @@ def _searched_database(budget: str) -> bytes:
 
 
 def copy_searched_study(folder: Path, budget: str) -> StudyRecord:
-    """Returns the study that `run_search` leaves behind, run once for all tests and copied to `folder`."""
+    """Copies a study of `run_search`, which is run once for all tests, to `folder` and returns its record."""
     (folder / ".nbt").mkdir(parents=True)
     (folder / ".nbt" / "studies.db").write_bytes(_searched_database(budget))
     return read_study(resolve_storage(None, folder), "fake")

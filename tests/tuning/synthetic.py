@@ -1,4 +1,4 @@
-"""Synthetic tasks: recorded tables whose truth is a formula, targets to search on, and trials of them."""
+"""Synthetic tasks with a known best recipe, and recorded tables, targets and trials of them."""
 
 from __future__ import annotations
 
@@ -35,33 +35,35 @@ LogitFunction = Callable[[TransferSettings], float]
 Curve = tuple[EpochResult, ...]
 
 
-def profile(own: float = 0.6, random: float = 0.1, *, layers: int = 6, **scalars: float | None) -> dict[str, Any]:
-    """Returns what models read of a fit profile: a gain that rises to its knee at two thirds, shifts that rise too."""
+def profile(
+    pretrained: float = 0.6, random: float = 0.1, *, layers: int = 6, **scalars: float | None
+) -> dict[str, Any]:
+    """Returns the parts of a fit profile that models use; its gain rises up to the knee at two thirds."""
     depths = [(i + 1) / layers for i in range(layers)]
-    rows = [{"gain": min(1.0, 1.5 * depth) * (own - random), "mean_shift": 0.1 + depth} for depth in depths]
-    known = {"ridge_accuracy": own, "ridge_accuracy_random": random, "knee_depth": 2 / 3, **scalars}
-    return {"scalars": known, "layers": rows}
+    rows = [{"gain": min(1.0, 1.5 * depth) * (pretrained - random), "mean_shift": 0.1 + depth} for depth in depths]
+    values = {"ridge_accuracy": pretrained, "ridge_accuracy_random": random, "knee_depth": 2 / 3, **scalars}
+    return {"scalars": values, "layers": rows}
 
 
 def facts(**changes: Any) -> dict[str, Any]:
     return {"classes": 10, "train_images": 600, "validation_images": IMAGES, "test_images": 800, **changes}
 
 
-def target(own: float = 0.6, random: float = 0.1, *, epochs: int = LENGTH, **changes: Any) -> Target:
-    """Returns a target; `changes` are of its facts."""
-    return Target.of(facts(**changes), profile(own, random), epochs)
+def target(pretrained: float = 0.6, random: float = 0.1, *, epochs: int = LENGTH, **changes: Any) -> Target:
+    """Returns a target; `changes` replace facts."""
+    return Target.of(facts(**changes), profile(pretrained, random), epochs)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task whose recipes are true_logit what a formula says.
+    """A task in which a formula gives the accuracy of every recipe.
 
     Attributes:
-        name: Of its dataset.
+        name: Name of its dataset.
         level: Log odds of the accuracy of the best recipe.
-        rate: log10 of the best effective rate of the units.
+        rate: log10 of the best effective learning rate of the units.
         frozen: The best frozen depth.
-        seed: Of noise and settings.
+        seed: Seed of noise and settings.
     """
 
     name: str
@@ -71,7 +73,7 @@ class Task:
     seed: int = 0
 
     def true_logit(self, settings: TransferSettings) -> float:
-        """Returns the log odds of the accuracy at the end, noise apart."""
+        """Returns the log odds of the final accuracy without noise."""
         body = log_effective_lr(settings, settings.body_lr) - self.rate
         head = log_effective_lr(settings, settings.head_lr) + 0.7
         return self.level - 0.4 * body**2 - 0.15 * head**2 - 1.2 * (settings.frozen_depth - self.frozen) ** 2
@@ -79,17 +81,17 @@ class Task:
     def curve(self, settings: TransferSettings, *, seed: int = 0, length: int = LENGTH, epochs: int = 0) -> Curve:
         """Returns a noisy curve of the first `epochs` of `length`, all of them by default."""
         key = derive_seed(self.seed, str(sorted(settings.to_dict().items())), seed)
-        draws = np.random.default_rng(key)
-        # Slow recipes come late: the lower the rate, the longer.
+        rng = np.random.default_rng(key)
+        # The lower the learning rate, the later the accuracy rises.
         speed = 2.5 + 1.2 * float(np.clip(log_effective_lr(settings, settings.head_lr) + 1, -1.5, 1.5))
-        end = self.true_logit(settings) + 0.1 * draws.standard_normal()
+        end = self.true_logit(settings) + 0.1 * rng.standard_normal()
         rows = []
         for epoch in range(1, length + 1):
             missing = math.exp(-speed * epoch / length) - math.exp(-speed)
             share = 1 / (1 + math.exp(3 * missing - end))
-            watched = draws.binomial(800, share) / 800
-            accuracy = draws.binomial(IMAGES, share) / IMAGES
-            loss = -math.log(share) + 0.02 * abs(draws.standard_normal())
+            watched = rng.binomial(800, share) / 800
+            accuracy = rng.binomial(IMAGES, share) / IMAGES
+            loss = -math.log(share) + 0.02 * abs(rng.standard_normal())
             rows.append(EpochResult(epoch, loss + 0.1, loss, accuracy, 1.0, watched_accuracy=watched))
         return tuple(rows[: epochs or length])
 
@@ -104,55 +106,55 @@ SOURCE_TASKS = (BIRDS, CARS, FISH)
 def table(task: Task, n: int = 40, *, length: int = LENGTH, **changes: Any) -> RecordedTable:
     """Returns `n` recorded settings of a task."""
     options = {"dataset": task.name, "data_hash": task.name, "epochs": length, "seed": task.seed, "watched": 800}
-    made: TableHeader = header(**{**options, "facts": facts(), "profile": profile(), **changes})
+    table_header: TableHeader = header(**{**options, "facts": facts(), "profile": profile(), **changes})
     runs = [
         RecordedRun(
-            setting=one.setting,
-            seed=one.seed,
-            origin=one.origin,
-            settings=one.settings,
-            curve=task.curve(one.settings, seed=one.seed, length=length),
+            setting=run.setting,
+            seed=run.seed,
+            origin=run.origin,
+            settings=run.settings,
+            curve=task.curve(run.settings, seed=run.seed, length=length),
         )
-        for one in plan_runs(SPACE, n, epochs=length, seed=task.seed)
+        for run in plan_runs(SPACE, n, epochs=length, seed=task.seed)
     ]
-    return RecordedTable(made, runs, f"{task.name}.parquet")
+    return RecordedTable(table_header, runs, f"{task.name}.parquet")
 
 
 @cache
 def source_tables() -> tuple[RecordedTable, ...]:
-    """The tables of three tasks, none of which is TREES."""
+    """Returns the tables of three tasks other than TREES."""
     return tuple(table(task) for task in SOURCE_TASKS)
 
 
 @cache
 def target_table() -> RecordedTable:
-    """The table of the task that is target_facts."""
+    """Returns the table of TREES."""
     return table(TREES)
 
 
 @cache
 def transferred_priors() -> TransferredPriors:
-    """What the three tables teach, with a small forest."""
-    made = TransferredPriors(source_tables())
+    """Returns the priors learned from the three tables, with a small forest."""
+    priors = TransferredPriors(source_tables())
     with patch_small_forests():
-        assert made.forecaster is not None
-    return made
+        assert priors.forecaster is not None
+    return priors
 
 
 def patch_small_forests() -> Any:
-    """Makes forests small while it holds."""
+    """Returns a context in which forests are small."""
     return patch.object(curve_forecast, "_NUM_TREES", 30)
 
 
 def target_facts() -> Target:
-    """Returns what is known of TREES beforehand."""
+    """Returns TREES as the target of a search."""
     return target_from_header(target_table().header)
 
 
 def draw(n: int, seed: int = 0, space: Space = SPACE, length: int = LENGTH) -> list[TransferSettings]:
     """Returns random settings of a space."""
-    draws = np.random.default_rng(seed)
-    return [space.settings(sample_params(space, draws), length) for _ in range(n)]
+    rng = np.random.default_rng(seed)
+    return [space.settings(sample_params(space, rng), length) for _ in range(n)]
 
 
 def record(
@@ -163,8 +165,8 @@ def record(
     state: str = "complete",
     forecast: Mapping[str, Any] | None = None,
 ) -> TrialRecord:
-    made = {} if forecast is None else {FORECAST: dict(forecast)}
-    return TrialRecord(number=number, state=state, settings=settings, curve=curve, facts=made)
+    trial_facts = {} if forecast is None else {FORECAST: dict(forecast)}
+    return TrialRecord(number=number, state=state, settings=settings, curve=curve, facts=trial_facts)
 
 
 _STATES = {
@@ -184,7 +186,7 @@ def add(
     forecast: Mapping[str, Any] | None = None,
     space: Space = SPACE,
 ) -> int:
-    """Adds a trial as the controller leaves it, and returns its number."""
+    """Adds a trial to a study as the controller stores it, and returns its number."""
     attributes = {
         codec.SETTINGS: settings.to_dict(),
         codec.PROGRESS: {"trained": len(curve), "curve": codec.encode_curve(curve)},
@@ -196,7 +198,7 @@ def add(
             params=space.params(settings),
             distributions=space.distributions(),
             user_attrs=attributes,
-            values=[max(one.val_accuracy or 0.0 for one in curve)] if state == "complete" else None,
+            values=[max(epoch.val_accuracy or 0.0 for epoch in curve)] if state == "complete" else None,
         )
     )
     return len(study.get_trials(deepcopy=False)) - 1

@@ -40,7 +40,7 @@ from tests.tuning.fakes import (
 )
 
 
-def test_observers_are_told_where_a_trial_runs(tmp_path: Path) -> None:
+def test_observers_receive_the_location_of_a_trial(tmp_path: Path) -> None:
     recorder = RecordingObserver()
     with open_fake_study(tmp_path, "3") as store:
         controller = make_controller(store, "3", observers=[recorder])
@@ -52,30 +52,30 @@ def test_observers_are_told_where_a_trial_runs(tmp_path: Path) -> None:
 
 
 class TestSearch:
-    def test_anchors_come_first_then_the_sampler(self, tmp_path: Path) -> None:
+    def test_baseline_recipes_come_first_then_the_sampler(self, tmp_path: Path) -> None:
         record = run_search(tmp_path, "7")
         origins = [trial.origin for trial in record.trials]
-        first = ["anchor: default recipe", "anchor: linear probe", "anchor: L2-SP", "anchor: FAST"]
-        assert origins == [*first, *["sampler"] * 3]
+        baselines = ["anchor: default recipe", "anchor: linear probe", "anchor: L2-SP", "anchor: FAST"]
+        assert origins == [*baselines, *["sampler"] * 3]
         assert record.trials[0].settings == Space.load("non_binary").default(EPOCHS)
         assert record.trials[1].settings.frozen_depth == 1
         assert len({str(trial.settings) for trial in record.trials}) == 7
 
-    def test_a_sampler_and_first_trials_can_be_given(self, tmp_path: Path) -> None:
+    def test_sampler_and_baseline_recipes_can_be_replaced(self, tmp_path: Path) -> None:
         seeds: list[int] = []
 
         def sampler(seed: int) -> optuna.samplers.BaseSampler:
             seeds.append(seed)
             return optuna.samplers.RandomSampler(seed=seed)
 
-        mine = Space.load("non_binary").default(EPOCHS).replace(head_lr=0.5)
-        given = run_search(tmp_path / "a", "4", sampler=sampler, first=[("mine", mine)])
-        assert [trial.origin for trial in given.trials] == ["anchor: mine", *["sampler"] * 3]
-        assert given.trials[0].settings == mine
-        none = run_search(tmp_path / "b", "4", sampler=sampler, first=())
-        assert {trial.origin for trial in none.trials} == {"sampler"}
-        assert [trial.settings for trial in none.trials][:3] == [trial.settings for trial in given.trials][1:]
-        assert len(set(seeds)) == 1, "it follows from the seed of the study"
+        recipe = Space.load("non_binary").default(EPOCHS).replace(head_lr=0.5)
+        replaced = run_search(tmp_path / "a", "4", sampler=sampler, first=[("other", recipe)])
+        assert [trial.origin for trial in replaced.trials] == ["anchor: other", *["sampler"] * 3]
+        assert replaced.trials[0].settings == recipe
+        without = run_search(tmp_path / "b", "4", sampler=sampler, first=())
+        assert {trial.origin for trial in without.trials} == {"sampler"}
+        assert [trial.settings for trial in without.trials][:3] == [trial.settings for trial in replaced.trials][1:]
+        assert len(set(seeds)) == 1, "it is derived from the seed of the study"
 
     def test_a_full_trial_is_complete_with_its_best_accuracy(self, tmp_path: Path) -> None:
         record = run_search(tmp_path, "3")
@@ -87,14 +87,14 @@ class TestSearch:
         assert trial.started is not None and trial.finished is not None
         assert trial.started.tzinfo is not None and trial.started <= trial.finished
 
-    def test_it_learns(self, tmp_path: Path) -> None:
+    def test_the_sampler_improves_over_time(self, tmp_path: Path) -> None:
         record = run_search(tmp_path, "45")
         sampled = [final_accuracy(trial.settings) for trial in record.trials if trial.origin == "sampler"]
         assert sum(sampled[-12:]) / 12 > sum(sampled[:10]) / 10 + 0.1
 
-    def test_the_same_seed_proposes_the_same(self, tmp_path: Path) -> None:
-        one, other = (run_search(tmp_path / name, "13") for name in ("a", "b"))
-        assert [trial.settings for trial in one.trials] == [trial.settings for trial in other.trials]
+    def test_the_same_seed_gives_the_same_proposals(self, tmp_path: Path) -> None:
+        first, second = (run_search(tmp_path / name, "13") for name in ("a", "b"))
+        assert [trial.settings for trial in first.trials] == [trial.settings for trial in second.trials]
 
     def test_seeds_differ_between_trials_and_studies(self, tmp_path: Path) -> None:
         seeds = []
@@ -107,7 +107,7 @@ class TestSearch:
         assert seeds[0] == seeds[2]
         assert not set(seeds[0]) & set(seeds[1])
 
-    def test_jobs_are_named_and_keep_the_split(self, tmp_path: Path) -> None:
+    def test_specifications_have_keys_and_checkpoints_and_keep_the_split(self, tmp_path: Path) -> None:
         engine = FakeEngine()
         run_search(tmp_path, "2", engine)
         assert [spec.key for spec in engine.specs] == ["trial-0000", "trial-0001"]
@@ -116,7 +116,7 @@ class TestSearch:
         assert not engine.specs[0].evaluate_test
         assert not engine.specs[0].train_on_all
 
-    def test_a_space_without_the_anchors_goes_without_them(self, tmp_path: Path) -> None:
+    def test_baseline_recipes_outside_the_space_are_skipped(self, tmp_path: Path) -> None:
         (tmp_path / "s.yaml").write_text(
             "dimensions:\n  momentum: {kind: float, low: 0, high: 0.9, neutral: 0.9}\nfixed: {batch_size: 16}\n"
         )
@@ -126,13 +126,13 @@ class TestSearch:
         assert [trial.origin for trial in record.trials] == ["sampler"] * 3
         assert {trial.settings.batch_size for trial in record.trials} == {16}
 
-    def test_a_trial_that_is_stopped_when_all_is_learnt_is_complete(self, tmp_path: Path) -> None:
-        """A stream tells of its last task's epochs when it is over, the time budget may be, too."""
+    def test_a_trial_that_is_stopped_after_its_last_epoch_is_complete(self, tmp_path: Path) -> None:
+        """Checks streams, which report the epochs of the last task at its end, when the time may be used up, too."""
         engine = FakeEngine(outcome=lambda spec, curve: TrialOutcome(curve=curve, stopped="time budget used up"))
         record = run_search(tmp_path, "1", engine)
         assert [(trial.state, len(trial.curve)) for trial in record.trials] == [("complete", EPOCHS)]
 
-    def test_facts_are_kept_in_json_types(self, tmp_path: Path) -> None:
+    def test_facts_are_stored_in_json_types(self, tmp_path: Path) -> None:
         import numpy as np
 
         facts = {"device": "cpu", "memory": np.int64(3), "path": tmp_path, "odd": math.nan, "list": np.arange(2)}
@@ -156,7 +156,7 @@ class TestBudget:
 
     @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(workers=st.integers(1, 4), trials=st.integers(1, 5), kills=st.lists(st.integers(1, 20), max_size=2))
-    def test_it_is_never_passed_whatever_happens(
+    def test_it_is_never_exceeded(
         self, tmp_path_factory: pytest.TempPathFactory, workers: int, trials: int, kills: list[int]
     ) -> None:
         folder = tmp_path_factory.mktemp("budget")
@@ -174,7 +174,7 @@ class TestBudget:
         assert "running" not in states(record.trials)
         assert trials * EPOCHS - record.epochs_spent < EPOCHS
 
-    def test_pruned_trials_stretch_it(self, tmp_path: Path) -> None:
+    def test_pruned_trials_leave_epochs_for_more_trials(self, tmp_path: Path) -> None:
         record = run_search(tmp_path, "20", pruner="asha")
         counts = record.counts()
         assert counts["pruned"] > 0
@@ -182,7 +182,7 @@ class TestBudget:
         assert 20 * EPOCHS - EPOCHS < record.epochs_spent <= 20 * EPOCHS
         assert record.epochs_spent == sum(len(trial.curve) for trial in record.trials)
 
-    def test_a_larger_one_goes_on(self, tmp_path: Path) -> None:
+    def test_a_larger_budget_continues_the_search(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "2")
         engine = FakeEngine()
         record = run_search(tmp_path, "5", engine)
@@ -192,7 +192,7 @@ class TestBudget:
         run_search(tmp_path, "4", engine)
         assert len(engine.specs) == 3
 
-    def test_time(self, tmp_path: Path) -> None:
+    def test_a_time_budget_limits_the_trials(self, tmp_path: Path) -> None:
         clock = FakeClock()
         engine = FakeEngine(clock=clock)
         record = run_search(tmp_path, "20s", engine, clock=clock)
@@ -200,7 +200,7 @@ class TestBudget:
         assert record.seconds_spent == 18
         assert record.epochs_budget is None
 
-    def test_time_stops_what_runs(self, tmp_path: Path) -> None:
+    def test_a_time_budget_stops_running_trials(self, tmp_path: Path) -> None:
         clock = FakeClock()
         engine = FakeEngine(clock=clock, simulate=lambda spec: slow(spec, 1.0 if spec.key == "trial-0000" else 4.0))
         record = run_search(tmp_path, "20s", engine, clock=clock)
@@ -233,7 +233,7 @@ def slow(spec: TrialSpec, seconds: float) -> list[EpochResult]:
 
 
 class TestEnds:
-    def test_pruned_trials_are_told_pruned_and_never_complete(self, tmp_path: Path) -> None:
+    def test_pruned_trials_are_stored_as_pruned_and_never_as_complete(self, tmp_path: Path) -> None:
         engine = FakeEngine()
         record = run_search(tmp_path, "10", engine, pruner="asha")
         pruned = [trial for trial in record.trials if trial.state == "pruned"]
@@ -244,7 +244,7 @@ class TestEnds:
         assert all("not among the best half" in trial.reason for trial in pruned)
         assert record.ranked() and all(len(trial.curve) == EPOCHS for trial in record.ranked())
 
-    def test_anchors_are_never_pruned(self, tmp_path: Path) -> None:
+    def test_baseline_recipes_are_never_pruned(self, tmp_path: Path) -> None:
         falling = {"trial-0000": 0.9, "trial-0001": 0.5, "trial-0002": 0.1}
 
         def curve(spec: TrialSpec) -> list[EpochResult]:
@@ -268,7 +268,7 @@ class TestEnds:
         assert record.ranked()[-1].number == 1
         assert record.epochs_spent == 2 * EPOCHS + 2
 
-    def test_a_failed_trial_is_recorded_and_the_search_goes_on(self, tmp_path: Path) -> None:
+    def test_a_failed_trial_is_recorded_and_the_search_continues(self, tmp_path: Path) -> None:
         def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome | None:
             if spec.key != "trial-0001":
                 return None
@@ -278,10 +278,10 @@ class TestEnds:
         assert states(record.trials) == ["complete", "failed", "complete", "complete"]
         assert record.trials[1].reason == "ValueError: odd image"
         assert record.trials[1].facts["traceback"] == "Traceback ..."
-        assert len(record.trials[1].curve) == EPOCHS  # what was heard of it is kept
+        assert len(record.trials[1].curve) == EPOCHS  # the reported epochs are kept
         assert not list((tmp_path / "checkpoints").glob("*"))
 
-    def test_three_failures_alike_end_the_search(self, tmp_path: Path) -> None:
+    def test_three_equal_failures_in_a_row_end_the_search(self, tmp_path: Path) -> None:
         def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome:
             return TrialOutcome(error=f"RuntimeError: {spec.key} tried 0x7f{len(curve)}a, {spec.seed / 7} MiB")
 
@@ -290,7 +290,7 @@ class TestEnds:
         with open_fake_study(tmp_path, "9") as store:
             assert states(store.record().trials) == ["failed"] * 3
 
-    def test_other_failures_or_a_success_between_do_not(self, tmp_path: Path) -> None:
+    def test_different_failures_or_a_success_in_between_do_not_end_the_search(self, tmp_path: Path) -> None:
         errors = {0: "a", 1: "a", 2: "b", 3: "a", 4: "a", 5: None, 6: "a", 7: "a"}
 
         def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome | None:
@@ -309,7 +309,7 @@ class TestEnds:
         assert "validation images" in record.trials[0].reason
 
 
-class TestPutBack:
+class TestRequeue:
     @pytest.mark.parametrize("checkpoints", [0, 1])
     def test_the_same_trial_runs_again_and_counts_once(self, tmp_path: Path, checkpoints: int) -> None:
         engine = FakeEngine(workers=2, requeue_once={"trial-0001"}, keep_checkpoints=checkpoints)
@@ -320,10 +320,10 @@ class TestPutBack:
         assert record.counts()["failed"] == 0
         assert [result.epoch for result in record.trials[1].curve] == list(range(1, EPOCHS + 1))
         assert record.epochs_spent == engine.epochs <= 4 * EPOCHS
-        assert record.trials[1].epochs_spent == EPOCHS + (1 if checkpoints == 0 else 0), "a lost epoch is paid for"
+        assert record.trials[1].epochs_spent == EPOCHS + (1 if checkpoints == 0 else 0), "a lost epoch counts"
         assert record.counts()["complete"] == (3 if checkpoints == 0 else 4)
 
-    def test_what_waits_when_the_session_ends_is_interrupted(self, tmp_path: Path) -> None:
+    def test_a_requeued_trial_is_interrupted_at_the_end_of_the_session(self, tmp_path: Path) -> None:
         with open_fake_study(tmp_path, "1") as store:
             controller = make_controller(store, "1", checkpoints=tmp_path / "checkpoints")
             FakeEngine(requeue_once={"trial-0000"}, keep_checkpoints=0).run(controller)
@@ -334,7 +334,7 @@ class TestPutBack:
 
 
 class TestResume:
-    def test_a_killed_search_goes_on_where_it_was(self, tmp_path: Path) -> None:
+    def test_a_killed_search_resumes_its_trial(self, tmp_path: Path) -> None:
         first = FakeEngine(kill_after=2 * EPOCHS + 3)
         store = open_fake_study(tmp_path, "5")
         with pytest.raises(DriverKilled):
@@ -346,17 +346,17 @@ class TestResume:
         record = run_search(tmp_path, "5", second)
         assert states(record.trials) == ["complete", "complete", "failed", "complete", "complete", "complete"]
         assert record.trials[2].reason == INTERRUPTED
-        again = record.trials[3]
-        assert again.settings == record.trials[2].settings
-        assert again.origin == "anchor: L2-SP"
-        assert again.facts["continues"] == 2
+        resumed = record.trials[3]
+        assert resumed.settings == record.trials[2].settings
+        assert resumed.origin == "anchor: L2-SP"
+        assert resumed.facts["continues"] == 2
         assert second.specs[0].checkpoint == tmp_path / "checkpoints" / "trial-0002.pt"
         assert second.specs[0].seed == first.specs[2].seed
-        assert [result.epoch for result in again.curve] == list(range(1, EPOCHS + 1))
+        assert [result.epoch for result in resumed.curve] == list(range(1, EPOCHS + 1))
         assert record.epochs_spent == first.epochs + second.epochs == 5 * EPOCHS
         assert len(record.trials[2].curve) == 3
 
-    def test_without_a_checkpoint_it_starts_over_and_pays(self, tmp_path: Path) -> None:
+    def test_without_a_checkpoint_a_trial_restarts_and_lost_epochs_count(self, tmp_path: Path) -> None:
         store = open_fake_study(tmp_path, "3")
         with pytest.raises(DriverKilled):
             FakeEngine(kill_after=3, keep_checkpoints=0).run(make_controller(store, "3"))
@@ -367,8 +367,8 @@ class TestResume:
         assert record.epochs_spent == 3 + 2 * EPOCHS
         assert engine.specs[0].key == "trial-0001"
 
-    def test_a_stale_checkpoint_is_stopped_at_the_budget(self, tmp_path: Path) -> None:
-        """The last trial lost 3 epochs to a kill: it may not train them a second time."""
+    def test_a_trial_with_an_old_checkpoint_is_stopped_at_the_budget(self, tmp_path: Path) -> None:
+        """The last trial lost epochs when the driver was killed; the budget does not allow to train them again."""
         store = open_fake_study(tmp_path, "1")
         with pytest.raises(DriverKilled):
             FakeEngine(kill_after=5, keep_checkpoints=2).run(
@@ -381,7 +381,7 @@ class TestResume:
         assert record.trials[1].reason == OUT_OF_EPOCHS
 
     def test_killed_again_and_again(self, tmp_path: Path) -> None:
-        """Each session gets an epoch further with the same trial, and pays for no epoch twice."""
+        """Each session trains one more epoch of the same trial, and no epoch is counted twice."""
         for _ in range(4):
             store = open_fake_study(tmp_path, "2")
             with pytest.raises(DriverKilled):
@@ -395,7 +395,7 @@ class TestResume:
         assert record.epochs_spent == 2 * EPOCHS
         assert [trial.epochs_spent for trial in record.trials] == [1, 1, 1, 1, EPOCHS - 4, EPOCHS]
 
-    def test_ctrl_c_keeps_everything(self, tmp_path: Path) -> None:
+    def test_ctrl_c_keeps_all_results(self, tmp_path: Path) -> None:
         recorder = RecordingObserver()
         engine = FakeEngine(workers=2, interrupt_after=3 * EPOCHS)
         with pytest.raises(KeyboardInterrupt):
@@ -408,18 +408,18 @@ class TestResume:
         assert {trial.end for trial in interrupted} == {"interrupted"}
         assert [trial.number for trial in recorder.trials][-len(interrupted) :] == [t.number for t in interrupted]
         record = run_search(tmp_path, "6", FakeEngine(workers=2))
-        ends = {"complete": 6, "pruned": 0, "failed": 0, "interrupted": len(interrupted), "running": 0}
-        assert record.counts() == list_studies(resolve_storage(None, tmp_path))[0].trials == ends
+        counts = {"complete": 6, "pruned": 0, "failed": 0, "interrupted": len(interrupted), "running": 0}
+        assert record.counts() == list_studies(resolve_storage(None, tmp_path))[0].trials == counts
         assert record.epochs_spent == 6 * EPOCHS
         assert sum(trial.epochs_spent for trial in record.trials) == record.epochs_spent
 
-    def test_a_resumed_search_proposes_nothing_twice(self, tmp_path: Path) -> None:
+    def test_a_resumed_search_repeats_no_proposal(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "6")
         record = run_search(tmp_path, "12")
         assert len({str(trial.settings) for trial in record.trials}) == 12
 
-    def test_rungs_of_resumed_trials_compare_like_with_like(self, tmp_path: Path) -> None:
-        """A trial that resumes past a rung stands on it with the accuracy that it had there."""
+    def test_rungs_of_resumed_trials_use_the_accuracy_at_the_rung(self, tmp_path: Path) -> None:
+        """Checks a trial that resumes after a rung."""
         store = open_fake_study(tmp_path, "4")
         with pytest.raises(DriverKilled):
             FakeEngine(kill_after=3).run(
@@ -428,11 +428,11 @@ class TestResume:
         kill(store)
         with open_fake_study(tmp_path, "4") as store:
             FakeEngine().run(make_controller(store, "4", pruner="asha", checkpoints=tmp_path / "checkpoints"))
-            again = store.trials()[1]
-            assert again.system_attrs["completed_rung_0"] == again.intermediate_values[2]
-            assert sorted(again.intermediate_values) == list(range(1, EPOCHS + 1))
+            resumed = store.trials()[1]
+            assert resumed.system_attrs["completed_rung_0"] == resumed.intermediate_values[2]
+            assert sorted(resumed.intermediate_values) == list(range(1, EPOCHS + 1))
 
-    def test_nothing_is_left_running_or_queued(self, tmp_path: Path) -> None:
+    def test_no_trial_stays_running_or_queued(self, tmp_path: Path) -> None:
         store = open_fake_study(tmp_path, "3")
         make_controller(store, "3").next_trial()
         store.study.enqueue_trial({"head_lr": 0.5})
@@ -444,7 +444,7 @@ class TestResume:
         with open_fake_study(tmp_path, "3") as store:
             assert all(trial.state.is_finished() for trial in store.trials())
 
-    def test_a_real_kill(self, tmp_path: Path) -> None:
+    def test_a_killed_process(self, tmp_path: Path) -> None:
         code = (
             "import os, pathlib, sys\n"
             "from tests.tuning.fakes import *\n"
@@ -463,7 +463,7 @@ class TestResume:
         assert record.epochs_spent == 3 * EPOCHS
 
 
-class Broken(StudyObserver):
+class FailingObserver(StudyObserver):
     def __init__(self) -> None:
         self.calls = 0
 
@@ -473,7 +473,7 @@ class Broken(StudyObserver):
 
 
 class TestObservers:
-    def test_they_are_told_everything_in_order(self, tmp_path: Path) -> None:
+    def test_they_receive_all_events_in_order(self, tmp_path: Path) -> None:
         recorder = RecordingObserver()
         run_search(tmp_path, "2", observers=(recorder,))
         events = recorder.events
@@ -485,17 +485,17 @@ class TestObservers:
         assert isinstance(recorder.trials[0], TrialRecord)
         assert recorder.records[0].budget == "2"
 
-    def test_one_that_raises_stops_nothing_and_is_logged_once(
+    def test_a_failing_observer_is_logged_once_and_the_search_continues(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        broken, recorder = Broken(), RecordingObserver()
+        failing, recorder = FailingObserver(), RecordingObserver()
         with caplog.at_level(logging.WARNING, logger="nbt"):
-            record = run_search(tmp_path, "2", observers=(broken, recorder))
+            record = run_search(tmp_path, "2", observers=(failing, recorder))
         assert record.counts()["complete"] == 2
-        assert broken.calls == 2 * EPOCHS
+        assert failing.calls == 2 * EPOCHS
         assert len(recorder.trials) == 2
-        assert [r for r in caplog.messages if "Broken failed" in r] == [
-            "Broken failed at epoch_finished (RuntimeError: no display); the search goes on"
+        assert [message for message in caplog.messages if "FailingObserver failed" in message] == [
+            "FailingObserver failed at epoch_finished (RuntimeError: no display); the search continues"
         ]
 
 
@@ -509,8 +509,8 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_asking_and_telling_stays_quick_in_a_long_study(tmp_path: Path) -> None:
-    """It takes under .05 s at 300 trials of 17 parameters on an idle core; the bound leaves room for a busy one."""
+def test_starting_and_ending_a_trial_is_fast_in_a_long_study(tmp_path: Path) -> None:
+    """It takes less than 0.05 s at 300 trials of 17 parameters on an idle core; the bound allows for a busy one."""
     space = Space.load("non_binary")
     with open_fake_study(tmp_path, "400", epochs=1) as store:
         controller = make_controller(store, "400", space=space)

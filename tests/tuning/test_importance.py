@@ -9,7 +9,7 @@ from nbt.tuning.importance import MIN_TRIALS, importance
 
 
 def study_of(values: list[tuple[float, float, float]], state: str = "COMPLETE") -> optuna.Study:
-    """A study of trials (x, y, accuracy)."""
+    """Returns a study of trials (x, y, accuracy)."""
     study = optuna.create_study(direction="maximize")
     for x, y, accuracy in values:
         ranges = {"x": optuna.distributions.FloatDistribution(0, 1), "y": optuna.distributions.FloatDistribution(0, 1)}
@@ -34,21 +34,21 @@ def no_warnings():
         yield
 
 
-def test_what_decides_on_high_accuracy_is_important() -> None:
-    """Accuracy is high for x above .7 alone; where low values counted as good, y would decide."""
-    found = importance(study_of([(x, y, 0.9 if x > 0.7 else 0.5 - 0.3 * (y > 0.8)) for x, y in GRID]))
-    assert list(found) == ["x", "y"]
-    assert found["x"] > 0.8
-    assert sum(found.values()) == pytest.approx(1)
+def test_the_dimension_that_leads_to_high_accuracy_is_important() -> None:
+    """Only x above 0.7 gives high accuracy; if the study were minimised, y would be more important."""
+    shares = importance(study_of([(x, y, 0.9 if x > 0.7 else 0.5 - 0.3 * (y > 0.8)) for x, y in GRID]))
+    assert list(shares) == ["x", "y"]
+    assert shares["x"] > 0.8
+    assert sum(shares.values()) == pytest.approx(1)
 
 
-def test_too_few_full_trials_say_nothing() -> None:
+def test_too_few_full_trials_give_no_importance() -> None:
     values = [(x, y, x) for x, y in GRID]
     assert importance(study_of(values[: MIN_TRIALS - 1])) == {}
     assert importance(study_of(values[:MIN_TRIALS])) != {}
     assert importance(study_of(values, state="PRUNED")) == {}
 
 
-def test_equal_trials_say_nothing() -> None:
+def test_equal_accuracies_give_no_importance() -> None:
     assert importance(study_of([(x, y, 0.5) for x, y in GRID])) == {}
     assert importance(study_of([(x, y, 0.5 if i else 0.1) for i, (x, y) in enumerate(GRID)])) != {}

@@ -32,94 +32,98 @@ def surrogate() -> PriorSurrogate:
 
 
 def trials(settings: list[TransferSettings], logit_scores: np.ndarray, state: str = "complete") -> list[TrialRecord]:
-    """Returns trials that reach given merits."""
+    """Returns trials with the given logit scores."""
     accuracies = accuracy_from_logit_score(logit_scores, IMAGES)
     return [
-        record(i, one, (EpochResult(1, 1.0, 1.0, float(accuracy), 1.0),), state=state)
-        for i, (one, accuracy) in enumerate(zip(settings, accuracies, strict=True))
+        record(i, recipe, (EpochResult(1, 1.0, 1.0, float(accuracy), 1.0),), state=state)
+        for i, (recipe, accuracy) in enumerate(zip(settings, accuracies, strict=True))
     ]
 
 
-def test_before_any_trial_it_is_what_was_expected(surrogate: PriorSurrogate) -> None:
-    found = diagnose_priors(surrogate, [])
-    assert [source["name"] for source in found["sources"]] == [source.name for source in surrogate.sources]
-    for source in found["sources"]:
+def test_without_trials_the_weights_are_those_of_the_prior(surrogate: PriorSurrogate) -> None:
+    diagnostics = diagnose_priors(surrogate, [])
+    assert [source["name"] for source in diagnostics["sources"]] == [source.name for source in surrogate.sources]
+    for source in diagnostics["sources"]:
         assert (source["after"], source["after_spread"]) == (source["mean"], source["spread"])
         assert (source["agreement"], source["trials"]) == (None, 0)
-    assert found["tables"] == [model.header.name for model in transferred_priors().models]
+    assert diagnostics["tables"] == [model.header.name for model in transferred_priors().models]
 
 
-def test_it_has_json_types_and_all_parts(surrogate: PriorSurrogate) -> None:
+def test_it_has_json_types_and_all_keys(surrogate: PriorSurrogate) -> None:
     settings = draw(12)
-    found = diagnose_priors(surrogate, [record(i, one, TREES.curve(one)) for i, one in enumerate(settings)])
-    assert json.loads(json.dumps(found)) == found
-    assert set(found) == {"sources", "silent", "tables"}
-    assert set(found["sources"][0]) == {
+    diagnostics = diagnose_priors(
+        surrogate, [record(i, recipe, TREES.curve(recipe)) for i, recipe in enumerate(settings)]
+    )
+    assert json.loads(json.dumps(diagnostics)) == diagnostics
+    assert set(diagnostics) == {"sources", "silent", "tables"}
+    assert set(diagnostics["sources"][0]) == {
         *("name", "words", "origin", "mean", "spread", "after", "after_spread", "agreement", "trials")
     }
 
 
-def test_it_leaves_the_guide_as_it_is(surrogate: PriorSurrogate) -> None:
+def test_it_does_not_change_the_surrogate(surrogate: PriorSurrogate) -> None:
     before = json.dumps(surrogate.explain())
-    diagnose_priors(surrogate, [record(i, one, TREES.curve(one)) for i, one in enumerate(draw(6))])
+    diagnose_priors(surrogate, [record(i, recipe, TREES.curve(recipe)) for i, recipe in enumerate(draw(6))])
     assert json.dumps(surrogate.explain()) == before
 
 
-def test_what_was_silent_says_why() -> None:
-    found = diagnose_priors(PriorSurrogate(Target.of(facts(), None, LENGTH), SPACE), [])
-    silent = {one["name"]: one["reason"] for one in found["silent"]}
+def test_inactive_priors_have_a_reason() -> None:
+    diagnostics = diagnose_priors(PriorSurrogate(Target.of(facts(), None, LENGTH), SPACE), [])
+    silent = {prior["name"]: prior["reason"] for prior in diagnostics["silent"]}
     assert silent["pull by similarity"] == "not measured: gain over a random network"
 
 
-def test_agreement_and_weight_tell_who_was_right() -> None:
+def test_agreement_and_weight_reflect_the_accuracies() -> None:
     surrogate = PriorSurrogate(target(), SPACE)
     settings = draw(60, seed=3)
-    said = surrogate.source_scores(settings)
+    scores = surrogate.source_scores(settings)
     names = [source.name for source in surrogate.sources]
     right, wrong = names.index("moderate head rate"), names.index("transfer up to the knee")
-    found = diagnose_priors(surrogate, trials(settings, 0.7 * (said[right] - said[wrong])))["sources"]
-    assert found[right]["agreement"] > 0.4 and found[wrong]["agreement"] < -0.4
-    assert found[right]["after"] > found[right]["mean"] and found[wrong]["after"] < found[wrong]["mean"]
-    assert all(source["after_spread"] < source["spread"] for source in found)
-    assert all(source["trials"] == 60 for source in found)
+    diagnostics = diagnose_priors(surrogate, trials(settings, 0.7 * (scores[right] - scores[wrong])))["sources"]
+    assert diagnostics[right]["agreement"] > 0.4 and diagnostics[wrong]["agreement"] < -0.4
+    assert (
+        diagnostics[right]["after"] > diagnostics[right]["mean"]
+        and diagnostics[wrong]["after"] < diagnostics[wrong]["mean"]
+    )
+    assert all(source["after_spread"] < source["spread"] for source in diagnostics)
+    assert all(source["trials"] == 60 for source in diagnostics)
 
 
 def test_agreement_needs_five_full_trials(surrogate: PriorSurrogate) -> None:
     settings = draw(8)
     full = trials(settings[:4], np.arange(4.0))
     stopped = trials(settings[4:], np.arange(4.0), state="pruned")
-    found = diagnose_priors(surrogate, [*full, *stopped])["sources"]
-    assert all(source["agreement"] is None and source["trials"] == 4 for source in found)
-    assert any(source["after"] != source["mean"] for source in found), "but all of them are evidence"
-    found = diagnose_priors(surrogate, trials(settings[:5], np.arange(5.0)))["sources"]
-    assert all(source["agreement"] is not None for source in found)
+    diagnostics = diagnose_priors(surrogate, [*full, *stopped])["sources"]
+    assert all(source["agreement"] is None and source["trials"] == 4 for source in diagnostics)
+    assert any(source["after"] != source["mean"] for source in diagnostics), "stopped trials change the weights"
+    diagnostics = diagnose_priors(surrogate, trials(settings[:5], np.arange(5.0)))["sources"]
+    assert all(source["agreement"] is not None for source in diagnostics)
 
 
-def test_without_differences_nobody_is_right(surrogate: PriorSurrogate) -> None:
-    same = diagnose_priors(surrogate, trials(draw(6), np.zeros(6)))["sources"]
-    assert all(source["agreement"] is None for source in same)
-    one = [draw(1)[0]] * 6
-    alike = diagnose_priors(surrogate, trials(one, np.arange(6.0)))["sources"]
-    assert all(source["agreement"] is None for source in alike)
+def test_without_differences_there_is_no_agreement(surrogate: PriorSurrogate) -> None:
+    equal_accuracies = diagnose_priors(surrogate, trials(draw(6), np.zeros(6)))["sources"]
+    assert all(source["agreement"] is None for source in equal_accuracies)
+    equal_settings = diagnose_priors(surrogate, trials([draw(1)[0]] * 6, np.arange(6.0)))["sources"]
+    assert all(source["agreement"] is None for source in equal_settings)
 
 
-def test_failed_and_running_trials_say_nothing(surrogate: PriorSurrogate) -> None:
+def test_failed_and_running_trials_are_ignored(surrogate: PriorSurrogate) -> None:
     settings = draw(3)
-    idle = [record(0, settings[0], state="failed"), record(1, settings[1], state="running")]
-    assert diagnose_priors(surrogate, idle) == diagnose_priors(surrogate, [])
-    one = trials(settings[2:], np.ones(1))
-    assert diagnose_priors(surrogate, [*idle, *one]) == diagnose_priors(surrogate, one)
+    ignored = [record(0, settings[0], state="failed"), record(1, settings[1], state="running")]
+    assert diagnose_priors(surrogate, ignored) == diagnose_priors(surrogate, [])
+    complete = trials(settings[2:], np.ones(1))
+    assert diagnose_priors(surrogate, [*ignored, *complete]) == diagnose_priors(surrogate, complete)
 
 
-def test_a_search_without_sources_has_an_empty_review() -> None:
-    found = diagnose_priors(
+def test_a_search_without_sources_has_empty_diagnostics() -> None:
+    diagnostics = diagnose_priors(
         PriorSurrogate(Target(epochs=LENGTH), SPACE, heuristics=False), trials(draw(6), np.arange(6.0))
     )
-    assert found == {"sources": [], "silent": [], "tables": []}
+    assert diagnostics == {"sources": [], "silent": [], "tables": []}
 
 
 def test_diverged_trials_are_the_worst(surrogate: PriorSurrogate) -> None:
     settings = draw(6)
     rows = (EpochResult(1, float("inf"), None, None, 1.0, diverged=True),)
-    found = diagnose_priors(surrogate, [record(i, one, rows) for i, one in enumerate(settings)])
-    assert all(np.isfinite(source["after"]) for source in found["sources"])
+    diagnostics = diagnose_priors(surrogate, [record(i, recipe, rows) for i, recipe in enumerate(settings)])
+    assert all(np.isfinite(source["after"]) for source in diagnostics["sources"])

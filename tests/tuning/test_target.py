@@ -9,7 +9,7 @@ from tests.fit_profiles import RANDOM, RISING, profile_dict
 from tests.tuning.synthetic import facts, profile
 
 
-def test_facts_are_counted() -> None:
+def test_facts_are_read() -> None:
     target = Target.of(facts(), None, 12)
     assert (target.epochs, target.validation_images) == (12, 300)
     assert (target.train_images, target.classes, target.images_per_class) == (600.0, 10.0, 60.0)
@@ -17,40 +17,44 @@ def test_facts_are_counted() -> None:
     assert target.layer("gain") == []
 
 
-def test_without_anything_little_is_known() -> None:
+def test_defaults_without_facts_and_profile() -> None:
     target = Target(epochs=5)
     assert target.train_images is target.classes is target.images_per_class is None
-    assert target.validation_images == 200, "a guess"
+    assert target.validation_images == 200, "the default"
     assert Target.of({"validation_images": 0}, None, 5).validation_images == 200
 
 
-def test_a_measured_profile_is_read() -> None:
+def test_a_profile_is_read() -> None:
     target = Target.of({}, profile_dict(), 12)
     assert target.probe == RISING[-1]
     assert target.pretraining_advantage == pytest.approx((RISING[-1] - RANDOM[-1]) / (1 - RANDOM[-1]))
     assert target.layer("gain") == pytest.approx([a - b for a, b in zip(RISING, RANDOM, strict=True)])
-    assert (target.train_images, target.images_per_class) == (1200.0, 60.0), "where the facts do not say it"
+    assert (target.train_images, target.images_per_class) == (1200.0, 60.0), "from the profile if the facts lack it"
     assert target.layer("mean_shift") == [], "not measured at any unit"
     assert target.layer("no such column") == []
 
 
-def test_facts_go_before_the_profile() -> None:
+def test_facts_take_precedence_over_the_profile() -> None:
     assert Target.of({"train_images": 99}, profile_dict(), 12).train_images == 99.0
 
 
-def test_what_is_not_finite_is_not_known() -> None:
-    broken = profile(ridge_accuracy=None, knee_depth=math.nan)
-    broken["layers"][2]["gain"] = math.inf
-    target = Target.of(facts(), broken, 12)
+def test_values_that_are_not_finite_are_ignored() -> None:
+    damaged = profile(ridge_accuracy=None, knee_depth=math.nan)
+    damaged["layers"][2]["gain"] = math.inf
+    target = Target.of(facts(), damaged, 12)
     assert target.probe is target.pretraining_advantage is None
     assert "knee_depth" not in target.scalars
-    assert target.layer("gain") == [], "a column with holes is none"
+    assert target.layer("gain") == [], "a column with a missing value is ignored"
     assert len(target.layer("mean_shift")) == 6
 
 
 @pytest.mark.parametrize(
-    ("own", "random", "pretraining_advantage"),
+    ("pretrained", "random", "pretraining_advantage"),
     [(0.9, 0.9, 0.0), (1.0, 0.5, 1.0), (0.4, 0.5, -0.2), (0.7, 0.4, 0.5), (1.0, 1.0, 0.0)],
 )
-def test_the_advantage_is_a_share_of_the_error(own: float, random: float, pretraining_advantage: float) -> None:
-    assert Target.of(facts(), profile(own, random), 12).pretraining_advantage == pytest.approx(pretraining_advantage)
+def test_the_advantage_is_a_share_of_the_random_networks_error(
+    pretrained: float, random: float, pretraining_advantage: float
+) -> None:
+    assert Target.of(facts(), profile(pretrained, random), 12).pretraining_advantage == pytest.approx(
+        pretraining_advantage
+    )

@@ -32,24 +32,24 @@ from tests.tuning.synthetic import (
 )
 
 
-class TestParts:
-    def test_every_table_has_its_model(self) -> None:
+class TestTransferredPriors:
+    def test_tables_with_enough_settings_have_a_model(self) -> None:
         small = make_table(5)
-        made = TransferredPriors([small, *source_tables()[:1]])
-        assert made.tables == (small, source_tables()[0])
-        assert made.models_by_table[0] is None and made.models_by_table[1] is not None
-        assert made.models == [made.models_by_table[1]]
+        priors = TransferredPriors([small, *source_tables()[:1]])
+        assert priors.tables == (small, source_tables()[0])
+        assert priors.models_by_table[0] is None and priors.models_by_table[1] is not None
+        assert priors.models == [priors.models_by_table[1]]
 
-    def test_they_are_made_once_and_when_they_are_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        made = TransferredPriors([table(BIRDS, 14)])
-        assert not {"models_by_table", "forecaster"} & set(vars(made))
-        made.surrogate(target(), SPACE)
-        assert "forecaster" not in vars(made), "a guide needs no forecaster"
+    def test_models_are_fitted_once_when_they_are_first_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        priors = TransferredPriors([table(BIRDS, 14)])
+        assert not {"models_by_table", "forecaster"} & set(vars(priors))
+        priors.surrogate(target(), SPACE)
+        assert "forecaster" not in vars(priors), "a surrogate needs no forecaster"
         with patch_small_forests():
-            first = made.pruner(target(), length=LENGTH, seed=0)
-        assert isinstance(first, FitPruner)
+            pruner = priors.pruner(target(), length=LENGTH, seed=0)
+        assert isinstance(pruner, FitPruner)
         monkeypatch.setattr(CurveForecaster, "__init__", None)
-        assert isinstance(made.pruner(target(), length=LENGTH, seed=1), FitPruner)
+        assert isinstance(priors.pruner(target(), length=LENGTH, seed=1), FitPruner)
 
     @pytest.mark.parametrize(
         "tables",
@@ -61,62 +61,62 @@ class TestParts:
         ],
         ids=["none", "few settings", "all diverged", "one epoch"],
     )
-    def test_without_curves_to_learn_from_asha_stops_trials(self, tables: tuple[RecordedTable, ...]) -> None:
-        made = TransferredPriors(tables)
-        assert made.forecaster is None
-        assert isinstance(made.pruner(target(), length=LENGTH, seed=0), AshaPruner)
-        assert recommend_settings(made.surrogate(target(), SPACE), SPACE)
+    def test_without_usable_curves_the_pruner_is_asha(self, tables: tuple[RecordedTable, ...]) -> None:
+        priors = TransferredPriors(tables)
+        assert priors.forecaster is None
+        assert isinstance(priors.pruner(target(), length=LENGTH, seed=0), AshaPruner)
+        assert recommend_settings(priors.surrogate(target(), SPACE), SPACE)
 
-    def test_the_guide_knows_what_was_recorded(self) -> None:
+    def test_the_surrogate_contains_the_models_of_the_tables(self) -> None:
         surrogate = transferred_priors().surrogate(target(), SPACE)
         assert surrogate.experience == tuple(transferred_priors().models)
         assert (
             surrogate.activations and not transferred_priors().surrogate(target(), SPACE, heuristics=False).activations
         )
 
-    def test_the_sampler_is_of_the_guides_task(self) -> None:
-        made = make_sampler(transferred_priors().surrogate(dataclasses.replace(target(), epochs=7), SPACE), 3)
-        assert isinstance(made, BayesianSampler)
-        assert (made._length, made._images) == (7, 300)
+    def test_the_sampler_has_the_target_of_the_surrogate(self) -> None:
+        sampler = make_sampler(transferred_priors().surrogate(dataclasses.replace(target(), epochs=7), SPACE), 3)
+        assert isinstance(sampler, BayesianSampler)
+        assert (sampler._length, sampler._images) == (7, 300)
 
 
-def poison(known: RecordedTable) -> RecordedTable:
-    """Returns the table with other curves: what was best is worst, and nothing learns."""
+def invert_curves(recorded: RecordedTable) -> RecordedTable:
+    """Returns the table with inverted and reversed accuracies and constant losses."""
 
-    def spoil(run: RecordedRun) -> RecordedRun:
+    def invert(run: RecordedRun) -> RecordedRun:
         rows = [
             EpochResult(row.epoch, 9.0, 9.0, 1.0 - (row.val_accuracy or 0.0), 1.0, watched_accuracy=0.0)
             for row in reversed(run.curve)
         ]
         return dataclasses.replace(run, curve=tuple(rows))
 
-    return dataclasses.replace(known, runs=[spoil(run) for run in known.runs])
+    return dataclasses.replace(recorded, runs=[invert(run) for run in recorded.runs])
 
 
 class TestLeaveOneTaskOut:
-    """What is known when a task is evaluated does not depend on what was measured by training on it."""
+    """Checks that the priors for an evaluated task do not depend on its recorded curves."""
 
-    def tables(self, *, poisoned: bool) -> tuple[list[RecordedTable], RecordedTable]:
-        """Returns all tables, and the evaluated one."""
+    def tables(self, *, inverted: bool) -> tuple[list[RecordedTable], RecordedTable]:
+        """Returns all tables and the evaluated one."""
         deep = table(Task("deep", seed=9), 30, dataset="target_table", data_hash="other shots", backbone="conv4")
         renamed = table(Task("renamed", seed=8), 30, dataset="woods", data_hash="target_table")
-        mine = [target_table(), deep, renamed]
-        if poisoned:
-            mine = [poison(one) for one in mine]
-        return [*mine, *source_tables()[:2]], mine[0]
+        same_dataset = [target_table(), deep, renamed]
+        if inverted:
+            same_dataset = [invert_curves(recorded) for recorded in same_dataset]
+        return [*same_dataset, *source_tables()[:2]], same_dataset[0]
 
-    def test_what_is_known_does_not_change_with_the_evaluated_curves(self) -> None:
+    def test_priors_do_not_depend_on_the_curves_of_the_evaluated_task(self) -> None:
         settings, curves = draw(40, seed=2), table_curves(target_table(), [])
-        found = []
-        for poisoned in (False, True):
-            everything, mine = self.tables(poisoned=poisoned)
-            known = TransferredPriors(leave_dataset_out(everything, mine))
+        results = []
+        for inverted in (False, True):
+            tables, evaluated = self.tables(inverted=inverted)
+            priors = TransferredPriors(leave_dataset_out(tables, evaluated))
             with patch_small_forests():
-                forecaster = known.forecaster
+                forecaster = priors.forecaster
             assert forecaster is not None
-            surrogate = known.surrogate(target_facts(), SPACE)
+            surrogate = priors.surrogate(target_facts(), SPACE)
             forecast = forecaster.forecast(curves[5].until(4), curves[:3], float("nan"))
-            found.append(
+            results.append(
                 (
                     surrogate.prior_mean(settings),
                     recommend_settings(surrogate, SPACE),
@@ -124,36 +124,38 @@ class TestLeaveOneTaskOut:
                     forecaster.level,
                 )
             )
-        (expected, recommended, values, level), (expected2, recommended2, values2, level2) = found
+        (expected, recommended, values, level), (expected2, recommended2, values2, level2) = results
         assert (expected == expected2).all() and recommended == recommended2
         assert (values == values2).all() and level == level2
 
-    def test_the_poison_is_one(self) -> None:
-        """Were it not left out, everything would change."""
+    def test_inverted_curves_change_the_priors_if_they_are_included(self) -> None:
         settings = draw(40, seed=2)
-        clean, spoilt = (
-            TransferredPriors([one]).surrogate(target_facts(), SPACE)
-            for one in (target_table(), poison(target_table()))
+        original, inverted = (
+            TransferredPriors([recorded]).surrogate(target_facts(), SPACE)
+            for recorded in (target_table(), invert_curves(target_table()))
         )
-        assert np.corrcoef(clean.prior_mean(settings), spoilt.prior_mean(settings))[0, 1] < 0.5
+        assert np.corrcoef(original.prior_mean(settings), inverted.prior_mean(settings))[0, 1] < 0.5
 
-    def test_the_forecasters_own_examples_leave_out_what_shares_their_dataset(self) -> None:
-        """Else it would learn to trust an expectation that is better than it can be on a new task."""
+    def test_the_forecaster_is_trained_without_models_of_the_same_dataset(self) -> None:
+        """Otherwise it would learn to trust predictions that are better than they can be on a new task."""
         twin = table(dataclasses.replace(BIRDS, seed=11), 30, backbone="conv4")
         tables = [source_tables()[0], twin]
-        known = TransferredPriors(tables)
+        priors = TransferredPriors(tables)
         with patch_small_forests():
-            alone = CurveForecaster(tables, [None, None])
-            both = CurveForecaster(tables, known.models_by_table)
+            without_models = CurveForecaster(tables, [None, None])
+            with_models = CurveForecaster(tables, priors.models_by_table)
         curves = table_curves(target_table(), [])
-        one, other = (each.forecast(curves[9].until(4), curves[:2], float("nan")) for each in (alone, both))
-        assert (one.values == other.values).all()
+        first, second = (
+            forecaster.forecast(curves[9].until(4), curves[:2], float("nan"))
+            for forecaster in (without_models, with_models)
+        )
+        assert (first.values == second.values).all()
 
 
-def test_a_target_without_anything_is_served() -> None:
+def test_a_target_without_facts_and_profile() -> None:
     bare = Target(epochs=LENGTH)
     surrogate = transferred_priors().surrogate(bare, SPACE)
     assert TREES.true_logit(recommend_settings(surrogate, SPACE)) > np.median(
-        [TREES.true_logit(one) for one in draw(200)]
+        [TREES.true_logit(settings) for settings in draw(200)]
     )
     assert isinstance(transferred_priors().pruner(bare, length=LENGTH, seed=0), FitPruner)

@@ -1,1 +1,1 @@
-"""What commands write to the terminal."""
+"""Output of the commands on the terminal."""

@@ -1,4 +1,4 @@
-"""What commands write: results to stdout, as text or as one JSON document; logs and progress to stderr."""
+"""Output of a command: results on stdout, as text or as one JSON document; logs and progress on stderr."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class Output:
-    """One command's way to write. Filled from `-v`, `-q` and `--json` before the command runs.
+    """Output of one command, configured by `-v`, `-q` and `--json` before the command runs.
 
     Attributes:
-        json: Results go to stdout as one JSON document, and nothing else does.
-        verbosity: -1 with `-q`, 0, 1 with `-v`, 2 with `-vv`.
+        json: Whether stdout receives one JSON document and nothing else.
+        verbosity: -1 with `-q`, 0 by default, 1 with `-v`, 2 with `-vv`.
     """
 
     def __init__(self) -> None:
@@ -34,16 +34,21 @@ class Output:
 
     @property
     def verbose(self) -> bool:
-        """Whether tracebacks are wanted."""
+        """Whether tracebacks are shown."""
         return self.verbosity > 0
 
     @property
     def quiet(self) -> bool:
-        """Whether progress and warnings are unwanted."""
+        """Whether progress and warnings are hidden."""
         return self.verbosity < 0
 
     def configure(self, *, as_json: bool = False, verbosity: int = 0) -> None:
-        """Takes the options of a command and sends the package's log records to stderr accordingly."""
+        """Applies the options of a command, and directs the log records of the package to stderr.
+
+        Args:
+            as_json: See `json`.
+            verbosity: See `verbosity`; it also sets the level of the log.
+        """
         self.json, self.verbosity = as_json, verbosity
         levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
         log = logging.getLogger("nbt")
@@ -52,39 +57,41 @@ class Output:
         log.propagate = False
 
     def print_json(self, value: Any) -> None:
-        """Writes one strict JSON document."""
+        """Writes a value as one strict JSON document; see `to_strict`."""
         click.echo(json.dumps(to_strict(value), indent=2, allow_nan=False))
 
     def print(self, *parts: RenderableType) -> None:
-        """Writes text or tables for people."""
+        """Writes text or tables."""
         console = stdout_console()
         for part in parts:
             console.print(part)
 
-    def print_rows(self, rows: Sequence[Mapping[str, Any]], *, right: Iterable[str] = (), none: str) -> None:
+    def print_rows(
+        self, rows: Sequence[Mapping[str, Any]], *, right_aligned: Iterable[str] = (), empty_text: str
+    ) -> None:
         """Writes a table with the keys of the first row as its header.
 
         Args:
-            rows: All with the same keys; None is shown as an empty cell.
-            right: Names of columns to align on the right.
-            none: What to say where there are no rows.
+            rows: Rows with the same keys; None is shown as an empty cell.
+            right_aligned: Names of the columns to align on the right.
+            empty_text: Text to write if there are no rows.
         """
         from rich.table import Table
         from rich.text import Text
 
         if not rows:
-            self.print(Text(none))
+            self.print(Text(empty_text))
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for index, name in enumerate(rows[0]):
-            table.add_column(name, justify="right" if name in right else "left", no_wrap=index == 0)
+            table.add_column(name, justify="right" if name in right_aligned else "left", no_wrap=index == 0)
         for row in rows:
             table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
         self.print(table)
 
 
 class _StderrHandler(logging.Handler):
-    """Writes "warning: text" to whatever stderr is at that moment: a progress display puts itself in between."""
+    """Writes "warning: text" to the current `sys.stderr`, which a progress display may have replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -94,14 +101,18 @@ class _StderrHandler(logging.Handler):
 
 
 def stdout_console() -> Console:
-    """Returns a console on stdout; where that is no terminal, lines are as long as they need to be."""
+    """Returns a console on stdout; its lines are not wrapped if stdout is not a terminal."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 10_000, highlight=False, markup=False, emoji=False)
 
 
 def to_strict(value: Any) -> Any:
-    """Returns `value` in the types of strict JSON; a number that is not finite becomes None."""
+    """Converts a value to types of strict JSON; numbers that are not finite become None.
+
+    Raises:
+        TypeError: The value, or a part of it, has no JSON form.
+    """
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
@@ -122,16 +133,21 @@ def to_strict(value: Any) -> Any:
 
 
 def percent(share: float | None, *, signed: bool = False) -> str:
-    """Returns a share of 0 ... 1 as text, "84.1 %"."""
+    """Formats a share 0 ... 1, as in "84.1 %"; None becomes "-"."""
     if share is None:
         return "-"
     return f"{100 * share:{'+' if signed else ''}.1f} %"
 
 
 def interval_text(interval: Interval, *, signed: bool = False) -> str:
-    """Returns a mean share with its interval, "84.1 %  [82.9, 85.3]"."""
+    """Formats a mean share with its interval, as in "84.1 %  [82.9, 85.3]"."""
     mean = percent(interval.mean, signed=signed)
     if interval.low is None or interval.high is None:
         return mean
     sign = "+" if signed else ""
     return f"{mean}  [{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"
+
+
+def relative_path(path: Path) -> Path:
+    """Returns the path relative to the working directory if it is below it, else the path itself."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

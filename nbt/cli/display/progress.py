@@ -1,4 +1,4 @@
-"""How a long command shows where it is: a live display on a terminal, plain lines elsewhere, nothing with -q."""
+"""Progress of a long command on stderr: a live display on a terminal, lines of text elsewhere, nothing with -q."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ _BAR_WIDTH = 28
 
 
 class Progress:
-    """Shows stages such as decoding or downloading. A context; `stage` is the callback that lower floors take.
+    """Shows the progress of one activity at a time, such as decoding or downloading.
+
+    The display is shown inside a `with` block. The method `update` is a progress callback; see `nbt.progress.Progress`.
 
     Args:
-        out: Says whether progress is wanted.
-        clock: Seconds, ever growing.
+        out: Output of the command; `-q` hides the progress.
+        clock: Returns a monotonic time in seconds.
     """
 
     def __init__(self, out: Output, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +32,7 @@ class Progress:
         self._clock = clock
         self._live: Live | None = None
         self._activity: tuple[str, int, int] | None = None
-        self._note = "starting"
+        self._announcement = "starting"
 
     def __enter__(self) -> Self:
         if self._mode == "live":
@@ -43,7 +45,7 @@ class Progress:
                 get_renderable=self.render,
                 refresh_per_second=4,
                 transient=True,
-                redirect_stdout=False,  # results are printed when the display is gone
+                redirect_stdout=False,  # results are printed after the display has stopped
             )
             self._live.start()
         return self
@@ -52,37 +54,37 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
-    def note(self, text: str) -> None:
-        """Says what begins now and cannot be counted."""
+    def announce(self, text: str) -> None:
+        """Shows an activity that starts now and has no countable progress."""
         self._activity = None
-        self._note = text
+        self._announcement = text
         self._line(text)
 
     def update(self, label: str, done: int, total: int) -> None:
-        """Takes how far something is; see `nbt.progress.Progress`.
+        """Shows the progress of an activity; see `nbt.progress.Progress`.
 
         Args:
-            label: What is being done.
-            done: So far.
-            total: In all, 0 where it is unknown.
+            label: Name of the activity.
+            done: Number of finished steps.
+            total: Number of all steps; 0 if it is unknown.
         """
-        new = self._activity is None or self._activity[0] != label
-        over = 0 < total <= done
-        if new and not over:
+        is_new = self._activity is None or self._activity[0] != label
+        is_finished = 0 < total <= done
+        if is_new and not is_finished:
             self._line(label)
-        self._activity = None if over else (label, done, total)
-        if over:
-            self._note = label
+        self._activity = None if is_finished else (label, done, total)
+        if is_finished:
+            self._announcement = label
 
     def render(self) -> RenderableType:
-        """Returns the display as it is now."""
+        """Returns the current display."""
         from rich.console import Group
 
         return Group(*self._rows())
 
     def _rows(self) -> list[RenderableType]:
         if self._activity is None:
-            return [text_row(self._note, "")]
+            return [text_row(self._announcement, "")]
         label, done, total = self._activity
         if not total:
             return [text_row(label, f"{done:,}")]
@@ -109,14 +111,14 @@ def _grid(*cells: Any, style: str = "") -> RenderableType:
 
 
 def text_row(label: str, text: str, *, style: str = "") -> RenderableType:
-    """Returns a line of a display: a label and a text."""
+    """Returns one line of a display with a label and a text."""
     from rich.text import Text
 
     return _grid(Text(label), Text(text), style=style) if text else _grid(Text(label), style=style)
 
 
 def bar_row(label: str, done: float, total: float, text: str) -> RenderableType:
-    """Returns a line of a display: a label, a bar and a text behind it."""
+    """Returns one line of a display with a label, a progress bar and a text."""
     from rich.progress_bar import ProgressBar
     from rich.text import Text
 

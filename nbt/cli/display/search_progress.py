@@ -1,4 +1,4 @@
-"""How `nbt search` shows where it is: trials, budget, best so far, what runs and where."""
+"""Progress of `nbt search`: trials, budget, best trial so far, running trials and where they run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _INTERRUPTED = "interrupted"
 
 
 class SearchProgress(Progress, StudyObserver):
-    """Shows a search: trials, budget, best so far, time left, what runs. It is told by the study itself."""
+    """Shows a search as an observer of its study: trials, budget, best trial so far, time left, running trials."""
 
     def __init__(self, out: Output, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(out, clock=clock)
@@ -33,52 +33,52 @@ class SearchProgress(Progress, StudyObserver):
         self._counts: Counter[str] = Counter()
         self._complete: list[TrialRecord] = []
         self._running: dict[int, tuple[TransferSettings, str, EpochResult | None]] = {}
-        self._locations: dict[int, TrialLocation] = {}  # of this session's trials
+        self._locations: dict[int, TrialLocation] = {}  # of the trials of this session
         self._epochs_spent = 0
-        self._session_epochs = 0  # epochs of this session
+        self._session_epochs = 0  # epochs trained in this session
         self._start_time = self._clock()
         self._finals: tuple[int, int] | None = None
 
     @property
     def study(self) -> str | None:
-        """Name of the study, None before it is opened."""
+        """The name of the study; None before it is opened."""
         return None if self._record is None else self._record.config.name
 
     @property
-    def kept(self) -> int:
-        """Number of trials that came to their end and are stored, those of earlier sessions included."""
+    def stored_trials(self) -> int:
+        """The number of stored trials that have ended, including earlier sessions and excluding interrupted trials."""
         return self._counts.total() - self._counts[_INTERRUPTED]
 
     def study_started(self, record: StudyRecord) -> None:
-        """Takes over what an earlier session left."""
+        """Shows the study and takes over the results of earlier sessions."""
         self._record, self._budget = record, Budget.parse(record.budget)
         self._count(record)
         self._complete = [trial for trial in record.trials if trial.state == "complete"]
         self._epochs_spent = record.epochs_spent
         self._start_time = self._clock()
         self._activity = None
-        resumed = f", resumed with {self.kept} trials" if self.kept else ""
+        resumed = f", resumed with {self.stored_trials} trials" if self.stored_trials else ""
         self._line(f"study {record.config.name}{resumed}; budget {record.budget}")
 
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
-        """Adds a line for it."""
+        """Adds a line for the trial."""
         self._activity = None
         self._running[number] = (settings, origin, None)
 
-    def trial_placed(self, number: int, place: Mapping[str, Any]) -> None:
-        """Takes where it runs, which is shown where that is not one place for all."""
-        if (location := trial_location(place)) != TrialLocation():
-            self._locations[number] = location
+    def trial_placed(self, number: int, location: Mapping[str, Any]) -> None:
+        """Stores where the trial runs; the display shows it if trials run in several locations."""
+        if (known_location := trial_location(location)) != TrialLocation():
+            self._locations[number] = known_location
 
     def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
-        """Moves its line and the budget on."""
+        """Updates the line of the trial and the spent budget."""
         self._epochs_spent = epochs_spent
         self._session_epochs += 1
         if number in self._running:
             self._running[number] = (*self._running[number][:2], result)
 
     def trial_finished(self, trial: TrialRecord) -> None:
-        """Counts it."""
+        """Counts the trial and removes its line."""
         self._running.pop(trial.number, None)
         self._counts[trial.end] += 1
         if trial.state == "complete":
@@ -87,20 +87,20 @@ class SearchProgress(Progress, StudyObserver):
         self._line(f"{self._describe(trial)}{best}; {self._spent_text()}")
 
     def finals_started(self, runs: int) -> None:
-        """Turns to the finals."""
+        """Switches the display to the finals."""
         self._running.clear()
         self._finals = (0, runs)
         self._start_time, self._session_epochs = self._clock(), 0
         self._line(f"finals: at most {runs} runs with new seeds and splits")
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
-        """Counts it."""
+        """Counts the final run."""
         done, total = self._finals or (0, 0)
         self._finals = (done + 1, total)
         self._line(f"final {done + 1}: {candidate}, seed {run.seed}: {percent(run.val_accuracy)}")
 
     def study_finished(self, record: StudyRecord) -> None:
-        """Takes the last word on what was kept."""
+        """Takes over the final state of the study."""
         self._record = record
         self._count(record)
         self._running.clear()
@@ -128,7 +128,7 @@ class SearchProgress(Progress, StudyObserver):
         return rows
 
     def _location_text(self, number: int, before: str) -> str:
-        """Returns where a trial runs or ran, "" where all do in one place."""
+        """Returns the location of a trial after `before`; "" if all trials run in one location."""
         location = self._locations.get(number, TrialLocation())
         several = len(set(self._locations.values())) > 1
         return f"{before}{location}" if several and location != TrialLocation() else ""
@@ -141,8 +141,8 @@ class SearchProgress(Progress, StudyObserver):
         return best[0] if best else None
 
     def _noise(self, trials: Sequence[TrialRecord]) -> float:
-        """Returns the standard error of a validation accuracy at the best of these, 0 where it is not known."""
-        from nbt.tuning.storage.reader import noise_of  # it imports optuna, which a search has anyway
+        """Returns the standard error of a validation accuracy at the best of the trials, 0 if it is unknown."""
+        from nbt.tuning.storage.reader import noise_of  # imports Optuna, which a search needs anyway
 
         return (noise_of(trials, self._record.dataset) if self._record is not None else None) or 0.0
 
@@ -153,17 +153,17 @@ class SearchProgress(Progress, StudyObserver):
     def _describe(self, trial: TrialRecord) -> str:
         if trial.end == _INTERRUPTED:
             return f"trial {trial.number} {trial.reason}"
-        where = self._location_text(trial.number, " on ")
+        location = self._location_text(trial.number, " on ")
         if trial.state == "failed":
-            return f"trial {trial.number} failed{where}: {trial.reason}"
+            return f"trial {trial.number} failed{location}: {trial.reason}"
         epochs = f"{len(trial.curve)} epoch{'' if len(trial.curve) == 1 else 's'} in {duration(trial.seconds)}"
         if trial.state == "pruned":
-            return f"trial {trial.number} pruned after {epochs}{where}: {trial.reason}"
-        found = "diverged" if trial.diverged else self._accuracy(trial)
-        return f"trial {trial.number} complete: {found} ({trial.origin}), {epochs}{where}"
+            return f"trial {trial.number} pruned after {epochs}{location}: {trial.reason}"
+        result = "diverged" if trial.diverged else self._accuracy(trial)
+        return f"trial {trial.number} complete: {result} ({trial.origin}), {epochs}{location}"
 
     def _seconds(self) -> float:
-        """Time spent on the search, earlier sessions included."""
+        """Returns the time spent on the search, including earlier sessions."""
         earlier = self._record.seconds_spent if self._record is not None else 0.0
         return earlier + self._clock() - self._start_time
 
@@ -173,14 +173,14 @@ class SearchProgress(Progress, StudyObserver):
         return self._epochs_spent, (self._record.epochs_budget if self._record is not None else None) or 0
 
     def _spent_text(self) -> str:
-        left = self._seconds_left()
-        about = "" if left is None else f", about {duration(left)} left"
+        seconds_left = self._seconds_left()
+        left = "" if seconds_left is None else f", about {duration(seconds_left)} left"
         if self._record is None or self._record.epochs_budget is None:
-            return f"{self._epochs_spent} epochs, {duration(self._seconds())}{about}"
-        return f"{self._epochs_spent} of {self._record.epochs_budget} epochs, {duration(self._seconds())}{about}"
+            return f"{self._epochs_spent} epochs, {duration(self._seconds())}{left}"
+        return f"{self._epochs_spent} of {self._record.epochs_budget} epochs, {duration(self._seconds())}{left}"
 
     def _seconds_left(self) -> float | None:
-        """Estimate for the search, without finals; None before the first epoch of this session."""
+        """Returns an estimate of the time left, without finals; None before the first epoch of this session."""
         done, total = self._progress()
         if self._budget is not None and self._budget.seconds is not None:
             return max(0.0, total - done)

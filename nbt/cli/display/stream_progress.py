@@ -1,4 +1,4 @@
-"""How `nbt continual` shows where it is: streams, tasks and epochs."""
+"""Progress of `nbt continual`: streams, tasks and epochs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TASK_LABEL = re.compile(r"task (\d+) of (\d+)")
 
 
 class StreamProgress(Progress, StreamObserver):
-    """Shows streams: which of how many, its tasks and epochs, how the last task went, time left of the stream."""
+    """Shows the number of finished streams and, of the current one, tasks, epochs, last result and time left."""
 
     def __init__(self, out: Output, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(out, clock=clock)
@@ -35,45 +35,45 @@ class StreamProgress(Progress, StreamObserver):
         self._start_time, self._first_epoch = self._clock(), 0
 
     @property
-    def kept(self) -> str:
-        """What an interruption leaves, in words."""
+    def stored_summary(self) -> str:
+        """The streams and tasks that are stored if the command is interrupted now, as text."""
         streams = f"{self._finished} of {len(self._configs)} streams"
         tasks = f"{len(self._scores)} task{'' if len(self._scores) == 1 else 's'}"
         if self._current is None or not self._scores:
-            return f"{streams} kept" if self._finished else "nothing was finished yet"
-        running = f"{tasks} of {self._current.name} kept"
-        return f"{streams} and {running}" if self._finished else running
+            return f"{streams} stored" if self._finished else "no task finished yet"
+        current = f"{tasks} of {self._current.name} stored"
+        return f"{streams} and {current}" if self._finished else current
 
     def streams_planned(self, configs: Sequence[StreamConfig], memory: Mapping[str, CurvatureMemory]) -> None:
-        """Says what is to be done, and what memory it takes."""
+        """Shows the memory that the curvatures of each method need."""
         self._configs = configs
-        for method, one in memory.items():
-            apart = f" ({one.count} of {bytes_text(one.each)})" if one.count > 1 else ""
-            numbers = f"{one.parameters:,} weights"
-            self._line(f"{method}: {one.kind} curvature of {numbers} takes {bytes_text(one.nbytes)}{apart}")
+        for method, needs in memory.items():
+            parts = f" ({needs.count} times {bytes_text(needs.each)})" if needs.count > 1 else ""
+            weights = f"{needs.parameters:,} weights"
+            self._line(f"{method}: {needs.kind} curvature of {weights} needs {bytes_text(needs.nbytes)}{parts}")
 
     def stream_started(self, config: StreamConfig, scores: Sequence[TaskScore]) -> None:
-        """Turns to a stream."""
+        """Switches the display to the stream."""
         self._current, self._scores = config, list(scores)
         self._start_time, self._first_epoch = self._clock(), len(scores) * config.settings.recipe.epochs
         self._activity = None
-        resumed = f", goes on after task {len(scores)}" if scores else ""
+        resumed = f", resumed after task {len(scores)}" if scores else ""
         self._line(f"stream {self._finished + 1} of {len(self._configs)}: {config.name}{resumed}")
 
     def task_finished(self, config: StreamConfig, score: TaskScore) -> None:
-        """Says how it went."""
+        """Shows the result of the task."""
         self._scores = [*self._scores[: score.task - 1], score]
         self._line(f"{config.method}, task {score.task} of {config.settings.tasks}: {_score_text(score)}")
 
     def stream_finished(self, record: StreamRecord, *, kept: bool) -> None:
-        """Counts it."""
+        """Counts the stream."""
         self._finished += 1
         self._current, self._scores, self._activity = None, [], None
         if kept:
-            self._line(f"stream {self._finished} of {len(self._configs)}: {record.config.name} was finished before")
+            self._line(f"stream {self._finished} of {len(self._configs)}: {record.config.name} is already finished")
 
     def update(self, label: str, done: int, total: int) -> None:
-        """Takes how far something is; of a stream, its tasks speak for themselves."""
+        """Shows the progress of an activity, or of the tasks of the current stream, for which no line is printed."""
         if self._current is not None and _TASK_LABEL.fullmatch(label):
             self._activity = (label, done, total)
         else:
@@ -99,7 +99,7 @@ class StreamProgress(Progress, StreamObserver):
         return rows
 
     def _left_text(self, done: int, total: int) -> str:
-        """Returns the time that the stream still takes, as its epochs of this session went."""
+        """Returns the estimated time left of the stream, from its epochs in this session."""
         if done <= self._first_epoch:
             return ""
         left = (total - done) * (self._clock() - self._start_time) / (done - self._first_epoch)
@@ -110,5 +110,5 @@ def _score_text(score: TaskScore) -> str:
     if score.diverged:
         return f"diverged, {duration(score.seconds)}"
     learnt = score.accuracies[: score.task]
-    all_so_far = f", {percent(sum(learnt) / len(learnt))} on all {score.task} so far" if len(learnt) > 1 else ""
-    return f"{percent(learnt[-1])} on it{all_so_far}, {duration(score.seconds)}"
+    all_so_far = f", {percent(sum(learnt) / len(learnt))} on all {score.task} tasks so far" if len(learnt) > 1 else ""
+    return f"{percent(learnt[-1])}{all_so_far}, {duration(score.seconds)}"

@@ -1,4 +1,4 @@
-"""Streams in a few lines for people: the matrix, or the methods side by side."""
+"""Summary of task streams as text: the accuracy matrix of one method, or a comparison of several."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ _MAX_TASKS_IN_TABLE = 12
 
 
 def comparison_text(comparison: Comparison, report: Path) -> list[Any]:
-    """Returns what streams gave: of one method its matrix and metrics, of several a line each."""
+    """Returns a summary of streams: matrix and metrics of one method, or a table with one row per method.
+
+    Args:
+        comparison: The streams of every method.
+        report: The report, as it is to be shown.
+    """
     config = comparison.config
     title = (
         f"{config.dataset}, {config.backbone}: {config.settings.tasks} tasks, {config.settings.scenario}-incremental"
@@ -32,13 +37,13 @@ def comparison_text(comparison: Comparison, report: Path) -> list[Any]:
 def _single_method(runs: MethodStreams) -> list[Any]:
     table = _grid()
     table.add_row("average accuracy", interval_text(runs.average_accuracy), _sample_text(runs))
-    table.add_row("forgetting", _points(runs.forgetting), "points below their best, past tasks")
+    table.add_row("forgetting", _points(runs.forgetting), "points below their best accuracy, past tasks")
     forward = runs.forward_transfer
     if forward is None:
         table.add_row("forward transfer", "-", "not defined: no class is known before its task")
     else:
-        table.add_row("forward transfer", _points(forward, signed=True), "points on tasks to come")
-    table.add_row("time", duration(runs.seconds), "a stream")
+        table.add_row("forward transfer", _points(forward, signed=True), "points on future tasks")
+    table.add_row("time", duration(runs.seconds), "per stream")
     tasks = len(runs.matrix)
     return [*([_matrix_table(runs)] if tasks <= _MAX_TASKS_IN_TABLE else []), table]
 
@@ -66,7 +71,7 @@ def _methods_table(comparison: Comparison) -> Table:
     first = comparison.methods[0].method
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("method")
-    for name in ("average accuracy", "forgetting", "forward transfer", f"to {first}, points", "curvature", "time"):
+    for name in ("average accuracy", "forgetting", "forward transfer", f"vs {first}, points", "curvature", "time"):
         table.add_column(name, justify="right")
     for runs in comparison.methods:
         forward, versus = runs.forward_transfer, comparison.versus(runs)
@@ -84,7 +89,7 @@ def _methods_table(comparison: Comparison) -> Table:
 
 
 def _points(interval: Interval, *, signed: bool = False) -> str:
-    """Returns points of accuracy with their interval, "3.1  [2.0, 4.2]"."""
+    """Formats a difference of accuracies in points with its interval, as in "3.1  [2.0, 4.2]"."""
     sign = "+" if signed else ""
     text = f"{100 * interval.mean:{sign}.1f}"
     if interval.low is None or interval.high is None:

@@ -1,4 +1,4 @@
-"""The end of a search or a training in a few lines for people."""
+"""Summaries of a finished search and of a training with known settings, as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbt.cli.display.output import interval_text
+from nbt.cli.display.output import interval_text, relative_path
 from nbt.report.formatting import duration, pluralise
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
 from nbt.report.study.reproduce import commands
@@ -24,39 +24,34 @@ if TYPE_CHECKING:
 def search_summary(
     record: StudyRecord, recommended: TransferSettings, report: Path, run_options: Mapping[str, str]
 ) -> list[RenderableType]:
-    """Returns what a finished search says: the recommendation, how good it is, what it cost, and what to do next.
+    """Returns the summary of a finished search: recommended settings, their results, the cost, and the next steps.
 
     Args:
         record: The study.
-        recommended: Its settings.
-        report: The report, in the study's folder.
-        elsewhere: As in `nbt.report.study.reproduce.commands`.
+        recommended: The recommended settings.
+        report: The report, in the folder of the study.
+        run_options: See `nbt.report.study.reproduce.commands`.
     """
     name = record.recommended or "recommended settings"
-    report = _relative_path(report)
+    report = relative_path(report)
     has_model = record.config.scenario is None
-    following = commands(record, report.parent, has_settings=True, has_model=has_model, run_options=run_options)
+    next_commands = commands(record, report.parent, has_settings=True, has_model=has_model, run_options=run_options)
     return [
         _heading(f"{record.config.name}: {name}"),
         *([_indented(record.verdict)] if record.verdict else []),
         settings_table(recommended),
-        _heading("How good"),
+        _heading("Results"),
         _results_table(record),
-        _heading("What it took"),
+        _heading("Cost"),
         _indented(_cost(record)),
-        _heading("Next"),
+        _heading("Next steps"),
         _indented(f"Read {report}"),
-        *(_indented(f"{command.purpose}:\n    {command.text}") for command in following),
+        *(_indented(f"{command.purpose}:\n    {command.text}") for command in next_commands),
     ]
 
 
-def _relative_path(path: Path) -> Path:
-    """Returns the path from the working directory on, where it is below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
 def settings_table(settings: TransferSettings) -> RenderableType:
-    """Returns the settings that differ from the default recipe, beside what they are there."""
+    """Returns the settings that differ from the default recipe, with their default values."""
     default = TransferSettings(epochs=settings.epochs).to_dict()
     values = settings.to_dict()
     changed = [name for name in values if values[name] != default[name]]
@@ -70,7 +65,7 @@ def settings_table(settings: TransferSettings) -> RenderableType:
 
 
 def training_summary(validation: Interval, test: TestRecord, model: Path | None) -> RenderableType:
-    """Returns how good a training with given settings was, and where its model is."""
+    """Returns the results of a training with known settings, and the folder of its model if it was exported."""
     table = _grid()
     table.add_row("validation", interval_text(validation), _runs_text(validation.n))
     table.add_row("test", interval_text(test.accuracy), f"{test.n} images")
@@ -102,11 +97,11 @@ def _cost(record: StudyRecord) -> str:
     ends = ("complete", "pruned", "failed", *(["interrupted"] if counts["interrupted"] else []))
     trials = ", ".join(f"{counts[end]} {end}" for end in ends)
     allowed = "" if record.epochs_budget is None else f" of {record.epochs_budget}"
-    where = f" on {hardware_summary(record.trials)}" if used_several_locations(record.trials) else ""
+    hardware = f" on {hardware_summary(record.trials)}" if used_several_locations(record.trials) else ""
     lost = len(lost_workers(record.trials))
     return (
         f"{len(record.trials)} trials ({trials}), {record.epochs_spent}{allowed} epochs in "
-        f"{duration(record.seconds_spent)}{where}" + (f"; {pluralise(lost, 'worker')} lost on the way" if lost else "")
+        f"{duration(record.seconds_spent)}{hardware}" + (f"; {pluralise(lost, 'worker')} lost" if lost else "")
     )
 
 

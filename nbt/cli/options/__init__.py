@@ -1,1 +1,1 @@
-"""Options that several commands share, and their checks."""
+"""Options of the commands, and checks of their values."""

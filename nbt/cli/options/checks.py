@@ -1,4 +1,4 @@
-"""Checks of what the user wrote that cost nothing: wrong input is answered before torch is imported."""
+"""Checks of option values that import neither torch nor Optuna, so that wrong input is reported at once."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 from nbt.errors import UsageError
 
 if TYPE_CHECKING:
-    from nbt.task.load import TaskOptions
+    from nbt.task.options import TaskOptions
 
 TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots", "seed")
 
 
 def check_task(options: Mapping[str, Any]) -> TaskOptions:
-    """Checks the values of `nbt.cli.options.common.task_options`, the seed, and the teacher where a command has one.
+    """Checks the values of `nbt.cli.options.common.task_options`, the seed, and the teacher if the command has one.
 
     Returns:
-        What they mean, paths absolute.
+        The checked options; paths are absolute.
 
     Raises:
-        UsageError: One is wrong.
+        UsageError: A value is invalid.
     """
-    from nbt.task.load import check_task_options
+    from nbt.task.options import check_task_options
 
     return check_task_options(**{name: options[name] for name in TASK_OPTIONS}, teacher=options.get("teacher"))
 
@@ -32,7 +32,7 @@ def check_study(name: str | None, storage: str | None) -> None:
     """Checks `--study` (or the argument STUDY) and `--storage`.
 
     Raises:
-        UsageError: The name cannot be that of a folder, or the storage is no URL.
+        UsageError: The name is not a valid folder name, or the storage is not a URL.
     """
     from nbt.tuning.storage.study_names import check_study_name
 
@@ -46,7 +46,7 @@ def check_experience(folder: str | None) -> None:
     """Checks `--experience`.
 
     Raises:
-        UsageError: There is no such folder.
+        UsageError: The folder does not exist.
     """
     if folder is not None and not Path(folder).is_dir():
-        raise UsageError(f"--experience {folder}: no such folder; expected one of tables that nbt record wrote")
+        raise UsageError(f"--experience {folder}: no such folder; expected a folder of tables written by nbt record")

@@ -17,18 +17,24 @@ SEED = click.IntRange(min=0)
 
 
 class Command(click.Command):
-    """A command whose function gets an `Output` as `out`, made from its options `-v`, `-q` and `--json`."""
+    """A command whose function receives an `Output` as `out`, configured by the options `-v`, `-q` and `--json`.
+
+    Args:
+        *arguments: Arguments of `click.Command`.
+        prints_results: Whether the command has the option `--json`.
+        **attributes: Keyword arguments of `click.Command`.
+    """
 
     def __init__(self, *arguments: Any, prints_results: bool = True, **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)
         if prints_results:
             help_text = "Print one JSON document to stdout; logs and progress go to stderr."
             self.params.append(click.Option(["--json", "as_json"], is_flag=True, help=help_text))
-        self.params.append(click.Option(["-v", "--verbose"], count=True, help="Log more; show tracebacks."))
-        self.params.append(click.Option(["-q", "--quiet"], is_flag=True, help="No progress, no warnings."))
+        self.params.append(click.Option(["-v", "--verbose"], count=True, help="Log more and show tracebacks."))
+        self.params.append(click.Option(["-q", "--quiet"], is_flag=True, help="Hide progress and warnings."))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Sets up the output and calls the function."""
+        """Configures the output and calls the function of the command."""
         verbose, quiet = ctx.params.pop("verbose"), ctx.params.pop("quiet")
         if verbose and quiet:
             raise click.UsageError("-v and -q exclude each other", ctx)
@@ -39,7 +45,7 @@ class Command(click.Command):
 
 
 def choice_option(name: str, choices: tuple[str, ...], **attributes: Any) -> Callable[[Function], Function]:
-    """Returns an option that takes one of a few words, and names the nearest where it gets another."""
+    """Returns an option with a fixed set of values; the error for any other value suggests the closest ones."""
 
     def check(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
         if value is not None and value not in choices:
@@ -49,39 +55,57 @@ def choice_option(name: str, choices: tuple[str, ...], **attributes: Any) -> Cal
     return click.option(name, metavar="|".join(choices), callback=check, **attributes)
 
 
-_BACKBONE_HELP = "E.g. 'mobilenet_v2(width_mult=0.35)'; see nbt backbones."
-_WEIGHTS_HELP = "Pretrained weights."
+_BACKBONE_HELP = "Architecture, such as 'mobilenet_v2(width_mult=0.35)'; see nbt backbones."
+_WEIGHTS_HELP = "Pretrained weights: those of the backbone (default), random ones (none), or a file."
 _DATA = (
-    click.option("--dataset", required=True, metavar="NAME|FOLDER|CSV", help="What to transfer to; see nbt datasets."),
-    click.option("--data-dir", metavar="DIR", help="Where a dataset known by name already is."),
+    click.option("--dataset", required=True, metavar="NAME|FOLDER|CSV", help="Target dataset; see nbt datasets."),
+    click.option(
+        "--data-dir",
+        metavar="DIR",
+        show_default="downloaded where possible",
+        help="Folder that already holds a dataset known by name.",
+    ),
 )
 _BACKBONE = (
-    click.option("--backbone", metavar="NAME", help=_BACKBONE_HELP),
+    click.option("--backbone", metavar="NAME", show_default="the dataset's backbone", help=_BACKBONE_HELP),
     click.option("--weights", metavar="default|none|FILE", default="default", show_default=True, help=_WEIGHTS_HELP),
 )
 _BACKBONES = (
-    click.option("--backbone", metavar="NAME", multiple=True, help=f"{_BACKBONE_HELP} Several are compared."),
+    click.option(
+        "--backbone",
+        metavar="NAME",
+        multiple=True,
+        show_default="the dataset's backbone",
+        help=f"{_BACKBONE_HELP} Repeat the option to compare several.",
+    ),
     click.option(
         "--weights",
         metavar="default|none|FILE",
         multiple=True,
-        help=f"{_WEIGHTS_HELP} Once for all backbones, or once for each.",
+        show_default="default",
+        help=f"{_WEIGHTS_HELP} Give it once for all backbones, or once per backbone.",
     ),
 )
 _IMAGES = (
-    click.option("--image-size", metavar="PIXELS", type=int, help="Side of the images."),
-    click.option("--classes", metavar="N", type=int, help="Use the first N classes only."),
-    click.option("--shots", metavar="N", type=int, help="Use N labelled images a class only."),
+    click.option(
+        "--image-size",
+        metavar="PIXELS",
+        type=int,
+        show_default="that of dataset and backbone",
+        help="Side length of the images.",
+    ),
+    click.option("--classes", metavar="N", type=int, show_default="all", help="Use only the first N classes."),
+    click.option("--shots", metavar="N", type=int, show_default="all", help="Use only N labelled images per class."),
 )
 
 
 def task_options(function: Function) -> Function:
-    """Adds the options that say what is transferred to what; `nbt.cli.options.checks.check_task` checks them."""
+    """Adds the options that define a task; `nbt.cli.options.checks.check_task` checks their values."""
     return _add((*_DATA, *_BACKBONE, *_IMAGES), function)
 
 
 def comparison_options(function: Function) -> Function:
-    """Adds the options of `task_options`, with `--backbone` and `--weights` any number of times (tuples)."""
+    """Adds the options of `task_options`, but `--backbone` and `--weights` may be repeated and are tuples."""
     return _add((*_DATA, *_BACKBONES, *_IMAGES), function)
 
 
@@ -92,24 +116,25 @@ def _add(options: tuple[Callable[[Function], Function], ...], function: Function
 
 
 def teacher_option(function: Function) -> Function:
-    """Adds `--teacher`; `nbt.cli.options.checks.check_task` checks it."""
-    help_text = "Whose weights may be injected; see nbt inject."
-    return click.option("--teacher", metavar="BACKBONE[=FILE]", help=help_text)(function)
+    """Adds `--teacher`; `nbt.cli.options.checks.check_task` checks its value."""
+    help_text = "Backbone whose weights trials may inject into theirs; see nbt inject."
+    return click.option("--teacher", metavar="BACKBONE[=FILE]", show_default="none", help=help_text)(function)
 
 
 def storage_option(function: Function) -> Function:
-    """Adds `--storage`."""
-    help_text = "Database of the studies; SQLite under .nbt/ when not given."
-    return click.option("--storage", metavar="URL", help=help_text)(function)
+    """Adds `--storage`; `nbt.cli.options.checks.check_study` checks its value."""
+    default = "SQLite file under .nbt/"
+    return click.option("--storage", metavar="URL", show_default=default, help="Database of the studies.")(function)
 
 
 def tracking_option(function: Function) -> Function:
     """Adds `--tracking-uri`."""
-    help_text = "MLflow's store; SQLite under .nbt/ when not given."
-    return click.option("--tracking-uri", metavar="URI", help=help_text)(function)
+    default = "SQLite file under .nbt/"
+    return click.option("--tracking-uri", metavar="URI", show_default=default, help="MLflow tracking store.")(function)
 
 
 def experience_option(function: Function) -> Function:
-    """Adds `--experience`; `nbt.cli.options.checks.check_experience` checks it."""
-    help_text = "Folder of recorded tables; those that come with nbt when not given."
-    return click.option("--experience", metavar="DIR", help=help_text)(function)
+    """Adds `--experience`; `nbt.cli.options.checks.check_experience` checks its value."""
+    default = "tables shipped with nbt"
+    help_text = "Folder of recorded tables of other tasks; see nbt record."
+    return click.option("--experience", metavar="DIR", show_default=default, help=help_text)(function)

@@ -1,4 +1,4 @@
-"""Options of `nbt continual`: which belong to which scenario and method, and the recipes that they make."""
+"""Options of `nbt continual`, their checks per scenario and method, and the recipes that follow from them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ __all__ = ["SCENARIOS", "check_options", "continual_options", "recipes_from_opti
 _CLASS_STREAM = "stream"
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-# Option -> field of the recipe, and whose it is, as the recipes call methods.
+# Option -> field of the recipe.
 _RECIPE_FIELDS = {
     "curvature": "curvature",
     "penalty": "penalty_strength",
     "epochs": "epochs",
     "batch_size": "batch_size",
 }
+# Option -> values of `TransferSettings.method` that it applies to.
 _METHODS_OF_OPTION = {
     "curvature": ("dlcft",),
     "factors": ("dlcft",),
@@ -46,10 +47,10 @@ _METHODS_OF_OPTION = {
 
 
 def parse_size(text: str) -> int:
-    """Returns a number of bytes: "2G" and "2 GiB" are 2 * 2**30, "1000" is itself.
+    """Returns a size in bytes: "2G" and "2 GiB" are 2 * 2**30, "1000" is 1000.
 
     Raises:
-        UsageError: It is no size.
+        UsageError: The text is not a size.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
@@ -67,19 +68,65 @@ def _check_methods(ctx: click.Context, param: click.Parameter, value: tuple[str,
 
 
 _COMMON: tuple[Callable[[Any], Any], ...] = (
-    choice_option("--scenario", (_CLASS_STREAM, *SCENARIOS), required=True, help="See above."),
-    click.option("--dataset", required=True, metavar="NAME|FOLDER|CSV", help="What to transfer to; see nbt datasets."),
-    click.option("--data-dir", metavar="DIR", help="Where a dataset known by name already is."),
-    click.option("--backbone", metavar="NAME", help="Of the weights, such as 'conv3(width=256)'; see nbt backbones."),
+    choice_option("--scenario", (_CLASS_STREAM, *SCENARIOS), required=True, help="Kind of stream; see above."),
+    click.option("--dataset", required=True, metavar="NAME|FOLDER|CSV", help="Target dataset; see nbt datasets."),
     click.option(
-        "--weights", metavar="default|none|FILE", default="default", show_default=True, help="See nbt pretrain."
+        "--data-dir",
+        metavar="DIR",
+        show_default="downloaded where possible",
+        help="Folder that already holds a dataset known by name.",
     ),
-    click.option("--image-size", metavar="PIXELS", type=int, help="Side of the images."),
-    click.option("--classes", metavar="N", type=int, help="The first N (stream: of a draw, 600 or all if fewer)."),
-    click.option("--lr", metavar="RATE", type=float, help="Of the body, the head's in proportion (stream: Adam's)."),
-    click.option("--epochs", metavar="N", type=AT_LEAST_ONE, help="Of a task: 12; of standard: 10."),
-    click.option("--batch-size", metavar="N", type=AT_LEAST_ONE, help="Images a step: 32; of stream's standard alone."),
-    click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of order, split, draws."),
+    click.option(
+        "--backbone",
+        metavar="NAME",
+        show_default="the dataset's backbone",
+        help="Architecture of the weights, such as 'conv3(width=256)'; see nbt backbones.",
+    ),
+    click.option(
+        "--weights",
+        metavar="default|none|FILE",
+        default="default",
+        show_default=True,
+        help="Pretrained weights: those of the backbone (default), random ones (none), or a file; see nbt pretrain.",
+    ),
+    click.option(
+        "--image-size",
+        metavar="PIXELS",
+        type=int,
+        show_default="that of dataset and backbone",
+        help="Side length of the images.",
+    ),
+    click.option(
+        "--classes",
+        metavar="N",
+        type=int,
+        show_default="all; stream: 600, or all if fewer",
+        help="Use only the first N classes. Stream: draw N classes per run.",
+    ),
+    click.option(
+        "--lr",
+        metavar="RATE",
+        type=float,
+        show_default="that of the method; stream: best of a sweep",
+        help="Learning rate of the body; that of the head keeps its ratio to it. Stream: learning rate of Adam.",
+    ),
+    click.option(
+        "--epochs",
+        metavar="N",
+        type=AT_LEAST_ONE,
+        show_default="12; stream: 10",
+        help="Epochs per task. Stream: epochs of --protocol standard.",
+    ),
+    click.option(
+        "--batch-size",
+        metavar="N",
+        type=AT_LEAST_ONE,
+        show_default="32",
+        help="Images per step. Stream: only with --protocol standard.",
+    ),
+    click.option(
+        "--seed", metavar="N", type=SEED, default=0, show_default=True, help="Seed of task order, split and draws."
+    ),
 )
 _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
@@ -88,47 +135,122 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="|".join(METHODS),
         multiple=True,
         callback=_check_methods,
-        help="Against forgetting, dlcft when not given. Several are compared.",
+        show_default="dlcft",
+        help="Method against forgetting. Repeat the option to compare several.",
     ),
-    click.option("--tasks", metavar="N", type=click.IntRange(min=2), help="Length; 5, or as many as classes give."),
-    click.option("--seeds", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Orders and seeds."),
-    click.option("--shots", metavar="N", type=int, help="Use N labelled images a class only."),
-    click.option("--settings", "file", metavar="FILE", help="Recipe as YAML; options override it."),
-    choice_option("--curvature", CURVATURES, help="Of dlcft; kfac when not given."),
-    click.option("--penalty", metavar="F", type=float, help="What multiplies the penalty of dlcft and ewc."),
-    click.option("--target-scale", metavar="F", type=float, help="Of squared error; 0 is cross-entropy."),
-    choice_option("--factors", KFAC_FACTOR_MODES, help="Of past tasks' K-FAC; keep when not given."),
-    choice_option("--head", HEAD_INITS, help="To linearise around; fitted when not given."),
-    choice_option("--vectors", CURVATURE_VECTORS, help="Of the curvature; signs when not given."),
-    click.option("--memory", metavar="SIZE", help="Bound on the curvatures, such as 512M; 2G when not given."),
-    click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Where reports go."),
+    click.option(
+        "--tasks",
+        metavar="N",
+        type=click.IntRange(min=2),
+        show_default="5, or as many as the classes allow",
+        help="Number of tasks.",
+    ),
+    click.option(
+        "--seeds",
+        metavar="N",
+        type=AT_LEAST_ONE,
+        default=1,
+        show_default=True,
+        help="Streams per method, each with its own seed, task order and split.",
+    ),
+    click.option("--shots", metavar="N", type=int, show_default="all", help="Use only N labelled images per class."),
+    click.option(
+        "--settings",
+        "file",
+        metavar="FILE",
+        show_default="none",
+        help="Recipe in YAML. It replaces the defaults of method and recipe; options override it.",
+    ),
+    choice_option("--curvature", CURVATURES, show_default="kfac", help="Curvature of dlcft."),
+    click.option(
+        "--penalty",
+        metavar="F",
+        type=float,
+        show_default="dlcft: 1; ewc: 10",
+        help="Factor of the penalty of dlcft and ewc.",
+    ),
+    click.option(
+        "--target-scale",
+        metavar="F",
+        type=float,
+        show_default="dlcft: 5, with class 15; others: 0",
+        help="Scale of the targets of the squared error; 0 selects cross-entropy.",
+    ),
+    choice_option(
+        "--factors",
+        KFAC_FACTOR_MODES,
+        show_default="keep",
+        help="K-FAC factors of past tasks: one pair per task (keep) or their average (merge).",
+    ),
+    choice_option(
+        "--head",
+        HEAD_INITS,
+        show_default="fitted",
+        help="Head to linearise around: a ridge regression on the first task (fitted) or a random one.",
+    ),
+    choice_option(
+        "--vectors",
+        CURVATURE_VECTORS,
+        show_default="signs",
+        help="Output vectors of the curvature: one random vector per image (signs) or every output (unit).",
+    ),
+    click.option(
+        "--memory",
+        metavar="SIZE",
+        show_default="2G",
+        help="Upper bound on the memory of the curvatures, such as 512M.",
+    ),
+    click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Folder of the reports."),
     tracking_option,
-    click.option("--fresh", is_flag=True, help="Forget what is kept of these streams, and start over."),
+    click.option("--fresh", is_flag=True, help="Delete the stored results of these streams and start again."),
 )
 _CLASS_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    choice_option("--protocol", PROTOCOLS, default="continual", show_default=True, help="Stream: order of the images."),
-    choice_option("--train-layers", TRAIN_LAYERS, default="all", show_default=True, help="Stream: what Adam trains."),
-    click.option("--skip-classes", metavar="N", type=int, default=0, help="Stream: leave out the first N."),
-    click.option(
-        "--train", metavar="N", type=AT_LEAST_ONE, default=15, show_default=True, help="Stream: images a class."
+    choice_option(
+        "--protocol", PROTOCOLS, default="continual", show_default=True, help="Stream: how the images are presented."
+    ),
+    choice_option(
+        "--train-layers", TRAIN_LAYERS, default="all", show_default=True, help="Stream: layers that Adam trains."
     ),
     click.option(
-        "--test", metavar="N", type=AT_LEAST_ONE, default=5, show_default=True, help="Stream: images a class."
+        "--skip-classes",
+        metavar="N",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Stream: leave out the first N classes of the dataset.",
     ),
-    click.option("--draws", metavar="N", type=AT_LEAST_ONE, default=10, show_default=True, help="Stream: runs."),
+    click.option(
+        "--train",
+        metavar="N",
+        type=AT_LEAST_ONE,
+        default=15,
+        show_default=True,
+        help="Stream: training images per class.",
+    ),
+    click.option(
+        "--test", metavar="N", type=AT_LEAST_ONE, default=5, show_default=True, help="Stream: test images per class."
+    ),
+    click.option(
+        "--draws",
+        metavar="N",
+        type=AT_LEAST_ONE,
+        default=10,
+        show_default=True,
+        help="Stream: runs, each on its own draw of classes and images.",
+    ),
     click.option(
         "--sweep-draws",
         metavar="N",
         type=AT_LEAST_ONE,
         default=2,
         show_default=True,
-        help="Stream: runs for each rate.",
+        help="Stream: runs per learning rate of the sweep.",
     ),
 )
 
 
 def continual_options(function: Function) -> Function:
-    """Adds the options of all scenarios; `check_options` refuses those of another."""
+    """Adds the options of all scenarios; `check_options` rejects those of other scenarios."""
     for option in reversed((*_COMMON, *_TASK_STREAM_OPTIONS, *_CLASS_STREAM_OPTIONS)):
         function = option(function)
     return function
@@ -136,15 +258,15 @@ def continual_options(function: Function) -> Function:
 
 def _option_names(options: Sequence[Callable[[Any], Any]]) -> frozenset[str]:
     @click.command()
-    def bare() -> None: ...
+    def holder() -> None: ...
 
     for option in options:
-        option(bare)
-    return frozenset(str(param.name) for param in bare.params)
+        option(holder)
+    return frozenset(str(param.name) for param in holder.params)
 
 
 def given_options(ctx: click.Context) -> dict[str, click.Parameter]:
-    """Returns the options that were written on the command line, by the names of their values."""
+    """Returns the parameters that were given on the command line, by name."""
     return {
         str(param.name): param
         for param in ctx.command.params
@@ -153,27 +275,30 @@ def given_options(ctx: click.Context) -> dict[str, click.Parameter]:
 
 
 def check_options(ctx: click.Context, scenario: str) -> None:
-    """Refuses options of another scenario.
+    """Rejects options of other scenarios.
 
     Raises:
-        UsageError: One was given.
+        UsageError: Such an option was given.
     """
-    of_stream = scenario == _CLASS_STREAM
-    foreign = _option_names(_TASK_STREAM_OPTIONS if of_stream else _CLASS_STREAM_OPTIONS)
-    whose = "--scenario " + ", ".join(SCENARIOS) if of_stream else f"--scenario {_CLASS_STREAM}"
+    is_class_stream = scenario == _CLASS_STREAM
+    rejected = _option_names(_TASK_STREAM_OPTIONS if is_class_stream else _CLASS_STREAM_OPTIONS)
+    valid_for = "--scenario " + ", ".join(SCENARIOS) if is_class_stream else f"--scenario {_CLASS_STREAM}"
     for name, param in given_options(ctx).items():
-        if name in foreign:
-            raise UsageError(f"{param.opts[0]} is an option of {whose}")
+        if name in rejected:
+            raise UsageError(f"{param.opts[0]} is an option of {valid_for}")
 
 
 def recipes_from_options(options: Mapping[str, Any]) -> dict[str, TransferSettings]:
-    """Returns the recipe of every method that was asked for, without torch.
+    """Returns the recipe of every requested method, without importing torch.
 
-    A method is what `METHODS` makes of the default recipe, or of the file's; what the file itself says of its own
-    method stays.
+    A recipe is the default recipe, or that of the file, with the overrides of its method in `METHODS`. The method of
+    the file itself keeps the values of the file.
+
+    Args:
+        options: Values of the options of `nbt continual`.
 
     Raises:
-        UsageError: The file or an option is wrong, or an option is of none of the methods.
+        UsageError: The file or an option is invalid, or an option applies to none of the methods.
     """
     base = None if options["file"] is None else TransferSettings.load(options["file"])
     names = options["methods"] or (("dlcft",) if base is None else (base.method,))
@@ -189,13 +314,13 @@ def _recipe_of_method(name: str, scenario: str, base: TransferSettings | None) -
         return TransferSettings(**method_overrides(name, scenario))
     if name == base.method:
         return base
-    # EWC is defined for the network itself and cross-entropy.
+    # EWC is defined for the original network and for cross-entropy.
     plain = {"linearized": False, "target_scale": 0.0} if name == "ewc" else {}
     return base.replace(**plain, **method_overrides(name, scenario))
 
 
 def _with_learning_rate(recipe: TransferSettings, rate: float | None) -> TransferSettings:
-    """Gives the body a rate; the head's stays as many times as high."""
+    """Returns the recipe with a learning rate of the body; the ratio of the head's rate to it stays."""
     if rate is None:
         return recipe
     if not 0.0 < rate < math.inf:
@@ -204,7 +329,7 @@ def _with_learning_rate(recipe: TransferSettings, rate: float | None) -> Transfe
 
 
 def _with_target_scale(recipes: dict[str, TransferSettings], scale: float | None) -> dict[str, TransferSettings]:
-    """Gives a target scale to the methods that have squared error, where none has to all."""
+    """Sets the target scale of the methods with a squared error, or of all methods where none has one."""
     if scale is None:
         return recipes
     squared = {name for name, recipe in recipes.items() if recipe.target_scale > 0.0} or set(recipes)
@@ -212,10 +337,10 @@ def _with_target_scale(recipes: dict[str, TransferSettings], scale: float | None
 
 
 def _check_method_options(options: Mapping[str, Any], recipes: Mapping[str, TransferSettings]) -> None:
-    """Refuses an option that none of the methods has."""
-    asked = {recipe.method for recipe in recipes.values()}
+    """Rejects an option that applies to none of the methods."""
+    requested = {recipe.method for recipe in recipes.values()}
     for name, methods in _METHODS_OF_OPTION.items():
-        if options[name] is not None and asked.isdisjoint(methods):
+        if options[name] is not None and requested.isdisjoint(methods):
             raise UsageError(f"--{name.replace('_', '-')} is an option of --method {', '.join(methods)}")
     linearized = any(recipe.linearized or recipe.method == "dlcft" for recipe in recipes.values())
     if options["head"] is not None and not linearized:
@@ -223,10 +348,13 @@ def _check_method_options(options: Mapping[str, Any], recipes: Mapping[str, Tran
 
 
 def stream_settings_from_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of `ContinualSettings` that were given, but for scenario, recipe and length.
+    """Returns the given fields of `ContinualSettings`, except for scenario, recipe and number of tasks.
+
+    Args:
+        options: Values of the options of `nbt continual`.
 
     Raises:
-        UsageError: The size of the memory is none.
+        UsageError: `--memory` is not a size.
     """
     fields = {name: options[name] for name in ("factors", "head", "vectors") if options[name] is not None}
     if options["memory"] is not None:

@@ -59,7 +59,7 @@ def _click_option(name: str, option: Option) -> Callable[[Function], Function]:
     return click.option(*names, metavar=option.metavar, help=help_text, **shown)
 
 
-class _NumberOrText(click.ParamType):
+class _NumberOrText(click.ParamType[float | str]):
     """A number where the text is one; other text is checked by what uses it."""
 
     name = "number or text"

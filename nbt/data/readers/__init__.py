@@ -1,1 +1,1 @@
-"""Readers: one file for each layout of a dataset."""
+"""Dataset readers, one module per layout."""

@@ -1,4 +1,4 @@
-"""Reads CUB-200-2011 in its official layout (Wah et al. 2011, Caltech CNS-TR-2011-001), and fetches it."""
+"""Downloads CUB-200-2011 and reads its official layout (Wah et al. 2011, Caltech CNS-TR-2011-001)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def find_cub(data_dir: Path) -> Path:
     """Returns the folder with the official layout: `data_dir` itself or CUB_200_2011 inside it.
 
     Raises:
-        UsageError: It is neither; the message names what is missing.
+        UsageError: Neither has the layout; the message names the missing files.
     """
     for folder in (data_dir, data_dir / FOLDER):
         if is_cub(folder):
@@ -40,32 +40,32 @@ def find_cub(data_dir: Path) -> Path:
 
 
 def fetch_cub(progress: Progress | None = None) -> Path:
-    """Returns the folder of the fetched dataset; downloads 1.1 GB at the first call.
+    """Returns the folder of the downloaded dataset; the first call downloads 1.1 GB.
 
     Raises:
-        NbtError: It cannot be fetched; the message says how to give a copy.
+        NbtError: The download fails; the message explains how to use an existing copy.
     """
     from nbt.data.download import fetch_archive, make_cache_folder
 
     folder = make_cache_folder("datasets", "cub")
-    found = folder / FOLDER
-    if is_cub(found):
-        return found
+    dataset_folder = folder / FOLDER
+    if is_cub(dataset_folder):
+        return dataset_folder
     try:
         return fetch_archive(URL, MD5, folder, FOLDER, progress=progress)
     except NbtError as error:
-        raise NbtError(f"{error}; to use a copy that you have, give its folder: --data-dir {FOLDER}") from error
+        raise NbtError(f"{error}; to use an existing copy, give its folder: --data-dir {FOLDER}") from error
 
 
 def read_cub(folder: Path) -> tuple[list[str], list[LabelledFile]]:
     """Reads the official tables.
 
     Args:
-        folder: With the layout that `is_cub` checks.
+        folder: A folder for which `is_cub` holds.
 
     Returns:
-        The class names in the order of their ids, without those that have no image, and the images with the
-        official roles "train" and "test".
+        The names of the classes that have images, in the order of their ids, and the images with the official splits
+        "train" and "test".
 
     Raises:
         UsageError: A table is damaged; the message names the file and the line or id.
@@ -82,8 +82,8 @@ def read_cub(folder: Path) -> tuple[list[str], list[LabelledFile]]:
             raise UsageError(f"{folder / 'classes.txt'}: no line for class {labels[image]} of image {image}")
         if split[image] not in ("0", "1"):
             raise UsageError(f"{folder / 'train_test_split.txt'}: image {image} has {split[image]!r}, expected 0 or 1")
-        part = "train" if split[image] == "1" else "test"
-        rows.append(LabelledFile(folder / "images" / path, names[labels[image]], part))
+        split_name = "train" if split[image] == "1" else "test"
+        rows.append(LabelledFile(folder / "images" / path, names[labels[image]], split_name))
     used = {row.label for row in rows}
     return [name for name in names.values() if name in used], rows
 

@@ -1,4 +1,4 @@
-"""The embedded dataset: scikit-learn's handwritten digits (Alpaydin and Kaynak 1998, UCI), no download."""
+"""The embedded dataset: scikit-learn's handwritten digits (Alpaydin and Kaynak 1998, UCI)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def read_digits(*, source: bool = False) -> Listing:
     """Returns the 8 x 8 grey images of five digits, as RGB.
 
     Args:
-        source: True for 0-4, on which a backbone is pretrained; False for 5-9, the target.
+        source: True for the digits 0-4, on which a backbone is pretrained; False for 5-9, the target.
     """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     classes = SOURCE_CLASSES if source else TARGET_CLASSES
-    chosen = np.isin(digits.target, list(classes))
-    grey = np.rint(digits.images[chosen] * (255.0 / _MAX_GREY_VALUE)).astype(np.uint8)
+    selected = np.isin(digits.target, list(classes))
+    grey = np.rint(digits.images[selected] * (255.0 / _MAX_GREY_VALUE)).astype(np.uint8)
     return Listing(
         name="digits source" if source else "digits",
         class_names=tuple(str(digit) for digit in classes),
         items=np.repeat(grey[..., None], 3, axis=3),
-        labels=digits.target[chosen].astype(np.int64) - classes[0],
-        roles=np.full(int(chosen.sum()), "", dtype="<U5"),
+        labels=digits.target[selected].astype(np.int64) - classes[0],
+        roles=np.full(int(selected.sum()), "", dtype="<U5"),
     )

@@ -1,4 +1,4 @@
-"""Reads a folder with one subfolder a class, and a train/val/test folder of such."""
+"""Reads a folder with one subfolder per class, or a train/val/test folder of such folders."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ logger = logging.getLogger("nbt")
 
 
 def find_split_folders(folder: Path) -> dict[str, Path]:
-    """Returns the folders of a train/val/test folder by role; empty where `folder` holds the classes themselves.
+    """Returns the folders of a train/val/test folder by split; empty where `folder` holds the classes themselves.
 
-    It is taken for one if a folder called train (or training) holds class folders, and stands alone or beside one
-    for validation or test: classes may be called train and test too.
+    A folder is read as train/val/test if its subfolder train (or training) holds class folders, and is the only
+    subfolder or has a validation or test folder next to it: classes may be called train and test too.
 
     Raises:
-        UsageError: Two folders have the same role, such as "val" and "validation".
+        UsageError: Two folders belong to the same split, such as "val" and "validation".
     """
     parts: dict[str, Path] = {}
-    everything = subfolders(folder)
-    for child in everything:
+    children = subfolders(folder)
+    for child in children:
         split = SPLIT_ALIASES.get(child.name.lower())
         if split in parts:
             raise UsageError(f"{folder}: {parts[split].name}/ and {child.name}/ are both {split}; keep one of them")
@@ -30,34 +30,36 @@ def find_split_folders(folder: Path) -> dict[str, Path]:
             parts[split] = child
     if "train" not in parts or not any(has_image(child) for child in subfolders(parts["train"])):
         return {}
-    return parts if len(parts) > 1 or len(everything) == 1 else {}
+    return parts if len(parts) > 1 or len(children) == 1 else {}
 
 
 def check_image_folder(folder: Path) -> None:
-    """Checks that a folder can be a dataset, opening no image and listing no more than it must.
+    """Checks that a folder can be a dataset, without opening images.
 
     Raises:
-        UsageError: It holds no images, images outside class folders only, one class, or an empty class folder.
+        UsageError: The folder has no images, no class folders, one class only, or an empty class folder.
     """
     parts = find_split_folders(folder)
-    place = parts.get("train", folder)
-    classes = subfolders(place)
+    class_parent = parts.get("train", folder)
+    classes = subfolders(class_parent)
     empty = [child.name for child in classes if not has_image(child)]
     if len(empty) == len(classes):
-        raise UsageError(_explain_no_images(place))
+        raise UsageError(_explain_no_images(class_parent))
     if len(classes) == 1:
-        raise UsageError(f"{place} has one class only ({classes[0].name}); a task needs two or more class folders")
+        raise UsageError(
+            f"{class_parent} has one class only ({classes[0].name}); a task needs two or more class folders"
+        )
     if empty and "val" not in parts:
-        raise UsageError(f"{place}: class {empty[0]!r} has no images; add some or remove its folder")
+        raise UsageError(f"{class_parent}: class {empty[0]!r} has no images; add some or remove its folder")
 
 
 def read_image_folder(folder: Path) -> list[LabelledFile]:
-    """Returns the images of a folder of class folders, or of a train/val/test folder of such.
+    """Lists the images of a folder of class folders, or of a train/val/test folder of such.
 
-    Images deeper inside a class folder belong to the class.
+    Images in subfolders of a class folder belong to the class.
 
     Raises:
-        UsageError: As `check_image_folder`; or a class is in validation or test, but not in train.
+        UsageError: The folder fails `check_image_folder`, or a class is in validation or test, but not in train.
     """
     check_image_folder(folder)
     parts = find_split_folders(folder)
@@ -65,8 +67,8 @@ def read_image_folder(folder: Path) -> list[LabelledFile]:
         return _read_classes(folder, "")
     others = [child.name for child in subfolders(folder) if child not in parts.values()]
     if others:
-        logger.warning("%s: read as a train/val/test folder; left out: %s", folder, ", ".join(others))
-    rows = [row for split, place in parts.items() for row in _read_classes(place, split)]
+        logger.warning("%s: read as a train/val/test folder; ignored: %s", folder, ", ".join(others))
+    rows = [row for split, part in parts.items() for row in _read_classes(part, split)]
     known = {row.label for row in rows if row.split == "train"}
     for row in rows:
         if row.label not in known:
@@ -81,4 +83,4 @@ def _read_classes(folder: Path, split: str) -> list[LabelledFile]:
 def _explain_no_images(folder: Path) -> str:
     if has_image(folder):
         return f"{folder} has images, but no class folders; put the images of each class into a subfolder of its own"
-    return f"{folder} has no images; expected one subfolder a class, with .jpg, .png, .webp or other image files"
+    return f"{folder} has no images; expected one subfolder per class, with .jpg, .png, .webp or other image files"

@@ -1,4 +1,4 @@
-"""Reads a CSV manifest: `path,label[,split]`, one image a line."""
+"""Reads CSV manifests: `path,label[,split]`, one image per line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ COLUMNS = ("path", "label", "split")
 
 
 def read_manifest(path: Path) -> list[LabelledFile]:
-    """Returns the images that a manifest names.
+    """Reads a manifest file.
 
     Raises:
-        UsageError: It cannot be read, or `parse_manifest` raises.
+        UsageError: The file cannot be read, `parse_manifest` raises, or there are no images or one class only.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -37,23 +37,23 @@ def read_manifest(path: Path) -> list[LabelledFile]:
 def parse_manifest(
     text: str, folder: Path, *, source: str, is_file: Callable[[Path], bool] = os.path.isfile
 ) -> list[LabelledFile]:
-    """Reads the text of a manifest.
+    """Parses the text of a manifest.
 
     Args:
-        text: CSV with a header that names the columns path and label, and may name split; other columns are passed
-            over. Where some lines have a split and others none, those without belong to train.
-        folder: What relative paths are relative to.
-        source: What the text is called in errors, usually its path.
-        is_file: Tells whether a path is an image that can be opened.
+        text: CSV with a header with the columns path and label, and optionally split; other columns are ignored. Where
+            some lines have a split and others none, those without belong to train.
+        folder: Folder that relative paths refer to.
+        source: Name of the text in messages, usually its path.
+        is_file: Returns whether a path is an existing file.
 
     Returns:
-        One row an image, in order; an image named twice alike counts once.
+        One entry per image, in order; repeated lines count once.
 
     Raises:
-        UsageError: A column is missing or misspelt, a line has too few or too many fields, a value is empty, a split
-            is none of train, val, test, a file is missing, or an image has two labels or splits. The line is named.
+        UsageError: A column is missing or misspelt, a line has too few or too many fields, a value is empty, a split is
+            unknown, a file is missing, or an image has two labels or splits. The message names the line.
     """
-    # newline="" leaves line ends to csv: they may stand inside quotes.
+    # newline="" leaves line ends to csv, because they may occur inside quotes.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: dict[str, tuple[LabelledFile, int]] = {}
     columns: list[int | None] | None = None
@@ -76,11 +76,11 @@ def parse_manifest(
 
 
 def _find_columns(fields: Sequence[str], where: str) -> list[int | None]:
-    """Returns the places of path, label and split in the header, None for a split that is not there."""
+    """Returns the column indices of path, label and split; None for a missing split."""
     names = [field.strip().lower() for field in fields]
-    twice = [name for name in COLUMNS if names.count(name) > 1]
-    if twice:
-        raise UsageError(f"{where}: the column {twice[0]!r} is there twice")
+    repeated = [name for name in COLUMNS if names.count(name) > 1]
+    if repeated:
+        raise UsageError(f"{where}: the column {repeated[0]!r} appears twice")
     unknown = [name for name in names if name not in COLUMNS]
     for column in COLUMNS:
         close = difflib.get_close_matches(column, unknown, n=1, cutoff=0.7)
@@ -97,16 +97,16 @@ def _read_row(fields: Sequence[str], columns: list[int | None], width: int, fold
     path, label, split = ("" if column is None else fields[column].strip() for column in columns)
     if not path or not label:
         raise UsageError(f"{where}: the {'path' if not path else 'label'} is empty")
-    role = SPLIT_ALIASES.get(split.lower())
-    if split and role is None:
+    split_name = SPLIT_ALIASES.get(split.lower())
+    if split and split_name is None:
         raise UsageError(f"{where}: unknown split {split!r}; {nearest(split.lower(), ('train', 'val', 'test'))}")
-    return LabelledFile(Path(os.path.normpath(folder / path)), label, role or "")
+    return LabelledFile(Path(os.path.normpath(folder / path)), label, split_name or "")
 
 
 def _add_row(
     rows: dict[str, tuple[LabelledFile, int]], row: LabelledFile, line: int, where: str, is_file: Callable[[Path], bool]
 ) -> None:
-    """Adds a row, unless its image is there already, with the same label and split."""
+    """Adds a row, unless the same image is present already with the same label and split."""
     key = str(row.path)
     if key not in rows:
         if not is_file(row.path):
@@ -114,6 +114,6 @@ def _add_row(
         rows[key] = (row, line)
         return
     earlier, first = rows[key]
-    for what, old, new in (("label", earlier.label, row.label), ("split", earlier.split, row.split)):
+    for field, old, new in (("label", earlier.label, row.label), ("split", earlier.split, row.split)):
         if old != new:
-            raise UsageError(f"{where}: {row.path.name} has the {what} {new!r}, but {old!r} in line {first}")
+            raise UsageError(f"{where}: {row.path.name} has the {field} {new!r}, but {old!r} in line {first}")

@@ -1,6 +1,6 @@
 """Reads Omniglot's published small background set 1 (Lake, Salakhutdinov and Tenenbaum 2015): zip or unpacked folder.
 
-The archive is unpacked into the cache at first use. It is refused whole where it holds anything but characters.
+The archive is unpacked into the cache at the first use, and refused if it holds anything but characters.
 """
 
 from __future__ import annotations
@@ -27,49 +27,49 @@ _MAX_MEMBERS = 10_000
 
 
 def find_small_omniglot(data_dir: Path) -> Path:
-    """Returns the folder of alphabets, or the archive: `data_dir` itself or in it.
+    """Returns the folder of alphabets or the archive: `data_dir` itself, or inside it.
 
     Raises:
-        UsageError: There is neither.
+        UsageError: `data_dir` contains neither.
     """
-    places = (data_dir / FOLDER, *(data_dir / name for name in ARCHIVES), data_dir)
-    for place in places:
-        if place.is_file() or (place.name == FOLDER and place.is_dir()):
-            return place
+    candidates = (data_dir / FOLDER, *(data_dir / name for name in ARCHIVES), data_dir)
+    for path in candidates:
+        if path.is_file() or (path.name == FOLDER and path.is_dir()):
+            return path
     raise UsageError(f"--data-dir {data_dir}: no {ARCHIVES[0]} in it, nor {ARCHIVES[1]}, nor the folder {FOLDER}/")
 
 
-def read_small_omniglot(place: Path, *, progress: Progress | None = None) -> list[LabelledFile]:
-    """Returns the images of the set, one class a character, "Greek/character01".
+def read_small_omniglot(location: Path, *, progress: Progress | None = None) -> list[LabelledFile]:
+    """Lists the images of the set, with one class per character, e.g. "Greek/character01".
 
     Args:
-        place: From `find_small_omniglot`.
-        progress: Told of the members unpacked.
+        location: Folder or archive, from `find_small_omniglot`.
+        progress: Called with the number of unpacked members.
 
     Raises:
-        NbtError: The archive is damaged or holds something unexpected; nothing of it was written.
+        NbtError: The archive is damaged or holds something unexpected; nothing was written.
     """
     from nbt.data.image_files import LabelledFile, image_files, subfolders
 
-    folder = _unpack_to_cache(place, progress) if place.is_file() else place
+    folder = _unpack_to_cache(location, progress) if location.is_file() else location
     characters = [character for alphabet in subfolders(folder) for character in subfolders(alphabet)]
     names = {character: f"{character.parent.name}/{character.name}" for character in characters}
     return [LabelledFile(path, names[character], "") for character in characters for path in image_files(character)]
 
 
 def _unpack_to_cache(archive: Path, progress: Progress | None) -> Path:
-    """Returns the folder that the archive holds, in the cache under the hash of the archive."""
+    """Returns the unpacked folder in the cache, under the hash of the archive."""
     from nbt.data.download import make_cache_folder, move_into_place, temporary_folder
 
-    place = make_cache_folder("datasets", "omniglot-small")
-    target = place / hashlib.sha256(archive.read_bytes()).hexdigest()[:20]
+    cache = make_cache_folder("datasets", "omniglot-small")
+    target = cache / hashlib.sha256(archive.read_bytes()).hexdigest()[:20]
     if not target.is_dir():
-        with temporary_folder(place) as temporary:
+        with temporary_folder(cache) as temporary:
             unpack_characters(archive, temporary / "unpacked", progress=progress)
             try:
                 move_into_place(temporary / "unpacked", target)
             except NbtError:
-                if not target.is_dir():  # it is there where another process was faster
+                if not target.is_dir():  # else another process was faster
                     raise
     return target / FOLDER
 
@@ -77,14 +77,15 @@ def _unpack_to_cache(archive: Path, progress: Progress | None) -> Path:
 def unpack_characters(archive: Path, folder: Path, *, progress: Progress | None = None) -> None:
     """Unpacks the archive of the small set.
 
+    All members are checked before anything is written.
+
     Args:
         archive: A zip file.
-        folder: Where to; it is created.
-        progress: Told of the members unpacked.
+        folder: Target folder; it is created.
+        progress: Called with the number of unpacked members.
 
     Raises:
-        NbtError: It is damaged, or a member is none of alphabet/character/image, a link, or too large. All members
-            are checked before anything is written.
+        NbtError: The archive is damaged, or a member is a link, too large, or not of the form alphabet/character/image.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -105,10 +106,10 @@ def unpack_characters(archive: Path, folder: Path, *, progress: Progress | None 
 def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
     parts = member.filename.split("/")
     kind = stat.S_IFMT(member.external_attr >> 16)
-    plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-    if not _MEMBER_PATTERN.fullmatch(member.filename) or ".." in parts or not plain:
+    is_regular = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+    if not _MEMBER_PATTERN.fullmatch(member.filename) or ".." in parts or not is_regular:
         raise NbtError(
-            f"{archive} holds {member.filename!r}, which is no image of the small Omniglot set: nothing was unpacked"
+            f"{archive} holds {member.filename!r}, which is not part of the small Omniglot set: nothing was unpacked"
         )
     if member.file_size > _MAX_IMAGE_BYTES:
         raise NbtError(f"{archive}: {member.filename!r} has {member.file_size} bytes: nothing was unpacked")

@@ -1,4 +1,4 @@
-"""Datasets that torchvision reads: their official splits as listings, fetched whole or not at all."""
+"""Reads datasets through torchvision, with their official splits, and downloads them completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _AIRCRAFT_MD5 = "d4acdd33327262359767eeaa97a4f732"
 
 @dataclass(frozen=True)
 class ConstructorCall:
-    """One constructor call that yields one part of a dataset.
+    """One constructor call, which yields one part of a dataset.
 
     Attributes:
-        role: The official split that it is, or "".
-        arguments: Of torchvision's class.
+        role: Official split of the part, or "".
+        arguments: Keyword arguments of torchvision's class.
     """
 
     role: str
@@ -37,14 +37,14 @@ class ConstructorCall:
 
 @dataclass(frozen=True)
 class TorchvisionReader:
-    """How a dataset is read from torchvision's class.
+    """How a dataset is read through torchvision's class.
 
     Attributes:
-        cls: Its name in `torchvision.datasets`.
+        cls: Name of the class in `torchvision.datasets`.
         parts: The constructor calls.
-        read: Turns what the class loaded into items, labels and class names.
-        distinct: Whether the parts have classes of their own, rather than the same.
-        keep_archive: Whether the class still needs the archive after it was unpacked.
+        read: Converts an instance to items, labels and class names.
+        distinct: Whether the parts have disjoint classes instead of the same ones.
+        keep_archive: Whether the class needs the archive after unpacking.
     """
 
     cls: str
@@ -55,35 +55,35 @@ class TorchvisionReader:
 
 
 def read_torchvision(name: str, data_dir: Path | None = None, *, progress: Progress | None = None) -> Listing:
-    """Returns the images of a dataset of torchvision with its official split.
+    """Lists the images of a torchvision dataset with its official split.
 
     Args:
-        name: A dataset of the catalog whose kind is "torchvision".
-        data_dir: The folder that has it or shall get it; our cache when None.
-        progress: Told that a download begins; torchvision shows the bytes itself.
+        name: A known dataset of the kind "torchvision".
+        data_dir: Folder of the dataset, or target of the download; the cache when None.
+        progress: Called when a download begins; torchvision shows the bytes itself.
 
     Raises:
-        NbtError: It cannot be fetched or read; the message names the remedy.
+        NbtError: The dataset cannot be downloaded or read; the message names the remedy.
     """
     spec, reader = dataset_spec(name), _READERS[name]
     root = data_dir or make_cache_folder("datasets", name)
     try:
-        found = find_dataset_root(spec, root) if data_dir else (root if (root / spec.marker).exists() else None)
-        if found is None:
+        existing = find_dataset_root(spec, root) if data_dir else (root if (root / spec.marker).exists() else None)
+        if existing is None:
             _fetch(spec, reader, root, progress)
-        parts = [reader.read(_build(reader, part, found or root)) for part in reader.parts]
+        parts = [reader.read(_build(reader, part, existing or root)) for part in reader.parts]
     except NbtError as error:
         raise NbtError(f"{spec.title}: {error}; {_data_dir_hint(spec)}") from error
-    except Exception as error:  # torchvision raises RuntimeError, ValueError, KeyError and what scipy and pickle raise
+    except Exception as error:  # RuntimeError, ValueError, KeyError and errors of SciPy and pickle
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise NbtError(
-            f"{spec.title} cannot be read from {found or root} ({reason}); {_data_dir_hint(spec)}"
+            f"{spec.title} cannot be read from {existing or root} ({reason}); {_data_dir_hint(spec)}"
         ) from error
     return _merge(spec.name, reader, parts)
 
 
 def _data_dir_hint(spec: DatasetSpec) -> str:
-    return f"to use a copy that you have, give --data-dir DIR with DIR/{spec.marker} (see {spec.homepage})"
+    return f"to use an existing copy, give --data-dir DIR with DIR/{spec.marker} (see {spec.homepage})"
 
 
 def _build(reader: TorchvisionReader, part: ConstructorCall, root: Path, *, download: bool = False) -> Any:
@@ -94,26 +94,26 @@ def _build(reader: TorchvisionReader, part: ConstructorCall, root: Path, *, down
 
 
 def _fetch(spec: DatasetSpec, reader: TorchvisionReader, root: Path, progress: Progress | None) -> None:
-    """Fetches a dataset into a temporary folder beside the others in `root`, and renames what it got into place."""
-    if spec.name == "aircraft":  # torchvision knows no checksum for it
+    """Downloads a dataset into a temporary folder inside `root`, and moves the result into place."""
+    if spec.name == "aircraft":  # torchvision does not verify its checksum
         fetch_archive(_AIRCRAFT_URL, _AIRCRAFT_MD5, root, "fgvc-aircraft-2013b", progress=progress)
         return
     if progress:
         progress(f"downloading {spec.title}", 0, 0)
-    with temporary_folder(root) as place:
+    with temporary_folder(root) as temporary:
         with _guarded_extraction():
             for part in reader.parts:
-                _build(reader, part, place, download=True)
+                _build(reader, part, temporary, download=True)
         if not reader.keep_archive:
-            for archive in [path for path in place.rglob("*") if path.suffix in (".gz", ".tgz", ".zip")]:
+            for archive in [path for path in temporary.rglob("*") if path.suffix in (".gz", ".tgz", ".zip")]:
                 archive.unlink()
-        for child in list(place.iterdir()):
+        for child in list(temporary.iterdir()):
             move_into_place(child, root / child.name)
 
 
 @contextlib.contextmanager
 def _guarded_extraction() -> Iterator[None]:
-    """Lets torchvision's own unpacking write nowhere but below its folder, which Python 3.11 leaves open."""
+    """Keeps torchvision's unpacking inside its folder, which is not the default before Python 3.14."""
     if not hasattr(tarfile, "data_filter"):
         yield
         return
@@ -150,12 +150,12 @@ def _merge(name: str, reader: TorchvisionReader, parts: list[tuple[Items, list[i
 
 
 def _read_files(data: Any) -> tuple[Items, list[int], list[str]]:
-    """Aircraft, DTD and Food-101."""
+    """Reads Aircraft, DTD and Food-101."""
     return [Path(path) for path in data._image_files], list(data._labels), list(data.classes)
 
 
 def _read_flowers(data: Any) -> tuple[Items, list[int], list[str]]:
-    names = getattr(data, "classes", None) or [str(number) for number in range(1, 103)]  # named since 0.22
+    names = getattr(data, "classes", None) or [str(number) for number in range(1, 103)]  # torchvision 0.22 and later
     return [Path(path) for path in data._image_files], list(data._labels), list(names)
 
 
@@ -164,7 +164,7 @@ def _read_pets(data: Any) -> tuple[Items, list[int], list[str]]:
 
 
 def _read_samples(data: Any) -> tuple[Items, list[int], list[str]]:
-    """Cars and EuroSAT."""
+    """Reads Cars and EuroSAT."""
     samples = data.samples if hasattr(data, "samples") else data._samples
     return [Path(path) for path, _ in samples], [int(label) for _, label in samples], list(data.classes)
 
@@ -184,15 +184,15 @@ def _read_svhn(data: Any) -> tuple[Items, list[int], list[str]]:
 
 
 def _read_omniglot(data: Any) -> tuple[Items, list[int], list[str]]:
-    """One class a character, sorted: torchvision takes them as the file system lists them."""
-    characters = [place for alphabet in subfolders(Path(data.target_folder)) for place in subfolders(alphabet)]
-    names = [f"{place.parent.name}/{place.name}" for place in characters]
-    found = [(path, label) for label, place in enumerate(characters) for path in image_files(place)]
-    return [path for path, _ in found], [label for _, label in found], names
+    """Reads Omniglot with one class per character, sorted; torchvision uses the order of the file system."""
+    characters = [character for alphabet in subfolders(Path(data.target_folder)) for character in subfolders(alphabet)]
+    names = [f"{character.parent.name}/{character.name}" for character in characters]
+    labelled = [(path, label) for label, character in enumerate(characters) for path in image_files(character)]
+    return [path for path, _ in labelled], [label for _, label in labelled], names
 
 
-def _split_calls(*words: str) -> tuple[ConstructorCall, ...]:
-    return tuple(ConstructorCall("train" if word == "trainval" else word, {"split": word}) for word in words)
+def _split_calls(*names: str) -> tuple[ConstructorCall, ...]:
+    return tuple(ConstructorCall("train" if name == "trainval" else name, {"split": name}) for name in names)
 
 
 _TRAIN_TEST = (ConstructorCall("train", {"train": True}), ConstructorCall("test", {"train": False}))

@@ -1,1 +1,1 @@
-"""Learning a stream of tasks: scenarios, methods, penalties and results."""
+"""Continual learning on streams of tasks: scenarios, methods, penalties and results."""

@@ -1,4 +1,4 @@
-"""Memory of the curvatures that a stream keeps: known and bounded before anything is trained."""
+"""Memory of the curvatures of a stream, computed and checked before training starts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nbt.transfer.transfer_depth import freeze, units_of
 
 @dataclass(frozen=True)
 class CurvatureMemory:
-    """What the curvatures of a stream take.
+    """Memory of the curvatures of a stream.
 
     Attributes:
         kind: "exact", "kfac" or "diagonal".
-        parameters: Numbers that train.
-        each: Bytes of one.
-        count: How many are held at once.
+        parameters: Number of trainable parameters.
+        each: Bytes per curvature.
+        count: Maximum number of curvatures in memory at the same time.
     """
 
     kind: str
@@ -32,26 +32,26 @@ class CurvatureMemory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all."""
+        """The bytes of all curvatures."""
         return self.each * self.count
 
 
 def curvature_kind(recipe: TransferSettings) -> str | None:
-    """Returns the curvature that a repaired recipe keeps of past tasks; None where it keeps none."""
+    """Returns the kind of curvature that a repaired recipe stores for past tasks, or None."""
     if recipe.penalty_strength == 0.0:
         return None
     return {"ewc": "diagonal", "dlcft": recipe.curvature}.get(recipe.method)
 
 
 def keeps_separate_curvatures(settings: ContinualSettings, kind: str) -> bool:
-    """Returns whether past tasks keep curvatures of their own: exact and diagonal ones add up without loss."""
+    """Returns whether each past task has a separate curvature; other curvatures are summed, which is exact."""
     return settings.factors == "keep" and kind == "kfac"
 
 
 def curvature_memory(task: Task, settings: ContinualSettings) -> CurvatureMemory | None:
-    """Returns what the curvatures of a stream will take, without computing one; None where there are none.
+    """Returns the memory of the curvatures of a stream without computing any; None if the stream has none.
 
-    Of the last task none is needed. Where they are summed, two are held while one is added.
+    The last task needs no curvature. If curvatures are summed, two are in memory during a sum.
     """
     kind = curvature_kind(repair(settings.recipe))
     if kind is None:
@@ -62,23 +62,23 @@ def curvature_memory(task: Task, settings: ContinualSettings) -> CurvatureMemory
 
 
 def check_curvature_memory(task: Task, settings: ContinualSettings) -> None:
-    """Checks that the curvatures of a stream fit.
+    """Checks that the curvatures of a stream fit into `memory_bytes` of the settings.
 
     Raises:
-        UsageError: They do not; it says what they need and what would fit.
+        UsageError: They do not fit; the message has the required memory and suggests alternatives.
     """
     needed = curvature_memory(task, settings)
     if needed is None or needed.nbytes <= settings.memory_bytes:
         return
     raise UsageError(
-        f"memory {format_bytes(settings.memory_bytes)}: the {needed.kind} curvature of {needed.parameters} weights needs "
-        f"{format_bytes(needed.nbytes)} ({needed.count} of {format_bytes(needed.each)}); "
+        f"memory {format_bytes(settings.memory_bytes)}: the {needed.kind} curvature of {needed.parameters} weights "
+        f"needs {format_bytes(needed.nbytes)} ({needed.count} of {format_bytes(needed.each)}); "
         f"use {', '.join(_suggest_alternatives(task, settings, needed))}"
     )
 
 
 def format_bytes(nbytes: int) -> str:
-    """Returns a number of bytes for people, such as "1.5 GiB"."""
+    """Returns a number of bytes as text with a unit, such as "1.5 GiB"."""
     size, unit = float(nbytes), "bytes"
     for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
         if size < 1024.0:
@@ -88,20 +88,20 @@ def format_bytes(nbytes: int) -> str:
 
 
 def _suggest_alternatives(task: Task, settings: ContinualSettings, needed: CurvatureMemory) -> list[str]:
-    """Returns what would need less, as far as it would fit, and what always helps."""
-    found = []
+    """Returns the options that would fit, and general remedies."""
+    options = []
     model = _build_frozen_model(task, settings)
     if (
         keeps_separate_curvatures(settings, needed.kind)
         and needed.count > 2
         and 2 * needed.each <= settings.memory_bytes
     ):
-        found.append(f"--factors merge ({format_bytes(2 * needed.each)})")
+        options.append(f"--factors merge ({format_bytes(2 * needed.each)})")
     for kind in CURVATURES if repair(settings.recipe).method == "dlcft" else ():
         size = curvature_bytes(kind, model) * _max_held(settings, kind)
         if kind != needed.kind and size <= settings.memory_bytes:
-            found.append(f"--curvature {kind} ({format_bytes(size)})")
-    return [*found, "a greater frozen_depth", f"or --memory with {format_bytes(needed.nbytes)} or more"]
+            options.append(f"--curvature {kind} ({format_bytes(size)})")
+    return [*options, "a greater frozen_depth", f"or --memory with {format_bytes(needed.nbytes)} or more"]
 
 
 def _max_held(settings: ContinualSettings, kind: str) -> int:

@@ -1,8 +1,8 @@
-"""Running ridge: a linear classifier on features from sums alone, so that what has come need not be kept.
+"""Incremental ridge regression: a linear classifier that is computed from sums, so that past features are not stored.
 
 With an intercept that is not penalised, W = (S + ridge I)^-1 (F'Y - n m t'), S = F'F - n m m', where m and t are the
-means of features and targets. All of it follows from n, F'F, F'Y and the column sums: adding task after task equals
-one regression on all of them, in any order.
+means of features and targets. These values follow from n, F'F, F'Y and the column sums. Adding tasks one after another,
+in any order, therefore equals one regression on all tasks.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from nbt.fit.ridge import STRENGTHS
 
 
 class IncrementalRidge:
-    """Sums over features and targets, in float64, and the regression that follows from them.
+    """Ridge regression from float64 sums over features and targets.
 
     Args:
-        dim: Features D.
-        n_outputs: Targets C.
-        device: Where the sums are.
+        dim: Number of features D.
+        n_outputs: Number of targets C.
+        device: Device of the sums.
     """
 
     def __init__(self, dim: int, n_outputs: int, *, device: torch.device | str = "cpu") -> None:
-        # A last column of ones carries the count and the column sums.
+        # A last column of ones holds the number of images and the column sums.
         self._gram = torch.zeros(dim + 1, dim + 1, dtype=torch.float64, device=device)
         self._cross = torch.zeros(dim + 1, n_outputs, dtype=torch.float64, device=device)
 
     @property
     def n(self) -> int:
-        """Images taken in."""
+        """The number of images added so far."""
         return int(self._gram[-1, -1])
 
     def add(self, features: torch.Tensor, targets: torch.Tensor) -> None:
-        """Takes in features, (n, D), with their targets, (n, C)."""
+        """Adds features, (n, D), with their targets, (n, C)."""
         rows = torch.cat([features.to(self._gram), torch.ones(len(features), 1).to(self._gram)], dim=1)
         self._gram += rows.T @ rows
         self._cross += rows.T @ targets.to(self._cross)
 
     def solve(self, share: float, *, intercept: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns weight, (C, D), and bias, (C,), in float64.
+        """Returns the weights, (C, D), and the biases, (C,), in float64.
 
         Args:
-            share: Strength of the ridge as a share of the total scatter of the (centred) features, above 0.
-            intercept: Without one the features are not centred and the bias is 0.
+            share: Ridge strength as a share of the total scatter of the (centred) features, above 0.
+            intercept: Whether to fit an intercept; without it, features are not centred and biases are 0.
         """
         scatter, cross = self._gram[:-1, :-1], self._cross[:-1]
         count = self._gram[-1, -1].clamp_min(1.0)
@@ -55,7 +55,7 @@ class IncrementalRidge:
         total = scatter.diagonal().sum()
         if not intercept:
             mean, target = torch.zeros_like(mean), torch.zeros_like(target)
-        # Rounding leaves a little scatter of constant features, on which nothing can be regressed.
+        # Rounding errors can give constant features a small scatter; such features allow no regression.
         if float(total) <= float(count) * torch.finfo(torch.float64).eps * float(self._gram.diagonal()[:-1].sum()):
             return torch.zeros_like(cross).T, target
         penalty = share * total * torch.eye(len(scatter), dtype=scatter.dtype, device=scatter.device)
@@ -63,12 +63,12 @@ class IncrementalRidge:
         return weight.T.contiguous(), target - mean @ weight
 
     def choose_strength(self, features: torch.Tensor, targets: torch.Tensor, *, intercept: bool = True) -> float:
-        """Returns the share among `nbt.fit.ridge.STRENGTHS` with the least squared error on other images.
+        """Returns the share of `nbt.fit.ridge.STRENGTHS` with the smallest squared error on validation images.
 
         Args:
-            features: (n, D), n of 1 or more.
-            targets: (n, C).
-            intercept: As of `solve`.
+            features: Features of images that were not added, (n, D), n >= 1.
+            targets: Targets, (n, C).
+            intercept: As in `solve`.
         """
         inputs, truth = features.to(self._gram), targets.to(self._cross)
 
@@ -79,10 +79,10 @@ class IncrementalRidge:
         return min(STRENGTHS, key=error)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the sums, as tensors."""
+        """Returns the sums as tensors."""
         return {"gram": self._gram, "cross": self._cross}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over the sums of `state_dict`."""
+        """Restores the sums from the result of `state_dict`."""
         self._gram.copy_(state["gram"])
         self._cross.copy_(state["cross"])

@@ -1,4 +1,4 @@
-"""Learner: what every method of a stream can be asked, and what all of them share."""
+"""Interface of the methods of continual learning, and their common code."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from nbt.training.worker.context import WorkerContext
 
 @dataclass(frozen=True, eq=False)
 class TaskStream:
-    """What all tasks of a stream share.
+    """A stream of tasks with its settings and resources.
 
     Attributes:
-        task: The dataset.
-        settings: Of the stream.
-        seed: Of the stream.
-        stages: Its tasks.
-        bench: Tools, one for the whole stream.
+        task: The task that is divided into stages: images, split and pretrained weights.
+        settings: Settings of the stream.
+        seed: Seed of the stream.
+        stages: Stages of the stream, one per task.
+        context: Worker context of the whole stream.
     """
 
     task: Task
@@ -52,7 +52,7 @@ class TaskStream:
 
 @dataclass(frozen=True)
 class StageResult:
-    """How the learning of a task ended: see `TaskScore`."""
+    """Result of the training on one stage; for the fields see `TaskScore`."""
 
     n_train: int
     train_loss: float
@@ -60,10 +60,10 @@ class StageResult:
 
 
 class Learner(ABC):
-    """One method on one stream."""
+    """Base class of a method, applied to one stream."""
 
     recovers_from_divergence = False
-    """Whether a task after one that diverged starts afresh."""
+    """Whether a task after a diverged one is trained; otherwise all later tasks count as diverged."""
 
     def __init__(self, stream: TaskStream, settings: TransferSettings) -> None:
         self.stream = stream
@@ -80,33 +80,40 @@ class Learner(ABC):
         checkpoint: Path | None,
         checkpoint_seconds: float,
     ) -> StageResult:
-        """Learns a task, after those before it."""
+        """Trains on a stage, after the stages before it.
+
+        Args:
+            stage: The stage.
+            on_epoch: Called after every epoch.
+            checkpoint: File of the checkpoint within the stage; None writes no checkpoint.
+            checkpoint_seconds: Minimum time between two writes.
+        """
 
     @abstractmethod
     def consolidate(self, stage: ContinualStage) -> None:
-        """Takes from a task that was learnt what later tasks need of it; after its evaluation."""
+        """Stores the data of a trained stage that later stages need; called after its evaluation."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Returns all that later tasks depend on, as tensors and plain values."""
+        """Returns the state on which later stages depend, as tensors and plain values."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues after the task at which `state_dict` was called."""
+        """Restores the state from the result of `state_dict`."""
 
     def accuracies(self, after: int, role: str) -> tuple[float, ...]:
         """Returns the accuracy on every task, 0 ... 1, (T,).
 
         Args:
-            after: Number of the last task that was learnt; 0 before the first.
+            after: Number of the last task that was trained; 0 before the first.
             role: "test" or "val".
         """
         stages, scenario = self.stream.stages, self.stream.settings.scenario
         count = self.stream.task.n_classes
-        found = []
+        accuracies = []
         for stage in stages:
             outputs = predicted_outputs(stages, scenario, after, stage.number, count)
-            # In a class-incremental stream nothing of a task to come can be right.
+            # In a class-incremental stream, images of later tasks cannot be classified correctly.
             known = bool(outputs[list(stage.classes)].any())
-            found.append(self.inputs.accuracy(self.classify, stage.images(role), outputs) if known else 0.0)
-        return tuple(found)
+            accuracies.append(self.inputs.accuracy(self.classify, stage.images(role), outputs) if known else 0.0)
+        return tuple(accuracies)

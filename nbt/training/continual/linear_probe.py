@@ -1,4 +1,4 @@
-"""Linear probe of a stream: one ridge regression on frozen features, see `nbt.training.continual.incremental_ridge`."""
+"""Linear probe of a stream: an incremental ridge regression on frozen features."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nbt.training.results import EpochResult
 
 
 class ProbeLearner(Learner):
-    """A ridge regression of one-hot labels on the features of the pretrained weights.
+    """Ridge regression of one-hot labels on the features of the pretrained weights.
 
-    Data- and class-incremental streams have one, from sums over all tasks; in a task-incremental stream every task has
-    its own. The strength is chosen on the validation images of the first task. Decay, rates and epochs of the recipe
-    play no part.
+    A data- or class-incremental stream has one regression on all tasks so far, a task-incremental stream has one per
+    task. The ridge strength is chosen on the validation images of the first task. Decay, learning rates and epochs of
+    the recipe have no effect.
     """
 
     def __init__(self, stream: TaskStream) -> None:
@@ -40,7 +40,7 @@ class ProbeLearner(Learner):
         checkpoint: Path | None,
         checkpoint_seconds: float,
     ) -> StageResult:
-        """Adds a task to the sums and solves."""
+        """Adds the images of a stage to the regression and solves it."""
         if self.stream.settings.scenario == "task":
             self.ridge = self._new_ridge()
         for features, targets in self._rows(stage.train):
@@ -55,14 +55,14 @@ class ProbeLearner(Learner):
         return StageResult(len(stage.train), self._loss(stage))
 
     def consolidate(self, stage: ContinualStage) -> None:
-        """Takes nothing: the sums have all."""
+        """Does nothing: the sums of the regression already contain the stage."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns sums, strength and solution."""
+        """Returns the sums, the ridge strength and the solution."""
         return {"ridge": self.ridge.state_dict(), "share": self.share, "weight": self.weight, "bias": self.bias}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
+        """Restores the state from the result of `state_dict`."""
         self.ridge.load_state_dict(state["ridge"])
         self.share = state["share"]
         self.weight, self.bias = state["weight"].to(self.weight.device), state["bias"].to(self.bias.device)

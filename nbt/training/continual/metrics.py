@@ -1,9 +1,9 @@
-"""Metrics of a stream, from its accuracy matrix.
+"""Metrics of a stream, computed from its accuracy matrix.
 
-R[i, j] is the accuracy, 0 ... 1, on the images of task j + 1 after task i + 1. Average accuracy, backward and forward
-transfer are those of Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", arXiv 1706.08840;
-forgetting is that of Chaudhry et al., "Riemannian Walk for Incremental Learning", arXiv 1801.10112. A stream that was
-stopped has fewer rows than columns: then all are of the tasks learnt so far.
+R[i, j] is the accuracy, 0 ... 1, on the images of task j + 1 after training on task i + 1. Average accuracy, backward
+and forward transfer are defined by Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", arXiv
+1706.08840; forgetting is defined by Chaudhry et al., "Riemannian Walk for Incremental Learning", arXiv 1801.10112. The
+matrix of a stopped stream has fewer rows than columns; the metrics then cover the tasks trained so far.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ Matrix = npt.NDArray[np.float64]
 
 
 def average_accuracy(matrix: Matrix) -> float:
-    """Returns the mean accuracy on the tasks learnt, after the last of them, 0 ... 1.
+    """Returns the mean accuracy on the k tasks trained so far, after the last of them, 0 ... 1.
 
     Args:
-        matrix: R, (k, T), k of 1 ... T.
+        matrix: R, (k, T), 1 <= k <= T.
     """
     k = len(matrix)
     return float(matrix[-1, :k].mean())
 
 
 def forgetting(matrix: Matrix) -> float:
-    """Returns how far the past tasks fell from their best: mean over j < k of max over l < k of R[l, j] - R[k, j].
+    """Returns the mean drop of past tasks from their best accuracy: mean over j < k of max_{l < k} R[l, j] - R[k, j].
 
-    -1 ... 1, 0 of a single task; below 0 where learning on helped all of them.
+    The range is -1 ... 1; the value of a single task is 0. A negative value means that later tasks improved past ones.
 
     Args:
         matrix: R, (k, T).
@@ -42,7 +42,9 @@ def forgetting(matrix: Matrix) -> float:
 
 
 def backward_transfer(matrix: Matrix) -> float:
-    """Returns what later tasks did to past ones: mean over j < k of R[k, j] - R[j, j]; 0 of a single task.
+    """Returns the mean effect of later tasks on past ones: mean over j < k of R[k, j] - R[j, j].
+
+    The range is -1 ... 1; the value of a single task is 0.
 
     Args:
         matrix: R, (k, T).
@@ -54,11 +56,11 @@ def backward_transfer(matrix: Matrix) -> float:
 
 
 def forward_transfer(matrix: Matrix, untrained: Sequence[float]) -> float:
-    """Returns what past tasks did for one to come: mean over j > 1 of R[j - 1, j] - b[j].
+    """Returns the mean effect of past tasks on the next one: mean over j > 1 of R[j - 1, j] - b[j], -1 ... 1.
 
     Args:
-        matrix: R, (k, T), T of 2 or more.
-        untrained: b, the accuracy on every task before the first, (T,).
+        matrix: R, (k, T), T >= 2.
+        untrained: b, the accuracy on every task before any training, (T,).
     """
     k, tasks = matrix.shape
     reached = min(k, tasks - 1)

@@ -1,14 +1,16 @@
-"""Methods of a stream: what is learnt of each task, and what is kept of it for the next ones.
+"""Methods of continual learning that train the network.
 
-- *finetune* goes on from the last task's weights; with a pull to w0 it is L2-SP, with zaps it is zapping.
-- *ewc* is Elastic Weight Consolidation (Kirkpatrick et al., arXiv 1612.00796) with one penalty, centred at the last
-  task's weights, whose strength is the sum of the diagonal Fisher informations of all past tasks, each at the weights
-  after its own (Huszar, "Note on the quadratic penalties in elastic weight consolidation", arXiv 1712.03847).
-- *dlcft* (Shon et al., arXiv 2208.08112) trains the network linearised around theta0 with squared error, with the
-  Gauss-Newton curvature of all past tasks at theta0, where it needs no label and does not depend on what was learnt.
-  On a network that is not linearised it is the same penalty with the curvature at each task's own weights.
-- *joint* trains at every stage from the start on all images so far: the upper bound.
-- *probe* is one ridge regression on frozen features, see `nbt.training.continual.linear_probe`.
+- *finetune* continues from the weights of the previous task; with decay towards w0 it is L2-SP, with zaps it is
+  zapping.
+- *ewc* is Elastic Weight Consolidation (Kirkpatrick et al., arXiv 1612.00796) with one penalty, centred at the weights
+  of the previous task. Its strength is the sum of the diagonal Fisher information of all past tasks, each computed at
+  the weights after that task (Huszar, "Note on the quadratic penalties in elastic weight consolidation", arXiv
+  1712.03847).
+- *dlcft* (Shon et al., arXiv 2208.08112) trains the network linearised around theta0 with squared error, and penalises
+  changes by the Gauss-Newton curvature of all past tasks at theta0, where the curvature depends neither on labels nor
+  on the trained weights. On a network that is not linearised it uses the curvature at the weights after each task.
+- *joint* trains at every stage from the initial weights on all images so far; it is the upper bound.
+- *probe* is a ridge regression on frozen features, see `nbt.training.continual.linear_probe`.
 """
 
 from __future__ import annotations
@@ -47,12 +49,12 @@ _CURVATURE_BATCH = 32
 
 
 def make_learner(stream: TaskStream) -> Learner:
-    """Returns the method that a stream's recipe asks for, before its first task."""
+    """Returns the learner of the method in the stream's recipe, in its state before the first task."""
     return ProbeLearner(stream) if stream.recipe.method == "probe" else NetworkLearner(stream)
 
 
 class NetworkLearner(Learner):
-    """Trains the network (or its expansion) task after task with `fine_tune`."""
+    """Trains the network, or its linearisation, on one task after another with `fine_tune`."""
 
     def __init__(self, stream: TaskStream) -> None:
         super().__init__(stream, stream.recipe)
@@ -73,7 +75,7 @@ class NetworkLearner(Learner):
         checkpoint: Path | None,
         checkpoint_seconds: float,
     ) -> StageResult:
-        """Runs one leg."""
+        """Trains on one stage."""
         stream, recipe = self.stream, self.stream.recipe
         if self.fitted and (stage.number == 1 or stream.settings.scenario == "task"):
             self._fit_head_rows(stage)
@@ -81,7 +83,7 @@ class NetworkLearner(Learner):
             self._zap_head_rows(stage)
         images = stream.train_images_up_to(stage.number) if self.joint else stage.train
         outputs = self._outputs(stage)
-        context = StageContext(
+        stage_context = StageContext(
             start=self.origin if self.joint else self.state,
             origin=self.origin if recipe.linearized else None,
             outputs=None if outputs.all() else torch.from_numpy(outputs).to(stream.context.device),
@@ -96,20 +98,20 @@ class NetworkLearner(Learner):
             context=stream.context,
             checkpoint=checkpoint,
             checkpoint_seconds=checkpoint_seconds,
-            stage=context,
+            stage=stage_context,
         )
         while True:
             try:
                 on_epoch(next(trial))
             except StopIteration as end:
-                tuned = end.value
+                result = end.value
                 break
-        self._store_trained(tuned.model, outputs)
-        last = tuned.curve[-1]
+        self._store_trained(result.model, outputs)
+        last = result.curve[-1]
         return StageResult(len(images), last.train_loss if math.isfinite(last.train_loss) else math.inf, last.diverged)
 
     def consolidate(self, stage: ContinualStage) -> None:
-        """Adds the curvature of a task's loss, at theta0 of a linearised network, else at the weights as they are."""
+        """Adds the curvature of a stage's loss, at theta0 of a linearised network, else at the current weights."""
         stream, recipe = self.stream, self.stream.recipe
         kind = curvature_kind(recipe)
         if kind is None:
@@ -120,7 +122,7 @@ class NetworkLearner(Learner):
         model.eval()
         outputs = torch.from_numpy(self._outputs(stage)).to(stream.context.device)
         batch_size = inference_batch_size(_CURVATURE_BATCH, stream.task.image_size)
-        found = estimate_curvature(
+        curvature = estimate_curvature(
             kind,
             model,
             ((inputs.float(), self.frozen) for inputs, _ in self.inputs.batches(stage.train, size=batch_size)),
@@ -130,23 +132,26 @@ class NetworkLearner(Learner):
             max_bytes=None,
         )
         if self.curvatures and not keeps_separate_curvatures(stream.settings, kind):
-            found = self.curvatures.pop().plus(found)
-        self.curvatures.append(found)
+            curvature = self.curvatures.pop().plus(curvature)
+        self.curvatures.append(curvature)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns weights, theta0 and curvatures."""
+        """Returns the weights, theta0 and the curvatures."""
         curvatures = [curvature.state_dict() for curvature in self.curvatures]
         return {"weights": self.state, "origin": self.origin, "curvatures": curvatures}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
+        """Restores the state from the result of `state_dict`."""
         device = self.stream.context.device
         self.state = {name: tensor.to(device) for name, tensor in state["weights"].items()}
         self.origin = {name: tensor.to(device) for name, tensor in state["origin"].items()}
         self.curvatures = [load_curvature(saved).to(device) for saved in state["curvatures"]]
 
     def _outputs(self, stage: ContinualStage) -> Mask:
-        """Returns the outputs in the loss. Joint training in a task-incremental stream has one mask for all images."""
+        """Returns the outputs in the loss.
+
+        Joint training on a task-incremental stream uses one mask for all images, with the classes of all tasks so far.
+        """
         stream, count = self.stream, self.stream.task.n_classes
         squared = stream.recipe.target_scale > 0.0
         if self.joint and stream.settings.scenario == "task":
@@ -161,7 +166,7 @@ class NetworkLearner(Learner):
         return make_penalty(self.curvatures, centre, self.model, self.stream.recipe, n_train)
 
     def _fit_head_rows(self, stage: ContinualStage) -> None:
-        """Fits the head's rows of a task's classes; before the first task the others become 0."""
+        """Fits the head's rows of a stage's classes; at the first stage, the other rows become 0."""
         self.model.load_state_dict(self.origin)
         scale = self.stream.recipe.target_scale or 1.0
         weight, bias = fit_ridge_head(self.inputs, stage, self.stream.task.n_classes, scale)
@@ -173,7 +178,7 @@ class NetworkLearner(Learner):
                 state[name][rows] = values.to(state[name])[rows]
 
     def _zap_head_rows(self, stage: ContinualStage) -> None:
-        """Draws the head's rows of a task's classes afresh."""
+        """Draws new weights for the head's rows of a stage's classes."""
         head = nn.Linear(self.model.feature_dim, self.stream.task.n_classes)
         rng = generator(self.stream.seed, "zap", stage.number)
         zap(head, stage.classes, self.stream.recipe.zap_scale, rng)
@@ -183,14 +188,14 @@ class NetworkLearner(Learner):
 
     @torch.no_grad()
     def _store_trained(self, network: nn.Module, outputs: Mask) -> None:
-        """Takes over what was trained. Rows of the head that were in no loss are as before: no decay, no zap."""
+        """Stores the trained weights. Rows of the head that are not in the loss are restored: no decay, no zap."""
         model = network.model if isinstance(network, FirstOrder) else network
         assert isinstance(model, nn.Module)
-        idle = torch.from_numpy(np.flatnonzero(~outputs)).to(self.stream.context.device)
+        inactive = torch.from_numpy(np.flatnonzero(~outputs)).to(self.stream.context.device)
         before = self.origin if self.joint else self.state
         trained = model.state_dict()
         for name in ("head.weight", "head.bias"):
-            trained[name][idle] = before[name][idle]
+            trained[name][inactive] = before[name][inactive]
         self.state = _copy_state(model)
         self.classify = network
 

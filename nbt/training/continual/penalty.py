@@ -1,4 +1,4 @@
-"""The penalty of a task of a stream, as its optimiser can follow it."""
+"""Quadratic penalty of a stage, limited to what the learning rate allows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from nbt.transfer.curvature.estimate import Curvature, DiagonalCurvature
 from nbt.transfer.layer_lr import parameter_groups
 from nbt.transfer.quadratic_penalty import QuadraticPenalty
 
-# Gradient descent with Nesterov's momentum mu diverges where rate times curvature is above 2 (1 + mu) / (1 + 2 mu),
-# 1.36 for .9; what this leaves is for the loss.
+# Gradient descent with Nesterov momentum mu diverges if learning rate times curvature is above 2 (1 + mu) / (1 + 2 mu),
+# 1.36 for mu = 0.9; the difference to this bound is left to the loss.
 _MAX_RATE_TIMES_CURVATURE = 0.5
 
 
@@ -24,37 +24,39 @@ def make_penalty(
     recipe: TransferSettings,
     n_train: int,
 ) -> QuadraticPenalty:
-    """Returns the penalty on a task.
+    """Returns the penalty of a stage.
 
-    A diagonal has elements that are orders of magnitude above the others, and SGD at the rate that the others need
-    would diverge in them. There they are cut to what the rate can follow: such a weight hardly moves either way.
+    Some elements of a diagonal curvature are orders of magnitude larger than the others, so that SGD diverges in them
+    at the learning rate that the others need. With SGD these elements are clipped to a stable value; the corresponding
+    weights hardly change with or without clipping.
 
     Args:
-        curvatures: Of past tasks.
-        centre: Weights after the last task, by name.
-        model: Whose parameters train.
-        recipe: Repaired.
-        n_train: Training images of the task.
+        curvatures: Curvatures of past tasks.
+        centre: Weights after the previous task, by name.
+        model: Model whose parameters train.
+        recipe: The repaired recipe.
+        n_train: Number of training images of the stage.
     """
     if recipe.optimizer == "sgd":
         factor = recipe.penalty_strength / n_train
         rates = peak_learning_rates(model, recipe)
         curvatures = [
-            _clip_curvature(one, rates, factor) if isinstance(one, DiagonalCurvature) else one for one in curvatures
+            _clip_curvature(curvature, rates, factor) if isinstance(curvature, DiagonalCurvature) else curvature
+            for curvature in curvatures
         ]
     return QuadraticPenalty(curvatures, centre, strength=recipe.penalty_strength, scale=n_train)
 
 
 def peak_learning_rates(model: Backbone, recipe: TransferSettings) -> dict[str, float]:
-    """Returns the peak rate of every parameter that trains, by name."""
+    """Returns the peak learning rate of every trainable parameter, by name."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model.units, model.head, recipe)
     return {names[parameter]: group.lr for group in groups for parameter in group.parameters}
 
 
 def _clip_curvature(curvature: DiagonalCurvature, rates: Mapping[str, float], factor: float) -> DiagonalCurvature:
-    """Returns a diagonal none of whose elements, times factor and rate, is above `_MAX_RATE_TIMES_CURVATURE`."""
-    cut = {
+    """Returns a diagonal whose elements times `factor` and rate are at most `_MAX_RATE_TIMES_CURVATURE`."""
+    clipped = {
         name: v.clamp_max(_MAX_RATE_TIMES_CURVATURE / (factor * rates[name])) for name, v in curvature.diagonal.items()
     }
-    return DiagonalCurvature(cut, curvature.samples)
+    return DiagonalCurvature(clipped, curvature.samples)

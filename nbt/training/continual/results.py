@@ -1,4 +1,4 @@
-"""What a stream of tasks gives: plain data, without torch."""
+"""Results of a stream of tasks as plain data; independent of PyTorch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from nbt.training.continual import metrics
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One task of a stream, after it was learnt.
+    """Result of one task of a stream, after training on it.
 
     Attributes:
-        task: Its number, 1 ... T.
-        classes: Its classes, as labels of the dataset.
-        n_train: Images that were trained on: the task's own, or of joint training all so far.
-        train_loss: Mean loss of the last epoch, as the recipe has it; of a probe half the squared error of one-hot
-            targets. Infinite where nothing was trained.
+        task: Number of the task, 1 ... T.
+        classes: Classes of the task, as labels of the dataset.
+        n_train: Number of training images: those of the task, or all images so far with joint training.
+        train_loss: Mean loss of the last epoch with the loss of the recipe; for a probe, half the squared error of
+            one-hot targets. Infinite if the task was not trained.
         accuracies: Accuracy on the evaluation images of every task, 0 ... 1, (T,).
-        seconds: Time that the task took (since a resume), evaluation and curvature included.
-        diverged: The loss was not finite, in this task or in one that it builds on: the accuracies are 0.
+        seconds: Wall-clock time of the task (since a resume), evaluation and curvature included.
+        diverged: Whether the loss of this task, or of a task on which it builds, was not finite; the accuracies are
+            then 0.
     """
 
     task: int
@@ -39,13 +40,13 @@ class TaskScore:
     diverged: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON types; a loss that is not finite becomes None."""
+        """Returns the score in JSON types; a loss that is not finite becomes None."""
         values = dataclasses.asdict(self) | {"classes": list(self.classes), "accuracies": list(self.accuracies)}
         return values | {"train_loss": self.train_loss if math.isfinite(self.train_loss) else None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TaskScore:
-        """Reads what `to_dict` wrote; a loss of None becomes infinite."""
+        """Builds a score from the output of `to_dict`; a loss of None becomes infinite."""
         loss = math.inf if values["train_loss"] is None else values["train_loss"]
         sequences = {name: tuple(values[name]) for name in ("classes", "accuracies")}
         return cls(**{**values, **sequences, "train_loss": loss})
@@ -53,16 +54,16 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class ContinualResult:
-    """A stream, as far as it was run.
+    """Result of a stream, up to the last trained task.
 
     Attributes:
-        settings: Of the stream.
-        seed: Of the stream.
-        evaluate_on: "test" or "val".
-        class_order: Names of the classes in the order in which they came.
-        scores: One a task, in order.
-        untrained: Accuracy on every task before the first: pretrained weights and a fresh head, (T,). None in a
-            class-incremental stream, where no class is known then.
+        settings: Settings of the stream.
+        seed: Seed of the stream.
+        evaluate_on: Images that give the accuracies, "test" or "val".
+        class_order: Names of the classes in the order of the stream.
+        scores: One score per task, in order.
+        untrained: Accuracy on every task before training, with pretrained weights and a new head, (T,). None for a
+            class-incremental stream, where no class is known at that point.
     """
 
     settings: ContinualSettings
@@ -74,41 +75,41 @@ class ContinualResult:
 
     @property
     def matrix(self) -> npt.NDArray[np.float64]:
-        """Accuracy after task i on task j, (k, T); k is T where the stream was not stopped."""
+        """The accuracies after task i on task j, (k, T); k is T unless the stream was stopped."""
         return np.array([score.accuracies for score in self.scores], dtype=np.float64)
 
     @property
     def average_accuracy(self) -> float:
-        """See `continual_metrics.average_accuracy`."""
+        """See `nbt.training.continual.metrics.average_accuracy`."""
         return metrics.average_accuracy(self.matrix)
 
     @property
     def forgetting(self) -> float:
-        """See `continual_metrics.forgetting`."""
+        """See `nbt.training.continual.metrics.forgetting`."""
         return metrics.forgetting(self.matrix)
 
     @property
     def backward_transfer(self) -> float:
-        """See `continual_metrics.backward_transfer`."""
+        """See `nbt.training.continual.metrics.backward_transfer`."""
         return metrics.backward_transfer(self.matrix)
 
     @property
     def forward_transfer(self) -> float | None:
-        """See `continual_metrics.forward_transfer`; None in a class-incremental stream."""
+        """See `nbt.training.continual.metrics.forward_transfer`; None for a class-incremental stream."""
         return None if self.untrained is None else metrics.forward_transfer(self.matrix, self.untrained)
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss left the finite numbers in some task."""
+        """Whether the loss of any task was not finite."""
         return any(score.diverged for score in self.scores)
 
     @property
     def seconds(self) -> float:
-        """Time of all tasks."""
+        """The wall-clock time of all tasks."""
         return sum(score.seconds for score in self.scores)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON types, the metrics included."""
+        """Returns the result in JSON types, including the metrics."""
         return {
             "settings": self.settings.to_dict(),
             "seed": self.seed,
@@ -127,7 +128,7 @@ class ContinualResult:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ContinualResult:
-        """Reads what `to_dict` wrote; the metrics follow from the rest."""
+        """Builds a result from the output of `to_dict`; the metrics are computed again."""
         untrained = values["untrained"]
         return cls(
             settings=ContinualSettings.from_dict(values["settings"]),

@@ -1,4 +1,4 @@
-"""Heads that are fitted and not drawn: a ridge regression on a task's images, around which a network is linearised."""
+"""Heads that are fitted by a ridge regression on a stage's images, around which a network is linearised."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from nbt.training.continual.unaugmented_inputs import EvaluationInputs
 
 
 def one_hot(labels: torch.Tensor, n_classes: int) -> torch.Tensor:
-    """Returns 1 at each label and 0 elsewhere, float64 (n, C)."""
+    """Returns one-hot labels, float64 (n, C)."""
     return F.one_hot(labels, n_classes).double()
 
 
 def fit_ridge_head(
     inputs: EvaluationInputs, stage: ContinualStage, n_classes: int, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns weight, (C, D), and bias, (C,), of a ridge regression on a task's training images, float64.
+    """Returns the weights, (C, D), and biases, (C,), of a ridge regression on a stage's training images, float64.
 
-    A task of one class has the same target everywhere. With an intercept the weights would be 0, and a network
-    linearised around them a linear probe; so it is fitted without one.
+    All images of a stage with one class have the same target. With an intercept, the weights would be 0 and the
+    linearised network a linear probe; such a stage is fitted without one.
 
     Args:
-        inputs: Of a workbench whose skeleton has the weights that features are of.
-        stage: The task.
-        n_classes: C; rows of classes that are not the task's are not meant to be used.
-        scale: Target of an image's class; that of the others is 0.
+        inputs: Inputs of a worker context whose model has the weights that give the features.
+        stage: The stage.
+        n_classes: Number of classes C of the stream; only the rows of the stage's classes are meaningful.
+        scale: Target of an image's class; the target of other classes is 0.
+
+    Raises:
+        UsageError: The stage has no validation images.
     """
     ridge = IncrementalRidge(inputs.context.model.feature_dim, n_classes, device=inputs.context.device)
     norm = inputs.context.model.feature_norm
@@ -43,15 +46,15 @@ def fit_ridge_head(
 def choose_ridge_strength(
     inputs: EvaluationInputs, ridge: IncrementalRidge, stage: ContinualStage, n_classes: int
 ) -> float:
-    """Returns the strength with the least squared error on a task's validation images.
+    """Returns the ridge strength with the smallest squared error on a stage's validation images.
 
     Raises:
-        UsageError: There are none.
+        UsageError: The stage has no validation images.
     """
     if not len(stage.val):
         raise UsageError(
-            f"task {stage.number} has no validation image to choose the strength of its ridge regression by; "
-            "give fewer tasks, or a task whose split has validation images"
+            f"task {stage.number} has no validation image to choose the strength of its ridge regression; "
+            "use fewer tasks or a split with validation images"
         )
     norm = inputs.context.model.feature_norm
     batches = [(norm(features), truth) for features, truth in inputs.feature_batches(stage.val)]

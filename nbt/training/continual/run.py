@@ -1,9 +1,9 @@
-"""run_continual: a stream of tasks, learnt one after another and evaluated on all after each.
+"""Runs a stream: trains on one task after another, and evaluates on all tasks after each.
 
-Data-, task- and class-incremental streams over any dataset (`nbt.training.continual.scenarios`), by any of the methods of
-`nbt.training.continual.network_learner`. Every task is learnt by the ordinary `fine_tune`, on the training images alone: those
-for validation are kept for a search to choose settings by (`evaluate_on="val"`) and are not added for a final result
-either, so that both are of streams of the same length.
+Streams are data-, task- or class-incremental (`nbt.training.continual.scenarios`) and use a method of
+`nbt.training.continual.network_learner`. Each task is trained with `fine_tune` on its training images only. Validation
+images are reserved for the choice of settings in a search (`evaluate_on="val"`). A final result does not train on them
+either, so that searches and final results use the same training images.
 """
 
 from __future__ import annotations
@@ -42,34 +42,34 @@ def run_continual(
     checkpoint_seconds: float = 30.0,
     progress: Progress | None = None,
 ) -> Generator[TaskScore, bool | None, ContinualResult]:
-    """Learns a stream of tasks, yielding after every task.
+    """Trains on a stream of tasks and yields after every task.
 
-    Everything random follows from `seed`, so on a CPU two runs are equal bit for bit (but for their times), also where
-    one was killed and resumed from its checkpoint. Streams of other methods with the same seed have the same tasks.
+    All randomness is derived from `seed`. On a CPU, two runs are equal bit for bit except for their times, even if one
+    of them was killed and resumed from its checkpoint. With the same seed, streams of all methods have the same tasks.
 
-    Training that diverged is a result: the accuracies of that task and of all that build on it are 0.
+    A diverged training is a valid result: the accuracies of that task and of all tasks that build on it are 0.
 
     Args:
         task: Images, split and pretrained weights.
-        settings: The stream.
-        seed: Of the tasks and of all training, 0 or more.
-        order_seed: Of the division into tasks and of their order alone; `seed` when None.
-        bench: Tools that outlive the stream; made for it when None.
-        evaluate_on: "test" or "val": the images of each task that give its accuracies. The others are not touched.
-        checkpoint: File to resume from, if it exists, and to write to after every task but the last. `fine_tune`'s own
-            lies beside it while a task is trained.
-        checkpoint_seconds: Least time between two writes of the latter.
-        progress: Called as progress(what, epochs done, epochs in all) after every epoch and every task.
+        settings: Settings of the stream.
+        seed: Seed of the tasks and of all training, 0 or more.
+        order_seed: Seed of the division into tasks and of their order; None uses `seed`.
+        context: Worker context to share between streams; None creates one for this stream.
+        evaluate_on: Images of each task that give its accuracies, "test" or "val"; the others are not used.
+        checkpoint: File to resume from, if it exists, and to write to after every task; None writes no checkpoint.
+            `fine_tune` writes its own checkpoint to the same folder during a task.
+        checkpoint_seconds: Minimum time between two writes of the checkpoint of `fine_tune`.
+        progress: Called as progress(what, epochs done, number of epochs) after every epoch and every task.
 
     Yields:
-        One `TaskScore` for each newly learnt task. Sending True in answer ends the stream there.
+        One `TaskScore` per newly trained task. Sending True ends the stream.
 
     Returns:
         A `ContinualResult`, the value of the generator.
 
     Raises:
-        UsageError: Before anything is trained: the dataset does not give such tasks, the recipe makes no sense for
-            one, the curvatures do not fit the memory, or the network cannot be linearised.
+        UsageError: The dataset cannot be divided into such tasks, the recipe is invalid for a task, the curvatures do
+            not fit into the memory, or the network cannot be linearised. It is raised before training starts.
     """
     order = seed if order_seed is None else order_seed
     stages = make_stages(task, settings.scenario, settings.tasks, order, evaluate_on=evaluate_on)
@@ -88,7 +88,7 @@ def run_continual(
 
 
 class _StreamRun:
-    """State of one stream."""
+    """State of a running stream."""
 
     def __init__(
         self,
@@ -112,26 +112,26 @@ class _StreamRun:
             self.learner.load_state_dict(saved["learner"])
 
     def learn(self, stage: ContinualStage) -> TaskScore:
-        """Learns a task, evaluates on all, and writes the checkpoint."""
+        """Trains on a stage, evaluates on all tasks, and writes the checkpoint."""
         started = time.perf_counter()
         if self.scores and self.scores[-1].diverged and not self.learner.recovers_from_divergence:
             score = self._make_score(stage, 0, math.inf, None, started)
         else:
-            learnt = self.learner.learn(
+            result = self.learner.learn(
                 stage, self._progress_reporter(stage), self._stage_checkpoint, self.checkpoint_seconds
             )
-            accuracies = None if learnt.diverged else self.learner.accuracies(stage.number, self.evaluate_on)
+            accuracies = None if result.diverged else self.learner.accuracies(stage.number, self.evaluate_on)
             last = stage.number == len(self.stream.stages)
-            if not learnt.diverged and not last:
+            if not result.diverged and not last:
                 self.learner.consolidate(stage)
-            score = self._make_score(stage, learnt.n_train, learnt.train_loss, accuracies, started)
+            score = self._make_score(stage, result.n_train, result.train_loss, accuracies, started)
         self.scores.append(score)
         self._progress_reporter(stage).finish()
         self._save()
         return score
 
     def finish(self) -> ContinualResult:
-        """Returns the result; the checkpoint of a whole stream is of no more use."""
+        """Returns the result; removes the checkpoint of a complete stream."""
         stream = self.stream
         if self.checkpoint is not None and len(self.scores) == len(stream.stages):
             self.checkpoint.unlink(missing_ok=True)
@@ -145,7 +145,7 @@ class _StreamRun:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree on to be of this stream."""
+        """Returns the values that a checkpoint of this stream must have."""
         task, split = self.stream.task, self.stream.task.split
         return checkpoint_identity(
             task=task.fingerprint,
@@ -161,7 +161,7 @@ class _StreamRun:
 
     @property
     def _stage_checkpoint(self) -> Path | None:
-        """Where the training of a task has its own checkpoint."""
+        """The checkpoint file of `fine_tune` during a stage."""
         return None if self.checkpoint is None else self.checkpoint.with_name(f"{self.checkpoint.name}.task")
 
     def _make_score(
@@ -191,7 +191,7 @@ class _StreamRun:
 
 @dataclass(frozen=True)
 class _ProgressReporter:
-    """Tells a stream's progress after every epoch of a task."""
+    """Reports the progress of a stream after every epoch of a stage."""
 
     progress: Progress | None
     number: int
@@ -202,7 +202,7 @@ class _ProgressReporter:
         self._report((self.number - 1) * self.epochs + epoch.epoch)
 
     def finish(self) -> None:
-        """Tells that the task is done, however it was learnt."""
+        """Reports the end of the stage, also for methods without epochs."""
         self._report(self.number * self.epochs)
 
     def _report(self, done: int) -> None:

@@ -1,7 +1,7 @@
-"""Scenarios: which classes and images each task of a stream has, and which outputs take stage in what.
+"""Scenarios: the classes and images of each task of a stream, and the outputs in its loss and its predictions.
 
-The three of van de Ven and Tolias, "Three scenarios for continual learning", arXiv 1904.07734, with data-incremental
-(other images of the same classes) in the place of domain-incremental.
+The scenarios are those of van de Ven and Tolias, "Three scenarios for continual learning", arXiv 1904.07734, with
+data-incremental (different images of the same classes) instead of domain-incremental.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class ContinualStage:
     """One task of a stream.
 
     Attributes:
-        number: 1 ... T.
-        classes: Its classes, as labels of the dataset, in the order of the stream.
-        train: Images to train on, sorted indices, int64 (n,).
-        val: Images to validate on.
-        test: Images to test on.
+        number: Number of the task, 1 ... T.
+        classes: Classes of the task, as labels of the dataset, in the order of the stream.
+        train: Training images, sorted indices, int64 (n,).
+        val: Validation images, likewise.
+        test: Test images, likewise.
     """
 
     number: int
@@ -49,19 +49,20 @@ def make_stages(
 ) -> tuple[ContinualStage, ...]:
     """Divides a dataset into the tasks of a stream.
 
-    In "data" the images of each class are shuffled and dealt, train, validation and test each on their own, so that
-    sizes differ by one at most, in a class and in all. In "task" and "class" the classes are shuffled and cut into
-    groups whose sizes differ by one at most, the larger first.
+    In "data", the images of each class are shuffled and distributed over the tasks, separately for training, validation
+    and test images, so that sizes differ by at most one per class and in total. In "task" and "class", the classes are
+    shuffled and divided into groups whose sizes differ by at most one, larger groups first.
 
     Args:
         task: Images, labels and split.
         scenario: "data", "task" or "class".
-        tasks: T.
-        seed: Of the order of the classes, or of the dealing; 0 or more.
-        evaluate_on: "test" or "val", whose images every task must have some of.
+        tasks: Number of tasks T.
+        seed: Seed of the order of the classes or of the distribution of the images, 0 or more.
+        evaluate_on: Evaluation images, "test" or "val"; every task needs some.
 
     Raises:
-        UsageError: There are more tasks than classes, a task would have one class to be told from none, or no images.
+        UsageError: There are more tasks than classes, a task of a task-incremental stream would have one class only, or
+            a task would have no training or evaluation images.
     """
     for what, value, known in (("scenario", scenario, SCENARIOS), ("evaluate on", evaluate_on, EVALUATION_SPLITS)):
         if value not in known:
@@ -78,13 +79,13 @@ def make_stages(
 
 
 def class_order(task: Task, stages: Sequence[ContinualStage]) -> tuple[str, ...]:
-    """Returns the names of the classes in the order in which they come."""
+    """Returns the names of the classes in the order of the stream."""
     order = dict.fromkeys(label for stage in stages for label in stage.classes)
     return tuple(task.class_names[label] for label in order)
 
 
 def class_mask(n_classes: int, classes: Sequence[int]) -> Mask:
-    """Returns which of C outputs belong to some classes, bool (C,)."""
+    """Returns a mask of the outputs of some classes, bool (C,)."""
     mask = np.zeros(n_classes, dtype=np.bool_)
     mask[list(classes)] = True
     return mask
@@ -100,16 +101,17 @@ def trained_outputs(
 ) -> Mask:
     """Returns the outputs in the loss of a task, bool (C,).
 
-    All in "data", the task's own in "task". In "class" those of the classes seen so far, with cross-entropy; with
-    squared error all: what is unseen has the target 0, so that a row that begins at 0 stays there until its class
-    comes, and carries the curvature of all that came before. That is a head that grows, exactly.
+    "data" uses all outputs, "task" those of the task. "class" uses the outputs of the classes seen so far with
+    cross-entropy, and all outputs with squared error: an unseen class has the target 0, so that a row that starts at 0
+    stays 0 until its class appears, and it has the curvature of all earlier tasks. This is equivalent to a growing
+    head.
 
     Args:
-        parts: Of the whole stream.
+        stages: All stages of the stream.
         scenario: "data", "task" or "class".
-        number: Of the task, 1 ... T.
-        n_classes: C.
-        squared: The loss is squared error.
+        number: Number of the task, 1 ... T.
+        n_classes: Number of outputs C.
+        squared: Whether the loss is squared error.
     """
     if scenario == "task":
         return class_mask(n_classes, stages[number - 1].classes)
@@ -119,9 +121,10 @@ def trained_outputs(
 
 
 def predicted_outputs(stages: Sequence[ContinualStage], scenario: str, after: int, of: int, n_classes: int) -> Mask:
-    """Returns the outputs among which images of the task `of` are classified after the task `after`, bool (C,).
+    """Returns the outputs that predictions for images of task `of` can have after task `after`, bool (C,).
 
-    All in "data", the task's own in "task" (they are told which it is), those seen so far in "class".
+    These are all outputs in "data", the outputs of the task in "task" (where the task of an image is known), and those
+    of the classes seen so far in "class".
     """
     if scenario == "class":
         return class_mask(n_classes, seen_classes(stages, after))
@@ -142,7 +145,7 @@ def _split_images(task: Task, tasks: int, seed: int) -> tuple[ContinualStage, ..
 
 
 def _split_images_evenly(index: Index, labels: Index, tasks: int, seed: int, role: str) -> list[Index]:
-    """Deals images round the tasks, class after class without starting over, so that no task gets all remainders."""
+    """Distributes images over the tasks in turn, continuing from class to class, so that remainders are balanced."""
     rng = np.random.default_rng(derive_seed(seed, "parts", role))
     classes = rng.permutation(np.unique(labels[index]))
     order = [rng.permutation(index[labels[index] == label]) for label in classes]
@@ -155,8 +158,8 @@ def _split_classes(task: Task, tasks: int, seed: int) -> tuple[ContinualStage, .
     labels, split = task.labels, task.split
     stages = []
     for number, group in enumerate(np.array_split(order, tasks), start=1):
-        own = [index[np.isin(labels[index], group)] for index in (split.train, split.val, split.test)]
-        stages.append(ContinualStage(number, tuple(int(label) for label in group), *own))
+        images = [index[np.isin(labels[index], group)] for index in (split.train, split.val, split.test)]
+        stages.append(ContinualStage(number, tuple(int(label) for label in group), *images))
     return tuple(stages)
 
 
@@ -164,11 +167,11 @@ def _check_classes(n_classes: int, scenario: str, tasks: int) -> None:
     if tasks > n_classes:
         raise UsageError(f"tasks {tasks}: the dataset has {n_classes} classes; give --tasks {n_classes} or fewer")
     if scenario == "task" and 2 * tasks > n_classes:
-        most = n_classes // 2
-        remedy = f"give --tasks {most} or fewer" if most >= 2 else "use --scenario class"
+        max_tasks = n_classes // 2
+        remedy = f"give --tasks {max_tasks} or fewer" if max_tasks >= 2 else "use --scenario class"
         raise UsageError(
-            f"tasks {tasks}: with {n_classes} classes a task would have one class, and knowing the task its images "
-            f"could not be classified wrongly; {remedy}"
+            f"tasks {tasks}: with {n_classes} classes, a task would have one class, and its images could not be "
+            f"classified incorrectly because their task is known; {remedy}"
         )
 
 

@@ -1,4 +1,4 @@
-"""stream_trial: a stream of tasks as one trial of a search, epoch after epoch."""
+"""A stream of tasks as one trial of a search."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class StreamTrialResult:
-    """What such a trial leaves behind.
+    """Result of a trial on a stream.
 
     Attributes:
-        curve: Its epochs, those before a resume included.
-        result: The stream.
+        curve: Results of all epochs, including those before a resume.
+        result: Result of the stream.
     """
 
     curve: tuple[EpochResult, ...]
@@ -40,31 +40,31 @@ def stream_trial(
     checkpoint: Path | None = None,
     evaluate_on: str = "val",
 ) -> Generator[EpochResult, bool | None, StreamTrialResult]:
-    """Learns the task's stream, and yields the epochs of each task when it is learnt.
+    """Trains on the task's stream and yields the epochs of each stage after its training.
 
-    The accuracy of a stream is known at its end, so only the last epoch has one. Order and division of the tasks follow
-    from the task's own seed, so that trials of one search differ in nothing but their settings and `seed`.
+    The accuracy of a stream is known at its end, so only the last epoch has one. Order and division of the tasks depend
+    on the task's own seed, so that trials of one search differ only in their settings and `seed`.
 
     Args:
-        task: Has a scenario.
-        settings: `epochs` are those of the whole stream, the same number for each of its tasks.
-        seed: Of the training.
-        bench: Tools that outlive the trial.
+        task: A task with a scenario.
+        settings: The recipe; its `epochs` are divided equally among the stages.
+        seed: Seed of the training, 0 or more.
+        context: Worker context to share between trials.
         checkpoint: As in `run_continual`.
-        evaluate_on: "val" or "test".
+        evaluate_on: Images that give the accuracies, "val" or "test".
 
     Yields:
-        As `fine_tune` does. Sending True in answer ends the trial there.
+        One `EpochResult` per new epoch. Sending True ends the trial after the current stage.
 
     Returns:
-        A `StreamTrialResult`.
+        A `StreamTrialResult`, the value of the generator.
 
     Raises:
-        UsageError: See `run_continual`.
+        UsageError: As in `run_continual`.
     """
-    each = settings.epochs // task.tasks
+    epochs_per_stage = settings.epochs // task.tasks
     stream_settings = ContinualSettings(
-        scenario=str(task.scenario), tasks=task.tasks, recipe=settings.replace(epochs=each)
+        scenario=str(task.scenario), tasks=task.tasks, recipe=settings.replace(epochs=epochs_per_stage)
     )
     stream = run_continual(
         task,
@@ -75,25 +75,23 @@ def stream_trial(
         evaluate_on=evaluate_on,
         checkpoint=checkpoint,
     )
-    curve: list[EpochResult] = []
     stop = False
     try:
         score = next(stream)
         while True:
-            for result in _epochs(score, len(curve), each, task.tasks):
-                curve.append(result)
+            for result in _stage_epochs(score, epochs_per_stage, task.tasks):
                 stop = bool((yield result)) or stop
             score = stream.send(stop)
     except StopIteration as end:
         result = end.value
-    # What was learnt before a resume was not yielded, and is part of the curve all the same.
-    whole = [epoch for score in result.scores for epoch in _epochs(score, (score.task - 1) * each, each, task.tasks)]
-    return StreamTrialResult(tuple(whole), result)
+    # Stages before a resume were not yielded, but are part of the curve.
+    curve = [epoch for score in result.scores for epoch in _stage_epochs(score, epochs_per_stage, task.tasks)]
+    return StreamTrialResult(tuple(curve), result)
 
 
-def _epochs(score: TaskScore, done: int, each: int, tasks: int) -> list[EpochResult]:
-    """Returns the epochs of one task; their loss and share of the time are those of the whole task."""
-    numbers = range((score.task - 1) * each + 1, score.task * each + 1)
+def _stage_epochs(score: TaskScore, epochs_per_stage: int, tasks: int) -> list[EpochResult]:
+    """Returns the epochs of one stage; each has the loss of the stage and an equal share of its time."""
+    numbers = range((score.task - 1) * epochs_per_stage + 1, score.task * epochs_per_stage + 1)
     accuracy = sum(score.accuracies) / len(score.accuracies) if score.task == tasks else None
     return [
         EpochResult(
@@ -101,8 +99,8 @@ def _epochs(score: TaskScore, done: int, each: int, tasks: int) -> list[EpochRes
             train_loss=score.train_loss,
             val_loss=None,
             val_accuracy=accuracy if number == numbers[-1] else None,
-            seconds=score.seconds / each,
-            diverged=score.diverged and number == each * tasks,
+            seconds=score.seconds / epochs_per_stage,
+            diverged=score.diverged and number == epochs_per_stage * tasks,
         )
         for number in numbers
     ]

@@ -1,4 +1,4 @@
-"""Images as they are, as the first unit that trains sees them: for evaluation, ridge regressions and curvatures."""
+"""Inputs of the first trainable unit without augmentation, for evaluation, ridge regressions and curvatures."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _BATCH_SIZE = 128
 
 
 class EvaluationInputs:
-    """What the frozen units make of images without augmentation.
+    """Outputs of the frozen units for images without augmentation.
 
     Args:
-        bench: Its skeleton's frozen units are run.
-        frozen: How many.
+        context: Worker context, whose model provides the frozen units.
+        frozen: Number of frozen units, 0 or more.
     """
 
     def __init__(self, context: WorkerContext, frozen: int) -> None:
@@ -35,11 +35,12 @@ class EvaluationInputs:
             self._pooled[pools.val] = True
 
     def batches(self, index: Index, *, size: int | None = None) -> Iterator[Batch]:
-        """Yields inputs of unit `frozen` (features where all are frozen) and labels, on the device.
+        """Yields inputs of unit `frozen` (features if all units are frozen) and labels, on the device.
 
         Args:
-            index: Any images, int64 (n,). Of images that may be trained on, the workbench's cache is used.
-            size: Images a batch; as many as go together where nothing is trained when None.
+            index: Images, int64 (n,). The feature cache is used if all of them are in the training and validation
+                pools.
+            size: Images per batch; None uses the batch size of inference.
         """
         images = torch.from_numpy(np.asarray(index))
         size = size or inference_batch_size(_BATCH_SIZE, self.context.task.image_size)
@@ -50,22 +51,22 @@ class EvaluationInputs:
 
     @torch.no_grad()
     def feature_batches(self, index: Index) -> Iterator[Batch]:
-        """Yields features, float32 (n, D), and labels of some images, with the skeleton's weights as they are now."""
+        """Yields features, float32 (n, D), and labels of the images `index`, with the current weights of the model."""
         model = self.context.model.eval()
         for hidden, truth in self.batches(index):
             with autocast(self.context.device):
-                ready = self.frozen == model.n_units
-                features = hidden if ready else model.neck(model.forward_units(hidden, self.frozen))
+                all_frozen = self.frozen == model.n_units
+                features = hidden if all_frozen else model.neck(model.forward_units(hidden, self.frozen))
             yield features.float(), truth
 
     @torch.no_grad()
     def accuracy(self, classify: Callable[[torch.Tensor, int], torch.Tensor], index: Index, outputs: Mask) -> float:
-        """Returns the accuracy on some images, 0 ... 1; logits that are not finite are wrong.
+        """Returns the accuracy on the images `index`, 0 ... 1; an image with logits that are not finite is incorrect.
 
         Args:
-            classify: Maps inputs and the unit that they are for to logits, (n, C), in evaluation mode.
-            index: One image or more.
-            outputs: Those that can be predicted, bool (C,).
+            classify: Maps inputs and the number of their unit to logits, (n, C), in evaluation mode.
+            index: Images, int64 (n,), n >= 1.
+            outputs: Outputs that can be predicted, bool (C,).
         """
         excluded = torch.from_numpy(~outputs).to(self.context.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.context.device)

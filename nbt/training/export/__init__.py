@@ -1,1 +1,1 @@
-"""Trained models as folders, and predictions from them."""
+"""Folders with trained models, and predictions with these models."""

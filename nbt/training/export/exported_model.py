@@ -1,4 +1,4 @@
-"""Model folders: a trained model with all that is needed to use it, and predictions from it."""
+"""Export of a trained model to a folder with its weights and model card, loading of the folder, and predictions."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from nbt.transfer.linearize import FirstOrder
 
 FORMAT = 1
 NORM_FORMAT = 2
-"""Of a model that standardises its features; a reader that knows only format 1 must not use it without them."""
+"""Format of a model with feature standardisation, which a reader of format 1 would ignore."""
 LINEARIZED_FORMAT = 3
-"""Of the expansion of a model, which has weights and those that it is expanded around."""
+"""Format of a linearised model, which has its weights and the weights around which it is expanded."""
 
 _FORMATS = (FORMAT, NORM_FORMAT, LINEARIZED_FORMAT)
 _BATCH_SIZE = 64
-# Files that are decoded before they are classified, of 224 px and less: a thousand of them take 150 MB.
+# Images of up to 224 px that are decoded at a time; 1024 of them take 150 MB.
 _DECODE_CHUNK_SIZE = 1024
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image.
+    """Prediction for one image.
 
     Attributes:
-        path: The image.
-        label: Most likely class; "" where the image cannot be read.
-        probability: Of that class, 0 ... 1.
-        top: The likeliest classes with their probabilities, best first.
-        error: Why the image cannot be read, else "".
+        path: Path of the image.
+        label: Most likely class; "" if the image cannot be read.
+        probability: Probability of that class, 0 ... 1.
+        top: Most likely classes with their probabilities, best first.
+        error: Reason why the image cannot be read, else "".
     """
 
     path: str
@@ -57,16 +57,16 @@ class Prediction:
 
 
 def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSettings, folder: Path) -> None:
-    """Writes a model folder, whole or not at all; an older one of the same name is replaced.
+    """Writes a model folder atomically; an existing model folder is replaced.
 
     Args:
-        model: The trained model, or the expansion of one.
-        task: What it was trained on: classes, image size, normalisation.
-        settings: How it was trained.
-        folder: Where to; missing, empty, or a model folder. Its parents are made.
+        model: The trained model, or a trained linearised model.
+        task: The task of the training, with its classes, image size and normalisation.
+        settings: The settings of the training.
+        folder: Folder to write: missing, empty, or a model folder. Its parents are created.
 
     Raises:
-        UsageError: The folder holds something else, which stays as it is, or cannot be written.
+        UsageError: The folder holds other files, which are kept, or cannot be written.
     """
     from safetensors.torch import save_file
 
@@ -88,16 +88,16 @@ def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSet
     if isinstance(model, FirstOrder):
         card |= {"format": LINEARIZED_FORMAT, "linearized": True}
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    with replace_folder(folder) as place:
-        save_file(state, place / WEIGHTS_FILE)
-        (place / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    with replace_folder(folder) as temporary:
+        save_file(state, temporary / WEIGHTS_FILE)
+        (temporary / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """Returns what a model folder says of itself.
+    """Returns the model card of a model folder.
 
     Raises:
-        UsageError: It is not a model folder, or of a newer format.
+        UsageError: The folder is not a model folder, or its format is unknown.
     """
     path = folder / CARD_FILE
     try:
@@ -105,17 +105,19 @@ def read_card(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} is not a model folder of nbt ({CARD_FILE}: {error})") from error
     if not isinstance(card, dict) or card.get("format") not in _FORMATS:
-        found = card.get("format") if isinstance(card, dict) else card
+        card_format = card.get("format") if isinstance(card, dict) else card
         known = ", ".join(map(str, _FORMATS))
-        raise UsageError(f"{path}: format {found!r} cannot be read by nbt {__version__}, which reads {known}")
+        raise UsageError(
+            f"{path}: format {card_format!r} cannot be read by nbt {__version__}, which reads formats {known}"
+        )
     return card
 
 
 def load_model(folder: Path) -> tuple[Backbone | FirstOrder, dict[str, Any]]:
-    """Returns the model of a folder, in evaluation mode on the CPU, and its card.
+    """Returns the model of a folder, in evaluation mode on the CPU, and its model card.
 
     Raises:
-        UsageError: The folder is not a model folder, or its weights do not fit its card.
+        UsageError: The folder is not a model folder, or its weights do not match its card.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -138,27 +140,30 @@ def predict(folder: Path, images: Sequence[Path], *, top: int = 5, device: str |
     """Classifies image files with an exported model.
 
     Args:
-        folder: Model folder that `nbt search` or `nbt train --export` wrote.
-        images: Files; unreadable ones get a prediction that says so.
-        top: How many of the likeliest classes to give.
-        device: As in `pick_device`.
+        folder: Model folder of `nbt search` or `nbt train --export`.
+        images: Image files; the prediction of an unreadable file has `error` set.
+        top: Number of most likely classes per prediction.
+        device: "cpu", "cuda" or "cuda:1"; None selects the first GPU if there is one, else the CPU.
 
     Returns:
-        One prediction an image, in the order given.
+        One prediction per image, in the order of `images`.
+
+    Raises:
+        UsageError: As in `load_model`.
     """
     model, card = load_model(folder)
-    where = pick_device(device)
-    model = model.to(where).to(memory_format=torch.channels_last)
+    target_device = pick_device(device)
+    model = model.to(target_device).to(memory_format=torch.channels_last)
     names, size = card["class_names"], card["image_size"]
     files = list(dict.fromkeys(images))
-    found: dict[Path, torch.Tensor] = {}
-    batch_size = inference_batch_size(_DECODE_CHUNK_SIZE, size)
-    for start in range(0, len(files), batch_size):
-        part = files[start : start + batch_size]
-        store, kept = decode_images(part, size, cache=False)
-        probabilities = _classify(model, np.asarray(store.array), card, where)
-        found.update(zip((part[row] for row in kept.tolist()), probabilities, strict=True))
-    return [_prediction(path, found.get(path), names, top) for path in images]
+    probabilities: dict[Path, torch.Tensor] = {}
+    chunk_size = inference_batch_size(_DECODE_CHUNK_SIZE, size)
+    for start in range(0, len(files), chunk_size):
+        chunk = files[start : start + chunk_size]
+        store, kept = decode_images(chunk, size, cache=False)
+        rows = _classify(model, np.asarray(store.array), card, target_device)
+        probabilities.update(zip((chunk[position] for position in kept.tolist()), rows, strict=True))
+    return [_prediction(path, probabilities.get(path), names, top) for path in images]
 
 
 def _classify(

@@ -1,4 +1,4 @@
-"""Model folders on the disk: what is in one, and how one is replaced without touching anything else; without torch."""
+"""Files of a model folder, and the safe replacement of one; independent of PyTorch."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from nbt.settings import TransferSettings, repair
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILES = (CARD_FILE, WEIGHTS_FILE)
-"""All that is in a model folder."""
+"""Names of all files in a model folder."""
 
 
 def check_export(folder: str | Path, name: str = "export") -> Path:
-    """Checks that a model can be written to a folder, and that nothing else is lost by it.
+    """Checks that a model can be written to a folder without loss of other files.
 
     Args:
-        folder: Missing, empty, or a model folder, which is then replaced.
-        name: What the user calls it, "--export".
+        folder: Folder that is missing, empty, or a model folder, which would be replaced.
+        name: Name of the option in error messages, such as "--export".
 
     Returns:
-        Its absolute path, links resolved.
+        The absolute path of the folder, with links resolved.
 
     Raises:
-        UsageError: It holds something else, it is the working directory or a mount point (neither can be replaced
-            by another folder), or there it cannot be written.
+        UsageError: The folder holds other files, is the working directory or a mount point (which cannot be replaced),
+            or cannot be written.
     """
     path = Path(folder).resolve()
     check_writable_folder(name, folder)
     check_writable_folder(name, path.parent)
-    found = sorted(one.name for one in path.iterdir()) if path.exists() else []
-    others = [one for one in found if one not in MODEL_FILES or not (path / one).is_file()]
-    if others or (found and CARD_FILE not in found):
-        kept = ", ".join((others or found)[:3]) + (", ..." if len(others or found) > 3 else "")
+    names = sorted(entry.name for entry in path.iterdir()) if path.exists() else []
+    others = [entry for entry in names if entry not in MODEL_FILES or not (path / entry).is_file()]
+    if others or (names and CARD_FILE not in names):
+        listed = ", ".join((others or names)[:3]) + (", ..." if len(others or names) > 3 else "")
         raise UsageError(
-            f"{name} {folder}: {path} is no model folder, and a model would replace what it holds ({kept}); give a new "
-            "or an empty folder"
+            f"{name} {folder}: {path} is not a model folder, and a model would replace its content ({listed}); give a "
+            "new or an empty folder"
         )
     if path == Path.cwd() or os.path.ismount(path):
         what = "the working directory" if path == Path.cwd() else "a mount point"
@@ -52,14 +52,14 @@ def check_export(folder: str | Path, name: str = "export") -> Path:
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill, which then becomes the model folder, whole or not at all; its parents are made.
+    """Yields an empty temporary folder, which replaces the model folder atomically on exit; parents are created.
 
     Args:
-        folder: As for `check_export`.
+        folder: As in `check_export`.
 
     Raises:
-        UsageError: As `check_export`; nothing is deleted then.
-        OSError: It cannot be written.
+        UsageError: As in `check_export`; nothing is deleted.
+        OSError: The folder cannot be written.
     """
     path = check_export(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,8 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         check_export(path)
-        for name in (WEIGHTS_FILE, CARD_FILE):  # the card last: as long as it is there, this is a model folder
+        # The card is deleted last: a folder with a card is a model folder, which a later export may replace.
+        for name in (WEIGHTS_FILE, CARD_FILE):
             (path / name).unlink(missing_ok=True)
         temporary.replace(path)
     finally:
@@ -77,7 +78,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
 
 
 def was_trained_with(folder: Path, settings: TransferSettings) -> bool:
-    """Tells whether a folder has a model that says it was trained with some settings."""
+    """Returns whether a folder holds a model whose card has the given settings, after repair."""
     try:
         card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
         return TransferSettings.from_dict(card["settings"]) == repair(settings)

@@ -1,1 +1,1 @@
-"""Source models that are trained here, and the zapping protocols."""
+"""Training of source models, and the transfer protocols of the zapping paper."""

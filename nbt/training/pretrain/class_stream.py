@@ -1,7 +1,7 @@
-"""Transfer to a stream of classes: the zapping paper's protocols *continual* and *standard*, with their rate sweep.
+"""Transfer to a class stream: protocols *continual* and *standard* of the zapping paper, with a learning-rate sweep.
 
-Frati et al., arXiv 2310.07996; see `ClassStreamSettings`. The network is in evaluation mode throughout: one image has no
-batch statistics, so those of BatchNorm stay as they were pretrained, in both protocols (InstanceNorm has none).
+See Frati et al., arXiv 2310.07996, and `ClassStreamSettings`. The network is always in evaluation mode, because one
+image has no batch statistics: in both protocols, BatchNorm keeps its pretrained statistics (InstanceNorm has none).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from nbt.transfer.zap import zap
 
 @dataclass(frozen=True, eq=False)
 class ClassDraw:
-    """Classes and images of one run; a class's label is its place in the stream.
+    """Classes and images of one run. The label of a class in the run is its position in the stream.
 
     Attributes:
-        classes: Their numbers in the task, int64 (C,), in the order of the stream.
-        train: Images to train on, positions in the task, int64 (C, n).
-        test: Images to test on, int64 (C, m); none of them is trained on.
-        seed: Of the head and of the order of mini-batches.
+        classes: Labels of the classes in the task, int64 (C,), in the order of the stream.
+        train: Indices of the training images in the task, int64 (C, n).
+        test: Indices of the test images in the task, int64 (C, m); disjoint from `train`.
+        seed: Seed of the head and of the order of the mini-batches.
     """
 
     classes: npt.NDArray[np.int64]
@@ -48,16 +48,16 @@ class ClassDraw:
 
 @dataclass(frozen=True)
 class ClassStreamResult:
-    """What a protocol gave.
+    """Result of a protocol.
 
     Attributes:
-        settings: Of the protocol.
-        rate: The rate that was chosen.
-        sweep: Test accuracies of the sweep's draws at every rate; {} where there was one rate.
-        accuracies: Test accuracy of each draw after the whole stream, 0 ... 1; 0 where the training diverged.
-        train_accuracies: Accuracy of each draw on all that it was trained on, after the whole stream.
-        steps: Gradient steps of one run.
-        seconds: Time of all runs.
+        settings: Settings of the protocol.
+        rate: The chosen learning rate.
+        sweep: Test accuracies of the sweep's draws per learning rate; {} without a sweep.
+        accuracies: Test accuracy per draw after the whole stream, 0 ... 1; 0 if the training diverged.
+        train_accuracies: Accuracy per draw on all training images, after the whole stream.
+        steps: Number of gradient steps of one run.
+        seconds: Wall-clock time of all runs.
     """
 
     settings: ClassStreamSettings
@@ -70,7 +70,7 @@ class ClassStreamResult:
 
     @property
     def accuracy(self) -> float:
-        """Mean of `accuracies`."""
+        """The mean of `accuracies`."""
         return sum(self.accuracies) / len(self.accuracies)
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,24 +95,24 @@ def run_class_stream(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> ClassStreamResult:
-    """Chooses the rate on draws of the sweep, then runs the protocol on other draws.
+    """Chooses the learning rate on the draws of the sweep, then runs the protocol on other draws.
 
-    Draws are of all images of the task: the protocol has splits of its own. The draws of the sweep and those of the
-    result are seeded apart; with the same seed, results of several sources are paired by draw.
+    Draws use all images of the task and ignore its split. The draws of the sweep and those of the result have different
+    seeds. With the same seed, the results of different sources are paired by draw.
 
     Args:
         task: Images and pretrained weights.
-        settings: The protocol.
-        seed: Of the draws, 0 or more.
-        device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
-        progress: Called as progress(what, runs done, runs).
+        settings: Settings of the protocol.
+        seed: Seed of the draws, 0 or more.
+        device: "cpu", "cuda" or "cuda:1"; None selects the first GPU if there is one, else the CPU.
+        progress: Called as progress(what, runs done, number of runs).
 
     Raises:
         UsageError: The task has too few classes, or a class too few images.
     """
     started = time.perf_counter()
     check_class_sizes(task, settings)
-    learner = ClassStreamTrainer(task, settings, device=device)
+    trainer = ClassStreamTrainer(task, settings, device=device)
     sweeps = settings.sweep_draws if len(settings.rates) > 1 else 0
     total = sweeps * len(settings.rates) + settings.draws
     done = 0
@@ -125,15 +125,15 @@ def run_class_stream(
 
     sweep: dict[float, list[float]] = {rate: [] for rate in settings.rates}
     for number in range(sweeps):
-        learner.take(make_draw(task.labels, settings, seed, "sweep", number))
+        trainer.load_draw(make_draw(task.labels, settings, seed, "sweep", number))
         for rate in settings.rates:
-            sweep[rate].append(learner.run(rate)[0])
+            sweep[rate].append(trainer.run(rate)[0])
             count("choosing the learning rate")
     rate = best_learning_rate(sweep) if sweeps else settings.rates[0]
     pairs = []
     for number in range(settings.draws):
-        learner.take(make_draw(task.labels, settings, seed, "draw", number))
-        pairs.append(learner.run(rate))
+        trainer.load_draw(make_draw(task.labels, settings, seed, "draw", number))
+        pairs.append(trainer.run(rate))
         count(f"{settings.protocol} transfer")
     return ClassStreamResult(
         settings=settings,
@@ -147,60 +147,60 @@ def run_class_stream(
 
 
 def best_learning_rate(sweep: dict[float, list[float]]) -> float:
-    """Returns the rate with the best mean accuracy; the smallest of several."""
+    """Returns the learning rate with the highest mean accuracy; the lowest of several."""
     return max(sorted(sweep), key=lambda rate: sum(sweep[rate]) / len(sweep[rate]))
 
 
 def limit_classes(settings: ClassStreamSettings, task: Task) -> ClassStreamSettings:
-    """Returns the settings with no more classes a draw than the task has; all of them then are in every draw."""
-    left = max(2, task.n_classes - settings.skip_classes)
-    return dataclasses.replace(settings, classes=min(settings.classes, left))
+    """Returns the settings with at most as many classes per draw as the task has after `skip_classes`."""
+    available = max(2, task.n_classes - settings.skip_classes)
+    return dataclasses.replace(settings, classes=min(settings.classes, available))
 
 
 def check_class_sizes(task: Task, settings: ClassStreamSettings) -> None:
-    """Checks that the draws can be made.
+    """Checks that the task has enough classes and images for the draws.
 
     Raises:
         UsageError: The task has too few classes, or a class too few images.
     """
-    left = task.n_classes - settings.skip_classes
-    if left < settings.classes:
+    available = task.n_classes - settings.skip_classes
+    if available < settings.classes:
         skipped = f" after the first {settings.skip_classes}" if settings.skip_classes else ""
-        raise UsageError(f"classes {settings.classes}: the dataset has {max(left, 0)}{skipped}; give --classes N")
+        raise UsageError(f"classes {settings.classes}: the dataset has {max(available, 0)}{skipped}; give --classes N")
     counts = np.bincount(task.labels, minlength=task.n_classes)[settings.skip_classes :]
     needed = settings.train + settings.test
     if counts.min() < needed:
         name = task.class_names[settings.skip_classes + int(counts.argmin())]
         raise UsageError(
-            f"class {name!r} has {counts.min()} images, {settings.train} to train and {settings.test} to test on are "
-            f"wanted; give --train N and --test N that add up to no more"
+            f"class {name!r} has {counts.min()} images, but {settings.train} training images and {settings.test} test "
+            "images per class are required; give --train N and --test N with a lower sum"
         )
 
 
 def make_draw(labels: npt.NDArray[np.int64], settings: ClassStreamSettings, seed: int, *names: int | str) -> ClassDraw:
-    """Draws classes, their order, and images of them.
+    """Draws classes, their order, and training and test images of each class.
 
     Args:
-        labels: Of the task, int64 (N,).
-        settings: How many of each.
-        seed: 0 or more.
-        names: Which draw it is, e.g. "sweep", 0.
+        labels: Labels of the task, int64 (N,).
+        settings: Settings with the numbers of classes and images.
+        seed: Seed, 0 or more.
+        names: Name of the draw, such as "sweep", 0.
     """
-    own = derive_seed(seed, "stream", *names)
-    rng = np.random.default_rng(own)
+    draw_seed = derive_seed(seed, "stream", *names)
+    rng = np.random.default_rng(draw_seed)
     pool = np.arange(settings.skip_classes, int(labels.max()) + 1)
     classes = rng.choice(pool, size=settings.classes, replace=False)
-    wanted = settings.train + settings.test
-    images = np.stack([rng.choice(np.flatnonzero(labels == c), size=wanted, replace=False) for c in classes])
-    return ClassDraw(classes, images[:, : settings.train], images[:, settings.train :], own)
+    n_images = settings.train + settings.test
+    images = np.stack([rng.choice(np.flatnonzero(labels == c), size=n_images, replace=False) for c in classes])
+    return ClassDraw(classes, images[:, : settings.train], images[:, settings.train :], draw_seed)
 
 
 def class_stream_batches(settings: ClassStreamSettings, seed: int) -> list[torch.Tensor]:
-    """Returns what each step of a run trains on, as positions among the draw's training images, class after class.
+    """Returns the images of each step of a run, as positions among the draw's training images in the order of classes.
 
     Args:
-        settings: Of the protocol.
-        seed: Of the order of "standard"; "continual" has the order of the draw.
+        settings: Settings of the protocol.
+        seed: Seed of the order of "standard"; "continual" uses the order of the draw.
     """
     images = settings.classes * settings.train
     if settings.protocol == "continual":
@@ -211,12 +211,12 @@ def class_stream_batches(settings: ClassStreamSettings, seed: int) -> list[torch
 
 
 class ClassStreamTrainer:
-    """A network that run after run starts over from the pretrained weights.
+    """Trains one network per run, each from the pretrained weights.
 
     Args:
         task: Images and pretrained weights.
-        settings: The protocol.
-        device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
+        settings: Settings of the protocol.
+        device: "cpu", "cuda" or "cuda:1"; None selects the first GPU if there is one, else the CPU.
     """
 
     def __init__(self, task: Task, settings: ClassStreamSettings, *, device: str | None = None) -> None:
@@ -231,8 +231,8 @@ class ClassStreamTrainer:
         self.std = torch.tensor(task.std, device=self.device)
         self.batch_size = inference_batch_size(INFERENCE_BATCH_SIZE, task.image_size)
 
-    def take(self, draw: ClassDraw) -> None:
-        """Loads the images of a draw; where the head alone trains, their features."""
+    def load_draw(self, draw: ClassDraw) -> None:
+        """Loads the images of a draw, or their features if only the head trains."""
         if self.head_only:
             self.model.load_pretrained(self.w0)
         self.draw = draw
@@ -252,31 +252,31 @@ class ClassStreamTrainer:
         return torch.cat(parts)
 
     def run(self, rate: float) -> tuple[float, float]:
-        """Trains on the draw from the start; returns the accuracies on its test and training images, 0 ... 1.
+        """Trains on the loaded draw; returns the accuracies on its test and its training images, 0 ... 1.
 
         Args:
-            rate: Adam's learning rate.
+            rate: Learning rate of Adam.
         """
         if not self.head_only:
             self.model.load_pretrained(self.w0)
         zap(self.model.head, generator=generator(self.draw.seed, "head"), reset_bias=True)
-        learner: nn.Module = self.model.head if self.head_only else self.model
-        parameters: Sequence[nn.Parameter] = list(learner.parameters())
+        network: nn.Module = self.model.head if self.head_only else self.model
+        parameters: Sequence[nn.Parameter] = list(network.parameters())
         optimizer = torch.optim.Adam(parameters, lr=rate, fused=True)
         with flush_denormals():
             for rows in self.batches:
                 optimizer.zero_grad(set_to_none=True)
-                F.cross_entropy(learner(self.train[rows]), self.train_labels[rows]).backward()
+                F.cross_entropy(network(self.train[rows]), self.train_labels[rows]).backward()
                 optimizer.step()
-            test = self._accuracy(learner, self.test, self.test_labels)
-            return test, self._accuracy(learner, self.train, self.train_labels)
+            test_accuracy = self._accuracy(network, self.test, self.test_labels)
+            return test_accuracy, self._accuracy(network, self.train, self.train_labels)
 
     @torch.no_grad()
-    def _accuracy(self, learner: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> float:
-        """Returns the accuracy; 0 where the logits are not finite."""
+    def _accuracy(self, network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> float:
+        """Returns the accuracy, 0 ... 1; 0 if any logit is not finite."""
         correct = 0
         for chunk, truth in zip(inputs.split(self.batch_size), labels.split(self.batch_size), strict=True):
-            logits = learner(chunk)
+            logits = network(chunk)
             if not bool(torch.isfinite(logits).all()):
                 return 0.0
             correct += int((logits.argmax(dim=1) == truth).sum())

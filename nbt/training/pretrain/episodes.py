@@ -1,7 +1,7 @@
-"""Episodes of ASB and meta-ASB (Frati et al., arXiv 2310.07996): which images, and the steps on single ones.
+"""Episodes of ASB and meta-ASB (Frati et al., arXiv 2310.07996): the images of an episode and its sequential steps.
 
 ASB alternates sequential and batch learning. Meta-ASB differentiates through the sequential steps to second order, as
-MAML does (Finn, Abbeel and Levine, arXiv 1703.03400), by `torch.func`.
+in MAML (Finn, Abbeel and Levine, arXiv 1703.03400), with `torch.func`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """What one episode sees, as positions among the source's images.
+    """Images of one episode, as indices of the source's images.
 
     Attributes:
-        label: The class.
-        sequence: Its images in the order of the single steps, int64 (S,).
+        label: Label of the episode's class.
+        sequence: Images of this class in the order of the sequential steps, int64 (S,).
         remembered: Random images of all classes, int64 (R,).
     """
 
@@ -32,17 +32,17 @@ class Episode:
 
     @property
     def batch(self) -> torch.Tensor:
-        """The images of the step that ends the episode, int64 (S + R,): the class's first."""
+        """The images of the last step of the episode, int64 (S + R,): first those of the class, then the others."""
         return torch.cat([self.sequence, self.remembered])
 
 
 def draw_episode(class_indices: list[torch.Tensor], steps: int, remembered: int, rng: torch.Generator) -> Episode:
-    """Draws a class, images of it, and images of all classes.
+    """Draws a class, images of this class, and images of all classes.
 
     Args:
-        class_indices: Positions of each class's images, int64 (n_c,), together 0 ... N-1.
-        steps: Images of the class; all of its images come equally often where it has fewer.
-        remembered: Images of all classes, all different unless there are fewer.
+        class_indices: Indices of the images of each class, int64 (n_c,); together they are 0 ... N - 1.
+        steps: Number of images of the class. If it has fewer, they are repeated equally often up to a difference of 1.
+        remembered: Number of images of all classes, all different unless there are fewer.
         rng: CPU generator.
     """
     label = int(torch.randint(len(class_indices), (), generator=rng))
@@ -56,13 +56,13 @@ def _sample_evenly(index: torch.Tensor, count: int, rng: torch.Generator) -> tor
 
 
 def sequential_steps(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, lr: float) -> None:
-    """Takes one step of plain SGD on each image in turn, in place: no momentum, and no optimiser knows of it.
+    """Takes one step of SGD without momentum on each image in turn; updates the parameters in place.
 
     Args:
-        model: All of its parameters train.
-        images: (S, 3, H, W).
-        labels: int64 (S,).
-        lr: Rate.
+        model: Model, all of whose parameters train.
+        images: Images, (S, 3, H, W).
+        labels: Labels, int64 (S,).
+        lr: Learning rate.
     """
     parameters: list[torch.Tensor] = list(model.parameters())
     for image, label in zip(images.split(1), labels.split(1), strict=True):
@@ -74,16 +74,16 @@ def sequential_steps(model: nn.Module, images: torch.Tensor, labels: torch.Tenso
 def adapted_weights(
     model: nn.Module, weights: Weights, images: torch.Tensor, labels: torch.Tensor, lr: float
 ) -> Weights:
-    """Returns the weights after one step of plain SGD on each image in turn, as a function of the weights before.
+    """Returns the weights after one step of SGD without momentum on each image in turn, as a function of `weights`.
 
-    The result can be differentiated by `weights` to any order; neither they nor the model change.
+    The result is differentiable with respect to `weights` to any order. Neither `weights` nor the model change.
 
     Args:
-        model: Says how images become logits; its own parameters are not read.
-        weights: By name, requiring gradients.
-        images: (S, 3, H, W).
-        labels: int64 (S,).
-        lr: Rate.
+        model: Model that maps images to logits; its own parameters are not used.
+        weights: Weights by name, which require gradients.
+        images: Images, (S, 3, H, W).
+        labels: Labels, int64 (S,).
+        lr: Learning rate.
     """
     for image, label in zip(images.split(1), labels.split(1), strict=True):
         loss = F.cross_entropy(functional_call(model, weights, (image,)), label)
@@ -96,16 +96,16 @@ def adapted_weights(
 
 
 def meta_loss(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, steps: int, lr: float) -> torch.Tensor:
-    """Returns the loss on a whole episode after the steps on its single images, for `backward` to the model's weights.
+    """Returns the loss on all images of an episode after its sequential steps; `backward` reaches the model's weights.
 
-    The model's weights do not change: the steps are taken on a differentiable copy, which goes with the graph.
+    The model's weights do not change: the sequential steps use a differentiable copy, which is freed with the graph.
 
     Args:
-        model: The weights before the episode.
-        images: Of the episode, (S + R, 3, H, W), the S of the steps first.
-        labels: int64 (S + R,).
-        steps: S.
-        lr: Rate of the steps.
+        model: Model with the weights before the episode.
+        images: Images of the episode, (S + R, 3, H, W), those of the sequential steps first.
+        labels: Labels, int64 (S + R,).
+        steps: Number of sequential steps S.
+        lr: Learning rate of the sequential steps.
     """
     adapted = adapted_weights(model, dict(model.named_parameters()), images[:steps], labels[:steps], lr)
     return F.cross_entropy(functional_call(model, adapted, (images,)), labels)

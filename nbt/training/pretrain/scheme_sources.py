@@ -1,7 +1,7 @@
-"""StartingWeightsCache pretrained here: backbones without library weights, trained once and cached by their whole recipe.
+"""Source models that are trained once by a scheme of the zapping paper and cached by their recipe.
 
-Two kinds: what a search of `digits` starts from unless it asks for more, a plain training on digits 0-4 by
-`fine_tune`; and the schemes of the zapping paper (Frati et al., arXiv 2310.07996) on any dataset, `pretrain`.
+See Frati et al., arXiv 2310.07996. The default source of `digits`, which `fine_tune` trains, is in
+`nbt.training.digits_source`.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def _source_settings() -> TransferSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRecipe:
-    """All that the weights of a source follow from; its hash names the cache file.
+    """All values that determine the weights of a source; its hash is the name of the cache file.
 
     Attributes:
-        backbone: Canonical text of the encoder.
-        image_size: Pixels.
-        settings: Of the training from a random initialisation: of `fine_tune`, or of a scheme.
-        images: What it is trained on: the name of the embedded source, or `SourceImages.digest`.
-        seed: Of initialisation and training.
-        version: Raised when the same recipe would give other weights.
+        backbone: Canonical text of the backbone.
+        image_size: Height and width in pixels.
+        settings: Settings of the training from random weights, with `fine_tune` or with a scheme.
+        images: Training images: the name of the embedded source, or `SourceImages.digest`.
+        seed: Seed of initialisation and training.
+        version: Version of the training code, increased when the same recipe gives different weights.
     """
 
     backbone: str
@@ -65,27 +65,27 @@ class SourceRecipe:
         return {**values, "settings": self.settings.to_dict()}
 
     def hash(self) -> str:
-        """Returns the name of the source: the same recipe, the same name."""
+        """Returns the hash of the recipe, 20 hexadecimal digits."""
         values = self.to_dict() | {"settings": self.settings.identity()}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:20]
 
     @property
     def path(self) -> Path:
-        """The source's file in the cache, which is made."""
+        """The source's file in the cache folder, which is created."""
         return cache_folder("sources") / f"{self.hash()}.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
 class PretrainedSource:
-    """A pretrained source.
+    """A pretrained source model.
 
     Attributes:
-        recipe: What it follows from.
-        weights: Units, the source's classifier and its class means.
-        state: All of its tensors, as they are in the cache.
-        loss: Mean loss of the last epoch, or loss of the last episode before its last step.
-        accuracy: On the source's own images, 0 ... 1.
-        seconds: Time of the training in this call, 0 where the source was in the cache.
+        recipe: Recipe of the source.
+        weights: Weights of the units, the source's classifier and class means.
+        state: All tensors of the cache file, by name.
+        loss: Mean loss of the last epoch, or loss of the last episode before its last step, in nats.
+        accuracy: Accuracy on the source's training images, 0 ... 1.
+        seconds: Wall-clock time of the training in this call; 0 if the source was in the cache.
     """
 
     recipe: SourceRecipe
@@ -106,19 +106,21 @@ def pretrain(
     checkpoint_seconds: float = 30.0,
     progress: Progress | None = None,
 ) -> PretrainedSource:
-    """Returns a source trained by a scheme: from the cache, or trained now, from where an earlier call was killed.
+    """Returns a source that is trained by a scheme, from the cache if it is there.
+
+    An interrupted training resumes from its checkpoint in the cache folder.
 
     Args:
-        images: What to train on.
-        spec: The architecture.
-        settings: The scheme with its numbers.
-        seed: Of the initialisation, the order and the zaps, 0 or more.
-        device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
-        checkpoint_seconds: Least time between two writes of the checkpoint, which lies beside the source's file.
-        progress: Called as progress(what, rounds done, rounds); a round is an epoch or an episode.
+        images: Training images.
+        spec: The backbone.
+        settings: Scheme and its settings.
+        seed: Seed of the initialisation, the order and the zaps, 0 or more.
+        device: "cpu", "cuda" or "cuda:1"; None selects the first GPU if there is one, else the CPU.
+        checkpoint_seconds: Minimum time between two writes of the checkpoint.
+        progress: Called as progress(what, rounds done, number of rounds); a round is an epoch or an episode.
 
     Raises:
-        UsageError: The scheme makes no sense for the backbone, or this does not work at the images' size.
+        UsageError: The scheme does not apply to the backbone, or the backbone does not accept the image size.
         NbtError: The training diverged, or the cache cannot be written.
     """
     size = int(images.pixels.shape[1])
@@ -150,7 +152,7 @@ def pretrain(
 
 
 def _evaluate_and_cache(training: SourceTrainer, recipe: SourceRecipe) -> State:
-    """Measures what was trained, and writes it to the cache."""
+    """Evaluates the trained source and writes it to the cache."""
     accuracy, *means = training.measure()
     state = {name: tensor.detach().cpu() for name, tensor in training.model.state_dict().items()}
     state.update(zip(CLASS_MEAN_KEYS, means, strict=True))
@@ -162,17 +164,17 @@ def _evaluate_and_cache(training: SourceTrainer, recipe: SourceRecipe) -> State:
 def digits_scheme_source(
     spec: BackboneSpec, image_size: int, *, scheme: str, zap_period: int, progress: Progress | None = None
 ) -> PretrainedWeights:
-    """Returns the weights of an encoder that a scheme trains on digits 0-4, once; they are kept in the cache.
+    """Returns the weights of an encoder that a scheme trains once on the digits 0-4 and caches.
 
     Args:
         spec: The backbone.
-        image_size: Pixels.
+        image_size: Height and width in pixels.
         scheme: One of `nbt.settings.PRETRAIN_SCHEMES`.
-        zap_period: Epochs ("iid") or episodes between zaps, 0 is never; see `PretrainSettings`.
+        zap_period: Epochs ("iid") or episodes between zaps; 0 disables them; see `PretrainSettings`.
         progress: Called as progress(what, done, total) while the source is trained.
 
     Raises:
-        UsageError: The scheme is unknown, or the zap period is longer than the training.
+        UsageError: The scheme is unknown, or the zap period is too long for the training.
     """
     settings = default_pretrain_settings(scheme, spec.name, digits=True, zap_period=zap_period)
     return pretrain(load_source_images(resolve("digits"), image_size), spec, settings, progress=progress).weights

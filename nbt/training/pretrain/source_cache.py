@@ -1,4 +1,4 @@
-"""Files of pretrained sources: in the cache under the hash of their recipe, and exported for `--weights FILE`."""
+"""Files of pretrained sources: cache files, named by the hash of their recipe, and exports for `--weights FILE`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ State = dict[str, torch.Tensor]
 
 
 def read_source(path: Path, reference_state: Mapping[str, torch.Tensor]) -> State | None:
-    """Returns a cached source: units, head, class means; None where there is none, or a damaged one.
+    """Returns the tensors of a cached source (units, head, class means); None if the file is missing or damaged.
 
     Args:
         path: The file.
-        reference_state: Units of its architecture.
+        reference_state: State of the units of the same backbone; names and shapes must match.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -33,12 +33,12 @@ def read_source(path: Path, reference_state: Mapping[str, torch.Tensor]) -> Stat
         state = load_file(path)
     except (OSError, SafetensorError):
         return None
-    fits = all(name in state and state[name].shape == tensor.shape for name, tensor in reference_state.items())
-    return state if fits and all(name in state for name in (*HEAD_KEYS, *CLASS_MEAN_KEYS)) else None
+    matches = all(name in state and state[name].shape == tensor.shape for name, tensor in reference_state.items())
+    return state if matches and all(name in state for name in (*HEAD_KEYS, *CLASS_MEAN_KEYS)) else None
 
 
 def read_source_metadata(path: Path) -> dict[str, Any]:
-    """Returns what `write_source` noted of a source, {} where it noted nothing."""
+    """Returns the metadata that `write_source` stored in a file, {} if there is none."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
@@ -48,24 +48,24 @@ def read_source_metadata(path: Path) -> dict[str, Any]:
 
 
 def write_source(path: Path, state: Mapping[str, torch.Tensor], card: Mapping[str, Any] | None = None) -> None:
-    """Writes tensors under a temporary name and renames it.
+    """Writes tensors to a temporary file and renames it to `path`.
 
     Args:
         path: The file, `.safetensors`.
-        state: By name.
-        card: What to note beside them, in JSON types.
+        state: Tensors by name.
+        card: Metadata in JSON types; None stores none.
 
     Raises:
-        NbtError: It cannot be written.
+        NbtError: The file cannot be written.
     """
     from safetensors.torch import save_file
 
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     metadata = None if card is None else {_METADATA_KEY: json.dumps(card, sort_keys=True)}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(plain, temporary, metadata=metadata)
+        save_file(tensors, temporary, metadata=metadata)
         temporary.replace(path)
     except OSError as error:
         raise NbtError(f"{path} cannot be written ({error})") from error
@@ -74,14 +74,14 @@ def write_source(path: Path, state: Mapping[str, torch.Tensor], card: Mapping[st
 
 
 def export_weights(path: Path, state: Mapping[str, torch.Tensor], card: Mapping[str, Any] | None = None) -> None:
-    """Writes units and head of a source as a state dict that `--weights FILE` accepts.
+    """Writes the units and the head of a source as a state dict that `--weights FILE` accepts.
 
     Args:
         path: The file, `.safetensors`.
-        state: Of the source; its class means are left out.
-        card: What to note beside them.
+        state: Tensors of the source by name; class means are left out.
+        card: Metadata in JSON types; None stores none.
 
     Raises:
-        NbtError: It cannot be written.
+        NbtError: The file cannot be written.
     """
     write_source(path, {name: tensor for name, tensor in state.items() if name not in CLASS_MEAN_KEYS}, card)

@@ -1,4 +1,4 @@
-"""SourceImages: what a source is pretrained on. Of a dataset, everything but its official test images."""
+"""Images that a source model is pretrained on: all images of a dataset except its official test images."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from nbt.progress import Progress
 
 @dataclass(frozen=True, eq=False)
 class SourceImages:
-    """Labelled images, decoded.
+    """Decoded images with labels.
 
     Attributes:
-        name: The dataset.
-        class_names: One name a class, in the order of the labels.
-        pixels: uint8 (N, H, H, 3).
-        labels: int64 (N,), 0 ... C-1; every class has at least one image.
-        digest: Hash of which images they are.
+        name: Name of the dataset.
+        class_names: One name per class, in the order of the labels.
+        pixels: Images, uint8 (N, H, H, 3).
+        labels: Labels, int64 (N,), 0 ... C - 1; every class has at least one image.
+        digest: Hash that identifies the images and their size.
     """
 
     name: str
@@ -51,19 +51,19 @@ def load_source_images(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SourceImages:
-    """Returns the images of a dataset that a source may be trained on; of the embedded digits, 0-4.
+    """Returns the images of a dataset for the training of a source; for the embedded digits, the digits 0-4.
 
     Args:
         source: The dataset; its official test images are left out.
         image_size: Height and width in pixels.
-        classes: The first so many classes, or those of these numbers; all when None.
-        shots: At most so many images a class, drawn by `seed`.
-        seed: Of the draw.
-        progress: Told of downloads and of decoding.
+        classes: Number of classes from the start, or labels of the classes; None for all.
+        shots: Maximum number of images per class, drawn with `seed`; None for all.
+        seed: Seed of the draw.
+        progress: Called during downloads and decoding.
 
     Raises:
-        UsageError: There are fewer classes, or a class has no image.
-        NbtError: The dataset cannot be fetched.
+        UsageError: The dataset has fewer classes, or a class has no image.
+        NbtError: The dataset cannot be downloaded.
     """
     listing = read_digits(source=True) if source.kind == "digits" else read_dataset(source, progress=progress)
     listing = listing.take(np.flatnonzero(listing.roles != "test"))
@@ -71,21 +71,22 @@ def load_source_images(
     if shots is not None:
         listing = listing.take(_limit_shots(listing.labels, shots, seed))
     store, kept = decode_images(listing.items, image_size, progress=progress)
-    left = listing if len(kept) == len(listing) else listing.take(kept)
-    counts = np.bincount(left.labels, minlength=len(left.class_names))
+    decoded = listing if len(kept) == len(listing) else listing.take(kept)
+    counts = np.bincount(decoded.labels, minlength=len(decoded.class_names))
     if (counts == 0).any():
-        raise UsageError(f"{left.name}: class {left.class_names[int(counts.argmin())]!r} has no image to pretrain on")
-    return SourceImages(left.name, left.class_names, store.array, left.labels, _digest(left, image_size))
+        class_name = decoded.class_names[int(counts.argmin())]
+        raise UsageError(f"{decoded.name}: class {class_name!r} has no image to pretrain on")
+    return SourceImages(decoded.name, decoded.class_names, store.array, decoded.labels, _digest(decoded, image_size))
 
 
 def _select_classes(listing: Listing, classes: Sequence[int] | None) -> Listing:
     if classes is None:
         return listing
-    number = np.full(len(listing.class_names), -1)
-    number[list(classes)] = np.arange(len(classes))
-    chosen = listing.take(np.flatnonzero(number[listing.labels] >= 0))
+    new_labels = np.full(len(listing.class_names), -1)
+    new_labels[list(classes)] = np.arange(len(classes))
+    chosen = listing.take(np.flatnonzero(new_labels[listing.labels] >= 0))
     names = tuple(listing.class_names[index] for index in classes)
-    return dataclasses.replace(chosen, class_names=names, labels=number[chosen.labels])
+    return dataclasses.replace(chosen, class_names=names, labels=new_labels[chosen.labels])
 
 
 def _limit_shots(labels: npt.NDArray[np.int64], shots: int, seed: int) -> npt.NDArray[np.int64]:

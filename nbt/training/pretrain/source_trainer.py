@@ -1,4 +1,4 @@
-"""SourceTrainer: one training of a source by a scheme, round after round, stopped and resumed at any of them."""
+"""Training of a source model with a scheme, in rounds (epochs or episodes) after which it can stop and resume."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _PROGRESS_INTERVAL_SECONDS = 0.2
 
 
 class SourceTrainer:
-    """A network in training on a source's images.
+    """Trains a source model from random weights.
 
-    Everything random follows from `seed` and the number of the round, so on a CPU a training that was stopped and
-    resumed is equal, bit for bit, to one that was not.
+    All randomness is derived from `seed` and the number of the round. On a CPU, a training that was stopped and resumed
+    equals an uninterrupted one bit for bit.
 
     Args:
-        images: What it is trained on.
-        spec: The architecture.
-        random_weights: Its random weights and normalisation, from `load_pretrained_weights(spec, "none", ...)`.
-        settings: The recipe.
-        seed: Of the head, the order and the zaps.
-        device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
+        images: Training images.
+        spec: The backbone.
+        random_weights: Random weights and normalisation, from `load_pretrained_weights(spec, "none", ...)`.
+        settings: Scheme and its settings.
+        seed: Seed of the head, the order and the zaps.
+        device: "cpu", "cuda" or "cuda:1"; None selects the first GPU if there is one, else the CPU.
 
     Raises:
-        UsageError: Episodes of single images are asked of a backbone with batch normalisation, or the source has one
-            class.
+        UsageError: The scheme takes steps on single images and the backbone has batch normalisation, or the source has
+            one class only.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SourceTrainer:
         device: str | None = None,
     ) -> None:
         if len(images.class_names) < 2:
-            raise UsageError(f"{images.name}: a source needs two or more classes, it has {len(images.class_names)}")
+            raise UsageError(f"{images.name}: a source needs two or more classes, but has {len(images.class_names)}")
         self.images, self.settings, self.seed = images, settings, seed
         self.device = pick_device(device)
         size = int(images.pixels.shape[1])
@@ -79,15 +79,16 @@ class SourceTrainer:
         checkpoint_seconds: float = 30.0,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Trains to the end.
+        """Trains all remaining rounds.
 
         Args:
-            checkpoint: File to resume from, if it exists, and to write to.
-            checkpoint_seconds: Least time between two writes.
-            progress: Called as progress(rounds done, rounds), a few times a second at most and at the end.
+            checkpoint: File to resume from, if it exists, and to write to; None writes no checkpoint.
+            checkpoint_seconds: Minimum time between two writes.
+            progress: Called as progress(rounds done, number of rounds) at the start, at most five times per second, and
+                at the end.
 
         Raises:
-            NbtError: The loss became infinite or NaN.
+            NbtError: The loss is not finite.
         """
         self._resume(checkpoint)
         total = self.settings.rounds
@@ -108,7 +109,7 @@ class SourceTrainer:
         """Trains one epoch or episode.
 
         Raises:
-            NbtError: The loss became infinite or NaN.
+            NbtError: The loss is not finite.
         """
         number = self.done + 1
         devices = [self.device] if self.device.type == "cuda" else []
@@ -117,11 +118,11 @@ class SourceTrainer:
             self.loss = self._run_epoch(number) if self.settings.is_iid else self._run_episode(number)
         if not math.isfinite(self.loss):
             unit = "epoch" if self.settings.is_iid else "episode"
-            raise NbtError(f"the pretraining diverged in {unit} {number} (loss {self.loss}); lower its rates")
+            raise NbtError(f"the pretraining diverged in {unit} {number} (loss {self.loss}); lower its learning rates")
         self.done = number
 
     def _run_epoch(self, epoch: int) -> float:
-        """Takes shuffled mini-batches, after a zap where one is due; returns the mean loss."""
+        """Trains on shuffled mini-batches, after a zap if one is due; returns the mean loss."""
         if self.settings.is_zap_due(epoch):
             rng = generator(self.seed, "zap", epoch)
             chosen = draw_zapped_classes(len(self.class_indices), self.settings.zap_fraction, rng)
@@ -135,7 +136,7 @@ class SourceTrainer:
         return float(total) / len(order)
 
     def _run_episode(self, number: int) -> float:
-        """Takes an episode of ASB or meta-ASB; returns the loss on all of its images, before Adam's step."""
+        """Trains on an episode of ASB or meta-ASB; returns the loss on all of its images before the step of Adam."""
         settings = self.settings
         rng = generator(self.seed, "episode", number)
         episode = draw_episode(self.class_indices, settings.inner_steps, settings.remembered, rng)
@@ -157,20 +158,20 @@ class SourceTrainer:
         self.optimizer.step()
 
     def load(self, rows: torch.Tensor) -> torch.Tensor:
-        """Returns images ready for the first unit, (n, 3, H, W), of positions int64 (n,) on the CPU."""
+        """Returns normalised images for the first unit, (n, 3, H, W), from indices, int64 (n,), on the CPU."""
         pixels = torch.from_numpy(self.images.pixels[rows.numpy()]).to(self.device)
         return normalise(pixels.permute(0, 3, 1, 2).float(), self.mean, self.std).contiguous()
 
     def truth(self, rows: torch.Tensor) -> torch.Tensor:
-        """Returns labels on the device, int64 (n,)."""
+        """Returns the labels of images on the device, int64 (n,)."""
         return self.labels[rows].to(self.device)
 
     @torch.no_grad()
     def measure(self) -> tuple[float, torch.Tensor, torch.Tensor]:
-        """Returns the accuracy on the source's images in evaluation mode, their class means, and their numbers.
+        """Evaluates the model on its training images, in evaluation mode.
 
         Returns:
-            0 ... 1; mean features, float32 (C, D); images of each class, int64 (C,).
+            The accuracy, 0 ... 1; the mean features of each class, float32 (C, D); the class sizes, int64 (C,).
         """
         classes, model = len(self.class_indices), self.model.eval()
         sums = torch.zeros(classes, model.feature_dim, device=self.device)
@@ -185,11 +186,11 @@ class SourceTrainer:
         return correct / len(self.labels), sums.cpu() / counts[:, None], counts
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree on to be of this training."""
+        """Returns the values that a checkpoint of this training must have."""
         return checkpoint_identity(images=self.images.digest, settings=self.settings.identity(), seed=self.seed)
 
     def save(self, path: Path) -> None:
-        """Writes everything that the rest of the training depends on."""
+        """Writes the state of the training to a checkpoint."""
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         save_checkpoint(path, {"identity": self.identity(), "done": self.done, "loss": self.loss, **state})
 
@@ -203,16 +204,16 @@ class SourceTrainer:
 
 
 def check_scheme(model: torch.nn.Module, backbone: str, scheme: str) -> None:
-    """Checks that a scheme makes sense for a network.
+    """Checks that a scheme applies to a network.
 
     Raises:
-        UsageError: It takes single images, and the network normalises over the batch.
+        UsageError: The scheme takes steps on single images, and the network normalises over the batch.
     """
     if scheme == "iid":
         return
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             raise UsageError(
-                f"{scheme} takes steps on single images, and {backbone} normalises over the batch ({name}); "
-                "use --scheme iid, or conv3 or conv4"
+                f"{scheme} takes steps on single images, but {backbone} normalises over the batch ({name}); "
+                "use --scheme iid, or the backbone conv3 or conv4"
             )

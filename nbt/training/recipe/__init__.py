@@ -1,1 +1,1 @@
-"""The parts of a fine-tuning recipe: augmentation, loss, schedule, weight averaging, and the checks of a recipe."""
+"""Parts of a fine-tuning recipe: augmentation, loss, schedules, weight averaging, and checks."""

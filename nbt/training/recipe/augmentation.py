@@ -1,8 +1,8 @@
-"""Augmentation in batches, on the device: first draw what to do to each image, then do it in a few operations.
+"""Batched augmentation on the device: a plan with random parameters per image is drawn first, then applied to batches.
 
-Every policy includes the ones before it: "crop" is a random resized crop and a mirror, "color" adds brightness,
-contrast and saturation, "rand" adds two operations an image out of rotate, shear, translate, solarize, posterize and
-autocontrast, in the manner of RandAugment (Cubuk et al., arXiv 1909.13719).
+Every policy includes the previous ones: "crop" is a random resized crop and a horizontal flip, "color" adds brightness,
+contrast and saturation, "rand" adds two operations per image out of rotate, shear, translate, solarize, posterize and
+autocontrast, similar to RandAugment (Cubuk et al., arXiv 1909.13719).
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ _MAX_TRANSLATION = 0.3
 
 @dataclass(frozen=True)
 class AugmentationPlan:
-    """What to do to each of n images; None leaves that step out for all of them.
+    """Augmentation parameters of n images; None skips a step for all images.
 
     Attributes:
-        affine: (n, 2, 3), output to input coordinates in -1 ... 1.
-        color: (n, 3): factors of brightness, contrast and saturation; 1 leaves them as they are.
-        tone: (n, 3): solarize threshold (1 is off), posterize levels (256 is off), autocontrast (0 or 1).
+        affine: Maps from output to input coordinates in -1 ... 1, (n, 2, 3).
+        color: Factors of brightness, contrast and saturation, (n, 3); 1 means no change.
+        tone: Solarize threshold (1 means no change), posterize levels (256 means no change) and autocontrast (0 or 1),
+            (n, 3).
     """
 
     affine: torch.Tensor | None = None
@@ -40,9 +41,9 @@ class AugmentationPlan:
     tone: torch.Tensor | None = None
 
     def rows(self, index: torch.Tensor) -> AugmentationPlan:
-        """Returns the plan of some of the images."""
-        picked = (getattr(self, item.name) for item in fields(self))
-        return AugmentationPlan(*(None if part is None else part[index.to(part.device)] for part in picked))
+        """Returns the plan of the images `index`, int64 (m,)."""
+        parts = (getattr(self, item.name) for item in fields(self))
+        return AugmentationPlan(*(None if part is None else part[index.to(part.device)] for part in parts))
 
     def to(self, device: torch.device) -> AugmentationPlan:
         """Returns the plan on a device."""
@@ -51,13 +52,13 @@ class AugmentationPlan:
 
 
 def draw_augmentation_plan(policy: str, n: int, rng: torch.Generator, *, mirror: bool = True) -> AugmentationPlan:
-    """Draws what a policy does to n images.
+    """Draws the augmentation parameters of n images.
 
     Args:
         policy: One of `nbt.settings.AUGMENTATIONS`.
         n: Number of images.
         rng: CPU generator.
-        mirror: Whether half of the images are mirrored; not for characters.
+        mirror: Whether to flip each image horizontally with probability 0.5; False for images of characters.
     """
     level = AUGMENTATIONS.index(policy)
     if level == 0:
@@ -88,22 +89,22 @@ def _draw_crop(n: int, rng: torch.Generator, mirror: bool) -> torch.Tensor:
 
 
 def _draw_operations(n: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws two different operations an image; returns their geometry, (n, 3, 3), and their tone, (n, 3)."""
+    """Draws two different operations per image; returns their geometry, (n, 3, 3), and their tone, (n, 3)."""
     chosen = torch.rand(n, len(_RAND_OPERATIONS), generator=rng).argsort(dim=1)[:, :2]
-    on = {name: (chosen == index).any(dim=1).float() for index, name in enumerate(_RAND_OPERATIONS)}
-    angle = on["rotate"] * _uniform(n, -_MAX_ROTATION, _MAX_ROTATION, rng)
+    selected = {name: (chosen == index).any(dim=1).float() for index, name in enumerate(_RAND_OPERATIONS)}
+    angle = selected["rotate"] * _uniform(n, -_MAX_ROTATION, _MAX_ROTATION, rng)
     geometry = torch.eye(3).repeat(n, 1, 1)
     geometry[:, 0, 0], geometry[:, 1, 1] = angle.cos(), angle.cos()
     geometry[:, 0, 1], geometry[:, 1, 0] = -angle.sin(), angle.sin()
     shear = torch.eye(3).repeat(n, 1, 1)
-    shear[:, 0, 1] = on["shear"] * _uniform(n, -_MAX_SHEAR, _MAX_SHEAR, rng)
+    shear[:, 0, 1] = selected["shear"] * _uniform(n, -_MAX_SHEAR, _MAX_SHEAR, rng)
     geometry = geometry @ shear
     for axis in (0, 1):
-        geometry[:, axis, 2] += on["translate"] * _uniform(n, -_MAX_TRANSLATION, _MAX_TRANSLATION, rng)
-    threshold = 1.0 - on["solarize"] * _uniform(n, 0.0, 0.5, rng)
+        geometry[:, axis, 2] += selected["translate"] * _uniform(n, -_MAX_TRANSLATION, _MAX_TRANSLATION, rng)
+    threshold = 1.0 - selected["solarize"] * _uniform(n, 0.0, 0.5, rng)
     bits = torch.randint(3, 7, (n,), generator=rng).float()
-    levels = torch.where(on["posterize"] > 0, 2.0**bits, torch.full((n,), 256.0))
-    return geometry, torch.stack([threshold, levels, on["autocontrast"]], dim=1)
+    levels = torch.where(selected["posterize"] > 0, 2.0**bits, torch.full((n,), 256.0))
+    return geometry, torch.stack([threshold, levels, selected["autocontrast"]], dim=1)
 
 
 def augment_and_normalise(
@@ -118,13 +119,13 @@ def augment_and_normalise(
 
     Args:
         images: uint8 (n, H, W, 3).
-        plan: What to do, on the same device.
-        mean: (3,), of values in 0 ... 1.
-        std: (3,).
-        dtype: Of the result; float32 when None.
+        plan: Augmentation plan of these images, on the same device.
+        mean: Mean of pixel values in 0 ... 1, (3,).
+        std: Standard deviation of these values, (3,).
+        dtype: Type of the result; None is float32.
 
     Returns:
-        (n, 3, H, W) in channels_last memory order.
+        Images (n, 3, H, W) in channels_last memory format.
     """
     pixels = images.permute(0, 3, 1, 2).to(torch.float32)
     if plan.affine is not None:
@@ -143,19 +144,19 @@ def _change_color(pixels: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
     pixels = pixels * brightness
     grey = _grey(pixels)
     middle = grey.mean(dim=(2, 3), keepdim=True)
-    # Saturation blends with the grey image, contrast with its mean; both are linear, so they are one expression.
+    # Saturation blends with the grey image, contrast with its mean; both are linear and fused into one expression.
     pixels = contrast * (saturation * pixels + (1.0 - saturation) * grey) + (1.0 - contrast) * middle
     return pixels.clamp(0.0, 255.0)
 
 
 def _change_tone(pixels: torch.Tensor, tone: torch.Tensor) -> torch.Tensor:
-    threshold, levels, stretched = (tone[:, index].view(-1, 1, 1, 1) for index in range(3))
+    threshold, levels, autocontrast = (tone[:, index].view(-1, 1, 1, 1) for index in range(3))
     pixels = torch.where(pixels > 255.0 * threshold, 255.0 - pixels, pixels)
     step = 256.0 / levels
     pixels = torch.where(step > 1.0, (pixels / step).floor() * step, pixels)
     low, high = pixels.amin(dim=(2, 3), keepdim=True), pixels.amax(dim=(2, 3), keepdim=True)
-    full = (pixels - low) * (255.0 / (high - low).clamp(min=1.0))
-    return torch.lerp(pixels, full, stretched)
+    stretched = (pixels - low) * (255.0 / (high - low).clamp(min=1.0))
+    return torch.lerp(pixels, stretched, autocontrast)
 
 
 def _grey(pixels: torch.Tensor) -> torch.Tensor:

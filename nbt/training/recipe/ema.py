@@ -1,4 +1,4 @@
-"""Exponential moving average of weights: evaluated and kept in place of the last weights."""
+"""Exponential moving average of the weights, which is evaluated and kept instead of the weights themselves."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import nn
 
 
 class WeightEMA:
-    """Averages the trained parameters; buffers (BatchNorm statistics) follow the model as they are.
+    """Moving average of the trained parameters. Buffers (BatchNorm statistics) are not averaged.
 
-    The decay grows with the steps, `min(decay, (1 + t) / (10 + t))`, so that the start does not weigh for ever.
+    The decay after t steps is `min(decay, (1 + t) / (10 + t))`, so that the initial weights lose influence quickly.
 
     Args:
-        parameters: What to average.
+        parameters: Parameters to average.
         decay: Share of the average that a step keeps, 0 ... below 1.
     """
 
@@ -24,15 +24,15 @@ class WeightEMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the parameters as they are now."""
+        """Updates the average with the current parameters."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(self.values, [parameter.detach() for parameter in self._parameters], 1.0 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchanges the parameters and their averages; a second call takes it back."""
+        """Exchanges the parameters and their averages; a second call restores them."""
         parameters = [parameter.detach() for parameter in self._parameters]
-        kept = [parameter.clone() for parameter in parameters]
+        current = [parameter.clone() for parameter in parameters]
         torch._foreach_copy_(parameters, self.values)
-        torch._foreach_copy_(self.values, kept)
+        torch._foreach_copy_(self.values, current)

@@ -1,4 +1,4 @@
-"""TrainingLoss: what a training minimises beside its penalties. Cross-entropy or squared error, of all outputs or some."""
+"""Training loss without penalties: cross-entropy or squared error, on all outputs or a subset."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from nbt.settings import TransferSettings
 
 
 class TrainingLoss:
-    """The mean loss of a batch.
+    """Mean loss of a batch.
+
+    A `target_scale` a > 0 selects the squared error `1/2 sum_c (f_c - a t_c)^2` with targets t; the derivation of DLCFT
+    (arXiv 2208.08112) uses its sum over images. 0 selects cross-entropy. `label_smoothing` applies to both.
 
     Args:
-        settings: `target_scale` a > 0 makes it the squared error `1/2 sum_c (f_c - a t_c)^2` with targets t, whose
-            sum over images DLCFT (arXiv 2208.08112) is derived for; 0 is cross-entropy. Both smooth their labels.
-        outputs: Which outputs take part, bool (C,) on the device; None for all.
+        settings: The recipe, with `target_scale` and `label_smoothing`.
+        outputs: Outputs that take part, bool (C,) on the device; None for all.
     """
 
     def __init__(self, settings: TransferSettings, outputs: torch.Tensor | None = None) -> None:
         self.target_scale, self.smoothing = settings.target_scale, settings.label_smoothing
         self.outputs = outputs
         self._active_outputs = None if outputs is None else outputs.nonzero().flatten()
-        # A label's place among the outputs that take part.
+        # Position of each label among the outputs that take part.
         self._position = None if outputs is None else outputs.cumsum(0) - 1
 
     def __call__(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Returns the loss.
+        """Returns the mean loss, in nats for cross-entropy.
 
         Args:
-            logits: (n, C).
-            truth: Labels, int64 (n,), of outputs that take part.
+            logits: Logits, (n, C).
+            truth: Labels, int64 (n,), among the outputs that take part.
         """
         if self._active_outputs is not None and self._position is not None:
             logits, truth = logits.index_select(1, self._active_outputs), self._position[truth]
@@ -40,5 +42,5 @@ class TrainingLoss:
         return (logits - self.target_scale * targets).square().sum(dim=1).mean() / 2
 
     def mask_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Returns logits in which what takes no part is never predicted."""
+        """Returns the logits with -inf for outputs that do not take part, so that they are never predicted."""
         return logits if self.outputs is None else logits.masked_fill(~self.outputs, -torch.inf)

@@ -1,4 +1,4 @@
-"""Warm-up and cosine: the share of the peak rate at each step."""
+"""Learning-rate schedule: linear warm-up, then a cosine."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 
 
 def lr_factor(step: int, total: int, warmup: float) -> float:
-    """Returns the factor of step `step` (0 ... total - 1): a linear rise, then half a cosine towards 0.
+    """Returns the learning rate of a step as a factor of its peak: a linear rise, then half a cosine towards 0.
 
     Args:
-        step: Steps done before this one.
-        total: Steps of the whole training, 1 or more.
-        warmup: Share of them that the rise takes, 0 ... 1.
+        step: Number of the step, 0 ... total - 1.
+        total: Number of steps of the training, 1 or more.
+        warmup: Share of the steps in which the factor rises, 0 ... 1.
 
     Returns:
-        Above 0, up to 1; the step after the last would have 0.
+        A factor above 0, up to 1; it would reach 0 at step `total`.
     """
-    rising = round(warmup * total)
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    return 0.5 * (1.0 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+    warmup_steps = round(warmup * total)
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup_steps) / max(1, total - warmup_steps)))

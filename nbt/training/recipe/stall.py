@@ -1,4 +1,4 @@
-"""Parameter groups of the head, for training in which the backbone stalls for the first steps (FAST)."""
+"""Parameter groups of the head, for trainings whose backbone stalls during the first steps (FAST)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from nbt.transfer.layer_lr import ParameterGroup
 
 
 def head_parameter_groups(groups: Sequence[ParameterGroup], head: nn.Module) -> list[ParameterGroup]:
-    """Returns what there is of the head in parameter groups."""
-    own = set(head.parameters())
-    return [group for group in _filter_parameters(groups, own, inside=True) if group.parameters]
+    """Returns the parameter groups, reduced to the parameters of the head; groups without any are left out."""
+    head_parameters = set(head.parameters())
+    return [group for group in _filter_parameters(groups, head_parameters, inside=True) if group.parameters]
 
 
 def split_off_head(groups: Sequence[ParameterGroup], head: nn.Module) -> list[ParameterGroup]:
-    """Returns the groups with the head's parameters in groups of their own.
+    """Returns the groups with the parameters of the head in separate groups.
 
-    A fused optimiser wants the state of all parameters of a group to begin in the same step; after a stall the
-    backbone's begins later.
+    A fused optimiser needs the state of all parameters of a group to start in the same step; with a stall, the state of
+    the backbone starts later than that of the head.
     """
-    own = set(head.parameters())
-    parts = [*_filter_parameters(groups, own, inside=False), *_filter_parameters(groups, own, inside=True)]
-    return [group for group in parts if group.parameters]
+    head_parameters = set(head.parameters())
+    body_groups = _filter_parameters(groups, head_parameters, inside=False)
+    head_groups = _filter_parameters(groups, head_parameters, inside=True)
+    return [group for group in (*body_groups, *head_groups) if group.parameters]
 
 
 def _filter_parameters(
-    groups: Sequence[ParameterGroup], own: set[nn.Parameter], *, inside: bool
+    groups: Sequence[ParameterGroup], members: set[nn.Parameter], *, inside: bool
 ) -> list[ParameterGroup]:
-    return [dataclasses.replace(g, parameters=[p for p in g.parameters if (p in own) == inside]) for g in groups]
+    return [dataclasses.replace(g, parameters=[p for p in g.parameters if (p in members) == inside]) for g in groups]

@@ -1,4 +1,4 @@
-"""When a zap resets rows of the head during fine-tuning, and which rows."""
+"""Schedule of zaps during fine-tuning: the epochs at which rows of the head are reset, and the rows."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from nbt.transfer.zap import draw_zapped_classes, zap
 
 
 def is_zap_due(settings: TransferSettings, epoch: int) -> bool:
-    """Tells whether a zap opens an epoch, 1 ... `settings.epochs`; never the first, so never after the last."""
+    """Returns whether epoch `epoch` (1 ... `settings.epochs`) starts with a zap; the first epoch never does."""
     return settings.zap_period > 0 and epoch != 1 and (epoch - 1) % settings.zap_period == 0
 
 
 def zap_head(
     head: nn.Linear, settings: TransferSettings, seed: int, epoch: int, classes: Sequence[int] | None = None
 ) -> None:
-    """Zaps the head if the epoch opens with it.
+    """Zaps the head if the epoch starts with a zap.
 
-    Which classes and which weights depend on seed and epoch alone. The optimiser's moments, the biases and the average
-    of the weights go on as they are: the first two as in the authors' code, and the average because it is one of heads
-    that all belong to the same features.
+    The classes and the new weights depend on `seed` and `epoch` only. The optimiser's moments, the biases and the
+    moving average of the weights do not change: the first two as in the authors' code, the average because it averages
+    over heads for the same features.
 
     Args:
-        head: (C, D).
-        settings: Period, share of the classes, scale.
-        seed: The trial's.
-        epoch: The one that is about to begin.
-        classes: Whose rows may be reset; all when None.
+        head: The head, with weights (C, D).
+        settings: Period, share of the classes and scale of the zaps.
+        seed: Seed of the trial.
+        epoch: Number of the epoch that starts.
+        classes: Classes whose rows may be reset; None for all.
     """
     if is_zap_due(settings, epoch):
         rng = generator(seed, "zap", epoch)

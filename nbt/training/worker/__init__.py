@@ -1,1 +1,1 @@
-"""What a worker keeps between the trials that it runs: model, images, starting weights and cached features."""
+"""State that a worker keeps between trials: model, images, starting weights and cached features."""

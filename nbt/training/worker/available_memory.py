@@ -1,4 +1,4 @@
-"""Memory of the machine: how much of it this process may still take, where it runs in a container, too."""
+"""Available memory of the machine or of the container in which the process runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class _CgroupFiles(NamedTuple):
-    """Where one version of the kernel's control groups keeps its numbers."""
+    """Files of the memory controller in one version of Linux control groups."""
 
     folder: str
     limit: str
@@ -24,20 +24,20 @@ _CGROUP_V1 = _CgroupFiles(
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Returns the bytes of memory that are free now, of the machine or of the container, whichever are fewer.
+    """Returns the available memory of the machine or of the container, whichever is less, in bytes.
 
     Args:
-        root: The root of the file system in which the kernel tells of control groups.
+        root: Root of the file system that holds the kernel's files on control groups.
     """
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([free, *_available_in_cgroups(root)])
 
 
 def _available_in_cgroups(root: Path) -> Iterator[int]:
-    """Yields what each control group of this process, and each above it, may still take, where it has a limit."""
+    """Yields the available bytes of each control group of this process, and of each parent, that has a limit."""
     for files, group in _cgroup_paths(root):
         mount_point = root / files.folder
-        # A container sees its own group as the topmost one, and may be told of a path that it does not see.
+        # A container sees its own group as the root, and the path in proc may not exist inside the container.
         for folder in (mount_point / group, *(mount_point / group).parents):
             if folder.is_relative_to(mount_point) and (limit := _read_int(folder / files.limit)) is not None:
                 used = _read_int(folder / files.used) or 0
@@ -45,7 +45,7 @@ def _available_in_cgroups(root: Path) -> Iterator[int]:
 
 
 def _cgroup_paths(root: Path) -> Iterator[tuple[_CgroupFiles, str]]:
-    """Yields the path of this process's control group, of both versions; the topmost where the kernel tells none."""
+    """Yields the path of this process's control group for both versions; the root group if the kernel lists none."""
     paths: dict[_CgroupFiles, str] = {}
     for line in _read_text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -56,7 +56,7 @@ def _cgroup_paths(root: Path) -> Iterator[tuple[_CgroupFiles, str]]:
 
 
 def _reclaimable_bytes(path: Path, name: str) -> int:
-    """Returns the bytes of files that count as used and that the kernel gives back for the asking."""
+    """Returns the bytes of cached files, which count as used although the kernel can reclaim them."""
     for line in _read_text(path).splitlines():
         key, _, value = line.partition(" ")
         if key == name and value.isdecimal():
@@ -65,7 +65,7 @@ def _reclaimable_bytes(path: Path, name: str) -> int:
 
 
 def _read_int(path: Path) -> int | None:
-    """Returns the number that a file holds; None where there is no file, or another word ("max")."""
+    """Returns the number in a file; None if the file is missing or holds other text, such as "max"."""
     text = _read_text(path).strip()
     return int(text) if text.isdecimal() else None
 

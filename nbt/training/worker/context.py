@@ -1,4 +1,4 @@
-"""WorkerContext: what outlives a trial in a worker. Model skeleton, w0, images and prefix caches."""
+"""Context of a worker, shared by its trials: the model, starting weights, images and the frozen-feature cache."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ from nbt.transfer.fast import make_feature_norm, scale_head
 from nbt.transfer.linearize import check_linearizable
 from nbt.transfer.transfer_depth import freeze, set_transferred, units_of
 
-# Images that running statistics are estimated from where injected weights come without.
+# Images from which running statistics are estimated if injected weights have none.
 _STATISTICS_IMAGES = 1024
 _STATISTICS_BATCH_SIZE = 64
 
 
 class WorkerContext:
-    """One worker's tools for all trials of one task.
+    """Resources of one worker for all trials of one task.
 
     Args:
-        task: Its images, labels and w0 are used; trials may bring other splits of it.
-        device: "cpu", "cuda", "cuda:1"; the first GPU if there is one when None.
-        cache_bytes: Memory bound of the prefix cache; when None a quarter of the memory that is free now.
-        cache_frozen_features: False runs the frozen units in every step, for comparison.
-        workers_per_device: Workers that use the device together, 1 or more; of what is free there each takes its share.
+        task: The task, whose images, labels and w0 are used; trials may use other splits of it.
+        device: "cpu", "cuda" or "cuda:1"; None selects the first GPU if there is one, else the CPU.
+        cache_bytes: Upper bound of the frozen-feature cache in memory, in bytes; None uses a quarter of the available
+            memory, divided by `workers_per_device`.
+        cache_frozen_features: Whether to cache features; False runs the frozen units in every step, for comparison.
+        workers_per_device: Number of workers that share the device, 1 or more.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class WorkerContext:
         self.std = torch.tensor(task.std, device=self.device)
         self._images = device_resident_images(task.images.array, self.device, workers_per_device)
         labelled = [part for part in (task.pools.train, task.pools.val) if part is not None]
-        # Watched images come last and have no augmented views, so the views of the others are drawn as without them.
+        # Monitored images come last and have no augmented views, so that they do not change the views of the others.
         self._n_augmented = sum(map(len, labelled))
         pool = np.concatenate(labelled if task.watched is None else [*labelled, task.watched])
         self._pool_row = torch.full((len(task.labels),), -1, dtype=torch.int64)
@@ -79,44 +80,43 @@ class WorkerContext:
 
     @property
     def starting_weights(self) -> StartingWeights:
-        """What the units of the trial that was prepared last started from, with its hash."""
+        """The starting weights of the trial that was prepared last."""
         return self._starting_weights
 
     @property
     def w0(self) -> Mapping[str, torch.Tensor]:
-        """What the units of the trial that was prepared last started from, as far as they were transferred."""
+        """The starting weights of the transferred units in the trial that was prepared last."""
         return self._starting_weights.w0
 
     def _to_device(self, module_or_tensor: Any) -> Any:
-        """Moves a module or tensor, 4-D weights in channels_last order."""
+        """Moves a module or tensor to the device, with 4-D weights in channels_last memory format."""
         if isinstance(module_or_tensor, torch.Tensor) and module_or_tensor.ndim != 4:
             return module_or_tensor.to(self.device).clone()
         return module_or_tensor.to(self.device, memory_format=torch.channels_last)
 
     def _sample_images(self) -> Iterator[torch.Tensor]:
-        """Yields some training images; their labels play no part, nor which of them a trial validates on."""
+        """Yields batches of training images of the task's split, independent of labels and of the splits of trials."""
         index = torch.from_numpy(self.task.split.train)
         chosen = index[torch.randperm(len(index), generator=generator(0, "sample"))[:_STATISTICS_IMAGES]]
-        together = max(
-            2, inference_batch_size(_STATISTICS_BATCH_SIZE, self.task.image_size)
-        )  # of one there may be no statistics
-        for chunk in chosen.tensor_split(max(1, len(chosen) // together)):
+        # A batch of one image may have no statistics.
+        batch_size = max(2, inference_batch_size(_STATISTICS_BATCH_SIZE, self.task.image_size))
+        for chunk in chosen.tensor_split(max(1, len(chosen) // batch_size)):
             yield self.load_images(chunk, AugmentationPlan())
 
     def prepare_model(self, settings: TransferSettings, seed: int) -> tuple[Backbone, int]:
-        """Sets the skeleton to the start of a trial: w0, fresh units above the transfer depth, a fresh head.
+        """Sets the model to the start of a trial: w0, new units above the transfer depth and a new head.
 
-        A normalisation of features by target statistics is not fitted yet.
+        A feature normalisation with target statistics is not fitted yet.
 
         Args:
             settings: Repaired settings.
-            seed: Draws the fresh weights.
+            seed: Seed of the new weights.
 
         Returns:
-            The model, which the next trial takes over, and its number of frozen units.
+            The model, which the next trial overwrites, and its number of frozen units.
 
         Raises:
-            UsageError: The settings start from weights that there are not, see `StartingWeightsCache.get`.
+            UsageError: The starting weights do not exist, see `StartingWeightsCache.get`.
         """
         model = self.model
         self._starting_weights = self._starting_weights_cache.get(settings)
@@ -138,10 +138,10 @@ class WorkerContext:
         return model, frozen
 
     def check_linearizable(self) -> None:
-        """Checks that the network can be linearised; once for all trials.
+        """Checks that the network can be linearised; the check runs once for all trials.
 
         Raises:
-            UsageError: It cannot, see `nbt.transfer.linearize.check_linearizable`.
+            UsageError: It cannot be linearised, see `nbt.transfer.linearize.check_linearizable`.
         """
         if not self._linearizable:
             size = self.task.image_size
@@ -155,19 +155,19 @@ class WorkerContext:
         return [self.device] if self.device.type == "cuda" else []
 
     def seed_global_rng(self, seed: int, *names: int | str) -> None:
-        """Seeds torch's own generators, which dropout and stochastic depth draw from."""
+        """Seeds PyTorch's global generators, from which dropout and stochastic depth draw."""
         torch.manual_seed(derive_seed(seed, *names))
 
     def fork_global_rng(self) -> Any:
-        """Returns a context after which torch's own generators are as they were."""
+        """Returns a context manager that restores the state of PyTorch's global generators on exit."""
         return torch.random.fork_rng(devices=self._rng_devices)
 
     def load_images(self, index: torch.Tensor, plan: AugmentationPlan) -> torch.Tensor:
-        """Returns images ready for the first unit, (n, 3, H, W).
+        """Returns augmented and normalised images for the first unit, (n, 3, H, W).
 
         Args:
-            index: int64 (n,), on the CPU.
-            plan: What to do to each of them, on the device.
+            index: Image indices, int64 (n,), on the CPU.
+            plan: Augmentation plan of these images, on the device.
         """
         if self._images is not None:
             pixels = self._images[index.to(self._images.device)]
@@ -179,7 +179,7 @@ class WorkerContext:
 
     @torch.no_grad()
     def forward_frozen(self, model: Backbone, frozen: int, images: torch.Tensor) -> torch.Tensor:
-        """Runs the frozen units, and the neck where all are frozen, in evaluation mode as `set_training` left them."""
+        """Runs the frozen units, which `set_training` set to evaluation mode, and the neck if all units are frozen."""
         with autocast(self.device):
             hidden = model.forward_units(images, 0, frozen)
             return model.neck(hidden) if frozen == len(model.units) else hidden
@@ -187,17 +187,17 @@ class WorkerContext:
     def frozen_feature_batches(
         self, model: Backbone, frozen: int, policy: str, view: int, batches: Sequence[torch.Tensor]
     ) -> Iterator[torch.Tensor]:
-        """Yields the output of the frozen units for one view of labelled images, batch by batch, on the device.
+        """Yields the output of the frozen units for one view of some images, batch by batch, on the device.
 
-        Views depend on the policy and their number alone, not on the trial, so trials share them. What the cache cannot
-        hold is computed again in each epoch; the values are the same, whatever memory is free.
+        A view depends on the policy and its number only, so that all trials share it. A view that the cache cannot hold
+        is computed again in each epoch, with the same values: results do not depend on the free memory.
 
         Args:
-            model: Its first `frozen` units hold `w0`.
-            frozen: 1 or more.
-            policy: Augmentation; "none" has one view.
-            view: 0 ... `settings.views` - 1.
-            batches: int64 (n,) each, on the CPU; images of the train and validation pools, or watched ones.
+            model: Model whose first `frozen` units hold `w0`.
+            frozen: Number of frozen units, 1 or more.
+            policy: Augmentation policy; "none" has one view.
+            view: Number of the view, 0 ... `settings.views` - 1.
+            batches: Images of the training and validation pools or monitored images, int64 (n,) each, on the CPU.
         """
         if not batches:
             return
@@ -217,7 +217,7 @@ class WorkerContext:
             features = (cached[part.to(cached.device)] for part in rows.split([len(batch) for batch in batches]))
         for batch in features:
             moved = batch.to(self.device, non_blocking=True)
-            # Indexing forgets the memory order that the convolutions behind it are fast in.
+            # Indexing returns contiguous features; the convolutions that follow are faster in channels_last.
             yield moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
 
     def _draw_pool_plan(self, policy: str, view: int) -> AugmentationPlan:
@@ -226,15 +226,15 @@ class WorkerContext:
 
     @property
     def cache_memory(self) -> int:
-        """Bytes of the prefix cache that are held in memory, of the device where it has its own."""
+        """The bytes of the frozen-feature cache in the memory of the device."""
         return self._cache.memory_used
 
     def clear(self) -> None:
-        """Forgets the prefix cache and gives the memory back; after a trial that ran out of it."""
+        """Empties the frozen-feature cache and frees its memory; for use after a trial that ran out of memory."""
         self._cache.close()
         self.model.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
-            gc.collect()  # what refers to itself is still there, with its tensors
+            gc.collect()  # reference cycles may still hold tensors
             torch.cuda.empty_cache()
 
     def close(self) -> None:
@@ -243,7 +243,7 @@ class WorkerContext:
 
 
 def default_cache_bytes(device: torch.device) -> int:
-    """Returns a quarter of the memory that is free now, of the GPU or of the machine or container."""
+    """Returns a quarter of the available memory of the GPU, or of the machine or container, in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 4
     return available_memory() // 4

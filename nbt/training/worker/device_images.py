@@ -1,4 +1,4 @@
-"""Images as one tensor where the trials run, if they fit there well."""
+"""All images of a task as one tensor on the device of the trials, if they fit."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import torch
 
 from nbt.data.image_store import Pixels
 
-# Bytes that are read and sent together.
+# Bytes that are read and copied at a time.
 _COPY_CHUNK_BYTES = 1 << 26
 
 
 def device_resident_images(array: Pixels, device: torch.device, workers_per_device: int = 1) -> torch.Tensor | None:
-    """Returns images as one tensor, on a GPU where they take less than a quarter of what is free there.
+    """Returns all images as one tensor on the device, if that is favourable.
 
     Args:
-        array: uint8 (N, H, H, 3), in memory or a memory map.
-        device: Where the trials run.
-        workers_per_device: Workers that use this device, each with images of its own, 1 or more.
+        array: Images, uint8 (N, H, H, 3), in memory or memory-mapped.
+        device: Device of the trials.
+        workers_per_device: Number of workers that use this device, each with its own copy of the images, 1 or more.
 
     Returns:
-        uint8 (N, H, H, 3); None where batches are better gathered from the array: they do not fit on the GPU, or they
-        are a memory map, which would be read as a whole, and there is no GPU.
+        Images, uint8 (N, H, H, 3). None if batches should be gathered from the array: the images need a quarter or more
+        of this worker's share of the free memory of the GPU, or the device is the CPU and the array is memory-mapped,
+        so that it would be read as a whole.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -30,11 +31,11 @@ def device_resident_images(array: Pixels, device: torch.device, workers_per_devi
 
 
 def copy_in_chunks(array: Pixels, device: torch.device) -> torch.Tensor:
-    """Returns a copy of images on a device that never needs them in memory as a whole."""
+    """Returns a copy of the images on a device, made in chunks so that the array is never in memory as a whole."""
     images = torch.empty(array.shape, dtype=torch.uint8, device=device)
     step = max(1, _COPY_CHUNK_BYTES // max(1, array[:1].nbytes))
     for start in range(0, len(array), step):
-        # A copy: torch takes no arrays that cannot be written to without a warning.
+        # PyTorch warns about arrays that are not writable, hence the copy.
         part = np.array(array[start : start + step])
         images[start : start + len(part)].copy_(torch.from_numpy(part))
     return images

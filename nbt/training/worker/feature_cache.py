@@ -1,4 +1,4 @@
-"""Prefix cache: what the frozen units make of each image view, computed once and kept in memory or on disk."""
+"""Cache of the frozen units' features per image view, computed once and held in memory or on disk."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 
 CHUNK_SIZE = 64
-"""Rows that run through the prefix together, of images of 224 px and less."""
+"""Images per forward pass through the frozen units, up to 224 px."""
 
 
 @dataclass(eq=False)
 class _Entry:
-    """Features of one view of every image, of which some rows are filled."""
+    """Features of one view of all images; `filled` marks the rows that are computed."""
 
     values: torch.Tensor
     filled: torch.Tensor
@@ -29,19 +29,18 @@ class _Entry:
 
 
 class FrozenFeatureCache:
-    """Keeps the features of image views by key, least recently used out first.
+    """Least-recently-used cache of the features of image views.
 
-    Entries live on the device of the features up to `memory_bytes`; older ones move to memory-mapped files, up to
-    `disk_bytes`, and are forgotten after that. What is forgotten is computed again, with the same result.
+    Entries stay on the device of the features up to `memory_bytes`. Older entries move to memory-mapped files up to
+    `disk_bytes`; the oldest ones are dropped and computed again when needed, with the same result.
 
     Args:
-        n_rows: Number of images that have a row.
-        memory_bytes: Bound on what is held in memory.
-        disk_bytes: Bound on the files; half of the free space of the temporary folder when None.
-        folder: Where the files go; a private temporary folder when None. It is removed by `close`.
-        chunk: Rows that are computed together, 1 or more. The number is fixed and short chunks are padded, because a
-            kernel may choose another order of summation for another batch size: so a row's features do not depend on
-            which rows came with it.
+        n_rows: Number of images, each of which has one row.
+        memory_bytes: Upper bound of the entries in memory, in bytes.
+        disk_bytes: Upper bound of the files, in bytes; None uses half of the free space of their folder.
+        folder: Parent folder of the files; None uses the system's temporary folder. `close` removes the files.
+        chunk: Number of rows per call of `compute`, 1 or more. Short chunks are padded to this number, because a kernel
+            may sum in another order for another batch size; a row's features must not depend on the other rows.
     """
 
     def __init__(
@@ -64,27 +63,27 @@ class FrozenFeatureCache:
 
     @property
     def memory_used(self) -> int:
-        """Bytes held in memory."""
+        """The bytes of all entries in memory."""
         return sum(entry.nbytes for entry in self._entries.values() if entry.file is None)
 
     @property
     def disk_used(self) -> int:
-        """Bytes held in files."""
+        """The bytes of all entries in files."""
         return sum(entry.nbytes for entry in self._entries.values() if entry.file is not None)
 
     def fill(
         self, key: Hashable, rows: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor | None:
-        """Makes sure that the features of `rows` are there, computing the missing ones.
+        """Computes the missing features of `rows` and returns the entry.
 
         Args:
-            key: Names the view: frozen depth, augmentation, number of the view.
-            rows: int64 (n,), on the CPU.
-            compute: Maps `chunk` rows to their features, (chunk, ...); always called with that many.
+            key: Key of the view: starting weights, frozen depth, augmentation and number of the view.
+            rows: Rows, int64 (n,), on the CPU.
+            compute: Maps exactly `chunk` rows to their features, (chunk, ...).
 
         Returns:
-            (n_rows, ...), of which the rows asked for are filled, in memory or mapped from a file. It stays valid
-            when the entry is forgotten. None where an entry fits neither memory nor disk.
+            Features (n_rows, ...), in memory or memory-mapped, in which at least `rows` are filled. They stay valid
+            after the entry is dropped. None if an entry fits neither in memory nor on disk.
         """
         entry = self._entries.get(key)
         if entry is not None:
@@ -111,7 +110,7 @@ class FrozenFeatureCache:
             yield compute(padded)[: len(chunk)]
 
     def close(self) -> None:
-        """Forgets everything and removes the files."""
+        """Drops all entries and removes the files."""
         self._entries.clear()
         if self._folder is not None:
             self._folder.cleanup()
@@ -148,7 +147,7 @@ class FrozenFeatureCache:
         self, shape: tuple[int, ...], dtype: torch.dtype, nbytes: int
     ) -> tuple[torch.Tensor | None, Path | None]:
         if self._folder is None:
-            # Unlike mkdtemp, this also goes away when the process ends without `close`.
+            # Unlike a folder of mkdtemp, this one is also removed when the process ends without `close`.
             self._folder = tempfile.TemporaryDirectory(prefix="nbt-prefix-", dir=self._parent_folder)
         folder = Path(self._folder.name)
         limit = self._disk_bytes

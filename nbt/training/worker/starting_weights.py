@@ -1,4 +1,4 @@
-"""StartingWeightsCache: the weights that the units of a trial may start from, each made once and kept for the next trials."""
+"""Cache of the weights from which the units of a trial may start, shared by the trials of a worker."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from nbt.transfer.injection.weight_injection import estimate_statistics, inject_
 
 State = Mapping[str, torch.Tensor]
 
-# Injections differ by their blend, which hardly two trials share.
+# Injections depend on their blend, which trials rarely share.
 _MAX_CACHED = 4
 
 
 @dataclass(frozen=True, eq=False)
 class StartingWeights:
-    """Weights to start from.
+    """Starting weights of the units.
 
     Attributes:
-        key: Equal for equal weights; prefix caches are told apart by it.
-        w0: State of the units, keys "units.I....", on the device.
+        key: Key of the weights, equal for equal weights; part of the keys of the frozen-feature cache.
+        w0: State of the units, with keys "units.I....", on the device.
     """
 
     key: Hashable
@@ -45,13 +45,13 @@ class StartingWeights:
 
 
 class StartingWeightsCache:
-    """What a worker's trials of one task may start from.
+    """Cache of the starting weights of a worker's trials of one task.
 
     Args:
-        task: Its own weights are the usual source.
-        to_device: Brings a tensor to where trials run.
+        task: The task, whose weights are the default.
+        to_device: Moves a tensor to the device of the trials.
         model: Returns a model of the task's backbone whose units may be overwritten.
-        images: Yields batches of training images for it, (N, 3, H, W), without augmentation or labels.
+        images: Yields batches of training images, (N, 3, H, W), without augmentation and labels.
     """
 
     def __init__(
@@ -67,18 +67,18 @@ class StartingWeightsCache:
         self._teachers: dict[str, Teacher] = {} if task.teacher is None else {task.teacher.name: task.teacher}
 
     def get(self, settings: TransferSettings) -> StartingWeights:
-        """Returns the weights that repaired settings start from.
+        """Returns the starting weights of repaired settings.
 
         Raises:
-            UsageError: They ask for a teacher and name none, for one that cannot be read, or for another training of a
-                source that was not trained here.
+            UsageError: The settings inject weights without a teacher or with one that cannot be read, or set a
+                pretraining scheme for weights that nbt does not train.
         """
         key = _cache_key(settings)
         if not key:
             return self._task_weights
         if key not in self._cache:
-            made = self._inject_teacher(settings) if settings.init == "inject" else self._load_scheme_source(settings)
-            self._cache[key] = StartingWeights(key, self._state_to_device(made))
+            w0 = self._inject_teacher(settings) if settings.init == "inject" else self._load_scheme_source(settings)
+            self._cache[key] = StartingWeights(key, self._state_to_device(w0))
             while len(self._cache) > _MAX_CACHED:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
@@ -114,14 +114,14 @@ class StartingWeightsCache:
 
 
 def has_nbt_source(task: Task) -> bool:
-    """Returns whether a task's default weights are trained by nbt: how can then be a setting of a trial."""
+    """Returns whether nbt trains the default weights of a task; their training can then be a setting of trials."""
     return is_trained_by_nbt(task.backbone, task.dataset, task.weights)
 
 
 def draw_kaiming_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[str, torch.Tensor]:
-    """Returns fresh units whose filters and matrices are a Kaiming-normal draw and whose biases are 0.
+    """Returns the state of new units with Kaiming-normal filters and matrices and zero biases.
 
-    He et al. 2015, arXiv 1502.01852. Normalisation layers keep their own initialisation.
+    See He et al. 2015, arXiv 1502.01852. Normalisation layers keep their default initialisation.
     """
     state = random_unit_state(spec, image_size, seed)
     rng = torch.Generator().manual_seed(seed)

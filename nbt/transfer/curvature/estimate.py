@@ -1,9 +1,9 @@
-"""The curvature of a loss around a model's weights, from forward and backward passes: exact, K-FAC or diagonal.
+"""Estimates the exact, K-FAC or diagonal curvature of a loss from forward and backward passes.
 
-H is the sum over samples of J'J, the Hessian of 1/2 sum ||f - target||^2 of a model that is linear in its parameters
-(and the Gauss-Newton matrix of any other); it needs no labels. With the Fisher it is that of cross-entropy. As the
-penalty that stands for data that are gone it makes continual training of a linearised model equal to joint training,
-if it is exact: see `nbt.transfer.quadratic_penalty`.
+H is the sum over samples of J'J: the Hessian of 1/2 sum ||f - target||^2 for a model that is linear in its parameters,
+and the Gauss-Newton matrix for any other model. It needs no labels. With "fisher" it is the Fisher matrix of
+cross-entropy. As the penalty that represents unavailable data, an exact curvature makes continual training of a
+linearised model equal to joint training; see `nbt.transfer.quadratic_penalty`.
 """
 
 from __future__ import annotations
@@ -49,43 +49,40 @@ def estimate_curvature(
     generator: torch.Generator | None = None,
     max_bytes: int | None = MAX_BYTES,
 ) -> Curvature:
-    """Returns the curvature at a model's present weights, a sum over samples; the model is as before.
+    """Estimates the curvature at a model's current weights, a sum over samples; the model is not modified.
 
     Args:
         kind: "exact", "kfac" (see `nbt.transfer.curvature.kfac` for its convention) or "diagonal".
-        model: In evaluation mode, from samples to logits, (n, C). Parameters that require a gradient take part. Memory
-            of a batch is about twice that of training on it.
+        model: A model in evaluation mode, from samples to logits, (n, C). The curvature covers the parameters that
+            require gradients. A batch takes about twice the memory of a training step.
         batches: Samples, (n, ...), or tuples of samples and further arguments of the model.
-        outputs: Those in the loss, bool (C,); None for all.
-        vectors: "unit" (one backward pass for every output: the exact sum over outputs), "signs" (one pass, the same
-            in expectation) or "fisher" (one pass, with labels drawn from the softmax). Of kind "exact" there is no
-            chance: it takes "signs" as "unit", and the expected Fisher.
-        generator: Of the signs and labels; torch's own when None.
-        max_bytes: The most that the curvature may take; None for no bound.
+        outputs: Mask of the outputs in the loss, bool (C,); None for all.
+        vectors: "unit" (one backward pass per output: the exact sum over outputs), "signs" (one pass, equal in
+            expectation) or "fisher" (one pass, with labels vectors from the softmax). The kind "exact" uses no random
+            vectors: it treats "signs" as "unit", and computes the expected Fisher matrix.
+        generator: Random generator of signs and labels; PyTorch's global one when None.
+        max_bytes: Maximum size of the curvature in bytes; None for no limit.
 
     Raises:
-        UsageError: It would not fit, something is in training mode, nothing trains, or there is no batch.
+        UsageError: The curvature exceeds the limit, a module is in training mode, no parameter requires gradients, or
+            there is no batch.
     """
     check_curvature(kind, model, max_bytes)
-    vectors_of_outputs = OutputVectors(vectors, outputs, generator)
-    stream = run_forward_passes(model, batches)
+    output_vectors = OutputVectors(vectors, outputs, generator)
+    passes = run_forward_passes(model, batches)
     if kind == "kfac":
-        return estimate_kfac(stream, vectors_of_outputs)
-    return (
-        _estimate_exact(stream, vectors_of_outputs)
-        if kind == "exact"
-        else _estimate_diagonal(stream, vectors_of_outputs)
-    )
+        return estimate_kfac(passes, output_vectors)
+    return _estimate_exact(passes, output_vectors) if kind == "exact" else _estimate_diagonal(passes, output_vectors)
 
 
 def curvature_bytes(kind: str, model: nn.Module) -> int:
-    """Returns how many bytes a curvature will take, from the shapes of the model's trainable parameters alone.
+    """Returns the size of a curvature in bytes, computed from the shapes of the trainable parameters.
 
-    For K-FAC it is an upper bound where a layer turns out to be used in another way than by being called (attention
-    over windows, for one), for then it has its diagonal only; else it is exact.
+    For K-FAC it is an upper bound if a layer is used in another way than by calling it (such as attention over
+    windows), because only its diagonal is then kept; otherwise it is exact.
 
     Raises:
-        UsageError: The kind is unknown, or nothing trains.
+        UsageError: The kind is unknown, or no parameter requires gradients.
     """
     if kind not in CURVATURE_CLASSES:
         raise UsageError(f"curvature {kind!r} is unknown; {nearest(kind, CURVATURE_CLASSES)}")
@@ -105,26 +102,27 @@ def curvature_bytes(kind: str, model: nn.Module) -> int:
 
 
 def check_curvature(kind: str, model: nn.Module, max_bytes: int | None = MAX_BYTES, *, count: int = 1) -> int:
-    """Returns how many bytes `count` curvatures take.
+    """Returns the size of `count` curvatures in bytes.
 
     Raises:
-        UsageError: It is more than `max_bytes`: how much, and what would fit.
+        UsageError: The size exceeds `max_bytes`; the message names the kinds that fit.
     """
-    need = count * curvature_bytes(kind, model)
-    if max_bytes is not None and need > max_bytes:
+    required = count * curvature_bytes(kind, model)
+    if max_bytes is not None and required > max_bytes:
         smaller = {other: count * curvature_bytes(other, model) for other in CURVATURE_CLASSES if other != kind}
         fitting = [f"{other} ({_format_bytes(size)})" for other, size in smaller.items() if size <= max_bytes]
         remedy = f"use {' or '.join(fitting)}" if fitting else "freeze more of the model"
-        several = f"{count} times " if count > 1 else ""
+        factor = f"{count} times " if count > 1 else ""
+        n_parameters = sum(p.numel() for p in trainable_parameters(model).values())
         raise UsageError(
-            f"curvature {kind}: {several}{sum(p.numel() for p in trainable_parameters(model).values()):,} trained parameters "
-            f"need {_format_bytes(need)}, more than the bound of {_format_bytes(max_bytes)}; {remedy}, or raise the bound"
+            f"curvature {kind}: {factor}{n_parameters:,} trained parameters need {_format_bytes(required)}, more than "
+            f"the bound of {_format_bytes(max_bytes)}; {remedy}, or raise the bound"
         )
-    return need
+    return required
 
 
 def load_curvature(state: Mapping[str, Any]) -> Curvature:
-    """Returns the curvature, of whatever kind, that a `state_dict` is of."""
+    """Returns the curvature stored in a `state_dict` of any kind."""
     return CURVATURE_CLASSES[state["kind"]].from_state_dict(state)
 
 
@@ -137,19 +135,19 @@ def _format_bytes(n: int) -> str:
 
 
 @torch.no_grad()
-def _estimate_exact(batches: Iterable[ForwardPass], vectors_of_outputs: OutputVectors) -> ExactCurvature:
+def _estimate_exact(batches: Iterable[ForwardPass], output_vectors: OutputVectors) -> ExactCurvature:
     matrix: Tensor | None = None
     samples = 0
     for batch in batches:
         names = trainable_parameters(batch.model)
         samples += len(batch)
-        drawn = vectors_of_outputs.every(batch.logits)
-        for vector, gradients in zip(drawn, batch.backward(drawn), strict=True):
+        vectors = output_vectors.exact_vectors(batch.logits)
+        for vector, gradients in zip(vectors, batch.backward(vectors), strict=True):
             for start, stop in batch.chunks(sum(parameter.numel() for parameter in names.values())):
-                found = batch.rest_per_sample(vector, start, stop) if batch.rest else {}
+                per_sample = batch.rest_per_sample(vector, start, stop) if batch.rest else {}
                 for layer in batch.by_layer:
-                    found |= batch.per_sample(layer, gradients, start, stop)
-                rows = torch.cat([found[name].flatten(1) for name in names], dim=1)
+                    per_sample |= batch.per_sample(layer, gradients, start, stop)
+                rows = torch.cat([per_sample[name].flatten(1) for name in names], dim=1)
                 if matrix is None:
                     matrix = rows.new_zeros(rows.shape[1], rows.shape[1])
                 matrix.addmm_(rows.mT, rows)
@@ -158,7 +156,7 @@ def _estimate_exact(batches: Iterable[ForwardPass], vectors_of_outputs: OutputVe
 
 
 @torch.no_grad()
-def _estimate_diagonal(batches: Iterable[ForwardPass], vectors_of_outputs: OutputVectors) -> DiagonalCurvature:
+def _estimate_diagonal(batches: Iterable[ForwardPass], output_vectors: OutputVectors) -> DiagonalCurvature:
     total: dict[str, Tensor] = {}
     samples = 0
     for batch in batches:
@@ -166,8 +164,8 @@ def _estimate_diagonal(batches: Iterable[ForwardPass], vectors_of_outputs: Outpu
         names = trainable_parameters(batch.model)
         for name, parameter in names.items():
             total.setdefault(name, torch.zeros_like(parameter))
-        drawn = vectors_of_outputs.draw(batch.logits)
-        for vector, gradients in zip(drawn, batch.backward(drawn), strict=True):
+        vectors = output_vectors.sample_vectors(batch.logits)
+        for vector, gradients in zip(vectors, batch.backward(vectors), strict=True):
             for layer in batch.by_layer:
                 _add_squares(total, batch, layer, gradients)
             if batch.rest:
@@ -178,12 +176,12 @@ def _estimate_diagonal(batches: Iterable[ForwardPass], vectors_of_outputs: Outpu
 def _add_squares(
     total: dict[str, Tensor], batch: ForwardPass, layer: GradientLayer, gradients: Sequence[Tensor | None]
 ) -> None:
-    """Adds the sums over samples of a layer's squared gradients."""
+    """Adds a layer's squared gradients, summed over samples."""
     calls = batch.by_layer[layer]
     if isinstance(layer, LinearLayer) and len(calls) == 1 and (inputs := batch.calls[calls[0]].inputs).ndim == 2:
         gradient = gradients[calls[0]]
         if gradient is not None and len(gradient) == len(batch):
-            # (g a')^2 = g^2 (a^2)': no gradient of any sample is ever made.
+            # (g a')^2 = g^2 (a^2)': per-sample gradients need not be computed.
             squares = gradient.square()
             if layer.weight:
                 total[layer.weight] += squares.mT @ inputs.square()

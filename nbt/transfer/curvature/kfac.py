@@ -1,23 +1,23 @@
 """K-FAC: the curvature layer by layer, each block a Kronecker product of two small matrices.
 
-Martens and Grosse, "Optimizing Neural Networks with Kronecker-factored Approximate Curvature", ICML 2015,
-arXiv 1503.05671; for convolutions KFC, Grosse and Martens 2016, arXiv 1602.01407, called "expand" where any weights
-are shared by Eschenhagen et al. 2023, arXiv 2311.00636.
+Martens and Grosse, "Optimizing Neural Networks with Kronecker-factored Approximate Curvature", ICML 2015, arXiv
+1503.05671; for convolutions KFC, Grosse and Martens 2016, arXiv 1602.01407, called "expand" for general weight sharing
+by Eschenhagen et al. 2023, arXiv 2311.00636.
 
-**Convention.** Of N samples, each with T positions, a the layer's input at one position with a last coordinate 1 where
-there is a bias, and g the gradient of an output vector by the layer's output there:
+**Convention.** There are N samples with T positions each; a is the layer's input at one position, with a last
+coordinate 1 if there is a bias, and g the gradient of an output vector with respect to the layer's output there:
 ```
 A = 1/(N T) sum_n sum_t a a'        G = 1/N sum_n sum_t sum_v g g'        block: v'H v = N tr(G dW A dW')
 ```
-with v the output vectors (every unit vector; or one of random signs, whose square is the same in expectation). That
-takes a and g for independent and positions for uncorrelated. It is exact for one sample with one position, and for a
-layer on vectors whose g does not depend on a, such as the head: its g is the output vector itself, so G is the
-identity on the outputs of the loss (put in as such, not sampled) and *every* row, one of an unseen class too, has the
-curvature N A. For the Fisher the head's G is the mean of diag(p) - p p'.
+with v the output vectors (all unit vectors, or one vector of random signs, whose square is the same in expectation).
+This assumes that a and g are independent and positions uncorrelated. It is exact for one sample with one position, and
+for a layer on vectors whose g does not depend on a, such as the head: its g is the output vector itself, so G is the
+identity on the outputs of the loss (set exactly, not sampled), and *every* row, including those of unseen classes, has
+the curvature N A. For the Fisher matrix the head's G is the mean of diag(p) - p p'.
 
-Groups of a convolution have factors of their own, curvature between them is left out. The scale and shift of a
+The groups of a convolution have separate factors; the curvature between groups is neglected. Scale and shift of a
 normalisation have their full (2C, 2C) block, exact for the output vectors used. All other parameters (class tokens,
-attention's joint projections, layer scales, weights that several modules share) have their diagonal.
+attention's joint projections, layer scales, weights shared by several modules) have their diagonal.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from nbt.transfer.curvature.layer_gradients import GradientLayer, KroneckerLayer
 from nbt.transfer.curvature.matrices import Curvature, DiagonalCurvature, ExactCurvature
 from nbt.transfer.curvature.output_vectors import OutputVectors
 
-# Per-sample gradients of a normalisation that are multiplied at a time.
+# Number of per-sample gradients of a normalisation per matrix product.
 _NORM_ROWS_PER_PRODUCT = 512
 
 
 @dataclass(frozen=True, eq=False)
 class KroneckerFactors:
-    """The two factors of one layer.
+    """The two Kronecker factors of one layer.
 
     Attributes:
-        shapes: Of the layer's trainable parameters by name: of the weight, of the bias, or of both in this order.
+        shapes: Shapes of the layer's trainable parameters by name: of the weight, the bias, or both in this order.
         inputs: A, (groups, I, I).
         outputs: G, (groups, O, O).
     """
@@ -54,7 +54,7 @@ class KroneckerFactors:
     outputs: Tensor
 
     def multiply(self, vector: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns G V A, V the weight with the bias as its last column, by parameter."""
+        """Returns G V A by parameter, where V is the weight with the bias as its last column."""
         groups, rows = self.outputs.shape[:2]
         columns = [vector[name].reshape(groups, rows, -1) for name in self.shapes]
         product = self.outputs @ (columns[0] if len(columns) == 1 else torch.cat(columns, dim=2)) @ self.inputs
@@ -63,13 +63,13 @@ class KroneckerFactors:
 
 
 class KfacCurvature(Curvature):
-    """Blocks of layers; see the module for the convention.
+    """A block-diagonal curvature; see the module docstring for the convention.
 
     Args:
         layers: Kronecker factors of linear layers and convolutions.
         norms: Full blocks of the scale and shift of normalisations.
         rest: Diagonal of all other parameters.
-        samples: N.
+        samples: Number of samples N.
     """
 
     kind = "kfac"
@@ -91,32 +91,35 @@ class KfacCurvature(Curvature):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its tensors."""
+        """Size of the tensors in bytes."""
         factors = sum(block.inputs.nbytes + block.outputs.nbytes for block in self.layers)
         return factors + sum(block.nbytes for block in self.norms) + self.rest.nbytes
 
     def multiply(self, vector: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns H v, N G V A in a layer; see `Curvature`."""
+        """Returns H v, which is N G V A for a layer; see `Curvature`."""
         self.check_vector(vector)
-        found: dict[str, Tensor] = {}
+        products: dict[str, Tensor] = {}
         for block in self.layers:
-            found |= block.multiply(vector)
-        if found:
-            found = dict(zip(found, torch._foreach_mul(list(found.values()), float(self.samples)), strict=True))
+            products |= block.multiply(vector)
+        if products:
+            products = dict(
+                zip(products, torch._foreach_mul(list(products.values()), float(self.samples)), strict=True)
+            )
         for part in (*self.norms, self.rest):
-            found |= part.multiply({name: vector[name] for name in part.shapes})
-        return found
+            products |= part.multiply({name: vector[name] for name in part.shapes})
+        return products
 
     def plus(self, other: Curvature) -> KfacCurvature:
-        """Returns N = N1 + N2 with factors averaged by samples: *biased*, for a mean of products is not one of means.
+        """Merges two curvatures with N = N1 + N2 and averages the factors by samples, which is *biased*.
 
-        With shares s = N1 / N and 1 - s, a layer's N A x G differs from N1 A1 x G1 + N2 A2 x G2 by
-        `-N s (1 - s) (A1 - A2) x (G1 - G2)`: nothing where the tasks have the same A or the same G (as in the head),
-        and of either sign elsewhere. Normalisations and the diagonal rest are added exactly. Keep the curvatures of
-        tasks apart to have no bias, at their memory and time.
+        A mean of products differs from the product of means: with shares s = N1 / N and 1 - s, a layer's N A x G
+        differs from N1 A1 x G1 + N2 A2 x G2 by `-N s (1 - s) (A1 - A2) x (G1 - G2)`. The difference vanishes where the
+        tasks have the same A or the same G (as in the head), and has either sign elsewhere. Normalisations and the
+        diagonal rest are added exactly. To avoid the bias keep the curvatures of the tasks separate, which takes more
+        memory and time.
 
         Raises:
-            ValueError: The other is of another kind or other parameters, or blocked in another way.
+            ValueError: The other curvature differs in kind, parameters or blocks.
         """
         self.check_other(other)
         assert isinstance(other, KfacCurvature)
@@ -126,24 +129,24 @@ class KfacCurvature(Curvature):
         share = other.samples / total if total else 0.0
         layers = [
             replace(
-                mine,
-                inputs=torch.lerp(mine.inputs, theirs.inputs, share),
-                outputs=torch.lerp(mine.outputs, theirs.outputs, share),
+                ours,
+                inputs=torch.lerp(ours.inputs, theirs.inputs, share),
+                outputs=torch.lerp(ours.outputs, theirs.outputs, share),
             )
-            for mine, theirs in zip(self.layers, other.layers, strict=True)
+            for ours, theirs in zip(self.layers, other.layers, strict=True)
         ]
-        norms = [mine.plus(theirs) for mine, theirs in zip(self.norms, other.norms, strict=True)]
+        norms = [ours.plus(theirs) for ours, theirs in zip(self.norms, other.norms, strict=True)]
         return KfacCurvature(layers, norms, self.rest.plus(other.rest), total)
 
     def to(self, device: torch.device | str) -> KfacCurvature:
-        """Returns it with its tensors on a device."""
+        """Returns the curvature with its tensors on a device."""
         layers = [
             replace(block, inputs=block.inputs.to(device), outputs=block.outputs.to(device)) for block in self.layers
         ]
         return KfacCurvature(layers, [norm.to(device) for norm in self.norms], self.rest.to(device), self.samples)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns it as plain values."""
+        """Returns the curvature as plain values."""
         layers = [
             {
                 "shapes": {name: list(shape) for name, shape in block.shapes.items()},
@@ -158,7 +161,7 @@ class KfacCurvature(Curvature):
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> KfacCurvature:
-        """Returns the curvature that a `state_dict` is of."""
+        """Returns the curvature stored in a `state_dict`."""
         layers = [
             KroneckerFactors(
                 {name: torch.Size(shape) for name, shape in block["shapes"].items()},
@@ -196,13 +199,13 @@ class _KfacAccumulator:
                 self.terms[layer] += layer.add_input_gram(self.inputs[layer], call.inputs)
 
     def add_outputs(self, batch: ForwardPass, gradients: Sequence[Tensor | None], known: set[GradientLayer]) -> None:
-        """Adds g g' of every call of a layer that is not `known`."""
+        """Adds g g' of every call of a layer whose factor is not `known` exactly."""
         for call, gradient in zip(batch.calls, gradients, strict=True):
             if isinstance(call.layer, KroneckerLayer) and call.layer not in known and gradient is not None:
                 call.layer.add_gradient_gram(self.outputs[call.layer], gradient)
 
     def add_norms(self, batch: ForwardPass, gradients: Sequence[Tensor | None]) -> None:
-        """Adds d d' of the samples' gradients d of scale and shift."""
+        """Adds d d', where d are the samples' gradients of scale and shift."""
         for layer in batch.by_layer:
             if isinstance(layer, NormLayer):
                 self.rows[layer].append(
@@ -212,14 +215,14 @@ class _KfacAccumulator:
                     self._multiply_rows(layer)
 
     def _multiply_rows(self, layer: GradientLayer) -> None:
-        """Adds the products of the gradients that wait: of many at once, for the block may be large."""
+        """Adds the products of the collected gradients in one matrix product, because the block may be large."""
         rows = torch.cat(self.rows.pop(layer))
         if layer not in self.norms:
             self.norms[layer] = rows.new_zeros(layer.numel, layer.numel)
         self.norms[layer].addmm_(rows.mT, rows)
 
     def curvature(self) -> KfacCurvature:
-        """Returns the curvature of all that was added."""
+        """Returns the curvature of all added batches."""
         for layer in list(self.rows):
             self._multiply_rows(layer)
         layers = [
@@ -239,7 +242,7 @@ class _KfacAccumulator:
 
 @torch.no_grad()
 def estimate_kfac(batches: Iterable[ForwardPass], vectors: OutputVectors) -> KfacCurvature:
-    """Returns the K-FAC curvature of batches: one forward pass each and one backward pass for every output vector."""
+    """Estimates the K-FAC curvature: one forward pass per batch and one backward pass per output vector."""
     sums = _KfacAccumulator()
     for batch in batches:
         sums.add_inputs(batch)
@@ -248,8 +251,8 @@ def estimate_kfac(batches: Iterable[ForwardPass], vectors: OutputVectors) -> Kfa
             if isinstance(layer, KroneckerLayer) and len(calls) == 1 and batch.is_output(batch.calls[calls[0]]):
                 known.add(layer)
                 sums.outputs[layer] += vectors.second_moment(batch.logits)
-        drawn = vectors.draw(batch.logits)
-        for vector, gradients in zip(drawn, batch.backward(drawn), strict=True):
+        output_vectors = vectors.sample_vectors(batch.logits)
+        for vector, gradients in zip(output_vectors, batch.backward(output_vectors), strict=True):
             sums.add_outputs(batch, gradients, known)
             sums.add_norms(batch, gradients)
             if batch.rest:
@@ -258,7 +261,7 @@ def estimate_kfac(batches: Iterable[ForwardPass], vectors: OutputVectors) -> Kfa
 
 
 def add_rest_squares(total: dict[str, Tensor], batch: ForwardPass, vector: Tensor) -> None:
-    """Adds the sums over samples of the squared gradients of the parameters in no layer, by name."""
+    """Adds the squared gradients of the parameters that belong to no layer, summed over samples, by name."""
     numel = sum(batch.model.get_parameter(name).numel() for name in batch.rest)
     for start, stop in batch.chunks(numel):
         for name, values in batch.rest_per_sample(vector, start, stop).items():
@@ -274,7 +277,7 @@ def kfac_numel(layer: GradientLayer) -> int:
 
 
 def _accumulate(total: dict[Any, Tensor], key: Any, value: Tensor) -> None:
-    """Adds to a sum, in place; the first value becomes the sum."""
+    """Adds a value to a running sum in place; the first value initialises the sum."""
     if key in total:
         total[key] += value
     else:

@@ -1,8 +1,8 @@
-"""Inputs of layers and gradients of their outputs, from ordinary forward and backward passes of a model.
+"""Records the inputs of layers and the gradients of their outputs during forward and backward passes of a model.
 
-The layers are watched by forward hooks, which go with the pass. A hook keeps the *edge* of the layer's output in the
-graph and not the tensor, so an in-place ReLU behind the layer changes nothing; and since only the edges are asked for,
-autograd computes no gradient of any weight.
+The layers are recorded by forward hooks, which are removed after the pass. A hook keeps the *edge* of the layer's
+output in the graph instead of the tensor, so an in-place ReLU after the layer has no effect; because only gradients of
+the edges are requested, autograd computes no gradients of weights.
 """
 
 from __future__ import annotations
@@ -25,15 +25,21 @@ from nbt.errors import UsageError
 from nbt.transfer.curvature.layer_gradients import GradientLayer, find_layers
 
 Batch = Tensor | tuple[Any, ...]
-# Elements of the per-sample gradients that are held at a time.
+# Maximum number of elements of the per-sample gradients in memory.
 _MAX_BUFFERED_ELEMENTS = 1 << 23
-# Wide enough for the reduced precision of convolutions on a GPU.
+# Tolerates the reduced precision of convolutions on a GPU.
 _RELATIVE_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
 class LayerCall:
-    """One call of a layer: what it got, and where in the graph its output is."""
+    """One call of a layer.
+
+    Attributes:
+        layer: The layer.
+        inputs: Its inputs, detached.
+        edge: Edge of its output in the autograd graph.
+    """
 
     layer: GradientLayer
     inputs: Tensor
@@ -42,14 +48,15 @@ class LayerCall:
 
 @dataclass(eq=False)
 class ForwardPass:
-    """One batch's forward pass.
+    """The forward pass of one batch.
 
     Attributes:
         model: The model.
-        arguments: What it was called with, samples first.
-        calls: Of the watched layers, in the order of the pass.
+        arguments: Arguments of the call, samples first.
+        calls: Calls of the recorded layers, in order.
         logits: (n, C).
-        rest: Names of trainable parameters that are in no watched layer.
+        rest: Names of trainable parameters that belong to no recorded layer.
+        by_layer: Indices of each layer's calls.
     """
 
     model: nn.Module
@@ -68,14 +75,14 @@ class ForwardPass:
         return len(self.logits)
 
     def is_output(self, call: LayerCall) -> bool:
-        """Whether a call's output is the logits themselves."""
+        """Returns whether a call's output is the logits."""
         return tuple(call.edge)[:2] == tuple(get_gradient_edge(self.logits))[:2]
 
     def backward(self, vectors: Sequence[Tensor]) -> Iterator[list[Tensor | None]]:
-        """Yields the gradients of `sum(vector * logits)` for every call's output; None where there is no path.
+        """Yields the gradients of `sum(vector * logits)` with respect to the output of every call; None without a path.
 
         Args:
-            vectors: Each (n, C).
+            vectors: Output vectors, (n, C) each.
         """
         edges = [call.edge for call in self.calls]
         for index, vector in enumerate(vectors):
@@ -88,7 +95,7 @@ class ForwardPass:
     def per_sample(
         self, layer: GradientLayer, gradients: Sequence[Tensor | None], start: int, stop: int
     ) -> dict[str, Tensor]:
-        """Returns the samples' gradients of a layer's parameters, (stop - start, *shape), summed over its calls."""
+        """Returns per-sample gradients of a layer's parameters, (stop - start, *shape), summed over its calls."""
         total: dict[str, Tensor] = {}
         for index in self.by_layer[layer]:
             gradient = gradients[index]
@@ -104,7 +111,7 @@ class ForwardPass:
         return total
 
     def rest_per_sample(self, vector: Tensor, start: int, stop: int) -> dict[str, Tensor]:
-        """Returns the samples' gradients of the parameters in no layer, (stop - start, *shape), by torch.func."""
+        """Returns per-sample gradients of the parameters outside layers, (stop - start, *shape), by torch.func."""
         samples, others = self.arguments[0], self.arguments[1:]
         parameters = {name: self.model.get_parameter(name).detach() for name in self.rest}
 
@@ -113,39 +120,40 @@ class ForwardPass:
             return (logits[0] * direction).sum()  # type: ignore[no-any-return]
 
         try:
-            # The fused kernels of attention have no rule for vmap: each sample would go by itself.
+            # Fused attention kernels have no vmap rule, so each sample would be computed separately.
             with sdpa_kernel(SDPBackend.MATH):
-                found = vmap(grad(output), (None, 0, 0))(parameters, samples[start:stop], vector[start:stop])
+                gradients = vmap(grad(output), (None, 0, 0))(parameters, samples[start:stop], vector[start:stop])
         except (RuntimeError, ValueError) as error:
             if out_of_memory(error):
                 raise
             raise UsageError(
-                f"curvature: torch.func cannot differentiate this model by {self.rest[0]}; freeze this parameter or "
-                f"use another backbone ({str(error).splitlines()[0]})"
+                f"curvature: torch.func cannot differentiate this model with respect to {self.rest[0]}; freeze this "
+                f"parameter or use another backbone ({str(error).splitlines()[0]})"
             ) from error
-        return found  # type: ignore[no-any-return]
+        return gradients  # type: ignore[no-any-return]
 
     def chunks(self, numel: int) -> Iterator[tuple[int, int]]:
-        """Yields ranges of samples whose per-sample gradients, of `numel` elements each, fit the working memory."""
+        """Yields ranges of samples whose per-sample gradients, of `numel` elements each, fit into the memory limit."""
         step = max(1, _MAX_BUFFERED_ELEMENTS // max(1, numel))
         for start in range(0, len(self), step):
             yield start, min(start + step, len(self))
 
 
 def run_forward_passes(model: nn.Module, batches: Iterable[Batch]) -> Iterator[ForwardPass]:
-    """Runs a model on batches; the model is as before after each.
+    """Runs a model on batches; the model is not modified.
 
     Args:
-        model: In evaluation mode, from samples to logits, (n, C).
+        model: A model in evaluation mode, from samples to logits, (n, C).
         batches: Samples, (n, ...), or tuples of samples and further arguments.
 
     Raises:
-        UsageError: A module is in training mode or normalises by the batch, nothing trains, or there is no batch.
+        UsageError: A module is in training mode or normalises by the batch, no parameter requires gradients, or there
+            is no batch.
     """
     names = trainable_parameters(model)
     check_eval_mode(model)
-    place = next(model.parameters()).device
-    stream = iter(_to_arguments(batch, place) for batch in batches)
+    device = next(model.parameters()).device
+    stream = iter(_to_arguments(batch, device) for batch in batches)
     first = next(stream, None)
     if first is None:
         raise UsageError("curvature: there are no images to estimate it on")
@@ -157,19 +165,19 @@ def run_forward_passes(model: nn.Module, batches: Iterable[Batch]) -> Iterator[F
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Returns the parameters that train, by name.
+    """Returns the parameters that require gradients, by name.
 
     Raises:
         UsageError: There are none.
     """
-    found = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if not found:
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not parameters:
         raise UsageError("curvature: no parameter of the model trains; unfreeze some")
-    return found
+    return parameters
 
 
 def check_eval_mode(model: nn.Module) -> None:
-    """Raises UsageError if samples of a batch would depend on each other or on chance."""
+    """Raises UsageError if the samples of a batch would depend on each other or on random numbers."""
     for name, module in model.named_modules():
         if module.training:
             raise UsageError(f"curvature: {name or 'the model'} is in training mode; call model.eval() first")
@@ -178,10 +186,11 @@ def check_eval_mode(model: nn.Module) -> None:
 
 
 def verified_layers(model: nn.Module, arguments: tuple[Any, ...]) -> list[GradientLayer]:
-    """Returns the layers whose gradients, made of inputs and outputs' gradients, are those of autograd.
+    """Returns the layers whose gradients, computed from inputs and output gradients, agree with autograd.
 
-    Two samples are run, with a gradient that enters at the first only. A layer whose weight is also used elsewhere,
-    that is never called, or whose inputs are not ordered by samples, is found out and left to the other parameters.
+    Two samples are run, with a gradient for the first only. This detects layers whose weight is also used elsewhere,
+    layers that are never called, and layers whose inputs are not ordered by samples; their parameters are treated as
+    parameters outside layers.
     """
     layers = find_layers(model)
     samples = arguments[0][:2]
@@ -192,8 +201,10 @@ def verified_layers(model: nn.Module, arguments: tuple[Any, ...]) -> list[Gradie
     parameters = {name: parameter for layer in layers for name, parameter in layer.parameters.items()}
     if not parameters:
         return []
-    true = torch.autograd.grad(probe.logits, list(parameters.values()), vector, retain_graph=True, allow_unused=True)
-    expected = dict(zip(parameters, true, strict=True))
+    autograd_gradients = torch.autograd.grad(
+        probe.logits, list(parameters.values()), vector, retain_graph=True, allow_unused=True
+    )
+    expected = dict(zip(parameters, autograd_gradients, strict=True))
     (gradients,) = probe.backward([vector])
     return [layer for layer in layers if _matches_autograd(probe, layer, gradients, expected)]
 
@@ -210,7 +221,7 @@ def _matches_autograd(
         if out_of_memory(raised):
             raise
         return False
-    # Over the whole layer: a bias alone may have no gradient but rounding, before an instance normalisation for one.
+    # Summed over the layer, because a bias before an instance normalisation has a gradient of rounding errors only.
     error, size = 0.0, 0.0
     for name, value in ours.items():
         true = expected[name]
@@ -222,9 +233,9 @@ def _matches_autograd(
     return error <= _RELATIVE_TOLERANCE**2 * size
 
 
-def _to_arguments(batch: Batch, place: torch.device) -> tuple[Any, ...]:
+def _to_arguments(batch: Batch, device: torch.device) -> tuple[Any, ...]:
     values = batch if isinstance(batch, tuple) else (batch,)
-    return tuple(value.to(place) if isinstance(value, Tensor) else value for value in values)
+    return tuple(value.to(device) if isinstance(value, Tensor) else value for value in values)
 
 
 def _forward(
@@ -237,22 +248,22 @@ def _forward(
 
 @contextmanager
 def record_layer_calls(layers: Sequence[GradientLayer]) -> Iterator[list[LayerCall]]:
-    """Collects the calls of layers while it is open."""
+    """Records the calls of layers inside the context."""
     calls: list[LayerCall] = []
 
-    def hook_of(layer: GradientLayer) -> Any:
-        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Tensor | None:
+    def make_hook(layer: GradientLayer) -> Any:
+        def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Tensor | None:
             if not isinstance(output, Tensor) or not output.requires_grad:
                 return None
-            # An operation in place on a view rewrites the graph before it; on a copy it does not.
+            # An in-place operation on a view rewrites the preceding graph; on a copy it does not.
             kept = output.clone() if output._is_view() else output
             inputs = args[0] if args else kwargs["input"]
             calls.append(LayerCall(layer, inputs.detach(), get_gradient_edge(kept)))
             return kept
 
-        return keep
+        return record
 
-    handles = [layer.module.register_forward_hook(hook_of(layer), with_kwargs=True) for layer in layers]
+    handles = [layer.module.register_forward_hook(make_hook(layer), with_kwargs=True) for layer in layers]
     try:
         yield calls
     finally:

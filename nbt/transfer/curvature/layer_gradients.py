@@ -1,9 +1,9 @@
-"""Layers whose gradients are made of what goes in and what comes back: linear, convolution, normalisation.
+"""Layers whose per-sample gradients follow from inputs and output gradients: linear, convolution, normalisation.
 
-For one sample the gradient of such a layer's weight is `sum_t g_t a_t'` over its positions t (1 of a linear layer on
-vectors, H W of a convolution, all calls where a layer is called more than once), with a the input, patch by patch, and
-g the gradient of the layer's output. So per-sample gradients and Kronecker factors need a and g only: no gradient of
-any weight is computed. See `nbt.transfer.curvature.layer_calls` for how a and g are had.
+For one sample the gradient of such a layer's weight is `sum_t g_t a_t'` over its positions t (1 for a linear layer on
+vectors, H W for a convolution, the positions of all calls for a layer that is called repeatedly), with a the input
+patch and g the gradient of the layer's output. So per-sample gradients and Kronecker factors need only a and g; no
+gradients of weights are computed. See `nbt.transfer.curvature.layer_calls` for the recording of a and g.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Elements of a working buffer: patches that stay in a CPU's cache are made and multiplied faster than large ones.
+# Number of elements of a working buffer: patches that fit into a CPU's cache are faster to build and multiply.
 _PATCH_BUFFER_ELEMENTS = 1 << 21
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -25,12 +25,12 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 @dataclass(frozen=True, eq=False)
 class GradientLayer(ABC):
-    """A module and those of its own parameters that train.
+    """A module with those of its names parameters that require gradients.
 
     Attributes:
-        module: Evaluation mode.
-        weight: Name in the model; None where it does not train.
-        bias: Name in the model; None where it does not train or there is none.
+        module: The module, in evaluation mode.
+        weight: Name of its weight in the model; None if it requires no gradient.
+        bias: Name of its bias in the model; None if it requires no gradient or does not exist.
     """
 
     module: nn.Module
@@ -44,7 +44,7 @@ class GradientLayer(ABC):
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters by `names`."""
+        """The parameters by name."""
         return {name: self.module.get_parameter(name.rpartition(".")[2]) for name in self.names}
 
     @property
@@ -54,17 +54,17 @@ class GradientLayer(ABC):
 
     @abstractmethod
     def per_sample(self, inputs: Tensor, gradients: Tensor, n: int) -> dict[str, Tensor]:
-        """Returns each sample's gradient of every parameter by name, (n, *shape).
+        """Returns the per-sample gradients of every parameter by name, (n, *shape).
 
         Args:
-            inputs: What the module got, (B, ...), B a multiple of n with the samples in order.
-            gradients: Of the module's output.
-            n: Samples.
+            inputs: Inputs of the module, (B, ...), with B a multiple of n and the samples in order.
+            gradients: Gradients of the module's output.
+            n: Number of samples.
         """
 
 
 class KroneckerLayer(GradientLayer):
-    """A layer with a weight matrix for each of `groups` groups, (outputs, inputs), the bias as its last column."""
+    """A layer with one weight matrix per group, (outputs, inputs), with the bias as its last column."""
 
     @property
     def groups(self) -> int:
@@ -73,7 +73,7 @@ class KroneckerLayer(GradientLayer):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Groups, outputs a group, inputs a group with the homogeneous 1 of the bias."""
+        """Number of groups, outputs per group, and inputs per group including the constant 1 of the bias."""
         weight = self.module.get_parameter("weight")
         outputs = weight.shape[0] // self.groups
         inputs = (weight[0].numel() if self.weight else 0) + (1 if self.bias else 0)
@@ -81,7 +81,7 @@ class KroneckerLayer(GradientLayer):
 
     @abstractmethod
     def windows(self, inputs: Tensor) -> Iterator[Tensor]:
-        """Yields the patches a, a few samples at a time, each (b, channels, kernel H, W, positions H, W)."""
+        """Yields the input patches a, a few samples at a time, (b, channels, kernel H, W, positions H, W) each."""
 
     @abstractmethod
     def by_channel(self, gradients: Tensor) -> Tensor:
@@ -121,20 +121,20 @@ class KroneckerLayer(GradientLayer):
         total.baddbmm_(columns, columns.mT)
 
     def per_sample(self, inputs: Tensor, gradients: Tensor, n: int) -> dict[str, Tensor]:
-        """Returns each sample's gradient of every parameter by name, (n, *shape)."""
-        found = {}
+        """Returns the per-sample gradients of every parameter by name, (n, *shape)."""
+        per_sample = {}
         outer = self.by_channel(gradients).unflatten(1, (self.groups, -1))
         if self.weight:
             shape = self.module.get_parameter("weight").shape
-            taken, parts = 0, []
+            done, parts = 0, []
             for windows in self.windows(inputs):
                 patches = windows.reshape(len(windows), self.groups, -1, outer.shape[3])
-                parts.append(outer[taken : taken + len(patches)] @ patches.mT)
-                taken += len(patches)
-            found[self.weight] = _sum_repeats(torch.cat(parts), n).reshape(n, *shape)
+                parts.append(outer[done : done + len(patches)] @ patches.mT)
+                done += len(patches)
+            per_sample[self.weight] = _sum_repeats(torch.cat(parts), n).reshape(n, *shape)
         if self.bias:
-            found[self.bias] = _sum_repeats(outer.sum(dim=3), n).reshape(n, -1)
-        return found
+            per_sample[self.bias] = _sum_repeats(outer.sum(dim=3), n).reshape(n, -1)
+        return per_sample
 
 
 class LinearLayer(KroneckerLayer):
@@ -145,7 +145,7 @@ class LinearLayer(KroneckerLayer):
         yield self.by_channel(inputs)[:, :, None, None, None]
 
     def by_channel(self, gradients: Tensor) -> Tensor:
-        """Returns values, (B, channels, positions)."""
+        """Returns values as (B, channels, positions)."""
         return gradients.reshape(len(gradients), -1, gradients.shape[-1]).mT
 
 
@@ -160,7 +160,7 @@ class ConvLayer(KroneckerLayer):
         return int(self.module.groups)
 
     def windows(self, inputs: Tensor) -> Iterator[Tensor]:
-        """Yields views of the padded inputs, which take no memory until they are arranged for a product."""
+        """Yields views of the padded inputs, which take no memory until they are reshaped for a product."""
         conv = self.module
         stride, kernel = conv.stride, conv.kernel_size
         if kernel == (1, 1) and not any(conv._reversed_padding_repeated_twice):
@@ -175,23 +175,23 @@ class ConvLayer(KroneckerLayer):
             yield views.permute(0, 1, 4, 5, 2, 3)
 
     def by_channel(self, gradients: Tensor) -> Tensor:
-        """Returns the gradients, (B, channels, positions)."""
+        """Returns the gradients as (B, channels, positions)."""
         return gradients.flatten(2)
 
 
 class NormLayer(GradientLayer):
-    """The scale (gamma) and shift (beta) of a batch, instance, group or layer normalisation in evaluation."""
+    """The scale (gamma) and shift (beta) of a batch, instance, group or layer normalisation in evaluation mode."""
 
     def per_sample(self, inputs: Tensor, gradients: Tensor, n: int) -> dict[str, Tensor]:
-        """Returns each sample's gradient of gamma and beta, (n, C)."""
-        found = {}
+        """Returns the per-sample gradients of gamma and beta, (n, C)."""
+        per_sample = {}
         gradients = self._by_channel(gradients)
         shift = gradients.sum(dim=2)
         if self.weight:
-            found[self.weight] = _sum_repeats(self._scale(inputs, gradients, shift), n)
+            per_sample[self.weight] = _sum_repeats(self._scale(inputs, gradients, shift), n)
         if self.bias:
-            found[self.bias] = _sum_repeats(shift, n)
-        return found
+            per_sample[self.bias] = _sum_repeats(shift, n)
+        return per_sample
 
     def _scale(self, inputs: Tensor, gradients: Tensor, shift: Tensor) -> Tensor:
         """Returns the gradient of gamma, (B, C): the sum over positions of g times the normalised input."""
@@ -204,8 +204,10 @@ class NormLayer(GradientLayer):
         if isinstance(norm, nn.GroupNorm):
             normal = F.group_norm(inputs, norm.num_groups, eps=norm.eps)
         elif isinstance(norm, _INSTANCE_NORMS):
-            own = norm.running_mean is None
-            normal = F.instance_norm(inputs, norm.running_mean, norm.running_var, use_input_stats=own, eps=norm.eps)
+            use_input_stats = norm.running_mean is None
+            normal = F.instance_norm(
+                inputs, norm.running_mean, norm.running_var, use_input_stats=use_input_stats, eps=norm.eps
+            )
         else:
             assert isinstance(norm, nn.LayerNorm)
             if self._channels_first:
@@ -219,47 +221,47 @@ class NormLayer(GradientLayer):
         return not isinstance(self.module, nn.LayerNorm) or type(self.module).__name__ == "LayerNorm2d"
 
     def _by_channel(self, values: Tensor) -> Tensor:
-        """Returns values, (B, C, positions)."""
+        """Returns values as (B, C, positions)."""
         values = values if self._channels_first else values.movedim(-1, 1)
         return values.reshape(*values.shape[:2], -1)
 
 
 def find_layers(model: nn.Module) -> list[GradientLayer]:
-    """Returns the layers of a model, in its order, whose own trainable parameters are theirs alone.
+    """Returns the supported layers of a model, in its order, whose trainable parameters are not shared.
 
-    Left out are other kinds of modules, `nn.MultiheadAttention`'s parts, subclasses that may compute something else,
-    and parameters that several modules share.
+    Not included are other kinds of modules, the parts of `nn.MultiheadAttention`, and subclasses, which may compute
+    something else.
     """
     owners = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
-    found = []
+    layers: list[GradientLayer] = []
     for prefix, module in model.named_modules():
         kind = _layer_class(module)
         if kind is None:
             continue
-        own = {
+        names = {
             name: f"{prefix}.{name}".lstrip(".")
             for name, parameter in module.named_parameters(recurse=False)
             if parameter.requires_grad and owners[id(parameter)] == 1
         }
-        if own:
-            found.append(kind(module, own.get("weight"), own.get("bias")))
-    return found
+        if names:
+            layers.append(kind(module, names.get("weight"), names.get("bias")))
+    return layers
 
 
 def _layer_class(module: nn.Module) -> type[GradientLayer] | None:
-    """Returns the class of layers that a module belongs to; None for all others."""
+    """Returns the layer class of a module; None if it is not supported."""
     if type(module) is nn.Linear:
         return LinearLayer
     if type(module) is nn.Conv2d:
         return ConvLayer
     if type(module) in (*_BATCH_NORMS, *_INSTANCE_NORMS, nn.GroupNorm):
         return NormLayer
-    # torchvision's and timm's subclasses of these names are layer normalisations too, of axis 1 or of the last.
+    # Subclasses of these names in torchvision and timm are layer normalisations over axis 1 or the last axis.
     if isinstance(module, nn.LayerNorm) and type(module).__name__ in ("LayerNorm", "LayerNorm2d"):
         return NormLayer if len(module.normalized_shape) == 1 else None
     return None
 
 
 def _sum_repeats(values: Tensor, n: int) -> Tensor:
-    """Returns the sums of B / n successive rows, (n, ...), of values (B, ...)."""
+    """Sums B / n successive rows of values (B, ...): (n, ...)."""
     return values if len(values) == n else values.unflatten(0, (n, -1)).sum(dim=1)

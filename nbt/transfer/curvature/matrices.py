@@ -1,8 +1,8 @@
-"""What a curvature is, and the two that add up without error: the full matrix and its diagonal.
+"""The interface of curvatures, and the two kinds that merge exactly: the full matrix and its diagonal.
 
-A curvature is H = sum over samples of J'M J with J the Jacobian of the outputs by the parameters: M = I (Gauss-Newton
-of 1/2 the squared error) or M = diag(p) - p p' (Fisher of cross-entropy). It is a *sum*, so that curvatures of tasks
-add up and weigh by their numbers of images.
+A curvature is H = sum over samples of J'M J with J the Jacobian of the outputs with respect to the parameters: M = I
+(Gauss-Newton matrix of 1/2 the squared error) or M = diag(p) - p p' (Fisher matrix of cross-entropy). It is a *sum*, so
+that the curvatures of tasks add up, weighted by their numbers of images.
 """
 
 from __future__ import annotations
@@ -36,42 +36,45 @@ class Curvature(ABC):
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes of its tensors."""
+        """Size of the tensors in bytes."""
 
     @abstractmethod
     def multiply(self, vector: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns H v, differentiably.
+        """Returns H v, differentiable with respect to v.
 
         Args:
-            vector: For every parameter by name, in its shape.
+            vector: v by parameter name, in the parameters' shapes.
 
         Raises:
-            ValueError: Names or shapes are others than the curvature's.
+            ValueError: Names or shapes differ from those of the curvature.
         """
 
     @abstractmethod
     def plus(self, other: Curvature) -> Self:
-        """Returns the curvature of both sets of samples.
+        """Returns the merged curvature of both sets of samples.
 
         Raises:
-            ValueError: The other is of another kind or other parameters.
+            ValueError: The other curvature differs in kind or parameters.
         """
 
     @abstractmethod
     def to(self, device: torch.device | str) -> Self:
-        """Returns it with its tensors on a device; itself where they are there."""
+        """Returns the curvature with its tensors on a device."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Returns it as tensors, numbers, strings, lists and dictionaries, for `torch.save` with `weights_only`."""
+        """Returns the curvature as plain values, for `torch.save` and loading with `weights_only=True`.
+
+        Plain values are tensors, numbers, strings, lists and dictionaries.
+        """
 
     @classmethod
     @abstractmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Returns the curvature that a `state_dict` is of."""
+        """Returns the curvature stored in a `state_dict`."""
 
     def check_vector(self, vector: Mapping[str, Tensor]) -> None:
-        """Raises ValueError unless a vector's names and shapes are the curvature's."""
+        """Raises ValueError if names or shapes of a vector differ from those of the curvature."""
         shapes = self.shapes
         if different := sorted(shapes.keys() ^ vector.keys()):
             raise ValueError(f"curvature and vector are of different parameters: {', '.join(different[:3])}")
@@ -80,7 +83,7 @@ class Curvature(ABC):
                 raise ValueError(f"{name} has shape {tuple(vector[name].shape)}, its curvature {tuple(shape)}")
 
     def check_other(self, other: Curvature) -> None:
-        """Raises ValueError unless another curvature is of the same kind and parameters."""
+        """Raises ValueError if another curvature differs in kind or parameters."""
         if type(other) is not type(self):
             raise ValueError(f"a curvature of kind {self.kind} cannot be merged with one of kind {other.kind}")
         if other.shapes != self.shapes:
@@ -91,9 +94,9 @@ class ExactCurvature(Curvature):
     """The full matrix, (P, P), for small models and tests.
 
     Args:
-        shapes: Of the parameters by name, in the order of rows.
+        shapes: Shapes of the parameters by name, in the order of the rows.
         matrix: (P, P), symmetric.
-        samples: In the sum.
+        samples: Number of samples in the sum.
     """
 
     kind = "exact"
@@ -110,7 +113,7 @@ class ExactCurvature(Curvature):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its tensors."""
+        """Size of the tensors in bytes."""
         return self.matrix.nbytes
 
     def multiply(self, vector: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -121,33 +124,33 @@ class ExactCurvature(Curvature):
         return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
 
     def plus(self, other: Curvature) -> ExactCurvature:
-        """Returns the sum, exactly; see `Curvature`."""
+        """Returns the exact sum; see `Curvature`."""
         self.check_other(other)
         assert isinstance(other, ExactCurvature)
         return ExactCurvature(self._shapes, self.matrix + other.matrix, self.samples + other.samples)
 
     def to(self, device: torch.device | str) -> ExactCurvature:
-        """Returns it with its tensors on a device."""
+        """Returns the curvature with its tensors on a device."""
         return ExactCurvature(self._shapes, self.matrix.to(device), self.samples)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns it as plain values."""
+        """Returns the curvature as plain values."""
         shapes = {name: list(shape) for name, shape in self._shapes.items()}
         return {"kind": self.kind, "samples": self.samples, "shapes": shapes, "matrix": self.matrix}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> ExactCurvature:
-        """Returns the curvature that a `state_dict` is of."""
+        """Returns the curvature stored in a `state_dict`."""
         shapes = {name: torch.Size(shape) for name, shape in state["shapes"].items()}
         return cls(shapes, state["matrix"], state["samples"])
 
 
 class DiagonalCurvature(Curvature):
-    """The diagonal alone, as EWC has it (Kirkpatrick et al. 2017, arXiv 1612.00796).
+    """The diagonal, as in EWC (Kirkpatrick et al. 2017, arXiv 1612.00796).
 
     Args:
-        diagonal: In the shape of every parameter by name, >= 0.
-        samples: In the sum.
+        diagonal: Diagonal elements by parameter name, in the parameters' shapes, >= 0.
+        samples: Number of samples in the sum.
     """
 
     kind = "diagonal"
@@ -163,7 +166,7 @@ class DiagonalCurvature(Curvature):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its tensors."""
+        """Size of the tensors in bytes."""
         return sum(values.nbytes for values in self.diagonal.values())
 
     def multiply(self, vector: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -175,21 +178,21 @@ class DiagonalCurvature(Curvature):
         return dict(zip(self.diagonal, products, strict=True))
 
     def plus(self, other: Curvature) -> DiagonalCurvature:
-        """Returns the sum, exactly; see `Curvature`."""
+        """Returns the exact sum; see `Curvature`."""
         self.check_other(other)
         assert isinstance(other, DiagonalCurvature)
         total = {name: values + other.diagonal[name] for name, values in self.diagonal.items()}
         return DiagonalCurvature(total, self.samples + other.samples)
 
     def to(self, device: torch.device | str) -> DiagonalCurvature:
-        """Returns it with its tensors on a device."""
+        """Returns the curvature with its tensors on a device."""
         return DiagonalCurvature({name: values.to(device) for name, values in self.diagonal.items()}, self.samples)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns it as plain values."""
+        """Returns the curvature as plain values."""
         return {"kind": self.kind, "samples": self.samples, "diagonal": dict(self.diagonal)}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> DiagonalCurvature:
-        """Returns the curvature that a `state_dict` is of."""
+        """Returns the curvature stored in a `state_dict`."""
         return cls(state["diagonal"], state["samples"])

@@ -14,13 +14,13 @@ VECTORS = ("unit", "signs", "fisher")
 
 @dataclass(frozen=True, eq=False)
 class OutputVectors:
-    """How vectors s with E[s s'] = M are had: M the identity on the outputs of the loss, or diag(p) - p p'.
+    """Generates vectors s with E[s s'] = M, with M the identity on the outputs of the loss, or diag(p) - p p'.
 
     Attributes:
-        kind: "unit" (every unit vector: exact), "signs" (one vector of random signs a sample) or "fisher" (one vector
-            onehot(y) - p a sample, p the softmax over the outputs and y drawn from p).
-        outputs: Those in the loss, bool (C,); None for all.
-        generator: Of the signs and labels; torch's own when None.
+        kind: "unit" (all unit vectors: exact), "signs" (one vector of random signs per sample) or "fisher" (one vector
+            onehot(y) - p per sample, with p the softmax over the outputs and y drawn from p).
+        outputs: Mask of the outputs in the loss, bool (C,); None for all.
+        generator: Random generator of signs and labels; PyTorch's global one when None.
     """
 
     kind: str
@@ -33,29 +33,29 @@ class OutputVectors:
         if self.outputs is not None and (self.outputs.dtype != torch.bool or not self.outputs.any()):
             raise UsageError("outputs: expected a bool mask with at least one output in the loss")
 
-    def draw(self, logits: Tensor) -> list[Tensor]:
-        """Returns the vectors of a batch, each (n, C): C or fewer for "unit", else one."""
+    def sample_vectors(self, logits: Tensor) -> list[Tensor]:
+        """Returns the vectors of a batch, (n, C) each: up to C vectors for "unit", else one."""
         if self.kind == "unit":
-            return self.every(logits)
-        place = "cpu" if self.generator is None else self.generator.device
+            return self.exact_vectors(logits)
+        device = "cpu" if self.generator is None else self.generator.device
         if self.kind == "signs":
-            bits = torch.randint(2, logits.shape, generator=self.generator, device=place)
+            bits = torch.randint(2, logits.shape, generator=self.generator, device=device)
             return [(2 * bits - 1).to(logits) * self._mask(logits)]
         p = self._probabilities(logits)
-        labels = torch.multinomial(p.to(place), 1, generator=self.generator).to(logits.device)
+        labels = torch.multinomial(p.to(device), 1, generator=self.generator).to(logits.device)
         return [torch.zeros_like(p).scatter_(1, labels, 1.0) - p]
 
-    def every(self, logits: Tensor) -> list[Tensor]:
-        """Returns vectors of a batch, each (n, C), whose outer products sum to M without chance.
+    def exact_vectors(self, logits: Tensor) -> list[Tensor]:
+        """Returns the vectors of a batch, (n, C) each, whose outer products sum to M exactly.
 
-        For the Fisher they are sqrt(p_c) (onehot(c) - p).
+        For the Fisher matrix these are sqrt(p_c) (onehot(c) - p).
         """
-        chosen = self._mask(logits).nonzero()[:, 0]
-        units = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)[chosen]
+        in_loss = self._mask(logits).nonzero()[:, 0]
+        units = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)[in_loss]
         if self.kind != "fisher":
             return [unit.expand_as(logits) for unit in units]
         p = self._probabilities(logits)
-        return [p[:, c, None].sqrt() * (unit - p) for c, unit in zip(chosen.tolist(), units, strict=True)]
+        return [p[:, c, None].sqrt() * (unit - p) for c, unit in zip(in_loss.tolist(), units, strict=True)]
 
     def second_moment(self, logits: Tensor) -> Tensor:
         """Returns the sum of M over a batch, (C, C)."""

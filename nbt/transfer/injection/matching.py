@@ -1,10 +1,11 @@
 """Matching of two architectures by order-preserving dynamic programming, and their similarity.
 
 Czyzewski, "Transfer learning between different architectures via weights injection", arXiv 2101.02757; the dynamic
-programming is that of the follow-up (Czyzewski, Nowak and Piechowiak, DPIAT, arXiv 2212.13970), here on the outlines
-of `nbt.transfer.injection.outline`. Student and teacher are walked from the input to the output; layers pair only within a
-family; one teacher layer may feed a run of L consecutive student layers, whose gain is the sum of their scores over
-sqrt(L); layers of both may be skipped. Units pair by the value of the same program on the layers in them.
+programming is that of the follow-up (Czyzewski, Nowak and Piechowiak, DPIAT, arXiv 2212.13970), applied to the outlines
+of `nbt.transfer.injection.outline`. Student and teacher are traversed from input to output; layers are paired only
+within a family; one teacher layer may be the source of a run of L consecutive student layers, whose gain is the sum of
+their scores divided by sqrt(L); layers of both may be skipped. The score of two units is the value of the same program
+on their layers.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class LayerPair:
-    """A student layer with the teacher layer that it gets its weights from, and their score, above 0 ... 1.
+    """A student layer, the teacher layer whose weights it gets, and their score, above 0 ... 1.
 
-    Their normalisations pair by their place beside the layer, where they are of a kind.
+    Their normalisations are paired by position, if they are of the same kind.
     """
 
     student: Layer
@@ -37,12 +38,12 @@ class LayerPair:
 
 @dataclass(frozen=True, eq=False)
 class Matching:
-    """What was matched with what.
+    """The result of a matching.
 
     Attributes:
-        layers: In the student's order; each student layer at most once.
+        layers: Pairs in the student's order; each student layer occurs at most once.
         blocks: Pairs of (student, teacher) blocks whose contents were matched: the networks, and units.
-        value: What the dynamic programming reached; for random pairs the sum of their scores.
+        value: Value of the dynamic programming; for random pairs the sum of their scores.
     """
 
     layers: tuple[LayerPair, ...]
@@ -51,7 +52,7 @@ class Matching:
 
 
 def layer_score(student: Sequence[int], teacher: Sequence[int]) -> float:
-    """Returns the product over dimensions of min(a/b, b/a) of two shapes; 0 if their ranks differ."""
+    """Returns the product over dimensions of min(a/b, b/a) for two shapes; 0 if their ranks differ."""
     if len(student) != len(teacher):
         return 0.0
     return math.prod(min(a, b) / max(a, b) if a != b else 1.0 for a, b in zip(student, teacher, strict=True))
@@ -61,11 +62,11 @@ def align_sequences(scores: Scores) -> tuple[float, npt.NDArray[np.int64]]:
     """Matches two sequences in order.
 
     Args:
-        scores: Of every student element with every teacher element, 0 where they must not pair, (S, T).
+        scores: Score of every student element with every teacher element, 0 for pairs that are not allowed, (S, T).
 
     Returns:
-        The largest sum of gains, and for every student element the teacher element that feeds it, -1 for none, (S,).
-        The teacher's indices never fall, and the elements that one feeds are consecutive.
+        The maximum sum of gains, and for every student element the index of its teacher element, -1 for none, (S,). The
+        teacher's indices never decrease, and student elements with the same teacher element are consecutive.
     """
     values, starts = _solve_alignment(scores)
     partner = np.full(len(scores), -1, dtype=np.int64)
@@ -83,28 +84,29 @@ def align_sequences(scores: Scores) -> tuple[float, npt.NDArray[np.int64]]:
 
 
 def _solve_alignment(scores: Scores) -> tuple[Scores, npt.NDArray[np.int64]]:
-    """Fills the tables of any number of problems at once.
+    """Solves a batch of alignment problems by dynamic programming.
 
     Args:
         scores: (..., S, T).
 
     Returns:
-        The best value of the first i student with the first j teacher elements, (T + 1, ..., S + 1); and where the
-        best run of student elements that ends before i and is fed by teacher j begins, (T, ..., S + 1).
+        The maximum value of the first i student elements with the first j teacher elements, (T + 1, ..., S + 1); and
+        the start of the best run of student elements that ends before i and is paired with teacher element j, (T, ...,
+        S + 1).
     """
     *problems, n, n_teacher = scores.shape
     values = np.zeros((n_teacher + 1, *problems, n + 1))
     starts = np.zeros((n_teacher, *problems, n + 1), dtype=np.int64)
-    place = np.arange(n + 1)
-    length = place[:, None] - place[None, :]
+    position = np.arange(n + 1)
+    length = position[:, None] - position[None, :]
     weight = 1.0 / np.sqrt(np.maximum(length, 1))
     for j in range(n_teacher):
         column = scores[..., j]
-        sums, barred = _prefix_sums(column), _prefix_sums(column <= 0.0)
+        sums, n_forbidden = _prefix_sums(column), _prefix_sums(column <= 0.0)
         gains = (sums[..., :, None] - sums[..., None, :]) * weight
-        # A difference of sums would cost a run of one its exactness, and with it that of a network with itself.
-        gains[..., place[1:], place[:-1]] = column
-        allowed = (length > 0) & (barred[..., :, None] == barred[..., None, :])
+        # Runs of length 1 use the score itself, because differences of sums would make self-similarity inexact.
+        gains[..., position[1:], position[:-1]] = column
+        allowed = (length > 0) & (n_forbidden[..., :, None] == n_forbidden[..., None, :])
         totals = np.where(allowed, values[j][..., None, :] + gains, -np.inf)
         starts[j] = totals.argmax(axis=-1)
         values[j + 1] = np.maximum.accumulate(np.maximum(values[j], totals.max(axis=-1)), axis=-1)
@@ -119,12 +121,12 @@ def _prefix_sums(column: npt.NDArray[Any]) -> Scores:
 
 
 def matching_value(student: Block, teacher: Block) -> float:
-    """Returns what the dynamic programming reaches, 0 ... number of the student's layers."""
+    """Returns the value of the dynamic programming, from 0 to the number of student layers."""
     return float(_solve_alignment(_unit_scores(student, teacher))[0][-1, -1])
 
 
 def match_in_order(student: Block, teacher: Block) -> Matching:
-    """Returns the best order-preserving matching; of equally good ones, always the same."""
+    """Returns the best order-preserving matching, with deterministic tie-breaking."""
     pairs: list[LayerPair] = []
     blocks = [(student, teacher)]
     value, partner = align_sequences(_unit_scores(student, teacher))
@@ -145,12 +147,14 @@ def _match_layers(student: list[Layer], teacher: list[Layer]) -> Iterator[LayerP
 
 
 def match_at_random(student: Block, teacher: Block, generator: torch.Generator | None = None) -> Matching:
-    """Pairs every student layer with a random teacher layer of its family and rank: the control without order or score.
+    """Pairs every student layer with a random teacher layer of its family and rank.
+
+    This is the control, without order and scores.
 
     Args:
-        student: Outline.
-        teacher: Outline.
-        generator: Of the draws; torch's own when None.
+        student: Outline of the student.
+        teacher: Outline of the teacher.
+        generator: Random generator; PyTorch's global one when None.
     """
     kinds: dict[tuple[str, int], list[Layer]] = {}
     for layer in teacher.layers():
@@ -165,27 +169,27 @@ def match_at_random(student: Block, teacher: Block, generator: torch.Generator |
 
 
 def normalised_similarity(value: float, student: Block) -> float:
-    """Returns the similarity that a value means, 0 ... 1.
+    """Normalises a matching value to a similarity, 0 ... 1.
 
-    A network matched with itself pairs every layer with itself at a score of 1, and no run gains as much, so
-    DP(student, student) is the number of its layers.
+    A network matched with itself pairs every layer with itself with a score of 1, and no longer run has a larger gain,
+    so DP(student, student) is the number of its layers.
     """
     return min(1.0, value / sum(1 for _ in student.layers()))
 
 
 def _unit_scores(student: Block, teacher: Block) -> Scores:
-    """Returns the value of every unit of one with every unit of the other, (S, T); equal units are valued once."""
+    """Returns the value of every student unit with every teacher unit, (S, T), computed once for equal units."""
     ours, theirs = list(dict.fromkeys(student.signature)), list(dict.fromkeys(teacher.signature))
     our_layers, their_layers = _distinct_layers(ours), _distinct_layers(theirs)
     table = _score_table(our_layers, their_layers)
     rows, columns = _layer_index_table(ours, our_layers), _layer_index_table(theirs, their_layers)
     values, _ = _solve_alignment(table[rows[:, None, :, None], columns[None, :, None, :]])
-    places = [ours.index(unit) for unit in student.signature], [theirs.index(unit) for unit in teacher.signature]
-    return np.asarray(values[-1][..., -1][np.ix_(*places)])
+    indices = [ours.index(unit) for unit in student.signature], [theirs.index(unit) for unit in teacher.signature]
+    return np.asarray(values[-1][..., -1][np.ix_(*indices)])
 
 
 def _score_table(student: Sequence[Signature], teacher: Sequence[Signature]) -> Scores:
-    """Returns the scores of layers, (S + 1, T + 1): 0 across families, and in last row and column, for no layer."""
+    """Returns the scores of layer pairs, (S + 1, T + 1), with 0 across families and in the last row and column."""
     table = np.zeros((len(student) + 1, len(teacher) + 1))
     for i, (family, shape) in enumerate(student):
         for j, (other, other_shape) in enumerate(teacher):
@@ -199,9 +203,9 @@ def _distinct_layers(units: Sequence[Signature]) -> list[Signature]:
 
 
 def _layer_index_table(units: Sequence[Signature], layers: Sequence[Signature]) -> npt.NDArray[np.int64]:
-    """Returns the places of the units' layers among distinct ones, filled up with -1, (units, most layers of one)."""
-    place = {layer: index for index, layer in enumerate(layers)}
+    """Returns the indices of the units' layers among `layers`, padded with -1, (units, maximum number of layers)."""
+    index_of = {layer: index for index, layer in enumerate(layers)}
     padded = np.full((len(units), max(map(len, units), default=0)), -1, dtype=np.int64)
     for row, unit in zip(padded, units, strict=True):
-        row[: len(unit)] = [place[layer] for layer in unit]
+        row[: len(unit)] = [index_of[layer] for layer in unit]
     return padded

@@ -1,15 +1,14 @@
-"""Outlines: an architecture as what TLI matches, units of layers in order from the input.
+"""Outlines: the description of an architecture that TLI matches, as units of layers in order from the input.
 
-A unit is what `nbt.models.units` reads a backbone as. Matching goes by units and not by a library's module tree, because
-units are the same kind of thing in every family (the smallest piece that passes one tensor on), come in the order in
-which data meet them, and leave every kind of head out; a module tree nests as its author happened to write it. Models
-that are no known backbone are read by their module tree, with plain containers opened.
+The units are those of `nbt.models.units`. Matching uses units instead of a library's module tree, because units are of
+the same kind in every family (the smallest piece that passes on a single tensor), are in the order of execution, and
+contain no heads, whereas the nesting of a module tree is arbitrary. Models that are not known backbones are read by
+their module tree, with plain containers expanded.
 
-A layer has filters or a matrix, and takes the normalisations beside it along: what a normalisation learned belongs to
-what it scales, and its shape says nothing that the layer's does not. So counted, the two similarities that the paper
-gives come out to within .005.
+A layer has filters or a matrix, and includes the adjacent normalisations: they scale its values, and their shapes carry
+no additional information. Counted like this, the two similarities given in the paper are reproduced to within .005.
 
-An outline knows names and shapes alone, so one of a model on the meta device will do.
+An outline holds names and shapes only, so models on the meta device are supported.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _NORM_FAMILIES: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.LayerNorm, "layer norm"),
     (nn.GroupNorm, "group norm"),
 )
-# Names under which attention keeps queries, keys and values as one matrix.
+# Names of attention projections that hold queries, keys and values in one matrix.
 _FUSED_QKV_NAMES = ("qkv", "to_qkv")
 RUNNING_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 Signature = tuple[Any, ...]
@@ -48,8 +47,8 @@ class TensorInfo:
     """One tensor of a layer.
 
     Attributes:
-        key: Its name in the model's state dict.
-        shape: Its shape.
+        key: Key in the model's state dict.
+        shape: Shape of the tensor.
         trained: Whether it is a parameter and not a buffer.
     """
 
@@ -60,16 +59,16 @@ class TensorInfo:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A layer that can be matched with one of its family.
+    """A layer, which can be matched with layers of the same family.
 
     Attributes:
-        name: Its name in the model.
-        family: "convolution", "depthwise convolution" (each filter sees one channel), "linear", "attention in"
-            (queries, keys and values), "attention out", or a kind of normalisation where no other layer is near.
-        tensors: By role: "weight", "bias", "running_mean", "running_var", "num_batches_tracked".
-        parts: Matrices that the weight's first dimension holds one behind the other: 3 for fused attention, else 1.
-        before: Normalisations before it that follow no other layer of the unit, the nearest first.
-        after: Normalisations between it and the next layer, the nearest first.
+        name: Name in the model.
+        family: "convolution", "depthwise convolution" (each filter has one input channel), "linear", "attention in"
+            (queries, keys and values), "attention out", or a kind of normalisation in units without other layers.
+        tensors: Tensors by role: "weight", "bias", "running_mean", "running_var", "num_batches_tracked".
+        parts: Number of matrices stacked along the weight's first dimension: 3 for fused attention, else 1.
+        before: Normalisations before the first layer of the unit, the nearest first.
+        after: Normalisations between this layer and the next, the nearest first.
     """
 
     name: str
@@ -86,15 +85,15 @@ class Layer:
 
     @property
     def signature(self) -> Signature:
-        """All that matching looks at."""
+        """The properties that matching depends on."""
         return (self.family, self.shape)
 
     def layers(self) -> Iterator[Layer]:
-        """Yields itself."""
+        """Yields the layer itself."""
         yield self
 
     def with_norms(self) -> Iterator[Layer]:
-        """Yields its normalisations and itself, in order."""
+        """Yields the layer and its normalisations, in order."""
         yield from (*reversed(self.before), self, *self.after)
 
 
@@ -103,9 +102,9 @@ class Block:
     """A unit, or a whole network.
 
     Attributes:
-        name: Its name in the model.
+        name: Name in the model.
         children: Its layers or units, in order from the input.
-        loose: Tensors in it that belong to no layer (class token, positions, layer scales), by their name inside it.
+        loose: Tensors that belong to no layer (class token, positions, layer scales), by name inside the block.
     """
 
     name: str
@@ -114,16 +113,16 @@ class Block:
 
     @cached_property
     def signature(self) -> Signature:
-        """All that matching looks at."""
+        """The properties that matching depends on."""
         return tuple(child.signature for child in self.children)
 
     def layers(self) -> Iterator[Layer]:
-        """Yields its layers in order, without the normalisations that go along."""
+        """Yields the layers in order, without their normalisations."""
         for child in self.children:
             yield from child.layers()
 
     def blocks(self) -> Iterator[Block]:
-        """Yields itself and the blocks in it."""
+        """Yields the block itself and the blocks inside it."""
         yield self
         for child in self.children:
             if isinstance(child, Block):
@@ -131,16 +130,16 @@ class Block:
 
 
 def read_outline(model: nn.Module, example_input: torch.Tensor | None = None) -> Block:
-    """Reads a model; neither parameters, buffers, modes nor random generators change.
+    """Reads the outline of a model without changing parameters, buffers, modes or random generators.
 
     Args:
-        model: A `Backbone`, a torchvision classifier, or any other module. Of a module that is no known classifier,
-            the last layer counts as the head where it is linear; heads are left out.
-        example_input: A batch that a model of another kind is run on once in evaluation mode, to take its layers in
-            the order in which they are called. Without it they come in the order of definition.
+        model: A `Backbone`, a torchvision classifier, or any other module. Heads are left out; for modules of other
+            kinds the last layer is the head if it is linear.
+        example_input: A batch on which a model of another kind is run once in evaluation mode, to order its layers by
+            their first call. Without it they are in the order of definition.
 
     Raises:
-        UsageError: It has no layer that can be matched.
+        UsageError: The model has no layer that can be matched.
     """
     keys: dict[int, str] = {}
     for key, tensor in model.state_dict(keep_vars=True).items():
@@ -151,21 +150,25 @@ def read_outline(model: nn.Module, example_input: torch.Tensor | None = None) ->
         return _require_layers(_read_units(name, units, keys, {}))
     order = {} if example_input is None else _record_call_order(model, example_input)
     whole = _read_units(name, _expand_model(model, order), keys, order)
-    held = {facts.key for block in whole.blocks() for facts in block.loose.values()}
-    held |= {facts.key for layer in whole.layers() for part in layer.with_norms() for facts in part.tensors.values()}
-    rest = {key: tensor for key, tensor in model.state_dict(keep_vars=True).items() if keys[id(tensor)] not in held}
-    unassigned_tensors = {key: _tensor_info(tensor, keys) for key, tensor in rest.items()}
+    assigned = {info.key for block in whole.blocks() for info in block.loose.values()}
+    assigned |= {info.key for layer in whole.layers() for part in layer.with_norms() for info in part.tensors.values()}
+    unassigned = {
+        key: tensor for key, tensor in model.state_dict(keep_vars=True).items() if keys[id(tensor)] not in assigned
+    }
+    unassigned_tensors = {key: _tensor_info(tensor, keys) for key, tensor in unassigned.items()}
     whole = dataclasses.replace(whole, loose={**whole.loose, **unassigned_tensors})
     return _require_layers(_without_head(whole))
 
 
 @lru_cache(maxsize=128)
 def outline_of(spec: BackboneSpec, image_size: int | None = None) -> Block:
-    """Returns the outline of an architecture without building its weights; keys are those of `Backbone` ("units.I...").
+    """Returns the outline of an architecture without allocating its weights.
+
+    Keys are those of `Backbone` ("units.I...").
 
     Args:
         spec: The architecture.
-        image_size: Height and width in pixels; the architecture's own when None.
+        image_size: Height and width in pixels; the architecture's default when None.
 
     Raises:
         UsageError: The arguments do not fit the architecture, or it has no layer that can be matched.
@@ -184,13 +187,13 @@ def _require_layers(outline: Block) -> Block:
 
 
 def _units_of_known_model(model: nn.Module) -> list[NamedModule] | None:
-    """Returns the units of a backbone or a torchvision classifier; None of another model."""
+    """Returns the units of a backbone or a torchvision classifier; None for other models."""
     if isinstance(model, Backbone):
         return [(f"units.{index}", unit) for index, unit in enumerate(model.units)]
     modes = [(module, module.training) for module in model.modules()]
     try:
         return decompose(model).units
-    except (UsageError, TypeError, ValueError, AttributeError, IndexError):  # or a classifier that was rebuilt
+    except (UsageError, TypeError, ValueError, AttributeError, IndexError):  # e.g. a modified classifier
         return None
     finally:
         for module, training in modes:
@@ -198,10 +201,10 @@ def _units_of_known_model(model: nn.Module) -> list[NamedModule] | None:
 
 
 def _expand_model(model: nn.Module, order: Mapping[int, int]) -> list[NamedModule]:
-    """Returns the pieces of any model: containers opened, what has no weights joined to the piece before it."""
+    """Returns the pieces of any model: containers are expanded, modules without weights joined to the piece before."""
     named: list[NamedModule] = [("", model)]
     while len(named) == 1 and _layer_family(named[0][1]) is None and any(True for _ in named[0][1].children()):
-        # A model that only wraps another is opened until there is more than one piece.
+        # A model that only wraps another is expanded until there is more than one piece.
         [(name, module)] = named
         named = [
             piece
@@ -212,7 +215,7 @@ def _expand_model(model: nn.Module, order: Mapping[int, int]) -> list[NamedModul
 
 
 def _expand_container(name: str, module: nn.Module) -> Iterator[NamedModule]:
-    """Yields the members of containers in their place; one of a layer and its normalisation alone stays whole."""
+    """Yields the members of containers; a container of one layer with its normalisation is not expanded."""
     if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and _layer_count(module) > 2:
         for child, part in module.named_children():
             yield from _expand_container(_join_names(name, child), part)
@@ -229,23 +232,23 @@ def _layer_count(module: nn.Module) -> int:
 
 
 def _without_head(outline: Block) -> Block:
-    """Returns the outline without its last layer, where that is linear."""
+    """Returns the outline without its last layer, if that layer is linear."""
     last = list(outline.layers())[-1:]
     if not last or last[0].family != LINEAR:
         return outline
 
-    def cut(block: Block) -> Block:
+    def remove_head(block: Block) -> Block:
         kept: list[Block | Layer] = []
         for child in block.children:
             if child is last[0]:
                 kept += _assign_norms([*reversed(last[0].before)]) if last[0].before else ()
             elif isinstance(child, Layer):
                 kept.append(child)
-            elif (rest := cut(child)).children or rest.loose:
+            elif (rest := remove_head(child)).children or rest.loose:
                 kept.append(rest)
         return dataclasses.replace(block, children=tuple(kept))
 
-    return cut(outline)
+    return remove_head(outline)
 
 
 def _read_units(name: str, units: list[NamedModule], keys: Mapping[int, str], order: Mapping[int, int]) -> Block:
@@ -262,63 +265,65 @@ def _read_units(name: str, units: list[NamedModule], keys: Mapping[int, str], or
         if layers:
             blocks.append(Block(unit_name, _assign_norms(layers), loose))
         else:
-            unassigned_tensors |= {_join_names(unit_name, inside): facts for inside, facts in loose.items()}
+            unassigned_tensors |= {_join_names(unit_name, inside): info for inside, info in loose.items()}
     return Block(name, tuple(blocks), unassigned_tensors)
 
 
 def _assign_norms(layers: list[Layer]) -> tuple[Layer, ...]:
-    """Gives the normalisations of a unit to the layer before them; those at its beginning to its first layer."""
-    heavy = [index for index, layer in enumerate(layers) if layer.family in _MATRIX_FAMILIES] or [0]
-    ends = [*heavy[1:], len(layers)]
-    taken = [
+    """Assigns the normalisations of a unit to the layer before them, and those at its beginning to its first layer."""
+    weighted = [index for index, layer in enumerate(layers) if layer.family in _MATRIX_FAMILIES] or [0]
+    ends = [*weighted[1:], len(layers)]
+    with_norms = [
         dataclasses.replace(layers[start], after=tuple(layers[start + 1 : end]))
-        for start, end in zip(heavy, ends, strict=True)
+        for start, end in zip(weighted, ends, strict=True)
     ]
-    taken[0] = dataclasses.replace(taken[0], before=tuple(reversed(layers[: heavy[0]])))
-    return tuple(taken)
+    with_norms[0] = dataclasses.replace(with_norms[0], before=tuple(reversed(layers[: weighted[0]])))
+    return tuple(with_norms)
 
 
 def _iter_layers(
     module: nn.Module, keys: Mapping[int, str], seen: set[int], order: Mapping[int, int]
 ) -> Iterator[Layer]:
-    """Yields the layers of a unit whose tensors have not been seen before, and notes those tensors."""
-    found = list(_iter_layer_modules(module))
-    places = [_call_position(part, order) for part, _ in found]
-    for index in range(1, len(places)):
-        # What is never called itself, such as attention's own projection, stays behind what it is defined behind.
-        places[index] = places[index - 1] if places[index] is None else places[index]
-    for _, index in sorted((-1 if place is None else place, index) for index, place in enumerate(places)):
-        part, family = found[index]
+    """Yields the layers of a unit whose tensors have not been seen before, and records those tensors in `seen`."""
+    layer_modules = list(_iter_layer_modules(module))
+    positions = [_call_position(part, order) for part, _ in layer_modules]
+    for index in range(1, len(positions)):
+        # Modules that are never called, such as attention's input projection, follow the module defined before them.
+        positions[index] = positions[index - 1] if positions[index] is None else positions[index]
+    for _, index in sorted((-1 if position is None else position, index) for index, position in enumerate(positions)):
+        part, family = layer_modules[index]
         prefix = "in_proj_" if isinstance(part, nn.MultiheadAttention) else ""
         tensors = {role: getattr(part, f"{prefix}{role}", None) for role in ("weight", "bias", *RUNNING_STATISTICS)}
-        held = {role: tensor for role, tensor in tensors.items() if tensor is not None and id(tensor) in keys}
-        if "weight" not in held or id(held["weight"]) in seen:
+        stored = {role: tensor for role, tensor in tensors.items() if tensor is not None and id(tensor) in keys}
+        if "weight" not in stored or id(stored["weight"]) in seen:
             continue
-        seen.update(id(tensor) for tensor in held.values())
-        facts = {role: _tensor_info(tensor, keys) for role, tensor in held.items()}
-        # A unit may wrap modules under names of its own, so the key and not the path says what a layer is called.
-        name_in_model = facts["weight"].key.rpartition(".")[0]
-        fused = family == ATTENTION_IN and facts["weight"].shape[0] % 3 == 0
-        yield Layer(name_in_model, family, facts, 3 if fused else 1)
+        seen.update(id(tensor) for tensor in stored.values())
+        infos = {role: _tensor_info(tensor, keys) for role, tensor in stored.items()}
+        # Units may rename the modules inside them, so the layer's name is taken from the state-dict key.
+        name_in_model = infos["weight"].key.rpartition(".")[0]
+        fused = family == ATTENTION_IN and infos["weight"].shape[0] % 3 == 0
+        yield Layer(name_in_model, family, infos, 3 if fused else 1)
 
 
 def _iter_layer_modules(module: nn.Module, family: str | None = None) -> Iterator[tuple[nn.Module, str]]:
-    """Yields layers with their families, in the order of definition."""
+    """Yields layer modules with their families, in the order of definition."""
     family = family or _layer_family(module)
     if family is not None:
         yield module, family
         if not isinstance(module, nn.MultiheadAttention):
             return
-    attends = isinstance(module, nn.MultiheadAttention) or any(hasattr(module, fused) for fused in _FUSED_QKV_NAMES)
+    is_attention = isinstance(module, nn.MultiheadAttention) or any(
+        hasattr(module, fused) for fused in _FUSED_QKV_NAMES
+    )
     for child, part in module.named_children():
         role = None
-        if attends and isinstance(part, nn.Linear):
+        if is_attention and isinstance(part, nn.Linear):
             role = ATTENTION_IN if child in _FUSED_QKV_NAMES else ATTENTION_OUT
         yield from _iter_layer_modules(part, role)
 
 
 def _layer_family(module: nn.Module) -> str | None:
-    """Returns the family of a layer; None of what is none."""
+    """Returns the family of a layer; None for other modules."""
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return DEPTHWISE if module.groups == module.in_channels > 1 else CONVOLUTION
     if isinstance(module, nn.Linear):
@@ -337,20 +342,20 @@ def _call_position(module: nn.Module, order: Mapping[int, int]) -> int | None:
 
 
 def _first_call(module: nn.Module, order: Mapping[int, int]) -> int:
-    """Returns when the first layer of a module is called; all alike where that is not known."""
+    """Returns the position of the first call inside a module; equal for all modules if the order is unknown."""
     return min((order[id(part)] for part in module.modules() if id(part) in order), default=len(order))
 
 
 @torch.no_grad()
 def _record_call_order(model: nn.Module, example_input: torch.Tensor) -> dict[int, int]:
-    """Returns when each layer is called first, by its identity."""
+    """Returns the position of each layer's first call, by the identity of the module."""
     order: dict[int, int] = {}
 
-    def note(module: nn.Module, *_: Any) -> None:
+    def record(module: nn.Module, *_: Any) -> None:
         order.setdefault(id(module), len(order))
 
     modes = [(module, module.training) for module in model.modules()]
-    hooks = [part.register_forward_pre_hook(note) for part in model.modules() if _layer_family(part) is not None]
+    hooks = [part.register_forward_pre_hook(record) for part in model.modules() if _layer_family(part) is not None]
     try:
         with torch.random.fork_rng(devices=[]):
             model.eval()(example_input)

@@ -1,12 +1,12 @@
-"""TLI: transfer by injection. The weights of a pretrained teacher, put into a student of another architecture.
+"""TLI: transfer by injection of the weights of a pretrained teacher into a student of another architecture.
 
 Czyzewski, "Transfer learning between different architectures via weights injection", arXiv 2101.02757. Layers are
-matched (`nbt.transfer.injection.matching`), each tensor is brought to the student's shape, and training starts from there.
-In 67 pairs of the follow-up (arXiv 2212.13970) every injection below a similarity of .35 did worse than random
+matched (`nbt.transfer.injection.matching`), each tensor is adapted to the student's shape, and training starts from the
+result. In 67 pairs of the follow-up (arXiv 2212.13970) every injection below a similarity of .35 was worse than random
 initialisation, most between .35 and .5 gained little, and none above .6 lost.
 
-What is not transferred: heads; tensors that belong to no layer (class token, position embeddings and biases, layer
-scales), unless the matched units have one of the same name and shape; and whatever the report lists in `left`.
+Not transferred are heads; tensors that belong to no layer (class token, position embeddings and biases, layer scales),
+unless the matched units have one of the same name and shape; and the tensors listed in the report's `left`.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ from nbt.transfer.injection.outline import RUNNING_STATISTICS, Block, Layer, Ten
 
 MATCHINGS = ("order", "random")
 MIN_SAFE_SIMILARITY = 0.5
-"""Below it injection is not known to help."""
+"""Similarity below which injection is not known to help."""
 
 COPY, CROP_AND_RESIZE, CROP, RESIZE, NONE = "copy", "crop + resize", "crop", "resize", "none"
 
 
 @dataclass(frozen=True)
 class TensorTransfer:
-    """Where one tensor of the student came from.
+    """The origin of one tensor of the student.
 
     Attributes:
-        student: Its key in the student's state dict.
-        layer: The student's layer; the key again for a tensor of no layer.
-        shape: Its shape.
+        student: Key in the student's state dict.
+        layer: Name of the student's layer; the key for a tensor that belongs to no layer.
+        shape: Shape of the tensor.
         trained: Whether it is a parameter and not a buffer.
-        teacher: The key in the teacher's state dict; "" for none.
-        teacher_layer: The teacher's layer; "" for none.
-        teacher_shape: Shape there.
+        teacher: Key in the teacher's state dict; "" for none.
+        teacher_layer: Name of the teacher's layer; "" for none.
+        teacher_shape: Shape of the teacher's tensor.
         how: "copy", "crop + resize", "crop", "resize" or "none".
-        score: Of the two layers' shapes, 0 ... 1.
-        received: Elements in which something of the teacher is.
-        parts: Matrices in the first dimension, each of which is transformed alone.
+        score: Score of the shapes of the two layers, 0 ... 1.
+        received: Number of elements that depend on the teacher.
+        parts: Number of matrices stacked along the first dimension, which are transformed separately.
     """
 
     student: str
@@ -76,17 +76,17 @@ class TensorTransfer:
 
 @dataclass(frozen=True)
 class InjectionReport:
-    """What an injection puts where.
+    """The origin of every tensor of an injection.
 
     Attributes:
-        student: The architecture that receives.
-        teacher: The one that gives.
-        similarity: Of student and teacher by `tli_similarity`, 0 ... 1.
+        student: Name of the student's architecture.
+        teacher: Name of the teacher's architecture.
+        similarity: Similarity of student and teacher by `tli_similarity`, 0 ... 1.
         matching: "order" or "random".
         blend: Share of the centre crop where shapes differ, 0 ... 1.
-        transfers: Every tensor of the student but the head's, in the student's order.
-        statistics: Normalisation layers whose running statistics are not the teacher's; they describe nothing until
-            `estimate_statistics` has seen target images.
+        transfers: All tensors of the student except the head's, in the student's order.
+        statistics: Normalisation layers whose running statistics are not copied from the teacher; they are meaningless
+            until `estimate_statistics` has processed target images.
     """
 
     student: str
@@ -99,7 +99,7 @@ class InjectionReport:
 
     @property
     def coverage(self) -> float:
-        """Share of the student's parameters, heads aside, that received something, 0 ... 1."""
+        """Share of the student's parameters, without heads, that depend on the teacher, 0 ... 1."""
         trained = [transfer for transfer in self.transfers if transfer.trained]
         return sum(t.received for t in trained) / max(1, sum(math.prod(t.shape) for t in trained))
 
@@ -109,7 +109,7 @@ class InjectionReport:
         return tuple(transfer.student for transfer in self.transfers if transfer.trained and transfer.how == NONE)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON types."""
+        """Returns the report in JSON types."""
         return {
             "student": self.student,
             "teacher": self.teacher,
@@ -126,7 +126,7 @@ class InjectionReport:
         }
 
     def to_table(self) -> list[dict[str, str]]:
-        """Returns a row for every layer of the student, by its weight, and for every parameter of no layer."""
+        """Returns one row per layer of the student, for its weight, and one per parameter that belongs to no layer."""
         rows: dict[str, dict[str, str]] = {}
         for transfer in self.transfers:
             if transfer.trained and transfer.layer not in rows:
@@ -142,20 +142,20 @@ class InjectionReport:
 
 
 def tli_similarity(student: nn.Module | Block, teacher: nn.Module | Block) -> float:
-    """Returns how much of a student finds its like in a teacher: DP(teacher, student) / DP(student, student).
+    """Returns the similarity of a student to a teacher: DP(teacher, student) / DP(student, student).
 
-    It is 1 for itself, not symmetric, and looks at shapes alone: models on the meta device will do, and nothing of
-    them changes, neither parameters and buffers nor modes and random generators.
+    It is 1 for identical architectures and not symmetric. Only shapes are used, so models on the meta device are
+    supported; parameters, buffers, modes and random generators are not changed.
 
     Args:
         student: A model (see `read_outline`), or an outline.
         teacher: A model, or an outline.
 
     Returns:
-        0 ... 1.
+        The similarity, 0 ... 1.
 
     Raises:
-        UsageError: One has no layer that can be matched.
+        UsageError: A model has no layer that can be matched.
     """
     ours, theirs = _as_outline(student), _as_outline(teacher)
     return normalised_similarity(matching_value(ours, theirs), ours)
@@ -171,30 +171,30 @@ def inject(
     matching: str = "order",
     generator: torch.Generator | None = None,
 ) -> InjectionReport:
-    """Writes a teacher's weights into a student, in place; heads and the teacher stay as they are.
+    """Writes a teacher's weights into a student, in place; heads and the teacher are not modified.
 
-    Tensors of the same shape are copied, others go through `combine`; what a crop leaves uncovered keeps the student's
-    own values, so initialise the student first. Weight and bias of normalisations are injected too. Running statistics
-    are copied only where both the normalisation and the layer that it belongs to have the teacher's shape; others stay
-    as they are and are listed for `estimate_statistics`.
+    Tensors of equal shape are copied, others go through `combine`; elements outside the crop keep the student's values,
+    so initialise the student first. Weights and biases of normalisations are injected, too. Running statistics are
+    copied only if the shapes of both the normalisation and its layer equal the teacher's; others are unchanged and are
+    listed for `estimate_statistics`.
 
     Args:
         student: Any model (see `read_outline`).
         teacher: Any model.
-        example_input: A batch for both, to read models that are no known backbones in the order of their calls.
+        example_input: A batch for both models, to order the layers of unknown models by their calls.
         blend: Share of the centre crop, 0 ... 1.
         matching: "order", or "random": the control of `match_at_random`.
-        generator: Of random matching.
+        generator: Random generator for random matching.
 
     Raises:
-        UsageError: `blend` or `matching` is wrong, a model has no layer that can be matched, or no layer of the student
-            has one of its kind in the teacher.
+        UsageError: `blend` or `matching` is invalid, a model has no layer that can be matched, or no layer of the
+            student has a counterpart of its kind in the teacher.
     """
     ours, theirs = read_outline(student, example_input), read_outline(teacher, example_input)
     report = plan_injection(ours, theirs, blend=blend, matching=matching, generator=generator)
-    own, given = student.state_dict(), teacher.state_dict()
-    for key, tensor in injected(report, own, given):
-        own[key].copy_(tensor)
+    state = student.state_dict()
+    for key, tensor in injected_tensors(report, state, teacher.state_dict()):
+        state[key].copy_(tensor)
     return report
 
 
@@ -208,28 +208,28 @@ def inject_weights(
     seed: int = 0,
     matching: str = "order",
 ) -> tuple[dict[str, torch.Tensor], InjectionReport]:
-    """Returns the weights with which a backbone starts that is injected into.
+    """Returns the initial weights of a backbone with injected weights of a teacher.
 
     Args:
-        student: Its architecture.
+        student: Architecture of the student.
         image_size: Height and width in pixels.
-        teacher: What is injected.
+        teacher: The teacher.
         blend: Share of the centre crop, 0 ... 1.
-        seed: Of the student's own initialisation, which everything keeps that receives nothing, and of random matching.
+        seed: Seed of the student's own initialisation, which is kept where nothing is injected, and of random matching.
         matching: "order", or "random" for the control.
 
     Returns:
-        The state of the student's units as `task.w0` has it, and what came from where.
+        The state of the student's units in the form of `task.w0`, and the report.
 
     Raises:
-        UsageError: As `inject`, or the student does not work on images of this size.
+        UsageError: `inject` would fail, or the student does not work on images of this size.
     """
     generator = torch.Generator().manual_seed(seed)
     ours = outline_of(student, image_size)
     theirs = outline_of(teacher.spec, default_image_size(teacher.spec))
     report = plan_injection(ours, theirs, blend=blend, matching=matching, generator=generator)
     w0 = load_pretrained_weights(student, "none", image_size=image_size, seed=seed).w0
-    return {**w0, **dict(injected(report, w0, teacher.w0))}, report
+    return {**w0, **dict(injected_tensors(report, w0, teacher.w0))}, report
 
 
 def plan_injection(
@@ -240,34 +240,36 @@ def plan_injection(
     matching: str = "order",
     generator: torch.Generator | None = None,
 ) -> InjectionReport:
-    """Returns what an injection would put where, from the architectures alone.
+    """Returns the report of an injection, computed from the architectures alone.
 
     Raises:
-        UsageError: As `inject`.
+        UsageError: As for `inject`.
     """
     if not 0.0 <= blend <= 1.0:
         raise UsageError(f"blend: {blend!r} is outside 0 ... 1")
     if matching not in MATCHINGS:
         raise UsageError(f"matching: {matching!r} is not one of {', '.join(MATCHINGS)}")
     in_order = match_in_order(student, teacher)
-    chosen = in_order if matching == "order" else match_at_random(student, teacher, generator)
-    if not chosen.layers:
-        raise UsageError(f"nothing of {teacher.name} can be injected into {student.name}: no two layers are of a kind")
-    transfers = tuple(_plan_transfers(student, chosen, blend))
-    fresh = {t.layer: None for t in transfers if _is_running_statistic(t.student) and t.how == NONE}
+    selected = in_order if matching == "order" else match_at_random(student, teacher, generator)
+    if not selected.layers:
+        raise UsageError(
+            f"nothing of {teacher.name} can be injected into {student.name}: no two layers are of the same kind"
+        )
+    transfers = tuple(_plan_transfers(student, selected, blend))
+    unset_statistics = {t.layer: None for t in transfers if _is_running_statistic(t.student) and t.how == NONE}
     similarity = normalised_similarity(in_order.value, student)
-    return InjectionReport(student.name, teacher.name, similarity, matching, blend, transfers, tuple(fresh))
+    return InjectionReport(student.name, teacher.name, similarity, matching, blend, transfers, tuple(unset_statistics))
 
 
-def injected(
+def injected_tensors(
     report: InjectionReport, student: Mapping[str, torch.Tensor], teacher: Mapping[str, torch.Tensor]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields key and new value of every tensor that receives something.
+    """Yields key and new value of every tensor that changes.
 
     Args:
-        report: The plan.
-        student: The student's own state.
-        teacher: The teacher's.
+        report: The report of the injection.
+        student: State dict of the student.
+        teacher: State dict of the teacher.
     """
     for transfer in report.transfers:
         if transfer.how != NONE:
@@ -277,14 +279,14 @@ def injected(
 
 
 def combine(source: torch.Tensor, own: torch.Tensor, blend: float, parts: int = 1) -> torch.Tensor:
-    """Returns ComboInjection: `blend * centre-crop + (1 - blend) * resize`; the source itself where shapes are equal.
+    """Adapts a tensor by ComboInjection: `blend * centre-crop + (1 - blend) * resize`; equal shapes are copied.
 
     Args:
         source: The teacher's tensor.
-        own: The student's of the same rank, which stays where the crop does not reach.
-        blend: 0 ... 1.
-        parts: Matrices that the first dimension of both holds one behind the other, e.g. 3 for queries, keys and
-            values; each is transformed alone.
+        own: The student's tensor of the same rank, which is kept outside the crop.
+        blend: Share of the centre crop, 0 ... 1.
+        parts: Number of matrices stacked along the first dimension of both, e.g. 3 for queries, keys and values; each
+            is transformed separately.
 
     Returns:
         A tensor of the shape of `own`.
@@ -301,21 +303,21 @@ def combine(source: torch.Tensor, own: torch.Tensor, blend: float, parts: int = 
 
 
 def centre_crop(source: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Returns `own` with the centre of `source` put over its centre, as far as both reach in every dimension."""
+    """Returns `own` with its centre replaced by the centre of `source`, up to the smaller size in every dimension."""
     cropped = own.clone()
-    put, taken = [], []
+    target_slices, source_slices = [], []
     for ours, theirs in zip(own.shape, source.shape, strict=True):
         size = min(ours, theirs)
-        put.append(slice((ours - size) // 2, (ours - size) // 2 + size))
-        taken.append(slice((theirs - size) // 2, (theirs - size) // 2 + size))
-    cropped[tuple(put)] = source[tuple(taken)]
+        target_slices.append(slice((ours - size) // 2, (ours - size) // 2 + size))
+        source_slices.append(slice((theirs - size) // 2, (theirs - size) // 2 + size))
+    cropped[tuple(target_slices)] = source[tuple(source_slices)]
     return cropped
 
 
 def resize(source: torch.Tensor, shape: Iterable[int]) -> torch.Tensor:
-    """Returns a tensor stretched to a shape of its rank by linear interpolation along every dimension.
+    """Resizes a tensor to a shape of the same rank by linear interpolation along every dimension.
 
-    Places are those of image resizing (cell centres, no smoothing); what is stretched from size 1 is repeated.
+    Sample positions are those of image resizing (cell centres, no smoothing); dimensions of size 1 are repeated.
     """
     for dim, size in enumerate(shape):
         if source.shape[dim] != size:
@@ -329,44 +331,44 @@ def resize(source: torch.Tensor, shape: Iterable[int]) -> torch.Tensor:
 def estimate_statistics(
     model: nn.Module, batches: Iterable[torch.Tensor], layers: Collection[str] | None = None
 ) -> None:
-    """Re-estimates running statistics of BatchNorm as the mean over the statistics of batches, in place.
+    """Re-estimates BatchNorm's running statistics in place, as the mean over the statistics of batches.
 
-    The other layers run in evaluation mode; every module's mode and momentum are as before afterwards.
+    All other layers run in evaluation mode; modes and momenta are restored afterwards.
 
     Args:
         model: The model.
-        batches: Target images ready for it, (N, 3, H, W) each with N > 1.
+        batches: Normalised target images, (N, 3, H, W) each with N > 1.
         layers: Names of the layers in the model, e.g. `InjectionReport.statistics`; all when None.
 
     Raises:
         UsageError: There is no batch.
     """
     norms = {name: m for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
-    chosen = [m for name, m in norms.items() if m.track_running_stats and (layers is None or name in layers)]
-    if not chosen:
+    selected = [m for name, m in norms.items() if m.track_running_stats and (layers is None or name in layers)]
+    if not selected:
         return
-    before = [(module, module.training) for module in model.modules()]
-    momenta = [norm.momentum for norm in chosen]
-    kept = [[tensor.clone() for tensor in norm.buffers()] for norm in chosen]
-    seen = 0
+    modes = [(module, module.training) for module in model.modules()]
+    momenta = [norm.momentum for norm in selected]
+    original = [[tensor.clone() for tensor in norm.buffers()] for norm in selected]
+    n_batches = 0
     try:
         model.eval()
-        for norm in chosen:
+        for norm in selected:
             norm.reset_running_stats()
             norm.train().momentum = None  # the plain mean over batches
         for images in batches:
             model(images)
-            seen += 1
+            n_batches += 1
     finally:
-        for norm, momentum in zip(chosen, momenta, strict=True):
+        for norm, momentum in zip(selected, momenta, strict=True):
             norm.momentum = momentum
-        for module, training in before:
+        for module, training in modes:
             module.training = training
-        if not seen:
-            for norm, tensors in zip(chosen, kept, strict=True):
+        if not n_batches:
+            for norm, tensors in zip(selected, original, strict=True):
                 for buffer, tensor in zip(norm.buffers(), tensors, strict=True):
                     buffer.copy_(tensor)
-    if not seen:
+    if not n_batches:
         raise UsageError("running statistics cannot be estimated without a batch of images")
 
 
@@ -375,79 +377,79 @@ def _as_outline(model: nn.Module | Block) -> Block:
 
 
 def _plan_transfers(student: Block, matching: Matching, blend: float) -> Iterator[TensorTransfer]:
-    """Yields what happens to every tensor of the student."""
+    """Yields the transfer of every tensor of the student."""
     pairs = {pair.student.name: pair for pair in matching.layers}
     counterparts = {ours.name: theirs for ours, theirs in matching.blocks if ours.loose}
     for block in student.blocks():
         for child in block.children:
             if isinstance(child, Layer):
                 pair = pairs.get(child.name)
-                found = {} if pair is None else _paired_layers(child, pair.teacher)
-                exact = pair is not None and pair.teacher.shape == child.shape
+                sources = {} if pair is None else _paired_layers(child, pair.teacher)
+                same_shape = pair is not None and pair.teacher.shape == child.shape
                 for part in child.with_norms():
-                    yield from _plan_layer_transfers(part, found.get(part.name), blend, exact=exact)
-        for inside, facts in block.loose.items():
-            counterpart = counterparts[block.name].loose.get(inside) if block.name in counterparts else None
-            same = counterpart is not None and counterpart.shape == facts.shape
+                    yield from _plan_layer_transfers(part, sources.get(part.name), blend, same_shape=same_shape)
+        for name, info in block.loose.items():
+            counterpart = counterparts[block.name].loose.get(name) if block.name in counterparts else None
+            usable = counterpart is not None and counterpart.shape == info.shape
             yield _plan_transfer(
-                facts, facts.key, counterpart if same else None, counterpart.key if counterpart else "", 1.0, blend
+                info, info.key, counterpart if usable else None, counterpart.key if counterpart else "", 1.0, blend
             )
 
 
 def _paired_layers(student: Layer, teacher: Layer) -> dict[str, Layer]:
-    """Returns what a layer and its normalisations get their weights from, by name."""
-    beside = [*zip(student.before, teacher.before, strict=False), *zip(student.after, teacher.after, strict=False)]
-    norms = {ours.name: theirs for ours, theirs in beside if ours.family == theirs.family}
+    """Returns the teacher's layers for a layer and its normalisations, by the student's names."""
+    norm_pairs = [*zip(student.before, teacher.before, strict=False), *zip(student.after, teacher.after, strict=False)]
+    norms = {ours.name: theirs for ours, theirs in norm_pairs if ours.family == theirs.family}
     return {student.name: teacher, **norms}
 
 
 def _plan_layer_transfers(
-    layer: Layer, teacher: Layer | None, blend: float, *, exact: bool
+    layer: Layer, teacher: Layer | None, blend: float, *, same_shape: bool
 ) -> Iterator[TensorTransfer]:
-    """Yields what happens to the tensors of one layer.
+    """Yields the transfers of the tensors of one layer.
 
     Args:
-        layer: The student's.
-        teacher: What gives; None for nothing.
-        blend: Of crop and resize.
-        exact: Whether the weights that a normalisation belongs to have the same shape.
+        layer: The student's layer, or a normalisation of it.
+        teacher: The teacher's layer; None for no transfer.
+        blend: Share of the centre crop.
+        same_shape: Whether the weight of the layer that a normalisation belongs to has the teacher's shape.
     """
-    for role, facts in layer.tensors.items():
+    for role, info in layer.tensors.items():
         counterpart = None if teacher is None else teacher.tensors.get(role)
         if (
             teacher is None
             or counterpart is None
-            or (role in RUNNING_STATISTICS and not (exact and teacher.shape == layer.shape))
+            or (role in RUNNING_STATISTICS and not (same_shape and teacher.shape == layer.shape))
         ):
-            yield _plan_transfer(facts, layer.name, None, "", 0.0, blend)
+            yield _plan_transfer(info, layer.name, None, "", 0.0, blend)
         else:
             parts = layer.parts if layer.parts == teacher.parts else 1
             score = layer_score(layer.shape, teacher.shape)
-            yield _plan_transfer(facts, layer.name, counterpart, teacher.name, score, blend, parts)
+            yield _plan_transfer(info, layer.name, counterpart, teacher.name, score, blend, parts)
 
 
 def _plan_transfer(
-    facts: TensorInfo,
+    info: TensorInfo,
     layer: str,
     counterpart: TensorInfo | None,
-    mate_layer: str,
+    teacher_layer: str,
     score: float,
     blend: float,
     parts: int = 1,
 ) -> TensorTransfer:
-    nothing = TensorTransfer(facts.key, layer, facts.shape, facts.trained)
+    nothing = TensorTransfer(info.key, layer, info.shape, info.trained)
     if counterpart is None:
         return nothing
-    how = COPY if counterpart.shape == facts.shape else {0.0: RESIZE, 1.0: CROP}.get(blend, CROP_AND_RESIZE)
-    reached = [min(a, b) for a, b in zip(facts.shape, counterpart.shape, strict=True)] if how == CROP else facts.shape
+    how = COPY if counterpart.shape == info.shape else {0.0: RESIZE, 1.0: CROP}.get(blend, CROP_AND_RESIZE)
+    covered = [min(a, b) for a, b in zip(info.shape, counterpart.shape, strict=True)] if how == CROP else info.shape
     return dataclasses.replace(
         nothing,
         teacher=counterpart.key,
-        teacher_layer=mate_layer,
+        teacher_layer=teacher_layer,
         teacher_shape=counterpart.shape,
         how=how,
         score=score,
-        received=math.prod(reached),
+        received=math.prod(covered),
         parts=parts,
     )
 

@@ -1,1 +1,1 @@
-"""Replay: search methods compared on recorded learning curves, through the controller that runs live."""
+"""Benchmark of search methods on recorded learning curves, run by the same controller as a live search."""

@@ -1,4 +1,4 @@
-"""GroundTruth: what each recorded setting is worth, judged on images that no search method sees; and how sure that is."""
+"""Reference accuracies of the recorded settings on test images that no search method sees, and their noise."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _MIN_SETTINGS = 8
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """The judged accuracies of a catalogue's settings, 0 ... 1.
+    """Reference accuracies of a benchmark's settings, as shares 0 ... 1.
 
     Attributes:
-        test: Accuracy on the test images of the epoch that validation keeps, the mean over the setting's runs.
-        smoothed: The same with luck taken out, see `denoise_accuracies`.
-        best: The greatest of `smoothed`: what a search is measured against. It is what the setting that looks best
-            is worth; the greatest worth of all, which a noisy table cannot show, is a little higher.
-        median: The median of `smoothed`: what half of all random settings reach.
-        run_noise: Standard deviation of one run's accuracy over seeds, from pairs of runs; None without pairs.
-        pairs: Number of pairs that `run_noise` is from.
-        image_noise: Standard deviation of a setting's accuracy that the draw of the test images leaves.
+        test: Test accuracy at the epoch with the best validation accuracy, mean over the setting's runs, (settings,).
+        smoothed: Denoised test accuracy, see `denoise_accuracies`, (settings,).
+        best: Maximum of `smoothed`, from which regret is measured. The true maximum, which a noisy table cannot show,
+            is slightly higher.
+        median: Median of `smoothed`.
+        run_noise: Standard deviation of a run's accuracy over seeds, from pairs of runs; None without pairs.
+        pairs: Number of pairs behind `run_noise`.
+        image_noise: Standard deviation of a setting's accuracy due to the draw of the test images.
     """
 
     test: FloatArray
@@ -42,14 +42,16 @@ class GroundTruth:
 
 
 def estimate_ground_truth(benchmark: TabularBenchmark) -> GroundTruth:
-    """Returns the judged accuracies of a task.
+    """Estimates the reference accuracies of a task's settings.
 
     Raises:
         UsageError: The table has no test accuracies.
     """
     runs = [[run.test_accuracy for run in setting.runs] for setting in benchmark.settings]
     if benchmark.header.watched == 0 or any(value is None for values in runs for value in values):
-        raise UsageError(f"{benchmark.header.name}: recorded without test accuracies, which a replay judges by")
+        raise UsageError(
+            f"{benchmark.header.name}: recorded without test accuracies, which a replay needs to measure regret"
+        )
     accuracies = [np.asarray(values, dtype=float) for values in runs]
     test = np.asarray([values.mean() for values in accuracies])
     counts = np.asarray([len(values) for values in accuracies], dtype=float)
@@ -70,24 +72,35 @@ def estimate_ground_truth(benchmark: TabularBenchmark) -> GroundTruth:
 
 
 def run_noise(accuracies: list[FloatArray], floor: float) -> tuple[float | None, int]:
-    """Returns the standard deviation over seeds, from differences of pairs, and the number of pairs.
+    """Estimates the standard deviation of the accuracy over seeds from pairs of runs of equal settings.
 
-    It counts settings of at least `floor` alone, as long as there are three pairs of them: settings that train badly
-    scatter far more, and are not what a search has to tell apart.
+    Args:
+        accuracies: Accuracies of the runs of each setting; the first two of a setting form a pair.
+        floor: Only pairs with at least this mean accuracy count, if there are three or more of them: poor settings vary
+            far more, and a search need not distinguish them.
+
+    Returns:
+        The standard deviation (None without pairs) and the number of pairs.
     """
     pairs = [(values[0] + values[1], values[0] - values[1]) for values in accuracies if len(values) > 1]
-    good = [gap for total, gap in pairs if total / 2 >= floor]
-    gaps = good if len(good) >= 3 else [gap for _, gap in pairs]
-    return (math.sqrt(float(np.mean(np.square(gaps))) / 2), len(gaps)) if gaps else (None, 0)
+    good = [difference for total, difference in pairs if total / 2 >= floor]
+    differences = good if len(good) >= 3 else [difference for _, difference in pairs]
+    if not differences:
+        return None, 0
+    return math.sqrt(float(np.mean(np.square(differences))) / 2), len(differences)
 
 
 def image_noise(test: FloatArray, benchmark: TabularBenchmark) -> float:
-    """Returns the standard deviation of a setting's test accuracy that the draw of the test images leaves.
+    """Returns the standard deviation of a setting's test accuracy due to the draw of the test images.
 
-    Which images are in a split favours some settings over others, in every run of them alike, so pairs of seeds do
-    not show it. The same run's accuracies on validation and test images do: in the better half of the settings the
-    variance of their difference is the sum of both splits' parts, which are as their numbers of images are to each
-    other. What all settings share (a harder split) drops out.
+    The images of a split favour some settings over others in every run alike, so that pairs of seeds do not show this
+    noise. The differences between the validation and test accuracies of the same runs do: over the better half of the
+    settings, the variance of the difference is the sum of the variances of both splits, each inversely proportional to
+    the number of images. A difference in difficulty between the splits is common to all settings and has no effect.
+
+    Args:
+        test: Mean test accuracy of each setting, (settings,).
+        benchmark: Benchmark of the settings.
     """
     validation = np.asarray([np.mean([run.val_accuracy for run in setting.runs]) for setting in benchmark.settings])
     upper = test + validation >= np.median(test + validation)
@@ -97,26 +110,26 @@ def image_noise(test: FloatArray, benchmark: TabularBenchmark) -> float:
 
 
 def denoise_accuracies(
-    test: FloatArray, variance: FloatArray, points: FloatArray, around: Kernel | None = None
+    test: FloatArray, variance: FloatArray, points: FloatArray, prior_mode: Kernel | None = None
 ) -> FloatArray:
-    """Returns accuracies with the luck of runs and images taken out, as far as the table tells luck from merit.
+    """Returns accuracies without the noise of seeds and test images.
 
-    The best of 200 noisy accuracies is too high. A Gaussian process over the settings (its kernel is fitted; of a
-    deviation that neighbours do not share, the part that is no known noise counts as real) gives what each is worth.
-    Settings under the median count as the median: that a recipe breaks down next door says nothing on a good one. The
-    lower half, where nothing is searched for, keeps its own mean.
+    The maximum of many noisy accuracies is biased upwards. A Gaussian process over the settings, with a fitted kernel,
+    removes the known noise; deviations beyond it count as real even if similar settings do not share them. Settings
+    below the median enter the fit with the median, because settings that fail carry no information on good ones, and
+    keep their own mean in the result.
 
     Args:
         test: Mean accuracy of each setting, (settings,).
-        variance: Of each of these means, (settings,).
-        points: The settings, (settings, coordinates).
-        around: See `GaussianProcess.fit`.
+        variance: Variance of each mean, (settings,).
+        points: Encoded settings, (settings, coordinates).
+        prior_mode: Mode of the kernel's prior; see `GaussianProcess.fit`.
     """
     middle = float(np.median(test))
     clipped = np.maximum(test, middle)
-    spread = float(clipped.std())
-    if len(test) < _MIN_SETTINGS or spread == 0.0 or not variance.any():
+    std = float(clipped.std())
+    if len(test) < _MIN_SETTINGS or std == 0.0 or not variance.any():
         return test.copy()
-    values = (clipped - clipped.mean()) / spread
-    process = GaussianProcess.fit(points, values, noise=variance / spread**2, around=around)
-    return np.where(test >= middle, clipped.mean() + spread * process.smoothed(), test)
+    values = (clipped - clipped.mean()) / std
+    process = GaussianProcess.fit(points, values, noise=variance / std**2, prior_mode=prior_mode)
+    return np.where(test >= middle, clipped.mean() + std * process.denoised_values(), test)

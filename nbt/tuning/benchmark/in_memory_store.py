@@ -1,4 +1,4 @@
-"""A study in memory: the same store as the live search's, without database, lock or resume."""
+"""A study store in memory for simulated searches, without database, lock or resumption."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from nbt.tuning.storage.study_store import StudyStore
 
 
 class InMemoryStudyStore(StudyStore):
-    """A study that ends with its process.
+    """A study store that exists only as long as its process.
 
     Args:
-        config: What defines it; its seed is that of the search.
-        facts: Of the dataset, as a live study holds them.
+        config: Configuration of the study, including the seed of the search.
+        facts: Facts of the dataset, as a live study stores them.
     """
 
     def __init__(self, config: StudyConfig, facts: dict[str, object] | None = None) -> None:
@@ -30,11 +30,11 @@ class InMemoryStudyStore(StudyStore):
         self.put(codec.DATASET, facts or {})
 
     def write_progress(self, trial: optuna.Trial, curve: Sequence[EpochResult], trained: int) -> None:
-        """Writes nothing: nobody resumes this study, and `finish` stores the curve."""
+        """Does nothing: the study is never resumed, and `finish` stores the curve."""
 
 
 class _NullLock:
-    """Nobody else can have the study."""
+    """A lock that always succeeds: no other process can open the study."""
 
     def check(self) -> None:
         pass
@@ -44,12 +44,12 @@ class _NullLock:
 
 
 def replay_study_config(header: TableHeader, space: Space, seed: int) -> StudyConfig:
-    """Returns the configuration of a search on a recorded task.
+    """Returns the study configuration of a search on a recorded task.
 
     Args:
-        header: Of the task's table.
-        space: What is searched.
-        seed: Of sampler and trials.
+        header: Header of the task's table.
+        space: Search space.
+        seed: Seed of the sampler and the trials.
     """
     return StudyConfig(
         name=f"replay-{seed}",

@@ -1,4 +1,4 @@
-"""Methods: the ways to search that a replay compares, by name."""
+"""Registry of the search methods that a replay compares."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from nbt.tuning.transferred_priors import TransferredPriors, make_sampler
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SearchComponents:
-    """What a method puts into the controller for one search.
+    """The components of the controller for one search of a method.
 
     Attributes:
-        sampler: Seed -> who proposes settings.
-        pruner: Who stops trials early.
-        first: Settings to run after the anchors, by name.
+        sampler: Function that creates the sampler from a seed.
+        pruner: Pruner of the search.
+        initial_settings: Settings to run after the baseline recipes, with their names.
     """
 
     sampler: SamplerFactory
     pruner: Pruner = field(default_factory=NoPruner)
-    first: Sequence[tuple[str, TransferSettings]] = ()
+    initial_settings: Sequence[tuple[str, TransferSettings]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchContext:
-    """What a method may know before a search begins; nothing that was measured by training on the task.
+    """The information that a method has before a search; it includes no result of training on the task.
 
     Attributes:
-        header: Of the task: facts of the dataset, backbone, fit profile, length of a trial.
-        space: What is searched.
-        experience: Recorded tables of other tasks, whole.
-        seed: Of the search.
-        settings: That can be run, which is what a recommendation is chosen from.
+        header: Header of the task's table: facts of the dataset, backbone, fit profile, epochs of a trial.
+        space: Search space.
+        experience: Complete recorded tables of other tasks.
+        seed: Seed of the search.
+        settings: Recorded settings, from which the recommendation is chosen.
     """
 
     header: TableHeader
@@ -60,22 +60,21 @@ class SearchContext:
 
     @property
     def target(self) -> Target:
-        """What is known of the task."""
+        """Target with the facts and the profile of the task."""
         return Target.of(self.header.facts, self.header.profile, self.header.epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchMethod:
-    """One way to search.
+    """One search method.
 
     Attributes:
-        name: What users call it.
-        description: One sentence.
-        build: Makes it for one search.
-        anchors: Whether it starts with the anchors, as every live search does. Plain random search does not: it is
-            the yardstick that needs no knowledge at all. The others start alike, so that they differ in what they
-            are named after.
-        ablation: Whether it is a part or a variation of another, which runs only when it is named.
+        name: Name for users.
+        description: One sentence for users.
+        build: Function that creates the components for one search.
+        runs_baselines: Whether a search starts with the baseline recipes, as every live search does. Only plain random
+            search, the reference without any prior knowledge, does not.
+        ablation: Whether the method is a part or a variation of another one; ablations run only if they are named.
     """
 
     name: str
@@ -90,14 +89,14 @@ RECOMMENDATION_NAME = "from profile and experience"
 _METHODS: dict[str, SearchMethod] = {}
 
 
-def register(method: SearchMethod) -> SearchMethod:
-    """Adds a method, and returns it; a second one of the same name takes its place."""
+def register_method(method: SearchMethod) -> SearchMethod:
+    """Adds a method to the registry and returns it; a method of the same name is replaced."""
     _METHODS[method.name] = method
     return method
 
 
 def method_names(*, ablations: bool = True) -> tuple[str, ...]:
-    """Returns the names of all methods, or of those that are no ablations, in the order of their registration."""
+    """Returns the names of the methods, with or without ablations, in the order of their registration."""
     return tuple(name for name, method in _METHODS.items() if ablations or not method.ablation)
 
 
@@ -105,7 +104,7 @@ def get_method(name: str) -> SearchMethod:
     """Returns a method by its name.
 
     Raises:
-        UsageError: There is none; the nearest are given.
+        UsageError: There is no such method; the message names the nearest ones.
     """
     if name not in _METHODS:
         raise UsageError(f"unknown method {name!r}; {nearest(name, method_names())}")
@@ -113,28 +112,37 @@ def get_method(name: str) -> SearchMethod:
 
 
 def leave_dataset_out(tables: Sequence[RecordedTable], evaluated: RecordedTable) -> list[RecordedTable]:
-    """Returns the tables that a method may know when it is evaluated on one of them.
+    """Returns the tables that a method may use when it is evaluated on one of them.
 
-    Left out are the table itself and every other one of the same images or of the same dataset by name: what is
-    known of a dataset through another backbone, other shots or another recording is still known of that dataset.
+    The evaluated table is left out, and so is every other table with the same images or the same dataset name: tables
+    of another backbone, other shots or another recording still hold information on the same dataset.
+
+    Args:
+        tables: All recorded tables.
+        evaluated: The table of the task.
     """
-    mine = evaluated.header
+    header = evaluated.header
     return [
         table
         for table in tables
-        if table is not evaluated and table.header.data_hash != mine.data_hash and table.header.dataset != mine.dataset
+        if table is not evaluated
+        and table.header.data_hash != header.data_hash
+        and table.header.dataset != header.dataset
     ]
 
 
 class _UniformPoolSampler(optuna.samplers.RandomSampler):
-    """Draws recorded settings themselves (`nbt.tuning.benchmark.nearest_sampler.ChoosesFromPool`): they were drawn at random."""
+    """Sampler that draws unused recorded settings uniformly, which are random settings themselves.
+
+    It implements `nbt.tuning.benchmark.nearest_sampler.PoolSampler`.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed=seed)
         self._pool_rng = np.random.default_rng(seed)
 
     def choose(self, candidates: Sequence[Mapping[str, ParamValue]]) -> int:
-        """Returns any index."""
+        """Returns a random index."""
         return int(self._pool_rng.integers(len(candidates)))
 
 
@@ -142,41 +150,43 @@ def _random_sampler(seed: int) -> optuna.samplers.BaseSampler:
     return _UniformPoolSampler(seed)
 
 
-register(
+register_method(
     SearchMethod(
         name="random",
-        description="Random settings to full length, without anchors.",
-        build=lambda known: SearchComponents(sampler=_random_sampler),
+        description="Random settings; no pruning and no baseline recipes.",
+        build=lambda context: SearchComponents(sampler=_random_sampler),
         runs_baselines=False,
     )
 )
-register(
+register_method(
     SearchMethod(
         name="asha",
-        description="Random settings; the lower half is stopped at a third and at two thirds.",
-        build=lambda known: SearchComponents(sampler=_random_sampler, pruner=AshaPruner(known.header.epochs)),
+        description="Random settings; the lower half of the trials is stopped at one third and at two thirds.",
+        build=lambda context: SearchComponents(sampler=_random_sampler, pruner=AshaPruner(context.header.epochs)),
     )
 )
-register(SearchMethod(name="tpe", description="TPE to full length.", build=lambda known: SearchComponents(sampler=tpe)))
-register(
+register_method(
+    SearchMethod(name="tpe", description="TPE; no pruning.", build=lambda context: SearchComponents(sampler=tpe))
+)
+register_method(
     SearchMethod(
         name="tpe+median",
-        description="TPE; stopped under the median of earlier trials.",
-        build=lambda known: SearchComponents(sampler=tpe, pruner=median_pruner(known.header.epochs)),
+        description="TPE; a trial below the median of earlier trials is stopped.",
+        build=lambda context: SearchComponents(sampler=tpe, pruner=median_pruner(context.header.epochs)),
     )
 )
-register(
+register_method(
     SearchMethod(
         name="tpe+hyperband",
-        description="TPE; Hyperband's brackets from one epoch on.",
-        build=lambda known: SearchComponents(sampler=tpe, pruner=hyperband_pruner(known.header.epochs)),
+        description="TPE; Hyperband with a minimum resource of one epoch.",
+        build=lambda context: SearchComponents(sampler=tpe, pruner=hyperband_pruner(context.header.epochs)),
     )
 )
-register(
+register_method(
     SearchMethod(
         name="tpe+asha",
-        description="TPE; the lower half is stopped at a third and at two thirds.",
-        build=lambda known: SearchComponents(sampler=tpe, pruner=AshaPruner(known.header.epochs)),
+        description="TPE; the lower half of the trials is stopped at one third and at two thirds.",
+        build=lambda context: SearchComponents(sampler=tpe, pruner=AshaPruner(context.header.epochs)),
     )
 )
 
@@ -187,54 +197,55 @@ def _bayesian(
     tables: bool = True,
     pruner: bool = True,
     prior_scale: float = 1.0,
-    target: Callable[[SearchContext], Target] = lambda known: known.target,
+    target: Callable[[SearchContext], Target] = lambda context: context.target,
 ) -> Callable[[SearchContext], SearchComponents]:
-    """Returns what makes the guided search, or a part or a variation of it.
+    """Returns a function that builds the default search, or a part or a variation of it.
 
     Args:
-        heuristics: Whether the rules speak.
-        tables: Whether recorded tasks do; the pruner has them in any case.
-        pruner: Whether trials are stopped.
-        prior_scale: See `Guide`.
-        target: What it is told of the task.
+        heuristics: Whether the surrogate uses the priors.
+        tables: Whether the surrogate uses recorded tasks; the pruner uses them in any case.
+        pruner: Whether the fit pruner stops trials.
+        prior_scale: Factor on the weights of all sources; see `PriorSurrogate`.
+        target: Function that returns the target that the search assumes.
     """
 
-    def build(known: SearchContext) -> SearchComponents:
-        learned, told = _transferred_priors(tuple(known.experience)), target(known)
-        priors = learned if tables else TransferredPriors(())
-        surrogate = priors.surrogate(told, known.space, heuristics=heuristics, prior_scale=prior_scale)
-        fixed = [settings for _, settings in baseline_recipes(told.epochs)]
+    def build(context: SearchContext) -> SearchComponents:
+        transferred, assumed = _transferred_priors(tuple(context.experience)), target(context)
+        priors = transferred if tables else TransferredPriors(())
+        surrogate = priors.surrogate(assumed, context.space, heuristics=heuristics, prior_scale=prior_scale)
+        baselines = [settings for _, settings in baseline_recipes(assumed.epochs)]
+        length, seed = context.header.epochs, context.seed
         return SearchComponents(
-            sampler=lambda seed: make_sampler(surrogate, seed),
-            pruner=learned.pruner(told, length=known.header.epochs, seed=known.seed) if pruner else NoPruner(),
-            first=[(RECOMMENDATION_NAME, surrogate.recommend(known.settings, without=fixed))],
+            sampler=lambda sampler_seed: make_sampler(surrogate, sampler_seed),
+            pruner=transferred.pruner(assumed, length=length, seed=seed) if pruner else NoPruner(),
+            initial_settings=[(RECOMMENDATION_NAME, surrogate.recommend(context.settings, without=baselines))],
         )
 
     return build
 
 
-def _least_similar_target(known: SearchContext) -> Target:
-    """Returns what is known of another task, the least like this one; the number of images stays."""
-    others = [target_from_header(table.header) for table in known.experience]
+def _least_similar_target(context: SearchContext) -> Target:
+    """Returns the target of the least similar recorded task, but with this task's epochs and validation images."""
+    others = [target_from_header(table.header) for table in context.experience]
     if not others:
-        return known.target
-    other = min(others, key=lambda one: task_similarity(known.target, one))
-    images = {VALIDATION_IMAGES: known.target.validation_images}
-    return replace(other, epochs=known.target.epochs, facts={**other.facts, **images})
+        return context.target
+    other = min(others, key=lambda candidate: task_similarity(context.target, candidate))
+    images = {VALIDATION_IMAGES: context.target.validation_images}
+    return replace(other, epochs=context.target.epochs, facts={**other.facts, **images})
 
 
 class _PortfolioSampler(_UniformPoolSampler):
-    """Tries settings in the order of their mean merit on the recorded tasks, whatever comes of them."""
+    """Sampler that proposes settings in the order of their mean predicted score on recorded tasks; it never adapts."""
 
-    def __init__(self, known: SearchContext, seed: int) -> None:
+    def __init__(self, context: SearchContext, seed: int) -> None:
         super().__init__(seed)
-        self._known = known
+        self._context = context
 
     def choose(self, candidates: Sequence[Mapping[str, ParamValue]]) -> int:
-        """Returns the index of the best on average."""
-        space, length = self._known.space, self._known.header.epochs
-        models = _transferred_priors(tuple(self._known.experience)).models
-        return int(np.argmax(mean_task_prediction(models)([space.settings(one, length) for one in candidates])))
+        """Returns the index of the candidate with the greatest mean prediction."""
+        space, length = self._context.space, self._context.header.epochs
+        models = _transferred_priors(tuple(self._context.experience)).models
+        return int(np.argmax(mean_task_prediction(models)([space.settings(params, length) for params in candidates])))
 
 
 @lru_cache(maxsize=8)
@@ -242,35 +253,34 @@ def _transferred_priors(tables: tuple[RecordedTable, ...]) -> TransferredPriors:
     return TransferredPriors(tables)
 
 
-def _tpe_with_fit_pruner(known: SearchContext) -> SearchComponents:
-    learned = _transferred_priors(tuple(known.experience))
-    return SearchComponents(
-        sampler=tpe, pruner=learned.pruner(known.target, length=known.header.epochs, seed=known.seed)
-    )
+def _tpe_with_fit_pruner(context: SearchContext) -> SearchComponents:
+    transferred = _transferred_priors(tuple(context.experience))
+    pruner = transferred.pruner(context.target, length=context.header.epochs, seed=context.seed)
+    return SearchComponents(sampler=tpe, pruner=pruner)
 
 
-register(
+register_method(
     SearchMethod(
         name="guided",
-        description="The default: heuristics and recorded tasks guide the proposals, the fit pruner stops trials.",
+        description="The default: Bayesian optimisation with priors and recorded tasks; the fit pruner stops trials.",
         build=_bayesian(),
     )
 )
 for _name, _description, _build in (
-    ("priors alone", "Guided proposals to full length.", _bayesian(pruner=False)),
+    ("priors alone", "Guided without pruning.", _bayesian(pruner=False)),
     ("pruner alone", "TPE with the fit pruner.", _tpe_with_fit_pruner),
-    ("learned alone", "Guided by recorded tasks without heuristics, with the fit pruner.", _bayesian(heuristics=False)),
-    ("rules alone", "Guided by heuristics without recorded tasks, with the fit pruner.", _bayesian(tables=False)),
+    ("learned alone", "Guided with recorded tasks but without priors.", _bayesian(heuristics=False)),
+    ("rules alone", "Guided with priors but without recorded tasks.", _bayesian(tables=False)),
     (
         "wrong profile",
-        "Guided, but told the facts and profile of the least similar task.",
+        "Guided with the facts and the profile of the least similar task.",
         _bayesian(target=_least_similar_target),
     ),
-    ("inverted", "Guided, but all that is expected beforehand is turned round.", _bayesian(prior_scale=-1.0)),
+    ("inverted", "Guided with the prior mean negated.", _bayesian(prior_scale=-1.0)),
     (
         "portfolio",
-        "The order of mean merit on recorded tasks, without profile or model of the task, to full length.",
-        lambda known: SearchComponents(sampler=lambda seed: _PortfolioSampler(known, seed)),
+        "Settings in the order of their mean score on recorded tasks; no pruning, no profile and no model of the task.",
+        lambda context: SearchComponents(sampler=lambda seed: _PortfolioSampler(context, seed)),
     ),
 ):
-    register(SearchMethod(name=_name, description=_description, build=_build, ablation=True))
+    register_method(SearchMethod(name=_name, description=_description, build=_build, ablation=True))

@@ -1,4 +1,4 @@
-"""How good a search was: simple regret by epochs, epochs to come near the best, intervals and paired tests."""
+"""Metrics of a search: simple regret by epoch, epochs to come near the best setting, intervals and paired tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ _NUM_BOOTSTRAP_RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class IntervalEstimate:
-    """A statistic with its 95 % percentile bootstrap interval over seeds."""
+    """A statistic with its 95 % percentile bootstrap interval over seeds.
+
+    Attributes:
+        value: The statistic.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+    """
 
     value: float
     low: float
@@ -27,15 +33,15 @@ class IntervalEstimate:
 
 
 def incumbent_path(trials: Sequence[ReplayedTrial], benchmark: TabularBenchmark, horizon: int) -> NDArray[np.int64]:
-    """Returns the index of the incumbent's setting after each epoch of a search, -1 where there is none yet.
+    """Returns the index of the incumbent's setting after each epoch of a search, -1 while there is none, (horizon,).
 
-    The incumbent is the finished full-length trial of the best validation accuracy so far; of equal ones that with
-    the lower validation loss, then the earlier.
+    The incumbent is the trial with the best validation accuracy among those that ran to their end. Ties are broken by
+    the lower validation loss, then by the earlier end.
 
     Args:
-        trials: In the order in which they ended.
-        catalogue: What their settings are indices of.
-        horizon: Number of epochs, and length of the result.
+        trials: Trials of the search in the order in which they ended.
+        benchmark: Benchmark of the task.
+        horizon: Number of epochs.
     """
     path = np.full(horizon, -1, dtype=np.int64)
     best_rank = (-math.inf, -math.inf)
@@ -50,6 +56,7 @@ def incumbent_path(trials: Sequence[ReplayedTrial], benchmark: TabularBenchmark,
 
 
 def _validation_rank(benchmark: TabularBenchmark, trial: ReplayedTrial) -> tuple[float, float]:
+    """Returns the validation accuracy and the negative validation loss of a trial, by which incumbents are ranked."""
     run = benchmark.settings[trial.setting].runs[trial.run]
     best = best_epoch(run.curve)
     loss = math.inf if run.diverged or best is None or best.val_loss is None else best.val_loss
@@ -57,52 +64,59 @@ def _validation_rank(benchmark: TabularBenchmark, trial: ReplayedTrial) -> tuple
 
 
 def regret_curve(path: NDArray[np.int64], accuracies: FloatArray, best: float, chance_accuracy: float) -> FloatArray:
-    """Returns the simple regret after each epoch, in accuracy; below 0 where an incumbent is luckier than the best.
+    """Returns the simple regret after each epoch, as a difference of accuracies, (epochs,).
+
+    It is negative where a noisy accuracy of the incumbent exceeds `best`.
 
     Args:
-        path: Incumbents, -1 for none.
-        accuracies: Accuracy of each setting.
-        best: What regret is measured from.
-        chance_accuracy: Accuracy before there is an incumbent, that of guessing.
+        path: Index of the incumbent's setting after each epoch, -1 for none.
+        accuracies: Accuracy of each setting, (settings,).
+        best: Accuracy from which regret is measured.
+        chance_accuracy: Accuracy of guessing, which counts while there is no incumbent.
     """
     return best - np.where(path < 0, chance_accuracy, accuracies[path])
 
 
-def epochs_to_reach(regret: FloatArray, near: float = NEAR_BEST_TOLERANCE) -> int | None:
-    """Returns after how many epochs the regret is at most `near` for the first time; None where it never is."""
-    # What is 0.5 points by arithmetic must not fail by the last bit.
-    reached = np.flatnonzero(regret <= near + 1e-9)
+def epochs_to_reach(regret: FloatArray, tolerance: float = NEAR_BEST_TOLERANCE) -> int | None:
+    """Returns the number of epochs until the regret is at most `tolerance` for the first time; None if it never is."""
+    # The margin allows for rounding errors.
+    reached = np.flatnonzero(regret <= tolerance + 1e-9)
     return int(reached[0]) + 1 if len(reached) else None
 
 
-def epochs_to_stay(regret: FloatArray, near: float = NEAR_BEST_TOLERANCE) -> int | None:
-    """Returns after how many epochs the regret is at most `near` for good; None where it is not so at the end.
+def epochs_to_stay(regret: FloatArray, tolerance: float = NEAR_BEST_TOLERANCE) -> int | None:
+    """Returns the number of epochs after which the regret stays at most `tolerance`; None if it is greater at the end.
 
-    A lucky incumbent comes near the best and goes away again when a worse one looks better on validation.
+    The regret can rise again, when a worse setting has a better validation accuracy.
     """
-    away = np.flatnonzero(regret > near + 1e-9)
-    first = int(away[-1]) + 1 if len(away) else 0
+    above = np.flatnonzero(regret > tolerance + 1e-9)
+    first = int(above[-1]) + 1 if len(above) else 0
     return first + 1 if first < len(regret) else None
 
 
 def bootstrap_mean(curves: FloatArray, seed: int = 0) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Returns the mean of curves with the ends of its 95 % bootstrap interval.
+    """Returns the mean of curves and the lower and upper end of its 95 % bootstrap interval, (epochs,) each.
 
     Args:
-        curves: (seeds, epochs).
-        seed: Of the resampling.
+        curves: Curves, (seeds, epochs).
+        seed: Seed of the resampling.
     """
-    draws = np.random.default_rng(seed).integers(len(curves), size=(_NUM_BOOTSTRAP_RESAMPLES, len(curves)))
-    shares = np.stack([np.bincount(draw, minlength=len(curves)) for draw in draws]) / len(curves)
-    low, high = np.quantile(shares @ curves, (0.025, 0.975), axis=0)
+    samples = np.random.default_rng(seed).integers(len(curves), size=(_NUM_BOOTSTRAP_RESAMPLES, len(curves)))
+    weights = np.stack([np.bincount(sample, minlength=len(curves)) for sample in samples]) / len(curves)
+    low, high = np.quantile(weights @ curves, (0.025, 0.975), axis=0)
     return curves.mean(axis=0), low, high
 
 
 def bootstrap_median(values: Sequence[float], seed: int = 0) -> IntervalEstimate:
-    """Returns the median with its bootstrap interval; values may be infinite."""
+    """Returns the lower median with its bootstrap interval.
+
+    Args:
+        values: One value per search; may be infinite.
+        seed: Seed of the resampling.
+    """
     array = np.asarray(values, dtype=float)
-    draws = np.random.default_rng(seed).integers(len(array), size=(_NUM_BOOTSTRAP_RESAMPLES, len(array)))
-    medians = np.sort(_median(array[draws]))
+    samples = np.random.default_rng(seed).integers(len(array), size=(_NUM_BOOTSTRAP_RESAMPLES, len(array)))
+    medians = np.sort(_median(array[samples]))
     return IntervalEstimate(
         float(_median(array[None])[0]),
         float(medians[_NUM_BOOTSTRAP_RESAMPLES // 40]),
@@ -111,20 +125,28 @@ def bootstrap_median(values: Sequence[float], seed: int = 0) -> IntervalEstimate
 
 
 def _median(rows: FloatArray) -> FloatArray:
-    """Returns the lower median of each row, which exists where values are infinite."""
+    """Returns the lower median of each row, which is defined for infinite values, too."""
     return np.sort(rows, axis=1)[:, (rows.shape[1] - 1) // 2]
 
 
 def bootstrap_mean_estimate(values: Sequence[float], seed: int = 0) -> IntervalEstimate:
-    """Returns the mean with its bootstrap interval."""
+    """Returns the mean with its bootstrap interval.
+
+    Args:
+        values: One value per search.
+        seed: Seed of the resampling.
+    """
     mean, low, high = bootstrap_mean(np.asarray(values, dtype=float)[:, None], seed)
     return IntervalEstimate(float(mean[0]), float(low[0]), float(high[0]))
 
 
 def paired_test(values: Sequence[float], reference: Sequence[float]) -> float:
-    """Returns the two-sided p-value of Wilcoxon's signed-rank test; 1 where no pair differs.
+    """Returns the two-sided p-value of Wilcoxon's signed-rank test; 1 if no pair differs.
 
-    Pairs are (task, seed); those of one task are alike, so that it tells chance in seeds, not in tasks.
+    Args:
+        values: One value per pair of task and seed. Values of one task are correlated, so that the test accounts for
+            the choice of seeds but not of tasks.
+        reference: The values of the other method, in the same order.
     """
     differences = np.asarray(values, dtype=float) - np.asarray(reference, dtype=float)
     if not np.any(differences):
@@ -135,10 +157,10 @@ def paired_test(values: Sequence[float], reference: Sequence[float]) -> float:
 
 
 def ranks(scores: FloatArray) -> FloatArray:
-    """Returns the rank of each method in each search, 1 the least score, equal scores sharing the mean of theirs.
+    """Returns the rank of each method in each search, 1 for the lowest score; ties have the mean of their ranks.
 
     Args:
-        scores: (methods, searches).
+        scores: Scores, (methods, searches).
     """
     from scipy.stats import rankdata
 

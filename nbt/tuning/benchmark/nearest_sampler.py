@@ -1,4 +1,4 @@
-"""NearestRecordedSampler: what a sampler proposes becomes a recorded setting, so that the controller is told what was run."""
+"""Sampler adapter that restricts another sampler's proposals to the recorded settings."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from nbt.tuning.space.dimension import ParamValue
 
 @runtime_checkable
 class PoolSampler(Protocol):
-    """A sampler that can also pick one of given settings.
+    """A sampler that can also choose among given candidates.
 
-    Optuna calls its `before_trial(study, trial)` first, with the study as it is then.
+    `before_trial(study, trial)` is called before `choose`.
     """
 
     def choose(self, candidates: Sequence[Mapping[str, ParamValue]]) -> int:
         """Returns the index of the candidate to run next.
 
         Args:
-            candidates: Parameters of the space, one mapping a candidate; at least one.
+            candidates: Parameters of the space, one mapping per candidate; at least one.
         """
         ...
 
 
 class NearestRecordedSampler(optuna.samplers.BaseSampler):
-    """Gives the nearest recorded setting, not used yet in this replay, for what another sampler proposes.
+    """Replaces each proposal of another sampler by the nearest recorded setting that the replay has not used yet.
 
-    The distance is that of `nbt.tuning.benchmark.tabular.coordinates`, between repaired settings. A sampler that can
-    choose from a pool (`PoolSampler`) is shown the unused settings themselves; its distances are 0.
+    The distance between repaired settings is that of `nbt.tuning.benchmark.tabular.space_coordinates`. A `PoolSampler`
+    chooses among the unused settings directly, at distance 0.
 
     Args:
-        inner: Who proposes.
-        pool: The recorded settings; it must not be empty when a trial is asked for.
+        inner: Sampler that proposes settings.
+        pool: Pool of recorded settings; it must not be empty when a trial is sampled.
     """
 
     def __init__(self, inner: optuna.samplers.BaseSampler, pool: CandidatePool) -> None:
@@ -45,13 +45,13 @@ class NearestRecordedSampler(optuna.samplers.BaseSampler):
         self._distributions = pool.benchmark.space.distributions()
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Returns the whole space: a recorded setting is drawn in one go."""
+        """Returns the distributions of the whole space: all parameters are sampled jointly."""
         return self._distributions
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Returns the parameters of a recorded setting, which is used from now on."""
+        """Returns the parameters of a recorded setting and marks it as used."""
         benchmark = self._pool.benchmark
         if isinstance(self._inner, PoolSampler):
             unused = self._pool.unused
@@ -59,27 +59,27 @@ class NearestRecordedSampler(optuna.samplers.BaseSampler):
         else:
             proposed = benchmark.space.settings(self._propose(study, trial), benchmark.length)
             index, distance = self._pool.nearest(proposed)
-        self._pool.use(index, distance)
+        self._pool.mark_used(index, distance)
         return dict(benchmark.settings[index].params)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Is asked only for what the space does not have."""
+        """Raises `KeyError`: Optuna calls it only for parameters outside the space."""
         raise KeyError(param_name)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Passes it on."""
+        """Calls the inner sampler's method."""
         self._inner.before_trial(study, trial)
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Passes it on."""
+        """Calls the inner sampler's method."""
         self._inner.after_trial(study, trial, state, values)
 
     def _propose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        """Returns what the inner sampler proposes, by the same calls that optuna makes."""
+        """Returns the inner sampler's proposal, with the same sequence of calls as Optuna makes."""
         joint = self._inner.infer_relative_search_space(study, trial)
         params = self._inner.sample_relative(study, trial, joint)
         return {

@@ -1,4 +1,4 @@
-"""ReplayResult: how methods did on recorded tasks, as plain data and as rows for tables."""
+"""Results of a replay of search methods on recorded tasks, and their tables."""
 
 from __future__ import annotations
 
@@ -35,42 +35,43 @@ class MethodResult:
     """All searches of one method on one task.
 
     Attributes:
-        trials: Of each seed's search.
-        regret: Judge -> simple regret after each epoch, (seeds, epochs). "test" judges the incumbent by its test
-            accuracy, "smoothed" by the smoothed estimate; both measure from the best smoothed estimate.
+        trials: Trials of each search, one sequence per seed.
+        regret: Mapping from accuracy estimate to the simple regret after each epoch, (seeds, epochs). "test" uses the
+            incumbent's test accuracy, "smoothed" its denoised test accuracy; both are measured from the best denoised
+            accuracy.
     """
 
     trials: Sequence[Sequence[ReplayedTrial]]
     regret: Mapping[str, FloatArray]
 
-    def epochs_to_near_best(self, judge: str = "test") -> list[float]:
-        """Returns each search's epochs to come within half a point of the best; infinite where it never did."""
-        found = [epochs_to_reach(curve) for curve in self.regret[judge]]
-        return [math.inf if epochs is None else float(epochs) for epochs in found]
+    def epochs_to_near_best(self, accuracy_estimate: str = "test") -> list[float]:
+        """Returns each search's epochs until it is within half a point of the best; infinite if it never is."""
+        epochs_by_search = [epochs_to_reach(curve) for curve in self.regret[accuracy_estimate]]
+        return [math.inf if epochs is None else float(epochs) for epochs in epochs_by_search]
 
     def epochs_to_stay(self) -> list[float]:
-        """Returns each search's epochs to come within half a point of the best for good; infinite where it did not."""
-        found = [epochs_to_stay(curve) for curve in self.regret["test"]]
-        return [math.inf if epochs is None else float(epochs) for epochs in found]
+        """Returns each search's epochs until it stays within half a point of the best; infinite if it does not."""
+        epochs_by_search = [epochs_to_stay(curve) for curve in self.regret["test"]]
+        return [math.inf if epochs is None else float(epochs) for epochs in epochs_by_search]
 
     @property
     def distances(self) -> list[float]:
-        """How far each proposal was from the recorded setting that stood for it, over all searches."""
+        """Distance of each proposal from the recorded setting that replaced it, over all searches."""
         return [trial.distance for search in self.trials for trial in search if trial.distance is not None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskResult:
-    """All methods on one task.
+    """Results of all methods on one task.
 
     Attributes:
-        name: Of the task.
+        name: Name of the task.
         settings: Number of recorded settings.
         length: Epochs of a full trial.
         horizon: Epochs of a search.
-        truth: What the settings are worth.
-        experience: Names of the tables that methods could know.
-        methods: By name.
+        truth: Reference accuracies of the settings.
+        experience: Names of the tables that the methods could use.
+        methods: Result of each method, by name.
     """
 
     name: str
@@ -89,18 +90,26 @@ class TaskResult:
         *,
         horizon: int,
         experience: Sequence[str],
-        played: Mapping[str, Sequence[Sequence[ReplayedTrial]]],
+        trials_by_method: Mapping[str, Sequence[Sequence[ReplayedTrial]]],
     ) -> TaskResult:
-        """Judges the searches of each method."""
-        classes = int(benchmark.header.facts.get("classes") or 0)
-        guessing = 1 / classes if classes else 0.0
-        judged = {"test": truth.test, "smoothed": truth.smoothed}
+        """Computes the regret of the searches of each method.
 
-        def judge(searches: Sequence[Sequence[ReplayedTrial]]) -> MethodResult:
+        Args:
+            benchmark: Benchmark of the task.
+            truth: Reference accuracies of its settings.
+            horizon: Epochs of a search.
+            experience: Names of the tables that the methods could use.
+            trials_by_method: Trials of each search, one sequence per seed, by the name of the method.
+        """
+        classes = int(benchmark.header.facts.get("classes") or 0)
+        chance_accuracy = 1 / classes if classes else 0.0
+        accuracies = {"test": truth.test, "smoothed": truth.smoothed}
+
+        def method_result(searches: Sequence[Sequence[ReplayedTrial]]) -> MethodResult:
             paths = [incumbent_path(trials, benchmark, horizon) for trials in searches]
             regret = {
-                name: np.stack([regret_curve(path, values, truth.best, guessing) for path in paths])
-                for name, values in judged.items()
+                name: np.stack([regret_curve(path, values, truth.best, chance_accuracy) for path in paths])
+                for name, values in accuracies.items()
             }
             return MethodResult(trials=searches, regret=regret)
 
@@ -111,32 +120,33 @@ class TaskResult:
             horizon=horizon,
             truth=truth,
             experience=tuple(experience),
-            methods={name: judge(searches) for name, searches in played.items()},
+            methods={name: method_result(searches) for name, searches in trials_by_method.items()},
         )
 
     @property
     def range(self) -> float:
-        """What a regret of 1 means after normalisation: from the median setting to the best one."""
+        """Unit of the normalised regret: difference between the best and the median accuracy."""
         return max(self.truth.best - self.truth.median, 1e-9)
 
-    def normalised(self, method: str, judge: str = "test") -> FloatArray:
-        """Returns each search's mean regret from the first full trial to the horizon, in units of `range`."""
-        curves = self.methods[method].regret[judge][:, self.length - 1 :]
+    def normalised_regret(self, method: str, accuracy_estimate: str = "test") -> FloatArray:
+        """Returns each search's mean regret from the first full trial to the horizon, in units of `range`, (seeds,)."""
+        curves = self.methods[method].regret[accuracy_estimate][:, self.length - 1 :]
         return np.asarray(curves.mean(axis=1) / self.range)
 
-    def counted(self, method: str, judge: str = "test") -> list[float]:
-        """Returns `epochs_to_near_best` with a search that never came near counted as the whole horizon."""
-        return [min(epochs, float(self.horizon)) for epochs in self.methods[method].epochs_to_near_best(judge)]
+    def capped_epochs(self, method: str, accuracy_estimate: str = "test") -> list[float]:
+        """Returns `epochs_to_near_best` of each search, at most the horizon."""
+        epochs_by_search = self.methods[method].epochs_to_near_best(accuracy_estimate)
+        return [min(epochs, float(self.horizon)) for epochs in epochs_by_search]
 
 
 @dataclass(frozen=True, eq=False)
 class ReplayResult:
-    """All methods on all tasks.
+    """Results of all methods on all tasks.
 
     Attributes:
-        tasks: In the order of the tables.
-        methods: Name -> description, in order; the first is the reference of ratios and tests.
-        seeds: Searches of each method on each task.
+        tasks: Results of each task, in the order of the tables.
+        methods: Description of each method, by name; the first method is the reference of ratios and tests.
+        seeds: Number of searches of each method on each task.
     """
 
     tasks: Sequence[TaskResult]
@@ -145,11 +155,11 @@ class ReplayResult:
 
     @property
     def reference(self) -> str:
-        """The method that ratios and tests compare with."""
+        """Name of the method that ratios and tests compare with."""
         return next(iter(self.methods))
 
     def task_rows(self) -> list[dict[str, Any]]:
-        """Returns what was recorded of each task, and how sure its accuracies are; accuracies are 0 ... 1."""
+        """Returns one row per task: the recorded settings, the reference accuracies, 0 ... 1, and their noise."""
         return [
             {
                 "task": task.name,
@@ -169,21 +179,29 @@ class ReplayResult:
         ]
 
     def summary_rows(self) -> list[dict[str, Any]]:
-        """Returns one row a task and method, see `_summary_row`."""
+        """Returns one row per task and method.
+
+        Columns: `epochs`, the median over seeds of the epochs until a search is within half a point of the best, with
+        its interval (infinite if more than half of the searches never are); `never`, the number of searches that never
+        are; `epochs_mean`, the mean, at most the horizon for each search; `epochs_stay`, the median of the epochs until
+        a search stays there; `epochs_smoothed`, the median by denoised accuracies. `regret` and `normalised_regret`,
+        means with intervals, the former at the horizon and as a difference of accuracies. `trials` and `stopped`, means
+        per search. `distance`, the mean over proposals; see `nbt.tuning.benchmark.tabular.space_coordinates`.
+        """
         return [_summary_row(task, name) for task in self.tasks for name in self.methods]
 
     def overall_rows(self) -> list[dict[str, Any]]:
-        """Returns one row a method, over all tasks.
+        """Returns one row per method, over all tasks.
 
-        Columns: `epochs`: the median over tasks of the median over seeds of the epochs to come near the best.
-        `ratio`: the median over tasks of that against the reference's. `worst_ratio`: the greatest, over tasks,
-        against the best other method. A median that is no number counts as the horizon. `normalised_regret`, `rank`:
-        means over tasks and seeds, ranks by the mean regret; both with bootstrap intervals. `p_epochs`, `p_regret`:
-        paired tests against the reference.
+        Columns: `epochs`, the median over tasks of the median over seeds of the epochs to come near the best, where an
+        infinite median counts as the horizon; `ratio`, the median over tasks of its ratio to the reference's;
+        `worst_ratio`, the greatest ratio over tasks to the best other method. `normalised_regret` and `rank`, means
+        over tasks and seeds with bootstrap intervals; ranks are by normalised regret. `p_epochs` and `p_regret`, paired
+        tests against the reference.
         """
         medians = {name: [_median_epochs(task, name) for task in self.tasks] for name in self.methods}
-        regrets = {name: self._per_search(name, "normalised") for name in self.methods}
-        epochs = {name: self._per_search(name, "counted") for name in self.methods}
+        regrets = {name: self._per_search(name, "normalised_regret") for name in self.methods}
+        epochs = {name: self._per_search(name, "capped_epochs") for name in self.methods}
         ranks_by_method = dict(zip(self.methods, ranks(np.asarray(list(regrets.values()))), strict=True))
         rows = []
         for name in self.methods:
@@ -204,13 +222,19 @@ class ReplayResult:
         return rows
 
     def comparison_rows(self) -> list[dict[str, Any]]:
-        """Returns a paired test of each pair of methods, over all tasks and seeds; p-values are not adjusted."""
+        """Returns one row per ordered pair of methods, with paired tests over all tasks and seeds.
+
+        The p-values are not corrected for multiple comparisons.
+        """
         rows = []
         for name in self.methods:
             for other in self.methods:
                 if name != other:
-                    epochs = self._per_search(name, "counted"), self._per_search(other, "counted")
-                    regrets = self._per_search(name, "normalised"), self._per_search(other, "normalised")
+                    epochs = self._per_search(name, "capped_epochs"), self._per_search(other, "capped_epochs")
+                    regrets = (
+                        self._per_search(name, "normalised_regret"),
+                        self._per_search(other, "normalised_regret"),
+                    )
                     rows.append(
                         {
                             "method": name,
@@ -224,13 +248,13 @@ class ReplayResult:
         return rows
 
     def search_rows(self) -> list[dict[str, Any]]:
-        """Returns one row a search; epochs are missing where it never came near the best."""
+        """Returns one row per search; epochs are None if the search never comes near the best."""
         return [
             _search_row(task, name, seed) for task in self.tasks for name in self.methods for seed in range(self.seeds)
         ]
 
     def curve_rows(self) -> list[dict[str, Any]]:
-        """Returns mean regrets with their 95 % intervals, at every half of a trial from the first full one on."""
+        """Returns mean regrets with 95 % intervals after the first full trial and then after every half trial."""
         rows = []
         for task in self.tasks:
             for name in self.methods:
@@ -249,7 +273,7 @@ class ReplayResult:
         return rows
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what was found in JSON types."""
+        """Returns the methods and the tables of tasks, summary and overall results in JSON types."""
         return {
             "methods": dict(self.methods),
             "seeds": self.seeds,
@@ -258,32 +282,31 @@ class ReplayResult:
             "overall": self.overall_rows(),
         }
 
-    def _per_search(self, method: str, what: str) -> list[float]:
-        """Returns a number of every search of a method, over tasks and seeds in the same order for all methods."""
-        return [float(value) for task in self.tasks for value in getattr(task, what)(method)]
+    def _per_search(self, method: str, metric: str) -> list[float]:
+        """Returns a metric of all searches of a method, by task and seed in the same order for all methods.
+
+        Args:
+            method: Name of the method.
+            metric: Name of a method of `TaskResult`.
+        """
+        return [float(value) for task in self.tasks for value in getattr(task, metric)(method)]
 
 
 def _worst_ratio(epochs: Sequence[float], others: Sequence[Sequence[float]]) -> float | None:
-    """Returns the greatest ratio to the least of the others, over tasks; None where there are no others."""
+    """Returns the greatest ratio over tasks to the best of the other methods; None without other methods."""
     if not others:
         return None
-    least = [min(values) for values in zip(*others, strict=True)]
-    return max(float(mine / best) for mine, best in zip(epochs, least, strict=True))
+    best_epochs = [min(values) for values in zip(*others, strict=True)]
+    return max(float(value / best) for value, best in zip(epochs, best_epochs, strict=True))
 
 
 def _median_epochs(task: TaskResult, method: str) -> float:
+    """Returns the median epochs to come near the best, at most the horizon."""
     return min(bootstrap_median(task.methods[method].epochs_to_near_best()).value, float(task.horizon))
 
 
 def _summary_row(task: TaskResult, name: str) -> dict[str, Any]:
-    """Returns a row.
-
-    Columns: `epochs`: median over seeds of the epochs to come within half a point of the best, with its interval,
-    infinite where more than half of the searches never did; `never`: how many did not; `epochs_mean`: the mean, these
-    counted as the horizon; `epochs_stay`: the median until it stayed there; `epochs_smoothed`: the median where the
-    smoothed estimate judges. `regret`: mean at the horizon, in accuracy. `trials`, `stopped`: means of a search.
-    `distance`: the mean over proposals, see `nbt.tuning.benchmark.tabular.coordinates`.
-    """
+    """Returns one row of `ReplayResult.summary_rows`."""
     method = task.methods[name]
     epochs = method.epochs_to_near_best()
     stopped = [sum(trial.stopped is not None for trial in search) for search in method.trials]
@@ -293,11 +316,11 @@ def _summary_row(task: TaskResult, name: str) -> dict[str, Any]:
         "method": name,
         **_interval_columns("epochs", bootstrap_median(epochs)),
         "never": sum(math.isinf(value) for value in epochs),
-        "epochs_mean": fmean(task.counted(name)),
+        "epochs_mean": fmean(task.capped_epochs(name)),
         "epochs_stay": bootstrap_median(method.epochs_to_stay()).value,
         "epochs_smoothed": bootstrap_median(method.epochs_to_near_best("smoothed")).value,
         **_interval_columns("regret", bootstrap_mean_estimate(method.regret["test"][:, -1].tolist())),
-        **_interval_columns("normalised_regret", bootstrap_mean_estimate(task.normalised(name).tolist())),
+        **_interval_columns("normalised_regret", bootstrap_mean_estimate(task.normalised_regret(name).tolist())),
         "trials": fmean(len(search) for search in method.trials),
         "stopped": fmean(stopped),
         "distance": fmean(distances) if distances else None,
@@ -310,12 +333,12 @@ def _search_row(task: TaskResult, name: str, seed: int) -> dict[str, Any]:
     distances = [trial.distance for trial in trials if trial.distance is not None]
     row: dict[str, Any] = {"task": task.name, "method": name, "seed": seed}
     row["epochs_stay"] = epochs_to_stay(method.regret["test"][seed])
-    for judge in ACCURACY_ESTIMATES:
-        epochs = epochs_to_reach(method.regret[judge][seed])
-        row |= {f"epochs_{judge}": epochs, f"regret_{judge}": float(method.regret[judge][seed, -1])}
+    for estimate in ACCURACY_ESTIMATES:
+        epochs = epochs_to_reach(method.regret[estimate][seed])
+        row |= {f"epochs_{estimate}": epochs, f"regret_{estimate}": float(method.regret[estimate][seed, -1])}
     return {
         **row,
-        "normalised_regret": float(task.normalised(name)[seed]),
+        "normalised_regret": float(task.normalised_regret(name)[seed]),
         "epochs_spent": trials[-1].cumulative_epochs if trials else 0,
         "trials": len(trials),
         "stopped": sum(trial.stopped is not None for trial in trials),

@@ -1,4 +1,4 @@
-"""Runs search methods on recorded tasks, every method with the same seeds, and collects how they did."""
+"""Runs search methods on recorded tasks, every method with the same seeds, and collects the results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEFAULT_SEEDS = 20
 
 @dataclass(frozen=True, eq=False)
 class _ReplayTask:
-    """One recorded task with what methods may know when they are evaluated on it."""
+    """One recorded task with the tables that methods may use on it and the budget of a search in full trials."""
 
     benchmark: TabularBenchmark
     experience: Sequence[RecordedTable]
@@ -38,7 +38,7 @@ class _ReplayTask:
 
 
 _SearchKey = tuple[int, str, int]
-_worker_tasks: list[_ReplayTask] = []  # of a worker process
+_worker_tasks: list[_ReplayTask] = []  # set in worker processes only
 
 
 def replay(
@@ -54,16 +54,16 @@ def replay(
     """Runs every method with every seed on every task; the same arguments give the same result.
 
     Args:
-        tables: The recorded tasks. What a method may know of the others: `leave_dataset_out`.
-        space: What is searched.
-        methods: Names; all but the ablations when empty.
-        seeds: Searches of each method on each task.
-        budget: Full trials' worth of epochs of a search; at most as many as the table has settings.
-        workers: Processes.
-        on_progress: Called with the number of searches that are done, and of all.
+        tables: Recorded tasks. On each task, a method may use the tables of other datasets (`leave_dataset_out`).
+        space: Search space.
+        methods: Names of the methods; if empty, all but the ablations.
+        seeds: Number of searches of each method on each task.
+        budget: Epochs of a search in full trials, at most the number of recorded settings.
+        workers: Number of processes.
+        on_progress: Called with the number of finished searches and the number of all searches.
 
     Raises:
-        UsageError: A table cannot be used, or a method is unknown.
+        UsageError: A table cannot be used, a method is unknown, or a number is not positive.
     """
     names = tuple(methods) or method_names(ablations=False)
     for name in names:
@@ -74,9 +74,9 @@ def replay(
     tasks = [_task(table, tables, space, budget) for table in tables]
     truths = [estimate_ground_truth(task.benchmark) for task in tasks]
     search_keys = list(product(range(len(tasks)), names, range(seeds)))
-    played: dict[_SearchKey, Sequence[ReplayedTrial]] = {}
+    trials_by_search: dict[_SearchKey, Sequence[ReplayedTrial]] = {}
     for done, (search_key, trials) in enumerate(_run(tasks, search_keys, min(workers, len(search_keys))), 1):
-        played[search_key] = trials
+        trials_by_search[search_key] = trials
         if on_progress is not None:
             on_progress(done, len(search_keys))
     results = [
@@ -85,7 +85,7 @@ def replay(
             truth,
             horizon=task.budget * task.benchmark.length,
             experience=[table.header.name for table in task.experience],
-            played={name: [played[index, name, seed] for seed in range(seeds)] for name in names},
+            trials_by_method={name: [trials_by_search[index, name, seed] for seed in range(seeds)] for name in names},
         )
         for index, (task, truth) in enumerate(zip(tasks, truths, strict=True))
     ]
@@ -100,30 +100,35 @@ def replay_search(
     seed: int = 0,
     budget: int,
 ) -> list[ReplayedTrial]:
-    """Runs one search of a method on a recorded task, by the controller that runs live.
+    """Runs one search of a method on a recorded task, with the controller of a live search.
 
     Args:
-        catalogue: Of the task.
-        method: Who searches.
-        experience: Tables that it may know.
-        seed: Of the search.
-        budget: Full trials' worth of epochs.
+        benchmark: Benchmark of the task.
+        method: Search method.
+        experience: Tables that the method may use.
+        seed: Seed of the search.
+        budget: Epochs of the search in full trials.
+
+    Returns:
+        The trials in the order in which they ended.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # at INFO it tells of every study that is made
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # at INFO Optuna logs every study that is created
     header, space, pool = benchmark.header, benchmark.space, CandidatePool(benchmark)
     recorded = [setting.settings for setting in benchmark.settings]
-    known = SearchContext(header=header, space=space, experience=experience, seed=seed, settings=recorded)
-    components = method.build(known)
+    context = SearchContext(header=header, space=space, experience=experience, seed=seed, settings=recorded)
+    components = method.build(context)
     engine = ReplayEngine(pool, seed)
-    first = [(name, settings) for name, settings in baseline_recipes(benchmark.length) if settings in benchmark.index]
+    baselines = [
+        (name, settings) for name, settings in baseline_recipes(benchmark.length) if settings in benchmark.index
+    ]
     controller = SearchController(
         InMemoryStudyStore(replay_study_config(header, space, seed), dict(header.facts)),
         space,
         budget=Budget.parse(budget),
         pruner=components.pruner,
         sampler=lambda sampler_seed: NearestRecordedSampler(components.sampler(sampler_seed), pool),
-        first=first if method.runs_baselines else (),
-        recommended=components.first,
+        first=baselines if method.runs_baselines else (),
+        recommended=components.initial_settings,
         clock=engine.clock,
     )
     engine.run(controller)
@@ -139,24 +144,24 @@ def _task(table: RecordedTable, tables: Sequence[RecordedTable], space: Space, b
 def _run(
     tasks: list[_ReplayTask], search_keys: Sequence[_SearchKey], workers: int
 ) -> Iterator[tuple[_SearchKey, Sequence[ReplayedTrial]]]:
-    """Yields every search_key with its trials, as they end."""
+    """Runs the searches and yields the key and the trials of each one as it finishes."""
     if workers == 1:
         for search_key in search_keys:
-            yield search_key, _run_job(tasks, search_key)
+            yield search_key, _run_search(tasks, search_key)
         return
-    # A fresh process each: a fork of one that has threads may hang.
+    # Workers are spawned, because forking a process with threads can deadlock.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_initialise_worker, initargs=(tasks,)) as pool:
         try:
-            waiting = {pool.submit(_run_job_in_worker, search_key): search_key for search_key in search_keys}
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
+            futures = {pool.submit(_run_search_in_worker, search_key): search_key for search_key in search_keys}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _run_job(tasks: Sequence[_ReplayTask], search_key: _SearchKey) -> list[ReplayedTrial]:
+def _run_search(tasks: Sequence[_ReplayTask], search_key: _SearchKey) -> list[ReplayedTrial]:
     index, name, seed = search_key
     task = tasks[index]
     return replay_search(task.benchmark, get_method(name), experience=task.experience, seed=seed, budget=task.budget)
@@ -166,5 +171,5 @@ def _initialise_worker(tasks: list[_ReplayTask]) -> None:
     _worker_tasks[:] = tasks
 
 
-def _run_job_in_worker(search_key: _SearchKey) -> list[ReplayedTrial]:
-    return _run_job(_worker_tasks, search_key)
+def _run_search_in_worker(search_key: _SearchKey) -> list[ReplayedTrial]:
+    return _run_search(_worker_tasks, search_key)

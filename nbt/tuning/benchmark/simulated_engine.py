@@ -1,4 +1,4 @@
-"""Plays recorded curves, epoch by epoch in simulated time, to a source of specs that believes they are trained."""
+"""Engine that replays recorded learning curves epoch by epoch in simulated time instead of training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ class ReplayedTrial:
     """One trial of a replay.
 
     Attributes:
-        setting: Index in the catalogue.
-        run: Index of the run of the setting that was played.
-        epochs: That it cost.
-        cumulative_epochs: Epochs of all trials until its end.
-        stopped: Why it was stopped early; None where it ran to its end or diverged.
-        distance: Of the setting from what was proposed; None for a first trial, which nobody proposed.
+        setting: Index of the setting in the benchmark.
+        run: Index of the replayed run of the setting.
+        epochs: Epochs of the trial.
+        cumulative_epochs: Epochs of all trials at the end of this one.
+        stopped: Reason for which it was pruned; None if it ran to its end or diverged.
+        distance: Distance of the setting from the sampler's proposal; None for baseline recipes and recommendations,
+            which no sampler proposed.
     """
 
     setting: int
@@ -34,12 +35,16 @@ class ReplayedTrial:
 
 @dataclass
 class SimulatedClock:
-    """Seconds that pass as the recorded runs say."""
+    """A clock that advances by the recorded durations.
+
+    Attributes:
+        now: Seconds since the start.
+    """
 
     now: float = 0.0
 
     def __call__(self) -> float:
-        """Returns the seconds that have passed."""
+        """Returns the seconds since the start."""
         return self.now
 
 
@@ -54,16 +59,16 @@ class _RunningTrial:
 
 @dataclass(eq=False)
 class ReplayEngine:
-    """An engine over recorded curves (`nbt.tuning.engines.base.Engine`).
+    """An engine (`nbt.tuning.engines.base.Engine`) that replays recorded curves.
 
-    The replay ends when the source has no more specs, or when every recorded setting was used.
+    The replay ends when the source has no more trial specifications or every recorded setting has been used.
 
     Attributes:
-        pool: What is recorded; the settings of every spec must be in it.
-        seed: Decides which run of a setting that ran twice is played.
-        workers: Runs at a time; each takes the seconds that it took when it was recorded.
-        clock: Moved on as time passes.
-        trials: What was played, in the order in which it ended.
+        pool: Pool of recorded settings; it must contain the settings of every trial specification.
+        seed: Seed that selects the run of settings with several runs.
+        workers: Number of simulated workers. Each run takes its recorded duration.
+        clock: Simulated clock.
+        trials: Replayed trials in the order in which they ended.
     """
 
     pool: CandidatePool
@@ -75,7 +80,7 @@ class ReplayEngine:
     _num_started: int = 0
 
     def run(self, source: TrialSource) -> None:
-        """Plays until there is nothing left to play."""
+        """Replays trials until the source or the pool is exhausted."""
         event_queue: list[tuple[float, int, _RunningTrial]] = []
         self._start_trials(source, event_queue)
         while event_queue:
@@ -87,7 +92,7 @@ class ReplayEngine:
                 heapq.heappush(event_queue, (self.clock.now + next_epoch.seconds, order, running))
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Does nothing: the engine holds no resources."""
 
     def _start_trials(self, source: TrialSource, event_queue: list[tuple[float, int, _RunningTrial]]) -> None:
         while len(event_queue) < self.workers and len(self.pool) and (spec := source.next_trial()) is not None:
@@ -101,23 +106,23 @@ class ReplayEngine:
         benchmark: TabularBenchmark = self.pool.benchmark
         index = benchmark.index.get(spec.settings)
         if index is None:
-            raise NbtError(f"{benchmark.header.name}: {spec.key} asks for settings that were not recorded")
-        if index not in self.pool.distances:  # a first trial, which no sampler proposed
-            self.pool.use(index)
+            raise NbtError(f"{benchmark.header.name}: {spec.key} has settings that were not recorded")
+        if index not in self.pool.distances:  # a baseline recipe or a recommendation, which no sampler proposed
+            self.pool.mark_used(index)
         recorded = benchmark.settings[index]
         run = recorded.choose_run(self.seed)
         return _RunningTrial(spec, index, run, recorded.curves[run]), recorded
 
     def _replay_epoch(self, source: TrialSource, running: _RunningTrial) -> bool:
-        """Plays an epoch; returns whether the run is over."""
+        """Replays one epoch; returns whether the trial has ended."""
         result = running.curve[running.done]
         running.done += 1
         self._epochs_spent += 1
         reason = source.on_epoch(running.spec, result)
-        over = running.done == len(running.curve)
-        if not over and reason is None:
+        finished = running.done == len(running.curve)
+        if not finished and reason is None:
             return False
-        stopped = None if over else reason
+        stopped = None if finished else reason
         self.trials.append(
             ReplayedTrial(
                 setting=running.setting,

@@ -1,4 +1,4 @@
-"""CandidatePool: the recorded settings of a task as points of the space, and which of them a replay has used."""
+"""Tabular benchmark: the recorded settings of a task as points of a search space, and the pool of unused ones."""
 
 from __future__ import annotations
 
@@ -22,19 +22,23 @@ from nbt.tuning.space.space import Space
 FloatArray = NDArray[np.float64]
 
 
-def coordinates(space: Space, settings: TransferSettings) -> FloatArray:
-    """Returns repaired settings as a point whose distances are root mean squares over the space's parameters.
+def space_coordinates(space: Space, settings: TransferSettings) -> FloatArray:
+    """Returns repaired settings as a point; the distance of two points is a root mean square over the parameters.
 
-    A number counts by its place between the ends of its range, 0 ... 1, on the logarithm where the space draws it on
-    the logarithm; two choices of a categorical dimension are 1 apart.
+    Numbers are scaled to 0 ... 1 within their range, on the logarithmic scale where the space samples on it. The
+    distance between two choices of a categorical dimension is 1.
+
+    Args:
+        space: Search space.
+        settings: Repaired settings.
     """
-    parts = [
-        part
+    values = [
+        coordinate
         for d in space.dimensions
         for value in (getattr(settings, d.name) if d.knots else (getattr(settings, d.name),))
-        for part in _normalised_coordinates(d, value)
+        for coordinate in _normalised_coordinates(d, value)
     ]
-    return np.asarray(parts) / math.sqrt(len(space.parameters))
+    return np.asarray(values) / math.sqrt(len(space.parameters))
 
 
 def _normalised_coordinates(dimension: Dimension, value: Any) -> list[float]:
@@ -49,14 +53,13 @@ def _normalised_coordinates(dimension: Dimension, value: Any) -> list[float]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordedSetting:
-    """One recorded setting with all its runs.
+    """Recorded settings with all their runs.
 
     Attributes:
-        number: Of the first recorded setting with these settings.
-        settings: The repaired recipe.
-        params: Parameters of the space's sampler that stand for it.
-        runs: By their seed; at least one.
-        curves: Of the runs, without what a search must not see: the accuracy on test images.
+        number: Number in the table of the first entry with these settings.
+        settings: Repaired settings.
+        params: Sampler parameters of the settings.
+        runs: Runs in the order of their seeds, at least one.
     """
 
     number: int
@@ -66,26 +69,34 @@ class RecordedSetting:
 
     @cached_property
     def curves(self) -> tuple[tuple[EpochResult, ...], ...]:
-        """See above."""
+        """Learning curves of the runs without test accuracies, which a search must not see."""
         return tuple(
             tuple(dataclasses.replace(result, watched_accuracy=None) for result in run.curve) for run in self.runs
         )
 
     def choose_run(self, seed: int) -> int:
-        """Returns the run that a replay with this seed meets, drawn once for all methods."""
+        """Returns the index of the run that a replay with this seed uses; it is the same for all methods."""
         return derive_seed(seed, "recorded run", self.number) % len(self.runs)
 
 
 class TabularBenchmark:
-    """The settings of a table as points of a space.
+    """The recorded settings of a table as points of a search space.
 
     Args:
-        table: With at least one run.
-        space: What is searched. What the table does not vary is neutral in all its runs and is held so: a table that
-            was recorded before there was a technique is searched without it.
+        table: Recorded table with at least one run.
+        space: Search space. Dimensions that the table does not vary, such as those of techniques that were added after
+            the recording, are fixed at their neutral values.
+
+    Attributes:
+        header: Header of the table.
+        space: Search space restricted to the dimensions that the table varies.
+        settings: Distinct recorded settings.
+        points: Coordinates of the settings, (settings, coordinates).
+        index: Mapping from settings to their index in `settings`.
 
     Raises:
-        UsageError: The table is empty, of another space, has runs of different lengths, or none with validation.
+        UsageError: The table is empty or of another space, its runs have different lengths, or a run has no validation
+            accuracy.
     """
 
     def __init__(self, table: RecordedTable, space: Space) -> None:
@@ -93,7 +104,7 @@ class TabularBenchmark:
         space = space.without(d.name for d in space.dimensions if d.name not in table.header.dimensions)
         self.header, self.space = table.header, space
         self.settings = _recorded_settings(table, space)
-        self.points = np.stack([coordinates(space, setting.settings) for setting in self.settings])
+        self.points = np.stack([space_coordinates(space, setting.settings) for setting in self.settings])
         self.index = {setting.settings: i for i, setting in enumerate(self.settings)}
 
     @property
@@ -103,13 +114,14 @@ class TabularBenchmark:
 
 
 class CandidatePool:
-    """What a replay has left of a catalogue.
+    """The settings of a benchmark that a replay has not used yet.
 
     Args:
-        catalogue: Of the task.
+        benchmark: Benchmark of the task.
 
     Attributes:
-        distances: Index of a used setting -> how far it is from what was proposed; None where nobody proposed it.
+        distances: Mapping from the index of a used setting to its distance from the proposal; None for settings that no
+            sampler proposed.
     """
 
     def __init__(self, benchmark: TabularBenchmark) -> None:
@@ -122,41 +134,41 @@ class CandidatePool:
 
     @property
     def unused(self) -> list[int]:
-        """Indices of the settings that were not used yet."""
+        """Indices of the unused settings."""
         return [int(i) for i in np.flatnonzero(self._unused)]
 
     def nearest(self, settings: TransferSettings) -> tuple[int, float]:
-        """Returns the index of the nearest unused setting, and how far away it is; the lower number of equals."""
-        point = coordinates(self.benchmark.space, settings)
+        """Returns the index of the nearest unused setting (the lowest one on a tie) and its distance."""
+        point = space_coordinates(self.benchmark.space, settings)
         point_distances = np.linalg.norm(self.benchmark.points - point, axis=1)
         point_distances[~self._unused] = np.inf
         index = int(np.argmin(point_distances))
         return index, float(point_distances[index])
 
-    def use(self, index: int, distance: float | None = None) -> None:
-        """Marks a setting as used, and keeps how far it is from what was proposed."""
+    def mark_used(self, index: int, distance: float | None = None) -> None:
+        """Marks a setting as used and stores its distance from the proposal."""
         self._unused[index] = False
         self.distances[index] = distance
 
 
 def _recorded_settings(table: RecordedTable, space: Space) -> list[RecordedSetting]:
-    """Returns the settings of a table in order; runs of equal settings belong together whatever their number."""
-    known: dict[TransferSettings, list[RecordedRun]] = {}
+    """Returns the distinct settings of a table in the order of their numbers, each with all its runs."""
+    groups: dict[TransferSettings, list[RecordedRun]] = {}
     for run in sorted(table.runs, key=lambda run: (run.setting, run.seed)):
         _check_run(run, table)
-        known.setdefault(run.settings, []).append(run)
-    if not known:
+        groups.setdefault(run.settings, []).append(run)
+    if not groups:
         raise UsageError(f"{table.source}: no runs in this recorded table")
     try:
-        return [RecordedSetting(runs[0].setting, key, space.params(key), runs) for key, runs in known.items()]
+        return [RecordedSetting(runs[0].setting, key, space.params(key), runs) for key, runs in groups.items()]
     except UsageError as error:
-        raise UsageError(f"{table.source}: not every recorded setting is of space {space.name}: {error}") from error
+        raise UsageError(f"{table.source}: a recorded setting is not in space {space.name}: {error}") from error
 
 
 def _check_run(run: RecordedRun, table: RecordedTable) -> None:
     name = f"{table.source}: setting {run.setting}, seed {run.seed}"
     if not run.diverged and len(run.curve) != table.header.epochs:
-        raise UsageError(f"{name}: {len(run.curve)} epochs, but the table says {table.header.epochs}")
+        raise UsageError(f"{name}: {len(run.curve)} epochs, but the table's header has {table.header.epochs}")
     best = best_epoch(run.curve)
     if best is None or (best.val_accuracy is None and not run.diverged):
-        raise UsageError(f"{name}: no validation accuracy, which a search needs")
+        raise UsageError(f"{name}: no validation accuracy, which a replay needs")

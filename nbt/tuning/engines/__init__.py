@@ -1,1 +1,1 @@
-"""Engines: where trials run, in this process, in worker processes or on a Ray cluster."""
+"""Engines run trials: in this process, in worker processes or on a Ray cluster."""

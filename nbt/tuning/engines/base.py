@@ -1,4 +1,4 @@
-"""The line between the controller and whoever runs trials: both sides hold to these two protocols."""
+"""The protocols between the sources of trials (such as the search controller) and the engines that run them."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 
 class TrialSource(Protocol):
-    """Hands out runs and is told how they go: the controller, the finals, the last training.
+    """Supplies trials and receives their results; implemented by the search controller, the finals and the retraining.
 
-    An engine calls it from one thread of the driver, so implementations need no locks.
+    An engine calls all methods from a single thread of the driver, so implementations need no locks.
     """
 
     def next_trial(self) -> TrialSpec | None:
-        """Returns a run to start now; None when there is none at the moment.
+        """Returns a trial to start now, or None when there is none at the moment.
 
-        An engine asks again after every finished run, and is done when nothing runs and it answers None.
+        An engine calls this again after every finished trial. It is done when no trial runs and this returns None.
         """
         ...
 
     def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
-        """Is told where a run is, before its first epoch and again where it moves.
+        """Receives the location of a trial, before its first epoch and again when the trial moves.
 
         Args:
-            spec: The run.
-            location: Of node, device and gpu_index what is known.
+            spec: The trial.
+            location: The known ones of "node", "device" and "gpu_index".
         """
         ...
 
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
-        """Takes one epoch of a run; returns the reason to stop the run now, or None to go on."""
+        """Receives one epoch of a trial; returns the reason to stop the trial now, or None to continue."""
         ...
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
-        """Takes the end of a run. Raising `nbt.errors.NbtError` here ends the engine."""
+        """Receives the outcome of a trial. Raising `nbt.errors.NbtError` here ends the engine's run."""
         ...
 
     def on_abandoned(self, spec: TrialSpec) -> None:
-        """Is told that a run was given up without an end (Ctrl-C, or put back after running out of memory)."""
+        """Receives a trial that ended without an outcome (Ctrl-C, or requeued after running out of memory)."""
         ...
 
 
 class Engine(Protocol):
-    """Runs the specs of a source until there are none. `close` ends the workers."""
+    """Runs the trials of a source until there are none left. `close` ends the workers."""
 
     def run(self, source: TrialSource) -> None:
-        """Runs specs until the source has none left; KeyboardInterrupt abandons the running ones and is raised."""
+        """Runs trials until the source has none left; KeyboardInterrupt abandons the running ones and is re-raised."""
         ...
 
     def close(self) -> None:
-        """Ends the workers and frees what they hold; may be called twice."""
+        """Ends the workers and frees their resources; may be called twice."""
         ...

@@ -1,21 +1,21 @@
-"""Last words: what people are told where this process is ended from within, without an error to raise."""
+"""A message for the user when native code ends this process without raising an exception."""
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
 
-# Reads one line: it comes from `close`, or the pipe ends with the process that holds it.
+# `close` sends one line; if the pipe ends without it, the process that holds the pipe has ended.
 _SCRIPT = 'read -r word || printf "%s\\n" "$0" >&2'
 
 
 class ExitNotice:
-    """Says something on stderr when this process ends before `close`, however it ends.
+    """Prints a message to stderr if this process ends before `close` is called, whatever the cause.
 
-    A small process of its own waits for that: Ray's native code ends a process whose raylet is gone on the spot.
+    A separate shell process waits for the end, because Ray's native code exits at once when the raylet is gone.
 
     Args:
-        text: One line.
+        text: The message, one line.
     """
 
     def __init__(self, text: str) -> None:
@@ -24,7 +24,7 @@ class ExitNotice:
         )
 
     def close(self) -> None:
-        """Takes them back; may be called twice."""
+        """Cancels the message; may be called twice."""
         pipe = self._process.stdin
         assert pipe is not None
         with contextlib.suppress(OSError, ValueError):

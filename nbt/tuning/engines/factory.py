@@ -1,4 +1,4 @@
-"""EngineFactory: the engine that the user chose, with what can be wrong about it said before anything is written."""
+"""Creation of the chosen engine; errors in the choice are reported before anything is written."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ ENGINES = ("local", "ray")
 
 
 class EngineFactory:
-    """Makes an engine. A context: entering it reaches the cluster, leaving it closes what was made.
+    """Context manager that creates an engine: entering connects to the cluster, leaving closes engine and connection.
 
     Args:
         name: "local" or "ray".
-        workers: Jobs at a time, 1 or more.
-        ray: Which cluster, and what a trial needs of it.
+        workers: Number of concurrent trials, 1 or more.
+        ray: The Ray cluster and the resources per trial.
 
     Raises:
-        UsageError: Something is wrong with the choice; Ray is missing or too old.
+        UsageError: An option is invalid, or Ray is missing or too old.
     """
 
     def __init__(self, name: str = "local", workers: int = 1, ray: RayOptions | None = None) -> None:
@@ -35,16 +35,16 @@ class EngineFactory:
         self._engine: Engine | None = None
 
     def __enter__(self) -> EngineFactory:
-        """Reaches the user's cluster, if one was named.
+        """Connects to the user's cluster, if an address was given.
 
         Raises:
-            UsageError: It does not answer, or no node has what a trial needs.
+            UsageError: The cluster does not respond, or no node has the resources that a trial needs.
         """
         remove_abandoned_directories()
         if self._name != "ray":
             return self
         try:
-            import nbt.tuning.engines.ray.tune  # noqa: F401 - before minutes go by that an error would waste
+            import nbt.tuning.engines.ray.tune  # noqa: F401 - fail now, not after minutes of loading
         except ImportError as error:
             raise UsageError(f'--engine ray: Ray Tune cannot be imported ({error}); pip install "ray[tune]"') from error
         if self._ray.address is not None:
@@ -68,8 +68,8 @@ class EngineFactory:
         """Returns the engine for a task.
 
         Raises:
-            UsageError: This machine has less than a trial needs.
-            NbtError: Ray cannot be started here.
+            UsageError: No node has the resources that a trial needs.
+            NbtError: Ray cannot be started on this machine.
         """
         if self._name == "ray":
             from nbt.tuning.engines.ray.engine import RayEngine
@@ -83,11 +83,11 @@ class EngineFactory:
 
 
 def check_engine_options(name: str, workers: int, ray: RayOptions | None) -> None:
-    """Checks a choice without importing Ray.
+    """Checks the options of an engine without importing Ray.
 
     Raises:
-        UsageError: The engine is unknown, Ray is missing, too old or without its client, or there are options of Ray
-            without it.
+        UsageError: The engine is unknown; Ray is missing, too old or lacks its client; or Ray options are given for
+            another engine.
     """
     if name not in ENGINES:
         raise UsageError(f"engine {name!r}: {nearest(name, ENGINES)}")
@@ -95,5 +95,5 @@ def check_engine_options(name: str, workers: int, ray: RayOptions | None) -> Non
     if name == "ray":
         check_ray_installed()
         check_ray_client_installed(None if ray is None else ray.address)
-    elif ray is not None and (given := ray.given()):
+    elif ray is not None and (given := ray.given_options()):
         raise UsageError(f"{', '.join(given)}: only with --engine ray")

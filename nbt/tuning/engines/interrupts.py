@@ -1,4 +1,4 @@
-"""Ctrl-C at the right moment: never in the middle of a change to the supervisor."""
+"""Handling of SIGINT and SIGTERM such that no update of the supervisor's state is interrupted half-way."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptGuard:
-    """While entered, SIGINT and SIGTERM raise KeyboardInterrupt, but not inside `hold`: there they wait for its end.
+    """A context in which SIGINT and SIGTERM raise KeyboardInterrupt, but inside `deferred` only at its end.
 
-    A second signal inside the same `hold` is raised at once, so that nobody is locked in. Handlers that someone else
-    has set stay, and outside the main thread, which alone gets signals, nothing changes.
+    A second signal inside the same `deferred` raises at once, so that a blocked program can always be interrupted.
+    Signal handlers set by other code are kept. Outside the main thread, which alone receives signals, the guard has
+    no effect.
     """
 
     def __init__(self) -> None:
@@ -39,8 +40,8 @@ class InterruptGuard:
         self._previous.clear()
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Returns a context whose body is not interrupted; the interrupt is raised at its end."""
+    def deferred(self) -> Iterator[None]:
+        """Returns a context that defers the first interrupt inside its body to the end of the body."""
         self._depth += 1
         try:
             yield

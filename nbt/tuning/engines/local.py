@@ -1,4 +1,4 @@
-"""LocalEngine: runs specs on this machine, in this process or in worker processes that outlive their trials."""
+"""The local engine: runs trials in this process or in worker processes that are reused from trial to trial."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ _log = logging.getLogger("nbt")
 
 
 class LocalEngine:
-    """Runs the specs of a source on this machine.
+    """Runs the trials of a source on this machine.
 
-    With one worker they run in this process; with more, in processes that are started when there is work for them,
-    keep their tools between specs and end with the engine or with this process. Ctrl-C and SIGTERM abandon the running
-    specs and raise KeyboardInterrupt, never in the middle of a call to the source. A spec whose worker process dies is
-    run once more by another one (from its checkpoint, if it has one); the source notices nothing, unless that one
-    dies, too. Where several workers share a device and it runs out of memory, the spec is put back and one worker
-    fewer goes on.
+    One worker runs its trials in this process. Several workers are processes of their own, which start on demand, keep
+    their resources between trials and end with the engine or with this process. Ctrl-C and SIGTERM abandon the running
+    trials and raise KeyboardInterrupt, never during a call to the source. A trial whose worker process dies is run once
+    more by another worker, from its checkpoint if it has one; if that worker dies, too, the trial fails. When a device
+    that several workers share runs out of memory, the trial is returned to the source and the number of workers is
+    reduced by one.
 
     Args:
-        task: What is fine-tuned on.
-        workers: Jobs at a time, 1 or more.
-        device: "cpu", "cuda", "cuda:1" for all workers; all GPUs in turn, or the CPU where there is none, when None.
-        cache_bytes: Memory bound of each worker's prefix cache; a share of what is free when None.
-        runner: "module:name" of what makes a worker's `Runner`; another one replaces real training, in tests or to
+        task: The task to fine-tune on.
+        workers: Number of concurrent trials, 1 or more.
+        device: "cpu", "cuda", "cuda:1" for all workers; when None, worker i uses GPU i modulo the number of GPUs, or
+            the CPU without GPUs.
+        cache_bytes: Memory limit of each worker's frozen-feature cache; a share of the free memory when None.
+        runner: "module:name" of the class of a worker's `Runner`; another class replaces real training, in tests or to
             replay recorded curves. It is called with `(task, slot=, workers=, device=, cache_bytes=)`.
 
     Raises:
@@ -60,17 +61,17 @@ class LocalEngine:
         self._executor: _Executor = _InProcessExecutor(setup) if workers == 1 else _ProcessExecutor(setup)
 
     def run(self, source: TrialSource) -> None:
-        """Runs specs until the source has none left.
+        """Runs trials until the source has none left.
 
         Raises:
-            KeyboardInterrupt: The running specs were abandoned.
-            Exception: Whatever the source raises; the running specs were abandoned.
+            KeyboardInterrupt: The running trials were abandoned.
+            Exception: The source raised it; the running trials were abandoned.
         """
         with InterruptGuard() as guard:
             self._executor.run(source, guard)
 
     def close(self) -> None:
-        """Ends the workers and frees what they hold; may be called twice."""
+        """Ends the workers and frees their resources; may be called twice."""
         self._executor.close()
 
     def __enter__(self) -> LocalEngine:
@@ -89,14 +90,14 @@ class _Executor(Protocol):
 
 
 class _SourceError(BaseException):
-    """Carries an error of the source through a runner, which takes every `Exception` for the trial's."""
+    """Carries an error of the source through a runner, which would treat every `Exception` as the trial's own."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
 class _InProcessExecutor:
-    """One worker: this process."""
+    """Runs one trial at a time in this process."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
@@ -106,12 +107,12 @@ class _InProcessExecutor:
         spec: TrialSpec | None = None
         try:
             while True:
-                with guard.hold():
+                with guard.deferred():
                     spec = source.next_trial()
                 if spec is None:
                     return
                 outcome = self._run_trial(spec, source, guard)
-                with guard.hold():
+                with guard.deferred():
                     done, spec = spec, None
                     source.on_done(done, outcome)
         except BaseException:
@@ -122,7 +123,7 @@ class _InProcessExecutor:
     def _run_trial(self, spec: TrialSpec, source: TrialSource, guard: InterruptGuard) -> TrialOutcome:
         def on_epoch(result: EpochResult) -> str | None:
             try:
-                with guard.hold():
+                with guard.deferred():
                     return source.on_epoch(spec, result)
             except Exception as error:
                 raise _SourceError(error) from error
@@ -130,7 +131,7 @@ class _InProcessExecutor:
         if self._runner is None:
             self._runner = self._setup.open_runner()
         device = self._runner.device
-        with guard.hold():
+        with guard.deferred():
             source.on_placed(spec, local_worker_location(device).facts())
         try:
             return _with_worker_facts(self._runner.run(spec, on_epoch), 0, device)
@@ -145,7 +146,14 @@ class _InProcessExecutor:
 
 @dataclass(eq=False)
 class _TrialRun:
-    """A spec on its way: who runs it, what its worker decisions and was answered, and the workers that it has cost."""
+    """State of a running trial.
+
+    Attributes:
+        spec: Specification of the trial.
+        worker: The worker that runs it.
+        decisions: By epoch, its result and the source's reply (the reason to stop, or None to continue).
+        lost_workers: Location and reason of each worker that ended during the trial.
+    """
 
     spec: TrialSpec
     worker: WorkerProcess | None = None
@@ -158,7 +166,7 @@ class _TrialRun:
 
 
 class _ProcessExecutor:
-    """Several workers: one process each. Only one thread, the caller's, touches the source and the workers."""
+    """Runs several workers, one process each. Only the caller's thread accesses the source and the workers."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
@@ -169,13 +177,13 @@ class _ProcessExecutor:
     def run(self, source: TrialSource, guard: InterruptGuard) -> None:
         try:
             while True:
-                with guard.hold():
+                with guard.deferred():
                     self._start_trials(source)
                 if not self._runs:
                     return
                 ready = wait([worker.connection for worker in self._workers])
                 for worker in [worker for worker in self._workers if worker.connection in ready]:
-                    with guard.hold():
+                    with guard.deferred():
                         self._receive_message(worker, source)
         except BaseException:
             self._abandon_all(source)
@@ -188,7 +196,7 @@ class _ProcessExecutor:
         join_workers(workers)
 
     def _start_trials(self, source: TrialSource) -> None:
-        """Starts as many specs as there are slots and specs."""
+        """Starts trials until all slots are busy or the source has none."""
         while len(self._runs) < len(self._slots):
             spec = source.next_trial()
             if spec is None:
@@ -198,7 +206,7 @@ class _ProcessExecutor:
             self._assign_worker(run, source)
 
     def _assign_worker(self, run: _TrialRun, source: TrialSource) -> None:
-        """Gives a spec to an idle worker, or to a new one."""
+        """Assigns a trial to an idle worker, or to a new one."""
         busy = [other.worker for other in self._runs]
         idle = [worker for worker in self._workers if worker not in busy]
         for worker in [worker for worker in idle if not worker.alive()]:
@@ -216,7 +224,7 @@ class _ProcessExecutor:
         return worker
 
     def _receive_message(self, worker: WorkerProcess, source: TrialSource) -> None:
-        """Takes one message of a worker, or its end."""
+        """Handles one message of a worker, or its end."""
         run = next((run for run in self._runs if run.worker is worker), None)
         try:
             kind, value = worker.receive()
@@ -236,7 +244,7 @@ class _ProcessExecutor:
         self, kind: str, value: Any, worker: WorkerProcess, run: _TrialRun, source: TrialSource
     ) -> None:
         if kind == "epoch":
-            worker.send(self._answer(run, value, source))
+            worker.send(self._decide(run, value, source))
         elif value.out_of_memory and self._shares_device(worker):
             self._requeue(worker, run, source, f"out of memory on {worker.device or 'device'}")
         elif kind == "setup_failed":
@@ -244,8 +252,8 @@ class _ProcessExecutor:
         else:
             self._finish(run, value, worker, source)
 
-    def _answer(self, run: _TrialRun, result: EpochResult, source: TrialSource) -> str | None:
-        """Asks the source once for every epoch: a spec that runs again repeats epochs that it has heard of."""
+    def _decide(self, run: _TrialRun, result: EpochResult, source: TrialSource) -> str | None:
+        """Reports each epoch to the source once; a retried trial repeats epochs that the source has received."""
         if result.epoch not in run.decisions:
             run.decisions[result.epoch] = (result, source.on_epoch(run.spec, result))
         return run.decisions[result.epoch][1]
@@ -255,7 +263,7 @@ class _ProcessExecutor:
         source.on_done(run.spec, _with_worker_facts(outcome, worker.slot, worker.device, run.lost_workers))
 
     def _handle_setup_failure(self, worker: WorkerProcess, run: _TrialRun, source: TrialSource, reason: str) -> None:
-        """Does without a worker that could not be set up where others could: a setup_failed GPU would fail spec after spec."""
+        """Removes a worker's slot if other workers could be set up: on a faulty GPU, trial after trial would fail."""
         if any(other.device is not None for other in self._workers if other is not worker):
             self._requeue(worker, run, source, reason)
         else:
@@ -264,7 +272,7 @@ class _ProcessExecutor:
     def _handle_worker_exit(
         self, worker: WorkerProcess, run: _TrialRun | None, source: TrialSource, reason: str = ""
     ) -> None:
-        """Takes the end of a worker; its spec gets one more chance."""
+        """Handles the end of a worker: its trial is retried once, then fails."""
         code = self._remove_worker(worker)
         if run is None:
             return
@@ -281,22 +289,22 @@ class _ProcessExecutor:
         return exit_code(worker)
 
     def _shares_device(self, worker: WorkerProcess) -> bool:
-        """Tells whether other workers may hold the memory that this one lacked."""
+        """Returns whether other workers may occupy the memory that this one lacked."""
         others = [other for other in self._workers if other is not worker]
         return any(worker.device is None or other.device in (None, worker.device) for other in others)
 
-    def _requeue(self, worker: WorkerProcess, run: _TrialRun, source: TrialSource, why: str) -> None:
-        """Gives a spec back to the source, and its worker's memory to the others."""
+    def _requeue(self, worker: WorkerProcess, run: _TrialRun, source: TrialSource, reason: str) -> None:
+        """Gives a trial back to the source and removes its worker, which frees memory for the others."""
         self._workers.remove(worker)
         self._slots.remove(worker.slot)
         self._runs.remove(run)
         worker.terminate()
         join_workers([worker])
-        _log.warning("%s: going on with %d at a time", why, len(self._slots))
+        _log.warning("%s: concurrent trials reduced to %d", reason, len(self._slots))
         source.on_abandoned(run.spec)
 
     def _abandon_all(self, source: TrialSource) -> None:
-        """Abandons what runs and ends all workers."""
+        """Abandons the running trials and ends all workers."""
         runs, self._runs = self._runs, []
         workers, self._workers = self._workers, []
         for worker in workers:
@@ -309,7 +317,7 @@ class _ProcessExecutor:
 
 
 def _notify_abandoned(source: TrialSource, spec: TrialSpec) -> None:
-    """Tells the source, on the way out with another error that must not be hidden by one of its own."""
+    """Reports an abandoned trial to the source; logs an error of the source, so that it hides no earlier error."""
     try:
         source.on_abandoned(spec)
     except Exception as error:

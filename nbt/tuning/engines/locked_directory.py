@@ -1,7 +1,7 @@
-"""Temporary folders that do not outlive their processes for long, even where these are killed.
+"""Temporary directories that are removed even if their process is killed.
 
-Each is held by a lock of the operating system, which vanishes with the process; what nobody holds any more is removed
-when the next one is made.
+A process holds a file lock on each of its directories, which the operating system releases when the process ends.
+Unlocked directories are removed when the next one is created.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ _LOCK_NAME = ".held"
 
 
 class LockedDirectory:
-    """A temporary folder of this process.
+    """A temporary directory of this process.
 
     Args:
-        prefix: Of its name.
+        prefix: Prefix of the directory's name; it starts with "nbt-".
+
+    Attributes:
+        path: The directory.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -29,11 +32,11 @@ class LockedDirectory:
         unlocked_path = self.path / f"{_LOCK_NAME}.new"
         self._file = os.open(unlocked_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        # Under its name only once it is locked, or another process could take it for abandoned.
+        # Renamed only after locking; otherwise another process could treat the directory as abandoned.
         unlocked_path.rename(self.path / _LOCK_NAME)
 
     def close(self) -> None:
-        """Removes the folder; may be called twice."""
+        """Removes the directory; may be called twice."""
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.close(self._file)
@@ -41,8 +44,11 @@ class LockedDirectory:
 
 
 def remove_abandoned_directories() -> None:
-    """Removes the held folders whose processes are gone."""
+    """Removes the directories whose processes have ended."""
     for lock_path in Path(tempfile.gettempdir()).glob(f"nbt-*/{_LOCK_NAME}"):
-        with contextlib.suppress(OSError), lock_path.open("rb") as file:  # another user's, or gone by now
+        with (
+            contextlib.suppress(OSError),
+            lock_path.open("rb") as file,
+        ):  # it belongs to another user or no longer exists
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock_path.parent, ignore_errors=True)

@@ -1,8 +1,9 @@
-"""The worker process: builds its tools once, then serves one spec after another over a pipe.
+"""The worker process: sets up its runner once, then runs the trials that it receives over a pipe.
 
-Started by `nbt.tuning.engines.worker_process` as `python -m nbt.tuning.engines.worker FD FOLDER`. Messages from the worker are
-pairs of a kind and a value: ("ready", device), ("epoch", EpochResult), ("done", TrialOutcome), ("setup_failed", TrialOutcome)
-and ("log", (level, text)). To an epoch the driver answers with the reason to stop, or None to go on.
+`nbt.tuning.engines.worker_process` starts it as `python -m nbt.tuning.engines.worker FD FOLDER`. Messages from the
+worker are pairs of a kind and a value: ("ready", device), ("epoch", EpochResult), ("done", TrialOutcome),
+("setup_failed", TrialOutcome) and ("log", (level, text)). The driver answers an epoch with the reason to stop, or None
+to continue.
 """
 
 from __future__ import annotations
@@ -30,36 +31,37 @@ if TYPE_CHECKING:
 
 TRIAL_RUNNER = "nbt.tuning.engines.worker:TrialRunner"
 
-# A worker whose driver is gone closes its caches; where that hangs, it leaves without.
+# After its driver has ended, a worker has this long to close its caches before it exits without doing so.
 _CLEANUP_SECONDS = 10.0
 
 
 class Runner(Protocol):
-    """Runs specs one at a time and keeps its tools between them. Its `run` turns a failing trial into an outcome."""
+    """Runs trials one at a time and keeps its resources between them."""
 
     @property
     def device(self) -> str:
-        """Where it runs: "cpu", "cuda:1"."""
+        """The device that trials run on: "cpu", "cuda:1"."""
         ...
 
     def run(self, spec: TrialSpec, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
-        """Runs one spec; see `nbt.training.run_trial.run_trial`."""
+        """Runs one trial; a failure becomes its outcome. See `nbt.training.run_trial.run_trial`."""
         ...
 
     def close(self) -> None:
-        """Frees the tools."""
+        """Frees the resources."""
         ...
 
 
 class TrialRunner:
-    """The runner of real trials: one `WorkerContext` for all of them.
+    """The runner of real trials, which share one `WorkerContext`.
 
     Args:
-        task: What to fine-tune on.
-        slot: Number of the worker; without a named device it takes GPU `slot` modulo the number of GPUs.
-        workers: Number of workers on this machine; those on one device share the memory for images and prefix caches.
-        device: "cpu", "cuda", "cuda:1"; the GPUs in turn, else the CPU, when None.
-        cache_bytes: Memory bound of the prefix cache; this worker's share of what is free when None.
+        task: The task to fine-tune on.
+        slot: Number of the worker; without a named device it uses GPU `slot` modulo the number of GPUs.
+        workers: Number of workers on this machine; those on one device share the memory for images and frozen-feature
+            caches.
+        device: "cpu", "cuda", "cuda:1"; when None, GPU `slot` modulo the number of GPUs, or the CPU without GPUs.
+        cache_bytes: Memory limit of the frozen-feature cache; this worker's share of the free memory when None.
     """
 
     def __init__(
@@ -80,27 +82,29 @@ class TrialRunner:
         if device is None and gpus:
             device = f"cuda:{slot % gpus}"
             workers_per_device = math.ceil(workers / gpus)
-        self._bench = WorkerContext(task, device=device, cache_bytes=cache_bytes, workers_per_device=workers_per_device)
+        self._context = WorkerContext(
+            task, device=device, cache_bytes=cache_bytes, workers_per_device=workers_per_device
+        )
 
     @property
     def device(self) -> str:
-        """Where it runs."""
-        return str(self._bench.device)
+        """The device that trials run on."""
+        return str(self._context.device)
 
     def run(self, spec: TrialSpec, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
-        """Runs one spec; see `nbt.training.run_trial.run_trial`."""
+        """Runs one trial; see `nbt.training.run_trial.run_trial`."""
         from nbt.training.run_trial import run_trial
 
-        return run_trial(spec, self._bench, on_epoch)
+        return run_trial(spec, self._context, on_epoch)
 
     def close(self) -> None:
         """Frees the caches and their files."""
-        self._bench.close()
+        self._context.close()
 
 
 @dataclass(frozen=True, eq=False)
 class WorkerSetup:
-    """What a worker is told once; the arguments of its runner and the level of the log records it sends back."""
+    """The arguments of a worker's runner, and the minimum level of the log records that the worker sends back."""
 
     task: Task
     slot: int = 0
@@ -111,22 +115,25 @@ class WorkerSetup:
     log_level: int = logging.WARNING
 
     def open_runner(self) -> Runner:
-        """Imports the runner that "module:name" names, and makes one."""
+        """Imports the runner class that `runner` names as "module:name" and returns an instance."""
         module, _, name = self.runner.partition(":")
-        make = getattr(importlib.import_module(module), name)
-        runner: Runner = make(
+        runner_class = getattr(importlib.import_module(module), name)
+        runner: Runner = runner_class(
             self.task, slot=self.slot, workers=self.workers, device=self.device, cache_bytes=self.cache_bytes
         )
         return runner
 
 
 def send(connection: Connection[Any, Any], message: object) -> None:
-    """Sends a message with plain pickle: `Connection.send` would share tensors through files that die with us."""
+    """Sends a message with plain pickle.
+
+    `Connection.send` would share tensors through files that vanish with the sending process.
+    """
     connection.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
 
 class _DriverConnection:
-    """The worker's end of the pipe; log records of any thread may go through it."""
+    """The worker's end of the pipe; `send` is thread-safe, because any thread may log."""
 
     def __init__(self, connection: Connection[Any, Any]) -> None:
         self._connection = connection
@@ -144,22 +151,22 @@ class _DriverConnection:
 
 
 class _LogHandler(logging.Handler):
-    """Sends log records to the driver, which knows how to show them."""
+    """Sends log records to the driver, which displays them."""
 
     def __init__(self, connection_to_driver: _DriverConnection) -> None:
         super().__init__()
-        self._link = connection_to_driver
+        self._connection = connection_to_driver
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(ConnectionError):  # the driver is gone: nobody to tell
-            self._link.send("log", (record.levelno, record.getMessage()))
+        with suppress(ConnectionError):  # the driver has ended
+            self._connection.send("log", (record.levelno, record.getMessage()))
 
 
 def serve(connection: Connection[Any, Any]) -> None:
-    """Serves specs until the driver sends None or is gone.
+    """Runs trials until the driver sends None or ends.
 
     Args:
-        connection: Gives a `WorkerSetup`, then `TrialSpec`s.
+        connection: Delivers one `WorkerSetup`, then `TrialSpec`s.
     """
     connection_to_driver = _DriverConnection(connection)
     try:
@@ -175,7 +182,7 @@ def serve(connection: Connection[Any, Any]) -> None:
             while (spec := connection_to_driver.receive()) is not None:
                 connection_to_driver.send("done", runner.run(spec, connection_to_driver.ask))
     except (EOFError, ConnectionError):
-        return  # the driver is gone
+        return  # the driver has ended
 
 
 def _forward_logs(connection_to_driver: _DriverConnection, level: int) -> None:
@@ -186,13 +193,13 @@ def _forward_logs(connection_to_driver: _DriverConnection, level: int) -> None:
 
 
 def setup_failure_outcome(error: Exception) -> TrialOutcome:
-    """Returns the outcome of a spec whose worker could not make its tools."""
+    """Returns the outcome of a trial whose worker could not set up its runner."""
     text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
     return TrialOutcome(error=text, traceback=traceback.format_exc(), out_of_memory=_out_of_memory(error))
 
 
 def _out_of_memory(error: Exception) -> bool:
-    if "torch" not in sys.modules:  # importing it takes seconds, and the error cannot be its own
+    if "torch" not in sys.modules:  # importing torch takes seconds, and the error cannot come from it
         return isinstance(error, MemoryError)
     from nbt.devices import out_of_memory
 
@@ -200,7 +207,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _exit_with_driver() -> None:
-    """Ends this process when the driver is gone, however it went: stdin is a pipe that only the driver holds."""
+    """Ends this process when the driver ends, even by SIGKILL: only the driver holds the other end of stdin."""
     while os.read(sys.stdin.fileno(), 1):
         pass
     main_thread = threading.main_thread().ident
@@ -216,18 +223,18 @@ def _exit_on_sigterm(signum: int, frame: object) -> None:
 
 
 def main() -> None:
-    """Runs a worker. Its arguments are the descriptor of its pipe, and its folder for temporary files."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    """Runs a worker. Its arguments are the file descriptor of its pipe and its folder for temporary files."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
     signal.signal(signal.SIGTERM, _exit_on_sigterm)
     threading.Thread(target=_exit_with_driver, daemon=True).start()
     try:
         serve(Connection(int(sys.argv[1])))
     finally:
-        shutil.rmtree(sys.argv[2], ignore_errors=True)  # the driver does it, too, unless it was killed
+        shutil.rmtree(sys.argv[2], ignore_errors=True)  # the driver does this, too, unless it was killed
 
 
 if __name__ == "__main__":
-    # As `__main__` this module's classes would not be the ones that the driver pickles.
+    # Classes defined in `__main__` would differ from those that the driver pickles.
     from nbt.tuning.engines.worker import main as run_worker
 
     run_worker()

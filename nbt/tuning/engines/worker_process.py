@@ -1,4 +1,4 @@
-"""The driver's side of worker processes: starting them, talking to them, ending them."""
+"""The driver's side of worker processes: starting, communicating and ending."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ from typing import Any
 
 from nbt.tuning.engines.worker import WorkerSetup, send
 
-# How long a worker may take to close its caches before it is killed.
+# Time for a worker to close its caches before it is killed.
 _GRACE_SECONDS = 5.0
 
 
 class WorkerProcess:
-    """A fresh Python process that serves specs, see `nbt.tuning.engines.worker`.
+    """A separate Python process that runs trials; see `nbt.tuning.engines.worker`.
 
     It is a plain subprocess rather than a `multiprocessing.Process`, which would run the user's script again in every
     worker and cannot start from a notebook cell or a script on stdin. Its stdin is a pipe that only this process
-    holds: when this process is gone, even killed, the worker notices and ends. Temporary files go to a folder of its
-    own that is removed with it, however it ends.
+    holds, so that the worker ends with this process even if this process is killed. Its temporary files are in a
+    folder of its own, which is removed when the worker ends, whatever the cause.
+
+    Attributes:
+        slot: Number of the worker, 0 ... workers - 1.
+        device: Device that the worker runs on; None until the worker is ready.
+        connection: This process's end of the pipe.
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
@@ -34,24 +39,24 @@ class WorkerProcess:
         self.connection, worker_end = Pipe()
         self._folder = tempfile.mkdtemp(prefix="nbt-worker-")
         self._process = subprocess.Popen(
-            # -P: what is importable is decided by PYTHONPATH below, not by the working directory.
+            # -P: imports are resolved with the PYTHONPATH set below, not from the working directory.
             [sys.executable, "-P", "-m", "nbt.tuning.engines.worker", str(worker_end.fileno()), self._folder],
             stdin=subprocess.PIPE,
-            stdout=2,  # stdout belongs to the driver's results
+            stdout=2,  # the driver prints results on stdout
             pass_fds=[worker_end.fileno()],
             env=_worker_environment(setup.workers, self._folder),
-            start_new_session=True,  # the terminal's Ctrl-C goes to the driver alone
+            start_new_session=True,  # only the driver receives the terminal's Ctrl-C
         )
         worker_end.close()
         self.send(setup)
 
     @property
     def pid(self) -> int:
-        """Process id."""
+        """The process ID."""
         return self._process.pid
 
     def send(self, message: object) -> None:
-        """Sends a message. To a dead worker nothing is sent: its connection reads as ended soon enough."""
+        """Sends a message. Nothing happens if the worker has ended; the next `receive` reports that."""
         with contextlib.suppress(ConnectionError):
             send(self.connection, message)
 
@@ -68,25 +73,25 @@ class WorkerProcess:
         return message
 
     def alive(self) -> bool:
-        """Tells whether the process runs."""
+        """Returns whether the process is running."""
         return self._process.poll() is None
 
     def request_exit(self) -> None:
-        """Asks an idle worker to end after cleaning up."""
+        """Requests that an idle worker clean up and end."""
         self.send(None)
 
     def terminate(self) -> None:
-        """Tells a worker to give up what it does and end."""
+        """Ends a worker and abandons its trial."""
         self._process.terminate()
 
     def join(self, deadline: float) -> int:
-        """Waits for the end of the process, at the deadline kills it, and removes what it left.
+        """Waits for the end of the process, kills it at the deadline and removes its temporary files.
 
         Args:
-            deadline: Of `time.monotonic`.
+            deadline: Time of `time.monotonic`, in seconds.
 
         Returns:
-            Its exit code; negative for a signal.
+            The exit code; the negative signal number if a signal ended the process.
         """
         try:
             code = self._process.wait(max(0.0, deadline - time.monotonic()))
@@ -106,7 +111,7 @@ class WorkerProcess:
 
 
 def join_workers(workers: Iterable[WorkerProcess]) -> None:
-    """Waits for workers that were told to end, all against the same deadline."""
+    """Waits for workers that were requested to end, with one deadline for all."""
     deadline = time.monotonic() + _GRACE_SECONDS
     for worker in workers:
         worker.join(deadline)
@@ -118,7 +123,7 @@ def exit_code(worker: WorkerProcess) -> int:
 
 
 def _worker_environment(workers: int, folder: str) -> dict[str, str]:
-    """Returns the environment of a worker: the driver's, its share of the cores, its own temporary folder."""
+    """Returns the driver's environment with the worker's number of threads, temporary folder and import path."""
     threads = max(1, usable_cores() // workers)
     requested_threads = os.environ.get("OMP_NUM_THREADS", "")
     if requested_threads.isdecimal() and int(requested_threads) > 0:
@@ -128,7 +133,7 @@ def _worker_environment(workers: int, folder: str) -> dict[str, str]:
 
 
 def usable_cores() -> int:
-    """Returns how many CPU cores this process may run on."""
+    """Returns the number of CPU cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

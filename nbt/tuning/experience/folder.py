@@ -1,4 +1,4 @@
-"""A folder of recorded tables: the experience that priors and pruner of a search rest on."""
+"""Loading of the recorded tables of a folder: the experience for priors and pruner of a search."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _log = logging.getLogger("nbt")
 
 
 def load_experience(folder: str | Path | None, space: Space) -> list[RecordedTable]:
-    """Reads the recorded tables of a folder, in the order of their names; an empty folder has none.
+    """Loads the recorded tables of a folder, sorted by file name.
 
     Args:
-        folder: Of `*.parquet` files, not searched deeper; None means the tables that come with nbt, of which those
-            that are not of the space are left out.
-        space: What is going to be searched. A dimension that a table does not have is neutral in all its runs.
+        folder: Folder of `*.parquet` files, without subfolders; None loads the tables shipped with nbt, without those
+            that do not match the space.
+        space: The search space. A dimension that a table lacks is neutral in all its runs.
 
     Raises:
-        UsageError: There is no such folder, or a table of the user's is broken, of another version, has other columns
-            or is of another space; the message names the file, the difference and the remedy.
+        UsageError: The folder cannot be read, or one of its tables is damaged, has another version or other columns,
+            or does not match the space. The message names the file, the difference and the remedy.
     """
     if folder is None:
         return _load_shipped(space)
@@ -33,7 +33,9 @@ def load_experience(folder: str | Path | None, space: Space) -> list[RecordedTab
             table = RecordedTable.load(path)
             table.check_space(space)
         except UsageError as error:
-            raise UsageError(f"--experience {folder}: {error}; move the file elsewhere or record it again") from error
+            raise UsageError(
+                f"--experience {folder}: {error}; move the file to another folder or record the table again"
+            ) from error
         tables.append(table)
     return tables
 
@@ -45,7 +47,7 @@ def _load_shipped(space: Space) -> list[RecordedTable]:
         try:
             table.check_space(space)
         except UsageError as error:
-            _log.info("left out of the experience: %s", error)
+            _log.info("not used as experience: %s", error)
         else:
             tables.append(table)
     return tables
@@ -56,5 +58,5 @@ def _table_files(folder: Path) -> list[Path]:
         paths = sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UsageError(f"--experience {folder}: {reason}; give a folder of tables that nbt record wrote") from error
+        raise UsageError(f"--experience {folder}: {reason}; give a folder of tables written by nbt record") from error
     return [path for path in paths if path.suffix == ".parquet" and not path.name.startswith(".")]

@@ -1,4 +1,7 @@
-"""RecordedTable: full learning curves of many settings of one task, as a Parquet file. What replay and priors read."""
+"""Recorded tables: full learning curves of many settings on one task, stored as a Parquet file.
+
+Benchmarks and priors read them.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +32,15 @@ _RUN_COLUMNS = ("setting", "seed", "origin", "diverged", "setup_seconds")
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedRun:
-    """One setting trained to full length once.
+    """One full-length training run of a setting.
 
     Attributes:
-        setting: Number of the setting in its table; runs that share it differ by their seed alone.
-        seed: 0 for the first run of a setting, 1 for its repetition.
+        setting: Number of the setting in the table; runs with the same number differ only in their seed.
+        seed: Number of the repetition of the setting, from 0.
         origin: "anchor: NAME", "random", or "study: NAME".
         settings: The repaired recipe.
-        curve: Every epoch; `watched_accuracy` is the accuracy on test images.
-        setup_seconds: Before the first step.
+        curve: Results of all epochs; `watched_accuracy` is the accuracy on test images.
+        setup_seconds: Time before the first training step.
     """
 
     setting: int
@@ -49,23 +52,23 @@ class RecordedRun:
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss left the finite numbers."""
+        """Whether the loss became infinite or NaN."""
         return bool(self.curve) and self.curve[-1].diverged
 
     @property
     def val_accuracy(self) -> float:
-        """Validation accuracy of the kept epoch, 0 where the run diverged."""
+        """Validation accuracy of the best epoch, 0 ... 1; 0 if the run diverged."""
         best = best_epoch(self.curve)
         return 0.0 if best is None or self.diverged else best.val_accuracy or 0.0
 
     @property
     def test_accuracy(self) -> float | None:
-        """Test accuracy of the epoch that validation keeps; 0 where the run diverged, None where none was watched."""
+        """Test accuracy of the epoch with the best validation; 0 if the run diverged, None if it was not measured."""
         best = best_epoch(self.curve)
         return 0.0 if self.diverged else None if best is None else best.watched_accuracy
 
     def to_row(self) -> dict[str, Any]:
-        """Returns the run in JSON types, as a row of the table."""
+        """Converts the run to a row of the table in JSON types."""
         columns: dict[str, Any] = {name: getattr(self, name) for name in _RUN_COLUMNS}
         columns |= self.settings.to_dict()
         epochs = [result.to_dict() | {"test_accuracy": result.watched_accuracy} for result in self.curve]
@@ -74,7 +77,7 @@ class RecordedRun:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> RecordedRun:
-        """Reads what `to_row` wrote; a setting that the row does not have is neutral."""
+        """Creates a run from the result of `to_row`; missing settings are neutral."""
         settings = {name: row[name] for name in setting_names() if row.get(name) is not None}
         last = len(row["train_loss"])
         curve = tuple(
@@ -103,24 +106,24 @@ class RecordedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class TableHeader:
-    """What a table is of.
+    """Description of the task and the runs of a table.
 
     Attributes:
-        dataset: Name, or the last part of a folder's path.
-        backbone: Canonical text.
+        dataset: Name of the dataset, or the last part of a folder's path.
+        backbone: Canonical specification of the backbone.
         weights: "default", "none", or the name of a file.
         data_hash: `Task.fingerprint`.
-        weights_hash: Fingerprint of w0.
-        image_size: Pixels.
+        weights_hash: Fingerprint of the pretrained weights w0.
+        image_size: Side of the images in pixels.
         classes: `--classes`, if given.
         shots: `--shots`, if given.
-        epochs: Length of every run.
-        seed: Of split, settings and runs.
-        dimensions: What was varied: name to what its range was, see `describe_dimensions`.
-        facts: Of the dataset, see `nbt.task.load.dataset_summary`.
-        watched: Number of test images that every epoch was evaluated on; 0 for tables from studies.
-        profile: `FitProfile.to_dict()`, None where it could not be measured.
-        schema: Version of the file's layout.
+        epochs: Number of epochs of every run.
+        seed: Seed of split, settings and runs.
+        dimensions: Varied dimensions: name -> range or choices; see `describe_dimensions`.
+        facts: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
+        watched: Number of test images on which every epoch was evaluated; 0 for tables from studies.
+        profile: Fit profile as returned by `FitProfile.to_dict`; None if it was not measured.
+        schema: Version of the file format.
     """
 
     dataset: str
@@ -141,13 +144,13 @@ class TableHeader:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What two recordings that may continue each other have in common."""
+        """The values in which two recordings must agree for one to continue the other."""
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if name not in ("profile", "facts")}
 
     @property
     def name(self) -> str:
-        """A short name of the task for tables and figures."""
+        """Short name of the task for tables and figures."""
         return f"{self.dataset} · {self.backbone}"
 
 
@@ -156,9 +159,9 @@ class RecordedTable:
     """The recorded runs of one task.
 
     Attributes:
-        header: What it is of.
-        runs: In order of setting and seed.
-        source: Where it was read from, for messages.
+        header: Description of task and runs.
+        runs: The runs; files store them sorted by setting and seed.
+        source: Origin of the table for messages, e.g. the path of its file.
     """
 
     header: TableHeader
@@ -166,7 +169,7 @@ class RecordedTable:
     source: str = ""
 
     def save(self, path: Path) -> None:
-        """Writes the table, whole or not at all."""
+        """Writes the table to a Parquet file atomically."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -184,16 +187,16 @@ class RecordedTable:
 
     @classmethod
     def load(cls, path: str | Path) -> RecordedTable:
-        """Reads a table.
+        """Loads a table.
 
         Raises:
-            UsageError: There is none, it is of another version, or its columns are others; the message says which.
+            UsageError: The file is missing, damaged, of another version, or has other columns; the message names them.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            # Not pq.read_table: it imports pandas, which takes longer than reading a hundred tables.
+            # pq.read_table would import pandas, which takes longer than reading a hundred tables.
             with pq.ParquetFile(path) as file:
                 table = file.read(use_threads=False)
             columns = table.schema.names
@@ -209,25 +212,27 @@ class RecordedTable:
         return cls(header, runs, str(path))
 
     def check_space(self, space: Space) -> None:
-        """Checks that what was varied in the table is what a space varies, as far as both know a dimension.
+        """Checks that the space has all dimensions of the table, with the same ranges.
 
-        A dimension that the table does not have is neutral in all its runs.
+        A dimension that the table lacks is neutral in all its runs.
 
         Raises:
-            UsageError: A dimension of the table is none of the space, or has another range.
+            UsageError: The space lacks a dimension of the table or has another range for it.
         """
-        now = describe_dimensions(space)
-        for name, before in self.header.dimensions.items():
-            if name not in now:
-                raise UsageError(f"{self.source}: recorded with dimension {name}, which space {space.name} has not")
-            if to_json(before) != now[name]:
+        dimensions = describe_dimensions(space)
+        for name, recorded in self.header.dimensions.items():
+            if name not in dimensions:
                 raise UsageError(
-                    f"{self.source}: recorded with {name} in {before}, but space {space.name} has {now[name]}"
+                    f"{self.source}: recorded with dimension {name}, which space {space.name} does not have"
+                )
+            if to_json(recorded) != dimensions[name]:
+                raise UsageError(
+                    f"{self.source}: recorded with {name} in {recorded}, but space {space.name} has {dimensions[name]}"
                 )
 
 
 def describe_dimensions(space: Space) -> dict[str, Any]:
-    """Returns what a space varies, in JSON types."""
+    """Returns the dimensions of a space in JSON types: name -> list of choices, or [low, high, "log" or "linear"]."""
     return {
         d.name: list(d.choices) if d.choices else [d.low, d.high, "log" if d.log else "linear"]
         for d in space.dimensions
@@ -236,7 +241,7 @@ def describe_dimensions(space: Space) -> dict[str, Any]:
 
 def _read_header(metadata: Mapping[bytes, bytes], path: str | Path) -> TableHeader:
     if _METADATA_KEY not in metadata:
-        raise UsageError(f"{path}: a Parquet file, but not one that nbt record wrote")
+        raise UsageError(f"{path}: this Parquet file was not written by nbt record")
     try:
         values = dict(json.loads(metadata[_METADATA_KEY]))
     except (TypeError, ValueError) as error:
@@ -251,14 +256,14 @@ def _read_header(metadata: Mapping[bytes, bytes], path: str | Path) -> TableHead
         raise UsageError(f"{path}: damaged header of a recorded table ({error})") from error
 
 
-def _check_columns(found: Sequence[str], path: str | Path) -> None:
-    """Refuses columns that are unknown or missing; settings alone may be missing."""
-    needed, settings = {*_RUN_COLUMNS, *_CURVE_COLUMNS}, set(setting_names())
-    missing, unknown = needed - set(found), set(found) - needed - settings
+def _check_columns(columns: Sequence[str], path: str | Path) -> None:
+    """Raises UsageError for unknown or missing columns; columns of settings may be missing."""
+    required, settings = {*_RUN_COLUMNS, *_CURVE_COLUMNS}, set(setting_names())
+    missing, unknown = required - set(columns), set(columns) - required - settings
     if missing or unknown:
         problems = (("lacks", missing), ("has", unknown))
-        parts = [f"{what} {', '.join(sorted(names))}" for what, names in problems if names]
-        raise UsageError(f"{path}: other columns than a recorded table's: it {' and '.join(parts)}")
+        parts = [f"{verb} {', '.join(sorted(names))}" for verb, names in problems if names]
+        raise UsageError(f"{path}: the columns are not those of a recorded table: it {' and '.join(parts)}")
 
 
 def _arrow_type(rule: FieldRule) -> pa.DataType:

@@ -1,4 +1,4 @@
-"""Recording: random settings of a space trained to full length, one after another, as a source of specs."""
+"""Recording of tables: baseline recipes and random settings of a space, trained to full length."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MAX_EQUAL_FAILURES = 3
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run that a recording consists of; see `RecordedRun`."""
+    """A planned run of a recording; see `RecordedRun` for the fields."""
 
     setting: int
     seed: int
@@ -42,20 +42,21 @@ class PlannedRun:
 
     @property
     def key(self) -> str:
-        """Name of the run."""
+        """Name of the run, unique in the recording."""
         return f"setting-{self.setting:04d}-seed-{self.seed}"
 
 
 def plan_runs(space: Space, n: int, *, epochs: int, seed: int) -> list[PlannedRun]:
-    """Returns the runs of a recording: the baseline_recipes, then random settings; every tenth setting runs with two seeds.
+    """Returns the runs of a recording: the baseline recipes, then random settings.
 
-    A setting depends on the seed and its number alone, so that a longer recording continues a shorter one.
+    Every tenth setting runs with two seeds. A random setting depends only on the seed and its number, so that a longer
+    recording continues a shorter one.
 
     Args:
-        space: What is drawn from, every dimension by itself: uniform, or uniform in the logarithm.
-        n: Number of settings, baseline_recipes included.
-        epochs: Length of every run.
-        seed: Of the draws.
+        space: The space to sample from, each dimension independently: uniform, or uniform in the logarithm.
+        n: Number of settings, including the baseline recipes.
+        epochs: Number of epochs of every run.
+        seed: Seed of the sampling.
     """
     baselines = [
         (f"anchor: {name}", settings) for name, settings in baseline_recipes(epochs) if space.can_express(settings)
@@ -65,49 +66,52 @@ def plan_runs(space: Space, n: int, *, epochs: int, seed: int) -> list[PlannedRu
         if number < len(baselines):
             origin, settings = baselines[number]
         else:
-            draws = np.random.default_rng(derive_seed(seed, "recorded setting", number))
-            origin, settings = RANDOM_ORIGIN, space.settings(sample_params(space, draws), epochs)
+            rng = np.random.default_rng(derive_seed(seed, "recorded setting", number))
+            origin, settings = RANDOM_ORIGIN, space.settings(sample_params(space, rng), epochs)
         seeds = (0, 1) if number % REPEAT_INTERVAL == 0 else (0,)
-        planned += [PlannedRun(number, one, origin, settings) for one in seeds]
+        planned += [PlannedRun(number, run_seed, origin, settings) for run_seed in seeds]
     return planned
 
 
 class Journal:
-    """What a recording has so far: JSON lines beside the table, each written through as soon as a run ends.
+    """The finished runs of a recording: a file of JSON lines next to the table, extended after every run.
 
     Args:
-        table: Where the table is going to be.
-        header: What is being recorded.
+        table: Path of the table.
+        header: Header of the recording.
+
+    Attributes:
+        runs: The finished runs by setting and seed, including those of an existing table.
 
     Raises:
-        UsageError: Table or journal are of something else.
+        UsageError: An existing table or journal belongs to another recording.
     """
 
     def __init__(self, table: Path, header: TableHeader) -> None:
         self.header = header
         self._table, self._path = table, table.with_name(f"{table.name}.journal")
         self.runs: dict[tuple[int, int], RecordedRun] = {}
-        self._has_header = False  # the journal's first line says what it is of
+        self._has_header = False  # the first line of the journal is its header
         if table.exists():
-            before = RecordedTable.load(table)
-            self._check(before.header.identity, table)
-            self._add_runs(before.runs)
+            existing = RecordedTable.load(table)
+            self._check(existing.header.identity, table)
+            self._add_runs(existing.runs)
         if self._path.exists():
             self._read()
 
     def _add_runs(self, runs: Sequence[RecordedRun]) -> None:
         self.runs |= {(run.setting, run.seed): run for run in runs}
 
-    def _check(self, identity: dict[str, Any], where: Path) -> None:
-        wanted = to_json(self.header.identity)
-        differing = [name for name, value in wanted.items() if to_json(identity.get(name)) != value]
+    def _check(self, identity: dict[str, Any], path: Path) -> None:
+        expected = to_json(self.header.identity)
+        differing = [name for name, value in expected.items() if to_json(identity.get(name)) != value]
         if differing:
             raise UsageError(
-                f"{where}: recorded with other {', '.join(differing)}; give another --out, or the same options"
+                f"{path}: recorded with different {', '.join(differing)}; give another --out, or the same options"
             )
 
     def _read(self) -> None:
-        """Reads the lines that were written whole; a crash may have torn one."""
+        """Reads the complete lines; a crash may have left an incomplete one."""
         lines = []
         for line in self._path.read_text(encoding="utf-8").splitlines():
             with suppress(ValueError):
@@ -118,12 +122,12 @@ class Journal:
             self._add_runs([RecordedRun.from_row(row) for row in lines[1:]])
 
     def add(self, run: RecordedRun) -> None:
-        """Keeps a run, on the disk before this returns."""
+        """Adds a run and writes it to the disk before returning."""
         self.runs[run.setting, run.seed] = run
         lines = [run.to_row()]
         if not self._has_header:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [to_json(self.header.identity), *(known.to_row() for known in self.runs.values())]
+            lines = [to_json(self.header.identity), *(existing.to_row() for existing in self.runs.values())]
         with self._path.open("a", encoding="utf-8") as file:
             file.write(self._newline() + "".join(json.dumps(line) + "\n" for line in lines))
             file.flush()
@@ -131,7 +135,7 @@ class Journal:
         self._has_header = True
 
     def _newline(self) -> str:
-        """Returns what ends a line that a crash has torn: it is given up, and must not spoil the next."""
+        """Returns a line break if the last line is incomplete after a crash, else an empty string."""
         try:
             with self._path.open("rb") as file:
                 file.seek(-1, os.SEEK_END)
@@ -143,7 +147,10 @@ class Journal:
         """Writes the table and removes the journal.
 
         Args:
-            header: With facts and profile.
+            header: Header of the table, with facts and profile.
+
+        Returns:
+            The table as loaded from its file.
         """
         RecordedTable(header, list(self.runs.values())).save(self._table)
         self._path.unlink(missing_ok=True)
@@ -151,14 +158,17 @@ class Journal:
 
 
 class Recording:
-    """The missing runs of a recording as a source of specs for an engine (`nbt.tuning.engines.base.TrialSource`).
+    """The trial source of the missing runs of a recording (`nbt.tuning.engines.base.TrialSource`).
 
-    Nothing is stopped early. A run that fails is named and left out; the next call tries it again.
+    No run is stopped early. A failed run is logged and skipped; a later recording tries it again.
 
     Args:
         planned: All runs of the recording.
-        journal: Knows which are there, and takes the others.
-        on_run: Called after every run with it, the number of runs that are there, and how many there will be.
+        journal: The finished runs, to which the others are added.
+        on_run: Called after every run with the run, the number of finished runs, and the number of planned runs.
+
+    Attributes:
+        failed: Key of each failed run -> error.
     """
 
     def __init__(
@@ -175,7 +185,7 @@ class Recording:
         self.failed: dict[str, str] = {}
 
     def next_trial(self) -> TrialSpec | None:
-        """Returns the next run that is missing."""
+        """Returns the next missing run, or None if there is none."""
         if not self._pending:
             return None
         run = self._pending.popleft()
@@ -183,17 +193,17 @@ class Recording:
         return TrialSpec(key=run.key, settings=run.settings, seed=seed)
 
     def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
-        """Nothing: no result depends on it."""
+        """Does nothing."""
 
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
-        """Lets every run go on."""
+        """Returns None: a run is never stopped."""
         return None
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
-        """Keeps a run.
+        """Adds a finished run to the journal.
 
         Raises:
-            NbtError: It is the third in a row that failed in the same way.
+            NbtError: Three runs in a row failed with the same error.
         """
         if outcome.error is not None:
             self._record_failure(spec, outcome.error)
@@ -213,14 +223,14 @@ class Recording:
             self._on_run(run, len(self._journal.runs), self._total)
 
     def on_abandoned(self, spec: TrialSpec) -> None:
-        """Puts the run back."""
+        """Queues a run that the engine returned unfinished; it runs again."""
         self._pending.appendleft(self._by_key[spec.key])
 
     def _record_failure(self, spec: TrialSpec, error: str) -> None:
         self.failed[spec.key] = error
-        _log.warning("%s failed and is left out: %s", spec.key, error)
+        _log.warning("%s failed and is skipped: %s", spec.key, error)
         self._repeated_failure = (error, self._repeated_failure[1] + 1 if error == self._repeated_failure[0] else 1)
         if self._repeated_failure[1] >= _MAX_EQUAL_FAILURES:
             raise NbtError(
-                f"{_MAX_EQUAL_FAILURES} runs in a row failed in the same way: {error} (what was recorded is kept)"
+                f"{_MAX_EQUAL_FAILURES} runs in a row failed in the same way: {error} (recorded runs are kept)"
             )

@@ -1,4 +1,4 @@
-"""Studies as recorded tables: what a user's own searches have paid for becomes experience of later ones."""
+"""Conversion of studies to recorded tables, so that a user's earlier searches serve as experience."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from nbt.tuning.storage.study_names import slug
 
 TABLE_SUFFIX = ".parquet"
 
-# What makes two tables tables of one task: the field, its name for people, and what else differs where the field is
-# a fingerprint of it. What was varied is compared by `RecordedTable.check_space`, which lets a table lack dimensions.
+# The fields in which tables of one task agree: the compared field, the field shown in messages, and the label of the
+# content for fingerprints. `RecordedTable.check_space` compares the dimensions, some of which a table may lack.
 _TASK_FIELDS = (
     ("data_hash", "dataset", "images, labels or split"),
     ("backbone", "backbone", ""),
@@ -34,16 +34,16 @@ _TASK_FIELDS = (
     ("shots", "shots", ""),
     ("watched", "watched", ""),
 )
-_FIELD_LABELS = {"image_size": "image size", "watched": "number of test images watched"}
+_FIELD_LABELS = {"image_size": "image size", "watched": "number of test images"}
 
 
 @dataclass(frozen=True, eq=False)
 class StudyTables:
-    """What became of some studies.
+    """The result of converting studies to tables.
 
     Attributes:
-        tables: Every table that was written, by its file.
-        left_out: Name of a study to the reason for which none of its trials is in a table.
+        tables: Path of each written file -> its table.
+        left_out: Name of each study without a table -> reason.
     """
 
     tables: Mapping[Path, RecordedTable]
@@ -51,27 +51,30 @@ class StudyTables:
 
 
 def table_from_study(record: StudyRecord, space: Space) -> RecordedTable:
-    """Returns the full-length trials of a study as a recorded table.
+    """Converts the full-length trials of a study to a recorded table.
 
-    Diverged trials are results and stay; pruned, failed and running ones do not enter, and neither do the final runs,
-    whose train/validation splits are others. Nothing is known of test images. Paths of the machine stay out.
+    Diverged trials are included. Pruned, failed and running trials are not, nor are the final runs, as their
+    train/validation splits differ. The table contains no test accuracies and no absolute paths.
 
     Args:
-        record: The study.
-        space: What the table is said to vary; every setting must be one of it. It need not be the space that was
-            searched, so that studies from before a dimension was added stay of use.
+        record: The record of the study.
+        space: The space of the table, which must be able to express all settings. It may differ from the space that was
+            searched, so that studies from before a dimension was added can be used.
 
     Raises:
-        UsageError: No trial ran to full length, or one is none of the space; or the study is of streams of tasks, whose
-            curves say nothing of single tasks.
+        UsageError: No trial ran to full length, the space cannot express a trial, or the study is one of streams of
+            tasks.
     """
     name, length = record.config.name, record.config.epochs
     if record.config.scenario is not None:
-        raise UsageError(f"study {name} is of streams of tasks, and recorded tables are of single tasks; leave it out")
+        raise UsageError(
+            f"study {name}: its trials are streams of tasks, but recorded tables need single tasks; omit the study"
+        )
     trials = [trial for trial in record.trials if _is_full_length(trial, length)]
     if not trials:
         raise UsageError(
-            f"study {name}: no trial ran to full length yet, so there is nothing to record; give it more --budget"
+            f"study {name}: no trial ran to full length yet, so there is nothing to record; "
+            "continue it with a larger --budget"
         )
     for trial in trials:
         _check_trial(trial, record, space)
@@ -90,55 +93,56 @@ def table_from_study(record: StudyRecord, space: Space) -> RecordedTable:
 
 
 def merge_tables(tables: Sequence[RecordedTable]) -> RecordedTable:
-    """Returns one table with the runs of several tables of one task.
+    """Merges tables of the same task into one.
 
-    Settings are numbered in the order in which they come, repetitions of a setting by their seeds. A run that is there
-    twice counts once: studies with one seed begin alike, and a study may be recorded again when it has grown.
+    Settings are numbered in the order of their first run, and repetitions of a setting by their seeds. Equal runs are
+    included once: studies with the same seed start with the same trials, and a study may be recorded again later.
 
     Args:
-        tables: One or more; header and facts are the last one's, as is the profile where it has one.
+        tables: At least one table. Header and facts are taken from the last one, the profile from the last one that has
+            one.
 
     Raises:
-        UsageError: They are of different tasks; the message names each difference.
+        UsageError: The tables belong to different tasks; the message names each difference.
     """
     last = tables[-1]
     for table in tables:
         differences = list(_differences(table.header, last.header))
         if differences:
-            raise UsageError(f"{table.source} and {last.source} are of different tasks: {'; '.join(differences)}")
+            raise UsageError(f"{table.source} and {last.source} belong to different tasks: {'; '.join(differences)}")
     profile = next((table.header.profile for table in reversed(tables) if table.header.profile is not None), None)
     header = dataclasses.replace(last.header, profile=profile)
     return RecordedTable(header, _number_runs(run for table in tables for run in table.runs), last.source)
 
 
 def is_output_folder(out: str | Path) -> bool:
-    """Returns whether tables go to a folder (one file a task) and not to one file.
+    """Returns whether `out` is a folder for tables, one file per task, rather than a single file.
 
     Raises:
-        UsageError: It is the name of neither.
+        UsageError: `out` is neither a folder nor the name of a Parquet file.
     """
     path = Path(out)
     if path.suffix == TABLE_SUFFIX and not path.is_dir():
         return False
     if path.is_file() or (path.suffix and not path.is_dir()):
         raise UsageError(
-            f"--out {out}: give a folder, for one table a task, or a file TABLE{TABLE_SUFFIX} for one task"
+            f"--out {out}: give a folder for one table per task, or a file TABLE{TABLE_SUFFIX} for a single task"
         )
     return True
 
 
 def write_tables(tables: Sequence[RecordedTable], out: str | Path, space: Space) -> dict[Path, RecordedTable]:
-    """Writes tables of studies, those of one task merged, and returns what the files hold now.
+    """Writes the tables of studies, merged by task, and returns the tables that the files now contain.
 
-    A file that exists already keeps its runs. Nothing is written before everything was checked.
+    The runs of existing files are kept. Nothing is written unless all checks succeed.
 
     Args:
-        tables: From `table_from_study`.
-        out: A file for tables of one task, or a folder, where the name of each file says its task.
-        space: Of the tables.
+        tables: Tables returned by `table_from_study`.
+        out: A file for tables of a single task, or a folder, in which the file names identify the tasks.
+        space: Space of the tables.
 
     Raises:
-        UsageError: A file is for one task alone, or holds the table of another task or space.
+        UsageError: Tables of several tasks would go to one file, or an existing file has another task or space.
         NbtError: The files cannot be written.
     """
     groups = _group_by_file(tables, Path(out)) if is_output_folder(out) else {Path(out): _check_one_task(tables, out)}
@@ -160,8 +164,8 @@ def _check_trial(trial: TrialRecord, record: StudyRecord, space: Space) -> None:
         space.params(trial.settings)
     except UsageError as error:
         raise UsageError(
-            f"study {record.config.name}: trial {trial.number} is none of space {space.name} ({error}); the study "
-            f"searched {record.config.space} as it was then: name a space that has such settings with --space"
+            f"study {record.config.name}: space {space.name} cannot express trial {trial.number} ({error}); the study "
+            f"searched {record.config.space} as it was at that time: give a space that has such settings with --space"
         ) from error
 
 
@@ -181,30 +185,30 @@ def _make_header(record: StudyRecord, space: Space) -> TableHeader:
 
 
 def _number_runs(runs: Iterable[RecordedRun]) -> tuple[RecordedRun, ...]:
-    """Returns the runs with numbers of settings and seeds, none of them twice."""
-    alike: dict[TransferSettings, dict[bytes, RecordedRun]] = {}
+    """Returns the distinct runs with new numbers of settings and seeds."""
+    runs_by_settings: dict[TransferSettings, dict[bytes, RecordedRun]] = {}
     for run in runs:
-        alike.setdefault(run.settings, {}).setdefault(_fingerprint(run), run)
+        runs_by_settings.setdefault(run.settings, {}).setdefault(_fingerprint(run), run)
     return tuple(
         dataclasses.replace(run, setting=setting, seed=seed)
-        for setting, repetitions in enumerate(alike.values())
+        for setting, repetitions in enumerate(runs_by_settings.values())
         for seed, run in enumerate(repetitions.values())
     )
 
 
 def _fingerprint(run: RecordedRun) -> bytes:
-    """Returns what tells a run's curve from others, as exactly as a table keeps it; how long it took does not."""
+    """Returns a key for comparing curves in the precision of a table; durations are ignored."""
     rows = [(epoch.train_loss, epoch.val_loss, epoch.val_accuracy) for epoch in run.curve]
     return np.array(rows, dtype=np.float32).tobytes()
 
 
-def _differences(one: TableHeader, other: TableHeader) -> Iterable[str]:
+def _differences(first: TableHeader, second: TableHeader) -> Iterable[str]:
     for key, shown, content in _TASK_FIELDS:
-        if getattr(one, key) == getattr(other, key):
+        if getattr(first, key) == getattr(second, key):
             continue
-        label, values = _FIELD_LABELS.get(shown, shown), [getattr(header, shown) for header in (one, other)]
+        label, values = _FIELD_LABELS.get(shown, shown), [getattr(header, shown) for header in (first, second)]
         if content and values[0] == values[1]:
-            yield f"{label} {values[0]} with other {content}"
+            yield f"{label} {values[0]} with different {content}"
         else:
             yield f"{label} {' and '.join('not given' if value is None else str(value) for value in values)}"
 
@@ -213,7 +217,7 @@ def _check_one_task(tables: Sequence[RecordedTable], out: str | Path) -> list[Re
     try:
         merge_tables(tables)
     except UsageError as error:
-        raise UsageError(f"--out {out}: {error}; name studies of one task, or give a folder for --out") from error
+        raise UsageError(f"--out {out}: {error}; give studies of a single task, or a folder for --out") from error
     return list(tables)
 
 
@@ -225,19 +229,19 @@ def _group_by_file(tables: Sequence[RecordedTable], folder: Path) -> dict[Path, 
 
 
 def _file_name(header: TableHeader) -> str:
-    """Returns a name that says the task to people, and that no other task has."""
+    """Returns a readable file name that is unique to the task."""
     key = json.dumps([getattr(header, name) for name, _, _ in _TASK_FIELDS])
     digest = hashlib.sha256(key.encode()).hexdigest()[:8]
     return f"{slug(f'{Path(header.dataset).stem}-{header.backbone}')[:80]}-{digest}{TABLE_SUFFIX}"
 
 
 def _merge_with_existing(path: Path, tables: Sequence[RecordedTable], space: Space) -> RecordedTable:
-    """Returns the tables merged, after the runs that the file holds already."""
+    """Returns the tables merged with those runs that an existing file contains."""
     if not path.exists():
         return merge_tables(tables)
-    earlier = RecordedTable.load(path)
+    existing = RecordedTable.load(path)
     try:
-        earlier.check_space(space)
-        return merge_tables([earlier, *tables])
+        existing.check_space(space)
+        return merge_tables([existing, *tables])
     except UsageError as error:
         raise UsageError(f"{error}; give another --out") from error

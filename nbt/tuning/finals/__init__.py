@@ -1,1 +1,1 @@
-"""The final runs of a study: which settings are run again, and the training of the recommended model."""
+"""The final runs of a study and the training of the recommended model."""

@@ -1,4 +1,4 @@
-"""Finals: the best few run again with new seeds and splits, as often as their paired_difference needs."""
+"""Final runs: the best settings run again with new seeds and splits until they can be distinguished."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Finalist:
 
     Attributes:
         name: "trial 12" or "default recipe".
-        trial: Number of the trial it came from, None where none ran it.
+        trial: Number of the trial with these settings; None if no trial ran the default recipe.
         settings: The recipe.
     """
 
@@ -37,16 +37,20 @@ class Finalist:
     settings: TransferSettings
 
 
-def choose_finalists(record: StudyRecord, count: int = N_FINALISTS) -> list[Finalist]:
-    """Returns the best `count` distinct full-length trials, and the default recipe where it is not among them.
+def choose_finalists(record: StudyRecord, n_finalists: int = N_FINALISTS) -> list[Finalist]:
+    """Returns the best `n_finalists` distinct full-length trials, and the default recipe if it is not among them.
 
-    Diverged trials are no candidates.
+    Diverged trials are excluded.
+
+    Args:
+        record: The record of the study.
+        n_finalists: Number of trials.
     """
     default = default_recipe(record.config.epochs)
     ranked = [trial for trial in record.ranked() if not trial.diverged]
     chosen: list[Finalist] = []
     for trial in ranked:
-        if len(chosen) < count and trial.settings not in [finalist.settings for finalist in chosen]:
+        if len(chosen) < n_finalists and trial.settings not in [finalist.settings for finalist in chosen]:
             name = DEFAULT_RECIPE if trial.settings == default else f"trial {trial.number}"
             chosen.append(Finalist(name=name, trial=trial.number, settings=trial.settings))
     if default not in [finalist.settings for finalist in chosen]:
@@ -58,23 +62,23 @@ def choose_finalists(record: StudyRecord, count: int = N_FINALISTS) -> list[Fina
 @dataclass(eq=False)
 class _RunningFinal:
     finalist: Finalist
-    round: int
+    round_number: int
     curve: list[EpochResult] = field(default_factory=list)
 
 
 class Finals:
-    """The finals of a study as a source of specs (`nbt.tuning.engines.base.TrialSource`).
+    """The trial source of the final runs of a study (`nbt.tuning.engines.base.TrialSource`).
 
-    Run i of every finalist has the seed and the train/validation split `study seed + i`, so that differences are
-    paired. Every run is stored when it ends; a resumed study repeats none, and when `over` is true on opening there
-    was nothing left to run. The decision is stored with the last run.
+    Run i of every finalist uses the seed and the train/validation split `study seed + i`, so that differences are
+    paired. Every run is stored when it ends, so that a resumed study repeats none. The decision is stored after the
+    last run; `finished` is true from the start if no runs are missing.
 
     Args:
-        store: The study, held by this driver.
-        seeds: The most runs of one finalist, 1 or more.
-        checkpoints: Folder for the checkpoints of running trials; None keeps none.
-        observers: Told of every run.
-        count: How many of the best trials run beside the default recipe.
+        store: The study, locked by this driver.
+        seeds: Maximum number of runs per finalist, at least 1.
+        checkpoints: Folder for the checkpoints of running trials; None disables checkpoints.
+        observers: Observers of the study.
+        n_finalists: Number of trials that run in addition to the default recipe.
 
     Raises:
         UsageError: `seeds` is below 1.
@@ -87,14 +91,14 @@ class Finals:
         seeds: int = 5,
         checkpoints: Path | None = None,
         observers: Sequence[StudyObserver] = (),
-        count: int = N_FINALISTS,
+        n_finalists: int = N_FINALISTS,
     ) -> None:
         require_positive(final_seeds=seeds)
         self._store, self._max_seeds, self._checkpoints = store, seeds, checkpoints
         self._observers = ObserverGroup(observers)
-        self._finalists = choose_finalists(store.record(), count)
+        self._finalists = choose_finalists(store.record(), n_finalists)
         attributes = store.attributes()
-        self._runs = {c.name: self._stored_runs(attributes, c) for c in self._finalists}
+        self._runs = {finalist.name: self._stored_runs(attributes, finalist) for finalist in self._finalists}
         self._failed: dict[str, str] = {}
         self._running: dict[str, _RunningFinal] = {}
         self._state = self._current_state()
@@ -106,11 +110,11 @@ class Finals:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to run; the study's record then holds finals, recommendation and verdict."""
+        """Whether all runs have ended; the study's record then contains finals, recommendation and verdict."""
         return self._state.finished
 
     def next_trial(self) -> TrialSpec | None:
-        """Returns the next run: all candidates of a seed before the next seed."""
+        """Returns the next run, or None if there is none now; all finalists run a seed before the next seed."""
         if self.finished:
             return None
         for number in range(1, self._state.rounds + 1):
@@ -122,18 +126,18 @@ class Finals:
         return None
 
     def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
-        """Nothing: no result depends on it."""
+        """Does nothing."""
 
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
-        """Keeps an epoch; a final run is never stopped."""
+        """Adds an epoch to the curve; a final run is never stopped."""
         self._running[spec.key].curve.append(result)
         return None
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
-        """Stores a run, and decides where it was the last one of a round.
+        """Stores a run and updates the selection; stores the decision after the last run.
 
         Raises:
-            NbtError: Every finalist failed.
+            NbtError: All finalists failed.
         """
         run = self._running.pop(spec.key)
         if outcome.error is not None:
@@ -141,19 +145,19 @@ class Finals:
             if len(self._failed) == len(self._finalists):
                 raise NbtError(f"no final run succeeded; the last one: {outcome.error}")
         else:
-            self._store_run(run, FinalRun(seed=self._seed(run.round), curve=outcome.curve or tuple(run.curve)))
+            self._store_run(run, FinalRun(seed=self._seed(run.round_number), curve=outcome.curve or tuple(run.curve)))
         self._state = self._current_state()
         if self.finished and not self._running:
             self._store_decision()
 
     def on_abandoned(self, spec: TrialSpec) -> None:
-        """Forgets a run that the engine gave up; it is handed out again."""
+        """Queues a run that the engine returned unfinished; it runs again."""
         self._running.pop(spec.key)
 
     def _store_run(self, run: _RunningFinal, result: FinalRun) -> None:
         key = codec.final_key(run.finalist.settings, result.seed)
         self._store.put(key, codec.encode_curve(result.curve))
-        self._runs[run.finalist.name][run.round] = result
+        self._runs[run.finalist.name][run.round_number] = result
         self._observers.final_run_finished(run.finalist.name, result)
 
     def _spec(self, finalist: Finalist, number: int) -> TrialSpec:
@@ -168,19 +172,19 @@ class Finals:
         )
 
     def _seed(self, number: int) -> int:
-        """Returns seed and split seed of a round; the search itself splits by the study's own seed."""
+        """Returns the seed and split seed of a round; the trials of the search use the study's seed for their split."""
         return self._store.config.seed + number
 
     def _has_run(self, finalist: Finalist, number: int, spec: TrialSpec) -> bool:
         return number in self._runs[finalist.name] or spec.key in self._running
 
     def _stored_runs(self, attributes: dict[str, object], finalist: Finalist) -> dict[int, FinalRun]:
-        first = self._seed(0)
+        base = self._seed(0)
         runs = read_runs(attributes, finalist.settings)
-        return {run.seed - first: run for run in runs if 1 <= run.seed - first <= self._max_seeds}
+        return {run.seed - base: run for run in runs if 1 <= run.seed - base <= self._max_seeds}
 
     def _current_state(self) -> SelectionState:
-        """Returns the standing over the rounds that each finalist has run without a gap."""
+        """Returns the selection state over the rounds that each finalist has run without a gap."""
         scores = {}
         for name, runs in self._runs.items():
             length = next((number - 1 for number in range(1, self._max_seeds + 2) if number not in runs), 0)
@@ -188,11 +192,13 @@ class Finals:
         return select_finalist(scores, default=DEFAULT_RECIPE, max_seeds=self._max_seeds, failed=self._failed)
 
     def _store_decision(self) -> None:
-        """Stores who ran, who was dropped and who is recommended."""
+        """Stores the finalists with their seeds, the dropped ones, the recommendation and the verdict."""
         leader = self._state.leader
         if leader is None:
             raise NbtError("no final run succeeded")
-        used = {c.name: [run for number, run in sorted(self._runs[c.name].items())] for c in self._finalists}
+        used = {
+            finalist.name: [run for _, run in sorted(self._runs[finalist.name].items())] for finalist in self._finalists
+        }
         default = used.get(DEFAULT_RECIPE, [])
         entries = [
             {
@@ -211,18 +217,21 @@ class Finals:
         self._store.put(codec.FINALS, {"candidates": entries, "recommended": leader, "verdict": text})
 
     def _sort_key(self, name: str, leader: str, used: dict[str, list[FinalRun]]) -> tuple[bool, bool, float]:
-        """Sorts the recommended first, then those that ran to the end, each by mean accuracy."""
+        """Returns the sort key: the recommended finalist, the others that were not dropped, then the dropped ones.
+
+        Within each group, finalists are sorted by mean accuracy.
+        """
         mean = math.fsum(run.val_accuracy for run in used[name]) / len(used[name])
         return name != leader, name in self._state.dropped, -mean
 
 
 def recommended_final(record: StudyRecord) -> FinalRecord:
-    """Returns the finalist that a study recommends.
+    """Returns the recommended finalist of a study.
 
     Raises:
-        NbtError: The finals are not over.
+        NbtError: The finals are not finished.
     """
     final = record.final(record.recommended) if record.recommended is not None else None
     if final is None:
-        raise NbtError(f"study {record.config.name} has no recommendation yet: its finals are not over")
+        raise NbtError(f"study {record.config.name} has no recommendation yet: its finals are not finished")
     return final

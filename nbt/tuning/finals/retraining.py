@@ -1,4 +1,4 @@
-"""Retraining: the recommendation and the default recipe on train + validation, and the one test evaluation of each."""
+"""Retraining of the recommended settings and the default recipe on train + validation, with one test evaluation."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ BASELINE = "baseline"
 
 
 class Retraining:
-    """The last training of a study as a source of specs (`nbt.tuning.engines.base.TrialSource`).
+    """The trial source of the final training of a study (`nbt.tuning.engines.base.TrialSource`).
 
-    Where the default recipe is recommended, both are one run. Each recipe is tested once for a finished search: a
-    second call with the same recommendation runs nothing, or only trains again, without a look at the test images,
-    where the exported model is gone or of other settings.
+    If the default recipe is recommended, a single run serves as both. Each recipe is tested once per finished search:
+    with the same recommendation as before nothing runs, except that the recommended model is trained again, without a
+    test evaluation, if the exported model is missing or has other settings.
 
     Args:
-        store: The study, held by this driver, with its finals over.
+        store: The study, locked by this driver, with finished finals.
         export: Folder for the recommended model; None exports none.
-        checkpoints: Folder for the checkpoints of running trials; None keeps none.
+        checkpoints: Folder for the checkpoints of running trials; None disables checkpoints.
+
+    Raises:
+        NbtError: The finals are not finished.
     """
 
     def __init__(self, store: StudyStore, *, export: Path | None = None, checkpoints: Path | None = None) -> None:
@@ -41,18 +44,18 @@ class Retraining:
         self._n_test_images = int(record.dataset.get(codec.TEST_IMAGES, 0))
         self._recipes = {name: codec.settings_hash(settings) for name, settings in recipes.items()}
         stored = store.get(codec.TEST) or {}
-        same = stored.get("recipes") == self._recipes
-        self._results: dict[str, Any] = dict(stored["results"]) if same else {}
+        unchanged = stored.get("recipes") == self._recipes
+        self._results: dict[str, Any] = dict(stored["results"]) if unchanged else {}
         self._pending = self._specs(recipes)
         self._running: dict[str, TrialSpec] = {}
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to run."""
+        """Whether all runs have ended."""
         return not self._pending and not self._running
 
     def next_trial(self) -> TrialSpec | None:
-        """Returns the next training."""
+        """Returns the next training run, or None if there is none."""
         if not self._pending:
             return None
         spec = self._pending.pop(0)
@@ -60,17 +63,17 @@ class Retraining:
         return spec
 
     def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
-        """Nothing: no result depends on it."""
+        """Does nothing."""
 
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
-        """Never stops a training."""
+        """Returns None: a training run is never stopped."""
         return None
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
-        """Stores what the test images say.
+        """Stores the test results of a run.
 
         Raises:
-            NbtError: The training failed.
+            NbtError: The training failed or the model was not tested.
         """
         del self._running[spec.key]
         name = spec.key.removeprefix("retrain-")
@@ -80,15 +83,15 @@ class Retraining:
             self._store_result(name, outcome)
 
     def on_abandoned(self, spec: TrialSpec) -> None:
-        """Takes back a training that the engine gave up; it is handed out again."""
+        """Queues a run that the engine returned unfinished; it runs again."""
         del self._running[spec.key]
         self._pending.insert(0, spec)
 
     def _specs(self, recipes: Mapping[str, TransferSettings]) -> list[TrialSpec]:
-        """Returns what is not tested yet, and the recommended one where its model is missing or of other settings."""
+        """Returns the runs without test results, and the recommended one if its model is missing or outdated."""
         same_recipe = self._recipes[RECOMMENDED] == self._recipes[BASELINE]
-        wanted: Sequence[str] = (RECOMMENDED,) if same_recipe else (RECOMMENDED, BASELINE)
-        specs = [self._spec(name, recipes[name]) for name in wanted]
+        names: Sequence[str] = (RECOMMENDED,) if same_recipe else (RECOMMENDED, BASELINE)
+        specs = [self._spec(name, recipes[name]) for name in names]
         return [spec for spec in specs if spec.evaluate_test or not _is_exported(spec)]
 
     def _spec(self, name: str, settings: TransferSettings) -> TrialSpec:
@@ -97,7 +100,7 @@ class Retraining:
             key=key,
             settings=settings,
             seed=self._store.config.seed,
-            # The images that a stream is validated on are not added: both are of streams of the same length.
+            # A stream does not train on its validation images: its training is then the same as in trials and finals.
             train_on_all=self._store.config.scenario is None,
             evaluate_test=name not in self._results,
             checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",
@@ -105,9 +108,9 @@ class Retraining:
         )
 
     def _store_result(self, name: str, outcome: TrialOutcome) -> None:
-        """Stores a result; the last one makes the search finished, and counts as one look at the test images."""
+        """Stores a test result; the last one also increments the number of test evaluations."""
         if outcome.test_accuracy is None:
-            raise NbtError(f"the {name} settings were trained but not tested")
+            raise NbtError(f"the model of the {name} settings was trained but not tested")
         accuracy = wilson_interval(outcome.test_accuracy, self._n_test_images)
         result = {"accuracy": dataclasses.asdict(accuracy), "loss": outcome.test_loss, "n": self._n_test_images}
         self._results[name] = result
@@ -119,5 +122,5 @@ class Retraining:
 
 
 def _is_exported(spec: TrialSpec) -> bool:
-    """Tells whether the model that a spec exports is there; a folder of the same name may be of an earlier choice."""
+    """Whether the model of a specification was exported; an existing folder may hold an earlier recommendation."""
     return spec.export is None or was_trained_with(spec.export, spec.settings)

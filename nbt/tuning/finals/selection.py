@@ -1,4 +1,4 @@
-"""Race: which finalists need another seed, and which is the best. Pure decisions over accuracies, no runs."""
+"""Selection among the finalists: which of them need another seed, and which one is the best."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from statistics import fmean
 from nbt.tuning.intervals import Interval, paired_interval
 
 MIN_SEEDS = 3
-"""Seeds before anything is decided; fewer give no interval worth the name."""
+"""Number of seeds before the first decision; intervals of fewer seeds are too wide."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One final run: validation accuracy, 0 ... 1, and validation loss."""
+    """Result of a final run.
+
+    Attributes:
+        accuracy: Validation accuracy, 0 ... 1.
+        loss: Validation loss in nats.
+    """
 
     accuracy: float
     loss: float = 0.0
@@ -22,14 +27,14 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionState:
-    """Where a race is.
+    """The state of the selection.
 
     Attributes:
-        rounds: Seeds that every one in `active` needs: to have run them all, or, once it is over, to be compared on.
-        active: Who still runs, in the order given.
-        dropped: Who does not, and why.
-        leader: The best of `active` once all have run `rounds` seeds, else None.
-        over: Nothing more has to run: `leader` is the recommendation.
+        rounds: Number of seeds that every active finalist has to run; once finished, the number that was compared.
+        active: Names of the finalists that are not dropped, in the given order.
+        dropped: Name of each dropped finalist -> reason.
+        leader: The best active finalist if the selection is finished, else None.
+        finished: Whether no more runs are needed: `leader` is then the recommendation, None if all finalists failed.
     """
 
     rounds: int
@@ -42,18 +47,19 @@ class SelectionState:
 def select_finalist(
     scores: Mapping[str, Sequence[Score]], *, default: str, max_seeds: int, failed: Mapping[str, str] | None = None
 ) -> SelectionState:
-    """Replays a race over the rounds that have been run.
+    """Returns the state of the selection after the given runs.
 
-    From the third seed on (or at the bound, where that is lower), after each round: a candidate whose paired
-    difference to the leader is negative with its whole 95 % interval is dropped; when every other one is, or the
-    bound is reached, the race is over. The default recipe is never dropped, so it has as many seeds as the leader,
-    and the race goes on while it may be as good. Of equal means the default recipe leads, then the lower loss.
+    A decision is made after every round, from `MIN_SEEDS` rounds on or at `max_seeds` if that is lower. A finalist is
+    dropped if the 95 % interval of its paired difference to the leader is below 0. The selection is finished when this
+    holds for all finalists but the leader, or at `max_seeds` rounds. The default recipe is never dropped, so it has as
+    many seeds as the leader, and the selection continues while it may be as good. Among equal means the default recipe
+    leads, then the finalist with the lower loss.
 
     Args:
-        scores: Finalist -> its runs by round; round i of all candidates has the same seed and split.
-        default: Name of the default recipe among them.
-        max_seeds: The most seeds, 1 or more.
-        failed: Candidates that cannot run, and why.
+        scores: Name of each finalist -> its runs by round; round i of all finalists has the same seed and split.
+        default: Name of the default recipe.
+        max_seeds: Maximum number of seeds, at least 1.
+        failed: Name of each finalist that cannot run -> reason.
     """
     dropped = dict(failed or {})
     rounds = min(MIN_SEEDS, max_seeds)
@@ -65,18 +71,18 @@ def select_finalist(
         worse = {name for name in active if name != leader and _is_worse(scores, name, leader, rounds)}
         dropped |= dict.fromkeys(worse - {default}, f"worse than {leader} after {rounds} seeds")
         if worse == set(active) - {leader} or rounds == max_seeds:
-            still = tuple(name for name in active if name not in dropped)
-            return SelectionState(rounds=rounds, active=still, dropped=dropped, leader=leader, finished=True)
+            remaining = tuple(name for name in active if name not in dropped)
+            return SelectionState(rounds=rounds, active=remaining, dropped=dropped, leader=leader, finished=True)
         rounds += 1
 
 
 def describe_comparison(name: str, default: str, versus_default: Interval | None) -> str:
-    """Returns how the recommended candidate compares to the default recipe, in a sentence.
+    """Returns a sentence that compares the recommended finalist with the default recipe.
 
     Args:
-        name: The recommended candidate.
+        name: Name of the recommended finalist.
         default: Name of the default recipe.
-        versus_default: Paired difference to it in accuracy; None where it has no run.
+        versus_default: Paired difference to the default recipe in accuracy; None if the default recipe has no runs.
     """
     if name == default:
         return f"The {default} is recommended: no setting that was found has a better mean."
@@ -92,16 +98,16 @@ def describe_comparison(name: str, default: str, versus_default: Interval | None
 
 
 def _is_worse(scores: Mapping[str, Sequence[Score]], name: str, leader: str, rounds: int) -> bool:
-    """Tells whether the paired difference to the leader is clearly negative."""
+    """Whether the 95 % interval of the paired difference to the leader is below 0."""
     if rounds < MIN_SEEDS:
         return False
-    mine, best = ([score.accuracy for score in scores[candidate_name][:rounds]] for candidate_name in (name, leader))
-    high = paired_interval(mine, best).high
+    accuracies, best = ([score.accuracy for score in scores[finalist][:rounds]] for finalist in (name, leader))
+    high = paired_interval(accuracies, best).high
     return high is not None and high < 0
 
 
 def _ranking_key(scores: Sequence[Score], is_default: bool) -> tuple[float, bool, float]:
-    # Rounded, so that equal sums in another order are equal means.
+    # Rounded so that the order of summation does not matter.
     return round(fmean(score.accuracy for score in scores), 9), is_default, -fmean(score.loss for score in scores)
 
 

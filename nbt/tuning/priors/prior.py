@@ -1,4 +1,4 @@
-"""Prior: one rule that suggests settings for a target, and what it suggests."""
+"""Data types of a prior, a rule that suggests settings for a target, and of its suggestion."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LogDensity = Callable[[TransferSettings], float]
 
 @dataclass(frozen=True)
 class PriorSuggestion:
-    """What a heuristic suggests for a target.
+    """The suggestion of a prior for a target.
 
     Attributes:
-        words: A clause for the report, e.g. "transfer at least 74 % of the units".
-        log_density: Log density of settings, up to a constant.
+        words: Clause for the report, e.g. "transfer at least 74 % of the units".
+        log_density: Function that returns the log density of settings, up to a constant.
     """
 
     words: str
@@ -26,15 +26,16 @@ class PriorSuggestion:
 
 @dataclass(frozen=True, kw_only=True)
 class Prior:
-    """One rule.
+    """A rule that suggests settings for a target.
 
     Attributes:
-        name: What reports call it.
-        source: Where it is from.
-        dimensions: The settings that it speaks of.
-        needs: Measures of the profile, or facts, without which it does not fire.
-        strength: See `nbt.tuning.priors.profile_priors`.
-        suggest: Returns what it suggests, None where the target gives it no reason to.
+        name: Name in reports.
+        source: Reference that the rule is based on.
+        dimensions: Settings that the rule applies to; it is considered if the search varies any of them.
+        needs: Measures of the profile and facts without which the prior is not active.
+        strength: Expected weight, in units of the logit score per standard deviation of the log density over random
+            settings.
+        suggest: Function that returns the suggestion for a target, or None if the target gives no reason for one.
     """
 
     name: str
@@ -46,5 +47,11 @@ class Prior:
 
 
 def gaussian_log_density(value: float, centre: float, width: float) -> float:
-    """Returns the log density of a normal distribution, up to a constant, at most 9 below its mode."""
+    """Returns the log density of a normal distribution, up to a constant, with a floor of -9.
+
+    Args:
+        value: Where to evaluate the density.
+        centre: Mean of the distribution.
+        width: Standard deviation.
+    """
     return -min(0.5 * ((value - centre) / width) ** 2, 9.0)

@@ -1,7 +1,8 @@
-"""Heuristics: what the fit profile suggests for single settings, each a soft density with a name and a source.
+"""Priors from the fit profile: soft densities over single settings, each with a name and a source.
 
-A heuristic is worth `strength` units of merit (`nbt.tuning.surrogate.logit_score`) for one standard deviation of its log density over
-random settings, before any trial is seen. `nbt.tuning.surrogate.prior_surrogate` learns from the study's own trials how much of that holds.
+Before any trial, one standard deviation of a prior's log density over random settings is worth `strength` units of the
+logit score (`nbt.tuning.surrogate.logit_score`). `nbt.tuning.surrogate.prior_surrogate` updates that weight with the
+trials of the study.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from nbt.tuning.target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class PriorActivation:
-    """Whether a heuristic fired on a target.
+    """The result of applying a prior to a target.
 
     Attributes:
-        heuristic: Which one.
-        suggestion: What it suggests, None where it did not fire.
-        reason: Why it did not fire, else "".
+        prior: The prior.
+        suggestion: Its suggestion, or None if it is not active.
+        reason: Reason for which it is not active, "" if it is.
     """
 
     prior: Prior
@@ -35,7 +36,7 @@ class PriorActivation:
 
 
 _MEASURES: dict[str, Callable[[Target], object]] = {
-    "images a class": lambda target: target.images_per_class,
+    "images per class": lambda target: target.images_per_class,
     "training images": lambda target: target.train_images,
     "probe accuracy": lambda target: target.probe,
     "gain over a random network": lambda target: target.pretraining_advantage,
@@ -46,13 +47,16 @@ _MEASURES: dict[str, Callable[[Target], object]] = {
 
 
 def activate_priors(target: Target, varied: Sequence[str]) -> list[PriorActivation]:
-    """Asks every heuristic that speaks of a dimension that is varied.
+    """Applies every prior that concerns a varied setting.
 
     Args:
-        target: What is known of the task.
+        target: Target with the facts and the profile of the task.
         varied: Names of the settings that the space varies.
+
+    Returns:
+        One activation per prior, in the order of `PRIORS`.
     """
-    return [_activate(one, target) for one in PRIORS if set(one.dimensions) & set(varied)]
+    return [_activate(prior, target) for prior in PRIORS if set(prior.dimensions) & set(varied)]
 
 
 def _activate(prior: Prior, target: Target) -> PriorActivation:
@@ -60,11 +64,11 @@ def _activate(prior: Prior, target: Target) -> PriorActivation:
     if missing:
         return PriorActivation(prior=prior, suggestion=None, reason=f"not measured: {', '.join(missing)}")
     suggestion = prior.suggest(target)
-    reason = "" if suggestion is not None else "nothing in the profile speaks for it"
+    reason = "" if suggestion is not None else "the profile gives no reason for it"
     return PriorActivation(prior=prior, suggestion=suggestion, reason=reason)
 
 
-# A gain below this is within the error of a probe on a few hundred images.
+# A smaller gain is within the error of a probe on a few hundred images.
 _MIN_GAIN = 0.03
 
 
@@ -72,14 +76,14 @@ def _transfer_up_to_knee(target: Target) -> PriorSuggestion | None:
     gain, knee = target.layer("gain"), target.scalars["knee_depth"]
     if not gain or max(gain) < _MIN_GAIN or knee <= 0.0:
         return None
-    kept = gain[-1] >= 0.9 * max(gain)
+    gain_persists = gain[-1] >= 0.9 * max(gain)
 
     def log_density(settings: TransferSettings) -> float:
         below = gaussian_log_density(min(settings.transfer_depth, knee), knee, 0.15)
-        # Past the knee the weights add little but cost nothing, as long as the gain does not fall again.
-        return below if kept else below + gaussian_log_density(max(settings.transfer_depth, knee), knee, 0.3)
+        # Above the knee the weights add little, but do no harm unless the gain falls again.
+        return below if gain_persists else below + gaussian_log_density(max(settings.transfer_depth, knee), knee, 0.3)
 
-    limit = "" if kept else ", not much more"
+    limit = "" if gain_persists else ", not much more"
     return PriorSuggestion(
         f"transfer at least {knee:.0%} of the units, where the gain over random weights levels off{limit}", log_density
     )
@@ -90,10 +94,10 @@ def _freeze_when_few_images(target: Target) -> PriorSuggestion | None:
     pretraining_advantage = target.pretraining_advantage or 0.0
     if pretraining_advantage <= 0.0:
         return None
-    # 10 images a class: freeze most; 1000: nothing. A probe that is good already needs less training.
+    # With 10 images per class most units are frozen, with 1000 almost none. A high probe accuracy needs less training.
     centre = float(np.clip(1.15 - 0.35 * math.log10(max(shots, 1.0)) + 0.2 * (probe - 0.5), 0.0, 0.95))
     return PriorSuggestion(
-        f"freeze about {centre:.0%} of the units ({shots:.0f} images a class, probe accuracy {probe:.0%})",
+        f"freeze about {centre:.0%} of the units ({shots:.0f} images per class, probe accuracy {probe:.0%})",
         lambda settings: gaussian_log_density(settings.frozen_depth, centre, 0.3),
     )
 
@@ -106,9 +110,13 @@ def _l2_sp_by_similarity(target: Target) -> PriorSuggestion | None:
         reach = settings.sp_mix * min(settings.sp_depth, settings.transfer_depth)
         return slope * reach
 
-    what = "pull most units towards the pretrained weights" if slope > 0 else "pull few units towards them, or none"
+    words = (
+        "pull most units towards the pretrained weights"
+        if slope > 0
+        else "pull few units towards the pretrained weights, or none"
+    )
     return PriorSuggestion(
-        f"{what} (L2-SP; pretraining removes {pretraining_advantage:.0%} of the probe's error)", log_density
+        f"{words} (L2-SP; pretraining removes {pretraining_advantage:.0%} of the probe's error)", log_density
     )
 
 
@@ -118,7 +126,7 @@ def _learning_rate_by_similarity(target: Target) -> PriorSuggestion | None:
 
     def log_density(settings: TransferSettings) -> float:
         if settings.frozen_depth >= 1.0:
-            return gaussian_log_density(0.7, 0.0, 0.7)  # nothing to say, like an average draw
+            return gaussian_log_density(0.7, 0.0, 0.7)  # no unit trains: the density of a draw one deviation off
         return gaussian_log_density(log_effective_lr(settings, settings.body_lr), centre, 0.7)
 
     return PriorSuggestion(
@@ -137,8 +145,8 @@ def _momentum_by_similarity(target: Target) -> PriorSuggestion | None:
 
 
 def _moderate_head_rate(target: Target) -> PriorSuggestion | None:
-    # A head from random weights has more to learn than units that are good already, so more than the default's .1; far
-    # more sends back gradients that spoil the features before the head is any good.
+    # A randomly initialised head needs a higher rate than pretrained units, so more than the default recipe's .1. A
+    # much higher rate propagates large gradients that harm the features while the head is still poor.
     return PriorSuggestion(
         "an effective head rate lr / (1 - momentum) of about 0.2",
         lambda settings: gaussian_log_density(log_effective_lr(settings, settings.head_lr), math.log10(0.2), 0.8),
@@ -180,12 +188,10 @@ def _ema_within_training(target: Target) -> PriorSuggestion | None:
     def log_density(settings: TransferSettings) -> float:
         steps = target.epochs * images / settings.batch_size
         horizon = 1.0 / (1.0 - settings.ema)
-        # An average over more than a tenth of the run still holds weights from before the rate came down.
+        # An average over more than a tenth of the run includes weights from before the learning rate decayed.
         return -max(0.0, math.log10(10 * horizon / steps)) if settings.ema else 0.0
 
-    return PriorSuggestion(
-        f"no average of the weights over more than a tenth of the {target.epochs} epochs", log_density
-    )
+    return PriorSuggestion(f"average the weights over at most a tenth of the {target.epochs} epochs", log_density)
 
 
 def _small_batch_for_enough_steps(target: Target) -> PriorSuggestion | None:
@@ -194,7 +200,8 @@ def _small_batch_for_enough_steps(target: Target) -> PriorSuggestion | None:
     if steps > 2000:
         return None
     return PriorSuggestion(
-        f"small batches, as 32 images a step give only {steps:.0f} steps", lambda s: -math.log2(s.batch_size / 16)
+        f"small batches, as batches of 32 images give only {steps:.0f} steps",
+        lambda s: -math.log2(s.batch_size / 16),
     )
 
 
@@ -204,7 +211,7 @@ _LI_2020 = "Li et al. 2020, arXiv 2002.11770"
 PRIORS = (
     Prior(
         name="transfer up to the knee",
-        source=f"{_PLESTED_2021}: the best number of layers differs by dataset; the knee of the per-unit gain is ours",
+        source=f"{_PLESTED_2021}: the best number of layers differs by dataset; nbt uses the knee of the per-unit gain",
         dimensions=("transfer_depth",),
         needs=("knee of the gain", "gain over a random network"),
         strength=0.6,
@@ -212,9 +219,9 @@ PRIORS = (
     ),
     Prior(
         name="freeze when images are few",
-        source=f"{_PLESTED_2021}; plain recipes on our tasks, where a partial freeze adds up to seven points",
+        source=f"{_PLESTED_2021}; recorded runs of nbt, where a partial freeze adds up to seven points",
         dimensions=("frozen_depth",),
-        needs=("images a class", "probe accuracy", "gain over a random network"),
+        needs=("images per class", "probe accuracy", "gain over a random network"),
         strength=0.4,
         suggest=_freeze_when_few_images,
     ),
@@ -228,7 +235,7 @@ PRIORS = (
     ),
     Prior(
         name="effective rate by similarity",
-        source=f"{_LI_2020}: similar targets want a small lr / (1 - momentum), dissimilar ones a larger",
+        source=f"{_LI_2020}: similar targets prefer a small lr / (1 - momentum), dissimilar ones a larger one",
         dimensions=("body_lr", "momentum", "optimizer", "batch_size"),
         needs=("gain over a random network",),
         strength=0.6,
@@ -244,7 +251,7 @@ PRIORS = (
     ),
     Prior(
         name="moderate head rate",
-        source=f"{_PLESTED_2021}: rates by layer group; {VARNO_2020}: a random head harms features",
+        source=f"{_PLESTED_2021}: learning rates by layer group; {VARNO_2020}: a random head harms features",
         dimensions=("head_lr", "momentum", "optimizer", "batch_size"),
         needs=(),
         strength=0.3,
@@ -252,7 +259,7 @@ PRIORS = (
     ),
     Prior(
         name="rates by shift",
-        source=f"ours, on {_PLESTED_2021}: units whose statistics the target shifts most have most to learn",
+        source=f"nbt, based on {_PLESTED_2021}: units whose statistics shift most on the target need most training",
         dimensions=("layer_lr_shape",),
         needs=("statistics shift by unit",),
         strength=0.15,
@@ -260,7 +267,7 @@ PRIORS = (
     ),
     Prior(
         name="mild augmentation when short",
-        source="our recorded runs: strong augmentation does not pay within a dozen epochs",
+        source="recorded runs of nbt: strong augmentation does not improve accuracy within a dozen epochs",
         dimensions=("augmentation", "mixup", "label_smoothing"),
         needs=(),
         strength=0.4,
@@ -276,7 +283,7 @@ PRIORS = (
     ),
     Prior(
         name="enough steps",
-        source="Masters, Luschi 2018, arXiv 1804.07612: small batches are robust; steps an epoch are few here",
+        source="Masters, Luschi 2018, arXiv 1804.07612: small batches are robust; small datasets have few steps",
         dimensions=("batch_size",),
         needs=("training images",),
         strength=0.15,

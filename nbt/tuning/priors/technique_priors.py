@@ -1,4 +1,4 @@
-"""Heuristics of the techniques: FAST's stall, zapping, injection, linearised fine-tuning."""
+"""Priors of the optional techniques: FAST's stall, zapping, weight injection and linearised fine-tuning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nbt.settings import TransferSettings
 from nbt.tuning.priors.prior import Prior, PriorSuggestion, gaussian_log_density
 from nbt.tuning.target import Target
 
-# Under this share of the error that pretraining removes, spoiling the features costs little.
+# Below this share of the probe's error that pretraining removes, harming the features costs little.
 _MIN_ADVANTAGE = 0.2
 _STALL_FRACTION = 0.1
 
@@ -21,12 +21,12 @@ def _stall_while_the_head_is_random(target: Target) -> PriorSuggestion | None:
         return None
 
     def log_density(settings: TransferSettings) -> float:
-        # A zero head or a stall does it, the two together no better.
+        # A small head or a stall protects the features; both together protect no better.
         protection = max(1.0 - math.sqrt(math.sqrt(settings.head_scale)), min(settings.stall / _STALL_FRACTION, 1.0))
         return worth * protection + gaussian_log_density(max(settings.stall, _STALL_FRACTION), _STALL_FRACTION, 0.15)
 
     return PriorSuggestion(
-        f"a small first head or a stall of about {_STALL_FRACTION:.0%} of the steps, as there are good features to lose "
+        f"a small initial head or a stall of about {_STALL_FRACTION:.0%} of the steps, to protect good features "
         f"(pretraining removes {worth:.0%} of the probe's error)",
         log_density,
     )
@@ -34,17 +34,17 @@ def _stall_while_the_head_is_random(target: Target) -> PriorSuggestion | None:
 
 def _zap_rarely_when_short(target: Target) -> PriorSuggestion | None:
     shots = target.images_per_class or 1.0
-    # Epochs that a new head needs before it is worth its name: fewer images a class are fewer steps an epoch.
-    again = max(2.0, 100.0 / shots)
-    if target.epochs > 10 * again:
+    # Epochs that a reset head needs to recover: with fewer images per class there are fewer steps per epoch.
+    recovery = max(2.0, 100.0 / shots)
+    if target.epochs > 10 * recovery:
         return None
 
     def log_density(settings: TransferSettings) -> float:
         zaps = (settings.epochs - 1) // settings.zap_period if settings.zap_period else 0
-        return -settings.zap_fraction * zaps * again / target.epochs
+        return -settings.zap_fraction * zaps * recovery / target.epochs
 
     return PriorSuggestion(
-        f"few zaps or none: a head takes about {again:.0f} of the {target.epochs} epochs to be learned again",
+        f"few zaps or none: a reset head needs about {recovery:.0f} of the {target.epochs} epochs to recover",
         log_density,
     )
 
@@ -56,14 +56,14 @@ def _inject_by_similarity(target: Target) -> PriorSuggestion | None:
         return None
     words = "inject the teacher's weights" if slope > 0 else "do not inject the teacher's weights"
     return PriorSuggestion(
-        f"{words} (TLI similarity {similarity:.2f}; of 67 published pairs those below .35 lost)",
+        f"{words} (TLI similarity {similarity:.2f}; of 67 published pairs, those below .35 lost accuracy)",
         lambda settings: slope * (settings.init == "inject"),
     )
 
 
 def _linearized_when_few_images(target: Target) -> PriorSuggestion | None:
     shots = target.images_per_class or 1.0
-    # Without many images the expansion is as good as the network (LQF); it is slower whatever their number.
+    # With few images the expansion is as accurate as the network (LQF), but it is always slower.
     loss = float(np.clip(0.5 + math.log2(shots / 5.0) / 4.0, 0.2, 1.5))
 
     def log_density(settings: TransferSettings) -> float:
@@ -71,8 +71,8 @@ def _linearized_when_few_images(target: Target) -> PriorSuggestion | None:
         return -loss * settings.linearized - 0.5 * (squared != settings.linearized)
 
     return PriorSuggestion(
-        f"the network itself rather than its expansion with {shots:.0f} images a class, and squared error for the "
-        "expansion alone",
+        f"train the network rather than its first-order expansion with {shots:.0f} images per class, and use squared "
+        "error only with the expansion",
         log_density,
     )
 
@@ -82,7 +82,7 @@ VARNO_2020 = "Varno et al. 2020, arXiv 2007.01388"
 TECHNIQUE_PRIORS = (
     Prior(
         name="stall while the head is random",
-        source=f"{VARNO_2020}: the first errors of a random head harm features that are good",
+        source=f"{VARNO_2020}: the first errors of a random head harm good features",
         dimensions=("stall", "head_scale"),
         needs=("gain over a random network",),
         strength=0.2,
@@ -90,9 +90,9 @@ TECHNIQUE_PRIORS = (
     ),
     Prior(
         name="zap seldom when short",
-        source="ours, on Frati et al. 2023, arXiv 2310.07996, who zap in long pretraining",
+        source="nbt, based on Frati et al. 2023, arXiv 2310.07996, who zap during long pretraining",
         dimensions=("zap_period", "zap_fraction"),
-        needs=("images a class",),
+        needs=("images per class",),
         strength=0.3,
         suggest=_zap_rarely_when_short,
     ),
@@ -106,9 +106,9 @@ TECHNIQUE_PRIORS = (
     ),
     Prior(
         name="the expansion when images are few",
-        source="Achille et al. 2021, arXiv 2012.11140 (LQF): linearised networks come near with few images",
+        source="Achille et al. 2021, arXiv 2012.11140 (LQF): linearised networks come close with few images",
         dimensions=("linearized", "target_scale"),
-        needs=("images a class",),
+        needs=("images per class",),
         strength=0.4,
         suggest=_linearized_when_few_images,
     ),

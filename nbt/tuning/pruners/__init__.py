@@ -1,1 +1,1 @@
-"""Pruners: which trials are stopped early."""
+"""Pruners: early stopping of unpromising trials."""

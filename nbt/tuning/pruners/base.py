@@ -1,4 +1,4 @@
-"""Pruners: which trials are stopped before their last epoch, and why."""
+"""The pruner protocol, and the pruners that need no recorded curves."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ PRUNER_NAMES = ("fit", "asha", "none")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrialContext:
-    """A trial that has just finished an epoch which is not its last.
+    """State of a trial after an epoch other than its last.
 
     Attributes:
-        study: With all trials, finished and running; their intermediate values are accuracies by epoch.
-        number: Of the trial.
-        settings: Its recipe.
-        curve: Its epochs so far, at least one.
+        study: Optuna study with all trials, finished and running; intermediate values are validation accuracies by
+            epoch.
+        number: Number of the trial.
+        settings: Settings of the trial.
+        curve: Epochs so far, at least one.
     """
 
     study: optuna.Study
@@ -36,24 +37,28 @@ class TrialContext:
 
 
 class Pruner(Protocol):
-    """Decides on every epoch but the last of every trial, in order, those that may not be stopped included."""
+    """Decides after each epoch whether to stop a trial.
+
+    The controller calls it in order for every epoch but the last of every trial, including trials that must not be
+    stopped.
+    """
 
     def decide(self, context: TrialContext) -> str | None:
-        """Returns why the trial should stop, in a sentence, or None."""
+        """Returns the reason for which the trial should stop, as a sentence, or None to continue."""
         ...
 
 
 @runtime_checkable
 class ForecastingPruner(Protocol):
-    """A pruner that can say what it expected of a trial."""
+    """A pruner that forecasts the result of each trial."""
 
     def forecast(self, number: int) -> Mapping[str, Any] | None:
-        """Returns what was forecast of a trial, in JSON types, or None; see `FitPruner.forecast`."""
+        """Returns the forecasts of a trial in JSON types, or None; see `FitPruner.forecast`."""
         ...
 
 
 class NoPruner:
-    """Stops nothing."""
+    """Pruner that never stops a trial."""
 
     def decide(self, context: TrialContext) -> str | None:
         """Returns None."""
@@ -61,13 +66,13 @@ class NoPruner:
 
 
 class AshaPruner:
-    """Asynchronous successive halving (Li et al. 2018, arXiv 1810.05934), optuna's implementation.
+    """Asynchronous successive halving (Li et al. 2018, arXiv 1810.05934), as Optuna implements it.
 
-    A trial goes on past a rung only if its accuracy is among the best half of all that have reached the rung. The
-    rungs are at a third and at two thirds of the trial: under a warm-up and cosine schedule the rank correlation of
-    the accuracy after epoch e of 12 with the final one is about 0 to .3 up to epoch 3, .5 at 4, .7 at 6 and .8 to .9
-    at 8, so a rung before a third would throw good settings away, and a halving is the mildest cut there is. The
-    last epoch is no rung.
+    A trial passes a rung only if its accuracy is in the upper half of all trials that have reached the rung. The rungs
+    are at one and two thirds of the trial: under a warm-up and cosine schedule, the rank correlation of the accuracy
+    after epoch e of 12 with the final accuracy is about 0 to .3 up to epoch 3, .5 at 4, .7 at 6 and .8 to .9 at 8, so
+    that an earlier rung would stop good settings. A reduction factor of 2 is the smallest that Optuna accepts. The last
+    epoch is not a rung.
 
     Args:
         length: Epochs of a full trial.
@@ -81,7 +86,7 @@ class AshaPruner:
         self._pruner = SuccessiveHalvingPruner(min_resource=first, reduction_factor=2)
 
     def decide(self, context: TrialContext) -> str | None:
-        """Returns why the trial falls behind at a rung, or None."""
+        """Returns the reason for which the trial fails at a rung, or None."""
         last = context.curve[-1]
         if last.epoch not in self._rungs:
             return None
@@ -92,14 +97,14 @@ class AshaPruner:
 
 
 def make_pruner(name: str, length: int) -> Pruner:
-    """Returns the pruner of that name, of those that need no experience.
+    """Creates a pruner that needs no experience.
 
     Args:
-        name: "asha" or "none"; "fit" is made by `nbt.tuning.transferred_priors.TransferredPriors.pruner`.
+        name: "asha" or "none"; `nbt.tuning.transferred_priors.TransferredPriors.pruner` creates "fit".
         length: Epochs of a full trial.
 
     Raises:
-        UsageError: The name is unknown, or its pruner needs experience.
+        UsageError: The name is unknown, or the pruner needs experience.
     """
     if name == "asha":
         return AshaPruner(length)

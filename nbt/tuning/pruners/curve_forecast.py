@@ -1,15 +1,14 @@
-"""CurveForecaster: what a partial learning curve comes to at its end, learned from recorded curves.
+"""Forecasts of the result of partial learning curves, learned from recorded curves of other tasks.
 
-A curve is compared with a finished one of the same task at the same place of the schedule (under a warm-up and a cosine
-an accuracy says little by itself). That takes the difficulty of the task out, so that curves of other tasks are
-examples. Two forests over such pairs forecast the difference at the end, which is what an early curve tells, and the
-gain from now on, which is what a late one tells; in between they are mixed. A forest keeps, with each leaf, the
-outcomes that it was trained with, and so gives a distribution and not a number (Meinshausen 2006, Quantile Regression
-Forests).
+A partial curve is compared with a finished reference curve of the same task at the same fraction of the schedule. The
+comparison removes the difficulty of the task, so that curves of other tasks can serve as training examples. Two
+quantile forests are trained on such pairs: one predicts the difference between the two curves at the end, which is more
+accurate early in a trial, and one predicts the gain from now on, which is more accurate late. The forecast is a mixture
+of both, weighted by the fraction of the schedule. The leaves keep their training outcomes, so that a forest predicts a
+distribution (Meinshausen 2006, Quantile Regression Forests).
 
-Each tree leaves one recorded dataset out. So the forecaster knows how it does on tasks that it has not seen, and widens
-or narrows its intervals until they hold as often as they say (conformal prediction across tasks: Vovk, Gammerman,
-Shafer 2005, by groups).
+Each tree holds one recorded dataset out. The forecasts for held-out datasets calibrate the intervals to their nominal
+coverage (conformal prediction by groups: Vovk, Gammerman, Shafer 2005).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from nbt.tuning.target import Target
 
 FloatArray = NDArray[np.float64]
 
-# Of intervals: how many of them hold, and the share of the weight that an uncalibrated one leaves on each side.
+# Nominal coverage of the intervals, and the probability in each tail before calibration.
 COVERAGE, DEFAULT_TAIL_PROBABILITY = 0.8, 0.1
 
 _NUM_TREES, _MIN_SAMPLES_LEAF = 60, 10
@@ -42,7 +41,7 @@ _MIN_CURVES_TO_CALIBRATE, _MAX_CALIBRATION_CURVES, _CALIBRATION_FRACTIONS, _TAIL
     (0.2, 0.35, 0.5, 0.7, 0.85),
     (0.01, 0.35),
 )
-# Comparisons are with what a search would compare with: a run of the best quarter.
+# Training references come from the best quarter of the runs, similar to the references of a search.
 _REFERENCE_FRACTION = 0.25
 _LOSS_CLIP_RANGE = (1e-3, 20.0)
 _SLOPE_WINDOW = 0.25
@@ -50,93 +49,98 @@ _SLOPE_WINDOW = 0.25
 
 @dataclass(frozen=True, eq=False)
 class LearningCurve:
-    """A learning curve in the units of the forecast.
+    """A learning curve in logit scores and log losses.
 
     Attributes:
-        settings: That it was trained with.
-        merits: After each epoch, (epochs,).
-        train: Log training loss, (epochs,).
-        validation: Log validation loss, (epochs,).
-        length: Epochs of the whole run.
-        expected: Merit that other tasks expect of the settings.
+        settings: Settings of the run.
+        logit_scores: Logit score of the validation accuracy after each epoch, (epochs,).
+        log_train_loss: Natural logarithm of the training loss, clipped, (epochs,).
+        log_val_loss: Natural logarithm of the validation loss, clipped, (epochs,).
+        total_epochs: Epochs of the whole run.
+        expected_score: Logit score that models of other tasks predict for the settings.
     """
 
     settings: TransferSettings
     logit_scores: FloatArray
-    train: FloatArray
-    validation: FloatArray
-    length: int
-    expected: float = 0.0
+    log_train_loss: FloatArray
+    log_val_loss: FloatArray
+    total_epochs: int
+    expected_score: float = 0.0
 
     @classmethod
-    def of(
+    def from_epochs(
         cls,
         settings: TransferSettings,
         epochs: Sequence[EpochResult],
         *,
         images: int,
-        length: int,
-        expected: float = 0.0,
+        total_epochs: int,
+        expected_score: float = 0.0,
     ) -> LearningCurve:
-        """Returns the curve of a run.
+        """Creates the curve of a run.
 
         Args:
-            settings: Its recipe.
-            epochs: At least one, none of them diverged.
-            images: Validation images.
-            length: Epochs of the whole run.
-            expected: See the class.
+            settings: Settings of the run.
+            epochs: Results of at least one epoch. Missing losses and accuracies count as the worst possible values.
+            images: Number of validation images.
+            total_epochs: Epochs of the whole run.
+            expected_score: Logit score that models of other tasks predict for the settings.
         """
         worst = float("inf")
-        losses = [(one.train_loss, worst if one.val_loss is None else one.val_loss) for one in epochs]
+        losses = [(result.train_loss, worst if result.val_loss is None else result.val_loss) for result in epochs]
         logs = np.log(np.clip(np.array(losses), *_LOSS_CLIP_RANGE))
-        accuracies = np.array([one.val_accuracy or 0.0 for one in epochs])
-        return cls(settings, logit_score(accuracies, images), logs[:, 0], logs[:, 1], length, expected)
+        accuracies = np.array([result.val_accuracy or 0.0 for result in epochs])
+        return cls(settings, logit_score(accuracies, images), logs[:, 0], logs[:, 1], total_epochs, expected_score)
 
     @property
-    def final(self) -> float:
-        """Merit of the best epoch."""
+    def end_score(self) -> float:
+        """Logit score of the best epoch."""
         return float(self.logit_scores.max())
 
     def until(self, epoch: int) -> LearningCurve:
-        """Returns its first epochs."""
+        """Returns the curve truncated after an epoch, counted from 1."""
         part = slice(0, epoch)
         return LearningCurve(
-            self.settings, self.logit_scores[part], self.train[part], self.validation[part], self.length, self.expected
+            self.settings,
+            self.logit_scores[part],
+            self.log_train_loss[part],
+            self.log_val_loss[part],
+            self.total_epochs,
+            self.expected_score,
         )
 
 
-def features(curve: LearningCurve, reference: LearningCurve, probe: float) -> list[float]:
-    """Returns what the forest sees of a partial curve beside a finished one.
+def forecast_features(curve: LearningCurve, reference: LearningCurve, probe: float) -> list[float]:
+    """Returns the input features of the forests for a partial curve and a finished reference curve.
 
     Args:
-        curve: Up to now.
-        reference: A whole one of the same task.
-        probe: Merit of the ridge probe on the pretrained features, NaN where it is not known.
+        curve: Partial curve.
+        reference: Finished curve of the same task.
+        probe: Logit score of the ridge probe on the pretrained features, NaN if it is unknown.
     """
     now = len(curve.logit_scores)
-    share = now / curve.length
-    then = min(max(1, round(share * reference.length)), len(reference.logit_scores))
-    past, past_then = (max(1, round((share - _SLOPE_WINDOW) * one.length)) for one in (curve, reference))
+    fraction = now / curve.total_epochs
+    then = min(max(1, round(fraction * reference.total_epochs)), len(reference.logit_scores))
+    past, past_then = (max(1, round((fraction - _SLOPE_WINDOW) * c.total_epochs)) for c in (curve, reference))
     best, best_then = curve.logit_scores.max(), reference.logit_scores[:then].max()
     rise = curve.logit_scores[-1] - curve.logit_scores[min(past, now) - 1]
     rise_then = reference.logit_scores[then - 1] - reference.logit_scores[min(past_then, then) - 1]
     settings = curve.settings
     return [
-        share,
+        fraction,
         best - best_then,
         curve.logit_scores[-1] - reference.logit_scores[then - 1],
-        (reference.logit_scores[then - 1] - curve.logit_scores[-1]) * (1 - share),
+        (reference.logit_scores[then - 1] - curve.logit_scores[-1]) * (1 - fraction),
         rise,
         rise - rise_then,
-        curve.train[-1] - reference.train[then - 1],
-        curve.train[-1] - curve.train[min(past, now) - 1],
-        curve.validation[-1] - reference.validation[then - 1],
-        curve.validation.min() - reference.validation[:then].min(),
-        reference.final - best_then,
-        0.0 if np.isnan(probe) else probe - reference.final,
+        curve.log_train_loss[-1] - reference.log_train_loss[then - 1],
+        curve.log_train_loss[-1] - curve.log_train_loss[min(past, now) - 1],
+        curve.log_val_loss[-1] - reference.log_val_loss[then - 1],
+        curve.log_val_loss.min() - reference.log_val_loss[:then].min(),
+        reference.end_score - best_then,
+        0.0 if np.isnan(probe) else probe - reference.end_score,
         0.0 if np.isnan(probe) else probe - best,
-        curve.expected - reference.expected,
+        curve.expected_score - reference.expected_score,
         log_effective_lr(settings, settings.head_lr),
         log_effective_lr(settings, settings.body_lr),
         settings.transfer_depth - settings.frozen_depth,
@@ -149,11 +153,11 @@ def features(curve: LearningCurve, reference: LearningCurve, probe: float) -> li
 
 @dataclass(frozen=True, eq=False)
 class ForecastDistribution:
-    """Weighted values in increasing order.
+    """A discrete distribution: weighted values in increasing order.
 
     Attributes:
-        values: (n,).
-        weights: (n,), their sum is 1.
+        values: Values, (n,).
+        weights: Weights with sum 1, (n,).
     """
 
     values: FloatArray
@@ -161,7 +165,11 @@ class ForecastDistribution:
 
     @classmethod
     def mixture(cls, parts: Sequence[tuple[FloatArray, FloatArray]]) -> ForecastDistribution:
-        """Returns the mixture of parts, each values and weights; the sum of all weights is 1."""
+        """Returns the mixture of several components.
+
+        Args:
+            parts: Values and weights of each component; all weights together sum to 1.
+        """
         values = np.concatenate([values for values, _ in parts])
         weights = np.concatenate([weights for _, weights in parts])
         order = np.argsort(values, kind="stable")
@@ -169,95 +177,101 @@ class ForecastDistribution:
 
     @property
     def mean(self) -> float:
-        """The mean."""
+        """Mean of the distribution."""
         return float(self.values @ self.weights)
 
-    def quantile(self, share: float) -> float:
-        """Returns the value that a share of the weight does not exceed."""
-        index = int(np.searchsorted(np.cumsum(self.weights), share))
+    def quantile(self, probability: float) -> float:
+        """Returns the quantile at a probability, 0 ... 1."""
+        index = int(np.searchsorted(np.cumsum(self.weights), probability))
         return float(self.values[min(index, len(self.values) - 1)])
 
-    def below(self, value: float) -> float:
-        """Returns the weight of what falls short of a value."""
+    def probability_below(self, value: float) -> float:
+        """Returns the probability of values below `value`."""
         return float(self.weights[self.values < value].sum())
 
-    def above(self, value: float, error: float = 0.0) -> float:
-        """Returns the weight of what exceeds a value, which is known to within a standard error."""
+    def probability_above(self, value: float, error: float = 0.0) -> float:
+        """Returns the probability of values above `value`.
+
+        Args:
+            value: Value to exceed.
+            error: Standard error of `value`.
+        """
         if error == 0:
             return float(self.weights[self.values > value].sum())
-        from scipy.special import ndtr  # takes long to import
+        from scipy.special import ndtr  # slow to import
 
         return float(self.weights @ ndtr((self.values - value) / error))
 
 
 class CurveForecaster:
-    """See the module.
+    """Forecaster of the logit score at the end of a trial; see the module's documentation.
 
     Args:
-        tables: Recorded tasks, at least one that `has_usable_curves`.
-        models: Of these tables; None where one has none.
+        tables: Recorded tasks, at least one with usable curves (`has_usable_curves`).
+        models: Model of each table; None for tables without a model.
 
     Attributes:
-        level: Share of the weight below the lower end of the interval that holds in 80 % of the cases, and above the
-            upper one.
+        level: Tail probability: quantile level of the lower end of the calibrated 80 % interval; `1 - level` is that of
+            the upper end.
     """
 
     def __init__(self, tables: Sequence[RecordedTable], models: Sequence[TaskModel | None]) -> None:
         groups = _dataset_groups(tables)
-        tasks = [_RecordedTask.of(tables, models, groups, i) for i in range(len(tables))]
+        tasks = [_RecordedTask.from_tables(tables, models, groups, i) for i in range(len(tables))]
         examples = [_training_examples(task) for task in tasks]
-        inputs = np.array([row for part in examples for row, _, _ in part], dtype=np.float32)
-        outcomes = np.array([(difference, gain) for part in examples for _, difference, gain in part])
-        group = np.repeat(groups, [len(part) for part in examples])
+        inputs = np.array([row for rows in examples for row, _, _ in rows], dtype=np.float32)
+        outcomes = np.array([(difference, gain) for rows in examples for _, difference, gain in rows])
+        group = np.repeat(groups, [len(rows) for rows in examples])
         self._difference, self._gain = (_QuantileForest(inputs, outcomes[:, i], group) for i in range(2))
         self.level = self._calibrate(tasks)
 
     def forecast(
         self, curve: LearningCurve, references: Sequence[LearningCurve], probe: float, held_out_group: int | None = None
     ) -> ForecastDistribution:
-        """Returns the distribution of the merit at the end of a run.
+        """Returns the distribution of the logit score at the end of a run.
 
         Args:
-            curve: Up to now.
-            references: Finished ones of the same task, at least one.
-            probe: See `features`.
-            held_out_group: Group of recorded tables; trees that have seen one of them are not asked.
+            curve: Partial curve of the run.
+            references: Finished curves of the same task, at least one.
+            probe: Logit score of the ridge probe, NaN if it is unknown.
+            held_out_group: Number of a recorded dataset; only trees that were trained without it are used. None uses
+                all trees.
         """
-        rows = np.array([features(curve, one, probe) for one in references], dtype=np.float32)
-        share = len(curve.logit_scores) / curve.length
+        rows = np.array([forecast_features(curve, reference, probe) for reference in references], dtype=np.float32)
+        fraction = len(curve.logit_scores) / curve.total_epochs
         parts = []
-        for forest, weight in ((self._difference, 1 - share), (self._gain, share)):
-            for one, (values, weights) in zip(references, forest.outcomes(rows, held_out_group), strict=True):
-                start = one.final if forest is self._difference else curve.final
-                # What was reached already cannot be lost: the best epoch is kept.
-                parts.append((np.maximum(start + values, curve.final), weights * weight / len(references)))
+        for forest, weight in ((self._difference, 1 - fraction), (self._gain, fraction)):
+            for reference, (values, weights) in zip(references, forest.outcomes(rows, held_out_group), strict=True):
+                start = reference.end_score if forest is self._difference else curve.end_score
+                # The best epoch counts, so the score cannot fall below what was already reached.
+                parts.append((np.maximum(start + values, curve.end_score), weights * weight / len(references)))
         return ForecastDistribution.mixture(parts)
 
     def interval(self, distribution: ForecastDistribution) -> tuple[float, float]:
-        """Returns the ends of the 80 % interval of a forecast."""
+        """Returns the lower and upper end of the calibrated 80 % interval of a forecast."""
         return distribution.quantile(self.level), distribution.quantile(1 - self.level)
 
     def _calibrate(self, tasks: Sequence[_RecordedTask]) -> float:
-        """Returns the level at which 80 % of recorded runs end inside, forecast without their own dataset."""
-        known = [task for task in tasks if len(task.curves) >= _MIN_CURVES_TO_CALIBRATE]
-        if len({task.group for task in known}) < 2:
+        """Returns the tail probability at which 80 % of the recorded runs end inside their held-out intervals."""
+        usable = [task for task in tasks if len(task.curves) >= _MIN_CURVES_TO_CALIBRATE]
+        if len({task.group for task in usable}) < 2:
             return DEFAULT_TAIL_PROBABILITY
-        needed = [level for task in known for level in self._tail_probabilities(task)]
-        return float(np.clip(np.quantile(needed, 1 - COVERAGE), *_TAIL_PROBABILITY_RANGE))
+        levels = [level for task in usable for level in self._tail_probabilities(task)]
+        return float(np.clip(np.quantile(levels, 1 - COVERAGE), *_TAIL_PROBABILITY_RANGE))
 
     def _tail_probabilities(self, task: _RecordedTask) -> list[float]:
-        """Returns, for a sample of forecasts of a task, the greatest level whose interval has the end inside."""
+        """Returns, for sampled forecasts of a task, the greatest tail probability whose interval contains the end."""
         rng = np.random.default_rng(derive_seed(0, "calibration"))
-        found = []
+        levels = []
         for curve in task.curves[:: max(1, len(task.curves) // _MAX_CALIBRATION_CURVES)]:
-            good = [one for one in task.good if one is not curve]
-            references = [good[i] for i in rng.choice(len(good), min(3, len(good)), replace=False)]
-            for share in _CALIBRATION_FRACTIONS:
-                part = curve.until(max(1, round(share * curve.length)))
-                end = self.forecast(part, references, task.probe, held_out_group=task.group)
-                below, above = end.below(curve.final), end.above(curve.final)
-                found.append(min(1 - above, 1 - below))
-        return found
+            top = [other for other in task.top_curves if other is not curve]
+            references = [top[i] for i in rng.choice(len(top), min(3, len(top)), replace=False)]
+            for fraction in _CALIBRATION_FRACTIONS:
+                part = curve.until(max(1, round(fraction * curve.total_epochs)))
+                end = self.forecast(part, references, task.probe_score, held_out_group=task.group)
+                below, above = end.probability_below(curve.end_score), end.probability_above(curve.end_score)
+                levels.append(min(1 - above, 1 - below))
+        return levels
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,63 +279,66 @@ class _RecordedTask:
     """The curves of a recorded task.
 
     Attributes:
-        curves: Of the runs that did not diverge.
-        good: The best quarter of them, which is what a search would compare with.
-        probe: See `features`.
-        group: Number of its dataset.
+        curves: Curves of the runs that did not diverge.
+        top_curves: The best quarter of `curves`, from which references are drawn.
+        probe_score: Logit score of the ridge probe, NaN if it is unknown.
+        group: Number of the task's dataset.
     """
 
     curves: Sequence[LearningCurve]
-    good: Sequence[LearningCurve]
-    probe: float
+    top_curves: Sequence[LearningCurve]
+    probe_score: float
     group: int
 
     @classmethod
-    def of(
+    def from_tables(
         cls,
         tables: Sequence[RecordedTable],
         models: Sequence[TaskModel | None],
         groups: Sequence[int],
         index: int,
     ) -> _RecordedTask:
-        own = groups[index]
-        others = [model for model, group in zip(models, groups, strict=True) if model is not None and group != own]
+        """Creates the curves of one table, with expected scores from the models of other datasets."""
+        own_group = groups[index]
+        others = [
+            model for model, group in zip(models, groups, strict=True) if model is not None and group != own_group
+        ]
         curves = table_curves(tables[index], others)
-        order = sorted(curves, key=lambda curve: -curve.final)
-        good = order[: max(2, int(_REFERENCE_FRACTION * len(curves)))]
-        return cls(curves, good, probe_logit_score(target_from_header(tables[index].header)), own)
+        order = sorted(curves, key=lambda curve: -curve.end_score)
+        top_curves = order[: max(2, int(_REFERENCE_FRACTION * len(curves)))]
+        return cls(curves, top_curves, probe_logit_score(target_from_header(tables[index].header)), own_group)
 
 
 def _dataset_groups(tables: Sequence[RecordedTable]) -> list[int]:
-    """Returns the number of each table's dataset; of the same images, or the same name, is the same dataset."""
+    """Returns the number of each table's dataset; tables with the same images or the same dataset name share one."""
     groups: list[int] = []
     for table in tables:
-        mine = table.header
-        alike = [
+        header = table.header
+        matches = [
             group
             for other, group in zip(tables, groups, strict=False)
-            if other.header.data_hash == mine.data_hash or other.header.dataset == mine.dataset
+            if other.header.data_hash == header.data_hash or other.header.dataset == header.dataset
         ]
-        groups.append(alike[0] if alike else max(groups, default=-1) + 1)
+        groups.append(matches[0] if matches else max(groups, default=-1) + 1)
     return groups
 
 
 class _QuantileForest:
-    """Randomised trees that keep the outcomes in their leaves; each leaves the examples of one dataset out.
+    """Extremely randomised trees that keep the training outcomes of each leaf; each tree holds one dataset out.
 
     Args:
-        inputs: (examples, features).
-        outcomes: (examples,).
+        inputs: Features of the examples, (examples, features).
+        outcomes: Outcomes to predict, (examples,).
         group: Number of the dataset of each example, (examples,).
     """
 
     def __init__(self, inputs: NDArray[np.float32], outcomes: FloatArray, group: NDArray[np.int64]) -> None:
         from sklearn.tree import ExtraTreeRegressor
 
-        known = np.unique(group)
-        # With one dataset there is none to spare; with very many each is left out by at least one tree.
-        order = np.arange(max(_NUM_TREES, len(known)))
-        self._held_out_groups = known[order % len(known)] if len(known) > 1 else np.full(_NUM_TREES, -1)
+        distinct = np.unique(group)
+        # A single dataset is never held out. Many datasets need more trees, so that each is held out by at least one.
+        order = np.arange(max(_NUM_TREES, len(distinct)))
+        self._held_out_groups = distinct[order % len(distinct)] if len(distinct) > 1 else np.full(_NUM_TREES, -1)
         trees, self._leaves = [], []
         for seed, held_out_group in enumerate(self._held_out_groups):
             seen = group != held_out_group
@@ -329,35 +346,42 @@ class _QuantileForest:
             tree.fit(inputs[seen], outcomes[seen])
             trees.append(tree.tree_)
             self._leaves.append(_group_by_leaf(tree.apply(inputs[seen]), outcomes[seen]))
-        self._flattened = _FlattenedForest.of(trees)
+        self._flattened = _FlattenedForest.from_trees(trees)
 
     def outcomes(
         self, rows: NDArray[np.float32], held_out_group: int | None = None
     ) -> list[tuple[FloatArray, FloatArray]]:
-        """Returns the outcomes that each row may have, and their weights, whose sum is 1."""
-        asked = (
+        """Returns, for each row, the outcomes in its leaves and their weights with sum 1.
+
+        Args:
+            rows: Features, (rows, features).
+            held_out_group: Only trees that hold out this dataset are used; None uses all.
+        """
+        trees = (
             np.arange(len(self._held_out_groups))
             if held_out_group is None
             else np.flatnonzero(self._held_out_groups == held_out_group)
         )
-        found = []
+        outcomes = []
         for leaves in self._flattened.leaves(rows):
-            parts = [self._leaves[tree][int(leaves[tree])] for tree in asked]
+            parts = [self._leaves[tree][int(leaves[tree])] for tree in trees]
             weights = np.repeat([1.0 / len(part) for part in parts], [len(part) for part in parts])
-            found.append((np.concatenate(parts), weights / len(parts)))
-        return found
+            outcomes.append((np.concatenate(parts), weights / len(parts)))
+        return outcomes
 
 
 @dataclass(frozen=True, eq=False)
 class _FlattenedForest:
-    """All trees of a forest as one, walked level by level: scikit-learn's own way takes 20 ms for a handful of rows.
+    """All trees of a forest in one set of arrays, traversed level by level.
+
+    scikit-learn's own traversal takes 20 ms for a few rows.
 
     Attributes:
-        roots: Node at which each tree begins, (trees,).
-        feature: That a node asks for, (nodes,); below 0 in a leaf.
-        threshold: Up to which it goes left, (nodes,).
-        left: Node, (nodes,); a leaf leads to itself.
-        right: Likewise.
+        roots: Index of each tree's root, (trees,).
+        feature: Index of the feature that a node splits on, below 0 for a leaf, (nodes,).
+        threshold: Largest feature value that goes to the left child, (nodes,).
+        left: Index of the left child, (nodes,); a leaf is its own child.
+        right: Index of the right child, (nodes,); a leaf is its own child.
     """
 
     roots: NDArray[np.int64]
@@ -367,28 +391,29 @@ class _FlattenedForest:
     right: NDArray[np.int64]
 
     @classmethod
-    def of(cls, trees: Sequence[Any]) -> _FlattenedForest:
+    def from_trees(cls, trees: Sequence[Any]) -> _FlattenedForest:
+        """Concatenates scikit-learn trees."""
         sizes = np.array([tree.node_count for tree in trees])
         roots = np.cumsum(sizes) - sizes
         nodes = np.arange(sizes.sum())
         offsets = np.repeat(roots, sizes)
         feature = np.concatenate([tree.feature for tree in trees]).astype(np.int64)
-        ways = (np.concatenate([getattr(tree, f"children_{side}") for tree in trees]) for side in ("left", "right"))
-        left, right = (np.where(feature < 0, nodes, way + offsets) for way in ways)
+        children = (np.concatenate([getattr(tree, f"children_{side}") for tree in trees]) for side in ("left", "right"))
+        left, right = (np.where(feature < 0, nodes, child + offsets) for child in children)
         return cls(roots, feature, np.concatenate([tree.threshold for tree in trees]), left, right)
 
     def leaves(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Returns the leaf of each tree, by its number in the tree, that each row comes to, (rows, trees)."""
-        at = np.broadcast_to(self.roots, (len(rows), len(self.roots))).copy()
-        each = np.arange(len(rows))[:, None]
-        while (inner := self.feature[at] >= 0).any():
-            goes_left = rows[each, self.feature[at]] <= self.threshold[at]
-            at = np.where(inner, np.where(goes_left, self.left[at], self.right[at]), at)
-        return np.asarray(at - self.roots)
+        """Returns the leaf of each row in each tree, as the node's index within its tree, (rows, trees)."""
+        node = np.broadcast_to(self.roots, (len(rows), len(self.roots))).copy()
+        row_index = np.arange(len(rows))[:, None]
+        while (inner := self.feature[node] >= 0).any():
+            goes_left = rows[row_index, self.feature[node]] <= self.threshold[node]
+            node = np.where(inner, np.where(goes_left, self.left[node], self.right[node]), node)
+        return np.asarray(node - self.roots)
 
 
 def mean_task_prediction(models: Sequence[TaskModel]) -> Callable[[Sequence[TransferSettings]], FloatArray]:
-    """Returns what recorded tasks expect of settings on average; 0 without any."""
+    """Returns a function that maps settings to the mean prediction of models of recorded tasks, 0 without models."""
     from nbt.tuning.space.encoding import encode
 
     def expected(settings: Sequence[TransferSettings]) -> FloatArray:
@@ -399,41 +424,49 @@ def mean_task_prediction(models: Sequence[TaskModel]) -> Callable[[Sequence[Tran
 
 
 def has_usable_curves(table: RecordedTable) -> bool:
-    """Returns whether a table has curves to learn from: at least two that did not diverge, of at least two epochs."""
+    """Returns whether a table can train the forecaster: at least two epochs, and two runs that did not diverge."""
     return table.header.epochs > 1 and sum(not run.diverged for run in table.runs) > 1
 
 
 def table_curves(table: RecordedTable, models: Sequence[TaskModel]) -> list[LearningCurve]:
-    """Returns the curves of a table's runs that did not diverge, with what other tasks expect of their settings."""
+    """Returns the curves of a table's runs that did not diverge.
+
+    Args:
+        table: Recorded task.
+        models: Models of other tasks, which predict the expected score of each run.
+    """
     images = target_from_header(table.header).validation_images
     runs = [run for run in table.runs if not run.diverged]
     expected = mean_task_prediction(models)([run.settings for run in runs])
     return [
-        LearningCurve.of(run.settings, run.curve, images=images, length=len(run.curve), expected=float(value))
+        LearningCurve.from_epochs(
+            run.settings, run.curve, images=images, total_epochs=len(run.curve), expected_score=float(value)
+        )
         for run, value in zip(runs, expected, strict=True)
     ]
 
 
 def probe_logit_score(target: Target) -> float:
-    """Returns the merit of the ridge probe on a target, NaN where it is not known."""
+    """Returns the logit score of the ridge probe on a target, NaN if it is unknown."""
     return float("nan") if target.probe is None else float(logit_score(target.probe, target.validation_images))
 
 
 def _training_examples(task: _RecordedTask) -> list[tuple[list[float], float, float]]:
-    """Returns features, difference at the end and gain from now: every run at every epoch but the last."""
+    """Returns features, end difference and remaining gain of every run of a task after every epoch but the last."""
     rng = np.random.default_rng(derive_seed(0, "references"))
-    found = []
+    examples = []
     for curve in task.curves:
         for epoch in range(1, len(curve.logit_scores)):
-            reference = task.good[int(rng.integers(len(task.good)))]
+            reference = task.top_curves[int(rng.integers(len(task.top_curves)))]
             if reference is not curve:
                 part = curve.until(epoch)
-                row = features(part, reference, task.probe)
-                found.append((row, curve.final - reference.final, curve.final - part.final))
-    return found
+                row = forecast_features(part, reference, task.probe_score)
+                examples.append((row, curve.end_score - reference.end_score, curve.end_score - part.end_score))
+    return examples
 
 
 def _group_by_leaf(leaves: NDArray[np.int64], outcomes: FloatArray) -> dict[int, FloatArray]:
+    """Returns the outcomes of the examples in each leaf, by the leaf's index."""
     order = np.argsort(leaves, kind="stable")
-    found, starts = np.unique(leaves[order], return_index=True)
-    return dict(zip(found.tolist(), np.split(outcomes[order], starts[1:]), strict=True))
+    distinct, starts = np.unique(leaves[order], return_index=True)
+    return dict(zip(distinct.tolist(), np.split(outcomes[order], starts[1:]), strict=True))

@@ -1,4 +1,4 @@
-"""FitPruner: stops a trial that is unlikely to beat the best one, and knows how often it is wrong."""
+"""Pruner that stops unpromising trials by a forecast of their learning curves."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ from nbt.tuning.target import Target
 DEFAULT_THRESHOLD = 0.05
 DEFAULT_CONTROL_FRACTION = 0.05
 _NUM_REFERENCE_CURVES = 3
-# Under a warm-up and a cosine the first sixth says next to nothing.
+# Under a warm-up and cosine schedule, the first sixth of a curve carries almost no information.
 _MIN_TRAINED_FRACTION = 1 / 6
 
 
 @dataclass(eq=False)
 class _ForecastHistory:
-    """What was forecast of a trial.
+    """The forecasts of one trial.
 
     Attributes:
-        rows: Epoch, mean, low, high (80 %), chance to beat the best, each time it was forecast; accuracies.
-        incumbent: Accuracy to beat, at the last forecast, or when it would have been stopped.
-        would_stop: Epoch at which it was found hopeless, None where it was not.
+        rows: One row per forecast: epoch, mean, low and high accuracy (80 % interval), probability of beating the best
+            trial.
+        incumbent: Accuracy to beat at the last forecast, or at the one after which the trial should have stopped.
+        would_stop: Epoch after which the trial should have stopped, or None.
     """
 
     rows: list[list[float]] = field(default_factory=list)
@@ -46,21 +47,21 @@ class _ForecastHistory:
 
 
 class FitPruner:
-    """Stops a trial whose chance of beating the best finished one falls under a threshold.
+    """Stops a trial when its probability of beating the best finished trial falls below a threshold.
 
-    The chance is that of `CurveForecaster`, from recorded curves of other tasks, with this study's best finished trials
-    as references, the settings, and the fit profile. The accuracy to beat is only known to within its validation
-    standard error, which makes the chance larger the fewer the images. A random few that would be stopped run on as
-    controls.
+    The probability comes from a `CurveForecaster` that is trained on recorded curves of other tasks. It uses the best
+    finished trials of the study as references, the settings, and the fit profile. The accuracy to beat has a validation
+    standard error, which raises the probability when there are few validation images. A random share of the trials is
+    never stopped; they serve as controls for the rate of wrong stops.
 
     Args:
-        forecaster: TransferredPriors from recorded curves.
-        models: Of the recorded tasks.
-        target: What is known of the task.
+        forecaster: Forecaster trained on recorded curves.
+        models: Models of the recorded tasks.
+        target: Target with the facts and the profile of the task.
         length: Epochs of a full trial.
-        seed: Decides which trials are controls.
-        threshold: Chance under which a trial stops.
-        controls: Share of trials that are never stopped.
+        seed: Seed that selects the control trials.
+        threshold: Probability below which a trial stops, 0 ... 1.
+        controls: Share of trials that are never stopped, 0 ... 1.
     """
 
     def __init__(
@@ -83,19 +84,19 @@ class FitPruner:
         self._reference_curves: list[LearningCurve] = []
 
     def decide(self, context: TrialContext) -> str | None:
-        """Returns why the trial has too small a chance, or None."""
+        """Returns the reason for which the trial is unpromising, or None to continue."""
         epoch = context.curve[-1].epoch
         references = self._best_finished_curves(context)
         if epoch < self._first_epoch or epoch >= self._length or not references:
             return None
         curve = self._curve(context.settings, context.curve)
         distribution = self._forecaster.forecast(curve, references, self._probe)
-        chance = distribution.above(references[0].final, self._incumbent_std(references[0]))
+        chance = distribution.probability_above(references[0].end_score, self._incumbent_std(references[0]))
         history = self._histories.setdefault(context.number, _ForecastHistory())
-        # A trial that starts over, or is resumed, repeats epochs: its forecasts are the newest attempt's.
+        # A restarted or resumed trial repeats epochs; only the forecasts of the newest attempt are kept.
         history.rows = [row for row in history.rows if row[0] < epoch]
         history.rows.append([epoch, *self._forecast_accuracies(distribution), round(chance, 4)])
-        accuracy_to_beat = self._to_accuracy(references[0].final)
+        accuracy_to_beat = self._to_accuracy(references[0].end_score)
         if history.would_stop is None:
             history.incumbent = accuracy_to_beat
         if chance >= self._threshold:
@@ -110,15 +111,16 @@ class FitPruner:
         )
 
     def is_control(self, number: int) -> bool:
-        """Returns whether a trial would run on if it were found hopeless."""
+        """Returns whether a trial is a control, which is never stopped."""
         draw = np.random.default_rng(derive_seed(self._seed, "control", number)).random()
         return bool(draw < self._control_fraction)
 
     def forecast(self, number: int) -> dict[str, Any] | None:
-        """Returns what was forecast of a trial, in JSON types; None where nothing was.
+        """Returns the forecasts of a trial in JSON types, or None if there are none.
 
-        It has mean, low, high (80 %) and chance of the last forecast, the accuracy to beat as incumbent, all forecasts
-        by epoch as rows, the epoch at which it was found hopeless as would_stop, and whether it is a control.
+        The keys are `epoch`, `mean`, `low`, `high` (80 % interval) and `chance` of the last forecast; `incumbent`, the
+        accuracy to beat; `would_stop`, the epoch after which the trial should have stopped; `control`, whether it was
+        due to stop but is a control; and `rows`, all forecasts by epoch.
         """
         history = self._histories.get(number)
         if history is None or not history.rows:
@@ -137,20 +139,21 @@ class FitPruner:
         }
 
     def _curve(self, settings: Any, epochs: Any) -> LearningCurve:
-        expected = float(self._expected_score([settings])[0])
-        return LearningCurve.of(settings, epochs, images=self._images, length=self._length, expected=expected)
+        expected_score = float(self._expected_score([settings])[0])
+        return LearningCurve.from_epochs(
+            settings, epochs, images=self._images, total_epochs=self._length, expected_score=expected_score
+        )
 
     def _best_finished_curves(self, context: TrialContext) -> list[LearningCurve]:
-        """Returns the curves of the best finished trials, the best first."""
+        """Returns the curves of the best finished trials, best first."""
         for trial in context.study.get_trials(deepcopy=False):
             if trial.number not in self._seen_trials and trial.state.is_finished():
                 self._seen_trials.add(trial.number)
                 record = read_trial(trial)
                 curve = None if record is None else self._reference_curve(record)
                 if curve is not None:
-                    self._reference_curves = sorted([*self._reference_curves, curve], key=lambda one: -one.final)[
-                        :_NUM_REFERENCE_CURVES
-                    ]
+                    ranked = sorted([*self._reference_curves, curve], key=lambda known: -known.end_score)
+                    self._reference_curves = ranked[:_NUM_REFERENCE_CURVES]
         return self._reference_curves
 
     def _reference_curve(self, record: TrialRecord) -> LearningCurve | None:
@@ -159,8 +162,9 @@ class FitPruner:
         return self._curve(record.settings, record.curve)
 
     def _incumbent_std(self, best: LearningCurve) -> float:
-        """Returns the standard error of the merit to beat: the best of many has been lucky with its images, too."""
-        return float(np.sqrt(logit_score_variance(accuracy_from_logit_score(best.final, self._images), self._images)))
+        """Returns the standard error of the score to beat, which may be high by chance as the best of many."""
+        accuracy = accuracy_from_logit_score(best.end_score, self._images)
+        return float(np.sqrt(logit_score_variance(accuracy, self._images)))
 
     def _forecast_accuracies(self, distribution: ForecastDistribution) -> list[float]:
         values = (distribution.mean, *self._forecaster.interval(distribution))

@@ -1,4 +1,4 @@
-"""Optuna's own pruners behind our protocol, for comparisons."""
+"""Adapters of Optuna's pruners to the `Pruner` protocol, for comparisons."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from nbt.tuning.pruners.base import TrialContext
 
 
 class OptunaPruner:
-    """Asks a pruner of Optuna after every epoch but the last.
+    """Adapter of an Optuna pruner.
 
     Args:
-        rule: The pruner.
-        reason: What it says of a trial that it stops.
+        rule: Optuna pruner.
+        reason: Reason to report for a stopped trial, without the epoch.
     """
 
     def __init__(self, rule: optuna.pruners.BasePruner, reason: str) -> None:
         self._pruner, self._reason = rule, reason
 
     def decide(self, context: TrialContext) -> str | None:
-        """Returns why the trial should stop, or None."""
+        """Returns the reason for which the trial should stop, or None."""
         trial = context.study.get_trials(deepcopy=False)[context.number]
         if not self._pruner.prune(context.study, trial):
             return None
@@ -29,9 +29,10 @@ class OptunaPruner:
 
 
 def median_pruner(length: int) -> OptunaPruner:
-    """Returns the median rule (Golovin et al. 2017): stop what is below the median of earlier trials at its epoch.
+    """Returns the median rule (Golovin et al. 2017): stops a trial below the median of earlier trials at its epoch.
 
-    It waits for a third of the trial, like our ASHA and for its reason, and for five full trials, Optuna's default.
+    It starts after a third of the trial, as `AshaPruner` does for the same reason, and after five full trials, Optuna's
+    default.
 
     Args:
         length: Epochs of a full trial.
@@ -43,9 +44,9 @@ def median_pruner(length: int) -> OptunaPruner:
 
 
 def hyperband_pruner(length: int) -> OptunaPruner:
-    """Returns Hyperband (Li et al. 2018, arXiv 1603.06560) as published: brackets from one epoch on, eta 3.
+    """Returns Hyperband (Li et al. 2018, arXiv 1603.06560) as published: minimum resource of one epoch, eta 3.
 
-    A sampler that learns sees the trials of all brackets, as in BOHB (Falkner et al. 2018, arXiv 1807.01774).
+    The sampler uses the trials of all brackets, as in BOHB (Falkner et al. 2018, arXiv 1807.01774).
 
     Args:
         length: Epochs of a full trial.

@@ -1,1 +1,1 @@
-"""Samplers: which settings are proposed next."""
+"""Samplers: proposals of the settings of the next trial."""

@@ -1,4 +1,4 @@
-"""BayesianSampler: proposes the settings whose expected improvement is greatest, by the guide's model of the study."""
+"""Bayesian optimisation: a sampler that maximises the expected improvement under the prior surrogate."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ FloatArray = NDArray[np.float64]
 
 _NUM_RANDOM_CANDIDATES, _NUM_LOCAL_CANDIDATES = 200, 100
 _NUM_RECOMMENDATION_RANDOM, _NUM_RECOMMENDATION_LOCAL, _NUM_RECOMMENDATION_ROUNDS = 1000, 200, 4
-# The model is cubic in the number of trials; the best and the newest say most.
+# Fitting is cubic in the number of trials, so only the best and the newest are modelled.
 _MAX_MODELLED_TRIALS = 300
 _MAX_CACHED_SETTINGS = 5000
-# A stopped trial without a forecast would have gained something yet, nobody knows how much.
+# Assumed gain of a pruned trial without a forecast had it run to its end, and the variance of that gain.
 _PRUNED_GAIN, _PRUNED_VARIANCE = 0.5, 1.0
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known of a trial's merit.
+    """The observed or forecast logit score of one trial.
 
     Attributes:
-        settings: That it runs with.
-        merit: What it reached, or what is expected of it; None where nothing is known yet.
-        variance: Of the merit.
+        settings: Settings of the trial.
+        logit_score: Score that the trial reached, or its forecast; None while the trial runs.
+        variance: Variance of the logit score.
     """
 
     settings: TransferSettings
@@ -51,21 +51,22 @@ class Observation:
 
 
 class BayesianSampler(optuna.samplers.BaseSampler):
-    """Expected improvement over the best posterior mean of the trials (Mockus 1975) under `PriorSurrogate`.
+    """Sampler that maximises the expected improvement over the best posterior mean of the trials (Mockus 1975).
 
-    Stopped trials count with their forecast, running ones with the mean that the model expects of them (the "kriging
-    believer" of Ginsbourger, Le Riche, Carraro 2010), so that workers do not propose the same.
+    The model is a `PriorSurrogate`. Pruned trials enter it with their forecast, and running trials with their posterior
+    mean (the "kriging believer" of Ginsbourger, Le Riche, Carraro 2010), so that parallel workers receive different
+    settings.
 
     Args:
-        guide: The model.
-        space: What is searched.
+        surrogate: Model of the logit score.
+        space: Search space.
         length: Epochs of a full trial.
-        images: Validation images that accuracies are measured on.
-        seed: Of the candidates.
+        images: Number of validation images.
+        seed: Seed of the random candidates.
     """
 
     def __init__(self, surrogate: PriorSurrogate, space: Space, *, length: int, images: int, seed: int) -> None:
-        self._guide, self._space, self._length, self._images = surrogate, space, length, images
+        self._surrogate, self._space, self._length, self._images = surrogate, space, length, images
         self._rng = np.random.default_rng(seed)
         self._distributions = space.distributions()
         self._encoded_cache: dict[TransferSettings, tuple[FloatArray, FloatArray]] = {}
@@ -78,81 +79,98 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         self._trial_number = -1
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Returns the whole space: settings are proposed in one go."""
+        """Returns the distributions of the whole space: all parameters are sampled jointly."""
         return self._distributions
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Returns the parameters of the best of random settings, neighbours of good trials, and recorded ones."""
+        """Returns the candidate with the greatest expected improvement.
+
+        Candidates are random settings, neighbours of the best trials, and the best settings of recorded tasks.
+        """
         observations = self._observations()
         candidates = self._candidates(observations)
-        settings = [self._space.settings(one, self._length) for one in candidates]
-        return dict(candidates[self._choose(settings, observations, kept=False)])
+        settings = [self._space.settings(params, self._length) for params in candidates]
+        return dict(candidates[self._choose(settings, observations, cached=False)])
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Is asked only for what the space does not have."""
+        """Raises `KeyError`: Optuna calls it only for parameters outside the space."""
         raise KeyError(param_name)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Keeps the study for the proposal that follows."""
+        """Stores the study and the trial's number for the proposal that follows."""
         self._study, self._trial_number = study, trial.number
 
     def choose(self, candidates: Sequence[Mapping[str, ParamValue]]) -> int:
-        """Returns the index of the candidate to run next; see `nbt.tuning.benchmark.nearest_sampler.ChoosesFromPool`."""
-        seen = self._random_half(len(candidates))
-        settings = [self._cached_settings(candidates[i]) for i in seen]
-        return seen[self._choose(settings, self._observations(), kept=True)]
+        """Returns the index of the candidate to run next; see `nbt.tuning.benchmark.nearest_sampler.PoolSampler`."""
+        subset = self._random_half(len(candidates))
+        settings = [self._cached_settings(candidates[i]) for i in subset]
+        return subset[self._choose(settings, self._observations(), cached=True)]
 
-    def _choose(self, settings: Sequence[TransferSettings], observations: Sequence[Observation], *, kept: bool) -> int:
-        """Returns the index of the best settings; what is known of those that come again is kept."""
+    def _choose(
+        self, settings: Sequence[TransferSettings], observations: Sequence[Observation], *, cached: bool
+    ) -> int:
+        """Returns the index of the settings with the greatest expected improvement.
+
+        Args:
+            settings: Candidates.
+            observations: The study's trials.
+            cached: Whether to cache the encoding of the candidates, because the same ones will come again.
+        """
         self._limit_caches()
         model, best = self._posterior(observations)
-        # Twice the same is no news: workers that run at once would share a recorded one, and what failed fails again.
-        news = [i for i, one in enumerate(settings) if one not in self._tried_settings] or list(range(len(settings)))
-        settings = [settings[i] for i in news]
+        # Settings that are running, finished or failed are not proposed again, unless every candidate was tried.
+        untried = [i for i, item in enumerate(settings) if item not in self._tried_settings] or list(
+            range(len(settings))
+        )
+        settings = [settings[i] for i in untried]
         if model is None:
-            return news[int(np.argmax(self._guide.prior_mean(settings)))]
-        mean, spread = model.predict(settings, *(self._encode_cached(settings) if kept else ()))
-        return news[int(np.argmax(expected_improvement(mean, spread, best)))]
+            return untried[int(np.argmax(self._surrogate.prior_mean(settings)))]
+        mean, std = model.predict(settings, *(self._encode_cached(settings) if cached else ()))
+        return untried[int(np.argmax(expected_improvement(mean, std, best)))]
 
     def _random_half(self, count: int) -> list[int]:
-        """Returns the numbers of a random half of so many candidates: searches with different seeds are to differ."""
+        """Returns the indices of a random half of the candidates, so that searches with different seeds differ."""
         chosen = self._rng.choice(count, size=max(1, int(np.ceil(count / 2))), replace=False)
         return list(chosen.tolist())
 
     def _posterior(self, observations: Sequence[Observation]) -> tuple[ConditionedSurrogate | None, float]:
-        """Returns the model given all trials, and its greatest mean at those that have been judged."""
-        judged = [one for one in observations if one.logit_score is not None]
-        if not judged:
+        """Returns the model conditioned on all trials, and its greatest mean at the trials with a score.
+
+        The model is None while no trial has a score.
+        """
+        scored = [observation for observation in observations if observation.logit_score is not None]
+        if not scored:
             return None, 0.0
-        tried = [one.settings for one in judged]
+        tried = [observation.settings for observation in scored]
         source_scores, points = self._encode_cached(tried)
-        model = condition_on_trials(self._guide, judged, source_scores, points)
-        running = [one.settings for one in observations if one.logit_score is None]
+        model = condition_on_trials(self._surrogate, scored, source_scores, points)
+        running = [observation.settings for observation in observations if observation.logit_score is None]
         if running:
-            more_opinions, more_points = self._encode_cached(running)
-            means = model.mean(running, more_opinions, more_points)
+            running_scores, running_points = self._encode_cached(running)
+            means = model.mean(running, running_scores, running_points)
             imputed = [Observation(s, float(m), 0.0) for s, m in zip(running, means, strict=True)]
-            described = np.concatenate([source_scores, more_opinions], axis=1), np.concatenate([points, more_points])
-            model = condition_on_trials(self._guide, [*judged, *imputed], *described)
+            all_scores = np.concatenate([source_scores, running_scores], axis=1)
+            all_points = np.concatenate([points, running_points])
+            model = condition_on_trials(self._surrogate, [*scored, *imputed], all_scores, all_points)
         return model, float(model.mean(tried, source_scores, points).max())
 
     def _observations(self) -> list[Observation]:
-        """Returns what is known of every trial but the one that is being asked for."""
+        """Returns the observations of all trials but the one that is being sampled."""
         assert self._study is not None
-        found = []
+        observations = []
         for trial in self._study.get_trials(deepcopy=False):
-            known = self._finished.get(trial.number)
-            if known is not None:
-                found.append(known)
+            finished = self._finished.get(trial.number)
+            if finished is not None:
+                observations.append(finished)
                 continue
             if trial.number == self._trial_number:
                 continue
             if trial.number in self._running and not trial.state.is_finished():
-                found.append(self._running[trial.number])
+                observations.append(self._running[trial.number])
                 continue
             record = read_trial(trial)
             if record is None:
@@ -161,28 +179,29 @@ class BayesianSampler(optuna.samplers.BaseSampler):
             observation = to_observation(record, self._images)
             if observation is None:
                 continue
-            found.append(observation)
+            observations.append(observation)
             (self._finished if trial.state.is_finished() else self._running)[trial.number] = observation
-        return _limit_observations(found)
+        return _limit_observations(observations)
 
     def _candidates(self, observations: Sequence[Observation]) -> list[dict[str, ParamValue]]:
-        """Returns parameters of random settings, of neighbours of the best trials, and of half of the recorded ones."""
-        drawn = sample_many_params(self._space, self._rng, _NUM_RANDOM_CANDIDATES)
+        """Returns parameters of random settings, of neighbours of the best trials, and half the recorded settings."""
+        random = sample_many_params(self._space, self._rng, _NUM_RANDOM_CANDIDATES)
         best = sorted(
-            (one for one in observations if one.logit_score is not None), key=lambda one: -(one.logit_score or 0.0)
+            (observation for observation in observations if observation.logit_score is not None),
+            key=lambda observation: -(observation.logit_score or 0.0),
         )[:5]
-        good = [self._space.params(one.settings) for one in best]
-        fresh = sample_many_params(self._space, self._rng, _NUM_LOCAL_CANDIDATES if good else 0)
-        local = [_mutate(self._space, good[i % len(good)], one, self._rng) for i, one in enumerate(fresh)]
+        starts = [self._space.params(observation.settings) for observation in best]
+        fresh = sample_many_params(self._space, self._rng, _NUM_LOCAL_CANDIDATES if starts else 0)
+        local = [_mutate(self._space, starts[i % len(starts)], item, self._rng) for i, item in enumerate(fresh)]
         recorded = (
             [self._recorded_candidates[i] for i in self._random_half(len(self._recorded_candidates))]
             if self._recorded_candidates
             else []
         )
-        return [*drawn, *local, *recorded]
+        return [*random, *local, *recorded]
 
     def _limit_caches(self) -> None:
-        """Empties what is kept of settings before it grows without bound: a live search sees new ones every time."""
+        """Clears the caches when they are full: a live search proposes new settings all the time."""
         if max(len(self._settings_cache), len(self._encoded_cache)) > _MAX_CACHED_SETTINGS:
             self._settings_cache.clear()
             self._encoded_cache.clear()
@@ -194,20 +213,21 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         return self._settings_cache[key]
 
     def _encode_cached(self, settings: Sequence[TransferSettings]) -> tuple[FloatArray, FloatArray]:
-        """Returns opinions and points of settings, each computed once."""
-        new = [one for one in dict.fromkeys(settings) if one not in self._encoded_cache]
+        """Returns the source scores, (sources, settings), and the points of settings, using the cache."""
+        new = [item for item in dict.fromkeys(settings) if item not in self._encoded_cache]
         if new:
             points = encode(new)
-            source_scores = self._guide.source_scores(new, points)
-            self._encoded_cache |= {one: (source_scores[:, i], points[i]) for i, one in enumerate(new)}
-        known = [self._encoded_cache[one] for one in settings]
-        return np.stack([one[0] for one in known], axis=1), np.stack([one[1] for one in known])
+            source_scores = self._surrogate.source_scores(new, points)
+            self._encoded_cache |= {item: (source_scores[:, i], points[i]) for i, item in enumerate(new)}
+        encoded = [self._encoded_cache[item] for item in settings]
+        return np.stack([scores for scores, _ in encoded], axis=1), np.stack([point for _, point in encoded])
 
 
 def recommend_settings(surrogate: PriorSurrogate, space: Space) -> TransferSettings:
-    """Returns the settings that a guide expects to be best before any trial, the baseline_recipes aside; always the same.
+    """Returns the settings with the greatest prior mean, other than the baseline recipes. The result is deterministic.
 
-    The best of random and of recorded settings are moved about until nothing near them is expected to be better.
+    A local search improves the best of random settings and of recorded settings in a few rounds, and the result is
+    rounded to three significant digits.
     """
     rng = np.random.default_rng(derive_seed(0, "recommendation"))
     length = surrogate.target.epochs
@@ -215,10 +235,10 @@ def recommend_settings(surrogate: PriorSurrogate, space: Space) -> TransferSetti
         *(sample_params(space, rng) for _ in range(_NUM_RECOMMENDATION_RANDOM)),
         *best_recorded_params(surrogate, space),
     ]
-    without = [settings for _, settings in baseline_recipes(length)]
+    baselines = [settings for _, settings in baseline_recipes(length)]
     for _ in range(_NUM_RECOMMENDATION_ROUNDS):
-        settings = [space.settings(one, length) for one in params]
-        best = surrogate.recommend(settings, without=without)
+        settings = [space.settings(item, length) for item in params]
+        best = surrogate.recommend(settings, without=baselines)
         start = params[settings.index(best)]
         params = [
             start,
@@ -228,30 +248,30 @@ def recommend_settings(surrogate: PriorSurrogate, space: Space) -> TransferSetti
 
 
 def _round_params(space: Space, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
-    """Returns parameters with three digits, for people; nothing is known to more."""
-    found: dict[str, ParamValue] = {}
+    """Returns the parameters rounded to three significant digits; the model is not more precise than that."""
+    rounded: dict[str, ParamValue] = {}
     for dimension in space.dimensions:
         for name in dimension.parameters:
             value = params[name]
             if isinstance(value, float) and dimension.kind == "float":
                 low, high = dimension.bounds()
                 value = min(max(float(f"{value:.3g}"), low), high)
-            found[name] = value
-    return found
+            rounded[name] = value
+    return rounded
 
 
 def best_recorded_params(surrogate: PriorSurrogate, space: Space) -> list[dict[str, ParamValue]]:
-    """Returns parameters of the best recorded settings that a space can express."""
-    found = [one.replace(epochs=surrogate.target.epochs) for model in surrogate.experience for one in model.best]
-    return [space.params(one) for one in found if space.can_express(one)]
+    """Returns the parameters of the best settings of each recorded task that the space contains."""
+    best = [item.replace(epochs=surrogate.target.epochs) for model in surrogate.experience for item in model.best]
+    return [space.params(item) for item in best if space.can_express(item)]
 
 
 def to_observation(record: TrialRecord, images: int) -> Observation | None:
-    """Returns what a trial says of its settings; None of a failed one.
+    """Converts a trial to an observation; None for a failed trial.
 
     Args:
-        record: Of the trial.
-        images: Validation images.
+        record: Stored trial.
+        images: Number of validation images.
     """
     if record.state == "failed":
         return None
@@ -268,8 +288,8 @@ def to_observation(record: TrialRecord, images: int) -> Observation | None:
         )
     low, high = (float(logit_score(forecast[name], images)) for name in ("low", "high"))
     # 80 % of a normal distribution lie within 1.28 standard deviations.
-    spread = max((high - low) / 2.56, 0.1)
-    return Observation(record.settings, float(logit_score(forecast["mean"], images)), noise + spread**2)
+    std = max((high - low) / 2.56, 0.1)
+    return Observation(record.settings, float(logit_score(forecast["mean"], images)), noise + std**2)
 
 
 def condition_on_trials(
@@ -278,30 +298,38 @@ def condition_on_trials(
     source_scores: FloatArray | None = None,
     points: FloatArray | None = None,
 ) -> ConditionedSurrogate:
-    """Returns the guide's model given what is known of trials; merits far below the best count alike.
+    """Returns the surrogate conditioned on trials; scores far below the best are raised to a floor.
 
     Args:
-        guide: Of the study.
-        observations: At least one, each with a merit.
-        opinions: `PriorSurrogate.opinions` of their settings, where they are known already.
-        points: `encode` of their settings, likewise.
+        surrogate: Surrogate of the study.
+        observations: At least one, each with a logit score.
+        source_scores: `PriorSurrogate.source_scores` of the settings, if already computed.
+        points: `encode` of the settings, if already computed.
     """
-    logit_scores = np.array([one.logit_score for one in observations], dtype=float)
-    variance = np.array([one.variance for one in observations])
+    logit_scores = np.array([observation.logit_score for observation in observations], dtype=float)
+    variance = np.array([observation.variance for observation in observations])
     floored = np.maximum(logit_scores, logit_scores.max() - MAX_GAP_TO_BEST)
-    return surrogate.condition([one.settings for one in observations], floored, variance, source_scores, points)
+    settings = [observation.settings for observation in observations]
+    return surrogate.condition(settings, floored, variance, source_scores, points)
 
 
-def expected_improvement(mean: FloatArray, spread: FloatArray, best: float) -> FloatArray:
-    """Returns the expected improvement over `best` of normal variables."""
+def expected_improvement(mean: FloatArray, std: FloatArray, best: float) -> FloatArray:
+    """Returns the expected improvement over `best` of normal variables.
+
+    Args:
+        mean: Means of the variables.
+        std: Standard deviations, above 0.
+        best: Value to improve on.
+    """
     from scipy.special import ndtr
 
-    gap = (mean - best) / spread
+    gap = (mean - best) / std
     density = np.exp(-0.5 * gap**2) / np.sqrt(2 * np.pi)
-    return np.asarray(spread * (gap * ndtr(gap) + density))
+    return np.asarray(std * (gap * ndtr(gap) + density))
 
 
 def _limit_observations(observations: list[Observation]) -> list[Observation]:
+    """Keeps the best and the newest observations, at most `_MAX_MODELLED_TRIALS`, in their order."""
     if len(observations) <= _MAX_MODELLED_TRIALS:
         return observations
     order = sorted(range(len(observations)), key=lambda i: -(observations[i].logit_score or 0.0))
@@ -315,7 +343,7 @@ def _limit_observations(observations: list[Observation]) -> list[Observation]:
 def _mutate(
     space: Space, params: Mapping[str, ParamValue], fresh: Mapping[str, ParamValue], rng: np.random.Generator
 ) -> dict[str, ParamValue]:
-    """Returns parameters of which a few are those of `fresh`, or moved a little towards it where they are numbers."""
+    """Returns a mutation of `params`: one to four parameters are taken from `fresh` or moved towards it."""
     changed: dict[str, ParamValue] = dict(params)
     count = 1 + int(rng.integers(4))
     total = len(space.parameters)

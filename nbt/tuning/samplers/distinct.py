@@ -1,4 +1,4 @@
-"""Streams of tasks as what a search is for: which methods run first, and who proposes the others."""
+"""Search on streams of tasks: the baseline recipes of continual learning and the sampler without repetitions."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space
 
 _MAX_TRIES = 20
-# No decay at all is beyond the space's logarithmic range; the least there is changes nothing.
+# The logarithmic range of the space excludes 0; its lower end has no effect on training.
 _MIN_DECAY = 1e-6
 
 
 class DistinctSampler(optuna.samplers.TPESampler):
-    """TPE that proposes no settings twice.
+    """TPE sampler that avoids settings that an earlier trial has had.
 
-    Many parameters of a stream's space stand for the same settings once these are repaired: of a probe, for one, none
-    but its method matters. When it leads, plain TPE would propose it again and again.
+    In the space of a stream, many parameters map to the same repaired settings; with the method "probe", for example,
+    several dimensions have no effect. Plain TPE would propose such settings repeatedly once they lead.
 
     Args:
-        space: What is searched.
+        space: Search space.
         length: Epochs of a full trial.
-        seed: Of the proposals.
+        seed: Seed of the proposals.
     """
 
     def __init__(self, space: Space, *, length: int, seed: int) -> None:
@@ -41,13 +41,13 @@ class DistinctSampler(optuna.samplers.TPESampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Returns the whole space: every trial has every parameter."""
+        """Returns the distributions of the whole space: every trial has every parameter."""
         return self._space.distributions()
 
     def sample_relative(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Returns what TPE draws of settings that no trial has had, else a random draw."""
+        """Returns TPE's first proposal with new settings, or random parameters after `_MAX_TRIES` repetitions."""
         names = set(self._space.parameters)
         seen = {self._settings(t.params) for t in study.get_trials(deepcopy=False) if set(t.params) == names}
         for _ in range(_MAX_TRIES):
@@ -63,12 +63,12 @@ class DistinctSampler(optuna.samplers.TPESampler):
 
 
 def stream_baseline_recipes(epochs: int, scenario: str) -> list[tuple[str, TransferSettings]]:
-    """Returns the methods that a user would otherwise try on a stream of tasks, naive fine-tuning first.
+    """Returns the baseline recipes of a stream of tasks, by name: one per continual method, naive fine-tuning first.
 
-    Joint training is left out: it is what the others would like to reach.
+    Joint training is left out, because it is an upper bound and not a continual method.
 
     Args:
-        epochs: Length of a full trial, all tasks together.
+        epochs: Epochs of a full trial, summed over the tasks.
         scenario: "data", "task" or "class".
     """
     default = default_recipe(epochs)

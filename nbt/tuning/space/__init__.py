@@ -1,1 +1,1 @@
-"""Search spaces: what a search may vary, and settings as points for the models."""
+"""Search spaces: dimensions, parsing, random sampling, and the encoding of settings for the surrogate models."""

@@ -1,4 +1,4 @@
-"""Applicable: which dimensions of a space a task can vary."""
+"""Restriction of a search space to the dimensions that apply to a task."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ _STREAM_SETTINGS = ("method", "curvature", "penalty_strength")
 
 
 def unconditional_space(space: Space) -> Space:
-    """Returns a space whose every point can be trained on any task."""
+    """Returns the space without the dimensions that apply only to some tasks.
+
+    Every point of the returned space can be trained on any task.
+    """
     return space.without((*_INJECTION_SETTINGS, *_PRETRAINING_SETTINGS, *_STREAM_SETTINGS))
 
 
 def applicable_space(space: Space, task: Task) -> Space:
-    """Returns a space whose every point can be trained on a task.
+    """Returns the space restricted to the dimensions that a task can vary; every point of it can be trained.
 
-    Without a teacher nothing is injected, and how the source was trained can be varied where it is trained here only;
-    what cannot be varied is held at its neutral value. With a teacher, `teacher` is held at its name.
+    The injection dimensions need a teacher, and the pretraining dimensions need a source model that nbt trains itself.
+    A dimension that does not apply is fixed at its neutral value. With a teacher, the setting `teacher` is fixed at its
+    name.
 
     Raises:
-        UsageError: The space is about injection, and the task has no teacher; or about streams, and it is none.
+        UsageError: The space varies injection but the task has no teacher, or it varies continual-learning methods but
+            the task is not part of a stream.
     """
     from nbt.training.worker.starting_weights import has_nbt_source
 
@@ -32,7 +37,7 @@ def applicable_space(space: Space, task: Task) -> Space:
         space = space.without(_PRETRAINING_SETTINGS)
     if task.scenario is None and any(d.name == "method" for d in space.dimensions):
         raise UsageError(
-            f"space {space.name} varies what is done against forgetting: give the scenario of the stream, data, task "
+            f"space {space.name} varies methods against forgetting, which need a stream: give its scenario, data, task "
             "or class (--scenario)"
         )
     if not any(d.name == "init" and "inject" in d.choices for d in space.dimensions):
@@ -41,6 +46,7 @@ def applicable_space(space: Space, task: Task) -> Space:
         return space.with_fixed(teacher=task.teacher.name)
     if space.name != DEFAULT_SPACE:
         raise UsageError(
-            f"space {space.name} varies what is injected: give the teacher, as BACKBONE or BACKBONE=FILE (--teacher)"
+            f"space {space.name} varies weight injection, which needs a teacher: give it as BACKBONE or BACKBONE=FILE "
+            "(--teacher)"
         )
     return space.without(_INJECTION_SETTINGS)

@@ -1,4 +1,4 @@
-"""One dimension of a search space: the setting that is varied, its range, and its sampler parameters."""
+"""A dimension of a search space: one setting, its range and its sampler parameters."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Dimension:
     Attributes:
         name: Name of the setting in `TransferSettings`.
         kind: "float", "int" or "categorical".
-        low: Least value (float and int).
-        high: Greatest value (float and int).
-        log: Whether the sampler works on the logarithm of the value.
-        choices: The values of a categorical dimension.
-        neutral: The value that means "without this technique", or the default recipe's.
-        knots: Names of the numbers of a vector setting; each is a parameter of its own with the same range.
-        ends: By how much, as a share of `high - low`, the sampler may overshoot below `low` and above `high`. An
-            overshoot is cut, so that an end that means something of its own ("all units", "no mixup"), and that a
-            continuous draw would never hit, is drawn with a positive probability.
-        description: One sentence.
+        low: Smallest value (float and int).
+        high: Largest value (float and int).
+        log: Whether the sampler draws on the logarithmic scale.
+        choices: Values of a categorical dimension.
+        neutral: Value that disables the technique, or the default recipe's value.
+        knots: Names of the elements of a vector setting; each is a separate parameter with the same range.
+        ends: How far the sampler may overshoot below `low` and above `high`, as shares of `high - low`. Overshoots are
+            clipped to the range, so that an end with a special meaning ("all units", "no mixup") has a positive
+            probability.
+        description: One sentence for users.
     """
 
     name: str
@@ -49,11 +49,11 @@ class Dimension:
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
-        """What the sampler calls it: its name, or one name a knot."""
+        """Names of the sampler's parameters: the dimension's name, or one name per knot."""
         return tuple(f"{self.name}_{knot}" for knot in self.knots) or (self.name,)
 
     def bounds(self) -> tuple[float, float]:
-        """Returns the range that the sampler draws from, overshoots included."""
+        """Returns the range from which the sampler draws, including overshoots."""
         return self._bounds
 
     @cached_property
@@ -64,15 +64,15 @@ class Dimension:
 
     @cached_property
     def log_bounds(self) -> tuple[float, float]:
-        """Natural logarithms of `bounds`."""
+        """Natural logarithms of `bounds()`."""
         low, high = self.bounds()
         return math.log(low), math.log(high)
 
     def value(self, raw: Any) -> ParamValue:
-        """Returns the value that a parameter stands for.
+        """Returns the setting's value for a sampler parameter, with overshoots clipped.
 
         Raises:
-            UsageError: The parameter is not one that the sampler could have drawn.
+            UsageError: The parameter is outside the range or not among the choices.
         """
         if type(raw) is float and self.kind == "float" and self.low <= raw <= self.high:  # type: ignore[operator]
             return raw
@@ -88,22 +88,28 @@ class Dimension:
         return int(cut) if self.kind == "int" else cut
 
     def parameter(self, value: Any) -> ParamValue:
-        """Returns the parameter that stands for a value; the reverse of `value`.
+        """Returns the sampler parameter for a value; the inverse of `value`.
 
         Raises:
-            UsageError: The dimension cannot take the value.
+            UsageError: The value is outside the range or not among the choices.
         """
         if self.kind != "categorical" and not self.low <= value <= self.high:
             raise UsageError(f"{self.name}: {value!r} is outside {self.low:g} ... {self.high:g}")
         return self.value(value)
 
     def interpolate(self, start: ParamValue, end: ParamValue, share: float) -> float:
-        """Returns the parameter that lies a share of the way from one to another; of a float dimension."""
+        """Interpolates between two parameters of a float dimension, on the logarithmic scale if `log` is set.
+
+        Args:
+            start: Parameter at share 0.
+            end: Parameter at share 1.
+            share: Position between the two, 0 ... 1.
+        """
         a, b = float(start), float(end)
         return a * (b / a) ** share if self.log else a + (b - a) * share
 
     def distribution(self) -> BaseDistribution:
-        """Returns optuna's distribution of one parameter."""
+        """Returns the Optuna distribution of one parameter."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         if self.kind == "categorical":
@@ -114,14 +120,14 @@ class Dimension:
         return FloatDistribution(low, high, log=self.log)
 
     def describe(self) -> str:
-        """Returns the range in words, e.g. "0.001 ... 1 (log)" or "sgd, adamw"."""
+        """Returns the range as text, e.g. "0.001 ... 1 (log)" or "sgd, adamw"."""
         if self.kind == "categorical":
             return _format_values(self.choices)
         return f"{self.low:g} ... {self.high:g}" + (" (log)" if self.log else "")
 
 
 def is_vector_setting(name: str) -> bool:
-    """Returns whether a setting is a list of numbers, one a knot."""
+    """Returns whether a setting is a list of numbers, one per knot."""
     return setting_rule(name).length > 0
 
 

@@ -1,4 +1,4 @@
-"""Encoding: settings as points in which recipes that train alike are near each other. What all models here read."""
+"""Numerical encoding of settings for the surrogate models; settings that train similarly are close to each other."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from nbt.settings import (
 
 FloatArray = NDArray[np.float64]
 
-# AdamW trains at about a hundredth of the effective rate lr / (1 - momentum) of SGD (its steps do not shrink with the
-# gradient), so that log10 of its rate + 2 is comparable.
+# AdamW needs about a hundredth of SGD's effective learning rate lr / (1 - momentum), because its steps do not shrink
+# with the gradient. Adding 2 to log10 of its rate makes the two comparable.
 _ADAMW_OFFSET = 2.0
-# Two choices of a category are 1 apart.
+# With this value, the distance between any two choices of a categorical setting is 1.
 _ONE_HOT_VALUE = math.sqrt(0.5)
 _DEPTH_GRID = np.linspace(0.0, 1.0, 21)
 _KNOT_DEPTHS = np.linspace(0.0, 1.0, len(LAYER_LR_KNOTS))
@@ -57,17 +57,18 @@ COORDINATE_NAMES = (*_BASE_COORDINATES, *_TECHNIQUE_COORDINATES)
 
 
 def encode(settings: Sequence[TransferSettings]) -> FloatArray:
-    """Returns settings as points, (settings, len(COORDINATE_NAMES)), every coordinate about 0 ... 1.
+    """Returns settings as points, (settings, len(COORDINATE_NAMES)), with most coordinates scaled to about 0 ... 1.
 
-    Rates are effective ones, log10 of lr / (1 - momentum) an image (Li et al. 2020, arXiv 2002.11770; the batch as in
-    Smith, Le 2018, arXiv 1710.06451), since recipes that differ in learning rate, momentum and batch alone train alike
-    where these agree; `mean_rate` is that of the units that train. Of `COORDINATE_NAMES` nothing depends on a space, so
-    that runs of different spaces can be compared; what a space does not vary adds no distance.
+    Learning rates are encoded as effective rates, log10 of lr / (1 - momentum) per image (Li et al. 2020, arXiv
+    2002.11770; the batch size as in Smith, Le 2018, arXiv 1710.06451), because settings with the same effective rate
+    train similarly. `mean_rate` averages over the units that train. The coordinates do not depend on the search space,
+    so that runs of different spaces can be compared; a setting that a space does not vary adds no distance.
     """
-    return np.array([_encode_one(one) for one in settings]).reshape(len(settings), len(COORDINATE_NAMES))
+    rows = [_encode_settings(item) for item in settings]
+    return np.array(rows).reshape(len(settings), len(COORDINATE_NAMES))
 
 
-def _encode_one(settings: TransferSettings) -> list[float]:
+def _encode_settings(settings: TransferSettings) -> list[float]:
     return [*_encode_base(settings), *_encode_techniques(settings)]
 
 
@@ -93,26 +94,26 @@ def _encode_base(settings: TransferSettings) -> list[float]:
         5 * settings.label_smoothing,
         *_one_hot(settings.augmentation, AUGMENTATIONS),
         2.5 * settings.mixup,
-        # The share of the average that a step replaces, in decades.
+        # The share of the moving average that one step replaces, in decades.
         -math.log10(1 - settings.ema) / 2.3,
     ]
 
 
 def _encode_techniques(settings: TransferSettings) -> list[float]:
-    """Returns coordinates that are all alike where no technique is used."""
+    """Returns the coordinates of the optional techniques; they are constant while no technique is used."""
     zapping = settings.zap_fraction / settings.zap_period if settings.zap_period else 0.0
     injects = settings.init == "inject"
     return [
         zapping,
         _ONE_HOT_VALUE * (settings.zap_scale == "as_released") if settings.zap_period else 0.0,
-        # 1e-4 of the usual head is far from it, and not far from 0.
+        # The fourth root puts a scale of 1e-4 close to 0 and far from 1.
         settings.head_scale**0.25,
         2 * settings.stall,
         math.log10(settings.head_lr_multiplier) / 1.5 if settings.stall else 0.0,
         *_one_hot(settings.feature_norm, FEATURE_NORMS),
         *_one_hot(settings.init, INITS),
         settings.blend if injects else 0.0,
-        # Teachers have no order: any two are some way apart, the same in every process.
+        # Teachers have no order: a checksum separates any two by a distance that is the same in every process.
         zlib.crc32(settings.teacher.encode()) / 2**32 if injects else 0.0,
         *_one_hot(settings.pretrain_scheme, PRETRAIN_SCHEMES),
         1 / settings.pretrain_zap_period if settings.pretrain_zap_period else 0.0,
@@ -126,7 +127,8 @@ def _encode_continual(settings: TransferSettings) -> list[float]:
         float(settings.linearized),
         _ONE_HOT_VALUE * squared,
         math.log10(settings.target_scale) / 2 if squared else 0.0,
-        # The first does nothing, and all is 0: what is constant then changes no distance, not even its rounding.
+        # The first method is the neutral one and all its coordinates are 0, so that the rounding of distances in other
+        # spaces does not change.
         *(float(settings.method == method) for method in METHODS[1:]),
         *(_one_hot(settings.curvature, CURVATURES) if settings.method == "dlcft" else [0.0] * len(CURVATURES)),
         math.log10(max(settings.penalty_strength, _MIN_PENALTY)) / 3 if penalised else 0.0,
@@ -134,7 +136,12 @@ def _encode_continual(settings: TransferSettings) -> list[float]:
 
 
 def log_effective_lr(settings: TransferSettings, rate: float) -> float:
-    """Returns log10 of the effective learning rate at a batch of 32 that `rate` is under these settings."""
+    """Returns log10 of the effective learning rate, normalised to a batch of 32 images.
+
+    Args:
+        settings: Settings with the optimizer, momentum and batch size.
+        rate: Nominal learning rate.
+    """
     by_batch = math.log10(rate) - math.log10(settings.batch_size / _REFERENCE_BATCH)
     adamw = settings.optimizer == "adamw"
     return by_batch + (_ADAMW_OFFSET if adamw else -math.log10(1 - settings.momentum))

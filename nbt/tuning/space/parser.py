@@ -1,4 +1,7 @@
-"""Reads a search space from YAML; whatever is wrong with it is one line that names file, dimension and remedy."""
+"""Parser of search spaces in YAML.
+
+Every error is one line that names the file, the dimension and the remedy.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,16 @@ _CHOICE_KEYS = ("kind", "choices", "neutral", "description")
 
 
 def parse_space_fields(text: str, *, source: str, default_name: str = "space") -> dict[str, Any]:
-    """Returns the fields of the `Space` that a YAML text describes.
+    """Parses a YAML text into the fields of a `Space`.
 
     Args:
-        text: `name`, `description`, `dimensions` (setting -> kind, low, high, log, choices, neutral, knots, ends,
-            description), `fixed` (setting -> value) and `same_as` (setting -> dimension that it follows).
-        source: What the text is called in errors and in the study: a shipped name or an absolute path.
-        default_name: Name of a space whose text gives none.
+        text: YAML with the keys `name`, `description`, `dimensions` (setting -> kind, low, high, log, choices, neutral,
+            knots, ends, description), `fixed` (setting -> value) and `same_as` (setting -> dimension that it follows).
+        source: Name of the text in errors and in the study: a shipped name or an absolute path.
+        default_name: Name of the space if the text has none.
 
     Raises:
-        UsageError: Something is wrong with it.
+        UsageError: The text is not valid YAML or does not describe a search space.
     """
     values = parse_yaml_mapping(text, source=source)
     try:
@@ -46,14 +49,14 @@ def _parse_fields(values: Mapping[str, Any], source: str, default_name: str) -> 
     for name in (*fixed, *same_as):
         if (name in entries) + (name in fixed) + (name in same_as) > 1:
             raise UsageError(f"{name} is given twice: keep it in one of dimensions:, fixed: and same_as:")
-    return dict(
-        name=_get_text(values, "name", default_name) or default_name,
-        description=_get_text(values, "description", ""),
-        dimensions=dimensions,
-        fixed=fixed,
-        same_as=same_as,
-        source=source,
-    )
+    return {
+        "name": _get_text(values, "name", default_name) or default_name,
+        "description": _get_text(values, "description", ""),
+        "dimensions": dimensions,
+        "fixed": fixed,
+        "same_as": same_as,
+        "source": source,
+    }
 
 
 def _parse_dimension(name: str, entry: Any) -> Dimension:
@@ -77,13 +80,13 @@ def _parse_categorical(name: str, entry: Mapping[str, Any]) -> Dimension:
         )
     choices = entry.get("choices")
     if not isinstance(choices, list) or len(choices) < 2:
-        raise UsageError("choices: give a list of two or more (a single one goes under fixed:)")
+        raise UsageError("choices: give a list of two or more values (a single value goes under fixed:)")
     accepted = tuple(setting_rule(name).check("choices", choice) for choice in choices)
     if len(set(accepted)) < len(accepted):
-        raise UsageError(f"choices: one of {choices!r} is given twice")
+        raise UsageError(f"choices: a value of {choices!r} is given twice")
     neutral = setting_rule(name).check("neutral", _get_required(entry, "neutral"))
     if neutral not in accepted:
-        raise UsageError(f"neutral {neutral!r} is not among the choices: add it, or name one of them")
+        raise UsageError(f"neutral {neutral!r} is not among the choices: add it to choices, or use one of them")
     return Dimension(
         name=name,
         kind="categorical",
@@ -97,14 +100,16 @@ def _parse_range(name: str, entry: Mapping[str, Any]) -> Dimension:
     _check_keys(entry, _RANGE_KEYS, "key")
     rule, kind = setting_rule(name), entry["kind"]
     if rule.choices or rule.text or rule.flag:
-        words = "false, true" if rule.flag else ", ".join(rule.choices) or "..."
-        raise UsageError(f"takes words: use kind: categorical with choices: [{words}]")
+        choices = "false, true" if rule.flag else ", ".join(rule.choices) or "..."
+        raise UsageError(f"the setting is not a number: use kind: categorical with choices: [{choices}]")
     if rule.integer and kind == "float":
-        raise UsageError("takes whole numbers: use kind: int")
+        raise UsageError("the setting is a whole number: use kind: int")
     low, high, neutral = (_parse_bound(name, key, entry, kind) for key in ("low", "high", "neutral"))
     if low >= high:
         what = "empty" if low == high else "inverted"
-        raise UsageError(f"{what} range {low:g} ... {high:g}: low must be below high (one value goes under fixed:)")
+        raise UsageError(
+            f"{what} range {low:g} ... {high:g}: low must be below high (a single value goes under fixed:)"
+        )
     if not low <= neutral <= high:
         raise UsageError(f"neutral {neutral:g} is outside {low:g} ... {high:g}: widen the range, or move neutral")
     log = entry.get("log", False)
@@ -126,7 +131,10 @@ def _parse_range(name: str, entry: Mapping[str, Any]) -> Dimension:
 
 
 def _parse_bound(name: str, key: str, entry: Mapping[str, Any], kind: str) -> Any:
-    """Returns a number that the setting (each number of a vector setting) accepts, in the type of the kind."""
+    """Returns a checked number of an entry, converted to the type of the dimension's kind.
+
+    The number must be valid for the setting, or for each element of a vector setting.
+    """
     value = _get_required(entry, key)
     rule = setting_rule(name)
     checked = rule.check(key, [value] * rule.length)[0] if rule.length else rule.check(key, value)
@@ -137,12 +145,12 @@ def _parse_bound(name: str, key: str, entry: Mapping[str, Any], kind: str) -> An
 
 def _parse_knots(name: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
     knots = entry.get("knots")
-    wanted = list(LAYER_LR_KNOTS) if is_vector_setting(name) else None
-    if knots == wanted:
+    expected = list(LAYER_LR_KNOTS) if is_vector_setting(name) else None
+    if knots == expected:
         return LAYER_LR_KNOTS if is_vector_setting(name) else ()
     if is_vector_setting(name):
         raise UsageError(f"knots: expected [{', '.join(LAYER_LR_KNOTS)}], got {knots!r}")
-    raise UsageError("knots: this setting is one number; leave knots out")
+    raise UsageError("knots: the setting is a single number; leave knots out")
 
 
 def _parse_ends(entry: Mapping[str, Any], kind: str, log: bool) -> tuple[float, float]:
@@ -164,23 +172,23 @@ def _parse_fixed(name: str, value: Any) -> ParamValue | tuple[float, ...]:
 
 
 def _parse_same_as(name: str, other: Any, dimensions: tuple[Dimension, ...]) -> str:
-    """Returns the dimension that `name` follows, after a check that it may take every value of it."""
+    """Returns the name of the dimension that `name` follows; `name` must accept every value of that dimension."""
     _check_setting(name, "setting under same_as:")
-    found = next((d for d in dimensions if d.name == other), None)
-    if found is None:
+    followed = next((d for d in dimensions if d.name == other), None)
+    if followed is None:
         raise UsageError(f"same_as: {name} follows {other!r}; {nearest(str(other), [d.name for d in dimensions])}")
-    values = found.choices or (found.low, found.high)
+    values = followed.choices or (followed.low, followed.high)
     rule = setting_rule(name)
     for value in values:
         rule.check(
-            f"same_as: {name} follows {other}, but {name}", [value] * len(LAYER_LR_KNOTS) if found.knots else value
+            f"same_as: {name} follows {other}, but {name}", [value] * len(LAYER_LR_KNOTS) if followed.knots else value
         )
-    return found.name
+    return followed.name
 
 
 def _check_setting(name: str, what: str) -> None:
     if name == "epochs":
-        raise UsageError(f"epochs cannot be a {what}: a study's trials have one length, given by --epochs")
+        raise UsageError(f"epochs cannot be a {what}: all trials of a study have the same number of epochs (--epochs)")
     if name not in setting_names():
         raise UsageError(f"unknown {what} {name!r}; {nearest(name, [n for n in setting_names() if n != 'epochs'])}")
 
@@ -193,8 +201,8 @@ def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], what: str) ->
 
 def _get_required(entry: Mapping[str, Any], key: str) -> Any:
     if entry.get(key) is None:
-        default = " (the value that means without this technique)" if key == "neutral" else ""
-        raise UsageError(f"{key} is missing: add {key}:{default}")
+        meaning = " (the value that disables the technique)" if key == "neutral" else ""
+        raise UsageError(f"{key} is missing: add {key}:{meaning}")
     return entry[key]
 
 
@@ -208,9 +216,9 @@ def _get_mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _get_text(values: Mapping[str, Any], key: str, default: str) -> str:
-    word = values.get(key)
-    if word is None:
+    text = values.get(key)
+    if text is None:
         return default
-    if not isinstance(word, str):
-        raise UsageError(f"{key}: expected text, got {word!r:.80}")
-    return " ".join(word.split())
+    if not isinstance(text, str):
+        raise UsageError(f"{key}: expected text, got {text!r:.80}")
+    return " ".join(text.split())

@@ -1,6 +1,6 @@
-"""Space: what a search may vary, read from YAML; parameters of the sampler to settings and back.
+"""Search spaces: loading from YAML, and conversion between sampler parameters and settings.
 
-Nothing here imports optuna or torch until `Space.distributions` is called.
+The module imports neither Optuna nor PyTorch; `Space.distributions` imports Optuna.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """A flat search space: every dimension is in every trial, and its neutral value means "without this".
+    """A flat search space: every trial has every dimension, and a dimension's neutral value disables its technique.
 
     Attributes:
-        name: What the file calls it.
-        description: What it is for.
-        dimensions: What is varied, in the order of the file.
-        fixed: Settings that are held at a value of their own; what is neither varied nor fixed has its default.
+        name: Name of the space.
+        description: Purpose of the space.
+        dimensions: Settings that the search varies, in the order of the file.
+        fixed: Settings with a constant value; settings that are neither varied nor fixed keep their defaults.
         same_as: Settings that follow a dimension, e.g. `body_lr` follows `head_lr`.
-        source: The name of a shipped space, or the absolute path of a file.
+        source: Name of a shipped space, or absolute path of a file.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Space:
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Space:
-        """Reads a shipped space by its name, or a file by its path.
+        """Loads a shipped space by name, or a file by path.
 
         Raises:
-            UsageError: There is no such space, or the file is wrong; the message names file, dimension and remedy.
+            UsageError: There is no such space, or the file is invalid; the message names file, dimension and remedy.
         """
         name, path = str(name_or_path), Path(name_or_path)
         if name in space_names():
@@ -59,33 +59,33 @@ class Space:
             return cls.parse(_read_file(path), source=str(path.absolute()), default_name=path.stem)
         raise UsageError(
             f"unknown search space {name!r}; {nearest(name, space_names())} "
-            "(a space of your own is given by its path, e.g. ./my_space.yaml)"
+            "(give the path of a space of your own, e.g. ./my_space.yaml)"
         )
 
     @classmethod
     def parse(cls, text: str, *, source: str, default_name: str = "space") -> Space:
-        """Returns the space that a YAML text describes.
+        """Parses a YAML text.
 
         Args:
-            text: YAML, see `nbt.tuning.space.parser`.
+            text: YAML; see `nbt.tuning.space.parser.parse_space_fields`.
             source: Name of the text in errors and in the study: a shipped name or an absolute path.
-            default_name: Name of a space whose text gives none.
+            default_name: Name of the space if the text has none.
 
         Raises:
-            UsageError: The text is wrong; the message names source, dimension and remedy.
+            UsageError: The text is invalid; the message names source, dimension and remedy.
         """
         return cls(**parse_space_fields(text, source=source, default_name=default_name))
 
     @property
     def hash(self) -> str:
-        """Fingerprint of what is searched; names and descriptions do not enter it."""
+        """Fingerprint of the dimensions, fixed settings and followers; independent of names and descriptions."""
         dimensions = {d.name: [d.kind, d.low, d.high, d.log, d.choices, d.neutral, d.ends] for d in self.dimensions}
         text = json.dumps([dimensions, dict(self.fixed), dict(self.same_as)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
-        """Names of the sampler's parameters, in order."""
+        """Names of the sampler's parameters, in the order of the dimensions."""
         return tuple(name for dimension in self.dimensions for name in dimension.parameters)
 
     @cached_property
@@ -93,23 +93,23 @@ class Space:
         return frozenset(self.parameters)
 
     def default(self, epochs: int) -> TransferSettings:
-        """Returns the settings at which every dimension is neutral."""
+        """Returns the settings with every dimension at its neutral value."""
         neutral = {name: d.neutral for d in self.dimensions for name in d.parameters}
         return self.settings(neutral, epochs)
 
     def settings(self, params: Mapping[str, Any], epochs: int) -> TransferSettings:
-        """Returns the repaired settings that the sampler's parameters stand for.
+        """Converts sampler parameters to repaired settings.
 
         Args:
             params: A value for each of `parameters`.
-            epochs: Length of the trial.
+            epochs: Epochs of the trial.
 
         Raises:
             UsageError: A parameter is missing, unknown or out of range.
         """
         if params.keys() != self._param_name_set:
             wrong = sorted(set(params) ^ set(self.parameters))
-            raise UsageError(f"space {self.name}: parameters missing or unknown: {', '.join(wrong)}")
+            raise UsageError(f"space {self.name}: missing or unknown parameters: {', '.join(wrong)}")
         values: dict[str, Any] = {**self.fixed, "epochs": epochs}
         for dimension in self.dimensions:
             if dimension.knots:
@@ -120,27 +120,27 @@ class Space:
         return repair(TransferSettings(**values))
 
     def params(self, settings: TransferSettings) -> dict[str, ParamValue]:
-        """Returns parameters of the sampler that stand for the settings; the reverse of `settings`.
+        """Converts settings to sampler parameters; the inverse of `settings`.
 
         Raises:
-            UsageError: The space cannot express them: a value is out of range, or a setting that is not searched
-                differs.
+            UsageError: The space does not contain the settings: a value is out of range, or a setting that the space
+                does not vary differs.
         """
         settings = repair(settings)
         params: dict[str, ParamValue] = {}
         for dimension in self.dimensions:
             value = getattr(settings, dimension.name)
-            drawn = value if dimension.knots else (value,)
-            params |= {n: dimension.parameter(v) for n, v in zip(dimension.parameters, drawn, strict=True)}
-        reached = self.settings(params, settings.epochs)
-        if reached != settings:
-            wanted = settings.to_dict()
-            differing = [name for name, value in reached.to_dict().items() if value != wanted[name]]
+            elements = value if dimension.knots else (value,)
+            params |= {n: dimension.parameter(v) for n, v in zip(dimension.parameters, elements, strict=True)}
+        restored = self.settings(params, settings.epochs)
+        if restored != settings:
+            expected = settings.to_dict()
+            differing = [name for name, value in restored.to_dict().items() if value != expected[name]]
             raise UsageError(f"space {self.name} does not vary {', '.join(differing)} as these settings need")
         return params
 
     def can_express(self, settings: TransferSettings) -> bool:
-        """Returns whether `params` has an answer for the settings."""
+        """Returns whether the space contains the settings."""
         try:
             self.params(settings)
         except UsageError:
@@ -148,25 +148,25 @@ class Space:
         return True
 
     def without(self, names: Iterable[str]) -> Space:
-        """Returns the space in which some dimensions are held at their neutral values."""
-        wanted = set(names)
-        held = {d.name: d.neutral if not d.knots else (d.neutral,) * len(d.knots) for d in self.dimensions}
-        held = {name: neutral for name, neutral in held.items() if name in wanted}
-        kept = tuple(d for d in self.dimensions if d.name not in held)
-        return dataclasses.replace(self, dimensions=kept, fixed={**self.fixed, **held}) if held else self
+        """Returns the space with some dimensions fixed at their neutral values; unknown names are ignored."""
+        removed = set(names)
+        neutral = {d.name: d.neutral if not d.knots else (d.neutral,) * len(d.knots) for d in self.dimensions}
+        neutral = {name: value for name, value in neutral.items() if name in removed}
+        kept = tuple(d for d in self.dimensions if d.name not in neutral)
+        return dataclasses.replace(self, dimensions=kept, fixed={**self.fixed, **neutral}) if neutral else self
 
     def with_fixed(self, **values: Any) -> Space:
-        """Returns the space with some settings, none of them a dimension, held at given values."""
+        """Returns the space with additional settings, none of them a dimension, fixed at the given values."""
         return dataclasses.replace(self, fixed={**self.fixed, **values})
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Returns optuna's distribution of every parameter."""
+        """Returns the Optuna distribution of every parameter, by name."""
         return {name: dimension.distribution() for dimension in self.dimensions for name in dimension.parameters}
 
     def to_table(self) -> list[dict[str, str]]:
-        """Returns one row a dimension (and one for each setting that is fixed or follows another) for people.
+        """Returns a table for display: one row per dimension, per fixed setting and per follower.
 
-        The columns are dimension, kind, range, neutral, description.
+        The columns are dimension, kind, range, neutral and description.
         """
         rows = [
             _table_row(
@@ -183,7 +183,7 @@ class Space:
 
 
 def space_names() -> tuple[str, ...]:
-    """Returns the names of the spaces that come with nbt."""
+    """Returns the names of the shipped spaces."""
     return tuple(sorted(path.stem for path in bundled_folder("search_spaces").glob("*.yaml")))
 
 

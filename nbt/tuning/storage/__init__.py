@@ -1,1 +1,1 @@
-"""The storage of studies: the one source of truth on trials, final runs and results."""
+"""The storage of studies and streams: trials, final runs and results."""

@@ -1,4 +1,4 @@
-"""What a study and its trials hold as attributes in the storage: names, and JSON to and from our types."""
+"""The stored attributes of studies and trials: their names, and conversion to and from JSON types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.storage.records import StudyConfig
 
-# Of a study.
+# Attributes of a study.
 CONFIG = "config"
 CREATED = "created"
 BUDGET = "budget"
@@ -30,13 +30,13 @@ TEST = "test"
 TEST_EVALUATIONS = "test_evaluations"
 LEASE = "lease"
 
-# Of the dataset's facts, as `nbt.task.load.dataset_summary` names them.
+# Keys of the facts about the dataset, see `nbt.task.summary.dataset_summary`.
 VALIDATION_IMAGES = "validation_images"
 TEST_IMAGES = "test_images"
-# Of the teacher that can be injected from, `nbt.transfer.injection.weight_injection`.
+# Key of the similarity to the teacher of weight injection, see `nbt.transfer.injection.weight_injection`.
 TLI_SIMILARITY = "tli_similarity"
 
-# Of a trial.
+# Attributes of a trial.
 SETTINGS = "settings"
 ORIGIN = "origin"
 RUN = "run"
@@ -49,17 +49,20 @@ _CURVE_FIELDS = tuple(item.name for item in dataclasses.fields(EpochResult) if i
 
 
 def final_key(settings: TransferSettings, seed: int) -> str:
-    """Returns the attribute of the final run of some settings with some seed."""
+    """Returns the attribute name of the final run with the given settings and seed."""
     return f"final:{settings_hash(settings)}:{seed}"
 
 
 def settings_hash(settings: TransferSettings) -> str:
-    """Returns a fingerprint of settings."""
+    """Returns a hash of the settings, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(settings.identity(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def to_json(value: Any) -> Any:
-    """Returns `value` in JSON types: NumPy and tensors cast, tuples as lists, paths as text, no NaN or infinity."""
+    """Converts a value to JSON types.
+
+    NumPy arrays, tensors and tuples become lists, paths and other objects strings, and NaN and infinities None.
+    """
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if value is None or isinstance(value, str | bool | int):
@@ -74,13 +77,13 @@ def to_json(value: Any) -> Any:
 
 
 def encode_curve(curve: Sequence[EpochResult]) -> dict[str, list[Any]]:
-    """Returns a curve as columns."""
+    """Converts a learning curve to columns in JSON types."""
     rows = [to_json(result.to_dict()) for result in curve]
     return {name: [row[name] for row in rows] for name in _CURVE_FIELDS}
 
 
 def decode_curve(columns: Mapping[str, Sequence[Any]]) -> tuple[EpochResult, ...]:
-    """Reads what `encode_curve` wrote.
+    """Converts the columns of `encode_curve` back to a learning curve.
 
     Raises:
         KeyError, TypeError, ValueError: The columns are damaged.
@@ -90,30 +93,33 @@ def decode_curve(columns: Mapping[str, Sequence[Any]]) -> tuple[EpochResult, ...
 
 
 def encode_profile(profile: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a fit profile (`FitProfile.to_dict`) with its layers as columns: some databases hold 64 kB a value."""
+    """Converts a fit profile (`FitProfile.to_dict`) to JSON types, with its layers as columns.
+
+    Columns are shorter than rows: some databases limit a value to 64 kB.
+    """
     rows = profile["layers"]
     columns = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
     return {**to_json(profile), "layers": to_json(columns)}
 
 
 def decode_profile(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads what `encode_profile` wrote.
+    """Converts the result of `encode_profile` back to a fit profile (`FitProfile.to_dict`).
 
     Raises:
-        ValueError: It is damaged, or of another version.
+        ValueError: The profile is damaged or has another version.
     """
     try:
         columns = dict(values["layers"])
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         return FitProfile.from_dict({**values, "layers": rows}).to_dict()
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a fit profile: {error}") from error
+        raise ValueError(f"invalid fit profile: {error}") from error
 
 
 def decode_config(values: Mapping[str, Any]) -> StudyConfig:
-    """Reads a study's configuration.
+    """Creates the configuration of a study from its stored values.
 
     Raises:
-        TypeError: It is damaged or of a later version.
+        TypeError: The values are damaged or were written by a later version.
     """
     return StudyConfig(**values)

@@ -1,4 +1,4 @@
-"""The database under a storage: which URL, how it is opened, and what its errors mean to people."""
+"""The database of a storage: its URL, its connections, and readable error messages."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from nbt.errors import NbtError, UsageError, nearest
 _BUSY_TIMEOUT_SECONDS = 30.0
 _RETRY_SECONDS = 0.05
 _BACKENDS = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
-# Without its binary part psycopg needs PostgreSQL's own library on the machine.
+# Without the binary distribution, psycopg needs PostgreSQL's library to be installed.
 _DRIVER_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 
 
 def resolve_storage(url: str | None, folder: Path | None = None) -> str:
-    """Returns the absolute URL of the storage: `<folder>/.nbt/studies.db` where none is given.
+    """Returns the absolute URL of the storage; `<folder>/.nbt/studies.db` by default.
 
     Args:
-        url: An SQLAlchemy URL, or None.
-        folder: What relative paths start from; the working directory by default.
+        url: An SQLAlchemy URL; None for the default.
+        folder: Base of relative paths; the working directory by default.
 
     Raises:
-        UsageError: It is not the URL of a database that could be opened here.
+        UsageError: The URL is invalid, names no file, or its database driver is not installed.
     """
     base = Path.cwd() if folder is None else folder.resolve()
     if url is None:
@@ -40,48 +40,50 @@ def resolve_storage(url: str | None, folder: Path | None = None) -> str:
     if parsed.get_backend_name() != "sqlite":
         return url
     if parsed.database in (None, "", ":memory:") or str(parsed.database).startswith("file:"):
-        raise UsageError(f"storage {url}: a study needs a database file, e.g. sqlite:///studies.db")
+        raise UsageError(f"storage {url}: studies need a database file, e.g. sqlite:///studies.db")
     return parsed.set(database=str(base / str(parsed.database))).render_as_string(hide_password=False)
 
 
 def sqlite_file(url: str) -> Path | None:
-    """Returns the file of a SQLite URL, None for a database on a server."""
+    """Returns the file of an SQLite URL; None for a database on a server."""
     parsed = make_url(url)
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
 
 
 def check_separate_databases(url: str | None, tracking_uri: str) -> None:
-    """Checks that MLflow is not to write into the database of the studies: each would take the other's for damaged.
+    """Checks that MLflow and the studies use separate databases.
+
+    Both keep their schema version in a table of the same name.
 
     Args:
-        url: Of the storage, as for `resolve_storage`.
-        tracking_uri: Of MLflow, resolved.
+        url: URL of the storage, as for `resolve_storage`.
+        tracking_uri: Resolved tracking URI of MLflow.
 
     Raises:
-        UsageError: It is, or the storage is none.
+        UsageError: Both use the same database, or the URL of the storage is invalid.
     """
     storage_url, tracking_url = make_url(resolve_storage(url)), make_url(tracking_uri)
-    one, other = (
-        (found.get_backend_name(), found.host, found.port, found.database) for found in (storage_url, tracking_url)
+    storage_database, tracking_database = (
+        (parsed.get_backend_name(), parsed.host, parsed.port, parsed.database) for parsed in (storage_url, tracking_url)
     )
-    if one == other:
+    if storage_database == tracking_database:
         raise UsageError(
             f"--tracking-uri: MLflow cannot share the database {storage_url.database} with the studies (--storage); "
-            "give it one of its own on the same server"
+            "give the URI of a separate database"
         )
 
 
 def connect(url: str) -> optuna.storages.RDBStorage:
-    """Opens the database, making file and tables where they are missing.
+    """Opens the database and creates its file and tables if they are missing.
 
-    SQLite runs in WAL mode, so that reports read while a search writes, and waits for half a minute where another
-    program has it locked. A transaction survives the end of the process; the last ones may be lost with the power.
-    Programs that open a new database in the same moment make its tables together.
+    SQLite uses WAL mode, so that reports can read while a search writes, and waits up to 30 seconds for locks of other
+    processes. Committed transactions survive a crash of the process, but the last ones may be lost in a power failure.
+    Several processes may open a new database at the same time.
 
     Raises:
-        NbtError: It is away, locked, damaged, or of another version of optuna.
+        NbtError: The database is unavailable, locked, damaged, or was written by an incompatible version of Optuna.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # at INFO it tells of every study that is opened
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # INFO logs every study that is opened
     file = sqlite_file(url)
     with convert_errors(url):
         if file is not None:
@@ -94,10 +96,10 @@ def connect(url: str) -> optuna.storages.RDBStorage:
 
 
 def _open_with_retries(url: str, options: Mapping[str, Any]) -> optuna.storages.RDBStorage:
-    """Opens the storage, again where another program is just making the tables that this one was about to make.
+    """Opens the storage and retries while another process creates the tables.
 
-    Optuna looks what is missing and then makes it, table by table, with nothing that keeps others out in between. A
-    SQLite transaction that began to read before another wrote is told that the database is locked, without waiting.
+    Optuna checks for missing tables and creates them one by one without a lock, so that processes can collide. An
+    SQLite transaction that started to read before another one wrote fails as locked without waiting.
     """
     deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
     while True:
@@ -110,17 +112,17 @@ def _open_with_retries(url: str, options: Mapping[str, Any]) -> optuna.storages.
 
 
 def close(storage: optuna.storages.RDBStorage) -> None:
-    """Closes all connections."""
+    """Closes all connections of a storage."""
     storage.remove_session()
     storage.engine.dispose()
 
 
 @contextmanager
 def convert_errors(url: str) -> Iterator[None]:
-    """Turns what a database raises into one line for people.
+    """Converts exceptions of the database to errors with a message of one line.
 
     Raises:
-        NbtError: The database is away, locked, read-only or damaged.
+        NbtError: The database is unavailable, locked, read-only or damaged.
     """
     try:
         yield
@@ -154,17 +156,17 @@ def _parse(url: str) -> URL:
     except ModuleNotFoundError as error:
         package = _DRIVER_PACKAGES.get(str(error.name), error.name)
         raise UsageError(
-            f'storage {_display_url(url)}: needs the Python package {error.name}: pip install "{package}"'
+            f'storage {_display_url(url)}: requires the Python package {error.name}: pip install "{package}"'
         ) from error
     except (sqlalchemy.exc.ArgumentError, ValueError) as error:
         raise UsageError(
-            f"storage {url!r} is not a database URL: write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+            f"storage {url!r} is not a database URL: give sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
         ) from error
     return parsed
 
 
 def _display_url(url: str) -> str:
-    """Returns the URL without its password, a SQLite database as its path."""
+    """Returns the URL without its password; for SQLite, the path of the file."""
     try:
         file = sqlite_file(url)
         return make_url(url).render_as_string(hide_password=True) if file is None else f"study database {file}"
@@ -173,9 +175,9 @@ def _display_url(url: str) -> str:
 
 
 def _is_concurrent_creation(error: BaseException) -> bool:
-    """Whether a table, or a row in one, is there by now, or another program is just writing."""
+    """Whether another process created the same table or row, or is writing at the moment."""
     text = str(_root_cause(error)).lower()
-    return any(words in text for words in ("already exists", "unique constraint", "duplicate", "locked"))
+    return any(phrase in text for phrase in ("already exists", "unique constraint", "duplicate", "locked"))
 
 
 def _root_cause(error: BaseException) -> BaseException:
@@ -185,11 +187,11 @@ def _root_cause(error: BaseException) -> BaseException:
 
 
 def _error_message(error: BaseException) -> str:
-    """Returns the innermost reason in one line, with a remedy where there is one."""
+    """Returns the message of the innermost exception in one line, with a remedy if one is known."""
     error = _root_cause(error)
     text = " ".join(str(error).split())[:300]
     if "locked" in text:
-        return f"{text}: another program has it open for writing; close that one and run this again"
+        return f"{text}: another program is writing to it; close that program and run the command again"
     if "not a database" in text:
-        return f"{text}: move it away or give another one with --storage"
+        return f"{text}: move the file away or give another one with --storage"
     return text

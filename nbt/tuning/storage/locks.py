@@ -1,4 +1,4 @@
-"""Locks: one study has one driver. A second one is refused and told who holds it."""
+"""Locks that give each study a single driver; a second driver gets an error that names the holder."""
 
 from __future__ import annotations
 
@@ -27,28 +27,32 @@ _POLL_SECONDS = 1.0
 
 
 class StudyLock(Protocol):
-    """Held by the driver of a study; released by `release` or by the end of the process."""
+    """A lock that the driver of a study holds until `release` or the end of the process."""
 
     def check(self) -> None:
-        """Raises NbtError where the lock was lost to another driver."""
+        """Raises NbtError if another driver has taken the lock."""
         ...
 
     def release(self) -> None:
-        """Gives the study free; may be called twice."""
+        """Releases the lock; may be called twice."""
         ...
 
 
 class FileLock:
-    """A lock of the operating system on a file beside a SQLite database; it vanishes with the process.
+    """A lock of the operating system on a file, for SQLite databases; it ends with the process.
 
-    The file stays: removing it would let two drivers lock two files of the same name.
+    The file is not removed: otherwise two drivers could lock two different files of the same name.
     """
 
     def __init__(self, path: Path, study: str) -> None:
-        """Takes the lock.
+        """Acquires the lock.
+
+        Args:
+            path: The lock file; it is created if it is missing.
+            study: Name of the study, for messages.
 
         Raises:
-            NbtError: Another driver holds it, or the file cannot be written.
+            NbtError: Another driver holds the lock, or the file cannot be written.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,22 +72,25 @@ class FileLock:
         _locks_closed_on_fork().add(self)
 
     def check(self) -> None:
-        """A lock of the operating system cannot be lost."""
+        """Does nothing: a lock of the operating system cannot be taken away."""
 
     def release(self) -> None:
-        """Gives the study free."""
+        """Releases the lock; may be called twice."""
         if not self._file.closed:
             fcntl.flock(self._file, fcntl.LOCK_UN)
             self._file.close()
 
     def close_in_child(self) -> None:
-        """Lets go of the file without unlocking it for a process that shares it."""
+        """Closes the file in a forked child without releasing the parent's lock."""
         self._file.close()
 
 
 @cache
 def _locks_closed_on_fork() -> weakref.WeakSet[FileLock]:
-    """Returns the set of locks that a forked child lets go of: a child that outlives the driver must not hold on."""
+    """Returns the set of locks that are closed in forked children.
+
+    Otherwise a child that outlives the driver would keep its lock.
+    """
     held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
     def close_locks() -> None:
@@ -95,11 +102,12 @@ def _locks_closed_on_fork() -> weakref.WeakSet[FileLock]:
 
 
 class LeaseLock:
-    """A lock for databases on a server: who drives, in an attribute of the study, renewed by a heartbeat.
+    """A lock for databases on a server: a lease in an attribute of the study, renewed by heartbeats.
 
-    It expires `LEASE_EXPIRY_SECONDS` after the last beat, so the clocks of the drivers' machines have to agree to about a
-    minute; at once where the holder was a process of this machine that has ended. Who finds it taken listens for the
-    holder's next beat: a driver that was killed on another machine, whose search this is to go on with, beats no more.
+    The lease expires `LEASE_EXPIRY_SECONDS` after the last heartbeat, so the clocks of the drivers' machines must agree
+    to about a minute. It expires at once if its holder was a process of this machine that has ended. A driver that
+    finds the lease taken waits for the holder's next heartbeat, because a driver that was killed on another machine
+    leaves its lease behind.
     """
 
     def __init__(
@@ -112,18 +120,18 @@ class LeaseLock:
         sleep: Callable[[float], None] = time.sleep,
         heartbeat_seconds: float | None = HEARTBEAT_SECONDS,
     ) -> None:
-        """Takes the lease; waits for it to expire where its holder is not heard of.
+        """Acquires the lease; waits for its expiry while the holder sends no heartbeat.
 
         Args:
             study: Name of the study.
-            read: Returns what the attribute holds.
-            write: Sets the attribute.
-            now: Seconds since 1970; the machine's clock by default.
-            sleep: Waits for some seconds.
-            heartbeat_seconds: Time between two beats of a thread of its own; None starts no thread.
+            read: Returns the value of the attribute.
+            write: Sets the value of the attribute.
+            now: Returns the seconds since 1970; the system clock by default.
+            sleep: Waits for a number of seconds.
+            heartbeat_seconds: Interval between heartbeats, sent by a background thread; None starts no thread.
 
         Raises:
-            NbtError: Another driver holds it.
+            NbtError: Another driver holds the lease.
         """
         self._study, self._read, self._write = study, read, write
         self._now = now or (lambda: datetime.now(UTC).timestamp())
@@ -142,7 +150,10 @@ class LeaseLock:
             self._thread.start()
 
     def heartbeat(self) -> None:
-        """Renews the lease if it is still ours; two that took it at once are told apart here."""
+        """Renews the lease unless another driver has taken it.
+
+        If two drivers acquire the lease at the same time, one of them loses it here.
+        """
         holder = self._read() or {}
         if holder.get("owner") not in (self._holder_info["owner"], None):
             self._lost_error = _in_use_error(self._study, holder)
@@ -150,12 +161,12 @@ class LeaseLock:
             self._renew()
 
     def check(self) -> None:
-        """Raises NbtError where another driver took the study over."""
+        """Raises NbtError if another driver has taken the lease."""
         if self._lost_error is not None:
             raise self._lost_error
 
     def release(self) -> None:
-        """Gives the study free, unless another driver has it by now."""
+        """Releases the lease unless another driver has taken it; may be called twice."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -164,7 +175,7 @@ class LeaseLock:
             self._write(None)
 
     def _wait_until_free(self, sleep: Callable[[float], None]) -> None:
-        """Returns when nobody holds the lease, raises NbtError when its holder is heard of."""
+        """Waits until the lease is free or expired; raises NbtError if its holder is alive."""
         first = holder = self._read()
         while self._is_active(holder):
             assert first is not None and holder is not None
@@ -175,7 +186,8 @@ class LeaseLock:
                 raise _in_use_error(self._study, holder)
             if holder is first:
                 _log.warning(
-                    "%s; unless that one is heard of, this one goes on soon", _in_use_message(self._study, holder)
+                    "%s; waiting for a heartbeat of that driver; without one, this search starts soon",
+                    _in_use_message(self._study, holder),
                 )
             sleep(_POLL_SECONDS)
             holder = self._read()
@@ -193,7 +205,7 @@ class LeaseLock:
         while not self._stop.wait(seconds):
             try:
                 self.heartbeat()
-            except Exception as error:  # a database that is away for a moment: the driver's own next write decides
+            except Exception as error:  # if the database stays unavailable, the driver's next write fails
                 _log.debug("the lease of study %s could not be renewed: %s", self._study, error)
 
 
@@ -202,13 +214,13 @@ def _holder_info() -> dict[str, Any]:
 
 
 def _is_local_process(holder: Mapping[str, Any]) -> bool:
-    """Tells whether the holder is, or was, a process of this machine."""
+    """Whether the holder is, or was, a process of this machine."""
     pid = holder.get("pid")
     return holder.get("host") == platform.node() and isinstance(pid, int) and pid > 0
 
 
 def _is_exited_process(holder: Mapping[str, Any]) -> bool:
-    """Tells whether the holder was a process of this machine that is no more."""
+    """Whether the holder was a process of this machine that has ended."""
     if not _is_local_process(holder):
         return False
     pid = int(holder["pid"])
@@ -216,7 +228,7 @@ def _is_exited_process(holder: Mapping[str, Any]) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except OSError:  # it is alive and another user's
+    except OSError:  # the process is alive and belongs to another user
         return False
     return False
 
@@ -230,15 +242,13 @@ def _parse_holder(text: str) -> Mapping[str, Any]:
 
 
 def _in_use_message(study: str, holder: Mapping[str, Any]) -> str:
-    who = ", ".join(
+    details = ", ".join(
         f"{name} {holder[key]}"
         for key, name in (("pid", "process"), ("host", "on"), ("since", "since"))
         if key in holder
     )
-    return f"study {study} is being searched by another driver ({who or 'unknown'})"
+    return f"study {study} is being searched by another driver ({details or 'unknown'})"
 
 
 def _in_use_error(study: str, holder: Mapping[str, Any]) -> NbtError:
-    return NbtError(
-        f"{_in_use_message(study, holder)}: wait for it or stop it, or search under another name with --study NAME"
-    )
+    return NbtError(f"{_in_use_message(study, holder)}: wait for it, stop it, or give another name with --study NAME")

@@ -1,4 +1,4 @@
-"""Reads studies: what the storage holds becomes plain records."""
+"""Conversion of stored studies and trials to records."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _TEST_NAMES = ("recommended", "baseline")
 
 
 def read_trial(trial: FrozenTrial) -> TrialRecord | None:
-    """Returns the record of a trial; None of one that was never handed out, or whose record is damaged."""
+    """Returns the record of a trial; None if it was never started or its stored data are damaged."""
     attributes = trial.user_attrs
     if trial.state not in _STATES or codec.SETTINGS not in attributes:
         return None
@@ -60,41 +60,45 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
             facts=dict(attributes.get(codec.FACTS, {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        _log.warning("trial %d: its record in the storage is damaged (%s); it is left out", trial.number, error)
+        _log.warning("trial %d: its stored record is damaged (%s); the trial is ignored", trial.number, error)
         return None
 
 
 def trained_epochs(trial: FrozenTrial) -> int:
-    """Returns how many epochs a trial trained, those of attempts that were cut short included."""
+    """Returns the number of epochs that a trial trained, including those of unfinished attempts."""
     progress = trial.user_attrs.get(codec.PROGRESS)
     trained = progress.get("trained") if isinstance(progress, dict) else None
     return trained if isinstance(trained, int) else len(trial.intermediate_values)
 
 
 def read_config(name: str, attributes: Mapping[str, Any]) -> StudyConfig | None:
-    """Returns a study's configuration, None where it is not a study of ours.
+    """Returns the configuration of a study; None if the study was not created by nbt.
+
+    Args:
+        name: Name of the study.
+        attributes: User attributes of the study.
 
     Raises:
-        NbtError: It is damaged.
+        NbtError: The configuration is damaged.
     """
     if codec.CONFIG not in attributes:
         return None
     try:
         return codec.decode_config(attributes[codec.CONFIG])
     except TypeError as error:
-        raise NbtError(f"study {name}: its configuration in the storage is damaged ({error})") from error
+        raise NbtError(f"study {name}: its stored configuration is damaged ({error})") from error
 
 
 def study_record(study: optuna.Study) -> StudyRecord:
-    """Returns all that the storage holds of a study.
+    """Returns the record of a study.
 
     Raises:
-        NbtError: Its configuration is damaged, or it is not a study of ours.
+        NbtError: The configuration is damaged, or the study was not created by nbt.
     """
     attributes = study.user_attrs
     config = read_config(study.study_name, attributes)
     if config is None:
-        raise NbtError(f"study {study.study_name} was not made by nbt")
+        raise NbtError(f"study {study.study_name} was not created by nbt")
     frozen = study.get_trials(deepcopy=False)
     trials = [record for record in map(read_trial, frozen) if record is not None]
     budget = str(attributes.get(codec.BUDGET, ""))
@@ -125,7 +129,13 @@ def study_record(study: optuna.Study) -> StudyRecord:
 
 
 def summarise(name: str, attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> StudySummary | None:
-    """Returns a line on a study, None where it is not one of ours or is damaged."""
+    """Returns the summary of a study; None if it was not created by nbt or is damaged.
+
+    Args:
+        name: Name of the study.
+        attributes: User attributes of the study.
+        trials: Trials of the study.
+    """
     try:
         config = read_config(name, attributes)
     except NbtError as error:
@@ -156,8 +166,11 @@ def noise_of(trials: Sequence[TrialRecord], dataset: Mapping[str, Any]) -> float
     """Returns the standard error of one validation accuracy at the best trial's accuracy.
 
     Args:
-        trials: Of the study; only full-length ones count.
-        dataset: Its facts; without the number of validation images, or without trials, it is None.
+        trials: Trials of the study; only full-length ones are used.
+        dataset: Facts about the dataset.
+
+    Returns:
+        The standard error; None without full-length trials or without the number of validation images.
     """
     full = [trial.val_accuracy for trial in trials if trial.state == "complete" and trial.val_accuracy is not None]
     n = dataset.get(codec.VALIDATION_IMAGES)
@@ -167,7 +180,15 @@ def noise_of(trials: Sequence[TrialRecord], dataset: Mapping[str, Any]) -> float
 def make_final_record(
     name: str, trial: int | None, settings: TransferSettings, runs: Sequence[FinalRun], dropped: str = ""
 ) -> FinalRecord:
-    """Returns the record of a finalist with its interval; it has to have runs."""
+    """Returns the record of a finalist with its interval over the runs.
+
+    Args:
+        name: Name of the finalist.
+        trial: Number of its trial, or None.
+        settings: Its recipe.
+        runs: At least one final run.
+        dropped: Reason for which it got fewer seeds, or "".
+    """
     ordered = tuple(sorted(runs, key=lambda run: run.seed))
     return FinalRecord(
         name=name,
@@ -179,16 +200,18 @@ def make_final_record(
     )
 
 
-def paired_difference(one: Sequence[FinalRun], other: Sequence[FinalRun]) -> Interval | None:
-    """Returns the paired paired_difference in accuracy over the seeds that both ran, None where there are none."""
-    mine = {run.seed: run.val_accuracy for run in one}
-    theirs = {run.seed: run.val_accuracy for run in other}
-    seeds = sorted(mine.keys() & theirs.keys())
-    return paired_interval([mine[seed] for seed in seeds], [theirs[seed] for seed in seeds]) if seeds else None
+def paired_difference(runs: Sequence[FinalRun], reference: Sequence[FinalRun]) -> Interval | None:
+    """Returns the paired difference in accuracy, `runs - reference`, over their common seeds; None without any."""
+    accuracies = {run.seed: run.val_accuracy for run in runs}
+    references = {run.seed: run.val_accuracy for run in reference}
+    seeds = sorted(accuracies.keys() & references.keys())
+    return (
+        paired_interval([accuracies[seed] for seed in seeds], [references[seed] for seed in seeds]) if seeds else None
+    )
 
 
 def read_runs(attributes: Mapping[str, Any], settings: TransferSettings) -> list[FinalRun]:
-    """Returns the final runs of some settings that the storage holds, in the order of their seeds."""
+    """Returns the stored final runs of the given settings, sorted by seed."""
     prefix = codec.final_key(settings, 0).rsplit(":", 1)[0] + ":"
     runs = []
     for key, columns in attributes.items():
@@ -196,18 +219,18 @@ def read_runs(attributes: Mapping[str, Any], settings: TransferSettings) -> list
             try:
                 runs.append(FinalRun(seed=int(key.removeprefix(prefix)), curve=codec.decode_curve(columns)))
             except (KeyError, TypeError, ValueError):
-                _log.warning("a final run in the storage is damaged and runs again")
+                _log.warning("a stored final run is damaged and will be run again")
     return sorted(runs, key=lambda run: run.seed)
 
 
 def _read_finals(attributes: Mapping[str, Any]) -> tuple[FinalRecord, ...]:
-    """Reads the finals: candidates from the decision, their runs from where each was stored when it ended."""
+    """Returns the finalists of the stored decision with their separately stored runs."""
     try:
         entries = _get_mapping(attributes, codec.FINALS).get("candidates", [])
         finals = [final for final in (_read_final(entry, attributes) for entry in entries) if final is not None]
         default = next((f.runs for f, e in zip(finals, entries, strict=True) if e["default"]), ())
     except (KeyError, TypeError, ValueError, AttributeError):
-        _log.warning("the finals in the storage are damaged and left out")
+        _log.warning("the stored finals are damaged and ignored")
         return ()
     return tuple(
         final
@@ -225,7 +248,10 @@ def _read_final(entry: Mapping[str, Any], attributes: Mapping[str, Any]) -> Fina
 
 
 def _read_test_results(attributes: Mapping[str, Any]) -> tuple[TestRecord, ...]:
-    """Reads the test results; those of an earlier recommendation, which a raised budget can leave, are none."""
+    """Returns the test results of the current recommendation.
+
+    Results of an earlier recommendation, from before a larger budget, are ignored.
+    """
     stored = _get_mapping(attributes, codec.TEST)
     recommended, results = _recommended_hash(attributes), _get_mapping(stored, "results")
     if recommended is None or _get_mapping(stored, "recipes").get("recommended") != recommended:
@@ -237,16 +263,16 @@ def _read_test_results(attributes: Mapping[str, Any]) -> tuple[TestRecord, ...]:
             if (values := results.get(name)) is not None
         )
     except (KeyError, TypeError):
-        _log.warning("the test results in the storage are damaged and left out")
+        _log.warning("the stored test results are damaged and ignored")
         return ()
 
 
 def _recommended_hash(attributes: Mapping[str, Any]) -> str | None:
-    """Returns the fingerprint of the settings that the finals recommend, None where they are not over or damaged."""
+    """Returns the hash of the recommended settings; None before the end of the finals or if they are damaged."""
     decision = _get_mapping(attributes, codec.FINALS)
     try:
-        chosen = next(entry for entry in decision["candidates"] if entry["name"] == decision["recommended"])
-        return codec.settings_hash(TransferSettings.from_dict(chosen["settings"]))
+        recommended = next(entry for entry in decision["candidates"] if entry["name"] == decision["recommended"])
+        return codec.settings_hash(TransferSettings.from_dict(recommended["settings"]))
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
         return None
 
@@ -258,12 +284,12 @@ def _read_profile(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         return codec.decode_profile(stored)
     except ValueError as error:
-        _log.warning("the fit profile in the storage is left out: %s", error)
+        _log.warning("the stored fit profile is ignored: %s", error)
         return None
 
 
 def _get_mapping(attributes: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Returns a mapping of the storage, an empty one where it is missing or something else."""
+    """Returns an attribute that is a mapping; an empty mapping if it is missing or has another type."""
     value = attributes.get(name)
     return value if isinstance(value, dict) else {}
 
@@ -281,7 +307,7 @@ def _epochs_budget(text: str, length: int) -> int | None:
 
 
 def _to_utc(moment: datetime | None) -> datetime | None:
-    """Returns a time of optuna's, which are local and do not say so, in UTC."""
+    """Converts a time of Optuna, which is local time without a time zone, to UTC."""
     return None if moment is None else moment.astimezone(UTC)
 
 

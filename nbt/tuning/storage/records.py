@@ -1,4 +1,4 @@
-"""StudyRecord: a study as plain data, read from the one truth (the storage) for reports and MLflow."""
+"""Records of studies, trials and final runs as plain data, for reports and MLflow, and the observer of a study."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, best_epoch
 from nbt.tuning.intervals import Interval
 
-# Of the facts of a trial.
+# Key of the facts of a trial.
 FORECAST = "forecast"
 
 INTERRUPTED = "interrupted: the search ended before the trial did"
-"""Reason of a failed trial that is none: a later search goes on with it, as another trial."""
+"""Reason stored for interrupted trials, whose state is "failed"; a later search continues them as new trials."""
 
 TRIAL_STATUSES = ("complete", "pruned", "failed", "interrupted", "running")
-"""How trials are counted, see `TrialRecord.end`."""
+"""The values of `TrialRecord.end`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """What defines a study: two studies that differ in one of these are different studies.
+    """The configuration of a study.
 
     Attributes:
         name: Name of the study.
-        dataset: As the user named it (a folder as its absolute path).
-        backbone: Canonical text, e.g. "mobilenet_v2(width_mult=0.35)".
+        dataset: Dataset as given by the user; a folder is an absolute path.
+        backbone: Canonical specification, e.g. "mobilenet_v2(width_mult=0.35)".
         weights: "default", "none" or the absolute path of a file.
-        space: Name of the search space (a file as its absolute path).
-        space_hash: Hash of what the space says.
+        space: Name of the search space; a file is an absolute path.
+        space_hash: Hash of the content of the search space.
         data_hash: `Task.fingerprint`.
-        weights_hash: Fingerprint of w0.
-        image_size: Pixels.
-        epochs: Length of a full trial; of all tasks together where it is a stream.
-        seed: Of splits, sampler and trials.
-        data_dir: Where the dataset was read from, if the user said so.
+        weights_hash: Fingerprint of the pretrained weights w0.
+        image_size: Side of the images in pixels.
+        epochs: Epochs of a full trial; for a stream, of all tasks together.
+        seed: Seed from which those of split, sampler and trials are derived.
+        data_dir: `--data-dir`, if given.
         classes: `--classes`, if given.
         shots: `--shots`, if given.
         teacher: `--teacher`, if given.
-        teacher_hash: Fingerprint of its weights.
-        scenario: `--scenario`, if given: every trial learns a stream of tasks.
-        tasks: Length of the stream; 1 without one.
+        teacher_hash: Fingerprint of the teacher's weights.
+        scenario: `--scenario`, if given; every trial then learns a stream of tasks.
+        tasks: Number of tasks of the stream; 1 for a single task.
     """
 
     name: str
@@ -68,7 +68,7 @@ class StudyConfig:
     tasks: int = 1
 
     def per_task_settings(self, settings: TransferSettings) -> TransferSettings:
-        """Returns a trial's settings as commands take them: `epochs` are those of one task."""
+        """Returns the settings of a trial with `epochs` per task, as commands expect them."""
         return settings.replace(epochs=settings.epochs // self.tasks)
 
 
@@ -77,18 +77,18 @@ class TrialRecord:
     """One trial of the search.
 
     Attributes:
-        number: 0, 1, 2 ... in the study.
-        state: "complete" (full length), "pruned", "failed" or "running", as the storage has it; see `end`.
-        settings: The repaired recipe that was run.
-        origin: Where the settings came from: "anchor: linear probe", "sampler".
-        curve: Its epochs; of one that goes on with an interrupted trial, those of that one first.
-        trained: Epochs that it cost: those that an interrupted trial trained before it are not among them, those of
-            attempts that were lost are. As many as its curve has where it is None.
-        reason: Why it was pruned or failed, else "".
-        started: UTC.
-        finished: UTC, None while it runs.
-        facts: Where it ran, as `nbt.tuning.engines.distributed.protocol.Place.facts` says; worker, GPU, precision, set-up seconds,
-            peak memory; workers that it lost; what the fit pruner forecast, see `forecast`.
+        number: Number of the trial in the study, from 0.
+        state: Stored state: "complete" (full length), "pruned", "failed" or "running"; see `end`.
+        settings: The repaired recipe of the trial.
+        origin: Origin of the settings, e.g. "anchor: linear probe" for a baseline recipe, or "sampler".
+        curve: Results of its epochs; if it continues an interrupted trial, including the epochs of that trial.
+        trained: Number of epochs trained for it, including lost attempts but not the epochs of an interrupted trial
+            that it continues; None means the length of `curve`.
+        reason: Reason for which it was pruned or failed, else "".
+        started: Start time in UTC.
+        finished: End time in UTC; None while it runs.
+        facts: Location (see `nbt.tuning.engines.distributed.protocol.WorkerLocation.facts`), worker, GPU, precision,
+            set-up seconds, peak memory, lost workers, and the forecast of the fit pruner (see `forecast`).
     """
 
     number: int
@@ -104,58 +104,63 @@ class TrialRecord:
 
     @property
     def best(self) -> EpochResult | None:
-        """The kept epoch."""
+        """The epoch with the best validation; see `nbt.training.results.best_epoch`."""
         return best_epoch(self.curve)
 
     @property
     def val_accuracy(self) -> float | None:
-        """Validation accuracy of the kept epoch, 0 ... 1; 0 where the trial diverged."""
+        """Validation accuracy of the best epoch, 0 ... 1; 0 if the trial diverged, None without validation."""
         if self.diverged:
             return 0.0
         return None if self.best is None else self.best.val_accuracy
 
     @property
     def val_loss(self) -> float | None:
-        """Validation loss of the kept epoch."""
+        """Validation loss of the best epoch in nats; None without validation."""
         return None if self.best is None else self.best.val_loss
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss left the finite numbers: a result with the worst accuracy."""
+        """Whether the loss became infinite or NaN; the accuracy then counts as 0."""
         return bool(self.curve) and self.curve[-1].diverged
 
     @property
     def end(self) -> str:
-        """How it ended, one of `TRIAL_STATUSES`: its state, but of a failed trial that was interrupted "interrupted"."""
+        """Status of the trial, one of `TRIAL_STATUSES`: its state, or "interrupted"."""
         return trial_status(self.state, self.reason)
 
     @property
     def forecast(self) -> Mapping[str, Any] | None:
-        """What the fit pruner expected of it, see `nbt.tuning.pruners.fit_pruner.FitPruner.forecast`; None without one."""
+        """Forecast of the fit pruner; None without one. See `nbt.tuning.pruners.fit_pruner.FitPruner.forecast`."""
         stored = self.facts.get(FORECAST)
         return stored if isinstance(stored, Mapping) else None
 
     @property
     def seconds(self) -> float:
-        """Training time."""
+        """Training time in seconds."""
         return sum(result.seconds for result in self.curve)
 
     @property
     def epochs_spent(self) -> int:
-        """Epochs that it cost; those of all trials are what a study has spent."""
+        """Number of epochs that the trial adds to those spent by the study."""
         return len(self.curve) if self.trained is None else self.trained
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinalRun:
-    """One final run of a candidate: a new seed and a new train/validation split."""
+    """One final run of a finalist with a new seed and a new train/validation split.
+
+    Attributes:
+        seed: Seed of the run and of the split.
+        curve: Results of its epochs.
+    """
 
     seed: int
     curve: tuple[EpochResult, ...]
 
     @property
     def val_accuracy(self) -> float:
-        """Validation accuracy of the kept epoch, 0 ... 1; 0 where it diverged."""
+        """Validation accuracy of the best epoch, 0 ... 1; 0 if the run diverged."""
         best = best_epoch(self.curve)
         if best is None or best.val_accuracy is None or self.curve[-1].diverged:
             return 0.0
@@ -163,23 +168,23 @@ class FinalRun:
 
     @property
     def val_loss(self) -> float:
-        """Validation loss of the kept epoch; infinite where it diverged."""
+        """Validation loss of the best epoch in nats; infinite if it is unknown."""
         best = best_epoch(self.curve)
         return math.inf if best is None or best.val_loss is None else best.val_loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinalRecord:
-    """A candidate that was run again with new seeds and splits.
+    """A finalist: settings that were run again with new seeds and splits.
 
     Attributes:
         name: "trial 12" or "default recipe".
-        trial: Number of the trial it came from; None for the default recipe where no trial ran it.
-        settings: Its recipe.
-        runs: One a seed; candidates share seeds, so that differences are paired.
+        trial: Number of the trial with these settings; None if no trial ran the default recipe.
+        settings: The recipe.
+        runs: One per seed; finalists share seeds, so that differences are paired.
         validation: Mean validation accuracy with its interval over the runs.
         versus_default: Paired difference to the default recipe, in accuracy; None for the default recipe itself.
-        dropped: Why it got fewer seeds than others, else "".
+        dropped: Reason for which it got fewer seeds than others, else "".
     """
 
     name: str
@@ -193,16 +198,16 @@ class FinalRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TestRecord:
-    """The one evaluation on test images of a model trained on train + validation.
+    """The single evaluation on the test images of a model trained on train + validation.
 
     Attributes:
         name: "recommended" or "baseline".
-        accuracy: 0 ... 1, with its binomial (Wilson) 95 % interval over the images.
-        loss: Mean cross-entropy in nats.
+        accuracy: Test accuracy, 0 ... 1, with its 95 % Wilson score interval over the images.
+        loss: Mean cross-entropy in nats, or None.
         n: Number of test images.
     """
 
-    __test__ = False  # not a test class, whatever pytest thinks of its name
+    __test__ = False  # keeps pytest from collecting the class
 
     name: str
     accuracy: Interval
@@ -212,29 +217,29 @@ class TestRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord:
-    """A whole study.
+    """A study with its trials, finals and test results.
 
     Attributes:
-        config: What defines it.
-        dataset: Facts: classes, images in each split, image size, standard error of validation ...
-        budget: As the user wrote it: "20", "30m", "2h".
-        epochs_budget: Training epochs that the budget allows; None for a budget in time.
-        epochs_spent: Training epochs of all trials, pruned and failed ones included, finals not.
-        seconds_spent: Wall-clock seconds of the search, finals not included.
+        config: Configuration of the study.
+        dataset: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
+        budget: Budget as given by the user: "20", "30m", "2h".
+        epochs_budget: Number of training epochs of the budget; None for a time budget.
+        epochs_spent: Training epochs of all trials, including pruned and failed ones, without the finals.
+        seconds_spent: Wall-clock time of the search in seconds, without the finals.
         pruner: "fit", "asha" or "none".
-        trials: In order of their numbers.
-        finals: Best first; empty before the finals.
-        recommended: Name of the recommended candidate among `finals`; None before the finals.
-        verdict: One sentence: how the recommendation compares to the default recipe.
-        test: Recommended and baseline; empty before the test evaluation of this recommendation.
-        test_evaluations: How often the test split was looked at in this study (once a finished search).
-        importance: Dimension -> share of the variance of accuracy it explains (PED-ANOVA), full trials only.
+        trials: Trials in the order of their numbers.
+        finals: Finalists, best first; empty before the end of the finals.
+        recommended: Name of the recommended finalist; None before the end of the finals.
+        verdict: Sentence that compares the recommendation with the default recipe.
+        test: Results of the recommendation and the baseline; empty before their test evaluation.
+        test_evaluations: Number of test evaluations in this study, one per finished search.
+        importance: Dimension -> importance by PED-ANOVA; see `nbt.tuning.importance.importance`.
         noise: Standard error of one validation accuracy at the best trial's accuracy.
-        notes: What else a reader must know, e.g. images left out.
-        created: UTC.
-        profile: How well the pretrained weights fit, as `FitProfile.to_dict` returns it; None where it is not known.
-        guide: What was expected of settings beforehand and what the trials made of it, see `nbt.tuning.prior_diagnostics`; empty
-            where nothing guided the search.
+        notes: Further remarks for readers, e.g. on unreadable images.
+        created: Time of creation in UTC.
+        profile: Fit profile as returned by `FitProfile.to_dict`; None if it was not measured.
+        prior_diagnostics: Weights of priors and recorded tasks before and after the trials; see
+            `nbt.tuning.prior_diagnostics`. Empty if the search used neither.
     """
 
     config: StudyConfig
@@ -262,30 +267,34 @@ class StudyRecord:
         return rank_trials(self.trials, self.noise or 0.0)
 
     def final(self, name: str) -> FinalRecord | None:
-        """Returns the finalist of that name."""
+        """Returns the finalist with the given name; None if there is none."""
         return next((final for final in self.finals if final.name == name), None)
 
     def counts(self) -> dict[str, int]:
-        """Returns how many trials ended in each way, those of `TRIAL_STATUSES`."""
+        """Returns the number of trials per status of `TRIAL_STATUSES`."""
         return count_statuses(trial.end for trial in self.trials)
 
 
 def trial_status(state: str, reason: str) -> str:
-    """Returns how a trial with some state and reason ended, one of `TRIAL_STATUSES`."""
+    """Returns the status of a trial, one of `TRIAL_STATUSES`, from its state and reason."""
     return "interrupted" if state == "failed" and reason == INTERRUPTED else state
 
 
-def count_statuses(ends: Iterable[str]) -> dict[str, int]:
-    """Returns how often each of `TRIAL_STATUSES` is among some."""
-    counts = Counter(ends)
-    return {end: counts[end] for end in TRIAL_STATUSES}
+def count_statuses(statuses: Iterable[str]) -> dict[str, int]:
+    """Returns the number of occurrences of each of `TRIAL_STATUSES`."""
+    counts = Counter(statuses)
+    return {status: counts[status] for status in TRIAL_STATUSES}
 
 
 def rank_trials(trials: Sequence[TrialRecord], noise: float) -> list[TrialRecord]:
-    """Orders full-length trials, best first.
+    """Returns the full-length trials, best first.
 
-    Trials within one standard error (`noise`, in accuracy) of the best accuracy cannot be told apart by it: they come
-    first, in the order of their validation loss. The others follow by accuracy.
+    Accuracies within one standard error of the best one cannot be distinguished from it: these trials come first,
+    sorted by validation loss. The others follow, sorted by accuracy.
+
+    Args:
+        trials: Trials of a study; those that are not complete are ignored.
+        noise: Standard error of a validation accuracy.
     """
     full = [trial for trial in trials if trial.state == "complete" and trial.val_accuracy is not None]
     if not full:
@@ -303,18 +312,18 @@ def rank_trials(trials: Sequence[TrialRecord], noise: float) -> list[TrialRecord
 
 @dataclass(frozen=True, kw_only=True)
 class StudySummary:
-    """A line in the list of studies.
+    """An entry in the list of studies.
 
     Attributes:
-        name: Of the study.
-        dataset: As the user named it.
-        backbone: Canonical text.
+        name: Name of the study.
+        dataset: Dataset as given by the user.
+        backbone: Canonical specification of the backbone.
         space: Name of the search space, or the path of its file.
-        budget: As the user wrote it.
-        trials: How many trials ended in each state, see `StudyRecord.counts`.
-        best: Highest validation accuracy of a full-length trial, 0 ... 1; None before there is one.
-        finished: Whether what it recommends has its test evaluation.
-        created: UTC.
+        budget: Budget as given by the user.
+        trials: Number of trials per status; see `StudyRecord.counts`.
+        best: Highest validation accuracy of a full-length trial, 0 ... 1; None without one.
+        finished: Whether the test results of its recommendation are stored.
+        created: Time of creation in UTC.
     """
 
     name: str
@@ -329,28 +338,28 @@ class StudySummary:
 
 
 class StudyObserver:
-    """What wants to know how a study goes: the progress display, MLflow. Every method may be left as it is."""
+    """Base class of observers of a study, such as the progress display and MLflow; its methods do nothing."""
 
     def study_started(self, record: StudyRecord) -> None:
-        """The study was opened or resumed; no trial runs yet."""
+        """Called when the study was opened or resumed, before the first trial."""
 
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
-        """A trial was given to a worker."""
+        """Called when a trial is given to a worker."""
 
     def trial_placed(self, number: int, location: Mapping[str, Any]) -> None:
-        """A trial runs on a worker; `place` has of node, device and gpu_index what is known."""
+        """Called with the location of a trial: those of node, device and gpu_index that are known."""
 
     def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
-        """A trial finished an epoch."""
+        """Called after each epoch of a trial, with the epochs spent by the study."""
 
     def trial_finished(self, trial: TrialRecord) -> None:
-        """A trial is complete, pruned or failed."""
+        """Called when a trial is complete, pruned or failed."""
 
     def finals_started(self, runs: int) -> None:
-        """The finals begin; at most `runs` runs."""
+        """Called before the finals, which take at most `runs` runs."""
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
-        """One seed of one candidate is done."""
+        """Called after each final run of a finalist."""
 
     def study_finished(self, record: StudyRecord) -> None:
-        """Everything is done and stored; also called, with what there is, when the search was interrupted."""
+        """Called with the final record when the study is finished and stored, or the search was interrupted."""

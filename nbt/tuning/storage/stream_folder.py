@@ -1,4 +1,7 @@
-"""StreamFolder: where a stream is kept while it runs and when it is finished; the one truth that reports and MLflow show."""
+"""The folder in which a stream of tasks is stored: its record, checkpoints and lock.
+
+Reports and MLflow show the stored record.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ _IDENTITY_LABELS = {
 
 
 class StreamFolder:
-    """A stream's folder.
+    """The folder of a stream.
 
     Args:
-        folder: Made when something is written.
-        config: Of the stream.
+        folder: The folder; it is created when something is written.
+        config: Configuration of the stream.
     """
 
     def __init__(self, folder: Path, config: StreamConfig) -> None:
@@ -35,22 +38,22 @@ class StreamFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """File that a stream goes on from."""
+        """The checkpoint file from which the stream resumes."""
         return self.folder / _CHECKPOINT
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps other processes from running this stream.
+        """Returns a context that locks the stream for this process.
 
         Raises:
-            NbtError: Another one runs it, or the folder cannot be written.
+            NbtError: Another process runs the stream, or the folder cannot be written.
         """
         name = self.config.name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / _LOCK).touch()
         except OSError as error:
-            raise NbtError(f"{self.folder}: cannot keep a stream there ({error.strerror})") from error
+            raise NbtError(f"{self.folder}: cannot store a stream there ({error.strerror})") from error
         try:
             lock = FileLock(self.folder / _LOCK, name)
         except NbtError as error:
@@ -61,16 +64,16 @@ class StreamFolder:
             lock.release()
 
     def forget(self) -> None:
-        """Removes the record and the checkpoints."""
+        """Removes the record, the marker and the checkpoints."""
         for file in (self.folder / _RECORD, self.folder / _MARKER_FILE, *self.folder.glob(f"{_CHECKPOINT}*")):
             file.unlink(missing_ok=True)
 
     def read(self) -> StreamRecord | None:
-        """Returns the stream as far as it was run, None where it was not.
+        """Returns the stored record, finished or not; None without one.
 
         Raises:
             NbtError: The file cannot be read.
-            UsageError: A stream of this name was run with something else.
+            UsageError: The stored stream has the same name but another configuration.
         """
         path = self.folder / _RECORD
         try:
@@ -78,37 +81,37 @@ class StreamFolder:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, NbtError) as error:
-            raise NbtError(f"{path}: cannot be read ({error}); --fresh starts over") from error
-        kept, wanted = record.config.identity, self.config.identity
-        differences = [_IDENTITY_LABELS.get(key, key) for key in wanted if kept[key] != wanted[key]]
+            raise NbtError(f"{path}: cannot be read ({error}); use --fresh to start over") from error
+        stored, requested = record.config.identity, self.config.identity
+        differences = [_IDENTITY_LABELS.get(key, key) for key in requested if stored[key] != requested[key]]
         if differences:
             raise UsageError(
-                f"stream {self.config.name} was run with other {' and '.join(differences)} than now; "
-                "--fresh forgets it and starts over"
+                f"stream {self.config.name} was run with different {' and '.join(differences)}; "
+                "use --fresh to delete it and start over"
             )
         return record
 
     def write(self, record: StreamRecord) -> None:
-        """Writes the stream, whole or not at all.
+        """Writes the record atomically.
 
         Raises:
-            NbtError: It cannot be written.
+            NbtError: The record cannot be written.
         """
         self._write(_RECORD, json.dumps(record.to_dict(), indent=1) + "\n")
 
     @property
     def mark(self) -> str:
-        """What says that a tracking server was told of the finished stream; "" where none was."""
+        """The marker that the finished stream was written to a tracking server; "" without one."""
         try:
             return (self.folder / _MARKER_FILE).read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
             return ""
 
     def set_sync_marker(self, mark: str) -> None:
-        """Sets `mark`.
+        """Stores `mark`.
 
         Raises:
-            NbtError: It cannot be written.
+            NbtError: The marker cannot be written.
         """
         self._write(_MARKER_FILE, mark + "\n")
 
@@ -116,4 +119,4 @@ class StreamFolder:
         try:
             write_all(self.folder, {name: text})
         except OSError as error:
-            raise NbtError(f"{self.folder}: cannot keep the stream ({error.strerror or error})") from error
+            raise NbtError(f"{self.folder}: cannot store the stream ({error.strerror or error})") from error

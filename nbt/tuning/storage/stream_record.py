@@ -1,4 +1,4 @@
-"""StreamRecord: one stream of tasks as plain data, for reports, MLflow and the file that keeps it; without torch."""
+"""The configuration and record of a stream of tasks as plain data, without PyTorch."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from nbt.tuning.storage.study_names import default_study_name
 
 _MAX_NAME_PREFIX = 60
 _HASH_LENGTH = 8
-# What may change without changing what a stream gives.
+# Settings that do not affect the results of a stream.
 _IGNORED_FIELDS = ("memory_bytes",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
-    """What defines a stream: streams that differ in one of these are different streams.
+    """The configuration of a stream of tasks.
 
     Attributes:
-        method: Name of what is done against forgetting, a key of `nbt.settings.continual.METHODS`.
-        settings: Scenario, number of tasks, recipe.
-        seed: Of the order of the classes and of the training.
-        dataset: As the user named it.
-        backbone: Canonical text, e.g. "mobilenet_v2(width_mult=0.35)".
+        method: Method against forgetting, a key of `nbt.settings.continual.METHODS`.
+        settings: Scenario, number of tasks and recipe.
+        seed: Seed of the order of the classes and of the training.
+        dataset: Dataset as given by the user.
+        backbone: Canonical specification, e.g. "mobilenet_v2(width_mult=0.35)".
         weights: "default", "none" or the path of a file.
-        image_size: Pixels.
+        image_size: Side of the images in pixels.
         data_hash: `Task.fingerprint`.
-        weights_hash: Fingerprint of w0.
-        data_dir: Where the dataset was read from, if the user said so.
+        weights_hash: Fingerprint of the pretrained weights w0.
+        data_dir: `--data-dir`, if given.
         classes: `--classes`, if given.
         shots: `--shots`, if given.
         own_image_size: Whether the image size was chosen by the user.
@@ -58,53 +58,53 @@ class StreamConfig:
 
     @property
     def name(self) -> str:
-        """Name of the stream: dataset, backbone, scenario, tasks, method, seed, and a hash of what was chosen else."""
+        """Name of the stream: dataset, backbone, scenario, tasks, method, seed, and a hash of `overrides` if any."""
         return stream_name([self], [self.seed])
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """Everything that differs from what the method does without options; empty where nothing does."""
-        base = default_pretrain_settings(self.method, self.settings.scenario, self.settings.tasks)
-        mine, usual = _identity_fields(self.settings), _identity_fields(base)
-        found = {name: value for name, value in mine.items() if value != usual[name]}
-        given: dict[str, Any] = {
+        """Everything that differs from the method's defaults; empty if nothing does."""
+        default_settings = default_continual_settings(self.method, self.settings.scenario, self.settings.tasks)
+        fields, defaults = _identity_fields(self.settings), _identity_fields(default_settings)
+        changed = {name: value for name, value in fields.items() if value != defaults[name]}
+        options: dict[str, Any] = {
             "weights": None if self.weights == "default" else self.weights_hash,
             "classes": self.classes,
             "image_size": self.image_size if self.own_image_size else None,
-            # Which images a class keeps hangs on the seed that the task was loaded with; the fingerprint knows it.
+            # The images kept per class depend on the seed with which the task was loaded; the fingerprint includes it.
             "shots": None if self.shots is None else [self.shots, self.data_hash],
         }
-        return found | {name: value for name, value in given.items() if value is not None}
+        return changed | {name: value for name, value in options.items() if value is not None}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a stored stream must say to be this one, in JSON types."""
+        """The values in which a stored stream must agree to be the same stream, in JSON types."""
         names = ("method", "seed", "backbone", "image_size", "data_hash", "weights_hash")
         return {"settings": _identity_fields(self.settings), **{name: getattr(self, name) for name in names}}
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON types; `from_dict` reads them back."""
+        """Returns the fields in JSON types; `from_dict` reads them."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return values | {"settings": self.settings.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StreamConfig:
-        """Reads what `to_dict` wrote."""
+        """Creates a configuration from the result of `to_dict`."""
         return cls(**{**values, "settings": ContinualSettings.from_dict(values["settings"])})
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamRecord:
-    """A stream, as far as it was run.
+    """A finished or unfinished stream of tasks.
 
     Attributes:
-        config: What defines it.
-        result: What it gave.
-        images: Evaluation images of each task, (T,).
-        class_names: Of all classes, by their labels.
-        started: UTC, of its first session.
-        curvature_bytes: Memory of the curvatures that it keeps at most, 0 where its method keeps none.
-        facts: Of the data, see `nbt.task.load.dataset_summary`; and the device.
+        config: Configuration of the stream.
+        result: Result of the tasks learned so far.
+        images: Number of evaluation images of each task, (T,).
+        class_names: Names of all classes, in the order of their labels.
+        started: Start of the first session in UTC.
+        curvature_bytes: Maximum memory of the stored curvatures in bytes; 0 if the method stores none.
+        facts: Facts about the dataset, see `nbt.task.summary.dataset_summary`, and the device.
     """
 
     config: StreamConfig
@@ -117,11 +117,11 @@ class StreamRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether every task was learnt."""
+        """Whether all tasks were learned."""
         return len(self.result.scores) == self.config.settings.tasks
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON types; `from_dict` reads them back."""
+        """Returns the fields in JSON types; `from_dict` reads them."""
         return {
             "name": self.config.name,
             "config": self.config.to_dict(),
@@ -135,10 +135,10 @@ class StreamRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StreamRecord:
-        """Reads what `to_dict` wrote.
+        """Creates a record from the result of `to_dict`.
 
         Raises:
-            NbtError: It is nothing that `to_dict` wrote.
+            NbtError: The values are damaged or are not a record of a stream.
         """
         try:
             return cls(
@@ -154,24 +154,24 @@ class StreamRecord:
             raise NbtError(f"not a stream that nbt continual wrote ({type(error).__name__}: {error})") from error
 
 
-def default_pretrain_settings(method: str, scenario: str, tasks: int) -> ContinualSettings:
-    """Returns the settings of a method without any option, repaired."""
+def default_continual_settings(method: str, scenario: str, tasks: int) -> ContinualSettings:
+    """Returns the default settings of a method, repaired."""
     recipe = repair(TransferSettings(**method_overrides(method, scenario)))
     return ContinualSettings(scenario=scenario, tasks=tasks, recipe=recipe)
 
 
 def stream_name(configs: list[StreamConfig], seeds: list[int]) -> str:
-    """Returns the name of one stream, or of several that are compared: that of the folder of their report.
+    """Returns the name of a stream, or of several compared streams; it is also the name of their report folder.
 
     Args:
-        configs: One a method, of one dataset, backbone, scenario and length.
-        seeds: Consecutive.
+        configs: One configuration per method, all with the same dataset, backbone, scenario and number of tasks.
+        seeds: Consecutive seeds.
     """
     first = configs[0]
     runs = f"seed{seeds[0]}" if len(seeds) == 1 else f"seeds{seeds[0]}-{seeds[-1]}"
     methods = "-".join(config.method for config in configs)
-    head = default_study_name(first.dataset, first.backbone, "")[:_MAX_NAME_PREFIX].rstrip("-._")
-    name = f"{head}-{first.settings.scenario}-{first.settings.tasks}-{methods}-{runs}"
+    prefix = default_study_name(first.dataset, first.backbone, "")[:_MAX_NAME_PREFIX].rstrip("-._")
+    name = f"{prefix}-{first.settings.scenario}-{first.settings.tasks}-{methods}-{runs}"
     overrides = [config.overrides for config in configs]
     if not any(overrides):
         return name

@@ -1,7 +1,7 @@
-"""Storage: studies opened for their driver or for reading. It is the one truth; only a driver writes it.
+"""Opening, reading and listing of the studies of a storage; only the driver of a study writes to it.
 
-A study's user attributes hold its configuration, facts, budget, seconds spent, final runs and test results; a trial's
-hold its settings, origin, progress (curve, epochs trained), reason and facts. All of it is JSON.
+The user attributes of a study hold its configuration, facts, budget, seconds spent, final runs and test results; those
+of a trial hold its settings, origin, progress (curve, epochs trained), reason and facts. All values are JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["list_studies", "open_study", "read_study", "resolve_storage", "study
 
 
 def study_folder(name: str, folder: Path | None = None) -> Path:
-    """Returns where a driver keeps what can be made again, such as checkpoints: `<folder>/.nbt/<name>`."""
+    """Returns the folder for files that can be created again, such as checkpoints: `<folder>/.nbt/<name>`."""
     return (Path.cwd() if folder is None else folder.resolve()) / ".nbt" / name
 
 
@@ -42,23 +42,23 @@ def open_study(
     notes: Sequence[str] = (),
     fresh: bool = False,
 ) -> StudyStore:
-    """Opens a study for its one driver, creating it where it does not exist.
+    """Opens a study for its driver and locks it; creates the study if it does not exist.
 
     Args:
-        url: Of the storage, see `resolve_storage`.
-        config: What defines the study.
-        budget: As the user wrote it; a resumed study goes on to this one.
+        url: URL of the storage; see `resolve_storage`.
+        config: Configuration of the study.
+        budget: Budget as given by the user; it replaces that of a resumed study.
         pruner: Name of the pruner.
-        dataset: Facts for the record, see `nbt.task.load.dataset_summary`.
-        notes: What else a reader must know.
-        fresh: Start a new study, under the first free of NAME, NAME-2, NAME-3 ...
+        dataset: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
+        notes: Further remarks for readers of the study.
+        fresh: Whether to start a new study under the first unused name of NAME, NAME-2, NAME-3 ...
 
     Returns:
-        The study; its `config.name` is the name it got.
+        The locked study; `config.name` is its final name.
 
     Raises:
-        UsageError: The name cannot be one, or the study exists with other inputs.
-        NbtError: The database cannot be used, or another driver has the study.
+        UsageError: The name is invalid, or the study exists with other inputs.
+        NbtError: The database cannot be used, or another driver holds the study.
     """
     check_study_name(config.name)
     storage = connect(url)
@@ -81,26 +81,30 @@ def open_study(
 
 
 def read_study(url: str, name: str) -> StudyRecord:
-    """Returns a study as plain data, whether or not a driver works on it.
+    """Returns the record of a study, also while a driver writes to it.
+
+    Args:
+        url: URL of the storage; see `resolve_storage`.
+        name: Name of the study.
 
     Raises:
-        UsageError: There is no such study; the nearest names are given.
+        UsageError: There is no study of this name; the message suggests similar names.
         NbtError: The database cannot be used, or the study is damaged.
     """
     _check_exists(url, name)
     storage = connect(url)
     try:
         with convert_errors(url):
-            known = {study.study_name: study for study in storage.get_all_studies()}
-            if name not in known or codec.CONFIG not in known[name].user_attrs:
-                raise UsageError(f"unknown study {name!r}; {_suggest_study(name, known)}")
+            studies = {study.study_name: study for study in storage.get_all_studies()}
+            if name not in studies or codec.CONFIG not in studies[name].user_attrs:
+                raise UsageError(f"unknown study {name!r}; {_suggest_study(name, studies)}")
             return study_record(optuna.load_study(study_name=name, storage=storage))
     finally:
         close(storage)
 
 
 def list_studies(url: str) -> list[StudySummary]:
-    """Returns the studies of a storage, newest first; none where the database does not exist.
+    """Returns the summaries of all studies, newest first; an empty list if the database does not exist.
 
     Raises:
         NbtError: The database cannot be used.
@@ -122,19 +126,22 @@ def list_studies(url: str) -> list[StudySummary]:
 
 
 def _check_inputs(storage: optuna.storages.RDBStorage, config: StudyConfig) -> None:
-    """Refuses a study of that name with other inputs, before anything is written."""
-    found = next((study for study in storage.get_all_studies() if study.study_name == config.name), None)
-    if found is None:
+    """Raises UsageError if the study exists with other inputs, before anything is written."""
+    existing = next((study for study in storage.get_all_studies() if study.study_name == config.name), None)
+    if existing is None:
         return
-    stored = read_config(config.name, found.user_attrs)
+    stored = read_config(config.name, existing.user_attrs)
     if stored is not None:
         check_same_study(stored, config)
-    elif storage.get_n_trials(found._study_id):
-        raise UsageError(f"study {config.name} in this storage was not made by nbt: give another name with --study")
+    elif storage.get_n_trials(existing._study_id):
+        raise UsageError(f"study {config.name} in this storage was not created by nbt: give another name with --study")
 
 
 def _lock_and_load(storage: optuna.storages.RDBStorage, config: StudyConfig) -> tuple[optuna.Study, StudyLock]:
-    """Locks before it creates where the database is a file; a lease needs the study to exist."""
+    """Creates or loads the study and locks it.
+
+    A database file is locked before the study is created; a lease is an attribute of an existing study.
+    """
     file = sqlite_file(storage.url)
     lock = None if file is None else FileLock(file.with_name(f"{file.name}.{config.name}.lock"), config.name)
     try:
@@ -159,7 +166,7 @@ def _acquire_lease(study: optuna.Study, url: str) -> LeaseLock:
 
 
 def _write_facts(store: StudyStore, facts: Mapping[str, Any]) -> None:
-    """Writes what is new about a study."""
+    """Writes the new or changed attributes of a study."""
     try:
         stored = store.attributes()
         if codec.CREATED not in stored:
@@ -173,11 +180,11 @@ def _write_facts(store: StudyStore, facts: Mapping[str, Any]) -> None:
 
 
 def _check_exists(url: str, name: str) -> None:
-    """Refuses to read from a database that does not exist: opening it would make it."""
+    """Raises UsageError if the database does not exist, because opening it would create it."""
     file = sqlite_file(url)
     if file is not None and not file.exists():
         raise UsageError(f"unknown study {name!r}; there are no studies in {file} yet")
 
 
-def _suggest_study(name: str, known: Mapping[str, Any]) -> str:
-    return nearest(name, known) if known else "there are no studies in this storage yet"
+def _suggest_study(name: str, studies: Mapping[str, Any]) -> str:
+    return nearest(name, studies) if studies else "there are no studies in this storage yet"

@@ -1,4 +1,4 @@
-"""Which study a command means: names, and the refusal to continue one study with another's data."""
+"""Names of studies, and the check that a resumed study has the same inputs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from nbt.tuning.storage.records import StudyConfig
 
 _NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 
-# What makes two studies different: the field, the field that shows it to people, its name, and the name of its
-# content where only that differs. Names and paths may change: the hashes say whether what they stand for did.
+# The fields in which two runs of a study must agree: the compared field, the field shown in the message, its label, and
+# the label of its content for messages in which the shown values are equal. Names and paths may differ if hashes agree.
 _IDENTITY_FIELDS = (
     ("data_hash", "dataset", "dataset", "images, labels or split"),
     ("backbone", "backbone", "backbone", ""),
@@ -30,39 +30,39 @@ _IDENTITY_FIELDS = (
 
 
 def slug(text: str) -> str:
-    """Returns `text` as a part of a file name: letters, digits, ".", "_" and single "-"."""
+    """Converts text to a part of a file name: letters, digits, ".", "_" and single "-"."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-._")
 
 
 def default_study_name(dataset: str, backbone: str, space: str) -> str:
-    """Returns the name of a study that was given none, e.g. "cub-mobilenet_v2-width_mult-0.35-non_binary".
+    """Returns the default name of a study, e.g. "cub-mobilenet_v2-width_mult-0.35-non_binary".
 
     Args:
-        dataset: A dataset's name, or the path of a folder or file, of which the last part is used.
-        backbone: Canonical text, e.g. "mobilenet_v2(width_mult=0.35)".
-        space: A space's name, or the path of its file.
+        dataset: Name of a dataset, or path of a folder or file, of which the last part is used.
+        backbone: Canonical specification, e.g. "mobilenet_v2(width_mult=0.35)".
+        space: Name of a search space, or path of its file.
     """
     parts = (_base_name(dataset), backbone, _base_name(space))
     return "-".join(filter(None, map(slug, parts)))[:100].rstrip("-._") or "study"
 
 
 def check_study_name(name: str) -> str:
-    """Returns the name, which is also that of folders.
+    """Returns the name if it is valid for studies and their folders.
 
     Raises:
-        UsageError: It could not be the name of a folder.
+        UsageError: The name is invalid.
     """
     if _NAME_PATTERN.fullmatch(name) is None:
         hint = slug(name)[:100]
         raise UsageError(
-            f"study name {name!r}: use letters, digits, '.', '_' and '-', at most 120, the first a letter or digit"
+            f"study name {name!r}: use at most 120 letters, digits, '.', '_' and '-', starting with a letter or digit"
             + (f"; e.g. {hint}" if hint else "")
         )
     return name
 
 
 def unused_name(name: str, taken: Iterable[str]) -> str:
-    """Returns `name` if it is free, else the first free of `name-2`, `name-3` ..."""
+    """Returns `name` if it is unused, else the first unused name of `name-2`, `name-3` ..."""
     used = set(taken)
     if name not in used:
         return name
@@ -73,10 +73,14 @@ def unused_name(name: str, taken: Iterable[str]) -> str:
 
 
 def check_same_study(stored: StudyConfig, requested: StudyConfig) -> None:
-    """Refuses to continue a study with other data, model, space or length.
+    """Checks that a study is continued with the same data, model, space and length.
+
+    Args:
+        stored: Configuration of the stored study.
+        requested: Configuration given by the user.
 
     Raises:
-        UsageError: It names each difference and the remedy.
+        UsageError: The inputs differ; the message names each difference and the remedy.
     """
     differences = [
         _difference(label, content, getattr(stored, shown), getattr(requested, shown))
@@ -86,14 +90,14 @@ def check_same_study(stored: StudyConfig, requested: StudyConfig) -> None:
     if differences:
         raise UsageError(
             f"study {stored.name} exists with other inputs: {'; '.join(differences)} "
-            "(give another name with --study NAME, or start over under a new one with --fresh)"
+            "(give another name with --study NAME, or start a new study with --fresh)"
         )
 
 
 def _difference(label: str, content: str, before: object, now: object) -> str:
     if before == now:
-        return f"{label} {now} has other {content} than then"
-    return f"{label} {_format_value(before)} then, {_format_value(now)} now"
+        return f"{label} {now} has different {content} than before"
+    return f"{label} {_format_value(before)} before, {_format_value(now)} now"
 
 
 def _format_value(value: object) -> str:

@@ -1,4 +1,4 @@
-"""StudyStore: a study in the hands of its one driver. Everything that is written goes through here."""
+"""The store of a study: every write access of the study's driver."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from nbt.tuning.storage.write_through import WriteThroughStorage
 
 @dataclass(frozen=True, kw_only=True)
 class TrialPlan:
-    """What is stored of a trial before it starts, so that it can be run again after a crash.
+    """The plan of a trial, stored before it starts so that it can be resumed after a crash.
 
     Attributes:
         settings: The repaired recipe.
-        origin: "sampler", or "anchor: linear probe".
-        seed: Of the run.
-        checkpoint: Name of its checkpoint: the key of the trial that ran these settings first.
-        continues: Number of the interrupted trial that it runs again.
+        origin: Origin of the settings, e.g. "sampler" or "anchor: linear probe".
+        seed: Seed of the trial.
+        checkpoint: Name of the checkpoint: the key of the first trial with these settings.
+        continues: Number of the interrupted trial that it continues; None for a new trial.
     """
 
     settings: TransferSettings
@@ -41,23 +41,32 @@ class TrialPlan:
     continues: int | None = None
 
     def to_attributes(self) -> dict[str, Any]:
-        """Returns the attributes of the trial."""
+        """Returns the plan as attributes of a trial."""
         run = {"seed": self.seed, "checkpoint": self.checkpoint, "continues": self.continues}
         return {codec.SETTINGS: self.settings.to_dict(), codec.ORIGIN: self.origin, codec.RUN: run}
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> TrialPlan:
-        """Reads what `to_attributes` wrote.
+        """Creates a plan from the attributes of a trial.
 
         Raises:
-            KeyError, TypeError, ValueError: It is damaged.
+            KeyError, TypeError, ValueError: The attributes are damaged.
         """
         settings = TransferSettings.from_dict(attributes[codec.SETTINGS])
         return cls(settings=settings, origin=attributes[codec.ORIGIN], **attributes[codec.RUN])
 
 
 class StudyStore:
-    """One study of the storage, locked for this driver. A context: leaving it gives lock and connections free."""
+    """A study that is locked for this driver.
+
+    As a context manager, it releases the lock and closes the connections at the end.
+
+    Args:
+        study: The Optuna study.
+        config: Configuration of the study.
+        storage: Storage of the study.
+        lock: The acquired lock of the study.
+    """
 
     def __init__(
         self,
@@ -78,7 +87,7 @@ class StudyStore:
         self.close()
 
     def close(self) -> None:
-        """Gives the study free; may be called twice."""
+        """Releases the lock and closes the connections; may be called twice."""
         if not self._closed:
             self._closed = True
             try:
@@ -89,12 +98,12 @@ class StudyStore:
                     close(self._storage.database)
 
     def convert_errors(self) -> AbstractContextManager[None]:
-        """Returns a context that turns what the database raises into NbtError; for use of `study` itself."""
+        """Returns a context that converts exceptions of the database to NbtError, for direct use of `study`."""
         storage = self._storage
         return convert_errors(storage.database.url) if isinstance(storage, WriteThroughStorage) else nullcontext()
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Returns an attribute of the study."""
+        """Returns an attribute of the study, or `default` if it is missing."""
         with self.convert_errors():
             return self.study.user_attrs.get(name, default)
 
@@ -104,53 +113,53 @@ class StudyStore:
             return self.study.user_attrs
 
     def put(self, name: str, value: Any) -> None:
-        """Sets an attribute of the study, cast to JSON types.
+        """Stores an attribute of the study, converted to JSON types.
 
         Raises:
-            NbtError: The database fails, or another driver took the study over.
+            NbtError: The database fails, or another driver has taken the lock.
         """
         self._lock.check()
         with self.convert_errors():
             self.study.set_user_attr(name, codec.to_json(value))
 
     def put_profile(self, profile: Mapping[str, Any]) -> None:
-        """Stores the fit profile, as `FitProfile.to_dict` returns it.
+        """Stores a fit profile as returned by `FitProfile.to_dict`.
 
         Raises:
-            NbtError: The database fails, or another driver took the study over.
+            NbtError: The database fails, or another driver has taken the lock.
         """
         self.put(codec.PROFILE, codec.encode_profile(profile))
 
-    def put_prior_diagnostics(self, surrogate: Mapping[str, Any]) -> None:
-        """Stores what guides the search, see `nbt.tuning.prior_diagnostics`.
+    def put_prior_diagnostics(self, diagnostics: Mapping[str, Any]) -> None:
+        """Stores the diagnostics of the priors; see `nbt.tuning.prior_diagnostics`.
 
         Raises:
-            NbtError: The database fails, or another driver took the study over.
+            NbtError: The database fails, or another driver has taken the lock.
         """
-        self.put(codec.PRIOR_DIAGNOSTICS, surrogate)
+        self.put(codec.PRIOR_DIAGNOSTICS, diagnostics)
 
     def add_note(self, note: str) -> None:
-        """Adds what a reader must know to the study's notes, once.
+        """Adds a note to the study unless it is there already.
 
         Raises:
-            NbtError: The database fails, or another driver took the study over.
+            NbtError: The database fails, or another driver has taken the lock.
         """
         notes = list(self.get(codec.NOTES, ()))
         if note not in notes:
             self.put(codec.NOTES, [*notes, note])
 
     def record(self) -> StudyRecord:
-        """Returns the study as it is stored now."""
+        """Returns the current record of the study."""
         with self.convert_errors():
             return study_record(self.study)
 
     def trials(self) -> list[FrozenTrial]:
-        """Returns the trials as optuna has them; they are shared and must not be changed."""
+        """Returns Optuna's trial objects; they are shared and must not be changed."""
         with self.convert_errors():
             return self.study.get_trials(deepcopy=False)
 
     def spent_epochs(self) -> int:
-        """Returns the epochs trained so far, whatever became of their trials."""
+        """Returns the number of epochs trained so far, including those of pruned and failed trials."""
         return sum(map(trained_epochs, self.trials()))
 
     def ask(
@@ -159,12 +168,12 @@ class StudyStore:
         params: Mapping[str, Any] | None = None,
         plan: TrialPlan | None = None,
     ) -> optuna.Trial:
-        """Starts a trial with what the sampler proposes, or with given parameters.
+        """Starts a trial with the parameters that the sampler proposes, or with the given ones.
 
         Args:
-            distributions: Of all parameters.
-            params: A value inside its distribution for every parameter, or None.
-            plan: Stored with given parameters in one go; without it, `write_plan` has to follow.
+            distributions: Distributions of all parameters.
+            params: A value for every parameter, inside its distribution; None to ask the sampler.
+            plan: Stored together with `params`; without it, call `write_plan` afterwards.
         """
         self._lock.check()
         with self.convert_errors():
@@ -176,20 +185,20 @@ class StudyStore:
             return trial
 
     def write_plan(self, trial: optuna.Trial, plan: TrialPlan) -> None:
-        """Stores the plan of a trial that the sampler proposed."""
+        """Stores the plan of a trial that was started without one."""
         with self.convert_errors():
             for name, value in plan.to_attributes().items():
                 trial.set_user_attr(name, value)
             self._ensure_written(trial)
 
     def report(self, trial: optuna.Trial, result: EpochResult) -> None:
-        """Tells the sampler and the pruner of an epoch."""
+        """Reports the accuracy of an epoch to Optuna: 0 if the trial diverged or was not validated."""
         is_worst = result.diverged or result.val_accuracy is None
         with self.convert_errors():
             trial.report(0.0 if is_worst else float(result.val_accuracy or 0.0), result.epoch)
 
     def write_progress(self, trial: optuna.Trial, curve: Sequence[EpochResult], trained: int) -> None:
-        """Stores the curve of a running trial so far, and how many epochs it has cost."""
+        """Stores the curve of a running trial and the number of epochs trained for it."""
         self._lock.check()
         with self.convert_errors():
             self._put_progress(trial, curve, trained)
@@ -206,7 +215,21 @@ class StudyStore:
         facts: Mapping[str, Any] | None = None,
         interrupted: bool = False,
     ) -> TrialRecord:
-        """Ends a trial and returns its record. A value is told for COMPLETE alone."""
+        """Ends a trial and returns its record.
+
+        Args:
+            trial: The trial.
+            state: COMPLETE, PRUNED or FAIL.
+            curve: Results of its epochs.
+            trained: Number of epochs trained for it.
+            value: Its value, for COMPLETE only.
+            reason: Reason for which it was pruned or failed.
+            facts: Facts to store with the trial.
+            interrupted: Whether a later session should continue it.
+
+        Raises:
+            NbtError: The database fails, or another driver has taken the lock.
+        """
         self._lock.check()
         with self.convert_errors():
             self._put_progress(trial, curve, trained)
@@ -223,7 +246,10 @@ class StudyStore:
         return record
 
     def fail_unfinished_trials(self) -> None:
-        """Marks as failed what an earlier driver left running or queued: it would repel the sampler for ever."""
+        """Marks trials that an earlier driver left running or queued as failed and interrupted.
+
+        Otherwise the sampler would treat them as running trials.
+        """
         for frozen in self.trials():
             if not frozen.state.is_finished():
                 with self.convert_errors():
@@ -232,7 +258,7 @@ class StudyStore:
                     self._storage.set_trial_state_values(frozen._trial_id, TrialState.FAIL)
 
     def _ensure_written(self, trial: optuna.Trial) -> None:
-        """Makes sure that the database has a new trial: from here on it may be handed out."""
+        """Writes a new trial to the database, before it is given to a worker."""
         if isinstance(self._storage, WriteThroughStorage):
             self._storage.write(trial._trial_id)
 

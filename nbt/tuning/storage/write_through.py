@@ -1,4 +1,4 @@
-"""WriteThroughStorage: a study's trials in memory, as its one driver knows them, with every change written to the database."""
+"""An Optuna storage that keeps the trials of a study in memory and writes every change to the database."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-# Of optuna's database; it refuses to open one of another layout.
+# Tables of Optuna's database; Optuna refuses to open a database with another schema.
 _TABLES = ("trial_params", "trial_user_attributes", "trial_system_attributes")
 _MUTABLE_FIELDS = ("params", "distributions", "user_attrs", "system_attrs", "intermediate_values")
 
 
 class WriteThroughStorage(optuna.storages.BaseStorage):
-    """The storage of a study that is locked for this driver, so that nobody else can have changed a trial.
+    """The storage of a study that is locked for this driver, so that no other process changes its trials.
 
-    Optuna's own cache reads every unfinished trial from the database whenever trials are asked for, which they are in
-    every epoch: with hundreds of running trials the driver would do little else. And it writes each parameter in a
-    transaction of its own, with queries before it. Here a new trial is written at once, by `write` or with its first
-    epoch or end; until then the database does not have it.
+    Optuna's cached storage reads all unfinished trials from the database at every access to the trials, that is, in
+    every epoch, which is slow with hundreds of running trials. It also writes each parameter in its own transaction.
+    This storage writes a new trial with all parameters at a call of `write`, at its first epoch or at its end; until
+    then the database does not contain the trial.
 
     Args:
-        database: Where everything is written.
-        study_id: Of the one study whose trials are read.
+        database: The storage to which everything is written.
+        study_id: Id of the only study whose trials can be accessed.
     """
 
     def __init__(self, database: optuna.storages.RDBStorage, study_id: int) -> None:
         self.database, self._study_id = database, study_id
         self._trials = database.get_all_trials(study_id, deepcopy=False)
         self._numbers_by_id = {trial._trial_id: trial.number for trial in self._trials}
-        # A new trial has an id of ours, for as long as this lives, and another one in the database.
+        # A new trial has a negative id in memory, as long as this object exists, and another id in the database.
         self._database_ids = {trial._trial_id: trial._trial_id for trial in self._trials}
 
-    # Of trials.
+    # Methods for trials.
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Returns the trials by their numbers; a later change replaces a trial and leaves what is returned as it is."""
+        """Returns the trials in the order of their numbers; later changes do not modify the returned objects."""
         self._check_study_id(study_id)
-        found = [trial for trial in self._trials if states is None or trial.state in states]
-        return copy.deepcopy(found) if deepcopy else found
+        selected = [trial for trial in self._trials if states is None or trial.state in states]
+        return copy.deepcopy(selected) if deepcopy else selected
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Returns a copy of a trial."""
         return _copy(self._get(trial_id))
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """Begins a trial; see the class for when it is written."""
+        """Creates a trial in memory; it is written later, see the class."""
         self._check_study_id(study_id)
         if self._trials and self._trials[-1]._trial_id not in self._database_ids:
-            del self._numbers_by_id[self._trials.pop()._trial_id]  # its beginning failed
+            del self._numbers_by_id[self._trials.pop()._trial_id]  # its creation failed
         if template_trial is not None and template_trial.state.is_finished():
-            raise NotImplementedError("a study that is driven takes no trials that ran elsewhere")
+            raise NotImplementedError("trials that are already finished cannot be added to a locked study")
         number = len(self._trials)
         trial = _copy(template_trial or _new_trial())
         trial.number, trial._trial_id = number, -1 - number
@@ -69,7 +69,7 @@ class WriteThroughStorage(optuna.storages.BaseStorage):
         return trial._trial_id
 
     def write(self, trial_id: int) -> int:
-        """Writes a new trial, if that has not been done, and returns its id in the database."""
+        """Writes a new trial unless it is written already, and returns its id in the database."""
         if trial_id not in self._database_ids:
             trial = self._get(trial_id)
             empty = _new_trial()
@@ -82,7 +82,7 @@ class WriteThroughStorage(optuna.storages.BaseStorage):
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        """Sets a parameter."""
+        """Sets a parameter of a trial."""
         trial = self._updatable_copy(trial_id)
         trial.params[param_name] = distribution.to_external_repr(param_value_internal)
         trial.distributions[param_name] = distribution
@@ -91,29 +91,33 @@ class WriteThroughStorage(optuna.storages.BaseStorage):
         self._replace(trial)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """Sets the state, and at the end of a trial its value; False where a trial does not wait to be started."""
+        """Sets the state of a trial and, at its end, its value.
+
+        Returns:
+            False if a trial should be started that is not waiting, else True.
+        """
         trial = self._updatable_copy(trial_id)
         if state is TrialState.RUNNING and trial.state is not TrialState.WAITING:
             return False
         if trial_id in self._database_ids or state.is_finished():
-            done = self.database.set_trial_state_values(self.write(trial_id), state, values)
+            updated = self.database.set_trial_state_values(self.write(trial_id), state, values)
             trial = self.database.get_trial(self._database_ids[trial_id])
             trial._trial_id = trial_id
             self._replace(trial)
-            return done
+            return updated
         trial.state, trial.datetime_start = state, datetime.now()
         self._replace(trial)
         return True
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """Sets what a trial has reached after an epoch."""
+        """Sets the intermediate value of a trial after an epoch."""
         trial = self._updatable_copy(trial_id)
         self.database.set_trial_intermediate_value(self.write(trial_id), step, intermediate_value)
         trial.intermediate_values[step] = intermediate_value
         self._replace(trial)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Sets an attribute."""
+        """Sets a user attribute of a trial."""
         trial = self._updatable_copy(trial_id)
         if trial_id in self._database_ids:
             self.database.set_trial_user_attr(self._database_ids[trial_id], key, value)
@@ -121,64 +125,64 @@ class WriteThroughStorage(optuna.storages.BaseStorage):
         self._replace(trial)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Sets an attribute of optuna's own."""
+        """Sets a system attribute of a trial."""
         trial = self._updatable_copy(trial_id)
         if trial_id in self._database_ids:
             self.database.set_trial_system_attr(self._database_ids[trial_id], key, value)
         trial.system_attrs[key] = _json_round_trip(value)
         self._replace(trial)
 
-    # Of studies.
+    # Methods for studies, forwarded to the database.
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        """Is the database's."""
+        """Creates a study in the database."""
         return self.database.create_new_study(directions, study_name)
 
     def delete_study(self, study_id: int) -> None:
-        """Is the database's."""
+        """Deletes a study from the database."""
         self.database.delete_study(study_id)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Is the database's."""
+        """Sets a user attribute of a study."""
         self.database.set_study_user_attr(study_id, key, value)
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Is the database's."""
+        """Sets a system attribute of a study."""
         self.database.set_study_system_attr(study_id, key, value)
 
     def get_study_id_from_name(self, study_name: str) -> int:
-        """Is the database's."""
+        """Returns the id of a study."""
         return self.database.get_study_id_from_name(study_name)
 
     def get_study_name_from_id(self, study_id: int) -> str:
-        """Is the database's."""
+        """Returns the name of a study."""
         return self.database.get_study_name_from_id(study_id)
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """Is the database's."""
+        """Returns the directions of a study."""
         return self.database.get_study_directions(study_id)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        """Is the database's, where a driver on another machine writes its lease."""
+        """Returns the user attributes of a study from the database, where another driver may write its lease."""
         return self.database.get_study_user_attrs(study_id)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """Is the database's."""
+        """Returns the system attributes of a study."""
         return self.database.get_study_system_attrs(study_id)
 
     def get_all_studies(self) -> list[Any]:
-        """Is the database's."""
+        """Returns all studies of the database."""
         return self.database.get_all_studies()
 
     @cached_property
     def _tables(self) -> dict[str, sqlalchemy.Table]:
-        known = sqlalchemy.MetaData()
-        return {name: sqlalchemy.Table(name, known, autoload_with=self.database.engine) for name in _TABLES}
+        metadata = sqlalchemy.MetaData()
+        return {name: sqlalchemy.Table(name, metadata, autoload_with=self.database.engine) for name in _TABLES}
 
     def _write_content(self, database_id: int, trial: FrozenTrial) -> None:
-        """Writes what there is of a new trial under its id in the database, in one transaction.
+        """Writes parameters and attributes of a new trial in one transaction.
 
-        A trial without any of it was never handed out.
+        If the process ends before this call, the database contains an empty trial that was never given to a worker.
         """
         rows = (
             [
@@ -191,8 +195,11 @@ class WriteThroughStorage(optuna.storages.BaseStorage):
                 for name, distribution in trial.distributions.items()
             ],
             *(
-                [{"trial_id": database_id, "key": key, "value_json": json.dumps(value)} for key, value in found.items()]
-                for found in (trial.user_attrs, trial.system_attrs)
+                [
+                    {"trial_id": database_id, "key": key, "value_json": json.dumps(value)}
+                    for key, value in attributes.items()
+                ]
+                for attributes in (trial.user_attrs, trial.system_attrs)
             ),
         )
         with self.database.engine.begin() as connection:
@@ -202,13 +209,13 @@ class WriteThroughStorage(optuna.storages.BaseStorage):
 
     def _check_study_id(self, study_id: int) -> None:
         if study_id != self._study_id:
-            raise KeyError(f"study {study_id} is not the one that is mirrored, {self._study_id}")
+            raise KeyError(f"study {study_id}: this storage holds study {self._study_id} only")
 
     def _get(self, trial_id: int) -> FrozenTrial:
         return self._trials[self._numbers_by_id[trial_id]]
 
     def _updatable_copy(self, trial_id: int) -> FrozenTrial:
-        """Returns a copy of a trial to be changed; the database refuses to change a finished one, as this does."""
+        """Returns a copy of a trial to be changed; raises UpdateFinishedTrialError if the trial is finished."""
         trial = self._get(trial_id)
         self.check_trial_is_updatable(trial_id, trial.state)
         return _copy(trial)
@@ -234,12 +241,12 @@ def _new_trial() -> FrozenTrial:
 
 
 def _copy(trial: FrozenTrial) -> FrozenTrial:
-    found = copy.copy(trial)
+    duplicate = copy.copy(trial)
     for name in _MUTABLE_FIELDS:
-        setattr(found, name, dict(getattr(trial, name)))
-    return found
+        setattr(duplicate, name, dict(getattr(trial, name)))
+    return duplicate
 
 
 def _json_round_trip(value: Any) -> Any:
-    """Returns a value as the database gives it back."""
+    """Returns a value as it is after storing and reading."""
     return json.loads(json.dumps(value))

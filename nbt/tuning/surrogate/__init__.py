@@ -1,1 +1,1 @@
-"""Surrogate models of the metric as a function of the settings."""
+"""Surrogate models: predictions of the accuracy from the settings."""

@@ -1,4 +1,4 @@
-"""The kernel that the surrogates use on encoded settings, before any trial has been seen."""
+"""The default kernel of the surrogate models on encoded settings."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from nbt.tuning.surrogate.gaussian_process import Kernel
 
 
 def default_kernel() -> Kernel:
-    """Returns the kernel that is expected of `encode`d points.
+    """Returns the prior mode of the kernel on points of `nbt.tuning.space.encoding.encode`.
 
-    It is made for the coordinates of ordinary fine-tuning, which every recorded task varies: the techniques are off in
-    most recipes, and a new one does not change what is thought of the others.
+    The length scales depend only on the number of coordinates of ordinary fine-tuning, which every recorded task
+    varies. Optional techniques are off in most settings, and adding one must not change the model of the others.
     """
-    return Kernel.prior(len(COORDINATE_NAMES), varied=len(_BASE_COORDINATES))
+    return Kernel.default(len(COORDINATE_NAMES), num_varied=len(_BASE_COORDINATES))

@@ -1,4 +1,4 @@
-"""Merit: the scale on which all models here compare accuracies, within a task and between tasks."""
+"""The logit score: the scale on which the surrogate models compare accuracies within and between tasks."""
 
 from __future__ import annotations
 
@@ -7,29 +7,44 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 
-# One unit of merit in log odds. Among the better half of random recipes a standard deviation is .3 to .5 log odds on
-# tasks whose accuracies differ as much as .6 and .98, so that one kernel and one table of weights serve them all.
+# One unit of the logit score in log odds. Among the better half of random settings the standard deviation is .3 to .5
+# log odds on tasks with accuracies as different as .6 and .98, so that one kernel and one set of prior weights suit all
+# tasks.
 LOGIT_SCORE_UNIT = 0.4
-# How far below the best a recipe is told from one that is worse still: broken recipes say nothing on good ones.
+# Greatest gap to the best score that the models distinguish: settings that fail carry no information on good ones.
 MAX_GAP_TO_BEST = 1.5 / LOGIT_SCORE_UNIT
 
 
 def logit_score(accuracy: ArrayLike, images: int) -> FloatArray:
-    """Returns log odds of accuracies over so many images, in units of merit.
+    """Returns the logit scores of accuracies: their log odds in units of `LOGIT_SCORE_UNIT`.
 
-    One hit and one miss are added, so that a perfect score on few images stays finite.
+    One correct and one wrong image are added, so that a perfect accuracy on few images has a finite score.
+
+    Args:
+        accuracy: Accuracies, 0 ... 1.
+        images: Number of images that the accuracies were measured on.
     """
     hits = np.asarray(accuracy, dtype=float) * images
     return np.asarray(np.log((hits + 1) / (images - hits + 1)) / LOGIT_SCORE_UNIT)
 
 
 def logit_score_variance(accuracy: ArrayLike, images: int) -> FloatArray:
-    """Returns the variance of `merit` that the draw of the images leaves, to first order."""
-    share = np.asarray(accuracy, dtype=float)
-    return np.asarray(1 / (images * share * (1 - share) + 1) / LOGIT_SCORE_UNIT**2)
+    """Returns the variance of logit scores due to the draw of the images, to first order.
+
+    Args:
+        accuracy: Accuracies, 0 ... 1.
+        images: Number of images that the accuracies were measured on.
+    """
+    accuracy = np.asarray(accuracy, dtype=float)
+    return np.asarray(1 / (images * accuracy * (1 - accuracy) + 1) / LOGIT_SCORE_UNIT**2)
 
 
 def accuracy_from_logit_score(value: ArrayLike, images: int) -> FloatArray:
-    """Returns the accuracy, 0 ... 1, that has a merit; the reverse of `merit`."""
+    """Returns the accuracies, 0 ... 1, with the given logit scores; the inverse of `logit_score`.
+
+    Args:
+        value: Logit scores.
+        images: Number of images that the accuracies were measured on.
+    """
     odds = np.exp(np.clip(np.asarray(value, dtype=float) * LOGIT_SCORE_UNIT, -50, 50))
     return np.asarray(np.clip((odds * (images + 1) - 1) / ((1 + odds) * images), 0.0, 1.0))

@@ -1,9 +1,9 @@
-"""PriorSurrogate: what profile, rules and recorded tasks expect of settings, and how much of it a search's trials bear out.
+"""The prior surrogate: a Gaussian process with priors and recorded tasks in its mean.
 
-The model of a study is one Gaussian process. Its mean is what is expected beforehand; beside the process stands one
-function for each source of that expectation (each heuristic that fired, each recorded task), whose weight is uncertain
-too. So every trial moves the weights as well as the process: a source that the trials contradict loses its weight, one
-that they confirm gains, and with growing evidence the expectation counts for less and less.
+The mean of the process before any trial is a weighted sum of sources, one per active prior and one per recorded task.
+The weights of the sources are uncertain and are inferred from the trials together with the process: a source that the
+trials contradict loses weight and one that they confirm gains weight. The influence of the sources decreases with the
+number of trials.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from nbt.tuning.target import Target
 FloatArray = NDArray[np.float64]
 
 _NUM_REFERENCE_SETTINGS = 256
-# A table of a task like this one counts for half of the expectation, rules for the rest; more tables for more.
+# The table of an identical task has half of the total weight and the priors the rest; several tables have more.
 _PRIORS_WEIGHT = 1.0
 _TABLE_WEIGHT_STD = 0.4
 _PRIOR_WEIGHT_STD = 0.7
-# What is left to the process once rules and tables have spoken, and without them.
+# Variance of the process, which models what the sources do not explain.
 _AMPLITUDE_WITH_TABLES, _AMPLITUDE_WITHOUT_TABLES = 0.5, 1.0
 _NOISE_VARIANCE = 0.05
 _LENGTH_SCALE_FACTOR = 0.6
@@ -43,13 +43,13 @@ _MIN_TRIALS_TO_FIT_KERNEL = 10
 
 @dataclass(frozen=True, kw_only=True)
 class PriorSource:
-    """One thing that the expectation comes from.
+    """One source of the prior mean: an active prior or a recorded task.
 
     Attributes:
-        name: Of the heuristic, or "recorded: TASK".
-        words: What it proposes.
-        origin: Where the heuristic is from, or how alike the recorded task is.
-        mean: Expected weight, in units of merit a standard deviation of the source over random settings.
+        name: Name of the prior, or "recorded: TASK".
+        words: Suggestion of the source, as a clause for reports.
+        origin: Reference of the prior, or similarity of the recorded task.
+        mean: Expected weight, in units of the logit score per standard deviation of the source over random settings.
         spread: Standard deviation of the weight.
     """
 
@@ -61,14 +61,15 @@ class PriorSource:
 
 
 class PriorSurrogate:
-    """See the module.
+    """Surrogate model of the logit score with priors and recorded tasks in its mean; see the module's documentation.
 
     Args:
-        target: What is known of the task.
-        space: What is searched.
+        target: Target with the facts and the profile of the task.
+        space: Search space.
         experience: Models of recorded tasks.
-        heuristics: Whether the rules speak.
-        prior_scale: Factor on all that is expected beforehand; 1, but for studies of what a wrong expectation costs.
+        heuristics: Whether the priors are used.
+        prior_scale: Factor on the expected weights of all sources; other values than 1 are for studies of the cost of
+            wrong priors.
     """
 
     def __init__(
@@ -84,19 +85,22 @@ class PriorSurrogate:
         self.activations = (
             activate_priors(target, [*(d.name for d in space.dimensions), *space.same_as]) if heuristics else []
         )
-        self._active = [(one, one.suggestion) for one in self.activations if one.suggestion is not None]
-        alike = np.array([task_similarity(target, target_from_header(model.header)) for model in self.experience])
-        self._tables_share = (
-            float(alike.sum() / (alike.sum() + _PRIORS_WEIGHT)) if self._active else float(bool(len(alike)))
+        self._active = [
+            (activation, activation.suggestion) for activation in self.activations if activation.suggestion is not None
+        ]
+        similarities = np.array(
+            [task_similarity(target, target_from_header(model.header)) for model in self.experience]
         )
-        self._table_weights = self._tables_share * alike / alike.sum() if alike.sum() > 0 else alike
-        self._similarities = alike
+        total = similarities.sum()
+        self._tables_share = float(total / (total + _PRIORS_WEIGHT)) if self._active else float(bool(len(similarities)))
+        self._table_weights = self._tables_share * similarities / total if total > 0 else similarities
+        self._similarities = similarities
         self._prior_scale = prior_scale
 
     @cached_property
     def sources(self) -> tuple[PriorSource, ...]:
-        """What the expectation comes from: the heuristics that fired, then the recorded tasks."""
-        rules = [
+        """Sources of the prior mean: the active priors, then the recorded tasks."""
+        priors = [
             PriorSource(
                 name=activation.prior.name,
                 words=suggestion.words,
@@ -109,29 +113,32 @@ class PriorSurrogate:
         tables = [
             PriorSource(
                 name=f"recorded: {model.header.name}",
-                words=f"what {model.header.name} was trained best with",
-                origin=f"similarity of the tasks {alike:.2f}",
+                words=f"prefer settings like the best ones on {model.header.name}",
+                origin=f"task similarity {similarity:.2f}",
                 mean=self._prior_scale * float(share),
                 spread=_TABLE_WEIGHT_STD,
             )
-            for model, alike, share in zip(self.experience, self._similarities, self._table_weights, strict=True)
+            for model, similarity, share in zip(self.experience, self._similarities, self._table_weights, strict=True)
         ]
-        return (*rules, *tables)
+        return (*priors, *tables)
 
     @property
     def kernel(self) -> Kernel:
-        """The kernel of what no source explains."""
+        """Kernel of the residual that the sources do not explain."""
         if self.experience:
-            lengths = Kernel.mean([model.process.kernel for model in self.experience]).lengths
-            return Kernel(lengths, _AMPLITUDE_WITH_TABLES, _NOISE_VARIANCE)
-        return Kernel(_LENGTH_SCALE_FACTOR * default_kernel().lengths, _AMPLITUDE_WITHOUT_TABLES, _NOISE_VARIANCE)
+            length_scales = Kernel.mean([model.process.kernel for model in self.experience]).length_scales
+            return Kernel(length_scales, _AMPLITUDE_WITH_TABLES, _NOISE_VARIANCE)
+        return Kernel(_LENGTH_SCALE_FACTOR * default_kernel().length_scales, _AMPLITUDE_WITHOUT_TABLES, _NOISE_VARIANCE)
 
     def source_scores(self, settings: Sequence[TransferSettings], points: FloatArray | None = None) -> FloatArray:
-        """Returns what each source says of settings, (sources, settings), in its own standard deviations.
+        """Returns the score of each source for settings, (sources, settings), clipped to -3 ... 3.
+
+        Scores of priors are standardised over random settings; scores of recorded tasks are logit scores relative to
+        the mean over random settings.
 
         Args:
-            settings: To be judged.
-            points: `encode` of them, where it is known already.
+            settings: Settings to score.
+            points: `encode` of the settings, if already computed.
         """
         if not self.sources:
             return np.zeros((0, len(settings)))
@@ -139,7 +146,7 @@ class PriorSurrogate:
         return np.asarray(np.clip((self._raw_scores(settings, points) - centres) / scales, -3.0, 3.0))
 
     def prior_mean(self, settings: Sequence[TransferSettings]) -> FloatArray:
-        """Returns the merit that is expected of settings before any trial, (settings,), from that of a random one."""
+        """Returns the logit scores expected before any trial, relative to random settings, (settings,)."""
         return np.asarray(self._weight_means @ self.source_scores(settings))
 
     def condition(
@@ -150,51 +157,54 @@ class PriorSurrogate:
         source_scores: FloatArray | None = None,
         points: FloatArray | None = None,
     ) -> ConditionedSurrogate:
-        """Returns the model given trials.
+        """Conditions the model on trials.
 
         Args:
-            settings: Of the trials, at least one.
-            merits: What they reached, (trials,).
-            variance: Of each, (trials,).
-            opinions: Of the trials, where they are known already.
-            points: `encode` of them, likewise.
+            settings: Settings of the trials, at least one.
+            logit_scores: Logit scores of the trials, (trials,).
+            variance: Variances of the logit scores, (trials,).
+            source_scores: `source_scores` of the settings, if already computed.
+            points: `encode` of the settings, if already computed.
         """
         points = encode(settings) if points is None else points
         source_scores = self.source_scores(settings, points) if source_scores is None else source_scores
         level = float(np.mean(logit_scores))
-        rest, basis = (
-            logit_scores - level - self._weight_means @ source_scores,
-            self._weight_stds[:, None] * source_scores,
-        )
-        process = GaussianProcess.given(
-            self._fitted_kernel(points, rest, variance, basis), points, rest, noise=variance, basis=basis
-        )
+        residuals = logit_scores - level - self._weight_means @ source_scores
+        basis = self._weight_stds[:, None] * source_scores
+        kernel = self._fitted_kernel(points, residuals, variance, basis)
+        process = GaussianProcess.with_kernel(kernel, points, residuals, noise=variance, basis=basis)
         return ConditionedSurrogate(self, process, level)
 
     def _fitted_kernel(self, points: FloatArray, values: FloatArray, variance: FloatArray, basis: FloatArray) -> Kernel:
-        """Returns the kernel for a study's trials: without recorded tasks, which show one, it is fitted to them."""
+        """Returns the kernel for a study's trials: fitted to them if there are no recorded tasks but enough trials."""
         if self.experience or len(values) < _MIN_TRIALS_TO_FIT_KERNEL:
             return self.kernel
-        return GaussianProcess.fit(points, values, noise=variance, basis=basis, around=self.kernel).kernel
+        return GaussianProcess.fit(points, values, noise=variance, basis=basis, prior_mode=self.kernel).kernel
 
     def recommend(
         self, candidates: Sequence[TransferSettings], without: Sequence[TransferSettings] = ()
     ) -> TransferSettings:
-        """Returns the settings that are expected to be best; the first of equals.
+        """Returns the candidate with the greatest prior mean; the first one if several are equal.
 
         Args:
-            candidates: To choose from.
-            without: Settings that run anyway; they are chosen where there are no others.
+            candidates: Settings to choose from, at least one.
+            without: Settings to exclude, unless that leaves no candidate.
         """
-        left = [one for one in candidates if one not in without] or list(candidates)
-        return left[int(np.argmax(self.prior_mean(left)))]
+        remaining = [settings for settings in candidates if settings not in without] or list(candidates)
+        return remaining[int(np.argmax(self.prior_mean(remaining)))]
 
     def explain(self) -> dict[str, Any]:
-        """Returns what fired, what did not, and what was known, in JSON types."""
+        """Returns a description of the model in JSON types.
+
+        The keys are `sources`, the fields of each `PriorSource`; `silent`, name and reason of each prior that is not
+        active; and `tables`, the names of the recorded tasks.
+        """
         return {
             "sources": [dict(vars(source)) for source in self.sources],
             "silent": [
-                {"name": one.prior.name, "reason": one.reason} for one in self.activations if one.suggestion is None
+                {"name": activation.prior.name, "reason": activation.reason}
+                for activation in self.activations
+                if activation.suggestion is None
             ],
             "tables": [model.header.name for model in self.experience],
         }
@@ -209,32 +219,31 @@ class PriorSurrogate:
 
     @cached_property
     def _normalisation(self) -> tuple[FloatArray, FloatArray]:
-        """Mean and standard deviation of each source over random settings, as columns."""
+        """Centre and scale of each source, (sources, 1) each: mean and standard deviation over random settings."""
         rng = np.random.default_rng(derive_seed(0, "reference settings"))
         length = self.target.epochs
         raw = self._raw_scores(
             [self.space.settings(sample_params(self.space, rng), length) for _ in range(_NUM_REFERENCE_SETTINGS)]
         )
         scales = raw.std(axis=1, keepdims=True)
-        # Tables are in units of merit already, and a rule that says the same of everything says nothing.
-        rules = len(self._active)
-        scales[rules:] = 1.0
+        # Tables are in units of the logit score already; a constant prior carries no information.
+        scales[len(self._active) :] = 1.0
         return raw.mean(axis=1, keepdims=True), np.where(scales > 1e-6, scales, 1e6)
 
     def _raw_scores(self, settings: Sequence[TransferSettings], points: FloatArray | None = None) -> FloatArray:
-        rules = [[suggestion.log_density(one) for one in settings] for _, suggestion in self._active]
+        priors = [[suggestion.log_density(item) for item in settings] for _, suggestion in self._active]
         points = encode(settings) if points is None else points
-        return np.array([*rules, *(model.predict(points) for model in self.experience)])
+        return np.array([*priors, *(model.predict(points) for model in self.experience)])
 
 
 @dataclass(frozen=True, eq=False)
 class ConditionedSurrogate:
-    """A guide's model given the trials of a study.
+    """A prior surrogate conditioned on the trials of a study.
 
     Attributes:
-        guide: Whose.
-        process: Of the merits beside level and expectation.
-        level: Mean merit of the trials.
+        surrogate: The surrogate.
+        process: Gaussian process of the logit scores without the level and the prior mean.
+        level: Mean logit score of the trials.
     """
 
     surrogate: PriorSurrogate
@@ -247,12 +256,12 @@ class ConditionedSurrogate:
         source_scores: FloatArray | None = None,
         points: FloatArray | None = None,
     ) -> tuple[FloatArray, FloatArray]:
-        """Returns mean and standard deviation of the merit of settings, (settings,) each.
+        """Returns the posterior mean and standard deviation of the logit score, (settings,) each.
 
         Args:
-            settings: To be judged.
-            opinions: `PriorSurrogate.opinions` of them, where it is known already.
-            points: `encode` of them, likewise.
+            settings: Settings to predict.
+            source_scores: `PriorSurrogate.source_scores` of the settings, if already computed.
+            points: `encode` of the settings, if already computed.
         """
         points = encode(settings) if points is None else points
         source_scores = self.surrogate.source_scores(settings, points) if source_scores is None else source_scores
@@ -265,19 +274,19 @@ class ConditionedSurrogate:
         source_scores: FloatArray | None = None,
         points: FloatArray | None = None,
     ) -> FloatArray:
-        """Returns the mean alone; see `predict`."""
+        """Returns the posterior mean only; the arguments are those of `predict`."""
         points = encode(settings) if points is None else points
         source_scores = self.surrogate.source_scores(settings, points) if source_scores is None else source_scores
         mean = self.process.mean(points, self.surrogate._weight_stds[:, None] * source_scores)
         return np.asarray(self.level + self.surrogate._weight_means @ source_scores + mean)
 
     def weights(self) -> list[dict[str, float]]:
-        """Returns the weight of each source given the trials: its mean as `after`, its spread as `after_spread`."""
-        mean, spread = self.process.basis_weights
+        """Returns the posterior weight of each source: mean (`after`) and standard deviation (`after_spread`)."""
+        means, stds = self.process.basis_weights
         return [
             {
-                "after": source.mean + source.spread * float(m),
-                "after_spread": source.spread * float(s),
+                "after": source.mean + source.spread * float(mean),
+                "after_spread": source.spread * float(std),
             }
-            for source, m, s in zip(self.surrogate.sources, mean, spread, strict=True)
+            for source, mean, std in zip(self.surrogate.sources, means, stds, strict=True)
         ]

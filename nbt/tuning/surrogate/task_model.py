@@ -1,4 +1,4 @@
-"""TaskModel: what one recorded task says of any settings."""
+"""Models of recorded tasks, and the similarity between tasks."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from nbt.tuning.target import Target
 FloatArray = NDArray[np.float64]
 
 _MIN_SETTINGS = 12
-# The best of many noisy runs is too good to measure from.
+# The maximum of many noisy scores is biased upwards, so that a quantile serves as the reference.
 _REFERENCE_QUANTILE = 0.95
 
 
 @dataclass(frozen=True, eq=False)
 class TaskModel:
-    """A Gaussian process over the recorded settings of a task, in units of merit.
+    """A Gaussian process over the recorded settings of a task, in units of the logit score.
 
     Attributes:
-        header: Of the table.
-        process: Fitted to the runs' validation accuracies; runs far below the best count alike.
-        median_score: Merit of the median setting.
-        best: The settings that the process holds for the best ones, the best first.
+        header: Header of the recorded table.
+        process: Process fitted to the logit scores of the validation accuracies; scores far below the best are raised
+            to a floor.
+        median_score: Score that the process predicts for the median setting.
+        best: Settings with the highest denoised scores, best first.
     """
 
     header: TableHeader
@@ -40,7 +41,7 @@ class TaskModel:
 
     @classmethod
     def of(cls, table: RecordedTable) -> TaskModel | None:
-        """Returns the model of a table; None of one that has too few settings to tell anything."""
+        """Fits the model of a table; None if the table has too few settings."""
         runs: dict[TransferSettings, list[float]] = {}
         for run in table.runs:
             runs.setdefault(run.settings, []).append(run.val_accuracy)
@@ -55,31 +56,35 @@ class TaskModel:
             encode(settings),
             values - np.median(values),
             noise=logit_score_variance(accuracies, images),
-            around=default_kernel(),
+            prior_mode=default_kernel(),
         )
-        order = np.argsort(-process.smoothed(), kind="stable")
+        order = np.argsort(-process.denoised_values(), kind="stable")
         median_score = float(np.median(process.mean(process.points)))
         return cls(table.header, process, median_score, tuple(settings[i] for i in order[:_MIN_SETTINGS]))
 
     def predict(self, points: FloatArray) -> FloatArray:
-        """Returns the merit of settings, (points,), from that of the task's median setting."""
+        """Returns the predicted logit scores relative to that of the task's median setting, (points,).
+
+        Args:
+            points: Encoded settings, (points, coordinates).
+        """
         return self.process.mean(points) - self.median_score
 
 
 def target_from_header(header: TableHeader) -> Target:
-    """Returns the target that a table was recorded on."""
+    """Returns the target of a recorded table."""
     return Target.of(header.facts, header.profile, header.epochs)
 
 
 def task_similarity(one: Target, other: Target) -> float:
-    """Returns how alike two targets are, 0 ... 1: what is recorded on one says so much on the other.
+    """Returns the similarity of two targets, 0 ... 1, which weights the experience from one for the other.
 
-    It compares how much pretraining helps, how good the features are, images a class and number of classes; what is
-    not known of one of them counts as one scale apart.
+    The measures compared are the advantage of pretraining, the accuracy of the ridge probe, the number of images per
+    class and the number of classes. A measure that one of the targets lacks counts as a difference of one scale.
     """
     scales = np.array([0.25, 0.3, 1.0, 1.5])
-    gaps = (np.array(_similarity_features(one)) - np.array(_similarity_features(other))) / scales
-    return float(np.exp(-0.25 * np.square(np.where(np.isnan(gaps), 1.0, gaps)).sum()))
+    differences = (np.array(_similarity_features(one)) - np.array(_similarity_features(other))) / scales
+    return float(np.exp(-0.25 * np.square(np.where(np.isnan(differences), 1.0, differences)).sum()))
 
 
 def _similarity_features(target: Target) -> list[float]:

@@ -1,4 +1,4 @@
-"""The progress display: what it says, and how it degrades."""
+"""The progress display on terminals and elsewhere."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Terminal(io.StringIO):
 
 
 def shown(progress: Progress) -> list[str]:
-    """Lines of the display, with single spaces and without the bar."""
+    """Returns the lines of the display with single spaces and without bars."""
     console = Console(file=io.StringIO(), width=100)
     console.print(progress.render())
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -59,7 +59,9 @@ def start_trial(progress: SearchProgress, number: int, *accuracies: float, spent
         progress.epoch_finished(number, EpochResult(epoch, 1.0, 1.0, accuracy, 0.5), spent + epoch)
 
 
-def test_without_a_terminal_one_line_a_trial_and_stage(progress: SearchProgress, err: Callable[[], list[str]]) -> None:
+def test_without_a_terminal_there_is_one_line_per_trial_and_activity(
+    progress: SearchProgress, err: Callable[[], list[str]]
+) -> None:
     with progress:
         for done in range(4):
             progress.update("decoding images", done, 3)
@@ -84,7 +86,7 @@ def test_without_a_terminal_one_line_a_trial_and_stage(progress: SearchProgress,
     ]
 
 
-def test_quiet_is_silent(err: Callable[[], list[str]]) -> None:
+def test_quiet_prints_nothing(err: Callable[[], list[str]]) -> None:
     out = Output()
     out.configure(verbosity=-1)
     with SearchProgress(out) as progress:
@@ -109,7 +111,7 @@ def test_a_dumb_terminal_gets_lines(term: str | None, redraws: bool, monkeypatch
     assert (text == "decoding images\n") == (not redraws)
 
 
-def test_the_display_of_a_stage(progress: SearchProgress) -> None:
+def test_the_display_of_an_activity(progress: SearchProgress) -> None:
     assert shown(progress) == ["starting"]
     progress.update("downloading", 1234, 0)
     assert shown(progress) == ["downloading 1,234"]
@@ -117,7 +119,7 @@ def test_the_display_of_a_stage(progress: SearchProgress) -> None:
     assert shown(progress) == ["decoding images 50 %"]
     progress.update("decoding images", 50, 50)
     assert shown(progress) == ["decoding images"]
-    progress.note("loading the model")
+    progress.announce("loading the model")
     assert shown(progress) == ["loading the model"]
 
 
@@ -146,7 +148,7 @@ def test_a_budget_in_time_counts_earlier_sessions(progress: SearchProgress, cloc
     )
     clock.now += 45.0
     assert shown(progress)[1:3] == ["search 9 epochs, 1 min 15 s, about 45 s left", "trials 1 complete"]
-    assert progress.kept == 1
+    assert progress.stored_trials == 1
     clock.now += 450.0
     assert "about 0.0 s left" in shown(progress)[1]
 
@@ -160,7 +162,7 @@ def test_the_display_of_the_finals(progress: SearchProgress) -> None:
     assert shown(progress) == ["birds", "testing 50 %"]
 
 
-def test_many_running_trials_are_cut(progress: SearchProgress) -> None:
+def test_only_some_of_many_running_trials_are_shown(progress: SearchProgress) -> None:
     progress.study_started(make_record())
     for number in range(9):
         start_trial(progress, number)
@@ -169,23 +171,23 @@ def test_many_running_trials_are_cut(progress: SearchProgress) -> None:
     assert lines[-1] == "and 3 more"
 
 
-def place(node: str, gpu: str = "") -> dict[str, str]:
+def location(node: str, gpu: str = "") -> dict[str, str]:
     return {"node": node, "device": f"cuda:{gpu}" if gpu else "cpu", **({"gpu_index": gpu} if gpu else {})}
 
 
-def test_where_a_trial_runs_is_shown_where_that_differs(progress: SearchProgress, err: Callable[[], list[str]]) -> None:
+def test_locations_are_shown_if_they_differ(progress: SearchProgress, err: Callable[[], list[str]]) -> None:
     progress.study_started(make_record())
     start_trial(progress, 0)
-    progress.trial_placed(0, place("alpha", "1"))
+    progress.trial_placed(0, location("alpha", "1"))
     start_trial(progress, 1, 0.4)
-    progress.trial_placed(1, place("alpha", "1"))
+    progress.trial_placed(1, location("alpha", "1"))
     start_trial(progress, 2)
     assert shown(progress)[2:] == [
         "running trial 0 starting sampler",
         "running trial 1 epoch 1 of 4 40.0 % sampler",
         "running trial 2 starting sampler",
-    ], "one place for all"
-    progress.trial_placed(2, place("beta"))
+    ], "all trials run in one location"
+    progress.trial_placed(2, location("beta"))
     start_trial(progress, 3)
     assert shown(progress)[2:] == [
         "running trial 0 starting sampler on alpha, GPU 1",
@@ -202,8 +204,8 @@ def test_where_a_trial_runs_is_shown_where_that_differs(progress: SearchProgress
     assert third.startswith("trial 2 failed on beta: ValueError: no; ")
 
 
-def test_the_best_is_the_best_by_rank(progress: SearchProgress) -> None:
-    """Within one standard error the lower validation loss wins, as in the study's own order."""
+def test_the_best_trial_is_the_first_in_rank(progress: SearchProgress) -> None:
+    """Within one standard error the trial with the lower validation loss is better, as in `rank_trials`."""
     progress.study_started(make_record())
     progress.trial_finished(make_trial(0, "complete", 0.71))
     close = make_trial(1, "complete", 0.70)
@@ -213,18 +215,18 @@ def test_the_best_is_the_best_by_rank(progress: SearchProgress) -> None:
     assert "best 70.0 % ± 4.5 trial 1 (sampler)" in shown(progress)
 
 
-def test_kept_is_what_the_study_says_in_the_end(progress: SearchProgress) -> None:
+def test_stored_trials_are_those_of_the_final_record(progress: SearchProgress) -> None:
     progress.study_started(make_record(trials=(make_trial(0, "complete", 0.5),)))
     progress.trial_finished(make_trial(1, "failed"))
-    assert progress.kept == 2
+    assert progress.stored_trials == 2
     last: StudyRecord = make_record(trials=(make_trial(0, "complete", 0.5), make_trial(1, "running")))
     progress.study_finished(last)
-    assert progress.kept == 1
+    assert progress.stored_trials == 1
 
 
-def test_an_interrupted_trial_is_no_failure(progress: SearchProgress, err: Callable[[], list[str]]) -> None:
+def test_an_interrupted_trial_is_not_counted_as_failed(progress: SearchProgress, err: Callable[[], list[str]]) -> None:
     progress.study_started(make_record())
     progress.trial_finished(make_trial(0, "failed", reason="interrupted: the search ended before the trial did"))
-    assert progress.kept == 0
+    assert progress.stored_trials == 0
     assert "trials 1 interrupted" in shown(progress)
     assert err()[1].startswith("trial 0 interrupted: the search ended before the trial did; ")

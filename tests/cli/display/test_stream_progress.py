@@ -1,4 +1,4 @@
-"""The display of streams: which, how far, how the last task went."""
+"""The progress display of task streams."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def err(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
     return lambda: capsys.readouterr().err.splitlines()
 
 
-def test_lines_say_what_happens(progress: StreamProgress, err: Callable[[], list[str]]) -> None:
+def test_lines_of_every_event(progress: StreamProgress, err: Callable[[], list[str]]) -> None:
     progress.update("decoding images", 1, 10)
     progress.streams_planned(CONFIGS, MEMORY)
     progress.stream_finished(make_stream("dlcft"), kept=True)
@@ -41,10 +41,10 @@ def test_lines_say_what_happens(progress: StreamProgress, err: Callable[[], list
     progress.task_finished(CONFIGS[1], make_scores()[1])
     assert err() == [
         "decoding images",
-        "dlcft: kfac curvature of 21,029 weights takes 3.0 MiB (3 of 1.0 MiB)",
-        f"stream 1 of 2: {CONFIGS[0].name} was finished before",
-        f"stream 2 of 2: {CONFIGS[1].name}, goes on after task 1",
-        "ewc, task 2 of 3: 80.0 % on it, 75.0 % on all 2 so far, 20 s",
+        "dlcft: kfac curvature of 21,029 weights needs 3.0 MiB (3 times 1.0 MiB)",
+        f"stream 1 of 2: {CONFIGS[0].name} is already finished",
+        f"stream 2 of 2: {CONFIGS[1].name}, resumed after task 1",
+        "ewc, task 2 of 3: 80.0 %, 75.0 % on all 2 tasks so far, 20 s",
     ]
 
 
@@ -64,11 +64,11 @@ def test_the_display_has_tasks_and_epochs_and_time_left(progress: StreamProgress
     assert shown(progress)[2:] == [
         "tasks task 2 of 3, about 42 s left",
         "epochs 3 of 12",
-        "last task 1: 90.0 % on it, 10 s",
+        "last task 1: 90.0 %, 10 s",
     ]
 
 
-def test_earlier_tasks_do_not_make_the_rest_look_short(progress: StreamProgress, clock: Clock) -> None:
+def test_the_time_left_ignores_tasks_of_earlier_sessions(progress: StreamProgress, clock: Clock) -> None:
     progress.streams_planned(CONFIGS, {})
     progress.stream_started(CONFIGS[0], make_scores()[:2])
     progress.update("task 3 of 3", 24, 36)
@@ -78,27 +78,27 @@ def test_earlier_tasks_do_not_make_the_rest_look_short(progress: StreamProgress,
     assert shown(progress)[2] == "tasks task 3 of 3, about 1 min 50 s left"
 
 
-def test_what_an_interruption_leaves(progress: StreamProgress) -> None:
-    assert progress.kept == "nothing was finished yet"
+def test_stored_summary(progress: StreamProgress) -> None:
+    assert progress.stored_summary == "no task finished yet"
     progress.streams_planned(CONFIGS, {})
     progress.stream_started(CONFIGS[0], [])
-    assert progress.kept == "nothing was finished yet"
+    assert progress.stored_summary == "no task finished yet"
     progress.task_finished(CONFIGS[0], make_scores()[0])
-    assert progress.kept == f"1 task of {CONFIGS[0].name} kept"
+    assert progress.stored_summary == f"1 task of {CONFIGS[0].name} stored"
     progress.stream_finished(make_stream("dlcft"), kept=False)
-    assert progress.kept == "1 of 2 streams kept"
+    assert progress.stored_summary == "1 of 2 streams stored"
     progress.stream_started(CONFIGS[1], make_scores()[:2])
-    assert progress.kept == f"1 of 2 streams and 2 tasks of {CONFIGS[1].name} kept"
+    assert progress.stored_summary == f"1 of 2 streams and 2 tasks of {CONFIGS[1].name} stored"
 
 
-def test_a_task_that_diverged_says_so(progress: StreamProgress, err: Callable[[], list[str]]) -> None:
+def test_a_diverged_task(progress: StreamProgress, err: Callable[[], list[str]]) -> None:
     from dataclasses import replace
 
     progress.task_finished(CONFIGS[0], replace(make_scores()[0], diverged=True))
     assert err() == ["dlcft, task 1 of 3: diverged, 10 s"]
 
 
-def test_quiet_is_quiet(clock: Clock, err: Callable[[], list[str]]) -> None:
+def test_quiet_prints_nothing(clock: Clock, err: Callable[[], list[str]]) -> None:
     out = Output()
     out.verbosity = -1
     progress = StreamProgress(out, clock=clock)

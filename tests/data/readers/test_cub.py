@@ -18,7 +18,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "datasets" / "cub"
 
 
-def test_classes_by_id_and_the_official_split(tmp_path: Path) -> None:
+def test_classes_are_ordered_by_id_with_the_official_split(tmp_path: Path) -> None:
     folder = save_cub(tmp_path, classes=3, images=4)
     with (folder / "classes.txt").open("a") as file:
         file.write("4 004.Never_Seen\n")
@@ -48,7 +48,7 @@ def test_damaged_tables_are_named(tmp_path: Path, table: str, old: str, new: str
         cub.read_cub(tmp_path)
 
 
-def test_blank_lines_are_passed_over_and_foreign_bytes_refused(tmp_path: Path) -> None:
+def test_blank_lines_are_ignored_and_undecodable_bytes_refused(tmp_path: Path) -> None:
     path = save_cub(tmp_path) / "classes.txt"
     path.write_text(path.read_text() + "\n\n")
     assert len(cub.read_cub(tmp_path)[0]) == 3
@@ -57,15 +57,17 @@ def test_blank_lines_are_passed_over_and_foreign_bytes_refused(tmp_path: Path) -
         cub.read_cub(tmp_path)
 
 
-def test_fetched_verified_and_then_found(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dataset_is_downloaded_verified_and_then_cached(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive = pack(save_cub(tmp_path / cub.FOLDER))
     monkeypatch.setattr(cub, "MD5", hashlib.md5(archive).hexdigest())
-    told: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     with serve({"/CUB_200_2011.tgz": archive}) as address:
         monkeypatch.setattr(cub, "URL", f"{address}/CUB_200_2011.tgz")
-        listing = read_dataset(resolve("cub"), progress=lambda *what: told.append(what))
+        listing = read_dataset(resolve("cub"), progress=lambda *what: calls.append(what))
     assert (len(listing), listing.class_names[0]) == (12, "001.Bird_1")
-    assert told[0][0] == "downloading CUB_200_2011.tgz" and told[0][2] == len(archive)
+    assert calls[0][0] == "downloading CUB_200_2011.tgz" and calls[0][2] == len(archive)
     assert [path.name for path in cache.iterdir()] == [cub.FOLDER]
     monkeypatch.setattr(cub, "URL", "http://127.0.0.1:1/gone")
     assert len(read_dataset(resolve("cub"))) == 12
@@ -82,7 +84,7 @@ def test_a_damaged_copy_in_the_cache_is_replaced(tmp_path: Path, cache: Path, mo
     assert [path.name for path in cache.iterdir()] == [cub.FOLDER]
 
 
-def test_without_a_connection_it_says_how_to_give_a_copy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_connection_the_message_names_data_dir(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cub, "URL", "http://127.0.0.1:1/CUB_200_2011.tgz")
     with pytest.raises(NbtError, match=r"no connection.*--data-dir CUB_200_2011") as error:
         read_dataset(resolve("cub"))
@@ -90,7 +92,9 @@ def test_without_a_connection_it_says_how_to_give_a_copy(cache: Path, monkeypatc
     assert list(cache.iterdir()) == []
 
 
-def test_an_archive_of_something_else(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_without_the_dataset_is_refused(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive = pack(save_cub(tmp_path / "OTHER"))
     monkeypatch.setattr(cub, "MD5", hashlib.md5(archive).hexdigest())
     with serve({"/c.tgz": archive}) as address:
@@ -100,7 +104,7 @@ def test_an_archive_of_something_else(tmp_path: Path, cache: Path, monkeypatch: 
     assert list(cache.iterdir()) == []
 
 
-def test_the_crop_of_50_classes(shared: Path) -> None:
+def test_the_subset_of_50_classes(shared: Path) -> None:
     listing = read_dataset(resolve("cub", shared / "data"))
     assert (len(listing), len(listing.class_names)) == (2952, 50)
     assert [(listing.roles == role).sum() for role in ("train", "val", "test")] == [1500, 0, 1452]

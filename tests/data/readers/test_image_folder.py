@@ -15,17 +15,17 @@ def names(folder: Path) -> list[tuple[str, str, str]]:
     return [(str(row.path.relative_to(folder)), row.label, row.split) for row in read_image_folder(folder)]
 
 
-def test_class_folders_in_order_with_what_lies_deeper_and_without_what_is_hidden(tmp_path: Path) -> None:
+def test_class_folders_are_read_in_order_with_subfolders_and_without_hidden_files(tmp_path: Path) -> None:
     for path in ("dog/b.JPG", "dog/a.png", "cat/more/c.webp", ".git/x.png", "dog/._a.png", "__MACOSX/dog/y.png"):
         save_image(tmp_path / path)
     (tmp_path / "dog" / "notes.txt").write_text("no image")
     assert names(tmp_path) == [("cat/more/c.webp", "cat", ""), ("dog/a.png", "dog", ""), ("dog/b.JPG", "dog", "")]
 
 
-def test_parts_by_any_of_their_names(tmp_path: Path) -> None:
+def test_split_folders_have_aliases(tmp_path: Path) -> None:
     for part in ("Training", "validation", "test"):
         save_classes(tmp_path / part, {"a": 1, "b": 1})
-    assert {role: place.name for role, place in find_split_folders(tmp_path).items()} == {
+    assert {split: part.name for split, part in find_split_folders(tmp_path).items()} == {
         "train": "Training",
         "val": "validation",
         "test": "test",
@@ -37,7 +37,7 @@ def test_parts_by_any_of_their_names(tmp_path: Path) -> None:
     ]
 
 
-def test_a_lone_train_folder_is_a_part(tmp_path: Path) -> None:
+def test_a_train_folder_alone_is_a_split_folder(tmp_path: Path) -> None:
     save_classes(tmp_path / "train", {"a": 1, "b": 1})
     assert {role for _, _, role in names(tmp_path)} == {"train"}
 
@@ -53,22 +53,24 @@ def test_a_class_called_train_may_have_folders_in_it(tmp_path: Path) -> None:
     assert [label for _, label, _ in names(tmp_path)] == ["bus", "train", "train"]
 
 
-def test_folders_beside_the_parts_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_folders_next_to_split_folders_are_ignored_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for part in ("train", "test", "unlabelled"):
         save_classes(tmp_path / part, {"a": 1, "b": 1})
     with caplog.at_level(logging.WARNING, logger="nbt"):
         assert len(names(tmp_path)) == 4
-    assert "left out: unlabelled" in caplog.text
+    assert "ignored: unlabelled" in caplog.text
 
 
-def test_two_folders_for_one_part(tmp_path: Path) -> None:
+def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
     for part in ("train", "val", "valid"):
         save_classes(tmp_path / part, {"a": 1, "b": 1})
     with pytest.raises(UsageError, match="val/ and valid/ are both val"):
         read_image_folder(tmp_path)
 
 
-def test_a_class_that_is_only_tested_on(tmp_path: Path) -> None:
+def test_a_class_without_training_images_is_refused(tmp_path: Path) -> None:
     save_classes(tmp_path / "train", {"a": 1, "b": 1})
     save_classes(tmp_path / "test", {"a": 1, "c": 1})
     with pytest.raises(UsageError, match="class 'c' is in test, but has no images in train"):
@@ -84,6 +86,6 @@ def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
     assert [label for _, label, _ in names(data)] == ["a", "b", "b"]
 
 
-def test_classes_that_are_numbers_come_by_value() -> None:
+def test_numeric_class_names_are_sorted_by_value() -> None:
     assert sort_class_names(["10", "9", "2", "9"]) == ["2", "9", "10"]
     assert sort_class_names(["10", "9", "x"]) == ["10", "9", "x"]

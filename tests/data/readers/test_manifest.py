@@ -20,7 +20,7 @@ def parse(text: str, *, missing: str = "") -> list[LabelledFile]:
     return parse_manifest(text, FOLDER, source="m.csv", is_file=lambda path: path.name != missing)
 
 
-def test_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_folder_of_the_manifest(tmp_path: Path) -> None:
     save_image(tmp_path / "pictures" / "a.png")
     save_image(tmp_path / "b.png")
     folder = tmp_path / "lists"
@@ -33,7 +33,7 @@ def test_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> None:
     ]
 
 
-def test_columns_in_any_order_with_others_between_and_a_byte_order_mark(tmp_path: Path) -> None:
+def test_columns_may_be_in_any_order_with_other_columns_and_a_byte_order_mark(tmp_path: Path) -> None:
     save_image(tmp_path / "a b.png")
     save_image(tmp_path / "c.png")
     text = '\ufeffLabel,photographer,Path\r\n"big, cat",Ann,a b.png\r\n\r\ndog,Bo,c.png\r\n'
@@ -52,7 +52,7 @@ def test_columns_in_any_order_with_others_between_and_a_byte_order_mark(tmp_path
         ("path,class\na,b\n", "line 1: missing column 'label'"),
         ("path,lable\na,b\n", "line 1: unknown column 'lable'; did you mean label?"),
         ("path,label,splt\na,b,test\n", "line 1: unknown column 'splt'; did you mean split?"),
-        ("path,label,path\na,b,c\n", "line 1: the column 'path' is there twice"),
+        ("path,label,path\na,b,c\n", "line 1: the column 'path' appears twice"),
         ("path,label\na,b\nc\n", "line 3: has 1 fields, the header 2"),
         ("path,label\na,b,c\n", "line 2: has 3 fields, the header 2"),
         ("path,label\na, \n", "line 2: the label is empty"),
@@ -64,14 +64,14 @@ def test_columns_in_any_order_with_others_between_and_a_byte_order_mark(tmp_path
         ('path,label\n"a,b\n', "not valid CSV"),
     ],
 )
-def test_faults_are_named_with_their_line(text: str, message: str) -> None:
+def test_errors_name_the_line(text: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         parse(text, missing="lost.png")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_an_image_named_twice_alike_counts_once() -> None:
+def test_repeated_lines_count_once() -> None:
     assert parse("path,label\na,x\nb,y\n./a,x\n") == [LabelledFile(FOLDER / "a", "x"), LabelledFile(FOLDER / "b", "y")]
 
 
@@ -90,7 +90,7 @@ def test_a_manifest_needs_images_of_two_classes(tmp_path: Path, text: str, messa
         read_manifest(tmp_path / "m.csv")
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(UsageError, match="cannot be read as a CSV manifest"):
         read_manifest(tmp_path / "m.csv")
@@ -104,7 +104,7 @@ role = st.sampled_from(["", "train", "val", "test"])
 
 @settings(deadline=None)
 @given(st.dictionaries(word.filter(lambda text: text not in (".", "..") and "/" not in text), st.tuples(word, role)))
-def test_what_csv_writes_is_read_back(images: dict[str, tuple[str, str]]) -> None:
+def test_written_manifests_are_read_back(images: dict[str, tuple[str, str]]) -> None:
     file = io.StringIO(newline="")
     writer = csv.writer(file)
     writer.writerow(["path", "label", "split"])

@@ -1,4 +1,4 @@
-"""The small Omniglot set: found, unpacked once, and refused whole where anything else is in it."""
+"""The small Omniglot set: located, unpacked once, and refused if its archive holds other files."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["omniglot_small1.zip", "images_background_small1.zip"])
-def test_an_archive_is_read_class_by_class_and_unpacked_once(
+def test_an_archive_is_unpacked_once_and_read(
     tmp_path: Path, cache: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack(tmp_path / name)
-    told: list[tuple[str, int, int]] = []
-    listing = read_dataset(resolve("omniglot-small", tmp_path), progress=lambda *what: told.append(what))
+    calls: list[tuple[str, int, int]] = []
+    listing = read_dataset(resolve("omniglot-small", tmp_path), progress=lambda *what: calls.append(what))
     assert listing.class_names == (
         *("Greek/character01", "Greek/character02"),
         *("Latin_(1)/character01", "Latin_(1)/character02"),
@@ -58,12 +58,12 @@ def test_an_archive_is_read_class_by_class_and_unpacked_once(
     assert listing.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert set(listing.roles.tolist()) == {""}
     assert all(isinstance(path, Path) and path.is_relative_to(cache) for path in listing.items)
-    assert told == [("unpacking", 10, 10)]
+    assert calls == [("unpacking", 10, 10)]
     monkeypatch.setattr(omniglot, "unpack_characters", None)
     assert read_dataset(resolve("omniglot-small", tmp_path)).digest() == listing.digest()
 
 
-def test_an_unpacked_folder_is_read_where_it_is(tmp_path: Path, cache: Path) -> None:
+def test_an_unpacked_folder_is_read_in_place(tmp_path: Path, cache: Path) -> None:
     unpack_characters(pack(tmp_path / "a.zip"), tmp_path / "data")
     for place in (tmp_path / "data", tmp_path / "data" / FOLDER):
         listing = read_dataset(resolve("omniglot-small", place))
@@ -87,12 +87,10 @@ UNEXPECTED = [
 
 
 @pytest.mark.parametrize("name", UNEXPECTED)
-def test_an_archive_with_anything_else_is_refused_and_nothing_is_written(
-    tmp_path: Path, cache: Path, name: str
-) -> None:
+def test_an_archive_with_other_members_is_refused_before_writing(tmp_path: Path, cache: Path, name: str) -> None:
     pack(tmp_path / "omniglot_small1.zip", {name: b"x"})
     before = sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(cache))
-    with pytest.raises(NbtError, match="is no image of the small Omniglot set: nothing was unpacked"):
+    with pytest.raises(NbtError, match="is not part of the small Omniglot set: nothing was unpacked"):
         read_dataset(resolve("omniglot-small", tmp_path))
     assert sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(cache)) == before
     assert [path for path in cache.rglob("*") if path.is_file()] == []
@@ -123,14 +121,14 @@ def test_bombs_and_damaged_archives_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_where_it_is_has_to_be_said(tmp_path: Path) -> None:
+def test_small_omniglot_requires_a_data_dir(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"give --data-dir DIR with DIR/omniglot_small1\.zip"):
         resolve("omniglot-small")
     with pytest.raises(UsageError, match=r"no omniglot_small1\.zip in it"):
         resolve("omniglot-small", tmp_path)
 
 
-def test_the_published_set_is_what_the_catalog_says(shared: Path) -> None:
+def test_the_published_set_agrees_with_the_catalog(shared: Path) -> None:
     listing = read_dataset(resolve("omniglot-small", shared / "data"))
     spec = dataset_spec("omniglot-small")
     assert (len(listing.class_names), len(listing)) == (spec.classes, spec.images)

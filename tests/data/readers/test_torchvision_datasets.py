@@ -1,4 +1,4 @@
-"""Every dataset that torchvision reads, from small copies in its layout on disk; nothing is downloaded."""
+"""All datasets that are read through torchvision, from small copies in its layout; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 }
 
 EXPECTED: dict[str, tuple[list[str] | None, str, list[int], str]] = {
-    # classes (None: not checked), files as last parts, labels, roles by first letter ("-" for none)
+    # classes (None: not checked), file names, labels, official splits by first letter ("-" for none)
     "cars": (["Audi", "BMW"], "00000 00001 00002 00003 00000 00001 00002 00003", [0, 1, 0, 1] * 2, "tttteeee"),
     "aircraft": (["707-320", "A340 600"], "0000 0001 1000 1001 2000 2001", [0, 1] * 3, "ttvvee"),
     "dtd": (
@@ -164,7 +164,7 @@ EXPECTED: dict[str, tuple[list[str] | None, str, list[int], str]] = {
 
 @pytest.fixture
 def any_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our copies are too small to have the official checksums; that a file is there is still checked."""
+    """Replaces checksums by file existence, because the small copies lack the official checksums."""
     for module in ("svhn", "cifar", "omniglot", "flowers102"):
         monkeypatch.setattr(
             f"torchvision.datasets.{module}.check_integrity", lambda path, md5=None: Path(path).is_file()
@@ -175,14 +175,14 @@ def roles_of(listing: Listing) -> str:
     return "".join({"": "-", "train": "t", "val": "v", "test": "e"}[role] for role in listing.roles.tolist())
 
 
-def test_all_of_them_are_tried_here() -> None:
+def test_all_torchvision_datasets_are_covered() -> None:
     known = {name for name in dataset_names() if dataset_spec(name).kind == "torchvision"}
     assert set(WRITERS) == set(EXPECTED) == known
 
 
 @pytest.mark.usefixtures("any_checksum")
 @pytest.mark.parametrize("name", sorted(WRITERS))
-def test_official_classes_files_and_splits(tmp_path: Path, name: str) -> None:
+def test_official_classes_files_and_splits_are_read(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path)
     before = sorted(tmp_path.rglob("*"))
     listing = read_dataset(resolve(name, tmp_path))
@@ -206,7 +206,7 @@ def test_flowers_have_names_for_all_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("any_checksum")
-def test_channels_of_arrays_come_last(tmp_path: Path) -> None:
+def test_arrays_have_channels_last(tmp_path: Path) -> None:
     write_cifar10(tmp_path)
     write_svhn(tmp_path)
     cifar, svhn = read_dataset(resolve("cifar10", tmp_path)).items, read_dataset(resolve("svhn", tmp_path)).items
@@ -221,7 +221,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "datasets"
 
 
-def test_fetched_into_the_cache_whole_and_without_its_archive(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_is_complete_and_without_its_archive(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[Path] = []
 
     def fetch(url: str, download_root: str, md5: str) -> None:
@@ -232,11 +232,11 @@ def test_fetched_into_the_cache_whole_and_without_its_archive(cache: Path, monke
         (Path(download_root) / "EuroSAT.zip").write_bytes(b"large")
 
     monkeypatch.setattr("torchvision.datasets.eurosat.download_and_extract_archive", fetch)
-    told: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     for _ in range(2):
-        listing = read_dataset(resolve("eurosat"), progress=lambda *what: told.append(what))
+        listing = read_dataset(resolve("eurosat"), progress=lambda *what: calls.append(what))
         assert len(listing) == 3
-    assert len(fetched) == 1 and told == [("downloading EuroSAT (RGB)", 0, 0)]
+    assert len(fetched) == 1 and calls == [("downloading EuroSAT (RGB)", 0, 0)]
     assert [path.name for path in (cache / "eurosat").iterdir()] == ["eurosat"]
     assert [path.name for path in (cache / "eurosat" / "eurosat").iterdir()] == ["2750"]
     assert "extraction_filter" not in tarfile.TarFile.__dict__
@@ -245,11 +245,11 @@ def test_fetched_into_the_cache_whole_and_without_its_archive(cache: Path, monke
 @pytest.mark.parametrize(
     "error", [urllib.error.URLError("no route"), RuntimeError("File not found or corrupted."), EOFError()]
 )
-def test_what_cannot_be_fetched_names_the_remedy_and_leaves_nothing(
+def test_a_failed_download_names_the_remedy_and_leaves_no_file(
     cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fetch(url: str, download_root: str, md5: str) -> None:
-        write_dtd(Path(download_root).parent)  # half of it is there when it fails
+        write_dtd(Path(download_root).parent)  # an incomplete copy, before the download fails
         raise error
 
     monkeypatch.setattr("torchvision.datasets.dtd.download_and_extract_archive", fetch)
@@ -258,7 +258,7 @@ def test_what_cannot_be_fetched_names_the_remedy_and_leaves_nothing(
     assert list((cache / "dtd").iterdir()) == []
 
 
-def test_a_half_copy_of_the_users_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_copy_of_the_user_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dtd").mkdir()
     (tmp_path / "dtd" / "mine.txt").write_text("keep")
 
@@ -271,9 +271,7 @@ def test_a_half_copy_of_the_users_is_not_overwritten(tmp_path: Path, monkeypatch
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["dtd", "dtd/mine.txt"]
 
 
-def test_aircraft_are_fetched_by_us_with_a_checksum(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_aircraft_is_downloaded_with_a_checksum(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_aircraft(tmp_path / "made")
     archive = pack(tmp_path / "made" / "fgvc-aircraft-2013b")
 
@@ -290,7 +288,7 @@ def test_aircraft_are_fetched_by_us_with_a_checksum(
         assert roles_of(read_dataset(resolve("aircraft"))) == "ttvvee"
 
 
-def test_a_damaged_copy_is_an_error_that_names_its_place(tmp_path: Path) -> None:
+def test_a_damaged_copy_raises_with_its_path(tmp_path: Path) -> None:
     write_dtd(tmp_path)
     (tmp_path / "dtd" / "dtd" / "labels" / "val1.txt").unlink()
     with pytest.raises(NbtError, match=f"cannot be read from {tmp_path} .*val1.txt"):

@@ -1,4 +1,4 @@
-"""Whole streams in one call."""
+"""Helpers that run complete streams."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ QUICK = TransferSettings(epochs=2, head_lr=0.05, body_lr=0.01, batch_size=16)
 def make_stream_settings(
     method: str, scenario: str, *, tasks: int = 2, recipe: dict[str, Any] | None = None, **options: Any
 ):
-    """Settings of a stream by one of the methods, quick unless the recipe says otherwise."""
-    own = method_overrides(method, scenario)
-    if own.get("zap_period"):
-        own["zap_period"] = 1  # the library's own is never reached in so few epochs
+    """Returns settings of a stream with one of the methods; `recipe` overrides the quick default recipe."""
+    overrides = method_overrides(method, scenario)
+    if overrides.get("zap_period"):
+        overrides["zap_period"] = 1  # the default period is too long for the few epochs
     return ContinualSettings(
-        scenario=scenario, tasks=tasks, recipe=QUICK.replace(**{**own, **(recipe or {})}), **options
+        scenario=scenario, tasks=tasks, recipe=QUICK.replace(**{**overrides, **(recipe or {})}), **options
     )
 
 

@@ -1,4 +1,4 @@
-"""Metrics of a stream against numbers worked by hand."""
+"""Metrics of a stream, compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from nbt.training.continual.results import ContinualResult, TaskScore
 R = np.array([[0.9, 0.3, 0.2], [0.5, 0.8, 0.4], [0.6, 0.7, 1.0]])
 
 
-def test_worked_by_hand() -> None:
+def test_metrics_of_a_complete_stream() -> None:
     assert average_accuracy(R) == pytest.approx((0.6 + 0.7 + 1.0) / 3)
     assert forgetting(R) == pytest.approx(((0.9 - 0.6) + (0.8 - 0.7)) / 2)
     assert backward_transfer(R) == pytest.approx(((0.6 - 0.9) + (0.7 - 0.8)) / 2)
     assert forward_transfer(R, (0.5, 0.1, 0.25)) == pytest.approx(((0.3 - 0.1) + (0.4 - 0.25)) / 2)
 
 
-def test_forgetting_is_from_the_best_so_far_and_not_from_the_first() -> None:
+def test_forgetting_is_relative_to_the_best_accuracy_so_far() -> None:
     rising = np.array([[0.5, 0.0, 0.0], [0.9, 0.5, 0.0], [0.8, 0.5, 0.5]])
     assert forgetting(rising) == pytest.approx((0.1 + 0.0) / 2)
     assert backward_transfer(rising) == pytest.approx((0.3 + 0.0) / 2)
 
 
-def test_a_stopped_stream_counts_what_it_learnt() -> None:
+def test_metrics_of_a_stopped_stream_cover_the_trained_tasks() -> None:
     assert average_accuracy(R[:2]) == pytest.approx((0.5 + 0.8) / 2)
     assert forgetting(R[:2]) == pytest.approx(0.4)
     assert forward_transfer(R[:2], (0.0, 0.0, 0.0)) == pytest.approx((0.3 + 0.4) / 2)
@@ -49,7 +49,7 @@ def make_result(untrained: tuple[float, ...] | None) -> ContinualResult:
 
 
 @pytest.mark.parametrize("untrained", [None, (0.5, 0.1, 0.25)])
-def test_a_result_is_plain_json_and_is_read_back(untrained: tuple[float, ...] | None) -> None:
+def test_json_round_trip_of_a_result(untrained: tuple[float, ...] | None) -> None:
     result = make_result(untrained)
     values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert ContinualResult.from_dict(values) == result

@@ -1,4 +1,4 @@
-"""Methods of a stream: what the theory says of curvatures, heads and the running ridge."""
+"""Methods of a stream: theoretical properties of curvatures, heads and the incremental ridge regression."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def learn(
     stages: Sequence[ContinualStage] | None = None,
     seed: int = 0,
 ) -> Any:
-    """A learner after the whole stream, its last task not consolidated."""
+    """Returns a learner after the whole stream; its last stage is not consolidated."""
     stages = tuple(stages or make_stages(task, settings.scenario, settings.tasks, seed))
     learner = make_learner(TaskStream(task, settings, seed, stages, context))
     for stage in stages:
@@ -58,12 +58,12 @@ def logits(learner: Learner, index: np.ndarray) -> torch.Tensor:
     return torch.cat([learner.classify(inputs, learner.frozen) for inputs, _ in learner.inputs.batches(index)])
 
 
-def gap(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one - other).norm() / other.norm())
+def gap(result: torch.Tensor, reference: torch.Tensor) -> float:
+    return float((result - reference).norm() / reference.norm())
 
 
-def test_with_exact_curvature_a_stream_is_joint_training(digits: Task, context: WorkerContext) -> None:
-    """Training stops short of the minimum, so the gap does not vanish as it does in the theory's own test."""
+def test_with_exact_curvature_a_stream_equals_joint_training(digits: Task, context: WorkerContext) -> None:
+    """Training stops before the minimum, so the gap is not 0."""
     joint = logits(learn(digits, context, make_stream_settings("dlcft", "class", recipe={**EXACT, "method": "joint"})),
                    digits.split.test)  # fmt: skip
     gaps = {}
@@ -74,56 +74,56 @@ def test_with_exact_curvature_a_stream_is_joint_training(digits: Task, context: 
         "none": {"penalty_strength": 0.0},
     }.items():
         recipe = {**EXACT, **change}
-        found = logits(learn(digits, context, make_stream_settings("dlcft", "class", recipe=recipe)), digits.split.test)
-        gaps[name] = gap(found, joint)
+        learner = learn(digits, context, make_stream_settings("dlcft", "class", recipe=recipe))
+        gaps[name] = gap(logits(learner, digits.split.test), joint)
     assert gaps["exact"] < 0.2
     assert gaps["exact"] < gaps["kfac"] < gaps["diagonal"] < gaps["none"]
     assert gaps["none"] > 0.5
 
 
-def test_with_exact_curvature_the_order_of_tasks_hardly_matters(digits: Task, context: WorkerContext) -> None:
+def test_with_exact_curvature_the_order_of_tasks_has_little_effect(digits: Task, context: WorkerContext) -> None:
     def both_orders(**change: Any) -> float:
         settings = make_stream_settings("dlcft", "class", recipe={**EXACT, **change}, head="random")
         stages = make_stages(digits, "class", 2, 0)
-        there = learn(digits, context, settings, stages)
-        found = logits(there, digits.split.test)
-        back = learn(digits, context, settings, renumbered(stages[::-1]))
-        return gap(found, logits(back, digits.split.test))
+        # The second stream uses the same model, so the logits of the first are computed before.
+        forward = logits(learn(digits, context, settings, stages), digits.split.test)
+        backward = learn(digits, context, settings, renumbered(stages[::-1]))
+        return gap(forward, logits(backward, digits.split.test))
 
     assert both_orders() < 0.4 * both_orders(penalty_strength=0.0)
 
 
 @pytest.mark.parametrize("scenario", ["data", "class"])
-def test_the_probe_is_the_joint_ridge_whatever_the_order(digits: Task, context: WorkerContext, scenario: str) -> None:
+def test_the_probe_equals_the_joint_ridge_for_any_order(digits: Task, context: WorkerContext, scenario: str) -> None:
     settings = make_stream_settings("probe", scenario, tasks=3)
     stages = make_stages(digits, scenario, 3, 0)
-    there = learn(digits, context, settings, stages)
-    assert isinstance(there, ProbeLearner) and there.share is not None
+    forward = learn(digits, context, settings, stages)
+    assert isinstance(forward, ProbeLearner) and forward.share is not None
     joint = IncrementalRidge(context.model.feature_dim, 5)
     labels = torch.from_numpy(digits.labels)
-    for features, truth in there.inputs.feature_batches(digits.split.train):
+    for features, truth in forward.inputs.feature_batches(digits.split.train):
         joint.add(features, torch.eye(5)[truth])
-    weight, bias = joint.solve(there.share)
-    torch.testing.assert_close(there.weight, weight, rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(there.bias, bias, rtol=1e-8, atol=1e-10)
+    weight, bias = joint.solve(forward.share)
+    torch.testing.assert_close(forward.weight, weight, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(forward.bias, bias, rtol=1e-8, atol=1e-10)
     assert joint.n == len(digits.split.train) and labels.max() == 4
-    back = make_learner(TaskStream(digits, settings, 0, tuple(renumbered(stages[::-1])), context))
-    assert isinstance(back, ProbeLearner)
-    back.share = there.share  # it is chosen on the first task, which is another one here
-    for stage in back.stream.stages:
-        back.learn(stage, lambda epoch: None, None, 30.0)
-    torch.testing.assert_close(back.weight, there.weight, rtol=1e-8, atol=1e-10)
+    backward = make_learner(TaskStream(digits, settings, 0, tuple(renumbered(stages[::-1])), context))
+    assert isinstance(backward, ProbeLearner)
+    backward.share = forward.share  # the strength is chosen on the first task, which is a different one here
+    for stage in backward.stream.stages:
+        backward.learn(stage, lambda epoch: None, None, 30.0)
+    torch.testing.assert_close(backward.weight, forward.weight, rtol=1e-8, atol=1e-10)
 
 
-def test_a_task_incremental_probe_has_a_ridge_for_every_task(digits: Task, context: WorkerContext) -> None:
+def test_a_task_incremental_probe_has_one_ridge_per_task(digits: Task, context: WorkerContext) -> None:
     stages = make_stages(digits, "task", 2, 0)
-    there = learn(digits, context, make_stream_settings("probe", "task"), stages)
+    learner = learn(digits, context, make_stream_settings("probe", "task"), stages)
     for stage in stages:
-        alone = IncrementalRidge(context.model.feature_dim, 5)
-        for features, truth in there.inputs.feature_batches(stage.train):
-            alone.add(features, torch.eye(5)[truth])
+        ridge = IncrementalRidge(context.model.feature_dim, 5)
+        for features, truth in learner.inputs.feature_batches(stage.train):
+            ridge.add(features, torch.eye(5)[truth])
         rows = list(stage.classes)
-        torch.testing.assert_close(there.weight[rows], alone.solve(there.share)[0][rows], rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(learner.weight[rows], ridge.solve(learner.share)[0][rows], rtol=1e-8, atol=1e-10)
 
 
 def head_rows(learner: NetworkLearner, classes: Sequence[int]) -> torch.Tensor:
@@ -139,7 +139,7 @@ def start(task: Task, context: WorkerContext, settings: ContinualSettings) -> Ne
 
 
 @pytest.mark.parametrize("scenario", ["class", "task"])
-def test_rows_of_classes_to_come_do_not_move(digits: Task, context: WorkerContext, scenario: str) -> None:
+def test_rows_of_later_classes_do_not_change(digits: Task, context: WorkerContext, scenario: str) -> None:
     learner = start(digits, context, make_stream_settings("dlcft", scenario))
     first, second = learner.stream.stages
     learner.learn(first, lambda epoch: None, None, 30.0)
@@ -148,27 +148,27 @@ def test_rows_of_classes_to_come_do_not_move(digits: Task, context: WorkerContex
     assert bool(head_rows(learner, first.classes).any(dim=1).all())
     origin = {name: tensor.clone() for name, tensor in learner.origin.items()}
     learner.learn(second, lambda epoch: None, None, 30.0)
-    moved = {name for name, tensor in learner.origin.items() if not torch.equal(tensor, origin[name])}
-    assert moved == (set() if scenario == "class" else {"head.weight", "head.bias"})
+    changed = {name for name, tensor in learner.origin.items() if not torch.equal(tensor, origin[name])}
+    assert changed == (set() if scenario == "class" else {"head.weight", "head.bias"})
     rows = list(first.classes)
-    assert torch.equal(learner.origin["head.weight"][rows], origin["head.weight"][rows]), "theta0 stays"
+    assert torch.equal(learner.origin["head.weight"][rows], origin["head.weight"][rows]), "theta0 is unchanged"
     assert bool(head_rows(learner, second.classes).any(dim=1).all())
 
 
-def test_new_rows_carry_the_curvature_of_all_past_data(digits: Task, context: WorkerContext) -> None:
+def test_new_rows_have_the_curvature_of_all_past_images(digits: Task, context: WorkerContext) -> None:
     learner = start(digits, context, make_stream_settings("dlcft", "class"))
     first, second = learner.stream.stages
     learner.learn(first, lambda epoch: None, None, 30.0)
     learner.consolidate(first)
     zero = {name: torch.zeros(shape) for name, shape in learner.curvatures[0].shapes.items()}
-    scaled_deviations = []
+    curvatures = []
     for label in (first.classes[0], second.classes[0]):
         vector = {**zero, "head.bias": torch.nn.functional.one_hot(torch.tensor(label), 5).float()}
-        scaled_deviations.append(float(learner.curvatures[0].multiply(vector)["head.bias"][label]))
-    assert scaled_deviations == pytest.approx([len(first.train)] * 2, rel=1e-4), "J by a bias is 1 for every image"
+        curvatures.append(float(learner.curvatures[0].multiply(vector)["head.bias"][label]))
+    assert curvatures == pytest.approx([len(first.train)] * 2, rel=1e-4), "the Jacobian of a bias is 1 for every image"
 
 
-def test_a_task_of_one_class_does_not_make_a_linear_probe(digits: Task, context: WorkerContext) -> None:
+def test_a_task_of_one_class_has_a_fitted_head_that_is_not_zero(digits: Task, context: WorkerContext) -> None:
     learner = start(digits, context, make_stream_settings("dlcft", "class", tasks=5))
     learner.learn(learner.stream.stages[0], lambda epoch: None, None, 30.0)
     assert bool(learner.origin["head.weight"].any())
@@ -177,38 +177,38 @@ def test_a_task_of_one_class_does_not_make_a_linear_probe(digits: Task, context:
 @pytest.mark.parametrize(
     ("factors", "curvature", "count"), [("keep", "kfac", 2), ("merge", "kfac", 1), ("keep", "diagonal", 1)]
 )
-def test_curvatures_are_kept_apart_or_added(
+def test_curvatures_are_stored_separately_or_summed(
     digits: Task, context: WorkerContext, factors: str, curvature: str, count: int
 ) -> None:
     settings = make_stream_settings("dlcft", "data", tasks=3, recipe={"curvature": curvature}, factors=factors)
     learner = learn(digits, context, settings)
     assert len(learner.curvatures) == count
     past = learner.stream.train_images_up_to(2)
-    assert sum(found.samples for found in learner.curvatures) == len(past)
+    assert sum(curvature.samples for curvature in learner.curvatures) == len(past)
 
 
-def test_rows_of_other_tasks_are_left_alone_by_decay_and_zaps(digits: Task, context: WorkerContext) -> None:
+def test_decay_and_zaps_do_not_change_rows_of_other_tasks(digits: Task, context: WorkerContext) -> None:
     recipe = {"decay_strength": 0.1, "sp_mix": 0.0, "zap_period": 1}
     learner = start(digits, context, make_stream_settings("finetune", "task", recipe=recipe))
     first, second = learner.stream.stages
     fresh = head_rows(learner, second.classes)
     learner.learn(first, lambda epoch: None, None, 30.0)
     assert torch.equal(head_rows(learner, second.classes), fresh)
-    done = head_rows(learner, first.classes)
+    trained = head_rows(learner, first.classes)
     learner.learn(second, lambda epoch: None, None, 30.0)
-    assert torch.equal(head_rows(learner, first.classes), done)
+    assert torch.equal(head_rows(learner, first.classes), trained)
     assert not torch.equal(head_rows(learner, second.classes), fresh)
 
 
-def test_with_frozen_units_everything_is_as_without_a_cache(digits: Task) -> None:
+def test_the_feature_cache_does_not_change_the_result(digits: Task) -> None:
     settings = make_stream_settings("dlcft", "class", recipe={"frozen_depth": 0.34})
-    found = [learn(digits, WorkerContext(digits, cache_frozen_features=on), settings) for on in (True, False)]
-    assert torch.allclose(logits(found[0], digits.split.test), logits(found[1], digits.split.test), atol=1e-3)
+    learners = [learn(digits, WorkerContext(digits, cache_frozen_features=on), settings) for on in (True, False)]
+    assert torch.allclose(logits(learners[0], digits.split.test), logits(learners[1], digits.split.test), atol=1e-3)
 
 
 @pytest.mark.parametrize("method", ["dlcft", "ewc", "finetune"])
 def test_batchnorm_and_dropout(digits_batchnorm: Task, method: str) -> None:
-    """A linearised stream has the statistics of theta0 throughout; an ordinary one goes on from the last task's."""
+    """A linearised stream keeps the statistics of theta0; other streams update those of the previous task."""
     context = WorkerContext(digits_batchnorm)
     learner = start(
         digits_batchnorm, context, make_stream_settings(method, "class", recipe={"epochs": 1, "frozen_depth": 0.8})
@@ -218,8 +218,8 @@ def test_batchnorm_and_dropout(digits_batchnorm: Task, method: str) -> None:
         learner.consolidate(stage)
     means = [name for name in learner.state if name.endswith("running_mean")]
     assert means
-    moved = any(not torch.equal(learner.state[name], learner.origin[name]) for name in means)
-    assert moved == (method != "dlcft")
+    changed = any(not torch.equal(learner.state[name], learner.origin[name]) for name in means)
+    assert changed == (method != "dlcft")
 
 
 @pytest.mark.parametrize("norm", ["batch", "target"])
@@ -233,7 +233,7 @@ def test_features_can_be_standardised(digits: Task, context: WorkerContext, norm
     assert torch.equal(linear.state["feature_norm.mean"], linear.origin["feature_norm.mean"])
 
 
-def test_a_stream_of_a_library_backbone(tmp_path: Any) -> None:
+def test_a_stream_with_a_library_backbone(tmp_path: Any) -> None:
     task = load_task("digits", backbone="squeezenet1_1", weights="none", shots=6, image_size=33)
     learner = learn(
         task, WorkerContext(task), make_stream_settings("dlcft", "class", recipe={"epochs": 1, "frozen_depth": 0.8})

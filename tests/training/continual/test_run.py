@@ -1,4 +1,4 @@
-"""Streams of tasks: what every method and scenario has in common, and what the theory says of some."""
+"""Streams of tasks: common properties of all methods and scenarios, and theoretical properties of some."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from nbt.errors import UsageError
 from nbt.settings.continual import METHODS, SCENARIOS
 from nbt.task.task import Task
-from nbt.training.continual import network_learner as continual_methods
-from nbt.training.continual import run as continual
+from nbt.training.continual import network_learner as network_learner_module
+from nbt.training.continual import run as run_module
 from nbt.training.continual.run import run_continual
 from nbt.training.continual.scenarios import make_stages
 from nbt.training.worker.context import WorkerContext
@@ -23,16 +23,16 @@ from tests.training.continual.streams import make_stream_settings, run, untimed
 
 @pytest.fixture(scope="module")
 def context(digits: Task) -> WorkerContext:
-    """One for all streams: what one leaves behind must not reach the next."""
+    """One context for all streams, so that effects of one stream on the next are detected."""
     return WorkerContext(digits)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("method", METHODS)
-def test_contract(digits: Task, context: WorkerContext, method: str, scenario: str) -> None:
+def test_every_method_in_every_scenario(digits: Task, context: WorkerContext, method: str, scenario: str) -> None:
     settings = make_stream_settings(method, scenario)
-    told: list[tuple[str, int, int]] = []
-    result = run(digits, settings, 1, context=context, progress=lambda *facts: told.append(facts))
+    reported: list[tuple[str, int, int]] = []
+    result = run(digits, settings, 1, context=context, progress=lambda *values: reported.append(values))
     assert [score.task for score in result.scores] == [1, 2]
     assert result.matrix.shape == (2, 2)
     assert ((result.matrix >= 0.0) & (result.matrix <= 1.0)).all()
@@ -40,26 +40,26 @@ def test_contract(digits: Task, context: WorkerContext, method: str, scenario: s
     assert not result.diverged
     stages = make_stages(digits, scenario, 2, 1)
     assert [score.classes for score in result.scores] == [stage.classes for stage in stages]
-    so_far = len(stages[0].train) if method == "joint" else 0
-    assert [score.n_train for score in result.scores] == [len(stages[0].train), so_far + len(stages[1].train)]
+    n_past = len(stages[0].train) if method == "joint" else 0
+    assert [score.n_train for score in result.scores] == [len(stages[0].train), n_past + len(stages[1].train)]
     assert sorted(result.class_order) == sorted(digits.class_names)
     if scenario == "class":
-        assert result.matrix[0, 1] == 0.0, "no class of a task to come can be right"
+        assert result.matrix[0, 1] == 0.0, "images of later tasks cannot be classified correctly"
         assert result.untrained is None and result.forward_transfer is None
     else:
         assert result.untrained is not None and result.forward_transfer is not None
-    done = [step for _, step, _ in told]
-    assert done == sorted(done) and told[-1] == ("task 2 of 2", 4, 4)
+    done = [step for _, step, _ in reported]
+    assert done == sorted(done) and reported[-1] == ("task 2 of 2", 4, 4)
     again = run(digits, settings, 1, context=WorkerContext(digits))
-    assert untimed(again) == untimed(result), "the same seed, another bench"
+    assert untimed(again) == untimed(result), "the same seed with another context"
 
 
 def test_the_untrained_accuracies_are_the_same_for_all_methods(digits: Task, context: WorkerContext) -> None:
-    found = {
+    accuracies = {
         run(digits, make_stream_settings(method, "data"), context=context).untrained
         for method in ("probe", "dlcft", "ewc")
     }
-    assert len(found) == 1
+    assert len(accuracies) == 1
 
 
 GOLDEN = {
@@ -72,15 +72,15 @@ GOLDEN = {
 
 
 def test_golden_losses(digits: Task, context: WorkerContext) -> None:
-    """Losses of fixed seeds; a change here changes everybody's results and has to be meant."""
-    found = {
+    """Losses with fixed seeds. A change here changes the results of all users and must be intended."""
+    losses = {
         method: [
             score.train_loss for score in run(digits, make_stream_settings(method, "class"), context=context).scores
         ]
         for method in GOLDEN
     }
-    for method, losses in GOLDEN.items():
-        assert found[method] == pytest.approx(losses, rel=5e-3), method
+    for method, golden in GOLDEN.items():
+        assert losses[method] == pytest.approx(golden, rel=5e-3), method
 
 
 STOPPED = [
@@ -95,7 +95,7 @@ STOPPED = [
 
 
 @pytest.mark.parametrize(("method", "scenario", "options"), STOPPED)
-def test_killed_after_a_task_and_resumed_equals_never_killed(
+def test_a_stream_resumed_after_a_task_equals_an_uninterrupted_one(
     digits: Task, context: WorkerContext, tmp_path: Path, method: str, scenario: str, options: dict[str, Any]
 ) -> None:
     tasks = 2 if scenario == "task" else 3
@@ -107,9 +107,9 @@ def test_killed_after_a_task_and_resumed_equals_never_killed(
     if tasks > 2:
         next(stream)
     stream.close()
-    assert list(tmp_path.iterdir()) == [path], "fine_tune's checkpoint goes with its task"
+    assert list(tmp_path.iterdir()) == [path], "the checkpoint of fine_tune is removed after its task"
     resumed = run_continual(digits, settings, 2, checkpoint=path)
-    assert next(resumed).task == tasks, "only what is left is run"
+    assert next(resumed).task == tasks, "only the remaining task is run"
     with pytest.raises(StopIteration) as end:
         next(resumed)
     assert untimed(end.value.value) == untimed(whole)
@@ -118,25 +118,25 @@ def test_killed_after_a_task_and_resumed_equals_never_killed(
 
 
 @pytest.mark.parametrize("method", ["dlcft", "ewc"])
-def test_killed_within_a_task_and_resumed_equals_never_killed(
+def test_a_stream_resumed_within_a_task_equals_an_uninterrupted_one(
     digits: Task, context: WorkerContext, tmp_path: Path, method: str
 ) -> None:
     settings = make_stream_settings(method, "class", recipe={"epochs": 3})
     path = tmp_path / "stream.pt"
     whole = run(digits, settings, 2, context=context)
 
-    def kill(what: str, done: int, total: int) -> None:
+    def interrupt(what: str, done: int, total: int) -> None:
         if done == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(digits, settings, 2, checkpoint=path, checkpoint_seconds=0, progress=kill)
+        run(digits, settings, 2, checkpoint=path, checkpoint_seconds=0, progress=interrupt)
     assert sorted(tmp_path.iterdir()) == [path, tmp_path / "stream.pt.task"]
-    told: list[int] = []
+    reported: list[int] = []
     resumed = run(
-        digits, settings, 2, checkpoint=path, checkpoint_seconds=0, progress=lambda _, done, __: told.append(done)
+        digits, settings, 2, checkpoint=path, checkpoint_seconds=0, progress=lambda _, done, __: reported.append(done)
     )
-    assert told[0] == 6, "of the second task the last epoch alone is run"
+    assert reported[0] == 6, "only the last epoch of the second task is run"
     assert untimed(resumed) == untimed(whole)
 
 
@@ -151,7 +151,7 @@ def test_a_checkpoint_of_another_stream_is_not_used(
     assert "starts over" in caplog.text
 
 
-def test_the_order_of_tasks_can_have_a_seed_of_its_own(digits: Task, context: WorkerContext) -> None:
+def test_the_order_of_tasks_can_have_a_separate_seed(digits: Task, context: WorkerContext) -> None:
     settings = make_stream_settings("finetune", "class")
     plain, same, other = (run(digits, settings, 1, context=context, order_seed=order) for order in (None, 1, 2))
     assert untimed(plain) == untimed(same)
@@ -159,7 +159,7 @@ def test_the_order_of_tasks_can_have_a_seed_of_its_own(digits: Task, context: Wo
     assert other.class_order != plain.class_order
 
 
-def test_true_in_answer_ends_the_stream(digits: Task, context: WorkerContext) -> None:
+def test_sending_true_ends_the_stream(digits: Task, context: WorkerContext) -> None:
     stream = run_continual(digits, make_stream_settings("probe", "data", tasks=3), context=context)
     next(stream)
     with pytest.raises(StopIteration) as end:
@@ -169,23 +169,23 @@ def test_true_in_answer_ends_the_stream(digits: Task, context: WorkerContext) ->
     assert result.average_accuracy == result.matrix[0, 0]
 
 
-def test_validation_streams_do_not_touch_test_images_and_training_no_others(
+def test_validation_streams_use_no_test_images_and_test_streams_no_validation_images(
     digits: Task, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    touched: set[int] = set()
+    used: set[int] = set()
     load = context.load_images
 
     def spy(index: torch.Tensor, plan: Any) -> torch.Tensor:
-        touched.update(index.tolist())
+        used.update(index.tolist())
         return load(index, plan)
 
     monkeypatch.setattr(context, "load_images", spy)
     for method in ("dlcft", "probe"):
         run(digits, make_stream_settings(method, "class"), context=context, evaluate_on="val")
-    assert touched and not touched & set(digits.split.test.tolist())
-    touched.clear()
+    assert used and not used & set(digits.split.test.tolist())
+    used.clear()
     run(digits, make_stream_settings("ewc", "class"), context=context)
-    assert not touched & set(digits.split.val.tolist())
+    assert not used & set(digits.split.val.tolist())
 
 
 def test_naive_training_forgets_and_joint_training_does_not(digits: Task, context: WorkerContext) -> None:
@@ -197,7 +197,7 @@ def test_naive_training_forgets_and_joint_training_does_not(digits: Task, contex
     assert naive.matrix[0, 0] == joint.matrix[0, 0], "the first task is the same"
 
 
-def test_diverged_training_is_a_result(digits: Task, context: WorkerContext) -> None:
+def test_a_diverged_stream_has_accuracy_0(digits: Task, context: WorkerContext) -> None:
     result = run(digits, make_stream_settings("finetune", "class", tasks=3, recipe={"body_lr": 1e3, "head_lr": 1e3}))
     assert result.diverged and result.scores[-1].diverged
     first = next(number for number, score in enumerate(result.scores) if score.diverged)
@@ -207,16 +207,16 @@ def test_diverged_training_is_a_result(digits: Task, context: WorkerContext) -> 
     assert type(result).from_dict(result.to_dict()) == result
 
 
-def test_a_joint_stage_that_diverged_does_not_end_the_next(
+def test_joint_training_continues_after_a_diverged_stage(
     digits: Task, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn = continual_methods.NetworkLearner.learn
+    learn = network_learner_module.NetworkLearner.learn
 
     def fail_at_first(self: Any, stage: Any, *rest: Any) -> Any:
-        learnt = learn(self, stage, *rest)
-        return dataclasses.replace(learnt, diverged=stage.number == 1)
+        result = learn(self, stage, *rest)
+        return dataclasses.replace(result, diverged=stage.number == 1)
 
-    monkeypatch.setattr(continual_methods.NetworkLearner, "learn", fail_at_first)
+    monkeypatch.setattr(network_learner_module.NetworkLearner, "learn", fail_at_first)
     joint = run(digits, make_stream_settings("joint", "class"), context=context)
     assert [score.diverged for score in joint.scores] == [True, False]
     naive = run(digits, make_stream_settings("finetune", "class"), context=context)
@@ -224,21 +224,21 @@ def test_a_joint_stage_that_diverged_does_not_end_the_next(
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"tasks": 6}, "5 classes"),
         ({"memory_bytes": 1000}, "kfac curvature.*--memory"),
         ({"recipe": {"zap_period": 2}}, "zap_period"),
     ],
 )
-def test_what_cannot_be_is_refused_before_any_training(
-    digits: Task, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], words: str
+def test_invalid_streams_are_refused_before_training(
+    digits: Task, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
 ) -> None:
     def never(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("it began")
+        raise AssertionError("training started")
 
-    monkeypatch.setattr(continual, "make_learner", never)
-    with pytest.raises(UsageError, match=words):
+    monkeypatch.setattr(run_module, "make_learner", never)
+    with pytest.raises(UsageError, match=message):
         run(digits, make_stream_settings("dlcft", "class", **change))
 
 

@@ -1,4 +1,4 @@
-"""Scenarios: every image in one task, groups and shares of equal size, and which outputs take part."""
+"""Scenarios: division of images and classes into tasks, and the active outputs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ROLES = ("train", "val", "test")
 
 
 def fake_task(classes: int = 6, train: int = 10, val: int = 4, test: int = 5) -> Any:
-    """A task without images, the roles mixed over the indices."""
-    each = train + val + test
-    labels = np.tile(np.arange(classes), each)
-    role = np.repeat(np.arange(each), classes)
+    """Returns a task without images, whose roles are mixed over the indices."""
+    per_class = train + val + test
+    labels = np.tile(np.arange(classes), per_class)
+    role = np.repeat(np.arange(per_class), classes)
     bounds = np.searchsorted([train, train + val], role, side="right")
     split = Split(*(np.flatnonzero(bounds == number) for number in range(3)))
     names = tuple(f"c{label}" for label in range(classes))
@@ -49,8 +49,8 @@ def test_every_image_of_a_role_is_in_one_task(scenario: str, classes: int, train
     stages = make_stages(task, scenario, tasks, seed)
     assert [stage.number for stage in stages] == list(range(1, tasks + 1))
     for role in ROLES:
-        together = np.concatenate([stage.images(role) for stage in stages])
-        assert sorted(together.tolist()) == getattr(task.split, role).tolist()
+        images = np.concatenate([stage.images(role) for stage in stages])
+        assert sorted(images.tolist()) == getattr(task.split, role).tolist()
         assert all((np.diff(stage.images(role)) > 0).all() for stage in stages), "sorted"
     assert sorted(class_order(task, stages)) == sorted(task.class_names)
 
@@ -69,7 +69,7 @@ def test_data_incremental_tasks_have_equal_shares_of_every_class(
 
 
 @pytest.mark.parametrize("scenario", ["task", "class"])
-def test_groups_of_classes_are_cut_evenly_in_a_seeded_order(scenario: str) -> None:
+def test_classes_are_divided_evenly_in_a_seeded_order(scenario: str) -> None:
     task = fake_task(classes=7)
     stages = make_stages(task, scenario, 3, seed=0)
     assert [len(stage.classes) for stage in stages] == [3, 2, 2]
@@ -82,16 +82,16 @@ def test_groups_of_classes_are_cut_evenly_in_a_seeded_order(scenario: str) -> No
     assert class_order(task, stages) == tuple(f"c{label}" for stage in stages for label in stage.classes)
 
 
-def test_validation_and_test_images_are_dealt_apart() -> None:
+def test_roles_are_divided_independently() -> None:
     task = fake_task()
-    fewer = fake_task()
-    fewer.split = Split(task.split.train, task.split.val[:3], task.split.test)
-    for one, other in zip(make_stages(task, "data", 3, 0), make_stages(fewer, "data", 3, 0), strict=True):
-        assert one.train.tolist() == other.train.tolist() and one.test.tolist() == other.test.tolist()
+    reduced = fake_task()
+    reduced.split = Split(task.split.train, task.split.val[:3], task.split.test)
+    for a, b in zip(make_stages(task, "data", 3, 0), make_stages(reduced, "data", 3, 0), strict=True):
+        assert a.train.tolist() == b.train.tolist() and a.test.tolist() == b.test.tolist()
 
 
 @pytest.mark.parametrize(
-    ("scenario", "tasks", "words"),
+    ("scenario", "tasks", "message"),
     [
         ("class", 7, "6 classes; give --tasks 6"),
         ("task", 7, "6 classes"),
@@ -100,8 +100,8 @@ def test_validation_and_test_images_are_dealt_apart() -> None:
         ("domain", 2, "scenario 'domain'"),
     ],
 )
-def test_streams_that_cannot_be_are_refused(scenario: str, tasks: int, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+def test_impossible_streams_are_refused(scenario: str, tasks: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         make_stages(fake_task(), scenario, tasks, 0)
 
 
@@ -110,7 +110,7 @@ def test_a_task_without_training_images_is_refused() -> None:
         make_stages(fake_task(train=2), "data", 13, 0)
 
 
-def test_a_task_without_images_to_evaluate_on_is_refused_only_where_they_are_used() -> None:
+def test_a_task_without_evaluation_images_is_refused_only_if_they_are_used() -> None:
     task = fake_task(val=0)
     make_stages(task, "class", 2, 0)
     with pytest.raises(UsageError, match="no validation image"):
@@ -125,20 +125,20 @@ def test_outputs_of_the_three_scenarios() -> None:
     task = fake_task(classes=4)
     stages = make_stages(task, "class", 2, 0)
     first, second = stages[0].classes, stages[1].classes
-    own = [class_mask(4, first).tolist(), class_mask(4, second).tolist()]
-    everything = [True] * 4
+    masks = [class_mask(4, first).tolist(), class_mask(4, second).tolist()]
+    all_outputs = [True] * 4
     assert seen_classes(stages, 1) == first and seen_classes(stages, 2) == first + second
 
     def trained(scenario: str, squared: bool) -> list[Any]:
         return [trained_outputs(stages, scenario, n, 4, squared=squared).tolist() for n in (1, 2)]
 
-    assert trained("data", False) == trained("data", True) == [everything, everything]
-    assert trained("task", False) == trained("task", True) == own
-    assert trained("class", False) == [own[0], everything], "cross-entropy: classes seen so far"
-    assert trained("class", True) == [everything, everything], "squared error: a head that grows"
+    assert trained("data", False) == trained("data", True) == [all_outputs, all_outputs]
+    assert trained("task", False) == trained("task", True) == masks
+    assert trained("class", False) == [masks[0], all_outputs], "cross-entropy: classes seen so far"
+    assert trained("class", True) == [all_outputs, all_outputs], "squared error: all outputs"
     predicted = {
         scenario: [[predicted_outputs(stages, scenario, after, of, 4).tolist() for of in (1, 2)] for after in (0, 1, 2)]
         for scenario in ("task", "class")
     }
-    assert predicted["task"] == [own, own, own]
-    assert predicted["class"] == [[[False] * 4] * 2, [own[0]] * 2, [everything] * 2]
+    assert predicted["task"] == [masks, masks, masks]
+    assert predicted["class"] == [[[False] * 4] * 2, [masks[0]] * 2, [all_outputs] * 2]

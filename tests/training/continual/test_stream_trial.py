@@ -31,7 +31,7 @@ def to_end(trial: object) -> tuple[list[EpochResult], StreamTrialResult]:
             return results, end.value
 
 
-def test_its_epochs_are_those_of_all_tasks_and_the_last_has_the_accuracy(stream: Task) -> None:
+def test_the_curve_has_the_epochs_of_all_tasks_and_the_last_one_the_accuracy(stream: Task) -> None:
     results, trial = to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream)))
     assert tuple(results) == trial.curve
     assert [result.epoch for result in results] == [1, 2, 3, 4]
@@ -40,10 +40,10 @@ def test_its_epochs_are_those_of_all_tasks_and_the_last_has_the_accuracy(stream:
     assert sum(result.seconds for result in results) == pytest.approx(trial.result.seconds)
 
 
-def test_each_task_has_its_share_of_the_epochs(stream: Task) -> None:
+def test_each_task_has_an_equal_share_of_the_epochs(stream: Task) -> None:
     _, trial = to_end(stream_trial(stream, SETTINGS, seed=3, context=WorkerContext(stream)))
-    plan = ContinualSettings(scenario="task", tasks=2, recipe=SETTINGS.replace(epochs=2))
-    expected = to_end(run_continual(stream, plan, 3, order_seed=stream.seed, evaluate_on="val"))[1]
+    settings = ContinualSettings(scenario="task", tasks=2, recipe=SETTINGS.replace(epochs=2))
+    expected = to_end(run_continual(stream, settings, 3, order_seed=stream.seed, evaluate_on="val"))[1]
     assert trial.result.matrix.tolist() == expected.matrix.tolist()
 
 
@@ -57,26 +57,26 @@ def test_trials_of_a_search_share_the_tasks(stream: Task) -> None:
     assert to_end(stream_trial(other, SETTINGS, context=WorkerContext(other)))[1].result.class_order not in orders
 
 
-def test_a_stopped_stream_ends_after_its_task(stream: Task) -> None:
+def test_a_stopped_stream_ends_after_the_current_task(stream: Task) -> None:
     outcome = run_trial(TrialSpec(key="trial-0000", settings=SETTINGS), WorkerContext(stream), lambda result: "enough")
     assert outcome.stopped == "enough"
     assert [result.epoch for result in outcome.curve] == [1, 2]
 
 
-def test_a_resumed_stream_has_its_whole_curve(stream: Task, tmp_path: Path) -> None:
+def test_a_resumed_stream_has_the_complete_curve(stream: Task, tmp_path: Path) -> None:
     file = tmp_path / "trial.pt"
     whole = to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream)))[1]
     trial = stream_trial(stream, SETTINGS, context=WorkerContext(stream), checkpoint=file)
     for _ in range(3):
         next(trial)
     trial.close()
-    rest, resumed = to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream), checkpoint=file))
-    assert len(rest) < 4
+    new_epochs, resumed = to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream), checkpoint=file))
+    assert len(new_epochs) < 4
     assert [r.train_loss for r in resumed.curve] == [r.train_loss for r in whole.curve]
     assert resumed.result.matrix.tolist() == whole.result.matrix.tolist()
 
 
-def test_a_job_is_validated_or_tested(stream: Task) -> None:
+def test_a_trial_is_evaluated_on_validation_or_test_images(stream: Task) -> None:
     context = WorkerContext(stream)
     validated = run_trial(TrialSpec(key="trial-0000", settings=SETTINGS), context, lambda result: None)
     assert validated.error is None

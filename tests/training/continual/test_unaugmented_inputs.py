@@ -1,4 +1,4 @@
-"""Images as they are: the same with and without frozen units and their cache."""
+"""Unaugmented inputs: the same results with and without frozen units and their cache."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from nbt.training.worker.context import WorkerContext
 def test_accuracy_is_that_of_the_whole_model(digits: Task, frozen: int, role: str) -> None:
     context = WorkerContext(digits)
     index = getattr(digits.split, role)
-    everything = np.ones(5, dtype=np.bool_)
+    all_outputs = np.ones(5, dtype=np.bool_)
     expected = evaluate_model(context, context.model, index)[1]
-    assert EvaluationInputs(context, frozen).accuracy(context.model, index, everything) == pytest.approx(expected)
+    assert EvaluationInputs(context, frozen).accuracy(context.model, index, all_outputs) == pytest.approx(expected)
 
 
-def test_what_cannot_be_predicted_is_not(digits: Task) -> None:
+def test_only_allowed_outputs_are_predicted(digits: Task) -> None:
     context = WorkerContext(digits)
     inputs = EvaluationInputs(context, 0)
     index = digits.split.test[digits.labels[digits.split.test] == 3]
@@ -31,7 +31,7 @@ def test_what_cannot_be_predicted_is_not(digits: Task) -> None:
     assert inputs.accuracy(context.model, index, ~only) == 0.0
 
 
-def test_logits_that_are_not_finite_are_wrong(digits: Task) -> None:
+def test_images_with_logits_that_are_not_finite_are_incorrect(digits: Task) -> None:
     def broken(inputs: torch.Tensor, start: int) -> torch.Tensor:
         return torch.full((len(inputs), 5), torch.nan)
 

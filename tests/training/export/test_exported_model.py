@@ -15,7 +15,7 @@ from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
-from nbt.training.export import exported_model as export
+from nbt.training.export import exported_model as export_module
 from nbt.training.export.exported_model import export_model, load_model, predict
 from nbt.training.fine_tune import fine_tune
 from nbt.training.worker.context import WorkerContext
@@ -41,7 +41,7 @@ def write_images(task: Task, folder: Path, index: np.ndarray) -> list[Path]:
     return paths
 
 
-def test_a_loaded_model_is_the_exported_one(trained: tuple[Task, WorkerContext, Path]) -> None:
+def test_a_loaded_model_equals_the_exported_one(trained: tuple[Task, WorkerContext, Path]) -> None:
     task, context, folder = trained
     model, card = load_model(folder)
     for name, tensor in context.model.state_dict().items():
@@ -54,12 +54,12 @@ def test_predictions_of_files_agree_with_evaluation(trained: tuple[Task, WorkerC
     task, context, folder = trained
     index = task.split.val
     predictions = predict(folder, write_images(task, tmp_path, index))
-    right = [p.label == task.class_names[task.labels[row]] for p, row in zip(predictions, index, strict=True)]
-    assert np.mean(right) == pytest.approx(evaluate_model(context, context.model, index)[1])
+    correct = [p.label == task.class_names[task.labels[row]] for p, row in zip(predictions, index, strict=True)]
+    assert np.mean(correct) == pytest.approx(evaluate_model(context, context.model, index)[1])
     for prediction in predictions:
-        shares = [share for _, share in prediction.top]
-        assert shares == sorted(shares, reverse=True)
-        assert sum(shares) == pytest.approx(1, abs=1e-4)
+        probabilities = [probability for _, probability in prediction.top]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert sum(probabilities) == pytest.approx(1, abs=1e-4)
         assert prediction.top[0] == (prediction.label, prediction.probability)
 
 
@@ -76,7 +76,7 @@ def test_unreadable_images_are_named_and_the_others_classified(
     assert predictions[1].path.endswith("bad.png")
 
 
-def test_many_files_are_decoded_a_few_at_a_time(
+def test_files_are_decoded_in_chunks(
     trained: tuple[Task, WorkerContext, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, _, folder = trained
@@ -90,8 +90,8 @@ def test_many_files_are_decoded_a_few_at_a_time(
         counts.append(len(items))
         return decode_images(items, *args, **options)
 
-    monkeypatch.setattr(export, "_DECODE_CHUNK_SIZE", 3)
-    monkeypatch.setattr(export, "decode_images", decode)
+    monkeypatch.setattr(export_module, "_DECODE_CHUNK_SIZE", 3)
+    monkeypatch.setattr(export_module, "decode_images", decode)
     found = predict(folder, files)
     assert counts == [3, 3, 2]
     assert [(p.path, p.label, p.error) for p in found] == [(p.path, p.label, p.error) for p in expected]
@@ -109,7 +109,7 @@ def test_a_new_export_replaces_the_old_one(trained: tuple[Task, WorkerContext, P
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize("damage", ["no card", "not JSON", "another format", "no weights", "torn weights"])
+@pytest.mark.parametrize("damage", ["no card", "not JSON", "another format", "no weights", "truncated weights"])
 def test_a_damaged_model_folder_is_a_usage_error(
     trained: tuple[Task, WorkerContext, Path], tmp_path: Path, damage: str
 ) -> None:
@@ -131,7 +131,7 @@ def test_a_damaged_model_folder_is_a_usage_error(
         load_model(folder)
 
 
-def test_without_normalised_features_a_folder_is_as_it_always_was(trained: tuple[Task, WorkerContext, Path]) -> None:
+def test_without_normalised_features_a_folder_has_format_1(trained: tuple[Task, WorkerContext, Path]) -> None:
     _, context, folder = trained
     card = json.loads((folder / "model.json").read_text())
     assert card["format"] == 1
@@ -141,7 +141,7 @@ def test_without_normalised_features_a_folder_is_as_it_always_was(trained: tuple
 
 
 @pytest.mark.parametrize("norm", [None, "layer", "target"])
-def test_a_card_that_names_another_normalisation_than_the_weights_is_a_usage_error(
+def test_a_card_whose_normalisation_does_not_match_the_weights_is_a_usage_error(
     trained: tuple[Task, WorkerContext, Path], tmp_path: Path, norm: str | None
 ) -> None:
     task, context, _ = trained
@@ -162,9 +162,11 @@ def test_a_card_that_names_another_normalisation_than_the_weights_is_a_usage_err
         load_model(folder)
 
 
-def test_an_export_deletes_nothing_but_an_older_one(trained: tuple[Task, WorkerContext, Path], tmp_path: Path) -> None:
+def test_an_export_deletes_nothing_but_an_older_export(
+    trained: tuple[Task, WorkerContext, Path], tmp_path: Path
+) -> None:
     task, context, _ = trained
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"is no model folder.*notes\.txt"):
+    with pytest.raises(UsageError, match=r"is not a model folder.*notes\.txt"):
         export_model(context.model, task, TransferSettings(), tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("notes.txt", "mine")]

@@ -1,4 +1,4 @@
-"""Steps and gradients of episodes, against references that are written out."""
+"""Steps and gradients of episodes, compared with reference implementations."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def tiny() -> Tiny:
 
 @pytest.fixture
 def episode() -> tuple[torch.Tensor, torch.Tensor]:
-    chance = torch.Generator().manual_seed(1)
-    images = torch.randn(9, 1, 4, 4, generator=chance, dtype=torch.float64)
+    rng = torch.Generator().manual_seed(1)
+    images = torch.randn(9, 1, 4, 4, generator=rng, dtype=torch.float64)
     return images, torch.tensor([1] * STEPS + [0, 2, 1, 2, 0])
 
 
@@ -48,17 +48,17 @@ def plain_sgd(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> N
         optimizer.step()
 
 
-def test_sequential_steps_are_plain_sgd_on_one_image_after_another(tiny: Tiny, episode: tuple) -> None:
+def test_sequential_steps_equal_sgd_on_one_image_at_a_time(tiny: Tiny, episode: tuple) -> None:
     images, labels = (part[:STEPS] for part in episode)
     reference = copy.deepcopy(tiny)
     plain_sgd(reference, images, labels)
     sequential_steps(tiny, images, labels, LR)
-    for ours, theirs in zip(tiny.parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs)
-        assert ours.grad is None
+    for parameter, expected in zip(tiny.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected)
+        assert parameter.grad is None
 
 
-def test_adapted_weights_are_those_of_sequential_steps_and_leave_the_model(tiny: Tiny, episode: tuple) -> None:
+def test_adapted_weights_equal_sequential_steps_and_do_not_change_the_model(tiny: Tiny, episode: tuple) -> None:
     images, labels = (part[:STEPS] for part in episode)
     before = copy.deepcopy(tiny)
     adapted = adapted_weights(tiny, dict(tiny.named_parameters()), images, labels, LR)
@@ -69,16 +69,16 @@ def test_adapted_weights_are_those_of_sequential_steps_and_leave_the_model(tiny:
         torch.testing.assert_close(adapted[name], parameter)
 
 
-def test_the_meta_gradient_is_that_of_finite_differences_through_the_steps(tiny: Tiny, episode: tuple) -> None:
+def test_the_meta_gradient_equals_finite_differences_through_the_steps(tiny: Tiny, episode: tuple) -> None:
     images, labels = episode
     meta_loss(tiny, images, labels, steps=STEPS, lr=LR).backward()
 
     def loss_after_steps(name: str, index: int, delta: float) -> float:
-        moved = copy.deepcopy(tiny)
+        shifted = copy.deepcopy(tiny)
         with torch.no_grad():
-            moved.get_parameter(name).view(-1)[index] += delta
-        plain_sgd(moved, images[:STEPS], labels[:STEPS])
-        return F.cross_entropy(moved(images), labels).item()
+            shifted.get_parameter(name).view(-1)[index] += delta
+        plain_sgd(shifted, images[:STEPS], labels[:STEPS])
+        return F.cross_entropy(shifted(images), labels).item()
 
     step = 1e-5
     for name, parameter in tiny.named_parameters():
@@ -88,23 +88,23 @@ def test_the_meta_gradient_is_that_of_finite_differences_through_the_steps(tiny:
             assert parameter.grad.view(-1)[index].item() == pytest.approx(slope, rel=1e-4, abs=1e-7), (name, index)
 
 
-def test_the_meta_gradient_has_its_second_order_part(tiny: Tiny, episode: tuple) -> None:
+def test_the_meta_gradient_includes_second_order_terms(tiny: Tiny, episode: tuple) -> None:
     images, labels = episode
     meta_loss(tiny, images, labels, steps=STEPS, lr=LR).backward()
     first_order = copy.deepcopy(tiny)
     sequential_steps(first_order, images[:STEPS], labels[:STEPS], LR)
     gradients = torch.autograd.grad(F.cross_entropy(first_order(images), labels), list(first_order.parameters()))
-    ours = torch.cat([p.grad.flatten() for p in tiny.parameters() if p.grad is not None])
-    theirs = torch.cat([gradient.flatten() for gradient in gradients])
-    assert (ours - theirs).norm() > 0.05 * theirs.norm()
+    second_order_gradient = torch.cat([p.grad.flatten() for p in tiny.parameters() if p.grad is not None])
+    first_order_gradient = torch.cat([gradient.flatten() for gradient in gradients])
+    assert (second_order_gradient - first_order_gradient).norm() > 0.05 * first_order_gradient.norm()
 
 
 def test_an_episode_has_every_image_of_its_class_and_random_others() -> None:
     class_indices = [torch.arange(0, 20), torch.arange(20, 40), torch.arange(40, 43)]
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     labels = set()
     for _ in range(40):
-        episode = draw_episode(class_indices, 20, 10, chance)
+        episode = draw_episode(class_indices, 20, 10, rng)
         labels.add(episode.label)
         counts = torch.bincount(episode.sequence, minlength=43)[class_indices[episode.label]]
         assert counts.sum() == 20 == len(episode.sequence)

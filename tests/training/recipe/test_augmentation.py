@@ -9,12 +9,12 @@ from nbt.training.recipe.augmentation import AugmentationPlan, augment_and_norma
 
 MEAN = torch.tensor([0.485, 0.456, 0.406])
 STD = torch.tensor([0.229, 0.224, 0.225])
-NEUTRAL = (torch.zeros(3), torch.ones(3))  # gives values back in 0 ... 1
+NEUTRAL = (torch.zeros(3), torch.ones(3))  # keeps values in 0 ... 1
 
 
 def images(n: int = 16, size: int = 24) -> torch.Tensor:
-    chance = torch.Generator().manual_seed(0)
-    coarse = torch.rand(n, 3, 4, 4, generator=chance)
+    rng = torch.Generator().manual_seed(0)
+    coarse = torch.rand(n, 3, 4, 4, generator=rng)
     smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 1)
     return (255 * smooth).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
@@ -23,7 +23,7 @@ def plan(policy: str, n: int = 16, seed: int = 1, mirror: bool = True) -> Augmen
     return draw_augmentation_plan(policy, n, torch.Generator().manual_seed(seed), mirror=mirror)
 
 
-def test_without_augmentation_it_is_plain_normalisation() -> None:
+def test_without_augmentation_images_are_only_normalised() -> None:
     batch = images()
     expected = (batch.permute(0, 3, 1, 2).double() / 255 - MEAN.view(1, 3, 1, 1)) / STD.view(1, 3, 1, 1)
     result = augment_and_normalise(batch, plan("none"), MEAN, STD)
@@ -32,7 +32,7 @@ def test_without_augmentation_it_is_plain_normalisation() -> None:
 
 
 @pytest.mark.parametrize("policy", AUGMENTATIONS[1:])
-def test_every_policy_changes_images_stays_in_range_and_follows_its_seed(policy: str) -> None:
+def test_every_policy_changes_images_stays_in_range_and_depends_on_its_seed(policy: str) -> None:
     batch = images()
     result = augment_and_normalise(batch, plan(policy), *NEUTRAL)
     assert result.shape == (16, 3, 24, 24)
@@ -45,14 +45,14 @@ def test_every_policy_changes_images_stays_in_range_and_follows_its_seed(policy:
 
 
 @pytest.mark.parametrize("policy", AUGMENTATIONS)
-def test_an_image_is_treated_alike_in_any_batch(policy: str) -> None:
+def test_an_augmented_image_does_not_depend_on_its_batch(policy: str) -> None:
     batch, drawn = images(), plan(policy)
     rows = torch.tensor([9, 2, 5])
     alone = augment_and_normalise(batch[rows], drawn.rows(rows), *NEUTRAL)
     torch.testing.assert_close(alone, augment_and_normalise(batch, drawn, *NEUTRAL)[rows])
 
 
-def test_mirrored_images_are_mirrored_and_about_half_of_them() -> None:
+def test_about_half_of_the_images_are_flipped() -> None:
     signs = plan("crop", 4000).affine[:, 0, 0].sign()
     assert abs(signs.mean().item()) < 0.06
     batch = images(1)
@@ -62,7 +62,7 @@ def test_mirrored_images_are_mirrored_and_about_half_of_them() -> None:
 
 
 @pytest.mark.parametrize("policy", AUGMENTATIONS[1:3])
-def test_characters_are_never_mirrored(policy: str) -> None:
+def test_images_of_characters_are_never_flipped(policy: str) -> None:
     assert (plan(policy, 500, mirror=False).affine[:, 0, 0] > 0).all()
 
 
@@ -76,7 +76,7 @@ def test_crops_lie_inside_the_image_and_cover_at_least_half() -> None:
     assert np.quantile(area, 0.99) > 0.9
 
 
-def test_color_one_changes_nothing_and_grey_images_stay_grey() -> None:
+def test_color_factors_of_one_change_nothing_and_grey_images_stay_grey() -> None:
     batch = images()
     same = AugmentationPlan(color=torch.ones(16, 3))
     torch.testing.assert_close(
@@ -95,7 +95,7 @@ def test_saturation_zero_is_grey_and_contrast_zero_is_flat() -> None:
     assert flat[0].std() < 1e-4
 
 
-def test_tone_operations_do_what_they_are_named() -> None:
+def test_tone_operations() -> None:
     batch = images(3)
     solarized, posterized, stretched = augment_and_normalise(
         batch, AugmentationPlan(tone=torch.tensor([[0.5, 256.0, 0.0], [1.0, 8.0, 0.0], [1.0, 256.0, 1.0]])), *NEUTRAL
@@ -106,11 +106,11 @@ def test_tone_operations_do_what_they_are_named() -> None:
     assert stretched.amin(dim=(1, 2)).tolist() == pytest.approx([0.0] * 3, abs=1e-3)
 
 
-def test_rand_draws_exactly_two_operations_an_image() -> None:
+def test_rand_draws_two_operations_per_image() -> None:
     drawn = plan("rand", 300)
     crop = plan("crop", 300)
     tone = torch.stack([drawn.tone[:, 0] < 1, drawn.tone[:, 1] < 256, drawn.tone[:, 2] > 0]).sum(dim=0)
-    moved = ((drawn.affine - crop.affine).abs().amax(dim=(1, 2)) > 1e-4).int()
+    geometry = ((drawn.affine - crop.affine).abs().amax(dim=(1, 2)) > 1e-4).int()
     assert int(tone.max()) <= 2
-    assert ((tone + moved) >= 1).all()
+    assert ((tone + geometry) >= 1).all()
     assert 0.6 < tone.float().mean() < 1.4, "three of six operations change the tone: one of two on average"

@@ -7,7 +7,7 @@ from torch import nn
 from nbt.training.recipe.ema import WeightEMA
 
 
-def test_is_the_textbook_average_with_a_decay_that_grows() -> None:
+def test_average_with_growing_decay() -> None:
     parameter = nn.Parameter(torch.zeros(2))
     average = WeightEMA([parameter], 0.5)
     expected = torch.zeros(2)

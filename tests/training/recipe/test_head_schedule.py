@@ -30,18 +30,18 @@ def zapped(head: nn.Linear, settings: TransferSettings, seed: int, epoch: int) -
 @pytest.mark.parametrize(
     ("period", "epochs"), [(0, []), (1, [2, 3, 4, 5, 6, 7]), (2, [3, 5, 7]), (3, [4, 7]), (6, [7])]
 )
-def test_a_zap_opens_every_so_many_epochs_and_never_the_first(period: int, epochs: list[int]) -> None:
+def test_epochs_with_zaps(period: int, epochs: list[int]) -> None:
     settings = SETTINGS.replace(zap_period=period)
     assert [epoch for epoch in range(1, 8) if is_zap_due(settings, epoch)] == epochs
 
 
 @pytest.mark.parametrize(("fraction", "rows"), [(1.0, 5), (0.4, 2), (0.5, 2), (0.1, 1), (0.01, 1)])
-def test_a_share_of_the_rows_is_drawn_one_at_least(fraction: float, rows: int) -> None:
+def test_a_share_of_the_rows_and_at_least_one_is_drawn(fraction: float, rows: int) -> None:
     drawn, _ = zapped(nn.Linear(8, 5), SETTINGS.replace(zap_fraction=fraction), 0, 3)
     assert len(drawn) == rows
 
 
-def test_rows_and_weights_follow_from_seed_and_epoch() -> None:
+def test_rows_and_weights_depend_on_seed_and_epoch() -> None:
     def drawn(seed: int, epoch: int) -> tuple[list[int], torch.Tensor]:
         rows, weight = zapped(nn.Linear(8, 20), SETTINGS, seed, epoch)
         return rows, weight[rows]
@@ -61,8 +61,8 @@ def test_the_scale_is_that_of_the_settings(scale: str, deviation: float) -> None
     assert weight.std().item() == pytest.approx(deviation, rel=0.05)
 
 
-def test_a_trial_zaps_in_exactly_these_epochs_and_rows(digits: Task) -> None:
-    """At rates of 1e-12 the head moves by zaps alone."""
+def test_a_trial_zaps_the_expected_rows_in_the_expected_epochs(digits: Task) -> None:
+    """At learning rates of 1e-12, only zaps change the head."""
     context = WorkerContext(digits)
     expected = [context.prepare_model(STILL, 9)[0].head.weight.detach().clone()]
     head = nn.Linear(expected[0].shape[1], 5)
@@ -90,23 +90,23 @@ def test_zapped_trials_resume_bit_for_bit(digits: Task, tmp_path: Path) -> None:
     assert torch.equal(context.model.head.weight, other.model.head.weight)
 
 
-def test_the_users_period_beyond_the_training_is_refused_before_it(digits: Task) -> None:
+def test_a_zap_period_beyond_the_training_is_refused_before_training(digits: Task) -> None:
     with pytest.raises(UsageError, match="zap_period: 7"):
         next(fine_tune(digits, SETTINGS.replace(zap_period=7)))
 
 
 @pytest.mark.parametrize("head_lr", [0.01, 0.5])
-def test_groups_are_split_into_backbone_and_head_with_rates_and_pulls_kept(head_lr: float) -> None:
+def test_split_groups_keep_their_learning_rates_and_decay(head_lr: float) -> None:
     model = TinyNet()
     settings = TransferSettings(head_lr=head_lr, body_lr=0.01)
     groups = parameter_groups(model.units, model.head, settings)
-    own = set(model.head.parameters())
+    head = set(model.head.parameters())
 
-    def facts(parts: list) -> dict:
-        return {p: (g.lr, g.alpha, g.beta) for g in parts for p in g.parameters}
+    def facts(groups: list) -> dict:
+        return {p: (g.lr, g.alpha, g.beta) for g in groups for p in g.parameters}
 
     split = split_off_head(groups, model.head)
     assert facts(split) == facts(groups)
     assert sum(len(g.parameters) for g in split) == len(facts(groups))
-    assert all(own.issuperset(g.parameters) or own.isdisjoint(g.parameters) for g in split)
-    assert facts(head_parameter_groups(groups, model.head)) == {p: f for p, f in facts(groups).items() if p in own}
+    assert all(head.issuperset(g.parameters) or head.isdisjoint(g.parameters) for g in split)
+    assert facts(head_parameter_groups(groups, model.head)) == {p: f for p, f in facts(groups).items() if p in head}

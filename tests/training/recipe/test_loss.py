@@ -9,15 +9,15 @@ from nbt.training.recipe.loss import TrainingLoss
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 3.0], [0.0, 1.0, -2.0, 4.0]])
 TRUTH = torch.tensor([2, 1])
-SOME = torch.tensor([False, True, True, False])
+ACTIVE = torch.tensor([False, True, True, False])
 
 
-def test_without_a_target_scale_it_is_cross_entropy() -> None:
+def test_a_target_scale_of_zero_is_cross_entropy() -> None:
     loss = TrainingLoss(TransferSettings(label_smoothing=0.1))(LOGITS, TRUTH)
     assert float(loss) == pytest.approx(float(F.cross_entropy(LOGITS, TRUTH, label_smoothing=0.1)))
 
 
-def test_squared_error_by_hand() -> None:
+def test_squared_error() -> None:
     loss = TrainingLoss(TransferSettings(target_scale=5.0))(LOGITS, TRUTH)
     first = (4 + 1 + 4.5**2 + 9) / 2
     second = (0 + 16 + 4 + 16) / 2
@@ -31,18 +31,18 @@ def test_smoothed_targets_are_spread_over_all_classes() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, 3.0])
-def test_outputs_that_take_no_part_change_nothing(scale: float) -> None:
+def test_inactive_outputs_have_no_effect(scale: float) -> None:
     settings = TransferSettings(target_scale=scale, label_smoothing=0.2)
-    loss = TrainingLoss(settings, SOME)(LOGITS, TRUTH)
+    loss = TrainingLoss(settings, ACTIVE)(LOGITS, TRUTH)
     alone = TrainingLoss(settings)(LOGITS[:, 1:3], TRUTH - 1)
     assert float(loss) == pytest.approx(float(alone))
     logits = LOGITS.clone().requires_grad_()
-    TrainingLoss(settings, SOME)(logits, TRUTH).backward()
+    TrainingLoss(settings, ACTIVE)(logits, TRUTH).backward()
     assert not logits.grad[:, [0, 3]].any()
     assert logits.grad[:, 1:3].all()
 
 
-def test_what_takes_no_part_is_never_predicted() -> None:
-    objective = TrainingLoss(TransferSettings(), SOME)
-    assert objective.mask_logits(LOGITS).argmax(dim=1).tolist() == [2, 1]
+def test_inactive_outputs_are_never_predicted() -> None:
+    loss_fn = TrainingLoss(TransferSettings(), ACTIVE)
+    assert loss_fn.mask_logits(LOGITS).argmax(dim=1).tolist() == [2, 1]
     assert TrainingLoss(TransferSettings()).mask_logits(LOGITS) is LOGITS

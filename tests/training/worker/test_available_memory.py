@@ -1,4 +1,4 @@
-"""Free memory: of the machine, or what the control groups of a container leave of it."""
+"""Available memory of the machine and of the control groups of a container."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nbt.task.task import Task
-from nbt.training.worker import context as workbench
+from nbt.training.worker import context as context_module
 from nbt.training.worker.available_memory import available_memory
 from nbt.training.worker.context import WorkerContext
 
@@ -18,12 +18,12 @@ FREE = 1000
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with 1000 bytes free."""
-    real, told = os.sysconf, {"SC_AVPHYS_PAGES": 10, "SC_PAGE_SIZE": FREE // 10}
-    monkeypatch.setattr(os, "sysconf", lambda name: told[name] if name in told else real(name))
+    real, fake = os.sysconf, {"SC_AVPHYS_PAGES": 10, "SC_PAGE_SIZE": FREE // 10}
+    monkeypatch.setattr(os, "sysconf", lambda name: fake[name] if name in fake else real(name))
 
 
-def group(folder: Path, limit: str, used: str, cached: int = 0, version: int = 2) -> None:
-    """Makes one control group."""
+def write_group(folder: Path, limit: str, used: str, cached: int = 0, version: int = 2) -> None:
+    """Writes the files of one control group."""
     folder.mkdir(parents=True, exist_ok=True)
     names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
     for name, text in zip(names, (limit, used), strict=True):
@@ -32,14 +32,14 @@ def group(folder: Path, limit: str, used: str, cached: int = 0, version: int = 2
     (folder / "memory.stat").write_text(f"{prefix}active_file 77\n{prefix}inactive_file {cached}\n")
 
 
-def tell(root: Path, lines: str) -> None:
-    """Writes what the kernel tells of this process's groups."""
+def write_proc(root: Path, lines: str) -> None:
+    """Writes the kernel's list of this process's control groups."""
     path = root / "proc/self/cgroup"
     path.parent.mkdir(parents=True)
     path.write_text(lines)
 
 
-def test_without_control_groups_it_is_the_machine(tmp_path: Path) -> None:
+def test_without_control_groups_the_machine_limits_memory(tmp_path: Path) -> None:
     assert available_memory(tmp_path) == FREE
 
 
@@ -54,35 +54,35 @@ def test_without_control_groups_it_is_the_machine(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_container_bounds_it(tmp_path: Path, version: int, limit: str, used: str, cached: int, free: int) -> None:
-    place = tmp_path / ("sys/fs/cgroup" if version == 2 else "sys/fs/cgroup/memory")
+def test_a_container_limits_memory(tmp_path: Path, version: int, limit: str, used: str, cached: int, free: int) -> None:
+    mount_point = tmp_path / ("sys/fs/cgroup" if version == 2 else "sys/fs/cgroup/memory")
     unlimited = "9223372036854771712" if version == 1 else "max"
-    group(place, unlimited if limit == "max" else limit, used, cached, version)
+    write_group(mount_point, unlimited if limit == "max" else limit, used, cached, version)
     assert available_memory(tmp_path) == free
-    # A container of version 1 is told of a path on its host, which it does not see.
-    tell(tmp_path, "5:cpu:/elsewhere\n4:memory:/docker/9f3\n0::/docker/9f3\n")
+    # A container of version 1 gets the path on its host, which does not exist inside the container.
+    write_proc(tmp_path, "5:cpu:/elsewhere\n4:memory:/docker/9f3\n0::/docker/9f3\n")
     assert available_memory(tmp_path) == free
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_tightest_group_above_a_process_counts(tmp_path: Path, version: int) -> None:
-    place = tmp_path / ("sys/fs/cgroup" if version == 2 else "sys/fs/cgroup/memory")
-    tell(tmp_path, "4:blkio,memory:/jobs/7/step\n" if version == 1 else "0::/jobs/7/step\n")
-    group(place / "jobs/7", "500", "100", version=version)
-    group(place / "jobs/7/step", "900", "100", version=version)
-    group(place / "jobs/8", "50", "10", version=version)
+def test_the_lowest_limit_of_all_parent_groups_applies(tmp_path: Path, version: int) -> None:
+    mount_point = tmp_path / ("sys/fs/cgroup" if version == 2 else "sys/fs/cgroup/memory")
+    write_proc(tmp_path, "4:blkio,memory:/jobs/7/step\n" if version == 1 else "0::/jobs/7/step\n")
+    write_group(mount_point / "jobs/7", "500", "100", version=version)
+    write_group(mount_point / "jobs/7/step", "900", "100", version=version)
+    write_group(mount_point / "jobs/8", "50", "10", version=version)
     assert available_memory(tmp_path) == 400
 
 
-def test_files_that_cannot_be_understood_bound_nothing(tmp_path: Path) -> None:
-    group(tmp_path / "sys/fs/cgroup", "much", "little")
+def test_invalid_files_are_ignored(tmp_path: Path) -> None:
+    write_group(tmp_path / "sys/fs/cgroup", "much", "little")
     assert available_memory(tmp_path) == FREE
 
 
-def test_the_prefix_caches_of_all_workers_may_have_a_quarter_of_it(
+def test_the_feature_caches_of_all_workers_share_a_quarter_of_the_memory(
     digits: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workbench, "available_memory", lambda: 1200)
+    monkeypatch.setattr(context_module, "available_memory", lambda: 1200)
     assert [
         WorkerContext(digits, device="cpu", workers_per_device=workers)._cache.memory_bytes for workers in (1, 3)
     ] == [300, 100]

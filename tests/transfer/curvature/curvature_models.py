@@ -1,4 +1,4 @@
-"""Small models in double precision, and Jacobians of them by autograd, one sample and one output at a time."""
+"""Small models in double precision, and their Jacobians by autograd, one sample and one output at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nbt.transfer.curvature.estimate import Curvature
 
 
 def mlp(*widths: int, seed: int = 0) -> nn.Sequential:
-    """Linear layers with ReLUs between, the first one in place."""
+    """Returns linear layers with ReLUs between them, of which the first is in place."""
     torch.manual_seed(seed)
     parts: list[nn.Module] = []
     for wide, narrow in pairwise(widths):
@@ -70,7 +70,7 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def jacobian(model: nn.Module, inputs: Tensor) -> Tensor:
-    """(n, C, P), in the order of `named_parameters`."""
+    """Returns the Jacobian, (n, C, P), in the order of `named_parameters`."""
     parameters = list(trained(model).values())
     rows = []
     for sample in inputs:
@@ -82,7 +82,7 @@ def jacobian(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def dense(curvature: Curvature, model: nn.Module) -> Tensor:
-    """The curvature as a matrix, (P, P), column by column, in the order of `named_parameters`."""
+    """Returns the curvature as a matrix, (P, P), computed column by column, in the order of `named_parameters`."""
     parameters = trained(model)
     total = sum(parameter.numel() for parameter in parameters.values())
     columns = []
@@ -99,10 +99,10 @@ def unflatten(vector: Tensor, model: nn.Module) -> dict[str, Tensor]:
 
 
 def span(model: nn.Module, *names: str) -> Tensor:
-    """Places of parameters in a flat vector."""
-    places, start = [], 0
+    """Returns the indices of parameters in a flat vector."""
+    indices, start = [], 0
     for name, parameter in trained(model).items():
         if name in names:
-            places.append(torch.arange(start, start + parameter.numel()))
+            indices.append(torch.arange(start, start + parameter.numel()))
         start += parameter.numel()
-    return torch.cat(places)
+    return torch.cat(indices)

@@ -38,7 +38,7 @@ def estimate(kind: str, model: nn.Module, inputs: torch.Tensor, **options: objec
 
 
 @pytest.mark.parametrize("make", [lambda: (mlp(4, 5, 3), vectors(7, 4)), lambda: (convs(), images())])
-def test_exact_is_the_sum_of_jacobians_by_hand(make) -> None:
+def test_exact_is_the_sum_of_squared_jacobians(make) -> None:
     model, inputs = make()
     rows = jacobian(model, inputs)
     torch.testing.assert_close(
@@ -61,7 +61,7 @@ def test_exact_restricted_to_outputs_and_exact_fisher() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: (mlp(4, 5, 3), vectors(7, 4)), lambda: (convs(), images())])
-def test_diagonal_of_unit_vectors_is_that_of_the_exact_matrix(make) -> None:
+def test_diagonal_with_unit_vectors_is_the_diagonal_of_the_exact_matrix(make) -> None:
     model, inputs = make()
     exact = estimate("exact", model, inputs)
     diagonal = estimate("diagonal", model, inputs, vectors="unit")
@@ -69,14 +69,14 @@ def test_diagonal_of_unit_vectors_is_that_of_the_exact_matrix(make) -> None:
 
 
 @pytest.mark.parametrize("vectors_", ["signs", "fisher"])
-def test_sampled_vectors_are_right_in_expectation(vectors_: str) -> None:
+def test_sampled_vectors_are_unbiased(vectors_: str) -> None:
     model, inputs = mlp(3, 4, 4), vectors(4, 3)
     mask = torch.tensor([True, True, False, True])
     exact = estimate("exact", model, inputs, outputs=mask, vectors=vectors_)
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     draws = torch.stack(
         [
-            dense(estimate("diagonal", model, inputs, outputs=mask, vectors=vectors_, generator=chance), model).diag()
+            dense(estimate("diagonal", model, inputs, outputs=mask, vectors=vectors_, generator=rng), model).diag()
             for _ in range(400)
         ]
     )
@@ -85,7 +85,7 @@ def test_sampled_vectors_are_right_in_expectation(vectors_: str) -> None:
     assert draws.std(dim=0).max() > 0.01
 
 
-def test_the_generator_decides_the_draw() -> None:
+def test_draws_depend_on_the_generator() -> None:
     model, inputs = mlp(4, 5, 3), vectors(7, 4)
     first, again, other = (
         dense(estimate("kfac", model, inputs, generator=torch.Generator().manual_seed(seed)), model)
@@ -97,7 +97,7 @@ def test_the_generator_decides_the_draw() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("vectors_", ["unit", "signs", "fisher"])
-def test_a_curvature_is_symmetric_and_not_negative(kind: str, vectors_: str) -> None:
+def test_a_curvature_is_symmetric_and_positive_semi_definite(kind: str, vectors_: str) -> None:
     model, inputs = mlp(4, 5, 3), vectors(7, 4)
     matrix = dense(estimate(kind, model, inputs, vectors=vectors_), model)
     torch.testing.assert_close(matrix, matrix.mT, **CLOSE)
@@ -106,7 +106,7 @@ def test_a_curvature_is_symmetric_and_not_negative(kind: str, vectors_: str) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sum_over_samples_not_a_mean_however_they_are_batched(kind: str) -> None:
+def test_the_curvature_is_a_sum_over_samples_for_any_batches(kind: str) -> None:
     model, inputs = convs(), images(4)
     once = dense(estimate(kind, model, inputs, vectors="unit"), model)
     twice = estimate_curvature(kind, model, [inputs, inputs[:1], inputs[1:]], vectors="unit")
@@ -146,7 +146,7 @@ def test_a_vector_of_other_parameters_is_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_parameters_that_train_take_part(kind: str) -> None:
+def test_only_trainable_parameters_are_covered(kind: str) -> None:
     model, inputs = convs(), images()
     model.body[0].requires_grad_(False)
     model.body[3].weight.requires_grad_(False)
@@ -163,7 +163,7 @@ def test_only_parameters_that_train_take_part(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_model_is_left_as_it_was(kind: str) -> None:
+def test_the_model_is_not_modified(kind: str) -> None:
     model, inputs = convs(), images()
     model.head.weight.grad = torch.ones_like(model.head.weight)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -177,7 +177,7 @@ def test_the_model_is_left_as_it_was(kind: str) -> None:
     assert not any(module.training for module in model.modules())
 
 
-def test_hooks_go_when_the_model_fails() -> None:
+def test_hooks_are_removed_when_the_model_fails() -> None:
     model = convs()
     with pytest.raises(RuntimeError):
         estimate_curvature("kfac", model, [torch.zeros(2, 5, 9, 8, dtype=torch.double)])
@@ -189,8 +189,8 @@ def full(*args: object, **options: object) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_running_out_of_memory_does_not_change_what_is_estimated(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a layer that is checked nor a parameter in no layer counts as unusual for it."""
+def test_out_of_memory_errors_do_not_change_the_estimate(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out-of-memory errors neither exclude a layer nor are reported as a model without derivative."""
     monkeypatch.setattr(capture.ForwardPass, "per_sample", full)
     with pytest.raises(torch.OutOfMemoryError):
         estimate(kind, mlp(4, 5, 3), vectors(5, 4))
@@ -201,7 +201,7 @@ def test_running_out_of_memory_does_not_change_what_is_estimated(kind: str, monk
 
 
 class Unusual(nn.Module):
-    """A layer called twice, one that is used without being called, a tied weight, and positions before samples."""
+    """A layer called twice, a layer used without being called, a tied weight, and positions before samples."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class Unusual(nn.Module):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_layers_used_in_unusual_ways_are_not_wrong_in_silence(kind: str) -> None:
+def test_layers_in_unusual_use_are_estimated_correctly(kind: str) -> None:
     torch.manual_seed(0)
     model, inputs = Unusual().double().eval(), vectors(6, 4)
     rows = jacobian(model, inputs)
@@ -240,7 +240,7 @@ def test_layers_used_in_unusual_ways_are_not_wrong_in_silence(kind: str) -> None
     if kind == "diagonal":
         alone = torch.arange(len(exact))
     elif kind == "kfac":
-        bias = span(model, "tied_too.bias")  # has a factor of its own
+        bias = span(model, "tied_too.bias")  # it has a separate factor
         alone = alone[~torch.isin(alone, bias)]
         assert curvature.nbytes < curvature_bytes(kind, model)
     torch.testing.assert_close(matrix.diag()[alone], exact.diag()[alone], **CLOSE)
@@ -248,7 +248,7 @@ def test_layers_used_in_unusual_ways_are_not_wrong_in_silence(kind: str) -> None
 
 
 class Block(nn.Module):
-    """Attention with a class token: torch's own, whose parts are not called."""
+    """PyTorch's attention, whose parts are not called, with a class token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -276,14 +276,14 @@ def test_attention_and_class_tokens_have_their_exact_diagonal() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("make", [lambda: (mlp(4, 5, 3), vectors(5, 4)), lambda: (convs(), images())])
-def test_bytes_are_known_before(kind: str, make) -> None:
+def test_bytes_are_computed_before_estimation(kind: str, make) -> None:
     model, inputs = make()
     assert estimate(kind, model, inputs).nbytes == curvature_bytes(kind, model)
     model, inputs = model.float(), inputs.float()
     assert estimate(kind, model, inputs).nbytes == curvature_bytes(kind, model)
 
 
-def test_what_does_not_fit_is_refused_before_anything_runs() -> None:
+def test_a_curvature_that_is_too_large_is_refused_before_estimation() -> None:
     model = mlp(100, 50, 3)
     calls: list[int] = []
     model.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -343,7 +343,7 @@ def test_state_dict_round_trip(kind: str) -> None:
     assert all(torch.equal(before[name], after[name]) for name in vector)
 
 
-def test_kinds_may_be_made_by_hand() -> None:
+def test_kinds_can_be_constructed_directly() -> None:
     shapes = {"w": torch.Size((2, 1)), "b": torch.Size((1,))}
     exact = ExactCurvature(shapes, torch.diag(torch.tensor([1.0, 2.0, 3.0])), 1)
     diagonal = DiagonalCurvature({"w": torch.tensor([[1.0], [2.0]]), "b": torch.tensor([3.0])}, 1)

@@ -39,7 +39,7 @@ def test_one_sample_is_exact_layer_by_layer() -> None:
 
 def test_layers_whose_gradients_do_not_depend_on_their_inputs_are_exact() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)).double().eval()  # without a bend g is the same everywhere
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)).double().eval()  # without nonlinearity g is constant
     inputs = vectors(7, 4)
     exact, ours = exact_matrix(model, inputs), dense(kfac(model, inputs), model)
     for layer in ("0", "1"):
@@ -48,19 +48,19 @@ def test_layers_whose_gradients_do_not_depend_on_their_inputs_are_exact() -> Non
 
 
 @pytest.mark.parametrize("vectors_", ["unit", "signs"])
-def test_the_head_is_exact_and_rows_of_unseen_classes_carry_the_data(vectors_: str) -> None:
+def test_the_head_is_exact_including_rows_of_unseen_classes(vectors_: str) -> None:
     model, inputs = mlp(4, 5, 4), vectors(7, 4)
     for mask in (torch.tensor([True, True, False, True]), torch.ones(4, dtype=torch.bool)):
         exact = exact_matrix(model, inputs, mask)
         head = ("2.weight", "2.bias")
         ours = dense(kfac(model, inputs, vectors_, outputs=mask), model)
         torch.testing.assert_close(block(ours, model, *head), block(exact, model, *head), **CLOSE)
-    # No sample has to be of class 3 for its row to have the curvature that all others have.
+    # The row of class 3, which has no samples, has the same curvature as the others.
     head_g = kfac(model, inputs, vectors_).layers[1].outputs[0]
     torch.testing.assert_close(head_g, torch.eye(4, dtype=torch.double))
 
 
-def test_the_fishers_head_factor_is_its_expectation() -> None:
+def test_the_head_factor_of_the_fisher_matrix_is_its_expectation() -> None:
     model, inputs = mlp(4, 5, 3), vectors(7, 4)
     p = model(inputs).detach().softmax(dim=1)
     expected = (torch.diag_embed(p) - p[:, :, None] * p[:, None]).mean(dim=0)
@@ -138,18 +138,18 @@ def test_layer_norm_over_channels_has_its_full_block() -> None:
     assert not kfac(model, inputs).rest.shapes
 
 
-def test_channels_last_changes_nothing() -> None:
+def test_channels_last_gives_the_same_curvature() -> None:
     model, inputs = convs(), images()
     before = dense(kfac(model, inputs), model)
     after = dense(kfac(model.to(memory_format=torch.channels_last), inputs), model)
     torch.testing.assert_close(before, after, **CLOSE)
 
 
-def test_signs_are_right_in_expectation() -> None:
+def test_signs_are_unbiased() -> None:
     model, inputs = mlp(3, 4, 3), vectors(4, 3)
     expected = dense(kfac(model, inputs), model)
-    chance = torch.Generator().manual_seed(0)
-    draws = torch.stack([dense(kfac(model, inputs, "signs", generator=chance), model) for _ in range(300)])
+    rng = torch.Generator().manual_seed(0)
+    draws = torch.stack([dense(kfac(model, inputs, "signs", generator=rng), model) for _ in range(300)])
     error = (draws.mean(dim=0) - expected).abs()
     assert (error <= 5 * draws.std(dim=0) / 300**0.5 + 1e-9).all()
 
@@ -184,7 +184,7 @@ def test_merging_adds_norms_and_the_rest_exactly() -> None:
         torch.testing.assert_close(block(merged, model, *names), block(together, model, *names), **CLOSE)
 
 
-def test_a_layer_called_twice_takes_its_calls_as_positions() -> None:
+def test_calls_of_a_layer_called_twice_count_as_positions() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Matching: values worked out by hand, the properties of the similarity, and outlines of every kind of model."""
+"""Matching: hand-computed values, properties of the similarity, and outlines of every kind of model."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ matrices = st.integers(0, 2**32 - 1).map(
 
 
 def brute_force(scores: np.ndarray, i: int, j: int) -> float:
-    """The recursion as it is defined: skip a teacher, skip a student, or end a run of any length."""
+    """The defining recursion: skip a teacher layer, skip a student layer, or end a run of any length."""
     if i == 0 or j == 0:
         return 0.0
     best = max(brute_force(scores, i - 1, j), brute_force(scores, i, j - 1))
@@ -87,17 +87,17 @@ class TestScore:
 
 
 class TestRuns:
-    def test_a_teacher_that_feeds_two_gains_their_sum_over_the_root_of_two(self) -> None:
+    def test_a_run_of_two_gains_the_sum_over_the_root_of_two(self) -> None:
         value, partner = align_sequences(np.array([[1.0], [0.5]]))
         assert value == pytest.approx(1.5 / math.sqrt(2))
         assert partner.tolist() == [0, 0]
 
-    def test_a_short_run_beats_a_longer_one_that_dilutes_it(self) -> None:
+    def test_a_short_run_is_better_than_a_longer_one_with_low_scores(self) -> None:
         value, partner = align_sequences(np.array([[1.0], [0.1]]))
         assert value == 1.0
         assert partner.tolist() == [0, -1]
 
-    def test_a_run_does_not_reach_over_what_must_not_pair(self) -> None:
+    def test_a_run_does_not_include_forbidden_pairs(self) -> None:
         value, partner = align_sequences(np.array([[1.0], [0.0], [1.0]]))
         assert value == 1.0
         assert (partner >= 0).sum() == 1
@@ -107,14 +107,14 @@ class TestRuns:
         assert value == 1.0
         assert partner.tolist() == [-1, 0]
 
-    def test_a_good_teacher_is_skipped_for_a_better_whole(self) -> None:
+    def test_a_good_pair_is_skipped_for_a_better_total(self) -> None:
         scores = np.array([[0.0, 0.9, 0.5], [0.8, 0.0, 0.7]])
         value, partner = align_sequences(scores)
         assert value == pytest.approx(1.6)
         assert partner.tolist() == [1, 2]
 
     @given(matrices)
-    def test_is_its_definition_and_keeps_the_order(self, scores: np.ndarray) -> None:
+    def test_agrees_with_the_definition_and_keeps_the_order(self, scores: np.ndarray) -> None:
         value, partner = align_sequences(scores)
         assert value == pytest.approx(brute_force(scores, *scores.shape))
         fed = [(i, j) for i, j in enumerate(partner.tolist()) if j >= 0]
@@ -131,7 +131,7 @@ class TestRuns:
 class TestNetworks:
     def test_value_of_two_units_by_hand(self) -> None:
         student, teacher = network(convs(8, 8), convs(16)), network(convs(8), convs(8))
-        # The first unit's two layers hang on one teacher layer, the second unit's on one of half the width.
+        # The first unit's two layers share one teacher layer, those of the second unit one of half the width.
         assert matching_value(student, teacher) == pytest.approx(2 / math.sqrt(2) + 0.5)
         assert normalised_similarity(matching_value(student, teacher), student) == pytest.approx(
             (math.sqrt(2) + 0.5) / 3
@@ -148,14 +148,14 @@ class TestNetworks:
         assert match_in_order(student, teacher).layers == ()
 
     @given(networks)
-    def test_of_itself_it_is_exactly_one_and_the_matching_the_identity(self, net: Block) -> None:
+    def test_self_similarity_is_exactly_one_and_the_matching_the_identity(self, net: Block) -> None:
         assert tli_similarity(net, net) == 1.0
         assert [(p.student.name, p.teacher.name) for p in match_in_order(net, net).layers] == [
             (x.name,) * 2 for x in net.layers()
         ]
 
     @given(networks, networks)
-    def test_lies_between_zero_and_one_and_is_what_the_pairs_gain(self, student: Block, teacher: Block) -> None:
+    def test_similarity_is_between_zero_and_one_and_the_sum_of_gains(self, student: Block, teacher: Block) -> None:
         found = match_in_order(student, teacher)
         assert 0.0 <= tli_similarity(student, teacher) <= 1.0
         assert found.value == matching_value(student, teacher)
@@ -185,7 +185,7 @@ class TestNetworks:
         ]
         assert all(p.student.family == p.teacher.family for p in found.layers)
 
-    def test_random_pairs_follow_their_generator_and_leave_torchs_alone(self) -> None:
+    def test_random_pairs_use_their_generator_only(self) -> None:
         net = network(convs(*range(1, 12)))
         before = torch.get_rng_state()
         draws = [match_at_random(net, net, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
@@ -196,7 +196,7 @@ class TestNetworks:
 
 
 class TestOutlines:
-    def test_of_a_library_model_and_of_its_backbone_are_alike(self) -> None:
+    def test_outlines_of_a_library_model_and_its_backbone_are_equal(self) -> None:
         spec = parse_backbone("resnet18")
         by_spec = outline_of(spec, 64)
         by_backbone = read_outline(build_backbone(spec, 3, image_size=64))
@@ -207,7 +207,7 @@ class TestOutlines:
         assert keys == {key for key in models.resnet18().state_dict() if not key.startswith("fc.")}
         assert all(k.startswith("units.") for x in by_spec.layers() for k in (f.key for f in x.tensors.values()))
 
-    def test_normalisations_go_with_the_layer_they_follow(self) -> None:
+    def test_normalisations_belong_to_the_layer_before_them(self) -> None:
         [first, second, third, fourth] = read_outline(TinyNet()).layers()
         assert [x.family for x in (first, *first.after)] == ["convolution", "batch norm"]
         assert set(first.after[0].tensors) == {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
@@ -224,11 +224,11 @@ class TestOutlines:
         assert loose == {"units.0.class_token", "units.0.pos_embedding"}
 
     @pytest.mark.parametrize("name", ["swin_t", "maxvit_t"])
-    def test_fused_attention_is_a_family_of_its_own(self, name: str) -> None:
+    def test_fused_attention_is_a_separate_family(self, name: str) -> None:
         found = {x.family: x.parts for x in outline_of(parse_backbone(name)).layers()}
         assert (found["attention in"], found["attention out"], found["linear"]) == (3, 1, 1)
 
-    def test_depthwise_is_a_family_of_its_own(self) -> None:
+    def test_depthwise_convolution_is_a_separate_family(self) -> None:
         families = [x.family for x in outline_of(parse_backbone("mobilenet_v2"), 64).children[2].layers()]
         assert families == ["convolution", "depthwise convolution", "convolution"]
 
@@ -280,10 +280,10 @@ class TestOutlines:
         model = Backwards()
         model.first.eval()
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        chance = torch.get_rng_state()
+        rng_state = torch.get_rng_state()
         assert [x.name for x in read_outline(model).layers()] == ["head", "second", "first.0"]
         assert [x.name for x in read_outline(model, torch.zeros(2, 3, 8, 8)).layers()] == ["first.0", "second"]
-        assert torch.equal(torch.get_rng_state(), chance)
+        assert torch.equal(torch.get_rng_state(), rng_state)
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
         assert (model.training, model.first.training, model.second.training) == (True, False, True)
 
@@ -300,11 +300,11 @@ def test_scoring_has_no_side_effects() -> None:
     student.features.denseblock1.eval()
     modes = [module.training for module in student.modules()]
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    chance = torch.get_rng_state()
+    rng_state = torch.get_rng_state()
     assert 0.0 < tli_similarity(student, teacher) < 1.0
     assert [module.training for module in student.modules()] == modes
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
     assert list(student.state_dict()) == list(before)
     assert not teacher.training
-    assert torch.equal(torch.get_rng_state(), chance)
+    assert torch.equal(torch.get_rng_state(), rng_state)
     assert all(p.requires_grad and p.grad is None for p in student.parameters())

@@ -1,4 +1,4 @@
-"""Injection: transformations by hand, what goes where, and every family into every other."""
+"""Injection: hand-computed transformations, the transfers of each tensor, and all pairs of families."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ FAMILIES = (
 
 
 def stirred(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Moves every number away from its initial value, running statistics included."""
-    chance = torch.Generator().manual_seed(seed)
+    """Moves all values away from their initialisation, including running statistics."""
+    rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():
-                tensor.add_(torch.rand(tensor.shape, generator=chance))
+                tensor.add_(torch.rand(tensor.shape, generator=rng))
             else:
                 tensor.add_(3)
     return model
@@ -64,7 +64,7 @@ class TestTransformations:
         source, own = torch.arange(25.0).reshape(5, 5), torch.full((3, 3), -1.0)
         assert centre_crop(source, own).tolist() == [[6, 7, 8], [11, 12, 13], [16, 17, 18]]
 
-    def test_what_a_crop_leaves_uncovered_stays_the_students_own(self) -> None:
+    def test_elements_outside_a_crop_keep_the_values_of_the_student(self) -> None:
         source, own = torch.tensor([[7.0]]), torch.arange(9.0).reshape(3, 3)
         assert centre_crop(source, own).tolist() == [[0, 1, 2], [3, 7, 5], [6, 7, 8]]
         mixed = centre_crop(torch.arange(4.0).reshape(1, 4), torch.full((3, 2), -1.0))
@@ -86,13 +86,13 @@ class TestTransformations:
         assert own.tolist() == [10, 20, 30, 40]
 
     @pytest.mark.parametrize("blend", [0.0, 0.3, 1.0])
-    def test_the_same_shape_is_copied_whatever_the_blend(self, blend: float) -> None:
+    def test_equal_shapes_are_copied_for_any_blend(self, blend: float) -> None:
         source = torch.randn(4, 3)
         result = combine(source, torch.zeros(4, 3), blend)
         assert torch.equal(result, source)
         assert result is not source
 
-    def test_queries_keys_and_values_are_transformed_apart(self) -> None:
+    def test_queries_keys_and_values_are_transformed_separately(self) -> None:
         source = torch.tensor([1.0, 1, 2, 2, 3, 3])
         assert combine(source, torch.zeros(12), 0.0, parts=3).tolist() == [1] * 4 + [2] * 4 + [3] * 4
         assert combine(source, torch.zeros(3), 0.5, parts=3).tolist() == [1, 2, 3]
@@ -102,7 +102,7 @@ class TestInject:
     @pytest.mark.parametrize(
         "name", ["mobilenet_v3_small", "swin_v2_t", "convnext_tiny", "vit_b_32(image_size=64)", "conv4"]
     )
-    def test_the_same_architecture_is_copied_bit_by_bit(self, name: str) -> None:
+    def test_the_same_architecture_is_copied_exactly(self, name: str) -> None:
         spec = parse_backbone(name)
         teacher = stirred(build_backbone(spec, 4, image_size=64, seed=1), 1)
         student = build_backbone(spec, 6, image_size=64, seed=2)
@@ -121,7 +121,7 @@ class TestInject:
         for key, tensor in student.state_dict().items():
             assert torch.equal(tensor, before[key] if key.startswith("fc.") else teacher.state_dict()[key]), key
 
-    def test_the_report_says_what_happened(self) -> None:
+    def test_the_report_describes_the_transfers(self) -> None:
         student, teacher = TinyNet(width=4), stirred(TinyNet(width=6))
         student.units[2] = nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU())
         student.units[3] = nn.Sequential(nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6))
@@ -141,7 +141,7 @@ class TestInject:
             assert torch.equal(after[key], expected), key
         assert all(torch.equal(after[key], before[key]) for key in after if key not in found)
 
-    def test_statistics_are_not_copied_behind_weights_of_another_shape(self) -> None:
+    def test_statistics_are_not_copied_for_weights_of_another_shape(self) -> None:
         def make(kernel: int) -> nn.Module:
             return nn.Sequential(nn.Conv2d(3, 6, kernel), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6))
 
@@ -152,7 +152,7 @@ class TestInject:
         assert torch.equal(student[1].running_mean, torch.zeros(6))
         assert torch.equal(student[3].running_var, teacher[3].running_var)
 
-    def test_a_bias_that_the_teacher_lacks_stays_the_students_own(self) -> None:
+    def test_a_bias_that_the_teacher_lacks_is_unchanged(self) -> None:
         student = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
         own = student[0].bias.detach().clone()
         report = inject(student, nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU()))
@@ -160,7 +160,7 @@ class TestInject:
         assert report.coverage == pytest.approx(108 / 112)
         assert torch.equal(student[0].bias, own)
 
-    def test_coverage_of_a_crop_counts_what_it_reaches(self) -> None:
+    def test_coverage_of_a_crop_counts_its_elements(self) -> None:
         student, teacher = nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(3, 2, 1, bias=False)
         assert inject(student, teacher, blend=1.0).coverage == pytest.approx(6 / 108)
         assert inject(student, teacher, blend=0.5).coverage == 1.0
@@ -175,16 +175,16 @@ class TestInject:
             expected = centre_crop(teacher.weight, own) if blend else resize(teacher.weight, own.shape)
             assert torch.equal(student.weight, expected)
 
-    def test_the_teacher_the_modes_and_the_generator_stay_as_they_are(self) -> None:
+    def test_teacher_modes_and_generator_are_unchanged(self) -> None:
         student, teacher = TinyNet(width=4).train(), stirred(TinyNet()).eval()
-        before, chance = state(teacher), torch.get_rng_state()
+        before, rng_state = state(teacher), torch.get_rng_state()
         inject(student, teacher)
         assert all(torch.equal(tensor, before[key]) for key, tensor in teacher.state_dict().items())
         assert (student.training, teacher.training) == (True, False)
-        assert torch.equal(torch.get_rng_state(), chance)
+        assert torch.equal(torch.get_rng_state(), rng_state)
         assert all(p.requires_grad for p in student.parameters())
 
-    def test_random_matching_is_another_matching(self) -> None:
+    def test_random_matching_differs(self) -> None:
         teacher = stirred(models.mobilenet_v2())
         students = [models.mobilenet_v2(width_mult=0.5) for _ in range(2)]
         ordered = inject(students[0], teacher)
@@ -194,7 +194,7 @@ class TestInject:
         assert by_student(drawn) != by_student(ordered)
         assert drawn.coverage == 1.0
 
-    def test_wrong_arguments_and_models_without_anything_in_common(self) -> None:
+    def test_invalid_arguments_and_unrelated_models_are_refused(self) -> None:
         net = TinyNet()
         before = state(net)
         for blend in (-0.1, 1.1, float("nan")):
@@ -202,7 +202,7 @@ class TestInject:
                 inject(net, TinyNet(), blend=blend)
         with pytest.raises(UsageError, match="matching: 'greedy' is not one of order, random"):
             inject(net, TinyNet(), matching="greedy")
-        with pytest.raises(UsageError, match="no two layers are of a kind"):
+        with pytest.raises(UsageError, match="no two layers are of the same kind"):
             inject(net, nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)))
         with pytest.raises(UsageError, match="no layer that can be matched"):
             inject(net, nn.Linear(3, 2))
@@ -226,7 +226,7 @@ class TestInject:
 
 
 class TestVisionTransformers:
-    def test_positions_of_another_number_of_patches_are_left(self) -> None:
+    def test_positions_for_another_number_of_patches_are_not_transferred(self) -> None:
         small, large = (outline_of(parse_backbone(f"vit_b_32(image_size={size})")) for size in (64, 96))
         report = plan_injection(small, large)
         assert report.similarity == 1.0
@@ -246,10 +246,10 @@ class TestVisionTransformers:
 
 class TestStatistics:
     def batches(self, n: int = 3) -> list[torch.Tensor]:
-        chance = torch.Generator().manual_seed(0)
-        return [2 * torch.randn(4, 3, 12, 12, generator=chance) + i for i in range(n)]
+        rng = torch.Generator().manual_seed(0)
+        return [2 * torch.randn(4, 3, 12, 12, generator=rng) + i for i in range(n)]
 
-    def test_are_the_mean_over_the_batches(self) -> None:
+    def test_statistics_are_the_mean_over_the_batches(self) -> None:
         model = stirred(TinyNet())
         outputs = [model.units[0][0](images) for images in self.batches()]
         estimate_statistics(model, self.batches())
@@ -258,7 +258,7 @@ class TestStatistics:
         torch.testing.assert_close(norm.running_var, torch.stack([x.var((0, 2, 3)) for x in outputs]).mean(0))
         assert norm.num_batches_tracked == 3
 
-    def test_only_the_named_layers_change_and_nothing_else_does(self) -> None:
+    def test_only_the_named_layers_change(self) -> None:
         model = stirred(TinyNet()).train()
         model.units[1].eval()
         before, modes = state(model), [module.training for module in model.modules()]
@@ -268,7 +268,7 @@ class TestStatistics:
         assert [module.training for module in model.modules()] == modes
         assert model.units[1][1].momentum == 0.1
 
-    def test_without_a_batch_everything_stays(self) -> None:
+    def test_without_a_batch_nothing_changes(self) -> None:
         model = stirred(TinyNet())
         before = state(model)
         with pytest.raises(UsageError, match="without a batch"):
@@ -278,7 +278,7 @@ class TestStatistics:
 
 
 class TestInjectWeights:
-    def test_the_rest_is_the_students_own_initialisation_by_its_seed(self) -> None:
+    def test_other_tensors_keep_the_initialisation_of_the_seed(self) -> None:
         student, source = parse_backbone("resnet18"), parse_backbone("mobilenet_v2(width_mult=0.25)")
         given = {key: tensor + 0.5 for key, tensor in random_unit_state(source, 64, 7).items()}
         teacher = Teacher("t", source, given)
@@ -296,12 +296,12 @@ class TestInjectWeights:
         assert all(torch.equal(w0[key], again[key]) for key in w0)
         assert not all(torch.equal(w0[key], other[key]) for key in w0)
 
-    def test_an_image_size_that_the_student_cannot_take(self) -> None:
+    def test_an_invalid_image_size_is_refused(self) -> None:
         source = parse_backbone("conv3")
-        with pytest.raises(UsageError, match="cannot work on images of 8 px"):
+        with pytest.raises(UsageError, match="does not work with images of 8 px"):
             inject_weights(parse_backbone("alexnet"), 8, Teacher("t", source, random_unit_state(source, 28, 0)))
 
-    def test_real_weights_go_into_another_width(self, shared: Path) -> None:
+    def test_real_weights_are_injected_into_another_width(self, shared: Path) -> None:
         teacher = load_teacher(f"mobilenet_v2={shared / 'weights/mobilenet_v2-imagenet.pth'}")
         w0, report = inject_weights(parse_backbone("mobilenet_v2(width_mult=0.75)"), 64, teacher)
         assert report.similarity > 0.6
@@ -315,7 +315,7 @@ def _plan_and_apply(student: str, teacher: str) -> None:
     ours, theirs = parse_backbone(student), parse_backbone(teacher)
     kinds = [{layer.family for layer in outline_of(spec).layers()} for spec in (ours, theirs)]
     if not kinds[0] & kinds[1]:
-        with pytest.raises(UsageError, match="no two layers are of a kind"):
+        with pytest.raises(UsageError, match="no two layers are of the same kind"):
             plan_injection(outline_of(ours), outline_of(theirs))
         return
     report = plan_injection(outline_of(ours), outline_of(theirs))
@@ -356,7 +356,7 @@ def test_every_pair_of_families_is_scored_between_zero_and_one() -> None:
         assert (score == 1.0) >= (student == teacher)
 
 
-def test_inject_leaves_a_copy_of_the_teacher_alone() -> None:
+def test_inject_does_not_modify_a_copy_of_the_teacher() -> None:
     teacher = stirred(TinyNet())
     student = copy.deepcopy(teacher)
     inject(student, teacher)

@@ -1,4 +1,4 @@
-"""Recorded tables without training: curves that a rule makes up from the settings."""
+"""Recorded tables without training: curves that are computed from the settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TECHNIQUES = (
     *("init", "blend", "linearized", "target_scale"),
 )
 WHOLE = Space.load("non_binary")
-# What every recorded task varies.
+# The dimensions that every recorded task varies.
 SPACE = WHOLE.without(TECHNIQUES)
 
 
@@ -45,7 +45,7 @@ def header(**changes: Any) -> TableHeader:
 
 
 def true_accuracy(settings: TransferSettings) -> float:
-    """Returns the accuracy that a recipe is worth: best at a head rate of .1 with half of the units frozen."""
+    """Returns the true accuracy of settings, which is best at a head rate of .1 with half of the units frozen."""
     distance = abs(math.log10(settings.head_lr) + 1) + abs(settings.frozen_depth - 0.5)
     return max(0.05, 0.9 - 0.2 * distance)
 
@@ -66,9 +66,9 @@ def make_curve(end: float, test: float | None, length: int = LENGTH) -> tuple[Ep
 
 
 def make_run(planned: PlannedRun, noise: float = 0.01, salt: int = 0) -> RecordedRun:
-    draws = np.random.default_rng([planned.setting, planned.seed, salt])
+    rng = np.random.default_rng([planned.setting, planned.seed, salt])
     value = true_accuracy(planned.settings)
-    val, test = (float(np.clip(value + noise * draws.standard_normal(), 0, 1)) for _ in range(2))
+    val, test = (float(np.clip(value + noise * rng.standard_normal(), 0, 1)) for _ in range(2))
     return RecordedRun(
         setting=planned.setting,
         seed=planned.seed,
@@ -94,6 +94,6 @@ def make_table(
 
 
 def diverge(run: RecordedRun) -> RecordedRun:
-    """Returns the run with a loss that left the finite numbers in its second epoch."""
+    """Returns the run with a loss that becomes infinite in its second epoch."""
     last = EpochResult(2, math.inf, None, None, 1.0, diverged=True)
     return dataclasses.replace(run, curve=(run.curve[0], last))

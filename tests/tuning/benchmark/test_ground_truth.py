@@ -22,48 +22,48 @@ def test_the_test_accuracy_is_the_mean_over_seeds() -> None:
     assert truth.test[0] != runs[0].test_accuracy
 
 
-def test_noise_is_found_from_pairs() -> None:
+def test_run_noise_is_estimated_from_pairs() -> None:
     truth = estimate_ground_truth(TabularBenchmark(make_table(400, noise=0.02), SPACE))
     assert truth.pairs >= 10
     assert truth.run_noise == pytest.approx(0.02, rel=0.5)
 
 
 class TestImageNoise:
-    """The luck that a setting has with a split, in every run of it."""
+    """Noise of a setting's accuracy due to the images of a split, equal in all its runs."""
 
     def lucky(self, test: float, validation: float, shared: float = 0.0, **changes: Any) -> TabularBenchmark:
-        """Returns settings of one worth, with luck of given standard deviations on each split's images."""
+        """Returns a table of equally good settings with image noise of given standard deviations on each split."""
 
         def change(run: RecordedRun) -> RecordedRun:
-            draws = np.random.default_rng([run.setting, 77])
-            split, other = 0.7 + test * draws.standard_normal(), 0.7 + validation * draws.standard_normal()
+            rng = np.random.default_rng([run.setting, 77])
+            split, other = 0.7 + test * rng.standard_normal(), 0.7 + validation * rng.standard_normal()
             both = shared * np.random.default_rng([run.setting, run.seed, 78]).standard_normal()
             return dataclasses.replace(run, curve=make_curve(other + both, split + both))
 
         return TabularBenchmark(make_table(400, change=change, **changes), SPACE)
 
-    def test_it_is_found_from_the_two_splits(self) -> None:
+    def test_it_is_estimated_from_the_two_splits(self) -> None:
         facts = {"validation_images": 100}
         benchmark = self.lucky(0.01, 0.02, facts=facts, watched=400)
         test = np.asarray([setting.runs[0].test_accuracy for setting in benchmark.settings])
         assert image_noise(test, benchmark) == pytest.approx(0.01, rel=0.2)
 
-    def test_pairs_of_seeds_do_not_show_it(self) -> None:
+    def test_it_is_not_in_the_run_noise(self) -> None:
         truth = estimate_ground_truth(self.lucky(0.02, 0.02, facts={"validation_images": 400}))
         assert truth.run_noise == pytest.approx(0.0, abs=1e-12)
         assert truth.image_noise == pytest.approx(0.02, rel=0.2)
 
-    def test_the_luck_of_a_run_is_not_that_of_the_images(self) -> None:
+    def test_run_noise_is_not_image_noise(self) -> None:
         truth = estimate_ground_truth(self.lucky(0.01, 0.01, shared=0.03, facts={"validation_images": 400}))
         assert truth.image_noise == pytest.approx(0.01, rel=0.25)
         assert truth.run_noise == pytest.approx(0.03, rel=0.4)
 
-    def test_the_split_with_more_images_has_less_of_it(self) -> None:
+    def test_a_larger_split_has_less_noise(self) -> None:
         many, few = (self.lucky(0.02, 0.02, watched=watched) for watched in (4000, 40))
         test = np.asarray([setting.runs[0].test_accuracy for setting in many.settings])
         assert image_noise(test, many) < 0.3 * image_noise(test, few)
 
-    def test_a_harder_split_is_no_noise(self) -> None:
+    def test_the_difficulty_of_a_split_is_no_noise(self) -> None:
         def change(run: RecordedRun) -> RecordedRun:
             value = true_accuracy(run.settings)
             return dataclasses.replace(run, curve=make_curve(value, value - 0.05))
@@ -72,7 +72,7 @@ class TestImageNoise:
             TabularBenchmark(make_table(40, change=change), SPACE)
         ).image_noise == pytest.approx(0.0, abs=1e-9)
 
-    def test_settings_that_train_badly_do_not_count(self) -> None:
+    def test_poor_settings_do_not_count(self) -> None:
         def change(run: RecordedRun) -> RecordedRun:
             value = true_accuracy(run.settings)
             worse = run.setting % 2 == 0
@@ -81,14 +81,14 @@ class TestImageNoise:
         assert estimate_ground_truth(TabularBenchmark(make_table(60, change=change), SPACE)).image_noise < 0.05
 
 
-def test_settings_that_train_badly_do_not_count_as_noise() -> None:
+def test_poor_settings_do_not_count_as_run_noise() -> None:
     pairs = [np.asarray([0.9, 0.92])] * 3 + [np.asarray([0.1, 0.5])]
     assert run_noise(pairs, 0.8) == (pytest.approx(0.02 / 2**0.5), 3)
-    assert run_noise(pairs[2:], 0.8)[1] == 2, "with too few good ones all of them count"
+    assert run_noise(pairs[2:], 0.8)[1] == 2, "with too few good pairs all of them count"
     assert run_noise([np.asarray([0.5])], 0.0) == (None, 0)
 
 
-def test_smoothing_says_what_the_apparent_best_is_worth() -> None:
+def test_denoising_removes_the_bias_of_the_maximum() -> None:
     errors = []
     for seed in range(8):
         benchmark = TabularBenchmark(make_table(150, seed=seed, noise=0.04), SPACE)
@@ -104,7 +104,7 @@ def test_smoothing_says_what_the_apparent_best_is_worth() -> None:
     assert abs(smoothed_error) < 0.5 * lucky
 
 
-def test_smoothing_is_nearer_to_the_truth() -> None:
+def test_denoising_reduces_the_error() -> None:
     benchmark = TabularBenchmark(make_table(150, noise=0.04), SPACE)
     real = np.asarray([true_accuracy(setting.settings) for setting in benchmark.settings])
     truth = estimate_ground_truth(benchmark)
@@ -114,61 +114,63 @@ def test_smoothing_is_nearer_to_the_truth() -> None:
     assert truth.best == truth.smoothed.max() and truth.median == np.median(truth.smoothed)
 
 
-def test_without_noise_nothing_is_smoothed() -> None:
+def test_without_noise_accuracies_are_unchanged() -> None:
     benchmark = TabularBenchmark(make_table(30, noise=0.0), SPACE)
     truth = estimate_ground_truth(benchmark)
     assert truth.smoothed == pytest.approx(truth.test, abs=1e-6)
     assert truth.best == pytest.approx(max(true_accuracy(setting.settings) for setting in benchmark.settings), abs=1e-6)
 
 
-def unusual(seed: int = 0) -> tuple[FloatArray, FloatArray]:
-    """Returns points, and accuracies that do not depend on them, the first far above the others."""
-    draws = np.random.default_rng(seed)
-    points, test = draws.random((40, 3)), 0.5 + draws.random(40) * 0.1
+def accuracies_with_outlier(seed: int = 0) -> tuple[FloatArray, FloatArray]:
+    """Returns points and unrelated accuracies, the first of which is far above the others."""
+    rng = np.random.default_rng(seed)
+    points, test = rng.random((40, 3)), 0.5 + rng.random(40) * 0.1
     test[0] = 0.8
     return points, test
 
 
-def test_a_second_seed_is_trusted_more() -> None:
-    points, test = unusual()
+def test_a_smaller_variance_is_denoised_less() -> None:
+    points, test = accuracies_with_outlier()
     once, often = np.full(40, 0.03**2), np.full(40, 0.03**2)
     often[0] /= 4
     assert denoise_accuracies(test, once, points)[0] < denoise_accuracies(test, often, points)[0] < 0.8
 
 
-def test_more_noise_is_more_smoothing() -> None:
-    points, test = unusual()
+def test_more_noise_is_denoised_more() -> None:
+    points, test = accuracies_with_outlier()
     found = [denoise_accuracies(test, np.full(40, noise**2), points)[0] for noise in (0.0, 0.01, 0.05, 0.2)]
     assert found[0] == 0.8 and found == sorted(found, reverse=True) and found[-1] < 0.75
 
 
-def test_a_deviation_that_is_no_known_noise_counts_as_real() -> None:
-    points, test = unusual()
+def test_deviations_beyond_the_known_noise_count_as_real() -> None:
+    points, test = accuracies_with_outlier()
     assert denoise_accuracies(test, np.full(40, 0.005**2), points)[0] == pytest.approx(0.8, abs=0.01)
 
 
-def test_a_disaster_next_door_says_nothing_on_a_good_setting() -> None:
-    points, test = unusual()
+def test_failed_settings_do_not_affect_good_ones() -> None:
+    points, test = accuracies_with_outlier()
     broken = test.copy()
     broken[np.argsort(test)[:10]] = 0.0
     variance = np.full(40, 0.02**2)
     found = denoise_accuracies(broken, variance, points)
     assert found.max() == pytest.approx(denoise_accuracies(test, variance, points).max())
-    assert (found[broken < np.median(broken)] == broken[broken < np.median(broken)]).all(), "the lower half is kept"
+    assert (found[broken < np.median(broken)] == broken[broken < np.median(broken)]).all(), (
+        "the lower half is unchanged"
+    )
 
 
 @pytest.mark.parametrize("n", [1, 7])
-def test_few_settings_are_left_as_they_are(n: int) -> None:
+def test_few_settings_are_unchanged(n: int) -> None:
     test = np.linspace(0.1, 0.9, n)
     assert list(denoise_accuracies(test, np.full(n, 0.01), np.zeros((n, 2)))) == list(test)
 
 
-def test_equal_settings_are_left_as_they_are() -> None:
+def test_equal_accuracies_are_unchanged() -> None:
     found = denoise_accuracies(np.full(20, 0.6), np.full(20, 0.01), np.random.default_rng(0).random((20, 2)))
     assert found == pytest.approx(np.full(20, 0.6), abs=1e-9)
 
 
-def test_tables_without_test_accuracies_are_refused() -> None:
+def test_tables_without_test_accuracies_are_rejected() -> None:
     with pytest.raises(UsageError, match="without test accuracies"):
         estimate_ground_truth(TabularBenchmark(make_table(4, watched=0), SPACE))
     unwatched = make_table(

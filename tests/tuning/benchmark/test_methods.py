@@ -53,7 +53,7 @@ def benchmark() -> TabularBenchmark:
     return TabularBenchmark(target_table(), SPACE)
 
 
-def known(
+def make_context(
     benchmark: TabularBenchmark, experience: tuple[RecordedTable, ...] | None = None, **changes: Any
 ) -> SearchContext:
     values: dict[str, Any] = {
@@ -67,30 +67,30 @@ def known(
 
 
 def build(name: str, benchmark: TabularBenchmark, **changes: Any) -> SearchComponents:
-    return get_method(name).build(known(benchmark, **changes))
+    return get_method(name).build(make_context(benchmark, **changes))
 
 
 class TestRegistry:
-    def test_the_guided_search_is_the_only_one_that_runs_by_default_beside_the_plain_ones(self) -> None:
+    def test_default_methods(self) -> None:
         assert method_names(ablations=False) == (*PLAIN, "guided")
 
-    def test_ablations_run_when_they_are_named(self) -> None:
+    def test_ablations_are_registered(self) -> None:
         ablations = set(method_names()) - set(method_names(ablations=False))
         assert ablations >= {"priors alone", "pruner alone", "learned alone", "rules alone"}
         assert all(get_method(name).description for name in method_names())
 
-    def test_a_method_takes_the_place_of_its_namesake(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_method_replaces_one_of_the_same_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
-        other = SearchMethod(name="guided", description="Mine.", build=get_method("random").build)
-        assert methods.register(other) is get_method("guided") is other
+        other = SearchMethod(name="guided", description="Another method.", build=get_method("random").build)
+        assert methods.register_method(other) is get_method("guided") is other
 
-    def test_the_nearest_names_are_given(self) -> None:
+    def test_an_unknown_name_suggests_the_nearest(self) -> None:
         with pytest.raises(UsageError, match="unknown method 'guide'; did you mean guided"):
             get_method("guide")
 
 
-class TestParts:
-    """What each method puts into the brain."""
+class TestComponents:
+    """The components that each method gives to the controller."""
 
     @pytest.mark.parametrize(
         ("name", "guided", "pruner"),
@@ -110,22 +110,22 @@ class TestParts:
         made = build(name, benchmark)
         assert isinstance(made.sampler(0), BayesianSampler) == guided
         assert isinstance(made.pruner, pruner)
-        assert [origin for origin, _ in made.first] == ([RECOMMENDATION_NAME] if guided else [])
+        assert [origin for origin, _ in made.initial_settings] == ([RECOMMENDATION_NAME] if guided else [])
 
     def sources(self, name: str, benchmark: TabularBenchmark, **changes: Any) -> list[Any]:
         made = build(name, benchmark, **changes).sampler(0)
         assert isinstance(made, BayesianSampler)
-        return list(made._guide.sources)
+        return list(made._surrogate.sources)
 
     def recorded(self, name: str, benchmark: TabularBenchmark) -> list[bool]:
         return [source.name.startswith("recorded: ") for source in self.sources(name, benchmark)]
 
-    def test_ablations_leave_a_part_out(self, benchmark: TabularBenchmark) -> None:
+    def test_ablations_leave_sources_out(self, benchmark: TabularBenchmark) -> None:
         assert {True, False} == set(self.recorded("guided", benchmark)) == set(self.recorded("priors alone", benchmark))
         assert self.recorded("learned alone", benchmark) == [True] * 3
         assert not any(self.recorded("rules alone", benchmark))
 
-    def test_an_inverted_expectation_is_the_opposite(self, benchmark: TabularBenchmark) -> None:
+    def test_the_inverted_prior_mean_is_negated(self, benchmark: TabularBenchmark) -> None:
         right, wrong = (self.sources(name, benchmark) for name in ("guided", "inverted"))
         assert [source.mean for source in wrong] == [-source.mean for source in right]
         assert [source.spread for source in wrong] == [source.spread for source in right]
@@ -134,32 +134,32 @@ class TestParts:
         far = table(Task("moons"), 14, profile=profile(0.2, 0.19), facts={"classes": 7, "train_images": 9000})
         made = build("wrong profile", benchmark, experience=(*source_tables()[:1], far)).sampler(0)
         assert isinstance(made, BayesianSampler)
-        told = made._guide.target
-        assert (told.probe, told.classes, told.train_images) == (0.2, 7.0, 9000.0)
-        assert told.validation_images == known(benchmark).target.validation_images
-        assert told.epochs == LENGTH
+        assumed = made._surrogate.target
+        assert (assumed.probe, assumed.classes, assumed.train_images) == (0.2, 7.0, 9000.0)
+        assert assumed.validation_images == make_context(benchmark).target.validation_images
+        assert assumed.epochs == LENGTH
         alone = build("wrong profile", benchmark, experience=()).sampler(0)
         assert isinstance(alone, BayesianSampler)
-        assert alone._guide.target.probe == known(benchmark).target.probe, "where there is no other"
+        assert alone._surrogate.target.probe == make_context(benchmark).target.probe, "without another task"
 
-    def test_the_recommendation_can_be_run_and_is_no_anchor(self, benchmark: TabularBenchmark) -> None:
+    def test_the_recommendation_is_recorded_and_no_baseline_recipe(self, benchmark: TabularBenchmark) -> None:
         for name in ("guided", "learned alone", "rules alone"):
-            [(_, settings)] = build(name, benchmark).first
+            [(_, settings)] = build(name, benchmark).initial_settings
             assert settings in benchmark.index
             assert settings not in [one for _, one in baseline_recipes(LENGTH)]
 
-    def test_models_of_the_same_tables_are_made_once(self, benchmark: TabularBenchmark) -> None:
+    def test_models_of_the_same_tables_are_shared(self, benchmark: TabularBenchmark) -> None:
         one, other = (build("guided", benchmark, seed=seed) for seed in (0, 1))
         assert isinstance(one.pruner, FitPruner) and isinstance(other.pruner, FitPruner)
         assert one.pruner._forecaster is other.pruner._forecaster
 
-    def test_without_experience_rules_are_left_and_asha(self, benchmark: TabularBenchmark) -> None:
+    def test_without_experience_the_pruner_is_asha(self, benchmark: TabularBenchmark) -> None:
         made = build("guided", benchmark, experience=())
         assert isinstance(made.pruner, AshaPruner)
         assert isinstance(made.sampler(0), BayesianSampler)
 
-    def test_nothing_but_the_header_is_known_of_the_task(self, benchmark: TabularBenchmark) -> None:
-        target = known(benchmark).target
+    def test_the_context_has_only_the_header_of_the_task(self, benchmark: TabularBenchmark) -> None:
+        target = make_context(benchmark).target
         assert target.facts == benchmark.header.facts and target.epochs == LENGTH
         assert {item.name for item in dataclasses.fields(SearchContext)} == {
             *("header", "space", "experience", "seed", "settings")
@@ -202,11 +202,11 @@ class TestSearches:
         full = [true_logit[trial.setting] for trial in found if trial.stopped is None]
         assert len(found) > 15 and stopped
         assert np.mean(stopped) < np.mean(full)
-        assert all(trial.stopped is None for trial in found[:3]), "baseline_recipes run to their end"
+        assert all(trial.stopped is None for trial in found[:3]), "baseline recipes run to their end"
         assert all("the chance of beating" in trial.stopped for trial in found if trial.stopped is not None)
 
-    def test_the_recommendation_runs_after_the_anchors(self, benchmark: TabularBenchmark) -> None:
-        [(_, settings)] = build("guided", benchmark).first
+    def test_the_recommendation_runs_after_the_baseline_recipes(self, benchmark: TabularBenchmark) -> None:
+        [(_, settings)] = build("guided", benchmark).initial_settings
         found = replay_search(benchmark, get_method("guided"), experience=source_tables(), seed=0, budget=8)
         assert found[3].setting == benchmark.index[settings]
 
@@ -224,16 +224,14 @@ class TestSearches:
         replay_search(benchmark, get_method("guided"), experience=source_tables(), seed=0, budget=10)
         trials = stores[0].record().trials
         assert [trial.origin for trial in trials[3:4]] == [f"recommended: {RECOMMENDATION_NAME}"]
-        assert all(trial.forecast is None for trial in trials[:1]), "there was nothing to compare it with"
+        assert all(trial.forecast is None for trial in trials[:1]), "there was no reference"
         assert all(trial.forecast is not None for trial in trials if trial.state == "pruned")
 
 
 class TestLeaveOneTaskOut:
     @pytest.mark.parametrize("name", ["guided", "pruner alone", "portfolio"])
-    def test_recorded_curves_of_the_task_are_seen_only_as_they_are_trained(
-        self, benchmark: TabularBenchmark, name: str
-    ) -> None:
-        """A method does the same until the first epoch that differs, which is of the last trial here."""
+    def test_unseen_curves_of_the_task_have_no_influence(self, benchmark: TabularBenchmark, name: str) -> None:
+        """Changing the curves of settings that a search does not run must not change the search."""
         budget = 6
         found = replay_search(benchmark, get_method(name), experience=source_tables(), seed=0, budget=budget)
         seen = {trial.setting for trial in found}
@@ -250,7 +248,7 @@ class TestLeaveOneTaskOut:
         )
         assert [(trial.setting, trial.epochs) for trial in again] == [(trial.setting, trial.epochs) for trial in found]
 
-    def test_test_accuracies_are_never_seen(self, benchmark: TabularBenchmark) -> None:
+    def test_test_accuracies_have_no_influence(self, benchmark: TabularBenchmark) -> None:
         def blind(run: Any) -> Any:
             rows = tuple(dataclasses.replace(row, watched_accuracy=0.5) for row in run.curve)
             return dataclasses.replace(run, curve=rows)
@@ -267,13 +265,13 @@ class TestLeaveOneTaskOut:
 
 
 class TestUniform:
-    def test_any_recorded_setting_is_as_likely(self, benchmark: TabularBenchmark) -> None:
+    def test_recorded_settings_are_drawn_uniformly(self, benchmark: TabularBenchmark) -> None:
         made = build("random", benchmark).sampler(0)
         assert isinstance(made, PoolSampler) and isinstance(made, optuna.samplers.RandomSampler)
         counts = np.bincount([made.choose([{}] * 4) for _ in range(2000)], minlength=4)
         assert (np.abs(counts - 500) < 100).all()
 
-    def test_the_seed_decides(self, benchmark: TabularBenchmark) -> None:
+    def test_draws_depend_on_the_seed(self, benchmark: TabularBenchmark) -> None:
         def drawn(seed: int) -> list[int]:
             made = build("random", benchmark).sampler(seed)
             assert isinstance(made, PoolSampler)
@@ -282,7 +280,7 @@ class TestUniform:
         assert drawn(0) == drawn(0) != drawn(1)
 
 
-def test_the_portfolio_is_the_order_of_the_recorded_tasks(benchmark: TabularBenchmark) -> None:
+def test_the_portfolio_follows_the_mean_score_on_recorded_tasks(benchmark: TabularBenchmark) -> None:
     first = [
         [
             trial.setting
@@ -292,6 +290,6 @@ def test_the_portfolio_is_the_order_of_the_recorded_tasks(benchmark: TabularBenc
         ]
         for seed in (0, 1)
     ]
-    assert first[0] == first[1], "without chance"
+    assert first[0] == first[1], "the portfolio is deterministic"
     true_logit = [TREES.true_logit(setting.settings) for setting in benchmark.settings]
     assert np.mean([true_logit[i] for i in first[0][3:]]) > np.quantile(true_logit, 0.7)

@@ -26,14 +26,14 @@ ACCURACIES = (0.5, 0.7, 0.6, 0.7)
 
 @pytest.fixture
 def benchmark() -> TabularBenchmark:
-    def give(run):  # type: ignore[no-untyped-def]
+    def with_curve(run):  # type: ignore[no-untyped-def]
         run = dataclasses.replace(run, curve=make_curve(ACCURACIES[run.setting], 0.5))
         return diverge(run) if run.setting == 3 else run
 
-    return TabularBenchmark(make_table(4, change=give), SPACE)
+    return TabularBenchmark(make_table(4, change=with_curve), SPACE)
 
 
-def played(*trials: tuple[int, int, str | None]) -> list[ReplayedTrial]:
+def replayed(*trials: tuple[int, int, str | None]) -> list[ReplayedTrial]:
     """Returns trials from (setting, epochs, stopped)."""
     cumulative_epochs, made = 0, []
     for setting, epochs, stopped in trials:
@@ -52,30 +52,30 @@ def played(*trials: tuple[int, int, str | None]) -> list[ReplayedTrial]:
 
 
 class TestIncumbents:
-    def test_the_best_full_length_trial_so_far(self, benchmark: TabularBenchmark) -> None:
-        path = incumbent_path(played((0, 6, None), (1, 6, None), (2, 6, None)), benchmark, 20)
+    def test_the_incumbent_is_the_best_complete_trial(self, benchmark: TabularBenchmark) -> None:
+        path = incumbent_path(replayed((0, 6, None), (1, 6, None), (2, 6, None)), benchmark, 20)
         assert list(path) == [*[-1] * 5, *[0] * 6, *[1] * 9]
 
     def test_a_stopped_trial_is_no_incumbent(self, benchmark: TabularBenchmark) -> None:
-        path = incumbent_path(played((1, 4, "weak"), (2, 6, None)), benchmark, 12)
+        path = incumbent_path(replayed((1, 4, "weak"), (2, 6, None)), benchmark, 12)
         assert list(path) == [*[-1] * 9, *[2] * 3]
 
     def test_a_diverged_trial_is_the_worst(self, benchmark: TabularBenchmark) -> None:
-        path = incumbent_path(played((3, 2, None), (0, 6, None)), benchmark, 8)
+        path = incumbent_path(replayed((3, 2, None), (0, 6, None)), benchmark, 8)
         assert list(path) == [-1, *[3] * 6, 0]
 
-    def test_what_ends_behind_the_horizon_does_not_count(self, benchmark: TabularBenchmark) -> None:
-        assert list(incumbent_path(played((0, 6, None)), benchmark, 5)) == [-1] * 5
+    def test_trials_beyond_the_horizon_do_not_count(self, benchmark: TabularBenchmark) -> None:
+        assert list(incumbent_path(replayed((0, 6, None)), benchmark, 5)) == [-1] * 5
 
 
-def test_equal_accuracies_are_decided_by_the_loss() -> None:
-    def give(run):  # type: ignore[no-untyped-def]
+def test_ties_are_broken_by_the_loss() -> None:
+    def with_curve(run):  # type: ignore[no-untyped-def]
         curve = make_curve(0.6, 0.5)
         lower = dataclasses.replace(curve[-1], val_loss=0.1 if run.setting == 1 else 0.5)
         return dataclasses.replace(run, curve=(*curve[:-1], lower))
 
-    benchmark = TabularBenchmark(make_table(3, change=give), SPACE)
-    path = incumbent_path(played((0, 6, None), (1, 6, None), (2, 6, None)), benchmark, 18)
+    benchmark = TabularBenchmark(make_table(3, change=with_curve), SPACE)
+    path = incumbent_path(replayed((0, 6, None), (1, 6, None), (2, 6, None)), benchmark, 18)
     assert path[5] == 0 and set(path[11:]) == {1}
 
 
@@ -99,30 +99,30 @@ def test_epochs_until_it_stays_near() -> None:
 
 
 class TestIntervals:
-    def test_they_cover_what_they_say(self) -> None:
-        draws = np.random.default_rng(0)
+    def test_intervals_have_their_nominal_coverage(self) -> None:
+        rng = np.random.default_rng(0)
         hits = 0
         for _ in range(200):
-            estimate = bootstrap_mean_estimate(draws.normal(1.0, 1.0, size=30).tolist())
+            estimate = bootstrap_mean_estimate(rng.normal(1.0, 1.0, size=30).tolist())
             hits += estimate.low <= 1.0 <= estimate.high
         assert 180 <= hits <= 198
 
-    def test_bands_hold_curve_by_curve(self) -> None:
+    def test_intervals_of_curves_are_per_epoch(self) -> None:
         mean, low, high = bootstrap_mean(np.asarray([[0.0, 1.0], [1.0, 1.0]] * 10))
         assert mean == pytest.approx([0.5, 1.0])
         assert low[0] < 0.5 < high[0]
         assert (low[1], high[1]) == pytest.approx((1.0, 1.0))
 
-    def test_the_median_may_be_never(self) -> None:
+    def test_the_median_may_be_infinite(self) -> None:
         never = bootstrap_median([10.0, math.inf, math.inf, math.inf, math.inf])
         assert (never.value, never.high) == (math.inf, math.inf)
-        seldom = bootstrap_median([10.0, 12.0, 11.0, 13.0, math.inf])
-        assert (seldom.low, seldom.value) == (10.0, 12.0)
-        assert seldom.low <= seldom.value <= seldom.high
+        rarely = bootstrap_median([10.0, 12.0, 11.0, 13.0, math.inf])
+        assert (rarely.low, rarely.value) == (10.0, 12.0)
+        assert rarely.low <= rarely.value <= rarely.high
 
 
 class TestComparisons:
-    def test_a_paired_test_sees_what_unpaired_noise_hides(self) -> None:
+    def test_a_paired_test_removes_common_noise(self) -> None:
         base = np.random.default_rng(0).normal(0, 10, size=40)
         assert paired_test((base + 0.5 + 0.01 * np.arange(40)).tolist(), base.tolist()) < 1e-6
         assert paired_test([1.0, 2.0], [1.0, 2.0]) == 1.0

@@ -40,7 +40,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Greedy(optuna.samplers.RandomSampler):
-    """Knows what a setting is worth and takes the best of what there is."""
+    """A pool sampler that knows the true accuracies and takes the best setting."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
@@ -50,8 +50,8 @@ class Greedy(optuna.samplers.RandomSampler):
         self.studies.append(len(study.get_trials(deepcopy=False)))
 
     def choose(self, candidates: Sequence[Mapping[str, Any]]) -> int:
-        worth = [true_accuracy(SPACE.settings(params, LENGTH)) for params in candidates]
-        return int(np.argmax(worth))
+        accuracies = [true_accuracy(SPACE.settings(params, LENGTH)) for params in candidates]
+        return int(np.argmax(accuracies))
 
 
 class TestSearch:
@@ -71,28 +71,28 @@ class TestSearch:
         snapped = "tpe" in name or name == "pruner alone"
         assert all(distance > 0 for distance in proposed) if snapped else not any(proposed)
 
-    def test_anchors_come_first_but_for_plain_random_search(self, benchmark: TabularBenchmark) -> None:
+    def test_baseline_recipes_run_first_except_in_random_search(self, benchmark: TabularBenchmark) -> None:
         searches = {name: replay_search(benchmark, get_method(name), budget=5) for name in ("random", "tpe")}
         assert [trial.setting for trial in searches["tpe"]][:3] == [0, 1, 2]
         assert [trial.setting for trial in searches["random"]][:3] != [0, 1, 2]
 
-    def test_anchors_that_were_not_recorded_are_not_asked_for(self) -> None:
+    def test_baseline_recipes_that_were_not_recorded_are_left_out(self) -> None:
         table = make_table(30)
         table = type(table)(table.header, [run for run in table.runs if run.origin == "random"], "t")
         trials = replay_search(TabularBenchmark(table, SPACE), get_method("tpe"), budget=5)
         assert len(trials) == 5
         assert all(trial.distance is not None for trial in trials)
 
-    def test_the_seed_decides(self, benchmark: TabularBenchmark) -> None:
+    def test_a_search_depends_on_the_seed(self, benchmark: TabularBenchmark) -> None:
         one, same, other = (replay_search(benchmark, get_method("asha"), seed=seed, budget=12) for seed in (1, 1, 2))
         assert one == same
         assert one != other
 
-    def test_a_short_table_is_played_to_its_end(self) -> None:
+    def test_a_short_table_is_replayed_completely(self) -> None:
         trials = replay_search(TabularBenchmark(make_table(8), SPACE), get_method("tpe+asha"), budget=8)
         assert sorted(trial.setting for trial in trials) == list(range(8))
 
-    def test_a_sampler_that_chooses_is_shown_the_unused_settings(self, benchmark: TabularBenchmark) -> None:
+    def test_a_pool_sampler_receives_the_unused_settings(self, benchmark: TabularBenchmark) -> None:
         made: list[Greedy] = []
 
         def sampler(seed: int) -> Greedy:
@@ -100,18 +100,18 @@ class TestSearch:
             return made[-1]
 
         method = SearchMethod(
-            name="greedy", description="", build=lambda known: SearchComponents(sampler=sampler), runs_baselines=False
+            name="greedy", description="", build=lambda context: SearchComponents(sampler=sampler), runs_baselines=False
         )
         trials = replay_search(benchmark, method, budget=5)
-        worth = [true_accuracy(setting.settings) for setting in benchmark.settings]
-        assert [trial.setting for trial in trials] == list(np.argsort(worth)[::-1][:5])
+        accuracies = [true_accuracy(setting.settings) for setting in benchmark.settings]
+        assert [trial.setting for trial in trials] == list(np.argsort(accuracies)[::-1][:5])
         assert {trial.distance for trial in trials} == {0.0}
-        assert made[0].studies == [1, 2, 3, 4, 5], "it sees the study before each choice"
+        assert made[0].studies == [1, 2, 3, 4, 5], "the study is passed before each choice"
 
-    def test_the_brain_is_told_what_was_run(self, benchmark: TabularBenchmark) -> None:
+    def test_the_study_has_the_settings_that_ran(self, benchmark: TabularBenchmark) -> None:
         seen: list[tuple[Any, Any]] = []
 
-        class Watch:
+        class RecordingPruner:
             def decide(self, context: TrialContext) -> str | None:
                 params = context.study.get_trials(deepcopy=False)[context.number].params
                 seen.append((SPACE.settings(params, LENGTH), context.settings))
@@ -120,43 +120,43 @@ class TestSearch:
         method = SearchMethod(
             name="watch",
             description="",
-            build=lambda known: SearchComponents(
-                sampler=lambda seed: optuna.samplers.RandomSampler(seed), pruner=Watch()
+            build=lambda context: SearchComponents(
+                sampler=lambda seed: optuna.samplers.RandomSampler(seed), pruner=RecordingPruner()
             ),
         )
         replay_search(benchmark, method, budget=8)
         assert len(seen) == 8 * (LENGTH - 1)
-        assert all(told == run and run in benchmark.index for told, run in seen)
+        assert all(stored == run and run in benchmark.index for stored, run in seen)
 
 
-class TestKnowledge:
+class TestContext:
     def test_a_method_never_sees_the_evaluated_task(self, registry: None) -> None:
         seen: list[SearchContext] = []
 
-        def build(known: SearchContext) -> SearchComponents:
-            seen.append(known)
-            return get_method("random").build(known)
+        def build(context: SearchContext) -> SearchComponents:
+            seen.append(context)
+            return get_method("random").build(context)
 
-        methods.register(SearchMethod(name="spy", description="", build=build))
+        methods.register_method(SearchMethod(name="spy", description="", build=build))
         tables = [
             make_table(12, seed=i, dataset=name, data_hash=name, profile={"scalars": {"n": i}})
             for i, name in enumerate("abc")
         ]
         replay(tables, space=SPACE, methods=["spy"], seeds=1, budget=2)
-        assert [known.header.dataset for known in seen] == ["a", "b", "c"]
-        assert [[table.header.dataset for table in known.experience] for known in seen] == [
+        assert [context.header.dataset for context in seen] == ["a", "b", "c"]
+        assert [[table.header.dataset for table in context.experience] for context in seen] == [
             ["b", "c"],
             ["a", "c"],
             ["a", "b"],
         ]
         assert seen[1].header.profile == {"scalars": {"n": 1}}
 
-    def test_the_same_images_under_another_name_or_backbone_are_left_out(self) -> None:
-        mine = make_table(3, dataset="a", data_hash="1")
+    def test_tables_of_the_same_images_or_dataset_are_left_out(self) -> None:
+        evaluated = make_table(3, dataset="a", data_hash="1")
         renamed = make_table(3, dataset="b", data_hash="1")
         other_shots = make_table(3, dataset="a", data_hash="2", backbone="conv4")
-        stranger = make_table(3, dataset="c", data_hash="3")
-        assert leave_dataset_out([mine, renamed, other_shots, stranger], mine) == [stranger]
+        unrelated = make_table(3, dataset="c", data_hash="3")
+        assert leave_dataset_out([evaluated, renamed, other_shots, unrelated], evaluated) == [unrelated]
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ class TestReplay:
         assert result.tasks[0].methods["asha"].regret["test"].shape == (3, 10 * LENGTH)
         assert [row["method"] for row in result.summary_rows()] == ["random", "asha"] * 2
 
-    def test_processes_change_nothing(self, tables: list[RecordedTable]) -> None:
+    def test_the_number_of_processes_has_no_effect(self, tables: list[RecordedTable]) -> None:
         options: dict[str, Any] = {"space": SPACE, "methods": ["random", "tpe+asha"], "seeds": 2, "budget": 12}
         one, two = (replay(tables, workers=workers, **options) for workers in (1, 2))
         assert one.search_rows() == two.search_rows()
@@ -190,13 +190,13 @@ class TestReplay:
         result = replay(tables[:1], space=SPACE, methods=["random"], seeds=1, budget=4)
         assert result.tasks[0].experience == ()
 
-    def test_the_horizon_ends_with_the_table(self) -> None:
+    def test_the_horizon_is_limited_by_the_table(self) -> None:
         result = replay([make_table(9)], space=SPACE, methods=["random"], seeds=1, budget=60)
         assert result.tasks[0].horizon == 9 * LENGTH
 
-    def test_what_knows_the_worth_of_settings_wins(self, tables: list[RecordedTable], registry: None) -> None:
-        build = lambda known: SearchComponents(sampler=Greedy)  # noqa: E731
-        methods.register(SearchMethod(name="greedy", description="Knows.", build=build))
+    def test_a_sampler_that_knows_the_accuracies_wins(self, tables: list[RecordedTable], registry: None) -> None:
+        build = lambda context: SearchComponents(sampler=Greedy)  # noqa: E731
+        methods.register_method(SearchMethod(name="greedy", description="Knows the accuracies.", build=build))
         result = replay(tables, space=SPACE, methods=["random", "greedy"], seeds=6, budget=20)
         random, greedy = result.overall_rows()
         assert greedy["epochs"] <= 4 * LENGTH < random["epochs"]
@@ -204,7 +204,7 @@ class TestReplay:
         assert greedy["worst_ratio"] < random["worst_ratio"]
         assert random["ratio"] == random["p_epochs"] == 1.0
 
-    def test_bad_input_is_named(self, tables: list[RecordedTable]) -> None:
+    def test_invalid_input_is_rejected(self, tables: list[RecordedTable]) -> None:
         with pytest.raises(UsageError, match="unknown method 'tpa'; did you mean"):
             replay(tables, space=SPACE, methods=["tpa"])
         with pytest.raises(UsageError, match="no recorded tables"):
@@ -219,7 +219,7 @@ class TestReplay:
 
 
 class TestMemory:
-    def test_a_study_in_memory_goes_as_one_on_disk(self, tmp_path: Path) -> None:
+    def test_a_study_in_memory_equals_one_on_disk(self, tmp_path: Path) -> None:
         with open_fake_study(tmp_path, "14", epochs=LENGTH) as disk:
             memory = InMemoryStudyStore(disk.config, DATASET)
             for store in (disk, memory):
@@ -234,6 +234,6 @@ class TestMemory:
         assert in_memory.noise == on_disk.noise is not None
         assert in_memory.epochs_spent == on_disk.epochs_spent
 
-    def test_a_study_is_configured_as_its_table(self) -> None:
+    def test_the_study_config_is_that_of_the_table(self) -> None:
         config = replay_study_config(make_table(3, shots=5).header, SPACE, 7)
         assert (config.seed, config.epochs, config.shots, config.space) == (7, LENGTH, 5, "non_binary")

@@ -14,23 +14,23 @@ from tests.tuning.benchmark.tables import LENGTH, SPACE, diverge, make_table
 
 @dataclass
 class RecordingTrialSource:
-    """Hands out given settings, stops some, and remembers what it is told."""
+    """A trial source with given settings that stops some trials and records all calls."""
 
     waiting: list[TransferSettings]
     stop: dict[str, int] = field(default_factory=dict)
     epochs: list[tuple[str, int]] = field(default_factory=list)
     outcomes: dict[str, TrialOutcome] = field(default_factory=dict)
     results: list[EpochResult] = field(default_factory=list)
-    handed: int = 0
+    started: int = 0
 
     def next_trial(self) -> TrialSpec | None:
         if not self.waiting:
             return None
-        self.handed += 1
-        return TrialSpec(key=f"spec-{self.handed}", settings=self.waiting.pop(0))
+        self.started += 1
+        return TrialSpec(key=f"spec-{self.started}", settings=self.waiting.pop(0))
 
     def on_placed(self, spec: TrialSpec, place: object) -> None:
-        raise AssertionError("curves are replayed nowhere")
+        raise AssertionError("replayed trials are not placed")
 
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         self.epochs.append((spec.key, result.epoch))
@@ -41,7 +41,7 @@ class RecordingTrialSource:
         self.outcomes[spec.key] = outcome
 
     def on_abandoned(self, spec: TrialSpec) -> None:
-        raise AssertionError("nothing is abandoned")
+        raise AssertionError("no trial is abandoned")
 
 
 @pytest.fixture
@@ -55,13 +55,13 @@ def settings(pool: CandidatePool, *indices: int) -> list[TransferSettings]:
     return [pool.benchmark.settings[index].settings for index in indices]
 
 
-def test_a_recorded_curve_is_played_to_its_end(pool: CandidatePool) -> None:
-    source, player = RecordingTrialSource(settings(pool, 3)), ReplayEngine(pool)
-    player.run(source)
+def test_a_recorded_curve_is_replayed_to_its_end(pool: CandidatePool) -> None:
+    source, engine = RecordingTrialSource(settings(pool, 3)), ReplayEngine(pool)
+    engine.run(source)
     assert source.epochs == [("spec-1", epoch) for epoch in range(1, LENGTH + 1)]
     assert source.outcomes["spec-1"].curve == pool.benchmark.settings[3].curves[0]
     assert source.outcomes["spec-1"].stopped is None
-    [trial] = player.trials
+    [trial] = engine.trials
     assert (trial.setting, trial.epochs, trial.cumulative_epochs, trial.stopped, trial.distance) == (
         3,
         LENGTH,
@@ -69,52 +69,52 @@ def test_a_recorded_curve_is_played_to_its_end(pool: CandidatePool) -> None:
         None,
         None,
     )
-    assert player.clock.now == pytest.approx(0.5 + LENGTH)
+    assert engine.clock.now == pytest.approx(0.5 + LENGTH)
 
 
-def test_nobody_sees_test_accuracies(pool: CandidatePool) -> None:
+def test_test_accuracies_are_hidden(pool: CandidatePool) -> None:
     source = RecordingTrialSource(settings(pool, 0, 1))
     ReplayEngine(pool).run(source)
     assert all(result.watched_accuracy is None for result in source.results)
 
 
 def test_a_stop_is_honoured_and_its_epochs_are_saved(pool: CandidatePool) -> None:
-    source, player = RecordingTrialSource(settings(pool, 3, 5), stop={"spec-1": 2}), ReplayEngine(pool)
-    player.run(source)
+    source, engine = RecordingTrialSource(settings(pool, 3, 5), stop={"spec-1": 2}), ReplayEngine(pool)
+    engine.run(source)
     assert source.outcomes["spec-1"].stopped == "enough"
     assert len(source.outcomes["spec-1"].curve) == 2
-    assert [(trial.epochs, trial.cumulative_epochs) for trial in player.trials] == [(2, 2), (LENGTH, LENGTH + 2)]
+    assert [(trial.epochs, trial.cumulative_epochs) for trial in engine.trials] == [(2, 2), (LENGTH, LENGTH + 2)]
 
 
-def test_a_stop_after_the_last_epoch_is_an_end(pool: CandidatePool) -> None:
-    source, player = RecordingTrialSource(settings(pool, 3), stop={"spec-1": LENGTH}), ReplayEngine(pool)
-    player.run(source)
+def test_a_stop_after_the_last_epoch_is_ignored(pool: CandidatePool) -> None:
+    source, engine = RecordingTrialSource(settings(pool, 3), stop={"spec-1": LENGTH}), ReplayEngine(pool)
+    engine.run(source)
     assert source.outcomes["spec-1"].stopped is None
-    assert player.trials[0].stopped is None
+    assert engine.trials[0].stopped is None
 
 
 def test_a_diverged_run_ends_early_and_is_no_stop(pool: CandidatePool) -> None:
-    source, player = RecordingTrialSource(settings(pool, 4)), ReplayEngine(pool)
-    player.run(source)
+    source, engine = RecordingTrialSource(settings(pool, 4)), ReplayEngine(pool)
+    engine.run(source)
     assert source.outcomes["spec-1"].diverged
-    assert (player.trials[0].epochs, player.trials[0].stopped) == (2, None)
+    assert (engine.trials[0].epochs, engine.trials[0].stopped) == (2, None)
 
 
-def test_workers_run_beside_each_other(pool: CandidatePool) -> None:
-    source, player = RecordingTrialSource(settings(pool, 1, 2, 3), stop={"spec-1": 3}), ReplayEngine(pool, workers=2)
-    player.run(source)
+def test_workers_run_in_parallel(pool: CandidatePool) -> None:
+    source, engine = RecordingTrialSource(settings(pool, 1, 2, 3), stop={"spec-1": 3}), ReplayEngine(pool, workers=2)
+    engine.run(source)
     assert source.epochs[:6] == [(f"spec-{spec}", epoch) for epoch in (1, 2, 3) for spec in (1, 2)]
     assert source.epochs.index(("spec-3", 1)) > source.epochs.index(("spec-1", 3))
-    assert player.clock.now == pytest.approx(3.5 + 0.5 + LENGTH)
+    assert engine.clock.now == pytest.approx(3.5 + 0.5 + LENGTH)
 
 
 def test_it_ends_when_every_setting_was_used(pool: CandidatePool) -> None:
-    source, player = RecordingTrialSource(settings(pool, *range(8), 0)), ReplayEngine(pool)
-    player.run(source)
-    assert len(player.trials) == 8
+    source, engine = RecordingTrialSource(settings(pool, *range(8), 0)), ReplayEngine(pool)
+    engine.run(source)
+    assert len(engine.trials) == 8
     assert len(source.waiting) == 1
 
 
 def test_settings_that_were_not_recorded_are_an_error(pool: CandidatePool) -> None:
-    with pytest.raises(NbtError, match="spec-1 asks for settings that were not recorded"):
+    with pytest.raises(NbtError, match="spec-1 has settings that were not recorded"):
         ReplayEngine(pool).run(RecordingTrialSource([TransferSettings(head_lr=0.77, epochs=LENGTH)]))

@@ -1,4 +1,4 @@
-"""What every engine must do, as tests: a class for an engine inherits `EngineContract` and says how to make one."""
+"""Tests that every engine must pass: the test class of an engine inherits `EngineContract` and defines `make`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EPOCHS = 4
 
 
 def make_specs(*behaviours: str) -> list[TrialSpec]:
-    """One spec for each behaviour of `fake_runner`, in this order: "0000 train", "0001 die"."""
+    """Returns one trial per behaviour of `fake_runner`, in this order: "0000 train", "0001 die"."""
     settings = TransferSettings(epochs=EPOCHS)
     return [
         TrialSpec(key=f"{number:04d} {behaviour}", settings=settings) for number, behaviour in enumerate(behaviours)
@@ -29,7 +29,7 @@ def make_specs(*behaviours: str) -> list[TrialSpec]:
 
 
 class ListSource:
-    """Hands out a list of specs and notes what it is told. What was abandoned is handed out again."""
+    """Supplies the trials of a list and records the calls that it receives. Abandoned trials are supplied again."""
 
     def __init__(self, specs: Sequence[TrialSpec]) -> None:
         self.waiting = list(specs)
@@ -70,12 +70,12 @@ class ListSource:
 
 
 class EngineContract:
-    """Inherit it, and give `make`."""
+    """The tests; a subclass defines `make`."""
 
     workers: int
 
     def make(self, task: Any) -> Engine:
-        """An engine that runs `fake_runner.RUNNER` with `workers` specs at a time."""
+        """Returns an engine that runs `fake_runner.RUNNER` with `workers` concurrent trials."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -88,7 +88,7 @@ class EngineContract:
         yield engine
         engine.close()
 
-    def test_runs_every_job_once_with_its_whole_curve(self, engine: Engine) -> None:
+    def test_runs_every_trial_once_with_its_whole_curve(self, engine: Engine) -> None:
         specs = make_specs(*["train"] * 5)
         source = ListSource(specs)
         engine.run(source)
@@ -100,36 +100,36 @@ class EngineContract:
         assert not source.running
         assert not source.abandoned
 
-    def test_epochs_of_a_job_come_in_order_before_its_end(self, engine: Engine) -> None:
+    def test_epochs_of_a_trial_arrive_in_order_before_its_end(self, engine: Engine) -> None:
         source = ListSource(make_specs("train", "train"))
         engine.run(source)
         for key in source.done:
             assert [epoch for name, epoch in source.epochs if name == key] == [1, 2, 3, 4]
 
-    def test_the_source_is_told_where_a_job_is_before_its_first_epoch(self, engine: Engine) -> None:
+    def test_the_location_is_reported_before_the_first_epoch(self, engine: Engine) -> None:
         source = ListSource(make_specs("train", "train", "fail"))
-        source.stop = lambda spec, result: None if spec.key in dict(source.locations) else "it is nowhere"
+        source.stop = lambda spec, result: None if spec.key in dict(source.locations) else "no location"
         engine.run(source)
         here = {"node": platform.node(), "device": "cpu"}
         for key in ("0000 train", "0001 train"):
             assert [location for name, location in source.locations if name == key] == [here]
             assert source.done[key].stopped is None
         for outcome in source.done.values():
-            assert here.items() <= outcome.facts.items(), "also of one that failed"
+            assert here.items() <= outcome.facts.items(), "failed trials included"
             assert "lost_workers" not in outcome.facts
 
-    def test_no_jobs_is_an_end(self, engine: Engine) -> None:
+    def test_run_returns_without_trials(self, engine: Engine) -> None:
         source = ListSource([])
         engine.run(source)
         assert not source.done
 
-    def test_asks_again_after_every_end(self, engine: Engine) -> None:
+    def test_requests_a_trial_after_every_end(self, engine: Engine) -> None:
         first, second = make_specs("train", "train")
         source = ListSource([first])
-        told = source.on_done
+        original = source.on_done
 
         def on_done(spec: TrialSpec, outcome: TrialOutcome) -> None:
-            told(spec, outcome)
+            original(spec, outcome)
             if spec is first:
                 source.waiting.append(second)
 
@@ -137,7 +137,7 @@ class EngineContract:
         engine.run(source)
         assert list(source.done) == [first.key, second.key]
 
-    def test_a_reason_stops_the_job_and_only_that(self, engine: Engine) -> None:
+    def test_a_stop_reason_stops_only_its_trial(self, engine: Engine) -> None:
         source = ListSource(make_specs("train", "train"))
         source.stop = lambda spec, result: "too slow" if spec.key == "0000 train" and result.epoch == 2 else None
         engine.run(source)
@@ -148,34 +148,35 @@ class EngineContract:
         assert other.stopped is None
         assert len(other.curve) == EPOCHS
 
-    def test_a_failing_job_is_told_and_the_others_go_on(self, engine: Engine) -> None:
+    def test_a_failing_trial_is_reported_and_the_others_continue(self, engine: Engine) -> None:
         source = ListSource(make_specs("train", "fail", "train", "train"))
         engine.run(source)
         assert source.done["0001 fail"].error == "ValueError: no"
         assert source.done["0001 fail"].traceback == "Traceback ..."
         assert sum(outcome.error is None for outcome in source.done.values()) == 3
 
-    def test_out_of_memory_alone_on_the_device_is_told(self, engine: Engine) -> None:
+    def test_out_of_memory_alone_on_the_device_is_reported(self, engine: Engine) -> None:
         source = ListSource(make_specs("oom"))
         engine.run(source)
         assert source.done["0000 oom"].out_of_memory
         assert source.done["0000 oom"].error
 
-    def test_workers_keep_their_tools_between_jobs_and_runs(self, engine: Engine) -> None:
+    def test_workers_keep_their_runner_between_trials_and_runs(self, engine: Engine) -> None:
         source = ListSource(make_specs(*["train"] * 3))
         engine.run(source)
         again = ListSource(make_specs(*["train"] * 3))
         engine.run(again)
         facts = [outcome.facts for outcome in [*source.done.values(), *again.done.values()]]
-        served = Counter(fact["pid"] for fact in facts)
-        assert len(served) <= self.workers
-        assert all(max(fact["trials_run"] for fact in facts if fact["pid"] == pid) == n for pid, n in served.items())
+        trials_per_worker = Counter(fact["pid"] for fact in facts)
+        assert len(trials_per_worker) <= self.workers
+        for pid, count in trials_per_worker.items():
+            assert max(fact["trials_run"] for fact in facts if fact["pid"] == pid) == count
         assert all(fact["worker"] in range(self.workers) for fact in facts)
 
     @pytest.mark.parametrize("call", ["next_trial", "on_epoch", "on_done"])
     def test_an_error_of_the_source_ends_the_run(self, engine: Engine, call: str) -> None:
         source = ListSource(make_specs(*["train"] * 4))
-        true_call = getattr(source, call)
+        original = getattr(source, call)
         calls = 0
 
         def fail_at_second(*args: Any) -> Any:
@@ -183,16 +184,16 @@ class EngineContract:
             calls += 1
             if calls == 2:
                 raise NbtError("three identical failures")
-            return true_call(*args)
+            return original(*args)
 
         setattr(source, call, fail_at_second)
         with pytest.raises(NbtError, match="three identical failures"):
             engine.run(source)
-        ended = 1 if call == "on_done" else 0  # that spec has its end, though noting it failed
+        ended = 1 if call == "on_done" else 0  # this trial has ended, although its on_done failed
         assert len(source.running) == ended
         assert len(source.done) + len(source.waiting) + ended == 4
 
-    def test_goes_on_after_an_error_of_the_source(self, engine: Engine) -> None:
+    def test_runs_again_after_an_error_of_the_source(self, engine: Engine) -> None:
         source = ListSource(make_specs("train", "train", "train"))
         source.stop = _raise_error
         with pytest.raises(NbtError):
@@ -202,21 +203,21 @@ class EngineContract:
         assert len(source.done) == 3
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_an_interrupt_waits_for_the_source_and_abandons_what_runs(
+    def test_an_interrupt_waits_for_the_source_and_abandons_running_trials(
         self, engine: Engine, number: signal.Signals
     ) -> None:
         before = signal.getsignal(number)
         source = ListSource(make_specs(*["train"] * 4))
         finished: list[str] = []
 
-        def interrupted(spec: TrialSpec, result: EpochResult) -> None:
+        def interrupt(spec: TrialSpec, result: EpochResult) -> None:
             signal.raise_signal(number)
             finished.append(spec.key)
 
-        source.stop = interrupted
+        source.stop = interrupt
         with pytest.raises(KeyboardInterrupt):
             engine.run(source)
-        assert len(finished) == 1, "the call to the source was cut short"
+        assert len(finished) == 1, "the call to the source was interrupted"
         assert finished[0] in source.abandoned
         assert not source.running
         assert not source.done
@@ -244,7 +245,7 @@ class EngineContract:
         engine.close()
         engine.close()
 
-    def test_close_closes_the_tools(self, engine: Engine, task: FakeTask) -> None:
+    def test_close_closes_the_runners(self, engine: Engine, task: FakeTask) -> None:
         source = ListSource(make_specs("train", "train"))
         engine.run(source)
         engine.close()

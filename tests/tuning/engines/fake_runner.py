@@ -1,4 +1,4 @@
-"""A runner without training, which does to its process what the key of a spec says: "0003 die-once"."""
+"""A runner that trains nothing; the key of a trial selects its behaviour, such as "0003 die-once"."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ RUNNER = "tests.tuning.engines.fake_runner:FakeRunner"
 
 @dataclass(frozen=True)
 class FakeTask:
-    """Stands for a task: a folder where runners leave notes for one another and for the tests."""
+    """Replaces a task: a folder in which runners leave files for one another and for the tests."""
 
     folder: Path
     setup: str = "works"
 
     def fail_after_first_worker(self, slot: int) -> None:
-        """Fails in all workers but the first, once that one is on its way."""
+        """Fails in all workers but the first, after the first has started."""
         if slot == 0:
             (self.folder / "first").touch()
             return
@@ -44,13 +44,13 @@ class FakeTask:
 class FakeRunner:
     def __init__(self, task: FakeTask, *, slot: int, workers: int, device: str | None, cache_bytes: int | None) -> None:
         if task.setup == "fails":
-            raise RuntimeError("no tools today")
-        if task.setup == "lacks memory beside another" and slot > 0:
-            raise MemoryError("no room for the tools")
-        if task.setup == "fails beside another":
+            raise RuntimeError("set-up failed")
+        if task.setup == "lacks memory with another" and slot > 0:
+            raise MemoryError("out of memory at set-up")
+        if task.setup == "fails with another":
             task.fail_after_first_worker(slot)
         self.task = task
-        self.device, self.told = device or "cpu", device
+        self.device, self.requested_device = device or "cpu", device
         self.trials_run, self.workers = 0, workers
         logging.getLogger("nbt").info("runner %d is ready", slot)
 
@@ -63,8 +63,8 @@ class FakeRunner:
             "trials_run": self.trials_run,
             "threads": os.environ.get("OMP_NUM_THREADS"),
             "temporary": tempfile.gettempdir(),
-            "sharing": self.workers,
-            "told_device": self.told,
+            "workers_per_device": self.workers,
+            "requested_device": self.requested_device,
             **{name: os.environ.get(name) for name in ("RAY_RAYLET_PID", "CUDA_VISIBLE_DEVICES")},
         }
         if behaviour == "measured":
@@ -73,10 +73,10 @@ class FakeRunner:
             return TrialOutcome(error="ValueError: no", traceback="Traceback ...")
         if behaviour == "oom" or (behaviour == "oom-once" and self.task.is_first_call("oom-once")):
             return TrialOutcome(error="OutOfMemoryError: all of it", out_of_memory=True)
-        known = _epochs_in_checkpoint(spec)
-        facts["resumed_after"] = known
-        curve = [_result(epoch) for epoch in range(1, known + 1)]
-        for epoch in range(known + 1, spec.settings.epochs + 1):
+        resumed_after = _epochs_in_checkpoint(spec)
+        facts["resumed_after"] = resumed_after
+        curve = [_result(epoch) for epoch in range(1, resumed_after + 1)]
+        for epoch in range(resumed_after + 1, spec.settings.epochs + 1):
             self._behave(behaviour, epoch)
             curve.append(_result(epoch))
             if spec.checkpoint is not None:
@@ -114,7 +114,7 @@ class FakeRunner:
 
 
 def _epochs_in_checkpoint(spec: TrialSpec) -> int:
-    """How many epochs the spec's checkpoint, if it has one, holds."""
+    """Returns the number of epochs in the trial's checkpoint; 0 without one."""
     return int(spec.checkpoint.read_text()) if spec.checkpoint is not None and spec.checkpoint.exists() else 0
 
 

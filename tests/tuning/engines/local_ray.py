@@ -1,4 +1,4 @@
-"""A Ray of this machine for tests: small, without dashboard, ended with its context."""
+"""Local Ray instances for tests: small, without dashboard, ended with their context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 OPTIONS = {"object_store_memory": 200 << 20, "include_dashboard": False}
-# Each is a Python process that nothing here needs; a busy machine does not start them all within Ray's 30 s.
+# Each option removes a Python process that no test needs; a busy machine cannot start all of them within Ray's 30 s.
 MINIMAL_NODE_OPTIONS = {**OPTIONS, "no_monitor": True, "include_log_monitor": False}
 
 
@@ -31,7 +31,7 @@ def local_ray(num_gpus: int = 0) -> Iterator[None]:
         ray.init(
             address="local", num_cpus=2, num_gpus=num_gpus, logging_level=logging.ERROR, log_to_driver=False, **OPTIONS
         )
-    except Exception as error:  # before anything of ours runs: too little shared memory, a machine too busy
+    except Exception as error:  # too little shared memory, or the machine is too busy
         pytest.skip(f"Ray does not start on this machine: {error}")
     signal.signal(signal.SIGTERM, before)  # as `connect` does
     try:
@@ -42,7 +42,7 @@ def local_ray(num_gpus: int = 0) -> Iterator[None]:
 
 @contextmanager
 def local_cluster(**head: Any) -> Iterator[Any]:
-    """A cluster of raylets on this machine: the head, and what is added by `add_node`."""
+    """A cluster of raylets on this machine: the head and the nodes that `add_node` adds."""
     import ray
     from ray.cluster_utils import Cluster
 

@@ -1,4 +1,4 @@
-"""Waiting for processes of other tests' making, and looking after them."""
+"""Helpers to wait for processes and to inspect them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 TIMEOUT_SECONDS = 500.0
 
 
-def wait_for(what: Callable[[], bool]) -> bool:
-    """Whether it came true in time; a busy machine gets minutes."""
+def wait_for(condition: Callable[[], bool]) -> bool:
+    """Waits until a condition holds; returns False after `TIMEOUT_SECONDS`, which suffice on a busy machine."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not what():
+    while not condition():
         if time.monotonic() > deadline:
             return False
         threading.Event().wait(0.05)
@@ -21,7 +21,7 @@ def wait_for(what: Callable[[], bool]) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is_running; one that has ended and was not asked for its exit code does not."""
+    """Returns whether a process is running; a zombie is not."""
     stat = Path(f"/proc/{pid}/stat")
     try:
         return stat.read_text().rpartition(")")[2].split()[0] != "Z"
@@ -30,12 +30,12 @@ def is_running(pid: int) -> bool:
 
 
 def find_processes(text: str) -> list[int]:
-    """Ids of the processes in whose environment or command line a text is."""
+    """Returns the IDs of the processes whose environment or command line contains a text."""
     return [int(path.name) for path in Path("/proc").glob("[0-9]*") if text.encode() in _command_and_environment(path)]
 
 
 def process_title(pid: int) -> str:
-    """What a process calls itself in its command line, "" where it has ended; Ray's workers are "ray::..."."""
+    """Returns the title of a process, such as "ray::..." of Ray's workers; "" if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode().strip()
     except OSError:

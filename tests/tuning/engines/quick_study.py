@@ -1,4 +1,4 @@
-"""`nbt` for tests that kill it: trials checkpoint after every epoch, and say in a folder who runs them.
+"""`nbt` for tests that kill it: trials write a checkpoint per epoch, and workers leave their process IDs in a folder.
 
 python -m tests.tuning.engines.quick_study FOLDER search --dataset ...
 """
@@ -33,13 +33,13 @@ class QuickRunner(TrialRunner):
         (folder / str(os.getpid())).touch()
         is_paused = spec.key.startswith("trial-") and int(spec.key[6:]) >= first_paused(folder)
 
-        def tell(result: EpochResult) -> str | None:
+        def report_epoch(result: EpochResult) -> str | None:
             reason = on_epoch(result)
             if is_paused and result.epoch >= 3:
                 threading.Event().wait()
             return reason
 
-        return super().run(spec, tell)
+        return super().run(spec, report_epoch)
 
 
 def first_paused(folder: Path) -> int:

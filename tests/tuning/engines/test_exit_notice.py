@@ -1,4 +1,4 @@
-"""Words of a process that ends in one way or another."""
+"""The exit notice of a process that ends in different ways."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLOSE = "notice.close(); notice.close()"
 
 
 @pytest.mark.parametrize(
-    ("end", "said"),
+    ("end", "expected"),
     [
         (CLOSE, ""),
         ("os._exit(1)", "it's over; $HOME is kept\n"),
@@ -26,6 +26,6 @@ CLOSE = "notice.close(); notice.close()"
         (f"{CLOSE}; os._exit(1)", ""),
     ],
 )
-def test_what_is_said_at_the_end(end: str, said: str) -> None:
-    found = subprocess.run([sys.executable, "-c", SCRIPT, end], capture_output=True, text=True, check=False)
-    assert (found.stdout, found.stderr) == ("", said)
+def test_the_message_at_the_end(end: str, expected: str) -> None:
+    process = subprocess.run([sys.executable, "-c", SCRIPT, end], capture_output=True, text=True, check=False)
+    assert (process.stdout, process.stderr) == ("", expected)

@@ -1,4 +1,4 @@
-"""The local engine: the contract, in this process and in workers, and what can happen to worker processes."""
+"""The local engine: the contract, in this process and in workers, and failures of worker processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TestInProcess(EngineContract):
     def make(self, task: FakeTask) -> LocalEngine:
         return LocalEngine(task, workers=1, runner=RUNNER)  # type: ignore[arg-type]
 
-    def test_ctrl_c_in_mid_training(self, engine: LocalEngine) -> None:
+    def test_ctrl_c_during_training(self, engine: LocalEngine) -> None:
         source = ListSource(make_specs("train", "interrupt", "train"))
         with pytest.raises(KeyboardInterrupt):
             engine.run(source)
@@ -58,11 +58,11 @@ class TestTwoWorkers(EngineContract):
     def make(self, task: FakeTask) -> LocalEngine:
         return LocalEngine(task, workers=2, runner=RUNNER)  # type: ignore[arg-type]
 
-    def test_starts_only_as_many_workers_as_there_are_jobs(self, engine: LocalEngine) -> None:
+    def test_starts_only_as_many_workers_as_there_are_trials(self, engine: LocalEngine) -> None:
         engine.run(ListSource(make_specs("train")))
         assert len(engine._executor._workers) == 1  # type: ignore[attr-defined]
 
-    def test_a_job_whose_worker_dies_once_is_run_again_unnoticed(
+    def test_a_trial_whose_worker_dies_once_is_retried(
         self, engine: LocalEngine, caplog: pytest.LogCaptureFixture
     ) -> None:
         source = ListSource(make_specs("die-once", "train", "train"))
@@ -73,7 +73,7 @@ class TestTwoWorkers(EngineContract):
         assert not source.abandoned
         assert "0000 die-once: worker process died (exit code -9); running it again" in caplog.text
 
-    def test_answers_of_the_first_run_hold_for_the_second(self, engine: LocalEngine) -> None:
+    def test_decisions_of_the_first_attempt_hold_for_the_retry(self, engine: LocalEngine) -> None:
         source = ListSource(make_specs("die-once"))
         source.stop = lambda spec, result: "enough" if result.epoch == 1 else None
         engine.run(source)
@@ -81,7 +81,7 @@ class TestTwoWorkers(EngineContract):
         assert source.epochs == [("0000 die-once", 1)]
 
     @pytest.mark.parametrize(("behaviour", "code"), [("die", -9), ("exit", 3)])
-    def test_a_job_whose_workers_die_is_told_with_its_curve(
+    def test_a_trial_whose_workers_die_fails_with_its_curve(
         self, engine: LocalEngine, behaviour: str, code: int
     ) -> None:
         source = ListSource(make_specs("train", behaviour, "train"))
@@ -90,9 +90,9 @@ class TestTwoWorkers(EngineContract):
         assert outcome.error == f"worker process died (exit code {code})"
         assert [result.epoch for result in outcome.curve] == [1]
         assert sum(other.error is None for other in source.done.values()) == 2
-        where = {"node": platform.node(), "device": "cpu"}
-        assert outcome.facts["lost_workers"] == [{**where, "reason": outcome.error}] * 2
-        assert where.items() <= outcome.facts.items()
+        location = {"node": platform.node(), "device": "cpu"}
+        assert outcome.facts["lost_workers"] == [{**location, "reason": outcome.error}] * 2
+        assert location.items() <= outcome.facts.items()
 
     def test_an_idle_worker_that_died_is_replaced(self, engine: LocalEngine) -> None:
         engine.run(ListSource(make_specs("train", "train")))
@@ -103,48 +103,46 @@ class TestTwoWorkers(EngineContract):
         engine.run(source)
         assert all(outcome.error is None for outcome in source.done.values())
 
-    def test_out_of_memory_lowers_the_number_at_a_time(
-        self, engine: LocalEngine, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_out_of_memory_reduces_the_concurrency(self, engine: LocalEngine, caplog: pytest.LogCaptureFixture) -> None:
         source = ListSource(make_specs("oom-once", "train", "train", "train"))
         engine.run(source)
         assert source.abandoned == ["0000 oom-once"]
         assert len(source.done) == 4
         assert all(outcome.error is None for outcome in source.done.values())
-        assert "out of memory on cpu: going on with 1 at a time" in caplog.text
+        assert "out of memory on cpu: concurrent trials reduced to 1" in caplog.text
         later = ListSource(make_specs("train", "train"))
         engine.run(later)
         assert later.max_running == 1
 
-    def test_out_of_memory_that_stays_is_told_in_the_end(self, engine: LocalEngine) -> None:
+    def test_repeated_out_of_memory_is_reported(self, engine: LocalEngine) -> None:
         source = ListSource(make_specs("train", "oom", "train"))
         engine.run(source)
         assert source.done["0001 oom"].out_of_memory
         assert len(source.done) == 3
 
-    def test_tools_that_do_not_fit_lower_the_number_at_a_time(self, tmp_path: Path) -> None:
+    def test_out_of_memory_at_setup_reduces_the_concurrency(self, tmp_path: Path) -> None:
         source = ListSource(make_specs("train", "train", "train"))
-        with LocalEngine(FakeTask(tmp_path, "lacks memory beside another"), workers=2, runner=RUNNER) as engine:  # type: ignore[arg-type]
+        with LocalEngine(FakeTask(tmp_path, "lacks memory with another"), workers=2, runner=RUNNER) as engine:  # type: ignore[arg-type]
             engine.run(source)
         assert len(source.abandoned) == 1
         assert all(outcome.error is None for outcome in source.done.values())
         assert len(source.done) == 3
 
-    def test_a_worker_without_tools_is_left_out_where_another_has_them(
+    def test_a_worker_whose_setup_fails_is_removed_if_another_works(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         source = ListSource(make_specs("train", "train", "train"))
-        with LocalEngine(FakeTask(tmp_path, "fails beside another"), workers=2, runner=RUNNER) as engine:  # type: ignore[arg-type]
+        with LocalEngine(FakeTask(tmp_path, "fails with another"), workers=2, runner=RUNNER) as engine:  # type: ignore[arg-type]
             engine.run(source)
         assert [outcome.error for outcome in source.done.values()] == [None] * 3
-        assert "could not be set up (RuntimeError: no kernel image): going on with 1 at a time" in caplog.text
+        assert "could not be set up (RuntimeError: no kernel image): concurrent trials reduced to 1" in caplog.text
 
-    def test_tools_that_cannot_be_made_fail_the_job(self, tmp_path: Path) -> None:
+    def test_a_failing_setup_fails_the_trial(self, tmp_path: Path) -> None:
         source = ListSource(make_specs("train"))
         with LocalEngine(FakeTask(tmp_path, "fails"), workers=2, runner=RUNNER) as engine:  # type: ignore[arg-type]
             engine.run(source)
         error = source.done["0000 train"].error
-        assert error == "a worker could not be set up (RuntimeError: no tools today)"
+        assert error == "a worker could not be set up (RuntimeError: set-up failed)"
 
     def test_workers_ignore_sigint_and_share_the_cores(
         self, engine: LocalEngine, task: FakeTask, monkeypatch: pytest.MonkeyPatch
@@ -156,10 +154,10 @@ class TestTwoWorkers(EngineContract):
         assert len(outcome.curve) == EPOCHS
         assert outcome.facts["threads"] == str(max(1, usable_cores() // 2))
 
-    def test_fewer_threads_that_the_user_asked_for_are_kept(self, engine: LocalEngine) -> None:
+    def test_a_smaller_number_of_threads_of_the_user_is_kept(self, engine: LocalEngine) -> None:
         source = ListSource(make_specs("train"))
         engine.run(source)
-        assert source.done["0000 train"].facts["threads"] == "1"  # tests/conftest.py asks for it
+        assert source.done["0000 train"].facts["threads"] == "1"  # set by tests/conftest.py
 
     def test_leaves_no_process_and_no_temporary_files(self, engine: LocalEngine) -> None:
         source = ListSource(make_specs("train", "die", "train"))
@@ -177,7 +175,7 @@ class TestTwoWorkers(EngineContract):
             engine.run(ListSource(make_specs("train")))
         assert "runner 0 is ready" in caplog.text
 
-    def test_what_workers_print_is_no_result(self, engine: LocalEngine, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_workers_do_not_print_to_stdout(self, engine: LocalEngine, capfd: pytest.CaptureFixture[str]) -> None:
         engine.run(ListSource(make_specs("train")))
         engine.close()
         out, err = capfd.readouterr()
@@ -185,7 +183,7 @@ class TestTwoWorkers(EngineContract):
         assert "noise on stdout" in err
 
 
-def test_zero_workers_are_refused(tmp_path: Path) -> None:
+def test_zero_workers_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="workers: 0"):
         LocalEngine(FakeTask(tmp_path), workers=0)  # type: ignore[arg-type]
 
@@ -207,7 +205,7 @@ print("done", *sorted(source.done), sep=",")
 
 
 def _start_driver(folder: Path, *behaviours: str) -> subprocess.Popen[str]:
-    """Runs an engine in a script on stdin, which worker processes could not import, without a guard."""
+    """Runs an engine in a script on stdin, which worker processes cannot import, without `if __name__ == ...`."""
     driver = subprocess.Popen(
         [sys.executable, "-"],
         stdin=subprocess.PIPE,
@@ -224,9 +222,9 @@ def _start_driver(folder: Path, *behaviours: str) -> subprocess.Popen[str]:
     return driver
 
 
-def _wait_for(what: Callable[[], bool]) -> bool:
+def _wait_for(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not what():
+    while not condition():
         if time.monotonic() > deadline:
             return False
         threading.Event().wait(0.02)
@@ -238,7 +236,7 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    stat = Path(f"/proc/{pid}/stat")  # a zombie that nobody has waited for yet has ended
+    stat = Path(f"/proc/{pid}/stat")  # a zombie has ended
     return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
@@ -251,10 +249,10 @@ def test_works_from_a_script_on_stdin_without_a_guard(tmp_path: Path) -> None:
     assert out == "done,0000 train,0001 train\n", err
 
 
-def test_ctrl_c_abandons_running_jobs_and_ends_workers(tmp_path: Path) -> None:
+def test_ctrl_c_abandons_running_trials_and_ends_workers(tmp_path: Path) -> None:
     driver = _start_driver(tmp_path, "hang", "hang", "train")
     assert _wait_for(lambda: len(_hanging_workers(tmp_path)) == 2)
-    os.killpg(driver.pid, signal.SIGINT)  # what a terminal does
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
     out, err = driver.communicate(timeout=TIMEOUT_SECONDS)
     assert out == "abandoned,0000 hang,0001 hang\ndone\n", err
     assert not any(_is_running(pid) for pid in _hanging_workers(tmp_path))
@@ -273,15 +271,15 @@ def test_workers_end_with_a_killed_driver_and_clean_up(tmp_path: Path) -> None:
 
 
 def test_an_idle_worker_ends_when_its_pipe_closes(tmp_path: Path) -> None:
-    ours, theirs = Pipe()
+    driver_end, worker_end = Pipe()
     log = logging.getLogger("nbt")
     handlers, level = log.handlers, log.level
-    ours.send(WorkerSetup(FakeTask(tmp_path), runner=RUNNER))  # type: ignore[arg-type]
+    driver_end.send(WorkerSetup(FakeTask(tmp_path), runner=RUNNER))  # type: ignore[arg-type]
     try:
-        thread = threading.Thread(target=serve, args=(theirs,))
+        thread = threading.Thread(target=serve, args=(worker_end,))
         thread.start()
-        assert ours.recv() == ("ready", "cpu")
-        ours.close()
+        assert driver_end.recv() == ("ready", "cpu")
+        driver_end.close()
         thread.join(TIMEOUT_SECONDS)
         assert not thread.is_alive()
         assert (tmp_path / f"closed-{os.getpid()}").exists()
@@ -291,34 +289,34 @@ def test_an_idle_worker_ends_when_its_pipe_closes(tmp_path: Path) -> None:
 
 
 class TestInterruptGuard:
-    def test_a_held_interrupt_comes_at_the_end(self) -> None:
+    def test_a_deferred_interrupt_is_raised_at_the_end(self) -> None:
         reached = False
-        with InterruptGuard() as guard, pytest.raises(KeyboardInterrupt), guard.hold():
+        with InterruptGuard() as guard, pytest.raises(KeyboardInterrupt), guard.deferred():
             signal.raise_signal(signal.SIGINT)
             reached = True
         assert reached
 
-    def test_the_second_interrupt_does_not_wait(self) -> None:
+    def test_the_second_interrupt_is_raised_at_once(self) -> None:
         reached = False
-        with InterruptGuard() as guard, pytest.raises(KeyboardInterrupt), guard.hold():
+        with InterruptGuard() as guard, pytest.raises(KeyboardInterrupt), guard.deferred():
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
             reached = True
         assert not reached
 
-    def test_foreign_handlers_stay(self) -> None:
-        got: list[int] = []
-        before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    def test_other_handlers_are_kept(self) -> None:
+        received: list[int] = []
+        before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
         try:
             with InterruptGuard():
                 signal.raise_signal(signal.SIGTERM)
         finally:
             signal.signal(signal.SIGTERM, before)
-        assert got == [signal.SIGTERM]
+        assert received == [signal.SIGTERM]
 
-    def test_other_threads_are_left_alone(self) -> None:
+    def test_other_threads_are_unaffected(self) -> None:
         def enter() -> None:
-            with InterruptGuard() as guard, guard.hold():
+            with InterruptGuard() as guard, guard.deferred():
                 entered.append(True)
 
         entered: list[bool] = []

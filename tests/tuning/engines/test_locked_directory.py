@@ -1,4 +1,4 @@
-"""Temporary folders of processes that live, end and are killed."""
+"""Locked temporary directories of processes that run, end and are killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_is_gone_after_its_close() -> None:
+def test_close_removes_the_directory() -> None:
     folder = LockedDirectory("nbt-test-")
     (folder.path / "sub").mkdir()
     assert folder.path.is_dir()
@@ -36,21 +36,21 @@ def test_is_gone_after_its_close() -> None:
     assert not folder.path.exists()
 
 
-def test_what_a_killed_process_left_is_removed_and_nothing_else(temporary: Path) -> None:
-    mine = LockedDirectory("nbt-test-")
-    nobodys = temporary / "nbt-worker-of-another-kind"
-    nobodys.mkdir()
-    words = [sys.executable, "-c", HOLDER, str(temporary)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+def test_only_directories_of_killed_processes_are_removed(temporary: Path) -> None:
+    own = LockedDirectory("nbt-test-")
+    unlocked = temporary / "nbt-worker-of-another-kind"
+    unlocked.mkdir()
+    command = [sys.executable, "-c", HOLDER, str(temporary)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
-        theirs = Path(holder.stdout.readline().strip())
-        (theirs / "cache").write_bytes(b"x")
+        other = Path(holder.stdout.readline().strip())
+        (other / "cache").write_bytes(b"x")
         remove_abandoned_directories()
-        assert theirs.is_dir() and mine.path.is_dir()
+        assert other.is_dir() and own.path.is_dir()
         holder.kill()
         holder.wait()
-    assert (theirs / "cache").exists()
-    another = LockedDirectory("nbt-test-")
-    assert {path.name for path in temporary.iterdir()} == {mine.path.name, another.path.name, nobodys.name}
-    mine.close()
-    another.close()
+    assert (other / "cache").exists()
+    later = LockedDirectory("nbt-test-")
+    assert {path.name for path in temporary.iterdir()} == {own.path.name, later.path.name, unlocked.name}
+    own.close()
+    later.close()

@@ -1,4 +1,4 @@
-"""The runner of real trials: where it runs, and that it matters to no result who runs a trial."""
+"""The runner of real trials: its device, and that the results do not depend on the worker."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from nbt.settings import TransferSettings
 from nbt.task.load import load_task
 from nbt.training.results import TrialOutcome, TrialSpec
-from nbt.training.worker import context as workbench
+from nbt.training.worker import context as context_module
 from nbt.tuning.engines.local import LocalEngine
 from nbt.tuning.engines.worker import TrialRunner
 from tests.tuning.engines.contract import ListSource
 
 
 @pytest.mark.parametrize(
-    ("gpus", "slot", "workers", "asked", "device", "share"),
+    ("gpus", "slot", "workers", "requested", "device", "workers_per_device"),
     [
         (0, 3, 4, None, "cpu", 4),
         (1, 3, 4, None, "cuda:0", 4),
@@ -29,26 +29,32 @@ from tests.tuning.engines.contract import ListSource
     ],
 )
 def test_workers_share_devices_and_memory(
-    gpus: int, slot: int, workers: int, asked: str | None, device: str, share: int, monkeypatch: pytest.MonkeyPatch
+    gpus: int,
+    slot: int,
+    workers: int,
+    requested: str | None,
+    device: str,
+    workers_per_device: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
 
-    class FakeBench:
+    class FakeContext:
         def __init__(
             self, task: object, *, device: str | None, cache_bytes: int | None, workers_per_device: int
         ) -> None:
-            made.update(device=device or "cpu", cache_bytes=cache_bytes, workers_per_device=workers_per_device)
+            arguments.update(device=device or "cpu", cache_bytes=cache_bytes, workers_per_device=workers_per_device)
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(workbench, "WorkerContext", FakeBench)
-    TrialRunner(None, slot=slot, workers=workers, device=asked)  # type: ignore[arg-type]
-    assert made == {"device": device, "cache_bytes": None, "workers_per_device": share}
+    monkeypatch.setattr(context_module, "WorkerContext", FakeContext)
+    TrialRunner(None, slot=slot, workers=workers, device=requested)  # type: ignore[arg-type]
+    assert arguments == {"device": device, "cache_bytes": None, "workers_per_device": workers_per_device}
     TrialRunner(None, device="cpu", cache_bytes=7)  # type: ignore[arg-type]
-    assert made["cache_bytes"] == 7
+    assert arguments["cache_bytes"] == 7
 
 
 @pytest.mark.slow
-def test_workers_give_the_results_of_this_process() -> None:
+def test_workers_give_the_same_results_as_this_process() -> None:
     task = load_task("digits", backbone="conv3", weights="none")
     settings = TransferSettings(epochs=2, batch_size=128)
     specs = [
@@ -62,11 +68,11 @@ def test_workers_give_the_results_of_this_process() -> None:
             engine.run(source)
         return source.done
 
-    here, there = results(1), results(2)
-    assert here.keys() == there.keys() == {spec.key for spec in specs}
-    for key, outcome in here.items():
+    one_worker, two_workers = results(1), results(2)
+    assert one_worker.keys() == two_workers.keys() == {spec.key for spec in specs}
+    for key, outcome in one_worker.items():
         assert outcome.error is None
         assert [(r.train_loss, r.val_loss) for r in outcome.curve] == [
-            (r.train_loss, r.val_loss) for r in there[key].curve
+            (r.train_loss, r.val_loss) for r in two_workers[key].curve
         ]
-    assert {outcome.facts["worker"] for outcome in there.values()} == {0, 1}
+    assert {outcome.facts["worker"] for outcome in two_workers.values()} == {0, 1}

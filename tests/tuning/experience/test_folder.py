@@ -30,7 +30,7 @@ print(json.dumps([len(tables), [name for name in heavy if name in sys.modules]])
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two tables, and things beside them that are none of a search's business."""
+    """Returns a folder with two tables and other files that are ignored."""
     for seed, name in enumerate(("fish", "birds")):
         make_table(4, seed=seed, dataset=name).save(tmp_path / f"{name}.parquet")
     (tmp_path / "README.md").write_text("mine")
@@ -45,7 +45,7 @@ def change_header(path: Path, **changes: Any) -> None:
     pq.write_table(table.replace_schema_metadata({b"nbt": json.dumps(values).encode()}), path)
 
 
-def test_tables_come_in_the_order_of_their_names(folder: Path) -> None:
+def test_tables_are_sorted_by_file_name(folder: Path) -> None:
     assert [table.header.dataset for table in load_experience(folder, SPACE)] == ["birds", "fish"]
     assert [table.source for table in load_experience(str(folder), SPACE)] == [
         str(folder / "birds.parquet"),
@@ -57,7 +57,7 @@ def test_an_empty_folder_has_no_tables(tmp_path: Path) -> None:
     assert load_experience(tmp_path, SPACE) == []
 
 
-def test_what_is_no_folder_is_named(folder: Path) -> None:
+def test_a_path_that_is_not_a_folder_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"--experience .*nowhere: No such file or directory; give a folder of tables"):
         load_experience(folder / "nowhere", SPACE)
     with pytest.raises(UsageError, match=r"--experience .*fish.parquet: Not a directory; give a folder of tables"):
@@ -74,13 +74,13 @@ def add_column(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (damage, "cannot read a recorded table"),
         (lambda path: path.write_bytes(b""), "cannot read a recorded table"),
         (lambda path: change_header(path, schema=2), "recorded table of version 2; this nbt reads version 1"),
         (lambda path: change_header(path, surprise=1), "damaged header"),
-        (add_column, "other columns than a recorded table's: it has dropout"),
+        (add_column, "the columns are not those of a recorded table: it has dropout"),
         (lambda path: change_header(path, dimensions={"dropout": [0, 1, "linear"]}), "dimension dropout, which space"),
         (
             lambda path: change_header(path, dimensions={**describe_dimensions(SPACE), "mixup": [0, 9, "linear"]}),
@@ -88,25 +88,25 @@ def add_column(path: Path) -> None:
         ),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused_by_file_and_difference(change: Any, said: str, folder: Path) -> None:
+def test_the_error_of_an_unsuitable_table_names_file_and_difference(change: Any, message: str, folder: Path) -> None:
     change(folder / "fish.parquet")
-    with pytest.raises(UsageError, match=rf"fish\.parquet: .*{said}.*; move the file elsewhere or record it again"):
+    with pytest.raises(UsageError, match=rf"fish\.parquet: .*{message}.*; move the file to another folder or record"):
         load_experience(folder, SPACE)
 
 
-def test_a_table_that_lacks_a_dimension_fits(folder: Path) -> None:
+def test_a_table_that_lacks_a_dimension_is_loaded(folder: Path) -> None:
     dimensions = {name: value for name, value in describe_dimensions(SPACE).items() if name != "mixup"}
     change_header(folder / "fish.parquet", dimensions=dimensions)
     assert len(load_experience(folder, SPACE)) == 2
 
 
-def test_the_shipped_tables_are_the_default_where_they_fit_the_space() -> None:
+def test_the_shipped_tables_that_match_the_space_are_the_default() -> None:
     shipped = sorted((bundled_folder("studies") / "recorded").glob("*.parquet"))
     assert [table.source for table in load_experience(None, SPACE)] == [str(path) for path in shipped]
-    assert load_experience(None, Space.load("binary")) == [], "another space is no error of the user's"
+    assert load_experience(None, Space.load("binary")) == [], "tables that do not match are ignored"
 
 
-def test_reading_imports_nothing_heavy() -> None:
+def test_loading_imports_no_slow_package() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROBE],
         capture_output=True,

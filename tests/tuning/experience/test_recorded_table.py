@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def rewrite(path: Path, change: Any) -> None:
-    """Writes the file again with another pyarrow table."""
+    """Replaces the pyarrow table of a file by `change` of it."""
     pq.write_table(change(pq.read_table(path)), path)
 
 
@@ -33,22 +33,22 @@ def with_header(table: pa.Table, **changes: Any) -> pa.Table:
 
 
 class TestFile:
-    def test_what_is_saved_is_loaded(self, path: Path) -> None:
+    def test_a_saved_table_is_loaded(self, path: Path) -> None:
         table = make_table(12, change=lambda run: diverge(run) if run.setting == 5 else run)
         table.save(path)
-        back = RecordedTable.load(path)
-        assert back.header == table.header
-        assert [(run.setting, run.seed, run.origin, run.settings) for run in back.runs] == [
+        loaded = RecordedTable.load(path)
+        assert loaded.header == table.header
+        assert [(run.setting, run.seed, run.origin, run.settings) for run in loaded.runs] == [
             (run.setting, run.seed, run.origin, run.settings) for run in table.runs
         ]
-        for one, other in zip(back.runs, table.runs, strict=True):
-            assert one.diverged == other.diverged
-            assert one.val_accuracy == pytest.approx(other.val_accuracy, abs=1e-6)
-            assert one.test_accuracy == pytest.approx(other.test_accuracy, abs=1e-6)
-            assert [result.epoch for result in one.curve] == [result.epoch for result in other.curve]
+        for run, saved in zip(loaded.runs, table.runs, strict=True):
+            assert run.diverged == saved.diverged
+            assert run.val_accuracy == pytest.approx(saved.val_accuracy, abs=1e-6)
+            assert run.test_accuracy == pytest.approx(saved.test_accuracy, abs=1e-6)
+            assert [result.epoch for result in run.curve] == [result.epoch for result in saved.curve]
 
-    def test_the_file_is_whole_or_not_there(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(*unused: Any, **also: Any) -> None:
+    def test_a_failed_write_leaves_no_file(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*args: Any, **kwargs: Any) -> None:
             raise OSError("disk full")
 
         monkeypatch.setattr(pq, "write_table", fail)
@@ -67,7 +67,7 @@ class TestFile:
         with pytest.raises(UsageError, match="has dropout"):
             RecordedTable.load(path)
 
-    def test_a_missing_curve_is_refused_by_name(self, path: Path) -> None:
+    def test_a_missing_curve_column_is_refused_by_name(self, path: Path) -> None:
         make_table(3).save(path)
         rewrite(path, lambda table: table.drop_columns(["val_loss"]))
         with pytest.raises(UsageError, match="lacks val_loss"):
@@ -86,14 +86,14 @@ class TestFile:
         with pytest.raises(UsageError, match="damaged header"):
             RecordedTable.load(path)
 
-    def test_damage_anywhere_is_refused_or_read(self, path: Path) -> None:
+    def test_a_damaged_file_is_refused_or_loaded(self, path: Path) -> None:
         make_table(3).save(path)
-        whole, draws, refused = path.read_bytes(), np.random.default_rng(0), 0
+        intact, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
         for _ in range(60):
-            torn = bytearray(whole)
-            for place in draws.integers(len(torn), size=10):
-                torn[place] ^= int(draws.integers(1, 256))
-            path.write_bytes(torn)
+            damaged = bytearray(intact)
+            for position in rng.integers(len(damaged), size=10):
+                damaged[position] ^= int(rng.integers(1, 256))
+            path.write_bytes(damaged)
             try:
                 RecordedTable.load(path)
             except UsageError as error:
@@ -108,22 +108,22 @@ class TestFile:
         with pytest.raises(UsageError, match="cannot read a recorded table"):
             RecordedTable.load(path)
         pq.write_table(pa.table({"a": [1]}), path)
-        with pytest.raises(UsageError, match="not one that nbt record wrote"):
+        with pytest.raises(UsageError, match="was not written by nbt record"):
             RecordedTable.load(path)
 
 
 class TestSpace:
-    def test_the_space_that_it_was_recorded_in_fits(self) -> None:
+    def test_the_recorded_space_matches(self) -> None:
         make_table(3).check_space(SPACE)
 
-    def test_a_dimension_that_the_table_lacks_fits(self) -> None:
+    def test_the_table_may_lack_a_dimension(self) -> None:
         dimensions = describe_dimensions(SPACE)
         del dimensions["mixup"]
         make_table(3, dimensions=dimensions).check_space(SPACE)
 
     def test_an_unknown_dimension_is_refused_by_name(self) -> None:
         table = make_table(3, dimensions={**describe_dimensions(SPACE), "dropout": [0.0, 0.5, "linear"]})
-        with pytest.raises(UsageError, match="dimension dropout, which space non_binary has not"):
+        with pytest.raises(UsageError, match="dimension dropout, which space non_binary does not have"):
             table.check_space(SPACE)
 
     def test_another_range_is_refused_by_name(self) -> None:
@@ -137,17 +137,17 @@ class TestSpace:
 
 
 class TestRun:
-    def test_the_epoch_that_validation_keeps_is_judged(self) -> None:
+    def test_accuracies_are_those_of_the_epoch_with_the_best_validation(self) -> None:
         run = make_table(1).runs[0]
         better = dataclasses.replace(run.curve[1], val_accuracy=0.99, watched_accuracy=0.5)
         run = dataclasses.replace(run, curve=(run.curve[0], better, *run.curve[2:]))
         assert (run.val_accuracy, run.test_accuracy) == (0.99, 0.5)
 
-    def test_a_diverged_run_is_worth_nothing(self) -> None:
+    def test_a_diverged_run_has_accuracy_0(self) -> None:
         run = diverge(make_table(1).runs[0])
         assert (run.diverged, run.val_accuracy, run.test_accuracy) == (True, 0.0, 0.0)
 
-    def test_facts_and_profile_are_no_part_of_the_identity(self) -> None:
+    def test_facts_and_profile_are_not_part_of_the_identity(self) -> None:
         assert header().identity == header(facts={"classes": 9}, profile={"scalars": {}}).identity
         assert header().identity != header(epochs=5).identity
 
@@ -155,7 +155,7 @@ class TestRun:
 @pytest.mark.parametrize(
     "path", sorted(bundled_folder("studies").glob("recorded/*.parquet")), ids=lambda path: path.stem
 )
-def test_shipped_tables_can_be_read_and_are_of_the_default_space(path: Path) -> None:
+def test_shipped_tables_can_be_loaded_and_match_the_default_space(path: Path) -> None:
     table = RecordedTable.load(path)
     table.check_space(Space.load("non_binary"))
     assert len({run.setting for run in table.runs}) > 100
@@ -163,4 +163,4 @@ def test_shipped_tables_can_be_read_and_are_of_the_default_space(path: Path) -> 
     assert all(run.test_accuracy is not None for run in table.runs)
     assert table.header.profile is not None
     for name in (table.header.dataset, table.header.weights, table.header.profile["facts"]["weights"]):
-        assert "/" not in name, "paths of the machine that recorded it stay out"
+        assert "/" not in name, "the table contains no absolute paths"

@@ -17,7 +17,7 @@ from tests.tuning.fakes import FakeEngine
 
 
 class TestPlan:
-    def test_anchors_come_first_and_every_tenth_setting_runs_twice(self) -> None:
+    def test_baseline_recipes_come_first_and_every_tenth_setting_runs_twice(self) -> None:
         runs = plan_runs(SPACE, 25, epochs=LENGTH, seed=0)
         assert [run.origin for run in runs if run.seed == 0][:4] == [
             "anchor: default recipe",
@@ -32,21 +32,22 @@ class TestPlan:
         short, long = (plan_runs(SPACE, n, epochs=LENGTH, seed=3) for n in (12, 30))
         assert long[: len(short)] == short
 
-    def test_seeds_draw_other_settings(self) -> None:
-        one, other = (plan_runs(SPACE, 8, epochs=LENGTH, seed=seed)[-1].settings for seed in (0, 1))
-        assert one != other
+    def test_seeds_give_different_settings(self) -> None:
+        first, second = (plan_runs(SPACE, 8, epochs=LENGTH, seed=seed)[-1].settings for seed in (0, 1))
+        assert first != second
 
-    @pytest.mark.parametrize("way", ["one by one", "many"])
-    def test_draws_fill_the_whole_range(self, way: str) -> None:
-        draws = np.random.default_rng(0)
-        many = way == "many"
-        params = sample_many_params(SPACE, draws, 400) if many else [sample_params(SPACE, draws) for _ in range(400)]
+    @pytest.mark.parametrize("at_once", [False, True])
+    def test_samples_cover_the_whole_range(self, at_once: bool) -> None:
+        rng = np.random.default_rng(0)
+        params = sample_many_params(SPACE, rng, 400) if at_once else [sample_params(SPACE, rng) for _ in range(400)]
         assert len(params) == 400
-        rates = [np.log10(float(one["head_lr"])) for one in params]
+        rates = [np.log10(float(sample["head_lr"])) for sample in params]
         assert (min(rates), max(rates)) == pytest.approx((-3, 0), abs=0.05)
         assert np.mean(rates) == pytest.approx(-1.5, abs=0.15)
-        assert {one["ema"] for one in params} == {0, 0.9, 0.98, 0.995}
-        assert {SPACE.settings(one, LENGTH).transfer_depth == 1 for one in params} == {True, False}, "the overshoot"
+        assert {sample["ema"] for sample in params} == {0, 0.9, 0.98, 0.995}
+        assert {SPACE.settings(sample, LENGTH).transfer_depth == 1 for sample in params} == {True, False}, (
+            "the overshoot"
+        )
 
 
 def record(path: Path, n: int, engine: FakeEngine | None = None, seen: list[Any] | None = None) -> Recording:
@@ -83,7 +84,7 @@ class TestRecording:
         assert RecordedTable.load(path).header.profile == {"scalars": {"logme": 1.0}}
         assert [entry.name for entry in path.parent.iterdir()] == ["table.parquet"]
 
-    def test_what_was_interrupted_goes_on(self, path: Path) -> None:
+    def test_an_interrupted_recording_is_resumed(self, path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             record(path, 10, make_engine(interrupt_after=3 * LENGTH + 2))
         engine = make_engine()
@@ -108,14 +109,14 @@ class TestRecording:
         assert seeds[0] == seeds[1]
         assert len(set(seeds[0])) == len(seeds[0]) == 4
 
-    def test_a_failed_run_is_left_out_and_tried_again(self, path: Path) -> None:
+    def test_a_failed_run_is_skipped_and_tried_again(self, path: Path) -> None:
         source = record(path, 4, make_engine(outcome=fail_at("setting-0002-seed-0")))
         assert source.failed == {"setting-0002-seed-0": "RuntimeError: boom"}
         engine = make_engine()
         record(path, 4, engine)
         assert [spec.key for spec in engine.specs] == ["setting-0002-seed-0"]
 
-    def test_three_alike_failures_in_a_row_end_it(self, path: Path) -> None:
+    def test_three_equal_failures_in_a_row_end_the_recording(self, path: Path) -> None:
         failing = [f"setting-{i:04d}-seed-0" for i in (2, 3, 4)]
         with pytest.raises(NbtError, match="boom"):
             record(path, 9, make_engine(outcome=fail_at(*failing)))
@@ -123,7 +124,7 @@ class TestRecording:
 
 
 class TestJournal:
-    def test_a_torn_line_costs_its_run_alone(self, path: Path) -> None:
+    def test_an_incomplete_line_loses_only_its_run(self, path: Path) -> None:
         record(path, 4)
         file = path.with_name("table.parquet.journal")
         file.write_bytes(file.read_bytes()[:-40])
@@ -131,21 +132,21 @@ class TestJournal:
         record(path, 4)
         assert len(Journal(path, header()).runs) == 5
 
-    def test_a_torn_first_line_costs_nothing_later(self, path: Path) -> None:
+    def test_an_incomplete_first_line_is_ignored(self, path: Path) -> None:
         path.parent.mkdir()
         path.with_name("table.parquet.journal").write_text('{"dataset": "bi')
         record(path, 3)
         assert len(Journal(path, header()).runs) == 4
 
-    def test_another_recording_is_refused_by_what_differs(self, path: Path) -> None:
+    def test_another_recording_is_refused_with_the_differences(self, path: Path) -> None:
         record(path, 2)
-        with pytest.raises(UsageError, match="recorded with other backbone, image_size; give another --out"):
+        with pytest.raises(UsageError, match="recorded with different backbone, image_size; give another --out"):
             Journal(path, header(backbone="conv4", image_size=32))
         Journal(path, header()).close(header())
-        with pytest.raises(UsageError, match=r"table.parquet: recorded with other data_hash"):
-            Journal(path, header(data_hash="else"))
+        with pytest.raises(UsageError, match=r"table.parquet: recorded with different data_hash"):
+            Journal(path, header(data_hash="other"))
 
-    def test_a_run_is_on_the_disk_when_add_returns(self, path: Path) -> None:
+    def test_add_writes_the_run_to_the_disk(self, path: Path) -> None:
         journal = Journal(path, header())
         journal.add(make_run(plan_runs(SPACE, 1, epochs=LENGTH, seed=0)[0]))
         lines = path.with_name("table.parquet.journal").read_text().splitlines()

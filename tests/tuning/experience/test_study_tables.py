@@ -17,49 +17,49 @@ from tests.sample_study import DEFAULT, EPOCHS, config, curve, diverged_curve, s
 from tests.tuning.benchmark.tables import header, make_table
 
 SPACE = Space.load("non_binary")
-FULL = [0, 1, 2, 3, 7, 10, 12, 14, 17]
-PARTS = ("/home/ada/birds", "/home/ada/nets/w0.pth", "/home/ada/data")
+FULL_LENGTH = [0, 1, 2, 3, 7, 10, 12, 14, 17]
+PATHS = ("/home/ada/birds", "/home/ada/nets/w0.pth", "/home/ada/data")
 
 
 def study(name: str = "birds", *, without: tuple[int, ...] = (8,), **changes: Any) -> StudyRecord:
-    """A finished study; trial 8 is left out, as the space has no such settings."""
-    made = sample_study()
+    """Returns a finished study without trial 8, whose settings the space cannot express."""
+    sample = sample_study()
     options = {key: changes.pop(key) for key in ("trials", "profile", "dataset_summary") if key in changes}
-    trials = options.get("trials", tuple(one for one in made.trials if one.number not in without))
+    trials = options.get("trials", tuple(trial for trial in sample.trials if trial.number not in without))
     return dataclasses.replace(
-        made, config=config(name=name, **changes), trials=trials, profile=options.get("profile", profile_dict())
+        sample, config=config(name=name, **changes), trials=trials, profile=options.get("profile", profile_dict())
     )
 
 
-def named_by_paths(**changes: Any) -> StudyRecord:
-    dataset, weights, data_dir = PARTS
-    facts = {**profile_dict(), "facts": {**profile_dict()["facts"], "dataset": dataset, "weights": weights}}
-    return study(dataset=dataset, weights=weights, data_dir=data_dir, profile=facts, **changes)
+def study_with_paths(**changes: Any) -> StudyRecord:
+    dataset, weights, data_dir = PATHS
+    profile = {**profile_dict(), "facts": {**profile_dict()["facts"], "dataset": dataset, "weights": weights}}
+    return study(dataset=dataset, weights=weights, data_dir=data_dir, profile=profile, **changes)
 
 
-def numbers(result: EpochResult) -> dict[str, float]:
+def values(result: EpochResult) -> dict[str, float]:
     return {name: -1.0 if value is None else value for name, value in result.to_dict().items()}
 
 
 class TestTable:
-    def test_every_full_trial_is_a_run_with_its_settings_and_curve(self, tmp_path: Path) -> None:
+    def test_every_full_length_trial_becomes_a_run(self, tmp_path: Path) -> None:
         record = study()
         table_from_study(record, SPACE).save(tmp_path / "t.parquet")
-        back = RecordedTable.load(tmp_path / "t.parquet")
-        trials = {one.number: one for one in record.trials}
-        assert [run.settings for run in back.runs] == [trials[number].settings for number in FULL]
-        assert [(run.setting, run.seed) for run in back.runs] == [(i, 0) for i in range(len(FULL))]
-        for run, number in zip(back.runs, FULL, strict=True):
+        table = RecordedTable.load(tmp_path / "t.parquet")
+        trials = {trial.number: trial for trial in record.trials}
+        assert [run.settings for run in table.runs] == [trials[number].settings for number in FULL_LENGTH]
+        assert [(run.setting, run.seed) for run in table.runs] == [(i, 0) for i in range(len(FULL_LENGTH))]
+        for run, number in zip(table.runs, FULL_LENGTH, strict=True):
             assert run.origin == "study: birds"
             assert run.setup_seconds == pytest.approx(0.03)
             assert run.diverged == trials[number].diverged
             assert run.val_accuracy == pytest.approx(trials[number].val_accuracy, abs=1e-6)
             assert len(run.curve) == len(trials[number].curve)
-            for one, other in zip(run.curve, trials[number].curve, strict=True):
-                assert numbers(one) == pytest.approx(numbers(other), rel=1e-6)
-                assert one.watched_accuracy is None
+            for epoch, expected in zip(run.curve, trials[number].curve, strict=True):
+                assert values(epoch) == pytest.approx(values(expected), rel=1e-6)
+                assert epoch.watched_accuracy is None
 
-    def test_diverged_trials_stay_and_all_others_that_fell_short_do_not(self) -> None:
+    def test_diverged_trials_are_included_and_other_short_trials_are_not(self) -> None:
         record = study(
             trials=(
                 trial(0, curve=diverged_curve()),
@@ -73,79 +73,84 @@ class TestTable:
         runs = table_from_study(record, SPACE).runs
         assert [(run.diverged, len(run.curve)) for run in runs] == [(True, 2), (False, EPOCHS)]
 
-    def test_the_header_says_what_the_study_was(self) -> None:
-        found = table_from_study(study(shots=9), SPACE).header
+    def test_the_header_describes_the_study(self) -> None:
+        table_header = table_from_study(study(shots=9), SPACE).header
         stored = config()
         for name in ("dataset", "backbone", "weights", "data_hash", "weights_hash", "image_size", "epochs", "seed"):
-            assert getattr(found, name) == getattr(stored, name)
-        assert (found.classes, found.shots, found.watched) == (None, 9, 0)
-        assert found.facts["validation_images"] == 299
-        assert found.dimensions == describe_dimensions(SPACE)
-        assert found.profile is not None
-        assert found.profile["scalars"] == profile_dict()["scalars"]
+            assert getattr(table_header, name) == getattr(stored, name)
+        assert (table_header.classes, table_header.shots, table_header.watched) == (None, 9, 0)
+        assert table_header.facts["validation_images"] == 299
+        assert table_header.dimensions == describe_dimensions(SPACE)
+        assert table_header.profile is not None
+        assert table_header.profile["scalars"] == profile_dict()["scalars"]
         assert table_from_study(study(profile=None), SPACE).header.profile is None
 
-    def test_paths_of_the_machine_stay_out(self, tmp_path: Path) -> None:
-        table_from_study(named_by_paths(), SPACE).save(tmp_path / "t.parquet")
+    def test_the_table_contains_no_absolute_paths(self, tmp_path: Path) -> None:
+        table_from_study(study_with_paths(), SPACE).save(tmp_path / "t.parquet")
         assert b"/home" not in (tmp_path / "t.parquet").read_bytes()
-        found = RecordedTable.load(tmp_path / "t.parquet").header
-        assert (found.dataset, found.weights) == ("birds", "w0.pth")
-        assert found.profile is not None
-        assert (found.profile["facts"]["dataset"], found.profile["facts"]["weights"]) == ("birds", "w0.pth")
+        table_header = RecordedTable.load(tmp_path / "t.parquet").header
+        assert (table_header.dataset, table_header.weights) == ("birds", "w0.pth")
+        assert table_header.profile is not None
+        assert (table_header.profile["facts"]["dataset"], table_header.profile["facts"]["weights"]) == (
+            "birds",
+            "w0.pth",
+        )
 
-    def test_a_study_without_a_full_trial_is_refused(self) -> None:
+    def test_a_study_without_a_full_length_trial_is_refused(self) -> None:
         with pytest.raises(UsageError, match=r"study birds: no trial ran to full length yet.*--budget"):
             table_from_study(study(trials=(trial(3, "pruned", curve=curve(0.5, epochs=2)),)), SPACE)
 
-    def test_a_trial_of_another_space_is_refused_by_what_it_breaks(self) -> None:
-        with pytest.raises(UsageError, match=r"trial 8 is none of space non_binary \(layer_lr_shape.*--space"):
+    def test_a_trial_that_the_space_cannot_express_is_refused(self) -> None:
+        with pytest.raises(UsageError, match=r"space non_binary cannot express trial 8 \(layer_lr_shape.*--space"):
             table_from_study(study(without=(), space="/home/ada/wide.yaml"), SPACE)
         two_rates = trial(0, settings=DEFAULT.replace(body_lr=0.5), curve=curve(0.6))
-        with pytest.raises(UsageError, match=r"trial 0 is none of space binary \(.* does not vary body_lr as these"):
+        with pytest.raises(
+            UsageError, match=r"space binary cannot express trial 0 \(.* does not vary body_lr as these"
+        ):
             table_from_study(study(trials=(two_rates,)), Space.load("binary"))
 
-    def test_a_study_from_before_a_dimension_fits_the_space_that_has_it(self) -> None:
+    def test_a_study_from_before_a_dimension_was_added_is_converted(self) -> None:
         table = table_from_study(study(space_hash="older"), SPACE)
         table.check_space(SPACE)
 
 
 class TestMerge:
-    def test_settings_that_both_ran_are_repetitions(self) -> None:
+    def test_equal_settings_of_two_studies_are_repetitions(self) -> None:
         other = study("again", trials=(trial(0, settings=DEFAULT, curve=curve(0.6, seed=50)),))
-        runs = merge_tables([table_from_study(one, SPACE) for one in (study(), other)]).runs
-        assert len(runs) == len(FULL) + 1
+        runs = merge_tables([table_from_study(record, SPACE) for record in (study(), other)]).runs
+        assert len(runs) == len(FULL_LENGTH) + 1
         assert [(run.setting, run.seed, run.origin) for run in runs[:3]] == [
             (0, 0, "study: birds"),
             (0, 1, "study: again"),
             (1, 0, "study: birds"),
         ]
 
-    def test_a_run_that_is_there_twice_counts_once(self) -> None:
+    def test_equal_runs_are_included_once(self) -> None:
         slower = [
-            dataclasses.replace(one, curve=tuple(dataclasses.replace(e, seconds=9.0) for e in one.curve))
-            for one in study().trials
+            dataclasses.replace(trial, curve=tuple(dataclasses.replace(e, seconds=9.0) for e in trial.curve))
+            for trial in study().trials
         ]
-        tables = [table_from_study(one, SPACE) for one in (study(), study("birds-2", trials=tuple(slower)))]
+        tables = [table_from_study(record, SPACE) for record in (study(), study("birds-2", trials=tuple(slower)))]
         assert merge_tables(tables).runs == tables[0].runs
 
-    def test_the_newest_header_counts_and_an_older_profile_where_it_has_none(self) -> None:
+    def test_the_last_header_and_the_last_profile_are_kept(self) -> None:
         facts = [{"validation_images": n} for n in (10, 20)]
         tables = [make_table(4, seed=0, facts=facts[i], profile=[{"logme": 1}, None][i], watched=0) for i in (0, 1)]
         tables[1] = dataclasses.replace(tables[1], header=dataclasses.replace(tables[1].header, seed=0))
         merged = merge_tables(tables).header
         assert (merged.facts, merged.profile) == (facts[1], {"logme": 1})
 
-    def test_tables_of_other_tasks_are_refused_by_every_difference(self) -> None:
-        other = table_from_study(study("fish", image_size=64, shots=5, data_hash="else", weights_hash="w"), SPACE)
+    def test_the_error_for_different_tasks_names_all_differences(self) -> None:
+        other = table_from_study(study("fish", image_size=64, shots=5, data_hash="other", weights_hash="w"), SPACE)
         with pytest.raises(UsageError) as caught:
             merge_tables([table_from_study(study(), SPACE), other])
         assert str(caught.value) == (
-            "study birds and study fish are of different tasks: dataset cub with other images, labels or split; "
-            "weights default with other values; image size 96 and 64; shots not given and 5"
+            "study birds and study fish belong to different tasks: dataset cub with different images, labels or split; "
+            "weights default with different values; image size 96 and 64; shots not given and 5"
         )
 
     @pytest.mark.parametrize(
-        ("changes", "said"),
+        ("changes", "message"),
         [
             ({"dataset": "cars", "data_hash": "x"}, "dataset cub and cars"),
             ({"backbone": "conv4"}, r"backbone mobilenet_v2\(width_mult=0.35\) and conv4"),
@@ -153,23 +158,23 @@ class TestMerge:
             ({"classes": 7}, "classes not given and 7"),
         ],
     )
-    def test_each_difference_is_named(self, changes: dict[str, Any], said: str) -> None:
-        tables = [table_from_study(one, SPACE) for one in (study(), study("b", **changes))]
-        with pytest.raises(UsageError, match=said):
+    def test_each_difference_is_named(self, changes: dict[str, Any], message: str) -> None:
+        tables = [table_from_study(record, SPACE) for record in (study(), study("b", **changes))]
+        with pytest.raises(UsageError, match=message):
             merge_tables(tables)
 
-    def test_trials_of_other_length_are_another_task(self) -> None:
+    def test_trials_of_another_length_are_another_task(self) -> None:
         short = study("b", epochs=2, trials=(trial(0, settings=DEFAULT.replace(epochs=2), curve=curve(0.5, epochs=2)),))
         with pytest.raises(UsageError, match="epochs 12 and 2"):
-            merge_tables([table_from_study(one, SPACE) for one in (study(), short)])
+            merge_tables([table_from_study(record, SPACE) for record in (study(), short)])
 
-    def test_a_folder_that_was_renamed_is_the_same_task(self) -> None:
-        tables = [table_from_study(one, SPACE) for one in (study(), study("b", dataset="/data/my-birds"))]
+    def test_a_renamed_folder_is_the_same_task(self) -> None:
+        tables = [table_from_study(record, SPACE) for record in (study(), study("b", dataset="/data/my-birds"))]
         assert merge_tables(tables).header.dataset == "my-birds"
 
 
-class TestOut:
-    def test_a_table_or_a_folder(self, tmp_path: Path) -> None:
+class TestWriteTables:
+    def test_files_and_folders_are_distinguished(self, tmp_path: Path) -> None:
         (tmp_path / "odd.parquet").mkdir()
         (tmp_path / "v1.2").mkdir()
         assert not is_output_folder(tmp_path / "t.parquet")
@@ -179,26 +184,28 @@ class TestOut:
     @pytest.mark.parametrize("name", ["t.csv", "file"])
     def test_other_files_are_refused(self, name: str, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(UsageError, match=r"give a folder, for one table a task, or a file TABLE.parquet"):
+        with pytest.raises(UsageError, match=r"give a folder for one table per task, or a file TABLE.parquet"):
             is_output_folder(tmp_path / name)
 
-    def test_a_folder_gets_one_table_a_task(self, tmp_path: Path) -> None:
+    def test_a_folder_gets_one_table_per_task(self, tmp_path: Path) -> None:
         studies = study(), study("again"), study("fish", dataset="/x/fish", data_hash="f")
-        made = write_tables([table_from_study(one, SPACE) for one in studies], tmp_path / "a" / "b", SPACE)
-        assert sorted(made) == sorted((tmp_path / "a" / "b").iterdir())
-        assert [path.name.rsplit("-", 1)[0] for path in made] == [
+        written = write_tables([table_from_study(record, SPACE) for record in studies], tmp_path / "a" / "b", SPACE)
+        assert sorted(written) == sorted((tmp_path / "a" / "b").iterdir())
+        assert [path.name.rsplit("-", 1)[0] for path in written] == [
             "cub-mobilenet_v2-width_mult-0.35",
             "fish-mobilenet_v2-width_mult-0.35",
         ]
-        assert [len(table.runs) for table in made.values()] == [len(FULL), len(FULL)], "again ran the very same"
+        assert [len(table.runs) for table in written.values()] == [len(FULL_LENGTH), len(FULL_LENGTH)], (
+            "study again has the same runs"
+        )
 
-    def test_one_file_is_for_one_task(self, tmp_path: Path) -> None:
-        tables = [table_from_study(one, SPACE) for one in (study(), study("fish", image_size=64))]
-        with pytest.raises(UsageError, match=r"t.parquet: .*image size 96 and 64; name studies of one task, or give"):
+    def test_a_file_is_for_a_single_task(self, tmp_path: Path) -> None:
+        tables = [table_from_study(record, SPACE) for record in (study(), study("fish", image_size=64))]
+        with pytest.raises(UsageError, match=r"t.parquet: .*image size 96 and 64; give studies of a single task"):
             write_tables(tables, tmp_path / "t.parquet", SPACE)
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_table_grows_and_the_same_again_changes_nothing(self, tmp_path: Path) -> None:
+    def test_new_runs_are_added_to_an_existing_table(self, tmp_path: Path) -> None:
         path = tmp_path / "t.parquet"
         first = table_from_study(study(), SPACE)
         write_tables([first], path, SPACE)
@@ -207,29 +214,31 @@ class TestOut:
         assert path.read_bytes() == before
         other = study("later", trials=(trial(3, curve=curve(0.4, seed=9)), trial(23, curve=curve(0.5))))
         [grown] = write_tables([table_from_study(other, SPACE)], path, SPACE).values()
-        assert len(grown.runs) == len(FULL) + 2
+        assert len(grown.runs) == len(FULL_LENGTH) + 2
         assert [run.seed for run in grown.runs if run.settings == other.trials[0].settings] == [0, 1]
 
-    def test_a_file_of_something_else_is_kept_and_refused(self, tmp_path: Path) -> None:
+    def test_a_table_of_another_task_is_refused_and_kept(self, tmp_path: Path) -> None:
         path, table = tmp_path / "t.parquet", table_from_study(study(), SPACE)
         RecordedTable(dataclasses.replace(table.header, watched=400), ()).save(path)
         before = path.read_bytes()
-        with pytest.raises(UsageError, match=r"number of test images watched 400 and 0; give another --out"):
+        with pytest.raises(UsageError, match=r"number of test images 400 and 0; give another --out"):
             write_tables([table], path, SPACE)
         RecordedTable(dataclasses.replace(table.header, dimensions={"dropout": [0, 1, "linear"]}), ()).save(path)
-        with pytest.raises(UsageError, match=r"dimension dropout, which space non_binary has not; give another --out"):
+        with pytest.raises(
+            UsageError, match=r"dimension dropout, which space non_binary does not have; give another --out"
+        ):
             write_tables([table], path, SPACE)
         path.write_bytes(before[:-9])
         with pytest.raises(UsageError, match=r"t.parquet: cannot read a recorded table"):
             write_tables([table], path, SPACE)
 
-    def test_a_folder_that_cannot_be_made_is_one_line(self, tmp_path: Path) -> None:
+    def test_a_folder_that_cannot_be_created_raises_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(NbtError, match=r"cannot write the table \((File exists|Not a directory)\)"):
             write_tables([table_from_study(study(), SPACE)], tmp_path / "file" / "t.parquet", SPACE)
 
 
-def test_an_older_table_that_lacks_a_dimension_grows_with_it(tmp_path: Path) -> None:
+def test_a_dimension_is_added_to_an_older_table(tmp_path: Path) -> None:
     path, table = tmp_path / "t.parquet", table_from_study(study(), SPACE)
     dimensions = {name: value for name, value in describe_dimensions(SPACE).items() if name != "mixup"}
     older = dataclasses.replace(table, header=dataclasses.replace(table.header, dimensions=dimensions))
@@ -239,6 +248,6 @@ def test_an_older_table_that_lacks_a_dimension_grows_with_it(tmp_path: Path) -> 
     assert len(grown.runs) == len(table.runs)
 
 
-def test_headers_of_recordings_and_of_studies_name_the_same_things() -> None:
-    made = dataclasses.asdict(table_from_study(study(), SPACE).header)
-    assert made.keys() == dataclasses.asdict(header()).keys()
+def test_headers_of_recordings_and_of_studies_have_the_same_fields() -> None:
+    fields = dataclasses.asdict(table_from_study(study(), SPACE).header)
+    assert fields.keys() == dataclasses.asdict(header()).keys()

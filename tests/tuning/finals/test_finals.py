@@ -29,7 +29,7 @@ from tests.tuning.fakes import (
 
 
 def levels(**by_origin: float):
-    """Curves at constant levels by the spec's origin ("default", "0004"), which move with the split but not apart."""
+    """Returns a `simulate` with constant curves per finalist ("default", "t0004") plus an effect of the split."""
 
     def simulate(spec: TrialSpec) -> list[EpochResult]:
         origin = spec.key.split("-")[1]
@@ -41,7 +41,7 @@ def levels(**by_origin: float):
 
 
 def record_of(*trials: tuple[float, dict]) -> StudyRecord:
-    """A study of full trials (accuracy, changes to the default recipe)."""
+    """Returns a study of full trials (accuracy, changes to the default recipe)."""
     records = [
         TrialRecord(
             number=number,
@@ -57,37 +57,37 @@ def record_of(*trials: tuple[float, dict]) -> StudyRecord:
     )  # fmt: skip
 
 
-class TestCandidates:
-    def test_the_best_and_the_default(self) -> None:
+class TestChooseFinalists:
+    def test_the_best_trials_and_the_default_recipe(self) -> None:
         record = record_of(
             (0.5, {}), (0.9, {"head_lr": 0.1}), (0.6, {"head_lr": 0.2}), (0.7, {"head_lr": 0.3}), (0.8, {"ema": 0.9})
         )
-        found = choose_finalists(record)
-        assert [(c.name, c.trial) for c in found] == [
+        finalists = choose_finalists(record)
+        assert [(finalist.name, finalist.trial) for finalist in finalists] == [
             ("trial 1", 1), ("trial 4", 4), ("trial 3", 3), (DEFAULT_RECIPE, 0)
         ]  # fmt: skip
-        assert found[-1].settings == TransferSettings(epochs=EPOCHS)
+        assert finalists[-1].settings == TransferSettings(epochs=EPOCHS)
 
-    def test_the_default_among_the_best_is_one_of_them(self) -> None:
-        found = choose_finalists(
+    def test_the_default_recipe_counts_if_it_is_among_the_best(self) -> None:
+        finalists = choose_finalists(
             record_of((0.9, {}), (0.8, {"head_lr": 0.1}), (0.7, {"ema": 0.9}), (0.1, {"ema": 0.98}))
         )
-        assert [c.name for c in found] == [DEFAULT_RECIPE, "trial 1", "trial 2"]
+        assert [finalist.name for finalist in finalists] == [DEFAULT_RECIPE, "trial 1", "trial 2"]
 
     def test_equal_settings_run_once(self) -> None:
-        found = choose_finalists(record_of((0.9, {"ema": 0.9}), (0.8, {"ema": 0.9}), (0.7, {"ema": 0.98})))
-        assert [c.name for c in found] == ["trial 0", "trial 2", DEFAULT_RECIPE]
-        assert found[-1].trial is None
+        finalists = choose_finalists(record_of((0.9, {"ema": 0.9}), (0.8, {"ema": 0.9}), (0.7, {"ema": 0.98})))
+        assert [finalist.name for finalist in finalists] == ["trial 0", "trial 2", DEFAULT_RECIPE]
+        assert finalists[-1].trial is None
 
-    def test_without_trials_the_default_runs_alone(self) -> None:
-        assert [c.name for c in choose_finalists(record_of())] == [DEFAULT_RECIPE]
+    def test_without_trials_only_the_default_recipe_is_chosen(self) -> None:
+        assert [finalist.name for finalist in choose_finalists(record_of())] == [DEFAULT_RECIPE]
 
-    def test_diverged_and_pruned_trials_are_none(self, tmp_path: Path) -> None:
+    def test_diverged_and_pruned_trials_are_excluded(self, tmp_path: Path) -> None:
         def simulate(spec: TrialSpec) -> list[EpochResult]:
             return [EpochResult(1, float("nan"), None, 0.0, 1.0, diverged=True)]
 
         record = run_search(tmp_path, "2", FakeEngine(simulate=simulate))
-        assert [c.name for c in choose_finalists(record)] == [DEFAULT_RECIPE]
+        assert [finalist.name for finalist in choose_finalists(record)] == [DEFAULT_RECIPE]
 
 
 class TestRuns:
@@ -109,7 +109,7 @@ class TestRuns:
         seeds = [tuple(run.seed for run in final.runs) for final in record.finals]
         assert set(seeds) == {(1, 2, 3)}
 
-    def test_the_record_tells_how_it_ended(self, tmp_path: Path) -> None:
+    def test_the_record_contains_the_decision(self, tmp_path: Path) -> None:
         search = copy_searched_study(tmp_path, "5")
         best = search.ranked()[0]
         simulate = levels(default=0.5, **{f"t{best.number:04d}": 0.8})
@@ -132,7 +132,7 @@ class TestRuns:
         assert recommended_final(record) == record.finals[0]
         assert record.epochs_spent == search.epochs_spent
 
-    def test_the_default_wins_if_it_is_the_best(self, tmp_path: Path) -> None:
+    def test_the_default_recipe_is_recommended_if_it_is_the_best(self, tmp_path: Path) -> None:
         numbers = [trial.number for trial in copy_searched_study(tmp_path, "5").ranked()]
         worse = {f"t{number:04d}": 0.3 for number in numbers}
         with open_fake_study(tmp_path, "5") as store:
@@ -142,7 +142,7 @@ class TestRuns:
         assert record.finals[0].name == DEFAULT_RECIPE
         assert record.verdict.startswith("The default recipe is recommended")
 
-    def test_what_cannot_be_told_apart_gets_all_seeds_and_says_so(self, tmp_path: Path) -> None:
+    def test_finalists_that_cannot_be_distinguished_run_all_seeds(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")
 
         def simulate(spec: TrialSpec) -> list[EpochResult]:
@@ -154,7 +154,7 @@ class TestRuns:
         assert {len(final.runs) for final in record.finals if not final.dropped} == {4}
         assert record.recommended == DEFAULT_RECIPE or "cannot be told apart" in record.verdict
 
-    def test_a_bound_of_one_gives_no_interval(self, tmp_path: Path) -> None:
+    def test_a_single_seed_gives_no_interval(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")
         with open_fake_study(tmp_path, "4") as store:
             FakeEngine().run(Finals(store, seeds=1))
@@ -172,7 +172,7 @@ class TestRuns:
         assert recorder.events[0] == ("finals_started", len(runs))
         assert ("final_run_finished", DEFAULT_RECIPE, 1) in runs
 
-    def test_a_diverged_final_counts_as_the_worst(self, tmp_path: Path) -> None:
+    def test_a_diverged_run_counts_as_accuracy_0(self, tmp_path: Path) -> None:
         search = copy_searched_study(tmp_path, "3")
         best = search.ranked()[0].number
 
@@ -191,27 +191,27 @@ class TestRuns:
 class TestFailures:
     def run_failing(self, folder: Path, *failing: str) -> StudyRecord:
         def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome | None:
-            broken = any(word in spec.key for word in failing)
-            return TrialOutcome(error="RuntimeError: broken") if broken else None
+            fails = any(part in spec.key for part in failing)
+            return TrialOutcome(error="RuntimeError: broken") if fails else None
 
         with open_fake_study(folder, "4") as store:
             FakeEngine(outcome=outcome).run(Finals(store, seeds=3))
             return store.record()
 
-    def test_a_candidate_that_fails_is_out(self, tmp_path: Path) -> None:
+    def test_a_finalist_that_fails_is_dropped(self, tmp_path: Path) -> None:
         best = copy_searched_study(tmp_path, "4").ranked()[0].number
         record = self.run_failing(tmp_path, f"final-{best:04d}-seed-2")
         final = record.final(f"trial {best}")
         assert final.dropped == "a final run failed: RuntimeError: broken"
         assert record.recommended != final.name
 
-    def test_a_default_that_fails_leaves_no_comparison(self, tmp_path: Path) -> None:
+    def test_without_the_default_recipe_there_is_no_comparison(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")
         record = self.run_failing(tmp_path, "default")
         assert record.final(DEFAULT_RECIPE) is None
         assert "could not be run" in record.verdict
 
-    def test_all_that_fail_end_it(self, tmp_path: Path) -> None:
+    def test_it_ends_with_an_error_if_all_finalists_fail(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")
         with pytest.raises(NbtError, match="no final run succeeded; the last one: RuntimeError: broken"):
             self.run_failing(tmp_path, "final")
@@ -226,9 +226,9 @@ class TestResume:
             engine.run(finals)
             return finals, store.record()
 
-    def test_a_killed_final_repeats_no_run(self, tmp_path: Path) -> None:
+    def test_finished_runs_are_not_repeated_after_a_kill(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")
-        whole = FakeEngine()
+        third = FakeEngine()
         store = open_fake_study(tmp_path, "4")
         first = FakeEngine(kill_after=3 * EPOCHS + 2)
         with pytest.raises(DriverKilled):
@@ -239,10 +239,10 @@ class TestResume:
         assert first.specs[3].key == second.specs[0].key
         assert not {spec.key for spec in first.specs[:3]} & {spec.key for spec in second.specs}
         assert first.epochs + second.epochs == EPOCHS * sum(len(final.runs) for final in record.finals)
-        again, _ = self.finals(tmp_path, whole)
-        assert again.finished and whole.specs == []
+        finals, _ = self.finals(tmp_path, third)
+        assert finals.finished and third.specs == []
 
-    def test_a_damaged_run_runs_again(self, tmp_path: Path) -> None:
+    def test_a_damaged_run_is_repeated(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")
         self.finals(tmp_path, FakeEngine())
         with open_fake_study(tmp_path, "4") as store:
@@ -252,7 +252,7 @@ class TestResume:
         assert [spec.key for spec in engine.specs] == ["final-default-seed-2"]
         assert finals.finished
 
-    def test_ctrl_c_and_memory(self, tmp_path: Path) -> None:
+    def test_runs_are_repeated_after_ctrl_c_and_out_of_memory(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")
         with pytest.raises(KeyboardInterrupt):
             self.finals(tmp_path, FakeEngine(workers=2, interrupt_after=EPOCHS + 1))
@@ -262,7 +262,7 @@ class TestResume:
         assert sum(spec.key == "final-default-seed-3" for spec in engine.specs) == 2
         assert {len(final.runs) for final in record.finals} == {3}
 
-    def test_a_larger_bound_only_adds(self, tmp_path: Path) -> None:
+    def test_a_larger_number_of_seeds_only_adds_runs(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")
         self.finals(tmp_path, FakeEngine(), seeds=1)
         engine = FakeEngine()
@@ -272,7 +272,7 @@ class TestResume:
         _, record = self.finals(tmp_path, FakeEngine(), seeds=1)
         assert {len(final.runs) for final in record.finals} == {1}
 
-    def test_a_longer_search_keeps_the_runs_of_those_that_stay(self, tmp_path: Path) -> None:
+    def test_a_longer_search_keeps_the_runs_of_remaining_finalists(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")
         self.finals(tmp_path, FakeEngine())
         run_search(tmp_path, "12")

@@ -36,7 +36,7 @@ def search_and_finals(folder: Path, budget: str = "6") -> StudyRecord:
         return store.record()
 
 
-def default_wins(spec: TrialSpec) -> list[EpochResult]:
+def simulate_best_default(spec: TrialSpec) -> list[EpochResult]:
     level = 0.9 if "default" in spec.key else 0.2
     return [EpochResult(e, 1.0, 1.0, level, 1.0) for e in range(1, EPOCHS + 1)]
 
@@ -49,7 +49,7 @@ def retrain(folder: Path, engine: FakeEngine, budget: str = "6") -> StudyRecord:
         return store.record()
 
 
-def test_both_are_trained_on_all_and_tested_once(tmp_path: Path) -> None:
+def test_both_recipes_are_trained_on_all_images_and_tested_once(tmp_path: Path) -> None:
     before = search_and_finals(tmp_path)
     engine = FakeEngine()
     record = retrain(tmp_path, engine)
@@ -67,10 +67,10 @@ def test_both_are_trained_on_all_and_tested_once(tmp_path: Path) -> None:
     assert list_studies(resolve_storage(None, tmp_path))[0].finished
 
 
-def test_where_the_default_is_recommended_one_run_is_both(tmp_path: Path) -> None:
+def test_one_run_serves_as_both_if_the_default_recipe_is_recommended(tmp_path: Path) -> None:
     copy_searched_study(tmp_path, "6")
     with open_fake_study(tmp_path, "6") as store:
-        FakeEngine(simulate=default_wins).run(Finals(store, seeds=3))
+        FakeEngine(simulate=simulate_best_default).run(Finals(store, seeds=3))
         assert store.record().recommended == DEFAULT_RECIPE
     engine = FakeEngine()
     record = retrain(tmp_path, engine)
@@ -88,7 +88,7 @@ def test_a_finished_study_is_not_tested_again(tmp_path: Path) -> None:
     assert engine.specs == []
 
 
-def test_a_lost_model_is_trained_again_without_a_look_at_test(tmp_path: Path) -> None:
+def test_a_missing_model_is_trained_again_without_a_test_evaluation(tmp_path: Path) -> None:
     search_and_finals(tmp_path)
     first = retrain(tmp_path, FakeEngine())
     shutil.rmtree(tmp_path / "model")
@@ -98,7 +98,7 @@ def test_a_lost_model_is_trained_again_without_a_look_at_test(tmp_path: Path) ->
     assert (tmp_path / "model").is_dir()
 
 
-def test_a_model_of_other_settings_is_trained_again_without_a_look_at_test(tmp_path: Path) -> None:
+def test_a_model_of_other_settings_is_trained_again_without_a_test_evaluation(tmp_path: Path) -> None:
     record = search_and_finals(tmp_path)
     first = retrain(tmp_path, FakeEngine())
     (tmp_path / "model" / CARD_FILE).write_text(json.dumps({"settings": TransferSettings(epochs=99).to_dict()}))
@@ -108,7 +108,7 @@ def test_a_model_of_other_settings_is_trained_again_without_a_look_at_test(tmp_p
     assert was_trained_with(tmp_path / "model", recommended_final(record).settings)
 
 
-def test_a_kill_between_the_two_repeats_neither(tmp_path: Path) -> None:
+def test_a_kill_in_the_second_run_does_not_repeat_the_first(tmp_path: Path) -> None:
     search_and_finals(tmp_path)
     store = open_fake_study(tmp_path, "6")
     with pytest.raises(DriverKilled):
@@ -125,7 +125,7 @@ def test_a_kill_between_the_two_repeats_neither(tmp_path: Path) -> None:
     assert record.test_evaluations == 1
 
 
-def test_another_recommendation_is_another_finished_search(tmp_path: Path) -> None:
+def test_another_recommendation_is_tested_again(tmp_path: Path) -> None:
     before = search_and_finals(tmp_path)
     retrain(tmp_path, FakeEngine())
     run_search(tmp_path, "25")
@@ -133,7 +133,7 @@ def test_another_recommendation_is_another_finished_search(tmp_path: Path) -> No
         FakeEngine().run(Finals(store, seeds=3))
         after = store.record()
     assert recommended_final(after).settings != recommended_final(before).settings
-    assert (after.test, after.test_evaluations) == ((), 1), "they are of the recommendation before"
+    assert (after.test, after.test_evaluations) == ((), 1), "the results belong to the earlier recommendation"
     assert not list_studies(resolve_storage(None, tmp_path))[0].finished
     record = retrain(tmp_path, FakeEngine(), "25")
     assert record.test_evaluations == 2
@@ -142,7 +142,7 @@ def test_another_recommendation_is_another_finished_search(tmp_path: Path) -> No
     assert list_studies(resolve_storage(None, tmp_path))[0].finished
 
 
-def test_ctrl_c_hands_the_same_training_out_again(tmp_path: Path) -> None:
+def test_runs_are_repeated_after_ctrl_c(tmp_path: Path) -> None:
     search_and_finals(tmp_path)
     with open_fake_study(tmp_path, "6") as store:
         source = Retraining(store)
@@ -154,7 +154,7 @@ def test_ctrl_c_hands_the_same_training_out_again(tmp_path: Path) -> None:
         assert source.finished
 
 
-def test_a_failing_training_ends_it_and_can_be_repeated(tmp_path: Path) -> None:
+def test_a_failed_training_raises_and_can_be_repeated(tmp_path: Path) -> None:
     search_and_finals(tmp_path)
     failing = FakeEngine(outcome=lambda spec, curve: TrialOutcome(error="OSError: disk full"))
     with pytest.raises(NbtError, match=r"recommended settings on train \+ validation failed: OSError: disk full"):

@@ -1,4 +1,4 @@
-"""Every heuristic: which way it points on constructed profiles, when it is silent, and how it fades."""
+"""Every prior: its direction on constructed profiles, when it is active, and how trials update its weight."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nbt.settings import AUGMENTATIONS, TransferSettings, setting_names
-from nbt.tuning.priors import profile_priors as heuristics
+from nbt.tuning.priors import profile_priors
 from nbt.tuning.priors.prior import Prior, PriorSuggestion, gaussian_log_density
 from nbt.tuning.priors.profile_priors import PRIORS, activate_priors
 from nbt.tuning.storage.codec import TLI_SIMILARITY
@@ -25,7 +25,7 @@ from tests.tuning.synthetic import draw as draw_from
 NAMES = [one.name for one in PRIORS]
 VARIED = [dimension.name for dimension in WHOLE.dimensions]
 BASE = TransferSettings(epochs=LENGTH)
-# A similar target with few images and few epochs, on which everything speaks.
+# A similar target with few images and few epochs, on which every prior is active.
 FULLY_MEASURED = target(0.7, 0.1, **{TLI_SIMILARITY: 0.7})
 
 
@@ -44,14 +44,14 @@ def suggestion(name: str, on: Target = FULLY_MEASURED) -> PriorSuggestion:
 
 
 def inactivity_reason(name: str, on: Target) -> str:
-    """Returns why a heuristic does not fire."""
+    """Returns the reason for which a prior is not active."""
     activation = next(one for one in activate_priors(on, VARIED) if one.prior.name == name)
     assert activation.suggestion is None
     return activation.reason
 
 
 def best(name: str, on: Target, choices: dict[Any, TransferSettings]) -> Any:
-    """Returns the key of the settings that a heuristic likes best."""
+    """Returns the key of the settings with the greatest density."""
     log_density = suggestion(name, on).log_density
     return max(choices, key=lambda key: log_density(choices[key]))
 
@@ -64,29 +64,29 @@ DEPTHS = tuple(round(0.05 * i, 2) for i in range(21))
 
 
 class TestRegistry:
-    def test_each_has_a_name_a_source_and_dimensions(self) -> None:
+    def test_each_prior_has_a_name_a_source_and_dimensions(self) -> None:
         assert len(set(NAMES)) == len(NAMES) >= 10
         for one in PRIORS:
             assert one.source and one.strength > 0
             assert set(one.dimensions) <= set(setting_names())
 
-    def test_all_speak_on_a_small_similar_target(self) -> None:
+    def test_all_are_active_on_a_small_similar_target(self) -> None:
         assert [one.prior.name for one in activate_priors(FULLY_MEASURED, VARIED) if one.suggestion] == NAMES
         assert all(
             one.reason == "" and one.suggestion is not None and one.suggestion.words
             for one in activate_priors(FULLY_MEASURED, VARIED)
         )
 
-    def test_what_is_not_varied_is_not_spoken_of(self) -> None:
+    def test_priors_without_a_varied_dimension_are_left_out(self) -> None:
         assert [one.prior.name for one in activate_priors(FULLY_MEASURED, ["frozen_depth"])] == [
             "freeze when images are few"
         ]
         assert activate_priors(FULLY_MEASURED, []) == []
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_a_score_is_finite_and_reads_its_dimensions_alone(self, name: str) -> None:
+    def test_a_density_is_finite_and_depends_on_its_dimensions_only(self, name: str) -> None:
         log_density, dimensions = suggestion(name).log_density, set(prior(name).dimensions)
-        # What a dimension means depends on these: no unit above the transfer depth is pretrained, and so on.
+        # These change the meaning of other dimensions: for example, no unit above the transfer depth is pretrained.
         context = {"frozen_depth", "transfer_depth", "optimizer", "batch_size", "momentum"}
         for one, other in zip(draw(40, 1), draw(40, 2), strict=True):
             values = one.to_dict()
@@ -94,7 +94,7 @@ class TestRegistry:
             assert math.isfinite(log_density(one))
             assert log_density(TransferSettings.from_dict({**values, **moved})) == pytest.approx(log_density(one))
 
-    def test_a_bump_is_a_normal_density_with_a_floor(self) -> None:
+    def test_gaussian_log_density_has_a_floor(self) -> None:
         assert gaussian_log_density(3.0, 3.0, 0.1) == 0.0
         assert (
             gaussian_log_density(3.1, 3.0, 0.1)
@@ -106,7 +106,7 @@ class TestRegistry:
 
 MISSING: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
     "transfer up to the knee": ({}, profile(knee_depth=None), "not measured: knee of the gain"),
-    "freeze when images are few": ({"train_images": None}, profile(), "not measured: images a class"),
+    "freeze when images are few": ({"train_images": None}, profile(), "not measured: images per class"),
     "pull by similarity": ({}, profile(ridge_accuracy_random=None), "not measured: gain over a random network"),
     "effective rate by similarity": ({}, None, "not measured: gain over a random network"),
     "momentum by similarity": ({}, None, "not measured: gain over a random network"),
@@ -114,28 +114,28 @@ MISSING: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
     "average within the training": ({"train_images": None}, None, "not measured: training images"),
     "enough steps": ({"train_images": None}, None, "not measured: training images"),
     "stall while the head is random": ({}, None, "not measured: gain over a random network"),
-    "zap seldom when short": ({"train_images": None}, None, "not measured: images a class"),
+    "zap seldom when short": ({"train_images": None}, None, "not measured: images per class"),
     "inject by similarity": ({TLI_SIMILARITY: None}, profile(), "not measured: TLI similarity"),
-    "the expansion when images are few": ({"train_images": None}, None, "not measured: images a class"),
+    "the expansion when images are few": ({"train_images": None}, None, "not measured: images per class"),
 }
 
 
 class TestMissing:
     @pytest.mark.parametrize("name", MISSING)
-    def test_without_its_measures_it_is_silent_and_says_why(self, name: str) -> None:
+    def test_without_its_measures_a_prior_is_not_active(self, name: str) -> None:
         changes, known, reason = MISSING[name]
         assert inactivity_reason(name, Target.of(facts(**changes), known, LENGTH)) == reason
 
-    def test_all_that_need_something_are_tested(self) -> None:
+    def test_all_priors_with_needs_are_tested(self) -> None:
         assert set(MISSING) == {one.name for one in PRIORS if one.needs}
 
     def test_every_missing_measure_is_named(self) -> None:
         reason = inactivity_reason("freeze when images are few", Target(epochs=LENGTH))
-        assert reason == "not measured: images a class, probe accuracy, gain over a random network"
+        assert reason == "not measured: images per class, probe accuracy, gain over a random network"
 
-    def test_without_anything_measured_what_needs_nothing_speaks(self) -> None:
-        spoke = {one.prior.name for one in activate_priors(Target(epochs=LENGTH), VARIED) if one.suggestion}
-        assert spoke == {one.name for one in PRIORS if not one.needs}
+    def test_without_measures_only_priors_without_needs_are_active(self) -> None:
+        active = {one.prior.name for one in activate_priors(Target(epochs=LENGTH), VARIED) if one.suggestion}
+        assert active == {one.name for one in PRIORS if not one.needs}
 
 
 class TestTransferUpToTheKnee:
@@ -146,7 +146,7 @@ class TestTransferUpToTheKnee:
         on = Target.of(facts(), profile(knee_depth=knee), LENGTH)
         log_density = suggestion(self.NAME, on).log_density
         values = [log_density(BASE.replace(transfer_depth=depth)) for depth in DEPTHS]
-        assert values == sorted(values), "all of them costs nothing"
+        assert values == sorted(values), "transferring all units has no cost"
         assert log_density(BASE.replace(transfer_depth=knee)) == max(values) > values[0]
         assert f"{knee:.0%}" in suggestion(self.NAME, on).words
 
@@ -158,11 +158,10 @@ class TestTransferUpToTheKnee:
         assert "not much more" in suggestion(self.NAME, on).words
         assert "not much more" not in suggestion(self.NAME).words
 
-    def test_without_a_gain_it_is_silent(self) -> None:
+    def test_without_a_gain_it_is_not_active(self) -> None:
         for known in (profile(0.11, 0.1), profile(knee_depth=0.0)):
             assert (
-                inactivity_reason(self.NAME, Target.of(facts(), known, LENGTH))
-                == "nothing in the profile speaks for it"
+                inactivity_reason(self.NAME, Target.of(facts(), known, LENGTH)) == "the profile gives no reason for it"
             )
 
 
@@ -181,18 +180,18 @@ class TestFreezeWhenImagesAreFew:
         poor, good = (best(self.NAME, target(own, 0.1), grid("frozen_depth", *DEPTHS)) for own in (0.2, 0.95))
         assert good > poor
 
-    def test_features_that_are_no_use_are_not_frozen(self) -> None:
-        assert inactivity_reason(self.NAME, target(0.1, 0.2)) == "nothing in the profile speaks for it"
+    def test_useless_features_are_not_frozen(self) -> None:
+        assert inactivity_reason(self.NAME, target(0.1, 0.2)) == "the profile gives no reason for it"
 
 
 class TestPullBySimilarity:
     NAME = "pull by similarity"
 
     def test_a_similar_target_is_pulled_and_a_dissimilar_one_is_not(self) -> None:
-        scaled_deviations = grid("sp_mix", 0.0, 0.5, 1.0, decay_strength=0.01)
-        assert best(self.NAME, target(0.9, 0.1), scaled_deviations) == 1.0
-        assert best(self.NAME, target(0.15, 0.1), scaled_deviations) == 0.0
-        assert best(self.NAME, target(0.05, 0.1), scaled_deviations) == 0.0, "pretraining that hurts is no similarity"
+        mixes = grid("sp_mix", 0.0, 0.5, 1.0, decay_strength=0.01)
+        assert best(self.NAME, target(0.9, 0.1), mixes) == 1.0
+        assert best(self.NAME, target(0.15, 0.1), mixes) == 0.0
+        assert best(self.NAME, target(0.05, 0.1), mixes) == 0.0, "harmful pretraining is no similarity"
 
     def test_deeper_on_a_similar_target(self) -> None:
         depths = grid("sp_depth", 0.2, 0.6, 1.0, sp_mix=0.5)
@@ -204,7 +203,7 @@ class TestPullBySimilarity:
         part = BASE.replace(sp_mix=1.0, transfer_depth=0.5)
         assert log_density(part.replace(sp_depth=0.5)) == log_density(part.replace(sp_depth=1.0))
 
-    def test_the_words_say_which_way(self) -> None:
+    def test_the_text_has_the_direction(self) -> None:
         assert "pull most units" in suggestion(self.NAME, target(0.9, 0.1)).words
         assert "pull few units" in suggestion(self.NAME, target(0.2, 0.1)).words
 
@@ -213,7 +212,7 @@ class TestEffectiveRateBySimilarity:
     NAME = "effective rate by similarity"
     RATES = tuple(10 ** (-4 + 0.1 * i) for i in range(40))
 
-    def test_a_similar_target_wants_a_small_rate(self) -> None:
+    def test_a_similar_target_prefers_a_small_rate(self) -> None:
         alike, unlike = (best(self.NAME, target(own, 0.0), grid("body_lr", *self.RATES)) for own in (0.95, 0.1))
         assert alike == pytest.approx(10**-2.65, rel=0.2)
         assert unlike == pytest.approx(10**-1.8, rel=0.2)
@@ -224,7 +223,7 @@ class TestEffectiveRateBySimilarity:
             log_density(BASE.replace(body_lr=0.01, momentum=0.0))
         )
 
-    def test_where_nothing_trains_it_says_nothing(self) -> None:
+    def test_with_all_units_frozen_the_rate_has_no_effect(self) -> None:
         values = {
             suggestion(self.NAME).log_density(one) for one in grid("body_lr", *self.RATES, frozen_depth=1.0).values()
         }
@@ -234,15 +233,15 @@ class TestEffectiveRateBySimilarity:
 class TestMomentumBySimilarity:
     NAME = "momentum by similarity"
 
-    def test_a_similar_target_wants_little(self) -> None:
+    def test_a_similar_target_prefers_a_low_momentum(self) -> None:
         momenta = grid("momentum", 0.0, 0.5, 0.9)
         assert best(self.NAME, target(0.95, 0.1), momenta) == 0.0
         assert best(self.NAME, target(0.2, 0.1), momenta) == 0.9
         assert "low" in suggestion(self.NAME, target(0.95, 0.1)).words
         assert "high" in suggestion(self.NAME, target(0.2, 0.1)).words
 
-    def test_between_the_two_it_is_silent(self) -> None:
-        assert inactivity_reason(self.NAME, target(0.5, 0.0)) == "nothing in the profile speaks for it"
+    def test_in_between_it_is_not_active(self) -> None:
+        assert inactivity_reason(self.NAME, target(0.5, 0.0)) == "the profile gives no reason for it"
 
 
 class TestModerateHeadRate:
@@ -252,7 +251,7 @@ class TestModerateHeadRate:
         assert best(self.NAME, FULLY_MEASURED, grid("head_lr", 1e-4, 0.02, 1.0)) == 0.02
         assert best(self.NAME, FULLY_MEASURED, grid("head_lr", 1e-3, 0.2, 1.0, momentum=0.0)) == 0.2
 
-    def test_it_needs_nothing(self) -> None:
+    def test_it_needs_no_measure(self) -> None:
         assert best(self.NAME, Target(epochs=1), grid("head_lr", 1e-4, 0.02, 1.0)) == 0.02
 
 
@@ -274,9 +273,9 @@ class TestRatesByShift:
         words = suggestion(self.NAME, self.shifted(0.0, 0.5, 100.0)).words
         assert words.startswith("rates 10.0 times as high")
 
-    def test_an_even_shift_or_too_few_units_say_nothing(self) -> None:
+    def test_an_even_shift_or_too_few_units_give_no_suggestion(self) -> None:
         for on in (self.shifted(0.5, 0.4, 0.5), self.shifted(0.1, 0.9)):
-            assert inactivity_reason(self.NAME, on) == "nothing in the profile speaks for it"
+            assert inactivity_reason(self.NAME, on) == "the profile gives no reason for it"
 
 
 class TestMildAugmentationWhenShort:
@@ -287,7 +286,7 @@ class TestMildAugmentationWhenShort:
         assert best(self.NAME, FULLY_MEASURED, grid("mixup", 0.4, 0.2, 0.0)) == 0.0
         assert best(self.NAME, FULLY_MEASURED, grid("label_smoothing", 0.2, 0.1, 0.0)) == 0.0
 
-    def test_of_frozen_features_only_the_images_count_and_less(self) -> None:
+    def test_with_all_units_frozen_only_the_augmentation_counts_and_less(self) -> None:
         log_density = suggestion(self.NAME).log_density
         trained, frozen = (
             log_density(BASE.replace(augmentation="crop", frozen_depth=depth))
@@ -298,24 +297,24 @@ class TestMildAugmentationWhenShort:
         still = BASE.replace(frozen_depth=1.0)
         assert log_density(still) == log_density(still.replace(mixup=0.4))
 
-    def test_a_long_training_has_time(self) -> None:
-        assert inactivity_reason(self.NAME, target(epochs=31)) == "nothing in the profile speaks for it"
+    def test_it_is_not_active_for_long_training(self) -> None:
+        assert inactivity_reason(self.NAME, target(epochs=31)) == "the profile gives no reason for it"
 
 
 class TestAverageWithinTheTraining:
     NAME = "average within the training"
 
-    def test_a_horizon_that_is_too_long_is_worse_the_longer(self) -> None:
+    def test_the_density_falls_with_too_long_a_horizon(self) -> None:
         log_density = suggestion(self.NAME).log_density
         scores = [log_density(BASE.replace(ema=ema)) for ema in (0.0, 0.9, 0.98, 0.995)]
         assert scores[0] == scores[1] == 0.0, "225 steps are enough for an average over 10"
         assert 0.0 > scores[2] > scores[3]
 
-    def test_larger_batches_are_fewer_steps(self) -> None:
+    def test_larger_batches_have_fewer_steps(self) -> None:
         log_density = suggestion(self.NAME).log_density
         assert log_density(BASE.replace(ema=0.98, batch_size=64)) < log_density(BASE.replace(ema=0.98, batch_size=16))
 
-    def test_on_many_images_anything_goes(self) -> None:
+    def test_with_many_images_every_horizon_is_equal(self) -> None:
         log_density = suggestion(self.NAME, target(train_images=100_000)).log_density
         assert log_density(BASE.replace(ema=0.995)) == 0.0
 
@@ -323,17 +322,17 @@ class TestAverageWithinTheTraining:
 class TestEnoughSteps:
     NAME = "enough steps"
 
-    def test_few_images_want_small_batches(self) -> None:
+    def test_few_images_prefer_small_batches(self) -> None:
         assert best(self.NAME, FULLY_MEASURED, grid("batch_size", 16, 32, 64)) == 16
 
-    def test_many_images_have_steps_enough(self) -> None:
-        assert inactivity_reason(self.NAME, target(train_images=6000)) == "nothing in the profile speaks for it"
+    def test_it_is_not_active_with_many_images(self) -> None:
+        assert inactivity_reason(self.NAME, target(train_images=6000)) == "the profile gives no reason for it"
 
 
 class TestStallWhileTheHeadIsRandom:
     NAME = "stall while the head is random"
 
-    def test_good_features_want_a_small_head_or_a_short_stall(self) -> None:
+    def test_good_features_prefer_a_small_head_or_a_short_stall(self) -> None:
         assert best(self.NAME, FULLY_MEASURED, grid("head_scale", 0.0, 0.01, 0.1, 1.0)) == 0.0
         assert best(self.NAME, FULLY_MEASURED, grid("stall", 0.0, 0.05, 0.1, 0.2, 0.3)) == 0.1
 
@@ -343,10 +342,10 @@ class TestStallWhileTheHeadIsRandom:
         assert log_density(both) == pytest.approx(log_density(head))
         assert log_density(head) > log_density(BASE)
 
-    def test_features_that_are_no_use_need_no_care(self) -> None:
-        assert inactivity_reason(self.NAME, target(0.2, 0.15)) == "nothing in the profile speaks for it"
+    def test_it_is_not_active_for_useless_features(self) -> None:
+        assert inactivity_reason(self.NAME, target(0.2, 0.15)) == "the profile gives no reason for it"
 
-    def test_the_better_the_features_the_more(self) -> None:
+    def test_the_effect_grows_with_the_features(self) -> None:
         good, fair = (suggestion(self.NAME, target(own, 0.1)).log_density for own in (0.9, 0.5))
         quiet = BASE.replace(head_scale=0.0)
         assert good(quiet) - good(BASE) > fair(quiet) - fair(BASE) > 0
@@ -361,14 +360,13 @@ class TestZapSeldomWhenShort:
         assert scores == sorted(scores, reverse=True) and len(set(scores)) == 4
         assert log_density(BASE.replace(zap_period=3, zap_fraction=0.2)) > log_density(BASE.replace(zap_period=3))
 
-    def test_fewer_images_a_class_count_more(self) -> None:
+    def test_the_effect_grows_with_fewer_images_per_class(self) -> None:
         few, some = (suggestion(self.NAME, target(train_images=images)).log_density for images in (50, 400))
         assert few(BASE.replace(zap_period=3)) < some(BASE.replace(zap_period=3))
 
-    def test_a_long_training_has_time(self) -> None:
+    def test_it_is_not_active_for_long_training(self) -> None:
         assert (
-            inactivity_reason(self.NAME, target(epochs=100, train_images=5000))
-            == "nothing in the profile speaks for it"
+            inactivity_reason(self.NAME, target(epochs=100, train_images=5000)) == "the profile gives no reason for it"
         )
 
 
@@ -382,8 +380,8 @@ class TestInjectBySimilarity:
     def test_similar_teachers_are_injected_and_others_not(self, similarity: float, init: str) -> None:
         assert best(self.NAME, self.on(similarity), grid("init", "pretrained", "inject")) == init
 
-    def test_in_between_it_is_silent(self) -> None:
-        assert inactivity_reason(self.NAME, self.on(0.5)) == "nothing in the profile speaks for it"
+    def test_in_between_it_is_not_active(self) -> None:
+        assert inactivity_reason(self.NAME, self.on(0.5)) == "the profile gives no reason for it"
 
 
 class TestExpansionWhenFewImages:
@@ -404,39 +402,39 @@ class TestExpansionWhenFewImages:
 
 
 def alone(name: str, sign: float = 1.0) -> PriorSurrogate:
-    """Returns a guide in which one heuristic speaks, or is expected to be the opposite of what it says."""
+    """Returns a surrogate with a single prior, whose strength is multiplied by `sign`."""
     one = prior(name)
-    with patch.object(heuristics, "PRIORS", (dataclasses.replace(one, strength=sign * one.strength),)):
+    with patch.object(profile_priors, "PRIORS", (dataclasses.replace(one, strength=sign * one.strength),)):
         return PriorSurrogate(FULLY_MEASURED, WHOLE)
 
 
 def weight(surrogate: PriorSurrogate, trials: int, slope: float) -> dict[str, float]:
-    """Returns the weight of a guide's one source after trials whose merit is so many times what it says."""
+    """Returns the weight of the only source after trials whose logit scores are `slope` times its scores."""
     settings = draw(trials, seed=5)
     noise = 0.2 * np.random.default_rng(0).standard_normal(trials)
-    said = surrogate.source_scores(settings)[0]
-    model = surrogate.condition(settings, 2.0 + slope * said + noise, np.full(trials, 0.04))
+    scores_of_source = surrogate.source_scores(settings)[0]
+    model = surrogate.condition(settings, 2.0 + slope * scores_of_source + noise, np.full(trials, 0.04))
     return model.weights()[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
-class TestFading:
-    def test_trials_that_contradict_it_take_its_weight_away(self, name: str) -> None:
+class TestUpdating:
+    def test_trials_that_contradict_it_reduce_its_weight(self, name: str) -> None:
         surrogate = alone(name)
         before = surrogate.sources[0].mean
         after = [weight(surrogate, n, slope=-1.0)["after"] for n in (5, 40, 160)]
         assert before > after[0] > after[1] > after[2] - 0.01
         assert after[2] < 0.5 * before
 
-    def test_trials_that_confirm_it_do_not(self, name: str) -> None:
+    def test_trials_that_confirm_it_raise_its_weight(self, name: str) -> None:
         surrogate = alone(name)
         assert weight(surrogate, 80, slope=1.0)["after"] > surrogate.sources[0].mean
 
-    def test_trials_that_know_nothing_of_it_let_it_fade(self, name: str) -> None:
+    def test_unrelated_trials_reduce_its_weight(self, name: str) -> None:
         surrogate = alone(name)
         assert weight(surrogate, 160, slope=0.0)["after"] < surrogate.sources[0].mean
 
-    def test_it_grows_surer(self, name: str) -> None:
+    def test_the_uncertainty_of_its_weight_decreases(self, name: str) -> None:
         surrogate = alone(name)
         spreads = [
             surrogate.sources[0].spread,
@@ -444,22 +442,22 @@ class TestFading:
         ]
         assert spreads == sorted(spreads, reverse=True) and spreads[-1] < spreads[0]
 
-    def test_the_proposals_no_longer_follow_it(self, name: str) -> None:
+    def test_predictions_no_longer_follow_a_contradicted_prior(self, name: str) -> None:
         surrogate = alone(name)
         candidates = draw(300, seed=9)
-        said = surrogate.source_scores(candidates)[0]
-        followed = said[np.argsort(-surrogate.prior_mean(candidates))[:30]].mean()
+        scores_of_source = surrogate.source_scores(candidates)[0]
+        followed = scores_of_source[np.argsort(-surrogate.prior_mean(candidates))[:30]].mean()
         settings = draw(120, seed=5)
         truth = 2.0 - surrogate.source_scores(settings)[0]
         model = surrogate.condition(settings, truth, np.full(120, float(logit_score_variance(0.7, IMAGES))))
-        now = said[np.argsort(-model.predict(candidates)[0])[:30]].mean()
+        now = scores_of_source[np.argsort(-model.predict(candidates)[0])[:30]].mean()
         assert followed > 0.3 > 0.0 > now
 
     @patch(
         "nbt.tuning.surrogate.prior_surrogate._MIN_TRIALS_TO_FIT_KERNEL", 1000
-    )  # with one kernel for all, trials are all that differs
-    def test_with_growing_evidence_the_expectation_counts_for_less(self, name: str) -> None:
-        """How far two guides are apart that expect the opposite of each other."""
+    )  # a common kernel, so that only the trials differ
+    def test_the_influence_of_the_prior_decreases_with_trials(self, name: str) -> None:
+        """Compares two surrogates with opposite priors."""
         candidates, apart = draw(100, seed=9), []
         for n in (2, 20, 160):
             settings = draw(n, seed=5)

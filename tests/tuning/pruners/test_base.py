@@ -12,7 +12,7 @@ LENGTH = 12
 
 
 def run(study: optuna.Study, pruner: Pruner, accuracies: list[float]) -> tuple[int, str | None]:
-    """Runs a trial; returns its last epoch and why it was stopped."""
+    """Runs a trial; returns its last epoch and the reason for stopping."""
     trial = study.ask()
     curve = []
     for epoch, accuracy in enumerate(accuracies, start=1):
@@ -47,13 +47,13 @@ def test_the_reason_is_a_sentence(study: optuna.Study) -> None:
     assert run(study, asha, [0.314] * LENGTH) == (4, "epoch 4: accuracy 0.314 is not among the best half at this rung")
 
 
-def test_a_bad_start_is_forgiven_before_the_first_rung(study: optuna.Study) -> None:
+def test_epochs_before_the_first_rung_have_no_effect(study: optuna.Study) -> None:
     asha = AshaPruner(LENGTH)
     run(study, asha, [0.5] * LENGTH)
     assert run(study, asha, [0.0, 0.0, 0.0, 0.6, *[0.9] * 8]) == (12, None)
 
 
-def test_about_half_go_on(study: optuna.Study) -> None:
+def test_about_half_continue(study: optuna.Study) -> None:
     asha = AshaPruner(LENGTH)
     order = [7, 2, 15, 4, 11, 0, 13, 9, 1, 14, 6, 3, 10, 5, 12, 8]
     ends = [run(study, asha, [0.5 + 0.01 * k] * LENGTH)[0] for k in order]
@@ -69,7 +69,7 @@ def test_the_last_epoch_is_no_rung(length: int) -> None:
 
 
 def is_rung(length: int, epoch: int) -> bool:
-    """Whether a trial that is the worst of all but was not cut before is cut at this epoch."""
+    """Returns whether the worst trial is stopped at this epoch if it was good before."""
     study, asha = optuna.create_study(direction="maximize"), AshaPruner(length)
     for accuracy in (0.9, 0.0):
         trial = study.ask()
@@ -82,7 +82,7 @@ def is_rung(length: int, epoch: int) -> bool:
     return found is not None
 
 
-def test_none_stops_nothing(study: optuna.Study) -> None:
+def test_no_pruner_stops_nothing(study: optuna.Study) -> None:
     pruner = NoPruner()
     run(study, pruner, [0.9] * LENGTH)
     assert run(study, pruner, [0.0] * LENGTH) == (12, None)

@@ -16,7 +16,7 @@ from nbt.tuning.pruners.curve_forecast import (
     ForecastDistribution,
     LearningCurve,
     _FlattenedForest,
-    features,
+    forecast_features,
     has_usable_curves,
     mean_task_prediction,
     probe_logit_score,
@@ -52,51 +52,51 @@ def forecaster() -> CurveForecaster:
 
 @pytest.fixture(scope="module")
 def curves() -> list[LearningCurve]:
-    """Those of a task that was not recorded for the forecaster, the best first."""
-    return sorted(table_curves(target_table(), transferred_priors().models), key=lambda curve: -curve.final)
+    """Curves of a task that the forecaster has not seen, best first."""
+    return sorted(table_curves(target_table(), transferred_priors().models), key=lambda curve: -curve.end_score)
 
 
 def flat(accuracy: float, epochs: int = LENGTH, length: int = LENGTH) -> LearningCurve:
     rows = [EpochResult(epoch, 1.0, 1.0, accuracy, 1.0) for epoch in range(1, epochs + 1)]
-    return LearningCurve.of(TransferSettings(), rows, images=IMAGES, length=length)
+    return LearningCurve.from_epochs(TransferSettings(), rows, images=IMAGES, total_epochs=length)
 
 
 class TestCurve:
-    def test_it_is_read_in_units_of_merit_and_log_losses(self) -> None:
+    def test_logit_scores_and_log_losses(self) -> None:
         rows = [EpochResult(1, 2.0, 3.0, 0.4, 1.0), EpochResult(2, 1.0, 2.0, 0.6, 1.0)]
-        curve = LearningCurve.of(TransferSettings(), rows, images=IMAGES, length=5, expected=0.7)
+        curve = LearningCurve.from_epochs(TransferSettings(), rows, images=IMAGES, total_epochs=5, expected_score=0.7)
         assert curve.logit_scores == pytest.approx(logit_score([0.4, 0.6], IMAGES))
-        assert curve.train == pytest.approx(np.log([2.0, 1.0])) and curve.validation == pytest.approx(
+        assert curve.log_train_loss == pytest.approx(np.log([2.0, 1.0])) and curve.log_val_loss == pytest.approx(
             np.log([3.0, 2.0])
         )
-        assert (curve.length, curve.expected) == (5, 0.7)
+        assert (curve.total_epochs, curve.expected_score) == (5, 0.7)
 
     def test_the_best_epoch_counts(self) -> None:
         rows = [EpochResult(epoch, 1.0, 1.0, accuracy, 1.0) for epoch, accuracy in ((1, 0.4), (2, 0.8), (3, 0.6))]
-        curve = LearningCurve.of(TransferSettings(), rows, images=IMAGES, length=3)
-        assert curve.final == pytest.approx(logit_score(0.8, IMAGES))
-        assert curve.until(1).final == pytest.approx(logit_score(0.4, IMAGES))
+        curve = LearningCurve.from_epochs(TransferSettings(), rows, images=IMAGES, total_epochs=3)
+        assert curve.end_score == pytest.approx(logit_score(0.8, IMAGES))
+        assert curve.until(1).end_score == pytest.approx(logit_score(0.4, IMAGES))
 
-    def test_its_first_epochs_know_the_whole_length(self) -> None:
+    def test_a_truncated_curve_keeps_the_total_epochs(self) -> None:
         whole = flat(0.5)
         part = whole.until(4)
-        assert len(part.logit_scores) == len(part.train) == len(part.validation) == 4
-        assert (part.length, part.settings, part.expected) == (LENGTH, whole.settings, whole.expected)
+        assert len(part.logit_scores) == len(part.log_train_loss) == len(part.log_val_loss) == 4
+        assert (part.total_epochs, part.settings, part.expected_score) == (LENGTH, whole.settings, whole.expected_score)
 
-    def test_losses_that_are_missing_or_infinite_are_bad_and_finite(self) -> None:
-        curve = LearningCurve.of(
-            TransferSettings(), [EpochResult(1, math.inf, None, None, 1.0)], images=IMAGES, length=3
+    def test_missing_or_infinite_losses_are_clipped(self) -> None:
+        curve = LearningCurve.from_epochs(
+            TransferSettings(), [EpochResult(1, math.inf, None, None, 1.0)], images=IMAGES, total_epochs=3
         )
-        assert curve.train[0] == curve.validation[0] == math.log(20.0)
+        assert curve.log_train_loss[0] == curve.log_val_loss[0] == math.log(20.0)
         assert np.isfinite(curve.logit_scores).all()
 
-    def test_a_table_has_those_that_did_not_diverge(self) -> None:
+    def test_diverged_runs_have_no_curve(self) -> None:
         made = make_table(12, change=lambda run: diverge(run) if run.setting < 3 else run)
         assert len(table_curves(made, [])) == sum(run.setting >= 3 for run in made.runs)
-        assert {curve.expected for curve in table_curves(made, [])} == {0.0}
-        assert all(curve.expected != 0.0 for curve in table_curves(made, transferred_priors().models))
+        assert {curve.expected_score for curve in table_curves(made, [])} == {0.0}
+        assert all(curve.expected_score != 0.0 for curve in table_curves(made, transferred_priors().models))
 
-    def test_what_others_expect_is_their_mean(self) -> None:
+    def test_the_expected_score_is_the_mean_prediction(self) -> None:
         settings, models = draw(5), transferred_priors().models
         wanted = np.mean([model.predict(encode(settings)) for model in models], axis=0)
         assert mean_task_prediction(models)(settings) == pytest.approx(wanted)
@@ -104,48 +104,58 @@ class TestCurve:
 
 
 class TestFeatures:
-    def test_they_are_finite_at_every_epoch_of_any_length(self) -> None:
+    def test_features_are_finite_at_every_epoch(self) -> None:
         for length in (1, 2, 3, 5, 12, 40):
             reference = flat(0.8, length, length)
             for epoch in range(1, length + 1):
                 for probe in (PROBE, math.nan):
-                    assert np.isfinite(features(flat(0.5, epoch, length), reference, probe)).all()
+                    assert np.isfinite(forecast_features(flat(0.5, epoch, length), reference, probe)).all()
 
-    def test_lengths_may_differ(self) -> None:
+    def test_curves_may_have_different_epochs(self) -> None:
         rising = [EpochResult(epoch, 1.0, 1.0, 0.1 * epoch, 1.0) for epoch in range(1, 9)]
-        long = LearningCurve.of(TransferSettings(), rising, images=IMAGES, length=8)
-        short = LearningCurve.of(TransferSettings(), rising[1::2], images=IMAGES, length=4)
-        assert features(short.until(2), long, PROBE)[:3] == pytest.approx([0.5, 0.0, 0.0])
+        long = LearningCurve.from_epochs(TransferSettings(), rising, images=IMAGES, total_epochs=8)
+        short = LearningCurve.from_epochs(TransferSettings(), rising[1::2], images=IMAGES, total_epochs=4)
+        assert forecast_features(short.until(2), long, PROBE)[:3] == pytest.approx([0.5, 0.0, 0.0])
 
-    def test_nothing_after_now_is_read_of_the_curve(self, curves: list[LearningCurve]) -> None:
+    def test_later_epochs_of_the_curve_have_no_effect(self, curves: list[LearningCurve]) -> None:
         whole, reference = curves[10], curves[0]
         spoilt = dataclasses.replace(whole, logit_scores=np.r_[whole.logit_scores[:5], np.full(LENGTH - 5, 99.0)])
-        assert features(spoilt.until(5), reference, PROBE) == features(whole.until(5), reference, PROBE)
+        assert forecast_features(spoilt.until(5), reference, PROBE) == forecast_features(
+            whole.until(5), reference, PROBE
+        )
 
-    def test_a_short_reference_is_used_as_far_as_it_goes(self) -> None:
-        cut = dataclasses.replace(flat(0.8, 6), length=LENGTH)
-        assert np.isfinite(features(flat(0.5, 10), cut, PROBE)).all()
+    def test_a_short_reference_is_used_up_to_its_end(self) -> None:
+        cut = dataclasses.replace(flat(0.8, 6), total_epochs=LENGTH)
+        assert np.isfinite(forecast_features(flat(0.5, 10), cut, PROBE)).all()
 
 
 class TestDistribution:
     D = ForecastDistribution(np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.1, 0.2, 0.3, 0.4]))
 
-    def test_mean_quantiles_and_chances(self) -> None:
+    def test_mean_quantiles_and_probabilities(self) -> None:
         assert self.D.mean == pytest.approx(3.0)
         assert [self.D.quantile(share) for share in (0.0, 0.05, 0.25, 0.5, 0.95, 1.0)] == [1.0, 1.0, 2.0, 3.0, 4.0, 4.0]
-        assert (self.D.above(2.0), self.D.above(0.0), self.D.above(4.0)) == (
+        assert (self.D.probability_above(2.0), self.D.probability_above(0.0), self.D.probability_above(4.0)) == (
             pytest.approx(0.7),
             pytest.approx(1.0),
             0.0,
         )
-        assert self.D.below(2.0) == pytest.approx(0.1), "what is met is neither above nor below"
+        assert self.D.probability_below(2.0) == pytest.approx(0.1), "a value that is met is neither above nor below"
 
-    def test_an_error_of_the_mark_spreads_the_chance(self) -> None:
-        assert self.D.above(2.5, 1e-9) == pytest.approx(self.D.above(2.5))
-        assert self.D.above(4.5, 1.0) == pytest.approx(float(ndtr([-3.5, -2.5, -1.5, -0.5]) @ self.D.weights))
-        assert self.D.above(4.5) == 0 < self.D.above(4.5, 0.2) < self.D.above(4.5, 1.0) < 0.5
+    def test_an_error_of_the_value_smooths_the_probability(self) -> None:
+        assert self.D.probability_above(2.5, 1e-9) == pytest.approx(self.D.probability_above(2.5))
+        assert self.D.probability_above(4.5, 1.0) == pytest.approx(
+            float(ndtr([-3.5, -2.5, -1.5, -0.5]) @ self.D.weights)
+        )
+        assert (
+            self.D.probability_above(4.5)
+            == 0
+            < self.D.probability_above(4.5, 0.2)
+            < self.D.probability_above(4.5, 1.0)
+            < 0.5
+        )
 
-    def test_a_mixture_is_in_order(self) -> None:
+    def test_a_mixture_is_sorted(self) -> None:
         mixed = ForecastDistribution.mixture(
             [(np.array([5.0, 1.0]), np.array([0.25, 0.25])), (np.array([3.0]), np.array([0.5]))]
         )
@@ -153,27 +163,27 @@ class TestDistribution:
         assert list(mixed.weights) == [0.25, 0.5, 0.25]
 
 
-def test_the_flat_walk_comes_to_the_leaves_of_scikit_learn() -> None:
+def test_flattened_trees_find_the_leaves_of_scikit_learn() -> None:
     from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 
     rng = np.random.default_rng(0)
     inputs = rng.integers(-4, 5, (300, 5)).astype(np.float32)
     outcomes = inputs[:, 0] * inputs[:, 1]
-    # The best split of whole numbers is half way between two, so that some rows are on a threshold.
+    # Splits of whole numbers are halfway between two of them, so that some rows lie on a threshold.
     rows = np.concatenate([inputs, inputs / 2, rng.standard_normal((200, 5)), 1e9 * np.ones((1, 5))])
     rows = rows.astype(np.float32)
     for kind in (ExtraTreesRegressor, RandomForestRegressor):
         forest = kind(8, min_samples_leaf=3, random_state=0).fit(inputs, outcomes)
-        walk = _FlattenedForest.of([tree.tree_ for tree in forest.estimators_])
+        walk = _FlattenedForest.from_trees([tree.tree_ for tree in forest.estimators_])
         assert (walk.leaves(rows) == forest.apply(rows)).all()
 
 
-def test_a_tree_that_is_a_leaf_is_walked() -> None:
+def test_a_tree_with_a_single_leaf() -> None:
     from sklearn.tree import ExtraTreeRegressor
 
     stump = ExtraTreeRegressor(min_samples_leaf=100).fit(np.zeros((5, 2)), np.arange(5))
     assert (
-        _FlattenedForest.of([stump.tree_, stump.tree_]).leaves(np.ones((3, 2), dtype=np.float32)).tolist()
+        _FlattenedForest.from_trees([stump.tree_, stump.tree_]).leaves(np.ones((3, 2), dtype=np.float32)).tolist()
         == [[0, 0]] * 3
     )
 
@@ -186,43 +196,45 @@ class TestForecast:
             assert (np.diff(found.values) >= 0).all()
 
     @pytest.mark.parametrize("epoch", range(1, LENGTH))
-    def test_what_was_reached_cannot_be_lost(
+    def test_the_forecast_is_at_least_the_score_reached(
         self, forecaster: CurveForecaster, curves: list[LearningCurve], epoch: int
     ) -> None:
         for curve in (curves[1], curves[-1]):
             part = curve.until(epoch)
             found = forecaster.forecast(part, curves[:3], PROBE)
-            assert found.values.min() >= part.final
-            assert found.mean >= part.final
+            assert found.values.min() >= part.end_score
+            assert found.mean >= part.end_score
 
-    def test_a_record_is_kept_for_certain(self, forecaster: CurveForecaster, curves: list[LearningCurve]) -> None:
+    def test_a_curve_above_the_best_beats_it_with_certainty(
+        self, forecaster: CurveForecaster, curves: list[LearningCurve]
+    ) -> None:
         found = forecaster.forecast(flat(0.99, 3), curves[:3], PROBE)
-        assert found.above(curves[0].final) == pytest.approx(1.0)
+        assert found.probability_above(curves[0].end_score) == pytest.approx(1.0)
         assert accuracy_from_logit_score(found.values[0], IMAGES) == pytest.approx(0.99)
 
     def test_a_better_curve_has_a_better_forecast(
         self, forecaster: CurveForecaster, curves: list[LearningCurve]
     ) -> None:
         for epoch in (3, 6, 9):
-            promising, hopeless = (
+            promising, unpromising = (
                 forecaster.forecast(curve.until(epoch), curves[:3], PROBE) for curve in (curves[3], curves[-3])
             )
-            assert promising.mean > hopeless.mean + 1.0
-            assert promising.above(curves[0].final) > hopeless.above(curves[0].final)
+            assert promising.mean > unpromising.mean + 1.0
+            assert promising.probability_above(curves[0].end_score) > unpromising.probability_above(curves[0].end_score)
 
-    def test_it_is_better_than_what_was_reached_so_far_and_grows_better(
+    def test_errors_are_below_those_of_the_score_reached_and_decrease(
         self, forecaster: CurveForecaster, curves: list[LearningCurve]
     ) -> None:
         errors = {}
         for epoch in (2, 6, 10):
             rest = curves[3:]
             found = [forecaster.forecast(curve.until(epoch), curves[:3], PROBE).mean for curve in rest]
-            ends = np.array([curve.final for curve in rest])
+            ends = np.array([curve.end_score for curve in rest])
             errors[epoch] = np.abs(found - ends).mean()
-            assert errors[epoch] < np.abs([curve.until(epoch).final for curve in rest] - ends).mean()
+            assert errors[epoch] < np.abs([curve.until(epoch).end_score for curve in rest] - ends).mean()
         assert errors[2] > errors[6] > errors[10]
 
-    def test_it_is_the_same_again(self, forecaster: CurveForecaster, curves: list[LearningCurve]) -> None:
+    def test_it_is_deterministic(self, forecaster: CurveForecaster, curves: list[LearningCurve]) -> None:
         with patch_small_forests():
             again = CurveForecaster(source_tables(), transferred_priors().models_by_table)
         one, other = (each.forecast(curves[9].until(5), curves[:3], PROBE) for each in (forecaster, again))
@@ -230,29 +242,33 @@ class TestForecast:
 
 
 class TestCalibration:
-    """On a task that the forecaster has not seen."""
+    """Calibration on a task that the forecaster has not seen."""
 
-    def held(self, forecaster: CurveForecaster, curves: list[LearningCurve], shift: float = 0.0) -> list[bool]:
+    def covered(self, forecaster: CurveForecaster, curves: list[LearningCurve], shift: float = 0.0) -> list[bool]:
         found = []
         for curve in curves[3:]:
             for epoch in (2, 4, 6, 8, 10):
                 low, high = forecaster.interval(forecaster.forecast(curve.until(epoch), curves[:3], PROBE))
-                found.append(low <= curve.final + shift <= high)
+                found.append(low <= curve.end_score + shift <= high)
         return found
 
-    def test_four_of_five_intervals_hold(self, forecaster: CurveForecaster, curves: list[LearningCurve]) -> None:
+    def test_intervals_have_their_nominal_coverage(
+        self, forecaster: CurveForecaster, curves: list[LearningCurve]
+    ) -> None:
         assert COVERAGE == 0.8
-        assert 0.68 <= np.mean(self.held(forecaster, curves)) <= 0.92
-        assert np.mean(self.held(forecaster, curves, shift=3.0)) < 0.3, "and not because they are wide"
+        assert 0.68 <= np.mean(self.covered(forecaster, curves)) <= 0.92
+        assert np.mean(self.covered(forecaster, curves, shift=3.0)) < 0.3, "the intervals are not too wide"
 
-    def test_the_chance_to_beat_the_best_is_met(self, forecaster: CurveForecaster, curves: list[LearningCurve]) -> None:
+    def test_the_probability_of_beating_the_best_is_calibrated(
+        self, forecaster: CurveForecaster, curves: list[LearningCurve]
+    ) -> None:
         goal = curves[8]
         chances, beaten = [], []
         for curve in curves:
             if curve is not goal:
                 found = forecaster.forecast(curve.until(4), [goal], PROBE)
-                chances.append(found.above(goal.final))
-                beaten.append(curve.final > goal.final)
+                chances.append(found.probability_above(goal.end_score))
+                beaten.append(curve.end_score > goal.end_score)
         assert np.mean(chances) == pytest.approx(np.mean(beaten), abs=0.15)
         surest = np.argsort(chances)
         assert not any(beaten[i] for i in surest[:10])
@@ -269,22 +285,22 @@ class TestExperience:
         with patch_small_forests():
             alone = CurveForecaster(source_tables()[:1], transferred_priors().models_by_table[:1])
         found = alone.forecast(curves[-1].until(6), curves[:3], PROBE)
-        assert found.above(curves[0].final) < 0.2
+        assert found.probability_above(curves[0].end_score) < 0.2
 
-    def test_tables_without_curves_do_no_harm(self, curves: list[LearningCurve]) -> None:
+    def test_tables_without_curves_are_ignored(self, curves: list[LearningCurve]) -> None:
         broken = make_table(14, change=diverge, dataset="broken", data_hash="broken")
         with patch_small_forests():
             made = CurveForecaster([broken, *source_tables()[:2]], [None, *transferred_priors().models_by_table[:2]])
         assert made.forecast(curves[-1].until(6), curves[:3], PROBE).weights.sum() == pytest.approx(1.0)
 
-    def test_which_tables_teach(self) -> None:
+    def test_tables_with_usable_curves(self) -> None:
         assert has_usable_curves(source_tables()[0])
         assert not has_usable_curves(make_table(14, change=diverge))
         assert not has_usable_curves(table(BIRDS, 14, length=1))
         assert not has_usable_curves(table(BIRDS, 0))
 
     def test_accuracies_on_test_images_are_not_read(self, curves: list[LearningCurve]) -> None:
-        """They are what a replay judges by."""
+        """A replay measures regret with them."""
         blind = [
             dataclasses.replace(
                 one,
@@ -305,13 +321,13 @@ class TestExperience:
         assert (one.values == other.values).all()
 
 
-def test_a_probe_is_a_merit() -> None:
+def test_probe_logit_score() -> None:
     assert probe_logit_score(target(0.6)) == pytest.approx(logit_score(0.6, IMAGES))
     assert math.isnan(probe_logit_score(Target(epochs=LENGTH)))
 
 
 def test_the_synthetic_task_is_not_trivial() -> None:
-    """Where an early accuracy said it all, these tests would say little."""
+    """If early accuracies determined the final ones, these tests would have little power."""
     from scipy.stats import spearmanr
 
     early = [run.curve[1].val_accuracy for run in target_table().runs]

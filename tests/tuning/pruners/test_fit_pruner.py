@@ -31,7 +31,7 @@ from tests.tuning.synthetic import (
 
 RECIPES = sorted(draw(60, seed=21), key=TREES.true_logit)
 BEST, GOOD, BAD = RECIPES[-3:], RECIPES[-4], RECIPES[5]
-FIRST = 2  # a sixth of 12
+FIRST = 2  # a sixth of 12 epochs
 
 
 def make(seed: int = 0, *, on: Target | None = None, length: int = LENGTH, **options: float) -> FitPruner:
@@ -41,7 +41,7 @@ def make(seed: int = 0, *, on: Target | None = None, length: int = LENGTH, **opt
 
 
 def finished(recipes: Sequence[TransferSettings] = BEST) -> optuna.Study:
-    """Returns a study in which the best recipes have been trained."""
+    """Returns a study with complete trials, by default of the best recipes."""
     study = make_study()
     for one in recipes:
         add(study, one, TREES.curve(one))
@@ -55,7 +55,7 @@ def run_pruner(
     curve: Sequence[EpochResult] | None = None,
     number: int | None = None,
 ) -> list[str | None]:
-    """Returns what a pruner says after each epoch but the last."""
+    """Returns a pruner's decisions after each epoch but the last."""
     number = add(study, settings, state="running") if number is None else number
     rows = tuple(curve or TREES.curve(settings))
     return [
@@ -68,13 +68,13 @@ def level(accuracy: float, epochs: int = LENGTH) -> tuple[EpochResult, ...]:
     return tuple(EpochResult(epoch, 3.0, 3.0, accuracy, 1.0) for epoch in range(1, epochs + 1))
 
 
-def stop(said: Sequence[str | None]) -> int | None:
-    """Returns the first epoch at which a trial was to stop."""
-    return next((epoch for epoch, reason in enumerate(said, start=1) if reason is not None), None)
+def stop(reasons: Sequence[str | None]) -> int | None:
+    """Returns the first epoch at which a trial should stop."""
+    return next((epoch for epoch, reason in enumerate(reasons, start=1) if reason is not None), None)
 
 
 class TestDecision:
-    def test_a_hopeless_trial_is_stopped_and_a_promising_one_is_not(self) -> None:
+    def test_an_unpromising_trial_is_stopped_and_a_promising_one_is_not(self) -> None:
         study = finished()
         pruner = make(controls=0.0)
         assert stop(run_pruner(pruner, study, BAD)) is not None
@@ -93,7 +93,7 @@ class TestDecision:
         ends = [stop(run_pruner(make(controls=0.0), study, one, level(0.01))) for one in RECIPES[:5]]
         assert set(ends) == {FIRST}
         pruner = make(threshold=1.1, controls=0.0)
-        assert stop(run_pruner(pruner, study, GOOD)) == FIRST, "not even if everything were to stop"
+        assert stop(run_pruner(pruner, study, GOOD)) == FIRST, "not even with a threshold that stops everything"
 
     @pytest.mark.parametrize(("length", "first"), [(2, 1), (6, 1), (7, 2), (12, 2), (13, 3), (60, 10)])
     def test_the_first_epoch_follows_from_the_length(self, length: int, first: int) -> None:
@@ -102,14 +102,14 @@ class TestDecision:
         study = make_study()
         add(study, GOOD, level(0.9, length))
         number = add(study, BAD, state="running")
-        said = [
+        reasons = [
             pruner.decide(TrialContext(study=study, number=number, settings=BAD, curve=rows[:epoch]))
             for epoch in range(1, length + 1)
         ]
-        assert stop(said) == first
-        assert said[-1] is None, "the last epoch is paid for"
+        assert stop(reasons) == first
+        assert reasons[-1] is None, "the last epoch is never decided"
 
-    def test_never_without_a_finished_trial_to_compare_with(self) -> None:
+    def test_never_without_a_finished_reference(self) -> None:
         pruner, study = make(threshold=1.1, controls=0.0), make_study()
         add(study, GOOD, TREES.curve(GOOD, epochs=6), state="pruned")
         add(study, GOOD, TREES.curve(GOOD, epochs=6), state="failed")
@@ -121,18 +121,18 @@ class TestDecision:
         add(study, GOOD, TREES.curve(GOOD))
         assert stop(run_pruner(pruner, study, BAD, level(0.01))) == FIRST
 
-    def test_what_has_beaten_the_best_goes_on(self) -> None:
+    def test_a_trial_above_the_best_continues(self) -> None:
         pruner, study = make(threshold=0.99, controls=0.0), finished()
         assert stop(run_pruner(pruner, study, BAD, level(0.95))) is None
 
     def test_the_reason_is_a_sentence_with_numbers(self) -> None:
         pruner, study = make(controls=0.0), finished()
-        said = run_pruner(pruner, study, BAD, level(0.05))
+        reasons = run_pruner(pruner, study, BAD, level(0.05))
         found = pruner.forecast(3)
         assert found is not None
         [row] = [row for row in found["rows"] if row[0] == FIRST]
         _, mean, low, high, chance = row
-        assert said[FIRST - 1] == (
+        assert reasons[FIRST - 1] == (
             f"epoch 2: the forecast is {100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}] and the chance of "
             f"beating {100 * found['incumbent']:.1f} % is {100 * chance:.1f} %"
         )
@@ -144,10 +144,10 @@ class TestDecision:
         assert all(early <= late for early, late in zip(*ends, strict=True))
         assert np.mean(ends[0]) < np.mean(ends[1])
 
-    def test_the_defaults_are_a_twentieth(self) -> None:
+    def test_default_threshold_and_control_fraction(self) -> None:
         assert DEFAULT_THRESHOLD == DEFAULT_CONTROL_FRACTION == 0.05
 
-    def test_nothing_need_be_known_of_the_task(self) -> None:
+    def test_a_target_without_profile_is_enough(self) -> None:
         pruner = make(on=Target(epochs=LENGTH), controls=0.0)
         study = finished()
         assert stop(run_pruner(pruner, study, BAD, level(0.05))) == FIRST
@@ -156,32 +156,32 @@ class TestDecision:
 
 class TestReferences:
     def spy(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[LearningCurve, Sequence[LearningCurve]]]:
-        asked: list[tuple[LearningCurve, Sequence[LearningCurve]]] = []
+        calls: list[tuple[LearningCurve, Sequence[LearningCurve]]] = []
         forecast = CurveForecaster.forecast
 
-        def record_and_ask(
+        def recording_forecast(
             self: CurveForecaster, curve: LearningCurve, references: Sequence[LearningCurve], probe: float
         ) -> ForecastDistribution:
-            asked.append((curve, references))
+            calls.append((curve, references))
             return forecast(self, curve, references, probe)
 
-        monkeypatch.setattr(CurveForecaster, "forecast", record_and_ask)
-        return asked
+        monkeypatch.setattr(CurveForecaster, "forecast", recording_forecast)
+        return calls
 
-    def test_they_are_the_best_three_the_best_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        asked = self.spy(monkeypatch)
+    def test_references_are_the_best_three_trials(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls = self.spy(monkeypatch)
         study = finished(RECIPES[20:40])
         run_pruner(make(), study, BAD, level(0.05, FIRST))
-        [(curve, references)] = asked
+        [(curve, references)] = calls
         finals = sorted(
             (max(row.val_accuracy or 0 for row in TREES.curve(one)) for one in RECIPES[20:40]), reverse=True
         )
-        assert accuracy_from_logit_score([one.final for one in references], IMAGES) == pytest.approx(finals[:3])
-        assert (len(curve.logit_scores), curve.length) == (FIRST, LENGTH)
+        assert accuracy_from_logit_score([one.end_score for one in references], IMAGES) == pytest.approx(finals[:3])
+        assert (len(curve.logit_scores), curve.total_epochs) == (FIRST, LENGTH)
 
-    def test_a_forecast_costs_no_more_with_more_finished_trials(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each finished trial is read once, however often the pruner is asked."""
-        asked, read = self.spy(monkeypatch), []
+    def test_each_finished_trial_is_read_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The cost of a decision must not grow with the number of finished trials."""
+        calls, read = self.spy(monkeypatch), []
 
         def count(trial: optuna.trial.FrozenTrial):  # type: ignore[no-untyped-def]
             read.append(trial.number)
@@ -192,9 +192,9 @@ class TestReferences:
         for one in RECIPES[:5]:
             run_pruner(pruner, study, one)
         assert sorted(read) == list(range(40))
-        assert {len(references) for _, references in asked} == {3}
+        assert {len(references) for _, references in calls} == {3}
 
-    def test_a_trial_that_ends_later_is_compared_with(self) -> None:
+    def test_later_finished_trials_become_references(self) -> None:
         pruner, study = make(controls=0.0), finished(RECIPES[:1])
         number = add(study, RECIPES[30], state="running")
         curve = TREES.curve(RECIPES[30])
@@ -221,20 +221,20 @@ class TestReferences:
             return float(found["chance"])
 
         assert chance(1.0, 20) > chance(1.0, 20000)
-        assert chance(1.0, 50) > 0.05, "a perfect score on few images stops nobody who is nearly as good"
+        assert chance(1.0, 50) > 0.05, "a perfect accuracy on few images does not stop a trial that is nearly as good"
 
 
 class TestControls:
-    def test_they_run_on_and_are_told_apart(self) -> None:
+    def test_controls_continue_and_are_marked(self) -> None:
         study = finished()
         pruner = make(controls=1.0)
         number = len(study.get_trials())
         assert stop(run_pruner(pruner, study, BAD, level(0.05))) is None
         found = pruner.forecast(number)
         assert found is not None and (found["would_stop"], found["control"]) == (FIRST, True)
-        assert [row[0] for row in found["rows"]] == list(range(FIRST, LENGTH)), "and are forecast to the end"
+        assert [row[0] for row in found["rows"]] == list(range(FIRST, LENGTH)), "forecasts continue to the end"
 
-    def test_what_was_never_hopeless_is_no_control(self) -> None:
+    def test_a_promising_trial_is_no_control(self) -> None:
         study = finished()
         pruner = make(controls=1.0)
         number = len(study.get_trials())
@@ -242,19 +242,19 @@ class TestControls:
         found = pruner.forecast(number)
         assert found is not None and (found["would_stop"], found["control"]) == (None, False)
 
-    def test_a_twentieth_of_all_the_same_for_the_same_seed(self) -> None:
+    def test_the_control_fraction_and_its_seed(self) -> None:
         one, same, other = ([make(seed).is_control(number) for number in range(2000)] for seed in (3, 3, 4))
         assert one == same != other
         assert np.mean(one) == pytest.approx(DEFAULT_CONTROL_FRACTION, abs=0.02)
 
-    def test_the_seed_alone_decides_which(self) -> None:
+    def test_controls_depend_on_the_seed_only(self) -> None:
         seed = next(seed for seed in range(1000) if make(seed).is_control(3))
         pruner, study = make(seed), finished()
         assert stop(run_pruner(pruner, study, BAD, level(0.05))) is None, "trial 3"
-        said = run_pruner(pruner, study, BAD, level(0.05))
-        assert (stop(said) is None) == make(seed).is_control(4)
+        reasons = run_pruner(pruner, study, BAD, level(0.05))
+        assert (stop(reasons) is None) == make(seed).is_control(4)
 
-    def test_there_may_be_none(self) -> None:
+    def test_without_controls(self) -> None:
         assert not any(make(controls=0.0).is_control(number) for number in range(200))
 
 
@@ -270,7 +270,7 @@ class TestForecast:
         best = max(row.val_accuracy or 0.0 for one in BEST for row in TREES.curve(one))
         assert found["incumbent"] == pytest.approx(best, abs=1e-4)
 
-    def test_numbers_are_in_bounds_and_nothing_reached_is_lost(self) -> None:
+    def test_forecasts_are_bounded_and_at_least_the_accuracy_reached(self) -> None:
         pruner, study = make(controls=1.0), finished()
         for one in RECIPES[::10]:
             number = len(study.get_trials())
@@ -283,13 +283,13 @@ class TestForecast:
                 assert reached - 1e-4 <= low <= high <= 1.0 and low <= 1.0 and reached - 1e-4 <= mean <= 1.0
                 assert 0.0 <= chance <= 1.0
 
-    def test_what_was_never_asked_has_none(self) -> None:
+    def test_trials_without_decision_have_no_forecast(self) -> None:
         pruner, study = make(), finished()
         assert pruner.forecast(99) is None
         run_pruner(pruner, study, BAD, level(0.05, FIRST - 1))
         assert pruner.forecast(3) is None
 
-    def test_it_is_what_the_records_read(self) -> None:
+    def test_records_read_the_forecast(self) -> None:
         pruner, study = make(), finished()
         run_pruner(pruner, study, GOOD)
         found = pruner.forecast(3)
@@ -297,7 +297,7 @@ class TestForecast:
         assert record(3, GOOD, TREES.curve(GOOD), forecast=found).forecast == found
         assert isinstance(pruner, ForecastingPruner)
 
-    def test_the_accuracy_to_beat_is_that_of_the_time_when_it_was_hopeless(self) -> None:
+    def test_the_accuracy_to_beat_is_that_of_the_time_of_the_stop(self) -> None:
         pruner, study = make(controls=1.0), finished(RECIPES[40:43])
         number = add(study, BAD, state="running")
         rows = level(0.05)
@@ -310,16 +310,16 @@ class TestForecast:
 
 
 class TestResumed:
-    def test_epochs_that_are_repeated_are_forecast_anew(self) -> None:
+    def test_repeated_epochs_replace_their_forecasts(self) -> None:
         pruner, study = make(controls=0.0), finished()
         first = run_pruner(pruner, study, GOOD)
         again = run_pruner(pruner, study, GOOD, TREES.curve(GOOD, seed=5, epochs=6), number=3)
         assert len(first) == LENGTH - 1 and len(again) == 6
         found = pruner.forecast(3)
         assert found is not None
-        assert [row[0] for row in found["rows"]] == list(range(FIRST, 7)), "the newest attempt's"
+        assert [row[0] for row in found["rows"]] == list(range(FIRST, 7)), "those of the newest attempt"
 
-    def test_the_same_epochs_are_decided_alike(self) -> None:
+    def test_repeated_epochs_have_the_same_decisions(self) -> None:
         pruner, study = make(controls=0.0), finished()
         curve = TREES.curve(BAD)
         first = run_pruner(pruner, study, BAD, curve)
@@ -328,15 +328,15 @@ class TestResumed:
         assert run_pruner(pruner, study, BAD, curve, number=3) == first
         assert pruner.forecast(3) == before
 
-    def test_a_hopeless_trial_that_ran_on_is_stopped_at_its_next_epoch(self) -> None:
-        """A later session plays the epochs of a trial that it resumes to the pruner, and heeds the last word alone."""
+    def test_an_unpromising_trial_that_continued_is_stopped_at_its_next_epoch(self) -> None:
+        """A resumed session repeats the trial's epochs to the pruner and acts on the last decision only."""
         pruner, study = make(controls=0.0), finished()
-        said = run_pruner(pruner, study, BAD, level(0.05))
-        assert all(reason is not None for reason in said[FIRST - 1 :])
+        reasons = run_pruner(pruner, study, BAD, level(0.05))
+        assert all(reason is not None for reason in reasons[FIRST - 1 :])
         found = pruner.forecast(3)
         assert found is not None and found["would_stop"] == FIRST
 
-    def test_a_new_pruner_goes_on_where_the_old_one_was(self) -> None:
+    def test_a_new_pruner_continues_the_decisions(self) -> None:
         study = finished()
         old, new = make(seed=1, controls=0.0), make(seed=1, controls=0.0)
         number = add(study, BAD, state="running")
@@ -344,5 +344,5 @@ class TestResumed:
         contexts = [
             TrialContext(study=study, number=number, settings=BAD, curve=curve[:epoch]) for epoch in range(1, LENGTH)
         ]
-        said = [old.decide(one) for one in contexts]
-        assert [new.decide(one) for one in contexts[5:]] == said[5:]
+        reasons = [old.decide(one) for one in contexts]
+        assert [new.decide(one) for one in contexts[5:]] == reasons[5:]

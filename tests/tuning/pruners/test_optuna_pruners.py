@@ -12,7 +12,7 @@ LENGTH = 12
 
 
 def run(study: optuna.Study, pruner: Pruner, accuracy: float) -> tuple[int, str | None]:
-    """Runs a trial of constant accuracy; returns its last epoch and why it was stopped."""
+    """Runs a trial of constant accuracy; returns its last epoch and the reason for stopping."""
     trial = study.ask()
     curve: list[EpochResult] = []
     for epoch in range(1, LENGTH + 1):
@@ -33,7 +33,7 @@ def study() -> optuna.Study:
     return optuna.create_study(study_name="fixed", direction="maximize")
 
 
-def test_the_median_rule_waits_for_five_trials_and_a_third_of_the_sixth(study: optuna.Study) -> None:
+def test_the_median_rule_starts_after_five_trials_and_a_third_of_the_sixth(study: optuna.Study) -> None:
     pruner = median_pruner(LENGTH)
     assert [run(study, pruner, accuracy)[0] for accuracy in (0.5, 0.6, 0.1, 0.7, 0.8)] == [LENGTH] * 5
     epoch, reason = run(study, pruner, 0.59)
@@ -42,7 +42,7 @@ def test_the_median_rule_waits_for_five_trials_and_a_third_of_the_sixth(study: o
     assert run(study, pruner, 0.75) == (LENGTH, None)
 
 
-def test_hyperband_has_brackets_of_different_patience(study: optuna.Study) -> None:
+def test_hyperband_has_several_brackets(study: optuna.Study) -> None:
     pruner = hyperband_pruner(LENGTH)
     for _ in range(30):
         run(study, pruner, 0.9)
@@ -50,6 +50,6 @@ def test_hyperband_has_brackets_of_different_patience(study: optuna.Study) -> No
     assert ends == {1, 3, 9}
 
 
-def test_hyperband_lets_the_best_go_on(study: optuna.Study) -> None:
+def test_hyperband_continues_the_best(study: optuna.Study) -> None:
     pruner = hyperband_pruner(LENGTH)
     assert all(run(study, pruner, 0.01 * i) == (LENGTH, None) for i in range(1, 20))

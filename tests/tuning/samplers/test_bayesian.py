@@ -60,21 +60,21 @@ def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_NUM_LOCAL_CANDIDATES", 60)
 
 
-def propose(made: BayesianSampler, study: optuna.Study) -> dict[str, Any]:
+def propose(sampler: BayesianSampler, study: optuna.Study) -> dict[str, Any]:
     """Returns the parameters of the next trial."""
     trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
     trial.number = len(study.get_trials(deepcopy=False))
-    made.before_trial(study, trial)
-    return made.sample_relative(study, trial, made.infer_relative_search_space(study, trial))
+    sampler.before_trial(study, trial)
+    return sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
 
 
 def search(
     surrogate: PriorSurrogate, trials: int, *, seed: int = 0, task: Task = TREES, state: str = "complete"
 ) -> list[TransferSettings]:
-    """Returns the settings of a search's trials, one after another."""
-    study, made, found = make_study(), make_sampler(surrogate, seed), []
+    """Returns the settings of a search's trials in order."""
+    study, sampler, found = make_study(), make_sampler(surrogate, seed), []
     for _ in range(trials):
-        settings = surrogate.space.settings(propose(made, study), LENGTH)
+        settings = surrogate.space.settings(propose(sampler, study), LENGTH)
         add(study, settings, task.curve(settings) if state != "running" else (), state=state, space=surrogate.space)
         found.append(settings)
     return found
@@ -82,11 +82,11 @@ def search(
 
 class TestProposals:
     @pytest.mark.parametrize("name", space_names())
-    def test_they_are_inside_any_shipped_space(self, name: str) -> None:
+    def test_proposals_are_inside_any_shipped_space(self, name: str) -> None:
         space = Space.load(name)
-        made, study = make_sampler(transferred_priors().surrogate(target_facts(), space), 0), make_study()
+        sampler, study = make_sampler(transferred_priors().surrogate(target_facts(), space), 0), make_study()
         for _ in range(12):
-            params = propose(made, study)
+            params = propose(sampler, study)
             assert set(params) == set(space.parameters)
             assert all(
                 space.distributions()[key]._contains(space.distributions()[key].to_internal_repr(value))
@@ -96,26 +96,26 @@ class TestProposals:
             assert settings.epochs == LENGTH and space.can_express(settings)
             add(study, settings, TREES.curve(settings), space=space)
 
-    def test_optuna_takes_them(self, whole: PriorSurrogate) -> None:
+    def test_optuna_accepts_the_sampler(self, whole: PriorSurrogate) -> None:
         study = optuna.create_study(sampler=make_sampler(whole, 0), direction="maximize")
         trial = study.ask(SPACE.distributions())
         assert SPACE.settings(trial.params, LENGTH).epochs == LENGTH
 
-    def test_the_seed_decides(self, whole: PriorSurrogate) -> None:
+    def test_proposals_depend_on_the_seed(self, whole: PriorSurrogate) -> None:
         one, same, other = (search(whole, 6, seed=seed) for seed in (1, 1, 2))
         assert one == same
-        assert one[0] != other[0] and len(set(one) & set(other)) < 3, "what is recorded is a candidate of both"
+        assert one[0] != other[0] and len(set(one) & set(other)) < 3, "recorded settings are candidates of both"
 
-    def test_they_are_better_than_chance_from_the_first_on(self, whole: PriorSurrogate) -> None:
+    def test_proposals_are_better_than_chance_from_the_first_on(self, whole: PriorSurrogate) -> None:
         random = np.mean([TREES.true_logit(one) for one in draw(200)])
         good = np.quantile([TREES.true_logit(one) for one in draw(200)], 0.9)
         found = [TREES.true_logit(one) for one in search(whole, 12)]
         assert found[0] > random and max(found) > good and np.median(found) > good - 0.3
 
-    def test_they_follow_the_trials_where_experience_is_wrong(self, whole: PriorSurrogate) -> None:
+    def test_proposals_follow_the_trials_if_experience_is_wrong(self, whole: PriorSurrogate) -> None:
         odd = Task("odd", rate=0.6, frozen=1.0)
         found = [odd.true_logit(one) for one in search(whole, 30, task=odd)]
-        # Now and then one tries what nobody knows and fails badly.
+        # The median ignores occasional explorations that fail.
         assert np.median(found[-10:]) > np.median(found[:5]) + 0.5
         assert np.median(found[-10:]) > np.quantile([odd.true_logit(one) for one in draw(200)], 0.8)
 
@@ -128,82 +128,82 @@ class TestProposals:
         assert np.mean([TREES.true_logit(one) for one in found[-10:]]) > np.median(random)
 
     @pytest.mark.parametrize("name", space_names())
-    def test_what_runs_is_not_proposed_again(self, name: str) -> None:
+    def test_running_settings_are_not_proposed_again(self, name: str) -> None:
         surrogate = transferred_priors().surrogate(target_facts(), Space.load(name))
-        assert len(set(search(surrogate, 12, state="running"))) == 12, "nothing was judged yet"
-        made, study = make_sampler(surrogate, 0), make_study()
+        assert len(set(search(surrogate, 12, state="running"))) == 12, "no trial has a score"
+        sampler, study = make_sampler(surrogate, 0), make_study()
         first = surrogate.space.default(LENGTH)
         add(study, first, TREES.curve(first), space=surrogate.space)
         found = []
         for _ in range(12):
-            found.append(surrogate.space.settings(propose(made, study), LENGTH))
+            found.append(surrogate.space.settings(propose(sampler, study), LENGTH))
             add(study, found[-1], state="running", space=surrogate.space)
         assert len({first, *found}) == 13
 
-    def test_what_failed_is_not_proposed_again(self, whole: PriorSurrogate) -> None:
+    def test_failed_settings_are_not_proposed_again(self, whole: PriorSurrogate) -> None:
         assert len(set(search(whole, 12, state="failed"))) == 12
 
-    def test_nothing_grows_without_bound_and_forgetting_changes_nothing(
+    def test_caches_are_bounded_and_do_not_change_the_proposals(
         self, whole: PriorSurrogate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        usual = search(whole, 8, seed=3)
+        unlimited = search(whole, 8, seed=3)
         monkeypatch.setattr(module, "_MAX_CACHED_SETTINGS", 50)
-        assert search(whole, 8, seed=3) == usual
-        made, study = make_sampler(whole, 3), make_study()
+        assert search(whole, 8, seed=3) == unlimited
+        sampler, study = make_sampler(whole, 3), make_study()
         for _ in range(5):
-            propose(made, study)
-        assert max(len(made._encoded_cache), len(made._settings_cache)) < 2 * 180
+            propose(sampler, study)
+        assert max(len(sampler._encoded_cache), len(sampler._settings_cache)) < 2 * 180
 
-    def test_only_the_space_is_asked_for(self, whole: PriorSurrogate) -> None:
-        made, study = make_sampler(whole, 0), make_study()
+    def test_parameters_outside_the_space_are_an_error(self, whole: PriorSurrogate) -> None:
+        sampler, study = make_sampler(whole, 0), make_study()
         trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
         with pytest.raises(KeyError, match="dropout"):
-            made.sample_independent(study, trial, "dropout", optuna.distributions.FloatDistribution(0, 1))
+            sampler.sample_independent(study, trial, "dropout", optuna.distributions.FloatDistribution(0, 1))
 
-    def test_the_trial_that_is_being_asked_for_is_none(self, whole: PriorSurrogate) -> None:
-        """Optuna lists it as running, with the settings of nobody or of an earlier session."""
-        made, study = make_sampler(whole, 0), make_study()
+    def test_the_trial_being_sampled_is_not_observed(self, whole: PriorSurrogate) -> None:
+        """Optuna lists it as running, without settings or with those of an earlier session."""
+        sampler, study = make_sampler(whole, 0), make_study()
         add(study, SPACE.default(LENGTH), TREES.curve(SPACE.default(LENGTH)))
         number = add(study, draw(1)[0], state="running")
-        made.before_trial(study, study.get_trials()[number])
-        assert [one.settings for one in made._observations()] == [SPACE.default(LENGTH)]
+        sampler.before_trial(study, study.get_trials()[number])
+        assert [one.settings for one in sampler._observations()] == [SPACE.default(LENGTH)]
 
 
 class TestChoice:
     POOL = draw(60, seed=31)
     PARAMS = [SPACE.params(one) for one in POOL]
 
-    def choose(self, made: BayesianSampler, study: optuna.Study, params: Sequence[Any] = PARAMS) -> int:
+    def choose(self, sampler: BayesianSampler, study: optuna.Study, params: Sequence[Any] = PARAMS) -> int:
         trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
         trial.number = len(study.get_trials(deepcopy=False))
-        made.before_trial(study, trial)
-        return made.choose(params)
+        sampler.before_trial(study, trial)
+        return sampler.choose(params)
 
-    def test_it_chooses_from_a_pool(self, whole: PriorSurrogate) -> None:
-        made, study = make_sampler(whole, 0), make_study()
-        assert isinstance(made, PoolSampler)
+    def test_choice_from_a_pool(self, whole: PriorSurrogate) -> None:
+        sampler, study = make_sampler(whole, 0), make_study()
+        assert isinstance(sampler, PoolSampler)
         true_logit = [TREES.true_logit(one) for one in self.POOL]
         left, chosen = list(range(60)), []
         for _ in range(15):
-            index = left.pop(self.choose(made, study, [self.PARAMS[i] for i in left]))
+            index = left.pop(self.choose(sampler, study, [self.PARAMS[i] for i in left]))
             chosen.append(index)
             add(study, self.POOL[index], TREES.curve(self.POOL[index]))
         assert np.median([true_logit[i] for i in chosen]) > np.quantile(true_logit, 0.8)
         assert int(np.argmax(true_logit)) in chosen
 
-    def test_one_candidate_is_chosen(self, whole: PriorSurrogate) -> None:
+    def test_a_single_candidate_is_chosen(self, whole: PriorSurrogate) -> None:
         study = make_study()
         add(study, self.POOL[0], TREES.curve(self.POOL[0]))
-        assert self.choose(make_sampler(whole, 0), study, self.PARAMS[:1]) == 0, "even one that was tried"
+        assert self.choose(make_sampler(whole, 0), study, self.PARAMS[:1]) == 0, "even if it was tried"
 
-    def test_half_of_the_candidates_are_seen(self, whole: PriorSurrogate) -> None:
+    def test_a_random_half_of_the_candidates_is_considered(self, whole: PriorSurrogate) -> None:
         chosen = [self.choose(make_sampler(whole, seed), make_study()) for seed in range(40)]
         counts = np.bincount(chosen)
         best = int(np.argmax(whole.prior_mean(self.POOL)))
         assert counts.argmax() == best and 10 <= counts[best] <= 30
 
 
-def stopped(number: int, settings: TransferSettings, accuracy: float, **forecast: Any) -> Observation:
+def pruned_observation(number: int, settings: TransferSettings, accuracy: float, **forecast: Any) -> Observation:
     rows = (EpochResult(1, 1.0, 1.0, accuracy, 1.0),)
     found = to_observation(record(number, settings, rows, state="pruned", forecast=forecast or None), IMAGES)
     assert found is not None
@@ -213,7 +213,7 @@ def stopped(number: int, settings: TransferSettings, accuracy: float, **forecast
 class TestObservations:
     BASE = TransferSettings(epochs=LENGTH)
 
-    def test_a_full_trial_is_what_it_reached(self) -> None:
+    def test_a_complete_trial_has_its_score(self) -> None:
         curve = TREES.curve(self.BASE)
         found = to_observation(record(0, self.BASE, curve), IMAGES)
         best = max(row.val_accuracy or 0.0 for row in curve)
@@ -221,34 +221,34 @@ class TestObservations:
         assert found.logit_score == pytest.approx(float(logit_score(best, IMAGES)))
         assert found.variance == pytest.approx(float(logit_score_variance(best, IMAGES)))
 
-    def test_a_failed_one_is_nothing_and_a_running_one_is_open(self) -> None:
+    def test_failed_and_running_trials(self) -> None:
         assert to_observation(record(0, self.BASE, TREES.curve(self.BASE, epochs=3), state="failed"), IMAGES) is None
         running = to_observation(record(0, self.BASE, TREES.curve(self.BASE, epochs=3), state="running"), IMAGES)
         assert running == Observation(self.BASE, None, 0.0)
 
-    def test_a_diverged_one_is_the_worst(self) -> None:
+    def test_a_diverged_trial_has_the_lowest_score(self) -> None:
         rows = (EpochResult(1, 1.0, 1.0, 0.7, 1.0), EpochResult(2, float("inf"), None, None, 1.0, diverged=True))
         found = to_observation(record(0, self.BASE, rows), IMAGES)
         assert found is not None and found.logit_score == pytest.approx(float(logit_score(0.0, IMAGES)))
 
-    def test_a_stopped_one_is_its_forecast(self) -> None:
-        found = stopped(0, self.BASE, 0.3, mean=0.6, low=0.5, high=0.7)
+    def test_a_pruned_trial_has_its_forecast(self) -> None:
+        found = pruned_observation(0, self.BASE, 0.3, mean=0.6, low=0.5, high=0.7)
         assert found.logit_score == pytest.approx(float(logit_score(0.6, IMAGES)))
-        sure = stopped(0, self.BASE, 0.3, mean=0.6, low=0.59, high=0.61)
+        sure = pruned_observation(0, self.BASE, 0.3, mean=0.6, low=0.59, high=0.61)
         assert sure.variance < found.variance
         assert sure.logit_score == found.logit_score
 
-    def test_an_interval_without_width_is_not_believed(self) -> None:
-        found = stopped(0, self.BASE, 0.6, mean=0.6, low=0.6, high=0.6)
+    def test_an_interval_of_zero_width_keeps_a_variance(self) -> None:
+        found = pruned_observation(0, self.BASE, 0.6, mean=0.6, low=0.6, high=0.6)
         assert found.variance == pytest.approx(float(logit_score_variance(0.6, IMAGES)) + 0.01)
 
-    def test_without_a_forecast_it_would_have_gained_something(self) -> None:
-        found = stopped(0, self.BASE, 0.3)
+    def test_a_pruned_trial_without_forecast_has_an_assumed_gain(self) -> None:
+        found = pruned_observation(0, self.BASE, 0.3)
         assert found.logit_score is not None and found.logit_score > float(logit_score(0.3, IMAGES))
         assert found.variance > 1.0
 
-    def test_forecasts_enter_the_proposals(self, whole: PriorSurrogate) -> None:
-        """What was forecast to be excellent draws the search to it, what was forecast to be hopeless repels it."""
+    def test_forecasts_influence_the_proposals(self, whole: PriorSurrogate) -> None:
+        """Good forecasts attract the proposals and bad forecasts repel them."""
         recipes = sorted(draw(200, seed=5), key=lambda one: one.frozen_depth)
         means = []
         for good in (recipes[-10:], recipes[:10]):
@@ -262,8 +262,8 @@ class TestObservations:
             means.append(np.mean([one.frozen_depth for one in proposed]))
         assert means[0] > means[1] + 0.4
 
-    def test_failed_trials_do_not_count(self, whole: PriorSurrogate) -> None:
-        """A search proposes the same whether or not trials have failed, as long as it would not propose those."""
+    def test_failed_trials_have_no_influence(self, whole: PriorSurrogate) -> None:
+        """Failed trials do not change the proposals, unless these would be the failed settings."""
         settings, curve = draw(4, seed=6), TREES.curve
         plain, failing = make_study(), make_study()
         for one in settings:
@@ -272,13 +272,13 @@ class TestObservations:
             add(failing, draw(1, seed=99)[0], curve(one, epochs=2), state="failed")
         assert propose(make_sampler(whole, 3), plain) == propose(make_sampler(whole, 3), failing)
 
-    def test_trials_that_were_never_handed_out_do_not_count(self, whole: PriorSurrogate) -> None:
+    def test_queued_trials_have_no_influence(self, whole: PriorSurrogate) -> None:
         plain, queued = make_study(), make_study()
         queued.enqueue_trial(SPACE.params(draw(1)[0]))
         queued.ask(SPACE.distributions())
         assert propose(make_sampler(whole, 3), plain) == propose(make_sampler(whole, 3), queued)
 
-    def test_merits_far_below_the_best_count_alike(self, whole: PriorSurrogate) -> None:
+    def test_scores_far_below_the_best_are_floored(self, whole: PriorSurrogate) -> None:
         settings, level = draw(6, seed=6), float(logit_score(0.9, IMAGES))
         bad, worse = (
             [Observation(one, level - (drop if i else 0.0), 0.05) for i, one in enumerate(settings)]
@@ -289,11 +289,11 @@ class TestObservations:
 
     def test_finished_trials_are_read_once(self, whole: PriorSurrogate, monkeypatch: pytest.MonkeyPatch) -> None:
         read: list[int] = []
-        known = module.read_trial
+        original = module.read_trial
 
         def count(trial: optuna.trial.FrozenTrial) -> Any:
             read.append(trial.number)
-            return known(trial)
+            return original(trial)
 
         monkeypatch.setattr(module, "read_trial", count)
         search(whole, 8)
@@ -305,23 +305,23 @@ class TestMany:
         trials = [Observation(one, float(i % 97), 0.1) for i, one in enumerate(draw(400, seed=8))]
         kept = module._limit_observations(trials)
         assert len(kept) <= module._MAX_MODELLED_TRIALS == 300
-        assert kept[-150:] == trials[-150:], "in their order"
+        assert kept[-150:] == trials[-150:], "in order"
         best = sorted(trials, key=lambda one: -(one.logit_score or 0.0))[:150]
         assert all(one in kept for one in best)
         assert module._limit_observations(trials[:300]) == trials[:300]
 
-    def test_running_ones_are_among_them(self) -> None:
+    def test_running_trials_are_kept(self) -> None:
         trials = [Observation(one, 5.0, 0.1) for one in draw(400, seed=8)]
         trials[-3:] = [dataclasses.replace(one, logit_score=None) for one in trials[-3:]]
         assert module._limit_observations(trials)[-3:] == trials[-3:]
 
-    def test_a_search_goes_on(self, whole: PriorSurrogate) -> None:
-        study, made = make_study(), make_sampler(whole, 0)
+    def test_a_search_with_many_trials_continues(self, whole: PriorSurrogate) -> None:
+        study, sampler = make_study(), make_sampler(whole, 0)
         with patch.object(module, "_MAX_MODELLED_TRIALS", 20):
             for one in draw(50, seed=8):
                 add(study, one, TREES.curve(one))
-            settings = SPACE.settings(propose(made, study), LENGTH)
-            model, _ = made._posterior(made._observations())
+            settings = SPACE.settings(propose(sampler, study), LENGTH)
+            model, _ = sampler._posterior(sampler._observations())
         assert model is not None and len(model.process.values) <= 20
         assert TREES.true_logit(settings) > np.median([TREES.true_logit(one) for one in draw(200)])
 
@@ -331,25 +331,25 @@ FINITE = st.floats(-1e3, 1e3)
 
 class TestExpectedImprovement:
     @given(FINITE, st.floats(1e-5, 1e3), FINITE)
-    def test_it_is_never_negative(self, mean: float, spread: float, best: float) -> None:
-        found = expected_improvement(np.array([mean]), np.array([spread]), best)
+    def test_it_is_never_negative(self, mean: float, std: float, best: float) -> None:
+        found = expected_improvement(np.array([mean]), np.array([std]), best)
         assert np.isfinite(found).all() and found[0] >= 0.0
         assert found[0] >= mean - best - 1e-6 * (1 + abs(mean - best))
 
-    def test_it_is_the_mean_of_what_is_gained(self) -> None:
-        draws = np.random.default_rng(0).normal(0.3, 0.8, 400_000)
+    def test_it_is_the_mean_improvement(self) -> None:
+        values = np.random.default_rng(0).normal(0.3, 0.8, 400_000)
         found = expected_improvement(np.array([0.3]), np.array([0.8]), 0.5)
-        assert found[0] == pytest.approx(np.maximum(draws - 0.5, 0.0).mean(), rel=0.02)
+        assert found[0] == pytest.approx(np.maximum(values - 0.5, 0.0).mean(), rel=0.02)
 
     @given(FINITE, st.floats(0.01, 10.0), st.floats(0.0, 10.0))
-    def test_more_of_either_is_better(self, mean: float, spread: float, more: float) -> None:
-        means, spreads = np.array([mean, mean + more, mean]), np.array([spread, spread, spread + more])
-        low, better, wider = expected_improvement(means, spreads, 0.0)
+    def test_it_grows_with_mean_and_standard_deviation(self, mean: float, std: float, more: float) -> None:
+        means, stds = np.array([mean, mean + more, mean]), np.array([std, std, std + more])
+        low, better, wider = expected_improvement(means, stds, 0.0)
         assert better >= low - 1e-9 and wider >= low - 1e-9 * (1 + abs(mean))
 
 
 class TestRecommendation:
-    def test_it_is_the_same_every_time_and_no_anchor(self, whole: PriorSurrogate) -> None:
+    def test_it_is_deterministic_and_no_baseline_recipe(self, whole: PriorSurrogate) -> None:
         first = recommend_settings(whole, SPACE)
         assert first == recommend_settings(transferred_priors().surrogate(target_facts(), SPACE), SPACE)
         assert first not in [settings for _, settings in baseline_recipes(LENGTH)]
@@ -359,47 +359,45 @@ class TestRecommendation:
         recorded = [SPACE.settings(one, LENGTH) for one in best_recorded_params(whole, SPACE)]
         assert best >= whole.prior_mean([*recorded, *draw(300)]).max()
 
-    def test_it_is_good(self, whole: PriorSurrogate) -> None:
+    def test_it_is_in_the_best_five_percent(self, whole: PriorSurrogate) -> None:
         assert TREES.true_logit(recommend_settings(whole, SPACE)) > np.quantile(
             [TREES.true_logit(one) for one in draw(300)], 0.95
         )
 
     @pytest.mark.parametrize("name", space_names())
     @pytest.mark.parametrize("on", [BARE, target()])
-    def test_any_space_and_any_target_have_one(self, name: str, on: Target) -> None:
+    def test_every_space_and_target_has_a_recommendation(self, name: str, on: Target) -> None:
         space = Space.load(name)
         found = recommend_settings(PriorSurrogate(on, space), space)
         assert space.can_express(found) and found.epochs == LENGTH
 
-    def test_it_is_as_long_as_the_trials(self) -> None:
+    def test_it_has_the_epochs_of_the_trials(self) -> None:
         short = dataclasses.replace(target_facts(), epochs=5)
         assert recommend_settings(transferred_priors().surrogate(short, SPACE), SPACE).epochs == 5
 
 
 class TestRecorded:
-    def test_the_best_of_every_task_are_candidates(self, whole: PriorSurrogate) -> None:
+    def test_the_best_settings_of_every_task_are_candidates(self, whole: PriorSurrogate) -> None:
         found = best_recorded_params(whole, SPACE)
         assert len(found) == 3 * 12
         assert {SPACE.settings(one, LENGTH) for one in found} == {
             one for model in whole.experience for one in model.best
         }
 
-    def test_what_the_space_cannot_express_is_not(self) -> None:
+    def test_settings_outside_the_space_are_no_candidates(self) -> None:
         binary = Space.load("binary")
         for one in best_recorded_params(transferred_priors().surrogate(target_facts(), binary), binary):
             assert binary.settings(one, LENGTH)
 
 
-def test_neighbours_are_near_and_inside() -> None:
-    draws = np.random.default_rng(0)
+def test_mutations_change_few_parameters_and_stay_inside() -> None:
+    rng = np.random.default_rng(0)
     for _ in range(200):
-        start = sample_params(SPACE, draws)
-        moved = module._mutate(SPACE, start, sample_params(SPACE, draws), draws)
+        start = sample_params(SPACE, rng)
+        moved = module._mutate(SPACE, start, sample_params(SPACE, rng), rng)
         assert set(moved) == set(start)
         assert sum(moved[name] != start[name] for name in start) <= 4
         assert SPACE.settings(moved, LENGTH)
     ends = {name: SPACE.distributions()[name].high for name in ("transfer_depth", "head_lr")}  # type: ignore[attr-defined]
-    start = {**sample_params(SPACE, draws), **ends}
-    assert all(
-        SPACE.settings(module._mutate(SPACE, start, sample_params(SPACE, draws), draws), LENGTH) for _ in range(200)
-    )
+    start = {**sample_params(SPACE, rng), **ends}
+    assert all(SPACE.settings(module._mutate(SPACE, start, sample_params(SPACE, rng), rng), LENGTH) for _ in range(200))

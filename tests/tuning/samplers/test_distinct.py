@@ -22,51 +22,51 @@ def digits() -> Task:
 
 class TestCheckStream:
     @pytest.mark.parametrize(
-        ("scenario", "tasks", "pruner", "words"),
+        ("scenario", "tasks", "pruner", "message"),
         [
             ("classes", None, "fit", "did you mean class"),
             ("class", 1, "fit", "2 or more"),
             (None, 5, "fit", "scenario"),
-            ("task", 5, "asha", "judged at its end"),
+            ("task", 5, "asha", "evaluated at their end"),
         ],
     )
-    def test_wrong_input_is_told(self, scenario: str | None, tasks: int | None, pruner: str, words: str) -> None:
-        with pytest.raises(UsageError, match=words):
+    def test_wrong_input_is_rejected(self, scenario: str | None, tasks: int | None, pruner: str, message: str) -> None:
+        with pytest.raises(UsageError, match=message):
             check_stream(scenario, tasks, pruner)
 
     @pytest.mark.parametrize("scenario", [None, "data", "task", "class"])
-    def test_the_rest_is_taken(self, scenario: str | None) -> None:
+    def test_valid_input_is_accepted(self, scenario: str | None) -> None:
         check_stream(scenario, None, "fit")
 
 
 class TestAsStream:
-    def test_the_length_follows_from_the_classes(self, digits: Task) -> None:
+    def test_the_number_of_tasks_follows_from_the_classes(self, digits: Task) -> None:
         assert [as_stream(digits, scenario, None).tasks for scenario in ("data", "task", "class")] == [5, 2, 5]
         assert digits.scenario is None
 
-    def test_more_tasks_than_classes_are_refused(self, digits: Task) -> None:
+    def test_more_tasks_than_classes_are_rejected(self, digits: Task) -> None:
         with pytest.raises(UsageError, match="class"):
             as_stream(digits, "class", 6)
 
 
-class TestAnchors:
+class TestBaselineRecipes:
     @pytest.mark.parametrize("scenario", ["data", "task", "class"])
-    def test_the_space_expresses_every_method(self, scenario: str) -> None:
+    def test_the_space_contains_every_method(self, scenario: str) -> None:
         space = Space.load("continual")
-        named = stream_baseline_recipes(30, scenario)
-        assert [name for name, settings in named if not space.can_express(settings)] == []
-        assert {name for name, _ in named} == {DEFAULT_RECIPE, "dlcft", "ewc", "l2sp", "zap", "probe"}
+        recipes = stream_baseline_recipes(30, scenario)
+        assert [name for name, settings in recipes if not space.can_express(settings)] == []
+        assert {name for name, _ in recipes} == {DEFAULT_RECIPE, "dlcft", "ewc", "l2sp", "zap", "probe"}
 
     def test_the_first_is_the_default_recipe_and_all_are_repaired(self) -> None:
-        named = stream_baseline_recipes(30, "class")
-        assert named[0] == (DEFAULT_RECIPE, default_recipe(30))
-        assert all(repair(settings) == settings for _, settings in named)
-        assert len({settings for _, settings in named}) == len(named)
+        recipes = stream_baseline_recipes(30, "class")
+        assert recipes[0] == (DEFAULT_RECIPE, default_recipe(30))
+        assert all(repair(settings) == settings for _, settings in recipes)
+        assert len({settings for _, settings in recipes}) == len(recipes)
 
 
 class TestDistinctSampler:
     def propose(self, count: int, seed: int = 0) -> list[TransferSettings]:
-        """Returns the settings of the trials of a search in which probes are far ahead, the first one given."""
+        """Returns the settings of a search's trials, in which probes are far better than the rest."""
         space = Space.load("continual")
         study = optuna.create_study(direction="maximize", sampler=DistinctSampler(space, length=20, seed=seed))
         first = dict(stream_baseline_recipes(20, "class"))["probe"]
@@ -78,7 +78,7 @@ class TestDistinctSampler:
             study.tell(trial, 1.0 if found[-1].method == "probe" else 0.2)
         return found
 
-    def test_no_settings_twice_however_good(self) -> None:
+    def test_no_settings_are_proposed_twice(self) -> None:
         found = self.propose(40)
         assert found[0].method == "probe"
         assert len(set(found)) == 40
@@ -88,17 +88,17 @@ class TestDistinctSampler:
 
 
 class TestSpace:
-    def test_it_is_for_streams_alone(self, digits: Task) -> None:
+    def test_the_continual_space_needs_a_stream(self, digits: Task) -> None:
         space = Space.load("continual")
         with pytest.raises(UsageError, match="scenario"):
             applicable_space(space, digits)
         assert applicable_space(space, as_stream(digits, "class", 5)) == space
 
-    def test_away_from_streams_nothing_is_done_against_forgetting(self) -> None:
+    def test_the_unconditional_space_has_no_continual_dimensions(self) -> None:
         names = {dimension.name for dimension in unconditional_space(Space.load("continual")).dimensions}
         assert not names & {"method", "curvature", "penalty_strength"}
 
-    def test_its_neutral_point_is_the_default_recipe(self) -> None:
+    def test_the_neutral_point_is_the_default_recipe(self) -> None:
         assert Space.load("continual").default(20) == default_recipe(20)
 
     def test_impossible_combinations_are_repaired(self) -> None:

@@ -13,7 +13,7 @@ from nbt.task.task import Task
 from nbt.tuning.space.applicability import applicable_space, unconditional_space
 from nbt.tuning.space.space import Space
 
-EXTRAS = {"init", "blend", "pretrain_scheme", "pretrain_zap_period"}
+CONDITIONAL = {"init", "blend", "pretrain_scheme", "pretrain_zap_period"}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def names(space: Space) -> set[str]:
     return {dimension.name for dimension in space.dimensions}
 
 
-def taught(task: Task) -> Task:
+def with_teacher(task: Task) -> Task:
     return dataclasses.replace(task, teacher=Teacher("conv4", parse_backbone("conv4"), {}))
 
 
@@ -35,33 +35,33 @@ def test_without_a_teacher_nothing_is_injected(plain: Task) -> None:
     assert applicable_space(whole, plain).default(5) == whole.default(5)
 
 
-def test_with_a_teacher_its_name_is_in_every_injection(plain: Task) -> None:
-    space = applicable_space(Space.load("non_binary"), taught(plain))
+def test_with_a_teacher_its_name_is_fixed(plain: Task) -> None:
+    space = applicable_space(Space.load("non_binary"), with_teacher(plain))
     params = {**space.params(TransferSettings(epochs=5)), "init": "inject"}
     assert (space.settings(params, 5).init, space.settings(params, 5).teacher) == ("inject", "conv4")
-    assert space.can_express(TransferSettings(epochs=5)), "who does not inject has no teacher"
+    assert space.can_express(TransferSettings(epochs=5)), "settings without injection have no teacher"
     assert not space.can_express(TransferSettings(epochs=5, init="inject", teacher="conv3"))
 
 
-def test_a_space_about_injection_needs_a_teacher(plain: Task) -> None:
+def test_the_injection_space_needs_a_teacher(plain: Task) -> None:
     with pytest.raises(UsageError, match=r"space injection.*--teacher"):
         applicable_space(Space.load("injection"), plain)
-    assert "init" in names(applicable_space(Space.load("injection"), taught(plain)))
+    assert "init" in names(applicable_space(Space.load("injection"), with_teacher(plain)))
 
 
-def test_how_a_source_was_trained_varies_where_it_is_trained_here(plain: Task) -> None:
+def test_pretraining_varies_only_if_nbt_trains_the_source_model(plain: Task) -> None:
     whole = Space.load("zapping")
     own = dataclasses.replace(plain, weights="default")
     assert names(whole) - names(applicable_space(whole, plain)) == {"pretrain_scheme", "pretrain_zap_period"}
     assert applicable_space(whole, own) is whole
 
 
-def test_other_spaces_are_as_they_are(plain: Task) -> None:
+def test_other_spaces_are_unchanged(plain: Task) -> None:
     for name in ("binary", "fast"):
         space = Space.load(name)
         assert applicable_space(space, plain) is space and unconditional_space(space) is space
 
 
 @pytest.mark.parametrize("name", ["non_binary", "zapping", "injection"])
-def test_what_runs_everywhere_has_no_extras(name: str) -> None:
-    assert not names(unconditional_space(Space.load(name))) & EXTRAS
+def test_unconditional_spaces_have_no_conditional_dimensions(name: str) -> None:
+    assert not names(unconditional_space(Space.load(name))) & CONDITIONAL

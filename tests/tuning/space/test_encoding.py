@@ -18,7 +18,7 @@ BASE = TransferSettings()
 
 
 def values(rule: FieldRule) -> st.SearchStrategy[Any]:
-    """Returns what a rule accepts, its ends included."""
+    """Returns the values that a rule accepts, including the ends."""
     if rule.choices:
         return st.sampled_from(rule.choices)
     if rule.flag:
@@ -34,15 +34,15 @@ def values(rule: FieldRule) -> st.SearchStrategy[Any]:
 
 
 FIELDS = {item.name: values(setting_rule(item.name)) for item in dataclasses.fields(TransferSettings)}
-# One image a batch has no batch statistics, and is refused.
+# A batch of one image has no batch statistics and is rejected.
 SETTINGS = st.builds(TransferSettings, **{**FIELDS, "batch_size": FIELDS["batch_size"].filter(lambda size: size > 1)})
 
 
-def place(name: str, **changes: Any) -> float:
+def coordinate(name: str, **changes: Any) -> float:
     return float(encode([BASE.replace(**changes)])[0][COORDINATE_NAMES.index(name)])
 
 
-def gap(one: TransferSettings, other: TransferSettings) -> float:
+def distance(one: TransferSettings, other: TransferSettings) -> float:
     a, b = encode([one, other])
     return float(np.linalg.norm(a - b))
 
@@ -56,71 +56,73 @@ def test_any_valid_settings_are_a_finite_point_of_bounded_size(settings: Transfe
 
 
 @pytest.mark.parametrize("name", space_names())
-def test_settings_of_the_shipped_spaces_are_about_one_apart_at_most(name: str) -> None:
-    space, draws = Space.load(name), np.random.default_rng(0)
-    points = encode([space.settings(sample_params(space, draws), 12) for _ in range(300)])
+def test_coordinates_of_the_shipped_spaces_are_bounded(name: str) -> None:
+    space, rng = Space.load(name), np.random.default_rng(0)
+    points = encode([space.settings(sample_params(space, rng), 12) for _ in range(300)])
     assert np.ptp(points, axis=0).max() <= 2.0
     assert np.abs(points).max() <= 3.0, "log2 of 64 images, halved"
 
 
-def test_no_settings_are_no_points() -> None:
+def test_no_settings_give_an_empty_array() -> None:
     assert encode([]).shape == (0, len(COORDINATE_NAMES))
 
 
-def test_names_and_numbers_agree() -> None:
+def test_coordinate_names_match_the_values() -> None:
     assert len(set(COORDINATE_NAMES)) == len(COORDINATE_NAMES) == encode([BASE]).shape[1]
-    assert place("transfer_depth", transfer_depth=0.4) == 0.4
-    assert place("momentum", momentum=0.3) == 0.3
-    assert place("adamw", optimizer="adamw") == 1.0 and place("adamw") == 0.0
-    assert place("layer_lr_middle", layer_lr_shape=(0.0, -1.0, 0.5)) == -0.5
-    assert place("sp_mix", sp_mix=0.7) == 0.7 and place("sp_depth", sp_depth=0.2) == 0.2
-    assert place("trained_share", frozen_depth=0.25) == 0.75
+    assert coordinate("transfer_depth", transfer_depth=0.4) == 0.4
+    assert coordinate("momentum", momentum=0.3) == 0.3
+    assert coordinate("adamw", optimizer="adamw") == 1.0 and coordinate("adamw") == 0.0
+    assert coordinate("layer_lr_middle", layer_lr_shape=(0.0, -1.0, 0.5)) == -0.5
+    assert coordinate("sp_mix", sp_mix=0.7) == 0.7 and coordinate("sp_depth", sp_depth=0.2) == 0.2
+    assert coordinate("trained_share", frozen_depth=0.25) == 0.75
 
 
 class TestRates:
-    def test_recipes_of_one_effective_rate_have_one_rate(self) -> None:
-        """Li et al. 2020: learning rate and momentum count together."""
+    def test_settings_with_equal_effective_rates_have_equal_coordinates(self) -> None:
+        """Li et al. 2020: the effective rate combines learning rate and momentum."""
         slow, fast = BASE.replace(body_lr=0.01, momentum=0.9), BASE.replace(body_lr=0.1, momentum=0.0)
         assert log_effective_lr(slow, slow.body_lr) == pytest.approx(log_effective_lr(fast, fast.body_lr))
         assert log_effective_lr(slow, slow.body_lr) == pytest.approx(-1.0)
-        assert gap(slow, fast) < gap(slow, fast.replace(body_lr=0.01))
+        assert distance(slow, fast) < distance(slow, fast.replace(body_lr=0.01))
 
-    def test_a_rate_is_counted_an_image(self) -> None:
+    def test_rates_are_per_image(self) -> None:
         small, large = BASE.replace(batch_size=16, head_lr=0.01), BASE.replace(batch_size=64, head_lr=0.04)
         assert log_effective_lr(small, small.head_lr) == pytest.approx(log_effective_lr(large, large.head_lr))
         assert log_effective_lr(BASE.replace(batch_size=64), 0.1) < log_effective_lr(BASE, 0.1)
 
-    def test_adamw_is_a_hundredth_of_sgd_and_has_no_momentum_in_it(self) -> None:
+    def test_adamw_rate_is_scaled_by_100_and_ignores_momentum(self) -> None:
         adamw = BASE.replace(optimizer="adamw", momentum=0.9)
         assert log_effective_lr(adamw, 1e-3) == pytest.approx(log_effective_lr(BASE, 0.01))
         assert log_effective_lr(adamw, 1e-3) == log_effective_lr(adamw.replace(momentum=0.0), 1e-3)
 
-    def test_the_mean_rate_is_that_of_the_units_that_train(self) -> None:
+    def test_mean_rate_averages_over_the_units_that_train(self) -> None:
         shape = (-2.0, 0.0, 0.0)
-        assert place("mean_rate", layer_lr_shape=shape) < place("mean_rate", layer_lr_shape=shape, frozen_depth=0.5)
-        assert place("mean_rate", layer_lr_shape=shape, frozen_depth=0.5) == pytest.approx(place("body_rate"))
-        assert place("mean_rate", layer_lr_shape=(0.0, 0.0, 1.0), frozen_depth=1.0) == pytest.approx(
-            place("body_rate") + 0.25
-        ), "with all units frozen, the last one's"
+        assert coordinate("mean_rate", layer_lr_shape=shape) < coordinate(
+            "mean_rate", layer_lr_shape=shape, frozen_depth=0.5
+        )
+        assert coordinate("mean_rate", layer_lr_shape=shape, frozen_depth=0.5) == pytest.approx(coordinate("body_rate"))
+        assert coordinate("mean_rate", layer_lr_shape=(0.0, 0.0, 1.0), frozen_depth=1.0) == pytest.approx(
+            coordinate("body_rate") + 0.25
+        ), "with all units frozen, the rate of the last one counts"
 
 
 class TestDistances:
-    def test_two_choices_are_one_apart_whichever_they_are(self) -> None:
+    def test_any_two_choices_have_distance_one(self) -> None:
         for one, other in (("none", "crop"), ("none", "rand"), ("color", "rand")):
-            assert gap(BASE.replace(augmentation=one), BASE.replace(augmentation=other)) == pytest.approx(1.0)
+            assert distance(BASE.replace(augmentation=one), BASE.replace(augmentation=other)) == pytest.approx(1.0)
 
-    def test_what_the_training_does_not_use_is_no_distance(self) -> None:
-        assert gap(BASE, BASE.replace(views=9)) == 0.0
-        assert gap(BASE, BASE.replace(epochs=40)) == 0.0, "recordings of other lengths can be compared"
+    def test_settings_without_effect_on_training_add_no_distance(self) -> None:
+        assert distance(BASE, BASE.replace(views=9)) == 0.0
+        assert distance(BASE, BASE.replace(epochs=40)) == 0.0, "recordings with different epochs can be compared"
 
-    def test_an_average_counts_by_its_horizon(self) -> None:
-        assert gap(BASE.replace(ema=0.9), BASE.replace(ema=0.99)) == pytest.approx(
-            gap(BASE.replace(ema=0.99), BASE.replace(ema=0.999)), rel=1e-6
+    def test_ema_is_encoded_by_its_horizon(self) -> None:
+        assert distance(BASE.replace(ema=0.9), BASE.replace(ema=0.99)) == pytest.approx(
+            distance(BASE.replace(ema=0.99), BASE.replace(ema=0.999)), rel=1e-6
         )
 
-    def test_no_decay_is_a_place_of_its_own(self) -> None:
-        assert place("decay_strength", decay_strength=0.0) == pytest.approx(-1.4)
-        assert place("decay_strength", decay_strength=1e-9) == pytest.approx(-1.4)
+    def test_zero_decay_has_a_finite_coordinate(self) -> None:
+        assert coordinate("decay_strength", decay_strength=0.0) == pytest.approx(-1.4)
+        assert coordinate("decay_strength", decay_strength=1e-9) == pytest.approx(-1.4)
 
 
 class TestTechniques:
@@ -136,27 +138,31 @@ class TestTechniques:
     )
 
     @pytest.mark.parametrize("used", USED, ids=lambda used: next(iter(used)))
-    def test_each_is_a_distance_from_recipes_without_it(self, used: dict[str, Any]) -> None:
-        assert 0.3 < gap(BASE, BASE.replace(**used)) < 1.5
+    def test_each_technique_adds_distance(self, used: dict[str, Any]) -> None:
+        assert 0.3 < distance(BASE, BASE.replace(**used)) < 1.5
 
-    def test_what_an_unused_technique_would_do_is_none(self) -> None:
+    def test_settings_of_an_unused_technique_add_no_distance(self) -> None:
         unused = BASE.replace(zap_fraction=0.2, zap_scale="as_released", head_lr_multiplier=9.0, teacher="x", blend=0.1)
-        assert gap(BASE, unused) == 0.0
+        assert distance(BASE, unused) == 0.0
 
-    def test_zaps_count_by_how_much_they_reset_an_epoch(self) -> None:
+    def test_zapping_is_encoded_by_the_fraction_reset_per_epoch(self) -> None:
         often = BASE.replace(zap_period=1, zap_fraction=0.5)
-        assert gap(often, BASE.replace(zap_period=2, zap_fraction=1.0)) == 0.0
-        assert gap(BASE, BASE.replace(zap_period=4)) < gap(BASE, often) < gap(BASE, BASE.replace(zap_period=1))
+        assert distance(often, BASE.replace(zap_period=2, zap_fraction=1.0)) == 0.0
+        assert (
+            distance(BASE, BASE.replace(zap_period=4))
+            < distance(BASE, often)
+            < distance(BASE, BASE.replace(zap_period=1))
+        )
 
-    def test_small_heads_are_alike(self) -> None:
+    def test_small_head_scales_are_close_to_zero(self) -> None:
         tiny, zero = BASE.replace(head_scale=1e-4), BASE.replace(head_scale=0.0)
-        assert gap(tiny, zero) < gap(tiny, BASE)
+        assert distance(tiny, zero) < distance(tiny, BASE)
 
-    def test_two_teachers_are_apart(self) -> None:
+    def test_two_teachers_have_a_distance(self) -> None:
         one, other = (BASE.replace(init="inject", teacher=name) for name in ("resnet18", "resnet50"))
-        assert gap(one, other) > 0
+        assert distance(one, other) > 0
 
-    def test_the_kernel_is_that_of_ordinary_fine_tuning(self) -> None:
-        """A technique that is new must not change what recorded tables say."""
-        assert np.allclose(default_kernel().lengths, 0.7 * np.sqrt(22))
-        assert len(default_kernel().lengths) == len(COORDINATE_NAMES) > 22
+    def test_default_kernel_ignores_the_number_of_technique_coordinates(self) -> None:
+        """A new technique must not change the models of recorded tables."""
+        assert np.allclose(default_kernel().length_scales, 0.7 * np.sqrt(22))
+        assert len(default_kernel().length_scales) == len(COORDINATE_NAMES) > 22

@@ -26,7 +26,7 @@ def space_text(dimensions: dict, **others: object) -> str:
     return yaml.safe_dump({"name": "mine", "dimensions": dimensions, **others})
 
 
-def refusal(dimensions: dict, **others: object) -> str:
+def error_message(dimensions: dict, **others: object) -> str:
     with pytest.raises(UsageError) as caught:
         Space.parse(space_text(dimensions, **others), source="mine.yaml")
     message = str(caught.value)
@@ -36,8 +36,8 @@ def refusal(dimensions: dict, **others: object) -> str:
 
 
 @st.composite
-def draws(draw: st.DrawFn, space: Space) -> dict[str, object]:
-    """Parameters as the sampler may draw them."""
+def sampled_params(draw: st.DrawFn, space: Space) -> dict[str, object]:
+    """Returns parameters that the sampler can draw."""
     params: dict[str, object] = {}
     for dimension in space.dimensions:
         for name in dimension.parameters:
@@ -56,7 +56,7 @@ class TestShippedSpaces:
         for space in SPACES.values():
             assert space.default(7) == default_recipe(7) == TransferSettings(epochs=7)
 
-    def test_every_anchor_fits(self) -> None:
+    def test_baseline_recipes_are_in_the_spaces(self) -> None:
         for space in SPACES.values():
             fit = {
                 name: space.params(baseline) for name, baseline in baseline_recipes(9) if space.can_express(baseline)
@@ -70,7 +70,7 @@ class TestShippedSpaces:
     @given(data=st.data())
     def test_every_point_is_valid_and_survives_the_round_trip(self, name: str, data: st.DataObject) -> None:
         space = SPACES[name]
-        found = space.settings(data.draw(draws(space)), 5)
+        found = space.settings(data.draw(sampled_params(space)), 5)
         assert found == repair(found)
         params = space.params(found)
         assert params.keys() == space.distributions().keys()
@@ -78,7 +78,7 @@ class TestShippedSpaces:
         for parameter, distribution in space.distributions().items():
             assert distribution._contains(distribution.to_internal_repr(params[parameter]))
 
-    def test_ends_are_drawn_often_enough_to_be_found(self) -> None:
+    def test_ends_have_a_positive_probability(self) -> None:
         import optuna
 
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -96,7 +96,8 @@ class TestShippedSpaces:
     def test_importing_a_space_imports_neither_optuna_nor_torch(self) -> None:
         code = (
             "import sys; from nbt.tuning.space.space import Space; Space.load('non_binary').to_table(); "
-            "import nbt.tuning.baseline_recipes, nbt.tuning.budget, nbt.tuning.pruners.base, nbt.tuning.intervals, nbt.tuning.storage.study_names; "
+            "import nbt.tuning.baseline_recipes, nbt.tuning.budget, nbt.tuning.pruners.base, nbt.tuning.intervals; "
+            "import nbt.tuning.storage.study_names; "
             "print(sorted({'optuna', 'torch', 'sqlalchemy'} & set(sys.modules)))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -104,17 +105,17 @@ class TestShippedSpaces:
 
 
 class TestSettings:
-    def test_knots_are_parameters_of_their_own(self) -> None:
+    def test_knots_are_separate_parameters(self) -> None:
         names = [f"layer_lr_shape_{knot}" for knot in LAYER_LR_KNOTS]
         assert [name for name in NON_BINARY.parameters if name.startswith("layer")] == names
         params = {**NON_BINARY.params(default_recipe(3)), names[0]: -1.0, names[2]: 0.25}
         assert NON_BINARY.settings(params, 3).layer_lr_shape == (-1.0, 0.0, 0.25)
 
-    def test_overshoot_is_cut_to_the_end(self) -> None:
+    def test_overshoot_is_clipped_to_the_end(self) -> None:
         params = {**NON_BINARY.params(default_recipe(3)), "sp_mix": 1.05, "decay_strength": 0.01}
         assert NON_BINARY.settings(params, 3).sp_mix == 1.0
 
-    def test_frozen_depth_is_cut_to_transfer_depth(self) -> None:
+    def test_frozen_depth_is_limited_to_transfer_depth(self) -> None:
         params = {**NON_BINARY.params(default_recipe(3)), "frozen_depth": 0.8, "transfer_depth": 0.3}
         assert NON_BINARY.settings(params, 3).frozen_depth == 0.3
 
@@ -125,11 +126,11 @@ class TestSettings:
             NON_BINARY.settings({**params, "warp": 1}, 3)
 
     @pytest.mark.parametrize("value", [2.0, -0.5, "x", True, None, math.nan])
-    def test_parameters_out_of_range_are_refused(self, value: object) -> None:
+    def test_parameters_out_of_range_are_rejected(self, value: object) -> None:
         with pytest.raises(UsageError, match="transfer_depth"):
             NON_BINARY.settings({**NON_BINARY.params(default_recipe(3)), "transfer_depth": value}, 3)
 
-    def test_what_a_space_cannot_express_is_refused(self) -> None:
+    def test_settings_outside_the_space_are_rejected(self) -> None:
         default = default_recipe(3)
         with pytest.raises(UsageError, match="head_lr"):
             BINARY.params(default.replace(head_lr=1e-5, body_lr=1e-5))
@@ -142,7 +143,7 @@ class TestSettings:
         assert not BINARY.can_express(default.replace(batch_size=16))
         assert BINARY.can_express(default.replace(frozen_depth=1.0))
 
-    def test_dimensions_can_be_held_at_neutral(self) -> None:
+    def test_dimensions_can_be_fixed_at_neutral(self) -> None:
         whole = SPACES["non_binary"]
         held = whole.without(["mixup", "layer_lr_shape", "no such dimension"])
         assert set(whole.parameters) - set(held.parameters) == {
@@ -154,7 +155,7 @@ class TestSettings:
         assert held.can_express(default_recipe(7).replace(head_lr=0.2))
         assert whole.without([]) is whole
 
-    def test_an_anchor_outside_a_space_is_not_expressed(self) -> None:
+    def test_baseline_recipes_can_be_outside_a_space(self) -> None:
         space = Space.parse(space_text({"head_lr": LR}, fixed={"optimizer": "adamw"}), source="x")
         assert [name for name, baseline in baseline_recipes(3) if space.can_express(baseline)] == []
 
@@ -168,7 +169,7 @@ class TestSettings:
 
 
 class TestHash:
-    def test_words_do_not_enter(self) -> None:
+    def test_texts_do_not_change_the_hash(self) -> None:
         one = Space.parse(space_text({"head_lr": LR}), source="a")
         other = Space.parse(
             space_text({"head_lr": {**LR, "description": "d"}}, description="text"), source="b", default_name="c"
@@ -176,11 +177,11 @@ class TestHash:
         assert one.hash == other.hash
 
     @pytest.mark.parametrize("change", [{"high": 0.9}, {"neutral": 0.02}, {"log": False}])
-    def test_ranges_do(self, change: dict) -> None:
+    def test_ranges_change_the_hash(self, change: dict) -> None:
         one = Space.parse(space_text({"head_lr": LR}), source="a")
         assert one.hash != Space.parse(space_text({"head_lr": {**LR, **change}}), source="a").hash
 
-    def test_fixed_and_same_as_do(self) -> None:
+    def test_fixed_and_same_as_change_the_hash(self) -> None:
         texts = [
             space_text({"head_lr": LR}),
             space_text({"head_lr": LR}, fixed={"momentum": 0.5}),
@@ -188,7 +189,7 @@ class TestHash:
         ]
         assert len({Space.parse(text, source="a").hash for text in texts}) == 3
 
-    def test_the_order_of_dimensions_does_not(self) -> None:
+    def test_the_order_of_dimensions_does_not_change_the_hash(self) -> None:
         momentum = {"kind": "float", "low": 0, "high": 0.9, "neutral": 0.9}
         text = yaml.safe_dump({"dimensions": {"head_lr": LR, "momentum": momentum}}, sort_keys=False)
         other = yaml.safe_dump({"dimensions": {"momentum": momentum, "head_lr": LR}}, sort_keys=False)
@@ -204,12 +205,12 @@ class TestLoad:
         assert space.name == "mine"
         assert Space.load("binary").source == "binary"
 
-    def test_an_unknown_name_gets_the_nearest(self) -> None:
+    def test_an_unknown_name_suggests_the_nearest(self) -> None:
         with pytest.raises(UsageError, match="unknown search space 'non_binry'; did you mean non_binary"):
             Space.load("non_binry")
 
     @pytest.mark.parametrize("name", ["", ".", "a\0b", "x" * 300, "nope.yaml", "some/where.yaml", "a" * 300 + ".yaml"])
-    def test_names_that_are_nothing(self, name: str) -> None:
+    def test_invalid_names_are_rejected(self, name: str) -> None:
         with pytest.raises(UsageError):
             Space.load(name)
 
@@ -218,7 +219,7 @@ class TestLoad:
         with pytest.raises(UsageError, match="not a text file"):
             Space.load(tmp_path / "a.yaml")
 
-    def test_table_has_a_row_for_every_setting_that_is_spoken_of(self) -> None:
+    def test_table_has_a_row_per_dimension_fixed_setting_and_follower(self) -> None:
         text = space_text({"head_lr": LR}, fixed={"momentum": 0.5}, same_as={"body_lr": "head_lr"})
         rows = Space.parse(text, source="a").to_table()
         assert [row["dimension"] for row in rows] == ["head_lr", "momentum", "body_lr"]
@@ -226,13 +227,13 @@ class TestLoad:
         assert len({tuple(row) for row in rows}) == 1
 
 
-class TestRefusals:
+class TestErrors:
     def test_unknown_dimension(self) -> None:
-        assert "unknown dimension 'haed_lr'; did you mean head_lr" in refusal({"haed_lr": LR})
+        assert "unknown dimension 'haed_lr'; did you mean head_lr" in error_message({"haed_lr": LR})
 
-    def test_epochs_are_not_searched(self) -> None:
-        assert "--epochs" in refusal({"epochs": {"kind": "int", "low": 1, "high": 9, "neutral": 3}})
-        assert "--epochs" in refusal({"head_lr": LR}, fixed={"epochs": 3})
+    def test_epochs_cannot_be_searched(self) -> None:
+        assert "--epochs" in error_message({"epochs": {"kind": "int", "low": 1, "high": 9, "neutral": 3}})
+        assert "--epochs" in error_message({"head_lr": LR}, fixed={"epochs": 3})
 
     @pytest.mark.parametrize(
         ("change", "expected"),
@@ -259,18 +260,18 @@ class TestRefusals:
         ],
     )
     def test_wrong_ranges(self, change: dict, expected: str) -> None:
-        message = refusal({"head_lr": {**LR, **change}})
+        message = error_message({"head_lr": {**LR, **change}})
         assert expected in message
         assert "dimension head_lr" in message
 
-    def test_logarithm_of_nothing(self) -> None:
+    def test_a_logarithmic_range_must_be_positive(self) -> None:
         entry = {"kind": "float", "low": 0, "high": 1, "log": True, "neutral": 0.5}
-        assert "has no logarithm" in refusal({"decay_strength": entry})
+        assert "has no logarithm" in error_message({"decay_strength": entry})
 
     @pytest.mark.parametrize("ends", [[0.1], [0.1, -1], "x", [True, 0], [0, 2], 0.1])
     def test_wrong_ends(self, ends: object) -> None:
         entry = {"kind": "float", "low": 0, "high": 1, "neutral": 0, "ends": ends}
-        assert "ends: expected two shares" in refusal({"sp_mix": entry})
+        assert "ends: expected two shares" in error_message({"sp_mix": entry})
 
     @pytest.mark.parametrize(
         ("change", "expected"),
@@ -288,41 +289,43 @@ class TestRefusals:
     )
     def test_wrong_choices(self, change: dict, expected: str) -> None:
         entry = {"kind": "categorical", "choices": ["sgd", "adamw"], "neutral": "sgd", **change}
-        assert expected in refusal({"optimizer": entry})
+        assert expected in error_message({"optimizer": entry})
 
-    def test_neutral_has_to_be_a_choice(self) -> None:
+    def test_neutral_must_be_a_choice(self) -> None:
         entry = {"kind": "categorical", "choices": [16, 64], "neutral": 32}
-        assert "neutral 32 is not among the choices" in refusal({"batch_size": entry})
-        assert "choices: 0 is outside" in refusal({"batch_size": {**entry, "choices": [0, 32]}})
+        assert "neutral 32 is not among the choices" in error_message({"batch_size": entry})
+        assert "choices: 0 is outside" in error_message({"batch_size": {**entry, "choices": [0, 32]}})
 
-    def test_kinds_have_to_fit_the_setting(self) -> None:
+    def test_kinds_must_match_the_setting(self) -> None:
         numbers = {"kind": "float", "low": 1, "high": 9, "neutral": 2}
-        assert "use kind: categorical" in refusal({"optimizer": numbers})
-        assert "use kind: int" in refusal({"batch_size": numbers})
-        assert "whole number" in refusal({"mixup": {"kind": "int", "low": 0, "high": 1.5, "neutral": 0}})
-        assert "knots: expected [input, middle, top]" in refusal({"layer_lr_shape": {**numbers, "high": 3}})
-        assert "use kind: float with knots" in refusal({"layer_lr_shape": {"kind": "categorical", "choices": [0, 1]}})
+        assert "use kind: categorical" in error_message({"optimizer": numbers})
+        assert "use kind: int" in error_message({"batch_size": numbers})
+        assert "whole number" in error_message({"mixup": {"kind": "int", "low": 0, "high": 1.5, "neutral": 0}})
+        assert "knots: expected [input, middle, top]" in error_message({"layer_lr_shape": {**numbers, "high": 3}})
+        assert "use kind: float with knots" in error_message(
+            {"layer_lr_shape": {"kind": "categorical", "choices": [0, 1]}}
+        )
 
     @pytest.mark.parametrize("entry", [None, 3, [], "float"])
-    def test_entries_that_are_no_mapping(self, entry: object) -> None:
-        assert "dimension head_lr: expected kind, range" in refusal({"head_lr": entry})
+    def test_entries_must_be_mappings(self, entry: object) -> None:
+        assert "dimension head_lr: expected kind, range" in error_message({"head_lr": entry})
 
-    def test_a_setting_in_two_places(self) -> None:
-        assert "given twice" in refusal({"head_lr": LR}, fixed={"head_lr": 0.1})
-        assert "given twice" in refusal({"head_lr": LR}, fixed={"body_lr": 0.1}, same_as={"body_lr": "head_lr"})
+    def test_a_setting_in_two_sections(self) -> None:
+        assert "given twice" in error_message({"head_lr": LR}, fixed={"head_lr": 0.1})
+        assert "given twice" in error_message({"head_lr": LR}, fixed={"body_lr": 0.1}, same_as={"body_lr": "head_lr"})
 
-    def test_a_key_twice(self) -> None:
+    def test_a_duplicate_key(self) -> None:
         with pytest.raises(UsageError, match="given twice"):
             Space.parse("dimensions:\n  head_lr: {kind: float}\n  head_lr: {kind: float}\n", source="x")
 
-    def test_following(self) -> None:
-        assert "did you mean head_lr" in refusal({"head_lr": LR}, same_as={"body_lr": "head_lrs"})
-        assert "momentum: 1.0 is outside" in refusal({"head_lr": LR}, same_as={"momentum": "head_lr"})
-        assert "unknown setting under same_as" in refusal({"head_lr": LR}, same_as={"body_lrr": "head_lr"})
+    def test_same_as(self) -> None:
+        assert "did you mean head_lr" in error_message({"head_lr": LR}, same_as={"body_lr": "head_lrs"})
+        assert "momentum: 1.0 is outside" in error_message({"head_lr": LR}, same_as={"momentum": "head_lr"})
+        assert "unknown setting under same_as" in error_message({"head_lr": LR}, same_as={"body_lrr": "head_lr"})
 
     def test_fixed(self) -> None:
-        assert "fixed: momentum: 2 is outside" in refusal({"head_lr": LR}, fixed={"momentum": 2})
-        assert "did you mean momentum" in refusal({"head_lr": LR}, fixed={"momentun": 0.9})
+        assert "fixed: momentum: 2 is outside" in error_message({"head_lr": LR}, fixed={"momentum": 2})
+        assert "did you mean momentum" in error_message({"head_lr": LR}, fixed={"momentun": 0.9})
 
     @pytest.mark.parametrize("text", ["dimensions: {}", "{}", "dimensions:", "name: x"])
     def test_no_dimensions(self, text: str) -> None:
@@ -330,12 +333,25 @@ class TestRefusals:
             Space.parse(text, source="x")
 
     def test_unknown_key_at_the_top(self) -> None:
-        assert "unknown key 'dims'" in refusal({"head_lr": LR}, dims={})
-        assert "dimensions: expected a mapping" in refusal([1])  # type: ignore[arg-type]
-        assert "name: expected text" in refusal({"head_lr": LR}, name=["a"])
+        assert "unknown key 'dims'" in error_message({"head_lr": LR}, dims={})
+        assert "dimensions: expected a mapping" in error_message([1])  # type: ignore[arg-type]
+        assert "name: expected text" in error_message({"head_lr": LR}, name=["a"])
 
 
-WORDS = ["kind", "low", "high", "log", "choices", "neutral", "knots", "ends", "name", "dimensions", "fixed", "same_as"]
+YAML_KEYS = [
+    "kind",
+    "low",
+    "high",
+    "log",
+    "choices",
+    "neutral",
+    "knots",
+    "ends",
+    "name",
+    "dimensions",
+    "fixed",
+    "same_as",
+]
 SCALARS = (
     st.none()
     | st.booleans()
@@ -344,19 +360,19 @@ SCALARS = (
     | st.text(max_size=5)
     | st.sampled_from(["float", "int", "categorical", "sgd", "head_lr", 10**400])
 )
-KEYS = st.sampled_from([*WORDS, *setting_names()]) | st.text(max_size=4) | st.integers()
+KEYS = st.sampled_from([*YAML_KEYS, *setting_names()]) | st.text(max_size=4) | st.integers()
 TREES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=20
 )
 ENTRIES = st.fixed_dictionaries(
-    {}, optional={"kind": st.sampled_from(["float", "int", "categorical"]), **dict.fromkeys(WORDS[1:8], TREES)}
+    {}, optional={"kind": st.sampled_from(["float", "int", "categorical"]), **dict.fromkeys(YAML_KEYS[1:8], TREES)}
 )
 DOCUMENTS = st.fixed_dictionaries(
     {}, optional={"dimensions": st.dictionaries(KEYS, ENTRIES | TREES, max_size=3), "fixed": TREES, "same_as": TREES}
 )
 
 
-class TestGarbage:
+class TestArbitraryInput:
     @settings(max_examples=300)
     @given(DOCUMENTS | TREES)
     def test_documents(self, tree: object) -> None:
@@ -377,7 +393,7 @@ class TestGarbage:
             assert len(space.distributions()) == len(space.parameters)
 
 
-def test_anchors_are_what_a_user_would_run() -> None:
+def test_baseline_recipes() -> None:
     found = dict(baseline_recipes(4))
     assert next(iter(found)) == DEFAULT_RECIPE
     assert found[DEFAULT_RECIPE] == TransferSettings(epochs=4)

@@ -13,28 +13,28 @@ from nbt.tuning.storage.locks import HEARTBEAT_SECONDS, LEASE_EXPIRY_SECONDS, Fi
 
 
 class TestFileLock:
-    def test_the_second_driver_is_told_who_holds_it(self, tmp_path: Path) -> None:
-        lock = FileLock(tmp_path / "deep" / "a.lock", "mine")
+    def test_the_error_of_a_second_driver_names_the_holder(self, tmp_path: Path) -> None:
+        lock = FileLock(tmp_path / "deep" / "a.lock", "study-a")
         with pytest.raises(NbtError) as caught:
-            FileLock(tmp_path / "deep" / "a.lock", "mine")
+            FileLock(tmp_path / "deep" / "a.lock", "study-a")
         message = str(caught.value)
         assert not isinstance(caught.value, UsageError)
-        assert "study mine" in message
+        assert "study study-a" in message
         assert f"process {os.getpid()}" in message
         assert os.uname().nodename in message
         assert "since 20" in message
         lock.release()
-        FileLock(tmp_path / "deep" / "a.lock", "mine").release()
+        FileLock(tmp_path / "deep" / "a.lock", "study-a").release()
 
     def test_releasing_twice(self, tmp_path: Path) -> None:
-        lock = FileLock(tmp_path / "a.lock", "mine")
+        lock = FileLock(tmp_path / "a.lock", "study-a")
         lock.release()
         lock.release()
 
-    def test_it_vanishes_with_a_killed_process(self, tmp_path: Path) -> None:
+    def test_it_ends_with_a_killed_process(self, tmp_path: Path) -> None:
         code = (
             "import os, sys, pathlib; from nbt.tuning.storage.locks import FileLock; "
-            f"lock = FileLock(pathlib.Path({str(tmp_path / 'a.lock')!r}), 'mine'); print('held', flush=True); "
+            f"lock = FileLock(pathlib.Path({str(tmp_path / 'a.lock')!r}), 'study-a'); print('held', flush=True); "
             "sys.stdin.read()"
         )
         driver = subprocess.Popen(
@@ -44,59 +44,59 @@ class TestFileLock:
             assert driver.stdout is not None
             assert driver.stdout.readline() == "held\n"
             with pytest.raises(NbtError, match=f"process {driver.pid}"):
-                FileLock(tmp_path / "a.lock", "mine")
+                FileLock(tmp_path / "a.lock", "study-a")
         finally:
             driver.kill()
             driver.communicate()
-        FileLock(tmp_path / "a.lock", "mine").release()
+        FileLock(tmp_path / "a.lock", "study-a").release()
 
     def test_a_forked_child_does_not_hold_it(self, tmp_path: Path) -> None:
-        lock = FileLock(tmp_path / "a.lock", "mine")
-        (wait, end), (hear, say) = os.pipe(), os.pipe()
+        lock = FileLock(tmp_path / "a.lock", "study-a")
+        (end_read, end_write), (ready_read, ready_write) = os.pipe(), os.pipe()
         child = os.fork()
         if child == 0:
-            os.close(end)
-            os.write(say, b"x")
-            os.read(wait, 1)  # until the parent closes its end
+            os.close(end_write)
+            os.write(ready_write, b"x")
+            os.read(end_read, 1)  # waits until the parent closes its end
             os._exit(0)
         try:
-            os.read(hear, 1)
+            os.read(ready_read, 1)
             with pytest.raises(NbtError):
-                FileLock(tmp_path / "a.lock", "mine")
-            lock.close_in_child()  # as the end of the process does
-            FileLock(tmp_path / "a.lock", "mine").release()
+                FileLock(tmp_path / "a.lock", "study-a")
+            lock.close_in_child()  # as at the end of the process
+            FileLock(tmp_path / "a.lock", "study-a").release()
         finally:
-            for end_of_pipe in (end, wait, hear, say):
-                os.close(end_of_pipe)
+            for descriptor in (end_write, end_read, ready_read, ready_write):
+                os.close(descriptor)
             os.waitpid(child, 0)
 
-    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+    def test_a_folder_that_cannot_be_created(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        with pytest.raises(NbtError, match="cannot lock study mine"):
-            FileLock(tmp_path / "file" / "a.lock", "mine")
+        with pytest.raises(NbtError, match="cannot lock study study-a"):
+            FileLock(tmp_path / "file" / "a.lock", "study-a")
 
-    def test_a_lock_file_full_of_garbage(self, tmp_path: Path) -> None:
+    def test_a_lock_file_with_invalid_content(self, tmp_path: Path) -> None:
         path = tmp_path / "a.lock"
         path.write_bytes(b"[1, 2")
-        lock = FileLock(path, "mine")
+        lock = FileLock(path, "study-a")
         path.write_text("[1]")
         with pytest.raises(NbtError, match="another driver"):
-            FileLock(path, "mine")
+            FileLock(path, "study-a")
         lock.release()
 
 
-class Attribute:
-    """An attribute of a study in a database on a server, and the clock of the machines."""
+class LeaseAttribute:
+    """Simulates the lease attribute of a study in a database on a server, and the clock of the machines."""
 
     def __init__(self) -> None:
         self.value: dict | None = None
         self.now = 1000.0
         self.slept = 0.0
-        self.beating: list[LeaseLock] = []
+        self.alive: list[LeaseLock] = []
 
     def lease(self, host: str | None = None) -> LeaseLock:
         lease = LeaseLock(
-            "mine", lambda: self.value, self.write, now=lambda: self.now, sleep=self.sleep, heartbeat_seconds=None
+            "study-a", lambda: self.value, self.write, now=lambda: self.now, sleep=self.sleep, heartbeat_seconds=None
         )
         if host is not None:
             lease._holder_info["host"] = host
@@ -104,10 +104,10 @@ class Attribute:
         return lease
 
     def sleep(self, seconds: float) -> None:
-        """Passes the time; of the drivers that live, each beats every `HEARTBEAT_SECONDS`."""
+        """Advances the clock; each driver in `alive` sends a heartbeat every `HEARTBEAT_SECONDS`."""
         self.now += seconds
         self.slept += seconds
-        for lease in self.beating:
+        for lease in self.alive:
             if self.now - (self.value or {})["beat"] >= HEARTBEAT_SECONDS:
                 lease.heartbeat()
 
@@ -117,10 +117,10 @@ class Attribute:
 
 class TestLease:
     def test_the_second_driver_is_refused(self) -> None:
-        attribute = Attribute()
-        lease = attribute.lease(host="elsewhere")
-        attribute.beating.append(lease)
-        with pytest.raises(NbtError, match="on elsewhere"):
+        attribute = LeaseAttribute()
+        lease = attribute.lease(host="machine-2")
+        attribute.alive.append(lease)
+        with pytest.raises(NbtError, match="on machine-2"):
             attribute.lease()
         assert attribute.slept <= HEARTBEAT_SECONDS + 1
         lease.check()
@@ -128,45 +128,45 @@ class TestLease:
         attribute.lease().release()
         assert attribute.value is None
 
-    def test_one_of_this_machine_is_refused_without_waiting(self) -> None:
-        attribute = Attribute()
+    def test_a_second_driver_on_the_same_machine_is_refused_without_waiting(self) -> None:
+        attribute = LeaseAttribute()
         attribute.lease()
         with pytest.raises(NbtError, match=f"process {os.getpid()}"):
             attribute.lease()
         assert attribute.slept == 0
 
-    def test_it_expires_without_a_beat_and_lives_with_one(self, caplog: pytest.LogCaptureFixture) -> None:
-        attribute = Attribute()
-        lease = attribute.lease(host="elsewhere")
+    def test_it_expires_without_heartbeats(self, caplog: pytest.LogCaptureFixture) -> None:
+        attribute = LeaseAttribute()
+        lease = attribute.lease(host="machine-2")
         attribute.now += LEASE_EXPIRY_SECONDS - 1
         lease.heartbeat()
         attribute.now += LEASE_EXPIRY_SECONDS - 10
         assert not caplog.messages
         attribute.lease()
         assert attribute.slept == 10
-        assert "on elsewhere" in caplog.messages[0]
+        assert "on machine-2" in caplog.messages[0]
 
-    def test_another_takes_it_meanwhile(self) -> None:
-        attribute = Attribute()
-        attribute.lease(host="elsewhere")
-        holders = [attribute.value, {**(attribute.value or {}), "owner": "another", "host": "yonder"}]
-        with pytest.raises(NbtError, match="on yonder"):
-            LeaseLock("mine", lambda: holders.pop(0), attribute.write, now=lambda: 1000.0, sleep=attribute.sleep)
+    def test_another_driver_acquires_it_while_waiting(self) -> None:
+        attribute = LeaseAttribute()
+        attribute.lease(host="machine-2")
+        holders = [attribute.value, {**(attribute.value or {}), "owner": "another", "host": "machine-3"}]
+        with pytest.raises(NbtError, match="on machine-3"):
+            LeaseLock("study-a", lambda: holders.pop(0), attribute.write, now=lambda: 1000.0, sleep=attribute.sleep)
 
-    def test_a_dead_process_of_this_machine_holds_nothing(self) -> None:
-        attribute = Attribute()
-        gone = subprocess.Popen([sys.executable, "-c", ""])
-        gone.wait()
+    def test_an_ended_process_of_this_machine_holds_no_lease(self) -> None:
+        attribute = LeaseAttribute()
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
         lease = attribute.lease()
-        attribute.value = {**(attribute.value or {}), "pid": gone.pid}
+        attribute.value = {**(attribute.value or {}), "pid": ended.pid}
         attribute.lease()
         lease.heartbeat()
         with pytest.raises(NbtError):
             lease.check()
 
-    def test_who_lost_it_is_told_and_leaves_it_alone(self) -> None:
-        attribute = Attribute()
-        lease = attribute.lease(host="elsewhere")
+    def test_a_driver_that_lost_the_lease_gets_an_error_and_does_not_release_it(self) -> None:
+        attribute = LeaseAttribute()
+        lease = attribute.lease(host="machine-2")
         attribute.now += LEASE_EXPIRY_SECONDS
         other = attribute.lease()
         lease.check()
@@ -177,46 +177,44 @@ class TestLease:
         assert (attribute.value or {})["owner"] == other._holder_info["owner"]
         other.check()
 
-    def test_two_that_take_it_at_once(self) -> None:
-        attribute = Attribute()
+    def test_two_drivers_that_acquire_it_at_the_same_time(self) -> None:
+        attribute = LeaseAttribute()
         reads = []
 
-        def read_before_the_other_wrote() -> dict | None:
+        def read_before_first_write() -> dict | None:
             reads.append(attribute.value)
             return None if len(reads) == 1 else attribute.value
 
-        first = attribute.lease(host="elsewhere")
-        second = LeaseLock(
-            "mine", read_before_the_other_wrote, attribute.write, now=lambda: 0.0, heartbeat_seconds=None
-        )
+        first = attribute.lease(host="machine-2")
+        second = LeaseLock("study-a", read_before_first_write, attribute.write, now=lambda: 0.0, heartbeat_seconds=None)
         first.heartbeat()
         second.check()
         with pytest.raises(NbtError):
             first.check()
 
-    def test_garbage_is_no_holder(self) -> None:
-        attribute = Attribute()
+    def test_an_invalid_attribute_is_ignored(self) -> None:
+        attribute = LeaseAttribute()
         attribute.value = {"beat": "soon"}
         attribute.lease()
 
-    @pytest.mark.parametrize("trouble", [None, NbtError("away"), OSError("away")])
-    def test_the_thread_beats_on_whatever_happens_to_the_database(self, trouble: Exception | None) -> None:
-        attribute = Attribute()
-        troubles = [trouble] if trouble is not None else []
+    @pytest.mark.parametrize("error", [None, NbtError("unavailable"), OSError("unavailable")])
+    def test_the_heartbeat_thread_survives_errors_of_the_database(self, error: Exception | None) -> None:
+        attribute = LeaseAttribute()
+        errors = [error] if error is not None else []
         main = threading.get_ident()
 
         def read() -> dict | None:
-            if threading.get_ident() != main and troubles:
-                raise troubles.pop()
+            if threading.get_ident() != main and errors:
+                raise errors.pop()
             return attribute.value
 
-        lease = LeaseLock("mine", read, attribute.write, now=lambda: attribute.now, heartbeat_seconds=0.001)
+        lease = LeaseLock("study-a", read, attribute.write, now=lambda: attribute.now, heartbeat_seconds=0.001)
         attribute.now = 5000.0
         for _ in range(10_000):
             if (attribute.value or {})["beat"] == 5000.0:
                 break
             lease._stop.wait(0.001)
         assert (attribute.value or {})["beat"] == 5000.0
-        assert not troubles
+        assert not errors
         lease.release()
         assert lease._thread is None

@@ -1,4 +1,4 @@
-"""Studies on a PostgreSQL server. The tests want an empty database of their own, and skip without:
+"""Studies on a PostgreSQL server. The tests need an empty database and are skipped without one:
 
 NBT_TEST_POSTGRESQL=postgresql+psycopg://USER:PASSWORD@HOST/DATABASE
 """
@@ -18,7 +18,7 @@ from nbt.tuning.storage.study_store import StudyStore
 from tests.tuning.fakes import EPOCHS, DriverKilled, FakeEngine, make_controller, open_fake_study, states
 
 URL = os.environ.get("NBT_TEST_POSTGRESQL", "")
-pytestmark = pytest.mark.skipif(not URL, reason="needs a PostgreSQL server, named by NBT_TEST_POSTGRESQL")
+pytestmark = pytest.mark.skipif(not URL, reason="needs a PostgreSQL server, given by NBT_TEST_POSTGRESQL")
 
 HOLD = """
 import sys
@@ -43,7 +43,7 @@ def search(store: StudyStore, folder: Path, engine: FakeEngine) -> None:
         controller.close()
 
 
-def test_a_killed_search_goes_on(tmp_path: Path, name: str) -> None:
+def test_a_killed_search_is_resumed(tmp_path: Path, name: str) -> None:
     store = open_fake_study(tmp_path, "4", url=URL, name=name)
     with pytest.raises(DriverKilled):
         search(store, tmp_path, FakeEngine(kill_after=EPOCHS + 1))

@@ -54,16 +54,16 @@ class TestUrl:
         [
             ("studies.db", "is not a database URL"),
             ("", "is not a database URL"),
-            ("sqlite://", "needs a database file"),
-            ("sqlite:///:memory:", "needs a database file"),
-            ("sqlite:///file:x?uri=true", "needs a database file"),
+            ("sqlite://", "need a database file"),
+            ("sqlite:///:memory:", "need a database file"),
+            ("sqlite:///file:x?uri=true", "need a database file"),
             ("sqlit:///a.db", "unknown database 'sqlit'; did you mean sqlite"),
             ("redis://localhost", "unknown database 'redis'"),
             ("sqlite+nodriver:///a.db", "unknown database"),
             ("postgresql://u:p@host:port/x", "is not a database URL"),
         ],
     )
-    def test_what_cannot_be_one(self, url: str, expected: str) -> None:
+    def test_invalid_urls(self, url: str, expected: str) -> None:
         with pytest.raises(UsageError, match=expected):
             resolve_storage(url)
 
@@ -74,26 +74,26 @@ class TestUrl:
         assert "secret" not in str(caught.value)
 
     @pytest.mark.parametrize(
-        ("url", "uri", "one"),
+        ("url", "uri", "shared"),
         [
             ("sqlite:////a/b.db", "sqlite:////a/b.db", True),
             ("sqlite:////a/b.db", "sqlite:////a/c.db", False),
             (None, "http://127.0.0.1:5000", False),
         ],
     )
-    def test_mlflow_has_a_database_of_its_own(self, url: str | None, uri: str, one: bool) -> None:
-        with pytest.raises(UsageError, match="cannot share the database") if one else nullcontext():
+    def test_mlflow_needs_a_separate_database(self, url: str | None, uri: str, shared: bool) -> None:
+        with pytest.raises(UsageError, match="cannot share the database") if shared else nullcontext():
             check_separate_databases(url, uri)
 
-    def test_one_server_has_several_databases(self) -> None:
-        pytest.importorskip("psycopg", reason="the driver of PostgreSQL is not installed")
+    def test_mlflow_may_use_another_database_on_the_same_server(self) -> None:
+        pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed")
         check_separate_databases("postgresql+psycopg://me@host/studies", "postgresql+psycopg://me@host/runs")
         with pytest.raises(UsageError, match="cannot share the database runs"):
             check_separate_databases("postgresql+psycopg://me:secret@host/runs", "postgresql://other@host/runs")
 
 
 class TestOpen:
-    def test_what_is_written_is_read(self, tmp_path: Path) -> None:
+    def test_a_written_study_is_read(self, tmp_path: Path) -> None:
         with open_fake_study(tmp_path, "7", notes=["2 images left out"], shots=3) as store:
             record = store.record()
         assert record == read_study(resolve_storage(None, tmp_path), "fake")
@@ -106,23 +106,21 @@ class TestOpen:
         assert record.noise is None
 
     @pytest.mark.parametrize("attempt", range(3))
-    def test_programs_that_open_a_new_database_together_do_not_trip_each_other(
-        self, attempt: int, tmp_path: Path
-    ) -> None:
-        url, together = resolve_storage(None, tmp_path), threading.Barrier(6)
+    def test_several_processes_may_open_a_new_database_at_the_same_time(self, attempt: int, tmp_path: Path) -> None:
+        url, barrier = resolve_storage(None, tmp_path), threading.Barrier(6)
 
-        def open_it(_: int) -> list[str]:
-            together.wait()
+        def open_database(_: int) -> list[str]:
+            barrier.wait()
             storage = database.connect(url)
             try:
                 return [study.study_name for study in storage.get_all_studies()]
             finally:
                 database.close(storage)
 
-        with ThreadPoolExecutor(6) as programs:
-            assert list(programs.map(open_it, range(6))) == [[]] * 6
+        with ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(open_database, range(6))) == [[]] * 6
 
-    def test_a_fit_profile_is_read_as_it_was_and_stays(self, tmp_path: Path) -> None:
+    def test_a_stored_fit_profile_is_read_unchanged(self, tmp_path: Path) -> None:
         with open_fake_study(tmp_path) as store:
             assert store.record().profile is None
             store.put_profile(profile_dict())
@@ -130,14 +128,14 @@ class TestOpen:
             assert store.record().profile == profile_dict()
         assert read_study(resolve_storage(None, tmp_path), "fake").profile == profile_dict()
 
-    def test_the_profile_of_a_deep_backbone_fits_every_database(self) -> None:
+    def test_the_profile_of_a_deep_backbone_fits_into_64_kb(self) -> None:
         deep = profile_dict(own=[0.123456789012] * 100, other=[1 / 3] * 100)
         stored = codec.encode_profile(deep)
         assert len(json.dumps(stored)) < 2**16
         assert codec.decode_profile(json.loads(json.dumps(stored))) == deep
 
     @pytest.mark.parametrize("damage", [{"version": 99}, {"layers": 3}, {"scalars": None}])
-    def test_a_damaged_fit_profile_is_left_out(
+    def test_a_damaged_fit_profile_is_ignored(
         self, damage: dict[str, object], tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         with open_fake_study(tmp_path) as store:
@@ -151,10 +149,10 @@ class TestOpen:
                 store.add_note(note)
             assert store.record().notes == ("a", "b")
 
-    def test_other_inputs_are_refused_and_change_nothing(self, tmp_path: Path) -> None:
+    def test_different_inputs_are_refused_and_change_nothing(self, tmp_path: Path) -> None:
         open_fake_study(tmp_path, "7").close()
         before = read_study(resolve_storage(None, tmp_path), "fake")
-        with pytest.raises(UsageError, match="dataset digits then, dtd now"):
+        with pytest.raises(UsageError, match="dataset digits before, dtd now"):
             open_study(
                 resolve_storage(None, tmp_path),
                 config(dataset="dtd", data_hash="d2"),
@@ -165,7 +163,7 @@ class TestOpen:
         assert read_study(resolve_storage(None, tmp_path), "fake") == before
         open_fake_study(tmp_path, "7").close()
 
-    def test_fresh_starts_over_under_a_new_name(self, tmp_path: Path) -> None:
+    def test_fresh_starts_a_study_with_a_new_name(self, tmp_path: Path) -> None:
         open_fake_study(tmp_path).close()
         for expected in ("fake-2", "fake-3"):
             with open_fake_study(tmp_path, fresh=True, data_hash="other") as store:
@@ -178,25 +176,25 @@ class TestOpen:
         with open_fake_study(tmp_path, data_dir="/new") as store:
             assert store.record().config.data_dir == "/new"
 
-    def test_a_study_of_somebody_else_is_left_alone(self, tmp_path: Path) -> None:
+    def test_a_study_of_another_program_is_refused(self, tmp_path: Path) -> None:
         open_fake_study(tmp_path).close()
         storage = optuna.storages.RDBStorage(resolve_storage(None, tmp_path))
         theirs = optuna.create_study(study_name="theirs", storage=storage)
         theirs.tell(theirs.ask(), 1.0)
-        with pytest.raises(UsageError, match="theirs in this storage was not made by nbt"):
+        with pytest.raises(UsageError, match="theirs in this storage was not created by nbt"):
             open_fake_study(tmp_path, name="theirs")
         with pytest.raises(UsageError, match="unknown study 'theirs'"):
             read_study(resolve_storage(None, tmp_path), "theirs")
         assert [summary.name for summary in list_studies(resolve_storage(None, tmp_path))] == ["fake"]
 
-    def test_a_study_whose_creation_was_cut_short_is_taken_up(self, tmp_path: Path) -> None:
+    def test_a_study_whose_creation_was_interrupted_can_be_opened(self, tmp_path: Path) -> None:
         open_fake_study(tmp_path, name="other").close()
         storage = optuna.storages.RDBStorage(resolve_storage(None, tmp_path))
         optuna.create_study(study_name="fake", storage=storage, direction="maximize")
         with open_fake_study(tmp_path) as store:
             assert store.record().config == config()
 
-    def test_the_database_is_in_wal_mode_and_left_tidy(self, tmp_path: Path) -> None:
+    def test_the_database_uses_wal_mode_and_leaves_no_wal_file(self, tmp_path: Path) -> None:
         with open_fake_study(tmp_path):
             pass
         with sqlite3.connect(tmp_path / ".nbt" / "studies.db") as connection:
@@ -204,7 +202,7 @@ class TestOpen:
         connection.close()
         assert not list((tmp_path / ".nbt").glob("*-wal"))
 
-    def test_a_lease_guards_other_databases(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_databases_on_a_server_use_a_lease(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from nbt.tuning.storage import studies as storage
 
         monkeypatch.setattr(storage, "sqlite_file", lambda url: None)
@@ -214,19 +212,19 @@ class TestOpen:
                 open_fake_study(tmp_path)
         with open_fake_study(tmp_path) as store:
             store._lock.heartbeat()
-            store.put(codec.LEASE, {**store.get(codec.LEASE), "owner": "somebody"})
+            store.put(codec.LEASE, {**store.get(codec.LEASE), "owner": "another"})
             store._lock.heartbeat()
             with pytest.raises(NbtError, match="another driver"):
                 store.put("budget", "3")
 
 
 class TestRead:
-    def test_an_unknown_study_gets_the_nearest_names(self, tmp_path: Path) -> None:
+    def test_similar_names_are_suggested_for_an_unknown_study(self, tmp_path: Path) -> None:
         open_fake_study(tmp_path, name="cub-resnet18").close()
         with pytest.raises(UsageError, match="unknown study 'cub-resnet81'; did you mean cub-resnet18"):
             read_study(resolve_storage(None, tmp_path), "cub-resnet81")
 
-    def test_reading_where_nothing_is_makes_nothing(self, tmp_path: Path) -> None:
+    def test_reading_creates_no_database(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="there are no studies"):
             read_study(resolve_storage(None, tmp_path), "a")
         assert list_studies(resolve_storage(None, tmp_path)) == []
@@ -272,7 +270,7 @@ class TestFaults:
             store.put("budget", "3")
             assert store.get("budget") == "3"
 
-    def test_a_lock_that_passes_is_waited_for(self, tmp_path: Path) -> None:
+    def test_a_temporary_lock_is_waited_for(self, tmp_path: Path) -> None:
         import threading
 
         with open_fake_study(tmp_path) as store:
@@ -300,21 +298,21 @@ class TestFaults:
         with pytest.raises(NbtError, match="readonly"):
             open_fake_study(tmp_path, "11")
 
-    def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_a_database(self, tmp_path: Path) -> None:
         (tmp_path / ".nbt").mkdir()
         (tmp_path / ".nbt" / "studies.db").write_bytes(b"something else entirely" * 100)
-        for use in (lambda: open_fake_study(tmp_path), lambda: list_studies(resolve_storage(None, tmp_path))):
-            with pytest.raises(NbtError, match="not a database: move it away"):
-                use()
+        for access in (lambda: open_fake_study(tmp_path), lambda: list_studies(resolve_storage(None, tmp_path))):
+            with pytest.raises(NbtError, match="not a database: move the file away"):
+                access()
 
-    def test_a_database_of_another_optuna(self, tmp_path: Path) -> None:
+    def test_a_database_of_another_version_of_optuna(self, tmp_path: Path) -> None:
         open_fake_study(tmp_path).close()
         run_sql(tmp_path, "UPDATE alembic_version SET version_num = 'v1.3.0.a'")
         with pytest.raises(NbtError, match="optuna storage upgrade"):
             open_fake_study(tmp_path)
 
     def test_an_unreachable_server(self, tmp_path: Path) -> None:
-        pytest.importorskip("psycopg", reason="the driver of PostgreSQL is not installed")
+        pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed")
         with pytest.raises(NbtError, match="refused"):
             open_fake_study(tmp_path, url="postgresql+psycopg://me:secret@127.0.0.1:1/x")
 
@@ -327,7 +325,7 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("key", "value"), [("settings", '{"head_lr": -1}'), ("progress", '{"curve": {}}'), ("settings", "3")]
     )
-    def test_a_damaged_trial_is_left_out(
+    def test_a_damaged_trial_is_ignored(
         self, tmp_path: Path, key: str, value: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         copy_searched_study(tmp_path, "2")
@@ -335,18 +333,18 @@ class TestFaults:
         record = read_study(resolve_storage(None, tmp_path), "fake")
         assert [trial.number for trial in record.trials] == [1]
         assert record.epochs_spent == 2 * EPOCHS
-        assert "trial 0: its record in the storage is damaged" in caplog.text
+        assert "trial 0: its stored record is damaged" in caplog.text
         assert run_search(tmp_path, "3").counts()["complete"] == 2
 
     def test_a_damaged_configuration(self, tmp_path: Path) -> None:
         open_fake_study(tmp_path).close()
         run_sql(tmp_path, "UPDATE study_user_attributes SET value_json = '{\"name\": 1}' WHERE key = 'config'")
-        with pytest.raises(NbtError, match="study fake: its configuration in the storage is damaged"):
+        with pytest.raises(NbtError, match="study fake: its stored configuration is damaged"):
             open_fake_study(tmp_path)
         assert list_studies(resolve_storage(None, tmp_path)) == []
 
     @pytest.mark.parametrize("key", ["finals", "test", "dataset", "created", "notes"])
-    def test_other_damaged_attributes_cost_only_themselves(self, tmp_path: Path, key: str) -> None:
+    def test_other_damaged_attributes_are_ignored(self, tmp_path: Path, key: str) -> None:
         copy_searched_study(tmp_path, "1")
         with open_fake_study(tmp_path, "1") as store:
             store.put(key, ["odd"] if key != "created" else "yesterday")
@@ -371,7 +369,7 @@ class TestFaults:
         assert record.counts() == {"complete": 2, "pruned": 0, "failed": 0, "interrupted": 1, "running": 0}
 
 
-def test_closing_twice_and_after_a_kill(tmp_path: Path) -> None:
+def test_a_store_can_be_closed_twice_and_after_a_kill(tmp_path: Path) -> None:
     store = open_fake_study(tmp_path, "1")
     with pytest.raises(DriverKilled):
         FakeEngine(kill_after=1).run(make_controller(store, "1"))

@@ -22,47 +22,47 @@ class TestNames:
             ("/data/é", "conv3", "binary", "conv3-binary"),
         ],
     )
-    def test_of_a_study_that_was_given_none(self, dataset: str, backbone: str, space: str, expected: str) -> None:
+    def test_default_names(self, dataset: str, backbone: str, space: str, expected: str) -> None:
         assert default_study_name(dataset, backbone, space) == expected
 
     @given(st.text(), st.text(), st.text())
-    def test_is_always_a_name(self, dataset: str, backbone: str, space: str) -> None:
+    def test_default_names_are_valid(self, dataset: str, backbone: str, space: str) -> None:
         name = default_study_name(dataset, backbone, space)
         assert check_study_name(name) == name
         assert set(name) <= set(string.ascii_letters + string.digits + "._-")
 
     @pytest.mark.parametrize("name", ["", ".hidden", "-x", "a/b", "../up", "a b", "x" * 121, "é", "a\n"])
-    def test_that_cannot_be_folders_are_refused(self, name: str) -> None:
+    def test_names_that_cannot_be_folders_are_refused(self, name: str) -> None:
         with pytest.raises(UsageError, match="study name"):
             check_study_name(name)
 
-    def test_fresh_is_the_first_free_one(self) -> None:
+    def test_unused_name_is_the_first_unused_one(self) -> None:
         assert unused_name("a", []) == "a"
         assert unused_name("a", ["a"]) == "a-2"
         assert unused_name("a", ["a", "a-2", "a-4", "b"]) == "a-3"
 
 
 class TestSameStudy:
-    def test_names_and_paths_may_move(self) -> None:
+    def test_names_and_paths_may_change(self) -> None:
         stored = config()
         moved = dataclasses.replace(stored, dataset="elsewhere", data_dir="there", weights="w.pth", space="s.yaml")
         check_same_study(stored, moved)
 
     def test_each_difference_is_named_with_the_remedy(self) -> None:
         stored = config()
-        other = dataclasses.replace(stored, dataset="dtd", data_hash="d2", epochs=9, classes=5)
+        requested = dataclasses.replace(stored, dataset="dtd", data_hash="d2", epochs=9, classes=5)
         with pytest.raises(UsageError) as caught:
-            check_same_study(stored, other)
+            check_same_study(stored, requested)
         message = str(caught.value)
-        assert "dataset digits then, dtd now" in message
-        assert "epochs 6 then, 9 now" in message
-        assert "classes not given then, 5 now" in message
+        assert "dataset digits before, dtd now" in message
+        assert "epochs 6 before, 9 now" in message
+        assert "classes not given before, 5 now" in message
         assert "--study NAME" in message
         assert "--fresh" in message
         assert "backbone" not in message
 
-    def test_changed_content_of_an_unchanged_name(self) -> None:
-        with pytest.raises(UsageError, match="search space non_binary has other dimensions than then"):
+    def test_changed_content_with_the_same_name_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="search space non_binary has different dimensions than before"):
             check_same_study(config(), config(space_hash="s2"))
 
     @pytest.mark.parametrize(
@@ -79,6 +79,6 @@ class TestSameStudy:
             {"shots": 3},
         ],
     )
-    def test_everything_that_matters_is_compared(self, change: dict) -> None:
+    def test_all_inputs_are_compared(self, change: dict) -> None:
         with pytest.raises(UsageError):
             check_same_study(config(), config(**change))

@@ -1,4 +1,4 @@
-"""A study's trials in memory: always what the database would say."""
+"""The write-through storage: its trials equal those of the database."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def database(tmp_path: Path) -> Iterator[optuna.storages.RDBStorage]:
 
 @pytest.fixture()
 def study(database: optuna.storages.RDBStorage) -> optuna.Study:
-    made = optuna.create_study(study_name="s", storage=database, direction="maximize")
+    created = optuna.create_study(study_name="s", storage=database, direction="maximize")
     return optuna.load_study(
-        study_name="s", storage=WriteThroughStorage(database, made._study_id), sampler=fixed_sampler()
+        study_name="s", storage=WriteThroughStorage(database, created._study_id), sampler=fixed_sampler()
     )
 
 
@@ -46,7 +46,7 @@ def write_through(study: optuna.Study) -> WriteThroughStorage:
 
 
 def content(trial: FrozenTrial) -> dict[str, Any]:
-    """All that there is of a trial but its id."""
+    """Returns all fields of a trial except its id."""
     names = ("number", "state", "values", "params", "distributions", "user_attrs", "system_attrs")
     names += ("intermediate_values", "datetime_start", "datetime_complete")
     return {name: getattr(trial, name) for name in names}
@@ -54,7 +54,7 @@ def content(trial: FrozenTrial) -> dict[str, Any]:
 
 def assert_same(study: optuna.Study) -> None:
     stored = write_through(study).database.get_all_trials(study._study_id)
-    assert [content(one) for one in study.get_trials()] == [content(one) for one in stored]
+    assert [content(trial) for trial in study.get_trials()] == [content(trial) for trial in stored]
 
 
 def start(study: optuna.Study) -> optuna.Trial:
@@ -64,7 +64,7 @@ def start(study: optuna.Study) -> optuna.Trial:
     return trial
 
 
-class TestSameAsTheDatabase:
+class TestEqualToDatabase:
     def test_a_trial_from_its_beginning_to_its_end(self, study: optuna.Study) -> None:
         trial = start(study)
         assert_same(study)
@@ -73,8 +73,8 @@ class TestSameAsTheDatabase:
         trial.set_user_attr("progress", [1, 2])
         trial.storage.set_trial_system_attr(trial._trial_id, "note", {"a": 1})
         assert_same(study)
-        told = study.tell(trial, 0.5)
-        assert told.value == 0.5 and told.intermediate_values == {1: 0.25, 2: 0.5}
+        finished = study.tell(trial, 0.5)
+        assert finished.value == 0.5 and finished.intermediate_values == {1: 0.25, 2: 0.5}
         assert_same(study)
 
     @pytest.mark.parametrize("state", [TrialState.PRUNED, TrialState.FAIL])
@@ -84,31 +84,31 @@ class TestSameAsTheDatabase:
         assert_same(study)
 
     def test_given_parameters(self, study: optuna.Study) -> None:
-        given = {"rate": 0.125, "batch": 32, "period": 3}
-        study.enqueue_trial(given, user_attrs={"origin": "anchor"})
+        params = {"rate": 0.125, "batch": 32, "period": 3}
+        study.enqueue_trial(params, user_attrs={"origin": "anchor"})
         trial = start(study)
-        assert trial.params == given and trial.user_attrs["origin"] == "anchor"
+        assert trial.params == params and trial.user_attrs["origin"] == "anchor"
         assert len(study.trials) == 1
         assert_same(study)
 
-    def test_parameters_that_are_set_later(self, study: optuna.Study) -> None:
+    def test_parameters_that_are_suggested_later(self, study: optuna.Study) -> None:
         trial = start(study)
         trial.suggest_float("late", 0.0, 1.0)
         assert_same(study)
 
-    def test_what_another_session_left(self, study: optuna.Study, database: optuna.storages.RDBStorage) -> None:
+    def test_trials_of_an_earlier_session(self, study: optuna.Study, database: optuna.storages.RDBStorage) -> None:
         study.tell(start(study), 0.5)
         start(study)
-        again = optuna.load_study(study_name="s", storage=WriteThroughStorage(database, study._study_id))
-        assert [trial.state for trial in again.trials] == [TrialState.COMPLETE, TrialState.RUNNING]
-        write_through(again).set_trial_state_values(again.trials[1]._trial_id, TrialState.FAIL)
-        again.tell(start(again), 0.75)
-        assert [trial.number for trial in again.trials] == [0, 1, 2]
-        assert_same(again)
+        reopened = optuna.load_study(study_name="s", storage=WriteThroughStorage(database, study._study_id))
+        assert [trial.state for trial in reopened.trials] == [TrialState.COMPLETE, TrialState.RUNNING]
+        write_through(reopened).set_trial_state_values(reopened.trials[1]._trial_id, TrialState.FAIL)
+        reopened.tell(start(reopened), 0.75)
+        assert [trial.number for trial in reopened.trials] == [0, 1, 2]
+        assert_same(reopened)
 
 
 class TestNewTrials:
-    def test_the_database_gets_one_when_it_is_written(self, study: optuna.Study) -> None:
+    def test_write_adds_the_trial_to_the_database_once(self, study: optuna.Study) -> None:
         trial = study.ask(SPACE)
         assert len(study.trials) == 1
         assert not write_through(study).database.get_all_trials(study._study_id)
@@ -117,7 +117,7 @@ class TestNewTrials:
         assert len(write_through(study).database.get_all_trials(study._study_id)) == 1
 
     @pytest.mark.parametrize("event", ["epoch", "end"])
-    def test_it_is_written_with_its_first_epoch_or_its_end(self, study: optuna.Study, event: str) -> None:
+    def test_a_trial_is_written_with_its_first_epoch_or_its_end(self, study: optuna.Study, event: str) -> None:
         trial = study.ask(SPACE)
         if event == "epoch":
             trial.report(0.5, 1)
@@ -125,20 +125,20 @@ class TestNewTrials:
             study.tell(trial, 0.5)
         assert_same(study)
 
-    def test_one_whose_beginning_failed_leaves_nothing(self, study: optuna.Study) -> None:
+    def test_a_trial_whose_creation_failed_is_removed(self, study: optuna.Study) -> None:
         with pytest.raises(AttributeError):
             study.ask({"rate": SPACE["rate"], "broken": None})  # type: ignore[dict-item]
         trial = start(study)
         assert trial.number == 0
         assert_same(study)
 
-    def test_trials_of_elsewhere_are_refused(self, study: optuna.Study) -> None:
+    def test_finished_trials_cannot_be_added(self, study: optuna.Study) -> None:
         with pytest.raises(NotImplementedError):
             study.add_trial(optuna.trial.create_trial(value=1.0))
 
 
 class TestReading:
-    def test_the_database_is_not_asked(
+    def test_reading_does_not_access_the_database(
         self, study: optuna.Study, database: optuna.storages.RDBStorage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         trial = start(study)
@@ -148,7 +148,7 @@ class TestReading:
         assert study.get_trials(deepcopy=False)[0].intermediate_values == {1: 0.5}
         assert write_through(study).get_trial(trial._trial_id).params == trial.params
 
-    def test_what_was_returned_does_not_change(self, study: optuna.Study) -> None:
+    def test_returned_trials_do_not_change(self, study: optuna.Study) -> None:
         trial = start(study)
         before = study.get_trials(deepcopy=False)[0]
         trial.report(0.5, 1)
@@ -157,16 +157,16 @@ class TestReading:
         assert before.state is TrialState.RUNNING
         assert not before.intermediate_values and "more" not in before.user_attrs
 
-    def test_only_some_states(self, study: optuna.Study) -> None:
+    def test_trials_are_filtered_by_state(self, study: optuna.Study) -> None:
         study.tell(start(study), 0.5)
         start(study)
         assert [trial.number for trial in study.get_trials(states=(TrialState.RUNNING,))] == [1]
 
-    def test_only_the_study_that_it_is_for(self, study: optuna.Study) -> None:
-        with pytest.raises(KeyError, match="mirrored"):
+    def test_other_studies_are_refused(self, study: optuna.Study) -> None:
+        with pytest.raises(KeyError, match="this storage holds study"):
             write_through(study).get_all_trials(study._study_id + 1)
 
-    def test_a_finished_trial_stays_as_it_is(self, study: optuna.Study) -> None:
+    def test_a_finished_trial_cannot_be_changed(self, study: optuna.Study) -> None:
         trial = start(study)
         study.tell(trial, 0.5)
         with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):

@@ -15,143 +15,147 @@ KERNEL = Kernel(np.array([0.3, 0.7, 1.5]), 0.8, 0.05)
 
 def data(n: int = 25, seed: int = 0) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Returns points, values and known variances."""
-    draws = np.random.default_rng(seed)
-    points = draws.random((n, 3))
-    values = np.sin(6 * points[:, 0]) + 0.5 * points[:, 1] + 0.1 * draws.standard_normal(n)
-    return points, values, draws.uniform(0.01, 0.1, n)
+    rng = np.random.default_rng(seed)
+    points = rng.random((n, 3))
+    values = np.sin(6 * points[:, 0]) + 0.5 * points[:, 1] + 0.1 * rng.standard_normal(n)
+    return points, values, rng.uniform(0.01, 0.1, n)
 
 
 def make(n: int = 25, functions: int = 2) -> GaussianProcess:
     points, values, noise = data(n)
     basis = np.random.default_rng(1).standard_normal((functions, n))
-    return GaussianProcess.given(KERNEL, points, values, noise=noise, basis=basis)
+    return GaussianProcess.with_kernel(KERNEL, points, values, noise=noise, basis=basis)
 
 
 def dense(process: GaussianProcess) -> tuple[FloatArray, FloatArray]:
-    """Returns the covariance of function and level at the points, and that of the values, entry by entry."""
+    """Returns the covariances of the function and of the values at the points, computed entry by entry."""
     n, kernel = len(process.values), process.kernel
     function = np.empty((n, n))
     for i in range(n):
         for j in range(n):
-            gap = (process.points[i] - process.points[j]) / kernel.lengths
+            gap = (process.points[i] - process.points[j]) / kernel.length_scales
             function[i, j] = kernel.amplitude * np.exp(-0.5 * gap @ gap) + _MEAN_PRIOR_VARIANCE
             function[i, j] += process.basis[:, i] @ process.basis[:, j]
     return function, function + np.diag(process.noise + kernel.noise + _JITTER)
 
 
 class TestKernel:
-    def test_logs_are_read_back(self) -> None:
+    def test_log_params_round_trip(self) -> None:
         back = Kernel.from_log_params(KERNEL.log_params)
-        assert back.lengths == pytest.approx(KERNEL.lengths)
+        assert back.length_scales == pytest.approx(KERNEL.length_scales)
         assert (back.amplitude, back.noise) == (pytest.approx(0.8), pytest.approx(0.05))
 
     def test_the_mean_is_geometric(self) -> None:
         mean = Kernel.mean([Kernel(np.array([1.0, 2.0]), 1.0, 0.01), Kernel(np.array([4.0, 2.0]), 4.0, 1.0)])
-        assert mean.lengths == pytest.approx([2.0, 2.0])
+        assert mean.length_scales == pytest.approx([2.0, 2.0])
         assert (mean.amplitude, mean.noise) == (pytest.approx(2.0), pytest.approx(0.1))
 
     @pytest.mark.parametrize("coordinates", [2, 20, 80])
-    def test_the_prior_correlates_random_points_alike_in_any_number_of_coordinates(self, coordinates: int) -> None:
+    def test_the_default_correlation_does_not_depend_on_the_number_of_coordinates(self, coordinates: int) -> None:
         points = np.random.default_rng(0).random((60, coordinates))
-        correlations = Kernel.prior(coordinates).between(points[:30], points[30:])
+        correlations = Kernel.default(coordinates).covariance_between(points[:30], points[30:])
         assert np.mean(correlations) == pytest.approx(0.84, abs=0.03)
 
     def test_covariance_falls_with_distance_and_is_never_above_the_amplitude(self) -> None:
         at = np.array([[0.0, 0.0, 0.0]])
         far = np.array([[0.0, 0.0, 0.0], [0.3, 0.0, 0.0], [1e3, 0.0, 0.0]])
-        assert KERNEL.between(at, far)[0] == pytest.approx([0.8, 0.8 * np.exp(-0.5), 0.0])
+        assert KERNEL.covariance_between(at, far)[0] == pytest.approx([0.8, 0.8 * np.exp(-0.5), 0.0])
         same = np.full((2, 3), 1e6) + 1e-9
-        assert (KERNEL.between(same, same) <= 0.8).all()
+        assert (KERNEL.covariance_between(same, same) <= 0.8).all()
 
 
 class TestPosterior:
-    def test_it_is_that_of_the_direct_computation(self) -> None:
+    def test_it_equals_the_direct_computation(self) -> None:
         process = make()
-        draws = np.random.default_rng(2)
-        new, own = draws.random((7, 3)), draws.standard_normal((2, 7))
-        cross = process.kernel.between(process.points, new) + process.basis.T @ own + _MEAN_PRIOR_VARIANCE
+        rng = np.random.default_rng(2)
+        new, own = rng.random((7, 3)), rng.standard_normal((2, 7))
+        cross = process.kernel.covariance_between(process.points, new) + process.basis.T @ own + _MEAN_PRIOR_VARIANCE
         inverse = np.linalg.inv(dense(process)[1])
         mean, variance = process.predict(new, own)
         assert mean == pytest.approx(cross.T @ inverse @ process.values, abs=1e-8)
         prior = 0.8 + _MEAN_PRIOR_VARIANCE + (own**2).sum(0)
         assert variance == pytest.approx(prior - np.einsum("ij,ik,kj->j", cross, inverse, cross), abs=1e-8)
 
-    def test_the_mean_alone_is_the_same(self) -> None:
-        draws = np.random.default_rng(3)
-        process, new, own = make(), draws.random((7, 3)), draws.standard_normal((2, 7))
+    def test_mean_equals_that_of_predict(self) -> None:
+        rng = np.random.default_rng(3)
+        process, new, own = make(), rng.random((7, 3)), rng.standard_normal((2, 7))
         np.testing.assert_array_equal(process.mean(new, own), process.predict(new, own)[0])
 
-    def test_without_basis_there_is_none(self) -> None:
+    def test_no_basis_equals_a_zero_basis(self) -> None:
         points, values, noise = data()
-        process = GaussianProcess.given(KERNEL, points, values, noise=noise)
-        zeros = GaussianProcess.given(KERNEL, points, values, noise=noise, basis=np.zeros((1, 25)))
-        for found, wanted in zip(process.predict(points), zeros.predict(points, np.zeros((1, 25))), strict=True):
-            assert found == pytest.approx(wanted)
+        process = GaussianProcess.with_kernel(KERNEL, points, values, noise=noise)
+        zeros = GaussianProcess.with_kernel(KERNEL, points, values, noise=noise, basis=np.zeros((1, 25)))
+        for found, expected in zip(process.predict(points), zeros.predict(points, np.zeros((1, 25))), strict=True):
+            assert found == pytest.approx(expected)
 
-    def test_values_without_noise_are_met_and_the_far_away_is_unknown(self) -> None:
+    def test_noise_free_values_are_interpolated_and_far_points_are_uncertain(self) -> None:
         points, values, _ = data(10)
-        process = GaussianProcess.given(dataclasses.replace(KERNEL, noise=1e-8), points, values)
+        process = GaussianProcess.with_kernel(dataclasses.replace(KERNEL, noise=1e-8), points, values)
         mean, variance = process.predict(points)
         assert mean == pytest.approx(values, abs=1e-3) and (variance < 1e-3).all() and (variance > 0).all()
         assert process.predict(points + 100)[1] == pytest.approx(0.8, abs=0.3)
 
     def test_one_value_is_enough(self) -> None:
-        process = GaussianProcess.given(KERNEL, np.zeros((1, 3)), np.array([2.0]))
+        process = GaussianProcess.with_kernel(KERNEL, np.zeros((1, 3)), np.array([2.0]))
         assert process.predict(np.zeros((1, 3)))[0] == pytest.approx(2.0, abs=0.02)
 
-    def test_a_known_variance_counts_for_one_value_alone(self) -> None:
+    def test_known_noise_applies_to_its_value_only(self) -> None:
         points, values, noise = data()
         noise[3], values[3] = 1e4, 50.0
-        trusting = GaussianProcess.given(KERNEL, points, values, noise=noise)
-        without = GaussianProcess.given(KERNEL, *(np.delete(a, 3, axis=0) for a in (points, values)), noise=noise[:-1])
+        trusting = GaussianProcess.with_kernel(KERNEL, points, values, noise=noise)
+        without = GaussianProcess.with_kernel(
+            KERNEL, *(np.delete(a, 3, axis=0) for a in (points, values)), noise=noise[:-1]
+        )
         assert trusting.predict(points[3:4])[0] == pytest.approx(without.predict(points[3:4])[0], abs=0.3)
 
-    def test_left_out_is_what_the_others_say(self) -> None:
+    def test_leave_one_out_mean(self) -> None:
         process = make(12)
         for i, found in enumerate(process.leave_one_out_mean()):
-            others = GaussianProcess.given(
+            others = GaussianProcess.with_kernel(
                 KERNEL,
                 np.delete(process.points, i, axis=0),
                 np.delete(process.values, i),
                 noise=np.delete(process.noise, i),
                 basis=np.delete(process.basis, i, axis=1),
             )
-            wanted, _ = others.predict(process.points[[i]], process.basis[:, [i]])
-            assert found == pytest.approx(wanted[0], abs=1e-6)
+            expected, _ = others.predict(process.points[[i]], process.basis[:, [i]])
+            assert found == pytest.approx(expected[0], abs=1e-6)
 
-    def test_smoothed_keeps_the_noise_that_is_fitted(self) -> None:
+    def test_denoised_values_keep_the_fitted_noise(self) -> None:
         process = make()
         function, values = dense(process)
         real = function + (KERNEL.noise + _JITTER) * np.eye(25)
-        assert process.smoothed() == pytest.approx(real @ np.linalg.solve(values, process.values), abs=1e-8)
+        assert process.denoised_values() == pytest.approx(real @ np.linalg.solve(values, process.values), abs=1e-8)
 
-    def test_smoothed_leaves_values_that_are_known(self) -> None:
+    def test_denoised_values_keep_values_without_noise(self) -> None:
         points, values, noise = data()
         noise[:5] = 0.0
-        smoothed = GaussianProcess.given(KERNEL, points, values, noise=noise).smoothed()
+        smoothed = GaussianProcess.with_kernel(KERNEL, points, values, noise=noise).denoised_values()
         assert smoothed[:5] == pytest.approx(values[:5])
         assert (np.abs(smoothed[5:] - values[5:]) > 1e-6).all()
 
 
 class TestBasis:
     def test_weights_are_those_of_bayesian_linear_regression(self) -> None:
-        """With a constant that is as unsure as the offset, and errors that are correlated as the process."""
+        """The regression has a constant with the prior variance of the mean, and errors correlated like the process."""
         process = make(30, functions=3)
         design = np.vstack([process.basis, np.ones(30)])
         prior = np.diag([1.0, 1.0, 1.0, 1 / _MEAN_PRIOR_VARIANCE])
-        errors = KERNEL.between(process.points, process.points) + np.diag(process.noise + KERNEL.noise + _JITTER)
+        errors = KERNEL.covariance_between(process.points, process.points) + np.diag(
+            process.noise + KERNEL.noise + _JITTER
+        )
         covariance = np.linalg.inv(prior + design @ np.linalg.solve(errors, design.T))
         mean = covariance @ design @ np.linalg.solve(errors, process.values)
         found, spread = process.basis_weights
         assert found == pytest.approx(mean[:3], abs=1e-8)
         assert spread == pytest.approx(np.sqrt(np.diag(covariance))[:3], abs=1e-8)
 
-    def test_a_weight_is_found_and_its_spread_shrinks(self) -> None:
-        draws = np.random.default_rng(0)
+    def test_a_weight_is_found_and_its_uncertainty_decreases(self) -> None:
+        rng = np.random.default_rng(0)
         spreads = []
         for n in (5, 50, 200):
-            points, basis = draws.random((n, 3)), draws.standard_normal((1, n))
-            process = GaussianProcess.given(KERNEL, points, 1.5 * basis[0] + 2.0, noise=0.01, basis=basis)
+            points, basis = rng.random((n, 3)), rng.standard_normal((1, n))
+            process = GaussianProcess.with_kernel(KERNEL, points, 1.5 * basis[0] + 2.0, noise=0.01, basis=basis)
             mean, spread = process.basis_weights
             spreads.append(float(spread[0]))
         assert mean[0] == pytest.approx(1.5, abs=0.1)
@@ -166,81 +170,89 @@ class TestFit:
     @pytest.mark.parametrize("functions", [0, 2])
     def test_the_gradient_is_that_of_finite_differences(self, functions: int) -> None:
         process = make(15, functions)
-        gaps = (process.points[:, None] - process.points[None]) ** 2
-        mode = Kernel.prior(3).log_params
-        draws = np.random.default_rng(3)
+        squared_differences = (process.points[:, None] - process.points[None]) ** 2
+        mode = Kernel.default(3).log_params
+        rng = np.random.default_rng(3)
         for _ in range(3):
-            log_params = mode + 0.7 * draws.standard_normal(5)
-            _, gradient = process._negative_log_posterior(log_params, mode, gaps)
+            log_params = mode + 0.7 * rng.standard_normal(5)
+            _, gradient = process._negative_log_posterior(log_params, mode, squared_differences)
             for i, step in enumerate(1e-5 * np.eye(5)):
-                up, down = (process._negative_log_posterior(log_params + way * step, mode, gaps)[0] for way in (1, -1))
+                up, down = (
+                    process._negative_log_posterior(log_params + way * step, mode, squared_differences)[0]
+                    for way in (1, -1)
+                )
                 assert gradient[i] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-4)
 
-    def test_the_likelihood_is_that_of_the_normal_distribution(self) -> None:
+    def test_the_likelihood_is_the_normal_density(self) -> None:
         from scipy.stats import multivariate_normal
 
         process = make(10)
         known = multivariate_normal(np.zeros(10), dense(process)[1]).logpdf(process.values)
         assert process.log_likelihood == pytest.approx(known + 5 * np.log(2 * np.pi), abs=1e-6)
 
-    def test_it_is_better_than_where_it_started(self) -> None:
+    def test_fitting_improves_the_posterior(self) -> None:
         points, values, noise = data()
-        gaps, prior = (points[:, None] - points[None]) ** 2, Kernel.prior(3)
+        squared_differences, prior = (points[:, None] - points[None]) ** 2, Kernel.default(3)
         fitted = GaussianProcess.fit(points, values, noise=noise)
         before, after = (
-            fitted._negative_log_posterior(kernel.log_params, prior.log_params, gaps)[0]
+            fitted._negative_log_posterior(kernel.log_params, prior.log_params, squared_differences)[0]
             for kernel in (prior, fitted.kernel)
         )
         assert after < before - 1
-        assert np.abs(fitted._negative_log_posterior(fitted.kernel.log_params, prior.log_params, gaps)[1]).max() < 0.05
+        assert (
+            np.abs(
+                fitted._negative_log_posterior(fitted.kernel.log_params, prior.log_params, squared_differences)[1]
+            ).max()
+            < 0.05
+        )
 
-    def test_the_coordinate_that_matters_is_short(self) -> None:
-        draws = np.random.default_rng(0)
-        points = draws.random((60, 6))
-        values = np.sin(9 * points[:, 4]) + 0.05 * draws.standard_normal(60)
+    def test_the_relevant_coordinate_has_a_short_length_scale(self) -> None:
+        rng = np.random.default_rng(0)
+        points = rng.random((60, 6))
+        values = np.sin(9 * points[:, 4]) + 0.05 * rng.standard_normal(60)
         process = GaussianProcess.fit(points, values)
-        lengths = process.kernel.lengths
+        lengths = process.kernel.length_scales
         assert lengths.argmin() == 4 and lengths[4] < 0.4 * np.delete(lengths, 4).min()
-        new = draws.random((40, 6))
+        new = rng.random((40, 6))
         assert process.predict(new)[0] == pytest.approx(np.sin(9 * new[:, 4]), abs=0.4)
 
-    def test_noise_is_told_from_function(self) -> None:
-        draws = np.random.default_rng(1)
-        points = draws.random((80, 2))
+    def test_noise_is_distinguished_from_the_function(self) -> None:
+        rng = np.random.default_rng(1)
+        points = rng.random((80, 2))
         quiet, loud = (
-            GaussianProcess.fit(points, points[:, 0] + sigma * draws.standard_normal(80)) for sigma in (0.02, 0.7)
+            GaussianProcess.fit(points, points[:, 0] + sigma * rng.standard_normal(80)) for sigma in (0.02, 0.7)
         )
         assert quiet.kernel.noise < 0.01
         assert loud.kernel.noise == pytest.approx(0.49, rel=0.5)
 
     def test_known_noise_is_not_fitted_again(self) -> None:
-        draws = np.random.default_rng(1)
-        points = draws.random((80, 2))
-        values = points[:, 0] + 0.5 * draws.standard_normal(80)
+        rng = np.random.default_rng(1)
+        points = rng.random((80, 2))
+        values = points[:, 0] + 0.5 * rng.standard_normal(80)
         assert GaussianProcess.fit(points, values, noise=0.25).kernel.noise < 0.1
 
-    def test_few_values_keep_the_prior_they_are_given(self) -> None:
-        around = Kernel(np.array([0.2, 5.0, 1.0]), 0.5, 0.02)
+    def test_few_values_keep_the_prior_mode(self) -> None:
+        prior_mode = Kernel(np.array([0.2, 5.0, 1.0]), 0.5, 0.02)
         points, values, _ = data(2)
-        kernel = GaussianProcess.fit(points, values, around=around).kernel
-        assert kernel.log_params == pytest.approx(around.log_params, abs=0.7)
-        assert kernel.lengths[1] > 5 * kernel.lengths[0]
+        kernel = GaussianProcess.fit(points, values, prior_mode=prior_mode).kernel
+        assert kernel.log_params == pytest.approx(prior_mode.log_params, abs=0.7)
+        assert kernel.length_scales[1] > 5 * kernel.length_scales[0]
 
-    def test_a_coordinate_that_does_not_vary_keeps_its_length(self) -> None:
-        chance = np.random.default_rng(0)
-        points = chance.random((40, 3))
+    def test_a_constant_coordinate_keeps_its_length_scale(self) -> None:
+        rng = np.random.default_rng(0)
+        points = rng.random((40, 3))
         points[:, 1] = 0.5
         values = np.sin(6 * points[:, 0])
         fitted = GaussianProcess.fit(points, values).kernel
-        alone = GaussianProcess.fit(points[:, [0, 2]], values, around=Kernel.prior(2, varied=3)).kernel
-        assert fitted.lengths[1] == pytest.approx(Kernel.prior(3).lengths[1])
+        alone = GaussianProcess.fit(points[:, [0, 2]], values, prior_mode=Kernel.default(2, num_varied=3)).kernel
+        assert fitted.length_scales[1] == pytest.approx(Kernel.default(3).length_scales[1])
         assert np.delete(fitted.log_params, 1) == pytest.approx(alone.log_params)
 
     @pytest.mark.parametrize("scale", [1.0, 1e4])
-    def test_copies_of_points_and_values_of_any_size_can_be_fitted(self, scale: float) -> None:
-        """A line search that steps too far, and points that are almost the same, break a plain Cholesky factor."""
-        chance = np.random.default_rng(1)
-        points = np.repeat(chance.random((12, 22)), 8, axis=0) + 1e-9 * chance.random((96, 22))
+    def test_duplicate_points_and_values_of_any_size_can_be_fitted(self, scale: float) -> None:
+        """Long steps of the line search and nearly identical points break a plain Cholesky factorisation."""
+        rng = np.random.default_rng(1)
+        points = np.repeat(rng.random((12, 22)), 8, axis=0) + 1e-9 * rng.random((96, 22))
         values = scale * np.sin(9 * points[:, 0])
         basis = 100 * scale * np.vstack([points[:, 0], points[:, 0] + 1e-9])
         fitted = GaussianProcess.fit(points, values, basis=basis)
@@ -248,7 +260,7 @@ class TestFit:
         assert np.isfinite(fitted.kernel.log_params).all() and np.isfinite(variance).all()
         assert np.corrcoef(mean, values)[0, 1] > 0.9
 
-    def test_almost_singular_covariances_get_as_much_jitter_as_they_need(self) -> None:
+    def test_jitter_of_nearly_singular_covariances(self) -> None:
         ones = np.ones((60, 60)) * 1e6
         factor = _cholesky(ones.copy())
         assert np.abs(factor @ factor.T - ones).max() <= 1e-3 * 1e6

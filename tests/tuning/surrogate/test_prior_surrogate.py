@@ -42,13 +42,13 @@ def whole() -> PriorSurrogate:
 
 
 class TestSources:
-    def test_rules_come_first_then_tables(self, whole: PriorSurrogate) -> None:
+    def test_priors_come_first_then_tables(self, whole: PriorSurrogate) -> None:
         names = [source.name for source in whole.sources]
-        fired = [one.prior.name for one in whole.activations if one.suggestion is not None]
-        assert names == [*fired, "recorded: birds · conv3", "recorded: cars · conv3", "recorded: fish · conv3"]
+        active = [one.prior.name for one in whole.activations if one.suggestion is not None]
+        assert names == [*active, "recorded: birds · conv3", "recorded: cars · conv3", "recorded: fish · conv3"]
         assert all(source.words and source.origin and source.spread > 0 for source in whole.sources)
 
-    def test_tables_count_the_more_the_more_there_are_and_rules_for_the_rest(self) -> None:
+    def test_the_share_of_the_tables_grows_with_their_number(self) -> None:
         models = transferred_priors().models
         shares = []
         for count in range(4):
@@ -59,25 +59,25 @@ class TestSources:
             assert sum(source.mean for source in rules) == pytest.approx(
                 (1 - shares[-1]) * sum(strengths[source.name] for source in rules)
             )
-        assert shares == pytest.approx([0.0, 1 / 2, 2 / 3, 3 / 4]), "all are as alike as can be"
+        assert shares == pytest.approx([0.0, 1 / 2, 2 / 3, 3 / 4]), "all tasks are identical"
 
-    def test_the_more_alike_a_task_the_more_it_counts(self) -> None:
+    def test_similar_tasks_have_more_weight(self) -> None:
         known = TransferredPriors([table(BIRDS, 12), table(Task("moons"), 12, profile=profile(0.2, 0.1))])
-        alike, unlike = known.surrogate(target_facts(), SPACE).sources[-2:]
-        assert alike.mean > 2 * unlike.mean
-        assert alike.origin == "similarity of the tasks 1.00"
+        similar, unlike = known.surrogate(target_facts(), SPACE).sources[-2:]
+        assert similar.mean > 2 * unlike.mean
+        assert similar.origin == "task similarity 1.00"
 
-    def test_what_nothing_is_known_of_counts_less(self) -> None:
+    def test_tasks_without_measures_have_less_weight(self) -> None:
         known = TransferredPriors([table(BIRDS, 12)])
         sure, unsure = (known.surrogate(one, SPACE).sources[-1].mean for one in (target_facts(), Target(epochs=LENGTH)))
         assert unsure < sure
 
-    def test_without_rules_tables_are_all_there_is(self) -> None:
+    def test_without_priors_the_tables_have_all_weight(self) -> None:
         surrogate = transferred_priors().surrogate(target_facts(), SPACE, heuristics=False)
         assert surrogate.activations == []
         assert sum(source.mean for source in surrogate.sources) == pytest.approx(1.0)
 
-    def test_without_anything_nothing_is_expected(self) -> None:
+    def test_without_sources_the_prior_mean_is_zero(self) -> None:
         surrogate = PriorSurrogate(Target(epochs=LENGTH), SPACE, heuristics=False)
         assert surrogate.sources == ()
         assert list(surrogate.prior_mean(CANDIDATES)) == [0.0] * len(CANDIDATES)
@@ -93,49 +93,49 @@ class TestSources:
         assert silent.keys().isdisjoint(source.name for source in surrogate.sources)
 
 
-class TestOpinions:
-    def test_a_rule_is_counted_in_its_standard_deviations_over_random_settings(self) -> None:
+class TestSourceScores:
+    def test_scores_of_priors_are_standardised(self) -> None:
         surrogate = PriorSurrogate(target(), SPACE)
-        said = surrogate.source_scores(draw(600, seed=8))
-        assert said.mean(axis=1) == pytest.approx(np.zeros(len(said)), abs=0.3)
-        assert said.std(axis=1) == pytest.approx(np.ones(len(said)), abs=0.3)
-        assert np.abs(said).max() <= 3.0
+        scores = surrogate.source_scores(draw(600, seed=8))
+        assert scores.mean(axis=1) == pytest.approx(np.zeros(len(scores)), abs=0.3)
+        assert scores.std(axis=1) == pytest.approx(np.ones(len(scores)), abs=0.3)
+        assert np.abs(scores).max() <= 3.0
 
-    def test_a_table_is_counted_in_units_of_merit(self) -> None:
+    def test_scores_of_tables_are_logit_scores(self) -> None:
         surrogate = transferred_priors().surrogate(target_facts(), SPACE, heuristics=False)
         predicted = transferred_priors().models[0].predict(encode(CANDIDATES))
-        said = surrogate.source_scores(CANDIDATES)[0]
-        inside = np.abs(said) < 3
-        assert np.diff(said[inside]) == pytest.approx(np.diff(predicted[inside]))
+        scores = surrogate.source_scores(CANDIDATES)[0]
+        inside = np.abs(scores) < 3
+        assert np.diff(scores[inside]) == pytest.approx(np.diff(predicted[inside]))
 
-    def test_a_rule_that_says_the_same_of_everything_says_nothing(self) -> None:
-        """With a probe that is right in the middle nothing speaks for or against a pull."""
+    def test_a_constant_prior_has_zero_scores(self) -> None:
+        """For an average advantage of pretraining, the prior favours neither direction."""
         surrogate = PriorSurrogate(target(0.55, 0.1), SPACE)
         row = [source.name for source in surrogate.sources].index("pull by similarity")
         assert surrogate.source_scores(CANDIDATES)[row] == pytest.approx(np.zeros(len(CANDIDATES)), abs=1e-5)
 
-    def test_each_setting_is_judged_by_itself(self, whole: PriorSurrogate) -> None:
+    def test_settings_are_scored_independently(self, whole: PriorSurrogate) -> None:
         together = whole.prior_mean(CANDIDATES[:5])
         assert [float(whole.prior_mean([one])[0]) for one in CANDIDATES[:5]] == pytest.approx(list(together))
 
 
-class TestExpectation:
-    def test_tables_rank_settings_of_a_task_that_is_alike(self, whole: PriorSurrogate) -> None:
+class TestPriorMean:
+    def test_tables_rank_the_settings_of_a_similar_task(self, whole: PriorSurrogate) -> None:
         true_logit = [TREES.true_logit(one) for one in CANDIDATES]
         assert rank(whole.prior_mean(CANDIDATES), true_logit) > 0.7
 
-    def test_rules_alone_rank_better_than_chance(self) -> None:
+    def test_priors_rank_better_than_chance(self) -> None:
         true_logit = [TREES.true_logit(one) for one in CANDIDATES]
         assert rank(PriorSurrogate(target_facts(), SPACE).prior_mean(CANDIDATES), true_logit) > 0.1
 
-    def test_a_recommendation_is_the_best_that_does_not_run_anyway(self, whole: PriorSurrogate) -> None:
+    def test_a_recommendation_is_the_best_that_is_not_excluded(self, whole: PriorSurrogate) -> None:
         order = np.argsort(-whole.prior_mean(CANDIDATES))
         best, second = CANDIDATES[order[0]], CANDIDATES[order[1]]
         assert whole.recommend(CANDIDATES) == best
         assert whole.recommend(CANDIDATES, without=[best]) == second
-        assert whole.recommend([best], without=[best]) == best, "where there is nothing else"
+        assert whole.recommend([best], without=[best]) == best, "without other candidates"
 
-    def test_equals_are_decided_by_their_order(self) -> None:
+    def test_ties_are_broken_by_order(self) -> None:
         surrogate = PriorSurrogate(Target(epochs=LENGTH), SPACE, heuristics=False)
         assert surrogate.recommend(CANDIDATES) == CANDIDATES[0]
 
@@ -157,7 +157,7 @@ def conditioned(
 
 
 class TestConditioned:
-    def test_what_is_known_already_need_not_be_computed_again(self, whole: PriorSurrogate) -> None:
+    def test_precomputed_scores_and_points_give_the_same_result(self, whole: PriorSurrogate) -> None:
         settings = draw(20, seed=4)
         logit_scores, variance = np.arange(20.0), np.full(20, 0.1)
         points, source_scores = encode(settings), whole.source_scores(settings)
@@ -175,7 +175,7 @@ class TestConditioned:
         assert model.weights() == []
         assert rank(model.predict(CANDIDATES)[0], [TREES.true_logit(one) for one in CANDIDATES]) > 0.3
 
-    def test_one_trial_sets_the_level_and_the_expectation_the_rest(self, whole: PriorSurrogate) -> None:
+    def test_one_trial_sets_the_level_only(self, whole: PriorSurrogate) -> None:
         [tried] = draw(1, seed=4)
         model = whole.condition([tried], np.array([7.0]), np.array([1e-3]))
         assert model.predict([tried])[0] == pytest.approx(7.0, abs=0.3)
@@ -186,8 +186,8 @@ class TestConditioned:
         low, high = (whole.condition(settings, logit_scores + shift, np.full(10, 0.1)) for shift in (0.0, 100.0))
         assert high.predict(CANDIDATES)[0] == pytest.approx(low.predict(CANDIDATES)[0] + 100)
 
-    def test_trials_are_believed_the_more_there_are(self, whole: PriorSurrogate) -> None:
-        """On a task where everything that the tables say is wrong."""
+    def test_trials_gain_influence_with_their_number(self, whole: PriorSurrogate) -> None:
+        """On a task that contradicts the tables."""
         odd = Task("odd", rate=1.5, frozen=1.0)
         true_logit = [odd.true_logit(one) for one in CANDIDATES]
         ranks = [rank(whole.prior_mean(CANDIDATES), true_logit)]
@@ -212,19 +212,19 @@ class TestConditioned:
         before = sum(source.mean for source in whole.sources[-3:])
         assert sum(one["after"] for one in conditioned(whole, 60).weights()[-3:]) > 0.8 * before
 
-    def test_weights_grow_surer(self, whole: PriorSurrogate) -> None:
+    def test_the_uncertainty_of_weights_decreases(self, whole: PriorSurrogate) -> None:
         for source, few, many in zip(
             whole.sources, conditioned(whole, 5).weights(), conditioned(whole, 80).weights(), strict=True
         ):
             assert source.spread >= few["after_spread"] >= many["after_spread"] > 0
 
-    def test_a_trial_is_sure_near_itself_alone(self, whole: PriorSurrogate) -> None:
+    def test_a_trial_reduces_the_uncertainty_only_nearby(self, whole: PriorSurrogate) -> None:
         tried = draw(1, seed=4)
         model = whole.condition(tried, np.array([1.0]), np.array([1e-3]))
         spread = model.predict([*tried, *CANDIDATES])[1]
         assert spread[0] < 0.6 * spread[1:].min()
 
-    def test_an_unsure_trial_moves_less(self, whole: PriorSurrogate) -> None:
+    def test_an_uncertain_trial_has_less_influence(self, whole: PriorSurrogate) -> None:
         tried = draw(2, seed=4)
         sure, unsure = (
             whole.condition(tried, np.array([0.0, 3.0]), np.array([1e-3, variance])) for variance in (1e-3, 9.0)
@@ -233,17 +233,17 @@ class TestConditioned:
 
 
 class TestKernel:
-    def test_lengths_are_those_of_the_recorded_tasks(self, whole: PriorSurrogate) -> None:
+    def test_length_scales_are_those_of_the_recorded_tasks(self, whole: PriorSurrogate) -> None:
         lengths = np.exp(
-            np.mean([np.log(model.process.kernel.lengths) for model in transferred_priors().models], axis=0)
+            np.mean([np.log(model.process.kernel.length_scales) for model in transferred_priors().models], axis=0)
         )
-        assert whole.kernel.lengths == pytest.approx(lengths)
+        assert whole.kernel.length_scales == pytest.approx(lengths)
 
-    def test_tables_leave_less_to_the_process(self, whole: PriorSurrogate) -> None:
+    def test_tables_reduce_the_amplitude(self, whole: PriorSurrogate) -> None:
         assert whole.kernel.amplitude < PriorSurrogate(target(), SPACE).kernel.amplitude
 
 
-def test_the_reference_settings_do_not_depend_on_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_settings_are_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = (PriorSurrogate(target(), SPACE).prior_mean(CANDIDATES) for _ in range(2))
     assert (one == other).all()
     monkeypatch.setattr(module, "_NUM_REFERENCE_SETTINGS", 32)

@@ -29,7 +29,7 @@ class TestTaskModel:
         new = draw(200, seed=77)
         assert spearmanr(birds.predict(encode(new)), [BIRDS.true_logit(one) for one in new]).statistic > 0.7
 
-    def test_the_median_setting_is_zero_and_the_unit_is_that_of_merit(self, birds: TaskModel) -> None:
+    def test_the_median_setting_is_zero_and_the_unit_is_that_of_the_logit_score(self, birds: TaskModel) -> None:
         predicted = birds.predict(birds.process.points)
         assert np.median(predicted) == pytest.approx(0.0, abs=1e-9)
         true_logit = np.array(
@@ -45,7 +45,7 @@ class TestTaskModel:
         assert np.mean(true_logit) > np.quantile(everything, 0.75)
         assert max(true_logit[:4]) >= everything[5]
 
-    def test_the_names_are_the_tables(self, birds: TaskModel) -> None:
+    def test_the_header_is_that_of_the_table(self, birds: TaskModel) -> None:
         assert birds.header is source_tables()[0].header
 
     def test_runs_of_a_setting_are_averaged(self) -> None:
@@ -54,12 +54,12 @@ class TestTaskModel:
         assert model is not None
         assert len(model.process.values) == 20 < len(made.runs)
 
-    def test_few_settings_tell_nothing(self) -> None:
+    def test_too_few_settings_give_no_model(self) -> None:
         assert TaskModel.of(make_table(11)) is None
         assert TaskModel.of(make_table(12)) is not None
 
-    def test_broken_recipes_count_alike(self) -> None:
-        """A recipe that is hopeless must not bend the scale on which good ones are told apart."""
+    def test_scores_of_failed_settings_are_floored(self) -> None:
+        """Settings that fail must not distort the scale that distinguishes good ones."""
         broken, worse = (
             make_table(40, change=lambda run, end=end: diverge(run) if run.setting % 4 == end else run)
             for end in (1, 2)
@@ -76,7 +76,7 @@ class TestTaskModel:
         assert model is not None
         assert model.predict(encode(draw(3))) == pytest.approx(np.zeros(3), abs=1e-6)
 
-    def test_nothing_but_accuracies_of_validation_is_read(self) -> None:
+    def test_only_validation_accuracies_are_used(self) -> None:
         blind = RecordedBlind.of(source_tables()[0])
         model, known = TaskModel.of(blind), transferred_priors().models_by_table[0]
         assert model is not None and known is not None
@@ -85,7 +85,7 @@ class TestTaskModel:
 
 
 class RecordedBlind:
-    """A table whose accuracies on test images are nonsense."""
+    """A table with meaningless test accuracies."""
 
     @staticmethod
     def of(known):  # type: ignore[no-untyped-def]
@@ -98,7 +98,7 @@ class RecordedBlind:
         return dataclasses.replace(known, runs=runs)
 
 
-def test_a_table_is_of_its_target() -> None:
+def test_target_from_header() -> None:
     found = target_from_header(table(BIRDS, 1).header)
     assert (found.epochs, found.validation_images, found.classes) == (LENGTH, 300, 10.0)
     assert found.pretraining_advantage == pytest.approx(0.5 / 0.9)
@@ -120,7 +120,7 @@ PARTLY = st.builds(
 
 class TestSimilarity:
     @given(st.one_of(TARGETS, PARTLY), st.one_of(TARGETS, PARTLY))
-    def test_it_is_symmetric_and_a_share(self, one: Target, other: Target) -> None:
+    def test_it_is_symmetric_and_between_zero_and_one(self, one: Target, other: Target) -> None:
         assert task_similarity(one, other) == pytest.approx(task_similarity(other, one))
         assert 0.0 <= task_similarity(one, other) <= 1.0
 
@@ -128,7 +128,7 @@ class TestSimilarity:
     def test_it_is_one_with_itself(self, one: Target) -> None:
         assert task_similarity(one, one) == 1.0
 
-    def test_what_is_not_known_is_one_scale_apart(self) -> None:
+    def test_a_missing_measure_counts_as_one_scale(self) -> None:
         known, nothing = target(), Target(epochs=LENGTH)
         assert (
             task_similarity(nothing, nothing)
@@ -145,8 +145,8 @@ class TestSimilarity:
             (target(classes=12, train_images=720), target(classes=200, train_images=12_000)),
         ],
     )
-    def test_the_nearer_the_more_alike(self, near: Target, far: Target) -> None:
+    def test_it_decreases_with_distance(self, near: Target, far: Target) -> None:
         assert 1.0 > task_similarity(target(), near) > 0.9 > task_similarity(target(), far)
 
-    def test_pretraining_that_hurts_more_is_no_less_alike(self) -> None:
+    def test_harmful_pretraining_counts_as_no_advantage(self) -> None:
         assert task_similarity(target(0.1, 0.3), target(0.1, 0.2)) == 1.0

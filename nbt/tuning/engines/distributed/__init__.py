@@ -1,1 +1,1 @@
-"""What an engine on several machines needs, whichever library starts its workers."""
+"""Building blocks of an engine on several machines, independent of the library that starts the workers."""

@@ -1,18 +1,19 @@
-"""CheckpointRateLimiter: how often a worker sends checkpoints, so that what all of them send together is bounded."""
+"""A rate limit on the checkpoints that a worker sends, which bounds the traffic of all workers together."""
 
 from __future__ import annotations
 
 
 class CheckpointRateLimiter:
-    """Lets as many bytes through as a worker's share of the driver's time is worth.
+    """Limits the mean rate at which a worker sends checkpoints to the driver.
 
-    A trial writes a checkpoint every half minute. Those of two trials are nothing to a driver, those of a thousand are
-    more than any network brings it. What is not sent is not lost to a trial that goes on; only one whose worker dies
-    trains again what came after the last checkpoint that was.
+    Each trial writes a checkpoint every half minute, and those of a thousand trials would exceed the network's and the
+    driver's capacity. A checkpoint that is not sent costs nothing unless the worker is lost: its trial then repeats the
+    epochs since the last checkpoint that was sent.
 
     Args:
-        bytes_per_second: This worker's share, above 0.
-        phase: 0 ... 1, the share of the first wait: workers that begin together do not send together.
+        bytes_per_second: Maximum rate of this worker, above 0.
+        phase: Delay of the first checkpoint as a share of its interval, 0 ... 1, so that workers that start together
+            do not send together.
     """
 
     def __init__(self, bytes_per_second: float, phase: float = 0.0) -> None:
@@ -20,16 +21,16 @@ class CheckpointRateLimiter:
         self._next_send: float | None = None
 
     def try_acquire(self, size: int, now: float) -> bool:
-        """Tells whether so many bytes may be sent now, and counts them if so.
+        """Returns whether a checkpoint may be sent now, and if so, counts it.
 
         Args:
-            size: In bytes.
-            now: In seconds, `time.monotonic`.
+            size: Size of the checkpoint, in bytes.
+            now: Time of `time.monotonic`, in seconds.
         """
-        wait = size / self._rate
+        interval = size / self._rate
         if self._next_send is None:
-            self._next_send = now + self._phase * wait
+            self._next_send = now + self._phase * interval
         if now < self._next_send:
             return False
-        self._next_send = now + wait
+        self._next_send = now + interval
         return True

@@ -1,4 +1,4 @@
-"""GpuPacking: what a run asks of a cluster, and how many runs share a GPU once their memory has been measured."""
+"""The resources that each trial requests, and how many trials share a GPU according to their measured memory."""
 
 from __future__ import annotations
 
@@ -8,42 +8,44 @@ from typing import Any
 
 _log = logging.getLogger("nbt")
 
-# What CUDA and its libraries take beside the tensors that are counted, and room for what varies between settings.
+# Memory of the CUDA context and its libraries, which peak_memory_bytes excludes; margin for differences in settings.
 _CONTEXT_BYTES = 1 << 29
 _SAFETY_FACTOR = 1.25
-# The prefix caches of all runs on a GPU take a quarter of it together, see `nbt.training.worker.context`.
+# The frozen-feature caches of all trials on a GPU use a quarter of it together, see `nbt.training.worker.context`.
 _SHARE_WITHOUT_CACHES = 0.75
 _MAX_TRIALS_PER_GPU = 16
 
 
 class GpuPacking:
-    """What a run asks for.
+    """Determines the resources per trial, in particular the share of a GPU.
 
     Args:
-        resources: By Ray's names.
-        measured: Whether the share of a GPU follows from the memory that runs took. The first ones have one each. A
-            share that does not grows only where runs ran out of memory with it.
-        gpus: GPUs of the cluster.
+        resources: Initial request per trial, by Ray's resource names ("CPU", "GPU").
+        measure_memory: Whether the share of a GPU is computed from the peak memory of finished trials; until one has
+            finished, each trial gets the initial share. If False, the share grows only when a trial runs out of
+            memory.
+        gpus: Number of GPUs of the cluster.
     """
 
-    def __init__(self, resources: Mapping[str, float], *, measured: bool = False, gpus: float = 1.0) -> None:
+    def __init__(self, resources: Mapping[str, float], *, measure_memory: bool = False, gpus: float = 1.0) -> None:
         self._resources = dict(resources)
         self._gpus = gpus
-        self._measure_memory = measured and self._resources.get("GPU", 0.0) > 0
+        self._measure_memory = measure_memory and self._resources.get("GPU", 0.0) > 0
         self._measured_share = 0.0
         self._min_share = 0.0
-        if measured and not self._measure_memory:
+        if measure_memory and not self._measure_memory:
             _log.warning("--gpus-per-trial auto: the cluster has no GPU; the trials run on its CPUs")
 
-    def current(self) -> dict[str, float]:
-        """Returns what the next run asks for."""
+    def resources(self) -> dict[str, float]:
+        """Returns the resources that the next trial requests."""
         return dict(self._resources)
 
     def max_concurrent(self, requested: int) -> int:
-        """Returns how many of the requested runs to start.
+        """Returns the number of trials to run concurrently, at most `requested`.
 
-        Until one has been measured that is one a GPU: a run that waits for a GPU of its own would get one, long after
-        it is known that it needs a share alone. After one ran out of memory it is what the GPUs have room for.
+        Until a trial has been measured, this is one trial per GPU: a trial that is queued with a request for a whole
+        GPU would keep this request after a smaller share is known to suffice. After a trial has run out of memory, it
+        is the number of shares that the GPUs provide.
         """
         if self._measure_memory and not self._measured_share:
             return max(1, min(requested, int(self._gpus)))
@@ -52,28 +54,29 @@ class GpuPacking:
         return requested
 
     def record_memory(self, facts: Mapping[str, Any]) -> None:
-        """Takes what a run says of the memory that it took and of its GPU's.
+        """Updates the share of a GPU from the memory that a trial has used.
 
         Args:
-            facts: "peak_memory_bytes", the most that its process held at once; of these "cache_memory_bytes" for prefix
-                caches, which shrink with the share; "device_memory_bytes", all that the GPU has.
+            facts: "peak_memory_bytes", the peak memory of the trial's process; "cache_memory_bytes", the part of it
+                used by frozen-feature caches, which shrink with the share; "device_memory_bytes", the GPU's memory.
+                Nothing changes if the first or the last is missing.
         """
         peak, total = facts.get("peak_memory_bytes"), facts.get("device_memory_bytes")
         if self._measure_memory and peak and total:
-            own = max(0.0, float(peak) - float(facts.get("cache_memory_bytes") or 0))
+            used = max(0.0, float(peak) - float(facts.get("cache_memory_bytes") or 0))
             self._measured_share = max(
-                self._measured_share, (_SAFETY_FACTOR * own + _CONTEXT_BYTES) / (_SHARE_WITHOUT_CACHES * float(total))
+                self._measured_share, (_SAFETY_FACTOR * used + _CONTEXT_BYTES) / (_SHARE_WITHOUT_CACHES * float(total))
             )
             self._update_share()
 
     def reduce_sharing(self, resources: Mapping[str, float]) -> bool:
-        """Lets fewer runs share a GPU, after one ran out of memory.
+        """Increases the share of a GPU per trial after a trial has run out of memory.
 
         Args:
-            resources: What that run had asked for: where more than that is asked for by now, nothing changes.
+            resources: The resources of that trial; nothing changes if trials request more than this by now.
 
         Returns:
-            False where it shared no GPU.
+            Whether the trial shared a GPU.
         """
         share = resources.get("GPU", 0.0)
         if not 0.0 < share < 1.0:
@@ -83,11 +86,11 @@ class GpuPacking:
         return True
 
     def _update_share(self) -> None:
-        runs = _trials_per_gpu(max(self._measured_share, self._min_share, 1.0 / _MAX_TRIALS_PER_GPU))
-        # Rounded down, or the last one would not fit.
-        self._resources["GPU"] = 1.0 if runs == 1 else int(10_000 / runs) / 10_000
+        trials = _trials_per_gpu(max(self._measured_share, self._min_share, 1.0 / _MAX_TRIALS_PER_GPU))
+        # Rounded down; otherwise the last trial would not fit.
+        self._resources["GPU"] = 1.0 if trials == 1 else int(10_000 / trials) / 10_000
 
 
 def _trials_per_gpu(share: float) -> int:
-    """Returns how many runs with such a share of a GPU fit on one; the share may have been rounded down."""
+    """Returns the number of trials with the given share that fit on one GPU; the share may have been rounded down."""
     return max(1, int(1.0 / share + 1e-9))

@@ -1,4 +1,4 @@
-"""HealthMonitor: notices in time that a server is gone. It knows no Ray, which ends the whole process when its head is gone."""
+"""Detection of an unreachable server, before Ray ends the whole process because its head is gone."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 _PERIOD_SECONDS = 1.0
 _CONNECT_TIMEOUT_SECONDS = 5.0
-# These say something of this process and nothing of the server.
+# These errors have a cause in this process, not in the server.
 _LOCAL_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a server listens.
+    """Address of a server.
 
     Attributes:
-        name: Of the server, for people.
-        host: Name or address.
-        port: Of TCP.
-        timeout_seconds: Seconds without an answer after which it is gone.
+        name: Display name of the server.
+        host: Host name or IP address.
+        port: TCP port.
+        timeout_seconds: Seconds without a response after which the server counts as lost.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Endpoint:
     timeout_seconds: float
 
     def is_reachable(self, seconds: float = _CONNECT_TIMEOUT_SECONDS) -> bool:
-        """Tells whether it takes a connection within so many seconds."""
+        """Returns whether the server accepts a connection within `seconds`; also True on an error of this process."""
         try:
             with socket.create_connection((self.host, self.port), timeout=seconds):
                 return True
@@ -41,12 +41,12 @@ class Endpoint:
 
 
 class HealthMonitor:
-    """A thread that knocks at endpoints.
+    """A thread that regularly connects to servers to check that they are reachable.
 
     Args:
-        endpoints: Where.
-        on_lost: Called once, with what to tell people, when one of them has been silent for its timeout_seconds.
-        period: Seconds between two rounds.
+        endpoints: The servers to check.
+        on_lost: Called once, with a message for the user, when a server has not responded for its `timeout_seconds`.
+        period: Seconds between two checks.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class HealthMonitor:
     ) -> None:
         self._endpoints, self._on_lost, self._period = endpoints, on_lost, period
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="nbt-watch", daemon=True)
+        self._thread = threading.Thread(target=self._poll, name="nbt-health-monitor", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the watch; may be called twice."""
+        """Stops checking; may be called twice."""
         self._end.set()
 
     def _poll(self) -> None:
@@ -69,5 +69,5 @@ class HealthMonitor:
                 if endpoint.is_reachable():
                     unreachable_since.pop(endpoint, None)
                 elif time.monotonic() - unreachable_since.setdefault(endpoint, began) >= endpoint.timeout_seconds:
-                    self._on_lost(f"{endpoint.name} at {endpoint.host}:{endpoint.port} does not answer any more")
+                    self._on_lost(f"{endpoint.name} at {endpoint.host}:{endpoint.port} no longer responds")
                     return

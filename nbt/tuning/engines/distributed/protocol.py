@@ -1,4 +1,4 @@
-"""What the driver and the workers of a cluster say to each other; plain data, without Ray."""
+"""Messages between the driver and the workers of a cluster: plain data, independent of Ray."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 @dataclass(eq=False)
 class TrialAssignment:
-    """A spec on its way to a worker. Files do not travel by name: a worker may be on another machine.
+    """A trial assigned to a worker. Files are sent by content, because a worker may be on another machine.
 
     Attributes:
-        spec: What to run; its checkpoint and export are the driver's.
-        checkpoint: Content of the checkpoint to continue from, None without one; forgotten once the worker has it.
-        resources: What the run needs, by Ray's names: CPU, GPU.
+        spec: Specification of the trial; its checkpoint and export are paths on the driver's machine.
+        checkpoint: Content of the checkpoint to continue from, or None; set to None once the worker has received it.
+        resources: Resources of the trial by Ray's names, "CPU" and "GPU".
         slot: Number of the worker, 0 ... workers - 1.
     """
 
@@ -29,66 +29,66 @@ class TrialAssignment:
     slot: int = 0
 
     def __deepcopy__(self, memo: object) -> TrialAssignment:
-        # Ray Tune copies what it is given several times, and a checkpoint is large.
+        # Ray Tune copies its configuration several times, and a checkpoint is large.
         return self
 
     def __repr__(self) -> str:
-        return self.spec.key  # Ray Tune makes names of it
+        return self.spec.key  # Ray Tune uses this in names
 
 
 @dataclass(frozen=True)
 class WorkerLocation:
-    """Where a worker runs.
+    """Location of a worker.
 
     Attributes:
-        node: Ray's id of the node.
+        node: Ray's ID of the node.
         host: Name of the machine.
-        device: "cpu", "cuda:0" as the worker sees it.
-        gpus: Numbers of the GPUs that it was given, as the machine counts them.
+        device: Device as the worker's PyTorch names it: "cpu", "cuda:0".
+        gpu_indices: Indices of the worker's GPUs on its machine.
     """
 
     node: str = ""
     host: str = ""
     device: str = ""
-    gpus: tuple[str, ...] = ()
+    gpu_indices: tuple[str, ...] = ()
 
     def may_share_memory_with(self, other: WorkerLocation | None) -> bool:
-        """Tells whether two workers may lack each other's memory; of an unknown location, yes."""
-        return other is None or (self.node, self.device == "cpu", self.gpus) == (
+        """Returns whether two workers may use the same memory; True if the other's location is unknown."""
+        return other is None or (self.node, self.device == "cpu", self.gpu_indices) == (
             other.node,
             other.device == "cpu",
-            other.gpus,
+            other.gpu_indices,
         )
 
     def facts(self) -> dict[str, Any]:
-        """Returns what a trial's record says of it: node, device and gpu_index, as far as they are known."""
-        known = {"node": self.host, "device": self.device, "gpu_index": ",".join(self.gpus)}
+        """Returns the location as stored with a trial: the known ones of "node", "device" and "gpu_index"."""
+        known = {"node": self.host, "device": self.device, "gpu_index": ",".join(self.gpu_indices)}
         return {name: value for name, value in known.items() if value}
 
 
 def local_worker_location(device: str) -> WorkerLocation:
-    """Returns where a worker of this machine is, from its device as torch calls it: "cpu", "cuda:1"."""
+    """Returns the location of a worker on this machine from its PyTorch device, such as "cpu" or "cuda:1"."""
     kind, _, index = device.partition(":")
     if kind != "cuda":
         return WorkerLocation(host=platform.node(), device=device)
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     number = int(index or 0)
     name = visible[number] if number < len(visible) and visible[number] else str(number)
-    return WorkerLocation(host=platform.node(), device=device, gpus=(name,))
+    return WorkerLocation(host=platform.node(), device=device, gpu_indices=(name,))
 
 
 @dataclass(eq=False)
 class WorkerMessage:
-    """What a worker says after an epoch, or at the end of a run.
+    """Message of a worker after an epoch or at the end of a trial.
 
     Attributes:
-        epoch: The epoch, where it is one.
-        outcome: The end of the run, where it is that.
-        setup_failed: The worker could not make its tools; the outcome says why.
-        checkpoint: Content of the checkpoint that was written since the last message.
-        export: Content of the exported model's files by name.
-        logs: Level and text of log records.
-        location: Where the worker is.
+        epoch: Result of the epoch; None at the end of the trial.
+        outcome: Outcome of the trial; None after an epoch.
+        setup_failed: Whether the worker could not set up its runner; `outcome` has the reason.
+        checkpoint: Content of the checkpoint if it has changed since the last one sent, else None.
+        export: Contents of the exported model's files by file name.
+        logs: Levels and texts of the log records since the last message.
+        location: Location of the worker.
     """
 
     epoch: EpochResult | None = None
@@ -100,12 +100,12 @@ class WorkerMessage:
     location: WorkerLocation = WorkerLocation()
 
     def drop_files(self) -> None:
-        """Frees what is large: Ray Tune keeps every trial's last message to the end."""
+        """Drops the file contents, because Ray Tune keeps every trial's last message to the end of its run."""
         self.checkpoint = self.export = None
 
 
 def with_worker_paths(spec: TrialSpec, folder: Path) -> TrialSpec:
-    """Returns a spec whose files are in a worker's own folder."""
+    """Returns the specification with its files in the worker's folder."""
     return replace(
         spec,
         checkpoint=None if spec.checkpoint is None else folder / "checkpoint.pt",

@@ -1,4 +1,4 @@
-"""RequestQueue: where Ray Tune's thread asks and the caller's thread answers. It knows no Ray."""
+"""The queue of requests from Ray Tune's thread to the caller's thread; independent of Ray."""
 
 from __future__ import annotations
 
@@ -17,25 +17,32 @@ class EngineClosed(Exception):  # noqa: N818 - an end, not an error
 
 @dataclass(eq=False)
 class Request:
-    """What Tune's thread wants to know; `reply` lets it go on."""
+    """A request from Tune's thread, which waits until `reply` is called.
+
+    Attributes:
+        kind: Kind of the request: "assignment", "handle_message", "handle_worker_lost", "connection_lost" or
+            "tune_ended".
+        arguments: Arguments of the request.
+        answered: Whether it needs no further reply.
+    """
 
     kind: str
     arguments: tuple[Any, ...]
     answered: bool = False
-    _answers: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
+    _replies: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
 
-    def reply(self, answer: Any) -> None:
-        """Answers."""
+    def reply(self, value: Any) -> None:
+        """Sends the reply."""
         self.answered = True
-        self._answers.put(answer)
+        self._replies.put(value)
 
     def result(self) -> Any:
-        """Waits for the answer and returns it."""
-        return self._answers.get()
+        """Waits for the reply and returns it."""
+        return self._replies.get()
 
 
 class RequestQueue:
-    """Where Tune's thread asks and the caller's thread answers."""
+    """Thread-safe queue of requests; Tune's thread waits for the caller's thread to reply."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,7 +53,11 @@ class RequestQueue:
         self._abandoned: set[str] = set()
 
     def next_assignment(self, attempt: str) -> TrialAssignment | None:
-        """Returns what an attempt runs."""
+        """Returns the trial that an attempt is to run, or None when there is none at the moment.
+
+        Raises:
+            EngineClosed: The engine is closed.
+        """
         if self._closed:
             raise EngineClosed
         assignment: TrialAssignment | None = self._request_and_wait("assignment", attempt)
@@ -58,26 +69,26 @@ class RequestQueue:
         return assignment
 
     def handle_message(self, attempt: str, message: WorkerMessage) -> RunDecision:
-        """Takes what an attempt says."""
-        answer: RunDecision = self._request_and_wait("handle_message", attempt, message) or RunDecision(finished=True)
-        if answer.finished:
+        """Passes on a message of an attempt's worker; returns how the attempt proceeds."""
+        decision: RunDecision = self._request_and_wait("handle_message", attempt, message) or RunDecision(finished=True)
+        if decision.finished:
             self._discard(attempt)
-        return answer
+        return decision
 
     def handle_worker_lost(self, attempt: str, reason: str, node_lost: bool) -> None:
-        """Takes the end of an attempt's worker."""
+        """Reports that an attempt has lost its worker."""
         self._discard(attempt)
         self._request_and_wait("handle_worker_lost", attempt, reason, node_lost)
 
     def pop_abandoned(self, attempts: list[str]) -> list[str]:
-        """Returns those of the running attempts that nobody wants any more."""
+        """Returns those of the given attempts that were abandoned, each once."""
         with self._lock:
             found = [attempt for attempt in attempts if attempt in self._abandoned]
             self._abandoned.difference_update(found)
         return found
 
     def abandon_running(self) -> None:
-        """Marks what runs as unwanted, and lets Tune's thread go on to find out."""
+        """Marks the running attempts as abandoned and releases Tune's thread if it waits for a decision on one."""
         with self._lock:
             self._abandoned |= self._running
             self._running.clear()
@@ -89,7 +100,7 @@ class RequestQueue:
             request.reply(None)
 
     def put(self, request: Request) -> None:
-        """Puts a request on the request_queue and rings."""
+        """Adds a request and wakes the thread in `wait`."""
         with self._lock:
             if self._closed:
                 request.reply(None)
@@ -97,27 +108,27 @@ class RequestQueue:
             self._requests.append(request)
         self._available.set()
 
-    def requeue_once(self, request: Request) -> None:
-        """Keeps a request for later."""
+    def requeue(self, request: Request) -> None:
+        """Puts a request back at the front of the queue, to be answered later."""
         request.answered = True
         with self._lock:
             self._requests.insert(0, request)
 
     def wait(self) -> None:
-        """Waits until something lies on the request_queue. An interrupt here loses nothing."""
+        """Waits until the queue has a request. An interrupt during the wait loses no request."""
         with self._lock:
             if self._requests:
                 return
             self._available.clear()
         self._available.wait()
 
-    def take(self) -> Request | None:
-        """Returns the oldest request, if there is one."""
+    def get_nowait(self) -> Request | None:
+        """Removes and returns the oldest request, or returns None without one."""
         with self._lock:
             return self._requests.pop(0) if self._requests else None
 
     def close(self) -> None:
-        """Answers all that is and will be asked with the end."""
+        """Closes the queue: all pending and future requests receive None, and the attempts are abandoned."""
         with self._lock:
             self._closed = True
             waiting, self._requests = self._requests, []

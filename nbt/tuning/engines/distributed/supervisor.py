@@ -1,4 +1,4 @@
-"""TrialSupervisor: which specs are on their way to a cluster, who runs them, and what becomes of them. It knows no Ray."""
+"""The supervisor of the trials on a cluster: assignment, retries, failures and files; independent of Ray."""
 
 from __future__ import annotations
 
@@ -21,61 +21,65 @@ _log = logging.getLogger("nbt")
 
 @dataclass(frozen=True)
 class RunDecision:
-    """What a run does next.
+    """How an attempt proceeds after a message.
 
     Attributes:
-        over: It is at its end: nobody waits for more of it.
-        reason: Why it must stop; None to go on.
-        retire_worker: Its worker is of no more use.
+        finished: Whether the attempt is at its end and further messages are ignored.
+        stop_reason: The reason to stop the trial; None to continue.
+        retire_worker: Whether the worker is to be ended rather than reused.
     """
 
     finished: bool = False
-    reason: str | None = None
+    stop_reason: str | None = None
     retire_worker: bool = False
 
 
 @dataclass(eq=False)
 class _TrialRun:
-    """A spec on its way.
+    """State of a trial that is running or waiting for a worker.
 
     Attributes:
-        spec: What it runs.
-        slot: Number of its worker.
-        attempt: Name of the attempt that runs it; None while it waits for one.
-        message: Its epochs, each with the source's answer.
-        worker_failures: Workers that it has cost.
-        location: Where it runs, once that is known.
-        resources: What it asks for.
-        lost: The workers that it has lost: where each was, and the reason.
+        spec: Specification of the trial.
+        slot: Number of its worker, 0 ... workers - 1.
+        attempt: Name of the current attempt; None while the trial waits for one.
+        decisions: By epoch, its result and the source's reply (the reason to stop, or None to continue).
+        worker_failures: Number of workers that have failed during the trial, without those whose whole node was lost.
+        location: Location of the current worker, once it is known.
+        resources: Resources that the current attempt requests.
+        lost_workers: Location and reason of each worker lost during the trial.
     """
 
     spec: TrialSpec
     slot: int
     attempt: str | None = None
-    message: dict[int, tuple[EpochResult, str | None]] = field(default_factory=dict)
+    decisions: dict[int, tuple[EpochResult, str | None]] = field(default_factory=dict)
     worker_failures: int = 0
     location: WorkerLocation | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
-    lost: list[dict[str, Any]] = field(default_factory=list)
+    lost_workers: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def where(self) -> dict[str, Any]:
+    def location_facts(self) -> dict[str, Any]:
         return {} if self.location is None else self.location.facts()
 
     @property
     def curve(self) -> tuple[EpochResult, ...]:
-        return tuple(self.message[epoch][0] for epoch in sorted(self.message))
+        return tuple(self.decisions[epoch][0] for epoch in sorted(self.decisions))
 
 
 class TrialSupervisor:
-    """The driver's side of all runs: every call to the source, and every file that the driver keeps.
+    """Runs the trials of a source in attempts; makes all calls to the source and writes all files on the driver.
 
-    A spec may need several attempts: one whose worker dies runs once more, one whose node is lost as often as it takes,
-    each from the newest checkpoint that arrived here. The source notices nothing: it is asked once about every epoch.
+    A trial may need several attempts, each from the newest checkpoint that the driver has received. A trial whose
+    worker fails is retried once; a trial whose whole node is lost is retried without limit. The source receives each
+    epoch once.
 
     Args:
-        workers: Jobs at a time.
-        packing: What a run asks for.
+        workers: Number of concurrent trials.
+        packing: Resources per trial; none are requested when None.
+
+    Attributes:
+        max_concurrent: Maximum number of concurrent trials; reduced after failures.
     """
 
     def __init__(self, workers: int, packing: GpuPacking | None = None) -> None:
@@ -88,23 +92,23 @@ class TrialSupervisor:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing runs and the source has no more."""
+        """Whether no trial is running or waiting and the source has none left."""
         return not self._runs and not self._source_has_more
 
-    def open(self, source: TrialSource) -> None:
-        """Begins to run the specs of a source."""
+    def start(self, source: TrialSource) -> None:
+        """Starts running the trials of a source."""
         self._source, self._source_has_more = source, True
 
     def next_assignment(self, attempt: str) -> TrialAssignment | None:
-        """Returns what a new attempt is to run, None where there is nothing now."""
+        """Returns the trial that a new attempt is to run, or None when there is none at the moment."""
         run = next((run for run in self._runs if run.attempt is None), None) or self._new_run()
         if run is None:
             return None
-        run.attempt, run.location, run.resources = attempt, None, self._packing.current()
+        run.attempt, run.location, run.resources = attempt, None, self._packing.resources()
         return TrialAssignment(run.spec, _read_checkpoint(run.spec.checkpoint), run.resources, run.slot)
 
     def handle_message(self, attempt: str, message: WorkerMessage) -> RunDecision:
-        """Takes what an attempt says; of one that was given up nobody wants to handle_message."""
+        """Handles a message of an attempt; of one that was abandoned, only the log records are used."""
         self._log(message)
         run = self._find_run(attempt)
         if run is None:
@@ -112,18 +116,18 @@ class TrialSupervisor:
         if message.location not in (WorkerLocation(), run.location):
             assert self._source is not None
             run.location = message.location
-            self._source.on_placed(run.spec, run.where)
+            self._source.on_placed(run.spec, run.location_facts)
         if message.checkpoint is not None and run.spec.checkpoint is not None:
             _write_atomically(run.spec.checkpoint, message.checkpoint)
         if message.epoch is not None:
-            return RunDecision(reason=self._decide(run, message.epoch))
+            return RunDecision(stop_reason=self._decide(run, message.epoch))
         assert message.outcome is not None
         self._handle_outcome(run, message, message.outcome)
-        # One that has run out of memory keeps what it took, and one without tools would fail at the next run, too.
+        # After running out of memory a worker keeps its allocations; after a failed set-up the next trial fails, too.
         return RunDecision(finished=True, retire_worker=message.setup_failed or message.outcome.out_of_memory)
 
     def _log(self, message: WorkerMessage) -> None:
-        """Logs what a worker has logged, of warnings that several workers give only the first."""
+        """Logs the records of a worker; a warning with the same text is logged once."""
         for level, text in message.logs:
             if level != logging.WARNING or text not in self._warnings:
                 _log.log(level, "%s", text)
@@ -131,29 +135,29 @@ class TrialSupervisor:
                 self._warnings.add(text)
 
     def handle_worker_lost(self, attempt: str, reason: str, *, node_lost: bool = False) -> None:
-        """Takes the end of a worker. The loss of a whole node is not held against the spec that it ran."""
+        """Handles the loss of a worker. The loss of a whole node does not count as a failure of the trial."""
         run = self._find_run(attempt)
         if run is not None:
             self._retry(run, reason, 0 if node_lost else 1)
 
     def handle_all_workers_lost(self, reason: str) -> None:
-        """Takes the end of all workers, for which no spec is to blame."""
+        """Handles the loss of all workers, which does not count as a failure of any trial."""
         for run in [run for run in self._runs if run.attempt is not None]:
             self._retry(run, reason, 0)
 
     def abandon_all(self) -> None:
-        """Abandons what runs."""
+        """Abandons all trials."""
         source, runs = self._source, self._runs
         self._source, self._runs, self._source_has_more = None, [], False
         for run in runs:
             try:
                 assert source is not None
                 source.on_abandoned(run.spec)
-            except Exception as error:  # it must not hide the error that is the reason for all this
+            except Exception as error:  # it must not hide the error that ended the run
                 _log.warning("%s could not be marked as abandoned: %s", run.spec.key, error)
 
     def _new_run(self) -> _TrialRun | None:
-        """Asks the source for a spec. An answer of None holds until a run has ended."""
+        """Requests a trial from the source. After None it is not asked again until a trial has ended."""
         if (
             self._source is None
             or not self._source_has_more
@@ -173,15 +177,15 @@ class TrialSupervisor:
         return next((run for run in self._runs if run.attempt == attempt), None)
 
     def _decide(self, run: _TrialRun, result: EpochResult) -> str | None:
-        """Asks the source once for every epoch: a spec that runs again repeats epochs that it has heard of."""
-        if result.epoch not in run.message:
+        """Reports each epoch to the source once; a retried trial repeats epochs that the source has received."""
+        if result.epoch not in run.decisions:
             assert self._source is not None
-            run.message[result.epoch] = (result, self._source.on_epoch(run.spec, result))
-        return run.message[result.epoch][1]
+            run.decisions[result.epoch] = (result, self._source.on_epoch(run.spec, result))
+        return run.decisions[result.epoch][1]
 
     def _handle_outcome(self, run: _TrialRun, message: WorkerMessage, outcome: TrialOutcome) -> None:
         if outcome.out_of_memory and self._shares_device(run):
-            self._packing.record_memory(outcome.facts)  # it takes at least what it had
+            self._packing.record_memory(outcome.facts)  # a lower bound of what it needs
             self._requeue(run, self._reduce_concurrency(run))
         elif message.setup_failed:
             self._handle_setup_failure(run, message, outcome)
@@ -193,19 +197,19 @@ class TrialSupervisor:
             self._finish(run, outcome)
 
     def _handle_setup_failure(self, run: _TrialRun, message: WorkerMessage, outcome: TrialOutcome) -> None:
-        """Does without a worker that could not be set up where others could: a setup_failed GPU would fail spec after spec."""
+        """Reduces the concurrency if other workers could be set up: on a faulty GPU, trial after trial would fail."""
         host = f" on {message.location.host}" if message.location.host else ""
         reason = f"a worker could not be set up{host} ({outcome.error})"
         if any(other.location is not None for other in self._runs if other is not run):
             self.max_concurrent -= 1
-            self._requeue(run, f"{reason}: going on with {self.max_concurrent} at a time")
+            self._requeue(run, f"{reason}: concurrent trials reduced to {self.max_concurrent}")
         else:
             self._retry(run, reason, 1)
 
     def _retry(self, run: _TrialRun, reason: str, worker_failures: int) -> None:
         run.worker_failures += worker_failures
         run.attempt = None
-        run.lost.append({**run.where, "reason": reason})
+        run.lost_workers.append({**run.location_facts, "reason": reason})
         if run.worker_failures < 2:
             _log.warning("%s: %s; running it again", run.spec.key, reason)
         else:
@@ -217,28 +221,29 @@ class TrialSupervisor:
         if outcome.error is None:
             self._packing.record_memory(outcome.facts)
         assert self._source is not None
-        facts = {**run.where, **outcome.facts, "worker": run.slot}
-        if run.lost:
-            facts["lost_workers"] = run.lost
+        facts = {**run.location_facts, **outcome.facts, "worker": run.slot}
+        if run.lost_workers:
+            facts["lost_workers"] = run.lost_workers
         self._source.on_done(run.spec, dataclasses.replace(outcome, facts=facts))
 
     def _shares_device(self, run: _TrialRun) -> bool:
-        """Tells whether other runs may hold the memory that this one lacked."""
+        """Returns whether other trials may occupy the memory that this one lacked."""
         if run.resources.get("GPU", 0.0) >= 1.0:
             return False
         others = [other for other in self._runs if other is not run and other.attempt is not None]
         return any(run.location is None or run.location.may_share_memory_with(other.location) for other in others)
 
     def _reduce_concurrency(self, run: _TrialRun) -> str:
-        """Lets fewer run where one ran out of memory; returns that in words."""
-        where = f"{run.location.device} of {run.location.host}" if run.location is not None else "a device"
+        """Reduces the number of concurrent trials after one ran out of memory; returns a message about it."""
+        device_text = f"{run.location.device} of {run.location.host}" if run.location is not None else "a device"
         if self._packing.reduce_sharing(run.resources):
-            return f"out of memory on {where}: going on with {self._packing.current()['GPU']:.2g} of a GPU for each"
+            gpu_share = self._packing.resources()["GPU"]
+            return f"out of memory on {device_text}: GPU share per trial raised to {gpu_share:.2g}"
         self.max_concurrent -= 1
-        return f"out of memory on {where}: going on with {self.max_concurrent} at a time"
+        return f"out of memory on {device_text}: concurrent trials reduced to {self.max_concurrent}"
 
     def _requeue(self, run: _TrialRun, reason: str) -> None:
-        """Gives a spec back to the source."""
+        """Gives a trial back to the source."""
         self._runs.remove(run)
         self._source_has_more = True
         _log.warning("%s", reason)
@@ -254,13 +259,13 @@ def _read_checkpoint(path: Path | None) -> bytes | None:
 
 
 def _remove_checkpoint(path: Path) -> None:
-    """Removes a checkpoint, and what a worker of this machine left beside it in an earlier session."""
-    for found in path.parent.glob(f"{path.name}*"):
-        found.unlink(missing_ok=True)
+    """Removes a checkpoint and files whose names begin with its name, which an earlier session may have left."""
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink(missing_ok=True)
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file to a temporary name and renames it."""
+    """Writes a file under a temporary name and renames it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

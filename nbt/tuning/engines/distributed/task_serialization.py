@@ -1,4 +1,4 @@
-"""Parcel: a task as arrays that workers on one machine share, whatever files the driver has."""
+"""Conversion of a task to arrays that the workers of one machine share, independent of files on the driver."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 
 
 def to_shared_arrays(task: Any) -> Any:
-    """Returns a task without anything that only this machine has.
+    """Returns a task that depends on no file or device of this machine.
 
-    The images become one plain uint8 array, also where they are mapped from a file, and weights NumPy arrays: Ray keeps
-    arrays once a node, and workers map them. What is no `nbt.task.task.Task` stays as it is.
+    The images become one plain uint8 array, even if they are mapped from a file, and the weights become NumPy arrays:
+    Ray keeps one copy of an array per node, which the workers map. Objects other than `nbt.task.task.Task` are returned
+    unchanged.
     """
     from nbt.data.image_store import ImageStore
     from nbt.task.task import Task
@@ -26,14 +27,14 @@ def to_shared_arrays(task: Any) -> Any:
 
 
 def from_shared_arrays(task: Any) -> Any:
-    """Returns the task that `to_shared_arrays` was given; its arrays are read-only where they are shared."""
+    """Returns the task from the result of `to_shared_arrays`; shared arrays are read-only."""
     from nbt.task.task import Task
 
     return _convert(task, _to_tensor) if isinstance(task, Task) else task
 
 
-def nbytes(task: Any) -> int:
-    """Returns about how many bytes a packed task holds."""
+def shared_nbytes(task: Any) -> int:
+    """Returns the approximate size of a converted task, in bytes; 0 for other objects."""
     from nbt.task.task import Task
 
     if not isinstance(task, Task):

@@ -1,4 +1,4 @@
-"""TrialThread: a worker's side of a run that waits after every epoch for the driver's word. It knows no Ray."""
+"""The worker's side of a trial, which waits after every epoch for the driver's decision; independent of Ray."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _GRACE_SECONDS = 5.0
 
 
 class TrialThread:
-    """Runs specs one after another on a thread of its own and keeps the tools between them.
+    """Runs trials one after another in a separate thread and keeps the runner between them.
 
-    All specs run on one thread because torch keeps state a thread: its pool of workers, flushing of denormals.
+    All trials run in the same thread because PyTorch has state per thread: its pool of workers, flushing of denormals.
 
     Args:
-        open_runner: Makes the tools, at the first spec.
-        location: Says where this is, from the device of the tools.
-        folder: For temporary files; removed by `close`.
-        log_level: Of the records that are sent to the driver.
-        rate_limiter: Of the checkpoints; each is sent when None.
+        open_runner: Creates the runner; called at the first trial.
+        location: Returns the location of this worker, given the runner's device.
+        folder: Folder for temporary files; removed by `close`.
+        log_level: Minimum level of the log records that are sent to the driver.
+        rate_limiter: Limit on the checkpoints that are sent; every checkpoint is sent when None.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class TrialThread:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.tempdir = str(folder)
         _forward_logs(self._logs, log_level)
-        self._thread = threading.Thread(target=self._run_trials, name="nbt-rider", daemon=True)
+        self._thread = threading.Thread(target=self._run_trials, name="nbt-trials", daemon=True)
         self._thread.start()
 
     def start(self, assignment: TrialAssignment) -> None:
-        """Begins a run; one that is still on its way is given up."""
+        """Starts a trial; a trial that is still running is abandoned."""
         self.abandon()
         spec = with_worker_paths(assignment.spec, self._folder)
         _remove_files(spec)
@@ -70,8 +70,8 @@ class TrialThread:
         self._spec, self._sent_stamp, self._running = spec, _checkpoint_stamp(spec), True
         self._specs.put(spec)
 
-    def next(self, reason: str | None = None) -> WorkerMessage:
-        """Lets the run go on, or end for a reason, and returns what comes next of it."""
+    def next_message(self, reason: str | None = None) -> WorkerMessage:
+        """Lets the trial continue, or stop for `reason`, and returns its next message."""
         if self._waiting:
             self._waiting = False
             self._replies.put(reason)
@@ -85,12 +85,12 @@ class TrialThread:
         return message
 
     def abandon(self) -> None:
-        """Ends a run that nobody wants any more, at its next epoch."""
+        """Ends the running trial at its next epoch and discards its messages."""
         while self._running:
-            self.next("given up")
+            self.next_message("abandoned")
 
     def close(self) -> None:
-        """Frees the tools and removes the temporary files; may be called twice."""
+        """Closes the runner and removes the temporary files; may be called twice."""
         if self._thread.is_alive():
             if self._waiting or not self._running:
                 self.abandon()
@@ -134,7 +134,7 @@ class TrialThread:
                 self._messages.put(WorkerMessage(outcome=_with_location(outcome, location), location=location))
             if runner is not None:
                 runner.close()
-        except BaseException:  # the thread is all there is of this process: its end must not go unseen
+        except BaseException:  # without this thread the process is useless: end it
             traceback.print_exc()
             os._exit(1)
 
@@ -144,7 +144,7 @@ class TrialThread:
 
 
 class _LogHandler(logging.Handler):
-    """Keeps log records for the next message to the driver."""
+    """Collects log records for the next message to the driver."""
 
     def __init__(self, records: list[tuple[int, str]]) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ def _with_location(outcome: TrialOutcome, location: WorkerLocation) -> TrialOutc
 
 
 def _checkpoint_stamp(spec: TrialSpec) -> tuple[int, int] | None:
-    """Returns what tells one writing of the checkpoint from another, None where there is none."""
+    """Returns inode and modification time (ns) of the checkpoint, which change when it is written; None without one."""
     try:
         stat = spec.checkpoint.stat() if spec.checkpoint is not None else None
     except FileNotFoundError:
@@ -176,9 +176,8 @@ def _checkpoint_stamp(spec: TrialSpec) -> tuple[int, int] | None:
 
 def _remove_files(spec: TrialSpec) -> None:
     if spec.checkpoint is not None:
-        for path in spec.checkpoint.parent.glob(
-            f"{spec.checkpoint.name}*"
-        ):  # a stream's running task has its own beside
+        # The running stage of a stream has its own checkpoint, whose name has this one's as its prefix.
+        for path in spec.checkpoint.parent.glob(f"{spec.checkpoint.name}*"):
             path.unlink(missing_ok=True)
     if spec.export is not None:
         shutil.rmtree(spec.export, ignore_errors=True)

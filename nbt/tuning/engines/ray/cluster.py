@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster: made, checked against what a trial needs, and given back."""
+"""The connection to a Ray cluster, or to a Ray instance that is started on this machine."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _log = logging.getLogger("nbt")
 
 RESPONSE_TIMEOUT_SECONDS = 15.0
 _RECONNECT_TIMEOUT_VARIABLE = "RAY_gcs_rpc_server_reconnect_timeout_s"
-# It is on this machine, and nobody starts it again; the actors die with it.
+# The raylet is on this machine and is never restarted; the actors end with it.
 _RAYLET_TIMEOUT_SECONDS = 1.0
-# Without its head Ray may hang in its end until it ends this process; what there is to say must be said before.
+# Without its head, Ray's shutdown may hang until Ray ends this process; error messages must be printed before that.
 _DISCONNECTED_SHUTDOWN_SECONDS = 5.0
-# The head starts a process for every client, which imports Ray and connects.
+# The head starts a process per client, which imports Ray and connects.
 _CLIENT_TIMEOUT_SECONDS = 90.0
 _OBJECT_STORE_HEADROOM_BYTES = 256 << 20
-# On a busy machine Ray's helpers do not start within Ray's own 15 s, and the start fails.
+# On a busy machine Ray's agents may not start within Ray's default of 15 s, and the start fails.
 _START_TIMEOUT_MILLISECONDS = "120000"
 
 
@@ -38,9 +38,9 @@ class Cluster:
     """A connection to Ray.
 
     Args:
-        nodes: What the cluster has now.
-        owned: Whether `close` ends the connection, and with it a Ray that was started for it.
-        endpoints: What the connection needs.
+        nodes: Resources of the cluster's nodes at present.
+        owned: Whether `close` ends the connection, and with it a Ray instance that was started for it.
+        endpoints: Servers without which the connection is lost.
     """
 
     def __init__(self, nodes: Sequence[NodeResources], *, owned: bool, endpoints: Sequence[Endpoint] = ()) -> None:
@@ -49,41 +49,41 @@ class Cluster:
 
     @property
     def gpus(self) -> float:
-        """GPUs of all nodes."""
+        """Number of GPUs of all nodes."""
         return sum(node.gpus for node in self._alive_nodes)
 
     def resources(self, options: RayOptions, workers: int) -> dict[str, float]:
-        """Returns what a trial asks for; see `nbt.tuning.engines.ray.cluster_resources.choose_trial_resources`."""
+        """Returns the resources per trial; see `nbt.tuning.engines.ray.cluster_resources.choose_trial_resources`."""
         return choose_trial_resources(self._alive_nodes, options, workers)
 
-    def put(self, thing: Any) -> Any:
-        """Puts something into the object store; returns the reference that holds it there."""
+    def put(self, value: Any) -> Any:
+        """Stores an object in Ray's object store; returns the reference that keeps it there."""
         import ray
 
-        return ray.put(thing)
+        return ray.put(value)
 
     def alive(self) -> bool:
-        """Tells whether Ray still is_reachable."""
+        """Returns whether Ray still responds."""
         import ray
 
         return ray.is_initialized() and _call_with_timeout(ray.nodes, RESPONSE_TIMEOUT_SECONDS) is not None
 
-    def watch(self, on_lost: Callable[[str], None]) -> HealthMonitor:
-        """Watches what the connection needs; see `_endpoints`."""
+    def start_health_monitor(self, on_lost: Callable[[str], None]) -> HealthMonitor:
+        """Starts to monitor the servers of the connection; `on_lost` receives the reason when one is lost."""
 
-        def note(why: str) -> None:
+        def record_loss(reason: str) -> None:
             self._lost = True
-            on_lost(why)
+            on_lost(reason)
 
-        return HealthMonitor(self._endpoints, note)
+        return HealthMonitor(self._endpoints, record_loss)
 
     @property
     def lost(self) -> bool:
-        """Whether a watch has found that the connection is gone."""
+        """Whether the health monitor has found the connection to be lost."""
         return self._lost
 
     def close(self) -> None:
-        """Ends the connection. A cluster that was there before goes on."""
+        """Ends the connection if it is owned. A cluster that nbt has not started keeps running."""
         import ray
 
         if not self._owned:
@@ -96,17 +96,17 @@ class Cluster:
 
 
 def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
-    """Connects to the cluster that the options name, or starts a Ray on this machine where they name none.
+    """Connects to the cluster at the options' address, or starts a local Ray instance without one.
 
-    Where this process is connected already, that connection is used and left.
+    If this process is already connected to Ray, that connection is used and left open at the end.
 
     Args:
-        options: Which cluster.
-        object_bytes: What a Ray of this machine needs room for in its object store.
+        options: Options with the address of the cluster.
+        object_bytes: Bytes that the object store of a local Ray instance must have room for.
 
     Raises:
-        UsageError: Ray is missing or too old, or the address does not answer.
-        NbtError: Ray cannot be started here.
+        UsageError: Ray is missing or too old, or no cluster responds at the address.
+        NbtError: Ray cannot be started on this machine.
     """
     check_ray_installed()
     check_ray_client_installed(options.address)
@@ -125,7 +125,7 @@ def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
 
 
 def _log_daemon_output() -> None:
-    """Makes log records of what Ray prints of its daemons: it prints to stdout, whatever it is told, as of 2.60."""
+    """Redirects the output of Ray's daemons to the log; Ray (2.60) prints it to stdout in every configuration."""
     from ray._private import worker
 
     def log(data: Mapping[str, Any], ignore_prefix: bool) -> None:
@@ -137,7 +137,7 @@ def _log_daemon_output() -> None:
 
 @contextlib.contextmanager
 def _keep_sigterm_handler() -> Iterator[None]:
-    """Keeps what SIGTERM does here: Ray makes it an exit, also in the middle of a change to the supervisor."""
+    """Keeps the handler of SIGTERM: Ray's own would exit even during an update of the supervisor's state."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -150,7 +150,7 @@ def _start_local_ray(object_bytes: int) -> None:
     import ray
 
     os.environ.setdefault("RAY_agent_register_timeout_ms", _START_TIMEOUT_MILLISECONDS)
-    # A cluster that happens to run here is another's: it is joined where the user says so.
+    # A cluster that runs on this machine is used only if the user gives its address.
     environment = {name: os.environ.pop(name) for name in ("RAY_ADDRESS",) if name in os.environ}
     try:
         ray.init(
@@ -172,29 +172,32 @@ def _connect_to(address: str) -> None:
 
     host = parse_host_port(address)
     if host is not None and not Endpoint("", *host, 0.0).is_reachable(RESPONSE_TIMEOUT_SECONDS / 3):
-        raise _no_answer_error(address, f"nothing listens on port {host[1]} of {host[0]}")
+        raise _no_response_error(address, f"nothing listens on port {host[1]} of {host[0]}")
     timeout_seconds = RESPONSE_TIMEOUT_SECONDS
     if address.startswith(CLIENT_PREFIX):
         if not _call_with_timeout(lambda: _grpc_ready(address), RESPONSE_TIMEOUT_SECONDS):
-            raise _no_answer_error(address, f"no answer within {RESPONSE_TIMEOUT_SECONDS:.0f} s")
+            raise _no_response_error(address, f"no response within {RESPONSE_TIMEOUT_SECONDS:.0f} s")
         timeout_seconds = _CLIENT_TIMEOUT_SECONDS
-    failed: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def join() -> bool:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except BaseException as error:
-            failed.append(error)
+            errors.append(error)
         return True
 
     if _call_with_timeout(join, timeout_seconds) is None:
-        raise _no_answer_error(address, f"no answer within {timeout_seconds:.0f} s")
-    if failed:
-        raise _no_answer_error(address, " ".join(str(failed[0]).split())[:300]) from failed[0]
+        raise _no_response_error(address, f"no response within {timeout_seconds:.0f} s")
+    if errors:
+        raise _no_response_error(address, " ".join(str(errors[0]).split())[:300]) from errors[0]
 
 
 def _grpc_ready(address: str) -> bool:
-    """Waits until a server of Ray's client is ready to talk; of one with TLS, which only Ray knows to do, says yes."""
+    """Waits until a Ray Client server is ready; returns True.
+
+    A server with TLS counts as ready, because only Ray can connect to it.
+    """
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return True
     grpc = importlib.import_module("grpc")
@@ -203,17 +206,17 @@ def _grpc_ready(address: str) -> bool:
     return True
 
 
-def _no_answer_error(address: str, why: str) -> UsageError:
-    # To an address Ray goes without its token unless it is told to, and a cluster with one does not answer then.
-    token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; where it wants a token, set RAY_AUTH_MODE=token"
+def _no_response_error(address: str, reason: str) -> UsageError:
+    # Ray sends its token only with RAY_AUTH_MODE=token; a cluster that requires a token does not respond without it.
+    token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; if it requires a token, set RAY_AUTH_MODE=token"
     return UsageError(
-        f"--ray-address {address}: no Ray cluster answers ({why}{token}); ray start --head starts one, and without "
-        "--ray-address nbt starts a Ray of its own"
+        f"--ray-address {address}: no Ray cluster responds ({reason}{token}); start one with ray start --head, or omit "
+        "--ray-address and nbt starts Ray on this machine"
     )
 
 
 def parse_host_port(address: str) -> tuple[str, int] | None:
-    """Returns host and port of an address, None of "auto"."""
+    """Returns host and port of an address; None for "auto"."""
     text = address.removeprefix(CLIENT_PREFIX).rstrip("/")
     host, _, port = text.rpartition(":")
     if not host:
@@ -222,41 +225,41 @@ def parse_host_port(address: str) -> tuple[str, int] | None:
 
 
 def _call_with_timeout(call: Any, seconds: float) -> Any:
-    """Returns what a call returns, None where that takes too long: Ray itself waits for minutes."""
-    found: list[Any] = []
+    """Returns the result of a call; None if it raises or takes longer than `seconds` (Ray itself waits for minutes)."""
+    results: list[Any] = []
 
     def run() -> None:
         with contextlib.suppress(Exception):
-            found.append(call())
+            results.append(call())
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
-    return found[0] if found else None
+    return results[0] if results else None
 
 
 def _endpoints(address: str | None) -> list[Endpoint]:
-    """Returns where the head listens and, as it connects this process to all others, the raylet of this machine."""
+    """Returns the endpoints of the head and of the local raylet, which connects this process to all others."""
     import ray
 
-    # At the end of Ray's own timeout_seconds it ends this process without a word to anybody.
+    # After its own timeout, Ray ends this process without a message; half of it leaves time for one.
     timeout_seconds = float(os.environ.get(_RECONNECT_TIMEOUT_VARIABLE) or 60.0) / 2
     if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
         host = None if address is None else parse_host_port(address)
         return [] if host is None else [Endpoint("the head of the Ray cluster", *host, timeout_seconds)]
-    here = ray.get_runtime_context()
-    head, _, port = here.gcs_address.rpartition(":")
-    own = [found for found in ray.nodes() if found["NodeID"] == here.get_node_id()]  # type: ignore[no-untyped-call]
+    context = ray.get_runtime_context()
+    head, _, port = context.gcs_address.rpartition(":")
+    local_nodes = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]  # type: ignore[no-untyped-call]
     return [
         Endpoint("the head of the Ray cluster", head.strip("[]"), int(port), timeout_seconds),
         *(
             Endpoint(
-                "the Ray of this machine",
-                found["NodeManagerAddress"],
-                int(found["NodeManagerPort"]),
+                "the Ray process of this machine",
+                node["NodeManagerAddress"],
+                int(node["NodeManagerPort"]),
                 _RAYLET_TIMEOUT_SECONDS,
             )
-            for found in own
+            for node in local_nodes
         ),
     ]
 
@@ -266,15 +269,15 @@ def _alive_nodes() -> list[NodeResources]:
 
     return [
         NodeResources(
-            str(found.get("NodeManagerHostname") or found["NodeManagerAddress"]),
+            str(node.get("NodeManagerHostname") or node["NodeManagerAddress"]),
             float(resources.get("CPU", 0.0)),
             float(resources.get("GPU", 0.0)),
         )
-        for found in ray.nodes()  # type: ignore[no-untyped-call]
-        if found["Alive"]
-        for resources in (_as_mapping(found["Resources"]),)
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+        for resources in (_as_mapping(node["Resources"]),)
     ]
 
 
-def _as_mapping(found: object) -> Mapping[str, Any]:
-    return found if isinstance(found, Mapping) else {}
+def _as_mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,4 +1,4 @@
-"""What the nodes of a cluster have, and what a trial asks of one. It knows no Ray."""
+"""The resources of a cluster's nodes, and the choice of the resources per trial; does not import Ray."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _log = logging.getLogger("nbt")
 
 @dataclass(frozen=True)
 class NodeResources:
-    """What a node of the cluster has.
+    """Resources of a node.
 
     Attributes:
-        name: Of the machine.
-        cpus: Its CPUs, as Ray counts them.
-        gpus: Its GPUs.
+        name: Name of the machine.
+        cpus: Number of CPUs, as Ray counts them.
+        gpus: Number of GPUs, as Ray counts them.
     """
 
     name: str
@@ -33,46 +33,53 @@ class NodeResources:
 
 
 def choose_trial_resources(nodes: Sequence[NodeResources], options: RayOptions, workers: int) -> dict[str, float]:
-    """Returns what a trial asks for, by Ray's names.
+    """Returns the resources that a trial requests, by Ray's names "CPU" and "GPU".
 
-    Without a word from the user that is a GPU where there are any (a share of one where the workers outnumber them),
-    and as many CPUs as leave room for all workers on the nodes that have what else a trial needs.
+    By default a trial requests one GPU if the cluster has any (a share of one if there are more workers than GPUs) and
+    the largest number of CPUs with which all workers fit on the nodes that have enough GPUs.
+
+    Args:
+        nodes: The nodes of the cluster.
+        options: The user's choices, which override the defaults.
+        workers: Number of concurrent trials.
 
     Raises:
-        UsageError: No node has so much.
+        UsageError: No node has the required resources.
     """
     gpus = _choose_gpus(nodes, options.gpus_per_trial, workers)
     hosts = [node for node in nodes if node.gpus >= gpus] if gpus else list(nodes)
     if not hosts:
-        raise UsageError(f"--gpus-per-trial {gpus:g}: no node has so many; {_describe(nodes)}")
+        raise UsageError(f"--gpus-per-trial {gpus:g}: no node has that many GPUs; {_describe(nodes)}")
     if gpus > 1:
-        _log.warning("--gpus-per-trial %g: a trial trains on one GPU; the others of its share stay idle", gpus)
-    # Shares of a GPU that are still to be measured may let more trials run than there are GPUs now.
+        _log.warning("--gpus-per-trial %g: a trial trains on one GPU; the others that it reserves stay idle", gpus)
+    # With "auto" the share is not known yet, and more trials than GPUs may run: GPUs do not limit the CPUs per trial.
     required_gpus = 0.0 if options.gpus_per_trial == "auto" else gpus
     cpus = options.cpus_per_trial
     if cpus is None:
         if not any(node.cpus for node in hosts):
-            raise UsageError(f"no node has CPUs for trials: start workers first; {_describe(nodes)}")
+            raise UsageError(f"no node has CPUs for trials; start Ray workers first; {_describe(nodes)}")
         cpus = _choose_cpus(hosts, required_gpus, workers)
     if not any(node.cpus >= cpus for node in hosts):
-        raise UsageError(f"--cpus-per-trial {cpus:g}: no node that fits has so many; {_describe(nodes)}")
-    if (room := _max_concurrent_trials(hosts, cpus, required_gpus)) < workers:
-        _log.warning("the cluster has room for %d of %d workers; the others wait for nodes that join", room, workers)
+        raise UsageError(f"--cpus-per-trial {cpus:g}: no suitable node has that many CPUs; {_describe(nodes)}")
+    if (capacity := _max_concurrent_trials(hosts, cpus, required_gpus)) < workers:
+        _log.warning("the cluster has room for %d of %d workers; the others wait for more nodes", capacity, workers)
     return {"CPU": float(cpus), **({"GPU": float(gpus)} if gpus else {})}
 
 
 def _choose_gpus(nodes: Sequence[NodeResources], requested: float | str | None, workers: int) -> float:
-    has = sum(node.gpus for node in nodes)
+    available = sum(node.gpus for node in nodes)
     if isinstance(requested, str):
-        return min(1.0, has)
+        return min(1.0, available)
     if requested is not None:
         return requested
-    # A share has to fit on a GPU as a whole, and is rounded down, or the last one would not fit.
-    return 0.0 if not has else 1.0 if workers <= has else max(0.01, int(10_000 / math.ceil(workers / has)) / 10_000)
+    if not available:
+        return 0.0
+    # A whole number of shares fits on each GPU; rounded down, because the last one would not fit otherwise.
+    return 1.0 if workers <= available else max(0.01, int(10_000 / math.ceil(workers / available)) / 10_000)
 
 
 def _choose_cpus(hosts: Sequence[NodeResources], gpus: float, workers: int) -> float:
-    """Returns the most CPUs a trial with which the hosts have room for all workers, or for as many as ever fit."""
+    """Returns the largest number of CPUs per trial with which all workers, or the most that can, fit on the hosts."""
     whole = range(int(max(node.cpus for node in hosts)), 0, -1)
     shares = (int(100 / parts) / 100 for parts in range(2, 101))
     choices = [*map(float, whole), *shares]
@@ -81,16 +88,18 @@ def _choose_cpus(hosts: Sequence[NodeResources], gpus: float, workers: int) -> f
 
 
 def _max_concurrent_trials(hosts: Sequence[NodeResources], cpus: float, gpus: float) -> int:
-    """Returns how many trials run at a time: each has all that it asks for on one node, a share of a GPU on one GPU."""
+    """Returns how many trials fit at once: each needs its resources on one node, and its share of a GPU on one GPU."""
     return sum(min(int(node.cpus / cpus + 1e-9), _trials_on_gpus(node.gpus, gpus)) for node in hosts)
 
 
-def _trials_on_gpus(has: float, requested_gpus: float) -> int:
+def _trials_on_gpus(available: float, requested_gpus: float) -> int:
     if not requested_gpus:
         return sys.maxsize
-    return int(has) * int(1 / requested_gpus + 1e-9) if requested_gpus < 1 else int(has / requested_gpus + 1e-9)
+    if requested_gpus < 1:
+        return int(available) * int(1 / requested_gpus + 1e-9)
+    return int(available / requested_gpus + 1e-9)
 
 
 def _describe(nodes: Sequence[NodeResources]) -> str:
-    shown = "; ".join(str(node) for node in nodes[:8]) or "no node at all"
+    shown = "; ".join(str(node) for node in nodes[:8]) or "no nodes"
     return f"the cluster has {shown}{'; ...' if len(nodes) > 8 else ''}"

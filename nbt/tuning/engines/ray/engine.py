@@ -1,9 +1,9 @@
-"""RayEngine: runs specs on a Ray cluster, or on a Ray of this machine.
+"""The Ray engine: runs trials on a Ray cluster, or on a Ray instance of this machine.
 
-Ray Tune runs on a thread of its own for as long as the engine lives, so that its actors and their tools serve the
-search, the finals and the last training. Whenever it needs a word from the controller it puts a request on the request_queue and
-waits; the caller's thread, the only one that touches the source, answers. So a source needs no locks, Ctrl-C comes
-between two of its calls and not inside one, and an error of it reaches the caller as it was raised.
+Ray Tune runs in a separate thread for the lifetime of the engine, so that its actors and their resources are reused in
+the search, the finals and the retraining. When Tune needs a decision, its thread adds a request to the request queue
+and waits; the caller's thread, the only one that accesses the source, replies. A source therefore needs no locks,
+Ctrl-C takes effect between two calls to it, never during one, and its errors reach the caller unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.engines.distributed.gpu_packing import GpuPacking
 from nbt.tuning.engines.distributed.request_queue import Request, RequestQueue
 from nbt.tuning.engines.distributed.supervisor import RunDecision, TrialSupervisor
-from nbt.tuning.engines.distributed.task_serialization import nbytes, to_shared_arrays
+from nbt.tuning.engines.distributed.task_serialization import shared_nbytes, to_shared_arrays
 from nbt.tuning.engines.exit_notice import ExitNotice
 from nbt.tuning.engines.interrupts import InterruptGuard
 from nbt.tuning.engines.locked_directory import LockedDirectory
@@ -31,37 +31,38 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("nbt")
 
-# Tune that ended by itself so often without a single message between is beyond help.
+# After so many ends of Tune without a message of a worker in between, the engine gives up.
 _MAX_TUNE_FAILURES = 3
 _CLOSE_SECONDS = 30.0
-# Without a connection Tune cannot end anything; its thread ends with this process.
+# Without a connection Tune cannot end its actors; its thread ends with this process.
 _DISCONNECTED_CLOSE_SECONDS = 3.0
-# About half of what a driver with one core has been measured to take (studies/bench_engines.py checkpoints).
+# About half of the rate measured for a driver with one core (studies/bench_engines.py checkpoints).
 CHECKPOINT_BYTES_PER_SECOND = 100e6
-_RESUME_HINT = "everything is kept: the same command resumes, also with --engine local"
+_RESUME_HINT = "all results are saved; run the same command again to resume, also with --engine local"
 
 
 class RayEngine:
-    """Runs the specs of a source on Ray.
+    """Runs the trials of a source on Ray.
 
-    The task goes to each node once, through Ray's object store; the checkpoints and the exported model come back
-    through it, so that nodes need no common folder. A spec whose worker dies is run once more, one whose node is lost as
-    often as it takes, from the newest checkpoint that arrived here. Where several workers share a device and it runs
-    out of memory, the spec is put back and one worker fewer goes on.
+    The task is sent to each node once, through Ray's object store; checkpoints and the exported model return through
+    Ray, so that the nodes need no shared folder. A trial whose worker dies is retried once, a trial whose node is lost
+    without limit, from the newest checkpoint that the driver has received. When a device that several workers share
+    runs out of memory, the trial is returned to the source and fewer trials run concurrently.
 
     Args:
-        task: What is fine-tuned on.
-        workers: Jobs at a time, 1 or more.
-        options: Which cluster, and what a trial needs of it.
-        cluster: A connection that was made before; made from `options` when None.
-        device: As in `LocalEngine`; the GPU that Ray assigns, else the CPU, when None.
+        task: The task to fine-tune on.
+        workers: Number of concurrent trials, 1 or more.
+        options: The Ray cluster and the resources per trial.
+        cluster: An existing connection; created from `options` when None.
+        device: As in `LocalEngine`; the GPU that Ray assigns, or the CPU without one, when None.
         cache_bytes: As in `LocalEngine`.
         runner: As in `LocalEngine`.
-        checkpoint_bytes_per_second: What all workers together send here of checkpoints, at most. Where they have more,
-            each sends one less often, and a trial whose worker is lost trains more of its epochs again.
+        checkpoint_bytes_per_second: Maximum rate at which all workers together send checkpoints to the driver. With a
+            lower rate each worker sends fewer checkpoints, and a trial whose worker is lost repeats more epochs.
 
     Raises:
-        UsageError: Ray cannot be used, the address does not answer, or no node has what a trial needs.
+        UsageError: Ray cannot be used, no cluster responds at the address, or no node has the resources of a trial.
+        NbtError: Ray cannot be started on this machine.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class RayEngine:
         require_positive(workers=workers)
         options = options or RayOptions()
         packed = to_shared_arrays(task)
-        self._cluster = cluster or connect(options, object_bytes=nbytes(packed))
+        self._cluster = cluster or connect(options, object_bytes=shared_nbytes(packed))
         resources = self._cluster.resources(options, workers)
         self._setup = {
             "device": device,
@@ -90,31 +91,33 @@ class RayEngine:
         }
         auto = options.gpus_per_trial == "auto"
         self._workers, self._task_ref = workers, self._cluster.put(packed)
-        self._supervisor = TrialSupervisor(workers, GpuPacking(resources, measured=auto, gpus=self._cluster.gpus))
+        self._supervisor = TrialSupervisor(workers, GpuPacking(resources, measure_memory=auto, gpus=self._cluster.gpus))
         self._request_queue = RequestQueue()
         self._exit_notice = ExitNotice(f"error: the search was killed, or ended by Ray; {_RESUME_HINT}")
-        self._health_monitor = self._cluster.watch(lambda why: self._request_queue.put(Request("lost", (why,))))
+        self._health_monitor = self._cluster.start_health_monitor(
+            lambda reason: self._request_queue.put(Request("connection_lost", (reason,)))
+        )
         self._folder = LockedDirectory("nbt-tune-")
         self._thread: threading.Thread | None = None
         self._tune_failures = 0
         self._closed = False
 
     def run(self, source: TrialSource) -> None:
-        """Runs specs until the source has none left.
+        """Runs trials until the source has none left.
 
         Raises:
-            KeyboardInterrupt: The running specs were abandoned.
-            NbtError: Ray cannot go on; the running specs were abandoned.
-            Exception: Whatever the source raises; the running specs were abandoned.
+            KeyboardInterrupt: The running trials were abandoned.
+            NbtError: Ray has failed; the running trials were abandoned.
+            Exception: The source raised it; the running trials were abandoned.
         """
         with InterruptGuard() as guard:
             try:
-                self._supervisor.open(source)
+                self._supervisor.start(source)
                 while True:
-                    with guard.hold():
+                    with guard.deferred():
                         self._start_tune()
                     self._request_queue.wait()
-                    with guard.hold():
+                    with guard.deferred():
                         self._process_requests()
                     if self._supervisor.finished:
                         return
@@ -124,7 +127,7 @@ class RayEngine:
                 raise
 
     def close(self) -> None:
-        """Ends the workers and frees what they hold; may be called twice."""
+        """Ends the workers and frees their resources; may be called twice."""
         if self._closed:
             return
         self._closed = True
@@ -146,7 +149,7 @@ class RayEngine:
         self.close()
 
     def _start_tune(self) -> None:
-        """Starts Ray Tune where it does not run."""
+        """Starts Ray Tune unless it is running."""
         if self._thread is not None:
             return
         setup = {**self._setup, "log_level": _log.getEffectiveLevel()}
@@ -157,16 +160,16 @@ class RayEngine:
                 run_tune(
                     self._request_queue, self._task_ref, setup, max_concurrent=self._workers, folder=self._folder.path
                 )
-            except Exception as found:
-                error = found
-            self._request_queue.put(Request("ended", (error,)))
+            except Exception as tune_error:
+                error = tune_error
+            self._request_queue.put(Request("tune_ended", (error,)))
 
         self._thread = threading.Thread(target=run, name="nbt-tune", daemon=True)
         self._thread.start()
 
     def _process_requests(self) -> None:
-        """Answers what lies on the request_queue, as long as there is anything to do."""
-        while not self._supervisor.finished and (request := self._request_queue.take()) is not None:
+        """Replies to the pending requests until the queue is empty or the source is finished."""
+        while not self._supervisor.finished and (request := self._request_queue.get_nowait()) is not None:
             try:
                 self._process_request(request)
             finally:
@@ -177,7 +180,7 @@ class RayEngine:
         if request.kind == "assignment":
             assignment = self._supervisor.next_assignment(*request.arguments)
             if assignment is None and self._supervisor.finished:
-                self._request_queue.requeue_once(request)  # Tune waits for the next source without asking every second
+                self._request_queue.requeue(request)  # Tune waits for the next source instead of polling
             else:
                 request.reply(assignment)
         elif request.kind == "handle_message":
@@ -186,16 +189,16 @@ class RayEngine:
         elif request.kind == "handle_worker_lost":
             attempt, reason, node_lost = request.arguments
             self._supervisor.handle_worker_lost(attempt, reason, node_lost=node_lost)
-        elif request.kind == "lost":
-            raise NbtError(f"the connection to Ray is lost ({request.arguments[0]}); {_RESUME_HINT}")
+        elif request.kind == "connection_lost":
+            raise NbtError(f"the connection to Ray was lost ({request.arguments[0]}); {_RESUME_HINT}")
         else:
             self._handle_tune_end(*request.arguments)
 
     def _handle_tune_end(self, error: Exception | None) -> None:
-        """Takes the end of Ray Tune, which should not end by itself."""
+        """Handles an unexpected end of Ray Tune: the running trials are retried if Ray still responds."""
         self._thread = None
         self._tune_failures += 1
         text = " ".join(str(error).split())[-300:]
         if self._tune_failures >= _MAX_TUNE_FAILURES or not self._cluster.alive():
-            raise NbtError(f"Ray cannot go on ({text}); {_RESUME_HINT}")
+            raise NbtError(f"Ray cannot continue ({text}); {_RESUME_HINT}")
         self._supervisor.handle_all_workers_lost(f"Ray Tune ended ({text})")

@@ -1,4 +1,4 @@
-"""What a user says of the Ray cluster, checked without importing Ray."""
+"""The options of the Ray engine, checked without importing Ray."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ CLIENT_PREFIX = "ray://"
 
 @dataclass(frozen=True)
 class RayOptions:
-    """Which cluster, and what a trial needs of it.
+    """The address of the Ray cluster and the resources per trial.
 
     Attributes:
-        address: "auto", "ray://HOST:PORT" or "HOST:PORT"; None starts a Ray on this machine, and ends it.
-        gpus_per_trial: GPUs, or a share of one; "auto" shares them by the memory that trials turn out to take; None
-            takes one where there are any.
-        cpus_per_trial: CPUs; None shares them out.
+        address: "auto", "ray://HOST:PORT" or "HOST:PORT"; None starts Ray on this machine and ends it with the search.
+        gpus_per_trial: Number of GPUs, or a share of one; "auto" computes the share from the memory that trials use;
+            None is one GPU if the cluster has any, or a share of one if there are more workers than GPUs.
+        cpus_per_trial: Number of CPUs, above 0; None is the largest number with which all workers fit.
 
     Raises:
-        UsageError: One of them is none.
+        UsageError: A value is invalid.
     """
 
     address: str | None = None
@@ -40,14 +40,16 @@ class RayOptions:
         if isinstance(gpus, str):
             _check_gpus_text(gpus)
         elif gpus is not None and not (math.isfinite(gpus) and gpus >= 0):
-            raise UsageError(f"--gpus-per-trial {gpus}: not 0 or more")
+            raise UsageError(f"--gpus-per-trial {gpus}: expected 0 or more")
         elif gpus is not None and gpus > 1 and gpus != int(gpus):
-            raise UsageError(f"--gpus-per-trial {gpus:g}: above 1 it is a whole number, as Ray splits single GPUs only")
+            raise UsageError(
+                f"--gpus-per-trial {gpus:g}: above 1, expected a whole number, because Ray splits single GPUs only"
+            )
         if cpus is not None and not (math.isfinite(cpus) and cpus > 0):
-            raise UsageError(f"--cpus-per-trial {cpus}: not above 0")
+            raise UsageError(f"--cpus-per-trial {cpus}: expected a number above 0")
 
-    def given(self) -> list[str]:
-        """Returns the names of what the user said."""
+    def given_options(self) -> list[str]:
+        """Returns the command-line names of the options that are set."""
         values = {
             "--ray-address": self.address,
             "--gpus-per-trial": self.gpus_per_trial,
@@ -70,7 +72,7 @@ def _check_gpus_text(text: str) -> None:
 
 
 def parse_gpus_per_trial(text: str | None) -> float | str | None:
-    """Returns what a user wrote for `gpus_per_trial`: a number, or the text, which `RayOptions` judges."""
+    """Parses the text of `gpus_per_trial`: returns a number, or the text itself, which `RayOptions` validates."""
     try:
         return None if text is None else float(text)
     except ValueError:
@@ -78,13 +80,13 @@ def parse_gpus_per_trial(text: str | None) -> float | str | None:
 
 
 def check_ray_installed() -> None:
-    """Checks that there is a Ray that is new enough.
+    """Checks that Ray with Ray Tune is installed and recent enough.
 
     Raises:
-        UsageError: There is not.
+        UsageError: It is not.
     """
-    wanted = ".".join(map(str, MIN_RAY_VERSION))
-    remedy = f'pip install "ray[tune]>={wanted}" on the driver and on all nodes, or use --engine local'
+    required = ".".join(map(str, MIN_RAY_VERSION))
+    remedy = f'pip install "ray[tune]>={required}" on the driver and on all nodes, or use --engine local'
     try:
         version = importlib.metadata.version("ray")
     except importlib.metadata.PackageNotFoundError as error:
@@ -95,17 +97,17 @@ def check_ray_installed() -> None:
     spec = importlib.util.find_spec("ray")
     folders = spec.submodule_search_locations if spec is not None else None
     if not any((Path(folder) / "tune").is_dir() for folder in folders or ()):
-        raise UsageError(f"--engine ray: Ray {version} has no Tune; {remedy}")
+        raise UsageError(f"--engine ray: Ray {version} is installed without Tune; {remedy}")
 
 
 def check_ray_client_installed(address: str | None) -> None:
-    """Checks that there is what an address of Ray Client needs.
+    """Checks that grpcio is installed if the address is one of Ray Client.
 
     Raises:
-        UsageError: There is not.
+        UsageError: It is not.
     """
     if address is not None and address.startswith(CLIENT_PREFIX) and importlib.util.find_spec("grpc") is None:
         raise UsageError(
-            f'--ray-address {address}: Ray\'s client needs grpcio; pip install "ray[client]", or run nbt on a machine '
-            "of the cluster with HOST:6379"
+            f'--ray-address {address}: Ray Client needs grpcio; pip install "ray[client]", or run nbt on a machine '
+            "of the cluster with --ray-address HOST:6379"
         )

@@ -1,9 +1,8 @@
-"""The brain behind Ray Tune: a searcher and a scheduler that only pass on, and the trainable that runs the specs.
+"""The adapter to Ray Tune: a searcher and a scheduler that forward to the request queue, and the trainable.
 
-Ray Tune places actors, keeps them warm between trials and notices their death; it decides nothing. A trial of Tune is
-one attempt at a spec: what to try again is decided by `nbt.tuning.engines.distributed.supervisor`, because Tune gives up a trial whose
-actor died while it was being handed over, whatever `max_failures` says. Nothing of Tune's own state is ever read
-back.
+Ray Tune places actors, keeps them between trials and detects their death; it makes no decisions. A trial of Tune is
+one attempt at a trial of nbt: `nbt.tuning.engines.distributed.supervisor` decides about retries, because Tune gives up
+a trial whose actor dies while the trial is assigned to it, even with `max_failures`. Tune's own state is never read.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from nbt.tuning.engines.worker import Runner, WorkerSetup
 _log = logging.getLogger("nbt")
 
 _ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # it prints to stdout, even when it is told to be silent
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output is printed to stdout even with verbose=0
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # its state is never read back
@@ -52,20 +51,21 @@ _GRACE_SECONDS = 5
 def run_tune(
     request_queue: RequestQueue, task_ref: Any, setup: dict[str, Any], *, max_concurrent: int, folder: Path
 ) -> None:
-    """Runs Ray Tune until the request_queue is closed.
+    """Runs Ray Tune until the request queue is closed.
 
     Args:
-        request_queue: Who decides.
-        task_ref: Reference to the packed task in Ray's object store.
-        setup: The rest of `WorkerSetup`, and of how workers are to behave.
-        max_concurrent: The most trials at a time.
-        folder: For what Tune must write; nobody reads it.
+        request_queue: Queue for the requests of Tune's thread.
+        task_ref: Reference to the task in Ray's object store, as converted by `to_shared_arrays`.
+        setup: Options of the workers: "device", "cache_bytes", "runner", "log_level", "max_concurrent" and
+            "checkpoint_bytes_per_second".
+        max_concurrent: Maximum number of concurrent trials.
+        folder: Folder for the files that Tune writes, which are never read.
     """
     os.environ.update(_ENVIRONMENT)
-    # It calls every attempt that was not the last an error.
+    # This logger reports every attempt that is retried as an error.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
-        # Tune wants to stage its own state in the session folder of a node, and over ray:// there is none here.
+        # Tune stages its state in the session folder of a node; a driver connected over ray:// has none.
         storage._get_ray_train_session_dir = lambda: str(folder)  # type: ignore[attr-defined]
     tune.run(
         tune.with_parameters(RayWorker, task_ref=[task_ref], worker_options=setup),
@@ -81,19 +81,19 @@ def run_tune(
         trial_dirname_creator=lambda trial: trial.trial_id,
         callbacks=[_SilentReporter()],
         verbose=0,
-        _remote=False,  # over a ray:// address Tune would move the searcher, and the supervisor with it, to the head
+        _remote=False,  # with a ray:// address Tune would otherwise run the searcher and the supervisor on the head
     )
 
 
 class _SilentReporter(TrialProgressCallback):
-    """Prints nothing; Tune's own, which it adds where there is none, prints a line a trial even when told not to."""
+    """Prints nothing; without it Tune adds its own reporter, which prints one line per trial even with verbose=0."""
 
     def _print(self, msg: str) -> None:
-        """Nothing: the study's progress is shown by whoever runs it."""
+        """Does nothing: the caller displays the progress of the study."""
 
 
 class _Searcher(Searcher):
-    """Hands out what the supervisor say."""
+    """Returns the assignments of the supervisor to Tune."""
 
     def __init__(self, request_queue: RequestQueue) -> None:
         super().__init__()
@@ -107,81 +107,81 @@ class _Searcher(Searcher):
         return None if assignment is None else {"assignment": assignment}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The scheduler has told."""
+        """Does nothing: the scheduler reports the end of trials."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the storage has it all."""
+        """Does nothing: the study's storage has the whole state."""
 
 
 class _Scheduler(TrialScheduler):
-    """Passes on what workers say, and the answers."""
+    """Forwards messages of workers to the request queue, and decisions to workers."""
 
     def __init__(self, request_queue: RequestQueue, max_concurrent: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._request_queue, self._at_a_time = request_queue, max_concurrent
+        self._request_queue, self._max_concurrent = request_queue, max_concurrent
         self._cached_resources: Any = None
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         message = result["message"]
-        answer = self._request_queue.handle_message(trial.trial_id, message)
+        decision = self._request_queue.handle_message(trial.trial_id, message)
         message.drop_files()
         trial.config["assignment"].checkpoint = None
-        if answer.finished:
-            if answer.retire_worker:
+        if decision.finished:
+            if decision.retire_worker:
                 _retire_actor(controller, trial)
             return str(TrialScheduler.STOP)
-        if answer.reason is not None:
-            # STOP would cut the run off without its outcome: what it knows of itself, its file removed. The actor
-            # gets this before the call that asks it for more.
+        if decision.stop_reason is not None:
+            # STOP would end the attempt without an outcome and without removing its files. The actor receives this call
+            # before the call of its next step.
             actor: Any = trial.temporary_state.ray_actor
-            actor.request_stop.remote(answer.reason)
+            actor.request_stop.remote(decision.stop_reason)
         return str(TrialScheduler.CONTINUE)
 
     def on_trial_error(self, controller: Any, trial: Trial) -> None:
         self._request_queue.handle_worker_lost(trial.trial_id, *_failure_reason(trial))
 
     def choose_trial_to_run(self, controller: Any) -> None:
-        """Tune asks in every step: the moment to stop what was given up. It starts pending trials by itself."""
+        """Stops abandoned attempts, as Tune calls this in every step; it starts pending trials by itself."""
         live = {trial.trial_id: trial for trial in controller.get_live_trials()}
         for attempt in self._request_queue.pop_abandoned(list(live)):
             controller.stop_trial(live[attempt])
 
     def on_trial_add(self, controller: Any, trial: Trial) -> None:
-        """Keeps actors while there is nothing for them; Tune would keep one alone, and the finals would start cold."""
+        """Lets Tune keep all idle actors; by default it keeps one, and the finals would have to start new ones."""
         resources = trial.placement_group_factory
         if resources == self._cached_resources:
             return
         inner = getattr(controller, "_tune_controller", controller)
-        # At the end a worker that is in mid-epoch is killed after that; Tune waits as long for any worker to end.
+        # At the end Tune waits this long for its actors, then kills those that are still in an epoch.
         inner._actor_force_cleanup_timeout = _GRACE_SECONDS
         cache = getattr(inner, "_actor_cache", None)
         if cache is not None:
             if self._cached_resources is not None:
-                cache.decrease_max(self._cached_resources, by=self._at_a_time)
-            cache.increase_max(resources, by=self._at_a_time)
+                cache.decrease_max(self._cached_resources, by=self._max_concurrent)
+            cache.increase_max(resources, by=self._max_concurrent)
             self._cached_resources = resources
 
     def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """The supervisor know."""
+        """Does nothing: the supervisor has been notified already."""
 
     def on_trial_remove(self, controller: Any, trial: Trial) -> None:
-        """The supervisor know."""
+        """Does nothing: the supervisor has been notified already."""
 
     def debug_string(self) -> str:
         return "nbt"
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the storage has it all."""
+        """Does nothing: the study's storage has the whole state."""
 
 
 def _retire_actor(controller: Any, trial: Trial) -> None:
-    """Has Tune end the actor of a trial with it; it would keep it for the next one, with all that it holds."""
+    """Makes Tune end the actor with its trial; otherwise it would be reused for the next trial, memory included."""
     inner = getattr(controller, "_tune_controller", controller)
     inner._started_actors.discard(inner._trial_to_actor.get(trial))
 
 
 def _failure_reason(trial: Trial) -> tuple[str, bool]:
-    """Returns why an attempt ended without a word, and whether its whole node is gone."""
+    """Returns why an attempt ended without an outcome, and whether its whole node was lost."""
     error = _load_error(trial)
     text = " ".join(str(error).split())
     if not isinstance(error, RayActorError):
@@ -193,37 +193,36 @@ def _failure_reason(trial: Trial) -> tuple[str, bool]:
 
 
 def _load_error(trial: Trial) -> BaseException | None:
-    """Returns what ended an attempt. Tune's own look-up reads a copy that it has not made yet."""
+    """Returns the exception that ended an attempt; Tune's own accessor reads a copy that does not exist yet."""
     try:
         error: BaseException = pickle.loads(Path(str(trial.pickled_error_file)).read_bytes())
-    except Exception:  # it is for a message only
+    except Exception:  # the error is only used in a message
         return None
     return error
 
 
 class RayWorker(tune.Trainable):
-    """An actor that runs one spec after another and keeps its tools: model skeleton, w0, prefix caches."""
+    """An actor that runs one trial after another and keeps its runner: model, w0 and frozen-feature caches."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> Any:
-        """Returns what the run in `config` needs."""
+        """Returns the resources of the assignment in `config`."""
         return tune.PlacementGroupFactory([dict(config["assignment"].resources)], strategy="SPREAD")
 
     def setup(
         self, config: dict[str, Any], task_ref: Sequence[Any] = (), worker_options: Mapping[str, Any] | None = None
     ) -> None:
-        """Begins the first run; the tools are made when it does."""
+        """Starts the first trial; its thread creates the runner."""
         assert worker_options is not None
         resources = config["assignment"].resources
         threads = max(1, int(resources.get("CPU", 1)))
-        asked = os.environ.get("OMP_NUM_THREADS", "")
-        if asked.isdecimal() and int(asked) > 0:
-            threads = min(threads, int(asked))
+        requested_threads = os.environ.get("OMP_NUM_THREADS", "")
+        if requested_threads.isdecimal() and int(requested_threads) > 0:
+            threads = min(threads, int(requested_threads))
         os.environ["OMP_NUM_THREADS"] = str(threads)
         self._reason: str | None = None
-        self._directory = LockedDirectory(
-            "nbt-worker-"
-        )  # Ray kills its workers: where the driver is gone, and at other times
+        # Ray kills workers, for instance when the driver has ended; a locked directory is removed even then.
+        self._directory = LockedDirectory("nbt-worker-")
         self._trial_thread = TrialThread(
             functools.partial(_open_runner, task_ref, worker_options, resources),
             _current_location,
@@ -234,22 +233,22 @@ class RayWorker(tune.Trainable):
         self._trial_thread.start(config["assignment"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begins another run with the same tools."""
+        """Starts another trial with the same runner."""
         self._reason = None
         self._trial_thread.start(new_config["assignment"])
         return True
 
     def request_stop(self, reason: str) -> None:
-        """Makes the next step end the run."""
+        """Makes the next step stop the trial."""
         self._reason = reason
 
     def step(self) -> dict[str, Any]:
-        """Returns what comes next of the run: an epoch, or its end."""
+        """Returns the next message of the trial: an epoch, or its outcome."""
         reason, self._reason = self._reason, None
-        return {"message": self._trial_thread.next(reason)}
+        return {"message": self._trial_thread.next_message(reason)}
 
     def cleanup(self) -> None:
-        """Frees the tools."""
+        """Closes the runner and removes the temporary files."""
         self._trial_thread.close()
         self._directory.close()
 
@@ -263,11 +262,11 @@ def _make_rate_limiter(values: Mapping[str, Any], slot: int) -> CheckpointRateLi
 
 def _open_runner(task_ref: Sequence[Any], values: Mapping[str, Any], resources: Mapping[str, float]) -> Runner:
     gpus = resources.get("GPU", 0.0)
-    # What shares a GPU, or the CPUs of this node, shares the memory for prefix caches.
+    # Workers that share a GPU, or the CPUs of this node, share the memory for frozen-feature caches.
     workers_per_device = int(1 / gpus) if 0 < gpus < 1 else 1 if gpus else _workers_per_node(resources.get("CPU", 1.0))
     chosen = {name: values[name] for name in ("device", "cache_bytes", "runner")}
     if not gpus and chosen["device"] is None:
-        chosen["device"] = "cpu"  # Ray hides no GPU from a worker that asked for none
+        chosen["device"] = "cpu"  # Ray hides no GPU from a worker that requested none
     setup = WorkerSetup(
         from_shared_arrays(ray.get(task_ref[0])),
         workers=max(1, min(workers_per_device, values["max_concurrent"])),
@@ -276,15 +275,15 @@ def _open_runner(task_ref: Sequence[Any], values: Mapping[str, Any], resources: 
     runner = setup.open_runner()
     if gpus and runner.device == "cpu":
         numbers, host = ", ".join(_assigned_gpus()), platform.node()
-        _log.warning("%s has GPU %s, but torch sees none there: its trials train on the CPU", host, numbers)
+        _log.warning("%s has GPU %s, but PyTorch finds no GPU there: its trials train on the CPU", host, numbers)
     return runner
 
 
 def _workers_per_node(cpus: float) -> int:
-    """Returns how many workers with so many CPUs this node has room for."""
+    """Returns the number of workers with `cpus` CPUs each that fit on this node."""
     node = ray.get_runtime_context().get_node_id()
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    total = next((found["Resources"].get("CPU", 1.0) for found in nodes if found["NodeID"] == node), 1.0)
+    total = next((entry["Resources"].get("CPU", 1.0) for entry in nodes if entry["NodeID"] == node), 1.0)
     return int(total / cpus) if cpus else 1
 
 
@@ -293,5 +292,5 @@ def _current_location(device: str) -> WorkerLocation:
 
 
 def _assigned_gpus() -> tuple[str, ...]:
-    """Returns the numbers of the GPUs that Ray gave this worker."""
+    """Returns the indices of the GPUs that Ray has assigned to this worker."""
     return tuple(str(gpu) for gpu in ray.get_runtime_context().get_accelerator_ids().get("GPU", []))

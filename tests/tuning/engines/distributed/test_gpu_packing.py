@@ -1,4 +1,4 @@
-"""How many runs share a GPU."""
+"""The number of trials that share a GPU."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ def facts(peak: float, total: float = 80, cache: float = 0) -> dict[str, float]:
 
 
 def measured(*peaks: float) -> GpuPacking:
-    packing = GpuPacking({"CPU": 1.0, "GPU": 1.0}, measured=True)
+    packing = GpuPacking({"CPU": 1.0, "GPU": 1.0}, measure_memory=True)
     for peak in peaks:
         packing.record_memory(facts(peak))
     return packing
 
 
 def share(packing: GpuPacking) -> float:
-    return packing.current()["GPU"]
+    return packing.resources()["GPU"]
 
 
-def test_the_first_run_has_a_gpu_and_the_next_share_by_what_it_took() -> None:
+def test_the_first_trial_has_a_gpu_and_later_ones_share_by_its_memory() -> None:
     packing = measured()
-    assert packing.current() == {"CPU": 1.0, "GPU": 1.0}
-    packing.record_memory(facts(11.5))  # 14.875 GiB with margin and context, of the 60 that are not for prefix caches
-    assert packing.current() == {"CPU": 1.0, "GPU": 0.25}
+    assert packing.resources() == {"CPU": 1.0, "GPU": 1.0}
+    packing.record_memory(facts(11.5))  # 14.875 GiB with margin and context, of the 60 GiB that are not for caches
+    assert packing.resources() == {"CPU": 1.0, "GPU": 0.25}
     packing.record_memory(facts(1))
-    assert share(packing) == 0.25, "the largest counts"
+    assert share(packing) == 0.25, "the largest trial determines the share"
     packing.record_memory(facts(15))
     assert share(packing) == pytest.approx(1 / 3, abs=1e-4)
 
 
-def test_prefix_caches_shrink_with_the_share_and_do_not_count() -> None:
+def test_frozen_feature_caches_do_not_count() -> None:
     packing = measured()
     packing.record_memory(facts(11.5 + 20, cache=20))
     assert share(packing) == 0.25
@@ -50,15 +50,15 @@ def test_prefix_caches_shrink_with_the_share_and_do_not_count() -> None:
     assert share(packing) == 0.25
 
 
-def test_gpus_of_several_sizes_are_shared_as_the_smallest_allows() -> None:
+def test_the_smallest_gpu_determines_the_share() -> None:
     packing = measured(11.5)
     packing.record_memory(facts(11.5, total=40))
     assert share(packing) == 0.5
 
 
 @pytest.mark.parametrize(("gpus", "first"), [(1, 1), (3, 3), (8, 5), (0.5, 1)])
-def test_until_one_was_measured_no_more_run_than_there_are_gpus(gpus: float, first: int) -> None:
-    packing = GpuPacking({"GPU": 1.0}, measured=True, gpus=gpus)
+def test_one_trial_per_gpu_until_one_is_measured(gpus: float, first: int) -> None:
+    packing = GpuPacking({"GPU": 1.0}, measure_memory=True, gpus=gpus)
     assert packing.max_concurrent(5) == first
     packing.record_memory(facts(1))
     assert packing.max_concurrent(5) == 5
@@ -66,67 +66,69 @@ def test_until_one_was_measured_no_more_run_than_there_are_gpus(gpus: float, fir
 
 
 @given(st.lists(PEAKS, max_size=4), st.integers(0, 20))
-def test_what_shares_a_gpu_fits_on_it(peaks: list[float], times: int) -> None:
+def test_trials_that_share_a_gpu_fit_on_it(peaks: list[float], times: int) -> None:
     packing = measured(*peaks)
     for _ in range(times):
-        packing.reduce_sharing(packing.current())
+        packing.reduce_sharing(packing.resources())
     found = share(packing)
     assert 1 / 16 <= found <= 1
-    assert found * round(1 / found) <= 1, "or the last one would not fit"
-    assert int(1 / found) == round(1 / found), "workers tell from it how many they are"
-    assert found == 1 or round(1 / found) * max(peaks) <= 60, "a quarter is left for prefix caches"
+    assert found * round(1 / found) <= 1, "otherwise the last trial would not fit"
+    assert int(1 / found) == round(1 / found), "workers compute their number from it"
+    assert found == 1 or round(1 / found) * max(peaks) <= 60, "a quarter is left for frozen-feature caches"
 
 
 @given(PEAKS, PEAKS)
-def test_a_run_that_takes_more_never_asks_for_less(one: float, other: float) -> None:
+def test_the_share_grows_with_the_memory(one: float, other: float) -> None:
     less, more = sorted((one, other))
     assert share(measured(less)) <= share(measured(more))
     assert share(measured(less, more)) == share(measured(more, less)) == share(measured(more))
 
 
 @given(PEAKS)
-def test_backing_off_lets_fewer_share_until_one_is_alone(peak: float) -> None:
+def test_reduce_sharing_removes_one_trial_per_call(peak: float) -> None:
     packing = measured(peak)
-    runs = round(1 / share(packing))
-    while runs > 1:
-        assert packing.reduce_sharing(packing.current())
-        assert round(1 / share(packing)) == runs - 1
-        runs -= 1
+    trials = round(1 / share(packing))
+    while trials > 1:
+        assert packing.reduce_sharing(packing.resources())
+        assert round(1 / share(packing)) == trials - 1
+        trials -= 1
         packing.record_memory(facts(0.001))
     assert share(packing) == 1.0
-    assert not packing.reduce_sharing(packing.current()), "alone on a GPU: fewer at a time is all that is left"
+    assert not packing.reduce_sharing(packing.resources()), "a trial alone on its GPU shares none"
 
 
-def test_runs_that_were_packed_before_back_off_no_further() -> None:
+def test_reduce_sharing_ignores_older_smaller_shares() -> None:
     packing = measured(11.5)
-    before = packing.current()
+    before = packing.resources()
     for _ in range(3):
         assert packing.reduce_sharing(before)
         assert share(packing) == pytest.approx(1 / 3, abs=1e-4)
 
 
-def test_what_the_user_gave_stays_unless_it_is_too_little() -> None:
+def test_a_given_share_grows_only_after_out_of_memory() -> None:
     packing = GpuPacking({"CPU": 2.0, "GPU": 0.25}, gpus=2)
     packing.record_memory(facts(79))
-    assert packing.current() == {"CPU": 2.0, "GPU": 0.25}
-    assert packing.max_concurrent(9) == 9, "who wants more at a time than fit gets them one after another"
-    assert packing.reduce_sharing(packing.current())
-    assert packing.current() == {"CPU": 2.0, "GPU": 0.3333}
+    assert packing.resources() == {"CPU": 2.0, "GPU": 0.25}
+    assert packing.max_concurrent(9) == 9, "Ray queues trials that do not fit"
+    assert packing.reduce_sharing(packing.resources())
+    assert packing.resources() == {"CPU": 2.0, "GPU": 0.3333}
     assert packing.max_concurrent(9) == 6
 
 
-def test_without_a_gpu_there_is_nothing_to_share_and_a_word_of_it(caplog: pytest.LogCaptureFixture) -> None:
-    packing = GpuPacking({"CPU": 1.0}, measured=True)
+def test_a_cluster_without_gpu_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    packing = GpuPacking({"CPU": 1.0}, measure_memory=True)
     assert "--gpus-per-trial auto: the cluster has no GPU; the trials run on its CPUs" in caplog.text
     packing.record_memory(facts(1))
-    assert packing.current() == {"CPU": 1.0}
+    assert packing.resources() == {"CPU": 1.0}
     assert packing.max_concurrent(5) == 5
-    assert not packing.reduce_sharing(packing.current())
+    assert not packing.reduce_sharing(packing.resources())
 
 
-@pytest.mark.parametrize("said", [{}, {"peak_memory_bytes": 0, "device_memory_bytes": 1}, {"peak_memory_bytes": 1}])
-def test_a_run_that_measured_nothing_teaches_nothing(said: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "incomplete", [{}, {"peak_memory_bytes": 0, "device_memory_bytes": 1}, {"peak_memory_bytes": 1}]
+)
+def test_a_trial_without_measurement_changes_nothing(incomplete: dict[str, float]) -> None:
     packing = measured()
-    packing.record_memory(said)
+    packing.record_memory(incomplete)
     assert share(packing) == 1.0
     assert packing.max_concurrent(2) == 1

@@ -1,4 +1,4 @@
-"""A search that packs its trials on GPUs by the memory that they take, on GPUs that are imagined."""
+"""A search that packs its trials on simulated GPUs by their memory."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Run:
 
     @property
     def need(self) -> int:
-        """1 GiB of the first trials, 2 to 6 of the others: what was measured first does not hold for all."""
+        """1 GiB for the first trials, 2 to 6 GiB for the others, so that the first measurements are too small."""
         key = self.assignment.spec.key
         return GIB if key < "trial-0003" else int((2 + 4 * hashed_uniform(key)) * GIB)
 
 
 @dataclass
 class Cluster:
-    """GPUs that run an epoch of every run in turn, and have no more memory than they have."""
+    """Simulated GPUs with limited memory, which run one epoch of every trial in turn."""
 
     supervisor: TrialSupervisor
     gpus: int
@@ -71,7 +71,8 @@ class Cluster:
         self.max_running = max(self.max_running, sum(run.location is not None for run in self.runs.values()))
 
     def _on(self, gpu: int) -> list[Run]:
-        return [run for run in self.runs.values() if run.location is not None and run.location.gpus == (str(gpu),)]
+        placed = [run for run in self.runs.values() if run.location is not None]
+        return [run for run in placed if run.location is not None and run.location.gpu_indices == (str(gpu),)]
 
     def _shares(self, gpu: int) -> float:
         return sum(run.share for run in self._on(gpu))
@@ -79,8 +80,8 @@ class Cluster:
     def _step(self, name: str, run: Run) -> None:
         if run.location is None:
             return
-        beside = self._on(int(run.location.gpus[0]))
-        if sum(other.need + CONTEXT for other in beside) > TOTAL:
+        trials_on_gpu = self._on(int(run.location.gpu_indices[0]))
+        if sum(other.need + CONTEXT for other in trials_on_gpu) > TOTAL:
             self.out_of_memory += 1
             del self.runs[name]
             facts = {"peak_memory_bytes": run.need // 2, "device_memory_bytes": TOTAL}
@@ -89,31 +90,31 @@ class Cluster:
             return
         self.trained += 1
         epoch = run.left.pop(0)
-        answer = self.supervisor.handle_message(
+        decision = self.supervisor.handle_message(
             name, WorkerMessage(epoch=epoch, checkpoint=str(epoch.epoch).encode(), location=run.location)
         )
-        if answer.reason is not None or not run.left:
+        if decision.stop_reason is not None or not run.left:
             del self.runs[name]
             facts = {"peak_memory_bytes": run.need, "device_memory_bytes": TOTAL}
             ended = TrialOutcome(
-                stopped=answer.reason, curve=tuple(simulate(run.assignment.spec)[: epoch.epoch]), facts=facts
+                stopped=decision.stop_reason, curve=tuple(simulate(run.assignment.spec)[: epoch.epoch]), facts=facts
             )
             self.supervisor.handle_message(name, WorkerMessage(outcome=ended, location=run.location))
 
 
 @pytest.mark.parametrize("gpus", [1, 2])
-def test_out_of_memory_costs_no_trial_and_the_budget_is_exact(tmp_path: Path, gpus: int) -> None:
+def test_out_of_memory_loses_no_trial_and_the_budget_is_exact(tmp_path: Path, gpus: int) -> None:
     store = open_fake_study(tmp_path, "14")
     controller = make_controller(store, "14", checkpoints=tmp_path / "checkpoints")
-    supervisor = TrialSupervisor(WORKERS, GpuPacking({"CPU": 1.0, "GPU": 1.0}, measured=True, gpus=gpus))
-    supervisor.open(controller)
+    supervisor = TrialSupervisor(WORKERS, GpuPacking({"CPU": 1.0, "GPU": 1.0}, measure_memory=True, gpus=gpus))
+    supervisor.start(controller)
     cluster = Cluster(supervisor, gpus)
     cluster.work()
     controller.close()
     record = store.record()
     assert cluster.first[: gpus + 1] == [*[1.0] * gpus, cluster.first[gpus]] and cluster.first[gpus] < 1
     assert cluster.max_running > gpus
-    assert cluster.out_of_memory > 0, "or this shows nothing"
-    assert supervisor.max_concurrent == WORKERS, "packing alone answers to it"
+    assert cluster.out_of_memory > 0, "otherwise the test shows nothing"
+    assert supervisor.max_concurrent == WORKERS, "only the packing changes"
     assert record.counts() == {"complete": 14, "pruned": 0, "failed": 0, "interrupted": 0, "running": 0}
     assert record.epochs_spent == cluster.trained == 14 * EPOCHS

@@ -1,4 +1,4 @@
-"""Where a worker is, in the same words under every engine."""
+"""Locations of workers, which have the same form in every engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nbt.tuning.engines.distributed.protocol import WorkerLocation, local_worker
         ("cuda:2", "5", "2"),
     ],
 )
-def test_a_gpu_has_the_number_that_the_machine_gives_it(
+def test_the_gpu_index_is_that_of_the_machine(
     device: str, visible: str | None, gpu: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -31,8 +31,8 @@ def test_a_gpu_has_the_number_that_the_machine_gives_it(
     assert local_worker_location(device).facts() == expected
 
 
-def test_what_is_not_known_is_not_said() -> None:
+def test_unknown_facts_are_omitted() -> None:
     assert WorkerLocation().facts() == {}
     assert local_worker_location("").facts() == {"node": platform.node()}
-    two = WorkerLocation("id", "alpha", "cuda:0", ("2", "3"))
-    assert two.facts() == {"node": "alpha", "device": "cuda:0", "gpu_index": "2,3"}
+    two_gpus = WorkerLocation("id", "alpha", "cuda:0", ("2", "3"))
+    assert two_gpus.facts() == {"node": "alpha", "device": "cuda:0", "gpu_index": "2,3"}

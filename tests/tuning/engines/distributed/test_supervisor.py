@@ -1,4 +1,4 @@
-"""The supervisor of a cluster's runs, without a cluster: what the source is told, what is tried again, what is written."""
+"""The supervisor of a cluster's trials, without a cluster: calls to the source, retries and files."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def done(location: WorkerLocation = HERE, **others: object) -> WorkerMessage:
 def make_supervisor(*behaviours: str, workers: int = 1) -> tuple[TrialSupervisor, ListSource]:
     source = ListSource(make_specs(*behaviours))
     supervisor = TrialSupervisor(workers, GpuPacking({"CPU": 1.0}))
-    supervisor.open(source)
+    supervisor.start(source)
     return supervisor, source
 
 
 def make_supervisor_with_checkpoint(folder: Path) -> tuple[TrialSupervisor, ListSource]:
     source = ListSource([TrialSpec(key="t", settings=make_specs("x")[0].settings, checkpoint=folder / "c" / "t.pt")])
     supervisor = TrialSupervisor(1)
-    supervisor.open(source)
+    supervisor.start(source)
     return supervisor, source
 
 
-def test_hands_out_as_many_as_fit_and_asks_again_after_an_end() -> None:
+def test_assigns_up_to_the_limit_and_requests_again_after_an_end() -> None:
     supervisor, source = make_supervisor("a", "b", "c", workers=2)
     first, second = supervisor.next_assignment("1"), supervisor.next_assignment("2")
     assert first is not None and second is not None
@@ -55,12 +55,12 @@ def test_hands_out_as_many_as_fit_and_asks_again_after_an_end() -> None:
     assert third is not None and third.slot == 0
     supervisor.handle_message("2", done())
     supervisor.handle_message("3", done())
-    assert not supervisor.finished, "the source has not been asked yet"
+    assert not supervisor.finished, "no trial has been requested after the last end"
     assert supervisor.next_assignment("4") is None
     assert supervisor.finished
 
 
-def test_asks_the_source_only_after_an_end() -> None:
+def test_requests_only_after_an_end() -> None:
     supervisor, source = make_supervisor("a", workers=2)
     supervisor.next_assignment("1")
     assert supervisor.next_assignment("2") is None
@@ -70,18 +70,18 @@ def test_asks_the_source_only_after_an_end() -> None:
     assert supervisor.next_assignment("4") is not None
 
 
-def test_passes_on_epochs_and_answers() -> None:
+def test_forwards_epochs_and_stop_reasons() -> None:
     supervisor, source = make_supervisor("a")
     source.stop = lambda spec, result: "weak" if result.epoch == 2 else None
     supervisor.next_assignment("1")
-    assert supervisor.handle_message("1", epoch(1)).reason is None
-    answer = supervisor.handle_message("1", epoch(2))
-    assert (answer.reason, answer.finished) == ("weak", False)
+    assert supervisor.handle_message("1", epoch(1)).stop_reason is None
+    decision = supervisor.handle_message("1", epoch(2))
+    assert (decision.stop_reason, decision.finished) == ("weak", False)
     assert supervisor.handle_message("1", done(stopped="weak")).finished
     assert source.done["0000 a"].stopped == "weak"
 
 
-def test_a_dead_worker_costs_one_more_attempt_and_the_source_hears_nothing_twice() -> None:
+def test_a_dead_worker_leads_to_one_retry_without_repeated_epochs() -> None:
     supervisor, source = make_supervisor("a")
     supervisor.next_assignment("1")
     supervisor.handle_message("1", epoch(1))
@@ -97,7 +97,7 @@ def test_a_dead_worker_costs_one_more_attempt_and_the_source_hears_nothing_twice
     assert [result.epoch for result in outcome.curve] == [1, 2]
 
 
-def test_the_source_is_told_where_a_run_is_and_where_it_moves() -> None:
+def test_reports_each_location_of_a_trial() -> None:
     supervisor, source = make_supervisor("a")
     supervisor.next_assignment("1")
     supervisor.handle_message("1", epoch(1, location=HERE))
@@ -113,7 +113,7 @@ def test_the_source_is_told_where_a_run_is_and_where_it_moves() -> None:
     assert facts["lost_workers"] == [{**here, "reason": "its node was lost"}]
 
 
-def test_a_run_that_fails_by_its_workers_says_where() -> None:
+def test_lost_workers_are_recorded_with_their_location() -> None:
     supervisor, source = make_supervisor("a")
     supervisor.next_assignment("1")
     supervisor.handle_worker_lost("1", "worker process died")
@@ -128,7 +128,7 @@ def test_a_run_that_fails_by_its_workers_says_where() -> None:
     ]
 
 
-def test_lost_nodes_are_not_held_against_a_job() -> None:
+def test_lost_nodes_do_not_fail_a_trial() -> None:
     supervisor, source = make_supervisor("a")
     for attempt in "12345":
         assert supervisor.next_assignment(attempt) is not None
@@ -140,7 +140,7 @@ def test_lost_nodes_are_not_held_against_a_job() -> None:
     assert source.done["0000 a"].error is None
 
 
-def test_nobody_wants_to_hear_a_lost_attempt() -> None:
+def test_messages_of_a_lost_attempt_are_ignored() -> None:
     supervisor, source = make_supervisor("a")
     supervisor.next_assignment("1")
     supervisor.handle_worker_lost("1", "its node was lost", node_lost=True)
@@ -151,7 +151,7 @@ def test_nobody_wants_to_hear_a_lost_attempt() -> None:
     assert not source.epochs and not source.done
 
 
-def test_checkpoints_arrive_here_and_go_with_the_next_attempt(tmp_path: Path) -> None:
+def test_checkpoints_are_written_and_sent_with_the_next_attempt(tmp_path: Path) -> None:
     supervisor, _ = make_supervisor_with_checkpoint(tmp_path)
     first = supervisor.next_assignment("1")
     assert first is not None and first.checkpoint is None
@@ -163,10 +163,10 @@ def test_checkpoints_arrive_here_and_go_with_the_next_attempt(tmp_path: Path) ->
     second = supervisor.next_assignment("2")
     assert second is not None and second.checkpoint == b"two"
     supervisor.handle_message("2", done(error="ValueError: no"))
-    assert (tmp_path / "c" / "t.pt").exists(), "what becomes of a failed trial's is the brain's to say"
+    assert (tmp_path / "c" / "t.pt").exists(), "the search controller decides about the checkpoints of failed trials"
 
 
-def test_the_checkpoint_of_a_finished_job_is_removed(tmp_path: Path) -> None:
+def test_the_checkpoint_of_a_finished_trial_is_removed(tmp_path: Path) -> None:
     supervisor, _ = make_supervisor_with_checkpoint(tmp_path)
     supervisor.next_assignment("1")
     supervisor.handle_message("1", epoch(1, checkpoint=b"one"))
@@ -179,14 +179,14 @@ def test_the_checkpoint_of_a_finished_job_is_removed(tmp_path: Path) -> None:
 def make_supervisor_with_export(folder: Path) -> tuple[TrialSupervisor, WorkerMessage]:
     source = ListSource([TrialSpec(key="t", settings=make_specs("x")[0].settings, export=folder)])
     supervisor = TrialSupervisor(1)
-    supervisor.open(source)
+    supervisor.start(source)
     supervisor.next_assignment("1")
     message = done()
     message.export = {"model.json": b"{}", "weights.safetensors": b"w"}
     return supervisor, message
 
 
-def test_a_model_replaces_an_older_one(tmp_path: Path) -> None:
+def test_a_model_replaces_an_older_model(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.json").write_text("old")
     supervisor, message = make_supervisor_with_export(tmp_path / "model")
@@ -196,16 +196,16 @@ def test_a_model_replaces_an_older_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_model_replaces_nothing_else(tmp_path: Path) -> None:
+def test_a_model_replaces_no_other_folder(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     supervisor, message = make_supervisor_with_export(tmp_path)
-    with pytest.raises(UsageError, match=r"is no model folder.*notes\.txt"):
+    with pytest.raises(UsageError, match=r"is not a model folder.*notes\.txt"):
         supervisor.handle_message("1", message)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(("other", "shared"), [(SAME_GPU, True), (OTHER_GPU, False), (None, True)])
-def test_out_of_memory_beside_another_is_put_back(other: WorkerLocation | None, shared: bool) -> None:
+def test_out_of_memory_on_a_shared_device_requeues_the_trial(other: WorkerLocation | None, shared: bool) -> None:
     supervisor, source = make_supervisor("a", "b", workers=2)
     supervisor.next_assignment("1")
     supervisor.next_assignment("2")
@@ -218,12 +218,12 @@ def test_out_of_memory_beside_another_is_put_back(other: WorkerLocation | None, 
     assert (supervisor.next_assignment("3") is None) is True
 
 
-def test_out_of_memory_lets_fewer_share_a_gpu_where_that_was_measured() -> None:
+def test_out_of_memory_increases_a_measured_share() -> None:
     source = ListSource(make_specs("a", "b", "c"))
-    supervisor = TrialSupervisor(2, GpuPacking({"GPU": 1.0}, measured=True))
-    supervisor.open(source)
+    supervisor = TrialSupervisor(2, GpuPacking({"GPU": 1.0}, measure_memory=True))
+    supervisor.start(source)
     supervisor.next_assignment("1")
-    assert supervisor.next_assignment("2") is None, "one a GPU, until the first was measured"
+    assert supervisor.next_assignment("2") is None, "one trial per GPU until the first is measured"
     supervisor.handle_message("1", done(facts={"peak_memory_bytes": 1, "device_memory_bytes": 5 << 29}))
     shared = [supervisor.next_assignment(attempt) for attempt in "23"]
     assert [assignment and assignment.resources for assignment in shared] == [{"GPU": 0.3333}] * 2
@@ -233,13 +233,13 @@ def test_out_of_memory_lets_fewer_share_a_gpu_where_that_was_measured() -> None:
     assert assignment is not None and assignment.spec.key == "0001 b" and assignment.resources == {"GPU": 0.5}
 
 
-def test_out_of_memory_teaches_what_a_run_takes_at_least_and_alone_on_a_gpu_nothing() -> None:
+def test_out_of_memory_is_recorded_as_a_measurement_only_on_a_shared_gpu() -> None:
     def measured(peak: int, **others: object) -> WorkerMessage:
         return done(facts={"peak_memory_bytes": peak << 30, "device_memory_bytes": 80 << 30}, **others)
 
     source = ListSource(make_specs(*"abcd"))
-    supervisor = TrialSupervisor(2, GpuPacking({"GPU": 1.0}, measured=True))
-    supervisor.open(source)
+    supervisor = TrialSupervisor(2, GpuPacking({"GPU": 1.0}, measure_memory=True))
+    supervisor.start(source)
     supervisor.next_assignment("1")
     supervisor.handle_message("1", measured(79, error="OutOfMemoryError", out_of_memory=True))
     assert source.done["0000 a"].out_of_memory
@@ -252,10 +252,10 @@ def test_out_of_memory_teaches_what_a_run_takes_at_least_and_alone_on_a_gpu_noth
     assert supervisor.next_assignment("5").resources == {"GPU": 0.5}  # type: ignore[union-attr]
 
 
-def test_out_of_memory_on_a_gpu_of_its_own_is_told_though_nobody_knows_where_the_others_are() -> None:
+def test_out_of_memory_on_a_whole_gpu_is_reported() -> None:
     source = ListSource(make_specs("a", "b"))
     supervisor = TrialSupervisor(2, GpuPacking({"GPU": 1.0}, gpus=2))
-    supervisor.open(source)
+    supervisor.start(source)
     for attempt in "12":
         supervisor.next_assignment(attempt)
     supervisor.handle_message("1", done(error="OutOfMemoryError", out_of_memory=True))
@@ -263,29 +263,29 @@ def test_out_of_memory_on_a_gpu_of_its_own_is_told_though_nobody_knows_where_the
     assert supervisor.max_concurrent == 2
 
 
-def test_out_of_memory_with_a_share_that_was_given_lets_fewer_share_too() -> None:
+def test_out_of_memory_increases_a_given_share() -> None:
     source = ListSource(make_specs("a", "b", "c"))
     supervisor = TrialSupervisor(2, GpuPacking({"GPU": 0.5}, gpus=1))
-    supervisor.open(source)
+    supervisor.start(source)
     for attempt in "12":
         supervisor.next_assignment(attempt)
-    answer = supervisor.handle_message("1", done(error="OutOfMemoryError", out_of_memory=True))
-    assert answer.finished and answer.retire_worker, "its worker keeps the memory that it took"
+    decision = supervisor.handle_message("1", done(error="OutOfMemoryError", out_of_memory=True))
+    assert decision.finished and decision.retire_worker, "its worker keeps its memory"
     assert source.abandoned == ["0000 a"]
-    assert supervisor.next_assignment("3") is None, "there is room for one"
+    assert supervisor.next_assignment("3") is None, "one trial fits"
     assert not supervisor.handle_message("2", done()).retire_worker
     assignment = supervisor.next_assignment("3")
     assert assignment is not None and assignment.spec.key == "0000 a" and assignment.resources == {"GPU": 1.0}
 
 
-def test_out_of_memory_alone_is_told() -> None:
+def test_out_of_memory_alone_is_reported() -> None:
     supervisor, source = make_supervisor("a")
     supervisor.next_assignment("1")
     supervisor.handle_message("1", done(error="OutOfMemoryError", out_of_memory=True))
     assert source.done["0000 a"].out_of_memory
 
 
-def test_broken_tools_cost_an_attempt() -> None:
+def test_a_failed_setup_counts_as_a_worker_failure() -> None:
     supervisor, source = make_supervisor("a")
     for attempt in "12":
         supervisor.next_assignment(attempt)
@@ -295,7 +295,7 @@ def test_broken_tools_cost_an_attempt() -> None:
     assert source.done["0000 a"].error == "a worker could not be set up (RuntimeError: no)"
 
 
-def test_a_worker_without_tools_is_left_out_where_others_have_theirs(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_whose_setup_fails_is_removed_if_others_work(caplog: pytest.LogCaptureFixture) -> None:
     supervisor, source = make_supervisor("a", "b", "c", workers=2)
     for attempt in "12":
         supervisor.next_assignment(attempt)
@@ -303,17 +303,17 @@ def test_a_worker_without_tools_is_left_out_where_others_have_theirs(caplog: pyt
     setup_failed = WorkerMessage(
         outcome=TrialOutcome(error="no kernel image"), setup_failed=True, location=WorkerLocation("n2", "beta")
     )
-    answer = supervisor.handle_message("2", setup_failed)
-    assert answer.finished and answer.retire_worker
+    decision = supervisor.handle_message("2", setup_failed)
+    assert decision.finished and decision.retire_worker
     assert source.abandoned == ["0001 b"] and not source.done
-    assert "a worker could not be set up on beta (no kernel image): going on with 1 at a time" in caplog.text
+    assert "a worker could not be set up on beta (no kernel image): concurrent trials reduced to 1" in caplog.text
     assert supervisor.next_assignment("3") is None
     supervisor.handle_message("1", done())
     assignment = supervisor.next_assignment("3")
     assert assignment is not None and assignment.spec.key == "0001 b"
 
 
-def test_giving_up_abandons_what_runs_and_hides_no_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_abandon_all_reports_every_trial_and_hides_no_error(caplog: pytest.LogCaptureFixture) -> None:
     supervisor, source = make_supervisor("a", "b", "c", workers=2)
     supervisor.next_assignment("1")
     supervisor.next_assignment("2")
@@ -322,11 +322,11 @@ def test_giving_up_abandons_what_runs_and_hides_no_error(caplog: pytest.LogCaptu
     assert supervisor.handle_message("1", epoch(1)).finished
     assert supervisor.next_assignment("3") is None
 
-    def gone(spec: TrialSpec) -> None:
+    def fail(spec: TrialSpec) -> None:
         raise NbtError("storage is gone")
 
-    source.on_abandoned = gone  # type: ignore[method-assign]
-    supervisor.open(source)
+    source.on_abandoned = fail  # type: ignore[method-assign]
+    supervisor.start(source)
     supervisor.next_assignment("4")
     supervisor.abandon_all()
     assert "storage is gone" in caplog.text
@@ -339,23 +339,17 @@ def test_log_records_of_workers_are_logged_here(caplog: pytest.LogCaptureFixture
     assert "100 % odd" in caplog.text
 
 
-def test_a_warning_that_every_worker_gives_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_of_several_workers_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     supervisor, _ = make_supervisor("a", "b", workers=2)
     for attempt in ("1", "2"):
         supervisor.next_assignment(attempt)
     with caplog.at_level(logging.INFO, logger="nbt"):
         for attempt in ("1", "2"):
-            supervisor.handle_message(attempt, epoch(1, logs=((30, "no GPU"), (20, "ready"), (40, "setup_failed"))))
-    assert [record.getMessage() for record in caplog.records] == [
-        "no GPU",
-        "ready",
-        "setup_failed",
-        "ready",
-        "setup_failed",
-    ]
+            supervisor.handle_message(attempt, epoch(1, logs=((30, "no GPU"), (20, "ready"), (40, "broken"))))
+    assert [record.getMessage() for record in caplog.records] == ["no GPU", "ready", "broken", "ready", "broken"]
 
 
-def test_an_order_is_never_copied() -> None:
+def test_an_assignment_is_never_copied() -> None:
     assignment = TrialAssignment(make_specs("a")[0], b"large")
     assert copy.deepcopy({"assignment": assignment})["assignment"] is assignment
-    assert repr(assignment) == "0000 a", "Ray Tune makes names of it"
+    assert repr(assignment) == "0000 a", "Ray Tune uses this in names"

@@ -1,4 +1,4 @@
-"""The worker's side of a cluster's runs, without a cluster."""
+"""The worker's side of a cluster's trials, without a cluster."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ OnEpoch = Callable[[EpochResult], str | None]
 
 
 class Runner:
-    """Trains for three epochs, with a checkpoint after the second, and exports."""
+    """Runs three epochs, with a checkpoint after the second, and exports a model."""
 
     device = "cpu"
 
     def __init__(self) -> None:
         self.closed = False
-        self.found: list[bytes | None] = []
+        self.checkpoints: list[bytes | None] = []
 
     def run(self, spec: TrialSpec, on_epoch: OnEpoch) -> TrialOutcome:
         if spec.checkpoint is not None:
-            self.found.append(spec.checkpoint.read_bytes() if spec.checkpoint.exists() else None)
+            self.checkpoints.append(spec.checkpoint.read_bytes() if spec.checkpoint.exists() else None)
         curve = []
         for epoch in (1, 2, 3):
             curve.append(EpochResult(epoch, 1.0, 1.0, 0.5, 0.1))
@@ -73,10 +73,10 @@ def assignment(tmp_path: Path, checkpoint: bytes | None = None) -> TrialAssignme
     return TrialAssignment(spec, checkpoint)
 
 
-def test_waits_after_every_epoch_and_says_where_it_is(trial_thread: TrialThread, tmp_path: Path) -> None:
+def test_waits_after_every_epoch_and_reports_its_location(trial_thread: TrialThread, tmp_path: Path) -> None:
     trial_thread.start(assignment(tmp_path))
-    messages = [trial_thread.next() for _ in range(4)]
-    assert [one.epoch.epoch for one in messages if one.epoch is not None] == [1, 2, 3]
+    messages = [trial_thread.next_message() for _ in range(4)]
+    assert [message.epoch.epoch for message in messages if message.epoch is not None] == [1, 2, 3]
     outcome = messages[-1].outcome
     assert outcome is not None and len(outcome.curve) == 3
     assert outcome.facts == {"node": "host", "device": "cpu", "gpu_index": "3"}
@@ -84,89 +84,91 @@ def test_waits_after_every_epoch_and_says_where_it_is(trial_thread: TrialThread,
     assert messages[1].logs == ((logging.WARNING, "epoch 2"),)
 
 
-def test_files_travel_as_content_and_none_of_the_drivers_is_touched(trial_thread: TrialThread, tmp_path: Path) -> None:
+def test_files_are_sent_as_content_and_the_drivers_are_not_touched(trial_thread: TrialThread, tmp_path: Path) -> None:
     trial_thread.start(assignment(tmp_path))
-    messages = [trial_thread.next() for _ in range(4)]
-    assert [one.checkpoint for one in messages] == [None, b"after 2", None, None]
+    messages = [trial_thread.next_message() for _ in range(4)]
+    assert [message.checkpoint for message in messages] == [None, b"after 2", None, None]
     assert messages[-1].export == {"model.json": b"{}"}
     assert {path.name for path in tmp_path.iterdir()} == {"own"}
 
 
-def test_a_checkpoint_that_may_not_be_sent_yet_is_sent_when_it_may(trial_thread: TrialThread, tmp_path: Path) -> None:
+def test_a_delayed_checkpoint_is_sent_later(trial_thread: TrialThread, tmp_path: Path) -> None:
     trial_thread._rate_limiter = SlowRateLimiter()
     trial_thread.start(assignment(tmp_path))
-    messages = [trial_thread.next() for _ in range(4)]
-    assert [one.checkpoint for one in messages] == [None, None, b"after 2", None]
+    messages = [trial_thread.next_message() for _ in range(4)]
+    assert [message.checkpoint for message in messages] == [None, None, b"after 2", None]
 
 
 class SlowRateLimiter(CheckpointRateLimiter):
-    """Lets nothing through when it is asked first."""
+    """Rejects the first checkpoint and allows all later ones."""
 
     def __init__(self) -> None:
         super().__init__(1.0)
-        self.asked = 0
+        self.calls = 0
 
     def try_acquire(self, size: int, now: float) -> bool:
         assert size == len(b"after 2")
-        self.asked += 1
-        return self.asked > 1
+        self.calls += 1
+        return self.calls > 1
 
 
-def test_continues_from_what_the_order_brings_and_from_nothing_else(
+def test_continues_only_from_the_checkpoint_of_the_assignment(
     trial_thread: TrialThread, runner: Runner, tmp_path: Path
 ) -> None:
-    for content in (b"brought", None):
+    for content in (b"assigned", None):
         trial_thread.start(assignment(tmp_path, content))
-        while trial_thread.next().outcome is None:
+        while trial_thread.next_message().outcome is None:
             pass
-        (tmp_path / "own" / "checkpoint.pt.task").touch()  # as a stream leaves that was given up
+        (tmp_path / "own" / "checkpoint.pt.task").touch()  # as left by an abandoned stream
     trial_thread.start(assignment(tmp_path))
     assert not (tmp_path / "own" / "checkpoint.pt.task").exists()
-    assert runner.found[:2] == [b"brought", None]
+    assert runner.checkpoints[:2] == [b"assigned", None]
 
 
-def test_a_reason_ends_the_run_with_its_outcome(trial_thread: TrialThread, tmp_path: Path) -> None:
+def test_a_stop_reason_ends_the_trial_with_an_outcome(trial_thread: TrialThread, tmp_path: Path) -> None:
     trial_thread.start(assignment(tmp_path))
-    trial_thread.next()
-    outcome = trial_thread.next("weak").outcome
+    trial_thread.next_message()
+    outcome = trial_thread.next_message("weak").outcome
     assert outcome is not None and outcome.stopped == "weak" and len(outcome.curve) == 1
 
 
-def test_a_new_order_gives_up_the_old_run(trial_thread: TrialThread, tmp_path: Path) -> None:
+def test_a_new_assignment_abandons_the_running_trial(trial_thread: TrialThread, tmp_path: Path) -> None:
     trial_thread.start(assignment(tmp_path))
-    trial_thread.next()
+    trial_thread.next_message()
     trial_thread.start(assignment(tmp_path))
-    first = trial_thread.next()
+    first = trial_thread.next_message()
     assert first.epoch is not None and first.epoch.epoch == 1
 
 
-def test_closes_tools_and_removes_its_folder(trial_thread: TrialThread, runner: Runner, tmp_path: Path) -> None:
+def test_close_closes_the_runner_and_removes_the_folder(
+    trial_thread: TrialThread, runner: Runner, tmp_path: Path
+) -> None:
     trial_thread.start(assignment(tmp_path))
-    trial_thread.next()
+    trial_thread.next_message()
     trial_thread.close()
     trial_thread.close()
     assert runner.closed
     assert not (tmp_path / "own").exists()
 
 
-def test_tools_that_cannot_be_made_are_told_and_tried_again(tmp_path: Path) -> None:
+def test_a_failed_setup_is_reported_and_retried(tmp_path: Path) -> None:
     log, temporary = logging.getLogger("nbt"), tempfile.tempdir
     before = log.handlers, log.propagate
-    tries: list[int] = []
+    calls: list[int] = []
 
     def fail_once() -> Runner:
-        tries.append(1)
-        if len(tries) == 1:
-            raise MemoryError("no room")
+        calls.append(1)
+        if len(calls) == 1:
+            raise MemoryError("no memory")
         return Runner()
 
     trial_thread = TrialThread(fail_once, lambda device: WorkerLocation(), tmp_path / "own")
     try:
         trial_thread.start(assignment(tmp_path))
-        messages = trial_thread.next()
-        assert messages.setup_failed and messages.outcome is not None and messages.outcome.out_of_memory
+        message = trial_thread.next_message()
+        assert message.setup_failed and message.outcome is not None and message.outcome.out_of_memory
         trial_thread.start(assignment(tmp_path))
-        assert trial_thread.next().epoch is not None
+        assert trial_thread.next_message().epoch is not None
     finally:
         trial_thread.close()
         log.handlers, log.propagate = before

@@ -1,4 +1,4 @@
-"""Ray's client: a driver that is on no node of the cluster, over ray://."""
+"""Ray Client: a driver that is on no node of the cluster and connects with a ray:// address."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ for key in sorted(source.done):
 """
 
 
-def test_jobs_run_over_rays_client(tmp_path: Path) -> None:
-    """In a process of its own, as Ray joins one cluster a process; a worker dies on the way."""
+def test_trials_run_over_ray_client(tmp_path: Path) -> None:
+    """Runs in a separate process, as Ray allows one connection per process; one worker dies."""
     pytest.importorskip("grpc", reason='needs grpcio: pip install "ray[client]"')
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with local_cluster(num_cpus=2, ray_client_server_port=port):
-        found = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", DRIVER, f"ray://127.0.0.1:{port}", str(tmp_path)],
             capture_output=True,
             text=True,
@@ -49,9 +49,9 @@ def test_jobs_run_over_rays_client(tmp_path: Path) -> None:
             check=False,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
-    assert found.stdout.splitlines() == [
+    assert process.stdout.splitlines() == [
         "0000 train; 2; too slow; None",
         "0001 die-once; 4; None; None",
         "0002 fail; 0; None; ValueError: no",
         "0003 train; 4; None; None",
-    ], found.stderr
+    ], process.stderr

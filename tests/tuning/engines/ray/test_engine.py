@@ -1,4 +1,4 @@
-"""The Ray engine on a real Ray of this machine: the contract, and what can happen to workers."""
+"""The Ray engine on a local Ray instance: the contract, and failures of workers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module", autouse=True)
 def one_ray() -> Iterator[None]:
-    """One Ray for all engines here: starting one takes seconds."""
+    """One Ray instance for all engines of this module, because starting one takes seconds."""
     with local_ray():
         yield
 
 
 class SharedEngine:
-    """An engine that serves several tests, because its workers take seconds to start; a new one where that matters."""
+    """An engine shared by several tests, because its workers take seconds to start; replaced where a test needs it."""
 
     def __init__(self, folder: Path, make: Callable[[FakeTask], RayEngine]) -> None:
         self.task, self._make = FakeTask(folder), make
@@ -55,7 +55,7 @@ class SharedEngine:
 
 
 class RayContract(EngineContract):
-    NEEDS_A_NEW_ENGINE = ("test_workers_keep_their_tools_between_jobs_and_runs",)
+    NEEDS_A_NEW_ENGINE = ("test_workers_keep_their_runner_between_trials_and_runs",)
 
     def make(self, task: FakeTask) -> RayEngine:
         return RayEngine(task, workers=self.workers, options=RayOptions(cpus_per_trial=1), runner=RUNNER)  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ class TestOneWorker(RayContract):
 class TestTwoWorkers(RayContract):
     workers = 2
 
-    def test_a_job_whose_worker_dies_runs_again(self, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_trial_whose_worker_dies_is_retried(self, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
         source = ListSource(make_specs("train", "die-once", "train"))
         engine.run(source)
         assert all(outcome.error is None for outcome in source.done.values())
@@ -93,7 +93,7 @@ class TestTwoWorkers(RayContract):
         assert sorted(epoch for key, epoch in source.epochs if key == "0001 die-once") == [1, 2, 3, 4]
         assert "0001 die-once: worker process died; running it again" in caplog.text
 
-    def test_a_job_whose_workers_die_is_told_with_its_curve(self, engine: Engine) -> None:
+    def test_a_trial_whose_workers_die_fails_with_its_curve(self, engine: Engine) -> None:
         source = ListSource(make_specs("train", "die", "train"))
         engine.run(source)
         assert source.done["0001 die"].error == "worker process died"
@@ -109,7 +109,7 @@ class TestTwoWorkers(RayContract):
         engine.run(again)
         assert all(outcome.error is None for outcome in again.done.values())
 
-    def test_out_of_memory_lowers_the_number_at_a_time(
+    def test_out_of_memory_reduces_the_concurrency(
         self, engine: Engine, task: FakeTask, caplog: pytest.LogCaptureFixture
     ) -> None:
         def closed() -> set[Path]:
@@ -118,22 +118,22 @@ class TestTwoWorkers(RayContract):
         before = closed()
         source = ListSource(make_specs("oom-once", "train", "train", "train"))
         engine.run(source)
-        assert wait_for(lambda: closed() > before), "the worker that ran out of memory ends: it holds what it took"
+        assert wait_for(lambda: closed() > before), "the worker that ran out of memory ends, which frees its memory"
         assert len(source.done) == 4
-        # It is put back where the other worker had its spec by then; alone on the device it is told.
+        # The trial is requeued if the other worker has a trial by then; alone on the device it fails.
         assert source.abandoned == ["0000 oom-once"]
-        assert "going on with 1 at a time" in caplog.text
+        assert "concurrent trials reduced to 1" in caplog.text
 
-    def test_log_records_and_prints_of_workers(
+    def test_log_records_and_output_of_workers(
         self, engine: Engine, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
     ) -> None:
         with caplog.at_level(logging.INFO, logger="nbt"):
             engine.run(ListSource(make_specs("train")))
         engine.close()
         assert "runner 0 is ready" in caplog.text
-        assert capfd.readouterr().out == "", "stdout belongs to results"
+        assert capfd.readouterr().out == "", "stdout is for results only"
 
-    def test_facts_say_where(self, engine: Engine) -> None:
+    def test_facts_include_the_location(self, engine: Engine) -> None:
         source = ListSource(make_specs("train"))
         engine.run(source)
         facts = source.done["0000 train"].facts
@@ -150,9 +150,9 @@ def test_leaves_no_temporary_files(tmp_path: Path) -> None:
     assert not engine._folder.path.exists()
 
 
-def test_tools_that_cannot_be_made_fail_the_job(tmp_path: Path) -> None:
+def test_a_failing_setup_fails_the_trial(tmp_path: Path) -> None:
     source = ListSource(make_specs("train"))
     with RayEngine(FakeTask(tmp_path, "fails"), workers=1, runner=RUNNER) as engine:  # type: ignore[arg-type]
         engine.run(source)
-    told = f"a worker could not be set up on {platform.node()} (RuntimeError: no tools today)"
-    assert source.done["0000 train"].error == told
+    error = f"a worker could not be set up on {platform.node()} (RuntimeError: set-up failed)"
+    assert source.done["0000 train"].error == error

@@ -1,4 +1,4 @@
-"""A driver that is interrupted, and an address where something else than Ray listens."""
+"""A driver that is interrupted, and an address at which another server than Ray listens."""
 
 from __future__ import annotations
 
@@ -43,35 +43,35 @@ def start_driver(folder: Path, *behaviours: str) -> subprocess.Popen[str]:
     )
 
 
-def hanging(folder: Path) -> list[int]:
+def hanging_workers(folder: Path) -> list[int]:
     return [int(path.name.rpartition("-")[2]) for path in folder.glob("hanging-*")]
 
 
-def test_ctrl_c_abandons_running_jobs_and_ends_the_ray_that_was_started(tmp_path: Path) -> None:
+def test_ctrl_c_abandons_running_trials_and_ends_the_started_ray(tmp_path: Path) -> None:
     driver = start_driver(tmp_path, "hang", "hang", "train")
-    assert wait_for(lambda: len(hanging(tmp_path)) == 2 or driver.poll() is not None)
-    os.killpg(driver.pid, signal.SIGINT)  # what a terminal does
+    assert wait_for(lambda: len(hanging_workers(tmp_path)) == 2 or driver.poll() is not None)
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
     out, err = driver.communicate(timeout=TIMEOUT_SECONDS)
     assert out == "abandoned,0000 hang,0001 hang\ndone\n", err
-    assert wait_for(lambda: not any(is_running(pid) for pid in hanging(tmp_path)))
+    assert wait_for(lambda: not any(is_running(pid) for pid in hanging_workers(tmp_path)))
 
 
-def test_an_address_that_listens_but_is_no_ray() -> None:
-    """In a process of its own: what Ray left behind in it would be in the way of the other tests."""
+def test_an_address_of_another_server() -> None:
+    """Runs in a separate process, because Ray's remaining state would disturb other tests."""
     text = (
         "import socket\n"
         "from nbt.errors import UsageError\n"
-        "from nbt.tuning.engines import ray_cluster\n"
+        "from nbt.tuning.engines.ray import cluster\n"
         "from nbt.tuning.engines.ray.cluster import connect\n"
         "from nbt.tuning.engines.ray.options import RayOptions\n"
         "with socket.create_server(('127.0.0.1', 0)) as server:\n"
-        "    ray_cluster.RESPONSE_TIMEOUT_SECONDS = 4.0\n"
+        "    cluster.RESPONSE_TIMEOUT_SECONDS = 4.0\n"
         "    try:\n"
         "        connect(RayOptions(f'127.0.0.1:{server.getsockname()[1]}'))\n"
         "    except UsageError as error:\n"
         "        print(error)\n"
     )
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", text],
         capture_output=True,
         text=True,
@@ -79,4 +79,4 @@ def test_an_address_that_listens_but_is_no_ray() -> None:
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert "no Ray cluster answers" in found.stdout, found.stderr
+    assert "no Ray cluster responds" in process.stdout, process.stderr

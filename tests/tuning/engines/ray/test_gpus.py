@@ -1,4 +1,4 @@
-"""Runs that share a GPU, on a Ray that believes that this machine has one."""
+"""Trials that share a GPU, on a local Ray instance that is configured with a GPU that does not exist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def one_ray() -> Iterator[None]:
 
 
 class CountingSource(ListSource):
-    """Notes how many specs were done when one was handed out."""
+    """Records the number of finished trials at each request."""
 
     def __init__(self, specs: Sequence[TrialSpec]) -> None:
         super().__init__(specs)
@@ -37,7 +37,7 @@ class CountingSource(ListSource):
         return super().next_trial()
 
 
-def test_the_first_run_has_a_gpu_and_the_next_share_it_by_what_that_took(
+def test_the_first_trial_has_a_gpu_and_later_ones_share_by_its_memory(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = CountingSource(make_specs(*["measured"] * 5))
@@ -48,13 +48,15 @@ def test_the_first_run_has_a_gpu_and_the_next_share_it_by_what_that_took(
     ):
         engine.run(source)
     assert len(source.done) == 5 and all(len(outcome.curve) == EPOCHS for outcome in source.done.values())
-    assert source.done_before[:2] == [0, 1], "the first is alone until it is done"
+    assert source.done_before[:2] == [0, 1], "the first trial runs alone until it has finished"
     assert source.max_running == 3
-    sharing = {key: outcome.facts["sharing"] for key, outcome in source.done.items()}
-    assert sharing == {key: 1 if key.startswith("0000") else 3 for key in source.done}, "of four that fit on it"
+    workers_per_device = {key: outcome.facts["workers_per_device"] for key, outcome in source.done.items()}
+    assert workers_per_device == {key: 1 if key.startswith("0000") else 3 for key in source.done}, (
+        "four fit on the GPU, three workers run"
+    )
     for outcome in source.done.values():
         assert (outcome.facts["node"], outcome.facts["gpu_index"]) == (platform.node(), "0")
         assert outcome.facts["CUDA_VISIBLE_DEVICES"] == "0"
     assert not source.abandoned
-    unseen = f"{platform.node()} has GPU 0, but torch sees none there: its trials train on the CPU"
-    assert [record.getMessage() for record in caplog.records] == [unseen], "three workers say so, nothing else is wrong"
+    warning = f"{platform.node()} has GPU 0, but PyTorch finds no GPU there: its trials train on the CPU"
+    assert [record.getMessage() for record in caplog.records] == [warning], "logged once for three workers"

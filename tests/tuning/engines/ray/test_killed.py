@@ -1,4 +1,4 @@
-"""Real studies by the command line: workers, drivers and the head of the cluster are killed, and nothing is lost."""
+"""Studies of the command line whose workers, drivers and cluster head are killed; no finished work is lost."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from tests.tuning.engines.quick_study import FOLDER, first_paused
 pytestmark = pytest.mark.slow
 
 LENGTH, BUDGET = 8, 9
+RESUME_HINT = "all results are saved; run the same command again to resume, also with --engine local"
 ARGUMENTS = [
     *("search", "--dataset", "digits", "--backbone", "conv3(width=8)", "--weights", "none", "--shots", "24"),
     *("--epochs", str(LENGTH), "--budget", str(BUDGET), "--workers", "2", "--pruner", "none", "--no-heuristics"),
@@ -35,14 +36,14 @@ ARGUMENTS = [
 
 @pytest.fixture
 def ray_folder() -> Iterator[Path]:
-    """Ray's own files: a name that no other process has in its environment, and a short one for its sockets."""
+    """Folder of Ray's files; its name is unique in the environments of processes, and short enough for sockets."""
     folder = Path(tempfile.mkdtemp(prefix="nbtr", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 class Drivers:
-    """Starts `nbt search` in a folder; ends what still runs."""
+    """Starts `nbt search` in a folder; `close` ends the drivers that still run."""
 
     def __init__(self, folder: Path, ray_folder: Path) -> None:
         set_ray_environment()
@@ -58,9 +59,9 @@ class Drivers:
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *options: str, **environment: str) -> subprocess.Popen[str]:
-        words = [sys.executable, "-m", "tests.tuning.engines.quick_study", str(self.workers)]
+        command = [sys.executable, "-m", "tests.tuning.engines.quick_study", str(self.workers)]
         driver = subprocess.Popen(
-            [*words, *ARGUMENTS, *options],
+            [*command, *ARGUMENTS, *options],
             cwd=self.folder,
             env={**self._environment, **environment},
             stdout=subprocess.PIPE,
@@ -71,21 +72,21 @@ class Drivers:
         self._started.append(driver)
         return driver
 
-    def hold(self, number: int) -> None:
-        """Lets trials from this number on go no further than epoch 3."""
+    def pause_from(self, number: int) -> None:
+        """Pauses trials with this or a higher number at epoch 3."""
         (self.workers / "hold").write_text(str(number))
 
     def wait_until_paused(self, epochs: int = 6) -> StudyRecord:
-        """Waits until two trials run and are held, with so many epochs between them."""
+        """Waits until two trials are paused that have `epochs` epochs together."""
         driver = self._started[-1]
 
-        def there() -> bool:
+        def both_paused() -> bool:
             record = self.read()
             trials = running(record) if record is not None else []
-            held = [len(trial.curve) for trial in trials if trial.number >= first_paused(self.workers)]
-            return driver.poll() is not None or (len(held) == 2 and sum(held) == epochs)
+            epochs_of_paused = [len(trial.curve) for trial in trials if trial.number >= first_paused(self.workers)]
+            return driver.poll() is not None or (len(epochs_of_paused) == 2 and sum(epochs_of_paused) == epochs)
 
-        if not wait_for(there) or driver.poll() is not None:
+        if not wait_for(both_paused) or driver.poll() is not None:
             driver.kill()
             pytest.fail(driver.communicate()[1])
         record = self.read()
@@ -93,7 +94,7 @@ class Drivers:
         return record
 
     def kill(self) -> str:
-        """Kills the newest driver; returns what it has said."""
+        """Kills the newest driver; returns its stderr."""
         self._started[-1].kill()
         return self._started[-1].communicate(timeout=TIMEOUT_SECONDS)[1]
 
@@ -104,7 +105,7 @@ class Drivers:
 
     def read(self) -> StudyRecord | None:
         if not any(self.workers.glob("[0-9]*")):
-            return None  # the driver may be making the tables, and a reader would make them beside it
+            return None  # the driver may be creating the tables, and a reader would create them at the same time
         try:
             return read_study(resolve_storage(None, self.folder), "s")
         except NbtError:
@@ -122,7 +123,7 @@ def drivers(tmp_path: Path, ray_folder: Path) -> Iterator[Drivers]:
 
 
 def remaining_ray_processes(folder: Path) -> list[int]:
-    """Processes of a Ray, but for two small helpers of its raylet, which may notice its end a minute later."""
+    """Returns the processes of a Ray instance but its raylet's two agents, which may end a minute later."""
     return [pid for pid in find_processes(str(folder)) if not process_title(pid).endswith("Agent")]
 
 
@@ -138,26 +139,26 @@ def finished(record: StudyRecord) -> dict[int, Any]:
     }
 
 
-def test_a_study_outlives_its_worker_and_its_drivers(drivers: Drivers, ray_folder: Path) -> None:
-    """Killed while trials run, twice; the first time after a worker; the local engine does the rest."""
-    drivers.hold(2)
+def test_a_study_survives_killed_workers_and_drivers(drivers: Drivers, ray_folder: Path) -> None:
+    """Kills a worker and then the driver, then the next driver; the local engine finishes the study."""
+    drivers.pause_from(2)
     drivers.start("--engine", "ray")
     drivers.wait_until_paused()
     os.kill(drivers.worker_pids()[0], signal.SIGKILL)
-    first = drivers.wait_until_paused(epochs=7)  # the one that was killed went on from epoch 3
-    said = drivers.kill()
-    assert "worker process died; running it again" in said
-    assert said.endswith("everything is kept: the same command resumes, also with --engine local\n")
-    assert wait_for(lambda: not remaining_ray_processes(ray_folder)), "something of the killed driver's Ray is left"
+    first = drivers.wait_until_paused(epochs=7)  # the trial of the killed worker continued from epoch 3
+    stderr_text = drivers.kill()
+    assert "worker process died; running it again" in stderr_text
+    assert stderr_text.endswith(f"{RESUME_HINT}\n")
+    assert wait_for(lambda: not remaining_ray_processes(ray_folder)), "processes of the killed driver's Ray remain"
 
-    drivers.hold(6)
+    drivers.pause_from(6)
     drivers.start("--engine", "ray")
     second = drivers.wait_until_paused()
     drivers.kill()
-    assert wait_for(lambda: not remaining_ray_processes(ray_folder))  # and their folders can be cleared
+    assert wait_for(lambda: not remaining_ray_processes(ray_folder))  # so that their folders can be removed
     assert [sorted(finished(record)) for record in (first, second)] == [[0, 1], [0, 1, 4, 5]]
 
-    drivers.hold(99)
+    drivers.pause_from(99)
     driver = drivers.start("--engine", "local")
     out, err = driver.communicate(timeout=TIMEOUT_SECONDS)
     assert driver.returncode == 0, err
@@ -173,22 +174,22 @@ def test_a_study_outlives_its_worker_and_its_drivers(drivers: Drivers, ray_folde
     assert not [path.name for path in drivers.temporary.iterdir() if path.name.startswith("nbt-")]
 
 
-def test_a_lost_head_ends_the_search_with_words_and_everything_kept(
+def test_a_lost_head_ends_the_search_with_a_message_and_all_results_saved(
     drivers: Drivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(FOLDER, str(drivers.workers))  # for the cluster, which is no child of the driver
-    drivers.hold(2)
+    monkeypatch.setenv(FOLDER, str(drivers.workers))  # for the cluster, which is not a child process of the driver
+    drivers.pause_from(2)
     with local_cluster(num_cpus=2) as cluster:
-        # Ray ends a process whose head has been away for so long; the search has to end before.
-        patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": "24"}
-        driver = drivers.start("--engine", "ray", "--ray-address", cluster.address, **patience)
+        # Ray ends a process whose head has been unreachable for this long; the search must end before.
+        timeout = {"RAY_gcs_rpc_server_reconnect_timeout_s": "24"}
+        driver = drivers.start("--engine", "ray", "--ray-address", cluster.address, **timeout)
         drivers.wait_until_paused()
         cluster.head_node.kill_gcs_server()
         _, err = driver.communicate(timeout=TIMEOUT_SECONDS)
     assert driver.returncode == 1, err
-    told = next(line for line in err.splitlines() if line.startswith("error:"))  # Ray's own last words may follow
-    assert told.startswith("error: the connection to Ray is lost (the head of the Ray cluster at "), err
-    assert told.endswith("everything is kept: the same command resumes, also with --engine local")
+    message = next(line for line in err.splitlines() if line.startswith("error:"))  # Ray's own messages may follow
+    assert message.startswith("error: the connection to Ray was lost (the head of the Ray cluster at "), err
+    assert message.endswith(RESUME_HINT)
     record = drivers.read()
     assert record is not None
     assert not running(record)
@@ -198,22 +199,22 @@ def test_a_lost_head_ends_the_search_with_words_and_everything_kept(
 
 
 def check_resumed_trials(record: StudyRecord, folder: Path) -> None:
-    """Each killed trial went on as another one, from the last checkpoint that the driver had."""
+    """Checks that another trial continued each killed one, from the last checkpoint that the driver had."""
     trials = optuna.load_study(study_name="s", storage=resolve_storage(None, folder)).trials
     trained = {trial.number: trial.user_attrs["progress"]["trained"] for trial in trials}
-    heirs = {trial.user_attrs["run"]["continues"]: record.trials[trial.number] for trial in trials}
-    heirs.pop(None)
+    successors = {trial.user_attrs["run"]["continues"]: record.trials[trial.number] for trial in trials}
+    successors.pop(None)
     killed = [trial for trial in record.trials if trial.state == "failed"]
     assert [trial.number for trial in killed] == [2, 3, 6, 7]
     assert {trial.reason.partition(":")[0] for trial in killed} == {"interrupted"}
     for trial in killed:
-        heir = heirs.pop(trial.number)
-        known = len(heir.curve) - trained[heir.number]
-        assert known == len(trial.curve) >= 3
-        assert losses(heir)[:known] == losses(trial)
-        assert [one.epoch for one in heir.curve] == list(range(1, LENGTH + 1))
-    assert not heirs
+        successor = successors.pop(trial.number)
+        restored = len(successor.curve) - trained[successor.number]
+        assert restored == len(trial.curve) >= 3
+        assert losses(successor)[:restored] == losses(trial)
+        assert [result.epoch for result in successor.curve] == list(range(1, LENGTH + 1))
+    assert not successors
 
 
 def losses(trial: TrialRecord) -> list[float | None]:
-    return [one.val_loss for one in trial.curve]
+    return [result.val_loss for result in trial.curve]

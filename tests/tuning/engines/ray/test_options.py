@@ -1,4 +1,4 @@
-"""What a user may say of a Ray cluster, and what a trial asks of it; no Ray is started."""
+"""Options of the Ray engine and resources per trial; no Ray is started."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ MIXED = [NodeResources("a", 4, 0), NodeResources("big", 16, 4)]
 
 @pytest.mark.parametrize("address", ["auto", "10.0.0.1:6379", "head:6379", "ray://head:10001", "[::1]:6379"])
 def test_addresses(address: str) -> None:
-    assert RayOptions(address).given() == ["--ray-address"]
+    assert RayOptions(address).given_options() == ["--ray-address"]
 
 
 @pytest.mark.parametrize("address", ["", "head", "http://head:1", "head:port", "head:70000", "ray://head", "a b:1"])
-def test_wrong_addresses(address: str) -> None:
+def test_invalid_addresses(address: str) -> None:
     with pytest.raises(UsageError, match="--ray-address"):
         RayOptions(address)
 
@@ -37,13 +37,13 @@ def test_wrong_addresses(address: str) -> None:
     ("options", "message"),
     [({"gpus_per_trial": -1}, "gpus"), ({"gpus_per_trial": 1.5}, "whole"), ({"cpus_per_trial": 0}, "cpus")],
 )
-def test_wrong_shares(options: dict[str, float], message: str) -> None:
+def test_invalid_resources(options: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         RayOptions(**options)
 
 
 @pytest.mark.parametrize(
-    ("nodes", "options", "workers", "wanted"),
+    ("nodes", "options", "workers", "expected"),
     [
         (CPUS, RayOptions(), 1, {"CPU": 8.0}),
         (CPUS, RayOptions(), 3, {"CPU": 4.0}),
@@ -62,10 +62,10 @@ def test_wrong_shares(options: dict[str, float], message: str) -> None:
         ([NodeResources("a", 8, 1)], RayOptions(gpus_per_trial="auto"), 4, {"CPU": 2.0, "GPU": 1.0}),
     ],
 )
-def test_what_a_trial_asks_for(
-    nodes: list[NodeResources], options: RayOptions, workers: int, wanted: dict[str, float]
+def test_resources_per_trial(
+    nodes: list[NodeResources], options: RayOptions, workers: int, expected: dict[str, float]
 ) -> None:
-    assert choose_trial_resources(nodes, options, workers) == wanted
+    assert choose_trial_resources(nodes, options, workers) == expected
 
 
 @given(
@@ -74,22 +74,22 @@ def test_what_a_trial_asks_for(
     ),
     workers=st.integers(1, 40),
 )
-def test_all_workers_have_room_unless_nothing_has(nodes: list[NodeResources], workers: int) -> None:
-    """Counted by hand: every trial on one node, and on one GPU of it."""
-    asked = choose_trial_resources(nodes, RayOptions(), workers)
-    gpu = asked.get("GPU", 0.0)
+def test_all_workers_fit_if_possible(nodes: list[NodeResources], workers: int) -> None:
+    """Counts independently: every trial is on one node and on one GPU of it."""
+    resources = choose_trial_resources(nodes, RayOptions(), workers)
+    gpu = resources.get("GPU", 0.0)
     hosts = [node for node in nodes if node.gpus or not gpu]
-    room = sum(
-        min(int(node.cpus / asked["CPU"] + 1e-9), int(node.gpus) * int(1 / gpu) if gpu else 10**6) for node in hosts
+    capacity = sum(
+        min(int(node.cpus / resources["CPU"] + 1e-9), int(node.gpus) * int(1 / gpu) if gpu else 10**6) for node in hosts
     )
-    assert room >= min(workers, sum(int(node.gpus) for node in hosts) if gpu else workers)
-    if asked["CPU"] > 1:
-        wider = asked["CPU"] + 1
+    assert capacity >= min(workers, sum(int(node.gpus) for node in hosts) if gpu else workers)
+    if resources["CPU"] > 1:
+        wider = resources["CPU"] + 1
         fewer = sum(min(int(node.cpus / wider), int(node.gpus) * int(1 / gpu) if gpu else 10**6) for node in hosts)
-        assert fewer < min(workers, room), "a trial could have had more CPUs"
+        assert fewer < min(workers, capacity), "a trial could have more CPUs"
 
 
-def test_workers_without_room_and_gpus_that_nobody_uses_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_warns_of_missing_capacity_and_unused_gpus(caplog: pytest.LogCaptureFixture) -> None:
     choose_trial_resources([NodeResources("a", 4, 2)], RayOptions(cpus_per_trial=2), 2)
     assert not caplog.records
     choose_trial_resources([NodeResources("a", 4, 2)], RayOptions(cpus_per_trial=3), 2)
@@ -98,23 +98,25 @@ def test_workers_without_room_and_gpus_that_nobody_uses_are_told(caplog: pytest.
     assert "--gpus-per-trial 2: a trial trains on one GPU" in caplog.text
 
 
-def test_more_than_any_node_has_is_refused_with_what_there_is() -> None:
-    with pytest.raises(UsageError, match="--gpus-per-trial 8: no node has so many; the cluster has a: 4 CPU, 0 GPU; b"):
+def test_more_than_any_node_has_is_rejected_with_a_list_of_nodes() -> None:
+    with pytest.raises(
+        UsageError, match="--gpus-per-trial 8: no node has that many GPUs; the cluster has a: 4 CPU, 0 GPU; b"
+    ):
         choose_trial_resources([NodeResources("a", 4, 0), NodeResources("b", 8, 4)], RayOptions(gpus_per_trial=8), 1)
-    with pytest.raises(UsageError, match="--cpus-per-trial 8: no node that fits"):
+    with pytest.raises(UsageError, match="--cpus-per-trial 8: no suitable node"):
         choose_trial_resources(
             [NodeResources("a", 4, 1), NodeResources("b", 8, 0)], RayOptions(gpus_per_trial=1, cpus_per_trial=8), 1
         )
 
 
-def test_a_head_alone_that_runs_no_trials() -> None:
+def test_a_head_without_cpus() -> None:
     with pytest.raises(
-        UsageError, match="no node has CPUs for trials: start workers first; the cluster has head: 0 CPU"
+        UsageError, match="no node has CPUs for trials; start Ray workers first; the cluster has head: 0 CPU"
     ):
         choose_trial_resources([NodeResources("head", 0, 0)], RayOptions(), 1)
 
 
-def test_a_ray_that_is_old_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_too_old_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.9.3")
     with pytest.raises(UsageError, match=r"Ray 2\.9\.3 is too old; pip install"):
         check_ray_installed()
@@ -127,39 +129,39 @@ def test_a_ray_that_is_old_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         EngineFactory("ray")
 
 
-def test_rays_client_needs_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "grpc" else there(name))
+def test_ray_client_needs_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "grpc" else find_spec(name))
     with pytest.raises(UsageError, match=r'ray://head:10001: .* pip install "ray\[client\]", or .* HOST:6379'):
         EngineFactory("ray", ray=RayOptions("ray://head:10001"))
     EngineFactory("ray", ray=RayOptions("head:6379"))
 
 
-def test_options_of_ray_need_ray() -> None:
+def test_ray_options_need_the_ray_engine() -> None:
     with pytest.raises(UsageError, match="--ray-address, --cpus-per-trial: only with --engine ray"):
         check_engine_options("local", 1, RayOptions("auto", cpus_per_trial=1))
     with pytest.raises(UsageError, match="engine 'rey': did you mean ray"):
         check_engine_options("rey", 1, None)
 
 
-def test_an_address_where_nothing_listens() -> None:
+def test_an_address_without_a_server() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    with pytest.raises(UsageError, match="no Ray cluster answers \\(nothing listens on port"):
+    with pytest.raises(UsageError, match="no Ray cluster responds \\(nothing listens on port"):
         connect(RayOptions(address))
 
 
-def test_an_address_that_is_slow_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_does_not_respond_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     monkeypatch.setattr(ray_cluster, "RESPONSE_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(ray, "init", lambda **options: time.sleep(60))
-    with pytest.raises(UsageError, match="no answer within"):
+    with pytest.raises(UsageError, match="no response within"):
         connect(RayOptions("auto"))
 
 
-def test_hosts() -> None:
+def test_parse_host_port() -> None:
     assert parse_host_port("auto") is None
     assert parse_host_port("ray://head:10001") == ("head", 10001)
     assert parse_host_port("[::1]:6379") == ("::1", 6379)

@@ -1,4 +1,4 @@
-"""Whole searches on Ray: the same trials as without it, resumed with the other engine, and bad input."""
+"""Searches on Ray: the same trials as with the local engine, resumption with the other engine, and invalid input."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def comparable_fields(trial: TrialRecord) -> tuple[Any, ...]:
-    curve = [(one.epoch, one.train_loss, one.val_loss, one.val_accuracy) for one in trial.curve]
+    curve = [(epoch.epoch, epoch.train_loss, epoch.val_loss, epoch.val_accuracy) for epoch in trial.curve]
     return trial.number, trial.state, trial.origin, trial.settings, curve
 
 
@@ -49,9 +49,10 @@ def test_both_engines_give_the_same_trials_and_resume_each_other(task: Task, own
     assert here.epochs_spent == there.epochs_spent
     assert here.recommended == there.recommended
     assert [test.accuracy for test in here.test] == [test.accuracy for test in there.test]
-    named = {"node", "worker", "device", "precision"}
-    for mine, theirs in zip(here.trials, there.trials, strict=True):
-        assert {name: mine.facts[name] for name in named} == {name: theirs.facts[name] for name in named}
+    fact_names = {"node", "worker", "device", "precision"}
+    for local_trial, ray_trial in zip(here.trials, there.trials, strict=True):
+        for name in fact_names:
+            assert local_trial.facts[name] == ray_trial.facts[name]
     for study in ("here", "there"):
         folder = own_folder / "reports" / study
         assert {path.name for path in (folder / "model").iterdir()} == {"model.json", "weights.safetensors"}
@@ -68,11 +69,11 @@ def search_stream(task: Task, study: str, engine: str, budget: int) -> StudyReco
 
 
 @pytest.mark.slow
-def test_streams_are_searched_with_both_engines_alike(task: Task) -> None:
+def test_streams_give_the_same_trials_with_both_engines(task: Task) -> None:
     here, there = search_stream(task, "here", "local", 3), search_stream(task, "there", "ray", 3)
     assert [comparable_fields(trial) for trial in here.trials] == [comparable_fields(trial) for trial in there.trials]
     assert [trial.state for trial in there.trials] == ["complete"] * 3
-    assert [[one.val_accuracy is None for one in trial.curve] for trial in there.trials] == [[True, False]] * 3
+    assert [[epoch.val_accuracy is None for epoch in trial.curve] for trial in there.trials] == [[True, False]] * 3
     assert here.recommended == there.recommended
     assert [(test.name, test.accuracy) for test in here.test] == [(test.name, test.accuracy) for test in there.test]
 
@@ -83,6 +84,8 @@ def test_streams_are_searched_with_both_engines_alike(task: Task) -> None:
 
 @pytest.mark.slow
 def test_more_gpus_than_a_node_has_writes_nothing(task: Task, own_folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"--gpus-per-trial 4: no node has so many; the cluster has .*: 2 CPU, 0 GPU"):
+    with pytest.raises(
+        UsageError, match=r"--gpus-per-trial 4: no node has that many GPUs; the cluster has .*: 2 CPU, 0 GPU"
+    ):
         nbt.search(task, budget=3, engine="ray", gpus_per_trial=4, **QUICK)
     assert list(own_folder.iterdir()) == []

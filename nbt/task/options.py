@@ -1,0 +1,99 @@
+"""The options of a task, and their checks before anything heavy is imported or opened."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbt.data.resolve import DatasetSource, resolve
+from nbt.errors import UsageError
+from nbt.models.backbone_spec import BackboneSpec, parse_backbone
+from nbt.models.teacher import parse_teacher
+from nbt.paths import absolute_path
+
+IMAGE_SIZES = (8, 1024)
+"""Smallest and largest accepted image size in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """The options of a task, checked without opening an image or importing PyTorch.
+
+    Attributes:
+        source: The dataset and its location.
+        backbone: The architecture.
+        weights: "default", "none", or the absolute path of a file.
+        data_dir: Absolute path of the user's option `data_dir`, or None.
+        image_size: Height and width in pixels, or None for the default of dataset and backbone.
+        classes: Number of classes, or None for all.
+        shots: Labelled images per class, or None for all.
+        seed: Seed of the split and of the shots.
+    """
+
+    source: DatasetSource
+    backbone: BackboneSpec
+    weights: str
+    data_dir: str | None
+    image_size: int | None
+    classes: int | None
+    shots: int | None
+    seed: int
+
+
+def check_task_options(
+    dataset: str | Path,
+    *,
+    backbone: str | BackboneSpec | None = None,
+    weights: str | Path = "default",
+    data_dir: str | Path | None = None,
+    image_size: int | None = None,
+    classes: int | None = None,
+    shots: int | None = None,
+    teacher: str | None = None,
+    seed: int = 0,
+) -> TaskOptions:
+    """Checks the arguments of `load_task` without importing PyTorch or NumPy.
+
+    Raises:
+        UsageError: An argument is wrong; the message names it and the remedy.
+    """
+    source = resolve(dataset, data_dir)
+    n_classes = source.spec.classes
+    _check_number("--image-size", image_size, *IMAGE_SIZES)
+    _check_number(
+        "--classes", classes, 2, n_classes, f"{source.spec.name} has {n_classes} classes" if n_classes else ""
+    )
+    _check_number("--shots", shots, 2, None, "a class needs one image to train and one to validate on")
+    _check_number("--seed", seed, 0, 2**63 - 1)
+    if teacher is not None:
+        parse_teacher(teacher)
+    spec = backbone or source.spec.default_backbone
+    return TaskOptions(
+        source=source,
+        backbone=parse_backbone(spec) if isinstance(spec, str) else spec,
+        weights=_check_weights(weights),
+        data_dir=None if data_dir is None else str(absolute_path(data_dir)),
+        image_size=image_size,
+        classes=classes,
+        shots=shots,
+        seed=seed,
+    )
+
+
+def _check_number(option: str, value: int | None, low: int, high: int | None, reason: str = "") -> None:
+    if value is None:
+        return
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not is_integer or value < low or (high is not None and value > high):
+        bound = f"{low} or more" if high is None else f"{low} ... {high}"
+        raise UsageError(f"{option} {value!r}: expected a whole number, {bound}{f'; {reason}' if reason else ''}")
+
+
+def _check_weights(weights: str | Path) -> str:
+    if str(weights) in ("default", "none"):
+        return str(weights)
+    path = absolute_path(weights)
+    if not os.path.isfile(path):  # noqa: PTH113 - pathlib raises where a name is too long
+        raise UsageError(f"--weights {weights}: no such file; expected default, none, or a .pth or .safetensors file")
+    return str(path)
