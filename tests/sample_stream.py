@@ -1,4 +1,4 @@
-"""Streams of tasks made by hand, for tests of reports, MLflow and the command line."""
+"""Synthetic streams of tasks for tests of reports, MLflow tracking and the command line."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def make_stream(
 
 
 def with_settings(config: StreamConfig, **changes: Any) -> StreamConfig:
-    """Changes fields of the settings, or of the recipe where these have none of that name."""
+    """Replaces fields of the settings, or of the recipe for names that the settings do not have."""
     settings = config.settings
-    own = {name: value for name, value in changes.items() if name in ContinualSettings.__dataclass_fields__}
-    recipe = settings.recipe.replace(**{name: value for name, value in changes.items() if name not in own})
-    return replace(config, settings=replace(settings, **own, recipe=recipe))
+    direct = {name: value for name, value in changes.items() if name in ContinualSettings.__dataclass_fields__}
+    recipe = settings.recipe.replace(**{name: value for name, value in changes.items() if name not in direct})
+    return replace(config, settings=replace(settings, **direct, recipe=recipe))

@@ -1,4 +1,4 @@
-"""Records of studies as they come out of real searches: anchors, good and bad trials, finals, test."""
+"""Records of studies as real searches produce them: baseline recipes, sampled trials, finals and test."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BEST = repair(
         epochs=EPOCHS,
     )
 )
-_STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+_STUDENT_QUANTILES = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 
 
 def config(**changes: Any) -> StudyConfig:
@@ -62,7 +62,7 @@ def config(**changes: Any) -> StudyConfig:
 
 
 def curve(accuracy: float, *, epochs: int = EPOCHS, seed: int = 0, seconds: float = 4.0) -> tuple[EpochResult, ...]:
-    """A curve that rises to about `accuracy` at the last of `EPOCHS` epochs; shorter ones are its beginning."""
+    """Returns a curve that rises to about `accuracy` at the last of `EPOCHS` epochs, or its first `epochs` epochs."""
     rng = random.Random(f"{seed}/{accuracy}")
     results = []
     for epoch in range(1, epochs + 1):
@@ -94,7 +94,7 @@ def trial(number: int, state: str = "complete", **changes: Any) -> TrialRecord:
 
 
 def interrupted(number: int, **changes: Any) -> TrialRecord:
-    """A trial that a session left behind with three epochs."""
+    """Returns an interrupted trial with three epochs."""
     values = {"reason": INTERRUPTED, "curve": curve(0.5, epochs=3), "facts": {}}
     return trial(number, "failed", **{**values, **changes})
 
@@ -121,27 +121,29 @@ def trials() -> list[TrialRecord]:
     probe = DEFAULT.replace(frozen_depth=1.0)
     sp = DEFAULT.replace(sp_mix=1.0, decay_strength=0.01)
     out_of_memory = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.50 GiB"
-    made = [
+    records = [
         trial(0, settings=DEFAULT, origin="anchor: default recipe", curve=curve(0.661, seed=0)),
         trial(1, settings=probe, origin="anchor: linear probe", curve=curve(0.548, seed=1, seconds=0.4)),
         trial(2, settings=sp, origin="anchor: L2-SP", curve=curve(0.668, seed=2)),
         trial(5, "failed", reason=out_of_memory, facts={"traceback": f"Traceback ...\n{out_of_memory}"}),
-        trial(7, curve=diverged_curve(), reason="the loss left the finite numbers"),
+        trial(7, curve=diverged_curve(), reason="the loss became infinite or NaN"),
         trial(12, settings=BEST, curve=curve(0.712, seed=12, seconds=2.9)),
     ]
     for number, accuracy in {3: 0.604, 8: 0.689, 10: 0.655, 14: 0.701, 17: 0.694}.items():
-        made.append(trial(number, curve=curve(accuracy, seed=number)))
+        records.append(trial(number, curve=curve(accuracy, seed=number)))
     for number, epochs in {4: 2, 6: 2, 9: 4, 11: 2, 13: 4, 15: 2, 16: 4}.items():
         reason = f"rank 5 of 6 after {epochs} epochs"
-        made.append(trial(number, "pruned", curve=curve(0.3 + number / 60, epochs=epochs, seed=number), reason=reason))
-    return sorted(made, key=lambda record: record.number)
+        records.append(
+            trial(number, "pruned", curve=curve(0.3 + number / 60, epochs=epochs, seed=number), reason=reason)
+        )
+    return sorted(records, key=lambda record: record.number)
 
 
 def interval(values: Sequence[float]) -> Interval:
     n = len(values)
     if n == 1:
         return Interval(mean=values[0], low=None, high=None, n=1)
-    half = _STUDENT[n] * stdev(values) / math.sqrt(n)
+    half = _STUDENT_QUANTILES[n] * stdev(values) / math.sqrt(n)
     return Interval(mean=fmean(values), low=fmean(values) - half, high=fmean(values) + half, n=n)
 
 
@@ -171,8 +173,8 @@ def final(
 
 def finals(*, gain: float = 0.045) -> tuple[FinalRecord, ...]:
     default = (0.652, 0.668, 0.659, 0.671, 0.655)
-    wobble = (0.002, -0.004, 0.003, 0.001, -0.002)
-    best = tuple(value + gain + w for value, w in zip(default, wobble, strict=True))
+    noise = (0.002, -0.004, 0.003, 0.001, -0.002)
+    best = tuple(value + gain + w for value, w in zip(default, noise, strict=True))
     return (
         final("trial 12", 12, BEST, best, default=default),
         final("default recipe", 0, DEFAULT, default),
@@ -195,7 +197,7 @@ def tests(n: int = 1174) -> tuple[TestRecord, ...]:
 
 
 def sample_study(**changes: Any) -> StudyRecord:
-    """A finished study of 18 trials; `changes` replace fields of the record."""
+    """Returns a finished study of 18 trials; `changes` replace fields of the record."""
     listed = trials()
     values: dict[str, Any] = {
         "config": config(),
@@ -239,7 +241,7 @@ def sample_study(**changes: Any) -> StudyRecord:
 
 
 def unfinished_study(**changes: Any) -> StudyRecord:
-    """The same study, interrupted before its finals, with a trial that still runs."""
+    """Returns the sample study before its finals, with one running trial."""
     listed = (*trials(), trial(18, "running", curve=curve(0.5, epochs=3)))
     return sample_study(
         **{
@@ -257,7 +259,7 @@ def unfinished_study(**changes: Any) -> StudyRecord:
 def forecast(
     mean: float, *, last: int, incumbent: float = 0.661, would_stop: int | None = None, control: bool = False
 ) -> dict[str, Any]:
-    """What the fit pruner says of a trial that it watched up to epoch `last`; intervals are ten points wide."""
+    """Returns the stored forecasts of a trial from epoch 2 to epoch `last`; intervals are ten points wide."""
     rows = [[e, mean, mean - 0.05, mean + 0.05, 0.02 if e == would_stop else 0.3] for e in range(2, last + 1)]
     names = ("epoch", "mean", "low", "high", "chance")
     return {
@@ -270,22 +272,26 @@ def forecast(
 
 
 def forecasts() -> dict[int, dict[str, Any]]:
-    """By trial of the sample study: seven stopped, two controls of which one won, one spared first recipe."""
+    """Returns the forecasts by trial of the sample study.
+
+    Seven stopped trials, two controls, one of which beat the incumbent, one unpromising baseline recipe, and three
+    promising trials.
+    """
     stopped = {4: 2, 6: 2, 9: 4, 11: 2, 13: 4, 15: 2, 16: 4}
-    found = {number: forecast(0.5, last=epoch, would_stop=epoch) for number, epoch in stopped.items()}
-    found[1] = forecast(0.56, last=11, would_stop=3)
-    found[3] = forecast(0.6, last=11, would_stop=4, control=True)
-    found[10] = forecast(0.58, last=11, incumbent=0.65, would_stop=4, control=True)
-    return found | {number: forecast(0.69, last=11, incumbent=0.7) for number in (8, 14, 17)}
+    by_number = {number: forecast(0.5, last=epoch, would_stop=epoch) for number, epoch in stopped.items()}
+    by_number[1] = forecast(0.56, last=11, would_stop=3)
+    by_number[3] = forecast(0.6, last=11, would_stop=4, control=True)
+    by_number[10] = forecast(0.58, last=11, incumbent=0.65, would_stop=4, control=True)
+    return by_number | {number: forecast(0.69, last=11, incumbent=0.7) for number in (8, 14, 17)}
 
 
 def source(name: str, before: float, after: float, agreement: float | None = None, **changes: Any) -> dict[str, Any]:
     values = {"mean": before, "spread": 0.4, "after": after, "after_spread": 0.1, "agreement": agreement, "trials": 10}
-    return {"name": name, "words": f"what {name} says", "origin": f"where {name} is from", **values, **changes}
+    return {"name": name, "words": f"proposal of {name}", "origin": f"origin of {name}", **values, **changes}
 
 
-def guide() -> dict[str, Any]:
-    """What guided a search, as its storage has it."""
+def stored_diagnostics() -> dict[str, Any]:
+    """Returns prior diagnostics as the storage contains them."""
     return {
         "sources": [
             source("transfer up to the knee", 0.3, 0.45, 0.62),
@@ -298,21 +304,24 @@ def guide() -> dict[str, Any]:
     }
 
 
-def guided_study(**changes: Any) -> StudyRecord:
-    """The sample study as profile and experience guide it and the fit pruner prunes it."""
-    known = forecasts()
-    listed = [replace(t, facts={**t.facts, "forecast": known[t.number]}) if t.number in known else t for t in trials()]
-    return sample_study(**{"pruner": "fit", "prior_diagnostics": guide(), "trials": tuple(listed), **changes})
+def study_with_priors(**changes: Any) -> StudyRecord:
+    """Returns the sample study with priors, recorded tasks and the fit pruner."""
+    listed = list(trials())
+    for number, stored in forecasts().items():
+        listed[number] = replace(listed[number], facts={**listed[number].facts, "forecast": stored})
+    return sample_study(
+        **{"pruner": "fit", "prior_diagnostics": stored_diagnostics(), "trials": tuple(listed), **changes}
+    )
 
 
 def spread_study(**changes: Any) -> StudyRecord:
-    """The sample study as three GPUs of two nodes run it, with two workers lost."""
-    spots = (("alpha", "0"), ("alpha", "1"), ("beta", "0"))
+    """Returns the sample study as run on three GPUs of two nodes, with two lost workers."""
+    locations = (("alpha", "0"), ("alpha", "1"), ("beta", "0"))
     listed = []
-    for one in trials():
-        node, gpu = spots[one.number % 3]
-        facts = {**one.facts, "precision": "bf16", "gpu": "NVIDIA H200", "worker": one.number % 3}
-        listed.append(replace(one, facts={**facts, "device": "cuda:0", "node": node, "gpu_index": gpu}))
+    for record in trials():
+        node, gpu = locations[record.number % 3]
+        facts = {**record.facts, "precision": "bf16", "gpu": "NVIDIA H200", "worker": record.number % 3}
+        listed.append(replace(record, facts={**facts, "device": "cuda:0", "node": node, "gpu_index": gpu}))
     lost = [{"node": "beta", "device": "cuda:0", "gpu_index": "1", "reason": "its node was lost"}]
     listed[8] = replace(listed[8], facts={**listed[8].facts, "lost_workers": lost})
     lost = [{"node": "alpha", "device": "cuda:0", "gpu_index": "0", "reason": "worker process died"}]
@@ -321,7 +330,7 @@ def spread_study(**changes: Any) -> StudyRecord:
 
 
 def empty_study(**changes: Any) -> StudyRecord:
-    """A study in which nothing has ended yet."""
+    """Returns a study without ended trials."""
     values: dict[str, Any] = {"trials": (), "epochs_spent": 0, "seconds_spent": 0.0, "importance": {}, "noise": None}
     return unfinished_study(**{**values, "notes": (), **changes})
 

@@ -1,6 +1,6 @@
-"""Reports: a study's record becomes pages for people and tables for programs.
+"""Reports of studies and streams: HTML and Markdown pages for people, tables for programs.
 
-Everything is imported when it is first used: drawing and tables take a second to load.
+Submodules are imported on first use, because matplotlib and pandas take about a second to load.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a replay leaves behind: tables as CSV and a figure of regret by epochs."""
+"""Output files of a replay benchmark: tables as CSV and a figure of regret by epochs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TABLES: dict[str, Callable[[ReplayResult], list[dict[str, Any]]]] = {
 }
 FILES = (*_TABLES, FIGURE)
 
-# Okabe and Ito's palette, black last; dashes say the same a second time.
+# Palette of Okabe and Ito, black last; dashes distinguish the lines without colour.
 _COLORS = ("#7d8996", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#d55e00", "#000000")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1, 1.5)))
 _INK, _MUTED, _GRID = "#1b1f24", "#57606a", "#d8dee4"
@@ -60,10 +60,10 @@ _MAX_CURVE_POINTS = 150
 
 
 def write_benchmark(result: ReplayResult, out: str | Path) -> list[Path]:
-    """Writes the tables and the figure of a replay into a folder, all or none.
+    """Writes the tables and the figure of a replay to a folder, all files or none.
 
     Returns:
-        Their paths.
+        The paths of the files.
 
     Raises:
         NbtError: The folder cannot be written.
@@ -73,18 +73,18 @@ def write_benchmark(result: ReplayResult, out: str | Path) -> list[Path]:
     try:
         write_all(folder, {**texts, FIGURE: regret_figure(result)})
     except OSError as error:
-        raise NbtError(f"{folder}: cannot write the replay ({error.strerror or error}); --out names another") from error
+        raise NbtError(f"{folder}: cannot write the replay ({error.strerror or error}); use another --out") from error
     return [folder / name for name in FILES]
 
 
 def regret_figure(result: ReplayResult) -> str:
-    """Draws mean regret by epochs with its 95 % band, a panel a task, and of several tasks a panel of their mean.
+    """Draws mean regret by epochs with its 95 % band, one panel per task and, for several tasks, one for their mean.
 
-    A task's panel is in points of accuracy; the mean is of regret in units of the way from a task's median setting to
-    its best, as far as the shortest search goes.
+    The panel of a task shows points of accuracy. The panel of the mean shows regret normalised by task, where 0 is the
+    best setting and 1 the median setting of the task, over the epochs that all searches cover.
 
     Returns:
-        SVG, for a page of any colour: its ground is white.
+        The figure as SVG with a white background.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -97,8 +97,8 @@ def regret_figure(result: ReplayResult) -> str:
         figure = Figure(figsize=(0.4 + 3.0 * columns, 0.5 + 2.4 * rows), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for place, task in zip(axes, result.tasks, strict=False):
-            _draw_task(place, task)
+        for panel, task in zip(axes, result.tasks, strict=False):
+            _draw_task(panel, task)
         if len(result.tasks) > 1:
             _draw_mean(axes[len(result.tasks)], result)
         for unused in axes[panels:]:
@@ -123,7 +123,7 @@ def _draw_mean(axes: Axes, result: ReplayResult) -> None:
     first = max(task.length for task in result.tasks)
     last = min(task.horizon for task in result.tasks)
     for index, name in enumerate(result.methods):
-        # A seed's searches on all tasks make one curve, so that the band is that of chance in seeds alone.
+        # One curve per seed, averaged over all tasks, so that the band shows the variation between seeds only.
         curves = [task.methods[name].regret["test"][:, first - 1 : last] / task.range for task in result.tasks]
         _draw_curve(axes, index, name, range(first, last + 1), sum(curves) / len(curves))
     axes.set_title(f"mean of {len(result.tasks)} tasks", loc="left")
@@ -142,7 +142,7 @@ def _draw_curve(axes: Axes, index: int, name: str, epochs: Any, curves: Any) -> 
 
 
 def _style_axes(axes: Axes, median_setting: float) -> None:
-    """Sets the scales; what is far above the regret of the median setting is cut off."""
+    """Sets the scales; regret above 1.5 times that of the median setting is cut off."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     axes.set_xscale("log")

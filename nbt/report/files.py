@@ -1,4 +1,4 @@
-"""Files of a report: its folder, and several files that are written whole or not at all."""
+"""Folder of a report."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def report_folder(out: str | Path, study: str) -> Path:
-    """Returns where a study's report, settings and model go: a folder named after the study inside `out`.
+    """Returns the folder of a study's report, settings and model: a subfolder of `out` named after the study.
 
-    A name that would lead elsewhere (`..`, a path) is made a plain one.
+    Names that would lead outside `out` (`..`, a path) are replaced by safe ones.
     """
     name = re.sub(r"[\x00-\x1f/\\]", "-", study).strip()
     return Path(out) / ("study" if name in ("", ".", "..") else name)

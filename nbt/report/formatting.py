@@ -1,4 +1,4 @@
-"""Numbers as people read them: percent, points, intervals, durations."""
+"""Formatting of numbers for people: percent, points, intervals, durations."""
 
 from __future__ import annotations
 
@@ -13,38 +13,44 @@ from nbt.tuning.intervals import Interval
 MINUS = "\N{MINUS SIGN}"
 EN_DASH = "\N{EN DASH}"
 DASH = EN_DASH
-"""What stands where there is no number."""
+"""Placeholder for a missing number."""
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Returns a share 0 ... 1 as "84.2 %"."""
+    """Returns a share 0 ... 1 as percent, e.g. "84.2 %"."""
     return DASH if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
 
 
 def points(value: float, *, signed: bool = True) -> str:
-    """Returns a difference of shares in percentage points, e.g. "+3.1"; `signed` False leaves the sign out."""
+    """Returns a difference of shares in percentage points, e.g. "+3.1", or "3.1" where `signed` is False."""
     rounded = round(100 * value, 1)
     sign = MINUS if rounded < 0 else "+"
     return f"{sign if signed else ''}{abs(rounded):.1f}"
 
 
+def signed_number(value: float) -> str:
+    """Returns a number with its sign and two decimals, e.g. "+0.35"."""
+    rounded = round(value, 2)
+    return f"{MINUS if rounded < 0 else '+'}{abs(rounded):.2f}"
+
+
 def format_interval(interval: Interval) -> str:
-    """Returns the bounds of an interval of shares in percent, cut to 0 ... 100; a dash where one value gives none."""
+    """Returns the bounds of an interval of shares in percent, clipped to 0 ... 100, or a dash without bounds."""
     if interval.low is None or interval.high is None:
         return DASH
-    # Student's interval does not know that a share ends at 1.
+    # Student's interval may leave the range of shares.
     return f"{100 * max(interval.low, 0.0):.1f}{EN_DASH}{100 * min(interval.high, 1.0):.1f} %"
 
 
 def points_interval(interval: Interval) -> str:
-    """Returns the bounds of a difference in points, "+1.2 to +5.0"; a dash where one value gives none."""
+    """Returns the bounds of a difference in points, e.g. "+1.2 to +5.0", or a dash without bounds."""
     if interval.low is None or interval.high is None:
         return DASH
     return f"{points(interval.low)} to {points(interval.high)}"
 
 
 def duration(seconds: float) -> str:
-    """Returns "0.4 s", "42 s", "3 min 05 s", "2 h 07 min"."""
+    """Returns a duration as "0.4 s", "42 s", "3 min 05 s" or "2 h 07 min"."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -57,7 +63,7 @@ def duration(seconds: float) -> str:
 
 
 def format_number(value: float | int | str | None) -> str:
-    """Returns a setting or a fact with as many digits as help: whole numbers whole, others with three figures."""
+    """Returns a setting or a fact as text: three significant digits for floats, a dash for None and infinite values."""
     if value is None:
         return DASH
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -71,42 +77,42 @@ def format_number(value: float | int | str | None) -> str:
 
 
 def format_loss(value: float | None) -> str:
-    """Returns a loss in nats with three decimals."""
+    """Returns a loss in nats with three decimals, or a dash."""
     return DASH if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
 def format_timestamp(value: datetime | None) -> str:
-    """Returns "2026-03-01 09:30 UTC"."""
+    """Returns a UTC time as "2026-03-01 09:30 UTC", or a dash."""
     return DASH if value is None else value.strftime("%Y-%m-%d %H:%M UTC")
 
 
 def pluralise(count: int, word: str, words: str | None = None) -> str:
-    """Returns "1 trial", "3 trials"."""
+    """Returns a count with its noun: "1 trial", "3 trials"; `words` is an irregular plural."""
     return f"{count} {word if count == 1 else words or word + 's'}"
 
 
 def one_line(text: str) -> str:
-    """Returns text without control characters and line breaks, for a comment or a table cell."""
+    """Returns the text without control characters and line breaks, for a comment or a table cell."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def truncated(text: str, most: int) -> str:
-    """Returns text in one line of at most `most` characters, with an ellipsis where some are missing."""
+def truncated(text: str, max_length: int) -> str:
+    """Returns the text in one line of at most `max_length` characters, shortened with an ellipsis."""
     line = one_line(text)
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return line if len(line) <= max_length else line[: max_length - 1] + "…"
 
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: list[float | None], low: float, high: float, width: int = 12) -> str:
-    """Returns a row of block characters, one a value; a longer row is thinned to `width`, its last value kept.
+    """Returns a row of block characters, one per value; longer rows are thinned to `width` and keep the last value.
 
     Args:
-        values: What is drawn; None and values that are not finite become a space.
+        values: The values; None and non-finite values become a space.
         low: Value of the lowest block.
         high: Value of the highest block.
-        width: The most characters.
+        width: Maximum number of characters.
     """
     if len(values) > width:
         values = [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
@@ -117,13 +123,13 @@ def sparkline(values: list[float | None], low: float, high: float, width: int = 
 
 
 def join_words(items: Sequence[str]) -> str:
-    """Returns "a", "a and b", "a, b and c"."""
+    """Returns the items as an English list: "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A number with its name and a remark."""
+    """A labelled value with a remark."""
 
     label: str
     value: str

@@ -1,4 +1,4 @@
-"""Settings as one flat row of plain values, and in a few words: for tables, MLflow and run names."""
+"""Settings as one flat row of plain values and as a short summary, for tables, MLflow and run names."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ SETTING_DESCRIPTIONS = {
     "layer_lr_shape_middle": "log10 multiplier of body_lr in the middle",
     "layer_lr_shape_top": "log10 multiplier of body_lr at the top",
     "decay_strength": "total weight decay",
-    "sp_mix": "share of the decay that pulls to the pretrained weights (L2-SP)",
+    "sp_mix": "share of the decay towards the pretrained weights (L2-SP)",
     "sp_depth": "share of units to which L2-SP applies",
     "optimizer": "sgd (Nesterov) or adamw",
     "momentum": "momentum, or beta1 of adamw",
-    "batch_size": "images a step",
+    "batch_size": "images per step",
     "label_smoothing": "share of the label spread over all classes",
-    "augmentation": "how training images are varied",
+    "augmentation": "augmentation of the training images",
     "mixup": "alpha of mixup",
-    "ema": "decay a step of the averaged weights that are kept",
-    "warmup": "share of steps over which the rates rise",
-    "views": "augmented views cached behind a frozen prefix",
+    "ema": "decay per step of the averaged weights",
+    "warmup": "share of steps over which the learning rates rise",
+    "views": "augmented views in the frozen-feature cache",
     "zap_period": "epochs between resets of the head's rows, 0 is never",
     "zap_fraction": "share of the classes that a zap resets",
-    "zap_scale": "deviation that a zap draws from",
-    "head_scale": "what the head's first random weights are multiplied by",
-    "feature_norm": "how features are standardised before the head",
-    "stall": "share of steps, from the first, in which the head alone trains",
-    "head_lr_multiplier": "what multiplies head_lr during the stall",
-    "init": "what the units start from",
-    "teacher": "which weights are injected",
+    "zap_scale": "standard deviation of the weights after a zap",
+    "head_scale": "factor of the head's initial random weights",
+    "feature_norm": "standardisation of the features before the head",
+    "stall": "share of steps, from the first, in which only the head trains",
+    "head_lr_multiplier": "factor of head_lr during the stall",
+    "init": "initial weights of the units",
+    "teacher": "weights that are injected",
     "blend": "share of the centre crop in an injected tensor",
-    "pretrain_scheme": "how the source was trained",
-    "pretrain_zap_period": "epochs between zaps in the training of the source, 0 is never",
+    "pretrain_scheme": "training scheme of the source model",
+    "pretrain_zap_period": "epochs between zaps in the training of the source model, 0 is never",
     "linearized": "whether the first-order expansion of the network is trained",
     "target_scale": "scale of the targets of squared error, 0 is cross-entropy",
-    "method": "what a stream of tasks does against forgetting",
-    "curvature": "of the penalty of dlcft",
-    "penalty_strength": "what the penalty of ewc and dlcft is multiplied by",
+    "method": "continual method of a stream of tasks",
+    "curvature": "curvature of the penalty of dlcft",
+    "penalty_strength": "factor of the penalty of ewc and dlcft",
     "epochs": "length of the training",
 }
-"""What each flat setting means, in a few words."""
+"""Flat setting name -> short description."""
 
 
 def flat_settings(settings: TransferSettings) -> dict[str, Plain]:
-    """Returns every setting under its own name, with one entry a knot: "layer_lr_shape_input", "..._middle", "..._top".
+    """Returns every setting by name; `layer_lr_shape` becomes one entry per knot, e.g. "layer_lr_shape_input".
 
     The names and their order are the same for all settings.
     """
@@ -63,9 +63,9 @@ def flat_settings(settings: TransferSettings) -> dict[str, Plain]:
 
 
 def recipe_summary(settings: TransferSettings) -> str:
-    """Returns what tells one recipe from another at a glance, e.g. "depth 0.60 frozen 0.30 lr 0.013".
+    """Returns a short summary of the recipe, e.g. "depth 0.60 frozen 0.30 lr 0.013".
 
-    Depths and the rate that matters always; the techniques, the optimiser and mixup only where they are used.
+    Depths and the relevant learning rate are always included; techniques, optimizer and mixup only where they are used.
     """
     probe = settings.frozen_depth >= 1.0
     words = [

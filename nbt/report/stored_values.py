@@ -1,4 +1,4 @@
-"""Stored: what a study's storage holds as JSON, read so that a damaged or older entry is absent and breaks nothing."""
+"""Tolerant readers of stored JSON values: a damaged or missing entry reads as absent."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 
 
 def number_at(values: Mapping[str, Any], key: str) -> float | None:
-    """Returns a finite number, None where there is none."""
+    """Returns the finite number under a key, or None."""
     return finite(values.get(key))
 
 
 def finite(value: Any) -> float | None:
-    """Returns the value where it is a finite number, else None."""
+    """Returns the value as a float if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
 
 
 def text_at(values: Mapping[str, Any], key: str) -> str:
-    """Returns a text, "" where there is none."""
+    """Returns the text under a key, or ""."""
     value = values.get(key)
     return value if isinstance(value, str) else ""
 
 
 def list_at(values: Mapping[str, Any], key: str) -> list[Any]:
-    """Returns a list, an empty one where there is none."""
+    """Returns the list under a key, or an empty list."""
     value = values.get(key)
     return list(value) if isinstance(value, list | tuple) else []
 
 
 def mappings_at(values: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """Returns the mappings of a list, without what is none."""
+    """Returns the mappings in the list under a key; other items are skipped."""
     return [item for item in list_at(values, key) if isinstance(item, Mapping)]

@@ -1,4 +1,4 @@
-"""Drawings as SVG text for a page: their style, axes in percent, and colours that follow the page's theme."""
+"""SVG drawings for a page: common style, percent axes, and colours that follow the theme of the page."""
 
 from __future__ import annotations
 
@@ -65,26 +65,26 @@ STYLE: Any = {
 
 
 def percent_axis(axis: Any) -> None:
-    """Writes the shares along an axis as percents."""
+    """Formats the ticks of an axis of shares as percent."""
     axis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     axis.get_major_locator().set_params(nbins=6)
 
 
 def integer_axis(axis: Any) -> None:
-    """Marks whole numbers alone along an axis."""
+    """Places the ticks of an axis at integers only."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(nbins=8, integer=True))
 
 
-def drawing(name: str, title: str, height: float, draw: Callable[[Axes], Handles]) -> str:
-    """Returns a drawing as SVG.
+def render_svg(name: str, title: str, height: float, draw: Callable[[Axes], Handles]) -> str:
+    """Returns a drawing as SVG text.
 
     Args:
-        name: Unique in a page: identifiers in the drawing are derived from it.
-        title: What is drawn, for readers who cannot see it.
-        height: Inches; the width is the same for all.
-        draw: Draws and returns what goes into the legend.
+        name: Unique name within a page, from which the identifiers in the SVG are derived.
+        title: Accessible description of the drawing.
+        height: Height in inches; the width is the same for all drawings.
+        draw: Draws onto the axes and returns the handles of the legend.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -100,7 +100,7 @@ def drawing(name: str, title: str, height: float, draw: Callable[[Axes], Handles
 
 
 def _to_svg(figure: Figure, title: str) -> str:
-    """Returns the figure's SVG, made ready to stand in a page: no prolog, roles for colours, tips, no fixed size."""
+    """Returns the figure as inline SVG: without prolog and fixed size, with colour roles and tooltips."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
@@ -108,7 +108,7 @@ def _to_svg(figure: Figure, title: str) -> str:
     text = re.sub(r"<(metadata|style).*?</\1>\s*", "", text, flags=re.S)
     text = re.sub(r'<g id="tip:([^"]*)">', lambda m: f"<g><title>{_decode_tip(m[1])}</title>", text)
     text = re.sub(r'(<g) id="[A-Za-z]+[_0-9.]*[^"]*"', r"\1", text)
-    # The page's own letters; matplotlib writes the family by itself or, in older versions, behind the size.
+    # The font family comes from the page. Matplotlib writes it separately or, in older versions, after the size.
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
     for color, role in _ROLES.items():
@@ -121,7 +121,7 @@ def _to_svg(figure: Figure, title: str) -> str:
 
 
 def tooltip_id(text: str) -> str:
-    """Returns a group identifier that carries a tip through matplotlib, which writes it as an attribute."""
+    """Returns a group identifier that encodes a tooltip. Matplotlib writes it as an attribute; `_to_svg` decodes it."""
     return "tip:" + one_line(text).encode("utf-8").hex()
 
 

@@ -14,23 +14,23 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 class Verbatim(str):
-    """Text that goes into Markdown as it is."""
+    """Text that is written to Markdown without escaping."""
 
 
 def style_sheet() -> Markup:
-    """Returns the style of all pages."""
+    """Returns the style sheet of all pages."""
     return Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))
 
 
 def collapse_blank_lines(text: str) -> str:
-    """Returns Markdown without the empty lines that a template leaves."""
+    """Returns Markdown without the surplus blank lines of a rendered template."""
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 @cache
 def environment(kind: str) -> Environment:
-    """Returns where templates of "html" or "md" are rendered; what is put in is escaped for either."""
-    made = Environment(
+    """Returns the Jinja environment for "html" or "md" templates; it escapes all values for that format."""
+    jinja = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=kind == "html",
         finalize=escape_markdown if kind == "md" else _non_breaking_percent,
@@ -39,17 +39,17 @@ def environment(kind: str) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"fenced": fenced, "verbatim": Verbatim}
-    return made
+    jinja.filters |= {"fenced": fenced, "verbatim": Verbatim}
+    return jinja
 
 
 def _non_breaking_percent(value: Any) -> Any:
-    """Returns text whose numbers no line break parts from their percent sign."""
+    """Returns text with non-breaking spaces before percent signs; other values unchanged."""
     return value.replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
 
 
 def escape_markdown(value: Any) -> Any:
-    """Returns text of which Markdown (and the HTML in it) sees only letters; anything but text is returned as it is."""
+    """Returns text with Markdown and HTML markup escaped, in one line; other values unchanged."""
     if isinstance(value, Verbatim) or not isinstance(value, str):
         return value
     text = " ".join(value.split())
@@ -59,7 +59,7 @@ def escape_markdown(value: Any) -> Any:
 
 
 def fenced(text: str) -> Verbatim:
-    """Returns text as a Markdown code block; its fence is longer than any inside it."""
+    """Returns the text as a Markdown code block whose fence is longer than any fence in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return Verbatim(f"{fence}\n{text}\n{fence}")

@@ -1,13 +1,14 @@
-"""MLflow, and nothing else: a study's record becomes runs that MLflow's own pages can compare.
+"""MLflow tracking: the record of a study or stream as MLflow runs.
 
-A study is a run, its trials are that run's children, and the final runs are children of the trial whose recipe they
-repeat (of the study where no trial ran it). Every run carries the tags `nbt.study` (which study), `nbt.key` (which run
-of it) and, written last, `nbt.content` (a hash of what it says): so writing a record again finds what is there, adds
-what is missing, and doubles nothing. MLflow can add to a run but not take back, so a run that says something else than
-the record is written anew and the old one deleted.
+A study is a run, its trials are child runs of it, and final runs are children of the trial whose settings they repeat
+(of the study if no trial ran them). Every run has the tags `nbt.study` (its study), `nbt.key` (its key within the
+study) and, written last, `nbt.content` (a hash of its content). Writing a record again therefore finds existing runs,
+adds what is missing, and creates no duplicates. MLflow can add to a run but not remove from it, so a run that
+contradicts the record is written anew and the old one is deleted.
 
-The storage is the truth and MLflow a projection of it: an unreachable server costs a warning, never a trial, and what
-it missed is written when it answers again. Importing this module does not import mlflow, which takes seconds.
+The study storage is the source of truth and MLflow a projection of it: an unreachable server causes a warning but never
+fails a trial, and missing runs are written when it is reachable again. Importing this package does not import mlflow,
+which takes seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Opening a store: what cannot be reached says so within seconds, where MLflow itself would wait for minutes."""
+"""Opening of MLflow stores, with connection errors within seconds instead of MLflow's minutes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbt.tracking.run_store import RunOwner, RunStore
 from nbt.tracking.uris import PORTS, SERVERS, sqlite_file
 
 _PROBE_SECONDS = 3.0
-# MLflow's own defaults wait for a dead server for minutes at every call, and print to stdout, which is for results.
+# By default, MLflow waits minutes for an unreachable server at every call, and prints to stdout, which is for results.
 MLFLOW_DEFAULTS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -26,10 +26,10 @@ _LOG_LEVELS = {"mlflow.store.db.utils": "WARNING", "alembic": "WARNING", "urllib
 
 
 def open_store(uri: str, owner: RunOwner) -> RunStore:
-    """Returns the owner's runs in a store, which is made where it is a new SQLite file.
+    """Returns the owner's runs in a store; a new SQLite file is created.
 
     Raises:
-        Exception: Whatever goes wrong, soon: a server that does not answer is asked once.
+        Exception: Any error of the connection or of MLflow; a server that does not respond is tried once.
     """
     for name, value in MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -39,33 +39,33 @@ def open_store(uri: str, owner: RunOwner) -> RunStore:
         _probe_database(uri)
     from mlflow.tracking import MlflowClient
 
-    for chatty, level in _LOG_LEVELS.items():
-        logging.getLogger(chatty).setLevel(level)
+    for logger, level in _LOG_LEVELS.items():
+        logging.getLogger(logger).setLevel(level)
     return RunStore(MlflowClient(tracking_uri=uri), uri, owner)
 
 
 def _probe_server(uri: str) -> None:
-    """Asks a server for any answer at all.
+    """Checks that a server responds.
 
     Raises:
-        OSError: There was none within seconds.
+        OSError: There was no response within `_PROBE_SECONDS`.
     """
     address = re.sub(r"://[^/@]*@", "://", uri).rstrip("/") + "/health"
     try:
         with urllib.request.urlopen(address, timeout=_PROBE_SECONDS):
             pass
     except urllib.error.HTTPError:
-        pass  # it answers; whether it lets us in is for the real calls to find out
+        pass  # the server responds; MLflow's own calls report missing permissions
     except urllib.error.URLError as error:
-        if not isinstance(error.reason, ssl.SSLError):  # requests may know certificates that we do not
+        if not isinstance(error.reason, ssl.SSLError):  # requests may accept certificates that urllib does not
             raise
 
 
 def _probe_database(uri: str) -> None:
-    """Connects to a database once: MLflow itself tries for two minutes.
+    """Connects to a database once, because MLflow itself retries for two minutes.
 
     Raises:
-        Exception: It cannot be connected to, or its driver is missing.
+        Exception: The connection failed, or the driver of the database is missing.
     """
     import sqlalchemy
 

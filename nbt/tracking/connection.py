@@ -1,4 +1,4 @@
-"""TrackingConnection: a server that may be away, asked no more often than it is worth."""
+"""Connection to a tracking store that may be unreachable, with a limited rate of attempts."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from nbt.uris import redact_uri
 _log = logging.getLogger("nbt")
 
 RETRY_SECONDS = 60.0
-"""Pause after a server did not answer; longer where not answering took long, so that it costs a twentieth at most."""
+"""Pause in seconds after a failed attempt; at least 20 times as long as the attempt took."""
 
 
 def error_summary(error: BaseException) -> str:
-    """Returns one line on an error: what the network or disk said where that is the cause, else the error itself."""
+    """Returns one line on an error, without passwords: the OS or network error behind it, else the error itself."""
     cause, chain = error, [error]
     while (deeper := cause.__cause__ or cause.__context__) is not None:
         cause = deeper
         chain.append(cause)
-    told = next((one for one in reversed(chain) if isinstance(one, OSError)), error)
-    text = redact_uri(" ".join(str(told).split()))[:200]
-    return f"{type(told).__name__}: {text}" if text else type(told).__name__
+    root = next((link for link in reversed(chain) if isinstance(link, OSError)), error)
+    text = redact_uri(" ".join(str(root).split()))[:200]
+    return f"{type(root).__name__}: {text}" if text else type(root).__name__
 
 
 class TrackingConnection:
-    """Who asks a store again that did not answer: seldom, and with one warning.
+    """Limits attempts to write to a store that failed, and warns once per outage.
 
     Args:
-        uri: Resolved.
-        retry_seconds: The least time between two attempts.
-        clock: Seconds; for tests.
+        uri: Resolved tracking URI.
+        retry_seconds: Minimum time in seconds between two attempts.
+        clock: Monotonic clock in seconds; replaceable for tests.
     """
 
     def __init__(
@@ -44,29 +44,29 @@ class TrackingConnection:
         self._next_attempt = -math.inf
 
     @property
-    def due(self) -> bool:
-        """Whether it is time to ask again."""
+    def retry_due(self) -> bool:
+        """Whether the pause after the last failure is over."""
         return self._clock() >= self._next_attempt
 
     def retry_now(self) -> None:
-        """Makes it due now."""
+        """Ends the pause."""
         self._next_attempt = -math.inf
 
     def attempt(self, write: Callable[[], None], consequence: str) -> bool:
-        """Writes, whatever comes of it.
+        """Calls `write` and logs its errors instead of raising them.
 
         Args:
-            write: May raise anything.
-            consequence: What a warning says of it: "the search goes on, ...".
+            write: The write; may raise any exception.
+            consequence: Text on the consequence of a failure, for the warning.
 
         Returns:
-            Whether it was written.
+            Whether the write succeeded.
         """
-        began = self._clock()
+        started = self._clock()
         try:
             write()
-        except Exception as error:  # a tracking server must not cost a training
-            self._next_attempt = self._clock() + max(self._retry_seconds, 20 * (self._clock() - began))
+        except Exception as error:  # a failure of tracking must not stop training
+            self._next_attempt = self._clock() + max(self._retry_seconds, 20 * (self._clock() - started))
             if not self._down:
                 self._down = True
                 _log.warning(
@@ -76,5 +76,5 @@ class TrackingConnection:
             return False
         if self._down:
             self._down = False
-            _log.info("MLflow at %s answers again; what it missed is written", redact_uri(self.uri))
+            _log.info("MLflow at %s is reachable again; missing runs have been written", redact_uri(self.uri))
         return True

@@ -1,4 +1,4 @@
-"""The runs of one owner in one MLflow store: written once, extended, never doubled."""
+"""Runs of one owner in an MLflow store: written once, extended, never duplicated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STUDY, _KEY, _CONTENT, _PARENT = "nbt.study", "nbt.key", "nbt.content", "mlflow
 
 @dataclass
 class _ExistingRun:
-    """A run that MLflow has. `points` is read when it is first needed."""
+    """A run in MLflow; `points` is read on first use."""
 
     run_id: str
     name: str
@@ -38,16 +38,16 @@ class _ExistingRun:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOwner:
-    """Whose runs are written: a study's, or a stream's (`nbt.tracking.stream_tracker`).
+    """Owner of runs: a study, or a stream (`nbt.tracking.stream_tracker`).
 
     Attributes:
-        id: Tells its runs from all others.
-        experiment: Where they are.
-        key: Of the run that the others are children of, and that has dataset and files.
-        dataset: As the user named it.
-        digest: Hash of its images, labels and split.
-        data_dir: Where it is, if the user said so.
-        facts: What is known of it.
+        id: Unique identifier of the owner.
+        experiment: Name of the MLflow experiment.
+        key: Key of the parent run, which has the dataset and the files.
+        dataset: Dataset as the user named it.
+        digest: Hash of the images, labels and split.
+        data_dir: Folder of the dataset if the user specified it.
+        facts: Facts about the dataset.
     """
 
     id: str
@@ -60,7 +60,7 @@ class RunOwner:
 
 
 def study_owner(record: StudyRecord) -> RunOwner:
-    """Returns a study as the owner of its runs."""
+    """Returns the owner of a study's runs."""
     return RunOwner(
         id=study_id(record),
         experiment=experiment_name(record),
@@ -73,15 +73,15 @@ def study_owner(record: StudyRecord) -> RunOwner:
 
 
 class RunStore:
-    """The runs of one owner in one MLflow store.
+    """Runs of one owner in an MLflow store. All methods may raise any exception of MLflow.
 
     Args:
-        client: MLflow's.
-        uri: For the location of artifacts.
-        owner: Whose.
+        client: MLflow client.
+        uri: Tracking URI, for the location of artifacts.
+        owner: Owner of the runs.
 
     Raises:
-        Exception: Whatever MLflow raises; so do all methods.
+        Exception: Any exception of MLflow.
     """
 
     def __init__(self, client: MlflowClient, uri: str, owner: RunOwner) -> None:
@@ -90,17 +90,17 @@ class RunStore:
         self._existing_runs = self._find_runs()
 
     def write(self, spec: RunSpec) -> str:
-        """Makes MLflow's run say what the spec says; the run of its parent has to be there.
+        """Writes a run so that it equals the specification; its parent must have been written before.
 
         Returns:
-            "written" (it is new), "updated" or "unchanged".
+            "written" for a new run, "updated" or "unchanged".
         """
         known = self._existing_runs.get(spec.key)
         if known is None:
             self._create(spec)
             return "written"
         if (
-            known.tags.get(_CONTENT) == spec.content
+            known.tags.get(_CONTENT) == spec.content_hash
             and known.status == spec.status
             and self._has_current_parent(known, spec)
         ):
@@ -114,30 +114,30 @@ class RunStore:
         return "updated"
 
     def log_files(self, files: Sequence[Path]) -> None:
-        """Writes files to the owner's run, over those of the same name."""
+        """Uploads files to the owner's run and overwrites files of the same name."""
         for file in files:
             self._client.log_artifact(self._existing_runs[self._owner.key].run_id, str(file))
 
     def log_profile(self, record: StudyRecord) -> None:
-        """Writes the fit profile, where the study has one, to the study's run as `fit.json`."""
+        """Uploads the study's fit profile, if it has one, to the study's run as `fit.json`."""
         if record.profile is not None:
-            from nbt.report.study.write import FIT_FILE, fit_file  # pandas and the templates come with it
+            from nbt.report.study.write import FIT_FILE, fit_file  # imports pandas and Jinja
 
             self._client.log_text(self._existing_runs[self._owner.key].run_id, fit_file(record.profile), FIT_FILE)
 
     def _open_experiment(self, name: str, artifacts: str | None) -> str:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
-            # The kind makes MLflow's pages open on runs, not on traces of language models.
+            # With this kind, MLflow's pages show runs first instead of traces of language models.
             kind = {"mlflow.experimentKind": "custom_model_development"}
             return str(self._client.create_experiment(name, artifact_location=artifacts, tags=kind))
         if experiment.lifecycle_stage == "deleted":
-            # MLflow keeps the name of a deleted experiment taken, so it is the only place to write to.
+            # The name of a deleted experiment cannot be used again, so the experiment is restored.
             self._client.restore_experiment(experiment.experiment_id)
         return str(experiment.experiment_id)
 
     def _find_runs(self) -> dict[str, _ExistingRun]:
-        """Returns the owner's runs by key; of two with one key, which a crash can leave, the whole one is kept."""
+        """Returns the owner's runs by key; of duplicates, which a crash can leave, the complete one is kept."""
         found: dict[str, _ExistingRun] = {}
         token: str | None = None
         while True:
@@ -148,9 +148,9 @@ class RunStore:
                 key = known.tags.get(_KEY, "")
                 other = found.get(key)
                 if other is not None:
-                    keep, spare = (other, known) if _CONTENT in other.tags else (known, other)
-                    self._client.delete_run(spare.run_id)
-                    known = keep
+                    kept, duplicate = (other, known) if _CONTENT in other.tags else (known, other)
+                    self._client.delete_run(duplicate.run_id)
+                    known = kept
                 found[key] = known
             token = page.token
             if not token:
@@ -170,30 +170,30 @@ class RunStore:
         self._extend(known, spec)
 
     def _is_extension(self, known: _ExistingRun, spec: RunSpec) -> bool:
-        """Tells whether all that the run says is in the spec: parameters and metrics can be added, not changed."""
+        """Returns whether the specification contains the run's content, which MLflow could not change otherwise."""
         if any(spec.params.get(name) != value for name, value in known.params.items()):
             return False
-        wanted = {(point.key, point.step): point.value for point in spec.metrics}
+        specified = {(point.key, point.step): point.value for point in spec.metrics}
         return all(
-            at in wanted and math.isclose(wanted[at], value, rel_tol=1e-9, abs_tol=1e-12)
-            for at, value in self._points(known).items()
+            point in specified and math.isclose(specified[point], value, rel_tol=1e-9, abs_tol=1e-12)
+            for point, value in self._points(known).items()
         )
 
     def _extend(self, known: _ExistingRun, spec: RunSpec) -> None:
-        """Adds what the run lacks; the hash goes last, so that a run that has it has everything."""
+        """Adds what the run lacks; the hash is written last, so that a run with the hash is complete."""
         if spec.parent is None and _CONTENT not in known.tags:
             self._log_dataset(known.run_id)
-        there = self._points(known)
-        points = [point for point in spec.metrics if (point.key, point.step) not in there]
+        existing = self._points(known)
+        points = [point for point in spec.metrics if (point.key, point.step) not in existing]
         params = {name: value for name, value in spec.params.items() if name not in known.params}
         tags = {name: value for name, value in spec.tags.items() if known.tags.get(name) != value}
         if spec.parent is not None:
             tags[_PARENT] = self._existing_runs[spec.parent].run_id
-        tags[_CONTENT] = spec.content
+        tags[_CONTENT] = spec.content_hash
         self._log_batches(known.run_id, points, params, tags)
         known.params |= params
         known.tags |= tags
-        there.update({(point.key, point.step): point.value for point in points})
+        existing.update({(point.key, point.step): point.value for point in points})
         if known.name != spec.name:
             self._client.update_run(known.run_id, name=spec.name)
         if spec.ended is not None:
@@ -205,16 +205,16 @@ class RunStore:
     def _log_batches(
         self, run_id: str, points: Sequence[MetricPoint], params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
-        """Writes in one batch, or in as few as MLflow's limits allow; the tags with the last."""
+        """Writes one batch, or as many as MLflow's limits require; the tags are part of the last one."""
         from mlflow.entities import Metric, Param, RunTag
 
-        metrics = [Metric(point.key, point.value, point.time, point.step) for point in points]
+        metrics = [Metric(point.key, point.value, point.timestamp_ms, point.step) for point in points]
         pairs = [Param(name, value) for name, value in params.items()]
-        marks = [RunTag(name, value) for name, value in tags.items()]
+        run_tags = [RunTag(name, value) for name, value in tags.items()]
         while len(metrics) > _MAX_METRICS_PER_BATCH or len(pairs) > _MAX_PARAMS_PER_BATCH:
             self._client.log_batch(run_id, metrics[:_MAX_METRICS_PER_BATCH], pairs[:_MAX_PARAMS_PER_BATCH], [])
             metrics, pairs = metrics[_MAX_METRICS_PER_BATCH:], pairs[_MAX_PARAMS_PER_BATCH:]
-        self._client.log_batch(run_id, metrics, pairs, marks)
+        self._client.log_batch(run_id, metrics, pairs, run_tags)
 
     def _log_dataset(self, run_id: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -243,7 +243,7 @@ class RunStore:
         return spec.parent is None or known.tags.get(_PARENT) == self._existing_runs[spec.parent].run_id
 
     def _reassign_children(self, old: str, key: str) -> None:
-        """Gives the children of a run that was written anew to the new one."""
+        """Moves the children of a replaced run to the new run with the key."""
         for known in self._existing_runs.values():
             if known.tags.get(_PARENT) == old:
                 self._client.set_tag(known.run_id, _PARENT, self._existing_runs[key].run_id)
@@ -264,5 +264,5 @@ def _read_run(run: Any) -> _ExistingRun:
 def _user_name() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a container whose user has no name
+    except (KeyError, OSError, ImportError):  # the user of a container may have no name
         return "unknown"

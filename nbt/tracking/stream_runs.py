@@ -1,4 +1,4 @@
-"""A stream as a run for a tracking server, as plain data that knows nothing of MLflow's client."""
+"""MLflow run of a stream as plain data, independent of MLflow's client."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ STREAM_KEY = "stream"
 
 
 def stream_id(record: StreamRecord) -> str:
-    """Returns what tells a stream from every other one; the same stream, run again, has the same."""
-    said = json.dumps([record.config.name, record.config.identity], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    """Returns the identifier of a stream; repeated runs of the same stream have the same identifier."""
+    content = json.dumps([record.config.name, record.config.identity], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def experiment_name(record: StreamRecord) -> str:
-    """Returns the experiment that a stream belongs to: one a dataset, that of its searches."""
+    """Returns the experiment of a stream: one per dataset, shared with the searches on it."""
     dataset = record.config.dataset
     return f"nbt {Path(dataset).name or dataset}"[:MAX_NAME_LENGTH]
 
 
 def stream_run(record: StreamRecord, *, live: bool = False) -> RunSpec:
-    """Returns the run of a stream: its settings, and how every task did after each.
+    """Returns the run of a stream: its settings, and the accuracies on every task after each task.
 
     Args:
-        record: The stream, as far as it was run.
-        live: It goes on.
+        record: The stream as far as it was run.
+        live: Whether the stream is still running.
     """
     config, result = record.config, record.result
     params = dataclasses.asdict(config) | flat_stream_settings(config.settings)
@@ -66,23 +66,24 @@ def stream_run(record: StreamRecord, *, live: bool = False) -> RunSpec:
 
 
 def _points(record: StreamRecord, start: int) -> Iterator[MetricPoint]:
-    """Yields the curves by task; the step is how many tasks were learnt."""
-    result, at = record.result, float(start)
-    averages, falls = (average_accuracy_curve(record), forgetting_curve(record)) if result.scores else ([], [])
+    """Yields the curves by task; the step is the number of trained tasks."""
+    result, elapsed = record.result, float(start)
+    averages, forgetting = (average_accuracy_curve(record), forgetting_curve(record)) if result.scores else ([], [])
     for step, score in enumerate(result.scores, start=1):
-        at += 1000.0 * score.seconds
+        elapsed += 1000.0 * score.seconds
+        timestamp_ms = round(elapsed)
         for task, accuracy in enumerate(score.accuracies, start=1):
-            yield MetricPoint(f"accuracy/task {task:02d}", step, accuracy, round(at))
-        yield MetricPoint("average_accuracy", step, averages[step - 1], round(at))
-        yield MetricPoint("forgetting", step, falls[step - 1], round(at))
-        yield MetricPoint("train_loss", step, score.train_loss, round(at))
-        yield MetricPoint("seconds", step, score.seconds, round(at))
+            yield MetricPoint(f"accuracy/task {task:02d}", step, accuracy, timestamp_ms)
+        yield MetricPoint("average_accuracy", step, averages[step - 1], timestamp_ms)
+        yield MetricPoint("forgetting", step, forgetting[step - 1], timestamp_ms)
+        yield MetricPoint("train_loss", step, score.train_loss, timestamp_ms)
+        yield MetricPoint("seconds", step, score.seconds, timestamp_ms)
     if record.finished:
-        yield from _results(record, round(at))
+        yield from _results(record, round(elapsed))
 
 
-def _results(record: StreamRecord, at: int) -> Iterator[MetricPoint]:
-    """Yields what came out in the end; the steps are 0, so that pages show numbers and no curves."""
+def _results(record: StreamRecord, timestamp_ms: int) -> Iterator[MetricPoint]:
+    """Yields the final results at step 0, which MLflow shows as numbers instead of curves."""
     result = record.result
     average = wilson_interval(result.average_accuracy, effective_sample_size(record.images))
     values = {
@@ -96,4 +97,4 @@ def _results(record: StreamRecord, at: int) -> Iterator[MetricPoint]:
     }
     for key, value in values.items():
         if value is not None:
-            yield MetricPoint(key, 0, value, at)
+            yield MetricPoint(key, 0, value, timestamp_ms)

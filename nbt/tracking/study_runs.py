@@ -1,4 +1,4 @@
-"""A study as runs for a tracking server: what MLflow is told, as plain data that knows nothing of MLflow's client."""
+"""MLflow runs of a study as plain data, independent of MLflow's client."""
 
 from __future__ import annotations
 
@@ -14,45 +14,56 @@ from pathlib import Path
 
 from nbt.report.fit.correlation import measure_correlations
 from nbt.report.priors.diagnostics import PriorDiagnostics, PriorEvidence, prior_diagnostics
-from nbt.report.priors.pruning import CONTROL, STOPPED, Forecast, PruningDecision, false_stop_rate, forecast_of, judge
+from nbt.report.priors.pruning import (
+    CONTROL,
+    STOPPED,
+    Forecast,
+    PruningDecision,
+    false_stop_rate,
+    forecast_of,
+    pruning_decision,
+)
 from nbt.report.settings_table import flat_settings, recipe_summary
 from nbt.report.study.hardware import lost_workers, trial_location
 from nbt.training.results import EpochResult
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyRecord, TrialRecord
 
 MAX_NAME_LENGTH, MAX_TAG_LENGTH = 250, 5000
-"""The most characters of a name and of a tag that every tracking server takes."""
+"""Maximum length of names and tags that every tracking server accepts."""
 
 _MAX_KEY_PART_LENGTH = 150
 STUDY_KEY = "study"
 MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "interrupted": "KILLED"}
-"""How a trial ended, see `TrialRecord.end` -> status of its run."""
+"""Status of a trial, see `TrialRecord.end` -> status of its run."""
 
 
 @dataclass(frozen=True, order=True)
 class MetricPoint:
-    """One value of a metric. The time (ms since 1970) is derived from the record, so it is the same every time."""
+    """One value of a metric.
+
+    The timestamp (ms since 1970) is derived from the record, so that writing the record again yields the same value.
+    """
 
     key: str
     step: int
     value: float
-    time: int = field(compare=False)
+    timestamp_ms: int = field(compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One MLflow run as it should be.
+    """Specification of an MLflow run.
 
     Attributes:
-        key: Names it in its study: "study", "trial-0012", "final-trial 12-seed-3".
-        parent: Key of the run it is a child of; None for the study.
-        name: What MLflow's tables and legends call it.
-        status: MLflow's: RUNNING, FINISHED, KILLED, FAILED.
-        params: The same keys in each trial and final run.
+        key: Key of the run within its study: "study", "trial-0012", "final-trial 12-seed-3".
+        parent: Key of the parent run; None for the study.
+        name: Display name of the run.
+        status: MLflow status: RUNNING, FINISHED, KILLED or FAILED.
+        params: Parameters; all trials and final runs have the same keys.
         metrics: All values of all metrics, finite.
-        tags: Without those that make it findable.
-        started: ms since 1970.
-        ended: ms since 1970; None while it runs.
+        tags: Tags, without those that identify the run.
+        started: Start in ms since 1970.
+        ended: End in ms since 1970; None while it runs.
     """
 
     key: str
@@ -66,31 +77,31 @@ class RunSpec:
     ended: int | None
 
     @property
-    def content(self) -> str:
-        """Hash of everything that it says."""
+    def content_hash(self) -> str:
+        """Hash of name, status, parameters, metrics and tags."""
         points = [(point.key, point.step, point.value) for point in sorted(self.metrics)]
-        said = [self.name, self.status, sorted(self.params.items()), points, sorted(self.tags.items())]
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+        content = [self.name, self.status, sorted(self.params.items()), points, sorted(self.tags.items())]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def study_id(record: StudyRecord) -> str:
-    """Returns what tells a study from every other one, also of the same name in another storage."""
+    """Returns the identifier of a study, which differs between studies of the same name in different storages."""
     created = "" if record.created is None else record.created.isoformat()
     return hashlib.sha256(f"{record.config.name}\n{created}".encode()).hexdigest()[:16]
 
 
 def experiment_name(record: StudyRecord) -> str:
-    """Returns the experiment that a study belongs to: one a dataset, so that its studies can be compared."""
+    """Returns the experiment of a study: one per dataset, so that its studies can be compared."""
     dataset = record.config.dataset
     return f"nbt {Path(dataset).name or dataset}"[:MAX_NAME_LENGTH]
 
 
 def study_runs(record: StudyRecord, *, live: bool = False) -> list[RunSpec]:
-    """Returns the runs of a study, parents before children; trials that still run are left out.
+    """Returns the runs of a study, parents before children; running trials are left out.
 
     Args:
         record: The study.
-        live: The search goes on, so the study's own run is RUNNING.
+        live: Whether the search is still running.
     """
     trials = [trial_run(record, trial) for trial in record.trials if trial.end in MLFLOW_STATUS]
     finals = [seed_run(record, final, run) for final in record.finals for run in final.runs]
@@ -98,9 +109,14 @@ def study_runs(record: StudyRecord, *, live: bool = False) -> list[RunSpec]:
 
 
 def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
-    """Returns the run of the study itself: what defines it, how the search went, what came out."""
+    """Returns the run of the study itself: configuration, progress of the search, and results.
+
+    Args:
+        record: The study.
+        live: Whether the search is still running.
+    """
     config = {name: value for name, value in dataclasses.asdict(record.config).items() if value is not None}
-    ended, guided = _ended_trials(record), prior_diagnostics(record)
+    ended, diagnostics = _ended_trials(record), prior_diagnostics(record)
     start = _unix_milliseconds(record.created, default=0)
     stop = max([_unix_milliseconds(trial.finished, default=start) for trial in ended], default=start)
     status = "RUNNING" if live else "FINISHED" if record.recommended is not None else "KILLED"
@@ -113,7 +129,7 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
         metrics=_finite(
             [
                 *_fit_metrics(record, start),
-                *_prior_metrics(guided, start),
+                *_prior_metrics(diagnostics, start),
                 *_progress_metrics(record, ended, start),
                 *_pruning_metrics(record, ended, start),
                 *([] if live else _correlation_metrics(record, stop)),
@@ -128,7 +144,7 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
                 "recommended": record.recommended or "",
                 "verdict": record.verdict,
                 "notes": "; ".join(record.notes),
-                **_prior_tags(guided),
+                **_prior_tags(diagnostics),
             }
         ),
         started=start,
@@ -137,13 +153,13 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
 
 
 def _ended_trials(record: StudyRecord) -> list[TrialRecord]:
-    """Returns the trials that ended, in the order in which they did: also that of the calls during the search."""
+    """Returns the ended trials in the order in which they ended, which is also the order of writing during a search."""
     ended = [trial for trial in record.trials if trial.end in MLFLOW_STATUS]
     return sorted(ended, key=lambda trial: (_unix_milliseconds(trial.finished, default=0), trial.number))
 
 
 def _fit_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
-    """Yields the fit profile: its scalars, and the curves by unit with the unit's index as the step."""
+    """Yields the fit profile: its scalars, and one curve per unit measure with the unit's index as step."""
     profile = record.profile or {}
     for name, value in profile.get("scalars", {}).items():
         if value is not None:
@@ -154,14 +170,14 @@ def _fit_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
                 yield MetricPoint(_sanitised_key(f"fit_layer/{name}"), unit, float(value), at)
 
 
-def _prior_metrics(found: PriorDiagnostics | None, at: int) -> Iterator[MetricPoint]:
-    """Yields what each source was expected to be worth, what the trials made of it, and how far they agree."""
-    for part, source in _prior_keys(found).items():
+def _prior_metrics(diagnostics: PriorDiagnostics | None, at: int) -> Iterator[MetricPoint]:
+    """Yields the weights of each source before and after the trials, and its agreement with them."""
+    for part, source in _prior_keys(diagnostics).items():
         values = {
-            "weight_before": source.before,
-            "spread_before": source.spread,
-            "weight_after": source.after,
-            "spread_after": source.after_spread,
+            "weight_before": source.weight_before,
+            "spread_before": source.spread_before,
+            "weight_after": source.weight_after,
+            "spread_after": source.spread_after,
             "agreement": source.agreement,
         }
         for name, value in values.items():
@@ -169,25 +185,25 @@ def _prior_metrics(found: PriorDiagnostics | None, at: int) -> Iterator[MetricPo
                 yield MetricPoint(f"guide/{part}/{name}", 0, value, at)
 
 
-def _prior_tags(found: PriorDiagnostics | None) -> dict[str, str]:
-    """Returns what guided the search in words: each source, what did not fire, and the recorded tasks."""
-    if found is None:
+def _prior_tags(diagnostics: PriorDiagnostics | None) -> dict[str, str]:
+    """Returns tags on the priors of a search: each source, the inactive priors, and the recorded tasks."""
+    if diagnostics is None:
         return {}
     return {
         **{
-            f"guide/{part}": f"{source.verdict}: {source.words} ({source.origin})"
-            for part, source in _prior_keys(found).items()
+            f"guide/{part}": f"{source.verdict}: {source.description} ({source.origin})"
+            for part, source in _prior_keys(diagnostics).items()
         },
-        "guide_silent": "; ".join(f"{name}: {reason}" for name, reason in found.silent),
-        "guide_tables": "; ".join(found.tables) or "none: rules alone",
+        "guide_silent": "; ".join(f"{name}: {reason}" for name, reason in diagnostics.inactive),
+        "guide_tables": "; ".join(diagnostics.recorded_tasks) or "none: rules alone",
     }
 
 
-def _prior_keys(found: PriorDiagnostics | None) -> dict[str, PriorEvidence]:
-    """Returns the sources by what stands for them in a key; no two have the same."""
+def _prior_keys(diagnostics: PriorDiagnostics | None) -> dict[str, PriorEvidence]:
+    """Returns the sources by a unique part of a metric key."""
     parts: dict[str, PriorEvidence] = {}
-    for source in () if found is None else found.sources:
-        # Servers take no key that is a path with "..", "//" or an end in "/", nor a long one.
+    for source in () if diagnostics is None else diagnostics.sources:
+        # Servers reject long keys and keys that are paths with "..", "//" or a trailing "/".
         plain = _sanitised_key(source.name).replace("/", "_")[:_MAX_KEY_PART_LENGTH].strip(" .") or "_"
         part, count = plain, 1
         while part in parts:
@@ -198,21 +214,22 @@ def _prior_keys(found: PriorDiagnostics | None) -> dict[str, PriorEvidence]:
 
 
 def _pruning_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: int) -> Iterator[MetricPoint]:
-    """Yields what pruning saved and how often it was wrong, after each trial that was stopped or is a control.
+    """Yields epochs saved and false-stop rate after each trial that was stopped or is a control.
 
-    The step is how many trials had ended, as for the progress: so each trial adds points and changes none.
+    The step is the number of ended trials, as for the progress, so that each trial adds points and changes none.
     """
     decisions: list[PruningDecision] = []
     for step, trial in enumerate(ended, start=1):
         at = _unix_milliseconds(trial.finished, default=start)
-        one = judge(trial, record.config.epochs)
-        if one is None:
+        decision = pruning_decision(trial, record.config.epochs)
+        if decision is None:
             continue
-        decisions.append(one)
-        if one.decision == STOPPED:
-            yield MetricPoint("pruning/stopped", step, float(sum(other.decision == STOPPED for other in decisions)), at)
-            yield MetricPoint("pruning/epochs_saved", step, float(sum(other.saved for other in decisions)), at)
-        rate = false_stop_rate(decisions) if one.decision == CONTROL else None
+        decisions.append(decision)
+        if decision.decision == STOPPED:
+            stopped = sum(other.decision == STOPPED for other in decisions)
+            yield MetricPoint("pruning/stopped", step, float(stopped), at)
+            yield MetricPoint("pruning/epochs_saved", step, float(sum(d.epochs_saved for d in decisions)), at)
+        rate = false_stop_rate(decisions) if decision.decision == CONTROL else None
         if rate is not None:
             yield MetricPoint("pruning/controls", step, float(rate.n), at)
             yield MetricPoint("pruning/false_stop_rate", step, rate.mean, at)
@@ -222,18 +239,21 @@ def _pruning_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: i
 
 
 def _correlation_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
-    """Yields how each measure of the profile went with accuracy at both depths, beside the depth itself.
+    """Yields the correlation of each unit measure with accuracy at both depths, and that of the depth itself.
 
-    Every trial changes all of them, so they are told when the search is over.
+    Every trial changes all of them, so they are written only when the search has ended.
     """
-    for one in measure_correlations(record):
-        for name, value in (("", one.tau), ("_baseline", one.baseline)):
-            if one.tau is not None and value is not None:
-                yield MetricPoint(f"skill/{one.depth}/{one.measure}{name}", 0, value, at)
+    for correlation in measure_correlations(record):
+        for suffix, value in (("", correlation.tau), ("_baseline", correlation.baseline)):
+            if correlation.tau is not None and value is not None:
+                yield MetricPoint(f"skill/{correlation.depth}/{correlation.measure}{suffix}", 0, value, at)
 
 
 def _progress_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: int) -> Iterator[MetricPoint]:
-    """Yields how the search went. The step is how many trials had ended: with several workers, numbers jump."""
+    """Yields the progress of the search.
+
+    The step is the number of ended trials: with several workers, trials do not end in the order of their numbers.
+    """
     best, epochs = -math.inf, 0
     for step, trial in enumerate(ended, start=1):
         at = _unix_milliseconds(trial.finished, default=start)
@@ -247,7 +267,7 @@ def _progress_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: 
 
 
 def _result_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
-    """Yields what came out in the end."""
+    """Yields the results of finals and test."""
     final = record.final(record.recommended) if record.recommended is not None else None
     values: dict[str, float | None] = {}
     if final is not None:
@@ -266,7 +286,7 @@ def _result_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
 
 
 def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
-    """Returns the run of a trial that ended, a child of the study's."""
+    """Returns the run of an ended trial, a child of the study's run."""
     start = _unix_milliseconds(trial.started, default=_unix_milliseconds(record.created, default=0))
     final = record.final(record.recommended) if record.recommended is not None else None
     tags = {
@@ -314,7 +334,7 @@ def _outcome_text(trial: TrialRecord) -> str:
 
 
 def seed_run(record: StudyRecord, final: FinalRecord, run: FinalRun) -> RunSpec:
-    """Returns the run of one final seed, a child of the trial whose recipe it repeats."""
+    """Returns the run of one final seed, a child of the trial whose settings it repeats."""
     trial = next((t for t in record.trials if t.number == final.trial and t.end in MLFLOW_STATUS), None)
     origin = record.created if trial is None else trial.finished
     start = _unix_milliseconds(origin, default=_unix_milliseconds(record.created, default=0))
@@ -333,20 +353,20 @@ def seed_run(record: StudyRecord, final: FinalRecord, run: FinalRun) -> RunSpec:
 
 
 def _curve_metrics(curve: Sequence[EpochResult], start: int) -> tuple[list[MetricPoint], int]:
-    """Returns the metrics of every epoch, and the time of the last."""
-    points, at = [], float(start)
+    """Returns the metrics of every epoch, and the time of the last one in ms since 1970."""
+    points, elapsed = [], float(start)
     for result in curve:
-        at += 1000.0 * result.seconds
+        elapsed += 1000.0 * result.seconds
         for key in ("train_loss", "val_loss", "val_accuracy", "seconds"):
             value = getattr(result, key)
             if value is not None:
-                points.append(MetricPoint(key, result.epoch, float(value), round(at)))
-    return points, round(at)
+                points.append(MetricPoint(key, result.epoch, float(value), round(elapsed)))
+    return points, round(elapsed)
 
 
 def _forecast_metrics(forecast: Forecast | None, curve: Sequence[MetricPoint], last: int) -> Iterator[MetricPoint]:
-    """Yields every forecast of a trial's final accuracy, with the epoch after which it was made as the step."""
-    times = {point.step: point.time for point in curve}
+    """Yields the forecasts of a trial's final accuracy; the step is the epoch after which they were made."""
+    times = {point.step: point.timestamp_ms for point in curve}
     for row in () if forecast is None else forecast.rows:
         for key in ("mean", "low", "high", "chance"):
             yield MetricPoint(f"forecast/{key}", row.epoch, getattr(row, key), times.get(row.epoch, last))
@@ -361,7 +381,7 @@ def _summary_metrics(accuracy: float | None, epochs: int, at: int) -> Iterator[M
 
 
 def _finite(points: Sequence[MetricPoint]) -> tuple[MetricPoint, ...]:
-    """Returns the points that databases can hold and pages can draw."""
+    """Returns the finite points, which databases can store and MLflow can plot."""
     return tuple(point for point in points if math.isfinite(point.value))
 
 
@@ -373,5 +393,5 @@ def _sanitised_key(key: str) -> str:
     return re.sub(r"[^\w ./-]", "_", key)
 
 
-def _unix_milliseconds(moment: datetime | None, *, default: int) -> int:
-    return default if moment is None else round(1000 * moment.timestamp())
+def _unix_milliseconds(time: datetime | None, *, default: int) -> int:
+    return default if time is None else round(1000 * time.timestamp())

@@ -1,4 +1,4 @@
-"""Tracker: a study's record, written as runs while it is searched, or afterwards."""
+"""MLflow tracking of studies, during a search and afterwards."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _REPORT_FILE_NAMES = ("report.html", "report.md", "recommended.yaml", "trials.cs
 
 
 def sync(record: StudyRecord, uri: str | None = None, *, reports: str | Path | None = None) -> dict[str, int]:
-    """Writes the runs of a study that are missing or out of date; called again, it changes nothing.
+    """Writes the runs of a study that are missing or out of date; a repeated call changes nothing.
 
     Args:
         record: The study.
-        uri: As for `resolve_uri`.
-        reports: Folder of reports; the study's, where there is one, is added to its run.
+        uri: See `resolve_uri`.
+        reports: Folder of reports; the study's report, if there is one, is uploaded to its run.
 
     Returns:
-        How many runs were "written", "updated" and "unchanged".
+        Number of runs that are "written", "updated" and "unchanged".
 
     Raises:
         UsageError: The URI is malformed.
@@ -49,7 +49,7 @@ def sync(record: StudyRecord, uri: str | None = None, *, reports: str | Path | N
         store.log_profile(record)
         store.log_files(_report_files(record, reports))
     except Exception as error:
-        remedy = "check that it runs, or give another --tracking-uri"
+        remedy = "check that it is running, or use another --tracking-uri"
         raise NbtError(f"MLflow at {redact_uri(uri)} cannot be written ({error_summary(error)}); {remedy}") from error
     return counts
 
@@ -64,24 +64,24 @@ def _write_all(store: RunStore, specs: Sequence[RunSpec]) -> dict[str, int]:
 def _report_files(record: StudyRecord, reports: str | Path | None) -> list[Path]:
     if reports is None:
         return []
-    from nbt.report import report_folder  # pandas and the templates come with it
+    from nbt.report import report_folder  # imports pandas and Jinja
 
     folder = report_folder(reports, record.config.name)
     return [folder / name for name in _REPORT_FILE_NAMES if (folder / name).is_file()]
 
 
 class Tracker(StudyObserver):
-    """Writes a study to MLflow while it runs; whatever MLflow does, the search goes on.
+    """Writes a study to MLflow while it runs; failures of MLflow do not affect the search.
 
-    A trial is written once, when it ends. Where that fails, one warning says so, and the whole study is written again
-    from what is known of it: when MLflow answers again (it is asked at most once in `retry_seconds`), and at the end.
+    A trial is written once, when it ends. A failure causes one warning. The whole study is then written again when
+    MLflow is reachable (tried at most once per `retry_seconds`) and at the end.
 
     Args:
-        uri: As for `resolve_uri`.
-        reports: Folder of reports; the study's own is added to its run at the end.
-        sync_options: What `nbt sync` needs to find study, runs and reports, as it may be shown.
-        retry_seconds: The least time between two attempts to reach a server that did not answer.
-        clock: Seconds; for tests.
+        uri: See `resolve_uri`.
+        reports: Folder of reports; the study's report is uploaded to its run at the end.
+        sync_options: Options, without passwords, with which `nbt sync` finds the study, the runs and the reports.
+        retry_seconds: Minimum time in seconds between two attempts to reach an unreachable store.
+        clock: Monotonic clock in seconds; replaceable for tests.
 
     Raises:
         UsageError: The URI is malformed.
@@ -98,27 +98,27 @@ class Tracker(StudyObserver):
     ) -> None:
         self.uri = resolve_uri(uri)
         self._reports, self._sync_options = reports, sync_options
-        self._contact = TrackingConnection(self.uri, retry_seconds=retry_seconds, clock=clock)
+        self._connection = TrackingConnection(self.uri, retry_seconds=retry_seconds, clock=clock)
         self._record: StudyRecord | None = None
         self._store: RunStore | None = None
         self._live = True
 
     @property
     def pending(self) -> bool:
-        """Whether MLflow lacks something that is known."""
+        """Whether runs of the study are waiting to be written."""
         return self._record is not None and self._store is None
 
     def study_started(self, record: StudyRecord) -> None:
-        """Writes the study, and what an earlier search could not."""
+        """Writes the study and runs that an earlier search could not write."""
         self._record, self._store, self._live = record, None, True
         self._write()
 
     def trial_finished(self, trial: TrialRecord) -> None:
-        """Writes a trial and how far the study is."""
+        """Writes a trial and the progress of the study."""
         if self._record is None or trial.end not in MLFLOW_STATUS:
             return
         others = [other for other in self._record.trials if other.number != trial.number]
-        trials = sorted([*others, trial], key=lambda one: one.number)
+        trials = sorted([*others, trial], key=lambda other: other.number)
         record = self._record = dataclasses.replace(self._record, trials=tuple(trials))
         self._write(lambda: [trial_run(record, trial), study_run(record, live=True)])
 
@@ -132,44 +132,44 @@ class Tracker(StudyObserver):
         self._write(lambda: [seed_run(record, final, run)])
 
     def study_finished(self, record: StudyRecord) -> None:
-        """Writes everything that is not there yet, and the report's files."""
+        """Writes all missing runs and the files of the report."""
         self._record, self._live = record, False
-        self._contact.retry_now()
+        self._connection.retry_now()
         self._write(lambda: study_runs(record), files=_report_files(record, self._reports))
 
     def _write(self, specs: Callable[[], list[RunSpec]] | None = None, *, files: Sequence[Path] = ()) -> None:
-        """Writes some runs; all that are known where the last attempt failed. Never raises.
+        """Writes runs without raising; after a failed attempt it writes all runs of the study.
 
         Args:
-            specs: Makes the runs to write where the store is open; None writes all.
-            files: Go to the study's run.
+            specs: Creates the runs to write if the store is open; None writes all runs.
+            files: Files to upload to the study's run.
         """
         record = self._record
-        if record is None or (self._store is None and not self._contact.due):
+        if record is None or (self._store is None and not self._connection.retry_due):
             return
         opened = self._store
         self._store = None
 
         def write() -> None:
             if opened is None or specs is None:
-                store, wanted = open_store(self.uri, study_owner(record)), study_runs(record, live=self._live)
+                store, runs = open_store(self.uri, study_owner(record)), study_runs(record, live=self._live)
             else:
-                store, wanted = opened, specs()
-            _write_all(store, wanted)
+                store, runs = opened, specs()
+            _write_all(store, runs)
             if store is not opened:
                 store.log_profile(record)
             store.log_files(files)
             self._store = store
 
-        again = ["nbt", "sync", record.config.name, *(word for option in self._sync_options.items() for word in option)]
-        consequence = "the search goes on, its runs are kept and written when it answers again, or by: "
-        self._contact.attempt(write, consequence + shlex.join(again))
+        options = [word for option in self._sync_options.items() for word in option]
+        consequence = "the search continues, and its runs are written when MLflow is reachable again, or by: "
+        self._connection.attempt(write, consequence + shlex.join(["nbt", "sync", record.config.name, *options]))
 
 
 def _with_final_run(record: StudyRecord, candidate: str, run: FinalRun) -> FinalRecord | None:
-    """Returns a finalist with one more run; None where the candidate is not known.
+    """Returns the record of a finalist extended by a run; None if the candidate is unknown.
 
-    Its interval is a placeholder: runs do not show it, and the record at the end has the real one.
+    Its interval is a placeholder: runs do not contain it, and the record at the end has the final one.
     """
     if candidate == DEFAULT_RECIPE:
         trial, settings = default_recipe_trial(record), default_recipe(record.config.epochs)

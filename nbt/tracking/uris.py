@@ -1,4 +1,4 @@
-"""Where runs go: the URI of a store, what it says, and the command that shows its pages."""
+"""Tracking URIs: defaults, validation, redaction, and the command that shows MLflow's pages."""
 
 from __future__ import annotations
 
@@ -15,56 +15,56 @@ DATABASES = ("sqlite", *PORTS)
 
 
 def default_uri(folder: str | Path = ".nbt") -> str:
-    """Returns the URI of the SQLite file that is used when none is given: `mlflow.db` in `folder`, absolute."""
+    """Returns the URI of the default SQLite file, `mlflow.db` in `folder`, as an absolute path."""
     return f"sqlite:///{Path(folder).absolute() / 'mlflow.db'}"
 
 
 def resolve_uri(uri: str | None) -> str:
-    """Returns a tracking URI in the form in which it means the same everywhere, without opening anything.
+    """Returns a tracking URI that does not depend on the working directory, without opening the store.
 
     Args:
         uri: A server (`http://`, `https://`), a database (`sqlite:///FILE`, `postgresql://...`), or None for
             `default_uri`. The path of an SQLite file is made absolute.
 
     Raises:
-        UsageError: It is neither; the message shows no password.
+        UsageError: The URI is malformed or of another kind; the message contains no password.
     """
     if uri is None:
         return default_uri()
     try:
         parts = urlsplit(uri)
         scheme, host = parts.scheme.split("+")[0], parts.hostname
-        _ = parts.port  # raises where it is none
+        _ = parts.port  # raises ValueError if it is not a port number
     except ValueError as error:
         raise UsageError(f"tracking URI {redact_uri(uri)!r} is malformed ({error})") from error
     if scheme not in SERVERS + DATABASES:
-        remedy = nearest(scheme, SERVERS + DATABASES) if "://" in uri else "a file is written sqlite:///FILE"
+        remedy = nearest(scheme, SERVERS + DATABASES) if "://" in uri else "an SQLite file is written sqlite:///FILE"
         raise UsageError(f"tracking URI {redact_uri(uri)!r} is neither a server nor a database; {remedy}")
     if scheme in SERVERS and not host:
-        raise UsageError(f"tracking URI {redact_uri(uri)!r} names no host; e.g. http://127.0.0.1:5000")
+        raise UsageError(f"tracking URI {redact_uri(uri)!r} names no host; expected e.g. http://127.0.0.1:5000")
     return _absolute_sqlite(uri) if scheme == "sqlite" else uri
 
 
 def _absolute_sqlite(uri: str) -> str:
     prefix, slashes, path = uri.partition(":///")
     if not slashes or not path or path.startswith(":memory:"):
-        raise UsageError(f"tracking URI {uri!r} names no file; e.g. sqlite:///mlflow.db")
+        raise UsageError(f"tracking URI {uri!r} names no file; expected e.g. sqlite:///mlflow.db")
     return f"{prefix}:///{Path(path).absolute()}"
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Returns the file of an SQLite URI, None of any other."""
+    """Returns the file of an SQLite URI; None for other URIs."""
     return Path(uri.partition(":///")[2]) if uri.startswith("sqlite") else None
 
 
 def may_have_runs(uri: str) -> bool:
-    """Returns whether a store may have runs: an SQLite file may be missing, what else it is only asking would tell."""
+    """Returns False for a missing SQLite file; for other stores only a connection would tell, so True."""
     file = sqlite_file(uri)
     return file is None or file.is_file()
 
 
 def artifact_location(uri: str) -> str | None:
-    """Returns where artifacts go: beside an SQLite file; a server decides by itself; else under `.nbt/`."""
+    """Returns the URI of the artifacts: next to an SQLite file, else under `.nbt/`; None for a server."""
     if urlsplit(uri).scheme in SERVERS:
         return None
     file = sqlite_file(uri)
@@ -72,18 +72,18 @@ def artifact_location(uri: str) -> str | None:
 
 
 def ui_command(uri: str | None, port: int) -> list[str]:
-    """Returns the command that shows the runs in MLflow's pages, on this machine only.
+    """Returns the command that serves MLflow's pages on this machine only.
 
     Args:
-        uri: As for `resolve_uri`.
+        uri: See `resolve_uri`.
         port: Local port, 1 ... 65535.
 
     Raises:
-        UsageError: The URI is of a server, which has pages of its own, or of an SQLite file that does not exist.
+        UsageError: The URI is that of a server, which has its own pages, or of a missing SQLite file.
     """
     uri = resolve_uri(uri)
     if urlsplit(uri).scheme in SERVERS:
-        raise UsageError(f"{redact_uri(uri)} is a server with pages of its own: open it in a browser")
+        raise UsageError(f"{redact_uri(uri)} is a server with its own pages: open it in a browser")
     file = sqlite_file(uri)
     if file is not None and not file.is_file():
         raise UsageError(f"{file}: no runs have been written there yet; nbt search writes them")

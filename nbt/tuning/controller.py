@@ -380,7 +380,7 @@ def _trial_result(outcome: TrialOutcome, length: int) -> tuple[TrialState, float
     if outcome.error is not None:
         return TrialState.FAIL, None, outcome.error
     if outcome.diverged:
-        return TrialState.COMPLETE, 0.0, "the loss left the finite numbers"
+        return TrialState.COMPLETE, 0.0, "the loss became infinite or NaN"
     # A stream of tasks reports the epochs of its last task when the task has ended: it may be stopped, yet complete.
     if outcome.stopped is not None and not full:
         return TrialState.PRUNED, None, outcome.stopped

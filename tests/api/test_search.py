@@ -373,7 +373,7 @@ class FailingObserver(StudyObserver):
 
 def test_observers_are_notified_of_the_end_if_the_report_fails(task: Task) -> None:
     observer = FailingObserver()
-    with pytest.raises(NbtError, match=r"reports/s: cannot write the report .*--out names another"):
+    with pytest.raises(NbtError, match=r"reports/s: cannot write the report .*use another --out"):
         nbt.search(task, budget=3, observers=[observer], **QUICK)
     assert observer.finished == 1
     assert api.studies()[0]["finished"]

@@ -114,9 +114,9 @@ def test_prints_table_definitions_charts_and_conclusions(fake_api: FakeApi, caps
         "LEEP of mobilenet_v2: the weights came without a classifier",
         "conv3: ridge probe by unit",
         "<- knee",
-        "speaks for transferring everything",
-        "conv3 has the highest ridge probe",
-        "How sure: ± is one binomial standard error",
+        "suggests transferring all units",
+        "conv3 has the highest ridge probe accuracy",
+        "Uncertainty: ± is one binomial standard error",
         "plot: p.svg",
     ):
         assert part in text

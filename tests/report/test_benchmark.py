@@ -29,7 +29,7 @@ def test_all_files_are_written(result: ReplayResult, tmp_path: Path) -> None:
     assert sorted(path.name for path in paths) == sorted(FILES) == sorted(p.name for p in (tmp_path / "out").iterdir())
 
 
-def test_tables_say_what_the_result_says(result: ReplayResult, tmp_path: Path) -> None:
+def test_tables_contain_the_result(result: ReplayResult, tmp_path: Path) -> None:
     write_benchmark(result, tmp_path)
     assert [row["task"] for row in rows(tmp_path / "tasks.csv")] == ["birds · conv3", "a<b&c · conv3"]
     assert len(rows(tmp_path / "summary.csv")) == 4
@@ -47,14 +47,14 @@ def test_tables_say_what_the_result_says(result: ReplayResult, tmp_path: Path) -
     assert len(rows(tmp_path / "comparisons.csv")) == 2
 
 
-def test_the_figure_has_a_panel_a_task_and_one_for_their_mean(result: ReplayResult) -> None:
+def test_figure_has_one_panel_per_task_and_one_for_the_mean(result: ReplayResult) -> None:
     svg = ElementTree.fromstring(regret_figure(result))
     texts = [element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")]
     assert {"birds · conv3", "a<b&c · conv3", "mean of 2 tasks", "random", "asha", "epochs"} <= set(texts)
     assert texts.count("regret, points") == 2
 
 
-def test_the_same_result_gives_the_same_files(result: ReplayResult) -> None:
+def test_figure_is_reproducible(result: ReplayResult) -> None:
     assert regret_figure(result) == regret_figure(result)
 
 
@@ -64,7 +64,7 @@ def test_one_task_has_one_panel() -> None:
     assert [row["worst_ratio"] for row in one.overall_rows()] == [None]
 
 
-def test_a_folder_that_cannot_be_is_named(result: ReplayResult, tmp_path: Path) -> None:
+def test_invalid_folder_is_named_in_the_error(result: ReplayResult, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NbtError, match="cannot write the replay"):
         write_benchmark(result, tmp_path / "file" / "out")

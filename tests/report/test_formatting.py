@@ -38,7 +38,7 @@ def test_differences_have_signs_and_no_minus_zero() -> None:
     assert points(-0.0312, signed=False) == "3.1"
 
 
-def test_intervals_show_their_bounds_or_that_there_are_none() -> None:
+def test_intervals_show_their_bounds_or_a_dash() -> None:
     assert format_interval(Interval(mean=0.8, low=0.7951, high=0.806, n=3)) == "79.5–80.6 %"  # noqa: RUF001 - a range
     assert format_interval(Interval(mean=0.98, low=0.95, high=1.01, n=3)).endswith("100.0 %")
     assert format_interval(Interval(mean=0.01, low=-0.02, high=0.04, n=3)).startswith("0.0")
@@ -79,11 +79,11 @@ def test_durations(seconds: float, text: str) -> None:
         (1e6, "1e6"),
     ],
 )
-def test_settings_have_the_figures_that_help(value: float | str | None, text: str) -> None:
+def test_settings_have_three_significant_digits(value: float | str | None, text: str) -> None:
     assert format_number(value) == text
 
 
-def test_losses_moments_and_counts() -> None:
+def test_losses_timestamps_and_counts() -> None:
     assert [format_loss(1.2345), format_loss(math.inf), format_loss(None)] == ["1.234", NONE, NONE]
     assert format_timestamp(datetime(2026, 3, 1, 9, 30, tzinfo=UTC)) == "2026-03-01 09:30 UTC"
     assert [pluralise(1, "epoch"), pluralise(2, "epoch"), pluralise(2, "class", "classes")] == [
@@ -93,7 +93,7 @@ def test_losses_moments_and_counts() -> None:
     ]
 
 
-def test_text_of_many_lines_becomes_one() -> None:
+def test_line_breaks_are_removed() -> None:
     assert one_line("a\n# b\r\n\tc\x00\x1b[31m\u2028d") == "a # b c [31m d"
 
 

@@ -3,7 +3,7 @@ from nbt.settings import TransferSettings, setting_names
 from tests.sample_study import BEST, DEFAULT, sampled
 
 
-def test_every_setting_is_there_once_and_plain() -> None:
+def test_every_setting_occurs_once_as_plain_value() -> None:
     flat = flat_settings(BEST)
     assert (flat["layer_lr_shape_input"], flat["layer_lr_shape_middle"], flat["layer_lr_shape_top"]) == (
         -1.2,
@@ -14,22 +14,22 @@ def test_every_setting_is_there_once_and_plain() -> None:
     assert {type(value) for value in flat.values()} <= {bool, int, float, str}
 
 
-def test_the_names_are_the_same_for_all_settings() -> None:
+def test_setting_names_are_the_same_for_all_settings() -> None:
     assert {tuple(flat_settings(sampled(i))) for i in range(10)} == {tuple(flat_settings(DEFAULT))}
 
 
-def test_every_setting_is_explained() -> None:
+def test_every_setting_has_a_description() -> None:
     assert set(SETTING_DESCRIPTIONS) == set(flat_settings(DEFAULT))
 
 
-def test_a_recipe_in_words_shows_what_differs() -> None:
+def test_recipe_summary_shows_main_settings() -> None:
     assert recipe_summary(DEFAULT) == "depth 1.00 frozen 0.00 lr 0.01"
     assert recipe_summary(BEST) == "depth 0.80 frozen 0.35 lr 0.013 sp 0.60"
     probe = TransferSettings(frozen_depth=1.0, head_lr=0.3, optimizer="adamw", mixup=0.2)
     assert recipe_summary(probe) == "depth 1.00 frozen 1.00 head lr 0.3 adamw mixup 0.2"
 
 
-def test_a_recipe_in_words_names_the_techniques_that_it_uses() -> None:
+def test_recipe_summary_names_active_techniques() -> None:
     fast = TransferSettings(head_scale=0.0, feature_norm="batch", stall=0.1, zap_period=3)
     assert recipe_summary(fast) == "depth 1.00 frozen 0.00 lr 0.01 zap 3 head 0 norm batch stall 0.10"
     injected = TransferSettings(init="inject", pretrain_scheme="asb", pretrain_zap_period=1)

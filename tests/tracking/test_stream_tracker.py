@@ -1,4 +1,4 @@
-"""Streams in MLflow: one run each, curves by task, and a server that is down costs a warning."""
+"""MLflow tracking of streams: one run per stream, curves by task, and failures of the server."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def uri(migrated: Path, tmp_path: Path) -> str:
 
 def runs_of(uri: str) -> list[Any]:
     mlflow = client(uri)
-    return list(mlflow.search_runs([one.experiment_id for one in mlflow.search_experiments()]))
+    return list(mlflow.search_runs([experiment.experiment_id for experiment in mlflow.search_experiments()]))
 
 
 def curve(uri: str, key: str) -> list[tuple[int, float]]:
@@ -53,7 +53,7 @@ def after(record: StreamRecord, tasks: int) -> StreamRecord:
     return replace(record, result=replace(record.result, scores=record.result.scores[:tasks]))
 
 
-def test_a_stream_is_a_run_with_curves_by_task(uri: str) -> None:
+def test_stream_is_a_run_with_curves_by_task(uri: str) -> None:
     assert StreamTracker(uri).stream_ended(make_stream())
     [run] = runs_of(uri)
     assert (run.info.run_name, run.info.status) == (make_config().name, "FINISHED")
@@ -79,14 +79,14 @@ def test_class_incremental_streams_have_no_forward_transfer() -> None:
     assert "forward_transfer" not in keys
 
 
-def test_a_loss_that_is_not_finite_is_left_out() -> None:
+def test_non_finite_loss_is_left_out() -> None:
     stream = make_stream()
     scores = tuple(replace(score, train_loss=float("inf")) for score in make_scores())
     run = stream_run(replace(stream, result=replace(stream.result, scores=scores)))
     assert "train_loss" not in {point.key for point in run.metrics}
 
 
-def test_a_running_stream_grows_in_one_run(uri: str) -> None:
+def test_running_stream_grows_in_one_run(uri: str) -> None:
     tracker, record = StreamTracker(uri), make_stream()
     for tasks in (1, 2, 3):
         tracker.log_progress(after(record, tasks))
@@ -99,7 +99,7 @@ def test_a_running_stream_grows_in_one_run(uri: str) -> None:
     assert len(curve(uri, "average_accuracy")) == 3
 
 
-def test_a_stopped_stream_says_so_and_goes_on_in_its_run(uri: str) -> None:
+def test_stopped_stream_continues_in_its_run(uri: str) -> None:
     record = make_stream()
     StreamTracker(uri).stream_ended(after(record, 1))
     [run] = runs_of(uri)
@@ -110,13 +110,13 @@ def test_a_stopped_stream_says_so_and_goes_on_in_its_run(uri: str) -> None:
     assert (again.info.status, again.data.tags["state"]) == ("FINISHED", "complete")
 
 
-def test_a_stream_that_was_run_anew_replaces_its_run(uri: str) -> None:
+def test_repeated_stream_replaces_its_run(uri: str) -> None:
     StreamTracker(uri).stream_ended(make_stream())
     StreamTracker(uri).stream_ended(make_stream(matrix=BETTER))
     assert curve(uri, "accuracy/task 01") == [(1, 0.9), (2, 0.9), (3, 0.95)]
 
 
-def test_streams_that_differ_have_runs_of_their_own(uri: str) -> None:
+def test_different_streams_have_separate_runs(uri: str) -> None:
     records = [make_stream("dlcft"), make_stream("ewc"), make_stream(seed=1)]
     records.append(replace(make_stream(), config=with_settings(make_config(), epochs=3)))
     tracker = StreamTracker(uri)
@@ -136,7 +136,7 @@ def test_files_go_with_the_run(uri: str, tmp_path: Path) -> None:
     assert [file.path for file in client(uri).list_artifacts(run.info.run_id)] == ["report.html"]
 
 
-def test_a_mark_says_what_was_told_and_where(uri: str, tmp_path: Path) -> None:
+def test_marker_identifies_store_and_content(uri: str, tmp_path: Path) -> None:
     tracker, record = StreamTracker(uri), make_stream()
     mark = tracker.mark(record)
     assert tracker.is_logged(record, mark)
@@ -154,7 +154,7 @@ class Clock:
         return self.now
 
 
-def test_a_dead_server_costs_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_unreachable_server_causes_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -164,25 +164,25 @@ def test_a_dead_server_costs_one_warning(caplog: pytest.LogCaptureFixture) -> No
             tracker.log_progress(after(record, tasks))
         assert not tracker.stream_ended(record)
         tracker.add_files(record, [])
-    [said] = [one.getMessage() for one in caplog.records]
-    assert "the stream goes on" in said
-    assert "secret" not in said
+    [message] = [record.getMessage() for record in caplog.records]
+    assert "the stream continues" in message
+    assert "secret" not in message
 
 
-def test_what_was_missed_is_written_when_it_answers_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nbt.tracking import stream_tracker as tracking_streams
+def test_missing_runs_are_written_when_the_store_is_reachable_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.tracking import stream_tracker
 
     clock, attempts = Clock(), []
-    opened = tracking_streams.open_store
+    real = stream_tracker.open_store
 
-    def flaky(*given: Any) -> Any:
+    def flaky(*arguments: Any) -> Any:
         attempts.append(clock.now)
         if len(attempts) == 1:
-            raise ConnectionRefusedError("nobody there")
-        return opened(*given)
+            raise ConnectionRefusedError("connection refused")
+        return real(*arguments)
 
-    monkeypatch.setattr(tracking_streams, "open_store", flaky)
-    tracker, record = StreamTracker(uri, contact=partial(TrackingConnection, clock=clock)), make_stream()
+    monkeypatch.setattr(stream_tracker, "open_store", flaky)
+    tracker, record = StreamTracker(uri, connection=partial(TrackingConnection, clock=clock)), make_stream()
     tracker.log_progress(after(record, 1))
     clock.now = 30.0
     tracker.log_progress(after(record, 2))
@@ -193,6 +193,6 @@ def test_what_was_missed_is_written_when_it_answers_again(uri: str, monkeypatch:
     assert len(curve(uri, "average_accuracy")) == 3
 
 
-def test_a_malformed_uri_is_refused() -> None:
+def test_malformed_uri_is_rejected() -> None:
     with pytest.raises(UsageError, match="neither a server nor a database"):
         StreamTracker("carrier-pigeon://coop")

@@ -8,12 +8,12 @@ from tests.sample_study import (
     curve,
     empty_study,
     forecast,
-    guide,
-    guided_study,
     interrupted,
     sample_study,
     source,
     spread_study,
+    stored_diagnostics,
+    study_with_priors,
     trial,
     unfinished_study,
     with_config,
@@ -40,7 +40,7 @@ def test_specs_name_every_run_once_and_parents_first() -> None:
             seen.add(spec.key)
 
 
-def test_a_trial_says_where_it_ran() -> None:
+def test_trial_run_contains_location() -> None:
     tags = {spec.key: spec.tags for spec in study_runs(spread_study())}
     ran = tags["trial-0012"]
     assert (ran["node"], ran["gpu_index"], ran["device"]) == ("alpha", "0", "NVIDIA H200")
@@ -50,10 +50,10 @@ def test_a_trial_says_where_it_ran() -> None:
     assert old["device"] == "cpu" and not {"node", "gpu_index"} & old.keys()
 
 
-def test_the_hash_changes_with_what_is_said() -> None:
+def test_hash_changes_with_the_content() -> None:
     record = sample_study()
     spec = study_runs(record)[3]
-    assert spec.content == study_runs(sample_study())[3].content
+    assert spec.content_hash == study_runs(sample_study())[3].content_hash
     point = replace(spec.metrics[0], value=0.5)
     for other in (
         replace(spec, name="x"),
@@ -62,7 +62,7 @@ def test_the_hash_changes_with_what_is_said() -> None:
         replace(spec, metrics=(point, *spec.metrics[1:])),
         replace(spec, tags={**spec.tags, "origin": "x"}),
     ):
-        assert other.content != spec.content
+        assert other.content_hash != spec.content_hash
 
 
 def test_names_stay_within_the_limits() -> None:
@@ -73,22 +73,22 @@ def test_names_stay_within_the_limits() -> None:
         assert all(len(value) <= 5000 for value in spec.tags.values())
 
 
-def test_a_study_is_told_by_its_name_and_its_creation() -> None:
+def test_study_is_identified_by_name_and_creation_time() -> None:
     record = sample_study()
     assert record.created is not None
     others = (with_config(record, name="x"), replace(record, created=record.created.replace(hour=1)))
-    assert len({study_id(one) for one in (record, *others)}) == 3
+    assert len({study_id(other) for other in (record, *others)}) == 3
     assert study_id(replace(record, trials=(), budget="99")) == study_id(record)
 
 
 def test_all_values_are_finite() -> None:
-    for spec in (*study_runs(sample_study()), *study_runs(guided_study(profile=profile_dict()))):
+    for spec in (*study_runs(sample_study()), *study_runs(study_with_priors(profile=profile_dict()))):
         assert all(abs(point.value) < 1e6 for point in spec.metrics)
         assert len({(point.key, point.step) for point in spec.metrics}) == len(spec.metrics)
 
 
-def test_the_study_says_what_guided_it() -> None:
-    spec = study_run(guided_study(), live=False)
+def test_study_run_contains_prior_diagnostics() -> None:
+    spec = study_run(study_with_priors(), live=False)
     found = history(spec)
     name = "guide/effective rate by similarity"
     assert found[f"{name}/weight_before"] == {0: 0.3}
@@ -96,18 +96,20 @@ def test_the_study_says_what_guided_it() -> None:
     assert found[f"{name}/agreement"] == {0: -0.41}
     assert found["guide/recorded_ sketch7/spread_after"] == {0: 0.3}
     assert "guide/enough steps/agreement" not in found
-    assert spec.tags[name].startswith("contradicted: what effective rate by similarity says")
+    assert spec.tags[name].startswith("contradicted: proposal of effective rate by similarity")
     assert spec.tags["guide_silent"] == "rates by shift: not measured: statistics shift by unit"
     assert spec.tags["guide_tables"] == "sketch7; digits"
-    rules = study_run(guided_study(prior_diagnostics={**guide(), "tables": []}), live=False)
+    rules = study_run(study_with_priors(prior_diagnostics={**stored_diagnostics(), "tables": []}), live=False)
     assert rules.tags["guide_tables"] == "none: rules alone"
     plain = study_run(sample_study(), live=False)
     assert not any("guide" in key for key in (*plain.tags, *history(plain)))
 
 
-def test_hostile_sources_have_keys_of_their_own_that_servers_take() -> None:
+def test_hostile_source_names_yield_valid_unique_keys() -> None:
     names = ["../../x", "../../x", "a//b/", "..", ".", "<b>'\"\n", "x" * 400, "x" * 401, "é: (width_mult=0.35)"]
-    record = guided_study(prior_diagnostics={"sources": [source(name, 0.1 * i, 0.2) for i, name in enumerate(names)]})
+    record = study_with_priors(
+        prior_diagnostics={"sources": [source(name, 0.1 * i, 0.2) for i, name in enumerate(names)]}
+    )
     before = {key: value[0] for key, value in study(record).items() if key.endswith("/weight_before")}
     assert sorted(before.values()) == [0.1 * i for i in range(len(names))]
     for key in (*study(record), *study_run(record, live=False).tags):
@@ -122,8 +124,8 @@ def validate(key: str) -> None:
     assert len(key) <= 250
 
 
-def test_pruning_is_a_history_to_which_trials_only_add() -> None:
-    record = guided_study()
+def test_pruning_metrics_only_grow() -> None:
+    record = study_with_priors()
     found = study(record)
     assert found["pruning/epochs_saved"][17] == 64.0
     assert list(found["pruning/stopped"].values()) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
@@ -138,7 +140,7 @@ def test_pruning_is_a_history_to_which_trials_only_add() -> None:
     assert study(sample_study())["pruning/epochs_saved"][17] == 64.0
 
 
-def test_no_epoch_of_an_interrupted_trial_is_spent_twice() -> None:
+def test_epochs_of_interrupted_trials_count_once() -> None:
     whole = curve(0.6)
     listed = (trial(0, "failed", curve=whole[:7]), trial(1, curve=whole, trained=5), trial(2, curve=whole, trained=14))
     found = study(sample_study(trials=listed, epochs_budget=52))
@@ -147,37 +149,37 @@ def test_no_epoch_of_an_interrupted_trial_is_spent_twice() -> None:
     assert history(trial_run(sample_study(), listed[1]))["epochs"] == {0: 12.0}, "of its curve"
 
 
-def test_an_interrupted_trial_was_killed_and_did_not_fail() -> None:
+def test_interrupted_trial_is_killed_not_failed() -> None:
     record = sample_study(trials=(interrupted(0), trial(1, "failed", reason="ValueError: x")))
     _, killed, failed = study_runs(replace(record, finals=(), recommended=None))
     assert (killed.status, killed.tags["state"], killed.name.rpartition(" ")[2]) == ("KILLED", *["interrupted"] * 2)
     assert (failed.status, failed.tags["state"], failed.name.rpartition(" ")[2]) == ("FAILED", *["failed"] * 2)
 
 
-def test_the_skill_of_measures_is_told_when_the_search_is_over() -> None:
-    record = guided_study(profile=profile_dict())
+def test_correlations_are_logged_when_the_search_has_ended() -> None:
+    record = study_with_priors(profile=profile_dict())
     found = study(record)
     assert found["skill/transfer_depth/ridge_accuracy"] == found["skill/transfer_depth/ridge_accuracy_baseline"]
     assert "skill/transfer_depth/logme" not in found
     assert not any(key.startswith("skill/") for key in study(record, live=True))
-    assert not any(key.startswith("skill/") for key in study(guided_study()))
+    assert not any(key.startswith("skill/") for key in study(study_with_priors()))
 
 
-def test_a_trial_says_what_was_forecast_of_it() -> None:
-    record = guided_study()
-    by_number = {one.number: trial_run(record, one) for one in record.trials}
+def test_trial_run_contains_forecasts() -> None:
+    record = study_with_priors()
+    by_number = {trial_record.number: trial_run(record, trial_record) for trial_record in record.trials}
     found = history(by_number[10])
     assert list(found["forecast/mean"]) == list(range(2, 12))
     assert found["forecast/chance"][4] == 0.02
     assert (found["forecast/low"][2], found["forecast/high"][2]) == (0.58 - 0.05, 0.58 + 0.05)
     assert found["forecast/to_beat"] == {4: 0.65}
-    times = {point.step: point.time for point in by_number[10].metrics if point.key == "val_accuracy"}
-    assert all(p.time == times[p.step] for p in by_number[10].metrics if p.key == "forecast/mean")
+    times = {point.step: point.timestamp_ms for point in by_number[10].metrics if point.key == "val_accuracy"}
+    assert all(p.timestamp_ms == times[p.step] for p in by_number[10].metrics if p.key == "forecast/mean")
     assert [by_number[number].tags.get("control") for number in (10, 4, 12)] == ["yes", "no", None]
     assert by_number[4].tags["reason"] == "rank 5 of 6 after 2 epochs"
 
 
-def test_a_damaged_forecast_is_not_told() -> None:
+def test_damaged_forecast_is_not_logged() -> None:
     stored = {**forecast(0.5, last=3), "rows": [[2, 0.5, None, 0.6, 0.1], [3, 0.5, 0.4, 0.6]]}
     spec = trial_run(sample_study(), trial(0, "pruned", facts={"forecast": stored}))
     assert not any(point.key.startswith("forecast/") for point in spec.metrics)

@@ -1,4 +1,4 @@
-"""MLflow runs, on real SQLite files and a real server in a thread; what breaks is broken on purpose."""
+"""MLflow runs on real SQLite files and a real server in a thread, with injected failures."""
 
 from __future__ import annotations
 
@@ -28,10 +28,18 @@ from nbt.fit import FitProfile
 from nbt.report import write_report
 from nbt.report.settings_table import flat_settings
 from nbt.settings import TransferSettings
-from nbt.tracking import RunOwner, Tracker, default_uri, redact_uri, resolve_uri, sync, ui_command
-from nbt.tracking import client as opening
-from nbt.tracking import run_store as store
-from nbt.tracking import study_tracker as tracking_tracker
+from nbt.tracking import (
+    RunOwner,
+    Tracker,
+    default_uri,
+    redact_uri,
+    resolve_uri,
+    run_store,
+    study_tracker,
+    sync,
+    ui_command,
+)
+from nbt.tracking import client as tracking_client
 from nbt.tracking.study_runs import study_id
 from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import RISING, make_profile, profile_dict
@@ -41,9 +49,9 @@ from tests.sample_study import (
     curve,
     empty_study,
     finals,
-    guided_study,
     sample_study,
     source,
+    study_with_priors,
     trial,
     unfinished_study,
     with_config,
@@ -54,7 +62,7 @@ SECRET = "hunter2"
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables: making them takes seconds, copying them nothing."""
+    """Returns a database with MLflow's tables, because creating them takes seconds and copying them no time."""
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     client(f"sqlite:///{file}").search_experiments()
     return file
@@ -65,13 +73,12 @@ def uri(migrated: Path, tmp_path: Path) -> str:
     folder = tmp_path / "with space é"
     folder.mkdir()
     shutil.copy(migrated, folder / "mlflow.db")
-    # What these tests break is not the disk: they need not wait for it.
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
 @pytest.fixture(scope="module")
 def written(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A database that holds the sample study; its tests only read it."""
+    """Returns a database with the runs of the sample study, which its tests only read."""
     folder = tmp_path_factory.mktemp("written")
     shutil.copy(migrated, folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -84,7 +91,7 @@ def written(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets SQLite answer before the disk has: a commit takes 10 ms otherwise, and a test has hundreds."""
+    """Disables SQLite's synchronisation with the disk: a commit takes 10 ms otherwise, and a test has hundreds."""
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
@@ -97,8 +104,8 @@ def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in opening.MLFLOW_DEFAULTS:
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in tracking_client.MLFLOW_DEFAULTS:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -114,33 +121,33 @@ def runs_of(uri: str, text: str = "") -> list[Any]:
 
 
 def dump(uri: str, record: StudyRecord | None = None) -> dict[str, Any]:
-    """All that the runs (of one study) say, by their keys, with their parents' keys; nothing may be there twice."""
+    """Returns the content of all runs (of one study) by key, with the keys of their parents; checks for duplicates."""
     runs = runs_of(uri, "" if record is None else f"tags.`nbt.study` = '{study_id(record)}'")
     keys = {run.info.run_id: run.data.tags["nbt.key"] for run in runs}
-    assert len(set(keys.values())) == len(runs), "a run is there twice"
-    said, found = {}, histories(uri)
+    assert len(set(keys.values())) == len(runs), "duplicate run"
+    content, metrics = {}, histories(uri)
     for run in runs:
         tags = dict(run.data.tags)
         parent = tags.pop("mlflow.parentRunId", None)
-        parent_key = None if parent is None else keys.get(parent, "a run that is gone")
+        parent_key = None if parent is None else keys.get(parent, "missing run")
         inputs = [item.dataset.name for item in run.inputs.dataset_inputs]
         info = (run.info.status, run.info.run_name, run.info.start_time, run.info.end_time)
-        said[tags["nbt.key"]] = (parent_key, info, run.data.params, tags, found.get(run.info.run_id, {}), inputs)
-    return said
+        content[tags["nbt.key"]] = (parent_key, info, run.data.params, tags, metrics.get(run.info.run_id, {}), inputs)
+    return content
 
 
 def histories(uri: str) -> dict[str, dict[str, list[tuple[int, float, int]]]]:
-    """Run -> metric -> its steps, values and times, as the database has them; no step may be there twice."""
-    found: dict[str, dict[str, list[tuple[int, float, int]]]] = {}
+    """Returns run -> metric -> (step, value, timestamp) from the database; checks for duplicate steps."""
+    runs: dict[str, dict[str, list[tuple[int, float, int]]]] = {}
     connection = sqlite3.connect(uri.removeprefix("sqlite:///"))
     rows = connection.execute("select run_uuid, key, step, value, timestamp from metrics order by step, timestamp")
-    for run, key, step, value, moment in rows:
-        found.setdefault(run, {}).setdefault(key, []).append((step, value, moment))
+    for run, key, step, value, timestamp in rows:
+        runs.setdefault(run, {}).setdefault(key, []).append((step, value, timestamp))
     connection.close()
-    for metrics in found.values():
+    for metrics in runs.values():
         for key, points in metrics.items():
-            assert len({step for step, *_ in points}) == len(points), f"{key} has a step twice"
-    return found
+            assert len({step for step, *_ in points}) == len(points), f"{key} has a duplicate step"
+    return runs
 
 
 def small_study(**changes: Any) -> StudyRecord:
@@ -150,10 +157,10 @@ def small_study(**changes: Any) -> StudyRecord:
     return replace(study, trials=tuple(kept), finals=runs, **changes)
 
 
-# Where runs go
+# Tracking URIs
 
 
-def test_the_default_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_uri_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     expected = f"sqlite:///{tmp_path}/.nbt/mlflow.db"
     assert default_uri() == resolve_uri(None) == expected
@@ -161,7 +168,7 @@ def test_the_default_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_good_uris_stay_what_they_are() -> None:
+def test_valid_uris_are_unchanged() -> None:
     for uri in (
         "http://127.0.0.1:5000",
         "https://mlflow.example.org/team",
@@ -190,7 +197,7 @@ def test_good_uris_stay_what_they_are() -> None:
         (f"databricks://me:{SECRET}@host", "known: "),
     ],
 )
-def test_bad_uris_are_refused_before_anything_is_written(
+def test_invalid_uris_are_rejected_before_writing(
     uri: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -203,12 +210,12 @@ def test_bad_uris_are_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_passwords_are_not_shown() -> None:
+def test_passwords_are_redacted() -> None:
     assert redact_uri(f"postgresql://me:{SECRET}@host:5432/db") == "postgresql://me:***@host:5432/db"
     assert redact_uri("http://host:5000/a@b") == "http://host:5000/a@b"
 
 
-def test_importing_and_checking_imports_nothing_heavy() -> None:
+def test_importing_and_checking_loads_no_heavy_packages() -> None:
     code = (
         "import sys; from nbt.tracking import RunOwner, Tracker, resolve_uri, ui_command; Tracker('http://host:1');"
         "print([m for m in ('mlflow', 'torch', 'pandas', 'jinja2', 'optuna', 'sqlalchemy') if m in sys.modules])"
@@ -217,7 +224,7 @@ def test_importing_and_checking_imports_nothing_heavy() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_the_pages_are_served_on_this_machine_only(uri: str, tmp_path: Path) -> None:
+def test_mlflow_pages_are_served_on_localhost_only(uri: str, tmp_path: Path) -> None:
     command = ui_command(uri, 5123)
     assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
     options = dict(zip(command[4::2], command[5::2], strict=True))
@@ -229,13 +236,13 @@ def test_the_pages_are_served_on_this_machine_only(uri: str, tmp_path: Path) -> 
         ui_command(f"sqlite:///{tmp_path / 'none.db'}", 5000)
 
 
-# What is written
+# Content of the runs
 
 
-def test_a_study_is_a_tree_of_runs(written: str) -> None:
-    said = dump(written)
-    assert len(said) == 1 + 18 + 13
-    parents = {key: entry[0] for key, entry in said.items()}
+def test_study_is_a_tree_of_runs(written: str) -> None:
+    content = dump(written)
+    assert len(content) == 1 + 18 + 13
+    parents = {key: entry[0] for key, entry in content.items()}
     assert parents.pop("study") is None
     for key, parent in parents.items():
         assert parent == {"trial": "study", "final": "trial-0012"}[key.split("-")[0]] or "default" in key or "14" in key
@@ -243,10 +250,10 @@ def test_a_study_is_a_tree_of_runs(written: str) -> None:
     assert parents["final-trial 14-seed-3"] == "trial-0014"
 
 
-def test_a_trial_says_what_it_was(written: str) -> None:
-    said = dump(written)
+def test_trial_run_content(written: str) -> None:
+    content = dump(written)
     record = next(t for t in sample_study().trials if t.number == 12)
-    _, (status, name, start, end), params, tags, history, _ = said["trial-0012"]
+    _, (status, name, start, end), params, tags, history, _ = content["trial-0012"]
     assert name == "012 depth 0.80 frozen 0.35 lr 0.013 sp 0.60 | 0.712"
     assert status == "FINISHED"
     assert record.started is not None
@@ -263,19 +270,19 @@ def test_a_trial_says_what_it_was(written: str) -> None:
     assert [value for _, value, _ in history["epochs"]] == [12.0]
 
 
-def test_pruned_failed_and_diverged_trials_say_so(written: str) -> None:
-    said = dump(written)
-    states = {key: (said[key][1][0], said[key][3]["state"]) for key in ("trial-0004", "trial-0005", "trial-0007")}
+def test_states_of_pruned_failed_and_diverged_trials(written: str) -> None:
+    content = dump(written)
+    states = {key: (content[key][1][0], content[key][3]["state"]) for key in ("trial-0004", "trial-0005", "trial-0007")}
     assert states == {
         "trial-0004": ("KILLED", "pruned"),
         "trial-0005": ("FAILED", "failed"),
         "trial-0007": ("FINISHED", "diverged"),
     }
-    assert said["trial-0004"][3]["reason"] == "rank 5 of 6 after 2 epochs"
-    assert "out of memory" in said["trial-0005"][3]["reason"]
-    assert said["trial-0005"][1][1].endswith("| failed")
-    assert said["trial-0007"][4]["train_loss"] == [(1, 6.5, said["trial-0007"][4]["train_loss"][0][2])]
-    assert said["trial-0007"][4]["best_val_accuracy"][0][1] == 0.0
+    assert content["trial-0004"][3]["reason"] == "rank 5 of 6 after 2 epochs"
+    assert "out of memory" in content["trial-0005"][3]["reason"]
+    assert content["trial-0005"][1][1].endswith("| failed")
+    assert content["trial-0007"][4]["train_loss"] == [(1, 6.5, content["trial-0007"][4]["train_loss"][0][2])]
+    assert content["trial-0007"][4]["best_val_accuracy"][0][1] == 0.0
 
 
 def test_all_trials_and_finals_have_the_same_parameters(written: str) -> None:
@@ -283,7 +290,7 @@ def test_all_trials_and_finals_have_the_same_parameters(written: str) -> None:
     assert keys == {frozenset(flat_settings(TransferSettings()))}
 
 
-def test_the_study_says_how_it_went(written: str) -> None:
+def test_study_run_content(written: str) -> None:
     record = sample_study()
     _, (status, name, *_), params, tags, history, inputs = dump(written)["study"]
     assert (status, name) == ("FINISHED", record.config.name)
@@ -298,24 +305,24 @@ def test_the_study_says_how_it_went(written: str) -> None:
     assert inputs == ["cub"]
 
 
-def test_the_report_goes_with_the_study(written: str) -> None:
+def test_report_files_are_uploaded_to_the_study(written: str) -> None:
     folder = Path(written.removeprefix("sqlite:///")).parent
     run = next(run for run in runs_of(written) if run.data.tags["nbt.key"] == "study")
     files = {item.path: item.file_size for item in client(written).list_artifacts(run.info.run_id)}
     assert set(files) == {"report.html", "report.md", "recommended.yaml", "trials.csv"}
     report = folder / "reports" / sample_study().config.name / "report.html"
     assert files["report.html"] == report.stat().st_size
-    # Beside the database, whatever the working directory is when somebody looks.
+    # The location is absolute, so that it does not depend on the working directory.
     assert run.info.artifact_uri.startswith((folder / "mlartifacts").as_uri())
 
 
-def test_the_fit_profile_is_metrics_and_a_file_of_the_study(uri: str, tmp_path: Path) -> None:
+def test_fit_profile_is_logged_as_metrics_and_file(uri: str, tmp_path: Path) -> None:
     record = small_study(profile=profile_dict())
     written = sync(record, uri)["written"]
     history = dump(uri)["study"][4]
     assert history["fit/knee_depth"][0][:2] == (0, 1.0)
     assert [point[:2] for point in history["fit_layer/ridge_accuracy"]] == list(enumerate(RISING))
-    assert "fit_layer/mean_shift" not in history, "nothing is known of it"
+    assert "fit_layer/mean_shift" not in history, "all values are missing"
     assert "fit_layer/unit" not in history
     run = next(run for run in runs_of(uri) if run.data.tags["nbt.key"] == "study")
     file = client(uri).download_artifacts(run.info.run_id, "fit.json", str(tmp_path))
@@ -323,45 +330,45 @@ def test_the_fit_profile_is_metrics_and_a_file_of_the_study(uri: str, tmp_path: 
     assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": written}
 
 
-def test_a_running_search_has_its_fit_profile_from_the_start(uri: str) -> None:
+def test_fit_profile_is_written_at_the_start(uri: str) -> None:
     Tracker(uri).study_started(empty_study(profile=profile_dict()))
     [run] = runs_of(uri)
     assert run.data.metrics["fit/ridge_accuracy"] == RISING[-1]
     assert [item.path for item in client(uri).list_artifacts(run.info.run_id)] == ["fit.json"]
 
 
-def test_what_guided_and_what_was_pruned_is_told_once(uri: str) -> None:
-    record = guided_study(profile=profile_dict())
-    kept = tuple(one for one in record.trials if one.number in (0, 4, 10))
+def test_priors_and_pruning_are_logged_once(uri: str) -> None:
+    record = study_with_priors(profile=profile_dict())
+    kept = tuple(trial_record for trial_record in record.trials if trial_record.number in (0, 4, 10))
     record = replace(record, trials=kept, finals=())
     assert sync(record, uri)["written"] == 4
-    said = dump(uri)
-    metrics, tags = said["study"][4], said["study"][3]
+    content = dump(uri)
+    metrics, tags = content["study"][4], content["study"][3]
     assert metrics["guide/transfer up to the knee/weight_after"][0][:2] == (0, 0.45)
     assert metrics["pruning/false_stop_rate"][0][:2] == (3, 1.0)
     assert tags["guide/transfer up to the knee"].startswith("confirmed: ")
-    assert said["trial-0010"][3]["control"] == "yes"
-    assert [point[:2] for point in said["trial-0004"][4]["forecast/mean"]] == [(2, 0.5)]
+    assert content["trial-0010"][3]["control"] == "yes"
+    assert [point[:2] for point in content["trial-0004"][4]["forecast/mean"]] == [(2, 0.5)]
     assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": 4}
-    assert dump(uri) == said
+    assert dump(uri) == content
 
 
-def test_more_trials_move_the_weights_and_the_sync_after_it_changes_nothing(uri: str) -> None:
-    record = replace(guided_study(), finals=(), trials=guided_study().trials[:3])
+def test_changed_weights_update_the_study_run_once(uri: str) -> None:
+    record = replace(study_with_priors(), finals=(), trials=study_with_priors().trials[:3])
     sync(record, uri)
     moved = replace(
         record, prior_diagnostics={"sources": [source("transfer up to the knee", 0.3, 0.5, 0.7)], "tables": []}
     )
     assert sync(moved, uri) == {"written": 0, "updated": 1, "unchanged": 3}
     assert sync(moved, uri) == {"written": 0, "updated": 0, "unchanged": 4}
-    said = dump(uri)
-    assert [key for key in said["study"][4] if key.endswith("weight_after")] == [
+    content = dump(uri)
+    assert [key for key in content["study"][4] if key.endswith("weight_after")] == [
         "guide/transfer up to the knee/weight_after"
     ]
-    assert said["trial-0002"][0] == "study"
+    assert content["trial-0002"][0] == "study"
 
 
-def test_hostile_sources_are_only_names(uri: str) -> None:
+def test_hostile_source_names_are_harmless(uri: str) -> None:
     names = ("../x", "../x", "a//b/", "..", "'; drop table runs; --", "x" * 400)
     record = replace(small_study(), prior_diagnostics={"sources": [source(name, 0.1, 0.2) for name in names]})
     assert sync(record, uri)["written"] == 6
@@ -369,13 +376,13 @@ def test_hostile_sources_are_only_names(uri: str) -> None:
     assert sum(key.endswith("/weight_before") for key in dump(uri)["study"][4]) == len(names)
 
 
-def test_a_live_search_adds_what_was_pruned_to_the_same_run(uri: str) -> None:
-    record = guided_study()
+def test_live_search_adds_pruning_metrics_to_the_same_run(uri: str) -> None:
+    record = study_with_priors()
     tracker = Tracker(uri)
     tracker.study_started(replace(record, trials=(), finals=(), prior_diagnostics={}, recommended=None, test=()))
     (first,) = runs_of(uri)
-    for one in record.trials[:5]:
-        tracker.trial_finished(one)
+    for trial_record in record.trials[:5]:
+        tracker.trial_finished(trial_record)
     tracker.study_finished(replace(record, trials=record.trials[:5], finals=()))
     study = next(run for run in runs_of(uri) if run.data.tags["nbt.key"] == "study")
     assert study.info.run_id == first.info.run_id
@@ -394,7 +401,7 @@ def test_studies_of_one_dataset_share_an_experiment(uri: str) -> None:
     assert len(runs_of(uri)) == 3 * 6
 
 
-def test_long_curves_go_in_several_batches(uri: str) -> None:
+def test_long_curves_are_written_in_several_batches(uri: str) -> None:
     long = trial(0, curve=curve(0.7, epochs=700))
     record = empty_study(trials=(long,))
     sync(record, uri)
@@ -402,14 +409,14 @@ def test_long_curves_go_in_several_batches(uri: str) -> None:
     assert len(history["val_loss"]) == len(history["seconds"]) == 700
 
 
-def test_hostile_names_are_only_names(uri: str) -> None:
+def test_hostile_names_are_harmless(uri: str) -> None:
     name = "'; drop table runs; -- <b>é" + "x" * 400
     record = with_config(small_study(), name=name, dataset="/data/" + name)
     assert sync(record, uri)["written"] == 6
     assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": 6}
 
 
-# Again and again
+# Repeated writing
 
 
 def test_writing_twice_changes_nothing(written: str) -> None:
@@ -418,7 +425,7 @@ def test_writing_twice_changes_nothing(written: str) -> None:
     assert dump(written) == before
 
 
-def test_the_same_name_in_another_storage_is_another_study(uri: str) -> None:
+def test_same_name_in_another_storage_is_another_study(uri: str) -> None:
     first = small_study()
     assert first.created is not None
     sync(first, uri)
@@ -427,7 +434,7 @@ def test_the_same_name_in_another_storage_is_another_study(uri: str) -> None:
     assert len(runs_of(uri)) == 12
 
 
-def test_what_was_added_is_added_to_the_same_runs(uri: str) -> None:
+def test_additions_extend_the_same_runs(uri: str) -> None:
     record = small_study()
     early = replace(record, trials=record.trials[:2], finals=(), recommended=None, test=())
     sync(early, uri)
@@ -440,25 +447,25 @@ def test_what_was_added_is_added_to_the_same_runs(uri: str) -> None:
     assert len(later["study"][4]["best_val_accuracy"]) == 3
 
 
-def test_a_new_recommendation_moves_the_tag(uri: str) -> None:
+def test_new_recommendation_moves_the_tag(uri: str) -> None:
     record = small_study()
     sync(record, uri)
     assert sync(replace(record, recommended="default recipe"), uri)["updated"] == 3
-    said = dump(uri)
-    assert (said["trial-0000"][3]["recommended"], said["trial-0012"][3]["recommended"]) == ("yes", "no")
+    content = dump(uri)
+    assert (content["trial-0000"][3]["recommended"], content["trial-0012"][3]["recommended"]) == ("yes", "no")
 
 
-def test_a_trial_that_changed_is_written_anew_with_its_children(uri: str) -> None:
+def test_changed_trial_is_replaced_and_keeps_its_children(uri: str) -> None:
     record = small_study()
     sync(record, uri)
     changed = [replace(t, curve=curve(0.72, seed=5)) if t.number == 12 else t for t in record.trials]
     corrected = replace(record, trials=tuple(changed))
     assert sync(corrected, uri)["written"] == 0
     assert sync(corrected, uri) == {"written": 0, "updated": 0, "unchanged": 6}
-    said = dump(uri)
-    assert said["trial-0012"][1][1].endswith("| 0.720")
-    assert said["final-trial 12-seed-1"][0] == "trial-0012"
-    assert said["trial-0004"][0] == "study"
+    content = dump(uri)
+    assert content["trial-0012"][1][1].endswith("| 0.720")
+    assert content["final-trial 12-seed-1"][0] == "trial-0012"
+    assert content["trial-0004"][0] == "study"
 
 
 def test_deleted_runs_come_back(uri: str) -> None:
@@ -472,7 +479,7 @@ def test_deleted_runs_come_back(uri: str) -> None:
     assert dump(uri) == before
 
 
-def test_a_deleted_experiment_comes_back(uri: str) -> None:
+def test_deleted_experiment_is_restored(uri: str) -> None:
     record = small_study()
     sync(record, uri)
     before = dump(uri)
@@ -483,11 +490,11 @@ def test_a_deleted_experiment_comes_back(uri: str) -> None:
 
 
 class CrashError(Exception):
-    """What a test breaks MLflow with."""
+    """Failure injected into MLflow."""
 
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, call: int) -> Callable[[], None]:
-    """Makes the given writing call to MLflow fail after it took effect; returns what repairs it."""
+    """Lets the n-th writing call to MLflow fail after its effect; returns a function that restores the client."""
     from mlflow.tracking import MlflowClient
 
     counted = 0
@@ -516,34 +523,32 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, call: int) -> Callable[[], None]:
 
 
 @pytest.mark.slow
-def test_a_crash_at_any_call_leaves_nothing_behind_that_sync_does_not_mend(
-    uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Small batches, so that a crash between two of them is among the crashes. To crash before a call took effect is
-    # to crash after the one before it.
-    monkeypatch.setattr(store, "_MAX_METRICS_PER_BATCH", 30)
-    long = next(one for one in sample_study().trials if one.number == 12)
+def test_sync_repairs_a_crash_at_any_call(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Small batches, so that crashes between two batches are covered. A crash before a call equals a crash after the
+    # previous one.
+    monkeypatch.setattr(run_store, "_MAX_METRICS_PER_BATCH", 30)
+    long = next(trial_record for trial_record in sample_study().trials if trial_record.number == 12)
     record = small_study()
     record = replace(record, trials=(record.trials[0], long), finals=record.finals[1:], recommended="default recipe")
     crashed = []
     for call in range(1, 40):
-        # A study of its own each time: the same runs, in a database that was opened before.
+        # Each iteration writes the same runs as a separate study to the same database.
         before = replace(record, created=CREATED + timedelta(days=call))
-        wanted = replace(before, trials=(record.trials[0], replace(long, curve=curve(0.6))))
+        after = replace(before, trials=(record.trials[0], replace(long, curve=curve(0.6))))
         repair = crash_at(monkeypatch, call)
         try:
-            for one in (before, wanted):
-                sync(one, uri)
+            for version in (before, after):
+                sync(version, uri)
         except NbtError as error:
             assert "CrashError" in str(error)
-            crashed.append(wanted)
+            crashed.append(after)
             continue
         finally:
             repair()
         break
     else:
-        pytest.fail("the writing never went through")
-    expected = timeless(dump(uri, wanted))
+        pytest.fail("no attempt succeeded")
+    expected = timeless(dump(uri, after))
     assert len(crashed) > 12
     for broken in crashed:
         sync(broken, uri)
@@ -551,27 +556,27 @@ def test_a_crash_at_any_call_leaves_nothing_behind_that_sync_does_not_mend(
         assert sync(broken, uri)["unchanged"] == 4
 
 
-def timeless(said: dict[str, Any]) -> dict[str, Any]:
-    """A dump without what differs between studies that were made at different times."""
-    left = {}
-    for key, (parent, (status, name, *_), params, tags, history, inputs) in said.items():
+def timeless(content: dict[str, Any]) -> dict[str, Any]:
+    """Returns a dump without timestamps and the identifier of the study."""
+    result = {}
+    for key, (parent, (status, name, *_), params, tags, history, inputs) in content.items():
         values = {metric: [point[:2] for point in points] for metric, points in history.items()}
-        left[key] = (parent, status, name, params, {**tags, "nbt.study": ""}, values, inputs)
-    return left
+        result[key] = (parent, status, name, params, {**tags, "nbt.study": ""}, values, inputs)
+    return result
 
 
-# While the search runs
+# Live searches
 
 
 def replay(tracker: Tracker, record: StudyRecord) -> None:
-    """Tells a tracker of a study as a search does."""
+    """Calls a tracker as a search of the study does."""
     tracker.study_started(replace(record, trials=(), finals=(), recommended=None, verdict="", test=()))
-    for one in record.trials:
-        tracker.trial_started(one.number, one.settings, one.origin)
-        for result in one.curve:
-            tracker.epoch_finished(one.number, result, 0)
-        if one.state != "running":
-            tracker.trial_finished(one)
+    for trial_record in record.trials:
+        tracker.trial_started(trial_record.number, trial_record.settings, trial_record.origin)
+        for result in trial_record.curve:
+            tracker.epoch_finished(trial_record.number, result, 0)
+        if trial_record.state != "running":
+            tracker.trial_finished(trial_record)
     tracker.finals_started(4)
     for final in record.finals:
         for run in final.runs:
@@ -579,7 +584,7 @@ def replay(tracker: Tracker, record: StudyRecord) -> None:
     tracker.study_finished(record)
 
 
-def test_a_search_writes_what_sync_would(uri: str, migrated: Path, tmp_path: Path) -> None:
+def test_search_writes_the_same_as_sync(uri: str, migrated: Path, tmp_path: Path) -> None:
     record = small_study()
     write_report(record, tmp_path / "reports")
     tracker = Tracker(uri, reports=tmp_path / "reports")
@@ -595,23 +600,23 @@ def test_a_search_writes_what_sync_would(uri: str, migrated: Path, tmp_path: Pat
     assert len(client(uri).list_artifacts(run.info.run_id)) == 4
 
 
-def test_runs_are_there_while_the_search_goes_on(uri: str) -> None:
+def test_runs_are_written_during_the_search(uri: str) -> None:
     record = small_study()
     tracker = Tracker(uri)
     tracker.study_started(replace(record, trials=(), finals=(), recommended=None))
     assert dump(uri)["study"][1][0] == "RUNNING"
     tracker.trial_finished(record.trials[0])
-    said = dump(uri)
-    assert set(said) == {"study", "trial-0000"}
-    assert said["study"][4]["epochs_spent"][0][:2] == (1, 12.0)
-    for one in record.trials[1:]:
-        tracker.trial_finished(one)
+    content = dump(uri)
+    assert set(content) == {"study", "trial-0000"}
+    assert content["study"][4]["epochs_spent"][0][:2] == (1, 12.0)
+    for trial_record in record.trials[1:]:
+        tracker.trial_finished(trial_record)
     tracker.final_run_finished("trial 12", record.finals[0].runs[0])
     assert dump(uri)["final-trial 12-seed-1"][0] == "trial-0012"
     assert dump(uri)["study"][1][0] == "RUNNING"
 
 
-def test_a_trial_is_one_batch(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trial_is_written_in_one_batch(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.tracking import MlflowClient
 
     tracker = Tracker(uri)
@@ -639,7 +644,7 @@ def test_a_trial_is_one_batch(uri: str, monkeypatch: pytest.MonkeyPatch) -> None
     ]
 
 
-def test_a_resumed_study_goes_on_in_the_same_runs(uri: str) -> None:
+def test_resumed_study_continues_the_same_runs(uri: str) -> None:
     record = small_study()
     first = replace(record, trials=record.trials[:1], finals=(), recommended=None, test=())
     replay(Tracker(uri), first)
@@ -647,24 +652,24 @@ def test_a_resumed_study_goes_on_in_the_same_runs(uri: str) -> None:
     tracker = Tracker(uri)
     tracker.study_started(first)
     assert dump(uri)["study"][1][0] == "RUNNING"
-    for one in record.trials[1:]:
-        tracker.trial_finished(one)
+    for trial_record in record.trials[1:]:
+        tracker.trial_finished(trial_record)
     tracker.study_finished(record)
     assert [run.info.run_id for run in runs_of(uri) if run.data.tags["nbt.key"] == "study"] == [study]
     assert sync(record, uri)["unchanged"] == 6
 
 
-def test_workers_that_finish_out_of_order_double_nothing(uri: str) -> None:
+def test_out_of_order_trials_are_not_duplicated(uri: str) -> None:
     record = sample_study(finals=(), recommended=None, test=())
     order = [1, 0, 3, 2, *range(4, 18)]
     listed = list(record.trials)
     times = [t.finished for t in listed]
-    moved = [replace(one, finished=times[order.index(i)]) for i, one in enumerate(listed)]
+    moved = [replace(trial_record, finished=times[order.index(i)]) for i, trial_record in enumerate(listed)]
     record = replace(record, trials=tuple(moved))
     tracker = Tracker(uri)
     tracker.study_started(replace(record, trials=()))
-    for place in order:
-        tracker.trial_finished(moved[place])
+    for number in order:
+        tracker.trial_finished(moved[number])
     tracker.study_finished(record)
     dump(uri)
     assert sync(record, uri)["unchanged"] == 19
@@ -672,15 +677,15 @@ def test_workers_that_finish_out_of_order_double_nothing(uri: str) -> None:
     assert best == sorted(best)
 
 
-def test_an_interrupted_search_is_written_as_interrupted(uri: str) -> None:
+def test_interrupted_search_is_killed(uri: str) -> None:
     record = unfinished_study()
     replay(Tracker(uri), record)
-    said = dump(uri)
-    assert said["study"][1][0] == "KILLED"
-    assert "trial-0018" not in said
+    content = dump(uri)
+    assert content["study"][1][0] == "KILLED"
+    assert "trial-0018" not in content
 
 
-# When MLflow does not answer
+# Failures of MLflow
 
 
 class Clock:
@@ -698,7 +703,7 @@ def closed_port() -> int:
         return int(held.getsockname()[1])
 
 
-def test_a_dead_server_costs_a_warning(closed_port: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreachable_server_causes_one_warning(closed_port: int, caplog: pytest.LogCaptureFixture) -> None:
     uri = f"http://me:{SECRET}@127.0.0.1:{closed_port}"
     where = {"--storage": "sqlite:///my studies.db", "--tracking-uri": redact_uri(uri)}
     tracker = Tracker(uri, sync_options=where)
@@ -720,8 +725,8 @@ def test_a_dead_server_costs_a_warning(closed_port: int, caplog: pytest.LogCaptu
     assert SECRET not in str(caught.value)
 
 
-def test_a_server_that_never_answers_costs_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "_PROBE_SECONDS", 0.3)
+def test_silent_server_fails_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking_client, "_PROBE_SECONDS", 0.3)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -734,23 +739,23 @@ def test_a_server_that_never_answers_costs_seconds(monkeypatch: pytest.MonkeyPat
         assert tracker.pending
 
 
-def test_a_server_that_is_down_is_asked_once_a_minute(
+def test_unreachable_server_is_tried_once_per_minute(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock, attempts, told = Clock(), [], []
+    clock, attempts, reported = Clock(), [], []
 
     def refuse(uri: str, owner: RunOwner) -> Any:
-        attempts.append((clock.now, len(told)))
-        raise ConnectionRefusedError("nobody there")
+        attempts.append((clock.now, len(reported)))
+        raise ConnectionRefusedError("connection refused")
 
-    monkeypatch.setattr(tracking_tracker, "open_store", refuse)
+    monkeypatch.setattr(study_tracker, "open_store", refuse)
     tracker = Tracker("http://host:5000", clock=clock)
     record = sample_study()
     tracker.study_started(replace(record, trials=()))
-    for one in record.trials:
+    for trial_record in record.trials:
         clock.now += 25.0
-        told.append(one)
-        tracker.trial_finished(one)
+        reported.append(trial_record)
+        tracker.trial_finished(trial_record)
     assert attempts == [(0.0, 0), (75.0, 3), (150.0, 6), (225.0, 9), (300.0, 12), (375.0, 15), (450.0, 18)]
     tracker.study_finished(record)
     assert attempts[-1] == (450.0, 18)
@@ -758,7 +763,7 @@ def test_a_server_that_is_down_is_asked_once_a_minute(
     assert len(caplog.records) == 1
 
 
-def test_a_slow_refusal_makes_the_pause_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_failure_makes_the_pause_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, attempts = Clock(), []
 
     def hang(uri: str, owner: RunOwner) -> Any:
@@ -766,7 +771,7 @@ def test_a_slow_refusal_makes_the_pause_longer(monkeypatch: pytest.MonkeyPatch) 
         clock.now += 10.0
         raise TimeoutError
 
-    monkeypatch.setattr(tracking_tracker, "open_store", hang)
+    monkeypatch.setattr(study_tracker, "open_store", hang)
     tracker = Tracker("http://host:5000", clock=clock)
     tracker.study_started(empty_study())
     for number in range(40):
@@ -775,7 +780,7 @@ def test_a_slow_refusal_makes_the_pause_longer(monkeypatch: pytest.MonkeyPatch) 
     assert attempts == [0.0, 210.0, 420.0]
 
 
-def test_a_trial_that_broke_mlflow_is_written_with_the_next_attempt(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_is_repeated_at_the_next_attempt(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, record = Clock(), small_study()
     tracker = Tracker(uri, clock=clock)
     tracker.study_started(replace(record, trials=(), finals=(), recommended=None))
@@ -793,33 +798,33 @@ def test_a_trial_that_broke_mlflow_is_written_with_the_next_attempt(uri: str, mo
     assert sync(record, uri)["unchanged"] == 6
 
 
-def test_a_folder_that_cannot_be_made_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "file").write_text("in the way")
+def test_folder_that_cannot_be_created_causes_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("a file instead of a folder")
     tracker = Tracker(f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}")
     replay(tracker, small_study())
     assert tracker.pending
     assert len(caplog.records) == 1
 
 
-def test_a_damaged_database_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_database_causes_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
     tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}")
     began = time.monotonic()
     replay(tracker, small_study())
-    assert time.monotonic() - began < 20, "MLflow itself waits for minutes"
+    assert time.monotonic() - began < 20, "MLflow itself retries for minutes"
     assert tracker.pending
     assert sum(record.name == "nbt" for record in caplog.records) == 1
 
 
-def test_a_missing_driver_is_named() -> None:
+def test_missing_driver_is_named() -> None:
     with pytest.raises(NbtError, match="nosuchdriver"):
         sync(small_study(), f"mysql+nosuchdriver://me:{SECRET}@127.0.0.1/db")
 
 
-def test_a_database_server_that_is_not_there_costs_seconds(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_database_server_fails_within_seconds(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import sqlalchemy
 
-    # The driver need not be installed to find that nobody listens.
+    # The check of the port does not need the driver of the database.
     monkeypatch.setattr(sqlalchemy, "create_engine", lambda uri: SimpleNamespace(dispose=lambda: None))
     began = time.monotonic()
     with pytest.raises(NbtError, match="refused") as caught:
@@ -838,7 +843,7 @@ class Threaded(ThreadingMixIn, WSGIServer):
 
 
 class Server:
-    """MLflow's own server in a thread, which can be stopped and started again at the same port."""
+    """MLflow's server in a thread, which can be stopped and restarted on the same port."""
 
     def __init__(self, app: Any, port: int = 0) -> None:
         self._server = make_server("127.0.0.1", port, app, server_class=Threaded, handler_class=Quiet)
@@ -867,7 +872,7 @@ def app(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[A
     handlers._tracking_store = None
 
 
-def test_a_server_that_dies_and_returns_gets_everything(
+def test_restarted_server_receives_all_runs(
     app: Any, uri: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock, record = Clock(), sample_study()
@@ -875,26 +880,26 @@ def test_a_server_that_dies_and_returns_gets_everything(
     tracker = Tracker(server.uri, clock=clock)
     with caplog.at_level(logging.INFO, logger="nbt"):
         tracker.study_started(replace(record, trials=(), finals=(), recommended=None))
-        for one in record.trials[:4]:
-            tracker.trial_finished(one)
+        for trial_record in record.trials[:4]:
+            tracker.trial_finished(trial_record)
         assert not tracker.pending
         server.stop()
         began = time.monotonic()
-        for one in record.trials[4:8]:
-            tracker.trial_finished(one)
+        for trial_record in record.trials[4:8]:
+            tracker.trial_finished(trial_record)
         assert time.monotonic() - began < 20
         assert tracker.pending
         server = Server(app, server.port)
-        for one in record.trials[8:10]:
-            tracker.trial_finished(one)
-        assert tracker.pending, "it is not asked at every trial"
+        for trial_record in record.trials[8:10]:
+            tracker.trial_finished(trial_record)
+        assert tracker.pending, "not every trial causes an attempt"
         clock.now += 1000.0
         tracker.trial_finished(record.trials[10])
         assert not tracker.pending
         assert len(runs_of(server.uri)) == 12
         server.stop()
-        for one in record.trials[11:]:
-            tracker.trial_finished(one)
+        for trial_record in record.trials[11:]:
+            tracker.trial_finished(trial_record)
         server = Server(app, server.port)
         tracker.study_finished(record)
     assert not tracker.pending
@@ -902,11 +907,11 @@ def test_a_server_that_dies_and_returns_gets_everything(
     assert sync(record, server.uri) == {"written": 0, "updated": 0, "unchanged": 32}
     server.stop()
     messages = [r.getMessage() for r in caplog.records if r.name == "nbt"]
-    assert ["what it missed is written" in message for message in messages] == [False, True, False, True]
+    assert ["missing runs have been written" in message for message in messages] == [False, True, False, True]
     assert capsys.readouterr().out == "", "stdout is for results"
 
 
-def test_the_users_own_patience_is_respected(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_timeouts_are_respected(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
     sync(empty_study(), uri)
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"

@@ -4,10 +4,8 @@ import contextlib
 import gc
 import logging
 import math
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import optuna
@@ -30,7 +28,6 @@ from tests.tuning.fakes import (
     config,
     copy_searched_study,
     final_accuracy,
-    hashed_uniform,
     kill,
     make_controller,
     open_fake_study,
@@ -506,28 +503,3 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
         with open_fake_study(tmp_path, "2", name="other") as other:
             assert other.config == config(name="other")
     open_fake_study(tmp_path, "2").close()
-
-
-@pytest.mark.slow
-def test_starting_and_ending_a_trial_is_fast_in_a_long_study(tmp_path: Path) -> None:
-    """It takes less than 0.05 s at 300 trials of 17 parameters on an idle core; the bound allows for a busy one."""
-    space = Space.load("non_binary")
-    with open_fake_study(tmp_path, "400", epochs=1) as store:
-        controller = make_controller(store, "400", space=space)
-        source = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-        for number in range(300):
-            trial = source.ask(space.distributions())
-            source.tell(trial, hashed_uniform(number))
-        store.study.add_trials(source.trials)
-        times = []
-        for _ in range(12):
-            started = time.perf_counter()
-            spec = controller.next_trial()
-            assert spec is not None
-            asked = time.perf_counter() - started
-            curve = simulate(spec)
-            controller.on_epoch(spec, curve[0])
-            started = time.perf_counter()
-            controller.on_done(spec, TrialOutcome(curve=tuple(curve)))
-            times.append(asked + time.perf_counter() - started)
-    assert statistics.median(times[3:]) < 0.25

@@ -1,1 +1,1 @@
-"""The fit profile in reports: measures, plots, sentences, and their correlation with trials."""
+"""Fit profiles in reports: measures, plots, sentences, and their correlation with the accuracy of trials."""

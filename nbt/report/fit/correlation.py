@@ -1,7 +1,7 @@
-"""MeasureCorrelation: how well the measures of the fit profile told this study's trials apart, beside a trivial baseline.
+"""Rank correlation of the fit profile's unit measures with the accuracy of the study's trials.
 
-A measure of units says something on a trial through the depth up to which the trial transfers or freezes: its value
-at the last of those units. The trivial baseline is that depth itself, which needs no measuring.
+The value of a measure for a trial is the value at the last unit that the trial transfers or freezes. The baseline is
+that depth itself, which requires no measurement.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nbt.settings import TransferSettings
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 
 MIN_TRIALS = 8
-"""Full-length trials below which no correlation is given."""
+"""Minimum number of full-length trials for a correlation."""
 
 DEPTHS = ("transfer_depth", "frozen_depth")
 MEASURES = (
@@ -29,19 +29,19 @@ MEASURES = (
     "dead_channels",
     "cka_next",
 )
-"""Columns of the profile that are judged; those of random weights are part of `gain`."""
+"""Columns of the profile's unit table that are correlated; those at random weights are contained in `gain`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureCorrelation:
-    """How a measure at one depth went with the accuracy of the trials.
+    """Correlation of a measure at one depth with the accuracy of the trials.
 
     Attributes:
         measure: One of `MEASURES`.
         depth: One of `DEPTHS`.
-        tau: Kendall's tau-b, -1 ... 1; None below `MIN_TRIALS` trials, or where all have the same value.
-        baseline: That of the depth itself on the same trials.
-        trials: How many had a value.
+        tau: Kendall's tau-b, -1 ... 1; None for fewer than `MIN_TRIALS` trials or constant values.
+        baseline: Kendall's tau-b of the depth itself on the same trials.
+        trials: Number of trials that have a value.
     """
 
     measure: str
@@ -52,7 +52,7 @@ class MeasureCorrelation:
 
 
 def comparable_trials(record: StudyRecord) -> list[TrialRecord]:
-    """Returns the trials that measures are judged by: of full length, and not diverged."""
+    """Returns the full-length trials that did not diverge."""
     return [
         trial
         for trial in record.trials
@@ -61,28 +61,33 @@ def comparable_trials(record: StudyRecord) -> list[TrialRecord]:
 
 
 def measure_correlations(record: StudyRecord) -> list[MeasureCorrelation]:
-    """Returns the skill of every measure that the profile has, at both depths; none without a profile.
+    """Returns the correlation of every measure of the profile at both depths; an empty list without a profile.
 
-    Trials that transfer (or freeze) nothing have no unit to take a value from and are left out there.
+    Trials that transfer (or freeze) no unit have no value at that depth and are left out.
     """
     layers = mappings_at(record.profile or {}, "layers")
     trials = comparable_trials(record)
-    known = [name for name in MEASURES if any(number_at(row, name) is not None for row in layers)]
-    return [_measure_correlation(name, depth, layers, trials) for name in known for depth in DEPTHS]
+    available = [name for name in MEASURES if any(number_at(row, name) is not None for row in layers)]
+    return [_measure_correlation(name, depth, layers, trials) for name in available for depth in DEPTHS]
 
 
 def unit_count(settings: TransferSettings, depth: str, units: int) -> int:
-    """Returns how many of so many units a recipe transfers or freezes, as training does.
+    """Returns the number of units that the settings transfer or freeze, as training computes it.
 
-    A depth is rounded to the nearest whole number of units, halves up, and no more units are frozen than transferred;
-    see `nbt.transfer.transfer_depth`, which this repeats because a report must not need torch.
+    A depth is rounded to the nearest number of units, halves up, and at most as many units are frozen as transferred.
+    This repeats `nbt.transfer.transfer_depth`, because reports must not require torch.
+
+    Args:
+        settings: The settings of a trial.
+        depth: One of `DEPTHS`.
+        units: Number of units of the backbone.
     """
     transferred = _rounded(settings.transfer_depth, units)
     return transferred if depth == "transfer_depth" else min(_rounded(settings.frozen_depth, units), transferred)
 
 
 def chance_level(trials: int) -> float:
-    """Returns the largest tau, in size, that chance gives in 95 % of cases where nothing is related."""
+    """Returns the bound that |tau| stays below in 95 % of cases if `trials` values are unrelated."""
     return 1.96 * math.sqrt(2 * (2 * trials + 5) / (9 * trials * (trials - 1)))
 
 

@@ -1,4 +1,4 @@
-"""Plots of fit profiles by depth: one profile for a report's page, several side by side for a file."""
+"""Plots of fit profiles by depth: one profile for a report page, several profiles for a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".svg")
 
-# Okabe and Ito's palette; dashes tell pretrained from random, markers one backbone from the next.
+# Palette of Okabe and Ito; dashes distinguish random from pretrained weights, and markers distinguish the backbones.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _MARKERS = "osD^vPX"
 _LIGHT_COLORS = {svg.INK: "#16202b", svg.MUTED: "#5b6875", svg.GRID: "#dfe4ea", svg.PAPER: "#ffffff"}
@@ -33,7 +33,7 @@ def layer_curves(profile: FitProfile) -> str | None:
     """Draws the ridge probe of every unit at pretrained and at random weights, with bands of one standard error.
 
     Returns:
-        SVG for a page, whose colours it takes; None of a profile without units.
+        Inline SVG that takes its colours from the page; None for a profile without units.
     """
     if not len(profile.layers):
         return None
@@ -42,12 +42,12 @@ def layer_curves(profile: FitProfile) -> str | None:
 
     def draw(axes: Axes) -> list[Any]:
         numbers = range(1, len(units) + 1)
-        looks: tuple[tuple[str, str, str, Any, str], ...] = (
+        styles: tuple[tuple[str, str, str, Any, str], ...] = (
             ("ridge_accuracy_random", "random weights", svg.DEFAULT, _DASHED, "s"),
             ("ridge_accuracy", "pretrained weights", svg.BEST, "-", "o"),
         )
         handles: list[Any] = []
-        for column, label, color, dashes, marker in looks:
+        for column, label, color, dashes, marker in styles:
             values = [float(value) for value in profile.layers[column]]
             _band(axes, numbers, values, [accuracy_standard_error(value, n) for value in values], color)
             (line,) = axes.plot(numbers, values, color=color, linestyle=dashes, linewidth=1.8, label=label)
@@ -64,39 +64,39 @@ def layer_curves(profile: FitProfile) -> str | None:
         svg.percent_axis(axes.yaxis)
         return handles
 
-    return svg.drawing("fit", "Ridge probe accuracy of each unit, pretrained and random weights", 3.2, draw)
+    return svg.render_svg("fit", "Ridge probe accuracy of each unit, pretrained and random weights", 3.2, draw)
 
 
 def check_plot_file(file: str | Path) -> Path:
-    """Returns the path of a plot.
+    """Returns the path of a plot file.
 
     Raises:
-        UsageError: It is of no kind that can be drawn, or its folder does not exist.
+        UsageError: The suffix is not supported, the folder does not exist, or the path is a folder.
     """
     path = Path(file)
     if path.suffix.lower() not in SUFFIXES:
         hint = nearest(path.suffix.lower(), SUFFIXES) if path.suffix else f"end it in {' or '.join(SUFFIXES)}"
-        raise UsageError(f"--plot {file}: a plot is a PNG or SVG file; {hint}")
+        raise UsageError(f"--plot {file}: a plot must be a PNG or SVG file; {hint}")
     if not path.parent.is_dir():
         raise UsageError(f"--plot {file}: there is no folder {path.parent}")
     if path.is_dir():
-        raise UsageError(f"--plot {file}: that is a folder")
+        raise UsageError(f"--plot {file}: this is a folder, not a file")
     return path
 
 
 def write_fit_plot(profiles: Sequence[FitProfile], file: str | Path) -> Path:
-    """Draws several profiles by depth into one file, whole or not at all.
+    """Draws several profiles by depth into one file, written completely or not at all.
 
-    The left half has the ridge probes, dashed at random weights; the right half has the gain. Bands are one standard
-    error; a ring marks the knee.
+    The left panel shows the ridge probes, dashed at random weights; the right panel shows the gain. Bands are one
+    standard error; a ring marks the knee.
 
     Args:
-        profiles: At least one.
-        file: Ends in .png or .svg.
+        profiles: At least one profile.
+        file: Path that ends in .png or .svg.
 
     Raises:
-        UsageError: It cannot be such a file.
-        NbtError: It cannot be written.
+        UsageError: The path is not a valid plot file.
+        NbtError: The file cannot be written.
     """
     path = check_plot_file(file)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -111,10 +111,10 @@ def write_fit_plot(profiles: Sequence[FitProfile], file: str | Path) -> Path:
 
 
 def fit_figure(profiles: Sequence[FitProfile], kind: str) -> bytes:
-    """Returns the picture of `write_fit_plot`.
+    """Returns the figure of `write_fit_plot` as bytes.
 
     Args:
-        profiles: At least one.
+        profiles: At least one profile.
         kind: "png" or "svg".
     """
     from matplotlib import rc_context
@@ -144,7 +144,7 @@ def fit_figure(profiles: Sequence[FitProfile], kind: str) -> bytes:
         right.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.4g}" if value else "0")
         figure.legend(handles=left.get_legend_handles_labels()[0], loc="outside upper left", ncols=2)
         buffer = io.BytesIO()
-        # Without a date the same profiles give the same file.
+        # Without a date, equal profiles yield equal files.
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         figure.savefig(buffer, format=kind, metadata=metadata)
         return buffer.getvalue()
@@ -154,14 +154,16 @@ def _draw_profile(left: Axes, right: Axes, index: int, name: str, profile: FitPr
     layers, n, knee = profile.layers, images(profile), knee_unit_count(profile)
     color, marker = _COLORS[index % len(_COLORS)], _MARKERS[index % len(_MARKERS)]
     depth = [float(value) for value in layers["depth"]]
-    own, other = ([float(v) for v in layers[column]] for column in ("ridge_accuracy", "ridge_accuracy_random"))
-    _band(left, depth, own, [accuracy_standard_error(value, n) for value in own], color)
-    look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 3.6, "linewidth": 1.6}
-    left.plot(depth, own, label=name, **look)
-    left.plot(depth, other, color=color, linewidth=1.1, linestyle=_DASHED)
+    pretrained, random_init = (
+        [float(v) for v in layers[column]] for column in ("ridge_accuracy", "ridge_accuracy_random")
+    )
+    _band(left, depth, pretrained, [accuracy_standard_error(value, n) for value in pretrained], color)
+    style: dict[str, Any] = {"color": color, "marker": marker, "markersize": 3.6, "linewidth": 1.6}
+    left.plot(depth, pretrained, label=name, **style)
+    left.plot(depth, random_init, color=color, linewidth=1.1, linestyle=_DASHED)
     gains = [gain_of_unit(profile, unit) for unit in range(len(layers))]
     _band(right, depth, [gain for gain, _ in gains], [error for _, error in gains], color)
-    right.plot(depth, [gain for gain, _ in gains], **look)
+    right.plot(depth, [gain for gain, _ in gains], **style)
     if knee:
         ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": color, "markeredgewidth": 1.5}
         right.plot(depth[knee - 1], gains[knee - 1][0], marker="o", linestyle="", markersize=10, **ring)

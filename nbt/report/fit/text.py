@@ -1,8 +1,8 @@
-"""Words on fit profiles: what the measures mean, what they suggest, and how sure that is.
+"""Text on fit profiles: the measures, their values, what they suggest, and the uncertainty.
 
-Every claim follows from the numbers and their standard errors. That of an accuracy is binomial; that of a difference is
-taken as if its sides were independent, which is wide rather than narrow where both saw the same images. What is within
-two standard errors is called a tie.
+Every statement follows from the numbers and their standard errors. The standard error of an accuracy is binomial. That
+of a difference assumes independent errors, which is conservative where both accuracies rest on the same images.
+Differences within two standard errors are called ties.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from nbt.report.formatting import DASH, format_number, join_words, one_line, per
 from nbt.tuning.intervals import accuracy_standard_error
 
 RANDOM_ACCURACY_CEILING = 0.95
-"""From this accuracy of random features on, a target is too easy for a probe to tell weights apart."""
+"""Accuracy of random features from which on a target is too easy for a probe to distinguish weights."""
 
 MIN_IMAGES_PER_CLASS = 5
-"""Sampled images a class, on average, below which a probe learns from very little."""
+"""Mean number of sampled images per class below which probes are underestimated."""
 
 DEAD_CHANNELS_THRESHOLD = 0.05
-"""Share of dead channels from which on they are worth a sentence."""
+"""Share of dead channels from which on the text mentions them."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of a profile, for people.
+    """One measure of a profile and its description.
 
     Attributes:
-        name: Of the scalar.
-        label: What tables call it.
-        meaning: In plain words, with the direction that is better.
+        name: Name of the scalar.
+        label: Label in tables.
+        meaning: Description, including which direction is better.
         kind: "accuracy" (a share with a standard error), "share", "gain" (a difference of two accuracies), "depth" (a
             share of the units) or "score".
     """
@@ -46,7 +46,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class MeasureRow:
-    """One measure of one profile, for a table."""
+    """One measure of one profile as a table row."""
 
     label: str
     value: str
@@ -54,38 +54,37 @@ class MeasureRow:
 
 
 GAIN = "gain"
-"""Stands for `ridge_accuracy` minus `ridge_accuracy_random`, which is no scalar of its own."""
+"""Name of `ridge_accuracy` minus `ridge_accuracy_random`, which is not stored as a scalar."""
 
 MEASURES = (
     Measure(
         "ridge_accuracy",
         "ridge probe",
-        "share of the sampled images that a linear classifier on the frozen features gets right, each predicted from"
-        " all others; higher is better",
+        "leave-one-out accuracy of a linear (ridge) classifier on the frozen features of the sampled images; higher is"
+        " better",
         "accuracy",
     ),
     Measure(
         GAIN,
         "gain over random",
-        "points by which that is better than on random weights of the same architecture; higher is better",
+        "ridge probe accuracy minus that at random weights of the same architecture, in points; higher is better",
         "gain",
     ),
     Measure(
         "knn_accuracy",
         "kNN",
-        "share of the sampled images whose nearest neighbours among the features vote for their class; higher is"
-        " better",
+        "share of the sampled images whose nearest neighbours in feature space vote for their class; higher is better",
         "accuracy",
     ),
     Measure(
         "logme",
         "LogME",
-        "log evidence of a Bayesian linear model of the labels on the features, an image; higher is better",
+        "log evidence per image of a Bayesian linear model of the labels given the features; higher is better",
     ),
     Measure(
         "h_score_regularized",
         "H-score",
-        "how much of the features' variance is between classes (regularised); higher is better",
+        "between-class part of the variance of the features (regularised); higher is better",
     ),
     Measure(
         "nleep",
@@ -95,62 +94,61 @@ MEASURES = (
     Measure(
         "leep",
         "LEEP",
-        "log likelihood of the labels given what the source's own classifier sees; at most 0, higher is better",
+        "log likelihood of the labels given the outputs of the source classifier; at most 0, higher is better",
     ),
     Measure(
         "gbc",
         "GBC",
-        "minus how much the classes overlap as Gaussians, summed over pairs; at most 0, higher is better",
+        "negative overlap of the classes as Gaussians, summed over pairs; at most 0, higher is better",
     ),
     Measure(
         "transrate",
         "TransRate",
-        "how much shorter a code of the features gets when the classes are known; depends on their scale; higher is"
-        " better",
+        "reduction of the features' coding length by the class labels; depends on their scale; higher is better",
     ),
     Measure(
         "emd_similarity",
         "EMD similarity",
-        "how near the target's classes lie to the source's among the features; 0 to 1, higher is better",
+        "similarity of the target's and the source's classes in feature space; 0 to 1, higher is better",
     ),
     Measure(
         "knee_depth",
         "knee",
-        "unit up to which the gain over random weights grows beyond noise, of all units; 0 where there is none; higher"
-        " is better: more of the network fits",
+        "unit, of all units, up to which the gain over random weights grows beyond noise; 0 without a gain; higher is"
+        " better",
         "depth",
     ),
 )
-"""Columns of the table that compares backbones, in their order."""
+"""Columns of the table that compares backbones, in order."""
 
 _ADDITIONAL_MEASURES = (
-    Measure("ridge_accuracy_random", "ridge probe, random weights", "what the gain is over", "accuracy"),
-    Measure("knn_accuracy_random", "kNN, random weights", "to compare kNN with", "accuracy"),
-    Measure("logme_random", "LogME, random weights", "to compare LogME with"),
-    Measure("h_score", "H-score, plain", "near its upper end wherever images are few; higher is better"),
+    Measure("ridge_accuracy_random", "ridge probe, random weights", "reference of the gain", "accuracy"),
+    Measure("knn_accuracy_random", "kNN, random weights", "reference of kNN", "accuracy"),
+    Measure("logme_random", "LogME, random weights", "reference of LogME"),
+    Measure("h_score", "H-score, plain", "close to its upper bound if images are few; higher is better"),
     Measure(
         "nce",
         "NCE",
-        "minus what the source's class of an image leaves open of its label, in nats; at most 0, higher is better",
+        "negative conditional entropy of the labels given the source's classes, in nats; at most 0, higher is better",
     ),
     Measure("mean_gain", "mean gain", "gain over random weights, averaged over all units; higher is better", "gain"),
     Measure(
         "mean_shift",
         "shift of means",
-        "distance of the activations' means from those that BatchNorm keeps of the source, in its standard deviations;"
-        " lower is closer",
+        "distance of the activations' means from the BatchNorm means of the source, in its standard deviations; lower"
+        " is closer",
     ),
     Measure(
         "variance_shift",
         "shift of variances",
-        "the same of the spread, as a log ratio of standard deviations; lower is closer",
+        "log ratio of the activations' standard deviations to those of BatchNorm; lower is closer",
     ),
-    Measure("dead_channels", "dead channels", "share of channels that never fire here; lower is better", "share"),
+    Measure("dead_channels", "dead channels", "share of channels that are never active; lower is better", "share"),
 )
-"""What the table of one profile has beside them."""
+"""Further measures in the table of a single profile."""
 
 _LABELS = {measure.name: measure.label for measure in (*MEASURES, *_ADDITIONAL_MEASURES)}
-# Measures that put several backbones in an order beside the ridge probe.
+# Measures, besides the ridge probe, by which backbones are ranked.
 _RANKING_MEASURES = (
     "knn_accuracy",
     "logme",
@@ -164,28 +162,29 @@ _RANKING_MEASURES = (
 
 
 def images(profile: FitProfile) -> int:
-    """Returns how many images the accuracies rest on, 1 or more."""
+    """Returns the number of images on which the accuracies rest, at least 1."""
     return max(1, int(profile.scalars.get("samples", profile.facts.get("samples", 1))))
 
 
 def gain_of_unit(profile: FitProfile, unit: int) -> tuple[float, float]:
-    """Returns the gain of a unit's ridge probe over random weights and its standard error, in accuracy."""
+    """Returns the gain of a unit's ridge probe over random weights and its standard error, as shares of accuracy."""
     row = profile.layers.iloc[unit]
-    own, other = float(row["ridge_accuracy"]), float(row["ridge_accuracy_random"])
-    if not (math.isfinite(own) and math.isfinite(other)):
+    pretrained, random_init = float(row["ridge_accuracy"]), float(row["ridge_accuracy_random"])
+    if not (math.isfinite(pretrained) and math.isfinite(random_init)):
         return math.nan, math.nan
     n = images(profile)
-    return own - other, math.hypot(accuracy_standard_error(own, n), accuracy_standard_error(other, n))
+    error = math.hypot(accuracy_standard_error(pretrained, n), accuracy_standard_error(random_init, n))
+    return pretrained - random_init, error
 
 
 def knee_unit_count(profile: FitProfile) -> int | None:
-    """Returns the number of units (counted from the input) up to which gain grows, None where it is not known."""
+    """Returns the number of units, from the input, up to which the gain grows, or None if it is unknown."""
     depth = profile.scalars.get("knee_depth", math.nan)
     return round(depth * len(profile.layers)) if math.isfinite(depth) else None
 
 
 def profile_names(profiles: Sequence[FitProfile]) -> list[str]:
-    """Returns what to call each profile: its backbone, with its weights where a backbone is there twice."""
+    """Returns a display name per profile: its backbone, followed by its weights if that backbone occurs twice."""
     backbones = [one_line(str(profile.facts.get("backbone", "backbone"))) for profile in profiles]
     weights = [one_line(PurePath(str(profile.facts.get("weights", ""))).name) for profile in profiles]
     return [
@@ -195,7 +194,7 @@ def profile_names(profiles: Sequence[FitProfile]) -> list[str]:
 
 
 def table_rows(profiles: Sequence[FitProfile]) -> list[dict[str, str]]:
-    """Returns a row a profile for the table that compares them, its cells short; what no profile has is no column."""
+    """Returns one row per profile for the comparison table; measures that no profile has are left out."""
     shown = _available_measures(profiles)
     return [
         {"backbone": name, **{_column_label(measure): _cell(profile, measure) for measure in shown}}
@@ -204,12 +203,12 @@ def table_rows(profiles: Sequence[FitProfile]) -> list[dict[str, str]]:
 
 
 def legend(profiles: Sequence[FitProfile]) -> list[tuple[str, str]]:
-    """Returns (column, what it means) for each column of `table_rows`."""
+    """Returns (column, description) for each column of `table_rows`."""
     return [(_column_label(measure), measure.meaning) for measure in _available_measures(profiles)]
 
 
 def measure_rows(profile: FitProfile) -> tuple[MeasureRow, ...]:
-    """Returns all measures that a profile has, for a table of this one."""
+    """Returns all measures of a profile as table rows."""
     return tuple(
         MeasureRow(measure.label, value_text(profile, measure), measure.meaning)
         for measure in (*MEASURES, *_ADDITIONAL_MEASURES)
@@ -218,7 +217,7 @@ def measure_rows(profile: FitProfile) -> tuple[MeasureRow, ...]:
 
 
 def value_text(profile: FitProfile, measure: Measure) -> str:
-    """Returns a measure with its standard error where it has one; a dash where it is not known."""
+    """Returns the value of a measure, with its standard error if it has one, or a dash if it is unknown."""
     if not _has_measure(profile, measure.name):
         return DASH
     if measure.name == GAIN:
@@ -236,12 +235,12 @@ def value_text(profile: FitProfile, measure: Measure) -> str:
 
 
 def accuracy_text(value: float, n: int) -> str:
-    """Returns "61.0 % ± 1.5": an accuracy over n images with its binomial standard error in points."""
+    """Returns an accuracy over `n` images with its binomial standard error in points, e.g. "61.0 % ± 1.5"."""
     return f"{percent(value)} ± {points(accuracy_standard_error(value, n), signed=False)}"
 
 
 def missing_measure_lines(profiles: Sequence[FitProfile]) -> list[str]:
-    """Returns a line for each reason for which measures are missing: which, and of which profiles."""
+    """Returns one line per reason for missing measures, naming the measures and the profiles."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name, profile in zip(profile_names(profiles), profiles, strict=True):
         reasons: dict[str, list[str]] = {}
@@ -250,19 +249,19 @@ def missing_measure_lines(profiles: Sequence[FitProfile]) -> list[str]:
         for reason, measures in reasons.items():
             groups.setdefault((join_words(measures), reason), []).append(name)
     return [
-        f"{measures}{'' if len(who) == len(profiles) else ' of ' + join_words(who)}: {reason}"
-        for (measures, reason), who in groups.items()
+        f"{measures}{'' if len(names) == len(profiles) else ' of ' + join_words(names)}: {reason}"
+        for (measures, reason), names in groups.items()
     ]
 
 
 def suggestions(profile: FitProfile) -> list[str]:
-    """Returns what one profile suggests, a sentence each; all follow from ridge probes and their standard errors."""
+    """Returns the suggestions of one profile as sentences, based on ridge probes and their standard errors."""
     if not _has_measure(profile, GAIN):
-        return ["There is no ridge probe of the features, so this profile suggests nothing."]
+        return ["The profile has no ridge probe of the features and makes no suggestion."]
     if profile.facts.get("weights") == "none":
         return [
             _separation_sentence(profile),
-            "These weights are random themselves: there is nothing pretrained to measure.",
+            "These weights are random: there is nothing pretrained to measure.",
         ]
     return [
         _separation_sentence(profile),
@@ -273,24 +272,24 @@ def suggestions(profile: FitProfile) -> list[str]:
 
 
 def uncertainty_text(profiles: Sequence[FitProfile]) -> str:
-    """Returns what the numbers rest on, and what they do not cover."""
+    """Returns a paragraph on the uncertainty of the numbers and its limits."""
     counts = sorted({images(profile) for profile in profiles})
     shown = (
         pluralise(counts[0], "training image") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} training images"
     )
     few = any(images(profile) < MIN_IMAGES_PER_CLASS * profile.scalars.get("classes", 0.0) for profile in profiles)
-    scarce = " Few images a class make every probe look worse than it would with more." if few else ""
+    scarce = " With few images per class, all probes underestimate the features." if few else ""
     return (
-        f"How sure: ± is one binomial standard error over {shown}; it does not cover that other random weights give"
-        f" other accuracies, and the scores without ± have none.{scarce} A probe of frozen features is not the accuracy"
-        " after fine-tuning: take it as a start that training has to confirm."
+        f"Uncertainty: ± is one binomial standard error over {shown}; it does not include the variation between random"
+        f" initialisations. Scores without ± have no standard error.{scarce} A probe of frozen features does not"
+        " measure the accuracy after fine-tuning, which only training shows."
     )
 
 
 def comparison(profiles: Sequence[FitProfile]) -> list[str]:
-    """Returns how several profiles compare, a sentence each; none for fewer than two.
+    """Returns the comparison of several profiles as sentences; an empty list for fewer than two.
 
-    The ridge probe leads; what is within two standard errors of the best is a tie with it.
+    Profiles are compared by their ridge probe; those within two standard errors of the best are tied with it.
     """
     named = [
         pair for pair in zip(profile_names(profiles), profiles, strict=True) if _has_measure(pair[1], "ridge_accuracy")
@@ -302,25 +301,26 @@ def comparison(profiles: Sequence[FitProfile]) -> list[str]:
 
 
 def _leader_sentence(named: Sequence[tuple[str, FitProfile]]) -> str:
-    """Returns which has the highest ridge probe, and which cannot be told from it."""
+    """Returns the sentence on the highest ridge probe accuracy and the profiles tied with it."""
     (best, first), rest = named[0], named[1:]
-    own, n = first.scalars["ridge_accuracy"], images(first)
+    highest, n = first.scalars["ridge_accuracy"], images(first)
     tied: list[str] = []
     behind: list[str] = []
     for name, profile in rest:
         other = profile.scalars["ridge_accuracy"]
-        error = math.hypot(accuracy_standard_error(own, n), accuracy_standard_error(other, images(profile)))
-        text = f"{name} ({points(own - other, signed=False)} ± {points(error, signed=False)} points behind)"
-        (tied if own - other <= 2 * error else behind).append(text)
-    top, are = f"{best} has the highest ridge probe, {accuracy_text(own, n)}", "is" if len(behind) == 1 else "are"
+        error = math.hypot(accuracy_standard_error(highest, n), accuracy_standard_error(other, images(profile)))
+        text = f"{name} ({points(highest - other, signed=False)} ± {points(error, signed=False)} points lower)"
+        (tied if highest - other <= 2 * error else behind).append(text)
+    top = f"{best} has the highest ridge probe accuracy, {accuracy_text(highest, n)}"
+    differ = "differs" if len(behind) == 1 else "differ"
     if not tied:
-        return f"{top}; {join_words(behind)} {are} below it by more than two standard errors."
-    also = f"; {join_words(behind)} {are} below that" if behind else ""
-    return f"{top}, but it is a tie with {join_words(tied)}: less than two standard errors{also}."
+        return f"{top}; {join_words(behind)} {differ} from it by more than two standard errors."
+    also = f"; {join_words(behind)} {differ} by more" if behind else ""
+    return f"{top}, tied within two standard errors with {join_words(tied)}{also}."
 
 
 def _other_measures_sentences(named: Sequence[tuple[str, FitProfile]]) -> list[str]:
-    """Returns which other measures put the same one first, and which do not; they have no standard errors."""
+    """Returns a sentence on which backbone leads by the other measures, which have no standard errors."""
     leaders: dict[str, list[str]] = {}
     for measure in _RANKING_MEASURES:
         if all(_has_measure(profile, measure) for _, profile in named):
@@ -329,33 +329,35 @@ def _other_measures_sentences(named: Sequence[tuple[str, FitProfile]]) -> list[s
     best = named[0][0]
     agreeing = leaders.pop(best, [])
     if not leaders:
-        which = f"Every other measure that all of them have ({join_words(agreeing)}) puts {best} first as well."
+        which = f"Every other measure that all backbones have ({join_words(agreeing)}) also ranks {best} first."
         return [which] if agreeing else []
     against = join_words([f"{name} by {join_words(measures)}" for name, measures in leaders.items()])
     agree = f"{best} is first by {join_words(agreeing)} too, but " if agreeing else ""
-    return [f"The other measures do not all agree: {agree}{against}. They have no standard errors here."]
+    return [f"The other measures do not all agree: {agree}{against}. They have no standard errors."]
 
 
 def _image_size_sentences(profiles: Sequence[FitProfile]) -> list[str]:
     sizes = sorted({int(size) for p in profiles if (size := p.scalars.get("image_size")) is not None})
     if len(sizes) < 2:
         return []
-    return [f"They see images of different sizes ({join_words([str(size) for size in sizes])} px)."]
+    return [f"The image sizes differ ({join_words([str(size) for size in sizes])} px)."]
 
 
 def _separation_sentence(profile: FitProfile) -> str:
-    n, classes, guess = images(profile), profile.scalars.get("classes"), _majority_class_share(profile.scalars)
-    own, other = (float(profile.layers[name].iloc[-1]) for name in ("ridge_accuracy", "ridge_accuracy_random"))
+    n, classes, majority = images(profile), profile.scalars.get("classes"), _majority_class_share(profile.scalars)
+    pretrained, random_init = (
+        float(profile.layers[name].iloc[-1]) for name in ("ridge_accuracy", "ridge_accuracy_random")
+    )
     what = "the classes" if classes is None else f"the {int(classes)} classes"
-    chance = "" if guess is None else f" (always guessing the largest class: {percent(guess)})"
+    chance = "" if majority is None else f" (always predicting the largest class: {percent(majority)})"
     return (
-        f"A linear probe on the pretrained features of the last unit tells {what} apart with "
-        f"{accuracy_text(own, n)}{chance}, on those of random weights with {accuracy_text(other, n)}."
+        f"A linear probe on the pretrained features of the last unit distinguishes {what} with an accuracy of "
+        f"{accuracy_text(pretrained, n)}{chance}, on those of random weights with {accuracy_text(random_init, n)}."
     )
 
 
 def _majority_class_share(scalars: Mapping[str, float]) -> float | None:
-    """Returns the share of the largest class."""
+    """Returns the share of the largest class, or None if it is unknown."""
     try:
         return scalars["smallest_class"] * scalars["imbalance"] / scalars["train_images"]
     except (KeyError, ZeroDivisionError):
@@ -366,38 +368,37 @@ def _gain_sentence(profile: FitProfile) -> str:
     gain, error = gain_of_unit(profile, -1)
     text = f"{_gain_text(profile)} points"
     if abs(gain) <= 2 * error:
-        easy = " Random features are near the ceiling already: this target is too easy for the probe to tell."
+        easy = " Random features are already close to full accuracy: the target is too easy to distinguish weights."
         near = float(profile.layers["ridge_accuracy_random"].iloc[-1]) >= RANDOM_ACCURACY_CEILING
-        return f"That is a tie ({text}): the probe sees no advantage of these weights at the output.{easy * near}"
+        return f"That is a tie ({text}): the probe shows no advantage of these weights at the last unit.{easy * near}"
     if gain < 0:
         return (
-            f"The pretrained features are worse than random ones ({text}): transfer less, or look whether images and "
-            "weights belong together (size, colours)."
+            f"The pretrained features are worse than random ones ({text}): transfer fewer units, or check that the "
+            "images match the weights (size, colours)."
         )
-    return f"The pretrained weights are ahead of random ones by {text.lstrip('+')}."
+    return f"The pretrained weights exceed random ones by {text.lstrip('+')}."
 
 
 def _depth_sentences(profile: FitProfile) -> list[str]:
-    """Returns up to which unit the gain grows, and what that says of the units above."""
+    """Returns a sentence on the unit up to which the gain grows and on the units above it."""
     knee, units = knee_unit_count(profile), len(profile.layers)
     if knee is None:
         return []
     if knee == 0:
-        return ["At no depth does a gain over random weights stand out of the noise: how much to transfer is open."]
+        return ["At no depth does the gain over random weights exceed the noise: the profile suggests no depth."]
     if knee >= units:
-        return [f"The gain still grows at the last of {units} units: the profile speaks for transferring everything."]
-    one = units - knee == 1
-    top, them = "unit" if one else f"{units - knee} units", "it" if one else "them"
+        return [f"The gain still grows at the last of {units} units: the profile suggests transferring all units."]
+    top, them = ("unit", "it") if units - knee == 1 else (f"{units - knee} units", "them")
     where = f"unit {knee} of {units} ({one_line(str(profile.layers['unit'].iloc[knee - 1]))})"
     (peak, peak_error), (last, last_error) = gain_of_unit(profile, knee - 1), gain_of_unit(profile, -1)
     if peak - last > 2 * math.hypot(peak_error, last_error):
         above = (
-            f"by the last it falls by {points(peak - last, signed=False)} points: the top {top} may be the source's "
-            f"own, and starting {them} afresh (transfer_depth around {knee / units:.2f}) is worth a trial"
+            f"up to the last unit it falls by {points(peak - last, signed=False)} points: the top {top} may be "
+            f"specific to the source, and re-initialising {them} (transfer_depth around {knee / units:.2f}) is worth a "
+            "trial"
         )
     else:
-        add = "adds" if one else "add"
-        above = f"what the top {top} {add} is within noise: whether to transfer {them} cannot be told here"
+        above = f"the contribution of the top {top} is within noise: whether to transfer {them} remains open"
     return [f"The gain grows up to {where}; {above}."]
 
 
@@ -405,7 +406,7 @@ def _dead_channel_sentences(profile: FitProfile) -> list[str]:
     dead = profile.scalars.get("dead_channels", 0.0)
     if dead < DEAD_CHANNELS_THRESHOLD:
         return []
-    return [f"{percent(dead, 0)} of the channels never fire on these images: that part of the network is idle."]
+    return [f"{percent(dead, 0)} of the channels are never active on these images."]
 
 
 def _gain_text(profile: FitProfile) -> str:
@@ -418,7 +419,7 @@ def _column_label(measure: Measure) -> str:
 
 
 def _cell(profile: FitProfile, measure: Measure) -> str:
-    """Returns the text of a value without its unit, which the column has."""
+    """Returns the text of a value without its unit, which is part of the column label."""
     text = value_text(profile, measure).removesuffix(" points")
     return text.replace(" % ± ", "±").replace(" ± ", "±") if measure.kind != "depth" else text.replace(" of ", "/")
 

@@ -1,1 +1,1 @@
-"""Priors and pruning in reports: what was expected of settings, and what the trials made of it."""
+"""Priors and pruning in reports: prior expectations, forecasts, stopped trials, and their agreement with the trials."""

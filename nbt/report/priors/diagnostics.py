@@ -1,4 +1,4 @@
-"""PriorDiagnostics: what was expected of settings before a search, and what the search's own trials made of it."""
+"""Prior diagnostics of a study: prior expectations and how far the trials of the search agree with them."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from nbt.report.stored_values import list_at, mappings_at, number_at, text_at
 from nbt.tuning.storage.records import StudyRecord
 
 MIN_TRIALS = 5
-"""Full-length trials below which nothing is said on whether they agree."""
+"""Minimum number of full-length trials for an agreement and a verdict."""
 
 CONFIRMED, CONTRADICTED, UNDECIDED = "confirmed", "contradicted", "undecided"
 
-# How the origin of a trial begins whose settings the guide recommended before any trial.
+# Prefix of the origin of trials whose settings the prior surrogate recommended.
 _RECOMMENDED_PREFIX = "recommended: "
 
 
 @dataclass(frozen=True, kw_only=True)
 class PriorEvidence:
-    """One source of the expectation beside what the trials made of it.
+    """One source of prior knowledge and the evidence of the trials for or against it.
 
     Attributes:
-        name: Of the heuristic, or "recorded: TASK".
-        words: What it proposes.
-        origin: Where that is from.
-        before: Weight before any trial, in units of merit a standard deviation of what the source says.
-        spread: Standard deviation of that weight.
-        after: Weight given the trials.
-        after_spread: Standard deviation of that weight.
-        agreement: Rank correlation (-1 ... 1) of what it says with the accuracy of the full-length trials; None for
-            fewer than `MIN_TRIALS` of them, or where it says the same of all.
-        trials: How many full-length trials there were.
-        verdict: See `verdict`.
+        name: Name of the prior, or "recorded: TASK".
+        description: What the source proposes.
+        origin: Reference or dataset behind the source.
+        weight_before: Weight before any trial, in logit score per standard deviation of the source's predictions.
+        spread_before: Standard deviation of that weight.
+        weight_after: Weight given the trials.
+        spread_after: Standard deviation of that weight.
+        agreement: Rank correlation (-1 ... 1) of the predictions with the accuracy of the full-length trials; None for
+            fewer than `MIN_TRIALS` trials or constant predictions.
+        trials: Number of full-length trials.
+        verdict: See `evidence_verdict`.
     """
 
     name: str
-    words: str
+    description: str
     origin: str
-    before: float
-    spread: float
-    after: float
-    after_spread: float
+    weight_before: float
+    spread_before: float
+    weight_after: float
+    spread_after: float
     agreement: float | None
     trials: int
     verdict: str
@@ -50,73 +50,76 @@ class PriorEvidence:
 
 @dataclass(frozen=True, kw_only=True)
 class PriorDiagnostics:
-    """What guided a search.
+    """Sources of prior knowledge of a search.
 
     Attributes:
-        sources: Heuristics that fired, then recorded tasks.
-        silent: Name and reason of each heuristic that did not fire.
-        tables: Names of the recorded tasks; without any, the expectation rests on rules alone.
+        sources: Active priors, then recorded tasks.
+        inactive: Name and reason of each inactive prior.
+        recorded_tasks: Names of the recorded tasks; may be empty.
     """
 
     sources: tuple[PriorEvidence, ...]
-    silent: tuple[tuple[str, str], ...]
-    tables: tuple[str, ...]
+    inactive: tuple[tuple[str, str], ...]
+    recorded_tasks: tuple[str, ...]
 
 
 def prior_diagnostics(record: StudyRecord) -> PriorDiagnostics | None:
-    """Returns what guided the search; None where nothing did, or nothing is stored of it yet.
+    """Returns the stored diagnostics; None for a search without priors or before they are stored.
 
-    A source of which a number is missing is left out.
+    Sources with a missing number are left out.
     """
-    guide = record.prior_diagnostics
-    if not any(isinstance(guide.get(key), list | tuple) for key in ("sources", "silent", "tables")):
+    stored = record.prior_diagnostics
+    if not any(isinstance(stored.get(key), list | tuple) for key in ("sources", "silent", "tables")):
         return None
+    sources = map(_read_evidence, mappings_at(stored, "sources"))
     return PriorDiagnostics(
-        sources=tuple(one for one in map(_read_evidence, mappings_at(guide, "sources")) if one is not None),
-        silent=tuple((text_at(one, "name"), text_at(one, "reason")) for one in mappings_at(guide, "silent")),
-        tables=tuple(str(name) for name in list_at(guide, "tables")),
+        sources=tuple(source for source in sources if source is not None),
+        inactive=tuple((text_at(item, "name"), text_at(item, "reason")) for item in mappings_at(stored, "silent")),
+        recorded_tasks=tuple(str(name) for name in list_at(stored, "tables")),
     )
 
 
 def diagnostics_pending(record: StudyRecord) -> bool:
-    """Tells whether a search is guided though nothing is stored of it: that is done when its session ends."""
+    """Returns whether a search uses priors but has no diagnostics yet: they are stored when its session ends."""
     return prior_diagnostics(record) is None and any(
         trial.origin.startswith(_RECOMMENDED_PREFIX) for trial in record.trials
     )
 
 
-def verdict(before: float, spread: float, after: float, after_spread: float, trials: int) -> str:
-    """Returns what the trials made of a source.
+def evidence_verdict(
+    weight_before: float, spread_before: float, weight_after: float, spread_after: float, trials: int
+) -> str:
+    """Returns the verdict of the trials on a source.
 
     "confirmed": the weight rose by more than its remaining spread, or the trials halved the spread and left the weight
-    at least two spreads above zero. "contradicted": neither, and the weight fell by more than its remaining spread.
-    "undecided": anything else, and whatever fewer than `MIN_TRIALS` full-length trials say.
+    at least two spreads above zero. "contradicted": otherwise, if the weight fell by more than its remaining spread.
+    "undecided": otherwise, and always for fewer than `MIN_TRIALS` full-length trials.
     """
     if trials < MIN_TRIALS:
         return UNDECIDED
-    held = 2 * after_spread <= spread and after >= 2 * after_spread > 0
-    if after - before > after_spread or held:
+    upheld = 2 * spread_after <= spread_before and weight_after >= 2 * spread_after > 0
+    if weight_after - weight_before > spread_after or upheld:
         return CONFIRMED
-    return CONTRADICTED if before - after > after_spread else UNDECIDED
+    return CONTRADICTED if weight_before - weight_after > spread_after else UNDECIDED
 
 
 def _read_evidence(stored: Mapping[str, Any]) -> PriorEvidence | None:
     name = text_at(stored, "name")
-    weights = [number_at(stored, key) for key in ("mean", "spread", "after", "after_spread")]
-    known = [weight for weight in weights if weight is not None]
-    if not name or len(known) < len(weights):
+    values = [number_at(stored, key) for key in ("mean", "spread", "after", "after_spread")]
+    weights = [value for value in values if value is not None]
+    if not name or len(weights) < len(values):
         return None
-    before, spread, after, after_spread = known
+    weight_before, spread_before, weight_after, spread_after = weights
     trials = int(number_at(stored, "trials") or 0)
     return PriorEvidence(
         name=name,
-        words=text_at(stored, "words"),
+        description=text_at(stored, "words"),
         origin=text_at(stored, "origin"),
-        before=before,
-        spread=spread,
-        after=after,
-        after_spread=after_spread,
+        weight_before=weight_before,
+        spread_before=spread_before,
+        weight_after=weight_after,
+        spread_after=spread_after,
         agreement=number_at(stored, "agreement"),
         trials=trials,
-        verdict=verdict(before, spread, after, after_spread, trials),
+        verdict=evidence_verdict(weight_before, spread_before, weight_after, spread_after, trials),
     )

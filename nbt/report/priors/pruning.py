@@ -1,7 +1,7 @@
-"""PruningResults: what was forecast of trials, which were stopped, what that saved, and how often it was wrong.
+"""Pruning of a study: forecasts of trials, stopped trials, epochs saved, and the false-stop rate.
 
-How often is known from controls: trials that were found hopeless like the stopped ones, but were drawn at random to run
-on. The first recipes of a search are never stopped either; they are no random sample and are counted on their own.
+The false-stop rate is estimated from controls: unpromising trials that were drawn at random to continue. The baseline
+recipes at the start of a search are never stopped either; they are no random sample and are counted separately.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from nbt.tuning.intervals import Interval, wilson_interval
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 
 STOPPED, CONTROL, EXEMPT = "stopped", "control", "never stopped"
-"""What became of a trial that was found hopeless: it was stopped, it ran on as a control, or as a first recipe."""
+"""Fate of an unpromising trial: stopped, continued as a random control, or exempt as a baseline recipe."""
 
-# Forecasts are stored with so many decimals.
+# Number of decimals with which forecasts are stored.
 _DECIMALS = 4
-# Of a trial that can be: what is beyond is no epoch.
+# Larger stored values are not valid epochs.
 _MAX_EPOCH = 1_000_000
 
 
 class ForecastRow(NamedTuple):
-    """The forecast of a trial's final accuracy after an epoch; accuracies and chance 0 ... 1.
+    """A forecast of a trial's final accuracy after an epoch; accuracies and chance are 0 ... 1.
 
     Attributes:
-        epoch: After which it was made, from 1.
+        epoch: Epoch after which the forecast was made, from 1.
         mean: Expected accuracy.
         low: Lower bound of the 80 % interval.
-        high: Upper bound.
-        chance: Of beating the best trial at that time.
+        high: Upper bound of the 80 % interval.
+        chance: Probability of beating the best trial at that time.
     """
 
     epoch: int
@@ -44,14 +44,13 @@ class ForecastRow(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """All that was forecast of a trial.
+    """All forecasts of a trial.
 
     Attributes:
-        rows: By epoch, at least one.
-        incumbent: Accuracy to beat when the trial was found hopeless, or at the last forecast; None where it is not
-            known.
-        would_stop: Epoch at which it was found hopeless, None where it was not.
-        control: It was found hopeless and ran on as a random control.
+        rows: The forecasts by epoch, at least one.
+        incumbent: Accuracy to beat when the trial was judged unpromising, else at the last forecast; None if unknown.
+        would_stop: Epoch at which the trial was judged unpromising, or None.
+        control: Whether the trial was judged unpromising and continued as a random control.
     """
 
     rows: tuple[ForecastRow, ...]
@@ -66,49 +65,49 @@ class Forecast:
 
     @property
     def deciding(self) -> ForecastRow:
-        """The forecast by which the trial was found hopeless; the last one where it was not."""
+        """The forecast by which the trial was judged unpromising, else the last one."""
         return next((row for row in self.rows if row.epoch == self.would_stop), self.last)
 
-    def until(self, epoch: float) -> ForecastRow | None:
-        """Returns the last forecast at or before an epoch, None where there was none by then."""
+    def latest_at(self, epoch: float) -> ForecastRow | None:
+        """Returns the last forecast at or before an epoch, or None."""
         return next((row for row in reversed(self.rows) if row.epoch <= epoch), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruningDecision:
-    """A trial that was stopped, or would have been.
+    """An unpromising trial and its fate.
 
     Attributes:
-        number: Of the trial.
+        number: Number of the trial.
         decision: `STOPPED`, `CONTROL` or `EXEMPT`.
-        epochs: How many were trained.
-        saved: Epochs of a full trial that were not trained because it was stopped.
-        forecast: What was forecast of it; None of another pruner's trials.
-        outcome: Its accuracy at full length, None where it did not get there.
-        beat: Whether that beat the accuracy to beat; None where one of them is not known.
-        reason: Why it was stopped, else "".
+        epochs: Number of trained epochs.
+        epochs_saved: Epochs of a full-length trial that were not trained because the trial was stopped.
+        forecast: Forecasts of the trial; None for trials of other pruners.
+        outcome: Accuracy at full length; None for trials that did not reach it.
+        beat_incumbent: Whether the outcome exceeds the accuracy to beat; None if one of them is unknown.
+        reason: Why the trial was stopped, else "".
     """
 
     number: int
     decision: str
     epochs: int
-    saved: int
+    epochs_saved: int
     forecast: Forecast | None
     outcome: float | None
-    beat: bool | None
+    beat_incumbent: bool | None
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruningResults:
-    """What pruning did in a study.
+    """Results of pruning in a study.
 
     Attributes:
-        decisions: By number.
+        decisions: The unpromising trials, by number.
         forecasts: Whether any trial has a forecast.
-        stopped_by_budget: Trials that the end of the budget stopped, which is not pruning.
+        stopped_by_budget: Number of trials that the end of the budget stopped, which does not count as pruning.
         false_stop_rate: See `false_stop_rate`.
-        coverage: Share of the full-length trials that ended inside an 80 % interval, see `coverage`.
+        coverage: See `coverage`.
     """
 
     decisions: tuple[PruningDecision, ...]
@@ -117,20 +116,20 @@ class PruningResults:
     false_stop_rate: Interval | None
     coverage: Interval | None
 
-    def of(self, decision: str) -> list[PruningDecision]:
-        """Returns the trials of one decision."""
-        return [one for one in self.decisions if one.decision == decision]
+    def with_decision(self, decision: str) -> list[PruningDecision]:
+        """Returns the trials with a decision, one of `STOPPED`, `CONTROL` and `EXEMPT`."""
+        return [trial for trial in self.decisions if trial.decision == decision]
 
     @property
-    def saved(self) -> int:
-        """Epochs of full trials that were not trained."""
-        return sum(one.saved for one in self.decisions)
+    def epochs_saved(self) -> int:
+        """Epochs of full-length trials that were not trained."""
+        return sum(trial.epochs_saved for trial in self.decisions)
 
 
-def pruning(record: StudyRecord) -> PruningResults:
-    """Returns what pruning did in a study."""
-    found = [judge(trial, record.config.epochs) for trial in record.trials]
-    decisions = tuple(one for one in found if one is not None)
+def pruning_results(record: StudyRecord) -> PruningResults:
+    """Returns the results of pruning in a study."""
+    candidates = [pruning_decision(trial, record.config.epochs) for trial in record.trials]
+    decisions = tuple(decision for decision in candidates if decision is not None)
     return PruningResults(
         decisions=decisions,
         forecasts=any(forecast_of(trial) is not None for trial in record.trials),
@@ -140,12 +139,12 @@ def pruning(record: StudyRecord) -> PruningResults:
     )
 
 
-def judge(trial: TrialRecord, length: int) -> PruningDecision | None:
-    """Returns what became of a trial that was found hopeless; None of any other.
+def pruning_decision(trial: TrialRecord, length: int) -> PruningDecision | None:
+    """Returns the fate of an unpromising trial; None for other trials.
 
     Args:
-        trial: Of a study.
-        length: Epochs of a full trial.
+        trial: A trial of a study.
+        length: Number of epochs of a full-length trial.
     """
     forecast = forecast_of(trial)
     decision = _decision(trial, forecast)
@@ -157,10 +156,10 @@ def judge(trial: TrialRecord, length: int) -> PruningDecision | None:
         number=trial.number,
         decision=decision,
         epochs=len(trial.curve),
-        saved=max(length - len(trial.curve), 0) if decision == STOPPED else 0,
+        epochs_saved=max(length - len(trial.curve), 0) if decision == STOPPED else 0,
         forecast=forecast,
         outcome=outcome,
-        beat=None if outcome is None or incumbent is None else round(outcome, _DECIMALS) > incumbent,
+        beat_incumbent=None if outcome is None or incumbent is None else round(outcome, _DECIMALS) > incumbent,
         reason=trial.reason if decision == STOPPED else "",
     )
 
@@ -168,35 +167,36 @@ def judge(trial: TrialRecord, length: int) -> PruningDecision | None:
 def false_stop_rate(decisions: Iterable[PruningDecision]) -> Interval | None:
     """Returns the share of controls that beat the accuracy to beat, with its 95 % Wilson interval.
 
-    It estimates how many of the stopped trials would have. None without a control that ran to its end.
+    It estimates the share of stopped trials that would have done so. None without a control that reached full length.
     """
-    outcomes = [one.beat for one in decisions if one.decision == CONTROL and one.beat is not None]
+    controls = [trial for trial in decisions if trial.decision == CONTROL]
+    outcomes = [trial.beat_incumbent for trial in controls if trial.beat_incumbent is not None]
     return _wilson_share(outcomes)
 
 
 def coverage(trials: Sequence[TrialRecord]) -> Interval | None:
-    """Returns the share of full-length trials that ended inside the 80 % interval forecast of them, with its own.
+    """Returns the share of full-length trials that ended inside their forecast's 80 % interval.
 
-    What counts is each trial's last forecast at or before half of its epochs; a trial that diverged ended at 0. Trials
-    that were stopped have no outcome, so it is the share of those that ran on. The interval is Wilson's, 95 %; None
-    without such a trial.
+    The last forecast at or before half of a trial's epochs counts; a diverged trial ended at 0. Stopped trials have no
+    outcome and are left out. The share has a 95 % Wilson interval; None without such trials.
     """
     inside = []
     for trial in trials:
         forecast = forecast_of(trial)
-        row = None if forecast is None else forecast.until(trial.settings.epochs / 2)
+        row = None if forecast is None else forecast.latest_at(trial.settings.epochs / 2)
         if trial.state == "complete" and trial.val_accuracy is not None and row is not None:
             inside.append(row.low <= round(trial.val_accuracy, _DECIMALS) <= row.high)
     return _wilson_share(inside)
 
 
 def forecast_of(trial: TrialRecord) -> Forecast | None:
-    """Returns what was forecast of a trial, None where nothing was or it is damaged."""
+    """Returns the stored forecasts of a trial; None if there are none or they are damaged."""
     stored = trial.forecast
     if stored is None:
         return None
-    whole = [stored.get(key) for key in ForecastRow._fields]
-    rows = {row.epoch: row for item in list_at(stored, "rows") or [whole] if (row := _read_row(item)) is not None}
+    # Without a list of rows, the last forecast is stored field by field.
+    last = [stored.get(key) for key in ForecastRow._fields]
+    rows = {row.epoch: row for item in list_at(stored, "rows") or [last] if (row := _read_row(item)) is not None}
     if not rows:
         return None
     would_stop = number_at(stored, "would_stop")

@@ -1,1 +1,1 @@
-"""Reports of streams of tasks: pages for people and a file for programs."""
+"""Reports of streams of tasks: pages for people and a JSON file for programs."""

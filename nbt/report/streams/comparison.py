@@ -1,4 +1,4 @@
-"""Comparison: what several methods made of the same streams, with intervals."""
+"""Comparison of several methods on the same streams, with intervals."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord, stream_
 
 @dataclass(frozen=True, eq=False)
 class MethodStreams:
-    """One method's streams, a seed each, all finished.
+    """The finished streams of one method, one per seed.
 
     Attributes:
-        method: Its name.
-        streams: In the order of their seeds.
+        method: Name of the method.
+        streams: The streams, in the order of their seeds.
     """
 
     method: str
@@ -30,62 +30,62 @@ class MethodStreams:
 
     @property
     def config(self) -> StreamConfig:
-        """Of the first stream."""
+        """Configuration of the first stream."""
         return self.streams[0].config
 
     @property
     def matrix(self) -> Matrix:
-        """Mean accuracy after each task on each task, (T, T)."""
+        """Mean accuracy after each task on each task, (T, T), 0 ... 1."""
         mean: Matrix = np.stack([stream.result.matrix for stream in self.streams]).mean(axis=0)
         return mean
 
     @property
     def average_accuracies(self) -> list[float]:
-        """Average accuracy after the last task, one a stream."""
+        """Average accuracy after the last task, one per stream."""
         return [stream.result.average_accuracy for stream in self.streams]
 
     @property
     def average_accuracy(self) -> Interval:
-        """Student's interval over streams, cut to 0 ... 1; of one stream Wilson's over its images."""
+        """Mean average accuracy with Student's interval over streams, or Wilson's over the images of one stream."""
         if len(self.streams) > 1:
             return accuracy_interval(self.average_accuracies)
         return wilson_interval(self.average_accuracies[0], effective_sample_size(self.streams[0].images))
 
     @property
     def forgetting(self) -> Interval:
-        """Student's interval over streams; one stream has none."""
+        """Mean forgetting with Student's interval over streams; a single stream has no interval."""
         return t_interval([stream.result.forgetting for stream in self.streams])
 
     @property
     def forward_transfer(self) -> Interval | None:
-        """Student's interval over streams; None where the scenario has no forward transfer."""
+        """Mean forward transfer with Student's interval over streams; None if the scenario does not define it."""
         values = [stream.result.forward_transfer for stream in self.streams]
         known = [value for value in values if value is not None]
         return t_interval(known) if len(known) == len(values) else None
 
     @property
     def seconds(self) -> float:
-        """Time of one stream, on average."""
+        """Mean time per stream."""
         return sum(stream.result.seconds for stream in self.streams) / len(self.streams)
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss of one of them left the finite numbers."""
+        """Whether any of the streams diverged."""
         return any(stream.result.diverged for stream in self.streams)
 
     def averages(self) -> list[Interval]:
-        """Returns the average accuracy on the tasks learnt, after each task, with Student's interval over streams."""
+        """Returns the average accuracy on the tasks so far, after each task, with Student's interval over streams."""
         rows = [average_accuracy_curve(stream) for stream in self.streams]
         return [accuracy_interval(values) for values in zip(*rows, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What is reported together: methods on the same tasks, in the same orders, with the same seeds.
+    """Methods on the same tasks, in the same orders, with the same seeds.
 
     Attributes:
-        methods: In the order in which they were asked for; the first is what the others are compared to.
-        command: That makes it again; "" where there is none.
+        methods: The methods; the first is the reference of the others.
+        command: Command that reproduces the comparison, or "".
     """
 
     methods: tuple[MethodStreams, ...]
@@ -93,12 +93,12 @@ class Comparison:
 
     @property
     def config(self) -> StreamConfig:
-        """Of the first stream."""
+        """Configuration of the first stream."""
         return self.methods[0].config
 
     @property
     def seeds(self) -> list[int]:
-        """Of the streams that every method has."""
+        """Seeds of the streams, the same for every method."""
         return [stream.config.seed for stream in self.methods[0].streams]
 
     @property
@@ -108,13 +108,14 @@ class Comparison:
 
     @property
     def started(self) -> datetime:
-        """Of the first stream, UTC."""
+        """Start of the earliest stream, UTC."""
         return min(stream.started for runs in self.methods for stream in runs.streams)
 
     def versus(self, runs: MethodStreams) -> Interval | None:
-        """Returns the difference in average accuracy to the first method, paired by streams; None of the first itself.
+        """Returns the difference in average accuracy to the first method, paired by streams; None for the first method.
 
-        Of one stream it has no interval: both methods saw the same images, and how their errors agree is not known.
+        A single stream gives no interval: both methods are evaluated on the same images, and the correlation of their
+        errors is unknown.
         """
         first = self.methods[0]
         if runs is first:
@@ -122,7 +123,7 @@ class Comparison:
         return paired_interval(runs.average_accuracies, first.average_accuracies)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns JSON types: the summary of every method, then the streams themselves."""
+        """Returns the comparison in JSON types: a summary of every method, then all streams."""
         config = self.config
         return {
             "nbt": __version__,
@@ -154,22 +155,22 @@ class Comparison:
 
 
 def compare_methods(records: Sequence[StreamRecord], command: str = "") -> Comparison:
-    """Returns finished streams as a comparison: methods in the order in which they appear, their streams by seed.
+    """Returns the comparison of finished streams: methods in order of appearance, streams by seed.
 
     Args:
-        records: Every method with the same seeds.
-        command: That makes it again, for the report.
+        records: The streams; every method has the same seeds.
+        command: Command that reproduces the comparison, for the report.
     """
     methods = dict.fromkeys(record.config.method for record in records)
-    found = {
-        name: sorted((one for one in records if one.config.method == name), key=lambda one: one.config.seed)
+    by_method = {
+        name: sorted((record for record in records if record.config.method == name), key=lambda r: r.config.seed)
         for name in methods
     }
-    return Comparison(tuple(MethodStreams(name, tuple(streams)) for name, streams in found.items()), command)
+    return Comparison(tuple(MethodStreams(name, tuple(streams)) for name, streams in by_method.items()), command)
 
 
 def average_accuracy_curve(stream: StreamRecord) -> list[float]:
-    """Returns the average accuracy on the tasks learnt, after each task of one stream."""
+    """Returns the average accuracy on the tasks so far, after each task of one stream."""
     matrix = stream.result.matrix
     return [metrics.average_accuracy(matrix[:k]) for k in range(1, len(matrix) + 1)]
 
@@ -181,10 +182,12 @@ def forgetting_curve(stream: StreamRecord) -> list[float]:
 
 
 def effective_sample_size(images: Sequence[int]) -> int:
-    """Returns how many images of one pool tell as much as a mean over tasks: T^2 / sum of 1 / n_j, at equal accuracies.
+    """Returns the sample size whose binomial error equals that of a mean over tasks, T^2 / sum of 1 / n_j.
+
+    This assumes equal accuracies on all tasks.
 
     Args:
-        images: Evaluation images of each task, n_j, each 1 or more.
+        images: Number of evaluation images per task, n_j, each at least 1.
     """
     return round(len(images) ** 2 / sum(1.0 / count for count in images))
 

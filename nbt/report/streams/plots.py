@@ -1,4 +1,4 @@
-"""Plots of streams: average accuracy after each task, the accuracy matrix, and every task's own curve."""
+"""Plots of streams: average accuracy after each task, the accuracy matrix, and one curve per task."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ _STYLES: tuple[dict[str, Any], ...] = (
 
 
 def average_curves(comparison: Comparison) -> str:
-    """Draws the average accuracy on the tasks learnt after each task, a line a method with its band over streams."""
+    """Draws the average accuracy on the tasks so far after each task, one line and band over streams per method."""
 
     def draw(axes: Axes) -> list[Any]:
         handles = []
         for index, runs in enumerate(comparison.methods):
-            look = _STYLES[index % len(_STYLES)]
+            style = _STYLES[index % len(_STYLES)]
             averages = runs.averages()
             after = range(1, len(averages) + 1)
             tip = svg.tooltip_id(f"{runs.method}: {percent(averages[-1].mean)} at the end")
-            (line,) = axes.plot(after, [one.mean for one in averages], gid=tip, **look)
+            (line,) = axes.plot(after, [average.mean for average in averages], gid=tip, **style)
             line.set_label(runs.method)
             handles.append(line)
-            bounds = [(one.low, one.high) for one in averages if one.low is not None and one.high is not None]
+            bounds = [(a.low, a.high) for a in averages if a.low is not None and a.high is not None]
             if len(bounds) == len(averages):
                 low, high = zip(*bounds, strict=True)
-                axes.fill_between(after, low, high, color=look["color"], alpha=0.13, linewidth=0)
-        _style_axes(axes, "average accuracy on the tasks learnt")
+                axes.fill_between(after, low, high, color=style["color"], alpha=0.13, linewidth=0)
+        _style_axes(axes, "average accuracy on the tasks so far")
         return handles
 
-    return svg.drawing("averages", "Average accuracy after each task", 3.2, draw)
+    return svg.render_svg("averages", "Average accuracy after each task", 3.2, draw)
 
 
 def matrix_heatmap(runs: MethodStreams) -> str:
-    """Draws the accuracy after each task (down) on each task (across), in percent; tasks to come have a thin frame."""
+    """Draws the accuracy after each task (down) on each task (across), in percent; trained tasks have a thin frame."""
     from matplotlib.patches import Rectangle
 
     matrix = runs.matrix
@@ -61,17 +61,17 @@ def matrix_heatmap(runs: MethodStreams) -> str:
 
     def draw(axes: Axes) -> list[Any]:
         for after in range(tasks):
-            for of in range(tasks):
-                share = float(matrix[after, of])
-                learnt = of <= after
-                tip = svg.tooltip_id(f"after task {after + 1}, of task {of + 1}: {percent(share)}")
-                corner = (of + 0.54, after + 0.54)
+            for task in range(tasks):
+                share = float(matrix[after, task])
+                trained = task <= after
+                tip = svg.tooltip_id(f"after task {after + 1}, on task {task + 1}: {percent(share)}")
+                corner = (task + 0.54, after + 0.54)
                 axes.add_patch(Rectangle(corner, 0.92, 0.92, facecolor=svg.FULL, alpha=_MAX_ALPHA * share, gid=tip))
-                if learnt:
+                if trained:
                     axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=svg.MUTED, linewidth=0.8))
                 if tasks <= _MAX_TASKS_WITH_NUMBERS:
-                    color = svg.INK if learnt else svg.MUTED
-                    axes.text(of + 1, after + 1, f"{100 * share:.0f}", ha="center", va="center", color=color)
+                    color = svg.INK if trained else svg.MUTED
+                    axes.text(task + 1, after + 1, f"{100 * share:.0f}", ha="center", va="center", color=color)
         axes.set_xlim(0.5, tasks + 0.5)
         axes.set_ylim(tasks + 0.5, 0.5)
         axes.set_xlabel("accuracy on task, %")
@@ -84,28 +84,33 @@ def matrix_heatmap(runs: MethodStreams) -> str:
         return []
 
     height = 0.8 + (0.42 * tasks if tasks <= _MAX_TASKS_WITH_NUMBERS else 3.6)
-    return svg.drawing(f"matrix-{runs.method}", f"Accuracy of {runs.method} after each task on each", height, draw)
+    return svg.render_svg(
+        f"matrix-{runs.method}", f"Accuracy of {runs.method} after each task on each task", height, draw
+    )
 
 
 def task_curves(runs: MethodStreams) -> str:
-    """Draws each task's accuracy from the task on after which it was learnt; its number stands at the beginning."""
+    """Draws the accuracy on each task from its own training on, labelled with the number of the task."""
     matrix = runs.matrix
     tasks = len(matrix)
 
     def draw(axes: Axes) -> list[Any]:
-        for of in range(tasks):
-            after = range(of + 1, tasks + 1)
-            # Later tasks are drawn lighter, so that lines that cross can be told apart.
-            alpha = 1.0 - 0.6 * of / max(tasks - 1, 1)
-            tip = svg.tooltip_id(f"task {of + 1}: {percent(matrix[of, of])} when learnt, {percent(matrix[-1, of])} now")
-            axes.plot(after, matrix[of:, of], color=svg.FULL, alpha=alpha, marker="o", markersize=4, gid=tip)
+        for task in range(tasks):
+            after = range(task + 1, tasks + 1)
+            # Later tasks are drawn lighter, so that crossing lines can be distinguished.
+            alpha = 1.0 - 0.6 * task / max(tasks - 1, 1)
+            first, last = percent(matrix[task, task]), percent(matrix[-1, task])
+            tip = svg.tooltip_id(f"task {task + 1}: {first} after its training, {last} at the end")
+            axes.plot(after, matrix[task:, task], color=svg.FULL, alpha=alpha, marker="o", markersize=4, gid=tip)
             if tasks <= _MAX_LABELS:
-                place = (of + 1, float(matrix[of, of]))
-                axes.annotate(str(of + 1), place, (0, 5), textcoords="offset points", ha="center", fontsize=8.5)
+                start = (task + 1, float(matrix[task, task]))
+                axes.annotate(str(task + 1), start, (0, 5), textcoords="offset points", ha="center", fontsize=8.5)
         _style_axes(axes, "accuracy on each task")
         return []
 
-    return svg.drawing(f"tasks-{runs.method}", f"Accuracy of {runs.method} on each task since it was learnt", 3.0, draw)
+    return svg.render_svg(
+        f"tasks-{runs.method}", f"Accuracy of {runs.method} on each task since its training", 3.0, draw
+    )
 
 
 def _style_axes(axes: Axes, label: str) -> None:
@@ -117,7 +122,7 @@ def _style_axes(axes: Axes, label: str) -> None:
 
 
 def standalone_svg(svg: str) -> str:
-    """Returns a drawing as a file of its own, on white: with the page's light colours in the place of their roles."""
+    """Returns a drawing as an SVG file with a white background and the light colours of the page."""
     colours = _light_colors()
     text = re.sub(r"var\(--(\w+)\)", lambda match: colours[match[1]], svg)
     opening, rest = text.split(">", 1)
@@ -127,6 +132,6 @@ def standalone_svg(svg: str) -> str:
 
 @cache
 def _light_colors() -> dict[str, str]:
-    """Returns the colours of the page's light theme, which comes first in the style sheet."""
+    """Returns the colours of the page's light theme, which is the first block of the style sheet."""
     light = _STYLE_SHEET.read_text(encoding="utf-8").partition("}")[0]
     return dict(re.findall(r"--([\w-]+): (#\w+)", light))

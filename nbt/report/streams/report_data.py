@@ -1,4 +1,4 @@
-"""StreamReport: all that the report of streams says, computed from a comparison; templates only lay it out."""
+"""Data of the report of streams, computed from a comparison; the templates only lay it out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nbt.settings.continual import ContinualSettings
 from nbt.tuning.intervals import Interval
 
 _STREAM_SETTING_DESCRIPTIONS = {
-    "factors": "whether the curvatures of past tasks are kept apart or merged",
+    "factors": "whether the curvatures of past tasks are kept separately or merged",
     "head": "head around which the network is linearised",
     "vectors": "output vectors of the curvature",
 }
@@ -34,29 +34,29 @@ _STREAM_SETTING_DESCRIPTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class MethodRow:
-    """A method's line in the table."""
+    """One method."""
 
     name: str
     accuracy: str
     interval: str
     forgetting: str
     forgetting_interval: str
-    forward: str
+    forward_transfer: str
     versus: str
     versus_interval: str
-    memory: str
+    curvature_memory: str
     seconds: str
     best: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixSection:
-    """A method's matrix in percent.
+    """The accuracy matrix of a method in percent.
 
     Attributes:
-        method: Its name.
-        rows: One a task after which was measured: its cells, those of tasks to come in brackets.
-        file: Name of its drawing.
+        method: Name of the method.
+        rows: One row per task after which accuracy was measured; cells of tasks not yet trained are in brackets.
+        file: File name of the drawing.
     """
 
     method: str
@@ -66,17 +66,17 @@ class MatrixSection:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRow:
-    """A task of the first stream."""
+    """One task of the first stream."""
 
     number: int
     classes: str
-    train: str
-    images: str
+    train_images: str
+    evaluation_images: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSettingRow:
-    """A setting of every method, where it is another than the default recipe's for one of them."""
+    """One setting of every method that differs from the default recipe for at least one of them."""
 
     name: str
     values: tuple[str, ...]
@@ -86,25 +86,25 @@ class StreamSettingRow:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamReport:
-    """What the report shows, in text.
+    """All data that the templates show, as text.
 
     Attributes:
-        title: What was learnt.
-        subtitle: Backbone, weights, seeds.
-        headline: The answer.
-        explanation: Sentences below it.
-        tiles: Numbers at a glance, of the best method.
-        notes: What a reader must not miss.
-        methods: The table of methods.
-        versus: Name of the method that the others are compared to.
-        single: There is one method.
-        matrices: One a method.
-        tasks: Of the first stream.
-        order_note: Remark on the other streams' tasks.
-        settings: What differs from the default recipe.
-        data: Facts on data and machine.
-        command: That makes it again; "" where there is none.
-        evaluated: "test images" or "validation images".
+        title: Dataset, number of tasks and scenario.
+        subtitle: Backbone, weights and seeds.
+        headline: Main result.
+        explanation: Sentences below the headline.
+        tiles: Main numbers of the best method.
+        notes: Warnings.
+        methods: One row per method.
+        reference_method: Name of the method to which the others are compared.
+        single_method: Whether there is only one method.
+        matrices: One accuracy matrix per method.
+        tasks: Tasks of the first stream.
+        order_note: Remark on the tasks of the other streams.
+        settings: Differences from the default recipe.
+        data_facts: Facts on data and device.
+        command: Command that reproduces the report, or "".
+        evaluated_on: "test images" or "validation images".
     """
 
     title: str
@@ -114,19 +114,19 @@ class StreamReport:
     tiles: list[Fact]
     notes: list[str]
     methods: list[MethodRow]
-    versus: str
-    single: bool
+    reference_method: str
+    single_method: bool
     matrices: list[MatrixSection]
     tasks: list[TaskRow]
     order_note: str
     settings: list[StreamSettingRow]
-    data: list[Fact]
+    data_facts: list[Fact]
     command: str
-    evaluated: str
+    evaluated_on: str
 
 
 def build_stream_report(comparison: Comparison) -> StreamReport:
-    """Computes what the report says."""
+    """Returns the data of the report of streams."""
     config, best = comparison.config, best_method(comparison)
     settings = config.settings
     seeds = pluralise(len(comparison.seeds), "stream")
@@ -139,27 +139,27 @@ def build_stream_report(comparison: Comparison) -> StreamReport:
         tiles=_tiles(best),
         notes=text.notes(comparison),
         methods=[_method_row(comparison, runs, best) for runs in comparison.methods],
-        versus=comparison.methods[0].method,
-        single=len(comparison.methods) == 1,
+        reference_method=comparison.methods[0].method,
+        single_method=len(comparison.methods) == 1,
         matrices=[_matrix_section(runs) for runs in comparison.methods],
         tasks=_task_rows(comparison),
-        order_note="" if len(comparison.seeds) == 1 else f"Of seed {comparison.seeds[0]}, the first of {seeds}.",
+        order_note="" if len(comparison.seeds) == 1 else f"Tasks of seed {comparison.seeds[0]}, the first of {seeds}.",
         settings=_setting_rows(comparison),
-        data=_data_facts(comparison),
+        data_facts=_data_facts(comparison),
         command=comparison.command,
-        evaluated="test images" if best.streams[0].result.evaluate_on == "test" else "validation images",
+        evaluated_on="test images" if best.streams[0].result.evaluate_on == "test" else "validation images",
     )
 
 
 def best_method(comparison: Comparison) -> MethodStreams:
-    """Returns the method of the highest average accuracy, the first of equal ones."""
+    """Returns the method with the highest average accuracy, the first in case of ties."""
     return max(comparison.methods, key=lambda runs: runs.average_accuracy.mean)
 
 
 def matrix_cells(runs: MethodStreams) -> tuple[tuple[str, ...], ...]:
-    """Returns the matrix in percent, row after row; what was measured before a task was learnt is in brackets."""
+    """Returns the rows of the matrix in percent; values of tasks not yet trained are in brackets."""
     return tuple(
-        tuple(f"{100 * share:.1f}" if of <= after else f"({100 * share:.1f})" for of, share in enumerate(row))
+        tuple(f"{100 * share:.1f}" if task <= after else f"({100 * share:.1f})" for task, share in enumerate(row))
         for after, row in enumerate(runs.matrix)
     )
 
@@ -170,14 +170,12 @@ def _seeds_text(comparison: Comparison) -> str:
 
 
 def _tiles(best: MethodStreams) -> list[Fact]:
-    forward = best.forward_transfer
-    fall = best.forgetting
-    average = best.average_accuracy
+    average, forgetting, forward = best.average_accuracy, best.forgetting, best.forward_transfer
     return [
         Fact("Average accuracy", percent(average.mean), f"{best.method}, 95 % interval {format_interval(average)}"),
-        Fact("Forgetting", text.difference_text(fall, signed=False), _interval_note(fall)),
+        Fact("Forgetting", text.difference_text(forgetting, signed=False), _interval_note(forgetting)),
         Fact("Forward transfer", text.difference_text(forward), _forward_note(forward)),
-        Fact("Time", duration(best.seconds), "a stream"),
+        Fact("Time", duration(best.seconds), "per stream"),
     ]
 
 
@@ -190,17 +188,17 @@ def _forward_note(interval: Interval | None) -> str:
 
 
 def _method_row(comparison: Comparison, runs: MethodStreams, best: MethodStreams) -> MethodRow:
-    average, fall, versus = runs.average_accuracy, runs.forgetting, comparison.versus(runs)
+    average, forgetting, versus = runs.average_accuracy, runs.forgetting, comparison.versus(runs)
     return MethodRow(
         name=runs.method,
         accuracy=percent(average.mean),
         interval=format_interval(average),
-        forgetting=text.difference_text(fall, signed=False),
-        forgetting_interval=points_interval(fall),
-        forward=text.difference_text(runs.forward_transfer),
+        forgetting=text.difference_text(forgetting, signed=False),
+        forgetting_interval=points_interval(forgetting),
+        forward_transfer=text.difference_text(runs.forward_transfer),
         versus=text.difference_text(versus),
         versus_interval=DASH if versus is None else points_interval(versus),
-        memory=text.bytes_text(max(stream.curvature_bytes for stream in runs.streams)),
+        curvature_memory=text.bytes_text(max(stream.curvature_bytes for stream in runs.streams)),
         seconds=duration(runs.seconds),
         best=runs is best,
     )
@@ -211,51 +209,51 @@ def _matrix_section(runs: MethodStreams) -> MatrixSection:
 
 
 def matrix_file(method: str) -> str:
-    """Returns the name of the drawing of a method's matrix."""
+    """Returns the file name of the drawing of a method's matrix."""
     return f"matrix-{method}.svg"
 
 
 def _task_rows(comparison: Comparison) -> list[TaskRow]:
     stream = comparison.methods[0].streams[0]
-    # Joint training counts the images of past tasks; the others tell a task's own.
-    own = next((runs.streams[0] for runs in comparison.methods if runs.config.settings.recipe.method != "joint"), None)
-    scores = (own or stream).result.scores
+    # The number of training images of "joint" includes those of past tasks; other methods have the task's own number.
+    sequential = [runs for runs in comparison.methods if runs.config.settings.recipe.method != "joint"]
+    scores = (sequential[0].streams[0] if sequential else stream).result.scores
     return [
         TaskRow(
             number=score.task,
             classes=_class_names_text([stream.class_names[label] for label in score.classes]),
-            train=f"{score.n_train}" + ("" if own is not None else " so far"),
-            images=str(images),
+            train_images=f"{score.n_train}" + ("" if sequential else " so far"),
+            evaluation_images=str(images),
         )
         for score, images in zip(scores, stream.images, strict=True)
     ]
 
 
-def _class_names_text(names: list[str], most: int = 12) -> str:
-    shown = ", ".join(one_line(name) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+def _class_names_text(names: list[str], max_names: int = 12) -> str:
+    shown = ", ".join(one_line(name) for name in names[:max_names])
+    return shown if len(names) <= max_names else f"{shown} and {len(names) - max_names} more"
 
 
 def flat_stream_settings(settings: ContinualSettings) -> dict[str, Any]:
     """Returns the settings of a stream and of its recipe as one flat row of plain values."""
-    own = {name: getattr(settings, name) for name in ("scenario", "tasks", *_STREAM_SETTING_DESCRIPTIONS)}
-    return {**own, **flat_settings(settings.recipe)}
+    stream = {name: getattr(settings, name) for name in ("scenario", "tasks", *_STREAM_SETTING_DESCRIPTIONS)}
+    return {**stream, **flat_settings(settings.recipe)}
 
 
 def _setting_rows(comparison: Comparison) -> list[StreamSettingRow]:
     rows = [flat_stream_settings(runs.config.settings) for runs in comparison.methods]
     recipe = TransferSettings()
-    usual = flat_stream_settings(ContinualSettings(scenario="class", recipe=recipe))
-    names = [name for name in usual if name not in ("scenario", "tasks")]
+    default = flat_stream_settings(ContinualSettings(scenario="class", recipe=recipe))
+    names = [name for name in default if name not in ("scenario", "tasks")]
     return [
         StreamSettingRow(
             name=name,
             values=tuple(format_number(row[name]) for row in rows),
-            default=format_number(usual[name]),
+            default=format_number(default[name]),
             meaning=_STREAM_SETTING_DESCRIPTIONS.get(name) or SETTING_DESCRIPTIONS[name],
         )
         for name in names
-        if any(row[name] != usual[name] for row in rows)
+        if any(row[name] != default[name] for row in rows)
     ]
 
 

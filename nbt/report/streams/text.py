@@ -1,4 +1,4 @@
-"""Words on streams: what was learnt, how well, what was forgotten, and how methods compare."""
+"""Sentences of the report of streams: average accuracy, forgetting, and the comparison of methods."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from nbt.report.streams.comparison import Comparison, MethodStreams
 from nbt.tuning.intervals import Interval
 
 SCENARIO_DESCRIPTIONS = {
-    "data": "other images of the same classes in every task",
-    "task": "other classes in every task, and at test time it is known of which task an image is",
-    "class": "other classes in every task, and at test time nothing is known of them",
+    "data": "every task has new images of the same classes",
+    "task": "every task has new classes, and the task of an image is known at test time",
+    "class": "every task has new classes, and the task of an image is unknown at test time",
 }
 
 _METHOD_DESCRIPTIONS = {
     "dlcft": "dlcft (linearised continual fine-tuning) trains the network's first-order expansion with a quadratic "
     "penalty by the curvature of past tasks",
     "ewc": "ewc (elastic weight consolidation) trains the network with a penalty by its diagonal Fisher information",
-    "finetune": "finetune goes on from task to task and does nothing against forgetting",
-    "l2sp": "l2sp pulls the weights to the pretrained ones",
+    "finetune": "finetune trains on one task after another without a measure against forgetting",
+    "l2sp": "l2sp penalises the distance to the pretrained weights",
     "zap": "zap resets the head every few epochs",
-    "probe": "probe is one ridge regression on frozen features, which no order of the tasks changes",
-    "joint": "joint trains anew on the images of all tasks so far, so it is what the others are measured against",
+    "probe": "probe is a ridge regression on frozen features, whose result does not depend on the order of the tasks",
+    "joint": "joint trains on the images of all tasks so far and serves as a reference",
 }
 
 
 def bytes_text(count: int) -> str:
-    """Returns a size in memory as "3.2 MiB"; 0 as "none"."""
+    """Returns a size in memory, e.g. "3.2 MiB", or "none" for 0."""
     if not count:
         return "none"
     units = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -36,12 +36,12 @@ def bytes_text(count: int) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """Returns the sentence a reader who reads one sentence should read."""
+    """Returns the main result in one sentence."""
     tasks, first = comparison.config.settings.tasks, comparison.methods[0]
     if len(comparison.methods) == 1:
         return (
             f"After {tasks} tasks {first.method} has {percent(first.average_accuracy.mean)} average accuracy"
-            f"{_accuracy_with_interval(first)}; {forgotten(first)}."
+            f"{_accuracy_with_interval(first)}; {forgetting_clause(first)}."
         )
     best, *others = sorted(comparison.methods, key=lambda runs: -runs.average_accuracy.mean)
     listed = [
@@ -55,22 +55,22 @@ def _accuracy_with_interval(runs: MethodStreams) -> str:
     interval = runs.average_accuracy
     if interval.low is None:
         return ""
-    return f" (95 % interval {format_interval(interval)}{over(interval, len(runs.streams))})"
+    return f" (95 % interval {format_interval(interval)}{interval_basis(interval, len(runs.streams))})"
 
 
-def over(interval: Interval, streams: int) -> str:
-    """Returns over what an interval is: images of one stream, or streams."""
+def interval_basis(interval: Interval, streams: int) -> str:
+    """Returns the sample of an interval: images of one stream, or streams."""
     if streams == 1:
         return f", {pluralise(interval.n, 'image')} of one stream"
     return f", {pluralise(streams, 'stream')}"
 
 
-def forgotten(runs: MethodStreams) -> str:
-    """Returns how much a method forgot, as half a sentence."""
+def forgetting_clause(runs: MethodStreams) -> str:
+    """Returns a clause on the forgetting of a method."""
     mean = runs.forgetting.mean
     if mean <= 0:
-        return "it forgot nothing: past tasks are as good as ever" if mean == 0 else "past tasks became better still"
-    return f"it forgot {points(mean, signed=False)} points of what it knew of a past task at its best"
+        return "there is no forgetting" if mean == 0 else "the accuracy on past tasks improved"
+    return f"the accuracy on past tasks is on average {points(mean, signed=False)} points below their best"
 
 
 def explanation(comparison: Comparison) -> list[str]:
@@ -79,13 +79,13 @@ def explanation(comparison: Comparison) -> list[str]:
     sentences = [f"The stream is {settings.scenario}-incremental: {SCENARIO_DESCRIPTIONS[settings.scenario]}."]
     if len(seeds) > 1:
         sentences.append(
-            f"Every method learnt the same {len(seeds)} streams, each with its own order and seed; "
-            "intervals are Student's, over streams."
+            f"Every method was trained on the same {len(seeds)} streams, each with its own order and seed; "
+            "intervals are Student's t intervals over streams."
         )
     else:
-        sentences.append("One stream says nothing of other orders; --seeds N runs several.")
+        sentences.append("One stream does not show the effect of the order of tasks; --seeds N runs several streams.")
     sentences.append(
-        ("The method: " if len(comparison.methods) == 1 else "The methods: ")
+        ("Method: " if len(comparison.methods) == 1 else "Methods: ")
         + "; ".join(_METHOD_DESCRIPTIONS[runs.method] for runs in comparison.methods)
         + "."
     )
@@ -94,29 +94,29 @@ def explanation(comparison: Comparison) -> list[str]:
 
 
 def _comparison_sentence(comparison: Comparison, runs: MethodStreams) -> str:
-    """Returns a sentence on a paired difference; it says better or worse only where the interval is on one side."""
+    """Returns a sentence on a paired difference, "better" or "worse" only if the interval is on one side of zero."""
     first, versus = comparison.methods[0], comparison.versus(runs)
     assert versus is not None and versus.low is not None and versus.high is not None
     bounds = f"95 % interval {points_interval(versus)}, paired"
     if versus.low > 0 or versus.high < 0:
         word = "better" if versus.low > 0 else "worse"
         return f"{runs.method} is {points(versus.mean, signed=False)} points {word} than {first.method} ({bounds})."
-    return f"{runs.method} cannot be told apart from {first.method} ({points(versus.mean)} points, {bounds})."
+    return f"{runs.method} cannot be distinguished from {first.method} ({points(versus.mean)} points, {bounds})."
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """Returns what a reader must not miss."""
-    found = [
-        f"{runs.method} diverged: its loss left the finite numbers, and its accuracies are 0 from then on; "
-        "a lower --lr is the first remedy."
+    """Returns warnings for the reader."""
+    warnings = [
+        f"{runs.method} diverged: the loss became infinite or NaN, and the accuracies are 0 from that task on; "
+        "try a lower --lr."
         for runs in comparison.methods
         if runs.diverged
     ]
     if comparison.config.settings.scenario != "class" and any(runs.method == "joint" for runs in comparison.methods):
-        found.append("The matrix of joint is of one training a task, on all images so far.")
-    return found
+        warnings.append("The matrix of joint results from one training per task on all images so far.")
+    return warnings
 
 
 def difference_text(interval: Interval | None, *, signed: bool = True) -> str:
-    """Returns a difference in points, a dash where there is none."""
+    """Returns a difference in points, or a dash."""
     return DASH if interval is None else points(interval.mean, signed=signed or interval.mean < 0)

@@ -1,4 +1,4 @@
-"""Places: on which nodes and GPUs the trials ran, how busy those were, and which workers were lost."""
+"""Hardware of a study: nodes and GPUs that ran the trials, their utilisation, and lost workers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MAX_LOST_WORKERS = 8
 
 @dataclass(frozen=True)
 class TrialLocation:
-    """A GPU of a node, or a node as far as trials ran on its CPUs.
+    """A GPU of a node, or a node that ran trials on its CPUs.
 
     Attributes:
-        node: Name of the machine; "" where it is not known.
-        gpu: Number of the GPU, or of several that one trial had; "" without one.
+        node: Name of the machine; "" if it is unknown.
+        gpu: Index of the GPU, or of the GPUs of one trial; "" without a GPU.
     """
 
     node: str = ""
@@ -29,18 +29,18 @@ class TrialLocation:
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """What spots are sorted by: GPU 10 after GPU 9."""
+        """Sort key, by which GPU 10 comes after GPU 9."""
         return self.node, len(self.gpu), self.gpu
 
 
 def trial_location(facts: Mapping[str, Any]) -> TrialLocation:
-    """Returns where a trial ran, of what engines say of it."""
+    """Returns the location of a trial from the facts that the engine recorded."""
     return TrialLocation(one_line(str(facts.get("node") or "")), one_line(str(facts.get("gpu_index") or "")))
 
 
 @dataclass(frozen=True)
 class LostWorker:
-    """A worker that died, or whose node was lost, under a trial."""
+    """A worker that died, or whose node was lost, while it ran a trial."""
 
     trial: int
     location: TrialLocation
@@ -53,66 +53,71 @@ class LostWorker:
 
 @dataclass(frozen=True, kw_only=True)
 class LocationRow:
-    """What ran in one place; `busy` is the share of the search's time in which at least one trial trained there."""
+    """Usage of one location.
+
+    Attributes:
+        utilisation: Share of the search's time in which at least one trial trained there.
+        workers_lost: Number of workers lost there.
+    """
 
     node: str
     gpu: str
     trials: int
     epochs: int
     training: str
-    busy: str
+    utilisation: str
     failed: int
-    lost: int
+    workers_lost: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class HardwareSection:
-    """Where it ran.
+    """The hardware of a study as text.
 
     Attributes:
-        rows: One a place; empty where it was a single one.
-        losses: A sentence on each worker that was lost.
+        rows: One row per location; empty if all trials ran in one location.
+        lost_workers: One sentence per lost worker.
     """
 
     rows: tuple[LocationRow, ...]
-    losses: tuple[str, ...]
+    lost_workers: tuple[str, ...]
 
 
 def used_several_locations(trials: Iterable[TrialRecord]) -> bool:
-    """Tells whether trials ran in more than one place."""
+    """Returns whether trials ran in more than one known location."""
     return len({trial_location(trial.facts) for trial in trials} - {TrialLocation()}) > 1
 
 
 def lost_workers(trials: Iterable[TrialRecord]) -> list[LostWorker]:
-    """Returns the workers that were lost, in the order of the trials."""
-    return [loss for trial in trials for loss in _lost_workers_of(trial)]
+    """Returns the lost workers, in the order of the trials."""
+    return [worker for trial in trials for worker in _lost_workers_of(trial)]
 
 
 def hardware_section(record: StudyRecord) -> HardwareSection:
-    """Returns where a study's trials ran."""
+    """Returns the section on the hardware of a study."""
     lost = lost_workers(record.trials)
-    sentences = [str(one) for one in lost[:_MAX_LOST_WORKERS]]
+    sentences = [str(worker) for worker in lost[:_MAX_LOST_WORKERS]]
     if len(lost) > _MAX_LOST_WORKERS:
         sentences.append(f"And {len(lost) - _MAX_LOST_WORKERS} more.")
     rows = _location_rows(record, lost) if used_several_locations(record.trials) else ()
-    return HardwareSection(rows=tuple(rows), losses=tuple(sentences))
+    return HardwareSection(rows=tuple(rows), lost_workers=tuple(sentences))
 
 
 def hardware_text(record: StudyRecord) -> str:
-    """Returns on what a study's trials ran in a line, "" where none says so: "cpu, float32 on alpha"."""
+    """Returns the devices of a study's trials in one line, e.g. "cpu, float32 on alpha"; "" if they are unknown."""
     with_device = [trial.facts for trial in record.trials if trial.facts.get("device")]
-    # Of a trial whose worker was lost only the number of the device is known, not what it is.
-    whole = [facts for facts in with_device if facts.get("precision")] or with_device
-    devices = join_words(sorted({_device_text(facts) for facts in whole}))
+    # For a trial whose worker was lost only the index of the device is known, not its name.
+    complete = [facts for facts in with_device if facts.get("precision")] or with_device
+    devices = join_words(sorted({_device_text(facts) for facts in complete}))
     where = hardware_summary(record.trials)
     return f"{devices} on {where}" if devices and where else devices
 
 
 def hardware_summary(trials: Iterable[TrialRecord]) -> str:
-    """Returns how many nodes and GPUs trials ran on, or which where it was one; "" where it is not known."""
-    spots = {trial_location(trial.facts) for trial in trials} - {TrialLocation()}
-    nodes, gpus = {location.node for location in spots}, {location for location in spots if location.gpu}
-    if not spots:
+    """Returns the number of nodes and GPUs of the trials, or the name of a single one; "" if they are unknown."""
+    locations = {trial_location(trial.facts) for trial in trials} - {TrialLocation()}
+    nodes, gpus = {location.node for location in locations}, {location for location in locations if location.gpu}
+    if not locations:
         return ""
     machines = next(iter(nodes)) if len(nodes) == 1 else pluralise(len(nodes), "node")
     if not gpus:
@@ -122,11 +127,11 @@ def hardware_summary(trials: Iterable[TrialRecord]) -> str:
 
 
 def _lost_workers_of(trial: TrialRecord) -> list[LostWorker]:
-    said = trial.facts.get("lost_workers")
-    lost = [one for one in said if isinstance(one, Mapping)] if isinstance(said, list) else []
+    stored = trial.facts.get("lost_workers")
+    lost = [item for item in stored if isinstance(item, Mapping)] if isinstance(stored, list) else []
     return [
-        LostWorker(trial.number, trial_location(one), one_line(str(one.get("reason") or "no reason is known")))
-        for one in lost
+        LostWorker(trial.number, trial_location(item), one_line(str(item.get("reason") or "no reason is known")))
+        for item in lost
     ]
 
 
@@ -136,12 +141,12 @@ def _device_text(facts: Mapping[str, Any]) -> str:
 
 
 def _location_rows(record: StudyRecord, lost: list[LostWorker]) -> Iterator[LocationRow]:
-    ran: dict[TrialLocation, list[TrialRecord]] = {loss.location: [] for loss in lost}
+    by_location: dict[TrialLocation, list[TrialRecord]] = {worker.location: [] for worker in lost}
     for trial in record.trials:
         if trial.facts.get("device") or trial.facts.get("node"):
-            ran.setdefault(trial_location(trial.facts), []).append(trial)
-    for location in sorted(ran, key=lambda location: location.order):
-        trials = ran[location]
+            by_location.setdefault(trial_location(trial.facts), []).append(trial)
+    for location in sorted(by_location, key=lambda location: location.order):
+        trials = by_location[location]
         names = {one_line(str(trial.facts["gpu"])) for trial in trials if trial.facts.get("gpu")}
         yield LocationRow(
             node=location.node or DASH,
@@ -149,9 +154,9 @@ def _location_rows(record: StudyRecord, lost: list[LostWorker]) -> Iterator[Loca
             trials=len(trials),
             epochs=sum(len(trial.curve) for trial in trials),
             training=duration(sum(trial.seconds for trial in trials)),
-            busy=percent(_busy_seconds(trials) / record.seconds_spent, 0) if record.seconds_spent > 0 else DASH,
+            utilisation=percent(_busy_seconds(trials) / record.seconds_spent, 0) if record.seconds_spent > 0 else DASH,
             failed=sum(trial.end == "failed" for trial in trials),
-            lost=sum(one.location == location for one in lost),
+            workers_lost=sum(worker.location == location for worker in lost),
         )
 
 
@@ -163,9 +168,12 @@ def _gpu_text(location: TrialLocation, names: Iterable[str]) -> str:
 
 
 def _busy_seconds(trials: Iterable[TrialRecord]) -> float:
-    """Returns the seconds in which at least one of the trials trained, counted from their ends."""
+    """Returns the seconds in which at least one of the trials trained.
+
+    A trial is assumed to train without a break before its end.
+    """
     spans = sorted(
-        # A trial that was resumed has epochs of an earlier session, too, which is not this time.
+        # Epochs that a resumed trial trained in an earlier session lie before its start.
         (max(trial.started.timestamp(), trial.finished.timestamp() - trial.seconds), trial.finished.timestamp())
         for trial in trials
         if trial.started is not None and trial.finished is not None

@@ -1,8 +1,8 @@
-"""Plots: a study as drawings, SVG text to put into a page.
+"""Plots of a study as inline SVG.
 
-Colours are roles (ink, grid, best ...) that the page's style sheet fills in, so one drawing serves a light and a dark
-page; the sheet takes them from Okabe and Ito's palette, which colour-blind readers can tell apart, and shapes and
-dashes say the same a second time. Drawings are as wide as a phone, so that their letters stay readable there.
+Colours are roles (ink, grid, best ...) that the style sheet of the page resolves, so that one drawing serves a light
+and a dark page. The style sheet uses the palette of Okabe and Ito, which colour-blind readers can distinguish; markers
+and dashes repeat the distinction. Drawings have the width of a phone, so that their text stays readable there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbt.report.formatting import percent, truncated
-from nbt.report.study.recommendation import current_recommendation, default_pretrain_settings, default_recipe_trial
+from nbt.report.study.recommendation import current_recommendation, default_recipe_settings, default_recipe_trial
 from nbt.report.svg import (
     BEST,
     DEFAULT,
@@ -21,9 +21,9 @@ from nbt.report.svg import (
     MUTED,
     PAPER,
     PRUNED,
-    drawing,
     integer_axis,
     percent_axis,
+    render_svg,
     tooltip_id,
 )
 from nbt.tuning.storage.records import FinalRecord, StudyRecord, TrialRecord
@@ -37,10 +37,10 @@ _MAX_LABEL_LENGTH = 26
 
 
 def learning_curves(record: StudyRecord) -> str | None:
-    """Draws validation accuracy by epoch, one line a trial; None where no trial has an epoch to show.
+    """Draws validation accuracy by epoch, one line per trial; None if no trial has an epoch to show.
 
-    Pruned and failed trials are thin and dotted and end in a cross, full-length ones are solid, the chosen one and the
-    default recipe are thick.
+    Pruned and failed trials are thin, dotted and end in a cross; full-length trials are solid. The recommended trial
+    and the default recipe are thick.
     """
     shown = [trial for trial in record.trials if _points(trial)]
     if not shown:
@@ -63,14 +63,14 @@ def learning_curves(record: StudyRecord) -> str | None:
         percent_axis(axes.yaxis)
         return _legend(handles)
 
-    return drawing("curves", "Learning curves of all trials", 3.2, draw)
+    return render_svg("curves", "Learning curves of all trials", 3.2, draw)
 
 
 def accuracy_by_trial(record: StudyRecord) -> str | None:
-    """Draws each trial's accuracy by its number, the best so far and its standard error; None without accuracies.
+    """Draws the accuracy of each trial by its number, the best so far and its standard error; None without accuracies.
 
-    The range is that of the full-length trials; pruned ones below it, diverged and failed ones stand on its lower
-    edge. An interrupted trial is left out: another goes on with it.
+    The axis covers the full-length trials; pruned trials below that range, diverged and failed trials lie on its lower
+    edge. Interrupted trials are left out, because another trial continues them.
     """
     trials = [trial for trial in record.trials if trial.end not in ("running", "interrupted")]
     measured = [trial for trial in trials if _accuracy(trial) is not None]
@@ -104,7 +104,7 @@ def accuracy_by_trial(record: StudyRecord) -> str | None:
         percent_axis(axes.yaxis)
         return _legend(handles)
 
-    return drawing("trials", "Validation accuracy of each trial", 3.2, draw)
+    return render_svg("trials", "Validation accuracy of each trial", 3.2, draw)
 
 
 def finalists(record: StudyRecord) -> str | None:
@@ -115,7 +115,7 @@ def finalists(record: StudyRecord) -> str | None:
 
     def draw(axes: Axes) -> Handles:
         for row, final in enumerate(finals):
-            is_default = final.settings == default_pretrain_settings(record.config)
+            is_default = final.settings == default_recipe_settings(record.config)
             color = BEST if final.name == record.recommended else DEFAULT if is_default else FULL
             _draw_finalist(axes, row, final, color)
         axes.set_yticks(range(len(finals)), [truncated(final.name, _MAX_LABEL_LENGTH) for final in finals])
@@ -127,13 +127,13 @@ def finalists(record: StudyRecord) -> str | None:
         percent_axis(axes.xaxis)
         return []
 
-    return drawing("finals", "Finalists with their intervals", 0.8 + 0.42 * len(finals), draw)
+    return render_svg("finals", "Finalists with their intervals", 0.8 + 0.42 * len(finals), draw)
 
 
-def importance_bars(record: StudyRecord, most: int = 12) -> str | None:
-    """Draws the share of each dimension, largest first, at most `most`; None where there is none to show."""
+def importance_bars(record: StudyRecord, max_rows: int = 12) -> str | None:
+    """Draws the importance of the `max_rows` most important dimensions of the space; None without importances."""
     shares = {name: share for name, share in record.importance.items() if math.isfinite(share)}
-    rows = sorted(shares.items(), key=lambda item: -item[1])[:most][::-1]
+    rows = sorted(shares.items(), key=lambda item: -item[1])[:max_rows][::-1]
     if not rows:
         return None
 
@@ -153,12 +153,12 @@ def importance_bars(record: StudyRecord, most: int = 12) -> str | None:
         axes.spines[["left", "bottom"]].set_visible(False)
         return []
 
-    return drawing("importance", "Importance of the settings", 0.3 + 0.3 * len(rows), draw)
+    return render_svg("importance", "Importance of the settings", 0.3 + 0.3 * len(rows), draw)
 
 
 def _draw_finalist(axes: Axes, row: int, final: FinalRecord, color: str) -> None:
     runs = [run.val_accuracy for run in final.runs]
-    # The runs of a finalist are spread over a third of its row, so that equal ones stay visible.
+    # The runs of a finalist are spread vertically over its row, so that equal ones stay visible.
     rows = [row - 0.24 + 0.12 * (i % 3) / 2 for i in range(len(runs))]
     axes.plot(runs, rows, linestyle="", marker="o", markersize=3.4, color=MUTED, alpha=0.55)
     validation = final.validation
@@ -180,12 +180,12 @@ def _draw_finalist(axes: Axes, row: int, final: FinalRecord, color: str) -> None
 
 
 def _recommended_trial(record: StudyRecord) -> TrialRecord | None:
-    choice = current_recommendation(record)
-    return None if choice is None else choice.trial
+    recommendation = current_recommendation(record)
+    return None if recommendation is None else recommendation.trial
 
 
 def _accuracy(trial: TrialRecord) -> float | None:
-    """Returns the accuracy to draw; None of a diverged or failed trial, which has none that means anything."""
+    """Returns the accuracy to draw; None for diverged and failed trials."""
     if trial.diverged or trial.state == "failed" or trial.val_accuracy is None:
         return None
     return trial.val_accuracy if math.isfinite(trial.val_accuracy) else None
@@ -200,7 +200,7 @@ def _points(trial: TrialRecord) -> list[tuple[int, float]]:
 
 
 def _best_so_far(trials: Sequence[TrialRecord]) -> tuple[list[int], list[float]]:
-    """Returns the numbers of trials and the best full-length accuracy up to each, from the first that has one."""
+    """Returns trial numbers and the best full-length accuracy up to each, from the first full-length trial on."""
     numbers: list[int] = []
     reached: list[float] = []
     for trial in trials:
@@ -215,7 +215,7 @@ def _line_style(
     trial: TrialRecord, best: TrialRecord | None, baseline: TrialRecord | None
 ) -> tuple[str, dict[str, Any]]:
     if trial is best:
-        return f"trial {trial.number}, chosen", {"color": BEST, "linewidth": 2.4}
+        return f"trial {trial.number}, recommended", {"color": BEST, "linewidth": 2.4}
     if trial is baseline:
         return "default recipe", {"color": DEFAULT, "linewidth": 2.0, "linestyle": (0, (5, 2))}
     if trial.state == "complete" and not trial.diverged:
@@ -227,7 +227,7 @@ def _marker_style(
     trial: TrialRecord, best: TrialRecord | None, baseline: TrialRecord | None
 ) -> tuple[str, dict[str, Any]]:
     if trial is best:
-        return f"trial {trial.number}, chosen", {"color": BEST, "marker": "D", "markersize": 6.5, "mec": PAPER}
+        return f"trial {trial.number}, recommended", {"color": BEST, "marker": "D", "markersize": 6.5, "mec": PAPER}
     if _accuracy(trial) is None:
         return "diverged or failed", {"color": PRUNED, "marker": "v", "markersize": 5.5}
     if trial is baseline:

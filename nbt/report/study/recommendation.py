@@ -1,4 +1,4 @@
-"""StudyRecommendation: what a study recommends at this moment, however far it got."""
+"""Current recommendation of a study, finished or not."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from nbt.tuning.storage.records import FinalRecord, StudyConfig, StudyRecord, Tr
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecommendation:
-    """What is recommended.
+    """The recommended settings.
 
     Attributes:
         name: "trial 12" or "default recipe".
-        settings: Its recipe.
-        trial: The trial it came from, None where none ran it.
-        final: Its final runs; None before the finals, when the choice rests on one run.
-        is_default: It is the default recipe.
+        settings: The recommended settings.
+        trial: The trial that ran them first; None if no trial did.
+        final: Their final runs; None before the finals, when the recommendation rests on one run.
+        is_default: Whether they are the default recipe.
     """
 
     name: str
@@ -28,20 +28,20 @@ class StudyRecommendation:
     is_default: bool
 
 
-def default_pretrain_settings(config: StudyConfig) -> TransferSettings:
-    """Returns the default recipe at the study's length."""
+def default_recipe_settings(config: StudyConfig) -> TransferSettings:
+    """Returns the default recipe with the study's number of epochs."""
     return default_recipe(config.epochs)
 
 
 def default_recipe_trial(record: StudyRecord) -> TrialRecord | None:
-    """Returns the full-length trial that ran the default recipe, if one did."""
-    default = default_pretrain_settings(record.config)
+    """Returns the full-length trial that ran the default recipe, or None."""
+    default = default_recipe_settings(record.config)
     return next((t for t in record.trials if t.settings == default and t.state == "complete"), None)
 
 
 def current_recommendation(record: StudyRecord) -> StudyRecommendation | None:
-    """Returns the recommended finalist; before the finals the best full-length trial; None where there is none."""
-    default = default_pretrain_settings(record.config)
+    """Returns the recommended finalist, before the finals the best full-length trial, or None if there is none."""
+    default = default_recipe_settings(record.config)
     final = record.final(record.recommended) if record.recommended is not None else None
     if final is not None:
         trial = next((t for t in record.trials if t.number == final.trial), None)

@@ -1,4 +1,4 @@
-"""Render: a report's data become HTML and Markdown text."""
+"""Rendering of a study's report data to HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MAX_TRIALS_SHOWN = 15
 
 
 def render_html(data: ReportData) -> str:
-    """Returns the report as one HTML page that needs nothing else: drawings and style are inside.
+    """Returns the report as one self-contained HTML page, including drawings and style.
 
-    Whatever comes from outside (names, reasons, paths) is escaped.
+    All text from outside (names, reasons, paths) is escaped.
     """
     record = data.record
     drawings = {
@@ -30,10 +30,10 @@ def render_html(data: ReportData) -> str:
     }
     return (
         environment("html")
-        .get_template("report.html.j2")
+        .get_template("study.html.j2")
         .render(
             data=data,
-            # Only drawings made here are trusted as they are; their texts were escaped when they were drawn.
+            # Drawings are inserted without escaping; their texts were escaped when they were drawn.
             plots={name: None if svg is None else Markup(svg) for name, svg in drawings.items()},
             style=style_sheet(),
             shown=_MAX_TRIALS_SHOWN,
@@ -43,8 +43,6 @@ def render_html(data: ReportData) -> str:
 
 
 def render_markdown(data: ReportData) -> str:
-    """Returns the report as Markdown (GitHub's tables); curves are rows of block characters."""
-    text = (
-        environment("md").get_template("report.md.j2").render(data=data, shown=_MAX_TRIALS_SHOWN, version=__version__)
-    )
+    """Returns the report as GitHub-flavoured Markdown; learning curves are rows of block characters."""
+    text = environment("md").get_template("study.md.j2").render(data=data, shown=_MAX_TRIALS_SHOWN, version=__version__)
     return collapse_blank_lines(text)

@@ -1,4 +1,4 @@
-"""ReportData: all that a report says, computed from a study's record; templates only lay it out."""
+"""Data of a study's report, computed from its record; the templates only lay it out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from nbt.fit.fit_profile import FitProfile
 from nbt.report.fit import text as fit_text
+from nbt.report.fit.correlation_section import CorrelationSection, correlation_section
 from nbt.report.formatting import (
     DASH,
     Fact,
@@ -22,24 +23,18 @@ from nbt.report.formatting import (
     points,
     points_interval,
 )
-from nbt.report.priors.pruning import STOPPED, pruning
-from nbt.report.priors.text import (
-    CorrelationSection,
-    PriorsSection,
-    PruningSection,
-    correlation_section,
-    priors_section,
-    pruning_section,
-)
+from nbt.report.priors.priors_section import PriorsSection, priors_section
+from nbt.report.priors.pruning import STOPPED, pruning_results
+from nbt.report.priors.pruning_section import PruningSection, pruning_section
 from nbt.report.study import text as text
 from nbt.report.study.hardware import HardwareSection, hardware_section, hardware_text
 from nbt.report.study.recommendation import (
     StudyRecommendation,
     current_recommendation,
-    default_pretrain_settings,
+    default_recipe_settings,
     default_recipe_trial,
 )
-from nbt.report.study.reproduce import Command, commands
+from nbt.report.study.reproduce import ShellCommand, commands
 from nbt.report.study.tables import (
     Failure,
     FinalRow,
@@ -59,15 +54,15 @@ from nbt.tuning.storage.records import StudyConfig, StudyRecord
 
 @dataclass(frozen=True, kw_only=True)
 class FitSection:
-    """How well the pretrained weights fit.
+    """The fit of the pretrained weights.
 
     Attributes:
-        profile: For the plot.
-        sentences: What it suggests.
-        uncertainty_text: What that rests on.
-        measures: All that were measured.
-        left_out: Which were not, and why.
-        skill: How well they told this study's trials apart; None of a profile without units.
+        profile: The fit profile, for the plot.
+        sentences: Suggestions of the profile.
+        uncertainty_text: Uncertainty of the numbers.
+        measures: All measures with their values.
+        left_out: Missing measures and the reasons.
+        correlation: Correlation of the measures with the accuracy of the trials; None for a profile without units.
     """
 
     profile: FitProfile
@@ -75,46 +70,47 @@ class FitSection:
     uncertainty_text: str
     measures: tuple[fit_text.MeasureRow, ...]
     left_out: tuple[str, ...]
-    skill: CorrelationSection | None
+    correlation: CorrelationSection | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """What the templates and plots show.
+    """All data that the templates and plots show.
 
     Attributes:
-        record: The study itself, for plots.
-        choice: What is recommended; None where nothing can be.
-        title: The study's name.
-        subtitle: Dataset, backbone and space in a line.
-        headline: What to use, how good, how sure, compared to the default recipe.
-        explanation: More sentences on it.
+        record: The study, for the plots.
+        recommendation: The recommended settings, or None.
+        title: Name of the study.
+        subtitle: Dataset, backbone and space in one line.
+        headline: The recommendation, its accuracy, the uncertainty, and the comparison to the default recipe.
+        explanation: Sentences below the headline.
         finals_done: Whether the finals are over.
-        tiles: The few numbers that matter.
-        settings: Every setting of the choice; empty without one.
-        finals: Best first.
-        optimism: What the search's own number of the choice was; "" before the finals.
-        test: Recommended and baseline; empty before the test.
-        test_sentence: The test result in words.
-        spent: How the budget was spent.
+        tiles: The most important numbers.
+        settings: Every recommended setting; empty without a recommendation.
+        finals: Finalists, best first.
+        optimism: Comparison of the trial's accuracy in the search with its final mean; "" before the finals.
+        test: Recommendation and baseline; empty before the test evaluation.
+        test_sentence: The test result as text.
+        test_model_trained_on: Data on which the tested models were trained.
+        budget_facts: Budget and its use.
         budget_share_spent: Share of the budget in epochs, 0 ... 1; None for a budget in time.
-        places: Where it ran, where that was more than one place or a worker was lost.
-        data: Facts on dataset, backbone and study.
-        ranking: In which order the trials stand.
-        trials: Best first, then what was stopped, failed or runs.
-        failures: By reason.
-        guide: What guided the search.
-        pruning: What was stopped, and how often that was wrong.
-        fit: How well the pretrained weights fit; None where it is not known.
-        importance: Most important first.
-        importance_sentence: What it rests on.
-        notes: What else a reader must know.
-        commands: How to make it again.
-        has_model: `model/` is in the folder and of what is recommended.
+        hardware: Locations of the trials, if there were several, and lost workers.
+        study_facts: Dataset, backbone and study.
+        ranking: Explanation of the order of the trials.
+        trials: Full-length trials, best first, then pruned, running, interrupted and failed ones.
+        failures: Failed trials by reason.
+        priors: Priors of the search and the evidence of the trials.
+        pruning: Stopped trials and the false-stop rate.
+        fit: Fit of the pretrained weights; None if it is unknown.
+        importance: Dimensions of the space, most important first.
+        importance_sentence: Basis of the importances.
+        notes: Further remarks, e.g. on images that were left out.
+        commands: Commands that reproduce or continue the study.
+        has_model: Whether `model/` in the folder is the model of the recommendation.
     """
 
     record: StudyRecord
-    choice: StudyRecommendation | None
+    recommendation: StudyRecommendation | None
     title: str
     subtitle: str
     headline: str
@@ -127,20 +123,20 @@ class ReportData:
     test: tuple[TestRow, ...]
     test_sentence: str
     test_model_trained_on: str
-    spent: tuple[Fact, ...]
+    budget_facts: tuple[Fact, ...]
     budget_share_spent: float | None
-    places: HardwareSection
-    data: tuple[Fact, ...]
+    hardware: HardwareSection
+    study_facts: tuple[Fact, ...]
     ranking: str
     trials: tuple[TrialRow, ...]
     failures: tuple[Failure, ...]
-    guide: PriorsSection
+    priors: PriorsSection
     pruning: PruningSection
     fit: FitSection | None
     importance: tuple[ImportanceRow, ...]
     importance_sentence: str
     notes: tuple[str, ...]
-    commands: tuple[Command, ...]
+    commands: tuple[ShellCommand, ...]
     has_model: bool
 
 
@@ -151,54 +147,56 @@ def build_report(
     has_model: bool = False,
     run_options: Mapping[str, str] = MappingProxyType({}),
 ) -> ReportData:
-    """Returns what a report on the study says.
+    """Returns the data of a study's report.
 
     Args:
         record: The study, finished or not.
-        folder: The report's folder, as commands should name it.
-        has_model: The model of what is recommended is in it.
-        elsewhere: As in `nbt.report.study.reproduce.commands`.
+        folder: Folder of the report, as it appears in the commands.
+        has_model: Whether the folder contains the model of the recommendation.
+        run_options: See `nbt.report.study.reproduce.commands`.
     """
-    choice, config = current_recommendation(record), record.config
+    recommendation, config = current_recommendation(record), record.config
     return ReportData(
         record=record,
-        choice=choice,
+        recommendation=recommendation,
         title=one_line(config.name),
         subtitle=one_line(f"{config.dataset} · {config.backbone} · space {config.space}"),
-        headline=text.headline(record, choice),
-        explanation=_explanation(choice),
-        finals_done=choice is not None and choice.final is not None,
-        tiles=_tiles(record, choice),
-        settings=() if choice is None else _setting_rows(config, choice),
+        headline=text.headline(record, recommendation),
+        explanation=_explanation(recommendation),
+        finals_done=recommendation is not None and recommendation.final is not None,
+        tiles=_tiles(record, recommendation),
+        settings=() if recommendation is None else _setting_rows(config, recommendation),
         finals=tuple(final_row(final, final.name == record.recommended) for final in record.finals),
-        optimism=text.optimism(record, choice),
+        optimism=text.optimism(record, recommendation),
         test=tuple(test_row(test) for test in record.test),
         test_sentence=text.test_sentence(record),
         test_model_trained_on="train + validation" if config.scenario is None else "train, task after task",
-        spent=_spent_facts(record),
+        budget_facts=_budget_facts(record),
         budget_share_spent=min(record.epochs_spent / record.epochs_budget, 1.0) if record.epochs_budget else None,
-        places=hardware_section(record),
-        data=_data_facts(record),
+        hardware=hardware_section(record),
+        study_facts=_study_facts(record),
         ranking=text.ranking_sentence(record),
         trials=trial_rows(record),
         failures=failures(record),
-        guide=priors_section(record),
+        priors=priors_section(record),
         pruning=pruning_section(record),
         fit=_fit_section(record),
         importance=importance_rows(record),
         importance_sentence=text.importance_sentence(record),
         notes=tuple(one_line(note) for note in record.notes),
         commands=tuple(
-            commands(record, folder, has_settings=choice is not None, has_model=has_model, run_options=run_options)
+            commands(
+                record, folder, has_settings=recommendation is not None, has_model=has_model, run_options=run_options
+            )
         ),
         has_model=has_model,
     )
 
 
-def _setting_rows(config: StudyConfig, choice: StudyRecommendation) -> tuple[SettingRow, ...]:
-    """Returns the settings as `recommended.yaml` has them."""
+def _setting_rows(config: StudyConfig, recommendation: StudyRecommendation) -> tuple[SettingRow, ...]:
+    """Returns the settings as `recommended.yaml` contains them."""
     return setting_rows(
-        config.per_task_settings(choice.settings), config.per_task_settings(default_pretrain_settings(config))
+        config.per_task_settings(recommendation.settings), config.per_task_settings(default_recipe_settings(config))
     )
 
 
@@ -212,59 +210,58 @@ def _fit_section(record: StudyRecord) -> FitSection | None:
         uncertainty_text=fit_text.uncertainty_text([profile]),
         measures=fit_text.measure_rows(profile),
         left_out=tuple(fit_text.missing_measure_lines([profile])),
-        skill=correlation_section(record),
+        correlation=correlation_section(record),
     )
 
 
-def _explanation(choice: StudyRecommendation | None) -> tuple[str, ...]:
-    if choice is None:
+def _explanation(recommendation: StudyRecommendation | None) -> tuple[str, ...]:
+    if recommendation is None:
         return ("recommended.yaml is written as soon as there is a full-length trial.",)
-    if choice.is_default:
-        return (text.recipe_sentence(choice.settings),)
-    return (text.recipe_sentence(choice.settings), "Where it differs from the default recipe is marked below.")
+    if recommendation.is_default:
+        return (text.recipe_sentence(recommendation.settings),)
+    return (text.recipe_sentence(recommendation.settings), "Differences from the default recipe are marked below.")
 
 
-def _tiles(record: StudyRecord, choice: StudyRecommendation | None) -> tuple[Fact, ...]:
+def _tiles(record: StudyRecord, recommendation: StudyRecommendation | None) -> tuple[Fact, ...]:
     return (
-        _validation_tile(record, choice),
-        _difference_tile(record, choice),
+        _validation_tile(record, recommendation),
+        _difference_tile(record, recommendation),
         _test_tile(record),
         _budget_tile(record),
     )
 
 
-def _validation_tile(record: StudyRecord, choice: StudyRecommendation | None) -> Fact:
+def _validation_tile(record: StudyRecord, recommendation: StudyRecommendation | None) -> Fact:
     label = "Validation accuracy"
-    if choice is not None and choice.final is not None:
-        validation = choice.final.validation
+    if recommendation is not None and recommendation.final is not None:
+        validation = recommendation.final.validation
         runs = pluralise(validation.n, "seed")
         return Fact(
             label,
             percent(validation.mean),
             runs if validation.low is None else f"{format_interval(validation)}, {runs}",
         )
-    if choice is not None and choice.trial is not None:
+    if recommendation is not None and recommendation.trial is not None:
         error = "" if record.noise is None else f", ± {points(text.Z95 * record.noise, signed=False)} points"
-        return Fact(label, percent(choice.trial.val_accuracy), f"one run{error}")
+        return Fact(label, percent(recommendation.trial.val_accuracy), f"one run{error}")
     return Fact(label, DASH, "no full-length trial yet")
 
 
-def _difference_tile(record: StudyRecord, choice: StudyRecommendation | None) -> Fact:
-    label = "Against the default"
-    if choice is not None and choice.is_default:
-        return Fact(label, "is the default", "nothing better was found")
-    if choice is not None and choice.final is not None:
-        versus = choice.final.versus_default
+def _difference_tile(record: StudyRecord, recommendation: StudyRecommendation | None) -> Fact:
+    label = "Difference to default"
+    if recommendation is not None and recommendation.is_default:
+        return Fact(label, "is the default", "no better settings were found")
+    if recommendation is not None and recommendation.final is not None:
+        versus = recommendation.final.versus_default
         if versus is None:
-            return Fact(label, DASH, "the default was not run beside it")
+            return Fact(label, DASH, "the default was not run in the finals")
         note = "one seed" if versus.low is None else f"{points_interval(versus)}, paired"
         return Fact(label, f"{points(versus.mean)} points", note)
     baseline = default_recipe_trial(record)
-    if choice is None or choice.trial is None or baseline is None:
+    if recommendation is None or recommendation.trial is None or baseline is None:
         return Fact(label, DASH, "not measured yet")
-    return Fact(
-        label, points((choice.trial.val_accuracy or 0.0) - (baseline.val_accuracy or 0.0)), "points, one run each"
-    )
+    difference = (recommendation.trial.val_accuracy or 0.0) - (baseline.val_accuracy or 0.0)
+    return Fact(label, points(difference), "points, one run each")
 
 
 def _test_tile(record: StudyRecord) -> Fact:
@@ -283,31 +280,31 @@ def _budget_tile(record: StudyRecord) -> Fact:
     return Fact("Epochs spent", str(record.epochs_spent), note)
 
 
-def _spent_facts(record: StudyRecord) -> tuple[Fact, ...]:
+def _budget_facts(record: StudyRecord) -> tuple[Fact, ...]:
     counts = record.counts()
     diverged = sum(trial.diverged for trial in record.trials)
-    states = [f"{counts['complete']} to full length", f"{counts['pruned']} pruned", f"{counts['failed']} failed"]
+    states = [f"{counts['complete']} full-length", f"{counts['pruned']} pruned", f"{counts['failed']} failed"]
     states += [f"{counts[end]} {end}" for end in ("interrupted", "running") if counts[end]]
     facts = [Fact("Budget", _budget_text(record)), Fact("Epochs spent", _epochs_text(record))]
     facts.append(Fact("Trials", str(len(record.trials)), text.join_words(states)))
     if diverged:
-        facts.append(Fact("Diverged", str(diverged), "the loss left the finite numbers: counted as accuracy 0"))
-    stopped = pruning(record)
-    if stopped.of(STOPPED):
+        facts.append(Fact("Diverged", str(diverged), "the loss became infinite or NaN; counted as accuracy 0"))
+    pruning = pruning_results(record)
+    if pruning.with_decision(STOPPED):
         note = f"not trained; pruner {one_line(record.pruner)}"
-        facts.append(Fact("Saved by pruning", pluralise(stopped.saved, "epoch"), note))
+        facts.append(Fact("Saved by pruning", pluralise(pruning.epochs_saved, "epoch"), note))
     facts.append(Fact("Time of the search", duration(record.seconds_spent)))
     if record.finals:
         runs = [run for final in record.finals for run in final.runs]
         epochs = sum(len(run.curve) for run in runs)
-        facts.append(Fact("Final runs", str(len(runs)), f"{pluralise(epochs, 'epoch')}, on top of the budget"))
+        facts.append(Fact("Final runs", str(len(runs)), f"{pluralise(epochs, 'epoch')}, not included in the budget"))
     return tuple(facts)
 
 
 def _budget_text(record: StudyRecord) -> str:
     if record.epochs_budget is None:
         return record.budget
-    return f"{record.budget} full trials = {pluralise(record.epochs_budget, 'epoch')}"
+    return f"{record.budget} full-length trials = {pluralise(record.epochs_budget, 'epoch')}"
 
 
 def _epochs_text(record: StudyRecord) -> str:
@@ -322,12 +319,12 @@ _DATA_LABELS = {
     "train_images": "Training images",
     "validation_images": "Validation images",
     "test_images": "Test images",
-    "imbalance": "Largest class by smallest",
-    "unreadable_images": "Images left out",
+    "imbalance": "Largest / smallest class",
+    "unreadable_images": "Unreadable images",
 }
 
 
-def _data_facts(record: StudyRecord) -> tuple[Fact, ...]:
+def _study_facts(record: StudyRecord) -> tuple[Fact, ...]:
     config = record.config
     facts = [Fact("Dataset", one_line(config.dataset)), Fact("Backbone", one_line(config.backbone))]
     facts += [Fact("Weights", one_line(config.weights)), Fact("Search space", one_line(config.space))]
@@ -338,16 +335,16 @@ def _data_facts(record: StudyRecord) -> tuple[Fact, ...]:
     ]
     facts.append(Fact("Image size", f"{config.image_size} px"))
     if config.classes is not None:
-        facts.append(Fact("Only the first classes", str(config.classes)))
+        facts.append(Fact("First classes used", str(config.classes)))
     if config.shots is not None:
-        facts.append(Fact("Labelled images a class", str(config.shots)))
+        facts.append(Fact("Labelled images per class", str(config.shots)))
     if config.scenario is not None:
         facts.append(Fact("Stream", f"{config.scenario}-incremental, {config.tasks} tasks"))
-    facts.append(Fact("Epochs of a full trial", str(config.epochs)))
+    facts.append(Fact("Epochs per full-length trial", str(config.epochs)))
     if record.noise is not None:
-        facts.append(Fact("Standard error of one validation", f"± {points(record.noise, signed=False)} points"))
+        facts.append(Fact("Standard error of validation", f"± {points(record.noise, signed=False)} points"))
     facts.append(Fact("Seed", str(config.seed)))
-    if where := hardware_text(record):
-        facts.append(Fact("Ran on", where))
+    if hardware := hardware_text(record):
+        facts.append(Fact("Hardware", hardware))
     facts.append(Fact("Started", format_timestamp(record.created)))
     return tuple(facts)

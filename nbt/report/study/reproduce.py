@@ -1,4 +1,4 @@
-"""Commands that make a study's results again."""
+"""Commands that reproduce or continue a study."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from nbt.tuning.storage.records import StudyConfig, StudyRecord
 
 
 @dataclass(frozen=True)
-class Command:
-    """A line for a shell, and what it is for."""
+class ShellCommand:
+    """A shell command and its purpose."""
 
     purpose: str
     text: str
 
 
 def task_arguments(config: StudyConfig) -> list[str]:
-    """Returns the words that say what is transferred to what, as `nbt search` and `nbt train` take them."""
+    """Returns the arguments of `nbt search` and `nbt train` that define the task."""
     words = ["--dataset", config.dataset]
     for option, value in (("--data-dir", config.data_dir), ("--backbone", config.backbone)):
         words += [] if value is None else [option, value]
@@ -39,18 +39,18 @@ def commands(
     has_settings: bool,
     has_model: bool,
     run_options: Mapping[str, str] = MappingProxyType({}),
-) -> list[Command]:
-    """Returns how to train again, predict, search on and look at the runs.
+) -> list[ShellCommand]:
+    """Returns the commands to train again, predict, continue the search and show the runs in MLflow.
 
     Args:
         record: The study.
-        folder: Its report's folder, as commands should name it.
-        has_settings: `recommended.yaml` is in the folder.
-        has_model: The exported model is in the folder.
-        elsewhere: Options of `nbt search` that say where it ran and where it is kept, and their values; the record
-            itself does not know.
+        folder: Folder of the study's report, as it appears in the commands.
+        has_settings: Whether `recommended.yaml` is in the folder.
+        has_model: Whether the exported model is in the folder.
+        run_options: Options of `nbt search`, with values, that say where the study ran and where it is stored; the
+            record does not contain them.
     """
-    config, found = record.config, []
+    config, listed = record.config, []
     seed = [] if config.seed == 0 else ["--seed", str(config.seed)]
     stream = [] if config.scenario is None else ["--scenario", config.scenario, "--tasks", str(config.tasks)]
     if has_settings and stream:
@@ -63,30 +63,30 @@ def commands(
             str(folder / "recommended.yaml"),
             *seed,
         ]
-        found.append(Command("Learn the stream with the recommended settings again", shlex.join(words)))
+        listed.append(ShellCommand("Train the stream again with the recommended settings", shlex.join(words)))
     elif has_settings:
         seeds = max((len(final.runs) for final in record.finals), default=1)
         words = ["nbt", "train", *task_arguments(config), "--settings", str(folder / "recommended.yaml")]
         words += ["--seeds", str(seeds), *seed, "--export", str(folder / "model-again")]
-        found.append(Command("Train the recommended settings again", shlex.join(words)))
+        listed.append(ShellCommand("Train again with the recommended settings", shlex.join(words)))
     if has_model:
         text = f"{shlex.join(['nbt', 'predict', str(folder / 'model')])} IMAGES..."
-        found.append(Command("Use the trained model", text))
+        listed.append(ShellCommand("Predict with the trained model", text))
     words = ["nbt", "search", *task_arguments(config), "--budget", record.budget, "--space", config.space]
-    # Settings name their teacher themselves, so training does not need it.
+    # The settings contain the teacher, so only the search needs the option.
     words += [] if config.teacher is None else ["--teacher", config.teacher]
-    plain = prior_diagnostics(record) is None and not diagnostics_pending(record)
+    without_priors = prior_diagnostics(record) is None and not diagnostics_pending(record)
     words += [*stream, "--epochs", str(config.epochs // config.tasks), *seed]
     if not stream:
-        words += ["--pruner", record.pruner, *(["--no-heuristics"] if plain else [])]
+        words += ["--pruner", record.pruner, *(["--no-heuristics"] if without_priors else [])]
     words += ["--study", config.name, *(word for option in run_options.items() for word in option)]
-    found.append(Command("Search on: raise the budget of the same command, and it resumes", shlex.join(words)))
-    found.append(Command("Compare the trials in MLflow", _mlflow_command(run_options.get("--tracking-uri"))))
-    return found
+    listed.append(ShellCommand("Continue the search with this command and a larger --budget", shlex.join(words)))
+    listed.append(ShellCommand("Compare the trials in MLflow", _mlflow_command(run_options.get("--tracking-uri"))))
+    return listed
 
 
 def _mlflow_command(tracking_uri: str | None) -> str:
-    """Returns the command that shows MLflow's pages; a server's address, which has pages of its own."""
+    """Returns the command that shows MLflow's pages, or the address of an MLflow server."""
     if tracking_uri is None or tracking_uri.startswith(("http://", "https://")):
         return tracking_uri or "nbt ui"
     return shlex.join(["nbt", "ui", "--tracking-uri", tracking_uri])

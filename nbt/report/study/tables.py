@@ -1,4 +1,4 @@
-"""Rows: a study's settings, finalists, tests, trials, failures and importances as tables show them."""
+"""Table rows of a study's report: settings, finalists, test results, trials, failures and importances."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nbt.report.formatting import (
     sparkline,
 )
 from nbt.report.priors.pruning import forecast_of
-from nbt.report.priors.text import last_forecast_range
+from nbt.report.priors.pruning_section import last_forecast_range
 from nbt.report.settings_table import SETTING_DESCRIPTIONS, flat_settings, recipe_summary
 from nbt.report.study.hardware import trial_location, used_several_locations
 from nbt.report.study.recommendation import current_recommendation, default_recipe_trial
@@ -30,7 +30,7 @@ from nbt.tuning.storage.records import FinalRecord, StudyRecord, TestRecord, Tri
 
 @dataclass(frozen=True, kw_only=True)
 class SettingRow:
-    """One setting of the recommendation beside the default recipe's."""
+    """One recommended setting and its value in the default recipe."""
 
     name: str
     value: str
@@ -58,7 +58,7 @@ class FinalRow:
 class TestRow:
     """One test evaluation."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of its name
+    __test__ = False  # pytest must not collect this class as a test
 
     name: str
     accuracy: str
@@ -71,8 +71,11 @@ class TestRow:
 class TrialRow:
     """One trial.
 
-    `state` is how it ended, see `TrialRecord.end`, or "diverged"; `forecast` the 80 % interval of the last forecast, ""
-    without one; `place` where it ran, "" where all ran in one place; `marks` says what is special about it.
+    Attributes:
+        state: Status of the trial, see `TrialRecord.end`, or "diverged".
+        forecast: 80 % interval of the last forecast, or "".
+        location: Where the trial ran; "" if all trials ran in one location.
+        marks: Labels such as "best", "recommended" and "default recipe".
     """
 
     number: int
@@ -86,13 +89,13 @@ class TrialRow:
     reason: str
     curve: str
     forecast: str
-    place: str
+    location: str
     marks: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """One reason for which trials failed, and which did."""
+    """One reason of failures and the trials that failed for it."""
 
     reason: str
     trials: str
@@ -101,7 +104,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportanceRow:
-    """One dimension of the space and its share, 0 ... 1."""
+    """One dimension of the space and its importance, a share 0 ... 1."""
 
     name: str
     share: float
@@ -109,7 +112,7 @@ class ImportanceRow:
 
 
 def setting_rows(settings: TransferSettings, default: TransferSettings) -> tuple[SettingRow, ...]:
-    """Returns every setting beside the default recipe's."""
+    """Returns one row per setting, with the value in the default recipe."""
     base = flat_settings(default)
     return tuple(
         SettingRow(
@@ -124,7 +127,7 @@ def setting_rows(settings: TransferSettings, default: TransferSettings) -> tuple
 
 
 def final_row(final: FinalRecord, recommended: bool) -> FinalRow:
-    """Returns a finalist."""
+    """Returns the row of a finalist."""
     versus = final.versus_default
     return FinalRow(
         name=final.name,
@@ -140,7 +143,7 @@ def final_row(final: FinalRecord, recommended: bool) -> FinalRow:
 
 
 def test_row(test: TestRecord) -> TestRow:
-    """Returns a test evaluation."""
+    """Returns the row of a test evaluation."""
     return TestRow(
         name="default recipe" if test.name == "baseline" else test.name,
         accuracy=percent(test.accuracy.mean),
@@ -153,15 +156,16 @@ def test_row(test: TestRecord) -> TestRow:
 def trial_rows(record: StudyRecord) -> tuple[TrialRow, ...]:
     """Returns all trials: full-length ones by rank, then pruned, running, interrupted and failed ones."""
     ranked = record.ranked()
-    choice, baseline = current_recommendation(record), default_recipe_trial(record)
-    chosen = None if choice is None else choice.trial
-    special = {"best" if choice is None or choice.final is None else "recommended": chosen, "default recipe": baseline}
+    recommendation, baseline = current_recommendation(record), default_recipe_trial(record)
+    recommended = None if recommendation is None else recommendation.trial
+    in_finals = recommendation is not None and recommendation.final is not None
+    marked = {"recommended" if in_finals else "best": recommended, "default recipe": baseline}
     curves = [r.val_accuracy for trial in record.trials for r in trial.curve if r.val_accuracy is not None]
     finite = [accuracy for accuracy in curves if math.isfinite(accuracy)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
-    spread = used_several_locations(record.trials)
+    show_location = used_several_locations(record.trials)
     return tuple(
-        _trial_row(trial, tuple(mark for mark, one in special.items() if one is trial), low, high, spread)
+        _trial_row(trial, tuple(mark for mark, other in marked.items() if other is trial), low, high, show_location)
         for trial in _sorted_trials(record, ranked)
     )
 
@@ -175,7 +179,7 @@ def _sorted_trials(record: StudyRecord, ranked: Sequence[TrialRecord]) -> list[T
     return [*ranked, *rest]
 
 
-def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: float, spread: bool) -> TrialRow:
+def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: float, show_location: bool) -> TrialRow:
     state = "diverged" if trial.diverged and trial.state == "complete" else trial.end
     return TrialRow(
         number=trial.number,
@@ -189,17 +193,17 @@ def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: flo
         reason=one_line(trial.reason),
         curve=sparkline([result.val_accuracy for result in trial.curve], low, high),
         forecast=last_forecast_range(forecast_of(trial)),
-        place=str(trial_location(trial.facts)) if spread else "",
+        location=str(trial_location(trial.facts)) if show_location else "",
         marks=marks,
     )
 
 
 def failures(record: StudyRecord) -> tuple[Failure, ...]:
-    """Returns why trials failed, the most frequent reason first; being interrupted is no failure."""
+    """Returns the reasons of failed trials, the most frequent first; interrupted trials do not count as failed."""
     groups: dict[str, list[TrialRecord]] = {}
     for trial in record.trials:
         if trial.end == "failed":
-            groups.setdefault(one_line(trial.reason) or "no reason was recorded", []).append(trial)
+            groups.setdefault(one_line(trial.reason) or "no reason recorded", []).append(trial)
     return tuple(
         Failure(
             reason=reason,
@@ -211,7 +215,7 @@ def failures(record: StudyRecord) -> tuple[Failure, ...]:
 
 
 def importance_rows(record: StudyRecord) -> tuple[ImportanceRow, ...]:
-    """Returns the dimensions with a finite share, the largest first."""
+    """Returns the dimensions with a finite importance, the largest first."""
     shares = [(one_line(name), share) for name, share in record.importance.items() if math.isfinite(share)]
     shares.sort(key=lambda item: (-item[1], item[0]))
     return tuple(ImportanceRow(name=name, share=share, text=percent(share, 0)) for name, share in shares)

@@ -1,4 +1,4 @@
-"""Sentences: what to use, how good it is, how sure that is, and how it compares to the default recipe."""
+"""Sentences of a study's report: recommendation, accuracy, uncertainty, and comparison to the default recipe."""
 
 from __future__ import annotations
 
@@ -11,82 +11,83 @@ from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import FinalRecord, StudyRecord, TestRecord
 
 Z95 = 1.96
-"""Standard errors in half a 95 % interval."""
+"""Half width of a 95 % interval in standard errors."""
 
 
-def headline(record: StudyRecord, choice: StudyRecommendation | None) -> str:
-    """Returns the sentence a reader who reads one sentence should read."""
-    if choice is None:
+def headline(record: StudyRecord, recommendation: StudyRecommendation | None) -> str:
+    """Returns the main result in one sentence."""
+    if recommendation is None:
         return "Nothing can be recommended yet: no trial has run to its full length."
-    if choice.final is None:
-        return _headline_before_finals(record, choice)
-    what = "Use the default recipe" if choice.is_default else f"Use the settings of {choice.name}"
-    return f"{what}: {_accuracy_with_interval(choice.final.validation)}{_default_comparison(choice, choice.final)}."
+    if recommendation.final is None:
+        return _headline_before_finals(record, recommendation)
+    what = "Use the default recipe" if recommendation.is_default else f"Use the settings of {recommendation.name}"
+    comparison = _default_comparison(recommendation, recommendation.final)
+    return f"{what}: {_accuracy_with_interval(recommendation.final.validation)}{comparison}."
 
 
 def _accuracy_with_interval(validation: Interval) -> str:
-    """Returns how good and how sure, e.g. "70.6 % validation accuracy (95 % interval ..., 5 seeds)"."""
-    good = f"{percent(validation.mean)} validation accuracy"
+    """Returns accuracy and interval, e.g. "70.6 % validation accuracy (95 % interval ..., 5 seeds)"."""
+    accuracy = f"{percent(validation.mean)} validation accuracy"
     if validation.low is None:
-        return f"{good} (one seed, so without an interval)"
-    return f"{good} (95 % interval {format_interval(validation)}, {pluralise(validation.n, 'seed')})"
+        return f"{accuracy} (one seed, no interval)"
+    return f"{accuracy} (95 % interval {format_interval(validation)}, {pluralise(validation.n, 'seed')})"
 
 
-def _default_comparison(choice: StudyRecommendation, final: FinalRecord) -> str:
-    if choice.is_default:
-        return "; nothing that the search found has a better mean"
+def _default_comparison(recommendation: StudyRecommendation, final: FinalRecord) -> str:
+    if recommendation.is_default:
+        return "; no settings of the search have a better mean"
     return comparison_to_default(final.versus_default)
 
 
 def comparison_to_default(versus: Interval | None) -> str:
-    """Returns the second half of a sentence on a paired difference to the default recipe.
+    """Returns the clause on a paired difference to the default recipe.
 
-    It says "better" or "worse" only where the whole 95 % interval is on one side of zero.
+    It contains "better" or "worse" only if the whole 95 % interval is on one side of zero.
     """
     if versus is None:
-        return "; the default recipe was not run beside it"
+        return "; the default recipe was not run for comparison"
     if versus.low is None or versus.high is None:
-        return f"; it cannot be told apart from the default recipe by one seed ({points(versus.mean)} points)"
+        return f"; one seed does not distinguish it from the default recipe ({points(versus.mean)} points)"
     bounds = f"95 % interval {points_interval(versus)}"
     if versus.low > 0:
         return f", {points(versus.mean, signed=False)} points better than the default recipe ({bounds})"
     if versus.high < 0:
         return f", {points(versus.mean, signed=False)} points worse than the default recipe ({bounds})"
-    return f"; it cannot be told apart from the default recipe ({points(versus.mean)} points, {bounds})"
+    return f"; it cannot be distinguished from the default recipe ({points(versus.mean)} points, {bounds})"
 
 
-def _headline_before_finals(record: StudyRecord, choice: StudyRecommendation) -> str:
-    assert choice.trial is not None, "before the finals a choice is a trial"
-    accuracy = choice.trial.val_accuracy or 0.0
-    what = "the default recipe" if choice.is_default else choice.name
+def _headline_before_finals(record: StudyRecord, recommendation: StudyRecommendation) -> str:
+    assert recommendation.trial is not None, "before the finals a recommendation is a trial"
+    accuracy = recommendation.trial.val_accuracy or 0.0
+    what = "the default recipe" if recommendation.is_default else f"the settings of {recommendation.name}"
     error = "" if record.noise is None else f" (± {points(Z95 * record.noise, signed=False)} points at 95 %)"
-    good = f"{percent(accuracy)} validation accuracy{error} in a single run"
+    result = f"{percent(accuracy)} validation accuracy{error} in a single run"
     baseline = default_recipe_trial(record)
-    if choice.is_default or baseline is None or baseline.val_accuracy is None:
-        against = ""
+    if recommendation.is_default or baseline is None or baseline.val_accuracy is None:
+        comparison = ""
     else:
-        against = f", {_single_run_comparison(accuracy - baseline.val_accuracy, record.noise)}"
-    return f"For now, use {what}: {good}{against}; final runs on new seeds have not confirmed it yet."
+        comparison = f", {_single_run_comparison(accuracy - baseline.val_accuracy, record.noise)}"
+    return f"For now, use {what}: {result}{comparison}; final runs with new seeds have not confirmed this yet."
 
 
 def _single_run_comparison(difference: float, noise: float | None) -> str:
-    """Returns how one run compares to one run of the default recipe, on the same validation images."""
-    text = f"{points(difference)} points against the default recipe's single run"
-    # Two errors of the same size; that both saw the same images makes the true error smaller, never larger.
+    """Returns the comparison of one run with one run of the default recipe on the same validation images."""
+    text = f"{points(difference)} points relative to a single run of the default recipe"
+    # The error of a difference of independent accuracies; the same validation images can only make it smaller.
     if noise is not None and abs(difference) < Z95 * math.sqrt(2.0) * noise:
-        return f"{text}, no more than validation noise alone can make"
+        return f"{text}, which is within validation noise"
     return text
 
 
 def recipe_sentence(settings: TransferSettings) -> str:
-    """Returns what the recipe does, for readers who do not know the names of the settings."""
+    """Returns a description of the recipe that does not require the names of the settings."""
     parts = [_transfer_text(settings.transfer_depth), _frozen_text(settings.frozen_depth)]
     if settings.sp_mix > 0:
-        parts.append(f"pulls towards them with {percent(settings.sp_mix, 0)} of the weight decay (L2-SP)")
+        parts.append(f"uses {percent(settings.sp_mix, 0)} of the weight decay towards the pretrained weights (L2-SP)")
     slowest = min(settings.layer_lr_shape)
     if len(set(settings.layer_lr_shape)) > 1 and settings.frozen_depth < 1.0:
         where = ("input", "middle", "top")[settings.layer_lr_shape.index(slowest)]
-        parts.append(f"learns slowest at the {where} of the backbone ({10**slowest:.2g} of the body's rate)")
+        parts.append(f"has its lowest learning rate at the {where} of the backbone ({10**slowest:.2g} of body_lr)")
     return f"It {', '.join(parts[:-1])} and {parts[-1]}."
 
 
@@ -100,44 +101,45 @@ def _transfer_text(depth: float) -> str:
 
 def _frozen_text(depth: float) -> str:
     if depth <= 0.0:
-        return "freezes nothing"
-    return "trains the head alone" if depth >= 1.0 else f"freezes the first {percent(depth, 0)} of the units"
+        return "freezes no units"
+    return "trains only the head" if depth >= 1.0 else f"freezes the first {percent(depth, 0)} of the units"
 
 
-def optimism(record: StudyRecord, choice: StudyRecommendation | None) -> str:
-    """Returns what the chosen trial reached in the search beside its final mean, "" where one of them is missing.
+def optimism(record: StudyRecord, recommendation: StudyRecommendation | None) -> str:
+    """Returns the comparison of the trial's accuracy in the search with its final mean, or "" if one is missing.
 
-    The best of many looks better than it is: the difference is what choosing on one validation split inflated.
+    The maximum over many trials is biased upwards; the difference shows by how much on one validation split.
     """
-    if choice is None or choice.final is None or choice.trial is None or choice.trial.val_accuracy is None:
+    if recommendation is None or recommendation.final is None or recommendation.trial is None:
         return ""
+    in_search, in_finals = recommendation.trial.val_accuracy, recommendation.final.validation.mean
     full = record.counts()["complete"]
-    if full < 2:
+    if in_search is None or full < 2:
         return ""
-    change = choice.final.validation.mean - choice.trial.val_accuracy
     return (
-        f"In the search {choice.name} reached {percent(choice.trial.val_accuracy)} on its one split, picked among "
-        f"{full} full-length trials; on new seeds and splits its mean is {percent(choice.final.validation.mean)} "
-        f"({points(change)} points)."
+        f"In the search, {recommendation.name} reached {percent(in_search)} on a single split, selected among {full} "
+        f"full-length trials; over new seeds and splits its mean is {percent(in_finals)} "
+        f"({points(in_finals - in_search)} points)."
     )
 
 
 def test_sentence(record: StudyRecord) -> str:
-    """Returns the result on test images with its Wilson interval, and how often test was looked at."""
+    """Returns the test result with its Wilson interval and the number of test evaluations."""
     named = {test.name: test for test in record.test}
     recommended, baseline = named.get("recommended"), named.get("baseline")
     if recommended is None:
         return _no_test_sentence(record.test_evaluations)
     text = f"On {recommended.n} test images the recommendation reaches {_test_accuracy_text(recommended)}"
     if baseline is not None:
-        text += f", the default recipe {_test_accuracy_text(baseline)}; {_interval_comparison(recommended.accuracy, baseline.accuracy)}"
+        comparison = _interval_comparison(recommended.accuracy, baseline.accuracy)
+        text += f", the default recipe {_test_accuracy_text(baseline)}; {comparison}"
     return f"{text}. {_test_evaluations_sentence(record.test_evaluations)}"
 
 
-def _no_test_sentence(looks: int) -> str:
-    if looks == 0:
-        return "The test images have not been looked at."
-    often = "once" if looks == 1 else f"{looks} times"
+def _no_test_sentence(evaluations: int) -> str:
+    if evaluations == 0:
+        return "The test images have not been evaluated."
+    often = "once" if evaluations == 1 else f"{evaluations} times"
     return f"The test images were evaluated {often} in this study, but not for this recommendation."
 
 
@@ -145,45 +147,44 @@ def _test_accuracy_text(test: TestRecord) -> str:
     return f"{percent(test.accuracy.mean)} (95 % Wilson interval {format_interval(test.accuracy)})"
 
 
-def _interval_comparison(one: Interval, other: Interval) -> str:
-    if one.low is None or one.high is None or other.low is None or other.high is None:
-        return "there is no interval to compare them by"
-    if one.low > other.high:
+def _interval_comparison(recommended: Interval, baseline: Interval) -> str:
+    if recommended.low is None or recommended.high is None or baseline.low is None or baseline.high is None:
+        return "without intervals they cannot be compared"
+    if recommended.low > baseline.high:
         return "the intervals do not overlap"
-    if other.low > one.high:
-        return "the default recipe is the better one here, and the intervals do not overlap"
-    return "the intervals overlap, so the test images alone do not settle which is better"
+    if baseline.low > recommended.high:
+        return "the default recipe is better on the test images, and the intervals do not overlap"
+    return "the intervals overlap, so the test images do not show which is better"
 
 
 def _test_evaluations_sentence(count: int) -> str:
     if count <= 1:
-        return "The search never saw them; they were evaluated once, after the choice was made."
+        return "The search did not use the test images; they were evaluated once, after the final selection."
     return (
-        f"They were evaluated {count} times in this study, once after each finished search: a recommendation made "
-        "after an earlier look may be flattered by it."
+        f"The test images were evaluated {count} times in this study, once after each finished search; a result after "
+        "an earlier evaluation may be optimistic."
     )
 
 
 def ranking_sentence(record: StudyRecord) -> str:
-    """Returns in which order the trials stand."""
+    """Returns the explanation of the order of the trials."""
     if record.noise is None:
         return "Full-length trials come first, by validation accuracy."
     return (
-        f"Full-length trials come first, by validation accuracy; those within one standard error (± "
-        f"{points(record.noise, signed=False)} points) of the best cannot be told apart by it and stand by validation "
-        "loss."
+        "Full-length trials come first, by validation accuracy; those within one standard error (± "
+        f"{points(record.noise, signed=False)} points) of the best are ordered by validation loss instead."
     )
 
 
 def importance_sentence(record: StudyRecord) -> str:
-    """Returns what the importance of the dimensions rests on, or why there is none."""
+    """Returns the basis of the importances, or the reason why there are none."""
     full = record.counts()["complete"]
     if not record.importance:
-        return f"Too few full-length trials, or too alike, to tell which settings matter ({full} so far)."
-    hint = " So few trials give a hint, not a finding." if full < 20 else ""
+        return f"The full-length trials ({full} so far) are too few or too similar to estimate importances."
+    hint = " With so few trials, this is a hint, not a finding." if full < 20 else ""
     return (
-        f"Share of what sets the best of the {full} full-length trials apart from the others (PED-ANOVA); pruned and "
-        f"failed trials are left out.{hint}"
+        f"Contribution of each setting to what distinguishes the best of the {full} full-length trials from the others "
+        f"(PED-ANOVA); pruned and failed trials are left out.{hint}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Trials as a table: one row a trial."""
+"""Table of trials, one row per trial."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from nbt.settings import TransferSettings
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 
 FULL_EPOCHS = "epochs_full"
-"""Column of the setting `epochs`: the column "epochs" is how many epochs were run."""
+"""Column of the setting `epochs`; the column "epochs" is the number of epochs that were trained."""
 
 _FORECASTS = {f"forecast_{name}": name for name in ("mean", "low", "high", "chance")}
 
 
 def trials_frame(record: StudyRecord) -> pd.DataFrame:
-    """Returns one row a trial, in the order of their numbers.
+    """Returns the trials as a table, one row per trial, by number.
 
     Returns:
-        Columns number, state (how it ended, see `TrialRecord.end`), origin, val_accuracy (0 ... 1, of the kept epoch;
-        0 where the trial diverged), val_loss (nats), epochs (run), seconds (of training), reason, node (name of the
-        machine), device (the GPU's name, or "cpu"), gpu_index (as the machine counts its GPUs), forecast_mean,
-        forecast_low, forecast_high (80 %) and forecast_chance (to beat the best) of the last forecast, control ("yes"
-        where it was found hopeless and ran on, "no", "" without a forecast), then every setting under its own name with
-        one column a knot (`layer_lr_shape_input` ...); the setting `epochs` is called `epochs_full`. Missing numbers
-        are NaN.
+        Columns number, state (see `TrialRecord.end`), origin, val_accuracy (0 ... 1, of the kept epoch; 0 for diverged
+            trials), val_loss (nats), epochs (trained), seconds (of training), reason, node (name of the machine),
+            device (name of the GPU, or "cpu"), gpu_index (index of the GPU on its machine), forecast_mean,
+            forecast_low, forecast_high (80 % interval) and forecast_chance (of beating the best trial) of the last
+            forecast, control ("yes" for an unpromising trial that continued as a control, else "no"; "" without a
+            forecast), then every setting by name, with one column per knot (`layer_lr_shape_input` ...) and the setting
+            `epochs` as `epochs_full`. Missing numbers are NaN.
     """
     rows = [_row(trial) for trial in record.trials]
     columns = list(_row(TrialRecord(number=0, state="running", settings=TransferSettings())))

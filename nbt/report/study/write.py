@@ -1,4 +1,4 @@
-"""Write: the files of a report, each whole or not there."""
+"""Files of a study's report."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ from nbt.tuning.storage.records import StudyRecord
 SETTINGS_FILE = "recommended.yaml"
 FIT_FILE = "fit.json"
 FILES = ("report.md", SETTINGS_FILE, "trials.csv", FIT_FILE, "report.html")
-"""What `write_report` writes, in the order in which it appears; `model/` and others beside it are left alone."""
+"""Files that `write_report` writes, in order; other files in the folder, such as `model/`, are not touched."""
 
 
 def write_report(record: StudyRecord, out: str | Path, *, run_options: Mapping[str, str] | None = None) -> Path:
     """Writes the report of a study, finished or not, to its folder in `out`.
 
-    `report.html`, `report.md`, `trials.csv`, `fit.json` where the study has a fit profile and, as soon as there is a
-    full-length trial, `recommended.yaml`. All are made before the first is written, each is written to a temporary
-    name and renamed, and the HTML page that speaks of the others comes last: whoever sees it sees files that belong
-    to it.
+    The files are `report.html`, `report.md`, `trials.csv`, `fit.json` if the study has a fit profile, and
+    `recommended.yaml` if there is a full-length trial. All texts are created before the first file is written. Each
+    file is written under a temporary name and renamed; `report.html`, which refers to the others, comes last.
 
     Args:
         record: The study.
         out: Folder of reports.
-        elsewhere: As in `nbt.report.study.reproduce.commands`.
+        run_options: See `nbt.report.study.reproduce.commands`.
 
     Returns:
         The path of `report.html`.
@@ -48,7 +47,7 @@ def write_report(record: StudyRecord, out: str | Path, *, run_options: Mapping[s
     data = build_report(record, folder, has_model=_has_model(record, folder), run_options=run_options or {})
     texts = {
         "report.md": render_markdown(data),
-        SETTINGS_FILE: None if data.choice is None else settings_file(record, data.choice),
+        SETTINGS_FILE: None if data.recommendation is None else settings_file(record, data.recommendation),
         FIT_FILE: None if record.profile is None else fit_file(record.profile),
         "trials.csv": trials_frame(record).to_csv(index=False, lineterminator="\n"),
         "report.html": render_html(data),
@@ -56,44 +55,44 @@ def write_report(record: StudyRecord, out: str | Path, *, run_options: Mapping[s
     try:
         write_all(folder, {name: texts[name] for name in FILES})
     except OSError as error:
-        raise NbtError(f"{folder}: cannot write the report ({error.strerror or error}); --out names another") from error
+        raise NbtError(f"{folder}: cannot write the report ({error.strerror or error}); use another --out") from error
     return folder / "report.html"
 
 
 def _has_model(record: StudyRecord, folder: Path) -> bool:
-    """Tells whether the model of what is recommended is in the folder; one of an earlier choice is left unmentioned.
+    """Returns whether the folder contains the model of the current recommendation.
 
-    It is exported with the test, so without one the folder's model is of another study, whatever its settings are.
+    The model is exported with the test evaluation. Without one, a model in the folder belongs to an earlier
+    recommendation or another study, whatever its settings are.
     """
-    choice = current_recommendation(record)
+    recommendation = current_recommendation(record)
     tested = any(test.name == "recommended" for test in record.test)
-    return tested and choice is not None and was_trained_with(folder / "model", choice.settings)
+    return tested and recommendation is not None and was_trained_with(folder / "model", recommendation.settings)
 
 
 def fit_file(profile: Mapping[str, Any]) -> str:
-    """Returns the text of `fit.json`, which `nbt.fit.FitProfile.from_json` reads."""
+    """Returns the content of `fit.json`, see `nbt.fit.FitProfile.from_json`."""
     return json.dumps(profile, indent=2) + "\n"
 
 
-def settings_file(record: StudyRecord, choice: StudyRecommendation) -> str:
-    """Returns the text of `recommended.yaml`: comments on where the settings come from, then the settings.
+def settings_file(record: StudyRecord, recommendation: StudyRecommendation) -> str:
+    """Returns the content of `recommended.yaml`: comments on the origin of the settings, then the settings.
 
     `TransferSettings.load` and `nbt train --settings` read it.
     """
     config = record.config
-    lines = [f"Settings of the {choice.name}" if choice.is_default else f"Settings of {choice.name}"]
-    lines[0] += f", study {config.name}"
+    article = "the " if recommendation.is_default else ""
+    lines = [f"Settings of {article}{recommendation.name}, study {config.name}"]
     lines.append(f"dataset {config.dataset}, backbone {config.backbone}, weights {config.weights}")
-    if choice.final is None:
-        accuracy = percent(choice.trial.val_accuracy if choice.trial is not None else None)
-        lines.append(f"validation accuracy {accuracy} in one run; the best trial so far, not confirmed by final runs")
+    if recommendation.final is None:
+        accuracy = percent(recommendation.trial.val_accuracy if recommendation.trial is not None else None)
+        lines.append(f"validation accuracy {accuracy} in one run; best trial so far, not confirmed by final runs")
     else:
-        validation = choice.final.validation
+        validation = recommendation.final.validation
         runs = pluralise(validation.n, "seed")
         interval = runs if validation.low is None else f"95 % interval {format_interval(validation)}, {runs}"
         lines.append(f"validation accuracy {percent(validation.mean)} ({interval})")
-        if not choice.is_default:
-            lines.append(comparison_to_default(choice.final.versus_default).lstrip(",; "))
-    return (
-        "".join(f"# {one_line(line)}\n" for line in lines) + record.config.per_task_settings(choice.settings).to_yaml()
-    )
+        if not recommendation.is_default:
+            lines.append(comparison_to_default(recommendation.final.versus_default).lstrip(",; "))
+    comments = "".join(f"# {one_line(line)}\n" for line in lines)
+    return comments + config.per_task_settings(recommendation.settings).to_yaml()

@@ -90,11 +90,11 @@ def describe_comparison(name: str, default: str, versus_default: Interval | None
         return f"{_capitalise_first(name)} is recommended; the {default} could not be run beside it."
     points = f"{100 * versus_default.mean:+.1f} points"
     if versus_default.low is None or versus_default.high is None:
-        return f"{_capitalise_first(name)} cannot be told apart from the {default} by one seed ({points})."
+        return f"{_capitalise_first(name)} cannot be distinguished from the {default} by one seed ({points})."
     shown = f"{100 * versus_default.low:+.1f} to {100 * versus_default.high:+.1f}, {versus_default.n} seeds"
     if versus_default.low > 0:
         return f"{_capitalise_first(name)} is better than the {default} by {points[1:]} (95 % interval {shown})."
-    return f"{_capitalise_first(name)} cannot be told apart from the {default}: {points} (95 % interval {shown})."
+    return f"{_capitalise_first(name)} cannot be distinguished from the {default}: {points} (95 % interval {shown})."
 
 
 def _is_worse(scores: Mapping[str, Sequence[Score]], name: str, leader: str, rounds: int) -> bool:

@@ -10,17 +10,17 @@ from tests.sample_study import EPOCHS, curve, diverged_curve, empty_study, sampl
 
 
 def depths(count: int, *, frozen: float = 0.0) -> StudyRecord:
-    """Trials that transfer more and more of five units, accuracy following the depth."""
-    made = []
+    """Returns trials with increasing transfer depth over five units, whose accuracy rises with the depth."""
+    trials = []
     for number in range(count):
         depth = round(0.2 + 0.8 * number / (count - 1), 6)
         settings = TransferSettings(transfer_depth=depth, frozen_depth=min(frozen, depth), epochs=EPOCHS)
-        made.append(trial(number, settings=settings, curve=curve(0.4 + 0.4 * depth)))
-    return empty_study(trials=tuple(made), profile=profile_dict())
+        trials.append(trial(number, settings=settings, curve=curve(0.4 + 0.4 * depth)))
+    return empty_study(trials=tuple(trials), profile=profile_dict())
 
 
-def test_a_measure_that_rises_with_depth_is_no_better_than_depth() -> None:
-    found = {(one.measure, one.depth): one for one in measure_correlations(depths(10))}
+def test_measure_that_rises_with_depth_equals_the_baseline() -> None:
+    found = {(correlation.measure, correlation.depth): correlation for correlation in measure_correlations(depths(10))}
     ridge = found["ridge_accuracy", "transfer_depth"]
     assert ridge.trials == 10
     assert ridge.tau == ridge.baseline
@@ -28,29 +28,32 @@ def test_a_measure_that_rises_with_depth_is_no_better_than_depth() -> None:
     assert ridge.tau > 0.8
 
 
-def test_a_measure_may_know_more_than_depth() -> None:
-    # The best units are at the input and at the top, and so are the best trials.
+def test_measure_can_correlate_better_than_depth() -> None:
+    # The best units, and with them the best trials, are at the input and at the top.
     record = depths(10)
     valley = profile_dict(own=(0.6, 0.3, 0.2, 0.4, 0.7), other=(0.1,) * 5)
-    made = []
-    for one in record.trials:
-        unit = unit_count(one.settings, "transfer_depth", 5)
+    trials = []
+    for record_trial in record.trials:
+        unit = unit_count(record_trial.settings, "transfer_depth", 5)
         accuracy = float(valley["layers"][unit - 1]["ridge_accuracy"])
-        made.append(replace(one, curve=curve(accuracy)))
-    found = measure_correlations(replace(record, trials=tuple(made), profile=valley))[0]
+        trials.append(replace(record_trial, curve=curve(accuracy)))
+    found = measure_correlations(replace(record, trials=tuple(trials), profile=valley))[0]
     assert found.tau == pytest.approx(1.0)
     assert found.baseline is not None
     assert abs(found.baseline) < 0.5
 
 
-def test_what_is_constant_has_no_correlation() -> None:
-    found = {(one.measure, one.depth): one for one in measure_correlations(depths(10, frozen=0.2))}
+def test_constant_values_have_no_correlation() -> None:
+    found = {
+        (correlation.measure, correlation.depth): correlation
+        for correlation in measure_correlations(depths(10, frozen=0.2))
+    }
     assert found["logme", "transfer_depth"].tau is None, "all units have the same value"
     assert found["logme", "transfer_depth"].baseline is not None
     frozen = found["ridge_accuracy", "frozen_depth"]
     assert (frozen.tau, frozen.baseline, frozen.trials) == (None, None, 10)
     equal = depths(10)
-    alike = replace(equal, trials=tuple(replace(one, curve=curve(0.5)) for one in equal.trials))
+    alike = replace(equal, trials=tuple(replace(trial_record, curve=curve(0.5)) for trial_record in equal.trials))
     assert measure_correlations(alike)[0].tau is None
 
 
@@ -73,8 +76,8 @@ def test_diverged_pruned_and_running_trials_do_not_count() -> None:
     assert measure_correlations(replace(record, trials=(*record.trials, *others))) == measure_correlations(record)
 
 
-def test_measures_that_the_profile_lacks_are_no_rows() -> None:
-    names = {one.measure for one in measure_correlations(depths(10))}
+def test_missing_measures_have_no_rows() -> None:
+    names = {correlation.measure for correlation in measure_correlations(depths(10))}
     assert "mean_shift" not in names
     assert {"ridge_accuracy", "gain", "cka_next"} <= names
     assert measure_correlations(sample_study()) == []
@@ -93,6 +96,6 @@ def test_depths_are_rounded_as_training_rounds_them() -> None:
     assert unit_count(TransferSettings(transfer_depth=0.2, frozen_depth=0.9), "frozen_depth", 5) == 1
 
 
-def test_more_trials_leave_less_to_chance() -> None:
+def test_chance_level_falls_with_the_number_of_trials() -> None:
     assert chance_level(8) == pytest.approx(0.566, abs=1e-3)
     assert chance_level(100) < 0.14

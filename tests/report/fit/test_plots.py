@@ -12,7 +12,7 @@ from tests.fit_profiles import make_profile
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_every_unit_can_be_pointed_at_and_the_knee_is_marked() -> None:
+def test_every_unit_has_a_tooltip_and_the_knee_is_marked() -> None:
     svg = layer_curves(make_profile())
     assert svg is not None
     page = ElementTree.fromstring(svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1))
@@ -24,17 +24,17 @@ def test_every_unit_can_be_pointed_at_and_the_knee_is_marked() -> None:
     assert "var(--best)" in svg and "stroke-dasharray" in svg
 
 
-def test_no_knee_no_mark() -> None:
+def test_without_a_knee_there_is_no_mark() -> None:
     assert ">knee<" not in (layer_curves(make_profile(own=(0.3, 0.3), other=(0.3, 0.3))) or "")
 
 
-def test_a_profile_without_units_is_not_drawn() -> None:
+def test_profile_without_units_is_not_drawn() -> None:
     empty = make_profile()
     assert layer_curves(type(empty)(empty.scalars, empty.layers.iloc[:0], empty.facts)) is None
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.SVG"])
-def test_several_profiles_in_one_file_the_same_every_time(name: str, tmp_path: Path) -> None:
+def test_plot_file_of_several_profiles_is_reproducible(name: str, tmp_path: Path) -> None:
     profiles = [make_profile(backbone="one"), make_profile(own=(0.2, 0.3), other=(0.1, 0.1), backbone="$two$")]
     path = write_fit_plot(profiles, tmp_path / name)
     first = path.read_bytes()
@@ -47,15 +47,16 @@ def test_several_profiles_in_one_file_the_same_every_time(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("a.pdf", "PNG or SVG"), ("a", ".png or .svg"), ("no/a.png", "no folder"), ("d.png", "a folder")]
+    ("name", "message"),
+    [("a.pdf", "PNG or SVG"), ("a", ".png or .svg"), ("no/a.png", "no folder"), ("d.png", "a folder")],
 )
-def test_files_that_cannot_be(name: str, said: str, tmp_path: Path) -> None:
+def test_invalid_plot_files_are_rejected(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "d.png").mkdir()
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         check_plot_file(tmp_path / name)
 
 
-def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Path, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 

@@ -4,111 +4,112 @@ import math
 
 import pytest
 
-from nbt.report.fit import text as words
+from nbt.report.fit import text as fit_text
 from nbt.report.formatting import DASH, MINUS
 from tests.fit_profiles import RANDOM, RISING, make_profile
 
 
-def said(**changes: object) -> str:
-    return " ".join(words.suggestions(make_profile(**changes)))  # type: ignore[arg-type]
+def suggested(**changes: object) -> str:
+    return " ".join(fit_text.suggestions(make_profile(**changes)))  # type: ignore[arg-type]
 
 
-def test_a_rising_gain_speaks_for_transferring_everything() -> None:
-    text = said()
-    assert "tells the 20 classes apart with 60.0 % ± 1.5 (always guessing the largest class: 5.0 %)" in text
+def test_rising_gain_suggests_transferring_all_units() -> None:
+    text = suggested()
+    assert "the 20 classes with an accuracy of 60.0 % ± 1.5 (always predicting the largest class: 5.0 %)" in text
     assert "on those of random weights with 3.0 % ± 0.6" in text
-    assert "ahead of random ones by 57.0 ± 1.6 points" in text
-    assert "The gain still grows at the last of 5 units: the profile speaks for transferring everything." in text
+    assert "exceed random ones by 57.0 ± 1.6 points" in text
+    assert "The gain still grows at the last of 5 units: the profile suggests transferring all units." in text
 
 
-def test_the_guess_is_that_of_the_largest_class() -> None:
-    assert "largest class: 40.0 %" in said(smallest_class=48.0, imbalance=10.0)
+def test_majority_class_share() -> None:
+    assert "largest class: 40.0 %" in suggested(smallest_class=48.0, imbalance=10.0)
 
 
-def test_what_is_within_two_standard_errors_is_a_tie() -> None:
-    text = said(own=(0.3, 0.33), other=(0.3, 0.31))
+def test_differences_within_two_standard_errors_are_ties() -> None:
+    text = suggested(own=(0.3, 0.33), other=(0.3, 0.31))
     assert "That is a tie (+2.0 ± 2.1 points)" in text
-    assert "ahead" not in text
-    assert "ceiling" not in text
-    assert "how much to transfer is open" in text
+    assert "exceed random ones" not in text
+    assert "too easy" not in text
+    assert "the profile suggests no depth" in text
 
 
-def test_the_same_difference_counts_where_there_are_images_enough() -> None:
-    assert "ahead of random ones by 2.0 ± 0.2 points" in said(own=(0.3, 0.33), other=(0.3, 0.31), samples=100_000)
+def test_difference_is_significant_with_enough_images() -> None:
+    assert "exceed random ones by 2.0 ± 0.2 points" in suggested(own=(0.3, 0.33), other=(0.3, 0.31), samples=100_000)
 
 
-def test_an_easy_target_is_called_that() -> None:
-    assert "near the ceiling" in said(own=(0.97, 0.98), other=(0.97, 0.97))
+def test_easy_target_is_mentioned() -> None:
+    assert "too easy" in suggested(own=(0.97, 0.98), other=(0.97, 0.97))
 
 
-def test_worse_than_random_is_said() -> None:
-    assert "worse than random ones" in said(own=(0.2, 0.2), other=(0.2, 0.4))
+def test_negative_gain_is_mentioned() -> None:
+    assert "worse than random ones" in suggested(own=(0.2, 0.2), other=(0.2, 0.4))
 
 
-def test_above_the_knee_a_fall_suggests_to_start_afresh_and_a_plain_does_not() -> None:
-    fall = said(own=(0.2, 0.6, 0.4, 0.3), other=(0.1,) * 4)
-    assert "up to unit 2 of 4 (features.1); by the last it falls by 30.0 points" in fall
-    assert "the top 2 units may be the source's own, and starting them afresh (transfer_depth around 0.50)" in fall
-    plain = said(own=(0.2, 0.6, 0.6, 0.61), other=(0.1,) * 4)
-    assert "what the top 2 units add is within noise" in plain
-    assert "afresh" not in plain
-    assert "the top unit adds is within noise" in said(own=(0.2, 0.6, 0.61), other=(0.1,) * 3)
+def test_only_a_falling_gain_above_the_knee_suggests_reinitialisation() -> None:
+    fall = suggested(own=(0.2, 0.6, 0.4, 0.3), other=(0.1,) * 4)
+    assert "up to unit 2 of 4 (features.1); up to the last unit it falls by 30.0 points" in fall
+    assert "the top 2 units may be specific to the source" in fall
+    assert "re-initialising them (transfer_depth around 0.50) is worth a trial" in fall
+    flat = suggested(own=(0.2, 0.6, 0.6, 0.61), other=(0.1,) * 4)
+    assert "the contribution of the top 2 units is within noise" in flat
+    assert "re-initialising" not in flat
+    assert "the contribution of the top unit is within noise" in suggested(own=(0.2, 0.6, 0.61), other=(0.1,) * 3)
 
 
-def test_random_weights_and_missing_probes_suggest_nothing() -> None:
-    assert "nothing pretrained to measure" in said(weights="none")
-    assert said(own=(0.2, math.nan), other=(0.1, 0.1)) == (
-        "There is no ridge probe of the features, so this profile suggests nothing."
+def test_random_weights_and_missing_probes_yield_no_suggestions() -> None:
+    assert "nothing pretrained to measure" in suggested(weights="none")
+    assert suggested(own=(0.2, math.nan), other=(0.1, 0.1)) == (
+        "The profile has no ridge probe of the features and makes no suggestion."
     )
 
 
-def test_idle_channels_are_worth_a_sentence_where_they_are_many() -> None:
-    assert "30 % of the channels never fire" in said(dead_channels=0.3)
-    assert "never fire" not in said(dead_channels=0.01)
+def test_many_dead_channels_are_mentioned() -> None:
+    assert "30 % of the channels are never active" in suggested(dead_channels=0.3)
+    assert "never active" not in suggested(dead_channels=0.01)
 
 
-def test_certainty_tells_what_it_rests_on() -> None:
-    text = words.uncertainty_text([make_profile()])
+def test_uncertainty_text() -> None:
+    text = fit_text.uncertainty_text([make_profile()])
     assert "over 1000 training images" in text
-    assert "Few images a class" not in text
-    assert "Few images a class" in words.uncertainty_text([make_profile(samples=60)])
-    assert "60 to 1000 training images" in words.uncertainty_text([make_profile(), make_profile(samples=60)])
+    assert "With few images per class" not in text
+    assert "With few images per class" in fit_text.uncertainty_text([make_profile(samples=60)])
+    assert "60 to 1000 training images" in fit_text.uncertainty_text([make_profile(), make_profile(samples=60)])
 
 
 class TestComparison:
     def test_one_profile_is_not_compared(self) -> None:
-        assert words.comparison([make_profile()]) == []
+        assert fit_text.comparison([make_profile()]) == []
 
-    def test_a_tie_is_a_tie_and_what_is_behind_is_behind(self) -> None:
+    def test_ties_and_lower_accuracies_are_distinguished(self) -> None:
         best = make_profile(backbone="a")
         near = make_profile(own=(*RISING[:4], 0.58), backbone="b")
         far = make_profile(own=(*RISING[:4], 0.5), backbone="c")
-        text = words.comparison([far, near, best])[0]
-        assert text.startswith("a has the highest ridge probe, 60.0 % ± 1.5, but it is a tie with b (2.0 ± 2.2 points")
-        assert text.endswith("less than two standard errors; c (10.0 ± 2.2 points behind) is below that.")
-        assert "c (10.0 ± 2.2 points behind) is below it by more" in words.comparison([far, best])[0]
+        text = fit_text.comparison([far, near, best])[0]
+        assert text.startswith("a has the highest ridge probe accuracy, 60.0 % ± 1.5, tied within two standard errors")
+        assert text.endswith("with b (2.0 ± 2.2 points lower); c (10.0 ± 2.2 points lower) differs by more.")
+        assert "c (10.0 ± 2.2 points lower) differs from it by more than two" in fit_text.comparison([far, best])[0]
 
-    def test_other_measures_agree_or_do_not(self) -> None:
+    def test_other_measures_agree_or_disagree(self) -> None:
         best, other = make_profile(backbone="a"), make_profile(own=(*RISING[:4], 0.4), backbone="b", logme=0.5)
-        agreed = words.comparison([make_profile(backbone="a", gbc=-2.0), other])[1]
-        assert agreed.startswith("Every other measure that all of them have (kNN, LogME, H-score")
-        assert agreed.endswith("puts a first as well.")
-        split = words.comparison([best, make_profile(own=(*RISING[:4], 0.4), backbone="b", gbc=-1.0)])[1]
+        agreed = fit_text.comparison([make_profile(backbone="a", gbc=-2.0), other])[1]
+        assert agreed.startswith("Every other measure that all backbones have (kNN, LogME, H-score")
+        assert agreed.endswith("also ranks a first.")
+        split = fit_text.comparison([best, make_profile(own=(*RISING[:4], 0.4), backbone="b", gbc=-1.0)])[1]
         assert split.startswith("The other measures do not all agree: a is first by kNN")
         assert "but b by GBC" in split
 
-    def test_only_measures_that_all_have_are_compared(self) -> None:
+    def test_only_common_measures_are_compared(self) -> None:
         with_leep = make_profile(backbone="a", leep=-1.0)
-        assert "LEEP (" not in words.comparison([with_leep, make_profile(own=(*RISING[:4], 0.4), backbone="b")])[1]
+        assert "LEEP (" not in fit_text.comparison([with_leep, make_profile(own=(*RISING[:4], 0.4), backbone="b")])[1]
 
-    def test_different_image_sizes_are_said(self) -> None:
-        text = words.comparison([make_profile(), make_profile(image_size=224.0)])
-        assert text[-1] == "They see images of different sizes (96 and 224 px)."
+    def test_different_image_sizes_are_mentioned(self) -> None:
+        text = fit_text.comparison([make_profile(), make_profile(image_size=224.0)])
+        assert text[-1] == "The image sizes differ (96 and 224 px)."
 
 
 class TestTable:
-    def test_a_row_a_backbone_with_standard_errors(self) -> None:
-        rows = words.table_rows([make_profile(backbone="a", leep=-1.234), make_profile(backbone="b")])
+    def test_one_row_per_backbone_with_standard_errors(self) -> None:
+        rows = fit_text.table_rows([make_profile(backbone="a", leep=-1.234), make_profile(backbone="b")])
         assert [row["backbone"] for row in rows] == ["a", "b"]
         assert rows[0]["ridge probe, %"] == "60.0±1.5"
         assert rows[0]["gain over random, %"] == "+57.0±1.6"
@@ -119,17 +120,17 @@ class TestTable:
 
     def test_every_column_has_a_meaning_with_its_direction(self) -> None:
         profiles = [make_profile(leep=-1.0, emd_similarity=0.9)]
-        legend = dict(words.legend(profiles))
-        assert list(legend) == [name for name in words.table_rows(profiles)[0] if name != "backbone"]
-        assert len(legend) == len(words.MEASURES)
+        legend = dict(fit_text.legend(profiles))
+        assert list(legend) == [name for name in fit_text.table_rows(profiles)[0] if name != "backbone"]
+        assert len(legend) == len(fit_text.MEASURES)
         assert all("higher is better" in meaning for meaning in legend.values())
 
-    def test_a_backbone_that_is_there_twice_is_named_with_its_weights(self) -> None:
+    def test_duplicate_backbones_are_named_with_their_weights(self) -> None:
         twice = [make_profile(weights="/a/one.pth"), make_profile(weights="none"), make_profile(backbone="x")]
-        assert words.profile_names(twice) == ["mobilenet_v2 [one.pth]", "mobilenet_v2 [none]", "x"]
+        assert fit_text.profile_names(twice) == ["mobilenet_v2 [one.pth]", "mobilenet_v2 [none]", "x"]
 
     def test_all_measures_of_one_profile(self) -> None:
-        rows = {row.label: row.value for row in words.measure_rows(make_profile())}
+        rows = {row.label: row.value for row in fit_text.measure_rows(make_profile())}
         assert rows["ridge probe"] == "60.0 % ± 1.5"
         assert rows["knee"] == "5 of 5"
         assert rows["gain over random"] == "+57.0 ± 1.6 points"
@@ -146,11 +147,11 @@ class TestTable:
         (({"leep": "r"}, {"logme of\nunit": "s"}), ["LEEP of a: r", "logme of unit of b: s"]),
     ],
 )
-def test_what_is_left_out_is_said_once_a_reason(left_out: tuple[dict[str, str], ...], expected: list[str]) -> None:
+def test_missing_measures_are_grouped_by_reason(left_out: tuple[dict[str, str], ...], expected: list[str]) -> None:
     profiles = [make_profile(backbone=name, left_out=why) for name, why in zip("ab", left_out, strict=True)]
-    assert words.missing_measure_lines(profiles) == expected
+    assert fit_text.missing_measure_lines(profiles) == expected
 
 
-def test_a_perfect_probe_of_few_images_keeps_an_error() -> None:
-    assert words.accuracy_text(1.0, 10) != "100.0 % ± 0.0"
-    assert words.gain_of_unit(make_profile(), 0)[0] == pytest.approx(RISING[0] - RANDOM[0])
+def test_perfect_probe_on_few_images_has_an_error() -> None:
+    assert fit_text.accuracy_text(1.0, 10) != "100.0 % ± 0.0"
+    assert fit_text.gain_of_unit(make_profile(), 0)[0] == pytest.approx(RISING[0] - RANDOM[0])

@@ -28,7 +28,7 @@ def test_one_stream_has_an_interval_over_images() -> None:
     assert runs.seconds == 60.0
 
 
-def test_equal_tasks_count_all_images_and_unequal_ones_fewer() -> None:
+def test_effective_sample_size_of_equal_and_unequal_tasks() -> None:
     assert effective_sample_size((50, 50, 50)) == 150
     assert effective_sample_size((10, 10, 1000)) == round(9 / (0.1 + 0.1 + 0.001))
 
@@ -48,15 +48,15 @@ def test_streams_have_students_interval() -> None:
     )
 
 
-def test_averages_and_forgetting_are_of_what_was_learnt() -> None:
+def test_averages_and_forgetting_cover_trained_tasks() -> None:
     assert average_accuracy_curve(make_stream()) == pytest.approx([0.9, 0.75, 0.75])
     assert forgetting_curve(make_stream()) == pytest.approx([0.0, 0.2, 0.2])
     [runs] = compare_methods([make_stream()]).methods
-    assert [one.mean for one in runs.averages()] == pytest.approx([0.9, 0.75, 0.75])
+    assert [average.mean for average in runs.averages()] == pytest.approx([0.9, 0.75, 0.75])
 
 
 def test_differences_are_paired_by_seed() -> None:
-    # The streams differ by far more than the methods do on each.
+    # The streams differ by far more than the methods differ on each of them.
     records = [
         make_stream("dlcft", MATRIX, seed=0),
         make_stream("dlcft", BETTER, seed=1),
@@ -80,12 +80,17 @@ def test_class_incremental_streams_have_no_forward_transfer() -> None:
     assert compare_methods([make_stream(scenario="class")]).to_json()["methods"][0]["forward_transfer"] is None
 
 
-def test_the_document_is_strict_json_with_everything() -> None:
+def test_document_is_strict_json() -> None:
     records = [make_stream("dlcft"), make_stream("ewc", BETTER)]
-    said = json.loads(json.dumps(compare_methods(records, "nbt continual").to_json(), allow_nan=False))
-    assert [method["method"] for method in said["methods"]] == ["dlcft", "ewc"]
-    assert said["methods"][0]["versus_first"] is None
-    assert said["methods"][1]["versus_first"]["mean"] == pytest.approx(0.15)
-    assert said["methods"][1]["matrix"] == [list(row) for row in BETTER]
-    assert said["streams"][0]["result"]["scores"][2]["accuracies"] == list(MATRIX[2])
-    assert (said["scenario"], said["tasks"], said["seeds"], said["command"]) == ("task", 3, [0], "nbt continual")
+    document = json.loads(json.dumps(compare_methods(records, "nbt continual").to_json(), allow_nan=False))
+    assert [method["method"] for method in document["methods"]] == ["dlcft", "ewc"]
+    assert document["methods"][0]["versus_first"] is None
+    assert document["methods"][1]["versus_first"]["mean"] == pytest.approx(0.15)
+    assert document["methods"][1]["matrix"] == [list(row) for row in BETTER]
+    assert document["streams"][0]["result"]["scores"][2]["accuracies"] == list(MATRIX[2])
+    assert (document["scenario"], document["tasks"], document["seeds"], document["command"]) == (
+        "task",
+        3,
+        [0],
+        "nbt continual",
+    )

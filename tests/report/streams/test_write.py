@@ -1,4 +1,4 @@
-"""The report of streams: what it says, that it needs nothing else, and that names from outside are only names."""
+"""Report of streams: content, self-containment, and escaping of names from outside."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert json.loads((folder / "stream.json").read_text()) == two_methods().to_json()
 
 
-def test_what_is_written_is_left_alone_until_it_says_something_else(tmp_path: Path) -> None:
+def test_up_to_date_report_is_not_rewritten(tmp_path: Path) -> None:
     path = write_streams(two_methods(), tmp_path)
     path.write_text("mine")
     write_streams(two_methods(), tmp_path)
@@ -73,63 +73,66 @@ def test_what_is_written_is_left_alone_until_it_says_something_else(tmp_path: Pa
     assert path.read_text() != "mine"
 
 
-def test_both_reports_tell_the_same_facts(tmp_path: Path) -> None:
+def test_both_reports_contain_the_same_facts(tmp_path: Path) -> None:
     path = write_streams(two_methods(3), tmp_path)
     page, text = Page(path.read_text()).text, path.with_name("report.md").read_text()
     for fact in (
         "After 3 tasks joint has 89.0 % average accuracy",
         "dlcft 74.0 %",
         "3 streams",
-        "task-incremental: other classes in every task",
+        "task-incremental: every task has new classes",
         "joint is 15.0 points better than dlcft (95 % interval +15.0 to +15.0, paired)",
         "3.0 MiB",
         "(29.0)",
         "gull, owl",
         "target_scale",
         "nbt continual --dataset birds",
-        "Of seed 0, the first of 3 streams.",
+        "Tasks of seed 0, the first of 3 streams.",
     ):
         assert fact in page, fact
         assert fact.replace("(29.0)", "(29.0)") in text, fact
 
 
-def test_one_stream_claims_nothing_of_other_orders(tmp_path: Path) -> None:
+def test_one_stream_allows_no_comparison(tmp_path: Path) -> None:
     text = (write_streams(two_methods(), tmp_path).parent / "report.md").read_text()
-    assert "One stream says nothing of other orders" in text
+    assert "One stream does not show the effect of the order of tasks" in text
     assert "points better" not in text
-    assert "cannot be told apart" not in text
+    assert "cannot be distinguished" not in text
 
 
-def test_methods_that_differ_by_chance_are_not_ranked() -> None:
+def test_indistinguishable_methods_are_not_ranked() -> None:
     records = [make_stream("ewc", BETTER), make_stream("zap", HIGHER), make_stream("ewc", HIGHER, seed=1)]
     report = build_stream_report(compare_methods([*records, make_stream("zap", MATRIX, seed=1)]))
-    assert any("zap cannot be told apart from ewc" in sentence for sentence in report.explanation)
+    assert any("zap cannot be distinguished from ewc" in sentence for sentence in report.explanation)
 
 
 @pytest.mark.parametrize("scenario", ["data", "task", "class"])
-def test_one_method_is_told_by_its_matrix(scenario: str) -> None:
+def test_single_method_report(scenario: str) -> None:
     report = build_stream_report(compare_methods([make_stream(scenario=scenario)]))
     assert report.headline.startswith("After 3 tasks dlcft has 75.0 % average accuracy (95 % interval ")
-    assert report.headline.endswith("it forgot 20.0 points of what it knew of a past task at its best.")
+    assert report.headline.endswith("the accuracy on past tasks is on average 20.0 points below their best.")
     assert report.matrices[0].rows[1] == ("70.0", "80.0", "(40.0)")
     assert report.tiles[2].value == ("–" if scenario == "class" else "+0.0")  # noqa: RUF001 - a dash
 
 
-def test_streams_that_forget_nothing_say_so() -> None:
+def test_streams_without_forgetting() -> None:
     flat = tuple((0.5, 0.5, 0.5) for _ in range(3))
     rising = ((0.5, 0.1, 0.1), (0.6, 0.5, 0.1), (0.7, 0.6, 0.5))
-    assert "forgot nothing" in build_stream_report(compare_methods([make_stream(matrix=flat)])).headline
-    assert "better still" in build_stream_report(compare_methods([make_stream(matrix=rising)])).headline
+    assert "there is no forgetting" in build_stream_report(compare_methods([make_stream(matrix=flat)])).headline
+    assert (
+        "the accuracy on past tasks improved"
+        in build_stream_report(compare_methods([make_stream(matrix=rising)])).headline
+    )
 
 
-def test_a_stream_that_diverged_is_noted() -> None:
+def test_diverged_stream_is_noted() -> None:
     stream = make_stream()
     scores = (*make_scores()[:2], replace(make_scores()[2], diverged=True, accuracies=(0.0, 0.0, 0.0)))
     report = build_stream_report(compare_methods([replace(stream, result=replace(stream.result, scores=scores))]))
     assert "dlcft diverged" in report.notes[0]
 
 
-def test_settings_show_what_differs_from_the_default_recipe() -> None:
+def test_settings_show_differences_from_the_default_recipe() -> None:
     rows = {row.name: row for row in build_stream_report(two_methods()).settings}
     assert rows["method"].values == ("dlcft", "joint")
     assert rows["linearized"].default == "False"
@@ -137,13 +140,13 @@ def test_settings_show_what_differs_from_the_default_recipe() -> None:
     assert all(row.meaning for row in rows.values())
 
 
-def test_joint_training_does_not_count_the_tasks_images() -> None:
-    assert [row.train for row in build_stream_report(two_methods()).tasks] == ["100", "200", "300"]
+def test_training_images_of_joint_include_past_tasks() -> None:
+    assert [row.train_images for row in build_stream_report(two_methods()).tasks] == ["100", "200", "300"]
     alone = build_stream_report(compare_methods([make_stream("joint")]))
-    assert [row.train for row in alone.tasks] == ["100 so far", "200 so far", "300 so far"]
+    assert [row.train_images for row in alone.tasks] == ["100 so far", "200 so far", "300 so far"]
 
 
-def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+def test_page_is_self_contained(tmp_path: Path) -> None:
     text = write_streams(two_methods(), tmp_path).read_text()
     for tag, attributes in Page(text).tags:
         assert tag not in ("script", "iframe", "object", "embed", "img", "image")
@@ -152,7 +155,7 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
             assert value is None or value.startswith(("#", "data:"))
 
 
-def test_hostile_names_are_only_names(tmp_path: Path) -> None:
+def test_hostile_names_are_harmless(tmp_path: Path) -> None:
     path = write_streams(hostile(), tmp_path)
     text = path.read_text()
     assert "<script" not in text
@@ -163,13 +166,13 @@ def test_hostile_names_are_only_names(tmp_path: Path) -> None:
     assert not re.search(r"(?<!\\)<", outside)
 
 
-def test_a_drawing_of_its_own_is_a_whole_svg() -> None:
+def test_standalone_drawing_is_a_complete_svg() -> None:
     [runs] = compare_methods([make_stream()]).methods
     text = plots.standalone_svg(plots.matrix_heatmap(runs))
     root = ElementTree.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "var(--" not in text
-    assert "after task 2, of task 1: 70.0 %" in text
+    assert "after task 2, on task 1: 70.0 %" in text
 
 
 @pytest.mark.parametrize("tasks", [2, 10, 11, 30])
@@ -178,19 +181,19 @@ def test_streams_of_any_length_can_be_drawn(tasks: int) -> None:
     [runs] = compare_methods([make_stream(matrix=matrix, images=(9,) * tasks)]).methods
     numbers = plots.matrix_heatmap(runs).count(">50<")
     assert numbers == (tasks**2 if tasks <= 10 else 0)
-    assert plots.task_curves(runs).count("when learnt") == tasks
+    assert plots.task_curves(runs).count("after its training") == tasks
     assert "average accuracy" in plots.average_curves(
         compare_methods([make_stream(matrix=matrix, images=(9,) * tasks)])
     )
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_unwritable_folder_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(NbtError, match="--out names another"):
+    with pytest.raises(NbtError, match="use another --out"):
         write_streams(two_methods(), tmp_path / "file")
 
 
-def test_sizes_in_words() -> None:
+def test_sizes_in_memory() -> None:
     assert [bytes_text(count) for count in (0, 1, 1023, 1024, 3 * 2**20, 5 * 2**30 // 2)] == [
         "none",
         "1 bytes",
@@ -202,7 +205,7 @@ def test_sizes_in_words() -> None:
 
 
 @pytest.mark.parametrize("comparison", [two_methods(3), hostile()], ids=["several", "hostile"])
-def test_the_page_fits_and_loads_on_phone_and_desktop(browser: str, comparison: Comparison, tmp_path: Path) -> None:
+def test_page_fits_and_loads_on_phone_and_desktop(browser: str, comparison: Comparison, tmp_path: Path) -> None:
     path = write_streams(comparison, tmp_path / "reports")
     document, console = run(browser, path, tmp_path / "profile")
     assert console == []
@@ -213,9 +216,9 @@ def test_the_page_fits_and_loads_on_phone_and_desktop(browser: str, comparison: 
         assert measured["letters"] >= 8.5
 
 
-def test_without_a_command_there_is_no_place_for_one(tmp_path: Path) -> None:
-    with_one, without = two_methods(), replace(two_methods(), command="")
+def test_section_on_commands_requires_a_command(tmp_path: Path) -> None:
+    with_command, without = two_methods(), replace(two_methods(), command="")
     for name in ("report.html", "report.md"):
-        assert "Make it again" in write_streams(with_one, tmp_path / "a").with_name(name).read_text()
+        assert "Reproduce" in write_streams(with_command, tmp_path / "a").with_name(name).read_text()
         text = write_streams(without, tmp_path / "b").with_name(name).read_text()
-        assert "Make it again" not in text and "Written by nbt" in text
+        assert "Reproduce" not in text and "Written by nbt" in text

@@ -1,4 +1,4 @@
-"""The page in a real browser, without a network: nothing fails to load, and nothing is wider than the window."""
+"""The HTML report in a real browser without a network: everything loads, and nothing is wider than the window."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.fit_profiles import profile_dict
 from tests.sample_study import (
     empty_study,
     forecast,
-    guided_study,
     sample_study,
     source,
     spread_study,
+    study_with_priors,
     trial,
     unfinished_study,
     with_config,
@@ -30,7 +30,7 @@ from tests.sample_study import (
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PHONE, DESKTOP = 390, 1280
 
-# Frames of the widths to test; a script beside them, outside the page, looks at what the page became.
+# One frame per tested width; a script outside the page measures the rendered page.
 HARNESS = """<!doctype html><meta charset="utf-8"><body>
 {frames}
 <script>
@@ -68,7 +68,7 @@ def browser() -> str:
 
 
 def run(browser: str, page: Path, profile: Path, *options: str) -> tuple[str, list[str]]:
-    """Opens a page without a network; returns the document that it became and what its console said."""
+    """Opens a page without a network and returns its document and the messages of its console."""
     command = [
         browser,
         "--headless",
@@ -89,7 +89,7 @@ def run(browser: str, page: Path, profile: Path, *options: str) -> tuple[str, li
 
 
 def measure(browser: str, text: str, folder: Path) -> list[dict[str, Any]]:
-    """Returns what a page became at the width of a phone and of a desktop."""
+    """Returns measurements of a page at the widths of a phone and of a desktop."""
     frames = "\n".join(
         f'<iframe style="border: 0; width: {width}px; height: 900px" srcdoc="{html.escape(text)}"></iframe>'
         for width in (PHONE, DESKTOP)
@@ -110,8 +110,8 @@ def hostile() -> StudyRecord:
     listed.append(trial(30, "pruned", reason=name, facts={"forecast": forecast(0.5, last=2, would_stop=2)}))
     far = {"node": name, "gpu_index": name, "gpu": name, "device": "cuda:0"}
     listed.append(trial(31, facts={**far, "lost_workers": [{"node": name, "reason": name}]}))
-    guided = {"sources": [source(name, 0.1, 0.2)], "silent": [{"name": name, "reason": name}], "tables": [name]}
-    changes = {"notes": (name,), "importance": {name: 1.0}, "trials": tuple(listed), "prior_diagnostics": guided}
+    diagnostics = {"sources": [source(name, 0.1, 0.2)], "silent": [{"name": name, "reason": name}], "tables": [name]}
+    changes = {"notes": (name,), "importance": {name: 1.0}, "trials": tuple(listed), "prior_diagnostics": diagnostics}
     record = sample_study(**changes, finals=(), recommended=None)
     return with_config(record, name="long", dataset=name, backbone=name)
 
@@ -122,13 +122,13 @@ def hostile() -> StudyRecord:
         sample_study(),
         unfinished_study(),
         empty_study(),
-        guided_study(profile=profile_dict()),
+        study_with_priors(profile=profile_dict()),
         spread_study(),
         hostile(),
     ],
-    ids=["full", "part", "empty", "guided", "spread", "hostile"],
+    ids=["full", "unfinished", "empty", "priors", "several-locations", "hostile"],
 )
-def test_the_page_fits_and_loads_on_phone_and_desktop(browser: str, record: StudyRecord, tmp_path: Path) -> None:
+def test_page_fits_and_loads_on_phone_and_desktop(browser: str, record: StudyRecord, tmp_path: Path) -> None:
     path = write_report(record, tmp_path / "reports")
     text = path.read_text(encoding="utf-8")
     document, console = run(browser, path, tmp_path / "profile")
@@ -143,7 +143,7 @@ def test_the_page_fits_and_loads_on_phone_and_desktop(browser: str, record: Stud
         assert all(drawn >= 300 for drawn in measured["drawings"])
 
 
-def test_the_check_sees_what_is_wrong(browser: str, tmp_path: Path) -> None:
+def test_browser_check_detects_errors(browser: str, tmp_path: Path) -> None:
     (tmp_path / "bad.html").write_text(
         "<!doctype html><p class='headline'>x<div style='width: 900px'>wide</div>"
         "<script>console.error('broken')</script><img src='http://example.com/x.png'>"

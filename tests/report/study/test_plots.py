@@ -39,20 +39,20 @@ def all_drawings(record: StudyRecord) -> list[str]:
     return [svg for svg in (draw(record) for draw in ALL) if svg is not None]
 
 
-def test_every_line_of_a_trial_can_be_pointed_at() -> None:
+def test_every_line_has_a_tooltip() -> None:
     found = tips(plots.learning_curves(sample_study()))
     assert len(found) == 17, "trial 5 has no epoch"
     assert "trial 12: 71.2 %, full length" in found
     assert "trial 7: \N{EN DASH}, diverged" in found
-    assert found[-1].startswith("trial 12"), "the chosen one is drawn last, over the others"
+    assert found[-1].startswith("trial 12"), "the recommended trial is drawn last, on top of the others"
 
 
-def test_pruned_full_length_default_and_chosen_are_told_apart() -> None:
+def test_line_styles_distinguish_kinds_of_trials() -> None:
     svg = plots.learning_curves(sample_study())
-    assert {"stopped early", "full length", "default recipe", "trial 12, chosen"} <= set(texts(svg))
+    assert {"stopped early", "full length", "default recipe", "trial 12, recommended"} <= set(texts(svg))
     for role in ("best", "full", "pruned", "default"):
         assert f"stroke: var(--{role})" in (svg or "")
-    assert (svg or "").count("stroke-dasharray") >= 2, "not by colour alone"
+    assert (svg or "").count("stroke-dasharray") >= 2, "kinds must differ by more than colour"
 
 
 def test_accuracy_by_trial_shows_the_best_so_far_with_its_noise() -> None:
@@ -62,13 +62,13 @@ def test_accuracy_by_trial_shows_the_best_so_far_with_its_noise() -> None:
     assert "± 1 standard error" not in texts(plots.accuracy_by_trial(sample_study(noise=None)))
 
 
-def test_an_interrupted_trial_has_no_accuracy_to_show() -> None:
+def test_interrupted_trial_is_not_drawn() -> None:
     svg = plots.accuracy_by_trial(empty_study(trials=(trial(0, curve=curve(0.5)), interrupted(1))))
     assert tips(svg) == ["trial 0: 50.0 %, full length"]
     assert "diverged or failed" not in texts(svg)
 
 
-def test_the_best_so_far_counts_full_length_trials_only() -> None:
+def test_best_so_far_counts_full_length_trials_only() -> None:
     trials = (
         trial(0, "pruned", curve=curve(0.9, epochs=2)),
         trial(1, curve=curve(0.5)),
@@ -87,16 +87,16 @@ def test_finalists_are_named_with_their_means() -> None:
     assert tips(svg)[::-1] == ["trial 12: 70.6 %", "default recipe: 66.1 %", "trial 14: 67.3 %"]
 
 
-def test_importance_has_a_bar_a_dimension() -> None:
+def test_importance_has_one_bar_per_dimension() -> None:
     svg = plots.importance_bars(sample_study())
     assert {"transfer_depth", "41 %", "27 %"} <= set(texts(svg))
     many = sample_study(importance={f"d{i}": 0.05 for i in range(20)})
     assert sum(text.startswith("d") for text in texts(plots.importance_bars(many))) == 12
 
 
-def test_drawings_take_their_colours_and_letters_from_the_page() -> None:
+def test_drawings_use_colours_and_fonts_of_the_page() -> None:
     for svg in all_drawings(sample_study()):
-        assert not re.search(r"#[0-9a-fA-F]{6}\b", svg), "a colour that does not follow the page"
+        assert not re.search(r"#[0-9a-fA-F]{6}\b", svg), "all colours must come from the page"
         assert "font-family" not in svg
         assert "<style" not in svg
         assert "<metadata" not in svg
@@ -120,12 +120,12 @@ def test_identifiers_do_not_clash_in_one_page() -> None:
         assert used in found
 
 
-def test_the_same_study_gives_the_same_drawings() -> None:
+def test_drawings_are_reproducible() -> None:
     assert all_drawings(sample_study()) == all_drawings(sample_study())
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_nothing_to_draw_is_no_drawing(draw: object) -> None:
+def test_empty_studies_have_no_drawings(draw: object) -> None:
     assert draw(empty_study()) is None  # type: ignore[operator]
     only_failed = empty_study(trials=(trial(0, "failed", reason="x"), trial(1, curve=diverged_curve()[1:])))
     assert draw(only_failed) is None  # type: ignore[operator]
@@ -139,7 +139,7 @@ def test_single_points_are_drawn() -> None:
     assert all_drawings(unfinished_study())
 
 
-def test_hostile_names_are_text() -> None:
+def test_hostile_names_are_escaped() -> None:
     name = '<script>"$\\frac{1}{0}$ &\n</script>' + "x" * 300
     record = with_config(sample_study(importance={name: 1.0}), name=name)
     for svg in all_drawings(record):
@@ -150,7 +150,10 @@ def test_hostile_names_are_text() -> None:
     assert len(label) < 30
 
 
-def test_importing_draws_nothing_yet() -> None:
-    code = "import sys, nbt.report.study.plots, nbt.report.study.report_data; print('matplotlib' in sys.modules, 'pandas' in sys.modules)"
+def test_importing_loads_no_matplotlib() -> None:
+    code = (
+        "import sys, nbt.report.study.plots, nbt.report.study.report_data;"
+        "print('matplotlib' in sys.modules, 'pandas' in sys.modules)"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False", "False"]

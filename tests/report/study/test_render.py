@@ -13,11 +13,11 @@ from tests.sample_study import (
     empty_study,
     finals,
     forecast,
-    guide,
-    guided_study,
     sample_study,
     source,
     spread_study,
+    stored_diagnostics,
+    study_with_priors,
     trial,
     unfinished_study,
     with_config,
@@ -28,7 +28,7 @@ VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """Notes tags, attributes and text of a page, and whether every element is closed."""
+    """Collects tags, attributes and text of a page, and checks that every element is closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def markdown(record: StudyRecord, *, has_model: bool = False) -> str:
 
 
 @pytest.mark.parametrize("record", [sample_study(), unfinished_study(), empty_study()])
-def test_the_first_sentence_of_the_page_is_the_answer(record: StudyRecord) -> None:
+def test_headline_comes_first(record: StudyRecord) -> None:
     answer = build_report(record, Path("x")).headline
     page = Page(html(record))
     before, _, _ = page.text.partition(answer)
@@ -77,15 +77,15 @@ def test_the_first_sentence_of_the_page_is_the_answer(record: StudyRecord) -> No
     assert text.splitlines()[4] == f"**{escape_markdown(answer)}**"
 
 
-def test_both_reports_tell_the_same_facts() -> None:
+def test_both_reports_contain_the_same_facts() -> None:
     page, text = Page(html(sample_study())).text, markdown(sample_study())
     for fact in (
         "4.5 points better than the default recipe (95 % interval +4.1 to +4.9)",
         "95 % Wilson interval 66.8–72.1 %",  # noqa: RUF001 - a range
-        "evaluated once, after the choice was made",
-        "14 full trials = 168 epochs",
+        "evaluated once, after the final selection",
+        "14 full-length trials = 168 epochs",
         "130 of 168 (77 %)",
-        "picked among 10 full-length trials",
+        "selected among 10 full-length trials",
         "worse than trial 12 after 3 seeds",
         "rank 5 of 6 after 4 epochs",
         "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.50 GiB",
@@ -97,20 +97,22 @@ def test_both_reports_tell_the_same_facts() -> None:
         assert fact in text, fact
 
 
-def test_where_it_ran_is_told_where_that_was_more_than_one_place() -> None:
+def test_hardware_section_for_several_locations() -> None:
     page, text = Page(html(spread_study())).text, markdown(spread_study())
-    for said in ("Where it ran", "0 (NVIDIA H200)", "Trial 8 lost a worker on beta, GPU 1: its node was lost."):
-        assert said in page, said
-        assert said in text, said
+    assert "## Hardware" in text
+    table = "Trials of the search by the location where they ended."
+    for fact in (table, "0 (NVIDIA H200)", "Trial 8 lost a worker on beta, GPU 1: its node was lost."):
+        assert fact in page, fact
+        assert fact in text, fact
     assert text.count("| beta, GPU 0 |") == 6
     assert page.count("beta, GPU 0 ") >= 6
     assert "NVIDIA H200, bf16 on 3 GPUs of 2 nodes" in page
     for render in (html, markdown):
-        assert "Where it ran" not in render(sample_study())
+        assert "Trials of the search by the location" not in render(sample_study())
         assert "ran on |" not in render(sample_study()) and ">ran on<" not in render(sample_study())
 
 
-def test_a_lost_worker_in_a_single_place_is_told_without_a_table() -> None:
+def test_lost_worker_in_a_single_location_has_no_table() -> None:
     lost = [{"node": "alpha", "device": "cpu", "reason": "worker process died"}]
     record = sample_study(trials=(trial(0, facts={"node": "alpha", "device": "cpu", "lost_workers": lost}),))
     for text in (Page(html(record)).text, markdown(record)):
@@ -118,14 +120,14 @@ def test_a_lost_worker_in_a_single_place_is_told_without_a_table() -> None:
         assert "workers lost" not in text
 
 
-def test_many_places_are_folded_away_but_there() -> None:
+def test_many_locations_are_collapsed() -> None:
     listed = tuple(trial(i, facts={"node": f"node{i:02d}", "device": "cpu"}) for i in range(40))
     for text in (html(sample_study(trials=listed)), markdown(sample_study(trials=listed))):
         assert text.count("<summary>25 more</summary>") == 2
         assert "node39" in text
 
 
-def test_the_page_needs_nothing_else() -> None:
+def test_page_is_self_contained() -> None:
     text = html(sample_study())
     for tag, attributes in Page(text).tags:
         assert tag not in ("script", "iframe", "object", "embed", "img", "image")
@@ -139,7 +141,7 @@ def test_the_page_needs_nothing_else() -> None:
     assert policy.startswith("default-src 'none'")
 
 
-def test_the_page_has_its_drawings_and_tables() -> None:
+def test_page_contains_drawings_and_tables() -> None:
     page = Page(html(sample_study()))
     labels = [a.get("aria-label") for tag, a in page.tags if tag == "svg"]
     assert labels == [
@@ -151,7 +153,7 @@ def test_the_page_has_its_drawings_and_tables() -> None:
     assert sum(tag == "table" for tag, _ in page.tags) == 5
 
 
-def test_many_trials_are_folded_away_but_there() -> None:
+def test_many_trials_are_collapsed() -> None:
     record = sample_study(trials=tuple(trial(i, "failed", reason=f"reason {i}") for i in range(40)), finals=())
     page = html(record)
     assert "25 more" in page
@@ -161,26 +163,26 @@ def test_many_trials_are_folded_away_but_there() -> None:
     assert "| 39 | failed |" in text
 
 
-def test_the_model_is_named_only_where_it_is() -> None:
+def test_model_is_mentioned_only_if_it_exists() -> None:
     for render in (html, markdown):
         assert "nbt predict" in render(sample_study(), has_model=True)
         assert "nbt predict" not in render(sample_study())
 
 
-def test_hostile_text_stays_text() -> None:
+def test_hostile_text_is_escaped() -> None:
     hostile = {"device": HOSTILE, "node": HOSTILE, "gpu_index": HOSTILE, "gpu": HOSTILE}
     hostile["lost_workers"] = [{"node": HOSTILE, "reason": HOSTILE}]  # type: ignore[assignment]
     failed = trial(3, "failed", reason=HOSTILE, origin=HOSTILE, facts={"traceback": HOSTILE, **hostile})
-    said = forecast(0.5, last=4, would_stop=4)
-    stopped = trial(6, "pruned", reason=HOSTILE, facts={"forecast": said})
-    guided = {
+    last_forecast = forecast(0.5, last=4, would_stop=4)
+    stopped = trial(6, "pruned", reason=HOSTILE, facts={"forecast": last_forecast})
+    diagnostics = {
         "sources": [source(HOSTILE, 0.3, 0.6)],
         "silent": [{"name": HOSTILE, "reason": HOSTILE}],
         "tables": [HOSTILE],
     }
     record = sample_study(
         trials=(*sample_study().trials[:3], failed, stopped),
-        prior_diagnostics=guided,
+        prior_diagnostics=diagnostics,
         pruner=HOSTILE,
         notes=(HOSTILE,),
         importance={HOSTILE: 1.0},
@@ -201,8 +203,8 @@ def test_hostile_text_stays_text() -> None:
 def test_tables_in_markdown_keep_their_columns() -> None:
     stopped = trial(1, "pruned", reason="c | d", facts={"forecast": forecast(0.5, last=2, would_stop=2)})
     listed = (trial(0, "failed", reason="a | b\nc", origin="x|y"), stopped)
-    guided = {"sources": [source("a | b", 0.1, 0.2)]}
-    record = sample_study(trials=listed, prior_diagnostics=guided)
+    diagnostics = {"sources": [source("a | b", 0.1, 0.2)]}
+    record = sample_study(trials=listed, prior_diagnostics=diagnostics)
     lines = markdown(record).splitlines()
     blocks: list[list[str]] = [[]]
     for line in lines:
@@ -218,7 +220,7 @@ def test_tables_in_markdown_keep_their_columns() -> None:
         assert len(columns) == 1, table
 
 
-def test_markdown_escapes_what_would_be_markup() -> None:
+def test_markdown_escapes_markup() -> None:
     assert escape_markdown("a|b `c` *d* <e> [f] \\") == "a\\|b \\`c\\` \\*d\\* \\<e\\> \\[f\\] \\\\"
     assert escape_markdown("val_accuracy _x_") == "val_accuracy \\_x\\_"
     assert escape_markdown("a\n# b & c") == "a # b &amp; c"
@@ -230,66 +232,68 @@ def test_fences_are_longer_than_those_inside() -> None:
     assert fenced("a\n```\nb") == "````\na\n```\nb\n````"
 
 
-def test_a_fit_profile_has_its_section_and_old_studies_have_none() -> None:
+def test_fit_section_requires_a_profile() -> None:
     record = sample_study(profile=profile_dict(left_out={"leep": "no <head>"}))
     page, text = Page(html(record)), markdown(record)
-    for said in (page.text, text):
-        assert "How well the pretrained weights fit" in said
-        assert "the profile speaks for transferring everything" in said
-        assert "60.0 % ± 1.5" in said
-        assert "How sure: ± is one binomial standard error over 1000 training images" in said
-        assert "fit.json" in said
-    assert "Left out: LEEP: no <head>" in page.text
-    assert "Left out: LEEP: no \\<head\\>" in text
+    for rendered in (page.text, text):
+        assert "Fit of the pretrained weights" in rendered
+        assert "the profile suggests transferring all units" in rendered
+        assert "60.0 % ± 1.5" in rendered
+        assert "Uncertainty: ± is one binomial standard error over 1000 training images" in rendered
+        assert "fit.json" in rendered
+    assert "Not measured: LEEP: no <head>" in page.text
+    assert "Not measured: LEEP: no \\<head\\>" in text
     assert "unit 5, features.4: 60.0 % ± 1.5, pretrained weights" in page.text
-    for said in (Page(html(sample_study())).text, markdown(sample_study())):
-        assert "How well the pretrained weights fit" not in said
-        assert "fit.json" not in said
+    for rendered in (Page(html(sample_study())).text, markdown(sample_study())):
+        assert "Fit of the pretrained weights" not in rendered
+        assert "fit.json" not in rendered
 
 
-def test_what_guided_the_search_and_what_it_stopped_is_told_in_both_reports() -> None:
-    record = guided_study(profile=profile_dict())
+def test_both_reports_contain_priors_and_pruning() -> None:
+    record = study_with_priors(profile=profile_dict())
     page, text = Page(html(record)), markdown(record)
     for fact in (
-        "What guided the search",
-        "3 heuristics fired, 1 did not.",
-        "Experience was 2 recorded tasks: sketch7 and digits.",
-        "transfer up to the knee: what transfer up to the knee says",
+        "Priors",
+        "3 priors were active, 1 was inactive.",
+        "The experience consisted of 2 recorded tasks: sketch7 and digits.",
+        "transfer up to the knee: proposal of transfer up to the knee",
         "+0.30 ± 0.40",
         "+0.62 (n = 10)",
         "contradicted",
         "rates by shift: not measured: statistics shift by unit",
-        "What was stopped",
+        "Pruning",
         "7 trials were stopped early (pruner fit), which saved 64 epochs",
         "a false-stop rate of 50.0 % (95 % Wilson interval 9.5–90.5 %)",  # noqa: RUF001 - a range
         "5 of 6 full-length trials",
         "rank 5 of 6 after 4 epochs",
         "45.0–55.0 %",  # noqa: RUF001 - a range
-        "control, ran on",
+        "control, not stopped",
         "65.5 %, beat it",
         "last forecast",
-        "Whether the measures told the trials apart",
-        "that depth itself",
+        "Correlation of the measures with accuracy",
+        "at frozen depth",
         "no random sample of settings",
     ):
         assert fact in page.text, fact
         assert fact in text, fact
     labels = [attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg"]
-    assert "Forecasts of the trials that were found hopeless" in labels
+    assert "Forecasts of the unpromising trials" in labels
 
 
-def test_a_study_that_nothing_guided_says_so_and_has_no_empty_tables() -> None:
-    for said in (Page(html(sample_study())).text, markdown(sample_study())):
-        assert "Nothing guided the search" in said
-        assert "7 trials were stopped early (pruner asha), which saved 64 epochs" in said
-        assert "last forecast" not in said
-        assert "weight before" not in said
+def test_study_without_priors_has_no_empty_tables() -> None:
+    for rendered in (Page(html(sample_study())).text, markdown(sample_study())):
+        assert "The search used no priors" in rendered
+        assert "7 trials were stopped early (pruner asha), which saved 64 epochs" in rendered
+        assert "last forecast" not in rendered
+        assert "weight before" not in rendered
 
 
-def test_many_hopeless_trials_are_folded_away() -> None:
+def test_many_unpromising_trials_are_collapsed() -> None:
     stopped = {"forecast": forecast(0.5, last=2, would_stop=2)}
     record = sample_study(
-        trials=tuple(trial(i, "pruned", facts=stopped) for i in range(40)), finals=(), prior_diagnostics=guide()
+        trials=tuple(trial(i, "pruned", facts=stopped) for i in range(40)),
+        finals=(),
+        prior_diagnostics=stored_diagnostics(),
     )
     assert html(record).count("<td>stopped</td>") == 40
     assert markdown(record).count("| stopped |") == 40
@@ -297,9 +301,9 @@ def test_many_hopeless_trials_are_folded_away() -> None:
 
 
 @pytest.mark.parametrize("stored", [{"sources": [{}], "silent": [{}], "tables": [None]}, {"sources": 3}, {"x": 1}])
-def test_a_damaged_guide_does_not_cost_the_report(stored: dict[str, object]) -> None:
+def test_damaged_diagnostics_do_not_prevent_the_report(stored: dict[str, object]) -> None:
     damaged = trial(0, "pruned", facts={"forecast": {"rows": [[None]], "control": "x"}})
     record = sample_study(prior_diagnostics=stored, trials=(*sample_study().trials[1:], damaged))
-    for said in (Page(html(record)).text, markdown(record)):
-        assert "What guided the search" in said
-        assert "nan" not in said
+    for rendered in (Page(html(record)).text, markdown(record)):
+        assert "Priors" in rendered
+        assert "nan" not in rendered

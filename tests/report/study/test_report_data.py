@@ -25,7 +25,7 @@ def facts(rows: tuple[object, ...]) -> dict[str, str]:
     return {row.label: f"{row.value} {row.note}".strip() for row in rows}  # type: ignore[attr-defined]
 
 
-def test_the_settings_that_differ_are_marked() -> None:
+def test_changed_settings_are_marked() -> None:
     rows = {row.name: row for row in report(sample_study()).settings}
     changed = {name for name, row in rows.items() if row.changed}
     assert changed == {
@@ -44,7 +44,7 @@ def test_the_settings_that_differ_are_marked() -> None:
     assert (rows["augmentation"].value, rows["augmentation"].default) == ("color", "crop")
 
 
-def test_a_study_of_other_length_is_compared_to_a_default_of_its_length() -> None:
+def test_default_recipe_has_the_length_of_the_study() -> None:
     record = with_config(sample_study(), epochs=30)
     longer = replace(record, finals=(replace(record.finals[1], settings=DEFAULT.replace(epochs=30)),))
     rows = report(replace(longer, recommended="default recipe")).settings
@@ -58,7 +58,7 @@ def test_settings_of_a_stream_have_the_epochs_of_one_task() -> None:
     assert rows["head_lr"].changed
 
 
-def test_trials_come_best_first_then_what_did_not_end_well() -> None:
+def test_trials_are_sorted_by_state_and_accuracy() -> None:
     rows = report(unfinished_study()).trials
     assert [row.number for row in rows[:3]] == [12, 14, 17]
     states = [row.state for row in rows]
@@ -67,7 +67,7 @@ def test_trials_come_best_first_then_what_did_not_end_well() -> None:
     assert {row.number: row.marks for row in rows if row.marks} == {12: ("best",), 0: ("default recipe",)}
 
 
-def test_after_the_finals_the_recommended_trial_is_marked_whatever_its_rank() -> None:
+def test_recommended_trial_is_marked_after_the_finals() -> None:
     listed = finals()
     record = sample_study(recommended="trial 14", finals=(listed[2], *listed[:2]))
     rows = report(record).trials
@@ -76,21 +76,21 @@ def test_after_the_finals_the_recommended_trial_is_marked_whatever_its_rank() ->
     assert next(row.marks for row in default if row.marks) == ("recommended", "default recipe")
 
 
-def test_curves_are_drawn_over_the_range_that_there_is() -> None:
+def test_sparklines_cover_the_range_of_all_curves() -> None:
     close = [trial(i, curve=curve(0.95 + i / 100)[-4:]) for i in range(3)]
     rows = report(empty_study(trials=tuple(close))).trials
     assert len(set("".join(row.curve for row in rows))) > 3
 
 
-def test_a_trial_row_has_what_a_reader_looks_for() -> None:
+def test_trial_row() -> None:
     row = next(row for row in report(sample_study()).trials if row.number == 16)
     assert (row.state, row.accuracy, row.epochs) == ("pruned", "43.0 %", "4/12")
     assert row.reason == "rank 5 of 6 after 4 epochs"
     assert len(row.curve) == 4
 
 
-def test_noise_decides_which_trial_is_best() -> None:
-    # Within one standard error, the lower loss is the better trial.
+def test_trials_within_noise_are_ordered_by_loss() -> None:
+    # Within one standard error, the trial with the lower loss ranks first.
     lucky = trial(1, curve=tuple(replace(r, val_loss=(r.val_loss or 0) + 1) for r in curve(0.70)))
     calm = trial(2, curve=curve(0.69))
     record = empty_study(trials=(lucky, calm))
@@ -98,39 +98,39 @@ def test_noise_decides_which_trial_is_best() -> None:
     assert report(replace(record, noise=0.001)).trials[0].number == 1
 
 
-def test_the_budget_is_accounted_for() -> None:
+def test_budget_facts() -> None:
     record = sample_study()
     data = report(record)
-    spent = facts(data.spent)
-    assert spent["Budget"] == "14 full trials = 168 epochs"
+    spent = facts(data.budget_facts)
+    assert spent["Budget"] == "14 full-length trials = 168 epochs"
     assert spent["Epochs spent"] == "130 of 168 (77 %)"
-    assert spent["Trials"] == "18 10 to full length, 7 pruned and 1 failed"
+    assert spent["Trials"] == "18 10 full-length, 7 pruned and 1 failed"
     assert spent["Diverged"].startswith("1 ")
     assert spent["Saved by pruning"] == "64 epochs not trained; pruner asha"
     assert spent["Time of the search"] == "10 min 12 s"
-    assert spent["Final runs"] == "13 156 epochs, on top of the budget"
+    assert spent["Final runs"] == "13 156 epochs, not included in the budget"
     assert data.budget_share_spent == 130 / 168
     timed = report(replace(record, budget="30m", epochs_budget=None))
-    assert facts(timed.spent)["Budget"] == "30m"
+    assert facts(timed.budget_facts)["Budget"] == "30m"
     assert timed.budget_share_spent is None
     assert timed.tiles[3].value == "10 min 12 s"
 
 
-def test_a_trial_that_the_budget_ended_is_not_saved_by_pruning() -> None:
+def test_trial_stopped_by_the_budget_saves_no_epochs() -> None:
     ended = trial(0, "pruned", curve=curve(0.4, epochs=4), reason="epoch budget used up")
     data = report(empty_study(trials=(ended,)))
-    assert "Saved by pruning" not in facts(data.spent)
+    assert "Saved by pruning" not in facts(data.budget_facts)
     assert data.pruning.sentences[0].endswith("The end of the budget stopped 1 trial.")
 
 
-def test_more_than_the_budget_is_not_more_than_all() -> None:
+def test_budget_share_is_at_most_one() -> None:
     assert report(sample_study(epochs_spent=500)).budget_share_spent == 1.0
 
 
-def test_the_tiles_of_a_finished_study() -> None:
+def test_tiles_of_a_finished_study() -> None:
     tiles = facts(report(sample_study()).tiles)
-    assert list(tiles) == ["Validation accuracy", "Against the default", "Test accuracy", "Epochs spent"]
-    assert tiles["Against the default"] == "+4.5 points +4.1 to +4.9, paired"
+    assert list(tiles) == ["Validation accuracy", "Difference to default", "Test accuracy", "Epochs spent"]
+    assert tiles["Difference to default"] == "+4.5 points +4.1 to +4.9, paired"
     assert tiles["Test accuracy"].startswith("69.5 % 66.8")
 
 
@@ -140,14 +140,14 @@ def test_failures_are_grouped_by_reason() -> None:
     data = report(empty_study(trials=(failed[0], other, failed[1])))
     assert [(f.reason, f.trials, f.traceback) for f in data.failures] == [
         ("ValueError: x", "1 and 3", "T3"),
-        ("no reason was recorded", "2", ""),
+        ("no reason recorded", "2", ""),
     ]
 
 
-def test_an_interrupted_trial_is_no_failure() -> None:
+def test_interrupted_trial_is_no_failure() -> None:
     data = report(empty_study(trials=(interrupted(0), trial(1, curve=curve(0.5)), interrupted(2))))
     assert data.failures == ()
-    assert facts(data.spent)["Trials"] == "3 1 to full length, 0 pruned, 0 failed and 2 interrupted"
+    assert facts(data.budget_facts)["Trials"] == "3 1 full-length, 0 pruned, 0 failed and 2 interrupted"
     assert "1 trial," in facts(data.tiles)["Epochs spent"]
     assert [(row.number, row.state) for row in data.trials] == [(1, "complete"), (0, "interrupted"), (2, "interrupted")]
 
@@ -157,18 +157,18 @@ def test_importance_is_sorted_and_finite() -> None:
     assert [(row.name, row.text) for row in rows] == [("b", "70 %"), ("a", "20 %")]
 
 
-def test_facts_name_the_device_and_the_data() -> None:
-    found = facts(report(sample_study()).data)
-    assert found["Ran on"] == "cpu, float32"
-    assert (found["Validation images"], found["Images left out"]) == ("299", "1")
+def test_study_facts() -> None:
+    found = facts(report(sample_study()).study_facts)
+    assert found["Hardware"] == "cpu, float32"
+    assert (found["Validation images"], found["Unreadable images"]) == ("299", "1")
     assert found["Started"] == CREATED.strftime("%Y-%m-%d %H:%M UTC")
-    bare = facts(report(sample_study(dataset={}, trials=(), created=None)).data)
+    bare = facts(report(sample_study(dataset={}, trials=(), created=None)).study_facts)
     assert "Classes" not in bare
-    assert "Ran on" not in bare
+    assert "Hardware" not in bare
 
 
-def test_names_of_many_lines_stay_in_their_place() -> None:
+def test_names_with_line_breaks_become_one_line() -> None:
     record = with_config(sample_study(notes=("a\nb",)), name="n\n# x", dataset="d\ne")
     data = report(record)
     assert data.title == "n # x"
-    assert "\n" not in data.subtitle + data.notes[0] + facts(data.data)["Dataset"]
+    assert "\n" not in data.subtitle + data.notes[0] + facts(data.study_facts)["Dataset"]

@@ -3,10 +3,10 @@ from pathlib import Path
 
 from nbt.report.study.reproduce import commands, task_arguments
 from nbt.tuning.storage.records import StudyRecord
-from tests.sample_study import config, guided_study, sample_study, unfinished_study, with_config
+from tests.sample_study import config, sample_study, study_with_priors, unfinished_study, with_config
 
 
-def test_the_commands_name_all_that_defines_the_task() -> None:
+def test_task_arguments_define_the_task() -> None:
     words = task_arguments(config(weights="w/my net.pth", classes=20, shots=5, data_dir=None))
     assert words == [
         *("--dataset", "cub", "--backbone", "mobilenet_v2(width_mult=0.35)", "--weights", "w/my net.pth"),
@@ -14,14 +14,14 @@ def test_the_commands_name_all_that_defines_the_task() -> None:
     ]
 
 
-def test_training_again_uses_the_finals_seeds_and_the_report() -> None:
+def test_train_command_uses_finals_seeds_and_report_folder() -> None:
     found = commands(sample_study(), Path("reports/cub"), has_settings=True, has_model=True)
     train, predict, search, ui = (command.text for command in found)
     words = shlex.split(train)
     assert words[:2] == ["nbt", "train"]
     assert words[words.index("--settings") + 1] == "reports/cub/recommended.yaml"
     assert words[words.index("--seeds") + 1] == "5"
-    assert words[words.index("--export") + 1] == "reports/cub/model-again", "beside the model that is there"
+    assert words[words.index("--export") + 1] == "reports/cub/model-again", "the existing model is not overwritten"
     assert predict == "nbt predict reports/cub/model IMAGES..."
     again = shlex.split(search)
     assert again[again.index("--budget") + 1] == "14"
@@ -29,7 +29,7 @@ def test_training_again_uses_the_finals_seeds_and_the_report() -> None:
     assert ui == "nbt ui"
 
 
-def test_commands_for_what_is_not_there_are_left_out() -> None:
+def test_commands_for_missing_files_are_left_out() -> None:
     found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False)
     assert [shlex.split(command.text)[1] for command in found] == ["search", "ui"]
 
@@ -44,7 +44,7 @@ def test_names_are_quoted_for_the_shell() -> None:
     assert shlex.split(text[1].text) == ["nbt", "predict", "a b/model", "IMAGES..."]
 
 
-def test_the_commands_are_ones_that_the_program_has() -> None:
+def test_commands_use_existing_options() -> None:
     from nbt.cli.search import command as search
     from nbt.cli.train import command as train
 
@@ -55,15 +55,15 @@ def test_the_commands_are_ones_that_the_program_has() -> None:
         assert {word for word in words if word.startswith("--")} <= options
 
 
-def test_a_plain_search_goes_on_plain_and_a_guided_one_guided() -> None:
+def test_search_command_keeps_priors_on_or_off() -> None:
     def last_search(record: StudyRecord) -> list[str]:
         return shlex.split(commands(record, Path("r"), has_settings=False, has_model=False)[0].text)
 
     assert "--no-heuristics" in last_search(sample_study())
-    assert "--no-heuristics" not in last_search(guided_study())
+    assert "--no-heuristics" not in last_search(study_with_priors())
 
 
-def test_a_search_that_is_kept_elsewhere_goes_on_there() -> None:
+def test_run_options_are_part_of_the_search_command() -> None:
     where = {"--storage": "postgresql://db/studies", "--tracking-uri": "sqlite:///my runs.db", "--engine": "ray"}
     found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False, run_options=where)
     words = shlex.split(found[0].text)
@@ -71,4 +71,4 @@ def test_a_search_that_is_kept_elsewhere_goes_on_there() -> None:
     assert found[1].text == "nbt ui --tracking-uri 'sqlite:///my runs.db'"
     server = {"--tracking-uri": "http://mlflow:5000"}
     found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False, run_options=server)
-    assert found[1].text == "http://mlflow:5000", "it has pages of its own, and nbt ui refuses it"
+    assert found[1].text == "http://mlflow:5000", "a server has its own pages, and nbt ui rejects it"

@@ -5,7 +5,7 @@ import pandas as pd
 from nbt.report import trials_frame
 from nbt.settings import LAYER_LR_KNOTS, TransferSettings, setting_names
 from nbt.training.results import EpochResult
-from tests.sample_study import BEST, empty_study, guided_study, sample_study, spread_study, trial
+from tests.sample_study import BEST, empty_study, sample_study, spread_study, study_with_priors, trial
 
 COLUMNS = ["number", "state", "origin", "val_accuracy", "val_loss", "epochs", "seconds", "reason"]
 PLACES = ["node", "device", "gpu_index"]
@@ -18,7 +18,7 @@ def settings_of(row: pd.Series) -> TransferSettings:
     return TransferSettings.from_dict({**values, "epochs": row["epochs_full"]})
 
 
-def test_one_row_a_trial_with_everything() -> None:
+def test_one_row_per_trial() -> None:
     record = sample_study()
     frame = trials_frame(record)
     assert list(frame.columns[:16]) == COLUMNS + PLACES + FORECASTS
@@ -31,45 +31,45 @@ def test_one_row_a_trial_with_everything() -> None:
     assert frame.set_index("number")["val_accuracy"].isna()[5]
 
 
-def test_it_says_where_each_trial_ran() -> None:
+def test_table_contains_locations() -> None:
     rows = trials_frame(spread_study())[PLACES].head(2).values.tolist()
     assert rows == [["alpha", "NVIDIA H200", "0"], ["alpha", "NVIDIA H200", "1"]]
     assert set(trials_frame(sample_study())["device"]) == {"cpu", ""}
 
 
-def test_it_survives_csv_with_equal_settings() -> None:
+def test_csv_round_trip_keeps_settings() -> None:
     record = sample_study()
     frame = trials_frame(record)
     read = pd.read_csv(io.StringIO(frame.to_csv(index=False)), keep_default_na=False, na_values={"val_accuracy": ""})
-    for (_, row), one in zip(read.iterrows(), record.trials, strict=True):
-        assert settings_of(row) == one.settings
-        assert row["reason"] == one.reason
+    for (_, row), trial_record in zip(read.iterrows(), record.trials, strict=True):
+        assert settings_of(row) == trial_record.settings
+        assert row["reason"] == trial_record.reason
     assert settings_of(read.iloc[12]) == BEST
 
 
-def test_a_study_without_trials_has_the_same_columns() -> None:
+def test_study_without_trials_has_the_same_columns() -> None:
     empty = trials_frame(empty_study())
     assert len(empty) == 0
     assert list(empty.columns) == list(trials_frame(sample_study()).columns)
 
 
-def test_reasons_of_many_lines_stay_in_their_row() -> None:
+def test_reasons_with_line_breaks_stay_in_one_row() -> None:
     failed = trial(0, "failed", reason='ValueError: a\n"b",\rc', origin="x\ny")
     text = trials_frame(empty_study(trials=(failed,))).to_csv(index=False)
     assert len(text.splitlines()) == 2
 
 
-def test_a_trial_without_validation_has_no_numbers() -> None:
+def test_trial_without_validation_has_missing_values() -> None:
     blind = trial(0, curve=(EpochResult(1, 1.0, None, None, 2.0),))
     row = trials_frame(empty_study(trials=(blind,))).iloc[0]
     assert row[["val_accuracy", "val_loss"]].isna().all()
 
 
 def test_forecasts_are_those_of_the_last_epoch() -> None:
-    frame = trials_frame(guided_study()).set_index("number")
+    frame = trials_frame(study_with_priors()).set_index("number")
     assert list(frame.loc[4, FORECASTS]) == [0.5, 0.45, 0.55, 0.02, "no"]
     assert frame.loc[10, "control"] == "yes"
-    assert frame.loc[10, "forecast_chance"] == 0.3, "after epoch 4 it was found hopeless, after epoch 11 it is not"
+    assert frame.loc[10, "forecast_chance"] == 0.3, "unpromising after epoch 4, but not after epoch 11"
     assert frame.loc[12, FORECASTS[:4]].isna().all()
     assert frame.loc[12, "control"] == ""
     assert trials_frame(sample_study())[FORECASTS[:4]].isna().all().all()

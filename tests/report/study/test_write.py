@@ -26,7 +26,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_report_is_a_folder_of_four_files(tmp_path: Path) -> None:
+def test_report_has_four_files(tmp_path: Path) -> None:
     path = write_report(sample_study(), tmp_path / "reports")
     assert path == tmp_path / "reports" / NAME / "report.html"
     assert names(path.parent) == ALL
@@ -35,7 +35,7 @@ def test_a_report_is_a_folder_of_four_files(tmp_path: Path) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o666 & ~umask}
 
 
-def test_the_settings_load_as_they_were(tmp_path: Path) -> None:
+def test_settings_file_round_trip(tmp_path: Path) -> None:
     folder = write_report(sample_study(), tmp_path).parent
     assert TransferSettings.load(folder / "recommended.yaml") == BEST
     comments = [line for line in (folder / "recommended.yaml").read_text().splitlines() if line.startswith("#")]
@@ -46,32 +46,32 @@ def test_the_settings_load_as_they_were(tmp_path: Path) -> None:
     assert "4.5 points better than the default recipe" in text
 
 
-def test_before_the_finals_the_best_trial_is_written_and_says_so(tmp_path: Path) -> None:
+def test_settings_before_the_finals_are_of_the_best_trial(tmp_path: Path) -> None:
     folder = write_report(unfinished_study(), tmp_path).parent
     assert TransferSettings.load(folder / "recommended.yaml") == BEST
     assert "not confirmed by final runs" in (folder / "recommended.yaml").read_text()
 
 
-def test_the_default_recipe_may_be_what_is_written(tmp_path: Path) -> None:
+def test_default_recipe_can_be_recommended(tmp_path: Path) -> None:
     folder = write_report(sample_study(recommended="default recipe"), tmp_path).parent
     assert TransferSettings.load(folder / "recommended.yaml") == DEFAULT
     assert "better than" not in (folder / "recommended.yaml").read_text()
 
 
-def test_nothing_to_recommend_leaves_no_settings(tmp_path: Path) -> None:
+def test_without_recommendation_there_is_no_settings_file(tmp_path: Path) -> None:
     write_report(sample_study(), tmp_path)
     folder = write_report(empty_study(), tmp_path).parent
-    assert names(folder) == ALL - {"recommended.yaml"}, "an older recommendation is of another study"
+    assert names(folder) == ALL - {"recommended.yaml"}, "an older recommendation belongs to another study"
 
 
-def test_the_table_has_every_trial(tmp_path: Path) -> None:
+def test_table_contains_every_trial(tmp_path: Path) -> None:
     folder = write_report(sample_study(), tmp_path).parent
     frame = pd.read_csv(io.StringIO((folder / "trials.csv").read_text()))
     assert list(frame["number"]) == list(range(18))
     assert frame["val_accuracy"].max() == 0.712
 
 
-def test_a_hostile_name_does_not_leave_comments_or_the_folder(tmp_path: Path) -> None:
+def test_hostile_name_stays_inside_comment_and_folder(tmp_path: Path) -> None:
     record = with_config(sample_study(), name="../../x\nmomentum: 0.1\n", dataset="d\nbatch_size: 1")
     out = tmp_path / "reports"
     path = write_report(record, out)
@@ -85,20 +85,20 @@ def test_every_name_is_one_folder_inside(name: str, tmp_path: Path) -> None:
     assert report_folder(tmp_path, name).resolve().parent == tmp_path
 
 
-def test_ordinary_names_stay_what_they_are(tmp_path: Path) -> None:
+def test_ordinary_names_are_unchanged(tmp_path: Path) -> None:
     for name in (NAME, "mobilenet_v2(width_mult=0.35) é", "a.b"):
         assert report_folder(tmp_path, name) == tmp_path / name
 
 
-def lay_model(out: Path, settings: TransferSettings) -> Path:
+def write_model_card(out: Path, settings: TransferSettings) -> Path:
     folder = out / NAME / "model"
     folder.mkdir(parents=True)
     (folder / CARD_FILE).write_text(json.dumps({"settings": settings.to_dict()}))
     return folder
 
 
-def test_what_others_put_there_stays_and_the_model_is_mentioned(tmp_path: Path) -> None:
-    (lay_model(tmp_path, BEST) / "weights").write_text("w")
+def test_other_files_are_kept_and_the_model_is_mentioned(tmp_path: Path) -> None:
+    (write_model_card(tmp_path, BEST) / "weights").write_text("w")
     (tmp_path / NAME / "notes.txt").write_text("n")
     folder = write_report(sample_study(), tmp_path).parent
     assert names(folder) == ALL | {"model", "notes.txt"}
@@ -114,19 +114,19 @@ def test_what_others_put_there_stays_and_the_model_is_mentioned(tmp_path: Path) 
         (unfinished_study(), BEST),
         (empty_study(), BEST),
     ],
-    ids=["of other settings", "before the test", "before the finals", "without a choice"],
+    ids=["other settings", "before the test", "before the finals", "without recommendation"],
 )
-def test_a_model_of_another_choice_is_not_offered(
+def test_model_of_another_recommendation_is_not_mentioned(
     record: StudyRecord, settings: TransferSettings, tmp_path: Path
 ) -> None:
-    lay_model(tmp_path, settings)
+    write_model_card(tmp_path, settings)
     folder = write_report(record, tmp_path).parent
     assert names(folder) > {"model"}
     for name in ("report.md", "report.html"):
         assert "nbt predict" not in (folder / name).read_text()
 
 
-def test_writing_again_replaces_all(tmp_path: Path) -> None:
+def test_writing_again_replaces_all_files(tmp_path: Path) -> None:
     write_report(unfinished_study(), tmp_path)
     folder = write_report(sample_study(), tmp_path).parent
     assert names(folder) == ALL
@@ -134,9 +134,7 @@ def test_writing_again_replaces_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["render_html", "trials_frame"])
-def test_what_cannot_be_made_leaves_the_old_report_whole(
-    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_rendering_keeps_the_old_report(broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_report(unfinished_study(), tmp_path).parent
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -150,7 +148,7 @@ def test_what_cannot_be_made_leaves_the_old_report_whole(
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
-def test_a_full_disk_leaves_the_old_report_whole(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_keeps_the_old_report(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_report(unfinished_study(), tmp_path).parent
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     real, calls = Path.write_text, []
@@ -168,7 +166,7 @@ def test_a_full_disk_leaves_the_old_report_whole(count: int, tmp_path: Path, mon
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_the_page_appears_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_html_page_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, order = Path.replace, []
 
     def noted(self: Path, target: Path) -> Path:
@@ -181,13 +179,13 @@ def test_the_page_appears_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert order[-1] == "report.html"
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_unwritable_folder_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NbtError, match="file"):
         write_report(sample_study(), tmp_path / "file")
 
 
-def test_names_that_are_not_text_do_not_cost_the_report(tmp_path: Path) -> None:
+def test_undecodable_names_do_not_prevent_the_report(tmp_path: Path) -> None:
     odd = os.fsdecode(b"/data/b\xff\xfeirds")
     record = with_config(sample_study(notes=(odd,)), dataset=odd, data_dir=odd)
     record = replace(record, trials=record.trials[:3])
@@ -197,16 +195,16 @@ def test_names_that_are_not_text_do_not_cost_the_report(tmp_path: Path) -> None:
         (folder / name).read_text(encoding="utf-8")
 
 
-def test_a_fit_profile_is_a_file_that_reads_back(tmp_path: Path) -> None:
+def test_fit_profile_file_round_trip(tmp_path: Path) -> None:
     folder = write_report(sample_study(profile=profile_dict()), tmp_path).parent
     assert names(folder) == ALL | {"fit.json"}
     read = FitProfile.from_json((folder / "fit.json").read_text())
     assert read.to_dict() == make_profile().to_dict()
     write_report(sample_study(), tmp_path)
-    assert names(folder) == ALL, "an older profile is of another study"
+    assert names(folder) == ALL, "an older profile belongs to another study"
 
 
-def test_both_pages_search_on_where_the_study_is(tmp_path: Path) -> None:
+def test_both_reports_contain_the_run_options(tmp_path: Path) -> None:
     folder = write_report(sample_study(), tmp_path, run_options={"--storage": "sqlite:///far/s.db"}).parent
     for name in ("report.html", "report.md"):
         assert "--storage sqlite:///far/s.db" in (folder / name).read_text()

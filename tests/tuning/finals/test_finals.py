@@ -152,7 +152,7 @@ class TestRuns:
             FakeEngine(simulate=simulate, workers=3).run(Finals(store, seeds=4))
             record = store.record()
         assert {len(final.runs) for final in record.finals if not final.dropped} == {4}
-        assert record.recommended == DEFAULT_RECIPE or "cannot be told apart" in record.verdict
+        assert record.recommended == DEFAULT_RECIPE or "cannot be distinguished" in record.verdict
 
     def test_a_single_seed_gives_no_interval(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")

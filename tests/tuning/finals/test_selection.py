@@ -130,12 +130,12 @@ class TestDescribeComparison:
 
     def test_not_distinguishable(self) -> None:
         text = describe_comparison("trial 12", DEFAULT, Interval(mean=0.004, low=-0.01, high=0.018, n=5))
-        assert "cannot be told apart from the default recipe: +0.4 points" in text
+        assert "cannot be distinguished from the default recipe: +0.4 points" in text
         assert "-1.0 to +1.8" in text
 
     def test_one_seed(self) -> None:
         text = describe_comparison("trial 12", DEFAULT, Interval(mean=0.04, low=None, high=None, n=1))
-        assert text == "Trial 12 cannot be told apart from the default recipe by one seed (+4.0 points)."
+        assert text == "Trial 12 cannot be distinguished from the default recipe by one seed (+4.0 points)."
 
     def test_the_default_recipe_itself(self) -> None:
         assert describe_comparison(DEFAULT, DEFAULT, None).startswith("The default recipe is recommended")

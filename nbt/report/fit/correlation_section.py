@@ -1,0 +1,95 @@
+"""Section of a report on the correlation of unit measures with accuracy: a sentence and table rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nbt.report.fit.correlation import (
+    MIN_TRIALS,
+    MeasureCorrelation,
+    chance_level,
+    comparable_trials,
+    measure_correlations,
+)
+from nbt.report.formatting import DASH, signed_number
+from nbt.tuning.storage.records import StudyRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrelationRow:
+    """One measure and the baseline at both depths; `trials` is "12", or "12 and 9" where the depths differ."""
+
+    label: str
+    transfer: str
+    transfer_baseline: str
+    frozen: str
+    frozen_baseline: str
+    trials: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrelationSection:
+    """The correlation of unit measures with the accuracy of the trials as text.
+
+    Attributes:
+        sentence: Explanation of the rows, or the reason why there are none.
+        rows: One row per measure.
+    """
+
+    sentence: str
+    rows: tuple[CorrelationRow, ...]
+
+
+_LABELS = {
+    "ridge_accuracy": "ridge probe",
+    "gain": "gain over random",
+    "logme": "LogME",
+    "h_score": "H-score",
+    "mean_shift": "shift of means",
+    "variance_shift": "shift of variances",
+    "dead_channels": "dead channels",
+    "cka_next": "CKA with the next unit",
+}
+
+
+def correlation_section(record: StudyRecord) -> CorrelationSection | None:
+    """Returns the section on the correlation of unit measures with accuracy; None without a profile of units."""
+    correlations = measure_correlations(record)
+    if not correlations:
+        return None
+    full = len(comparable_trials(record))
+    if full < MIN_TRIALS:
+        return CorrelationSection(
+            sentence=(
+                f"The correlation of unit measures with accuracy requires {MIN_TRIALS} full-length trials that did not "
+                f"diverge; there {'is' if full == 1 else 'are'} {full}."
+            ),
+            rows=(),
+        )
+    pairs = zip(correlations[::2], correlations[1::2], strict=True)
+    return CorrelationSection(
+        sentence=(
+            "Rank correlation (Kendall's tau-b) with the validation accuracy of the full-length trials that did not "
+            "diverge. The value of a measure is taken at the last unit that a trial transfers or freezes; the baseline "
+            f"is the number of these units. Without any relation, tau of {full} trials lies within ± "
+            f"{chance_level(full):.2f} in 95 % of cases. The search chose these trials, so they are no random sample "
+            "of settings."
+        ),
+        rows=tuple(_correlation_row(transfer, frozen) for transfer, frozen in pairs),
+    )
+
+
+def _correlation_row(transfer: MeasureCorrelation, frozen: MeasureCorrelation) -> CorrelationRow:
+    same = transfer.trials == frozen.trials
+    return CorrelationRow(
+        label=_LABELS[transfer.measure],
+        transfer=_tau_text(transfer.tau),
+        transfer_baseline=_tau_text(transfer.baseline),
+        frozen=_tau_text(frozen.tau),
+        frozen_baseline=_tau_text(frozen.baseline),
+        trials=str(transfer.trials) if same else f"{transfer.trials} and {frozen.trials}",
+    )
+
+
+def _tau_text(value: float | None) -> str:
+    return DASH if value is None else signed_number(value)

@@ -1,0 +1,159 @@
+"""Section of a report on pruning: sentences and table rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nbt.report.formatting import DASH, format_interval, one_line, percent, pluralise
+from nbt.report.priors.pruning import (
+    CONTROL,
+    EXEMPT,
+    STOPPED,
+    Forecast,
+    PruningDecision,
+    PruningResults,
+    pruning_results,
+)
+from nbt.tuning.storage.records import StudyRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunedTrialRow:
+    """One trial that was judged unpromising, whether it was stopped or not."""
+
+    number: int
+    decision: str
+    epochs: int
+    mean: str
+    interval: str
+    to_beat: str
+    chance: str
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningSection:
+    """The pruning of a search as text.
+
+    Attributes:
+        sentences: Number of stopped trials, epochs saved, false-stop rate and coverage of the forecasts.
+        rows: The unpromising trials, by number; empty without forecasts.
+        forecasts: Whether any trial has a forecast.
+    """
+
+    sentences: tuple[str, ...]
+    rows: tuple[PrunedTrialRow, ...]
+    forecasts: bool
+
+
+def pruning_section(record: StudyRecord) -> PruningSection:
+    """Returns the section on the pruning of a search."""
+    results = pruning_results(record)
+    sentences = [_stopped_sentence(record, results)]
+    if results.forecasts:
+        sentences += [_control_sentence(results), _exempt_sentence(results), _coverage_sentence(results)]
+    elif results.with_decision(STOPPED):
+        sentences.append("This pruner has no control trials, so its false-stop rate is unknown.")
+    return PruningSection(
+        sentences=tuple(sentence for sentence in sentences if sentence),
+        rows=tuple(map(_pruned_trial_row, results.decisions)) if results.forecasts else (),
+        forecasts=results.forecasts,
+    )
+
+
+def _stopped_sentence(record: StudyRecord, results: PruningResults) -> str:
+    stopped = len(results.with_decision(STOPPED))
+    name = one_line(record.pruner) or DASH
+    budget = (
+        f" The end of the budget stopped {pluralise(results.stopped_by_budget, 'trial')}."
+        if results.stopped_by_budget
+        else ""
+    )
+    if not stopped:
+        return f"No trial was stopped early (pruner {name}).{budget}"
+    were = "was" if stopped == 1 else "were"
+    saved = f"which saved {pluralise(results.epochs_saved, 'epoch')} of full-length trials"
+    return f"{pluralise(stopped, 'trial')} {were} stopped early (pruner {name}), {saved}.{budget}"
+
+
+def _control_sentence(results: PruningResults) -> str:
+    controls = results.with_decision(CONTROL)
+    unfinished = sum(control.beat_incumbent is None for control in controls)
+    unknown = f" The outcome of {pluralise(unfinished, 'more control')} is unknown." if unfinished else ""
+    rate = results.false_stop_rate
+    if rate is None:
+        return (
+            "A random sample of the unpromising trials continues as controls; none of them has reached full length, so "
+            f"the false-stop rate of this study is unknown.{unknown}"
+        )
+    beat = sum(control.beat_incumbent is True for control in controls)
+    return (
+        f"Of {pluralise(rate.n, 'unpromising trial')} that continued as random controls, {beat or 'none'} beat the "
+        f"accuracy to beat: a false-stop rate of {percent(rate.mean)} (95 % Wilson interval {format_interval(rate)})."
+        f"{unknown}"
+    )
+
+
+def _exempt_sentence(results: PruningResults) -> str:
+    exempt = [trial for trial in results.with_decision(EXEMPT) if trial.beat_incumbent is not None]
+    if not exempt:
+        return ""
+    beat = sum(trial.beat_incumbent is True for trial in exempt)
+    return (
+        f"Of the baseline recipes, which are never stopped, {len(exempt)} {'was' if len(exempt) == 1 else 'were'} "
+        f"unpromising; {beat or 'none'} of them beat the accuracy to beat. They are no random sample and do not count "
+        "in the rate."
+    )
+
+
+def _coverage_sentence(results: PruningResults) -> str:
+    coverage = results.coverage
+    if coverage is None:
+        return "No full-length trial has a forecast from its first half, so the forecasts cannot be checked."
+    inside = round(coverage.mean * coverage.n)
+    return (
+        f"{inside} of {pluralise(coverage.n, 'full-length trial')} ({percent(coverage.mean, 0)}, 95 % Wilson interval "
+        f"{format_interval(coverage)}) ended inside the 80 % interval of the last forecast from their first half; "
+        "stopped trials have no outcome and do not count."
+    )
+
+
+def _pruned_trial_row(trial: PruningDecision) -> PrunedTrialRow:
+    forecast = trial.forecast
+    row = None if forecast is None else forecast.deciding
+    return PrunedTrialRow(
+        number=trial.number,
+        decision=_DECISION_LABELS[trial.decision],
+        epochs=trial.epochs,
+        mean=DASH if row is None else percent(row.mean),
+        interval=DASH if row is None else percent_range(row.low, row.high),
+        to_beat=percent(None if forecast is None else forecast.incumbent),
+        chance=DASH if row is None else percent(row.chance),
+        outcome=_outcome_text(trial),
+        reason=one_line(trial.reason),
+    )
+
+
+_DECISION_LABELS = {
+    STOPPED: "stopped",
+    CONTROL: "control, not stopped",
+    EXEMPT: "baseline recipe, never stopped",
+}
+
+
+def _outcome_text(trial: PruningDecision) -> str:
+    if trial.outcome is None:
+        return "unknown"
+    comparison = {None: "", True: ", beat it", False: ", did not beat it"}[trial.beat_incumbent]
+    return percent(trial.outcome) + comparison
+
+
+def percent_range(low: float, high: float) -> str:
+    """Returns the bounds of a forecast's interval in percent, e.g. "58.0-63.1 %"."""
+    return f"{100 * low:.1f}{DASH}{100 * high:.1f} %"
+
+
+def last_forecast_range(forecast: Forecast | None) -> str:
+    """Returns the 80 % interval of a trial's last forecast, or "" without a forecast."""
+    return "" if forecast is None else percent_range(forecast.last.low, forecast.last.high)
