@@ -26,6 +26,12 @@ from nbt.yaml_loader import key_lines, parse_yaml_mapping
 ENGINES = ("local", "ray")
 PRUNERS = ("fit", "asha", "none")
 
+BACKBONE_HELP = "Architecture, such as 'mobilenet_v2(width_mult=0.35)'; see nbt backbones."
+WEIGHTS_HELP = "Pretrained weights: those of the backbone (default), random ones (none), or a file."
+
+REQUIRED = ("dataset", "budget")
+"""Options without which no search starts; they may be given on the command line or in a configuration file."""
+
 KINDS = ("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus")
 
 
@@ -39,7 +45,7 @@ class Option:
             stored.
         help: One sentence for help texts.
         metavar: What stands for the value in help texts.
-        low: Least value of a whole number.
+        low: Least value of a whole number; None where it depends on the dataset.
         choices: The values of a choice.
         when_none: What None means, for help texts; "" where None is not a value or needs no words.
         flag: Name on the command line where it is not the field's own, as "--no-heuristics" for a flag that is on.
@@ -49,7 +55,7 @@ class Option:
     role: str
     help: str
     metavar: str = ""
-    low: int = 1
+    low: int | None = 1
     choices: tuple[str, ...] = ()
     when_none: str = ""
     flag: str = ""
@@ -82,7 +88,7 @@ class Option:
     def _check_whole(self, name: str, value: Any) -> int:
         if type(value) is not int:
             raise UsageError(f"{name}: expected a whole number, got {value!r}")
-        if value < self.low:
+        if self.low is not None and value < self.low:
             raise UsageError(f"{name}: {value} is not {self.low} or more")
         return value
 
@@ -120,42 +126,58 @@ class SearchConfig:
         kind="path",
         role="task",
         metavar="NAME|FOLDER|CSV",
-        help="Images to transfer to: a known dataset, a folder, or a CSV; see nbt datasets.",
+        help="Target dataset; see nbt datasets.",
     )
     data_dir: str | None = _option(
-        None, kind="path", role="task", metavar="DIR", help="Folder that already holds a dataset known by name."
+        None,
+        kind="path",
+        role="task",
+        metavar="DIR",
+        help="Folder that already holds a dataset known by name.",
+        when_none="downloaded where possible",
     )
     backbone: str | None = _option(
         None,
         kind="text",
         role="task",
         metavar="NAME",
-        help="Architecture, such as 'mobilenet_v2(width_mult=0.35)'; see nbt backbones.",
-        when_none="the dataset's default",
+        help=BACKBONE_HELP,
+        when_none="the dataset's backbone",
     )
-    weights: str = _option(
-        "default", kind="path", role="task", metavar="default|none|FILE", help="Pretrained weights of the backbone."
-    )
+    weights: str = _option("default", kind="path", role="task", metavar="default|none|FILE", help=WEIGHTS_HELP)
     image_size: int | None = _option(
         None,
         kind="whole",
         role="task",
         metavar="PIXELS",
-        help="Height and width of the images.",
-        when_none="the default of dataset and backbone",
+        help="Side length of the images.",
+        when_none="that of dataset and backbone",
+        low=None,
     )
     classes: int | None = _option(
-        None, kind="whole", role="task", metavar="N", help="Use only the first N classes.", when_none="all"
+        None,
+        kind="whole",
+        low=None,
+        role="task",
+        metavar="N",
+        help="Use only the first N classes.",
+        when_none="all",
     )
     shots: int | None = _option(
-        None, kind="whole", role="task", metavar="N", help="Use at most N labelled images per class.", when_none="all"
+        None,
+        kind="whole",
+        low=None,
+        role="task",
+        metavar="N",
+        help="Use only N labelled images per class.",
+        when_none="all",
     )
     budget: str = _option(
         _REQUIRED,
         kind="budget",
         role="search",
         metavar="N|30m|2h",
-        help="Training epochs of N full trials, or wall-clock time.",
+        help="Training epochs worth N full trials, or wall-clock time.",
     )
     space: str = _option(
         "non_binary", kind="path", role="search", metavar="NAME|FILE", help="Search space; see nbt spaces."
@@ -165,33 +187,43 @@ class SearchConfig:
         kind="text",
         role="task",
         metavar="BACKBONE[=FILE]",
-        help="Backbone whose weights a trial may start from by injection; see nbt inject.",
+        help="Backbone whose weights trials may inject into theirs; see nbt inject.",
+        when_none="none",
     )
     engine: str = _option(
-        "local", kind="choice", role="run", choices=ENGINES, help="Where trials run: this machine or a Ray cluster."
+        "local",
+        kind="choice",
+        role="run",
+        choices=ENGINES,
+        help="Engine that runs the trials; ray copies the images to its nodes.",
     )
-    workers: int = _option(1, kind="whole", role="run", metavar="N", help="Number of trials that run at the same time.")
+    workers: int = _option(1, kind="whole", role="run", metavar="N", help="Concurrent trials.")
     ray_address: str | None = _option(
         None,
         kind="text",
         role="run",
         metavar="auto|HOST:PORT|ray://...",
-        help="Address of a running Ray cluster.",
-        when_none="a Ray of this machine is started and ended",
+        help="Running Ray cluster to connect to.",
+        when_none="a new Ray on this machine",
     )
     gpus_per_trial: float | str | None = _option(
         None,
         kind="gpus",
         role="run",
         metavar="F|auto",
-        help="With Ray: GPUs per trial, or a share of one; auto measures the memory that trials take.",
-        when_none="1 where there are GPUs",
+        help="With Ray: GPUs per trial, or the share of one; auto derives the share from measured memory.",
+        when_none="1, or an equal share if the workers outnumber the GPUs",
     )
     cpus_per_trial: float | None = _option(
-        None, kind="number", role="run", metavar="F", help="With Ray: CPUs per trial.", when_none="an equal share"
+        None,
+        kind="number",
+        role="run",
+        metavar="F",
+        help="With Ray: CPUs per trial.",
+        when_none="as many as leave room for all workers",
     )
     epochs: int = _option(
-        12, kind="whole", role="search", metavar="N", help="Epochs of a full trial; of a stream, of each of its tasks."
+        12, kind="whole", role="search", metavar="N", help="Epochs of a full trial; of each task with --scenario."
     )
     study: str | None = _option(
         None,
@@ -199,13 +231,18 @@ class SearchConfig:
         role="search",
         metavar="NAME",
         help="Name of the study.",
-        when_none="made from dataset, backbone and space",
+        when_none="derived from dataset, backbone and space",
     )
     storage: str | None = _option(
-        None, kind="uri", role="run", metavar="URL", help="Database of the studies.", when_none=".nbt/studies.db"
+        None,
+        kind="uri",
+        role="run",
+        metavar="URL",
+        help="Database of the studies.",
+        when_none="SQLite file under .nbt/",
     )
     tracking_uri: str | None = _option(
-        None, kind="uri", role="run", metavar="URI", help="MLflow tracking store.", when_none=".nbt/mlflow.db"
+        None, kind="uri", role="run", metavar="URI", help="MLflow tracking store.", when_none="SQLite file under .nbt/"
     )
     pruner: str = _option(
         "fit", kind="choice", role="search", choices=PRUNERS, help="Rule that stops unpromising trials early."
@@ -215,14 +252,15 @@ class SearchConfig:
         kind="flag",
         role="search",
         flag="--no-heuristics",
-        help="Propose settings by plain TPE, without profile and experience.",
+        help="Propose settings with plain TPE, without priors and experience.",
     )
     scenario: str | None = _option(
         None,
         kind="choice",
         role="task",
         choices=SCENARIOS,
-        help="Learn the dataset as a stream of tasks; see nbt continual.",
+        help="Search for a stream of tasks; see nbt continual.",
+        when_none="none: one task",
     )
     tasks: int | None = _option(
         None,
@@ -230,20 +268,20 @@ class SearchConfig:
         low=2,
         role="task",
         metavar="N",
-        help="Number of tasks of the stream.",
-        when_none="5, or fewer where the classes do not suffice",
+        help="With --scenario: number of tasks.",
+        when_none="5, or as many as the classes allow",
     )
     experience: str | None = _option(
         None,
         kind="path",
         role="run",
         metavar="DIR",
-        help="Folder of recorded tables to learn from.",
-        when_none="the tables that come with nbt",
+        help="Folder of recorded tables of other tasks; see nbt record.",
+        when_none="tables shipped with nbt",
     )
     seed: int = _option(0, kind="whole", low=0, role="search", metavar="N", help="Seed of splits, sampler and trials.")
     final_seeds: int = _option(
-        5, kind="whole", role="run", metavar="N", help="Largest number of final runs per finalist."
+        5, kind="whole", role="run", metavar="N", help="Maximum number of final runs per finalist."
     )
     out: str = _option("reports", kind="path", role="run", metavar="DIR", help="Folder of the reports.")
     fresh: bool = _option(
@@ -251,7 +289,7 @@ class SearchConfig:
         kind="flag",
         role="run",
         flag="--fresh",
-        help="Start a new study under a new name instead of resuming.",
+        help="Start a new study under another name instead of resuming.",
     )
 
     def __post_init__(self) -> None:
@@ -268,7 +306,7 @@ class SearchConfig:
         Raises:
             UsageError: Dataset or budget are missing.
         """
-        for name in ("dataset", "budget"):
+        for name in REQUIRED:
             if getattr(self, name) is None:
                 raise UsageError(f"missing {flag_of(name)}; see nbt search --help")
         return self

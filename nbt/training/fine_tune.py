@@ -363,7 +363,7 @@ class _Trial:
         copy_tensors(list(self.state.values()), [saved["state"][name] for name in self.state])
         copy_tensors(self.kept, saved["kept"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        # Checkpoints of version 0.1 have no hash of the weights: the file may have changed since the start of the trial.
+        # Checkpoints of version 0.1 have no hash of the weights, so the file may have changed since.
         self.l2sp.anchors = [[value.to(self.context.device) for value in group] for group in saved["anchors"]]
         if self.ema is not None:
             copy_tensors(self.ema.values, saved["average"]["values"])

@@ -171,7 +171,7 @@ def test_other_images_under_the_same_name_are_rejected(task: Task) -> None:
     plain = dataclasses.replace(task, shots=None)
     learn(plain)
     other = dataclasses.replace(plain, fingerprint="another")
-    with pytest.raises(UsageError, match="other images, labels or split"):
+    with pytest.raises(UsageError, match="different images, labels or split"):
         learn(other)
     learn(other, fresh=True)
 

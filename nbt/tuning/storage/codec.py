@@ -19,6 +19,7 @@ from nbt.tuning.storage.records import StudyConfig
 CONFIG = "config"
 CREATED = "created"
 BUDGET = "budget"
+SEARCH = "search"
 PRUNER = "pruner"
 DATASET = "dataset"
 NOTES = "notes"
