@@ -13,13 +13,24 @@ from nbt._version import __version__
 if TYPE_CHECKING:
     from nbt.api import load_task, search
     from nbt.api._continual import continual
+    from nbt.config import SearchConfig
     from nbt.fit.profile_builder import profile_fit
     from nbt.settings import TransferSettings
     from nbt.training.fine_tune import fine_tune
 
-__all__ = ["TransferSettings", "__version__", "continual", "fine_tune", "load_task", "profile_fit", "search"]
+__all__ = [
+    "SearchConfig",
+    "TransferSettings",
+    "__version__",
+    "continual",
+    "fine_tune",
+    "load_task",
+    "profile_fit",
+    "search",
+]
 
 _LAZY_IMPORTS = {
+    "SearchConfig": "nbt.config",
     "TransferSettings": "nbt.settings",
     "continual": "nbt.api",
     "fine_tune": "nbt.training.fine_tune",

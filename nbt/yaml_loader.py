@@ -48,3 +48,10 @@ def parse_yaml_mapping(text: str, *, source: str) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UsageError(f"{source}: expected a mapping of names to values")
     return values
+
+
+def key_lines(text: str) -> dict[str, int]:
+    """Returns the line, from 1, of each key of the mapping that `text` holds; `text` is valid YAML."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(node, yaml.MappingNode)
+    return {key.value: key.start_mark.line + 1 for key, _ in node.value}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbt.config import SearchConfig
 from nbt.progress import Progress
 from nbt.tuning.budget import Budget
 from nbt.tuning.engines.factory import EngineFactory
@@ -20,32 +20,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PreparedSearch:
-    """The checked arguments of a search; attributes not listed here are as in `nbt.api.search`.
+    """A search whose options were checked and whose task is loaded.
 
     Attributes:
+        options: Options of the search, with names and paths that mean the same in every folder.
         config: Configuration that identifies the study.
         budget: Budget of the study in all its sessions together.
         space: Search space without the dimensions that do not apply to the task.
+        pruner: Pruner that is used, "none" for streams.
+        heuristics: Whether priors and experience guide the proposals.
         transferred_priors: Models of the recorded tables; None if neither proposals nor pruner need them.
-        storage: URL of the storage, or None for the default.
         engine: Factory of the engine that runs the trials.
-        run_options: See `nbt.report.study.reproduce.commands`.
         progress: Progress callback, or None.
     """
 
+    options: SearchConfig
     config: StudyConfig
     budget: Budget
     space: Space
     pruner: str
     heuristics: bool
     transferred_priors: TransferredPriors | None
-    storage: str | None
     engine: EngineFactory
-    final_seeds: int
-    out: Path
-    run_options: Mapping[str, str]
-    fresh: bool
     progress: Progress | None
+
+    @property
+    def out(self) -> Path:
+        """Folder of the reports."""
+        return Path(self.options.out)
 
 
 def make_study_config(task: Task, space: Space, study: str | None, epochs: int) -> StudyConfig:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-
-from nbt.api._command_options import search_options
 
 
 def report(study: str, storage: str | None = None, out: str | Path = "reports") -> Path:
@@ -26,4 +25,6 @@ def report(study: str, storage: str | None = None, out: str | Path = "reports") 
     from nbt.tuning.storage.studies import read_study, resolve_storage
 
     record = read_study(resolve_storage(storage), study)
-    return write_report(record, Path(out), run_options=search_options(storage=storage, out=out)).resolve()
+    # The storage may have been moved since the search.
+    search = record.search_config().replace(storage=storage, out=out)
+    return write_report(dataclasses.replace(record, search=search), Path(out)).resolve()

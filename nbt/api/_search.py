@@ -3,99 +3,60 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
-from nbt.api._command_options import search_options, sync_options
-from nbt.api._load_task import TaskOptions, as_task
+from nbt.api._load_task import load_task
 from nbt.api._prepared_search import PreparedSearch, make_study_config
 from nbt.api._search_run import SearchRun
 from nbt.api._strategy import load_transferred_priors, make_strategy
 from nbt.api.results import SearchResult
-from nbt.errors import UsageError, nearest, require_positive
+from nbt.config import SearchConfig
+from nbt.errors import UsageError
 from nbt.paths import check_writable_folder
 from nbt.progress import Progress
 from nbt.training.export.model_folder import check_export
 from nbt.tuning.budget import Budget
 from nbt.tuning.engines.factory import EngineFactory
 from nbt.tuning.engines.ray.options import RayOptions
-from nbt.tuning.pruners.base import PRUNER_NAMES
 from nbt.tuning.storage.records import StudyObserver
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
+    from nbt.tuning.space.space import Space
     from nbt.tuning.storage.study_store import StudyStore
 
 _log = logging.getLogger("nbt")
 
+_TASK_FIELDS = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots", "teacher", "seed")
+_SYNC_OPTIONS = ("--storage", "--tracking-uri", "--out")
+
 
 def search(
-    task: Task | str | Path,
+    task: SearchConfig | Task | str | Path,
     *,
-    budget: int | str,
-    space: str | Path = "non_binary",
-    engine: str = "local",
-    workers: int = 1,
-    ray_address: str | None = None,
-    gpus_per_trial: float | str | None = None,
-    cpus_per_trial: float | None = None,
-    epochs: int = 12,
-    study: str | None = None,
-    storage: str | None = None,
-    tracking_uri: str | None = None,
-    pruner: str = "fit",
-    heuristics: bool = True,
-    experience: str | Path | None = None,
-    final_seeds: int = 5,
-    scenario: str | None = None,
-    tasks: int | None = None,
-    out: str | Path = "reports",
-    fresh: bool = False,
     observers: Sequence[StudyObserver] = (),
-    **options: Unpack[TaskOptions],
+    progress: Progress | None = None,
+    **options: Any,
 ) -> SearchResult:
     """Searches for settings, runs finals, retrains and tests the recommended settings, and writes the report.
 
     The same call resumes the study up to its budget. An interruption loses no finished trial.
 
     Args:
-        task: A loaded task, or the name or path of a dataset, which is loaded with `options`.
-        budget: Budget of the study in all its sessions together: a number of full trials, whose epochs may be spent,
-            or a wall-clock time such as "30m" or "2h".
-        space: Name or file of the search space.
-        engine: "local", or "ray" for a Ray cluster.
-        workers: Number of concurrent trials.
-        ray_address: "auto", "HOST:PORT" or "ray://HOST:PORT"; None starts Ray on this machine for the search.
-        gpus_per_trial: With Ray, the number of GPUs per trial, or a share of one; "auto" derives the share from the
-            measured memory of the trials. None is one GPU if there are any, or an equal share if the workers outnumber
-            the GPUs.
-        cpus_per_trial: With Ray, the number of CPUs per trial; None is the largest number that leaves room for all
-            workers.
-        epochs: Epochs of a full trial; with `scenario`, epochs of each task.
-        study: Name of the study; derived from dataset, backbone and space when None.
-        storage: URL of the Optuna storage; `.nbt/studies.db` when None.
-        tracking_uri: URI of the MLflow tracking store; `.nbt/mlflow.db` when None.
-        pruner: "fit" (ASHA if there are no recorded learning curves), "asha" or "none".
-        heuristics: Whether priors and experience guide the proposals; if not, plain TPE proposes settings.
-        experience: Folder of recorded tables (see `nbt.api.record`); the tables shipped with nbt when None.
-        final_seeds: Maximum number of final runs per finalist.
-        scenario: "data", "task" or "class" to learn the dataset as a stream of tasks in every trial, see
-            `nbt.training.continual.run.run_continual`; None for a single task. The value of a trial is then its average
-            accuracy after the last task. No trial is stopped early, and profile and experience are not used, because
-            they describe single tasks.
-        tasks: Number of tasks of the stream; `nbt.settings.continual.default_tasks` when None.
-        out: Folder of the reports.
-        fresh: Whether to start a new study under another name instead of resuming.
+        task: A loaded task, the name or path of a dataset, or a whole configuration.
         observers: Observers of the study.
-        **options: Options of the task, see `TaskOptions`; not allowed with a loaded task.
+        progress: Called as progress(what, done, total) during downloads, decoding, pretraining and retraining.
+        **options: Fields of `nbt.SearchConfig`, such as `budget` (a number of full trials, or a time such as "2h"),
+            `space`, `workers` and `epochs`. Those that define the task are not allowed with a loaded task.
 
     Returns:
         The study, its report and the recommended settings.
 
     Raises:
-        UsageError: An argument is invalid, or the stored study of this name has another configuration.
+        UsageError: An option is unknown or invalid, or the stored study of this name has another configuration.
         NbtError: The search cannot continue; finished trials stay stored.
     """
     from nbt.tracking import Tracker, resolve_uri
@@ -104,54 +65,75 @@ def search(
     from nbt.tuning.storage.database import check_separate_databases
     from nbt.tuning.stream_task import as_stream, check_stream
 
-    limit = Budget.parse(budget)
-    search_space = Space.load(space)
-    _check_choice("pruner", pruner, PRUNER_NAMES)
-    require_positive(workers=workers, epochs=epochs, final_seeds=final_seeds)
-    check_stream(scenario, tasks, pruner)
-    check_separate_databases(storage, resolve_uri(tracking_uri))
-    check_writable_folder("--out", out)
-    run_options = search_options(
-        storage=storage,
-        tracking_uri=tracking_uri,
-        engine=engine,
-        ray_address=ray_address,
-        workers=workers,
-        gpus_per_trial=gpus_per_trial,
-        cpus_per_trial=cpus_per_trial,
-        experience=experience,
-        final_seeds=final_seeds,
-        out=out,
-    )
-    with EngineFactory(engine, workers, RayOptions(ray_address, gpus_per_trial, cpus_per_trial)) as factory:
-        loaded = as_task(task, options)
-        if scenario is not None:
-            loaded, pruner, heuristics = as_stream(loaded, scenario, tasks), "none", False
+    config = _make_config(task, options)
+    limit, search_space = Budget.parse(config.budget), Space.load(config.space)
+    check_stream(config.scenario, config.tasks, config.pruner)
+    check_separate_databases(config.storage, resolve_uri(config.tracking_uri))
+    check_writable_folder("--out", config.out)
+    ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)
+    with EngineFactory(config.engine, config.workers, ray) as factory:
+        loaded = _load_task(task, config, progress)
+        pruner, heuristics = config.pruner, config.heuristics
+        if config.scenario is not None:
+            loaded, pruner, heuristics = as_stream(loaded, config.scenario, config.tasks), "none", False
         searched = applicable_space(search_space, loaded)
         needs_priors = heuristics or pruner == "fit"
         prepared = PreparedSearch(
-            config=make_study_config(loaded, search_space, study, epochs),
+            options=_resolve(config, loaded, search_space, limit),
+            config=make_study_config(loaded, search_space, config.study, config.epochs),
             budget=limit,
             space=searched,
             pruner=pruner,
             heuristics=heuristics,
-            transferred_priors=load_transferred_priors(experience, searched) if needs_priors else None,
-            storage=storage,
+            transferred_priors=load_transferred_priors(config.experience, searched) if needs_priors else None,
             engine=factory,
-            final_seeds=final_seeds,
-            out=Path(out),
-            run_options=run_options,
-            fresh=fresh,
-            progress=options.get("progress"),
+            progress=progress,
         )
-        tracker = Tracker(tracking_uri, reports=prepared.out, sync_options=sync_options(run_options))
+        run_options = prepared.options.command_options("run")
+        sync_options = {name: value for name, value in run_options.items() if name in _SYNC_OPTIONS}
+        tracker = Tracker(config.tracking_uri, reports=prepared.out, sync_options=sync_options)
         with ExitStack() as stack:
             return _open_search(stack, prepared, loaded, [*observers, tracker]).run_all_phases()
 
 
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name} {value!r}: {nearest(value, choices)}")
+def _make_config(task: SearchConfig | Task | str | Path, options: Mapping[str, Any]) -> SearchConfig:
+    """Returns the complete configuration of a search."""
+    if isinstance(task, SearchConfig):
+        return task.replace(**options).check_complete()
+    if isinstance(task, str | Path):
+        return SearchConfig.from_options({**options, "dataset": task}).check_complete()
+    names = [name for name, value in options.items() if name in _TASK_FIELDS and value is not None]
+    if names:
+        raise UsageError(f"{', '.join(names)}: a loaded task has its own; pass them to load_task")
+    return SearchConfig.from_options({**options, **_task_options(task)}).check_complete()
+
+
+def _task_options(task: Task) -> dict[str, Any]:
+    """Returns the options that define a loaded task."""
+    return {
+        "dataset": task.dataset,
+        "data_dir": task.data_dir,
+        "backbone": task.backbone.text,
+        "weights": task.weights,
+        "image_size": task.image_size,
+        "classes": task.classes,
+        "shots": task.shots,
+        "teacher": None if task.teacher is None else task.teacher.name,
+        "seed": task.seed,
+    }
+
+
+def _load_task(task: SearchConfig | Task | str | Path, config: SearchConfig, progress: Progress | None) -> Task:
+    if not isinstance(task, SearchConfig | str | Path):
+        return task
+    options = {name: getattr(config, name) for name in _TASK_FIELDS if name != "dataset"}
+    return load_task(config.dataset, progress=progress, **options)
+
+
+def _resolve(config: SearchConfig, task: Task, space: Space, budget: Budget) -> SearchConfig:
+    """Returns the configuration with names and paths that mean the same in every folder."""
+    tasks = {} if task.scenario is None else {"tasks": task.tasks}
+    return config.replace(**_task_options(task), space=space.source, budget=budget.text, **tasks)
 
 
 def _describe_data(task: Task) -> dict[str, Any]:
@@ -178,8 +160,8 @@ def _open_search(
     from nbt.tuning.target import Target
 
     facts = _describe_data(task)
-    url = resolve_storage(prepared.storage)
-    if not prepared.fresh:
+    url, fresh = resolve_storage(prepared.options.storage), prepared.options.fresh
+    if not fresh:
         _check_output_folders(prepared, prepared.config.name)
     engine = prepared.engine.make(task)
     store = stack.enter_context(
@@ -190,10 +172,11 @@ def _open_search(
             pruner=prepared.pruner,
             dataset=facts,
             notes=_data_notes(task),
-            fresh=prepared.fresh,
+            fresh=fresh,
         )
     )
-    if prepared.fresh:  # the name of a new study is known only now
+    store.put_search(prepared.options.replace(study=store.config.name, fresh=False))
+    if fresh:  # the name of a new study is known only now
         _check_output_folders(prepared, store.config.name)
     _measure_fit(task, store, prepared.progress)
     target = Target.of(facts, store.record().profile, prepared.config.epochs)

@@ -55,7 +55,7 @@ class SearchRun:
             self._report_interrupted()
             raise
         record = self.store.record()
-        return SearchResult(record, self._report(record), self.prepared.run_options)
+        return SearchResult(record, self._report(record))
 
     def _report_interrupted(self) -> None:
         """Writes the report of an interrupted search; its errors must not hide the cause of the interruption."""
@@ -73,7 +73,7 @@ class SearchRun:
         from nbt.report import write_report
 
         try:
-            return write_report(record, self.prepared.out, run_options=self.prepared.run_options).resolve()
+            return write_report(record, self.prepared.out).resolve()
         finally:
             self.observers.study_finished(record)
 
@@ -124,7 +124,9 @@ class SearchRun:
                 f"of {self.prepared.budget.text}; give a larger --budget or fewer --epochs"
             )
         self.engine.run(
-            Finals(self.store, seeds=self.prepared.final_seeds, checkpoints=checkpoints, observers=[self.observers])
+            Finals(
+                self.store, seeds=self.prepared.options.final_seeds, checkpoints=checkpoints, observers=[self.observers]
+            )
         )
         # The result of a search over streams is a recipe; there is no single model to predict with.
         retraining = Retraining(self.store, export=None if config.scenario else export, checkpoints=checkpoints)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +22,10 @@ class SearchResult:
     Attributes:
         record: The whole study.
         report_path: The HTML report; its folder contains the other files.
-        run_options: See `nbt.report.study.reproduce.commands`.
     """
 
     record: StudyRecord
     report_path: Path
-    run_options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recommended(self) -> TransferSettings:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbt.errors import UsageError, nearest
+from nbt.settings.identity import identity_fields
 from nbt.settings.transfer import TransferSettings
 
 SCENARIOS = ("data", "task", "class")
@@ -98,6 +99,10 @@ class ContinualSettings:
         """Returns the settings in JSON types; `from_dict` reads them."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return {**values, "recipe": self.recipe.to_dict()}
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what stored streams and checkpoints know of the settings, in JSON types; see `identity_fields`."""
+        return identity_fields(self, {**self.to_dict(), "recipe": self.recipe.identity()})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ContinualSettings:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbt.errors import UsageError, nearest, require_positive
+from nbt.settings.identity import identity_fields
 from nbt.settings.transfer import PRETRAIN_SCHEMES, ZAP_SCALES
 
 _IID_FIELDS = ("epochs", "batch_size")
@@ -124,6 +125,10 @@ class PretrainSettings:
         for name in (*unused, *(() if self.zap_period else _ZAP_FIELDS)):
             del values[name]
         return values
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what cached sources and checkpoints know of the settings, in JSON types; see `identity_fields`."""
+        return identity_fields(self, self.to_dict())
 
 
 def default_pretrain_settings(scheme: str, backbone: str, *, digits: bool = False, **changes: Any) -> PretrainSettings:

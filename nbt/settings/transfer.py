@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from nbt.errors import UsageError, nearest
+from nbt.settings.identity import SINCE, identity_fields
 from nbt.yaml_loader import parse_yaml_mapping
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -132,8 +133,9 @@ _COUNT = FieldRule(0, 1_000_000, integer=True)
 _LEARNING_RATE = FieldRule(above=0.0, high=1e3)
 
 
-def _setting(default: Any, rule: FieldRule) -> Any:
-    return field(default=default, metadata={"rule": rule})
+def _setting(default: Any, rule: FieldRule, *, since: str | None = None) -> Any:
+    """Declares a field. A field that is added after version 0.1 says in which version, see `identity_fields`."""
+    return field(default=default, metadata={"rule": rule} if since is None else {"rule": rule, SINCE: since})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +268,10 @@ class TransferSettings:
         """Returns the settings in JSON types, in the order of the fields; `from_dict` reads them."""
         values = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what stored hashes and checkpoints know of the settings, in JSON types; see `identity_fields`."""
+        return identity_fields(self, self.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TransferSettings:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 
-from nbt.tracking.uris import redact_uri
+from nbt.uris import redact_uri
 
 _log = logging.getLogger("nbt")
 

@@ -116,6 +116,7 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
         live: Whether the search is still running.
     """
     config = {name: value for name, value in dataclasses.asdict(record.config).items() if value is not None}
+    options = {} if record.search is None else record.search.to_record()
     ended, diagnostics = _ended_trials(record), prior_diagnostics(record)
     start = _unix_milliseconds(record.created, default=0)
     stop = max([_unix_milliseconds(trial.finished, default=start) for trial in ended], default=start)
@@ -125,7 +126,7 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
         parent=None,
         name=record.config.name[:MAX_NAME_LENGTH],
         status=status,
-        params={name: str(value) for name, value in config.items()},
+        params={name: str(value) for name, value in (options | config).items()},
         metrics=_finite(
             [
                 *_fit_metrics(record, start),

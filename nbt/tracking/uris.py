@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from nbt.errors import UsageError, nearest
+from nbt.uris import redact_uri
 
 SERVERS = ("http", "https")
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -43,11 +43,6 @@ def resolve_uri(uri: str | None) -> str:
     if scheme in SERVERS and not host:
         raise UsageError(f"tracking URI {redact_uri(uri)!r} names no host; expected e.g. http://127.0.0.1:5000")
     return _absolute_sqlite(uri) if scheme == "sqlite" else uri
-
-
-def redact_uri(uri: str) -> str:
-    """Returns the URI with its password masked."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 def _absolute_sqlite(uri: str) -> str:

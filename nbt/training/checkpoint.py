@@ -12,6 +12,23 @@ import torch
 _log = logging.getLogger("nbt")
 
 
+TRAINING_VERSION = 1
+"""Version of the training code. It is raised when the same settings, data and weights train to another result; a
+checkpoint of another version is not continued."""
+
+# Values that checkpoints of version 0.1 do not have. Their weights are unknown and assumed to be the same.
+_ADDED_AFTER_0_1 = {"weights_hash": None, "training_version": 1}
+
+
+def checkpoint_identity(**values: Any) -> dict[str, Any]:
+    """Returns the values that a checkpoint must have to be continued, with the version of the training code.
+
+    Args:
+        **values: JSON types: hashes of data and weights, identity of the settings, seed, split.
+    """
+    return {**values, "training_version": TRAINING_VERSION}
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes `state` (tensors and plain values) to a temporary file in the folder of `path` and renames it to `path`.
 
@@ -42,8 +59,24 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | No
     except Exception as error:  # a truncated or foreign file can raise any exception
         _log.warning("checkpoint %s cannot be read (%s): the training starts over", path, type(error).__name__)
         return None
-    if saved_identity != identity:
-        _log.warning("checkpoint %s belongs to another training: the training starts over", path)
+    differing = _differing_names(saved_identity, identity)
+    if differing:
+        _log.warning("checkpoint %s has other %s: the training starts over", path, ", ".join(differing))
         return None
     assert isinstance(state, dict)
     return state
+
+
+def _differing_names(found: Any, identity: dict[str, Any]) -> list[str]:
+    """Returns the names of the values that differ between a stored identity and the wanted one."""
+    if not isinstance(found, dict):
+        return ["identity"]
+    unknown = found.keys() - identity.keys()
+    differing = [name for name, value in identity.items() if not _agrees(found, name, value)]
+    return [name.removesuffix("_hash").replace("_", " ") for name in (*differing, *sorted(unknown))]
+
+
+def _agrees(found: dict[str, Any], name: str, value: Any) -> bool:
+    if name not in found and name in _ADDED_AFTER_0_1:
+        return _ADDED_AFTER_0_1[name] in (None, value)
+    return name in found and bool(found[name] == value)

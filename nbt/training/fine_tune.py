@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from nbt.models.backbone import Backbone
 from nbt.seeds import derive_seed, generator
 from nbt.settings import TransferSettings, repair
 from nbt.task.task import Task
-from nbt.training.checkpoint import load_checkpoint, save_checkpoint
+from nbt.training.checkpoint import checkpoint_identity, load_checkpoint, save_checkpoint
 from nbt.training.evaluation import EVALUATION_BATCH_SIZE, evaluate
 from nbt.training.recipe.augmentation import AugmentationPlan, draw_augmentation_plan
 from nbt.training.recipe.checks import check_recipe, count_batches, stall_steps
@@ -255,26 +255,19 @@ class _Trial:
     def _training_batches(self, epoch: int, order: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields batches whose sizes differ by at most one: a small last batch would distort BatchNorm statistics."""
         policy = self.settings.augmentation
+        batches = order.tensor_split(self.steps_per_epoch)
         if self.use_feature_cache:
             view = (epoch - 1) % self.settings.views if policy != "none" else 0
-            cached = self._cached_features(policy, view, torch.sort(order).values)
-            if cached is not None:
-                yield from (
-                    (cached(chunk), self._labels_of(chunk)) for chunk in order.tensor_split(self.steps_per_epoch)
-                )
-                return
+            features = self.context.frozen_feature_batches(self.model, self.frozen, policy, view, batches)
+            yield from zip(features, map(self._labels_of, batches), strict=True)
+            return
         plan = draw_augmentation_plan(
             policy, len(order), generator(self.seed, "augment", epoch), mirror=self.task.mirror
         )
         plan = plan.to(self.context.device)
         rows = torch.arange(len(order), device=self.context.device).tensor_split(self.steps_per_epoch)
-        for row, chunk in zip(rows, order.tensor_split(self.steps_per_epoch), strict=True):
+        for row, chunk in zip(rows, batches, strict=True):
             yield self._forward_frozen(self.context.load_images(chunk, plan.rows(row))), self._labels_of(chunk)
-
-    def _cached_features(
-        self, policy: str, view: int, index: torch.Tensor
-    ) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        return self.context.frozen_features(self.model, self.frozen, policy, view, index)
 
     def _forward_frozen(self, images: torch.Tensor) -> torch.Tensor:
         return self.context.forward_frozen(self.model, self.frozen, images) if self.frozen else images
@@ -317,13 +310,13 @@ class _Trial:
 
     def _evaluation_batches(self, index: npt.NDArray[np.int64]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields batches of images without augmentation."""
-        images = torch.from_numpy(index)
-        cached = self._cached_features("none", 0, images) if self.use_feature_cache else None
-        for chunk in images.split(inference_batch_size(EVALUATION_BATCH_SIZE, self.task.image_size)):
-            if cached is None:
-                yield self._forward_frozen(self.context.load_images(chunk, AugmentationPlan())), self._labels_of(chunk)
-            else:
-                yield cached(chunk), self._labels_of(chunk)
+        chunks = torch.from_numpy(index).split(inference_batch_size(EVALUATION_BATCH_SIZE, self.task.image_size))
+        if self.use_feature_cache:
+            features = self.context.frozen_feature_batches(self.model, self.frozen, "none", 0, chunks)
+            yield from zip(features, map(self._labels_of, chunks), strict=True)
+            return
+        for chunk in chunks:
+            yield self._forward_frozen(self.context.load_images(chunk, AugmentationPlan())), self._labels_of(chunk)
 
     def finish(self, setup_seconds: float) -> FineTuneResult:
         """Loads the kept weights into the model."""
@@ -336,13 +329,14 @@ class _Trial:
     def identity(self) -> dict[str, Any]:
         """Returns the values that a checkpoint of this trial must have."""
         split = [len(part) for part in (self.task.split.train, self.task.split.val)]
-        return {
-            "task": self.task.fingerprint,
-            "backbone": self.task.backbone.text,
-            "settings": self.settings.to_dict(),
-            "seed": self.seed,
-            "split": [self.task.seed, *split],
-        }
+        return checkpoint_identity(
+            task=self.task.fingerprint,
+            backbone=self.task.backbone.text,
+            weights_hash=self.context.starting_weights.hash,
+            settings=self.settings.identity(),
+            seed=self.seed,
+            split=[self.task.seed, *split],
+        )
 
     def save(self, path: Path) -> None:
         """Writes the state of the trial, including the pretrained weights that L2-SP decays to."""
@@ -369,7 +363,7 @@ class _Trial:
         copy_tensors(list(self.state.values()), [saved["state"][name] for name in self.state])
         copy_tensors(self.kept, saved["kept"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        # The file with the pretrained weights may have changed since the start of the trial.
+        # Checkpoints of version 0.1 have no hash of the weights, so the file may have changed since.
         self.l2sp.anchors = [[value.to(self.context.device) for value in group] for group in saved["anchors"]]
         if self.ema is not None:
             copy_tensors(self.ema.values, saved["average"]["values"])

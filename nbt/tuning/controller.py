@@ -26,13 +26,12 @@ from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage import codec as codec
 from nbt.tuning.storage.reader import read_trial
-from nbt.tuning.storage.records import FORECAST, INTERRUPTED, StudyObserver, TrialRecord
+from nbt.tuning.storage.records import FORECAST, INTERRUPTED, PRIOR_ORIGIN_PREFIX, StudyObserver, TrialRecord
 from nbt.tuning.storage.study_store import StudyStore, TrialPlan
 
 SamplerFactory: TypeAlias = Callable[[int], optuna.samplers.BaseSampler]
 
 BASELINE_ORIGIN_PREFIX = "anchor: "
-PRIOR_ORIGIN_PREFIX = "recommended: "
 _MAX_EQUAL_FAILURES = 3
 _SECONDS_BETWEEN_WRITES = 10.0
 

@@ -16,7 +16,6 @@ from PIL import Image
 
 import nbt
 from nbt import api
-from nbt.api._command_options import search_options, sync_options
 from nbt.errors import NbtError, UsageError
 from nbt.fit.fit_profile import FitProfile
 from nbt.models.backbone_spec import parse_backbone
@@ -399,7 +398,7 @@ def test_the_report_contains_the_run_options(task: Task, own_folder: Path) -> No
         "--final-seeds": "1",
         "--out": str(own_folder / "pages"),
     }
-    assert result.run_options == expected
+    assert result.record.search_config().command_options("run") == expected
     words = shlex.split(search_command(own_folder / "pages/s/report.md"))
     assert {option: words[words.index(option) + 1] for option in expected} == expected
     api.report("s", storage="sqlite:///far.db", out="again")
@@ -412,24 +411,27 @@ def search_command(page: Path) -> str:
     return next(line for line in page.read_text().splitlines() if line.startswith("nbt search"))
 
 
-def test_search_options_omit_defaults_and_passwords() -> None:
-    defaults = {
-        "storage": None,
-        "engine": "local",
-        "workers": 1,
-        "final_seeds": 5,
-        "out": "reports/",
-        "experience": None,
-    }
-    assert search_options(**defaults) == {}
-    options = search_options(storage="postgresql://me:secret@db/s", engine="ray", gpus_per_trial=0.5, out="/o")
-    assert options == {
-        "--storage": "postgresql://me:***@db/s",
-        "--engine": "ray",
-        "--gpus-per-trial": "0.5",
-        "--out": "/o",
-    }
-    assert sync_options(options) == {"--storage": "postgresql://me:***@db/s", "--out": "/o"}
+def test_a_whole_configuration_gives_the_same_study_as_options() -> None:
+    digits = {"backbone": "conv3(width=8)", "weights": "none", "shots": 6, "budget": 3}
+    config = nbt.SearchConfig(dataset="digits", **digits, **{**QUICK, "study": "c"})
+    one = nbt.search(config).record
+    other = nbt.search("digits", **digits, **QUICK).record
+    assert [trial.settings for trial in one.trials] == [trial.settings for trial in other.trials]
+    assert one.search_config() == other.search_config().replace(study="c")
+    assert nbt.search(config, budget=4).record.budget == "4", "an option replaces that of the configuration"
+
+
+def test_the_stored_options_resume_the_study(task: Task) -> None:
+    first = nbt.search(task, budget=3, **QUICK).record
+    stored = first.search_config()
+    assert stored.image_size == task.image_size and stored.budget == "3" and stored.seed == task.seed
+    again = nbt.search(stored).record
+    assert [trial.settings for trial in again.trials] == [trial.settings for trial in first.trials]
+
+
+def test_an_unknown_option_is_named(task: Task) -> None:
+    with pytest.raises(UsageError, match="unknown option 'budgt'; did you mean budget"):
+        nbt.search(task, budgt=3)
 
 
 def test_a_model_is_not_exported_to_a_folder_with_other_files(own_folder: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import nbt.api as real_api
+from nbt.config import option_fields
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.intervals import Interval
@@ -103,7 +104,6 @@ class FakeSearchResult:
     record: StudyRecord
     recommended: TransferSettings
     report_path: Path
-    run_options: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {"study": self.record.config.name, "loss": float("nan"), "report": self.report_path}
@@ -144,7 +144,8 @@ class FakeApi(types.ModuleType):
 
         def answer(*arguments: Any, **options: Any) -> Any:
             bound = signature.bind(*arguments, **options)
-            assert set(bound.arguments.get("options", {})) <= set(real_api.TaskOptions.__annotations__)
+            known = option_fields() if name == "search" else real_api.TaskOptions.__annotations__
+            assert set(bound.arguments.get("options", {})) <= set(known)
             self.calls.append((name, arguments, options))
             self.before(options)
             return self.results[name]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,13 +15,16 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from nbt import config
 from nbt.cli.app import run
 from nbt.cli.display.output import interval_text, percent, to_strict
+from nbt.cli.options import search_config
 from nbt.errors import NbtError, UsageError
 from nbt.report.formatting import duration
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.intervals import Interval
+from nbt.tuning.storage import records
 from tests.cli.fakes import RECOMMENDED, FakeApi, make_record
 from tests.sample_study import interrupted, spread_study
 
@@ -39,25 +44,20 @@ class TestSearch:
         more = "--storage sqlite:///s.db --tracking-uri sqlite:///m.db --pruner none --seed 4 --final-seeds 2 --out o"
         guided = "--no-heuristics --experience . --teacher conv3 --scenario class --tasks 3"
         assert run([*SEARCH, *args.split(), *more.split(), *guided.split(), "--fresh", "-q"]) == 0
-        [(name, arguments, options)] = fake_api.calls
-        assert (name, arguments) == ("search", ("digits",))
+        [(name, (config,), options)] = fake_api.calls
+        assert name == "search"
         observer = options.pop("observers")[0]
-        assert options.pop("progress") == observer.update
-        assert options == {
-            "data_dir": None,
+        assert options == {"progress": observer.update}
+        assert config.to_dict() == {
+            "dataset": "digits",
             "backbone": "conv4",
-            "weights": "default",
             "image_size": 32,
             "classes": 3,
             "shots": 9,
             "teacher": "conv3",
             "budget": "3",
             "space": "binary",
-            "engine": "local",
             "workers": 2,
-            "ray_address": None,
-            "gpus_per_trial": None,
-            "cpus_per_trial": None,
             "epochs": 7,
             "study": "s",
             "storage": "sqlite:///s.db",
@@ -77,10 +77,52 @@ class TestSearch:
         args = "--engine ray --ray-address head:6379 --gpus-per-trial 0.25 --cpus-per-trial 2"
         assert run([*SEARCH, *args.split(), "-q"]) == 0
         assert run([*SEARCH, "--engine", "ray", "--gpus-per-trial", "auto", "-q"]) == 0
-        first, second = (options for _, _, options in fake_api.calls)
-        assert (first["engine"], second["engine"]) == ("ray", "ray")
-        assert (first["ray_address"], first["cpus_per_trial"]) == ("head:6379", 2.0)
-        assert (first["gpus_per_trial"], second["gpus_per_trial"]) == (0.25, "auto")
+        first, second = (config for _, (config,), _ in fake_api.calls)
+        assert (first.engine, second.engine) == ("ray", "ray")
+        assert (first.ray_address, first.cpus_per_trial) == ("head:6379", 2.0)
+        assert (first.gpus_per_trial, second.gpus_per_trial) == (0.25, "auto")
+
+    def test_options_of_the_command_line_override_those_of_the_file(
+        self, fake_api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "search.yaml"
+        file.write_text("dataset: digits\nbudget: 3\nepochs: 7\nworkers: 2\nheuristics: false\n")
+        assert run(["search", "--config", str(file), "-q"]) == 0
+        assert run(["search", "--config", str(file), "--epochs", "12", "--budget", "2h", "-q"]) == 0
+        first, second = (config.to_dict() for _, (config,), _ in fake_api.calls)
+        assert first == {"dataset": "digits", "budget": "3", "workers": 2, "epochs": 7, "heuristics": False}
+        assert second == {"dataset": "digits", "budget": "2h", "workers": 2, "heuristics": False}
+        file.write_text("dataset: digits\nbudgit: 3\n")
+        assert run(["search", "--config", str(file)]) == 2
+        assert "search.yaml, line 2: unknown option 'budgit'; did you mean budget" in capsys.readouterr().err
+        file.write_text("dataset: digits\n")
+        assert run(["search", "--config", str(file)]) == 2
+        assert "missing --budget; see nbt search --help" in capsys.readouterr().err
+
+    def test_an_option_that_is_declared_is_everywhere(
+        self, fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        """One more field of `SearchConfig` is an option of the command, a key of files, and part of the record."""
+
+        @dataclasses.dataclass(frozen=True, kw_only=True)
+        class LargerConfig(config.SearchConfig):
+            patience: int = config._option(
+                3, kind="whole", role="search", metavar="N", help="Proposals without a gain before the search ends."
+            )
+
+        for module in (config, search_config, records):
+            monkeypatch.setattr(module, "SearchConfig", LargerConfig)
+        monkeypatch.delitem(sys.modules, "nbt.cli.search", raising=False)
+        assert run(["search", "--help"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "--patience N Proposals without a gain before the search ends. [default: 3; x>=1]" in text
+        (tmp_path / "s.yaml").write_text("dataset: digits\nbudget: 3\npatience: 9\n")
+        assert run(["search", "--config", str(tmp_path / "s.yaml"), "-q"]) == 0
+        assert run([*SEARCH, "--patience", "4", "-q"]) == 0
+        first, second = (found for _, (found,), _ in fake_api.calls)
+        assert (first.patience, second.patience) == (9, 4)
+        assert second.command() == "nbt search --dataset digits --budget 3 --patience 4"
+        assert second.to_record()["patience"] == 4
 
     def test_prints_the_recommended_settings_and_the_next_steps(
         self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
@@ -106,10 +148,12 @@ class TestSearch:
     def test_the_next_search_has_the_run_options_of_the_result(
         self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        fake_api.results["search"].run_options = {"--storage": "sqlite:///s.db", "--out": "/o"}
+        result = fake_api.results["search"]
+        search = result.record.search_config().replace(storage="sqlite:///s.db", out="/o")
+        result.record = dataclasses.replace(result.record, search=search)
         assert run([*SEARCH, "-q"]) == 0
         [line] = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("nbt search")]
-        assert line.endswith("--study birds --storage sqlite:///s.db --out /o")
+        assert "--study birds --storage sqlite:///s.db" in line and line.endswith("--out /o")
 
     @pytest.mark.parametrize(
         ("error", "code", "message"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nbt.training.checkpoint import load_checkpoint, save_checkpoint
+from nbt.training.checkpoint import checkpoint_identity, load_checkpoint, save_checkpoint
 
 IDENTITY = {"seed": 1}
 
@@ -57,3 +57,22 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert state is not None
     assert state["w"].tolist() == [0, 1, 2]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_of_version_0_1_continues_while_the_training_version_is_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has neither the hash of its weights nor a training version."""
+    path = tmp_path / "trial.pt"
+    save_checkpoint(path, {"identity": IDENTITY})
+    wanted = {**IDENTITY, "weights_hash": "abc"}
+    assert load_checkpoint(path, checkpoint_identity(**wanted)) is not None
+    assert load_checkpoint(path, checkpoint_identity(**{**wanted, "seed": 2})) is None
+    monkeypatch.setattr("nbt.training.checkpoint.TRAINING_VERSION", 2)
+    assert load_checkpoint(path, checkpoint_identity(**wanted)) is None
+
+
+def test_a_value_that_this_version_does_not_know_makes_another_trial(tmp_path: Path) -> None:
+    path = tmp_path / "trial.pt"
+    save_checkpoint(path, {"identity": {**IDENTITY, "precision": "float16"}})
+    assert load_checkpoint(path, IDENTITY) is None

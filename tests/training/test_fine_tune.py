@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,15 +83,31 @@ def test_resume_with_batchnorm_and_dropout(digits_batchnorm: Task, tmp_path: Pat
     assert same(weights(resumed), weights(whole))
 
 
-def test_a_resumed_trial_keeps_its_reference_weights_of_l2sp(digits: Task, tmp_path: Path) -> None:
-    """The checkpoint contains w0, so a later change of the weights file has no effect."""
+def test_a_checkpoint_of_other_weights_is_not_continued(
+    digits: Task, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run that was killed with one weights file and resumed with another must not mix the two."""
     path = tmp_path / "trial.pt"
     settings = QUICK.replace(sp_mix=1.0, decay_strength=1.0)
     trial = fine_tune(digits, settings, checkpoint=path, checkpoint_seconds=0)
     next(trial)
     trial.close()
-    changed = dataclasses.replace(digits, w0={name: tensor + 1.0 for name, tensor in digits.w0.items()})
-    assert same(weights(run(changed, settings, checkpoint=path)), weights(run(digits, settings)))
+    other = dataclasses.replace(digits, w0={name: tensor + 0.01 for name, tensor in digits.w0.items()})
+    assert same(weights(run(other, settings, checkpoint=path)), weights(run(other, settings)))
+    assert "other weights: the training starts over" in caplog.text
+    assert same(weights(run(digits, settings, checkpoint=path)), weights(run(digits, settings)))
+
+
+def test_a_checkpoint_of_another_training_version_is_not_continued(
+    digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "trial.pt"
+    trial = fine_tune(digits, QUICK, checkpoint=path, checkpoint_seconds=0)
+    next(trial)
+    trial.close()
+    monkeypatch.setattr("nbt.training.checkpoint.TRAINING_VERSION", 2)
+    assert [result.epoch for result in fine_tune(digits, QUICK, checkpoint=path)] == [1, 2, 3, 4]
+    assert "other training version: the training starts over" in caplog.text
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(digits: Task, tmp_path: Path) -> None:
@@ -121,15 +138,20 @@ def test_the_feature_cache_with_batchnorm(digits_batchnorm: Task) -> None:
     assert cached.curve[-1].train_loss == pytest.approx(uncached.curve[-1].train_loss, rel=1e-3)
 
 
-def test_without_memory_for_the_cache_the_frozen_units_run_in_every_step(
-    digits: Task, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("changes", [{"frozen_depth": 0.67}, {"frozen_depth": 1.0, "mixup": 0.2, "batch_size": 13}])
+def test_results_do_not_depend_on_free_memory(
+    digits: Task, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Views that the cache cannot hold are computed again, not replaced by fresh augmentation."""
     from nbt.training.worker.feature_cache import FrozenFeatureCache
 
-    settings = QUICK.replace(frozen_depth=0.67, augmentation="none", epochs=2)
-    expected = losses(run(digits, settings, context=WorkerContext(digits, cache_frozen_features=False)))
+    settings = QUICK.replace(augmentation="color", views=2, epochs=3, **changes)
+    cached = run(digits, settings)
+    expected, expected_weights = losses(cached), weights(cached)
     monkeypatch.setattr(FrozenFeatureCache, "_allocate_file", lambda *_: (None, None))
-    assert losses(run(digits, settings, context=WorkerContext(digits, cache_bytes=0))) == expected
+    without = run(digits, settings, context=WorkerContext(digits, cache_bytes=0))
+    assert losses(without) == expected
+    assert same(weights(without), expected_weights)
 
 
 def test_a_cached_view_does_not_depend_on_earlier_trials(digits: Task) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +20,18 @@ if TYPE_CHECKING:
     from nbt.tuning.storage.records import StudyRecord, TestRecord
 
 
-def search_summary(
-    record: StudyRecord, recommended: TransferSettings, report: Path, run_options: Mapping[str, str]
-) -> list[RenderableType]:
+def search_summary(record: StudyRecord, recommended: TransferSettings, report: Path) -> list[RenderableType]:
     """Returns the summary of a finished search: recommended settings, their results, the cost, and the next steps.
 
     Args:
         record: The study.
         recommended: The recommended settings.
         report: The report, in the folder of the study.
-        run_options: See `nbt.report.study.reproduce.commands`.
     """
     name = record.recommended or "recommended settings"
     report = relative_path(report)
     has_model = record.config.scenario is None
-    next_commands = commands(record, report.parent, has_settings=True, has_model=has_model, run_options=run_options)
+    next_commands = commands(record, report.parent, has_settings=True, has_model=has_model)
     return [
         _heading(f"{record.config.name}: {name}"),
         *([_indented(record.verdict)] if record.verdict else []),

@@ -8,10 +8,13 @@ from typing import Any, TypeVar
 import click
 
 from nbt.cli.display.output import Output
+from nbt.config import BACKBONE_HELP, WEIGHTS_HELP, Option, default_value, flag_of, option_fields
 from nbt.errors import nearest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+# Parameters of commands whose options have another name: `out` is the `Output` of the command.
+PARAMETER_NAMES = {"out": "folder"}
 AT_LEAST_ONE = click.IntRange(min=1)
 SEED = click.IntRange(min=0)
 
@@ -55,86 +58,91 @@ def choice_option(name: str, choices: tuple[str, ...], **attributes: Any) -> Cal
     return click.option(name, metavar="|".join(choices), callback=check, **attributes)
 
 
-_BACKBONE_HELP = "Architecture, such as 'mobilenet_v2(width_mult=0.35)'; see nbt backbones."
-_WEIGHTS_HELP = "Pretrained weights: those of the backbone (default), random ones (none), or a file."
-_DATA = (
-    click.option("--dataset", required=True, metavar="NAME|FOLDER|CSV", help="Target dataset; see nbt datasets."),
-    click.option(
-        "--data-dir",
-        metavar="DIR",
-        show_default="downloaded where possible",
-        help="Folder that already holds a dataset known by name.",
-    ),
-)
-_BACKBONE = (
-    click.option("--backbone", metavar="NAME", show_default="the dataset's backbone", help=_BACKBONE_HELP),
-    click.option("--weights", metavar="default|none|FILE", default="default", show_default=True, help=_WEIGHTS_HELP),
-)
-_BACKBONES = (
-    click.option(
-        "--backbone",
-        metavar="NAME",
-        multiple=True,
-        show_default="the dataset's backbone",
-        help=f"{_BACKBONE_HELP} Repeat the option to compare several.",
-    ),
-    click.option(
-        "--weights",
-        metavar="default|none|FILE",
-        multiple=True,
-        show_default="default",
-        help=f"{_WEIGHTS_HELP} Give it once for all backbones, or once per backbone.",
-    ),
-)
-_IMAGES = (
-    click.option(
-        "--image-size",
-        metavar="PIXELS",
-        type=int,
-        show_default="that of dataset and backbone",
-        help="Side length of the images.",
-    ),
-    click.option("--classes", metavar="N", type=int, show_default="all", help="Use only the first N classes."),
-    click.option("--shots", metavar="N", type=int, show_default="all", help="Use only N labelled images per class."),
-)
+def config_option(name: str, **attributes: Any) -> Callable[[Function], Function]:
+    """Returns the command-line option of a field of `SearchConfig`, made from its declaration.
+
+    Args:
+        name: Name of the field.
+        **attributes: Attributes of `click.option` that differ from the declaration.
+    """
+    option, default = option_fields()[name], default_value(name)
+    names = [flag_of(name), PARAMETER_NAMES.get(name, name)]
+    facts: dict[str, Any] = {
+        "help": option.help,
+        "show_default": option.when_none or default is not None,
+        # For click, a default of None is a value, and a required option would not be missing.
+        **({} if default is None else {"default": default}),
+        **attributes,
+    }
+    if option.kind == "flag":
+        return click.option(*names, is_flag=True, flag_value=not default, **{**facts, "show_default": False})
+    if option.kind == "choice":
+        return choice_option(names[0], option.choices, **facts)
+    return click.option(*names, metavar=option.metavar, type=_type_of(option), **facts)
+
+
+def _type_of(option: Option) -> Any:
+    if option.kind == "whole":
+        return int if option.low is None else click.IntRange(min=option.low)
+    return {"number": float, "gpus": _NumberOrText()}.get(option.kind, str)
+
+
+class _NumberOrText(click.ParamType[float | str]):
+    """A number, or a text that is checked later."""
+
+    name = "number or text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Returns the value as a number if it is one."""
+        try:
+            return float(value)
+        except ValueError:
+            return str(value)
+
+
+_TASK = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots")
+_REPEATED_BACKBONES: dict[str, dict[str, Any]] = {
+    "backbone": {"help": f"{BACKBONE_HELP} Repeat the option to compare several."},
+    "weights": {
+        "help": f"{WEIGHTS_HELP} Give it once for all backbones, or once per backbone.",
+        "default": (),
+        "show_default": "default",
+    },
+}
 
 
 def task_options(function: Function) -> Function:
     """Adds the options that define a task; `nbt.cli.options.checks.check_task` checks their values."""
-    return _add((*_DATA, *_BACKBONE, *_IMAGES), function)
+    for name in reversed(_TASK):
+        function = config_option(name, **({"required": True} if name == "dataset" else {}))(function)
+    return function
 
 
 def comparison_options(function: Function) -> Function:
     """Adds the options of `task_options`, but `--backbone` and `--weights` may be repeated and are tuples."""
-    return _add((*_DATA, *_BACKBONES, *_IMAGES), function)
-
-
-def _add(options: tuple[Callable[[Function], Function], ...], function: Function) -> Function:
-    for option in reversed(options):
-        function = option(function)
+    for name in reversed(_TASK):
+        attributes: dict[str, Any] = {"required": True} if name == "dataset" else {}
+        if name in _REPEATED_BACKBONES:
+            attributes = {"multiple": True, **_REPEATED_BACKBONES[name]}
+        function = config_option(name, **attributes)(function)
     return function
 
 
 def teacher_option(function: Function) -> Function:
     """Adds `--teacher`; `nbt.cli.options.checks.check_task` checks its value."""
-    help_text = "Backbone whose weights trials may inject into theirs; see nbt inject."
-    return click.option("--teacher", metavar="BACKBONE[=FILE]", show_default="none", help=help_text)(function)
+    return config_option("teacher")(function)
 
 
 def storage_option(function: Function) -> Function:
     """Adds `--storage`; `nbt.cli.options.checks.check_study` checks its value."""
-    default = "SQLite file under .nbt/"
-    return click.option("--storage", metavar="URL", show_default=default, help="Database of the studies.")(function)
+    return config_option("storage")(function)
 
 
 def tracking_option(function: Function) -> Function:
     """Adds `--tracking-uri`."""
-    default = "SQLite file under .nbt/"
-    return click.option("--tracking-uri", metavar="URI", show_default=default, help="MLflow tracking store.")(function)
+    return config_option("tracking_uri")(function)
 
 
 def experience_option(function: Function) -> Function:
     """Adds `--experience`; `nbt.cli.options.checks.check_experience` checks its value."""
-    default = "tables shipped with nbt"
-    help_text = "Folder of recorded tables of other tasks; see nbt record."
-    return click.option("--experience", metavar="DIR", show_default=default, help=help_text)(function)
+    return config_option("experience")(function)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbt.report.stored_values import list_at, mappings_at, number_at, text_at
-from nbt.tuning.storage.records import StudyRecord
+from nbt.tuning.storage.records import PRIOR_ORIGIN_PREFIX, StudyRecord
 
 MIN_TRIALS = 5
 """Minimum number of full-length trials for an agreement and a verdict."""
@@ -15,7 +15,6 @@ MIN_TRIALS = 5
 CONFIRMED, CONTRADICTED, UNDECIDED = "confirmed", "contradicted", "undecided"
 
 # Prefix of the origin of trials whose settings the prior surrogate recommended.
-_RECOMMENDED_PREFIX = "recommended: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +81,7 @@ def prior_diagnostics(record: StudyRecord) -> PriorDiagnostics | None:
 def diagnostics_pending(record: StudyRecord) -> bool:
     """Returns whether a search uses priors but has no diagnostics yet: they are stored when its session ends."""
     return prior_diagnostics(record) is None and any(
-        trial.origin.startswith(_RECOMMENDED_PREFIX) for trial in record.trials
+        trial.origin.startswith(PRIOR_ORIGIN_PREFIX) for trial in record.trials
     )
 
 

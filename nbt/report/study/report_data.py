@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from nbt.fit.fit_profile import FitProfile
 from nbt.report.fit import text as fit_text
@@ -145,7 +143,6 @@ def build_report(
     folder: Path,
     *,
     has_model: bool = False,
-    run_options: Mapping[str, str] = MappingProxyType({}),
 ) -> ReportData:
     """Returns the data of a study's report.
 
@@ -153,7 +150,6 @@ def build_report(
         record: The study, finished or not.
         folder: Folder of the report, as it appears in the commands.
         has_model: Whether the folder contains the model of the recommendation.
-        run_options: See `nbt.report.study.reproduce.commands`.
     """
     recommendation, config = current_recommendation(record), record.config
     return ReportData(
@@ -184,11 +180,7 @@ def build_report(
         importance=importance_rows(record),
         importance_sentence=text.importance_sentence(record),
         notes=tuple(one_line(note) for note in record.notes),
-        commands=tuple(
-            commands(
-                record, folder, has_settings=recommendation is not None, has_model=has_model, run_options=run_options
-            )
-        ),
+        commands=tuple(commands(record, folder, has_settings=recommendation is not None, has_model=has_model)),
         has_model=has_model,
     )
 

@@ -25,7 +25,7 @@ FILES = ("report.md", SETTINGS_FILE, "trials.csv", FIT_FILE, "report.html")
 """Files that `write_report` writes, in order; other files in the folder, such as `model/`, are not touched."""
 
 
-def write_report(record: StudyRecord, out: str | Path, *, run_options: Mapping[str, str] | None = None) -> Path:
+def write_report(record: StudyRecord, out: str | Path) -> Path:
     """Writes the report of a study, finished or not, to its folder in `out`.
 
     The files are `report.html`, `report.md`, `trials.csv`, `fit.json` if the study has a fit profile, and
@@ -35,7 +35,6 @@ def write_report(record: StudyRecord, out: str | Path, *, run_options: Mapping[s
     Args:
         record: The study.
         out: Folder of reports.
-        run_options: See `nbt.report.study.reproduce.commands`.
 
     Returns:
         The path of `report.html`.
@@ -44,7 +43,7 @@ def write_report(record: StudyRecord, out: str | Path, *, run_options: Mapping[s
         NbtError: The folder cannot be written.
     """
     folder = report_folder(out, record.config.name)
-    data = build_report(record, folder, has_model=_has_model(record, folder), run_options=run_options or {})
+    data = build_report(record, folder, has_model=_has_model(record, folder))
     texts = {
         "report.md": render_markdown(data),
         SETTINGS_FILE: None if data.recommendation is None else settings_file(record, data.recommendation),

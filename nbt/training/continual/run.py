@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nbt.models.weights import hash_weights
 from nbt.progress import Progress
 from nbt.settings.continual import ContinualSettings
 from nbt.task.task import Task
-from nbt.training.checkpoint import load_checkpoint, save_checkpoint
+from nbt.training.checkpoint import checkpoint_identity, load_checkpoint, save_checkpoint
 from nbt.training.continual.curvature_memory import check_curvature_memory
 from nbt.training.continual.learner import Learner, TaskStream
 from nbt.training.continual.network_learner import make_learner
@@ -146,16 +147,17 @@ class _StreamRun:
     def identity(self) -> dict[str, Any]:
         """Returns the values that a checkpoint of this stream must have."""
         task, split = self.stream.task, self.stream.task.split
-        return {
-            "task": task.fingerprint,
-            "backbone": task.backbone.text,
-            "weights": task.weights,
-            "settings": self.stream.settings.to_dict(),
-            "seed": self.stream.seed,
-            "evaluate_on": self.evaluate_on,
-            "parts": [int(stage.train.sum()) for stage in self.stream.stages],
-            "split": [task.seed, len(split.train), len(split.val), len(split.test)],
-        }
+        return checkpoint_identity(
+            task=task.fingerprint,
+            backbone=task.backbone.text,
+            weights=task.weights,
+            weights_hash=hash_weights(task.w0),
+            settings=self.stream.settings.identity(),
+            seed=self.stream.seed,
+            evaluate_on=self.evaluate_on,
+            parts=[int(stage.train.sum()) for stage in self.stream.stages],
+            split=[task.seed, len(split.train), len(split.val), len(split.test)],
+        )
 
     @property
     def _stage_checkpoint(self) -> Path | None:

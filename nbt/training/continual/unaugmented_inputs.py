@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -44,10 +44,10 @@ class EvaluationInputs:
         """
         images = torch.from_numpy(np.asarray(index))
         size = size or inference_batch_size(_BATCH_SIZE, self.context.task.image_size)
-        cached = self._cached(images)
-        for chunk in images.split(size) if len(images) else ():
-            truth = self.context.labels[chunk.to(self.context.device)]
-            yield self._run(chunk) if cached is None else cached(chunk), truth
+        chunks = images.split(size) if len(images) else ()
+        inputs = self._cached_batches(chunks) if self._is_cacheable(images) else map(self._run, chunks)
+        for chunk, batch in zip(chunks, inputs, strict=True):
+            yield batch, self.context.labels[chunk.to(self.context.device)]
 
     @torch.no_grad()
     def feature_batches(self, index: Index) -> Iterator[Batch]:
@@ -85,9 +85,10 @@ class EvaluationInputs:
         self.context.model.eval()
         return self.context.forward_frozen(self.context.model, self.frozen, images)
 
-    def _cached(self, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    def _is_cacheable(self, images: torch.Tensor) -> bool:
+        return bool(self.frozen and self.context.cache_frozen_features and self._pooled[images.numpy()].all())
+
+    def _cached_batches(self, chunks: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         context = self.context
-        if not (self.frozen and context.cache_frozen_features and bool(self._pooled[images.numpy()].all())):
-            return None
         context.model.eval()
-        return context.frozen_features(context.model, self.frozen, "none", 0, images)
+        return context.frozen_feature_batches(context.model, self.frozen, "none", 0, chunks)

@@ -66,7 +66,8 @@ class SourceRecipe:
 
     def hash(self) -> str:
         """Returns the hash of the recipe, 20 hexadecimal digits."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:20]
+        values = self.to_dict() | {"settings": self.settings.identity()}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:20]
 
     @property
     def path(self) -> Path:

@@ -18,7 +18,7 @@ from nbt.models.backbone_spec import BackboneSpec
 from nbt.models.weights import PretrainedWeights
 from nbt.seeds import derive_seed, generator
 from nbt.settings.pretrain import PretrainSettings
-from nbt.training.checkpoint import load_checkpoint, save_checkpoint
+from nbt.training.checkpoint import checkpoint_identity, load_checkpoint, save_checkpoint
 from nbt.training.pretrain.episodes import draw_episode, meta_loss, sequential_steps
 from nbt.training.pretrain.source_images import SourceImages
 from nbt.transfer.zap import draw_zapped_classes, zap
@@ -187,7 +187,7 @@ class SourceTrainer:
 
     def identity(self) -> dict[str, Any]:
         """Returns the values that a checkpoint of this training must have."""
-        return {"images": self.images.digest, "settings": self.settings.to_dict(), "seed": self.seed}
+        return checkpoint_identity(images=self.images.digest, settings=self.settings.identity(), seed=self.seed)
 
     def save(self, path: Path) -> None:
         """Writes the state of the training to a checkpoint."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,8 +19,8 @@ from nbt.task.task import Task
 from nbt.training.recipe.augmentation import AugmentationPlan, augment_and_normalise, draw_augmentation_plan
 from nbt.training.worker.available_memory import available_memory
 from nbt.training.worker.device_images import device_resident_images
-from nbt.training.worker.feature_cache import CHUNK_SIZE, FrozenFeatureCache
-from nbt.training.worker.starting_weights import StartingWeightsCache, draw_kaiming_state
+from nbt.training.worker.feature_cache import CHUNK_SIZE, FrozenFeatureCache, rebatch
+from nbt.training.worker.starting_weights import StartingWeights, StartingWeightsCache, draw_kaiming_state
 from nbt.transfer.fast import make_feature_norm, scale_head
 from nbt.transfer.linearize import check_linearizable
 from nbt.transfer.transfer_depth import freeze, set_transferred, units_of
@@ -77,6 +77,11 @@ class WorkerContext:
             len(pool), cache_bytes, chunk=inference_batch_size(CHUNK_SIZE, task.image_size)
         )
         self._pool_plan = lru_cache(maxsize=32)(self._draw_pool_plan)
+
+    @property
+    def starting_weights(self) -> StartingWeights:
+        """The starting weights of the trial that was prepared last."""
+        return self._starting_weights
 
     @property
     def w0(self) -> Mapping[str, torch.Tensor]:
@@ -179,24 +184,23 @@ class WorkerContext:
             hidden = model.forward_units(images, 0, frozen)
             return model.neck(hidden) if frozen == len(model.units) else hidden
 
-    def frozen_features(
-        self, model: Backbone, frozen: int, policy: str, view: int, index: torch.Tensor
-    ) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """Caches the output of the frozen units for one view of the images `index`.
+    def frozen_feature_batches(
+        self, model: Backbone, frozen: int, policy: str, view: int, batches: Sequence[torch.Tensor]
+    ) -> Iterator[torch.Tensor]:
+        """Yields the output of the frozen units for one view of some images, batch by batch, on the device.
 
-        A view depends on the policy and its number only, so that all trials share it.
+        A view depends on the policy and its number only, so that all trials share it. A view that the cache cannot hold
+        is computed again in each epoch, with the same values: results do not depend on the free memory.
 
         Args:
             model: Model whose first `frozen` units hold `w0`.
             frozen: Number of frozen units, 1 or more.
             policy: Augmentation policy; "none" has one view.
             view: Number of the view, 0 ... `settings.views` - 1.
-            index: Images of the training and validation pools or monitored images, int64 (n,), on the CPU.
-
-        Returns:
-            Function from a subset of these images, int64 (m,), to their features, (m, ...), on the device; None if the
-            cache cannot hold the view.
+            batches: Images of the training and validation pools or monitored images, int64 (n,) each, on the CPU.
         """
+        if not batches:
+            return
         plan = self._pool_plan(policy, view)
 
         def compute(rows: torch.Tensor) -> torch.Tensor:
@@ -204,16 +208,17 @@ class WorkerContext:
             return self.forward_frozen(model, frozen, images)
 
         key: Hashable = (self._starting_weights.key, frozen, policy, view)
-        values = self._cache.fill(key, self._pool_row[index], compute)
+        rows = self._pool_row[torch.cat(list(batches))]
+        values = self._cache.fill(key, torch.sort(rows).values, compute)
         if values is None:
-            return None
-
-        def lookup(subset: torch.Tensor) -> torch.Tensor:
-            features = values[self._pool_row[subset].to(values.device)].to(self.device, non_blocking=True)
+            features = rebatch(self._cache.compute(rows, compute), [len(batch) for batch in batches])
+        else:
+            cached = values
+            features = (cached[part.to(cached.device)] for part in rows.split([len(batch) for batch in batches]))
+        for batch in features:
+            moved = batch.to(self.device, non_blocking=True)
             # Indexing returns contiguous features; the convolutions that follow are faster in channels_last.
-            return features.contiguous(memory_format=torch.channels_last) if features.ndim == 4 else features
-
-        return lookup
+            yield moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
 
     def _draw_pool_plan(self, policy: str, view: int) -> AugmentationPlan:
         rng = generator(0, "view", policy, view)

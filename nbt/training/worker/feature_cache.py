@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,15 +89,25 @@ class FrozenFeatureCache:
         if entry is not None:
             self._entries.move_to_end(key)
             rows = rows[~entry.filled[rows]]
-        for chunk in rows.split(self.chunk) if len(rows) else ():
-            padded = torch.cat([chunk, chunk[-1:].expand(self.chunk - len(chunk))])
-            features = compute(padded)[: len(chunk)]
+        chunks = rows.split(self.chunk) if len(rows) else ()
+        for chunk, features in zip(chunks, self.compute(rows, compute), strict=True):
             entry = entry or self._allocate(key, features)
             if entry is None:
                 return None
             entry.values[chunk.to(entry.values.device)] = features.to(entry.values.device)
             entry.filled[chunk] = True
         return None if entry is None else entry.values
+
+    def compute(self, rows: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Yields the features of `rows` in chunks without keeping them, equal to those that `fill` keeps.
+
+        Args:
+            rows: int64 (n,), on the CPU.
+            compute: As in `fill`.
+        """
+        for chunk in rows.split(self.chunk) if len(rows) else ():
+            padded = torch.cat([chunk, chunk[-1:].expand(self.chunk - len(chunk))])
+            yield compute(padded)[: len(chunk)]
 
     def close(self) -> None:
         """Drops all entries and removes the files."""
@@ -155,3 +165,19 @@ class FrozenFeatureCache:
         file = folder / f"{self._n_files:06d}.bin"
         count = nbytes // torch.empty((), dtype=dtype).element_size()
         return torch.from_file(str(file), shared=True, size=count, dtype=dtype).view(shape), file
+
+
+def rebatch(chunks: Iterator[torch.Tensor], sizes: Sequence[int]) -> Iterator[torch.Tensor]:
+    """Yields the rows of chunks again in batches of other sizes, in the same order.
+
+    Args:
+        chunks: (n, ...) each, together as many rows as the sizes add up to.
+        sizes: Rows per batch.
+    """
+    held: list[torch.Tensor] = []
+    for size in sizes:
+        while sum(map(len, held)) < size:
+            held.append(next(chunks))
+        rows = torch.cat(held) if len(held) > 1 else held[0]
+        yield rows[:size]
+        held = [rows[size:]]

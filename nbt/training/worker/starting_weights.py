@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from nbt.errors import UsageError
 from nbt.models.backbone_spec import BackboneSpec
 from nbt.models.teacher import Teacher, absolute_teacher_name, load_teacher
-from nbt.models.weights import random_unit_state
+from nbt.models.weights import hash_weights, random_unit_state
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.pretrain.scheme_sources import digits_scheme_source
@@ -36,6 +37,11 @@ class StartingWeights:
 
     key: Hashable
     w0: State
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of the tensors, see `hash_weights`."""
+        return hash_weights(self.w0)
 
 
 class StartingWeightsCache:

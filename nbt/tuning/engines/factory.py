@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nbt.config import ENGINES
 from nbt.errors import UsageError, nearest, require_positive
 from nbt.tuning.engines.locked_directory import remove_abandoned_directories
 from nbt.tuning.engines.ray.options import RayOptions, check_ray_client_installed, check_ray_installed
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
     from nbt.task.task import Task
     from nbt.tuning.engines.base import Engine
     from nbt.tuning.engines.ray.cluster import Cluster
-
-ENGINES = ("local", "ray")
 
 
 class EngineFactory:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from nbt.config import PRUNERS
 from nbt.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
     from nbt.settings import TransferSettings
     from nbt.training.results import EpochResult
-
-PRUNER_NAMES = ("fit", "asha", "none")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,8 +109,8 @@ def make_pruner(name: str, length: int) -> Pruner:
         return AshaPruner(length)
     if name == "none":
         return NoPruner()
-    if name in PRUNER_NAMES:
+    if name in PRUNERS:
         raise UsageError(
             f"the pruner {name!r} needs recorded curves: see nbt.tuning.transferred_priors.TransferredPriors.pruner"
         )
-    raise UsageError(f"unknown pruner {name!r}; {nearest(name, PRUNER_NAMES)}")
+    raise UsageError(f"unknown pruner {name!r}; {nearest(name, PRUNERS)}")

@@ -19,6 +19,7 @@ from nbt.tuning.storage.records import StudyConfig
 CONFIG = "config"
 CREATED = "created"
 BUDGET = "budget"
+SEARCH = "search"
 PRUNER = "pruner"
 DATASET = "dataset"
 NOTES = "notes"
@@ -55,7 +56,7 @@ def final_key(settings: TransferSettings, seed: int) -> str:
 
 def settings_hash(settings: TransferSettings) -> str:
     """Returns a hash of the settings, 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(settings.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(settings.identity(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def to_json(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from nbt.config import SearchConfig
 from nbt.errors import NbtError, UsageError
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
@@ -125,7 +126,17 @@ def study_record(study: optuna.Study) -> StudyRecord:
         created=_parse_time(attributes.get(codec.CREATED)),
         profile=_read_profile(attributes),
         prior_diagnostics=_get_mapping(attributes, codec.PRIOR_DIAGNOSTICS),
+        search=_read_search(attributes),
     )
+
+
+def _read_search(attributes: Mapping[str, Any]) -> SearchConfig | None:
+    stored = _get_mapping(attributes, codec.SEARCH)
+    try:
+        return SearchConfig.from_options(stored) if stored else None
+    except UsageError as error:
+        _log.warning("the stored options of the search are damaged (%s); they are ignored", error)
+        return None
 
 
 def summarise(name: str, attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> StudySummary | None:

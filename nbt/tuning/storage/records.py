@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from nbt.config import PRUNERS, SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, best_epoch
 from nbt.tuning.intervals import Interval
@@ -21,6 +22,8 @@ INTERRUPTED = "interrupted: the search ended before the trial did"
 
 TRIAL_STATUSES = ("complete", "pruned", "failed", "interrupted", "running")
 """The values of `TrialRecord.end`."""
+PRIOR_ORIGIN_PREFIX = "recommended: "
+"""Start of the origin of a trial whose settings priors or experience suggest before any trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +243,7 @@ class StudyRecord:
         profile: Fit profile as returned by `FitProfile.to_dict`; None if it was not measured.
         prior_diagnostics: Weights of priors and recorded tasks before and after the trials; see
             `nbt.tuning.prior_diagnostics`. Empty if the search used neither.
+        search: Options of the last session; None for studies of version 0.1, see `search_config`.
     """
 
     config: StudyConfig
@@ -261,6 +265,35 @@ class StudyRecord:
     created: datetime | None = None
     profile: Mapping[str, Any] | None = None
     prior_diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    search: SearchConfig | None = None
+
+    def search_config(self) -> SearchConfig:
+        """Returns the options of the last session; derived from the rest of the record if they are not stored."""
+        if self.search is not None:
+            return self.search
+        config = self.config
+        is_stream = config.scenario is not None
+        is_guided = bool(self.prior_diagnostics) or any(t.origin.startswith(PRIOR_ORIGIN_PREFIX) for t in self.trials)
+        values = {
+            "dataset": config.dataset,
+            "data_dir": config.data_dir,
+            "backbone": config.backbone,
+            "weights": config.weights,
+            "image_size": config.image_size,
+            "classes": config.classes,
+            "shots": config.shots,
+            "budget": self.budget or None,
+            "space": config.space,
+            "teacher": config.teacher,
+            "epochs": config.epochs // config.tasks,
+            "study": config.name,
+            "pruner": "fit" if is_stream or self.pruner not in PRUNERS else self.pruner,
+            "heuristics": is_stream or is_guided,
+            "scenario": config.scenario,
+            "tasks": config.tasks if is_stream else None,
+            "seed": config.seed,
+        }
+        return SearchConfig.from_options(values)
 
     def ranked(self) -> list[TrialRecord]:
         """Returns the full-length trials, best first; see `rank_trials`."""

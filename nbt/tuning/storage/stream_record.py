@@ -180,6 +180,6 @@ def stream_name(configs: list[StreamConfig], seeds: list[int]) -> str:
 
 
 def _identity_fields(settings: ContinualSettings) -> dict[str, Any]:
-    values = settings.to_dict()
+    values = settings.identity()
     recipe = values.pop("recipe")
     return {name: value for name, value in {**values, **recipe}.items() if name not in _IGNORED_FIELDS}

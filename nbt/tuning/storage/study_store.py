@@ -11,6 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from nbt.config import SearchConfig
 from nbt.errors import NbtError
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
@@ -121,6 +122,14 @@ class StudyStore:
         self._lock.check()
         with self.convert_errors():
             self.study.set_user_attr(name, codec.to_json(value))
+
+    def put_search(self, search: SearchConfig) -> None:
+        """Stores the options of this session, without passwords.
+
+        Raises:
+            NbtError: The database fails, or another driver has taken the lock.
+        """
+        self.put(codec.SEARCH, search.to_record())
 
     def put_profile(self, profile: Mapping[str, Any]) -> None:
         """Stores a fit profile as returned by `FitProfile.to_dict`.

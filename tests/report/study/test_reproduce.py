@@ -1,14 +1,16 @@
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
-from nbt.report.study.reproduce import commands, task_arguments
+from nbt.report.study.reproduce import commands
 from nbt.tuning.storage.records import StudyRecord
-from tests.sample_study import config, sample_study, study_with_priors, unfinished_study, with_config
+from tests.sample_study import sample_study, study_with_priors, unfinished_study, with_config
 
 
-def test_task_arguments_define_the_task() -> None:
-    words = task_arguments(config(weights="w/my net.pth", classes=20, shots=5, data_dir=None))
-    assert words == [
+def test_task_options_define_the_task() -> None:
+    record = with_config(sample_study(), weights="w/my net.pth", classes=20, shots=5, data_dir=None)
+    train = commands(record, Path("r"), has_settings=True, has_model=False)[0].text
+    assert shlex.split(train)[2:14] == [
         *("--dataset", "cub", "--backbone", "mobilenet_v2(width_mult=0.35)", "--weights", "w/my net.pth"),
         *("--image-size", "96", "--classes", "20", "--shots", "5"),
     ]
@@ -63,12 +65,28 @@ def test_search_command_keeps_priors_on_or_off() -> None:
     assert "--no-heuristics" not in last_search(study_with_priors())
 
 
-def test_run_options_are_part_of_the_search_command() -> None:
-    where = {"--storage": "postgresql://db/studies", "--tracking-uri": "sqlite:///my runs.db", "--engine": "ray"}
-    found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False, run_options=where)
+def test_stored_options_are_part_of_the_search_command() -> None:
+    record = unfinished_study()
+    search = record.search_config().replace(
+        storage="postgresql://db/studies", tracking_uri="sqlite:///my runs.db", engine="ray", workers=3
+    )
+    found = commands(replace(record, search=search), Path("r"), has_settings=False, has_model=False)
     words = shlex.split(found[0].text)
-    assert {option: words[words.index(option) + 1] for option in where} == where
+    for option, value in search.command_options("run").items():
+        assert words[words.index(option) + 1] == value
+    assert "--engine" in words and "--workers" in words
     assert found[1].text == "nbt ui --tracking-uri 'sqlite:///my runs.db'"
-    server = {"--tracking-uri": "http://mlflow:5000"}
-    found = commands(unfinished_study(), Path("r"), has_settings=False, has_model=False, run_options=server)
+    search = search.replace(tracking_uri="http://mlflow:5000")
+    found = commands(replace(record, search=search), Path("r"), has_settings=False, has_model=False)
     assert found[1].text == "http://mlflow:5000", "a server has its own pages, and nbt ui rejects it"
+
+
+def test_options_of_a_study_that_does_not_store_them_are_derived() -> None:
+    """Studies of version 0.1 have only their configuration, budget and pruner."""
+    record = with_config(sample_study(), seed=7)
+    assert record.search is None
+    search = record.search_config()
+    assert (search.dataset, search.image_size, search.seed) == ("cub", 96, 7)
+    assert (search.budget, search.pruner, search.heuristics) == (record.budget, record.pruner, False)
+    assert search.study == record.config.name
+    assert (search.engine, search.workers, search.storage) == ("local", 1, None)

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import os
@@ -204,7 +205,9 @@ def test_fit_profile_file_round_trip(tmp_path: Path) -> None:
     assert names(folder) == ALL, "an older profile belongs to another study"
 
 
-def test_both_reports_contain_the_run_options(tmp_path: Path) -> None:
-    folder = write_report(sample_study(), tmp_path, run_options={"--storage": "sqlite:///far/s.db"}).parent
+def test_both_reports_contain_the_stored_options(tmp_path: Path) -> None:
+    record = sample_study()
+    search = record.search_config().replace(storage="sqlite:///far/s.db")
+    folder = write_report(dataclasses.replace(record, search=search), tmp_path).parent
     for name in ("report.html", "report.md"):
         assert "--storage sqlite:///far/s.db" in (folder / name).read_text()

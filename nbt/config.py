@@ -1,0 +1,435 @@
+"""SearchConfig: every option of a search, declared once.
+
+The options of `nbt search`, the keyword arguments of `nbt.search`, the keys of a configuration file, the record that a
+study keeps of its search, the command that a report prints and the parameters in MLflow are all made from these fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nbt.errors import UsageError, nearest
+from nbt.paths import absolute_path
+from nbt.settings.continual import SCENARIOS
+from nbt.uris import redact_uri
+from nbt.yaml_loader import key_lines, parse_yaml_mapping
+
+ENGINES = ("local", "ray")
+PRUNERS = ("fit", "asha", "none")
+
+BACKBONE_HELP = "Architecture, such as 'mobilenet_v2(width_mult=0.35)'; see nbt backbones."
+WEIGHTS_HELP = "Pretrained weights: those of the backbone (default), random ones (none), or a file."
+
+REQUIRED = ("dataset", "budget")
+"""Options without which no search starts; they may be given on the command line or in a configuration file."""
+
+KINDS = ("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """How one option of a search is written, checked and explained.
+
+    Attributes:
+        kind: One of `KINDS`. "budget" is a whole number or a text such as "2h", "gpus" a number or "auto".
+        role: "task" for what is transferred to what, "search" for what the search does, "run" for where it runs and is
+            stored.
+        help: One sentence for help texts.
+        metavar: What stands for the value in help texts.
+        low: Least value of a whole number; None where it depends on the dataset.
+        choices: The values of a choice.
+        when_none: What None means, for help texts; "" where None is not a value or needs no words.
+        flag: Name on the command line where it is not the field's own, as "--no-heuristics" for a flag that is on.
+    """
+
+    kind: str
+    role: str
+    help: str
+    metavar: str = ""
+    low: int | None = 1
+    choices: tuple[str, ...] = ()
+    when_none: str = ""
+    flag: str = ""
+
+    def check(self, name: str, value: Any) -> Any:
+        """Returns the value in its canonical type.
+
+        Raises:
+            UsageError: The value is of another type or out of range; the message names the option.
+        """
+        match self.kind:
+            case "whole":
+                return self._check_whole(name, value)
+            case "number":
+                return self._check_number(name, value)
+            case "flag":
+                if not isinstance(value, bool):
+                    raise UsageError(f"{name}: expected true or false, got {value!r}")
+                return value
+            case "choice":
+                if value not in self.choices:
+                    raise UsageError(f"{name} {value!r}: {nearest(str(value), self.choices)}")
+                return value
+            case "budget":
+                return str(self._check_text(name, str(value) if type(value) is int else value))
+            case "gpus":
+                return value if isinstance(value, str) else self._check_number(name, value)
+        return self._check_text(name, value)
+
+    def _check_whole(self, name: str, value: Any) -> int:
+        if type(value) is not int:
+            raise UsageError(f"{name}: expected a whole number, got {value!r}")
+        if self.low is not None and value < self.low:
+            raise UsageError(f"{name}: {value} is not {self.low} or more")
+        return value
+
+    def _check_number(self, name: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise UsageError(f"{name}: expected a number, got {value!r}")
+        return value
+
+    def _check_text(self, name: str, value: Any) -> str:
+        if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+            raise UsageError(f"{name}: expected text, got {value!r}")
+        return os.fspath(value)
+
+
+_REQUIRED: Any = None
+
+
+def _option(default: Any, **facts: Any) -> Any:
+    return field(default=default, metadata={"option": Option(**facts)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Every option of a search, checked. None is "not given" wherever it is the default.
+
+    Attributes are declared with their meaning below; `nbt search --help` prints it. `dataset` and `budget` are needed
+    before a search starts, see `check_complete`.
+
+    Raises:
+        UsageError: A value is of another type, out of range, or excludes another.
+    """
+
+    dataset: str = _option(
+        _REQUIRED,
+        kind="path",
+        role="task",
+        metavar="NAME|FOLDER|CSV",
+        help="Target dataset; see nbt datasets.",
+    )
+    data_dir: str | None = _option(
+        None,
+        kind="path",
+        role="task",
+        metavar="DIR",
+        help="Folder that already holds a dataset known by name.",
+        when_none="downloaded where possible",
+    )
+    backbone: str | None = _option(
+        None,
+        kind="text",
+        role="task",
+        metavar="NAME",
+        help=BACKBONE_HELP,
+        when_none="the dataset's backbone",
+    )
+    weights: str = _option("default", kind="path", role="task", metavar="default|none|FILE", help=WEIGHTS_HELP)
+    image_size: int | None = _option(
+        None,
+        kind="whole",
+        role="task",
+        metavar="PIXELS",
+        help="Side length of the images.",
+        when_none="that of dataset and backbone",
+        low=None,
+    )
+    classes: int | None = _option(
+        None,
+        kind="whole",
+        low=None,
+        role="task",
+        metavar="N",
+        help="Use only the first N classes.",
+        when_none="all",
+    )
+    shots: int | None = _option(
+        None,
+        kind="whole",
+        low=None,
+        role="task",
+        metavar="N",
+        help="Use only N labelled images per class.",
+        when_none="all",
+    )
+    budget: str = _option(
+        _REQUIRED,
+        kind="budget",
+        role="search",
+        metavar="N|30m|2h",
+        help="Training epochs worth N full trials, or wall-clock time.",
+    )
+    space: str = _option(
+        "non_binary", kind="path", role="search", metavar="NAME|FILE", help="Search space; see nbt spaces."
+    )
+    teacher: str | None = _option(
+        None,
+        kind="text",
+        role="task",
+        metavar="BACKBONE[=FILE]",
+        help="Backbone whose weights trials may inject into theirs; see nbt inject.",
+        when_none="none",
+    )
+    engine: str = _option(
+        "local",
+        kind="choice",
+        role="run",
+        choices=ENGINES,
+        help="Engine that runs the trials; ray copies the images to its nodes.",
+    )
+    workers: int = _option(1, kind="whole", role="run", metavar="N", help="Concurrent trials.")
+    ray_address: str | None = _option(
+        None,
+        kind="text",
+        role="run",
+        metavar="auto|HOST:PORT|ray://...",
+        help="Running Ray cluster to connect to.",
+        when_none="a new Ray on this machine",
+    )
+    gpus_per_trial: float | str | None = _option(
+        None,
+        kind="gpus",
+        role="run",
+        metavar="F|auto",
+        help="With Ray: GPUs per trial, or the share of one; auto derives the share from measured memory.",
+        when_none="1, or an equal share if the workers outnumber the GPUs",
+    )
+    cpus_per_trial: float | None = _option(
+        None,
+        kind="number",
+        role="run",
+        metavar="F",
+        help="With Ray: CPUs per trial.",
+        when_none="as many as leave room for all workers",
+    )
+    epochs: int = _option(
+        12, kind="whole", role="search", metavar="N", help="Epochs of a full trial; of each task with --scenario."
+    )
+    study: str | None = _option(
+        None,
+        kind="text",
+        role="search",
+        metavar="NAME",
+        help="Name of the study.",
+        when_none="derived from dataset, backbone and space",
+    )
+    storage: str | None = _option(
+        None,
+        kind="uri",
+        role="run",
+        metavar="URL",
+        help="Database of the studies.",
+        when_none="SQLite file under .nbt/",
+    )
+    tracking_uri: str | None = _option(
+        None, kind="uri", role="run", metavar="URI", help="MLflow tracking store.", when_none="SQLite file under .nbt/"
+    )
+    pruner: str = _option(
+        "fit", kind="choice", role="search", choices=PRUNERS, help="Rule that stops unpromising trials early."
+    )
+    heuristics: bool = _option(
+        True,
+        kind="flag",
+        role="search",
+        flag="--no-heuristics",
+        help="Propose settings with plain TPE, without priors and experience.",
+    )
+    scenario: str | None = _option(
+        None,
+        kind="choice",
+        role="task",
+        choices=SCENARIOS,
+        help="Search for a stream of tasks; see nbt continual.",
+        when_none="none: one task",
+    )
+    tasks: int | None = _option(
+        None,
+        kind="whole",
+        low=2,
+        role="task",
+        metavar="N",
+        help="With --scenario: number of tasks.",
+        when_none="5, or as many as the classes allow",
+    )
+    experience: str | None = _option(
+        None,
+        kind="path",
+        role="run",
+        metavar="DIR",
+        help="Folder of recorded tables of other tasks; see nbt record.",
+        when_none="tables shipped with nbt",
+    )
+    seed: int = _option(0, kind="whole", low=0, role="search", metavar="N", help="Seed of splits, sampler and trials.")
+    final_seeds: int = _option(
+        5, kind="whole", role="run", metavar="N", help="Maximum number of final runs per finalist."
+    )
+    out: str = _option("reports", kind="path", role="run", metavar="DIR", help="Folder of the reports.")
+    fresh: bool = _option(
+        False,
+        kind="flag",
+        role="run",
+        flag="--fresh",
+        help="Start a new study under another name instead of resuming.",
+    )
+
+    def __post_init__(self) -> None:
+        for name, option in option_fields().items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, option.check(name, value))
+            elif default_value(name) is not None:
+                raise UsageError(f"{name}: expected a value, got nothing")
+
+    def check_complete(self) -> SearchConfig:
+        """Returns the configuration itself, with all that a search cannot do without.
+
+        Raises:
+            UsageError: Dataset or budget are missing.
+        """
+        for name in REQUIRED:
+            if getattr(self, name) is None:
+                raise UsageError(f"missing {flag_of(name)}; see nbt search --help")
+        return self
+
+    def replace(self, **changes: Any) -> SearchConfig:
+        """Returns a copy with some options changed and checked.
+
+        Raises:
+            UsageError: An option is unknown (the nearest are named), or a value is wrong.
+        """
+        return type(self)(**{**self.to_dict(), **_known(changes)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the options that differ from their defaults, in JSON types; `SearchConfig(**values)` reads them."""
+        values = {name: getattr(self, name) for name in option_fields()}
+        return {name: value for name, value in values.items() if value != default_value(name)}
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns `to_dict` as it may be stored and shown: paths absolute, URIs without passwords."""
+        return {name: _shown(name, value) for name, value in self.to_dict().items()}
+
+    def to_yaml(self) -> str:
+        """Returns a configuration file that `from_yaml` reads back to an equal configuration."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> SearchConfig:
+        """Returns the configuration that keyword arguments give.
+
+        Raises:
+            UsageError: An option is unknown (the nearest are named), or a value is wrong.
+        """
+        return cls(**_known(options))
+
+    @classmethod
+    def from_yaml(cls, text: str, *, source: str = "configuration") -> SearchConfig:
+        """Reads a configuration file: a mapping of option names to values, with "_" or "-" in the names.
+
+        Args:
+            text: YAML.
+            source: Name of the text in errors, usually its path.
+
+        Raises:
+            UsageError: The text is not YAML, or a key is unknown, given twice or has a wrong value; the message names
+                the key and its line.
+        """
+        values = parse_yaml_mapping(text, source=source)
+        lines = key_lines(text)
+        known: dict[str, Any] = {}
+        for key, value in values.items():
+            where = f"{source}, line {lines.get(key, 1)}"
+            try:
+                [name] = _known({key.replace("-", "_"): value})
+                if name in known:
+                    raise UsageError(f"option {key!r} is given twice")
+                known[name] = None if value is None else option_fields()[name].check(key, value)
+            except UsageError as error:
+                raise UsageError(f"{where}: {error}") from error
+        return cls(**{name: value for name, value in known.items() if value is not None})
+
+    @classmethod
+    def load(cls, path: str | Path) -> SearchConfig:
+        """Reads a configuration file.
+
+        Raises:
+            UsageError: The file cannot be read as text, or its content is wrong.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a text file"
+            raise UsageError(f"--config {path}: cannot be read ({reason})") from error
+        return cls.from_yaml(text, source=str(path))
+
+    def command_options(self, *roles: str) -> dict[str, str]:
+        """Returns the options of `nbt search` that differ from their defaults, as they may be shown.
+
+        Args:
+            *roles: Only options of these roles; of all when none is given.
+
+        Returns:
+            Option to value; the value of a flag is "".
+        """
+        fields = option_fields()
+        return {
+            flag_of(name): "" if fields[name].kind == "flag" else str(value)
+            for name, value in self.to_record().items()
+            if not roles or fields[name].role in roles
+        }
+
+    def command(self) -> str:
+        """Returns the command line of this search, quoted for a shell, as it may be shown."""
+        words = [word for option in self.command_options().items() for word in option if word]
+        return shlex.join(["nbt", "search", *words])
+
+
+def option_fields() -> dict[str, Option]:
+    """Returns the declaration of every option by name, in the order of the help text."""
+    return {item.name: item.metadata["option"] for item in dataclasses.fields(SearchConfig)}
+
+
+def default_value(name: str) -> Any:
+    """Returns the default of an option, None where it has none."""
+    return SearchConfig.__dataclass_fields__[name].default
+
+
+def flag_of(name: str) -> str:
+    """Returns how an option is written on the command line."""
+    return option_fields()[name].flag or f"--{name.replace('_', '-')}"
+
+
+def _known(options: Mapping[str, Any]) -> dict[str, Any]:
+    names = option_fields()
+    for name in options:
+        if name not in names:
+            raise UsageError(f"unknown option {name!r}; {nearest(name, names)}")
+    return dict(options)
+
+
+def _shown(name: str, value: Any) -> Any:
+    kind = option_fields()[name].kind
+    if kind == "uri":
+        return redact_uri(value)
+    if kind == "path" and name in ("data_dir", "experience", "out"):
+        return str(absolute_path(value))
+    return value

@@ -1,0 +1,152 @@
+"""SearchConfig: one declaration of every option of a search, and what is made from it."""
+
+from __future__ import annotations
+
+import shlex
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbt.config import PRUNERS, SearchConfig, default_value, flag_of, option_fields
+from nbt.errors import UsageError
+
+_text = st.text(string.ascii_letters + string.digits + " ./:=(),'\"-_é", min_size=1).filter(str.strip)
+
+
+def _values(name: str) -> st.SearchStrategy[Any]:
+    option = option_fields()[name]
+    return {
+        "whole": st.integers(option.low, 10**6),
+        "number": st.floats(1e-3, 64.0),
+        "choice": st.sampled_from(option.choices or ("",)),
+        "flag": st.booleans(),
+        "budget": st.one_of(st.integers(1, 500), st.sampled_from(["30m", "1.5h"])),
+        "gpus": st.one_of(st.just("auto"), st.floats(0.0, 8.0)),
+    }.get(option.kind, _text)
+
+
+configs = st.fixed_dictionaries({}, optional={name: _values(name) for name in option_fields()}).map(
+    SearchConfig.from_options
+)
+
+
+@given(configs)
+def test_yaml_in_and_out_gives_an_equal_configuration(config: SearchConfig) -> None:
+    assert SearchConfig.from_yaml(config.to_yaml()) == config
+    assert SearchConfig(**config.to_dict()) == config
+
+
+@given(configs)
+def test_the_command_names_what_differs_from_the_defaults_and_nothing_else(config: SearchConfig) -> None:
+    words = shlex.split(config.command())
+    assert words[:2] == ["nbt", "search"]
+    options = [word for word in words[2:] if word in {flag_of(name) for name in option_fields()}]
+    assert options == [flag_of(name) for name in config.to_dict()]
+
+
+def test_every_option_has_a_sentence_a_kind_and_a_role() -> None:
+    for name, option in option_fields().items():
+        assert option.help.endswith("."), name
+        assert option.role in ("task", "search", "run"), name
+        assert option.metavar or option.kind in ("choice", "flag"), name
+        assert option.kind != "flag" or option.flag, name
+
+
+def test_defaults_are_those_of_an_empty_file() -> None:
+    config = SearchConfig.from_yaml("{}")
+    assert config == SearchConfig()
+    assert config.to_dict() == {}
+    assert (config.space, config.epochs, config.pruner, config.heuristics) == ("non_binary", 12, "fit", True)
+    assert PRUNERS == ("fit", "asha", "none")
+
+
+def test_names_may_be_written_as_on_the_command_line() -> None:
+    config = SearchConfig.from_yaml("dataset: digits\nbudget: 20\nfinal-seeds: 3\ngpus_per_trial: auto\n")
+    assert config == SearchConfig(dataset="digits", budget="20", final_seeds=3, gpus_per_trial="auto")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dataset: digits\nbuget: 20\n", r"mine.yaml, line 2: unknown option 'buget'; did you mean budget"),
+        ("dataset: digits\n\nworkers: many\n", r"mine.yaml, line 3: workers: expected a whole number, got 'many'"),
+        ("workers: 0\n", r"mine.yaml, line 1: workers: 0 is not 1 or more"),
+        ("workers: true\n", r"line 1: workers: expected a whole number, got True"),
+        ("pruner: fits\n", r"line 1: pruner 'fits': did you mean fit"),
+        ("heuristics: 1\n", r"line 1: heuristics: expected true or false, got 1"),
+        ("budget: 1.5\n", r"line 1: budget: expected text, got 1.5"),
+        ("storage: [a]\n", r"line 1: storage: expected text, got \['a'\]"),
+        ("seed: 1\nseed: 2\n", r"mine.yaml: not valid YAML \('seed' is given twice .*line 2"),
+        ("final_seeds: 1\nfinal-seeds: 2\n", r"line 2: option 'final-seeds' is given twice"),
+        ("- dataset\n", r"mine.yaml: expected a mapping"),
+        ("cpus_per_trial: .nan\n", r"line 1: cpus_per_trial: expected a number"),
+    ],
+)
+def test_wrong_files_are_named_with_key_and_line(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        SearchConfig.from_yaml(text, source="mine.yaml")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--config .*none.yaml: cannot be read \(No such file"):
+        SearchConfig.load(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match=r"cannot be read \(not a text file\)"):
+        SearchConfig.load(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"worker": 2}, "unknown option 'worker'; did you mean workers"),
+        ({"epochs": 0}, "epochs: 0 is not 1 or more"),
+        ({"engine": None}, "engine: expected a value, got nothing"),
+        ({"gpus_per_trial": True}, "gpus_per_trial: expected a number, got True"),
+        ({"dataset": ""}, "dataset: expected text, got ''"),
+    ],
+)
+def test_wrong_arguments_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        SearchConfig.from_options(changes)
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(UsageError, match="missing --dataset; see nbt search --help"):
+        SearchConfig(budget="3").check_complete()
+    with pytest.raises(UsageError, match="missing --budget"):
+        SearchConfig(dataset="digits").check_complete()
+    complete = SearchConfig(dataset="digits", budget="3")
+    assert complete.check_complete() is complete
+
+
+def test_what_is_stored_and_shown_has_no_password_and_absolute_paths(tmp_path: Path) -> None:
+    config = SearchConfig(
+        dataset="digits",
+        budget="3",
+        storage="postgresql+psycopg://me:secret@host/studies",
+        out=str(tmp_path / "a" / ".." / "my reports"),
+        heuristics=False,
+    )
+    assert config.to_record() == {
+        "dataset": "digits",
+        "budget": "3",
+        "storage": "postgresql+psycopg://me:***@host/studies",
+        "heuristics": False,
+        "out": str(tmp_path / "my reports"),
+    }
+    assert "secret" not in config.command()
+    assert config.command_options("search") == {"--budget": "3", "--no-heuristics": ""}
+    assert shlex.split(config.command())[-2:] == ["--out", str(tmp_path / "my reports")]
+
+
+def test_replace_keeps_the_rest() -> None:
+    config = SearchConfig(dataset="digits", budget=20, fresh=True)
+    assert config.budget == "20"
+    assert config.replace(workers=2).to_dict() == {"dataset": "digits", "budget": "20", "workers": 2, "fresh": True}
+    with pytest.raises(UsageError, match="unknown option"):
+        config.replace(workrs=2)
+    assert default_value("workers") == 1
