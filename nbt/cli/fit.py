@@ -165,7 +165,7 @@ def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None
     """Prints the measures as a table with definitions, the probe charts, and the conclusions as sentences."""
     from rich.text import Text
 
-    from nbt.report.fit import text as text
+    from nbt.report.fit import text
 
     rows = text.table_rows(profiles)
     scalars = profiles[0].scalars

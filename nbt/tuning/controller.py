@@ -24,7 +24,7 @@ from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.pruners.base import ForecastingPruner, Pruner, TrialContext
 from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.space import Space
-from nbt.tuning.storage import codec as codec
+from nbt.tuning.storage import codec
 from nbt.tuning.storage.reader import read_trial
 from nbt.tuning.storage.records import FORECAST, INTERRUPTED, PRIOR_ORIGIN_PREFIX, StudyObserver, TrialRecord
 from nbt.tuning.storage.study_store import StudyStore, TrialPlan

@@ -21,7 +21,7 @@ from nbt.tuning.pruners import curve_forecast
 from nbt.tuning.space.encoding import log_effective_lr
 from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space
-from nbt.tuning.storage import codec as codec
+from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import FORECAST, TrialRecord
 from nbt.tuning.surrogate.task_model import target_from_header
 from nbt.tuning.target import Target

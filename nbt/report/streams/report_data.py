@@ -19,7 +19,7 @@ from nbt.report.formatting import (
     points_interval,
 )
 from nbt.report.settings_table import SETTING_DESCRIPTIONS, flat_settings
-from nbt.report.streams import text as text
+from nbt.report.streams import text
 from nbt.report.streams.comparison import Comparison, MethodStreams
 from nbt.settings import TransferSettings
 from nbt.settings.continual import ContinualSettings

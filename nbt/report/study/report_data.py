@@ -24,7 +24,7 @@ from nbt.report.formatting import (
 from nbt.report.priors.priors_section import PriorsSection, priors_section
 from nbt.report.priors.pruning import STOPPED, pruning_results
 from nbt.report.priors.pruning_section import PruningSection, pruning_section
-from nbt.report.study import text as text
+from nbt.report.study import text
 from nbt.report.study.hardware import HardwareSection, hardware_section, hardware_text
 from nbt.report.study.recommendation import (
     StudyRecommendation,

@@ -9,7 +9,7 @@ import optuna
 from nbt.training.results import EpochResult
 from nbt.tuning.experience.recorded_table import TableHeader
 from nbt.tuning.space.space import Space
-from nbt.tuning.storage import codec as codec
+from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import StudyConfig
 from nbt.tuning.storage.study_store import StudyStore
 

@@ -14,7 +14,7 @@ from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
 from nbt.tuning.finals.selection import Score, SelectionState, describe_comparison, select_finalist
 from nbt.tuning.observers import ObserverGroup
-from nbt.tuning.storage import codec as codec
+from nbt.tuning.storage import codec
 from nbt.tuning.storage.reader import paired_difference, read_runs
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyObserver, StudyRecord
 from nbt.tuning.storage.study_store import StudyStore

@@ -14,7 +14,7 @@ from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import default_recipe
 from nbt.tuning.finals.finals import recommended_final
 from nbt.tuning.intervals import wilson_interval
-from nbt.tuning.storage import codec as codec
+from nbt.tuning.storage import codec
 from nbt.tuning.storage.study_store import StudyStore
 
 RECOMMENDED = "recommended"

@@ -17,7 +17,7 @@ from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget
 from nbt.tuning.importance import importance
 from nbt.tuning.intervals import Interval, accuracy_interval, accuracy_standard_error, paired_interval
-from nbt.tuning.storage import codec as codec
+from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import (
     FinalRecord,
     FinalRun,

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 
 from nbt.errors import UsageError, nearest
-from nbt.tuning.storage import codec as codec
+from nbt.tuning.storage import codec
 from nbt.tuning.storage.database import close, connect, convert_errors, resolve_storage, sqlite_file
 from nbt.tuning.storage.locks import FileLock, LeaseLock, StudyLock
 from nbt.tuning.storage.reader import read_config, study_record, summarise

@@ -15,7 +15,7 @@ from nbt.config import SearchConfig
 from nbt.errors import NbtError
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
-from nbt.tuning.storage import codec as codec
+from nbt.tuning.storage import codec
 from nbt.tuning.storage.database import close, convert_errors
 from nbt.tuning.storage.locks import StudyLock
 from nbt.tuning.storage.reader import read_trial, study_record, trained_epochs

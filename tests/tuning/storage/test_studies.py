@@ -12,8 +12,7 @@ import pytest
 
 from nbt.errors import NbtError, UsageError
 from nbt.training.results import EpochResult
-from nbt.tuning.storage import codec as codec
-from nbt.tuning.storage import database
+from nbt.tuning.storage import codec, database
 from nbt.tuning.storage.database import check_separate_databases
 from nbt.tuning.storage.studies import list_studies, open_study, read_study, resolve_storage, study_folder
 from tests.fit_profiles import profile_dict
