@@ -26,7 +26,7 @@ class DatasetSpec:
         default_backbone: Backbone that is used when none is given.
         marker: Path, relative to the dataset's root folder, that exists in every complete copy; "" for embedded
             datasets.
-        fetched: Whether nbt can download the dataset.
+        downloadable: Whether nbt can download the dataset.
         homepage: URL of the dataset.
     """
 
@@ -40,7 +40,7 @@ class DatasetSpec:
     mirror: bool = True
     default_backbone: str = DEFAULT_BACKBONE
     marker: str = ""
-    fetched: bool = True
+    downloadable: bool = True
     homepage: str = ""
 
 
@@ -74,7 +74,7 @@ _SPECS = (
         classes=196,
         images=16185,
         marker="stanford_cars/cars_test_annos_withlabels.mat",
-        fetched=False,
+        downloadable=False,
         homepage="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
     ),
     DatasetSpec(
@@ -187,7 +187,7 @@ _SPECS = (
         images=2720,
         mirror=False,
         marker="omniglot_small1.zip",
-        fetched=False,
+        downloadable=False,
         homepage="https://github.com/brendenlake/omniglot",
     ),
 )
