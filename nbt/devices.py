@@ -9,7 +9,7 @@ import torch
 
 from nbt.errors import UsageError
 
-# CUDA, ROCm, their libraries and the CPU allocator report this by RuntimeErrors of different kinds.
+# Texts of the RuntimeErrors by which CUDA, ROCm, their libraries and the CPU allocator report a lack of memory.
 _OUT_OF_MEMORY_MESSAGES = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "can't allocate memory")
 # The first compute capability of NVIDIA GPUs with native bf16; older GPUs emulate it, which is slower.
 _MIN_BF16_CAPABILITY = 8
@@ -89,15 +89,15 @@ def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
 
 @contextmanager
 def flush_denormals() -> Iterator[None]:
-    """Treats numbers below 1e-38 as 0 on this thread, and restores the processor's earlier mode afterwards.
+    """Treats numbers below 1e-38 as 0 on this thread, and restores the processor's previous mode afterwards.
 
     Optimiser moments that shrink at every step become denormal; training steps on single images then take several times
     as long.
     """
     # PyTorch can set the mode, but not read it.
-    earlier = float(torch.tensor(1e-38) * 0.1) == 0.0
+    was_flushing = float(torch.tensor(1e-38) * 0.1) == 0.0
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(earlier)
+        torch.set_flush_denormal(was_flushing)

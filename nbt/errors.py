@@ -19,10 +19,19 @@ class UsageError(NbtError, ValueError):
 
 
 def require_positive(**counts: int) -> None:
-    """Raises UsageError, with its name, for the first count that is below 1."""
+    """Checks that counts, given by name, are 1 or more.
+
+    Raises:
+        UsageError: A count is below 1; the message names the first one.
+    """
     for name, count in counts.items():
         if count < 1:
             raise UsageError(f"{name.replace('_', ' ')}: {count} is not 1 or more")
+
+
+def one_line_message(error: BaseException, max_length: int = 160) -> str:
+    """Returns an error's message on one line, cut to `max_length` characters; the error's type where it has none."""
+    return " ".join(str(error).split())[:max_length] or type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:

@@ -47,7 +47,7 @@ def check_writable_folder(name: str, folder: str | Path) -> None:
 
 
 def check_writable_file(name: str, file: str | Path) -> None:
-    """Checks that a file can be written, and its folder created.
+    """Checks that a file can be written, and that its folder exists or can be created.
 
     Args:
         name: Name of the file in messages, e.g. "--out".

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from nbt.errors import UsageError
+from nbt.errors import UsageError, one_line_message
 
 # PyYAML reads YAML 1.1, in which "1e-4" is a string; in YAML 1.2 it is a number.
 _FLOAT_PATTERN = re.compile(
@@ -17,6 +17,8 @@ _FLOAT_PATTERN = re.compile(
 
 
 class _StrictLoader(yaml.SafeLoader):
+    """A safe loader that refuses repeated keys."""
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
@@ -43,8 +45,7 @@ def parse_yaml_mapping(text: str, *, source: str) -> dict[str, Any]:
     try:
         values = yaml.load(text, Loader=_StrictLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"{source}: not valid YAML ({reason})") from error
+        raise UsageError(f"{source}: not valid YAML ({one_line_message(error, 200)})") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UsageError(f"{source}: expected a mapping of names to values")
     return values

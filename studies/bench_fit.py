@@ -42,11 +42,11 @@ from nbt.settings import TransferSettings
 from nbt.training.fine_tune import fine_tune
 from nbt.training.worker.context import WorkerContext
 
-Data = tuple[np.ndarray, np.ndarray]
+Samples = tuple[np.ndarray, np.ndarray]
 DECOMPOSITION = "Gram matrix and its eigen-decomposition"
 
 
-def draw(n: int, dim: int, classes: int) -> Data:
+def draw_samples(n: int, dim: int, classes: int) -> Samples:
     """Returns float32 features with class structure and decreasing scales, (n, dim), and labels, (n,)."""
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.arange(n) % classes)
@@ -91,21 +91,21 @@ def time_arms(arms: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, l
 
 def bench_measures(args: argparse.Namespace) -> dict[str, Any]:
     """Measures the time of the measures and their peak memory."""
-    data = draw(args.samples, args.features, args.classes)
+    samples = draw_samples(args.samples, args.features, args.classes)
     seconds = time_arms(
         {
-            DECOMPOSITION: lambda: decompose(*data),
-            "LogME": lambda: logme(*data),
-            "all output measures": lambda: measure_all(*data),
+            DECOMPOSITION: lambda: decompose(*samples),
+            "LogME": lambda: logme(*samples),
+            "all output measures": lambda: measure_all(*samples),
         },
         args.rounds,
     )
     tracemalloc.start()
-    measure_all(*data)
+    measure_all(*samples)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    doubles = 8 * args.samples * args.features
-    return {"seconds": seconds, "peak_bytes": peak, "features_float64_bytes": doubles}
+    float64_bytes = 8 * args.samples * args.features
+    return {"seconds": seconds, "peak_bytes": peak, "features_float64_bytes": float64_bytes}
 
 
 def bench_profile(args: argparse.Namespace) -> dict[str, Any]:
@@ -138,8 +138,8 @@ def measure_lines(result: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|",
         *(f"| {name} | {time:.2f} | {time / base:.2f}x | {goals.get(name, '')} |" for name, time in times.items()),
         "",
-        f"In addition to the features, the measures hold at most "
-        f"{part['peak_bytes'] / part['features_float64_bytes']:.2f} times the bytes of the features in float64 "
+        "The peak memory of the measures, in addition to the features, is "
+        f"{part['peak_bytes'] / part['features_float64_bytes']:.2f} times the size of the features in float64 "
         "(goal: below 2).",
     ]
 

@@ -44,8 +44,8 @@ def time_injection(rounds: int) -> list[float]:
     teacher = Teacher("mobilenet_v2", source, random_unit_state(source, 224, 0))
     seconds = []
     for _ in range(rounds + 1):
-        for cached in (outline_of, feature_dim):
-            cached.cache_clear()
+        for cached_function in (outline_of, feature_dim):
+            cached_function.cache_clear()
         started = time.perf_counter()
         inject_weights(student, 224, teacher)
         seconds.append(time.perf_counter() - started)
@@ -53,7 +53,7 @@ def time_injection(rounds: int) -> list[float]:
 
 
 def time_pairs(rounds: int) -> list[float]:
-    """Returns the seconds that all pairs take, for every round; each round runs in a new process."""
+    """Returns the seconds that the similarities of all pairs take, by round; each round runs in a new process."""
     command = [sys.executable, __file__, "--pairs"]
     return [float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(rounds)]
 
@@ -64,8 +64,13 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         f"| {name} | {statistics.median(seconds):.2f} | {min(seconds):.2f} ... {max(seconds):.2f} | < {GOALS[name]:g} |"
         for name, seconds in result["seconds"].items()
     ]
-    head = [f"Machine: {result['machine']}. Medians.", "", "| what | seconds | range | goal |", "|---|---|---|---|"]
-    return "\n".join([*head, *rows, ""])
+    header = [
+        f"Machine: {result['machine']}. Medians.",
+        "",
+        "| measurement | seconds | range | goal |",
+        "|---|---|---|---|",
+    ]
+    return "\n".join([*header, *rows, ""])
 
 
 def main() -> None:

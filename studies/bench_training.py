@@ -39,7 +39,7 @@ VIEWS = 4
 
 
 class PlainImages(Dataset[tuple[torch.Tensor, int]]):
-    """Images of a plain loop: every access decodes the file."""
+    """Images of the plain loop: every access decodes the file."""
 
     def __init__(self, files: list[Path], labels: list[int], size: int) -> None:
         from torchvision import transforms as t
@@ -76,8 +76,8 @@ def plain_epochs(files: list[Path], labels: list[int], args: argparse.Namespace,
         started = time.perf_counter()
         for inputs, truth in loader:
             loss = F.cross_entropy(model(inputs), truth)
-            pull = sum((p - w0[n]).square().sum() for n, p in model.named_parameters() if n in w0)
-            loss = loss + 0.005 * pull
+            penalty = sum((p - w0[n]).square().sum() for n, p in model.named_parameters() if n in w0)
+            loss = loss + 0.005 * penalty
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -157,7 +157,7 @@ def measure_step(task: Task, args: argparse.Namespace) -> dict[str, float]:
         model, _ = context.prepare_model(settings, 0)
         groups = parameter_groups(model.units, model.head, settings)
         names = dict(model.named_parameters())
-        pull = L2SP(groups, {names[n]: w for n, w in context.w0.items() if n in names}) if mix else None
+        penalty = L2SP(groups, {names[n]: w for n, w in context.w0.items() if n in names}) if mix else None
         decay = 0.0 if mix else settings.decay_strength
         optimizer = torch.optim.SGD(
             [p for g in groups for p in g.parameters],
@@ -167,24 +167,24 @@ def measure_step(task: Task, args: argparse.Namespace) -> dict[str, float]:
             weight_decay=decay,
             fused=True,
         )
-        arms[name] = (model.train(), optimizer, pull)
+        arms[name] = (model.train(), optimizer, penalty)
     inputs = torch.randn(16, 3, 64, 64).to(memory_format=torch.channels_last)
     truth = torch.randint(0, task.n_classes, (16,))
     times: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(20 + args.steps):
-        for name, (model, optimizer, pull) in arms.items():
+        for name, (model, optimizer, penalty) in arms.items():
             started = time.perf_counter()
             optimizer.zero_grad()
             F.cross_entropy(model(inputs), truth).backward()
-            if pull is not None:
-                pull.add_to_gradients()
+            if penalty is not None:
+                penalty.add_to_gradients()
             optimizer.step()
             if number >= 20:
                 times[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def measure_start(task: Task) -> dict[str, float]:
+def measure_set_up(task: Task) -> dict[str, float]:
     """Returns the median set-up time in seconds of a trial in a warm worker, before its first step."""
     context = WorkerContext(task)
     cases = {"all units transferred": 1.0, "half of the units re-initialised": 0.5}
@@ -260,7 +260,7 @@ def main() -> None:
         "seconds": seconds,
         "epochs": epoch_rows(seconds, len(task.split.train), 12),
         "step_seconds": measure_step(task, args),
-        "start_seconds": measure_start(task),
+        "start_seconds": measure_set_up(task),
     }
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "bench_training.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -41,7 +41,7 @@ from nbt.training.pretrain.source_images import SourceImages
 from nbt.training.pretrain.source_trainer import SourceTrainer
 
 IMAGES_PER_CLASS = 20
-BARE = "21 forward and backward passes"
+PASSES_ONLY = "21 forward and backward passes"
 GOAL = 1.3
 
 
@@ -61,7 +61,7 @@ def make_trainer(scheme: str, args: argparse.Namespace) -> SourceTrainer:
     return SourceTrainer(images, spec, load_pretrained_weights(spec, "none", image_size=28), settings)
 
 
-def bare_passes(trainer: SourceTrainer) -> Callable[[], None]:
+def passes_only(trainer: SourceTrainer) -> Callable[[], None]:
     """Returns a function that runs only the forward and backward passes of one episode, on prepared images."""
     episode = draw_episode(trainer.class_indices, 20, 64, generator(0, "bench"))
     images, labels = trainer.load(episode.batch), trainer.truth(episode.batch)
@@ -72,12 +72,12 @@ def bare_passes(trainer: SourceTrainer) -> Callable[[], None]:
             for image, label in batches:
                 trainer.model.zero_grad(set_to_none=True)
                 F.cross_entropy(trainer.model(image), label).backward()
-        wait()
+        synchronise()
 
     return run
 
 
-def wait() -> None:
+def synchronise() -> None:
     """Waits until the GPU has finished, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -87,7 +87,7 @@ def time_arms(args: argparse.Namespace) -> dict[str, list[float]]:
     """Returns the seconds of every arm in every round, after one warm-up round."""
     asb, meta = make_trainer("asb", args), make_trainer("meta-asb", args)
     arms: dict[str, Callable[[], None]] = {
-        BARE: bare_passes(make_trainer("asb", args)),
+        PASSES_ONLY: passes_only(make_trainer("asb", args)),
         "ASB episode": asb.run_round,
         "meta-ASB episode": meta.run_round,
     }
@@ -96,7 +96,7 @@ def time_arms(args: argparse.Namespace) -> dict[str, list[float]]:
         for name, arm in arms.items():
             started = time.perf_counter()
             arm()
-            wait()
+            synchronise()
             if number:
                 seconds[name].append(time.perf_counter() - started)
         print(f"round {number}: " + ", ".join(f"{name} {s[-1]:.2f}" for name, s in seconds.items() if s), flush=True)
@@ -126,8 +126,8 @@ def process_memory(field: str) -> int:
 def measure_memory(scheme: str, args: argparse.Namespace) -> int:
     """Returns the result of `peak_bytes` in a new process."""
     command = [sys.executable, __file__, "--memory-of", scheme, "--width", str(args.width)]
-    done = subprocess.run([*command, "--classes", str(args.classes)], check=True, capture_output=True, text=True)
-    return int(done.stdout.split()[-1])
+    completed = subprocess.run([*command, "--classes", str(args.classes)], check=True, capture_output=True, text=True)
+    return int(completed.stdout.split()[-1])
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:
@@ -136,7 +136,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     goals = {"ASB episode": f"<= {GOAL}x"}
     memory = {"ASB episode": result["peak_bytes"]["asb"], "meta-ASB episode": result["peak_bytes"]["meta-asb"]}
     rows = [
-        f"| {name} | {seconds:.3f} | {seconds / times[BARE]:.2f}x | {goals.get(name, '')} | "
+        f"| {name} | {seconds:.3f} | {seconds / times[PASSES_ONLY]:.2f}x | {goals.get(name, '')} | "
         + (f"{memory[name] / 2**20:.0f} MiB |" if name in memory else "|")
         for name, seconds in times.items()
     ]

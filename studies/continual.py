@@ -9,9 +9,10 @@ with cross-entropy in data-, task- and class-incremental streams. Seven methods 
 
 Every method is tuned with the same effort in every scenario: four streams with a separate order, split and seed,
 evaluated by average accuracy on validation images. Three streams multiply the method's default learning rates by .3, 1
-and 3. The fourth uses the best of these with a ten times stronger penalty (EWC, DLCFT), or a rate ten times beyond the
-better end of the range. A linear probe is not tuned; its ridge is chosen on the first task. Three orders and seeds of
-the best settings then run and are tested once. Joint training uses all images so far and is the upper reference.
+and 3. The fourth uses the best of these with a ten times stronger penalty (EWC, DLCFT) or, for the other methods, a
+rate ten times above or below the range, on the side of the best rate. A linear probe is not tuned; its ridge is chosen
+on the first task. Three orders and seeds of the best settings then run and are tested once. Joint training uses all
+images so far and is the upper reference.
 
 In the class-incremental scenario DLCFT also runs with ablations: diagonal curvature, no penalty, a random head, and
 joint training of the linearised network.
@@ -54,7 +55,7 @@ EPOCHS = {"digits": 12, "cub50": 6, "omniglot": 10}
 SEEDS = (0, 1, 2)
 TUNING_SEED = 1000
 RATES = (0.3, 1.0, 3.0)
-BEYOND_FACTOR = 10.0
+EXTENSION_FACTOR = 10.0
 UNTUNED = ("probe",)
 PENALISED = ("ewc", "dlcft")
 SOURCE_CLASSES = 70
@@ -161,7 +162,7 @@ def worker_context(dataset: str, shared: str, seed: int) -> Any:
 
 
 def learn(run: Run, shared: str) -> dict[str, Any]:
-    """Trains a stream, and returns its row."""
+    """Trains a stream, and returns the row to be stored."""
     from nbt.training.continual.run import run_continual
 
     task = load(run.dataset, shared, run.seed)
@@ -214,10 +215,10 @@ def tune(rows: Rows, dataset: str, scenario: str, method: str, shared: str) -> R
 
     best = max(candidates, key=accuracy)
     if method in PENALISED:
-        last = dataclasses.replace(best, strength=BEYOND_FACTOR)
+        last = dataclasses.replace(best, strength=EXTENSION_FACTOR)
     else:
         last = dataclasses.replace(
-            first, rate=max(RATES) * BEYOND_FACTOR if best.rate >= 1.0 else min(RATES) / BEYOND_FACTOR
+            first, rate=max(RATES) * EXTENSION_FACTOR if best.rate >= 1.0 else min(RATES) / EXTENSION_FACTOR
         )
     return max((best, last), key=accuracy)
 
@@ -250,8 +251,8 @@ def run(args: argparse.Namespace) -> None:
 Cell = dict[int, Mapping[str, Any]]
 
 
-def tested(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], Cell]:
-    """Returns the tested rows: by dataset, scenario and method, then by seed."""
+def rows_by_stream(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], Cell]:
+    """Returns the rows of test streams: by dataset, scenario and method, then by seed."""
     results: dict[tuple[str, str, str], Cell] = {}
     for row in rows:
         run = Run(**row["run"])
@@ -261,11 +262,11 @@ def tested(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], Cell
 
 
 def percent_text(values: Sequence[float | None], interval: Callable[[Sequence[float]], Interval] = t_interval) -> str:
-    """Returns the mean of shares in percent with its interval over seeds; empty without any value."""
-    known = [value for value in values if value is not None]
-    if not known:
+    """Returns the mean of shares in percent with its interval over seeds, as text; "" if all values are None."""
+    present = [value for value in values if value is not None]
+    if not present:
         return ""
-    mean = interval(known)
+    mean = interval(present)
     if mean.low is None or mean.high is None:
         return f"{100 * mean.mean:.1f}"
     return f"{100 * mean.mean:.1f} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
@@ -291,7 +292,7 @@ def difference(results: Mapping[tuple[str, str, str], Cell], stream: tuple[str, 
     """Returns the paired interval of a method minus another method on the same streams; None below two seeds.
 
     Args:
-        results: Tested rows.
+        results: Rows of test streams.
         stream: Dataset, scenario and method.
         other: The other method.
     """
@@ -304,7 +305,7 @@ def difference(results: Mapping[tuple[str, str, str], Cell], stream: tuple[str, 
 
 def finding(results: Mapping[tuple[str, str, str], Cell]) -> str:
     """Returns a paragraph that states whether the claim is confirmed, with all differences."""
-    against: dict[str, list[str]] = {"above": [], "below": [], "open": []}
+    gaps_by_kind: dict[str, list[str]] = {"above": [], "below": [], "open": []}
     probe_gaps = []
     for dataset, scenario, method in sorted(results):
         if method != "dlcft":
@@ -312,16 +313,16 @@ def finding(results: Mapping[tuple[str, str, str], Cell]) -> str:
         gap = difference(results, (dataset, scenario, method), "ewc")
         if gap is not None:
             kind = "above" if gap.low > 0 else "below" if gap.high < 0 else "open"
-            against[kind].append(f"{dataset} {scenario} {gap.mean:+.1f} [{gap.low:.1f}, {gap.high:.1f}]")
+            gaps_by_kind[kind].append(f"{dataset} {scenario} {gap.mean:+.1f} [{gap.low:.1f}, {gap.high:.1f}]")
         gap = difference(results, (dataset, scenario, method), "probe")
         if gap is not None:
             probe_gaps.append(f"{dataset} {scenario} {gap.mean:+.1f} [{gap.low:.1f}, {gap.high:.1f}]")
-    total = sum(map(len, against.values()))
+    total = sum(map(len, gaps_by_kind.values()))
     if not total:
         return "No stream has two seeds of both methods yet, so there is no result."
-    verdict = {total: "confirmed", 0: "not confirmed"}.get(len(against["above"]), "confirmed in part")
+    verdict = {total: "confirmed", 0: "not confirmed"}.get(len(gaps_by_kind["above"]), "confirmed in part")
     titles = {"above": "DLCFT is above EWC", "below": "DLCFT is below EWC", "open": "The difference is not significant"}
-    parts = [f"{titles[kind]} in {len(gaps)}: {'; '.join(gaps)}." for kind, gaps in against.items() if gaps]
+    parts = [f"{titles[kind]} in {len(gaps)}: {'; '.join(gaps)}." for kind, gaps in gaps_by_kind.items() if gaps]
     return (
         f"The claim that DLCFT is above EWC is **{verdict}** on {total} streams (DLCFT minus EWC, points of average "
         f"accuracy, 95 % intervals over {len(SEEDS)} orders and seeds). {' '.join(parts)} DLCFT minus a linear probe, "
@@ -357,7 +358,7 @@ def draw(results: Mapping[tuple[str, str, str], Cell], path: Path) -> None:
 def report(args: argparse.Namespace) -> None:
     """Writes tables, figure and finding of the stored rows."""
     rows = read(args.results)
-    results = tested(rows)
+    results = rows_by_stream(rows)
     lines = ["# Streams of tasks: DLCFT, EWC and other methods", "", finding(results), ""]
     lines += [
         f"{machine()}. Means over orders and seeds with 95 % intervals (Student's t), in %; `studies/continual.py`. "

@@ -39,10 +39,10 @@ from nbt.tuning.intervals import paired_interval, t_interval
 
 RESULTS = Path(__file__).parent / "results"
 CURVATURES = ("exact", "kfac", "diagonal", "none")
-SCALE = 15.0
-FROZEN = 2
-# Share of the mean eigenvalue of one task's curvature; small enough that Lambda alone does not prevent forgetting.
-PRIOR = 1e-4
+TARGET_SCALE = 15.0
+FROZEN_UNITS = 2
+# Lambda as a share of the mean eigenvalue of a task's curvature; small enough not to prevent forgetting by itself.
+PRIOR_SHARE = 1e-4
 
 
 class LinearizedModel:
@@ -56,7 +56,7 @@ class LinearizedModel:
     def __init__(self, task: Task, seed: int) -> None:
         self.task = task
         self.model: Backbone = task.build_model().double()
-        self.model.units[:FROZEN].requires_grad_(False)
+        self.model.units[:FROZEN_UNITS].requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model.head.reset_parameters()
@@ -106,7 +106,7 @@ class LinearizedModel:
 
 def targets(labels: Tensor, classes: int) -> Tensor:
     """Returns scaled one-hot targets, (n, C)."""
-    return SCALE * torch.nn.functional.one_hot(labels, classes).double()
+    return TARGET_SCALE * torch.nn.functional.one_hot(labels, classes).double()
 
 
 def learn(
@@ -144,7 +144,7 @@ def run_seed(task: Task, seed: int) -> dict[str, Any]:
     truth = labels[task.split.test]
     exact = {number: j.T @ j for number, (_, j, _) in expansions.items()}
     mean = fmean(float(matrix.diagonal().mean()) for matrix in exact.values())
-    prior = PRIOR * mean * torch.eye(model.size, dtype=torch.float64)
+    prior = PRIOR_SHARE * mean * torch.eye(model.size, dtype=torch.float64)
     joint_curvature = sum(exact.values(), start=prior)
     gradient = sum(
         ((y - f).flatten() @ j for f, j, y in expansions.values()), start=torch.zeros(model.size, dtype=torch.float64)
@@ -172,7 +172,7 @@ def run_seed(task: Task, seed: int) -> dict[str, Any]:
     return result
 
 
-def interval(values: Sequence[float], style: Callable[[float], str]) -> str:
+def interval_text(values: Sequence[float], style: Callable[[float], str]) -> str:
     """Returns the mean of values with its 95 % interval as text."""
     mean = t_interval(values)
     return f"{style(mean.mean)} [{style(mean.low or 0.0)}, {style(mean.high or 0.0)}]"
@@ -186,8 +186,8 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         gaps, orders, accuracies = ([row[kind][name] for row in rows] for name in ("gap", "order_gap", "accuracy"))
         style = "{:.1e}".format if kind == "exact" else "{:.2f}".format
         lines.append(
-            f"| {kind} | {interval(gaps, style)} | {interval(orders, style)} "
-            f"| {interval([100 * value for value in accuracies], '{:.1f}'.format)} |"
+            f"| {kind} | {interval_text(gaps, style)} | {interval_text(orders, style)} "
+            f"| {interval_text([100 * value for value in accuracies], '{:.1f}'.format)} |"
         )
     return "\n".join(
         [
@@ -197,7 +197,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             "",
             f"{result['machine']}. {len(rows)} random heads and orders of digits 5-9, one class per task; "
             f"{rows[0]['weights']:,} weights; means with 95 % intervals (Student's t). Joint training reaches "
-            f"{interval([100 * row['joint'] for row in rows], '{:.1f}'.format)} % of the test images.",
+            f"{interval_text([100 * row['joint'] for row in rows], '{:.1f}'.format)} % of the test images.",
             "",
             "| curvature | gap to joint training | gap to the reversed order | test accuracy, % |",
             "|---|---|---|---|",

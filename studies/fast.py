@@ -61,8 +61,8 @@ from nbt.transfer.layer_lr import parameter_groups
 from nbt.tuning.intervals import t_interval
 
 RESULTS = Path(__file__).parent / "results"
-FAST, RANDOM, PROBE, TEN = "FAST", "random head", "probe, then tune", "10x head rate"
-ARMS = (FAST, RANDOM, PROBE, TEN)
+FAST, RANDOM, PROBE, HIGH_HEAD_RATE = "FAST", "random head", "probe, then tune", "10x head rate"
+ARMS = (FAST, RANDOM, PROBE, HIGH_HEAD_RATE)
 TASKS = ("digits", "dtd10")
 STEPS = {"digits": 200, "dtd10": 128}
 BATCH = {"digits": 32, "dtd10": 24}
@@ -148,19 +148,26 @@ def _source(task: Task, pixels: np.ndarray, labels: np.ndarray) -> Source:
 
 def candidates(arm: str, task: str) -> list[TransferSettings]:
     """Returns the recipes that an arm is tuned over; every arm has the same number."""
-    return [_recipe(arm, rate, second, BATCH[task]) for rate in RATES[task] for second in (0, 1)]
+    return [_recipe(arm, rate, option, BATCH[task]) for rate in RATES[task] for option in (0, 1)]
 
 
-def _recipe(arm: str, rate: float, second: int, batch: int) -> TransferSettings:
-    """Returns a recipe with a learning rate and value number `second` (0 or 1) of the arm's further setting."""
+def _recipe(arm: str, rate: float, option: int, batch: int) -> TransferSettings:
+    """Returns a recipe of an arm.
+
+    Args:
+        arm: One of `ARMS`.
+        rate: Learning rate.
+        option: Index of the value of the arm's further setting, 0 or 1.
+        batch: Batch size.
+    """
     plain = TransferSettings(body_lr=rate, head_lr=rate, batch_size=batch, warmup=0.0)
     if arm == FAST:
-        head_lr = rate * (1.0, 0.1)[second]
+        head_lr = rate * (1.0, 0.1)[option]
         return plain.replace(head_scale=0.0, feature_norm="batch", stall=0.1, head_lr=head_lr)
     if arm == PROBE:
-        return plain.replace(stall=(0.1, 0.3)[second])
-    warm = plain.replace(warmup=(0.0, 0.1)[second])
-    return warm.replace(head_lr=10 * rate) if arm == TEN else warm
+        return plain.replace(stall=(0.1, 0.3)[option])
+    warm = plain.replace(warmup=(0.0, 0.1)[option])
+    return warm.replace(head_lr=10 * rate) if arm == HIGH_HEAD_RATE else warm
 
 
 def describe(settings: TransferSettings) -> str:
@@ -190,7 +197,7 @@ def train(
     groups = split_off_head(parameter_groups(model.units, model.head, settings), model.head)
     rates = [{"params": group.parameters, "lr": group.lr} for group in groups]
     optimizer = torch.optim.SGD(rates, momentum=settings.momentum, nesterov=True, fused=True)
-    pull = L2SP(groups, {})
+    decay = L2SP(groups, {})
     stall_steps = round(settings.stall * steps)
     torch.manual_seed(seed)
     model.train()
@@ -203,9 +210,9 @@ def train(
             callback(step, model)
             optimizer.zero_grad()
             F.cross_entropy(model(inputs), truth).backward()
-            for group, part in zip(groups, optimizer.param_groups, strict=True):
-                part["lr"] = group.lr * lr_factor(step, steps, settings.warmup)
-            pull.add_to_gradients()
+            for group, parameter_group in zip(groups, optimizer.param_groups, strict=True):
+                parameter_group["lr"] = group.lr * lr_factor(step, steps, settings.warmup)
+            decay.add_to_gradients()
             optimizer.step()
         callback(steps, model)
 
@@ -229,7 +236,7 @@ def batches(
 
 @contextmanager
 def evaluating(model: Backbone) -> Iterator[None]:
-    """Context manager that puts a model in evaluation mode and disables gradients."""
+    """Puts a model in evaluation mode and disables gradients inside the context."""
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
@@ -367,7 +374,7 @@ def first_at(points: Points, level: float) -> Mapping[str, Any] | None:
     return next((point for point in points if point["target"] >= level), None)
 
 
-def facts_of(points: Points, reference: float) -> dict[str, float | None]:
+def run_figures(points: Points, reference: float) -> dict[str, float | None]:
     """Returns the figures of one run by name; None for levels and steps that the run does not reach.
 
     Args:
@@ -375,34 +382,34 @@ def facts_of(points: Points, reference: float) -> dict[str, float | None]:
         reference: Final accuracy of the random head; the levels are shares of it.
     """
     last = points[-1]
-    facts: dict[str, float | None] = {"target at the end": last["target"], "source at the end": last["source"]}
+    figures: dict[str, float | None] = {"target at the end": last["target"], "source at the end": last["source"]}
     for level in LEVELS:
         reached = first_at(points, level * reference)
-        facts[f"steps to {level:.0%}"] = None if reached is None else reached["step"]
-        facts[f"source at {level:.0%}"] = None if reached is None else reached["source"]
+        figures[f"steps to {level:.0%}"] = None if reached is None else reached["step"]
+        figures[f"source at {level:.0%}"] = None if reached is None else reached["source"]
     for step in DRIFT_STEPS:
         point = next((point for point in points if point["step"] == step), None)
         for name in ("drift", "cka_target", "cka_source"):
-            facts[f"{name} after {step}"] = None if point is None else point[name]
-    return facts
+            figures[f"{name} after {step}"] = None if point is None else point[name]
+    return figures
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], task: str) -> dict[str, Any]:
     """Returns the figures of all arms of a task, and the paired differences of FAST to the other arms."""
     runs = {arm: {r["seed"]: r for r in rows if (r["task"], r["arm"], r["kind"]) == (task, arm, "run")} for arm in ARMS}
     reference = float(np.mean([run["points"][-1]["target"] for run in runs[RANDOM].values()]))
-    facts = {arm: {seed: facts_of(row["points"], reference) for seed, row in runs[arm].items()} for arm in ARMS}
+    figures = {arm: {seed: run_figures(row["points"], reference) for seed, row in runs[arm].items()} for arm in ARMS}
     steps = next(iter(runs[RANDOM].values()))["steps"]
     result: dict[str, Any] = {"reference": reference, "steps": steps, "seeds": len(runs[RANDOM]), "arms": {}}
     for arm in ARMS:
         number = next(iter(runs[arm].values()))["number"]
-        names = next(iter(facts[arm].values()))
-        values = {name: [run_facts[name] for run_facts in facts[arm].values()] for name in names}
+        names = next(iter(figures[arm].values()))
+        values = {name: [of_run[name] for of_run in figures[arm].values()] for name in names}
         result["arms"][arm] = {
             "recipe": describe(candidates(arm, task)[number]),
             **{name: interval([v for v in column if v is not None], len(column)) for name, column in values.items()},
         }
-    result["differences"] = {arm: differences(facts[FAST], facts[arm], steps) for arm in ARMS if arm != FAST}
+    result["differences"] = {arm: differences(figures[FAST], figures[arm], steps) for arm in ARMS if arm != FAST}
     return result
 
 
@@ -461,21 +468,21 @@ def finding(tasks: Mapping[str, Any]) -> str:
     """Returns a paragraph that states whether the claim is confirmed, confirmed in part or not confirmed."""
     sentences, verdicts = [], []
     for name, result in tasks.items():
-        against = result["differences"][RANDOM]
-        steps, source = against["steps to 80%"], against["source at 80%"]
+        over_random = result["differences"][RANDOM]
+        steps, source = over_random["steps to 80%"], over_random["source at 80%"]
         verdicts += [is_significant(steps, below=True), is_significant(source, below=False)]
-        source_end, target_end = against["source at the end"], against["target at the end"]
+        source_end, target_end = over_random["source at the end"], over_random["target at the end"]
         others = "; ".join(
-            f"{ratio(difference['steps to 80%'])} and {points(difference['source at 80%'])} for *{arm}*"
+            f"{ratio_text(difference['steps to 80%'])} and {points_text(difference['source at 80%'])} for *{arm}*"
             for arm, difference in result["differences"].items()
             if arm != RANDOM
         )
         sentences.append(
-            f"On {name}, FAST takes {ratio(steps)} times the steps of the random head to 80 % of that head's final "
-            f"accuracy. The difference in source accuracy (FAST minus random head) is {points(source)} points at this "
-            f"level and {points(source_end)} at the end; the difference in target accuracy at the end is "
-            f"{points(target_end)}. Ratio of steps and difference in source accuracy at 80 %, relative to the other "
-            f"arms: {others}."
+            f"On {name}, FAST takes {ratio_text(steps)} times the steps of the random head to 80 % of that head's "
+            "final accuracy. The difference in source accuracy (FAST minus random head) is "
+            f"{points_text(source)} points at this level and {points_text(source_end)} at the end; the difference in "
+            f"target accuracy at the end is {points_text(target_end)}. Ratio of steps and difference in source "
+            f"accuracy at 80 %, relative to the other arms: {others}."
         )
     verdict = "confirmed" if all(verdicts) else "confirmed in part" if any(verdicts) else "not confirmed"
     return (
@@ -491,21 +498,21 @@ def is_significant(difference: Mapping[str, Any], *, below: bool) -> bool:
     return bool(difference["high"] < 0 if below else difference["low"] > 0)
 
 
-def ratio(logs: Mapping[str, Any]) -> str:
+def ratio_text(logs: Mapping[str, Any]) -> str:
     """Returns the mean and the interval of log2 ratios as ratios."""
     if logs["low"] is None:
         return "-"
     return f"{2 ** logs['mean']:.2f} [{2 ** logs['low']:.2f}, {2 ** logs['high']:.2f}]"
 
 
-def points(difference: Mapping[str, Any]) -> str:
+def points_text(difference: Mapping[str, Any]) -> str:
     """Returns a mean difference of accuracies and its interval in percentage points."""
     if difference["low"] is None:
         return "-"
     return f"{100 * difference['mean']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
 
 
-def cell(figure: Mapping[str, Any], scale: float, digits: int) -> str:
+def cell_text(figure: Mapping[str, Any], scale: float, digits: int) -> str:
     """Returns mean and interval, and the number of runs that have the value if not all do."""
     if figure["mean"] is None:
         return f"never ({figure['of']} runs)"
@@ -535,7 +542,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         for row in (row for row in arms[FAST] if row != "recipe"):
             percent = row.startswith(("target", "source"))
             scale, digits = (100, 1) if percent else (1, 1) if row.startswith("steps") else (1, 3)
-            cells = [cell(arm[row], scale, digits) for arm in arms.values()]
+            cells = [cell_text(arm[row], scale, digits) for arm in arms.values()]
             lines.append(f"| {row.replace('cka_', 'CKA of the features of the ')} | " + " | ".join(cells) + " |")
         lines += [
             "",
@@ -545,7 +552,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         differences_by_arm = task["differences"]
         lines += ["| | " + " | ".join(differences_by_arm) + " |", "|---|" + "---|" * len(differences_by_arm)]
         for row in differences_by_arm[RANDOM]:
-            show = ratio if row.startswith("steps") else points
+            show = ratio_text if row.startswith("steps") else points_text
             lines.append(
                 f"| {row} | " + " | ".join(show(difference[row]) for difference in differences_by_arm.values()) + " |"
             )

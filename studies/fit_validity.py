@@ -163,7 +163,7 @@ def profile_item(item: Item, shared: str) -> dict[str, Any]:
 
 
 def no_stop(result: Any) -> None:
-    """Never stops a run."""
+    """Receives a result of a run, and never stops the run."""
 
 
 def collect(kind: str, args: argparse.Namespace, *, compute: Callable[[Item, str], dict[str, Any]]) -> None:
@@ -213,7 +213,7 @@ def measures_of(item: Item, profile: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def fine_tuned(line: Mapping[str, Any], seeds: Sequence[int]) -> float:
+def fine_tuned_accuracy(line: Mapping[str, Any], seeds: Sequence[int]) -> float:
     """Returns the mean test accuracy over seeds of the recipe with the best mean validation accuracy."""
     means = [np.mean([runs[seed] for seed in seeds], axis=0) for runs in line["accuracies"].values()]
     return float(max(means, key=lambda mean: mean[0])[1])
@@ -236,7 +236,9 @@ def tau_of(name: str, group: Group, seeds: Sequence[int]) -> float:
     lines = [line for _, line in group if math.isfinite(line["measures"].get(name, math.nan))]
     if len(lines) < 3:
         return math.nan
-    return weighted_tau([line["measures"][name] for line in lines], [fine_tuned(line, seeds) for line in lines])
+    return weighted_tau(
+        [line["measures"][name] for line in lines], [fine_tuned_accuracy(line, seeds) for line in lines]
+    )
 
 
 def summarise(
@@ -289,7 +291,7 @@ def report(args: argparse.Namespace) -> None:
         rows = {name: summarise(name, groups, rng) for name in names}
         result[kind] = dict(sorted(((n, r) for n, r in rows.items() if r), key=lambda pair: -pair[1]["tau"]))
     result["accuracies"] = [
-        {**dataclasses.asdict(item), "accuracy": round(fine_tuned(line, SEEDS), 4)} for item, line in runs
+        {**dataclasses.asdict(item), "accuracy": round(fine_tuned_accuracy(line, SEEDS), 4)} for item, line in runs
     ]
     (RESULTS / "fit_validity.json").write_text(json.dumps(result, indent=1) + "\n")
     (RESULTS / "fit_validity.md").write_text(markdown(result))
@@ -312,7 +314,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines += ["|---|---|---|---|" + "---|" * len(groups)]
         for name, row in rows.items():
             label = f"**{name}** (trivial)" if name in TRIVIAL else name
-            cells = [number(row["by_group"].get(group, math.nan)) for group in groups]
+            cells = [tau_text(row["by_group"].get(group, math.nan)) for group in groups]
             skill = "yes" if row["low"] > 0 else "no"
             interval = f"{row['low']:.2f} ... {row['high']:.2f}"
             lines.append(f"| {label} | {row['tau']:.2f} | {interval} | {skill} | " + " | ".join(cells) + " |")
@@ -320,7 +322,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def number(value: float) -> str:
+def tau_text(value: float) -> str:
     """Returns a tau with two decimals, or a dash for NaN."""
     return "-" if math.isnan(value) else f"{value:.2f}"
 

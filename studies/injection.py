@@ -102,7 +102,7 @@ def rates(student: str) -> tuple[float, ...]:
     return ADAMW_RATES if student in WITHOUT_NORM else SGD_RATES
 
 
-def planned(targets: Sequence[str], students: Sequence[str], seeds: Sequence[int], shard: str) -> Iterator[Run]:
+def planned_runs(targets: Sequence[str], students: Sequence[str], seeds: Sequence[int], shard: str) -> Iterator[Run]:
     """Yields all runs of a shard, seed by seed; a student and target begin with the runs for the learning rate."""
     part, parts = (int(number) for number in shard.split("/"))
     pairs = [(target, student) for student in students for target in targets]
@@ -216,7 +216,7 @@ def collect(args: argparse.Namespace) -> None:
     part, parts = args.shard.split("/")
     path = args.out / f"injection{'' if parts == '1' else part}.jsonl"
     done = {key_of(row): row for row in read(args.out)}
-    runs = list(planned(args.targets, args.students, args.seeds, args.shard))
+    runs = list(planned_runs(args.targets, args.students, args.seeds, args.shard))
     for count, run in enumerate(runs, start=1):
         if run.key(args.epochs) in done:
             continue
@@ -279,12 +279,12 @@ class Pair:
 
 def pairs_of(rows: Sequence[Row], epochs: int) -> list[Pair]:
     """Returns the pairs that have all arms for at least one seed, with these seeds only."""
-    table = {key_of(row): row for row in rows if row["epochs"] == epochs}
+    rows_by_key = {key_of(row): row for row in rows if row["epochs"] == epochs}
     pairs = []
     for target in TARGETS:
         for student in (*STUDENTS, *OTHER_STUDENTS):
             for teacher in TEACHERS:
-                by_seed = [_arms(table, target, student, teacher, seed, epochs) for seed in SEEDS]
+                by_seed = [_rows_by_arm(rows_by_key, target, student, teacher, seed, epochs) for seed in SEEDS]
                 complete = [arms for arms in by_seed if arms is not None]
                 if complete:
                     curves = {arm: np.array([arms[arm]["test"] for arms in complete]) for arm in ARMS}
@@ -293,11 +293,16 @@ def pairs_of(rows: Sequence[Row], epochs: int) -> list[Pair]:
     return pairs
 
 
-def _arms(
-    table: Mapping[Key, Row], target: str, student: str, teacher: str, seed: int, epochs: int
+def _rows_by_arm(
+    rows_by_key: Mapping[Key, Row], target: str, student: str, teacher: str, seed: int, epochs: int
 ) -> dict[str, Row] | None:
+    """Returns the rows of all arms for one seed; None if one is missing."""
     keys = {arm: Run(target, student, arm, teacher if arm in TEACHER_ARMS else "", seed).key(epochs) for arm in ARMS}
-    return {arm: table[key] for arm, key in keys.items()} if all(key in table for key in keys.values()) else None
+    return (
+        {arm: rows_by_key[key] for arm, key in keys.items()}
+        if all(key in rows_by_key for key in keys.values())
+        else None
+    )
 
 
 def bootstrap(pairs: Sequence[Pair], statistic: Callable[[list[Pair], list[np.ndarray]], float]) -> tuple[float, float]:
@@ -372,7 +377,7 @@ def finding(pairs: Sequence[Pair], summary: Mapping[str, Any]) -> str:
     worse = all(gain["high"] < 0 for gain in gains.values())
     verdict = "confirmed" if all(better) else "confirmed in part" if any(better) else "not confirmed"
     verdict = "contradicted" if worse else verdict
-    gain_texts = ", ".join(f"{points(gains[arm])} points over {arm}" for arm in gains)
+    gain_texts = ", ".join(f"{points_text(gains[arm])} points over {arm}" for arm in gains)
     seeds = min(len(pair.curves["inject"]) for pair in pairs)
     low, high, rho = correlation["low"], correlation["high"], correlation["spearman"]
     ranks = "confirmed" if low > 0 else "contradicted" if high < 0 else "not confirmed"
@@ -389,7 +394,7 @@ def finding(pairs: Sequence[Pair], summary: Mapping[str, Any]) -> str:
     )
 
 
-def points(interval: Mapping[str, float]) -> str:
+def points_text(interval: Mapping[str, float]) -> str:
     """Returns a mean gain in percentage points with its interval."""
     return f"{100 * interval['mean']:+.1f} [{100 * interval['low']:+.1f}, {100 * interval['high']:+.1f}]"
 

@@ -76,7 +76,7 @@ def search(task: str, arm: str, seed: int, shared: Path) -> None:
     dataset = str(shared / dataset) if "/" in dataset else dataset
     with tempfile.TemporaryDirectory() as folder:
         working_folder = Path.cwd()
-        experience = _experience(Path(folder) / "experience", Path(dataset).name)
+        experience = _copy_experience(Path(folder) / "experience", Path(dataset).name)
         os.chdir(folder)  # the search writes its study, checkpoints, MLflow runs and report here
         try:
             result = api.search(
@@ -88,7 +88,7 @@ def search(task: str, arm: str, seed: int, shared: Path) -> None:
         file.write(json.dumps({"task": task, "arm": arm, "seed": seed, **_row(result.record)}) + "\n")
 
 
-def _experience(folder: Path, dataset: str) -> Path:
+def _copy_experience(folder: Path, dataset: str) -> Path:
     """Copies the recorded tables of other datasets into a new folder, and returns the folder."""
     folder.mkdir()
     for path in sorted((HERE / "recorded").glob("*.parquet")):
@@ -98,6 +98,7 @@ def _experience(folder: Path, dataset: str) -> Path:
 
 
 def _row(record: StudyRecord) -> dict[str, Any]:
+    """Returns the results of a search to be stored."""
     final = record.final(record.recommended or "")
     assert final is not None
     counts = record.counts()

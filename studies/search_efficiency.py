@@ -51,10 +51,10 @@ from nbt.tuning.transferred_priors import TransferredPriors
 HERE = Path(__file__).parent
 OUT = HERE / "results" / "search_efficiency"
 GUIDED, RANDOM = "guided", "random"
-RIVALS = ("tpe+hyperband", "asha")
+COMPETITORS = ("tpe+hyperband", "asha")
 BASELINE = "tpe+asha"
 WRONG = ("wrong profile", "inverted")
-RANDOM_TRIES = 10
+RANDOM_SETTINGS = 10
 SCHEDULE = (2, 3, 4, 6, 8, 10)
 
 
@@ -107,7 +107,7 @@ def without_ablations(result: ReplayResult) -> ReplayResult:
 
 
 def goals(result: ReplayResult) -> dict[str, Any]:
-    """Returns the epochs to come near the best by task and method, and the ratios of the goals, by both estimates."""
+    """Returns the epochs to come near the best, by task and method, and the ratios of the goals, for both estimates."""
     return {accuracy_estimate: _goals(result.tasks, accuracy_estimate) for accuracy_estimate in ("test", "smoothed")}
 
 
@@ -119,17 +119,17 @@ def _goals(tasks: Sequence[TaskResult], accuracy_estimate: str) -> dict[str, Any
     }
     by_task = list(epochs.values())
     guided = [row[GUIDED] for row in by_task]
-    rivals = [min(row[name] for name in RIVALS) for row in by_task]
-    plain = [name for name in tasks[0].methods if not get_method(name).ablation and name != GUIDED]
+    competitors = [min(row[name] for name in COMPETITORS) for row in by_task]
+    other_methods = [name for name in tasks[0].methods if not get_method(name).ablation and name != GUIDED]
     return {
         "epochs": epochs,
         "against random": statistics.median(a / row[RANDOM] for a, row in zip(guided, by_task, strict=True)),
-        "against the better rival": statistics.median(a / b for a, b in zip(guided, rivals, strict=True)),
+        "against the better rival": statistics.median(a / b for a, b in zip(guided, competitors, strict=True)),
         "worst against the best other": max(
-            a / min(row[name] for name in plain) for a, row in zip(guided, by_task, strict=True)
+            a / min(row[name] for name in other_methods) for a, row in zip(guided, by_task, strict=True)
         ),
         "wrong priors, worst": {name: max(row[name] / row[BASELINE] for row in by_task) for name in WRONG},
-        "speed-up": {name: _speed_ups(tasks, name, accuracy_estimate) for name in (RANDOM, *RIVALS, BASELINE)},
+        "speed-up": {name: _speed_ups(tasks, name, accuracy_estimate) for name in (RANDOM, *COMPETITORS, BASELINE)},
     }
 
 
@@ -138,18 +138,18 @@ def _median(task: TaskResult, method: str, accuracy_estimate: str) -> float:
     return min(bootstrap_median(task.methods[method].epochs_to_near_best(accuracy_estimate)).value, float(task.horizon))
 
 
-def _speed_ups(tasks: Sequence[TaskResult], rival: str, accuracy_estimate: str) -> dict[str, float]:
-    """Returns, by task, the speed-up of the guided search over a rival.
+def _speed_ups(tasks: Sequence[TaskResult], competitor: str, accuracy_estimate: str) -> dict[str, float]:
+    """Returns, by task, the speed-up of the guided search over another method.
 
-    The speed-up is the horizon divided by the epoch after which the guided search's mean regret stays at or below the
-    rival's mean regret at the horizon. A guided search that never gets there counts as 0.5.
+    The speed-up is the horizon divided by the epoch after which the guided search's mean regret stays at or below that
+    of the other method at the horizon. A guided search that does not reach it counts as 0.5.
     """
     speed_ups = {}
     for task in tasks:
-        guided_regret, rival_regret = (
-            task.methods[name].regret[accuracy_estimate].mean(axis=0) for name in (GUIDED, rival)
+        guided_regret, competitor_regret = (
+            task.methods[name].regret[accuracy_estimate].mean(axis=0) for name in (GUIDED, competitor)
         )
-        above = np.flatnonzero(guided_regret > rival_regret[-1] + 1e-9)
+        above = np.flatnonzero(guided_regret > competitor_regret[-1] + 1e-9)
         epoch = int(above[-1]) + 2 if len(above) else 1
         speed_ups[task.name] = round(task.horizon / max(epoch, task.length), 2) if epoch <= task.horizon else 0.5
     return speed_ups
@@ -203,11 +203,11 @@ def intervals(tables: Sequence[RecordedTable]) -> dict[str, Any]:
         assert transferred.forecaster is not None
         curves = table_curves(table, transferred.models)
         order = sorted(curves, key=lambda curve: -curve.end_score)
-        good, probe = order[: len(order) // 4], probe_logit_score(target_from_header(table.header))
+        best_quarter, probe = order[: len(order) // 4], probe_logit_score(target_from_header(table.header))
         rng = np.random.default_rng(derive_seed(0, "references of the study"))
         hits: dict[int, list[bool]] = {epoch: [] for epoch in SCHEDULE}
         for curve in curves:
-            others = [other for other in good if other is not curve]
+            others = [other for other in best_quarter if other is not curve]
             references = [others[i] for i in rng.choice(len(others), 3, replace=False)]
             for epoch in SCHEDULE:
                 end = transferred.forecaster.forecast(curve.until(epoch), references, probe)
@@ -249,10 +249,10 @@ def recommendations(tables: Sequence[RecordedTable], space: Space) -> dict[str, 
 
 
 def best_of_random(benchmark: TabularBenchmark, truth: GroundTruth, samples: int = 4000) -> np.ndarray[Any, Any]:
-    """Returns the denoised test accuracy of the best on validation of ten random settings, (samples,)."""
+    """Returns the denoised test accuracy of the best on validation of ten random settings, by sample, (samples,)."""
     validation = np.array([np.mean([run.val_accuracy for run in recorded.runs]) for recorded in benchmark.settings])
     rng = np.random.default_rng(0)
-    drawn = [rng.choice(len(validation), RANDOM_TRIES, replace=False) for _ in range(samples)]
+    drawn = [rng.choice(len(validation), RANDOM_SETTINGS, replace=False) for _ in range(samples)]
     return np.array([truth.smoothed[indices[np.argmax(validation[indices])]] for indices in drawn])
 
 
@@ -292,32 +292,32 @@ def costs(tables: Sequence[RecordedTable], space: Space) -> dict[str, float]:
     }
 
 
-def format_report(found: dict[str, Any], result: ReplayResult) -> str:
+def format_report(report: dict[str, Any], result: ReplayResult) -> str:
     """Returns the report in Markdown."""
     lines = [
         "# Search efficiency on recorded curves",
         "",
-        f"{found['seeds']} searches of each method on each task, without experience from that task; {found['minutes']} "
-        f"minutes on {found['machine']}. The budget of a search is the epochs of 60 full trials. See "
-        "`studies/search_efficiency.py` for the definitions.",
+        f"{report['seeds']} searches of each method on each task, without experience from that task; "
+        f"{report['minutes']} minutes on {report['machine']}. The budget of a search is the epochs of 60 full trials. "
+        "See `studies/search_efficiency.py` for the definitions.",
         "",
         "## Goals",
         "",
-        *_goal_table(found),
+        *_goal_table(report),
         "",
         "## Epochs until a search is within .5 points of the best setting (median over seeds)",
         "",
-        *_epoch_table(found, result, "test", "By the test accuracy of the incumbent"),
+        *_epoch_table(report, result, "test", "By the test accuracy of the incumbent"),
         "",
-        *_epoch_table(found, result, "smoothed", "By the denoised test accuracy of the incumbent"),
+        *_epoch_table(report, result, "smoothed", "By the denoised test accuracy of the incumbent"),
         "",
         "## Mean regret over the search (1 is the regret of the median setting) and mean rank",
         "",
         *_overall_table(result),
         "",
-        "## Speed-up of the guided search: epochs of a rival's whole search per epoch until it is and stays as good",
+        "## Speed-up of the guided search: epochs of another method's search, divided by those until it stays as good",
         "",
-        *_speed_table(found),
+        *_speed_table(report),
         "",
         "## Stops",
         "",
@@ -326,7 +326,7 @@ def format_report(found: dict[str, Any], result: ReplayResult) -> str:
         *(
             f"| {name} | {row['stopped']} | {row['false']} | {row['rate']:.1%} | {row['low']:.1%} to {row['high']:.1%} "
             f"| {row['epochs_saved_a_stop']:.1f} |"
-            for name, row in found["stops"].items()
+            for name, row in report["stops"].items()
         ),
         "",
         "## Coverage of the 80 % intervals on tasks that the forecaster has not seen",
@@ -337,10 +337,10 @@ def format_report(found: dict[str, Any], result: ReplayResult) -> str:
             f"| {name} | {row['runs']} | {row['covered']:.2f} | "
             + " | ".join(f"{row[f'epoch {epoch}']:.2f}" for epoch in SCHEDULE)
             + " |"
-            for name, row in found["intervals"].items()
+            for name, row in report["intervals"].items()
             if name != "mean"
         ),
-        f"| mean | | {found['intervals']['mean']['covered']:.2f} |" + " |" * len(SCHEDULE),
+        f"| mean | | {report['intervals']['mean']['covered']:.2f} |" + " |" * len(SCHEDULE),
         "",
         "## First recommendation, before any training",
         "",
@@ -349,27 +349,27 @@ def format_report(found: dict[str, Any], result: ReplayResult) -> str:
         *(
             f"| {name} | {row['rank']} of {row['of']} | {100 * row['regret']:.1f} | "
             f"{100 * row['regret of the best of ten']:.1f} | {row['chance to beat it']:.2f} |"
-            for name, row in found["recommendation"].items()
+            for name, row in report["recommendation"].items()
         ),
         "",
         "## Cost",
         "",
-        *(f"- {name}: {value:.2f}" for name, value in found["cost"].items()),
+        *(f"- {name}: {value:.2f}" for name, value in report["cost"].items()),
         "",
     ]
     return "\n".join(lines)
 
 
-def _goal_table(found: dict[str, Any]) -> list[str]:
-    stop = found["stops"][GUIDED]
-    beats = sum(row["beats it"] for row in found["recommendation"].values())
+def _goal_table(report: dict[str, Any]) -> list[str]:
+    stop = report["stops"][GUIDED]
+    beats = sum(row["beats it"] for row in report["recommendation"].values())
     rows = [
         (
             f"{measure} ({accuracy_estimate})",
             goal,
             " / ".join(f"{value:.2f}" for value in values),
         )
-        for accuracy_estimate, part in found["goals"].items()
+        for accuracy_estimate, part in report["goals"].items()
         for measure, goal, values in (
             ("epochs relative to random, median over tasks", "<= 0.10", [part["against random"]]),
             (
@@ -390,16 +390,16 @@ def _goal_table(found: dict[str, Any]) -> list[str]:
         (
             "coverage of the 80 % intervals, mean over tasks",
             "75 to 85 %",
-            f"{found['intervals']['mean']['covered']:.0%}",
+            f"{report['intervals']['mean']['covered']:.0%}",
         ),
-        ("first recommendation beats the best of 10 random", "4 of 5", f"{beats} of {len(found['recommendation'])}"),
-        ("pruning decision", "< 50 ms", f"{found['cost']['pruning decision, median ms']:.1f} ms"),
+        ("first recommendation beats the best of 10 random", "4 of 5", f"{beats} of {len(report['recommendation'])}"),
+        ("pruning decision", "< 50 ms", f"{report['cost']['pruning decision, median ms']:.1f} ms"),
     ]
     return ["| measure | goal | measured |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
 
 
-def _epoch_table(found: dict[str, Any], result: ReplayResult, accuracy_estimate: str, title: str) -> list[str]:
-    epochs = found["goals"][accuracy_estimate]["epochs"]
+def _epoch_table(report: dict[str, Any], result: ReplayResult, accuracy_estimate: str, title: str) -> list[str]:
+    epochs = report["goals"][accuracy_estimate]["epochs"]
     names = list(epochs)
     return [
         f"{title}.",
@@ -430,8 +430,8 @@ def _overall_table(result: ReplayResult) -> list[str]:
     ]
 
 
-def _speed_table(found: dict[str, Any]) -> list[str]:
-    rows = found["goals"]["smoothed"]["speed-up"]
+def _speed_table(report: dict[str, Any]) -> list[str]:
+    rows = report["goals"]["smoothed"]["speed-up"]
     names = list(next(iter(rows.values())))
     return [
         "By the denoised test accuracy.",
@@ -439,10 +439,10 @@ def _speed_table(found: dict[str, Any]) -> list[str]:
         "| against | " + " | ".join(names) + " | median |",
         "|---|" + "---|" * (len(names) + 1),
         *(
-            f"| {rival} | "
+            f"| {method} | "
             + " | ".join("never" if row[name] < 1 else f"{row[name]:.1f}" for name in names)
             + f" | {statistics.median(row.values()):.1f} |"
-            for rival, row in rows.items()
+            for method, row in rows.items()
         ),
     ]
 

@@ -287,29 +287,29 @@ def finding(plan: str, rows: Sequence[Mapping[str, Any]]) -> str:
     if not gaps:
         return "No arm has two seeds yet, so there is no result."
     by_verdict = {
-        kind: [f"{r['name']} {r['protocol']} {points(r['seeds'])}" for r in gaps if verdict(r) == kind]
+        kind: [f"{r['name']} {r['protocol']} {points_text(r['seeds'])}" for r in gaps if verdict(r) == kind]
         for kind in ("better", "worse", "open")
     }
     if len(by_verdict["better"]) == len(gaps):
-        head = "The claim that zapping helps is confirmed"
+        claim = "The claim that zapping helps is confirmed"
     elif not by_verdict["better"]:
-        head = "The claim that zapping helps is not confirmed"
+        claim = "The claim that zapping helps is not confirmed"
     elif by_verdict["worse"]:
-        head = "The claim that zapping helps is confirmed in part and contradicted in part"
+        claim = "The claim that zapping helps is confirmed in part and contradicted in part"
     else:
-        head = "The claim that zapping helps is confirmed in part"
+        claim = "The claim that zapping helps is confirmed in part"
     titles = {"better": "Zapping helps", "worse": "Zapping harms", "open": "The interval includes 0"}
     parts = [f"{titles[kind]} in {len(texts)}: {'; '.join(texts)}." for kind, texts in by_verdict.items() if texts]
     positive = sum(row["seeds"]["mean"] > 0 for row in gaps)
     seeds = min(row["seeds"]["n"] for row in gaps)
     return (
-        f"{head} (sizes: {plan}; at least {seeds} pretraining seeds; zap - no zap in points of test accuracy with 95 % "
-        f"intervals over seeds, not corrected for {len(gaps)} comparisons). The mean difference is positive in "
+        f"{claim} (sizes: {plan}; at least {seeds} pretraining seeds; zap - no zap in points of test accuracy with "
+        f"95 % intervals over seeds, not corrected for {len(gaps)} comparisons). The mean difference is positive in "
         f"{positive} of {len(gaps)} comparisons. {' '.join(parts)}"
     )
 
 
-def points(interval: Mapping[str, Any]) -> str:
+def points_text(interval: Mapping[str, Any]) -> str:
     """Returns a difference in points of accuracy with its interval, such as "+1.2 [0.3, 2.1]"."""
     return f"{100 * interval['mean']:+.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
 
@@ -332,7 +332,7 @@ def report(args: argparse.Namespace) -> None:
                 for (scheme, zap), by_protocol in values.items()
                 for protocol, by_seed in by_protocol.items()
             ],
-            "rates": rates(rows, plan),
+            "rates": chosen_rates(rows, plan),
             "differences": gaps,
             "finding": finding(plan, gaps),
         }
@@ -354,7 +354,7 @@ def over_seeds(by_seed: Mapping[int, list[float]]) -> Interval:
     return t_interval([fmean(values) for values in by_seed.values()])
 
 
-def rates(rows: Sequence[Mapping[str, Any]], plan: str) -> dict[str, list[float]]:
+def chosen_rates(rows: Sequence[Mapping[str, Any]], plan: str) -> dict[str, list[float]]:
     """Returns the chosen learning rates in ascending order, by arm and protocol."""
     chosen: dict[str, list[float]] = defaultdict(list)
     for row in rows:
@@ -386,8 +386,8 @@ def markdown(result: Mapping[str, Any]) -> str:
                 ]
                 lines += ["| | protocol | over seeds | seeds above 0 | over draws |", "|---|---|---|---|---|"]
                 lines += [
-                    f"| {r['name']} | {r['protocol']} | {points(r['seeds'])} | {r['positive_seeds']} of "
-                    f"{r['seeds']['n']} | {points(r['draws'])} |"
+                    f"| {r['name']} | {r['protocol']} | {points_text(r['seeds'])} | {r['positive_seeds']} of "
+                    f"{r['seeds']['n']} | {points_text(r['draws'])} |"
                     for r in selected
                 ]
     return "\n".join(lines) + "\n"

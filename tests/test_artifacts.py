@@ -1,7 +1,7 @@
-"""What version c8d5bce left on disks still loads, says the same and goes on; see tests/artifacts/README.md.
+"""Files written by version c8d5bce load, give the same results and can be resumed; see tests/artifacts/README.md.
 
-Every test works on a copy. What is read is compared to the digit, what is trained again to a tolerance: another
-processor may round otherwise. New keys and columns are welcome, those that were there must stay.
+Every test works on a copy. Values that are read must be equal; values that are trained again must agree within a
+tolerance, because processors round differently. New keys and columns are allowed, existing ones must be kept.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RECORD = ["record", *TASK, "--epochs", "4"]
 SEARCH = ["search", *TASK, "--epochs", "6", "--final-seeds", "2", "--study", "s", "--experience", "experience"]
 STREAM = ["continual", *BACKBONE, "--weights", "none", "--scenario", "data", "--tasks", "2", "--epochs", "2"]
 
-# Parts of shown sentences that were rephrased since c8d5bce; all other texts must stay.
+# Parts of displayed sentences that were rephrased since c8d5bce; all other texts must be equal.
 REPHRASED = {
     "cannot be told apart from": "cannot be distinguished from",
     "the knee of the per-unit gain is ours": "nbt uses the knee of the per-unit gain",
@@ -68,15 +68,16 @@ REPHRASED = {
     "the lower half is stopped at a third": "the lower half of the trials is stopped at one third",
 }
 
+# Relative tolerances of values that are trained again, and of values that tables store in single precision.
 RETRAINED = 1e-3
-SINGLE = 1e-6  # tables hold single precision
+SINGLE_PRECISION = 1e-6
 
-Results = Callable[..., Any]
+RunJson = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder where the commands were given, without what they made."""
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns the folder that the commands run in, with their input files only."""
     for name in ("images", "experience"):
         shutil.copytree(DATA / name, tmp_path / name)
     for name in ("source.safetensors", "table.parquet"):
@@ -86,7 +87,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def same_logging_afterwards() -> Any:
+def restored_logging() -> Any:
+    """Restores the logger of nbt, which the commands configure."""
     log = logging.getLogger("nbt")
     before = log.handlers, log.level, log.propagate
     yield
@@ -95,12 +97,12 @@ def same_logging_afterwards() -> Any:
 
 
 @pytest.fixture
-def results(capsys: pytest.CaptureFixture[str]) -> Results:
-    """Runs a command line and returns its JSON."""
+def run_json(capsys: pytest.CaptureFixture[str]) -> RunJson:
+    """Returns a function that runs a command line and returns its JSON output."""
 
-    def command(*words: str) -> Any:
+    def command(*arguments: str) -> Any:
         capsys.readouterr()
-        code = run([*words, "--json", "-q"])
+        code = run([*arguments, "--json", "-q"])
         captured = capsys.readouterr()
         assert code == 0, captured.err
         return json.loads(captured.out)
@@ -109,44 +111,44 @@ def results(capsys: pytest.CaptureFixture[str]) -> Results:
 
 
 @pytest.fixture
-def finished(workplace: Path) -> StudyRecord:
-    """The finished study, with its report."""
-    (workplace / ".nbt").mkdir()
-    shutil.copy(DATA / "finished" / "studies.db", workplace / ".nbt")
-    shutil.copytree(DATA / "finished" / "report", workplace / "reports" / "s")
-    return study()
+def finished(working_folder: Path) -> StudyRecord:
+    """Returns the finished study, with its report."""
+    (working_folder / ".nbt").mkdir()
+    shutil.copy(DATA / "finished" / "studies.db", working_folder / ".nbt")
+    shutil.copytree(DATA / "finished" / "report", working_folder / "reports" / "s")
+    return stored_study()
 
 
 @pytest.fixture
-def halfway(workplace: Path) -> StudyRecord:
-    """The study whose driver was killed in its third trial, with the checkpoint."""
-    shutil.copytree(DATA / "halfway", workplace / ".nbt")
-    return study()
+def half_finished(working_folder: Path) -> StudyRecord:
+    """Returns the study whose driver was killed in its third trial, with the checkpoint."""
+    shutil.copytree(DATA / "halfway", working_folder / ".nbt")
+    return stored_study()
 
 
-def study() -> StudyRecord:
+def stored_study() -> StudyRecord:
     return read_study(resolve_storage(None), "s")
 
 
-def holds(found: Any, expected: Any, rel: float = 1e-12, where: str = "") -> None:
-    """Checks that all that was expected is there; mappings may have more."""
+def assert_contains(value: Any, expected: Any, rel: float = 1e-12, path: str = "") -> None:
+    """Checks that a JSON value equals the expected one; mappings may have further keys."""
     if isinstance(expected, dict):
-        missing = expected.keys() - found.keys()
-        assert not missing, f"{where}: {missing}"
-        for name, value in expected.items():
-            holds(found[name], value, rel, f"{where}/{name}")
+        missing = expected.keys() - value.keys()
+        assert not missing, f"{path}: {missing}"
+        for name, expected_item in expected.items():
+            assert_contains(value[name], expected_item, rel, f"{path}/{name}")
     elif isinstance(expected, list):
-        assert len(found) == len(expected), where
-        for number, value in enumerate(expected):
-            holds(found[number], value, rel, f"{where}/{number}")
+        assert len(value) == len(expected), path
+        for index, expected_item in enumerate(expected):
+            assert_contains(value[index], expected_item, rel, f"{path}/{index}")
     elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=rel, abs=rel), where
+        assert value == pytest.approx(expected, rel=rel, abs=rel), path
     else:
-        assert found == expected, where
+        assert value == expected, path
 
 
 def rephrased(stored: Any) -> Any:
-    """Returns a stored value with the present wording of its sentences."""
+    """Returns a stored value with its sentences in their current wording."""
     if isinstance(stored, dict):
         return {name: rephrased(value) for name, value in stored.items()}
     if isinstance(stored, list):
@@ -162,48 +164,50 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def same_training(found: tuple[EpochResult, ...], expected: tuple[EpochResult, ...]) -> None:
-    """Checks that two trainings went alike, whatever their time."""
-    untimed = [[{**result.to_dict(), "seconds": 0.0} for result in curve] for curve in (found, expected)]
-    holds(*untimed, rel=RETRAINED)
+def assert_same_curve(curve: tuple[EpochResult, ...], expected: tuple[EpochResult, ...]) -> None:
+    """Checks that two learning curves agree, except for their times."""
+    untimed = [[{**result.to_dict(), "seconds": 0.0} for result in results] for results in (curve, expected)]
+    assert_contains(*untimed, rel=RETRAINED)
 
 
 class TestFinishedStudy:
-    def test_it_is_listed_and_reported(self, finished: StudyRecord, results: Results, workplace: Path) -> None:
-        holds(results("studies"), EXPECTED["studies"])
-        report = Path(results("report", "s", "--out", "again")["report"])
-        assert report == workplace / "again" / "s" / "report.html"
+    def test_finished_study_is_listed_and_reported(
+        self, finished: StudyRecord, run_json: RunJson, working_folder: Path
+    ) -> None:
+        assert_contains(run_json("studies"), EXPECTED["studies"])
+        report = Path(run_json("report", "s", "--out", "again")["report"])
+        assert report == working_folder / "again" / "s" / "report.html"
         before, again = DATA / "finished" / "report", report.parent
-        holds(rows(again / "trials.csv"), rows(before / "trials.csv"))
-        holds(json.loads((again / "fit.json").read_text()), json.loads((before / "fit.json").read_text()))
+        assert_contains(rows(again / "trials.csv"), rows(before / "trials.csv"))
+        assert_contains(json.loads((again / "fit.json").read_text()), json.loads((before / "fit.json").read_text()))
         assert (again / "recommended.yaml").read_text() == rephrased((before / "recommended.yaml").read_text())
         for text in (report.read_text(), (again / "report.md").read_text()):
-            assert "+16.7" in text and "66.7" in text, "versus the default recipe; test"
+            assert "+16.7" in text and "66.7" in text, "gain over the default recipe, test accuracy"
         assert [trial.val_accuracy for trial in finished.trials] == [
             pytest.approx(float(row["val_accuracy"])) for row in rows(before / "trials.csv")
         ]
 
     def test_the_same_command_trains_nothing_again(
-        self, finished: StudyRecord, results: Results, workplace: Path
+        self, finished: StudyRecord, run_json: RunJson, working_folder: Path
     ) -> None:
-        weights = (workplace / "reports/s/model/weights.safetensors").stat()
-        found = results(*SEARCH, "--budget", "6")
-        holds({**found, "seconds": 0.0}, {**rephrased(EXPECTED["search"]), "seconds": 0.0})
-        after = study()
+        weights = (working_folder / "reports/s/model/weights.safetensors").stat()
+        output = run_json(*SEARCH, "--budget", "6")
+        assert_contains({**output, "seconds": 0.0}, {**rephrased(EXPECTED["search"]), "seconds": 0.0})
+        after = stored_study()
         assert after.trials == finished.trials
         assert after.finals == finished.finals
         assert after.test == finished.test
         assert after.test_evaluations == finished.test_evaluations == 1
         assert after.profile == finished.profile
-        again = (workplace / "reports/s/model/weights.safetensors").stat()
+        again = (working_folder / "reports/s/model/weights.safetensors").stat()
         assert (again.st_ino, again.st_mtime_ns) == (weights.st_ino, weights.st_mtime_ns)
 
-    def test_a_greater_budget_goes_on(self, finished: StudyRecord, results: Results) -> None:
-        found = results(*SEARCH, "--budget", "7")
-        after = study()
+    def test_a_larger_budget_resumes_the_search(self, finished: StudyRecord, run_json: RunJson) -> None:
+        output = run_json(*SEARCH, "--budget", "7")
+        after = stored_study()
         assert after.trials[:6] == finished.trials
         assert {trial.origin for trial in after.trials[6:]} == {"sampler"}
-        assert found["epochs"] == {"spent": after.epochs_spent, "budget": 42}
+        assert output["epochs"] == {"spent": after.epochs_spent, "budget": 42}
         assert 36 < after.epochs_spent <= 42
         assert after.profile == finished.profile
         before = {(final.name, seed_run.seed): seed_run for final in finished.finals for seed_run in final.runs}
@@ -211,46 +215,48 @@ class TestFinishedStudy:
         assert all(kept[key] == before[key] for key in kept.keys() & before.keys())
         assert ("default recipe", 1) in kept.keys() & before.keys()
 
-    def test_mlflow_is_told_the_same(self, finished: StudyRecord, results: Results, workplace: Path) -> None:
+    def test_mlflow_runs_are_equal(self, finished: StudyRecord, run_json: RunJson, working_folder: Path) -> None:
         count = len(EXPECTED["mlflow"])
-        assert results("sync", "s") == {"written": count, "updated": 0, "unchanged": 0}
-        assert results("sync", "s") == {"written": 0, "updated": 0, "unchanged": count}
-        holds(mlflow_runs(workplace / ".nbt" / "mlflow.db"), EXPECTED["mlflow"])
+        assert run_json("sync", "s") == {"written": count, "updated": 0, "unchanged": 0}
+        assert run_json("sync", "s") == {"written": 0, "updated": 0, "unchanged": count}
+        assert_contains(mlflow_runs(working_folder / ".nbt" / "mlflow.db"), EXPECTED["mlflow"])
 
-    def test_it_becomes_experience(self, finished: StudyRecord, results: Results) -> None:
-        [row] = results("record", "--from-studies", "s", "--out", "mine")["tables"]
+    def test_study_can_be_used_as_experience(self, finished: StudyRecord, run_json: RunJson) -> None:
+        [row] = run_json("record", "--from-studies", "s", "--out", "mine")["tables"]
         [table] = load_experience("mine", Space.load("non_binary"))
         assert (row["runs"], len(table.runs)) == (6, 6)
-        assert [one.settings for one in table.runs] == [trial.settings for trial in finished.trials]
+        assert [recorded.settings for recorded in table.runs] == [trial.settings for trial in finished.trials]
         accuracies = [trial.val_accuracy for trial in finished.trials]
-        assert [one.val_accuracy for one in table.runs] == pytest.approx(accuracies, rel=SINGLE)
+        assert [recorded.val_accuracy for recorded in table.runs] == pytest.approx(accuracies, rel=SINGLE_PRECISION)
 
-    def test_its_settings_train_its_model_again(self, results: Results) -> None:
+    def test_recommended_settings_reproduce_the_model(self, run_json: RunJson) -> None:
         report = DATA / "finished" / "report"
         settings = str(report / "recommended.yaml")
-        trained = results("train", *TASK, "--settings", settings, "--seeds", "2", "--export", "m")
-        holds(trained, EXPECTED["train"], rel=RETRAINED)
+        trained = run_json("train", *TASK, "--settings", settings, "--seeds", "2", "--export", "m")
+        assert_contains(trained, EXPECTED["train"], rel=RETRAINED)
         assert TransferSettings.load(settings).to_dict() == EXPECTED["search"]["recommended"]
-        holds(json.loads(Path("m/model.json").read_text()), json.loads((report / "model/model.json").read_text()))
+        assert_contains(
+            json.loads(Path("m/model.json").read_text()), json.loads((report / "model/model.json").read_text())
+        )
         before = load_file(report / "model" / "weights.safetensors")
         again = load_file("m/weights.safetensors")
         assert again.keys() == before.keys()
         for name, value in before.items():
             assert again[name].numpy() == pytest.approx(value.numpy(), rel=RETRAINED, abs=RETRAINED), name
 
-    def test_its_model_predicts_the_same(self, results: Results) -> None:
-        found = results("predict", str(DATA / "finished" / "report" / "model"), "images")
-        assert len(found) == 60
-        holds(found, EXPECTED["predict"], rel=1e-5)
+    def test_predictions_of_the_model_are_equal(self, run_json: RunJson) -> None:
+        output = run_json("predict", str(DATA / "finished" / "report" / "model"), "images")
+        assert len(output) == 60
+        assert_contains(output, EXPECTED["predict"], rel=1e-5)
 
 
 class TestHalfFinishedStudy:
-    def test_it_is_listed_and_reported(self, halfway: StudyRecord, results: Results) -> None:
-        holds(results("studies"), EXPECTED["halfway"])
-        report = Path(results("report", "s")["report"])
-        holds(rows(report.with_name("trials.csv")), rows(DATA / "halfway" / "trials.csv"))
+    def test_half_finished_study_is_listed_and_reported(self, half_finished: StudyRecord, run_json: RunJson) -> None:
+        assert_contains(run_json("studies"), EXPECTED["halfway"])
+        report = Path(run_json("report", "s")["report"])
+        assert_contains(rows(report.with_name("trials.csv")), rows(DATA / "halfway" / "trials.csv"))
 
-    def test_its_checkpoint_is_read(self) -> None:
+    def test_checkpoint_is_loaded(self) -> None:
         identity, curve = EXPECTED["checkpoint"]["identity"], EXPECTED["checkpoint"]["curve"]
         path = DATA / "halfway" / "s" / "checkpoints" / "trial-0002.pt"
         state = load_checkpoint(path, identity)
@@ -261,135 +267,135 @@ class TestHalfFinishedStudy:
         ]
         assert load_checkpoint(path, {**identity, "seed": 0}) is None
 
-    def test_the_same_command_goes_on_within_the_trial(
-        self, halfway: StudyRecord, results: Results, workplace: Path
+    def test_the_same_command_resumes_the_interrupted_trial(
+        self, half_finished: StudyRecord, run_json: RunJson, working_folder: Path
     ) -> None:
-        assert [trial.end for trial in halfway.trials] == ["complete", "complete", "running"]
-        killed = halfway.trials[2]
+        assert [trial.end for trial in half_finished.trials] == ["complete", "complete", "running"]
+        killed = half_finished.trials[2]
         assert len(killed.curve) == killed.epochs_spent == 3
-        [checkpoint] = (workplace / ".nbt" / "s" / "checkpoints").iterdir()
+        [checkpoint] = (working_folder / ".nbt" / "s" / "checkpoints").iterdir()
 
-        found = results(*SEARCH, "--budget", "6")
+        output = run_json(*SEARCH, "--budget", "6")
         assert not checkpoint.exists()
-        after = study()
-        assert after.trials[:2] == halfway.trials[:2]
+        after = stored_study()
+        assert after.trials[:2] == half_finished.trials[:2]
         assert (after.trials[2].end, after.trials[2].curve) == ("interrupted", killed.curve)
         resumed = after.trials[3]
         assert (resumed.settings, resumed.origin) == (killed.settings, killed.origin)
         assert resumed.facts["continues"] == 2
-        assert resumed.epochs_spent == 3, "epochs 4 to 6 alone: its checkpoint was taken"
-        assert resumed.curve[:3] == killed.curve, "with the seconds that they took then"
+        assert resumed.epochs_spent == 3, "only epochs 4 to 6 are trained, from the checkpoint"
+        assert resumed.curve[:3] == killed.curve, "including the stored times"
         assert [trial.origin for trial in after.trials[4:6]] == [
             "anchor: FAST",
             "recommended: profile and experience",
         ]
-        assert found["trials"]["interrupted"] == 1
-        assert found["trials"]["failed"] == 0
-        assert found["epochs"] == {"spent": 36, "budget": 36}
-        assert found["test"].keys() == {"recommended", "baseline"}
-        [listed] = results("studies")
+        assert output["trials"]["interrupted"] == 1
+        assert output["trials"]["failed"] == 0
+        assert output["epochs"] == {"spent": 36, "budget": 36}
+        assert output["test"].keys() == {"recommended", "baseline"}
+        [listed] = run_json("studies")
         assert listed["finished"] is True
 
-        # The finished study is the same search, never killed.
-        shutil.copy(DATA / "finished" / "studies.db", workplace / ".nbt" / "studies.db")
-        whole = study()
+        # The finished study is the same search without an interruption.
+        shutil.copy(DATA / "finished" / "studies.db", working_folder / ".nbt" / "studies.db")
+        uninterrupted = stored_study()
         assert len(resumed.curve) == 6
-        for found_trial, expected in zip((*after.trials[:2], *after.trials[3:6]), whole.trials[:5], strict=True):
-            holds(found_trial.settings.to_dict(), expected.settings.to_dict(), rel=RETRAINED)
-        same_training(resumed.curve, whole.trials[2].curve)
+        for stored, expected in zip((*after.trials[:2], *after.trials[3:6]), uninterrupted.trials[:5], strict=True):
+            assert_contains(stored.settings.to_dict(), expected.settings.to_dict(), rel=RETRAINED)
+        assert_same_curve(resumed.curve, uninterrupted.trials[2].curve)
 
 
 class TestRecordedTables:
-    def test_a_table_grows(self, results: Results) -> None:
+    def test_runs_are_added_to_a_table(self, run_json: RunJson) -> None:
         before = RecordedTable.load("table.parquet")
         assert len(before.runs) == EXPECTED["record"]["runs"]
-        assert max(one.val_accuracy for one in before.runs) == EXPECTED["record"]["best"]
-        holds(results(*RECORD, "--trials", "6", "--out", "table.parquet"), EXPECTED["record"])
+        assert max(recorded.val_accuracy for recorded in before.runs) == EXPECTED["record"]["best"]
+        assert_contains(run_json(*RECORD, "--trials", "6", "--out", "table.parquet"), EXPECTED["record"])
         assert by_run(RecordedTable.load("table.parquet")) == by_run(before)
-        assert results(*RECORD, "--trials", "7", "--out", "table.parquet")["settings"] == 7
+        assert run_json(*RECORD, "--trials", "7", "--out", "table.parquet")["settings"] == 7
         after = by_run(RecordedTable.load("table.parquet"))
         assert {key: after[key] for key in by_run(before)} == by_run(before)
         assert after.keys() - by_run(before).keys() == {(6, 0)}
 
-    def test_a_killed_recording_goes_on(self, results: Results) -> None:
+    def test_a_killed_recording_is_resumed(self, run_json: RunJson) -> None:
         journal = Path("killed.parquet.journal")
         shutil.copy(DATA / "killed.parquet.journal.txt", journal)
         kept = [RecordedRun.from_row(json.loads(line)) for line in journal.read_text().splitlines()[1:]]
         assert len(kept) == 3
-        holds(results(*RECORD, "--trials", "6", "--out", "killed.parquet")["runs"], 7)
+        assert_contains(run_json(*RECORD, "--trials", "6", "--out", "killed.parquet")["runs"], 7)
         assert not journal.exists()
-        after, whole = by_run(RecordedTable.load("killed.parquet")), by_run(RecordedTable.load("table.parquet"))
-        for one in kept:
-            holds(after[one.setting, one.seed].to_row(), one.to_row(), rel=SINGLE)
-        assert after.keys() == whole.keys()
-        for key, one in whole.items():
-            assert after[key].settings == one.settings
-            same_training(after[key].curve, one.curve)
+        after, complete = by_run(RecordedTable.load("killed.parquet")), by_run(RecordedTable.load("table.parquet"))
+        for recorded in kept:
+            assert_contains(after[recorded.setting, recorded.seed].to_row(), recorded.to_row(), rel=SINGLE_PRECISION)
+        assert after.keys() == complete.keys()
+        for key, recorded in complete.items():
+            assert after[key].settings == recorded.settings
+            assert_same_curve(after[key].curve, recorded.curve)
 
-    def test_methods_are_replayed(self, results: Results) -> None:
-        words = ["--seeds", "2", "--budget", "4", "--methods", "random,asha"]
-        holds(results("replay", "table.parquet", *words), rephrased(EXPECTED["replay"]), rel=1e-6)
+    def test_replay_results_are_equal(self, run_json: RunJson) -> None:
+        options = ["--seeds", "2", "--budget", "4", "--methods", "random,asha"]
+        assert_contains(run_json("replay", "table.parquet", *options), rephrased(EXPECTED["replay"]), rel=1e-6)
 
-    def test_experience_guides(self, results: Results) -> None:
+    def test_recommendation_from_experience_is_equal(self, run_json: RunJson) -> None:
         [table] = load_experience("experience", Space.load("non_binary"))
         assert len(table.runs) == EXPECTED["experience"]["runs"] == 27
-        assert max(one.val_accuracy for one in table.runs) == EXPECTED["experience"]["best"]
-        found = results("fit", *TASK, "--recommend", "--experience", "experience", "--epochs", "6")
-        assert found["guide"]["tables"] == ["digits · conv3(width=8)"]
-        elsewhere = {name: found["facts"][name] for name in ("dataset", "weights", "seconds")}
-        expected = {**rephrased(EXPECTED["fit"]), "facts": {**EXPECTED["fit"]["facts"], **elsewhere}}
-        holds(found, expected, rel=RETRAINED)
+        assert max(recorded.val_accuracy for recorded in table.runs) == EXPECTED["experience"]["best"]
+        output = run_json("fit", *TASK, "--recommend", "--experience", "experience", "--epochs", "6")
+        assert output["guide"]["tables"] == ["digits · conv3(width=8)"]
+        new_facts = {name: output["facts"][name] for name in ("dataset", "weights", "seconds")}
+        expected = {**rephrased(EXPECTED["fit"]), "facts": {**EXPECTED["fit"]["facts"], **new_facts}}
+        assert_contains(output, expected, rel=RETRAINED)
 
 
 class TestStreams:
     @pytest.fixture(autouse=True)
-    def streams(self, workplace: Path) -> None:
-        shutil.copytree(DATA / "streams", workplace / ".nbt" / "streams")
+    def streams(self, working_folder: Path) -> None:
+        shutil.copytree(DATA / "streams", working_folder / ".nbt" / "streams")
 
-    def test_a_finished_one_is_shown_at_once(self, results: Results) -> None:
-        found, expected = results(*STREAM, "--method", "ewc"), dict(EXPECTED["stream"])
-        del expected["dataset"], expected["command"]  # where the images are now
-        holds(found, expected)
+    def test_a_finished_stream_is_shown_without_training(self, run_json: RunJson) -> None:
+        output, expected = run_json(*STREAM, "--method", "ewc"), dict(EXPECTED["stream"])
+        del expected["dataset"], expected["command"]  # contain the current path of the images
+        assert_contains(output, expected)
 
-    def test_a_killed_one_goes_on(self, results: Results, workplace: Path) -> None:
+    def test_a_killed_stream_is_resumed(self, run_json: RunJson, working_folder: Path) -> None:
         expected = EXPECTED["stream to go on"]
-        folder = workplace / ".nbt" / "streams" / expected["name"]
+        folder = working_folder / ".nbt" / "streams" / expected["name"]
         before = json.loads((folder / "stream.json").read_text())
-        found = results(*STREAM, "--method", "dlcft")
+        output = run_json(*STREAM, "--method", "dlcft")
         assert not (folder / "checkpoint.pt").exists()
-        [method], [wanted] = found["methods"], expected["methods"]
-        holds({**method, "seconds": 0.0}, {**wanted, "seconds": 0.0}, rel=RETRAINED)
+        [method], [expected_method] = output["methods"], expected["methods"]
+        assert_contains({**method, "seconds": 0.0}, {**expected_method, "seconds": 0.0}, rel=RETRAINED)
         after = json.loads((folder / "stream.json").read_text())
         [first] = before["result"]["scores"]
-        holds(after["result"]["scores"][0], first)
+        assert_contains(after["result"]["scores"][0], first)
         assert len(after["result"]["scores"]) == 2
 
 
-def test_weights_are_injected_as_they_were(results: Results) -> None:
-    words = ["--teacher", "conv3(width=8)=source.safetensors", "--student", "conv3(width=6)"]
-    holds(results("inject", *words, "--out", "injected.safetensors"), EXPECTED["inject"])
+def test_injected_weights_are_equal(run_json: RunJson) -> None:
+    options = ["--teacher", "conv3(width=8)=source.safetensors", "--student", "conv3(width=6)"]
+    assert_contains(run_json("inject", *options, "--out", "injected.safetensors"), EXPECTED["inject"])
     before, again = load_file(DATA / "injected.safetensors"), load_file("injected.safetensors")
     assert again.keys() == before.keys()
     for name, value in before.items():
         assert again[name].numpy() == pytest.approx(value.numpy(), rel=1e-5, abs=1e-6), name
     shutil.copy(DATA / "injected.safetensors", "before.safetensors")
     student = ["--dataset", "images", "--backbone", "conv3(width=6)"]
-    now, then = (results("fit", *student, "--weights", f"{name}.safetensors") for name in ("injected", "before"))
-    assert now["facts"]["weights_hash"] == then["facts"]["weights_hash"]
+    outputs = [run_json("fit", *student, "--weights", f"{name}.safetensors") for name in ("injected", "before")]
+    assert outputs[0]["facts"]["weights_hash"] == outputs[1]["facts"]["weights_hash"]
 
 
 def by_run(table: RecordedTable) -> dict[tuple[int, int], RecordedRun]:
-    return {(one.setting, one.seed): one for one in table.runs}
+    return {(recorded.setting, recorded.seed): recorded for recorded in table.runs}
 
 
 def mlflow_runs(database: Path) -> dict[str, Any]:
-    """What MLflow's database says of every run, by its name."""
+    """Returns tags, parameters and latest metrics of every run in MLflow's database, by the name of the run."""
     connection = sqlite3.connect(database)
     runs: dict[str, Any] = {}
     for uuid, name in connection.execute("select run_uuid, name from runs").fetchall():
         runs[name] = {}
         for table in ("tags", "params", "latest_metrics"):
-            found = connection.execute(f"select key, value from {table} where run_uuid = ?", (uuid,))
-            runs[name][table] = {key: value for key, value in found if not key.startswith("mlflow.")}
+            rows_of_run = connection.execute(f"select key, value from {table} where run_uuid = ?", (uuid,))
+            runs[name][table] = {key: value for key, value in rows_of_run if not key.startswith("mlflow.")}
     connection.close()
     return runs

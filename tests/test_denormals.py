@@ -11,10 +11,10 @@ def is_flushed() -> bool:
 
 def test_denormals_are_flushed_inside_and_the_mode_is_restored() -> None:
     try:
-        for earlier in (False, True):
-            torch.set_flush_denormal(earlier)
+        for was_flushing in (False, True):
+            torch.set_flush_denormal(was_flushing)
             with flush_denormals():
                 assert is_flushed()
-            assert is_flushed() is earlier
+            assert is_flushed() is was_flushing
     finally:
         torch.set_flush_denormal(False)

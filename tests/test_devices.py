@@ -15,7 +15,7 @@ AcceleratorError: type[Exception] = getattr(torch, "AcceleratorError", RuntimeEr
 
 
 @pytest.mark.parametrize(
-    ("error", "full"),
+    ("error", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB"), True),
         (AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be ..."), True),
@@ -29,8 +29,8 @@ AcceleratorError: type[Exception] = getattr(torch, "AcceleratorError", RuntimeEr
         (ValueError("out of memory"), False),
     ],
 )
-def test_out_of_memory_errors_are_recognised(error: Exception, full: bool) -> None:
-    assert out_of_memory(error) is full
+def test_out_of_memory_errors_are_recognised(error: Exception, expected: bool) -> None:
+    assert out_of_memory(error) is expected
 
 
 @pytest.mark.parametrize(

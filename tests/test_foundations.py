@@ -46,7 +46,7 @@ def test_numbers_are_read_as_in_yaml_1_2(text: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("a: 1\na: 2", "given twice"),
         ("a: {b: 1, b: 2}", "given twice"),
@@ -56,8 +56,8 @@ def test_numbers_are_read_as_in_yaml_1_2(text: str, value: object) -> None:
         ("", "mapping of names"),
     ],
 )
-def test_invalid_texts_raise_usage_errors_that_name_the_source(text: str, words: str) -> None:
-    with pytest.raises(UsageError, match=rf"^space\.yaml: .*{words}"):
+def test_invalid_texts_raise_usage_errors_that_name_the_source(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=rf"^space\.yaml: .*{message}"):
         parse_yaml_mapping(text, source="space.yaml")
 
 

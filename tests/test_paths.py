@@ -14,7 +14,7 @@ from nbt.paths import check_writable_file, check_writable_folder
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("content")
     (tmp_path / "folder").mkdir()
@@ -23,12 +23,12 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("path", [".", "folder", "folder/deep/deeper", "new", "../new", "folder/../new"])
-def test_existing_and_new_folders_are_accepted(own_folder: Path, path: str) -> None:
-    before = sorted(own_folder.rglob("*"))
+def test_existing_and_new_folders_are_accepted(working_folder: Path, path: str) -> None:
+    before = sorted(working_folder.rglob("*"))
     check_writable_folder("--out", path)
-    check_writable_folder("--out", own_folder / path)
+    check_writable_folder("--out", working_folder / path)
     check_writable_file("--out", f"{path}/table.csv")
-    assert sorted(own_folder.rglob("*")) == before
+    assert sorted(working_folder.rglob("*")) == before
 
 
 def test_an_existing_file_is_accepted() -> None:
@@ -37,8 +37,8 @@ def test_an_existing_file_is_accepted() -> None:
 
 @pytest.mark.parametrize("check", [check_writable_folder, check_writable_file])
 @pytest.mark.parametrize(("path", "blocker"), [("file/deep", "file"), ("file/a/b", "file"), ("nowhere/a", "nowhere")])
-def test_a_file_in_the_way_is_named(check: Callable[..., Any], own_folder: Path, path: str, blocker: str) -> None:
-    with pytest.raises(UsageError, match=rf"^--out {path}: {own_folder / blocker} is no folder"):
+def test_a_file_in_the_way_is_named(check: Callable[..., Any], working_folder: Path, path: str, blocker: str) -> None:
+    with pytest.raises(UsageError, match=rf"^--out {path}: {working_folder / blocker} is no folder"):
         check("--out", path)
 
 
@@ -53,14 +53,14 @@ def test_a_folder_is_no_file() -> None:
         check_writable_file("--out", "folder")
 
 
-def test_folders_without_write_permission_are_refused(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_without_write_permission_are_refused(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The tests may run as root, for whom permissions are not checked.
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != own_folder / "folder")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != working_folder / "folder")
     check_writable_folder("--out", "new")
     for check, path in (
         (check_writable_folder, "folder"),
         (check_writable_folder, "folder/deep"),
         (check_writable_file, "folder/a.csv"),
     ):
-        with pytest.raises(UsageError, match=f"^--out {path}: {own_folder / 'folder'} cannot be written"):
+        with pytest.raises(UsageError, match=f"^--out {path}: {working_folder / 'folder'} cannot be written"):
             check("--out", path)

@@ -1,4 +1,4 @@
-"""Downloads and unpacks archives: complete and verified, or not at all, and never outside the target folder."""
+"""Downloads and unpacks archives completely and verified, or not at all, and never outside the target folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from nbt._version import __version__
-from nbt.errors import NbtError
+from nbt.errors import NbtError, one_line_message
 from nbt.paths import cache_folder
 from nbt.progress import Progress
 
@@ -35,7 +35,7 @@ def fetch_archive(url: str, md5: str, folder: Path, content: str, *, progress: P
         md5: MD5 checksum of the archive, hexadecimal.
         folder: Parent folder of the unpacked `content`.
         content: Name of the top-level folder in the archive that is kept; the rest of the archive is discarded.
-        progress: Called with the numbers of received bytes and of unpacked members.
+        progress: Called with the number of received bytes, then with the number of unpacked members.
 
     Returns:
         `folder / content`.
@@ -73,11 +73,11 @@ def download(url: str, target: Path, *, md5: str, progress: Progress | None = No
     request = urllib.request.Request(url, headers={"User-Agent": f"nbt/{__version__}"})
     description = f"downloading {PurePosixPath(url).name}"
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer, temporary.open("wb") as file:
-            length = answer.headers.get("Content-Length", "")
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response, temporary.open("wb") as file:
+            length = response.headers.get("Content-Length", "")
             total = int(length) if length.isdecimal() else 0
             checksum, received = _copy_and_hash(
-                answer, file, lambda done: progress and progress(description, done, total)
+                response, file, lambda done: progress and progress(description, done, total)
             )
         if total and received != total:
             raise NbtError(f"{url} broke off after {received} of {total} bytes; try again")
@@ -166,14 +166,15 @@ def move_into_place(source: Path, target: Path) -> Path:
     return target
 
 
-def _copy_and_hash(source: IO[bytes], target: IO[bytes], report: Callable[[int], object]) -> tuple[str, int]:
+def _copy_and_hash(source: IO[bytes], target: IO[bytes], on_received: Callable[[int], object]) -> tuple[str, int]:
+    """Copies a stream, and returns its MD5 checksum and its number of bytes."""
     digest = hashlib.md5(usedforsecurity=False)
     received = 0
     while chunk := source.read(_CHUNK_BYTES):
         target.write(chunk)
         digest.update(chunk)
         received += len(chunk)
-        report(received)
+        on_received(received)
     return digest.hexdigest(), received
 
 
@@ -190,4 +191,4 @@ def _error_reason(error: BaseException) -> str:
         return f"HTTP {error.code} {error.reason}"
     if isinstance(error, urllib.error.URLError):
         return f"no connection: {error.reason}"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line_message(error, 200)

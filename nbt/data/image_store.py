@@ -23,13 +23,13 @@ import numpy.typing as npt
 from nbt.data.decoding import decode_file, resize_pixels
 from nbt.data.download import make_cache_folder
 from nbt.data.listing import Items, relative_names
-from nbt.errors import NbtError
+from nbt.errors import NbtError, one_line_message
 from nbt.progress import Progress
 
 logger = logging.getLogger("nbt")
 
 DECODER_VERSION = 1
-"""Part of every fingerprint; raise it when the decoded pixels change."""
+"""Part of every fingerprint; incremented when the decoded pixels change."""
 
 MEMORY_LIMIT = 1 << 30
 """Maximum size in bytes of arrays that are read into memory; larger ones are memory-mapped."""
@@ -91,8 +91,8 @@ class ImageStore:
         return len(self._array)
 
     def __repr__(self) -> str:
-        where = f", path={str(self._path)!r}" if self._path else ""
-        return f"ImageStore(<{len(self)} images, {self.size} px>{where})"
+        path = f", path={str(self._path)!r}" if self._path else ""
+        return f"ImageStore(<{len(self)} images, {self.size} px>{path})"
 
     def select(self, index: npt.NDArray[np.int64]) -> ImageStore:
         """Returns a store of a selection of the images, in memory.
@@ -129,7 +129,7 @@ def decode_images(
     """Decodes images to squares of one size, or reads them from the cache.
 
     The shorter side is scaled to `size` with antialiasing and the centre is cropped. Images that cannot be decoded are
-    left out, and one warning counts and names them.
+    left out; a single warning states their number and names the first few.
 
     Args:
         items: Image files, or images in memory, uint8 (N, H, W, 3).
@@ -146,8 +146,8 @@ def decode_images(
     """
     decoded = _iter_decoded(items, size, workers or _available_cpus(), progress)
     if not cache:
-        rows, reasons = _collect_decoded(decoded)
-        array = np.stack(rows) if rows else np.empty((0, size, size, 3), dtype=np.uint8)
+        images, reasons = _collect_decoded(decoded)
+        array = np.stack(images) if images else np.empty((0, size, size, 3), dtype=np.uint8)
         return _build_store(array, None, items, reasons)
     path = make_cache_folder("images") / f"{_fingerprint(items, size)}.npy"
     cached = _read_cache(path, len(items), size)
@@ -167,12 +167,13 @@ def _available_cpus() -> int:
 def _build_store(
     array: Pixels, path: Path | None, items: Items, reasons: dict[int, str]
 ) -> tuple[ImageStore, npt.NDArray[np.int64]]:
+    """Warns of unreadable images, and returns the store with the indices of its images."""
     names = tuple(_item_name(items, index) for index in reasons)
     if reasons:
         shown = [f"{name} ({reason})" for name, reason in zip(names, reasons.values(), strict=True)][:_MAX_NAMES_SHOWN]
         more = f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
-        listed = f"{', '.join(shown)}{more}"
-        logger.warning("%d of %d images cannot be read and are left out: %s", len(names), len(items), listed)
+        description = f"{', '.join(shown)}{more}"
+        logger.warning("%d of %d images cannot be read and are left out: %s", len(names), len(items), description)
     kept = np.setdiff1d(np.arange(len(items), dtype=np.int64), np.array(list(reasons), dtype=np.int64))
     return ImageStore(array, path=path, unreadable=names), kept
 
@@ -187,18 +188,18 @@ def _iter_decoded(items: Items, size: int, threads: int, progress: Progress | No
     At most 4 chunks per thread are decoded ahead, which bounds the memory in use.
     """
     starts = iter(range(0, len(items), _DECODE_CHUNK_SIZE))
-    waiting: deque[Future[list[tuple[int, Pixels | str]]]] = deque()
+    pending: deque[Future[list[tuple[int, Pixels | str]]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="nbt-decode")
     try:
-        # Pillow warns of odd metadata and of large images, which decode all the same.
+        # Pillow warns of unusual metadata and of large images, which are decoded nevertheless.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             while True:
-                while len(waiting) < 4 * threads and (start := next(starts, None)) is not None:
-                    waiting.append(pool.submit(_decode_chunk, items, start, size))
-                if not waiting:
+                while len(pending) < 4 * threads and (start := next(starts, None)) is not None:
+                    pending.append(pool.submit(_decode_chunk, items, start, size))
+                if not pending:
                     return
-                for index, result in waiting.popleft().result():
+                for index, result in pending.popleft().result():
                     yield index, result
                 if progress:
                     progress("decoding images", index + 1, len(items))
@@ -207,6 +208,7 @@ def _iter_decoded(items: Items, size: int, threads: int, progress: Progress | No
 
 
 def _decode_chunk(items: Items, start: int, size: int) -> list[tuple[int, Pixels | str]]:
+    """Returns the index of each image of a chunk with its pixels, or with the reason why it cannot be decoded."""
     return [(index, _decode(items[index], size)) for index in range(start, min(start + _DECODE_CHUNK_SIZE, len(items)))]
 
 
@@ -216,18 +218,19 @@ def _decode(item: Path | Pixels, size: int) -> Pixels | str:
     except MemoryError:
         raise
     except Exception as error:  # damaged files make Pillow raise errors of many types
-        return " ".join(str(error).split())[:120] or type(error).__name__
+        return one_line_message(error, 120)
 
 
 def _collect_decoded(decoded: DecodedImages) -> tuple[list[Pixels], dict[int, str]]:
-    rows: list[Pixels] = []
+    """Returns the decoded images, and the reasons why the others cannot be decoded, by index."""
+    images: list[Pixels] = []
     reasons: dict[int, str] = {}
     for index, result in decoded:
         if isinstance(result, str):
             reasons[index] = result
         else:
-            rows.append(result)
-    return rows, reasons
+            images.append(result)
+    return images, reasons
 
 
 # The cache: <fingerprint>.npy with the decoded images, and <fingerprint>.json with their checksum and the unreadable
@@ -309,6 +312,7 @@ def _write_rows(file: IO[bytes], decoded: DecodedImages, n_items: int, size: int
 
 
 def _write_header(file: IO[bytes], n: int, size: int) -> int:
+    """Writes the header of an .npy file of `n` images, and returns the position after it."""
     header = {"descr": "|u1", "fortran_order": False, "shape": (n, size, size, 3)}
     np.lib.format.write_array_header_1_0(file, header)
     return file.tell()

@@ -40,7 +40,7 @@ def _list_cub(source: DatasetSource, progress: Progress | None) -> Listing:
     return listing_from_files(source.spec.name, rows, class_names)
 
 
-def _read_small_omniglot(source: DatasetSource, progress: Progress | None) -> Listing:
+def _list_small_omniglot(source: DatasetSource, progress: Progress | None) -> Listing:
     from nbt.data.readers.omniglot import read_small_omniglot
 
     assert source.path is not None
@@ -70,7 +70,7 @@ def _list_manifest(source: DatasetSource, progress: Progress | None) -> Listing:
 _READERS: dict[str, Callable[[DatasetSource, Progress | None], Listing]] = {
     "digits": _list_digits,
     "cub": _list_cub,
-    "omniglot-small": _read_small_omniglot,
+    "omniglot-small": _list_small_omniglot,
     "torchvision": _list_torchvision,
     "folder": _list_folder,
     "manifest": _list_manifest,

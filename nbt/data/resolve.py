@@ -11,7 +11,7 @@ from nbt.data.catalog import DatasetSpec, dataset_names, dataset_spec, find_data
 from nbt.errors import UsageError, nearest
 from nbt.paths import absolute_path
 
-_PATH_ENDINGS = (".csv", ".tsv", ".txt", ".zip", ".tar", ".tgz", ".gz")
+_PATH_SUFFIXES = (".csv", ".tsv", ".txt", ".zip", ".tar", ".tgz", ".gz")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def resolve(dataset: str | Path, data_dir: str | Path | None = None) -> DatasetS
         data_dir: Location of a dataset known by name: the folder that it unpacks to, or its parent.
 
     Raises:
-        UsageError: The dataset or folder does not exist, or has no images or one class only.
+        UsageError: The dataset, file or folder does not exist, has no images or one class only, or `data_dir` is given
+            for a dataset that does not take one.
     """
     text = str(dataset)
     folder = None if data_dir is None else _existing_folder(data_dir)
@@ -77,12 +78,12 @@ def _resolve_name(spec: DatasetSpec, data_dir: Path | None) -> DatasetSource:
         raise UsageError(f"{spec.name} is embedded and takes no --data-dir")
     root = None if data_dir is None else find_dataset_root(spec, data_dir)
     if not spec.fetched and root is None:
-        where = "" if data_dir is None else f" {data_dir}"
         if spec.kind == "omniglot-small":
             raise UsageError(f"{spec.name} is not downloaded automatically; give --data-dir DIR with DIR/{spec.marker}")
+        not_found = "" if data_dir is None else f" (not found at {data_dir})"
         raise UsageError(
             f"{spec.name}: {spec.title} can no longer be downloaded; give --data-dir DIR with DIR/{spec.marker} "
-            f"and its images in the same folder{f' (not found at{where})' if where else ''}"
+            f"and its images in the same folder{not_found}"
         )
     return DatasetSource(spec.name, spec, root or data_dir)
 
@@ -114,7 +115,7 @@ def _custom_dataset_spec(path: Path, kind: str) -> DatasetSpec:
 
 
 def _explain_unknown(text: str) -> str:
-    looks_like_path = "/" in text or os.sep in text or text.startswith((".", "~")) or text.endswith(_PATH_ENDINGS)
+    looks_like_path = "/" in text or os.sep in text or text.startswith((".", "~")) or text.endswith(_PATH_SUFFIXES)
     if looks_like_path:
         return f"--dataset {text}: no such folder or file"
     return f"unknown dataset {text!r} (and no such folder or CSV file); {nearest(text.lower(), dataset_names())}"

@@ -1,4 +1,4 @@
-"""Splits: which images are for training, validation and test; stratified and seeded, with a fixed test part."""
+"""Splits into training, validation and test images: stratified and seeded, with a fixed test part."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TEST_SHARE = 0.2
 """Share of each class that is held out for test where a dataset has no official test split."""
 
 VALIDATION_IMAGES = 400
-"""Targeted number of validation images: the standard error of an accuracy near .5 is then 2.5 points."""
+"""Target number of validation images: the standard error of an accuracy near .5 is then 2.5 points."""
 
 VALIDATION_SHARES = (0.10, 0.25)
 """Bounds on the share of the labelled images that is held out for validation."""
 
-# Keys of the random rngs. No user seed enters the first: the test part is the same for all seeds.
+# Keys of the random generators. The first is used without the user's seed: the test part is the same for all seeds.
 _TEST_SEED = (0x7E57,)
 _VALIDATION_SEED = 1
 _SHOTS_SEED = 2
@@ -59,8 +59,8 @@ class Split:
 def make_pools(labels: Index, roles: npt.NDArray[np.str_], class_names: Sequence[str]) -> Pools:
     """Divides the images into pools by their official splits; without an official test split, test images are drawn.
 
-    Images without an official split belong to train. The draw of a class's test images depends only on the number and
-    order of its images, neither on the other classes nor on a seed.
+    Images without an official split belong to train. The test images that are drawn from a class depend only on the
+    number and order of its images, neither on the other classes nor on a seed.
 
     Args:
         labels: Class indices, int64 (N,).

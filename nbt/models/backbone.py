@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from nbt.errors import UsageError
+from nbt.errors import UsageError, one_line_message
 from nbt.models.backbone_spec import TIMM_PREFIX, BackboneSpec
 from nbt.models.encoders import ENCODER_BUILDERS, ENCODER_IMAGE_SIZES
 from nbt.models.units import Decomposition, decompose
 
 _FALLBACK_IMAGE_SIZE = 224
-# Their published weights expect images rescaled from ImageNet's statistics; without `init_weights` torchvision warns
-# of a future change; the auxiliary heads are not used.
+# The published weights of GoogLeNet and Inception expect images rescaled from ImageNet's statistics; without
+# `init_weights` torchvision warns of a future change; the auxiliary heads are not used.
 _INCEPTION_ARGUMENTS = {"transform_input": True, "init_weights": True, "aux_logits": False}
 _DEFAULT_ARGUMENTS: dict[str, dict[str, Any]] = {
     "inception_v3": _INCEPTION_ARGUMENTS,
@@ -185,7 +185,7 @@ def feature_dim(spec: BackboneSpec, image_size: int) -> int:
 def default_image_size(spec: BackboneSpec) -> int:
     """Returns the default image size of an architecture in pixels.
 
-    It is given by the arguments or the library's weights; otherwise it is 224.
+    It is that of the arguments or of the library's default weights; otherwise it is 224.
 
     Raises:
         UsageError: timm has no such model.
@@ -210,11 +210,6 @@ def torchvision_default_weights(spec: BackboneSpec) -> Any:
     from torchvision.models import get_model_weights
 
     return getattr(get_model_weights(spec.name), "DEFAULT", None)
-
-
-def one_line_message(error: Exception) -> str:
-    """Returns an error's message, shortened and on one line."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def _build_library_model(spec: BackboneSpec, n_classes: int | None = None) -> nn.Module:

@@ -137,4 +137,4 @@ def _to_hashable(value: Any) -> Any:
         raise ValueError("no architecture takes such a number")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise ValueError("not plain")
+    raise ValueError("not a plain value")

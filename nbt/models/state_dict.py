@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nbt.errors import UsageError
+from nbt.errors import UsageError, one_line_message
 
 # Auxiliary heads, which are used only while a source model is trained; they are ignored.
 _AUXILIARY_HEAD_PREFIXES = ("AuxLogits.", "aux1.", "aux2.")
@@ -70,12 +70,12 @@ def _load_file(path: Path) -> Any:
 def _error_reason(error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):
         return "it holds objects other than tensors, or is damaged"
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    return one_line_message(error, 120)
 
 
-def rename_legacy_keys(state: Mapping[str, torch.Tensor], wanted: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Renames torchvision's legacy keys where the new names are wanted."""
-    known = set(wanted)
+def rename_legacy_keys(state: Mapping[str, torch.Tensor], expected: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Renames torchvision's legacy keys where the new names are expected."""
+    known = set(expected)
     renamed = {}
     for name, tensor in state.items():
         new = name
@@ -87,9 +87,9 @@ def rename_legacy_keys(state: Mapping[str, torch.Tensor], wanted: Iterable[str])
 
 def check_state_dict(
     state: Mapping[str, torch.Tensor],
-    wanted: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
     *,
-    heads: tuple[str, ...],
+    ignored_prefixes: tuple[str, ...],
     source: str,
     backbone: str,
 ) -> None:
@@ -97,8 +97,8 @@ def check_state_dict(
 
     Args:
         state: The state dict.
-        wanted: Tensors of the expected names, shapes and types; BatchNorm's batch counters may be missing.
-        heads: Prefixes of classifier keys, which are ignored.
+        expected: Tensors of the expected names, shapes and types; BatchNorm's batch counters may be missing.
+        ignored_prefixes: Prefixes of further keys that may be present, such as those of the classifier.
         source: Name of the state dict in messages.
         backbone: Name of the architecture in messages.
 
@@ -106,18 +106,17 @@ def check_state_dict(
         UsageError: Keys are missing, misshapen or unknown, or values are not finite; one line names the first few of
             each.
     """
-    present = {name: state[name] for name in wanted if name in state}
+    ignored = (*ignored_prefixes, *_AUXILIARY_HEAD_PREFIXES)
+    present = {name: state[name] for name in expected if name in state}
     misshapen = [
-        f"{name} (expected {_describe_shape(wanted[name])}, found {_describe_shape(tensor)})"
+        f"{name} (expected {_describe_shape(expected[name])}, found {_describe_shape(tensor)})"
         for name, tensor in present.items()
-        if _describe_shape(wanted[name]) != _describe_shape(tensor)
+        if _describe_shape(expected[name]) != _describe_shape(tensor)
     ]
     problems = [
-        _format_keys("missing", [name for name in wanted if name not in state and not is_batch_counter(name)]),
+        _format_keys("missing", [name for name in expected if name not in state and not is_batch_counter(name)]),
         _format_keys("misshapen", misshapen),
-        _format_keys(
-            "unknown", [n for n in state if n not in wanted and not n.startswith((*heads, *_AUXILIARY_HEAD_PREFIXES))]
-        ),
+        _format_keys("unknown", [name for name in state if name not in expected and not name.startswith(ignored)]),
         _format_keys("not finite", [name for name, tensor in present.items() if not torch.isfinite(tensor).all()]),
     ]
     summary = "; ".join(filter(None, problems))
@@ -130,11 +129,11 @@ def is_batch_counter(name: str) -> bool:
     return name.endswith(".num_batches_tracked")
 
 
-def _format_keys(what: str, names: list[str]) -> str:
+def _format_keys(problem: str, names: list[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - _MAX_KEYS_SHOWN} more" if len(names) > _MAX_KEYS_SHOWN else ""
-    return f"{len(names)} {what}: {', '.join(names[:_MAX_KEYS_SHOWN])}{more}"
+    return f"{len(names)} {problem}: {', '.join(names[:_MAX_KEYS_SHOWN])}{more}"
 
 
 def _describe_shape(tensor: torch.Tensor) -> str:

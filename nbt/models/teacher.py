@@ -79,10 +79,10 @@ def load_teacher(text: str) -> Teacher:
 
 
 def _split_at_equals_sign(text: str) -> tuple[str, str, str]:
-    """Splits at the first "=" outside parentheses."""
+    """Splits a text at the first "=" outside parentheses into name, "=" and file; the last two are "" without one."""
     depth = 0
-    for index, letter in enumerate(text):
-        depth += (letter == "(") - (letter == ")")
-        if letter == "=" and depth == 0:
+    for index, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if character == "=" and depth == 0:
             return text[:index], "=", text[index + 1 :]
     return text, "", ""

@@ -1,4 +1,4 @@
-"""timm's models as ordered units, for models that are a chain of their modules; a dry run decides this.
+"""timm's models as ordered units, for models that are a chain of their modules; a dry run determines this.
 
 Most convolutional networks of timm are such chains. Its plain vision transformers are not (class token and positions
 belong to none of their modules); torchvision's are supported by `nbt.models.units`.
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nbt.errors import NbtError, UsageError, nearest
+from nbt.errors import NbtError, UsageError, nearest, one_line_message
 from nbt.models.backbone_spec import TIMM_PREFIX, BackboneSpec
 from nbt.models.units import Decomposition, NamedModule, group, has_weights
 
@@ -95,9 +95,9 @@ def fetch_timm_state_dict(spec: BackboneSpec) -> dict[str, torch.Tensor]:
     try:
         return build_timm_model(spec, pretrained=True).state_dict()
     except Exception as error:  # the network and the hub's client raise errors of many types
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise NbtError(
-            f"timm's weights of {spec.text} cannot be loaded ({reason}); give --weights FILE, or --weights none"
+            f"timm's weights of {spec.text} cannot be loaded ({one_line_message(error)}); "
+            "give --weights FILE, or --weights none"
         ) from error
 
 
@@ -146,10 +146,9 @@ def _find_chain(spec: BackboneSpec, image_size: int) -> tuple[str, ...]:
         except UsageError:
             raise
         except _FORWARD_ERRORS as error:
-            reason = " ".join(str(error).split())[:160]
             default_size = timm_pretrained_config(spec).image_size
             raise UsageError(
-                f"backbone {spec.text} does not work with images of {image_size} px ({reason}); "
+                f"backbone {spec.text} does not work with images of {image_size} px ({one_line_message(error)}); "
                 f"use its default size: --image-size {default_size}"
             ) from error
     if names == ("",):
@@ -179,13 +178,14 @@ def _may_split(module: nn.Module, *, root: bool) -> bool:
     A plain Sequential may be split if several of its children have weights; any other module if all children with
     weights have children themselves.
     """
-    heavy = [part for part in module.children() if has_weights(part)]
+    with_weights = [part for part in module.children() if has_weights(part)]
     if root or type(module) is nn.Sequential:
-        return root or len(heavy) > 1
-    return bool(heavy) and all(any(True for _ in part.children()) for part in heavy)
+        return root or len(with_weights) > 1
+    return bool(with_weights) and all(any(True for _ in part.children()) for part in with_weights)
 
 
 def _is_chain(module: nn.Module, children: list[NamedModule], hidden: Any, outputs: Any) -> bool:
+    """Returns whether the children, run in order on `hidden`, hold all parameters and reproduce the outputs exactly."""
     inside = {id(p) for _, part in children for p in part.parameters()}
     if inside != {id(p) for p in module.parameters()}:
         return False

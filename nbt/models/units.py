@@ -83,7 +83,7 @@ class PatchEmbedding(nn.Module):
 
 
 class InceptionInputTransform(nn.Module):
-    """Converts from ImageNet's mean and deviation to .5 and .5 per channel, as torchvision's `transform_input` does."""
+    """Converts from ImageNet's statistics to mean .5 and standard deviation .5, as torchvision's `transform_input`."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -182,7 +182,7 @@ def _shufflenet(model: Any) -> Decomposition:
 
 
 def _squeezenet(model: Any) -> Decomposition:
-    """Decomposes SqueezeNet, whose own head is a convolution before the pooling; the target's head is linear."""
+    """Decomposes SqueezeNet, whose source head is a convolution before the pooling; the target's head is linear."""
     units = group(flatten(_submodules(model, "features")))
     dropout, convolution, activation, pool = model.classifier
     source_head = nn.Sequential(OrderedDict(head=convolution, activation=activation, pool=pool, flatten=nn.Flatten()))

@@ -14,12 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from nbt.errors import NbtError, UsageError
+from nbt.errors import NbtError, UsageError, one_line_message
 from nbt.models.backbone import (
     build_on_meta_device,
     default_image_size,
     feature_dim,
-    one_line_message,
     random_unit_state,
     torchvision_default_weights,
     unit_state_dict,
@@ -32,6 +31,21 @@ from nbt.models.units import Decomposition
 __all__ = ["PretrainedWeights", "build_source_head", "random_unit_state", "hash_weights", "load_pretrained_weights"]
 
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceClassMeans:
+    """Mean features of the source classes.
+
+    Attributes:
+        means: Mean features of each class's images in evaluation mode, float32 (C_s, D).
+        counts: Number of source images per class, int64 (C_s,).
+        class_names: Class names, if known.
+    """
+
+    means: npt.NDArray[np.float32]
+    counts: npt.NDArray[np.int64]
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,7 +99,7 @@ def load_pretrained_weights(
 
 
 def hash_weights(w0: Mapping[str, torch.Tensor]) -> str:
-    """Returns a hash of a state dict's names and values."""
+    """Returns the SHA-256 hash of a state dict's names and values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(w0.items()):
         digest.update(name.encode())
@@ -122,37 +136,37 @@ def _match_state_dict(
     """Checks a state dict and splits it into the state of the units and of the source head."""
     units = unit_state_dict(parts)
     if any(name.startswith("units.") for name in state):
-        names = {key: key for key in units}
-        head = {key: key for key in ("head.weight", "head.bias")}
-        heads: tuple[str, ...] = ("head.",)
+        unit_names = {key: key for key in units}
+        head_names = {key: key for key in ("head.weight", "head.bias")}
+        head_prefixes: tuple[str, ...] = ("head.",)
     else:
         name_by_id = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
-        names = {key: name_by_id[id(tensor)] for key, tensor in units.items()}
-        head = {key: name_by_id[id(tensor)] for key, tensor in _source_head_tensors(parts).items()}
-        heads = _head_prefixes(model, head)
-        state = rename_legacy_keys(state, names.values())
-    wanted = {names[key]: tensor for key, tensor in units.items()}
-    check_state_dict(state, wanted, heads=heads, source=source, backbone=spec.text)
-    w0 = {key: _to_model_dtype(state.get(names[key]), tensor) for key, tensor in units.items()}
-    return w0, _usable_source_head({key: state.get(name) for key, name in head.items()}, parts)
+        unit_names = {key: name_by_id[id(tensor)] for key, tensor in units.items()}
+        head_names = {key: name_by_id[id(tensor)] for key, tensor in _source_head_tensors(parts).items()}
+        head_prefixes = _head_prefixes(model, head_names)
+        state = rename_legacy_keys(state, unit_names.values())
+    expected = {unit_names[key]: tensor for key, tensor in units.items()}
+    check_state_dict(state, expected, ignored_prefixes=head_prefixes, source=source, backbone=spec.text)
+    w0 = {key: _to_model_dtype(state.get(unit_names[key]), tensor) for key, tensor in units.items()}
+    return w0, _usable_source_head({key: state.get(name) for key, name in head_names.items()}, parts)
 
 
 def _source_head_tensors(parts: Decomposition) -> dict[str, torch.Tensor]:
     return {} if parts.source_head is None else parts.source_head.state_dict(keep_vars=True)
 
 
-def _head_prefixes(model: nn.Module, head: Mapping[str, str]) -> tuple[str, ...]:
+def _head_prefixes(model: nn.Module, head_names: Mapping[str, str]) -> tuple[str, ...]:
     """Returns the key prefixes of the classifier, including those of a file with several layers in its place."""
     timm_classifier = getattr(model, "default_cfg", {}).get("classifier", ())
     names = (timm_classifier,) if isinstance(timm_classifier, str) else tuple(timm_classifier)
-    return (*{f"{name.rpartition('.')[0]}." for name in head.values()}, *(f"{name}." for name in names))
+    return (*{f"{name.rpartition('.')[0]}." for name in head_names.values()}, *(f"{name}." for name in names))
 
 
-def _to_model_dtype(tensor: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
-    """Returns a tensor with the model's data type; a missing counter becomes 0."""
+def _to_model_dtype(tensor: torch.Tensor | None, model_tensor: torch.Tensor) -> torch.Tensor:
+    """Returns a tensor with the data type of the model's tensor; a missing counter becomes 0."""
     if tensor is None:
-        return torch.zeros(like.shape, dtype=like.dtype)
-    return tensor.detach().to(like.dtype).contiguous()
+        return torch.zeros(model_tensor.shape, dtype=model_tensor.dtype)
+    return tensor.detach().to(model_tensor.dtype).contiguous()
 
 
 def _usable_source_head(
@@ -219,18 +233,3 @@ def _normalisation(spec: BackboneSpec) -> Normalisation:
 def _to_rgb_triple(values: Iterable[float]) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
-
-
-@dataclass(frozen=True, eq=False)
-class SourceClassMeans:
-    """Mean features of the source classes.
-
-    Attributes:
-        means: Mean features of each class's images in evaluation mode, float32 (C_s, D).
-        counts: Number of source images per class, int64 (C_s,).
-        class_names: Class names, if known.
-    """
-
-    means: npt.NDArray[np.float32]
-    counts: npt.NDArray[np.int64]
-    class_names: tuple[str, ...] = ()

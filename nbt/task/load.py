@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nbt.task.task import Task
 
 PretrainedProvider = Callable[[BackboneSpec, str, int], "PretrainedWeights | None"]
-"""Called as pretrained(backbone, dataset, image size); None leaves the weights to `load_pretrained_weights`."""
+"""Called as pretrained(backbone, dataset, image size); returns None where `load_pretrained_weights` is to be used."""
 
 
 def load_task(
@@ -59,8 +59,8 @@ def load_task(
         progress: Called as progress(description, done, total) while files are downloaded and decoded.
 
     Raises:
-        UsageError: An argument or the data are wrong. The checks are ordered by their duration: options, files of the
-            dataset, splits, weights, unreadable images.
+        UsageError: An argument or the data are wrong. Quick checks come first: options, files of the dataset, splits,
+            weights, unreadable images.
         NbtError: The dataset cannot be downloaded, or the cache cannot be written.
     """
     options = check_task_options(
@@ -112,7 +112,7 @@ def _select_images(listing: Listing, options: TaskOptions) -> tuple[Listing, Poo
     """Selects the images of the task, so that only these are decoded, and divides them into pools."""
     import numpy as np
 
-    from nbt.data.splits import Pools, limit_shots, make_pools
+    from nbt.data.splits import limit_shots, make_pools
 
     listing = listing.select_classes(options.classes)
     try:
@@ -123,7 +123,7 @@ def _select_images(listing: Listing, options: TaskOptions) -> tuple[Listing, Poo
         return listing, pools
     pools = limit_shots(pools, listing.labels, options.shots, options.seed)
     used = np.sort(np.concatenate([part for part in (pools.train, pools.val, pools.test) if part is not None]))
-    return listing.take(used), _renumber_pools(pools, used, Pools)
+    return listing.take(used), _renumber_pools(pools, used)
 
 
 def _drop_unreadable(
@@ -136,31 +136,33 @@ def _drop_unreadable(
     """
     if len(kept) == len(listing):
         return listing, pools
-    from nbt.data.splits import Pools, check_pools
+    from nbt.data.splits import check_pools
 
-    rest = listing.take(kept)
-    rest_pools = _renumber_pools(pools, kept, Pools)
+    readable = listing.take(kept)
+    readable_pools = _renumber_pools(pools, kept)
     try:
-        check_pools(rest_pools, rest.labels, rest.class_names)
+        check_pools(readable_pools, readable.labels, readable.class_names)
     except UsageError as error:
         n, first = len(images.unreadable), images.unreadable[0]
         raise UsageError(f"{listing.name}: {error}: {n} images cannot be read, the first is {first}") from error
-    return rest, rest_pools
+    return readable, readable_pools
 
 
-def _renumber_pools(pools: Pools, kept: npt.NDArray[np.int64], pools_class: type[Pools]) -> Pools:
+def _renumber_pools(pools: Pools, kept: npt.NDArray[np.int64]) -> Pools:
     """Returns the pools as positions in `kept` (sorted), without other images."""
     import numpy as np
+
+    from nbt.data.splits import Pools
 
     def positions(part: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.flatnonzero(np.isin(kept, part))
 
     val = None if pools.val is None else positions(pools.val)
-    return pools_class(positions(pools.train), val if val is None or len(val) else None, positions(pools.test))
+    return Pools(positions(pools.train), val if val is None or len(val) else None, positions(pools.test))
 
 
 def _load_weights(options: TaskOptions, pretrained: PretrainedProvider | None) -> tuple[int, PretrainedWeights]:
-    """Returns the image size and the weights, before images are decoded, because a wrong file is noticed in seconds."""
+    """Returns the image size and the weights; called before images are decoded, because its checks take seconds."""
     from nbt.models.backbone import default_image_size
     from nbt.models.weights import load_pretrained_weights
 
@@ -177,6 +179,7 @@ def _load_weights(options: TaskOptions, pretrained: PretrainedProvider | None) -
 
 
 def _fingerprint(listing: Listing, size: int, options: TaskOptions) -> str:
+    """Returns a hash of the listing and of the options that select images or their size."""
     shots = None if options.shots is None else [options.shots, options.seed]
-    choice = json.dumps({"classes": options.classes, "shots": shots, "image_size": size}, sort_keys=True)
-    return hashlib.sha256(f"{listing.digest()}\n{choice}".encode()).hexdigest()
+    selection = json.dumps({"classes": options.classes, "shots": shots, "image_size": size}, sort_keys=True)
+    return hashlib.sha256(f"{listing.digest()}\n{selection}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A summary of a task's data, for display and for the record."""
+"""A summary of a task's data, for display, reports and the study's storage."""
 
 from __future__ import annotations
 

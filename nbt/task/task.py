@@ -43,11 +43,11 @@ class Task:
         std: Standard deviation of each RGB channel for the normalisation of images.
         mirror: Whether a mirrored image shows the same class; false for characters.
         seed: Seed of the split and of the shots.
-        data_dir: The user's option `data_dir`, for the record.
-        classes: The user's option `classes`, for the record.
-        shots: The user's option `shots`, for the record.
-        watched: Images on which every epoch is evaluated only for a benchmark's record (`nbt record`), int64 (n,); no
-            decision may use these results.
+        data_dir: The user's option `data_dir`, kept for reports.
+        classes: The user's option `classes`, kept for reports.
+        shots: The user's option `shots`, kept for reports.
+        watched: Indices of images on which every epoch is evaluated for recorded tables only (`nbt record`), int64
+            (n,); no decision may use these results.
         source_head: The classifier of the source, see `PretrainedWeights.source_head`; None without one.
         source_means: Mean features of the source classes for weights trained by nbt; else None.
         teacher: The teacher whose weights can be injected (`settings.init` "inject"); None without one.

@@ -18,8 +18,9 @@ from nbt.transfer.layer_lr import ParameterGroup
 class L2SP:
     """The L2-SP penalty of one trial, as a loss term and as the fused in-place updates that training uses.
 
-    Anchors are looked up by the identity of the parameter, not by its name, so that a re-initialised layer is never
-    anchored by accident. Set the optimiser's own weight decay to 0, because this class performs all weight decay.
+    Anchors, the pretrained values, are looked up by the identity of the parameter and not by its name, so that a
+    re-initialised layer is never anchored by mistake. Set the weight decay of the optimiser to 0, because this class
+    performs all weight decay.
 
     Args:
         groups: Parameters with their strengths `alpha` (towards the anchor) and `beta` (towards zero).

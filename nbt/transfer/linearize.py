@@ -8,8 +8,8 @@ equations are derived from the abstract**; the paper's body and code were not av
 One pass in forward mode (`torch.func.jvp`) computes both `f0` and `J w`. Consequences of the equations:
 
 - `theta0` is fixed, and BatchNorm and dropout are in evaluation mode, because otherwise J would change between batches.
-- With a head that is 0 the tangents of the backbone do not reach the output: the expansion would silently be a linear
-  probe. Such a head is refused. Use a fitted head, or the random initialisation of a new layer.
+- With a head that is 0 the tangents of the backbone do not reach the output, and the expansion would be a linear probe.
+  Such a head is refused. Use a fitted head, or the random initialisation of a new layer.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nbt.devices import out_of_memory
-from nbt.errors import UsageError
+from nbt.errors import UsageError, one_line_message
 
 # Errors of operations without forward-mode derivative or without support for functional transforms.
 _UNSUPPORTED_ERRORS = (NotImplementedError, RuntimeError, TypeError, AttributeError)
 
 
 class Linearized(nn.Module):
-    """`f0(x) + J(x) w` with the weights `w` in a module of their own; created by `linearize`.
+    """`f0(x) + J(x) w` with the weights `w` in a separate module; created by `linearize`.
 
     Attributes:
         base: The network at theta0, frozen.
@@ -107,7 +107,7 @@ def linearize(model: nn.Module, head: nn.Module | None = None) -> Linearized:
 
 
 def trainable_parameter_names(model: nn.Module) -> tuple[str, ...]:
-    """Returns the names of the parameters that require gradients now; they are expanded even if frozen later."""
+    """Returns the names of the parameters that require gradients at the time of the call."""
     return tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
@@ -153,9 +153,8 @@ class _FirstOrderFunction(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         enabled, dtype = ctx.autocast
         with torch.enable_grad(), torch.autocast(ctx.device, dtype=dtype, enabled=enabled), _math_attention():
-            origin = {
-                name: tensor.requires_grad_() for name, tensor in _detached_parameters(ctx.base, ctx.names).items()
-            }
+            detached = _detached_parameters(ctx.base, ctx.names)
+            origin = {name: tensor.requires_grad_() for name, tensor in detached.items()}
             output = _functional_call(ctx.base, ctx.inputs, origin)
         needed = ctx.needs_input_grad[3:]
         targets = [tensor for tensor, is_needed in zip(origin.values(), needed, strict=True) if is_needed]
@@ -177,19 +176,20 @@ def _detached_parameters(base: nn.Module, names: tuple[str, ...]) -> dict[str, t
 
 
 def _functional_call(base: nn.Module, inputs: Any, parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Calls `functional_call` with the parameters last, so that the other arguments can be bound."""
     return functional_call(base, parameters, inputs)  # type: ignore[no-any-return]
 
 
 @contextmanager
 def _math_attention() -> Iterator[None]:
     """Uses the plain implementation of attention, the only one with a forward-mode derivative, inside the context."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(was_enabled)
 
 
 def check_head(head: nn.Module | None) -> None:
@@ -223,8 +223,7 @@ def check_linearizable(model: nn.Module, *inputs: Any, name: str) -> None:
     except _UNSUPPORTED_ERRORS as error:
         if out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:160]
         raise UsageError(
-            f"linearized: {name} cannot be linearised, because PyTorch lacks a forward-mode derivative ({reason}); "
-            "use linearized: false, or another backbone"
+            f"linearized: {name} cannot be linearised, because PyTorch lacks a forward-mode derivative "
+            f"({one_line_message(error)}); use linearized: false, or another backbone"
         ) from error

@@ -1,4 +1,4 @@
-"""The quadratic penalty that represents earlier tasks whose data are not available any more.
+"""The quadratic penalty that represents earlier tasks whose data are no longer available.
 
 `1/2 strength (v - c)' (sum_s H_s + damping I) (v - c) / n`, with c the parameters after the last task, H_s the
 curvature of each earlier task (a sum over its samples), and n the number of images of the current task, whose loss is a
@@ -73,29 +73,29 @@ class QuadraticPenalty:
                 )
         self.parameters = dict(parameters)
         self.centre = {name: self.centre[name].to(parameter) for name, parameter in parameters.items()}
-        for parameter in parameters.values():
-            self.curvatures = [curvature.to(parameter.device) for curvature in self.curvatures]
-            break
+        if parameters:
+            device = next(iter(parameters.values())).device
+            self.curvatures = [curvature.to(device) for curvature in self.curvatures]
 
     def value(self) -> Tensor:
         """Returns the penalty, a scalar that is differentiable with respect to the bound parameters."""
         displacement = {name: parameter - self.centre[name] for name, parameter in self.parameters.items()}
         products = self._curvature_product(displacement)
-        parts = [(displacement[name] * product).sum() for name, product in products.items()]
-        return 0.5 * self.factor * torch.stack(parts).sum()
+        terms = [(displacement[name] * product).sum() for name, product in products.items()]
+        return 0.5 * self.factor * torch.stack(terms).sum()
 
     @torch.no_grad()
     def add_to_gradients(self) -> None:
         """Adds the penalty's gradient to `.grad` of the bound parameters in place; a missing `.grad` counts as 0.
 
-        Parameters that are frozen at present (`requires_grad` is false) get no gradient, so that an optimiser skips
-        them; their displacement still contributes to the gradients of the others.
+        Frozen parameters (`requires_grad` is false) get no gradient, so that an optimiser skips them; their
+        displacement still contributes to the gradients of the others.
         """
         if not self.factor or not self.parameters:
             return
         names = list(self.parameters)
         displacement = torch._foreach_sub(
-            [p.detach() for p in self.parameters.values()], [self.centre[n] for n in names]
+            [parameter.detach() for parameter in self.parameters.values()], [self.centre[name] for name in names]
         )
         products = self._curvature_product(dict(zip(names, displacement, strict=True)))
         trained = {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
@@ -111,8 +111,8 @@ class QuadraticPenalty:
         total = {name: self.damping * values for name, values in displacement.items()}
         for curvature in self.curvatures:
             product = curvature.multiply(displacement)
-            added = torch._foreach_add(list(total.values()), [product[name] for name in total])
-            total = dict(zip(total, added, strict=True))
+            sums = torch._foreach_add(list(total.values()), [product[name] for name in total])
+            total = dict(zip(total, sums, strict=True))
         return total
 
 

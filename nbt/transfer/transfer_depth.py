@@ -13,7 +13,7 @@ from torch import nn
 
 
 def units_of(share: float, n_units: int) -> int:
-    """Returns the number of units for a depth of `share` (0 ... 1): share * n_units, rounded, halves rounded up."""
+    """Returns the number of units of a depth given as a share (0 ... 1): share * n_units, rounded, halves upwards."""
     return min(n_units, math.floor(share * n_units + 0.5))
 
 

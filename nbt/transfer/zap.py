@@ -70,15 +70,23 @@ def zap_std(features: int, classes: int, scale: str = "per_row") -> float:
 
 
 def draw_zapped_classes(count: int, fraction: float, generator: torch.Generator | None = None) -> list[int] | None:
-    """Draws a random share of `count` classes, at least one, in ascending order; returns None (the whole head) for 1.
+    """Draws a random fraction of the classes.
+
+    Args:
+        count: Number of classes.
+        fraction: Fraction to draw, above 0 ... 1.
+        generator: Random generator; PyTorch's global one when None.
+
+    Returns:
+        The drawn classes, at least one, in ascending order; None (the whole head) for a fraction of 1.
 
     Raises:
-        UsageError: The share is not above 0 and at most 1.
+        UsageError: The fraction is not above 0 and at most 1.
     """
     if not 0.0 < fraction <= 1.0:
         raise UsageError(
             f"zap: a fraction of {fraction:g} is {'no class' if fraction <= 0 else 'more than the head'}; "
-            "give a share above 0, up to 1"
+            "give a fraction above 0, up to 1"
         )
     if fraction == 1.0:
         return None

@@ -1,9 +1,9 @@
-"""Makes what version c8d5bce left on a disk, for tests/test_artifacts.py; run it in a checkout of that version only.
+"""Writes the files of version c8d5bce for tests/test_artifacts.py; requires a checkout of that version.
 
     PYTHONPATH=CHECKOUT python make_artifacts.py /srv/nbt DATA
 
-The first folder is where the commands run; it must be missing or empty, and its name ends up in the files, as the
-program keeps the absolute paths of a dataset and of a weights file. The second one gets the artefacts.
+The commands run in the first folder, which must be missing or empty. Its path is part of the files, because the program
+stores the absolute paths of a dataset and of a weights file. The artefacts are copied to the second folder.
 """
 
 from __future__ import annotations
@@ -54,61 +54,66 @@ def save_images(folder: Path, count: int = 20, side: int = 16) -> None:
             Image.fromarray(coarse).save(folder / name / f"{number:02d}.png", optimize=True)
 
 
-def nbt(*words: str) -> Any:
-    """Runs a command to its end and returns its JSON."""
-    done = subprocess.run(
-        [sys.executable, "-m", "nbt", *words, "--json", "-q"], check=True, stdout=subprocess.PIPE, text=True
+def nbt(*arguments: str) -> Any:
+    """Runs a command and returns its JSON output."""
+    completed = subprocess.run(
+        [sys.executable, "-m", "nbt", *arguments, "--json", "-q"], check=True, stdout=subprocess.PIPE, text=True
     )
-    return json.loads(done.stdout)
+    return json.loads(completed.stdout)
 
 
-def killed(what: str, *words: str) -> None:
-    """Runs a command in a process that is killed on its way, see `run_and_die`."""
-    done = subprocess.run([sys.executable, __file__, "--die", what, *words, "-q"])
-    assert done.returncode == -signal.SIGKILL, f"{what} ended with {done.returncode} instead of being killed"
+def run_killed(command: str, *arguments: str) -> None:
+    """Runs a command in a process that is killed before it finishes; see `run_until_killed`."""
+    completed = subprocess.run([sys.executable, __file__, "--killed", command, *arguments, "-q"])
+    code = completed.returncode
+    assert code == -signal.SIGKILL, f"{command} ended with exit code {code} instead of being killed"
 
 
-def run_and_die(what: str, words: list[str]) -> None:
-    """Runs a command with one hook, which kills this process and its workers; the program itself is as it is."""
+def run_until_killed(command: str, arguments: list[str]) -> None:
+    """Runs a command with a single hook, which kills this process and its workers.
+
+    Args:
+        command: "search", "record" or "stream"; determines the hook.
+        arguments: Arguments of the command line.
+    """
     from nbt.cli.app import run
 
-    def die() -> None:
+    def kill() -> None:
         for child in multiprocessing.active_children():
             os.kill(child.pid, signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    if what == "search":
+    if command == "search":
         from nbt.cli.display.search_progress import SearchProgress
 
         def epoch_finished(self: Any, number: int, result: Any, spent: int) -> None:
             if number == KILLED_TRIAL and result.epoch == KILLED_EPOCH - 1:
-                time.sleep(
-                    31
-                )  # the worker waits for the answer; its next epoch writes a checkpoint, at most every 30 s
+                # The worker waits for the answer; checkpoints are written after an epoch, at most every 30 s.
+                time.sleep(31)
             if number == KILLED_TRIAL and result.epoch == KILLED_EPOCH:
-                die()
+                kill()
 
         SearchProgress.epoch_finished = epoch_finished
-    elif what == "record":
+    elif command == "record":
         from nbt.tuning.experience.recording import Journal
 
         add = Journal.add
 
-        def add_and_die(self: Any, one: Any) -> None:
-            add(self, one)
+        def add_and_kill(self: Any, recorded: Any) -> None:
+            add(self, recorded)
             if len(self.runs) == 3:
-                die()
+                kill()
 
-        Journal.add = add_and_die
+        Journal.add = add_and_kill
     else:
         from nbt.cli.display.stream_progress import StreamProgress
 
-        StreamProgress.task_finished = lambda *unused: die()
-    raise SystemExit(run(words))
+        StreamProgress.task_finished = lambda *unused: kill()
+    raise SystemExit(run(arguments))
 
 
-def fold(database: Path) -> None:
-    """Brings what the killed program left in the write-ahead log into the file itself."""
+def merge_write_ahead_log(database: Path) -> None:
+    """Writes the contents of the write-ahead log into the database file."""
     connection = sqlite3.connect(database)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.execute("VACUUM")
@@ -116,15 +121,15 @@ def fold(database: Path) -> None:
 
 
 def mlflow_runs(database: Path) -> dict[str, Any]:
-    """Returns what `nbt sync` wrote of every run, without times, machine and paths."""
+    """Returns tags, parameters and metrics that `nbt sync` wrote, by run, without times, machine and paths."""
     connection = sqlite3.connect(database)
     runs: dict[str, Any] = {}
     for uuid, name in connection.execute("select run_uuid, name from runs order by start_time, name"):
-        found = {}
+        values = {}
         for table in ("tags", "params", "latest_metrics"):
             rows = connection.execute(f"select key, value from {table} where run_uuid = ? order by key", (uuid,))
-            found[table] = {key: value for key, value in rows if not key.startswith("mlflow.")}
-        runs[name] = found
+            values[table] = {key: value for key, value in rows if not key.startswith("mlflow.")}
+        runs[name] = values
     connection.close()
     return runs
 
@@ -135,7 +140,12 @@ def without_report(document: Any) -> Any:
 
 
 def main(work: Path, data: Path) -> None:
-    """Makes everything."""
+    """Writes all artefacts.
+
+    Args:
+        work: Folder that the commands run in.
+        data: Folder of the artefacts; it is replaced.
+    """
     import torch
 
     work.mkdir(parents=True, exist_ok=True)
@@ -149,7 +159,7 @@ def main(work: Path, data: Path) -> None:
     save_images(Path("images"))
     nbt(*PRETRAIN, "--out", "source.safetensors")
     expected["record"] = nbt(*RECORD, "--out", "table.parquet")
-    killed("record", *RECORD, "--out", "killed.parquet")
+    run_killed("record", *RECORD, "--out", "killed.parquet")
     expected["replay"] = nbt("replay", "table.parquet", "--seeds", "2", "--budget", "4", "--methods", "random,asha")
     Path("experience").mkdir()
     expected["experience"] = nbt(*EXPERIENCE, "--out", "experience/digits.parquet")
@@ -165,13 +175,13 @@ def main(work: Path, data: Path) -> None:
     shutil.copytree("reports/s", finished / "report", ignore=shutil.ignore_patterns("report.*"))
     expected["predict"] = nbt("predict", "reports/s/model", "images")
     expected["train"] = nbt("train", *TASK, "--settings", "reports/s/recommended.yaml", "--seeds", "2", "--export", "m")
-    fold(Path(".nbt/studies.db"))
+    merge_write_ahead_log(Path(".nbt/studies.db"))
     shutil.copy(".nbt/studies.db", finished)
 
     shutil.rmtree(".nbt")
     shutil.rmtree("reports")
-    killed("search", *SEARCH)
-    fold(Path(".nbt/studies.db"))
+    run_killed("search", *SEARCH)
+    merge_write_ahead_log(Path(".nbt/studies.db"))
     [checkpoint] = Path(".nbt/s/checkpoints").iterdir()
     halfway = data / "halfway"
     halfway.mkdir()
@@ -187,7 +197,7 @@ def main(work: Path, data: Path) -> None:
     expected["stream"] = without_report(nbt(*STREAM, "--method", "ewc"))
     expected["stream to go on"] = without_report(nbt(*STREAM, "--method", "dlcft"))
     shutil.rmtree(Path(".nbt/streams") / expected["stream to go on"]["name"])
-    killed("stream", *STREAM, "--method", "dlcft")
+    run_killed("stream", *STREAM, "--method", "dlcft")
     shutil.copytree(".nbt/streams", data / "streams", ignore=shutil.ignore_patterns("lock", "tracked"))
 
     for name in ("images", "experience"):
@@ -201,7 +211,7 @@ def main(work: Path, data: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--die":
-        run_and_die(sys.argv[2], sys.argv[3:])
+    if sys.argv[1] == "--killed":
+        run_until_killed(sys.argv[2], sys.argv[3:])
     else:
         main(Path(sys.argv[1]), Path(sys.argv[2]).absolute())

@@ -66,7 +66,7 @@ def gradient(width: int, height: int) -> np.ndarray:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     files: Mapping[str, bytes] = {}
-    promised: Mapping[str, int] = {}
+    announced_lengths: Mapping[str, int] = {}
 
     def do_GET(self) -> None:
         body = self.files.get(self.path)
@@ -74,7 +74,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.send_response(200)
-        self.send_header("Content-Length", str(self.promised.get(self.path, len(body))))
+        self.send_header("Content-Length", str(self.announced_lengths.get(self.path, len(body))))
         self.end_headers()
         self.wfile.write(body)
 
@@ -83,14 +83,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(files: Mapping[str, bytes], promised: Mapping[str, int] | None = None) -> Iterator[str]:
+def serve(files: Mapping[str, bytes], announced_lengths: Mapping[str, int] | None = None) -> Iterator[str]:
     """Serves files on localhost; yields the base URL.
 
     Args:
         files: Contents by path, such as "/data.tgz".
-        promised: Announced lengths where they differ from the real ones: the connection then closes early.
+        announced_lengths: Announced lengths by path where they differ from the real ones; the connection closes early.
     """
-    handler = type("Handler", (_Handler,), {"files": files, "promised": promised or {}})
+    handler = type("Handler", (_Handler,), {"files": files, "announced_lengths": announced_lengths or {}})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

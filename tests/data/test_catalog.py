@@ -50,7 +50,7 @@ def test_characters_are_not_mirrored_and_digits_have_a_default_backbone() -> Non
     assert {dataset_spec(name).default_backbone for name in NAMES[1:]} == {"mobilenet_v2"}
 
 
-def test_looking_a_dataset_up_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_resolving_a_dataset_imports_no_heavy_library(tmp_path: Path) -> None:
     save_classes(tmp_path / "animals", {"cat": 1, "dog": 1})
     code = (
         "import sys; from nbt.data.resolve import resolve\n"
@@ -62,7 +62,7 @@ def test_looking_a_dataset_up_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "messages"),
     [
         ("cubb", ["unknown dataset 'cubb'", "did you mean cub?"]),
         ("CIFAR10", ["did you mean cifar10"]),
@@ -75,11 +75,11 @@ def test_looking_a_dataset_up_imports_nothing_heavy(tmp_path: Path) -> None:
         ("", ["unknown dataset ''"]),
     ],
 )
-def test_unknown_datasets_are_named_with_a_remedy(text: str, words: list[str]) -> None:
+def test_unknown_datasets_are_named_with_a_remedy(text: str, messages: list[str]) -> None:
     with pytest.raises(UsageError) as error:
         resolve(text)
-    for word in words:
-        assert word in str(error.value)
+    for message in messages:
+        assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -17,18 +17,18 @@ def md5(body: bytes) -> str:
 
 
 def archive_of(folder: Path, *members: tarfile.TarInfo) -> Path:
-    """Writes an archive with one good file, followed by the given members."""
+    """Writes an archive with one regular file, followed by further members."""
     path = folder / "archive.tar.gz"
-    good = tarfile.TarInfo("good/file.txt")
-    good.size = 4
+    regular = tarfile.TarInfo("folder/file.txt")
+    regular.size = 4
     with tarfile.open(path, "w:gz") as tar:
-        tar.addfile(good, io.BytesIO(b"good"))
+        tar.addfile(regular, io.BytesIO(b"text"))
         for member in members:
-            tar.addfile(member, io.BytesIO(b"evil"[: member.size]))
+            tar.addfile(member, io.BytesIO(b"data"[: member.size]))
     return path
 
 
-def evil(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+def unsafe_member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.type = kind
     member.linkname = target
@@ -40,7 +40,7 @@ def test_a_download_is_complete_and_reports_progress(tmp_path: Path) -> None:
     body = bytes(range(256)) * 9000
     calls: list[tuple[str, int, int]] = []
     with serve({"/d/data.bin": body}) as address:
-        download(f"{address}/d/data.bin", tmp_path / "x", md5=md5(body), progress=lambda *what: calls.append(what))
+        download(f"{address}/d/data.bin", tmp_path / "x", md5=md5(body), progress=lambda *call: calls.append(call))
     assert (tmp_path / "x").read_bytes() == body
     assert calls[-1] == ("downloading data.bin", len(body), len(body))
     assert [done for _, done, _ in calls] == sorted({done for _, done, _ in calls})
@@ -56,7 +56,10 @@ def test_a_wrong_checksum_raises_and_keeps_the_existing_file(tmp_path: Path) -> 
 
 def test_an_incomplete_download_raises(tmp_path: Path) -> None:
     body = b"half of it"
-    with serve({"/data": body}, promised={"/data": 20}) as address, pytest.raises(NbtError, match="10 of 20 bytes"):
+    with (
+        serve({"/data": body}, announced_lengths={"/data": 20}) as address,
+        pytest.raises(NbtError, match="10 of 20 bytes"),
+    ):
         download(f"{address}/data", tmp_path / "x", md5=md5(body))
     assert list(tmp_path.iterdir()) == []
 
@@ -69,28 +72,28 @@ def test_a_missing_file_raises(tmp_path: Path) -> None:
 
 def test_an_archive_is_unpacked(tmp_path: Path) -> None:
     calls: list[tuple[str, int, int]] = []
-    unpack_tar(archive_of(tmp_path), tmp_path / "out", progress=lambda *what: calls.append(what))
-    assert (tmp_path / "out" / "good" / "file.txt").read_bytes() == b"good"
+    unpack_tar(archive_of(tmp_path), tmp_path / "out", progress=lambda *call: calls.append(call))
+    assert (tmp_path / "out" / "folder" / "file.txt").read_bytes() == b"text"
     assert calls == [("unpacking", 1, 1)]
 
 
 @pytest.mark.parametrize(
     "member",
     [
-        evil("../outside.txt"),
-        evil("good/../../outside.txt"),
-        evil("..\\outside.txt"),
-        evil("/outside.txt"),
-        evil("C:\\outside.txt"),
-        evil("good/link", tarfile.SYMTYPE, "/etc/passwd"),
-        evil("good/link", tarfile.SYMTYPE, "file.txt"),
-        evil("good/link", tarfile.LNKTYPE, "good/file.txt"),
-        evil("good/device", tarfile.CHRTYPE),
-        evil("good/pipe", tarfile.FIFOTYPE),
+        unsafe_member("../outside.txt"),
+        unsafe_member("folder/../../outside.txt"),
+        unsafe_member("..\\outside.txt"),
+        unsafe_member("/outside.txt"),
+        unsafe_member("C:\\outside.txt"),
+        unsafe_member("folder/link", tarfile.SYMTYPE, "/etc/passwd"),
+        unsafe_member("folder/link", tarfile.SYMTYPE, "file.txt"),
+        unsafe_member("folder/link", tarfile.LNKTYPE, "folder/file.txt"),
+        unsafe_member("folder/device", tarfile.CHRTYPE),
+        unsafe_member("folder/pipe", tarfile.FIFOTYPE),
     ],
     ids=lambda member: f"{member.name}-{member.type.decode()}",
 )
-def test_evil_archives_are_refused_before_anything_is_written(tmp_path: Path, member: tarfile.TarInfo) -> None:
+def test_unsafe_archives_are_refused_before_anything_is_written(tmp_path: Path, member: tarfile.TarInfo) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
     archive = archive_of(inside, member)
@@ -101,7 +104,7 @@ def test_evil_archives_are_refused_before_anything_is_written(tmp_path: Path, me
 
 
 def test_other_files_and_truncated_archives_raise(tmp_path: Path) -> None:
-    whole = archive_of(tmp_path, evil("good/more.bin")).read_bytes()
+    whole = archive_of(tmp_path, unsafe_member("folder/more.bin")).read_bytes()
     for name, body in (("none", b"not an archive"), ("half", whole[: len(whole) // 2])):
         (tmp_path / name).write_bytes(body)
         with pytest.raises(NbtError, match="cannot be unpacked"):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nbt.data import image_store as images
+from nbt.data import image_store
 from nbt.data.image_store import ImageStore, decode_images
 from nbt.errors import NbtError
 from tests.data.pictures import gradient, save_image
@@ -48,12 +48,14 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(images, "_decode", fail)
+    monkeypatch.setattr(image_store, "_decode", fail)
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_images_in_order(cache: Path, files: list[Path], use_cache: bool, workers: int) -> None:
+def test_decoded_images_are_in_the_order_of_the_files(
+    cache: Path, files: list[Path], use_cache: bool, workers: int
+) -> None:
     store, kept = decode_images(files, 8, cache=use_cache, workers=workers)
     assert (len(store), store.size, store.array.shape, store.array.dtype) == (40, 8, (40, 8, 8, 3), np.uint8)
     assert shades(store) == [3 * number for number in range(40)]
@@ -122,7 +124,7 @@ def test_the_store_is_empty_if_no_image_is_readable(cache: Path, files: list[Pat
         assert (store.array.shape, len(kept), len(store.unreadable)) == ((0, 8, 8, 3), 0, 40)
 
 
-def damage_truncate(path: Path) -> None:
+def truncate_array(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
@@ -136,11 +138,11 @@ def damage_pixel(path: Path) -> None:
     path.write_bytes(body)
 
 
-def damage_empty(path: Path) -> None:
+def empty_array(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def damage_shape(path: Path) -> None:
+def replace_shape(path: Path) -> None:
     np.save(path, np.zeros((3, 8, 8, 3), np.uint8))
 
 
@@ -155,11 +157,11 @@ def remove_metadata(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        damage_truncate,
+        truncate_array,
         damage_header,
         damage_pixel,
-        damage_empty,
-        damage_shape,
+        empty_array,
+        replace_shape,
         damage_metadata,
         remove_metadata,
         Path.unlink,
@@ -176,13 +178,13 @@ def test_a_damaged_cache_is_rebuilt(cache: Path, files: list[Path], damage: Any)
 
 def test_large_arrays_are_mapped(cache: Path, damaged: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     assert not isinstance(decode_images(damaged, 8)[0].array, np.memmap)
-    monkeypatch.setattr(images, "MEMORY_LIMIT", 1000)
+    monkeypatch.setattr(image_store, "MEMORY_LIMIT", 1000)
     store, _ = decode_images(damaged, 8)
     assert isinstance(store.array, np.memmap) and not store.array.flags.writeable
     assert shades(store)[:5] == [0, 3, 6, 12, 15]
     path = store.path
     assert path is not None
-    damage_truncate(path)
+    truncate_array(path)
     assert shades(decode_images(damaged, 8)[0])[:5] == [0, 3, 6, 12, 15]
 
 
@@ -234,29 +236,29 @@ def test_a_store_holds_square_rgb_bytes_only() -> None:
 
 def test_progress_rises_to_the_number_of_images(cache: Path, files: list[Path]) -> None:
     calls: list[tuple[str, int, int]] = []
-    decode_images(files, 8, progress=lambda *what: calls.append(what))
+    decode_images(files, 8, progress=lambda *call: calls.append(call))
     assert calls[-1] == ("decoding images", 40, 40)
     assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
     calls.clear()
-    decode_images(files, 8, progress=lambda *what: calls.append(what))
+    decode_images(files, 8, progress=lambda *call: calls.append(call))
     assert calls == []
 
 
-def test_builders_at_the_same_time_agree(cache: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_builds_agree(cache: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     barrier = threading.Barrier(4)
-    original = images._write_cache
+    original = image_store._write_cache
 
     def write_together(*arguments: Any) -> None:
         barrier.wait(timeout=30)
         original(*arguments)
 
-    monkeypatch.setattr(images, "_write_cache", write_together)
+    monkeypatch.setattr(image_store, "_write_cache", write_together)
     results: list[list[int]] = []
-    builders = [threading.Thread(target=lambda: results.append(shades(decode_images(files, 8)[0]))) for _ in range(4)]
-    for builder in builders:
-        builder.start()
-    for builder in builders:
-        builder.join()
+    threads = [threading.Thread(target=lambda: results.append(shades(decode_images(files, 8)[0]))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert results == [[3 * number for number in range(40)]] * 4
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".npy"]
 
@@ -265,7 +267,7 @@ def test_a_full_disk_raises_and_leaves_no_file(cache: Path, files: list[Path], m
     def no_space(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(images, "_write_rows", no_space)
+    monkeypatch.setattr(image_store, "_write_rows", no_space)
     with pytest.raises(NbtError, match=r"No space left on device.*NBT_CACHE.*--image-size"):
         decode_images(files, 8)
     assert list(cache.iterdir()) == []

@@ -63,8 +63,10 @@ def test_splits_are_disjoint_exhaustive_stratified_and_reproducible(counts: list
         assert abs(n_val - share * (count - n_test)) <= 1 and n_val >= 1
         assert counts_in(split.train, labels)[label] >= 1
     again = make_split(make_pools(labels, no_roles(labels), names_of(counts)), labels, seed)
-    for one, other in zip((split.train, split.val, split.test), (again.train, again.val, again.test), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for part, part_again in zip(
+        (split.train, split.val, split.test), (again.train, again.val, again.test), strict=True
+    ):
+        np.testing.assert_array_equal(part, part_again)
 
 
 @settings(deadline=None)
@@ -83,10 +85,10 @@ def test_the_seed_changes_the_validation_images() -> None:
 
 
 def test_test_images_of_a_class_do_not_depend_on_later_classes() -> None:
-    both, first = labels_of([30, 20, 40], None), labels_of([30, 20], None)
-    of_both = make_pools(both, no_roles(both), ["a", "b", "c"]).test
-    of_first = make_pools(first, no_roles(first), ["a", "b"]).test
-    assert of_both[of_both < 50].tolist() == of_first.tolist()
+    all_labels, first_labels = labels_of([30, 20, 40], None), labels_of([30, 20], None)
+    test = make_pools(all_labels, no_roles(all_labels), ["a", "b", "c"]).test
+    first_test = make_pools(first_labels, no_roles(first_labels), ["a", "b"]).test
+    assert test[test < 50].tolist() == first_test.tolist()
 
 
 def test_official_splits_are_kept() -> None:

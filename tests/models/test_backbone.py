@@ -66,7 +66,7 @@ class Case:
 
 
 @torch.no_grad()
-def _stir(model: nn.Module, images: torch.Tensor) -> None:
+def _perturb(model: nn.Module, images: torch.Tensor) -> None:
     """Moves vectors away from 0 and 1, which would hide a wrong order, and fits BatchNorm to images."""
     for parameter in model.parameters():
         if parameter.ndim < 2 or parameter.numel() < 100_000:
@@ -87,7 +87,7 @@ def case(request: pytest.FixtureRequest) -> Case:
         torch.manual_seed(0)
         model = models.get_model(name, **arguments).eval()
         images = torch.randn(2, 3, size, size)
-        _stir(model, images)
+        _perturb(model, images)
     return Case(name, model, decompose(model), images, n_units, dropout)
 
 
@@ -109,8 +109,8 @@ def test_every_parameter_belongs_to_one_piece(case: Case) -> None:
     assert case.parts.source_head is not None
     pieces = [unit for _, unit in case.parts.units] + [case.parts.source_head]
     placed = [id(parameter) for piece in pieces for parameter in piece.parameters()]
-    own = [id(p) for name, p in case.model.named_parameters() if not name.startswith(_AUXILIARY)]
-    assert sorted(placed) == sorted(own)
+    expected = [id(p) for name, p in case.model.named_parameters() if not name.startswith(_AUXILIARY)]
+    assert sorted(placed) == sorted(expected)
     assert not list(case.parts.neck.parameters())
     assert next(name for name, _ in case.parts.source_head.named_parameters()) == "head.weight"
 
@@ -218,9 +218,9 @@ def test_random_weights_use_the_initialisation_of_the_architecture() -> None:
     state = random_unit_state(parse_backbone("resnet18"), 64, seed=5)
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        own = models.resnet18().state_dict()
-    assert torch.equal(state["units.0.0.weight"], own["conv1.weight"])
-    assert torch.equal(state["units.8.conv2.weight"], own["layer4.1.conv2.weight"])
+        library_state = models.resnet18().state_dict()
+    assert torch.equal(state["units.0.0.weight"], library_state["conv1.weight"])
+    assert torch.equal(state["units.8.conv2.weight"], library_state["layer4.1.conv2.weight"])
     assert all(not tensor.requires_grad for tensor in state.values())
 
 
@@ -257,7 +257,7 @@ def test_the_default_image_size_is_that_of_the_weights(text: str, size: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "size", "own"),
+    ("text", "size", "default_size"),
     [
         ("vit_b_16", 96, 224),
         ("vit_b_16", 230, 224),
@@ -270,11 +270,11 @@ def test_the_default_image_size_is_that_of_the_weights(text: str, size: int) -> 
         ("conv4", 8, 84),
     ],
 )
-def test_impossible_image_sizes_are_refused_with_the_remedy(text: str, size: int, own: int) -> None:
+def test_impossible_image_sizes_are_refused_with_the_remedy(text: str, size: int, default_size: int) -> None:
     with pytest.raises(UsageError) as error:
         build_backbone(parse_backbone(text), 5, image_size=size)
     assert str(error.value).startswith(f"backbone {text} does not work with images of {size} px (")
-    assert str(error.value).endswith(f"use its default size: --image-size {own}")
+    assert str(error.value).endswith(f"use its default size: --image-size {default_size}")
 
 
 @pytest.mark.parametrize(

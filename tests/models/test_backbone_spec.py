@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.errors import UsageError
-from nbt.models import backbone_spec as module
+from nbt.models import backbone_spec
 from nbt.models.backbone_spec import BackboneSpec, backbone_names, parse_backbone
 
 
@@ -54,11 +54,11 @@ def test_backbones_are_parsed(text: str, name: str, arguments: dict[str, Any], c
 
 
 def test_specs_are_hashable_and_independent_of_argument_order() -> None:
-    one = parse_backbone("mobilenet_v2(width_mult=0.5, dropout=0.1)")
+    spec = parse_backbone("mobilenet_v2(width_mult=0.5, dropout=0.1)")
     other = parse_backbone("mobilenet_v2(dropout=0.1, width_mult=0.5)")
-    assert one == other == pickle.loads(pickle.dumps(one))
-    assert {one: "found"}[other] == "found"
-    assert one != parse_backbone("mobilenet_v2(width_mult=0.5)")
+    assert spec == other == pickle.loads(pickle.dumps(spec))
+    assert {spec: "value"}[other] == "value"
+    assert spec != parse_backbone("mobilenet_v2(width_mult=0.5)")
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_invalid_texts_are_refused(text: str, message: str) -> None:
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_a_missing_timm_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
-    found = module.importlib.util.find_spec("json") if installed else None
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: found if name == "timm" else None)
+    timm_spec = backbone_spec.importlib.util.find_spec("json") if installed else None
+    monkeypatch.setattr(backbone_spec.importlib.util, "find_spec", lambda name: timm_spec if name == "timm" else None)
     if installed:
         spec = parse_backbone("timm:resnet18.a1_in1k(drop_path_rate=0.1)")
         assert (spec.name, spec.arguments) == ("timm:resnet18.a1_in1k", {"drop_path_rate": 0.1})
@@ -102,7 +102,7 @@ def test_a_missing_timm_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPat
 
 
 _words = st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True).filter(
-    lambda word: word not in module._RESERVED_ARGUMENTS and not __import__("keyword").iskeyword(word)
+    lambda word: word not in backbone_spec._RESERVED_ARGUMENTS and not __import__("keyword").iskeyword(word)
 )
 _atoms = st.one_of(
     st.none(),

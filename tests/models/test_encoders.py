@@ -16,12 +16,12 @@ def _kinds(block: nn.Module) -> list[str]:
 @pytest.mark.parametrize(("name", "size", "shapes"), [("conv3", 28, [13, 5, 3]), ("conv4", 84, [42, 21, 10, 5])])
 def test_maps_shrink_as_published(name: str, size: int, shapes: list[int]) -> None:
     hidden = torch.randn(2, 3, size, size)
-    found = []
+    sizes = []
     for _, block in ENCODER_BUILDERS[name](width=8):
         hidden = block(hidden)
         assert hidden.shape[1] == 8
-        found.append(hidden.shape[2])
-    assert found == shapes
+        sizes.append(hidden.shape[2])
+    assert sizes == shapes
 
 
 def test_conv3_pools_twice_and_conv4_after_every_block() -> None:

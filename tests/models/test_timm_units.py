@@ -31,16 +31,16 @@ timm = pytest.importorskip("timm", reason="needs timm, which is an extra")
 def test_units_and_neck_reproduce_the_model_exactly(name: str, size: int, n_units: int | None, tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        own = timm.create_model(name, num_classes=3).eval()
-        for parameter in own.parameters():
+        library_model = timm.create_model(name, num_classes=3).eval()
+        for parameter in library_model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
         images = torch.randn(2, 3, size, size)
-    torch.save(own.state_dict(), tmp_path / "w.pth")
+    torch.save(library_model.state_dict(), tmp_path / "w.pth")
     spec = parse_backbone(f"timm:{name}(drop_rate=0.1)")
     pretrained = load_pretrained_weights(spec, tmp_path / "w.pth", image_size=size)
     model = build_backbone(spec, 5, image_size=size)
     model.load_pretrained(pretrained.w0)
-    expected = own.forward_head(own.forward_features(images), pre_logits=True)
+    expected = library_model.forward_head(library_model.forward_features(images), pre_logits=True)
     assert torch.equal(model.features(images), expected)
     assert not torch.allclose(expected[0], expected[1])
     assert (model.dropout.p, len(model.unit_names)) == (0.1, n_units or model.n_units)
@@ -74,7 +74,7 @@ def test_unsupported_models_are_refused(text: str, size: int, message: str) -> N
 def test_a_unit_that_modifies_its_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from nbt.models import timm_units
 
-    class Greedy(nn.Module):
+    class InPlaceUnit(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.conv = nn.Conv2d(3, 3, 1)
@@ -82,9 +82,9 @@ def test_a_unit_that_modifies_its_input_is_refused(monkeypatch: pytest.MonkeyPat
         def forward(self, maps: torch.Tensor) -> torch.Tensor:
             return self.conv(maps.relu_())  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(timm_units, "build_timm_model", lambda spec: nn.Sequential(nn.Conv2d(3, 3, 1), Greedy()))
+    monkeypatch.setattr(timm_units, "build_timm_model", lambda spec: nn.Sequential(nn.Conv2d(3, 3, 1), InPlaceUnit()))
     with pytest.raises(UsageError, match="timm's module '1' changes its input in place"):
-        timm_units._find_chain(parse_backbone("timm:greedy"), 8)
+        timm_units._find_chain(parse_backbone("timm:in_place"), 8)
 
 
 def test_timm_image_size_and_statistics_are_used() -> None:
@@ -105,8 +105,8 @@ def test_timm_image_size_and_statistics_are_used() -> None:
 def test_default_weights_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     create = timm.create_model
     with torch.random.fork_rng():
-        own = create("resnet18").eval()
-    torch.save(own.state_dict(), tmp_path / "published.pth")
+        library_model = create("resnet18").eval()
+    torch.save(library_model.state_dict(), tmp_path / "published.pth")
     file = tmp_path / "published.pth"
 
     def from_file(name: str, *, pretrained: bool, **arguments: Any) -> nn.Module:
@@ -116,7 +116,7 @@ def test_default_weights_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(timm, "create_model", from_file)
     spec = parse_backbone("timm:resnet18")
     w0 = load_pretrained_weights(spec, "default", image_size=64).w0
-    assert torch.equal(w0["units.8.conv2.weight"], own.layer4[1].conv2.weight)
+    assert torch.equal(w0["units.8.conv2.weight"], library_model.layer4[1].conv2.weight)
     file.unlink()
     with pytest.raises(NbtError, match="timm's weights of timm:resnet18 cannot be loaded") as error:
         load_pretrained_weights(spec, "default", image_size=64)

@@ -157,11 +157,11 @@ def _deep_head(state: State) -> State:
     return _no_head(state) | {"classifier.1.0.weight": torch.zeros(9, 1280), "classifier.1.2.weight": torch.zeros(7, 9)}
 
 
-def _bad_head(state: State) -> State:
+def _nan_head(state: State) -> State:
     return state | {"classifier.1.bias": torch.full((7,), torch.nan)}
 
 
-@pytest.mark.parametrize("change", [_no_head, _no_bias, _narrow_head, _deep_head, _bad_head])
+@pytest.mark.parametrize("change", [_no_head, _no_bias, _narrow_head, _deep_head, _nan_head])
 def test_units_are_taken_from_files_with_another_classifier_or_none(
     change: Callable[[State], State], state: State, save: Callable[..., Path]
 ) -> None:
@@ -184,23 +184,23 @@ def test_legacy_names_of_densenet_are_read(save: Callable[..., Path]) -> None:
     spec = parse_backbone("densenet121")
     with torch.random.fork_rng():
         state = models.densenet121(num_classes=2).state_dict()
-    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name): t for name, t in state.items()}
-    old = {name: tensor for name, tensor in old.items() if "num_batches" not in name}
-    assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    w0 = _load(save(old), spec, 32).w0
+    legacy = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name): t for name, t in state.items()}
+    legacy = {name: tensor for name, tensor in legacy.items() if "num_batches" not in name}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in legacy
+    w0 = _load(save(legacy), spec, 32).w0
     assert torch.equal(w0["units.1.layer.conv2.weight"], state["features.denseblock1.denselayer1.conv2.weight"])
     assert int(w0["units.1.layer.norm1.num_batches_tracked"]) == 0
 
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> Callable[[State], Path]:
-    """Replaces the reading of a file of a third of a gigabyte."""
+    """Replaces the reading of a file, which would have a third of a gigabyte."""
 
-    def stand_in(state: State) -> Path:
+    def replace_reading(state: State) -> Path:
         monkeypatch.setattr("nbt.models.weights.read_state_dict", lambda path: state)
         return Path("vit.pth")
 
-    return stand_in
+    return replace_reading
 
 
 VIT = parse_backbone("vit_b_32(image_size=64)")
@@ -216,12 +216,12 @@ def vit() -> nn.Module:
 
 
 def test_legacy_names_of_vit_are_read(vit: nn.Module, read: Callable[[State], Path]) -> None:
-    old = {
+    legacy = {
         n.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): t
         for n, t in vit.state_dict().items()
     }
-    assert "encoder.layers.encoder_layer_0.mlp.linear_1.weight" in old
-    pretrained = _load(read(old), VIT, 64)
+    assert "encoder.layers.encoder_layer_0.mlp.linear_1.weight" in legacy
+    pretrained = _load(read(legacy), VIT, 64)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         expected = vit(images)
@@ -287,19 +287,19 @@ def test_other_contents_are_refused(content: Any, message: str, save: Callable[.
     assert _refusal(path).startswith(f"weights {path}: {message}")
 
 
-class Evil:
+class CodeOnLoad:
     def __reduce__(self) -> Any:
-        return os.system, ("touch evil-was-here",)
+        return os.system, ("touch code-was-run",)
 
 
-@pytest.mark.parametrize("content", [nn.Linear(2, 2), Evil(), {"state_dict": Evil()}])
+@pytest.mark.parametrize("content", [nn.Linear(2, 2), CodeOnLoad(), {"state_dict": CodeOnLoad()}])
 def test_other_objects_are_refused_without_running_code(
     content: Any, save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = save(content)
     assert _refusal(path).endswith("(it holds objects other than tensors, or is damaged)")
-    assert not (tmp_path / "evil-was-here").exists()
+    assert not (tmp_path / "code-was-run").exists()
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.safetensors"])
@@ -389,8 +389,8 @@ def test_default_weights_are_fetched_and_fit(publish: Publish) -> None:
 def test_default_weights_with_legacy_names_are_read(publish: Publish) -> None:
     with torch.random.fork_rng():
         state = models.densenet121().state_dict()
-    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name): t for name, t in state.items()}
-    publish("densenet121", {name: tensor for name, tensor in old.items() if "num_batches" not in name})
+    legacy = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name): t for name, t in state.items()}
+    publish("densenet121", {name: tensor for name, tensor in legacy.items() if "num_batches" not in name})
     w0 = load_pretrained_weights(parse_backbone("densenet121"), "default", image_size=32).w0
     assert torch.equal(w0["units.1.layer.conv2.weight"], state["features.denseblock1.denselayer1.conv2.weight"])
 
@@ -421,7 +421,8 @@ def test_there_are_no_default_weights_for_other_shapes(
 ) -> None:
     spec = parse_backbone(text)
     monkeypatch.setattr(
-        "torchvision.models._api.WeightsEnum.get_state_dict", lambda *_, **__: pytest.fail("fetched in vain")
+        "torchvision.models._api.WeightsEnum.get_state_dict",
+        lambda *_, **__: pytest.fail("the weights were downloaded"),
     )
     with pytest.raises(UsageError) as error:
         load_pretrained_weights(spec, "default", image_size=size)
@@ -454,6 +455,6 @@ def test_real_weights_classify_birds_as_birds(shared: Path) -> None:
     pretrained = _load(shared / "weights" / "mobilenet_v2-imagenet.pth", spec, 128)
     pixels = torch.from_numpy(np.stack([np.asarray(photograph) for photograph in photographs])).permute(0, 3, 1, 2)
     images = (pixels / 255 - torch.tensor(pretrained.mean).view(3, 1, 1)) / torch.tensor(pretrained.std).view(3, 1, 1)
-    found = _logits(spec, pretrained, images).argmax(dim=1).tolist()
+    predictions = _logits(spec, pretrained, images).argmax(dim=1).tolist()
     birds = {*range(7, 25), *range(80, 101), *range(127, 147)}
-    assert sum(label in birds for label in found) > 0.8 * len(found)
+    assert sum(label in birds for label in predictions) > 0.8 * len(predictions)

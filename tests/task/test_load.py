@@ -57,7 +57,7 @@ def animals(tmp_path: Path) -> Path:
 
 def test_a_task_from_a_folder(animals: Path, requests: list[tuple[str, str, int]]) -> None:
     calls: list[tuple[str, int, int]] = []
-    task = load_task(animals, image_size=16, seed=3, progress=lambda *what: calls.append(what))
+    task = load_task(animals, image_size=16, seed=3, progress=lambda *call: calls.append(call))
     assert (task.dataset, task.class_names, task.n_classes) == (str(animals), ("ant", "bee", "cow"), 3)
     assert task.images.array.shape == (60, 16, 16, 3) and task.image_size == 16
     assert np.bincount(task.labels).tolist() == [20, 10, 30]
@@ -115,15 +115,15 @@ def test_default_weights_of_encoders_come_from_the_provider(requests: list[Any])
 
     def pretrained(spec: Any, dataset: str, image_size: int) -> Any:
         calls.append((spec.text, dataset, image_size))
-        return Weights({"ours": 2.0}) if spec.name == "conv3" else None
+        return Weights({"provided": 2.0}) if spec.name == "conv3" else None
 
-    assert load_task("digits", pretrained=pretrained).w0 == {"ours": 2.0}
+    assert load_task("digits", pretrained=pretrained).w0 == {"provided": 2.0}
     assert requests == []
-    theirs = {"units.0.weight": 1.0}
-    assert load_task("digits", backbone="conv4", pretrained=pretrained).w0 == theirs
+    loaded = {"units.0.weight": 1.0}
+    assert load_task("digits", backbone="conv4", pretrained=pretrained).w0 == loaded
     assert calls == [("conv3", "digits", 28), ("conv4", "digits", 32)]
-    assert load_task("digits", weights="none", pretrained=pretrained).w0 == theirs
-    assert load_task("digits", backbone="resnet18", pretrained=pretrained).w0 == theirs
+    assert load_task("digits", weights="none", pretrained=pretrained).w0 == loaded
+    assert load_task("digits", backbone="resnet18", pretrained=pretrained).w0 == loaded
     assert len(calls) == 2
 
 

@@ -53,9 +53,9 @@ class TestFeatureNorm:
         for seed in range(40):
             norm(features(64, seed))
         norm.eval()
-        alone = norm(features(1, 99))
+        single = norm(features(1, 99))
         together = norm(features(64, 99))
-        torch.testing.assert_close(alone, norm(features(1, 99)))
+        torch.testing.assert_close(single, norm(features(1, 99)))
         assert together.mean().abs() < 0.2
         assert together.std() == pytest.approx(1.0, abs=0.1)
 
@@ -101,9 +101,9 @@ class TestFeatureNorm:
         assert torch.isfinite(values.grad).all()
         assert normed[:, dead].abs().max() == 0.0
         norm.eval()
-        woken = values.detach().clone()
-        woken[:, dead] = 3.0
-        assert norm(woken)[:, dead].abs().max() == 0.0, "features that were constant in training stay 0"
+        changed = values.detach().clone()
+        changed[:, dead] = 3.0
+        assert norm(changed)[:, dead].abs().max() == 0.0, "features that were constant in training stay 0"
 
     def test_a_batch_of_one_is_an_error_in_training_only(self) -> None:
         norm = FeatureNorm("batch", DIM)
@@ -166,10 +166,10 @@ class TestHead:
             norm = make_feature_norm(mode, DIM)
             if isinstance(norm, FeatureNorm) and mode == "target":
                 norm.fit(torch.randn(20, DIM))
-            phi = inputs
+            hidden = inputs
             for unit in model.units:
-                phi = unit(phi)
-            F.cross_entropy(model.head(norm(model.neck(phi))), truth).backward()
+                hidden = unit(hidden)
+            F.cross_entropy(model.head(norm(model.neck(hidden))), truth).backward()
             return [p.grad for p in model.units.parameters() if p.grad is not None]
 
         assert all(gradient.abs().max() == 0.0 for gradient in gradients(0.0))

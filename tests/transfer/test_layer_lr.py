@@ -67,7 +67,7 @@ def test_strengths_follow_depth_and_mix() -> None:
     groups = parameter_groups(model.units, model.head, settings)
     strengths = {id(p): (g.alpha, g.beta) for g in groups for p in g.parameters}
     assert strengths[id(model.units[1][0].weight)] == pytest.approx((0.1, 0.3))
-    assert strengths[id(model.units[2][0].weight)] == (0.0, 0.4), "above sp_depth it is L2 alone"
+    assert strengths[id(model.units[2][0].weight)] == (0.0, 0.4), "above sp_depth the decay is plain L2"
     assert strengths[id(model.head.weight)] == (0.0, 0.4), "new layers have no anchor"
     for vector in (model.units[0][1].weight, model.units[2][0].bias, model.head.bias):
         assert strengths[id(vector)] == (0.0, 0.0), "biases and normalisation are not decayed"
@@ -118,6 +118,6 @@ def test_scales_and_temperatures_of_any_shape_are_not_decayed() -> None:
     vectors = {"convnext.layer_scale", "swin_v2.logit_scale"}
     tables = {"class_token", "pos_embedding", "swin.relative_position_bias_table"}
     shapes = {name: parameter.ndim for name, parameter in part.named_parameters()}
-    assert all(shapes[name] == 3 for name in vectors), "or this shows nothing"
+    assert all(shapes[name] == 3 for name in vectors), "otherwise the test would have no effect"
     assert names == {name for name, ndim in shapes.items() if ndim > 1} - vectors
     assert tables < names

@@ -12,7 +12,7 @@ from nbt.models.backbone_spec import parse_backbone
 from nbt.transfer.linearize import FirstOrder, Linearized, check_linearizable, linearize
 from tests.tiny import TinyNet
 
-# One model for each kind of layer: our encoders, depthwise convolution, squeeze and excitation with hard activations,
+# One model for each kind of layer: nbt's encoders, depthwise convolution, squeeze and excitation with hard activations,
 # channel shuffle, concatenation, layer norm, attention in one layer and in windows.
 QUICK = (
     "conv3",
@@ -71,23 +71,23 @@ def assert_first_order(model: Backbone, images: torch.Tensor) -> None:
     direction = torch.randn(origin.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     (output * direction).sum().backward()
     expected = torch.autograd.grad((model(images) * direction).sum(), list(model.parameters()), allow_unused=True)
-    found = [parameter.grad for parameter in linear.w.parameters()]
-    for gradient, wanted in zip(found, expected, strict=True):
-        torch.testing.assert_close(gradient, wanted)
+    gradients = [parameter.grad for parameter in linear.w.parameters()]
+    for gradient, reference in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, reference)
     # <g, J w> = <J' g, w>: forward and reverse mode, which are computed independently, agree.
     pairs = zip(linear.w.parameters(), expected, strict=True)
-    adjoint = sum(float((w.detach() * wanted).sum()) for w, wanted in pairs if wanted is not None)
+    adjoint = sum(float((w.detach() * reference).sum()) for w, reference in pairs if reference is not None)
     assert adjoint == pytest.approx(float((change * direction).sum()), rel=1e-8)
 
 
 class TestExpansion:
     @pytest.mark.parametrize("name", QUICK)
-    def test_it_is_the_first_order_expansion(self, name: str) -> None:
+    def test_output_is_the_first_order_expansion(self, name: str) -> None:
         assert_first_order(*build(name))
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", SLOW)
-    def test_it_is_the_first_order_expansion_of_every_family(self, name: str) -> None:
+    def test_output_is_the_first_order_expansion_for_every_family(self, name: str) -> None:
         assert_first_order(*build(name))
 
     def test_small_steps_agree_with_the_network(self) -> None:
@@ -99,8 +99,8 @@ class TestExpansion:
         with torch.no_grad():
             for parameter, change in zip(moved.parameters(), linear.w.parameters(), strict=True):
                 parameter.add_(change)
-            origin, true = model(images), moved(images)
-        error = (linear(images) - true).abs().max() / (true - origin).abs().max()
+            origin, reference = model(images), moved(images)
+        error = (linear(images) - reference).abs().max() / (reference - origin).abs().max()
         assert error < 1e-4
 
     def test_only_trainable_parameters_are_expanded(self) -> None:
@@ -116,7 +116,7 @@ class TestExpansion:
         trained = {name for name, parameter in linear.w.named_parameters() if parameter.grad is not None}
         assert trained == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
-    def test_it_stays_in_evaluation_mode_and_does_not_modify_the_model(self) -> None:
+    def test_expansion_stays_in_evaluation_mode_and_does_not_modify_the_model(self) -> None:
         model = TinyNet().train()
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         linear = linearize(model).train()
@@ -144,7 +144,7 @@ class TestExpansion:
 
 
 class TestFirstOrder:
-    def test_it_is_the_expansion_with_the_weights_of_the_model(self) -> None:
+    def test_output_is_that_of_the_expansion_with_the_weights_of_the_model(self) -> None:
         model, images = build("conv3")
         network = FirstOrder(model)
         linear = linearize(model)
@@ -159,7 +159,7 @@ class TestFirstOrder:
         for w, parameter in zip(linear.w.parameters(), model.parameters(), strict=True):
             torch.testing.assert_close(parameter.grad, w.grad)
 
-    def test_it_runs_from_any_unit(self) -> None:
+    def test_forward_pass_starts_at_any_unit(self) -> None:
         model, images = build("conv3")
         model.units[:2].requires_grad_(False)
         network = FirstOrder(model)
@@ -222,9 +222,9 @@ class TestCheckLinearizable:
         assert all(parameter.grad is None for parameter in model.parameters())
 
     def test_out_of_memory_errors_are_passed_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def full(*args: object) -> None:
+        def raise_out_of_memory(*args: object) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-        monkeypatch.setattr(Linearized, "forward", full)
+        monkeypatch.setattr(Linearized, "forward", raise_out_of_memory)
         with pytest.raises(torch.OutOfMemoryError):
             check_linearizable(TinyNet(), torch.rand(2, 3, 12, 12), name="tiny")

@@ -88,7 +88,7 @@ def test_frozen_parameters_get_no_gradient_but_affect_the_others() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_bad_input_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     model = mlp(4, 5, 3)
     curvature = estimate_curvature("diagonal", model, [vectors(4, 4)])
     centre = centre_of(model)
@@ -110,8 +110,8 @@ Data = tuple[Tensor, Tensor]
 def tangents(base: nn.Module, inputs: Tensor) -> Tensor:
     """Returns J at the base's weights, (n C, P), so that f0 + J w is a linear model."""
     weights = {name: parameter.detach() for name, parameter in base.named_parameters()}
-    found = torch.func.jacrev(lambda p: torch.func.functional_call(base, p, (inputs,)))(weights)
-    return torch.cat([found[name].flatten(2) for name in weights], dim=2).flatten(0, 1)
+    jacobians = torch.func.jacrev(lambda p: torch.func.functional_call(base, p, (inputs,)))(weights)
+    return torch.cat([jacobians[name].flatten(2) for name in weights], dim=2).flatten(0, 1)
 
 
 def residual(base: nn.Module, task: Data) -> Tensor:

@@ -128,7 +128,7 @@ def test_a_zapped_head_still_trains() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "classes", "scale", "words"),
+    ("head", "classes", "scale", "message"),
     [
         (nn.Conv2d(3, 4, 1), None, "per_row", "the head is a Conv2d, not linear"),
         (nn.Sequential(nn.Linear(3, 2)), None, "per_row", "the head is a Sequential"),
@@ -138,9 +138,9 @@ def test_a_zapped_head_still_trains() -> None:
         (nn.Linear(3, 2), None, "kaiming", "scale 'kaiming' is not one of per_row, as_released"),
     ],
 )
-def test_invalid_input_raises_and_changes_nothing(head: nn.Module, classes: object, scale: str, words: str) -> None:
+def test_invalid_input_raises_and_changes_nothing(head: nn.Module, classes: object, scale: str, message: str) -> None:
     before = [parameter.clone() for parameter in head.parameters()]
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=message):
         zap(head, classes, scale)  # type: ignore[arg-type]
     assert all(torch.equal(a, b) for a, b in zip(before, head.parameters(), strict=True))
 
@@ -163,7 +163,7 @@ def test_draws_of_a_share_differ() -> None:
     assert len({tuple(draw_zapped_classes(30, 0.3, source) or ()) for _ in range(5)}) == 5
 
 
-@pytest.mark.parametrize(("fraction", "words"), [(0.0, "no class"), (-1.0, "no class"), (1.5, "more than the head")])
-def test_a_share_of_no_class_is_refused(fraction: float, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+@pytest.mark.parametrize(("fraction", "message"), [(0.0, "no class"), (-1.0, "no class"), (1.5, "more than the head")])
+def test_a_share_of_no_class_is_refused(fraction: float, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         draw_zapped_classes(10, fraction)

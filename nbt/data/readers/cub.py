@@ -74,16 +74,18 @@ def read_cub(folder: Path) -> tuple[list[str], list[LabelledFile]]:
     labels = _read_table(folder / "image_class_labels.txt")
     split = _read_table(folder / "train_test_split.txt")
     rows = []
-    for image, path in _read_table(folder / "images.txt").items():
-        if image not in labels or image not in split:
-            table = "image_class_labels.txt" if image not in labels else "train_test_split.txt"
-            raise UsageError(f"{folder / table}: no line for image {image} of images.txt")
-        if labels[image] not in names:
-            raise UsageError(f"{folder / 'classes.txt'}: no line for class {labels[image]} of image {image}")
-        if split[image] not in ("0", "1"):
-            raise UsageError(f"{folder / 'train_test_split.txt'}: image {image} has {split[image]!r}, expected 0 or 1")
-        split_name = "train" if split[image] == "1" else "test"
-        rows.append(LabelledFile(folder / "images" / path, names[labels[image]], split_name))
+    for image_id, name in _read_table(folder / "images.txt").items():
+        if image_id not in labels or image_id not in split:
+            table = "image_class_labels.txt" if image_id not in labels else "train_test_split.txt"
+            raise UsageError(f"{folder / table}: no line for image {image_id} of images.txt")
+        if labels[image_id] not in names:
+            raise UsageError(f"{folder / 'classes.txt'}: no line for class {labels[image_id]} of image {image_id}")
+        if split[image_id] not in ("0", "1"):
+            raise UsageError(
+                f"{folder / 'train_test_split.txt'}: image {image_id} has {split[image_id]!r}, expected 0 or 1"
+            )
+        split_name = "train" if split[image_id] == "1" else "test"
+        rows.append(LabelledFile(folder / "images" / name, names[labels[image_id]], split_name))
     used = {row.label for row in rows}
     return [name for name in names.values() if name in used], rows
 
@@ -100,7 +102,7 @@ def _read_table(path: Path) -> dict[str, str]:
             continue
         key, _, value = line.strip().partition(" ")
         if not value or key in table:
-            fault = "the id is given twice" if value else "expected an id, a space and a value"
-            raise UsageError(f"{path}, line {number}: {fault}, got {line.strip()!r}")
+            problem = "the id is given twice" if value else "expected an id, a space and a value"
+            raise UsageError(f"{path}, line {number}: {problem}, got {line.strip()!r}")
         table[key] = value
     return table

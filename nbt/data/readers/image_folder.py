@@ -14,8 +14,8 @@ logger = logging.getLogger("nbt")
 def find_split_folders(folder: Path) -> dict[str, Path]:
     """Returns the folders of a train/val/test folder by split; empty where `folder` holds the classes themselves.
 
-    A folder is read as train/val/test if its subfolder train (or training) holds class folders, and is the only
-    subfolder or has a validation or test folder next to it: classes may be called train and test too.
+    A folder is read as train/val/test if its subfolder train (or training) holds class folders, and is either the only
+    subfolder or next to a validation or test folder, because classes may also be called train or test.
 
     Raises:
         UsageError: Two folders belong to the same split, such as "val" and "validation".
@@ -65,13 +65,13 @@ def read_image_folder(folder: Path) -> list[LabelledFile]:
     parts = find_split_folders(folder)
     if not parts:
         return _read_classes(folder, "")
-    others = [child.name for child in subfolders(folder) if child not in parts.values()]
-    if others:
-        logger.warning("%s: read as a train/val/test folder; ignored: %s", folder, ", ".join(others))
+    ignored = [child.name for child in subfolders(folder) if child not in parts.values()]
+    if ignored:
+        logger.warning("%s: read as a train/val/test folder; ignored: %s", folder, ", ".join(ignored))
     rows = [row for split, part in parts.items() for row in _read_classes(part, split)]
-    known = {row.label for row in rows if row.split == "train"}
+    train_classes = {row.label for row in rows if row.split == "train"}
     for row in rows:
-        if row.label not in known:
+        if row.label not in train_classes:
             raise UsageError(f"{folder}: class {row.label!r} is in {row.split}, but has no images in train")
     return rows
 
@@ -82,5 +82,5 @@ def _read_classes(folder: Path, split: str) -> list[LabelledFile]:
 
 def _explain_no_images(folder: Path) -> str:
     if has_image(folder):
-        return f"{folder} has images, but no class folders; put the images of each class into a subfolder of its own"
+        return f"{folder} has images, but no class folders; put the images of each class into a separate subfolder"
     return f"{folder} has no images; expected one subfolder per class, with .jpg, .png, .webp or other image files"

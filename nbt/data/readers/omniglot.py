@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbt.errors import NbtError, UsageError
+from nbt.errors import NbtError, UsageError, one_line_message
 
 if TYPE_CHECKING:
     from nbt.data.image_files import LabelledFile
@@ -100,7 +100,7 @@ def unpack_characters(archive: Path, folder: Path, *, progress: Progress | None 
                 if progress and (done % 100 == 0 or done == len(members)):
                     progress("unpacking", done, len(members))
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
-        raise NbtError(f"{archive} cannot be unpacked ({' '.join(str(error).split())[:200]})") from error
+        raise NbtError(f"{archive} cannot be unpacked ({one_line_message(error, 200)})") from error
 
 
 def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:

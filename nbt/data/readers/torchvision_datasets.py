@@ -1,4 +1,4 @@
-"""Reads datasets through torchvision, with their official splits, and downloads them completely or not at all."""
+"""Reads datasets through torchvision, with their official splits; downloads are complete or leave no file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbt.data.catalog import DatasetSpec, dataset_spec, find_dataset_root
 from nbt.data.download import fetch_archive, make_cache_folder, move_into_place, temporary_folder
 from nbt.data.image_files import image_files, subfolders
 from nbt.data.listing import Items, Listing
-from nbt.errors import NbtError
+from nbt.errors import NbtError, one_line_message
 from nbt.progress import Progress
 
 _AIRCRAFT_URL = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz"
@@ -40,17 +40,17 @@ class TorchvisionReader:
     """How a dataset is read through torchvision's class.
 
     Attributes:
-        cls: Name of the class in `torchvision.datasets`.
+        class_name: Name of the class in `torchvision.datasets`.
         parts: The constructor calls.
         read: Converts an instance to items, labels and class names.
-        distinct: Whether the parts have disjoint classes instead of the same ones.
+        disjoint_classes: Whether the parts have disjoint classes instead of the same ones.
         keep_archive: Whether the class needs the archive after unpacking.
     """
 
-    cls: str
+    class_name: str
     parts: tuple[ConstructorCall, ...]
     read: Callable[[Any], tuple[Items, list[int], list[str]]]
-    distinct: bool = False
+    disjoint_classes: bool = False
     keep_archive: bool = False
 
 
@@ -75,9 +75,9 @@ def read_torchvision(name: str, data_dir: Path | None = None, *, progress: Progr
     except NbtError as error:
         raise NbtError(f"{spec.title}: {error}; {_data_dir_hint(spec)}") from error
     except Exception as error:  # RuntimeError, ValueError, KeyError and errors of SciPy and pickle
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise NbtError(
-            f"{spec.title} cannot be read from {existing or root} ({reason}); {_data_dir_hint(spec)}"
+            f"{spec.title} cannot be read from {existing or root} ({one_line_message(error, 200)}); "
+            f"{_data_dir_hint(spec)}"
         ) from error
     return _merge(spec.name, reader, parts)
 
@@ -90,7 +90,7 @@ def _build(reader: TorchvisionReader, part: ConstructorCall, root: Path, *, down
     from torchvision import datasets
 
     options = {"download": True} if download else {}
-    return getattr(datasets, reader.cls)(str(root), **part.arguments, **options)
+    return getattr(datasets, reader.class_name)(str(root), **part.arguments, **options)
 
 
 def _fetch(spec: DatasetSpec, reader: TorchvisionReader, root: Path, progress: Progress | None) -> None:
@@ -129,21 +129,22 @@ def _guarded_extraction() -> Iterator[None]:
 
 
 def _merge(name: str, reader: TorchvisionReader, parts: list[tuple[Items, list[int], list[str]]]) -> Listing:
-    class_names: list[str] = [] if reader.distinct else list(parts[0][2])
+    """Merges the items, labels and class names of the parts."""
+    class_names: list[str] = [] if reader.disjoint_classes else list(parts[0][2])
     items: list[Any] = []
     labels: list[np.ndarray[Any, np.dtype[np.int64]]] = []
     roles: list[str] = []
     for part, (part_items, part_labels, part_names) in zip(reader.parts, parts, strict=True):
-        offset = len(class_names) if reader.distinct else 0
-        class_names += part_names if reader.distinct else []
+        offset = len(class_names) if reader.disjoint_classes else 0
+        class_names += part_names if reader.disjoint_classes else []
         items.append(part_items)
         labels.append(np.asarray(part_labels, dtype=np.int64) + offset)
         roles += [part.role] * len(part_labels)
-    arrays = isinstance(items[0], np.ndarray)
+    in_memory = isinstance(items[0], np.ndarray)
     return Listing(
         name=name,
         class_names=tuple(class_names),
-        items=np.concatenate(items) if arrays else [path for part in items for path in part],
+        items=np.concatenate(items) if in_memory else [path for part in items for path in part],
         labels=np.concatenate(labels),
         roles=np.array(roles, dtype="<U5"),
     )
@@ -213,7 +214,7 @@ _READERS = {
         "Omniglot",
         (ConstructorCall("", {"background": True}), ConstructorCall("", {"background": False})),
         _read_omniglot,
-        distinct=True,
+        disjoint_classes=True,
         keep_archive=True,
     ),
 }

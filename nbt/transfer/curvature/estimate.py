@@ -37,6 +37,7 @@ CURVATURE_CLASSES: dict[str, type[Curvature]] = {
     "diagonal": DiagonalCurvature,
 }
 MAX_BYTES = 2 << 30
+"""Default limit on the size of a curvature in bytes."""
 
 
 def estimate_curvature(
@@ -58,7 +59,7 @@ def estimate_curvature(
         batches: Samples, (n, ...), or tuples of samples and further arguments of the model.
         outputs: Mask of the outputs in the loss, bool (C,); None for all.
         vectors: "unit" (one backward pass per output: the exact sum over outputs), "signs" (one pass, equal in
-            expectation) or "fisher" (one pass, with labels vectors from the softmax). The kind "exact" uses no random
+            expectation) or "fisher" (one pass, with labels drawn from the softmax). The kind "exact" uses no random
             vectors: it treats "signs" as "unit", and computes the expected Fisher matrix.
         generator: Random generator of signs and labels; PyTorch's global one when None.
         max_bytes: Maximum size of the curvature in bytes; None for no limit.
@@ -78,8 +79,8 @@ def estimate_curvature(
 def curvature_bytes(kind: str, model: nn.Module) -> int:
     """Returns the size of a curvature in bytes, computed from the shapes of the trainable parameters.
 
-    For K-FAC it is an upper bound if a layer is used in another way than by calling it (such as attention over
-    windows), because only its diagonal is then kept; otherwise it is exact.
+    For K-FAC it is an upper bound if the parameters of a layer are used without calling the layer (as in attention over
+    windows), because only their diagonal is then kept; otherwise it is exact.
 
     Raises:
         UsageError: The kind is unknown, or no parameter requires gradients.
@@ -87,18 +88,18 @@ def curvature_bytes(kind: str, model: nn.Module) -> int:
     if kind not in CURVATURE_CLASSES:
         raise UsageError(f"curvature {kind!r} is unknown; {nearest(kind, CURVATURE_CLASSES)}")
     parameters = trainable_parameters(model)
-    element = next(iter(parameters.values())).element_size()
+    element_size = next(iter(parameters.values())).element_size()
     sizes = {name: parameter.numel() for name, parameter in parameters.items()}
     if kind == "exact":
-        return element * sum(sizes.values()) ** 2
+        return element_size * sum(sizes.values()) ** 2
     if kind == "diagonal":
-        return element * sum(sizes.values())
+        return element_size * sum(sizes.values())
     total = 0
     for layer in find_layers(model):
         total += kfac_numel(layer)
         for name in layer.names:
             del sizes[name]
-    return element * (total + sum(sizes.values()))
+    return element_size * (total + sum(sizes.values()))
 
 
 def check_curvature(kind: str, model: nn.Module, max_bytes: int | None = MAX_BYTES, *, count: int = 1) -> int:
@@ -139,20 +140,20 @@ def _estimate_exact(batches: Iterable[ForwardPass], output_vectors: OutputVector
     matrix: Tensor | None = None
     samples = 0
     for batch in batches:
-        names = trainable_parameters(batch.model)
+        parameters = trainable_parameters(batch.model)
         samples += len(batch)
         vectors = output_vectors.exact_vectors(batch.logits)
         for vector, gradients in zip(vectors, batch.backward(vectors), strict=True):
-            for start, stop in batch.chunks(sum(parameter.numel() for parameter in names.values())):
+            for start, stop in batch.chunks(sum(parameter.numel() for parameter in parameters.values())):
                 per_sample = batch.rest_per_sample(vector, start, stop) if batch.rest else {}
                 for layer in batch.by_layer:
                     per_sample |= batch.per_sample(layer, gradients, start, stop)
-                rows = torch.cat([per_sample[name].flatten(1) for name in names], dim=1)
+                rows = torch.cat([per_sample[name].flatten(1) for name in parameters], dim=1)
                 if matrix is None:
                     matrix = rows.new_zeros(rows.shape[1], rows.shape[1])
                 matrix.addmm_(rows.mT, rows)
     assert matrix is not None
-    return ExactCurvature({name: parameter.shape for name, parameter in names.items()}, matrix, samples)
+    return ExactCurvature({name: parameter.shape for name, parameter in parameters.items()}, matrix, samples)
 
 
 @torch.no_grad()
@@ -161,8 +162,7 @@ def _estimate_diagonal(batches: Iterable[ForwardPass], output_vectors: OutputVec
     samples = 0
     for batch in batches:
         samples += len(batch)
-        names = trainable_parameters(batch.model)
-        for name, parameter in names.items():
+        for name, parameter in trainable_parameters(batch.model).items():
             total.setdefault(name, torch.zeros_like(parameter))
         vectors = output_vectors.sample_vectors(batch.logits)
         for vector, gradients in zip(vectors, batch.backward(vectors), strict=True):

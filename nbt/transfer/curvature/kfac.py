@@ -198,10 +198,12 @@ class _KfacAccumulator:
                     self.outputs[layer] = call.inputs.new_zeros(groups, rows, rows)
                 self.terms[layer] += layer.add_input_gram(self.inputs[layer], call.inputs)
 
-    def add_outputs(self, batch: ForwardPass, gradients: Sequence[Tensor | None], known: set[GradientLayer]) -> None:
-        """Adds g g' of every call of a layer whose factor is not `known` exactly."""
+    def add_outputs(
+        self, batch: ForwardPass, gradients: Sequence[Tensor | None], exact_layers: set[GradientLayer]
+    ) -> None:
+        """Adds g g' of every call of a layer that is not in `exact_layers`, whose factor is set without sampling."""
         for call, gradient in zip(batch.calls, gradients, strict=True):
-            if isinstance(call.layer, KroneckerLayer) and call.layer not in known and gradient is not None:
+            if isinstance(call.layer, KroneckerLayer) and call.layer not in exact_layers and gradient is not None:
                 call.layer.add_gradient_gram(self.outputs[call.layer], gradient)
 
     def add_norms(self, batch: ForwardPass, gradients: Sequence[Tensor | None]) -> None:
@@ -246,14 +248,14 @@ def estimate_kfac(batches: Iterable[ForwardPass], vectors: OutputVectors) -> Kfa
     sums = _KfacAccumulator()
     for batch in batches:
         sums.add_inputs(batch)
-        known: set[GradientLayer] = set()
+        exact_layers: set[GradientLayer] = set()
         for layer, calls in batch.by_layer.items():
             if isinstance(layer, KroneckerLayer) and len(calls) == 1 and batch.is_output(batch.calls[calls[0]]):
-                known.add(layer)
+                exact_layers.add(layer)
                 sums.outputs[layer] += vectors.second_moment(batch.logits)
         output_vectors = vectors.sample_vectors(batch.logits)
         for vector, gradients in zip(output_vectors, batch.backward(output_vectors), strict=True):
-            sums.add_outputs(batch, gradients, known)
+            sums.add_outputs(batch, gradients, exact_layers)
             sums.add_norms(batch, gradients)
             if batch.rest:
                 add_rest_squares(sums.rest, batch, vector)

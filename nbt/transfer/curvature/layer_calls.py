@@ -89,8 +89,8 @@ class ForwardPass:
             if not edges:
                 yield []
                 continue
-            more = index + 1 < len(vectors)
-            yield list(torch.autograd.grad(self.logits, edges, vector, retain_graph=more, allow_unused=True))
+            retain_graph = index + 1 < len(vectors)
+            yield list(torch.autograd.grad(self.logits, edges, vector, retain_graph=retain_graph, allow_unused=True))
 
     def per_sample(
         self, layer: GradientLayer, gradients: Sequence[Tensor | None], start: int, stop: int
@@ -102,8 +102,8 @@ class ForwardPass:
             if gradient is None:
                 continue
             inputs, repeats = self.calls[index].inputs, len(gradient) // len(self)
-            part = slice(start * repeats, stop * repeats)
-            for name, value in layer.per_sample(inputs[part], gradient[part], stop - start).items():
+            rows = slice(start * repeats, stop * repeats)
+            for name, value in layer.per_sample(inputs[rows], gradient[rows], stop - start).items():
                 total[name] = total[name] + value if name in total else value
         for name, parameter in layer.parameters.items():
             if name not in total:
@@ -150,17 +150,17 @@ def run_forward_passes(model: nn.Module, batches: Iterable[Batch]) -> Iterator[F
         UsageError: A module is in training mode or normalises by the batch, no parameter requires gradients, or there
             is no batch.
     """
-    names = trainable_parameters(model)
+    parameters = trainable_parameters(model)
     check_eval_mode(model)
     device = next(model.parameters()).device
-    stream = iter(_to_arguments(batch, device) for batch in batches)
-    first = next(stream, None)
+    remaining = iter(_to_arguments(batch, device) for batch in batches)
+    first = next(remaining, None)
     if first is None:
         raise UsageError("curvature: there are no images to estimate it on")
     layers = verified_layers(model, first)
     covered = {name for layer in layers for name in layer.names}
-    rest = tuple(name for name in names if name not in covered)
-    for arguments in chain([first], stream):
+    rest = tuple(name for name in parameters if name not in covered)
+    for arguments in chain([first], remaining):
         yield _forward(model, arguments, layers, rest)
 
 
@@ -177,7 +177,11 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def check_eval_mode(model: nn.Module) -> None:
-    """Raises UsageError if the samples of a batch would depend on each other or on random numbers."""
+    """Checks that the outputs of a sample depend neither on the other samples of a batch nor on random numbers.
+
+    Raises:
+        UsageError: A module is in training mode or normalises by the batch.
+    """
     for name, module in model.named_modules():
         if module.training:
             raise UsageError(f"curvature: {name or 'the model'} is in training mode; call model.eval() first")
@@ -216,21 +220,21 @@ def _matches_autograd(
     if not calls or any(len(probe.calls[index].inputs) % len(probe) for index in calls):
         return False
     try:
-        ours = probe.per_sample(layer, gradients, 0, len(probe))
-    except (RuntimeError, IndexError) as raised:  # unusual shapes
-        if out_of_memory(raised):
+        per_sample = probe.per_sample(layer, gradients, 0, len(probe))
+    except (RuntimeError, IndexError) as error:  # unusual shapes
+        if out_of_memory(error):
             raise
         return False
     # Summed over the layer, because a bias before an instance normalisation has a gradient of rounding errors only.
-    error, size = 0.0, 0.0
-    for name, value in ours.items():
-        true = expected[name]
-        true = torch.zeros_like(value[0]) if true is None else true
-        error += float((value[0] - true).square().sum())
-        size += float(true.square().sum())
+    squared_error, squared_norm = 0.0, 0.0
+    for name, value in per_sample.items():
+        reference = expected[name]
+        reference = torch.zeros_like(value[0]) if reference is None else reference
+        squared_error += float((value[0] - reference).square().sum())
+        squared_norm += float(reference.square().sum())
         if value[1].any():
             return False
-    return error <= _RELATIVE_TOLERANCE**2 * size
+    return squared_error <= _RELATIVE_TOLERANCE**2 * squared_norm
 
 
 def _to_arguments(batch: Batch, device: torch.device) -> tuple[Any, ...]:
@@ -256,10 +260,10 @@ def record_layer_calls(layers: Sequence[GradientLayer]) -> Iterator[list[LayerCa
             if not isinstance(output, Tensor) or not output.requires_grad:
                 return None
             # An in-place operation on a view rewrites the preceding graph; on a copy it does not.
-            kept = output.clone() if output._is_view() else output
+            result = output.clone() if output._is_view() else output
             inputs = args[0] if args else kwargs["input"]
-            calls.append(LayerCall(layer, inputs.detach(), get_gradient_edge(kept)))
-            return kept
+            calls.append(LayerCall(layer, inputs.detach(), get_gradient_edge(result)))
+            return result
 
         return record
 

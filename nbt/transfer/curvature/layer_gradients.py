@@ -25,7 +25,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 @dataclass(frozen=True, eq=False)
 class GradientLayer(ABC):
-    """A module with those of its names parameters that require gradients.
+    """A module with the names of those of its parameters that require gradients.
 
     Attributes:
         module: The module, in evaluation mode.
@@ -123,17 +123,17 @@ class KroneckerLayer(GradientLayer):
     def per_sample(self, inputs: Tensor, gradients: Tensor, n: int) -> dict[str, Tensor]:
         """Returns the per-sample gradients of every parameter by name, (n, *shape)."""
         per_sample = {}
-        outer = self.by_channel(gradients).unflatten(1, (self.groups, -1))
+        grouped = self.by_channel(gradients).unflatten(1, (self.groups, -1))  # (B, groups, outputs, positions)
         if self.weight:
             shape = self.module.get_parameter("weight").shape
-            done, parts = 0, []
+            start, products = 0, []
             for windows in self.windows(inputs):
-                patches = windows.reshape(len(windows), self.groups, -1, outer.shape[3])
-                parts.append(outer[done : done + len(patches)] @ patches.mT)
-                done += len(patches)
-            per_sample[self.weight] = _sum_repeats(torch.cat(parts), n).reshape(n, *shape)
+                patches = windows.reshape(len(windows), self.groups, -1, grouped.shape[3])
+                products.append(grouped[start : start + len(patches)] @ patches.mT)
+                start += len(patches)
+            per_sample[self.weight] = _sum_repeats(torch.cat(products), n).reshape(n, *shape)
         if self.bias:
-            per_sample[self.bias] = _sum_repeats(outer.sum(dim=3), n).reshape(n, -1)
+            per_sample[self.bias] = _sum_repeats(grouped.sum(dim=3), n).reshape(n, -1)
         return per_sample
 
 
@@ -229,22 +229,22 @@ class NormLayer(GradientLayer):
 def find_layers(model: nn.Module) -> list[GradientLayer]:
     """Returns the supported layers of a model, in its order, whose trainable parameters are not shared.
 
-    Not included are other kinds of modules, the parts of `nn.MultiheadAttention`, and subclasses, which may compute
-    something else.
+    Other kinds of modules, the parts of `nn.MultiheadAttention`, and subclasses, whose forward pass may differ, are not
+    included.
     """
-    owners = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    n_uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     layers: list[GradientLayer] = []
     for prefix, module in model.named_modules():
-        kind = _layer_class(module)
-        if kind is None:
+        layer_class = _layer_class(module)
+        if layer_class is None:
             continue
         names = {
             name: f"{prefix}.{name}".lstrip(".")
             for name, parameter in module.named_parameters(recurse=False)
-            if parameter.requires_grad and owners[id(parameter)] == 1
+            if parameter.requires_grad and n_uses[id(parameter)] == 1
         }
         if names:
-            layers.append(kind(module, names.get("weight"), names.get("bias")))
+            layers.append(layer_class(module, names.get("weight"), names.get("bias")))
     return layers
 
 

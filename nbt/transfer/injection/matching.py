@@ -141,9 +141,9 @@ def match_in_order(student: Block, teacher: Block) -> Matching:
 def _match_layers(student: list[Layer], teacher: list[Layer]) -> Iterator[LayerPair]:
     table = _score_table([layer.signature for layer in student], [layer.signature for layer in teacher])
     _, partner = align_sequences(table[:-1, :-1])
-    for index, other in enumerate(partner.tolist()):
-        if other >= 0:
-            yield LayerPair(student[index], teacher[other], float(table[index, other]))
+    for index, teacher_index in enumerate(partner.tolist()):
+        if teacher_index >= 0:
+            yield LayerPair(student[index], teacher[teacher_index], float(table[index, teacher_index]))
 
 
 def match_at_random(student: Block, teacher: Block, generator: torch.Generator | None = None) -> Matching:
@@ -156,12 +156,12 @@ def match_at_random(student: Block, teacher: Block, generator: torch.Generator |
         teacher: Outline of the teacher.
         generator: Random generator; PyTorch's global one when None.
     """
-    kinds: dict[tuple[str, int], list[Layer]] = {}
+    by_kind: dict[tuple[str, int], list[Layer]] = {}
     for layer in teacher.layers():
-        kinds.setdefault((layer.family, len(layer.shape)), []).append(layer)
+        by_kind.setdefault((layer.family, len(layer.shape)), []).append(layer)
     pairs = []
     for layer in student.layers():
-        counterparts = kinds.get((layer.family, len(layer.shape)))
+        counterparts = by_kind.get((layer.family, len(layer.shape)))
         if counterparts:
             counterpart = counterparts[int(torch.randint(len(counterparts), (), generator=generator))]
             pairs.append(LayerPair(layer, counterpart, layer_score(layer.shape, counterpart.shape)))
@@ -171,20 +171,28 @@ def match_at_random(student: Block, teacher: Block, generator: torch.Generator |
 def normalised_similarity(value: float, student: Block) -> float:
     """Normalises a matching value to a similarity, 0 ... 1.
 
-    A network matched with itself pairs every layer with itself with a score of 1, and no longer run has a larger gain,
-    so DP(student, student) is the number of its layers.
+    A network matched with itself pairs every layer with itself with a score of 1, and no run of several layers has a
+    larger gain, so DP(student, student) is the number of its layers.
+
+    Args:
+        value: Result of `matching_value`.
+        student: Outline of the student.
     """
     return min(1.0, value / sum(1 for _ in student.layers()))
 
 
 def _unit_scores(student: Block, teacher: Block) -> Scores:
     """Returns the value of every student unit with every teacher unit, (S, T), computed once for equal units."""
-    ours, theirs = list(dict.fromkeys(student.signature)), list(dict.fromkeys(teacher.signature))
-    our_layers, their_layers = _distinct_layers(ours), _distinct_layers(theirs)
-    table = _score_table(our_layers, their_layers)
-    rows, columns = _layer_index_table(ours, our_layers), _layer_index_table(theirs, their_layers)
+    student_units, teacher_units = list(dict.fromkeys(student.signature)), list(dict.fromkeys(teacher.signature))
+    student_layers, teacher_layers = _distinct_layers(student_units), _distinct_layers(teacher_units)
+    table = _score_table(student_layers, teacher_layers)
+    rows = _layer_index_table(student_units, student_layers)
+    columns = _layer_index_table(teacher_units, teacher_layers)
     values, _ = _solve_alignment(table[rows[:, None, :, None], columns[None, :, None, :]])
-    indices = [ours.index(unit) for unit in student.signature], [theirs.index(unit) for unit in teacher.signature]
+    indices = (
+        [student_units.index(unit) for unit in student.signature],
+        [teacher_units.index(unit) for unit in teacher.signature],
+    )
     return np.asarray(values[-1][..., -1][np.ix_(*indices)])
 
 
@@ -192,9 +200,9 @@ def _score_table(student: Sequence[Signature], teacher: Sequence[Signature]) -> 
     """Returns the scores of layer pairs, (S + 1, T + 1), with 0 across families and in the last row and column."""
     table = np.zeros((len(student) + 1, len(teacher) + 1))
     for i, (family, shape) in enumerate(student):
-        for j, (other, other_shape) in enumerate(teacher):
-            if family == other:
-                table[i, j] = layer_score(shape, other_shape)
+        for j, (teacher_family, teacher_shape) in enumerate(teacher):
+            if family == teacher_family:
+                table[i, j] = layer_score(shape, teacher_shape)
     return table
 
 

@@ -104,12 +104,13 @@ class Block:
     Attributes:
         name: Name in the model.
         children: Its layers or units, in order from the input.
-        loose: Tensors that belong to no layer (class token, positions, layer scales), by name inside the block.
+        unassigned: Tensors that belong to no layer (class token, position embeddings, layer scales), by name inside the
+            block.
     """
 
     name: str
     children: tuple[Block | Layer, ...]
-    loose: Mapping[str, TensorInfo] = field(default_factory=dict)
+    unassigned: Mapping[str, TensorInfo] = field(default_factory=dict)
 
     @cached_property
     def signature(self) -> Signature:
@@ -149,15 +150,16 @@ def read_outline(model: nn.Module, example_input: torch.Tensor | None = None) ->
     if units is not None:
         return _require_layers(_read_units(name, units, keys, {}))
     order = {} if example_input is None else _record_call_order(model, example_input)
-    whole = _read_units(name, _expand_model(model, order), keys, order)
-    assigned = {info.key for block in whole.blocks() for info in block.loose.values()}
-    assigned |= {info.key for layer in whole.layers() for part in layer.with_norms() for info in part.tensors.values()}
-    unassigned = {
-        key: tensor for key, tensor in model.state_dict(keep_vars=True).items() if keys[id(tensor)] not in assigned
+    outline = _read_units(name, _expand_model(model, order), keys, order)
+    known = {info.key for block in outline.blocks() for info in block.unassigned.values()}
+    known |= {info.key for layer in outline.layers() for part in layer.with_norms() for info in part.tensors.values()}
+    others = {
+        key: _tensor_info(tensor, keys)
+        for key, tensor in model.state_dict(keep_vars=True).items()
+        if keys[id(tensor)] not in known
     }
-    unassigned_tensors = {key: _tensor_info(tensor, keys) for key, tensor in unassigned.items()}
-    whole = dataclasses.replace(whole, loose={**whole.loose, **unassigned_tensors})
-    return _require_layers(_without_head(whole))
+    outline = dataclasses.replace(outline, unassigned={**outline.unassigned, **others})
+    return _require_layers(_without_head(outline))
 
 
 @lru_cache(maxsize=128)
@@ -180,6 +182,7 @@ def outline_of(spec: BackboneSpec, image_size: int | None = None) -> Block:
 
 
 def _require_layers(outline: Block) -> Block:
+    """Returns the outline; raises UsageError if it has no layer."""
     if not any(True for _ in outline.layers()):
         kinds = "convolution, normalisation or linear layer"
         raise UsageError(f"{outline.name} has no layer that can be matched: no {kinds} besides its head")
@@ -233,18 +236,19 @@ def _layer_count(module: nn.Module) -> int:
 
 def _without_head(outline: Block) -> Block:
     """Returns the outline without its last layer, if that layer is linear."""
-    last = list(outline.layers())[-1:]
-    if not last or last[0].family != LINEAR:
+    layers = list(outline.layers())
+    if not layers or layers[-1].family != LINEAR:
         return outline
+    head = layers[-1]
 
     def remove_head(block: Block) -> Block:
         kept: list[Block | Layer] = []
         for child in block.children:
-            if child is last[0]:
-                kept += _assign_norms([*reversed(last[0].before)]) if last[0].before else ()
+            if child is head:
+                kept += _assign_norms([*reversed(head.before)]) if head.before else ()
             elif isinstance(child, Layer):
                 kept.append(child)
-            elif (rest := remove_head(child)).children or rest.loose:
+            elif (rest := remove_head(child)).children or rest.unassigned:
                 kept.append(rest)
         return dataclasses.replace(block, children=tuple(kept))
 
@@ -252,21 +256,29 @@ def _without_head(outline: Block) -> Block:
 
 
 def _read_units(name: str, units: list[NamedModule], keys: Mapping[int, str], order: Mapping[int, int]) -> Block:
+    """Reads the outline of a network from its units.
+
+    Args:
+        name: Name of the network.
+        units: Names and modules of the units, in order.
+        keys: Key in the state dict by the identity of the tensor.
+        order: Position of the first call by the identity of the module; empty for the order of definition.
+    """
     seen: set[int] = set()
     blocks: list[Block] = []
-    unassigned_tensors: dict[str, TensorInfo] = {}
+    outside_blocks: dict[str, TensorInfo] = {}
     for unit_name, module in units:
         layers = list(_iter_layers(module, keys, seen, order))
-        loose = {}
+        unassigned = {}
         for inside, tensor in module.state_dict(keep_vars=True).items():
             if id(tensor) in keys and id(tensor) not in seen:
                 seen.add(id(tensor))
-                loose[inside] = _tensor_info(tensor, keys)
+                unassigned[inside] = _tensor_info(tensor, keys)
         if layers:
-            blocks.append(Block(unit_name, _assign_norms(layers), loose))
+            blocks.append(Block(unit_name, _assign_norms(layers), unassigned))
         else:
-            unassigned_tensors |= {_join_names(unit_name, inside): info for inside, info in loose.items()}
-    return Block(name, tuple(blocks), unassigned_tensors)
+            outside_blocks |= {_join_names(unit_name, inside): info for inside, info in unassigned.items()}
+    return Block(name, tuple(blocks), outside_blocks)
 
 
 def _assign_norms(layers: list[Layer]) -> tuple[Layer, ...]:

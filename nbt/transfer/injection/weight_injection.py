@@ -157,8 +157,8 @@ def tli_similarity(student: nn.Module | Block, teacher: nn.Module | Block) -> fl
     Raises:
         UsageError: A model has no layer that can be matched.
     """
-    ours, theirs = _as_outline(student), _as_outline(teacher)
-    return normalised_similarity(matching_value(ours, theirs), ours)
+    student_outline = _as_outline(student)
+    return normalised_similarity(matching_value(student_outline, _as_outline(teacher)), student_outline)
 
 
 @torch.no_grad()
@@ -190,8 +190,8 @@ def inject(
         UsageError: `blend` or `matching` is invalid, a model has no layer that can be matched, or no layer of the
             student has a counterpart of its kind in the teacher.
     """
-    ours, theirs = read_outline(student, example_input), read_outline(teacher, example_input)
-    report = plan_injection(ours, theirs, blend=blend, matching=matching, generator=generator)
+    outlines = read_outline(student, example_input), read_outline(teacher, example_input)
+    report = plan_injection(*outlines, blend=blend, matching=matching, generator=generator)
     state = student.state_dict()
     for key, tensor in injected_tensors(report, state, teacher.state_dict()):
         state[key].copy_(tensor)
@@ -225,9 +225,8 @@ def inject_weights(
         UsageError: `inject` would fail, or the student does not work on images of this size.
     """
     generator = torch.Generator().manual_seed(seed)
-    ours = outline_of(student, image_size)
-    theirs = outline_of(teacher.spec, default_image_size(teacher.spec))
-    report = plan_injection(ours, theirs, blend=blend, matching=matching, generator=generator)
+    outlines = outline_of(student, image_size), outline_of(teacher.spec, default_image_size(teacher.spec))
+    report = plan_injection(*outlines, blend=blend, matching=matching, generator=generator)
     w0 = load_pretrained_weights(student, "none", image_size=image_size, seed=seed).w0
     return {**w0, **dict(injected_tensors(report, w0, teacher.w0))}, report
 
@@ -273,58 +272,61 @@ def injected_tensors(
     """
     for transfer in report.transfers:
         if transfer.how != NONE:
-            own = student[transfer.student]
-            source = teacher[transfer.teacher].to(own)
-            yield transfer.student, combine(source, own, report.blend, transfer.parts)
+            student_tensor = student[transfer.student]
+            teacher_tensor = teacher[transfer.teacher].to(student_tensor)
+            yield transfer.student, combine(teacher_tensor, student_tensor, report.blend, transfer.parts)
 
 
-def combine(source: torch.Tensor, own: torch.Tensor, blend: float, parts: int = 1) -> torch.Tensor:
+def combine(teacher: torch.Tensor, student: torch.Tensor, blend: float, parts: int = 1) -> torch.Tensor:
     """Adapts a tensor by ComboInjection: `blend * centre-crop + (1 - blend) * resize`; equal shapes are copied.
 
     Args:
-        source: The teacher's tensor.
-        own: The student's tensor of the same rank, which is kept outside the crop.
+        teacher: The teacher's tensor.
+        student: The student's tensor of the same rank, whose values are kept outside the crop.
         blend: Share of the centre crop, 0 ... 1.
         parts: Number of matrices stacked along the first dimension of both, e.g. 3 for queries, keys and values; each
             is transformed separately.
 
     Returns:
-        A tensor of the shape of `own`.
+        A tensor of the student's shape.
     """
-    if source.shape == own.shape:
-        return source.clone()
+    if teacher.shape == student.shape:
+        return teacher.clone()
     if parts > 1:
-        pairs = zip(source.chunk(parts), own.chunk(parts), strict=True)
-        return torch.cat([combine(theirs, ours, blend) for theirs, ours in pairs])
+        pairs = zip(teacher.chunk(parts), student.chunk(parts), strict=True)
+        return torch.cat([combine(teacher_part, student_part, blend) for teacher_part, student_part in pairs])
     if blend == 0.0:
-        return resize(source, own.shape)
-    cropped = centre_crop(source, own)
-    return cropped if blend == 1.0 else cropped.mul_(blend).add_(resize(source, own.shape), alpha=1.0 - blend)
+        return resize(teacher, student.shape)
+    cropped = centre_crop(teacher, student)
+    return cropped if blend == 1.0 else cropped.mul_(blend).add_(resize(teacher, student.shape), alpha=1.0 - blend)
 
 
-def centre_crop(source: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Returns `own` with its centre replaced by the centre of `source`, up to the smaller size in every dimension."""
-    cropped = own.clone()
-    target_slices, source_slices = [], []
-    for ours, theirs in zip(own.shape, source.shape, strict=True):
-        size = min(ours, theirs)
-        target_slices.append(slice((ours - size) // 2, (ours - size) // 2 + size))
-        source_slices.append(slice((theirs - size) // 2, (theirs - size) // 2 + size))
-    cropped[tuple(target_slices)] = source[tuple(source_slices)]
+def centre_crop(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+    """Returns the student's tensor with its centre replaced by that of the teacher's tensor.
+
+    In every dimension the replaced centre has the smaller of the two sizes.
+    """
+    cropped = student.clone()
+    student_slices, teacher_slices = [], []
+    for student_size, teacher_size in zip(student.shape, teacher.shape, strict=True):
+        size = min(student_size, teacher_size)
+        student_slices.append(slice((student_size - size) // 2, (student_size - size) // 2 + size))
+        teacher_slices.append(slice((teacher_size - size) // 2, (teacher_size - size) // 2 + size))
+    cropped[tuple(student_slices)] = teacher[tuple(teacher_slices)]
     return cropped
 
 
-def resize(source: torch.Tensor, shape: Iterable[int]) -> torch.Tensor:
+def resize(tensor: torch.Tensor, shape: Iterable[int]) -> torch.Tensor:
     """Resizes a tensor to a shape of the same rank by linear interpolation along every dimension.
 
     Sample positions are those of image resizing (cell centres, no smoothing); dimensions of size 1 are repeated.
     """
     for dim, size in enumerate(shape):
-        if source.shape[dim] != size:
-            rows = source.movedim(dim, -1)
+        if tensor.shape[dim] != size:
+            rows = tensor.movedim(dim, -1)
             flat = F.interpolate(rows.reshape(1, -1, rows.shape[-1]), size=size, mode="linear", align_corners=False)
-            source = flat.reshape(*rows.shape[:-1], size).movedim(-1, dim)
-    return source
+            tensor = flat.reshape(*rows.shape[:-1], size).movedim(-1, dim)
+    return tensor
 
 
 @torch.no_grad()
@@ -379,17 +381,17 @@ def _as_outline(model: nn.Module | Block) -> Block:
 def _plan_transfers(student: Block, matching: Matching, blend: float) -> Iterator[TensorTransfer]:
     """Yields the transfer of every tensor of the student."""
     pairs = {pair.student.name: pair for pair in matching.layers}
-    counterparts = {ours.name: theirs for ours, theirs in matching.blocks if ours.loose}
+    counterparts = {block.name: teacher_block for block, teacher_block in matching.blocks if block.unassigned}
     for block in student.blocks():
         for child in block.children:
             if isinstance(child, Layer):
                 pair = pairs.get(child.name)
-                sources = {} if pair is None else _paired_layers(child, pair.teacher)
+                teacher_layers = {} if pair is None else _paired_layers(child, pair.teacher)
                 same_shape = pair is not None and pair.teacher.shape == child.shape
                 for part in child.with_norms():
-                    yield from _plan_layer_transfers(part, sources.get(part.name), blend, same_shape=same_shape)
-        for name, info in block.loose.items():
-            counterpart = counterparts[block.name].loose.get(name) if block.name in counterparts else None
+                    yield from _plan_layer_transfers(part, teacher_layers.get(part.name), blend, same_shape=same_shape)
+        for name, info in block.unassigned.items():
+            counterpart = counterparts[block.name].unassigned.get(name) if block.name in counterparts else None
             usable = counterpart is not None and counterpart.shape == info.shape
             yield _plan_transfer(
                 info, info.key, counterpart if usable else None, counterpart.key if counterpart else "", 1.0, blend
@@ -399,7 +401,7 @@ def _plan_transfers(student: Block, matching: Matching, blend: float) -> Iterato
 def _paired_layers(student: Layer, teacher: Layer) -> dict[str, Layer]:
     """Returns the teacher's layers for a layer and its normalisations, by the student's names."""
     norm_pairs = [*zip(student.before, teacher.before, strict=False), *zip(student.after, teacher.after, strict=False)]
-    norms = {ours.name: theirs for ours, theirs in norm_pairs if ours.family == theirs.family}
+    norms = {norm.name: teacher_norm for norm, teacher_norm in norm_pairs if norm.family == teacher_norm.family}
     return {student.name: teacher, **norms}
 
 
@@ -437,13 +439,24 @@ def _plan_transfer(
     blend: float,
     parts: int = 1,
 ) -> TensorTransfer:
-    nothing = TensorTransfer(info.key, layer, info.shape, info.trained)
+    """Returns the transfer of one tensor of the student.
+
+    Args:
+        info: The student's tensor.
+        layer: Name of its layer, or its key.
+        counterpart: The teacher's tensor; None for no transfer.
+        teacher_layer: Name of the layer of the counterpart, or its key; "" for none.
+        score: Score of the shapes of the two layers.
+        blend: Share of the centre crop.
+        parts: Number of stacked matrices.
+    """
+    transfer = TensorTransfer(info.key, layer, info.shape, info.trained)
     if counterpart is None:
-        return nothing
+        return transfer
     how = COPY if counterpart.shape == info.shape else {0.0: RESIZE, 1.0: CROP}.get(blend, CROP_AND_RESIZE)
     covered = [min(a, b) for a, b in zip(info.shape, counterpart.shape, strict=True)] if how == CROP else info.shape
     return dataclasses.replace(
-        nothing,
+        transfer,
         teacher=counterpart.key,
         teacher_layer=teacher_layer,
         teacher_shape=counterpart.shape,

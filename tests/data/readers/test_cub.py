@@ -65,7 +65,7 @@ def test_the_dataset_is_downloaded_verified_and_then_cached(
     calls: list[tuple[str, int, int]] = []
     with serve({"/CUB_200_2011.tgz": archive}) as address:
         monkeypatch.setattr(cub, "URL", f"{address}/CUB_200_2011.tgz")
-        listing = read_dataset(resolve("cub"), progress=lambda *what: calls.append(what))
+        listing = read_dataset(resolve("cub"), progress=lambda *call: calls.append(call))
     assert (len(listing), listing.class_names[0]) == (12, "001.Bird_1")
     assert calls[0][0] == "downloading CUB_200_2011.tgz" and calls[0][2] == len(archive)
     assert [path.name for path in cache.iterdir()] == [cub.FOLDER]

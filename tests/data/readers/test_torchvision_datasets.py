@@ -234,7 +234,7 @@ def test_a_download_is_complete_and_without_its_archive(cache: Path, monkeypatch
     monkeypatch.setattr("torchvision.datasets.eurosat.download_and_extract_archive", fetch)
     calls: list[tuple[str, int, int]] = []
     for _ in range(2):
-        listing = read_dataset(resolve("eurosat"), progress=lambda *what: calls.append(what))
+        listing = read_dataset(resolve("eurosat"), progress=lambda *call: calls.append(call))
         assert len(listing) == 3
     assert len(fetched) == 1 and calls == [("downloading EuroSAT (RGB)", 0, 0)]
     assert [path.name for path in (cache / "eurosat").iterdir()] == ["eurosat"]
@@ -260,7 +260,7 @@ def test_a_failed_download_names_the_remedy_and_leaves_no_file(
 
 def test_an_incomplete_copy_of_the_user_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dtd").mkdir()
-    (tmp_path / "dtd" / "mine.txt").write_text("keep")
+    (tmp_path / "dtd" / "user.txt").write_text("keep")
 
     def fetch(url: str, download_root: str, md5: str) -> None:
         write_dtd(Path(download_root).parent)
@@ -268,12 +268,12 @@ def test_an_incomplete_copy_of_the_user_is_not_overwritten(tmp_path: Path, monke
     monkeypatch.setattr("torchvision.datasets.dtd.download_and_extract_archive", fetch)
     with pytest.raises(NbtError, match="dtd exists, but is not complete"):
         read_dataset(resolve("dtd", tmp_path))
-    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["dtd", "dtd/mine.txt"]
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["dtd", "dtd/user.txt"]
 
 
 def test_aircraft_is_downloaded_with_a_checksum(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_aircraft(tmp_path / "made")
-    archive = pack(tmp_path / "made" / "fgvc-aircraft-2013b")
+    write_aircraft(tmp_path / "source")
+    archive = pack(tmp_path / "source" / "fgvc-aircraft-2013b")
 
     def refuse(*_: Any) -> None:
         raise AssertionError("torchvision's unverified download was used")

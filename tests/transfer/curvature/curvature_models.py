@@ -14,8 +14,8 @@ def mlp(*widths: int, seed: int = 0) -> nn.Sequential:
     """Returns linear layers with ReLUs between them, of which the first is in place."""
     torch.manual_seed(seed)
     parts: list[nn.Module] = []
-    for wide, narrow in pairwise(widths):
-        parts += [nn.Linear(wide, narrow), nn.ReLU(inplace=not parts)]
+    for inputs, outputs in pairwise(widths):
+        parts += [nn.Linear(inputs, outputs), nn.ReLU(inplace=not parts)]
     return nn.Sequential(*parts[:-1]).double().eval()
 
 
@@ -46,6 +46,7 @@ class Convs(nn.Module):
 
 
 def convs(seed: int = 0) -> Convs:
+    """Returns the model in evaluation mode, with random parameters and running statistics."""
     torch.manual_seed(seed)
     model = Convs().double()
     with torch.no_grad():
@@ -66,6 +67,7 @@ def vectors(n: int, width: int, seed: int = 1) -> Tensor:
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Returns the parameters that require gradients, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -76,8 +78,10 @@ def jacobian(model: nn.Module, inputs: Tensor) -> Tensor:
     for sample in inputs:
         logits = model(sample[None])[0]
         for logit in logits:
-            found = torch.autograd.grad(logit, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-            rows.append(torch.cat([gradient.flatten() for gradient in found]))
+            gradients = torch.autograd.grad(
+                logit, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
     return torch.stack(rows).unflatten(0, (len(inputs), -1))
 
 
@@ -93,12 +97,13 @@ def dense(curvature: Curvature, model: nn.Module) -> Tensor:
 
 
 def unflatten(vector: Tensor, model: nn.Module) -> dict[str, Tensor]:
+    """Returns the parts of a flat vector by parameter name."""
     parameters = trained(model)
     parts = vector.split([parameter.numel() for parameter in parameters.values()])
     return {name: part.view_as(p) for (name, p), part in zip(parameters.items(), parts, strict=True)}
 
 
-def span(model: nn.Module, *names: str) -> Tensor:
+def indices_of(model: nn.Module, *names: str) -> Tensor:
     """Returns the indices of parameters in a flat vector."""
     indices, start = [], 0
     for name, parameter in trained(model).items():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nbt.errors import UsageError
-from nbt.transfer.curvature import layer_calls as capture
+from nbt.transfer.curvature import layer_calls
 from nbt.transfer.curvature.estimate import (
     Curvature,
     DiagonalCurvature,
@@ -21,9 +21,9 @@ from tests.transfer.curvature.curvature_models import (
     convs,
     dense,
     images,
+    indices_of,
     jacobian,
     mlp,
-    span,
     trained,
     unflatten,
     vectors,
@@ -50,9 +50,9 @@ def test_exact_restricted_to_outputs_and_exact_fisher() -> None:
     model, inputs = mlp(4, 5, 4), vectors(7, 4)
     mask = torch.tensor([True, False, True, True])
     rows = jacobian(model, inputs)
-    some = estimate("exact", model, inputs, outputs=mask)
+    restricted = estimate("exact", model, inputs, outputs=mask)
     expected = torch.einsum("ncp,ncq->pq", rows[:, mask], rows[:, mask])
-    torch.testing.assert_close(dense(some, model), expected, **CLOSE)
+    torch.testing.assert_close(dense(restricted, model), expected, **CLOSE)
     p = model(inputs).detach()[:, mask].softmax(dim=1)
     middle = torch.diag_embed(p) - p[:, :, None] * p[:, None]
     fisher = estimate("exact", model, inputs, outputs=mask, vectors="fisher")
@@ -125,7 +125,7 @@ def test_merging_is_exact(kind: str) -> None:
     assert merged.samples == 8
 
 
-def test_different_curvatures_do_not_merge() -> None:
+def test_different_curvatures_cannot_be_merged() -> None:
     model, inputs = mlp(4, 5, 3), vectors(3, 4)
     with pytest.raises(ValueError, match="kind exact cannot be merged with one of kind diagonal"):
         estimate("exact", model, inputs).plus(estimate("diagonal", model, inputs))
@@ -167,10 +167,10 @@ def test_the_model_is_not_modified(kind: str) -> None:
     model, inputs = convs(), images()
     model.head.weight.grad = torch.ones_like(model.head.weight)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    given = inputs.clone()
+    inputs_before = inputs.clone()
     estimate(kind, model, inputs)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert torch.equal(given, inputs)
+    assert torch.equal(inputs, inputs_before)
     assert {name for name, p in model.named_parameters() if p.grad is not None} == {"head.weight"}
     assert torch.equal(model.head.weight.grad, torch.ones_like(model.head.weight))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
@@ -184,18 +184,18 @@ def test_hooks_are_removed_when_the_model_fails() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def full(*args: object, **options: object) -> None:
+def raise_out_of_memory(*args: object, **options: object) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_out_of_memory_errors_do_not_change_the_estimate(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Out-of-memory errors neither exclude a layer nor are reported as a model without derivative."""
-    monkeypatch.setattr(capture.ForwardPass, "per_sample", full)
+    monkeypatch.setattr(layer_calls.ForwardPass, "per_sample", raise_out_of_memory)
     with pytest.raises(torch.OutOfMemoryError):
         estimate(kind, mlp(4, 5, 3), vectors(5, 4))
     monkeypatch.undo()
-    monkeypatch.setattr(capture, "vmap", lambda *args: full)
+    monkeypatch.setattr(layer_calls, "vmap", lambda *args: raise_out_of_memory)
     with pytest.raises(torch.OutOfMemoryError):
         estimate(kind, convs(), images())
 
@@ -210,7 +210,7 @@ class Unusual(nn.Module):
         self.tied = nn.Linear(4, 4, bias=False)
         self.tied_too = nn.Linear(4, 4)
         self.tied_too.weight = self.tied.weight
-        self.turned = nn.Linear(4, 4)
+        self.positions_first = nn.Linear(4, 4)
         self.norm = nn.LayerNorm(4)
         self.both = nn.Linear(4, 4)
         self.head = nn.Linear(4, 3)
@@ -220,7 +220,7 @@ class Unusual(nn.Module):
         hidden = nn.functional.linear(hidden, self.uncalled.weight, self.uncalled.bias)
         hidden = self.tied_too(self.tied(hidden).sigmoid())
         series = torch.stack([hidden, hidden.sin(), hidden.cos()])  # (3, n, 4)
-        hidden = self.norm(self.turned(series)).tanh().sum(dim=0)
+        hidden = self.norm(self.positions_first(series)).tanh().sum(dim=0)
         hidden = self.both(hidden) + hidden @ self.both.weight.exp()
         return self.head(hidden)
 
@@ -236,18 +236,20 @@ def test_layers_in_unusual_use_are_estimated_correctly(kind: str) -> None:
     if kind == "exact":
         torch.testing.assert_close(matrix, exact, **CLOSE)
         return
-    alone = span(model, "uncalled.weight", "uncalled.bias", "tied.weight", "tied_too.bias", "both.weight", "both.bias")
+    uncovered = indices_of(
+        model, "uncalled.weight", "uncalled.bias", "tied.weight", "tied_too.bias", "both.weight", "both.bias"
+    )
     if kind == "diagonal":
-        alone = torch.arange(len(exact))
+        uncovered = torch.arange(len(exact))
     elif kind == "kfac":
-        bias = span(model, "tied_too.bias")  # it has a separate factor
-        alone = alone[~torch.isin(alone, bias)]
+        bias = indices_of(model, "tied_too.bias")  # it has a separate factor
+        uncovered = uncovered[~torch.isin(uncovered, bias)]
         assert curvature.nbytes < curvature_bytes(kind, model)
-    torch.testing.assert_close(matrix.diag()[alone], exact.diag()[alone], **CLOSE)
-    assert matrix[alone][:, alone].count_nonzero() <= len(alone)
+    torch.testing.assert_close(matrix.diag()[uncovered], exact.diag()[uncovered], **CLOSE)
+    assert matrix[uncovered][:, uncovered].count_nonzero() <= len(uncovered)
 
 
-class Block(nn.Module):
+class AttentionBlock(nn.Module):
     """PyTorch's attention, whose parts are not called, with a class token."""
 
     def __init__(self) -> None:
@@ -265,11 +267,11 @@ class Block(nn.Module):
 
 def test_attention_and_class_tokens_have_their_exact_diagonal() -> None:
     torch.manual_seed(0)
-    model, inputs = Block().double().eval(), vectors(15, 4).view(5, 3, 4)
+    model, inputs = AttentionBlock().double().eval(), vectors(15, 4).view(5, 3, 4)
     rows = jacobian(model, inputs)
     exact = torch.einsum("ncp,ncq->pq", rows, rows)
     curvature = estimate("kfac", model, inputs, vectors="unit")
-    inside = span(model, *(name for name in trained(model) if name.startswith(("token", "attention"))))
+    inside = indices_of(model, *(name for name in trained(model) if name.startswith(("token", "attention"))))
     torch.testing.assert_close(dense(curvature, model)[inside][:, inside], torch.diag(exact.diag()[inside]), **CLOSE)
     assert curvature.nbytes == curvature_bytes("kfac", model)
 
@@ -295,7 +297,7 @@ def test_a_curvature_that_is_too_large_is_refused_before_estimation() -> None:
     assert check_curvature("diagonal", model, 1 << 20, count=3) == 3 * curvature_bytes("diagonal", model)
 
 
-def test_bad_input_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     model, inputs = mlp(4, 5, 3), vectors(3, 4)
     with pytest.raises(UsageError, match=r"'kfak' is unknown; did you mean kfac"):
         estimate("kfak", model, inputs)

@@ -59,7 +59,7 @@ matrices = st.integers(0, 2**32 - 1).map(
 
 
 def brute_force(scores: np.ndarray, i: int, j: int) -> float:
-    """The defining recursion: skip a teacher layer, skip a student layer, or end a run of any length."""
+    """Returns the value by its defining recursion: skip a teacher or a student layer, or end a run of any length."""
     if i == 0 or j == 0:
         return 0.0
     best = max(brute_force(scores, i - 1, j), brute_force(scores, i, j - 1))
@@ -81,7 +81,7 @@ class TestScore:
             ((7,), (7,), 1.0),
         ],
     )
-    def test_by_hand(self, a: Shape, b: Shape, score: float) -> None:
+    def test_scores_computed_by_hand(self, a: Shape, b: Shape, score: float) -> None:
         assert layer_score(a, b) == pytest.approx(score)
         assert layer_score(b, a) == layer_score(a, b)
 
@@ -107,22 +107,22 @@ class TestRuns:
         assert value == 1.0
         assert partner.tolist() == [-1, 0]
 
-    def test_a_good_pair_is_skipped_for_a_better_total(self) -> None:
+    def test_a_pair_is_skipped_for_a_higher_total(self) -> None:
         scores = np.array([[0.0, 0.9, 0.5], [0.8, 0.0, 0.7]])
         value, partner = align_sequences(scores)
         assert value == pytest.approx(1.6)
         assert partner.tolist() == [1, 2]
 
     @given(matrices)
-    def test_agrees_with_the_definition_and_keeps_the_order(self, scores: np.ndarray) -> None:
+    def test_alignment_agrees_with_the_definition_and_keeps_the_order(self, scores: np.ndarray) -> None:
         value, partner = align_sequences(scores)
         assert value == pytest.approx(brute_force(scores, *scores.shape))
-        fed = [(i, j) for i, j in enumerate(partner.tolist()) if j >= 0]
-        assert all(scores[i, j] > 0 for i, j in fed)
-        assert all(j <= k for (_, j), (_, k) in pairwise(fed))
+        matched = [(i, j) for i, j in enumerate(partner.tolist()) if j >= 0]
+        assert all(scores[i, j] > 0 for i, j in matched)
+        assert all(j <= k for (_, j), (_, k) in pairwise(matched))
         gain = 0.0
-        for teacher in {j for _, j in fed}:
-            run = [i for i, j in fed if j == teacher]
+        for teacher in {j for _, j in matched}:
+            run = [i for i, j in matched if j == teacher]
             assert run == list(range(run[0], run[-1] + 1))
             gain += scores[run, teacher].sum() / math.sqrt(len(run))
         assert gain == pytest.approx(value)
@@ -156,14 +156,14 @@ class TestNetworks:
 
     @given(networks, networks)
     def test_similarity_is_between_zero_and_one_and_the_sum_of_gains(self, student: Block, teacher: Block) -> None:
-        found = match_in_order(student, teacher)
+        matching = match_in_order(student, teacher)
         assert 0.0 <= tli_similarity(student, teacher) <= 1.0
-        assert found.value == matching_value(student, teacher)
-        assert sum(pair.score for pair in found.layers) >= found.value - 1e-9
-        assert all(pair.student.family == pair.teacher.family for pair in found.layers)
-        names = [pair.student.name for pair in found.layers]
+        assert matching.value == matching_value(student, teacher)
+        assert sum(pair.score for pair in matching.layers) >= matching.value - 1e-9
+        assert all(pair.student.family == pair.teacher.family for pair in matching.layers)
+        names = [pair.student.name for pair in matching.layers]
         assert len(set(names)) == len(names)
-        units = [int(theirs.name) for ours, theirs in found.blocks[1:]]
+        units = [int(teacher_unit.name) for _, teacher_unit in matching.blocks[1:]]
         assert units == sorted(units)
 
     @given(networks, networks, st.data())
@@ -171,19 +171,19 @@ class TestNetworks:
         unit = data.draw(st.integers(0, len(teacher.children) - 1))
         block = teacher.children[unit]
         assert isinstance(block, Block)
-        gone = data.draw(st.integers(0, len(block.children) - 1))
-        rest = dataclasses.replace(block, children=block.children[:gone] + block.children[gone + 1 :])
+        deleted = data.draw(st.integers(0, len(block.children) - 1))
+        rest = dataclasses.replace(block, children=block.children[:deleted] + block.children[deleted + 1 :])
         units = (*teacher.children[:unit], *((rest,) if rest.children else ()), *teacher.children[unit + 1 :])
         assert matching_value(student, Block("cut", units)) <= matching_value(student, teacher) + 1e-9
 
     @given(networks, networks, st.integers(0, 5))
     def test_random_pairs_stay_within_the_family(self, student: Block, teacher: Block, seed: int) -> None:
-        found = match_at_random(student, teacher, torch.Generator().manual_seed(seed))
+        matching = match_at_random(student, teacher, torch.Generator().manual_seed(seed))
         kinds = {(x.family, len(x.shape)) for x in teacher.layers()}
-        assert [p.student.name for p in found.layers] == [
+        assert [p.student.name for p in matching.layers] == [
             x.name for x in student.layers() if (x.family, len(x.shape)) in kinds
         ]
-        assert all(p.student.family == p.teacher.family for p in found.layers)
+        assert all(p.student.family == p.teacher.family for p in matching.layers)
 
     def test_random_pairs_use_their_generator_only(self) -> None:
         net = network(convs(*range(1, 12)))
@@ -203,9 +203,9 @@ class TestOutlines:
         with torch.device("meta"):
             by_model = read_outline(models.resnet18(num_classes=5))
         assert by_spec.signature == by_backbone.signature == by_model.signature
-        keys = {facts.key for x in by_model.layers() for part in x.with_norms() for facts in part.tensors.values()}
+        keys = {info.key for x in by_model.layers() for part in x.with_norms() for info in part.tensors.values()}
         assert keys == {key for key in models.resnet18().state_dict() if not key.startswith("fc.")}
-        assert all(k.startswith("units.") for x in by_spec.layers() for k in (f.key for f in x.tensors.values()))
+        assert all(k.startswith("units.") for x in by_spec.layers() for k in (info.key for info in x.tensors.values()))
 
     def test_normalisations_belong_to_the_layer_before_them(self) -> None:
         [first, second, third, fourth] = read_outline(TinyNet()).layers()
@@ -220,24 +220,24 @@ class TestOutlines:
         assert [x.family for x in attention.before] == ["layer norm"]
         assert (attention.parts, attention.shape) == (3, (2304, 768))
         assert [x.family for x in outline.children[-1].layers()] == ["layer norm"]
-        loose = {facts.key for block in outline.blocks() for facts in block.loose.values()}
-        assert loose == {"units.0.class_token", "units.0.pos_embedding"}
+        unassigned = {info.key for block in outline.blocks() for info in block.unassigned.values()}
+        assert unassigned == {"units.0.class_token", "units.0.pos_embedding"}
 
     @pytest.mark.parametrize("name", ["swin_t", "maxvit_t"])
     def test_fused_attention_is_a_separate_family(self, name: str) -> None:
-        found = {x.family: x.parts for x in outline_of(parse_backbone(name)).layers()}
-        assert (found["attention in"], found["attention out"], found["linear"]) == (3, 1, 1)
+        parts = {x.family: x.parts for x in outline_of(parse_backbone(name)).layers()}
+        assert (parts["attention in"], parts["attention out"], parts["linear"]) == (3, 1, 1)
 
     def test_depthwise_convolution_is_a_separate_family(self) -> None:
         families = [x.family for x in outline_of(parse_backbone("mobilenet_v2"), 64).children[2].layers()]
         assert families == ["convolution", "depthwise convolution", "convolution"]
 
-    def test_two_networks_in_the_original_paper(self) -> None:
-        """Reported: mnasnet <- spnasnet .852, reverse .729."""
+    def test_similarities_of_the_original_paper_are_reproduced(self) -> None:
+        """The paper reports .852 for spnasnet as the teacher of mnasnet, and .729 for the reverse."""
         pytest.importorskip("timm")
-        ours, theirs = (outline_of(parse_backbone(f"timm:{name}")) for name in ("mnasnet_100", "spnasnet_100"))
-        assert tli_similarity(ours, theirs) == pytest.approx(0.852, abs=0.01)
-        assert tli_similarity(theirs, ours) == pytest.approx(0.729, abs=0.01)
+        mnasnet, spnasnet = (outline_of(parse_backbone(f"timm:{name}")) for name in ("mnasnet_100", "spnasnet_100"))
+        assert tli_similarity(mnasnet, spnasnet) == pytest.approx(0.852, abs=0.01)
+        assert tli_similarity(spnasnet, mnasnet) == pytest.approx(0.729, abs=0.01)
 
     def test_any_other_module_is_read_by_its_tree_without_its_last_linear_layer(self) -> None:
         class Wrapped(nn.Module):
@@ -264,7 +264,7 @@ class TestOutlines:
             "body.stages.1.0",
             "body.classifier.0",
         ]
-        assert list(outline.loose) == ["body.scale"]
+        assert list(outline.unassigned) == ["body.scale"]
 
     def test_an_example_input_gives_the_order_of_the_calls(self) -> None:
         class Backwards(nn.Module):

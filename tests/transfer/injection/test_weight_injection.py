@@ -39,7 +39,7 @@ FAMILIES = (
 )
 
 
-def stirred(model: nn.Module, seed: int = 0) -> nn.Module:
+def perturbed(model: nn.Module, seed: int = 0) -> nn.Module:
     """Moves all values away from their initialisation, including running statistics."""
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -61,12 +61,12 @@ def by_student(report: InjectionReport) -> dict[str, tuple[str, str]]:
 
 class TestTransformations:
     def test_crop_takes_the_centre(self) -> None:
-        source, own = torch.arange(25.0).reshape(5, 5), torch.full((3, 3), -1.0)
-        assert centre_crop(source, own).tolist() == [[6, 7, 8], [11, 12, 13], [16, 17, 18]]
+        teacher, student = torch.arange(25.0).reshape(5, 5), torch.full((3, 3), -1.0)
+        assert centre_crop(teacher, student).tolist() == [[6, 7, 8], [11, 12, 13], [16, 17, 18]]
 
     def test_elements_outside_a_crop_keep_the_values_of_the_student(self) -> None:
-        source, own = torch.tensor([[7.0]]), torch.arange(9.0).reshape(3, 3)
-        assert centre_crop(source, own).tolist() == [[0, 1, 2], [3, 7, 5], [6, 7, 8]]
+        teacher, student = torch.tensor([[7.0]]), torch.arange(9.0).reshape(3, 3)
+        assert centre_crop(teacher, student).tolist() == [[0, 1, 2], [3, 7, 5], [6, 7, 8]]
         mixed = centre_crop(torch.arange(4.0).reshape(1, 4), torch.full((3, 2), -1.0))
         assert mixed.tolist() == [[-1, -1], [1, 2], [-1, -1]]
 
@@ -79,23 +79,23 @@ class TestTransformations:
         torch.testing.assert_close(resize(image, (3, 2, 8, 3)), by_torch)
 
     def test_blend_mixes_crop_and_resize(self) -> None:
-        source, own = torch.tensor([0.0, 4.0]), torch.tensor([10.0, 20.0, 30.0, 40.0])
-        assert combine(source, own, 1.0).tolist() == [10, 0, 4, 40]
-        assert combine(source, own, 0.0).tolist() == [0, 1, 3, 4]
-        assert combine(source, own, 0.75).tolist() == [7.5, 0.25, 3.75, 31]
-        assert own.tolist() == [10, 20, 30, 40]
+        teacher, student = torch.tensor([0.0, 4.0]), torch.tensor([10.0, 20.0, 30.0, 40.0])
+        assert combine(teacher, student, 1.0).tolist() == [10, 0, 4, 40]
+        assert combine(teacher, student, 0.0).tolist() == [0, 1, 3, 4]
+        assert combine(teacher, student, 0.75).tolist() == [7.5, 0.25, 3.75, 31]
+        assert student.tolist() == [10, 20, 30, 40]
 
     @pytest.mark.parametrize("blend", [0.0, 0.3, 1.0])
     def test_equal_shapes_are_copied_for_any_blend(self, blend: float) -> None:
-        source = torch.randn(4, 3)
-        result = combine(source, torch.zeros(4, 3), blend)
-        assert torch.equal(result, source)
-        assert result is not source
+        teacher = torch.randn(4, 3)
+        result = combine(teacher, torch.zeros(4, 3), blend)
+        assert torch.equal(result, teacher)
+        assert result is not teacher
 
     def test_queries_keys_and_values_are_transformed_separately(self) -> None:
-        source = torch.tensor([1.0, 1, 2, 2, 3, 3])
-        assert combine(source, torch.zeros(12), 0.0, parts=3).tolist() == [1] * 4 + [2] * 4 + [3] * 4
-        assert combine(source, torch.zeros(3), 0.5, parts=3).tolist() == [1, 2, 3]
+        teacher = torch.tensor([1.0, 1, 2, 2, 3, 3])
+        assert combine(teacher, torch.zeros(12), 0.0, parts=3).tolist() == [1] * 4 + [2] * 4 + [3] * 4
+        assert combine(teacher, torch.zeros(3), 0.5, parts=3).tolist() == [1, 2, 3]
 
 
 class TestInject:
@@ -104,7 +104,7 @@ class TestInject:
     )
     def test_the_same_architecture_is_copied_exactly(self, name: str) -> None:
         spec = parse_backbone(name)
-        teacher = stirred(build_backbone(spec, 4, image_size=64, seed=1), 1)
+        teacher = perturbed(build_backbone(spec, 4, image_size=64, seed=1), 1)
         student = build_backbone(spec, 6, image_size=64, seed=2)
         head = state(student.head)
         report = inject(student, teacher)
@@ -115,37 +115,37 @@ class TestInject:
         assert (report.left, report.statistics) == ((), ())
 
     def test_library_models_with_other_heads(self) -> None:
-        teacher, student = stirred(models.resnet18(num_classes=3)), models.resnet18(num_classes=8)
+        teacher, student = perturbed(models.resnet18(num_classes=3)), models.resnet18(num_classes=8)
         before = state(student)
         inject(student, teacher)
         for key, tensor in student.state_dict().items():
             assert torch.equal(tensor, before[key] if key.startswith("fc.") else teacher.state_dict()[key]), key
 
     def test_the_report_describes_the_transfers(self) -> None:
-        student, teacher = TinyNet(width=4), stirred(TinyNet(width=6))
+        student, teacher = TinyNet(width=4), perturbed(TinyNet(width=6))
         student.units[2] = nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU())
         student.units[3] = nn.Sequential(nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6))
         before = state(student)
         report = inject(student, teacher)
-        found = by_student(report)
-        assert found["units.0.0.weight"] == ("units.0.0.weight", "crop + resize")
-        assert found["units.0.1.bias"] == ("units.0.1.bias", "crop + resize")
-        assert found["units.0.1.running_mean"] == ("", "none")
-        assert found["units.3.0.weight"] == ("units.3.0.weight", "copy")
-        assert found["units.3.1.running_var"] == ("units.3.1.running_var", "copy")
+        transfers = by_student(report)
+        assert transfers["units.0.0.weight"] == ("units.0.0.weight", "crop + resize")
+        assert transfers["units.0.1.bias"] == ("units.0.1.bias", "crop + resize")
+        assert transfers["units.0.1.running_mean"] == ("", "none")
+        assert transfers["units.3.0.weight"] == ("units.3.0.weight", "copy")
+        assert transfers["units.3.1.running_var"] == ("units.3.1.running_var", "copy")
         assert report.statistics == ("units.0.1", "units.1.1")
-        assert not any(key.startswith("head") for key in found)
-        after, given = student.state_dict(), teacher.state_dict()
-        for key, (source, how) in found.items():
-            expected = before[key] if how == "none" else combine(given[source], before[key], 0.75)
+        assert not any(key.startswith("head") for key in transfers)
+        after, teacher_state = student.state_dict(), teacher.state_dict()
+        for key, (source, how) in transfers.items():
+            expected = before[key] if how == "none" else combine(teacher_state[source], before[key], 0.75)
             assert torch.equal(after[key], expected), key
-        assert all(torch.equal(after[key], before[key]) for key in after if key not in found)
+        assert all(torch.equal(after[key], before[key]) for key in after if key not in transfers)
 
     def test_statistics_are_not_copied_for_weights_of_another_shape(self) -> None:
         def make(kernel: int) -> nn.Module:
             return nn.Sequential(nn.Conv2d(3, 6, kernel), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6))
 
-        student, teacher = make(3), stirred(make(5))
+        student, teacher = make(3), perturbed(make(5))
         report = inject(student, teacher)
         assert report.statistics == ("1",)
         assert torch.equal(student[1].weight, teacher[1].weight)
@@ -154,11 +154,11 @@ class TestInject:
 
     def test_a_bias_that_the_teacher_lacks_is_unchanged(self) -> None:
         student = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-        own = student[0].bias.detach().clone()
+        bias = student[0].bias.detach().clone()
         report = inject(student, nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU()))
         assert report.left == ("0.bias",)
         assert report.coverage == pytest.approx(108 / 112)
-        assert torch.equal(student[0].bias, own)
+        assert torch.equal(student[0].bias, bias)
 
     def test_coverage_of_a_crop_counts_its_elements(self) -> None:
         student, teacher = nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(3, 2, 1, bias=False)
@@ -169,14 +169,14 @@ class TestInject:
         teacher = nn.Conv2d(3, 8, 5)
         for blend, how in ((1.0, "crop"), (0.0, "resize")):
             student = nn.Conv2d(3, 4, 3)
-            own = student.weight.detach().clone()
+            weight = student.weight.detach().clone()
             report = inject(student, teacher, blend=blend)
             assert {t.how for t in report.transfers} == {how}
-            expected = centre_crop(teacher.weight, own) if blend else resize(teacher.weight, own.shape)
+            expected = centre_crop(teacher.weight, weight) if blend else resize(teacher.weight, weight.shape)
             assert torch.equal(student.weight, expected)
 
     def test_teacher_modes_and_generator_are_unchanged(self) -> None:
-        student, teacher = TinyNet(width=4).train(), stirred(TinyNet()).eval()
+        student, teacher = TinyNet(width=4).train(), perturbed(TinyNet()).eval()
         before, rng_state = state(teacher), torch.get_rng_state()
         inject(student, teacher)
         assert all(torch.equal(tensor, before[key]) for key, tensor in teacher.state_dict().items())
@@ -185,7 +185,7 @@ class TestInject:
         assert all(p.requires_grad for p in student.parameters())
 
     def test_random_matching_differs(self) -> None:
-        teacher = stirred(models.mobilenet_v2())
+        teacher = perturbed(models.mobilenet_v2())
         students = [models.mobilenet_v2(width_mult=0.5) for _ in range(2)]
         ordered = inject(students[0], teacher)
         drawn = inject(students[1], teacher, matching="random", generator=torch.Generator().manual_seed(0))
@@ -250,7 +250,7 @@ class TestStatistics:
         return [2 * torch.randn(4, 3, 12, 12, generator=rng) + i for i in range(n)]
 
     def test_statistics_are_the_mean_over_the_batches(self) -> None:
-        model = stirred(TinyNet())
+        model = perturbed(TinyNet())
         outputs = [model.units[0][0](images) for images in self.batches()]
         estimate_statistics(model, self.batches())
         norm = model.units[0][1]
@@ -259,7 +259,7 @@ class TestStatistics:
         assert norm.num_batches_tracked == 3
 
     def test_only_the_named_layers_change(self) -> None:
-        model = stirred(TinyNet()).train()
+        model = perturbed(TinyNet()).train()
         model.units[1].eval()
         before, modes = state(model), [module.training for module in model.modules()]
         estimate_statistics(model, self.batches(), ["units.1.1"])
@@ -269,7 +269,7 @@ class TestStatistics:
         assert model.units[1][1].momentum == 0.1
 
     def test_without_a_batch_nothing_changes(self) -> None:
-        model = stirred(TinyNet())
+        model = perturbed(TinyNet())
         before = state(model)
         with pytest.raises(UsageError, match="without a batch"):
             estimate_statistics(model, [])
@@ -280,8 +280,8 @@ class TestStatistics:
 class TestInjectWeights:
     def test_other_tensors_keep_the_initialisation_of_the_seed(self) -> None:
         student, source = parse_backbone("resnet18"), parse_backbone("mobilenet_v2(width_mult=0.25)")
-        given = {key: tensor + 0.5 for key, tensor in random_unit_state(source, 64, 7).items()}
-        teacher = Teacher("t", source, given)
+        teacher_state = {key: tensor + 0.5 for key, tensor in random_unit_state(source, 64, 7).items()}
+        teacher = Teacher("t", source, teacher_state)
         w0, report = inject_weights(student, 64, teacher, seed=3)
         fresh = random_unit_state(student, 64, 3)
         assert list(w0) == list(fresh)
@@ -312,19 +312,20 @@ class TestInjectWeights:
 
 
 def _plan_and_apply(student: str, teacher: str) -> None:
-    ours, theirs = parse_backbone(student), parse_backbone(teacher)
-    kinds = [{layer.family for layer in outline_of(spec).layers()} for spec in (ours, theirs)]
+    specs = parse_backbone(student), parse_backbone(teacher)
+    kinds = [{layer.family for layer in outline_of(spec).layers()} for spec in specs]
     if not kinds[0] & kinds[1]:
         with pytest.raises(UsageError, match="no two layers are of the same kind"):
-            plan_injection(outline_of(ours), outline_of(theirs))
+            plan_injection(*(outline_of(spec) for spec in specs))
         return
-    report = plan_injection(outline_of(ours), outline_of(theirs))
+    report = plan_injection(*(outline_of(spec) for spec in specs))
     assert 0.0 < report.similarity <= 1.0
     assert 0.0 < report.coverage <= 1.0
     for transfer in report.transfers:
         if transfer.how != "none":
-            own, source = torch.zeros(transfer.shape), torch.ones(transfer.teacher_shape)
-            assert combine(source, own, report.blend, transfer.parts).shape == own.shape
+            student_tensor, teacher_tensor = torch.zeros(transfer.shape), torch.ones(transfer.teacher_shape)
+            adapted = combine(teacher_tensor, student_tensor, report.blend, transfer.parts)
+            assert adapted.shape == student_tensor.shape
 
 
 @pytest.mark.parametrize(
@@ -336,13 +337,13 @@ def _plan_and_apply(student: str, teacher: str) -> None:
         ("squeezenet1_1", "densenet121"),
     ],
 )
-def test_some_families_into_others(student: str, teacher: str) -> None:
+def test_some_families_are_injected_into_others(student: str, teacher: str) -> None:
     _plan_and_apply(student, teacher)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("student", FAMILIES)
-def test_every_family_into_every_other(student: str) -> None:
+def test_every_family_is_injected_into_every_other(student: str) -> None:
     for teacher in FAMILIES:
         _plan_and_apply(student, teacher)
 
@@ -356,8 +357,8 @@ def test_every_pair_of_families_is_scored_between_zero_and_one() -> None:
         assert (score == 1.0) >= (student == teacher)
 
 
-def test_inject_does_not_modify_a_copy_of_the_teacher() -> None:
-    teacher = stirred(TinyNet())
+def test_injected_weights_do_not_share_memory_with_the_teacher() -> None:
+    teacher = perturbed(TinyNet())
     student = copy.deepcopy(teacher)
     inject(student, teacher)
     with torch.no_grad():
