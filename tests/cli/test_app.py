@@ -211,3 +211,10 @@ def test_python_m_nbt_and_an_ascii_terminal() -> None:
 
 def test_no_command_is_listed_twice() -> None:
     assert len(set(COMMANDS)) == len(COMMANDS)
+
+
+def test_datasets_are_printed_with_the_keys_of_version_0_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["datasets", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    keys = "name title description kind classes images image_size mirror default_backbone marker fetched homepage"
+    assert all(list(row) == keys.split() for row in rows)
