@@ -16,8 +16,8 @@ RANDOM = (0.16, 0.12, 0.08, 0.05, 0.03)
 
 
 def make_profile(
-    own: Sequence[float] = RISING,
-    other: Sequence[float] = RANDOM,
+    pretrained: Sequence[float] = RISING,
+    random: Sequence[float] = RANDOM,
     *,
     samples: int = 1000,
     backbone: str = "mobilenet_v2",
@@ -28,35 +28,35 @@ def make_profile(
     """Returns a profile of 20 balanced classes.
 
     Args:
-        own: Ridge accuracy of each unit with pretrained weights.
-        other: Ridge accuracy of each unit with random weights.
+        pretrained: Ridge accuracy of each unit with pretrained weights.
+        random: Ridge accuracy of each unit with random weights.
         samples: Number of images.
         backbone: Name of the backbone.
         weights: Source of the weights.
         left_out: Reasons why measures are missing; LEEP by default.
         scalars: Scalars to replace or add; None removes one.
     """
-    units = len(own)
+    units = len(pretrained)
     layers = pd.DataFrame(
         {
             "unit": [f"features.{i}" for i in range(units)],
             "depth": [(i + 1) / units for i in range(units)],
-            "ridge_accuracy": own,
-            "ridge_accuracy_random": other,
+            "ridge_accuracy": pretrained,
+            "ridge_accuracy_random": random,
         }
     ).reindex(columns=list(LAYER_COLUMNS), fill_value=0.25)
     layers["gain"] = layers["ridge_accuracy"] - layers["ridge_accuracy_random"]
     layers["mean_shift"] = math.nan
-    known = {
+    all_scalars = {
         "classes": 20.0,
         "train_images": 1200.0,
         "smallest_class": 60.0,
         "imbalance": 1.0,
         "image_size": 96.0,
         "samples": float(samples),
-        "ridge_accuracy": own[-1],
-        "ridge_accuracy_random": other[-1],
-        "knn_accuracy": own[-1] - 0.05,
+        "ridge_accuracy": pretrained[-1],
+        "ridge_accuracy_random": random[-1],
+        "knn_accuracy": pretrained[-1] - 0.05,
         "logme": 0.6,
         "h_score_regularized": 12.5,
         "nleep": -0.9,
@@ -69,8 +69,8 @@ def make_profile(
     }
     facts = {"dataset": "cub", "backbone": backbone, "weights": weights, "samples": samples, "image_size": 96}
     no_head = {"leep": "the weights came without a classifier of their source's classes"}
-    kept = {name: value for name, value in known.items() if value is not None}
-    return FitProfile(kept, layers, facts, no_head if left_out is None else left_out)
+    present = {name: value for name, value in all_scalars.items() if value is not None}
+    return FitProfile(present, layers, facts, no_head if left_out is None else left_out)
 
 
 def profile_dict(**changes: Any) -> dict[str, Any]:

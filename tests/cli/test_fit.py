@@ -20,7 +20,10 @@ TWO = [*FIT, "--backbone", "conv3", "--backbone", "conv4"]
 
 
 def two_profiles() -> list[Any]:
-    return [make_profile(backbone="conv3", leep=-1.0, left_out={}), make_profile(own=(0.2, 0.3), other=(0.1, 0.1))]
+    return [
+        make_profile(backbone="conv3", leep=-1.0, left_out={}),
+        make_profile(pretrained=(0.2, 0.3), random=(0.1, 0.1)),
+    ]
 
 
 def test_passes_its_options_on(fake_api: FakeApi, tmp_path: Path) -> None:

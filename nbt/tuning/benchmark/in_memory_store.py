@@ -9,7 +9,7 @@ import optuna
 from nbt.training.results import EpochResult
 from nbt.tuning.experience.recorded_table import TableHeader
 from nbt.tuning.space.space import Space
-from nbt.tuning.storage import codec as codec
+from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import StudyConfig
 from nbt.tuning.storage.study_store import StudyStore
 
@@ -19,7 +19,7 @@ class InMemoryStudyStore(StudyStore):
 
     Args:
         config: Configuration of the study, including the seed of the search.
-        facts: Facts of the dataset, as a live study stores them.
+        facts: Facts about the dataset, as a live study stores them.
     """
 
     def __init__(self, config: StudyConfig, facts: dict[str, object] | None = None) -> None:

@@ -21,7 +21,7 @@ accuracies = st.floats(0, 1)
 
 
 def test_columns_of_known_height() -> None:
-    lines = [text.plain for text in draw_columns(make_profile(own=(0.5, 1.0), other=(0.25, 0.0)), 80)]
+    lines = [text.plain for text in draw_columns(make_profile(pretrained=(0.5, 1.0), random=(0.25, 0.0)), 80)]
     bars = [line[6:] for line in lines[:HEIGHT]]
     assert bars == [*["    █ "] * 4, *[" █  █ "] * 2, *[" ██ █ "] * 2]
     assert lines[0].startswith("100 %")
@@ -29,7 +29,7 @@ def test_columns_of_known_height() -> None:
 
 
 def test_the_mark_is_below_the_column_of_the_knee() -> None:
-    profile = make_profile(own=(0.1, *(0.6,) * 30), other=(0.1,) * 31, knee_depth=10 / 31)
+    profile = make_profile(pretrained=(0.1, *(0.6,) * 30), random=(0.1,) * 31, knee_depth=10 / 31)
     lines = [text.plain for text in draw_columns(profile, 120)]
     [mark] = [line for line in lines if "▲" in line]
     assert mark.index("▲") == 6 + 1 + 3 * 9
@@ -37,7 +37,7 @@ def test_the_mark_is_below_the_column_of_the_knee() -> None:
 
 @given(units=st.integers(1, 90), width=st.integers(20, 130), knee=st.floats(0, 1))
 def test_the_chart_fits_the_terminal(units: int, width: int, knee: float) -> None:
-    profile = make_profile(own=[0.5] * units, other=[0.2] * units, knee_depth=knee)
+    profile = make_profile(pretrained=[0.5] * units, random=[0.2] * units, knee_depth=knee)
     bars = draw_columns(profile, width)[: HEIGHT + 1]
     assert max(len(text.plain) for text in bars) <= max(width, 10)
 
@@ -62,7 +62,7 @@ def test_a_column_is_as_high_as_its_value(value: float) -> None:
 
 def test_unknown_values_are_marked() -> None:
     assert [column_character(math.nan, 1.0, row) for row in (0, 1)] == ["?", " "]
-    assert "-" in draw_bars(make_profile(own=(math.nan, 0.5), other=(0.2, 0.2)))[1]
+    assert "-" in draw_bars(make_profile(pretrained=(math.nan, 0.5), random=(0.2, 0.2)))[1]
 
 
 @pytest.mark.parametrize(("highest", "top"), [(0.0, 0.1), (0.03, 0.1), (0.3, 0.3), (0.31, 0.4), (1.0, 1.0)])

@@ -31,7 +31,7 @@ def test_measure_that_rises_with_depth_equals_the_baseline() -> None:
 def test_measure_can_correlate_better_than_depth() -> None:
     # The best units, and with them the best trials, are at the input and at the top.
     record = depths(10)
-    valley = profile_dict(own=(0.6, 0.3, 0.2, 0.4, 0.7), other=(0.1,) * 5)
+    valley = profile_dict(pretrained=(0.6, 0.3, 0.2, 0.4, 0.7), random=(0.1,) * 5)
     trials = []
     for record_trial in record.trials:
         unit = unit_count(record_trial.settings, "transfer_depth", 5)

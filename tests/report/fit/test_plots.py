@@ -25,7 +25,7 @@ def test_every_unit_has_a_tooltip_and_the_knee_is_marked() -> None:
 
 
 def test_without_a_knee_there_is_no_mark() -> None:
-    assert ">knee<" not in (layer_curves(make_profile(own=(0.3, 0.3), other=(0.3, 0.3))) or "")
+    assert ">knee<" not in (layer_curves(make_profile(pretrained=(0.3, 0.3), random=(0.3, 0.3))) or "")
 
 
 def test_profile_without_units_is_not_drawn() -> None:
@@ -35,7 +35,7 @@ def test_profile_without_units_is_not_drawn() -> None:
 
 @pytest.mark.parametrize("name", ["a.png", "a.SVG"])
 def test_plot_file_of_several_profiles_is_reproducible(name: str, tmp_path: Path) -> None:
-    profiles = [make_profile(backbone="one"), make_profile(own=(0.2, 0.3), other=(0.1, 0.1), backbone="$two$")]
+    profiles = [make_profile(backbone="one"), make_profile(pretrained=(0.2, 0.3), random=(0.1, 0.1), backbone="$two$")]
     path = write_fit_plot(profiles, tmp_path / name)
     first = path.read_bytes()
     assert first.startswith(b"\x89PNG" if name == "a.png" else b"<?xml")

@@ -26,7 +26,7 @@ def test_majority_class_share() -> None:
 
 
 def test_differences_within_two_standard_errors_are_ties() -> None:
-    text = suggested(own=(0.3, 0.33), other=(0.3, 0.31))
+    text = suggested(pretrained=(0.3, 0.33), random=(0.3, 0.31))
     assert "That is a tie (+2.0 ± 2.1 points)" in text
     assert "exceed random ones" not in text
     assert "too easy" not in text
@@ -34,31 +34,35 @@ def test_differences_within_two_standard_errors_are_ties() -> None:
 
 
 def test_difference_is_significant_with_enough_images() -> None:
-    assert "exceed random ones by 2.0 ± 0.2 points" in suggested(own=(0.3, 0.33), other=(0.3, 0.31), samples=100_000)
+    assert "exceed random ones by 2.0 ± 0.2 points" in suggested(
+        pretrained=(0.3, 0.33), random=(0.3, 0.31), samples=100_000
+    )
 
 
 def test_easy_target_is_mentioned() -> None:
-    assert "too easy" in suggested(own=(0.97, 0.98), other=(0.97, 0.97))
+    assert "too easy" in suggested(pretrained=(0.97, 0.98), random=(0.97, 0.97))
 
 
 def test_negative_gain_is_mentioned() -> None:
-    assert "worse than random ones" in suggested(own=(0.2, 0.2), other=(0.2, 0.4))
+    assert "worse than random ones" in suggested(pretrained=(0.2, 0.2), random=(0.2, 0.4))
 
 
 def test_only_a_falling_gain_above_the_knee_suggests_reinitialisation() -> None:
-    fall = suggested(own=(0.2, 0.6, 0.4, 0.3), other=(0.1,) * 4)
+    fall = suggested(pretrained=(0.2, 0.6, 0.4, 0.3), random=(0.1,) * 4)
     assert "up to unit 2 of 4 (features.1); up to the last unit it falls by 30.0 points" in fall
     assert "the top 2 units may be specific to the source" in fall
     assert "re-initialising them (transfer_depth around 0.50) is worth a trial" in fall
-    flat = suggested(own=(0.2, 0.6, 0.6, 0.61), other=(0.1,) * 4)
+    flat = suggested(pretrained=(0.2, 0.6, 0.6, 0.61), random=(0.1,) * 4)
     assert "the contribution of the top 2 units is within noise" in flat
     assert "re-initialising" not in flat
-    assert "the contribution of the top unit is within noise" in suggested(own=(0.2, 0.6, 0.61), other=(0.1,) * 3)
+    assert "the contribution of the top unit is within noise" in suggested(
+        pretrained=(0.2, 0.6, 0.61), random=(0.1,) * 3
+    )
 
 
 def test_random_weights_and_missing_probes_yield_no_suggestions() -> None:
     assert "nothing pretrained to measure" in suggested(weights="none")
-    assert suggested(own=(0.2, math.nan), other=(0.1, 0.1)) == (
+    assert suggested(pretrained=(0.2, math.nan), random=(0.1, 0.1)) == (
         "The profile has no ridge probe of the features and makes no suggestion."
     )
 
@@ -82,25 +86,28 @@ class TestComparison:
 
     def test_ties_and_lower_accuracies_are_distinguished(self) -> None:
         best = make_profile(backbone="a")
-        near = make_profile(own=(*RISING[:4], 0.58), backbone="b")
-        far = make_profile(own=(*RISING[:4], 0.5), backbone="c")
+        near = make_profile(pretrained=(*RISING[:4], 0.58), backbone="b")
+        far = make_profile(pretrained=(*RISING[:4], 0.5), backbone="c")
         text = fit_text.comparison([far, near, best])[0]
         assert text.startswith("a has the highest ridge probe accuracy, 60.0 % ± 1.5, tied within two standard errors")
         assert text.endswith("with b (2.0 ± 2.2 points lower); c (10.0 ± 2.2 points lower) differs by more.")
         assert "c (10.0 ± 2.2 points lower) differs from it by more than two" in fit_text.comparison([far, best])[0]
 
     def test_other_measures_agree_or_disagree(self) -> None:
-        best, other = make_profile(backbone="a"), make_profile(own=(*RISING[:4], 0.4), backbone="b", logme=0.5)
+        best, other = make_profile(backbone="a"), make_profile(pretrained=(*RISING[:4], 0.4), backbone="b", logme=0.5)
         agreed = fit_text.comparison([make_profile(backbone="a", gbc=-2.0), other])[1]
         assert agreed.startswith("Every other measure that all backbones have (kNN, LogME, H-score")
         assert agreed.endswith("also ranks a first.")
-        split = fit_text.comparison([best, make_profile(own=(*RISING[:4], 0.4), backbone="b", gbc=-1.0)])[1]
+        split = fit_text.comparison([best, make_profile(pretrained=(*RISING[:4], 0.4), backbone="b", gbc=-1.0)])[1]
         assert split.startswith("The other measures do not all agree: a is first by kNN")
         assert "but b by GBC" in split
 
     def test_only_common_measures_are_compared(self) -> None:
         with_leep = make_profile(backbone="a", leep=-1.0)
-        assert "LEEP (" not in fit_text.comparison([with_leep, make_profile(own=(*RISING[:4], 0.4), backbone="b")])[1]
+        assert (
+            "LEEP ("
+            not in fit_text.comparison([with_leep, make_profile(pretrained=(*RISING[:4], 0.4), backbone="b")])[1]
+        )
 
     def test_different_image_sizes_are_mentioned(self) -> None:
         text = fit_text.comparison([make_profile(), make_profile(image_size=224.0)])

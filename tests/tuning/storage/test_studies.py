@@ -129,7 +129,7 @@ class TestOpen:
         assert read_study(resolve_storage(None, tmp_path), "fake").profile == profile_dict()
 
     def test_the_profile_of_a_deep_backbone_fits_into_64_kb(self) -> None:
-        deep = profile_dict(own=[0.123456789012] * 100, other=[1 / 3] * 100)
+        deep = profile_dict(pretrained=[0.123456789012] * 100, random=[1 / 3] * 100)
         stored = codec.encode_profile(deep)
         assert len(json.dumps(stored)) < 2**16
         assert codec.decode_profile(json.loads(json.dumps(stored))) == deep
