@@ -115,8 +115,8 @@ class TableHeader:
         data_hash: `Task.fingerprint`.
         weights_hash: Fingerprint of the pretrained weights w0.
         image_size: Side of the images in pixels.
-        classes: `--classes`, if given.
-        shots: `--shots`, if given.
+        classes: Number of classes that were used; None for all.
+        shots: Maximum number of labelled images per class; None for all.
         epochs: Number of epochs of every run.
         seed: Seed of split, settings and runs.
         dimensions: Varied dimensions: name -> range or choices; see `describe_dimensions`.

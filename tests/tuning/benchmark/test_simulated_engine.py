@@ -108,7 +108,7 @@ def test_workers_run_in_parallel(pool: CandidatePool) -> None:
     assert engine.clock.now == pytest.approx(3.5 + 0.5 + LENGTH)
 
 
-def test_it_ends_when_every_setting_was_used(pool: CandidatePool) -> None:
+def test_the_replay_ends_when_every_setting_was_used(pool: CandidatePool) -> None:
     source, engine = RecordingTrialSource(settings(pool, *range(8), 0)), ReplayEngine(pool)
     engine.run(source)
     assert len(engine.trials) == 8
