@@ -91,7 +91,7 @@ TECHNIQUE_PRIORS = (
     ),
     Prior(
         name="zap seldom when short",
-        source="nbt, based on Frati et al. 2023, arXiv 2310.07996: zapping in long pretraining",
+        source="nbt, based on Frati et al. 2023, arXiv 2310.07996, who zap during long pretraining",
         dimensions=("zap_period", "zap_fraction"),
         needs=("images per class",),
         strength=0.3,
