@@ -31,7 +31,7 @@ from machine import machine
 import nbt
 from nbt.fit.gbc import COMPONENTS, gbc_from_components
 from nbt.fit.h_score import h_score_from_spectrum
-from nbt.fit.knn import knn_accuracy_of_codes
+from nbt.fit.knn import knn_accuracy_unchecked
 from nbt.fit.leep import nleep_from_components
 from nbt.fit.logme import logme, logme_from_spectrum
 from nbt.fit.pca import components_from_spectrum
@@ -70,7 +70,7 @@ def measure_all(features: np.ndarray, labels: np.ndarray) -> None:
     h_score_from_spectrum(spectrum, labels, regularized=True)
     ridge_accuracy_from_spectrum(spectrum, labels)
     transrate_from_spectrum(spectrum, labels)
-    knn_accuracy_of_codes(spectrum.features, labels)
+    knn_accuracy_unchecked(spectrum.features, labels)
     projected = components_from_spectrum(spectrum, COMPONENTS)
     gbc_from_components(projected, labels)
     nleep_from_components(projected, labels)

@@ -47,7 +47,7 @@ def make_profile(
     ).reindex(columns=list(LAYER_COLUMNS), fill_value=0.25)
     layers["gain"] = layers["ridge_accuracy"] - layers["ridge_accuracy_random"]
     layers["mean_shift"] = math.nan
-    values = {
+    all_scalars = {
         "classes": 20.0,
         "train_images": 1200.0,
         "smallest_class": 60.0,
@@ -69,8 +69,8 @@ def make_profile(
     }
     facts = {"dataset": "cub", "backbone": backbone, "weights": weights, "samples": samples, "image_size": 96}
     no_head = {"leep": "the weights came without a classifier of their source's classes"}
-    kept = {name: value for name, value in values.items() if value is not None}
-    return FitProfile(kept, layers, facts, no_head if left_out is None else left_out)
+    present = {name: value for name, value in all_scalars.items() if value is not None}
+    return FitProfile(present, layers, facts, no_head if left_out is None else left_out)
 
 
 def profile_dict(**changes: Any) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Activations:
 def iter_image_batches(
     task: Task, index: IntArray, device: torch.device, size: int = BATCH_SIZE
 ) -> Iterator[torch.Tensor]:
-    """Yields normalised images as in evaluation, (n, 3, H, W), on the device.
+    """Yields batches of images, (n, 3, H, W), on the device, normalised as in evaluation.
 
     Args:
         task: The task with the images and their normalisation.
@@ -83,7 +83,7 @@ def collect_activations(
     source_head: nn.Module | None = None,
     on_batch: Callable[[], None] | None = None,
 ) -> Activations:
-    """Runs a backbone once on some images.
+    """Returns the activations of a backbone for some images, from one forward pass.
 
     Memory: the pooled outputs, and the activations of one batch.
 
@@ -95,22 +95,22 @@ def collect_activations(
         source_head: Maps the last unit's output to logits of the source's classes.
         on_batch: Called after every batch.
     """
-    records = [_UnitRecorder(len(index)) for _ in model.units]
+    recorders = [_UnitRecorder(len(index)) for _ in model.units]
     logits = _RowBuffer(len(index))
     for images in iter_image_batches(task, index, device):
         hidden = images
-        for unit, record in zip(model.units, records, strict=True):
+        for unit, recorder in zip(model.units, recorders, strict=True):
             hidden = unit(hidden)
-            last = record is records[-1]
-            record.add(channels_first(hidden), model.neck(hidden) if last else None)
+            is_last = recorder is recorders[-1]
+            recorder.add(channels_first(hidden), model.neck(hidden) if is_last else None)
         if source_head is not None:
             logits.add(source_head(hidden))
         if on_batch is not None:
             on_batch()
     return Activations(
-        units=[record.rows.numpy() for record in records],
-        channels=tuple(record.channels for record in records),
-        dead_channels=tuple(record.dead_channels for record in records),
+        units=[recorder.rows.numpy() for recorder in recorders],
+        channels=tuple(recorder.channels for recorder in recorders),
+        dead_channels=tuple(recorder.dead_channels for recorder in recorders),
         logits=None if source_head is None else logits.numpy(),
     )
 
@@ -205,9 +205,10 @@ class _UnitRecorder:
         self.rows = _RowBuffer(n)
         self.channels = 0
         self._dead_candidates: torch.Tensor | None = None
-        self._constant_value: torch.Tensor = torch.empty(0)
+        self._constant_values: torch.Tensor = torch.empty(0)
 
     def add(self, hidden: torch.Tensor, features: torch.Tensor | None) -> None:
+        """Adds a batch of outputs; `features` replace the pooled output where they are given."""
         self.rows.add(pool_activations(hidden) if features is None else features)
         self._update_dead_channels(hidden)
 
@@ -220,17 +221,19 @@ class _UnitRecorder:
         if self._dead_candidates is None:
             self.channels = hidden.shape[1]
             self._dead_candidates = torch.arange(self.channels, device=hidden.device)
-            self._constant_value = hidden[(0, slice(None)) + (0,) * (hidden.ndim - 2)].clone()
+            self._constant_values = hidden[(0, slice(None)) + (0,) * (hidden.ndim - 2)].clone()
         if not len(self._dead_candidates):
             return
         # The first image excludes most channels at a small part of the cost of the batch.
         for part in (hidden[:1], hidden):
             candidates = part[:, self._dead_candidates]
-            value = self._constant_value.view(1, -1, *(1,) * (hidden.ndim - 2))
+            values = self._constant_values.view(1, -1, *(1,) * (hidden.ndim - 2))
             constant = (
-                (candidates == value).flatten(2).all(2).all(0) if candidates.ndim > 2 else (candidates == value).all(0)
+                (candidates == values).flatten(2).all(2).all(0)
+                if candidates.ndim > 2
+                else (candidates == values).all(0)
             )
-            self._dead_candidates, self._constant_value = (
+            self._dead_candidates, self._constant_values = (
                 self._dead_candidates[constant],
-                self._constant_value[constant],
+                self._constant_values[constant],
             )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.validation import ArrayLike, FloatArray, check_features, check_weights
+from nbt.fit.validation import ArrayLike, FloatArray, check_counts, check_features
 
 GAMMA = 0.01
+"""Scale of the exponent, per unit of distance; the paper's value."""
 
 
 def emd_similarity(
@@ -29,28 +30,29 @@ def emd_similarity(
         source_counts: Number of images per source class, (C_s,), 0 or more; classes without images are ignored.
         target_means: Mean features of each target class, (C_t, D).
         target_counts: Number of images per target class, (C_t,).
-        gamma: Scale per unit of distance, 0 or more.
+        gamma: Scale of the exponent per unit of distance, 0 or more.
 
     Raises:
         ValueError: The means are not finite matrices or differ in D, the counts do not match, are negative or all 0, or
             gamma is negative.
+        ArithmeticError: The solver of the linear programme failed.
     """
     if not gamma >= 0:
         raise ValueError(f"gamma: {gamma} is not 0 or more")
-    source, weights = _nonempty_classes(source_means, source_counts, "source")
-    target, shares = _nonempty_classes(target_means, target_counts, "target")
+    source, source_shares = _nonempty_classes(source_means, source_counts, "source")
+    target, target_shares = _nonempty_classes(target_means, target_counts, "target")
     if source.shape[1] != target.shape[1]:
         raise ValueError(f"target_means: {target.shape[1]} features, but source_means have {source.shape[1]}")
-    return float(np.exp(-gamma * earth_movers_distance(_distances(source, target), weights, shares)))
+    distance = earth_movers_distance(_distances(source, target), source_shares, target_shares)
+    return float(np.exp(-gamma * distance))
 
 
 def _nonempty_classes(means: ArrayLike, counts: ArrayLike, side: str) -> tuple[FloatArray, FloatArray]:
     """Returns the means of the classes that have images, and their shares."""
     points = check_features(means, f"{side}_means")
-    name = f"{side}_counts"
-    weights = check_weights(counts, len(points), name)
-    kept = weights > 0
-    return points[kept], weights[kept] / weights.sum()
+    checked = check_counts(counts, len(points), f"{side}_counts")
+    kept = checked > 0
+    return points[kept], checked[kept] / checked.sum()
 
 
 def _distances(source: FloatArray, target: FloatArray) -> FloatArray:
@@ -60,7 +62,11 @@ def _distances(source: FloatArray, target: FloatArray) -> FloatArray:
 
 
 def earth_movers_distance(costs: FloatArray, supply: FloatArray, demand: FloatArray) -> float:
-    """Returns the minimum cost of moving `supply` (n,) to `demand` (m,), which both sum to one, at `costs` (n, m)."""
+    """Returns the minimum cost of moving `supply` (n,) to `demand` (m,), which both sum to one, at `costs` (n, m).
+
+    Raises:
+        ArithmeticError: The solver of the linear programme failed.
+    """
     from scipy.optimize import linprog
     from scipy.sparse import eye_array, kron, vstack
 

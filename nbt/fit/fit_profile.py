@@ -51,13 +51,13 @@ class FitProfile:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the profile in JSON types; NaN becomes None."""
+        """Returns the profile in JSON types; NaN and infinite values become None."""
         rows = self.layers.to_dict(orient="records")
         return {
             "version": FORMAT_VERSION,
             "facts": dict(self.facts),
-            "scalars": _nan_to_none(self.scalars),
-            "layers": [_nan_to_none({str(key): value for key, value in row.items()}) for row in rows],
+            "scalars": _replace_non_finite(self.scalars),
+            "layers": [_replace_non_finite({str(key): value for key, value in row.items()}) for row in rows],
             "left_out": dict(self.left_out),
         }
 
@@ -102,5 +102,7 @@ class FitProfile:
         return dataclasses.replace(self, facts={**self.facts, **facts})
 
 
-def _nan_to_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+def _replace_non_finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbt.fit.pca import principal_components
+from nbt.fit.spectrum import one_hot
 from nbt.fit.validation import ArrayLike, FloatArray, IntArray, check_features, check_labels
 
 COMPONENTS = 64
@@ -17,9 +18,9 @@ def gbc(features: ArrayLike, labels: ArrayLike, *, components: int = COMPONENTS)
     """Returns minus the sum over ordered pairs of classes of their Bhattacharyya coefficients, exp(-distance).
 
     Every class is modelled as a Gaussian with diagonal covariance in the first principal components. The range is -C (C
-    - 1) (all classes equal) to 0 (no overlap); higher is better. It compares backbones on one target, because it
-    decreases with the number of classes. Variances are at least 1e-6 of the mean variance of the components; this
-    affects classes with one sample, which are treated as points.
+    - 1) (all classes equal) to 0 (no overlap); higher is better. Only values on the same target can be compared,
+    because the range depends on the number of classes. Variances are at least 1e-6 of the mean variance of the
+    components; this affects classes with one sample, which are treated as points.
 
     Cost: O(N D min(N, D)) for the components, O(C^2 components).
 
@@ -42,12 +43,12 @@ def gbc(features: ArrayLike, labels: ArrayLike, *, components: int = COMPONENTS)
 def gbc_from_components(projected: FloatArray, codes: IntArray, *, components: int = COMPONENTS) -> float:
     """Returns GBC for the first `components` principal components and validated labels; see `gbc`."""
     points = projected[:, :components]
-    one_hot = np.eye(int(codes.max()) + 1)[codes]
-    counts = one_hot.sum(axis=0)[:, None]
-    means = one_hot.T @ points / counts
+    membership = one_hot(codes)
+    counts = membership.sum(axis=0)[:, None]
+    means = membership.T @ points / counts
     deviations = points - means[codes]
     floor = max(_VARIANCE_FLOOR * float(points.var(axis=0).mean()), np.finfo(np.float64).tiny)
-    variances = np.maximum(one_hot.T @ deviations**2 / counts, floor)
+    variances = np.maximum(membership.T @ deviations**2 / counts, floor)
     overlap = sum(_bhattacharyya_coefficients(means, variances, row).sum() - 1.0 for row in range(len(means)))
     return -float(overlap)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.spectrum import Spectrum, intercept
+from nbt.fit.spectrum import Spectrum, intercept_terms
 from nbt.fit.validation import ArrayLike, FloatArray, IntArray, check_labels
 
+# A smaller share of the constant vector outside the features' span is a rounding error.
 _SPAN_TOLERANCE = 1e-9
 _BLOCK_ROWS = 512
 
@@ -69,8 +70,8 @@ def residual_energy(spectrum: Spectrum, coordinates: FloatArray, counts: FloatAr
         ridge: Ridge strength, above 0, in the units of sigma.
     """
     unadjusted = counts - (spectrum.values / (spectrum.values + ridge)) @ coordinates**2
-    across, total = intercept(coordinates, counts, ridge / (spectrum.values + ridge))
-    return np.asarray(unadjusted - across**2 / total)
+    class_sums, total = intercept_terms(coordinates, counts, ridge / (spectrum.values + ridge))
+    return np.asarray(unadjusted - class_sums**2 / total)
 
 
 def ledoit_wolf(spectrum: Spectrum) -> tuple[float, float]:
@@ -80,25 +81,25 @@ def ledoit_wolf(spectrum: Spectrum) -> tuple[float, float]:
     ridge I (Ledoit and Wolf 2004; the same values as scikit-learn's).
     """
     n, dim = spectrum.n, spectrum.dim
-    lengths = _centred_lengths(spectrum.features)
-    trace = float(lengths.sum()) / n
+    squared_lengths = _centred_squared_lengths(spectrum.features)
+    trace = float(squared_lengths.sum()) / n
     if trace <= 0.0:
         return 1.0, np.inf
-    # It depends only on |S|^2 and the sum of the fourth powers of the samples' lengths.
-    squared = spectrum.centred_scatter()[1] / n**2
-    fourth = float(lengths @ lengths) / n
-    spread = squared - trace**2 / dim
-    noise = (fourth - squared) / n
+    # The shrinkage depends only on |S|^2 and the sum of the fourth powers of the samples' lengths.
+    squared_norm = spectrum.centred_scatter()[1] / n**2
+    fourth_moment = float(squared_lengths @ squared_lengths) / n
+    spread = squared_norm - trace**2 / dim
+    noise = (fourth_moment - squared_norm) / n
     shrinkage = 1.0 if spread <= 0.0 else float(np.clip(noise / spread, 0.0, 1.0))
     ridge = np.inf if shrinkage >= 1.0 else n * shrinkage * trace / dim / (1.0 - shrinkage)
     return shrinkage, ridge
 
 
-def _centred_lengths(features: FloatArray) -> FloatArray:
+def _centred_squared_lengths(features: FloatArray) -> FloatArray:
     """Returns the squared length of every centred sample, (N,), computed in blocks to save memory."""
     mean = features.mean(axis=0)
-    lengths = np.empty(len(features))
+    squared_lengths = np.empty(len(features))
     for start in range(0, len(features), _BLOCK_ROWS):
         rows = features[start : start + _BLOCK_ROWS] - mean
-        lengths[start : start + _BLOCK_ROWS] = np.einsum("ij,ij->i", rows, rows)
-    return lengths
+        squared_lengths[start : start + _BLOCK_ROWS] = np.einsum("ij,ij->i", rows, rows)
+    return squared_lengths

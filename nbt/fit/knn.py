@@ -37,10 +37,10 @@ def knn_accuracy(features: ArrayLike, labels: ArrayLike, k: int = NEIGHBOURS) ->
             classes, or k is below 1.
     """
     matrix = check_features(features)
-    return knn_accuracy_of_codes(matrix, check_labels(labels, len(matrix)), k)
+    return knn_accuracy_unchecked(matrix, check_labels(labels, len(matrix)), k)
 
 
-def knn_accuracy_of_codes(features: FloatArray, codes: IntArray, k: int = NEIGHBOURS) -> float:
+def knn_accuracy_unchecked(features: FloatArray, codes: IntArray, k: int = NEIGHBOURS) -> float:
     """Returns the accuracy for validated features and labels 0 ... C-1; see `knn_accuracy`."""
     if k < 1:
         raise ValueError(f"k: {k} is not 1 or more")
@@ -56,7 +56,9 @@ def knn_accuracy_of_codes(features: FloatArray, codes: IntArray, k: int = NEIGHB
 
 
 def _centred_cosine_terms(features: FloatArray) -> tuple[Float32Array, Float32Array]:
-    """Returns vectors c (N, D) and terms h (N,) such that c_i c_j + h_j is the cosine of i and j up to a term of i.
+    """Returns vectors c (N, D) and terms h (N,) such that c_i c_j + h_j is the cosine up to a term of i.
+
+    The omitted term depends on i only, and does not change the order of its neighbours.
 
     With unit vectors u = c + m, m their mean, u_i u_j = c_i c_j + c_j m + (c_i m + m m); h_j is c_j m without the part
     that is equal for all j, which for unit vectors is -c_j c_j / 2.
@@ -74,14 +76,14 @@ def _nearest_neighbours(vectors: Float32Array, terms: Float32Array, k: int) -> t
     neighbours = np.zeros((len(vectors), k), dtype=np.int64)
     similarities = np.full((len(vectors), k), -np.inf, dtype=np.float32)
 
-    def update_nearest(start: int, values: Float32Array, first: int) -> None:
-        """Updates the neighbours of the samples from `start` with the values of the samples from `first`."""
-        rows = slice(start, start + len(values))
+    def update_nearest(first_row: int, values: Float32Array, first_column: int) -> None:
+        """Updates the neighbours of a block of samples (rows) with the values of another block (columns)."""
+        rows = slice(first_row, first_row + len(values))
         best = np.argpartition(values, -k, axis=1)[:, -k:] if values.shape[1] > k else _all_columns(values)
         candidates = np.hstack([similarities[rows], np.take_along_axis(values, best, axis=1)])
         selected = np.argpartition(candidates, -k, axis=1)[:, -k:]
         similarities[rows] = np.take_along_axis(candidates, selected, axis=1)
-        neighbours[rows] = np.take_along_axis(np.hstack([neighbours[rows], best + first]), selected, axis=1)
+        neighbours[rows] = np.take_along_axis(np.hstack([neighbours[rows], best + first_column]), selected, axis=1)
 
     for i in range(0, len(vectors), _BLOCK_ROWS):
         for j in range(i, len(vectors), _BLOCK_ROWS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbt.fit.pca import principal_components
+from nbt.fit.spectrum import one_hot
 from nbt.fit.validation import ArrayLike, FloatArray, IntArray, check_features, check_labels, check_probabilities
 
 COMPONENTS = 32
@@ -41,8 +42,8 @@ def leep(source_probs: ArrayLike, labels: ArrayLike) -> float:
 
 
 def _leep(probabilities: FloatArray, codes: IntArray) -> float:
-    one_hot = np.eye(int(codes.max()) + 1)[codes]
-    joint = probabilities.T @ one_hot  # (C_s, C)
+    """Returns LEEP for validated probabilities and labels 0 ... C-1; see `leep`."""
+    joint = probabilities.T @ one_hot(codes)  # (C_s, C)
     mass = joint.sum(axis=1, keepdims=True)
     conditional = np.divide(joint, mass, out=np.zeros_like(joint), where=mass > 0)
     expected = np.einsum("nz,zn->n", probabilities, conditional[:, codes])
@@ -62,7 +63,7 @@ def nce(source_labels: ArrayLike, labels: ArrayLike) -> float:
         labels: Integers (N,).
 
     Raises:
-        ValueError: Labels do not match, are not whole numbers, or there are fewer than two classes.
+        ValueError: The labels differ in length or are not whole numbers, or there are fewer than two classes.
     """
     source = check_labels(source_labels, None, "source_labels", classes=1)
     codes = check_labels(labels, len(source))
@@ -111,7 +112,7 @@ def nleep_from_components(
 
 
 def _responsibilities(points: FloatArray, clusters: int, seed: int) -> FloatArray:
-    """Returns the responsibilities of a mixture of diagonal Gaussians, (N, clusters), after a few iterations of EM."""
+    """Returns the responsibilities of a mixture of diagonal Gaussians, (N, clusters), fitted by EM."""
     # Centres are drawn from the sorted samples, so that the result does not depend on the order of the samples.
     order = np.lexsort(points.T)
     centres = points[order[np.random.default_rng(seed).choice(len(points), clusters, replace=False)]]
@@ -131,6 +132,7 @@ def _responsibilities(points: FloatArray, clusters: int, seed: int) -> FloatArra
 
 
 def _e_step(points: FloatArray, centres: FloatArray, variances: FloatArray, weights: FloatArray) -> FloatArray:
+    """Returns the responsibilities of a mixture with the given parameters, (N, clusters)."""
     precision = 1.0 / variances
     distance = points**2 @ precision.T - 2.0 * points @ (centres * precision).T + (centres**2 * precision).sum(axis=1)
     log_density = np.log(weights) + 0.5 * np.log(precision).sum(axis=1) - 0.5 * distance

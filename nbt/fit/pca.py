@@ -30,7 +30,7 @@ def principal_components(features: FloatArray, components: int) -> FloatArray:
     values, vectors = eigh(gram, subset_by_index=(max(0, size - components), size - 1), driver="evr")
     kept = _above_rounding(values, n, dim)
     coordinates = centred @ vectors[:, kept] if dim <= n else vectors[:, kept] * np.sqrt(values[kept])
-    return _fix_signs(coordinates)
+    return _order_and_fix_signs(coordinates)
 
 
 def components_from_spectrum(spectrum: Spectrum, components: int) -> FloatArray:
@@ -55,7 +55,7 @@ def components_from_spectrum(spectrum: Spectrum, components: int) -> FloatArray:
         coordinates = spectrum.features @ (spectrum.basis @ vectors[:, kept])
     else:
         coordinates = spectrum.basis @ (scale[:, None] * vectors[:, kept])
-    return _fix_signs(coordinates - coordinates.mean(axis=0))
+    return _order_and_fix_signs(coordinates - coordinates.mean(axis=0))
 
 
 def _leading_eigenpairs(diagonal: FloatArray, rank_one: FloatArray, components: int) -> tuple[FloatArray, FloatArray]:
@@ -91,8 +91,8 @@ def _above_rounding(values: FloatArray, n: int, dim: int) -> FloatArray:
     return np.asarray(values > max(n, dim) * np.finfo(np.float64).eps * largest)
 
 
-def _fix_signs(coordinates: FloatArray) -> FloatArray:
-    """Reverses the order of components to descending variance and makes each one's largest coordinate positive."""
+def _order_and_fix_signs(coordinates: FloatArray) -> FloatArray:
+    """Sorts components from ascending to descending variance and makes the largest coordinate of each positive."""
     if not coordinates.shape[1]:
         return np.zeros((len(coordinates), 1))
     coordinates = coordinates[:, ::-1]

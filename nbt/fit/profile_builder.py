@@ -26,10 +26,11 @@ from nbt.fit.batch_norm_shift import BatchNormShift, BatchNormShiftRecorder
 from nbt.fit.cka import linear_cka
 from nbt.fit.emd import emd_similarity
 from nbt.fit.fit_profile import FORMAT_VERSION, LAYER_COLUMNS, FitProfile
+from nbt.fit.gbc import COMPONENTS as GBC_COMPONENTS
 from nbt.fit.gbc import gbc_from_components
 from nbt.fit.h_score import h_score_from_spectrum
 from nbt.fit.knee import knee_depth
-from nbt.fit.knn import knn_accuracy, knn_accuracy_of_codes
+from nbt.fit.knn import knn_accuracy, knn_accuracy_unchecked
 from nbt.fit.leep import leep, nce, nleep_from_components
 from nbt.fit.logme import logme_from_spectrum
 from nbt.fit.pca import components_from_spectrum
@@ -51,10 +52,7 @@ if TYPE_CHECKING:
     from nbt.task.task import Task
 
 _ALGORITHM_VERSION = 2
-"""Raise it when the same task would give another profile."""
-
-_N_COMPONENTS = 64
-"""Number of principal components: those of GBC; N-LEEP uses the first of them."""
+"""Version of the computation, to be raised when the same task would give another profile."""
 
 _BATCH_NORM_IMAGES = 128
 """Number of images (at 224 px and below) for the BatchNorm statistics of the random network."""
@@ -87,7 +85,7 @@ def profile_fit(
         seed: Seed of the sample, the random weights and N-LEEP, 0 or more.
         device: Device of the computation; the first GPU, else the CPU, when None.
         source_means: Mean features of the source classes (`nbt.fit.source_class_means`); the task's when None.
-        progress: Called as progress(description, steps done, steps).
+        progress: Called as progress(description, done, total) after every step.
         cache: Whether to read and write the cache.
 
     Returns:
@@ -96,6 +94,7 @@ def profile_fit(
 
     Raises:
         ValueError: `samples` is smaller than the number of classes, or `source_means` has another number of features.
+        UsageError: The device is unknown or not available.
     """
     index = draw_sample(task.labels, task.split.train, samples, seed)
     means = source_means or task.source_means
@@ -113,7 +112,7 @@ def profile_fit(
 def _cache_identity(
     task: Task, index: IntArray, seed: int, device: torch.device, means: SourceClassMeans | None
 ) -> dict[str, Any]:
-    """Returns everything that a profile depends on."""
+    """Returns the values that a profile depends on, in JSON types."""
     return {
         "version": [FORMAT_VERSION, _ALGORITHM_VERSION],
         "task": task.fingerprint,
@@ -145,7 +144,7 @@ class _ProfileBuilder:
     means: SourceClassMeans | None
     progress: Progress | None
     left_out: dict[str, str] = field(default_factory=dict)
-    done: int = 0
+    steps_done: int = 0
 
     def __post_init__(self) -> None:
         # Labels are renumbered without gaps, because a class may have no training image.
@@ -164,8 +163,9 @@ class _ProfileBuilder:
         scalars = self._task_scalars()
         names, units = self.model.unit_names, self.model.n_units
         activations, shifts = self._measure_pretrained()
-        rows: list[dict[str, Any]]
-        rows = [{"unit": name, "depth": (i + 1) / units, "cka_next": math.nan} for i, name in enumerate(names)]
+        rows: list[dict[str, Any]] = [
+            {"unit": name, "depth": (i + 1) / units, "cka_next": math.nan} for i, name in enumerate(names)
+        ]
         per_unit = zip(rows, shifts, activations.channels, activations.dead_channels, strict=True)
         for row, shift, channels, dead in per_unit:
             row.update(channels=channels, dead_channels=dead / channels)
@@ -184,17 +184,18 @@ class _ProfileBuilder:
         )
         layers = _to_frame(rows)
         scalars.update(self._summarise(layers))
-        known = {name: float(value) for name, value in scalars.items() if math.isfinite(value)}
-        for name in scalars.keys() - known.keys():
-            self.left_out.setdefault(name, "it is not a finite number here")
+        finite = {name: float(value) for name, value in scalars.items() if math.isfinite(value)}
+        for name in scalars.keys() - finite.keys():
+            self.left_out.setdefault(name, "its value is not finite")
         facts = self._facts(time.perf_counter() - started)
-        return FitProfile(known, layers, facts, dict(sorted(self.left_out.items())))
+        return FitProfile(finite, layers, facts, dict(sorted(self.left_out.items())))
 
     def _advance(self) -> None:
-        self.done += 1
+        """Reports one more step: a batch of one of the networks, a unit of one of them, or the output."""
+        self.steps_done += 1
         if self.progress is not None:
             total = 2 * (self.batches + self.model.n_units) + 1
-            self.progress(f"measuring how {self.task.backbone.text} fits", self.done, total)
+            self.progress(f"measuring how {self.task.backbone.text} fits", self.steps_done, total)
 
     def _measure_or_nan(self, name: str, measure: Callable[[], float]) -> float:
         """Returns a measure; NaN if it does not apply to these samples, with the reason in `left_out`."""
@@ -257,12 +258,13 @@ class _ProfileBuilder:
         return build_source_head(task.backbone, weights).to(self.device)
 
     def _measure_output(self, spectrum: Spectrum) -> dict[str, float]:
-        """Returns the measures of the features that the units lack, from one decomposition and projection."""
+        """Returns the measures that are computed for the features only, from one decomposition and projection."""
         labels = self.labels
-        projected = components_from_spectrum(spectrum, _N_COMPONENTS)
+        # N-LEEP uses the first components of GBC.
+        projected = components_from_spectrum(spectrum, GBC_COMPONENTS)
         measures: dict[str, Callable[[], float]] = {
             "h_score": lambda: h_score_from_spectrum(spectrum, labels, regularized=False),
-            "knn_accuracy": lambda: knn_accuracy_of_codes(spectrum.features, labels),
+            "knn_accuracy": lambda: knn_accuracy_unchecked(spectrum.features, labels),
             "gbc": lambda: gbc_from_components(projected, labels),
             "nleep": lambda: nleep_from_components(projected, labels, seed=self.seed),
             "transrate": lambda: transrate_from_spectrum(spectrum, labels),
@@ -294,7 +296,7 @@ class _ProfileBuilder:
     def _measure_units(self, units: list[Matrix], rows: list[dict[str, Any]], suffix: str) -> Spectrum:
         """Adds the measures of each unit to its row; returns the spectrum of the last unit's output, the features.
 
-        The entries of `units` are replaced by empty arrays, so that memory is released one by one.
+        The entries of `units` are replaced by empty arrays, so that their memory is released one by one.
         """
         for i, row in enumerate(rows):
             spectrum = Spectrum.of(units[i])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.fit.spectrum import Spectrum, intercept, one_hot
+from nbt.fit.spectrum import Spectrum, intercept_terms, one_hot
 from nbt.fit.validation import ArrayLike, FloatArray, IntArray, check_labels
 
 _BLOCK_ROWS = 1024
@@ -51,17 +51,19 @@ def ridge_predictions(spectrum: Spectrum, codes: IntArray) -> IntArray:
     if not ridge:
         scores = np.broadcast_to(counts, targets.shape) - targets
         return np.asarray(scores.argmax(axis=1), dtype=np.int64)
-    gain = spectrum.values / (spectrum.values + ridge)
+    filter_factors = spectrum.values / (spectrum.values + ridge)
     ones = coordinates.sum(axis=1)
-    across, total = intercept(coordinates, counts, ridge / (spectrum.values + ridge))
-    part = across / total
+    class_sums, total = intercept_terms(coordinates, counts, ridge / (spectrum.values + ridge))
+    intercepts = class_sums / total
     predicted = []
     for start in range(0, spectrum.n, _BLOCK_ROWS):
         rows = slice(start, min(start + _BLOCK_ROWS, spectrum.n))
-        left = spectrum.left(rows)
-        one_residuals = 1.0 - left @ (gain * ones)
-        residuals = targets[rows] - left @ (gain[:, None] * coordinates) - np.outer(one_residuals, part)
-        diagonal = 1.0 - np.square(left) @ gain - one_residuals**2 / total
+        left = spectrum.left_singular_vectors(rows)
+        constant_residuals = 1.0 - left @ (filter_factors * ones)
+        residuals = (
+            targets[rows] - left @ (filter_factors[:, None] * coordinates) - np.outer(constant_residuals, intercepts)
+        )
+        diagonal = 1.0 - np.square(left) @ filter_factors - constant_residuals**2 / total
         leave_one_out = targets[rows] - residuals / np.maximum(diagonal, np.finfo(np.float64).eps)[:, None]
         predicted.append(leave_one_out.argmax(axis=1))
     return np.concatenate(predicted)
@@ -70,7 +72,7 @@ def ridge_predictions(spectrum: Spectrum, codes: IntArray) -> IntArray:
 def choose_ridge_strength(spectrum: Spectrum, codes: IntArray) -> float:
     """Returns the strength with the lowest generalised cross-validation error, in the units of sigma.
 
-    It is 0 for constant features, which allow no regression.
+    The result is 0 for constant features, for which there is no regression.
     """
     scatter, _ = spectrum.centred_scatter()
     if scatter <= spectrum.n * np.finfo(np.float64).eps * float(spectrum.values.sum()):
@@ -82,12 +84,12 @@ def choose_ridge_strength(spectrum: Spectrum, codes: IntArray) -> float:
 
 def _gcv(spectrum: Spectrum, coordinates: FloatArray, counts: FloatArray, ridge: float) -> float:
     """Returns |R Y|^2 / tr(R)^2, with R as in `nbt.fit.spectrum`, computed from the spectrum alone."""
-    shrunk = ridge / (spectrum.values + ridge)  # M = I - U U' + U diag(shrunk) U'
-    across, total = intercept(coordinates, counts, shrunk)  # m'Y, 1'm
-    twice, squared = intercept(coordinates, counts, shrunk**2)  # m'MY, |m|^2
-    part = across / total
+    factors = ridge / (spectrum.values + ridge)  # M = I - U U' + U diag(factors) U'
+    class_sums, total = intercept_terms(coordinates, counts, factors)  # m'Y, 1'm
+    cross_terms, squared_norm = intercept_terms(coordinates, counts, factors**2)  # m'MY, |m|^2
+    intercepts = class_sums / total
     energy = coordinates**2
-    squares = np.maximum(counts - energy.sum(axis=0), 0.0) + shrunk**2 @ energy  # |MY|^2
-    error = float((squares - 2.0 * part * twice + squared * part**2).sum())
-    trace = spectrum.n - len(shrunk) + float(shrunk.sum()) - squared / total
+    squares = np.maximum(counts - energy.sum(axis=0), 0.0) + factors**2 @ energy  # |MY|^2
+    error = float((squares - 2.0 * intercepts * cross_terms + squared_norm * intercepts**2).sum())
+    trace = spectrum.n - len(factors) + float(factors.sum()) - squared_norm / total
     return float(error / max(trace, float(np.finfo(np.float64).eps)) ** 2)

@@ -7,17 +7,17 @@ import numpy as np
 from nbt.fit.validation import IntArray
 
 DEFAULT_SAMPLES = 1000
-"""Default number of images of a profile, at which the measures are stable for common backbones."""
+"""Default number of images of a profile; with it, the measures are stable for common backbones."""
 
 MIN_PER_CLASS = 2
-"""Minimum number of images per class, where available, whatever the sizes of the other classes."""
+"""Minimum number of images per class, where a class has as many and the sample is large enough."""
 
 
 def draw_sample(labels: IntArray, index: IntArray, samples: int | None = None, seed: int = 0) -> IntArray:
     """Draws a stratified sample of the training images.
 
     Every class contributes two images if it has them (one if the sample is too small for that), and the rest in
-    proportion to its size. The order is random, so that any slice of the result is a random sample, too.
+    proportion to its size. The order is random, so that any slice of the result is a random sample as well.
 
     Args:
         labels: Class indices 0 ... C-1 of all images, int64 (N,).
@@ -40,9 +40,9 @@ def draw_sample(labels: IntArray, index: IntArray, samples: int | None = None, s
             f"({MIN_PER_CLASS * len(members)} for {MIN_PER_CLASS} per class)"
         )
     rng = np.random.default_rng(seed)
-    quota = allocate_quotas(counts, min(samples, len(index)), rng)
+    quotas = allocate_quotas(counts, min(samples, len(index)), rng)
     drawn = [
-        rng.permutation(index[labels[index] == label])[:count] for label, count in zip(members, quota, strict=True)
+        rng.permutation(index[labels[index] == label])[:quota] for label, quota in zip(members, quotas, strict=True)
     ]
     return rng.permutation(np.concatenate(drawn))
 
@@ -55,24 +55,18 @@ def allocate_quotas(counts: IntArray, total: int, rng: np.random.Generator) -> I
         total: Total number of images, C ... counts.sum().
         rng: Random generator that breaks ties between classes.
     """
-    quota = np.ones_like(counts)
-    # Every class gets a second image first, then the largest deficit is reduced; `order` breaks ties.
+    quotas = np.ones_like(counts)
+    # Every class gets a second image first, then the largest deficits are reduced; `order` breaks ties.
     order = rng.permutation(len(counts))
-    seconds = order[counts[order] > 1][: total - len(counts)]
-    quota[seconds] = MIN_PER_CLASS
-    share = counts * (total / counts.sum())
-    while (missing := total - int(quota.sum())) > 0:
-        deficit = np.where(quota < counts, share - quota, -np.inf)
-        ranked = order[np.argsort(-deficit[order], kind="stable")]
-        under_quota = ranked[deficit[ranked] >= 1][:missing]
-        if len(under_quota):
-            quota[under_quota] += np.minimum(
-                deficit[under_quota].astype(np.int64), _share_per_class(missing, len(under_quota))
-            )
+    with_second_image = order[counts[order] > 1][: total - len(counts)]
+    quotas[with_second_image] = MIN_PER_CLASS
+    proportional = counts * (total / counts.sum())
+    while (missing := total - int(quotas.sum())) > 0:
+        deficits = np.where(quotas < counts, proportional - quotas, -np.inf)
+        ranked = order[np.argsort(-deficits[order], kind="stable")]
+        below = ranked[deficits[ranked] >= 1][:missing]
+        if len(below):
+            quotas[below] += np.minimum(deficits[below].astype(np.int64), max(1, missing // len(below)))
         else:
-            quota[ranked[np.isfinite(deficit[ranked])][:missing]] += 1
-    return quota
-
-
-def _share_per_class(amount: int, parts: int) -> int:
-    return max(1, amount // parts)
+            quotas[ranked[np.isfinite(deficits[ranked])][:missing]] += 1
+    return quotas

@@ -49,7 +49,7 @@ def source_class_means(
         progress: Called as progress(description, done, total) while images are decoded.
 
     Raises:
-        UsageError: The folder contains no such images.
+        UsageError: The folder contains no such images, or the device is unknown or not available.
         NbtError: The cache of decoded images cannot be written.
     """
     rows = read_image_folder(absolute_path(folder))
@@ -73,6 +73,7 @@ def class_means(features: npt.NDArray[np.float32], labels: IntArray) -> tuple[np
 
 
 def _draw_per_class(labels: IntArray, per_class: int, seed: int) -> IntArray:
+    """Returns the sorted indices of at most `per_class` random images of each class."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(labels))
     return np.sort(np.concatenate([order[labels[order] == label][:per_class] for label in np.unique(labels)]))

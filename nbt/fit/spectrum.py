@@ -48,7 +48,7 @@ class Spectrum:
         matrix = check_features(features)
         n, dim = matrix.shape
         gram = matrix.T @ matrix if dim <= n else matrix @ matrix.T
-        from scipy.linalg import eigh  # takes half a second, and is not needed to read stored profiles
+        from scipy.linalg import eigh  # the import takes half a second, and stored profiles do not need it
 
         # "evd" is not faster, and takes a workspace of twice the matrix.
         values, basis = eigh(gram, overwrite_a=True, check_finite=False, driver="evr")
@@ -65,8 +65,8 @@ class Spectrum:
         """Number of features D."""
         return int(self.features.shape[1])
 
-    def left(self, rows: slice) -> FloatArray:
-        """Returns the rows `rows` of U, (n, k)."""
+    def left_singular_vectors(self, rows: slice) -> FloatArray:
+        """Returns some rows of U, (n, k)."""
         if self.dim > self.n:
             return self.basis[rows]
         left: FloatArray = self.features[rows] @ self.basis
@@ -92,26 +92,26 @@ class Spectrum:
         Along the right singular vectors it is diag(sigma) - a a', a = S U'1 / sqrt(N). The norm is summed in a form
         without cancellation for means far from zero.
         """
-        removed = self.values * self.coordinates(np.ones((self.n, 1)))[:, 0] ** 2 / self.n
-        diagonal = self.values - removed
-        off_diagonal = float(removed[1:] @ np.cumsum(removed)[:-1])
+        squares = self.values * self.coordinates(np.ones((self.n, 1)))[:, 0] ** 2 / self.n
+        diagonal = self.values - squares
+        off_diagonal = float(squares[1:] @ np.cumsum(squares)[:-1])
         return max(float(diagonal.sum()), 0.0), float(diagonal @ diagonal) + 2.0 * off_diagonal
 
 
-def intercept(coordinates: FloatArray, counts: FloatArray, shrunk: FloatArray) -> tuple[FloatArray, float]:
-    """Returns 1'B Y, (C,), and 1'B 1 for one-hot labels Y, where B = I - U U' + U diag(shrunk) U'.
+def intercept_terms(coordinates: FloatArray, counts: FloatArray, factors: FloatArray) -> tuple[FloatArray, float]:
+    """Returns 1'B Y, (C,), and 1'B 1 for one-hot labels Y, where B = I - U U' + U diag(factors) U'.
 
-    The part outside the span of F and the shrunk part inside it are summed separately, which is exact even for a large
-    mean of F.
+    For B = M, their ratio is the intercept of each class. The parts outside and inside the span of F are summed
+    separately, which is exact even for a large mean of F.
 
     Args:
         coordinates: U'Y, (k, C).
         counts: Number of samples per class, (C,).
-        shrunk: (k,), ridge / (sigma + ridge) for B = M, its square for B = M^2.
+        factors: Eigenvalues of B in the span of F, (k,): ridge / (sigma + ridge) for B = M, its square for B = M^2.
     """
     ones = coordinates.sum(axis=1)
-    across: FloatArray = counts - ones @ coordinates + (shrunk * ones) @ coordinates
-    return across, float(across.sum())
+    class_sums: FloatArray = counts - ones @ coordinates + (factors * ones) @ coordinates
+    return class_sums, float(class_sums.sum())
 
 
 def one_hot(codes: IntArray) -> FloatArray:

@@ -89,13 +89,18 @@ def check_probabilities(probabilities: ArrayLike, name: str = "source_probs") ->
     return np.asarray(array / sums[:, None])
 
 
-def check_weights(weights: ArrayLike, n: int, name: str) -> FloatArray:
-    """Returns weights, such as numbers of images, as float64 (N,).
+def check_counts(counts: ArrayLike, n: int, name: str) -> FloatArray:
+    """Returns numbers of images per class as float64 (C,).
+
+    Args:
+        counts: Number of images per class, (C,).
+        n: Expected number of classes C.
+        name: Name of the argument in messages.
 
     Raises:
-        ValueError: The argument is not one number per class, or the numbers are negative, not finite, or all 0.
+        ValueError: There is not one number per class, or a number is negative or not finite, or all are 0.
     """
-    array = _to_float_array(weights, name)
+    array = _to_float_array(counts, name)
     if array.ndim != 1 or len(array) != n:
         raise ValueError(f"{name}: expected one number for each of {n} classes, got shape {array.shape}")
     if not (np.isfinite(array).all() and array.min() >= 0 and array.sum() > 0):

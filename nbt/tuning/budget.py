@@ -98,7 +98,7 @@ class Budget:
         return remaining is not None and remaining >= (length if required_epochs is None else required_epochs)
 
     def stop_reason(self, seconds: float) -> str | None:
-        """Returns the reason to stop running trials, or None unless a time budget is used up."""
+        """Returns the reason to stop running trials if a time budget is used up, else None."""
         return OUT_OF_TIME if self.seconds is not None and seconds >= self.seconds else None
 
 

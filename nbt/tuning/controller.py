@@ -38,14 +38,15 @@ _SECONDS_BETWEEN_WRITES = 10.0
 
 @dataclass(eq=False)
 class _OpenTrial:
-    """A trial that was started and has not ended: it is running, or the engine has returned it unfinished.
+    """A trial that has started and not ended: it is running, or the engine has returned it unfinished.
 
     Attributes:
         trial: Optuna's trial object.
         plan: The stored plan of the trial.
         spec: The trial specification given to the engine.
         curve: Results of its epochs, including those before a resume.
-        trained_epochs: Number of epochs trained for it, including those of attempts that were returned.
+        trained_epochs: Number of epochs trained for it in this session, including those of attempts that were
+            returned.
         last_reported_epoch: Last epoch reported to Optuna.
         reserved_epochs: Number of epochs that the budget reserves for it.
     """
@@ -74,7 +75,8 @@ class SearchController:
         budget: Budget of all sessions of the study together.
         pruner: Stops trials early, except the baseline recipes.
         sampler: Function from a seed to the sampler; `tpe` when None.
-        first: Pairs of name and baseline recipe; `baseline_recipes` when None. Recipes outside the space are skipped.
+        first: Baseline recipes as pairs of name and settings; `baseline_recipes` when None. Recipes outside the space
+            are skipped.
         recommended: Pairs of name and settings that run after the baseline recipes; the pruner may stop them.
         checkpoints: Folder for the checkpoints of running trials; None disables checkpoints.
         observers: Observers of the study.
@@ -133,7 +135,7 @@ class SearchController:
         return self._previous_seconds + self._clock() - self._started_at
 
     def next_trial(self) -> TrialSpec | None:
-        """Returns the next trial, or None if the budget does not suffice for one now."""
+        """Returns the next trial, or None if the remaining budget does not suffice for a trial now."""
         run = self._restart_requeued() or self._start_trial()
         if run is None:
             return None
@@ -148,7 +150,7 @@ class SearchController:
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         """Stores the result of an epoch and returns the reason to stop the trial, or None to continue."""
         run = self._running[spec.key]
-        self._charge_epoch(run, result)
+        self._count_epoch(run, result)
         prune_reason = self._append_epoch(run, result)
         self._store.write_progress(run.trial, run.curve, run.trained_epochs)
         self._write_seconds(_SECONDS_BETWEEN_WRITES)
@@ -279,12 +281,17 @@ class SearchController:
     def _checkpoint(self, name: str) -> Path | None:
         return None if self._checkpoints is None else self._checkpoints / f"{name}.pt"
 
-    def _required_epochs(self, checkpoint: Path | None, done: int) -> int:
-        """Returns the estimated number of epochs that a trial still needs, given its checkpoint.
+    def _required_epochs(self, checkpoint: Path | None, reported: int) -> int:
+        """Returns the estimated number of epochs that a trial still needs.
 
-        The checkpoint may be older than the last reported epoch; the trial may then stop before its full length.
+        The checkpoint may be older than the last reported epoch; the budget may then stop the trial before its full
+        length.
+
+        Args:
+            checkpoint: File of the trial's checkpoint, which may be missing; None without checkpoints.
+            reported: Number of epochs that the trial has reported.
         """
-        completed = done if checkpoint is not None and checkpoint.exists() else 0
+        completed = reported if checkpoint is not None and checkpoint.exists() else 0
         return max(1, self._trial_epochs - completed)
 
     def _may_start(self, required_epochs: int) -> bool:
@@ -300,24 +307,24 @@ class SearchController:
     def _reserved(self) -> int:
         return sum(run.reserved_epochs for run in self._running.values())
 
-    def _charge_epoch(self, run: _OpenTrial, result: EpochResult) -> None:
+    def _count_epoch(self, run: _OpenTrial, result: EpochResult) -> None:
         """Counts an epoch and reserves the remaining epochs of the trial, as far as the budget suffices."""
         run.trained_epochs += 1
         self._spent += 1
         run.reserved_epochs = 0
         available = self._budget.remaining_epochs(self._trial_epochs, spent=self._spent, reserved=self._reserved())
-        missing = self._trial_epochs - result.epoch
-        run.reserved_epochs = missing if available is None else min(missing, available)
+        remaining = self._trial_epochs - result.epoch
+        run.reserved_epochs = remaining if available is None else min(remaining, available)
 
     def _append_epoch(self, run: _OpenTrial, result: EpochResult) -> str | None:
         """Adds an epoch to the curve, reports it to Optuna, and returns the reason to prune the trial, or None."""
         # A run that restarts, or resumes from an older checkpoint, repeats epochs; the curve keeps the newest ones.
         run.curve = [*(earlier for earlier in run.curve if earlier.epoch < result.epoch), result]
         reason = None
-        for unreported in run.curve:
-            if unreported.epoch > run.last_reported_epoch:
-                reason = self._report(run, unreported)
-                run.last_reported_epoch = unreported.epoch
+        for epoch_result in run.curve:
+            if epoch_result.epoch > run.last_reported_epoch:
+                reason = self._report(run, epoch_result)
+                run.last_reported_epoch = epoch_result.epoch
         return None if run.plan.origin.startswith(BASELINE_ORIGIN_PREFIX) else reason
 
     def _report(self, run: _OpenTrial, result: EpochResult) -> str | None:
@@ -328,7 +335,7 @@ class SearchController:
         self._store.report(run.trial, result)
         if result.diverged or result.epoch >= self._trial_epochs:
             return None
-        curve = tuple(epoch for epoch in run.curve if epoch.epoch <= result.epoch)
+        curve = tuple(earlier for earlier in run.curve if earlier.epoch <= result.epoch)
         context = TrialContext(
             study=self._store.study, number=run.trial.number, settings=run.plan.settings, curve=curve
         )
@@ -352,18 +359,23 @@ class SearchController:
         )
 
     def _count_failure(self, error: str) -> None:
-        """Ends the search at the third equal failure in a row; numbers in the messages are not compared."""
+        """Counts equal failures in a row and ends the search at the third; numbers in messages are not compared.
+
+        Raises:
+            NbtError: Three trials in a row failed with the same error.
+        """
         kind = re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", error)
-        self._repeated_failure = (kind, self._repeated_failure[1] + 1 if kind == self._repeated_failure[0] else 1)
+        previous, count = self._repeated_failure
+        self._repeated_failure = (kind, count + 1 if kind == previous else 1)
         if self._repeated_failure[1] >= _MAX_EQUAL_FAILURES:
             raise NbtError(
                 f"{_MAX_EQUAL_FAILURES} trials in a row failed in the same way: {error} "
                 "(all results are kept; fix the cause and run the same command again to resume)"
             )
 
-    def _write_seconds(self, after: float = 0.0) -> None:
-        """Stores the time spent, unless it was stored less than `after` seconds ago."""
-        if self._clock() - self._last_write_at >= after:
+    def _write_seconds(self, min_interval: float = 0.0) -> None:
+        """Stores the time spent, unless it was stored less than `min_interval` seconds ago."""
+        if self._clock() - self._last_write_at >= min_interval:
             self._last_write_at = self._clock()
             self._store.put(codec.SECONDS, self.seconds)
 
@@ -375,17 +387,17 @@ def tpe(seed: int) -> optuna.samplers.BaseSampler:
 
 def _trial_result(outcome: TrialOutcome, length: int) -> tuple[TrialState, float | None, str]:
     """Returns the final state, the value (None unless complete) and the reason ("" for a regular end) of a trial."""
-    full = bool(outcome.curve) and outcome.curve[-1].epoch >= length
+    is_full_length = bool(outcome.curve) and outcome.curve[-1].epoch >= length
     if outcome.error is not None:
         return TrialState.FAIL, None, outcome.error
     if outcome.diverged:
         return TrialState.COMPLETE, 0.0, "the loss became infinite or NaN"
-    # A stream of tasks reports the epochs of its last task when the task has ended: it may be stopped, yet complete.
-    if outcome.stopped is not None and not full:
+    # A stream of tasks reports the epochs of its last task when the task has ended: a stopped trial can be complete.
+    if outcome.stopped is not None and not is_full_length:
         return TrialState.PRUNED, None, outcome.stopped
     best = outcome.best
     if best is None or best.val_accuracy is None:
-        return TrialState.FAIL, None, "nothing was validated: the search needs validation images"
+        return TrialState.FAIL, None, "no epoch has a validation accuracy: the search needs validation images"
     return TrialState.COMPLETE, float(best.val_accuracy), ""
 
 

@@ -23,8 +23,8 @@ def t_interval(values: Sequence[float]) -> Interval:
     mean = fmean(values)
     if n == 1:
         return Interval(mean=mean, low=None, high=None, n=1)
-    half = _student_quantile(n - 1) * stdev(values) / math.sqrt(n)
-    return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
+    half_width = _student_quantile(n - 1) * stdev(values) / math.sqrt(n)
+    return Interval(mean=mean, low=mean - half_width, high=mean + half_width, n=n)
 
 
 def accuracy_interval(values: Sequence[float]) -> Interval:
@@ -47,14 +47,14 @@ def wilson_interval(accuracy: float, n: int) -> Interval:
     """
     if n == 0:
         return Interval(mean=accuracy, low=None, high=None, n=0)
-    shrink = 1.0 + _Z_95**2 / n
-    centre = (accuracy + _Z_95**2 / (2 * n)) / shrink
-    half = _Z_95 * math.sqrt(accuracy * (1 - accuracy) / n + _Z_95**2 / (4 * n**2)) / shrink
-    return Interval(mean=accuracy, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)
+    scale = 1.0 + _Z_95**2 / n
+    centre = (accuracy + _Z_95**2 / (2 * n)) / scale
+    half_width = _Z_95 * math.sqrt(accuracy * (1 - accuracy) / n + _Z_95**2 / (4 * n**2)) / scale
+    return Interval(mean=accuracy, low=max(0.0, centre - half_width), high=min(1.0, centre + half_width), n=n)
 
 
 def accuracy_standard_error(accuracy: float, n: int) -> float:
-    """Returns the standard error of one accuracy over `n` images.
+    """Returns the standard error of an accuracy over `n` images.
 
     Two correct and two wrong predictions are added first (Agresti and Coull 1998), so that the error of a perfect
     accuracy on few images is not 0.
@@ -78,7 +78,7 @@ class Interval:
         mean: The mean.
         low: Lower bound; None without an interval.
         high: Upper bound; None without an interval.
-        n: Number of values or images.
+        n: Number of values, or of images for an interval of a single accuracy.
     """
 
     mean: float

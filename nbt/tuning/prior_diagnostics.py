@@ -24,27 +24,30 @@ def diagnose_priors(surrogate: PriorSurrogate, trials: Sequence[TrialRecord]) ->
         trials: Trials of the study; running and failed ones are not used.
 
     Returns:
-        A mapping with three keys. `sources` lists the active priors and recorded tasks: `name`, `words` (the proposal),
-        `origin` (its source), `mean` and `spread` of the weight before any trial, `after` and `after_spread` given the
-        trials, and `agreement`, the rank correlation of the source's scores with the accuracies of the full-length
-        trials, whose number is `trials` (None for fewer than five, or if scores or accuracies are all equal).
-        `silent` lists the inactive priors with `name` and `reason`. `tables` lists the names of the recorded tasks.
-        Weights are in units of the logit score per standard deviation of the source's scores.
+        A mapping with three keys. `sources` lists the active priors and recorded tasks: `name`, `words` (the
+        suggestion), `origin` (its reference), `mean` and `spread` of the weight before any trial, `after` and
+        `after_spread` given the trials, and `agreement`, the rank correlation of the source's scores with the
+        accuracies of the full-length trials, whose number is `trials` (None for fewer than five, or if scores or
+        accuracies are all equal). `silent` lists the inactive priors with `name` and `reason`. `tables` lists the names
+        of the recorded tasks. Weights are in units of the logit score per standard deviation of the source's scores.
     """
     images = surrogate.target.validation_images
     observations = [to_observation(trial, images) for trial in trials]
-    scored = [one for one in observations if one is not None and one.logit_score is not None]
-    full = [trial for trial in trials if trial.state == "complete"]
+    scored = [
+        observation for observation in observations if observation is not None and observation.logit_score is not None
+    ]
+    full_length = [trial for trial in trials if trial.state == "complete"]
     diagnostics = surrogate.explain()
     weights = condition_on_trials(surrogate, scored).weights() if scored else []
-    agreements = _rank_correlations(surrogate, full)
+    agreements = _rank_correlations(surrogate, full_length)
     for i, source in enumerate(diagnostics["sources"]):
         source |= weights[i] if weights else {"after": source["mean"], "after_spread": source["spread"]}
-        source |= {"agreement": agreements[i], "trials": len(full)}
+        source |= {"agreement": agreements[i], "trials": len(full_length)}
     return diagnostics
 
 
 def _rank_correlations(surrogate: PriorSurrogate, trials: Sequence[TrialRecord]) -> list[float | None]:
+    """Returns the rank correlation of each source's scores with the accuracies; see `diagnose_priors`."""
     if len(trials) < _MIN_TRIALS_FOR_CORRELATION:
         return [None] * len(surrogate.sources)
     from scipy.stats import spearmanr
@@ -54,7 +57,7 @@ def _rank_correlations(surrogate: PriorSurrogate, trials: Sequence[TrialRecord])
     constant = np.ptp(accuracies) == 0.0
     return [
         None
-        if constant or np.ptp(row) < _SAME_SCORE_TOLERANCE
-        else round(float(spearmanr(row, accuracies).statistic), 4)
-        for row in scores
+        if constant or np.ptp(source_scores) < _SAME_SCORE_TOLERANCE
+        else round(float(spearmanr(source_scores, accuracies).statistic), 4)
+        for source_scores in scores
     ]

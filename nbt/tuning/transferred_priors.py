@@ -1,4 +1,4 @@
-"""Priors, surrogate, pruner and sampler learned from recorded tables."""
+"""Models, surrogate, pruner and sampler learned from recorded tables."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TransferredPriors:
     def surrogate(
         self, target: Target, space: Space, *, heuristics: bool = True, prior_scale: float = 1.0
     ) -> PriorSurrogate:
-        """Returns the prior surrogate of a search; see `PriorSurrogate` for the arguments."""
+        """Returns the prior surrogate of a search; the arguments are those of `PriorSurrogate`."""
         return PriorSurrogate(target, space, self.models, heuristics=heuristics, prior_scale=prior_scale)
 
     def pruner(self, target: Target, *, length: int, seed: int) -> Pruner:

@@ -15,8 +15,8 @@ from nbt.fit.activations import (
     compute_features,
     iter_image_batches,
     pool_activations,
+    recalibrate_batch_norm,
 )
-from nbt.fit.activations import recalibrate_batch_norm as settle
 from nbt.task.task import Task
 from nbt.training.recipe.augmentation import AugmentationPlan
 from nbt.training.worker.context import WorkerContext
@@ -34,17 +34,17 @@ def test_images_are_normalised_as_in_evaluation(normed: Task) -> None:
 
 def test_activations_agree_with_the_model(normed: Task) -> None:
     model, index = normed.build_model(), normed.split.train[:70]
-    seen = collect_activations(model, normed, index, CPU)
+    activations = collect_activations(model, normed, index, CPU)
     with torch.no_grad():
         images = torch.cat(list(iter_image_batches(normed, index, CPU)))
         outputs = [model.forward_units(images, 0, stop + 1) for stop in range(model.n_units)]
         features = model.features(images)
-    for own, output in zip(seen.units[:-1], outputs, strict=False):
-        torch.testing.assert_close(torch.from_numpy(own), pool_activations(output), rtol=1e-3, atol=1e-5)
-    assert seen.channels == tuple(output.shape[1] for output in outputs)
-    torch.testing.assert_close(torch.from_numpy(seen.features), features, rtol=1e-3, atol=1e-5)
-    assert np.array_equal(seen.features, compute_features(model, normed, index, CPU))
-    assert seen.logits is None
+    for collected, output in zip(activations.units[:-1], outputs, strict=False):
+        torch.testing.assert_close(torch.from_numpy(collected), pool_activations(output), rtol=1e-3, atol=1e-5)
+    assert activations.channels == tuple(output.shape[1] for output in outputs)
+    torch.testing.assert_close(torch.from_numpy(activations.features), features, rtol=1e-3, atol=1e-5)
+    assert np.array_equal(activations.features, compute_features(model, normed, index, CPU))
+    assert activations.logits is None
 
 
 def test_activations_are_float32_on_a_device_that_trains_in_bf16(normed: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,20 +53,22 @@ def test_activations_are_float32_on_a_device_that_trains_in_bf16(normed: Task, m
     monkeypatch.setattr(devices, "precision", lambda device: "bf16")
     with devices.autocast(CPU), torch.no_grad():
         assert model.features(next(iter_image_batches(normed, index, CPU))).dtype == torch.bfloat16, (
-            "or this shows nothing"
+            "the device trains in bf16"
         )
-    seen = collect_activations(model, normed, index, CPU)
-    assert all(np.array_equal(own, other) for own, other in zip(seen.units, expected.units, strict=True))
+    activations = collect_activations(model, normed, index, CPU)
+    assert all(
+        np.array_equal(collected, other) for collected, other in zip(activations.units, expected.units, strict=True)
+    )
     assert np.array_equal(compute_features(model, normed, index, CPU), features)
 
 
 def test_activations_include_source_logits(pretrained: Task) -> None:
     model = pretrained.build_model()
     head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(model.feature_dim, 4))
-    seen = collect_activations(model, pretrained, pretrained.split.train[:9], CPU, source_head=head)
-    expected = head[1](torch.from_numpy(seen.features)).detach()
-    assert seen.logits is not None
-    torch.testing.assert_close(torch.from_numpy(seen.logits), expected)
+    activations = collect_activations(model, pretrained, pretrained.split.train[:9], CPU, source_head=head)
+    expected = head[1](torch.from_numpy(activations.features)).detach()
+    assert activations.logits is not None
+    torch.testing.assert_close(torch.from_numpy(activations.logits), expected)
 
 
 @pytest.mark.parametrize(
@@ -94,15 +96,15 @@ def test_dead_channels_have_a_single_value(encoder: Task) -> None:
     model = encoder.build_model()
     with torch.no_grad():
         convolution, norm = model.units[1][0], model.units[1][1]
-        norm.weight[2], norm.bias[2] = 0.0, 0.7  # constant .7
+        norm.weight[2], norm.bias[2] = 0.0, 0.7  # constant 0.7
         norm.weight[5], norm.bias[5] = 1.0, -1e3  # always 0 after the ReLU
         assert convolution.out_channels == 8
-    seen = collect_activations(model, encoder, encoder.split.train[:80], CPU)
-    assert seen.dead_channels == (0, 2, 0)
+    activations = collect_activations(model, encoder, encoder.split.train[:80], CPU)
+    assert activations.dead_channels == (0, 2, 0)
 
 
 def test_a_channel_that_is_active_only_for_the_last_image_is_not_dead(encoder: Task) -> None:
-    class Late(torch.nn.Module):
+    class LateActivation(torch.nn.Module):
         calls = 0
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -113,9 +115,9 @@ def test_a_channel_that_is_active_only_for_the_last_image_is_not_dead(encoder: T
             return out
 
     model = encoder.build_model()
-    model.units = torch.nn.ModuleList([Late()])
-    seen = collect_activations(model, encoder, encoder.split.train[: 2 * BATCH_SIZE], CPU)
-    assert seen.dead_channels == (2,)
+    model.units = torch.nn.ModuleList([LateActivation()])
+    activations = collect_activations(model, encoder, encoder.split.train[: 2 * BATCH_SIZE], CPU)
+    assert activations.dead_channels == (2,)
 
 
 def test_batch_norm_of_random_networks_is_recalibrated(normed: Task) -> None:
@@ -123,7 +125,7 @@ def test_batch_norm_of_random_networks_is_recalibrated(normed: Task) -> None:
     images = next(iter_image_batches(normed, normed.split.train, CPU, 64))
     spread = [float(model.features(images).detach().std())]
     momenta = [m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    settle(model, images)
+    recalibrate_batch_norm(model, images)
     spread.append(float(model.features(images).detach().std()))
     assert spread[1] > 0.05 > spread[0]
     assert momenta == [m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]

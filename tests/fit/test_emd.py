@@ -10,8 +10,8 @@ from scipy.stats import wasserstein_distance
 
 from nbt.fit.emd import earth_movers_distance, emd_similarity
 
-CHANCE = np.random.default_rng(0)
-SOURCE, TARGET = CHANCE.standard_normal((7, 3)), CHANCE.standard_normal((5, 3)) + 1.0
+RNG = np.random.default_rng(0)
+SOURCE, TARGET = RNG.standard_normal((7, 3)), RNG.standard_normal((5, 3)) + 1.0
 SUPPLY, DEMAND = np.array([3, 1, 4, 1, 5, 9, 2]), np.array([6, 5, 3, 5, 8])
 
 
@@ -32,9 +32,9 @@ def test_equal_weights_give_an_assignment() -> None:
 
 
 def test_agrees_with_the_area_between_distributions_in_one_dimension() -> None:
-    one, other = SOURCE[:, :1], TARGET[:, :1]
-    expected = wasserstein_distance(one.ravel(), other.ravel(), SUPPLY, DEMAND)
-    assert -np.log(emd_similarity(one, SUPPLY, other, DEMAND, gamma=1.0)) == pytest.approx(expected)
+    source, target = SOURCE[:, :1], TARGET[:, :1]
+    expected = wasserstein_distance(source.ravel(), target.ravel(), SUPPLY, DEMAND)
+    assert -np.log(emd_similarity(source, SUPPLY, target, DEMAND, gamma=1.0)) == pytest.approx(expected)
 
 
 def test_equal_distributions_have_distance_0() -> None:

@@ -19,13 +19,13 @@ def make_profile() -> FitProfile:
 def test_json_round_trip() -> None:
     profile = make_profile()
     text = profile.to_json()
-    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    again = FitProfile.from_json(text)
-    pd.testing.assert_frame_equal(again.layers, profile.layers)
-    assert math.isnan(again.scalars["odd"])
-    assert again.scalars["logme"] == 0.1
-    assert (again.facts, again.left_out) == (profile.facts, profile.left_out)
-    assert again.to_json() == text
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    restored = FitProfile.from_json(text)
+    pd.testing.assert_frame_equal(restored.layers, profile.layers)
+    assert math.isnan(restored.scalars["odd"])
+    assert restored.scalars["logme"] == 0.1
+    assert (restored.facts, restored.left_out) == (profile.facts, profile.left_out)
+    assert restored.to_json() == text
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1}', '{"version": 99}', '{"version": 1, "layers": 3}'])

@@ -22,9 +22,11 @@ class TestGBC(MeasureContract):
         features, labels = draw(1, 80, 2, 2)
         features -= features.mean(axis=0)
         axes = np.linalg.svd(features, full_matrices=False)[2]
-        turned = features @ axes.T
+        projected = features @ axes.T
         densities = [
-            multivariate_normal(turned[labels == label].mean(axis=0), np.diag(turned[labels == label].var(axis=0)))
+            multivariate_normal(
+                projected[labels == label].mean(axis=0), np.diag(projected[labels == label].var(axis=0))
+            )
             for label in (0, 1)
         ]
         overlap, _ = dblquad(
@@ -34,7 +36,7 @@ class TestGBC(MeasureContract):
 
     def test_bounds_are_attained(self) -> None:
         labels = np.arange(60) % 3
-        assert gbc(np.zeros((60, 4)), labels) == pytest.approx(-6.0), "C (C - 1) pairs that are all alike"
+        assert gbc(np.zeros((60, 4)), labels) == pytest.approx(-6.0), "C (C - 1) pairs of equal classes"
         assert gbc(np.eye(3)[labels], labels) == pytest.approx(0.0)
 
     def test_scale_of_features_does_not_matter(self) -> None:

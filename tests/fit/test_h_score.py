@@ -13,7 +13,7 @@ from tests.fit.measure_contract import MeasureContract, draw
 SHAPES = [(60, 10), (30, 30), (24, 60), (200, 3)]
 
 
-def between(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def between_class_covariance(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     means = np.array([features[labels == label].mean(axis=0) for label in labels])
     return np.cov(means.T, bias=True)
 
@@ -24,7 +24,7 @@ class TestHScore(MeasureContract):
     @pytest.mark.parametrize(("n", "dim"), SHAPES)
     def test_agrees_with_the_definition(self, n: int, dim: int) -> None:
         features, labels = draw(n, n, dim)
-        expected = np.trace(np.linalg.pinv(np.cov(features.T, bias=True)) @ between(features, labels))
+        expected = np.trace(np.linalg.pinv(np.cov(features.T, bias=True)) @ between_class_covariance(features, labels))
         assert h_score(features, labels) == pytest.approx(expected, abs=1e-6)
 
     def test_bounds_are_attained(self) -> None:
@@ -50,15 +50,15 @@ class TestRegularisedHScore(MeasureContract):
         features = features + offset
         estimate = LedoitWolf().fit(features)
         inverse = np.linalg.inv(estimate.covariance_)
-        expected = (1 - estimate.shrinkage_) * np.trace(inverse @ between(features, labels))
+        expected = (1 - estimate.shrinkage_) * np.trace(inverse @ between_class_covariance(features, labels))
         assert ledoit_wolf(Spectrum.of(features))[0] == pytest.approx(estimate.shrinkage_, abs=1e-7)
         assert h_score(features, labels, regularized=True) == pytest.approx(expected, abs=1e-6)
 
     @pytest.mark.parametrize("dim", [10, 200])
     def test_distance_from_the_origin_does_not_matter(self, dim: int) -> None:
         features, labels = draw(3, 100, dim)
-        away = h_score(features + 1e3, labels, regularized=True)
-        assert away == pytest.approx(h_score(features, labels, regularized=True), abs=1e-5)
+        shifted = h_score(features + 1e3, labels, regularized=True)
+        assert shifted == pytest.approx(h_score(features, labels, regularized=True), abs=1e-5)
 
     def test_noise_in_many_dimensions_has_a_low_score(self) -> None:
         noise = np.random.default_rng(0).standard_normal((40, 200))

@@ -37,8 +37,8 @@ def test_few_units_are_not_smoothed() -> None:
 
 
 def test_unknown_units_are_ignored() -> None:
-    own = np.array([0.3, math.nan, 0.9, 0.5])
-    assert knee_depth(own, np.full(4, 0.2), 1000) == pytest.approx(3 / 4)
+    pretrained = np.array([0.3, math.nan, 0.9, 0.5])
+    assert knee_depth(pretrained, np.full(4, 0.2), 1000) == pytest.approx(3 / 4)
     assert math.isnan(knee_depth(np.full(3, math.nan), np.zeros(3), 10))
 
 

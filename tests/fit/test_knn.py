@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from nbt.fit import knn as neighbours
+from nbt.fit import knn
 from nbt.fit.knn import knn_accuracy
 from tests.fit.measure_contract import MeasureContract, draw
 
@@ -15,14 +15,14 @@ class TestKNN(MeasureContract):
 
     @pytest.mark.parametrize("k", [1, 3, 7])
     def test_agrees_with_leave_one_out_of_scikit_learn(self, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(neighbours, "_BLOCK_ROWS", 16)
+        monkeypatch.setattr(knn, "_BLOCK_ROWS", 16)
         features, labels = draw(k, classes=2, apart=0.5)  # two classes and odd k: no ties
-        right = 0
+        correct = 0
         for left_out in range(len(labels)):
             rest = np.arange(len(labels)) != left_out
             model = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(features[rest], labels[rest])
-            right += int(model.predict(features[left_out : left_out + 1])[0] == labels[left_out])
-        assert knn_accuracy(features, labels, k) == pytest.approx(right / len(labels))
+            correct += int(model.predict(features[left_out : left_out + 1])[0] == labels[left_out])
+        assert knn_accuracy(features, labels, k) == pytest.approx(correct / len(labels))
 
     @pytest.mark.parametrize("offset", [0.0, 1e4])
     @pytest.mark.parametrize("k", [1, 2, 5])

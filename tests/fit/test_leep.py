@@ -15,20 +15,20 @@ LABELS = np.array([0, 0, 1, 1])
 
 class TestLEEP:
     def test_agrees_with_hand_computed_values(self) -> None:
-        # p(y=0 | z=0) = (.8 + .6) / 1.8 = 7/9, p(y=0 | z=1) = (.2 + .4) / 2.2 = 3/11.
+        # p(y=0 | z=0) = (0.8 + 0.6) / 1.8 = 7/9, p(y=0 | z=1) = (0.2 + 0.4) / 2.2 = 3/11.
         first, second = 7 / 9, 3 / 11
-        of_own_label = [
+        label_probabilities = [
             0.8 * first + 0.2 * second,
             0.6 * first + 0.4 * second,
             0.3 * (1 - first) + 0.7 * (1 - second),
             0.1 * (1 - first) + 0.9 * (1 - second),
         ]
-        expected = np.log(of_own_label).mean()
+        expected = np.log(label_probabilities).mean()
         assert leep(PROBABILITIES, LABELS) == pytest.approx(expected)
 
     def test_bounds_are_attained(self) -> None:
         assert leep(np.eye(2)[LABELS], LABELS) == pytest.approx(0.0)
-        assert leep(np.full((4, 3), 1 / 3), LABELS) == pytest.approx(-np.log(2)), "nothing known: the labels' entropy"
+        assert leep(np.full((4, 3), 1 / 3), LABELS) == pytest.approx(-np.log(2)), "minus the entropy of the labels"
 
     def test_a_source_class_that_never_occurs_changes_nothing(self) -> None:
         wider = np.hstack([PROBABILITIES, np.zeros((4, 5))])
@@ -89,7 +89,7 @@ class TestNLEEP(MeasureContract):
         features, labels = draw(0, apart=8.0)
         entropy = -(p := np.bincount(labels) / len(labels)) @ np.log(p)
         assert -entropy - 1e-9 <= nleep(features, labels) <= 0.0
-        assert nleep(features, labels) > -0.05, "clusters that are far apart tell the class"
+        assert nleep(features, labels) > -0.05, "clusters that are far apart determine the class"
         assert nleep(np.zeros((60, 3)), labels) == pytest.approx(-entropy)
 
     def test_depends_on_the_seed(self) -> None:

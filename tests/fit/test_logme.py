@@ -8,11 +8,11 @@ from nbt.fit.logme import logme
 from tests.fit.measure_contract import MeasureContract, draw
 
 
-def direct(features: np.ndarray, target: np.ndarray) -> float:
+def maximise_evidence_directly(features: np.ndarray, target: np.ndarray) -> float:
     """Maximises the evidence as a normal density of the labels, independently of the measure's formulas."""
     n = len(features)
 
-    def negative(logs: np.ndarray) -> float:
+    def negative_log_evidence(logs: np.ndarray) -> float:
         alpha, beta = np.exp(np.clip(logs, -30, 30))
         covariance = np.eye(n) / beta + features @ features.T / alpha
         _, logdet = np.linalg.slogdet(covariance)
@@ -20,7 +20,7 @@ def direct(features: np.ndarray, target: np.ndarray) -> float:
 
     options = {"maxiter": 4000, "xatol": 1e-7, "fatol": 1e-10}
     starts = ([0.0, 0.0], [3.0, 3.0], [-2.0, 4.0], [6.0, 1.0])
-    return -min(minimize(negative, start, method="Nelder-Mead", options=options).fun for start in starts)
+    return -min(minimize(negative_log_evidence, start, method="Nelder-Mead", options=options).fun for start in starts)
 
 
 class TestLogME(MeasureContract):
@@ -30,13 +30,17 @@ class TestLogME(MeasureContract):
     @pytest.mark.parametrize("apart", [0.0, 0.3, 2.0])
     def test_agrees_with_direct_maximisation(self, n: int, dim: int, apart: float) -> None:
         features, labels = draw(n + dim, n, dim, apart=apart)
-        expected = np.mean([direct(features, (labels == label).astype(float)) for label in range(3)])
+        expected = np.mean(
+            [maximise_evidence_directly(features, (labels == label).astype(float)) for label in range(3)]
+        )
         assert logme(features, labels) == pytest.approx(expected, abs=1e-3)
 
     def test_agrees_for_linearly_dependent_columns(self) -> None:
         features, labels = draw(3, 40, 6)
         features = np.hstack([features, features[:, :3] * 2.0, np.full((40, 1), 5.0)])
-        expected = np.mean([direct(features, (labels == label).astype(float)) for label in range(3)])
+        expected = np.mean(
+            [maximise_evidence_directly(features, (labels == label).astype(float)) for label in range(3)]
+        )
         assert logme(features, labels) == pytest.approx(expected, abs=1e-3)
 
     def test_uninformative_features_give_the_value_of_a_normal_distribution(self) -> None:

@@ -42,29 +42,29 @@ def profile(task: Task, **options: object) -> FitProfile:
     return profile_fit(task, device="cpu", **{"cache": False, **options})  # type: ignore[arg-type]
 
 
-def same(first: FitProfile, second: FitProfile) -> bool:
-    one, two = ({**p.to_dict(), "facts": {**p.facts, "seconds": 0}} for p in (first, second))
-    return one == two
+def is_same_profile(first: FitProfile, second: FitProfile) -> bool:
+    first_values, second_values = ({**p.to_dict(), "facts": {**p.facts, "seconds": 0}} for p in (first, second))
+    return first_values == second_values
 
 
 @pytest.fixture(scope="module")
-def good(pretrained: Task) -> FitProfile:
+def pretrained_profile(pretrained: Task) -> FitProfile:
     return profile(pretrained)
 
 
-def test_profile_has_all_measures_or_reasons(good: FitProfile, normed: Task) -> None:
-    assert set(good.scalars) == FACTS | OUTPUT | SOURCE
-    assert set(good.left_out) == SHIFT
-    assert "no BatchNorm" in good.left_out["mean_shift"]
+def test_profile_has_all_measures_or_reasons(pretrained_profile: FitProfile, normed: Task) -> None:
+    assert set(pretrained_profile.scalars) == FACTS | OUTPUT | SOURCE
+    assert set(pretrained_profile.left_out) == SHIFT
+    assert "no BatchNorm" in pretrained_profile.left_out["mean_shift"]
     other = profile(normed, samples=60)
     assert set(other.scalars) == FACTS | OUTPUT | SHIFT
     assert set(other.left_out) == SOURCE
     assert "--source-data" in other.left_out["emd_similarity"]
-    assert all(math.isfinite(value) for value in (*good.scalars.values(), *other.scalars.values()))
+    assert all(math.isfinite(value) for value in (*pretrained_profile.scalars.values(), *other.scalars.values()))
 
 
-def test_layers_have_one_row_per_unit_and_agree_with_the_output(good: FitProfile) -> None:
-    layers = good.layers
+def test_layers_have_one_row_per_unit_and_agree_with_the_output(pretrained_profile: FitProfile) -> None:
+    layers = pretrained_profile.layers
     assert tuple(layers.columns) == LAYER_COLUMNS
     assert list(layers["unit"]) == ["block1", "block2", "block3"]
     np.testing.assert_allclose(layers["depth"], [1 / 3, 2 / 3, 1])
@@ -73,13 +73,13 @@ def test_layers_have_one_row_per_unit_and_agree_with_the_output(good: FitProfile
     assert math.isnan(layers["cka_next"].iloc[2])
     assert layers["mean_shift"].isna().all()
     last = layers.iloc[-1]
-    assert good.scalars["ridge_accuracy"] == last["ridge_accuracy"]
-    assert good.scalars["h_score_regularized"] == last["h_score"]
-    assert good.scalars["logme_random"] == last["logme_random"]
-    assert good.scalars["mean_gain"] == pytest.approx(layers["gain"].mean())
+    assert pretrained_profile.scalars["ridge_accuracy"] == last["ridge_accuracy"]
+    assert pretrained_profile.scalars["h_score_regularized"] == last["h_score"]
+    assert pretrained_profile.scalars["logme_random"] == last["logme_random"]
+    assert pretrained_profile.scalars["mean_gain"] == pytest.approx(layers["gain"].mean())
 
 
-def test_output_measures_are_computed_from_the_features(pretrained: Task, good: FitProfile) -> None:
+def test_output_measures_are_computed_from_the_features(pretrained: Task, pretrained_profile: FitProfile) -> None:
     from nbt.devices import pick_device
     from nbt.fit.activations import compute_features
     from nbt.fit.sampling import draw_sample
@@ -88,9 +88,11 @@ def test_output_measures_are_computed_from_the_features(pretrained: Task, good: 
     features = compute_features(pretrained.build_model(), pretrained, index, pick_device("cpu"))
     labels = pretrained.labels[index]
     for name in ("logme", "h_score", "knn_accuracy", "gbc", "transrate"):
-        assert good.scalars[name] == pytest.approx(getattr(nbt.fit, name)(features, labels), rel=1e-4), name
-    assert good.scalars["ridge_accuracy"] == nbt.fit.ridge_probe_accuracy(features, labels)
-    assert good.scalars["samples"] == len(index) == len(pretrained.split.train)
+        assert pretrained_profile.scalars[name] == pytest.approx(getattr(nbt.fit, name)(features, labels), rel=1e-4), (
+            name
+        )
+    assert pretrained_profile.scalars["ridge_accuracy"] == nbt.fit.ridge_probe_accuracy(features, labels)
+    assert pretrained_profile.scalars["samples"] == len(index) == len(pretrained.split.train)
 
 
 def test_weights_trained_on_the_target_have_a_gain(encoder: Task) -> None:
@@ -103,13 +105,13 @@ def test_weights_trained_on_the_target_have_a_gain(encoder: Task) -> None:
         except StopIteration as end:
             learned = {name: tensor.clone() for name, tensor in end.value.model.unit_state_dict().items()}
             break
-    made = profile(dataclasses.replace(encoder, w0=learned))
-    none = profile(encoder)
-    assert made.scalars["ridge_accuracy"] > none.scalars["ridge_accuracy"]
-    assert made.scalars["logme"] > none.scalars["logme"] + 0.1
-    assert made.layers["gain"].iloc[-1] > 0.05
-    assert made.scalars["knee_depth"] > none.scalars["knee_depth"] == 0.0
-    assert all("random" in none.left_out[name] for name in SOURCE | SHIFT)
+    trained = profile(dataclasses.replace(encoder, w0=learned))
+    untrained = profile(encoder)
+    assert trained.scalars["ridge_accuracy"] > untrained.scalars["ridge_accuracy"]
+    assert trained.scalars["logme"] > untrained.scalars["logme"] + 0.1
+    assert trained.layers["gain"].iloc[-1] > 0.05
+    assert trained.scalars["knee_depth"] > untrained.scalars["knee_depth"] == 0.0
+    assert all("random" in untrained.left_out[name] for name in SOURCE | SHIFT)
 
 
 def test_only_training_images_are_used(normed: Task) -> None:
@@ -117,13 +119,13 @@ def test_only_training_images_are_used(normed: Task) -> None:
     hidden = np.setdiff1d(np.arange(len(pixels)), normed.split.train)
     pixels[hidden] = 255 - pixels[hidden]
     other = dataclasses.replace(normed, images=type(normed.images)(pixels))
-    assert same(profile(normed, samples=40), profile(other, samples=40))
+    assert is_same_profile(profile(normed, samples=40), profile(other, samples=40))
 
 
 def test_the_same_arguments_give_the_same_profile(normed: Task) -> None:
     first = profile(normed, samples=40)
-    assert same(first, profile(normed, samples=40))
-    assert not same(first, profile(normed, samples=40, seed=1))
+    assert is_same_profile(first, profile(normed, samples=40))
+    assert not is_same_profile(first, profile(normed, samples=40, seed=1))
 
 
 def test_source_means_may_be_given(encoder: Task) -> None:
@@ -140,9 +142,9 @@ def test_too_small_a_sample_is_refused(encoder: Task) -> None:
 
 
 def test_one_image_per_class_gives_a_profile(encoder: Task) -> None:
-    found = profile(encoder, samples=5)
-    assert len(found.layers) == 3
-    assert set(found.scalars) | set(found.left_out) >= FACTS | OUTPUT | SOURCE | SHIFT
+    result = profile(encoder, samples=5)
+    assert len(result.layers) == 3
+    assert set(result.scalars) | set(result.left_out) >= FACTS | OUTPUT | SOURCE | SHIFT
 
 
 @pytest.fixture
@@ -162,10 +164,10 @@ def test_a_cached_profile_is_read(encoder: Task, cache: Path, monkeypatch: pytes
     first = profile(encoder, samples=30, cache=True)
     forbid_forward(monkeypatch)
     moved = dataclasses.replace(encoder, dataset="elsewhere")
-    again = profile(moved, samples=30, cache=True)
-    assert again.facts == {**first.facts, "dataset": "elsewhere"}
-    assert dict(again.scalars) == dict(first.scalars)
-    pd.testing.assert_frame_equal(again.layers, first.layers)
+    cached = profile(moved, samples=30, cache=True)
+    assert cached.facts == {**first.facts, "dataset": "elsewhere"}
+    assert dict(cached.scalars) == dict(first.scalars)
+    pd.testing.assert_frame_equal(cached.layers, first.layers)
     assert [path.suffix for path in cache.iterdir()] == [".json"]
 
 
@@ -201,8 +203,8 @@ def test_a_damaged_cache_file_is_measured_again(encoder: Task, cache: Path, dama
     first = profile(encoder, samples=10, cache=True)
     (path,) = cache.iterdir()
     path.write_bytes(damage.encode("latin-1"))
-    assert same(profile(encoder, samples=10, cache=True), first)
-    assert same(FitProfile.from_json(path.read_text()), first)
+    assert is_same_profile(profile(encoder, samples=10, cache=True), first)
+    assert is_same_profile(FitProfile.from_json(path.read_text()), first)
 
 
 def test_batch_norm_is_recalibrated_with_fewer_large_images(normed: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,10 +217,10 @@ def test_batch_norm_is_recalibrated_with_fewer_large_images(normed: Task, monkey
 
 
 def test_progress_reaches_its_total(encoder: Task) -> None:
-    seen: list[tuple[str, int, int]] = []
-    profile(encoder, samples=40, progress=lambda *step: seen.append(step))
-    assert [done for _, done, _ in seen] == list(range(1, seen[0][2] + 1))
-    assert len({total for _, _, total in seen}) == 1
+    steps: list[tuple[str, int, int]] = []
+    profile(encoder, samples=40, progress=lambda *step: steps.append(step))
+    assert [done for _, done, _ in steps] == list(range(1, steps[0][2] + 1))
+    assert len({total for _, _, total in steps}) == 1
 
 
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "shufflenet_v2_x0_5", "densenet121"])
@@ -240,15 +242,15 @@ def test_profile_of_tokens(normed: Task, monkeypatch: pytest.MonkeyPatch, kind: 
 
     monkeypatch.setattr(backbones, "build_backbone", build)
     w0 = {name: tensor.clone() for name, tensor in build(None, 5, image_size=32, seed=7).unit_state_dict().items()}
-    found = check_complete(dataclasses.replace(normed, w0=w0))
-    assert set(found.layers["channels"]) <= ({16.0} if kind == "vit" else {12.0, 24.0})
+    result = check_complete(dataclasses.replace(normed, w0=w0))
+    assert set(result.layers["channels"]) <= ({16.0} if kind == "vit" else {12.0, 24.0})
 
 
 def check_complete(task: Task) -> FitProfile:
-    found = profile(task, samples=20)
-    assert found.layers[["ridge_accuracy", "ridge_accuracy_random", "logme", "h_score", "gain"]].notna().all(axis=None)
-    assert {*FACTS, "ridge_accuracy", "knn_accuracy", "logme"} <= set(found.scalars)
-    return found
+    result = profile(task, samples=20)
+    assert result.layers[["ridge_accuracy", "ridge_accuracy_random", "logme", "h_score", "gain"]].notna().all(axis=None)
+    assert {*FACTS, "ridge_accuracy", "knn_accuracy", "logme"} <= set(result.scalars)
+    return result
 
 
 def test_profile_fit_is_public() -> None:

@@ -9,7 +9,7 @@ from nbt.fit.spectrum import Spectrum
 from tests.fit.measure_contract import MeasureContract, draw
 
 
-def refitted(features: np.ndarray, labels: np.ndarray, strength: float) -> np.ndarray:
+def predict_by_refitting(features: np.ndarray, labels: np.ndarray, strength: float) -> np.ndarray:
     """Predicts every sample by a ridge regression on the others, with one fit per sample."""
     targets = np.eye(labels.max() + 1)[labels]
     predictions = []
@@ -29,7 +29,7 @@ class TestRidgeProbe(MeasureContract):
     def test_agrees_with_leave_one_out_refits(self, n: int, dim: int, apart: float) -> None:
         features, labels = draw(n + 7, n, dim, apart=apart)
         spectrum = Spectrum.of(features)
-        expected = refitted(features, labels, choose_ridge_strength(spectrum, labels))
+        expected = predict_by_refitting(features, labels, choose_ridge_strength(spectrum, labels))
         assert np.array_equal(ridge_predictions(spectrum, labels), expected)
 
     @pytest.mark.parametrize(("n", "dim"), [(60, 10), (24, 60)])
@@ -55,8 +55,8 @@ class TestRidgeProbe(MeasureContract):
     @pytest.mark.parametrize("offset", [1e2, 1e3])
     def test_distance_from_the_origin_does_not_matter(self, dim: int, offset: float) -> None:
         features, labels = draw(3, 100, dim, 5, apart=0.5)
-        away = ridge_predictions(Spectrum.of(features + offset), labels)
-        assert np.array_equal(away, ridge_predictions(Spectrum.of(features), labels))
+        shifted = ridge_predictions(Spectrum.of(features + offset), labels)
+        assert np.array_equal(shifted, ridge_predictions(Spectrum.of(features), labels))
 
     def test_noise_gives_chance_accuracy(self) -> None:
         noise = np.random.default_rng(0).standard_normal((2000, 5))

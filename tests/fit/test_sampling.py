@@ -36,8 +36,8 @@ def test_every_class_is_drawn_and_the_rest_is_proportional(sizes: list[int], ext
 def test_the_same_seed_draws_the_same_sample(sizes: list[int], seed: int) -> None:
     labels = labels_of(sizes)
     index = np.arange(len(labels))
-    first, again = (draw_sample(labels, index, len(sizes), seed) for _ in range(2))
-    assert first.tolist() == again.tolist()
+    first, second = (draw_sample(labels, index, len(sizes), seed) for _ in range(2))
+    assert first.tolist() == second.tolist()
 
 
 def test_another_seed_draws_another_sample() -> None:

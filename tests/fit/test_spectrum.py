@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nbt.fit.spectrum import Spectrum, intercept, one_hot
+from nbt.fit.spectrum import Spectrum, intercept_terms, one_hot
 from tests.fit.measure_contract import draw
 
 SHAPES = [(60, 10), (30, 30), (24, 60)]
@@ -16,7 +16,7 @@ def test_agrees_with_the_singular_value_decomposition(n: int, dim: int) -> None:
     assert (spectrum.n, spectrum.dim) == (n, dim)
     expected = np.linalg.svd(features, compute_uv=False)
     assert np.sqrt(spectrum.values[::-1]) == pytest.approx(expected, rel=1e-6)
-    left = np.vstack([spectrum.left(slice(0, 7)), spectrum.left(slice(7, n))])
+    left = np.vstack([spectrum.left_singular_vectors(slice(0, 7)), spectrum.left_singular_vectors(slice(7, n))])
     assert left.T @ left == pytest.approx(np.eye(min(n, dim)), abs=1e-6)
     assert left @ np.diag(spectrum.values) @ left.T == pytest.approx(features @ features.T, abs=1e-8)
     assert spectrum.coordinates(one_hot(labels)) == pytest.approx(left.T @ one_hot(labels), abs=1e-8)
@@ -47,12 +47,12 @@ def test_centred_scatter(n: int, dim: int, offset: float) -> None:
 
 
 @pytest.mark.parametrize(("n", "dim"), SHAPES)
-def test_intercept(n: int, dim: int) -> None:
+def test_intercept_terms(n: int, dim: int) -> None:
     features, labels = draw(4, n, dim)
     spectrum, targets = Spectrum.of(features), one_hot(labels)
-    shrunk = 3.0 / (spectrum.values + 3.0)
+    factors = 3.0 / (spectrum.values + 3.0)
     residual = np.eye(n) - features @ np.linalg.solve(features.T @ features + 3.0 * np.eye(dim), features.T)
-    for operator, share in ((residual, shrunk), (residual @ residual, shrunk**2)):
-        across, total = intercept(spectrum.coordinates(targets), targets.sum(axis=0), share)
-        assert across == pytest.approx(operator.sum(axis=0) @ targets, abs=1e-8)
+    for operator, eigenvalues in ((residual, factors), (residual @ residual, factors**2)):
+        class_sums, total = intercept_terms(spectrum.coordinates(targets), targets.sum(axis=0), eigenvalues)
+        assert class_sums == pytest.approx(operator.sum(axis=0) @ targets, abs=1e-8)
         assert total == pytest.approx(operator.sum(), abs=1e-8)

@@ -7,7 +7,7 @@ from nbt.fit.transrate import transrate
 from tests.fit.measure_contract import MeasureContract, draw
 
 
-def rate(rows: np.ndarray, eps: float) -> float:
+def coding_rate(rows: np.ndarray, eps: float) -> float:
     return 0.5 * float(np.linalg.slogdet(np.eye(rows.shape[1]) + rows.T @ rows / (len(rows) * eps))[1])
 
 
@@ -19,8 +19,8 @@ class TestTransRate(MeasureContract):
     def test_agrees_with_the_definition(self, n: int, dim: int, eps: float) -> None:
         features, labels = draw(n, n, dim)
         centred = features - features.mean(axis=0)
-        within = sum((labels == label).mean() * rate(centred[labels == label], eps) for label in range(3))
-        assert transrate(features, labels, eps) == pytest.approx(rate(centred, eps) - within)
+        within = sum((labels == label).mean() * coding_rate(centred[labels == label], eps) for label in range(3))
+        assert transrate(features, labels, eps) == pytest.approx(coding_rate(centred, eps) - within)
 
     def test_uninformative_classes_give_0(self) -> None:
         assert transrate(np.ones((60, 4)), np.arange(60) % 3) == pytest.approx(0.0, abs=1e-9)

@@ -131,13 +131,13 @@ class _RunningTrial:
 
 @dataclass
 class FakeEngine:
-    """Runs trials in this process, one epoch of each in turn (`nbt.tuning.engines.base.Engine`).
+    """Runs trials in this process, each for one epoch in turn (`nbt.tuning.engines.base.Engine`).
 
     Attributes:
         workers: Number of simultaneous trials.
         simulate: Specification -> whole curve.
         outcome: Specification and curve -> outcome; None for the default outcome.
-        clock: Advanced by the seconds of each epoch.
+        clock: Clock that is advanced by the seconds of each epoch; None for none.
         kill_after: Number of epochs after which `DriverKilled` is raised.
         interrupt_after: Number of epochs after which KeyboardInterrupt is raised.
         requeue_once: Keys of trials that run out of memory once, after their first epoch.

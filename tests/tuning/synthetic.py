@@ -99,7 +99,7 @@ class Task:
 BIRDS = Task("birds", 1.5, -1.1, 0.3, seed=1)
 CARS = Task("cars", 0.4, -0.8, 0.2, seed=2)
 FISH = Task("fish", 2.2, -1.3, 0.4, seed=3)
-TREES = Task("target_table", 0.9, -1.0, 0.35, seed=4)
+TREES = Task("trees", 0.9, -1.0, 0.35, seed=4)
 SOURCE_TASKS = (BIRDS, CARS, FISH)
 
 
@@ -146,7 +146,7 @@ def patch_small_forests() -> Any:
     return patch.object(curve_forecast, "_NUM_TREES", 30)
 
 
-def target_facts() -> Target:
+def trees_target() -> Target:
     """Returns TREES as the target of a search."""
     return target_from_header(target_table().header)
 

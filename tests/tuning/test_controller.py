@@ -269,11 +269,11 @@ class TestEnds:
         def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome | None:
             if spec.key != "trial-0001":
                 return None
-            return TrialOutcome(error="ValueError: odd image", traceback="Traceback ...")
+            return TrialOutcome(error="ValueError: damaged image", traceback="Traceback ...")
 
         record = run_search(tmp_path, "4", FakeEngine(outcome=outcome, simulate=simulate))
         assert states(record.trials) == ["complete", "failed", "complete", "complete"]
-        assert record.trials[1].reason == "ValueError: odd image"
+        assert record.trials[1].reason == "ValueError: damaged image"
         assert record.trials[1].facts["traceback"] == "Traceback ..."
         assert len(record.trials[1].curve) == EPOCHS  # the reported epochs are kept
         assert not list((tmp_path / "checkpoints").glob("*"))
@@ -365,7 +365,7 @@ class TestResume:
         assert engine.specs[0].key == "trial-0001"
 
     def test_a_trial_with_an_old_checkpoint_is_stopped_at_the_budget(self, tmp_path: Path) -> None:
-        """The last trial lost epochs when the driver was killed; the budget does not allow to train them again."""
+        """The last trial lost epochs when the driver was killed; the budget does not suffice to train them again."""
         store = open_fake_study(tmp_path, "1")
         with pytest.raises(DriverKilled):
             FakeEngine(kill_after=5, keep_checkpoints=2).run(
@@ -377,7 +377,7 @@ class TestResume:
         assert states(record.trials) == ["failed", "pruned"]
         assert record.trials[1].reason == OUT_OF_EPOCHS
 
-    def test_killed_again_and_again(self, tmp_path: Path) -> None:
+    def test_a_search_that_is_killed_repeatedly(self, tmp_path: Path) -> None:
         """Each session trains one more epoch of the same trial, and no epoch is counted twice."""
         for _ in range(4):
             store = open_fake_study(tmp_path, "2")

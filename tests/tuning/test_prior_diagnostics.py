@@ -21,14 +21,14 @@ from tests.tuning.synthetic import (
     facts,
     record,
     target,
-    target_facts,
     transferred_priors,
+    trees_target,
 )
 
 
 @pytest.fixture(scope="module")
 def surrogate() -> PriorSurrogate:
-    return transferred_priors().surrogate(target_facts(), SPACE)
+    return transferred_priors().surrogate(trees_target(), SPACE)
 
 
 def trials(settings: list[TransferSettings], logit_scores: np.ndarray, state: str = "complete") -> list[TrialRecord]:

@@ -26,9 +26,9 @@ from tests.tuning.synthetic import (
     source_tables,
     table,
     target,
-    target_facts,
     target_table,
     transferred_priors,
+    trees_target,
 )
 
 
@@ -98,8 +98,8 @@ class TestLeaveOneTaskOut:
 
     def tables(self, *, inverted: bool) -> tuple[list[RecordedTable], RecordedTable]:
         """Returns all tables and the evaluated one."""
-        deep = table(Task("deep", seed=9), 30, dataset="target_table", data_hash="other shots", backbone="conv4")
-        renamed = table(Task("renamed", seed=8), 30, dataset="woods", data_hash="target_table")
+        deep = table(Task("deep", seed=9), 30, dataset="trees", data_hash="other shots", backbone="conv4")
+        renamed = table(Task("renamed", seed=8), 30, dataset="woods", data_hash="trees")
         same_dataset = [target_table(), deep, renamed]
         if inverted:
             same_dataset = [invert_curves(recorded) for recorded in same_dataset]
@@ -114,7 +114,7 @@ class TestLeaveOneTaskOut:
             with patch_small_forests():
                 forecaster = priors.forecaster
             assert forecaster is not None
-            surrogate = priors.surrogate(target_facts(), SPACE)
+            surrogate = priors.surrogate(trees_target(), SPACE)
             forecast = forecaster.forecast(curves[5].until(4), curves[:3], float("nan"))
             results.append(
                 (
@@ -131,7 +131,7 @@ class TestLeaveOneTaskOut:
     def test_inverted_curves_change_the_priors_if_they_are_included(self) -> None:
         settings = draw(40, seed=2)
         original, inverted = (
-            TransferredPriors([recorded]).surrogate(target_facts(), SPACE)
+            TransferredPriors([recorded]).surrogate(trees_target(), SPACE)
             for recorded in (target_table(), invert_curves(target_table()))
         )
         assert np.corrcoef(original.prior_mean(settings), inverted.prior_mean(settings))[0, 1] < 0.5

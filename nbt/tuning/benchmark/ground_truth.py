@@ -55,9 +55,9 @@ def estimate_ground_truth(benchmark: TabularBenchmark) -> GroundTruth:
     accuracies = [np.asarray(values, dtype=float) for values in runs]
     test = np.asarray([values.mean() for values in accuracies])
     counts = np.asarray([len(values) for values in accuracies], dtype=float)
-    by_seed, pairs = run_noise(accuracies, float(np.median(test)))
-    by_images = image_noise(test, benchmark)
-    variance = (by_seed or 0.0) ** 2 / counts + by_images**2
+    seed_std, pairs = run_noise(accuracies, float(np.median(test)))
+    image_std = image_noise(test, benchmark)
+    variance = (seed_std or 0.0) ** 2 / counts + image_std**2
     points = encode([setting.settings for setting in benchmark.settings])
     smoothed = denoise_accuracies(test, variance, points, default_kernel())
     return GroundTruth(
@@ -65,9 +65,9 @@ def estimate_ground_truth(benchmark: TabularBenchmark) -> GroundTruth:
         smoothed=smoothed,
         best=float(smoothed.max()),
         median=float(np.median(smoothed)),
-        run_noise=by_seed,
+        run_noise=seed_std,
         pairs=pairs,
-        image_noise=by_images,
+        image_noise=image_std,
     )
 
 
@@ -76,8 +76,8 @@ def run_noise(accuracies: list[FloatArray], floor: float) -> tuple[float | None,
 
     Args:
         accuracies: Accuracies of the runs of each setting; the first two of a setting form a pair.
-        floor: Only pairs with at least this mean accuracy count, if there are three or more of them: poor settings vary
-            far more, and a search need not distinguish them.
+        floor: Only pairs with at least this mean accuracy are used, if there are three or more of them: poor settings
+            vary far more, and a search need not distinguish them.
 
     Returns:
         The standard deviation (None without pairs) and the number of pairs.
@@ -93,8 +93,8 @@ def run_noise(accuracies: list[FloatArray], floor: float) -> tuple[float | None,
 def image_noise(test: FloatArray, benchmark: TabularBenchmark) -> float:
     """Returns the standard deviation of a setting's test accuracy due to the draw of the test images.
 
-    The images of a split favour some settings over others in every run alike, so that pairs of seeds do not show this
-    noise. The differences between the validation and test accuracies of the same runs do: over the better half of the
+    The images of a split favour the same settings in every run, so that pairs of seeds do not show this noise. The
+    differences between the validation and test accuracies of the same runs show it: over the better half of the
     settings, the variance of the difference is the sum of the variances of both splits, each inversely proportional to
     the number of images. A difference in difficulty between the splits is common to all settings and has no effect.
 
@@ -125,11 +125,11 @@ def denoise_accuracies(
         points: Encoded settings, (settings, coordinates).
         prior_mode: Mode of the kernel's prior; see `GaussianProcess.fit`.
     """
-    middle = float(np.median(test))
-    clipped = np.maximum(test, middle)
+    median = float(np.median(test))
+    clipped = np.maximum(test, median)
     std = float(clipped.std())
     if len(test) < _MIN_SETTINGS or std == 0.0 or not variance.any():
         return test.copy()
     values = (clipped - clipped.mean()) / std
     process = GaussianProcess.fit(points, values, noise=variance / std**2, prior_mode=prior_mode)
-    return np.where(test >= middle, clipped.mean() + std * process.denoised_values(), test)
+    return np.where(test >= median, clipped.mean() + std * process.denoised_values(), test)

@@ -19,7 +19,7 @@ class InMemoryStudyStore(StudyStore):
 
     Args:
         config: Configuration of the study, including the seed of the search.
-        facts: Facts of the dataset, as a live study stores them.
+        facts: Facts about the dataset, as a live study stores them.
     """
 
     def __init__(self, config: StudyConfig, facts: dict[str, object] | None = None) -> None:

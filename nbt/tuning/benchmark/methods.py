@@ -71,7 +71,7 @@ class SearchMethod:
     Attributes:
         name: Name for users.
         description: One sentence for users.
-        build: Function that creates the components for one search.
+        build: Function that creates the components of one search from its context.
         runs_baselines: Whether a search starts with the baseline recipes, as every live search does. Only plain random
             search, the reference without any prior knowledge, does not.
         ablation: Whether the method is a part or a variation of another one; ablations run only if they are named.
@@ -225,7 +225,7 @@ def _bayesian(
 
 
 def _least_similar_target(context: SearchContext) -> Target:
-    """Returns the target of the least similar recorded task, but with this task's epochs and validation images."""
+    """Returns the target of the least similar recorded task with this task's epochs and number of validation images."""
     others = [target_from_header(table.header) for table in context.experience]
     if not others:
         return context.target
@@ -250,6 +250,7 @@ class _PortfolioSampler(_UniformPoolSampler):
 
 @lru_cache(maxsize=8)
 def _transferred_priors(tables: tuple[RecordedTable, ...]) -> TransferredPriors:
+    """Returns the priors of some tables, which all methods and seeds share."""
     return TransferredPriors(tables)
 
 

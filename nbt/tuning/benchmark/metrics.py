@@ -1,4 +1,4 @@
-"""Metrics of a search: simple regret by epoch, epochs to come near the best setting, intervals and paired tests."""
+"""Metrics of a search: simple regret by epoch, epochs until it is near the best setting, intervals and tests."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from nbt.tuning.benchmark.simulated_engine import ReplayedTrial
 from nbt.tuning.benchmark.tabular import FloatArray, TabularBenchmark
 
 NEAR_BEST_TOLERANCE = 0.005
+"""Regret, as a difference of accuracies, up to which a search counts as near the best setting."""
+
 _NUM_BOOTSTRAP_RESAMPLES = 2000
 
 
@@ -125,7 +127,7 @@ def bootstrap_median(values: Sequence[float], seed: int = 0) -> IntervalEstimate
 
 
 def _median(rows: FloatArray) -> FloatArray:
-    """Returns the lower median of each row, which is defined for infinite values, too."""
+    """Returns the lower median of each row, which is also defined for infinite values."""
     return np.sort(rows, axis=1)[:, (rows.shape[1] - 1) // 2]
 
 

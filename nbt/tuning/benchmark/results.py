@@ -193,8 +193,8 @@ class ReplayResult:
     def overall_rows(self) -> list[dict[str, Any]]:
         """Returns one row per method, over all tasks.
 
-        Columns: `epochs`, the median over tasks of the median over seeds of the epochs to come near the best, where an
-        infinite median counts as the horizon; `ratio`, the median over tasks of its ratio to the reference's;
+        Columns: `epochs`, the median over tasks of the median over seeds of the epochs until a search is near the best,
+        where an infinite median counts as the horizon; `ratio`, the median over tasks of its ratio to the reference's;
         `worst_ratio`, the greatest ratio over tasks to the best other method. `normalised_regret` and `rank`, means
         over tasks and seeds with bootstrap intervals; ranks are by normalised regret. `p_epochs` and `p_regret`, paired
         tests against the reference.
@@ -248,7 +248,7 @@ class ReplayResult:
         return rows
 
     def search_rows(self) -> list[dict[str, Any]]:
-        """Returns one row per search; epochs are None if the search never comes near the best."""
+        """Returns one row per search; epochs are None if the search is never near the best."""
         return [
             _search_row(task, name, seed) for task in self.tasks for name in self.methods for seed in range(self.seeds)
         ]
@@ -301,7 +301,7 @@ def _worst_ratio(epochs: Sequence[float], others: Sequence[Sequence[float]]) -> 
 
 
 def _median_epochs(task: TaskResult, method: str) -> float:
-    """Returns the median epochs to come near the best, at most the horizon."""
+    """Returns the median number of epochs until a search is near the best, at most the horizon."""
     return min(bootstrap_median(task.methods[method].epochs_to_near_best()).value, float(task.horizon))
 
 
@@ -328,6 +328,7 @@ def _summary_row(task: TaskResult, name: str) -> dict[str, Any]:
 
 
 def _search_row(task: TaskResult, name: str, seed: int) -> dict[str, Any]:
+    """Returns one row of `ReplayResult.search_rows`."""
     method = task.methods[name]
     trials = method.trials[seed]
     distances = [trial.distance for trial in trials if trial.distance is not None]

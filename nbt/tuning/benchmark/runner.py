@@ -30,14 +30,14 @@ DEFAULT_SEEDS = 20
 
 @dataclass(frozen=True, eq=False)
 class _ReplayTask:
-    """One recorded task with the tables that methods may use on it and the budget of a search in full trials."""
+    """A recorded task, the tables that methods may use on it, and the budget of a search in full trials."""
 
     benchmark: TabularBenchmark
     experience: Sequence[RecordedTable]
     budget: int
 
 
-_SearchKey = tuple[int, str, int]
+_SearchKey = tuple[int, str, int]  # index of the task, name of the method, seed
 _worker_tasks: list[_ReplayTask] = []  # set in worker processes only
 
 
@@ -71,7 +71,7 @@ def replay(
     if not tables:
         raise UsageError("no recorded tables to replay")
     require_positive(seeds=seeds, budget=budget, workers=workers)
-    tasks = [_task(table, tables, space, budget) for table in tables]
+    tasks = [_make_task(table, tables, space, budget) for table in tables]
     truths = [estimate_ground_truth(task.benchmark) for task in tasks]
     search_keys = list(product(range(len(tasks)), names, range(seeds)))
     trials_by_search: dict[_SearchKey, Sequence[ReplayedTrial]] = {}
@@ -136,7 +136,7 @@ def replay_search(
     return engine.trials
 
 
-def _task(table: RecordedTable, tables: Sequence[RecordedTable], space: Space, budget: int) -> _ReplayTask:
+def _make_task(table: RecordedTable, tables: Sequence[RecordedTable], space: Space, budget: int) -> _ReplayTask:
     benchmark = TabularBenchmark(table, space)
     return _ReplayTask(benchmark, leave_dataset_out(tables, table), min(budget, len(benchmark.settings)))
 

@@ -19,8 +19,8 @@ class ReplayedTrial:
         setting: Index of the setting in the benchmark.
         run: Index of the replayed run of the setting.
         epochs: Epochs of the trial.
-        cumulative_epochs: Epochs of all trials at the end of this one.
-        stopped: Reason for which it was pruned; None if it ran to its end or diverged.
+        cumulative_epochs: Epochs of all trials up to the end of this one.
+        stopped: Reason for which the trial was pruned; None if it ran to its end or diverged.
         distance: Distance of the setting from the sampler's proposal; None for baseline recipes and recommendations,
             which no sampler proposed.
     """
@@ -50,11 +50,13 @@ class SimulatedClock:
 
 @dataclass(eq=False)
 class _RunningTrial:
+    """A trial that is being replayed, with the number of its epochs that have been replayed."""
+
     spec: TrialSpec
     setting: int
     run: int
     curve: tuple[EpochResult, ...]
-    done: int = 0
+    replayed_epochs: int = 0
 
 
 @dataclass(eq=False)
@@ -80,7 +82,11 @@ class ReplayEngine:
     _num_started: int = 0
 
     def run(self, source: TrialSource) -> None:
-        """Replays trials until the source or the pool is exhausted."""
+        """Replays trials until the source or the pool is exhausted.
+
+        Raises:
+            NbtError: The settings of a trial specification were not recorded.
+        """
         event_queue: list[tuple[float, int, _RunningTrial]] = []
         self._start_trials(source, event_queue)
         while event_queue:
@@ -88,21 +94,27 @@ class ReplayEngine:
             if self._replay_epoch(source, running):
                 self._start_trials(source, event_queue)
             else:
-                next_epoch = running.curve[running.done]
+                next_epoch = running.curve[running.replayed_epochs]
                 heapq.heappush(event_queue, (self.clock.now + next_epoch.seconds, order, running))
 
     def close(self) -> None:
         """Does nothing: the engine holds no resources."""
 
     def _start_trials(self, source: TrialSource, event_queue: list[tuple[float, int, _RunningTrial]]) -> None:
+        """Starts trials until all workers are busy; an event is the end of the next epoch of a trial."""
         while len(event_queue) < self.workers and len(self.pool) and (spec := source.next_trial()) is not None:
             running, recorded = self._start(spec)
             run = recorded.runs[running.run]
-            first = self.clock.now + run.setup_seconds + running.curve[0].seconds
-            heapq.heappush(event_queue, (first, self._num_started, running))
+            first_epoch_end = self.clock.now + run.setup_seconds + running.curve[0].seconds
+            heapq.heappush(event_queue, (first_epoch_end, self._num_started, running))
             self._num_started += 1
 
     def _start(self, spec: TrialSpec) -> tuple[_RunningTrial, RecordedSetting]:
+        """Returns the trial of a specification and its recorded setting, which is marked as used.
+
+        Raises:
+            NbtError: The settings were not recorded.
+        """
         benchmark: TabularBenchmark = self.pool.benchmark
         index = benchmark.index.get(spec.settings)
         if index is None:
@@ -115,11 +127,11 @@ class ReplayEngine:
 
     def _replay_epoch(self, source: TrialSource, running: _RunningTrial) -> bool:
         """Replays one epoch; returns whether the trial has ended."""
-        result = running.curve[running.done]
-        running.done += 1
+        result = running.curve[running.replayed_epochs]
+        running.replayed_epochs += 1
         self._epochs_spent += 1
         reason = source.on_epoch(running.spec, result)
-        finished = running.done == len(running.curve)
+        finished = running.replayed_epochs == len(running.curve)
         if not finished and reason is None:
             return False
         stopped = None if finished else reason
@@ -127,11 +139,11 @@ class ReplayEngine:
             ReplayedTrial(
                 setting=running.setting,
                 run=running.run,
-                epochs=running.done,
+                epochs=running.replayed_epochs,
                 cumulative_epochs=self._epochs_spent,
                 stopped=stopped,
                 distance=self.pool.distances[running.setting],
             )
         )
-        source.on_done(running.spec, TrialOutcome(curve=running.curve[: running.done], stopped=stopped))
+        source.on_done(running.spec, TrialOutcome(curve=running.curve[: running.replayed_epochs], stopped=stopped))
         return True

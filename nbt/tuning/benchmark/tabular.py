@@ -34,14 +34,15 @@ def space_coordinates(space: Space, settings: TransferSettings) -> FloatArray:
     """
     values = [
         coordinate
-        for d in space.dimensions
-        for value in (getattr(settings, d.name) if d.knots else (getattr(settings, d.name),))
-        for coordinate in _normalised_coordinates(d, value)
+        for dimension in space.dimensions
+        for value in (getattr(settings, dimension.name) if dimension.knots else (getattr(settings, dimension.name),))
+        for coordinate in _normalised_coordinates(dimension, value)
     ]
     return np.asarray(values) / math.sqrt(len(space.parameters))
 
 
 def _normalised_coordinates(dimension: Dimension, value: Any) -> list[float]:
+    """Returns the coordinates of one value: one per choice of a categorical dimension, else one."""
     if dimension.kind == "categorical":
         return [math.sqrt(0.5) * (value == choice) for choice in dimension.choices]
     assert dimension.low is not None and dimension.high is not None
@@ -53,7 +54,7 @@ def _normalised_coordinates(dimension: Dimension, value: Any) -> list[float]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordedSetting:
-    """Recorded settings with all their runs.
+    """One recorded setting with all its runs.
 
     Attributes:
         number: Number in the table of the first entry with these settings.
@@ -140,10 +141,10 @@ class CandidatePool:
     def nearest(self, settings: TransferSettings) -> tuple[int, float]:
         """Returns the index of the nearest unused setting (the lowest one on a tie) and its distance."""
         point = space_coordinates(self.benchmark.space, settings)
-        point_distances = np.linalg.norm(self.benchmark.points - point, axis=1)
-        point_distances[~self._unused] = np.inf
-        index = int(np.argmin(point_distances))
-        return index, float(point_distances[index])
+        distances = np.linalg.norm(self.benchmark.points - point, axis=1)
+        distances[~self._unused] = np.inf
+        index = int(np.argmin(distances))
+        return index, float(distances[index])
 
     def mark_used(self, index: int, distance: float | None = None) -> None:
         """Marks a setting as used and stores its distance from the proposal."""
@@ -166,6 +167,7 @@ def _recorded_settings(table: RecordedTable, space: Space) -> list[RecordedSetti
 
 
 def _check_run(run: RecordedRun, table: RecordedTable) -> None:
+    """Raises UsageError if a run is not of full length or has no validation accuracy."""
     name = f"{table.source}: setting {run.setting}, seed {run.seed}"
     if not run.diverged and len(run.curve) != table.header.epochs:
         raise UsageError(f"{name}: {len(run.curve)} epochs, but the table's header has {table.header.epochs}")

@@ -1,6 +1,6 @@
 """Recorded tables: full learning curves of many settings on one task, stored as a Parquet file.
 
-Benchmarks and priors read them.
+Benchmarks, models of recorded tasks and curve forecasts are made from them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class RecordedRun:
 
     @property
     def test_accuracy(self) -> float | None:
-        """Test accuracy of the epoch with the best validation; 0 if the run diverged, None if it was not measured."""
+        """Test accuracy of the epoch with the best validation accuracy; 0 if the run diverged, None if not measured."""
         best = best_epoch(self.curve)
         return 0.0 if self.diverged else None if best is None else best.watched_accuracy
 
@@ -79,18 +79,18 @@ class RecordedRun:
     def from_row(cls, row: Mapping[str, Any]) -> RecordedRun:
         """Creates a run from the result of `to_row`; missing settings are neutral."""
         settings = {name: row[name] for name in setting_names() if row.get(name) is not None}
-        last = len(row["train_loss"])
+        n_epochs = len(row["train_loss"])
         curve = tuple(
             EpochResult(
                 epoch=epoch,
-                train_loss=math.inf if loss is None else loss,
+                train_loss=math.inf if train_loss is None else train_loss,
                 val_loss=val_loss,
-                val_accuracy=accuracy,
+                val_accuracy=val_accuracy,
                 seconds=seconds,
-                diverged=bool(row["diverged"]) and epoch == last,
-                watched_accuracy=test,
+                diverged=bool(row["diverged"]) and epoch == n_epochs,
+                watched_accuracy=test_accuracy,
             )
-            for epoch, (loss, val_loss, accuracy, test, seconds) in enumerate(
+            for epoch, (train_loss, val_loss, val_accuracy, test_accuracy, seconds) in enumerate(
                 zip(*(row[name] for name in _CURVE_COLUMNS), strict=True), start=1
             )
         )
@@ -115,8 +115,8 @@ class TableHeader:
         data_hash: `Task.fingerprint`.
         weights_hash: Fingerprint of the pretrained weights w0.
         image_size: Side of the images in pixels.
-        classes: `--classes`, if given.
-        shots: `--shots`, if given.
+        classes: Number of classes that were used; None for all.
+        shots: Maximum number of labelled images per class; None for all.
         epochs: Number of epochs of every run.
         seed: Seed of split, settings and runs.
         dimensions: Varied dimensions: name -> range or choices; see `describe_dimensions`.
@@ -144,7 +144,7 @@ class TableHeader:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The values in which two recordings must agree for one to continue the other."""
+        """Values that must be equal for one recording to continue another."""
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if name not in ("profile", "facts")}
 
@@ -234,8 +234,10 @@ class RecordedTable:
 def describe_dimensions(space: Space) -> dict[str, Any]:
     """Returns the dimensions of a space in JSON types: name -> list of choices, or [low, high, "log" or "linear"]."""
     return {
-        d.name: list(d.choices) if d.choices else [d.low, d.high, "log" if d.log else "linear"]
-        for d in space.dimensions
+        dimension.name: list(dimension.choices)
+        if dimension.choices
+        else [dimension.low, dimension.high, "log" if dimension.log else "linear"]
+        for dimension in space.dimensions
     }
 
 
@@ -267,6 +269,7 @@ def _check_columns(columns: Sequence[str], path: str | Path) -> None:
 
 
 def _arrow_type(rule: FieldRule) -> pa.DataType:
+    """Returns the column type of a setting, or of the elements of a vector setting."""
     import pyarrow as pa
 
     if rule.choices or rule.text:
@@ -279,8 +282,13 @@ def _arrow_type(rule: FieldRule) -> pa.DataType:
 def _arrow_schema() -> pa.Schema:
     import pyarrow as pa
 
-    run = {"setting": pa.int32(), "seed": pa.int32(), "origin": pa.string(), "diverged": pa.bool_()}
-    fields: dict[str, Any] = {**run, "setup_seconds": pa.float32()}
+    fields: dict[str, Any] = {
+        "setting": pa.int32(),
+        "seed": pa.int32(),
+        "origin": pa.string(),
+        "diverged": pa.bool_(),
+        "setup_seconds": pa.float32(),
+    }
     for name in setting_names():
         rule = setting_rule(name)
         fields[name] = pa.list_(_arrow_type(rule)) if rule.length else _arrow_type(rule)

@@ -28,6 +28,8 @@ _log = logging.getLogger("nbt")
 
 RANDOM_ORIGIN = "random"
 REPEAT_INTERVAL = 10
+"""Every setting with a number divisible by this runs with two seeds."""
+
 _MAX_EQUAL_FAILURES = 3
 
 
@@ -53,7 +55,7 @@ def plan_runs(space: Space, n: int, *, epochs: int, seed: int) -> list[PlannedRu
     recording continues a shorter one.
 
     Args:
-        space: The space to sample from, each dimension independently: uniform, or uniform in the logarithm.
+        space: The space from which each dimension is sampled independently: uniformly, or uniformly in the logarithm.
         n: Number of settings, including the baseline recipes.
         epochs: Number of epochs of every run.
         seed: Seed of the sampling.
@@ -103,6 +105,7 @@ class Journal:
         self.runs |= {(run.setting, run.seed): run for run in runs}
 
     def _check(self, identity: dict[str, Any], path: Path) -> None:
+        """Raises UsageError if an existing file belongs to another recording."""
         expected = to_json(self.header.identity)
         differing = [name for name, value in expected.items() if to_json(identity.get(name)) != value]
         if differing:
@@ -122,7 +125,7 @@ class Journal:
             self._add_runs([RecordedRun.from_row(row) for row in lines[1:]])
 
     def add(self, run: RecordedRun) -> None:
-        """Adds a run and writes it to the disk before returning."""
+        """Adds a run and writes it to disk before returning."""
         self.runs[run.setting, run.seed] = run
         lines = [run.to_row()]
         if not self._has_header:
@@ -227,9 +230,15 @@ class Recording:
         self._pending.appendleft(self._by_key[spec.key])
 
     def _record_failure(self, spec: TrialSpec, error: str) -> None:
+        """Stores and logs a failure; ends the recording at the third equal failure in a row.
+
+        Raises:
+            NbtError: Three runs in a row failed with the same error.
+        """
         self.failed[spec.key] = error
         _log.warning("%s failed and is skipped: %s", spec.key, error)
-        self._repeated_failure = (error, self._repeated_failure[1] + 1 if error == self._repeated_failure[0] else 1)
+        previous, count = self._repeated_failure
+        self._repeated_failure = (error, count + 1 if error == previous else 1)
         if self._repeated_failure[1] >= _MAX_EQUAL_FAILURES:
             raise NbtError(
                 f"{_MAX_EQUAL_FAILURES} runs in a row failed in the same way: {error} (recorded runs are kept)"

@@ -21,8 +21,8 @@ from nbt.tuning.storage.study_names import slug
 
 TABLE_SUFFIX = ".parquet"
 
-# The fields in which tables of one task agree: the compared field, the field shown in messages, and the label of the
-# content for fingerprints. `RecordedTable.check_space` compares the dimensions, some of which a table may lack.
+# The fields in which tables of one task agree: the compared field, the field shown in messages, and, for fingerprints,
+# a description of their content. `RecordedTable.check_space` compares the dimensions, some of which a table may lack.
 _TASK_FIELDS = (
     ("data_hash", "dataset", "images, labels or split"),
     ("backbone", "backbone", ""),
@@ -70,7 +70,7 @@ def table_from_study(record: StudyRecord, space: Space) -> RecordedTable:
         raise UsageError(
             f"study {name}: its trials are streams of tasks, but recorded tables need single tasks; omit the study"
         )
-    trials = [trial for trial in record.trials if _is_full_length(trial, length)]
+    trials = [trial for trial in record.trials if _is_recordable(trial, length)]
     if not trials:
         raise UsageError(
             f"study {name}: no trial ran to full length yet, so there is nothing to record; "
@@ -145,7 +145,9 @@ def write_tables(tables: Sequence[RecordedTable], out: str | Path, space: Space)
         UsageError: Tables of several tasks would go to one file, or an existing file has another task or space.
         NbtError: The files cannot be written.
     """
-    groups = _group_by_file(tables, Path(out)) if is_output_folder(out) else {Path(out): _check_one_task(tables, out)}
+    groups = (
+        _group_by_file(tables, Path(out)) if is_output_folder(out) else {Path(out): _check_single_task(tables, out)}
+    )
     merged = {path: _merge_with_existing(path, group, space) for path, group in groups.items()}
     for path, table in merged.items():
         try:
@@ -155,11 +157,13 @@ def write_tables(tables: Sequence[RecordedTable], out: str | Path, space: Space)
     return {path: RecordedTable.load(path) for path in merged}
 
 
-def _is_full_length(trial: TrialRecord, length: int) -> bool:
+def _is_recordable(trial: TrialRecord, length: int) -> bool:
+    """Returns whether a trial ran to full length or diverged."""
     return trial.state == "complete" and (trial.diverged or len(trial.curve) == length)
 
 
 def _check_trial(trial: TrialRecord, record: StudyRecord, space: Space) -> None:
+    """Raises UsageError if the space cannot express the settings of a trial."""
     try:
         space.params(trial.settings)
     except UsageError as error:
@@ -203,6 +207,7 @@ def _fingerprint(run: RecordedRun) -> bytes:
 
 
 def _differences(first: TableHeader, second: TableHeader) -> Iterable[str]:
+    """Yields the differences between the tasks of two tables, as clauses."""
     for key, shown, content in _TASK_FIELDS:
         if getattr(first, key) == getattr(second, key):
             continue
@@ -213,7 +218,8 @@ def _differences(first: TableHeader, second: TableHeader) -> Iterable[str]:
             yield f"{label} {' and '.join('not given' if value is None else str(value) for value in values)}"
 
 
-def _check_one_task(tables: Sequence[RecordedTable], out: str | Path) -> list[RecordedTable]:
+def _check_single_task(tables: Sequence[RecordedTable], out: str | Path) -> list[RecordedTable]:
+    """Returns the tables, or raises UsageError if they belong to different tasks."""
     try:
         merge_tables(tables)
     except UsageError as error:
@@ -236,7 +242,7 @@ def _file_name(header: TableHeader) -> str:
 
 
 def _merge_with_existing(path: Path, tables: Sequence[RecordedTable], space: Space) -> RecordedTable:
-    """Returns the tables merged with those runs that an existing file contains."""
+    """Returns the tables merged with the runs of an existing file."""
     if not path.exists():
         return merge_tables(tables)
     existing = RecordedTable.load(path)

@@ -61,6 +61,8 @@ def choose_finalists(record: StudyRecord, n_finalists: int = N_FINALISTS) -> lis
 
 @dataclass(eq=False)
 class _RunningFinal:
+    """A final run that has started, with the epochs that it has reported."""
+
     finalist: Finalist
     round_number: int
     curve: list[EpochResult] = field(default_factory=list)
@@ -114,14 +116,14 @@ class Finals:
         return self._state.finished
 
     def next_trial(self) -> TrialSpec | None:
-        """Returns the next run, or None if there is none now; all finalists run a seed before the next seed."""
+        """Returns the next run, or None if there is none now; each seed runs for all finalists before the next seed."""
         if self.finished:
             return None
-        for number in range(1, self._state.rounds + 1):
+        for round_number in range(1, self._state.rounds + 1):
             for finalist in self._finalists:
-                spec = self._spec(finalist, number)
-                if finalist.name in self._state.active and not self._has_run(finalist, number, spec):
-                    self._running[spec.key] = _RunningFinal(finalist, number)
+                spec = self._spec(finalist, round_number)
+                if finalist.name in self._state.active and not self._is_started(finalist, round_number, spec):
+                    self._running[spec.key] = _RunningFinal(finalist, round_number)
                     return spec
         return None
 
@@ -160,25 +162,27 @@ class Finals:
         self._runs[run.finalist.name][run.round_number] = result
         self._observers.final_run_finished(run.finalist.name, result)
 
-    def _spec(self, finalist: Finalist, number: int) -> TrialSpec:
+    def _spec(self, finalist: Finalist, round_number: int) -> TrialSpec:
         origin = "default" if finalist.name == DEFAULT_RECIPE else f"{finalist.trial:04d}"
-        key = f"final-{origin}-seed-{number}"
+        key = f"final-{origin}-seed-{round_number}"
         return TrialSpec(
             key=key,
             settings=finalist.settings,
-            seed=self._seed(number),
-            split_seed=self._seed(number),
+            seed=self._seed(round_number),
+            split_seed=self._seed(round_number),
             checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",
         )
 
-    def _seed(self, number: int) -> int:
-        """Returns the seed and split seed of a round; the trials of the search use the study's seed for their split."""
-        return self._store.config.seed + number
+    def _seed(self, round_number: int) -> int:
+        """Returns the seed of a round and of its split; trials of the search use the study's seed for their split."""
+        return self._store.config.seed + round_number
 
-    def _has_run(self, finalist: Finalist, number: int, spec: TrialSpec) -> bool:
-        return number in self._runs[finalist.name] or spec.key in self._running
+    def _is_started(self, finalist: Finalist, round_number: int, spec: TrialSpec) -> bool:
+        """Returns whether a run is stored or running."""
+        return round_number in self._runs[finalist.name] or spec.key in self._running
 
     def _stored_runs(self, attributes: dict[str, object], finalist: Finalist) -> dict[int, FinalRun]:
+        """Returns the stored runs of a finalist by round."""
         base = self._seed(0)
         runs = read_runs(attributes, finalist.settings)
         return {run.seed - base: run for run in runs if 1 <= run.seed - base <= self._max_seeds}
@@ -187,41 +191,45 @@ class Finals:
         """Returns the selection state over the rounds that each finalist has run without a gap."""
         scores = {}
         for name, runs in self._runs.items():
-            length = next((number - 1 for number in range(1, self._max_seeds + 2) if number not in runs), 0)
-            scores[name] = [Score(runs[i].val_accuracy, runs[i].val_loss) for i in range(1, length + 1)]
+            n_rounds = next((i - 1 for i in range(1, self._max_seeds + 2) if i not in runs), 0)
+            scores[name] = [Score(runs[i].val_accuracy, runs[i].val_loss) for i in range(1, n_rounds + 1)]
         return select_finalist(scores, default=DEFAULT_RECIPE, max_seeds=self._max_seeds, failed=self._failed)
 
     def _store_decision(self) -> None:
-        """Stores the finalists with their seeds, the dropped ones, the recommendation and the verdict."""
+        """Stores the finalists with their seeds, the dropped ones, the recommendation and the verdict.
+
+        Raises:
+            NbtError: All finalists failed.
+        """
         leader = self._state.leader
         if leader is None:
             raise NbtError("no final run succeeded")
-        used = {
+        runs = {
             finalist.name: [run for _, run in sorted(self._runs[finalist.name].items())] for finalist in self._finalists
         }
-        default = used.get(DEFAULT_RECIPE, [])
+        default_runs = runs.get(DEFAULT_RECIPE, [])
         entries = [
             {
                 "name": finalist.name,
                 "trial": finalist.trial,
                 "settings": finalist.settings.to_dict(),
-                "seeds": [run.seed for run in used[finalist.name]],
+                "seeds": [run.seed for run in runs[finalist.name]],
                 "dropped": self._state.dropped.get(finalist.name, ""),
                 "default": finalist.name == DEFAULT_RECIPE,
             }
             for finalist in self._finalists
-            if used[finalist.name]
+            if runs[finalist.name]
         ]
-        entries.sort(key=lambda entry: self._sort_key(str(entry["name"]), leader, used))
-        text = describe_comparison(leader, DEFAULT_RECIPE, paired_difference(used[leader], default))
-        self._store.put(codec.FINALS, {"candidates": entries, "recommended": leader, "verdict": text})
+        entries.sort(key=lambda entry: self._sort_key(str(entry["name"]), leader, runs))
+        verdict = describe_comparison(leader, DEFAULT_RECIPE, paired_difference(runs[leader], default_runs))
+        self._store.put(codec.FINALS, {"candidates": entries, "recommended": leader, "verdict": verdict})
 
-    def _sort_key(self, name: str, leader: str, used: dict[str, list[FinalRun]]) -> tuple[bool, bool, float]:
+    def _sort_key(self, name: str, leader: str, runs: dict[str, list[FinalRun]]) -> tuple[bool, bool, float]:
         """Returns the sort key: the recommended finalist, the others that were not dropped, then the dropped ones.
 
         Within each group, finalists are sorted by mean accuracy.
         """
-        mean = math.fsum(run.val_accuracy for run in used[name]) / len(used[name])
+        mean = math.fsum(run.val_accuracy for run in runs[name]) / len(runs[name])
         return name != leader, name in self._state.dropped, -mean
 
 

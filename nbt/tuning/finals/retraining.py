@@ -25,8 +25,8 @@ class Retraining:
     """The trial source of the final training of a study (`nbt.tuning.engines.base.TrialSource`).
 
     If the default recipe is recommended, a single run serves as both. Each recipe is tested once per finished search:
-    with the same recommendation as before nothing runs, except that the recommended model is trained again, without a
-    test evaluation, if the exported model is missing or has other settings.
+    if the recommendation is unchanged, nothing runs, except that the recommended model is trained again, without a test
+    evaluation, if the exported model is missing or has other settings.
 
     Args:
         store: The study, locked by this driver, with finished finals.
@@ -100,7 +100,7 @@ class Retraining:
             key=key,
             settings=settings,
             seed=self._store.config.seed,
-            # A stream does not train on its validation images: its training is then the same as in trials and finals.
+            # A stream does not train on its validation images: its training is the same as in trials and finals.
             train_on_all=self._store.config.scenario is None,
             evaluate_test=name not in self._results,
             checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",
@@ -108,7 +108,11 @@ class Retraining:
         )
 
     def _store_result(self, name: str, outcome: TrialOutcome) -> None:
-        """Stores a test result; the last one also increments the number of test evaluations."""
+        """Stores a test result; the last one also increments the number of test evaluations.
+
+        Raises:
+            NbtError: The model was not tested.
+        """
         if outcome.test_accuracy is None:
             raise NbtError(f"the model of the {name} settings was trained but not tested")
         accuracy = wilson_interval(outcome.test_accuracy, self._n_test_images)
@@ -122,5 +126,8 @@ class Retraining:
 
 
 def _is_exported(spec: TrialSpec) -> bool:
-    """Whether the model of a specification was exported; an existing folder may hold an earlier recommendation."""
+    """Returns whether the folder of a specification, if it has one, contains a model with its settings.
+
+    An existing folder may contain an earlier recommendation.
+    """
     return spec.export is None or was_trained_with(spec.export, spec.settings)

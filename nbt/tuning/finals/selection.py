@@ -52,8 +52,8 @@ def select_finalist(
     A decision is made after every round, from `MIN_SEEDS` rounds on or at `max_seeds` if that is lower. A finalist is
     dropped if the 95 % interval of its paired difference to the leader is below 0. The selection is finished when this
     holds for all finalists but the leader, or at `max_seeds` rounds. The default recipe is never dropped, so it has as
-    many seeds as the leader, and the selection continues while it may be as good. Among equal means the default recipe
-    leads, then the finalist with the lower loss.
+    many seeds as the leader, and the selection continues while its interval includes 0. Among equal means the default
+    recipe leads, then the finalist with the lower loss.
 
     Args:
         scores: Name of each finalist -> its runs by round; round i of all finalists has the same seed and split.
@@ -91,22 +91,25 @@ def describe_comparison(name: str, default: str, versus_default: Interval | None
     points = f"{100 * versus_default.mean:+.1f} points"
     if versus_default.low is None or versus_default.high is None:
         return f"{_capitalise_first(name)} cannot be distinguished from the {default} by one seed ({points})."
-    shown = f"{100 * versus_default.low:+.1f} to {100 * versus_default.high:+.1f}, {versus_default.n} seeds"
+    bounds = f"{100 * versus_default.low:+.1f} to {100 * versus_default.high:+.1f}, {versus_default.n} seeds"
     if versus_default.low > 0:
-        return f"{_capitalise_first(name)} is better than the {default} by {points[1:]} (95 % interval {shown})."
-    return f"{_capitalise_first(name)} cannot be distinguished from the {default}: {points} (95 % interval {shown})."
+        return f"{_capitalise_first(name)} is better than the {default} by {points[1:]} (95 % interval {bounds})."
+    return f"{_capitalise_first(name)} cannot be distinguished from the {default}: {points} (95 % interval {bounds})."
 
 
 def _is_worse(scores: Mapping[str, Sequence[Score]], name: str, leader: str, rounds: int) -> bool:
-    """Whether the 95 % interval of the paired difference to the leader is below 0."""
+    """Returns whether the 95 % interval of the paired difference to the leader is below 0."""
     if rounds < MIN_SEEDS:
         return False
-    accuracies, best = ([score.accuracy for score in scores[finalist][:rounds]] for finalist in (name, leader))
-    high = paired_interval(accuracies, best).high
+    accuracies, leader_accuracies = (
+        [score.accuracy for score in scores[finalist][:rounds]] for finalist in (name, leader)
+    )
+    high = paired_interval(accuracies, leader_accuracies).high
     return high is not None and high < 0
 
 
 def _ranking_key(scores: Sequence[Score], is_default: bool) -> tuple[float, bool, float]:
+    """Returns the mean accuracy, whether it is the default recipe, and the negative mean loss."""
     # Rounded so that the order of summation does not matter.
     return round(fmean(score.accuracy for score in scores), 9), is_default, -fmean(score.loss for score in scores)
 

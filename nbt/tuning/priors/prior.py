@@ -1,4 +1,4 @@
-"""Data types of a prior, a rule that suggests settings for a target, and of its suggestion."""
+"""Types of a prior, which is a rule that suggests settings for a target, and of its suggestion."""
 
 from __future__ import annotations
 

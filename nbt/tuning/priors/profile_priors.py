@@ -1,6 +1,6 @@
-"""Priors from the fit profile: soft densities over single settings, each with a name and a source.
+"""Priors from the fit profile: densities over one or a few settings, each with a name and a source.
 
-Before any trial, one standard deviation of a prior's log density over random settings is worth `strength` units of the
+Before any trial, one standard deviation of a prior's log density over random settings counts as `strength` units of the
 logit score (`nbt.tuning.surrogate.logit_score`). `nbt.tuning.surrogate.prior_surrogate` updates that weight with the
 trials of the study.
 """
@@ -60,7 +60,7 @@ def activate_priors(target: Target, varied: Sequence[str]) -> list[PriorActivati
 
 
 def _activate(prior: Prior, target: Target) -> PriorActivation:
-    missing = [need for need in prior.needs if _MEASURES[need](target) is None]
+    missing = [measure for measure in prior.needs if _MEASURES[measure](target) is None]
     if missing:
         return PriorActivation(prior=prior, suggestion=None, reason=f"not measured: {', '.join(missing)}")
     suggestion = prior.suggest(target)
@@ -90,14 +90,13 @@ def _transfer_up_to_knee(target: Target) -> PriorSuggestion | None:
 
 
 def _freeze_when_few_images(target: Target) -> PriorSuggestion | None:
-    shots, probe = target.images_per_class or 1.0, target.probe or 0.0
-    pretraining_advantage = target.pretraining_advantage or 0.0
-    if pretraining_advantage <= 0.0:
+    images_per_class, probe = target.images_per_class or 1.0, target.probe or 0.0
+    if (target.pretraining_advantage or 0.0) <= 0.0:
         return None
     # With 10 images per class most units are frozen, with 1000 almost none. A high probe accuracy needs less training.
-    centre = float(np.clip(1.15 - 0.35 * math.log10(max(shots, 1.0)) + 0.2 * (probe - 0.5), 0.0, 0.95))
+    centre = float(np.clip(1.15 - 0.35 * math.log10(max(images_per_class, 1.0)) + 0.2 * (probe - 0.5), 0.0, 0.95))
     return PriorSuggestion(
-        f"freeze about {centre:.0%} of the units ({shots:.0f} images per class, probe accuracy {probe:.0%})",
+        f"freeze about {centre:.0%} of the units ({images_per_class:.0f} images per class, probe accuracy {probe:.0%})",
         lambda settings: gaussian_log_density(settings.frozen_depth, centre, 0.3),
     )
 
@@ -107,8 +106,8 @@ def _l2_sp_by_similarity(target: Target) -> PriorSuggestion | None:
     slope = 2.0 * pretraining_advantage - 1.0
 
     def log_density(settings: TransferSettings) -> float:
-        reach = settings.sp_mix * min(settings.sp_depth, settings.transfer_depth)
-        return slope * reach
+        pulled_share = settings.sp_mix * min(settings.sp_depth, settings.transfer_depth)
+        return slope * pulled_share
 
     words = (
         "pull most units towards the pretrained weights"
@@ -126,7 +125,9 @@ def _learning_rate_by_similarity(target: Target) -> PriorSuggestion | None:
 
     def log_density(settings: TransferSettings) -> float:
         if settings.frozen_depth >= 1.0:
-            return gaussian_log_density(0.7, 0.0, 0.7)  # no unit trains: the density of a draw one deviation off
+            return gaussian_log_density(
+                0.7, 0.0, 0.7
+            )  # no unit trains: the density at a distance of one standard deviation
         return gaussian_log_density(log_effective_lr(settings, settings.body_lr), centre, 0.7)
 
     return PriorSuggestion(
@@ -145,7 +146,7 @@ def _momentum_by_similarity(target: Target) -> PriorSuggestion | None:
 
 
 def _moderate_head_rate(target: Target) -> PriorSuggestion | None:
-    # A randomly initialised head needs a higher rate than pretrained units, so more than the default recipe's .1. A
+    # A randomly initialised head needs a higher rate than pretrained units, so more than the default recipe's 0.1. A
     # much higher rate propagates large gradients that harm the features while the head is still poor.
     return PriorSuggestion(
         "an effective head rate lr / (1 - momentum) of about 0.2",
@@ -158,13 +159,13 @@ def _layer_rates_by_shift(target: Target) -> PriorSuggestion | None:
     if len(shift) < 3:
         return None
     third = max(1, len(shift) // 3)
-    low, top = float(np.mean(shift[:third])), float(np.mean(shift[-third:]))
-    rise = float(np.clip(math.log10(max(top, 1e-3) / max(low, 1e-3)), -1.0, 1.0))
+    bottom, top = float(np.mean(shift[:third])), float(np.mean(shift[-third:]))
+    rise = float(np.clip(math.log10(max(top, 1e-3) / max(bottom, 1e-3)), -1.0, 1.0))
     if abs(rise) < 0.1:
         return None
-    where = "top" if rise > 0 else "input"
+    end = "top" if rise > 0 else "input"
     return PriorSuggestion(
-        f"rates {10 ** abs(rise):.1f} times as high at the {where}, whose statistics shift most",
+        f"rates {10 ** abs(rise):.1f} times as high at the {end}, whose statistics shift most",
         lambda s: gaussian_log_density(s.layer_lr_shape[2] - s.layer_lr_shape[0], rise, 0.8),
     )
 
@@ -172,12 +173,12 @@ def _layer_rates_by_shift(target: Target) -> PriorSuggestion | None:
 def _mild_augmentation_when_short(target: Target) -> PriorSuggestion | None:
     if target.epochs > 30:
         return None
-    worth = {"none": 0.3, "crop": 1.0, "color": 0.0, "rand": -1.0}
+    preference = {"none": 0.3, "crop": 1.0, "color": 0.0, "rand": -1.0}
 
     def log_density(settings: TransferSettings) -> float:
         if settings.frozen_depth >= 1.0:
-            return 0.5 * worth[settings.augmentation]
-        return worth[settings.augmentation] - settings.mixup - settings.label_smoothing
+            return 0.5 * preference[settings.augmentation]
+        return preference[settings.augmentation] - settings.mixup - settings.label_smoothing
 
     return PriorSuggestion(f"mild augmentation, as {target.epochs} epochs leave little time", log_density)
 

@@ -16,26 +16,27 @@ _STALL_FRACTION = 0.1
 
 
 def _stall_while_the_head_is_random(target: Target) -> PriorSuggestion | None:
-    worth = float(np.clip(target.pretraining_advantage or 0.0, 0.0, 1.0))
-    if worth < _MIN_ADVANTAGE:
+    pretraining_advantage = float(np.clip(target.pretraining_advantage or 0.0, 0.0, 1.0))
+    if pretraining_advantage < _MIN_ADVANTAGE:
         return None
 
     def log_density(settings: TransferSettings) -> float:
-        # A small head or a stall protects the features; both together protect no better.
+        # A small head or a stall protects the features; both together do not protect them better.
         protection = max(1.0 - math.sqrt(math.sqrt(settings.head_scale)), min(settings.stall / _STALL_FRACTION, 1.0))
-        return worth * protection + gaussian_log_density(max(settings.stall, _STALL_FRACTION), _STALL_FRACTION, 0.15)
+        return pretraining_advantage * protection + gaussian_log_density(
+            max(settings.stall, _STALL_FRACTION), _STALL_FRACTION, 0.15
+        )
 
     return PriorSuggestion(
         f"a small initial head or a stall of about {_STALL_FRACTION:.0%} of the steps, to protect good features "
-        f"(pretraining removes {worth:.0%} of the probe's error)",
+        f"(pretraining removes {pretraining_advantage:.0%} of the probe's error)",
         log_density,
     )
 
 
 def _zap_rarely_when_short(target: Target) -> PriorSuggestion | None:
-    shots = target.images_per_class or 1.0
     # Epochs that a reset head needs to recover: with fewer images per class there are fewer steps per epoch.
-    recovery = max(2.0, 100.0 / shots)
+    recovery = max(2.0, 100.0 / (target.images_per_class or 1.0))
     if target.epochs > 10 * recovery:
         return None
 
@@ -56,23 +57,23 @@ def _inject_by_similarity(target: Target) -> PriorSuggestion | None:
         return None
     words = "inject the teacher's weights" if slope > 0 else "do not inject the teacher's weights"
     return PriorSuggestion(
-        f"{words} (TLI similarity {similarity:.2f}; of 67 published pairs, those below .35 lost accuracy)",
+        f"{words} (TLI similarity {similarity:.2f}; of 67 published pairs, those below 0.35 lost accuracy)",
         lambda settings: slope * (settings.init == "inject"),
     )
 
 
 def _linearized_when_few_images(target: Target) -> PriorSuggestion | None:
-    shots = target.images_per_class or 1.0
+    images_per_class = target.images_per_class or 1.0
     # With few images the expansion is as accurate as the network (LQF), but it is always slower.
-    loss = float(np.clip(0.5 + math.log2(shots / 5.0) / 4.0, 0.2, 1.5))
+    loss = float(np.clip(0.5 + math.log2(images_per_class / 5.0) / 4.0, 0.2, 1.5))
 
     def log_density(settings: TransferSettings) -> float:
-        squared = settings.target_scale > 0.0
-        return -loss * settings.linearized - 0.5 * (squared != settings.linearized)
+        is_squared_error = settings.target_scale > 0.0
+        return -loss * settings.linearized - 0.5 * (is_squared_error != settings.linearized)
 
     return PriorSuggestion(
-        f"train the network rather than its first-order expansion with {shots:.0f} images per class, and use squared "
-        "error only with the expansion",
+        f"train the network rather than its first-order expansion with {images_per_class:.0f} images per class, and "
+        "use squared error only with the expansion",
         log_density,
     )
 
@@ -98,7 +99,7 @@ TECHNIQUE_PRIORS = (
     ),
     Prior(
         name="inject by similarity",
-        source="Czyzewski 2021, arXiv 2101.02757, and 67 pairs in arXiv 2212.13970: gain and similarity correlate .83",
+        source="Czyzewski 2021, arXiv 2101.02757, and 67 pairs in arXiv 2212.13970: gain and similarity correlate 0.83",
         dimensions=("init",),
         needs=("TLI similarity",),
         strength=0.3,

@@ -69,9 +69,9 @@ class AshaPruner:
 
     A trial passes a rung only if its accuracy is in the upper half of all trials that have reached the rung. The rungs
     are at one and two thirds of the trial: under a warm-up and cosine schedule, the rank correlation of the accuracy
-    after epoch e of 12 with the final accuracy is about 0 to .3 up to epoch 3, .5 at 4, .7 at 6 and .8 to .9 at 8, so
-    that an earlier rung would stop good settings. A reduction factor of 2 is the smallest that Optuna accepts. The last
-    epoch is not a rung.
+    after epoch e of 12 with the final accuracy is about 0 to 0.3 up to epoch 3, 0.5 at 4, 0.7 at 6 and 0.8 to 0.9 at 8,
+    so that an earlier rung would stop good settings. A reduction factor of 2 is the smallest that Optuna accepts. The
+    last epoch is not a rung.
 
     Args:
         length: Epochs of a full trial.
@@ -80,9 +80,9 @@ class AshaPruner:
     def __init__(self, length: int) -> None:
         from optuna.pruners import SuccessiveHalvingPruner
 
-        first = max(1, math.ceil(length / 3))
-        self._rungs = (first, 2 * first)
-        self._pruner = SuccessiveHalvingPruner(min_resource=first, reduction_factor=2)
+        first_rung = max(1, math.ceil(length / 3))
+        self._rungs = (first_rung, 2 * first_rung)
+        self._pruner = SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=2)
 
     def decide(self, context: TrialContext) -> str | None:
         """Returns the reason for which the trial fails at a rung, or None."""

@@ -3,9 +3,9 @@
 A partial curve is compared with a finished reference curve of the same task at the same fraction of the schedule. The
 comparison removes the difficulty of the task, so that curves of other tasks can serve as training examples. Two
 quantile forests are trained on such pairs: one predicts the difference between the two curves at the end, which is more
-accurate early in a trial, and one predicts the gain from now on, which is more accurate late. The forecast is a mixture
-of both, weighted by the fraction of the schedule. The leaves keep their training outcomes, so that a forest predicts a
-distribution (Meinshausen 2006, Quantile Regression Forests).
+accurate early in a trial, and one predicts the remaining gain of the partial curve, which is more accurate late. The
+forecast is a mixture of both, weighted by the fraction of the schedule. The leaves keep their training outcomes, so
+that a forest predicts a distribution (Meinshausen 2006, Quantile Regression Forests).
 
 Each tree holds one recorded dataset out. The forecasts for held-out datasets calibrate the intervals to their nominal
 coverage (conformal prediction by groups: Vovk, Gammerman, Shafer 2005).
@@ -24,7 +24,7 @@ from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.experience.recorded_table import RecordedTable
-from nbt.tuning.space.encoding import log_effective_lr
+from nbt.tuning.space.encoding import encode, log_effective_lr
 from nbt.tuning.surrogate.logit_score import logit_score
 from nbt.tuning.surrogate.task_model import TaskModel, target_from_header
 from nbt.tuning.target import Target
@@ -35,12 +35,9 @@ FloatArray = NDArray[np.float64]
 COVERAGE, DEFAULT_TAIL_PROBABILITY = 0.8, 0.1
 
 _NUM_TREES, _MIN_SAMPLES_LEAF = 60, 10
-_MIN_CURVES_TO_CALIBRATE, _MAX_CALIBRATION_CURVES, _CALIBRATION_FRACTIONS, _TAIL_PROBABILITY_RANGE = (
-    20,
-    60,
-    (0.2, 0.35, 0.5, 0.7, 0.85),
-    (0.01, 0.35),
-)
+_MIN_CURVES_TO_CALIBRATE, _MAX_CALIBRATION_CURVES = 20, 60
+_CALIBRATION_FRACTIONS = (0.2, 0.35, 0.5, 0.7, 0.85)
+_TAIL_PROBABILITY_RANGE = (0.01, 0.35)
 # Training references come from the best quarter of the runs, similar to the references of a search.
 _REFERENCE_FRACTION = 0.25
 _LOSS_CLIP_RANGE = (1e-3, 20.0)
@@ -118,26 +115,31 @@ def forecast_features(curve: LearningCurve, reference: LearningCurve, probe: flo
         reference: Finished curve of the same task.
         probe: Logit score of the ridge probe on the pretrained features, NaN if it is unknown.
     """
-    now = len(curve.logit_scores)
-    fraction = now / curve.total_epochs
-    then = min(max(1, round(fraction * reference.total_epochs)), len(reference.logit_scores))
-    past, past_then = (max(1, round((fraction - _SLOPE_WINDOW) * c.total_epochs)) for c in (curve, reference))
-    best, best_then = curve.logit_scores.max(), reference.logit_scores[:then].max()
-    rise = curve.logit_scores[-1] - curve.logit_scores[min(past, now) - 1]
-    rise_then = reference.logit_scores[then - 1] - reference.logit_scores[min(past_then, then) - 1]
+    epoch = len(curve.logit_scores)
+    fraction = epoch / curve.total_epochs
+    reference_epoch = min(max(1, round(fraction * reference.total_epochs)), len(reference.logit_scores))
+    window_start, reference_window_start = (
+        max(1, round((fraction - _SLOPE_WINDOW) * each.total_epochs)) for each in (curve, reference)
+    )
+    window_start = min(window_start, epoch)
+    reference_window_start = min(reference_window_start, reference_epoch)
+    best, reference_best = curve.logit_scores.max(), reference.logit_scores[:reference_epoch].max()
+    last, reference_last = curve.logit_scores[-1], reference.logit_scores[reference_epoch - 1]
+    rise = last - curve.logit_scores[window_start - 1]
+    reference_rise = reference_last - reference.logit_scores[reference_window_start - 1]
     settings = curve.settings
     return [
         fraction,
-        best - best_then,
-        curve.logit_scores[-1] - reference.logit_scores[then - 1],
-        (reference.logit_scores[then - 1] - curve.logit_scores[-1]) * (1 - fraction),
+        best - reference_best,
+        last - reference_last,
+        (reference_last - last) * (1 - fraction),
         rise,
-        rise - rise_then,
-        curve.log_train_loss[-1] - reference.log_train_loss[then - 1],
-        curve.log_train_loss[-1] - curve.log_train_loss[min(past, now) - 1],
-        curve.log_val_loss[-1] - reference.log_val_loss[then - 1],
-        curve.log_val_loss.min() - reference.log_val_loss[:then].min(),
-        reference.end_score - best_then,
+        rise - reference_rise,
+        curve.log_train_loss[-1] - reference.log_train_loss[reference_epoch - 1],
+        curve.log_train_loss[-1] - curve.log_train_loss[window_start - 1],
+        curve.log_val_loss[-1] - reference.log_val_loss[reference_epoch - 1],
+        curve.log_val_loss.min() - reference.log_val_loss[:reference_epoch].min(),
+        reference.end_score - reference_best,
         0.0 if np.isnan(probe) else probe - reference.end_score,
         0.0 if np.isnan(probe) else probe - best,
         curve.expected_score - reference.expected_score,
@@ -168,7 +170,7 @@ class ForecastDistribution:
         """Returns the mixture of several components.
 
         Args:
-            parts: Values and weights of each component; all weights together sum to 1.
+            parts: Pairs of values and weights, one per component; all weights together sum to 1.
         """
         values = np.concatenate([values for values, _ in parts])
         weights = np.concatenate([weights for _, weights in parts])
@@ -221,8 +223,8 @@ class CurveForecaster:
         examples = [_training_examples(task) for task in tasks]
         inputs = np.array([row for rows in examples for row, _, _ in rows], dtype=np.float32)
         outcomes = np.array([(difference, gain) for rows in examples for _, difference, gain in rows])
-        group = np.repeat(groups, [len(rows) for rows in examples])
-        self._difference, self._gain = (_QuantileForest(inputs, outcomes[:, i], group) for i in range(2))
+        example_groups = np.repeat(groups, [len(rows) for rows in examples])
+        self._difference, self._gain = (_QuantileForest(inputs, outcomes[:, i], example_groups) for i in range(2))
         self.level = self._calibrate(tasks)
 
     def forecast(
@@ -243,7 +245,7 @@ class CurveForecaster:
         for forest, weight in ((self._difference, 1 - fraction), (self._gain, fraction)):
             for reference, (values, weights) in zip(references, forest.outcomes(rows, held_out_group), strict=True):
                 start = reference.end_score if forest is self._difference else curve.end_score
-                # The best epoch counts, so the score cannot fall below what was already reached.
+                # The result is the score of the best epoch, which is at least the score already reached.
                 parts.append((np.maximum(start + values, curve.end_score), weights * weight / len(references)))
         return ForecastDistribution.mixture(parts)
 
@@ -260,16 +262,17 @@ class CurveForecaster:
         return float(np.clip(np.quantile(levels, 1 - COVERAGE), *_TAIL_PROBABILITY_RANGE))
 
     def _tail_probabilities(self, task: _RecordedTask) -> list[float]:
-        """Returns, for sampled forecasts of a task, the greatest tail probability whose interval contains the end."""
+        """Returns the greatest tail probability whose interval contains the result, for sampled forecasts of a task."""
         rng = np.random.default_rng(derive_seed(0, "calibration"))
         levels = []
         for curve in task.curves[:: max(1, len(task.curves) // _MAX_CALIBRATION_CURVES)]:
-            top = [other for other in task.top_curves if other is not curve]
-            references = [top[i] for i in rng.choice(len(top), min(3, len(top)), replace=False)]
+            others = [other for other in task.top_curves if other is not curve]
+            references = [others[i] for i in rng.choice(len(others), min(3, len(others)), replace=False)]
             for fraction in _CALIBRATION_FRACTIONS:
                 part = curve.until(max(1, round(fraction * curve.total_epochs)))
-                end = self.forecast(part, references, task.probe_score, held_out_group=task.group)
-                below, above = end.probability_below(curve.end_score), end.probability_above(curve.end_score)
+                forecast = self.forecast(part, references, task.probe_score, held_out_group=task.group)
+                below = forecast.probability_below(curve.end_score)
+                above = forecast.probability_above(curve.end_score)
                 levels.append(min(1 - above, 1 - below))
         return levels
 
@@ -299,14 +302,14 @@ class _RecordedTask:
         index: int,
     ) -> _RecordedTask:
         """Creates the curves of one table, with expected scores from the models of other datasets."""
-        own_group = groups[index]
-        others = [
-            model for model, group in zip(models, groups, strict=True) if model is not None and group != own_group
+        group = groups[index]
+        other_models = [
+            model for model, other in zip(models, groups, strict=True) if model is not None and other != group
         ]
-        curves = table_curves(tables[index], others)
-        order = sorted(curves, key=lambda curve: -curve.end_score)
-        top_curves = order[: max(2, int(_REFERENCE_FRACTION * len(curves)))]
-        return cls(curves, top_curves, probe_logit_score(target_from_header(tables[index].header)), own_group)
+        curves = table_curves(tables[index], other_models)
+        ranked = sorted(curves, key=lambda curve: -curve.end_score)
+        top_curves = ranked[: max(2, int(_REFERENCE_FRACTION * len(curves)))]
+        return cls(curves, top_curves, probe_logit_score(target_from_header(tables[index].header)), group)
 
 
 def _dataset_groups(tables: Sequence[RecordedTable]) -> list[int]:
@@ -329,19 +332,19 @@ class _QuantileForest:
     Args:
         inputs: Features of the examples, (examples, features).
         outcomes: Outcomes to predict, (examples,).
-        group: Number of the dataset of each example, (examples,).
+        groups: Number of the dataset of each example, (examples,).
     """
 
-    def __init__(self, inputs: NDArray[np.float32], outcomes: FloatArray, group: NDArray[np.int64]) -> None:
+    def __init__(self, inputs: NDArray[np.float32], outcomes: FloatArray, groups: NDArray[np.int64]) -> None:
         from sklearn.tree import ExtraTreeRegressor
 
-        distinct = np.unique(group)
+        distinct = np.unique(groups)
         # A single dataset is never held out. Many datasets need more trees, so that each is held out by at least one.
         order = np.arange(max(_NUM_TREES, len(distinct)))
         self._held_out_groups = distinct[order % len(distinct)] if len(distinct) > 1 else np.full(_NUM_TREES, -1)
         trees, self._leaves = [], []
         for seed, held_out_group in enumerate(self._held_out_groups):
-            seen = group != held_out_group
+            seen = groups != held_out_group
             tree = ExtraTreeRegressor(min_samples_leaf=_MIN_SAMPLES_LEAF, max_features=0.6, random_state=seed)
             tree.fit(inputs[seen], outcomes[seen])
             trees.append(tree.tree_)
@@ -374,7 +377,7 @@ class _QuantileForest:
 class _FlattenedForest:
     """All trees of a forest in one set of arrays, traversed level by level.
 
-    scikit-learn's own traversal takes 20 ms for a few rows.
+    The traversal of scikit-learn takes 20 ms for a few rows.
 
     Attributes:
         roots: Index of each tree's root, (trees,).
@@ -406,15 +409,14 @@ class _FlattenedForest:
         """Returns the leaf of each row in each tree, as the node's index within its tree, (rows, trees)."""
         node = np.broadcast_to(self.roots, (len(rows), len(self.roots))).copy()
         row_index = np.arange(len(rows))[:, None]
-        while (inner := self.feature[node] >= 0).any():
+        while (is_split := self.feature[node] >= 0).any():
             goes_left = rows[row_index, self.feature[node]] <= self.threshold[node]
-            node = np.where(inner, np.where(goes_left, self.left[node], self.right[node]), node)
+            node = np.where(is_split, np.where(goes_left, self.left[node], self.right[node]), node)
         return np.asarray(node - self.roots)
 
 
 def mean_task_prediction(models: Sequence[TaskModel]) -> Callable[[Sequence[TransferSettings]], FloatArray]:
     """Returns a function that maps settings to the mean prediction of models of recorded tasks, 0 without models."""
-    from nbt.tuning.space.encoding import encode
 
     def expected(settings: Sequence[TransferSettings]) -> FloatArray:
         points = encode(settings)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from nbt.seeds import derive_seed
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult
 from nbt.tuning.pruners.base import TrialContext
 from nbt.tuning.pruners.curve_forecast import (
     CurveForecaster,
@@ -52,7 +55,7 @@ class FitPruner:
     The probability comes from a `CurveForecaster` that is trained on recorded curves of other tasks. It uses the best
     finished trials of the study as references, the settings, and the fit profile. The accuracy to beat has a validation
     standard error, which raises the probability when there are few validation images. A random share of the trials is
-    never stopped; they serve as controls for the rate of wrong stops.
+    never stopped: these controls show how often the pruner is wrong.
 
     Args:
         forecaster: Forecaster trained on recorded curves.
@@ -138,7 +141,7 @@ class FitPruner:
             "rows": history.rows,
         }
 
-    def _curve(self, settings: Any, epochs: Any) -> LearningCurve:
+    def _curve(self, settings: TransferSettings, epochs: Sequence[EpochResult]) -> LearningCurve:
         expected_score = float(self._expected_score([settings])[0])
         return LearningCurve.from_epochs(
             settings, epochs, images=self._images, total_epochs=self._length, expected_score=expected_score
@@ -152,11 +155,12 @@ class FitPruner:
                 record = read_trial(trial)
                 curve = None if record is None else self._reference_curve(record)
                 if curve is not None:
-                    ranked = sorted([*self._reference_curves, curve], key=lambda known: -known.end_score)
+                    ranked = sorted([*self._reference_curves, curve], key=lambda reference: -reference.end_score)
                     self._reference_curves = ranked[:_NUM_REFERENCE_CURVES]
         return self._reference_curves
 
     def _reference_curve(self, record: TrialRecord) -> LearningCurve | None:
+        """Returns the curve of a full-length trial that did not diverge; None for any other trial."""
         if record.state != "complete" or record.diverged:
             return None
         return self._curve(record.settings, record.curve)
@@ -167,8 +171,9 @@ class FitPruner:
         return float(np.sqrt(logit_score_variance(accuracy, self._images)))
 
     def _forecast_accuracies(self, distribution: ForecastDistribution) -> list[float]:
-        values = (distribution.mean, *self._forecaster.interval(distribution))
-        return [self._to_accuracy(value) for value in values]
+        """Returns the mean and the lower and upper end of the 80 % interval of a forecast, as accuracies."""
+        scores = (distribution.mean, *self._forecaster.interval(distribution))
+        return [self._to_accuracy(score) for score in scores]
 
-    def _to_accuracy(self, value: float) -> float:
-        return round(float(accuracy_from_logit_score(value, self._images)), 4)
+    def _to_accuracy(self, score: float) -> float:
+        return round(float(accuracy_from_logit_score(score, self._images)), 4)

@@ -13,12 +13,12 @@ class OptunaPruner:
     """Adapter of an Optuna pruner.
 
     Args:
-        rule: Optuna pruner.
+        pruner: Optuna pruner.
         reason: Reason to report for a stopped trial, without the epoch.
     """
 
-    def __init__(self, rule: optuna.pruners.BasePruner, reason: str) -> None:
-        self._pruner, self._reason = rule, reason
+    def __init__(self, pruner: optuna.pruners.BasePruner, reason: str) -> None:
+        self._pruner, self._reason = pruner, reason
 
     def decide(self, context: TrialContext) -> str | None:
         """Returns the reason for which the trial should stop, or None."""
@@ -31,16 +31,16 @@ class OptunaPruner:
 def median_pruner(length: int) -> OptunaPruner:
     """Returns the median rule (Golovin et al. 2017): stops a trial below the median of earlier trials at its epoch.
 
-    It starts after a third of the trial, as `AshaPruner` does for the same reason, and after five full trials, Optuna's
-    default.
+    It starts after five full trials, Optuna's default, and after a third of a trial, for the reason that `AshaPruner`
+    gives.
 
     Args:
         length: Epochs of a full trial.
     """
     from optuna.pruners import MedianPruner
 
-    rule = MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, math.ceil(length / 3)))
-    return OptunaPruner(rule, "its best accuracy is below the median of earlier trials")
+    pruner = MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, math.ceil(length / 3)))
+    return OptunaPruner(pruner, "its best accuracy is below the median of earlier trials")
 
 
 def hyperband_pruner(length: int) -> OptunaPruner:
@@ -53,5 +53,5 @@ def hyperband_pruner(length: int) -> OptunaPruner:
     """
     from optuna.pruners import HyperbandPruner
 
-    rule = HyperbandPruner(min_resource=1, max_resource=length, reduction_factor=3)
-    return OptunaPruner(rule, "its accuracy is not among the best third at this rung of its bracket")
+    pruner = HyperbandPruner(min_resource=1, max_resource=length, reduction_factor=3)
+    return OptunaPruner(pruner, "its accuracy is not among the best third at this rung of its bracket")

@@ -31,7 +31,7 @@ _NUM_RECOMMENDATION_RANDOM, _NUM_RECOMMENDATION_LOCAL, _NUM_RECOMMENDATION_ROUND
 # Fitting is cubic in the number of trials, so only the best and the newest are modelled.
 _MAX_MODELLED_TRIALS = 300
 _MAX_CACHED_SETTINGS = 5000
-# Assumed gain of a pruned trial without a forecast had it run to its end, and the variance of that gain.
+# Gain that a pruned trial without a forecast is assumed to have had at its end, and the variance of that gain.
 _PRUNED_GAIN, _PRUNED_VARIANCE = 0.5, 1.0
 
 
@@ -118,12 +118,12 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         Args:
             settings: Candidates.
             observations: The study's trials.
-            cached: Whether to cache the encoding of the candidates, because the same ones will come again.
+            cached: Whether to cache the encodings, which pays if the same settings are candidates of later trials.
         """
         self._limit_caches()
         model, best = self._posterior(observations)
         # Settings that are running, finished or failed are not proposed again, unless every candidate was tried.
-        untried = [i for i, item in enumerate(settings) if item not in self._tried_settings] or list(
+        untried = [i for i, recipe in enumerate(settings) if recipe not in self._tried_settings] or list(
             range(len(settings))
         )
         settings = [settings[i] for i in untried]
@@ -133,9 +133,9 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         return untried[int(np.argmax(expected_improvement(mean, std, best)))]
 
     def _random_half(self, count: int) -> list[int]:
-        """Returns the indices of a random half of the candidates, so that searches with different seeds differ."""
-        chosen = self._rng.choice(count, size=max(1, int(np.ceil(count / 2))), replace=False)
-        return list(chosen.tolist())
+        """Returns the indices of a random half of `count` candidates, so that searches with different seeds differ."""
+        indices = self._rng.choice(count, size=max(1, int(np.ceil(count / 2))), replace=False)
+        return list(indices.tolist())
 
     def _posterior(self, observations: Sequence[Observation]) -> tuple[ConditionedSurrogate | None, float]:
         """Returns the model conditioned on all trials, and its greatest mean at the trials with a score.
@@ -152,7 +152,7 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         if running:
             running_scores, running_points = self._encode_cached(running)
             means = model.mean(running, running_scores, running_points)
-            imputed = [Observation(s, float(m), 0.0) for s, m in zip(running, means, strict=True)]
+            imputed = [Observation(recipe, float(mean), 0.0) for recipe, mean in zip(running, means, strict=True)]
             all_scores = np.concatenate([source_scores, running_scores], axis=1)
             all_points = np.concatenate([points, running_points])
             model = condition_on_trials(self._surrogate, [*scored, *imputed], all_scores, all_points)
@@ -192,7 +192,7 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         )[:5]
         starts = [self._space.params(observation.settings) for observation in best]
         fresh = sample_many_params(self._space, self._rng, _NUM_LOCAL_CANDIDATES if starts else 0)
-        local = [_mutate(self._space, starts[i % len(starts)], item, self._rng) for i, item in enumerate(fresh)]
+        local = [_mutate(self._space, starts[i % len(starts)], params, self._rng) for i, params in enumerate(fresh)]
         recorded = (
             [self._recorded_candidates[i] for i in self._random_half(len(self._recorded_candidates))]
             if self._recorded_candidates
@@ -214,33 +214,36 @@ class BayesianSampler(optuna.samplers.BaseSampler):
 
     def _encode_cached(self, settings: Sequence[TransferSettings]) -> tuple[FloatArray, FloatArray]:
         """Returns the source scores, (sources, settings), and the points of settings, using the cache."""
-        new = [item for item in dict.fromkeys(settings) if item not in self._encoded_cache]
+        new = [recipe for recipe in dict.fromkeys(settings) if recipe not in self._encoded_cache]
         if new:
             points = encode(new)
             source_scores = self._surrogate.source_scores(new, points)
-            self._encoded_cache |= {item: (source_scores[:, i], points[i]) for i, item in enumerate(new)}
-        encoded = [self._encoded_cache[item] for item in settings]
+            self._encoded_cache |= {recipe: (source_scores[:, i], points[i]) for i, recipe in enumerate(new)}
+        encoded = [self._encoded_cache[recipe] for recipe in settings]
         return np.stack([scores for scores, _ in encoded], axis=1), np.stack([point for _, point in encoded])
 
 
 def recommend_settings(surrogate: PriorSurrogate, space: Space) -> TransferSettings:
-    """Returns the settings with the greatest prior mean, other than the baseline recipes. The result is deterministic.
+    """Returns the settings with the greatest prior mean, other than the baseline recipes.
 
     A local search improves the best of random settings and of recorded settings in a few rounds, and the result is
-    rounded to three significant digits.
+    rounded to three significant digits. The result is deterministic.
+
+    Args:
+        surrogate: Prior surrogate of the search.
+        space: Search space.
     """
     rng = np.random.default_rng(derive_seed(0, "recommendation"))
     length = surrogate.target.epochs
-    params = [
+    candidates = [
         *(sample_params(space, rng) for _ in range(_NUM_RECOMMENDATION_RANDOM)),
         *best_recorded_params(surrogate, space),
     ]
     baselines = [settings for _, settings in baseline_recipes(length)]
     for _ in range(_NUM_RECOMMENDATION_ROUNDS):
-        settings = [space.settings(item, length) for item in params]
-        best = surrogate.recommend(settings, without=baselines)
-        start = params[settings.index(best)]
-        params = [
+        settings = [space.settings(candidate, length) for candidate in candidates]
+        start = candidates[settings.index(surrogate.recommend(settings, without=baselines))]
+        candidates = [
             start,
             *(_mutate(space, start, sample_params(space, rng), rng) for _ in range(_NUM_RECOMMENDATION_LOCAL)),
         ]
@@ -262,8 +265,8 @@ def _round_params(space: Space, params: Mapping[str, ParamValue]) -> dict[str, P
 
 def best_recorded_params(surrogate: PriorSurrogate, space: Space) -> list[dict[str, ParamValue]]:
     """Returns the parameters of the best settings of each recorded task that the space contains."""
-    best = [item.replace(epochs=surrogate.target.epochs) for model in surrogate.experience for item in model.best]
-    return [space.params(item) for item in best if space.can_express(item)]
+    best = [recipe.replace(epochs=surrogate.target.epochs) for model in surrogate.experience for recipe in model.best]
+    return [space.params(recipe) for recipe in best if space.can_express(recipe)]
 
 
 def to_observation(record: TrialRecord, images: int) -> Observation | None:
@@ -344,13 +347,13 @@ def _mutate(
     space: Space, params: Mapping[str, ParamValue], fresh: Mapping[str, ParamValue], rng: np.random.Generator
 ) -> dict[str, ParamValue]:
     """Returns a mutation of `params`: one to four parameters are taken from `fresh` or moved towards it."""
-    changed: dict[str, ParamValue] = dict(params)
+    mutated: dict[str, ParamValue] = dict(params)
     count = 1 + int(rng.integers(4))
     total = len(space.parameters)
     names = {space.parameters[i] for i in rng.choice(total, size=min(count, total), replace=False)}
     for dimension in space.dimensions:
         for name in dimension.parameters:
             if name in names:
-                near = dimension.kind == "float" and rng.random() < 0.7
-                changed[name] = dimension.interpolate(params[name], fresh[name], 0.25) if near else fresh[name]
-    return changed
+                moves = dimension.kind == "float" and rng.random() < 0.7
+                mutated[name] = dimension.interpolate(params[name], fresh[name], 0.25) if moves else fresh[name]
+    return mutated

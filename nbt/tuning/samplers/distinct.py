@@ -1,4 +1,4 @@
-"""Search on streams of tasks: the baseline recipes of continual learning and the sampler without repetitions."""
+"""Search on streams of tasks: the baseline recipes of continual learning and a sampler without repetitions."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
 from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space
 
-_MAX_TRIES = 20
+_MAX_PROPOSALS = 20
 # The logarithmic range of the space excludes 0; its lower end has no effect on training.
 _MIN_DECAY = 1e-6
 
 
 class DistinctSampler(optuna.samplers.TPESampler):
-    """TPE sampler that avoids settings that an earlier trial has had.
+    """TPE sampler that avoids the settings of earlier trials.
 
     In the space of a stream, many parameters map to the same repaired settings; with the method "probe", for example,
-    several dimensions have no effect. Plain TPE would propose such settings repeatedly once they lead.
+    several dimensions have no effect. Plain TPE would propose the best settings repeatedly.
 
     Args:
         space: Search space.
@@ -47,10 +47,14 @@ class DistinctSampler(optuna.samplers.TPESampler):
     def sample_relative(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Returns TPE's first proposal with new settings, or random parameters after `_MAX_TRIES` repetitions."""
+        """Returns TPE's first proposal with new settings, or random parameters after `_MAX_PROPOSALS` proposals."""
         names = set(self._space.parameters)
-        seen = {self._settings(t.params) for t in study.get_trials(deepcopy=False) if set(t.params) == names}
-        for _ in range(_MAX_TRIES):
+        seen = {
+            self._settings(earlier.params)
+            for earlier in study.get_trials(deepcopy=False)
+            if set(earlier.params) == names
+        }
+        for _ in range(_MAX_PROPOSALS):
             params = super().sample_relative(study, trial, search_space) or sample_params(
                 self._space, self._fallback_rng
             )

@@ -37,8 +37,8 @@ def applicable_space(space: Space, task: Task) -> Space:
         space = space.without(_PRETRAINING_SETTINGS)
     if task.scenario is None and any(d.name == "method" for d in space.dimensions):
         raise UsageError(
-            f"space {space.name} varies methods against forgetting, which need a stream: give its scenario, data, task "
-            "or class (--scenario)"
+            f"space {space.name} varies methods against forgetting, which need a stream of tasks: give "
+            "--scenario data, task or class"
         )
     if not any(d.name == "init" and "inject" in d.choices for d in space.dimensions):
         return space
@@ -46,7 +46,7 @@ def applicable_space(space: Space, task: Task) -> Space:
         return space.with_fixed(teacher=task.teacher.name)
     if space.name != DEFAULT_SPACE:
         raise UsageError(
-            f"space {space.name} varies weight injection, which needs a teacher: give it as BACKBONE or BACKBONE=FILE "
-            "(--teacher)"
+            f"space {space.name} varies weight injection, which needs a teacher: give "
+            "--teacher BACKBONE or --teacher BACKBONE=FILE"
         )
     return space.without(_INJECTION_SETTINGS)

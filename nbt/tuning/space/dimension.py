@@ -84,8 +84,8 @@ class Dimension:
         low, high = self.bounds()
         if isinstance(raw, bool) or not hasattr(raw, "__float__") or not low <= float(raw) <= high:
             raise UsageError(f"{self.name}: {raw!r} is outside {low:g} ... {high:g}")
-        cut = min(max(float(raw), self.low), self.high)
-        return int(cut) if self.kind == "int" else cut
+        clipped = min(max(float(raw), self.low), self.high)
+        return int(clipped) if self.kind == "int" else clipped
 
     def parameter(self, value: Any) -> ParamValue:
         """Returns the sampler parameter for a value; the inverse of `value`.
@@ -132,10 +132,11 @@ def is_vector_setting(name: str) -> bool:
 
 
 def _format_values(values: tuple[ParamValue, ...]) -> str:
-    return ", ".join(_format_value(value) for value in values)
+    return ", ".join(format_value(value) for value in values)
 
 
-def _format_value(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """Returns a value as text for tables and messages."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

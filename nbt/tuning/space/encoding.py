@@ -34,7 +34,7 @@ _REFERENCE_BATCH = 32
 _MIN_DECAY = 1e-7
 _MIN_PENALTY = 1e-4
 
-_BASE_COORDINATES = (
+BASE_COORDINATES = (
     *("transfer_depth", "frozen_depth", "trained_share", "head_rate", "body_rate", "mean_rate"),
     *(f"layer_lr_{knot}" for knot in LAYER_LR_KNOTS),
     *("decay_strength", "sp_mix", "sp_depth", "momentum", "adamw", "batch_size", "label_smoothing"),
@@ -53,7 +53,7 @@ _TECHNIQUE_COORDINATES = (
     *(f"curvature_{kind}" for kind in CURVATURES),
     "penalty_strength",
 )
-COORDINATE_NAMES = (*_BASE_COORDINATES, *_TECHNIQUE_COORDINATES)
+COORDINATE_NAMES = (*BASE_COORDINATES, *_TECHNIQUE_COORDINATES)
 
 
 def encode(settings: Sequence[TransferSettings]) -> FloatArray:
@@ -64,18 +64,14 @@ def encode(settings: Sequence[TransferSettings]) -> FloatArray:
     train similarly. `mean_rate` averages over the units that train. The coordinates do not depend on the search space,
     so that runs of different spaces can be compared; a setting that a space does not vary adds no distance.
     """
-    rows = [_encode_settings(item) for item in settings]
+    rows = [[*_encode_base(recipe), *_encode_techniques(recipe)] for recipe in settings]
     return np.array(rows).reshape(len(settings), len(COORDINATE_NAMES))
 
 
-def _encode_settings(settings: TransferSettings) -> list[float]:
-    return [*_encode_base(settings), *_encode_techniques(settings)]
-
-
 def _encode_base(settings: TransferSettings) -> list[float]:
-    shape = np.interp(_DEPTH_GRID, _KNOT_DEPTHS, settings.layer_lr_shape)
-    first = settings.frozen_depth - 1e-9
-    trained = shape[first <= _DEPTH_GRID]
+    """Returns the coordinates of ordinary fine-tuning."""
+    log_multipliers = np.interp(_DEPTH_GRID, _KNOT_DEPTHS, settings.layer_lr_shape)
+    trained = log_multipliers[settings.frozen_depth - 1e-9 <= _DEPTH_GRID]
     head, body = (log_effective_lr(settings, rate) for rate in (settings.head_lr, settings.body_lr))
     return [
         settings.transfer_depth,
@@ -122,16 +118,17 @@ def _encode_techniques(settings: TransferSettings) -> list[float]:
 
 
 def _encode_continual(settings: TransferSettings) -> list[float]:
-    squared, penalised = settings.target_scale > 0.0, settings.method in ("ewc", "dlcft")
+    """Returns the coordinates of linearisation, the squared error and the continual-learning methods."""
+    is_squared_error, has_penalty = settings.target_scale > 0.0, settings.method in ("ewc", "dlcft")
     return [
         float(settings.linearized),
-        _ONE_HOT_VALUE * squared,
-        math.log10(settings.target_scale) / 2 if squared else 0.0,
-        # The first method is the neutral one and all its coordinates are 0, so that the rounding of distances in other
-        # spaces does not change.
+        _ONE_HOT_VALUE * is_squared_error,
+        math.log10(settings.target_scale) / 2 if is_squared_error else 0.0,
+        # The first method is neutral and has no coordinate, so that the rounding of distances in other spaces does not
+        # change.
         *(float(settings.method == method) for method in METHODS[1:]),
         *(_one_hot(settings.curvature, CURVATURES) if settings.method == "dlcft" else [0.0] * len(CURVATURES)),
-        math.log10(max(settings.penalty_strength, _MIN_PENALTY)) / 3 if penalised else 0.0,
+        math.log10(max(settings.penalty_strength, _MIN_PENALTY)) / 3 if has_penalty else 0.0,
     ]
 
 
@@ -142,10 +139,11 @@ def log_effective_lr(settings: TransferSettings, rate: float) -> float:
         settings: Settings with the optimizer, momentum and batch size.
         rate: Nominal learning rate.
     """
-    by_batch = math.log10(rate) - math.log10(settings.batch_size / _REFERENCE_BATCH)
-    adamw = settings.optimizer == "adamw"
-    return by_batch + (_ADAMW_OFFSET if adamw else -math.log10(1 - settings.momentum))
+    log_rate = math.log10(rate) - math.log10(settings.batch_size / _REFERENCE_BATCH)
+    is_adamw = settings.optimizer == "adamw"
+    return log_rate + (_ADAMW_OFFSET if is_adamw else -math.log10(1 - settings.momentum))
 
 
 def _one_hot(value: Any, choices: Sequence[Any]) -> list[float]:
+    """Returns `_ONE_HOT_VALUE` for the given choice and 0 for the others."""
     return [_ONE_HOT_VALUE * (value == choice) for choice in choices]

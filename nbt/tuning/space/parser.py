@@ -39,7 +39,7 @@ def parse_space_fields(text: str, *, source: str, default_name: str = "space") -
 
 
 def _parse_fields(values: Mapping[str, Any], source: str, default_name: str) -> dict[str, Any]:
-    _check_keys(values, _SPACE_KEYS, "key")
+    _check_keys(values, _SPACE_KEYS)
     entries = _get_mapping(values, "dimensions")
     if not entries:
         raise UsageError("no dimensions: name at least one setting to vary under dimensions:")
@@ -73,7 +73,7 @@ def _parse_dimension(name: str, entry: Any) -> Dimension:
 
 
 def _parse_categorical(name: str, entry: Mapping[str, Any]) -> Dimension:
-    _check_keys(entry, _CHOICE_KEYS, "key")
+    _check_keys(entry, _CHOICE_KEYS)
     if is_vector_setting(name):
         raise UsageError(
             f"a list of numbers cannot be categorical: use kind: float with knots: [{', '.join(LAYER_LR_KNOTS)}]"
@@ -81,23 +81,23 @@ def _parse_categorical(name: str, entry: Mapping[str, Any]) -> Dimension:
     choices = entry.get("choices")
     if not isinstance(choices, list) or len(choices) < 2:
         raise UsageError("choices: give a list of two or more values (a single value goes under fixed:)")
-    accepted = tuple(setting_rule(name).check("choices", choice) for choice in choices)
-    if len(set(accepted)) < len(accepted):
+    checked = tuple(setting_rule(name).check("choices", choice) for choice in choices)
+    if len(set(checked)) < len(checked):
         raise UsageError(f"choices: a value of {choices!r} is given twice")
     neutral = setting_rule(name).check("neutral", _get_required(entry, "neutral"))
-    if neutral not in accepted:
+    if neutral not in checked:
         raise UsageError(f"neutral {neutral!r} is not among the choices: add it to choices, or use one of them")
     return Dimension(
         name=name,
         kind="categorical",
-        choices=accepted,
+        choices=checked,
         neutral=neutral,
         description=_get_text(entry, "description", ""),
     )
 
 
 def _parse_range(name: str, entry: Mapping[str, Any]) -> Dimension:
-    _check_keys(entry, _RANGE_KEYS, "key")
+    _check_keys(entry, _RANGE_KEYS)
     rule, kind = setting_rule(name), entry["kind"]
     if rule.choices or rule.text or rule.flag:
         choices = "false, true" if rule.flag else ", ".join(rule.choices) or "..."
@@ -106,9 +106,9 @@ def _parse_range(name: str, entry: Mapping[str, Any]) -> Dimension:
         raise UsageError("the setting is a whole number: use kind: int")
     low, high, neutral = (_parse_bound(name, key, entry, kind) for key in ("low", "high", "neutral"))
     if low >= high:
-        what = "empty" if low == high else "inverted"
+        problem = "empty" if low == high else "inverted"
         raise UsageError(
-            f"{what} range {low:g} ... {high:g}: low must be below high (a single value goes under fixed:)"
+            f"{problem} range {low:g} ... {high:g}: low must be below high (a single value goes under fixed:)"
         )
     if not low <= neutral <= high:
         raise UsageError(f"neutral {neutral:g} is outside {low:g} ... {high:g}: widen the range, or move neutral")
@@ -159,8 +159,8 @@ def _parse_ends(entry: Mapping[str, Any], kind: str, log: bool) -> tuple[float, 
         return (0.0, 0.0)
     if kind != "float" or log:
         raise UsageError("ends: only a float range without log can overshoot; leave ends out")
-    numbers = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
-    if not numbers or not all(0 <= end <= 1 for end in ends):
+    is_pair = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
+    if not is_pair or not all(0 <= end <= 1 for end in ends):
         raise UsageError(f"ends: expected two shares of the range in 0 ... 1, e.g. [0.1, 0.1], got {ends!r}")
     return (float(ends[0]), float(ends[1]))
 
@@ -172,7 +172,13 @@ def _parse_fixed(name: str, value: Any) -> ParamValue | tuple[float, ...]:
 
 
 def _parse_same_as(name: str, other: Any, dimensions: tuple[Dimension, ...]) -> str:
-    """Returns the name of the dimension that `name` follows; `name` must accept every value of that dimension."""
+    """Returns the name of the dimension that a setting follows.
+
+    Args:
+        name: Name of the setting, which must accept every value of the dimension.
+        other: Name of the dimension as given.
+        dimensions: All dimensions of the space.
+    """
     _check_setting(name, "setting under same_as:")
     followed = next((d for d in dimensions if d.name == other), None)
     if followed is None:
@@ -186,17 +192,18 @@ def _parse_same_as(name: str, other: Any, dimensions: tuple[Dimension, ...]) -> 
     return followed.name
 
 
-def _check_setting(name: str, what: str) -> None:
+def _check_setting(name: str, role: str) -> None:
+    """Raises UsageError if a name is not a setting that a space can contain; `role` names its use in messages."""
     if name == "epochs":
-        raise UsageError(f"epochs cannot be a {what}: all trials of a study have the same number of epochs (--epochs)")
+        raise UsageError(f"epochs cannot be a {role}: all trials of a study have the same number of epochs (--epochs)")
     if name not in setting_names():
-        raise UsageError(f"unknown {what} {name!r}; {nearest(name, [n for n in setting_names() if n != 'epochs'])}")
+        raise UsageError(f"unknown {role} {name!r}; {nearest(name, [n for n in setting_names() if n != 'epochs'])}")
 
 
-def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
+def _check_keys(values: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for key in values:
         if key not in known:
-            raise UsageError(f"unknown {what} {key!r}; {nearest(str(key), known)}")
+            raise UsageError(f"unknown key {key!r}; {nearest(str(key), known)}")
 
 
 def _get_required(entry: Mapping[str, Any], key: str) -> Any:

@@ -20,11 +20,14 @@ def sample_many_params(space: Space, rng: np.random.Generator, count: int) -> li
 
     The distribution is the same, but the values drawn from the same generator differ.
     """
-    columns = {name: _sample_column(d, rng, count) for d in space.dimensions for name in d.parameters}
+    columns = {
+        name: _sample_column(dimension, rng, count) for dimension in space.dimensions for name in dimension.parameters
+    }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _sample_column(dimension: Dimension, rng: np.random.Generator, count: int) -> list[Any]:
+    """Returns `count` values of one parameter."""
     if dimension.kind == "categorical":
         return [dimension.choices[i] for i in rng.integers(len(dimension.choices), size=count)]
     low, high = dimension.bounds()
@@ -36,6 +39,7 @@ def _sample_column(dimension: Dimension, rng: np.random.Generator, count: int) -
 
 
 def _sample_value(dimension: Dimension, rng: np.random.Generator) -> ParamValue:
+    """Returns a value of one parameter."""
     if dimension.kind == "categorical":
         return dimension.choices[int(rng.integers(len(dimension.choices)))]
     low, high = dimension.bounds()

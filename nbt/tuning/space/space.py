@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nbt.errors import UsageError, nearest
 from nbt.paths import bundled_folder
 from nbt.settings import TransferSettings, repair
-from nbt.tuning.space.dimension import Dimension, ParamValue, _format_value
+from nbt.tuning.space.dimension import Dimension, ParamValue, format_value
 from nbt.tuning.space.parser import parse_space_fields
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Space:
             return cls.parse(_read_file(path), source=str(path.absolute()), default_name=path.stem)
         raise UsageError(
             f"unknown search space {name!r}; {nearest(name, space_names())} "
-            "(give the path of a space of your own, e.g. ./my_space.yaml)"
+            "(for another space, give the path of its file, e.g. ./my_space.yaml)"
         )
 
     @classmethod
@@ -78,7 +78,7 @@ class Space:
 
     @property
     def hash(self) -> str:
-        """Fingerprint of the dimensions, fixed settings and followers; independent of names and descriptions."""
+        """Fingerprint of the dimensions and of `fixed` and `same_as`; it does not depend on names and descriptions."""
         dimensions = {d.name: [d.kind, d.low, d.high, d.log, d.choices, d.neutral, d.ends] for d in self.dimensions}
         text = json.dumps([dimensions, dict(self.fixed), dict(self.same_as)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -116,7 +116,7 @@ class Space:
                 values[dimension.name] = tuple([dimension.value(params[name]) for name in dimension.parameters])
             else:
                 values[dimension.name] = dimension.value(params[dimension.name])
-        values |= {name: values[source] for name, source in self.same_as.items()}
+        values |= {name: values[followed] for name, followed in self.same_as.items()}
         return repair(TransferSettings(**values))
 
     def params(self, settings: TransferSettings) -> dict[str, ParamValue]:
@@ -131,7 +131,9 @@ class Space:
         for dimension in self.dimensions:
             value = getattr(settings, dimension.name)
             elements = value if dimension.knots else (value,)
-            params |= {n: dimension.parameter(v) for n, v in zip(dimension.parameters, elements, strict=True)}
+            params |= {
+                name: dimension.parameter(element) for name, element in zip(dimension.parameters, elements, strict=True)
+            }
         restored = self.settings(params, settings.epochs)
         if restored != settings:
             expected = settings.to_dict()
@@ -164,7 +166,7 @@ class Space:
         return {name: dimension.distribution() for dimension in self.dimensions for name in dimension.parameters}
 
     def to_table(self) -> list[dict[str, str]]:
-        """Returns a table for display: one row per dimension, per fixed setting and per follower.
+        """Returns a table for display: one row per dimension, per fixed setting and per setting under `same_as`.
 
         The columns are dimension, kind, range, neutral and description.
         """
@@ -173,13 +175,13 @@ class Space:
                 d.name,
                 d.kind,
                 d.describe() + (f" at {', '.join(d.knots)}" if d.knots else ""),
-                _format_value(d.neutral),
+                format_value(d.neutral),
                 d.description,
             )
             for d in self.dimensions
         ]
-        rows += [_table_row(name, "fixed", _format_value(value), "", "") for name, value in self.fixed.items()]
-        return rows + [_table_row(name, "same as", source, "", "") for name, source in self.same_as.items()]
+        rows += [_table_row(name, "fixed", format_value(value), "", "") for name, value in self.fixed.items()]
+        return rows + [_table_row(name, "same as", followed, "", "") for name, followed in self.same_as.items()]
 
 
 def space_names() -> tuple[str, ...]:

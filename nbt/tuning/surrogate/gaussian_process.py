@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
-# Prior variance of the constant mean. Values are of order 1, so that the data determine their offset.
+# Prior variance of the constant mean; large, so that the values, which are of order 1, determine it.
 _MEAN_PRIOR_VARIANCE = 9.0
 _JITTER_STEPS = (1e-9, 1e-7, 1e-5, 1e-3)
 _JITTER = 1e-8
@@ -122,11 +122,11 @@ class GaussianProcess:
         """
         from scipy.optimize import minimize
 
-        full_start = prior_mode or Kernel.default(points.shape[1])
+        mode = prior_mode or Kernel.default(points.shape[1])
         # Length scales of constant coordinates cannot be fitted and keep their prior mode.
         varies = np.ptp(points, axis=0) > 0
         fitted = np.r_[varies, True, True]
-        start = Kernel.from_log_params(full_start.log_params[fitted])
+        start = Kernel.from_log_params(mode.log_params[fitted])
         process = cls.with_kernel(start, points[:, varies], values, noise=noise, basis=basis)
         squared_differences = (process.points[:, None] - process.points[None]) ** 2
         bound = _BOUND_IN_STDS * start.log_param_stds
@@ -140,7 +140,7 @@ class GaussianProcess:
             bounds=np.stack([start.log_params - bound, start.log_params + bound], axis=1),
             options={"maxiter": _MAX_ITERATIONS},
         )
-        log_params = full_start.log_params.copy()
+        log_params = mode.log_params.copy()
         log_params[fitted] = solution.x
         return cls.with_kernel(Kernel.from_log_params(log_params), points, values, noise=noise, basis=basis)
 
@@ -233,12 +233,13 @@ class GaussianProcess:
         """
         kernel = Kernel.from_log_params(log_params)
         process = GaussianProcess(kernel, self.points, self.values, self.noise, self.basis)
-        slope = 0.5 * (process._inverse - np.outer(process._weights, process._weights))
-        by_kernel = slope * kernel.covariance_between(self.points, self.points)
+        # Derivatives of the negative log likelihood by the covariances of the values.
+        by_covariance = 0.5 * (process._inverse - np.outer(process._weights, process._weights))
+        by_log_covariance = by_covariance * kernel.covariance_between(self.points, self.points)
         gradient = np.r_[
-            np.einsum("ij,ijk->k", by_kernel, squared_differences) / kernel.length_scales**2,
-            by_kernel.sum(),
-            np.trace(slope) * kernel.noise,
+            np.einsum("ij,ijk->k", by_log_covariance, squared_differences) / kernel.length_scales**2,
+            by_log_covariance.sum(),
+            np.trace(by_covariance) * kernel.noise,
         ]
         deviations = (log_params - mode) / kernel.log_param_stds
         value = -process.log_likelihood + 0.5 * float(deviations @ deviations)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbt.tuning.space.encoding import _BASE_COORDINATES, COORDINATE_NAMES
+from nbt.tuning.space.encoding import BASE_COORDINATES, COORDINATE_NAMES
 from nbt.tuning.surrogate.gaussian_process import Kernel
 
 
@@ -10,6 +10,6 @@ def default_kernel() -> Kernel:
     """Returns the prior mode of the kernel on points of `nbt.tuning.space.encoding.encode`.
 
     The length scales depend only on the number of coordinates of ordinary fine-tuning, which every recorded task
-    varies. Optional techniques are off in most settings, and adding one must not change the model of the others.
+    varies. Most settings use no optional technique, and a new technique must not change the models of the others.
     """
-    return Kernel.default(len(COORDINATE_NAMES), num_varied=len(_BASE_COORDINATES))
+    return Kernel.default(len(COORDINATE_NAMES), num_varied=len(BASE_COORDINATES))

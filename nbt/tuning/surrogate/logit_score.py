@@ -7,9 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 
-# One unit of the logit score in log odds. Among the better half of random settings the standard deviation is .3 to .5
-# log odds on tasks with accuracies as different as .6 and .98, so that one kernel and one set of prior weights suit all
-# tasks.
+# One unit of the logit score in log odds. Among the better half of random settings the standard deviation is 0.3 to 0.5
+# log odds on tasks with accuracies as different as 0.6 and 0.98, so that one kernel and one set of prior weights suit
+# all tasks.
 LOGIT_SCORE_UNIT = 0.4
 # Greatest gap to the best score that the models distinguish: settings that fail carry no information on good ones.
 MAX_GAP_TO_BEST = 1.5 / LOGIT_SCORE_UNIT
@@ -24,8 +24,8 @@ def logit_score(accuracy: ArrayLike, images: int) -> FloatArray:
         accuracy: Accuracies, 0 ... 1.
         images: Number of images that the accuracies were measured on.
     """
-    hits = np.asarray(accuracy, dtype=float) * images
-    return np.asarray(np.log((hits + 1) / (images - hits + 1)) / LOGIT_SCORE_UNIT)
+    correct = np.asarray(accuracy, dtype=float) * images
+    return np.asarray(np.log((correct + 1) / (images - correct + 1)) / LOGIT_SCORE_UNIT)
 
 
 def logit_score_variance(accuracy: ArrayLike, images: int) -> FloatArray:
@@ -39,12 +39,12 @@ def logit_score_variance(accuracy: ArrayLike, images: int) -> FloatArray:
     return np.asarray(1 / (images * accuracy * (1 - accuracy) + 1) / LOGIT_SCORE_UNIT**2)
 
 
-def accuracy_from_logit_score(value: ArrayLike, images: int) -> FloatArray:
+def accuracy_from_logit_score(score: ArrayLike, images: int) -> FloatArray:
     """Returns the accuracies, 0 ... 1, with the given logit scores; the inverse of `logit_score`.
 
     Args:
-        value: Logit scores.
+        score: Logit scores.
         images: Number of images that the accuracies were measured on.
     """
-    odds = np.exp(np.clip(np.asarray(value, dtype=float) * LOGIT_SCORE_UNIT, -50, 50))
+    odds = np.exp(np.clip(np.asarray(score, dtype=float) * LOGIT_SCORE_UNIT, -50, 50))
     return np.asarray(np.clip((odds * (images + 1) - 1) / ((1 + odds) * images), 0.0, 1.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from nbt.tuning.target import Target
 FloatArray = NDArray[np.float64]
 
 _MIN_SETTINGS = 12
-# The maximum of many noisy scores is biased upwards, so that a quantile serves as the reference.
+# The maximum of many noisy scores is biased upwards, so a quantile is the reference of the floor.
 _REFERENCE_QUANTILE = 0.95
 
 
@@ -76,23 +77,24 @@ def target_from_header(header: TableHeader) -> Target:
     return Target.of(header.facts, header.profile, header.epochs)
 
 
-def task_similarity(one: Target, other: Target) -> float:
-    """Returns the similarity of two targets, 0 ... 1, which weights the experience from one for the other.
+def task_similarity(first: Target, second: Target) -> float:
+    """Returns the similarity of two targets, 0 ... 1, by which experience is weighted.
 
     The measures compared are the advantage of pretraining, the accuracy of the ridge probe, the number of images per
     class and the number of classes. A measure that one of the targets lacks counts as a difference of one scale.
     """
     scales = np.array([0.25, 0.3, 1.0, 1.5])
-    differences = (np.array(_similarity_features(one)) - np.array(_similarity_features(other))) / scales
+    differences = (np.array(_similarity_features(first)) - np.array(_similarity_features(second))) / scales
     return float(np.exp(-0.25 * np.square(np.where(np.isnan(differences), 1.0, differences)).sum()))
 
 
 def _similarity_features(target: Target) -> list[float]:
-    missing = float("nan")
-    shots, classes = target.images_per_class, target.classes
+    """Returns the measures that `task_similarity` compares; NaN for missing ones."""
+    missing = math.nan
+    images_per_class, classes = target.images_per_class, target.classes
     return [
         missing if target.pretraining_advantage is None else max(target.pretraining_advantage, 0.0),
         missing if target.probe is None else target.probe,
-        np.log(shots) if shots else missing,
+        np.log(images_per_class) if images_per_class else missing,
         np.log(classes) if classes else missing,
     ]

@@ -20,9 +20,9 @@ TECHNIQUES = (
     *("zap_period", "zap_fraction", "zap_scale", "head_scale", "feature_norm", "stall", "head_lr_multiplier"),
     *("init", "blend", "linearized", "target_scale"),
 )
-WHOLE = Space.load("non_binary")
+FULL_SPACE = Space.load("non_binary")
 # The dimensions that every recorded task varies.
-SPACE = WHOLE.without(TECHNIQUES)
+SPACE = FULL_SPACE.without(TECHNIQUES)
 
 
 def header(**changes: Any) -> TableHeader:
@@ -45,7 +45,7 @@ def header(**changes: Any) -> TableHeader:
 
 
 def true_accuracy(settings: TransferSettings) -> float:
-    """Returns the true accuracy of settings, which is best at a head rate of .1 with half of the units frozen."""
+    """Returns the true accuracy of settings, which is highest at a head rate of 0.1 with half of the units frozen."""
     distance = abs(math.log10(settings.head_lr) + 1) + abs(settings.frozen_depth - 0.5)
     return max(0.05, 0.9 - 0.2 * distance)
 
@@ -88,8 +88,7 @@ def make_table(
     source: str = "birds.parquet",
     **changes: Any,
 ) -> RecordedTable:
-    planned = plan_runs(SPACE, n, epochs=LENGTH, seed=seed)
-    runs = [change(make_run(one, noise, seed)) for one in planned]
+    runs = [change(make_run(planned, noise, seed)) for planned in plan_runs(SPACE, n, epochs=LENGTH, seed=seed)]
     return RecordedTable(header(seed=seed, **changes), runs, source)
 
 

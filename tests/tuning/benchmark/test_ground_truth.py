@@ -31,35 +31,35 @@ def test_run_noise_is_estimated_from_pairs() -> None:
 class TestImageNoise:
     """Noise of a setting's accuracy due to the images of a split, equal in all its runs."""
 
-    def lucky(self, test: float, validation: float, shared: float = 0.0, **changes: Any) -> TabularBenchmark:
+    def table_with_noise(self, test: float, validation: float, shared: float = 0.0, **changes: Any) -> TabularBenchmark:
         """Returns a table of equally good settings with image noise of given standard deviations on each split."""
 
         def change(run: RecordedRun) -> RecordedRun:
             rng = np.random.default_rng([run.setting, 77])
             split, other = 0.7 + test * rng.standard_normal(), 0.7 + validation * rng.standard_normal()
-            both = shared * np.random.default_rng([run.setting, run.seed, 78]).standard_normal()
-            return dataclasses.replace(run, curve=make_curve(other + both, split + both))
+            run_noise_value = shared * np.random.default_rng([run.setting, run.seed, 78]).standard_normal()
+            return dataclasses.replace(run, curve=make_curve(other + run_noise_value, split + run_noise_value))
 
         return TabularBenchmark(make_table(400, change=change, **changes), SPACE)
 
     def test_it_is_estimated_from_the_two_splits(self) -> None:
         facts = {"validation_images": 100}
-        benchmark = self.lucky(0.01, 0.02, facts=facts, watched=400)
+        benchmark = self.table_with_noise(0.01, 0.02, facts=facts, watched=400)
         test = np.asarray([setting.runs[0].test_accuracy for setting in benchmark.settings])
         assert image_noise(test, benchmark) == pytest.approx(0.01, rel=0.2)
 
     def test_it_is_not_in_the_run_noise(self) -> None:
-        truth = estimate_ground_truth(self.lucky(0.02, 0.02, facts={"validation_images": 400}))
+        truth = estimate_ground_truth(self.table_with_noise(0.02, 0.02, facts={"validation_images": 400}))
         assert truth.run_noise == pytest.approx(0.0, abs=1e-12)
         assert truth.image_noise == pytest.approx(0.02, rel=0.2)
 
     def test_run_noise_is_not_image_noise(self) -> None:
-        truth = estimate_ground_truth(self.lucky(0.01, 0.01, shared=0.03, facts={"validation_images": 400}))
+        truth = estimate_ground_truth(self.table_with_noise(0.01, 0.01, shared=0.03, facts={"validation_images": 400}))
         assert truth.image_noise == pytest.approx(0.01, rel=0.25)
         assert truth.run_noise == pytest.approx(0.03, rel=0.4)
 
     def test_a_larger_split_has_less_noise(self) -> None:
-        many, few = (self.lucky(0.02, 0.02, watched=watched) for watched in (4000, 40))
+        many, few = (self.table_with_noise(0.02, 0.02, watched=watched) for watched in (4000, 40))
         test = np.asarray([setting.runs[0].test_accuracy for setting in many.settings])
         assert image_noise(test, many) < 0.3 * image_noise(test, few)
 
@@ -99,9 +99,9 @@ def test_denoising_removes_the_bias_of_the_maximum() -> None:
             test, 0.04**2 / counts, encode([setting.settings for setting in benchmark.settings])
         )
         errors.append([values.max() - real[values.argmax()] for values in (test, smoothed)])
-    lucky, smoothed_error = np.mean(errors, axis=0)
-    assert lucky > 0.03
-    assert abs(smoothed_error) < 0.5 * lucky
+    raw_error, smoothed_error = np.mean(errors, axis=0)
+    assert raw_error > 0.03
+    assert abs(smoothed_error) < 0.5 * raw_error
 
 
 def test_denoising_reduces_the_error() -> None:
@@ -131,15 +131,15 @@ def accuracies_with_outlier(seed: int = 0) -> tuple[FloatArray, FloatArray]:
 
 def test_a_smaller_variance_is_denoised_less() -> None:
     points, test = accuracies_with_outlier()
-    once, often = np.full(40, 0.03**2), np.full(40, 0.03**2)
-    often[0] /= 4
-    assert denoise_accuracies(test, once, points)[0] < denoise_accuracies(test, often, points)[0] < 0.8
+    variance, smaller = np.full(40, 0.03**2), np.full(40, 0.03**2)
+    smaller[0] /= 4
+    assert denoise_accuracies(test, variance, points)[0] < denoise_accuracies(test, smaller, points)[0] < 0.8
 
 
 def test_more_noise_is_denoised_more() -> None:
     points, test = accuracies_with_outlier()
-    found = [denoise_accuracies(test, np.full(40, noise**2), points)[0] for noise in (0.0, 0.01, 0.05, 0.2)]
-    assert found[0] == 0.8 and found == sorted(found, reverse=True) and found[-1] < 0.75
+    denoised = [denoise_accuracies(test, np.full(40, noise**2), points)[0] for noise in (0.0, 0.01, 0.05, 0.2)]
+    assert denoised[0] == 0.8 and denoised == sorted(denoised, reverse=True) and denoised[-1] < 0.75
 
 
 def test_deviations_beyond_the_known_noise_count_as_real() -> None:
@@ -152,9 +152,9 @@ def test_failed_settings_do_not_affect_good_ones() -> None:
     broken = test.copy()
     broken[np.argsort(test)[:10]] = 0.0
     variance = np.full(40, 0.02**2)
-    found = denoise_accuracies(broken, variance, points)
-    assert found.max() == pytest.approx(denoise_accuracies(test, variance, points).max())
-    assert (found[broken < np.median(broken)] == broken[broken < np.median(broken)]).all(), (
+    denoised = denoise_accuracies(broken, variance, points)
+    assert denoised.max() == pytest.approx(denoise_accuracies(test, variance, points).max())
+    assert (denoised[broken < np.median(broken)] == broken[broken < np.median(broken)]).all(), (
         "the lower half is unchanged"
     )
 
@@ -166,8 +166,8 @@ def test_few_settings_are_unchanged(n: int) -> None:
 
 
 def test_equal_accuracies_are_unchanged() -> None:
-    found = denoise_accuracies(np.full(20, 0.6), np.full(20, 0.01), np.random.default_rng(0).random((20, 2)))
-    assert found == pytest.approx(np.full(20, 0.6), abs=1e-9)
+    denoised = denoise_accuracies(np.full(20, 0.6), np.full(20, 0.01), np.random.default_rng(0).random((20, 2)))
+    assert denoised == pytest.approx(np.full(20, 0.6), abs=1e-9)
 
 
 def test_tables_without_test_accuracies_are_rejected() -> None:

@@ -107,20 +107,20 @@ class TestComponents:
         ],
     )
     def test_sampler_and_pruner(self, benchmark: TabularBenchmark, name: str, guided: bool, pruner: type) -> None:
-        made = build(name, benchmark)
-        assert isinstance(made.sampler(0), BayesianSampler) == guided
-        assert isinstance(made.pruner, pruner)
-        assert [origin for origin, _ in made.initial_settings] == ([RECOMMENDATION_NAME] if guided else [])
+        components = build(name, benchmark)
+        assert isinstance(components.sampler(0), BayesianSampler) == guided
+        assert isinstance(components.pruner, pruner)
+        assert [origin for origin, _ in components.initial_settings] == ([RECOMMENDATION_NAME] if guided else [])
 
     def sources(self, name: str, benchmark: TabularBenchmark, **changes: Any) -> list[Any]:
-        made = build(name, benchmark, **changes).sampler(0)
-        assert isinstance(made, BayesianSampler)
-        return list(made._surrogate.sources)
+        sampler = build(name, benchmark, **changes).sampler(0)
+        assert isinstance(sampler, BayesianSampler)
+        return list(sampler._surrogate.sources)
 
     def recorded(self, name: str, benchmark: TabularBenchmark) -> list[bool]:
         return [source.name.startswith("recorded: ") for source in self.sources(name, benchmark)]
 
-    def test_ablations_leave_sources_out(self, benchmark: TabularBenchmark) -> None:
+    def test_ablations_omit_sources(self, benchmark: TabularBenchmark) -> None:
         assert {True, False} == set(self.recorded("guided", benchmark)) == set(self.recorded("priors alone", benchmark))
         assert self.recorded("learned alone", benchmark) == [True] * 3
         assert not any(self.recorded("rules alone", benchmark))
@@ -132,9 +132,9 @@ class TestComponents:
 
     def test_a_wrong_profile_is_that_of_the_least_similar_task(self, benchmark: TabularBenchmark) -> None:
         far = table(Task("moons"), 14, profile=profile(0.2, 0.19), facts={"classes": 7, "train_images": 9000})
-        made = build("wrong profile", benchmark, experience=(*source_tables()[:1], far)).sampler(0)
-        assert isinstance(made, BayesianSampler)
-        assumed = made._surrogate.target
+        sampler = build("wrong profile", benchmark, experience=(*source_tables()[:1], far)).sampler(0)
+        assert isinstance(sampler, BayesianSampler)
+        assumed = sampler._surrogate.target
         assert (assumed.probe, assumed.classes, assumed.train_images) == (0.2, 7.0, 9000.0)
         assert assumed.validation_images == make_context(benchmark).target.validation_images
         assert assumed.epochs == LENGTH
@@ -146,17 +146,17 @@ class TestComponents:
         for name in ("guided", "learned alone", "rules alone"):
             [(_, settings)] = build(name, benchmark).initial_settings
             assert settings in benchmark.index
-            assert settings not in [one for _, one in baseline_recipes(LENGTH)]
+            assert settings not in [baseline for _, baseline in baseline_recipes(LENGTH)]
 
     def test_models_of_the_same_tables_are_shared(self, benchmark: TabularBenchmark) -> None:
-        one, other = (build("guided", benchmark, seed=seed) for seed in (0, 1))
-        assert isinstance(one.pruner, FitPruner) and isinstance(other.pruner, FitPruner)
-        assert one.pruner._forecaster is other.pruner._forecaster
+        first, second = (build("guided", benchmark, seed=seed) for seed in (0, 1))
+        assert isinstance(first.pruner, FitPruner) and isinstance(second.pruner, FitPruner)
+        assert first.pruner._forecaster is second.pruner._forecaster
 
     def test_without_experience_the_pruner_is_asha(self, benchmark: TabularBenchmark) -> None:
-        made = build("guided", benchmark, experience=())
-        assert isinstance(made.pruner, AshaPruner)
-        assert isinstance(made.sampler(0), BayesianSampler)
+        components = build("guided", benchmark, experience=())
+        assert isinstance(components.pruner, AshaPruner)
+        assert isinstance(components.sampler(0), BayesianSampler)
 
     def test_the_context_has_only_the_header_of_the_task(self, benchmark: TabularBenchmark) -> None:
         target = make_context(benchmark).target
@@ -169,11 +169,11 @@ class TestComponents:
 class TestSearches:
     @pytest.mark.parametrize("name", [name for name in method_names() if name not in PLAIN])
     def test_every_method_searches_a_recorded_task(self, benchmark: TabularBenchmark, name: str) -> None:
-        found = replay_search(benchmark, get_method(name), experience=source_tables(), seed=1, budget=12)
-        used = [trial.setting for trial in found]
+        trials = replay_search(benchmark, get_method(name), experience=source_tables(), seed=1, budget=12)
+        used = [trial.setting for trial in trials]
         assert len(used) == len(set(used)) >= 12
-        assert found[-1].cumulative_epochs <= 12 * LENGTH
-        assert found == replay_search(benchmark, get_method(name), experience=source_tables(), seed=1, budget=12)
+        assert trials[-1].cumulative_epochs <= 12 * LENGTH
+        assert trials == replay_search(benchmark, get_method(name), experience=source_tables(), seed=1, budget=12)
 
     def test_guided_is_better_than_random_and_needs_fewer_epochs(self, benchmark: TabularBenchmark) -> None:
         true_logit = np.array([TREES.true_logit(setting.settings) for setting in benchmark.settings])
@@ -195,36 +195,36 @@ class TestSearches:
         )
         assert min(guided) > max(random)
 
-    def test_the_fit_pruner_saves_epochs_on_what_is_bad(self, benchmark: TabularBenchmark) -> None:
-        found = replay_search(benchmark, get_method("pruner alone"), experience=source_tables(), seed=0, budget=15)
+    def test_the_fit_pruner_stops_poor_settings_early(self, benchmark: TabularBenchmark) -> None:
+        trials = replay_search(benchmark, get_method("pruner alone"), experience=source_tables(), seed=0, budget=15)
         true_logit = [TREES.true_logit(setting.settings) for setting in benchmark.settings]
-        stopped = [true_logit[trial.setting] for trial in found if trial.stopped is not None]
-        full = [true_logit[trial.setting] for trial in found if trial.stopped is None]
-        assert len(found) > 15 and stopped
+        stopped = [true_logit[trial.setting] for trial in trials if trial.stopped is not None]
+        full = [true_logit[trial.setting] for trial in trials if trial.stopped is None]
+        assert len(trials) > 15 and stopped
         assert np.mean(stopped) < np.mean(full)
-        assert all(trial.stopped is None for trial in found[:3]), "baseline recipes run to their end"
-        assert all("the chance of beating" in trial.stopped for trial in found if trial.stopped is not None)
+        assert all(trial.stopped is None for trial in trials[:3]), "baseline recipes run to their end"
+        assert all("the chance of beating" in trial.stopped for trial in trials if trial.stopped is not None)
 
     def test_the_recommendation_runs_after_the_baseline_recipes(self, benchmark: TabularBenchmark) -> None:
         [(_, settings)] = build("guided", benchmark).initial_settings
-        found = replay_search(benchmark, get_method("guided"), experience=source_tables(), seed=0, budget=8)
-        assert found[3].setting == benchmark.index[settings]
+        trials = replay_search(benchmark, get_method("guided"), experience=source_tables(), seed=0, budget=8)
+        assert trials[3].setting == benchmark.index[settings]
 
     def test_forecasts_are_stored_with_the_trials(
         self, benchmark: TabularBenchmark, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stores: list[InMemoryStudyStore] = []
-        make = InMemoryStudyStore.__init__
+        original_init = InMemoryStudyStore.__init__
 
-        def keep(self: InMemoryStudyStore, *arguments: Any) -> None:
-            make(self, *arguments)
+        def recording_init(self: InMemoryStudyStore, *arguments: Any) -> None:
+            original_init(self, *arguments)
             stores.append(self)
 
-        monkeypatch.setattr(InMemoryStudyStore, "__init__", keep)
+        monkeypatch.setattr(InMemoryStudyStore, "__init__", recording_init)
         replay_search(benchmark, get_method("guided"), experience=source_tables(), seed=0, budget=10)
         trials = stores[0].record().trials
         assert [trial.origin for trial in trials[3:4]] == [f"recommended: {RECOMMENDATION_NAME}"]
-        assert all(trial.forecast is None for trial in trials[:1]), "there was no reference"
+        assert all(trial.forecast is None for trial in trials[:1]), "there was no reference trial"
         assert all(trial.forecast is not None for trial in trials if trial.state == "pruned")
 
 
@@ -233,49 +233,55 @@ class TestLeaveOneTaskOut:
     def test_unseen_curves_of_the_task_have_no_influence(self, benchmark: TabularBenchmark, name: str) -> None:
         """Changing the curves of settings that a search does not run must not change the search."""
         budget = 6
-        found = replay_search(benchmark, get_method(name), experience=source_tables(), seed=0, budget=budget)
-        seen = {trial.setting for trial in found}
+        trials = replay_search(benchmark, get_method(name), experience=source_tables(), seed=0, budget=budget)
+        seen = {trial.setting for trial in trials}
 
-        def spoil(run: Any) -> Any:
+        def change_unseen(run: Any) -> Any:
             if benchmark.index[run.settings] in seen:
                 return run
             rows = tuple(dataclasses.replace(row, val_accuracy=0.99, val_loss=0.01) for row in run.curve)
             return dataclasses.replace(run, curve=rows)
 
-        poisoned = dataclasses.replace(target_table(), runs=[spoil(run) for run in target_table().runs])
-        again = replay_search(
-            TabularBenchmark(poisoned, SPACE), get_method(name), experience=source_tables(), seed=0, budget=budget
+        changed = dataclasses.replace(target_table(), runs=[change_unseen(run) for run in target_table().runs])
+        repeated = replay_search(
+            TabularBenchmark(changed, SPACE), get_method(name), experience=source_tables(), seed=0, budget=budget
         )
-        assert [(trial.setting, trial.epochs) for trial in again] == [(trial.setting, trial.epochs) for trial in found]
+        assert [(trial.setting, trial.epochs) for trial in repeated] == [
+            (trial.setting, trial.epochs) for trial in trials
+        ]
 
     def test_test_accuracies_have_no_influence(self, benchmark: TabularBenchmark) -> None:
-        def blind(run: Any) -> Any:
+        def hide_test_accuracies(run: Any) -> Any:
             rows = tuple(dataclasses.replace(row, watched_accuracy=0.5) for row in run.curve)
             return dataclasses.replace(run, curve=rows)
 
-        blinded = [
-            dataclasses.replace(one, runs=[blind(run) for run in one.runs])
-            for one in (target_table(), *source_tables())
+        changed_tables = [
+            dataclasses.replace(recorded, runs=[hide_test_accuracies(run) for run in recorded.runs])
+            for recorded in (target_table(), *source_tables())
         ]
-        one = replay_search(benchmark, get_method("guided"), experience=source_tables(), seed=0, budget=8)
-        other = replay_search(
-            TabularBenchmark(blinded[0], SPACE), get_method("guided"), experience=blinded[1:], seed=0, budget=8
+        first = replay_search(benchmark, get_method("guided"), experience=source_tables(), seed=0, budget=8)
+        second = replay_search(
+            TabularBenchmark(changed_tables[0], SPACE),
+            get_method("guided"),
+            experience=changed_tables[1:],
+            seed=0,
+            budget=8,
         )
-        assert one == other
+        assert first == second
 
 
-class TestUniform:
+class TestUniformPoolSampler:
     def test_recorded_settings_are_drawn_uniformly(self, benchmark: TabularBenchmark) -> None:
-        made = build("random", benchmark).sampler(0)
-        assert isinstance(made, PoolSampler) and isinstance(made, optuna.samplers.RandomSampler)
-        counts = np.bincount([made.choose([{}] * 4) for _ in range(2000)], minlength=4)
+        sampler = build("random", benchmark).sampler(0)
+        assert isinstance(sampler, PoolSampler) and isinstance(sampler, optuna.samplers.RandomSampler)
+        counts = np.bincount([sampler.choose([{}] * 4) for _ in range(2000)], minlength=4)
         assert (np.abs(counts - 500) < 100).all()
 
     def test_draws_depend_on_the_seed(self, benchmark: TabularBenchmark) -> None:
         def drawn(seed: int) -> list[int]:
-            made = build("random", benchmark).sampler(seed)
-            assert isinstance(made, PoolSampler)
-            return [made.choose([{}] * 99) for _ in range(5)]
+            sampler = build("random", benchmark).sampler(seed)
+            assert isinstance(sampler, PoolSampler)
+            return [sampler.choose([{}] * 99) for _ in range(5)]
 
         assert drawn(0) == drawn(0) != drawn(1)
 

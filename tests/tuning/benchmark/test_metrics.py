@@ -35,10 +35,10 @@ def benchmark() -> TabularBenchmark:
 
 def replayed(*trials: tuple[int, int, str | None]) -> list[ReplayedTrial]:
     """Returns trials from (setting, epochs, stopped)."""
-    cumulative_epochs, made = 0, []
+    cumulative_epochs, replayed_trials = 0, []
     for setting, epochs, stopped in trials:
         cumulative_epochs += epochs
-        made.append(
+        replayed_trials.append(
             ReplayedTrial(
                 setting=setting,
                 run=0,
@@ -48,7 +48,7 @@ def replayed(*trials: tuple[int, int, str | None]) -> list[ReplayedTrial]:
                 distance=0.0,
             )
         )
-    return made
+    return replayed_trials
 
 
 class TestIncumbents:

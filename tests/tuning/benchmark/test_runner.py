@@ -39,7 +39,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-class Greedy(optuna.samplers.RandomSampler):
+class BestFirstSampler(optuna.samplers.RandomSampler):
     """A pool sampler that knows the true accuracies and takes the best setting."""
 
     def __init__(self, seed: int) -> None:
@@ -67,9 +67,9 @@ class TestSearch:
         assert stops == 0 or name not in ("random", "tpe", "priors alone")
         assert stops > 0 or "asha" not in name
         assert [trial.distance for trial in trials[:3]] == [None] * 3 or name == "random"
-        proposed = [trial.distance for trial in trials[3:] if trial.distance is not None]
-        snapped = "tpe" in name or name == "pruner alone"
-        assert all(distance > 0 for distance in proposed) if snapped else not any(proposed)
+        distances = [trial.distance for trial in trials[3:] if trial.distance is not None]
+        is_replaced = "tpe" in name or name == "pruner alone"  # by the nearest recorded setting
+        assert all(distance > 0 for distance in distances) if is_replaced else not any(distances)
 
     def test_baseline_recipes_run_first_except_in_random_search(self, benchmark: TabularBenchmark) -> None:
         searches = {name: replay_search(benchmark, get_method(name), budget=5) for name in ("random", "tpe")}
@@ -84,20 +84,22 @@ class TestSearch:
         assert all(trial.distance is not None for trial in trials)
 
     def test_a_search_depends_on_the_seed(self, benchmark: TabularBenchmark) -> None:
-        one, same, other = (replay_search(benchmark, get_method("asha"), seed=seed, budget=12) for seed in (1, 1, 2))
-        assert one == same
-        assert one != other
+        first, repeated, other = (
+            replay_search(benchmark, get_method("asha"), seed=seed, budget=12) for seed in (1, 1, 2)
+        )
+        assert first == repeated
+        assert first != other
 
     def test_a_short_table_is_replayed_completely(self) -> None:
         trials = replay_search(TabularBenchmark(make_table(8), SPACE), get_method("tpe+asha"), budget=8)
         assert sorted(trial.setting for trial in trials) == list(range(8))
 
     def test_a_pool_sampler_receives_the_unused_settings(self, benchmark: TabularBenchmark) -> None:
-        made: list[Greedy] = []
+        samplers: list[BestFirstSampler] = []
 
-        def sampler(seed: int) -> Greedy:
-            made.append(Greedy(seed))
-            return made[-1]
+        def sampler(seed: int) -> BestFirstSampler:
+            samplers.append(BestFirstSampler(seed))
+            return samplers[-1]
 
         method = SearchMethod(
             name="greedy", description="", build=lambda context: SearchComponents(sampler=sampler), runs_baselines=False
@@ -106,15 +108,15 @@ class TestSearch:
         accuracies = [true_accuracy(setting.settings) for setting in benchmark.settings]
         assert [trial.setting for trial in trials] == list(np.argsort(accuracies)[::-1][:5])
         assert {trial.distance for trial in trials} == {0.0}
-        assert made[0].studies == [1, 2, 3, 4, 5], "the study is passed before each choice"
+        assert samplers[0].studies == [1, 2, 3, 4, 5], "the study is passed before each choice"
 
     def test_the_study_has_the_settings_that_ran(self, benchmark: TabularBenchmark) -> None:
-        seen: list[tuple[Any, Any]] = []
+        decided: list[tuple[Any, Any]] = []
 
         class RecordingPruner:
             def decide(self, context: TrialContext) -> str | None:
                 params = context.study.get_trials(deepcopy=False)[context.number].params
-                seen.append((SPACE.settings(params, LENGTH), context.settings))
+                decided.append((SPACE.settings(params, LENGTH), context.settings))
                 return None
 
         method = SearchMethod(
@@ -125,16 +127,16 @@ class TestSearch:
             ),
         )
         replay_search(benchmark, method, budget=8)
-        assert len(seen) == 8 * (LENGTH - 1)
-        assert all(stored == run and run in benchmark.index for stored, run in seen)
+        assert len(decided) == 8 * (LENGTH - 1)
+        assert all(stored == run and run in benchmark.index for stored, run in decided)
 
 
 class TestContext:
     def test_a_method_never_sees_the_evaluated_task(self, registry: None) -> None:
-        seen: list[SearchContext] = []
+        contexts: list[SearchContext] = []
 
         def build(context: SearchContext) -> SearchComponents:
-            seen.append(context)
+            contexts.append(context)
             return get_method("random").build(context)
 
         methods.register_method(SearchMethod(name="spy", description="", build=build))
@@ -143,13 +145,13 @@ class TestContext:
             for i, name in enumerate("abc")
         ]
         replay(tables, space=SPACE, methods=["spy"], seeds=1, budget=2)
-        assert [context.header.dataset for context in seen] == ["a", "b", "c"]
-        assert [[table.header.dataset for table in context.experience] for context in seen] == [
+        assert [context.header.dataset for context in contexts] == ["a", "b", "c"]
+        assert [[table.header.dataset for table in context.experience] for context in contexts] == [
             ["b", "c"],
             ["a", "c"],
             ["a", "b"],
         ]
-        assert seen[1].header.profile == {"scalars": {"n": 1}}
+        assert contexts[1].header.profile == {"scalars": {"n": 1}}
 
     def test_tables_of_the_same_images_or_dataset_are_left_out(self) -> None:
         evaluated = make_table(3, dataset="a", data_hash="1")
@@ -166,25 +168,25 @@ def tables() -> list[RecordedTable]:
 
 class TestReplay:
     def test_all_methods_run_with_all_seeds_on_all_tasks(self, tables: list[RecordedTable]) -> None:
-        seen: list[tuple[int, int]] = []
+        progress: list[tuple[int, int]] = []
         result = replay(
             tables,
             space=SPACE,
             methods=["random", "asha"],
             seeds=3,
             budget=10,
-            on_progress=lambda done, total: seen.append((done, total)),
+            on_progress=lambda done, total: progress.append((done, total)),
         )
-        assert seen == [(i, 12) for i in range(1, 13)]
+        assert progress == [(i, 12) for i in range(1, 13)]
         assert [task.name for task in result.tasks] == ["a · conv3", "b · conv3"]
         assert result.tasks[0].methods["asha"].regret["test"].shape == (3, 10 * LENGTH)
         assert [row["method"] for row in result.summary_rows()] == ["random", "asha"] * 2
 
     def test_the_number_of_processes_has_no_effect(self, tables: list[RecordedTable]) -> None:
         options: dict[str, Any] = {"space": SPACE, "methods": ["random", "tpe+asha"], "seeds": 2, "budget": 12}
-        one, two = (replay(tables, workers=workers, **options) for workers in (1, 2))
-        assert one.search_rows() == two.search_rows()
-        assert one.overall_rows() == two.overall_rows()
+        serial, parallel = (replay(tables, workers=workers, **options) for workers in (1, 2))
+        assert serial.search_rows() == parallel.search_rows()
+        assert serial.overall_rows() == parallel.overall_rows()
 
     def test_one_table_is_enough_for_methods_without_experience(self, tables: list[RecordedTable]) -> None:
         result = replay(tables[:1], space=SPACE, methods=["random"], seeds=1, budget=4)
@@ -195,7 +197,7 @@ class TestReplay:
         assert result.tasks[0].horizon == 9 * LENGTH
 
     def test_a_sampler_that_knows_the_accuracies_wins(self, tables: list[RecordedTable], registry: None) -> None:
-        build = lambda context: SearchComponents(sampler=Greedy)  # noqa: E731
+        build = lambda context: SearchComponents(sampler=BestFirstSampler)  # noqa: E731
         methods.register_method(SearchMethod(name="greedy", description="Knows the accuracies.", build=build))
         result = replay(tables, space=SPACE, methods=["random", "greedy"], seeds=6, budget=20)
         random, greedy = result.overall_rows()
@@ -218,7 +220,7 @@ class TestReplay:
             replay([*tables, other], space=SPACE)
 
 
-class TestMemory:
+class TestInMemoryStudyStore:
     def test_a_study_in_memory_equals_one_on_disk(self, tmp_path: Path) -> None:
         with open_fake_study(tmp_path, "14", epochs=LENGTH) as disk:
             memory = InMemoryStudyStore(disk.config, DATASET)

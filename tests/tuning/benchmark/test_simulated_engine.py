@@ -16,7 +16,7 @@ from tests.tuning.benchmark.tables import LENGTH, SPACE, diverge, make_table
 class RecordingTrialSource:
     """A trial source with given settings that stops some trials and records all calls."""
 
-    waiting: list[TransferSettings]
+    pending: list[TransferSettings]
     stop: dict[str, int] = field(default_factory=dict)
     epochs: list[tuple[str, int]] = field(default_factory=list)
     outcomes: dict[str, TrialOutcome] = field(default_factory=dict)
@@ -24,12 +24,12 @@ class RecordingTrialSource:
     started: int = 0
 
     def next_trial(self) -> TrialSpec | None:
-        if not self.waiting:
+        if not self.pending:
             return None
         self.started += 1
-        return TrialSpec(key=f"spec-{self.started}", settings=self.waiting.pop(0))
+        return TrialSpec(key=f"spec-{self.started}", settings=self.pending.pop(0))
 
-    def on_placed(self, spec: TrialSpec, place: object) -> None:
+    def on_placed(self, spec: TrialSpec, location: object) -> None:
         raise AssertionError("replayed trials are not placed")
 
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
@@ -78,7 +78,7 @@ def test_test_accuracies_are_hidden(pool: CandidatePool) -> None:
     assert all(result.watched_accuracy is None for result in source.results)
 
 
-def test_a_stop_is_honoured_and_its_epochs_are_saved(pool: CandidatePool) -> None:
+def test_a_stopped_trial_ends_and_its_remaining_epochs_are_not_spent(pool: CandidatePool) -> None:
     source, engine = RecordingTrialSource(settings(pool, 3, 5), stop={"spec-1": 2}), ReplayEngine(pool)
     engine.run(source)
     assert source.outcomes["spec-1"].stopped == "enough"
@@ -93,7 +93,7 @@ def test_a_stop_after_the_last_epoch_is_ignored(pool: CandidatePool) -> None:
     assert engine.trials[0].stopped is None
 
 
-def test_a_diverged_run_ends_early_and_is_no_stop(pool: CandidatePool) -> None:
+def test_a_diverged_run_ends_early_and_does_not_count_as_stopped(pool: CandidatePool) -> None:
     source, engine = RecordingTrialSource(settings(pool, 4)), ReplayEngine(pool)
     engine.run(source)
     assert source.outcomes["spec-1"].diverged
@@ -108,11 +108,11 @@ def test_workers_run_in_parallel(pool: CandidatePool) -> None:
     assert engine.clock.now == pytest.approx(3.5 + 0.5 + LENGTH)
 
 
-def test_it_ends_when_every_setting_was_used(pool: CandidatePool) -> None:
+def test_the_replay_ends_when_every_setting_was_used(pool: CandidatePool) -> None:
     source, engine = RecordingTrialSource(settings(pool, *range(8), 0)), ReplayEngine(pool)
     engine.run(source)
     assert len(engine.trials) == 8
-    assert len(source.waiting) == 1
+    assert len(source.pending) == 1
 
 
 def test_settings_that_were_not_recorded_are_an_error(pool: CandidatePool) -> None:

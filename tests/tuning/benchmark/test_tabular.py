@@ -9,13 +9,13 @@ from nbt.errors import UsageError
 from nbt.settings import TransferSettings, repair
 from nbt.tuning.benchmark.tabular import CandidatePool, TabularBenchmark, space_coordinates
 from nbt.tuning.experience.recorded_table import RecordedTable
-from tests.tuning.benchmark.tables import LENGTH, SPACE, WHOLE, diverge, header, make_curve, make_table
+from tests.tuning.benchmark.tables import FULL_SPACE, LENGTH, SPACE, diverge, header, make_curve, make_table
 
 PARAMETERS = len(SPACE.parameters)
 
 
-def distance_between(one: TransferSettings, other: TransferSettings) -> float:
-    return float(np.linalg.norm(space_coordinates(SPACE, repair(one)) - space_coordinates(SPACE, repair(other))))
+def distance_between(first: TransferSettings, second: TransferSettings) -> float:
+    return float(np.linalg.norm(space_coordinates(SPACE, repair(first)) - space_coordinates(SPACE, repair(second))))
 
 
 class TestDistance:
@@ -75,19 +75,21 @@ class TestTabularBenchmark:
         short = make_table(4, change=lambda run: dataclasses.replace(run, curve=run.curve[:3]))
         with pytest.raises(UsageError, match="setting 0, seed 0: 3 epochs, but the table's header has 6"):
             TabularBenchmark(short, SPACE)
-        blind = tuple(dataclasses.replace(result, val_accuracy=None) for result in make_curve(0.5, 0.5))
+        without_validation = tuple(dataclasses.replace(result, val_accuracy=None) for result in make_curve(0.5, 0.5))
         with pytest.raises(UsageError, match="no validation accuracy"):
-            TabularBenchmark(make_table(4, change=lambda run: dataclasses.replace(run, curve=blind)), SPACE)
+            TabularBenchmark(
+                make_table(4, change=lambda run: dataclasses.replace(run, curve=without_validation)), SPACE
+            )
 
     def test_a_setting_outside_the_space_is_rejected(self) -> None:
-        odd = make_table(4, change=lambda run: dataclasses.replace(run, settings=run.settings.replace(warmup=0.5)))
+        recorded = make_table(4, change=lambda run: dataclasses.replace(run, settings=run.settings.replace(warmup=0.5)))
         with pytest.raises(UsageError, match="space non_binary does not vary warmup"):
-            TabularBenchmark(odd, SPACE)
+            TabularBenchmark(recorded, SPACE)
 
     def test_dimensions_that_the_table_does_not_vary_are_fixed(self) -> None:
-        benchmark = TabularBenchmark(make_table(), WHOLE)
+        benchmark = TabularBenchmark(make_table(), FULL_SPACE)
         assert benchmark.space.parameters == SPACE.parameters
-        assert "zap_period" in WHOLE.parameters
+        assert "zap_period" in FULL_SPACE.parameters
 
     def test_a_diverged_run_is_shorter(self) -> None:
         assert len(TabularBenchmark(make_table(4, change=diverge), SPACE).settings[0].curves[0]) == 2

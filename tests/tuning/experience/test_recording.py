@@ -50,9 +50,11 @@ class TestPlan:
         )
 
 
-def record(path: Path, n: int, engine: FakeEngine | None = None, seen: list[Any] | None = None) -> Recording:
+def record(path: Path, n: int, engine: FakeEngine | None = None, progress: list[Any] | None = None) -> Recording:
     planned = plan_runs(SPACE, n, epochs=LENGTH, seed=0)
-    source = Recording(planned, Journal(path, header()), None if seen is None else lambda *facts: seen.append(facts))
+    source = Recording(
+        planned, Journal(path, header()), None if progress is None else lambda *arguments: progress.append(arguments)
+    )
     (engine or make_engine()).run(source)
     return source
 
@@ -75,9 +77,9 @@ def path(tmp_path: Path) -> Path:
 
 class TestRecording:
     def test_all_runs_are_recorded_to_full_length(self, path: Path) -> None:
-        seen: list[tuple[RecordedRun, int, int]] = []
-        record(path, 12, seen=seen)
-        assert [(done, total) for _, done, total in seen] == [(i, 14) for i in range(1, 15)]
+        progress: list[tuple[RecordedRun, int, int]] = []
+        record(path, 12, progress=progress)
+        assert [(done, total) for _, done, total in progress] == [(i, 14) for i in range(1, 15)]
         journal = Journal(path, header())
         table = journal.close(header(profile={"scalars": {"logme": 1.0}}))
         assert len(table.runs) == 14 and all(len(run.curve) == LENGTH for run in table.runs)

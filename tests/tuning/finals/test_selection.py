@@ -66,7 +66,7 @@ class TestRounds:
         state = select(a=[0.9, 0.9, 0.9], default=[0.1, 0.1, 0.1])
         assert state.finished and DEFAULT in state.active
 
-    def test_paired_differences_distinguish_what_means_cannot(self) -> None:
+    def test_paired_differences_distinguish_finalists_whose_means_overlap(self) -> None:
         """Splits differ by 20 points, finalists by one point on each split."""
         state = select(a=[0.9, 0.7, 0.8, 0.6, 0.75], default=[0.889, 0.691, 0.79, 0.59, 0.74])
         assert (state.finished, state.rounds, state.leader) == (True, 3, "a")

@@ -18,34 +18,34 @@ from nbt.tuning.storage.codec import TLI_SIMILARITY
 from nbt.tuning.surrogate.logit_score import logit_score_variance
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 from nbt.tuning.target import Target
-from tests.tuning.benchmark.tables import WHOLE
+from tests.tuning.benchmark.tables import FULL_SPACE
 from tests.tuning.synthetic import IMAGES, LENGTH, facts, profile, target
 from tests.tuning.synthetic import draw as draw_from
 
-NAMES = [one.name for one in PRIORS]
-VARIED = [dimension.name for dimension in WHOLE.dimensions]
+NAMES = [prior.name for prior in PRIORS]
+VARIED = [dimension.name for dimension in FULL_SPACE.dimensions]
 BASE = TransferSettings(epochs=LENGTH)
 # A similar target with few images and few epochs, on which every prior is active.
 FULLY_MEASURED = target(0.7, 0.1, **{TLI_SIMILARITY: 0.7})
 
 
 def draw(n: int, seed: int) -> list[TransferSettings]:
-    return draw_from(n, seed, WHOLE)
+    return draw_from(n, seed, FULL_SPACE)
 
 
-def prior(name: str) -> Prior:
-    return next(one for one in PRIORS if one.name == name)
+def get_prior(name: str) -> Prior:
+    return next(prior for prior in PRIORS if prior.name == name)
 
 
 def suggestion(name: str, on: Target = FULLY_MEASURED) -> PriorSuggestion:
-    found = prior(name).suggest(on)
-    assert found is not None
-    return found
+    suggested = get_prior(name).suggest(on)
+    assert suggested is not None
+    return suggested
 
 
 def inactivity_reason(name: str, on: Target) -> str:
     """Returns the reason for which a prior is not active."""
-    activation = next(one for one in activate_priors(on, VARIED) if one.prior.name == name)
+    activation = next(activation for activation in activate_priors(on, VARIED) if activation.prior.name == name)
     assert activation.suggestion is None
     return activation.reason
 
@@ -66,33 +66,37 @@ DEPTHS = tuple(round(0.05 * i, 2) for i in range(21))
 class TestRegistry:
     def test_each_prior_has_a_name_a_source_and_dimensions(self) -> None:
         assert len(set(NAMES)) == len(NAMES) >= 10
-        for one in PRIORS:
-            assert one.source and one.strength > 0
-            assert set(one.dimensions) <= set(setting_names())
+        for prior in PRIORS:
+            assert prior.source and prior.strength > 0
+            assert set(prior.dimensions) <= set(setting_names())
 
     def test_all_are_active_on_a_small_similar_target(self) -> None:
-        assert [one.prior.name for one in activate_priors(FULLY_MEASURED, VARIED) if one.suggestion] == NAMES
+        assert [
+            activation.prior.name for activation in activate_priors(FULLY_MEASURED, VARIED) if activation.suggestion
+        ] == NAMES
         assert all(
-            one.reason == "" and one.suggestion is not None and one.suggestion.words
-            for one in activate_priors(FULLY_MEASURED, VARIED)
+            activation.reason == "" and activation.suggestion is not None and activation.suggestion.words
+            for activation in activate_priors(FULLY_MEASURED, VARIED)
         )
 
     def test_priors_without_a_varied_dimension_are_left_out(self) -> None:
-        assert [one.prior.name for one in activate_priors(FULLY_MEASURED, ["frozen_depth"])] == [
+        assert [activation.prior.name for activation in activate_priors(FULLY_MEASURED, ["frozen_depth"])] == [
             "freeze when images are few"
         ]
         assert activate_priors(FULLY_MEASURED, []) == []
 
     @pytest.mark.parametrize("name", NAMES)
     def test_a_density_is_finite_and_depends_on_its_dimensions_only(self, name: str) -> None:
-        log_density, dimensions = suggestion(name).log_density, set(prior(name).dimensions)
+        log_density, dimensions = suggestion(name).log_density, set(get_prior(name).dimensions)
         # These change the meaning of other dimensions: for example, no unit above the transfer depth is pretrained.
         context = {"frozen_depth", "transfer_depth", "optimizer", "batch_size", "momentum"}
-        for one, other in zip(draw(40, 1), draw(40, 2), strict=True):
-            values = one.to_dict()
-            moved = {k: v for k, v in other.to_dict().items() if k not in dimensions | context}
-            assert math.isfinite(log_density(one))
-            assert log_density(TransferSettings.from_dict({**values, **moved})) == pytest.approx(log_density(one))
+        for settings, other in zip(draw(40, 1), draw(40, 2), strict=True):
+            values = settings.to_dict()
+            changed = {field: value for field, value in other.to_dict().items() if field not in dimensions | context}
+            assert math.isfinite(log_density(settings))
+            assert log_density(TransferSettings.from_dict({**values, **changed})) == pytest.approx(
+                log_density(settings)
+            )
 
     def test_gaussian_log_density_has_a_floor(self) -> None:
         assert gaussian_log_density(3.0, 3.0, 0.1) == 0.0
@@ -123,19 +127,23 @@ MISSING: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
 class TestMissing:
     @pytest.mark.parametrize("name", MISSING)
     def test_without_its_measures_a_prior_is_not_active(self, name: str) -> None:
-        changes, known, reason = MISSING[name]
-        assert inactivity_reason(name, Target.of(facts(**changes), known, LENGTH)) == reason
+        changes, fit_profile, reason = MISSING[name]
+        assert inactivity_reason(name, Target.of(facts(**changes), fit_profile, LENGTH)) == reason
 
     def test_all_priors_with_needs_are_tested(self) -> None:
-        assert set(MISSING) == {one.name for one in PRIORS if one.needs}
+        assert set(MISSING) == {prior.name for prior in PRIORS if prior.needs}
 
     def test_every_missing_measure_is_named(self) -> None:
         reason = inactivity_reason("freeze when images are few", Target(epochs=LENGTH))
         assert reason == "not measured: images per class, probe accuracy, gain over a random network"
 
     def test_without_measures_only_priors_without_needs_are_active(self) -> None:
-        active = {one.prior.name for one in activate_priors(Target(epochs=LENGTH), VARIED) if one.suggestion}
-        assert active == {one.name for one in PRIORS if not one.needs}
+        active = {
+            activation.prior.name
+            for activation in activate_priors(Target(epochs=LENGTH), VARIED)
+            if activation.suggestion
+        }
+        assert active == {prior.name for prior in PRIORS if not prior.needs}
 
 
 class TestTransferUpToTheKnee:
@@ -151,17 +159,18 @@ class TestTransferUpToTheKnee:
         assert f"{knee:.0%}" in suggestion(self.NAME, on).words
 
     def test_not_much_more_where_the_gain_falls_again(self) -> None:
-        known = profile(knee_depth=0.5)
-        known["layers"][-1]["gain"] = 0.1
-        on = Target.of(facts(), known, LENGTH)
+        fit_profile = profile(knee_depth=0.5)
+        fit_profile["layers"][-1]["gain"] = 0.1
+        on = Target.of(facts(), fit_profile, LENGTH)
         assert best(self.NAME, on, grid("transfer_depth", *DEPTHS)) == pytest.approx(0.5)
         assert "not much more" in suggestion(self.NAME, on).words
         assert "not much more" not in suggestion(self.NAME).words
 
     def test_without_a_gain_it_is_not_active(self) -> None:
-        for known in (profile(0.11, 0.1), profile(knee_depth=0.0)):
+        for fit_profile in (profile(0.11, 0.1), profile(knee_depth=0.0)):
             assert (
-                inactivity_reason(self.NAME, Target.of(facts(), known, LENGTH)) == "the profile gives no reason for it"
+                inactivity_reason(self.NAME, Target.of(facts(), fit_profile, LENGTH))
+                == "the profile gives no reason for it"
             )
 
 
@@ -177,7 +186,9 @@ class TestFreezeWhenImagesAreFew:
         assert centres[0] > 0.8 and centres[-1] < 0.2
 
     def test_good_features_need_less_training(self) -> None:
-        poor, good = (best(self.NAME, target(own, 0.1), grid("frozen_depth", *DEPTHS)) for own in (0.2, 0.95))
+        poor, good = (
+            best(self.NAME, target(pretrained, 0.1), grid("frozen_depth", *DEPTHS)) for pretrained in (0.2, 0.95)
+        )
         assert good > poor
 
     def test_useless_features_are_not_frozen(self) -> None:
@@ -198,7 +209,7 @@ class TestPullBySimilarity:
         assert best(self.NAME, target(0.9, 0.1), depths) == 1.0
         assert best(self.NAME, target(0.15, 0.1), depths) == 0.2
 
-    def test_what_is_not_transferred_cannot_be_pulled(self) -> None:
+    def test_units_that_are_not_transferred_are_not_pulled(self) -> None:
         log_density = suggestion(self.NAME).log_density
         part = BASE.replace(sp_mix=1.0, transfer_depth=0.5)
         assert log_density(part.replace(sp_depth=0.5)) == log_density(part.replace(sp_depth=1.0))
@@ -213,9 +224,11 @@ class TestEffectiveRateBySimilarity:
     RATES = tuple(10 ** (-4 + 0.1 * i) for i in range(40))
 
     def test_a_similar_target_prefers_a_small_rate(self) -> None:
-        alike, unlike = (best(self.NAME, target(own, 0.0), grid("body_lr", *self.RATES)) for own in (0.95, 0.1))
-        assert alike == pytest.approx(10**-2.65, rel=0.2)
-        assert unlike == pytest.approx(10**-1.8, rel=0.2)
+        similar, dissimilar = (
+            best(self.NAME, target(pretrained, 0.0), grid("body_lr", *self.RATES)) for pretrained in (0.95, 0.1)
+        )
+        assert similar == pytest.approx(10**-2.65, rel=0.2)
+        assert dissimilar == pytest.approx(10**-1.8, rel=0.2)
 
     def test_momentum_and_rate_count_together(self) -> None:
         log_density = suggestion(self.NAME).log_density
@@ -225,7 +238,8 @@ class TestEffectiveRateBySimilarity:
 
     def test_with_all_units_frozen_the_rate_has_no_effect(self) -> None:
         values = {
-            suggestion(self.NAME).log_density(one) for one in grid("body_lr", *self.RATES, frozen_depth=1.0).values()
+            suggestion(self.NAME).log_density(settings)
+            for settings in grid("body_lr", *self.RATES, frozen_depth=1.0).values()
         }
         assert len(values) == 1 and -9 < values.pop() < 0
 
@@ -294,8 +308,8 @@ class TestMildAugmentationWhenShort:
             for depth in (0.0, 1.0)
         )
         assert 0 < frozen < trained
-        still = BASE.replace(frozen_depth=1.0)
-        assert log_density(still) == log_density(still.replace(mixup=0.4))
+        all_frozen = BASE.replace(frozen_depth=1.0)
+        assert log_density(all_frozen) == log_density(all_frozen.replace(mixup=0.4))
 
     def test_it_is_not_active_for_long_training(self) -> None:
         assert inactivity_reason(self.NAME, target(epochs=31)) == "the profile gives no reason for it"
@@ -346,9 +360,9 @@ class TestStallWhileTheHeadIsRandom:
         assert inactivity_reason(self.NAME, target(0.2, 0.15)) == "the profile gives no reason for it"
 
     def test_the_effect_grows_with_the_features(self) -> None:
-        good, fair = (suggestion(self.NAME, target(own, 0.1)).log_density for own in (0.9, 0.5))
-        quiet = BASE.replace(head_scale=0.0)
-        assert good(quiet) - good(BASE) > fair(quiet) - fair(BASE) > 0
+        good, fair = (suggestion(self.NAME, target(pretrained, 0.1)).log_density for pretrained in (0.9, 0.5))
+        small_head = BASE.replace(head_scale=0.0)
+        assert good(small_head) - good(BASE) > fair(small_head) - fair(BASE) > 0
 
 
 class TestZapSeldomWhenShort:
@@ -401,11 +415,11 @@ class TestExpansionWhenFewImages:
         assert log_density(BASE.replace(linearized=True, target_scale=1.0)) > log_density(BASE.replace(linearized=True))
 
 
-def alone(name: str, sign: float = 1.0) -> PriorSurrogate:
+def surrogate_with_prior(name: str, sign: float = 1.0) -> PriorSurrogate:
     """Returns a surrogate with a single prior, whose strength is multiplied by `sign`."""
-    one = prior(name)
-    with patch.object(profile_priors, "PRIORS", (dataclasses.replace(one, strength=sign * one.strength),)):
-        return PriorSurrogate(FULLY_MEASURED, WHOLE)
+    single = get_prior(name)
+    with patch.object(profile_priors, "PRIORS", (dataclasses.replace(single, strength=sign * single.strength),)):
+        return PriorSurrogate(FULLY_MEASURED, FULL_SPACE)
 
 
 def weight(surrogate: PriorSurrogate, trials: int, slope: float) -> dict[str, float]:
@@ -420,22 +434,22 @@ def weight(surrogate: PriorSurrogate, trials: int, slope: float) -> dict[str, fl
 @pytest.mark.parametrize("name", NAMES)
 class TestUpdating:
     def test_trials_that_contradict_it_reduce_its_weight(self, name: str) -> None:
-        surrogate = alone(name)
+        surrogate = surrogate_with_prior(name)
         before = surrogate.sources[0].mean
         after = [weight(surrogate, n, slope=-1.0)["after"] for n in (5, 40, 160)]
         assert before > after[0] > after[1] > after[2] - 0.01
         assert after[2] < 0.5 * before
 
     def test_trials_that_confirm_it_raise_its_weight(self, name: str) -> None:
-        surrogate = alone(name)
+        surrogate = surrogate_with_prior(name)
         assert weight(surrogate, 80, slope=1.0)["after"] > surrogate.sources[0].mean
 
     def test_unrelated_trials_reduce_its_weight(self, name: str) -> None:
-        surrogate = alone(name)
+        surrogate = surrogate_with_prior(name)
         assert weight(surrogate, 160, slope=0.0)["after"] < surrogate.sources[0].mean
 
     def test_the_uncertainty_of_its_weight_decreases(self, name: str) -> None:
-        surrogate = alone(name)
+        surrogate = surrogate_with_prior(name)
         spreads = [
             surrogate.sources[0].spread,
             *(weight(surrogate, n, slope=-1.0)["after_spread"] for n in (5, 40, 160)),
@@ -443,28 +457,30 @@ class TestUpdating:
         assert spreads == sorted(spreads, reverse=True) and spreads[-1] < spreads[0]
 
     def test_predictions_no_longer_follow_a_contradicted_prior(self, name: str) -> None:
-        surrogate = alone(name)
+        surrogate = surrogate_with_prior(name)
         candidates = draw(300, seed=9)
         scores_of_source = surrogate.source_scores(candidates)[0]
-        followed = scores_of_source[np.argsort(-surrogate.prior_mean(candidates))[:30]].mean()
+        mean_score_before = scores_of_source[np.argsort(-surrogate.prior_mean(candidates))[:30]].mean()
         settings = draw(120, seed=5)
-        truth = 2.0 - surrogate.source_scores(settings)[0]
-        model = surrogate.condition(settings, truth, np.full(120, float(logit_score_variance(0.7, IMAGES))))
-        now = scores_of_source[np.argsort(-model.predict(candidates)[0])[:30]].mean()
-        assert followed > 0.3 > 0.0 > now
+        logit_scores = 2.0 - surrogate.source_scores(settings)[0]
+        model = surrogate.condition(settings, logit_scores, np.full(120, float(logit_score_variance(0.7, IMAGES))))
+        mean_score_after = scores_of_source[np.argsort(-model.predict(candidates)[0])[:30]].mean()
+        assert mean_score_before > 0.3 > 0.0 > mean_score_after
 
     @patch(
         "nbt.tuning.surrogate.prior_surrogate._MIN_TRIALS_TO_FIT_KERNEL", 1000
     )  # a common kernel, so that only the trials differ
     def test_the_influence_of_the_prior_decreases_with_trials(self, name: str) -> None:
         """Compares two surrogates with opposite priors."""
-        candidates, apart = draw(100, seed=9), []
+        candidates, differences = draw(100, seed=9), []
         for n in (2, 20, 160):
             settings = draw(n, seed=5)
             logit_scores = np.sin(np.arange(n))
-            found = [
-                alone(name, sign).condition(settings, logit_scores, np.full(n, 0.04)).predict(candidates)[0]
+            means = [
+                surrogate_with_prior(name, sign)
+                .condition(settings, logit_scores, np.full(n, 0.04))
+                .predict(candidates)[0]
                 for sign in (1.0, -1.0)
             ]
-            apart.append(np.abs((found[0] - found[0].mean()) - (found[1] - found[1].mean())).mean())
-        assert apart[0] > apart[1] > apart[2]
+            differences.append(np.abs((means[0] - means[0].mean()) - (means[1] - means[1].mean())).mean())
+        assert differences[0] > differences[1] > differences[2]

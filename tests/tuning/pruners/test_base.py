@@ -76,10 +76,10 @@ def is_rung(length: int, epoch: int) -> bool:
         for step in range(1, epoch + 1):
             trial.report(0.95 if accuracy == 0 and step < epoch else accuracy, step)
             curve = (EpochResult(step, 1.0, 1.0, accuracy, 1.0),)
-            found = asha.decide(
+            reason = asha.decide(
                 TrialContext(study=study, number=trial.number, settings=TransferSettings(), curve=curve)
             )
-    return found is not None
+    return reason is not None
 
 
 def test_no_pruner_stops_nothing(study: optuna.Study) -> None:

@@ -35,19 +35,19 @@ from tests.tuning.synthetic import (
     source_tables,
     table,
     target,
-    target_facts,
     target_table,
     transferred_priors,
+    trees_target,
 )
 
-PROBE = probe_logit_score(target_facts())
+PROBE = probe_logit_score(trees_target())
 
 
 @pytest.fixture(scope="module")
 def forecaster() -> CurveForecaster:
-    found = transferred_priors().forecaster
-    assert found is not None
-    return found
+    forecaster = transferred_priors().forecaster
+    assert forecaster is not None
+    return forecaster
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,10 @@ class TestCurve:
         assert curve.until(1).end_score == pytest.approx(logit_score(0.4, IMAGES))
 
     def test_a_truncated_curve_keeps_the_total_epochs(self) -> None:
-        whole = flat(0.5)
-        part = whole.until(4)
+        curve = flat(0.5)
+        part = curve.until(4)
         assert len(part.logit_scores) == len(part.log_train_loss) == len(part.log_val_loss) == 4
-        assert (part.total_epochs, part.settings, part.expected_score) == (LENGTH, whole.settings, whole.expected_score)
+        assert (part.total_epochs, part.settings, part.expected_score) == (LENGTH, curve.settings, curve.expected_score)
 
     def test_missing_or_infinite_losses_are_clipped(self) -> None:
         curve = LearningCurve.from_epochs(
@@ -91,15 +91,15 @@ class TestCurve:
         assert np.isfinite(curve.logit_scores).all()
 
     def test_diverged_runs_have_no_curve(self) -> None:
-        made = make_table(12, change=lambda run: diverge(run) if run.setting < 3 else run)
-        assert len(table_curves(made, [])) == sum(run.setting >= 3 for run in made.runs)
-        assert {curve.expected_score for curve in table_curves(made, [])} == {0.0}
-        assert all(curve.expected_score != 0.0 for curve in table_curves(made, transferred_priors().models))
+        recorded = make_table(12, change=lambda run: diverge(run) if run.setting < 3 else run)
+        assert len(table_curves(recorded, [])) == sum(run.setting >= 3 for run in recorded.runs)
+        assert {curve.expected_score for curve in table_curves(recorded, [])} == {0.0}
+        assert all(curve.expected_score != 0.0 for curve in table_curves(recorded, transferred_priors().models))
 
     def test_the_expected_score_is_the_mean_prediction(self) -> None:
         settings, models = draw(5), transferred_priors().models
-        wanted = np.mean([model.predict(encode(settings)) for model in models], axis=0)
-        assert mean_task_prediction(models)(settings) == pytest.approx(wanted)
+        expected = np.mean([model.predict(encode(settings)) for model in models], axis=0)
+        assert mean_task_prediction(models)(settings) == pytest.approx(expected)
         assert list(mean_task_prediction([])(settings)) == [0.0] * 5
 
 
@@ -118,10 +118,10 @@ class TestFeatures:
         assert forecast_features(short.until(2), long, PROBE)[:3] == pytest.approx([0.5, 0.0, 0.0])
 
     def test_later_epochs_of_the_curve_have_no_effect(self, curves: list[LearningCurve]) -> None:
-        whole, reference = curves[10], curves[0]
-        spoilt = dataclasses.replace(whole, logit_scores=np.r_[whole.logit_scores[:5], np.full(LENGTH - 5, 99.0)])
-        assert forecast_features(spoilt.until(5), reference, PROBE) == forecast_features(
-            whole.until(5), reference, PROBE
+        curve, reference = curves[10], curves[0]
+        changed = dataclasses.replace(curve, logit_scores=np.r_[curve.logit_scores[:5], np.full(LENGTH - 5, 99.0)])
+        assert forecast_features(changed.until(5), reference, PROBE) == forecast_features(
+            curve.until(5), reference, PROBE
         )
 
     def test_a_short_reference_is_used_up_to_its_end(self) -> None:
@@ -140,7 +140,7 @@ class TestDistribution:
             pytest.approx(1.0),
             0.0,
         )
-        assert self.D.probability_below(2.0) == pytest.approx(0.1), "a value that is met is neither above nor below"
+        assert self.D.probability_below(2.0) == pytest.approx(0.1), "an equal value is neither above nor below"
 
     def test_an_error_of_the_value_smooths_the_probability(self) -> None:
         assert self.D.probability_above(2.5, 1e-9) == pytest.approx(self.D.probability_above(2.5))
@@ -191,9 +191,9 @@ def test_a_tree_with_a_single_leaf() -> None:
 class TestForecast:
     def test_it_is_a_distribution(self, forecaster: CurveForecaster, curves: list[LearningCurve]) -> None:
         for references in (curves[:1], curves[:3]):
-            found = forecaster.forecast(curves[20].until(4), references, PROBE)
-            assert found.weights.sum() == pytest.approx(1.0) and (found.weights > 0).all()
-            assert (np.diff(found.values) >= 0).all()
+            forecast = forecaster.forecast(curves[20].until(4), references, PROBE)
+            assert forecast.weights.sum() == pytest.approx(1.0) and (forecast.weights > 0).all()
+            assert (np.diff(forecast.values) >= 0).all()
 
     @pytest.mark.parametrize("epoch", range(1, LENGTH))
     def test_the_forecast_is_at_least_the_score_reached(
@@ -201,16 +201,16 @@ class TestForecast:
     ) -> None:
         for curve in (curves[1], curves[-1]):
             part = curve.until(epoch)
-            found = forecaster.forecast(part, curves[:3], PROBE)
-            assert found.values.min() >= part.end_score
-            assert found.mean >= part.end_score
+            forecast = forecaster.forecast(part, curves[:3], PROBE)
+            assert forecast.values.min() >= part.end_score
+            assert forecast.mean >= part.end_score
 
     def test_a_curve_above_the_best_beats_it_with_certainty(
         self, forecaster: CurveForecaster, curves: list[LearningCurve]
     ) -> None:
-        found = forecaster.forecast(flat(0.99, 3), curves[:3], PROBE)
-        assert found.probability_above(curves[0].end_score) == pytest.approx(1.0)
-        assert accuracy_from_logit_score(found.values[0], IMAGES) == pytest.approx(0.99)
+        forecast = forecaster.forecast(flat(0.99, 3), curves[:3], PROBE)
+        assert forecast.probability_above(curves[0].end_score) == pytest.approx(1.0)
+        assert accuracy_from_logit_score(forecast.values[0], IMAGES) == pytest.approx(0.99)
 
     def test_a_better_curve_has_a_better_forecast(
         self, forecaster: CurveForecaster, curves: list[LearningCurve]
@@ -228,29 +228,29 @@ class TestForecast:
         errors = {}
         for epoch in (2, 6, 10):
             rest = curves[3:]
-            found = [forecaster.forecast(curve.until(epoch), curves[:3], PROBE).mean for curve in rest]
+            forecasts = [forecaster.forecast(curve.until(epoch), curves[:3], PROBE).mean for curve in rest]
             ends = np.array([curve.end_score for curve in rest])
-            errors[epoch] = np.abs(found - ends).mean()
+            errors[epoch] = np.abs(forecasts - ends).mean()
             assert errors[epoch] < np.abs([curve.until(epoch).end_score for curve in rest] - ends).mean()
         assert errors[2] > errors[6] > errors[10]
 
     def test_it_is_deterministic(self, forecaster: CurveForecaster, curves: list[LearningCurve]) -> None:
         with patch_small_forests():
-            again = CurveForecaster(source_tables(), transferred_priors().models_by_table)
-        one, other = (each.forecast(curves[9].until(5), curves[:3], PROBE) for each in (forecaster, again))
-        assert (one.values == other.values).all() and (one.weights == other.weights).all()
+            refitted = CurveForecaster(source_tables(), transferred_priors().models_by_table)
+        first, second = (model.forecast(curves[9].until(5), curves[:3], PROBE) for model in (forecaster, refitted))
+        assert (first.values == second.values).all() and (first.weights == second.weights).all()
 
 
 class TestCalibration:
     """Calibration on a task that the forecaster has not seen."""
 
     def covered(self, forecaster: CurveForecaster, curves: list[LearningCurve], shift: float = 0.0) -> list[bool]:
-        found = []
+        covered = []
         for curve in curves[3:]:
             for epoch in (2, 4, 6, 8, 10):
                 low, high = forecaster.interval(forecaster.forecast(curve.until(epoch), curves[:3], PROBE))
-                found.append(low <= curve.end_score + shift <= high)
-        return found
+                covered.append(low <= curve.end_score + shift <= high)
+        return covered
 
     def test_intervals_have_their_nominal_coverage(
         self, forecaster: CurveForecaster, curves: list[LearningCurve]
@@ -262,36 +262,38 @@ class TestCalibration:
     def test_the_probability_of_beating_the_best_is_calibrated(
         self, forecaster: CurveForecaster, curves: list[LearningCurve]
     ) -> None:
-        goal = curves[8]
-        chances, beaten = [], []
+        incumbent = curves[8]
+        probabilities, beaten = [], []
         for curve in curves:
-            if curve is not goal:
-                found = forecaster.forecast(curve.until(4), [goal], PROBE)
-                chances.append(found.probability_above(goal.end_score))
-                beaten.append(curve.end_score > goal.end_score)
-        assert np.mean(chances) == pytest.approx(np.mean(beaten), abs=0.15)
-        surest = np.argsort(chances)
-        assert not any(beaten[i] for i in surest[:10])
+            if curve is not incumbent:
+                forecast = forecaster.forecast(curve.until(4), [incumbent], PROBE)
+                probabilities.append(forecast.probability_above(incumbent.end_score))
+                beaten.append(curve.end_score > incumbent.end_score)
+        assert np.mean(probabilities) == pytest.approx(np.mean(beaten), abs=0.15)
+        order = np.argsort(probabilities)
+        assert not any(beaten[i] for i in order[:10])
 
     def test_intervals_are_in_order(self, forecaster: CurveForecaster, curves: list[LearningCurve]) -> None:
-        found = forecaster.forecast(curves[15].until(3), curves[:3], PROBE)
-        low, high = forecaster.interval(found)
-        assert low < found.mean < high
+        forecast = forecaster.forecast(curves[15].until(3), curves[:3], PROBE)
+        low, high = forecaster.interval(forecast)
+        assert low < forecast.mean < high
         assert 0.0 < forecaster.level < 0.5
 
 
 class TestExperience:
     def test_a_single_table_is_enough(self, curves: list[LearningCurve]) -> None:
         with patch_small_forests():
-            alone = CurveForecaster(source_tables()[:1], transferred_priors().models_by_table[:1])
-        found = alone.forecast(curves[-1].until(6), curves[:3], PROBE)
-        assert found.probability_above(curves[0].end_score) < 0.2
+            forecaster = CurveForecaster(source_tables()[:1], transferred_priors().models_by_table[:1])
+        forecast = forecaster.forecast(curves[-1].until(6), curves[:3], PROBE)
+        assert forecast.probability_above(curves[0].end_score) < 0.2
 
     def test_tables_without_curves_are_ignored(self, curves: list[LearningCurve]) -> None:
         broken = make_table(14, change=diverge, dataset="broken", data_hash="broken")
         with patch_small_forests():
-            made = CurveForecaster([broken, *source_tables()[:2]], [None, *transferred_priors().models_by_table[:2]])
-        assert made.forecast(curves[-1].until(6), curves[:3], PROBE).weights.sum() == pytest.approx(1.0)
+            forecaster = CurveForecaster(
+                [broken, *source_tables()[:2]], [None, *transferred_priors().models_by_table[:2]]
+            )
+        assert forecaster.forecast(curves[-1].until(6), curves[:3], PROBE).weights.sum() == pytest.approx(1.0)
 
     def test_tables_with_usable_curves(self) -> None:
         assert has_usable_curves(source_tables()[0])
@@ -301,24 +303,24 @@ class TestExperience:
 
     def test_accuracies_on_test_images_are_not_read(self, curves: list[LearningCurve]) -> None:
         """A replay measures regret with them."""
-        blind = [
+        changed_tables = [
             dataclasses.replace(
-                one,
+                recorded,
                 runs=[
                     dataclasses.replace(
                         run, curve=tuple(dataclasses.replace(row, watched_accuracy=0.5) for row in run.curve)
                     )
-                    for run in one.runs
+                    for run in recorded.runs
                 ],
             )
-            for one in source_tables()
+            for recorded in source_tables()
         ]
         with patch_small_forests():
-            again = CurveForecaster(blind, transferred_priors().models_by_table)
-        known = transferred_priors().forecaster
-        assert known is not None
-        one, other = (each.forecast(curves[9].until(5), curves[:3], PROBE) for each in (known, again))
-        assert (one.values == other.values).all()
+            refitted = CurveForecaster(changed_tables, transferred_priors().models_by_table)
+        forecaster = transferred_priors().forecaster
+        assert forecaster is not None
+        first, second = (model.forecast(curves[9].until(5), curves[:3], PROBE) for model in (forecaster, refitted))
+        assert (first.values == second.values).all()
 
 
 def test_probe_logit_score() -> None:

@@ -11,42 +11,13 @@ from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
 from nbt.tuning.samplers.distinct import DistinctSampler, stream_baseline_recipes
 from nbt.tuning.space.applicability import applicable_space, unconditional_space
 from nbt.tuning.space.space import Space
-from nbt.tuning.stream_task import as_stream, check_stream
+from nbt.tuning.stream_task import as_stream
 from tests.sample_study import config
 
 
 @pytest.fixture(scope="module")
 def digits() -> Task:
     return load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
-
-
-class TestCheckStream:
-    @pytest.mark.parametrize(
-        ("scenario", "tasks", "pruner", "message"),
-        [
-            ("classes", None, "fit", "did you mean class"),
-            ("class", 1, "fit", "2 or more"),
-            (None, 5, "fit", "scenario"),
-            ("task", 5, "asha", "evaluated at their end"),
-        ],
-    )
-    def test_wrong_input_is_rejected(self, scenario: str | None, tasks: int | None, pruner: str, message: str) -> None:
-        with pytest.raises(UsageError, match=message):
-            check_stream(scenario, tasks, pruner)
-
-    @pytest.mark.parametrize("scenario", [None, "data", "task", "class"])
-    def test_valid_input_is_accepted(self, scenario: str | None) -> None:
-        check_stream(scenario, None, "fit")
-
-
-class TestAsStream:
-    def test_the_number_of_tasks_follows_from_the_classes(self, digits: Task) -> None:
-        assert [as_stream(digits, scenario, None).tasks for scenario in ("data", "task", "class")] == [5, 2, 5]
-        assert digits.scenario is None
-
-    def test_more_tasks_than_classes_are_rejected(self, digits: Task) -> None:
-        with pytest.raises(UsageError, match="class"):
-            as_stream(digits, "class", 6)
 
 
 class TestBaselineRecipes:
@@ -71,17 +42,17 @@ class TestDistinctSampler:
         study = optuna.create_study(direction="maximize", sampler=DistinctSampler(space, length=20, seed=seed))
         first = dict(stream_baseline_recipes(20, "class"))["probe"]
         study.enqueue_trial(space.params(first))
-        found = []
+        proposed = []
         for _ in range(count):
             trial = study.ask(space.distributions())
-            found.append(space.settings(trial.params, 20))
-            study.tell(trial, 1.0 if found[-1].method == "probe" else 0.2)
-        return found
+            proposed.append(space.settings(trial.params, 20))
+            study.tell(trial, 1.0 if proposed[-1].method == "probe" else 0.2)
+        return proposed
 
     def test_no_settings_are_proposed_twice(self) -> None:
-        found = self.propose(40)
-        assert found[0].method == "probe"
-        assert len(set(found)) == 40
+        proposed = self.propose(40)
+        assert proposed[0].method == "probe"
+        assert len(set(proposed)) == 40
 
     def test_proposals_follow_from_the_seed(self) -> None:
         assert self.propose(14) == self.propose(14) != self.propose(14, seed=1)

@@ -30,9 +30,9 @@ def with_teacher(task: Task) -> Task:
 
 
 def test_without_a_teacher_nothing_is_injected(plain: Task) -> None:
-    whole = Space.load("non_binary")
-    assert names(whole) - names(applicable_space(whole, plain)) == {"init", "blend"}
-    assert applicable_space(whole, plain).default(5) == whole.default(5)
+    space = Space.load("non_binary")
+    assert names(space) - names(applicable_space(space, plain)) == {"init", "blend"}
+    assert applicable_space(space, plain).default(5) == space.default(5)
 
 
 def test_with_a_teacher_its_name_is_fixed(plain: Task) -> None:
@@ -50,10 +50,10 @@ def test_the_injection_space_needs_a_teacher(plain: Task) -> None:
 
 
 def test_pretraining_varies_only_if_nbt_trains_the_source_model(plain: Task) -> None:
-    whole = Space.load("zapping")
-    own = dataclasses.replace(plain, weights="default")
-    assert names(whole) - names(applicable_space(whole, plain)) == {"pretrain_scheme", "pretrain_zap_period"}
-    assert applicable_space(whole, own) is whole
+    space = Space.load("zapping")
+    with_nbt_source = dataclasses.replace(plain, weights="default")
+    assert names(space) - names(applicable_space(space, plain)) == {"pretrain_scheme", "pretrain_zap_period"}
+    assert applicable_space(space, with_nbt_source) is space
 
 
 def test_other_spaces_are_unchanged(plain: Task) -> None:

@@ -42,8 +42,8 @@ def coordinate(name: str, **changes: Any) -> float:
     return float(encode([BASE.replace(**changes)])[0][COORDINATE_NAMES.index(name)])
 
 
-def distance(one: TransferSettings, other: TransferSettings) -> float:
-    a, b = encode([one, other])
+def distance(first: TransferSettings, second: TransferSettings) -> float:
+    a, b = encode([first, second])
     return float(np.linalg.norm(a - b))
 
 
@@ -108,8 +108,8 @@ class TestRates:
 
 class TestDistances:
     def test_any_two_choices_have_distance_one(self) -> None:
-        for one, other in (("none", "crop"), ("none", "rand"), ("color", "rand")):
-            assert distance(BASE.replace(augmentation=one), BASE.replace(augmentation=other)) == pytest.approx(1.0)
+        for first, second in (("none", "crop"), ("none", "rand"), ("color", "rand")):
+            assert distance(BASE.replace(augmentation=first), BASE.replace(augmentation=second)) == pytest.approx(1.0)
 
     def test_settings_without_effect_on_training_add_no_distance(self) -> None:
         assert distance(BASE, BASE.replace(views=9)) == 0.0
@@ -159,8 +159,8 @@ class TestTechniques:
         assert distance(tiny, zero) < distance(tiny, BASE)
 
     def test_two_teachers_have_a_distance(self) -> None:
-        one, other = (BASE.replace(init="inject", teacher=name) for name in ("resnet18", "resnet50"))
-        assert distance(one, other) > 0
+        first, second = (BASE.replace(init="inject", teacher=name) for name in ("resnet18", "resnet50"))
+        assert distance(first, second) > 0
 
     def test_default_kernel_ignores_the_number_of_technique_coordinates(self) -> None:
         """A new technique must not change the models of recorded tables."""

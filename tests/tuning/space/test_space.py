@@ -58,11 +58,13 @@ class TestShippedSpaces:
 
     def test_baseline_recipes_are_in_the_spaces(self) -> None:
         for space in SPACES.values():
-            fit = {
+            params_by_name = {
                 name: space.params(baseline) for name, baseline in baseline_recipes(9) if space.can_express(baseline)
             }
-            assert all(space.settings(params, 9) == dict(baseline_recipes(9))[name] for name, params in fit.items())
-            assert DEFAULT_RECIPE in fit and "linear probe" in fit
+            assert all(
+                space.settings(params, 9) == dict(baseline_recipes(9))[name] for name, params in params_by_name.items()
+            )
+            assert DEFAULT_RECIPE in params_by_name and "linear probe" in params_by_name
         assert all(SPACES["non_binary"].can_express(baseline) for _, baseline in baseline_recipes(9))
         assert SPACES["fast"].can_express(dict(baseline_recipes(9))["FAST"])
 
@@ -70,11 +72,11 @@ class TestShippedSpaces:
     @given(data=st.data())
     def test_every_point_is_valid_and_survives_the_round_trip(self, name: str, data: st.DataObject) -> None:
         space = SPACES[name]
-        found = space.settings(data.draw(sampled_params(space)), 5)
-        assert found == repair(found)
-        params = space.params(found)
+        recipe = space.settings(data.draw(sampled_params(space)), 5)
+        assert recipe == repair(recipe)
+        params = space.params(recipe)
         assert params.keys() == space.distributions().keys()
-        assert space.settings(params, 5) == found
+        assert space.settings(params, 5) == recipe
         for parameter, distribution in space.distributions().items():
             assert distribution._contains(distribution.to_internal_repr(params[parameter]))
 
@@ -90,8 +92,8 @@ class TestShippedSpaces:
 
     def test_binary_has_one_learning_rate(self) -> None:
         params = {**BINARY.params(default_recipe(3)), "head_lr": 0.3}
-        found = BINARY.settings(params, 3)
-        assert found.head_lr == found.body_lr == 0.3
+        recipe = BINARY.settings(params, 3)
+        assert recipe.head_lr == recipe.body_lr == 0.3
 
     def test_importing_a_space_imports_neither_optuna_nor_torch(self) -> None:
         code = (
@@ -100,8 +102,8 @@ class TestShippedSpaces:
             "import nbt.tuning.storage.study_names; "
             "print(sorted({'optuna', 'torch', 'sqlalchemy'} & set(sys.modules)))"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == "[]"
+        process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert process.stdout.strip() == "[]"
 
 
 class TestSettings:
@@ -144,16 +146,16 @@ class TestSettings:
         assert BINARY.can_express(default.replace(frozen_depth=1.0))
 
     def test_dimensions_can_be_fixed_at_neutral(self) -> None:
-        whole = SPACES["non_binary"]
-        held = whole.without(["mixup", "layer_lr_shape", "no such dimension"])
-        assert set(whole.parameters) - set(held.parameters) == {
+        space = SPACES["non_binary"]
+        restricted = space.without(["mixup", "layer_lr_shape", "no such dimension"])
+        assert set(space.parameters) - set(restricted.parameters) == {
             "mixup",
             *(f"layer_lr_shape_{knot}" for knot in LAYER_LR_KNOTS),
         }
-        assert held.default(7) == whole.default(7) and held.hash != whole.hash
-        assert not held.can_express(default_recipe(7).replace(mixup=0.2))
-        assert held.can_express(default_recipe(7).replace(head_lr=0.2))
-        assert whole.without([]) is whole
+        assert restricted.default(7) == space.default(7) and restricted.hash != space.hash
+        assert not restricted.can_express(default_recipe(7).replace(mixup=0.2))
+        assert restricted.can_express(default_recipe(7).replace(head_lr=0.2))
+        assert space.without([]) is space
 
     def test_baseline_recipes_can_be_outside_a_space(self) -> None:
         space = Space.parse(space_text({"head_lr": LR}, fixed={"optimizer": "adamw"}), source="x")
@@ -170,16 +172,16 @@ class TestSettings:
 
 class TestHash:
     def test_texts_do_not_change_the_hash(self) -> None:
-        one = Space.parse(space_text({"head_lr": LR}), source="a")
-        other = Space.parse(
+        first = Space.parse(space_text({"head_lr": LR}), source="a")
+        second = Space.parse(
             space_text({"head_lr": {**LR, "description": "d"}}, description="text"), source="b", default_name="c"
         )
-        assert one.hash == other.hash
+        assert first.hash == second.hash
 
     @pytest.mark.parametrize("change", [{"high": 0.9}, {"neutral": 0.02}, {"log": False}])
     def test_ranges_change_the_hash(self, change: dict) -> None:
-        one = Space.parse(space_text({"head_lr": LR}), source="a")
-        assert one.hash != Space.parse(space_text({"head_lr": {**LR, **change}}), source="a").hash
+        space = Space.parse(space_text({"head_lr": LR}), source="a")
+        assert space.hash != Space.parse(space_text({"head_lr": {**LR, **change}}), source="a").hash
 
     def test_fixed_and_same_as_change_the_hash(self) -> None:
         texts = [
@@ -394,10 +396,10 @@ class TestArbitraryInput:
 
 
 def test_baseline_recipes() -> None:
-    found = dict(baseline_recipes(4))
-    assert next(iter(found)) == DEFAULT_RECIPE
-    assert found[DEFAULT_RECIPE] == TransferSettings(epochs=4)
-    assert found["linear probe"].frozen_depth == 1
-    assert (found["L2-SP"].sp_mix, found["L2-SP"].decay_strength) == (1, 0.01)
-    assert (found["FAST"].head_scale, found["FAST"].feature_norm) == (0, "batch") and found["FAST"].stall > 0
-    assert all(baseline == repair(baseline) and baseline.epochs == 4 for baseline in found.values())
+    recipes = dict(baseline_recipes(4))
+    assert next(iter(recipes)) == DEFAULT_RECIPE
+    assert recipes[DEFAULT_RECIPE] == TransferSettings(epochs=4)
+    assert recipes["linear probe"].frozen_depth == 1
+    assert (recipes["L2-SP"].sp_mix, recipes["L2-SP"].decay_strength) == (1, 0.01)
+    assert (recipes["FAST"].head_scale, recipes["FAST"].feature_norm) == (0, "batch") and recipes["FAST"].stall > 0
+    assert all(baseline == repair(baseline) and baseline.epochs == 4 for baseline in recipes.values())

@@ -21,13 +21,13 @@ def data(n: int = 25, seed: int = 0) -> tuple[FloatArray, FloatArray, FloatArray
     return points, values, rng.uniform(0.01, 0.1, n)
 
 
-def make(n: int = 25, functions: int = 2) -> GaussianProcess:
+def make_process(n: int = 25, functions: int = 2) -> GaussianProcess:
     points, values, noise = data(n)
     basis = np.random.default_rng(1).standard_normal((functions, n))
     return GaussianProcess.with_kernel(KERNEL, points, values, noise=noise, basis=basis)
 
 
-def dense(process: GaussianProcess) -> tuple[FloatArray, FloatArray]:
+def covariances_entry_by_entry(process: GaussianProcess) -> tuple[FloatArray, FloatArray]:
     """Returns the covariances of the function and of the values at the points, computed entry by entry."""
     n, kernel = len(process.values), process.kernel
     function = np.empty((n, n))
@@ -66,27 +66,27 @@ class TestKernel:
 
 class TestPosterior:
     def test_it_equals_the_direct_computation(self) -> None:
-        process = make()
+        process = make_process()
         rng = np.random.default_rng(2)
-        new, own = rng.random((7, 3)), rng.standard_normal((2, 7))
-        cross = process.kernel.covariance_between(process.points, new) + process.basis.T @ own + _MEAN_PRIOR_VARIANCE
-        inverse = np.linalg.inv(dense(process)[1])
-        mean, variance = process.predict(new, own)
+        new, basis = rng.random((7, 3)), rng.standard_normal((2, 7))
+        cross = process.kernel.covariance_between(process.points, new) + process.basis.T @ basis + _MEAN_PRIOR_VARIANCE
+        inverse = np.linalg.inv(covariances_entry_by_entry(process)[1])
+        mean, variance = process.predict(new, basis)
         assert mean == pytest.approx(cross.T @ inverse @ process.values, abs=1e-8)
-        prior = 0.8 + _MEAN_PRIOR_VARIANCE + (own**2).sum(0)
+        prior = 0.8 + _MEAN_PRIOR_VARIANCE + (basis**2).sum(0)
         assert variance == pytest.approx(prior - np.einsum("ij,ik,kj->j", cross, inverse, cross), abs=1e-8)
 
     def test_mean_equals_that_of_predict(self) -> None:
         rng = np.random.default_rng(3)
-        process, new, own = make(), rng.random((7, 3)), rng.standard_normal((2, 7))
-        np.testing.assert_array_equal(process.mean(new, own), process.predict(new, own)[0])
+        process, new, basis = make_process(), rng.random((7, 3)), rng.standard_normal((2, 7))
+        np.testing.assert_array_equal(process.mean(new, basis), process.predict(new, basis)[0])
 
     def test_no_basis_equals_a_zero_basis(self) -> None:
         points, values, noise = data()
         process = GaussianProcess.with_kernel(KERNEL, points, values, noise=noise)
         zeros = GaussianProcess.with_kernel(KERNEL, points, values, noise=noise, basis=np.zeros((1, 25)))
-        for found, expected in zip(process.predict(points), zeros.predict(points, np.zeros((1, 25))), strict=True):
-            assert found == pytest.approx(expected)
+        for predicted, expected in zip(process.predict(points), zeros.predict(points, np.zeros((1, 25))), strict=True):
+            assert predicted == pytest.approx(expected)
 
     def test_noise_free_values_are_interpolated_and_far_points_are_uncertain(self) -> None:
         points, values, _ = data(10)
@@ -102,15 +102,15 @@ class TestPosterior:
     def test_known_noise_applies_to_its_value_only(self) -> None:
         points, values, noise = data()
         noise[3], values[3] = 1e4, 50.0
-        trusting = GaussianProcess.with_kernel(KERNEL, points, values, noise=noise)
+        with_noise = GaussianProcess.with_kernel(KERNEL, points, values, noise=noise)
         without = GaussianProcess.with_kernel(
             KERNEL, *(np.delete(a, 3, axis=0) for a in (points, values)), noise=noise[:-1]
         )
-        assert trusting.predict(points[3:4])[0] == pytest.approx(without.predict(points[3:4])[0], abs=0.3)
+        assert with_noise.predict(points[3:4])[0] == pytest.approx(without.predict(points[3:4])[0], abs=0.3)
 
     def test_leave_one_out_mean(self) -> None:
-        process = make(12)
-        for i, found in enumerate(process.leave_one_out_mean()):
+        process = make_process(12)
+        for i, predicted in enumerate(process.leave_one_out_mean()):
             others = GaussianProcess.with_kernel(
                 KERNEL,
                 np.delete(process.points, i, axis=0),
@@ -119,11 +119,11 @@ class TestPosterior:
                 basis=np.delete(process.basis, i, axis=1),
             )
             expected, _ = others.predict(process.points[[i]], process.basis[:, [i]])
-            assert found == pytest.approx(expected[0], abs=1e-6)
+            assert predicted == pytest.approx(expected[0], abs=1e-6)
 
     def test_denoised_values_keep_the_fitted_noise(self) -> None:
-        process = make()
-        function, values = dense(process)
+        process = make_process()
+        function, values = covariances_entry_by_entry(process)
         real = function + (KERNEL.noise + _JITTER) * np.eye(25)
         assert process.denoised_values() == pytest.approx(real @ np.linalg.solve(values, process.values), abs=1e-8)
 
@@ -138,7 +138,7 @@ class TestPosterior:
 class TestBasis:
     def test_weights_are_those_of_bayesian_linear_regression(self) -> None:
         """The regression has a constant with the prior variance of the mean, and errors correlated like the process."""
-        process = make(30, functions=3)
+        process = make_process(30, functions=3)
         design = np.vstack([process.basis, np.ones(30)])
         prior = np.diag([1.0, 1.0, 1.0, 1 / _MEAN_PRIOR_VARIANCE])
         errors = KERNEL.covariance_between(process.points, process.points) + np.diag(
@@ -146,8 +146,8 @@ class TestBasis:
         )
         covariance = np.linalg.inv(prior + design @ np.linalg.solve(errors, design.T))
         mean = covariance @ design @ np.linalg.solve(errors, process.values)
-        found, spread = process.basis_weights
-        assert found == pytest.approx(mean[:3], abs=1e-8)
+        weights, spread = process.basis_weights
+        assert weights == pytest.approx(mean[:3], abs=1e-8)
         assert spread == pytest.approx(np.sqrt(np.diag(covariance))[:3], abs=1e-8)
 
     def test_a_weight_is_found_and_its_uncertainty_decreases(self) -> None:
@@ -162,14 +162,14 @@ class TestBasis:
         assert spreads[0] > 2 * spreads[1] > 2 * spreads[2]
 
     def test_no_functions_have_no_weights(self) -> None:
-        mean, spread = make(functions=0).basis_weights
+        mean, spread = make_process(functions=0).basis_weights
         assert mean.shape == spread.shape == (0,)
 
 
 class TestFit:
     @pytest.mark.parametrize("functions", [0, 2])
     def test_the_gradient_is_that_of_finite_differences(self, functions: int) -> None:
-        process = make(15, functions)
+        process = make_process(15, functions)
         squared_differences = (process.points[:, None] - process.points[None]) ** 2
         mode = Kernel.default(3).log_params
         rng = np.random.default_rng(3)
@@ -178,17 +178,17 @@ class TestFit:
             _, gradient = process._negative_log_posterior(log_params, mode, squared_differences)
             for i, step in enumerate(1e-5 * np.eye(5)):
                 up, down = (
-                    process._negative_log_posterior(log_params + way * step, mode, squared_differences)[0]
-                    for way in (1, -1)
+                    process._negative_log_posterior(log_params + sign * step, mode, squared_differences)[0]
+                    for sign in (1, -1)
                 )
                 assert gradient[i] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-4)
 
     def test_the_likelihood_is_the_normal_density(self) -> None:
         from scipy.stats import multivariate_normal
 
-        process = make(10)
-        known = multivariate_normal(np.zeros(10), dense(process)[1]).logpdf(process.values)
-        assert process.log_likelihood == pytest.approx(known + 5 * np.log(2 * np.pi), abs=1e-6)
+        process = make_process(10)
+        expected = multivariate_normal(np.zeros(10), covariances_entry_by_entry(process)[1]).logpdf(process.values)
+        assert process.log_likelihood == pytest.approx(expected + 5 * np.log(2 * np.pi), abs=1e-6)
 
     def test_fitting_improves_the_posterior(self) -> None:
         points, values, noise = data()
@@ -219,11 +219,11 @@ class TestFit:
     def test_noise_is_distinguished_from_the_function(self) -> None:
         rng = np.random.default_rng(1)
         points = rng.random((80, 2))
-        quiet, loud = (
+        low, high = (
             GaussianProcess.fit(points, points[:, 0] + sigma * rng.standard_normal(80)) for sigma in (0.02, 0.7)
         )
-        assert quiet.kernel.noise < 0.01
-        assert loud.kernel.noise == pytest.approx(0.49, rel=0.5)
+        assert low.kernel.noise < 0.01
+        assert high.kernel.noise == pytest.approx(0.49, rel=0.5)
 
     def test_known_noise_is_not_fitted_again(self) -> None:
         rng = np.random.default_rng(1)
@@ -261,6 +261,6 @@ class TestFit:
         assert np.corrcoef(mean, values)[0, 1] > 0.9
 
     def test_jitter_of_nearly_singular_covariances(self) -> None:
-        ones = np.ones((60, 60)) * 1e6
-        factor = _cholesky(ones.copy())
-        assert np.abs(factor @ factor.T - ones).max() <= 1e-3 * 1e6
+        covariance = np.ones((60, 60)) * 1e6
+        factor = _cholesky(covariance.copy())
+        assert np.abs(factor @ factor.T - covariance).max() <= 1e-3 * 1e6

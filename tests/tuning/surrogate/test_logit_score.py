@@ -30,8 +30,8 @@ def test_any_score_is_an_accuracy(value: float, images: int) -> None:
 
 
 @given(SHARES, SHARES, IMAGES)
-def test_the_score_grows_with_accuracy(one: float, other: float, images: int) -> None:
-    low, high = sorted((one, other))
+def test_the_score_grows_with_accuracy(first: float, second: float, images: int) -> None:
+    low, high = sorted((first, second))
     assert logit_score(low, images) <= logit_score(high, images)
 
 

@@ -23,8 +23,8 @@ from tests.tuning.synthetic import (
     profile,
     table,
     target,
-    target_facts,
     transferred_priors,
+    trees_target,
 )
 
 CANDIDATES = draw(200, seed=3)
@@ -37,43 +37,47 @@ def rank(values: np.ndarray, others: np.ndarray | list[float]) -> float:
 
 
 @pytest.fixture(scope="module")
-def whole() -> PriorSurrogate:
-    return transferred_priors().surrogate(target_facts(), SPACE)
+def full_surrogate() -> PriorSurrogate:
+    return transferred_priors().surrogate(trees_target(), SPACE)
 
 
 class TestSources:
-    def test_priors_come_first_then_tables(self, whole: PriorSurrogate) -> None:
-        names = [source.name for source in whole.sources]
-        active = [one.prior.name for one in whole.activations if one.suggestion is not None]
+    def test_priors_come_first_then_tables(self, full_surrogate: PriorSurrogate) -> None:
+        names = [source.name for source in full_surrogate.sources]
+        active = [
+            activation.prior.name for activation in full_surrogate.activations if activation.suggestion is not None
+        ]
         assert names == [*active, "recorded: birds · conv3", "recorded: cars · conv3", "recorded: fish · conv3"]
-        assert all(source.words and source.origin and source.spread > 0 for source in whole.sources)
+        assert all(source.words and source.origin and source.spread > 0 for source in full_surrogate.sources)
 
     def test_the_share_of_the_tables_grows_with_their_number(self) -> None:
         models = transferred_priors().models
         shares = []
         for count in range(4):
-            surrogate = PriorSurrogate(target_facts(), SPACE, models[:count])
-            rules, tables = surrogate.sources[: -count or None], surrogate.sources[len(surrogate.sources) - count :]
+            surrogate = PriorSurrogate(trees_target(), SPACE, models[:count])
+            priors, tables = surrogate.sources[: -count or None], surrogate.sources[len(surrogate.sources) - count :]
             shares.append(sum(source.mean for source in tables))
-            strengths = {one.name: one.strength for one in PRIORS}
-            assert sum(source.mean for source in rules) == pytest.approx(
-                (1 - shares[-1]) * sum(strengths[source.name] for source in rules)
+            strengths = {prior.name: prior.strength for prior in PRIORS}
+            assert sum(source.mean for source in priors) == pytest.approx(
+                (1 - shares[-1]) * sum(strengths[source.name] for source in priors)
             )
         assert shares == pytest.approx([0.0, 1 / 2, 2 / 3, 3 / 4]), "all tasks are identical"
 
     def test_similar_tasks_have_more_weight(self) -> None:
-        known = TransferredPriors([table(BIRDS, 12), table(Task("moons"), 12, profile=profile(0.2, 0.1))])
-        similar, unlike = known.surrogate(target_facts(), SPACE).sources[-2:]
+        transferred = TransferredPriors([table(BIRDS, 12), table(Task("moons"), 12, profile=profile(0.2, 0.1))])
+        similar, unlike = transferred.surrogate(trees_target(), SPACE).sources[-2:]
         assert similar.mean > 2 * unlike.mean
         assert similar.origin == "task similarity 1.00"
 
     def test_tasks_without_measures_have_less_weight(self) -> None:
-        known = TransferredPriors([table(BIRDS, 12)])
-        sure, unsure = (known.surrogate(one, SPACE).sources[-1].mean for one in (target_facts(), Target(epochs=LENGTH)))
-        assert unsure < sure
+        transferred = TransferredPriors([table(BIRDS, 12)])
+        measured, unmeasured = (
+            transferred.surrogate(task, SPACE).sources[-1].mean for task in (trees_target(), Target(epochs=LENGTH))
+        )
+        assert unmeasured < measured
 
     def test_without_priors_the_tables_have_all_weight(self) -> None:
-        surrogate = transferred_priors().surrogate(target_facts(), SPACE, heuristics=False)
+        surrogate = transferred_priors().surrogate(trees_target(), SPACE, heuristics=False)
         assert surrogate.activations == []
         assert sum(source.mean for source in surrogate.sources) == pytest.approx(1.0)
 
@@ -84,11 +88,11 @@ class TestSources:
 
     def test_it_is_explained_in_json_types(self) -> None:
         surrogate = PriorSurrogate(Target.of(facts(), None, LENGTH), SPACE, transferred_priors().models[:1])
-        found = json.loads(json.dumps(surrogate.explain()))
-        assert found["tables"] == ["birds · conv3"]
-        assert [source["name"] for source in found["sources"]] == [source.name for source in surrogate.sources]
-        assert set(found["sources"][0]) == {"name", "words", "origin", "mean", "spread"}
-        silent = {one["name"]: one["reason"] for one in found["silent"]}
+        explanation = json.loads(json.dumps(surrogate.explain()))
+        assert explanation["tables"] == ["birds · conv3"]
+        assert [source["name"] for source in explanation["sources"]] == [source.name for source in surrogate.sources]
+        assert set(explanation["sources"][0]) == {"name", "words", "origin", "mean", "spread"}
+        silent = {prior["name"]: prior["reason"] for prior in explanation["silent"]}
         assert silent["pull by similarity"] == "not measured: gain over a random network"
         assert silent.keys().isdisjoint(source.name for source in surrogate.sources)
 
@@ -102,7 +106,7 @@ class TestSourceScores:
         assert np.abs(scores).max() <= 3.0
 
     def test_scores_of_tables_are_logit_scores(self) -> None:
-        surrogate = transferred_priors().surrogate(target_facts(), SPACE, heuristics=False)
+        surrogate = transferred_priors().surrogate(trees_target(), SPACE, heuristics=False)
         predicted = transferred_priors().models[0].predict(encode(CANDIDATES))
         scores = surrogate.source_scores(CANDIDATES)[0]
         inside = np.abs(scores) < 3
@@ -114,26 +118,28 @@ class TestSourceScores:
         row = [source.name for source in surrogate.sources].index("pull by similarity")
         assert surrogate.source_scores(CANDIDATES)[row] == pytest.approx(np.zeros(len(CANDIDATES)), abs=1e-5)
 
-    def test_settings_are_scored_independently(self, whole: PriorSurrogate) -> None:
-        together = whole.prior_mean(CANDIDATES[:5])
-        assert [float(whole.prior_mean([one])[0]) for one in CANDIDATES[:5]] == pytest.approx(list(together))
+    def test_settings_are_scored_independently(self, full_surrogate: PriorSurrogate) -> None:
+        together = full_surrogate.prior_mean(CANDIDATES[:5])
+        assert [float(full_surrogate.prior_mean([recipe])[0]) for recipe in CANDIDATES[:5]] == pytest.approx(
+            list(together)
+        )
 
 
 class TestPriorMean:
-    def test_tables_rank_the_settings_of_a_similar_task(self, whole: PriorSurrogate) -> None:
-        true_logit = [TREES.true_logit(one) for one in CANDIDATES]
-        assert rank(whole.prior_mean(CANDIDATES), true_logit) > 0.7
+    def test_tables_rank_the_settings_of_a_similar_task(self, full_surrogate: PriorSurrogate) -> None:
+        true_logit = [TREES.true_logit(recipe) for recipe in CANDIDATES]
+        assert rank(full_surrogate.prior_mean(CANDIDATES), true_logit) > 0.7
 
     def test_priors_rank_better_than_chance(self) -> None:
-        true_logit = [TREES.true_logit(one) for one in CANDIDATES]
-        assert rank(PriorSurrogate(target_facts(), SPACE).prior_mean(CANDIDATES), true_logit) > 0.1
+        true_logit = [TREES.true_logit(recipe) for recipe in CANDIDATES]
+        assert rank(PriorSurrogate(trees_target(), SPACE).prior_mean(CANDIDATES), true_logit) > 0.1
 
-    def test_a_recommendation_is_the_best_that_is_not_excluded(self, whole: PriorSurrogate) -> None:
-        order = np.argsort(-whole.prior_mean(CANDIDATES))
+    def test_a_recommendation_is_the_best_that_is_not_excluded(self, full_surrogate: PriorSurrogate) -> None:
+        order = np.argsort(-full_surrogate.prior_mean(CANDIDATES))
         best, second = CANDIDATES[order[0]], CANDIDATES[order[1]]
-        assert whole.recommend(CANDIDATES) == best
-        assert whole.recommend(CANDIDATES, without=[best]) == second
-        assert whole.recommend([best], without=[best]) == best, "without other candidates"
+        assert full_surrogate.recommend(CANDIDATES) == best
+        assert full_surrogate.recommend(CANDIDATES, without=[best]) == second
+        assert full_surrogate.recommend([best], without=[best]) == best, "without other candidates"
 
     def test_ties_are_broken_by_order(self) -> None:
         surrogate = PriorSurrogate(Target(epochs=LENGTH), SPACE, heuristics=False)
@@ -142,109 +148,118 @@ class TestPriorMean:
     @pytest.mark.parametrize("name", space_names())
     def test_it_is_finite_in_any_shipped_space(self, name: str) -> None:
         space = Space.load(name)
-        surrogate = transferred_priors().surrogate(target_facts(), space)
+        surrogate = transferred_priors().surrogate(trees_target(), space)
         expected = surrogate.prior_mean(draw(50, space=space))
         assert np.isfinite(expected).all() and np.ptp(expected) > 0
-        assert {one.prior.name for one in surrogate.activations} <= {one.name for one in PRIORS}
+        assert {activation.prior.name for activation in surrogate.activations} <= {prior.name for prior in PRIORS}
 
 
 def conditioned(
     surrogate: PriorSurrogate, trials: int, task: Task = TREES, variance: float = 0.05
 ) -> ConditionedSurrogate:
     settings = draw(trials, seed=4)
-    logit_scores = np.array([task.true_logit(one) for one in settings]) / 0.4
+    logit_scores = np.array([task.true_logit(recipe) for recipe in settings]) / 0.4
     return surrogate.condition(settings, logit_scores, np.full(trials, variance))
 
 
-class TestConditioned:
-    def test_precomputed_scores_and_points_give_the_same_result(self, whole: PriorSurrogate) -> None:
+class TestConditionedSurrogate:
+    def test_precomputed_scores_and_points_give_the_same_result(self, full_surrogate: PriorSurrogate) -> None:
         settings = draw(20, seed=4)
         logit_scores, variance = np.arange(20.0), np.full(20, 0.1)
-        points, source_scores = encode(settings), whole.source_scores(settings)
-        plain, given = (
-            whole.condition(settings, logit_scores, variance, *known) for known in ((), (source_scores, points))
+        points, source_scores = encode(settings), full_surrogate.source_scores(settings)
+        computed, precomputed = (
+            full_surrogate.condition(settings, logit_scores, variance, *arguments)
+            for arguments in ((), (source_scores, points))
         )
-        wanted = plain.predict(CANDIDATES)
-        found = given.predict(CANDIDATES, whole.source_scores(CANDIDATES), encode(CANDIDATES))
-        for a, b in zip(found, wanted, strict=True):
-            assert a == pytest.approx(b)
+        expected = computed.predict(CANDIDATES)
+        predicted = precomputed.predict(CANDIDATES, full_surrogate.source_scores(CANDIDATES), encode(CANDIDATES))
+        for values, expected_values in zip(predicted, expected, strict=True):
+            assert values == pytest.approx(expected_values)
 
     def test_without_sources_it_is_a_plain_process(self) -> None:
         surrogate = PriorSurrogate(Target(epochs=LENGTH), SPACE, heuristics=False)
         model = conditioned(surrogate, 30)
         assert model.weights() == []
-        assert rank(model.predict(CANDIDATES)[0], [TREES.true_logit(one) for one in CANDIDATES]) > 0.3
+        assert rank(model.predict(CANDIDATES)[0], [TREES.true_logit(recipe) for recipe in CANDIDATES]) > 0.3
 
-    def test_one_trial_sets_the_level_only(self, whole: PriorSurrogate) -> None:
+    def test_one_trial_sets_the_level_only(self, full_surrogate: PriorSurrogate) -> None:
         [tried] = draw(1, seed=4)
-        model = whole.condition([tried], np.array([7.0]), np.array([1e-3]))
+        model = full_surrogate.condition([tried], np.array([7.0]), np.array([1e-3]))
         assert model.predict([tried])[0] == pytest.approx(7.0, abs=0.3)
-        assert rank(model.predict(CANDIDATES)[0], whole.prior_mean(CANDIDATES)) > 0.7
+        assert rank(model.predict(CANDIDATES)[0], full_surrogate.prior_mean(CANDIDATES)) > 0.7
 
-    def test_the_level_of_a_task_does_not_matter(self, whole: PriorSurrogate) -> None:
+    def test_the_level_of_a_task_does_not_matter(self, full_surrogate: PriorSurrogate) -> None:
         settings, logit_scores = draw(10, seed=4), np.arange(10.0) / 5
-        low, high = (whole.condition(settings, logit_scores + shift, np.full(10, 0.1)) for shift in (0.0, 100.0))
+        low, high = (
+            full_surrogate.condition(settings, logit_scores + shift, np.full(10, 0.1)) for shift in (0.0, 100.0)
+        )
         assert high.predict(CANDIDATES)[0] == pytest.approx(low.predict(CANDIDATES)[0] + 100)
 
-    def test_trials_gain_influence_with_their_number(self, whole: PriorSurrogate) -> None:
+    def test_trials_gain_influence_with_their_number(self, full_surrogate: PriorSurrogate) -> None:
         """On a task that contradicts the tables."""
         odd = Task("odd", rate=1.5, frozen=1.0)
-        true_logit = [odd.true_logit(one) for one in CANDIDATES]
-        ranks = [rank(whole.prior_mean(CANDIDATES), true_logit)]
-        ranks += [rank(conditioned(whole, n, odd).predict(CANDIDATES)[0], true_logit) for n in (10, 40, 160)]
+        true_logit = [odd.true_logit(recipe) for recipe in CANDIDATES]
+        ranks = [rank(full_surrogate.prior_mean(CANDIDATES), true_logit)]
+        ranks += [rank(conditioned(full_surrogate, n, odd).predict(CANDIDATES)[0], true_logit) for n in (10, 40, 160)]
         assert ranks[0] < 0.2
         assert ranks[3] > ranks[2] > ranks[0] and ranks[3] > 0.6
 
-    def test_tables_that_the_trials_contradict_lose_their_weight(self, whole: PriorSurrogate) -> None:
-        before = sum(source.mean for source in whole.sources[-3:])
+    def test_tables_that_the_trials_contradict_lose_their_weight(self, full_surrogate: PriorSurrogate) -> None:
+        before = sum(source.mean for source in full_surrogate.sources[-3:])
         after, followed = [], []
         for n in (5, 20, 80):
             settings = draw(n, seed=4)
-            opposite = 3.0 - whole.source_scores(settings)[-3:].mean(axis=0)
-            model = whole.condition(settings, opposite, np.full(n, 0.05))
-            after.append(sum(one["after"] for one in model.weights()[-3:]))
-            followed.append(rank(model.predict(CANDIDATES)[0], whole.source_scores(CANDIDATES)[-3:].mean(axis=0)))
+            opposite = 3.0 - full_surrogate.source_scores(settings)[-3:].mean(axis=0)
+            model = full_surrogate.condition(settings, opposite, np.full(n, 0.05))
+            after.append(sum(weight["after"] for weight in model.weights()[-3:]))
+            followed.append(
+                rank(model.predict(CANDIDATES)[0], full_surrogate.source_scores(CANDIDATES)[-3:].mean(axis=0))
+            )
         assert before > after[0] > after[1] > after[2]
         assert after[2] < 0.2 * before
         assert followed[0] > followed[1] > followed[2] and followed[2] < 0
 
-    def test_tables_that_the_trials_confirm_keep_it(self, whole: PriorSurrogate) -> None:
-        before = sum(source.mean for source in whole.sources[-3:])
-        assert sum(one["after"] for one in conditioned(whole, 60).weights()[-3:]) > 0.8 * before
+    def test_tables_that_the_trials_confirm_keep_it(self, full_surrogate: PriorSurrogate) -> None:
+        before = sum(source.mean for source in full_surrogate.sources[-3:])
+        assert sum(weight["after"] for weight in conditioned(full_surrogate, 60).weights()[-3:]) > 0.8 * before
 
-    def test_the_uncertainty_of_weights_decreases(self, whole: PriorSurrogate) -> None:
+    def test_the_uncertainty_of_weights_decreases(self, full_surrogate: PriorSurrogate) -> None:
         for source, few, many in zip(
-            whole.sources, conditioned(whole, 5).weights(), conditioned(whole, 80).weights(), strict=True
+            full_surrogate.sources,
+            conditioned(full_surrogate, 5).weights(),
+            conditioned(full_surrogate, 80).weights(),
+            strict=True,
         ):
             assert source.spread >= few["after_spread"] >= many["after_spread"] > 0
 
-    def test_a_trial_reduces_the_uncertainty_only_nearby(self, whole: PriorSurrogate) -> None:
+    def test_a_trial_reduces_the_uncertainty_only_nearby(self, full_surrogate: PriorSurrogate) -> None:
         tried = draw(1, seed=4)
-        model = whole.condition(tried, np.array([1.0]), np.array([1e-3]))
+        model = full_surrogate.condition(tried, np.array([1.0]), np.array([1e-3]))
         spread = model.predict([*tried, *CANDIDATES])[1]
         assert spread[0] < 0.6 * spread[1:].min()
 
-    def test_an_uncertain_trial_has_less_influence(self, whole: PriorSurrogate) -> None:
+    def test_an_uncertain_trial_has_less_influence(self, full_surrogate: PriorSurrogate) -> None:
         tried = draw(2, seed=4)
-        sure, unsure = (
-            whole.condition(tried, np.array([0.0, 3.0]), np.array([1e-3, variance])) for variance in (1e-3, 9.0)
+        certain, uncertain = (
+            full_surrogate.condition(tried, np.array([0.0, 3.0]), np.array([1e-3, variance]))
+            for variance in (1e-3, 9.0)
         )
-        assert sure.predict(tried)[0][1] > unsure.predict(tried)[0][1]
+        assert certain.predict(tried)[0][1] > uncertain.predict(tried)[0][1]
 
 
 class TestKernel:
-    def test_length_scales_are_those_of_the_recorded_tasks(self, whole: PriorSurrogate) -> None:
+    def test_length_scales_are_those_of_the_recorded_tasks(self, full_surrogate: PriorSurrogate) -> None:
         lengths = np.exp(
             np.mean([np.log(model.process.kernel.length_scales) for model in transferred_priors().models], axis=0)
         )
-        assert whole.kernel.length_scales == pytest.approx(lengths)
+        assert full_surrogate.kernel.length_scales == pytest.approx(lengths)
 
-    def test_tables_reduce_the_amplitude(self, whole: PriorSurrogate) -> None:
-        assert whole.kernel.amplitude < PriorSurrogate(target(), SPACE).kernel.amplitude
+    def test_tables_reduce_the_amplitude(self, full_surrogate: PriorSurrogate) -> None:
+        assert full_surrogate.kernel.amplitude < PriorSurrogate(target(), SPACE).kernel.amplitude
 
 
 def test_the_reference_settings_are_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = (PriorSurrogate(target(), SPACE).prior_mean(CANDIDATES) for _ in range(2))
-    assert (one == other).all()
+    first, second = (PriorSurrogate(target(), SPACE).prior_mean(CANDIDATES) for _ in range(2))
+    assert (first == second).all()
     monkeypatch.setattr(module, "_NUM_REFERENCE_SETTINGS", 32)
-    assert (PriorSurrogate(target(), SPACE).prior_mean(CANDIDATES) != one).any()
+    assert (PriorSurrogate(target(), SPACE).prior_mean(CANDIDATES) != first).any()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nbt.tuning.experience.recorded_table import RecordedTable
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.surrogate.logit_score import LOGIT_SCORE_UNIT, MAX_GAP_TO_BEST
 from nbt.tuning.surrogate.task_model import TaskModel, target_from_header, task_similarity
@@ -27,32 +28,32 @@ class TestTaskModel:
         from scipy.stats import spearmanr
 
         new = draw(200, seed=77)
-        assert spearmanr(birds.predict(encode(new)), [BIRDS.true_logit(one) for one in new]).statistic > 0.7
+        assert spearmanr(birds.predict(encode(new)), [BIRDS.true_logit(recipe) for recipe in new]).statistic > 0.7
 
     def test_the_median_setting_is_zero_and_the_unit_is_that_of_the_logit_score(self, birds: TaskModel) -> None:
         predicted = birds.predict(birds.process.points)
         assert np.median(predicted) == pytest.approx(0.0, abs=1e-9)
         true_logit = np.array(
-            [BIRDS.true_logit(one) for one in dict.fromkeys(run.settings for run in source_tables()[0].runs)]
+            [BIRDS.true_logit(recipe) for recipe in dict.fromkeys(run.settings for run in source_tables()[0].runs)]
         )
         good = true_logit > np.median(true_logit)
         assert np.ptp(predicted[good]) == pytest.approx(np.ptp(true_logit[good]) / LOGIT_SCORE_UNIT, rel=0.4)
 
     def test_the_best_come_first(self, birds: TaskModel) -> None:
-        true_logit = [BIRDS.true_logit(one) for one in birds.best]
-        everything = sorted((BIRDS.true_logit(run.settings) for run in source_tables()[0].runs), reverse=True)
+        best_logits = [BIRDS.true_logit(recipe) for recipe in birds.best]
+        all_logits = sorted((BIRDS.true_logit(run.settings) for run in source_tables()[0].runs), reverse=True)
         assert len(birds.best) == 12 == len(set(birds.best))
-        assert np.mean(true_logit) > np.quantile(everything, 0.75)
-        assert max(true_logit[:4]) >= everything[5]
+        assert np.mean(best_logits) > np.quantile(all_logits, 0.75)
+        assert max(best_logits[:4]) >= all_logits[5]
 
     def test_the_header_is_that_of_the_table(self, birds: TaskModel) -> None:
         assert birds.header is source_tables()[0].header
 
     def test_runs_of_a_setting_are_averaged(self) -> None:
-        made = make_table(20)
-        model = TaskModel.of(made)
+        recorded = make_table(20)
+        model = TaskModel.of(recorded)
         assert model is not None
-        assert len(model.process.values) == 20 < len(made.runs)
+        assert len(model.process.values) == 20 < len(recorded.runs)
 
     def test_too_few_settings_give_no_model(self) -> None:
         assert TaskModel.of(make_table(11)) is None
@@ -60,12 +61,11 @@ class TestTaskModel:
 
     def test_scores_of_failed_settings_are_floored(self) -> None:
         """Settings that fail must not distort the scale that distinguishes good ones."""
-        broken, worse = (
-            make_table(40, change=lambda run, end=end: diverge(run) if run.setting % 4 == end else run)
-            for end in (1, 2)
-        )
-        for one in (broken, worse):
-            model = TaskModel.of(one)
+        for remainder in (1, 2):
+            recorded = make_table(
+                40, change=lambda run, remainder=remainder: diverge(run) if run.setting % 4 == remainder else run
+            )
+            model = TaskModel.of(recorded)
             assert model is not None
             lowest = model.process.values.min()
             assert (model.process.values == lowest).sum() >= 10
@@ -77,63 +77,59 @@ class TestTaskModel:
         assert model.predict(encode(draw(3))) == pytest.approx(np.zeros(3), abs=1e-6)
 
     def test_only_validation_accuracies_are_used(self) -> None:
-        blind = RecordedBlind.of(source_tables()[0])
-        model, known = TaskModel.of(blind), transferred_priors().models_by_table[0]
-        assert model is not None and known is not None
+        changed = with_meaningless_test_accuracies(source_tables()[0])
+        model, original = TaskModel.of(changed), transferred_priors().models_by_table[0]
+        assert model is not None and original is not None
         points = encode(draw(10))
-        assert model.predict(points) == pytest.approx(known.predict(points), abs=1e-9)
+        assert model.predict(points) == pytest.approx(original.predict(points), abs=1e-9)
 
 
-class RecordedBlind:
-    """A table with meaningless test accuracies."""
-
-    @staticmethod
-    def of(known):  # type: ignore[no-untyped-def]
-        runs = [
-            dataclasses.replace(
-                run, curve=tuple(dataclasses.replace(one, watched_accuracy=0.123 * one.epoch) for one in run.curve)
-            )
-            for run in known.runs
-        ]
-        return dataclasses.replace(known, runs=runs)
+def with_meaningless_test_accuracies(recorded: RecordedTable) -> RecordedTable:
+    runs = [
+        dataclasses.replace(
+            run, curve=tuple(dataclasses.replace(result, watched_accuracy=0.123 * result.epoch) for result in run.curve)
+        )
+        for run in recorded.runs
+    ]
+    return dataclasses.replace(recorded, runs=runs)
 
 
 def test_target_from_header() -> None:
-    found = target_from_header(table(BIRDS, 1).header)
-    assert (found.epochs, found.validation_images, found.classes) == (LENGTH, 300, 10.0)
-    assert found.pretraining_advantage == pytest.approx(0.5 / 0.9)
+    created = target_from_header(table(BIRDS, 1).header)
+    assert (created.epochs, created.validation_images, created.classes) == (LENGTH, 300, 10.0)
+    assert created.pretraining_advantage == pytest.approx(0.5 / 0.9)
 
 
 SHARES = st.floats(0.0, 1.0)
 COUNTS = st.integers(1, 10_000)
 TARGETS = st.builds(
-    lambda own, random, images, classes: target(own, random, train_images=images, classes=classes),
+    lambda pretrained, random, images, classes: target(pretrained, random, train_images=images, classes=classes),
     *(SHARES, SHARES, COUNTS, COUNTS),
 )
-PARTLY = st.builds(
-    lambda own, random, images, known: Target.of(
-        facts(train_images=images), profile(own, random) if known else None, LENGTH
+INCOMPLETE_TARGETS = st.builds(
+    lambda pretrained, random, images, has_profile: Target.of(
+        facts(train_images=images), profile(pretrained, random) if has_profile else None, LENGTH
     ),
     *(SHARES, SHARES, st.one_of(st.none(), COUNTS), st.booleans()),
 )
 
 
 class TestSimilarity:
-    @given(st.one_of(TARGETS, PARTLY), st.one_of(TARGETS, PARTLY))
-    def test_it_is_symmetric_and_between_zero_and_one(self, one: Target, other: Target) -> None:
-        assert task_similarity(one, other) == pytest.approx(task_similarity(other, one))
-        assert 0.0 <= task_similarity(one, other) <= 1.0
+    @given(st.one_of(TARGETS, INCOMPLETE_TARGETS), st.one_of(TARGETS, INCOMPLETE_TARGETS))
+    def test_it_is_symmetric_and_between_zero_and_one(self, first: Target, second: Target) -> None:
+        assert task_similarity(first, second) == pytest.approx(task_similarity(second, first))
+        assert 0.0 <= task_similarity(first, second) <= 1.0
 
     @given(TARGETS)
-    def test_it_is_one_with_itself(self, one: Target) -> None:
-        assert task_similarity(one, one) == 1.0
+    def test_it_is_one_with_itself(self, any_target: Target) -> None:
+        assert task_similarity(any_target, any_target) == 1.0
 
     def test_a_missing_measure_counts_as_one_scale(self) -> None:
-        known, nothing = target(), Target(epochs=LENGTH)
+        measured, unmeasured = target(), Target(epochs=LENGTH)
         assert (
-            task_similarity(nothing, nothing)
+            task_similarity(unmeasured, unmeasured)
             == pytest.approx(np.exp(-1.0))
-            == pytest.approx(task_similarity(known, nothing))
+            == pytest.approx(task_similarity(measured, unmeasured))
         )
 
     @pytest.mark.parametrize(
