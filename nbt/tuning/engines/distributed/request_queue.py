@@ -22,7 +22,7 @@ class Request:
     Attributes:
         kind: Kind of the request: "assignment", "message", "worker_lost", "connection_lost" or "tune_ended".
         arguments: Arguments of the request.
-        answered: Whether it has been replied to, or put back into the queue to be replied to later.
+        answered: Whether it has been replied to, or put back into the queue since it was last removed.
     """
 
     kind: str
@@ -122,7 +122,10 @@ class RequestQueue:
     def get_nowait(self) -> Request | None:
         """Removes and returns the oldest request, or returns None without one."""
         with self._lock:
-            return self._requests.pop(0) if self._requests else None
+            request = self._requests.pop(0) if self._requests else None
+        if request is not None:
+            request.answered = False  # also one that was put back: an error of its next handling must release Tune
+        return request
 
     def close(self) -> None:
         """Closes the queue: all pending and future requests receive None, and the attempts are abandoned."""
