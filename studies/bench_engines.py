@@ -45,7 +45,7 @@ HERE = Path(__file__).parent
 
 def overhead(args: argparse.Namespace) -> dict[str, Any]:
     """Runs blocks of trials without training, alternating between the arms."""
-    with one_ray() as address, ExitStack() as stack:
+    with shared_ray() as address, ExitStack() as stack:
         ray, local = {"engine": "ray", "address": address}, {"engine": "local"}
         plain = {"address": address}
         arms = {
@@ -69,7 +69,7 @@ def overhead(args: argparse.Namespace) -> dict[str, Any]:
 
 def workers(args: argparse.Namespace) -> dict[str, Any]:
     """Runs the same list of trials with one worker and with two, alternating."""
-    with one_ray() as address, ExitStack() as stack:
+    with shared_ray() as address, ExitStack() as stack:
         fixed = {"shared": str(args.shared.resolve()), "image_size": args.image_size, "address": address}
         arms = {
             f"{name} {count}": stack.enter_context(Arm("frozen", engine=name, workers=count, **fixed))
@@ -88,7 +88,7 @@ def workers(args: argparse.Namespace) -> dict[str, Any]:
     return {"jobs": args.jobs, "image_size": args.image_size, "rounds": args.rounds, "seconds": seconds}
 
 
-def crowd(args: argparse.Namespace) -> dict[str, Any]:
+def concurrent_trials(args: argparse.Namespace) -> dict[str, Any]:
     """Runs waves of concurrent trials, each number of trials in its own cluster."""
     runs = load(args.out).get("crowd", {}).get("runs", {})
     for trials in args.trials:
@@ -98,7 +98,7 @@ def crowd(args: argparse.Namespace) -> dict[str, Any]:
 
 def run_waves(trials: int, args: argparse.Namespace) -> dict[str, Any]:
     """Runs the waves of one number of concurrent trials."""
-    from engines_crowd import check_memory, nodes, swapped
+    from engines_concurrency import check_memory, nodes, used_swap
 
     check_memory(trials)
     cpus_per_trial = int(1e4 * args.nodes * args.cpus / trials) / 1e4
@@ -118,7 +118,7 @@ def run_waves(trials: int, args: argparse.Namespace) -> dict[str, Any]:
                 "cpus_per_trial": cpus_per_trial,
                 "waves": waves,
                 "worker_bytes": sizes,
-                "swapped_bytes": swapped(),
+                "swapped_bytes": used_swap(),
             }
 
 
@@ -129,7 +129,7 @@ def checkpoints(args: argparse.Namespace) -> dict[str, Any]:
     sizes = {name: checkpoint_bytes(name) for name in ("mobilenet_v2", "resnet50")}
     megabytes = (0, 8, 64)
     rows: dict[str, list[float]] = {str(size): [] for size in megabytes}
-    with one_ray() as address, ExitStack() as stack:
+    with shared_ray() as address, ExitStack() as stack:
         fixed = {"engine": "ray", "address": address, "workers": 1}
         arms = [stack.enter_context(Arm("noop", **fixed, checkpoint_bytes=size * 10**6)) for size in megabytes]
         for _ in range(args.blocks):
@@ -140,14 +140,14 @@ def checkpoints(args: argparse.Namespace) -> dict[str, Any]:
 
 def decisions(args: argparse.Namespace) -> dict[str, Any]:
     """Times the calls of the search controller in a study that grows without training."""
-    import engines_brain
+    import engines_controller
 
     args.work.mkdir(parents=True, exist_ok=True)
-    new_rows = engines_brain.grow_study(args.work, args.finished)
+    new_rows = engines_controller.grow_study(args.work, args.finished)
     rows = {row["finished"]: row for row in load(args.out).get("brain", {}).get("built", [])}
     rows |= {row["finished"]: row for row in new_rows}
-    concurrent = engines_brain.with_concurrent_trials(args.work, args.running, args.trials)
-    tracked = engines_brain.tracked(args.work, args.trials)
+    concurrent = engines_controller.time_concurrent_trials(args.work, args.running, args.trials)
+    tracked = engines_controller.time_tracked_trials(args.work, args.trials)
     return {
         "trials": args.trials,
         "built": [rows[number] for number in sorted(rows)],
@@ -157,8 +157,8 @@ def decisions(args: argparse.Namespace) -> dict[str, Any]:
 
 
 @contextmanager
-def one_ray() -> Any:
-    """Starts a local Ray instance for all drivers; yields its address."""
+def shared_ray() -> Any:
+    """Starts a local Ray instance that all drivers share; yields its address."""
     os.environ.update(worker_environment())
     os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
     import ray
@@ -193,7 +193,14 @@ def describe_environment() -> str:
     return f"{machine()}, {len(os.sched_getaffinity(0))} cores, Ray {ray.__version__}"
 
 
-PARTS = {"overhead": overhead, "workers": workers, "crowd": crowd, "brain": decisions, "checkpoints": checkpoints}
+# The names of the commands are the keys of recorded results.
+PARTS = {
+    "overhead": overhead,
+    "workers": workers,
+    "crowd": concurrent_trials,
+    "brain": decisions,
+    "checkpoints": checkpoints,
+}
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -223,14 +223,14 @@ def intervals(moments: Sequence[float]) -> list[float]:
     return [after - before for before, after in pairwise(moments)]
 
 
-def serve_crowd(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
-    """Runs waves of concurrent trials; see `engines_crowd`."""
-    from engines_crowd import serve_crowd
+def serve_concurrent(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
+    """Runs waves of concurrent trials; see `engines_concurrency`."""
+    from engines_concurrency import serve_waves
 
-    serve_crowd(options, answer)
+    serve_waves(options, answer)
 
 
-ARMS = {"noop": serve_noop, "plain": serve_plain, "frozen": serve_frozen, "crowd": serve_crowd}
+ARMS = {"noop": serve_noop, "plain": serve_plain, "frozen": serve_frozen, "crowd": serve_concurrent}
 
 
 def main() -> None:

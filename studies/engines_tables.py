@@ -12,19 +12,25 @@ OVERHEAD_GOAL, WORKERS_GOAL, REPORTS_GOAL, GROWTH_GOAL, DECISION_GOAL = 120.0, 1
 
 def to_markdown(rows: Mapping[str, Any]) -> str:
     """Returns the tables of the parts that have been measured, as Markdown."""
-    parts = {"overhead": overhead, "workers": workers, "crowd": crowd, "brain": decisions, "checkpoints": checkpoints}
+    parts = {
+        "overhead": overhead,
+        "workers": workers,
+        "crowd": concurrent_trials,
+        "brain": decisions,
+        "checkpoints": checkpoints,
+    }
     return "\n\n".join(table(rows[name]) for name, table in parts.items() if name in rows) + "\n"
 
 
-def overhead(found: Mapping[str, Any]) -> str:
+def overhead(rows: Mapping[str, Any]) -> str:
     """Returns the table of the overhead per trial."""
-    seconds = found["seconds"]
+    seconds = rows["seconds"]
     ours = 1e3 * statistics.median(seconds[OURS]["1"])
     lines = [
         "## Overhead of a trial",
         "",
-        f"{found['machine']}. {found['blocks'] * found['trials']} trials without training per cell, one at a time on "
-        f"warm workers, in alternating blocks of {found['trials']}; ms between the ends of consecutive trials.",
+        f"{rows['machine']}. {rows['blocks'] * rows['trials']} trials without training per cell, one at a time on "
+        f"warm workers, in alternating blocks of {rows['trials']}; ms between the ends of consecutive trials.",
         "",
         "| arm | 1 epoch: median (mean) | 12 epochs: median (mean) | relative to the Ray engine | goal |",
         "|---|---|---|---|---|",
@@ -37,35 +43,35 @@ def overhead(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def workers(found: Mapping[str, Any]) -> str:
+def workers(rows: Mapping[str, Any]) -> str:
     """Returns the table of trials per second with one worker and with two."""
-    seconds, trial_count = found["seconds"], found["jobs"]
+    seconds, trial_count = rows["seconds"], rows["jobs"]
     lines = [
         "## Two workers on frozen features",
         "",
-        f"{found['machine']}. {trial_count} trials of 12 epochs on CUB-50 crop at {found['image_size']} px, "
+        f"{rows['machine']}. {trial_count} trials of 12 epochs on CUB-50 crop at {rows['image_size']} px, "
         "`mobilenet_v2(width_mult=0.35)` transferred and frozen, all other settings random; one thread per worker, "
-        f"features cached before. {found['rounds']} alternating rounds; medians (minimum ... maximum).",
+        f"features cached before. {rows['rounds']} alternating rounds; medians (minimum ... maximum).",
         "",
         "| engine | trials/s, 1 worker | trials/s, 2 workers | ratio within a round | goal |",
         "|---|---|---|---|---|",
     ]
     for engine in ("ray", "local"):
-        one, two = (seconds[f"{engine} {count}"] for count in (1, 2))
-        ratios = [a / b for a, b in zip(one, two, strict=True)]
-        rates = [f"{trial_count / statistics.median(values):.2f}" for values in (one, two)]
+        one_worker, two_workers = (seconds[f"{engine} {count}"] for count in (1, 2))
+        ratios = [a / b for a, b in zip(one_worker, two_workers, strict=True)]
+        rates = [f"{trial_count / statistics.median(values):.2f}" for values in (one_worker, two_workers)]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} ... {max(ratios):.2f})"
         lines.append(f"| {engine} | {rates[0]} | {rates[1]} | {spread} | >= {WORKERS_GOAL:g} |")
     return "\n".join(lines)
 
 
-def crowd(found: Mapping[str, Any]) -> str:
+def concurrent_trials(rows: Mapping[str, Any]) -> str:
     """Returns the tables of runs with many concurrent trials."""
-    runs = found["runs"]
+    runs = rows["runs"]
     lines = [
         "## Many concurrent trials",
         "",
-        f"{found['machine']}. {found['nodes']} simulated nodes, no training. All trials of a wave run concurrently; "
+        f"{rows['machine']}. {rows['nodes']} simulated nodes, no training. All trials of a wave run concurrently; "
         "workers and driver share the cores. The start is the time until all trials of a wave run: it includes the "
         "start of the processes in the first wave, and one proposal per trial with the search controller. The memory "
         "of a worker includes its share of shared pages, and swapped pages.",
@@ -118,20 +124,20 @@ def growth(waves: Sequence[Mapping[str, Any]]) -> float | None:
     return float((waves[-1]["driver_bytes"] - waves[0]["driver_bytes"]) / 1e6 / trials)
 
 
-def decisions(found: Mapping[str, Any]) -> str:
+def decisions(rows: Mapping[str, Any]) -> str:
     """Returns the table of the search controller's decision times."""
     lines = [
         "## Decisions of the search controller",
         "",
-        f"{found['machine']}. A search on digits with default options (Bayesian sampler, fit pruner, storage in "
+        f"{rows['machine']}. A search on digits with default options (Bayesian sampler, fit pruner, storage in "
         "SQLite) without training; ms, median (95th percentile), over the last 100 trials, and with many concurrent "
-        f"trials over {found['trials']} that end. The goal is < {DECISION_GOAL:g} ms at 2,000 finished trials.",
+        f"trials over {rows['trials']} that end. The goal is < {DECISION_GOAL:g} ms at 2,000 finished trials.",
         "",
         "| finished | running | next trial | of which writing | epoch | of which writing | end of a trial |",
         "|---|---|---|---|---|---|---|",
     ]
-    lines += [_decision_line(row) for row in (*found["built"], *found["beside"])]
-    tracked = found["tracked"]
+    lines += [_decision_line(row) for row in (*rows["built"], *rows["beside"])]
+    tracked = rows["tracked"]
     lines += [
         "",
         f"With MLflow in SQLite, the end of a trial takes {_quantiles(tracked['ms']['on_done'])} ms, in a study of "
@@ -140,35 +146,35 @@ def decisions(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def checkpoints(found: Mapping[str, Any]) -> str:
+def checkpoints(rows: Mapping[str, Any]) -> str:
     """Returns the table of checkpoints."""
-    sizes = ", ".join(f"`{name}` {1e-6 * size:.0f} MB" for name, size in found["trial_bytes"].items())
+    sizes = ", ".join(f"`{name}` {1e-6 * size:.0f} MB" for name, size in rows["trial_bytes"].items())
     lines = [
         "## Sending checkpoints to the driver",
         "",
-        f"{found['machine']}. Size of a checkpoint of a trial that trains the whole backbone: {sizes}. The table has "
-        f"trials of {found['epochs']} epochs without training that write a checkpoint of zeros per epoch.",
+        f"{rows['machine']}. Size of a checkpoint of a trial that trains the whole backbone: {sizes}. The table has "
+        f"trials of {rows['epochs']} epochs without training that write a checkpoint of zeros per epoch.",
         "",
         "| size, MB | per trial, ms: median (mean) |",
         "|---|---|",
-        *(f"| {size} | {_milliseconds(seconds)} |" for size, seconds in found["seconds"].items()),
+        *(f"| {size} | {_milliseconds(seconds)} |" for size, seconds in rows["seconds"].items()),
     ]
     return "\n".join(lines)
 
 
 def _decision_line(row: Mapping[str, Any]) -> str:
-    found = row["ms"]
-    written = found["store.report"]["median"] + found["store.write_progress"]["median"]
-    cells = [_quantiles(found[name]) for name in ("next_job", "on_epoch", "on_done")]
-    start_ms = found["next_job"]["median"] - found["proposal"]["median"]
+    ms = row["ms"]
+    written = ms["store.report"]["median"] + ms["store.write_progress"]["median"]
+    cells = [_quantiles(ms[name]) for name in ("next_job", "on_epoch", "on_done")]
+    start_ms = ms["next_job"]["median"] - ms["proposal"]["median"]
     return (
         f"| {row['finished']} | {row['running']} | {cells[0]} | {start_ms:.0f} | {cells[1]} | {written:.1f} "
         f"| {cells[2]} |"
     )
 
 
-def _quantiles(found: Mapping[str, float]) -> str:
-    return f"{found['median']:.1f} ({found['p95']:.1f})"
+def _quantiles(ms: Mapping[str, float]) -> str:
+    return f"{ms['median']:.1f} ({ms['p95']:.1f})"
 
 
 def _milliseconds(seconds: Sequence[float]) -> str:

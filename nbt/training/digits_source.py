@@ -20,13 +20,8 @@ from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.evaluation import EVALUATION_BATCH_SIZE
 from nbt.training.fine_tune import fine_tune
-from nbt.training.pretrain.scheme_sources import SourceRecipe, _to_pretrained_weights, digits_scheme_source
-from nbt.training.pretrain.source_cache import (
-    CLASS_MEAN_KEYS,
-    State,
-    read_source,
-    write_source,
-)
+from nbt.training.pretrain.scheme_sources import SourceRecipe, digits_scheme_source, to_pretrained_weights
+from nbt.training.pretrain.source_cache import CLASS_MEAN_KEYS, State, read_source, write_source
 from nbt.training.recipe.augmentation import AugmentationPlan
 from nbt.training.worker.context import WorkerContext
 
@@ -51,7 +46,7 @@ def pretrained_source(
         image_size: Height and width in pixels.
         scheme: One of `nbt.settings.PRETRAIN_SCHEMES`.
         zap_period: Epochs ("iid") or episodes between zaps; 0 disables them; see `PretrainSettings`.
-        progress: Called as progress(what, done, total) while the source is trained.
+        progress: Called as progress(description, done, total) while the source is trained.
 
     Returns:
         Weights with the source's classifier and class means; None if the dataset is not `digits` or the backbone is not
@@ -67,13 +62,13 @@ def pretrained_source(
     recipe = SourceRecipe(backbone=spec.text, image_size=image_size)
     random_weights = load_pretrained_weights(spec, "none", image_size=image_size, seed=recipe.seed)
     state = read_source(recipe.path, random_weights.w0) or _train_digits_source(recipe, spec, random_weights, progress)
-    return _to_pretrained_weights(state, random_weights, read_digits(source=True).class_names)
+    return to_pretrained_weights(state, random_weights, read_digits(source=True).class_names)
 
 
 def _train_digits_source(
     recipe: SourceRecipe, spec: BackboneSpec, random_weights: PretrainedWeights, progress: Progress | None
 ) -> State:
-    """Trains the source of `digits` with `fine_tune` and writes it to the cache atomically."""
+    """Trains the source of `digits` with `fine_tune`, writes it to the cache and returns its tensors."""
     task = _make_source_task(recipe, spec, random_weights)
     context = WorkerContext(task)
     assert isinstance(recipe.settings, TransferSettings)

@@ -1,4 +1,4 @@
-"""Interface between `fine_tune` and a stage of a stream: start, penalty and active outputs."""
+"""What `fine_tune` receives from a stage of a stream: start, penalty and active outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Penalty(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class StageContext:
-    """Start, penalty and outputs of a training that is a stage of a stream. The defaults are a separate training.
+    """Start, penalty and outputs of a stage of a stream. The defaults are those of a training outside a stream.
 
     Attributes:
         start: State of the whole `Backbone` to start from; None starts from the weights that the settings define.

@@ -1,3 +1,5 @@
+"""Checkpoints of trainings: atomic writes, and files that cannot be used."""
+
 from __future__ import annotations
 
 import logging

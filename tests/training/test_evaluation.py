@@ -24,7 +24,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_REFERENCE_IMAGE_SIZE", 7)
 
 
-def spy(context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def spy_on_batch_sizes(context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Returns a list that receives the number of images of every call of `load_images`."""
     sizes: list[int] = []
     load = context.load_images
@@ -43,7 +43,7 @@ def batch_sizes(n: int, batch_size: int) -> list[int]:
 
 def test_smaller_batches_give_the_same_evaluation(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     context = WorkerContext(digits)
-    sizes, index = spy(context, monkeypatch), digits.split.train
+    sizes, index = spy_on_batch_sizes(context, monkeypatch), digits.split.train
     expected = evaluate_model(context, context.model, index)
     assert sizes == batch_sizes(len(index), 128)
     sizes.clear()
@@ -55,7 +55,7 @@ def test_smaller_batches_give_the_same_evaluation(digits: Task, monkeypatch: pyt
 @pytest.mark.usefixtures("large")
 def test_a_trial_validates_in_smaller_batches(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     context = WorkerContext(digits)
-    sizes = spy(context, monkeypatch)
+    sizes = spy_on_batch_sizes(context, monkeypatch)
     run(digits, SMALL, context=context)
     assert max(sizes) == 8
 
@@ -63,7 +63,7 @@ def test_a_trial_validates_in_smaller_batches(digits: Task, monkeypatch: pytest.
 @pytest.mark.usefixtures("large")
 def test_unaugmented_inputs_come_in_smaller_batches(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     context = WorkerContext(digits)
-    sizes = spy(context, monkeypatch)
+    sizes = spy_on_batch_sizes(context, monkeypatch)
     inputs = EvaluationInputs(context, 0)
     assert inputs.accuracy(context.model, digits.split.train, np.ones(5, dtype=np.bool_)) >= 0
     assert sizes == batch_sizes(len(digits.split.train), 8)
@@ -73,10 +73,10 @@ def test_unaugmented_inputs_come_in_smaller_batches(digits: Task, monkeypatch: p
 def test_frozen_units_run_on_smaller_batches_of_fixed_size(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = SMALL.replace(frozen_depth=0.67, augmentation="crop")
     context = WorkerContext(digits)
-    sizes = spy(context, monkeypatch)
-    found = losses(run(digits, settings, context=context))
+    sizes = spy_on_batch_sizes(context, monkeypatch)
+    smaller_batches = losses(run(digits, settings, context=context))
     assert set(sizes) == {4}
     with monkeypatch.context() as patch:
         patch.setattr(devices, "_REFERENCE_IMAGE_SIZE", 224)
         expected = losses(run(digits, settings, context=WorkerContext(digits)))
-    assert np.array(found) == pytest.approx(np.array(expected), rel=1e-3)
+    assert np.array(smaller_batches) == pytest.approx(np.array(expected), rel=1e-3)

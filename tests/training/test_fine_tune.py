@@ -1,3 +1,5 @@
+"""`fine_tune`: reproducibility, resuming, the effect of each setting, and the kept weights."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""Outcomes of trials: curves, failures, tests, exports and facts about the device."""
+
 from __future__ import annotations
 
 import weakref

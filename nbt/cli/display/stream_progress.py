@@ -48,7 +48,7 @@ class StreamProgress(Progress, StreamObserver):
         """Shows the memory that the curvatures of each method need."""
         self._configs = configs
         for method, needs in memory.items():
-            parts = f" ({needs.count} times {bytes_text(needs.each)})" if needs.count > 1 else ""
+            parts = f" ({needs.count} times {bytes_text(needs.bytes_per_curvature)})" if needs.count > 1 else ""
             weights = f"{needs.parameters:,} weights"
             self._line(f"{method}: {needs.kind} curvature of {weights} needs {bytes_text(needs.nbytes)}{parts}")
 

@@ -21,19 +21,19 @@ class CurvatureMemory:
     Attributes:
         kind: "exact", "kfac" or "diagonal".
         parameters: Number of trainable parameters.
-        each: Bytes per curvature.
+        bytes_per_curvature: Bytes per curvature.
         count: Maximum number of curvatures in memory at the same time.
     """
 
     kind: str
     parameters: int
-    each: int
+    bytes_per_curvature: int
     count: int
 
     @property
     def nbytes(self) -> int:
         """The bytes of all curvatures."""
-        return self.each * self.count
+        return self.bytes_per_curvature * self.count
 
 
 def curvature_kind(recipe: TransferSettings) -> str | None:
@@ -58,7 +58,7 @@ def curvature_memory(task: Task, settings: ContinualSettings) -> CurvatureMemory
         return None
     model = _build_frozen_model(task, settings)
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return CurvatureMemory(kind, parameters, curvature_bytes(kind, model), _max_held(settings, kind))
+    return CurvatureMemory(kind, parameters, curvature_bytes(kind, model), _max_count(settings, kind))
 
 
 def check_curvature_memory(task: Task, settings: ContinualSettings) -> None:
@@ -67,13 +67,13 @@ def check_curvature_memory(task: Task, settings: ContinualSettings) -> None:
     Raises:
         UsageError: They do not fit; the message has the required memory and suggests alternatives.
     """
-    needed = curvature_memory(task, settings)
-    if needed is None or needed.nbytes <= settings.memory_bytes:
+    memory = curvature_memory(task, settings)
+    if memory is None or memory.nbytes <= settings.memory_bytes:
         return
     raise UsageError(
-        f"memory {format_bytes(settings.memory_bytes)}: the {needed.kind} curvature of {needed.parameters} weights "
-        f"needs {format_bytes(needed.nbytes)} ({needed.count} of {format_bytes(needed.each)}); "
-        f"use {', '.join(_suggest_alternatives(task, settings, needed))}"
+        f"memory {format_bytes(settings.memory_bytes)}: the {memory.kind} curvature of {memory.parameters} weights "
+        f"needs {format_bytes(memory.nbytes)} ({memory.count} of {format_bytes(memory.bytes_per_curvature)}); "
+        f"use {', '.join(_suggest_alternatives(task, settings, memory))}"
     )
 
 
@@ -87,24 +87,22 @@ def format_bytes(nbytes: int) -> str:
     return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
 
 
-def _suggest_alternatives(task: Task, settings: ContinualSettings, needed: CurvatureMemory) -> list[str]:
+def _suggest_alternatives(task: Task, settings: ContinualSettings, memory: CurvatureMemory) -> list[str]:
     """Returns the options that would fit, and general remedies."""
     options = []
     model = _build_frozen_model(task, settings)
-    if (
-        keeps_separate_curvatures(settings, needed.kind)
-        and needed.count > 2
-        and 2 * needed.each <= settings.memory_bytes
-    ):
-        options.append(f"--factors merge ({format_bytes(2 * needed.each)})")
+    merged_bytes = 2 * memory.bytes_per_curvature
+    if keeps_separate_curvatures(settings, memory.kind) and memory.count > 2 and merged_bytes <= settings.memory_bytes:
+        options.append(f"--factors merge ({format_bytes(merged_bytes)})")
     for kind in CURVATURES if repair(settings.recipe).method == "dlcft" else ():
-        size = curvature_bytes(kind, model) * _max_held(settings, kind)
-        if kind != needed.kind and size <= settings.memory_bytes:
+        size = curvature_bytes(kind, model) * _max_count(settings, kind)
+        if kind != memory.kind and size <= settings.memory_bytes:
             options.append(f"--curvature {kind} ({format_bytes(size)})")
-    return [*options, "a greater frozen_depth", f"or --memory with {format_bytes(needed.nbytes)} or more"]
+    return [*options, "a greater frozen_depth", f"or --memory with {format_bytes(memory.nbytes)} or more"]
 
 
-def _max_held(settings: ContinualSettings, kind: str) -> int:
+def _max_count(settings: ContinualSettings, kind: str) -> int:
+    """Returns the maximum number of curvatures that are in memory at the same time."""
     return settings.tasks - 1 if keeps_separate_curvatures(settings, kind) else min(2, settings.tasks - 1)
 
 

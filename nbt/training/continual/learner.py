@@ -60,7 +60,19 @@ class StageResult:
 
 
 class Learner(ABC):
-    """Base class of a method, applied to one stream."""
+    """Base class of a method, applied to one stream.
+
+    Args:
+        stream: The stream.
+        settings: Settings of the model: initial weights and frozen units.
+
+    Attributes:
+        stream: The stream.
+        model: The model of the worker context, in its initial state until the first stage.
+        frozen: Number of frozen units.
+        inputs: Inputs of the first unit that trains, for evaluation.
+        classify: Maps inputs and the number of their unit to logits.
+    """
 
     recovers_from_divergence = False
     """Whether a task after a diverged one is trained; otherwise all later tasks count as diverged."""
@@ -101,19 +113,21 @@ class Learner(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the state from the result of `state_dict`."""
 
-    def accuracies(self, after: int, role: str) -> tuple[float, ...]:
+    def accuracies(self, trained: int, role: str) -> tuple[float, ...]:
         """Returns the accuracy on every task, 0 ... 1, (T,).
 
         Args:
-            after: Number of the last task that was trained; 0 before the first.
+            trained: Number of the last trained task; 0 before the first.
             role: "test" or "val".
         """
         stages, scenario = self.stream.stages, self.stream.settings.scenario
         count = self.stream.task.n_classes
         accuracies = []
         for stage in stages:
-            outputs = predicted_outputs(stages, scenario, after, stage.number, count)
+            outputs = predicted_outputs(stages, scenario, trained, stage.number, count)
             # In a class-incremental stream, images of later tasks cannot be classified correctly.
-            known = bool(outputs[list(stage.classes)].any())
-            accuracies.append(self.inputs.accuracy(self.classify, stage.images(role), outputs) if known else 0.0)
+            can_be_correct = bool(outputs[list(stage.classes)].any())
+            accuracies.append(
+                self.inputs.accuracy(self.classify, stage.images(role), outputs) if can_be_correct else 0.0
+            )
         return tuple(accuracies)

@@ -1,9 +1,10 @@
 """Metrics of a stream, computed from its accuracy matrix.
 
-R[i, j] is the accuracy, 0 ... 1, on the images of task j + 1 after training on task i + 1. Average accuracy, backward
-and forward transfer are defined by Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", arXiv
-1706.08840; forgetting is defined by Chaudhry et al., "Riemannian Walk for Incremental Learning", arXiv 1801.10112. The
-matrix of a stopped stream has fewer rows than columns; the metrics then cover the tasks trained so far.
+R_ij is the accuracy, 0 ... 1, on the images of task j after training on task i; formulas count tasks from 1, as in the
+papers, and `matrix[i - 1, j - 1]` holds R_ij. Average accuracy, backward and forward transfer are defined by Lopez-Paz
+and Ranzato, "Gradient Episodic Memory for Continual Learning", arXiv 1706.08840; forgetting is defined by Chaudhry et
+al., "Riemannian Walk for Incremental Learning", arXiv 1801.10112. The matrix of a stopped stream has fewer rows than
+columns; the metrics then cover the k tasks trained so far.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def average_accuracy(matrix: Matrix) -> float:
 
 
 def forgetting(matrix: Matrix) -> float:
-    """Returns the mean drop of past tasks from their best accuracy: mean over j < k of max_{l < k} R[l, j] - R[k, j].
+    """Returns the mean drop of past tasks from their best accuracy: mean over j < k of max_{l < k} R_lj - R_kj.
 
     The range is -1 ... 1; the value of a single task is 0. A negative value means that later tasks improved past ones.
 
@@ -42,7 +43,7 @@ def forgetting(matrix: Matrix) -> float:
 
 
 def backward_transfer(matrix: Matrix) -> float:
-    """Returns the mean effect of later tasks on past ones: mean over j < k of R[k, j] - R[j, j].
+    """Returns the mean effect of later tasks on past ones: mean over j < k of R_kj - R_jj.
 
     The range is -1 ... 1; the value of a single task is 0.
 
@@ -56,7 +57,7 @@ def backward_transfer(matrix: Matrix) -> float:
 
 
 def forward_transfer(matrix: Matrix, untrained: Sequence[float]) -> float:
-    """Returns the mean effect of past tasks on the next one: mean over j > 1 of R[j - 1, j] - b[j], -1 ... 1.
+    """Returns the mean effect of past tasks on the next one: mean over j > 1 of R_(j-1)j - b_j, -1 ... 1.
 
     Args:
         matrix: R, (k, T), T >= 2.

@@ -45,7 +45,7 @@ from nbt.transfer.zap import zap
 
 State = dict[str, torch.Tensor]
 
-_CURVATURE_BATCH = 32
+_CURVATURE_BATCH_SIZE = 32
 
 
 def make_learner(stream: TaskStream) -> Learner:
@@ -54,13 +54,21 @@ def make_learner(stream: TaskStream) -> Learner:
 
 
 class NetworkLearner(Learner):
-    """Trains the network, or its linearisation, on one task after another with `fine_tune`."""
+    """Trains the network, or its linearisation, on one task after another with `fine_tune`.
+
+    Attributes:
+        joint: Whether every stage trains on all images so far, from the initial weights.
+        fits_head: Whether rows of the head start from a ridge regression.
+        curvatures: Curvatures of past tasks: one per task, or their sum.
+        origin: State of the model at theta0.
+        state: State of the model after the last stage.
+    """
 
     def __init__(self, stream: TaskStream) -> None:
         super().__init__(stream, stream.recipe)
         recipe = stream.recipe
         self.joint = self.recovers_from_divergence = recipe.method == "joint"
-        self.fitted = stream.settings.head == "fitted" and (recipe.linearized or recipe.method == "dlcft")
+        self.fits_head = stream.settings.head == "fitted" and (recipe.linearized or recipe.method == "dlcft")
         self.curvatures: list[Curvature] = []
         norm = self.model.feature_norm
         if isinstance(norm, FeatureNorm) and norm.mode == "target":
@@ -77,7 +85,7 @@ class NetworkLearner(Learner):
     ) -> StageResult:
         """Trains on one stage."""
         stream, recipe = self.stream, self.stream.recipe
-        if self.fitted and (stage.number == 1 or stream.settings.scenario == "task"):
+        if self.fits_head and (stage.number == 1 or stream.settings.scenario == "task"):
             self._fit_head_rows(stage)
         if recipe.zap_period and stage.number > 1 and not self.joint:
             self._zap_head_rows(stage)
@@ -121,7 +129,7 @@ class NetworkLearner(Learner):
         freeze(model, model.units, self.frozen)
         model.eval()
         outputs = torch.from_numpy(self._outputs(stage)).to(stream.context.device)
-        batch_size = inference_batch_size(_CURVATURE_BATCH, stream.task.image_size)
+        batch_size = inference_batch_size(_CURVATURE_BATCH_SIZE, stream.task.image_size)
         curvature = estimate_curvature(
             kind,
             model,
@@ -188,7 +196,7 @@ class NetworkLearner(Learner):
 
     @torch.no_grad()
     def _store_trained(self, network: nn.Module, outputs: Mask) -> None:
-        """Stores the trained weights. Rows of the head that are not in the loss are restored: no decay, no zap."""
+        """Stores the trained weights; restores the rows of the head that are not in the loss: no decay and no zap."""
         model = network.model if isinstance(network, FirstOrder) else network
         assert isinstance(model, nn.Module)
         inactive = torch.from_numpy(np.flatnonzero(~outputs)).to(self.stream.context.device)

@@ -1,4 +1,4 @@
-"""Quadratic penalty of a stage, limited to what the learning rate allows."""
+"""Quadratic penalty of a stage, with diagonal curvatures clipped to what the learning rate allows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nbt.transfer.layer_lr import parameter_groups
 from nbt.transfer.quadratic_penalty import QuadraticPenalty
 
 # Gradient descent with Nesterov momentum mu diverges if learning rate times curvature is above 2 (1 + mu) / (1 + 2 mu),
-# 1.36 for mu = 0.9; the difference to this bound is left to the loss.
+# 1.36 for mu = 0.9. The rest is left to the curvature of the loss.
 _MAX_RATE_TIMES_CURVATURE = 0.5
 
 
@@ -55,8 +55,9 @@ def peak_learning_rates(model: Backbone, recipe: TransferSettings) -> dict[str, 
 
 
 def _clip_curvature(curvature: DiagonalCurvature, rates: Mapping[str, float], factor: float) -> DiagonalCurvature:
-    """Returns a diagonal whose elements times `factor` and rate are at most `_MAX_RATE_TIMES_CURVATURE`."""
+    """Returns the diagonal with elements times `factor` and rate clipped to `_MAX_RATE_TIMES_CURVATURE`."""
     clipped = {
-        name: v.clamp_max(_MAX_RATE_TIMES_CURVATURE / (factor * rates[name])) for name, v in curvature.diagonal.items()
+        name: diagonal.clamp_max(_MAX_RATE_TIMES_CURVATURE / (factor * rates[name]))
+        for name, diagonal in curvature.diagonal.items()
     }
     return DiagonalCurvature(clipped, curvature.samples)

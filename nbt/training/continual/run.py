@@ -59,7 +59,7 @@ def run_continual(
         checkpoint: File to resume from, if it exists, and to write to after every task; None writes no checkpoint.
             `fine_tune` writes its own checkpoint to the same folder during a task.
         checkpoint_seconds: Minimum time between two writes of the checkpoint of `fine_tune`.
-        progress: Called as progress(what, epochs done, number of epochs) after every epoch and every task.
+        progress: Called as progress(description, epochs done, number of epochs) after every epoch and every task.
 
     Yields:
         One `TaskScore` per newly trained task. Sending True ends the stream.
@@ -104,8 +104,8 @@ class _StreamRun:
         self.scores: list[TaskScore] = []
         saved = None if checkpoint is None else load_checkpoint(checkpoint, self.identity())
         if saved is None:
-            known = stream.settings.scenario != "class"
-            self.untrained = self.learner.accuracies(0, evaluate_on) if known else None
+            has_classes = stream.settings.scenario != "class"  # otherwise no class is known before the first task
+            self.untrained = self.learner.accuracies(0, evaluate_on) if has_classes else None
         else:
             self.untrained = None if saved["untrained"] is None else tuple(saved["untrained"])
             self.scores = [TaskScore.from_dict(score) for score in saved["scores"]]
@@ -167,9 +167,12 @@ class _StreamRun:
     def _make_score(
         self, stage: ContinualStage, n_train: int, loss: float, accuracies: tuple[float, ...] | None, started: float
     ) -> TaskScore:
+        """Returns the score of a stage; None as accuracies stands for a diverged training."""
         seconds = time.perf_counter() - started
-        reached = (0.0,) * len(self.stream.stages) if accuracies is None else accuracies
-        return TaskScore(stage.number, stage.classes, n_train, loss, reached, seconds, diverged=accuracies is None)
+        diverged = accuracies is None
+        if accuracies is None:
+            accuracies = (0.0,) * len(self.stream.stages)
+        return TaskScore(stage.number, stage.classes, n_train, loss, accuracies, seconds, diverged=diverged)
 
     def _progress_reporter(self, stage: ContinualStage) -> _ProgressReporter:
         return _ProgressReporter(self.progress, stage.number, len(self.stream.stages), self.stream.recipe.epochs)

@@ -61,12 +61,12 @@ def make_stages(
         evaluate_on: Evaluation images, "test" or "val"; every task needs some.
 
     Raises:
-        UsageError: There are more tasks than classes, a task of a task-incremental stream would have one class only, or
-            a task would have no training or evaluation images.
+        UsageError: The scenario or `evaluate_on` is unknown, there are more tasks than classes, a task of a
+            task-incremental stream would have one class only, or a task would have no training or evaluation images.
     """
-    for what, value, known in (("scenario", scenario, SCENARIOS), ("evaluate on", evaluate_on, EVALUATION_SPLITS)):
+    for name, value, known in (("scenario", scenario, SCENARIOS), ("evaluate on", evaluate_on, EVALUATION_SPLITS)):
         if value not in known:
-            raise UsageError(f"{what} {value!r}: {nearest(value, known)}")
+            raise UsageError(f"{name} {value!r}: {nearest(value, known)}")
     if scenario == "data":
         stages = _split_images(task, tasks, seed)
     else:
@@ -120,15 +120,24 @@ def trained_outputs(
     return class_mask(n_classes, seen_classes(stages, number))
 
 
-def predicted_outputs(stages: Sequence[ContinualStage], scenario: str, after: int, of: int, n_classes: int) -> Mask:
-    """Returns the outputs that predictions for images of task `of` can have after task `after`, bool (C,).
+def predicted_outputs(
+    stages: Sequence[ContinualStage], scenario: str, trained: int, evaluated: int, n_classes: int
+) -> Mask:
+    """Returns the outputs among which images of a task are classified, bool (C,).
 
     These are all outputs in "data", the outputs of the task in "task" (where the task of an image is known), and those
     of the classes seen so far in "class".
+
+    Args:
+        stages: All stages of the stream.
+        scenario: "data", "task" or "class".
+        trained: Number of the last trained task, 0 ... T.
+        evaluated: Number of the task of the images, 1 ... T.
+        n_classes: Number of outputs C.
     """
     if scenario == "class":
-        return class_mask(n_classes, seen_classes(stages, after))
-    return class_mask(n_classes, stages[of - 1].classes)
+        return class_mask(n_classes, seen_classes(stages, trained))
+    return class_mask(n_classes, stages[evaluated - 1].classes)
 
 
 def _split_images(task: Task, tasks: int, seed: int) -> tuple[ContinualStage, ...]:
@@ -144,7 +153,7 @@ def _split_images(task: Task, tasks: int, seed: int) -> tuple[ContinualStage, ..
     )
 
 
-def _split_images_evenly(index: Index, labels: Index, tasks: int, seed: int, role: str) -> list[Index]:
+def _split_images_evenly(index: Index, labels: npt.NDArray[np.int64], tasks: int, seed: int, role: str) -> list[Index]:
     """Distributes images over the tasks in turn, continuing from class to class, so that remainders are balanced."""
     rng = np.random.default_rng(derive_seed(seed, "parts", role))
     classes = rng.permutation(np.unique(labels[index]))

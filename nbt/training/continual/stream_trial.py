@@ -40,7 +40,7 @@ def stream_trial(
     checkpoint: Path | None = None,
     evaluate_on: str = "val",
 ) -> Generator[EpochResult, bool | None, StreamTrialResult]:
-    """Trains on the task's stream and yields the epochs of each stage after its training.
+    """Trains on the stream of a task and yields the epochs of each stage after its training.
 
     The accuracy of a stream is known at its end, so only the last epoch has one. Order and division of the tasks depend
     on the task's own seed, so that trials of one search differ only in their settings and `seed`.

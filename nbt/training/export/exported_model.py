@@ -163,12 +163,13 @@ def predict(folder: Path, images: Sequence[Path], *, top: int = 5, device: str |
         store, kept = decode_images(chunk, size, cache=False)
         rows = _classify(model, np.asarray(store.array), card, target_device)
         probabilities.update(zip((chunk[position] for position in kept.tolist()), rows, strict=True))
-    return [_prediction(path, probabilities.get(path), names, top) for path in images]
+    return [_make_prediction(path, probabilities.get(path), names, top) for path in images]
 
 
 def _classify(
     model: nn.Module, pixels: np.ndarray[Any, Any], card: dict[str, Any], device: torch.device
 ) -> torch.Tensor:
+    """Returns the class probabilities of images, uint8 (n, H, H, 3), as float32 (n, C) on the CPU."""
     mean, std = torch.tensor(card["mean"], device=device), torch.tensor(card["std"], device=device)
     batch_size = inference_batch_size(_BATCH_SIZE, card["image_size"])
     batches = []
@@ -180,7 +181,7 @@ def _classify(
     return torch.cat(batches) if batches else torch.empty(0, len(card["class_names"]))
 
 
-def _prediction(path: Path, probabilities: torch.Tensor | None, names: list[str], top: int) -> Prediction:
+def _make_prediction(path: Path, probabilities: torch.Tensor | None, names: list[str], top: int) -> Prediction:
     if probabilities is None:
         return Prediction(str(path), error="cannot be read as an image")
     values, classes = probabilities.topk(min(top, len(names)))

@@ -45,8 +45,8 @@ def check_export(folder: str | Path, name: str = "export") -> Path:
             "new or an empty folder"
         )
     if path == Path.cwd() or os.path.ismount(path):
-        what = "the working directory" if path == Path.cwd() else "a mount point"
-        raise UsageError(f"{name} {folder}: {path} is {what}; give a folder in it")
+        kind = "the working directory" if path == Path.cwd() else "a mount point"
+        raise UsageError(f"{name} {folder}: {path} is {kind}; give a folder in it")
     return path
 
 

@@ -105,7 +105,7 @@ def run_class_stream(
         settings: Settings of the protocol.
         seed: Seed of the draws, 0 or more.
         device: "cpu", "cuda" or "cuda:1"; None selects the first GPU if there is one, else the CPU.
-        progress: Called as progress(what, runs done, number of runs).
+        progress: Called as progress(description, runs done, number of runs).
 
     Raises:
         UsageError: The task has too few classes, or a class too few images.
@@ -113,41 +113,41 @@ def run_class_stream(
     started = time.perf_counter()
     check_class_sizes(task, settings)
     trainer = ClassStreamTrainer(task, settings, device=device)
-    sweeps = settings.sweep_draws if len(settings.rates) > 1 else 0
-    total = sweeps * len(settings.rates) + settings.draws
+    sweep_draws = settings.sweep_draws if len(settings.rates) > 1 else 0
+    total = sweep_draws * len(settings.rates) + settings.draws
     done = 0
 
-    def count(what: str) -> None:
+    def report_run(description: str) -> None:
         nonlocal done
         done += 1
         if progress is not None:
-            progress(what, done, total)
+            progress(description, done, total)
 
     sweep: dict[float, list[float]] = {rate: [] for rate in settings.rates}
-    for number in range(sweeps):
+    for number in range(sweep_draws):
         trainer.load_draw(make_draw(task.labels, settings, seed, "sweep", number))
         for rate in settings.rates:
             sweep[rate].append(trainer.run(rate)[0])
-            count("choosing the learning rate")
-    rate = best_learning_rate(sweep) if sweeps else settings.rates[0]
-    pairs = []
+            report_run("choosing the learning rate")
+    rate = best_learning_rate(sweep) if sweep_draws else settings.rates[0]
+    accuracies = []
     for number in range(settings.draws):
         trainer.load_draw(make_draw(task.labels, settings, seed, "draw", number))
-        pairs.append(trainer.run(rate))
-        count(f"{settings.protocol} transfer")
+        accuracies.append(trainer.run(rate))
+        report_run(f"{settings.protocol} transfer")
     return ClassStreamResult(
         settings=settings,
         rate=rate,
-        sweep={rate: tuple(values) for rate, values in sweep.items()} if sweeps else {},
-        accuracies=tuple(test for test, _ in pairs),
-        train_accuracies=tuple(train for _, train in pairs),
+        sweep={rate: tuple(values) for rate, values in sweep.items()} if sweep_draws else {},
+        accuracies=tuple(test for test, _ in accuracies),
+        train_accuracies=tuple(train for _, train in accuracies),
         steps=settings.steps(),
         seconds=time.perf_counter() - started,
     )
 
 
 def best_learning_rate(sweep: dict[float, list[float]]) -> float:
-    """Returns the learning rate with the highest mean accuracy; the lowest of several."""
+    """Returns the learning rate with the highest mean accuracy, and the lowest one of several."""
     return max(sorted(sweep), key=lambda rate: sum(sweep[rate]) / len(sweep[rate]))
 
 
@@ -211,7 +211,7 @@ def class_stream_batches(settings: ClassStreamSettings, seed: int) -> list[torch
 
 
 class ClassStreamTrainer:
-    """Trains one network per run, each from the pretrained weights.
+    """Trains the network once per call of `run`, each time from the pretrained weights.
 
     Args:
         task: Images and pretrained weights.

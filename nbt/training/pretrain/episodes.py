@@ -46,11 +46,14 @@ def draw_episode(class_indices: list[torch.Tensor], steps: int, remembered: int,
         rng: CPU generator.
     """
     label = int(torch.randint(len(class_indices), (), generator=rng))
-    everything = torch.arange(sum(map(len, class_indices)))
-    return Episode(label, _sample_evenly(class_indices[label], steps, rng), _sample_evenly(everything, remembered, rng))
+    all_indices = torch.arange(sum(map(len, class_indices)))
+    return Episode(
+        label, _sample_evenly(class_indices[label], steps, rng), _sample_evenly(all_indices, remembered, rng)
+    )
 
 
 def _sample_evenly(index: torch.Tensor, count: int, rng: torch.Generator) -> torch.Tensor:
+    """Draws `count` elements, each equally often up to a difference of 1."""
     rounds = [torch.randperm(len(index), generator=rng) for _ in range(-(-count // len(index)))]
     return index[torch.cat(rounds)[:count]]
 

@@ -117,7 +117,7 @@ def pretrain(
         seed: Seed of the initialisation, the order and the zaps, 0 or more.
         device: "cpu", "cuda" or "cuda:1"; None selects the first GPU if there is one, else the CPU.
         checkpoint_seconds: Minimum time between two writes of the checkpoint.
-        progress: Called as progress(what, rounds done, number of rounds); a round is an epoch or an episode.
+        progress: Called as progress(description, rounds done, number of rounds); a round is an epoch or an episode.
 
     Raises:
         UsageError: The scheme does not apply to the backbone, or the backbone does not accept the image size.
@@ -128,36 +128,41 @@ def pretrain(
     path = recipe.path
     random_weights = load_pretrained_weights(spec, "none", image_size=size, seed=seed)
     state, started = read_source(path, random_weights.w0), time.perf_counter()
-    trained = state is None
+    cached = state is not None
     if state is None:
-        training = SourceTrainer(images, spec, random_weights, settings, seed, device=device)
+        trainer = SourceTrainer(images, spec, random_weights, settings, seed, device=device)
         checkpoint = path.with_suffix(".checkpoint")
-        what = f"pretraining on {images.name} ({settings.scheme})"
-        training.run(
+        description = f"pretraining on {images.name} ({settings.scheme})"
+        trainer.run(
             checkpoint=checkpoint,
             checkpoint_seconds=checkpoint_seconds,
-            progress=None if progress is None else lambda done, total: progress(what, done, total),
+            progress=None if progress is None else lambda done, total: progress(description, done, total),
         )
-        state = _evaluate_and_cache(training, recipe)
+        state = _evaluate_and_cache(trainer, recipe)
         checkpoint.unlink(missing_ok=True)
     card = read_source_metadata(path)
     return PretrainedSource(
         recipe=recipe,
-        weights=_to_pretrained_weights(state, random_weights, images.class_names),
+        weights=to_pretrained_weights(state, random_weights, images.class_names),
         state=state,
         loss=card["loss"],
         accuracy=card["accuracy"],
-        seconds=time.perf_counter() - started if trained else 0.0,
+        seconds=0.0 if cached else time.perf_counter() - started,
     )
 
 
-def _evaluate_and_cache(training: SourceTrainer, recipe: SourceRecipe) -> State:
-    """Evaluates the trained source and writes it to the cache."""
-    accuracy, *means = training.measure()
-    state = {name: tensor.detach().cpu() for name, tensor in training.model.state_dict().items()}
-    state.update(zip(CLASS_MEAN_KEYS, means, strict=True))
-    facts = {"recipe": recipe.to_dict(), "loss": training.loss, "accuracy": accuracy}
-    write_source(recipe.path, state, {**facts, "classes": list(training.images.class_names)})
+def _evaluate_and_cache(trainer: SourceTrainer, recipe: SourceRecipe) -> State:
+    """Evaluates the trained source, writes it to the cache and returns its tensors."""
+    accuracy, *class_means = trainer.evaluate()
+    state = {name: tensor.detach().cpu() for name, tensor in trainer.model.state_dict().items()}
+    state.update(zip(CLASS_MEAN_KEYS, class_means, strict=True))
+    card = {
+        "recipe": recipe.to_dict(),
+        "loss": trainer.loss,
+        "accuracy": accuracy,
+        "classes": list(trainer.images.class_names),
+    }
+    write_source(recipe.path, state, card)
     return state
 
 
@@ -171,7 +176,7 @@ def digits_scheme_source(
         image_size: Height and width in pixels.
         scheme: One of `nbt.settings.PRETRAIN_SCHEMES`.
         zap_period: Epochs ("iid") or episodes between zaps; 0 disables them; see `PretrainSettings`.
-        progress: Called as progress(what, done, total) while the source is trained.
+        progress: Called as progress(description, done, total) while the source is trained.
 
     Raises:
         UsageError: The scheme is unknown, or the zap period is too long for the training.
@@ -180,9 +185,16 @@ def digits_scheme_source(
     return pretrain(load_source_images(resolve("digits"), image_size), spec, settings, progress=progress).weights
 
 
-def _to_pretrained_weights(
+def to_pretrained_weights(
     state: State, random_weights: PretrainedWeights, class_names: tuple[str, ...]
 ) -> PretrainedWeights:
+    """Returns the weights of a source from the tensors of its cache file.
+
+    Args:
+        state: All tensors of the cache file, by name.
+        random_weights: Random weights of the same backbone, with the normalisation of its images.
+        class_names: Names of the source's classes.
+    """
     means, counts = (state[name].numpy() for name in CLASS_MEAN_KEYS)
     return dataclasses.replace(
         random_weights,

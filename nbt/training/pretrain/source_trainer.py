@@ -40,6 +40,11 @@ class SourceTrainer:
         seed: Seed of the head, the order and the zaps.
         device: "cpu", "cuda" or "cuda:1"; None selects the first GPU if there is one, else the CPU.
 
+    Attributes:
+        model: The model in training mode.
+        done: Number of rounds that are done.
+        loss: Loss of the last round, see `PretrainedSource.loss`; NaN before the first.
+
     Raises:
         UsageError: The scheme takes steps on single images and the backbone has batch normalisation, or the source has
             one class only.
@@ -167,7 +172,7 @@ class SourceTrainer:
         return self.labels[rows].to(self.device)
 
     @torch.no_grad()
-    def measure(self) -> tuple[float, torch.Tensor, torch.Tensor]:
+    def evaluate(self) -> tuple[float, torch.Tensor, torch.Tensor]:
         """Evaluates the model on its training images, in evaluation mode.
 
         Returns:

@@ -42,13 +42,15 @@ class AugmentationPlan:
 
     def rows(self, index: torch.Tensor) -> AugmentationPlan:
         """Returns the plan of the images `index`, int64 (m,)."""
-        parts = (getattr(self, item.name) for item in fields(self))
-        return AugmentationPlan(*(None if part is None else part[index.to(part.device)] for part in parts))
+        tensors = (getattr(self, item.name) for item in fields(self))
+        return AugmentationPlan(*(None if tensor is None else tensor[index.to(tensor.device)] for tensor in tensors))
 
     def to(self, device: torch.device) -> AugmentationPlan:
         """Returns the plan on a device."""
-        parts = (getattr(self, item.name) for item in fields(self))
-        return AugmentationPlan(*(None if part is None else part.to(device, non_blocking=True) for part in parts))
+        tensors = (getattr(self, item.name) for item in fields(self))
+        return AugmentationPlan(
+            *(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors)
+        )
 
 
 def draw_augmentation_plan(policy: str, n: int, rng: torch.Generator, *, mirror: bool = True) -> AugmentationPlan:
@@ -143,9 +145,9 @@ def _change_color(pixels: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
     brightness, contrast, saturation = (color[:, index].view(-1, 1, 1, 1) for index in range(3))
     pixels = pixels * brightness
     grey = _grey(pixels)
-    middle = grey.mean(dim=(2, 3), keepdim=True)
+    mean_grey = grey.mean(dim=(2, 3), keepdim=True)
     # Saturation blends with the grey image, contrast with its mean; both are linear and fused into one expression.
-    pixels = contrast * (saturation * pixels + (1.0 - saturation) * grey) + (1.0 - contrast) * middle
+    pixels = contrast * (saturation * pixels + (1.0 - saturation) * grey) + (1.0 - contrast) * mean_grey
     return pixels.clamp(0.0, 255.0)
 
 

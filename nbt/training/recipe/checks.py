@@ -65,8 +65,8 @@ def check_pretraining(settings: TransferSettings, backbone: BackboneSpec, datase
     Raises:
         UsageError: The recipe sets a pretraining scheme or zap period for weights that nbt does not train.
     """
-    is_set = settings.pretrain_scheme != "iid" or settings.pretrain_zap_period > 0
-    if is_set and not is_trained_by_nbt(backbone, dataset, weights):
+    changes_pretraining = settings.pretrain_scheme != "iid" or settings.pretrain_zap_period > 0
+    if changes_pretraining and not is_trained_by_nbt(backbone, dataset, weights):
         raise UsageError(
             f"pretrain_scheme, pretrain_zap_period: the weights of {backbone.text} on {dataset} are not trained by "
             "nbt; train a source with nbt pretrain and give it as --weights FILE"

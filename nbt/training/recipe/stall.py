@@ -11,7 +11,7 @@ from nbt.transfer.layer_lr import ParameterGroup
 
 
 def head_parameter_groups(groups: Sequence[ParameterGroup], head: nn.Module) -> list[ParameterGroup]:
-    """Returns the parameter groups, reduced to the parameters of the head; groups without any are left out."""
+    """Returns the parameter groups with the parameters of the head only, without groups that have none."""
     head_parameters = set(head.parameters())
     return [group for group in _filter_parameters(groups, head_parameters, inside=True) if group.parameters]
 

@@ -21,9 +21,9 @@ def zap_head(
 ) -> None:
     """Zaps the head if the epoch starts with a zap.
 
-    The classes and the new weights depend on `seed` and `epoch` only. The optimiser's moments, the biases and the
-    moving average of the weights do not change: the first two as in the authors' code, the average because it averages
-    over heads for the same features.
+    The drawn classes and their new weights depend on `seed` and `epoch` only. The optimiser's moments, the biases and
+    the moving average of the weights do not change: moments and biases as in the authors' code, the average because it
+    averages over heads for the same features.
 
     Args:
         head: The head, with weights (C, D).

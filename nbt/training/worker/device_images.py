@@ -12,7 +12,7 @@ _COPY_CHUNK_BYTES = 1 << 26
 
 
 def device_resident_images(array: Pixels, device: torch.device, workers_per_device: int = 1) -> torch.Tensor | None:
-    """Returns all images as one tensor on the device, if that is favourable.
+    """Returns all images as one tensor on the device, or None if batches should be gathered from the array.
 
     Args:
         array: Images, uint8 (N, H, H, 3), in memory or memory-mapped.
@@ -20,9 +20,8 @@ def device_resident_images(array: Pixels, device: torch.device, workers_per_devi
         workers_per_device: Number of workers that use this device, each with its own copy of the images, 1 or more.
 
     Returns:
-        Images, uint8 (N, H, H, 3). None if batches should be gathered from the array: the images need a quarter or more
-        of this worker's share of the free memory of the GPU, or the device is the CPU and the array is memory-mapped,
-        so that it would be read as a whole.
+        Images, uint8 (N, H, H, 3). None if they need a quarter or more of this worker's share of the free memory of the
+        GPU, or if the device is the CPU and the array is memory-mapped, so that it would be read as a whole.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

@@ -26,7 +26,7 @@ class TrialSource(Protocol):
 
         Args:
             spec: The trial.
-            location: The known ones of "node", "device" and "gpu_index".
+            location: Those of "node", "device" and "gpu_index" that are known.
         """
         ...
 
@@ -44,7 +44,7 @@ class TrialSource(Protocol):
 
 
 class Engine(Protocol):
-    """Runs the trials of a source until there are none left. `close` ends the workers."""
+    """Runs the trials of a source on its workers, which are kept until `close`."""
 
     def run(self, source: TrialSource) -> None:
         """Runs trials until the source has none left; KeyboardInterrupt abandons the running ones and is re-raised."""

@@ -1,4 +1,4 @@
-"""Creation of the chosen engine; errors in the choice are reported before anything is written."""
+"""Creation of an engine by its name; invalid options are reported before anything is written."""
 
 from __future__ import annotations
 
@@ -94,5 +94,5 @@ def check_engine_options(name: str, workers: int, ray: RayOptions | None) -> Non
     if name == "ray":
         check_ray_installed()
         check_ray_client_installed(None if ray is None else ray.address)
-    elif ray is not None and (given := ray.given_options()):
-        raise UsageError(f"{', '.join(given)}: only with --engine ray")
+    elif ray is not None and (options := ray.given_options()):
+        raise UsageError(f"{', '.join(options)}: only with --engine ray")

@@ -13,7 +13,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptGuard:
-    """A context in which SIGINT and SIGTERM raise KeyboardInterrupt, but inside `deferred` only at its end.
+    """Context manager in which SIGINT and SIGTERM raise KeyboardInterrupt; inside `deferred`, only when it ends.
 
     A second signal inside the same `deferred` raises at once, so that a blocked program can always be interrupted.
     Signal handlers set by other code are kept. Outside the main thread, which alone receives signals, the guard has
@@ -27,16 +27,16 @@ class InterruptGuard:
 
     def __enter__(self) -> InterruptGuard:
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
-                    self._previous[number] = signal.signal(number, self._on_signal)
+            for signum in _SIGNALS:
+                if signal.getsignal(signum) in (signal.default_int_handler, signal.SIG_DFL):
+                    self._previous[signum] = signal.signal(signum, self._on_signal)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
         self._previous.clear()
 
     @contextmanager
@@ -51,7 +51,7 @@ class InterruptGuard:
                 self._pending = False
                 raise KeyboardInterrupt
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self._depth and not self._pending:
             self._pending = True
             return

@@ -16,7 +16,7 @@ from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.engines.distributed.protocol import local_worker_location
 from nbt.tuning.engines.interrupts import InterruptGuard
 from nbt.tuning.engines.worker import TRIAL_RUNNER, Runner, WorkerSetup
-from nbt.tuning.engines.worker_process import WorkerProcess, exit_code, join_workers
+from nbt.tuning.engines.worker_process import WorkerProcess, join_ended_worker, join_workers
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
@@ -84,6 +84,8 @@ class LocalEngine:
 
 
 class _Executor(Protocol):
+    """Runs trials in one of the two ways of the local engine."""
+
     def run(self, source: TrialSource, guard: InterruptGuard) -> None: ...
 
     def close(self) -> None: ...
@@ -272,7 +274,7 @@ class _ProcessExecutor:
     def _handle_worker_exit(
         self, worker: WorkerProcess, run: _TrialRun | None, source: TrialSource, reason: str = ""
     ) -> None:
-        """Handles the end of a worker: its trial is retried once, then fails."""
+        """Handles the end of a worker; its trial is retried once and fails the second time."""
         code = self._remove_worker(worker)
         if run is None:
             return
@@ -285,8 +287,9 @@ class _ProcessExecutor:
             self._finish(run, TrialOutcome(curve=run.curve, error=reason), worker, source)
 
     def _remove_worker(self, worker: WorkerProcess) -> int:
+        """Removes a worker that has ended; returns its exit code."""
         self._workers.remove(worker)
-        return exit_code(worker)
+        return join_ended_worker(worker)
 
     def _shares_device(self, worker: WorkerProcess) -> bool:
         """Returns whether other workers may occupy the memory that this one lacked."""

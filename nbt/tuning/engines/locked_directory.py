@@ -30,8 +30,8 @@ class LockedDirectory:
         remove_abandoned_directories()
         self.path = Path(tempfile.mkdtemp(prefix=prefix))
         unlocked_path = self.path / f"{_LOCK_NAME}.new"
-        self._file = os.open(unlocked_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._lock_fd = os.open(unlocked_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
         # Renamed only after locking; otherwise another process could treat the directory as abandoned.
         unlocked_path.rename(self.path / _LOCK_NAME)
 
@@ -39,16 +39,14 @@ class LockedDirectory:
         """Removes the directory; may be called twice."""
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
-            os.close(self._file)
-        self._file = -1
+            os.close(self._lock_fd)
+        self._lock_fd = -1
 
 
 def remove_abandoned_directories() -> None:
     """Removes the directories whose processes have ended."""
     for lock_path in Path(tempfile.gettempdir()).glob(f"nbt-*/{_LOCK_NAME}"):
-        with (
-            contextlib.suppress(OSError),
-            lock_path.open("rb") as file,
-        ):  # it belongs to another user or no longer exists
+        # An OSError: the directory is still locked, belongs to another user, or no longer exists.
+        with contextlib.suppress(OSError), lock_path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock_path.parent, ignore_errors=True)

@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.tuning.engines.log_forwarding import forward_logs
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
@@ -57,7 +58,7 @@ class TrialRunner:
 
     Args:
         task: The task to fine-tune on.
-        slot: Number of the worker; without a named device it uses GPU `slot` modulo the number of GPUs.
+        slot: Number of the worker, 0 ... workers - 1.
         workers: Number of workers on this machine; those on one device share the memory for images and frozen-feature
             caches.
         device: "cpu", "cuda", "cuda:1"; when None, GPU `slot` modulo the number of GPUs, or the CPU without GPUs.
@@ -104,7 +105,17 @@ class TrialRunner:
 
 @dataclass(frozen=True, eq=False)
 class WorkerSetup:
-    """The arguments of a worker's runner, and the minimum level of the log records that the worker sends back."""
+    """What a worker needs before its first trial.
+
+    Attributes:
+        task: The task to fine-tune on.
+        slot: Number of the worker, as in `TrialRunner`.
+        workers: Number of workers on this machine, as in `TrialRunner`.
+        device: Device of the trials, as in `TrialRunner`.
+        cache_bytes: Memory limit of the frozen-feature cache, as in `TrialRunner`.
+        runner: "module:name" of the class of the runner.
+        log_level: Minimum level of the log records that the worker sends to the driver.
+    """
 
     task: Task
     slot: int = 0
@@ -144,22 +155,15 @@ class _DriverConnection:
         with self._lock:
             send(self._connection, (kind, value))
 
-    def ask(self, result: EpochResult) -> str | None:
+    def report_epoch(self, result: EpochResult) -> str | None:
+        """Sends an epoch; returns the reason to stop the trial, or None to continue."""
         self.send("epoch", result)
         reason: str | None = self.receive()
         return reason
 
-
-class _LogHandler(logging.Handler):
-    """Sends log records to the driver, which displays them."""
-
-    def __init__(self, connection_to_driver: _DriverConnection) -> None:
-        super().__init__()
-        self._connection = connection_to_driver
-
-    def emit(self, record: logging.LogRecord) -> None:
+    def send_log(self, level: int, text: str) -> None:
         with suppress(ConnectionError):  # the driver has ended
-            self._connection.send("log", (record.levelno, record.getMessage()))
+            self.send("log", (level, text))
 
 
 def serve(connection: Connection[Any, Any]) -> None:
@@ -168,37 +172,30 @@ def serve(connection: Connection[Any, Any]) -> None:
     Args:
         connection: Delivers one `WorkerSetup`, then `TrialSpec`s.
     """
-    connection_to_driver = _DriverConnection(connection)
+    driver = _DriverConnection(connection)
     try:
-        setup: WorkerSetup = connection_to_driver.receive()
-        _forward_logs(connection_to_driver, setup.log_level)
+        setup: WorkerSetup = driver.receive()
+        forward_logs(setup.log_level, driver.send_log)
         try:
             runner = setup.open_runner()
         except Exception as error:
-            connection_to_driver.send("setup_failed", setup_failure_outcome(error))
+            driver.send("setup_failed", setup_failure_outcome(error))
             return
         with closing(runner):
-            connection_to_driver.send("ready", runner.device)
-            while (spec := connection_to_driver.receive()) is not None:
-                connection_to_driver.send("done", runner.run(spec, connection_to_driver.ask))
+            driver.send("ready", runner.device)
+            while (spec := driver.receive()) is not None:
+                driver.send("done", runner.run(spec, driver.report_epoch))
     except (EOFError, ConnectionError):
         return  # the driver has ended
-
-
-def _forward_logs(connection_to_driver: _DriverConnection, level: int) -> None:
-    log = logging.getLogger("nbt")
-    log.handlers = [_LogHandler(connection_to_driver)]
-    log.setLevel(level)
-    log.propagate = False
 
 
 def setup_failure_outcome(error: Exception) -> TrialOutcome:
     """Returns the outcome of a trial whose worker could not set up its runner."""
     text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    return TrialOutcome(error=text, traceback=traceback.format_exc(), out_of_memory=_out_of_memory(error))
+    return TrialOutcome(error=text, traceback=traceback.format_exc(), out_of_memory=_is_out_of_memory(error))
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     if "torch" not in sys.modules:  # importing torch takes seconds, and the error cannot come from it
         return isinstance(error, MemoryError)
     from nbt.devices import out_of_memory

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from multiprocessing.connection import Pipe
 from typing import Any
 
+from nbt.tuning.engines.cpu_threads import limit_threads, usable_cores
 from nbt.tuning.engines.worker import WorkerSetup, send
 
 # Time for a worker to close its caches before it is killed.
@@ -111,29 +112,19 @@ class WorkerProcess:
 
 
 def join_workers(workers: Iterable[WorkerProcess]) -> None:
-    """Waits for workers that were requested to end, with one deadline for all."""
+    """Waits for workers that were requested to end, with one common deadline."""
     deadline = time.monotonic() + _GRACE_SECONDS
     for worker in workers:
         worker.join(deadline)
 
 
-def exit_code(worker: WorkerProcess) -> int:
-    """Returns the exit code of a worker whose connection has ended, and cleans up after it."""
+def join_ended_worker(worker: WorkerProcess) -> int:
+    """Waits for a worker whose connection has ended, as in `WorkerProcess.join`; returns its exit code."""
     return worker.join(time.monotonic() + _GRACE_SECONDS)
 
 
 def _worker_environment(workers: int, folder: str) -> dict[str, str]:
     """Returns the driver's environment with the worker's number of threads, temporary folder and import path."""
-    threads = max(1, usable_cores() // workers)
-    requested_threads = os.environ.get("OMP_NUM_THREADS", "")
-    if requested_threads.isdecimal() and int(requested_threads) > 0:
-        threads = min(threads, int(requested_threads))
+    threads = limit_threads(usable_cores() // workers)
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - joined as text
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "TMPDIR": folder, "PYTHONPATH": path}
-
-
-def usable_cores() -> int:
-    """Returns the number of CPU cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -14,7 +14,9 @@ from tests.cli.display.test_progress import Clock, shown
 from tests.sample_stream import make_config, make_scores, make_stream
 
 CONFIGS = [make_config("dlcft"), make_config("ewc")]
-MEMORY: Any = {"dlcft": SimpleNamespace(kind="kfac", parameters=21029, nbytes=3 * 2**20, each=2**20, count=3)}
+MEMORY: Any = {
+    "dlcft": SimpleNamespace(kind="kfac", parameters=21029, nbytes=3 * 2**20, bytes_per_curvature=2**20, count=3)
+}
 
 
 @pytest.fixture

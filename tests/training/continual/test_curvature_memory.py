@@ -26,8 +26,8 @@ def test_the_predicted_memory_is_used(digits: Task, kind: str, frozen: float) ->
     (curvature,) = learner.curvatures
     assert predicted is not None
     assert (predicted.kind, predicted.count) == (kind, 1)
-    is_bound = kind == "kfac" and predicted.each > curvature.nbytes
-    assert predicted.each == curvature.nbytes or is_bound, "an upper bound for K-FAC"
+    is_bound = kind == "kfac" and predicted.bytes_per_curvature > curvature.nbytes
+    assert predicted.bytes_per_curvature == curvature.nbytes or is_bound, "an upper bound for K-FAC"
     assert predicted.parameters == sum(shape.numel() for shape in curvature.shapes.values())
 
 
@@ -47,7 +47,7 @@ def test_the_predicted_memory_is_used(digits: Task, kind: str, frozen: float) ->
 def test_number_of_curvatures_in_memory(digits: Task, method: str, options: dict[str, object], count: int) -> None:
     memory = curvature_memory(digits, make_stream_settings(method, "data", tasks=5, **options))
     assert (0 if memory is None else memory.count) == count
-    assert memory is None or memory.nbytes == count * memory.each
+    assert memory is None or memory.nbytes == count * memory.bytes_per_curvature
 
 
 def test_too_much_memory_is_refused_with_alternatives(digits: Task) -> None:

@@ -137,7 +137,9 @@ def test_outputs_of_the_three_scenarios() -> None:
     assert trained("class", False) == [masks[0], all_outputs], "cross-entropy: classes seen so far"
     assert trained("class", True) == [all_outputs, all_outputs], "squared error: all outputs"
     predicted = {
-        scenario: [[predicted_outputs(stages, scenario, after, of, 4).tolist() for of in (1, 2)] for after in (0, 1, 2)]
+        scenario: [
+            [predicted_outputs(stages, scenario, after, number, 4).tolist() for number in (1, 2)] for after in (0, 1, 2)
+        ]
         for scenario in ("task", "class")
     }
     assert predicted["task"] == [masks, masks, masks]

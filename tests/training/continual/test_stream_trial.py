@@ -1,3 +1,5 @@
+"""Streams of tasks as trials of a search."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -22,7 +24,7 @@ def stream(digits: Task) -> Task:
     return dataclasses.replace(digits, scenario="task", tasks=2)
 
 
-def to_end(trial: object) -> tuple[list[EpochResult], StreamTrialResult]:
+def run_to_end(trial: object) -> tuple[list[EpochResult], StreamTrialResult]:
     results = []
     while True:
         try:
@@ -32,7 +34,7 @@ def to_end(trial: object) -> tuple[list[EpochResult], StreamTrialResult]:
 
 
 def test_the_curve_has_the_epochs_of_all_tasks_and_the_last_one_the_accuracy(stream: Task) -> None:
-    results, trial = to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream)))
+    results, trial = run_to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream)))
     assert tuple(results) == trial.curve
     assert [result.epoch for result in results] == [1, 2, 3, 4]
     assert [result.val_accuracy for result in results] == [None, None, None, trial.result.average_accuracy]
@@ -41,20 +43,20 @@ def test_the_curve_has_the_epochs_of_all_tasks_and_the_last_one_the_accuracy(str
 
 
 def test_each_task_has_an_equal_share_of_the_epochs(stream: Task) -> None:
-    _, trial = to_end(stream_trial(stream, SETTINGS, seed=3, context=WorkerContext(stream)))
+    _, trial = run_to_end(stream_trial(stream, SETTINGS, seed=3, context=WorkerContext(stream)))
     settings = ContinualSettings(scenario="task", tasks=2, recipe=SETTINGS.replace(epochs=2))
-    expected = to_end(run_continual(stream, settings, 3, order_seed=stream.seed, evaluate_on="val"))[1]
+    expected = run_to_end(run_continual(stream, settings, 3, order_seed=stream.seed, evaluate_on="val"))[1]
     assert trial.result.matrix.tolist() == expected.matrix.tolist()
 
 
 def test_trials_of_a_search_share_the_tasks(stream: Task) -> None:
     orders = {
-        to_end(stream_trial(stream, SETTINGS, seed=seed, context=WorkerContext(stream)))[1].result.class_order
+        run_to_end(stream_trial(stream, SETTINGS, seed=seed, context=WorkerContext(stream)))[1].result.class_order
         for seed in range(3)
     }
     assert len(orders) == 1
     other = stream.with_split_seed(4)
-    assert to_end(stream_trial(other, SETTINGS, context=WorkerContext(other)))[1].result.class_order not in orders
+    assert run_to_end(stream_trial(other, SETTINGS, context=WorkerContext(other)))[1].result.class_order not in orders
 
 
 def test_a_stopped_stream_ends_after_the_current_task(stream: Task) -> None:
@@ -65,12 +67,12 @@ def test_a_stopped_stream_ends_after_the_current_task(stream: Task) -> None:
 
 def test_a_resumed_stream_has_the_complete_curve(stream: Task, tmp_path: Path) -> None:
     file = tmp_path / "trial.pt"
-    whole = to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream)))[1]
+    whole = run_to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream)))[1]
     trial = stream_trial(stream, SETTINGS, context=WorkerContext(stream), checkpoint=file)
     for _ in range(3):
         next(trial)
     trial.close()
-    new_epochs, resumed = to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream), checkpoint=file))
+    new_epochs, resumed = run_to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream), checkpoint=file))
     assert len(new_epochs) < 4
     assert [r.train_loss for r in resumed.curve] == [r.train_loss for r in whole.curve]
     assert resumed.result.matrix.tolist() == whole.result.matrix.tolist()

@@ -1,3 +1,5 @@
+"""Exported models: round trip, predictions, and damaged folders."""
+
 from __future__ import annotations
 
 import json
@@ -92,11 +94,11 @@ def test_files_are_decoded_in_chunks(
 
     monkeypatch.setattr(export_module, "_DECODE_CHUNK_SIZE", 3)
     monkeypatch.setattr(export_module, "decode_images", decode)
-    found = predict(folder, files)
+    predictions = predict(folder, files)
     assert counts == [3, 3, 2]
-    assert [(p.path, p.label, p.error) for p in found] == [(p.path, p.label, p.error) for p in expected]
-    assert [p.probability for p in found] == pytest.approx([p.probability for p in expected], abs=1e-5)
-    assert [bool(p.error) for p in found] == [index in (1, 9) for index in range(10)]
+    assert [(p.path, p.label, p.error) for p in predictions] == [(p.path, p.label, p.error) for p in expected]
+    assert [p.probability for p in predictions] == pytest.approx([p.probability for p in expected], abs=1e-5)
+    assert [bool(p.error) for p in predictions] == [index in (1, 9) for index in range(10)]
     assert predict(folder, []) == []
 
 

@@ -190,7 +190,7 @@ def test_the_loss_decreases(images: SourceImages) -> None:
     first = training.loss
     training.run()
     assert training.loss < 0.5 * first
-    accuracy, means, counts = training.measure()
+    accuracy, means, counts = training.evaluate()
     assert accuracy > 0.9
     features = training.model.eval().features(training.load(torch.arange(40)))
     torch.testing.assert_close(means[2], features[torch.from_numpy(images.labels) == 2].mean(dim=0).detach())
@@ -199,13 +199,13 @@ def test_the_loss_decreases(images: SourceImages) -> None:
 
 def test_large_images_are_evaluated_in_smaller_batches(images: SourceImages, monkeypatch: pytest.MonkeyPatch) -> None:
     training, sizes = make_trainer(images, IID), []
-    expected = training.measure()
+    expected = training.evaluate()
     training.model.units[0].register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     monkeypatch.setattr(devices, "_REFERENCE_IMAGE_SIZE", 7)  # so that batches of images of 28 px are 16 times smaller
-    found = training.measure()
+    result = training.evaluate()
     assert sizes == [16, 16, 8]
-    assert found[0] == expected[0]
-    torch.testing.assert_close(found[1], expected[1])
+    assert result[0] == expected[0]
+    torch.testing.assert_close(result[1], expected[1])
 
 
 def test_divergence_is_an_error_with_a_remedy(images: SourceImages) -> None:

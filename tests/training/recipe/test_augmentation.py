@@ -1,3 +1,5 @@
+"""Augmentation policies and their operations."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Numbers of steps, and recipes that are refused."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The training loss, compared with PyTorch and with values computed by hand."""
+
 from __future__ import annotations
 
 import pytest

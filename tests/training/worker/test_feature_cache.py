@@ -1,3 +1,5 @@
+"""The cache of frozen features, in memory and on disk."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Starting weights of trials: injection, Kaiming initialisation and pretraining schemes."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -41,12 +43,12 @@ class TestInjection:
         assert all(torch.equal(pretrained[name], tensor) for name, tensor in task_with_teacher.w0.items())
 
     def test_statistics_are_those_of_the_target(self, task_with_teacher: Task) -> None:
-        found = weights(WorkerContext(task_with_teacher, device="cpu"), INJECT)
-        means = torch.cat([tensor for name, tensor in found.items() if name.endswith("running_mean")])
+        injected = weights(WorkerContext(task_with_teacher, device="cpu"), INJECT)
+        means = torch.cat([tensor for name, tensor in injected.items() if name.endswith("running_mean")])
         assert torch.isfinite(means).all()
         assert (means != 0).float().mean() > 0.5, "new layers have 0"
         again = weights(WorkerContext(task_with_teacher, device="cpu"), INJECT)
-        assert all(torch.equal(found[name], again[name]) for name in found)
+        assert all(torch.equal(injected[name], again[name]) for name in injected)
 
     def test_l2sp_is_relative_to_the_injected_weights(self, task_with_teacher: Task) -> None:
         context = WorkerContext(task_with_teacher, device="cpu")

@@ -202,6 +202,16 @@ class EngineContract:
         engine.run(source)
         assert len(source.done) == 3
 
+    def test_runs_again_after_an_error_of_the_first_request_of_a_later_run(self, engine: Engine) -> None:
+        engine.run(ListSource(make_specs("train")))
+        source = ListSource(make_specs("train"))
+        source.next_trial = _fail_request  # type: ignore[method-assign]
+        with pytest.raises(NbtError):
+            engine.run(source)
+        source = ListSource(make_specs("train"))
+        engine.run(source)
+        assert len(source.done) == 1
+
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_an_interrupt_waits_for_the_source_and_abandons_running_trials(
         self, engine: Engine, number: signal.Signals
@@ -252,6 +262,10 @@ class EngineContract:
         engine.close()
         pids = {outcome.facts["pid"] for outcome in source.done.values()}
         assert {path.name for path in task.folder.glob("closed-*")} >= {f"closed-{pid}" for pid in pids}
+
+
+def _fail_request() -> TrialSpec | None:
+    raise NbtError("no more")
 
 
 def _raise_error(spec: TrialSpec, result: EpochResult) -> str | None:

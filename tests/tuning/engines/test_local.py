@@ -17,10 +17,9 @@ from pathlib import Path
 import pytest
 
 from nbt.errors import UsageError
-from nbt.tuning.engines.interrupts import InterruptGuard
+from nbt.tuning.engines.cpu_threads import usable_cores
 from nbt.tuning.engines.local import LocalEngine
 from nbt.tuning.engines.worker import WorkerSetup, serve
-from nbt.tuning.engines.worker_process import usable_cores
 from tests.tuning.engines.contract import EPOCHS, EngineContract, ListSource, make_specs
 from tests.tuning.engines.fake_runner import RUNNER, FakeTask
 
@@ -286,41 +285,3 @@ def test_an_idle_worker_ends_when_its_pipe_closes(tmp_path: Path) -> None:
     finally:
         log.handlers, log.propagate = handlers, True
         log.setLevel(level)
-
-
-class TestInterruptGuard:
-    def test_a_deferred_interrupt_is_raised_at_the_end(self) -> None:
-        reached = False
-        with InterruptGuard() as guard, pytest.raises(KeyboardInterrupt), guard.deferred():
-            signal.raise_signal(signal.SIGINT)
-            reached = True
-        assert reached
-
-    def test_the_second_interrupt_is_raised_at_once(self) -> None:
-        reached = False
-        with InterruptGuard() as guard, pytest.raises(KeyboardInterrupt), guard.deferred():
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            reached = True
-        assert not reached
-
-    def test_other_handlers_are_kept(self) -> None:
-        received: list[int] = []
-        before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
-        try:
-            with InterruptGuard():
-                signal.raise_signal(signal.SIGTERM)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        assert received == [signal.SIGTERM]
-
-    def test_other_threads_are_unaffected(self) -> None:
-        def enter() -> None:
-            with InterruptGuard() as guard, guard.deferred():
-                entered.append(True)
-
-        entered: list[bool] = []
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
-        assert entered

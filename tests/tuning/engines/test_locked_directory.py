@@ -37,7 +37,7 @@ def test_close_removes_the_directory() -> None:
 
 
 def test_only_directories_of_killed_processes_are_removed(temporary: Path) -> None:
-    own = LockedDirectory("nbt-test-")
+    locked = LockedDirectory("nbt-test-")
     unlocked = temporary / "nbt-worker-of-another-kind"
     unlocked.mkdir()
     command = [sys.executable, "-c", HOLDER, str(temporary)]
@@ -46,11 +46,11 @@ def test_only_directories_of_killed_processes_are_removed(temporary: Path) -> No
         other = Path(holder.stdout.readline().strip())
         (other / "cache").write_bytes(b"x")
         remove_abandoned_directories()
-        assert other.is_dir() and own.path.is_dir()
+        assert other.is_dir() and locked.path.is_dir()
         holder.kill()
         holder.wait()
     assert (other / "cache").exists()
     later = LockedDirectory("nbt-test-")
-    assert {path.name for path in temporary.iterdir()} == {own.path.name, later.path.name, unlocked.name}
-    own.close()
+    assert {path.name for path in temporary.iterdir()} == {locked.path.name, later.path.name, unlocked.name}
+    locked.close()
     later.close()

@@ -61,7 +61,7 @@ class WorkerLocation:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Returns the location as stored with a trial: the known ones of "node", "device" and "gpu_index"."""
+        """Returns the location as stored with a trial: those of "node", "device" and "gpu_index" that are known."""
         known = {"node": self.host, "device": self.device, "gpu_index": ",".join(self.gpu_indices)}
         return {name: value for name, value in known.items() if value}
 

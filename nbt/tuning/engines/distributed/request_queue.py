@@ -20,10 +20,9 @@ class Request:
     """A request from Tune's thread, which waits until `reply` is called.
 
     Attributes:
-        kind: Kind of the request: "assignment", "handle_message", "handle_worker_lost", "connection_lost" or
-            "tune_ended".
+        kind: Kind of the request: "assignment", "message", "worker_lost", "connection_lost" or "tune_ended".
         arguments: Arguments of the request.
-        answered: Whether it needs no further reply.
+        answered: Whether it has been replied to, or put back into the queue since it was last removed.
     """
 
     kind: str
@@ -52,7 +51,7 @@ class RequestQueue:
         self._running: set[str] = set()
         self._abandoned: set[str] = set()
 
-    def next_assignment(self, attempt: str) -> TrialAssignment | None:
+    def request_assignment(self, attempt: str) -> TrialAssignment | None:
         """Returns the trial that an attempt is to run, or None when there is none at the moment.
 
         Raises:
@@ -68,33 +67,31 @@ class RequestQueue:
                 self._running.add(attempt)
         return assignment
 
-    def handle_message(self, attempt: str, message: WorkerMessage) -> RunDecision:
-        """Passes on a message of an attempt's worker; returns how the attempt proceeds."""
-        decision: RunDecision = self._request_and_wait("handle_message", attempt, message) or RunDecision(finished=True)
+    def forward_message(self, attempt: str, message: WorkerMessage) -> RunDecision:
+        """Forwards a message of an attempt's worker; returns how the attempt proceeds."""
+        decision: RunDecision = self._request_and_wait("message", attempt, message) or RunDecision(finished=True)
         if decision.finished:
             self._discard(attempt)
         return decision
 
-    def handle_worker_lost(self, attempt: str, reason: str, node_lost: bool) -> None:
+    def report_worker_lost(self, attempt: str, reason: str, *, node_lost: bool) -> None:
         """Reports that an attempt has lost its worker."""
         self._discard(attempt)
-        self._request_and_wait("handle_worker_lost", attempt, reason, node_lost)
+        self._request_and_wait("worker_lost", attempt, reason, node_lost)
 
     def pop_abandoned(self, attempts: list[str]) -> list[str]:
         """Returns those of the given attempts that were abandoned, each once."""
         with self._lock:
-            found = [attempt for attempt in attempts if attempt in self._abandoned]
-            self._abandoned.difference_update(found)
-        return found
+            abandoned = [attempt for attempt in attempts if attempt in self._abandoned]
+            self._abandoned.difference_update(abandoned)
+        return abandoned
 
     def abandon_running(self) -> None:
         """Marks the running attempts as abandoned and releases Tune's thread if it waits for a decision on one."""
         with self._lock:
             self._abandoned |= self._running
             self._running.clear()
-            waiting = [
-                request for request in self._requests if request.kind in ("handle_message", "handle_worker_lost")
-            ]
+            waiting = [request for request in self._requests if request.kind in ("message", "worker_lost")]
             self._requests = [request for request in self._requests if request not in waiting]
         for request in waiting:
             request.reply(None)
@@ -125,7 +122,10 @@ class RequestQueue:
     def get_nowait(self) -> Request | None:
         """Removes and returns the oldest request, or returns None without one."""
         with self._lock:
-            return self._requests.pop(0) if self._requests else None
+            request = self._requests.pop(0) if self._requests else None
+        if request is not None:
+            request.answered = False  # also one that was put back: an error of its next handling must release Tune
+        return request
 
     def close(self) -> None:
         """Closes the queue: all pending and future requests receive None, and the attempts are abandoned."""

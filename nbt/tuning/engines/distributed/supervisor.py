@@ -138,12 +138,12 @@ class TrialSupervisor:
         """Handles the loss of a worker. The loss of a whole node does not count as a failure of the trial."""
         run = self._find_run(attempt)
         if run is not None:
-            self._retry(run, reason, 0 if node_lost else 1)
+            self._retry(run, reason, counts=not node_lost)
 
     def handle_all_workers_lost(self, reason: str) -> None:
         """Handles the loss of all workers, which does not count as a failure of any trial."""
         for run in [run for run in self._runs if run.attempt is not None]:
-            self._retry(run, reason, 0)
+            self._retry(run, reason, counts=False)
 
     def abandon_all(self) -> None:
         """Abandons all trials."""
@@ -157,7 +157,7 @@ class TrialSupervisor:
                 _log.warning("%s could not be marked as abandoned: %s", run.spec.key, error)
 
     def _new_run(self) -> _TrialRun | None:
-        """Requests a trial from the source. After None it is not asked again until a trial has ended."""
+        """Requests a trial from the source, unless it has returned None and no trial has ended since."""
         if (
             self._source is None
             or not self._source_has_more
@@ -204,10 +204,11 @@ class TrialSupervisor:
             self.max_concurrent -= 1
             self._requeue(run, f"{reason}: concurrent trials reduced to {self.max_concurrent}")
         else:
-            self._retry(run, reason, 1)
+            self._retry(run, reason, counts=True)
 
-    def _retry(self, run: _TrialRun, reason: str, worker_failures: int) -> None:
-        run.worker_failures += worker_failures
+    def _retry(self, run: _TrialRun, reason: str, *, counts: bool) -> None:
+        """Runs a trial again, or lets it fail if this is the second failure of a worker that counts."""
+        run.worker_failures += counts
         run.attempt = None
         run.lost_workers.append({**run.location_facts, "reason": reason})
         if run.worker_failures < 2:
@@ -276,6 +277,6 @@ def _write_atomically(path: Path, content: bytes) -> None:
 
 
 def _write_model(folder: Path, files: Mapping[str, bytes]) -> None:
-    with replace_folder(folder) as location:
+    with replace_folder(folder) as temporary:
         for name, content in files.items():
-            (location / name).write_bytes(content)
+            (temporary / name).write_bytes(content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,14 +43,18 @@ def shared_nbytes(task: Any) -> int:
     return task.images.nbytes + sum(int(value.nbytes) for state in states for value in state.values())
 
 
-def _convert(task: Any, change: Any, **others: Any) -> Any:
-    def state(values: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        return None if values is None else {name: change(value) for name, value in values.items()}
+def _convert(task: Any, convert: Callable[[Any], Any], **others: Any) -> Any:
+    """Returns the task with all weights converted by `convert`, and with other fields replaced by `others`."""
+
+    def convert_state(state: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        return None if state is None else {name: convert(tensor) for name, tensor in state.items()}
 
     teacher = task.teacher
     if teacher is not None:
-        teacher = dataclasses.replace(teacher, w0=state(teacher.w0))
-    return dataclasses.replace(task, w0=state(task.w0), source_head=state(task.source_head), teacher=teacher, **others)
+        teacher = dataclasses.replace(teacher, w0=convert_state(teacher.w0))
+    return dataclasses.replace(
+        task, w0=convert_state(task.w0), source_head=convert_state(task.source_head), teacher=teacher, **others
+    )
 
 
 def _to_array(tensor: Any) -> Any:

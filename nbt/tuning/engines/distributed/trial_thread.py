@@ -18,8 +18,10 @@ from pathlib import Path
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.engines.distributed.checkpoint_rate_limiter import CheckpointRateLimiter
 from nbt.tuning.engines.distributed.protocol import TrialAssignment, WorkerLocation, WorkerMessage, with_worker_paths
+from nbt.tuning.engines.log_forwarding import forward_logs
 from nbt.tuning.engines.worker import Runner, setup_failure_outcome
 
+# Time for a trial to reach its next epoch, and for the runner to be closed.
 _GRACE_SECONDS = 5.0
 
 
@@ -30,7 +32,7 @@ class TrialThread:
 
     Args:
         open_runner: Creates the runner; called at the first trial.
-        location: Returns the location of this worker, given the runner's device.
+        locate: Returns the location of this worker, given the runner's device; "" if the runner could not be created.
         folder: Folder for temporary files; removed by `close`.
         log_level: Minimum level of the log records that are sent to the driver.
         rate_limiter: Limit on the checkpoints that are sent; every checkpoint is sent when None.
@@ -39,12 +41,12 @@ class TrialThread:
     def __init__(
         self,
         open_runner: Callable[[], Runner],
-        location: Callable[[str], WorkerLocation],
+        locate: Callable[[str], WorkerLocation],
         folder: Path,
         log_level: int = logging.WARNING,
         rate_limiter: CheckpointRateLimiter | None = None,
     ) -> None:
-        self._open_runner, self._location, self._folder = open_runner, location, folder
+        self._open_runner, self._locate, self._folder = open_runner, locate, folder
         self._rate_limiter = rate_limiter
         self._specs: queue.SimpleQueue[TrialSpec | None] = queue.SimpleQueue()
         self._replies: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -56,7 +58,7 @@ class TrialThread:
         self._logs: list[tuple[int, str]] = []
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.tempdir = str(folder)
-        _forward_logs(self._logs, log_level)
+        forward_logs(log_level, lambda level, text: self._logs.append((level, text)))
         self._thread = threading.Thread(target=self._run_trials, name="nbt-trials", daemon=True)
         self._thread.start()
 
@@ -79,7 +81,7 @@ class TrialThread:
         self._waiting = message.epoch is not None
         self._running = message.outcome is None
         if not message.setup_failed:
-            self._add_files(message)
+            self._attach_files(message)
         logs, self._logs[:] = tuple(self._logs), []
         message.logs = logs
         return message
@@ -98,7 +100,8 @@ class TrialThread:
             self._thread.join(_GRACE_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _add_files(self, message: WorkerMessage) -> None:
+    def _attach_files(self, message: WorkerMessage) -> None:
+        """Adds a new checkpoint after an epoch, if the rate allows it, and the exported model after the last."""
         spec = self._spec
         assert spec is not None
         stamp = _checkpoint_stamp(spec)
@@ -125,11 +128,11 @@ class TrialThread:
                     except Exception as error:
                         self._messages.put(
                             WorkerMessage(
-                                outcome=setup_failure_outcome(error), setup_failed=True, location=self._location("")
+                                outcome=setup_failure_outcome(error), setup_failed=True, location=self._locate("")
                             )
                         )
                         continue
-                location = self._location(runner.device)
+                location = self._locate(runner.device)
                 outcome = runner.run(spec, functools.partial(self._report_epoch, location))
                 self._messages.put(WorkerMessage(outcome=_with_location(outcome, location), location=location))
             if runner is not None:
@@ -141,24 +144,6 @@ class TrialThread:
     def _report_epoch(self, location: WorkerLocation, result: EpochResult) -> str | None:
         self._messages.put(WorkerMessage(epoch=result, location=location))
         return self._replies.get()
-
-
-class _LogHandler(logging.Handler):
-    """Collects log records for the next message to the driver."""
-
-    def __init__(self, records: list[tuple[int, str]]) -> None:
-        super().__init__()
-        self._records = records
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._records.append((record.levelno, record.getMessage()))
-
-
-def _forward_logs(records: list[tuple[int, str]], level: int) -> None:
-    log = logging.getLogger("nbt")
-    log.handlers = [_LogHandler(records)]
-    log.setLevel(level)
-    log.propagate = False
 
 
 def _with_location(outcome: TrialOutcome, location: WorkerLocation) -> TrialOutcome:
@@ -176,7 +161,7 @@ def _checkpoint_stamp(spec: TrialSpec) -> tuple[int, int] | None:
 
 def _remove_files(spec: TrialSpec) -> None:
     if spec.checkpoint is not None:
-        # The running stage of a stream has its own checkpoint, whose name has this one's as its prefix.
+        # The current stage of a stream has a separate checkpoint, whose name begins with this one's.
         for path in spec.checkpoint.parent.glob(f"{spec.checkpoint.name}*"):
             path.unlink(missing_ok=True)
     if spec.export is not None:

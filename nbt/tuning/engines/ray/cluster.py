@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nbt.errors import NbtError, UsageError
+from nbt.tuning.engines.cpu_threads import usable_cores
 from nbt.tuning.engines.distributed.health_monitor import Endpoint, HealthMonitor
 from nbt.tuning.engines.ray.cluster_resources import NodeResources, choose_trial_resources
 from nbt.tuning.engines.ray.options import CLIENT_PREFIX, RayOptions, check_ray_client_installed, check_ray_installed
-from nbt.tuning.engines.worker_process import usable_cores
-
-__all__ = ["Cluster", "RayOptions", "connect"]
 
 _log = logging.getLogger("nbt")
 
@@ -25,7 +23,7 @@ RESPONSE_TIMEOUT_SECONDS = 15.0
 _RECONNECT_TIMEOUT_VARIABLE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 # The raylet is on this machine and is never restarted; the actors end with it.
 _RAYLET_TIMEOUT_SECONDS = 1.0
-# Without its head, Ray's shutdown may hang until Ray ends this process; error messages must be printed before that.
+# Without its head, Ray's shutdown may hang until Ray ends this process. Error messages must be printed before that.
 _DISCONNECTED_SHUTDOWN_SECONDS = 5.0
 # The head starts a process per client, which imports Ray and connects.
 _CLIENT_TIMEOUT_SECONDS = 90.0
@@ -125,7 +123,10 @@ def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
 
 
 def _log_daemon_output() -> None:
-    """Redirects the output of Ray's daemons to the log; Ray (2.60) prints it to stdout in every configuration."""
+    """Redirects the output of Ray's daemons to the log; Ray prints it to stdout in every configuration.
+
+    This uses an undocumented function of Ray, tested with Ray 2.60.
+    """
     from ray._private import worker
 
     def log(data: Mapping[str, Any], ignore_prefix: bool) -> None:
@@ -208,10 +209,12 @@ def _grpc_ready(address: str) -> bool:
 
 def _no_response_error(address: str, reason: str) -> UsageError:
     # Ray sends its token only with RAY_AUTH_MODE=token; a cluster that requires a token does not respond without it.
-    token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; if it requires a token, set RAY_AUTH_MODE=token"
+    token_hint = (
+        "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; if it requires a token, set RAY_AUTH_MODE=token"
+    )
     return UsageError(
-        f"--ray-address {address}: no Ray cluster responds ({reason}{token}); start one with ray start --head, or omit "
-        "--ray-address and nbt starts Ray on this machine"
+        f"--ray-address {address}: no Ray cluster responds ({reason}{token_hint}); start one with ray start --head, "
+        "or omit --ray-address and nbt starts Ray on this machine"
     )
 
 
@@ -224,7 +227,7 @@ def parse_host_port(address: str) -> tuple[str, int] | None:
     return None if address == "auto" else (host.strip("[]"), int(port))
 
 
-def _call_with_timeout(call: Any, seconds: float) -> Any:
+def _call_with_timeout(call: Callable[[], Any], seconds: float) -> Any:
     """Returns the result of a call; None if it raises or takes longer than `seconds` (Ray itself waits for minutes)."""
     results: list[Any] = []
 

@@ -35,7 +35,7 @@ class NodeResources:
 def choose_trial_resources(nodes: Sequence[NodeResources], options: RayOptions, workers: int) -> dict[str, float]:
     """Returns the resources that a trial requests, by Ray's names "CPU" and "GPU".
 
-    By default a trial requests one GPU if the cluster has any (a share of one if there are more workers than GPUs) and
+    By default, a trial requests one GPU if the cluster has any (a share of one if there are more workers than GPUs) and
     the largest number of CPUs with which all workers fit on the nodes that have enough GPUs.
 
     Args:
@@ -81,14 +81,14 @@ def _choose_gpus(nodes: Sequence[NodeResources], requested: float | str | None, 
 def _choose_cpus(hosts: Sequence[NodeResources], gpus: float, workers: int) -> float:
     """Returns the largest number of CPUs per trial with which all workers, or the most that can, fit on the hosts."""
     whole = range(int(max(node.cpus for node in hosts)), 0, -1)
-    shares = (int(100 / parts) / 100 for parts in range(2, 101))
+    shares = (int(100 / trials_per_cpu) / 100 for trials_per_cpu in range(2, 101))
     choices = [*map(float, whole), *shares]
-    fits = min(workers, _max_concurrent_trials(hosts, choices[-1], gpus))
-    return next(cpus for cpus in choices if _max_concurrent_trials(hosts, cpus, gpus) >= fits)
+    trials = min(workers, _max_concurrent_trials(hosts, choices[-1], gpus))
+    return next(cpus for cpus in choices if _max_concurrent_trials(hosts, cpus, gpus) >= trials)
 
 
 def _max_concurrent_trials(hosts: Sequence[NodeResources], cpus: float, gpus: float) -> int:
-    """Returns how many trials fit at once: each needs its resources on one node, and its share of a GPU on one GPU."""
+    """Returns how many trials fit: each needs its resources on a single node, and a share of a GPU on a single GPU."""
     return sum(min(int(node.cpus / cpus + 1e-9), _trials_on_gpus(node.gpus, gpus)) for node in hosts)
 
 

@@ -22,7 +22,8 @@ from nbt.tuning.engines.distributed.task_serialization import shared_nbytes, to_
 from nbt.tuning.engines.exit_notice import ExitNotice
 from nbt.tuning.engines.interrupts import InterruptGuard
 from nbt.tuning.engines.locked_directory import LockedDirectory
-from nbt.tuning.engines.ray.cluster import Cluster, RayOptions, connect
+from nbt.tuning.engines.ray.cluster import Cluster, connect
+from nbt.tuning.engines.ray.options import RayOptions
 from nbt.tuning.engines.ray.tune import run_tune
 from nbt.tuning.engines.worker import TRIAL_RUNNER
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("nbt")
 
-# After so many ends of Tune without a message of a worker in between, the engine gives up.
+# The engine fails after this many ends of Tune without a message of a worker in between.
 _MAX_TUNE_FAILURES = 3
 _CLOSE_SECONDS = 30.0
 # Without a connection Tune cannot end its actors; its thread ends with this process.
@@ -79,19 +80,19 @@ class RayEngine:
     ) -> None:
         require_positive(workers=workers)
         options = options or RayOptions()
-        packed = to_shared_arrays(task)
-        self._cluster = cluster or connect(options, object_bytes=shared_nbytes(packed))
+        shared_task = to_shared_arrays(task)
+        self._cluster = cluster or connect(options, object_bytes=shared_nbytes(shared_task))
         resources = self._cluster.resources(options, workers)
-        self._setup = {
+        self._worker_options = {
             "device": device,
             "cache_bytes": cache_bytes,
             "runner": runner,
             "max_concurrent": workers,
             "checkpoint_bytes_per_second": checkpoint_bytes_per_second,
         }
-        auto = options.gpus_per_trial == "auto"
-        self._workers, self._task_ref = workers, self._cluster.put(packed)
-        self._supervisor = TrialSupervisor(workers, GpuPacking(resources, measure_memory=auto, gpus=self._cluster.gpus))
+        self._workers, self._task_ref = workers, self._cluster.put(shared_task)
+        packing = GpuPacking(resources, measure_memory=options.gpus_per_trial == "auto", gpus=self._cluster.gpus)
+        self._supervisor = TrialSupervisor(workers, packing)
         self._request_queue = RequestQueue()
         self._exit_notice = ExitNotice(f"error: the search was killed, or ended by Ray; {_RESUME_HINT}")
         self._health_monitor = self._cluster.start_health_monitor(
@@ -149,16 +150,20 @@ class RayEngine:
         self.close()
 
     def _start_tune(self) -> None:
-        """Starts Ray Tune unless it is running."""
+        """Starts Ray Tune in its thread, unless it is running."""
         if self._thread is not None:
             return
-        setup = {**self._setup, "log_level": _log.getEffectiveLevel()}
+        worker_options = {**self._worker_options, "log_level": _log.getEffectiveLevel()}
 
         def run() -> None:
             error: Exception | None = None
             try:
                 run_tune(
-                    self._request_queue, self._task_ref, setup, max_concurrent=self._workers, folder=self._folder.path
+                    self._request_queue,
+                    self._task_ref,
+                    worker_options,
+                    max_concurrent=self._workers,
+                    folder=self._folder.path,
                 )
             except Exception as tune_error:
                 error = tune_error
@@ -174,7 +179,7 @@ class RayEngine:
                 self._process_request(request)
             finally:
                 if not request.answered:
-                    request.reply(RunDecision(finished=True) if request.kind == "handle_message" else None)
+                    request.reply(RunDecision(finished=True) if request.kind == "message" else None)
 
     def _process_request(self, request: Request) -> None:
         if request.kind == "assignment":
@@ -183,10 +188,10 @@ class RayEngine:
                 self._request_queue.requeue(request)  # Tune waits for the next source instead of polling
             else:
                 request.reply(assignment)
-        elif request.kind == "handle_message":
+        elif request.kind == "message":
             self._tune_failures = 0
             request.reply(self._supervisor.handle_message(*request.arguments))
-        elif request.kind == "handle_worker_lost":
+        elif request.kind == "worker_lost":
             attempt, reason, node_lost = request.arguments
             self._supervisor.handle_worker_lost(attempt, reason, node_lost=node_lost)
         elif request.kind == "connection_lost":

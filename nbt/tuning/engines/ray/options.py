@@ -61,8 +61,8 @@ class RayOptions:
 def _check_address(address: str) -> None:
     if address == "auto":
         return
-    found = re.fullmatch(r"(?:ray://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})/?", address)
-    if found is None or not 0 < int(found[2]) < 65536:
+    match = re.fullmatch(r"(?:ray://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})/?", address)
+    if match is None or not 0 < int(match[2]) < 65536:
         raise UsageError(f"--ray-address {address}: expected auto, HOST:PORT (often port 6379) or ray://HOST:10001")
 
 

@@ -34,7 +34,7 @@ def share(packing: GpuPacking) -> float:
 def test_the_first_trial_has_a_gpu_and_later_ones_share_by_its_memory() -> None:
     packing = measured()
     assert packing.resources() == {"CPU": 1.0, "GPU": 1.0}
-    packing.record_memory(facts(11.5))  # 14.875 GiB with margin and context, of the 60 GiB that are not for caches
+    packing.record_memory(facts(11.5))  # 14.875 GiB with margin and context, of 60 GiB without those for caches
     assert packing.resources() == {"CPU": 1.0, "GPU": 0.25}
     packing.record_memory(facts(1))
     assert share(packing) == 0.25, "the largest trial determines the share"
@@ -70,16 +70,16 @@ def test_trials_that_share_a_gpu_fit_on_it(peaks: list[float], times: int) -> No
     packing = measured(*peaks)
     for _ in range(times):
         packing.reduce_sharing(packing.resources())
-    found = share(packing)
-    assert 1 / 16 <= found <= 1
-    assert found * round(1 / found) <= 1, "otherwise the last trial would not fit"
-    assert int(1 / found) == round(1 / found), "workers compute their number from it"
-    assert found == 1 or round(1 / found) * max(peaks) <= 60, "a quarter is left for frozen-feature caches"
+    result = share(packing)
+    assert 1 / 16 <= result <= 1
+    assert result * round(1 / result) <= 1, "otherwise the last trial would not fit"
+    assert int(1 / result) == round(1 / result), "workers compute their number from it"
+    assert result == 1 or round(1 / result) * max(peaks) <= 60, "a quarter is left for frozen-feature caches"
 
 
 @given(PEAKS, PEAKS)
-def test_the_share_grows_with_the_memory(one: float, other: float) -> None:
-    less, more = sorted((one, other))
+def test_the_share_grows_with_the_memory(first: float, second: float) -> None:
+    less, more = sorted((first, second))
     assert share(measured(less)) <= share(measured(more))
     assert share(measured(less, more)) == share(measured(more, less)) == share(measured(more))
 

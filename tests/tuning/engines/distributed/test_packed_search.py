@@ -22,7 +22,7 @@ WORKERS = 8
 @dataclass(eq=False)
 class Run:
     assignment: TrialAssignment
-    left: list[EpochResult]
+    remaining: list[EpochResult]
     location: WorkerLocation | None = None
 
     @property
@@ -30,7 +30,7 @@ class Run:
         return self.assignment.resources["GPU"]
 
     @property
-    def need(self) -> int:
+    def memory(self) -> int:
         """1 GiB for the first trials, 2 to 6 GiB for the others, so that the first measurements are too small."""
         key = self.assignment.spec.key
         return GIB if key < "trial-0003" else int((2 + 4 * hashed_uniform(key)) * GIB)
@@ -47,9 +47,9 @@ class Cluster:
     trained: int = 0
     out_of_memory: int = 0
     max_running: int = 0
-    first: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
 
-    def work(self) -> None:
+    def run_all(self) -> None:
         while not self.supervisor.finished:
             self._start_runs()
             for name, run in list(self.runs.items()):
@@ -63,9 +63,9 @@ class Cluster:
                 break
             done = int(assignment.checkpoint) if assignment.checkpoint else 0
             self.runs[str(self.attempts)] = Run(assignment, simulate(assignment.spec)[done:])
-            self.first.append(assignment.resources["GPU"])
+            self.shares.append(assignment.resources["GPU"])
         for run in self.runs.values():
-            free = [gpu for gpu in range(self.gpus) if 1 - self._shares(gpu) >= run.share - 1e-9]
+            free = [gpu for gpu in range(self.gpus) if 1 - self._used_share(gpu) >= run.share - 1e-9]
             if run.location is None and free:
                 run.location = WorkerLocation("n", "alpha", "cuda:0", (str(free[0]),))
         self.max_running = max(self.max_running, sum(run.location is not None for run in self.runs.values()))
@@ -74,28 +74,28 @@ class Cluster:
         placed = [run for run in self.runs.values() if run.location is not None]
         return [run for run in placed if run.location is not None and run.location.gpu_indices == (str(gpu),)]
 
-    def _shares(self, gpu: int) -> float:
+    def _used_share(self, gpu: int) -> float:
         return sum(run.share for run in self._on(gpu))
 
     def _step(self, name: str, run: Run) -> None:
         if run.location is None:
             return
         trials_on_gpu = self._on(int(run.location.gpu_indices[0]))
-        if sum(other.need + CONTEXT for other in trials_on_gpu) > TOTAL:
+        if sum(other.memory + CONTEXT for other in trials_on_gpu) > TOTAL:
             self.out_of_memory += 1
             del self.runs[name]
-            facts = {"peak_memory_bytes": run.need // 2, "device_memory_bytes": TOTAL}
+            facts = {"peak_memory_bytes": run.memory // 2, "device_memory_bytes": TOTAL}
             full = TrialOutcome(error="full", out_of_memory=True, facts=facts)
             self.supervisor.handle_message(name, WorkerMessage(outcome=full, location=run.location))
             return
         self.trained += 1
-        epoch = run.left.pop(0)
+        epoch = run.remaining.pop(0)
         decision = self.supervisor.handle_message(
             name, WorkerMessage(epoch=epoch, checkpoint=str(epoch.epoch).encode(), location=run.location)
         )
-        if decision.stop_reason is not None or not run.left:
+        if decision.stop_reason is not None or not run.remaining:
             del self.runs[name]
-            facts = {"peak_memory_bytes": run.need, "device_memory_bytes": TOTAL}
+            facts = {"peak_memory_bytes": run.memory, "device_memory_bytes": TOTAL}
             ended = TrialOutcome(
                 stopped=decision.stop_reason, curve=tuple(simulate(run.assignment.spec)[: epoch.epoch]), facts=facts
             )
@@ -109,10 +109,10 @@ def test_out_of_memory_loses_no_trial_and_the_budget_is_exact(tmp_path: Path, gp
     supervisor = TrialSupervisor(WORKERS, GpuPacking({"CPU": 1.0, "GPU": 1.0}, measure_memory=True, gpus=gpus))
     supervisor.start(controller)
     cluster = Cluster(supervisor, gpus)
-    cluster.work()
+    cluster.run_all()
     controller.close()
     record = store.record()
-    assert cluster.first[: gpus + 1] == [*[1.0] * gpus, cluster.first[gpus]] and cluster.first[gpus] < 1
+    assert cluster.shares[:gpus] == [1.0] * gpus and cluster.shares[gpus] < 1
     assert cluster.max_running > gpus
     assert cluster.out_of_memory > 0, "otherwise the test shows nothing"
     assert supervisor.max_concurrent == WORKERS, "only the packing changes"

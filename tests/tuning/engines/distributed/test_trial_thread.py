@@ -57,7 +57,7 @@ def trial_thread(runner: Runner, tmp_path: Path) -> Iterator[TrialThread]:
     log, temporary = logging.getLogger("nbt"), tempfile.tempdir
     before = log.handlers, log.level, log.propagate
     trial_thread = TrialThread(
-        lambda: runner, lambda device: WorkerLocation("n", "host", device, ("3",)), tmp_path / "own"
+        lambda: runner, lambda device: WorkerLocation("n", "host", device, ("3",)), tmp_path / "worker"
     )
     yield trial_thread
     trial_thread.close()
@@ -84,12 +84,14 @@ def test_waits_after_every_epoch_and_reports_its_location(trial_thread: TrialThr
     assert messages[1].logs == ((logging.WARNING, "epoch 2"),)
 
 
-def test_files_are_sent_as_content_and_the_drivers_are_not_touched(trial_thread: TrialThread, tmp_path: Path) -> None:
+def test_files_are_sent_as_content_and_those_of_the_driver_are_not_touched(
+    trial_thread: TrialThread, tmp_path: Path
+) -> None:
     trial_thread.start(assignment(tmp_path))
     messages = [trial_thread.next_message() for _ in range(4)]
     assert [message.checkpoint for message in messages] == [None, b"after 2", None, None]
     assert messages[-1].export == {"model.json": b"{}"}
-    assert {path.name for path in tmp_path.iterdir()} == {"own"}
+    assert {path.name for path in tmp_path.iterdir()} == {"worker"}
 
 
 def test_a_delayed_checkpoint_is_sent_later(trial_thread: TrialThread, tmp_path: Path) -> None:
@@ -119,9 +121,9 @@ def test_continues_only_from_the_checkpoint_of_the_assignment(
         trial_thread.start(assignment(tmp_path, content))
         while trial_thread.next_message().outcome is None:
             pass
-        (tmp_path / "own" / "checkpoint.pt.task").touch()  # as left by an abandoned stream
+        (tmp_path / "worker" / "checkpoint.pt.task").touch()  # as left by an abandoned stream
     trial_thread.start(assignment(tmp_path))
-    assert not (tmp_path / "own" / "checkpoint.pt.task").exists()
+    assert not (tmp_path / "worker" / "checkpoint.pt.task").exists()
     assert runner.checkpoints[:2] == [b"assigned", None]
 
 
@@ -148,7 +150,7 @@ def test_close_closes_the_runner_and_removes_the_folder(
     trial_thread.close()
     trial_thread.close()
     assert runner.closed
-    assert not (tmp_path / "own").exists()
+    assert not (tmp_path / "worker").exists()
 
 
 def test_a_failed_setup_is_reported_and_retried(tmp_path: Path) -> None:
@@ -162,7 +164,7 @@ def test_a_failed_setup_is_reported_and_retried(tmp_path: Path) -> None:
             raise MemoryError("no memory")
         return Runner()
 
-    trial_thread = TrialThread(fail_once, lambda device: WorkerLocation(), tmp_path / "own")
+    trial_thread = TrialThread(fail_once, lambda device: WorkerLocation(), tmp_path / "worker")
     try:
         trial_thread.start(assignment(tmp_path))
         message = trial_thread.next_message()

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
+def ray_instance() -> Iterator[None]:
     """One Ray instance for all engines of this module, because starting one takes seconds."""
     with local_ray():
         yield

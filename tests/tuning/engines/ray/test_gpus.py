@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
+def ray_instance() -> Iterator[None]:
     with local_ray(num_gpus=1):
         yield
 

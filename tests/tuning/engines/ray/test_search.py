@@ -18,7 +18,7 @@ QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 1, "pruner": "asha", "heuri
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
+def ray_instance() -> Iterator[None]:
     with local_ray():
         yield
 
@@ -29,7 +29,7 @@ def task() -> Task:
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -43,7 +43,7 @@ def search(task: Task, study: str, engine: str, budget: int) -> StudyRecord:
     return nbt.search(task, budget=budget, study=study, engine=engine, **QUICK).record
 
 
-def test_both_engines_give_the_same_trials_and_resume_each_other(task: Task, own_folder: Path) -> None:
+def test_both_engines_give_the_same_trials_and_resume_each_other(task: Task, working_folder: Path) -> None:
     here, there = search(task, "here", "local", 5), search(task, "there", "ray", 5)
     assert [comparable_fields(trial) for trial in here.trials] == [comparable_fields(trial) for trial in there.trials]
     assert here.epochs_spent == there.epochs_spent
@@ -54,7 +54,7 @@ def test_both_engines_give_the_same_trials_and_resume_each_other(task: Task, own
         for name in fact_names:
             assert local_trial.facts[name] == ray_trial.facts[name]
     for study in ("here", "there"):
-        folder = own_folder / "reports" / study
+        folder = working_folder / "reports" / study
         assert {path.name for path in (folder / "model").iterdir()} == {"model.json", "weights.safetensors"}
 
     here, there = search(task, "here", "ray", 7), search(task, "there", "local", 7)
@@ -83,9 +83,9 @@ def test_streams_give_the_same_trials_with_both_engines(task: Task) -> None:
 
 
 @pytest.mark.slow
-def test_more_gpus_than_a_node_has_writes_nothing(task: Task, own_folder: Path) -> None:
+def test_more_gpus_than_a_node_has_writes_nothing(task: Task, working_folder: Path) -> None:
     with pytest.raises(
         UsageError, match=r"--gpus-per-trial 4: no node has that many GPUs; the cluster has .*: 2 CPU, 0 GPU"
     ):
         nbt.search(task, budget=3, engine="ray", gpus_per_trial=4, **QUICK)
-    assert list(own_folder.iterdir()) == []
+    assert list(working_folder.iterdir()) == []

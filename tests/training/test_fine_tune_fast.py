@@ -155,7 +155,7 @@ def test_evaluation_export_and_prediction_normalise_features(
 ) -> None:
     context = WorkerContext(digits)
     settings = FAST.replace(feature_norm=norm, frozen_depth=frozen, epochs=6)
-    spec = TrialSpec(key="one", settings=settings, evaluate_test=True, export=tmp_path / "model")
+    spec = TrialSpec(key="trial", settings=settings, evaluate_test=True, export=tmp_path / "model")
     outcome = run_trial(spec, context, lambda _: None)
     assert outcome.error is None
     assert outcome.best is not None

@@ -80,21 +80,24 @@ class Wave:
         self._source.on_abandoned(self._specs.pop(spec.key))
 
 
-def serve_crowd(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
+def serve_waves(options: Mapping[str, Any], answer: Callable[[Callable[..., Any]], None]) -> None:
     """Runs waves of concurrent trials without training with an engine of nbt."""
     gates = Path(options["folder"])
     with ExitStack() as stack:
         engine_instance = stack.enter_context(engine(options, NoopTask(gates), RUNNER))
         sources: dict[str, Any] = {}
 
+        # `brain`: whether the search controller supplies the trials; the rows of recorded results have this key.
         def block(name: str, trials: int, reports: int, brain: bool) -> dict[str, Any]:
-            if brain and "brain" not in sources:
-                from engines_brain import open_controller
+            if brain and "controller" not in sources:
+                from engines_controller import open_controller
 
-                sources["brain"] = stack.enter_context(open_controller(gates, name=f"crowd-{name}", epochs=reports + 1))
+                sources["controller"] = stack.enter_context(
+                    open_controller(gates, name=f"crowd-{name}", epochs=reports + 1)
+                )
             settings = TransferSettings(epochs=reports + 1)
             source = (
-                sources["brain"]
+                sources["controller"]
                 if brain
                 else TimedSource([TrialSpec(key=f"t{n}", settings=settings) for n in range(trials)])
             )
@@ -123,7 +126,7 @@ def check_memory(trials: int) -> None:
         raise SystemExit(f"{trials} workers need {needed / 1e9:.0f} GB, and {available / 1e9:.0f} GB are free")
 
 
-def swapped() -> int:
+def used_swap() -> int:
     """Returns the used swap, in bytes."""
     kibibytes = {row.split(":")[0]: row.split()[1] for row in Path("/proc/meminfo").read_text().splitlines()}
     return 1024 * (int(kibibytes["SwapTotal"]) - int(kibibytes["SwapFree"]))

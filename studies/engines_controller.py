@@ -39,8 +39,8 @@ class TimedController:
 
     Attributes:
         controller: The controller of `nbt search --dataset digits`, with a practically unlimited budget.
-        seconds: Durations of the calls by name: "next_job", "on_epoch" and "on_done" of the controller, "proposal" for
-            the sampler's part of "next_job", and "store.METHOD" for writes.
+        seconds: Durations of the calls by name: "next_job" for `next_trial`, "on_epoch" and "on_done" of the
+            controller, "proposal" for the sampler's part of `next_trial`, and "store.METHOD" for writes.
         finished: Number of trials that have ended.
     """
 
@@ -184,13 +184,13 @@ def grow_study(folder: Path, finished: Sequence[int]) -> list[dict[str, Any]]:
                 engine.run_until(target - 100, running=2)
                 source.pop_seconds()
                 engine.run_until(target, running=2)
-                rows.append(row(source, running=2))
+                rows.append(summarise_calls(source, running=2))
                 print(rows[-1], flush=True)
         engine.end_all()
     return rows
 
 
-def with_concurrent_trials(folder: Path, running: Sequence[int], trials: int) -> list[dict[str, Any]]:
+def time_concurrent_trials(folder: Path, running: Sequence[int], trials: int) -> list[dict[str, Any]]:
     """Returns one row per number of concurrent trials, in the study that `grow_study` has created.
 
     A row summarises the calls until `trials` trials have ended, including the starts of their successors.
@@ -203,13 +203,13 @@ def with_concurrent_trials(folder: Path, running: Sequence[int], trials: int) ->
             engine.run_until(source.finished + min(count, 5), running=count)
             source.pop_seconds()
             engine.run_until(source.finished + trials, running=count)
-            rows.append(row(source, running=count))
+            rows.append(summarise_calls(source, running=count))
             print(rows[-1], flush=True)
             engine.end_all()
     return rows
 
 
-def tracked(folder: Path, trials: int) -> dict[str, Any]:
+def time_tracked_trials(folder: Path, trials: int) -> dict[str, Any]:
     """Returns the row of a separate small study whose MLflow runs are written, too."""
     with open_controller(folder, name="tracked", tracked=True) as source:
         engine = SimulatedEngine(source)
@@ -217,16 +217,16 @@ def tracked(folder: Path, trials: int) -> dict[str, Any]:
         source.pop_seconds()
         engine.run_until(source.finished + trials, running=2)
         engine.end_all()
-        return row(source, running=2)
+        return summarise_calls(source, running=2)
 
 
-def row(source: TimedController, *, running: int) -> dict[str, Any]:
-    """Returns the summary of each kind of call since the last row, see `summary`."""
-    milliseconds = {name: summary(values) for name, values in source.pop_seconds().items()}
+def summarise_calls(source: TimedController, *, running: int) -> dict[str, Any]:
+    """Returns the row of the calls since the last row: a summary of each kind of call, see `summarise_durations`."""
+    milliseconds = {name: summarise_durations(values) for name, values in source.pop_seconds().items()}
     return {"finished": source.finished, "running": running, "ms": milliseconds}
 
 
-def summary(seconds: Sequence[float]) -> dict[str, float]:
+def summarise_durations(seconds: Sequence[float]) -> dict[str, float]:
     """Returns the number of calls and their median, mean and 95th percentile in milliseconds."""
     values = 1e3 * np.array(seconds)
     return {

@@ -1,3 +1,5 @@
+"""The epochs and the rows of zaps, and zaps within a trial."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,14 +12,11 @@ from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.fine_tune import fine_tune
-from nbt.training.recipe.stall import head_parameter_groups, split_off_head
 from nbt.training.recipe.zap_schedule import is_zap_due, zap_head
 from nbt.training.worker.context import WorkerContext
-from nbt.transfer.layer_lr import parameter_groups
-from tests.tiny import TinyNet
 
 SETTINGS = TransferSettings(epochs=7, zap_period=2, zap_fraction=0.4)
-STILL = SETTINGS.replace(head_lr=1e-12, body_lr=1e-12, decay_strength=0.0, batch_size=32)
+ONLY_ZAPS = SETTINGS.replace(head_lr=1e-12, body_lr=1e-12, decay_strength=0.0, batch_size=32)
 
 
 def zapped(head: nn.Linear, settings: TransferSettings, seed: int, epoch: int) -> tuple[list[int], torch.Tensor]:
@@ -64,14 +63,14 @@ def test_the_scale_is_that_of_the_settings(scale: str, deviation: float) -> None
 def test_a_trial_zaps_the_expected_rows_in_the_expected_epochs(digits: Task) -> None:
     """At learning rates of 1e-12, only zaps change the head."""
     context = WorkerContext(digits)
-    expected = [context.prepare_model(STILL, 9)[0].head.weight.detach().clone()]
+    expected = [context.prepare_model(ONLY_ZAPS, 9)[0].head.weight.detach().clone()]
     head = nn.Linear(expected[0].shape[1], 5)
     for epoch in range(1, 8):
         head.weight.data.copy_(expected[-1])
-        zap_head(head, STILL, 9, epoch)
+        zap_head(head, ONLY_ZAPS, 9, epoch)
         expected.append(head.weight.detach().clone())
-    found = [context.model.head.weight.detach().clone() for _ in fine_tune(digits, STILL, 9, context=context)]
-    for epoch, weight in enumerate(found, start=1):
+    observed = [context.model.head.weight.detach().clone() for _ in fine_tune(digits, ONLY_ZAPS, 9, context=context)]
+    for epoch, weight in enumerate(observed, start=1):
         torch.testing.assert_close(weight, expected[epoch], atol=1e-6, rtol=0)
         changed = (expected[epoch] - expected[epoch - 1]).abs().amax(dim=1) > 1e-3
         assert int(changed.sum()) == (2 if epoch in (3, 5, 7) else 0)
@@ -93,20 +92,3 @@ def test_zapped_trials_resume_bit_for_bit(digits: Task, tmp_path: Path) -> None:
 def test_a_zap_period_beyond_the_training_is_refused_before_training(digits: Task) -> None:
     with pytest.raises(UsageError, match="zap_period: 7"):
         next(fine_tune(digits, SETTINGS.replace(zap_period=7)))
-
-
-@pytest.mark.parametrize("head_lr", [0.01, 0.5])
-def test_split_groups_keep_their_learning_rates_and_decay(head_lr: float) -> None:
-    model = TinyNet()
-    settings = TransferSettings(head_lr=head_lr, body_lr=0.01)
-    groups = parameter_groups(model.units, model.head, settings)
-    head = set(model.head.parameters())
-
-    def facts(groups: list) -> dict:
-        return {p: (g.lr, g.alpha, g.beta) for g in groups for p in g.parameters}
-
-    split = split_off_head(groups, model.head)
-    assert facts(split) == facts(groups)
-    assert sum(len(g.parameters) for g in split) == len(facts(groups))
-    assert all(head.issuperset(g.parameters) or head.isdisjoint(g.parameters) for g in split)
-    assert facts(head_parameter_groups(groups, model.head)) == {p: f for p, f in facts(groups).items() if p in head}
