@@ -198,10 +198,10 @@ class _ProfileBuilder:
             self.progress(f"measuring how {self.task.backbone.text} fits", self.steps_done, total)
 
     def _measure_or_nan(self, name: str, measure: Callable[[], float]) -> float:
-        """Returns a measure; NaN if it does not apply to these samples, with the reason in `left_out`."""
+        """Returns a measure; NaN if it does not apply to these samples or fails, with the reason in `left_out`."""
         try:
             return float(measure())
-        except ValueError as error:
+        except (ValueError, ArithmeticError) as error:
             self.left_out[name] = str(error)
             return math.nan
 

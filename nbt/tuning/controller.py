@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from nbt.tuning.baseline_recipes import baseline_recipes
 from nbt.tuning.budget import OUT_OF_EPOCHS, Budget
 from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.pruners.base import ForecastingPruner, Pruner, TrialContext
+from nbt.tuning.repeated_failures import MAX_EQUAL_FAILURES, RepeatedFailures
 from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage import codec
@@ -32,7 +32,6 @@ from nbt.tuning.storage.study_store import StudyStore, TrialPlan
 SamplerFactory: TypeAlias = Callable[[int], optuna.samplers.BaseSampler]
 
 BASELINE_ORIGIN_PREFIX = "anchor: "
-_MAX_EQUAL_FAILURES = 3
 _SECONDS_BETWEEN_WRITES = 10.0
 
 
@@ -104,7 +103,7 @@ class SearchController:
         self._distributions = space.distributions()
         self._running: dict[str, _OpenTrial] = {}
         self._requeued: deque[_OpenTrial] = deque()
-        self._repeated_failure: tuple[str, int] = ("", 0)
+        self._failures = RepeatedFailures()
         self._initial_trials = [
             *(
                 (BASELINE_ORIGIN_PREFIX + name, settings)
@@ -177,7 +176,7 @@ class SearchController:
             _delete_checkpoint(spec)
             self._count_failure(outcome.error or record.reason)
         else:
-            self._repeated_failure = ("", 0)
+            self._failures.reset()
 
     def on_abandoned(self, spec: TrialSpec) -> None:
         """Queues a trial that the engine returned unfinished: it runs again in this session or a later one."""
@@ -359,17 +358,14 @@ class SearchController:
         )
 
     def _count_failure(self, error: str) -> None:
-        """Counts equal failures in a row and ends the search at the third; numbers in messages are not compared.
+        """Ends the search at the third equal failure in a row.
 
         Raises:
             NbtError: Three trials in a row failed with the same error.
         """
-        kind = re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", error)
-        previous, count = self._repeated_failure
-        self._repeated_failure = (kind, count + 1 if kind == previous else 1)
-        if self._repeated_failure[1] >= _MAX_EQUAL_FAILURES:
+        if self._failures.add(error):
             raise NbtError(
-                f"{_MAX_EQUAL_FAILURES} trials in a row failed in the same way: {error} "
+                f"{MAX_EQUAL_FAILURES} trials in a row failed in the same way: {error} "
                 "(all results are kept; fix the cause and run the same command again to resume)"
             )
 

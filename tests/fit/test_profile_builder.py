@@ -147,6 +147,16 @@ def test_one_image_per_class_gives_a_profile(encoder: Task) -> None:
     assert set(result.scalars) | set(result.left_out) >= FACTS | OUTPUT | SOURCE | SHIFT
 
 
+def test_a_measure_that_fails_is_left_out_with_its_reason(pretrained: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> float:
+        raise ArithmeticError("the linear program was not solved")
+
+    monkeypatch.setattr(module, "emd_similarity", fail)
+    result = profile(pretrained, samples=60)
+    assert "not solved" in result.left_out["emd_similarity"]
+    assert {"logme", "leep", "knn_accuracy"} <= set(result.scalars)
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NBT_CACHE", str(tmp_path))

@@ -20,6 +20,7 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import baseline_recipes
 from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable, TableHeader
+from nbt.tuning.repeated_failures import MAX_EQUAL_FAILURES, RepeatedFailures
 from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.codec import to_json
@@ -29,8 +30,6 @@ _log = logging.getLogger("nbt")
 RANDOM_ORIGIN = "random"
 REPEAT_INTERVAL = 10
 """Every setting with a number divisible by this runs with two seeds."""
-
-_MAX_EQUAL_FAILURES = 3
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,8 @@ class Recording:
     Args:
         planned: All runs of the recording.
         journal: The finished runs, to which the others are added.
-        on_run: Called after every run with the run, the number of finished runs, and the number of planned runs.
+        on_run: Called after every run with the run, the number of planned runs that are finished, and the number of
+            planned runs.
 
     Attributes:
         failed: Key of each failed run -> error.
@@ -183,8 +183,8 @@ class Recording:
         self._journal, self._on_run = journal, on_run
         self._by_key = {run.key: run for run in planned}
         self._pending = deque(run for run in planned if (run.setting, run.seed) not in journal.runs)
-        self._total = len(planned)
-        self._repeated_failure: tuple[str, int] = ("", 0)
+        self._planned = [(run.setting, run.seed) for run in planned]
+        self._failures = RepeatedFailures()
         self.failed: dict[str, str] = {}
 
     def next_trial(self) -> TrialSpec | None:
@@ -211,7 +211,7 @@ class Recording:
         if outcome.error is not None:
             self._record_failure(spec, outcome.error)
             return
-        self._repeated_failure = ("", 0)
+        self._failures.reset()
         planned = self._by_key[spec.key]
         run = RecordedRun(
             setting=planned.setting,
@@ -223,7 +223,7 @@ class Recording:
         )
         self._journal.add(run)
         if self._on_run is not None:
-            self._on_run(run, len(self._journal.runs), self._total)
+            self._on_run(run, sum(key in self._journal.runs for key in self._planned), len(self._planned))
 
     def on_abandoned(self, spec: TrialSpec) -> None:
         """Queues a run that the engine returned unfinished; it runs again."""
@@ -237,9 +237,7 @@ class Recording:
         """
         self.failed[spec.key] = error
         _log.warning("%s failed and is skipped: %s", spec.key, error)
-        previous, count = self._repeated_failure
-        self._repeated_failure = (error, count + 1 if error == previous else 1)
-        if self._repeated_failure[1] >= _MAX_EQUAL_FAILURES:
+        if self._failures.add(error):
             raise NbtError(
-                f"{_MAX_EQUAL_FAILURES} runs in a row failed in the same way: {error} (recorded runs are kept)"
+                f"{MAX_EQUAL_FAILURES} runs in a row failed in the same way: {error} (recorded runs are kept)"
             )

@@ -103,6 +103,12 @@ class TestRecording:
         assert [spec.key for spec in engine.specs] == ["setting-0005-seed-0", "setting-0006-seed-0"]
         assert len(Journal(path, header()).close(header()).runs) == 8
 
+    def test_progress_of_a_shorter_recording_counts_only_its_own_runs(self, path: Path) -> None:
+        record(path, 12, make_engine(outcome=fail_at("setting-0002-seed-0", "setting-0004-seed-0")))
+        progress: list[tuple[RecordedRun, int, int]] = []
+        record(path, 5, progress=progress)
+        assert [(run.setting, done, total) for run, done, total in progress] == [(2, 5, 6), (4, 6, 6)]
+
     def test_seeds_differ_between_runs_of_a_setting_and_never_between_sessions(self, path: Path) -> None:
         engines = make_engine(), make_engine()
         for folder, engine in zip("ab", engines, strict=True):
@@ -117,6 +123,13 @@ class TestRecording:
         engine = make_engine()
         record(path, 4, engine)
         assert [spec.key for spec in engine.specs] == ["setting-0002-seed-0"]
+
+    def test_three_failures_in_a_row_equal_but_for_numbers_end_the_recording(self, path: Path) -> None:
+        def outcome(spec: TrialSpec, curve: Any) -> TrialOutcome | None:
+            return TrialOutcome(curve=curve, error=f"out of memory: {spec.seed} MiB")
+
+        with pytest.raises(NbtError, match="out of memory"):
+            record(path, 9, make_engine(outcome=outcome))
 
     def test_three_equal_failures_in_a_row_end_the_recording(self, path: Path) -> None:
         failing = [f"setting-{i:04d}-seed-0" for i in (2, 3, 4)]
