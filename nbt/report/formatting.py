@@ -125,7 +125,7 @@ def sparkline(values: list[float | None], low: float, high: float, width: int = 
 def origin_text(origin: str) -> str:
     """Returns the stored origin of a trial for people; stored origins of baseline recipes begin with "anchor: "."""
     name = origin.removeprefix("anchor: ")
-    return one_line(origin if name == origin else f"baseline recipe: {name}")
+    return one_line(origin if name == origin else f"baseline: {name}")
 
 
 def join_words(items: Sequence[str]) -> str:

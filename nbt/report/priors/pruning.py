@@ -1,7 +1,7 @@
 """Pruning of a study: forecasts of trials, stopped trials, epochs saved, and the false-stop rate.
 
 The false-stop rate is estimated from controls: unpromising trials that were drawn at random to continue. The baseline
-recipes at the start of a search are never stopped either; they are no random sample and are counted separately.
+recipes at the start of a search are never stopped either; they are not a random sample and are counted separately.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def test_without_a_terminal_there_is_one_line_per_trial_and_activity(
     assert err() == [
         "decoding images",
         "study birds; budget 5",
-        "trial 0 complete: 70.0 % ± 4.5 (anchor: default recipe), 4 epochs in 2.0 s, the best so far; "
+        "trial 0 complete: 70.0 % ± 4.5 (baseline: default recipe), 4 epochs in 2.0 s, the best so far; "
         "4 of 20 epochs, 0.0 s, about 0.0 s left",
         "trial 1 pruned after 1 epoch in 0.5 s: worse than the rest; 5 of 20 epochs, 0.0 s, about 0.0 s left",
         "trial 2 failed: ValueError: no; 5 of 20 epochs, 0.0 s, about 0.0 s left",

@@ -79,8 +79,8 @@ def test_other_pruners_and_no_pruner() -> None:
 
 def test_unpromising_baseline_recipes_are_counted_separately() -> None:
     text = pruning_text(study_with_priors())
-    assert "Of the baseline recipes, which are never stopped, 1 was unpromising; none of them beat" in text
-    assert "do not count in the rate" in text
+    assert "Of the baseline recipes, which are never stopped, 1 was unpromising; none of them exceeded" in text
+    assert "do not count towards the rate" in text
 
 
 def test_rows_contain_decisions_and_outcomes() -> None:

@@ -272,7 +272,7 @@ def test_both_reports_contain_priors_and_pruning() -> None:
         "last forecast",
         "Correlation of the measures with accuracy",
         "at frozen depth",
-        "no random sample of settings",
+        "not a random sample of settings",
     ):
         assert fact in page.text, fact
         assert fact in text, fact
