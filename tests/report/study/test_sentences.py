@@ -4,7 +4,7 @@ import pytest
 
 from nbt.report.formatting import join_words
 from nbt.report.study.recommendation import current_recommendation
-from nbt.report.study.text import (
+from nbt.report.study.sentences import (
     comparison_to_default,
     headline,
     importance_sentence,
