@@ -347,15 +347,14 @@ class _StreamRunner:
     def _load_or_run(self, stream: _PlannedStream, context: WorkerContext | None) -> StreamRecord:
         """Returns the record of a finished stream, which is loaded, or run to its end."""
         earlier = stream.folder.read()
-        stored = earlier if _is_finished(earlier) else None
-        if stored is None:
-            assert context is not None, "a stream that was finished before is unfinished now"
-            record = self._run_stream(stream, earlier, context)
+        if _is_finished(earlier):
+            record, kept = earlier, True
         else:
-            record = stored
-        if stored is None or not self.tracker.is_logged(record, stream.folder.mark):
+            assert context is not None, "a stream that was finished before is unfinished now"
+            record, kept = self._run_stream(stream, earlier, context), False
+        if not kept or not self.tracker.is_logged(record, stream.folder.mark):
             self._log_to_tracker(stream, record)
-        self.observer.stream_finished(record, kept=stored is not None)
+        self.observer.stream_finished(record, kept=kept)
         return record
 
     def _log_to_tracker(self, stream: _PlannedStream, record: StreamRecord) -> None:

@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from nbt.tuning.engines.base import TrialSource
 
 
+_ACTIVITIES = {
+    "retrain-recommended": "retraining with the recommended settings",
+    "retrain-baseline": "retraining with the default recipe",
+    "train-on-all": "training on the training and validation images",
+}
+
+
 class ProgressTrialSource:
     """Wraps a trial source and reports every epoch to a progress callback.
 
@@ -29,5 +36,6 @@ class ProgressTrialSource:
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         """Reports the epoch, then returns the decision of the wrapped source."""
         if self._progress is not None:
-            self._progress(f"training: {spec.key}", result.epoch, spec.settings.epochs)
+            activity = _ACTIVITIES.get(spec.key, f"training with seed {spec.seed}")
+            self._progress(activity, result.epoch, spec.settings.epochs)
         return self._source.on_epoch(spec, result)

@@ -77,8 +77,6 @@ def make_strategy(prepared: PreparedSearch, target: Target) -> SearchStrategy:
         pruner = transferred_priors.pruner(target, length=length, seed=prepared.config.seed)
     else:
         pruner = make_pruner(prepared.pruner, length)
-    guided = prepared.heuristics and transferred_priors is not None
-    return SearchStrategy(
-        pruner,
-        transferred_priors.surrogate(target, prepared.space) if guided and transferred_priors is not None else None,
-    )
+    if not prepared.heuristics or transferred_priors is None:
+        return SearchStrategy(pruner, None)
+    return SearchStrategy(pruner, transferred_priors.surrogate(target, prepared.space))

@@ -48,7 +48,7 @@ def command(out: Output, scenario: str, **options: Any) -> None:
     sweep on separate draws selects the learning rate. The test accuracy is measured after the whole stream.
     """
     check_options(click.get_current_context(), scenario)
-    facts, text = _SCENARIOS[scenario](out, {"scenario": scenario, **options})
+    facts, text = _RUNNERS[scenario](out, {"scenario": scenario, **options})
     if out.json:
         out.print_json({"scenario": scenario, **facts})
     else:
@@ -57,7 +57,7 @@ def command(out: Output, scenario: str, **options: Any) -> None:
 
 def _run_class_stream(out: Output, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Runs the scenario stream; returns its results in JSON types and as lines of text."""
-    settings = make_settings(options)
+    settings = class_stream_settings(options)
     task_options = {name: options[name] for name in _CLASS_STREAM_TASK_OPTIONS}
     check_task({**task_options, "classes": None, "shots": None})
     from nbt.cli.display.progress import Progress
@@ -73,7 +73,7 @@ def _run_class_stream(out: Output, options: Mapping[str, Any]) -> tuple[dict[str
     return facts, class_stream_text(facts)
 
 
-def make_settings(options: Mapping[str, Any]) -> ClassStreamSettings:
+def class_stream_settings(options: Mapping[str, Any]) -> ClassStreamSettings:
     """Returns the settings of a class stream, without importing torch.
 
     Args:
@@ -185,7 +185,7 @@ def _portable_value(name: str, value: str, task: TaskOptions) -> str:
     return redact_uri(value) if name == "tracking_uri" else value
 
 
-_SCENARIOS: dict[str, Callable[[Output, Mapping[str, Any]], tuple[dict[str, Any], list[Any]]]] = {
+_RUNNERS: dict[str, Callable[[Output, Mapping[str, Any]], tuple[dict[str, Any], list[Any]]]] = {
     "stream": _run_class_stream,
     **dict.fromkeys(SCENARIOS, _run_task_streams),
 }

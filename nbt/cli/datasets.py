@@ -24,7 +24,12 @@ def command(out: Output) -> None:
         out.print_json([dataclasses.asdict(spec) for spec in specs])
         return
     rows = [
-        {"name": spec.name, "classes": spec.classes, "images": spec.images, "what": f"{spec.title}: {spec.description}"}
+        {
+            "name": spec.name,
+            "classes": spec.classes,
+            "images": spec.images,
+            "description": f"{spec.title}: {spec.description}",
+        }
         for spec in specs
     ]
     out.print_rows(rows, right_aligned=["classes", "images"], empty_text="none")

@@ -166,13 +166,15 @@ def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None
     from rich.text import Text
 
     from nbt.report.fit import text
+    from nbt.report.formatting import join_words
 
     rows = text.table_rows(profiles)
     scalars = profiles[0].scalars
+    sizes = [f"{size:.0f}" for size in sorted({profile.scalars["image_size"] for profile in profiles})]
     out.print(
         Text(
             f"{profiles[0].facts['dataset']}: {scalars['classes']:.0f} classes, {scalars['train_images']:.0f} training "
-            f"images, {text.images(profiles[0])} of them measured at {scalars['image_size']:.0f} px\n"
+            f"images, {text.images(profiles[0])} of them measured at {join_words(sizes)} px\n"
         )
     )
     for part in split_columns(rows, stdout_console().width):

@@ -156,9 +156,9 @@ def _warn(report: InjectionReport) -> None:
     import logging
 
     evidence = (
-        "below .35 every published injection was worse than random weights"
+        "below 0.35, every published injection was worse than random weights"
         if report.similarity < 0.35
-        else "between .35 and .5 most published injections gained little"
+        else "between 0.35 and 0.5, most published injections gained little"
     )
     logging.getLogger("nbt").warning(
         f"similarity {report.similarity:.2f} is below {_safe_similarity():g}: {evidence}; "
@@ -170,14 +170,16 @@ def _print(out: Output, report: InjectionReport, path: Path | None) -> None:
     """Prints the transferred tensors and a summary."""
     from rich.text import Text
 
+    from nbt.report.formatting import pluralise
+
     out.print(Text(f"{report.student} from {report.teacher}"), "")
     out.print_rows(report.to_table(), right_aligned=["score"], empty_text="")
     untransferred, statistics = len(report.left), len(report.statistics)
     out.print(
         "",
         Text(f"similarity {report.similarity:.3f}, coverage {percent(report.coverage)} of the parameters without head"),
-        Text(f"not transferred: the head, and {untransferred} other tensors, which keep the student's initialisation"),
-        Text(f"running statistics to re-estimate on target images: {statistics} normalisation layers"),
+        Text(f"not transferred: the head and {pluralise(untransferred, 'other tensor')}, which keep initial weights"),
+        Text(f"running statistics to re-estimate on target images: {pluralise(statistics, 'normalisation layer')}"),
     )
     if path is not None:
         usage = f"nbt search --dataset ... --backbone '{report.student}' --weights {path}"

@@ -115,7 +115,7 @@ def command(out: Output, dataset: str, backbone: str, file: str | None, **option
     names = ("data_dir", "image_size", "classes", "shots", "seed")
     task = {"dataset": dataset, "backbone": backbone, "weights": "none", **{name: options[name] for name in names}}
     check_task(task)
-    settings = make_settings(dataset, backbone, options)
+    settings = settings_from_options(dataset, backbone, options)
     check_file(file)
     from nbt.cli.display.progress import Progress
 
@@ -132,7 +132,7 @@ def command(out: Output, dataset: str, backbone: str, file: str | None, **option
     out.print(summary_text(facts), str(path))
 
 
-def make_settings(dataset: str, backbone: str, options: dict[str, Any]) -> PretrainSettings:
+def settings_from_options(dataset: str, backbone: str, options: dict[str, Any]) -> PretrainSettings:
     """Returns the settings of the training, without importing torch.
 
     Args:

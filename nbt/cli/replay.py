@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 _EPOCHS_COLUMN = "epochs to .5 points"
 LEGEND = (
-    "Searches per method and task: {seeds}; intervals: 95 %, bootstrap over the searches. The epochs are those until "
-    "the test accuracy of the incumbent is within .5 points of the best (staying: until it remains there; smoothed: "
-    "until its smoothed accuracy is); never: number of searches that did not reach it. In ratio and p (against "
-    "{reference}) and worst ratio (against the best other method, on the worst task) such searches count as the whole "
-    "horizon."
+    "Searches per method and task: {seeds}; intervals: 95 %, bootstrap over the searches. "
+    f"{_EPOCHS_COLUMN}: epochs until the test accuracy of the incumbent is within .5 points of the best; staying: "
+    "until it remains there; smoothed: until its smoothed accuracy is within .5 points; never: number of searches that "
+    "did not reach it. In ratio and p (against {reference}) and in worst ratio (against the best other method, on the "
+    "worst task), such searches count with all epochs of their budget."
 )
 
 

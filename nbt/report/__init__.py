@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["report_folder", "trials_frame", "write_report"]
 
 _LAZY_IMPORTS = {
-    "report_folder": "nbt.report.study.write",
+    "report_folder": "nbt.report.files",
     "trials_frame": "nbt.report.study.trials_frame",
     "write_report": "nbt.report.study.write",
 }

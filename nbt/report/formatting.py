@@ -122,6 +122,12 @@ def sparkline(values: list[float | None], low: float, high: float, width: int = 
     return "".join(" " if level is None else _BLOCKS[level] for level in shown)
 
 
+def origin_text(origin: str) -> str:
+    """Returns the stored origin of a trial for people; stored origins of baseline recipes begin with "anchor: "."""
+    name = origin.removeprefix("anchor: ")
+    return one_line(origin if name == origin else f"baseline recipe: {name}")
+
+
 def join_words(items: Sequence[str]) -> str:
     """Returns the items as an English list: "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)

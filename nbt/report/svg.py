@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Handles = list[Any]
 
-
+# Placeholder colours, which `_to_svg` replaces by the variables of the style sheet.
 _ROLES = {
     "#010101": "ink",
     "#020202": "muted",
@@ -26,13 +26,10 @@ _ROLES = {
     "#070707": "default",
     "#080808": "paper",
 }
-
-
 INK, MUTED, GRID, BEST, FULL, PRUNED, DEFAULT, PAPER = _ROLES
 
-
+# Width of all drawings in inches.
 _WIDTH = 4.6
-
 
 STYLE: Any = {
     "svg.fonttype": "none",

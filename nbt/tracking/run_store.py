@@ -95,22 +95,22 @@ class RunStore:
         Returns:
             "written" for a new run, "updated" or "unchanged".
         """
-        known = self._existing_runs.get(spec.key)
-        if known is None:
+        existing = self._existing_runs.get(spec.key)
+        if existing is None:
             self._create(spec)
             return "written"
         if (
-            known.tags.get(_CONTENT) == spec.content_hash
-            and known.status == spec.status
-            and self._has_current_parent(known, spec)
+            existing.tags.get(_CONTENT) == spec.content_hash
+            and existing.status == spec.status
+            and self._has_current_parent(existing, spec)
         ):
             return "unchanged"
-        if self._is_extension(known, spec):
-            self._extend(known, spec)
+        if self._is_extension(existing, spec):
+            self._extend(existing, spec)
         else:
             self._create(spec)
-            self._client.delete_run(known.run_id)
-            self._reassign_children(known.run_id, spec.key)
+            self._client.delete_run(existing.run_id)
+            self._reassign_children(existing.run_id, spec.key)
         return "updated"
 
     def log_files(self, files: Sequence[Path]) -> None:
@@ -138,23 +138,23 @@ class RunStore:
 
     def _find_runs(self) -> dict[str, _ExistingRun]:
         """Returns the owner's runs by key; of duplicates, which a crash can leave, the complete one is kept."""
-        found: dict[str, _ExistingRun] = {}
+        runs: dict[str, _ExistingRun] = {}
         token: str | None = None
         while True:
-            text = f"tags.`{_STUDY}` = '{self._owner.id}'"
-            page = self._client.search_runs([self._experiment], text, max_results=1000, page_token=token)
+            query = f"tags.`{_STUDY}` = '{self._owner.id}'"
+            page = self._client.search_runs([self._experiment], query, max_results=1000, page_token=token)
             for run in page:
-                known = _read_run(run)
-                key = known.tags.get(_KEY, "")
-                other = found.get(key)
+                existing = _read_run(run)
+                key = existing.tags.get(_KEY, "")
+                other = runs.get(key)
                 if other is not None:
-                    kept, duplicate = (other, known) if _CONTENT in other.tags else (known, other)
+                    kept, duplicate = (other, existing) if _CONTENT in other.tags else (existing, other)
                     self._client.delete_run(duplicate.run_id)
-                    known = kept
-                found[key] = known
+                    existing = kept
+                runs[key] = existing
             token = page.token
             if not token:
-                return found
+                return runs
 
     def _create(self, spec: RunSpec) -> None:
         tags = {
@@ -165,42 +165,42 @@ class RunStore:
             "mlflow.source.name": "nbt",
         }
         run = self._client.create_run(self._experiment, start_time=spec.started, tags=tags, run_name=spec.name)
-        known = _ExistingRun(run.info.run_id, spec.name, "RUNNING", {}, dict(tags), set(), points={})
-        self._existing_runs[spec.key] = known
-        self._extend(known, spec)
+        existing = _ExistingRun(run.info.run_id, spec.name, "RUNNING", {}, dict(tags), set(), points={})
+        self._existing_runs[spec.key] = existing
+        self._extend(existing, spec)
 
-    def _is_extension(self, known: _ExistingRun, spec: RunSpec) -> bool:
+    def _is_extension(self, existing: _ExistingRun, spec: RunSpec) -> bool:
         """Returns whether the specification contains the run's content, which MLflow could not change otherwise."""
-        if any(spec.params.get(name) != value for name, value in known.params.items()):
+        if any(spec.params.get(name) != value for name, value in existing.params.items()):
             return False
         specified = {(point.key, point.step): point.value for point in spec.metrics}
         return all(
             point in specified and math.isclose(specified[point], value, rel_tol=1e-9, abs_tol=1e-12)
-            for point, value in self._points(known).items()
+            for point, value in self._points(existing).items()
         )
 
-    def _extend(self, known: _ExistingRun, spec: RunSpec) -> None:
+    def _extend(self, existing: _ExistingRun, spec: RunSpec) -> None:
         """Adds what the run lacks; the hash is written last, so that a run with the hash is complete."""
-        if spec.parent is None and _CONTENT not in known.tags:
-            self._log_dataset(known.run_id)
-        existing = self._points(known)
-        points = [point for point in spec.metrics if (point.key, point.step) not in existing]
-        params = {name: value for name, value in spec.params.items() if name not in known.params}
-        tags = {name: value for name, value in spec.tags.items() if known.tags.get(name) != value}
+        if spec.parent is None and _CONTENT not in existing.tags:
+            self._log_dataset(existing.run_id)
+        stored_points = self._points(existing)
+        points = [point for point in spec.metrics if (point.key, point.step) not in stored_points]
+        params = {name: value for name, value in spec.params.items() if name not in existing.params}
+        tags = {name: value for name, value in spec.tags.items() if existing.tags.get(name) != value}
         if spec.parent is not None:
             tags[_PARENT] = self._existing_runs[spec.parent].run_id
         tags[_CONTENT] = spec.content_hash
-        self._log_batches(known.run_id, points, params, tags)
-        known.params |= params
-        known.tags |= tags
-        existing.update({(point.key, point.step): point.value for point in points})
-        if known.name != spec.name:
-            self._client.update_run(known.run_id, name=spec.name)
+        self._log_batches(existing.run_id, points, params, tags)
+        existing.params |= params
+        existing.tags |= tags
+        stored_points.update({(point.key, point.step): point.value for point in points})
+        if existing.name != spec.name:
+            self._client.update_run(existing.run_id, name=spec.name)
         if spec.ended is not None:
-            self._client.set_terminated(known.run_id, status=spec.status, end_time=spec.ended)
-        elif known.status != spec.status:
-            self._client.update_run(known.run_id, status=spec.status)
-        known.name, known.status = spec.name, spec.status
+            self._client.set_terminated(existing.run_id, status=spec.status, end_time=spec.ended)
+        elif existing.status != spec.status:
+            self._client.update_run(existing.run_id, status=spec.status)
+        existing.name, existing.status = spec.name, spec.status
 
     def _log_batches(
         self, run_id: str, points: Sequence[MetricPoint], params: Mapping[str, str], tags: Mapping[str, str]
@@ -230,24 +230,24 @@ class RunStore:
         )
         self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
-    def _points(self, known: _ExistingRun) -> dict[tuple[str, int], float]:
-        if known.points is None:
-            known.points = {
+    def _points(self, existing: _ExistingRun) -> dict[tuple[str, int], float]:
+        if existing.points is None:
+            existing.points = {
                 (metric.key, metric.step): metric.value
-                for key in sorted(known.metric_keys)
-                for metric in self._client.get_metric_history(known.run_id, key)
+                for key in sorted(existing.metric_keys)
+                for metric in self._client.get_metric_history(existing.run_id, key)
             }
-        return known.points
+        return existing.points
 
-    def _has_current_parent(self, known: _ExistingRun, spec: RunSpec) -> bool:
-        return spec.parent is None or known.tags.get(_PARENT) == self._existing_runs[spec.parent].run_id
+    def _has_current_parent(self, existing: _ExistingRun, spec: RunSpec) -> bool:
+        return spec.parent is None or existing.tags.get(_PARENT) == self._existing_runs[spec.parent].run_id
 
-    def _reassign_children(self, old: str, key: str) -> None:
+    def _reassign_children(self, replaced_run_id: str, key: str) -> None:
         """Moves the children of a replaced run to the new run with the key."""
-        for known in self._existing_runs.values():
-            if known.tags.get(_PARENT) == old:
-                self._client.set_tag(known.run_id, _PARENT, self._existing_runs[key].run_id)
-                known.tags[_PARENT] = self._existing_runs[key].run_id
+        for existing in self._existing_runs.values():
+            if existing.tags.get(_PARENT) == replaced_run_id:
+                self._client.set_tag(existing.run_id, _PARENT, self._existing_runs[key].run_id)
+                existing.tags[_PARENT] = self._existing_runs[key].run_id
 
 
 def _read_run(run: Any) -> _ExistingRun:

@@ -187,9 +187,3 @@ def _with_final_run(record: StudyRecord, candidate: str, run: FinalRun) -> Final
         runs=(*(other for other in runs if other.seed != run.seed), run),
         validation=Interval(mean=run.val_accuracy, low=None, high=None, n=1),
     )
-
-
-__all__ = [
-    *("TrackingConnection", "RunOwner", "RunStore", "may_have_runs", "open_store"),
-    *("Tracker", "default_uri", "resolve_uri", "redact_uri", "sync", "ui_command"),
-]

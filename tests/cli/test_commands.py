@@ -139,7 +139,7 @@ class TestSearch:
         assert "validation 81.0 % [80.0, 82.0] 5 seeds and splits" in text
         assert "against the default recipe +3.0 points [+1.0, +5.0]" in text
         assert "test 79.0 % [73.0, 84.0] 200 images" in text
-        assert "test of the baseline 76.0 %" in text
+        assert "test of the default recipe 76.0 %" in text
         assert "3 trials (2 complete, 1 pruned, 0 failed), 18 of 20 epochs in 1 min 15 s Next steps" in text
         assert "nbt predict reports/birds/model" in text
         assert "nbt train --dataset birds --backbone conv3" in text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbt.cli.display.output import Output, percent
 from nbt.cli.display.progress import Progress, bar_row, text_row
-from nbt.report.formatting import duration
+from nbt.report.formatting import duration, origin_text
 from nbt.report.study.hardware import TrialLocation, trial_location
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
@@ -119,7 +119,7 @@ class SearchProgress(Progress, StudyObserver):
         if self._counts:
             rows.append(text_row("trials", ", ".join(f"{n} {state}" for state, n in self._counts.items())))
         if (best := self._best()) is not None:
-            rows.append(text_row("best", f"{self._accuracy(best)}   trial {best.number} ({best.origin})"))
+            rows.append(text_row("best", f"{self._accuracy(best)}   trial {best.number} ({origin_text(best.origin)})"))
         running = sorted(self._running.items())
         for number, state in running[:_MAX_TRIALS_SHOWN]:
             rows.append(text_row("running", _running_text(number, *state) + self._location_text(number, "  on ")))
@@ -160,7 +160,7 @@ class SearchProgress(Progress, StudyObserver):
         if trial.state == "pruned":
             return f"trial {trial.number} pruned after {epochs}{location}: {trial.reason}"
         result = "diverged" if trial.diverged else self._accuracy(trial)
-        return f"trial {trial.number} complete: {result} ({trial.origin}), {epochs}{location}"
+        return f"trial {trial.number} complete: {result} ({origin_text(trial.origin)}), {epochs}{location}"
 
     def _seconds(self) -> float:
         """Returns the time spent on the search, including earlier sessions."""
@@ -190,6 +190,5 @@ class SearchProgress(Progress, StudyObserver):
 
 
 def _running_text(number: int, settings: TransferSettings, origin: str, last: EpochResult | None) -> str:
-    if last is None:
-        return f"trial {number}  starting  {origin}"
-    return f"trial {number}  epoch {last.epoch} of {settings.epochs}  {percent(last.val_accuracy)}  {origin}"
+    state = "starting" if last is None else f"epoch {last.epoch} of {settings.epochs}  {percent(last.val_accuracy)}"
+    return f"trial {number}  {state}  {origin_text(origin)}"

@@ -37,7 +37,7 @@ def comparison_text(comparison: Comparison, report: Path) -> list[Any]:
 def _single_method(runs: MethodStreams) -> list[Any]:
     table = _grid()
     table.add_row("average accuracy", interval_text(runs.average_accuracy), _sample_text(runs))
-    table.add_row("forgetting", _points(runs.forgetting), "points below their best accuracy, past tasks")
+    table.add_row("forgetting", _points(runs.forgetting), "points below the best accuracy, past tasks")
     forward = runs.forward_transfer
     if forward is None:
         table.add_row("forward transfer", "-", "not defined: no class is known before its task")

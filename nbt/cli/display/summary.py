@@ -79,7 +79,7 @@ def _results_table(record: StudyRecord) -> RenderableType:
             difference = interval_text(final.versus_default, signed=True).replace(" %", " points")
             table.add_row("", "against the default recipe", difference, "paired")
     for test in record.test:
-        name = "test" if test.name == "recommended" else f"test of the {test.name}"
+        name = {"recommended": "test", "baseline": "test of the default recipe"}.get(test.name, test.name)
         table.add_row("", name, interval_text(test.accuracy), f"{test.n} images")
     return table
 

@@ -72,8 +72,8 @@ def correlation_section(record: StudyRecord) -> CorrelationSection | None:
             "Rank correlation (Kendall's tau-b) with the validation accuracy of the full-length trials that did not "
             "diverge. The value of a measure is taken at the last unit that a trial transfers or freezes; the baseline "
             f"is the number of these units. Without any relation, tau of {full} trials lies within ± "
-            f"{chance_level(full):.2f} in 95 % of cases. The search chose these trials, so they are no random sample "
-            "of settings."
+            f"{chance_level(full):.2f} in 95 % of cases. The search chose these trials, so they are not a random "
+            "sample of settings."
         ),
         rows=tuple(_correlation_row(transfer, frozen) for transfer, frozen in pairs),
     )

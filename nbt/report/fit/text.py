@@ -329,8 +329,8 @@ def _other_measures_sentences(named: Sequence[tuple[str, FitProfile]]) -> list[s
     best = named[0][0]
     agreeing = leaders.pop(best, [])
     if not leaders:
-        which = f"Every other measure that all backbones have ({join_words(agreeing)}) also ranks {best} first."
-        return [which] if agreeing else []
+        sentence = f"Every other measure that all backbones have ({join_words(agreeing)}) also ranks {best} first."
+        return [sentence] if agreeing else []
     against = join_words([f"{name} by {join_words(measures)}" for name, measures in leaders.items()])
     agree = f"{best} is first by {join_words(agreeing)} too, but " if agreeing else ""
     return [f"The other measures do not all agree: {agree}{against}. They have no standard errors."]
@@ -348,10 +348,10 @@ def _separation_sentence(profile: FitProfile) -> str:
     pretrained, random_init = (
         float(profile.layers[name].iloc[-1]) for name in ("ridge_accuracy", "ridge_accuracy_random")
     )
-    what = "the classes" if classes is None else f"the {int(classes)} classes"
+    class_text = "the classes" if classes is None else f"the {int(classes)} classes"
     chance = "" if majority is None else f" (always predicting the largest class: {percent(majority)})"
     return (
-        f"A linear probe on the pretrained features of the last unit distinguishes {what} with an accuracy of "
+        f"A linear probe on the pretrained features of the last unit distinguishes {class_text} with an accuracy of "
         f"{accuracy_text(pretrained, n)}{chance}, on those of random weights with {accuracy_text(random_init, n)}."
     )
 
@@ -415,7 +415,8 @@ def _gain_text(profile: FitProfile) -> str:
 
 
 def _column_label(measure: Measure) -> str:
-    return f"{measure.label}, %" if measure.kind in ("accuracy", "gain") else measure.label
+    unit = {"accuracy": ", %", "gain": ", points"}.get(measure.kind, "")
+    return measure.label + unit
 
 
 def _cell(profile: FitProfile, measure: Measure) -> str:

@@ -80,9 +80,11 @@ def prior_diagnostics(record: StudyRecord) -> PriorDiagnostics | None:
 
 def diagnostics_pending(record: StudyRecord) -> bool:
     """Returns whether a search uses priors but has no diagnostics yet: they are stored when its session ends."""
-    return prior_diagnostics(record) is None and any(
-        trial.origin.startswith(PRIOR_ORIGIN_PREFIX) for trial in record.trials
-    )
+    if prior_diagnostics(record) is not None:
+        return False
+    if record.search is not None and record.config.scenario is None:
+        return record.search.heuristics
+    return any(trial.origin.startswith(PRIOR_ORIGIN_PREFIX) for trial in record.trials)
 
 
 def evidence_verdict(

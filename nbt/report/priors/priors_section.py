@@ -103,10 +103,10 @@ _VERDICT_VERBS = {CONFIRMED: "confirm", CONTRADICTED: "contradict"}
 _LEGEND = (
     "Weights are logit scores (log odds of accuracy, scaled) per standard deviation of the source's predictions; ± is "
     "one standard deviation of the weight. Agreement is the rank correlation of the source's predictions with the "
-    "accuracy of the full-length trials, which the search chose and which are no random sample of settings. Confirmed: "
-    "the weight rose by more than its remaining standard deviation, or the trials halved its standard deviation and "
-    "left the weight at least two of them above zero. Contradicted: the weight fell by more than its remaining "
-    f"standard deviation. Undecided: neither, or fewer than {MIN_TRIALS} full-length trials."
+    "accuracy of the full-length trials, which the search chose and which are not a random sample of settings. "
+    "Confirmed: the weight rose by more than its remaining standard deviation, or the trials halved its standard "
+    "deviation and left the weight at least two of them above zero. Contradicted: the weight fell by more than its "
+    f"remaining standard deviation. Undecided: neither, or fewer than {MIN_TRIALS} full-length trials."
 )
 
 

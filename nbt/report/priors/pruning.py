@@ -165,7 +165,7 @@ def pruning_decision(trial: TrialRecord, length: int) -> PruningDecision | None:
 
 
 def false_stop_rate(decisions: Iterable[PruningDecision]) -> Interval | None:
-    """Returns the share of controls that beat the accuracy to beat, with its 95 % Wilson interval.
+    """Returns the share of controls that exceeded the accuracy to beat, with its 95 % Wilson interval.
 
     It estimates the share of stopped trials that would have done so. None without a control that reached full length.
     """

@@ -89,7 +89,7 @@ def _control_sentence(results: PruningResults) -> str:
         )
     beat = sum(control.beat_incumbent is True for control in controls)
     return (
-        f"Of {pluralise(rate.n, 'unpromising trial')} that continued as random controls, {beat or 'none'} beat the "
+        f"Of {pluralise(rate.n, 'unpromising trial')} that continued as random controls, {beat or 'none'} exceeded the "
         f"accuracy to beat: a false-stop rate of {percent(rate.mean)} (95 % Wilson interval {format_interval(rate)})."
         f"{unknown}"
     )
@@ -102,8 +102,8 @@ def _exempt_sentence(results: PruningResults) -> str:
     beat = sum(trial.beat_incumbent is True for trial in exempt)
     return (
         f"Of the baseline recipes, which are never stopped, {len(exempt)} {'was' if len(exempt) == 1 else 'were'} "
-        f"unpromising; {beat or 'none'} of them beat the accuracy to beat. They are no random sample and do not count "
-        "in the rate."
+        f"unpromising; {beat or 'none'} of them exceeded the accuracy to beat. They are not a random sample and do not "
+        "count towards the rate."
     )
 
 

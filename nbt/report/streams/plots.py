@@ -121,13 +121,13 @@ def _style_axes(axes: Axes, label: str) -> None:
     svg.percent_axis(axes.yaxis)
 
 
-def standalone_svg(svg: str) -> str:
+def standalone_svg(drawing: str) -> str:
     """Returns a drawing as an SVG file with a white background and the light colours of the page."""
-    colours = _light_colors()
-    text = re.sub(r"var\(--(\w+)\)", lambda match: colours[match[1]], svg)
+    colors = _light_colors()
+    text = re.sub(r"var\(--(\w+)\)", lambda match: colors[match[1]], drawing)
     opening, rest = text.split(">", 1)
     opening = opening.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" ', 1)
-    return f'{opening}>\n<rect width="100%" height="100%" fill="{colours["paper"]}"/>\n{rest}\n'
+    return f'{opening}>\n<rect width="100%" height="100%" fill="{colors["paper"]}"/>\n{rest}\n'
 
 
 @cache

@@ -40,7 +40,7 @@ def headline(comparison: Comparison) -> str:
     tasks, first = comparison.config.settings.tasks, comparison.methods[0]
     if len(comparison.methods) == 1:
         return (
-            f"After {tasks} tasks {first.method} has {percent(first.average_accuracy.mean)} average accuracy"
+            f"After {tasks} tasks, {first.method} has {percent(first.average_accuracy.mean)} average accuracy"
             f"{_accuracy_with_interval(first)}; {forgetting_clause(first)}."
         )
     best, *others = sorted(comparison.methods, key=lambda runs: -runs.average_accuracy.mean)
@@ -48,7 +48,7 @@ def headline(comparison: Comparison) -> str:
         f"{best.method} has {percent(best.average_accuracy.mean)} average accuracy{_accuracy_with_interval(best)}"
     ]
     listed += [f"{runs.method} {percent(runs.average_accuracy.mean)}" for runs in others]
-    return f"After {tasks} tasks {', '.join(listed)}."
+    return f"After {tasks} tasks, {', '.join(listed)}."
 
 
 def _accuracy_with_interval(runs: MethodStreams) -> str:
@@ -70,7 +70,7 @@ def forgetting_clause(runs: MethodStreams) -> str:
     mean = runs.forgetting.mean
     if mean <= 0:
         return "there is no forgetting" if mean == 0 else "the accuracy on past tasks improved"
-    return f"the accuracy on past tasks is on average {points(mean, signed=False)} points below their best"
+    return f"the accuracy on past tasks is on average {points(mean, signed=False)} points below its best value"
 
 
 def explanation(comparison: Comparison) -> list[str]:

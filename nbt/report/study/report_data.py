@@ -15,6 +15,7 @@ from nbt.report.formatting import (
     format_interval,
     format_number,
     format_timestamp,
+    join_words,
     one_line,
     percent,
     pluralise,
@@ -240,7 +241,7 @@ def _validation_tile(record: StudyRecord, recommendation: StudyRecommendation | 
 
 
 def _difference_tile(record: StudyRecord, recommendation: StudyRecommendation | None) -> Fact:
-    label = "Difference to default"
+    label = "Difference from default"
     if recommendation is not None and recommendation.is_default:
         return Fact(label, "is the default", "no better settings were found")
     if recommendation is not None and recommendation.final is not None:
@@ -278,7 +279,7 @@ def _budget_facts(record: StudyRecord) -> tuple[Fact, ...]:
     states = [f"{counts['complete']} full-length", f"{counts['pruned']} pruned", f"{counts['failed']} failed"]
     states += [f"{counts[end]} {end}" for end in ("interrupted", "running") if counts[end]]
     facts = [Fact("Budget", _budget_text(record)), Fact("Epochs spent", _epochs_text(record))]
-    facts.append(Fact("Trials", str(len(record.trials)), sentences.join_words(states)))
+    facts.append(Fact("Trials", str(len(record.trials)), join_words(states)))
     if diverged:
         facts.append(Fact("Diverged", str(diverged), "the loss became infinite or NaN; counted as accuracy 0"))
     pruning = pruning_results(record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from nbt.report.formatting import format_interval, join_words, percent, pluralise, points, points_interval
+from nbt.report.formatting import format_interval, percent, pluralise, points, points_interval
 from nbt.report.study.recommendation import StudyRecommendation, default_recipe_trial
 from nbt.settings import TransferSettings
 from nbt.tuning.intervals import Interval
@@ -20,9 +20,9 @@ def headline(record: StudyRecord, recommendation: StudyRecommendation | None) ->
         return "Nothing can be recommended yet: no trial has run to its full length."
     if recommendation.final is None:
         return _headline_before_finals(record, recommendation)
-    what = "Use the default recipe" if recommendation.is_default else f"Use the settings of {recommendation.name}"
+    advice = "Use the default recipe" if recommendation.is_default else f"Use the settings of {recommendation.name}"
     comparison = _default_comparison(recommendation, recommendation.final)
-    return f"{what}: {_accuracy_with_interval(recommendation.final.validation)}{comparison}."
+    return f"{advice}: {_accuracy_with_interval(recommendation.final.validation)}{comparison}."
 
 
 def _accuracy_with_interval(validation: Interval) -> str:
@@ -59,7 +59,7 @@ def comparison_to_default(versus: Interval | None) -> str:
 def _headline_before_finals(record: StudyRecord, recommendation: StudyRecommendation) -> str:
     assert recommendation.trial is not None, "before the finals a recommendation is a trial"
     accuracy = recommendation.trial.val_accuracy or 0.0
-    what = "the default recipe" if recommendation.is_default else f"the settings of {recommendation.name}"
+    recommended = "the default recipe" if recommendation.is_default else f"the settings of {recommendation.name}"
     error = "" if record.noise is None else f" (± {points(Z95 * record.noise, signed=False)} points at 95 %)"
     result = f"{percent(accuracy)} validation accuracy{error} in a single run"
     baseline = default_recipe_trial(record)
@@ -67,7 +67,7 @@ def _headline_before_finals(record: StudyRecord, recommendation: StudyRecommenda
         comparison = ""
     else:
         comparison = f", {_single_run_comparison(accuracy - baseline.val_accuracy, record.noise)}"
-    return f"For now, use {what}: {result}{comparison}; final runs with new seeds have not confirmed this yet."
+    return f"For now, use {recommended}: {result}{comparison}; final runs with new seeds have not confirmed this yet."
 
 
 def _single_run_comparison(difference: float, noise: float | None) -> str:
@@ -192,7 +192,6 @@ __all__ = [
     "comparison_to_default",
     "headline",
     "importance_sentence",
-    "join_words",
     "optimism",
     "ranking_sentence",
     "recipe_sentence",

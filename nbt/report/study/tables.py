@@ -14,6 +14,7 @@ from nbt.report.formatting import (
     format_number,
     join_words,
     one_line,
+    origin_text,
     percent,
     points,
     points_interval,
@@ -184,7 +185,7 @@ def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: flo
     return TrialRow(
         number=trial.number,
         state=state,
-        origin=one_line(trial.origin),
+        origin=origin_text(trial.origin),
         accuracy=percent(trial.val_accuracy),
         loss=format_loss(trial.val_loss),
         epochs=f"{len(trial.curve)}/{trial.settings.epochs}",

@@ -117,7 +117,7 @@ class TestTable:
         rows = fit_text.table_rows([make_profile(backbone="a", leep=-1.234), make_profile(backbone="b")])
         assert [row["backbone"] for row in rows] == ["a", "b"]
         assert rows[0]["ridge probe, %"] == "60.0±1.5"
-        assert rows[0]["gain over random, %"] == "+57.0±1.6"
+        assert rows[0]["gain over random, points"] == "+57.0±1.6"
         assert rows[0]["knee"] == "5/5"
         assert (rows[0]["LEEP"], rows[1]["LEEP"]) == (f"{MINUS}1.23", DASH)
         assert rows[0]["TransRate"] == "3200"

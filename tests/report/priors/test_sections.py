@@ -66,7 +66,7 @@ def test_without_controls_there_is_no_rate() -> None:
 def test_rate_of_zero_has_an_interval() -> None:
     control = trial(0, curve=curve(0.5), facts={"forecast": forecast(0.5, last=11, would_stop=3, control=True)})
     text = pruning_text(empty_study(trials=(control,)))
-    assert "Of 1 unpromising trial that continued as random controls, none beat the accuracy to beat" in text
+    assert "Of 1 unpromising trial that continued as random controls, none exceeded the accuracy to beat" in text
     assert "0.0 % (95 % Wilson interval 0.0\N{EN DASH}79.3 %)" in text
     assert text.startswith("No trial was stopped early")
 

@@ -77,7 +77,7 @@ def test_both_reports_contain_the_same_facts(tmp_path: Path) -> None:
     path = write_streams(two_methods(3), tmp_path)
     page, text = Page(path.read_text()).text, path.with_name("report.md").read_text()
     for fact in (
-        "After 3 tasks joint has 89.0 % average accuracy",
+        "After 3 tasks, joint has 89.0 % average accuracy",
         "dlcft 74.0 %",
         "3 streams",
         "task-incremental: every task has new classes",
@@ -109,8 +109,8 @@ def test_indistinguishable_methods_are_not_ranked() -> None:
 @pytest.mark.parametrize("scenario", ["data", "task", "class"])
 def test_single_method_report(scenario: str) -> None:
     report = build_stream_report(compare_methods([make_stream(scenario=scenario)]))
-    assert report.headline.startswith("After 3 tasks dlcft has 75.0 % average accuracy (95 % interval ")
-    assert report.headline.endswith("the accuracy on past tasks is on average 20.0 points below their best.")
+    assert report.headline.startswith("After 3 tasks, dlcft has 75.0 % average accuracy (95 % interval ")
+    assert report.headline.endswith("the accuracy on past tasks is on average 20.0 points below its best value.")
     assert report.matrices[0].rows[1] == ("70.0", "80.0", "(40.0)")
     assert report.tiles[2].value == ("–" if scenario == "class" else "+0.0")  # noqa: RUF001 - a dash
 

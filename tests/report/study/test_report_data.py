@@ -129,8 +129,8 @@ def test_budget_share_is_at_most_one() -> None:
 
 def test_tiles_of_a_finished_study() -> None:
     tiles = facts(report(sample_study()).tiles)
-    assert list(tiles) == ["Validation accuracy", "Difference to default", "Test accuracy", "Epochs spent"]
-    assert tiles["Difference to default"] == "+4.5 points +4.1 to +4.9, paired"
+    assert list(tiles) == ["Validation accuracy", "Difference from default", "Test accuracy", "Epochs spent"]
+    assert tiles["Difference from default"] == "+4.5 points +4.1 to +4.9, paired"
     assert tiles["Test accuracy"].startswith("69.5 % 66.8")
 
 

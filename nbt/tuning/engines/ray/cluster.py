@@ -77,7 +77,7 @@ class Cluster:
 
     @property
     def lost(self) -> bool:
-        """Whether the health monitor has found the connection to be lost."""
+        """Whether the connection monitor has found the connection to be lost."""
         return self._lost
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The health monitor with servers that respond and that end."""
+"""The connection monitor with servers that respond and that end."""
 
 from __future__ import annotations
 
