@@ -27,6 +27,7 @@ from nbt.report.priors.pruning import STOPPED, pruning_results
 from nbt.report.priors.pruning_section import PruningSection, pruning_section
 from nbt.report.study import sentences
 from nbt.report.study.hardware import HardwareSection, hardware_section, hardware_text
+from nbt.report.study.headline import Z95, headline
 from nbt.report.study.recommendation import (
     StudyRecommendation,
     current_recommendation,
@@ -158,7 +159,7 @@ def build_report(
         recommendation=recommendation,
         title=one_line(config.name),
         subtitle=one_line(f"{config.dataset} · {config.backbone} · space {config.space}"),
-        headline=sentences.headline(record, recommendation),
+        headline=headline(record, recommendation),
         explanation=_explanation(recommendation),
         finals_done=recommendation is not None and recommendation.final is not None,
         tiles=_tiles(record, recommendation),
@@ -235,7 +236,7 @@ def _validation_tile(record: StudyRecord, recommendation: StudyRecommendation | 
             runs if validation.low is None else f"{format_interval(validation)}, {runs}",
         )
     if recommendation is not None and recommendation.trial is not None:
-        error = "" if record.noise is None else f", ± {points(sentences.Z95 * record.noise, signed=False)} points"
+        error = "" if record.noise is None else f", ± {points(Z95 * record.noise, signed=False)} points"
         return Fact(label, percent(recommendation.trial.val_accuracy), f"one run{error}")
     return Fact(label, DASH, "no full-length trial yet")
 
