@@ -13,8 +13,8 @@ from nbt._version import __version__
 if TYPE_CHECKING:
     from nbt.api import load_task, search
     from nbt.api._continual import continual
-    from nbt.config import SearchConfig
     from nbt.fit.profile_builder import profile_fit
+    from nbt.search_config import SearchConfig
     from nbt.settings import TransferSettings
     from nbt.training.fine_tune import fine_tune
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _LAZY_IMPORTS = {
-    "SearchConfig": "nbt.config",
+    "SearchConfig": "nbt.search_config",
     "TransferSettings": "nbt.settings",
     "continual": "nbt.api",
     "fine_tune": "nbt.training.fine_tune",

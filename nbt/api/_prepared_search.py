@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbt.config import SearchConfig
 from nbt.progress import Progress
+from nbt.search_config import SearchConfig
 from nbt.tuning.budget import Budget
 from nbt.tuning.engines.factory import EngineFactory
 from nbt.tuning.storage.records import StudyConfig

@@ -13,10 +13,10 @@ from nbt.api._prepared_search import PreparedSearch, make_study_config
 from nbt.api._search_run import SearchRun
 from nbt.api._strategy import load_transferred_priors, make_strategy
 from nbt.api.results import SearchResult
-from nbt.config import SearchConfig
 from nbt.errors import UsageError
 from nbt.paths import check_writable_folder
 from nbt.progress import Progress
+from nbt.search_config import SearchConfig
 from nbt.training.export.model_folder import check_export
 from nbt.tuning.budget import Budget
 from nbt.tuning.engines.factory import EngineFactory

@@ -9,10 +9,10 @@ import click
 from nbt.cli.display.output import Output
 from nbt.cli.options.checks import TASK_OPTIONS, check_experience, check_study, check_task
 from nbt.cli.options.common import Command
-from nbt.cli.options.search_config import read_config, search_config_options
-from nbt.config import SearchConfig
+from nbt.cli.options.from_search_config import read_config, search_config_options
 from nbt.errors import NbtError
 from nbt.paths import check_writable_folder
+from nbt.search_config import SearchConfig
 
 
 @click.command(cls=Command)

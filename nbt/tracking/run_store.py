@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbt.tracking.study_runs import MAX_NAME_LENGTH, STUDY_KEY, MetricPoint, RunSpec, experiment_name, study_id
+from nbt.tracking.study_run_specs import MAX_NAME_LENGTH, STUDY_KEY, MetricPoint, RunSpec, experiment_name, study_id
 from nbt.tracking.uris import artifact_location
 from nbt.tuning.storage.records import StudyRecord
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from nbt.tracking import RunOwner, RunStore, TrackingConnection, may_have_runs, open_store, redact_uri, resolve_uri
-from nbt.tracking.stream_runs import STREAM_KEY, experiment_name, stream_id, stream_run
+from nbt.tracking.stream_run_specs import STREAM_KEY, experiment_name, stream_id, stream_run
 from nbt.tuning.storage.stream_record import StreamRecord
 
 _FAILURE_CONSEQUENCE = (

@@ -15,7 +15,7 @@ from nbt.report.study.recommendation import default_recipe_trial
 from nbt.tracking.client import open_store
 from nbt.tracking.connection import RETRY_SECONDS, TrackingConnection, error_summary
 from nbt.tracking.run_store import RunStore, study_owner
-from nbt.tracking.study_runs import MLFLOW_STATUS, RunSpec, seed_run, study_run, study_runs, trial_run
+from nbt.tracking.study_run_specs import MLFLOW_STATUS, RunSpec, seed_run, study_run, study_runs, trial_run
 from nbt.tracking.uris import resolve_uri
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
 from nbt.tuning.intervals import Interval

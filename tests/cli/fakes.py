@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nbt.api as real_api
-from nbt.config import option_fields
+from nbt.search_config import option_fields
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.intervals import Interval

@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from nbt import config
+from nbt import search_config
 from nbt.cli.app import run
 from nbt.cli.display.output import interval_text, percent, to_strict
-from nbt.cli.options import search_config
+from nbt.cli.options import from_search_config
 from nbt.errors import NbtError, UsageError
 from nbt.report.formatting import duration
 from nbt.settings import TransferSettings
@@ -105,12 +105,12 @@ class TestSearch:
         """One more field of `SearchConfig` is an option of the command, a key of files, and part of the record."""
 
         @dataclasses.dataclass(frozen=True, kw_only=True)
-        class LargerConfig(config.SearchConfig):
-            patience: int = config._option(
+        class LargerConfig(search_config.SearchConfig):
+            patience: int = search_config._option(
                 3, kind="whole", role="search", metavar="N", help="Proposals without a gain before the search ends."
             )
 
-        for module in (config, search_config, records):
+        for module in (search_config, from_search_config, records):
             monkeypatch.setattr(module, "SearchConfig", LargerConfig)
         monkeypatch.delitem(sys.modules, "nbt.cli.search", raising=False)
         assert run(["search", "--help"]) == 0

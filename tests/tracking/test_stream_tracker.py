@@ -14,7 +14,7 @@ import pytest
 
 from nbt.errors import UsageError
 from nbt.tracking import TrackingConnection
-from nbt.tracking.stream_runs import stream_id, stream_run
+from nbt.tracking.stream_run_specs import stream_id, stream_run
 from nbt.tracking.stream_tracker import StreamTracker
 from nbt.tuning.storage.stream_record import StreamRecord
 from tests.sample_stream import BETTER, MATRIX, make_config, make_scores, make_stream, with_settings

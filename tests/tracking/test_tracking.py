@@ -40,7 +40,7 @@ from nbt.tracking import (
     ui_command,
 )
 from nbt.tracking import client as tracking_client
-from nbt.tracking.study_runs import study_id
+from nbt.tracking.study_run_specs import study_id
 from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import RISING, make_profile, profile_dict
 from tests.sample_study import (

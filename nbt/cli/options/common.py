@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from nbt.cli.display.output import Output
-from nbt.config import BACKBONE_HELP, WEIGHTS_HELP, Option, default_value, flag_of, option_fields
 from nbt.errors import nearest
+from nbt.search_config import BACKBONE_HELP, WEIGHTS_HELP, Option, default_value, flag_of, option_fields
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

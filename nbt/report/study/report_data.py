@@ -25,8 +25,9 @@ from nbt.report.formatting import (
 from nbt.report.priors.priors_section import PriorsSection, priors_section
 from nbt.report.priors.pruning import STOPPED, pruning_results
 from nbt.report.priors.pruning_section import PruningSection, pruning_section
-from nbt.report.study import text
+from nbt.report.study import sentences
 from nbt.report.study.hardware import HardwareSection, hardware_section, hardware_text
+from nbt.report.study.headline import Z95, headline
 from nbt.report.study.recommendation import (
     StudyRecommendation,
     current_recommendation,
@@ -158,28 +159,28 @@ def build_report(
         recommendation=recommendation,
         title=one_line(config.name),
         subtitle=one_line(f"{config.dataset} · {config.backbone} · space {config.space}"),
-        headline=text.headline(record, recommendation),
+        headline=headline(record, recommendation),
         explanation=_explanation(recommendation),
         finals_done=recommendation is not None and recommendation.final is not None,
         tiles=_tiles(record, recommendation),
         settings=() if recommendation is None else _setting_rows(config, recommendation),
         finals=tuple(final_row(final, final.name == record.recommended) for final in record.finals),
-        optimism=text.optimism(record, recommendation),
+        optimism=sentences.optimism(record, recommendation),
         test=tuple(test_row(test) for test in record.test),
-        test_sentence=text.test_sentence(record),
+        test_sentence=sentences.test_sentence(record),
         test_model_trained_on="train + validation" if config.scenario is None else "train, task after task",
         budget_facts=_budget_facts(record),
         budget_share_spent=min(record.epochs_spent / record.epochs_budget, 1.0) if record.epochs_budget else None,
         hardware=hardware_section(record),
         study_facts=_study_facts(record),
-        ranking=text.ranking_sentence(record),
+        ranking=sentences.ranking_sentence(record),
         trials=trial_rows(record),
         failures=failures(record),
         priors=priors_section(record),
         pruning=pruning_section(record),
         fit=_fit_section(record),
         importance=importance_rows(record),
-        importance_sentence=text.importance_sentence(record),
+        importance_sentence=sentences.importance_sentence(record),
         notes=tuple(one_line(note) for note in record.notes),
         commands=tuple(commands(record, folder, has_settings=recommendation is not None, has_model=has_model)),
         has_model=has_model,
@@ -211,8 +212,8 @@ def _explanation(recommendation: StudyRecommendation | None) -> tuple[str, ...]:
     if recommendation is None:
         return ("recommended.yaml is written as soon as there is a full-length trial.",)
     if recommendation.is_default:
-        return (text.recipe_sentence(recommendation.settings),)
-    return (text.recipe_sentence(recommendation.settings), "Differences from the default recipe are marked below.")
+        return (sentences.recipe_sentence(recommendation.settings),)
+    return (sentences.recipe_sentence(recommendation.settings), "Differences from the default recipe are marked below.")
 
 
 def _tiles(record: StudyRecord, recommendation: StudyRecommendation | None) -> tuple[Fact, ...]:
@@ -235,7 +236,7 @@ def _validation_tile(record: StudyRecord, recommendation: StudyRecommendation | 
             runs if validation.low is None else f"{format_interval(validation)}, {runs}",
         )
     if recommendation is not None and recommendation.trial is not None:
-        error = "" if record.noise is None else f", ± {points(text.Z95 * record.noise, signed=False)} points"
+        error = "" if record.noise is None else f", ± {points(Z95 * record.noise, signed=False)} points"
         return Fact(label, percent(recommendation.trial.val_accuracy), f"one run{error}")
     return Fact(label, DASH, "no full-length trial yet")
 

@@ -11,10 +11,10 @@ from nbt.errors import NbtError
 from nbt.files import write_all
 from nbt.report.files import report_folder
 from nbt.report.formatting import format_interval, one_line, percent, pluralise
+from nbt.report.study.headline import comparison_to_default
 from nbt.report.study.recommendation import StudyRecommendation, current_recommendation
 from nbt.report.study.render import render_html, render_markdown
 from nbt.report.study.report_data import build_report
-from nbt.report.study.text import comparison_to_default
 from nbt.report.study.trials_frame import trials_frame
 from nbt.training.export.model_folder import was_trained_with
 from nbt.tuning.storage.records import StudyRecord

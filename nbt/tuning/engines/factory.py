@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nbt.config import ENGINES
 from nbt.errors import UsageError, nearest, require_positive
+from nbt.search_config import ENGINES
 from nbt.tuning.engines.locked_directory import remove_abandoned_directories
 from nbt.tuning.engines.ray.options import RayOptions, check_ray_client_installed, check_ray_installed
 

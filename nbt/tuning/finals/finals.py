@@ -9,54 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from nbt.errors import NbtError, require_positive
-from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
-from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
-from nbt.tuning.finals.selection import Score, SelectionState, describe_comparison, select_finalist
+from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
+from nbt.tuning.finals.finalists import N_FINALISTS, Finalist, choose_finalists
+from nbt.tuning.finals.winner import Score, SelectionState, describe_comparison, select_finalist
 from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.reader import paired_difference, read_runs
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyObserver, StudyRecord
 from nbt.tuning.storage.study_store import StudyStore
-
-N_FINALISTS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finalist:
-    """A recipe that runs in the finals.
-
-    Attributes:
-        name: "trial 12" or "default recipe".
-        trial: Number of the trial with these settings; None if no trial ran the default recipe.
-        settings: The recipe.
-    """
-
-    name: str
-    trial: int | None
-    settings: TransferSettings
-
-
-def choose_finalists(record: StudyRecord, n_finalists: int = N_FINALISTS) -> list[Finalist]:
-    """Returns the best `n_finalists` distinct full-length trials, and the default recipe if it is not among them.
-
-    Diverged trials are excluded.
-
-    Args:
-        record: The record of the study.
-        n_finalists: Number of trials.
-    """
-    default = default_recipe(record.config.epochs)
-    ranked = [trial for trial in record.ranked() if not trial.diverged]
-    chosen: list[Finalist] = []
-    for trial in ranked:
-        if len(chosen) < n_finalists and trial.settings not in [finalist.settings for finalist in chosen]:
-            name = DEFAULT_RECIPE if trial.settings == default else f"trial {trial.number}"
-            chosen.append(Finalist(name=name, trial=trial.number, settings=trial.settings))
-    if default not in [finalist.settings for finalist in chosen]:
-        number = next((trial.number for trial in ranked if trial.settings == default), None)
-        chosen.append(Finalist(name=DEFAULT_RECIPE, trial=number, settings=default))
-    return chosen
 
 
 @dataclass(eq=False)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from nbt.config import PRUNERS
 from nbt.errors import UsageError, nearest
+from nbt.search_config import PRUNERS
 
 if TYPE_CHECKING:
     import optuna

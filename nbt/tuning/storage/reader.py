@@ -10,8 +10,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nbt.config import SearchConfig
 from nbt.errors import NbtError, UsageError
+from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from nbt.config import PRUNERS, SearchConfig
+from nbt.search_config import PRUNERS, SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, best_epoch
 from nbt.tuning.intervals import Interval

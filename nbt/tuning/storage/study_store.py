@@ -11,8 +11,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from nbt.config import SearchConfig
 from nbt.errors import NbtError
+from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.storage import codec

@@ -4,9 +4,10 @@ import optuna
 import pytest
 
 from nbt.errors import UsageError
+from nbt.search_config import PRUNERS
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
-from nbt.tuning.pruners.base import PRUNER_NAMES, AshaPruner, NoPruner, Pruner, TrialContext, make_pruner
+from nbt.tuning.pruners.base import AshaPruner, NoPruner, Pruner, TrialContext, make_pruner
 
 LENGTH = 12
 
@@ -89,8 +90,8 @@ def test_no_pruner_stops_nothing(study: optuna.Study) -> None:
 
 
 def test_names() -> None:
-    assert PRUNER_NAMES == ("fit", "asha", "none")
-    assert [type(make_pruner(name, 12)) for name in PRUNER_NAMES[1:]] == [AshaPruner, NoPruner]
+    assert PRUNERS == ("fit", "asha", "none")
+    assert [type(make_pruner(name, 12)) for name in PRUNERS[1:]] == [AshaPruner, NoPruner]
     with pytest.raises(UsageError, match="'fit' needs recorded curves"):
         make_pruner("fit", 12)
     with pytest.raises(UsageError, match="unknown pruner 'ahsa'; did you mean asha"):

@@ -13,7 +13,7 @@ from typing import Any
 
 from nbt.errors import NbtError, UsageError
 from nbt.tuning.engines.cpu_threads import usable_cores
-from nbt.tuning.engines.distributed.health_monitor import Endpoint, HealthMonitor
+from nbt.tuning.engines.distributed.connection_monitor import ConnectionMonitor, Endpoint
 from nbt.tuning.engines.ray.cluster_resources import NodeResources, choose_trial_resources
 from nbt.tuning.engines.ray.options import CLIENT_PREFIX, RayOptions, check_ray_client_installed, check_ray_installed
 
@@ -66,18 +66,18 @@ class Cluster:
 
         return ray.is_initialized() and _call_with_timeout(ray.nodes, RESPONSE_TIMEOUT_SECONDS) is not None
 
-    def start_health_monitor(self, on_lost: Callable[[str], None]) -> HealthMonitor:
+    def start_connection_monitor(self, on_lost: Callable[[str], None]) -> ConnectionMonitor:
         """Starts to monitor the servers of the connection; `on_lost` receives the reason when one is lost."""
 
         def record_loss(reason: str) -> None:
             self._lost = True
             on_lost(reason)
 
-        return HealthMonitor(self._endpoints, record_loss)
+        return ConnectionMonitor(self._endpoints, record_loss)
 
     @property
     def lost(self) -> bool:
-        """Whether the health monitor has found the connection to be lost."""
+        """Whether the connection monitor has found the connection to be lost."""
         return self._lost
 
     def close(self) -> None:

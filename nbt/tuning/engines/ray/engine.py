@@ -95,7 +95,7 @@ class RayEngine:
         self._supervisor = TrialSupervisor(workers, packing)
         self._request_queue = RequestQueue()
         self._exit_notice = ExitNotice(f"error: the search was killed, or ended by Ray; {_RESUME_HINT}")
-        self._health_monitor = self._cluster.start_health_monitor(
+        self._connection_monitor = self._cluster.start_connection_monitor(
             lambda reason: self._request_queue.put(Request("connection_lost", (reason,)))
         )
         self._folder = LockedDirectory("nbt-tune-")
@@ -132,7 +132,7 @@ class RayEngine:
         if self._closed:
             return
         self._closed = True
-        self._health_monitor.close()
+        self._connection_monitor.close()
         self._request_queue.close()
         if self._thread is not None:
             self._thread.join(_DISCONNECTED_CLOSE_SECONDS if self._cluster.lost else _CLOSE_SECONDS)

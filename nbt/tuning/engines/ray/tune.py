@@ -21,8 +21,8 @@ from ray.tune.search import Searcher
 
 from nbt.tuning.engines.distributed.request_queue import EngineClosed, RequestQueue
 from nbt.tuning.engines.ray import tune_internals
-from nbt.tuning.engines.ray.failures import worker_failure
 from nbt.tuning.engines.ray.trainable import RayWorker
+from nbt.tuning.engines.ray.worker_failures import worker_failure
 
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output is printed to stdout even with verbose=0

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from nbt.tracking.study_runs import RunSpec, study_id, study_run, study_runs, trial_run
+from nbt.tracking.study_run_specs import RunSpec, study_id, study_run, study_runs, trial_run
 from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import profile_dict
 from tests.sample_study import (

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbt.config import PRUNERS, SearchConfig, default_value, flag_of, option_fields
 from nbt.errors import UsageError
+from nbt.search_config import PRUNERS, SearchConfig, default_value, flag_of, option_fields
 
 _text = st.text(string.ascii_letters + string.digits + " ./:=(),'\"-_é", min_size=1).filter(str.strip)
 

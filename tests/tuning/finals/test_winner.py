@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbt.tuning.finals.selection import Score, SelectionState, describe_comparison, select_finalist
+from nbt.tuning.finals.winner import Score, SelectionState, describe_comparison, select_finalist
 from nbt.tuning.intervals import Interval
 
 DEFAULT = "default recipe"

@@ -40,7 +40,7 @@ class Endpoint:
             return error.errno in _LOCAL_ERRORS
 
 
-class HealthMonitor:
+class ConnectionMonitor:
     """A thread that regularly connects to servers to check that they are reachable.
 
     Args:

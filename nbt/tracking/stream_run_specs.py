@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nbt.report.streams.comparison import average_accuracy_curve, effective_sample_size, forgetting_curve
 from nbt.report.streams.report_data import flat_stream_settings
-from nbt.tracking.study_runs import MAX_NAME_LENGTH, MAX_TAG_LENGTH, MetricPoint, RunSpec
+from nbt.tracking.study_run_specs import MAX_NAME_LENGTH, MAX_TAG_LENGTH, MetricPoint, RunSpec
 from nbt.tuning.intervals import wilson_interval
 from nbt.tuning.storage.stream_record import StreamRecord
 

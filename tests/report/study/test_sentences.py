@@ -1,12 +1,6 @@
-from dataclasses import replace
-
-import pytest
-
 from nbt.report.formatting import join_words
 from nbt.report.study.recommendation import current_recommendation
-from nbt.report.study.text import (
-    comparison_to_default,
-    headline,
+from nbt.report.study.sentences import (
     importance_sentence,
     optimism,
     ranking_sentence,
@@ -15,15 +9,12 @@ from nbt.report.study.text import (
 )
 from nbt.settings import TransferSettings
 from nbt.tuning.intervals import Interval
-from nbt.tuning.storage.records import StudyRecord, TestRecord
+from nbt.tuning.storage.records import TestRecord
 from tests.sample_study import (
     BEST,
     DEFAULT,
     curve,
-    diverged_curve,
     empty_study,
-    final,
-    finals,
     sample_study,
     sampled,
     trial,
@@ -31,82 +22,6 @@ from tests.sample_study import (
 )
 
 test_sentence.__test__ = False  # type: ignore[attr-defined]
-
-
-def plain_headline(record: StudyRecord) -> str:
-    return headline(record, current_recommendation(record)).replace("\N{EN DASH}", "-").replace("\N{MINUS SIGN}", "-")
-
-
-def interval(mean: float, low: float | None, high: float | None, n: int = 5) -> Interval:
-    return Interval(mean=mean, low=low, high=high, n=n)
-
-
-def test_headline_after_the_finals() -> None:
-    assert plain_headline(sample_study()) == (
-        "Use the settings of trial 12: 70.6 % validation accuracy (95 % interval 69.6-71.6 %, 5 seeds), 4.5 points "
-        "better than the default recipe (95 % interval +4.1 to +4.9)."
-    )
-
-
-def test_indistinguishable_settings_are_not_called_better() -> None:
-    listed = finals()
-    close = replace(listed[0], versus_default=interval(0.004, -0.009, 0.017))
-    text = plain_headline(sample_study(finals=(close, *listed[1:])))
-    assert text.endswith("cannot be distinguished from the default recipe (+0.4 points, 95 % interval -0.9 to +1.7).")
-    assert "better" not in text
-
-
-def test_interval_that_touches_zero_shows_no_difference() -> None:
-    assert "cannot be distinguished" in comparison_to_default(interval(0.01, 0.0, 0.02))
-    assert "points better" in comparison_to_default(interval(0.01, 0.0001, 0.02))
-    assert "2.0 points worse" in comparison_to_default(interval(-0.02, -0.03, -0.01))
-
-
-def test_one_seed_shows_no_difference() -> None:
-    one = final("trial 12", 12, BEST, [0.71], default=[0.66])
-    text = plain_headline(sample_study(finals=(one, final("default recipe", 0, DEFAULT, [0.66]))))
-    assert "one seed, no interval" in text
-    assert "one seed does not distinguish it from the default recipe (+5.0 points)" in text
-
-
-def test_default_recipe_can_be_recommended() -> None:
-    text = plain_headline(sample_study(recommended="default recipe"))
-    assert text.startswith("Use the default recipe: 66.1 % validation accuracy (95 % interval")
-    assert text.endswith("no settings of the search have a better mean.")
-
-
-def test_without_a_run_of_the_default_recipe_there_is_no_comparison() -> None:
-    alone = (replace(finals()[0], versus_default=None),)
-    assert plain_headline(sample_study(finals=alone)).endswith("the default recipe was not run for comparison.")
-
-
-def test_headline_before_the_finals_is_provisional() -> None:
-    text = plain_headline(unfinished_study())
-    assert text.startswith("For now, use the settings of trial 12: 71.2 % validation accuracy (± 5.1 points at 95 %)")
-    assert "+5.1 points relative to a single run of the default recipe, which is within validation noise" in text
-    assert text.endswith("final runs with new seeds have not confirmed this yet.")
-    assert "within validation noise" not in plain_headline(unfinished_study(noise=0.01))
-
-
-def test_before_the_finals_the_default_recipe_may_lead() -> None:
-    record = unfinished_study(trials=(trial(0, settings=DEFAULT, curve=curve(0.66)),), noise=None)
-    assert plain_headline(record).startswith(
-        "For now, use the default recipe: 66.0 % validation accuracy in a single run;"
-    )
-
-
-@pytest.mark.parametrize(
-    "trials",
-    [
-        (),
-        (trial(0, "failed", reason="x"),),
-        (trial(0, "pruned", curve=curve(0.5, epochs=2)),),
-        (trial(0, "running"),),
-        (trial(0, curve=diverged_curve()),),
-    ],
-)
-def test_without_a_full_length_trial_nothing_is_recommended(trials: tuple[object, ...]) -> None:
-    assert plain_headline(empty_study(trials=trials)).startswith("Nothing can be recommended yet")
 
 
 def test_recipe_sentence() -> None:
@@ -145,7 +60,9 @@ def test_test_sentence_has_intervals_and_number_of_evaluations() -> None:
 
 def test_separate_test_intervals() -> None:
     def result(name: str, mean: float) -> TestRecord:
-        return TestRecord(name=name, accuracy=interval(mean, mean - 0.01, mean + 0.01, 900), loss=None, n=900)
+        return TestRecord(
+            name=name, accuracy=Interval(mean=mean, low=mean - 0.01, high=mean + 0.01, n=900), loss=None, n=900
+        )
 
     better = sample_study(test=(result("recommended", 0.8), result("baseline", 0.7)))
     assert "the intervals do not overlap" in test_sentence(better)

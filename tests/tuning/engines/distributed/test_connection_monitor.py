@@ -1,4 +1,4 @@
-"""The health monitor with servers that respond and that end."""
+"""The connection monitor with servers that respond and that end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from nbt.tuning.engines.distributed.health_monitor import Endpoint, HealthMonitor
+from nbt.tuning.engines.distributed.connection_monitor import ConnectionMonitor, Endpoint
 
 
 def make_endpoint(server: socket.socket, timeout_seconds: float) -> Endpoint:
@@ -20,7 +20,7 @@ def test_reports_a_lost_server_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         server = socket.create_server(("127.0.0.1", 0))
         endpoints = [make_endpoint(other, 0.0), make_endpoint(server, 0.2)]
-        monitor = HealthMonitor(endpoints, reported.put, period=0.01)
+        monitor = ConnectionMonitor(endpoints, reported.put, period=0.01)
         with pytest.raises(queue.Empty):
             reported.get(timeout=0.5)
         server.close()
@@ -32,7 +32,7 @@ def test_reports_a_lost_server_once() -> None:
 def test_a_closed_monitor_reports_nothing() -> None:
     reported: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
-        monitor = HealthMonitor([make_endpoint(server, 0.0)], reported.append, period=0.01)
+        monitor = ConnectionMonitor([make_endpoint(server, 0.0)], reported.append, period=0.01)
         monitor.close()
         monitor.close()
         monitor._thread.join()

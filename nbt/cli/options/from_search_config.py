@@ -6,7 +6,7 @@ import click
 from click.core import ParameterSource
 
 from nbt.cli.options.common import PARAMETER_NAMES, Function, config_option
-from nbt.config import REQUIRED, SearchConfig, option_fields
+from nbt.search_config import REQUIRED, SearchConfig, option_fields
 
 
 def search_config_options(function: Function) -> Function:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from nbt.tuning.engines.ray.failures import WorkerFailure, classify_error, worker_failure
+from nbt.tuning.engines.ray.worker_failures import WorkerFailure, classify_error, worker_failure
 
 NODE_LOST = WorkerFailure("its node was lost", node_lost=True)
 

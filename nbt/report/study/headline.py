@@ -1,0 +1,78 @@
+"""The sentence that says which settings to use: accuracy, uncertainty, and comparison to the default recipe."""
+
+from __future__ import annotations
+
+import math
+
+from nbt.report.formatting import format_interval, percent, pluralise, points, points_interval
+from nbt.report.study.recommendation import StudyRecommendation, default_recipe_trial
+from nbt.tuning.intervals import Interval
+from nbt.tuning.storage.records import FinalRecord, StudyRecord
+
+Z95 = 1.96
+"""Half width of a 95 % interval in standard errors."""
+
+
+def headline(record: StudyRecord, recommendation: StudyRecommendation | None) -> str:
+    """Returns the main result in one sentence."""
+    if recommendation is None:
+        return "Nothing can be recommended yet: no trial has run to its full length."
+    if recommendation.final is None:
+        return _headline_before_finals(record, recommendation)
+    advice = "Use the default recipe" if recommendation.is_default else f"Use the settings of {recommendation.name}"
+    comparison = _default_comparison(recommendation, recommendation.final)
+    return f"{advice}: {_accuracy_with_interval(recommendation.final.validation)}{comparison}."
+
+
+def _accuracy_with_interval(validation: Interval) -> str:
+    """Returns accuracy and interval, e.g. "70.6 % validation accuracy (95 % interval ..., 5 seeds)"."""
+    accuracy = f"{percent(validation.mean)} validation accuracy"
+    if validation.low is None:
+        return f"{accuracy} (one seed, no interval)"
+    return f"{accuracy} (95 % interval {format_interval(validation)}, {pluralise(validation.n, 'seed')})"
+
+
+def _default_comparison(recommendation: StudyRecommendation, final: FinalRecord) -> str:
+    if recommendation.is_default:
+        return "; no settings of the search have a better mean"
+    return comparison_to_default(final.versus_default)
+
+
+def comparison_to_default(versus: Interval | None) -> str:
+    """Returns the clause on a paired difference to the default recipe.
+
+    It contains "better" or "worse" only if the whole 95 % interval is on one side of zero.
+    """
+    if versus is None:
+        return "; the default recipe was not run for comparison"
+    if versus.low is None or versus.high is None:
+        return f"; one seed does not distinguish it from the default recipe ({points(versus.mean)} points)"
+    bounds = f"95 % interval {points_interval(versus)}"
+    if versus.low > 0:
+        return f", {points(versus.mean, signed=False)} points better than the default recipe ({bounds})"
+    if versus.high < 0:
+        return f", {points(versus.mean, signed=False)} points worse than the default recipe ({bounds})"
+    return f"; it cannot be distinguished from the default recipe ({points(versus.mean)} points, {bounds})"
+
+
+def _headline_before_finals(record: StudyRecord, recommendation: StudyRecommendation) -> str:
+    assert recommendation.trial is not None, "before the finals a recommendation is a trial"
+    accuracy = recommendation.trial.val_accuracy or 0.0
+    recommended = "the default recipe" if recommendation.is_default else f"the settings of {recommendation.name}"
+    error = "" if record.noise is None else f" (± {points(Z95 * record.noise, signed=False)} points at 95 %)"
+    result = f"{percent(accuracy)} validation accuracy{error} in a single run"
+    baseline = default_recipe_trial(record)
+    if recommendation.is_default or baseline is None or baseline.val_accuracy is None:
+        comparison = ""
+    else:
+        comparison = f", {_single_run_comparison(accuracy - baseline.val_accuracy, record.noise)}"
+    return f"For now, use {recommended}: {result}{comparison}; final runs with new seeds have not confirmed this yet."
+
+
+def _single_run_comparison(difference: float, noise: float | None) -> str:
+    """Returns the comparison of one run with one run of the default recipe on the same validation images."""
+    text = f"{points(difference)} points relative to a single run of the default recipe"
+    # The error of a difference of independent accuracies; the same validation images can only make it smaller.
+    if noise is not None and abs(difference) < Z95 * math.sqrt(2.0) * noise:
+        return f"{text}, which is within validation noise"
+    return text
