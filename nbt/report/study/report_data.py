@@ -25,6 +25,7 @@ from nbt.report.formatting import (
 from nbt.report.priors.priors_section import PriorsSection, priors_section
 from nbt.report.priors.pruning import STOPPED, pruning_results
 from nbt.report.priors.pruning_section import PruningSection, pruning_section
+from nbt.report.stored_values import mappings_at
 from nbt.report.study import sentences
 from nbt.report.study.hardware import HardwareSection, hardware_section, hardware_text
 from nbt.report.study.headline import Z95, headline
@@ -160,7 +161,7 @@ def build_report(
         title=one_line(config.name),
         subtitle=one_line(f"{config.dataset} · {config.backbone} · space {config.space}"),
         headline=headline(record, recommendation),
-        explanation=_explanation(recommendation),
+        explanation=_explanation(record, recommendation),
         finals_done=recommendation is not None and recommendation.final is not None,
         tiles=_tiles(record, recommendation),
         settings=() if recommendation is None else _setting_rows(config, recommendation),
@@ -208,12 +209,14 @@ def _fit_section(record: StudyRecord) -> FitSection | None:
     )
 
 
-def _explanation(recommendation: StudyRecommendation | None) -> tuple[str, ...]:
+def _explanation(record: StudyRecord, recommendation: StudyRecommendation | None) -> tuple[str, ...]:
     if recommendation is None:
         return ("recommended.yaml is written as soon as there is a full-length trial.",)
+    units = len(mappings_at(record.profile or {}, "layers")) or None
+    sentence = sentences.recipe_sentence(recommendation.settings, units)
     if recommendation.is_default:
-        return (sentences.recipe_sentence(recommendation.settings),)
-    return (sentences.recipe_sentence(recommendation.settings), "Differences from the default recipe are marked below.")
+        return (sentence,)
+    return (sentence, "Differences from the default recipe are marked below.")
 
 
 def _tiles(record: StudyRecord, recommendation: StudyRecommendation | None) -> tuple[Fact, ...]:

@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
+from nbt.report.fit.correlation import unit_count
 from nbt.report.formatting import format_interval, percent, points
 from nbt.report.study.recommendation import StudyRecommendation
 from nbt.settings import TransferSettings
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import StudyRecord, TestRecord
 
+_EQUAL_RATES = 0.95
+"""Smallest ratio of the lowest to the highest learning rate of the units that is not worth a clause."""
 
-def recipe_sentence(settings: TransferSettings) -> str:
-    """Returns a description of the recipe that does not require the names of the settings."""
-    parts = [_transfer_text(settings.transfer_depth), _frozen_text(settings.frozen_depth)]
+
+def recipe_sentence(settings: TransferSettings, units: int | None) -> str:
+    """Returns a description of the recipe that does not require the names of the settings.
+
+    Args:
+        settings: The recipe.
+        units: Number of units of the backbone; None if it is unknown, when depths are given as shares of the units.
+    """
+    parts = [_transfer_text(settings, units), _frozen_text(settings, units)]
     if settings.sp_mix > 0:
         parts.append(f"uses {percent(settings.sp_mix, 0)} of the weight decay towards the pretrained weights (L2-SP)")
-    slowest = min(settings.layer_lr_shape)
-    if len(set(settings.layer_lr_shape)) > 1 and settings.frozen_depth < 1.0:
+    slowest, fastest = min(settings.layer_lr_shape), max(settings.layer_lr_shape)
+    if 10 ** (slowest - fastest) < _EQUAL_RATES and settings.frozen_depth < 1.0:
         where = ("input", "middle", "top")[settings.layer_lr_shape.index(slowest)]
-        parts.append(f"has its lowest learning rate at the {where} of the backbone ({10**slowest:.2g} of body_lr)")
+        parts.append(f"has its lowest learning rate at the {where} of the backbone ({10**slowest:.2g} times body_lr)")
     return f"It {', '.join(parts[:-1])} and {parts[-1]}."
 
 
-def _transfer_text(depth: float) -> str:
-    if depth <= 0.0:
+def _transfer_text(settings: TransferSettings, units: int | None) -> str:
+    share = _depth(settings, "transfer_depth", units)
+    if share <= 0.0:
         return "starts from random weights"
-    if depth >= 1.0:
+    if share >= 1.0:
         return "keeps all pretrained weights"
-    return f"keeps the pretrained weights of the first {percent(depth, 0)} of the units"
+    return f"keeps the pretrained weights of {_first_units(share, units)}"
 
 
-def _frozen_text(depth: float) -> str:
-    if depth <= 0.0:
+def _frozen_text(settings: TransferSettings, units: int | None) -> str:
+    share = _depth(settings, "frozen_depth", units)
+    if share <= 0.0:
         return "freezes no units"
-    return "trains only the head" if depth >= 1.0 else f"freezes the first {percent(depth, 0)} of the units"
+    return "trains only the head" if share >= 1.0 else f"freezes {_first_units(share, units)}"
+
+
+def _depth(settings: TransferSettings, depth: str, units: int | None) -> float:
+    """Returns a depth as a share of the units, as training rounds it if their number is known."""
+    if units is None:
+        return float(getattr(settings, depth))
+    return unit_count(settings, depth, units) / units
+
+
+def _first_units(share: float, units: int | None) -> str:
+    if units is None:
+        return f"the first {percent(share, 0)} of the units"
+    return f"the first {round(share * units)} of {units} units"
 
 
 def optimism(record: StudyRecord, recommendation: StudyRecommendation | None) -> str:

@@ -1,3 +1,5 @@
+import pytest
+
 from nbt.report.formatting import join_words
 from nbt.report.study.recommendation import current_recommendation
 from nbt.report.study.sentences import (
@@ -25,16 +27,37 @@ test_sentence.__test__ = False  # type: ignore[attr-defined]
 
 
 def test_recipe_sentence() -> None:
-    assert recipe_sentence(DEFAULT) == "It keeps all pretrained weights and freezes no units."
-    assert recipe_sentence(DEFAULT.replace(frozen_depth=1.0)) == (
+    assert recipe_sentence(DEFAULT, None) == "It keeps all pretrained weights and freezes no units."
+    assert recipe_sentence(DEFAULT.replace(frozen_depth=1.0), 3) == (
         "It keeps all pretrained weights and trains only the head."
     )
     scratch = TransferSettings(transfer_depth=0.0)
-    assert recipe_sentence(scratch) == "It starts from random weights and freezes no units."
-    text = recipe_sentence(BEST)
+    assert recipe_sentence(scratch, 3) == "It starts from random weights and freezes no units."
+    text = recipe_sentence(BEST, None)
     assert "first 80 % of the units, freezes the first 35 % of the units" in text
     assert "60 % of the weight decay towards the pretrained weights (L2-SP)" in text
-    assert "lowest learning rate at the input of the backbone (0.063 of body_lr)" in text
+    assert "lowest learning rate at the input of the backbone (0.063 times body_lr)" in text
+
+
+@pytest.mark.parametrize(
+    ("transfer_depth", "frozen_depth", "units", "expected"),
+    [
+        (0.88, 0.07, 3, "It keeps all pretrained weights and freezes no units."),
+        (0.7, 0.4, 3, "It keeps the pretrained weights of the first 2 of 3 units and freezes the first 1 of 3 units."),
+        (0.5, 0.9, 4, "It keeps the pretrained weights of the first 2 of 4 units and freezes the first 2 of 4 units."),
+        (0.1, 0.1, 4, "It starts from random weights and freezes no units."),
+        (0.9, 0.9, 4, "It keeps all pretrained weights and trains only the head."),
+    ],
+)
+def test_depths_are_rounded_to_units_as_in_training(
+    transfer_depth: float, frozen_depth: float, units: int, expected: str
+) -> None:
+    settings = TransferSettings(transfer_depth=transfer_depth, frozen_depth=frozen_depth)
+    assert recipe_sentence(settings, units) == expected
+
+
+def test_learning_rates_that_are_almost_equal_are_not_mentioned() -> None:
+    assert "learning rate" not in recipe_sentence(DEFAULT.replace(layer_lr_shape=(-0.001, 0.0, 0.0)), None)
 
 
 def test_optimism_of_the_selection_is_reported() -> None:
