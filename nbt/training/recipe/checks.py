@@ -65,7 +65,7 @@ def check_pretraining(settings: TransferSettings, backbone: BackboneSpec, datase
     Raises:
         UsageError: The recipe sets a pretraining scheme or zap period for weights that nbt does not train.
     """
-    changes_pretraining = settings.pretrain_scheme != "iid" or settings.pretrain_zap_period > 0
+    changes_pretraining = settings.source.pretrain_scheme != "iid" or settings.source.pretrain_zap_period > 0
     if changes_pretraining and not is_trained_by_nbt(backbone, dataset, weights):
         raise UsageError(
             f"pretrain_scheme, pretrain_zap_period: the weights of {backbone.text} on {dataset} are not trained by "
@@ -90,9 +90,9 @@ def check_starting_weights(
             or as in `check_pretraining`.
     """
     settings = repair(settings)
-    if settings.init != "inject":
+    if settings.source.init != "inject":
         check_pretraining(settings, backbone, dataset, weights)
-    elif not settings.teacher:
+    elif not settings.source.teacher:
         raise UsageError(MISSING_TEACHER_MESSAGE)
-    elif absolute_teacher_name(settings.teacher) != teacher:
-        parse_teacher(settings.teacher)
+    elif absolute_teacher_name(settings.source.teacher) != teacher:
+        parse_teacher(settings.source.teacher)

@@ -76,7 +76,7 @@ class TestSpace:
         space = Space.load("continual")
         params = space.params(default_recipe(20)) | {"method": "ewc", "linearized": True, "target_scale": 15}
         settings = space.settings(params, 20)
-        assert (settings.method, settings.linearized, settings.target_scale) == ("ewc", False, 0.0)
+        assert (settings.stream.method, settings.linearized, settings.target_scale) == ("ewc", False, 0.0)
         probe = space.settings(params | {"method": "probe"}, 20)
         assert probe.frozen_depth == 1.0
 
