@@ -6,6 +6,9 @@ from nbt.settings import SETTINGS, TransferSettings
 
 Plain = float | int | bool | str
 
+# These come last in a summary, so that the names of stored MLflow runs do not change.
+_LAST_IN_SUMMARY = ("linearized", "target_scale", "mixup")
+
 
 def setting_descriptions() -> dict[str, str]:
     """Returns the text of every entry of `flat_settings`."""
@@ -38,6 +41,7 @@ def recipe_summary(settings: TransferSettings) -> str:
         f"depth {settings.transfer_depth:.2f}",
         f"frozen {settings.frozen_depth:.2f}",
         f"head lr {settings.head_lr:.2g}" if probe else f"lr {settings.body_lr:.2g}",
-        *(item.summary(settings.value(name)) for name, item in SETTINGS.items()),
+        *(SETTINGS[name].summary(settings.value(name)) for name in SETTINGS if name not in _LAST_IN_SUMMARY),
+        *(SETTINGS[name].summary(settings.value(name)) for name in _LAST_IN_SUMMARY),
     ]
     return " ".join(word for word in words if word)

@@ -19,7 +19,7 @@ from typing import Any, Self
 import yaml
 
 from nbt.errors import UsageError
-from nbt.settings.declaration import SETTINGS, Setting, declared_settings, documented, setting_field
+from nbt.settings.declaration import SETTINGS, declared_settings, documented, setting_field
 from nbt.settings.rule import FieldRule
 from nbt.yaml_loader import parse_yaml_mapping
 

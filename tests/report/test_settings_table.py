@@ -35,4 +35,4 @@ def test_recipe_summary_names_active_techniques() -> None:
     injected = TransferSettings(init="inject", pretrain_scheme="asb", pretrain_zap_period=1)
     assert recipe_summary(injected) == "depth 1.00 frozen 0.00 lr 0.01 inject source asb source zap 1"
     linear = TransferSettings(method="dlcft", linearized=True, target_scale=5.0)
-    assert recipe_summary(linear) == "depth 1.00 frozen 0.00 lr 0.01 linearized squared error 5 dlcft"
+    assert recipe_summary(linear) == "depth 1.00 frozen 0.00 lr 0.01 dlcft linearized squared error 5"

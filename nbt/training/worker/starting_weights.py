@@ -77,7 +77,8 @@ class StartingWeightsCache:
         if not key:
             return self._task_weights
         if key not in self._cache:
-            w0 = self._inject_teacher(settings) if settings.source.init == "inject" else self._load_scheme_source(settings)
+            injects = settings.source.init == "inject"
+            w0 = self._inject_teacher(settings) if injects else self._load_scheme_source(settings)
             self._cache[key] = StartingWeights(key, self._state_to_device(w0))
             while len(self._cache) > _MAX_CACHED:
                 self._cache.popitem(last=False)
@@ -135,8 +136,9 @@ def draw_kaiming_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[s
 
 
 def _cache_key(settings: TransferSettings) -> tuple[Hashable, ...]:
-    if settings.source.init == "inject":
-        return ("inject", settings.source.teacher, settings.source.blend)
-    if settings.source.pretrain_scheme != "iid" or settings.source.pretrain_zap_period:
-        return ("source", settings.source.pretrain_scheme, settings.source.pretrain_zap_period)
+    source = settings.source
+    if source.init == "inject":
+        return ("inject", source.teacher, source.blend)
+    if source.pretrain_scheme != "iid" or source.pretrain_zap_period:
+        return ("source", source.pretrain_scheme, source.pretrain_zap_period)
     return ()

@@ -46,7 +46,7 @@ class TestDistinctSampler:
         for _ in range(count):
             trial = study.ask(space.distributions())
             proposed.append(space.settings(trial.params, 20))
-            study.tell(trial, 1.0 if proposed[-1].method == "probe" else 0.2)
+            study.tell(trial, 1.0 if proposed[-1].stream.method == "probe" else 0.2)
         return proposed
 
     def test_no_settings_are_proposed_twice(self) -> None:
