@@ -366,6 +366,10 @@ class TransferSettings(_Group):
         else:
             raise TypeError(SETTINGS.unknown(name))
 
+    def is_zap_due(self, epoch: int) -> bool:
+        """Returns whether epoch `epoch` (1 ... `epochs`) starts with a zap; the first epoch never does."""
+        return self.zap_period > 0 and epoch != 1 and (epoch - 1) % self.zap_period == 0
+
     def value(self, name: str) -> Any:
         """Returns the value of a setting by its flat name, also of a setting of a group or of a registered technique.
 

@@ -17,10 +17,9 @@ def count_batches(n_train: int, batch_size: int) -> int:
     return max(1, math.ceil(n_train / batch_size))
 
 
-def stall_steps(settings: TransferSettings, n_train: int) -> int:
+def stall_steps(settings: TransferSettings, steps_per_epoch: int) -> int:
     """Returns the number of steps, from the first, in which the head alone trains; at least 1 with a stall."""
-    steps = settings.epochs * count_batches(n_train, settings.batch_size)
-    return max(1, round(settings.stall * steps)) if settings.stall > 0.0 else 0
+    return max(1, round(settings.stall * settings.epochs * steps_per_epoch)) if settings.stall > 0.0 else 0
 
 
 def check_recipe(settings: TransferSettings, n_train: int) -> None:

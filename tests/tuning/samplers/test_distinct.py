@@ -51,7 +51,7 @@ class TestDistinctSampler:
 
     def test_no_settings_are_proposed_twice(self) -> None:
         proposed = self.propose(40)
-        assert proposed[0].method == "probe"
+        assert proposed[0].stream.method == "probe"
         assert len(set(proposed)) == 40
 
     def test_proposals_follow_from_the_seed(self) -> None:
