@@ -8,9 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from nbt._version import __version__
-from nbt.errors import NbtError
-from nbt.files import write_all
-from nbt.report.files import report_folder
+from nbt.report.files import report_folder, write_report_files
 from nbt.report.streams import plots
 from nbt.report.streams.comparison import Comparison
 from nbt.report.streams.report_data import StreamReport, build_stream_report, matrix_file
@@ -44,10 +42,7 @@ def write_streams(comparison: Comparison, out: str | Path) -> Path:
     texts["report.md"] = render_markdown(data)
     texts[STREAM_FILE] = document
     texts["report.html"] = render_html(data, comparison, drawings)
-    try:
-        write_all(folder, texts)
-    except OSError as error:
-        raise NbtError(f"{folder}: cannot write the report ({error.strerror or error}); use another --out") from error
+    write_report_files(folder, texts)
     return folder / "report.html"
 
 
