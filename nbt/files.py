@@ -36,7 +36,7 @@ def write_all(folder: Path, texts: Mapping[str, str | None]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         # The stack renames the files in the reverse order.
-        for name, text in reversed(texts.items()):
+        for name, text in reversed(list(texts.items())):
             if text is not None:
                 # Texts may quote file names with undecodable bytes, which must not prevent a report.
                 temporary = stack.enter_context(atomic_file(folder / name))
