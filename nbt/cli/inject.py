@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 from nbt.cli.display.output import Output, percent
 from nbt.cli.options.common import SEED, Command
 from nbt.errors import UsageError
+from nbt.files import atomic_file
 from nbt.paths import check_writable_file
 
 if TYPE_CHECKING:
@@ -135,15 +135,11 @@ def _write(state: dict[str, torch.Tensor], path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_file(path) as temporary:
         if path.suffix == _SUFFIXES[0]:
             save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, temporary)
         else:
             torch.save(state, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _safe_similarity() -> float:

@@ -6,13 +6,13 @@ import click
 
 from nbt.cli.display.output import Output
 from nbt.cli.options.checks import check_study
-from nbt.cli.options.common import Command, storage_option
+from nbt.cli.options.common import Command, config_option
 from nbt.paths import check_writable_folder
 
 
 @click.command(cls=Command)
 @click.argument("study")
-@storage_option
+@config_option("storage")
 @click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Folder of the reports.")
 def command(out: Output, study: str, storage: str | None, folder: str) -> None:
     """Rewrite the report of a study from the storage."""

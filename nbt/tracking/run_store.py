@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from nbt.tracking.study_run_specs import MAX_NAME_LENGTH, STUDY_KEY, MetricPoint, RunSpec, experiment_name, study_id
 from nbt.tracking.uris import artifact_location
-from nbt.tuning.storage.records import StudyRecord
+from nbt.tuning.storage.records import StudyConfig, StudyRecord
+from nbt.tuning.storage.stream_record import StreamConfig
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -58,18 +59,23 @@ class RunOwner:
     data_dir: str | None
     facts: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, config: StudyConfig | StreamConfig, owner_id: str, *, key: str, facts: Mapping[str, Any]) -> RunOwner:
+        """Returns the owner of the runs of a study or a stream; see the attributes."""
+        return cls(
+            id=owner_id,
+            experiment=experiment_name(config.dataset),
+            key=key,
+            dataset=config.dataset,
+            digest=config.data_hash,
+            data_dir=config.data_dir,
+            facts=facts,
+        )
+
 
 def study_owner(record: StudyRecord) -> RunOwner:
     """Returns the owner of a study's runs."""
-    return RunOwner(
-        id=study_id(record),
-        experiment=experiment_name(record),
-        key=STUDY_KEY,
-        dataset=record.config.dataset,
-        digest=record.config.data_hash,
-        data_dir=record.config.data_dir,
-        facts=record.dataset,
-    )
+    return RunOwner.of(record.config, study_id(record), key=STUDY_KEY, facts=record.dataset)
 
 
 class RunStore:

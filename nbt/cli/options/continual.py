@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from nbt.cli.options.common import AT_LEAST_ONE, SEED, Function, choice_option, tracking_option
+from nbt.cli.options.common import AT_LEAST_ONE, SEED, Function, choice_option, config_option, given_parameters
 from nbt.errors import UsageError, nearest
 from nbt.settings import CURVATURES, TransferSettings
 from nbt.settings.class_stream import PROTOCOLS, TRAIN_LAYERS
@@ -201,7 +200,7 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Upper bound on the memory of the curvatures, such as 512M.",
     ),
     click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Folder of the reports."),
-    tracking_option,
+    config_option("tracking_uri"),
     click.option("--fresh", is_flag=True, help="Delete the stored results of these streams and start again."),
 )
 _CLASS_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -265,15 +264,6 @@ def _option_names(options: Sequence[Callable[[Any], Any]]) -> frozenset[str]:
     return frozenset(str(param.name) for param in holder.params)
 
 
-def given_options(ctx: click.Context) -> dict[str, click.Parameter]:
-    """Returns the parameters that were given on the command line, by name."""
-    return {
-        str(param.name): param
-        for param in ctx.command.params
-        if ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
-    }
-
-
 def check_options(ctx: click.Context, scenario: str) -> None:
     """Rejects options of other scenarios.
 
@@ -283,7 +273,7 @@ def check_options(ctx: click.Context, scenario: str) -> None:
     is_class_stream = scenario == _CLASS_STREAM
     rejected = _option_names(_TASK_STREAM_OPTIONS if is_class_stream else _CLASS_STREAM_OPTIONS)
     valid_for = "--scenario " + ", ".join(SCENARIOS) if is_class_stream else f"--scenario {_CLASS_STREAM}"
-    for name, param in given_options(ctx).items():
+    for name, param in given_parameters(ctx).items():
         if name in rejected:
             raise UsageError(f"{param.opts[0]} is an option of {valid_for}")
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.errors import UsageError
+from nbt.files import atomic_file
 from nbt.settings import SETTINGS, FieldRule, TransferSettings
 from nbt.training.results import EpochResult, best_epoch
 from nbt.tuning.storage.codec import to_json
@@ -177,13 +177,9 @@ class RecordedTable:
             {_METADATA_KEY: json.dumps(to_json(dataclasses.asdict(self.header))).encode()}
         )
         rows = [run.to_row() for run in sorted(self.runs, key=lambda run: (run.setting, run.seed))]
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic_file(path) as temporary:
             pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> RecordedTable:

@@ -2,7 +2,7 @@ import io
 
 import pandas as pd
 
-from nbt.report import trials_frame
+from nbt.report.study.trials_frame import trials_frame
 from nbt.settings import LAYER_LR_KNOTS, SETTINGS, TransferSettings
 from nbt.training.results import EpochResult
 from tests.sample_study import BEST, empty_study, sample_study, spread_study, study_with_priors, trial
