@@ -93,7 +93,7 @@ class SearchRun:
         config, space = self.store.config, self.prepared.space
         return {
             "pruner": self.strategy.pruner,
-            "first": stream_baseline_recipes(config.epochs, str(config.scenario)),
+            "baselines": stream_baseline_recipes(config.epochs, str(config.scenario)),
             "sampler": lambda seed: DistinctSampler(space, length=config.epochs, seed=seed),
         }
 

@@ -62,6 +62,13 @@ MEASURES = (
         "gain",
     ),
     Measure(
+        "advantage",
+        "advantage",
+        "share of the probe's errors at random weights that the pretrained weights remove; below 0 if they add errors; "
+        "higher is better",
+        "share",
+    ),
+    Measure(
         "knn_accuracy",
         "kNN",
         "share of the sampled images whose nearest neighbours in feature space vote for their class; higher is better",
@@ -406,13 +413,13 @@ def _gain_text(profile: FitProfile) -> str:
 
 
 def _column_label(measure: Measure) -> str:
-    unit = {"accuracy": ", %", "gain": ", points"}.get(measure.kind, "")
+    unit = {"accuracy": ", %", "share": ", %", "gain": ", points"}.get(measure.kind, "")
     return measure.label + unit
 
 
 def _cell(profile: FitProfile, measure: Measure) -> str:
     """Returns the text of a value without its unit, which is part of the column label."""
-    text = value_text(profile, measure).removesuffix(" points")
+    text = value_text(profile, measure).removesuffix(" points").removesuffix(" %")
     return text.replace(" % ± ", "±").replace(" ± ", "±") if measure.kind != "depth" else text.replace(" of ", "/")
 
 

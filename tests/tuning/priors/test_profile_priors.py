@@ -111,13 +111,13 @@ class TestRegistry:
 MISSING: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
     "transfer up to the knee": ({}, profile(knee_depth=None), "not measured: knee of the gain"),
     "freeze when images are few": ({"train_images": None}, profile(), "not measured: images per class"),
-    "pull by similarity": ({}, profile(ridge_accuracy_random=None), "not measured: gain over a random network"),
-    "effective rate by similarity": ({}, None, "not measured: gain over a random network"),
-    "momentum by similarity": ({}, None, "not measured: gain over a random network"),
+    "pull by similarity": ({}, profile(ridge_accuracy_random=None), "not measured: advantage over random weights"),
+    "effective rate by similarity": ({}, None, "not measured: advantage over random weights"),
+    "momentum by similarity": ({}, None, "not measured: advantage over random weights"),
     "rates by shift": ({}, {**profile(), "layers": []}, "not measured: statistics shift by unit"),
     "average within the training": ({"train_images": None}, None, "not measured: training images"),
     "enough steps": ({"train_images": None}, None, "not measured: training images"),
-    "stall while the head is random": ({}, None, "not measured: gain over a random network"),
+    "stall while the head is random": ({}, None, "not measured: advantage over random weights"),
     "zap seldom when short": ({"train_images": None}, None, "not measured: images per class"),
     "inject by similarity": ({TLI_SIMILARITY: None}, profile(), "not measured: TLI similarity"),
     "the expansion when images are few": ({"train_images": None}, None, "not measured: images per class"),
@@ -135,7 +135,7 @@ class TestMissing:
 
     def test_every_missing_measure_is_named(self) -> None:
         reason = inactivity_reason("freeze when images are few", Target(epochs=LENGTH))
-        assert reason == "not measured: images per class, probe accuracy, gain over a random network"
+        assert reason == "not measured: images per class, probe accuracy, advantage over random weights"
 
     def test_without_measures_only_priors_without_needs_are_active(self) -> None:
         active = {
