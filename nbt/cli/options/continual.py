@@ -266,7 +266,7 @@ def recipes_from_options(options: Mapping[str, Any]) -> dict[str, TransferSettin
         UsageError: The file or an option is invalid, or an option applies to none of the methods.
     """
     base = None if options["file"] is None else TransferSettings.load(options["file"])
-    names = options["methods"] or (("dlcft",) if base is None else (base.method,))
+    names = options["methods"] or (("dlcft",) if base is None else (base.stream.method,))
     recipes = {name: _recipe_of_method(name, options["scenario"], base) for name in names}
     _check_method_options(options, recipes)
     changes = {field: options[name] for name, field in _RECIPE_FIELDS.items() if options[name] is not None}
@@ -277,7 +277,7 @@ def recipes_from_options(options: Mapping[str, Any]) -> dict[str, TransferSettin
 def _recipe_of_method(name: str, scenario: str, base: TransferSettings | None) -> TransferSettings:
     if base is None:
         return TransferSettings(**method_overrides(name, scenario))
-    if name == base.method:
+    if name == base.stream.method:
         return base
     # EWC is defined for the original network and for cross-entropy.
     plain = {"linearized": False, "target_scale": 0.0} if name == "ewc" else {}
@@ -303,11 +303,11 @@ def _with_target_scale(recipes: dict[str, TransferSettings], scale: float | None
 
 def _check_method_options(options: Mapping[str, Any], recipes: Mapping[str, TransferSettings]) -> None:
     """Rejects an option that applies to none of the methods."""
-    requested = {recipe.method for recipe in recipes.values()}
+    requested = {recipe.stream.method for recipe in recipes.values()}
     for name, methods in _METHODS_OF_OPTION.items():
         if options[name] is not None and requested.isdisjoint(methods):
             raise UsageError(f"--{name.replace('_', '-')} is an option of --method {', '.join(methods)}")
-    linearized = any(recipe.linearized or recipe.method == "dlcft" for recipe in recipes.values())
+    linearized = any(recipe.linearized or recipe.stream.method == "dlcft" for recipe in recipes.values())
     if options["head"] is not None and not linearized:
         raise UsageError("--head is an option of --method dlcft, and of settings that are linearized")
 

@@ -18,7 +18,7 @@ from nbt.report.formatting import (
     pluralise,
     points_interval,
 )
-from nbt.report.settings_table import SETTING_DESCRIPTIONS, flat_settings
+from nbt.report.settings_table import flat_settings, setting_descriptions
 from nbt.report.streams import text
 from nbt.report.streams.comparison import Comparison, MethodStreams
 from nbt.settings import TransferSettings
@@ -122,7 +122,7 @@ def matrix_file(method: str) -> str:
 def _task_rows(comparison: Comparison) -> list[TemplateData]:
     stream = comparison.methods[0].streams[0]
     # The number of training images of "joint" includes those of past tasks; other methods have the task's own number.
-    sequential = [runs for runs in comparison.methods if runs.config.settings.recipe.method != "joint"]
+    sequential = [runs for runs in comparison.methods if runs.config.settings.recipe.stream.method != "joint"]
     scores = (sequential[0].streams[0] if sequential else stream).result.scores
     return [
         TemplateData(
@@ -151,12 +151,13 @@ def _setting_rows(comparison: Comparison) -> list[TemplateData]:
     recipe = TransferSettings()
     default = flat_stream_settings(ContinualSettings(scenario="class", recipe=recipe))
     names = [name for name in default if name not in ("scenario", "tasks")]
+    meanings = {**setting_descriptions(), **_STREAM_SETTING_DESCRIPTIONS}
     return [
         TemplateData(
             name=name,
             values=tuple(format_number(row[name]) for row in rows),
             default=format_number(default[name]),
-            meaning=_STREAM_SETTING_DESCRIPTIONS.get(name) or SETTING_DESCRIPTIONS[name],
+            meaning=meanings[name],
         )
         for name in names
         if any(row[name] != default[name] for row in rows)

@@ -22,7 +22,7 @@ from nbt.report.formatting import (
 )
 from nbt.report.priors.pruning import forecast_of
 from nbt.report.priors.pruning_section import last_forecast_range
-from nbt.report.settings_table import SETTING_DESCRIPTIONS, flat_settings, recipe_summary
+from nbt.report.settings_table import flat_settings, recipe_summary, setting_descriptions
 from nbt.report.study.hardware import trial_location, used_several_locations
 from nbt.report.study.recommendation import current_recommendation, default_recipe_trial
 from nbt.settings import TransferSettings
@@ -31,14 +31,14 @@ from nbt.tuning.storage.records import FinalRecord, StudyRecord, TestRecord, Tri
 
 def setting_rows(settings: TransferSettings, default: TransferSettings) -> tuple[TemplateData, ...]:
     """Returns one row per setting, with the value in the default recipe."""
-    base = flat_settings(default)
+    base, meanings = flat_settings(default), setting_descriptions()
     return tuple(
         TemplateData(
             name=name,
             value=format_number(value),
             default=format_number(base[name]),
             changed=value != base[name],
-            meaning=SETTING_DESCRIPTIONS[name],
+            meaning=meanings[name],
         )
         for name, value in flat_settings(settings).items()
     )

@@ -58,7 +58,7 @@ def _inject_by_similarity(target: Target) -> PriorSuggestion | None:
     words = "inject the teacher's weights" if slope > 0 else "do not inject the teacher's weights"
     return PriorSuggestion(
         f"{words} (TLI similarity {similarity:.2f}; of 67 published pairs, those below 0.35 lost accuracy)",
-        lambda settings: slope * (settings.init == "inject"),
+        lambda settings: slope * (settings.source.init == "inject"),
     )
 
 

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from nbt.settings import AUGMENTATIONS, TransferSettings, setting_names
+from nbt.settings import AUGMENTATIONS, SETTINGS, TransferSettings
 from nbt.tuning.priors import profile_priors
 from nbt.tuning.priors.prior import Prior, PriorSuggestion, gaussian_log_density
 from nbt.tuning.priors.profile_priors import PRIORS, activate_priors
@@ -68,7 +68,7 @@ class TestRegistry:
         assert len(set(NAMES)) == len(NAMES) >= 10
         for prior in PRIORS:
             assert prior.source and prior.strength > 0
-            assert set(prior.dimensions) <= set(setting_names())
+            assert set(prior.dimensions) <= set(SETTINGS)
 
     def test_all_are_active_on_a_small_similar_target(self) -> None:
         assert [
