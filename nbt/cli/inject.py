@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,6 @@ from nbt.errors import UsageError
 from nbt.paths import check_writable_file
 
 if TYPE_CHECKING:
-    import torch
-
     from nbt.transfer.injection.weight_injection import InjectionReport
 
 _SUFFIXES = (".safetensors", ".pth")
@@ -65,7 +62,8 @@ def command(out: Output, teacher: str, student: str, score_only: bool, file: str
     """Inject weights into a backbone of another architecture (TLI).
 
     The layers are matched in order, and each tensor is cropped and resized to the shape of its match. Other commands
-    take the resulting file as --weights FILE.
+    take the resulting file as --weights FILE. The file states which running statistics these commands re-estimate on
+    the target's training images.
     """
     path = _check(teacher, student, score_only, file, options["image_size"])
     report = _score(teacher, student, **options) if score_only else _inject(teacher, student, path, **options)
@@ -120,30 +118,15 @@ def _inject(
 ) -> InjectionReport:
     from nbt.models.backbone import default_image_size
     from nbt.models.backbone_spec import parse_backbone
+    from nbt.models.state_dict import write_state_dict
     from nbt.models.teacher import load_teacher
     from nbt.transfer.injection.weight_injection import inject_weights
 
     spec = parse_backbone(student)
     size = default_image_size(spec) if image_size is None else image_size
     w0, report = inject_weights(spec, size, load_teacher(teacher), blend=blend, seed=seed)
-    _write(w0, path)
+    write_state_dict(path, w0, report.statistics)
     return report
-
-
-def _write(state: dict[str, torch.Tensor], path: Path) -> None:
-    """Writes a state dict to a temporary file, then renames it."""
-    import torch
-    from safetensors.torch import save_file
-
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        if path.suffix == _SUFFIXES[0]:
-            save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, temporary)
-        else:
-            torch.save(state, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _safe_similarity() -> float:

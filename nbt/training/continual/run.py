@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbt.models.weights import hash_weights
 from nbt.progress import Progress
 from nbt.settings.continual import ContinualSettings
 from nbt.task.task import Task
@@ -151,7 +150,7 @@ class _StreamRun:
             task=task.fingerprint,
             backbone=task.backbone.text,
             weights=task.weights,
-            weights_hash=hash_weights(task.w0),
+            weights_hash=task.weights_hash,
             settings=self.stream.settings.identity(),
             seed=self.stream.seed,
             evaluate_on=self.evaluate_on,
