@@ -67,8 +67,7 @@ def command(out: Output, teacher: str, student: str, score_only: bool, file: str
     """
     path = _check(teacher, student, score_only, file, options["image_size"])
     report = _score(teacher, student, **options) if score_only else _inject(teacher, student, path, **options)
-    if report.similarity < _safe_similarity():
-        _warn(report)
+    _warn_if_dissimilar(report.similarity)
     if out.json:
         out.print_json({**report.to_dict(), "file": None if score_only else str(path)})
         return
@@ -129,23 +128,21 @@ def _inject(
     return report
 
 
-def _safe_similarity() -> float:
-    from nbt.transfer.injection.weight_injection import MIN_SAFE_SIMILARITY
-
-    return MIN_SAFE_SIMILARITY
-
-
-def _warn(report: InjectionReport) -> None:
+def _warn_if_dissimilar(similarity: float) -> None:
     import logging
 
+    from nbt.transfer.injection.thresholds import HARMFUL_SIMILARITY, MIN_SAFE_SIMILARITY, SCALE_DIFFERENCE
+
+    if similarity >= MIN_SAFE_SIMILARITY:
+        return
     evidence = (
-        "below 0.35, every published injection was worse than random weights"
-        if report.similarity < 0.35
-        else "between 0.35 and 0.5, most published injections gained little"
+        f"below {HARMFUL_SIMILARITY:g}, every published injection was worse than random weights"
+        if similarity < HARMFUL_SIMILARITY
+        else f"between {HARMFUL_SIMILARITY:g} and {MIN_SAFE_SIMILARITY:g}, most published injections gained little"
     )
     logging.getLogger("nbt").warning(
-        f"similarity {report.similarity:.2f} is below {_safe_similarity():g}: {evidence}; "
-        "compare with --weights none, or choose a more similar teacher"
+        f"similarity {similarity:.2f} is below {MIN_SAFE_SIMILARITY:g}: {evidence} (published similarities are "
+        f"{SCALE_DIFFERENCE:g} higher); compare with --weights none, or choose a more similar teacher"
     )
 
 

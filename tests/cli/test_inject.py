@@ -80,14 +80,14 @@ def test_a_profile_has_no_shift_of_estimated_statistics(capsys: pytest.CaptureFi
 
 
 def test_score_only_needs_no_weights_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["inject", "--teacher", "vgg11", "--student", "conv4", "--score-only", "--json"]) == 0
+    assert run(["inject", "--teacher", "mobilenet_v2", "--student", "resnet18", "--score-only", "--json"]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
-    assert 0 < document["similarity"] < 0.5
+    assert 0 < document["similarity"] < 0.23
     assert document["file"] is None
     assert document["left"]
     assert "warning: similarity" in captured.err
-    assert "is below 0.5" in captured.err
+    assert "is below 0.38: below 0.23, every published injection was worse than random weights" in captured.err
     assert not list(Path().iterdir())
 
 

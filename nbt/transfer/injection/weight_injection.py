@@ -2,8 +2,7 @@
 
 Czyzewski, "Transfer learning between different architectures via weights injection", arXiv 2101.02757. Layers are
 matched (`nbt.transfer.injection.matching`), each tensor is adapted to the student's shape, and training starts from the
-result. In 67 pairs of the follow-up (arXiv 2212.13970) every injection below a similarity of .35 was worse than random
-initialisation, most between .35 and .5 gained little, and none above .6 lost.
+result. `nbt.transfer.injection.thresholds` has the similarities below which that is not known to help.
 
 Not transferred are heads; tensors that belong to no layer (class token, position embeddings and biases, layer scales),
 unless the matched units have one of the same name and shape; and the tensors listed in the report's `left`.
@@ -37,8 +36,6 @@ from nbt.transfer.injection.matching import (
 from nbt.transfer.injection.outline import RUNNING_STATISTICS, Block, Layer, TensorInfo, outline_of, read_outline
 
 MATCHINGS = ("order", "random")
-MIN_SAFE_SIMILARITY = 0.5
-"""Similarity below which injection is not known to help."""
 
 COPY, CROP_AND_RESIZE, CROP, RESIZE, NONE = "copy", "crop + resize", "crop", "resize", "none"
 
@@ -144,7 +141,8 @@ class InjectionReport:
 def tli_similarity(student: nn.Module | Block, teacher: nn.Module | Block) -> float:
     """Returns the similarity of a student to a teacher: DP(teacher, student) / DP(student, student).
 
-    It is 1 for identical architectures and not symmetric. Only shapes are used, so models on the meta device are
+    It is 1 for identical architectures and not symmetric. Its scale is not that of the authors' code: see
+    `nbt.transfer.injection.thresholds`. Only shapes are used, so models on the meta device are
     supported; parameters, buffers, modes and random generators are not changed.
 
     Args:
