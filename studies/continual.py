@@ -104,7 +104,7 @@ class Run:
         recipe = recipe.replace(
             head_lr=recipe.head_lr * self.rate,
             body_lr=recipe.body_lr * self.rate,
-            penalty_strength=recipe.penalty_strength * self.strength,
+            penalty_strength=recipe.stream.penalty_strength * self.strength,
         )
         recipe = recipe.replace(**ablation.get("recipe", {}))
         options = {name: value for name, value in ablation.items() if name != "recipe"}
@@ -368,8 +368,9 @@ def report(args: argparse.Namespace) -> None:
     lines = ["# Streams of tasks: DLCFT, EWC and other methods", "", finding(results), ""]
     lines += [
         f"{machine()}. Means over orders and seeds with 95 % intervals (Student's t), in %; `studies/continual.py`. "
-        "Seconds are medians of wall-clock time on a machine with other load, on which some streams were paused. In the "
-        "class-incremental rows of dlcft but *dlcft, random head*, classes still to come had rows of zeros in the head."
+        "Seconds are medians of wall-clock time on a machine with other load, on which some streams were paused. In "
+        "the class-incremental rows of dlcft but *dlcft, random head*, classes still to come had rows of zeros in the "
+        "head."
     ]
     heading = "| method | average accuracy | forgetting | forward transfer | rate, penalty | seconds |"
     for dataset, scenario in dict.fromkeys((key[0], key[1]) for key in results):

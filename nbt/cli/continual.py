@@ -10,17 +10,16 @@ import click
 
 from nbt.cli.display.output import Output, interval_text, percent, relative_path
 from nbt.cli.options.checks import check_task
-from nbt.cli.options.common import Command
+from nbt.cli.options.common import Command, given_parameters
 from nbt.cli.options.continual import (
     SCENARIOS,
     check_options,
     continual_options,
-    given_options,
     recipes_from_options,
     stream_settings_from_options,
 )
 from nbt.errors import UsageError
-from nbt.paths import check_writable_folder
+from nbt.paths import absolute_path, check_writable_folder
 from nbt.settings.class_stream import ClassStreamSettings
 from nbt.training.recipe.checks import check_starting_weights
 
@@ -162,7 +161,7 @@ def reproduce_command(ctx: click.Context, task: TaskOptions) -> str:
         task: The checked task options.
     """
     arguments = ["nbt", "continual"]
-    for name, param in given_options(ctx).items():
+    for name, param in given_parameters(ctx).items():
         # --fresh and the output flags, which are no longer in `ctx.params`, do not change the results.
         if name in ctx.params and name != "fresh":
             value = ctx.params[name]
@@ -173,7 +172,6 @@ def reproduce_command(ctx: click.Context, task: TaskOptions) -> str:
 
 def _portable_value(name: str, value: str, task: TaskOptions) -> str:
     """Returns the value of an option with absolute paths and without passwords."""
-    from nbt.paths import absolute_path
     from nbt.tracking import redact_uri
 
     if name == "dataset":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nbt.cli.display.output import Output, percent
-from nbt.cli.options.common import SEED, Command
+from nbt.cli.options.common import Command, config_option
 from nbt.errors import UsageError
 from nbt.paths import check_writable_file
 
@@ -36,21 +37,8 @@ _SUFFIXES = (".safetensors", ".pth")
     show_default=True,
     help="Share of the centre crop in tensors of another shape; the rest is resized.",
 )
-@click.option(
-    "--image-size",
-    metavar="PIXELS",
-    type=int,
-    show_default="that of the student",
-    help="Side length of the images.",
-)
-@click.option(
-    "--seed",
-    metavar="N",
-    type=SEED,
-    default=0,
-    show_default=True,
-    help="Seed of the weights that receive nothing.",
-)
+@config_option("image_size", show_default="that of the student")
+@config_option("seed", help="Seed of the weights that receive nothing.")
 @click.option(
     "--out",
     "file",
@@ -129,8 +117,6 @@ def _inject(
 
 
 def _warn_if_dissimilar(similarity: float) -> None:
-    import logging
-
     from nbt.transfer.injection.thresholds import HARMFUL_SIMILARITY, MIN_SAFE_SIMILARITY, SCALE_DIFFERENCE
 
     if similarity >= MIN_SAFE_SIMILARITY:

@@ -9,7 +9,6 @@ read both as plain state dicts.
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
 from collections import OrderedDict
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 from nbt.errors import UsageError, one_line_message
+from nbt.files import atomic_file
 
 # Auxiliary heads, which are used only while a source model is trained; they are ignored.
 _AUXILIARY_HEAD_PREFIXES = ("AuxLogits.", "aux1.", "aux2.")
@@ -87,8 +87,7 @@ def write_state_dict(path: Path, state: Mapping[str, torch.Tensor], stale_statis
     from safetensors.torch import save_file
 
     metadata = {_STALE_STATISTICS: list(stale_statistics)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_file(path) as temporary:
         if path.suffix == ".safetensors":
             tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
             save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(metadata)})
@@ -96,9 +95,6 @@ def write_state_dict(path: Path, state: Mapping[str, torch.Tensor], stale_statis
             plain = OrderedDict(state)
             plain._metadata = OrderedDict({_METADATA_KEY: metadata})  # type: ignore[attr-defined]
             torch.save(plain, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _load_file(path: Path) -> tuple[Any, Mapping[str, Any]]:

@@ -103,7 +103,7 @@ class ContinualSettings:
     @property
     def has_origin_head(self) -> bool:
         """Whether `head` has an effect."""
-        return self.recipe.linearized or self.recipe.method == "dlcft"
+        return self.recipe.linearized or self.recipe.stream.method == "dlcft"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings in JSON types; `from_dict` reads them."""
@@ -152,7 +152,7 @@ def _check_recipe(recipe: TransferSettings) -> None:
             "head_scale: with a zero head, a change of the backbone does not change the output of a linearised "
             "network, so only a linear probe would be trained; use a head_scale above 0 or linearized: false"
         )
-    if recipe.method == "ewc" and recipe.linearized:
+    if recipe.stream.method == "ewc" and recipe.linearized:
         raise UsageError(
             "method ewc is not defined for a linearised network: its Fisher information uses the gradients of the "
             "network itself; use linearized: false or method dlcft"
