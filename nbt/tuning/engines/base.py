@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
@@ -54,3 +54,13 @@ class Engine(Protocol):
     def close(self) -> None:
         """Ends the workers and frees their resources; may be called twice."""
         ...
+
+
+class ClosingEngine(Engine):
+    """An engine that is a context manager; leaving it closes the engine."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
