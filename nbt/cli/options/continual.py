@@ -23,8 +23,6 @@ from nbt.settings.continual import (
     method_overrides,
 )
 
-__all__ = ["SCENARIOS", "check_options", "continual_options", "recipes_from_options", "stream_settings_from_options"]
-
 _CLASS_STREAM = "stream"
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -159,7 +157,7 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     choice_option(
         "--head",
         HEAD_INITS,
-        show_default="fitted",
+        show_default="random for --scenario class, else fitted",
         help="Head to linearise around: a ridge regression on the first task (fitted) or a random one.",
     ),
     choice_option(
