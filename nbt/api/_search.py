@@ -163,7 +163,7 @@ def _open_search(
     url, fresh = resolve_storage(prepared.options.storage), prepared.options.fresh
     if not fresh:
         _check_output_folders(prepared, prepared.config.name)
-    engine = prepared.engine.make(task)
+    engine = prepared.engine.make(task, prepared.progress)
     store = stack.enter_context(
         open_study(
             url,

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from nbt.cli.display.output import Output, percent
 from nbt.cli.options.checks import TASK_OPTIONS, check_study, check_task
-from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, storage_option, task_options
+from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, storage_option, task_options, workers_option
 from nbt.errors import UsageError
 from nbt.paths import check_writable_file
 
@@ -52,7 +52,7 @@ class _RecordCommand(Command):
     "--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="Search space; see nbt spaces."
 )
 @click.option("--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Epochs of every run.")
-@click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Concurrent runs.")
+@workers_option
 @click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Seed of split, settings and runs.")
 @click.option(
     "--from-studies", is_flag=True, help="Record the full-length trials of finished studies instead of training."

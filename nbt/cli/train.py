@@ -9,7 +9,7 @@ import click
 
 from nbt.cli.display.output import Output
 from nbt.cli.options.checks import check_task
-from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, task_options
+from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, task_options, workers_option
 
 
 @click.command(cls=Command)
@@ -24,6 +24,7 @@ from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, task_options
 @click.option(
     "--seeds", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Number of validation runs."
 )
+@workers_option
 @click.option(
     "--seed",
     metavar="N",

@@ -9,7 +9,7 @@ import click
 
 from nbt.cli.display.output import Output
 from nbt.errors import nearest
-from nbt.search_config import BACKBONE_HELP, WEIGHTS_HELP, Option, default_value, flag_of, option_fields
+from nbt.search_config import AUTO, BACKBONE_HELP, WEIGHTS_HELP, Option, default_value, flag_of, option_fields
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -84,7 +84,7 @@ def config_option(name: str, **attributes: Any) -> Callable[[Function], Function
 def _type_of(option: Option) -> Any:
     if option.kind == "whole":
         return int if option.low is None else click.IntRange(min=option.low)
-    return {"number": float, "gpus": _NumberOrText()}.get(option.kind, str)
+    return {"number": float, "gpus": _NumberOrText(), "workers": _WholeOrAuto()}.get(option.kind, str)
 
 
 class _NumberOrText(click.ParamType[float | str]):
@@ -98,6 +98,19 @@ class _NumberOrText(click.ParamType[float | str]):
             return float(value)
         except ValueError:
             return str(value)
+
+
+class _WholeOrAuto(click.ParamType[int | str]):
+    """A whole number of 1 or more, or "auto"."""
+
+    name = "whole number or auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Returns "auto", or the value as a number."""
+        try:
+            return AUTO if value == AUTO else AT_LEAST_ONE.convert(value, param, ctx)
+        except click.BadParameter as error:
+            raise click.BadParameter(f"{error.message.rstrip('.')}; or give auto", ctx, param) from error
 
 
 _TASK = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots")
@@ -131,6 +144,12 @@ def comparison_options(function: Function) -> Function:
 def teacher_option(function: Function) -> Function:
     """Adds `--teacher`; `nbt.cli.options.checks.check_task` checks its value."""
     return config_option("teacher")(function)
+
+
+def workers_option(function: Function) -> Function:
+    """Adds `--workers` to a command that runs several trainings on this machine."""
+    help_text = "Runs at a time; auto: one per usable CPU core, on GPUs as many as their memory allows."
+    return config_option("workers", help=help_text)(function)
 
 
 def storage_option(function: Function) -> Function:

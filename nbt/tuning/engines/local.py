@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,6 +43,7 @@ class LocalEngine:
         cache_bytes: Memory limit of each worker's frozen-feature cache; a share of the free memory when None.
         runner: "module:name" of the class of a worker's `Runner`; another class replaces real training, in tests or to
             replay recorded curves. It is called with `(task, slot=, workers=, device=, cache_bytes=)`.
+        shared_folder: Folder in which workers on CPUs share frozen features; None keeps them in each worker.
 
     Raises:
         UsageError: `workers` is below 1.
@@ -55,9 +57,17 @@ class LocalEngine:
         device: str | None = None,
         cache_bytes: int | None = None,
         runner: str = TRIAL_RUNNER,
+        shared_folder: Path | None = None,
     ) -> None:
         require_positive(workers=workers)
-        setup = WorkerSetup(task, workers=workers, device=device, cache_bytes=cache_bytes, runner=runner)
+        setup = WorkerSetup(
+            task,
+            workers=workers,
+            device=device,
+            cache_bytes=cache_bytes,
+            runner=runner,
+            shared_folder=shared_folder,
+        )
         self._executor: _Executor = _InProcessExecutor(setup) if workers == 1 else _ProcessExecutor(setup)
 
     def run(self, source: TrialSource) -> None:

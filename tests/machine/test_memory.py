@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from nbt.machine.memory import available_memory
 from nbt.task.task import Task
 from nbt.training.worker import context as context_module
-from nbt.training.worker.available_memory import available_memory
 from nbt.training.worker.context import WorkerContext
 
 FREE = 1000
