@@ -210,8 +210,8 @@ class SearchConfig:
         kind="workers",
         role="run",
         metavar="N|auto",
-        help="Trials that run at a time; auto: one per usable CPU core, on GPUs as many as their memory allows, with Ray "
-        "as many as the cluster has room for.",
+        help="Trials that run at a time; auto: one per usable CPU core, on GPUs as many as their memory allows, with "
+        "Ray as many as the cluster has room for.",
     )
     ray_address: str | None = _option(
         None,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nbt.machine.cgroups import controller_folders, read_int, read_text
 
-# By version of control groups: files of the limit and of the used memory, and the entry of memory.stat for cached files.
+# By version of control groups: files of limit and use, and the entry of memory.stat for cached files.
 _FILES = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     2: ("memory.max", "memory.current", "inactive_file"),

@@ -25,6 +25,7 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
+        """Size of the features in bytes."""
         return self.values.numel() * self.values.element_size()
 
 

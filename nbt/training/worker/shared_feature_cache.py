@@ -1,4 +1,4 @@
-"""Cache of the frozen units' features in files that all workers of a machine map, so that each view is computed once."""
+"""Cache of the frozen units' features in files that all workers of a machine map: each view is computed once."""
 
 from __future__ import annotations
 

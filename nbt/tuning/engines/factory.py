@@ -10,8 +10,9 @@ from nbt.errors import UsageError, nearest
 from nbt.progress import Progress
 from nbt.search_config import AUTO, ENGINES, check_workers
 from nbt.tuning.engines.locked_directory import LockedDirectory, remove_abandoned_directories
+from nbt.tuning.engines.ray.cluster_resources import NodeResources, fitting_trials
 from nbt.tuning.engines.ray.options import RayOptions, check_ray_client_installed, check_ray_installed
-from nbt.tuning.engines.worker_count import choose_workers
+from nbt.tuning.engines.worker_count import choose_workers, this_machine
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
@@ -109,8 +110,10 @@ class EngineFactory:
     def _choose_workers(self, task: Task) -> tuple[int, str]:
         """Returns the number of workers and the line that says why."""
         if self._cluster is not None:
-            workers = int(self._workers)
-            return workers, f"{workers} trials at a time on the cluster"
+            return int(self._workers), f"{self._workers} trials at a time on the cluster"
+        if self._name == "ray" and self._workers == AUTO and (machine := this_machine()).gpus:
+            workers = fitting_trials([NodeResources("", machine.cores, machine.gpus)], self._ray)
+            return workers, f"{workers} trials at a time on this machine"
         return choose_workers(self._workers, task, self._max_runs)
 
     def _make_local(self, task: Task, workers: int) -> Engine:
@@ -121,7 +124,12 @@ class EngineFactory:
             return LocalEngine(task)
         self._shared = LockedDirectory("nbt-shared-")
         shared_task = dataclasses.replace(task, images=task.images.in_file(self._shared.path))
-        return LocalEngine(shared_task, workers=workers, shared_folder=self._shared.path / "features")
+        return LocalEngine(
+            shared_task,
+            workers=workers,
+            shared_folder=self._shared.path / "features",
+            measure_memory=self._workers == AUTO,
+        )
 
 
 def check_engine_options(name: str, workers: int | str, ray: RayOptions | None) -> None:

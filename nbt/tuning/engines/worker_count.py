@@ -11,13 +11,13 @@ from nbt.machine.cores import usable_cores
 from nbt.machine.memory import available_memory
 from nbt.search_config import AUTO
 from nbt.tuning.engines.cpu_threads import limit_threads
+from nbt.tuning.engines.gpu_packing import MAX_TRIALS_PER_GPU
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
 
 _log = logging.getLogger("nbt")
 
-_MAX_TRIALS_PER_GPU = 16
 # The frozen-feature caches of all workers use the rest, see `nbt.training.worker.context`.
 _MEMORY_SHARE = 0.75
 
@@ -29,12 +29,12 @@ class MachineResources:
     Attributes:
         cores: Number of usable cores, 1 or more.
         memory: Available memory in bytes.
-        gpu_memory: Free memory of each GPU in bytes; empty without GPUs.
+        gpus: Number of GPUs.
     """
 
     cores: int
     memory: int
-    gpu_memory: tuple[int, ...] = ()
+    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,86 +50,68 @@ class WorkerCount:
     reason: str
 
 
-def fitting_workers(machine: MachineResources, trial_memory: int, max_runs: int | None = None) -> WorkerCount:
+def fitting_workers(
+    machine: MachineResources, trial_memory: Callable[[], int], max_runs: int | None = None
+) -> WorkerCount:
     """Returns the number of workers with which this machine is fully used.
 
-    On CPUs this is one worker per core, on GPUs one per trial that fits on them, as far as each has a core; in both
-    cases at most as many as the memory allows and as there are runs, and at least one.
+    Each worker has a core of its own, as far as there are cores and runs. On CPUs the memory of the machine must
+    suffice for all workers. On GPUs the number is the most that may share them; the engine measures the memory of
+    trials to determine how many run at a time.
 
     Args:
         machine: The resources of the machine.
-        trial_memory: Memory that a worker needs, in bytes: of the machine, or of a GPU if there are any.
+        trial_memory: Returns the memory that a worker on the CPU needs, in bytes; called only where it matters.
         max_runs: Number of runs that can run at a time; None for any number.
     """
-    limits = [_gpu_limit(machine, trial_memory) if machine.gpu_memory else _memory_limit(machine, trial_memory)]
-    limits.append(WorkerCount(machine.cores, _count(machine.cores, "usable core")))
+    limits = [WorkerCount(machine.cores, _count(machine.cores, "usable core"))]
     if max_runs is not None:
-        limits.append(WorkerCount(max_runs, _count(max_runs, "run")))
-    limit = min(reversed(limits), key=lambda entry: entry.workers)
-    return WorkerCount(max(1, limit.workers), limit.reason)
-
-
-def _memory_limit(machine: MachineResources, trial_memory: int) -> WorkerCount:
-    workers = int(_MEMORY_SHARE * machine.memory / trial_memory)
-    return WorkerCount(workers, f"{_gib(machine.memory)} of memory available, about {_gib(trial_memory)} per worker")
-
-
-def _gpu_limit(machine: MachineResources, trial_memory: int) -> WorkerCount:
-    per_gpu = [min(_MAX_TRIALS_PER_GPU, int(_MEMORY_SHARE * free / trial_memory)) for free in machine.gpu_memory]
-    # Worker i uses GPU i modulo the number of GPUs, so that the GPU with the least memory limits all.
-    workers = len(per_gpu) * max(1, min(per_gpu))
-    gpus, least = _count(len(per_gpu), "GPU"), min(machine.gpu_memory)
-    return WorkerCount(workers, f"{gpus} with {_gib(least)} free, about {_gib(trial_memory)} per trial")
+        limits.append(WorkerCount(max(1, max_runs), _count(max_runs, "run")))
+    if machine.gpus:
+        reason = f"{_count(machine.gpus, 'GPU')}, at most {MAX_TRIALS_PER_GPU} trials per GPU"
+        limits.append(WorkerCount(machine.gpus * MAX_TRIALS_PER_GPU, reason))
+    elif all(limit.workers > 1 for limit in limits):
+        needed = trial_memory()
+        reason = f"{_gib(machine.memory)} of memory available, about {_gib(needed)} per worker"
+        limits.append(WorkerCount(max(1, int(_MEMORY_SHARE * machine.memory / needed)), reason))
+    return min(limits, key=lambda limit: limit.workers)
 
 
 def resolve_workers(
-    requested: int | str,
-    machine: MachineResources,
-    trial_memory: Callable[[], int],
-    max_runs: int | None = None,
+    requested: int | str, machine: MachineResources, trial_memory: Callable[[], int], max_runs: int | None = None
 ) -> tuple[int, str]:
     """Returns the number of workers and the line that says why.
 
     Args:
         requested: `AUTO`, or the user's number, which is kept; a warning gives the number that fits if it is lower.
         machine: The resources of the machine.
-        trial_memory: Returns the memory that a worker needs, in bytes; called only if it matters.
-        max_runs: Number of runs that can run at a time; None for any number.
+        trial_memory: As in `fitting_workers`.
+        max_runs: As in `fitting_workers`.
     """
     if requested == AUTO:
-        single = machine.cores == 1 or max_runs == 1
-        chosen = fitting_workers(machine, 1 if single else trial_memory(), max_runs)
+        chosen = fitting_workers(machine, trial_memory, max_runs)
         return chosen.workers, f"{describe_workers(chosen.workers, machine)}: {chosen.reason}"
     workers = int(requested)
-    if workers > 1 and workers > (fitting := fitting_workers(machine, trial_memory())).workers:
+    if workers > 1 and workers > (fitting := fitting_workers(machine, trial_memory)).workers:
         fit = "1 worker fits" if fitting.workers == 1 else f"{fitting.workers} workers fit"
         _log.warning("--workers %d: only %s this machine (%s)", workers, fit, fitting.reason)
-    if max_runs is not None:
-        workers = min(workers, max_runs)
+    workers = min(workers, max(1, max_runs or workers))
     return workers, f"{describe_workers(workers, machine)}: --workers {requested}"
 
 
 def describe_workers(workers: int, machine: MachineResources) -> str:
     """Returns the number of workers with their threads or GPUs, as in "2 workers with 1 thread each"."""
-    if machine.gpu_memory:
-        gpus = min(workers, len(machine.gpu_memory))
-        return f"{_count(workers, 'worker')} on {_count(gpus, 'GPU')}"
-    threads = _count(worker_threads(workers, machine.cores), "thread")
+    if machine.gpus:
+        return f"up to {_count(workers, 'worker')} on {_count(min(workers, machine.gpus), 'GPU')}"
+    threads = _count(limit_threads(machine.cores // workers), "thread")
     return f"{_count(workers, 'worker')} with {threads}{' each' if workers > 1 else ''}"
-
-
-def worker_threads(workers: int, cores: int) -> int:
-    """Returns the number of threads per worker: an equal share of the cores, at least 1."""
-    return limit_threads(cores // workers)
 
 
 def this_machine() -> MachineResources:
     """Returns the resources of this machine, as far as this process or its container may use them."""
     import torch
 
-    # The free memory of a GPU is known only after this process has opened it.
-    gpus = tuple(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
-    return MachineResources(usable_cores(), available_memory(), gpus)
+    return MachineResources(usable_cores(), available_memory(), torch.cuda.device_count())
 
 
 def choose_workers(requested: int | str, task: Task, max_runs: int | None = None) -> tuple[int, str]:

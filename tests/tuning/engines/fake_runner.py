@@ -96,7 +96,7 @@ class FakeRunner:
                 threading.Event().wait(0.05)
         if epoch != 2:
             return
-        if behaviour == "die" or (behaviour == "die-once" and self.task.is_first_call("die-once")):
+        if behaviour == "die" or (behaviour.startswith("die-once") and self.task.is_first_call(behaviour)):
             os.kill(os.getpid(), signal.SIGKILL)
         if behaviour == "exit":
             sys.exit(3)

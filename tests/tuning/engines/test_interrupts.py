@@ -12,7 +12,7 @@ from nbt.tuning.engines.interrupts import InterruptGuard
 
 def test_a_deferred_interrupt_is_raised_at_the_end() -> None:
     reached = False
-    with InterruptGuard() as guard, pytest.raises(KeyboardInterrupt), guard.deferred():
+    with pytest.raises(KeyboardInterrupt), InterruptGuard() as guard, guard.deferred():
         signal.raise_signal(signal.SIGINT)
         reached = True
     assert reached
@@ -20,7 +20,7 @@ def test_a_deferred_interrupt_is_raised_at_the_end() -> None:
 
 def test_the_second_interrupt_is_raised_at_once() -> None:
     reached = False
-    with InterruptGuard() as guard, pytest.raises(KeyboardInterrupt), guard.deferred():
+    with pytest.raises(KeyboardInterrupt), InterruptGuard() as guard, guard.deferred():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         reached = True

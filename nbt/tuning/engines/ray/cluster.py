@@ -13,8 +13,8 @@ from typing import Any
 
 from nbt.errors import NbtError, UsageError
 from nbt.machine.cores import usable_cores
-from nbt.tuning.engines.distributed.connection_monitor import ConnectionMonitor, Endpoint
 from nbt.tuning.engines.ray.cluster_resources import NodeResources, choose_trial_resources, fitting_trials
+from nbt.tuning.engines.ray.connection_monitor import ConnectionMonitor, Endpoint
 from nbt.tuning.engines.ray.options import CLIENT_PREFIX, RayOptions, check_ray_client_installed, check_ray_installed
 
 _log = logging.getLogger("nbt")

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nbt.errors import UsageError
+from nbt.tuning.engines.gpu_packing import MAX_TRIALS_PER_GPU
 from nbt.tuning.engines.ray.options import RayOptions
 
 _log = logging.getLogger("nbt")
-
-MAX_TRIALS_PER_GPU = 16
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The run of Ray Tune: a searcher and a scheduler that forward to the request queue.
 
 Ray Tune places actors, keeps them between trials and detects their death; it makes no decisions. A trial of Tune is
-one attempt at a trial of nbt: `nbt.tuning.engines.distributed.supervisor` decides about retries, because Tune gives up
+one attempt at a trial of nbt: `nbt.tuning.engines.supervisor` decides about retries, because Tune gives up
 a trial whose actor dies while the trial is assigned to it, even with `max_failures`. Tune's own state is never read.
 """
 
@@ -19,9 +19,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from nbt.tuning.engines.distributed.request_queue import EngineClosed, RequestQueue
 from nbt.tuning.engines.ray import tune_internals
-from nbt.tuning.engines.ray.trainable import RayWorker
+from nbt.tuning.engines.ray.request_queue import EngineClosed, RequestQueue
+from nbt.tuning.engines.ray.worker.trainable import RayWorker
 from nbt.tuning.engines.ray.worker_failures import worker_failure
 
 _ENVIRONMENT = {
@@ -110,8 +110,8 @@ class _Scheduler(TrialScheduler):
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         message = result["message"]
         decision = self._request_queue.forward_message(trial.trial_id, message)
-        message.drop_files()
-        trial.config["assignment"].checkpoint = None
+        # Tune keeps every trial's last message and configuration to the end of its run, and files are large.
+        message.checkpoint = message.export = trial.config["assignment"].checkpoint = None
         if decision.finished:
             if decision.retire_worker:
                 tune_internals.retire_actor(controller, trial)

@@ -1,18 +1,17 @@
-"""The supervisor of a cluster's trials, without a cluster: calls to the source, retries and files."""
+"""The supervisor of trials, without workers: calls to the source, retries and failures."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from pathlib import Path
 
 import pytest
 
-from nbt.errors import NbtError, UsageError
+from nbt.errors import NbtError
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
-from nbt.tuning.engines.distributed.gpu_packing import GpuPacking
-from nbt.tuning.engines.distributed.protocol import TrialAssignment, WorkerLocation, WorkerMessage
-from nbt.tuning.engines.distributed.supervisor import TrialSupervisor
+from nbt.tuning.engines.gpu_packing import GpuPacking
+from nbt.tuning.engines.protocol import TrialAssignment, WorkerLocation, WorkerMessage
+from nbt.tuning.engines.supervisor import TrialSupervisor
 from tests.tuning.engines.contract import ListSource, make_specs
 
 HERE = WorkerLocation("n1", "alpha", "cuda:0", ("0",))
@@ -31,13 +30,6 @@ def done(location: WorkerLocation = HERE, **others: object) -> WorkerMessage:
 def make_supervisor(*behaviours: str, workers: int = 1) -> tuple[TrialSupervisor, ListSource]:
     source = ListSource(make_specs(*behaviours))
     supervisor = TrialSupervisor(workers, GpuPacking({"CPU": 1.0}))
-    supervisor.start(source)
-    return supervisor, source
-
-
-def make_supervisor_with_checkpoint(folder: Path) -> tuple[TrialSupervisor, ListSource]:
-    source = ListSource([TrialSpec(key="t", settings=make_specs("x")[0].settings, checkpoint=folder / "c" / "t.pt")])
-    supervisor = TrialSupervisor(1)
     supervisor.start(source)
     return supervisor, source
 
@@ -149,59 +141,6 @@ def test_messages_of_a_lost_attempt_are_ignored() -> None:
     assert supervisor.handle_message("1", done()).finished
     supervisor.handle_worker_lost("1", "worker process died")
     assert not source.epochs and not source.done
-
-
-def test_checkpoints_are_written_and_sent_with_the_next_attempt(tmp_path: Path) -> None:
-    supervisor, _ = make_supervisor_with_checkpoint(tmp_path)
-    first = supervisor.next_assignment("1")
-    assert first is not None and first.checkpoint is None
-    supervisor.handle_message("1", epoch(1, checkpoint=b"one"))
-    supervisor.handle_message("1", epoch(2, checkpoint=b"two"))
-    supervisor.handle_message("1", epoch(3))
-    assert [path.name for path in (tmp_path / "c").iterdir()] == ["t.pt"]
-    supervisor.handle_worker_lost("1", "worker process died")
-    second = supervisor.next_assignment("2")
-    assert second is not None and second.checkpoint == b"two"
-    supervisor.handle_message("2", done(error="ValueError: no"))
-    assert (tmp_path / "c" / "t.pt").exists(), "the search controller decides about the checkpoints of failed trials"
-
-
-def test_the_checkpoint_of_a_finished_trial_is_removed(tmp_path: Path) -> None:
-    supervisor, _ = make_supervisor_with_checkpoint(tmp_path)
-    supervisor.next_assignment("1")
-    supervisor.handle_message("1", epoch(1, checkpoint=b"one"))
-    (tmp_path / "c" / "t.pt.task").touch()
-    (tmp_path / "c" / "other.pt").touch()
-    supervisor.handle_message("1", done())
-    assert [path.name for path in (tmp_path / "c").iterdir()] == ["other.pt"]
-
-
-def make_supervisor_with_export(folder: Path) -> tuple[TrialSupervisor, WorkerMessage]:
-    source = ListSource([TrialSpec(key="t", settings=make_specs("x")[0].settings, export=folder)])
-    supervisor = TrialSupervisor(1)
-    supervisor.start(source)
-    supervisor.next_assignment("1")
-    message = done()
-    message.export = {"model.json": b"{}", "weights.safetensors": b"w"}
-    return supervisor, message
-
-
-def test_a_model_replaces_an_older_model(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model.json").write_text("old")
-    supervisor, message = make_supervisor_with_export(tmp_path / "model")
-    supervisor.handle_message("1", message)
-    assert (tmp_path / "model" / "model.json").read_text() == "{}"
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {"model.json", "weights.safetensors"}
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_a_model_replaces_no_other_folder(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    supervisor, message = make_supervisor_with_export(tmp_path)
-    with pytest.raises(UsageError, match=r"is not a model folder.*notes\.txt"):
-        supervisor.handle_message("1", message)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(("other", "shared"), [(SAME_GPU, True), (OTHER_GPU, False), (None, True)])
@@ -350,6 +289,6 @@ def test_a_warning_of_several_workers_is_logged_once(caplog: pytest.LogCaptureFi
 
 
 def test_an_assignment_is_never_copied() -> None:
-    assignment = TrialAssignment(make_specs("a")[0], b"large")
+    assignment = TrialAssignment(make_specs("a")[0], checkpoint=b"large")
     assert copy.deepcopy({"assignment": assignment})["assignment"] is assignment
     assert repr(assignment) == "0000 a", "Ray Tune uses this in names"

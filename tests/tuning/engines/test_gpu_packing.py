@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbt.tuning.engines.distributed.gpu_packing import GpuPacking
+from nbt.tuning.engines.gpu_packing import GpuPacking
 
 GIB = 1 << 30
 PEAKS = st.floats(0.001, 200.0)
