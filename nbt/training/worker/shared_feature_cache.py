@@ -68,8 +68,7 @@ class SharedFeatureCache(FrozenFeatureCache):
     def _open(self, key: Hashable) -> Entry | None:
         """Returns the entry that another worker has created; None if there is none or its files are damaged."""
         try:
-            values = np.lib.format.open_memmap(self._path(key), mode="r+")
-            filled = np.lib.format.open_memmap(self._filled_path(key), mode="r+")
+            values, filled = _open_whole(self._path(key)), _open_whole(self._filled_path(key))
         except (OSError, ValueError):
             return None
         if len(values) != self.n_rows or filled.shape != (self.n_rows,) or filled.dtype != np.bool_:
@@ -109,6 +108,20 @@ class SharedFeatureCache(FrozenFeatureCache):
 
 def _file_name(key: Hashable) -> str:
     return hashlib.sha256(repr(key).encode()).hexdigest()[:32]
+
+
+def _open_whole(path: Path) -> npt.NDArray[np.generic]:
+    """Opens a memory-mapped array for reading and writing.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: The file is damaged; NumPy would extend a file that is too short.
+    """
+    size = path.stat().st_size
+    array = np.lib.format.open_memmap(path, mode="r+")
+    if array.offset + array.nbytes != size:
+        raise ValueError(f"{path}: expected {array.offset + array.nbytes} bytes, got {size}")
+    return array
 
 
 def _create(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
