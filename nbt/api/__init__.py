@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbt.api._continual import ContinualOutcome, StreamObserver, check_streams, continual
+from nbt.api._continual import ContinualOutcome, check_streams, continual
 from nbt.api._fit import Recommendation, fit, recommend
 from nbt.api._load_task import TaskOptions, as_task, load_task
 from nbt.api._predict import predict
@@ -10,6 +10,7 @@ from nbt.api._record import record, record_studies
 from nbt.api._replay import replay
 from nbt.api._report import report
 from nbt.api._search import search
+from nbt.api._streams import StreamObserver
 from nbt.api._studies import studies
 from nbt.api._sync import sync
 from nbt.api._train import train

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from nbt.cli.options.common import AT_LEAST_ONE, SEED, Function, choice_option, tracking_option
+from nbt.cli.options.common import AT_LEAST_ONE, SEED, Function, choice_option, tracking_option, workers_option
 from nbt.errors import UsageError, nearest
 from nbt.settings import CURVATURES, TransferSettings
 from nbt.settings.class_stream import PROTOCOLS, TRAIN_LAYERS
@@ -201,6 +201,7 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Upper bound on the memory of the curvatures, such as 512M.",
     ),
     click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Folder of the reports."),
+    workers_option,
     tracking_option,
     click.option("--fresh", is_flag=True, help="Delete the stored results of these streams and start again."),
 )

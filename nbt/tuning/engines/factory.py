@@ -12,6 +12,7 @@ from nbt.search_config import AUTO, ENGINES, check_workers
 from nbt.tuning.engines.locked_directory import LockedDirectory, remove_abandoned_directories
 from nbt.tuning.engines.ray.cluster_resources import NodeResources, fitting_trials
 from nbt.tuning.engines.ray.options import RayOptions, check_ray_client_installed, check_ray_installed
+from nbt.tuning.engines.worker import TRIAL_RUNNER
 from nbt.tuning.engines.worker_count import choose_workers, this_machine
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class EngineFactory:
             machine, and `nbt.tuning.engines.ray.cluster_resources.fitting_trials` for a cluster.
         ray: The Ray cluster and the resources per trial.
         max_runs: Number of runs that can run at a time; None for any number.
+        runner: "module:name" of the class of a worker's runner, for the local engine.
+        extra_memory: Memory that a worker needs in addition to that of a trial, in bytes.
 
     Raises:
         UsageError: An option is invalid, or Ray is missing or too old.
@@ -43,9 +46,12 @@ class EngineFactory:
         ray: RayOptions | None = None,
         *,
         max_runs: int | None = None,
+        runner: str = TRIAL_RUNNER,
+        extra_memory: int = 0,
     ) -> None:
         check_engine_options(name, workers, ray)
-        self._name, self._workers, self._ray, self._max_runs = name, workers, ray or RayOptions(), max_runs
+        self._name, self._workers, self._ray = name, workers, ray or RayOptions()
+        self._max_runs, self._runner, self._extra_memory = max_runs, runner, extra_memory
         self._cluster: Cluster | None = None
         self._engine: Engine | None = None
         self._shared: LockedDirectory | None = None
@@ -114,19 +120,20 @@ class EngineFactory:
         if self._name == "ray" and self._workers == AUTO and (machine := this_machine()).gpus:
             workers = fitting_trials([NodeResources("", machine.cores, machine.gpus)], self._ray)
             return workers, f"{workers} trials at a time on this machine"
-        return choose_workers(self._workers, task, self._max_runs)
+        return choose_workers(self._workers, task, self._max_runs, self._extra_memory)
 
     def _make_local(self, task: Task, workers: int) -> Engine:
         """Returns the local engine; several workers share the images and the frozen features through files."""
         from nbt.tuning.engines.local import LocalEngine
 
         if workers == 1:
-            return LocalEngine(task)
+            return LocalEngine(task, runner=self._runner)
         self._shared = LockedDirectory("nbt-shared-")
         shared_task = dataclasses.replace(task, images=task.images.in_file(self._shared.path))
         return LocalEngine(
             shared_task,
             workers=workers,
+            runner=self._runner,
             shared_folder=self._shared.path / "features",
             measure_memory=self._workers == AUTO,
         )

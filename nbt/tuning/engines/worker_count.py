@@ -114,17 +114,20 @@ def this_machine() -> MachineResources:
     return MachineResources(usable_cores(), available_memory(), torch.cuda.device_count())
 
 
-def choose_workers(requested: int | str, task: Task, max_runs: int | None = None) -> tuple[int, str]:
+def choose_workers(
+    requested: int | str, task: Task, max_runs: int | None = None, extra_memory: int = 0
+) -> tuple[int, str]:
     """Returns the number of workers for a task on this machine, and the line that says why.
 
     Args:
         requested: `AUTO`, or a number.
         task: The task to fine-tune on.
         max_runs: Number of runs that can run at a time; None for any number.
+        extra_memory: Memory that a worker needs in addition to that of a trial, in bytes.
     """
     from nbt.training.worker.trial_memory import estimate_trial_memory
 
-    return resolve_workers(requested, this_machine(), lambda: estimate_trial_memory(task), max_runs)
+    return resolve_workers(requested, this_machine(), lambda: estimate_trial_memory(task) + extra_memory, max_runs)
 
 
 def _count(number: int, noun: str) -> str:
