@@ -23,6 +23,7 @@ from nbt.tuning.engines.local import LocalEngine
 from nbt.tuning.engines.process_pool import ProcessPoolEngine
 from nbt.tuning.engines.worker_count import MachineResources
 from tests.tuning.engines.contract import ListSource
+from tests.tuning.engines.image_runner import RUNNER as IMAGE_RUNNER
 
 SETTINGS = TransferSettings(epochs=2, frozen_depth=0.4)
 
@@ -95,6 +96,21 @@ def test_workers_share_frozen_features_until_the_end(digits: Task) -> None:
         assert len(list(folder.glob("*.npy"))) == views
         assert not list(folder.parent.glob("images.npy")), "the images have a file in the cache"
     assert not folder.parent.exists()
+
+
+def test_workers_map_the_same_file_of_images_and_have_one_thread(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr("nbt.tuning.engines.worker_process.usable_cores", lambda: 2)
+    source = ListSource(make_specs(4))
+    with EngineFactory("local", 2, runner=IMAGE_RUNNER) as factory:
+        factory.make(digits).run(source)
+    facts = [outcome.facts for outcome in source.done.values()]
+    assert len({fact["pid"] for fact in facts}) == 2
+    assert {fact["file"] for fact in facts} == {str(digits.images.path)}
+    assert {fact["sum"] for fact in facts} == {int(digits.images.array.sum())}
+    assert all(fact["mapped"] for fact in facts)
+    assert facts[0]["environment"] == {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def test_images_without_a_file_are_written_once_for_the_workers(digits: Task) -> None:
