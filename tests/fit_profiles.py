@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from nbt.fit.advantage import advantage
 from nbt.fit.fit_profile import LAYER_COLUMNS, FitProfile
 from nbt.fit.knee import knee_depth
 
@@ -56,6 +57,7 @@ def make_profile(
         "samples": float(samples),
         "ridge_accuracy": pretrained[-1],
         "ridge_accuracy_random": random[-1],
+        "advantage": advantage(pretrained[-1], random[-1]),
         "knn_accuracy": pretrained[-1] - 0.05,
         "logme": 0.6,
         "h_score_regularized": 12.5,

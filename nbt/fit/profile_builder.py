@@ -22,6 +22,7 @@ from nbt.fit.activations import (
     iter_image_batches,
     recalibrate_batch_norm,
 )
+from nbt.fit.advantage import advantage
 from nbt.fit.batch_norm_shift import BatchNormShift, BatchNormShiftRecorder
 from nbt.fit.cka import linear_cka
 from nbt.fit.emd import emd_similarity
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from nbt.progress import Progress
     from nbt.task.task import Task
 
-_ALGORITHM_VERSION = 2
+_ALGORITHM_VERSION = 3
 """Version of the computation, to be raised when the same task would give another profile."""
 
 _BATCH_NORM_IMAGES = 128
@@ -179,6 +180,7 @@ class _ProfileBuilder:
         scalars.update(_last_unit_values(rows, ("logme", "ridge_accuracy"), ""))
         features = self._measure_random(rows)
         scalars.update(_last_unit_values(rows, ("logme", "ridge_accuracy"), "_random"))
+        scalars["advantage"] = advantage(scalars["ridge_accuracy"], scalars["ridge_accuracy_random"])
         scalars["knn_accuracy_random"] = self._measure_or_nan(
             "knn_accuracy_random", lambda: knn_accuracy(features, self.labels)
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nbt.fit.advantage import advantage
 from nbt.tuning.storage.codec import TLI_SIMILARITY, VALIDATION_IMAGES
 
 _DEFAULT_VALIDATION_IMAGES = 200
@@ -67,15 +68,13 @@ class Target:
         return self.scalars.get("ridge_accuracy")
 
     @property
-    def pretraining_advantage(self) -> float | None:
-        """Share of a random network's probe error that pretraining removes, at most 1; None if it is unknown.
+    def advantage(self) -> float | None:
+        """`nbt.fit.advantage.advantage` of the ridge probe, at most 1; None if it is unknown.
 
-        Values of 0 or less mean that the pretrained features are no better than random ones.
+        It is computed from the two accuracies, because profiles of version 0.1 do not store it.
         """
         pretrained, random = self.probe, self.scalars.get("ridge_accuracy_random")
-        if pretrained is None or random is None:
-            return None
-        return (pretrained - random) / max(1.0 - random, 1e-3)
+        return None if pretrained is None or random is None else advantage(pretrained, random)
 
     @property
     def tli_similarity(self) -> float | None:

@@ -33,6 +33,7 @@ FACTS = {
 OUTPUT = {
     *("logme", "h_score", "h_score_regularized", "ridge_accuracy", "knn_accuracy", "gbc", "nleep", "transrate"),
     *("ridge_accuracy_random", "knn_accuracy_random", "logme_random", "mean_gain", "knee_depth", "dead_channels"),
+    "advantage",
 }
 SOURCE = {"leep", "nce", "emd_similarity"}
 SHIFT = {"mean_shift", "variance_shift"}
@@ -76,6 +77,8 @@ def test_layers_have_one_row_per_unit_and_agree_with_the_output(pretrained_profi
     assert pretrained_profile.scalars["ridge_accuracy"] == last["ridge_accuracy"]
     assert pretrained_profile.scalars["h_score_regularized"] == last["h_score"]
     assert pretrained_profile.scalars["logme_random"] == last["logme_random"]
+    gain, random_error = last["gain"], 1 - last["ridge_accuracy_random"]
+    assert pretrained_profile.scalars["advantage"] == pytest.approx(gain / random_error)
     assert pretrained_profile.scalars["mean_gain"] == pytest.approx(layers["gain"].mean())
 
 

@@ -13,7 +13,7 @@ def test_facts_are_read() -> None:
     target = Target.of(facts(), None, 12)
     assert (target.epochs, target.validation_images) == (12, 300)
     assert (target.train_images, target.classes, target.images_per_class) == (600.0, 10.0, 60.0)
-    assert target.probe is target.pretraining_advantage is None
+    assert target.probe is target.advantage is None
     assert target.layer("gain") == []
 
 
@@ -27,7 +27,7 @@ def test_defaults_without_facts_and_profile() -> None:
 def test_a_profile_is_read() -> None:
     target = Target.of({}, profile_dict(), 12)
     assert target.probe == RISING[-1]
-    assert target.pretraining_advantage == pytest.approx((RISING[-1] - RANDOM[-1]) / (1 - RANDOM[-1]))
+    assert target.advantage == pytest.approx((RISING[-1] - RANDOM[-1]) / (1 - RANDOM[-1]))
     assert target.layer("gain") == pytest.approx([a - b for a, b in zip(RISING, RANDOM, strict=True)])
     assert (target.train_images, target.images_per_class) == (1200.0, 60.0), "from the profile if the facts lack it"
     assert target.layer("mean_shift") == [], "not measured at any unit"
@@ -42,19 +42,7 @@ def test_values_that_are_not_finite_are_ignored() -> None:
     damaged = profile(ridge_accuracy=None, knee_depth=math.nan)
     damaged["layers"][2]["gain"] = math.inf
     target = Target.of(facts(), damaged, 12)
-    assert target.probe is target.pretraining_advantage is None
+    assert target.probe is target.advantage is None
     assert "knee_depth" not in target.scalars
     assert target.layer("gain") == [], "a column with a missing value is ignored"
     assert len(target.layer("mean_shift")) == 6
-
-
-@pytest.mark.parametrize(
-    ("pretrained", "random", "pretraining_advantage"),
-    [(0.9, 0.9, 0.0), (1.0, 0.5, 1.0), (0.4, 0.5, -0.2), (0.7, 0.4, 0.5), (1.0, 1.0, 0.0)],
-)
-def test_the_advantage_is_a_share_of_the_random_networks_error(
-    pretrained: float, random: float, pretraining_advantage: float
-) -> None:
-    assert Target.of(facts(), profile(pretrained, random), 12).pretraining_advantage == pytest.approx(
-        pretraining_advantage
-    )

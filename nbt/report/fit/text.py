@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from nbt.fit.fit_profile import FitProfile
-from nbt.report.formatting import DASH, format_number, join_words, one_line, percent, pluralise, points
+from nbt.report.formatting import DASH, TemplateData, format_number, join_words, one_line, percent, pluralise, points
 from nbt.tuning.intervals import accuracy_standard_error
 
 RANDOM_ACCURACY_CEILING = 0.95
@@ -44,15 +44,6 @@ class Measure:
     kind: str = "score"
 
 
-@dataclass(frozen=True)
-class MeasureRow:
-    """One measure of one profile as a table row."""
-
-    label: str
-    value: str
-    meaning: str
-
-
 GAIN = "gain"
 """Name of `ridge_accuracy` minus `ridge_accuracy_random`, which is not stored as a scalar."""
 
@@ -69,6 +60,13 @@ MEASURES = (
         "gain over random",
         "ridge probe accuracy minus that at random weights of the same architecture, in points; higher is better",
         "gain",
+    ),
+    Measure(
+        "advantage",
+        "advantage",
+        "share of the probe's errors at random weights that the pretrained weights remove; below 0 if they add errors; "
+        "higher is better",
+        "share",
     ),
     Measure(
         "knn_accuracy",
@@ -207,10 +205,10 @@ def legend(profiles: Sequence[FitProfile]) -> list[tuple[str, str]]:
     return [(_column_label(measure), measure.meaning) for measure in _available_measures(profiles)]
 
 
-def measure_rows(profile: FitProfile) -> tuple[MeasureRow, ...]:
+def measure_rows(profile: FitProfile) -> tuple[TemplateData, ...]:
     """Returns all measures of a profile as table rows."""
     return tuple(
-        MeasureRow(measure.label, value_text(profile, measure), measure.meaning)
+        TemplateData(label=measure.label, value=value_text(profile, measure), meaning=measure.meaning)
         for measure in (*MEASURES, *_ADDITIONAL_MEASURES)
         if _has_measure(profile, measure.name)
     )
@@ -415,13 +413,13 @@ def _gain_text(profile: FitProfile) -> str:
 
 
 def _column_label(measure: Measure) -> str:
-    unit = {"accuracy": ", %", "gain": ", points"}.get(measure.kind, "")
+    unit = {"accuracy": ", %", "share": ", %", "gain": ", points"}.get(measure.kind, "")
     return measure.label + unit
 
 
 def _cell(profile: FitProfile, measure: Measure) -> str:
     """Returns the text of a value without its unit, which is part of the column label."""
-    text = value_text(profile, measure).removesuffix(" points")
+    text = value_text(profile, measure).removesuffix(" points").removesuffix(" %")
     return text.replace(" % ± ", "±").replace(" ± ", "±") if measure.kind != "depth" else text.replace(" of ", "/")
 
 
@@ -439,7 +437,6 @@ def _available_measures(profiles: Iterable[FitProfile]) -> list[Measure]:
 __all__ = [
     "MEASURES",
     "Measure",
-    "MeasureRow",
     "accuracy_text",
     "uncertainty_text",
     "comparison",

@@ -36,7 +36,7 @@ class InterruptGuard:
         self._previous: dict[signal.Signals, Any] = {}
         self._previous_hook = sys.unraisablehook
         self._depth = 0
-        self._pending = self._repeated = False
+        self._pending = self._dropped = False
         self._deferral = _Deferral(self)
 
     def __enter__(self) -> InterruptGuard:
@@ -71,26 +71,28 @@ class InterruptGuard:
     def raise_pending(self) -> None:
         """Raises KeyboardInterrupt if an interrupt is pending and no `deferred` is active."""
         if self._pending and not self._depth:
+            self._dropped = False
             raise KeyboardInterrupt
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        wait = self._depth and (self._repeated or not self._pending)
-        self._pending, self._repeated = True, False
+        wait = self._depth and not self._pending
+        self._pending, self._dropped = True, False
         if not wait:
             raise KeyboardInterrupt
 
     def _on_dropped_exception(self, unraisable: Any) -> None:
         """Repeats the signal of a KeyboardInterrupt that Python drops; this hook itself cannot raise it."""
         if self._pending and issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self._dropped = True
             _thread.start_new_thread(self._repeat_signal, ())
         else:
             self._previous_hook(unraisable)
 
     def _repeat_signal(self) -> None:
         time.sleep(_REPEAT_SECONDS)
-        if self._pending and self._previous:
-            self._repeated = True
-            _thread.interrupt_main(next(iter(self._previous)))
+        main_thread = threading.main_thread().ident
+        if self._dropped and self._previous and main_thread is not None:
+            signal.pthread_kill(main_thread, next(iter(self._previous)))  # also wakes it from a wait
 
 
 class _Deferral:

@@ -108,6 +108,7 @@ class InProcessEngine:
         self._setup = setup
         self._supervisor = TrialSupervisor(1)
         self._runner: Runner | None = None
+        self._placed = WorkerMessage()
 
     def start_workers(self) -> None:
         """Does nothing."""
@@ -146,7 +147,8 @@ class InProcessEngine:
 
         if self._runner is None:
             self._runner = self._setup.open_runner()
-        handle(WorkerMessage(location=local_worker_location(self._runner.device)))
+            self._placed = WorkerMessage(location=local_worker_location(self._runner.device))
+        handle(self._placed)
         try:
             outcome = self._runner.run(assignment.spec, on_epoch)
         except _SourceError as failure:

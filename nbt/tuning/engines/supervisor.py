@@ -31,6 +31,9 @@ class RunDecision:
     retire_worker: bool = False
 
 
+_CONTINUE = RunDecision()
+
+
 @dataclass(eq=False)
 class _TrialRun:
     """State of a trial that is running or waiting for a worker.
@@ -130,9 +133,10 @@ class TrialSupervisor:
             run.location = message.location
             self._source.on_placed(run.spec, run.location_facts)
         if message.epoch is not None:
-            return RunDecision(stop_reason=self._decide(run, message.epoch))
+            reason = self._decide(run, message.epoch)
+            return _CONTINUE if reason is None else RunDecision(stop_reason=reason)
         if message.outcome is None:
-            return RunDecision()
+            return _CONTINUE
         # After running out of memory a worker keeps its allocations; after a failed set-up the next trial fails, too.
         retire_worker = message.setup_failed or message.outcome.out_of_memory
         if not retire_worker:
@@ -200,10 +204,10 @@ class TrialSupervisor:
 
     def _decide(self, run: _TrialRun, result: EpochResult) -> str | None:
         """Reports each epoch to the source once; a retried trial repeats epochs that the source has received."""
-        if result.epoch not in run.decisions:
+        if (decision := run.decisions.get(result.epoch)) is None:
             assert self._source is not None
-            run.decisions[result.epoch] = (result, self._source.on_epoch(run.spec, result))
-        return run.decisions[result.epoch][1]
+            decision = run.decisions[result.epoch] = (result, self._source.on_epoch(run.spec, result))
+        return decision[1]
 
     def _handle_outcome(self, run: _TrialRun, message: WorkerMessage, outcome: TrialOutcome) -> None:
         if outcome.out_of_memory and self._shares_device(run):

@@ -39,7 +39,7 @@ _MEASURES: dict[str, Callable[[Target], object]] = {
     "images per class": lambda target: target.images_per_class,
     "training images": lambda target: target.train_images,
     "probe accuracy": lambda target: target.probe,
-    "gain over a random network": lambda target: target.pretraining_advantage,
+    "advantage over random weights": lambda target: target.advantage,
     "knee of the gain": lambda target: target.scalars.get("knee_depth"),
     "TLI similarity": lambda target: target.tli_similarity,
     "statistics shift by unit": lambda target: target.layer("mean_shift") or None,
@@ -91,7 +91,7 @@ def _transfer_up_to_knee(target: Target) -> PriorSuggestion | None:
 
 def _freeze_when_few_images(target: Target) -> PriorSuggestion | None:
     images_per_class, probe = target.images_per_class or 1.0, target.probe or 0.0
-    if (target.pretraining_advantage or 0.0) <= 0.0:
+    if (target.advantage or 0.0) <= 0.0:
         return None
     # With 10 images per class most units are frozen, with 1000 almost none. A high probe accuracy needs less training.
     centre = float(np.clip(1.15 - 0.35 * math.log10(max(images_per_class, 1.0)) + 0.2 * (probe - 0.5), 0.0, 0.95))
@@ -102,8 +102,8 @@ def _freeze_when_few_images(target: Target) -> PriorSuggestion | None:
 
 
 def _l2_sp_by_similarity(target: Target) -> PriorSuggestion | None:
-    pretraining_advantage = float(np.clip(target.pretraining_advantage or 0.0, 0.0, 1.0))
-    slope = 2.0 * pretraining_advantage - 1.0
+    advantage = float(np.clip(target.advantage or 0.0, 0.0, 1.0))
+    slope = 2.0 * advantage - 1.0
 
     def log_density(settings: TransferSettings) -> float:
         pulled_share = settings.sp_mix * min(settings.sp_depth, settings.transfer_depth)
@@ -114,14 +114,12 @@ def _l2_sp_by_similarity(target: Target) -> PriorSuggestion | None:
         if slope > 0
         else "pull few units towards the pretrained weights, or none"
     )
-    return PriorSuggestion(
-        f"{words} (L2-SP; pretraining removes {pretraining_advantage:.0%} of the probe's error)", log_density
-    )
+    return PriorSuggestion(f"{words} (L2-SP; pretraining removes {advantage:.0%} of the probe's error)", log_density)
 
 
 def _learning_rate_by_similarity(target: Target) -> PriorSuggestion | None:
-    pretraining_advantage = float(np.clip(target.pretraining_advantage or 0.0, 0.0, 1.0))
-    centre = -0.7 - pretraining_advantage
+    advantage = float(np.clip(target.advantage or 0.0, 0.0, 1.0))
+    centre = -0.7 - advantage
 
     def log_density(settings: TransferSettings) -> float:
         if settings.frozen_depth >= 1.0:
@@ -136,7 +134,7 @@ def _learning_rate_by_similarity(target: Target) -> PriorSuggestion | None:
 
 
 def _momentum_by_similarity(target: Target) -> PriorSuggestion | None:
-    slope = 0.5 - float(np.clip(target.pretraining_advantage or 0.0, 0.0, 1.0))
+    slope = 0.5 - float(np.clip(target.advantage or 0.0, 0.0, 1.0))
     if abs(slope) < 0.05:
         return None
     words = "a high momentum" if slope > 0 else "a low momentum"
@@ -214,7 +212,7 @@ PRIORS = (
         name="transfer up to the knee",
         source=f"{_PLESTED_2021}: the best number of layers differs by dataset; nbt uses the knee of the per-unit gain",
         dimensions=("transfer_depth",),
-        needs=("knee of the gain", "gain over a random network"),
+        needs=("knee of the gain", "advantage over random weights"),
         strength=0.6,
         suggest=_transfer_up_to_knee,
     ),
@@ -222,7 +220,7 @@ PRIORS = (
         name="freeze when images are few",
         source=f"{_PLESTED_2021}; recorded runs of nbt, where a partial freeze adds up to seven points",
         dimensions=("frozen_depth",),
-        needs=("images per class", "probe accuracy", "gain over a random network"),
+        needs=("images per class", "probe accuracy", "advantage over random weights"),
         strength=0.4,
         suggest=_freeze_when_few_images,
     ),
@@ -230,7 +228,7 @@ PRIORS = (
         name="pull by similarity",
         source=f"{_PLESTED_2021}: L2-SP helps where the target resembles the source and hurts where it does not",
         dimensions=("sp_mix", "sp_depth"),
-        needs=("gain over a random network",),
+        needs=("advantage over random weights",),
         strength=0.1,
         suggest=_l2_sp_by_similarity,
     ),
@@ -238,7 +236,7 @@ PRIORS = (
         name="effective rate by similarity",
         source=f"{_LI_2020}: similar targets prefer a small lr / (1 - momentum), dissimilar ones a larger one",
         dimensions=("body_lr", "momentum", "optimizer", "batch_size"),
-        needs=("gain over a random network",),
+        needs=("advantage over random weights",),
         strength=0.6,
         suggest=_learning_rate_by_similarity,
     ),
@@ -246,7 +244,7 @@ PRIORS = (
         name="momentum by similarity",
         source=f"{_LI_2020}: similar targets prefer a momentum near 0",
         dimensions=("momentum",),
-        needs=("gain over a random network",),
+        needs=("advantage over random weights",),
         strength=0.1,
         suggest=_momentum_by_similarity,
     ),

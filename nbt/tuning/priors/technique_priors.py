@@ -16,20 +16,20 @@ _STALL_FRACTION = 0.1
 
 
 def _stall_while_the_head_is_random(target: Target) -> PriorSuggestion | None:
-    pretraining_advantage = float(np.clip(target.pretraining_advantage or 0.0, 0.0, 1.0))
-    if pretraining_advantage < _MIN_ADVANTAGE:
+    advantage = float(np.clip(target.advantage or 0.0, 0.0, 1.0))
+    if advantage < _MIN_ADVANTAGE:
         return None
 
     def log_density(settings: TransferSettings) -> float:
         # A small head or a stall protects the features; both together do not protect them better.
         protection = max(1.0 - math.sqrt(math.sqrt(settings.head_scale)), min(settings.stall / _STALL_FRACTION, 1.0))
-        return pretraining_advantage * protection + gaussian_log_density(
+        return advantage * protection + gaussian_log_density(
             max(settings.stall, _STALL_FRACTION), _STALL_FRACTION, 0.15
         )
 
     return PriorSuggestion(
         f"a small initial head or a stall of about {_STALL_FRACTION:.0%} of the steps, to protect good features "
-        f"(pretraining removes {pretraining_advantage:.0%} of the probe's error)",
+        f"(pretraining removes {advantage:.0%} of the probe's error)",
         log_density,
     )
 
@@ -58,7 +58,7 @@ def _inject_by_similarity(target: Target) -> PriorSuggestion | None:
     words = "inject the teacher's weights" if slope > 0 else "do not inject the teacher's weights"
     return PriorSuggestion(
         f"{words} (TLI similarity {similarity:.2f}; of 67 published pairs, those below 0.35 lost accuracy)",
-        lambda settings: slope * (settings.init == "inject"),
+        lambda settings: slope * (settings.source.init == "inject"),
     )
 
 
@@ -85,7 +85,7 @@ TECHNIQUE_PRIORS = (
         name="stall while the head is random",
         source=f"{VARNO_2020}: the first errors of a random head harm good features",
         dimensions=("stall", "head_scale"),
-        needs=("gain over a random network",),
+        needs=("advantage over random weights",),
         strength=0.2,
         suggest=_stall_while_the_head_is_random,
     ),

@@ -93,7 +93,7 @@ def _similarity_features(target: Target) -> list[float]:
     missing = math.nan
     images_per_class, classes = target.images_per_class, target.classes
     return [
-        missing if target.pretraining_advantage is None else max(target.pretraining_advantage, 0.0),
+        missing if target.advantage is None else max(target.advantage, 0.0),
         missing if target.probe is None else target.probe,
         np.log(images_per_class) if images_per_class else missing,
         np.log(classes) if classes else missing,

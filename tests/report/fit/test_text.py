@@ -118,6 +118,7 @@ class TestTable:
         assert [row["backbone"] for row in rows] == ["a", "b"]
         assert rows[0]["ridge probe, %"] == "60.0±1.5"
         assert rows[0]["gain over random, points"] == "+57.0±1.6"
+        assert rows[0]["advantage, %"] == "58.8", "57 points of the 97 that random weights get wrong"
         assert rows[0]["knee"] == "5/5"
         assert (rows[0]["LEEP"], rows[1]["LEEP"]) == (f"{MINUS}1.23", DASH)
         assert rows[0]["TransRate"] == "3200"
@@ -139,6 +140,7 @@ class TestTable:
         assert rows["ridge probe"] == "60.0 % ± 1.5"
         assert rows["knee"] == "5 of 5"
         assert rows["gain over random"] == "+57.0 ± 1.6 points"
+        assert rows["advantage"] == "58.8 %"
         assert rows["mean gain"] == "+25.0 points"
         assert rows["dead channels"] == "0.1 %"
         assert "LEEP" not in rows

@@ -41,6 +41,13 @@ class FakeTask:
         return True
 
 
+class _InterruptsInFinaliser:
+    """Receives a signal in its finaliser, from which Python drops every exception."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
 class FakeRunner:
     def __init__(self, task: FakeTask, *, slot: int, workers: int, device: str | None, cache_bytes: int | None) -> None:
         if task.setup == "fails":
@@ -102,6 +109,8 @@ class FakeRunner:
             sys.exit(3)
         if behaviour == "interrupt":
             signal.raise_signal(signal.SIGINT)
+        if behaviour == "interrupt-in-finaliser":
+            _InterruptsInFinaliser()
         if behaviour == "terminate":
             signal.raise_signal(signal.SIGTERM)
         if behaviour == "hang":

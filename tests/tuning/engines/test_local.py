@@ -26,6 +26,13 @@ class TestInProcess(EngineContract):
         assert list(source.done) == ["0000 train"]
         assert source.abandoned == ["0001 interrupt"]
 
+    def test_ctrl_c_that_python_drops_during_training(self, engine: LocalEngine) -> None:
+        source = ListSource(make_specs("interrupt-in-finaliser", "train"))
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(source)
+        assert source.abandoned == ["0000 interrupt-in-finaliser"]
+        assert not source.done
+
     def test_a_termination_is_an_interrupt(self, engine: LocalEngine) -> None:
         source = ListSource(make_specs("terminate"))
         with pytest.raises(KeyboardInterrupt):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nbt.machine.cores import usable_cores
+from nbt.training.results import TrialSpec
 from nbt.tuning.engines.local import LocalEngine
 from tests.tuning.engines.contract import EPOCHS, ListSource, WorkerProcessContract, make_specs
 from tests.tuning.engines.fake_runner import RUNNER, FakeTask
@@ -90,6 +91,48 @@ class TestTwoWorkers(WorkerProcessContract):
         out, err = capfd.readouterr()
         assert out == ""
         assert "noise on stdout" in err
+
+
+class CountingSource(ListSource):
+    """Records the number of finished trials at each trial that is supplied."""
+
+    def __init__(self, specs: list[TrialSpec]) -> None:
+        super().__init__(specs)
+        self.done_before: list[int] = []
+
+    def next_trial(self) -> TrialSpec | None:
+        if self.waiting:
+            self.done_before.append(len(self.done))
+        return super().next_trial()
+
+
+def test_the_first_trial_has_a_gpu_and_later_ones_share_by_its_memory(tmp_path: Path) -> None:
+    source = CountingSource(make_specs(*["measured"] * 6))
+    engine = LocalEngine(FakeTask(tmp_path), workers=3, device="cuda:0", runner=RUNNER, measure_memory=True)  # type: ignore[arg-type]
+    with engine:
+        engine.run(source)
+    assert len(source.done) == 6 and all(len(outcome.curve) == EPOCHS for outcome in source.done.values())
+    assert source.done_before[:4] == [0, 1, 1, 1], "the first trial runs alone until it has finished"
+    assert source.max_running == 3
+    workers_per_device = {key: outcome.facts["workers_per_device"] for key, outcome in source.done.items()}
+    assert workers_per_device == {key: 1 if key.startswith("0000") else 3 for key in source.done}
+
+
+def test_out_of_memory_on_a_shared_gpu_reduces_the_trials_per_gpu(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = ListSource(make_specs("oom-once", "train", "train", "train"))
+    with LocalEngine(FakeTask(tmp_path), workers=2, device="cuda:0", runner=RUNNER) as engine:  # type: ignore[arg-type]
+        engine.run(source)
+        later = ListSource(make_specs("train", "train"))
+        engine.run(later)
+    assert source.abandoned == ["0000 oom-once"]
+    assert len(source.done) == 4 and all(outcome.error is None for outcome in source.done.values())
+    assert f"out of memory on cuda:0 of {platform.node()}: GPU share per trial raised to 1" in caplog.text
+    assert later.max_running == 1
+    assert {outcome.facts["gpu_index"] for outcome in later.done.values()} == {"0"}
+    assert len({outcome.facts["pid"] for outcome in later.done.values()}) == 1
+    assert later.done["0001 train"].facts["workers_per_device"] == 1, "the caches of one worker have the whole GPU"
 
 
 DRIVER = """

@@ -62,6 +62,29 @@ def test_requests_only_after_an_end() -> None:
     assert supervisor.next_assignment("4") is not None
 
 
+def test_the_slot_of_a_removed_worker_is_not_used_again() -> None:
+    supervisor, source = make_supervisor("a", "b", "c", workers=3)
+    for attempt in "123":
+        supervisor.next_assignment(attempt)
+        supervisor.handle_message(attempt, epoch(1, location=HERE))
+    supervisor.handle_message("1", done(error="OutOfMemoryError", out_of_memory=True))
+    for attempt in "23":
+        supervisor.handle_message(attempt, done())
+    source.waiting += make_specs("d")
+    assignments = [supervisor.next_assignment(attempt) for attempt in "45"]
+    assert [assignment and assignment.slot for assignment in assignments] == [1, 2]
+
+
+def test_a_message_with_a_location_only_is_reported() -> None:
+    supervisor, source = make_supervisor("a")
+    supervisor.next_assignment("1")
+    assert not supervisor.handle_message("1", WorkerMessage(location=HERE)).finished
+    assert source.locations == [("0000 a", HERE.facts())]
+    assert supervisor.running_spec("1") is not None
+    supervisor.handle_message("1", done())
+    assert supervisor.running_spec("1") is None
+
+
 def test_forwards_epochs_and_stop_reasons() -> None:
     supervisor, source = make_supervisor("a")
     source.stop = lambda spec, result: "weak" if result.epoch == 2 else None
@@ -155,6 +178,17 @@ def test_out_of_memory_on_a_shared_device_requeues_the_trial(other: WorkerLocati
     assert ("0000 a" in source.done) is not shared
     assert supervisor.max_concurrent == (1 if shared else 2)
     assert (supervisor.next_assignment("3") is None) is True
+
+
+@pytest.mark.parametrize(("idle", "shared"), [(SAME_GPU, True), (OTHER_GPU, False)])
+def test_an_idle_worker_keeps_its_memory(idle: WorkerLocation, shared: bool) -> None:
+    supervisor, source = make_supervisor("a", "b", workers=2)
+    supervisor.next_assignment("1")
+    supervisor.next_assignment("2")
+    supervisor.handle_message("2", done(idle))
+    supervisor.handle_message("1", done(error="OutOfMemoryError", out_of_memory=True))
+    assert (source.abandoned == ["0000 a"]) is shared
+    assert supervisor.max_concurrent == (1 if shared else 2)
 
 
 def test_out_of_memory_increases_a_measured_share() -> None:

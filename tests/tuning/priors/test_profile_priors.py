@@ -10,7 +10,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from nbt.settings import AUGMENTATIONS, TransferSettings, setting_names
+from nbt.settings import AUGMENTATIONS, SETTINGS, TransferSettings
 from nbt.tuning.priors import profile_priors
 from nbt.tuning.priors.prior import Prior, PriorSuggestion, gaussian_log_density
 from nbt.tuning.priors.profile_priors import PRIORS, activate_priors
@@ -68,7 +68,7 @@ class TestRegistry:
         assert len(set(NAMES)) == len(NAMES) >= 10
         for prior in PRIORS:
             assert prior.source and prior.strength > 0
-            assert set(prior.dimensions) <= set(setting_names())
+            assert set(prior.dimensions) <= set(SETTINGS)
 
     def test_all_are_active_on_a_small_similar_target(self) -> None:
         assert [
@@ -111,13 +111,13 @@ class TestRegistry:
 MISSING: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
     "transfer up to the knee": ({}, profile(knee_depth=None), "not measured: knee of the gain"),
     "freeze when images are few": ({"train_images": None}, profile(), "not measured: images per class"),
-    "pull by similarity": ({}, profile(ridge_accuracy_random=None), "not measured: gain over a random network"),
-    "effective rate by similarity": ({}, None, "not measured: gain over a random network"),
-    "momentum by similarity": ({}, None, "not measured: gain over a random network"),
+    "pull by similarity": ({}, profile(ridge_accuracy_random=None), "not measured: advantage over random weights"),
+    "effective rate by similarity": ({}, None, "not measured: advantage over random weights"),
+    "momentum by similarity": ({}, None, "not measured: advantage over random weights"),
     "rates by shift": ({}, {**profile(), "layers": []}, "not measured: statistics shift by unit"),
     "average within the training": ({"train_images": None}, None, "not measured: training images"),
     "enough steps": ({"train_images": None}, None, "not measured: training images"),
-    "stall while the head is random": ({}, None, "not measured: gain over a random network"),
+    "stall while the head is random": ({}, None, "not measured: advantage over random weights"),
     "zap seldom when short": ({"train_images": None}, None, "not measured: images per class"),
     "inject by similarity": ({TLI_SIMILARITY: None}, profile(), "not measured: TLI similarity"),
     "the expansion when images are few": ({"train_images": None}, None, "not measured: images per class"),
@@ -135,7 +135,7 @@ class TestMissing:
 
     def test_every_missing_measure_is_named(self) -> None:
         reason = inactivity_reason("freeze when images are few", Target(epochs=LENGTH))
-        assert reason == "not measured: images per class, probe accuracy, gain over a random network"
+        assert reason == "not measured: images per class, probe accuracy, advantage over random weights"
 
     def test_without_measures_only_priors_without_needs_are_active(self) -> None:
         active = {

@@ -93,7 +93,7 @@ class TestSources:
         assert [source["name"] for source in explanation["sources"]] == [source.name for source in surrogate.sources]
         assert set(explanation["sources"][0]) == {"name", "words", "origin", "mean", "spread"}
         silent = {prior["name"]: prior["reason"] for prior in explanation["silent"]}
-        assert silent["pull by similarity"] == "not measured: gain over a random network"
+        assert silent["pull by similarity"] == "not measured: advantage over random weights"
         assert silent.keys().isdisjoint(source.name for source in surrogate.sources)
 
 

@@ -97,7 +97,7 @@ def with_meaningless_test_accuracies(recorded: RecordedTable) -> RecordedTable:
 def test_target_from_header() -> None:
     created = target_from_header(table(BIRDS, 1).header)
     assert (created.epochs, created.validation_images, created.classes) == (LENGTH, 300, 10.0)
-    assert created.pretraining_advantage == pytest.approx(0.5 / 0.9)
+    assert created.advantage == pytest.approx(0.5 / 0.9)
 
 
 SHARES = st.floats(0.0, 1.0)

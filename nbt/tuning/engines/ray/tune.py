@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
@@ -58,8 +57,8 @@ def run_tune(
     os.environ.update(_ENVIRONMENT)
     # This logger reports every attempt that is retried as an error.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
-        tune_internals.set_session_folder(folder)  # a driver that is connected over ray:// is on no node
+    if tune_internals.is_ray_client():
+        tune_internals.set_session_folder(folder)
     tune.run(
         tune.with_parameters(RayWorker, task_ref=[task_ref], worker_options=dict(worker_options)),
         name="nbt",
@@ -74,7 +73,7 @@ def run_tune(
         trial_dirname_creator=lambda trial: trial.trial_id,
         callbacks=[tune_internals.SilentReporter()],
         verbose=0,
-        _remote=False,  # with a ray:// address Tune would otherwise run the searcher and the supervisor on the head
+        **tune_internals.RUN_IN_THIS_PROCESS,
     )
 
 
