@@ -95,16 +95,17 @@ class EngineFactory:
 
         Args:
             task: The task to fine-tune on.
-            progress: Receives a line on the number of workers and what limits it.
+            progress: Receives a line on the number of workers and what limits it; the log receives it when None.
 
         Raises:
             UsageError: No node has the resources that a trial needs.
             NbtError: Ray cannot be started on this machine.
         """
         workers, line = self._choose_workers(task)
-        _log.info("%s", line)
         if progress is not None:
             progress(line, 0, 0)
+        else:
+            _log.info("%s", line)
         if self._name == "ray":
             from nbt.tuning.engines.ray.engine import RayEngine
 

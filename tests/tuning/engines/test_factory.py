@@ -66,9 +66,10 @@ def test_auto_starts_a_worker_per_core_and_says_so(
     digits: Task, two_cores: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines: list[Any] = []
-    with caplog.at_level(logging.INFO, logger="nbt"), EngineFactory("local", max_runs=7) as factory:
-        engine: Any = factory.make(digits, lambda *line: lines.append(line))
-        assert engine._engine._setup.workers == 2
+    for progress in (lambda *line: lines.append(line), None):
+        with caplog.at_level(logging.INFO, logger="nbt"), EngineFactory("local", max_runs=7) as factory:
+            engine: Any = factory.make(digits, progress)
+            assert engine._engine._setup.workers == 2
     assert lines == [("2 workers with 1 thread each: 2 usable cores", 0, 0)]
     assert caplog.messages == ["2 workers with 1 thread each: 2 usable cores"]
 
