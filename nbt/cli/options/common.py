@@ -107,10 +107,12 @@ class _WholeOrAuto(click.ParamType[int | str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """Returns "auto", or the value as a number."""
+        if value == AUTO:
+            return AUTO
         try:
-            return AUTO if value == AUTO else AT_LEAST_ONE.convert(value, param, ctx)
-        except click.BadParameter as error:
-            raise click.BadParameter(f"{error.message.rstrip('.')}; or give auto", ctx, param) from error
+            return AT_LEAST_ONE.convert(int(value), param, ctx)
+        except ValueError:
+            self.fail(f"{value!r} is neither {AUTO} nor a whole number", param, ctx)
 
 
 _TASK = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots")

@@ -132,6 +132,7 @@ def _create(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> 
     """
     path.unlink(missing_ok=True)  # other workers may map the old file
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
