@@ -56,7 +56,21 @@ def activate_priors(target: Target, varied: Sequence[str]) -> list[PriorActivati
     Returns:
         One activation per prior, in the order of `PRIORS`.
     """
-    return [_activate(prior, target) for prior in PRIORS if set(prior.dimensions) & set(varied)]
+    priors = (*PRIORS, *_registered_priors)
+    return [_activate(prior, target) for prior in priors if set(prior.dimensions) & set(varied)]
+
+
+_registered_priors: list[Prior] = []
+
+
+def register_prior(prior: Prior) -> None:
+    """Adds a prior, for example of a technique that is registered at run time, after all others."""
+    _registered_priors.append(prior)
+
+
+def unregister_prior(prior: Prior) -> None:
+    """Removes a registered prior."""
+    _registered_priors.remove(prior)
 
 
 def _activate(prior: Prior, target: Target) -> PriorActivation:
