@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -10,6 +9,7 @@ from nbt.api._load_task import TaskOptions, as_task
 from nbt.api._progress_source import ProgressTrialSource
 from nbt.api.results import TrainResult
 from nbt.errors import NbtError, require_positive
+from nbt.report.stored_values import finite
 from nbt.settings import TransferSettings, repair
 from nbt.training.export.model_folder import check_export
 from nbt.tuning.engines.base import TrialSource
@@ -124,10 +124,6 @@ def train(
     )
     n_test = len(loaded.split.test)
     test = TestRecord(
-        name="test", accuracy=wilson_interval(last.test_accuracy, n_test), loss=_finite(last.test_loss), n=n_test
+        name="test", accuracy=wilson_interval(last.test_accuracy, n_test), loss=finite(last.test_loss), n=n_test
     )
     return TrainResult(source.settings, runs, accuracy_interval([run.val_accuracy for run in runs]), test, export)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -12,7 +12,6 @@ from nbt.cli.display.output import Output, interval_text, percent, relative_path
 from nbt.cli.options.checks import check_task
 from nbt.cli.options.common import Command, given_parameters
 from nbt.cli.options.continual import (
-    SCENARIOS,
     check_options,
     continual_options,
     recipes_from_options,
@@ -21,6 +20,7 @@ from nbt.cli.options.continual import (
 from nbt.errors import UsageError
 from nbt.paths import absolute_path, check_writable_folder
 from nbt.settings.class_stream import ClassStreamSettings
+from nbt.settings.continual import SCENARIOS
 from nbt.training.recipe.checks import check_starting_weights
 
 if TYPE_CHECKING:

@@ -29,8 +29,10 @@ def points(value: float, *, signed: bool = True) -> str:
     return f"{sign if signed else ''}{abs(rounded):.1f}"
 
 
-def signed_number(value: float) -> str:
-    """Returns a number with its sign and two decimals, e.g. "+0.35"."""
+def signed_number(value: float | None) -> str:
+    """Returns a number with its sign and two decimals, e.g. "+0.35", or a dash for None."""
+    if value is None:
+        return DASH
     rounded = round(value, 2)
     return f"{MINUS if rounded < 0 else '+'}{abs(rounded):.2f}"
 

@@ -23,8 +23,6 @@ from nbt.settings.continual import (
     method_overrides,
 )
 
-__all__ = ["SCENARIOS", "check_options", "continual_options", "recipes_from_options", "stream_settings_from_options"]
-
 _CLASS_STREAM = "stream"
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)

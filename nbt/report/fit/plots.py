@@ -57,8 +57,7 @@ def layer_curves(profile: FitProfile) -> str | None:
             handles = {label: line, **handles}
         if knee:
             handles["knee"] = axes.axvline(knee, color=svg.MUTED, linewidth=1.0, linestyle=(0, (1.5, 1.5)))
-        axes.set_xlabel("unit, from the input")
-        axes.set_ylabel("ridge probe accuracy")
+        axes.set(xlabel="unit, from the input", ylabel="ridge probe accuracy")
         axes.set_ylim(bottom=0)
         svg.integer_axis(axes.xaxis)
         svg.percent_axis(axes.yaxis)

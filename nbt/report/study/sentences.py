@@ -140,12 +140,3 @@ def importance_sentence(record: StudyRecord) -> str:
         f"Contribution of each setting to what distinguishes the best of the {full} full-length trials from the others "
         f"(PED-ANOVA); pruned and failed trials are left out.{hint}"
     )
-
-
-__all__ = [
-    "importance_sentence",
-    "optimism",
-    "ranking_sentence",
-    "recipe_sentence",
-    "test_sentence",
-]
