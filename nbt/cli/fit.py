@@ -198,15 +198,21 @@ def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None
 def print_recommendations(
     out: Output, profiles: Sequence[FitProfile], recommendations: Sequence[Recommendation]
 ) -> None:
-    """Prints the recommended settings of each profile and the priors and tables that they are based on."""
+    """Prints the recommended settings of each profile and the reasons that are true of them, then the other ones."""
     from rich.text import Text
 
     from nbt.report.fit.text import profile_names
+    from nbt.report.formatting import join_words
 
     for name, recommendation in zip(profile_names(profiles), recommendations, strict=False):
         out.print("", _heading(f"{name}: recommended settings, before any training"))
         out.print(Text(recommendation.settings.to_yaml().rstrip()))
-        out.print("", _source_definitions(recommendation.guide["sources"]))
+        for heading, followed in (("Reasons", True), ("Suggestions that the settings do not follow", False)):
+            if reasons := _reasons(recommendation.guide["sources"], followed):
+                out.print("", _heading(heading), *_definitions(reasons))
+        unjudged = recommendation.guide["unjudged"]
+        if unjudged:
+            out.print("", Text(f"No prior and no recorded task judges {join_words(unjudged)}: neutral values."))
         tables = recommendation.guide["tables"]
         basis = f"the priors and {len(tables)} recorded tasks" if tables else "the priors alone, without recorded tasks"
         out.print("", Text(f"They are based on {basis}. nbt search runs them after the baseline recipes."))
@@ -223,8 +229,14 @@ def check_space(space: str) -> None:
     Space.load(space)
 
 
-def _source_definitions(sources: Sequence[Mapping[str, Any]]) -> RenderableType:
-    return _definitions([(source["name"], source["words"]) for source in sources])[0]
+def _reasons(sources: Sequence[Mapping[str, Any]], followed: bool) -> list[tuple[str, str]]:
+    """Returns the sources and texts of the statements that are true (or not true) of the recommended settings."""
+    return [
+        (source["name"], f"{reason['text']}; here {reason['value']} ({reason['because']})")
+        for source in sources
+        for reason in source["statements"]
+        if reason["holds"] is followed
+    ]
 
 
 def split_columns(rows: Sequence[dict[str, str]], width: int) -> list[list[dict[str, str]]]:
