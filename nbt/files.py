@@ -1,43 +1,46 @@
-"""Writes the text files of a folder together, so that no file is ever half-written."""
+"""Writes files so that none is ever half-written."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary file beside `path`, and renames it to `path` unless the block raises.
+
+    Args:
+        path: The file; its folder exists.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_all(folder: Path, texts: Mapping[str, str | None]) -> None:
     """Writes files, and removes those whose text is None.
 
-    All texts are written to temporary files before the first file is replaced.
+    All texts are written to temporary files before the first file is replaced; the last one is replaced last.
 
     Args:
         folder: The folder; it is created.
         texts: The text of each file by file name, or None to remove the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    temporaries: dict[Path, Path] = {}
-    try:
-        for name, text in texts.items():
+    with ExitStack() as stack:
+        # The stack renames the files in the reverse order.
+        for name, text in reversed(list(texts.items())):
             if text is not None:
-                temporaries[_write_temporary(folder, name, text)] = folder / name
-        for temporary, final in temporaries.items():
-            temporary.replace(final)
-    finally:
-        for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
+                # Texts may quote file names with undecodable bytes, which must not prevent a report.
+                temporary = stack.enter_context(atomic_file(folder / name))
+                temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     for name, text in texts.items():
         if text is None:
             (folder / name).unlink(missing_ok=True)
-
-
-def _write_temporary(folder: Path, name: str, text: str) -> Path:
-    path = folder / f".{name}.{os.getpid()}.tmp"
-    try:
-        # Texts may quote file names with undecodable bytes, which must not prevent a report.
-        path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path

@@ -44,8 +44,15 @@ def parse_yaml_mapping(text: str, *, source: str) -> dict[str, Any]:
     """
     try:
         values = yaml.load(text, Loader=_StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        # The mark names the text by a name of the library; only its line is of use.
+        where = source if error.problem_mark is None else f"{source}, line {error.problem_mark.line + 1}"
+        problem = " ".join(str(error.problem or error.context).split())[:200]
+        raise UsageError(f"{where}: not valid YAML ({problem})") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{source}: not valid YAML ({one_line_message(error, 200)})") from error
+        raise UsageError(
+            f"{source}: not valid YAML ({getattr(error, 'reason', one_line_message(error, 200))})"
+        ) from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UsageError(f"{source}: expected a mapping of names to values")
     return values

@@ -98,7 +98,7 @@ class Run:
         recipe = recipe.replace(
             head_lr=recipe.head_lr * self.rate,
             body_lr=recipe.body_lr * self.rate,
-            penalty_strength=recipe.penalty_strength * self.strength,
+            penalty_strength=recipe.stream.penalty_strength * self.strength,
         )
         recipe = recipe.replace(**ablation.get("recipe", {}))
         options = {name: value for name, value in ablation.items() if name != "recipe"}

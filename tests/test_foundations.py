@@ -57,8 +57,23 @@ def test_numbers_are_read_as_in_yaml_1_2(text: str, value: object) -> None:
     ],
 )
 def test_invalid_texts_raise_usage_errors_that_name_the_source(text: str, message: str) -> None:
-    with pytest.raises(UsageError, match=rf"^space\.yaml: .*{message}"):
+    with pytest.raises(UsageError, match=rf"^space\.yaml(, line \d)?: .*{message}"):
         parse_yaml_mapping(text, source="space.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3", "space.yaml, line 3: not valid YAML ('a' is given twice)"),
+        ("a:\n  b: 1\n  b: 2", "space.yaml, line 3: not valid YAML ('b' is given twice)"),
+        ("a: 1\nb: ]", "space.yaml, line 2: not valid YAML (expected the node content, but found ']')"),
+        ("a: \0", "space.yaml: not valid YAML (special characters are not allowed)"),
+    ],
+)
+def test_messages_about_invalid_yaml_name_file_and_line(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_yaml_mapping(text, source="space.yaml")
+    assert str(error.value) == message
 
 
 @given(st.text())
@@ -83,6 +98,13 @@ def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "nbt"
     assert cache_folder().is_dir()
+
+
+def test_an_unwritable_cache_names_its_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("NBT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(NbtError, match="set NBT_CACHE"):
+        cache_folder("images")
 
 
 def test_importing_nbt_and_its_settings_imports_no_heavy_library() -> None:

@@ -21,7 +21,7 @@ def report(study: str, storage: str | None = None, out: str | Path = "reports") 
         UsageError: The study does not exist.
         NbtError: The report cannot be written.
     """
-    from nbt.report import write_report
+    from nbt.report.study.write import write_report
     from nbt.tuning.storage.studies import read_study, resolve_storage
 
     record = read_study(resolve_storage(storage), study)

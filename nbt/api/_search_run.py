@@ -70,7 +70,7 @@ class SearchRun:
 
     def _report(self, record: StudyRecord) -> Path:
         """Writes the report and returns its path; the observers are notified of the end even if this fails."""
-        from nbt.report import write_report
+        from nbt.report.study.write import write_report
 
         try:
             return write_report(record, self.prepared.out).resolve()
@@ -93,7 +93,7 @@ class SearchRun:
         config, space = self.store.config, self.prepared.space
         return {
             "pruner": self.strategy.pruner,
-            "first": stream_baseline_recipes(config.epochs, str(config.scenario)),
+            "baselines": stream_baseline_recipes(config.epochs, str(config.scenario)),
             "sampler": lambda seed: DistinctSampler(space, length=config.epochs, seed=seed),
         }
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.settings import TransferSettings
-from nbt.tuning.intervals import Interval
+from nbt.tuning.intervals import Interval, interval_json
 from nbt.tuning.storage.records import FinalRun, StudyRecord, TestRecord
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class SearchResult:
     @property
     def trials(self) -> pd.DataFrame:
         """The trials with one row per trial, as in `trials.csv`."""
-        from nbt.report import trials_frame
+        from nbt.report.study.trials_frame import trials_frame
 
         return trials_frame(self.record)
 
@@ -86,8 +85,3 @@ class TrainResult:
             "test": {**interval_json(self.test.accuracy), "loss": self.test.loss, "images": self.test.n},
             "model": None if self.export is None else str(self.export),
         }
-
-
-def interval_json(interval: Interval | None) -> Any:
-    """Returns an interval in JSON types; None stays None."""
-    return None if interval is None else dataclasses.asdict(interval)

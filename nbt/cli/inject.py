@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nbt.cli.display.output import Output, percent
-from nbt.cli.options.common import SEED, Command
+from nbt.cli.options.common import Command, config_option
 from nbt.errors import UsageError
+from nbt.files import atomic_file
 from nbt.paths import check_writable_file
 
 if TYPE_CHECKING:
@@ -39,21 +39,8 @@ _SUFFIXES = (".safetensors", ".pth")
     show_default=True,
     help="Share of the centre crop in tensors of another shape; the rest is resized.",
 )
-@click.option(
-    "--image-size",
-    metavar="PIXELS",
-    type=int,
-    show_default="that of the student",
-    help="Side length of the images.",
-)
-@click.option(
-    "--seed",
-    metavar="N",
-    type=SEED,
-    default=0,
-    show_default=True,
-    help="Seed of the weights that receive nothing.",
-)
+@config_option("image_size", show_default="that of the student")
+@config_option("seed", help="Seed of the weights that receive nothing.")
 @click.option(
     "--out",
     "file",
@@ -135,15 +122,11 @@ def _write(state: dict[str, torch.Tensor], path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_file(path) as temporary:
         if path.suffix == _SUFFIXES[0]:
             save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, temporary)
         else:
             torch.save(state, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _safe_similarity() -> float:

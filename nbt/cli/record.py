@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from nbt.cli.display.output import Output, percent
 from nbt.cli.options.checks import TASK_OPTIONS, check_study, check_task
-from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, storage_option, task_options
+from nbt.cli.options.common import AT_LEAST_ONE, Command, config_option, given_parameters, task_options
 from nbt.errors import UsageError
 from nbt.paths import check_writable_file
 
@@ -21,19 +21,9 @@ _FROM_STUDIES_OPTIONS = ("storage",)
 _TRAINING_OPTIONS = (*TASK_OPTIONS, "trials", "epochs", "workers")
 
 
-class _RecordCommand(Command):
-    """A command that requires `--dataset` only when it trains."""
-
-    def __init__(self, *arguments: Any, **attributes: Any) -> None:
-        super().__init__(*arguments, **attributes)
-        for param in self.params:
-            if param.name == "dataset":
-                param.required = False
-
-
-@click.command(cls=_RecordCommand)
+@click.command(cls=Command)
 @click.argument("studies", metavar="[STUDY]...", nargs=-1)
-@task_options
+@partial(task_options, dataset={"required": False})
 @click.option(
     "--trials",
     metavar="N",
@@ -48,16 +38,14 @@ class _RecordCommand(Command):
     required=True,
     help="File of the recorded table; with --from-studies also a folder.",
 )
-@click.option(
-    "--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="Search space; see nbt spaces."
-)
+@config_option("space")
 @click.option("--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Epochs of every run.")
 @click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Concurrent runs.")
-@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Seed of split, settings and runs.")
+@config_option("seed", help="Seed of split, settings and runs.")
 @click.option(
     "--from-studies", is_flag=True, help="Record the full-length trials of finished studies instead of training."
 )
-@storage_option
+@config_option("storage")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -95,19 +83,16 @@ def _check_option_combination(ctx: click.Context, from_studies: bool, studies: t
         click.UsageError: An option is missing, or does not apply with or without `--from-studies`.
     """
     inapplicable = _TRAINING_OPTIONS if from_studies else _FROM_STUDIES_OPTIONS
-    rejected = [param for param in ctx.command.params if param.name in inapplicable and _is_given(ctx, param)]
+    given = given_parameters(ctx)
+    rejected = [param for name, param in given.items() if name in inapplicable]
     names = ", ".join(param.opts[0] for param in rejected)
     if from_studies and rejected:
         raise click.UsageError(f"--from-studies trains nothing and takes the task from the studies: leave out {names}")
     if not from_studies and (rejected or studies):
         raise click.UsageError(f"{names or f'study {studies[0]}'} needs --from-studies")
     for param in ctx.command.params:
-        if not from_studies and param.name in ("dataset", "trials") and not _is_given(ctx, param):
+        if not from_studies and param.name in ("dataset", "trials") and param.name not in given:
             raise click.MissingParameter(ctx=ctx, param=param)
-
-
-def _is_given(ctx: click.Context, param: click.Parameter) -> bool:
-    return ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
 
 
 def _record(out: Output, table: str, options: dict[str, Any]) -> None:

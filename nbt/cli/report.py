@@ -6,14 +6,14 @@ import click
 
 from nbt.cli.display.output import Output
 from nbt.cli.options.checks import check_study
-from nbt.cli.options.common import Command, storage_option
+from nbt.cli.options.common import Command, config_option
 from nbt.paths import check_writable_folder
 
 
 @click.command(cls=Command)
 @click.argument("study")
-@storage_option
-@click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Folder of the reports.")
+@config_option("storage")
+@config_option("out")
 def command(out: Output, study: str, storage: str | None, folder: str) -> None:
     """Rewrite the report of a study from the storage."""
     check_study(study, storage)

@@ -8,11 +8,11 @@ import click
 
 from nbt.cli.display.output import Output, percent, to_strict
 from nbt.cli.options.checks import check_study
-from nbt.cli.options.common import Command, storage_option
+from nbt.cli.options.common import Command, config_option
 
 
 @click.command(cls=Command)
-@storage_option
+@config_option("storage")
 def command(out: Output, storage: str | None) -> None:
     """List the studies in the storage."""
     check_study(None, storage)

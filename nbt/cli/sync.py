@@ -6,14 +6,14 @@ import click
 
 from nbt.cli.display.output import Output
 from nbt.cli.options.checks import check_study
-from nbt.cli.options.common import Command, storage_option, tracking_option
+from nbt.cli.options.common import Command, config_option
 
 
 @click.command(cls=Command)
 @click.argument("study")
-@storage_option
-@tracking_option
-@click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Folder of the reports.")
+@config_option("storage")
+@config_option("tracking_uri")
+@config_option("out")
 def command(out: Output, study: str, storage: str | None, tracking_uri: str | None, folder: str) -> None:
     """Update the MLflow runs of a study from the storage.
 

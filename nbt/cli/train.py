@@ -9,7 +9,7 @@ import click
 
 from nbt.cli.display.output import Output
 from nbt.cli.options.checks import check_task
-from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, task_options
+from nbt.cli.options.common import AT_LEAST_ONE, Command, config_option, task_options
 
 
 @click.command(cls=Command)
@@ -24,14 +24,7 @@ from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, task_options
 @click.option(
     "--seeds", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Number of validation runs."
 )
-@click.option(
-    "--seed",
-    metavar="N",
-    type=SEED,
-    default=0,
-    show_default=True,
-    help="First seed; further runs use the integers after it.",
-)
+@config_option("seed", help="First seed; further runs use the integers after it.")
 @click.option(
     "--export",
     metavar="DIR",

@@ -9,12 +9,12 @@ import sys
 import click
 
 from nbt.cli.display.output import Output
-from nbt.cli.options.common import Command, tracking_option
+from nbt.cli.options.common import Command, config_option
 from nbt.errors import UsageError
 
 
 @click.command(cls=Command, prints_results=False)
-@tracking_option
+@config_option("tracking_uri")
 @click.option("--port", metavar="N", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Local port.")
 def command(out: Output, tracking_uri: str | None, port: int) -> None:
     """Serve the MLflow web interface, on this machine only.

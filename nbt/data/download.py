@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import os
 import shutil
 import tarfile
 import tempfile
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,7 +16,7 @@ from typing import IO
 
 from nbt._version import __version__
 from nbt.errors import NbtError, one_line_message
-from nbt.paths import cache_folder
+from nbt.files import atomic_file
 from nbt.progress import Progress
 
 TIMEOUT_SECONDS = 60.0
@@ -69,25 +67,22 @@ def download(url: str, target: Path, *, md5: str, progress: Progress | None = No
     Raises:
         NbtError: The download fails or is incomplete, or the checksum differs.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     request = urllib.request.Request(url, headers={"User-Agent": f"nbt/{__version__}"})
     description = f"downloading {PurePosixPath(url).name}"
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response, temporary.open("wb") as file:
-            length = response.headers.get("Content-Length", "")
-            total = int(length) if length.isdecimal() else 0
-            checksum, received = _copy_and_hash(
-                response, file, lambda done: progress and progress(description, done, total)
-            )
-        if total and received != total:
-            raise NbtError(f"{url} broke off after {received} of {total} bytes; try again")
-        if checksum != md5:
-            raise NbtError(f"{url} has the checksum {checksum}, expected {md5}; it is damaged or was replaced")
-        temporary.replace(target)
+        with atomic_file(target) as temporary:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response, temporary.open("wb") as file:
+                length = response.headers.get("Content-Length", "")
+                total = int(length) if length.isdecimal() else 0
+                checksum, received = _copy_and_hash(
+                    response, file, lambda done: progress and progress(description, done, total)
+                )
+            if total and received != total:
+                raise NbtError(f"{url} broke off after {received} of {total} bytes; try again")
+            if checksum != md5:
+                raise NbtError(f"{url} has the checksum {checksum}, expected {md5}; it is damaged or was replaced")
     except (OSError, http.client.HTTPException) as error:
         raise NbtError(f"{url} cannot be downloaded ({_error_reason(error)})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def unpack_tar(archive: Path, folder: Path, *, progress: Progress | None = None) -> None:
@@ -118,18 +113,6 @@ def unpack_tar(archive: Path, folder: Path, *, progress: Progress | None = None)
                     progress("unpacking", done, len(members))
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise NbtError(f"the archive cannot be unpacked ({_error_reason(error)})") from error
-
-
-def make_cache_folder(*parts: str) -> Path:
-    """Creates and returns `cache_folder(*parts)`.
-
-    Raises:
-        NbtError: The folder cannot be created.
-    """
-    try:
-        return cache_folder(*parts)
-    except OSError as error:
-        raise NbtError(f"the cache cannot be written ({error}); set NBT_CACHE to a writable folder") from error
 
 
 @contextlib.contextmanager

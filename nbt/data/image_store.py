@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import threading
 import time
 import warnings
 import zlib
@@ -21,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nbt.data.decoding import decode_file, resize_pixels
-from nbt.data.download import make_cache_folder
 from nbt.data.listing import Items, relative_names
 from nbt.errors import NbtError, one_line_message
+from nbt.files import atomic_file
+from nbt.paths import cache_folder
 from nbt.progress import Progress
 
 logger = logging.getLogger("nbt")
@@ -149,7 +149,7 @@ def decode_images(
         images, reasons = _collect_decoded(decoded)
         array = np.stack(images) if images else np.empty((0, size, size, 3), dtype=np.uint8)
         return _build_store(array, None, items, reasons)
-    path = make_cache_folder("images") / f"{_fingerprint(items, size)}.npy"
+    path = cache_folder("images") / f"{_fingerprint(items, size)}.npy"
     cached = _read_cache(path, len(items), size)
     if cached is None:
         _write_cache(path, decoded, len(items), size)
@@ -271,22 +271,17 @@ def _read_cache(path: Path, n_items: int, size: int) -> tuple[Pixels, dict[int, 
 def _write_cache(path: Path, decoded: DecodedImages, n_items: int, size: int) -> None:
     """Decodes images into the cache. Concurrent processes write equal files, of which the last one remains."""
     _remove_stale_files(path.parent)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp")
-    metadata = path.with_suffix(".json")
     try:
-        with contextlib.closing(decoded), temporary.open("wb") as file:
+        with contextlib.closing(decoded), atomic_file(path) as temporary, temporary.open("wb") as file:
             reasons, checksum = _write_rows(file, decoded, n_items, size)
-        temporary.replace(path)
-        temporary.write_text(json.dumps({"unreadable": list(reasons.items()), "crc32": checksum}), encoding="utf-8")
-        temporary.replace(metadata)
+        with atomic_file(path.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps({"unreadable": list(reasons.items()), "crc32": checksum}), encoding="utf-8")
     except OSError as error:
         needed = n_items * size * size * 3 / 2**30
         raise NbtError(
             f"the decoded images ({needed:.1f} GiB) cannot be written to {path.parent} ({error}); "
             "set NBT_CACHE to a larger disk, or choose a smaller --image-size"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_rows(file: IO[bytes], decoded: DecodedImages, n_items: int, size: int) -> tuple[dict[int, str], int]:

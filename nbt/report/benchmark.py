@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nbt.errors import NbtError
-from nbt.files import write_all
+from nbt.report.files import write_report_files
 from nbt.report.formatting import one_line
 from nbt.tuning.benchmark.metrics import bootstrap_mean
 from nbt.tuning.benchmark.results import ReplayResult, TaskResult
@@ -70,10 +69,7 @@ def write_benchmark(result: ReplayResult, out: str | Path) -> list[Path]:
     """
     folder = Path(out)
     texts = {name: _csv(rows(result)) for name, rows in _TABLES.items()}
-    try:
-        write_all(folder, {**texts, FIGURE: regret_figure(result)})
-    except OSError as error:
-        raise NbtError(f"{folder}: cannot write the replay ({error.strerror or error}); use another --out") from error
+    write_report_files(folder, {**texts, FIGURE: regret_figure(result)}, kind="replay")
     return [folder / name for name in FILES]
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import SimpleNamespace
 
 from nbt.tuning.intervals import Interval
 
@@ -131,6 +132,10 @@ def origin_text(origin: str) -> str:
 def join_words(items: Sequence[str]) -> str:
     """Returns the items as an English list: "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
+TemplateData = SimpleNamespace
+"""Values that only templates read, such as the cells of a row; the function that returns them names them."""
 
 
 @dataclass(frozen=True)

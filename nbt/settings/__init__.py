@@ -1,5 +1,9 @@
 """Settings of fine-tuning runs, of source models and of streams. Importing this package does not import PyTorch."""
 
+from nbt.settings.declaration import SETTINGS, Setting
+from nbt.settings.repair import repair
+from nbt.settings.rule import FieldRule
+from nbt.settings.technique import TECHNIQUES, Technique, register, unregister
 from nbt.settings.transfer import (
     AUGMENTATIONS,
     CURVATURES,
@@ -10,11 +14,9 @@ from nbt.settings.transfer import (
     OPTIMIZERS,
     PRETRAIN_SCHEMES,
     ZAP_SCALES,
-    FieldRule,
+    SourceSettings,
+    StreamSettings,
     TransferSettings,
-    repair,
-    setting_names,
-    setting_rule,
 )
 
 __all__ = [
@@ -26,10 +28,16 @@ __all__ = [
     "METHODS",
     "OPTIMIZERS",
     "PRETRAIN_SCHEMES",
+    "SETTINGS",
+    "TECHNIQUES",
     "ZAP_SCALES",
     "FieldRule",
-    "repair",
-    "setting_names",
-    "setting_rule",
+    "Setting",
+    "SourceSettings",
+    "StreamSettings",
+    "Technique",
     "TransferSettings",
+    "register",
+    "repair",
+    "unregister",
 ]

@@ -142,7 +142,7 @@ def _check_recipe(recipe: TransferSettings) -> None:
             "head_scale: with a zero head, a change of the backbone does not change the output of a linearised "
             "network, so only a linear probe would be trained; use a head_scale above 0 or linearized: false"
         )
-    if recipe.method == "ewc" and recipe.linearized:
+    if recipe.stream.method == "ewc" and recipe.linearized:
         raise UsageError(
             "method ewc is not defined for a linearised network: its Fisher information uses the gradients of the "
             "network itself; use linearized: false or method dlcft"

@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 from nbt.report.streams.comparison import average_accuracy_curve, effective_sample_size, forgetting_curve
 from nbt.report.streams.report_data import flat_stream_settings
@@ -22,12 +21,6 @@ def stream_id(record: StreamRecord) -> str:
     """Returns the identifier of a stream; repeated runs of the same stream have the same identifier."""
     content = json.dumps([record.config.name, record.config.identity], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def experiment_name(record: StreamRecord) -> str:
-    """Returns the experiment of a stream: one per dataset, shared with the searches on it."""
-    dataset = record.config.dataset
-    return f"nbt {Path(dataset).name or dataset}"[:MAX_NAME_LENGTH]
 
 
 def stream_run(record: StreamRecord, *, live: bool = False) -> RunSpec:

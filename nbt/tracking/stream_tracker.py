@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from nbt.tracking import RunOwner, RunStore, TrackingConnection, may_have_runs, open_store, redact_uri, resolve_uri
-from nbt.tracking.stream_run_specs import STREAM_KEY, experiment_name, stream_id, stream_run
+from nbt.tracking.stream_run_specs import STREAM_KEY, stream_id, stream_run
 from nbt.tuning.storage.stream_record import StreamRecord
 
 _FAILURE_CONSEQUENCE = (
@@ -64,18 +64,7 @@ class StreamTracker:
     def _write(self, record: StreamRecord, *, live: bool) -> None:
         name = stream_id(record)
         # A store that failed is not reused, because its state of the run may be wrong.
-        store = self._stores.pop(name, None) or open_store(self.uri, _owner(record))
+        owner = RunOwner(record.config, name, STREAM_KEY, record.facts)
+        store = self._stores.pop(name, None) or open_store(self.uri, owner)
         store.write(stream_run(record, live=live))
         self._stores[name] = store
-
-
-def _owner(record: StreamRecord) -> RunOwner:
-    return RunOwner(
-        id=stream_id(record),
-        experiment=experiment_name(record),
-        key=STREAM_KEY,
-        dataset=record.config.dataset,
-        digest=record.config.data_hash,
-        data_dir=record.config.data_dir,
-        facts=record.facts,
-    )

@@ -90,9 +90,8 @@ def study_id(record: StudyRecord) -> str:
     return hashlib.sha256(f"{record.config.name}\n{created}".encode()).hexdigest()[:16]
 
 
-def experiment_name(record: StudyRecord) -> str:
-    """Returns the experiment of a study: one per dataset, so that its studies can be compared."""
-    dataset = record.config.dataset
+def experiment_name(dataset: str) -> str:
+    """Returns the experiment of studies and streams: one per dataset, so that they can be compared."""
     return f"nbt {Path(dataset).name or dataset}"[:MAX_NAME_LENGTH]
 
 

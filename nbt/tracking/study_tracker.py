@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from nbt.errors import NbtError
+from nbt.report.files import report_folder
 from nbt.report.study.recommendation import default_recipe_trial
 from nbt.tracking.client import open_store
 from nbt.tracking.connection import RETRY_SECONDS, TrackingConnection, error_summary
@@ -64,8 +65,6 @@ def _write_all(store: RunStore, specs: Sequence[RunSpec]) -> dict[str, int]:
 def _report_files(record: StudyRecord, reports: str | Path | None) -> list[Path]:
     if reports is None:
         return []
-    from nbt.report import report_folder  # imports pandas and Jinja
-
     folder = report_folder(reports, record.config.name)
     return [folder / name for name in _REPORT_FILE_NAMES if (folder / name).is_file()]
 

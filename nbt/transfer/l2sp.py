@@ -7,7 +7,7 @@ arXiv 1802.01483; as a continuous mix: arXiv 2107.08585.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -60,26 +60,34 @@ class L2SP:
     @torch.no_grad()
     def add_to_gradients(self) -> None:
         """Adds the penalty's gradient, `(alpha + beta) w - alpha w0`, to `.grad` in place, for SGD."""
-        for group, anchors in zip(self.groups, self.anchors, strict=True):
-            trained = [index for index, parameter in enumerate(group.parameters) if parameter.grad is not None]
-            if not trained:
-                continue
-            gradients: list[torch.Tensor] = [group.parameters[i].grad for i in trained]  # type: ignore[misc]
-            weights = [group.parameters[index].detach() for index in trained]
-            torch._foreach_add_(gradients, weights, alpha=group.alpha + group.beta)
+        for group, trained, anchors in self._parameters(lambda parameter: parameter.grad is not None):
+            gradients: list[torch.Tensor] = [parameter.grad for parameter in trained]  # type: ignore[misc]
+            torch._foreach_add_(gradients, [p.detach() for p in trained], alpha=group.alpha + group.beta)
             if anchors:
-                torch._foreach_add_(gradients, [anchors[index] for index in trained], alpha=-group.alpha)
+                torch._foreach_add_(gradients, anchors, alpha=-group.alpha)
 
     @torch.no_grad()
     def decay(self, factor: float) -> None:
         """Adds `-lr * ((alpha + beta) w - alpha w0)` to the weights in place: the decoupled form, for AdamW.
 
+        Parameters that do not require gradients, such as those of a stalled backbone, do not change.
+
         Args:
-            factor: Current learning rate as a share of each group's peak rate, 0 ... 1.
+            factor: Current learning rate as a share of each group's peak rate.
         """
-        for group, anchors in zip(self.groups, self.anchors, strict=True):
+        for group, trained, anchors in self._parameters(lambda parameter: parameter.requires_grad):
             rate = group.lr * factor
-            weights = [parameter.detach() for parameter in group.parameters]
+            weights = [parameter.detach() for parameter in trained]
             torch._foreach_mul_(weights, 1.0 - rate * (group.alpha + group.beta))
             if anchors:
                 torch._foreach_add_(weights, anchors, alpha=rate * group.alpha)
+
+    def _parameters(
+        self, chosen: Callable[[nn.Parameter], bool]
+    ) -> Iterator[tuple[ParameterGroup, list[nn.Parameter], list[torch.Tensor]]]:
+        """Yields each group with its chosen parameters and their anchors, if the group has any."""
+        for group, anchors in zip(self.groups, self.anchors, strict=True):
+            indices = [index for index, parameter in enumerate(group.parameters) if chosen(parameter)]
+            if indices:
+                parameters = [group.parameters[index] for index in indices]
+                yield group, parameters, [anchors[index] for index in indices] if anchors else []

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
+from typing import Any
 
 _Z_95 = NormalDist().inv_cdf(0.975)
 
@@ -85,3 +86,8 @@ class Interval:
     low: float | None
     high: float | None
     n: int
+
+
+def interval_json(interval: Interval | None) -> Any:
+    """Returns an interval in JSON types; None stays None."""
+    return None if interval is None else dataclasses.asdict(interval)

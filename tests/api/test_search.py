@@ -150,7 +150,7 @@ def test_a_search_with_a_teacher_tries_an_injection(own_folder: Path) -> None:
         "recommended: profile and experience",
     ]
     injected = record.trials[4]
-    assert (injected.settings.init, injected.settings.teacher) == ("inject", teacher)
+    assert (injected.settings.source.init, injected.settings.source.teacher) == ("inject", teacher)
     assert injected.state in ("complete", "pruned")
     assert record.config.teacher == teacher
     assert teacher in Path("reports/s/report.md").read_text(), "the printed command is valid in any folder"

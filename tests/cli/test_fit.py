@@ -10,6 +10,7 @@ import pytest
 
 from nbt.cli import fit
 from nbt.cli.app import run
+from nbt.cli.display.fit_summary import split_columns
 from nbt.errors import UsageError
 from nbt.fit import LAYER_COLUMNS
 from tests.cli.fakes import FakeApi
@@ -129,10 +130,10 @@ def test_prints_table_definitions_charts_and_conclusions(fake_api: FakeApi, caps
 
 def test_a_wide_table_is_split_into_parts() -> None:
     rows = [{"backbone": "a" * 10, "one": "1", "two": "22", "three": "333"}]
-    assert fit.split_columns(rows, 80) == [rows]
-    parts = fit.split_columns(rows, 18)
+    assert split_columns(rows, 80) == [rows]
+    parts = split_columns(rows, 18)
     assert [list(part[0]) for part in parts] == [["backbone", "one"], ["backbone", "two"], ["backbone", "three"]]
-    assert [name for part in fit.split_columns(rows, 1) for name in part[0] if name != "backbone"] == [
+    assert [name for part in split_columns(rows, 1) for name in part[0] if name != "backbone"] == [
         "one",
         "two",
         "three",

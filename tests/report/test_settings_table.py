@@ -1,5 +1,5 @@
-from nbt.report.settings_table import SETTING_DESCRIPTIONS, flat_settings, recipe_summary
-from nbt.settings import TransferSettings, setting_names
+from nbt.report.settings_table import flat_settings, recipe_summary, setting_descriptions
+from nbt.settings import SETTINGS, TransferSettings
 from tests.sample_study import BEST, DEFAULT, sampled
 
 
@@ -10,7 +10,7 @@ def test_every_setting_occurs_once_as_plain_value() -> None:
         -0.4,
         0.0,
     )
-    assert len(flat) == len(setting_names()) + 2
+    assert len(flat) == len(SETTINGS) + 2
     assert {type(value) for value in flat.values()} <= {bool, int, float, str}
 
 
@@ -19,7 +19,7 @@ def test_setting_names_are_the_same_for_all_settings() -> None:
 
 
 def test_every_setting_has_a_description() -> None:
-    assert set(SETTING_DESCRIPTIONS) == set(flat_settings(DEFAULT))
+    assert set(setting_descriptions()) == set(flat_settings(DEFAULT))
 
 
 def test_recipe_summary_shows_main_settings() -> None:
@@ -33,6 +33,6 @@ def test_recipe_summary_names_active_techniques() -> None:
     fast = TransferSettings(head_scale=0.0, feature_norm="batch", stall=0.1, zap_period=3)
     assert recipe_summary(fast) == "depth 1.00 frozen 0.00 lr 0.01 zap 3 head 0 norm batch stall 0.10"
     injected = TransferSettings(init="inject", pretrain_scheme="asb", pretrain_zap_period=1)
-    assert recipe_summary(injected) == "depth 1.00 frozen 0.00 lr 0.01 inject source asb zap 1"
+    assert recipe_summary(injected) == "depth 1.00 frozen 0.00 lr 0.01 inject source asb source zap 1"
     linear = TransferSettings(method="dlcft", linearized=True, target_scale=5.0)
     assert recipe_summary(linear) == "depth 1.00 frozen 0.00 lr 0.01 dlcft linearized squared error 5"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.errors import UsageError
-from nbt.settings import AUGMENTATIONS, OPTIMIZERS, TransferSettings, repair, setting_names, setting_rule
+from nbt.settings import AUGMENTATIONS, OPTIMIZERS, SETTINGS, SourceSettings, StreamSettings, TransferSettings, repair
 
 share = st.floats(0, 1)
 rate = st.floats(1e-8, 10)
@@ -112,14 +113,14 @@ def test_repair_resets_l2sp_without_trainable_units() -> None:
     assert repair(settings.replace(sp_depth=0.6)).sp_mix == 0.7
 
 
-@given(st.dictionaries(st.sampled_from(setting_names()), st.one_of(st.none(), st.text(), st.floats(), st.booleans())))
+@given(st.dictionaries(st.sampled_from(tuple(SETTINGS)), st.one_of(st.none(), st.text(), st.floats(), st.booleans())))
 def test_invalid_values_raise_only_usage_errors(values: dict[str, Any]) -> None:
     try:
         settings = TransferSettings.from_dict(values)
     except UsageError as error:
         assert any(name in str(error) for name in values)
     else:
-        assert all(math.isclose(getattr(settings, k), v) for k, v in values.items() if isinstance(v, float))
+        assert all(math.isclose(settings.value(k), v) for k, v in values.items() if isinstance(v, float))
 
 
 @given(st.text())
@@ -127,7 +128,7 @@ def test_invalid_yaml_raises_only_usage_errors(text: str) -> None:
     try:
         TransferSettings.from_yaml(text, source="recipe.yaml")
     except UsageError as error:
-        assert str(error).startswith("recipe.yaml: ")
+        assert str(error).startswith(("recipe.yaml: ", "recipe.yaml, line "))
 
 
 @pytest.mark.parametrize(
@@ -171,10 +172,44 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_every_default_satisfies_the_rule_of_its_setting() -> None:
-    for name in setting_names():
-        rule = setting_rule(name)
-        assert rule.check(name, getattr(TransferSettings(), name)) == getattr(TransferSettings(), name)
-        assert rule.describe()
+    for name, setting in SETTINGS.items():
+        assert setting.rule.check(name, setting.default) == setting.default == TransferSettings().value(name)
+        assert setting.rule.describe() and setting.text.endswith(".")
+
+
+def test_the_reference_documentation_has_every_setting() -> None:
+    text = (TransferSettings.__doc__ or "") + (SourceSettings.__doc__ or "") + (StreamSettings.__doc__ or "")
+    for setting in SETTINGS.values():
+        assert f"{setting.name}: {setting.text}" in text
+    assert list(inspect.signature(TransferSettings).parameters) == list(SETTINGS)
+
+
+class TestGroups:
+    def test_flat_names_and_groups_build_the_same_settings(self) -> None:
+        flat = TransferSettings(init="inject", teacher="resnet18", method="ewc", head_lr=0.1)
+        source, stream = SourceSettings(init="inject", teacher="resnet18"), StreamSettings(method="ewc")
+        assert flat == TransferSettings(source=source, stream=stream, head_lr=0.1)
+        assert (flat.source.init, flat.stream.method, flat.value("teacher")) == ("inject", "ewc", "resnet18")
+
+    def test_files_have_flat_names_only(self) -> None:
+        settings = TransferSettings(init="kaiming", penalty_strength=2.0)
+        assert list(settings.to_dict()) == list(SETTINGS)
+        assert settings.to_dict()["init"] == "kaiming"
+        with pytest.raises(UsageError, match=r"unknown setting 'source'"):
+            TransferSettings.from_dict({"source": {"init": "kaiming"}})
+
+    def test_replace_changes_one_group_and_keeps_the_others(self) -> None:
+        settings = TransferSettings(teacher="resnet18")
+        changed = settings.replace(init="inject", blend=1.0)
+        assert changed.source == SourceSettings(init="inject", teacher="resnet18", blend=1.0)
+        assert changed.stream is settings.stream and settings.source.init == "pretrained"
+        assert changed.replace(blend=1.0) is changed
+
+    def test_a_group_is_checked_like_its_settings(self) -> None:
+        with pytest.raises(UsageError, match="blend"):
+            SourceSettings(blend=2.0)
+        with pytest.raises(TypeError, match="SourceSettings"):
+            TransferSettings(source={"init": "inject"})
 
 
 class TestReplace:

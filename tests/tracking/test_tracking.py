@@ -25,8 +25,8 @@ import pytest
 
 from nbt.errors import NbtError, UsageError
 from nbt.fit import FitProfile
-from nbt.report import write_report
 from nbt.report.settings_table import flat_settings
+from nbt.report.study.write import write_report
 from nbt.settings import TransferSettings
 from nbt.tracking import (
     RunOwner,

@@ -18,6 +18,7 @@ from nbt.training import run_trial as trial_module
 from nbt.training.fine_tune import FineTuneResult
 from nbt.training.results import EpochResult, TrialSpec
 from nbt.training.run_trial import run_trial, task_for_trial
+from nbt.training.trial_state import TrialState
 from nbt.training.worker.context import WorkerContext
 
 QUICK = TransferSettings(epochs=3, head_lr=0.1, body_lr=0.05, batch_size=16)
@@ -116,17 +117,17 @@ def test_running_out_of_memory_is_recognised_and_frees_the_caches(
 def test_a_failed_trial_is_released_before_its_memory_is_freed(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     trials: list[weakref.ref[object]] = []
 
-    class OutOfMemoryTrial(fine_tune_module._Trial):
-        def _validate(self) -> tuple[float | None, float | None]:
+    class OutOfMemoryState(TrialState):
+        def keep_if_best(self, result: EpochResult) -> None:
             trials.append(weakref.ref(self))
             raise RuntimeError("CUDA error: out of memory")
 
-    monkeypatch.setattr(fine_tune_module, "_Trial", OutOfMemoryTrial)
+    monkeypatch.setattr(fine_tune_module, "TrialState", OutOfMemoryState)
     context = WorkerContext(digits)
     alive: list[bool] = []
     monkeypatch.setattr(context, "clear", lambda: alive.extend(trial() is not None for trial in trials))
     outcome = run_trial(TrialSpec(key="a", settings=QUICK), context, never_stop)
-    assert outcome.out_of_memory and "_validate" in (outcome.traceback or "")
+    assert outcome.out_of_memory and "keep_if_best" in (outcome.traceback or "")
     assert alive == [False]
 
 

@@ -24,6 +24,7 @@ from nbt.tuning.storage.database import close, connect
 from nbt.tuning.storage.records import StudyConfig, StudyObserver, StudyRecord, TrialRecord
 from nbt.tuning.storage.studies import open_study, read_study, resolve_storage
 from nbt.tuning.storage.study_store import StudyStore
+from nbt.tuning.storage.study_writer import StudyWriter
 
 EPOCHS = 6
 DATASET = {"train_images": 200, "validation_images": 100, "test_images": 150, "classes": 5}
@@ -54,7 +55,15 @@ def open_fake_study(folder: Path, budget: str = "10", **changes: Any) -> StudySt
     """Opens the study "fake" in `folder`."""
     options = {key: changes.pop(key) for key in ("fresh", "notes", "dataset") if key in changes}
     url = changes.pop("url", None) or resolve_storage(None, folder)
-    return open_study(url, config(**changes), budget=budget, pruner="none", **{"dataset": DATASET, **options})
+    flush_seconds = changes.pop("flush_seconds", 0.0)  # by default, a killed search loses nothing
+    store = open_study(url, config(**changes), budget=budget, pruner="none", **{"dataset": DATASET, **options})
+    writer(store).flush_seconds = flush_seconds
+    return store
+
+
+def writer(store: StudyStore) -> StudyWriter:
+    assert store._writer is not None
+    return store._writer
 
 
 @cache
@@ -86,8 +95,7 @@ def make_controller(store: StudyStore, budget: str = "10", *, pruner: str = "non
 def kill(store: StudyStore) -> None:
     """Releases the lock and connections of a store, as the operating system does for a killed process."""
     store._lock.release()
-    store._storage.remove_session()
-    store._storage.database.engine.dispose()
+    writer(store).abandon()
 
 
 def hashed_uniform(*names: object) -> float:

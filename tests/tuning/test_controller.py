@@ -66,10 +66,10 @@ class TestSearch:
             return optuna.samplers.RandomSampler(seed=seed)
 
         recipe = Space.load("non_binary").default(EPOCHS).replace(head_lr=0.5)
-        replaced = run_search(tmp_path / "a", "4", sampler=sampler, first=[("other", recipe)])
+        replaced = run_search(tmp_path / "a", "4", sampler=sampler, baselines=[("other", recipe)])
         assert [trial.origin for trial in replaced.trials] == ["anchor: other", *["sampler"] * 3]
         assert replaced.trials[0].settings == recipe
-        without = run_search(tmp_path / "b", "4", sampler=sampler, first=())
+        without = run_search(tmp_path / "b", "4", sampler=sampler, baselines=())
         assert {trial.origin for trial in without.trials} == {"sampler"}
         assert [trial.settings for trial in without.trials][:3] == [trial.settings for trial in replaced.trials][1:]
         assert len(set(seeds)) == 1, "it is derived from the seed of the study"

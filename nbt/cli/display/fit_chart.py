@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from nbt.report.fit.text import accuracy_text, images, knee_unit_count
 from nbt.report.formatting import one_line, percent, truncated
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from nbt.fit.fit_profile import FitProfile
 
 HEIGHT = 8
@@ -32,8 +32,6 @@ def draw_columns(profile: FitProfile, width: int) -> list[Text]:
         profile: A profile with at least one unit.
         width: Width of the terminal in characters; if not all units fit, evenly spaced ones are shown.
     """
-    from rich.text import Text
-
     pretrained, random = curves(profile)
     n_units, knee = len(pretrained), knee_unit_count(profile)
     shown = evenly_spaced(n_units, max(1, (width - _LEFT_MARGIN - 1) // _UNIT_WIDTH), keep=(knee or n_units) - 1)
@@ -130,8 +128,6 @@ def evenly_spaced(count: int, limit: int, keep: int) -> list[int]:
 
 def _axis_and_legend(shown: Sequence[int], knee: int | None, units: int) -> list[Text]:
     """Returns the axis, the mark of the knee below it, and the legend."""
-    from rich.text import Text
-
     axis = Text(" " * _LEFT_MARGIN + "─" * (_UNIT_WIDTH * len(shown) + 1), style="dim")
     caption = Text(" " * (_LEFT_MARGIN + 1))
     caption.append("█ pretrained", style=_PRETRAINED)

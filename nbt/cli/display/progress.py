@@ -6,13 +6,15 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from nbt.cli.display.output import Output
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.live import Live
 
 _BAR_WIDTH = 28
 
@@ -36,9 +38,6 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._mode == "live":
-            from rich.console import Console
-            from rich.live import Live
-
             console = Console(stderr=True, highlight=False, markup=False, emoji=False)
             self._live = Live(
                 console=console,
@@ -78,8 +77,6 @@ class Progress:
 
     def render(self) -> RenderableType:
         """Returns the current display."""
-        from rich.console import Group
-
         return Group(*self._rows())
 
     def _rows(self) -> list[RenderableType]:
@@ -100,8 +97,6 @@ def _supports_live_display() -> bool:
 
 
 def _grid(*cells: Any, style: str = "") -> RenderableType:
-    from rich.table import Table
-
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(min_width=None if len(cells) == 1 else 8, no_wrap=True, style=style)
     for _ in cells[1:]:
@@ -112,15 +107,10 @@ def _grid(*cells: Any, style: str = "") -> RenderableType:
 
 def text_row(label: str, text: str, *, style: str = "") -> RenderableType:
     """Returns one line of a display with a label and a text."""
-    from rich.text import Text
-
     return _grid(Text(label), Text(text), style=style) if text else _grid(Text(label), style=style)
 
 
 def bar_row(label: str, done: float, total: float, text: str) -> RenderableType:
     """Returns one line of a display with a label, a progress bar and a text."""
-    from rich.progress_bar import ProgressBar
-    from rich.text import Text
-
     bar = ProgressBar(total=max(total, 1e-9), completed=min(done, total), width=_BAR_WIDTH)
     return _grid(Text(label), bar, Text(text))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import RenderableType
 
 from nbt.cli.display.output import Output, percent
 from nbt.cli.display.progress import Progress, bar_row, text_row
@@ -15,9 +17,6 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget
 from nbt.tuning.storage.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, rank_trials
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 _MAX_TRIALS_SHOWN = 6
 _INTERRUPTED = "interrupted"

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rich.console import RenderableType
+
 from nbt.api._continual import StreamObserver
 from nbt.cli.display.output import Output, percent
 from nbt.cli.display.progress import Progress, bar_row, text_row
@@ -16,8 +18,6 @@ from nbt.training.continual.results import TaskScore
 from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from nbt.training.continual.curvature_memory import CurvatureMemory
 
 _TASK_LABEL = re.compile(r"task (\d+) of (\d+)")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
 
 from nbt.cli.display.output import interval_text
+from nbt.cli.display.tables import grid
 from nbt.report.formatting import duration
 from nbt.report.streams.comparison import Comparison, MethodStreams
 from nbt.report.streams.report_data import matrix_cells
 from nbt.report.streams.text import bytes_text, notes
 from nbt.tuning.intervals import Interval
-
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
 
 _MAX_TASKS_IN_TABLE = 12
 
@@ -35,7 +35,7 @@ def comparison_text(comparison: Comparison, report: Path) -> list[Any]:
 
 
 def _single_method(runs: MethodStreams) -> list[Any]:
-    table = _grid()
+    table = grid()
     table.add_row("average accuracy", interval_text(runs.average_accuracy), _sample_text(runs))
     table.add_row("forgetting", _points(runs.forgetting), "points below the best accuracy, past tasks")
     forward = runs.forward_transfer
@@ -54,8 +54,6 @@ def _sample_text(runs: MethodStreams) -> str:
 
 
 def _matrix_table(runs: MethodStreams) -> Table:
-    from rich.table import Table
-
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
     table.add_column(f"{runs.method}, %: after task", justify="right")
     for number in range(1, len(runs.matrix) + 1):
@@ -66,8 +64,6 @@ def _matrix_table(runs: MethodStreams) -> Table:
 
 
 def _methods_table(comparison: Comparison) -> Table:
-    from rich.table import Table
-
     first = comparison.methods[0].method
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("method")
@@ -90,20 +86,8 @@ def _methods_table(comparison: Comparison) -> Table:
 
 def _points(interval: Interval, *, signed: bool = False) -> str:
     """Formats a difference of accuracies in points with its interval, as in "3.1  [2.0, 4.2]"."""
-    sign = "+" if signed else ""
-    text = f"{100 * interval.mean:{sign}.1f}"
-    if interval.low is None or interval.high is None:
-        return text
-    return f"{text}  [{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"
-
-
-def _grid() -> Table:
-    from rich.table import Table
-
-    return Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    return interval_text(interval, signed=signed).replace(" %", "")
 
 
 def _text_line(text: str) -> Text:
-    from rich.text import Text
-
     return Text(text, overflow="fold")

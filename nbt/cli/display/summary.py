@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import RenderableType
+from rich.text import Text
+
 from nbt.cli.display.output import interval_text, relative_path
+from nbt.cli.display.tables import grid
 from nbt.report.formatting import duration, pluralise
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
 from nbt.report.study.reproduce import commands
 from nbt.settings import TransferSettings
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-    from rich.text import Text
-
     from nbt.tuning.intervals import Interval
     from nbt.tuning.storage.records import StudyRecord, TestRecord
 
@@ -53,16 +53,17 @@ def settings_table(settings: TransferSettings) -> RenderableType:
     changed = [name for name in values if values[name] != default[name]]
     if not changed:
         return _indented("the default recipe: plain full fine-tuning")
-    table = _grid()
+    table = grid()
     for name in changed:
-        table.add_row("", name, _bold(_value_text(values[name])), f"default {_value_text(default[name])}")
+        value = Text(_value_text(values[name]), style="bold green")
+        table.add_row("", name, value, f"default {_value_text(default[name])}")
     table.add_row("", "all others", "as in the default recipe", "")
     return table
 
 
 def training_summary(validation: Interval, test: TestRecord, model: Path | None) -> RenderableType:
     """Returns the results of a training with known settings, and the folder of its model if it was exported."""
-    table = _grid()
+    table = grid()
     table.add_row("validation", interval_text(validation), _runs_text(validation.n))
     table.add_row("test", interval_text(test.accuracy), f"{test.n} images")
     if model is not None:
@@ -71,7 +72,7 @@ def training_summary(validation: Interval, test: TestRecord, model: Path | None)
 
 
 def _results_table(record: StudyRecord) -> RenderableType:
-    table = _grid()
+    table = grid()
     final = record.final(record.recommended or "")
     if final is not None:
         table.add_row("", "validation", interval_text(final.validation), _runs_text(final.validation.n))
@@ -109,25 +110,9 @@ def _value_text(value: Any) -> str:
     return str(value)
 
 
-def _grid() -> Table:
-    from rich.table import Table
-
-    return Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-
-
 def _heading(text: str) -> Text:
-    from rich.text import Text
-
     return Text(f"\n{text}", style="bold")
 
 
-def _bold(text: str) -> Text:
-    from rich.text import Text
-
-    return Text(text, style="bold green")
-
-
 def _indented(text: str) -> Text:
-    from rich.text import Text
-
     return Text(f"  {text}", overflow="fold")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from nbt.cli.display.output import Output
 from nbt.errors import nearest
@@ -16,7 +17,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 # Parameters of commands whose options have another name: `out` is the `Output` of the command.
 PARAMETER_NAMES = {"out": "folder"}
 AT_LEAST_ONE = click.IntRange(min=1)
-SEED = click.IntRange(min=0)
 
 
 class Command(click.Command):
@@ -102,8 +102,9 @@ class _NumberOrText(click.ParamType[float | str]):
 
 _TASK = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots")
 _REPEATED_BACKBONES: dict[str, dict[str, Any]] = {
-    "backbone": {"help": f"{BACKBONE_HELP} Repeat the option to compare several."},
+    "backbone": {"multiple": True, "help": f"{BACKBONE_HELP} Repeat the option to compare several."},
     "weights": {
+        "multiple": True,
         "help": f"{WEIGHTS_HELP} Give it once for all backbones, or once per backbone.",
         "default": (),
         "show_default": "default",
@@ -111,38 +112,27 @@ _REPEATED_BACKBONES: dict[str, dict[str, Any]] = {
 }
 
 
-def task_options(function: Function) -> Function:
-    """Adds the options that define a task; `nbt.cli.options.checks.check_task` checks their values."""
+def task_options(function: Function, **attributes: Mapping[str, Any]) -> Function:
+    """Adds the options that define a task; `nbt.cli.options.checks.check_task` checks their values.
+
+    Args:
+        function: The function of a command.
+        **attributes: Attributes of single options that differ from those of `nbt search`, by name of the option.
+    """
     for name in reversed(_TASK):
-        function = config_option(name, **({"required": True} if name == "dataset" else {}))(function)
+        function = config_option(name, **{"required": name == "dataset", **attributes.get(name, {})})(function)
     return function
 
 
 def comparison_options(function: Function) -> Function:
     """Adds the options of `task_options`, but `--backbone` and `--weights` may be repeated and are tuples."""
-    for name in reversed(_TASK):
-        attributes: dict[str, Any] = {"required": True} if name == "dataset" else {}
-        if name in _REPEATED_BACKBONES:
-            attributes = {"multiple": True, **_REPEATED_BACKBONES[name]}
-        function = config_option(name, **attributes)(function)
-    return function
+    return task_options(function, **_REPEATED_BACKBONES)
 
 
-def teacher_option(function: Function) -> Function:
-    """Adds `--teacher`; `nbt.cli.options.checks.check_task` checks its value."""
-    return config_option("teacher")(function)
-
-
-def storage_option(function: Function) -> Function:
-    """Adds `--storage`; `nbt.cli.options.checks.check_study` checks its value."""
-    return config_option("storage")(function)
-
-
-def tracking_option(function: Function) -> Function:
-    """Adds `--tracking-uri`."""
-    return config_option("tracking_uri")(function)
-
-
-def experience_option(function: Function) -> Function:
-    """Adds `--experience`; `nbt.cli.options.checks.check_experience` checks its value."""
-    return config_option("experience")(function)
+def given_parameters(ctx: click.Context) -> dict[str, click.Parameter]:
+    """Returns the parameters that were given on the command line, by name."""
+    return {
+        str(param.name): param
+        for param in ctx.command.params
+        if ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
+    }

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from nbt.cli.options.common import AT_LEAST_ONE, SEED, Function, choice_option, tracking_option
+from nbt.cli.options.common import AT_LEAST_ONE, Function, choice_option, config_option, given_parameters
 from nbt.errors import UsageError, nearest
+from nbt.search_config import WEIGHTS_HELP
 from nbt.settings import CURVATURES, TransferSettings
 from nbt.settings.class_stream import PROTOCOLS, TRAIN_LAYERS
 from nbt.settings.continual import (
@@ -69,37 +69,13 @@ def _check_methods(ctx: click.Context, param: click.Parameter, value: tuple[str,
 
 _COMMON: tuple[Callable[[Any], Any], ...] = (
     choice_option("--scenario", (_CLASS_STREAM, *SCENARIOS), required=True, help="Kind of stream; see above."),
-    click.option("--dataset", required=True, metavar="NAME|FOLDER|CSV", help="Target dataset; see nbt datasets."),
-    click.option(
-        "--data-dir",
-        metavar="DIR",
-        show_default="downloaded where possible",
-        help="Folder that already holds a dataset known by name.",
-    ),
-    click.option(
-        "--backbone",
-        metavar="NAME",
-        show_default="the dataset's backbone",
-        help="Architecture of the weights, such as 'conv3(width=256)'; see nbt backbones.",
-    ),
-    click.option(
-        "--weights",
-        metavar="default|none|FILE",
-        default="default",
-        show_default=True,
-        help="Pretrained weights: those of the backbone (default), random ones (none), or a file; see nbt pretrain.",
-    ),
-    click.option(
-        "--image-size",
-        metavar="PIXELS",
-        type=int,
-        show_default="that of dataset and backbone",
-        help="Side length of the images.",
-    ),
-    click.option(
-        "--classes",
-        metavar="N",
-        type=int,
+    config_option("dataset", required=True),
+    config_option("data_dir"),
+    config_option("backbone", help="Architecture of the weights, such as 'conv3(width=256)'; see nbt backbones."),
+    config_option("weights", help=f"{WEIGHTS_HELP[:-1]}; see nbt pretrain."),
+    config_option("image_size"),
+    config_option(
+        "classes",
         show_default="all; stream: 600, or all if fewer",
         help="Use only the first N classes. Stream: draw N classes per run.",
     ),
@@ -124,9 +100,7 @@ _COMMON: tuple[Callable[[Any], Any], ...] = (
         show_default="32",
         help="Images per step. Stream: only with --protocol standard.",
     ),
-    click.option(
-        "--seed", metavar="N", type=SEED, default=0, show_default=True, help="Seed of task order, split and draws."
-    ),
+    config_option("seed", help="Seed of task order, split and draws."),
 )
 _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
@@ -153,7 +127,7 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="Streams per method, each with its own seed, task order and split.",
     ),
-    click.option("--shots", metavar="N", type=int, show_default="all", help="Use only N labelled images per class."),
+    config_option("shots"),
     click.option(
         "--settings",
         "file",
@@ -200,8 +174,8 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default="2G",
         help="Upper bound on the memory of the curvatures, such as 512M.",
     ),
-    click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Folder of the reports."),
-    tracking_option,
+    config_option("out"),
+    config_option("tracking_uri"),
     click.option("--fresh", is_flag=True, help="Delete the stored results of these streams and start again."),
 )
 _CLASS_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -265,15 +239,6 @@ def _option_names(options: Sequence[Callable[[Any], Any]]) -> frozenset[str]:
     return frozenset(str(param.name) for param in holder.params)
 
 
-def given_options(ctx: click.Context) -> dict[str, click.Parameter]:
-    """Returns the parameters that were given on the command line, by name."""
-    return {
-        str(param.name): param
-        for param in ctx.command.params
-        if ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
-    }
-
-
 def check_options(ctx: click.Context, scenario: str) -> None:
     """Rejects options of other scenarios.
 
@@ -283,7 +248,7 @@ def check_options(ctx: click.Context, scenario: str) -> None:
     is_class_stream = scenario == _CLASS_STREAM
     rejected = _option_names(_TASK_STREAM_OPTIONS if is_class_stream else _CLASS_STREAM_OPTIONS)
     valid_for = "--scenario " + ", ".join(SCENARIOS) if is_class_stream else f"--scenario {_CLASS_STREAM}"
-    for name, param in given_options(ctx).items():
+    for name, param in given_parameters(ctx).items():
         if name in rejected:
             raise UsageError(f"{param.opts[0]} is an option of {valid_for}")
 
@@ -301,7 +266,7 @@ def recipes_from_options(options: Mapping[str, Any]) -> dict[str, TransferSettin
         UsageError: The file or an option is invalid, or an option applies to none of the methods.
     """
     base = None if options["file"] is None else TransferSettings.load(options["file"])
-    names = options["methods"] or (("dlcft",) if base is None else (base.method,))
+    names = options["methods"] or (("dlcft",) if base is None else (base.stream.method,))
     recipes = {name: _recipe_of_method(name, options["scenario"], base) for name in names}
     _check_method_options(options, recipes)
     changes = {field: options[name] for name, field in _RECIPE_FIELDS.items() if options[name] is not None}
@@ -312,7 +277,7 @@ def recipes_from_options(options: Mapping[str, Any]) -> dict[str, TransferSettin
 def _recipe_of_method(name: str, scenario: str, base: TransferSettings | None) -> TransferSettings:
     if base is None:
         return TransferSettings(**method_overrides(name, scenario))
-    if name == base.method:
+    if name == base.stream.method:
         return base
     # EWC is defined for the original network and for cross-entropy.
     plain = {"linearized": False, "target_scale": 0.0} if name == "ewc" else {}
@@ -338,11 +303,11 @@ def _with_target_scale(recipes: dict[str, TransferSettings], scale: float | None
 
 def _check_method_options(options: Mapping[str, Any], recipes: Mapping[str, TransferSettings]) -> None:
     """Rejects an option that applies to none of the methods."""
-    requested = {recipe.method for recipe in recipes.values()}
+    requested = {recipe.stream.method for recipe in recipes.values()}
     for name, methods in _METHODS_OF_OPTION.items():
         if options[name] is not None and requested.isdisjoint(methods):
             raise UsageError(f"--{name.replace('_', '-')} is an option of --method {', '.join(methods)}")
-    linearized = any(recipe.linearized or recipe.method == "dlcft" for recipe in recipes.values())
+    linearized = any(recipe.linearized or recipe.stream.method == "dlcft" for recipe in recipes.values())
     if options["head"] is not None and not linearized:
         raise UsageError("--head is an option of --method dlcft, and of settings that are linearized")
 

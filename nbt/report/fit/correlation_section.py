@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nbt.report.fit.correlation import (
     MIN_TRIALS,
     MeasureCorrelation,
@@ -11,34 +9,8 @@ from nbt.report.fit.correlation import (
     comparable_trials,
     measure_correlations,
 )
-from nbt.report.formatting import DASH, signed_number
+from nbt.report.formatting import DASH, TemplateData, signed_number
 from nbt.tuning.storage.records import StudyRecord
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorrelationRow:
-    """One measure and the baseline at both depths; `trials` is "12", or "12 and 9" where the depths differ."""
-
-    label: str
-    transfer: str
-    transfer_baseline: str
-    frozen: str
-    frozen_baseline: str
-    trials: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorrelationSection:
-    """The correlation of unit measures with the accuracy of the trials as text.
-
-    Attributes:
-        sentence: Explanation of the rows, or the reason why there are none.
-        rows: One row per measure.
-    """
-
-    sentence: str
-    rows: tuple[CorrelationRow, ...]
-
 
 _LABELS = {
     "ridge_accuracy": "ridge probe",
@@ -52,14 +24,14 @@ _LABELS = {
 }
 
 
-def correlation_section(record: StudyRecord) -> CorrelationSection | None:
+def correlation_section(record: StudyRecord) -> TemplateData | None:
     """Returns the section on the correlation of unit measures with accuracy; None without a profile of units."""
     correlations = measure_correlations(record)
     if not correlations:
         return None
     full = len(comparable_trials(record))
     if full < MIN_TRIALS:
-        return CorrelationSection(
+        return TemplateData(
             sentence=(
                 f"The correlation of unit measures with accuracy requires {MIN_TRIALS} full-length trials that did not "
                 f"diverge; there {'is' if full == 1 else 'are'} {full}."
@@ -67,7 +39,7 @@ def correlation_section(record: StudyRecord) -> CorrelationSection | None:
             rows=(),
         )
     pairs = zip(correlations[::2], correlations[1::2], strict=True)
-    return CorrelationSection(
+    return TemplateData(
         sentence=(
             "Rank correlation (Kendall's tau-b) with the validation accuracy of the full-length trials that did not "
             "diverge. The value of a measure is taken at the last unit that a trial transfers or freezes; the baseline "
@@ -79,9 +51,9 @@ def correlation_section(record: StudyRecord) -> CorrelationSection | None:
     )
 
 
-def _correlation_row(transfer: MeasureCorrelation, frozen: MeasureCorrelation) -> CorrelationRow:
+def _correlation_row(transfer: MeasureCorrelation, frozen: MeasureCorrelation) -> TemplateData:
     same = transfer.trials == frozen.trials
-    return CorrelationRow(
+    return TemplateData(
         label=_LABELS[transfer.measure],
         transfer=_tau_text(transfer.tau),
         transfer_baseline=_tau_text(transfer.baseline),

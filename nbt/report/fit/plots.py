@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.errors import NbtError, UsageError, nearest
+from nbt.files import atomic_file
 from nbt.fit.fit_profile import FitProfile
 from nbt.report import svg
 from nbt.report.fit.text import accuracy_text, gain_of_unit, images, knee_unit_count, profile_names
@@ -99,14 +99,11 @@ def write_fit_plot(profiles: Sequence[FitProfile], file: str | Path) -> Path:
         NbtError: The file cannot be written.
     """
     path = check_plot_file(file)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(fit_figure(profiles, path.suffix.lower().lstrip(".")))
-        temporary.replace(path)
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(fit_figure(profiles, path.suffix.lower().lstrip(".")))
     except OSError as error:
         raise NbtError(f"{path}: cannot write the plot ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

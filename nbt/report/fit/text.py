@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from nbt.fit.fit_profile import FitProfile
-from nbt.report.formatting import DASH, format_number, join_words, one_line, percent, pluralise, points
+from nbt.report.formatting import DASH, TemplateData, format_number, join_words, one_line, percent, pluralise, points
 from nbt.tuning.intervals import accuracy_standard_error
 
 RANDOM_ACCURACY_CEILING = 0.95
@@ -42,15 +42,6 @@ class Measure:
     label: str
     meaning: str
     kind: str = "score"
-
-
-@dataclass(frozen=True)
-class MeasureRow:
-    """One measure of one profile as a table row."""
-
-    label: str
-    value: str
-    meaning: str
 
 
 GAIN = "gain"
@@ -214,10 +205,10 @@ def legend(profiles: Sequence[FitProfile]) -> list[tuple[str, str]]:
     return [(_column_label(measure), measure.meaning) for measure in _available_measures(profiles)]
 
 
-def measure_rows(profile: FitProfile) -> tuple[MeasureRow, ...]:
+def measure_rows(profile: FitProfile) -> tuple[TemplateData, ...]:
     """Returns all measures of a profile as table rows."""
     return tuple(
-        MeasureRow(measure.label, value_text(profile, measure), measure.meaning)
+        TemplateData(label=measure.label, value=value_text(profile, measure), meaning=measure.meaning)
         for measure in (*MEASURES, *_ADDITIONAL_MEASURES)
         if _has_measure(profile, measure.name)
     )
@@ -446,7 +437,6 @@ def _available_measures(profiles: Iterable[FitProfile]) -> list[Measure]:
 __all__ = [
     "MEASURES",
     "Measure",
-    "MeasureRow",
     "accuracy_text",
     "uncertainty_text",
     "comparison",

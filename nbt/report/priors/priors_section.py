@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from nbt.report.formatting import DASH, join_words, one_line, pluralise, signed_number
+from nbt.report.formatting import DASH, TemplateData, join_words, one_line, pluralise, signed_number
 from nbt.report.priors.diagnostics import (
     CONFIRMED,
     CONTRADICTED,
@@ -18,42 +17,12 @@ from nbt.report.priors.diagnostics import (
 from nbt.tuning.storage.records import StudyRecord
 
 
-@dataclass(frozen=True, kw_only=True)
-class PriorRow:
-    """One source of prior knowledge: an active prior or a recorded task."""
-
-    name: str
-    description: str
-    origin: str
-    weight_before: str
-    weight_after: str
-    agreement: str
-    verdict: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class PriorsSection:
-    """The priors of a search as text.
-
-    Attributes:
-        sentences: Summary of the sources and the evidence of the trials.
-        sources: Active priors, then recorded tasks.
-        legend: Explanation of the columns; "" without sources.
-        inactive: One line per inactive prior, with the reason.
-    """
-
-    sentences: tuple[str, ...]
-    sources: tuple[PriorRow, ...]
-    legend: str
-    inactive: tuple[str, ...]
-
-
-def priors_section(record: StudyRecord) -> PriorsSection:
+def priors_section(record: StudyRecord) -> TemplateData:
     """Returns the section on the priors of a search."""
     diagnostics = prior_diagnostics(record)
     if diagnostics is None:
-        return PriorsSection(sentences=(_no_priors_sentence(record),), sources=(), legend="", inactive=())
-    return PriorsSection(
+        return TemplateData(sentences=(_no_priors_sentence(record),), sources=(), legend="", inactive=())
+    return TemplateData(
         sentences=_prior_sentences(diagnostics),
         sources=tuple(map(_prior_row, diagnostics.sources)),
         legend=_LEGEND if diagnostics.sources else "",
@@ -110,8 +79,8 @@ _LEGEND = (
 )
 
 
-def _prior_row(source: PriorEvidence) -> PriorRow:
-    return PriorRow(
+def _prior_row(source: PriorEvidence) -> TemplateData:
+    return TemplateData(
         name=one_line(source.name),
         description=one_line(source.description),
         origin=one_line(source.origin),

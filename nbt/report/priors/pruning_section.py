@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from nbt.report.formatting import DASH, format_interval, one_line, percent, pluralise
+from nbt.report.formatting import DASH, TemplateData, format_interval, one_line, percent, pluralise
 from nbt.report.priors.pruning import (
     CONTROL,
     EXEMPT,
@@ -17,37 +15,7 @@ from nbt.report.priors.pruning import (
 from nbt.tuning.storage.records import StudyRecord
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrunedTrialRow:
-    """One trial that was judged unpromising, whether it was stopped or not."""
-
-    number: int
-    decision: str
-    epochs: int
-    mean: str
-    interval: str
-    to_beat: str
-    chance: str
-    outcome: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class PruningSection:
-    """The pruning of a search as text.
-
-    Attributes:
-        sentences: Number of stopped trials, epochs saved, false-stop rate and coverage of the forecasts.
-        rows: The unpromising trials, by number; empty without forecasts.
-        forecasts: Whether any trial has a forecast.
-    """
-
-    sentences: tuple[str, ...]
-    rows: tuple[PrunedTrialRow, ...]
-    forecasts: bool
-
-
-def pruning_section(record: StudyRecord) -> PruningSection:
+def pruning_section(record: StudyRecord) -> TemplateData:
     """Returns the section on the pruning of a search."""
     results = pruning_results(record)
     sentences = [_stopped_sentence(record, results)]
@@ -55,7 +23,7 @@ def pruning_section(record: StudyRecord) -> PruningSection:
         sentences += [_control_sentence(results), _exempt_sentence(results), _coverage_sentence(results)]
     elif results.with_decision(STOPPED):
         sentences.append("This pruner has no control trials, so its false-stop rate is unknown.")
-    return PruningSection(
+    return TemplateData(
         sentences=tuple(sentence for sentence in sentences if sentence),
         rows=tuple(map(_pruned_trial_row, results.decisions)) if results.forecasts else (),
         forecasts=results.forecasts,
@@ -119,10 +87,10 @@ def _coverage_sentence(results: PruningResults) -> str:
     )
 
 
-def _pruned_trial_row(trial: PruningDecision) -> PrunedTrialRow:
+def _pruned_trial_row(trial: PruningDecision) -> TemplateData:
     forecast = trial.forecast
     row = None if forecast is None else forecast.deciding
-    return PrunedTrialRow(
+    return TemplateData(
         number=trial.number,
         decision=_DECISION_LABELS[trial.decision],
         epochs=trial.epochs,

@@ -12,7 +12,14 @@ import numpy as np
 from nbt._version import __version__
 from nbt.training.continual import metrics
 from nbt.training.continual.metrics import Matrix
-from nbt.tuning.intervals import Interval, accuracy_interval, paired_interval, t_interval, wilson_interval
+from nbt.tuning.intervals import (
+    Interval,
+    accuracy_interval,
+    interval_json,
+    paired_interval,
+    t_interval,
+    wilson_interval,
+)
 from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord, stream_name
 
 
@@ -143,10 +150,10 @@ class Comparison:
     def _method_to_json(self, runs: MethodStreams) -> dict[str, Any]:
         return {
             "method": runs.method,
-            "average_accuracy": _interval_to_json(runs.average_accuracy),
-            "forgetting": _interval_to_json(runs.forgetting),
-            "forward_transfer": _interval_to_json(runs.forward_transfer),
-            "versus_first": _interval_to_json(self.versus(runs)),
+            "average_accuracy": interval_json(runs.average_accuracy),
+            "forgetting": interval_json(runs.forgetting),
+            "forward_transfer": interval_json(runs.forward_transfer),
+            "versus_first": interval_json(self.versus(runs)),
             "matrix": runs.matrix.tolist(),
             "diverged": runs.diverged,
             "curvature_bytes": max(stream.curvature_bytes for stream in runs.streams),
@@ -190,9 +197,3 @@ def effective_sample_size(images: Sequence[int]) -> int:
         images: Number of evaluation images per task, n_j, each at least 1.
     """
     return round(len(images) ** 2 / sum(1.0 / count for count in images))
-
-
-def _interval_to_json(interval: Interval | None) -> dict[str, Any] | None:
-    if interval is None:
-        return None
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nbt.report.formatting import (
     DASH,
     Fact,
+    TemplateData,
     duration,
     format_interval,
     format_number,
@@ -18,7 +18,7 @@ from nbt.report.formatting import (
     pluralise,
     points_interval,
 )
-from nbt.report.settings_table import SETTING_DESCRIPTIONS, flat_settings
+from nbt.report.settings_table import flat_settings, setting_descriptions
 from nbt.report.streams import text
 from nbt.report.streams.comparison import Comparison, MethodStreams
 from nbt.settings import TransferSettings
@@ -32,106 +32,13 @@ _STREAM_SETTING_DESCRIPTIONS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class MethodRow:
-    """One method."""
-
-    name: str
-    accuracy: str
-    interval: str
-    forgetting: str
-    forgetting_interval: str
-    forward_transfer: str
-    versus: str
-    versus_interval: str
-    curvature_memory: str
-    seconds: str
-    best: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatrixSection:
-    """The accuracy matrix of a method in percent.
-
-    Attributes:
-        method: Name of the method.
-        rows: One row per task after which accuracy was measured; cells of tasks not yet trained are in brackets.
-        file: File name of the drawing.
-    """
-
-    method: str
-    rows: tuple[tuple[str, ...], ...]
-    file: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskRow:
-    """One task of the first stream."""
-
-    number: int
-    classes: str
-    train_images: str
-    evaluation_images: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamSettingRow:
-    """One setting of every method that differs from the default recipe for at least one of them."""
-
-    name: str
-    values: tuple[str, ...]
-    default: str
-    meaning: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamReport:
-    """All data that the templates show, as text.
-
-    Attributes:
-        title: Dataset, number of tasks and scenario.
-        subtitle: Backbone, weights and seeds.
-        headline: Main result.
-        explanation: Sentences below the headline.
-        tiles: Main numbers of the best method.
-        notes: Warnings.
-        methods: One row per method.
-        reference_method: Name of the method to which the others are compared.
-        single_method: Whether there is only one method.
-        matrices: One accuracy matrix per method.
-        tasks: Tasks of the first stream.
-        order_note: Remark on the tasks of the other streams.
-        settings: Differences from the default recipe.
-        data_facts: Facts on data and device.
-        command: Command that reproduces the report, or "".
-        evaluated_on: "test images" or "validation images".
-    """
-
-    title: str
-    subtitle: str
-    headline: str
-    explanation: list[str]
-    tiles: list[Fact]
-    notes: list[str]
-    methods: list[MethodRow]
-    reference_method: str
-    single_method: bool
-    matrices: list[MatrixSection]
-    tasks: list[TaskRow]
-    order_note: str
-    settings: list[StreamSettingRow]
-    data_facts: list[Fact]
-    command: str
-    evaluated_on: str
-
-
-def build_stream_report(comparison: Comparison) -> StreamReport:
+def build_stream_report(comparison: Comparison) -> TemplateData:
     """Returns the data of the report of streams."""
     config, best = comparison.config, best_method(comparison)
     settings = config.settings
     seeds = pluralise(len(comparison.seeds), "stream")
     dataset = Path(config.dataset).name or config.dataset
-    return StreamReport(
+    return TemplateData(
         title=f"{one_line(dataset)}: {pluralise(settings.tasks, 'task')}, {settings.scenario}-incremental",
         subtitle=f"{config.backbone}, weights {one_line(config.weights)}; {_seeds_text(comparison)}",
         headline=text.headline(comparison),
@@ -187,9 +94,9 @@ def _forward_note(interval: Interval | None) -> str:
     return "not defined: no class is known before its task" if interval is None else _interval_note(interval)
 
 
-def _method_row(comparison: Comparison, runs: MethodStreams, best: MethodStreams) -> MethodRow:
+def _method_row(comparison: Comparison, runs: MethodStreams, best: MethodStreams) -> TemplateData:
     average, forgetting, versus = runs.average_accuracy, runs.forgetting, comparison.versus(runs)
-    return MethodRow(
+    return TemplateData(
         name=runs.method,
         accuracy=percent(average.mean),
         interval=format_interval(average),
@@ -204,8 +111,8 @@ def _method_row(comparison: Comparison, runs: MethodStreams, best: MethodStreams
     )
 
 
-def _matrix_section(runs: MethodStreams) -> MatrixSection:
-    return MatrixSection(method=runs.method, rows=matrix_cells(runs), file=matrix_file(runs.method))
+def _matrix_section(runs: MethodStreams) -> TemplateData:
+    return TemplateData(method=runs.method, rows=matrix_cells(runs), file=matrix_file(runs.method))
 
 
 def matrix_file(method: str) -> str:
@@ -213,13 +120,13 @@ def matrix_file(method: str) -> str:
     return f"matrix-{method}.svg"
 
 
-def _task_rows(comparison: Comparison) -> list[TaskRow]:
+def _task_rows(comparison: Comparison) -> list[TemplateData]:
     stream = comparison.methods[0].streams[0]
     # The number of training images of "joint" includes those of past tasks; other methods have the task's own number.
-    sequential = [runs for runs in comparison.methods if runs.config.settings.recipe.method != "joint"]
+    sequential = [runs for runs in comparison.methods if runs.config.settings.recipe.stream.method != "joint"]
     scores = (sequential[0].streams[0] if sequential else stream).result.scores
     return [
-        TaskRow(
+        TemplateData(
             number=score.task,
             classes=_class_names_text([stream.class_names[label] for label in score.classes]),
             train_images=f"{score.n_train}" + ("" if sequential else " so far"),
@@ -240,17 +147,18 @@ def flat_stream_settings(settings: ContinualSettings) -> dict[str, Any]:
     return {**stream, **flat_settings(settings.recipe)}
 
 
-def _setting_rows(comparison: Comparison) -> list[StreamSettingRow]:
+def _setting_rows(comparison: Comparison) -> list[TemplateData]:
     rows = [flat_stream_settings(runs.config.settings) for runs in comparison.methods]
     recipe = TransferSettings()
     default = flat_stream_settings(ContinualSettings(scenario="class", recipe=recipe))
     names = [name for name in default if name not in ("scenario", "tasks")]
+    meanings = {**setting_descriptions(), **_STREAM_SETTING_DESCRIPTIONS}
     return [
-        StreamSettingRow(
+        TemplateData(
             name=name,
             values=tuple(format_number(row[name]) for row in rows),
             default=format_number(default[name]),
-            meaning=_STREAM_SETTING_DESCRIPTIONS.get(name) or SETTING_DESCRIPTIONS[name],
+            meaning=meanings[name],
         )
         for name in names
         if any(row[name] != default[name] for row in rows)

@@ -8,12 +8,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from nbt._version import __version__
-from nbt.errors import NbtError
-from nbt.files import write_all
-from nbt.report.files import report_folder
+from nbt.report.files import report_folder, write_report_files
+from nbt.report.formatting import TemplateData
 from nbt.report.streams import plots
 from nbt.report.streams.comparison import Comparison
-from nbt.report.streams.report_data import StreamReport, build_stream_report, matrix_file
+from nbt.report.streams.report_data import build_stream_report, matrix_file
 from nbt.report.templating import collapse_blank_lines, environment, style_sheet
 
 STREAM_FILE, CURVES_FILE = "stream.json", "accuracy.svg"
@@ -44,10 +43,7 @@ def write_streams(comparison: Comparison, out: str | Path) -> Path:
     texts["report.md"] = render_markdown(data)
     texts[STREAM_FILE] = document
     texts["report.html"] = render_html(data, comparison, drawings)
-    try:
-        write_all(folder, texts)
-    except OSError as error:
-        raise NbtError(f"{folder}: cannot write the report ({error.strerror or error}); use another --out") from error
+    write_report_files(folder, texts)
     return folder / "report.html"
 
 
@@ -59,7 +55,7 @@ def _is_up_to_date(folder: Path, comparison: Comparison, document: str) -> bool:
         return False
 
 
-def render_html(data: StreamReport, comparison: Comparison, drawings: dict[str, str]) -> str:
+def render_html(data: TemplateData, comparison: Comparison, drawings: dict[str, str]) -> str:
     """Returns the report as one self-contained HTML page; all text from outside is escaped."""
     curves = {runs.method: Markup(plots.task_curves(runs)) for runs in comparison.methods}
     template = environment("html").get_template("stream.html.j2")
@@ -73,7 +69,7 @@ def render_html(data: StreamReport, comparison: Comparison, drawings: dict[str, 
     )
 
 
-def render_markdown(data: StreamReport) -> str:
+def render_markdown(data: TemplateData) -> str:
     """Returns the report as Markdown, which links to the drawings in the same folder."""
     text = environment("md").get_template("stream.md.j2").render(data=data, curves=CURVES_FILE, version=__version__)
     return collapse_blank_lines(text)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nbt.report.formatting import DASH, duration, join_words, one_line, percent, pluralise
+from nbt.report.formatting import DASH, TemplateData, duration, join_words, one_line, percent, pluralise
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 
 _MAX_LOST_WORKERS = 8
@@ -51,38 +51,6 @@ class LostWorker:
         return f"Trial {self.trial} lost a worker{where}: {self.reason}."
 
 
-@dataclass(frozen=True, kw_only=True)
-class LocationRow:
-    """Usage of one location.
-
-    Attributes:
-        utilisation: Share of the search's time in which at least one trial trained there.
-        workers_lost: Number of workers lost there.
-    """
-
-    node: str
-    gpu: str
-    trials: int
-    epochs: int
-    training: str
-    utilisation: str
-    failed: int
-    workers_lost: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class HardwareSection:
-    """The hardware of a study as text.
-
-    Attributes:
-        rows: One row per location; empty if all trials ran in one location.
-        lost_workers: One sentence per lost worker.
-    """
-
-    rows: tuple[LocationRow, ...]
-    lost_workers: tuple[str, ...]
-
-
 def used_several_locations(trials: Iterable[TrialRecord]) -> bool:
     """Returns whether trials ran in more than one known location."""
     return len({trial_location(trial.facts) for trial in trials} - {TrialLocation()}) > 1
@@ -93,14 +61,14 @@ def lost_workers(trials: Iterable[TrialRecord]) -> list[LostWorker]:
     return [worker for trial in trials for worker in _lost_workers_of(trial)]
 
 
-def hardware_section(record: StudyRecord) -> HardwareSection:
+def hardware_section(record: StudyRecord) -> TemplateData:
     """Returns the section on the hardware of a study."""
     lost = lost_workers(record.trials)
     sentences = [str(worker) for worker in lost[:_MAX_LOST_WORKERS]]
     if len(lost) > _MAX_LOST_WORKERS:
         sentences.append(f"And {len(lost) - _MAX_LOST_WORKERS} more.")
     rows = _location_rows(record, lost) if used_several_locations(record.trials) else ()
-    return HardwareSection(rows=tuple(rows), lost_workers=tuple(sentences))
+    return TemplateData(rows=tuple(rows), lost_workers=tuple(sentences))
 
 
 def hardware_text(record: StudyRecord) -> str:
@@ -140,7 +108,7 @@ def _device_text(facts: Mapping[str, Any]) -> str:
     return one_line(f"{device}, {facts['precision']}" if facts.get("precision") else device)
 
 
-def _location_rows(record: StudyRecord, lost: list[LostWorker]) -> Iterator[LocationRow]:
+def _location_rows(record: StudyRecord, lost: list[LostWorker]) -> Iterator[TemplateData]:
     by_location: dict[TrialLocation, list[TrialRecord]] = {worker.location: [] for worker in lost}
     for trial in record.trials:
         if trial.facts.get("device") or trial.facts.get("node"):
@@ -148,7 +116,7 @@ def _location_rows(record: StudyRecord, lost: list[LostWorker]) -> Iterator[Loca
     for location in sorted(by_location, key=lambda location: location.order):
         trials = by_location[location]
         names = {one_line(str(trial.facts["gpu"])) for trial in trials if trial.facts.get("gpu")}
-        yield LocationRow(
+        yield TemplateData(
             node=location.node or DASH,
             gpu=_gpu_text(location, names),
             trials=len(trials),

@@ -6,15 +6,15 @@ from markupsafe import Markup
 
 from nbt._version import __version__
 from nbt.report.fit.plots import layer_curves
+from nbt.report.formatting import TemplateData
 from nbt.report.priors.forecast_plot import unpromising_trials
 from nbt.report.study import plots
-from nbt.report.study.report_data import ReportData
 from nbt.report.templating import collapse_blank_lines, environment, style_sheet
 
 _MAX_TRIALS_SHOWN = 15
 
 
-def render_html(data: ReportData) -> str:
+def render_html(data: TemplateData) -> str:
     """Returns the report as one self-contained HTML page, including drawings and style.
 
     All text from outside (names, reasons, paths) is escaped.
@@ -42,7 +42,7 @@ def render_html(data: ReportData) -> str:
     )
 
 
-def render_markdown(data: ReportData) -> str:
+def render_markdown(data: TemplateData) -> str:
     """Returns the report as GitHub-flavoured Markdown; learning curves are rows of block characters."""
     text = environment("md").get_template("study.md.j2").render(data=data, shown=_MAX_TRIALS_SHOWN, version=__version__)
     return collapse_blank_lines(text)

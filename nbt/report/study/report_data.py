@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbt.fit.fit_profile import FitProfile
 from nbt.report.fit import text as fit_text
-from nbt.report.fit.correlation_section import CorrelationSection, correlation_section
+from nbt.report.fit.correlation_section import correlation_section
 from nbt.report.formatting import (
     DASH,
     Fact,
+    TemplateData,
     duration,
     format_interval,
     format_number,
@@ -22,12 +22,12 @@ from nbt.report.formatting import (
     points,
     points_interval,
 )
-from nbt.report.priors.priors_section import PriorsSection, priors_section
+from nbt.report.priors.priors_section import priors_section
 from nbt.report.priors.pruning import STOPPED, pruning_results
-from nbt.report.priors.pruning_section import PruningSection, pruning_section
+from nbt.report.priors.pruning_section import pruning_section
 from nbt.report.stored_values import mappings_at
 from nbt.report.study import sentences
-from nbt.report.study.hardware import HardwareSection, hardware_section, hardware_text
+from nbt.report.study.hardware import hardware_section, hardware_text
 from nbt.report.study.headline import Z95, headline
 from nbt.report.study.recommendation import (
     StudyRecommendation,
@@ -35,14 +35,8 @@ from nbt.report.study.recommendation import (
     default_recipe_settings,
     default_recipe_trial,
 )
-from nbt.report.study.reproduce import ShellCommand, commands
+from nbt.report.study.reproduce import commands
 from nbt.report.study.tables import (
-    Failure,
-    FinalRow,
-    ImportanceRow,
-    SettingRow,
-    TestRow,
-    TrialRow,
     failures,
     final_row,
     importance_rows,
@@ -53,100 +47,12 @@ from nbt.report.study.tables import (
 from nbt.tuning.storage.records import StudyConfig, StudyRecord
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitSection:
-    """The fit of the pretrained weights.
-
-    Attributes:
-        profile: The fit profile, for the plot.
-        sentences: Suggestions of the profile.
-        uncertainty_text: Uncertainty of the numbers.
-        measures: All measures with their values.
-        left_out: Missing measures and the reasons.
-        correlation: Correlation of the measures with the accuracy of the trials; None for a profile without units.
-    """
-
-    profile: FitProfile
-    sentences: tuple[str, ...]
-    uncertainty_text: str
-    measures: tuple[fit_text.MeasureRow, ...]
-    left_out: tuple[str, ...]
-    correlation: CorrelationSection | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportData:
-    """All data that the templates and plots show.
-
-    Attributes:
-        record: The study, for the plots.
-        recommendation: The recommended settings, or None.
-        title: Name of the study.
-        subtitle: Dataset, backbone and space in one line.
-        headline: The recommendation, its accuracy, the uncertainty, and the comparison to the default recipe.
-        explanation: Sentences below the headline.
-        finals_done: Whether the finals are over.
-        tiles: The most important numbers.
-        settings: Every recommended setting; empty without a recommendation.
-        finals: Finalists, best first.
-        optimism: Comparison of the trial's accuracy in the search with its final mean; "" before the finals.
-        test: Recommendation and baseline; empty before the test evaluation.
-        test_sentence: The test result as text.
-        test_model_trained_on: Data on which the tested models were trained.
-        budget_facts: Budget and its use.
-        budget_share_spent: Share of the budget in epochs, 0 ... 1; None for a budget in time.
-        hardware: Locations of the trials, if there were several, and lost workers.
-        study_facts: Dataset, backbone and study.
-        ranking: Explanation of the order of the trials.
-        trials: Full-length trials, best first, then pruned, running, interrupted and failed ones.
-        failures: Failed trials by reason.
-        priors: Priors of the search and the evidence of the trials.
-        pruning: Stopped trials and the false-stop rate.
-        fit: Fit of the pretrained weights; None if it is unknown.
-        importance: Dimensions of the space, most important first.
-        importance_sentence: Basis of the importances.
-        notes: Further remarks, e.g. on images that were left out.
-        commands: Commands that reproduce or continue the study.
-        has_model: Whether `model/` in the folder is the model of the recommendation.
-    """
-
-    record: StudyRecord
-    recommendation: StudyRecommendation | None
-    title: str
-    subtitle: str
-    headline: str
-    explanation: tuple[str, ...]
-    finals_done: bool
-    tiles: tuple[Fact, ...]
-    settings: tuple[SettingRow, ...]
-    finals: tuple[FinalRow, ...]
-    optimism: str
-    test: tuple[TestRow, ...]
-    test_sentence: str
-    test_model_trained_on: str
-    budget_facts: tuple[Fact, ...]
-    budget_share_spent: float | None
-    hardware: HardwareSection
-    study_facts: tuple[Fact, ...]
-    ranking: str
-    trials: tuple[TrialRow, ...]
-    failures: tuple[Failure, ...]
-    priors: PriorsSection
-    pruning: PruningSection
-    fit: FitSection | None
-    importance: tuple[ImportanceRow, ...]
-    importance_sentence: str
-    notes: tuple[str, ...]
-    commands: tuple[ShellCommand, ...]
-    has_model: bool
-
-
 def build_report(
     record: StudyRecord,
     folder: Path,
     *,
     has_model: bool = False,
-) -> ReportData:
+) -> TemplateData:
     """Returns the data of a study's report.
 
     Args:
@@ -155,7 +61,7 @@ def build_report(
         has_model: Whether the folder contains the model of the recommendation.
     """
     recommendation, config = current_recommendation(record), record.config
-    return ReportData(
+    return TemplateData(
         record=record,
         recommendation=recommendation,
         title=one_line(config.name),
@@ -188,18 +94,18 @@ def build_report(
     )
 
 
-def _setting_rows(config: StudyConfig, recommendation: StudyRecommendation) -> tuple[SettingRow, ...]:
+def _setting_rows(config: StudyConfig, recommendation: StudyRecommendation) -> tuple[TemplateData, ...]:
     """Returns the settings as `recommended.yaml` contains them."""
     return setting_rows(
         config.per_task_settings(recommendation.settings), config.per_task_settings(default_recipe_settings(config))
     )
 
 
-def _fit_section(record: StudyRecord) -> FitSection | None:
+def _fit_section(record: StudyRecord) -> TemplateData | None:
     if record.profile is None:
         return None
     profile = FitProfile.from_dict(record.profile)
-    return FitSection(
+    return TemplateData(
         profile=profile,
         sentences=tuple(fit_text.suggestions(profile)),
         uncertainty_text=fit_text.uncertainty_text([profile]),

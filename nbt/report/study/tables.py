@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nbt.report.formatting import (
     DASH,
+    TemplateData,
     duration,
     format_interval,
     format_loss,
@@ -22,115 +22,32 @@ from nbt.report.formatting import (
 )
 from nbt.report.priors.pruning import forecast_of
 from nbt.report.priors.pruning_section import last_forecast_range
-from nbt.report.settings_table import SETTING_DESCRIPTIONS, flat_settings, recipe_summary
+from nbt.report.settings_table import flat_settings, recipe_summary, setting_descriptions
 from nbt.report.study.hardware import trial_location, used_several_locations
 from nbt.report.study.recommendation import current_recommendation, default_recipe_trial
 from nbt.settings import TransferSettings
 from nbt.tuning.storage.records import FinalRecord, StudyRecord, TestRecord, TrialRecord
 
 
-@dataclass(frozen=True, kw_only=True)
-class SettingRow:
-    """One recommended setting and its value in the default recipe."""
-
-    name: str
-    value: str
-    default: str
-    changed: bool
-    meaning: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinalRow:
-    """One finalist."""
-
-    name: str
-    recipe: str
-    accuracy: str
-    interval: str
-    seeds: int
-    versus: str
-    versus_interval: str
-    note: str
-    recommended: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class TestRow:
-    """One test evaluation."""
-
-    __test__ = False  # pytest must not collect this class as a test
-
-    name: str
-    accuracy: str
-    interval: str
-    loss: str
-    images: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialRow:
-    """One trial.
-
-    Attributes:
-        state: Status of the trial, see `TrialRecord.end`, or "diverged".
-        forecast: 80 % interval of the last forecast, or "".
-        location: Where the trial ran; "" if all trials ran in one location.
-        marks: Labels such as "best", "recommended" and "default recipe".
-    """
-
-    number: int
-    state: str
-    origin: str
-    accuracy: str
-    loss: str
-    epochs: str
-    seconds: str
-    recipe: str
-    reason: str
-    curve: str
-    forecast: str
-    location: str
-    marks: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """One reason of failures and the trials that failed for it."""
-
-    reason: str
-    trials: str
-    traceback: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportanceRow:
-    """One dimension of the space and its importance, a share 0 ... 1."""
-
-    name: str
-    share: float
-    text: str
-
-
-def setting_rows(settings: TransferSettings, default: TransferSettings) -> tuple[SettingRow, ...]:
+def setting_rows(settings: TransferSettings, default: TransferSettings) -> tuple[TemplateData, ...]:
     """Returns one row per setting, with the value in the default recipe."""
-    base = flat_settings(default)
+    base, meanings = flat_settings(default), setting_descriptions()
     return tuple(
-        SettingRow(
+        TemplateData(
             name=name,
             value=format_number(value),
             default=format_number(base[name]),
             changed=value != base[name],
-            meaning=SETTING_DESCRIPTIONS[name],
+            meaning=meanings[name],
         )
         for name, value in flat_settings(settings).items()
     )
 
 
-def final_row(final: FinalRecord, recommended: bool) -> FinalRow:
+def final_row(final: FinalRecord, recommended: bool) -> TemplateData:
     """Returns the row of a finalist."""
     versus = final.versus_default
-    return FinalRow(
+    return TemplateData(
         name=final.name,
         recipe=recipe_summary(final.settings),
         accuracy=percent(final.validation.mean),
@@ -143,9 +60,9 @@ def final_row(final: FinalRecord, recommended: bool) -> FinalRow:
     )
 
 
-def test_row(test: TestRecord) -> TestRow:
+def test_row(test: TestRecord) -> TemplateData:
     """Returns the row of a test evaluation."""
-    return TestRow(
+    return TemplateData(
         name="default recipe" if test.name == "baseline" else test.name,
         accuracy=percent(test.accuracy.mean),
         interval=format_interval(test.accuracy),
@@ -154,7 +71,7 @@ def test_row(test: TestRecord) -> TestRow:
     )
 
 
-def trial_rows(record: StudyRecord) -> tuple[TrialRow, ...]:
+def trial_rows(record: StudyRecord) -> tuple[TemplateData, ...]:
     """Returns all trials: full-length ones by rank, then pruned, running, interrupted and failed ones."""
     ranked = record.ranked()
     recommendation, baseline = current_recommendation(record), default_recipe_trial(record)
@@ -180,9 +97,11 @@ def _sorted_trials(record: StudyRecord, ranked: Sequence[TrialRecord]) -> list[T
     return [*ranked, *rest]
 
 
-def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: float, show_location: bool) -> TrialRow:
+def _trial_row(
+    trial: TrialRecord, marks: tuple[str, ...], low: float, high: float, show_location: bool
+) -> TemplateData:
     state = "diverged" if trial.diverged and trial.state == "complete" else trial.end
-    return TrialRow(
+    return TemplateData(
         number=trial.number,
         state=state,
         origin=origin_text(trial.origin),
@@ -199,14 +118,14 @@ def _trial_row(trial: TrialRecord, marks: tuple[str, ...], low: float, high: flo
     )
 
 
-def failures(record: StudyRecord) -> tuple[Failure, ...]:
+def failures(record: StudyRecord) -> tuple[TemplateData, ...]:
     """Returns the reasons of failed trials, the most frequent first; interrupted trials do not count as failed."""
     groups: dict[str, list[TrialRecord]] = {}
     for trial in record.trials:
         if trial.end == "failed":
             groups.setdefault(one_line(trial.reason) or "no reason recorded", []).append(trial)
     return tuple(
-        Failure(
+        TemplateData(
             reason=reason,
             trials=join_words([str(trial.number) for trial in trials]),
             traceback=str(trials[-1].facts.get("traceback") or ""),
@@ -215,8 +134,8 @@ def failures(record: StudyRecord) -> tuple[Failure, ...]:
     )
 
 
-def importance_rows(record: StudyRecord) -> tuple[ImportanceRow, ...]:
+def importance_rows(record: StudyRecord) -> tuple[TemplateData, ...]:
     """Returns the dimensions with a finite importance, the largest first."""
     shares = [(one_line(name), share) for name, share in record.importance.items() if math.isfinite(share)]
     shares.sort(key=lambda item: (-item[1], item[0]))
-    return tuple(ImportanceRow(name=name, share=share, text=percent(share, 0)) for name, share in shares)
+    return tuple(TemplateData(name=name, share=share, text=percent(share, 0)) for name, share in shares)

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nbt.errors import NbtError
-from nbt.files import write_all
-from nbt.report.files import report_folder
+from nbt.report.files import report_folder, write_report_files
 from nbt.report.formatting import format_interval, one_line, percent, pluralise
 from nbt.report.study.headline import comparison_to_default
 from nbt.report.study.recommendation import StudyRecommendation, current_recommendation
@@ -51,10 +49,7 @@ def write_report(record: StudyRecord, out: str | Path) -> Path:
         "trials.csv": trials_frame(record).to_csv(index=False, lineterminator="\n"),
         "report.html": render_html(data),
     }
-    try:
-        write_all(folder, {name: texts[name] for name in FILES})
-    except OSError as error:
-        raise NbtError(f"{folder}: cannot write the report ({error.strerror or error}); use another --out") from error
+    write_report_files(folder, {name: texts[name] for name in FILES})
     return folder / "report.html"
 
 

@@ -38,9 +38,9 @@ class CurvatureMemory:
 
 def curvature_kind(recipe: TransferSettings) -> str | None:
     """Returns the kind of curvature that a repaired recipe stores for past tasks, or None."""
-    if recipe.penalty_strength == 0.0:
+    if recipe.stream.penalty_strength == 0.0:
         return None
-    return {"ewc": "diagonal", "dlcft": recipe.curvature}.get(recipe.method)
+    return {"ewc": "diagonal", "dlcft": recipe.stream.curvature}.get(recipe.stream.method)
 
 
 def keeps_separate_curvatures(settings: ContinualSettings, kind: str) -> bool:
@@ -94,7 +94,7 @@ def _suggest_alternatives(task: Task, settings: ContinualSettings, memory: Curva
     merged_bytes = 2 * memory.bytes_per_curvature
     if keeps_separate_curvatures(settings, memory.kind) and memory.count > 2 and merged_bytes <= settings.memory_bytes:
         options.append(f"--factors merge ({format_bytes(merged_bytes)})")
-    for kind in CURVATURES if repair(settings.recipe).method == "dlcft" else ():
+    for kind in CURVATURES if repair(settings.recipe).stream.method == "dlcft" else ():
         size = curvature_bytes(kind, model) * _max_count(settings, kind)
         if kind != memory.kind and size <= settings.memory_bytes:
             options.append(f"--curvature {kind} ({format_bytes(size)})")

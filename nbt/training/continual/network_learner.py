@@ -50,7 +50,7 @@ _CURVATURE_BATCH_SIZE = 32
 
 def make_learner(stream: TaskStream) -> Learner:
     """Returns the learner of the method in the stream's recipe, in its state before the first task."""
-    return ProbeLearner(stream) if stream.recipe.method == "probe" else NetworkLearner(stream)
+    return ProbeLearner(stream) if stream.recipe.stream.method == "probe" else NetworkLearner(stream)
 
 
 class NetworkLearner(Learner):
@@ -67,8 +67,8 @@ class NetworkLearner(Learner):
     def __init__(self, stream: TaskStream) -> None:
         super().__init__(stream, stream.recipe)
         recipe = stream.recipe
-        self.joint = self.recovers_from_divergence = recipe.method == "joint"
-        self.fits_head = stream.settings.head == "fitted" and (recipe.linearized or recipe.method == "dlcft")
+        self.joint = self.recovers_from_divergence = recipe.stream.method == "joint"
+        self.fits_head = stream.settings.head == "fitted" and (recipe.linearized or recipe.stream.method == "dlcft")
         self.curvatures: list[Curvature] = []
         norm = self.model.feature_norm
         if isinstance(norm, FeatureNorm) and norm.mode == "target":
@@ -135,7 +135,7 @@ class NetworkLearner(Learner):
             model,
             ((inputs.float(), self.frozen) for inputs, _ in self.inputs.batches(stage.train, size=batch_size)),
             outputs=None if bool(outputs.all()) else outputs,
-            vectors="fisher" if recipe.method == "ewc" else stream.settings.vectors,
+            vectors="fisher" if recipe.stream.method == "ewc" else stream.settings.vectors,
             generator=generator(stream.seed, "curvature", stage.number),
             max_bytes=None,
         )

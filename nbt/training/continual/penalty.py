@@ -38,13 +38,13 @@ def make_penalty(
         n_train: Number of training images of the stage.
     """
     if recipe.optimizer == "sgd":
-        factor = recipe.penalty_strength / n_train
+        factor = recipe.stream.penalty_strength / n_train
         rates = peak_learning_rates(model, recipe)
         curvatures = [
             _clip_curvature(curvature, rates, factor) if isinstance(curvature, DiagonalCurvature) else curvature
             for curvature in curvatures
         ]
-    return QuadraticPenalty(curvatures, centre, strength=recipe.penalty_strength, scale=n_train)
+    return QuadraticPenalty(curvatures, centre, strength=recipe.stream.penalty_strength, scale=n_train)
 
 
 def peak_learning_rates(model: Backbone, recipe: TransferSettings) -> dict[str, float]:

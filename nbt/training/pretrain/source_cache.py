@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from nbt.errors import NbtError
+from nbt.files import atomic_file
 
 HEAD_KEYS = ("head.weight", "head.bias")
 CLASS_MEAN_KEYS = ("source.means", "source.counts")
@@ -62,15 +62,12 @@ def write_source(path: Path, state: Mapping[str, torch.Tensor], card: Mapping[st
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     metadata = None if card is None else {_METADATA_KEY: json.dumps(card, sort_keys=True)}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata=metadata)
-        temporary.replace(path)
+        with atomic_file(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
     except OSError as error:
         raise NbtError(f"{path} cannot be written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def export_weights(path: Path, state: Mapping[str, torch.Tensor], card: Mapping[str, Any] | None = None) -> None:

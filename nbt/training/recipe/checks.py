@@ -17,10 +17,9 @@ def count_batches(n_train: int, batch_size: int) -> int:
     return max(1, math.ceil(n_train / batch_size))
 
 
-def stall_steps(settings: TransferSettings, n_train: int) -> int:
+def stall_steps(settings: TransferSettings, steps_per_epoch: int) -> int:
     """Returns the number of steps, from the first, in which the head alone trains; at least 1 with a stall."""
-    steps = settings.epochs * count_batches(n_train, settings.batch_size)
-    return max(1, round(settings.stall * steps)) if settings.stall > 0.0 else 0
+    return max(1, round(settings.stall * settings.epochs * steps_per_epoch)) if settings.stall > 0.0 else 0
 
 
 def check_recipe(settings: TransferSettings, n_train: int) -> None:
@@ -65,7 +64,7 @@ def check_pretraining(settings: TransferSettings, backbone: BackboneSpec, datase
     Raises:
         UsageError: The recipe sets a pretraining scheme or zap period for weights that nbt does not train.
     """
-    changes_pretraining = settings.pretrain_scheme != "iid" or settings.pretrain_zap_period > 0
+    changes_pretraining = settings.source.pretrain_scheme != "iid" or settings.source.pretrain_zap_period > 0
     if changes_pretraining and not is_trained_by_nbt(backbone, dataset, weights):
         raise UsageError(
             f"pretrain_scheme, pretrain_zap_period: the weights of {backbone.text} on {dataset} are not trained by "
@@ -90,9 +89,9 @@ def check_starting_weights(
             or as in `check_pretraining`.
     """
     settings = repair(settings)
-    if settings.init != "inject":
+    if settings.source.init != "inject":
         check_pretraining(settings, backbone, dataset, weights)
-    elif not settings.teacher:
+    elif not settings.source.teacher:
         raise UsageError(MISSING_TEACHER_MESSAGE)
-    elif absolute_teacher_name(settings.teacher) != teacher:
-        parse_teacher(settings.teacher)
+    elif absolute_teacher_name(settings.source.teacher) != teacher:
+        parse_teacher(settings.source.teacher)

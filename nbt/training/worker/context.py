@@ -125,7 +125,7 @@ class WorkerContext:
         frozen = min(units_of(settings.frozen_depth, total), transferred)
         fresh: dict[str, torch.Tensor] = {}
         if transferred < total:
-            draw = draw_kaiming_state if settings.init == "kaiming" else random_unit_state
+            draw = draw_kaiming_state if settings.source.init == "kaiming" else random_unit_state
             fresh = draw(self.task.backbone, self.task.image_size, derive_seed(seed, "units"))
         set_transferred(model.units, transferred, self.w0, fresh)
         with torch.random.fork_rng(devices=self._rng_devices):

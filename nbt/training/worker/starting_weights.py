@@ -77,7 +77,8 @@ class StartingWeightsCache:
         if not key:
             return self._task_weights
         if key not in self._cache:
-            w0 = self._inject_teacher(settings) if settings.init == "inject" else self._load_scheme_source(settings)
+            injects = settings.source.init == "inject"
+            w0 = self._inject_teacher(settings) if injects else self._load_scheme_source(settings)
             self._cache[key] = StartingWeights(key, self._state_to_device(w0))
             while len(self._cache) > _MAX_CACHED:
                 self._cache.popitem(last=False)
@@ -90,12 +91,12 @@ class StartingWeightsCache:
     def _load_scheme_source(self, settings: TransferSettings) -> State:
         task = self._task
         check_pretraining(settings, task.backbone, task.dataset, task.weights)
-        scheme, period = settings.pretrain_scheme, settings.pretrain_zap_period
+        scheme, period = settings.source.pretrain_scheme, settings.source.pretrain_zap_period
         return digits_scheme_source(task.backbone, task.image_size, scheme=scheme, zap_period=period).w0
 
     def _inject_teacher(self, settings: TransferSettings) -> State:
-        task, teacher = self._task, self._get_teacher(settings.teacher)
-        w0, report = inject_weights(task.backbone, task.image_size, teacher, blend=settings.blend)
+        task, teacher = self._task, self._get_teacher(settings.source.teacher)
+        w0, report = inject_weights(task.backbone, task.image_size, teacher, blend=settings.source.blend)
         if report.statistics:
             model = self._build_model()
             model.load_state_dict(self._state_to_device(w0), strict=False)
@@ -135,8 +136,9 @@ def draw_kaiming_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[s
 
 
 def _cache_key(settings: TransferSettings) -> tuple[Hashable, ...]:
-    if settings.init == "inject":
-        return ("inject", settings.teacher, settings.blend)
-    if settings.pretrain_scheme != "iid" or settings.pretrain_zap_period:
-        return ("source", settings.pretrain_scheme, settings.pretrain_zap_period)
+    source = settings.source
+    if source.init == "inject":
+        return ("inject", source.teacher, source.blend)
+    if source.pretrain_scheme != "iid" or source.pretrain_zap_period:
+        return ("source", source.pretrain_scheme, source.pretrain_zap_period)
     return ()

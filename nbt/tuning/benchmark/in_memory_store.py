@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import optuna
-
-from nbt.training.results import EpochResult
 from nbt.tuning.experience.recorded_table import TableHeader
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import StudyConfig
 from nbt.tuning.storage.study_store import StudyStore
+from nbt.tuning.storage.trial_tables import in_memory_study
 
 
 class InMemoryStudyStore(StudyStore):
@@ -23,14 +19,9 @@ class InMemoryStudyStore(StudyStore):
     """
 
     def __init__(self, config: StudyConfig, facts: dict[str, object] | None = None) -> None:
-        storage = optuna.storages.InMemoryStorage()
-        study = optuna.create_study(study_name=config.name, storage=storage, direction="maximize")
-        super().__init__(study, config, storage, _NullLock())
+        super().__init__(in_memory_study(config.name), config, _NullLock())
         self.put(codec.CONFIG, vars(config))
         self.put(codec.DATASET, facts or {})
-
-    def write_progress(self, trial: optuna.Trial, curve: Sequence[EpochResult], trained: int) -> None:
-        """Does nothing: the study is never resumed, and `finish` stores the curve."""
 
 
 class _NullLock:

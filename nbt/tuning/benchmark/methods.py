@@ -146,51 +146,6 @@ class _UniformPoolSampler(optuna.samplers.RandomSampler):
         return int(self._pool_rng.integers(len(candidates)))
 
 
-def _random_sampler(seed: int) -> optuna.samplers.BaseSampler:
-    return _UniformPoolSampler(seed)
-
-
-register_method(
-    SearchMethod(
-        name="random",
-        description="Random settings; no pruning and no baseline recipes.",
-        build=lambda context: SearchComponents(sampler=_random_sampler),
-        runs_baselines=False,
-    )
-)
-register_method(
-    SearchMethod(
-        name="asha",
-        description="Random settings; the lower half of the trials is stopped at one third and at two thirds.",
-        build=lambda context: SearchComponents(sampler=_random_sampler, pruner=AshaPruner(context.header.epochs)),
-    )
-)
-register_method(
-    SearchMethod(name="tpe", description="TPE; no pruning.", build=lambda context: SearchComponents(sampler=tpe))
-)
-register_method(
-    SearchMethod(
-        name="tpe+median",
-        description="TPE; a trial below the median of earlier trials is stopped.",
-        build=lambda context: SearchComponents(sampler=tpe, pruner=median_pruner(context.header.epochs)),
-    )
-)
-register_method(
-    SearchMethod(
-        name="tpe+hyperband",
-        description="TPE; Hyperband with a minimum resource of one epoch.",
-        build=lambda context: SearchComponents(sampler=tpe, pruner=hyperband_pruner(context.header.epochs)),
-    )
-)
-register_method(
-    SearchMethod(
-        name="tpe+asha",
-        description="TPE; the lower half of the trials is stopped at one third and at two thirds.",
-        build=lambda context: SearchComponents(sampler=tpe, pruner=AshaPruner(context.header.epochs)),
-    )
-)
-
-
 def _bayesian(
     *,
     heuristics: bool = True,
@@ -260,28 +215,59 @@ def _tpe_with_fit_pruner(context: SearchContext) -> SearchComponents:
     return SearchComponents(sampler=tpe, pruner=pruner)
 
 
-register_method(
+for _method in (
+    SearchMethod(
+        name="random",
+        description="Random settings; no pruning and no baseline recipes.",
+        build=lambda context: SearchComponents(sampler=_UniformPoolSampler),
+        runs_baselines=False,
+    ),
+    SearchMethod(
+        name="asha",
+        description="Random settings; the lower half of the trials is stopped at one third and at two thirds.",
+        build=lambda context: SearchComponents(sampler=_UniformPoolSampler, pruner=AshaPruner(context.header.epochs)),
+    ),
+    SearchMethod(name="tpe", description="TPE; no pruning.", build=lambda context: SearchComponents(sampler=tpe)),
+    SearchMethod(
+        name="tpe+median",
+        description="TPE; a trial below the median of earlier trials is stopped.",
+        build=lambda context: SearchComponents(sampler=tpe, pruner=median_pruner(context.header.epochs)),
+    ),
+    SearchMethod(
+        name="tpe+hyperband",
+        description="TPE; Hyperband with a minimum resource of one epoch.",
+        build=lambda context: SearchComponents(sampler=tpe, pruner=hyperband_pruner(context.header.epochs)),
+    ),
+    SearchMethod(
+        name="tpe+asha",
+        description="TPE; the lower half of the trials is stopped at one third and at two thirds.",
+        build=lambda context: SearchComponents(sampler=tpe, pruner=AshaPruner(context.header.epochs)),
+    ),
     SearchMethod(
         name="guided",
         description="The default: Bayesian optimisation with priors and recorded tasks; the fit pruner stops trials.",
         build=_bayesian(),
-    )
-)
-for _name, _description, _build in (
-    ("priors alone", "Guided without pruning.", _bayesian(pruner=False)),
-    ("pruner alone", "TPE with the fit pruner.", _tpe_with_fit_pruner),
-    ("learned alone", "Guided with recorded tasks but without priors.", _bayesian(heuristics=False)),
-    ("rules alone", "Guided with priors but without recorded tasks.", _bayesian(tables=False)),
-    (
-        "wrong profile",
-        "Guided with the facts and the profile of the least similar task.",
-        _bayesian(target=_least_similar_target),
     ),
-    ("inverted", "Guided with the prior mean negated.", _bayesian(prior_scale=-1.0)),
-    (
-        "portfolio",
-        "Settings in the order of their mean score on recorded tasks; no pruning, no profile and no model of the task.",
-        lambda context: SearchComponents(sampler=lambda seed: _PortfolioSampler(context, seed)),
+    *(
+        SearchMethod(name=name, description=description, build=build, ablation=True)
+        for name, description, build in (
+            ("priors alone", "Guided without pruning.", _bayesian(pruner=False)),
+            ("pruner alone", "TPE with the fit pruner.", _tpe_with_fit_pruner),
+            ("learned alone", "Guided with recorded tasks but without priors.", _bayesian(heuristics=False)),
+            ("rules alone", "Guided with priors but without recorded tasks.", _bayesian(tables=False)),
+            (
+                "wrong profile",
+                "Guided with the facts and the profile of the least similar task.",
+                _bayesian(target=_least_similar_target),
+            ),
+            ("inverted", "Guided with the prior mean negated.", _bayesian(prior_scale=-1.0)),
+            (
+                "portfolio",
+                "Settings in the order of their mean score on recorded tasks; no pruning, no profile and no "
+                "model of the task.",
+                lambda context: SearchComponents(sampler=lambda seed: _PortfolioSampler(context, seed)),
+            ),
+        )
     ),
 ):
-    register_method(SearchMethod(name=_name, description=_description, build=_build, ablation=True))
+    register_method(_method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from statistics import fmean, median
 from typing import Any
 
@@ -227,24 +228,20 @@ class ReplayResult:
         The p-values are not corrected for multiple comparisons.
         """
         rows = []
-        for name in self.methods:
-            for other in self.methods:
-                if name != other:
-                    epochs = self._per_search(name, "capped_epochs"), self._per_search(other, "capped_epochs")
-                    regrets = (
-                        self._per_search(name, "normalised_regret"),
-                        self._per_search(other, "normalised_regret"),
-                    )
-                    rows.append(
-                        {
-                            "method": name,
-                            "against": other,
-                            "epochs_difference": fmean(epochs[0]) - fmean(epochs[1]),
-                            "p_epochs": paired_test(*epochs),
-                            "regret_difference": fmean(regrets[0]) - fmean(regrets[1]),
-                            "p_regret": paired_test(*regrets),
-                        }
-                    )
+        for pair in permutations(self.methods, 2):
+            epochs, regrets = (
+                [self._per_search(name, metric) for name in pair] for metric in ("capped_epochs", "normalised_regret")
+            )
+            rows.append(
+                {
+                    "method": pair[0],
+                    "against": pair[1],
+                    "epochs_difference": fmean(epochs[0]) - fmean(epochs[1]),
+                    "p_epochs": paired_test(*epochs),
+                    "regret_difference": fmean(regrets[0]) - fmean(regrets[1]),
+                    "p_regret": paired_test(*regrets),
+                }
+            )
         return rows
 
     def search_rows(self) -> list[dict[str, Any]]:

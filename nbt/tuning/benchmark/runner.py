@@ -127,7 +127,7 @@ def replay_search(
         budget=Budget.parse(budget),
         pruner=components.pruner,
         sampler=lambda sampler_seed: NearestRecordedSampler(components.sampler(sampler_seed), pool),
-        first=baselines if method.runs_baselines else (),
+        baselines=baselines if method.runs_baselines else (),
         recommended=components.initial_settings,
         clock=engine.clock,
     )

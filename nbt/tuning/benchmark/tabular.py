@@ -35,7 +35,7 @@ def space_coordinates(space: Space, settings: TransferSettings) -> FloatArray:
     values = [
         coordinate
         for dimension in space.dimensions
-        for value in (getattr(settings, dimension.name) if dimension.knots else (getattr(settings, dimension.name),))
+        for value in (settings.value(dimension.name) if dimension.knots else (settings.value(dimension.name),))
         for coordinate in _normalised_coordinates(dimension, value)
     ]
     return np.asarray(values) / math.sqrt(len(space.parameters))

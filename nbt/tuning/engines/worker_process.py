@@ -9,11 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from multiprocessing.connection import Pipe
-from typing import Any
 
 from nbt.tuning.engines.cpu_threads import limit_threads, usable_cores
+from nbt.tuning.engines.protocol import WorkerLocation, WorkerMessage
 from nbt.tuning.engines.worker import WorkerSetup, send
 
 # Time for a worker to close its caches before it is killed.
@@ -30,13 +30,16 @@ class WorkerProcess:
 
     Attributes:
         slot: Number of the worker, 0 ... workers - 1.
-        device: Device that the worker runs on; None until the worker is ready.
+        resources: Resources that its trials request.
+        location: Location of the worker; None until the worker is ready.
+        attempt: Name of the attempt that the worker runs; None while it is idle.
         connection: This process's end of the pipe.
     """
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        self.slot = setup.slot
-        self.device: str | None = None
+    def __init__(self, setup: WorkerSetup, resources: Mapping[str, float]) -> None:
+        self.slot, self.resources = setup.slot, resources
+        self.location: WorkerLocation | None = None
+        self.attempt: str | None = None
         self.connection, worker_end = Pipe()
         self._folder = tempfile.mkdtemp(prefix="nbt-worker-")
         self._process = subprocess.Popen(
@@ -61,14 +64,14 @@ class WorkerProcess:
         with contextlib.suppress(ConnectionError):
             send(self.connection, message)
 
-    def receive(self) -> tuple[str, Any]:
+    def receive(self) -> WorkerMessage:
         """Returns the next message.
 
         Raises:
             EOFError: The worker has ended.
         """
         try:
-            message: tuple[str, Any] = self.connection.recv()
+            message: WorkerMessage = self.connection.recv()
         except ConnectionError as error:
             raise EOFError from error
         return message

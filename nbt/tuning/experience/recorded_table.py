@@ -8,14 +8,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.errors import UsageError
-from nbt.settings import FieldRule, TransferSettings, setting_names, setting_rule
+from nbt.files import atomic_file
+from nbt.settings import SETTINGS, FieldRule, TransferSettings
 from nbt.training.results import EpochResult, best_epoch
 from nbt.tuning.storage.codec import to_json
 
@@ -78,7 +78,7 @@ class RecordedRun:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> RecordedRun:
         """Creates a run from the result of `to_row`; missing settings are neutral."""
-        settings = {name: row[name] for name in setting_names() if row.get(name) is not None}
+        settings = {name: row[name] for name in SETTINGS if row.get(name) is not None}
         n_epochs = len(row["train_loss"])
         curve = tuple(
             EpochResult(
@@ -177,13 +177,9 @@ class RecordedTable:
             {_METADATA_KEY: json.dumps(to_json(dataclasses.asdict(self.header))).encode()}
         )
         rows = [run.to_row() for run in sorted(self.runs, key=lambda run: (run.setting, run.seed))]
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic_file(path) as temporary:
             pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> RecordedTable:
@@ -260,7 +256,7 @@ def _read_header(metadata: Mapping[bytes, bytes], path: str | Path) -> TableHead
 
 def _check_columns(columns: Sequence[str], path: str | Path) -> None:
     """Raises UsageError for unknown or missing columns; columns of settings may be missing."""
-    required, settings = {*_RUN_COLUMNS, *_CURVE_COLUMNS}, set(setting_names())
+    required, settings = {*_RUN_COLUMNS, *_CURVE_COLUMNS}, set(SETTINGS)
     missing, unknown = required - set(columns), set(columns) - required - settings
     if missing or unknown:
         problems = (("lacks", missing), ("has", unknown))
@@ -289,8 +285,8 @@ def _arrow_schema() -> pa.Schema:
         "diverged": pa.bool_(),
         "setup_seconds": pa.float32(),
     }
-    for name in setting_names():
-        rule = setting_rule(name)
-        fields[name] = pa.list_(_arrow_type(rule)) if rule.length else _arrow_type(rule)
+    for name, setting in SETTINGS.items():
+        column = _arrow_type(setting.rule)
+        fields[name] = pa.list_(column) if setting.knots else column
     fields |= {name: pa.list_(pa.float32()) for name in _CURVE_COLUMNS}
     return pa.schema(list(fields.items()))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, Protocol
 
 from nbt.settings import TransferSettings
@@ -39,7 +38,7 @@ class Quantity:
 
 def setting(name: str, *, low: float = -math.inf, high: float = math.inf, log: bool = False) -> Quantity:
     """Returns a setting as a quantity; the other arguments are those of `Quantity`."""
-    return Quantity(label=name, value=attrgetter(name), low=low, high=high, log=log)
+    return Quantity(label=name, value=lambda settings: settings.value(name), low=low, high=high, log=log)
 
 
 class Statement(Protocol):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from nbt.errors import UsageError
+from nbt.settings import SETTINGS, TECHNIQUES
 from nbt.task.task import Task
 from nbt.tuning.space.space import Space
 
 DEFAULT_SPACE = "non_binary"
-_INJECTION_SETTINGS = ("init", "blend")
-_PRETRAINING_SETTINGS = ("pretrain_scheme", "pretrain_zap_period")
-_STREAM_SETTINGS = ("method", "curvature", "penalty_strength")
+_CONDITIONAL_TECHNIQUES = ("injection", "pretraining", "continual")
+
+
+def _settings_of(*techniques: str) -> list[str]:
+    return [name for name, setting in SETTINGS.items() if setting.technique in techniques]
 
 
 def unconditional_space(space: Space) -> Space:
@@ -17,7 +20,7 @@ def unconditional_space(space: Space) -> Space:
 
     Every point of the returned space can be trained on any task.
     """
-    return space.without((*_INJECTION_SETTINGS, *_PRETRAINING_SETTINGS, *_STREAM_SETTINGS))
+    return space.without(_settings_of(*_CONDITIONAL_TECHNIQUES))
 
 
 def applicable_space(space: Space, task: Task) -> Space:
@@ -34,7 +37,8 @@ def applicable_space(space: Space, task: Task) -> Space:
     from nbt.training.worker.starting_weights import has_nbt_source
 
     if not has_nbt_source(task):
-        space = space.without(_PRETRAINING_SETTINGS)
+        space = space.without(_settings_of("pretraining"))
+    space = space.without(_settings_of(*(name for name, item in TECHNIQUES.items() if not item.applies(task))))
     if task.scenario is None and any(d.name == "method" for d in space.dimensions):
         raise UsageError(
             f"space {space.name} varies methods against forgetting, which need a stream of tasks: give "
@@ -49,4 +53,4 @@ def applicable_space(space: Space, task: Task) -> Space:
             f"space {space.name} varies weight injection, which needs a teacher: give "
             "--teacher BACKBONE or --teacher BACKBONE=FILE"
         )
-    return space.without(_INJECTION_SETTINGS)
+    return space.without(_settings_of("injection"))

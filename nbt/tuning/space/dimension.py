@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nbt.errors import UsageError
-from nbt.settings import setting_rule
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -33,7 +32,7 @@ class Dimension:
         ends: How far the sampler may overshoot below `low` and above `high`, as shares of `high - low`. Overshoots are
             clipped to the range, so that an end with a special meaning ("all units", "no mixup") has a positive
             probability.
-        description: One sentence for users.
+        description: One sentence for users; by default the text of the setting.
     """
 
     name: str
@@ -124,11 +123,6 @@ class Dimension:
         if self.kind == "categorical":
             return _format_values(self.choices)
         return f"{self.low:g} ... {self.high:g}" + (" (log)" if self.log else "")
-
-
-def is_vector_setting(name: str) -> bool:
-    """Returns whether a setting is a list of numbers, one per knot."""
-    return setting_rule(name).length > 0
 
 
 def _format_values(values: tuple[ParamValue, ...]) -> str:

@@ -18,6 +18,7 @@ from nbt.settings import (
     LAYER_LR_KNOTS,
     METHODS,
     PRETRAIN_SCHEMES,
+    TECHNIQUES,
     TransferSettings,
 )
 
@@ -53,19 +54,28 @@ _TECHNIQUE_COORDINATES = (
     *(f"curvature_{kind}" for kind in CURVATURES),
     "penalty_strength",
 )
-COORDINATE_NAMES = (*BASE_COORDINATES, *_TECHNIQUE_COORDINATES)
+
+
+def coordinate_names() -> tuple[str, ...]:
+    """Returns the names of the coordinates; those of registered techniques come last."""
+    registered = (name for technique in TECHNIQUES.values() for name in technique.coordinates)
+    return (*BASE_COORDINATES, *_TECHNIQUE_COORDINATES, *registered)
 
 
 def encode(settings: Sequence[TransferSettings]) -> FloatArray:
-    """Returns settings as points, (settings, len(COORDINATE_NAMES)), with most coordinates scaled to about 0 ... 1.
+    """Returns settings as points, (settings, len(coordinate_names())), with most coordinates scaled to about 0 ... 1.
 
     Learning rates are encoded as effective rates, log10 of lr / (1 - momentum) per image (Li et al. 2020, arXiv
     2002.11770; the batch size as in Smith, Le 2018, arXiv 1710.06451), because settings with the same effective rate
     train similarly. `mean_rate` averages over the units that train. The coordinates do not depend on the search space,
     so that runs of different spaces can be compared; a setting that a space does not vary adds no distance.
     """
-    rows = [[*_encode_base(recipe), *_encode_techniques(recipe)] for recipe in settings]
-    return np.array(rows).reshape(len(settings), len(COORDINATE_NAMES))
+    registered = [encode for technique in TECHNIQUES.values() for encode in technique.coordinates.values()]
+    rows = [
+        [*_encode_base(recipe), *_encode_techniques(recipe), *(encode(recipe) for encode in registered)]
+        for recipe in settings
+    ]
+    return np.array(rows).reshape(len(settings), len(coordinate_names()))
 
 
 def _encode_base(settings: TransferSettings) -> list[float]:
@@ -98,7 +108,7 @@ def _encode_base(settings: TransferSettings) -> list[float]:
 def _encode_techniques(settings: TransferSettings) -> list[float]:
     """Returns the coordinates of the optional techniques; they are constant while no technique is used."""
     zapping = settings.zap_fraction / settings.zap_period if settings.zap_period else 0.0
-    injects = settings.init == "inject"
+    injects = settings.source.init == "inject"
     return [
         zapping,
         _ONE_HOT_VALUE * (settings.zap_scale == "as_released") if settings.zap_period else 0.0,
@@ -107,28 +117,32 @@ def _encode_techniques(settings: TransferSettings) -> list[float]:
         2 * settings.stall,
         math.log10(settings.head_lr_multiplier) / 1.5 if settings.stall else 0.0,
         *_one_hot(settings.feature_norm, FEATURE_NORMS),
-        *_one_hot(settings.init, INITS),
-        settings.blend if injects else 0.0,
+        *_one_hot(settings.source.init, INITS),
+        settings.source.blend if injects else 0.0,
         # Teachers have no order: a checksum separates any two by a distance that is the same in every process.
-        zlib.crc32(settings.teacher.encode()) / 2**32 if injects else 0.0,
-        *_one_hot(settings.pretrain_scheme, PRETRAIN_SCHEMES),
-        1 / settings.pretrain_zap_period if settings.pretrain_zap_period else 0.0,
+        zlib.crc32(settings.source.teacher.encode()) / 2**32 if injects else 0.0,
+        *_one_hot(settings.source.pretrain_scheme, PRETRAIN_SCHEMES),
+        1 / settings.source.pretrain_zap_period if settings.source.pretrain_zap_period else 0.0,
         *_encode_continual(settings),
     ]
 
 
 def _encode_continual(settings: TransferSettings) -> list[float]:
     """Returns the coordinates of linearisation, the squared error and the continual-learning methods."""
-    is_squared_error, has_penalty = settings.target_scale > 0.0, settings.method in ("ewc", "dlcft")
+    is_squared_error, has_penalty = settings.target_scale > 0.0, settings.stream.method in ("ewc", "dlcft")
     return [
         float(settings.linearized),
         _ONE_HOT_VALUE * is_squared_error,
         math.log10(settings.target_scale) / 2 if is_squared_error else 0.0,
         # The first method is neutral and has no coordinate, so that the rounding of distances in other spaces does not
         # change.
-        *(float(settings.method == method) for method in METHODS[1:]),
-        *(_one_hot(settings.curvature, CURVATURES) if settings.method == "dlcft" else [0.0] * len(CURVATURES)),
-        math.log10(max(settings.penalty_strength, _MIN_PENALTY)) / 3 if has_penalty else 0.0,
+        *(float(settings.stream.method == method) for method in METHODS[1:]),
+        *(
+            _one_hot(settings.stream.curvature, CURVATURES)
+            if settings.stream.method == "dlcft"
+            else [0.0] * len(CURVATURES)
+        ),
+        math.log10(max(settings.stream.penalty_strength, _MIN_PENALTY)) / 3 if has_penalty else 0.0,
     ]
 
 

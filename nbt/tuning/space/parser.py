@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nbt.errors import UsageError, nearest
-from nbt.settings import LAYER_LR_KNOTS, setting_names, setting_rule
-from nbt.tuning.space.dimension import Dimension, ParamValue, is_vector_setting
+from nbt.settings import SETTINGS
+from nbt.tuning.space.dimension import Dimension, ParamValue
 from nbt.yaml_loader import parse_yaml_mapping
 
 DIMENSION_KINDS = ("float", "int", "categorical")
@@ -74,17 +74,18 @@ def _parse_dimension(name: str, entry: Any) -> Dimension:
 
 def _parse_categorical(name: str, entry: Mapping[str, Any]) -> Dimension:
     _check_keys(entry, _CHOICE_KEYS)
-    if is_vector_setting(name):
+    setting = SETTINGS[name]
+    if setting.knots:
         raise UsageError(
-            f"a list of numbers cannot be categorical: use kind: float with knots: [{', '.join(LAYER_LR_KNOTS)}]"
+            f"a list of numbers cannot be categorical: use kind: float with knots: [{', '.join(setting.knots)}]"
         )
     choices = entry.get("choices")
     if not isinstance(choices, list) or len(choices) < 2:
         raise UsageError("choices: give a list of two or more values (a single value goes under fixed:)")
-    checked = tuple(setting_rule(name).check("choices", choice) for choice in choices)
+    checked = tuple(setting.rule.check("choices", choice) for choice in choices)
     if len(set(checked)) < len(checked):
         raise UsageError(f"choices: a value of {choices!r} is given twice")
-    neutral = setting_rule(name).check("neutral", _get_required(entry, "neutral"))
+    neutral = setting.rule.check("neutral", _get_required(entry, "neutral"))
     if neutral not in checked:
         raise UsageError(f"neutral {neutral!r} is not among the choices: add it to choices, or use one of them")
     return Dimension(
@@ -92,13 +93,13 @@ def _parse_categorical(name: str, entry: Mapping[str, Any]) -> Dimension:
         kind="categorical",
         choices=checked,
         neutral=neutral,
-        description=_get_text(entry, "description", ""),
+        description=_get_text(entry, "description", SETTINGS[name].text),
     )
 
 
 def _parse_range(name: str, entry: Mapping[str, Any]) -> Dimension:
     _check_keys(entry, _RANGE_KEYS)
-    rule, kind = setting_rule(name), entry["kind"]
+    rule, kind = SETTINGS[name].rule, entry["kind"]
     if rule.choices or rule.text or rule.flag:
         choices = "false, true" if rule.flag else ", ".join(rule.choices) or "..."
         raise UsageError(f"the setting is not a number: use kind: categorical with choices: [{choices}]")
@@ -126,7 +127,7 @@ def _parse_range(name: str, entry: Mapping[str, Any]) -> Dimension:
         neutral=neutral,
         knots=_parse_knots(name, entry),
         ends=_parse_ends(entry, kind, log),
-        description=_get_text(entry, "description", ""),
+        description=_get_text(entry, "description", SETTINGS[name].text),
     )
 
 
@@ -136,7 +137,7 @@ def _parse_bound(name: str, key: str, entry: Mapping[str, Any], kind: str) -> An
     The number must be valid for the setting, or for each element of a vector setting.
     """
     value = _get_required(entry, key)
-    rule = setting_rule(name)
+    rule = SETTINGS[name].rule
     checked = rule.check(key, [value] * rule.length)[0] if rule.length else rule.check(key, value)
     if kind == "int" and checked != int(checked):
         raise UsageError(f"{key}: expected a whole number for kind: int, got {value!r}")
@@ -144,12 +145,11 @@ def _parse_bound(name: str, key: str, entry: Mapping[str, Any], kind: str) -> An
 
 
 def _parse_knots(name: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
-    knots = entry.get("knots")
-    expected = list(LAYER_LR_KNOTS) if is_vector_setting(name) else None
-    if knots == expected:
-        return LAYER_LR_KNOTS if is_vector_setting(name) else ()
-    if is_vector_setting(name):
-        raise UsageError(f"knots: expected [{', '.join(LAYER_LR_KNOTS)}], got {knots!r}")
+    knots, expected = entry.get("knots"), SETTINGS[name].knots
+    if knots == (list(expected) or None):
+        return expected
+    if expected:
+        raise UsageError(f"knots: expected [{', '.join(expected)}], got {knots!r}")
     raise UsageError("knots: the setting is a single number; leave knots out")
 
 
@@ -167,7 +167,7 @@ def _parse_ends(entry: Mapping[str, Any], kind: str, log: bool) -> tuple[float, 
 
 def _parse_fixed(name: str, value: Any) -> ParamValue | tuple[float, ...]:
     _check_setting(name, "setting under fixed:")
-    checked: ParamValue | tuple[float, ...] = setting_rule(name).check(f"fixed: {name}", value)
+    checked: ParamValue | tuple[float, ...] = SETTINGS[name].rule.check(f"fixed: {name}", value)
     return checked
 
 
@@ -184,11 +184,9 @@ def _parse_same_as(name: str, other: Any, dimensions: tuple[Dimension, ...]) -> 
     if followed is None:
         raise UsageError(f"same_as: {name} follows {other!r}; {nearest(str(other), [d.name for d in dimensions])}")
     values = followed.choices or (followed.low, followed.high)
-    rule = setting_rule(name)
     for value in values:
-        rule.check(
-            f"same_as: {name} follows {other}, but {name}", [value] * len(LAYER_LR_KNOTS) if followed.knots else value
-        )
+        elements = [value] * len(followed.knots) if followed.knots else value
+        SETTINGS[name].rule.check(f"same_as: {name} follows {other}, but {name}", elements)
     return followed.name
 
 
@@ -196,8 +194,8 @@ def _check_setting(name: str, role: str) -> None:
     """Raises UsageError if a name is not a setting that a space can contain; `role` names its use in messages."""
     if name == "epochs":
         raise UsageError(f"epochs cannot be a {role}: all trials of a study have the same number of epochs (--epochs)")
-    if name not in setting_names():
-        raise UsageError(f"unknown {role} {name!r}; {nearest(name, [n for n in setting_names() if n != 'epochs'])}")
+    if name not in SETTINGS:
+        raise UsageError(f"unknown {role} {name!r}; {nearest(name, SETTINGS.keys() - {'epochs'})}")
 
 
 def _check_keys(values: Mapping[str, Any], known: tuple[str, ...]) -> None:

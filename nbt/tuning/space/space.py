@@ -129,7 +129,7 @@ class Space:
         settings = repair(settings)
         params: dict[str, ParamValue] = {}
         for dimension in self.dimensions:
-            value = getattr(settings, dimension.name)
+            value = settings.value(dimension.name)
             elements = value if dimension.knots else (value,)
             params |= {
                 name: dimension.parameter(element) for name, element in zip(dimension.parameters, elements, strict=True)

@@ -77,6 +77,11 @@ def to_json(value: Any) -> Any:
     return str(value.as_posix() if isinstance(value, PurePath) else value)
 
 
+def intermediate_value(result: EpochResult) -> float:
+    """Returns the accuracy of an epoch for Optuna: 0 if the trial diverged or was not validated."""
+    return 0.0 if result.diverged or result.val_accuracy is None else float(result.val_accuracy)
+
+
 def encode_curve(curve: Sequence[EpochResult]) -> dict[str, list[Any]]:
     """Converts a learning curve to columns in JSON types."""
     rows = [to_json(result.to_dict()) for result in curve]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import sqlalchemy
 from sqlalchemy.engine import URL, make_url
 
 from nbt.errors import NbtError, UsageError, nearest
+from nbt.tuning.storage.trial_tables import check_schema, create_tables
 
 _BUSY_TIMEOUT_SECONDS = 30.0
 _RETRY_SECONDS = 0.05
@@ -81,34 +82,65 @@ def connect(url: str) -> optuna.storages.RDBStorage:
     Several processes may open a new database at the same time.
 
     Raises:
-        NbtError: The database is unavailable, locked, damaged, or was written by an incompatible version of Optuna.
+        UsageError: The file is damaged or not a database, or was written by another version of nbt or Optuna.
+        NbtError: The database is unavailable or locked.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # INFO logs every study that is opened
     file = sqlite_file(url)
     with convert_errors(url):
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-        options = {"pool_pre_ping": True} if file is None else {"creator": _sqlite_connector(file)}
-        try:
-            return _open_with_retries(url, options)
-        except RuntimeError as error:
-            raise NbtError(f"{_display_url(url)}: {' '.join(str(error).split())}") from error
+        # Optuna checks for missing tables and creates them one by one without a lock, so that processes can collide. An
+        # SQLite transaction that started to read before another one wrote fails as locked without waiting.
+        deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
+        while True:
+            try:
+                storage = _open(url, create=True)
+                create_tables(storage.engine)
+                return storage
+            except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DatabaseError, sqlite3.Error) as error:
+                if time.monotonic() > deadline or not _is_concurrent_creation(error):
+                    raise
+            time.sleep(_RETRY_SECONDS)
 
 
-def _open_with_retries(url: str, options: Mapping[str, Any]) -> optuna.storages.RDBStorage:
-    """Opens the storage and retries while another process creates the tables.
+def connect_to_read(url: str) -> optuna.storages.RDBStorage | None:
+    """Opens the database without changing it; returns None if it does not exist or contains no studies.
 
-    Optuna checks for missing tables and creates them one by one without a lock, so that processes can collide. An
-    SQLite transaction that started to read before another one wrote fails as locked without waiting.
+    Raises:
+        UsageError: The file is damaged or not a database, or was written by another version of nbt or Optuna.
+        NbtError: The database is unavailable or locked.
     """
-    deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
-    while True:
+    file = sqlite_file(url)
+    if file is not None and not file.exists():
+        return None
+    with convert_errors(url):
+        engine = sqlalchemy.create_engine(url, **_engine_options(url))
         try:
-            return optuna.storages.RDBStorage(url, engine_kwargs=dict(options))
-        except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DatabaseError, sqlite3.Error) as error:
-            if time.monotonic() > deadline or not _is_concurrent_creation(error):
-                raise
-        time.sleep(_RETRY_SECONDS)
+            if not sqlalchemy.inspect(engine).has_table("studies"):
+                return None
+        finally:
+            engine.dispose()
+        return _open(url, create=False)
+
+
+def _open(url: str, *, create: bool) -> optuna.storages.RDBStorage:
+    """Opens the storage and checks the versions of its tables."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # INFO logs every study that is opened
+    try:
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(url), skip_table_creation=not create)
+    except RuntimeError as error:  # the tables belong to another version of Optuna
+        raise UsageError(f"{_display_url(url)}: {' '.join(str(error).split())}") from error
+    try:
+        check_schema(storage.engine, _display_url(url))
+    except BaseException:
+        close(storage)
+        raise
+    return storage
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    file = sqlite_file(url)
+    return {"pool_pre_ping": True} if file is None else {"creator": _sqlite_connector(file)}
 
 
 def close(storage: optuna.storages.RDBStorage) -> None:

@@ -90,13 +90,16 @@ def read_config(name: str, attributes: Mapping[str, Any]) -> StudyConfig | None:
         raise NbtError(f"study {name}: its stored configuration is damaged ({error})") from error
 
 
-def study_record(study: optuna.Study) -> StudyRecord:
+def study_record(study: optuna.Study, attributes: Mapping[str, Any]) -> StudyRecord:
     """Returns the record of a study.
+
+    Args:
+        study: The study in memory, with the trials of `nbt.tuning.storage.trial_tables.read_trials`.
+        attributes: User attributes of the stored study.
 
     Raises:
         NbtError: The configuration is damaged, or the study was not created by nbt.
     """
-    attributes = study.user_attrs
     config = read_config(study.study_name, attributes)
     if config is None:
         raise NbtError(f"study {study.study_name} was not created by nbt")
@@ -306,8 +309,10 @@ def _get_mapping(attributes: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _read_curve(attributes: Mapping[str, Any]) -> tuple[EpochResult, ...]:
+    """Returns the learning curve of a trial; that of version 0.1 may still be encoded as columns."""
     progress = attributes.get(codec.PROGRESS)
-    return () if progress is None else codec.decode_curve(progress["curve"])
+    curve = () if progress is None else progress["curve"]
+    return codec.decode_curve(curve) if isinstance(curve, Mapping) else tuple(curve)
 
 
 def _epochs_budget(text: str, length: int) -> int | None:

@@ -1,28 +1,32 @@
 """Opening, reading and listing of the studies of a storage; only the driver of a study writes to it.
 
-The user attributes of a study hold its configuration, facts, budget, seconds spent, final runs and test results; those
-of a trial hold its settings, origin, progress (curve, epochs trained), reason and facts. All values are JSON.
+Optuna's tables hold the studies and the parameters, states and values of their trials. The user attributes of a study
+hold its configuration, facts, budget, seconds spent, final runs and test results in JSON. The tables of nbt hold the
+learning curves and the resumable state of the trials, see `nbt.tuning.storage.trial_tables`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from nbt.errors import UsageError, nearest
 from nbt.tuning.storage import codec
-from nbt.tuning.storage.database import close, connect, convert_errors, resolve_storage, sqlite_file
+from nbt.tuning.storage.database import close, connect, connect_to_read, convert_errors, resolve_storage, sqlite_file
 from nbt.tuning.storage.locks import FileLock, LeaseLock, StudyLock
 from nbt.tuning.storage.reader import read_config, study_record, summarise
 from nbt.tuning.storage.records import StudyConfig, StudyRecord, StudySummary
 from nbt.tuning.storage.study_names import check_same_study, check_study_name, unused_name
 from nbt.tuning.storage.study_store import StudyStore
-from nbt.tuning.storage.write_through import WriteThroughStorage
+from nbt.tuning.storage.study_writer import StudyWriter
+from nbt.tuning.storage.trial_tables import in_memory_study, read_trials
 
 __all__ = ["list_studies", "open_study", "read_study", "resolve_storage", "study_folder"]
 
@@ -62,21 +66,18 @@ def open_study(
     """
     check_study_name(config.name)
     storage = connect(url)
-    try:
-        with convert_errors(url):
-            if fresh:
-                taken = [study.study_name for study in storage.get_all_studies()]
-                config = dataclasses.replace(config, name=unused_name(config.name, taken))
-            _check_inputs(storage, config)
-            study, lock = _lock_and_load(storage, config)
-            write_through = WriteThroughStorage(storage, study._study_id)
-            study = optuna.load_study(study_name=config.name, storage=write_through)
-            store = StudyStore(study, config, write_through, lock)
+    with ExitStack() as stack, convert_errors(url):
+        stack.callback(close, storage)
+        if fresh:
+            taken = [study.study_name for study in storage.get_all_studies()]
+            config = dataclasses.replace(config, name=unused_name(config.name, taken))
+        _check_inputs(storage, config)
+        stored, lock = _lock_and_load(storage, config, stack)
+        writer = StudyWriter(stored, storage)
+        store = StudyStore(writer.study, config, lock, writer)
         facts = {codec.CONFIG: dataclasses.asdict(config), codec.DATASET: dataset, codec.NOTES: notes}
         _write_facts(store, {**facts, codec.BUDGET: budget, codec.PRUNER: pruner})
-    except BaseException:
-        close(storage)
-        raise
+        stack.pop_all()  # the store closes them
     return store
 
 
@@ -91,16 +92,14 @@ def read_study(url: str, name: str) -> StudyRecord:
         UsageError: There is no study of this name; the message suggests similar names.
         NbtError: The database cannot be used, or the study is damaged.
     """
-    _check_exists(url, name)
-    storage = connect(url)
-    try:
-        with convert_errors(url):
-            studies = {study.study_name: study for study in storage.get_all_studies()}
-            if name not in studies or codec.CONFIG not in studies[name].user_attrs:
-                raise UsageError(f"unknown study {name!r}; {_suggest_study(name, studies)}")
-            return study_record(optuna.load_study(study_name=name, storage=storage))
-    finally:
-        close(storage)
+    with _open_to_read(url) as storage:
+        studies = {} if storage is None else {study.study_name: study for study in storage.get_all_studies()}
+        if storage is None or name not in studies or codec.CONFIG not in studies[name].user_attrs:
+            place = sqlite_file(url) or "this storage"
+            hint = nearest(name, studies) if studies else f"there are no studies in {place} yet"
+            raise UsageError(f"unknown study {name!r}; {hint}")
+        trials = _read_trials(storage, name)
+        return study_record(in_memory_study(name, trials), studies[name].user_attrs)
 
 
 def list_studies(url: str) -> list[StudySummary]:
@@ -109,20 +108,30 @@ def list_studies(url: str) -> list[StudySummary]:
     Raises:
         NbtError: The database cannot be used.
     """
-    file = sqlite_file(url)
-    if file is not None and not file.exists():
-        return []
-    storage = connect(url)
-    try:
-        with convert_errors(url):
-            summaries = [
-                summarise(study.study_name, study.user_attrs, storage.get_all_trials(study._study_id, deepcopy=False))
-                for study in storage.get_all_studies()
-            ]
-    finally:
-        close(storage)
+    with _open_to_read(url) as storage:
+        summaries = [
+            summarise(study.study_name, study.user_attrs, _read_trials(storage, study.study_name))
+            for study in (() if storage is None else storage.get_all_studies())
+            if storage is not None and codec.CONFIG in study.user_attrs
+        ]
     oldest = datetime.min.replace(tzinfo=UTC)
     return sorted(filter(None, summaries), key=lambda summary: summary.created or oldest, reverse=True)
+
+
+@contextmanager
+def _open_to_read(url: str) -> Iterator[optuna.storages.RDBStorage | None]:
+    """Returns a context with the storage; None if the database contains no studies. Nothing is written."""
+    storage = connect_to_read(url)
+    try:
+        with convert_errors(url):
+            yield storage
+    finally:
+        if storage is not None:
+            close(storage)
+
+
+def _read_trials(storage: optuna.storages.RDBStorage, name: str) -> list[FrozenTrial]:
+    return read_trials(optuna.load_study(study_name=name, storage=storage), storage.engine)
 
 
 def _check_inputs(storage: optuna.storages.RDBStorage, config: StudyConfig) -> None:
@@ -133,24 +142,27 @@ def _check_inputs(storage: optuna.storages.RDBStorage, config: StudyConfig) -> N
     stored = read_config(config.name, existing.user_attrs)
     if stored is not None:
         check_same_study(stored, config)
-    elif storage.get_n_trials(existing._study_id):
+    elif optuna.load_study(study_name=config.name, storage=storage).get_trials(deepcopy=False):
         raise UsageError(f"study {config.name} in this storage was not created by nbt: give another name with --study")
 
 
-def _lock_and_load(storage: optuna.storages.RDBStorage, config: StudyConfig) -> tuple[optuna.Study, StudyLock]:
-    """Creates or loads the study and locks it.
+def _lock_and_load(
+    storage: optuna.storages.RDBStorage, config: StudyConfig, stack: ExitStack
+) -> tuple[optuna.Study, StudyLock]:
+    """Creates or loads the study and locks it; `stack` releases the lock.
 
     A database file is locked before the study is created; a lease is an attribute of an existing study.
     """
     file = sqlite_file(storage.url)
-    lock = None if file is None else FileLock(file.with_name(f"{file.name}.{config.name}.lock"), config.name)
-    try:
-        study = optuna.create_study(study_name=config.name, storage=storage, direction="maximize", load_if_exists=True)
-        return study, lock or _acquire_lease(study, storage.url)
-    except BaseException:
-        if lock is not None:
-            lock.release()
-        raise
+    lock: StudyLock | None = None
+    if file is not None:
+        lock = FileLock(file.with_name(f"{file.name}.{config.name}.lock"), config.name)
+        stack.callback(lock.release)
+    study = optuna.create_study(study_name=config.name, storage=storage, direction="maximize", load_if_exists=True)
+    if lock is None:
+        lock = _acquire_lease(study, storage.url)
+        stack.callback(lock.release)
+    return study, lock
 
 
 def _acquire_lease(study: optuna.Study, url: str) -> LeaseLock:
@@ -167,24 +179,9 @@ def _acquire_lease(study: optuna.Study, url: str) -> LeaseLock:
 
 def _write_facts(store: StudyStore, facts: Mapping[str, Any]) -> None:
     """Writes the new or changed attributes of a study."""
-    try:
-        stored = store.attributes()
-        if codec.CREATED not in stored:
-            store.put(codec.CREATED, datetime.now(UTC).isoformat())
-        for name, value in facts.items():
-            if stored.get(name) != codec.to_json(value):
-                store.put(name, value)
-    except BaseException:
-        store.close()
-        raise
-
-
-def _check_exists(url: str, name: str) -> None:
-    """Raises UsageError if the database does not exist, because opening it would create it."""
-    file = sqlite_file(url)
-    if file is not None and not file.exists():
-        raise UsageError(f"unknown study {name!r}; there are no studies in {file} yet")
-
-
-def _suggest_study(name: str, studies: Mapping[str, Any]) -> str:
-    return nearest(name, studies) if studies else "there are no studies in this storage yet"
+    stored = store.attributes()
+    if codec.CREATED not in stored:
+        store.put(codec.CREATED, datetime.now(UTC).isoformat())
+    for name, value in facts.items():
+        if stored.get(name) != codec.to_json(value):
+            store.put(name, value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +15,10 @@ from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.storage import codec
-from nbt.tuning.storage.database import close, convert_errors
 from nbt.tuning.storage.locks import StudyLock
 from nbt.tuning.storage.reader import read_trial, study_record, trained_epochs
-from nbt.tuning.storage.records import INTERRUPTED, StudyConfig, StudyRecord, TrialRecord
-from nbt.tuning.storage.write_through import WriteThroughStorage
+from nbt.tuning.storage.records import StudyConfig, StudyRecord, TrialRecord
+from nbt.tuning.storage.study_writer import StudyWriter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,25 +58,24 @@ class TrialPlan:
 class StudyStore:
     """A study that is locked for this driver.
 
-    As a context manager, it releases the lock and closes the connections at the end.
+    Its trials are kept in memory and written in batches, see `StudyWriter`: the end of a trial and an attribute of the
+    study are stored when the method returns, started trials and epochs a little later.
+
+    As a context manager, it writes all changes, releases the lock and closes the connections at the end.
 
     Args:
-        study: The Optuna study.
+        study: The study in memory.
         config: Configuration of the study.
-        storage: Storage of the study.
         lock: The acquired lock of the study.
+        writer: Write access to the database; None for a study that exists only in memory.
     """
 
     def __init__(
-        self,
-        study: optuna.Study,
-        config: StudyConfig,
-        storage: WriteThroughStorage | optuna.storages.InMemoryStorage,
-        lock: StudyLock,
+        self, study: optuna.Study, config: StudyConfig, lock: StudyLock, writer: StudyWriter | None = None
     ) -> None:
         self.study = study
         self.config = config
-        self._storage, self._lock = storage, lock
+        self._lock, self._writer = lock, writer
         self._closed = False
 
     def __enter__(self) -> StudyStore:
@@ -88,30 +85,27 @@ class StudyStore:
         self.close()
 
     def close(self) -> None:
-        """Releases the lock and closes the connections; may be called twice."""
-        if not self._closed:
-            self._closed = True
-            try:
-                with self.convert_errors():
-                    self._lock.release()
-            finally:
-                if isinstance(self._storage, WriteThroughStorage):
-                    close(self._storage.database)
-
-    def convert_errors(self) -> AbstractContextManager[None]:
-        """Returns a context that converts exceptions of the database to NbtError, for direct use of `study`."""
-        storage = self._storage
-        return convert_errors(storage.database.url) if isinstance(storage, WriteThroughStorage) else nullcontext()
+        """Writes all changes, releases the lock and closes the connections; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._writer is None:
+            self._lock.release()
+            return
+        try:
+            with self._writer.convert_errors():
+                self._writer.flush()
+                self._lock.release()
+        finally:
+            self._writer.abandon()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Returns an attribute of the study, or `default` if it is missing."""
-        with self.convert_errors():
-            return self.study.user_attrs.get(name, default)
+        return self.attributes().get(name, default)
 
     def attributes(self) -> dict[str, Any]:
         """Returns all attributes of the study."""
-        with self.convert_errors():
-            return self.study.user_attrs
+        return self.study.user_attrs if self._writer is None else self._writer.attributes()
 
     def put(self, name: str, value: Any) -> None:
         """Stores an attribute of the study, converted to JSON types.
@@ -120,8 +114,8 @@ class StudyStore:
             NbtError: The database fails, or another driver has taken the lock.
         """
         self._lock.check()
-        with self.convert_errors():
-            self.study.set_user_attr(name, codec.to_json(value))
+        stored = self.study if self._writer is None else self._writer
+        (stored.set_user_attr if isinstance(stored, optuna.Study) else stored.put)(name, codec.to_json(value))
 
     def put_search(self, search: SearchConfig) -> None:
         """Stores the options of this session, without passwords.
@@ -159,58 +153,52 @@ class StudyStore:
 
     def record(self) -> StudyRecord:
         """Returns the current record of the study."""
-        with self.convert_errors():
-            return study_record(self.study)
+        return study_record(self.study, self.attributes())
 
     def trials(self) -> list[FrozenTrial]:
         """Returns Optuna's trial objects; they are shared and must not be changed."""
-        with self.convert_errors():
-            return self.study.get_trials(deepcopy=False)
+        return self.study.get_trials(deepcopy=False)
 
     def spent_epochs(self) -> int:
         """Returns the number of epochs trained so far, including those of pruned and failed trials."""
         return sum(map(trained_epochs, self.trials()))
 
-    def ask(
-        self,
-        distributions: dict[str, BaseDistribution],
-        params: Mapping[str, Any] | None = None,
-        plan: TrialPlan | None = None,
-    ) -> optuna.Trial:
-        """Starts a trial with the parameters that the sampler proposes, or with the given ones.
+    def ask(self, distributions: dict[str, BaseDistribution], params: Mapping[str, Any] | None = None) -> optuna.Trial:
+        """Starts a trial with the parameters that the sampler proposes, or with the given ones; see `write_plan`.
 
         Args:
             distributions: Distributions of all parameters.
             params: A value for every parameter, inside its distribution; None to ask the sampler.
-            plan: Stored together with `params`; without it, call `write_plan` afterwards.
         """
         self._lock.check()
-        with self.convert_errors():
-            if params is not None:
-                self.study.enqueue_trial(dict(params), user_attrs=None if plan is None else plan.to_attributes())
-            trial = self.study.ask(distributions)
-            if plan is not None:
-                self._ensure_written(trial)
-            return trial
+        if params is not None:
+            self.study.enqueue_trial(dict(params))
+        return self.study.ask(distributions)
 
-    def write_plan(self, trial: optuna.Trial, plan: TrialPlan) -> None:
-        """Stores the plan of a trial that was started without one."""
-        with self.convert_errors():
-            for name, value in plan.to_attributes().items():
-                trial.set_user_attr(name, value)
-            self._ensure_written(trial)
+    def write_plan(self, trial: optuna.Trial, plan: TrialPlan, curve: Sequence[EpochResult] = ()) -> None:
+        """Stores a new trial with its plan and, if it continues an interrupted trial, the epochs of that trial.
+
+        Raises:
+            NbtError: An earlier change could not be written.
+        """
+        trial.set_user_attr(codec.PROGRESS, {"trained": 0, "curve": tuple(curve)})
+        for name, value in plan.to_attributes().items():
+            trial.set_user_attr(name, codec.to_json(value))
+        self._changed(trial, first_epoch=0)
 
     def report(self, trial: optuna.Trial, result: EpochResult) -> None:
-        """Reports the accuracy of an epoch to Optuna: 0 if the trial diverged or was not validated."""
-        is_worst = result.diverged or result.val_accuracy is None
-        with self.convert_errors():
-            trial.report(0.0 if is_worst else float(result.val_accuracy or 0.0), result.epoch)
+        """Reports the accuracy of an epoch to Optuna, for samplers and pruners."""
+        trial.report(codec.intermediate_value(result), result.epoch)
 
     def write_progress(self, trial: optuna.Trial, curve: Sequence[EpochResult], trained: int) -> None:
-        """Stores the curve of a running trial and the number of epochs trained for it."""
+        """Stores the curve of a running trial, of which the last epoch is new, and the number of epochs trained for it.
+
+        Raises:
+            NbtError: An earlier change could not be written, or another driver has taken the lock.
+        """
         self._lock.check()
-        with self.convert_errors():
-            self._put_progress(trial, curve, trained)
+        trial.set_user_attr(codec.PROGRESS, {"trained": trained, "curve": tuple(curve)})
+        self._changed(trial, first_epoch=curve[-1].epoch)
 
     def finish(
         self,
@@ -224,7 +212,7 @@ class StudyStore:
         facts: Mapping[str, Any] | None = None,
         interrupted: bool = False,
     ) -> TrialRecord:
-        """Ends a trial and returns its record.
+        """Ends a trial, stores it and returns its record.
 
         Args:
             trial: The trial.
@@ -240,36 +228,20 @@ class StudyStore:
             NbtError: The database fails, or another driver has taken the lock.
         """
         self._lock.check()
-        with self.convert_errors():
-            self._put_progress(trial, curve, trained)
-            if reason:
-                trial.set_user_attr(codec.REASON, reason)
-            if facts:
-                trial.set_user_attr(codec.FACTS, codec.to_json(facts))
-            if interrupted:
-                trial.set_user_attr(codec.INTERRUPTED, True)
-            frozen = self.study.tell(trial, value, state=state)
-        record = read_trial(frozen)
+        trial.set_user_attr(codec.PROGRESS, {"trained": trained, "curve": tuple(curve)})
+        ending = {codec.REASON: reason, codec.FACTS: codec.to_json(facts), codec.INTERRUPTED: interrupted}
+        for name, stored in ending.items():
+            if stored:
+                trial.set_user_attr(name, stored)
+        self.study.tell(trial, value, state=state)
+        if self._writer is not None:
+            self._changed(trial, first_epoch=0)
+            self._writer.flush()
+        record = read_trial(self.trials()[trial.number])
         if record is None:
-            raise NbtError(f"study {self.config.name}: trial {frozen.number} could not be read back")
+            raise NbtError(f"study {self.config.name}: trial {trial.number} could not be read back")
         return record
 
-    def fail_unfinished_trials(self) -> None:
-        """Marks trials that an earlier driver left running or queued as failed and interrupted.
-
-        Otherwise the sampler would treat them as running trials.
-        """
-        for frozen in self.trials():
-            if not frozen.state.is_finished():
-                with self.convert_errors():
-                    self._storage.set_trial_user_attr(frozen._trial_id, codec.REASON, INTERRUPTED)
-                    self._storage.set_trial_user_attr(frozen._trial_id, codec.INTERRUPTED, True)
-                    self._storage.set_trial_state_values(frozen._trial_id, TrialState.FAIL)
-
-    def _ensure_written(self, trial: optuna.Trial) -> None:
-        """Writes a new trial to the database, before it is given to a worker."""
-        if isinstance(self._storage, WriteThroughStorage):
-            self._storage.write(trial._trial_id)
-
-    def _put_progress(self, trial: optuna.Trial, curve: Sequence[EpochResult], trained: int) -> None:
-        trial.set_user_attr(codec.PROGRESS, {"trained": trained, "curve": codec.encode_curve(curve)})
+    def _changed(self, trial: optuna.Trial, first_epoch: int) -> None:
+        if self._writer is not None:
+            self._writer.trial_changed(trial.number, first_epoch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbt.tuning.space.encoding import BASE_COORDINATES, COORDINATE_NAMES
+from nbt.tuning.space.encoding import BASE_COORDINATES, coordinate_names
 from nbt.tuning.surrogate.gaussian_process import Kernel
 
 
@@ -12,4 +12,4 @@ def default_kernel() -> Kernel:
     The length scales depend only on the number of coordinates of ordinary fine-tuning, which every recorded task
     varies. Most settings use no optional technique, and a new technique must not change the models of the others.
     """
-    return Kernel.default(len(COORDINATE_NAMES), num_varied=len(BASE_COORDINATES))
+    return Kernel.default(len(coordinate_names()), num_varied=len(BASE_COORDINATES))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nbt.report import write_report
+from nbt.report.study.write import write_report
 from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import profile_dict
 from tests.sample_study import (

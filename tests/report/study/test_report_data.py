@@ -1,7 +1,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from nbt.report.study.report_data import ReportData, build_report
+from nbt.report.formatting import TemplateData
+from nbt.report.study.report_data import build_report
 from nbt.tuning.storage.records import StudyRecord
 from tests.sample_study import (
     CREATED,
@@ -17,7 +18,7 @@ from tests.sample_study import (
 )
 
 
-def report(record: StudyRecord) -> ReportData:
+def report(record: StudyRecord) -> TemplateData:
     return build_report(record, Path("reports/birds"))
 
 

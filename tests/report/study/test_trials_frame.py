@@ -2,8 +2,8 @@ import io
 
 import pandas as pd
 
-from nbt.report import trials_frame
-from nbt.settings import LAYER_LR_KNOTS, TransferSettings, setting_names
+from nbt.report.study.trials_frame import trials_frame
+from nbt.settings import LAYER_LR_KNOTS, SETTINGS, TransferSettings
 from nbt.training.results import EpochResult
 from tests.sample_study import BEST, empty_study, sample_study, spread_study, study_with_priors, trial
 
@@ -13,7 +13,7 @@ FORECASTS = ["forecast_mean", "forecast_low", "forecast_high", "forecast_chance"
 
 
 def settings_of(row: pd.Series) -> TransferSettings:
-    values = {name: row[name] for name in setting_names() if name in row.index}
+    values = {name: row[name] for name in SETTINGS if name in row.index}
     values["layer_lr_shape"] = [row[f"layer_lr_shape_{knot}"] for knot in LAYER_LR_KNOTS]
     return TransferSettings.from_dict({**values, "epochs": row["epochs_full"]})
 

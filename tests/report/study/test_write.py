@@ -11,8 +11,9 @@ import pytest
 
 from nbt.errors import NbtError
 from nbt.fit import FitProfile
-from nbt.report import report_folder, write_report
+from nbt.report.files import report_folder
 from nbt.report.study import write as writing
+from nbt.report.study.write import write_report
 from nbt.settings import TransferSettings
 from nbt.training.export.model_folder import CARD_FILE
 from nbt.tuning.storage.records import StudyRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nbt.settings import TransferSettings
-from nbt.training.recipe.stall import head_parameter_groups, split_off_head
+from nbt.training.recipe.stall import split_off_head
 from nbt.transfer.layer_lr import parameter_groups
 from tests.tiny import TinyNet
 
@@ -24,4 +24,3 @@ def test_split_groups_keep_their_learning_rates_and_decay(head_lr: float) -> Non
     assert facts(split) == facts(groups)
     assert sum(len(g.parameters) for g in split) == len(facts(groups))
     assert all(head.issuperset(g.parameters) or head.isdisjoint(g.parameters) for g in split)
-    assert facts(head_parameter_groups(groups, model.head)) == {p: f for p, f in facts(groups).items() if p in head}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nbt.settings import TransferSettings, setting_names
+from nbt.settings import SETTINGS, TransferSettings
 from nbt.tuning.priors.activation import activate_priors
 from nbt.tuning.priors.prior import Prior, PriorSuggestion, prior
 from nbt.tuning.priors.registry import register_prior, registered_priors, unregister_prior
@@ -21,7 +21,7 @@ def test_each_prior_has_a_name_a_source_and_dimensions() -> None:
     assert len(set(NAMES)) == len(NAMES) >= 10
     for item in registered_priors():
         assert item.source and item.strength > 0
-        assert set(item.dimensions) <= set(setting_names())
+        assert set(item.dimensions) <= set(SETTINGS)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,7 +15,6 @@ from nbt.tuning.pruners.curve_forecast import (
     CurveForecaster,
     ForecastDistribution,
     LearningCurve,
-    _FlattenedForest,
     forecast_features,
     has_usable_curves,
     mean_task_prediction,
@@ -161,31 +160,6 @@ class TestDistribution:
         )
         assert list(mixed.values) == [1.0, 3.0, 5.0]
         assert list(mixed.weights) == [0.25, 0.5, 0.25]
-
-
-def test_flattened_trees_find_the_leaves_of_scikit_learn() -> None:
-    from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
-
-    rng = np.random.default_rng(0)
-    inputs = rng.integers(-4, 5, (300, 5)).astype(np.float32)
-    outcomes = inputs[:, 0] * inputs[:, 1]
-    # Splits of whole numbers are halfway between two of them, so that some rows lie on a threshold.
-    rows = np.concatenate([inputs, inputs / 2, rng.standard_normal((200, 5)), 1e9 * np.ones((1, 5))])
-    rows = rows.astype(np.float32)
-    for kind in (ExtraTreesRegressor, RandomForestRegressor):
-        forest = kind(8, min_samples_leaf=3, random_state=0).fit(inputs, outcomes)
-        walk = _FlattenedForest.from_trees([tree.tree_ for tree in forest.estimators_])
-        assert (walk.leaves(rows) == forest.apply(rows)).all()
-
-
-def test_a_tree_with_a_single_leaf() -> None:
-    from sklearn.tree import ExtraTreeRegressor
-
-    stump = ExtraTreeRegressor(min_samples_leaf=100).fit(np.zeros((5, 2)), np.arange(5))
-    assert (
-        _FlattenedForest.from_trees([stump.tree_, stump.tree_]).leaves(np.ones((3, 2), dtype=np.float32)).tolist()
-        == [[0, 0]] * 3
-    )
 
 
 class TestForecast:

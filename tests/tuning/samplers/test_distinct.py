@@ -46,12 +46,12 @@ class TestDistinctSampler:
         for _ in range(count):
             trial = study.ask(space.distributions())
             proposed.append(space.settings(trial.params, 20))
-            study.tell(trial, 1.0 if proposed[-1].method == "probe" else 0.2)
+            study.tell(trial, 1.0 if proposed[-1].stream.method == "probe" else 0.2)
         return proposed
 
     def test_no_settings_are_proposed_twice(self) -> None:
         proposed = self.propose(40)
-        assert proposed[0].method == "probe"
+        assert proposed[0].stream.method == "probe"
         assert len(set(proposed)) == 40
 
     def test_proposals_follow_from_the_seed(self) -> None:
@@ -76,7 +76,7 @@ class TestSpace:
         space = Space.load("continual")
         params = space.params(default_recipe(20)) | {"method": "ewc", "linearized": True, "target_scale": 15}
         settings = space.settings(params, 20)
-        assert (settings.method, settings.linearized, settings.target_scale) == ("ewc", False, 0.0)
+        assert (settings.stream.method, settings.linearized, settings.target_scale) == ("ewc", False, 0.0)
         probe = space.settings(params | {"method": "probe"}, 20)
         assert probe.frozen_depth == 1.0
 

@@ -111,7 +111,7 @@ class TestUnjudgedDimensions:
         for surrogate, recommended in recommendations:
             default = SHIPPED_SPACE.default(recommended.epochs)
             for name in surrogate.unjudged:
-                assert getattr(recommended, name) == getattr(default, name), name
+                assert recommended.value(name) == default.value(name), name
 
     def test_a_prior_that_judges_a_dimension_moves_it(self) -> None:
         """The multiplier counts only with a stall, which the two priors together make worth while."""
@@ -138,10 +138,10 @@ class TestUnjudgedDimensions:
         default = SHIPPED_SPACE.default(LENGTH)
         baselines = [settings for _, settings in baseline_recipes(LENGTH)]
         value = surrogate.prior_mean([recommended])[0]
-        changed = [d.name for d in SHIPPED_SPACE.dimensions if getattr(recommended, d.name) != getattr(default, d.name)]
+        changed = [d.name for d in SHIPPED_SPACE.dimensions if recommended.value(d.name) != default.value(d.name)]
         assert 0 < len(changed) < 8
         for name in changed:
-            reset = recommended.replace(**{name: getattr(default, name)})
+            reset = recommended.replace(**{name: default.value(name)})
             assert reset in baselines or surrogate.prior_mean([reset])[0] < value, name
 
 

@@ -38,7 +38,8 @@ def test_without_a_teacher_nothing_is_injected(plain: Task) -> None:
 def test_with_a_teacher_its_name_is_fixed(plain: Task) -> None:
     space = applicable_space(Space.load("non_binary"), with_teacher(plain))
     params = {**space.params(TransferSettings(epochs=5)), "init": "inject"}
-    assert (space.settings(params, 5).init, space.settings(params, 5).teacher) == ("inject", "conv4")
+    source = space.settings(params, 5).source
+    assert (source.init, source.teacher) == ("inject", "conv4")
     assert space.can_express(TransferSettings(epochs=5)), "settings without injection have no teacher"
     assert not space.can_express(TransferSettings(epochs=5, init="inject", teacher="conv3"))
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbt.settings import FieldRule, TransferSettings, setting_rule
-from nbt.tuning.space.encoding import COORDINATE_NAMES, encode, log_effective_lr
+from nbt.settings import SETTINGS, FieldRule, TransferSettings
+from nbt.tuning.space.encoding import coordinate_names, encode, log_effective_lr
 from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space, space_names
 from nbt.tuning.surrogate.kernel import default_kernel
@@ -33,13 +33,13 @@ def values(rule: FieldRule) -> st.SearchStrategy[Any]:
     return st.floats(low, rule.high, exclude_min=rule.above is not None)
 
 
-FIELDS = {item.name: values(setting_rule(item.name)) for item in dataclasses.fields(TransferSettings)}
+FIELDS = {name: values(setting.rule) for name, setting in SETTINGS.items()}
 # A batch of one image has no batch statistics and is rejected.
 SETTINGS = st.builds(TransferSettings, **{**FIELDS, "batch_size": FIELDS["batch_size"].filter(lambda size: size > 1)})
 
 
 def coordinate(name: str, **changes: Any) -> float:
-    return float(encode([BASE.replace(**changes)])[0][COORDINATE_NAMES.index(name)])
+    return float(encode([BASE.replace(**changes)])[0][coordinate_names().index(name)])
 
 
 def distance(first: TransferSettings, second: TransferSettings) -> float:
@@ -50,7 +50,7 @@ def distance(first: TransferSettings, second: TransferSettings) -> float:
 @given(SETTINGS)
 def test_any_valid_settings_are_a_finite_point_of_bounded_size(settings: TransferSettings) -> None:
     points = encode([settings])
-    assert points.shape == (1, len(COORDINATE_NAMES))
+    assert points.shape == (1, len(coordinate_names()))
     assert np.isfinite(points).all()
     assert np.abs(points).max() <= 260, "mixup's alpha is at most 100"
 
@@ -64,11 +64,11 @@ def test_coordinates_of_the_shipped_spaces_are_bounded(name: str) -> None:
 
 
 def test_no_settings_give_an_empty_array() -> None:
-    assert encode([]).shape == (0, len(COORDINATE_NAMES))
+    assert encode([]).shape == (0, len(coordinate_names()))
 
 
 def test_coordinate_names_match_the_values() -> None:
-    assert len(set(COORDINATE_NAMES)) == len(COORDINATE_NAMES) == encode([BASE]).shape[1]
+    assert len(set(coordinate_names())) == len(coordinate_names()) == encode([BASE]).shape[1]
     assert coordinate("transfer_depth", transfer_depth=0.4) == 0.4
     assert coordinate("momentum", momentum=0.3) == 0.3
     assert coordinate("adamw", optimizer="adamw") == 1.0 and coordinate("adamw") == 0.0
@@ -165,4 +165,4 @@ class TestTechniques:
     def test_default_kernel_ignores_the_number_of_technique_coordinates(self) -> None:
         """A new technique must not change the models of recorded tables."""
         assert np.allclose(default_kernel().length_scales, 0.7 * np.sqrt(22))
-        assert len(default_kernel().length_scales) == len(COORDINATE_NAMES) > 22
+        assert len(default_kernel().length_scales) == len(coordinate_names()) > 22

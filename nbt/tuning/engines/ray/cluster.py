@@ -13,8 +13,8 @@ from typing import Any
 
 from nbt.errors import NbtError, UsageError
 from nbt.tuning.engines.cpu_threads import usable_cores
-from nbt.tuning.engines.distributed.connection_monitor import ConnectionMonitor, Endpoint
 from nbt.tuning.engines.ray.cluster_resources import NodeResources, choose_trial_resources
+from nbt.tuning.engines.ray.connection_monitor import ConnectionMonitor, Endpoint
 from nbt.tuning.engines.ray.options import CLIENT_PREFIX, RayOptions, check_ray_client_installed, check_ray_installed
 
 _log = logging.getLogger("nbt")
@@ -111,7 +111,9 @@ def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    _log_daemon_output()
+    from nbt.tuning.engines.ray.tune_internals import redirect_daemon_output
+
+    redirect_daemon_output(lambda line: _log.info("Ray: %s", line))
     if ray.is_initialized():
         return Cluster(_alive_nodes(), owned=False, endpoints=_endpoints(options.address))
     with _keep_sigterm_handler():
@@ -120,20 +122,6 @@ def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
         else:
             _connect_to(options.address)
     return Cluster(_alive_nodes(), owned=True, endpoints=_endpoints(options.address))
-
-
-def _log_daemon_output() -> None:
-    """Redirects the output of Ray's daemons to the log; Ray prints it to stdout in every configuration.
-
-    This uses an undocumented function of Ray, tested with Ray 2.60.
-    """
-    from ray._private import worker
-
-    def log(data: Mapping[str, Any], ignore_prefix: bool) -> None:
-        for line in data["lines"]:
-            _log.info("Ray: %s", line)
-
-    worker.print_to_stdstream = log
 
 
 @contextlib.contextmanager
@@ -245,9 +233,11 @@ def _endpoints(address: str | None) -> list[Endpoint]:
     """Returns the endpoints of the head and of the local raylet, which connects this process to all others."""
     import ray
 
+    from nbt.tuning.engines.ray.tune_internals import is_ray_client
+
     # After its own timeout, Ray ends this process without a message; half of it leaves time for one.
     timeout_seconds = float(os.environ.get(_RECONNECT_TIMEOUT_VARIABLE) or 60.0) / 2
-    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+    if is_ray_client():
         host = None if address is None else parse_host_port(address)
         return [] if host is None else [Endpoint("the head of the Ray cluster", *host, timeout_seconds)]
     context = ray.get_runtime_context()

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING
 
 from nbt.errors import NbtError, require_positive
 from nbt.tuning.engines.base import TrialSource
-from nbt.tuning.engines.distributed.gpu_packing import GpuPacking
-from nbt.tuning.engines.distributed.request_queue import Request, RequestQueue
-from nbt.tuning.engines.distributed.supervisor import RunDecision, TrialSupervisor
-from nbt.tuning.engines.distributed.task_serialization import shared_nbytes, to_shared_arrays
-from nbt.tuning.engines.exit_notice import ExitNotice
+from nbt.tuning.engines.gpu_packing import GpuPacking
 from nbt.tuning.engines.interrupts import InterruptGuard
 from nbt.tuning.engines.locked_directory import LockedDirectory
 from nbt.tuning.engines.ray.cluster import Cluster, connect
+from nbt.tuning.engines.ray.exit_notice import ExitNotice
+from nbt.tuning.engines.ray.file_transfer import read_checkpoint, store_files
 from nbt.tuning.engines.ray.options import RayOptions
+from nbt.tuning.engines.ray.request_queue import Request, RequestQueue
 from nbt.tuning.engines.ray.tune import run_tune
+from nbt.tuning.engines.ray.worker.task_serialization import shared_nbytes, to_shared_arrays
+from nbt.tuning.engines.supervisor import RunDecision, TrialSupervisor
 from nbt.tuning.engines.worker import TRIAL_RUNNER
 
 if TYPE_CHECKING:
@@ -46,9 +47,8 @@ class RayEngine:
     """Runs the trials of a source on Ray.
 
     The task is sent to each node once, through Ray's object store; checkpoints and the exported model return through
-    Ray, so that the nodes need no shared folder. A trial whose worker dies is retried once, a trial whose node is lost
-    without limit, from the newest checkpoint that the driver has received. When a device that several workers share
-    runs out of memory, the trial is returned to the source and fewer trials run concurrently.
+    Ray, so that the nodes need no shared folder. A retried trial continues from the newest checkpoint that the driver
+    has received; `nbt.tuning.engines.supervisor` decides about retries.
 
     Args:
         task: The task to fine-tune on.
@@ -186,11 +186,17 @@ class RayEngine:
             assignment = self._supervisor.next_assignment(*request.arguments)
             if assignment is None and self._supervisor.finished:
                 self._request_queue.requeue(request)  # Tune waits for the next source instead of polling
-            else:
-                request.reply(assignment)
+                return
+            if assignment is not None:
+                assignment.checkpoint = read_checkpoint(assignment.spec)
+            request.reply(assignment)
         elif request.kind == "message":
             self._tune_failures = 0
-            request.reply(self._supervisor.handle_message(*request.arguments))
+            attempt, message = request.arguments
+            spec = self._supervisor.running_spec(attempt)
+            if spec is not None:
+                store_files(spec, message)
+            request.reply(self._supervisor.handle_message(attempt, message))
         elif request.kind == "worker_lost":
             attempt, reason, node_lost = request.arguments
             self._supervisor.handle_worker_lost(attempt, reason, node_lost=node_lost)

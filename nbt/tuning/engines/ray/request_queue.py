@@ -7,8 +7,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbt.tuning.engines.distributed.protocol import TrialAssignment, WorkerMessage
-from nbt.tuning.engines.distributed.supervisor import RunDecision
+from nbt.tuning.engines.protocol import TrialAssignment, WorkerMessage
+from nbt.tuning.engines.supervisor import RunDecision
 
 
 class EngineClosed(Exception):  # noqa: N818 - an end, not an error

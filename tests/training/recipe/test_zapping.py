@@ -12,11 +12,19 @@ from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.fine_tune import fine_tune
-from nbt.training.recipe.zap_schedule import is_zap_due, zap_head
+from nbt.training.recipe.zapping import Zapping
 from nbt.training.worker.context import WorkerContext
+from nbt.transfer.technique import TrainingRun
 
 SETTINGS = TransferSettings(epochs=7, zap_period=2, zap_fraction=0.4)
 ONLY_ZAPS = SETTINGS.replace(head_lr=1e-12, body_lr=1e-12, decay_strength=0.0, batch_size=32)
+
+
+def zap_head(head: nn.Linear, settings: TransferSettings, seed: int, epoch: int) -> None:
+    model = nn.Module()
+    model.head = head
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+    Zapping(TrainingRun(settings, seed, model, 0, optimizer, 1)).before_epoch(epoch)
 
 
 def zapped(head: nn.Linear, settings: TransferSettings, seed: int, epoch: int) -> tuple[list[int], torch.Tensor]:
@@ -31,7 +39,7 @@ def zapped(head: nn.Linear, settings: TransferSettings, seed: int, epoch: int) -
 )
 def test_epochs_with_zaps(period: int, epochs: list[int]) -> None:
     settings = SETTINGS.replace(zap_period=period)
-    assert [epoch for epoch in range(1, 8) if is_zap_due(settings, epoch)] == epochs
+    assert [epoch for epoch in range(1, 8) if settings.is_zap_due(epoch)] == epochs
 
 
 @pytest.mark.parametrize(("fraction", "rows"), [(1.0, 5), (0.4, 2), (0.5, 2), (0.1, 1), (0.01, 1)])

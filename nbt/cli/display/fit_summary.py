@@ -1,0 +1,118 @@
+"""Fit profiles and recommended settings as text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from nbt.cli.display.fit_chart import draw_bars, draw_columns
+from nbt.cli.display.output import Output, stdout_console
+from nbt.cli.display.tables import grid
+from nbt.report.fit import text
+from nbt.report.formatting import join_words
+
+if TYPE_CHECKING:
+    from nbt.api import Recommendation
+    from nbt.fit.fit_profile import FitProfile
+
+
+def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None) -> None:
+    """Prints the measures as a table with definitions, the probe charts, and the conclusions as sentences."""
+    rows = text.table_rows(profiles)
+    scalars = profiles[0].scalars
+    sizes = [f"{size:.0f}" for size in sorted({profile.scalars["image_size"] for profile in profiles})]
+    out.print(
+        Text(
+            f"{profiles[0].facts['dataset']}: {scalars['classes']:.0f} classes, {scalars['train_images']:.0f} training "
+            f"images, {text.images(profiles[0])} of them measured at {join_words(sizes)} px\n"
+        )
+    )
+    for part in split_columns(rows, stdout_console().width):
+        out.print_rows(part, right_aligned=set(part[0]) - {"backbone"}, empty_text="")
+        out.print("")
+    out.print(_definitions(text.legend(profiles)))
+    lines = text.missing_measure_lines(profiles)
+    if lines:
+        out.print("", _heading("Left out"), *(Text(f"  {line}") for line in lines))
+    names = text.profile_names(profiles)
+    for name, profile in zip(names, profiles, strict=True):
+        out.print("", _heading(f"{name}: ridge probe by unit"), *_probe_chart(profile))
+        out.print("", *(Text(sentence) for sentence in text.suggestions(profile)))
+    if len(profiles) > 1:
+        out.print("", _heading("Compared"), *(Text(sentence) for sentence in text.comparison(profiles)))
+    out.print("", Text(text.uncertainty_text(profiles)))
+    if plot is not None:
+        out.print("", Text(f"plot: {plot}"))
+
+
+def print_recommendations(
+    out: Output, profiles: Sequence[FitProfile], recommendations: Sequence[Recommendation]
+) -> None:
+    """Prints the recommended settings of each profile and the reasons that are true of them, then the other ones."""
+    for name, recommendation in zip(text.profile_names(profiles), recommendations, strict=False):
+        out.print("", _heading(f"{name}: recommended settings, before any training"))
+        out.print(Text(recommendation.settings.to_yaml().rstrip()))
+        for heading, followed in (("Reasons", True), ("Suggestions that the settings do not follow", False)):
+            if reasons := _reasons(recommendation.guide["sources"], followed):
+                out.print("", _heading(heading), _definitions(reasons))
+        unjudged = recommendation.guide["unjudged"]
+        if unjudged:
+            out.print("", Text(f"No prior and no recorded task judges {join_words(unjudged)}: neutral values."))
+        tables = recommendation.guide["tables"]
+        basis = f"the priors and {len(tables)} recorded tasks" if tables else "the priors alone, without recorded tasks"
+        out.print("", Text(f"They are based on {basis}. nbt search runs them after the baseline recipes."))
+
+
+def _reasons(sources: Sequence[Mapping[str, Any]], followed: bool) -> list[tuple[str, str]]:
+    """Returns the sources and texts of the statements that are true (or not true) of the recommended settings."""
+    return [
+        (source["name"], f"{reason['text']}; here {reason['value']} ({reason['because']})")
+        for source in sources
+        for reason in source["statements"]
+        if reason["holds"] is followed
+    ]
+
+
+def split_columns(rows: Sequence[dict[str, str]], width: int) -> list[list[dict[str, str]]]:
+    """Splits a table by columns into as few parts as fit the width; every part begins with the first column.
+
+    Args:
+        rows: Rows with the same keys.
+        width: Width of the terminal in characters.
+    """
+    first, *others = rows[0]
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) + 2 for name in rows[0]}
+    parts: list[list[str]] = [[]]
+    for name in others:
+        if parts[-1] and widths[first] + sum(widths[other] for other in (*parts[-1], name)) > width + 2:
+            parts.append([])
+        parts[-1].append(name)
+    return [[{name: row[name] for name in (first, *part)} for row in rows] for part in parts]
+
+
+def _probe_chart(profile: FitProfile) -> list[RenderableType]:
+    if not len(profile.layers):
+        return []
+    console = stdout_console()
+    if console.is_terminal and "utf" in (sys.stdout.encoding or "").lower():
+        return [*draw_columns(profile, console.width)]
+    return [Text(line) for line in draw_bars(profile)]
+
+
+def _definitions(entries: Sequence[tuple[str, str]]) -> Table:
+    """Returns terms and their definitions as a table of two columns."""
+    table = grid()
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for term, definition in entries:
+        table.add_row(term, definition)
+    return table
+
+
+def _heading(text: str) -> Text:
+    return Text(text, style="bold")

@@ -1,0 +1,91 @@
+"""The repair of settings: impossible combinations, and settings without effect."""
+
+from __future__ import annotations
+
+from nbt.settings.declaration import SETTINGS
+from nbt.settings.technique import TECHNIQUES
+from nbt.settings.transfer import TransferSettings
+
+# Target scale of DLCFT if a recipe sets none; public code uses 5 and 15.
+_TARGET_SCALE = 5.0
+_DEFAULTS = {name: setting.default for name, setting in SETTINGS.items()}
+
+
+def repair(settings: TransferSettings) -> TransferSettings:
+    """Returns the settings that a trial runs and logs: impossible combinations are replaced.
+
+    `frozen_depth` is at most `transfer_depth`, because random units are never frozen. Settings without effect get their
+    defaults, so that equal runs have equal settings:
+
+    - Without L2-SP (`sp_mix` 0, no decay, or no trainable transferred unit within `sp_depth`), `sp_mix` is 0 and
+      `sp_depth` is 1.
+    - A `zap_period` of `epochs` or more is 0. Without zaps, `zap_fraction` and `zap_scale` have their defaults.
+    - If only the head trains, `stall` is 0. Without a stall, `head_lr_multiplier` is 1.
+    - With `init` "kaiming", `transfer_depth` is 0. Only `init` "inject" has a `teacher` and a `blend`.
+    - If only the head trains, the network is linear, so `linearized` is false. A linearised network needs a head that
+      is not 0 and features without batch statistics: a `head_scale` of 0 becomes 1, a `feature_norm` of "batch"
+      becomes "target".
+    - EWC is derived for cross-entropy and for a network that is not linearised, DLCFT for squared error; only these two
+      methods have a penalty. A probe is a regression on frozen features: it keeps only the settings of the source and
+      `epochs`.
+    """
+    settings = _repair_linearized(_repair_start(_repair_method(settings)))
+    settings = _repair_l2sp(_repair_stall(_repair_zaps(settings)))
+    for technique in TECHNIQUES.values():
+        settings = technique.repair(settings)
+    return settings
+
+
+def _repair_start(settings: TransferSettings) -> TransferSettings:
+    depth = 0.0 if settings.source.init == "kaiming" else settings.transfer_depth
+    settings = settings.replace(transfer_depth=depth, frozen_depth=min(settings.frozen_depth, depth))
+    if settings.source.init == "inject" and depth == 0.0:
+        settings = settings.replace(init="pretrained")
+    return settings if settings.source.init == "inject" else _reset_to_defaults(settings, "teacher", "blend")
+
+
+def _repair_linearized(settings: TransferSettings) -> TransferSettings:
+    if settings.frozen_depth == 1.0:
+        settings = _reset_to_defaults(settings, "linearized")
+    if not settings.linearized:
+        return settings
+    norm = "target" if settings.feature_norm == "batch" else settings.feature_norm
+    return settings.replace(feature_norm=norm, head_scale=settings.head_scale or 1.0)
+
+
+def _repair_method(settings: TransferSettings) -> TransferSettings:
+    if settings.stream.method == "ewc":
+        settings = _reset_to_defaults(settings, "target_scale", "linearized")
+    if settings.stream.method == "probe":
+        # A ridge regression in closed form does not depend on the settings of gradient descent.
+        kept = {name: settings.value(name) for name in ("pretrain_scheme", "pretrain_zap_period", "epochs")}
+        return TransferSettings(method="probe", frozen_depth=1.0, **kept)
+    if settings.stream.method == "dlcft":
+        return settings.replace(target_scale=settings.target_scale or _TARGET_SCALE)
+    return _reset_to_defaults(
+        settings, "curvature", *(() if settings.stream.method == "ewc" else ("penalty_strength",))
+    )
+
+
+def _repair_zaps(settings: TransferSettings) -> TransferSettings:
+    if 0 < settings.zap_period < settings.epochs:
+        return settings
+    return _reset_to_defaults(settings, "zap_period", "zap_fraction", "zap_scale")
+
+
+def _repair_stall(settings: TransferSettings) -> TransferSettings:
+    if settings.frozen_depth == 1.0:
+        settings = _reset_to_defaults(settings, "stall")
+    return settings if settings.stall > 0.0 else _reset_to_defaults(settings, "head_lr_multiplier")
+
+
+def _repair_l2sp(settings: TransferSettings) -> TransferSettings:
+    l2sp_top = min(settings.sp_depth, settings.transfer_depth)
+    if settings.sp_mix == 0.0 or settings.decay_strength == 0.0 or l2sp_top <= settings.frozen_depth:
+        return _reset_to_defaults(settings, "sp_mix", "sp_depth")
+    return settings
+
+
+def _reset_to_defaults(settings: TransferSettings, *names: str) -> TransferSettings:
+    """Returns settings in which the named settings have their defaults."""
+    return settings.replace(**{name: _DEFAULTS[name] for name in names})

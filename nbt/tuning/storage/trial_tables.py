@@ -1,0 +1,190 @@
+"""The tables of nbt in a study database: the learning curves and the resumable state of trials.
+
+Optuna's own tables hold the studies with their attributes and the trials with parameters, states and values; they are
+read and written through Optuna's public API only. Trials of version 0.1 have no rows here: their user attributes in
+Optuna's tables hold the same values, with the learning curve as columns (`nbt.tuning.storage.codec.encode_curve`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.trial import FrozenTrial
+from sqlalchemy import JSON, Boolean, Column, Double, Integer, String, bindparam
+
+from nbt._version import __version__
+from nbt.errors import UsageError
+from nbt.training.results import EpochResult
+from nbt.tuning.storage import codec
+
+SCHEMA_VERSION = 1
+"""Version of the tables below; it is raised when an older nbt could no longer read them."""
+
+_metadata = sqlalchemy.MetaData()
+_SCHEMA = sqlalchemy.Table(
+    "nbt_schema",
+    _metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("written_by", String(64), nullable=False),
+)
+_TRIALS = sqlalchemy.Table(
+    "nbt_trials",
+    _metadata,
+    Column("study", String(120), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("attributes", JSON, nullable=False),
+    Column("system_attributes", JSON, nullable=False),
+    Column("trained", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+_EPOCHS = sqlalchemy.Table(
+    "nbt_epochs",
+    _metadata,
+    Column("study", String(120), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("train_loss", Double),
+    Column("val_loss", Double),
+    Column("val_accuracy", Double),
+    Column("seconds", Double),
+    Column("diverged", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+_CURVE_FIELDS = tuple(column.name for column in _EPOCHS.columns)[2:]
+_DELETE_TRIAL = sqlalchemy.delete(_TRIALS).where(
+    _TRIALS.c.study == bindparam("of_study"), _TRIALS.c.number == bindparam("of_number")
+)
+_DELETE_EPOCHS = sqlalchemy.delete(_EPOCHS).where(
+    _EPOCHS.c.study == bindparam("of_study"),
+    _EPOCHS.c.number == bindparam("of_number"),
+    _EPOCHS.c.epoch >= bindparam("first_epoch"),
+)
+
+
+def create_tables(engine: sqlalchemy.Engine) -> None:
+    """Creates the tables that are missing and records their version."""
+    _metadata.create_all(engine)
+    with engine.begin() as connection:
+        if connection.execute(sqlalchemy.select(_SCHEMA.c.version)).first() is None:
+            connection.execute(sqlalchemy.insert(_SCHEMA), {"version": SCHEMA_VERSION, "written_by": __version__})
+
+
+def check_schema(engine: sqlalchemy.Engine, database: str) -> None:
+    """Checks that this version of nbt can read the database.
+
+    Args:
+        engine: Engine of the database.
+        database: Name of the database, for messages.
+
+    Raises:
+        UsageError: The tables were written by a later version of nbt.
+    """
+    if not sqlalchemy.inspect(engine).has_table(_SCHEMA.name):
+        return
+    with engine.connect() as connection:
+        newest = connection.execute(sqlalchemy.select(_SCHEMA).order_by(_SCHEMA.c.version.desc())).first()
+    if newest is not None and newest.version > SCHEMA_VERSION:
+        raise UsageError(
+            f"{database} was written by nbt {newest.written_by} with schema {newest.version}; nbt {__version__} reads "
+            f"up to schema {SCHEMA_VERSION}: install nbt {newest.written_by}, or give another database with --storage"
+        )
+
+
+def write_trials(
+    engine: sqlalchemy.Engine, study: str, trials: Sequence[FrozenTrial], first_epochs: Mapping[int, int]
+) -> None:
+    """Writes changed trials in one transaction.
+
+    Args:
+        engine: Engine of the database.
+        study: Name of the study.
+        trials: All trials of the study, in the order of their numbers.
+        first_epochs: Number of each changed trial -> the first epoch of its learning curve that changed.
+    """
+    keys, rows, epochs = [], [], []
+    for number, first_epoch in first_epochs.items():
+        attributes = dict(trials[number].user_attrs)
+        progress = attributes.pop(codec.PROGRESS, {"trained": 0, "curve": ()})
+        key = {"study": study, "number": number}
+        keys.append({"of_study": study, "of_number": number, "first_epoch": first_epoch})
+        system_attributes = codec.to_json(trials[number].system_attrs)
+        rows.append(
+            key
+            | {"attributes": attributes, "system_attributes": system_attributes, "trained": int(progress["trained"])}
+        )
+        epochs += [
+            key | {name: codec.to_json(getattr(result, name)) for name in _CURVE_FIELDS}
+            for result in progress["curve"]
+            if result.epoch >= first_epoch
+        ]
+    with engine.begin() as connection:
+        connection.execute(_DELETE_TRIAL, keys)
+        connection.execute(_DELETE_EPOCHS, keys)
+        connection.execute(sqlalchemy.insert(_TRIALS), rows)
+        if epochs:
+            connection.execute(sqlalchemy.insert(_EPOCHS), epochs)
+
+
+def read_trials(study: optuna.Study, engine: sqlalchemy.Engine) -> list[FrozenTrial]:
+    """Returns the trials of a stored study in the order of their numbers.
+
+    The user attributes of each trial hold the stored ones and, as `codec.PROGRESS`, the number of trained epochs
+    ("trained") and the learning curve as a tuple of `EpochResult` ("curve"). Nothing is written.
+
+    Args:
+        study: The study, loaded from the database.
+        engine: Engine of the database.
+    """
+    # Optuna's tables are read first: the state of a trial is written after its last epoch.
+    trials = study.get_trials(deepcopy=False)
+    rows: dict[int, sqlalchemy.Row[Any]] = {}
+    curves: dict[int, list[EpochResult]] = defaultdict(list)
+    if sqlalchemy.inspect(engine).has_table(_TRIALS.name):
+        with engine.connect() as connection:
+            for row in connection.execute(sqlalchemy.select(_TRIALS).where(_TRIALS.c.study == study.study_name)):
+                rows[row.number] = row
+            columns = [_EPOCHS.c[name] for name in ("number", *_CURVE_FIELDS)]
+            query = sqlalchemy.select(*columns).where(_EPOCHS.c.study == study.study_name)
+            for number, *values in connection.execute(query.order_by(_EPOCHS.c.number, _EPOCHS.c.epoch)):
+                curves[number].append(EpochResult.from_dict(dict(zip(_CURVE_FIELDS, values, strict=True))))
+    return [
+        _with_state(trial, rows[trial.number], tuple(curves[trial.number]))
+        if trial.number in rows
+        else _with_decoded_curve(trial)
+        for trial in trials
+    ]
+
+
+def in_memory_study(name: str, trials: Sequence[FrozenTrial] = ()) -> optuna.Study:
+    """Returns a study in memory with the given trials."""
+    study = optuna.create_study(study_name=name, direction="maximize")
+    study.add_trials(trials)
+    return study
+
+
+def _with_state(trial: FrozenTrial, row: sqlalchemy.Row[Any], curve: tuple[EpochResult, ...]) -> FrozenTrial:
+    """Returns a copy of a trial with the attributes and the learning curve of its rows."""
+    complete = copy.copy(trial)
+    # Other types than a mapping are damaged; `nbt.tuning.storage.reader.read_trial` reports damaged settings.
+    attributes = row.attributes if isinstance(row.attributes, dict) else {codec.SETTINGS: row.attributes}
+    complete.user_attrs = {**attributes, codec.PROGRESS: {"trained": row.trained, "curve": curve}}
+    complete.system_attrs = row.system_attributes
+    complete.intermediate_values = {result.epoch: codec.intermediate_value(result) for result in curve}
+    return complete
+
+
+def _with_decoded_curve(trial: FrozenTrial) -> FrozenTrial:
+    """Returns a copy of a trial of version 0.1 with a decoded learning curve; the same trial if it is damaged."""
+    with suppress(KeyError, TypeError, ValueError):
+        progress = trial.user_attrs[codec.PROGRESS]
+        complete = copy.copy(trial)
+        decoded = {**progress, "curve": codec.decode_curve(progress["curve"])}
+        complete.user_attrs = {**trial.user_attrs, codec.PROGRESS: decoded}
+        return complete
+    return trial

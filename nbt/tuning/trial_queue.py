@@ -1,0 +1,136 @@
+"""The trials that run before the sampler's proposals, and the trials that run now."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult, TrialSpec
+from nbt.tuning.space.space import Space
+from nbt.tuning.storage import codec
+from nbt.tuning.storage.reader import read_trial
+from nbt.tuning.storage.study_store import TrialPlan
+
+
+@dataclass(eq=False)
+class RunningTrial:
+    """A trial that has started and not ended: it is running, or the engine has returned it unfinished.
+
+    Attributes:
+        trial: Optuna's trial object.
+        plan: The stored plan of the trial.
+        spec: The specification given to the engine.
+        curve: Results of its epochs, including those before a resume.
+        trained_epochs: Number of epochs trained for it in this session, including those of attempts that were
+            returned.
+        last_reported_epoch: Last epoch reported to Optuna.
+    """
+
+    trial: optuna.Trial
+    plan: TrialPlan
+    spec: TrialSpec
+    curve: list[EpochResult] = field(default_factory=list)
+    trained_epochs: int = 0
+    last_reported_epoch: int = 0
+
+    def add_epoch(self, result: EpochResult) -> list[EpochResult]:
+        """Adds an epoch to the curve and returns the epochs that are not reported to Optuna yet.
+
+        A trial that restarts, or resumes from an older checkpoint, repeats epochs; the curve keeps the newest ones.
+        """
+        self.trained_epochs += 1
+        self.curve = [*(earlier for earlier in self.curve if earlier.epoch < result.epoch), result]
+        unreported = [epoch for epoch in self.curve if epoch.epoch > self.last_reported_epoch]
+        self.last_reported_epoch = max(self.last_reported_epoch, result.epoch)
+        return unreported
+
+
+@dataclass(frozen=True, eq=False)
+class QueuedTrial:
+    """A trial that waits for a worker.
+
+    Attributes:
+        origin: Origin of its settings, e.g. "anchor: linear probe" for a baseline recipe, or "sampler".
+        params: Its parameters; None asks the sampler.
+        plan: Its plan, if it continues an interrupted trial.
+        curve: Results of its epochs so far.
+        run: The running trial, if the engine has returned it unfinished.
+    """
+
+    origin: str = "sampler"
+    params: Mapping[str, Any] | None = None
+    plan: TrialPlan | None = None
+    curve: Sequence[EpochResult] = ()
+    run: RunningTrial | None = None
+
+
+class TrialQueue:
+    """The order of trials: those that the engine has returned, interrupted ones, initial ones, then the sampler's.
+
+    Args:
+        trials: All trials of the study.
+        space: The search space.
+        initial: Pairs of origin and settings. Settings outside the space, and origins that an earlier session has
+            started, are left out.
+    """
+
+    def __init__(
+        self, trials: Sequence[FrozenTrial], space: Space, initial: Iterable[tuple[str, TransferSettings]]
+    ) -> None:
+        started = {trial.user_attrs.get(codec.ORIGIN) for trial in trials}
+        self._returned: deque[RunningTrial] = deque()
+        self._waiting = deque(
+            [
+                *_interrupted_trials(trials),
+                *(
+                    QueuedTrial(origin, space.params(settings))
+                    for origin, settings in initial
+                    if origin not in started and space.can_express(settings)
+                ),
+            ]
+        )
+
+    def first(self) -> QueuedTrial:
+        """Returns the next trial without removing it."""
+        if self._returned:
+            run = self._returned[0]
+            return QueuedTrial(run.plan.origin, plan=run.plan, curve=run.curve, run=run)
+        return self._waiting[0] if self._waiting else QueuedTrial()
+
+    def remove_first(self) -> None:
+        """Removes the next trial; does nothing if the sampler proposes it."""
+        queue: deque[Any] = self._returned or self._waiting
+        if queue:
+            queue.popleft()
+
+    def put_back(self, run: RunningTrial) -> None:
+        """Queues a trial that the engine has returned unfinished."""
+        self._returned.append(run)
+
+    def pop_returned(self) -> list[RunningTrial]:
+        """Removes and returns all trials that the engine has returned unfinished."""
+        returned = list(self._returned)
+        self._returned.clear()
+        return returned
+
+
+def _interrupted_trials(trials: Sequence[FrozenTrial]) -> list[QueuedTrial]:
+    """Returns the interrupted trials that no later trial has continued, oldest first."""
+    continued = {trial.user_attrs.get(codec.RUN, {}).get("continues") for trial in trials}
+    queued = []
+    for trial in trials:
+        if not trial.user_attrs.get(codec.INTERRUPTED) or trial.number in continued:
+            continue
+        record = read_trial(trial)
+        if record is not None:
+            plan = dataclasses.replace(TrialPlan.from_attributes(trial.user_attrs), continues=trial.number)
+            params = trial.system_attrs.get("fixed_params", trial.params)
+            queued.append(QueuedTrial(plan.origin, params, plan, record.curve))
+    return queued
