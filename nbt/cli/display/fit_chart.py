@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from nbt.report.fit.text import accuracy_text, images, knee_unit_count
+from nbt.report.fit.measures import accuracy_text, images, knee_unit_count
 from nbt.report.formatting import one_line, percent, truncated
 
 if TYPE_CHECKING:

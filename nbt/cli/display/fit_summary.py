@@ -13,7 +13,7 @@ from rich.text import Text
 from nbt.cli.display.fit_chart import draw_bars, draw_columns
 from nbt.cli.display.output import Output, stdout_console
 from nbt.cli.display.tables import grid
-from nbt.report.fit import text
+from nbt.report.fit import conclusions, measures
 from nbt.report.formatting import join_words
 
 if TYPE_CHECKING:
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 
 def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None) -> None:
     """Prints the measures as a table with definitions, the probe charts, and the conclusions as sentences."""
-    rows = text.table_rows(profiles)
+    rows = measures.table_rows(profiles)
     scalars = profiles[0].scalars
     sizes = [f"{size:.0f}" for size in sorted({profile.scalars["image_size"] for profile in profiles})]
     out.print(
         Text(
             f"{profiles[0].facts['dataset']}: {scalars['classes']:.0f} classes, {scalars['train_images']:.0f} training "
-            f"images, {text.images(profiles[0])} of them measured at {join_words(sizes)} px\n"
+            f"images, {measures.images(profiles[0])} of them measured at {join_words(sizes)} px\n"
         )
     )
     for part in split_columns(rows, stdout_console().width):
         out.print_rows(part, right_aligned=set(part[0]) - {"backbone"}, empty_text="")
         out.print("")
-    out.print(_definitions(text.legend(profiles)))
-    lines = text.missing_measure_lines(profiles)
+    out.print(_definitions(measures.legend(profiles)))
+    lines = measures.missing_measure_lines(profiles)
     if lines:
         out.print("", _heading("Left out"), *(Text(f"  {line}") for line in lines))
-    names = text.profile_names(profiles)
+    names = measures.profile_names(profiles)
     for name, profile in zip(names, profiles, strict=True):
         out.print("", _heading(f"{name}: ridge probe by unit"), *_probe_chart(profile))
-        out.print("", *(Text(sentence) for sentence in text.suggestions(profile)))
+        out.print("", *(Text(sentence) for sentence in conclusions.suggestions(profile)))
     if len(profiles) > 1:
-        out.print("", _heading("Compared"), *(Text(sentence) for sentence in text.comparison(profiles)))
-    out.print("", Text(text.uncertainty_text(profiles)))
+        out.print("", _heading("Compared"), *(Text(sentence) for sentence in conclusions.comparison(profiles)))
+    out.print("", Text(conclusions.uncertainty_text(profiles)))
     if plot is not None:
         out.print("", Text(f"plot: {plot}"))
 
@@ -54,7 +54,7 @@ def print_recommendations(
     out: Output, profiles: Sequence[FitProfile], recommendations: Sequence[Recommendation]
 ) -> None:
     """Prints the recommended settings of each profile and the reasons that are true of them, then the other ones."""
-    for name, recommendation in zip(text.profile_names(profiles), recommendations, strict=False):
+    for name, recommendation in zip(measures.profile_names(profiles), recommendations, strict=False):
         out.print("", _heading(f"{name}: recommended settings, before any training"))
         out.print(Text(recommendation.settings.to_yaml().rstrip()))
         for heading, followed in (("Reasons", True), ("Suggestions that the settings do not follow", False)):
