@@ -351,7 +351,7 @@ class TestRecordedTables:
         assert output["guide"].keys() >= guide.keys()
         assert all(source.keys() >= guide["sources"][0].keys() for source in output["guide"]["sources"])
         default = TransferSettings().to_dict()
-        assert "head_lr_multiplier" in output["guide"]["unjudged"]
+        assert "zap_scale" in output["guide"]["unjudged"]
         assert all(output["recommended"][name] == default[name] for name in output["guide"]["unjudged"])
 
 

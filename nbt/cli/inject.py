@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,8 +137,6 @@ def _safe_similarity() -> float:
 
 
 def _warn(report: InjectionReport) -> None:
-    import logging
-
     evidence = (
         "below 0.35, every published injection was worse than random weights"
         if report.similarity < 0.35

@@ -10,6 +10,7 @@ import click
 from nbt.cli.display.output import Output
 from nbt.cli.options.checks import check_task
 from nbt.cli.options.common import AT_LEAST_ONE, Command, config_option, task_options
+from nbt.settings import TransferSettings
 
 
 @click.command(cls=Command)
@@ -37,7 +38,6 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
     Every seed has its own train/validation split; several seeds give the validation accuracy an interval. The model
     that is tested and exported is trained on the training and validation images together.
     """
-    from nbt.settings import TransferSettings
     from nbt.training.export.model_folder import check_export
     from nbt.training.recipe.checks import check_starting_weights
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -90,71 +90,53 @@ class TrainingHooks:
 
 
 class HookChain:
-    """The hooks of all techniques of a training, called in their order; hooks that do nothing are not called.
+    """The hooks of all techniques of a training, in their order.
 
     Args:
         hooks: Hooks by name of the technique.
+
+    Attributes:
+        before_step: The methods of that name of the hooks that override it, so that a step calls no empty method; in
+            the same way `lr_factor`, `after_backward` and `after_step`.
     """
 
     def __init__(self, hooks: dict[str, TrainingHooks]) -> None:
-        self.hooks = hooks
-        self._before_step = self._overridden("before_step")
-        self._lr_factor = self._overridden("lr_factor")
-        self._after_backward = self._overridden("after_backward")
-        self._after_step = self._overridden("after_step")
+        self._hooks = hooks
+        self.before_step: list[Callable[[int], None]] = self._overridden("before_step")
+        self.lr_factor: list[Callable[[int], float]] = self._overridden("lr_factor")
+        self.after_backward: list[Callable[[float], None]] = self._overridden("after_backward")
+        self.after_step: list[Callable[[], None]] = self._overridden("after_step")
 
     def _overridden(self, name: str) -> list[Any]:
         base = getattr(TrainingHooks, name)
-        return [getattr(hook, name) for hook in self.hooks.values() if getattr(type(hook), name) is not base]
+        return [getattr(hook, name) for hook in self._hooks.values() if getattr(type(hook), name) is not base]
 
     @contextmanager
     def epoch(self, epoch: int) -> Iterator[None]:
         """Encloses the training steps of an epoch."""
         with ExitStack() as after:
-            for hook in self.hooks.values():
+            for hook in self._hooks.values():
                 after.callback(hook.after_epoch)
                 hook.before_epoch(epoch)
             yield
-
-    def before_step(self, step: int) -> None:
-        """Calls `TrainingHooks.before_step`."""
-        for hook in self._before_step:
-            hook(step)
-
-    def lr_factor(self, step: int) -> float:
-        """Returns the product of `TrainingHooks.lr_factor`."""
-        factor = 1.0
-        for hook in self._lr_factor:
-            factor *= hook(step)
-        return factor
-
-    def after_backward(self, factor: float) -> None:
-        """Calls `TrainingHooks.after_backward`."""
-        for hook in self._after_backward:
-            hook(factor)
-
-    def after_step(self) -> None:
-        """Calls `TrainingHooks.after_step`."""
-        for hook in self._after_step:
-            hook()
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
         """Encloses an evaluation."""
         with ExitStack() as stack:
-            for hook in self.hooks.values():
+            for hook in self._hooks.values():
                 stack.enter_context(hook.evaluation())
             yield
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Returns the states that are not empty, by name of the technique."""
-        states = {name: hook.state_dict() for name, hook in self.hooks.items()}
+        states = {name: hook.state_dict() for name, hook in self._hooks.items()}
         return {name: state for name, state in states.items() if state}
 
     def load_state_dict(self, states: dict[str, dict[str, Any]]) -> None:
         """Restores the result of `state_dict`."""
         for name, state in states.items():
-            self.hooks[name].load_state_dict(state)
+            self._hooks[name].load_state_dict(state)
 
 
 def registered_hooks(run: TrainingRun) -> dict[str, TrainingHooks]:
@@ -163,7 +145,7 @@ def registered_hooks(run: TrainingRun) -> dict[str, TrainingHooks]:
     Raises:
         UsageError: The settings have a value of a technique that is not registered in this process.
     """
-    unknown: Sequence[str] = [name for name, _ in run.settings.extensions if name not in SETTINGS]
+    unknown = [name for name, _ in run.settings.extensions if name not in SETTINGS]
     if unknown:
         raise UsageError(
             f"{unknown[0]}: the technique of this setting is not registered in this process; register it in a module "

@@ -53,16 +53,21 @@ class TrainStep:
     def __call__(self, step: int, inputs: torch.Tensor, truth: torch.Tensor, mixup_share: float) -> torch.Tensor:
         """Takes step number `step` of the training (from 0); returns the mean loss of the batch, on the device."""
         run, hooks, optimizer = self._run, self._hooks, self._run.optimizer
-        hooks.before_step(step)
+        for before_step in hooks.before_step:
+            before_step(step)
         with autocast(self._device):
             logits = self._network(mix_inputs(inputs, mixup_share), run.frozen).float()
         loss = mixed_loss(self._loss, logits, truth, mixup_share)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        factor = lr_factor(step, run.steps, run.settings.warmup) * hooks.lr_factor(step)
+        factor = lr_factor(step, run.steps, run.settings.warmup)
+        for technique_factor in hooks.lr_factor:
+            factor *= technique_factor(step)
         for group, peak in zip(optimizer.param_groups, self._peak_lrs, strict=True):
             group["lr"] = peak * factor
-        hooks.after_backward(factor)
+        for after_backward in hooks.after_backward:
+            after_backward(factor)
         optimizer.step()
-        hooks.after_step()
+        for after_step in hooks.after_step:
+            after_step()
         return loss.detach()

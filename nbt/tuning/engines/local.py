@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from nbt.errors import require_positive
 from nbt.training.results import EpochResult
-from nbt.tuning.engines.base import Engine, TrialSource
+from nbt.tuning.engines.base import ClosingEngine, Engine, TrialSource
 from nbt.tuning.engines.interrupts import InterruptGuard
 from nbt.tuning.engines.process_pool import ProcessPoolEngine
 from nbt.tuning.engines.protocol import TrialAssignment, WorkerMessage, local_worker_location
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 _ATTEMPT = "in this process"
 
 
-class LocalEngine:
+class LocalEngine(ClosingEngine):
     """Runs the trials of a source on this machine.
 
     One worker runs its trials in this process. Several workers are processes of their own, which start on demand, keep
@@ -70,14 +69,6 @@ class LocalEngine:
     def close(self) -> None:
         """Ends the workers and frees their resources; may be called twice."""
         self._engine.close()
-
-    def __enter__(self) -> LocalEngine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _SourceError(BaseException):

@@ -14,7 +14,7 @@ from nbt.tuning.engines.interrupts import InterruptGuard
 from nbt.tuning.engines.protocol import TrialAssignment, WorkerMessage
 from nbt.tuning.engines.supervisor import TrialSupervisor
 from nbt.tuning.engines.worker import WorkerSetup
-from nbt.tuning.engines.worker_process import WorkerProcess, join_ended_worker, join_workers
+from nbt.tuning.engines.worker_process import WorkerProcess, join_workers
 
 _log = logging.getLogger("nbt")
 
@@ -96,8 +96,7 @@ class ProcessPoolEngine:
         try:
             message = worker.receive()
         except EOFError:
-            del self._workers[worker.slot]
-            code = join_ended_worker(worker)
+            (code,) = self._join([worker])
             self._supervisor.handle_worker_lost(attempt, f"worker process died (exit code {code})")
             return
         worker.location = message.location or worker.location
@@ -115,10 +114,11 @@ class ProcessPoolEngine:
             worker.terminate()
         self._join(workers)
 
-    def _join(self, workers: Sequence[WorkerProcess]) -> None:
+    def _join(self, workers: Sequence[WorkerProcess]) -> list[int]:
+        """Waits for workers that end; returns their exit codes."""
         for worker in workers:
             del self._workers[worker.slot]
-        join_workers(workers)
+        return join_workers(workers)
 
 
 def _count_gpus(device: str | None) -> int:

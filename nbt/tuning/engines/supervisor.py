@@ -39,6 +39,7 @@ class _TrialRun:
     """State of a trial that is running or waiting for a worker.
 
     Attributes:
+        source: Source of the trial.
         spec: Specification of the trial.
         slot: Number of its worker, 0 ... workers - 1.
         attempt: Name of the current attempt; None while the trial waits for one.
@@ -49,6 +50,7 @@ class _TrialRun:
         lost_workers: Location and reason of each worker lost during the trial.
     """
 
+    source: TrialSource
     spec: TrialSpec
     slot: int
     attempt: str | None = None
@@ -128,10 +130,9 @@ class TrialSupervisor:
         run = self._find_run(attempt)
         if run is None:
             return RunDecision(finished=True)
-        assert self._source is not None
         if message.location is not None and message.location != run.location:
             run.location = message.location
-            self._source.on_placed(run.spec, run.location_facts)
+            run.source.on_placed(run.spec, run.location_facts)
         if message.epoch is not None:
             reason = self._decide(run, message.epoch)
             return _CONTINUE if reason is None else RunDecision(stop_reason=reason)
@@ -166,13 +167,11 @@ class TrialSupervisor:
 
     def abandon_all(self) -> None:
         """Abandons all trials."""
-        source, runs = self._source, self._runs
-        self._source, self._runs, self._source_has_more = None, [], False
+        runs, self._runs, self._source_has_more = self._runs, [], False
         self._idle.clear()
         for run in runs:
             try:
-                assert source is not None
-                source.on_abandoned(run.spec)
+                run.source.on_abandoned(run.spec)
             except Exception as error:  # it must not hide the error that ended the run
                 _log.warning("%s could not be marked as abandoned: %s", run.spec.key, error)
 
@@ -192,7 +191,7 @@ class TrialSupervisor:
         if spec is None:
             self._source_has_more = False
             return None
-        run = _TrialRun(spec, slot)
+        run = _TrialRun(self._source, spec, slot)
         self._runs.append(run)
         return run
 
@@ -205,8 +204,7 @@ class TrialSupervisor:
     def _decide(self, run: _TrialRun, result: EpochResult) -> str | None:
         """Reports each epoch to the source once; a retried trial repeats epochs that the source has received."""
         if (decision := run.decisions.get(result.epoch)) is None:
-            assert self._source is not None
-            decision = run.decisions[result.epoch] = (result, self._source.on_epoch(run.spec, result))
+            decision = run.decisions[result.epoch] = (result, run.source.on_epoch(run.spec, result))
         return decision[1]
 
     def _handle_outcome(self, run: _TrialRun, message: WorkerMessage, outcome: TrialOutcome) -> None:
@@ -263,11 +261,10 @@ class TrialSupervisor:
         self._source_has_more = True
         if outcome.error is None:
             self._packing.record_memory(outcome.facts)
-        assert self._source is not None
         facts = {**run.location_facts, **outcome.facts, "worker": run.slot}
         if run.lost_workers:
             facts["lost_workers"] = run.lost_workers
-        self._source.on_done(run.spec, dataclasses.replace(outcome, facts=facts))
+        run.source.on_done(run.spec, dataclasses.replace(outcome, facts=facts))
 
     def _remove_slot(self, run: _TrialRun, reason: str) -> None:
         """Removes the slot of a trial, which another worker runs later."""
@@ -279,5 +276,4 @@ class TrialSupervisor:
         self._runs.remove(run)
         self._source_has_more = True
         _log.warning("%s", reason)
-        assert self._source is not None
-        self._source.on_abandoned(run.spec)
+        run.source.on_abandoned(run.spec)

@@ -7,11 +7,11 @@ the reason to stop, or None to continue.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import os
 import pickle
+import pkgutil
 import shutil
 import signal
 import sys
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.engines.log_forwarding import forward_logs
-from nbt.tuning.engines.protocol import WorkerMessage, local_worker_location
+from nbt.tuning.engines.protocol import WorkerLocation, WorkerMessage, local_worker_location
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
@@ -127,9 +127,7 @@ class WorkerSetup:
 
     def open_runner(self) -> Runner:
         """Imports the runner class that `runner` names as "module:name" and returns an instance."""
-        module, _, name = self.runner.partition(":")
-        runner_class = getattr(importlib.import_module(module), name)
-        runner: Runner = runner_class(
+        runner: Runner = pkgutil.resolve_name(self.runner)(
             self.task, slot=self.slot, workers=self.workers, device=self.device, cache_bytes=self.cache_bytes
         )
         return runner
@@ -170,8 +168,7 @@ def serve(connection: Connection[Any, Any]) -> None:
         try:
             runner = setup.open_runner()
         except Exception as error:
-            outcome, location = setup_failure_outcome(error), local_worker_location("")
-            send_message(WorkerMessage(outcome=outcome, setup_failed=True, location=location))
+            send_message(setup_failure(error, local_worker_location("")))
             return
         with closing(runner):
             send_message(WorkerMessage(location=local_worker_location(runner.device)))
@@ -179,10 +176,11 @@ def serve(connection: Connection[Any, Any]) -> None:
                 send_message(WorkerMessage(outcome=runner.run(assignment.spec, on_epoch)))
 
 
-def setup_failure_outcome(error: Exception) -> TrialOutcome:
-    """Returns the outcome of a trial whose worker could not set up its runner."""
+def setup_failure(error: Exception, location: WorkerLocation) -> WorkerMessage:
+    """Returns the message of a worker that could not set up its runner."""
     text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    return TrialOutcome(error=text, traceback=traceback.format_exc(), out_of_memory=_is_out_of_memory(error))
+    outcome = TrialOutcome(error=text, traceback=traceback.format_exc(), out_of_memory=_is_out_of_memory(error))
+    return WorkerMessage(outcome=outcome, setup_failed=True, location=location)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -103,27 +103,16 @@ class WorkerProcess:
             code = -9
         finally:
             self._process.kill()
-            self._process.wait()
-            self._close()
+            self._process.communicate()  # waits, and closes its stdin
+            self.connection.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
         return code
 
-    def _close(self) -> None:
-        self.connection.close()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
-
-def join_workers(workers: Iterable[WorkerProcess]) -> None:
-    """Waits for workers that were requested to end, with one common deadline."""
+def join_workers(workers: Iterable[WorkerProcess]) -> list[int]:
+    """Waits for workers that end, with one common deadline; returns their exit codes as `WorkerProcess.join` does."""
     deadline = time.monotonic() + _GRACE_SECONDS
-    for worker in workers:
-        worker.join(deadline)
-
-
-def join_ended_worker(worker: WorkerProcess) -> int:
-    """Waits for a worker whose connection has ended, as in `WorkerProcess.join`; returns its exit code."""
-    return worker.join(time.monotonic() + _GRACE_SECONDS)
+    return [worker.join(deadline) for worker in workers]
 
 
 def _worker_environment(workers: int, folder: str) -> dict[str, str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from nbt.errors import NbtError, require_positive
-from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
+from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.finals.finalists import Finalist, choose_finalists
 from nbt.tuning.finals.winner import Score, SelectionState, describe_comparison, select_finalist
 from nbt.tuning.observers import ObserverGroup
@@ -19,7 +19,7 @@ from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyObserver, Stu
 from nbt.tuning.storage.study_store import StudyStore
 
 
-class Finals:
+class Finals(TrialSource):
     """The trial source of the final runs of a study (`nbt.tuning.engines.base.TrialSource`).
 
     Run i of every finalist uses the seed and the train/validation split `study seed + i`, so that differences are
@@ -75,13 +75,6 @@ class Finals:
                 if finalist.name in self._state.active and not is_started:
                     self._running[spec.key] = finalist, round_number
                     return spec
-        return None
-
-    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
-        """Does nothing."""
-
-    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
-        """Never stops a final run."""
         return None
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:

@@ -51,10 +51,10 @@ def register_prior(prior: Prior) -> Prior:
     return prior
 
 
-def unregister_prior(name: str) -> None:
-    """Removes a prior.
+def unregister_prior(prior: Prior) -> None:
+    """Removes a registered prior.
 
     Raises:
-        KeyError: There is no prior of this name.
+        KeyError: The prior is not registered.
     """
-    del _PRIORS[name]
+    del _PRIORS[prior.name]

@@ -53,7 +53,7 @@ def short_warmup(target: Target) -> PriorSuggestion | None:
 @pytest.fixture
 def registered() -> Iterator[Prior]:
     yield register_prior(short_warmup)
-    unregister_prior("short warmup")
+    unregister_prior(short_warmup)
 
 
 def test_a_prior_can_be_registered_from_outside(registered: Prior) -> None:
@@ -73,7 +73,7 @@ def test_a_name_is_registered_once(registered: Prior) -> None:
 def test_after_the_test_it_is_gone() -> None:
     assert activate_priors(FULLY_MEASURED, ["warmup"]) == []
     with pytest.raises(KeyError):
-        unregister_prior("short warmup")
+        unregister_prior(short_warmup)
 
 
 def test_an_unknown_measure_is_refused() -> None:

@@ -127,7 +127,7 @@ class TestUnjudgedDimensions:
             surrogate = PriorSurrogate(target(), FULL_SPACE)
             after = recommend_settings(surrogate, FULL_SPACE)
         finally:
-            unregister_prior("five")
+            unregister_prior(strong)
         assert (before.stall, before.head_lr_multiplier) == (0.0, 1.0)
         assert after.head_lr_multiplier == pytest.approx(5.0, rel=0.3) and after.stall > 0.0
         assert "head_lr_multiplier" not in surrogate.unjudged

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nbt.errors import NbtError, UsageError
@@ -39,11 +39,14 @@ class Cluster:
         nodes: Resources of the cluster's nodes at present.
         owned: Whether `close` ends the connection, and with it a Ray instance that was started for it.
         endpoints: Servers without which the connection is lost.
+
+    Attributes:
+        lost: Whether the connection monitor has found the connection to be lost.
     """
 
     def __init__(self, nodes: Sequence[NodeResources], *, owned: bool, endpoints: Sequence[Endpoint] = ()) -> None:
         self._alive_nodes, self._owned, self._endpoints = nodes, owned, endpoints
-        self._lost = False
+        self.lost = False
 
     @property
     def gpus(self) -> float:
@@ -70,15 +73,10 @@ class Cluster:
         """Starts to monitor the servers of the connection; `on_lost` receives the reason when one is lost."""
 
         def record_loss(reason: str) -> None:
-            self._lost = True
+            self.lost = True
             on_lost(reason)
 
         return ConnectionMonitor(self._endpoints, record_loss)
-
-    @property
-    def lost(self) -> bool:
-        """Whether the connection monitor has found the connection to be lost."""
-        return self._lost
 
     def close(self) -> None:
         """Ends the connection if it is owned. A cluster that nbt has not started keeps running."""
@@ -87,7 +85,7 @@ class Cluster:
         if not self._owned:
             return
         self._owned = False
-        if self._lost:
+        if self.lost:
             _call_with_timeout(ray.shutdown, _DISCONNECTED_SHUTDOWN_SECONDS)
         else:
             ray.shutdown()
@@ -268,9 +266,5 @@ def _alive_nodes() -> list[NodeResources]:
         )
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
-        for resources in (_as_mapping(node["Resources"]),)
+        for resources in (node["Resources"],)
     ]
-
-
-def _as_mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -19,7 +19,7 @@ from nbt.training.results import EpochResult, TrialSpec
 from nbt.tuning.engines.log_forwarding import forward_logs
 from nbt.tuning.engines.protocol import TrialAssignment, WorkerLocation, WorkerMessage
 from nbt.tuning.engines.ray.worker.checkpoint_rate_limiter import CheckpointRateLimiter
-from nbt.tuning.engines.worker import Runner, setup_failure_outcome
+from nbt.tuning.engines.worker import Runner, setup_failure
 
 # Time for a trial to reach its next epoch, and for the runner to be closed.
 _GRACE_SECONDS = 5.0
@@ -82,8 +82,7 @@ class TrialThread:
         self._running = message.outcome is None
         if not message.setup_failed:
             self._attach_files(message)
-        logs, self._logs[:] = tuple(self._logs), []
-        message.logs = logs
+        message.logs, self._logs[:] = tuple(self._logs), []
         return message
 
     def abandon(self) -> None:
@@ -104,13 +103,8 @@ class TrialThread:
         """Adds a new checkpoint after an epoch, if the rate allows it, and the exported model after the last."""
         spec = self._spec
         assert spec is not None
-        stamp = _checkpoint_stamp(spec)
-        if (
-            spec.checkpoint is not None
-            and stamp is not None
-            and message.epoch is not None
-            and stamp != self._sent_stamp
-        ):
+        stamp = None if message.epoch is None else _checkpoint_stamp(spec)
+        if spec.checkpoint is not None and stamp not in (None, self._sent_stamp):
             size = spec.checkpoint.stat().st_size
             if self._rate_limiter is None or self._rate_limiter.try_acquire(size, time.monotonic()):
                 message.checkpoint, self._sent_stamp = spec.checkpoint.read_bytes(), stamp
@@ -126,11 +120,7 @@ class TrialThread:
                     try:
                         runner = self._open_runner()
                     except Exception as error:
-                        self._messages.put(
-                            WorkerMessage(
-                                outcome=setup_failure_outcome(error), setup_failed=True, location=self._locate("")
-                            )
-                        )
+                        self._messages.put(setup_failure(error, self._locate("")))
                         continue
                 location = self._locate(runner.device)
                 outcome = runner.run(spec, functools.partial(self._report_epoch, location))
