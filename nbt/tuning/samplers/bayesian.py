@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from nbt.settings import TransferSettings
-from nbt.tuning.samplers.candidates import best_recorded_params, mutate
+from nbt.tuning.samplers.candidates import best_recorded_params, mutate, neutral_params
 from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.sampling import sample_many_params
@@ -52,10 +52,7 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         self._tried_settings: set[TransferSettings] = set()
         self._settings_cache: dict[tuple[ParamValue, ...], TransferSettings] = {}
         self._recorded_candidates = best_recorded_params(surrogate, space)
-        neutral = space.params(space.default(length))
-        self._unjudged = {
-            name: neutral[name] for d in space.dimensions if d.name in surrogate.unjudged for name in d.parameters
-        }
+        self._unjudged = neutral_params(d for d in space.dimensions if d.name in surrogate.unjudged)
         self._study: optuna.Study | None = None
         self._trial_number = -1
 

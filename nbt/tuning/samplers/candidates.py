@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from nbt.tuning.space.dimension import ParamValue
+from nbt.tuning.space.dimension import Dimension, ParamValue
 from nbt.tuning.space.space import Space
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 
@@ -15,6 +15,11 @@ def best_recorded_params(surrogate: PriorSurrogate, space: Space) -> list[dict[s
     """Returns the parameters of the best settings of each recorded task that the space contains."""
     best = [recipe.replace(epochs=surrogate.target.epochs) for model in surrogate.experience for recipe in model.best]
     return [space.params(recipe) for recipe in best if space.can_express(recipe)]
+
+
+def neutral_params(dimensions: Iterable[Dimension]) -> dict[str, ParamValue]:
+    """Returns the parameters of dimensions at their neutral values."""
+    return {name: dimension.neutral for dimension in dimensions for name in dimension.parameters}
 
 
 def mutate(

@@ -9,7 +9,7 @@ import numpy as np
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
 from nbt.tuning.baseline_recipes import baseline_recipes
-from nbt.tuning.samplers.candidates import best_recorded_params, mutate
+from nbt.tuning.samplers.candidates import best_recorded_params, mutate, neutral_params
 from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space
@@ -61,11 +61,10 @@ def _with_neutral_values(
     Dimensions are reset one by one, that with the greatest remaining prior mean first.
     """
     length = surrogate.target.epochs
-    neutral = space.params(space.default(length))
     remaining = list(space.dimensions)
     lowest = float(surrogate.prior_mean([space.settings(params, length)])[0]) - _NEGLIGIBLE_LOSS
     while remaining:
-        resets = [{**params, **{name: neutral[name] for name in d.parameters}} for d in remaining]
+        resets = [{**params, **neutral_params([dimension])} for dimension in remaining]
         settings = [space.settings(reset, length) for reset in resets]
         means = surrogate.prior_mean(settings)
         means[[recipe in baselines for recipe in settings]] = -np.inf

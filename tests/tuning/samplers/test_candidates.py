@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.tuning.samplers.candidates import best_recorded_params, mutate
+from nbt.tuning.samplers.candidates import best_recorded_params, mutate, neutral_params
 from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space
 from tests.tuning.synthetic import LENGTH, SPACE, transferred_priors, trees_target
@@ -36,3 +36,9 @@ def test_mutations_change_few_parameters_and_stay_inside() -> None:
     ends = {name: SPACE.distributions()[name].high for name in ("transfer_depth", "head_lr")}  # type: ignore[attr-defined]
     start = {**sample_params(SPACE, rng), **ends}
     assert all(SPACE.settings(mutate(SPACE, start, sample_params(SPACE, rng), rng), LENGTH) for _ in range(200))
+
+
+def test_neutral_parameters_are_those_of_the_default_settings() -> None:
+    params = neutral_params(SPACE.dimensions)
+    assert params.keys() == set(SPACE.parameters)
+    assert SPACE.settings(params, LENGTH) == SPACE.default(LENGTH)

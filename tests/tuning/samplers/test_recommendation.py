@@ -132,6 +132,15 @@ class TestUnjudgedDimensions:
         assert after.head_lr_multiplier == pytest.approx(5.0, rel=0.3) and after.stall > 0.0
         assert "head_lr_multiplier" not in surrogate.unjudged
 
+    def test_a_space_may_exclude_the_value_that_repair_gives_a_setting_without_effect(self) -> None:
+        text = "dimensions:\n  sp_mix: {kind: float, low: 0, high: 1, neutral: 0}\n"
+        text += "  sp_depth: {kind: float, low: 0.2, high: 0.8, neutral: 0.5}\n"
+        text += "  head_lr: {kind: float, low: 0.001, high: 0.5, log: true, neutral: 0.01}\n"
+        space = Space.parse(text, source="narrow.yaml")
+        recommended = recommend_settings(PriorSurrogate(target(), space), space)
+        assert (recommended.sp_mix, recommended.sp_depth) == (0.0, 1.0)
+        assert recommended.head_lr != 0.01, "the only judged setting; the default recipe runs anyway"
+
     def test_a_neutral_value_that_costs_little_is_kept(self, shipped: TransferredPriors) -> None:
         surrogate = shipped.surrogate(target(), SHIPPED_SPACE)
         recommended = recommend_settings(surrogate, SHIPPED_SPACE)
