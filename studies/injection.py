@@ -170,8 +170,8 @@ def with_statistics(task: Any, w0: Mapping[str, Any], report: Any) -> dict[str, 
     """Returns the weights with BatchNorm statistics of training images where no statistics were injected."""
     import torch
 
+    from nbt.models.batch_norm import estimate_statistics
     from nbt.training.recipe.augmentation import AugmentationPlan, augment_and_normalise
-    from nbt.transfer.injection.weight_injection import estimate_statistics
 
     model = task.build_model()
     model.load_pretrained(w0)

@@ -260,10 +260,9 @@ def _plan_streams(
         seeds: Number of streams per method.
         has_own_image_size: Whether the user gave the image size.
     """
-    from nbt.models.weights import hash_weights
     from nbt.tuning.storage.stream_record import StreamConfig
 
-    weights_hash = hash_weights(task.w0)
+    weights_hash = task.weights_hash
     return [
         _PlannedStream(
             StreamConfig(

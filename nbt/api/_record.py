@@ -102,7 +102,6 @@ def monitor_test_images(task: Task) -> Task:
 
 def make_table_header(task: Task, space: Space, epochs: int) -> TableHeader:
     """Returns the header of the recorded table of a task, without paths of this machine."""
-    from nbt.models.weights import hash_weights
     from nbt.task.summary import dataset_summary
     from nbt.tuning.experience.recorded_table import TableHeader, describe_dimensions
 
@@ -112,7 +111,7 @@ def make_table_header(task: Task, space: Space, epochs: int) -> TableHeader:
         backbone=task.backbone.text,
         weights=Path(task.weights).name,
         data_hash=task.fingerprint,
-        weights_hash=hash_weights(task.w0),
+        weights_hash=task.weights_hash,
         epochs=epochs,
         dimensions=describe_dimensions(space),
         facts=dataset_summary(task),

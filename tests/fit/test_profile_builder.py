@@ -222,7 +222,7 @@ def test_a_damaged_cache_file_is_measured_again(encoder: Task, cache: Path, dama
 
 def test_batch_norm_is_recalibrated_with_fewer_large_images(normed: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    monkeypatch.setattr(module, "recalibrate_batch_norm", lambda model, images: sizes.append(len(images)))
+    monkeypatch.setattr(module, "estimate_statistics", lambda model, batches: sizes.extend(map(len, batches)))
     for usual in (224, 16, 1):
         monkeypatch.setattr(devices, "_REFERENCE_IMAGE_SIZE", usual)
         profile(normed, samples=60)

@@ -157,7 +157,7 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     choice_option(
         "--head",
         HEAD_INITS,
-        show_default="fitted",
+        show_default="random for --scenario class, else fitted",
         help="Head to linearise around: a ridge regression on the first task (fitted) or a random one.",
     ),
     choice_option(

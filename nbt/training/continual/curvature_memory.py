@@ -107,7 +107,7 @@ def _max_count(settings: ContinualSettings, kind: str) -> int:
 
 
 def _build_frozen_model(task: Task, settings: ContinualSettings) -> nn.Module:
-    recipe, model = repair(settings.recipe), task.build_model()
+    recipe, model = repair(settings.recipe), task.build_model(seed=0)
     total = len(model.units)
     freeze(model, model.units, min(units_of(recipe.frozen_depth, total), units_of(recipe.transfer_depth, total)))
     return model

@@ -25,10 +25,6 @@ from nbt.transfer.fast import make_feature_norm, scale_head
 from nbt.transfer.linearize import check_linearizable
 from nbt.transfer.transfer_depth import freeze, set_transferred, units_of
 
-# Images from which running statistics are estimated if injected weights have none.
-_STATISTICS_IMAGES = 1024
-_STATISTICS_BATCH_SIZE = 64
-
 
 class WorkerContext:
     """Resources of one worker for all trials of one task.
@@ -53,10 +49,8 @@ class WorkerContext:
     ) -> None:
         self.task = task
         self.device = pick_device(device)
-        self.model: Backbone = self._to_device(task.build_model())
-        self._starting_weights_cache = StartingWeightsCache(
-            task, self._to_device, lambda: self.model, self._sample_images
-        )
+        self.model: Backbone = task.build_model(device=self.device)
+        self._starting_weights_cache = StartingWeightsCache(task, self._to_device, self.model)
         self._starting_weights = self._starting_weights_cache.get(TransferSettings())
         self._linearizable = False
         self.labels = torch.from_numpy(np.asarray(task.labels)).to(self.device)
@@ -93,15 +87,6 @@ class WorkerContext:
         if isinstance(module_or_tensor, torch.Tensor) and module_or_tensor.ndim != 4:
             return module_or_tensor.to(self.device).clone()
         return module_or_tensor.to(self.device, memory_format=torch.channels_last)
-
-    def _sample_images(self) -> Iterator[torch.Tensor]:
-        """Yields batches of training images of the task's split, independent of labels and of the splits of trials."""
-        index = torch.from_numpy(self.task.split.train)
-        chosen = index[torch.randperm(len(index), generator=generator(0, "sample"))[:_STATISTICS_IMAGES]]
-        # A batch of one image may have no statistics.
-        batch_size = max(2, inference_batch_size(_STATISTICS_BATCH_SIZE, self.task.image_size))
-        for chunk in chosen.tensor_split(max(1, len(chosen) // batch_size)):
-            yield self.load_images(chunk, AugmentationPlan())
 
     def prepare_model(self, settings: TransferSettings, seed: int) -> tuple[Backbone, int]:
         """Sets the model to the start of a trial: w0, new units above the transfer depth and a new head.

@@ -51,13 +51,17 @@ def _zap_rarely_when_short(target: Target) -> PriorSuggestion | None:
 
 
 def _inject_by_similarity(target: Target) -> PriorSuggestion | None:
+    # Importing a module of `nbt.transfer` imports torch.
+    from nbt.transfer.injection.thresholds import HARMFUL_SIMILARITY, MIN_SAFE_SIMILARITY
+
     similarity = target.tli_similarity or 0.0
-    slope = float(np.clip(4.0 * (similarity - 0.5), -1.0, 1.0))
+    slope = float(np.clip(4.0 * (similarity - MIN_SAFE_SIMILARITY), -1.0, 1.0))
     if abs(slope) < 0.1:
         return None
     words = "inject the teacher's weights" if slope > 0 else "do not inject the teacher's weights"
     return PriorSuggestion(
-        f"{words} (TLI similarity {similarity:.2f}; of 67 published pairs, those below 0.35 lost accuracy)",
+        f"{words} (TLI similarity {similarity:.2f}; of 67 published pairs, those below {HARMFUL_SIMILARITY:g} lost "
+        "accuracy)",
         lambda settings: slope * (settings.source.init == "inject"),
     )
 
