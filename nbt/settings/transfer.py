@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
@@ -308,6 +308,14 @@ class TransferSettings(_Group):
         for module in state.pop("modules", ()):
             importlib.import_module(module)
         vars(self).update(state)
+
+    if not TYPE_CHECKING:  # a type checker reports unknown attributes itself
+
+        def __getattr__(self, name: str) -> Any:
+            group = _STORED[name].group if name in _STORED else ""
+            hint = f"; it is settings.{group}.{name}" if group else f"; use settings.value({name!r})"
+            known = name in SETTINGS
+            raise AttributeError(f"TransferSettings has no attribute {name!r}{hint if known else ''}")
 
     def _check_combination(self) -> None:
         if self.feature_norm == "batch" and self.batch_size == 1:

@@ -191,6 +191,10 @@ class TestGroups:
         assert flat == TransferSettings(source=source, stream=stream, head_lr=0.1)
         assert (flat.source.init, flat.stream.method, flat.value("teacher")) == ("inject", "ewc", "resnet18")
 
+    def test_reading_a_setting_of_a_group_by_its_flat_name_names_the_right_form(self) -> None:
+        with pytest.raises(AttributeError, match=r"it is settings\.stream\.method"):
+            TransferSettings().method  # type: ignore[attr-defined]  # noqa: B018
+
     def test_files_have_flat_names_only(self) -> None:
         settings = TransferSettings(init="kaiming", penalty_strength=2.0)
         assert list(settings.to_dict()) == list(SETTINGS)
