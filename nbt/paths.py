@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nbt.errors import UsageError
+from nbt.errors import NbtError, UsageError
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -26,10 +26,16 @@ def cache_folder(*parts: str) -> Path:
     """Creates and returns a folder in the user's cache (`$NBT_CACHE`, else `$XDG_CACHE_HOME/nbt`, else `~/.cache/nbt`).
 
     The cache holds only data that can be recreated: decoded images, downloads and source models pretrained by nbt.
+
+    Raises:
+        NbtError: The folder cannot be created.
     """
     root = os.environ.get("NBT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nbt"
     folder = Path(root).joinpath(*parts)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NbtError(f"the cache cannot be written ({error}); set NBT_CACHE to a writable folder") from error
     return folder
 
 

@@ -100,6 +100,13 @@ def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
     assert cache_folder().is_dir()
 
 
+def test_an_unwritable_cache_names_its_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("NBT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(NbtError, match="set NBT_CACHE"):
+        cache_folder("images")
+
+
 def test_importing_nbt_and_its_settings_imports_no_heavy_library() -> None:
     code = (
         "import sys, nbt; nbt.TransferSettings();"

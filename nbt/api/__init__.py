@@ -8,10 +8,8 @@ from nbt.api._load_task import TaskOptions, as_task, load_task
 from nbt.api._predict import predict
 from nbt.api._record import record, record_studies
 from nbt.api._replay import replay
-from nbt.api._report import report
 from nbt.api._search import search
-from nbt.api._studies import studies
-from nbt.api._sync import sync
+from nbt.api._studies import report, studies, sync
 from nbt.api._train import train
 from nbt.api.results import SearchResult, TrainResult
 

@@ -1,8 +1,9 @@
-"""Summaries of the studies in the storage."""
+"""Functions on stored studies: their summaries, the report of one, and its MLflow runs."""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 
@@ -15,3 +16,53 @@ def studies(storage: str | None = None) -> list[dict[str, Any]]:
     from nbt.tuning.storage.studies import list_studies, resolve_storage
 
     return [dataclasses.asdict(summary) for summary in list_studies(resolve_storage(storage))]
+
+
+def report(study: str, storage: str | None = None, out: str | Path = "reports") -> Path:
+    """Writes the report of a study from the storage.
+
+    Args:
+        study: Name of the study.
+        storage: URL of the Optuna storage; `.nbt/studies.db` when None.
+        out: Folder of the reports.
+
+    Returns:
+        The absolute path of the HTML file.
+
+    Raises:
+        UsageError: The study does not exist.
+        NbtError: The report cannot be written.
+    """
+    from nbt.report.study.write import write_report
+    from nbt.tuning.storage.studies import read_study, resolve_storage
+
+    record = read_study(resolve_storage(storage), study)
+    # The storage may have been moved since the search.
+    search = record.search_config().replace(storage=storage, out=out)
+    return write_report(dataclasses.replace(record, search=search), Path(out)).resolve()
+
+
+def sync(
+    study: str, storage: str | None = None, tracking_uri: str | None = None, out: str | Path = "reports"
+) -> dict[str, int]:
+    """Writes the missing and outdated MLflow runs of a study from the storage.
+
+    The report of the study in `out`, if there is one, is added to the run of the study.
+
+    Args:
+        study: Name of the study.
+        storage: URL of the Optuna storage; `.nbt/studies.db` when None.
+        tracking_uri: URI of the MLflow tracking store; `.nbt/mlflow.db` when None.
+        out: Folder of the reports.
+
+    Returns:
+        The number of runs that were "written", "updated" and "unchanged".
+
+    Raises:
+        UsageError: The study does not exist, or the URI is malformed.
+        NbtError: The tracking store cannot be written.
+    """
+    from nbt.tracking import sync as write_runs
+    from nbt.tuning.storage.studies import read_study, resolve_storage
+
+    return write_runs(read_study(resolve_storage(storage), study), tracking_uri, reports=Path(out).resolve())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from nbt.api._load_task import TaskOptions, as_task
 from nbt.api._progress_source import ProgressTrialSource
@@ -13,14 +12,15 @@ from nbt.api.results import TrainResult
 from nbt.errors import NbtError, require_positive
 from nbt.settings import TransferSettings, repair
 from nbt.training.export.model_folder import check_export
+from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.storage.records import FinalRun, TestRecord
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
-    from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+    from nbt.training.results import TrialOutcome, TrialSpec
 
 
-class _SeedTrialSource:
+class _SeedTrialSource(TrialSource):
     """Trial source of `train`: runs of one recipe with several seeds, then one on training and validation images.
 
     Args:
@@ -54,13 +54,6 @@ class _SeedTrialSource:
     def next_trial(self) -> TrialSpec | None:
         """Returns the next run; None if none is left."""
         return self._pending.pop(0) if self._pending else None
-
-    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
-        """Does nothing: the location of a run is not reported."""
-
-    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
-        """Never stops a run."""
-        return None
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Stores the outcome of a run.

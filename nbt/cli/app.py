@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import click
 from nbt._version import __version__
 from nbt.cli.display.output import Output
 from nbt.errors import NbtError, nearest
+from nbt.tuning.engines.interrupts import InterruptGuard
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -27,7 +29,11 @@ COMMANDS = (
 
 
 class _CommandGroup(click.Group):
-    """Imports the module of a command when the command is requested."""
+    """Imports the module of a command when the command is requested; loses no Ctrl-C while it runs."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        with InterruptGuard([signal.SIGINT]):
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -19,7 +19,7 @@ from nbt.cli.options.continual import (
     stream_settings_from_options,
 )
 from nbt.errors import UsageError
-from nbt.paths import check_writable_folder
+from nbt.paths import absolute_path, check_writable_folder
 from nbt.settings.class_stream import ClassStreamSettings
 from nbt.training.recipe.checks import check_starting_weights
 
@@ -172,7 +172,6 @@ def reproduce_command(ctx: click.Context, task: TaskOptions) -> str:
 
 def _portable_value(name: str, value: str, task: TaskOptions) -> str:
     """Returns the value of an option with absolute paths and without passwords."""
-    from nbt.paths import absolute_path
     from nbt.tracking import redact_uri
 
     if name == "dataset":

@@ -10,7 +10,7 @@ import click
 
 from nbt.cli.display.output import Output
 from nbt.cli.options.checks import check_experience, check_task
-from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, comparison_options, config_option, given_parameters
+from nbt.cli.options.common import AT_LEAST_ONE, Command, comparison_options, config_option, given_parameters
 from nbt.errors import UsageError
 
 _RECOMMENDATION_OPTIONS = ("space", "epochs", "experience")
@@ -35,13 +35,7 @@ _RECOMMENDATION_OPTIONS = ("space", "epochs", "experience")
     "--plot", metavar="FILE.png|.svg", show_default="none", help="Write a figure of the probe accuracy by depth."
 )
 @click.option("--recommend", is_flag=True, help="Also recommend settings from the profile and experience.")
-@click.option(
-    "--space",
-    metavar="NAME|FILE",
-    default="non_binary",
-    show_default=True,
-    help="With --recommend: search space of the settings.",
-)
+@config_option("space", help="With --recommend: search space of the settings.")
 @click.option(
     "--epochs",
     metavar="N",
@@ -51,9 +45,7 @@ _RECOMMENDATION_OPTIONS = ("space", "epochs", "experience")
     help="With --recommend: epochs of the training.",
 )
 @config_option("experience")
-@click.option(
-    "--seed", metavar="N", type=SEED, default=0, show_default=True, help="Seed of split, sample and random weights."
-)
+@config_option("seed", help="Seed of split, sample and random weights.")
 def command(
     out: Output,
     dataset: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nbt.cli.display.output import Output, percent
-from nbt.cli.options.common import SEED, Command
+from nbt.cli.options.common import Command, config_option
 from nbt.errors import UsageError
 from nbt.files import atomic_file
 from nbt.paths import check_writable_file
@@ -39,21 +40,8 @@ _SUFFIXES = (".safetensors", ".pth")
     show_default=True,
     help="Share of the centre crop in tensors of another shape; the rest is resized.",
 )
-@click.option(
-    "--image-size",
-    metavar="PIXELS",
-    type=int,
-    show_default="that of the student",
-    help="Side length of the images.",
-)
-@click.option(
-    "--seed",
-    metavar="N",
-    type=SEED,
-    default=0,
-    show_default=True,
-    help="Seed of the weights that receive nothing.",
-)
+@config_option("image_size", show_default="that of the student")
+@config_option("seed", help="Seed of the weights that receive nothing.")
 @click.option(
     "--out",
     "file",
@@ -149,8 +137,6 @@ def _safe_similarity() -> float:
 
 
 def _warn(report: InjectionReport) -> None:
-    import logging
-
     evidence = (
         "below 0.35, every published injection was worse than random weights"
         if report.similarity < 0.35

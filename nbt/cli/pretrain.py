@@ -9,7 +9,7 @@ import click
 
 from nbt.cli.display.output import Output, percent
 from nbt.cli.options.checks import check_task
-from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, choice_option
+from nbt.cli.options.common import AT_LEAST_ONE, Command, choice_option, config_option
 from nbt.errors import UsageError
 from nbt.paths import check_writable_file
 from nbt.settings import PRETRAIN_SCHEMES, ZAP_SCALES
@@ -23,18 +23,8 @@ _EPISODE_OPTIONS = ("episodes", "inner_lr")
 
 
 @click.command(cls=Command)
-@click.option(
-    "--dataset",
-    required=True,
-    metavar="NAME|FOLDER|CSV",
-    help="Source dataset; of the embedded digits, the classes 0 to 4.",
-)
-@click.option(
-    "--data-dir",
-    metavar="DIR",
-    show_default="downloaded where possible",
-    help="Folder that already holds a dataset known by name.",
-)
+@config_option("dataset", required=True, help="Source dataset; of the embedded digits, the classes 0 to 4.")
+@config_option("data_dir")
 @click.option(
     "--backbone",
     metavar="NAME",
@@ -83,18 +73,10 @@ _EPISODE_OPTIONS = ("episodes", "inner_lr")
     show_default="published",
     help="With asb and meta-asb: learning rate of the steps on single images.",
 )
-@click.option(
-    "--image-size",
-    metavar="PIXELS",
-    type=int,
-    show_default="that of the backbone",
-    help="Side length of the images.",
-)
-@click.option("--classes", metavar="N", type=int, show_default="all", help="Use only the first N classes.")
-@click.option("--shots", metavar="N", type=int, show_default="all", help="Use only N images per class.")
-@click.option(
-    "--seed", metavar="N", type=SEED, default=0, show_default=True, help="Seed of weights, order, zaps and images."
-)
+@config_option("image_size", show_default="that of the backbone")
+@config_option("classes")
+@config_option("shots", help="Use only N images per class.")
+@config_option("seed", help="Seed of weights, order, zaps and images.")
 @click.option(
     "--out",
     "file",

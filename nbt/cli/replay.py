@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nbt.cli.display.output import Output, percent
-from nbt.cli.options.common import AT_LEAST_ONE, Command
+from nbt.cli.options.common import AT_LEAST_ONE, Command, config_option
 from nbt.paths import check_writable_folder
 
 if TYPE_CHECKING:
@@ -50,9 +50,7 @@ LEGEND = (
     show_default=True,
     help="Training epochs per search, worth N full trials.",
 )
-@click.option(
-    "--space", metavar="NAME|FILE", default="non_binary", show_default=True, help="Search space; see nbt spaces."
-)
+@config_option("space")
 @click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Concurrent processes.")
 @click.option("--out", "folder", metavar="DIR", show_default="none", help="Folder for the tables (CSV) and the figure.")
 def command(out: Output, tables: Sequence[str], methods: str, folder: str | None, **options: Any) -> None:

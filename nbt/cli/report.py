@@ -13,7 +13,7 @@ from nbt.paths import check_writable_folder
 @click.command(cls=Command)
 @click.argument("study")
 @config_option("storage")
-@click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Folder of the reports.")
+@config_option("out")
 def command(out: Output, study: str, storage: str | None, folder: str) -> None:
     """Rewrite the report of a study from the storage."""
     check_study(study, storage)

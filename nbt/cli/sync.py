@@ -13,7 +13,7 @@ from nbt.cli.options.common import Command, config_option
 @click.argument("study")
 @config_option("storage")
 @config_option("tracking_uri")
-@click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Folder of the reports.")
+@config_option("out")
 def command(out: Output, study: str, storage: str | None, tracking_uri: str | None, folder: str) -> None:
     """Update the MLflow runs of a study from the storage.
 

@@ -9,7 +9,8 @@ import click
 
 from nbt.cli.display.output import Output
 from nbt.cli.options.checks import check_task
-from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, task_options
+from nbt.cli.options.common import AT_LEAST_ONE, Command, config_option, task_options
+from nbt.settings import TransferSettings
 
 
 @click.command(cls=Command)
@@ -24,14 +25,7 @@ from nbt.cli.options.common import AT_LEAST_ONE, SEED, Command, task_options
 @click.option(
     "--seeds", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Number of validation runs."
 )
-@click.option(
-    "--seed",
-    metavar="N",
-    type=SEED,
-    default=0,
-    show_default=True,
-    help="First seed; further runs use the integers after it.",
-)
+@config_option("seed", help="First seed; further runs use the integers after it.")
 @click.option(
     "--export",
     metavar="DIR",
@@ -44,7 +38,6 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
     Every seed has its own train/validation split; several seeds give the validation accuracy an interval. The model
     that is tested and exported is trained on the training and validation images together.
     """
-    from nbt.settings import TransferSettings
     from nbt.training.export.model_folder import check_export
     from nbt.training.recipe.checks import check_starting_weights
 

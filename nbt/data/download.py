@@ -17,7 +17,6 @@ from typing import IO
 from nbt._version import __version__
 from nbt.errors import NbtError, one_line_message
 from nbt.files import atomic_file
-from nbt.paths import cache_folder
 from nbt.progress import Progress
 
 TIMEOUT_SECONDS = 60.0
@@ -114,18 +113,6 @@ def unpack_tar(archive: Path, folder: Path, *, progress: Progress | None = None)
                     progress("unpacking", done, len(members))
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise NbtError(f"the archive cannot be unpacked ({_error_reason(error)})") from error
-
-
-def make_cache_folder(*parts: str) -> Path:
-    """Creates and returns `cache_folder(*parts)`.
-
-    Raises:
-        NbtError: The folder cannot be created.
-    """
-    try:
-        return cache_folder(*parts)
-    except OSError as error:
-        raise NbtError(f"the cache cannot be written ({error}); set NBT_CACHE to a writable folder") from error
 
 
 @contextlib.contextmanager

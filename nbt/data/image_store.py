@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nbt.data.decoding import decode_file, resize_pixels
-from nbt.data.download import make_cache_folder
 from nbt.data.listing import Items, relative_names
 from nbt.errors import NbtError, one_line_message
 from nbt.files import atomic_file
+from nbt.paths import cache_folder
 from nbt.progress import Progress
 
 logger = logging.getLogger("nbt")
@@ -149,7 +149,7 @@ def decode_images(
         images, reasons = _collect_decoded(decoded)
         array = np.stack(images) if images else np.empty((0, size, size, 3), dtype=np.uint8)
         return _build_store(array, None, items, reasons)
-    path = make_cache_folder("images") / f"{_fingerprint(items, size)}.npy"
+    path = cache_folder("images") / f"{_fingerprint(items, size)}.npy"
     cached = _read_cache(path, len(items), size)
     if cached is None:
         _write_cache(path, decoded, len(items), size)

@@ -196,7 +196,7 @@ def default_image_size(spec: BackboneSpec) -> int:
     if spec.name.startswith(TIMM_PREFIX):
         from nbt.models.timm_units import timm_pretrained_config
 
-        configured = configured or timm_pretrained_config(spec).image_size
+        configured = configured or timm_pretrained_config(spec).input_size
     elif configured is None and (weights := torchvision_default_weights(spec)) is not None:
         configured = weights.transforms().crop_size
     size = configured[-1] if isinstance(configured, (tuple, list)) and configured else configured

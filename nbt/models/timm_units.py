@@ -7,7 +7,6 @@ belong to none of their modules); torchvision's are supported by `nbt.models.uni
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -29,25 +28,8 @@ _FORWARD_ERRORS = (
 )
 
 
-@dataclass(frozen=True)
-class TimmPretrainedConfig:
-    """timm's description of a model's pretrained weights.
-
-    Attributes:
-        image_size: Height and width in pixels of the training images.
-        mean: Mean of each RGB channel for normalisation, of values in 0 ... 1.
-        std: Standard deviation of each RGB channel for normalisation.
-        available: Whether timm has pretrained weights of the model.
-    """
-
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    available: bool
-
-
-def timm_pretrained_config(spec: BackboneSpec) -> TimmPretrainedConfig:
-    """Returns timm's description of a model's pretrained weights.
+def timm_pretrained_config(spec: BackboneSpec) -> Any:
+    """Returns timm's description of a model's pretrained weights, a `timm.models.PretrainedCfg`.
 
     Raises:
         UsageError: timm has no such model.
@@ -55,13 +37,7 @@ def timm_pretrained_config(spec: BackboneSpec) -> TimmPretrainedConfig:
     import timm
 
     name = _timm_model_name(spec)
-    config = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
-    return TimmPretrainedConfig(
-        image_size=int(config.input_size[-1]),
-        mean=tuple(config.mean),
-        std=tuple(config.std),
-        available=bool(config.has_weights),
-    )
+    return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
 
 
 def build_timm_model(spec: BackboneSpec, *, pretrained: bool = False) -> nn.Module:
@@ -90,7 +66,7 @@ def fetch_timm_state_dict(spec: BackboneSpec) -> dict[str, torch.Tensor]:
         UsageError: timm has no weights of this model.
         NbtError: The weights cannot be downloaded, or do not fit the arguments.
     """
-    if not timm_pretrained_config(spec).available:
+    if not timm_pretrained_config(spec).has_weights:
         raise UsageError(f"backbone {spec.text} has no library weights; give --weights FILE, or --weights none")
     try:
         return build_timm_model(spec, pretrained=True).state_dict()
@@ -146,7 +122,7 @@ def _find_chain(spec: BackboneSpec, image_size: int) -> tuple[str, ...]:
         except UsageError:
             raise
         except _FORWARD_ERRORS as error:
-            default_size = timm_pretrained_config(spec).image_size
+            default_size = timm_pretrained_config(spec).input_size[-1]
             raise UsageError(
                 f"backbone {spec.text} does not work with images of {image_size} px ({one_line_message(error)}); "
                 f"use its default size: --image-size {default_size}"

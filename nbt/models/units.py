@@ -140,13 +140,17 @@ def _submodules(model: nn.Module, *names: str) -> list[NamedModule]:
     return [(name, model.get_submodule(name)) for name in names]
 
 
+def _layers(model: nn.Module, *names: str) -> list[NamedModule]:
+    """Returns the units that submodules form when they are flattened."""
+    return group(flatten(_submodules(model, *names)))
+
+
 def _named_children(name: str, module: nn.Module) -> list[NamedModule]:
     return [(f"{name}.{child}", part) for child, part in module.named_children()]
 
 
 def _with_linear_head(units: list[NamedModule], neck: nn.Module, head: Any, dropout: float = 0.0) -> Decomposition:
-    source_head = nn.Sequential(OrderedDict(neck=neck, head=head))
-    return Decomposition(units, neck, dropout, source_head)
+    return Decomposition(units, neck, dropout, nn.Sequential(OrderedDict(neck=neck, head=head)))
 
 
 def _global_average_pool() -> nn.Module:
@@ -154,43 +158,43 @@ def _global_average_pool() -> nn.Module:
 
 
 def _resnet(model: Any) -> Decomposition:
-    parts = _submodules(model, "conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-    return _with_linear_head(group(flatten(parts)), _global_average_pool(), model.fc)
+    units = _layers(model, "conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+    return _with_linear_head(units, _global_average_pool(), model.fc)
 
 
 def _features_then_linear(model: Any) -> Decomposition:
     """Decomposes MobileNetV2 and EfficientNet."""
-    units = group(flatten(_submodules(model, "features")))
+    units = _layers(model, "features")
     return _with_linear_head(units, _global_average_pool(), model.classifier[1], model.classifier[0].p)
 
 
 def _mobilenet_v3(model: Any) -> Decomposition:
-    units = group(flatten(_submodules(model, "features")))
+    units = _layers(model, "features")
     hidden, activation, dropout, head = model.classifier
     units.append(("classifier.0", nn.Sequential(model.avgpool, nn.Flatten(), hidden, activation)))
     return _with_linear_head(units, nn.Identity(), head, dropout.p)
 
 
 def _mnasnet(model: Any) -> Decomposition:
-    units = group(flatten(_submodules(model, "layers")))
+    units = _layers(model, "layers")
     return _with_linear_head(units, GlobalAveragePool(), model.classifier[1], model.classifier[0].p)
 
 
 def _shufflenet(model: Any) -> Decomposition:
-    parts = _submodules(model, "conv1", "maxpool", "stage2", "stage3", "stage4", "conv5")
-    return _with_linear_head(group(flatten(parts)), GlobalAveragePool(), model.fc)
+    units = _layers(model, "conv1", "maxpool", "stage2", "stage3", "stage4", "conv5")
+    return _with_linear_head(units, GlobalAveragePool(), model.fc)
 
 
 def _squeezenet(model: Any) -> Decomposition:
     """Decomposes SqueezeNet, whose source head is a convolution before the pooling; the target's head is linear."""
-    units = group(flatten(_submodules(model, "features")))
+    units = _layers(model, "features")
     dropout, convolution, activation, pool = model.classifier
     source_head = nn.Sequential(OrderedDict(head=convolution, activation=activation, pool=pool, flatten=nn.Flatten()))
     return Decomposition(units, _global_average_pool(), dropout.p, source_head)
 
 
 def _alexnet_or_vgg(model: Any) -> Decomposition:
-    units = group(flatten(_submodules(model, "features")))
+    units = _layers(model, "features")
     *hidden, head = list(model.classifier)
     dropout = hidden.pop().p if isinstance(hidden[-1], nn.Dropout) else 0.0
     entry: list[nn.Module] = [model.avgpool, nn.Flatten()]
@@ -247,13 +251,13 @@ def _vit(model: Any) -> Decomposition:
 
 
 def _swin(model: Any) -> Decomposition:
-    units = group(flatten(_submodules(model, "features")))
+    units = _layers(model, "features")
     units.append(("norm", model.norm))
     return _with_linear_head(units, nn.Sequential(model.permute, model.avgpool, model.flatten), model.head)
 
 
 def _maxvit(model: Any) -> Decomposition:
-    units = group(flatten(_submodules(model, "stem")))
+    units = _layers(model, "stem")
     for name, block in _named_children("blocks", model.blocks):
         units += _named_children(f"{name}.layers", block.get_submodule("layers"))
     *hidden, head = list(model.classifier)
@@ -262,19 +266,24 @@ def _maxvit(model: Any) -> Decomposition:
 
 
 def _googlenet(model: Any) -> Decomposition:
-    names = "conv1 maxpool1 conv2 conv3 maxpool2 inception3a inception3b maxpool3 inception4a inception4b inception4c "
-    names += "inception4d inception4e maxpool4 inception5a inception5b"
-    return _inception_family(model, names.split())
+    return _inception_family(
+        model,
+        "conv1 maxpool1 conv2 conv3 maxpool2 inception3a inception3b maxpool3 inception4a inception4b inception4c "
+        "inception4d inception4e maxpool4 inception5a inception5b",
+    )
 
 
 def _inception(model: Any) -> Decomposition:
-    names = "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2 Mixed_5b Mixed_5c "
-    names += "Mixed_5d Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e Mixed_7a Mixed_7b Mixed_7c"
-    return _inception_family(model, names.split())
+    return _inception_family(
+        model,
+        "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2 Mixed_5b Mixed_5c "
+        "Mixed_5d Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e Mixed_7a Mixed_7b Mixed_7c",
+    )
 
 
-def _inception_family(model: Any, names: list[str]) -> Decomposition:
-    (first, module), *rest = group(_submodules(model, *names))
+def _inception_family(model: Any, names: str) -> Decomposition:
+    """Decomposes a model into the submodules of the given names, which blanks separate."""
+    (first, module), *rest = group(_submodules(model, *names.split()))
     transform = InceptionInputTransform() if model.transform_input else nn.Identity()
     units = [(first, nn.Sequential(transform, module)), *rest]
     return _with_linear_head(units, _global_average_pool(), model.fc, model.dropout.p)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    Handles = list[Any]
+    Handles = dict[str, Any]
 
 # Placeholder colours, which `_to_svg` replaces by the variables of the style sheet.
 _ROLES = {
@@ -81,7 +81,7 @@ def render_svg(name: str, title: str, height: float, draw: Callable[[Axes], Hand
         name: Unique name within a page, from which the identifiers in the SVG are derived.
         title: Accessible description of the drawing.
         height: Height in inches; the width is the same for all drawings.
-        draw: Draws onto the axes and returns the handles of the legend.
+        draw: Draws onto the axes and returns the entries of the legend: label -> handle.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -92,7 +92,7 @@ def render_svg(name: str, title: str, height: float, draw: Callable[[Axes], Hand
         FigureCanvasSVG(figure)
         handles = draw(figure.add_subplot())
         if handles:
-            figure.legend(handles=handles, loc="outside upper left", ncols=3)
+            figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=3)
         return _to_svg(figure, title)
 
 

@@ -37,45 +37,26 @@ class _ExistingRun:
     points: dict[tuple[str, int], float] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RunOwner:
     """Owner of runs: a study, or a stream (`nbt.tracking.stream_tracker`).
 
     Attributes:
+        config: Its configuration, with the dataset.
         id: Unique identifier of the owner.
-        experiment: Name of the MLflow experiment.
         key: Key of the parent run, which has the dataset and the files.
-        dataset: Dataset as the user named it.
-        digest: Hash of the images, labels and split.
-        data_dir: Folder of the dataset if the user specified it.
         facts: Facts about the dataset.
     """
 
+    config: StudyConfig | StreamConfig
     id: str
-    experiment: str
     key: str
-    dataset: str
-    digest: str
-    data_dir: str | None
     facts: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, config: StudyConfig | StreamConfig, owner_id: str, *, key: str, facts: Mapping[str, Any]) -> RunOwner:
-        """Returns the owner of the runs of a study or a stream; see the attributes."""
-        return cls(
-            id=owner_id,
-            experiment=experiment_name(config.dataset),
-            key=key,
-            dataset=config.dataset,
-            digest=config.data_hash,
-            data_dir=config.data_dir,
-            facts=facts,
-        )
 
 
 def study_owner(record: StudyRecord) -> RunOwner:
     """Returns the owner of a study's runs."""
-    return RunOwner.of(record.config, study_id(record), key=STUDY_KEY, facts=record.dataset)
+    return RunOwner(record.config, study_id(record), STUDY_KEY, record.dataset)
 
 
 class RunStore:
@@ -92,7 +73,7 @@ class RunStore:
 
     def __init__(self, client: MlflowClient, uri: str, owner: RunOwner) -> None:
         self._client, self._owner = client, owner
-        self._experiment = self._open_experiment(owner.experiment, artifact_location(uri))
+        self._experiment = self._open_experiment(experiment_name(owner.config.dataset), artifact_location(uri))
         self._existing_runs = self._find_runs()
 
     def write(self, spec: RunSpec) -> str:
@@ -225,14 +206,14 @@ class RunStore:
     def _log_dataset(self, run_id: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        owner = self._owner
-        local = owner.data_dir is not None or os.sep in owner.dataset
+        config = self._owner.config
+        local = config.data_dir is not None or os.sep in config.dataset
         dataset = Dataset(
-            name=owner.dataset[-MAX_NAME_LENGTH:],
-            digest=owner.digest[:36],
+            name=config.dataset[-MAX_NAME_LENGTH:],
+            digest=config.data_hash[:36],
             source_type="local" if local else "nbt",
-            source=json.dumps({"uri": owner.data_dir or owner.dataset}),
-            profile=json.dumps(dict(owner.facts), default=str),
+            source=json.dumps({"uri": config.data_dir or config.dataset}),
+            profile=json.dumps(dict(self._owner.facts), default=str),
         )
         self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 

@@ -64,7 +64,7 @@ class StreamTracker:
     def _write(self, record: StreamRecord, *, live: bool) -> None:
         name = stream_id(record)
         # A store that failed is not reused, because its state of the run may be wrong.
-        owner = RunOwner.of(record.config, name, key=STREAM_KEY, facts=record.facts)
+        owner = RunOwner(record.config, name, STREAM_KEY, record.facts)
         store = self._stores.pop(name, None) or open_store(self.uri, owner)
         store.write(stream_run(record, live=live))
         self._stores[name] = store

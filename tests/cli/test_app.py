@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +172,18 @@ def test_errors_become_one_line_and_a_code(
 
 def test_an_interrupt_outside_a_search(fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     fake_api.before = _raise(KeyboardInterrupt())
+    assert run(["studies"]) == 130
+    assert capsys.readouterr().err.lstrip("\n") == "interrupted\n"
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_command(
+    fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def swallow(options: dict[str, Any]) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    fake_api.before = swallow
     assert run(["studies"]) == 130
     assert capsys.readouterr().err.lstrip("\n") == "interrupted\n"
 

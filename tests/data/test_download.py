@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nbt.data.download import download, make_cache_folder, temporary_folder, unpack_tar
+from nbt.data.download import download, temporary_folder, unpack_tar
 from nbt.errors import NbtError
 from tests.data.pictures import serve
 
@@ -116,10 +116,3 @@ def test_a_temporary_folder_is_removed_after_an_interrupt(tmp_path: Path) -> Non
         (folder / "half").write_text("written")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unwritable_cache_names_its_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("NBT_CACHE", str(tmp_path / "file"))
-    with pytest.raises(NbtError, match="set NBT_CACHE"):
-        make_cache_folder("images")

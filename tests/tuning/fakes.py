@@ -95,7 +95,7 @@ def make_controller(store: StudyStore, budget: str = "10", *, pruner: str = "non
 def kill(store: StudyStore) -> None:
     """Releases the lock and connections of a store, as the operating system does for a killed process."""
     store._lock.release()
-    writer(store).abandon()
+    writer(store).close()
 
 
 def hashed_uniform(*names: object) -> float:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from nbt.fit.fit_profile import FitProfile
 from nbt.report.fit.text import accuracy_text, images, knee_unit_count
 from nbt.report.formatting import one_line, percent, truncated
-
-if TYPE_CHECKING:
-    from nbt.fit.fit_profile import FitProfile
 
 HEIGHT = 8
 """Number of rows of a chart; a row has eight steps."""

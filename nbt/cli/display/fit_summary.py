@@ -13,12 +13,12 @@ from rich.text import Text
 from nbt.cli.display.fit_chart import draw_bars, draw_columns
 from nbt.cli.display.output import Output, stdout_console
 from nbt.cli.display.tables import grid
+from nbt.fit.fit_profile import FitProfile
 from nbt.report.fit import text
 from nbt.report.formatting import join_words
 
 if TYPE_CHECKING:
     from nbt.api import Recommendation
-    from nbt.fit.fit_profile import FitProfile
 
 
 def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -14,10 +14,8 @@ from nbt.report.formatting import duration, pluralise
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
 from nbt.report.study.reproduce import commands
 from nbt.settings import TransferSettings
-
-if TYPE_CHECKING:
-    from nbt.tuning.intervals import Interval
-    from nbt.tuning.storage.records import StudyRecord, TestRecord
+from nbt.tuning.intervals import Interval
+from nbt.tuning.storage.records import StudyRecord, TestRecord
 
 
 def search_summary(record: StudyRecord, recommended: TransferSettings, report: Path) -> list[RenderableType]:

@@ -17,7 +17,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 # Parameters of commands whose options have another name: `out` is the `Output` of the command.
 PARAMETER_NAMES = {"out": "folder"}
 AT_LEAST_ONE = click.IntRange(min=1)
-SEED = click.IntRange(min=0)
 
 
 class Command(click.Command):

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from nbt.cli.options.common import AT_LEAST_ONE, SEED, Function, choice_option, config_option, given_parameters
+from nbt.cli.options.common import AT_LEAST_ONE, Function, choice_option, config_option, given_parameters
 from nbt.errors import UsageError, nearest
+from nbt.search_config import WEIGHTS_HELP
 from nbt.settings import CURVATURES, TransferSettings
 from nbt.settings.class_stream import PROTOCOLS, TRAIN_LAYERS
 from nbt.settings.continual import (
@@ -68,37 +69,13 @@ def _check_methods(ctx: click.Context, param: click.Parameter, value: tuple[str,
 
 _COMMON: tuple[Callable[[Any], Any], ...] = (
     choice_option("--scenario", (_CLASS_STREAM, *SCENARIOS), required=True, help="Kind of stream; see above."),
-    click.option("--dataset", required=True, metavar="NAME|FOLDER|CSV", help="Target dataset; see nbt datasets."),
-    click.option(
-        "--data-dir",
-        metavar="DIR",
-        show_default="downloaded where possible",
-        help="Folder that already holds a dataset known by name.",
-    ),
-    click.option(
-        "--backbone",
-        metavar="NAME",
-        show_default="the dataset's backbone",
-        help="Architecture of the weights, such as 'conv3(width=256)'; see nbt backbones.",
-    ),
-    click.option(
-        "--weights",
-        metavar="default|none|FILE",
-        default="default",
-        show_default=True,
-        help="Pretrained weights: those of the backbone (default), random ones (none), or a file; see nbt pretrain.",
-    ),
-    click.option(
-        "--image-size",
-        metavar="PIXELS",
-        type=int,
-        show_default="that of dataset and backbone",
-        help="Side length of the images.",
-    ),
-    click.option(
-        "--classes",
-        metavar="N",
-        type=int,
+    config_option("dataset", required=True),
+    config_option("data_dir"),
+    config_option("backbone", help="Architecture of the weights, such as 'conv3(width=256)'; see nbt backbones."),
+    config_option("weights", help=f"{WEIGHTS_HELP[:-1]}; see nbt pretrain."),
+    config_option("image_size"),
+    config_option(
+        "classes",
         show_default="all; stream: 600, or all if fewer",
         help="Use only the first N classes. Stream: draw N classes per run.",
     ),
@@ -123,9 +100,7 @@ _COMMON: tuple[Callable[[Any], Any], ...] = (
         show_default="32",
         help="Images per step. Stream: only with --protocol standard.",
     ),
-    click.option(
-        "--seed", metavar="N", type=SEED, default=0, show_default=True, help="Seed of task order, split and draws."
-    ),
+    config_option("seed", help="Seed of task order, split and draws."),
 )
 _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
@@ -152,7 +127,7 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="Streams per method, each with its own seed, task order and split.",
     ),
-    click.option("--shots", metavar="N", type=int, show_default="all", help="Use only N labelled images per class."),
+    config_option("shots"),
     click.option(
         "--settings",
         "file",
@@ -199,7 +174,7 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default="2G",
         help="Upper bound on the memory of the curvatures, such as 512M.",
     ),
-    click.option("--out", "folder", metavar="DIR", default="reports", show_default=True, help="Folder of the reports."),
+    config_option("out"),
     config_option("tracking_uri"),
     click.option("--fresh", is_flag=True, help="Delete the stored results of these streams and start again."),
 )

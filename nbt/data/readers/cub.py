@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nbt.data.image_files import LabelledFile
 from nbt.errors import NbtError, UsageError
+from nbt.paths import cache_folder
 
 if TYPE_CHECKING:
     from nbt.progress import Progress
@@ -45,9 +46,9 @@ def fetch_cub(progress: Progress | None = None) -> Path:
     Raises:
         NbtError: The download fails; the message explains how to use an existing copy.
     """
-    from nbt.data.download import fetch_archive, make_cache_folder
+    from nbt.data.download import fetch_archive
 
-    folder = make_cache_folder("datasets", "cub")
+    folder = cache_folder("datasets", "cub")
     dataset_folder = folder / FOLDER
     if is_cub(dataset_folder):
         return dataset_folder

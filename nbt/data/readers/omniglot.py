@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbt.errors import NbtError, UsageError, one_line_message
+from nbt.paths import cache_folder
 
 if TYPE_CHECKING:
     from nbt.data.image_files import LabelledFile
@@ -59,9 +60,9 @@ def read_small_omniglot(location: Path, *, progress: Progress | None = None) -> 
 
 def _unpack_to_cache(archive: Path, progress: Progress | None) -> Path:
     """Returns the unpacked folder in the cache, under the hash of the archive."""
-    from nbt.data.download import make_cache_folder, move_into_place, temporary_folder
+    from nbt.data.download import move_into_place, temporary_folder
 
-    cache = make_cache_folder("datasets", "omniglot-small")
+    cache = cache_folder("datasets", "omniglot-small")
     target = cache / hashlib.sha256(archive.read_bytes()).hexdigest()[:20]
     if not target.is_dir():
         with temporary_folder(cache) as temporary:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from nbt.data.catalog import DatasetSpec, dataset_spec, find_dataset_root
-from nbt.data.download import fetch_archive, make_cache_folder, move_into_place, temporary_folder
+from nbt.data.download import fetch_archive, move_into_place, temporary_folder
 from nbt.data.image_files import image_files, subfolders
 from nbt.data.listing import Items, Listing
 from nbt.errors import NbtError, one_line_message
+from nbt.paths import cache_folder
 from nbt.progress import Progress
 
 _AIRCRAFT_URL = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz"
@@ -66,7 +67,7 @@ def read_torchvision(name: str, data_dir: Path | None = None, *, progress: Progr
         NbtError: The dataset cannot be downloaded or read; the message names the remedy.
     """
     spec, reader = dataset_spec(name), _READERS[name]
-    root = data_dir or make_cache_folder("datasets", name)
+    root = data_dir or cache_folder("datasets", name)
     try:
         existing = find_dataset_root(spec, root) if data_dir else (root if (root / spec.marker).exists() else None)
         if existing is None:

@@ -40,23 +40,23 @@ def layer_curves(profile: FitProfile) -> str | None:
     n, knee = images(profile), knee_unit_count(profile)
     units = [one_line(str(unit)) for unit in profile.layers["unit"]]
 
-    def draw(axes: Axes) -> list[Any]:
+    def draw(axes: Axes) -> dict[str, Any]:
         numbers = range(1, len(units) + 1)
         styles: tuple[tuple[str, str, str, Any, str], ...] = (
             ("ridge_accuracy_random", "random weights", svg.DEFAULT, _DASHED, "s"),
             ("ridge_accuracy", "pretrained weights", svg.BEST, "-", "o"),
         )
-        handles: list[Any] = []
+        handles: dict[str, Any] = {}
         for column, label, color, dashes, marker in styles:
             values = [float(value) for value in profile.layers[column]]
             _band(axes, numbers, values, [accuracy_standard_error(value, n) for value in values], color)
-            (line,) = axes.plot(numbers, values, color=color, linestyle=dashes, linewidth=1.8, label=label)
+            (line,) = axes.plot(numbers, values, color=color, linestyle=dashes, linewidth=1.8)
             for number, unit, value in zip(numbers, units, values, strict=True):
                 tip = svg.tooltip_id(f"unit {number}, {unit}: {accuracy_text(value, n)}, {label}")
                 axes.plot([number], [value], color=color, marker=marker, markersize=3.6, gid=tip)
-            handles.insert(0, line)
+            handles = {label: line, **handles}
         if knee:
-            handles.append(axes.axvline(knee, color=svg.MUTED, linewidth=1.0, linestyle=(0, (1.5, 1.5)), label="knee"))
+            handles["knee"] = axes.axvline(knee, color=svg.MUTED, linewidth=1.0, linestyle=(0, (1.5, 1.5)))
         axes.set_xlabel("unit, from the input")
         axes.set_ylabel("ridge probe accuracy")
         axes.set_ylim(bottom=0)

@@ -25,7 +25,7 @@ def unpromising_trials(record: StudyRecord) -> str | None:
     if not shown:
         return None
 
-    def draw(axes: Axes) -> list[Any]:
+    def draw(axes: Axes) -> dict[str, Any]:
         handles: dict[str, Any] = {}
         for position, (trial, forecast) in enumerate(shown):
             _draw_trial(axes, position, trial, forecast, handles)
@@ -36,9 +36,7 @@ def unpromising_trials(record: StudyRecord) -> str | None:
         axes.set_ylabel("validation accuracy")
         axes.grid(visible=False, axis="x")
         svg.percent_axis(axes.yaxis)
-        for label, handle in handles.items():
-            handle.set_label(label)
-        return list(handles.values())
+        return handles
 
     return svg.render_svg("forecasts", "Forecasts of the unpromising trials", 3.2, draw)
 

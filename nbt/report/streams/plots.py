@@ -32,16 +32,14 @@ _STYLES: tuple[dict[str, Any], ...] = (
 def average_curves(comparison: Comparison) -> str:
     """Draws the average accuracy on the tasks so far after each task, one line and band over streams per method."""
 
-    def draw(axes: Axes) -> list[Any]:
-        handles = []
+    def draw(axes: Axes) -> dict[str, Any]:
+        handles = {}
         for index, runs in enumerate(comparison.methods):
             style = _STYLES[index % len(_STYLES)]
             averages = runs.averages()
             after = range(1, len(averages) + 1)
             tip = svg.tooltip_id(f"{runs.method}: {percent(averages[-1].mean)} at the end")
-            (line,) = axes.plot(after, [average.mean for average in averages], gid=tip, **style)
-            line.set_label(runs.method)
-            handles.append(line)
+            (handles[runs.method],) = axes.plot(after, [average.mean for average in averages], gid=tip, **style)
             bounds = [(a.low, a.high) for a in averages if a.low is not None and a.high is not None]
             if len(bounds) == len(averages):
                 low, high = zip(*bounds, strict=True)
@@ -59,7 +57,7 @@ def matrix_heatmap(runs: MethodStreams) -> str:
     matrix = runs.matrix
     tasks = len(matrix)
 
-    def draw(axes: Axes) -> list[Any]:
+    def draw(axes: Axes) -> dict[str, Any]:
         for after in range(tasks):
             for task in range(tasks):
                 share = float(matrix[after, task])
@@ -81,7 +79,7 @@ def matrix_heatmap(runs: MethodStreams) -> str:
         axes.tick_params(length=0)
         for axis in (axes.xaxis, axes.yaxis):
             svg.integer_axis(axis)
-        return []
+        return {}
 
     height = 0.8 + (0.42 * tasks if tasks <= _MAX_TASKS_WITH_NUMBERS else 3.6)
     return svg.render_svg(
@@ -94,7 +92,7 @@ def task_curves(runs: MethodStreams) -> str:
     matrix = runs.matrix
     tasks = len(matrix)
 
-    def draw(axes: Axes) -> list[Any]:
+    def draw(axes: Axes) -> dict[str, Any]:
         for task in range(tasks):
             after = range(task + 1, tasks + 1)
             # Later tasks are drawn lighter, so that crossing lines can be distinguished.
@@ -106,7 +104,7 @@ def task_curves(runs: MethodStreams) -> str:
                 start = (task + 1, float(matrix[task, task]))
                 axes.annotate(str(task + 1), start, (0, 5), textcoords="offset points", ha="center", fontsize=8.5)
         _style_axes(axes, "accuracy on each task")
-        return []
+        return {}
 
     return svg.render_svg(
         f"tasks-{runs.method}", f"Accuracy of {runs.method} on each task since its training", 3.0, draw

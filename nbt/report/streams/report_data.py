@@ -31,6 +31,8 @@ _STREAM_SETTING_DESCRIPTIONS = {
     "vectors": "output vectors of the curvature",
 }
 
+_MAX_CLASS_NAMES = 12
+
 
 def build_stream_report(comparison: Comparison) -> TemplateData:
     """Returns the data of the report of streams."""
@@ -48,7 +50,10 @@ def build_stream_report(comparison: Comparison) -> TemplateData:
         methods=[_method_row(comparison, runs, best) for runs in comparison.methods],
         reference_method=comparison.methods[0].method,
         single_method=len(comparison.methods) == 1,
-        matrices=[_matrix_section(runs) for runs in comparison.methods],
+        matrices=[
+            TemplateData(method=runs.method, rows=matrix_cells(runs), file=matrix_file(runs.method))
+            for runs in comparison.methods
+        ],
         tasks=_task_rows(comparison),
         order_note="" if len(comparison.seeds) == 1 else f"Tasks of seed {comparison.seeds[0]}, the first of {seeds}.",
         settings=_setting_rows(comparison),
@@ -81,17 +86,15 @@ def _tiles(best: MethodStreams) -> list[Fact]:
     return [
         Fact("Average accuracy", percent(average.mean), f"{best.method}, 95 % interval {format_interval(average)}"),
         Fact("Forgetting", text.difference_text(forgetting, signed=False), _interval_note(forgetting)),
-        Fact("Forward transfer", text.difference_text(forward), _forward_note(forward)),
+        Fact("Forward transfer", text.difference_text(forward), _interval_note(forward)),
         Fact("Time", duration(best.seconds), "per stream"),
     ]
 
 
-def _interval_note(interval: Interval) -> str:
+def _interval_note(interval: Interval | None) -> str:
+    if interval is None:
+        return "not defined: no class is known before its task"
     return "points" if interval.low is None else f"points, 95 % interval {points_interval(interval)}"
-
-
-def _forward_note(interval: Interval | None) -> str:
-    return "not defined: no class is known before its task" if interval is None else _interval_note(interval)
 
 
 def _method_row(comparison: Comparison, runs: MethodStreams, best: MethodStreams) -> TemplateData:
@@ -109,10 +112,6 @@ def _method_row(comparison: Comparison, runs: MethodStreams, best: MethodStreams
         seconds=duration(runs.seconds),
         best=runs is best,
     )
-
-
-def _matrix_section(runs: MethodStreams) -> TemplateData:
-    return TemplateData(method=runs.method, rows=matrix_cells(runs), file=matrix_file(runs.method))
 
 
 def matrix_file(method: str) -> str:
@@ -136,9 +135,9 @@ def _task_rows(comparison: Comparison) -> list[TemplateData]:
     ]
 
 
-def _class_names_text(names: list[str], max_names: int = 12) -> str:
-    shown = ", ".join(one_line(name) for name in names[:max_names])
-    return shown if len(names) <= max_names else f"{shown} and {len(names) - max_names} more"
+def _class_names_text(names: list[str]) -> str:
+    shown = ", ".join(one_line(name) for name in names[:_MAX_CLASS_NAMES])
+    return shown if len(names) <= _MAX_CLASS_NAMES else f"{shown} and {len(names) - _MAX_CLASS_NAMES} more"
 
 
 def flat_stream_settings(settings: ContinualSettings) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from nbt.tuning.storage.records import FinalRecord, StudyRecord, TrialRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    Handles = list[Any]
+    Handles = dict[str, Any]
 
 _MAX_LABEL_LENGTH = 26
 
@@ -48,7 +48,7 @@ def learning_curves(record: StudyRecord) -> str | None:
     best, baseline = _recommended_trial(record), default_recipe_trial(record)
 
     def draw(axes: Axes) -> Handles:
-        handles: dict[str, Any] = {}
+        handles: Handles = {}
         for trial in sorted(shown, key=lambda trial: (trial is best, trial is baseline, trial.state == "complete")):
             label, style = _line_style(trial, best, baseline)
             epochs, accuracies = zip(*_points(trial), strict=True)
@@ -61,7 +61,7 @@ def learning_curves(record: StudyRecord) -> str | None:
         integer_axis(axes.xaxis)
         axes.set_xlim(left=min(1, *(trial.curve[0].epoch for trial in shown)) - 0.2)
         percent_axis(axes.yaxis)
-        return _legend(handles)
+        return handles
 
     return render_svg("curves", "Learning curves of all trials", 3.2, draw)
 
@@ -81,7 +81,7 @@ def accuracy_by_trial(record: StudyRecord) -> str | None:
     best, baseline = _recommended_trial(record), default_recipe_trial(record)
 
     def draw(axes: Axes) -> Handles:
-        handles: dict[str, Any] = {}
+        handles: Handles = {}
         numbers, reached = _best_so_far(trials)
         if numbers:
             (handles["best so far"],) = axes.step(numbers, reached, where="post", color=BEST, linewidth=1.6)
@@ -102,7 +102,7 @@ def accuracy_by_trial(record: StudyRecord) -> str | None:
         integer_axis(axes.xaxis)
         axes.set_ylim(bottom=floor)
         percent_axis(axes.yaxis)
-        return _legend(handles)
+        return handles
 
     return render_svg("trials", "Validation accuracy of each trial", 3.2, draw)
 
@@ -125,7 +125,7 @@ def finalists(record: StudyRecord) -> str | None:
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("validation accuracy: runs, mean, 95 % interval")
         percent_axis(axes.xaxis)
-        return []
+        return {}
 
     return render_svg("finals", "Finalists with their intervals", 0.8 + 0.42 * len(finals), draw)
 
@@ -151,7 +151,7 @@ def importance_bars(record: StudyRecord, max_rows: int = 12) -> str | None:
         axes.xaxis.set_visible(False)
         axes.grid(visible=False)
         axes.spines[["left", "bottom"]].set_visible(False)
-        return []
+        return {}
 
     return render_svg("importance", "Importance of the settings", 0.3 + 0.3 * len(rows), draw)
 
@@ -240,9 +240,3 @@ def _marker_style(
 def _describe(trial: TrialRecord) -> str:
     state = "diverged" if trial.diverged else "full length" if trial.state == "complete" else trial.end
     return f"trial {trial.number}: {percent(_accuracy(trial))}, {state}"
-
-
-def _legend(handles: dict[str, Any]) -> Handles:
-    for label, handle in handles.items():
-        handle.set_label(label)
-    return list(handles.values())

@@ -69,7 +69,12 @@ def build_report(
         headline=headline(record, recommendation),
         explanation=_explanation(record, recommendation),
         finals_done=recommendation is not None and recommendation.final is not None,
-        tiles=_tiles(record, recommendation),
+        tiles=(
+            _validation_tile(record, recommendation),
+            _difference_tile(record, recommendation),
+            _test_tile(record),
+            _budget_tile(record),
+        ),
         settings=() if recommendation is None else _setting_rows(config, recommendation),
         finals=tuple(final_row(final, final.name == record.recommended) for final in record.finals),
         optimism=sentences.optimism(record, recommendation),
@@ -123,15 +128,6 @@ def _explanation(record: StudyRecord, recommendation: StudyRecommendation | None
     if recommendation.is_default:
         return (sentence,)
     return (sentence, "Differences from the default recipe are marked below.")
-
-
-def _tiles(record: StudyRecord, recommendation: StudyRecommendation | None) -> tuple[Fact, ...]:
-    return (
-        _validation_tile(record, recommendation),
-        _difference_tile(record, recommendation),
-        _test_tile(record),
-        _budget_tile(record),
-    )
 
 
 def _validation_tile(record: StudyRecord, recommendation: StudyRecommendation | None) -> Fact:
@@ -229,25 +225,26 @@ _DATA_LABELS = {
 
 def _study_facts(record: StudyRecord) -> tuple[Fact, ...]:
     config = record.config
-    facts = [Fact("Dataset", one_line(config.dataset)), Fact("Backbone", one_line(config.backbone))]
-    facts += [Fact("Weights", one_line(config.weights)), Fact("Search space", one_line(config.space))]
-    facts += [
-        Fact(label, format_number(record.dataset[key]))
-        for key, label in _DATA_LABELS.items()
-        if record.dataset.get(key) is not None
-    ]
-    facts.append(Fact("Image size", f"{config.image_size} px"))
-    if config.classes is not None:
-        facts.append(Fact("First classes used", str(config.classes)))
-    if config.shots is not None:
-        facts.append(Fact("Labelled images per class", str(config.shots)))
-    if config.scenario is not None:
-        facts.append(Fact("Stream", f"{config.scenario}-incremental, {config.tasks} tasks"))
-    facts.append(Fact("Epochs per full-length trial", str(config.epochs)))
-    if record.noise is not None:
-        facts.append(Fact("Standard error of validation", f"± {points(record.noise, signed=False)} points"))
-    facts.append(Fact("Seed", str(config.seed)))
-    if hardware := hardware_text(record):
-        facts.append(Fact("Hardware", hardware))
-    facts.append(Fact("Started", format_timestamp(record.created)))
-    return tuple(facts)
+    values = {
+        "Dataset": one_line(config.dataset),
+        "Backbone": one_line(config.backbone),
+        "Weights": one_line(config.weights),
+        "Search space": one_line(config.space),
+        **{
+            label: format_number(record.dataset[key])
+            for key, label in _DATA_LABELS.items()
+            if record.dataset.get(key) is not None
+        },
+        "Image size": f"{config.image_size} px",
+        "First classes used": config.classes,
+        "Labelled images per class": config.shots,
+        "Stream": None if config.scenario is None else f"{config.scenario}-incremental, {config.tasks} tasks",
+        "Epochs per full-length trial": config.epochs,
+        "Standard error of validation": None
+        if record.noise is None
+        else f"± {points(record.noise, signed=False)} points",
+        "Seed": config.seed,
+        "Hardware": hardware_text(record) or None,
+        "Started": format_timestamp(record.created),
+    }
+    return tuple(Fact(label, str(value)) for label, value in values.items() if value is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
@@ -11,7 +11,8 @@ from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 class TrialSource(Protocol):
     """Supplies trials and receives their results; implemented by the search controller, the finals and the retraining.
 
-    An engine calls all methods from a single thread of the driver, so implementations need no locks.
+    An engine calls all methods from a single thread of the driver, so implementations need no locks. A source that is
+    derived from this class ignores locations and stops no trial, unless it overrides these methods.
     """
 
     def next_trial(self) -> TrialSpec | None:
@@ -28,11 +29,11 @@ class TrialSource(Protocol):
             spec: The trial.
             location: Those of "node", "device" and "gpu_index" that are known.
         """
-        ...
+        return
 
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         """Receives one epoch of a trial; returns the reason to stop the trial now, or None to continue."""
-        ...
+        return None
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Receives the outcome of a trial. Raising `nbt.errors.NbtError` here ends the engine's run."""
@@ -53,3 +54,13 @@ class Engine(Protocol):
     def close(self) -> None:
         """Ends the workers and frees their resources; may be called twice."""
         ...
+
+
+class ClosingEngine(Engine):
+    """An engine that is a context manager; leaving it closes the engine."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

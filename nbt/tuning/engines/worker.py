@@ -1,18 +1,17 @@
 """The worker process: sets up its runner once, then runs the trials that it receives over a pipe.
 
-`nbt.tuning.engines.worker_process` starts it as `python -m nbt.tuning.engines.worker FD FOLDER`. Messages from the
-worker are pairs of a kind and a value: ("ready", device), ("epoch", EpochResult), ("done", TrialOutcome),
-("setup_failed", TrialOutcome) and ("log", (level, text)). The driver answers an epoch with the reason to stop, or None
-to continue.
+`nbt.tuning.engines.worker_process` starts it as `python -m nbt.tuning.engines.worker FD FOLDER`. The driver sends
+`TrialAssignment`s, the worker `WorkerMessage`s, of which the first has its location. The driver answers an epoch with
+the reason to stop, or None to continue.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import os
 import pickle
+import pkgutil
 import shutil
 import signal
 import sys
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.engines.log_forwarding import forward_logs
+from nbt.tuning.engines.protocol import WorkerLocation, WorkerMessage, local_worker_location
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
@@ -127,9 +127,7 @@ class WorkerSetup:
 
     def open_runner(self) -> Runner:
         """Imports the runner class that `runner` names as "module:name" and returns an instance."""
-        module, _, name = self.runner.partition(":")
-        runner_class = getattr(importlib.import_module(module), name)
-        runner: Runner = runner_class(
+        runner: Runner = pkgutil.resolve_name(self.runner)(
             self.task, slot=self.slot, workers=self.workers, device=self.device, cache_bytes=self.cache_bytes
         )
         return runner
@@ -143,56 +141,46 @@ def send(connection: Connection[Any, Any], message: object) -> None:
     connection.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
 
-class _DriverConnection:
-    """The worker's end of the pipe; `send` is thread-safe, because any thread may log."""
-
-    def __init__(self, connection: Connection[Any, Any]) -> None:
-        self._connection = connection
-        self._lock = threading.Lock()
-        self.receive = connection.recv
-
-    def send(self, kind: str, value: Any) -> None:
-        with self._lock:
-            send(self._connection, (kind, value))
-
-    def report_epoch(self, result: EpochResult) -> str | None:
-        """Sends an epoch; returns the reason to stop the trial, or None to continue."""
-        self.send("epoch", result)
-        reason: str | None = self.receive()
-        return reason
-
-    def send_log(self, level: int, text: str) -> None:
-        with suppress(ConnectionError):  # the driver has ended
-            self.send("log", (level, text))
-
-
 def serve(connection: Connection[Any, Any]) -> None:
     """Runs trials until the driver sends None or ends.
 
     Args:
-        connection: Delivers one `WorkerSetup`, then `TrialSpec`s.
+        connection: Delivers one `WorkerSetup`, then `TrialAssignment`s.
     """
-    driver = _DriverConnection(connection)
-    try:
-        setup: WorkerSetup = driver.receive()
-        forward_logs(setup.log_level, driver.send_log)
+    lock = threading.Lock()  # any thread may log
+
+    def send_message(message: WorkerMessage) -> None:
+        with lock:
+            send(connection, message)
+
+    def send_log(level: int, text: str) -> None:
+        with suppress(ConnectionError):  # the driver has ended
+            send_message(WorkerMessage(logs=((level, text),)))
+
+    def on_epoch(result: EpochResult) -> str | None:
+        send_message(WorkerMessage(epoch=result))
+        reason: str | None = connection.recv()
+        return reason
+
+    with suppress(EOFError, ConnectionError):  # the driver has ended
+        setup: WorkerSetup = connection.recv()
+        forward_logs(setup.log_level, send_log)
         try:
             runner = setup.open_runner()
         except Exception as error:
-            driver.send("setup_failed", setup_failure_outcome(error))
+            send_message(setup_failure(error, local_worker_location("")))
             return
         with closing(runner):
-            driver.send("ready", runner.device)
-            while (spec := driver.receive()) is not None:
-                driver.send("done", runner.run(spec, driver.report_epoch))
-    except (EOFError, ConnectionError):
-        return  # the driver has ended
+            send_message(WorkerMessage(location=local_worker_location(runner.device)))
+            while (assignment := connection.recv()) is not None:
+                send_message(WorkerMessage(outcome=runner.run(assignment.spec, on_epoch)))
 
 
-def setup_failure_outcome(error: Exception) -> TrialOutcome:
-    """Returns the outcome of a trial whose worker could not set up its runner."""
+def setup_failure(error: Exception, location: WorkerLocation) -> WorkerMessage:
+    """Returns the message of a worker that could not set up its runner."""
     text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    return TrialOutcome(error=text, traceback=traceback.format_exc(), out_of_memory=_is_out_of_memory(error))
+    outcome = TrialOutcome(error=text, traceback=traceback.format_exc(), out_of_memory=_is_out_of_memory(error))
+    return WorkerMessage(outcome=outcome, setup_failed=True, location=location)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

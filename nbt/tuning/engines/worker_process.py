@@ -9,11 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from multiprocessing.connection import Pipe
-from typing import Any
 
 from nbt.tuning.engines.cpu_threads import limit_threads, usable_cores
+from nbt.tuning.engines.protocol import WorkerLocation, WorkerMessage
 from nbt.tuning.engines.worker import WorkerSetup, send
 
 # Time for a worker to close its caches before it is killed.
@@ -30,13 +30,16 @@ class WorkerProcess:
 
     Attributes:
         slot: Number of the worker, 0 ... workers - 1.
-        device: Device that the worker runs on; None until the worker is ready.
+        resources: Resources that its trials request.
+        location: Location of the worker; None until the worker is ready.
+        attempt: Name of the attempt that the worker runs; None while it is idle.
         connection: This process's end of the pipe.
     """
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        self.slot = setup.slot
-        self.device: str | None = None
+    def __init__(self, setup: WorkerSetup, resources: Mapping[str, float]) -> None:
+        self.slot, self.resources = setup.slot, resources
+        self.location: WorkerLocation | None = None
+        self.attempt: str | None = None
         self.connection, worker_end = Pipe()
         self._folder = tempfile.mkdtemp(prefix="nbt-worker-")
         self._process = subprocess.Popen(
@@ -61,14 +64,14 @@ class WorkerProcess:
         with contextlib.suppress(ConnectionError):
             send(self.connection, message)
 
-    def receive(self) -> tuple[str, Any]:
+    def receive(self) -> WorkerMessage:
         """Returns the next message.
 
         Raises:
             EOFError: The worker has ended.
         """
         try:
-            message: tuple[str, Any] = self.connection.recv()
+            message: WorkerMessage = self.connection.recv()
         except ConnectionError as error:
             raise EOFError from error
         return message
@@ -100,27 +103,16 @@ class WorkerProcess:
             code = -9
         finally:
             self._process.kill()
-            self._process.wait()
-            self._close()
+            self._process.communicate()  # waits, and closes its stdin
+            self.connection.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
         return code
 
-    def _close(self) -> None:
-        self.connection.close()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
-
-def join_workers(workers: Iterable[WorkerProcess]) -> None:
-    """Waits for workers that were requested to end, with one common deadline."""
+def join_workers(workers: Iterable[WorkerProcess]) -> list[int]:
+    """Waits for workers that end, with one common deadline; returns their exit codes as `WorkerProcess.join` does."""
     deadline = time.monotonic() + _GRACE_SECONDS
-    for worker in workers:
-        worker.join(deadline)
-
-
-def join_ended_worker(worker: WorkerProcess) -> int:
-    """Waits for a worker whose connection has ended, as in `WorkerProcess.join`; returns its exit code."""
-    return worker.join(time.monotonic() + _GRACE_SECONDS)
+    return [worker.join(deadline) for worker in workers]
 
 
 def _worker_environment(workers: int, folder: str) -> dict[str, str]:

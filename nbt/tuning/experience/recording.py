@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ import numpy as np
 from nbt.errors import NbtError, UsageError
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
-from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import baseline_recipes
+from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable, TableHeader
 from nbt.tuning.repeated_failures import MAX_EQUAL_FAILURES, RepeatedFailures
 from nbt.tuning.space.sampling import sample_params
@@ -159,7 +160,7 @@ class Journal:
         return RecordedTable.load(self._table)
 
 
-class Recording:
+class Recording(TrialSource):
     """The trial source of the missing runs of a recording (`nbt.tuning.engines.base.TrialSource`).
 
     No run is stopped early. A failed run is logged and skipped; a later recording tries it again.
@@ -194,13 +195,6 @@ class Recording:
         run = self._pending.popleft()
         seed = derive_seed(self._journal.header.seed, "recorded run", run.setting, run.seed, bits=31)
         return TrialSpec(key=run.key, settings=run.settings, seed=seed)
-
-    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
-        """Does nothing."""
-
-    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
-        """Returns None: a run is never stopped."""
-        return None
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Adds a finished run to the journal.

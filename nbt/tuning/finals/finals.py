@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from nbt.errors import NbtError, require_positive
-from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
-from nbt.tuning.finals.finalists import N_FINALISTS, Finalist, choose_finalists
+from nbt.tuning.engines.base import TrialSource
+from nbt.tuning.finals.finalists import Finalist, choose_finalists
 from nbt.tuning.finals.winner import Score, SelectionState, describe_comparison, select_finalist
 from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.storage import codec
@@ -20,16 +19,7 @@ from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyObserver, Stu
 from nbt.tuning.storage.study_store import StudyStore
 
 
-@dataclass(eq=False)
-class _RunningFinal:
-    """A final run that has started, with the epochs that it has reported."""
-
-    finalist: Finalist
-    round_number: int
-    curve: list[EpochResult] = field(default_factory=list)
-
-
-class Finals:
+class Finals(TrialSource):
     """The trial source of the final runs of a study (`nbt.tuning.engines.base.TrialSource`).
 
     Run i of every finalist uses the seed and the train/validation split `study seed + i`, so that differences are
@@ -41,7 +31,6 @@ class Finals:
         seeds: Maximum number of runs per finalist, at least 1.
         checkpoints: Folder for the checkpoints of running trials; None disables checkpoints.
         observers: Observers of the study.
-        n_finalists: Number of trials that run in addition to the default recipe.
 
     Raises:
         UsageError: `seeds` is below 1.
@@ -54,16 +43,15 @@ class Finals:
         seeds: int = 5,
         checkpoints: Path | None = None,
         observers: Sequence[StudyObserver] = (),
-        n_finalists: int = N_FINALISTS,
     ) -> None:
         require_positive(final_seeds=seeds)
         self._store, self._max_seeds, self._checkpoints = store, seeds, checkpoints
         self._observers = ObserverGroup(observers)
-        self._finalists = choose_finalists(store.record(), n_finalists)
+        self._finalists = choose_finalists(store.record())
         attributes = store.attributes()
         self._runs = {finalist.name: self._stored_runs(attributes, finalist) for finalist in self._finalists}
         self._failed: dict[str, str] = {}
-        self._running: dict[str, _RunningFinal] = {}
+        self._running: dict[str, tuple[Finalist, int]] = {}
         self._state = self._current_state()
         if self._state.finished:
             self._store_decision()
@@ -83,17 +71,10 @@ class Finals:
         for round_number in range(1, self._state.rounds + 1):
             for finalist in self._finalists:
                 spec = self._spec(finalist, round_number)
-                if finalist.name in self._state.active and not self._is_started(finalist, round_number, spec):
-                    self._running[spec.key] = _RunningFinal(finalist, round_number)
+                is_started = round_number in self._runs[finalist.name] or spec.key in self._running
+                if finalist.name in self._state.active and not is_started:
+                    self._running[spec.key] = finalist, round_number
                     return spec
-        return None
-
-    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
-        """Does nothing."""
-
-    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
-        """Adds an epoch to the curve; a final run is never stopped."""
-        self._running[spec.key].curve.append(result)
         return None
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
@@ -102,13 +83,13 @@ class Finals:
         Raises:
             NbtError: All finalists failed.
         """
-        run = self._running.pop(spec.key)
+        finalist, round_number = self._running.pop(spec.key)
         if outcome.error is not None:
-            self._failed[run.finalist.name] = f"a final run failed: {outcome.error}"
+            self._failed[finalist.name] = f"a final run failed: {outcome.error}"
             if len(self._failed) == len(self._finalists):
                 raise NbtError(f"no final run succeeded; the last one: {outcome.error}")
         else:
-            self._store_run(run, FinalRun(seed=self._seed(run.round_number), curve=outcome.curve or tuple(run.curve)))
+            self._store_run(finalist, round_number, FinalRun(seed=self._seed(round_number), curve=outcome.curve))
         self._state = self._current_state()
         if self.finished and not self._running:
             self._store_decision()
@@ -117,11 +98,10 @@ class Finals:
         """Queues a run that the engine returned unfinished; it runs again."""
         self._running.pop(spec.key)
 
-    def _store_run(self, run: _RunningFinal, result: FinalRun) -> None:
-        key = codec.final_key(run.finalist.settings, result.seed)
-        self._store.put(key, codec.encode_curve(result.curve))
-        self._runs[run.finalist.name][run.round_number] = result
-        self._observers.final_run_finished(run.finalist.name, result)
+    def _store_run(self, finalist: Finalist, round_number: int, run: FinalRun) -> None:
+        self._store.put(codec.final_key(finalist.settings, run.seed), codec.encode_curve(run.curve))
+        self._runs[finalist.name][round_number] = run
+        self._observers.final_run_finished(finalist.name, run)
 
     def _spec(self, finalist: Finalist, round_number: int) -> TrialSpec:
         origin = "default" if finalist.name == DEFAULT_RECIPE else f"{finalist.trial:04d}"
@@ -137,10 +117,6 @@ class Finals:
     def _seed(self, round_number: int) -> int:
         """Returns the seed of a round and of its split; trials of the search use the study's seed for their split."""
         return self._store.config.seed + round_number
-
-    def _is_started(self, finalist: Finalist, round_number: int, spec: TrialSpec) -> bool:
-        """Returns whether a run is stored or running."""
-        return round_number in self._runs[finalist.name] or spec.key in self._running
 
     def _stored_runs(self, attributes: dict[str, object], finalist: Finalist) -> dict[int, FinalRun]:
         """Returns the stored runs of a finalist by round."""

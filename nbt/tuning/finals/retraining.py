@@ -10,8 +10,9 @@ from typing import Any
 from nbt.errors import NbtError
 from nbt.settings import TransferSettings
 from nbt.training.export.model_folder import was_trained_with
-from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import default_recipe
+from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.finals.finals import recommended_final
 from nbt.tuning.intervals import wilson_interval
 from nbt.tuning.storage import codec
@@ -21,7 +22,7 @@ RECOMMENDED = "recommended"
 BASELINE = "baseline"
 
 
-class Retraining:
+class Retraining(TrialSource):
     """The trial source of the final training of a study (`nbt.tuning.engines.base.TrialSource`).
 
     If the default recipe is recommended, a single run serves as both. Each recipe is tested once per finished search:
@@ -61,13 +62,6 @@ class Retraining:
         spec = self._pending.pop(0)
         self._running[spec.key] = spec
         return spec
-
-    def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
-        """Does nothing."""
-
-    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
-        """Returns None: a training run is never stopped."""
-        return None
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Stores the test results of a run.

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from nbt.errors import UsageError, nearest
 from nbt.search_config import PRUNERS
+from nbt.settings import TransferSettings
 
 if TYPE_CHECKING:
     import optuna
 
-    from nbt.settings import TransferSettings
     from nbt.training.results import EpochResult
 
 

@@ -37,9 +37,7 @@ def median_pruner(length: int) -> OptunaPruner:
     Args:
         length: Epochs of a full trial.
     """
-    from optuna.pruners import MedianPruner
-
-    pruner = MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, math.ceil(length / 3)))
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, math.ceil(length / 3)))
     return OptunaPruner(pruner, "its best accuracy is below the median of earlier trials")
 
 
@@ -51,7 +49,5 @@ def hyperband_pruner(length: int) -> OptunaPruner:
     Args:
         length: Epochs of a full trial.
     """
-    from optuna.pruners import HyperbandPruner
-
-    pruner = HyperbandPruner(min_resource=1, max_resource=length, reduction_factor=3)
+    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=length, reduction_factor=3)
     return OptunaPruner(pruner, "its accuracy is not among the best third at this rung of its bracket")

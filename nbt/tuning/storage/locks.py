@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -10,12 +9,12 @@ import platform
 import threading
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
+
+import filelock
 
 from nbt.errors import NbtError
 
@@ -41,7 +40,7 @@ class StudyLock(Protocol):
 class FileLock:
     """A lock of the operating system on a file, for SQLite databases; it ends with the process.
 
-    The file is not removed: otherwise two drivers could lock two different files of the same name.
+    The file names the holder. It is not removed: otherwise two drivers could lock two different files of the same name.
     """
 
     def __init__(self, path: Path, study: str) -> None:
@@ -54,51 +53,23 @@ class FileLock:
         Raises:
             NbtError: Another driver holds the lock, or the file cannot be written.
         """
+        self._lock = filelock.FileLock(path, timeout=0, thread_local=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+", encoding="utf-8")
+            self._lock.acquire()
+            path.write_text(json.dumps(_holder_info()), encoding="utf-8")
+        except filelock.Timeout as error:
+            raise _in_use_error(study, _parse_holder(path)) from error
         except OSError as error:
+            self._lock.release()
             raise NbtError(f"{path}: cannot lock study {study} ({error.strerror})") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.seek(0)
-            holder = _parse_holder(self._file.read())
-            self._file.close()
-            raise _in_use_error(study, holder) from error
-        self._file.truncate(0)
-        self._file.write(json.dumps(_holder_info()))
-        self._file.flush()
-        _locks_closed_on_fork().add(self)
 
     def check(self) -> None:
         """Does nothing: a lock of the operating system cannot be taken away."""
 
     def release(self) -> None:
         """Releases the lock; may be called twice."""
-        if not self._file.closed:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-            self._file.close()
-
-    def close_in_child(self) -> None:
-        """Closes the file in a forked child without releasing the parent's lock."""
-        self._file.close()
-
-
-@cache
-def _locks_closed_on_fork() -> weakref.WeakSet[FileLock]:
-    """Returns the set of locks that are closed in forked children.
-
-    Otherwise a child that outlives the driver would keep its lock.
-    """
-    held: weakref.WeakSet[FileLock] = weakref.WeakSet()
-
-    def close_locks() -> None:
-        for lock in list(held):
-            lock.close_in_child()
-
-    os.register_at_fork(after_in_child=close_locks)
-    return held
+        self._lock.release()
 
 
 class LeaseLock:
@@ -233,10 +204,10 @@ def _is_exited_process(holder: Mapping[str, Any]) -> bool:
     return False
 
 
-def _parse_holder(text: str) -> Mapping[str, Any]:
+def _parse_holder(path: Path) -> Mapping[str, Any]:
     try:
-        holder = json.loads(text)
-    except ValueError:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return holder if isinstance(holder, dict) else {}
 

@@ -90,7 +90,7 @@ class TrialRecord:
         reason: Reason for which it was pruned or failed, else "".
         started: Start time in UTC.
         finished: End time in UTC; None while it runs.
-        facts: Location (see `nbt.tuning.engines.distributed.protocol.WorkerLocation.facts`), worker, GPU, precision,
+        facts: Location (see `nbt.tuning.engines.protocol.WorkerLocation.facts`), worker, GPU, precision,
             set-up seconds, peak memory, lost workers, and the forecast of the fit pruner (see `forecast`).
     """
 

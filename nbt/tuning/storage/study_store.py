@@ -97,7 +97,7 @@ class StudyStore:
                 self._writer.flush()
                 self._lock.release()
         finally:
-            self._writer.abandon()
+            self._writer.close()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Returns an attribute of the study, or `default` if it is missing."""
@@ -235,8 +235,7 @@ class StudyStore:
                 trial.set_user_attr(name, stored)
         self.study.tell(trial, value, state=state)
         if self._writer is not None:
-            self._changed(trial, first_epoch=0)
-            self._writer.flush()
+            self._writer.end_trial(trial.number)
         record = read_trial(self.trials()[trial.number])
         if record is None:
             raise NbtError(f"study {self.config.name}: trial {trial.number} could not be read back")
@@ -244,4 +243,4 @@ class StudyStore:
 
     def _changed(self, trial: optuna.Trial, first_epoch: int) -> None:
         if self._writer is not None:
-            self._writer.trial_changed(trial.number, first_epoch)
+            self._writer.change_trial(trial.number, first_epoch)

@@ -24,8 +24,8 @@ FLUSH_SECONDS = 0.5
 class StudyWriter:
     """Keeps the trials of a locked study in memory and writes their changes to the database in batches.
 
-    The changes of all trials are written in one transaction, by a timer after `FLUSH_SECONDS` or by `flush`, whichever
-    comes first. A process that is killed before loses the epochs of this time, and the trials that started in it.
+    A timer writes started trials and epochs of all trials in one transaction, at most `flush_seconds` after the first
+    change. A process that is killed before loses the epochs of this time, and the trials that started in it.
 
     Trials that an earlier driver left unfinished are marked as failed and interrupted; otherwise the sampler would
     treat them as running.
@@ -42,19 +42,20 @@ class StudyWriter:
     def __init__(self, stored: optuna.Study, storage: optuna.storages.RDBStorage) -> None:
         self._stored, self._storage = stored, storage
         self.flush_seconds = FLUSH_SECONDS
-        self._lock = threading.RLock()
+        # The first lock is held during writing, the second one, never for long, by changes of the fields below it.
+        self._write_lock, self._change_lock = threading.RLock(), threading.Lock()
+        self._first_epochs: dict[int, int] = {}  # number of each changed trial -> first epoch to be written
         self._timer: threading.Timer | None = None
         self._error: NbtError | None = None
         for _ in stored.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             stored.ask()  # only running trials can be ended
         trials = read_trials(stored, storage.engine)
-        self._unfinished = {trial.number for trial in trials if not trial.state.is_finished()}
         self._n_stored = len(trials)
-        self._first_epochs = dict.fromkeys(sorted(self._unfinished), 0)
+        self._unfinished = {trial.number for trial in trials if not trial.state.is_finished()}
         self.study = in_memory_study(
             stored.study_name, [_interrupted(trial) if trial.number in self._unfinished else trial for trial in trials]
         )
-        self.flush()
+        self._write(dict.fromkeys(self._unfinished, 0))
 
     def convert_errors(self) -> AbstractContextManager[None]:
         """Returns a context that converts exceptions of the database to NbtError."""
@@ -67,10 +68,10 @@ class StudyWriter:
 
     def put(self, name: str, value: Any) -> None:
         """Stores an attribute of the study at once."""
-        with self._lock, self.convert_errors():
+        with self._write_lock, self.convert_errors():
             self._stored.set_user_attr(name, value)
 
-    def trial_changed(self, number: int, first_epoch: int) -> None:
+    def change_trial(self, number: int, first_epoch: int) -> None:
         """Schedules the writing of a trial.
 
         Args:
@@ -80,16 +81,26 @@ class StudyWriter:
         Raises:
             NbtError: An earlier change could not be written.
         """
-        with self._lock:
+        with self._change_lock:
             self._first_epochs[number] = min(first_epoch, self._first_epochs.get(number, first_epoch))
             if self._error is not None:
                 raise self._error
-            if self.flush_seconds <= 0:
-                self.flush()
-            elif self._timer is None:
+            if self._timer is None and self.flush_seconds > 0:
                 self._timer = threading.Timer(self.flush_seconds, self._flush_in_background)
                 self._timer.daemon = True
                 self._timer.start()
+        if self.flush_seconds <= 0:
+            self.flush()
+
+    def end_trial(self, number: int) -> None:
+        """Writes a finished trial at once.
+
+        Raises:
+            NbtError: The database fails; the trial is written by the next call of `flush`.
+        """
+        with self._change_lock:
+            self._first_epochs.pop(number, None)
+        self._write({number: 0})
 
     def flush(self) -> None:
         """Writes all changes now.
@@ -97,55 +108,58 @@ class StudyWriter:
         Raises:
             NbtError: The database fails; the changes are kept and written by the next call.
         """
-        with self._lock, self.convert_errors():
-            self._stop_timer()
-            if not self._first_epochs:
-                return
-            trials = self.study.get_trials(deepcopy=False)
-            while self._n_stored <= max(self._first_epochs):
-                self._stored.add_trial(_running(trials[self._n_stored]))
-                self._unfinished.add(self._n_stored)
-                self._n_stored += 1
-            write_trials(self._storage.engine, self._stored.study_name, trials, self._first_epochs)
-            for number in sorted(self._unfinished & self._first_epochs.keys()):
-                if trials[number].state.is_finished():
-                    self._store_end(trials[number])
-            self._first_epochs.clear()
-            self._error = None
+        self._write(self._pop_changes())
 
     def close(self) -> None:
-        """Writes all changes and closes the connections; may be called twice."""
-        try:
-            self.flush()
-        finally:
-            self.abandon()
-
-    def abandon(self) -> None:
-        """Closes the connections without writing the changes."""
-        with self._lock:
-            self._stop_timer()
-            self._first_epochs.clear()
+        """Closes the connections without writing the changes; may be called twice."""
+        with self._write_lock:
+            self._pop_changes()
             close(self._storage)
 
+    def _pop_changes(self) -> dict[int, int]:
+        """Removes and returns all scheduled changes."""
+        with self._change_lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = None
+            changes, self._first_epochs = self._first_epochs, {}
+            return changes
+
+    def _write(self, first_epochs: dict[int, int]) -> None:
+        """Writes trials; `first_epochs` is that of `nbt.tuning.storage.trial_tables.write_trials`."""
+        if not first_epochs:
+            return
+        try:
+            with self._write_lock, self.convert_errors():
+                trials = self.study.get_trials(deepcopy=False)
+                while self._n_stored <= max(first_epochs):
+                    self._stored.add_trial(_running(trials[self._n_stored]))
+                    self._unfinished.add(self._n_stored)
+                    self._n_stored += 1
+                write_trials(self._storage.engine, self._stored.study_name, trials, first_epochs)
+                for number in sorted(self._unfinished & first_epochs.keys()):
+                    if trials[number].state.is_finished():
+                        self._store_end(trials[number])
+            self._error = None
+        except BaseException:
+            with self._change_lock:
+                for number, epoch in first_epochs.items():
+                    self._first_epochs[number] = min(epoch, self._first_epochs.get(number, epoch))
+            raise
+
     def _store_end(self, trial: FrozenTrial) -> None:
-        """Stores state and value of a finished trial; its end in memory becomes the stored one."""
+        """Stores state and value of a finished trial; the stored time of its end replaces that in memory."""
         value = trial.value if trial.state is TrialState.COMPLETE else None
         trial.datetime_complete = self._stored.tell(trial.number, value, state=trial.state).datetime_complete
         self._unfinished.remove(trial.number)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _flush_in_background(self) -> None:
-        with self._lock:
-            try:
-                self.flush()
-            except NbtError as error:
-                self._error = error
-            finally:
-                self._storage.remove_session()
+        try:
+            self.flush()
+        except NbtError as error:
+            self._error = error
+        finally:
+            self._storage.remove_session()  # Optuna keeps one per thread
 
 
 def _running(trial: FrozenTrial) -> FrozenTrial:

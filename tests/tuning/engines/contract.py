@@ -1,8 +1,14 @@
-"""Tests that every engine must pass: the test class of an engine inherits `EngineContract` and defines `make`."""
+"""Tests that every engine must pass: the test class of an engine inherits one of these classes and defines `make`.
+
+`EngineContract` is for every engine, `WorkerProcessContract` for one whose workers are processes of their own.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import platform
+import re
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +22,7 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.engines.base import Engine
 from tests.tuning.engines.fake_runner import FakeTask
+from tests.tuning.engines.processes import is_running, wait_for
 
 EPOCHS = 4
 
@@ -262,6 +269,83 @@ class EngineContract:
         engine.close()
         pids = {outcome.facts["pid"] for outcome in source.done.values()}
         assert {path.name for path in task.folder.glob("closed-*")} >= {f"closed-{pid}" for pid in pids}
+
+
+class WorkerProcessContract(EngineContract):
+    """The contract of an engine with two worker processes: failures of workers, and their log records."""
+
+    workers = 2
+
+    def test_a_trial_whose_worker_dies_once_is_retried(self, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+        source = ListSource(make_specs("train", "die-once", "train"))
+        engine.run(source)
+        assert len(source.done) == 3
+        assert all(outcome.error is None and len(outcome.curve) == EPOCHS for outcome in source.done.values())
+        assert len(source.epochs) == len(set(source.epochs)) == 3 * EPOCHS
+        assert not source.abandoned
+        assert re.search(r"0001 die-once: worker process died.*; running it again", caplog.text)
+
+    def test_decisions_of_the_first_attempt_hold_for_the_retry(self, engine: Engine) -> None:
+        source = ListSource(make_specs("die-once-2"))
+        source.stop = lambda spec, result: "enough" if result.epoch == 1 else None
+        engine.run(source)
+        assert source.done["0000 die-once-2"].stopped == "enough"
+        assert source.epochs == [("0000 die-once-2", 1)]
+
+    def test_a_trial_whose_workers_die_fails_with_its_curve(self, engine: Engine) -> None:
+        source = ListSource(make_specs("train", "die", "train"))
+        engine.run(source)
+        outcome = source.done["0001 die"]
+        assert outcome.error is not None and outcome.error.startswith("worker process died")
+        assert [result.epoch for result in outcome.curve] == [1]
+        assert sum(other.error is None for other in source.done.values()) == 2
+        location = {"node": platform.node(), "device": "cpu"}
+        assert outcome.facts["lost_workers"] == [{**location, "reason": outcome.error}] * 2
+        assert location.items() <= outcome.facts.items()
+
+    def test_an_idle_worker_that_died_is_replaced(self, engine: Engine) -> None:
+        source = ListSource(make_specs("train", "train"))
+        engine.run(source)
+        for outcome in source.done.values():
+            os.kill(outcome.facts["pid"], signal.SIGKILL)
+        assert wait_for(lambda: not any(is_running(outcome.facts["pid"]) for outcome in source.done.values()))
+        again = ListSource(make_specs("train", "train", "train"))
+        engine.run(again)
+        assert all(outcome.error is None for outcome in again.done.values())
+
+    def test_out_of_memory_reduces_the_concurrency(
+        self, engine: Engine, task: FakeTask, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        closed = set(task.folder.glob("closed-*"))
+        source = ListSource(make_specs("oom-once", "train", "train", "train"))
+        engine.run(source)
+        assert wait_for(lambda: set(task.folder.glob("closed-*")) > closed), "the worker ends, which frees its memory"
+        assert source.abandoned == ["0000 oom-once"]
+        assert len(source.done) == 4
+        assert all(outcome.error is None for outcome in source.done.values())
+        assert f"out of memory on cpu of {platform.node()}: concurrent trials reduced to 1" in caplog.text
+        later = ListSource(make_specs("train", "train"))
+        engine.run(later)
+        assert later.max_running == 1
+
+    def test_a_failing_setup_fails_the_trial(self, tmp_path: Path) -> None:
+        source = ListSource(make_specs("train"))
+        engine = self.make(FakeTask(tmp_path, "fails"))
+        try:
+            engine.run(source)
+        finally:
+            engine.close()
+        error = source.done["0000 train"].error
+        assert error == f"a worker could not be set up on {platform.node()} (RuntimeError: set-up failed)"
+
+    def test_log_records_of_workers_arrive_here(
+        self, engine: Engine, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        with caplog.at_level(logging.INFO, logger="nbt"):
+            engine.run(ListSource(make_specs("train")))
+        engine.close()
+        assert "runner 0 is ready" in caplog.text
+        assert capfd.readouterr().out == "", "stdout is for results only"
 
 
 def _fail_request() -> TrialSpec | None:

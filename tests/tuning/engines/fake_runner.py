@@ -41,6 +41,13 @@ class FakeTask:
         return True
 
 
+class _InterruptsInFinaliser:
+    """Receives a signal in its finaliser, from which Python drops every exception."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
 class FakeRunner:
     def __init__(self, task: FakeTask, *, slot: int, workers: int, device: str | None, cache_bytes: int | None) -> None:
         if task.setup == "fails":
@@ -96,12 +103,14 @@ class FakeRunner:
                 threading.Event().wait(0.05)
         if epoch != 2:
             return
-        if behaviour == "die" or (behaviour == "die-once" and self.task.is_first_call("die-once")):
+        if behaviour == "die" or (behaviour.startswith("die-once") and self.task.is_first_call(behaviour)):
             os.kill(os.getpid(), signal.SIGKILL)
         if behaviour == "exit":
             sys.exit(3)
         if behaviour == "interrupt":
             signal.raise_signal(signal.SIGINT)
+        if behaviour == "interrupt-in-finaliser":
+            _InterruptsInFinaliser()
         if behaviour == "terminate":
             signal.raise_signal(signal.SIGTERM)
         if behaviour == "hang":

@@ -6,6 +6,7 @@ python -m tests.tuning.engines.quick_study FOLDER search --dataset ...
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 import threading
@@ -54,6 +55,8 @@ def main() -> None:
 
     for engine in (LocalEngine, RayEngine):
         engine.__init__.__kwdefaults__["runner"] = RUNNER  # type: ignore[misc]
+    # The limit withholds the first checkpoint of some workers, and their trials would repeat an epoch.
+    RayEngine.__init__.__kwdefaults__["checkpoint_bytes_per_second"] = math.inf  # type: ignore[misc]
     run_nbt()
 
 

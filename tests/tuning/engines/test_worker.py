@@ -1,7 +1,12 @@
-"""The runner of real trials: its device, and that the results do not depend on the worker."""
+"""A worker: the device of real trials, results that do not depend on the worker, and its end."""
 
 from __future__ import annotations
 
+import logging
+import os
+import threading
+from multiprocessing.connection import Pipe
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +17,11 @@ from nbt.task.load import load_task
 from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.training.worker import context as context_module
 from nbt.tuning.engines.local import LocalEngine
-from nbt.tuning.engines.worker import TrialRunner
+from nbt.tuning.engines.protocol import local_worker_location
+from nbt.tuning.engines.worker import TrialRunner, WorkerSetup, serve
 from tests.tuning.engines.contract import ListSource
+from tests.tuning.engines.fake_runner import RUNNER, FakeTask
+from tests.tuning.engines.processes import TIMEOUT_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -76,3 +84,21 @@ def test_workers_give_the_same_results_as_this_process() -> None:
             (r.train_loss, r.val_loss) for r in two_workers[key].curve
         ]
     assert {outcome.facts["worker"] for outcome in two_workers.values()} == {0, 1}
+
+
+def test_an_idle_worker_ends_when_its_pipe_closes(tmp_path: Path) -> None:
+    driver_end, worker_end = Pipe()
+    log = logging.getLogger("nbt")
+    handlers, level = log.handlers, log.level
+    driver_end.send(WorkerSetup(FakeTask(tmp_path), runner=RUNNER))  # type: ignore[arg-type]
+    try:
+        thread = threading.Thread(target=serve, args=(worker_end,))
+        thread.start()
+        assert driver_end.recv().location == local_worker_location("cpu")
+        driver_end.close()
+        thread.join(TIMEOUT_SECONDS)
+        assert not thread.is_alive()
+        assert (tmp_path / f"closed-{os.getpid()}").exists()
+    finally:
+        log.handlers, log.propagate = handlers, True
+        log.setLevel(level)

@@ -51,24 +51,29 @@ class TestFileLock:
         FileLock(tmp_path / "a.lock", "study-a").release()
 
     def test_a_forked_child_does_not_hold_it(self, tmp_path: Path) -> None:
-        lock = FileLock(tmp_path / "a.lock", "study-a")
-        (end_read, end_write), (ready_read, ready_write) = os.pipe(), os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(end_write)
-            os.write(ready_write, b"x")
-            os.read(end_read, 1)  # waits until the parent closes its end
-            os._exit(0)
+        code = (
+            "import os, sys, pathlib; from nbt.tuning.storage.locks import FileLock; "
+            f"lock = FileLock(pathlib.Path({str(tmp_path / 'a.lock')!r}), 'study-a'); child = os.fork()\n"
+            "if child: print(child, flush=True)\n"
+            "sys.stdin.read()"  # the parent is killed, the child ends with the pipe
+        )
+        driver = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert driver.stdout is not None and driver.stdin is not None
         try:
-            os.read(ready_read, 1)
-            with pytest.raises(NbtError):
+            child = int(driver.stdout.readline())
+            with pytest.raises(NbtError, match=f"process {driver.pid}"):
                 FileLock(tmp_path / "a.lock", "study-a")
-            lock.close_in_child()  # as at the end of the process
+            driver.kill()
+            driver.wait()
             FileLock(tmp_path / "a.lock", "study-a").release()
+            os.kill(child, 0)  # it is still alive
         finally:
-            for descriptor in (end_write, end_read, ready_read, ready_write):
-                os.close(descriptor)
-            os.waitpid(child, 0)
+            driver.kill()
+            driver.stdin.close()
+            driver.stdout.close()
+            driver.wait()
 
     def test_a_folder_that_cannot_be_created(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")

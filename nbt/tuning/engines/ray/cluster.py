@@ -8,13 +8,13 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nbt.errors import NbtError, UsageError
 from nbt.tuning.engines.cpu_threads import usable_cores
-from nbt.tuning.engines.distributed.connection_monitor import ConnectionMonitor, Endpoint
 from nbt.tuning.engines.ray.cluster_resources import NodeResources, choose_trial_resources
+from nbt.tuning.engines.ray.connection_monitor import ConnectionMonitor, Endpoint
 from nbt.tuning.engines.ray.options import CLIENT_PREFIX, RayOptions, check_ray_client_installed, check_ray_installed
 
 _log = logging.getLogger("nbt")
@@ -39,11 +39,14 @@ class Cluster:
         nodes: Resources of the cluster's nodes at present.
         owned: Whether `close` ends the connection, and with it a Ray instance that was started for it.
         endpoints: Servers without which the connection is lost.
+
+    Attributes:
+        lost: Whether the connection monitor has found the connection to be lost.
     """
 
     def __init__(self, nodes: Sequence[NodeResources], *, owned: bool, endpoints: Sequence[Endpoint] = ()) -> None:
         self._alive_nodes, self._owned, self._endpoints = nodes, owned, endpoints
-        self._lost = False
+        self.lost = False
 
     @property
     def gpus(self) -> float:
@@ -70,15 +73,10 @@ class Cluster:
         """Starts to monitor the servers of the connection; `on_lost` receives the reason when one is lost."""
 
         def record_loss(reason: str) -> None:
-            self._lost = True
+            self.lost = True
             on_lost(reason)
 
         return ConnectionMonitor(self._endpoints, record_loss)
-
-    @property
-    def lost(self) -> bool:
-        """Whether the connection monitor has found the connection to be lost."""
-        return self._lost
 
     def close(self) -> None:
         """Ends the connection if it is owned. A cluster that nbt has not started keeps running."""
@@ -87,7 +85,7 @@ class Cluster:
         if not self._owned:
             return
         self._owned = False
-        if self._lost:
+        if self.lost:
             _call_with_timeout(ray.shutdown, _DISCONNECTED_SHUTDOWN_SECONDS)
         else:
             ray.shutdown()
@@ -111,7 +109,9 @@ def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    _log_daemon_output()
+    from nbt.tuning.engines.ray.tune_internals import redirect_daemon_output
+
+    redirect_daemon_output(lambda line: _log.info("Ray: %s", line))
     if ray.is_initialized():
         return Cluster(_alive_nodes(), owned=False, endpoints=_endpoints(options.address))
     with _keep_sigterm_handler():
@@ -120,20 +120,6 @@ def connect(options: RayOptions, *, object_bytes: int = 0) -> Cluster:
         else:
             _connect_to(options.address)
     return Cluster(_alive_nodes(), owned=True, endpoints=_endpoints(options.address))
-
-
-def _log_daemon_output() -> None:
-    """Redirects the output of Ray's daemons to the log; Ray prints it to stdout in every configuration.
-
-    This uses an undocumented function of Ray, tested with Ray 2.60.
-    """
-    from ray._private import worker
-
-    def log(data: Mapping[str, Any], ignore_prefix: bool) -> None:
-        for line in data["lines"]:
-            _log.info("Ray: %s", line)
-
-    worker.print_to_stdstream = log
 
 
 @contextlib.contextmanager
@@ -245,9 +231,11 @@ def _endpoints(address: str | None) -> list[Endpoint]:
     """Returns the endpoints of the head and of the local raylet, which connects this process to all others."""
     import ray
 
+    from nbt.tuning.engines.ray.tune_internals import is_ray_client
+
     # After its own timeout, Ray ends this process without a message; half of it leaves time for one.
     timeout_seconds = float(os.environ.get(_RECONNECT_TIMEOUT_VARIABLE) or 60.0) / 2
-    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+    if is_ray_client():
         host = None if address is None else parse_host_port(address)
         return [] if host is None else [Endpoint("the head of the Ray cluster", *host, timeout_seconds)]
     context = ray.get_runtime_context()
@@ -278,9 +266,5 @@ def _alive_nodes() -> list[NodeResources]:
         )
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
-        for resources in (_as_mapping(node["Resources"]),)
+        for resources in (node["Resources"],)
     ]
-
-
-def _as_mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from nbt.errors import NbtError, require_positive
-from nbt.tuning.engines.base import TrialSource
-from nbt.tuning.engines.distributed.gpu_packing import GpuPacking
-from nbt.tuning.engines.distributed.request_queue import Request, RequestQueue
-from nbt.tuning.engines.distributed.supervisor import RunDecision, TrialSupervisor
-from nbt.tuning.engines.distributed.task_serialization import shared_nbytes, to_shared_arrays
-from nbt.tuning.engines.exit_notice import ExitNotice
+from nbt.tuning.engines.base import ClosingEngine, TrialSource
+from nbt.tuning.engines.gpu_packing import GpuPacking
 from nbt.tuning.engines.interrupts import InterruptGuard
 from nbt.tuning.engines.locked_directory import LockedDirectory
+from nbt.tuning.engines.protocol import TrialAssignment
 from nbt.tuning.engines.ray.cluster import Cluster, connect
+from nbt.tuning.engines.ray.exit_notice import ExitNotice
+from nbt.tuning.engines.ray.file_transfer import read_checkpoint, store_files
 from nbt.tuning.engines.ray.options import RayOptions
+from nbt.tuning.engines.ray.request_queue import Request, RequestQueue
 from nbt.tuning.engines.ray.tune import run_tune
+from nbt.tuning.engines.ray.worker.task_serialization import shared_nbytes, to_shared_arrays
+from nbt.tuning.engines.supervisor import RunDecision, TrialSupervisor
 from nbt.tuning.engines.worker import TRIAL_RUNNER
 
 if TYPE_CHECKING:
@@ -42,13 +43,12 @@ CHECKPOINT_BYTES_PER_SECOND = 100e6
 _RESUME_HINT = "all results are saved; run the same command again to resume, also with --engine local"
 
 
-class RayEngine:
+class RayEngine(ClosingEngine):
     """Runs the trials of a source on Ray.
 
     The task is sent to each node once, through Ray's object store; checkpoints and the exported model return through
-    Ray, so that the nodes need no shared folder. A trial whose worker dies is retried once, a trial whose node is lost
-    without limit, from the newest checkpoint that the driver has received. When a device that several workers share
-    runs out of memory, the trial is returned to the source and fewer trials run concurrently.
+    Ray, so that the nodes need no shared folder. A retried trial continues from the newest checkpoint that the driver
+    has received; `nbt.tuning.engines.supervisor` decides about retries.
 
     Args:
         task: The task to fine-tune on.
@@ -141,14 +141,6 @@ class RayEngine:
         self._folder.close()
         self._exit_notice.close()
 
-    def __enter__(self) -> RayEngine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _start_tune(self) -> None:
         """Starts Ray Tune in its thread, unless it is running."""
         if self._thread is not None:
@@ -174,30 +166,41 @@ class RayEngine:
 
     def _process_requests(self) -> None:
         """Replies to the pending requests until the queue is empty or the source is finished."""
-        while not self._supervisor.finished and (request := self._request_queue.get_nowait()) is not None:
+        for request in iter(self._request_queue.get_nowait, None):
             try:
-                self._process_request(request)
-            finally:
-                if not request.answered:
-                    request.reply(RunDecision(finished=True) if request.kind == "message" else None)
-
-    def _process_request(self, request: Request) -> None:
-        if request.kind == "assignment":
-            assignment = self._supervisor.next_assignment(*request.arguments)
-            if assignment is None and self._supervisor.finished:
+                reply = self._process_request(request)
+            except BaseException:
+                request.reply.set_result(None)  # otherwise Tune would wait forever
+                raise
+            finished = self._supervisor.finished
+            if finished and request.kind == "assignment":
                 self._request_queue.requeue(request)  # Tune waits for the next source instead of polling
             else:
-                request.reply(assignment)
-        elif request.kind == "message":
+                request.reply.set_result(reply)
+            if finished:
+                return
+
+    def _process_request(self, request: Request) -> TrialAssignment | RunDecision | None:
+        if request.kind == "assignment":
+            assignment = self._supervisor.next_assignment(*request.arguments)
+            if assignment is not None:
+                assignment.checkpoint = read_checkpoint(assignment.spec)
+            return assignment
+        if request.kind == "message":
             self._tune_failures = 0
-            request.reply(self._supervisor.handle_message(*request.arguments))
-        elif request.kind == "worker_lost":
+            attempt, message = request.arguments
+            spec = self._supervisor.running_spec(attempt)
+            if spec is not None:
+                store_files(spec, message)
+            return self._supervisor.handle_message(attempt, message)
+        if request.kind == "worker_lost":
             attempt, reason, node_lost = request.arguments
             self._supervisor.handle_worker_lost(attempt, reason, node_lost=node_lost)
         elif request.kind == "connection_lost":
             raise NbtError(f"the connection to Ray was lost ({request.arguments[0]}); {_RESUME_HINT}")
         else:
             self._handle_tune_end(*request.arguments)
+        return None
 
     def _handle_tune_end(self, error: Exception | None) -> None:
         """Handles an unexpected end of Ray Tune: the running trials are retried if Ray still responds."""

@@ -38,7 +38,8 @@ class RayOptions:
             _check_address(self.address)
         gpus, cpus = self.gpus_per_trial, self.cpus_per_trial
         if isinstance(gpus, str):
-            _check_gpus_text(gpus)
+            if gpus != "auto":
+                raise UsageError(f"--gpus-per-trial {gpus}: expected a number, such as 0.5, or auto")
         elif gpus is not None and not (math.isfinite(gpus) and gpus >= 0):
             raise UsageError(f"--gpus-per-trial {gpus}: expected 0 or more")
         elif gpus is not None and gpus > 1 and gpus != int(gpus):
@@ -64,19 +65,6 @@ def _check_address(address: str) -> None:
     match = re.fullmatch(r"(?:ray://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})/?", address)
     if match is None or not 0 < int(match[2]) < 65536:
         raise UsageError(f"--ray-address {address}: expected auto, HOST:PORT (often port 6379) or ray://HOST:10001")
-
-
-def _check_gpus_text(text: str) -> None:
-    if text != "auto":
-        raise UsageError(f"--gpus-per-trial {text}: expected a number, such as 0.5, or auto")
-
-
-def parse_gpus_per_trial(text: str | None) -> float | str | None:
-    """Parses the text of `gpus_per_trial`: returns a number, or the text itself, which `RayOptions` validates."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
 
 
 def check_ray_installed() -> None:

@@ -1,7 +1,7 @@
 """The run of Ray Tune: a searcher and a scheduler that forward to the request queue.
 
 Ray Tune places actors, keeps them between trials and detects their death; it makes no decisions. A trial of Tune is
-one attempt at a trial of nbt: `nbt.tuning.engines.distributed.supervisor` decides about retries, because Tune gives up
+one attempt at a trial of nbt: `nbt.tuning.engines.supervisor` decides about retries, because Tune gives up
 a trial whose actor dies while the trial is assigned to it, even with `max_failures`. Tune's own state is never read.
 """
 
@@ -13,15 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from nbt.tuning.engines.distributed.request_queue import EngineClosed, RequestQueue
 from nbt.tuning.engines.ray import tune_internals
-from nbt.tuning.engines.ray.trainable import RayWorker
+from nbt.tuning.engines.ray.request_queue import EngineClosed, RequestQueue
+from nbt.tuning.engines.ray.worker.trainable import RayWorker
 from nbt.tuning.engines.ray.worker_failures import worker_failure
 
 _ENVIRONMENT = {
@@ -58,8 +57,8 @@ def run_tune(
     os.environ.update(_ENVIRONMENT)
     # This logger reports every attempt that is retried as an error.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
-        tune_internals.set_session_folder(folder)  # a driver that is connected over ray:// is on no node
+    if tune_internals.is_ray_client():
+        tune_internals.set_session_folder(folder)
     tune.run(
         tune.with_parameters(RayWorker, task_ref=[task_ref], worker_options=dict(worker_options)),
         name="nbt",
@@ -74,7 +73,7 @@ def run_tune(
         trial_dirname_creator=lambda trial: trial.trial_id,
         callbacks=[tune_internals.SilentReporter()],
         verbose=0,
-        _remote=False,  # with a ray:// address Tune would otherwise run the searcher and the supervisor on the head
+        **tune_internals.RUN_IN_THIS_PROCESS,
     )
 
 
@@ -110,8 +109,8 @@ class _Scheduler(TrialScheduler):
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         message = result["message"]
         decision = self._request_queue.forward_message(trial.trial_id, message)
-        message.drop_files()
-        trial.config["assignment"].checkpoint = None
+        # Tune keeps every trial's last message and configuration to the end of its run, and files are large.
+        message.checkpoint = message.export = trial.config["assignment"].checkpoint = None
         if decision.finished:
             if decision.retire_worker:
                 tune_internals.retire_actor(controller, trial)

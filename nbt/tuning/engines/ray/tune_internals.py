@@ -1,16 +1,39 @@
-"""All uses of undocumented parts of Ray Tune, tested with Ray 2.60; Ray may change them in any release.
+"""All uses of undocumented parts of Ray and Ray Tune, which Ray may change in any release.
 
-The other undocumented use of Ray, for the output of its daemons, is in `nbt.tuning.engines.ray.cluster`.
+`TESTED_VERSION` is the upper bound in `pyproject.toml`. To raise it, run the slow tests of `tests/tuning/engines/ray`;
+`test_tune_internals.py` there names what is missing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray._private import worker
 from ray.train._internal import storage
 from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
+
+TESTED_VERSION = (2, 60)
+# With a ray:// address Tune would otherwise run the searcher and the scheduler on the head.
+RUN_IN_THIS_PROCESS: Mapping[str, Any] = {"_remote": False}
+
+
+def is_ray_client() -> bool:
+    """Returns whether this process is connected over ray://, so that it is on no node of the cluster."""
+    return bool(ray.util.client.ray.is_connected())  # type: ignore[no-untyped-call]
+
+
+def redirect_daemon_output(log: Callable[[str], None]) -> None:
+    """Passes each line of output of Ray's daemons to `log`; Ray prints it to stdout in every configuration."""
+
+    def log_lines(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        for line in data["lines"]:
+            log(line)
+
+    worker.print_to_stdstream = log_lines
 
 
 class SilentReporter(TrialProgressCallback):

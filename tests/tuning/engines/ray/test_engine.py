@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import platform
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,10 +11,9 @@ import pytest
 from nbt.tuning.engines.base import Engine
 from nbt.tuning.engines.ray.engine import RayEngine
 from nbt.tuning.engines.ray.options import RayOptions
-from tests.tuning.engines.contract import EPOCHS, EngineContract, ListSource, make_specs
+from tests.tuning.engines.contract import EngineContract, ListSource, WorkerProcessContract, make_specs
 from tests.tuning.engines.fake_runner import RUNNER, FakeTask
 from tests.tuning.engines.local_ray import local_ray
-from tests.tuning.engines.processes import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -78,61 +74,11 @@ class RayContract(EngineContract):
         return shared_engine.get(new=request.node.originalname in self.NEEDS_A_NEW_ENGINE)
 
 
-class TestOneWorker(RayContract):
+class TestOneWorker(RayContract, EngineContract):
     workers = 1
 
 
-class TestTwoWorkers(RayContract):
-    workers = 2
-
-    def test_a_trial_whose_worker_dies_is_retried(self, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
-        source = ListSource(make_specs("train", "die-once", "train"))
-        engine.run(source)
-        assert all(outcome.error is None for outcome in source.done.values())
-        assert len(source.done["0001 die-once"].curve) == EPOCHS
-        assert sorted(epoch for key, epoch in source.epochs if key == "0001 die-once") == [1, 2, 3, 4]
-        assert "0001 die-once: worker process died; running it again" in caplog.text
-
-    def test_a_trial_whose_workers_die_fails_with_its_curve(self, engine: Engine) -> None:
-        source = ListSource(make_specs("train", "die", "train"))
-        engine.run(source)
-        assert source.done["0001 die"].error == "worker process died"
-        assert [result.epoch for result in source.done["0001 die"].curve] == [1]
-        assert sum(outcome.error is None for outcome in source.done.values()) == 2
-
-    def test_an_idle_worker_that_died_is_replaced(self, engine: Engine) -> None:
-        source = ListSource(make_specs("train", "train"))
-        engine.run(source)
-        for outcome in source.done.values():
-            os.kill(outcome.facts["pid"], signal.SIGKILL)
-        again = ListSource(make_specs("train", "train", "train"))
-        engine.run(again)
-        assert all(outcome.error is None for outcome in again.done.values())
-
-    def test_out_of_memory_reduces_the_concurrency(
-        self, engine: Engine, task: FakeTask, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        def closed() -> set[Path]:
-            return set(task.folder.glob("closed-*"))
-
-        before = closed()
-        source = ListSource(make_specs("oom-once", "train", "train", "train"))
-        engine.run(source)
-        assert wait_for(lambda: closed() > before), "the worker that ran out of memory ends, which frees its memory"
-        assert len(source.done) == 4
-        # The trial is requeued if the other worker has a trial by then; alone on the device it fails.
-        assert source.abandoned == ["0000 oom-once"]
-        assert "concurrent trials reduced to 1" in caplog.text
-
-    def test_log_records_and_output_of_workers(
-        self, engine: Engine, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        with caplog.at_level(logging.INFO, logger="nbt"):
-            engine.run(ListSource(make_specs("train")))
-        engine.close()
-        assert "runner 0 is ready" in caplog.text
-        assert capfd.readouterr().out == "", "stdout is for results only"
-
+class TestTwoWorkers(RayContract, WorkerProcessContract):
     def test_facts_include_the_location(self, engine: Engine) -> None:
         source = ListSource(make_specs("train"))
         engine.run(source)
@@ -148,11 +94,3 @@ def test_leaves_no_temporary_files(tmp_path: Path) -> None:
         engine.run(source)
     assert not Path(source.done["0000 train"].facts["temporary"]).exists()
     assert not engine._folder.path.exists()
-
-
-def test_a_failing_setup_fails_the_trial(tmp_path: Path) -> None:
-    source = ListSource(make_specs("train"))
-    with RayEngine(FakeTask(tmp_path, "fails"), workers=1, runner=RUNNER) as engine:  # type: ignore[arg-type]
-        engine.run(source)
-    error = f"a worker could not be set up on {platform.node()} (RuntimeError: set-up failed)"
-    assert source.done["0000 train"].error == error

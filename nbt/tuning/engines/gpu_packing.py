@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _log = logging.getLogger("nbt")
@@ -35,6 +37,15 @@ class GpuPacking:
         self._min_share = 0.0
         if measure_memory and not self._measure_memory:
             _log.warning("--gpus-per-trial auto: the cluster has no GPU; the trials run on its CPUs")
+
+    def choose_slot(self, free: Sequence[int], busy: Mapping[int, Mapping[str, float]]) -> int | None:
+        """Returns the slot of the next trial, or None if it has to wait.
+
+        Args:
+            free: Numbers of the free slots in ascending order, at least one.
+            busy: The resources of the running trials by slot.
+        """
+        return free[0]
 
     def resources(self) -> dict[str, float]:
         """Returns the resources that the next trial requests."""
@@ -87,8 +98,45 @@ class GpuPacking:
 
     def _update_share(self) -> None:
         trials = _trials_per_gpu(max(self._measured_share, self._min_share, 1.0 / _MAX_TRIALS_PER_GPU))
-        # Rounded down; otherwise the last trial would not fit.
-        self._resources["GPU"] = 1.0 if trials == 1 else int(10_000 / trials) / 10_000
+        self._resources["GPU"] = _share_of(trials)
+
+
+class LocalGpuPacking(GpuPacking):
+    """Also places the trials on the GPUs of this machine, as Ray does on a cluster; slot i is on GPU i modulo `gpus`.
+
+    Args:
+        workers: Number of workers.
+        gpus: Number of GPUs; 0 for workers on the CPU, which request no resources.
+        measure_memory: As in `GpuPacking`; if False, a trial gets an equal share of its GPU.
+    """
+
+    def __init__(self, workers: int, gpus: int, *, measure_memory: bool = False) -> None:
+        share = 1.0 if measure_memory else _share_of(math.ceil(workers / max(1, gpus)))
+        super().__init__({"GPU": share} if gpus else {}, measure_memory=measure_memory and gpus > 0, gpus=gpus)
+        self._workers, self._gpu_count = workers, gpus
+
+    def choose_slot(self, free: Sequence[int], busy: Mapping[int, Mapping[str, float]]) -> int | None:
+        """Returns the first free slot of the GPU with the largest free share, or None if no GPU has room."""
+        if not self._gpu_count:
+            return free[0]
+        used: dict[int, float] = defaultdict(float)
+        for slot, resources in busy.items():
+            used[slot % self._gpu_count] += resources["GPU"]
+        share = self._resources["GPU"]
+        candidates = [slot for slot in free if used[slot % self._gpu_count] + share <= 1.0 + 1e-9]
+        return min(candidates, key=lambda slot: (used[slot % self._gpu_count], slot), default=None)
+
+    @property
+    def max_workers(self) -> int:
+        """Number of workers that may run at the same time with the present share."""
+        if not self._gpu_count:
+            return self._workers
+        return min(self._workers, self._gpu_count * _trials_per_gpu(self._resources["GPU"]))
+
+
+def _share_of(trials: int) -> float:
+    """Returns the share of a GPU of each of `trials` trials, rounded down, because the last would not fit otherwise."""
+    return 1.0 if trials == 1 else int(10_000 / trials) / 10_000
 
 
 def _trials_per_gpu(share: float) -> int:

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from nbt.tuning.engines.distributed.connection_monitor import ConnectionMonitor, Endpoint
+from nbt.tuning.engines.ray.connection_monitor import ConnectionMonitor, Endpoint
 
 
 def make_endpoint(server: socket.socket, timeout_seconds: float) -> Endpoint:

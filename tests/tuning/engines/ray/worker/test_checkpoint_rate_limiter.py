@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbt.tuning.engines.distributed.checkpoint_rate_limiter import CheckpointRateLimiter
+from nbt.tuning.engines.ray.worker.checkpoint_rate_limiter import CheckpointRateLimiter
 
 
 def test_sends_the_first_at_once_and_the_next_after_its_interval() -> None:

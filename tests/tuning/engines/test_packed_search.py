@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from nbt.training.results import EpochResult, TrialOutcome
-from nbt.tuning.engines.distributed.gpu_packing import GpuPacking
-from nbt.tuning.engines.distributed.protocol import TrialAssignment, WorkerLocation, WorkerMessage
-from nbt.tuning.engines.distributed.supervisor import TrialSupervisor
+from nbt.tuning.engines.gpu_packing import GpuPacking
+from nbt.tuning.engines.protocol import TrialAssignment, WorkerLocation, WorkerMessage
+from nbt.tuning.engines.supervisor import TrialSupervisor
 from tests.tuning.fakes import EPOCHS, hashed_uniform, make_controller, open_fake_study, simulate
 
 GIB = 1 << 30
@@ -61,7 +61,8 @@ class Cluster:
             assignment = self.supervisor.next_assignment(str(self.attempts))
             if assignment is None:
                 break
-            done = int(assignment.checkpoint) if assignment.checkpoint else 0
+            checkpoint = assignment.spec.checkpoint
+            done = int(checkpoint.read_text()) if checkpoint is not None and checkpoint.exists() else 0
             self.runs[str(self.attempts)] = Run(assignment, simulate(assignment.spec)[done:])
             self.shares.append(assignment.resources["GPU"])
         for run in self.runs.values():
@@ -90,9 +91,11 @@ class Cluster:
             return
         self.trained += 1
         epoch = run.remaining.pop(0)
-        decision = self.supervisor.handle_message(
-            name, WorkerMessage(epoch=epoch, checkpoint=str(epoch.epoch).encode(), location=run.location)
-        )
+        checkpoint = run.assignment.spec.checkpoint
+        assert checkpoint is not None
+        checkpoint.parent.mkdir(exist_ok=True)
+        checkpoint.write_text(str(epoch.epoch))
+        decision = self.supervisor.handle_message(name, WorkerMessage(epoch=epoch, location=run.location))
         if decision.stop_reason is not None or not run.remaining:
             del self.runs[name]
             facts = {"peak_memory_bytes": run.memory, "device_memory_bytes": TOTAL}

@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import os, signal, sys
-from nbt.tuning.engines.exit_notice import ExitNotice
+from nbt.tuning.engines.ray.exit_notice import ExitNotice
 
 notice = ExitNotice("it's over; $HOME is kept")
 exec(sys.argv[1])

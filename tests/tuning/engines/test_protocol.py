@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from nbt.tuning.engines.distributed.protocol import WorkerLocation, local_worker_location
+from nbt.tuning.engines.protocol import WorkerLocation, local_worker_location
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
-"""Messages between the driver and the workers of a cluster: plain data, independent of Ray."""
+"""Messages between the driver and the workers, the same with every engine: plain data."""
 
 from __future__ import annotations
 
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
@@ -14,19 +13,20 @@ from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
 @dataclass(eq=False)
 class TrialAssignment:
-    """A trial assigned to a worker. Files are sent by content, because a worker may be on another machine.
+    """A trial assigned to a worker.
 
     Attributes:
         spec: Specification of the trial; its checkpoint and export are paths on the driver's machine.
-        checkpoint: Content of the checkpoint to continue from, or None; set to None once the worker has received it.
         resources: Resources of the trial by Ray's names, "CPU" and "GPU".
         slot: Number of the worker, 0 ... workers - 1.
+        checkpoint: Content of the checkpoint to continue from, where worker and driver share no file system; set to
+            None once the worker has received it.
     """
 
     spec: TrialSpec
-    checkpoint: bytes | None = field(default=None, repr=False)
     resources: Mapping[str, float] = field(default_factory=dict)
     slot: int = 0
+    checkpoint: bytes | None = field(default=None, repr=False)
 
     def __deepcopy__(self, memo: object) -> TrialAssignment:
         # Ray Tune copies its configuration several times, and a checkpoint is large.
@@ -79,35 +79,23 @@ def local_worker_location(device: str) -> WorkerLocation:
 
 @dataclass(eq=False)
 class WorkerMessage:
-    """Message of a worker after an epoch or at the end of a trial.
+    """Message of a worker: after an epoch, at the end of a trial, or with nothing but its location or log records.
 
     Attributes:
-        epoch: Result of the epoch; None at the end of the trial.
-        outcome: Outcome of the trial; None after an epoch.
+        epoch: Result of an epoch, to which the driver replies with the reason to stop, or None to continue.
+        outcome: Outcome of the trial, which has ended.
         setup_failed: Whether the worker could not set up its runner; `outcome` has the reason.
-        checkpoint: Content of the checkpoint if it has changed since the last one sent, else None.
-        export: Contents of the exported model's files by file name.
+        location: Location of the worker; None if it is unknown or the driver has received it.
         logs: Levels and texts of the log records since the last message.
-        location: Location of the worker.
+        checkpoint: Content of the checkpoint if it has changed since the last one sent, where worker and driver share
+            no file system.
+        export: Contents of the exported model's files by file name, where worker and driver share no file system.
     """
 
     epoch: EpochResult | None = None
     outcome: TrialOutcome | None = None
     setup_failed: bool = False
+    location: WorkerLocation | None = None
+    logs: tuple[tuple[int, str], ...] = ()
     checkpoint: bytes | None = field(default=None, repr=False)
     export: Mapping[str, bytes] | None = field(default=None, repr=False)
-    logs: tuple[tuple[int, str], ...] = ()
-    location: WorkerLocation = WorkerLocation()
-
-    def drop_files(self) -> None:
-        """Drops the file contents, because Ray Tune keeps every trial's last message to the end of its run."""
-        self.checkpoint = self.export = None
-
-
-def with_worker_paths(spec: TrialSpec, folder: Path) -> TrialSpec:
-    """Returns the specification with its files in the worker's folder."""
-    return replace(
-        spec,
-        checkpoint=None if spec.checkpoint is None else folder / "checkpoint.pt",
-        export=None if spec.export is None else folder / "export",
-    )

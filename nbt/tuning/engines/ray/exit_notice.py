@@ -25,9 +25,5 @@ class ExitNotice:
 
     def close(self) -> None:
         """Cancels the message; may be called twice."""
-        pipe = self._process.stdin
-        assert pipe is not None
         with contextlib.suppress(OSError, ValueError):
-            pipe.write(b"\n")
-            pipe.close()
-        self._process.wait()
+            self._process.communicate(b"\n")

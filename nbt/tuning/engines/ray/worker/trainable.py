@@ -13,11 +13,11 @@ import ray
 from ray import tune
 
 from nbt.tuning.engines.cpu_threads import limit_threads
-from nbt.tuning.engines.distributed.checkpoint_rate_limiter import CheckpointRateLimiter
-from nbt.tuning.engines.distributed.protocol import WorkerLocation
-from nbt.tuning.engines.distributed.task_serialization import from_shared_arrays
-from nbt.tuning.engines.distributed.trial_thread import TrialThread
 from nbt.tuning.engines.locked_directory import LockedDirectory
+from nbt.tuning.engines.protocol import WorkerLocation
+from nbt.tuning.engines.ray.worker.checkpoint_rate_limiter import CheckpointRateLimiter
+from nbt.tuning.engines.ray.worker.task_serialization import from_shared_arrays
+from nbt.tuning.engines.ray.worker.trial_thread import TrialThread
 from nbt.tuning.engines.worker import Runner, WorkerSetup
 
 _log = logging.getLogger("nbt")

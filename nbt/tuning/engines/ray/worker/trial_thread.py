@@ -15,11 +15,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
-from nbt.tuning.engines.distributed.checkpoint_rate_limiter import CheckpointRateLimiter
-from nbt.tuning.engines.distributed.protocol import TrialAssignment, WorkerLocation, WorkerMessage, with_worker_paths
+from nbt.training.results import EpochResult, TrialSpec
 from nbt.tuning.engines.log_forwarding import forward_logs
-from nbt.tuning.engines.worker import Runner, setup_failure_outcome
+from nbt.tuning.engines.protocol import TrialAssignment, WorkerLocation, WorkerMessage
+from nbt.tuning.engines.ray.worker.checkpoint_rate_limiter import CheckpointRateLimiter
+from nbt.tuning.engines.worker import Runner, setup_failure
 
 # Time for a trial to reach its next epoch, and for the runner to be closed.
 _GRACE_SECONDS = 5.0
@@ -65,7 +65,7 @@ class TrialThread:
     def start(self, assignment: TrialAssignment) -> None:
         """Starts a trial; a trial that is still running is abandoned."""
         self.abandon()
-        spec = with_worker_paths(assignment.spec, self._folder)
+        spec = _with_worker_paths(assignment.spec, self._folder)
         _remove_files(spec)
         if spec.checkpoint is not None and assignment.checkpoint is not None:
             spec.checkpoint.write_bytes(assignment.checkpoint)
@@ -82,8 +82,7 @@ class TrialThread:
         self._running = message.outcome is None
         if not message.setup_failed:
             self._attach_files(message)
-        logs, self._logs[:] = tuple(self._logs), []
-        message.logs = logs
+        message.logs, self._logs[:] = tuple(self._logs), []
         return message
 
     def abandon(self) -> None:
@@ -104,13 +103,8 @@ class TrialThread:
         """Adds a new checkpoint after an epoch, if the rate allows it, and the exported model after the last."""
         spec = self._spec
         assert spec is not None
-        stamp = _checkpoint_stamp(spec)
-        if (
-            spec.checkpoint is not None
-            and stamp is not None
-            and message.epoch is not None
-            and stamp != self._sent_stamp
-        ):
+        stamp = None if message.epoch is None else _checkpoint_stamp(spec)
+        if spec.checkpoint is not None and stamp not in (None, self._sent_stamp):
             size = spec.checkpoint.stat().st_size
             if self._rate_limiter is None or self._rate_limiter.try_acquire(size, time.monotonic()):
                 message.checkpoint, self._sent_stamp = spec.checkpoint.read_bytes(), stamp
@@ -126,15 +120,11 @@ class TrialThread:
                     try:
                         runner = self._open_runner()
                     except Exception as error:
-                        self._messages.put(
-                            WorkerMessage(
-                                outcome=setup_failure_outcome(error), setup_failed=True, location=self._locate("")
-                            )
-                        )
+                        self._messages.put(setup_failure(error, self._locate("")))
                         continue
                 location = self._locate(runner.device)
                 outcome = runner.run(spec, functools.partial(self._report_epoch, location))
-                self._messages.put(WorkerMessage(outcome=_with_location(outcome, location), location=location))
+                self._messages.put(WorkerMessage(outcome=outcome, location=location))
             if runner is not None:
                 runner.close()
         except BaseException:  # without this thread the process is useless: end it
@@ -146,8 +136,13 @@ class TrialThread:
         return self._replies.get()
 
 
-def _with_location(outcome: TrialOutcome, location: WorkerLocation) -> TrialOutcome:
-    return dataclasses.replace(outcome, facts={**outcome.facts, **location.facts()})
+def _with_worker_paths(spec: TrialSpec, folder: Path) -> TrialSpec:
+    """Returns the specification with its files in the worker's folder."""
+    return dataclasses.replace(
+        spec,
+        checkpoint=None if spec.checkpoint is None else folder / "checkpoint.pt",
+        export=None if spec.export is None else folder / "export",
+    )
 
 
 def _checkpoint_stamp(spec: TrialSpec) -> tuple[int, int] | None:

@@ -1,20 +1,17 @@
-"""The supervisor of the trials on a cluster: assignment, retries, failures and files; independent of Ray."""
+"""The supervisor of the trials of every engine: assignment, retries, failures, log records and calls to the source."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from nbt.training.export.model_folder import replace_folder
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.engines.base import TrialSource
-from nbt.tuning.engines.distributed.gpu_packing import GpuPacking
-from nbt.tuning.engines.distributed.protocol import TrialAssignment, WorkerLocation, WorkerMessage
+from nbt.tuning.engines.gpu_packing import GpuPacking
+from nbt.tuning.engines.protocol import TrialAssignment, WorkerLocation, WorkerMessage
 
 _log = logging.getLogger("nbt")
 
@@ -34,11 +31,15 @@ class RunDecision:
     retire_worker: bool = False
 
 
+_CONTINUE = RunDecision()
+
+
 @dataclass(eq=False)
 class _TrialRun:
     """State of a trial that is running or waiting for a worker.
 
     Attributes:
+        source: Source of the trial.
         spec: Specification of the trial.
         slot: Number of its worker, 0 ... workers - 1.
         attempt: Name of the current attempt; None while the trial waits for one.
@@ -49,6 +50,7 @@ class _TrialRun:
         lost_workers: Location and reason of each worker lost during the trial.
     """
 
+    source: TrialSource
     spec: TrialSpec
     slot: int
     attempt: str | None = None
@@ -68,25 +70,24 @@ class _TrialRun:
 
 
 class TrialSupervisor:
-    """Runs the trials of a source in attempts; makes all calls to the source and writes all files on the driver.
+    """Runs the trials of a source in attempts and makes all calls to the source.
 
-    A trial may need several attempts, each from the newest checkpoint that the driver has received. A trial whose
-    worker fails is retried once; a trial whose whole node is lost is retried without limit. The source receives each
-    epoch once.
+    An engine requests assignments, starts their attempts on its workers and hands over the messages of the workers. A
+    trial whose worker fails is retried once; a trial whose whole node is lost is retried without limit. The source
+    receives each epoch once. When a device that several workers may use runs out of memory, the trial is returned to
+    the source and fewer trials run concurrently.
 
     Args:
         workers: Number of concurrent trials.
         packing: Resources per trial; none are requested when None.
-
-    Attributes:
-        max_concurrent: Maximum number of concurrent trials; reduced after failures.
     """
 
     def __init__(self, workers: int, packing: GpuPacking | None = None) -> None:
-        self.max_concurrent = workers
+        self._slots = set(range(workers))
         self._packing = packing or GpuPacking({})
         self._source: TrialSource | None = None
         self._runs: list[_TrialRun] = []
+        self._idle: dict[int, WorkerLocation | None] = {}  # workers without a trial, which keep their memory, by slot
         self._source_has_more = False
         self._warnings: set[str] = set()
 
@@ -95,36 +96,54 @@ class TrialSupervisor:
         """Whether no trial is running or waiting and the source has none left."""
         return not self._runs and not self._source_has_more
 
+    @property
+    def max_concurrent(self) -> int:
+        """Maximum number of concurrent trials; reduced after failures."""
+        return len(self._slots)
+
     def start(self, source: TrialSource) -> None:
         """Starts running the trials of a source."""
         self._source, self._source_has_more = source, True
 
     def next_assignment(self, attempt: str) -> TrialAssignment | None:
-        """Returns the trial that a new attempt is to run, or None when there is none at the moment."""
+        """Returns the trial that a new attempt is to run, or None when there is none at the moment.
+
+        Args:
+            attempt: Name of the attempt, which no other attempt at present has.
+        """
         run = next((run for run in self._runs if run.attempt is None), None) or self._new_run()
         if run is None:
             return None
         run.attempt, run.location, run.resources = attempt, None, self._packing.resources()
-        return TrialAssignment(run.spec, _read_checkpoint(run.spec.checkpoint), run.resources, run.slot)
+        self._idle.pop(run.slot, None)
+        return TrialAssignment(run.spec, run.resources, run.slot)
+
+    def running_spec(self, attempt: str) -> TrialSpec | None:
+        """Returns the trial of an attempt; None if the attempt has ended or was abandoned."""
+        run = self._find_run(attempt)
+        return None if run is None else run.spec
 
     def handle_message(self, attempt: str, message: WorkerMessage) -> RunDecision:
         """Handles a message of an attempt; of one that was abandoned, only the log records are used."""
-        self._log(message)
+        if message.logs:
+            self._log(message)
         run = self._find_run(attempt)
         if run is None:
             return RunDecision(finished=True)
-        if message.location not in (WorkerLocation(), run.location):
-            assert self._source is not None
+        if message.location is not None and message.location != run.location:
             run.location = message.location
-            self._source.on_placed(run.spec, run.location_facts)
-        if message.checkpoint is not None and run.spec.checkpoint is not None:
-            _write_atomically(run.spec.checkpoint, message.checkpoint)
+            run.source.on_placed(run.spec, run.location_facts)
         if message.epoch is not None:
-            return RunDecision(stop_reason=self._decide(run, message.epoch))
-        assert message.outcome is not None
-        self._handle_outcome(run, message, message.outcome)
+            reason = self._decide(run, message.epoch)
+            return _CONTINUE if reason is None else RunDecision(stop_reason=reason)
+        if message.outcome is None:
+            return _CONTINUE
         # After running out of memory a worker keeps its allocations; after a failed set-up the next trial fails, too.
-        return RunDecision(finished=True, retire_worker=message.setup_failed or message.outcome.out_of_memory)
+        retire_worker = message.setup_failed or message.outcome.out_of_memory
+        if not retire_worker:
+            self._idle[run.slot] = run.location
+        self._handle_outcome(run, message, message.outcome)
+        return RunDecision(finished=True, retire_worker=retire_worker)
 
     def _log(self, message: WorkerMessage) -> None:
         """Logs the records of a worker; a warning with the same text is logged once."""
@@ -142,17 +161,17 @@ class TrialSupervisor:
 
     def handle_all_workers_lost(self, reason: str) -> None:
         """Handles the loss of all workers, which does not count as a failure of any trial."""
+        self._idle.clear()
         for run in [run for run in self._runs if run.attempt is not None]:
             self._retry(run, reason, counts=False)
 
     def abandon_all(self) -> None:
         """Abandons all trials."""
-        source, runs = self._source, self._runs
-        self._source, self._runs, self._source_has_more = None, [], False
+        runs, self._runs, self._source_has_more = self._runs, [], False
+        self._idle.clear()
         for run in runs:
             try:
-                assert source is not None
-                source.on_abandoned(run.spec)
+                run.source.on_abandoned(run.spec)
             except Exception as error:  # it must not hide the error that ended the run
                 _log.warning("%s could not be marked as abandoned: %s", run.spec.key, error)
 
@@ -164,47 +183,68 @@ class TrialSupervisor:
             or len(self._runs) >= self._packing.max_concurrent(self.max_concurrent)
         ):
             return None
+        busy = {run.slot: run.resources for run in self._runs}
+        slot = self._packing.choose_slot(sorted(self._slots - busy.keys()), busy)
+        if slot is None:
+            return None
         spec = self._source.next_trial()
         if spec is None:
             self._source_has_more = False
             return None
-        taken = {run.slot for run in self._runs}
-        run = _TrialRun(spec, min(slot for slot in range(len(taken) + 1) if slot not in taken))
+        run = _TrialRun(self._source, spec, slot)
         self._runs.append(run)
         return run
 
     def _find_run(self, attempt: str) -> _TrialRun | None:
-        return next((run for run in self._runs if run.attempt == attempt), None)
+        for run in self._runs:
+            if run.attempt == attempt:
+                return run
+        return None
 
     def _decide(self, run: _TrialRun, result: EpochResult) -> str | None:
         """Reports each epoch to the source once; a retried trial repeats epochs that the source has received."""
-        if result.epoch not in run.decisions:
-            assert self._source is not None
-            run.decisions[result.epoch] = (result, self._source.on_epoch(run.spec, result))
-        return run.decisions[result.epoch][1]
+        if (decision := run.decisions.get(result.epoch)) is None:
+            decision = run.decisions[result.epoch] = (result, run.source.on_epoch(run.spec, result))
+        return decision[1]
 
     def _handle_outcome(self, run: _TrialRun, message: WorkerMessage, outcome: TrialOutcome) -> None:
         if outcome.out_of_memory and self._shares_device(run):
             self._packing.record_memory(outcome.facts)  # a lower bound of what it needs
-            self._requeue(run, self._reduce_concurrency(run))
+            self._handle_shared_out_of_memory(run)
         elif message.setup_failed:
             self._handle_setup_failure(run, message, outcome)
         else:
-            if message.export is not None and run.spec.export is not None:
-                _write_model(run.spec.export, message.export)
-            if outcome.error is None and run.spec.checkpoint is not None:
-                _remove_checkpoint(run.spec.checkpoint)
             self._finish(run, outcome)
+
+    def _handle_shared_out_of_memory(self, run: _TrialRun) -> None:
+        """Reduces the number of trials per GPU, or the number of workers."""
+        device = f"{run.location.device} of {run.location.host}" if run.location is not None else "a device"
+        if self._packing.reduce_sharing(run.resources):
+            gpu_share = self._packing.resources()["GPU"]
+            self._requeue(run, f"out of memory on {device}: GPU share per trial raised to {gpu_share:.2g}")
+        else:
+            self._remove_slot(run, f"out of memory on {device}")
 
     def _handle_setup_failure(self, run: _TrialRun, message: WorkerMessage, outcome: TrialOutcome) -> None:
         """Reduces the concurrency if other workers could be set up: on a faulty GPU, trial after trial would fail."""
-        host = f" on {message.location.host}" if message.location.host else ""
+        host = f" on {message.location.host}" if message.location is not None and message.location.host else ""
         reason = f"a worker could not be set up{host} ({outcome.error})"
-        if any(other.location is not None for other in self._runs if other is not run):
-            self.max_concurrent -= 1
-            self._requeue(run, f"{reason}: concurrent trials reduced to {self.max_concurrent}")
+        if any(location is not None for location in self._other_workers(run)):
+            self._remove_slot(run, reason)
         else:
             self._retry(run, reason, counts=True)
+
+    def _other_workers(self, run: _TrialRun) -> list[WorkerLocation | None]:
+        """Returns the locations of the workers that run other trials or are idle."""
+        running = [other.location for other in self._runs if other is not run and other.attempt is not None]
+        return [*running, *self._idle.values()]
+
+    def _shares_device(self, run: _TrialRun) -> bool:
+        """Returns whether other workers may occupy the memory that this one lacked."""
+        if run.resources.get("GPU", 0.0) >= 1.0:
+            return False
+        others = self._other_workers(run)
+        return any(run.location is None or run.location.may_share_memory_with(other) for other in others)
 
     def _retry(self, run: _TrialRun, reason: str, *, counts: bool) -> None:
         """Runs a trial again, or lets it fail if this is the second failure of a worker that counts."""
@@ -221,62 +261,19 @@ class TrialSupervisor:
         self._source_has_more = True
         if outcome.error is None:
             self._packing.record_memory(outcome.facts)
-        assert self._source is not None
         facts = {**run.location_facts, **outcome.facts, "worker": run.slot}
         if run.lost_workers:
             facts["lost_workers"] = run.lost_workers
-        self._source.on_done(run.spec, dataclasses.replace(outcome, facts=facts))
+        run.source.on_done(run.spec, dataclasses.replace(outcome, facts=facts))
 
-    def _shares_device(self, run: _TrialRun) -> bool:
-        """Returns whether other trials may occupy the memory that this one lacked."""
-        if run.resources.get("GPU", 0.0) >= 1.0:
-            return False
-        others = [other for other in self._runs if other is not run and other.attempt is not None]
-        return any(run.location is None or run.location.may_share_memory_with(other.location) for other in others)
-
-    def _reduce_concurrency(self, run: _TrialRun) -> str:
-        """Reduces the number of concurrent trials after one ran out of memory; returns a message about it."""
-        device_text = f"{run.location.device} of {run.location.host}" if run.location is not None else "a device"
-        if self._packing.reduce_sharing(run.resources):
-            gpu_share = self._packing.resources()["GPU"]
-            return f"out of memory on {device_text}: GPU share per trial raised to {gpu_share:.2g}"
-        self.max_concurrent -= 1
-        return f"out of memory on {device_text}: concurrent trials reduced to {self.max_concurrent}"
+    def _remove_slot(self, run: _TrialRun, reason: str) -> None:
+        """Removes the slot of a trial, which another worker runs later."""
+        self._slots.discard(run.slot)
+        self._requeue(run, f"{reason}: concurrent trials reduced to {self.max_concurrent}")
 
     def _requeue(self, run: _TrialRun, reason: str) -> None:
         """Gives a trial back to the source."""
         self._runs.remove(run)
         self._source_has_more = True
         _log.warning("%s", reason)
-        assert self._source is not None
-        self._source.on_abandoned(run.spec)
-
-
-def _read_checkpoint(path: Path | None) -> bytes | None:
-    try:
-        return None if path is None else path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def _remove_checkpoint(path: Path) -> None:
-    """Removes a checkpoint and files whose names begin with its name, which an earlier session may have left."""
-    for file in path.parent.glob(f"{path.name}*"):
-        file.unlink(missing_ok=True)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name and renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_model(folder: Path, files: Mapping[str, bytes]) -> None:
-    with replace_folder(folder) as temporary:
-        for name, content in files.items():
-            (temporary / name).write_bytes(content)
+        run.source.on_abandoned(run.spec)

@@ -1,18 +1,17 @@
-"""The supervisor of a cluster's trials, without a cluster: calls to the source, retries and files."""
+"""The supervisor of trials, without workers: calls to the source, retries and failures."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from pathlib import Path
 
 import pytest
 
-from nbt.errors import NbtError, UsageError
+from nbt.errors import NbtError
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
-from nbt.tuning.engines.distributed.gpu_packing import GpuPacking
-from nbt.tuning.engines.distributed.protocol import TrialAssignment, WorkerLocation, WorkerMessage
-from nbt.tuning.engines.distributed.supervisor import TrialSupervisor
+from nbt.tuning.engines.gpu_packing import GpuPacking
+from nbt.tuning.engines.protocol import TrialAssignment, WorkerLocation, WorkerMessage
+from nbt.tuning.engines.supervisor import TrialSupervisor
 from tests.tuning.engines.contract import ListSource, make_specs
 
 HERE = WorkerLocation("n1", "alpha", "cuda:0", ("0",))
@@ -31,13 +30,6 @@ def done(location: WorkerLocation = HERE, **others: object) -> WorkerMessage:
 def make_supervisor(*behaviours: str, workers: int = 1) -> tuple[TrialSupervisor, ListSource]:
     source = ListSource(make_specs(*behaviours))
     supervisor = TrialSupervisor(workers, GpuPacking({"CPU": 1.0}))
-    supervisor.start(source)
-    return supervisor, source
-
-
-def make_supervisor_with_checkpoint(folder: Path) -> tuple[TrialSupervisor, ListSource]:
-    source = ListSource([TrialSpec(key="t", settings=make_specs("x")[0].settings, checkpoint=folder / "c" / "t.pt")])
-    supervisor = TrialSupervisor(1)
     supervisor.start(source)
     return supervisor, source
 
@@ -68,6 +60,29 @@ def test_requests_only_after_an_end() -> None:
     assert supervisor.next_assignment("3") is None
     supervisor.handle_message("1", done())
     assert supervisor.next_assignment("4") is not None
+
+
+def test_the_slot_of_a_removed_worker_is_not_used_again() -> None:
+    supervisor, source = make_supervisor("a", "b", "c", workers=3)
+    for attempt in "123":
+        supervisor.next_assignment(attempt)
+        supervisor.handle_message(attempt, epoch(1, location=HERE))
+    supervisor.handle_message("1", done(error="OutOfMemoryError", out_of_memory=True))
+    for attempt in "23":
+        supervisor.handle_message(attempt, done())
+    source.waiting += make_specs("d")
+    assignments = [supervisor.next_assignment(attempt) for attempt in "45"]
+    assert [assignment and assignment.slot for assignment in assignments] == [1, 2]
+
+
+def test_a_message_with_a_location_only_is_reported() -> None:
+    supervisor, source = make_supervisor("a")
+    supervisor.next_assignment("1")
+    assert not supervisor.handle_message("1", WorkerMessage(location=HERE)).finished
+    assert source.locations == [("0000 a", HERE.facts())]
+    assert supervisor.running_spec("1") is not None
+    supervisor.handle_message("1", done())
+    assert supervisor.running_spec("1") is None
 
 
 def test_forwards_epochs_and_stop_reasons() -> None:
@@ -151,59 +166,6 @@ def test_messages_of_a_lost_attempt_are_ignored() -> None:
     assert not source.epochs and not source.done
 
 
-def test_checkpoints_are_written_and_sent_with_the_next_attempt(tmp_path: Path) -> None:
-    supervisor, _ = make_supervisor_with_checkpoint(tmp_path)
-    first = supervisor.next_assignment("1")
-    assert first is not None and first.checkpoint is None
-    supervisor.handle_message("1", epoch(1, checkpoint=b"one"))
-    supervisor.handle_message("1", epoch(2, checkpoint=b"two"))
-    supervisor.handle_message("1", epoch(3))
-    assert [path.name for path in (tmp_path / "c").iterdir()] == ["t.pt"]
-    supervisor.handle_worker_lost("1", "worker process died")
-    second = supervisor.next_assignment("2")
-    assert second is not None and second.checkpoint == b"two"
-    supervisor.handle_message("2", done(error="ValueError: no"))
-    assert (tmp_path / "c" / "t.pt").exists(), "the search controller decides about the checkpoints of failed trials"
-
-
-def test_the_checkpoint_of_a_finished_trial_is_removed(tmp_path: Path) -> None:
-    supervisor, _ = make_supervisor_with_checkpoint(tmp_path)
-    supervisor.next_assignment("1")
-    supervisor.handle_message("1", epoch(1, checkpoint=b"one"))
-    (tmp_path / "c" / "t.pt.task").touch()
-    (tmp_path / "c" / "other.pt").touch()
-    supervisor.handle_message("1", done())
-    assert [path.name for path in (tmp_path / "c").iterdir()] == ["other.pt"]
-
-
-def make_supervisor_with_export(folder: Path) -> tuple[TrialSupervisor, WorkerMessage]:
-    source = ListSource([TrialSpec(key="t", settings=make_specs("x")[0].settings, export=folder)])
-    supervisor = TrialSupervisor(1)
-    supervisor.start(source)
-    supervisor.next_assignment("1")
-    message = done()
-    message.export = {"model.json": b"{}", "weights.safetensors": b"w"}
-    return supervisor, message
-
-
-def test_a_model_replaces_an_older_model(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model.json").write_text("old")
-    supervisor, message = make_supervisor_with_export(tmp_path / "model")
-    supervisor.handle_message("1", message)
-    assert (tmp_path / "model" / "model.json").read_text() == "{}"
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {"model.json", "weights.safetensors"}
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_a_model_replaces_no_other_folder(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    supervisor, message = make_supervisor_with_export(tmp_path)
-    with pytest.raises(UsageError, match=r"is not a model folder.*notes\.txt"):
-        supervisor.handle_message("1", message)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
 @pytest.mark.parametrize(("other", "shared"), [(SAME_GPU, True), (OTHER_GPU, False), (None, True)])
 def test_out_of_memory_on_a_shared_device_requeues_the_trial(other: WorkerLocation | None, shared: bool) -> None:
     supervisor, source = make_supervisor("a", "b", workers=2)
@@ -216,6 +178,17 @@ def test_out_of_memory_on_a_shared_device_requeues_the_trial(other: WorkerLocati
     assert ("0000 a" in source.done) is not shared
     assert supervisor.max_concurrent == (1 if shared else 2)
     assert (supervisor.next_assignment("3") is None) is True
+
+
+@pytest.mark.parametrize(("idle", "shared"), [(SAME_GPU, True), (OTHER_GPU, False)])
+def test_an_idle_worker_keeps_its_memory(idle: WorkerLocation, shared: bool) -> None:
+    supervisor, source = make_supervisor("a", "b", workers=2)
+    supervisor.next_assignment("1")
+    supervisor.next_assignment("2")
+    supervisor.handle_message("2", done(idle))
+    supervisor.handle_message("1", done(error="OutOfMemoryError", out_of_memory=True))
+    assert (source.abandoned == ["0000 a"]) is shared
+    assert supervisor.max_concurrent == (1 if shared else 2)
 
 
 def test_out_of_memory_increases_a_measured_share() -> None:
@@ -350,6 +323,6 @@ def test_a_warning_of_several_workers_is_logged_once(caplog: pytest.LogCaptureFi
 
 
 def test_an_assignment_is_never_copied() -> None:
-    assignment = TrialAssignment(make_specs("a")[0], b"large")
+    assignment = TrialAssignment(make_specs("a")[0], checkpoint=b"large")
     assert copy.deepcopy({"assignment": assignment})["assignment"] is assignment
     assert repr(assignment) == "0000 a", "Ray Tune uses this in names"

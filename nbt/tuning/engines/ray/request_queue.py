@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbt.tuning.engines.distributed.protocol import TrialAssignment, WorkerMessage
-from nbt.tuning.engines.distributed.supervisor import RunDecision
+from nbt.tuning.engines.protocol import TrialAssignment, WorkerMessage
+from nbt.tuning.engines.supervisor import RunDecision
 
 
 class EngineClosed(Exception):  # noqa: N818 - an end, not an error
@@ -17,27 +17,17 @@ class EngineClosed(Exception):  # noqa: N818 - an end, not an error
 
 @dataclass(eq=False)
 class Request:
-    """A request from Tune's thread, which waits until `reply` is called.
+    """A request from Tune's thread, which waits for the reply.
 
     Attributes:
         kind: Kind of the request: "assignment", "message", "worker_lost", "connection_lost" or "tune_ended".
         arguments: Arguments of the request.
-        answered: Whether it has been replied to, or put back into the queue since it was last removed.
+        reply: The reply, once it is known.
     """
 
     kind: str
     arguments: tuple[Any, ...]
-    answered: bool = False
-    _replies: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
-
-    def reply(self, value: Any) -> None:
-        """Sends the reply."""
-        self.answered = True
-        self._replies.put(value)
-
-    def result(self) -> Any:
-        """Waits for the reply and returns it."""
-        return self._replies.get()
+    reply: Future[Any] = field(default_factory=Future)
 
 
 class RequestQueue:
@@ -57,8 +47,6 @@ class RequestQueue:
         Raises:
             EngineClosed: The engine is closed.
         """
-        if self._closed:
-            raise EngineClosed
         assignment: TrialAssignment | None = self._request_and_wait("assignment", attempt)
         if self._closed:
             raise EngineClosed
@@ -94,20 +82,19 @@ class RequestQueue:
             waiting = [request for request in self._requests if request.kind in ("message", "worker_lost")]
             self._requests = [request for request in self._requests if request not in waiting]
         for request in waiting:
-            request.reply(None)
+            request.reply.set_result(None)
 
     def put(self, request: Request) -> None:
         """Adds a request and wakes the thread in `wait`."""
         with self._lock:
             if self._closed:
-                request.reply(None)
+                request.reply.set_result(None)
                 return
             self._requests.append(request)
         self._available.set()
 
     def requeue(self, request: Request) -> None:
         """Puts a request back at the front of the queue, to be answered later."""
-        request.answered = True
         with self._lock:
             self._requests.insert(0, request)
 
@@ -122,10 +109,7 @@ class RequestQueue:
     def get_nowait(self) -> Request | None:
         """Removes and returns the oldest request, or returns None without one."""
         with self._lock:
-            request = self._requests.pop(0) if self._requests else None
-        if request is not None:
-            request.answered = False  # also one that was put back: an error of its next handling must release Tune
-        return request
+            return self._requests.pop(0) if self._requests else None
 
     def close(self) -> None:
         """Closes the queue: all pending and future requests receive None, and the attempts are abandoned."""
@@ -134,12 +118,12 @@ class RequestQueue:
             waiting, self._requests = self._requests, []
             self._abandoned |= self._running
         for request in waiting:
-            request.reply(None)
+            request.reply.set_result(None)
 
     def _request_and_wait(self, kind: str, *arguments: Any) -> Any:
         request = Request(kind, arguments)
         self.put(request)
-        return request.result()
+        return request.reply.result()
 
     def _discard(self, attempt: str) -> None:
         with self._lock:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbt.tuning.engines.distributed.gpu_packing import GpuPacking
+from nbt.tuning.engines.gpu_packing import GpuPacking, LocalGpuPacking
 
 GIB = 1 << 30
 PEAKS = st.floats(0.001, 200.0)
@@ -132,3 +132,60 @@ def test_a_trial_without_measurement_changes_nothing(incomplete: dict[str, float
     packing.record_memory(incomplete)
     assert share(packing) == 1.0
     assert packing.max_concurrent(2) == 1
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "share", "max_workers"), [(4, 2, 0.5, 4), (3, 2, 0.5, 3), (2, 2, 1.0, 2), (1, 2, 1.0, 1)]
+)
+def test_local_workers_have_equal_shares(workers: int, gpus: int, share: float, max_workers: int) -> None:
+    packing = LocalGpuPacking(workers, gpus)
+    assert packing.resources() == {"GPU": share}
+    assert packing.max_workers == max_workers
+
+
+def test_local_workers_on_the_cpu_request_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    packing = LocalGpuPacking(3, 0, measure_memory=True)
+    assert packing.resources() == {}
+    assert packing.max_workers == packing.max_concurrent(3) == 3
+    assert packing.choose_slot([1, 2], {0: {}}) == 1
+    assert not caplog.text
+
+
+def test_a_local_trial_runs_on_the_gpu_with_the_most_room() -> None:
+    packing = LocalGpuPacking(6, 2)
+    share = packing.resources()["GPU"]
+    assert share == pytest.approx(1 / 3, abs=1e-4)
+    assert packing.choose_slot([0, 1, 2, 3, 4, 5], {}) == 0
+    assert packing.choose_slot([1, 2, 3, 4, 5], {0: {"GPU": share}}) == 1
+    assert packing.choose_slot([0, 3, 5], {1: {"GPU": share}, 2: {"GPU": share}, 4: {"GPU": share}}) == 3
+
+
+def test_a_local_trial_waits_until_a_gpu_has_room_for_a_larger_share() -> None:
+    packing = LocalGpuPacking(8, 2)
+    quarter = packing.resources()
+    assert packing.reduce_sharing(quarter)
+    assert packing.resources() == {"GPU": 0.3333}
+    full = dict.fromkeys(range(7), quarter)  # four trials on GPU 0, three on GPU 1
+    assert packing.choose_slot([7], full) is None
+    del full[1]
+    assert packing.choose_slot([1, 7], full) == 1
+    assert packing.max_workers == packing.max_concurrent(8) == 6
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(1, 3), st.integers(1, 9))
+def test_local_trials_never_exceed_a_gpu(events: list[bool], gpus: int, workers: int) -> None:
+    """Trials start and end in any order, and every third end is out of memory."""
+    packing = LocalGpuPacking(workers, gpus)
+    busy: dict[int, dict[str, float]] = {}
+    for number, starts in enumerate(events):
+        if starts and len(busy) < packing.max_concurrent(workers):
+            slot = packing.choose_slot([slot for slot in range(workers) if slot not in busy], busy)
+            assert slot is not None or busy, "a trial waits only for others"
+            if slot is not None:
+                busy[slot] = packing.resources()
+        elif busy:
+            resources = busy.pop(next(iter(busy)))
+            if number % 3 == 0:
+                packing.reduce_sharing(resources)
+        for gpu in range(gpus):
+            assert sum(used["GPU"] for slot, used in busy.items() if slot % gpus == gpu) <= 1.0 + 1e-9
