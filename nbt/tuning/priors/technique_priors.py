@@ -50,6 +50,14 @@ def _zap_rarely_when_short(target: Target) -> PriorSuggestion | None:
     )
 
 
+def _stop_zapping_early(target: Target) -> PriorSuggestion | None:
+    def log_density(settings: TransferSettings) -> float:
+        outside = max(0.5 - settings.zap_until, settings.zap_until - 0.75, 0.0)
+        return gaussian_log_density(outside if settings.zap_period else 0.15, 0.0, 0.15)
+
+    return PriorSuggestion("no zap after 50 to 75 % of the steps, so that the head can train again", log_density)
+
+
 def _inject_by_similarity(target: Target) -> PriorSuggestion | None:
     similarity = target.tli_similarity or 0.0
     slope = float(np.clip(4.0 * (similarity - 0.5), -1.0, 1.0))
@@ -96,6 +104,14 @@ TECHNIQUE_PRIORS = (
         needs=("images per class",),
         strength=0.3,
         suggest=_zap_rarely_when_short,
+    ),
+    Prior(
+        name="stop zapping early",
+        source="runs of nbt on digits: with a falling rate, a head that is reset in the last third does not recover",
+        dimensions=("zap_until",),
+        needs=(),
+        strength=0.3,
+        suggest=_stop_zapping_early,
     ),
     Prior(
         name="inject by similarity",
