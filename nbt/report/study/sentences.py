@@ -40,12 +40,13 @@ def _transfer_text(settings: TransferSettings, units: int | None) -> str:
 
 
 def _frozen_text(settings: TransferSettings, units: int | None) -> str:
-    share, top = _depth(settings, "frozen_depth", units), settings.frozen_top
-    text = "trains only the head" if share >= 1.0 else f"freezes {_first_units(share, units)}"
-    if share <= 0.0:
-        text = "freezes no units" if not top else "freezes"
-    joined = " and" if share > 0.0 else ""
-    return f"{text}{joined} the {percent(top, 0)} of the units nearest to the head" if top else text
+    share = _depth(settings, "frozen_depth", units)
+    if share >= 1.0:
+        return "trains only the head"
+    frozen = [_first_units(share, units)] if share > 0.0 else []
+    if settings.frozen_top:
+        frozen.append(f"the {percent(settings.frozen_top, 0)} of the units nearest to the head")
+    return f"freezes {' and '.join(frozen) or 'no units'}"
 
 
 def _depth(settings: TransferSettings, depth: str, units: int | None) -> float:
