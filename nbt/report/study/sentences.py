@@ -44,9 +44,12 @@ def _transfer_text(settings: TransferSettings, units: int | None) -> str:
 
 def _frozen_text(settings: TransferSettings, units: int | None) -> str:
     share = _depth(settings, "frozen_depth", units)
-    if share <= 0.0:
-        return "freezes no units"
-    return "trains only the head" if share >= 1.0 else f"freezes {_first_units(share, units)}"
+    if share >= 1.0:
+        return "trains only the head"
+    frozen = [_first_units(share, units)] if share > 0.0 else []
+    if settings.frozen_top:
+        frozen.append(f"the {percent(settings.frozen_top, 0)} of the units nearest to the head")
+    return f"freezes {' and '.join(frozen) or 'no units'}"
 
 
 def _depth(settings: TransferSettings, depth: str, units: int | None) -> float:

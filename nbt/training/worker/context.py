@@ -25,7 +25,7 @@ from nbt.training.worker.shared_feature_cache import SharedFeatureCache
 from nbt.training.worker.starting_weights import StartingWeights, StartingWeightsCache, draw_kaiming_state
 from nbt.transfer.fast import make_feature_norm, scale_head
 from nbt.transfer.linearize import check_linearizable
-from nbt.transfer.transfer_depth import freeze, set_transferred, units_of
+from nbt.transfer.transfer_depth import freeze, frozen_units, set_transferred, units_of
 
 
 class WorkerContext:
@@ -105,7 +105,7 @@ class WorkerContext:
             seed: Seed of the new weights.
 
         Returns:
-            The model, which the next trial overwrites, and its number of frozen units.
+            The model, which the next trial overwrites, and its number of frozen units from the input.
 
         Raises:
             UsageError: The starting weights do not exist, see `StartingWeightsCache.get`.
@@ -114,7 +114,7 @@ class WorkerContext:
         self._starting_weights = self._starting_weights_cache.get(settings)
         total = len(model.units)
         transferred = units_of(settings.transfer_depth, total)
-        frozen = min(units_of(settings.frozen_depth, total), transferred)
+        frozen, frozen_top = frozen_units(settings, total)
         fresh: dict[str, torch.Tensor] = {}
         if transferred < total:
             draw = draw_kaiming_state if settings.source.init == "kaiming" else random_unit_state
@@ -125,7 +125,7 @@ class WorkerContext:
             model.head.reset_parameters()
         scale_head(model.head, settings.head_scale)
         model.feature_norm = make_feature_norm(settings.feature_norm, model.feature_dim).to(self.device)
-        freeze(model, model.units, frozen)
+        freeze(model, model.units, frozen, frozen_top)
         model.zero_grad(set_to_none=True)
         return model, frozen
 

@@ -10,7 +10,7 @@ from nbt.tuning.priors.measures import MEASURES
 from nbt.tuning.priors.prior import Prior
 from nbt.tuning.priors.rates import moderate_head_rate, moderate_unit_rate, rates_by_shift
 from nbt.tuning.priors.schedule import average_within_the_training, enough_steps, mild_augmentation_when_short
-from nbt.tuning.priors.zapping import zap_rarely_when_training_is_short
+from nbt.tuning.priors.zapping import stop_zapping_early, zap_rarely_when_training_is_short
 
 _PRIORS = {
     item.name: item
@@ -25,6 +25,7 @@ _PRIORS = {
         enough_steps,
         stall_while_the_head_is_random,
         zap_rarely_when_training_is_short,
+        stop_zapping_early,
         inject_by_similarity,
         the_expansion_when_images_are_few,
     )

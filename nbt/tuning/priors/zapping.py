@@ -1,11 +1,11 @@
-"""Prior on zapping."""
+"""Priors on zapping."""
 
 from __future__ import annotations
 
 from nbt.settings import TransferSettings
 from nbt.tuning.priors.measures import IMAGES_PER_CLASS
 from nbt.tuning.priors.prior import PriorSuggestion, prior
-from nbt.tuning.priors.statement import Quantity, at_most
+from nbt.tuning.priors.statement import Quantity, at_most, near
 from nbt.tuning.target import Target
 
 
@@ -29,4 +29,18 @@ def zap_rarely_when_training_is_short(target: Target) -> PriorSuggestion | None:
     share = Quantity(label="the share of the epochs in which the head recovers from zaps", value=recovering_share)
     return PriorSuggestion(
         (at_most(share, 0.1, 1.0),), f"a reset head needs about {recovery:.0f} of the {target.epochs} epochs to recover"
+    )
+
+
+@prior(
+    source="runs of nbt on digits: with a falling rate, a head that is reset in the last third does not recover",
+    dimensions=("zap_until",),
+    needs=(),
+    strength=0.3,
+)
+def stop_zapping_early(target: Target) -> PriorSuggestion:
+    """Stops zapping while the learning rate is high enough to train the head again."""
+    share = Quantity(label="zap_until", value=lambda settings: settings.zap_until if settings.zap_period else None)
+    return PriorSuggestion(
+        (near(share, 0.62, 0.12),), "while the learning rate falls to 0, a reset head does not recover"
     )

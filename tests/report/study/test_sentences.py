@@ -31,6 +31,14 @@ def test_recipe_sentence() -> None:
     assert recipe_sentence(DEFAULT.replace(frozen_depth=1.0), 3) == (
         "It keeps all pretrained weights and trains only the head."
     )
+    window = DEFAULT.replace(frozen_top=0.5)
+    assert recipe_sentence(window, 4) == (
+        "It keeps all pretrained weights and freezes the 50 % of the units nearest to the head."
+    )
+    assert recipe_sentence(window.replace(frozen_depth=0.25), 4) == (
+        "It keeps all pretrained weights and freezes the first 1 of 4 units and the 50 % of the units nearest to the "
+        "head."
+    )
     scratch = TransferSettings(transfer_depth=0.0)
     assert recipe_sentence(scratch, 3) == "It starts from random weights and freezes no units."
     text = recipe_sentence(BEST, None)

@@ -21,3 +21,16 @@ class TestZapSeldomWhenShort:
 
     def test_it_is_not_active_for_long_training(self) -> None:
         assert inactivity_reason(self.NAME, target(epochs=100, train_images=5000)) == NO_REASON
+
+
+class TestStopZappingEarly:
+    NAME = "stop zapping early"
+
+    def test_the_published_range_is_best(self) -> None:
+        log_density = suggestion(self.NAME).log_density
+        scores = [log_density(BASE.replace(zap_period=2, zap_until=share)) for share in (0.62, 0.75, 0.9, 1.0)]
+        assert scores == sorted(scores, reverse=True) and len(set(scores)) == 4
+
+    def test_without_zaps_the_share_has_no_effect(self) -> None:
+        log_density = suggestion(self.NAME).log_density
+        assert log_density(BASE) == -0.5
