@@ -23,7 +23,7 @@ to come; the rows "dlcft, random head" are today's default.
 
     python studies/continual.py run --shared ../shared --dataset digits      # resumable
     python studies/continual.py run --shared ../shared                       # all datasets: about 3 hours on one core
-    python studies/continual.py run --shared ../shared --shard 0/2           # with 1/2 in parallel on another core
+    python studies/continual.py run --shared ../shared           # resumable; one process per core
     python studies/continual.py report                                       # studies/results/continual.{json,md,svg}
 
 The results of the streams are stored in `studies/results/continual_rows*.jsonl`, one line per stream.
@@ -41,6 +41,7 @@ from typing import Any
 
 import numpy as np
 from machine import machine
+from shards import add_shard_option, start_shards
 
 import nbt
 from nbt.settings import TransferSettings
@@ -239,6 +240,7 @@ def cells(datasets: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 
 def run(args: argparse.Namespace) -> None:
     """Runs all streams of this shard that are not stored yet."""
+    start_shards(args)
     import torch
 
     torch.set_num_threads(1)
@@ -397,11 +399,7 @@ def main() -> None:
     runner = commands.add_parser("run", help="run the streams that are not stored yet")
     runner.add_argument("--shared", default="../shared", help="folder with data/ and weights/")
     runner.add_argument("--dataset", choices=TASKS, nargs="*", default=list(TASKS), help="datasets to run")
-    runner.add_argument(
-        "--shard",
-        default="0/1",
-        help="I/N: run every N-th combination of dataset, scenario and method, starting with the I-th (counted from 0)",
-    )
+    add_shard_option(runner, "combination of dataset, scenario and method")
     runner.set_defaults(do=run)
     reporter = commands.add_parser("report", help="write the report of the stored streams")
     reporter.set_defaults(do=report)

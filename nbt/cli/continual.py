@@ -135,6 +135,7 @@ def _run_task_streams(out: Output, options: Mapping[str, Any]) -> tuple[dict[str
                 options["dataset"],
                 **stream_options,
                 seeds=options["seeds"],
+                workers=options["workers"],
                 out=options["folder"],
                 tracking_uri=options["tracking_uri"],
                 fresh=options["fresh"],
@@ -162,8 +163,8 @@ def reproduce_command(ctx: click.Context, task: TaskOptions) -> str:
     """
     arguments = ["nbt", "continual"]
     for name, param in given_parameters(ctx).items():
-        # --fresh and the output flags, which are no longer in `ctx.params`, do not change the results.
-        if name in ctx.params and name != "fresh":
+        # --fresh, --workers and the output flags, which are no longer in `ctx.params`, do not change the results.
+        if name in ctx.params and name not in ("fresh", "workers"):
             value = ctx.params[name]
             for item in value if isinstance(value, tuple) else (value,):
                 arguments += [param.opts[0], _portable_value(name, str(item), task)]

@@ -28,6 +28,7 @@ from nbt.fit.emd import emd_similarity
 from nbt.fit.fit_profile import FORMAT_VERSION, LAYER_COLUMNS, FitProfile
 from nbt.fit.gbc import COMPONENTS as GBC_COMPONENTS
 from nbt.fit.gbc import gbc_from_components
+from nbt.fit.gradient import relative_gradient_norms
 from nbt.fit.h_score import h_score_from_spectrum
 from nbt.fit.knee import knee_depth
 from nbt.fit.knn import knn_accuracy, knn_accuracy_unchecked
@@ -35,10 +36,10 @@ from nbt.fit.leep import leep, nce, nleep_from_components
 from nbt.fit.logme import logme_from_spectrum
 from nbt.fit.pca import components_from_spectrum
 from nbt.fit.profile_cache import profile_path, read_profile, write_profile
-from nbt.fit.ridge import ridge_accuracy_from_spectrum
+from nbt.fit.ridge import ridge_accuracy_from_spectrum, ridge_head
 from nbt.fit.sampling import draw_sample
 from nbt.fit.source_means import class_means
-from nbt.fit.spectrum import Spectrum
+from nbt.fit.spectrum import Spectrum, one_hot
 from nbt.fit.transrate import transrate_from_spectrum
 from nbt.fit.validation import IntArray, check_labels
 from nbt.models.batch_norm import estimate_statistics
@@ -177,6 +178,7 @@ class _ProfileBuilder:
         spectrum = self._measure_units(activations.units, rows, "")
         del activations
         scalars.update(self._measure_output(spectrum))
+        self._measure_gradients(spectrum, rows)
         scalars["h_score_regularized"] = rows[-1]["h_score"]
         scalars.update(_last_unit_values(rows, ("logme", "ridge_accuracy"), ""))
         features = self._measure_random(rows)
@@ -194,10 +196,10 @@ class _ProfileBuilder:
         return FitProfile(finite, layers, facts, dict(sorted(self.left_out.items())))
 
     def _advance(self) -> None:
-        """Reports one more step: a batch of one of the networks, a unit of one of them, or the output."""
+        """Reports one more step: a batch or a unit of one of the networks, the output, or the gradients."""
         self.steps_done += 1
         if self.progress is not None:
-            total = 2 * (self.batches + self.model.n_units) + 1
+            total = 2 * (self.batches + self.model.n_units) + 2
             self.progress(f"measuring how {self.task.backbone.text} fits", self.steps_done, total)
 
     def _measure_or_nan(self, name: str, measure: Callable[[], float]) -> float:
@@ -315,6 +317,23 @@ class _ProfileBuilder:
             units[i] = np.empty((0, 0), dtype=np.float32)
             self._advance()
         return spectrum
+
+    def _measure_gradients(self, spectrum: Spectrum, rows: list[dict[str, Any]]) -> None:
+        """Adds the relative gradient norm of each unit to its row, from one batch with the head of the ridge probe."""
+        try:
+            head = ridge_head(spectrum, self.labels)
+        except ValueError as error:
+            self.left_out["relative_gradient"] = str(error)
+            norms = [math.nan] * len(rows)
+        else:
+            images = next(iter_image_batches(self.task, self.index[:BATCH_SIZE], self.device))
+            arrays = (one_hot(self.labels)[:BATCH_SIZE], *head)
+            norms = relative_gradient_norms(
+                self.model, images, *(torch.from_numpy(array).float().to(self.device) for array in arrays)
+            )
+        for row, norm in zip(rows, norms, strict=True):
+            row["relative_gradient"] = norm
+        self._advance()
 
     def _measure_random(self, rows: list[dict[str, Any]]) -> Matrix:
         """Adds the measures of each unit with random weights to its row; returns the random features."""

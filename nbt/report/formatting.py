@@ -69,9 +69,9 @@ def format_number(value: float | int | str | None) -> str:
     """Returns a setting or a fact as text: three significant digits for floats, a dash for None and infinite values."""
     if value is None:
         return DASH
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    if isinstance(value, int):
+    if isinstance(value, bool):
+        return str(value).lower()  # as in a settings file
+    if not isinstance(value, float):
         return str(value)
     if not math.isfinite(value):
         return DASH

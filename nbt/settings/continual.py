@@ -64,7 +64,9 @@ class ContinualSettings:
         head: Head around which a network is linearised: "fitted" (a ridge regression on the first task; classes
             without training images in it have the rows of a new layer) or "random" (the initialisation of a new layer
             for every class). None selects "random" for the class-incremental training of a linearised network, else
-            "fitted". A row of zeros would give its class a Jacobian of 0 with respect to the backbone.
+            "fitted". A row of zeros would give its class a Jacobian of 0 with respect to the backbone. In
+            class-incremental streams "random" had the better average accuracy on validation images: 95.5 against
+            95.0 % on digits (3 seeds), 63.6 against 61.9 % on Omniglot (2), 44.3 against 42.5 % on CUB-50 (1).
         vectors: Output vectors of the Gauss-Newton curvature: "signs" (one random vector per image) or "unit" (one
             vector per output: the exact expectation at C times the cost).
         memory_bytes: Upper bound of the memory of all curvatures, in bytes.

@@ -31,7 +31,7 @@ from nbt.training.worker.context import WorkerContext
 from nbt.transfer.layer_lr import parameter_groups
 from nbt.transfer.linearize import FirstOrder
 from nbt.transfer.technique import HookChain, TrainingRun
-from nbt.transfer.transfer_depth import set_training
+from nbt.transfer.transfer_depth import frozen_units, set_training
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +97,7 @@ def fine_tune(
     if settings.linearized:
         context.check_linearizable()
     model, frozen = context.prepare_model(settings, seed)
+    _, frozen_top = frozen_units(settings, len(model.units))
     batches = TaskBatches(task, settings, seed, context, model, frozen)
     if stage.start is not None:
         model.load_state_dict(stage.start)
@@ -108,7 +109,7 @@ def fine_tune(
     groups = parameter_groups(model.units, model.head, settings)
     if settings.stall > 0.0:
         groups = split_off_head(groups, model.head)
-    loss = TrainingLoss(settings, stage.outputs)
+    loss = TrainingLoss(settings, stage.outputs, context.labels[torch.from_numpy(task.split.train)])
     run = TrainingRun(settings, seed, model, frozen, make_optimizer(settings, groups), batches.per_epoch)
     hooks = training_hooks(run, groups, context.w0, stage)
     train_step = TrainStep(run, network, loss, hooks, [group.lr for group in groups], context.device)
@@ -122,7 +123,7 @@ def fine_tune(
         started, epoch = time.perf_counter(), len(state.curve) + 1
         with context.fork_global_rng():
             context.seed_global_rng(seed, "epoch", epoch)
-            set_training(model, model.units, frozen)
+            set_training(model, model.units, frozen, frozen_top)
             total = torch.zeros((), device=context.device)
             shares = draw_mixup_shares(settings.mixup, batches.per_epoch, seed, epoch)
             with hooks.epoch(epoch):

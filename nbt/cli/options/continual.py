@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from nbt.cli.options.common import AT_LEAST_ONE, Function, choice_option, config_option, given_parameters
+from nbt.cli.options.common import (
+    AT_LEAST_ONE,
+    Function,
+    choice_option,
+    config_option,
+    given_parameters,
+    workers_option,
+)
 from nbt.errors import UsageError, nearest
 from nbt.search_config import WEIGHTS_HELP
 from nbt.settings import CURVATURES, TransferSettings
@@ -173,6 +180,7 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Upper bound on the memory of the curvatures, such as 512M.",
     ),
     config_option("out"),
+    workers_option,
     config_option("tracking_uri"),
     click.option("--fresh", is_flag=True, help="Delete the stored results of these streams and start again."),
 )

@@ -21,6 +21,7 @@ _LABELS = {
     "variance_shift": "shift of variances",
     "dead_channels": "dead channels",
     "cka_next": "CKA with the next unit",
+    "relative_gradient": "relative gradient norm",
 }
 
 

@@ -11,7 +11,7 @@ from nbt.errors import NbtError, UsageError, nearest
 from nbt.files import atomic_file
 from nbt.fit.fit_profile import FitProfile
 from nbt.report import svg
-from nbt.report.fit.text import accuracy_text, gain_of_unit, images, knee_unit_count, profile_names
+from nbt.report.fit.measures import accuracy_text, gain_of_unit, images, knee_unit_count, profile_names
 from nbt.report.formatting import one_line, truncated
 from nbt.tuning.intervals import accuracy_standard_error
 

@@ -41,7 +41,7 @@ from nbt.transfer.curvature.estimate import Curvature, estimate_curvature, load_
 from nbt.transfer.fast import FeatureNorm
 from nbt.transfer.linearize import FirstOrder
 from nbt.transfer.quadratic_penalty import QuadraticPenalty
-from nbt.transfer.transfer_depth import freeze
+from nbt.transfer.transfer_depth import freeze, frozen_units
 from nbt.transfer.zap import zap
 
 State = dict[str, torch.Tensor]
@@ -127,7 +127,7 @@ class NetworkLearner(Learner):
             return
         model = self.model
         model.load_state_dict(self.origin if recipe.linearized else self.state)
-        freeze(model, model.units, self.frozen)
+        freeze(model, model.units, *frozen_units(recipe, len(model.units)))
         model.eval()
         outputs = torch.from_numpy(self._outputs(stage)).to(stream.context.device)
         batch_size = inference_batch_size(_CURVATURE_BATCH_SIZE, stream.task.image_size)
