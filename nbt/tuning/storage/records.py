@@ -11,7 +11,7 @@ from typing import Any
 
 from nbt.search_config import PRUNERS, SearchConfig
 from nbt.settings import TransferSettings
-from nbt.training.results import EpochResult, best_epoch
+from nbt.training.results import EpochResult, last_accuracy
 from nbt.tuning.intervals import Interval
 
 # Key of the facts of a trial.
@@ -106,21 +106,22 @@ class TrialRecord:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def best(self) -> EpochResult | None:
-        """The epoch with the best validation; see `nbt.training.results.best_epoch`."""
-        return best_epoch(self.curve)
-
-    @property
     def val_accuracy(self) -> float | None:
-        """Validation accuracy of the best epoch, 0 ... 1; 0 if the trial diverged, None without validation."""
-        if self.diverged:
-            return 0.0
-        return None if self.best is None else self.best.val_accuracy
+        """Value of a full-length trial: its validation accuracy after the last epoch, 0 ... 1; 0 if it diverged.
+
+        None for every other trial: the accuracy of a stopped trial is not comparable with those of full-length ones.
+        """
+        return self.last_accuracy if self.state == "complete" else None
 
     @property
     def val_loss(self) -> float | None:
-        """Validation loss of the best epoch in nats; None without validation."""
-        return None if self.best is None else self.best.val_loss
+        """Validation loss of a full-length trial after the last epoch in nats; None without validation."""
+        return self.curve[-1].val_loss if self.state == "complete" and self.curve else None
+
+    @property
+    def last_accuracy(self) -> float | None:
+        """Validation accuracy after the last epoch so far, 0 ... 1; see `nbt.training.results.last_accuracy`."""
+        return last_accuracy(self.curve)
 
     @property
     def diverged(self) -> bool:
@@ -163,17 +164,14 @@ class FinalRun:
 
     @property
     def val_accuracy(self) -> float:
-        """Validation accuracy of the best epoch, 0 ... 1; 0 if the run diverged."""
-        best = best_epoch(self.curve)
-        if best is None or best.val_accuracy is None or self.curve[-1].diverged:
-            return 0.0
-        return best.val_accuracy
+        """Validation accuracy after the last epoch, 0 ... 1; 0 if the run diverged."""
+        return last_accuracy(self.curve) or 0.0
 
     @property
     def val_loss(self) -> float:
-        """Validation loss of the best epoch in nats; infinite if it is unknown."""
-        best = best_epoch(self.curve)
-        return math.inf if best is None or best.val_loss is None else best.val_loss
+        """Validation loss after the last epoch in nats; infinite if it is unknown."""
+        loss = self.curve[-1].val_loss if self.curve else None
+        return math.inf if loss is None else loss
 
 
 @dataclass(frozen=True, kw_only=True)
