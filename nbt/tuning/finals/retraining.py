@@ -64,8 +64,8 @@ class Retraining(TrialSource):
             raise NbtError(f"training the {name} settings on train + validation failed: {outcome.error}")
         if outcome.diverged and spec.export is not None:
             raise NbtError(
-                f"training the {name} settings on train + validation diverged in epoch {outcome.curve[-1].epoch}, so that "
-                "there is no model; use nbt train with lower learning rates, or search with another --seed"
+                f"training the {name} settings on train + validation diverged in epoch {outcome.curve[-1].epoch} and "
+                "gave no model; use nbt train with lower learning rates, or search with another --seed"
             )
         if spec.evaluate_test:
             self._store_result(name, outcome)

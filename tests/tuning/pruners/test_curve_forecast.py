@@ -70,10 +70,10 @@ class TestCurve:
         )
         assert (curve.total_epochs, curve.expected_score) == (5, 0.7)
 
-    def test_the_best_epoch_counts(self) -> None:
+    def test_the_last_epoch_counts(self) -> None:
         rows = [EpochResult(epoch, 1.0, 1.0, accuracy, 1.0) for epoch, accuracy in ((1, 0.4), (2, 0.8), (3, 0.6))]
         curve = LearningCurve.from_epochs(TransferSettings(), rows, images=IMAGES, total_epochs=3)
-        assert curve.end_score == pytest.approx(logit_score(0.8, IMAGES))
+        assert curve.end_score == pytest.approx(logit_score(0.6, IMAGES))
         assert curve.until(1).end_score == pytest.approx(logit_score(0.4, IMAGES))
 
     def test_a_truncated_curve_keeps_the_total_epochs(self) -> None:
