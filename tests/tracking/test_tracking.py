@@ -266,7 +266,8 @@ def test_trial_run_content(written: str) -> None:
     ]
     assert tags["device"] == "cpu"
     assert {"train_loss", "val_loss", "seconds"} < set(history)
-    assert [value for _, value, _ in history["best_val_accuracy"]] == [0.712]
+    assert [value for _, value, _ in history["value"]] == [0.712]
+    assert [value for _, value, _ in history["best_val_accuracy"]] == [max(r.val_accuracy or 0 for r in record.curve)]
     assert [value for _, value, _ in history["epochs"]] == [12.0]
 
 
@@ -282,7 +283,8 @@ def test_states_of_pruned_failed_and_diverged_trials(written: str) -> None:
     assert "out of memory" in content["trial-0005"][3]["reason"]
     assert content["trial-0005"][1][1].endswith("| failed")
     assert content["trial-0007"][4]["train_loss"] == [(1, 6.5, content["trial-0007"][4]["train_loss"][0][2])]
-    assert content["trial-0007"][4]["best_val_accuracy"][0][1] == 0.0
+    assert content["trial-0007"][4]["value"][0][1] == 0.0
+    assert "value" not in content["trial-0004"][4], "a stopped trial has no value"
 
 
 def test_all_trials_and_finals_have_the_same_parameters(written: str) -> None:

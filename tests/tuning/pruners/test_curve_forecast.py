@@ -169,22 +169,21 @@ class TestForecast:
             assert forecast.weights.sum() == pytest.approx(1.0) and (forecast.weights > 0).all()
             assert (np.diff(forecast.values) >= 0).all()
 
-    @pytest.mark.parametrize("epoch", range(1, LENGTH))
-    def test_the_forecast_is_at_least_the_score_reached(
-        self, forecaster: CurveForecaster, curves: list[LearningCurve], epoch: int
-    ) -> None:
-        for curve in (curves[1], curves[-1]):
-            part = curve.until(epoch)
-            forecast = forecaster.forecast(part, curves[:3], PROBE)
-            assert forecast.values.min() >= part.end_score
-            assert forecast.mean >= part.end_score
-
-    def test_a_curve_above_the_best_beats_it_with_certainty(
+    def test_a_curve_may_end_below_the_score_reached(
         self, forecaster: CurveForecaster, curves: list[LearningCurve]
     ) -> None:
-        forecast = forecaster.forecast(flat(0.99, 3), curves[:3], PROBE)
-        assert forecast.probability_above(curves[0].end_score) == pytest.approx(1.0)
-        assert accuracy_from_logit_score(forecast.values[0], IMAGES) == pytest.approx(0.99)
+        part = curves[1].until(LENGTH - 2)
+        forecast = forecaster.forecast(part, curves[:3], PROBE)
+        assert forecast.values.min() < part.end_score < forecast.values.max()
+
+    def test_a_curve_above_the_best_probably_beats_it(
+        self, forecaster: CurveForecaster, curves: list[LearningCurve]
+    ) -> None:
+        chances = [
+            forecaster.forecast(flat(0.99, epoch), curves[:3], PROBE).probability_above(curves[0].end_score)
+            for epoch in (3, 10)
+        ]
+        assert chances[0] > 0.3 and chances[1] > 0.8
 
     def test_a_better_curve_has_a_better_forecast(
         self, forecaster: CurveForecaster, curves: list[LearningCurve]
@@ -196,7 +195,7 @@ class TestForecast:
             assert promising.mean > unpromising.mean + 1.0
             assert promising.probability_above(curves[0].end_score) > unpromising.probability_above(curves[0].end_score)
 
-    def test_errors_are_below_those_of_the_score_reached_and_decrease(
+    def test_errors_are_below_those_of_the_score_reached_and_largest_early(
         self, forecaster: CurveForecaster, curves: list[LearningCurve]
     ) -> None:
         errors = {}
@@ -206,7 +205,7 @@ class TestForecast:
             ends = np.array([curve.end_score for curve in rest])
             errors[epoch] = np.abs(forecasts - ends).mean()
             assert errors[epoch] < np.abs([curve.until(epoch).end_score for curve in rest] - ends).mean()
-        assert errors[2] > errors[6] > errors[10]
+        assert errors[2] > max(errors[6], errors[10])
 
     def test_it_is_deterministic(self, forecaster: CurveForecaster, curves: list[LearningCurve]) -> None:
         with patch_small_forests():

@@ -303,6 +303,17 @@ class TestVersion01:
         assert list_studies(resolve_storage(None, tmp_path))[0].trials == record.counts()
         assert file.read_bytes() == before
 
+    def test_the_value_of_a_trial_is_that_of_its_last_epoch(self, tmp_path: Path) -> None:
+        """Version 0.1 stored the value of the best epoch."""
+        record = copy_searched_study(tmp_path, "3")
+        convert_to_version_0_1(tmp_path)
+        run_sql(tmp_path, "UPDATE trial_values SET value = 0.9999")
+        values = [trial.curve[-1].val_accuracy for trial in record.trials]
+        assert list_studies(resolve_storage(None, tmp_path))[0].best == max(value or 0.0 for value in values)
+        with open_fake_study(tmp_path) as store:
+            assert [trial.value for trial in store.trials()] == values
+            assert [trial.val_accuracy for trial in store.record().trials] == values
+
     def test_it_is_continued_like_a_present_one(self, tmp_path: Path) -> None:
         for name in ("old", "new"):
             store = open_fake_study(tmp_path / name, "5")
