@@ -145,7 +145,7 @@ def test_facts_of_a_gpu_include_its_name_and_the_peak_memory_of_the_trial(
 
     def train(takes: int) -> FineTuneResult:
         held["peak"] = max(held["peak"], held["now"] + takes)
-        return FineTuneResult(None, QUICK, (), None, 0.5)  # type: ignore[arg-type]
+        return FineTuneResult(None, QUICK, (), 0.5)  # type: ignore[arg-type]
 
     def fake(task: object, settings: TransferSettings, seed: int, **options: object) -> Generator[EpochResult]:
         if seed == 0:
@@ -186,3 +186,11 @@ def test_no_temporary_files_are_left(context: WorkerContext, tmp_path: Path) -> 
     run_trial(TrialSpec(key="a", settings=QUICK, export=tmp_path / "model"), context, never_stop)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "weights.safetensors"]
+
+
+def test_a_diverged_model_is_not_exported_and_has_the_worst_test_accuracy(digits: Task, tmp_path: Path) -> None:
+    spec = TrialSpec(key="a", settings=QUICK.replace(head_lr=1e6, body_lr=1e6), evaluate_test=True, export=tmp_path / "m")
+    outcome = run_trial(spec, WorkerContext(digits), never_stop)
+    assert outcome.error is None and outcome.diverged
+    assert (outcome.test_accuracy, outcome.test_loss) == (0.0, None)
+    assert not (tmp_path / "m").exists()

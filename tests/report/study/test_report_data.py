@@ -1,7 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from nbt.report.formatting import TemplateData
+from nbt.report.formatting import DASH, TemplateData
 from nbt.report.study.report_data import build_report
 from nbt.tuning.storage.records import StudyRecord
 from tests.sample_study import (

@@ -22,7 +22,7 @@ from nbt.tuning.pruners.curve_forecast import (
     table_curves,
 )
 from nbt.tuning.space.encoding import encode
-from nbt.tuning.surrogate.logit_score import accuracy_from_logit_score, logit_score
+from nbt.tuning.surrogate.logit_score import logit_score
 from nbt.tuning.target import Target
 from tests.tuning.benchmark.tables import diverge, make_table
 from tests.tuning.synthetic import (
