@@ -36,14 +36,14 @@ def run_trial(spec: TrialSpec, context: WorkerContext, on_epoch: OnEpoch) -> Tri
     try:
         return _run(spec, context, on_epoch)
     except Exception as error:
-        outcome = _failed_outcome(error, context)
+        outcome = failed_outcome(error, context)
     if outcome.out_of_memory:
         # Not in the except block: there the exception still holds the frames of the trial and their tensors.
         context.clear()
     return outcome
 
 
-def _failed_outcome(error: Exception, context: WorkerContext) -> TrialOutcome:
+def failed_outcome(error: Exception, context: WorkerContext) -> TrialOutcome:
     """Returns the outcome of an exception that is being handled, without a reference to the exception."""
     is_out_of_memory = out_of_memory(error)
     facts = _run_facts(context) if is_out_of_memory else _device_facts(context)

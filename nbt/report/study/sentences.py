@@ -26,7 +26,10 @@ def recipe_sentence(settings: TransferSettings, units: int | None) -> str:
     slowest, fastest = min(settings.layer_lr_shape), max(settings.layer_lr_shape)
     if 10 ** (slowest - fastest) < _EQUAL_RATES and settings.frozen_depth < 1.0:
         where = ("input", "middle", "top")[settings.layer_lr_shape.index(slowest)]
-        parts.append(f"has its lowest learning rate at the {where} of the backbone ({10**slowest:.2g} times body_lr)")
+        factor = 10 ** (fastest - slowest)
+        parts.append(
+            f"has its lowest learning rate at the {where} of the backbone, {factor:.2g} times below the highest"
+        )
     return f"It {', '.join(parts[:-1])} and {parts[-1]}."
 
 
@@ -143,12 +146,3 @@ def importance_sentence(record: StudyRecord) -> str:
         f"Contribution of each setting to what distinguishes the best of the {full} full-length trials from the others "
         f"(PED-ANOVA); pruned and failed trials are left out.{hint}"
     )
-
-
-__all__ = [
-    "importance_sentence",
-    "optimism",
-    "ranking_sentence",
-    "recipe_sentence",
-    "test_sentence",
-]

@@ -107,6 +107,6 @@ def _max_count(settings: ContinualSettings, kind: str) -> int:
 
 
 def _build_frozen_model(task: Task, settings: ContinualSettings) -> nn.Module:
-    recipe, model = repair(settings.recipe), task.build_model()
+    recipe, model = repair(settings.recipe), task.build_model(seed=0)
     freeze(model, model.units, *frozen_units(recipe, len(model.units)))
     return model

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from nbt.tuning.storage.trial_tables import check_schema, create_tables
 
 _BUSY_TIMEOUT_SECONDS = 30.0
 _RETRY_SECONDS = 0.05
+# What SQLite says about damaged files, and the remedy.
+_DAMAGES = ("not a database", "malformed", "no such table", "no such column")
+_REPLACE = "move the file away or give another one with --storage"
 _BACKENDS = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
 # Without the binary distribution, psycopg needs PostgreSQL's library to be installed.
 _DRIVER_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
@@ -94,6 +97,9 @@ def connect(url: str) -> optuna.storages.RDBStorage:
         deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
         while True:
             try:
+                if file is not None:
+                    with closing(_sqlite_connector(file)()) as connection:
+                        connection.execute("PRAGMA journal_mode=WAL")
                 storage = _open(url, create=True)
                 create_tables(storage.engine)
                 return storage
@@ -151,25 +157,31 @@ def close(storage: optuna.storages.RDBStorage) -> None:
 
 @contextmanager
 def convert_errors(url: str) -> Iterator[None]:
-    """Converts exceptions of the database to errors with a message of one line.
+    """Converts exceptions of the database to errors with a message of one line and, where one is known, a remedy.
 
     Raises:
-        NbtError: The database is unavailable, locked, read-only or damaged.
+        UsageError: The file is damaged or not a database.
+        NbtError: The database is unavailable, locked, full or read-only.
     """
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error) as error:
-        raise NbtError(f"{_display_url(url)}: {_error_message(error)}") from error
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{_display_url(url)}: a stored value is damaged ({error}); {_REPLACE}") from error
     except OSError as error:
         raise NbtError(f"{_display_url(url)}: {error.strerror or error}") from error
-    except json.JSONDecodeError as error:
-        raise NbtError(f"{_display_url(url)}: a stored value is damaged ({error})") from error
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error) as error:
+        text = " ".join(str(_root_cause(error)).split())[:300]
+        message = f"{_display_url(url)}: {text}"
+        if isinstance(_root_cause(error), json.JSONDecodeError) or any(damage in text for damage in _DAMAGES):
+            raise UsageError(f"{message}: {_REPLACE}") from error
+        if "locked" in text:
+            message += ": another program is writing to it; close that program and run the command again"
+        raise NbtError(message) from error
 
 
 def _sqlite_connector(file: Path) -> Callable[[], sqlite3.Connection]:
     def open_connection() -> sqlite3.Connection:
         connection = sqlite3.connect(file, timeout=_BUSY_TIMEOUT_SECONDS, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         return connection
 
@@ -216,14 +228,3 @@ def _root_cause(error: BaseException) -> BaseException:
     while (inner := getattr(error, "orig", None) or error.__cause__) is not None:
         error = inner
     return error
-
-
-def _error_message(error: BaseException) -> str:
-    """Returns the message of the innermost exception in one line, with a remedy if one is known."""
-    error = _root_cause(error)
-    text = " ".join(str(error).split())[:300]
-    if "locked" in text:
-        return f"{text}: another program is writing to it; close that program and run the command again"
-    if "not a database" in text:
-        return f"{text}: move the file away or give another one with --storage"
-    return text

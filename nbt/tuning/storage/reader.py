@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nbt.errors import NbtError, UsageError
+from nbt.errors import UsageError
 from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
@@ -80,14 +80,14 @@ def read_config(name: str, attributes: Mapping[str, Any]) -> StudyConfig | None:
         attributes: User attributes of the study.
 
     Raises:
-        NbtError: The configuration is damaged.
+        UsageError: The configuration is damaged.
     """
     if codec.CONFIG not in attributes:
         return None
     try:
         return codec.decode_config(attributes[codec.CONFIG])
     except TypeError as error:
-        raise NbtError(f"study {name}: its stored configuration is damaged ({error})") from error
+        raise UsageError(f"study {name}: its stored configuration is damaged ({error})") from error
 
 
 def study_record(study: optuna.Study, attributes: Mapping[str, Any]) -> StudyRecord:
@@ -98,11 +98,11 @@ def study_record(study: optuna.Study, attributes: Mapping[str, Any]) -> StudyRec
         attributes: User attributes of the stored study.
 
     Raises:
-        NbtError: The configuration is damaged, or the study was not created by nbt.
+        UsageError: The configuration is damaged, or the study was not created by nbt.
     """
     config = read_config(study.study_name, attributes)
     if config is None:
-        raise NbtError(f"study {study.study_name} was not created by nbt")
+        raise UsageError(f"study {study.study_name} was not created by nbt")
     frozen = study.get_trials(deepcopy=False)
     trials = [record for record in map(read_trial, frozen) if record is not None]
     budget = str(attributes.get(codec.BUDGET, ""))
@@ -152,7 +152,7 @@ def summarise(name: str, attributes: Mapping[str, Any], trials: Sequence[FrozenT
     """
     try:
         config = read_config(name, attributes)
-    except NbtError as error:
+    except UsageError as error:
         _log.warning("%s", error)
         return None
     if config is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,15 +90,12 @@ class StudyStore:
         if self._closed:
             return
         self._closed = True
-        if self._writer is None:
-            self._lock.release()
-            return
-        try:
-            with self._writer.convert_errors():
+        with ExitStack() as stack:
+            if self._writer is not None:
+                stack.callback(self._writer.close)
+            stack.callback(self._lock.release)
+            if self._writer is not None:
                 self._writer.flush()
-                self._lock.release()
-        finally:
-            self._writer.close()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Returns an attribute of the study, or `default` if it is missing."""

@@ -44,7 +44,9 @@ def test_recipe_sentence() -> None:
     text = recipe_sentence(BEST, None)
     assert "first 80 % of the units, freezes the first 35 % of the units" in text
     assert "60 % of the weight decay towards the pretrained weights (L2-SP)" in text
-    assert "lowest learning rate at the input of the backbone (0.063 times body_lr)" in text
+    assert "lowest learning rate at the input of the backbone, 16 times below the highest" in text
+    raised = recipe_sentence(DEFAULT.replace(layer_lr_shape=(0.0, 0.3, 0.3)), 3)
+    assert raised.endswith("lowest learning rate at the input of the backbone, 2 times below the highest.")
 
 
 @pytest.mark.parametrize(

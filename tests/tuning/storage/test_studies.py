@@ -35,6 +35,32 @@ def run_sql(folder: Path, statement: str, *values: object) -> None:
         connection.execute(statement, values)
 
 
+def convert_to_version_0_1(folder: Path) -> None:
+    """Converts the only study to the form of nbt 0.1: everything is in user attributes of Optuna's tables."""
+    with sqlite3.connect(folder / ".nbt" / "studies.db") as connection:
+        for number, attributes, trained in connection.execute("SELECT number, attributes, trained FROM nbt_trials"):
+            [trial] = connection.execute("SELECT trial_id FROM trials WHERE number = ?", (number,)).fetchone()
+            names = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "diverged")
+            rows = connection.execute(
+                f"SELECT {', '.join(names)} FROM nbt_epochs WHERE number = ? ORDER BY epoch", (number,)
+            ).fetchall()
+            curve = {name: [row[i] for row in rows] for i, name in enumerate(names)}
+            curve["diverged"] = [bool(value) for value in curve["diverged"]]
+            values = {**json.loads(attributes), "progress": {"trained": trained, "curve": curve}}
+            connection.executemany(
+                "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, ?, ?)",
+                [(trial, key, json.dumps(value)) for key, value in values.items()],
+            )
+            connection.executemany(
+                "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)"
+                " VALUES (?, ?, ?, 'FINITE')",
+                [(trial, row[0], row[3]) for row in rows],
+            )
+        for table in ("nbt_schema", "nbt_trials", "nbt_epochs"):
+            connection.execute(f"DROP TABLE {table}")
+    connection.close()
+
+
 class TestUrl:
     def test_default_is_a_file_under_the_working_directory(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -256,6 +282,48 @@ class TestRead:
         assert record.noise == pytest.approx((best * (1 - best) / 100) ** 0.5, rel=0.1)
 
 
+class TestVersion01:
+    """Studies of version 0.1, which has no tables of its own."""
+
+    def test_it_is_read_unchanged_and_reading_writes_nothing(self, tmp_path: Path) -> None:
+        record = copy_searched_study(tmp_path, "3")
+        convert_to_version_0_1(tmp_path)
+        file = tmp_path / ".nbt" / "studies.db"
+        before = file.read_bytes()
+        assert read_study(resolve_storage(None, tmp_path), "fake") == record
+        assert list_studies(resolve_storage(None, tmp_path))[0].trials == record.counts()
+        assert file.read_bytes() == before
+
+    def test_it_is_continued_like_a_present_one(self, tmp_path: Path) -> None:
+        for name in ("old", "new"):
+            store = open_fake_study(tmp_path / name, "5")
+            with pytest.raises(DriverKilled):
+                FakeEngine(kill_after=2 * EPOCHS + 2).run(
+                    make_controller(store, "5", pruner="asha", checkpoints=tmp_path / name / "checkpoints")
+                )
+            kill(store)
+        convert_to_version_0_1(tmp_path / "old")
+        old, new = (run_search(tmp_path / name, "5", pruner="asha") for name in ("old", "new"))
+        assert [trial.end for trial in old.trials][:4] == ["complete", "complete", "interrupted", "complete"]
+        for trial, other in zip(old.trials, new.trials, strict=True):
+            assert (trial.settings, trial.curve, trial.end, trial.trained, dict(trial.facts)) == (
+                other.settings,
+                other.curve,
+                other.end,
+                other.trained,
+                dict(other.facts),
+            )
+        assert read_study(resolve_storage(None, tmp_path / "old"), "fake") == old
+
+    def test_an_empty_file_is_no_database_with_studies_and_stays_empty(self, tmp_path: Path) -> None:
+        (tmp_path / "empty.db").touch()
+        url = resolve_storage("sqlite:///empty.db", tmp_path)
+        assert list_studies(url) == []
+        with pytest.raises(UsageError, match=r"unknown study 'a'; there are no studies in .*empty.db"):
+            read_study(url, "a")
+        assert (tmp_path / "empty.db").stat().st_size == 0
+
+
 class TestFaults:
     def test_a_locked_database(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(database, "_BUSY_TIMEOUT_SECONDS", 0.01)
@@ -301,14 +369,51 @@ class TestFaults:
         (tmp_path / ".nbt").mkdir()
         (tmp_path / ".nbt" / "studies.db").write_bytes(b"something else entirely" * 100)
         for access in (lambda: open_fake_study(tmp_path), lambda: list_studies(resolve_storage(None, tmp_path))):
-            with pytest.raises(NbtError, match="not a database: move the file away"):
+            with pytest.raises(UsageError, match="not a database: move the file away"):
                 access()
+
+    def test_a_truncated_database(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "3")
+        file = tmp_path / ".nbt" / "studies.db"
+        content = file.read_bytes()
+        file.write_bytes(content[:8192] + bytes(len(content) - 8192))
+        for access in (lambda: open_fake_study(tmp_path), lambda: read_study(resolve_storage(None, tmp_path), "fake")):
+            with pytest.raises(UsageError, match="malformed: move the file away"):
+                access()
+
+    def test_a_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = tmp_path / ".nbt" / "studies.db"
+        copy_searched_study(tmp_path, "1")
+        used = file.stat().st_size // 4096
+
+        def connect() -> sqlite3.Connection:
+            connection = sqlite3.connect(file, check_same_thread=False)
+            connection.execute(f"PRAGMA max_page_count = {used + 1}")
+            return connection
+
+        with monkeypatch.context() as patched:
+            patched.setattr(database, "_sqlite_connector", lambda _: connect)
+            with pytest.raises(NbtError, match=r"studies.db: database or disk is full"):
+                run_search(tmp_path, "20")
+        record = run_search(tmp_path, "20")
+        assert record.counts()["complete"] == 20
+        assert len({str(trial.settings) for trial in record.trials if trial.state == "complete"}) == 20
 
     def test_a_database_of_another_version_of_optuna(self, tmp_path: Path) -> None:
         open_fake_study(tmp_path).close()
         run_sql(tmp_path, "UPDATE alembic_version SET version_num = 'v1.3.0.a'")
-        with pytest.raises(NbtError, match="optuna storage upgrade"):
-            open_fake_study(tmp_path)
+        for access in (lambda: open_fake_study(tmp_path), lambda: list_studies(resolve_storage(None, tmp_path))):
+            with pytest.raises(UsageError, match="optuna storage upgrade"):
+                access()
+
+    def test_a_database_of_a_later_version_of_nbt(self, tmp_path: Path) -> None:
+        open_fake_study(tmp_path).close()
+        run_sql(tmp_path, "INSERT INTO nbt_schema VALUES (99, '7.5.1')")
+        url = resolve_storage(None, tmp_path)
+        accesses = (lambda: open_fake_study(tmp_path), lambda: list_studies(url), lambda: read_study(url, "fake"))
+        for access in accesses:
+            with pytest.raises(UsageError, match=r"was written by nbt 7.5.1 with schema 99; .* install nbt 7.5.1"):
+                access()
 
     def test_an_unreachable_server(self, tmp_path: Path) -> None:
         pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed")
@@ -317,28 +422,39 @@ class TestFaults:
 
     def test_truncated_json(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "1")
-        run_sql(tmp_path, "UPDATE trial_user_attributes SET value_json = '{\"epo' WHERE key = 'progress'")
-        with pytest.raises(NbtError, match="a stored value is damaged"):
+        run_sql(tmp_path, "UPDATE nbt_trials SET attributes = '{\"epo'")
+        with pytest.raises(UsageError, match=r"studies.db: a stored value is damaged"):
             read_study(resolve_storage(None, tmp_path), "fake")
+
+    @pytest.mark.parametrize("damage", ["json_set(attributes, '$.settings.head_lr', -1)", "'3'", "'{\"settings\": 3}'"])
+    def test_a_damaged_trial_is_ignored(self, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+        copy_searched_study(tmp_path, "2")
+        run_sql(tmp_path, f"UPDATE nbt_trials SET attributes = {damage} WHERE number = 0")
+        self.assert_first_trial_is_ignored(tmp_path, caplog)
 
     @pytest.mark.parametrize(
         ("key", "value"), [("settings", '{"head_lr": -1}'), ("progress", '{"curve": {}}'), ("settings", "3")]
     )
-    def test_a_damaged_trial_is_ignored(
+    def test_a_damaged_trial_of_version_0_1_is_ignored(
         self, tmp_path: Path, key: str, value: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         copy_searched_study(tmp_path, "2")
+        convert_to_version_0_1(tmp_path)
         run_sql(tmp_path, "UPDATE trial_user_attributes SET value_json = ? WHERE key = ? AND trial_id = 1", value, key)
-        record = read_study(resolve_storage(None, tmp_path), "fake")
+        self.assert_first_trial_is_ignored(tmp_path, caplog)
+
+    @staticmethod
+    def assert_first_trial_is_ignored(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+        record = read_study(resolve_storage(None, folder), "fake")
         assert [trial.number for trial in record.trials] == [1]
         assert record.epochs_spent == 2 * EPOCHS
         assert "trial 0: its stored record is damaged" in caplog.text
-        assert run_search(tmp_path, "3").counts()["complete"] == 2
+        assert run_search(folder, "3").counts()["complete"] == 2
 
     def test_a_damaged_configuration(self, tmp_path: Path) -> None:
         open_fake_study(tmp_path).close()
         run_sql(tmp_path, "UPDATE study_user_attributes SET value_json = '{\"name\": 1}' WHERE key = 'config'")
-        with pytest.raises(NbtError, match="study fake: its stored configuration is damaged"):
+        with pytest.raises(UsageError, match="study fake: its stored configuration is damaged"):
             open_fake_study(tmp_path)
         assert list_studies(resolve_storage(None, tmp_path)) == []
 
