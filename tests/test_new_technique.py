@@ -259,7 +259,7 @@ class TestRecords:
         assert any("gradient_noise " in row and GRADIENT_NOISE.settings[0].text in row for row in rows)
         with sqlite3.connect(tmp_path / "mlflow.db") as database:
             tracked = database.execute("select value from params where key = 'gradient_noise'").fetchall()
-        assert {str(value) for value in values} <= {value for (value,) in tracked}
+        assert {value for (value,) in tracked} == {str(value) for value in values if value}
 
 
 def test_it_unregisters_without_a_trace() -> None:
