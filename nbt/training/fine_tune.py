@@ -17,7 +17,7 @@ from nbt.models.backbone import Backbone
 from nbt.settings import TransferSettings, repair
 from nbt.task.task import Task
 from nbt.training.batches import TaskBatches
-from nbt.training.evaluation import evaluate
+from nbt.training.evaluation import Evaluation, evaluate
 from nbt.training.recipe.checks import check_recipe
 from nbt.training.recipe.loss import TrainingLoss
 from nbt.training.recipe.mixup import draw_mixup_shares
@@ -170,7 +170,7 @@ def _evaluate_epoch(
     """
     task = batches.task
 
-    def measure(index: npt.NDArray[np.int64]) -> tuple[float, float]:
+    def measure(index: npt.NDArray[np.int64]) -> Evaluation:
         batches.model.eval()
         return evaluate(classify, batches.evaluation(index), batches.context.device)
 
@@ -180,11 +180,16 @@ def _evaluate_epoch(
     if not math.isfinite(train_loss):
         return diverged()
     with hooks.evaluation():
-        val_loss, val_accuracy = measure(task.split.val) if len(task.split.val) else (None, None)
-        result = EpochResult(epoch, train_loss, val_loss, val_accuracy, 0.0)
+        result = EpochResult(epoch, train_loss, None, None, 0.0)
+        if len(task.split.val):
+            val = measure(task.split.val)
+            result = dataclasses.replace(result, val_loss=val.loss, val_accuracy=val.accuracy, metrics=val.metrics)
         state.keep_if_best(result)
         result = dataclasses.replace(result, seconds=time.perf_counter() - started)
-        if val_loss is not None and not math.isfinite(val_loss):
+        if result.val_loss is not None and not math.isfinite(result.val_loss):
             return diverged()
-        watched = None if task.watched is None else measure(task.watched)[1]
-    return dataclasses.replace(result, watched_accuracy=watched)
+        if task.watched is not None:
+            watched = measure(task.watched)
+            metrics = {**watched.metrics, "log_loss": watched.loss} if watched.metrics else {}
+            result = dataclasses.replace(result, watched_accuracy=watched.accuracy, watched_metrics=metrics)
+    return result

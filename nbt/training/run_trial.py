@@ -109,8 +109,8 @@ def _evaluate_and_export(
 ) -> TrialOutcome:
     """Evaluates the finished model on the test images and exports it, if the specification requests it."""
     if spec.evaluate_test:
-        loss, accuracy = evaluate_model(context, result.model, task.split.test)
-        outcome = dataclasses.replace(outcome, test_loss=loss, test_accuracy=accuracy)
+        test = evaluate_model(context, result.model, task.split.test)
+        outcome = dataclasses.replace(outcome, test_loss=test.loss, test_accuracy=test.accuracy)
     if spec.export is not None:
         export_model(result.model, task, result.settings, spec.export)
     return outcome

@@ -15,6 +15,7 @@ from nbt.settings import TransferSettings, repair
 from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
 from nbt.training.fine_tune import fine_tune
+from nbt.training.metrics import OTHER_METRICS
 from nbt.training.worker.context import WorkerContext
 from tests.training.runs import losses, run, weights
 
@@ -221,17 +222,17 @@ def test_keeps_the_weights_of_the_best_epoch(digits: Task) -> None:
     tuned = run(digits, settings, context=context)
     assert tuned.best is not None
     assert tuned.best.val_accuracy == max(result.val_accuracy or 0 for result in tuned.curve)
-    loss, accuracy = evaluate_model(context, tuned.model, digits.split.val)
-    assert accuracy == pytest.approx(tuned.best.val_accuracy)
-    assert loss == pytest.approx(tuned.best.val_loss, rel=1e-4)
+    evaluation = evaluate_model(context, tuned.model, digits.split.val)
+    assert evaluation.accuracy == pytest.approx(tuned.best.val_accuracy)
+    assert evaluation.loss == pytest.approx(tuned.best.val_loss, rel=1e-4)
 
 
 def test_the_moving_average_is_validated_and_kept(digits: Task) -> None:
     context = WorkerContext(digits)
     tuned = run(digits, QUICK.replace(ema=0.98, epochs=3), context=context)
     assert tuned.best is not None
-    _, accuracy = evaluate_model(context, tuned.model, digits.split.val)
-    assert accuracy == pytest.approx(tuned.best.val_accuracy)
+    evaluation = evaluate_model(context, tuned.model, digits.split.val)
+    assert evaluation.accuracy == pytest.approx(tuned.best.val_accuracy)
     assert losses(tuned)[0][0] == losses(run(digits, QUICK.replace(epochs=3)))[0][0], "training itself is the same"
     assert losses(tuned)[1][1] != losses(run(digits, QUICK.replace(epochs=3)))[1][1]
 
@@ -315,8 +316,17 @@ def test_monitored_images_are_evaluated_and_do_not_change_the_result(digits: Tas
     assert all(result.watched_accuracy is None for result in plain.curve)
     kept = monitored.best
     assert kept is not None
-    _, accuracy = evaluate_model(WorkerContext(monitored_task), monitored.model, digits.split.test)
-    assert kept.watched_accuracy == pytest.approx(accuracy, abs=1e-6)
+    evaluation = evaluate_model(WorkerContext(monitored_task), monitored.model, digits.split.test)
+    assert kept.watched_accuracy == pytest.approx(evaluation.accuracy, abs=1e-6)
+    assert kept.watched_metrics == pytest.approx({**evaluation.metrics, "log_loss": evaluation.loss}, rel=1e-4)
+
+
+def test_every_epoch_has_all_metrics_on_the_validation_images(digits: Task) -> None:
+    tuned = run(digits, QUICK)
+    assert all(result.metrics.keys() == set(OTHER_METRICS) for result in tuned.curve)
+    assert all(0.0 <= (value or 0.0) <= 1.0 for result in tuned.curve for value in result.metrics.values())
+    without = dataclasses.replace(digits, split=dataclasses.replace(digits.split, val=digits.split.val[:0]))
+    assert all(result.metrics == {} for result in run(without, QUICK).curve)
 
 
 class TestFrozenTop:
