@@ -311,7 +311,7 @@ def _write_header(file: IO[bytes], n: int, size: int) -> int:
 
 def _remove_stale_files(folder: Path) -> None:
     """Removes temporary files that killed processes left behind, once they are a day old."""
-    for path in folder.glob(".*.tmp"):
+    for path in folder.glob("*.tmp"):
         try:
             if time.time() - path.stat().st_mtime > _STALE_AFTER_SECONDS:
                 path.unlink()
