@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nbt.data.image_store import ImageStore
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.load import load_task
@@ -115,7 +116,7 @@ def test_workers_map_the_same_file_of_images_and_have_one_thread(digits: Task, m
 
 
 def test_images_without_a_file_are_written_once_for_the_workers(digits: Task) -> None:
-    task = dataclasses.replace(digits, images=digits.images.select(np.arange(len(digits.labels))))
+    task = dataclasses.replace(digits, images=ImageStore(digits.images.array))
     assert task.images.path is None
     with EngineFactory("local", 2) as factory:
         engine: Any = factory.make(task)
