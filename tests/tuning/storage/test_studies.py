@@ -14,6 +14,7 @@ from nbt.errors import NbtError, UsageError
 from nbt.training.results import EpochResult
 from nbt.tuning.storage import codec, database
 from nbt.tuning.storage.database import check_separate_databases
+from nbt.tuning.storage.locks import LeaseLock
 from nbt.tuning.storage.studies import list_studies, open_study, read_study, resolve_storage, study_folder
 from tests.fit_profiles import profile_dict
 from tests.tuning.fakes import (
@@ -27,6 +28,7 @@ from tests.tuning.fakes import (
     make_controller,
     open_fake_study,
     run_search,
+    writer,
 )
 
 
@@ -236,9 +238,11 @@ class TestOpen:
             with pytest.raises(NbtError, match="another driver"):
                 open_fake_study(tmp_path)
         with open_fake_study(tmp_path) as store:
-            store._lock.heartbeat()
+            lock = writer(store)._lock
+            assert isinstance(lock, LeaseLock)
+            lock.heartbeat()
             store.put(codec.LEASE, {**store.get(codec.LEASE), "owner": "another"})
-            store._lock.heartbeat()
+            lock.heartbeat()
             with pytest.raises(NbtError, match="another driver"):
                 store.put("budget", "3")
 
