@@ -32,7 +32,10 @@ WEIGHTS_HELP = "Pretrained weights: those of the backbone (default), random ones
 REQUIRED = ("dataset", "budget")
 """Options without which no search starts; they may be given on the command line or in a configuration file."""
 
-KINDS = ("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus")
+AUTO = "auto"
+"""Value of an option that is chosen from the resources of the machine or cluster."""
+
+KINDS = ("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus", "workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,8 @@ class Option:
     """How one option of a search is written, checked and explained.
 
     Attributes:
-        kind: One of `KINDS`. "budget" is a whole number or a text such as "2h", "gpus" a number or "auto".
+        kind: One of `KINDS`. "budget" is a whole number or a text such as "2h", "gpus" a number or "auto", "workers" a
+            whole number or "auto".
         role: "task" for what is transferred to what, "search" for what the search does, "run" for where it runs and is
             stored.
         help: One sentence for help texts.
@@ -83,6 +87,10 @@ class Option:
                 return str(self._check_text(name, str(value) if type(value) is int else value))
             case "gpus":
                 return value if isinstance(value, str) else self._check_number(name, value)
+            case "workers":
+                if isinstance(value, str) and value != AUTO:
+                    raise UsageError(f"{name} {value!r}: expected {AUTO} or a whole number")
+                return value if value == AUTO else self._check_whole(name, value)
         return self._check_text(name, value)
 
     def _check_whole(self, name: str, value: Any) -> int:
@@ -197,7 +205,14 @@ class SearchConfig:
         choices=ENGINES,
         help="Engine that runs the trials; ray copies the images to its nodes.",
     )
-    workers: int = _option(1, kind="whole", role="run", metavar="N", help="Concurrent trials.")
+    workers: int | str = _option(
+        AUTO,
+        kind="workers",
+        role="run",
+        metavar="N|auto",
+        help="Trials that run at a time; auto: one per usable CPU core, on GPUs as many as their memory allows, with "
+        "Ray as many as the cluster has room for.",
+    )
     ray_address: str | None = _option(
         None,
         kind="text",
@@ -401,6 +416,15 @@ class SearchConfig:
         """Returns the command line of this search, quoted for a shell, as it may be shown."""
         words = [word for option in self.command_options().items() for word in option if word]
         return shlex.join(["nbt", "search", *words])
+
+
+def check_workers(workers: int | str) -> None:
+    """Checks the option `workers` of functions that are not searches.
+
+    Raises:
+        UsageError: It is neither "auto" nor a whole number of 1 or more.
+    """
+    option_fields()["workers"].check("workers", workers)
 
 
 def option_fields() -> dict[str, Option]:

@@ -21,7 +21,7 @@ from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.budget import Budget
 from nbt.tuning.controller import SearchController
 from nbt.tuning.experience.folder import load_experience
-from nbt.tuning.samplers.bayesian import recommend_settings
+from nbt.tuning.samplers.recommendation import recommend_settings
 from nbt.tuning.space.applicability import applicable_space
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.studies import open_study

@@ -12,7 +12,7 @@ Every accuracy is the mean over the seeds, for the recipe with the best validati
 .0003, .003 or .03, and AdamW for squeezenet, which has no BatchNorm and does not train with SGD at these rates.
 
     python studies/fit_validity.py run --shared ../shared        # resumable; 1 to 2 hours on one core
-    python studies/fit_validity.py run --shared ../shared --shard 0/2      # with 1/2 in parallel on another core
+    python studies/fit_validity.py run --shared ../shared      # resumable; one process per core
     python studies/fit_validity.py profile --shared ../shared    # measures the same starting points; minutes
     python studies/fit_validity.py report                        # writes studies/results/fit_validity.{json,md}
 
@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shards import add_shard_option, start_shards
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1)
@@ -174,6 +175,7 @@ def collect(kind: str, args: argparse.Namespace, *, compute: Callable[[Item, str
         args: `shard`, "I/N", and `shared`, the folder with data/ and weights/.
         compute: Returns the result of an item.
     """
+    start_shards(args)
     part, parts = (int(number) for number in args.shard.split("/"))
     path = RESULTS / f"fit_validity_{kind}{'' if parts == 1 else part}.jsonl"
     done = read(kind)
@@ -336,9 +338,7 @@ def main() -> None:
     ):
         collector = commands.add_parser(name, help=text)
         collector.add_argument("--shared", default="../shared", help="folder with data/ and weights/")
-        collector.add_argument(
-            "--shard", default="0/1", help="I/N: run every N-th item, starting with the I-th (counted from 0)"
-        )
+        add_shard_option(collector, "item")
         collector.set_defaults(do=functools.partial(collect, kind, compute=compute))
     reporter = commands.add_parser("report", help="write the tables of the stored items")
     reporter.set_defaults(do=report)

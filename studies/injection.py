@@ -16,7 +16,7 @@ In every arm, BatchNorm statistics are estimated on training images before the f
 after every epoch and influences no decision.
 
     python studies/injection.py run --shared ../shared                   # resumable; about 75 minutes on one core
-    python studies/injection.py run --shared ../shared --shard 0/2       # with 1/2 in parallel on another core
+    python studies/injection.py run --shared ../shared       # resumable; one process per core
     python studies/injection.py run --shared ../shared --students resnet18      # about 3 more hours
     python studies/injection.py report       # minutes for the similarities of all pairs among 20 architectures
 
@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shards import add_shard_option, start_shards
 
 RESULTS = Path(__file__).parent / "results"
 TARGETS: dict[str, dict[str, Any]] = {
@@ -170,8 +171,8 @@ def with_statistics(task: Any, w0: Mapping[str, Any], report: Any) -> dict[str, 
     """Returns the weights with BatchNorm statistics of training images where no statistics were injected."""
     import torch
 
+    from nbt.models.batch_norm import estimate_statistics
     from nbt.training.recipe.augmentation import AugmentationPlan, augment_and_normalise
-    from nbt.transfer.injection.weight_injection import estimate_statistics
 
     model = task.build_model()
     model.load_pretrained(w0)
@@ -210,6 +211,7 @@ def train(run: Run, rate: float, epochs: int, shared: str) -> Row:
 
 def collect(args: argparse.Namespace) -> None:
     """Runs the missing runs of this shard; stores every row immediately."""
+    start_shards(args)
     from machine import machine
 
     args.out.mkdir(parents=True, exist_ok=True)
@@ -534,11 +536,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     collector = commands.add_parser("run", help="run everything that is not stored yet")
     collector.add_argument("--shared", default="../shared", help="folder with data/ and weights/")
-    collector.add_argument(
-        "--shard",
-        default="0/1",
-        help="I/N: run every N-th pair of student and target, starting with the I-th (counted from 0)",
-    )
+    add_shard_option(collector, "pair of student and target")
     collector.add_argument("--targets", nargs="*", choices=TARGETS, default=list(TARGETS), help="targets to run")
     students = (*STUDENTS, *OTHER_STUDENTS)
     collector.add_argument("--students", nargs="*", choices=students, default=list(STUDENTS), help="students to run")

@@ -16,7 +16,7 @@ batches of 256, every epoch or less often]; draws of 40 classes out of 66, the a
 standard transfer with 5 epochs of batches of 32. As published are the episodes, the other learning rates of
 pretraining, 15 train and 5 test images per class, 10 draws, and the range of learning rates.
 
-    python studies/zapping.py run --shared ../shared --shard 0/2     # resumable; with 1/2 in parallel on another core
+    python studies/zapping.py run --shared ../shared               # resumable; one process per core
     python studies/zapping.py run --plan full                        # published sizes; downloads Omniglot; for a GPU
     python studies/zapping.py run --plan digits                      # the embedded digits: minutes
     python studies/zapping.py report                                 # writes studies/results/zapping.{json,md,svg}
@@ -36,6 +36,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from shards import add_shard_option, start_shards
 
 from nbt.settings.class_stream import PROTOCOLS, ClassStreamSettings
 from nbt.settings.pretrain import PretrainSettings, default_pretrain_settings
@@ -203,6 +205,7 @@ def run_arm(arm: Arm, data_dir: str | None, protocols: Sequence[str]) -> Iterato
 
 def run(args: argparse.Namespace) -> None:
     """Runs everything of this shard that is not stored yet; stores every row immediately."""
+    start_shards(args)
     import torch
 
     torch.set_num_threads(1)
@@ -430,9 +433,7 @@ def main() -> None:
     runner.add_argument("--plan", choices=PLANS, default="small", help="sizes of the study; full: the published sizes")
     runner.add_argument("--shared", default="../shared", help="folder with data/omniglot_small1.zip")
     runner.add_argument("--seeds", type=int, default=3, help="number of pretraining seeds")
-    runner.add_argument(
-        "--shard", default="0/1", help="I/N: run every N-th source model, starting with the I-th (counted from 0)"
-    )
+    add_shard_option(runner, "source model")
     runner.set_defaults(do=run)
     reporter = commands.add_parser("report", help="write the report of the stored rows")
     reporter.set_defaults(do=report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["NBT_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_core() -> Iterator[None]:
+    """Makes `workers="auto"` choose one worker, which runs in the test process; tests of workers give a number."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nbt.tuning.engines.worker_count.usable_cores", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -296,11 +296,12 @@ class TestHalfFinishedStudy:
         [listed] = run_json("studies")
         assert listed["finished"] is True
 
-        # The finished study is the same search without an interruption.
+        # The finished study is the same search without an interruption, but for the recommended settings, in which
+        # dimensions that nothing judges were random in version 0.1.
         shutil.copy(DATA / "finished" / "studies.db", working_folder / ".nbt" / "studies.db")
         uninterrupted = stored_study()
         assert len(resumed.curve) == 6
-        for stored, expected in zip((*after.trials[:2], *after.trials[3:6]), uninterrupted.trials[:5], strict=True):
+        for stored, expected in zip((*after.trials[:2], *after.trials[3:5]), uninterrupted.trials[:4], strict=True):
             assert_contains(stored.settings.to_dict(), expected.settings.to_dict(), rel=RETRAINED)
         assert_same_curve(resumed.curve, uninterrupted.trials[2].curve)
 
@@ -336,7 +337,7 @@ class TestRecordedTables:
         options = ["--seeds", "2", "--budget", "4", "--methods", "random,asha"]
         assert_contains(run_json("replay", "table.parquet", *options), rephrased(EXPECTED["replay"]), rel=1e-6)
 
-    def test_recommendation_from_experience_is_equal(self, run_json: RunJson) -> None:
+    def test_profile_is_equal_and_the_recommendation_neutral_where_nothing_judges(self, run_json: RunJson) -> None:
         [table] = load_experience("experience", Space.load("non_binary"))
         assert len(table.runs) == EXPECTED["experience"]["runs"] == 27
         assert max(recorded.val_accuracy for recorded in table.runs) == EXPECTED["experience"]["best"]
@@ -344,7 +345,14 @@ class TestRecordedTables:
         assert output["guide"]["tables"] == ["digits · conv3(width=8)"]
         new_facts = {name: output["facts"][name] for name in ("dataset", "weights", "seconds")}
         expected = {**rephrased(EXPECTED["fit"]), "facts": {**EXPECTED["fit"]["facts"], **new_facts}}
+        recommended, guide = expected.pop("recommended"), expected.pop("guide")
         assert_contains(output, expected, rel=RETRAINED)
+        assert output["recommended"].keys() == recommended.keys()
+        assert output["guide"].keys() >= guide.keys()
+        assert all(source.keys() >= guide["sources"][0].keys() for source in output["guide"]["sources"])
+        default = TransferSettings().to_dict()
+        assert "zap_scale" in output["guide"]["unjudged"]
+        assert all(output["recommended"][name] == default[name] for name in output["guide"]["unjudged"])
 
 
 class TestStreams:

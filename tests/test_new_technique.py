@@ -29,8 +29,10 @@ from nbt.task.task import Task
 from nbt.training.fine_tune import fine_tune
 from nbt.transfer.technique import TrainingHooks, TrainingRun
 from nbt.tuning.experience.recorded_table import RecordedRun
-from nbt.tuning.priors.prior import Prior, PriorSuggestion, gaussian_log_density
-from nbt.tuning.priors.profile_priors import activate_priors, register_prior, unregister_prior
+from nbt.tuning.priors.activation import activate_priors
+from nbt.tuning.priors.prior import Prior, PriorSuggestion
+from nbt.tuning.priors.registry import register_prior, unregister_prior
+from nbt.tuning.priors.statement import near, setting
 from nbt.tuning.space.applicability import applicable_space
 from nbt.tuning.space.encoding import coordinate_names, encode
 from nbt.tuning.space.sampling import sample_many_params
@@ -100,7 +102,7 @@ PRIOR = Prior(
     needs=(),
     strength=0.5,
     suggest=lambda target: PriorSuggestion(
-        "gradient noise of about 0.01", lambda s: gaussian_log_density(s.value("gradient_noise"), 0.01, 0.1)
+        (near(setting("gradient_noise", low=0.0), 0.01, 0.1),), "the paper starts at 0.01"
     ),
 )
 
@@ -201,7 +203,9 @@ class TestSearchSpace:
 
     def test_its_prior_suggests_it(self) -> None:
         [activation] = activate_priors(Target(epochs=2), ["gradient_noise"])
-        assert activation.suggestion is not None and activation.suggestion.words == "gradient noise of about 0.01"
+        assert activation.suggestion is not None
+        words = "gradient_noise is about 0.01 (0 to 0.11): the paper starts at 0.01"
+        assert activation.suggestion.words == words
         little, much = (activation.suggestion.log_density(QUICK.replace(gradient_noise=x)) for x in (0.01, 0.5))
         assert little > much
 

@@ -25,6 +25,7 @@ def _values(name: str) -> st.SearchStrategy[Any]:
         "choice": st.sampled_from(option.choices or ("",)),
         "flag": st.booleans(),
         "budget": st.one_of(st.integers(1, 500), st.sampled_from(["30m", "1.5h"])),
+        "workers": st.one_of(st.just("auto"), st.integers(1, 64)),
         "gpus": st.one_of(st.just("auto"), st.floats(0.0, 8.0)),
     }.get(option.kind, _text)
 
@@ -73,7 +74,7 @@ def test_names_may_be_written_as_on_the_command_line() -> None:
     ("text", "message"),
     [
         ("dataset: digits\nbuget: 20\n", r"mine.yaml, line 2: unknown option 'buget'; did you mean budget"),
-        ("dataset: digits\n\nworkers: many\n", r"mine.yaml, line 3: workers: expected a whole number, got 'many'"),
+        ("dataset: digits\n\nworkers: many\n", r"mine.yaml, line 3: workers 'many': expected auto or a whole number"),
         ("workers: 0\n", r"mine.yaml, line 1: workers: 0 is not 1 or more"),
         ("workers: true\n", r"line 1: workers: expected a whole number, got True"),
         ("pruner: fits\n", r"line 1: pruner 'fits': did you mean fit"),
@@ -149,4 +150,4 @@ def test_replace_keeps_the_rest() -> None:
     assert config.replace(workers=2).to_dict() == {"dataset": "digits", "budget": "20", "workers": 2, "fresh": True}
     with pytest.raises(UsageError, match="unknown option"):
         config.replace(workrs=2)
-    assert default_value("workers") == 1
+    assert default_value("workers") == "auto"

@@ -92,7 +92,7 @@ def recommend(
     Raises:
         UsageError: An argument is invalid.
     """
-    from nbt.tuning.samplers.bayesian import recommend_settings
+    from nbt.tuning.samplers.recommendation import recommend_settings
     from nbt.tuning.space.applicability import unconditional_space
     from nbt.tuning.space.space import Space
     from nbt.tuning.target import Target
@@ -101,4 +101,5 @@ def recommend(
     searched = unconditional_space(Space.load(space))
     target = Target.of({}, profile.to_dict(), epochs)
     surrogate = load_transferred_priors(experience, searched).surrogate(target, searched)
-    return Recommendation(recommend_settings(surrogate, searched), surrogate.explain())
+    settings = recommend_settings(surrogate, searched)
+    return Recommendation(settings, surrogate.explain(settings))

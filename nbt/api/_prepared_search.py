@@ -71,7 +71,7 @@ def make_study_config(task: Task, space: Space, study: str | None, epochs: int) 
         space=space.source,
         space_hash=space.hash,
         data_hash=task.fingerprint,
-        weights_hash=hash_weights(task.w0),
+        weights_hash=task.weights_hash,
         image_size=task.image_size,
         epochs=epochs * (task.tasks or 1),
         seed=task.seed,
@@ -79,7 +79,7 @@ def make_study_config(task: Task, space: Space, study: str | None, epochs: int) 
         classes=task.classes,
         shots=task.shots,
         teacher=None if task.teacher is None else task.teacher.name,
-        teacher_hash=None if task.teacher is None else hash_weights(task.teacher.w0),
+        teacher_hash=None if task.teacher is None else hash_weights(task.teacher.w0, task.teacher.stale_statistics),
         scenario=task.scenario,
         tasks=task.tasks or 1,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nbt.progress import Progress
 
 if TYPE_CHECKING:
-    from nbt.training.results import EpochResult, TrialSpec
+    from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
     from nbt.tuning.engines.base import TrialSource
 
 
@@ -19,7 +19,7 @@ _ACTIVITIES = {
 
 
 class ProgressTrialSource:
-    """Wraps a trial source and reports every epoch to a progress callback.
+    """Wraps a trial source and reports every epoch to a progress callback, for all runs at a time together.
 
     Args:
         source: The wrapped trial source.
@@ -28,14 +28,26 @@ class ProgressTrialSource:
 
     def __init__(self, source: TrialSource, progress: Progress | None) -> None:
         self._source, self._progress = source, progress
+        self._running: dict[str, tuple[str, int, int]] = {}  # activity, epochs done and epochs in total by run
         self.next_trial = source.next_trial
         self.on_placed = source.on_placed
-        self.on_done = source.on_done
-        self.on_abandoned = source.on_abandoned
 
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         """Reports the epoch, then returns the decision of the wrapped source."""
+        activity = _ACTIVITIES.get(spec.key, f"training with seed {spec.seed}")
+        self._running[spec.key] = (activity, result.epoch, spec.settings.epochs)
         if self._progress is not None:
-            activity = _ACTIVITIES.get(spec.key, f"training with seed {spec.seed}")
-            self._progress(activity, result.epoch, spec.settings.epochs)
+            activities, done, total = zip(*self._running.values(), strict=True)
+            more = f" and {len(activities) - 1} more" if len(activities) > 1 else ""
+            self._progress(f"{activities[0]}{more}", sum(done), sum(total))
         return self._source.on_epoch(spec, result)
+
+    def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
+        """Forwards the outcome of a run."""
+        self._running.pop(spec.key, None)
+        self._source.on_done(spec, outcome)
+
+    def on_abandoned(self, spec: TrialSpec) -> None:
+        """Forwards a run that the engine returned unfinished."""
+        self._running.pop(spec.key, None)
+        self._source.on_abandoned(spec)

@@ -12,6 +12,7 @@ from nbt.api._load_task import TaskOptions, load_task
 from nbt.errors import UsageError, require_positive
 from nbt.paths import check_writable_file
 from nbt.progress import Progress
+from nbt.search_config import AUTO, check_workers
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
@@ -32,7 +33,7 @@ def record(
     out: str | Path,
     space: str | Path = "non_binary",
     epochs: int = 12,
-    workers: int = 1,
+    workers: int | str = AUTO,
     on_run: Callable[[RecordedRun, int, int], None] | None = None,
     **options: Unpack[TaskOptions],
 ) -> RecordedTable:
@@ -48,7 +49,7 @@ def record(
         out: File of the table, `.parquet`; finished runs are stored in a journal next to it until the table is written.
         space: Name or file of the search space.
         epochs: Epochs of every run.
-        workers: Number of concurrent runs.
+        workers: Number of concurrent runs, or "auto"; see `nbt.tuning.engines.worker_count`.
         on_run: Called after every run as on_run(run, stored runs, planned runs).
         **options: Options of the task, see `TaskOptions`.
 
@@ -59,7 +60,7 @@ def record(
         UsageError: An argument is invalid, or `out` contains a recording of something else.
         NbtError: Three runs in a row failed with the same error; recorded runs stay stored.
     """
-    from nbt.tuning.engines.local import LocalEngine
+    from nbt.tuning.engines.factory import EngineFactory
     from nbt.tuning.experience.recording import Journal, Recording, plan_runs
     from nbt.tuning.space.applicability import applicable_space
     from nbt.tuning.space.space import Space
@@ -68,14 +69,16 @@ def record(
     if path.suffix != ".parquet":
         raise UsageError(f"--out {out}: the name of a recorded table ends in .parquet")
     check_writable_file("--out", path)
-    require_positive(trials=trials, epochs=epochs, workers=workers)
+    require_positive(trials=trials, epochs=epochs)
+    check_workers(workers)
     task = monitor_test_images(load_task(dataset, **options))
     searched = applicable_space(searched, task)
     header = make_table_header(task, searched, epochs)
     journal = Journal(path, header)
     planned = plan_runs(searched, trials, epochs=epochs, seed=task.seed)
-    with LocalEngine(task, workers=workers) as engine:
-        engine.run(Recording(planned, journal, on_run))
+    missing = [run for run in planned if (run.setting, run.seed) not in journal.runs]
+    with EngineFactory("local", workers, max_runs=max(1, len(missing))) as factory:
+        factory.make(task, options.get("progress")).run(Recording(planned, journal, on_run))
     return journal.close(dataclasses.replace(header, profile=_measure_profile(task, options.get("progress"))))
 
 
@@ -102,7 +105,6 @@ def monitor_test_images(task: Task) -> Task:
 
 def make_table_header(task: Task, space: Space, epochs: int) -> TableHeader:
     """Returns the header of the recorded table of a task, without paths of this machine."""
-    from nbt.models.weights import hash_weights
     from nbt.task.summary import dataset_summary
     from nbt.tuning.experience.recorded_table import TableHeader, describe_dimensions
 
@@ -112,7 +114,7 @@ def make_table_header(task: Task, space: Space, epochs: int) -> TableHeader:
         backbone=task.backbone.text,
         weights=Path(task.weights).name,
         data_hash=task.fingerprint,
-        weights_hash=hash_weights(task.w0),
+        weights_hash=task.weights_hash,
         epochs=epochs,
         dimensions=describe_dimensions(space),
         facts=dataset_summary(task),

@@ -163,7 +163,7 @@ def _open_search(
     url, fresh = resolve_storage(prepared.options.storage), prepared.options.fresh
     if not fresh:
         _check_output_folders(prepared, prepared.config.name)
-    engine = prepared.engine.make(task)
+    engine = prepared.engine.make(task, prepared.progress)
     store = stack.enter_context(
         open_study(
             url,
@@ -178,7 +178,9 @@ def _open_search(
     store.put_search(prepared.options.replace(study=store.config.name, fresh=False))
     if fresh:  # the name of a new study is known only now
         _check_output_folders(prepared, store.config.name)
-    _measure_fit(task, store, prepared.progress)
+    if store.record().profile is None:
+        engine.start_workers()  # while the profile is measured
+        _measure_fit(task, store, prepared.progress)
     target = Target.of(facts, store.record().profile, prepared.config.epochs)
     return SearchRun(prepared, store, engine, make_strategy(prepared, target), ObserverGroup(observers))
 
@@ -191,9 +193,7 @@ def _check_output_folders(prepared: PreparedSearch, study: str) -> None:
 
 
 def _measure_fit(task: Task, store: StudyStore, progress: Progress | None) -> None:
-    """Measures and stores the fit profile of a study that has none; if this fails, a note is stored instead."""
-    if store.record().profile is not None:
-        return
+    """Measures and stores the fit profile of a study; if this fails, a note is stored instead."""
     from nbt.fit.profile_builder import profile_fit
 
     try:

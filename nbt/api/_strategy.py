@@ -34,7 +34,7 @@ class SearchStrategy:
         Args:
             space: The search space.
         """
-        from nbt.tuning.samplers.bayesian import recommend_settings
+        from nbt.tuning.samplers.recommendation import recommend_settings
         from nbt.tuning.transferred_priors import make_sampler
 
         if self.surrogate is None:

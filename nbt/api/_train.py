@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -10,6 +9,8 @@ from nbt.api._load_task import TaskOptions, as_task
 from nbt.api._progress_source import ProgressTrialSource
 from nbt.api.results import TrainResult
 from nbt.errors import NbtError, require_positive
+from nbt.report.stored_values import finite
+from nbt.search_config import AUTO, check_workers
 from nbt.settings import TransferSettings, repair
 from nbt.training.export.model_folder import check_export
 from nbt.tuning.engines.base import TrialSource
@@ -79,6 +80,7 @@ def train(
     settings: TransferSettings | None = None,
     *,
     seeds: int = 1,
+    workers: int | str = AUTO,
     export: Path | None = None,
     **options: Unpack[TaskOptions],
 ) -> TrainResult:
@@ -89,6 +91,7 @@ def train(
         settings: The recipe; the default recipe when None.
         seeds: Number of validation runs. Their seeds count up from the seed of the task, and every run has its own
             train/validation split.
+        workers: Number of concurrent runs, at most `seeds`, or "auto"; see `nbt.tuning.engines.worker_count`.
         export: Folder for the tested model: new, empty, or a model folder, which is replaced.
         **options: Options of the task, see `TaskOptions`; not allowed with a loaded task.
 
@@ -99,10 +102,11 @@ def train(
         UsageError: An argument is invalid.
         NbtError: A run failed or diverged.
     """
-    from nbt.tuning.engines.local import LocalEngine
+    from nbt.tuning.engines.factory import EngineFactory
     from nbt.tuning.intervals import accuracy_interval, wilson_interval
 
     require_positive(seeds=seeds)
+    check_workers(workers)
     model = None if export is None else check_export(export, "--export")
     loaded = as_task(task, options)
     recipe = settings or TransferSettings()
@@ -112,8 +116,9 @@ def train(
     check_starting_weights(recipe, loaded.backbone, loaded.dataset, loaded.weights, teacher=teacher)
     check_recipe(recipe, len(loaded.split.train))
     source = _SeedTrialSource(repair(recipe), seeds, loaded.seed, model)
-    with LocalEngine(loaded) as engine:
-        engine.run(ProgressTrialSource(source, options.get("progress")))
+    progress = options.get("progress")
+    with EngineFactory("local", workers, max_runs=seeds) as factory:
+        factory.make(loaded, progress).run(ProgressTrialSource(source, progress))
     last = source.outcomes["train-on-all"]
     if last.test_accuracy is None:
         raise NbtError("the model was trained but not tested")
@@ -124,10 +129,6 @@ def train(
     )
     n_test = len(loaded.split.test)
     test = TestRecord(
-        name="test", accuracy=wilson_interval(last.test_accuracy, n_test), loss=_finite(last.test_loss), n=n_test
+        name="test", accuracy=wilson_interval(last.test_accuracy, n_test), loss=finite(last.test_loss), n=n_test
     )
     return TrainResult(source.settings, runs, accuracy_interval([run.val_accuracy for run in runs]), test, export)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

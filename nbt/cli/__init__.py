@@ -15,4 +15,8 @@ def main() -> None:
         # File names may hold any bytes, and a terminal may have any encoding.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # With `python -m nbt`, CPython ends the process by SIGINT instead of with this code if an interrupt came while a
+    # text was executed, as dataclasses do, even if it was handled. Executing another text resets that.
+    exec("")
+    sys.exit(code)

@@ -12,7 +12,6 @@ from nbt.cli.display.output import Output, interval_text, percent, relative_path
 from nbt.cli.options.checks import check_task
 from nbt.cli.options.common import Command, given_parameters
 from nbt.cli.options.continual import (
-    SCENARIOS,
     check_options,
     continual_options,
     recipes_from_options,
@@ -21,6 +20,7 @@ from nbt.cli.options.continual import (
 from nbt.errors import UsageError
 from nbt.paths import absolute_path, check_writable_folder
 from nbt.settings.class_stream import ClassStreamSettings
+from nbt.settings.continual import SCENARIOS
 from nbt.training.recipe.checks import check_starting_weights
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def _run_task_streams(out: Output, options: Mapping[str, Any]) -> tuple[dict[str
                 options["dataset"],
                 **stream_options,
                 seeds=options["seeds"],
+                workers=options["workers"],
                 out=options["folder"],
                 tracking_uri=options["tracking_uri"],
                 fresh=options["fresh"],
@@ -162,8 +163,8 @@ def reproduce_command(ctx: click.Context, task: TaskOptions) -> str:
     """
     arguments = ["nbt", "continual"]
     for name, param in given_parameters(ctx).items():
-        # --fresh and the output flags, which are no longer in `ctx.params`, do not change the results.
-        if name in ctx.params and name != "fresh":
+        # --fresh, --workers and the output flags, which are no longer in `ctx.params`, do not change the results.
+        if name in ctx.params and name not in ("fresh", "workers"):
             value = ctx.params[name]
             for item in value if isinstance(value, tuple) else (value,):
                 arguments += [param.opts[0], _portable_value(name, str(item), task)]

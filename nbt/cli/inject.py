@@ -12,12 +12,9 @@ import click
 from nbt.cli.display.output import Output, percent
 from nbt.cli.options.common import Command, config_option
 from nbt.errors import UsageError
-from nbt.files import atomic_file
 from nbt.paths import check_writable_file
 
 if TYPE_CHECKING:
-    import torch
-
     from nbt.transfer.injection.weight_injection import InjectionReport
 
 _SUFFIXES = (".safetensors", ".pth")
@@ -53,12 +50,12 @@ def command(out: Output, teacher: str, student: str, score_only: bool, file: str
     """Inject weights into a backbone of another architecture (TLI).
 
     The layers are matched in order, and each tensor is cropped and resized to the shape of its match. Other commands
-    take the resulting file as --weights FILE.
+    take the resulting file as --weights FILE. The file states which running statistics these commands re-estimate on
+    the target's training images.
     """
     path = _check(teacher, student, score_only, file, options["image_size"])
     report = _score(teacher, student, **options) if score_only else _inject(teacher, student, path, **options)
-    if report.similarity < _safe_similarity():
-        _warn(report)
+    _warn_if_dissimilar(report.similarity)
     if out.json:
         out.print_json({**report.to_dict(), "file": None if score_only else str(path)})
         return
@@ -108,43 +105,30 @@ def _inject(
 ) -> InjectionReport:
     from nbt.models.backbone import default_image_size
     from nbt.models.backbone_spec import parse_backbone
+    from nbt.models.state_dict import write_state_dict
     from nbt.models.teacher import load_teacher
     from nbt.transfer.injection.weight_injection import inject_weights
 
     spec = parse_backbone(student)
     size = default_image_size(spec) if image_size is None else image_size
     w0, report = inject_weights(spec, size, load_teacher(teacher), blend=blend, seed=seed)
-    _write(w0, path)
+    write_state_dict(path, w0, report.statistics)
     return report
 
 
-def _write(state: dict[str, torch.Tensor], path: Path) -> None:
-    """Writes a state dict to a temporary file, then renames it."""
-    import torch
-    from safetensors.torch import save_file
+def _warn_if_dissimilar(similarity: float) -> None:
+    from nbt.transfer.injection.thresholds import HARMFUL_SIMILARITY, MIN_SAFE_SIMILARITY, SCALE_DIFFERENCE
 
-    with atomic_file(path) as temporary:
-        if path.suffix == _SUFFIXES[0]:
-            save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, temporary)
-        else:
-            torch.save(state, temporary)
-
-
-def _safe_similarity() -> float:
-    from nbt.transfer.injection.weight_injection import MIN_SAFE_SIMILARITY
-
-    return MIN_SAFE_SIMILARITY
-
-
-def _warn(report: InjectionReport) -> None:
+    if similarity >= MIN_SAFE_SIMILARITY:
+        return
     evidence = (
-        "below 0.35, every published injection was worse than random weights"
-        if report.similarity < 0.35
-        else "between 0.35 and 0.5, most published injections gained little"
+        f"below {HARMFUL_SIMILARITY:g}, every published injection was worse than random weights"
+        if similarity < HARMFUL_SIMILARITY
+        else f"between {HARMFUL_SIMILARITY:g} and {MIN_SAFE_SIMILARITY:g}, most published injections gained little"
     )
     logging.getLogger("nbt").warning(
-        f"similarity {report.similarity:.2f} is below {_safe_similarity():g}: {evidence}; "
-        "compare with --weights none, or choose a more similar teacher"
+        f"similarity {similarity:.2f} is below {MIN_SAFE_SIMILARITY:g}: {evidence} (published similarities are "
+        f"{SCALE_DIFFERENCE:g} higher); compare with --weights none, or choose a more similar teacher"
     )
 
 

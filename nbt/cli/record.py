@@ -10,7 +10,14 @@ import click
 
 from nbt.cli.display.output import Output, percent
 from nbt.cli.options.checks import TASK_OPTIONS, check_study, check_task
-from nbt.cli.options.common import AT_LEAST_ONE, Command, config_option, given_parameters, task_options
+from nbt.cli.options.common import (
+    AT_LEAST_ONE,
+    Command,
+    config_option,
+    given_parameters,
+    task_options,
+    workers_option,
+)
 from nbt.errors import UsageError
 from nbt.paths import check_writable_file
 
@@ -40,7 +47,7 @@ _TRAINING_OPTIONS = (*TASK_OPTIONS, "trials", "epochs", "workers")
 )
 @config_option("space")
 @click.option("--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Epochs of every run.")
-@click.option("--workers", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Concurrent runs.")
+@workers_option
 @config_option("seed", help="Seed of split, settings and runs.")
 @click.option(
     "--from-studies", is_flag=True, help="Record the full-length trials of finished studies instead of training."

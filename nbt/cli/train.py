@@ -9,7 +9,7 @@ import click
 
 from nbt.cli.display.output import Output
 from nbt.cli.options.checks import check_task
-from nbt.cli.options.common import AT_LEAST_ONE, Command, config_option, task_options
+from nbt.cli.options.common import AT_LEAST_ONE, Command, config_option, task_options, workers_option
 from nbt.settings import TransferSettings
 
 
@@ -25,6 +25,7 @@ from nbt.settings import TransferSettings
 @click.option(
     "--seeds", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Number of validation runs."
 )
+@workers_option
 @config_option("seed", help="First seed; further runs use the integers after it.")
 @click.option(
     "--export",

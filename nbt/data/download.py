@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import http.client
 import shutil
@@ -10,9 +11,9 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import IO, Any
 
 from nbt._version import __version__
 from nbt.errors import NbtError, one_line_message
@@ -100,19 +101,33 @@ def unpack_tar(archive: Path, folder: Path, *, progress: Progress | None = None)
             folder, or is neither a file nor a folder.
     """
     # Python before 3.11.4 has no extraction filters; _check_member is stricter than they are.
-    options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     try:
         with tarfile.open(archive) as tar:
             members = tar.getmembers()
             for member in members:
                 _check_member(member)
-            folder.mkdir(parents=True, exist_ok=True)
-            for done, member in enumerate(members, start=1):
-                tar.extract(member, folder, **options)  # type: ignore[arg-type]
-                if progress and (done % 100 == 0 or done == len(members)):
-                    progress("unpacking", done, len(members))
+            extract_members(functools.partial(tar.extract, path=folder, **options), members, folder, progress)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise NbtError(f"the archive cannot be unpacked ({_error_reason(error)})") from error
+
+
+def extract_members(
+    extract: Callable[[Any], object], members: Sequence[Any], folder: Path, progress: Progress | None
+) -> None:
+    """Creates a folder and extracts the members of an archive to it.
+
+    Args:
+        extract: Extracts a member to the folder.
+        members: The members, which were checked before.
+        folder: Target folder.
+        progress: Called with the number of unpacked members.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for done, member in enumerate(members, start=1):
+        extract(member)
+        if progress and (done % 100 == 0 or done == len(members)):
+            progress("unpacking", done, len(members))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import time
 import warnings
 import zlib
@@ -23,6 +22,7 @@ from nbt.data.decoding import decode_file, resize_pixels
 from nbt.data.listing import Items, relative_names
 from nbt.errors import NbtError, one_line_message
 from nbt.files import atomic_file
+from nbt.machine.cores import usable_cores
 from nbt.paths import cache_folder
 from nbt.progress import Progress
 
@@ -102,6 +102,28 @@ class ImageStore:
         """
         return ImageStore(np.asarray(self._array[index]), unreadable=self._unreadable)
 
+    def in_file(self, folder: Path) -> ImageStore:
+        """Returns a store of the same images with a file, so that other processes share its memory.
+
+        Args:
+            folder: Folder for the file of a store that has none, or whose cache file is gone; created when needed.
+
+        Raises:
+            NbtError: The file cannot be written.
+        """
+        if self._path is not None and self._path.exists():
+            return self
+        path = folder / "images.npy"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(path, self._array)
+        except OSError as error:
+            raise NbtError(
+                f"the images cannot be written to {folder} for the workers ({error}); set TMPDIR to a larger disk, or "
+                "use --workers 1"
+            ) from error
+        return _unpickle_store(None, str(path), self._unreadable)
+
     def __reduce__(self) -> tuple[Callable[..., ImageStore], tuple[Any, ...]]:
         if self._path is None:
             return _unpickle_store, (np.asarray(self._array), None, self._unreadable)
@@ -135,7 +157,7 @@ def decode_images(
         items: Image files, or images in memory, uint8 (N, H, W, 3).
         size: Height and width in pixels, 1 or more.
         progress: Called with the number of decoded images.
-        workers: Number of threads; the number of available processors when None.
+        workers: Number of threads; one per usable core when None.
         cache: Whether to read from and write to the cache.
 
     Returns:
@@ -144,7 +166,7 @@ def decode_images(
     Raises:
         NbtError: The cache cannot be written, for example because the disk is full.
     """
-    decoded = _iter_decoded(items, size, workers or _available_cpus(), progress)
+    decoded = _iter_decoded(items, size, workers or usable_cores(), progress)
     if not cache:
         images, reasons = _collect_decoded(decoded)
         array = np.stack(images) if images else np.empty((0, size, size, 3), dtype=np.uint8)
@@ -157,11 +179,6 @@ def decode_images(
         if cached is None:
             raise NbtError(f"{path} cannot be read back; check the disk, or set NBT_CACHE to another folder")
     return _build_store(cached[0], path, items, cached[1])
-
-
-def _available_cpus() -> int:
-    """Returns the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _build_store(

@@ -19,8 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nbt.devices import normalise
-
 if TYPE_CHECKING:
     from nbt.fit.validation import IntArray
     from nbt.models.backbone import Backbone
@@ -66,11 +64,8 @@ def iter_image_batches(
         device: Target device.
         size: Images per batch.
     """
-    mean, std = torch.tensor(task.mean, device=device), torch.tensor(task.std, device=device)
     for start in range(0, len(index), size):
-        pixels = torch.from_numpy(task.images.array[index[start : start + size]]).to(device)
-        pixels = normalise(pixels.permute(0, 3, 1, 2).float(), mean, std)
-        yield pixels.contiguous(memory_format=torch.channels_last)
+        yield task.load_images(index[start : start + size], device)
 
 
 @torch.no_grad()
@@ -126,34 +121,6 @@ def compute_features(
         if on_batch is not None:
             on_batch()
     return rows.numpy()
-
-
-@torch.no_grad()
-def recalibrate_batch_norm(model: Backbone, images: torch.Tensor) -> None:
-    """Sets the running statistics of a random network's BatchNorm layers to those of one batch of images.
-
-    With the initial values, 0 and 1, the activations of a deep random network would vanish or explode in evaluation
-    mode, which would bias the comparison towards the pretrained weights. All other layers, including dropout, run in
-    evaluation mode.
-
-    Args:
-        model: The backbone, on the device of the images.
-        images: (n, 3, H, W), n of 2 or more.
-    """
-    norms = [module for module in model.units.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.train()
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average, here over one batch
-    try:
-        model.forward_units(images)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
 
 
 def channels_first(hidden: torch.Tensor) -> torch.Tensor:

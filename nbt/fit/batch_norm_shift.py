@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -68,10 +68,13 @@ class BatchNormShiftRecorder:
 
     Args:
         units: The units in order; BatchNorm layers without running statistics are ignored.
+        ignored: Further layers to ignore, because their running statistics are not those of the source.
     """
 
-    def __init__(self, units: Iterable[nn.Module]) -> None:
-        self._norms = [[norm for norm in unit.modules() if _has_running_statistics(norm)] for unit in units]
+    def __init__(self, units: Iterable[nn.Module], ignored: Collection[nn.Module] = ()) -> None:
+        self._norms = [
+            [norm for norm in unit.modules() if _has_running_statistics(norm) and norm not in ignored] for unit in units
+        ]
         self._moments = {norm: RunningMoments() for norms in self._norms for norm in norms}
         self._images_seen = dict.fromkeys(self._moments, 0)
         self._handles: list[Any] = []

@@ -29,6 +29,7 @@ LAYER_COLUMNS = (
     "variance_shift",
     "dead_channels",
     "cka_next",
+    "relative_gradient",
 )
 
 

@@ -20,7 +20,6 @@ from nbt.fit.activations import (
     Matrix,
     collect_activations,
     iter_image_batches,
-    recalibrate_batch_norm,
 )
 from nbt.fit.advantage import advantage
 from nbt.fit.batch_norm_shift import BatchNormShift, BatchNormShiftRecorder
@@ -29,6 +28,7 @@ from nbt.fit.emd import emd_similarity
 from nbt.fit.fit_profile import FORMAT_VERSION, LAYER_COLUMNS, FitProfile
 from nbt.fit.gbc import COMPONENTS as GBC_COMPONENTS
 from nbt.fit.gbc import gbc_from_components
+from nbt.fit.gradient import relative_gradient_norms
 from nbt.fit.h_score import h_score_from_spectrum
 from nbt.fit.knee import knee_depth
 from nbt.fit.knn import knn_accuracy, knn_accuracy_unchecked
@@ -36,12 +36,13 @@ from nbt.fit.leep import leep, nce, nleep_from_components
 from nbt.fit.logme import logme_from_spectrum
 from nbt.fit.pca import components_from_spectrum
 from nbt.fit.profile_cache import profile_path, read_profile, write_profile
-from nbt.fit.ridge import ridge_accuracy_from_spectrum
+from nbt.fit.ridge import ridge_accuracy_from_spectrum, ridge_head
 from nbt.fit.sampling import draw_sample
 from nbt.fit.source_means import class_means
-from nbt.fit.spectrum import Spectrum
+from nbt.fit.spectrum import Spectrum, one_hot
 from nbt.fit.transrate import transrate_from_spectrum
 from nbt.fit.validation import IntArray, check_labels
+from nbt.models.batch_norm import estimate_statistics
 from nbt.models.weights import PretrainedWeights, build_source_head, hash_weights
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ _BATCH_NORM_IMAGES = 128
 _NO_HEAD = "the weights came without a classifier of their source's classes"
 _NO_MEANS = "the class means of the source are not known; give its images with --source-data FOLDER"
 _NO_NORM = "the backbone has no BatchNorm layer"
+_NO_STATISTICS = "the weights came without running statistics of their source"
 _NO_SOURCE = "the weights are random: there is no source"
 
 
@@ -122,7 +124,7 @@ def _cache_identity(
         "seed": seed,
         "device": device.type,
         "backbone": task.backbone.text,
-        "weights": hash_weights(task.w0),
+        "weights": task.weights_hash,
         "random": task.weights == "none",
         "normalisation": [task.mean, task.std],
         "source_head": None if task.source_head is None else hash_weights(task.source_head),
@@ -150,7 +152,7 @@ class _ProfileBuilder:
     def __post_init__(self) -> None:
         # Labels are renumbered without gaps, because a class may have no training image.
         self.labels = check_labels(self.task.labels[self.index], None)
-        self.model = self.task.build_model()
+        self.model = self.task.build_model(device=self.device)
         self.batches = math.ceil(len(self.index) / BATCH_SIZE)
         if self.means is not None and self.means.means.shape[1] != self.model.feature_dim:
             raise ValueError(
@@ -176,6 +178,7 @@ class _ProfileBuilder:
         spectrum = self._measure_units(activations.units, rows, "")
         del activations
         scalars.update(self._measure_output(spectrum))
+        self._measure_gradients(spectrum, rows)
         scalars["h_score_regularized"] = rows[-1]["h_score"]
         scalars.update(_last_unit_values(rows, ("logme", "ridge_accuracy"), ""))
         features = self._measure_random(rows)
@@ -193,10 +196,10 @@ class _ProfileBuilder:
         return FitProfile(finite, layers, facts, dict(sorted(self.left_out.items())))
 
     def _advance(self) -> None:
-        """Reports one more step: a batch of one of the networks, a unit of one of them, or the output."""
+        """Reports one more step: a batch or a unit of one of the networks, the output, or the gradients."""
         self.steps_done += 1
         if self.progress is not None:
-            total = 2 * (self.batches + self.model.n_units) + 1
+            total = 2 * (self.batches + self.model.n_units) + 2
             self.progress(f"measuring how {self.task.backbone.text} fits", self.steps_done, total)
 
     def _measure_or_nan(self, name: str, measure: Callable[[], float]) -> float:
@@ -229,7 +232,7 @@ class _ProfileBuilder:
             "dataset": task.dataset,
             "backbone": task.backbone.text,
             "weights": task.weights,
-            "weights_hash": hash_weights(task.w0),
+            "weights_hash": task.weights_hash,
             "image_size": task.image_size,
             "samples": len(self.index),
             "seed": self.seed,
@@ -240,13 +243,17 @@ class _ProfileBuilder:
 
     def _measure_pretrained(self) -> tuple[Activations, list[BatchNormShift]]:
         """Runs the pretrained network once."""
-        model = self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with BatchNormShiftRecorder(model.units) as recorder:
+        model, task = self.model, self.task
+        estimated = {model.get_submodule(name) for name in task.stale_statistics}
+        with BatchNormShiftRecorder(model.units, ignored=estimated) as recorder:
             activations = self._collect(model, self._source_head())
-        if self.task.weights == "none":
+        if task.weights == "none":
             self.left_out.update(mean_shift=_NO_SOURCE, variance_shift=_NO_SOURCE)
             return activations, [BatchNormShift(math.nan, math.nan)] * model.n_units
-        return activations, recorder.shifts()
+        shifts = recorder.shifts()
+        if estimated and all(math.isnan(shift.mean) for shift in shifts):
+            self.left_out.update(mean_shift=_NO_STATISTICS, variance_shift=_NO_STATISTICS)
+        return activations, shifts
 
     def _collect(self, model: Any, head: nn.Module | None = None) -> Activations:
         return collect_activations(model, self.task, self.index, self.device, source_head=head, on_batch=self._advance)
@@ -311,13 +318,31 @@ class _ProfileBuilder:
             self._advance()
         return spectrum
 
+    def _measure_gradients(self, spectrum: Spectrum, rows: list[dict[str, Any]]) -> None:
+        """Adds the relative gradient norm of each unit to its row, from one batch with the head of the ridge probe."""
+        try:
+            head = ridge_head(spectrum, self.labels)
+        except ValueError as error:
+            self.left_out["relative_gradient"] = str(error)
+            norms = [math.nan] * len(rows)
+        else:
+            images = next(iter_image_batches(self.task, self.index[:BATCH_SIZE], self.device))
+            arrays = (one_hot(self.labels)[:BATCH_SIZE], *head)
+            norms = relative_gradient_norms(
+                self.model, images, *(torch.from_numpy(array).float().to(self.device) for array in arrays)
+            )
+        for row, norm in zip(rows, norms, strict=True):
+            row["relative_gradient"] = norm
+        self._advance()
+
     def _measure_random(self, rows: list[dict[str, Any]]) -> Matrix:
         """Adds the measures of each unit with random weights to its row; returns the random features."""
         # seed + 1, because with weights "none" w0 is the initialisation of seed 0.
-        model = self.task.build_model(seed=self.seed + 1)
-        model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = self.task.build_model(self.seed + 1, self.device)
+        # With the initial statistics, 0 and 1, the activations of a deep random network would vanish or explode in
+        # evaluation mode, which would bias the comparison towards the pretrained weights.
         count = max(2, inference_batch_size(_BATCH_NORM_IMAGES, self.task.image_size))
-        recalibrate_batch_norm(model, next(iter_image_batches(self.task, self.index[:count], self.device, count)))
+        estimate_statistics(model, iter_image_batches(self.task, self.index[:count], self.device, count))
         activations = self._collect(model)
         features = activations.features
         self._measure_units(activations.units, rows, "_random")

@@ -69,6 +69,29 @@ def ridge_predictions(spectrum: Spectrum, codes: IntArray) -> IntArray:
     return np.concatenate(predicted)
 
 
+def ridge_head(spectrum: Spectrum, codes: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Returns weights, (C, D), and intercepts, (C,), of the ridge regression of the one-hot labels on all samples.
+
+    Args:
+        spectrum: The decomposed features.
+        codes: Labels 0 ... C-1, (N,).
+
+    Raises:
+        ValueError: The features are constant.
+    """
+    ridge = choose_ridge_strength(spectrum, codes)
+    if not ridge:
+        raise ValueError("constant features have no regression")
+    coordinates, counts = spectrum.class_coordinates(codes), np.bincount(codes).astype(np.float64)
+    class_sums, total = intercept_terms(coordinates, counts, ridge / (spectrum.values + ridge))
+    intercepts = class_sums / total
+    residuals = coordinates - np.outer(coordinates.sum(axis=1), intercepts)
+    scaled = residuals / (spectrum.values + ridge)[:, None]
+    if spectrum.dim > spectrum.n:
+        return (spectrum.features.T @ (spectrum.basis @ scaled)).T, intercepts
+    return (spectrum.basis @ (np.sqrt(spectrum.values)[:, None] * scaled)).T, intercepts
+
+
 def choose_ridge_strength(spectrum: Spectrum, codes: IntArray) -> float:
     """Returns the strength with the lowest generalised cross-validation error, in the units of sigma.
 

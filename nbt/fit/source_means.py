@@ -57,7 +57,7 @@ def source_class_means(
     sample = listing.take(_draw_per_class(listing.labels, per_class, seed))
     images, kept = decode_images(sample.items, task.image_size, progress=progress)
     torch_device = pick_device(None if device is None else str(device))
-    model = task.build_model().to(torch_device)
+    model = task.build_model(device=torch_device)
     features = compute_features(model, dataclasses.replace(task, images=images), np.arange(len(kept)), torch_device)
     means, present = class_means(features, sample.labels[kept])
     counts = np.bincount(listing.labels, minlength=len(listing.class_names))[present]

@@ -24,11 +24,13 @@ class Teacher:
         name: "BACKBONE", or "BACKBONE=FILE" with an absolute path.
         spec: The architecture.
         w0: State of the units, keys "units.I....".
+        stale_statistics: As in `nbt.models.weights.PretrainedWeights`.
     """
 
     name: str
     spec: BackboneSpec
     w0: Mapping[str, torch.Tensor]
+    stale_statistics: tuple[str, ...] = ()
 
 
 def parse_teacher(text: str) -> tuple[BackboneSpec, str]:
@@ -71,11 +73,8 @@ def load_teacher(text: str) -> Teacher:
     from nbt.models.backbone import default_image_size
     from nbt.models.weights import load_pretrained_weights
 
-    return Teacher(
-        absolute_teacher_name(text),
-        spec,
-        load_pretrained_weights(spec, weights, image_size=default_image_size(spec)).w0,
-    )
+    pretrained = load_pretrained_weights(spec, weights, image_size=default_image_size(spec))
+    return Teacher(absolute_teacher_name(text), spec, pretrained.w0, pretrained.stale_statistics)
 
 
 def _split_at_equals_sign(text: str) -> tuple[str, str, str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from nbt.models.backbone import (
     unit_state_dict,
 )
 from nbt.models.backbone_spec import TIMM_PREFIX, BackboneSpec
+from nbt.models.batch_norm import initial_statistics
 from nbt.models.encoders import ENCODER_BUILDERS
 from nbt.models.state_dict import check_state_dict, read_state_dict, rename_legacy_keys
 from nbt.models.units import Decomposition
@@ -59,6 +61,8 @@ class PretrainedWeights:
         source_head: The classifier of the source, keys "head.weight" and "head.bias", if the weights include one; see
             `build_source_head`.
         source_means: Mean features of the source classes, if known.
+        stale_statistics: Names of the BatchNorm layers ("units.I....") whose running statistics in w0 are unusable
+            until they are re-estimated on target images.
     """
 
     w0: dict[str, torch.Tensor]
@@ -66,6 +70,7 @@ class PretrainedWeights:
     std: tuple[float, float, float]
     source_head: dict[str, torch.Tensor] | None = None
     source_means: SourceClassMeans | None = None
+    stale_statistics: tuple[str, ...] = ()
 
 
 def load_pretrained_weights(
@@ -92,15 +97,22 @@ def load_pretrained_weights(
     model, parts = build_on_meta_device(spec, image_size)
     if weights == "default":
         state, source = _fetch_library_state_dict(spec, image_size), f"the library's state dict of {spec.name}"
+        stale: tuple[str, ...] = ()
     else:
-        state, source = read_state_dict(Path(weights)), f"weights {weights}"
-    w0, source_head = _match_state_dict(state, spec, model, parts, source)
-    return PretrainedWeights(w0=w0, mean=mean, std=std, source_head=source_head)
+        (state, stale), source = read_state_dict(Path(weights)), f"weights {weights}"
+    w0, source_head, unit_names = _match_state_dict(state, spec, model, parts, source)
+    if not stale and (initial := initial_statistics(w0)):
+        logging.getLogger("nbt").warning(
+            f"{source}: {len(initial)} BatchNorm layers have the running statistics of new layers, mean 0 and variance "
+            "1, so outputs in evaluation mode may be meaningless; if nbt inject wrote this file, write it again"
+        )
+    stale_statistics = _match_layers(stale, unit_names, source)
+    return PretrainedWeights(w0=w0, mean=mean, std=std, source_head=source_head, stale_statistics=stale_statistics)
 
 
-def hash_weights(w0: Mapping[str, torch.Tensor]) -> str:
-    """Returns the SHA-256 hash of a state dict's names and values."""
-    digest = hashlib.sha256()
+def hash_weights(w0: Mapping[str, torch.Tensor], stale_statistics: Collection[str] = ()) -> str:
+    """Returns the SHA-256 hash of a state dict's names and values, and of the layers with unusable statistics."""
+    digest = hashlib.sha256("".join(f"{name}:stale" for name in sorted(stale_statistics)).encode())
     for name, tensor in sorted(w0.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -132,8 +144,11 @@ def build_source_head(spec: BackboneSpec, pretrained: PretrainedWeights) -> nn.M
 
 def _match_state_dict(
     state: dict[str, torch.Tensor], spec: BackboneSpec, model: nn.Module, parts: Decomposition, source: str
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
-    """Checks a state dict and splits it into the state of the units and of the source head."""
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None, dict[str, str]]:
+    """Checks a state dict and splits it into the state of the units and of the source head.
+
+    The third result has the name in the file of each tensor of the units.
+    """
     units = unit_state_dict(parts)
     if any(name.startswith("units.") for name in state):
         unit_names = {key: key for key in units}
@@ -148,7 +163,26 @@ def _match_state_dict(
     expected = {unit_names[key]: tensor for key, tensor in units.items()}
     check_state_dict(state, expected, ignored_prefixes=head_prefixes, source=source, backbone=spec.text)
     w0 = {key: _to_model_dtype(state.get(unit_names[key]), tensor) for key, tensor in units.items()}
-    return w0, _usable_source_head({key: state.get(name) for key, name in head_names.items()}, parts)
+    return w0, _usable_source_head({key: state.get(name) for key, name in head_names.items()}, parts), unit_names
+
+
+def _match_layers(layers: Collection[str], unit_names: Mapping[str, str], source: str) -> tuple[str, ...]:
+    """Returns the names of BatchNorm layers in the units, from their names in the file.
+
+    Raises:
+        UsageError: The units have no such BatchNorm layer.
+    """
+    mean = ".running_mean"
+    by_file_name = {
+        name.removesuffix(mean): key.removesuffix(mean) for key, name in unit_names.items() if key.endswith(mean)
+    }
+    unknown = [name for name in layers if name not in by_file_name]
+    if unknown:
+        raise UsageError(
+            f"{source}: its metadata marks running statistics of {unknown[0]}, which is no BatchNorm layer of the "
+            "backbone; write the file again"
+        )
+    return tuple(by_file_name[name] for name in layers)
 
 
 def _source_head_tensors(parts: Decomposition) -> dict[str, torch.Tensor]:

@@ -68,7 +68,10 @@ def write_benchmark(result: ReplayResult, out: str | Path) -> list[Path]:
         NbtError: The folder cannot be written.
     """
     folder = Path(out)
-    texts = {name: _csv(rows(result)) for name, rows in _TABLES.items()}
+    texts = {
+        name: pd.DataFrame(rows(result)).to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        for name, rows in _TABLES.items()
+    }
     write_report_files(folder, {**texts, FIGURE: regret_figure(result)}, kind="replay")
     return [folder / name for name in FILES]
 
@@ -111,8 +114,7 @@ def _draw_task(axes: Axes, task: TaskResult) -> None:
     for index, (name, method) in enumerate(task.methods.items()):
         _draw_curve(axes, index, name, range(task.length, task.horizon + 1), 100 * method.regret["test"][:, first:])
     axes.set_title(one_line(task.name), loc="left")
-    axes.set_ylabel("regret, points")
-    _style_axes(axes, 100 * task.range)
+    _style_axes(axes, "regret, points", 100 * task.range)
 
 
 def _draw_mean(axes: Axes, result: ReplayResult) -> None:
@@ -123,8 +125,7 @@ def _draw_mean(axes: Axes, result: ReplayResult) -> None:
         curves = [task.methods[name].regret["test"][:, first - 1 : last] / task.range for task in result.tasks]
         _draw_curve(axes, index, name, range(first, last + 1), sum(curves) / len(curves))
     axes.set_title(f"mean of {len(result.tasks)} tasks", loc="left")
-    axes.set_ylabel("regret, 1 = median setting")
-    _style_axes(axes, 1.0)
+    _style_axes(axes, "regret, 1 = median setting", 1.0)
 
 
 def _draw_curve(axes: Axes, index: int, name: str, epochs: Any, curves: Any) -> None:
@@ -137,19 +138,13 @@ def _draw_curve(axes: Axes, index: int, name: str, epochs: Any, curves: Any) -> 
     axes.plot(epochs, mean, color=color, linestyle=style, linewidth=1.5, label=one_line(name))
 
 
-def _style_axes(axes: Axes, median_setting: float) -> None:
-    """Sets the scales; regret above 1.5 times that of the median setting is cut off."""
+def _style_axes(axes: Axes, label: str, median_setting: float) -> None:
+    """Sets labels and scales; regret above 1.5 times that of the median setting is cut off."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(top=1.5 * median_setting)
+    axes.set(xlabel="epochs", ylabel=label, ylim=(None, 1.5 * median_setting))
     axes.axhline(0, color=_MUTED, linewidth=0.8)
-    axes.set_xlabel("epochs")
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    frame = pd.DataFrame(rows)
-    return str(frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))

@@ -29,8 +29,10 @@ def points(value: float, *, signed: bool = True) -> str:
     return f"{sign if signed else ''}{abs(rounded):.1f}"
 
 
-def signed_number(value: float) -> str:
-    """Returns a number with its sign and two decimals, e.g. "+0.35"."""
+def signed_number(value: float | None) -> str:
+    """Returns a number with its sign and two decimals, e.g. "+0.35", or a dash for None."""
+    if value is None:
+        return DASH
     rounded = round(value, 2)
     return f"{MINUS if rounded < 0 else '+'}{abs(rounded):.2f}"
 
@@ -67,9 +69,9 @@ def format_number(value: float | int | str | None) -> str:
     """Returns a setting or a fact as text: three significant digits for floats, a dash for None and infinite values."""
     if value is None:
         return DASH
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    if isinstance(value, int):
+    if isinstance(value, bool):
+        return str(value).lower()  # as in a settings file
+    if not isinstance(value, float):
         return str(value)
     if not math.isfinite(value):
         return DASH

@@ -6,6 +6,7 @@ from nbt.settings.rule import FieldRule
 from nbt.settings.technique import TECHNIQUES, Technique, register, unregister
 from nbt.settings.transfer import (
     AUGMENTATIONS,
+    CLASS_WEIGHTS,
     CURVATURES,
     FEATURE_NORMS,
     INITS,
@@ -21,6 +22,7 @@ from nbt.settings.transfer import (
 
 __all__ = [
     "AUGMENTATIONS",
+    "CLASS_WEIGHTS",
     "CURVATURES",
     "FEATURE_NORMS",
     "INITS",

@@ -38,8 +38,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """Settings that each method changes in a recipe. The strength of L2-SP is the one that Li, Grandvalet and Davoine
 (arXiv 1802.01483) use on most of their targets. The learning rate and the target scales of DLCFT are those of public
-code for a related method. Its head has a higher learning rate, because the rows of new classes start at 0 and do not
-reach their targets in a short training at 1e-4."""
+code for a related method. Its head has a higher learning rate, because the rows of new classes do not reach their
+targets in a short training at 1e-4."""
 
 TARGET_SCALES = {"class": 15.0, "data": 5.0, "task": 5.0}
 """Target scale of DLCFT per scenario. The values of "class" and "data" come from public code. "task" uses the value of
@@ -61,8 +61,12 @@ class ContinualSettings:
         factors: Whether the K-FAC factors of past tasks are stored separately ("keep", the exact sum of the
             curvatures) or averaged into one pair per layer ("merge", biased; see `nbt.transfer.curvature.kfac`). Other
             curvatures are summed, which is exact.
-        head: Head around which a network is linearised: "fitted" (a ridge regression on the first task; the rows of
-            later classes are 0) or "random" (the initialisation of a new layer).
+        head: Head around which a network is linearised: "fitted" (a ridge regression on the first task; classes
+            without training images in it have the rows of a new layer) or "random" (the initialisation of a new layer
+            for every class). None selects "random" for the class-incremental training of a linearised network, else
+            "fitted". A row of zeros would give its class a Jacobian of 0 with respect to the backbone. In
+            class-incremental streams "random" had the better average accuracy on validation images: 95.5 against
+            95.0 % on digits (3 seeds), 63.6 against 61.9 % on Omniglot (2), 44.3 against 42.5 % on CUB-50 (1).
         vectors: Output vectors of the Gauss-Newton curvature: "signs" (one random vector per image) or "unit" (one
             vector per output: the exact expectation at C times the cost).
         memory_bytes: Upper bound of the memory of all curvatures, in bytes.
@@ -75,11 +79,14 @@ class ContinualSettings:
     recipe: TransferSettings
     tasks: int = DEFAULT_TASKS
     factors: str = "keep"
-    head: str = "fitted"
+    head: str | None = None
     vectors: str = "signs"
     memory_bytes: int = 2 * 2**30
 
     def __post_init__(self) -> None:
+        if self.head is None:
+            is_random = self.scenario == "class" and self.has_origin_head
+            object.__setattr__(self, "head", "random" if is_random else "fitted")
         choices = (
             ("scenario", SCENARIOS),
             ("factors", KFAC_FACTOR_MODES),
@@ -94,6 +101,11 @@ class ContinualSettings:
         if self.memory_bytes < 0:
             raise UsageError(f"memory {self.memory_bytes}: give 0 bytes or more")
         _check_recipe(self.recipe)
+
+    @property
+    def has_origin_head(self) -> bool:
+        """Whether `head` has an effect."""
+        return self.recipe.linearized or self.recipe.stream.method == "dlcft"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings in JSON types; `from_dict` reads them."""

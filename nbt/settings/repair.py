@@ -8,6 +8,7 @@ from nbt.settings.transfer import TransferSettings
 
 # Target scale of DLCFT if a recipe sets none; public code uses 5 and 15.
 _TARGET_SCALE = 5.0
+_ZAP_SETTINGS = tuple(name for name, setting in SETTINGS.items() if setting.technique == "zapping")
 _DEFAULTS = {name: setting.default for name, setting in SETTINGS.items()}
 
 
@@ -19,7 +20,10 @@ def repair(settings: TransferSettings) -> TransferSettings:
 
     - Without L2-SP (`sp_mix` 0, no decay, or no trainable transferred unit within `sp_depth`), `sp_mix` is 0 and
       `sp_depth` is 1.
-    - A `zap_period` of `epochs` or more is 0. Without zaps, `zap_fraction` and `zap_scale` have their defaults.
+    - If `frozen_depth` and `frozen_top` leave only the head to train, `frozen_top` is 0 and `frozen_depth` its maximum.
+      Without a transferred unit within `frozen_top`, it is 0.
+    - A `zap_period` without a zap within `zap_until` is 0. Without zaps, the other settings of zapping have their
+      defaults.
     - If only the head trains, `stall` is 0. Without a stall, `head_lr_multiplier` is 1.
     - With `init` "kaiming", `transfer_depth` is 0. Only `init` "inject" has a `teacher` and a `blend`.
     - If only the head trains, the network is linear, so `linearized` is false. A linearised network needs a head that
@@ -38,7 +42,10 @@ def repair(settings: TransferSettings) -> TransferSettings:
 
 def _repair_start(settings: TransferSettings) -> TransferSettings:
     depth = 0.0 if settings.source.init == "kaiming" else settings.transfer_depth
-    settings = settings.replace(transfer_depth=depth, frozen_depth=min(settings.frozen_depth, depth))
+    frozen, top = min(settings.frozen_depth, depth), settings.frozen_top
+    if top and (frozen + top >= 1.0 or depth <= 1.0 - top):
+        frozen, top = depth if frozen + top >= 1.0 else frozen, 0.0
+    settings = settings.replace(transfer_depth=depth, frozen_depth=frozen, frozen_top=top)
     if settings.source.init == "inject" and depth == 0.0:
         settings = settings.replace(init="pretrained")
     return settings if settings.source.init == "inject" else _reset_to_defaults(settings, "teacher", "blend")
@@ -68,9 +75,9 @@ def _repair_method(settings: TransferSettings) -> TransferSettings:
 
 
 def _repair_zaps(settings: TransferSettings) -> TransferSettings:
-    if 0 < settings.zap_period < settings.epochs:
+    if settings.zap_period and settings.is_zap_due(settings.zap_period + 1) and settings.zap_period < settings.epochs:
         return settings
-    return _reset_to_defaults(settings, "zap_period", "zap_fraction", "zap_scale")
+    return _reset_to_defaults(settings, *_ZAP_SETTINGS)
 
 
 def _repair_stall(settings: TransferSettings) -> TransferSettings:
@@ -80,7 +87,7 @@ def _repair_stall(settings: TransferSettings) -> TransferSettings:
 
 
 def _repair_l2sp(settings: TransferSettings) -> TransferSettings:
-    l2sp_top = min(settings.sp_depth, settings.transfer_depth)
+    l2sp_top = min(settings.sp_depth, settings.transfer_depth, 1.0 - settings.frozen_top)
     if settings.sp_mix == 0.0 or settings.decay_strength == 0.0 or l2sp_top <= settings.frozen_depth:
         return _reset_to_defaults(settings, "sp_mix", "sp_depth")
     return settings

@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
@@ -27,6 +27,7 @@ OPTIMIZERS = ("sgd", "adamw")
 AUGMENTATIONS = ("none", "crop", "color", "rand")
 LAYER_LR_KNOTS = ("input", "middle", "top")
 ZAP_SCALES = ("per_row", "as_released")
+CLASS_WEIGHTS = ("none", "balanced")
 FEATURE_NORMS = ("none", "batch", "target")
 INITS = ("pretrained", "inject", "kaiming")
 PRETRAIN_SCHEMES = ("iid", "asb", "meta-asb")
@@ -151,6 +152,15 @@ class TransferSettings(_Group):
         "Share of units, from the input, that do not train, at most transfer_depth.",
         details="Their BatchNorm statistics do not change either.",
     )
+    frozen_top: float = setting_field(
+        0.0,
+        _FRACTION,
+        "Share of units, from the top, that do not train, except re-initialised ones; the head always trains.",
+        details="With frozen_depth, a window of units trains (Lee et al., arXiv 2210.11466).",
+        technique="surgical fine-tuning",
+        label="frozen top {:.2f}",
+        since="0.2",
+    )
     head_lr: float = setting_field(0.01, _LEARNING_RATE, "Peak learning rate of the head.")
     body_lr: float = setting_field(0.01, _LEARNING_RATE, "Peak learning rate of the units, before layer_lr_shape.")
     layer_lr_shape: tuple[float, float, float] = setting_field(
@@ -189,6 +199,14 @@ class TransferSettings(_Group):
     batch_size: int = setting_field(32, FieldRule(1, 2**20, integer=True), "Images per step.")
     label_smoothing: float = setting_field(
         0.0, FieldRule(0.0, 0.99), "Share of the label's weight that is spread over all classes."
+    )
+    class_weights: str = setting_field(
+        "none",
+        FieldRule(choices=CLASS_WEIGHTS),
+        "Weights of the classes in the loss; balanced ones are inversely proportional to the numbers of images.",
+        details="As in scikit-learn, the weight of a class is n / (C n_c); the mean loss is a weighted mean.",
+        label="{} classes",
+        since="0.2",
     )
     augmentation: str = setting_field(
         "crop",
@@ -243,6 +261,21 @@ class TransferSettings(_Group):
         "Standard deviation of new weights, computed per row or, as in the paper's code, for a whole head.",
         details="sqrt(2 / D) per row; sqrt(2 / (K D)) for a whole head of K classes.",
         technique="zapping",
+    )
+    zap_until: float = setting_field(
+        1.0,
+        FieldRule(above=0.0, high=1.0),
+        "Share of the steps after which no zap takes place, because a reset head needs time to train.",
+        technique="zapping",
+        label="until {:.2f}",
+        since="0.2",
+    )
+    zap_warmup: float = setting_field(
+        0.0,
+        _FRACTION,
+        "Share of zap_period, after each zap, in which the learning rate of the new rows rises linearly.",
+        technique="zapping",
+        since="0.2",
     )
     head_scale: float = setting_field(
         1.0,
@@ -309,6 +342,14 @@ class TransferSettings(_Group):
             importlib.import_module(module)
         vars(self).update(state)
 
+    if not TYPE_CHECKING:  # a type checker reports unknown attributes itself
+
+        def __getattr__(self, name: str) -> Any:
+            group = _STORED[name].group if name in _STORED else ""
+            hint = f"; it is settings.{group}.{name}" if group else f"; use settings.value({name!r})"
+            known = name in SETTINGS
+            raise AttributeError(f"TransferSettings has no attribute {name!r}{hint if known else ''}")
+
     def _check_combination(self) -> None:
         if self.feature_norm == "batch" and self.batch_size == 1:
             raise UsageError("feature_norm: batch statistics need a batch_size of 2 or more; use feature_norm: target")
@@ -368,7 +409,8 @@ class TransferSettings(_Group):
 
     def is_zap_due(self, epoch: int) -> bool:
         """Returns whether epoch `epoch` (1 ... `epochs`) starts with a zap; the first epoch never does."""
-        return self.zap_period > 0 and epoch != 1 and (epoch - 1) % self.zap_period == 0
+        within = epoch - 1 <= self.zap_until * self.epochs + 1e-9
+        return within and self.zap_period > 0 and epoch != 1 and (epoch - 1) % self.zap_period == 0
 
     def value(self, name: str) -> Any:
         """Returns the value of a setting by its flat name, also of a setting of a group or of a registered technique.

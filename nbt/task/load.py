@@ -104,6 +104,7 @@ def load_task(
         shots=shots,
         source_head=source_weights.source_head,
         source_means=source_weights.source_means,
+        stale_statistics=source_weights.stale_statistics,
         teacher=loaded_teacher,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     import torch
 
     from nbt.data.image_store import ImageStore
-    from nbt.data.splits import Pools, Split
+    from nbt.data.splits import Index, Pools, Split
     from nbt.models.backbone import Backbone
     from nbt.models.backbone_spec import BackboneSpec
     from nbt.models.teacher import Teacher
+
+# Images from which running statistics are estimated.
+_STATISTICS_IMAGES = 1024
+_STATISTICS_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +54,8 @@ class Task:
             (n,); no decision may use these results.
         source_head: The classifier of the source, see `PretrainedWeights.source_head`; None without one.
         source_means: Mean features of the source classes for weights trained by nbt; else None.
+        stale_statistics: Names of the BatchNorm layers whose running statistics in w0 are unusable; `build_model`
+            re-estimates them.
         teacher: The teacher whose weights can be injected (`settings.init` "inject"); None without one.
         scenario: Scenario of a stream of tasks: "data", "task" or "class"; None for a single task.
         tasks: Number of tasks of the stream; 0 without one.
@@ -75,6 +81,7 @@ class Task:
     watched: npt.NDArray[np.int64] | None = None
     source_head: Mapping[str, torch.Tensor] | None = None
     source_means: SourceClassMeans | None = None
+    stale_statistics: tuple[str, ...] = ()
     teacher: Teacher | None = None
     scenario: str | None = None
     tasks: int = 0
@@ -89,6 +96,13 @@ class Task:
         """Height and width of the images in pixels."""
         return self.images.size
 
+    @property
+    def weights_hash(self) -> str:
+        """Hash of the pretrained weights as they were loaded, see `nbt.models.weights.hash_weights`."""
+        from nbt.models.weights import hash_weights
+
+        return hash_weights(self.w0, self.stale_statistics)
+
     def with_split_seed(self, seed: int) -> Task:
         """Returns the task with another stratified train/validation split; the test images are unchanged."""
         from nbt.data.splits import make_split
@@ -99,16 +113,61 @@ class Task:
         """Returns the task with the validation images moved to the training images."""
         return dataclasses.replace(self, split=self.split.merge_validation())
 
-    def build_model(self, seed: int | None = None) -> Backbone:
-        """Builds a backbone with a head of `n_classes` outputs, in evaluation mode.
+    def build_model(self, seed: int | None = None, device: str | torch.device = "cpu") -> Backbone:
+        """Builds a backbone with a head of `n_classes` outputs, in evaluation mode and channels_last memory format.
 
         Args:
             seed: Seed of a random initialisation of all weights; None loads w0 into the units (the head remains
-                random).
+                random), and re-estimates unusable running statistics.
+            device: Device of the model.
         """
+        import torch
+
         from nbt.models.backbone import build_backbone
 
         model = build_backbone(self.backbone, self.n_classes, image_size=self.image_size, seed=seed or 0)
         if seed is None:
             model.load_pretrained(self.w0)
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if seed is None:
+            self.estimate_statistics(model, self.stale_statistics)
         return model
+
+    def estimate_statistics(self, model: Backbone, layers: Collection[str]) -> None:
+        """Re-estimates running statistics of a model in place, on up to 1024 training images of the split.
+
+        Args:
+            model: A model of the task's backbone.
+            layers: Names of the BatchNorm layers.
+
+        Raises:
+            UsageError: There is no training image.
+        """
+        import torch
+
+        from nbt.devices import inference_batch_size
+        from nbt.models.batch_norm import estimate_statistics
+        from nbt.seeds import generator
+
+        train, device = self.split.train, model.head.weight.device
+        chosen = train[torch.randperm(len(train), generator=generator(0, "sample")).numpy()[:_STATISTICS_IMAGES]]
+        # A batch of one image may have no statistics.
+        batch_size = max(2, inference_batch_size(_STATISTICS_BATCH_SIZE, self.image_size))
+        batches = np.array_split(chosen, max(1, len(chosen) // batch_size)) if len(chosen) else []
+        estimate_statistics(model, (self.load_images(batch, device) for batch in batches), layers)
+
+    def load_images(self, index: Index, device: torch.device) -> torch.Tensor:
+        """Returns images, (n, 3, H, W), on the device, normalised as in evaluation.
+
+        Args:
+            index: Indices of the images, int64 (n,).
+            device: Target device.
+        """
+        import torch
+
+        from nbt.devices import normalise
+
+        mean, std = torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
+        pixels = torch.from_numpy(self.images.array[index]).to(device)
+        images = normalise(pixels.permute(0, 3, 1, 2).float(), mean, std)
+        return images.contiguous(memory_format=torch.channels_last)

@@ -357,8 +357,8 @@ def _curve_metrics(curve: Sequence[EpochResult], start: int) -> tuple[list[Metri
     points, elapsed = [], float(start)
     for result in curve:
         elapsed += 1000.0 * result.seconds
-        for key in ("train_loss", "val_loss", "val_accuracy", "seconds"):
-            value = getattr(result, key)
+        values = {key: getattr(result, key) for key in ("train_loss", "val_loss", "val_accuracy", "seconds")}
+        for key, value in (values | {f"val_{name}": value for name, value in result.metrics.items()}).items():
             if value is not None:
                 points.append(MetricPoint(key, result.epoch, float(value), round(elapsed)))
     return points, round(elapsed)

@@ -1,8 +1,10 @@
-"""Loss and accuracy of a classifier on images without augmentation."""
+"""Evaluation of a classifier on images without augmentation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nbt.devices import autocast, inference_batch_size
+from nbt.training.metrics import METRICS, OTHER_METRICS, Predictions
 from nbt.training.recipe.augmentation import AugmentationPlan
 from nbt.training.worker.context import WorkerContext
 
@@ -18,13 +21,29 @@ EVALUATION_BATCH_SIZE = 128
 """Images per batch up to 224 px, see `inference_batch_size`."""
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of an evaluation.
+
+    Attributes:
+        loss: Mean cross-entropy in nats.
+        accuracy: Share of correctly classified images, 0 ... 1.
+        metrics: Name -> value of the other metrics in `nbt.training.metrics.METRICS`, None where one is not defined;
+            empty if the loss is not finite.
+    """
+
+    loss: float
+    accuracy: float
+    metrics: Mapping[str, float | None]
+
+
 @torch.no_grad()
 def evaluate(
     classify: Callable[[torch.Tensor], torch.Tensor],
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
     device: torch.device,
-) -> tuple[float, float]:
-    """Returns the mean cross-entropy in nats and the accuracy, 0 ... 1.
+) -> Evaluation:
+    """Evaluates a classifier; waits for the device once, at the end.
 
     Args:
         classify: Maps inputs to logits, (n, C); its model is in evaluation mode.
@@ -33,18 +52,29 @@ def evaluate(
     """
     loss = torch.zeros((), device=device)
     correct = torch.zeros((), device=device)
-    count = 0
+    batch_logits, batch_labels = [], []
     for inputs, truth in batches:
         with autocast(device):
             logits = classify(inputs).float()
         loss += F.cross_entropy(logits, truth, reduction="sum")
         correct += (logits.argmax(dim=1) == truth).sum()
-        count += len(truth)
-    return float(loss) / count, float(correct) / count
+        batch_logits.append(logits)
+        batch_labels.append(truth)
+    logits, labels = torch.cat(batch_logits), torch.cat(batch_labels)
+    mean_loss, metrics = float(loss) / len(labels), {}
+    if math.isfinite(mean_loss):
+        predictions = predictions_from_logits(logits, labels)
+        metrics = {name: METRICS[name].compute(predictions) for name in OTHER_METRICS}
+    return Evaluation(mean_loss, float(correct) / len(labels), metrics)
 
 
-def evaluate_model(context: WorkerContext, model: nn.Module, index: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Returns the loss and the accuracy of a model on the images `index`; sets the model to evaluation mode."""
+def predictions_from_logits(logits: torch.Tensor, labels: torch.Tensor) -> Predictions:
+    """Returns predictions from logits, (n, C), and labels, int64 (n,); waits for their device."""
+    return Predictions(labels.cpu().numpy(), logits.cpu().double().log_softmax(dim=1).numpy())
+
+
+def evaluate_model(context: WorkerContext, model: nn.Module, index: npt.NDArray[np.int64]) -> Evaluation:
+    """Evaluates a model on the images `index`; sets the model to evaluation mode."""
     model.eval()
     batch_size = inference_batch_size(EVALUATION_BATCH_SIZE, context.task.image_size)
 

@@ -17,7 +17,7 @@ from nbt.models.backbone import Backbone
 from nbt.settings import TransferSettings, repair
 from nbt.task.task import Task
 from nbt.training.batches import TaskBatches
-from nbt.training.evaluation import evaluate
+from nbt.training.evaluation import Evaluation, evaluate
 from nbt.training.recipe.checks import check_recipe
 from nbt.training.recipe.loss import TrainingLoss
 from nbt.training.recipe.mixup import draw_mixup_shares
@@ -31,7 +31,7 @@ from nbt.training.worker.context import WorkerContext
 from nbt.transfer.layer_lr import parameter_groups
 from nbt.transfer.linearize import FirstOrder
 from nbt.transfer.technique import HookChain, TrainingRun
-from nbt.transfer.transfer_depth import set_training
+from nbt.transfer.transfer_depth import frozen_units, set_training
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +97,7 @@ def fine_tune(
     if settings.linearized:
         context.check_linearizable()
     model, frozen = context.prepare_model(settings, seed)
+    _, frozen_top = frozen_units(settings, len(model.units))
     batches = TaskBatches(task, settings, seed, context, model, frozen)
     if stage.start is not None:
         model.load_state_dict(stage.start)
@@ -108,7 +109,7 @@ def fine_tune(
     groups = parameter_groups(model.units, model.head, settings)
     if settings.stall > 0.0:
         groups = split_off_head(groups, model.head)
-    loss = TrainingLoss(settings, stage.outputs)
+    loss = TrainingLoss(settings, stage.outputs, context.labels[torch.from_numpy(task.split.train)])
     run = TrainingRun(settings, seed, model, frozen, make_optimizer(settings, groups), batches.per_epoch)
     hooks = training_hooks(run, groups, context.w0, stage)
     train_step = TrainStep(run, network, loss, hooks, [group.lr for group in groups], context.device)
@@ -122,7 +123,7 @@ def fine_tune(
         started, epoch = time.perf_counter(), len(state.curve) + 1
         with context.fork_global_rng():
             context.seed_global_rng(seed, "epoch", epoch)
-            set_training(model, model.units, frozen)
+            set_training(model, model.units, frozen, frozen_top)
             total = torch.zeros((), device=context.device)
             shares = draw_mixup_shares(settings.mixup, batches.per_epoch, seed, epoch)
             with hooks.epoch(epoch):
@@ -169,7 +170,7 @@ def _evaluate_epoch(
     """
     task = batches.task
 
-    def measure(index: npt.NDArray[np.int64]) -> tuple[float, float]:
+    def measure(index: npt.NDArray[np.int64]) -> Evaluation:
         batches.model.eval()
         return evaluate(classify, batches.evaluation(index), batches.context.device)
 
@@ -179,11 +180,16 @@ def _evaluate_epoch(
     if not math.isfinite(train_loss):
         return diverged()
     with hooks.evaluation():
-        val_loss, val_accuracy = measure(task.split.val) if len(task.split.val) else (None, None)
-        result = EpochResult(epoch, train_loss, val_loss, val_accuracy, 0.0)
+        result = EpochResult(epoch, train_loss, None, None, 0.0)
+        if len(task.split.val):
+            val = measure(task.split.val)
+            result = dataclasses.replace(result, val_loss=val.loss, val_accuracy=val.accuracy, metrics=val.metrics)
         state.keep_if_best(result)
         result = dataclasses.replace(result, seconds=time.perf_counter() - started)
-        if val_loss is not None and not math.isfinite(val_loss):
+        if result.val_loss is not None and not math.isfinite(result.val_loss):
             return diverged()
-        watched = None if task.watched is None else measure(task.watched)[1]
-    return dataclasses.replace(result, watched_accuracy=watched)
+        if task.watched is not None:
+            watched = measure(task.watched)
+            metrics = {**watched.metrics, "log_loss": watched.loss} if watched.metrics else {}
+            result = dataclasses.replace(result, watched_accuracy=watched.accuracy, watched_metrics=metrics)
+    return result

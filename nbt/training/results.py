@@ -26,6 +26,9 @@ class EpochResult:
         diverged: Whether the loss was not finite; the trial then ends with the worst accuracy, which is a valid result.
         watched_accuracy: Share of the task's monitored images (`Task.watched`) that are classified correctly, recorded
             for benchmarks only; None without such images. Its time is not part of `seconds`.
+        metrics: Name -> value of the other metrics on the validation images, see `nbt.training.metrics.OTHER_METRICS`;
+            None where one is not defined. Empty without validation images, in streams, and in records of version 0.1.
+        watched_metrics: The same, and "log_loss", on the task's monitored images.
     """
 
     epoch: int
@@ -35,12 +38,15 @@ class EpochResult:
     seconds: float
     diverged: bool = False
     watched_accuracy: float | None = None
+    metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
+    watched_metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the result in JSON types; a loss that is not finite is None, a missing `watched_accuracy` absent."""
+        """Returns the result in JSON types; a loss that is not finite is None, missing optional values are absent."""
         values = dataclasses.asdict(self)
-        if self.watched_accuracy is None:
-            del values["watched_accuracy"]
+        for name in ("watched_accuracy", "metrics", "watched_metrics"):
+            if not values[name] and values[name] != 0:
+                del values[name]
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
     @classmethod

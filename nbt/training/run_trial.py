@@ -36,14 +36,14 @@ def run_trial(spec: TrialSpec, context: WorkerContext, on_epoch: OnEpoch) -> Tri
     try:
         return _run(spec, context, on_epoch)
     except Exception as error:
-        outcome = _failed_outcome(error, context)
+        outcome = failed_outcome(error, context)
     if outcome.out_of_memory:
         # Not in the except block: there the exception still holds the frames of the trial and their tensors.
         context.clear()
     return outcome
 
 
-def _failed_outcome(error: Exception, context: WorkerContext) -> TrialOutcome:
+def failed_outcome(error: Exception, context: WorkerContext) -> TrialOutcome:
     """Returns the outcome of an exception that is being handled, without a reference to the exception."""
     is_out_of_memory = out_of_memory(error)
     facts = _run_facts(context) if is_out_of_memory else _device_facts(context)
@@ -109,8 +109,8 @@ def _evaluate_and_export(
 ) -> TrialOutcome:
     """Evaluates the finished model on the test images and exports it, if the specification requests it."""
     if spec.evaluate_test:
-        loss, accuracy = evaluate_model(context, result.model, task.split.test)
-        outcome = dataclasses.replace(outcome, test_loss=loss, test_accuracy=accuracy)
+        test = evaluate_model(context, result.model, task.split.test)
+        outcome = dataclasses.replace(outcome, test_loss=test.loss, test_accuracy=test.accuracy)
     if spec.export is not None:
         export_model(result.model, task, result.settings, spec.export)
     return outcome

@@ -1,8 +1,9 @@
 """Transfer techniques, one module each, which can be used independently of nbt's training."""
 
+from nbt.models.batch_norm import estimate_statistics
 from nbt.transfer.curvature.estimate import curvature_bytes, estimate_curvature
 from nbt.transfer.fast import FeatureNorm, scale_head, stalled
-from nbt.transfer.injection.weight_injection import InjectionReport, estimate_statistics, inject, tli_similarity
+from nbt.transfer.injection.weight_injection import InjectionReport, inject, tli_similarity
 from nbt.transfer.l2sp import L2SP
 from nbt.transfer.layer_lr import ParameterGroup, geometric_shape, parameter_groups, rate_multipliers
 from nbt.transfer.linearize import FirstOrder, Linearized, linearize

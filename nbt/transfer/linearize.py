@@ -9,7 +9,8 @@ One pass in forward mode (`torch.func.jvp`) computes both `f0` and `J w`. Conseq
 
 - `theta0` is fixed, and BatchNorm and dropout are in evaluation mode, because otherwise J would change between batches.
 - With a head that is 0 the tangents of the backbone do not reach the output, and the expansion would be a linear probe.
-  Such a head is refused. Use a fitted head, or the random initialisation of a new layer.
+  The same holds for a single class whose row is 0. Such heads are refused. Use a fitted head, or the random
+  initialisation of a new layer.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def linearize(model: nn.Module, head: nn.Module | None = None) -> Linearized:
         head: Its last layer, to be checked; `model.head`, if it exists, when None.
 
     Raises:
-        UsageError: The head is 0 everywhere, so that the expansion would be a linear probe.
+        UsageError: A row of the head is 0, so that the expansion would be a linear probe of its class.
     """
     check_head(head if head is not None else getattr(model, "head", None))
     w = copy.deepcopy(model)
@@ -193,15 +194,17 @@ def _math_attention() -> Iterator[None]:
 
 
 def check_head(head: nn.Module | None) -> None:
-    """Checks that the output of an expansion depends on the backbone.
+    """Checks that every output of an expansion depends on the backbone.
 
     Raises:
-        UsageError: All weights of the head are 0.
+        UsageError: The weights of an output are 0.
     """
-    weights = [] if head is None else [parameter for parameter in head.parameters() if parameter.ndim > 1]
-    if weights and not any(bool(weight.detach().any()) for weight in weights):
+    weights = [] if head is None else [parameter.detach() for parameter in head.parameters() if parameter.ndim > 1]
+    zero = [] if not weights else torch.nonzero(~weights[-1].flatten(1).any(dim=1))[:, 0].tolist()
+    if zero:
+        where = "everywhere" if len(zero) == len(weights[-1]) else f"in row {zero[0]}"
         raise UsageError(
-            "linearized: with a head that is 0 everywhere the output does not depend on the backbone, so only a linear "
+            f"linearized: with a head that is 0 {where} the output does not depend on the backbone, so only a linear "
             "probe would be trained; use head_scale above 0, or a fitted head"
         )
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from nbt.settings import TransferSettings
+
 
 def units_of(share: float, n_units: int) -> int:
     """Returns the number of units of a depth given as a share (0 ... 1): share * n_units, rounded, halves upwards."""
@@ -41,19 +43,35 @@ def set_transferred(
     copy_tensors(targets, sources)
 
 
-def freeze(model: nn.Module, units: nn.ModuleList, frozen: int) -> None:
-    """Makes all parameters require gradients, except those of the first `frozen` units."""
+def frozen_units(settings: TransferSettings, n_units: int) -> tuple[int, range]:
+    """Returns the number of frozen units from the input, and the indices of the frozen units below the top.
+
+    Re-initialised units are never frozen.
+
+    Args:
+        settings: Repaired settings.
+        n_units: Number of units of the backbone.
+    """
+    transferred = units_of(settings.transfer_depth, n_units)
+    bottom = min(units_of(settings.frozen_depth, n_units), transferred)
+    return bottom, range(max(bottom, n_units - units_of(settings.frozen_top, n_units)), transferred)
+
+
+def freeze(model: nn.Module, units: nn.ModuleList, frozen: int, top: range = range(0)) -> None:
+    """Makes all parameters require gradients, except those of the first `frozen` units and of the units `top`."""
     model.requires_grad_(True)
-    units[:frozen].requires_grad_(False)
+    for part in (units[:frozen], units[top.start : top.stop]):
+        part.requires_grad_(False)
 
 
-def set_training(model: nn.Module, units: nn.ModuleList, frozen: int) -> None:
-    """Puts the model in training mode with the first `frozen` units in evaluation mode.
+def set_training(model: nn.Module, units: nn.ModuleList, frozen: int, top: range = range(0)) -> None:
+    """Puts the model in training mode with the first `frozen` units and the units `top` in evaluation mode.
 
     In the frozen units BatchNorm's running statistics are not updated, and dropout is not applied.
     """
     model.train()
-    units[:frozen].eval()
+    for part in (units[:frozen], units[top.start : top.stop]):
+        part.eval()
 
 
 def copy_tensors(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nbt.tuning.samplers.bayesian import condition_on_trials, to_observation
 from nbt.tuning.storage.records import TrialRecord
+from nbt.tuning.surrogate.observation import condition_on_trials, to_observation
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 
 _MIN_TRIALS_FOR_CORRELATION = 5

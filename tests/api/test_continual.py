@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 import nbt
 from nbt import api
-from nbt.errors import UsageError
+from nbt.errors import NbtError, UsageError
 from nbt.settings import TransferSettings
 from nbt.settings.continual import METHODS, SCENARIOS, method_overrides
 from nbt.task.task import Task
@@ -52,6 +53,11 @@ class RecordingObserver(api.StreamObserver):
     def __init__(self, stop_after: int | None = None) -> None:
         self.events: list[tuple[Any, ...]] = []
         self.stop_after = stop_after
+        self.progress: dict[tuple[str, int], list[tuple[str, int, int]]] = defaultdict(list)
+
+    def stream_progress(self, config: StreamConfig, label: str, done: int, total: int) -> None:
+        if (label, done, total) not in self.progress[config.method, config.seed]:
+            self.progress[config.method, config.seed].append((label, done, total))
 
     def streams_planned(self, configs: Sequence[StreamConfig], memory: Mapping[str, Any]) -> None:
         self.events.append(("planned", len(configs), sorted(memory)))
@@ -138,6 +144,27 @@ def test_a_stream_without_its_checkpoint_starts_again(task: Task) -> None:
     learn(task, tasks=3, observer=observer)
     assert ("started", "finetune", 0, 0) in observer.events
     assert sum(event[0] == "task" for event in observer.events) == 3
+
+
+def test_streams_on_several_workers_have_the_same_results(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    methods = quick("finetune", "dlcft")
+    alone = learn(task, methods=methods, seeds=2, out="alone")
+    observer = RecordingObserver()
+    together = learn(task, methods=methods, seeds=2, workers=2, fresh=True, observer=observer)
+    assert without_times(together.to_json()) == without_times(alone.to_json())
+    for event in ("started", "finished"):
+        assert len({entry[1:3] for entry in observer.events if entry[0] == event}) == 4
+    assert sum(entry[0] == "task" for entry in observer.events) == 8
+    assert observer.progress["finetune", 0] == [("task 1 of 2", 1, 2), ("task 2 of 2", 2, 2)]
+
+
+def test_a_failed_stream_ends_the_command(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr("nbt.training.continual.run.make_stages", fail)
+    with pytest.raises(NbtError, match=r"stream .*: RuntimeError: no such kernel"):
+        learn(task)
 
 
 def test_the_memory_is_reported_before_the_first_task(task: Task) -> None:

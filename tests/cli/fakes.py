@@ -96,7 +96,16 @@ SUMMARY = {
 }
 
 
-SOURCES = [{"name": "enough steps", "words": "small batches", "origin": "a paper", "mean": 0.1, "spread": 0.1}]
+def make_source(name: str, text: str, value: str, because: str, *, holds: bool) -> dict[str, Any]:
+    """Returns a source of a recommendation with one statement."""
+    statement = {"text": text, "because": because, "value": value, "holds": holds}
+    return {"name": name, "words": text, "origin": "a paper", "mean": 0.1, "spread": 0.1, "statements": [statement]}
+
+
+SOURCES = [
+    make_source("enough steps", "batch_size is at most 32", "32", "few steps", holds=True),
+    make_source("moderate head rate", "a low rate", "0.5", "a test", holds=False),
+]
 
 
 @dataclass
@@ -130,7 +139,9 @@ class FakeApi(types.ModuleType):
             "search": FakeSearchResult(record, RECOMMENDED, Path("reports/birds/report.html")),
             "train": FakeTrainResult(Interval(mean=0.8, low=0.7, high=0.9, n=3), record.test[0]),
             "fit": [make_profile()],
-            "recommend": real_api.Recommendation(RECOMMENDED, {"sources": SOURCES, "silent": [], "tables": []}),
+            "recommend": real_api.Recommendation(
+                RECOMMENDED, {"sources": SOURCES, "silent": [], "tables": [], "unjudged": ["stall"]}
+            ),
             "report": Path("reports/birds/report.html"),
             "sync": {"written": 3, "kept": 2},
             "studies": [SUMMARY],

@@ -188,6 +188,27 @@ def test_an_interrupt_that_a_library_swallows_ends_the_command(
     assert capsys.readouterr().err.lstrip("\n") == "interrupted\n"
 
 
+INTERRUPTED_MODULE = """
+import nbt.cli.app as app
+
+def run(arguments):
+    try:
+        exec("import signal; signal.raise_signal(signal.SIGINT)")
+    except KeyboardInterrupt:
+        return app.INTERRUPTED
+
+app.run = run
+from nbt.cli import main
+main()
+"""
+
+
+def test_the_exit_code_of_an_interrupt_while_a_text_is_executed(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED_MODULE)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    assert subprocess.run([sys.executable, "-m", "interrupted"], env=environment, check=False).returncode == 130
+
+
 @pytest.mark.parametrize("error", [NbtError("broke"), ValueError("odd")])
 def test_v_shows_the_traceback(error: Exception, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     fake_api.before = _raise(error)

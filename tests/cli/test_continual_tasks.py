@@ -108,7 +108,11 @@ def test_options_change_every_method_that_they_apply_to() -> None:
     recipes = recipes_from_options(given)
     assert {recipe.epochs for recipe in recipes.values()} == {3}
     assert {recipe.batch_size for recipe in recipes.values()} == {8}
-    assert (recipes["dlcft"].curvature, recipes["dlcft"].penalty_strength, recipes["ewc"].penalty_strength) == (
+    assert (
+        recipes["dlcft"].stream.curvature,
+        recipes["dlcft"].stream.penalty_strength,
+        recipes["ewc"].stream.penalty_strength,
+    ) == (
         "diagonal",
         2.0,
         2.0,

@@ -161,7 +161,10 @@ class TestRecommend:
         assert options == {"space": "binary", "epochs": 7, "experience": "."}
         text = " ".join(capsys.readouterr().out.split())
         assert "recommended settings, before any training" in text and "frozen_depth: 0.5" in text
-        assert "enough steps small batches" in text and "based on the priors alone, without recorded tasks" in text
+        assert "Reasons enough steps batch_size is at most 32; here 32 (few steps)" in text
+        assert "Suggestions that the settings do not follow moderate head rate a low rate; here 0.5 (a test)" in text
+        assert "No prior and no recorded task judges stall: neutral values." in text
+        assert "based on the priors alone, without recorded tasks" in text
 
     def test_json_contains_them_with_the_profile(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         fake_api.results["fit"] = two_profiles()

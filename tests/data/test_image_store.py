@@ -299,3 +299,34 @@ def test_the_metadata_hold_the_reasons_for_unreadable_images(cache: Path, damage
     metadata = json.loads(path.with_suffix(".json").read_text())
     assert [index for index, _ in metadata["unreadable"]] == [3, 21, 39]
     assert "cannot identify image" in metadata["unreadable"][0][1] and "No such file" in metadata["unreadable"][2][1]
+
+
+class TestInFile:
+    def test_a_store_with_a_cache_file_is_used_as_it_is(self, cache: Path, files: list[Path], tmp_path: Path) -> None:
+        store, _ = decode_images(files, 8)
+        assert store.in_file(tmp_path / "shared") is store
+        assert not (tmp_path / "shared").exists()
+
+    @pytest.mark.parametrize("use_cache", [False, True])
+    def test_other_stores_are_written(self, cache: Path, damaged: list[Path], tmp_path: Path, use_cache: bool) -> None:
+        store, _ = decode_images(damaged, 8, cache=use_cache)
+        if store.path is not None:
+            store.path.unlink()  # the user has emptied the cache
+        shared = store.in_file(tmp_path / "shared")
+        assert shared.path == tmp_path / "shared" / "images.npy"
+        copy = pickle.loads(pickle.dumps(shared))
+        for other in (shared, copy):
+            assert isinstance(other.array, np.memmap) and other.array.filename == str(shared.path)
+            np.testing.assert_array_equal(other.array, store.array)
+            assert other.unreadable == store.unreadable
+
+    def test_a_full_disk_is_an_error_with_a_remedy(
+        self, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        store, _ = decode_images(files, 8, cache=False)
+        monkeypatch.setattr(np, "save", full)
+        with pytest.raises(NbtError, match=r"No space left on device.*TMPDIR.*--workers 1"):
+            store.in_file(tmp_path)

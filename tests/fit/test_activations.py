@@ -15,8 +15,8 @@ from nbt.fit.activations import (
     compute_features,
     iter_image_batches,
     pool_activations,
-    recalibrate_batch_norm,
 )
+from nbt.models.batch_norm import estimate_statistics
 from nbt.task.task import Task
 from nbt.training.recipe.augmentation import AugmentationPlan
 from nbt.training.worker.context import WorkerContext
@@ -125,7 +125,7 @@ def test_batch_norm_of_random_networks_is_recalibrated(normed: Task) -> None:
     images = next(iter_image_batches(normed, normed.split.train, CPU, 64))
     spread = [float(model.features(images).detach().std())]
     momenta = [m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    recalibrate_batch_norm(model, images)
+    estimate_statistics(model, [images])
     spread.append(float(model.features(images).detach().std()))
     assert spread[1] > 0.05 > spread[0]
     assert momenta == [m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]

@@ -82,6 +82,15 @@ def test_layers_have_one_row_per_unit_and_agree_with_the_output(pretrained_profi
     assert pretrained_profile.scalars["mean_gain"] == pytest.approx(layers["gain"].mean())
 
 
+def test_relative_gradients_are_positive_and_depend_on_the_seed_only(
+    pretrained: Task, pretrained_profile: FitProfile
+) -> None:
+    values = pretrained_profile.layers["relative_gradient"]
+    assert (values > 0).all()
+    assert profile(pretrained).layers["relative_gradient"].equals(values), "deterministic"
+    assert not profile(pretrained, seed=1).layers["relative_gradient"].equals(values)
+
+
 def test_output_measures_are_computed_from_the_features(pretrained: Task, pretrained_profile: FitProfile) -> None:
     from nbt.devices import pick_device
     from nbt.fit.activations import compute_features
@@ -222,7 +231,7 @@ def test_a_damaged_cache_file_is_measured_again(encoder: Task, cache: Path, dama
 
 def test_batch_norm_is_recalibrated_with_fewer_large_images(normed: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    monkeypatch.setattr(module, "recalibrate_batch_norm", lambda model, images: sizes.append(len(images)))
+    monkeypatch.setattr(module, "estimate_statistics", lambda model, batches: sizes.extend(map(len, batches)))
     for usual in (224, 16, 1):
         monkeypatch.setattr(devices, "_REFERENCE_IMAGE_SIZE", usual)
         profile(normed, samples=60)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from nbt.fit.ridge import STRENGTHS, choose_ridge_strength, ridge_predictions, ridge_probe_accuracy
+from nbt.fit.ridge import STRENGTHS, choose_ridge_strength, ridge_head, ridge_predictions, ridge_probe_accuracy
 from nbt.fit.spectrum import Spectrum
 from tests.fit.measure_contract import MeasureContract, draw
 
@@ -62,3 +62,19 @@ class TestRidgeProbe(MeasureContract):
         noise = np.random.default_rng(0).standard_normal((2000, 5))
         labels = np.random.default_rng(1).integers(4, size=2000)
         assert ridge_probe_accuracy(noise, labels) == pytest.approx(0.25, abs=0.04)
+
+
+@pytest.mark.parametrize("shape", [(60, 8), (20, 50)])
+def test_the_head_is_the_ridge_regression(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    features, labels = rng.normal(size=shape) + 3.0, np.arange(shape[0]) % 4
+    spectrum = Spectrum.of(features)
+    reference = Ridge(alpha=choose_ridge_strength(spectrum, labels)).fit(features, np.eye(4)[labels])
+    weight, bias = ridge_head(spectrum, labels)
+    assert weight == pytest.approx(reference.coef_, rel=1e-6, abs=1e-9)
+    assert bias == pytest.approx(reference.intercept_, rel=1e-6, abs=1e-9)
+
+
+def test_constant_features_have_no_head() -> None:
+    with pytest.raises(ValueError, match="constant features"):
+        ridge_head(Spectrum.of(np.ones((6, 3))), np.array([0, 1, 0, 1, 0, 1]))

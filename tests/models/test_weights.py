@@ -19,8 +19,14 @@ from torchvision import models
 from nbt.errors import NbtError, UsageError
 from nbt.models.backbone import build_backbone
 from nbt.models.backbone_spec import BackboneSpec, parse_backbone
-from nbt.models.state_dict import read_state_dict
-from nbt.models.weights import PretrainedWeights, build_source_head, load_pretrained_weights, random_unit_state
+from nbt.models.state_dict import read_state_dict, write_state_dict
+from nbt.models.weights import (
+    PretrainedWeights,
+    build_source_head,
+    hash_weights,
+    load_pretrained_weights,
+    random_unit_state,
+)
 
 State = dict[str, torch.Tensor]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -133,6 +139,60 @@ def test_safetensors_are_read(state: State, tmp_path: Path) -> None:
     assert pretrained.source_head is not None
 
 
+STALE = ("units.0.1", "units.5.conv.1.1")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_file_states_which_statistics_are_to_be_re_estimated(
+    state: State, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, units = tmp_path / name, _load_direct(state)
+    write_state_dict(path, units, STALE)
+    pretrained = _load(path)
+    assert pretrained.stale_statistics == STALE
+    assert all(torch.equal(pretrained.w0[key], tensor) for key, tensor in units.items())
+    assert hash_weights(units, STALE) != hash_weights(units)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert not caplog.text
+
+
+def test_other_programs_read_the_files_as_plain_state_dicts(state: State, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    units = _load_direct(state)
+    for name, read in (("w.pth", lambda path: torch.load(path, weights_only=True)), ("w.safetensors", load_file)):
+        write_state_dict(tmp_path / name, units, STALE)
+        plain = read(tmp_path / name)
+        assert plain.keys() == units.keys()
+        model = build_backbone(NET, 7, image_size=SIZE)
+        missing, unexpected = model.load_state_dict(plain, strict=False)
+        assert (missing, unexpected) == (["head.weight", "head.bias"], [])
+
+
+def test_layers_are_named_as_in_the_file(state: State, tmp_path: Path) -> None:
+    write_state_dict(tmp_path / "w.pth", state, ["features.0.1"])
+    assert _load(tmp_path / "w.pth").stale_statistics == ("units.0.1",)
+    write_state_dict(tmp_path / "w.pth", state, ["features.0.0"])
+    assert "running statistics of features.0.0, which is no BatchNorm layer" in _refusal(tmp_path / "w.pth")
+    damaged = {**state}
+    write_state_dict(tmp_path / "w.pth", damaged, ["features.0.1"])
+    content = torch.load(tmp_path / "w.pth")
+    content._metadata["nbt"]["stale_statistics"] = 3
+    torch.save(content, tmp_path / "w.pth")
+    assert "is not a list of names" in _refusal(tmp_path / "w.pth")
+
+
+def test_unmarked_statistics_of_new_layers_are_reported(
+    state: State, save: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files of `nbt inject` before the mark have them; they cannot be told from layers that are meant to do nothing."""
+    assert _load(save(state)).stale_statistics == ()
+    assert "BatchNorm layers have the running statistics of new layers, mean 0 and variance 1" in caplog.text
+    caplog.clear()
+    _load(save({name: tensor + 0.5 if "running_mean" in name else tensor for name, tensor in state.items()}))
+    assert not caplog.text
+
+
 def test_half_precision_is_converted(state: State, save: Callable[..., Path]) -> None:
     half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     w0 = _load(save(half)).w0
@@ -197,7 +257,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Callable[[State], Path]:
     """Replaces the reading of a file, which would have a third of a gigabyte."""
 
     def replace_reading(state: State) -> Path:
-        monkeypatch.setattr("nbt.models.weights.read_state_dict", lambda path: state)
+        monkeypatch.setattr("nbt.models.weights.read_state_dict", lambda path: (state, ()))
         return Path("vit.pth")
 
     return replace_reading

@@ -74,6 +74,7 @@ def test_durations(seconds: float, text: str) -> None:
         (-0.0, "0"),
         (32, "32"),
         ("sgd", "sgd"),
+        (False, "false"),
         (None, NONE),
         (math.inf, NONE),
         (1e6, "1e6"),

@@ -59,6 +59,19 @@ def test_repair_gives_valid_depths_and_is_idempotent(settings: TransferSettings)
         ({"zap_period": 12}, {"zap_period": 0}),
         ({"zap_period": 11, "zap_fraction": 0.5}, {}),
         ({"zap_fraction": 0.5, "zap_scale": "as_released"}, {"zap_fraction": 1.0, "zap_scale": "per_row"}),
+        ({"zap_until": 0.5, "zap_warmup": 0.5}, {"zap_until": 1.0, "zap_warmup": 0.0}),
+        ({"zap_period": 6, "zap_until": 0.5, "zap_warmup": 0.5}, {}),
+        ({"zap_period": 7, "zap_until": 0.5}, {"zap_period": 0, "zap_until": 1.0}),
+        ({"frozen_top": 0.5}, {}),
+        ({"frozen_top": 0.5, "frozen_depth": 0.3, "sp_mix": 0.5, "sp_depth": 0.4}, {}),
+        ({"frozen_top": 0.5, "frozen_depth": 0.5}, {"frozen_top": 0.0, "frozen_depth": 1.0}),
+        ({"frozen_top": 1.0}, {"frozen_top": 0.0, "frozen_depth": 1.0}),
+        ({"frozen_top": 0.25, "transfer_depth": 0.75}, {"frozen_top": 0.0}),
+        ({"frozen_top": 0.5, "transfer_depth": 0.75}, {}),
+        (
+            {"frozen_top": 0.5, "frozen_depth": 0.5, "transfer_depth": 0.75},
+            {"frozen_top": 0.0, "frozen_depth": 0.75},
+        ),
         ({"head_lr_multiplier": 10.0}, {"head_lr_multiplier": 1.0}),
         ({"head_lr_multiplier": 10.0, "stall": 0.1}, {}),
         (
@@ -140,6 +153,8 @@ def test_invalid_yaml_raises_only_usage_errors(text: str) -> None:
         ("optimizer: adam", ["optimizer", "sgd, adamw"]),
         ("teacher: 3", ["teacher", "line of text"]),
         ('teacher: "a\\nb"', ["teacher", "line of text"]),
+        ("zap_until: 0\nzap_period: 1", ["zap_until", "above 0, up to 1"]),
+        ("class_weights: equal", ["class_weights", "none, balanced"]),
         ("zap_fraction: 0", ["zap_fraction", "above 0, up to 1"]),
         ("layer_lr_shape: [0, 0]", ["layer_lr_shape", "list of 3"]),
         ("layer_lr_shape: {a: 1, b: 2, c: 3}", ["layer_lr_shape", "list of 3"]),
@@ -190,6 +205,10 @@ class TestGroups:
         source, stream = SourceSettings(init="inject", teacher="resnet18"), StreamSettings(method="ewc")
         assert flat == TransferSettings(source=source, stream=stream, head_lr=0.1)
         assert (flat.source.init, flat.stream.method, flat.value("teacher")) == ("inject", "ewc", "resnet18")
+
+    def test_reading_a_setting_of_a_group_by_its_flat_name_names_the_right_form(self) -> None:
+        with pytest.raises(AttributeError, match=r"it is settings\.stream\.method"):
+            TransferSettings().method  # type: ignore[attr-defined]  # noqa: B018
 
     def test_files_have_flat_names_only(self) -> None:
         settings = TransferSettings(init="kaiming", penalty_strength=2.0)

@@ -32,6 +32,7 @@ class Weights:
     std: tuple[float, float, float] = (0.1, 0.2, 0.3)
     source_head: Any = "its classifier"
     source_means: Any = "its class means"
+    stale_statistics: tuple[str, ...] = ("units.0",)
 
 
 @pytest.fixture
@@ -65,6 +66,7 @@ def test_a_task_from_a_folder(animals: Path, requests: list[tuple[str, str, int]
     assert (task.backbone, task.weights) == (parse_backbone("mobilenet_v2"), "default")
     assert (task.mean, task.std, task.w0) == ((0.4, 0.5, 0.6), (0.1, 0.2, 0.3), {"units.0.weight": 1.0})
     assert (task.source_head, task.source_means) == ("its classifier", "its class means")
+    assert task.stale_statistics == ("units.0",)
     assert (task.mirror, task.seed, task.data_dir, task.classes, task.shots) == (True, 3, None, None, None)
     assert requests == [("mobilenet_v2", "default", 16)]
     assert calls[-1] == ("decoding images", 60, 60)

@@ -184,3 +184,12 @@ def test_damaged_forecast_is_not_logged() -> None:
     spec = trial_run(sample_study(), trial(0, "pruned", facts={"forecast": stored}))
     assert not any(point.key.startswith("forecast/") for point in spec.metrics)
     assert "control" not in spec.tags
+
+
+def test_metrics_of_every_epoch_become_histories() -> None:
+    record = sample_study()
+    trial_record = record.trials[0]
+    rows = tuple(replace(row, metrics={"auroc": 0.1 * row.epoch, "macro_f1": None}) for row in trial_record.curve)
+    written = history(trial_run(record, replace(trial_record, curve=rows)))
+    assert written["val_auroc"] == {row.epoch: row.metrics["auroc"] for row in rows}
+    assert "val_macro_f1" not in written

@@ -1,4 +1,4 @@
-"""Batch sizes of inference: batches of large images are smaller, with the same result."""
+"""Evaluation, and batch sizes of inference: batches of large images are smaller, with the same result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from nbt import devices
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.continual.unaugmented_inputs import EvaluationInputs
-from nbt.training.evaluation import evaluate_model
+from nbt.training.evaluation import evaluate, evaluate_model, predictions_from_logits
+from nbt.training.metrics import METRICS
 from nbt.training.recipe.augmentation import AugmentationPlan
 from nbt.training.worker.context import WorkerContext
 from tests.training.runs import losses, run
@@ -48,7 +49,8 @@ def test_smaller_batches_give_the_same_evaluation(digits: Task, monkeypatch: pyt
     assert sizes == batch_sizes(len(index), 128)
     sizes.clear()
     monkeypatch.setattr(devices, "_REFERENCE_IMAGE_SIZE", 7)
-    assert evaluate_model(context, context.model, index) == pytest.approx(expected, rel=1e-5)
+    evaluation = evaluate_model(context, context.model, index)
+    assert (evaluation.loss, evaluation.accuracy) == pytest.approx((expected.loss, expected.accuracy), rel=1e-5)
     assert sizes == batch_sizes(len(index), 8)
 
 
@@ -80,3 +82,32 @@ def test_frozen_units_run_on_smaller_batches_of_fixed_size(digits: Task, monkeyp
         patch.setattr(devices, "_REFERENCE_IMAGE_SIZE", 224)
         expected = losses(run(digits, settings, context=WorkerContext(digits)))
     assert np.array(smaller_batches) == pytest.approx(np.array(expected), rel=1e-3)
+
+
+class CountingLogits:
+    """Classifier that returns given logits, in the order of the batches."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.logits, self.first = logits, 0
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        rows = self.logits[self.first : self.first + len(inputs)]
+        self.first += len(inputs)
+        return rows
+
+
+def test_the_evaluation_covers_all_batches() -> None:
+    logits, labels = torch.randn(50, 4, generator=torch.manual_seed(0)), torch.arange(50) % 4
+    batches = zip(torch.zeros(50, 1).split(16), labels.split(16), strict=True)
+    evaluation = evaluate(CountingLogits(logits), batches, torch.device("cpu"))
+    predictions = predictions_from_logits(logits, labels)
+    values = {**evaluation.metrics, "accuracy": evaluation.accuracy, "log_loss": evaluation.loss}
+    assert values.keys() == METRICS.keys()
+    for name, metric in METRICS.items():
+        assert values[name] == pytest.approx(metric.compute(predictions), rel=1e-6), name
+
+
+def test_a_loss_that_is_not_finite_gives_no_metrics() -> None:
+    logits = torch.full((8, 3), float("nan"))
+    evaluation = evaluate(CountingLogits(logits), iter([(logits, torch.arange(8) % 3)]), torch.device("cpu"))
+    assert np.isnan(evaluation.loss) and evaluation.metrics == {}

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from nbt.settings import TransferSettings
+from nbt.settings import TransferSettings, repair
 from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
 from nbt.training.fine_tune import fine_tune
+from nbt.training.metrics import OTHER_METRICS
 from nbt.training.worker.context import WorkerContext
 from tests.training.runs import losses, run, weights
 
@@ -221,17 +222,17 @@ def test_keeps_the_weights_of_the_best_epoch(digits: Task) -> None:
     tuned = run(digits, settings, context=context)
     assert tuned.best is not None
     assert tuned.best.val_accuracy == max(result.val_accuracy or 0 for result in tuned.curve)
-    loss, accuracy = evaluate_model(context, tuned.model, digits.split.val)
-    assert accuracy == pytest.approx(tuned.best.val_accuracy)
-    assert loss == pytest.approx(tuned.best.val_loss, rel=1e-4)
+    evaluation = evaluate_model(context, tuned.model, digits.split.val)
+    assert evaluation.accuracy == pytest.approx(tuned.best.val_accuracy)
+    assert evaluation.loss == pytest.approx(tuned.best.val_loss, rel=1e-4)
 
 
 def test_the_moving_average_is_validated_and_kept(digits: Task) -> None:
     context = WorkerContext(digits)
     tuned = run(digits, QUICK.replace(ema=0.98, epochs=3), context=context)
     assert tuned.best is not None
-    _, accuracy = evaluate_model(context, tuned.model, digits.split.val)
-    assert accuracy == pytest.approx(tuned.best.val_accuracy)
+    evaluation = evaluate_model(context, tuned.model, digits.split.val)
+    assert evaluation.accuracy == pytest.approx(tuned.best.val_accuracy)
     assert losses(tuned)[0][0] == losses(run(digits, QUICK.replace(epochs=3)))[0][0], "training itself is the same"
     assert losses(tuned)[1][1] != losses(run(digits, QUICK.replace(epochs=3)))[1][1]
 
@@ -315,5 +316,81 @@ def test_monitored_images_are_evaluated_and_do_not_change_the_result(digits: Tas
     assert all(result.watched_accuracy is None for result in plain.curve)
     kept = monitored.best
     assert kept is not None
-    _, accuracy = evaluate_model(WorkerContext(monitored_task), monitored.model, digits.split.test)
-    assert kept.watched_accuracy == pytest.approx(accuracy, abs=1e-6)
+    evaluation = evaluate_model(WorkerContext(monitored_task), monitored.model, digits.split.test)
+    assert kept.watched_accuracy == pytest.approx(evaluation.accuracy, abs=1e-6)
+    assert kept.watched_metrics == pytest.approx({**evaluation.metrics, "log_loss": evaluation.loss}, rel=1e-4)
+
+
+def test_every_epoch_has_all_metrics_on_the_validation_images(digits: Task) -> None:
+    tuned = run(digits, QUICK)
+    assert all(result.metrics.keys() == set(OTHER_METRICS) for result in tuned.curve)
+    assert all(0.0 <= (value or 0.0) <= 1.0 for result in tuned.curve for value in result.metrics.values())
+    without = dataclasses.replace(digits, split=dataclasses.replace(digits.split, val=digits.split.val[:0]))
+    assert all(result.metrics == {} for result in run(without, QUICK).curve)
+
+
+class TestFrozenTop:
+    def trained_units(self, task: Task, **changes: Any) -> list[int]:
+        """Returns the units whose state, BatchNorm statistics included, differs after two epochs."""
+        context = WorkerContext(task, device="cpu")
+        settings = QUICK.replace(epochs=2, **changes)
+        start = {
+            name: tensor.clone() for name, tensor in context.prepare_model(repair(settings), 0)[0].state_dict().items()
+        }
+        after = weights(run(task, settings, context=context))
+        changed = {name for name in start if not torch.equal(start[name], after[name])}
+        assert any(name.startswith("head.") for name in changed)
+        return sorted({int(name.split(".")[1]) for name in changed if name.startswith("units.")})
+
+    @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+    def test_only_the_window_between_the_frozen_parts_trains(self, digits_batchnorm: Task, optimizer: str) -> None:
+        settings = {
+            "frozen_depth": 0.3,
+            "frozen_top": 0.5,
+            "sp_mix": 0.5,
+            "decay_strength": 0.1,
+            "optimizer": optimizer,
+        }
+        assert self.trained_units(digits_batchnorm, **settings) == [6, 7, 8]  # of 19 units, 6 and 10 are frozen
+
+    def test_the_first_units_alone(self, digits_batchnorm: Task) -> None:
+        assert self.trained_units(digits_batchnorm, frozen_top=0.9, stall=0.2, ema=0.5) == [0, 1]
+
+    def test_re_initialised_units_always_train(self, digits: Task) -> None:
+        assert self.trained_units(digits, frozen_top=0.67, transfer_depth=0.67) == [0, 2]
+
+    def test_with_only_the_head_left_it_is_a_linear_probe_and_says_so(
+        self, digits: Task, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        tuned = run(digits, QUICK.replace(frozen_depth=0.5, frozen_top=0.5))
+        assert losses(tuned) == losses(run(digits, QUICK.replace(frozen_depth=1.0)))
+        assert "frozen_depth 0.5 and frozen_top 0.5 leave only the head to train" in caplog.text
+
+    @pytest.mark.parametrize("linearized", [False, True])
+    def test_features_of_the_frozen_units_at_the_input_are_cached(self, digits: Task, linearized: bool) -> None:
+        settings = QUICK.replace(frozen_depth=0.34, frozen_top=0.34, linearized=linearized, augmentation="none")
+        cached, direct = (
+            run(digits, settings, context=WorkerContext(digits, device="cpu", cache_frozen_features=cache))
+            for cache in (True, False)
+        )
+        assert [loss for loss, _, _ in losses(cached)] == pytest.approx(
+            [loss for loss, _, _ in losses(direct)], rel=1e-4
+        )
+
+
+def test_balanced_classes_help_the_rare_class(digits: Task) -> None:
+    """With one class in ten of its images, balanced weights raise its recall."""
+    labels = np.asarray(digits.labels)
+    rare = digits.split.train[labels[digits.split.train] == 0]
+    train = np.setdiff1d(digits.split.train, rare[2:])
+    task = dataclasses.replace(digits, split=dataclasses.replace(digits.split, train=train))
+    shown = digits.split.val[labels[digits.split.val] == 0]
+
+    def recall(class_weights: str) -> float:
+        settings = QUICK.replace(class_weights=class_weights, epochs=8)
+        context = WorkerContext(task, device="cpu")
+        return sum(
+            evaluate_model(context, run(task, settings, seed, context=context).model, shown)[1] for seed in (0, 1)
+        )
+
+    assert recall("balanced") > recall("none")

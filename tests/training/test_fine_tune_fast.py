@@ -159,7 +159,7 @@ def test_evaluation_export_and_prediction_normalise_features(
     outcome = run_trial(spec, context, lambda _: None)
     assert outcome.error is None
     assert outcome.best is not None
-    _, accuracy = evaluate_model(context, context.model, digits.split.val)
+    accuracy = evaluate_model(context, context.model, digits.split.val).accuracy
     assert accuracy == pytest.approx(outcome.best.val_accuracy)
     assert accuracy > 0.4, "five classes: chance is .2"
     model, card = load_model(tmp_path / "model")
@@ -170,7 +170,7 @@ def test_evaluation_export_and_prediction_normalise_features(
     correct = [
         p.label == digits.class_names[digits.labels[i]] for p, i in zip(predictions, digits.split.test, strict=False)
     ]
-    assert np.mean(correct) == pytest.approx(evaluate_model(context, context.model, digits.split.test[:40])[1])
+    assert np.mean(correct) == pytest.approx(evaluate_model(context, context.model, digits.split.test[:40]).accuracy)
 
 
 def test_a_context_resets_the_normalisation_of_the_previous_trial(digits: Task) -> None:

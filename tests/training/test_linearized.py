@@ -101,7 +101,7 @@ class TestTrial:
         loaded, card = load_model(folder)
         assert card["linearized"] is True
         assert read_card(folder)["format"] == 3
-        assert evaluate_model(context, loaded, digits.split.test) == pytest.approx(expected)
+        assert evaluate_model(context, loaded, digits.split.test).loss == pytest.approx(expected.loss)
         paths = write_images(digits, tmp_path, digits.split.test[:3])
         assert all(prediction.label in digits.class_names for prediction in predict(folder, paths))
 
@@ -142,7 +142,7 @@ class TestStageContext:
         origin = start_of(digits, QUICK)
         first = run(digits, QUICK)
         reached = {name: tensor.clone() for name, tensor in first.model.model.state_dict().items()}
-        loss, _ = evaluate_model(context := WorkerContext(digits), first.model, digits.split.train)
+        loss = evaluate_model(context := WorkerContext(digits), first.model, digits.split.train).loss
         second = fine_tune(
             digits,
             QUICK.replace(head_lr=1e-9, body_lr=1e-9),

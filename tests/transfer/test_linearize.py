@@ -133,6 +133,13 @@ class TestExpansion:
         with pytest.raises(UsageError, match="linear probe"):
             linearize(model)
 
+    def test_a_row_of_zeros_is_refused(self) -> None:
+        """Its class would get a linear probe."""
+        model = TinyNet()
+        nn.init.zeros_(model.head.weight[1:2])
+        with pytest.raises(UsageError, match="0 in row 1"):
+            linearize(model)
+
     def test_with_a_zero_head_the_backbone_has_no_effect(self) -> None:
         """Shows why a zero head is refused."""
         model = TinyNet()

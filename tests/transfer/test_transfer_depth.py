@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nbt.settings import TransferSettings
 from nbt.transfer import freeze, set_training, set_transferred, units_of
-from nbt.transfer.transfer_depth import unit_index_of_key
+from nbt.transfer.transfer_depth import frozen_units, unit_index_of_key
 from tests.tiny import TinyNet, unit_state_dict
 
 
@@ -62,3 +63,21 @@ def test_units_can_be_unfrozen() -> None:
     freeze(model, model.units, 1)
     assert [all(p.requires_grad for p in unit.parameters()) for unit in model.units] == [False, True, True, True]
     assert model.head.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("transfer", "depth", "top", "expected"),
+    [
+        (1.0, 0.0, 0.0, (0, [])),
+        (1.0, 0.2, 0.3, (2, [7, 8, 9])),
+        (1.0, 0.5, 0.6, (5, [5, 6, 7, 8, 9])),
+        (0.8, 0.0, 0.4, (0, [6, 7])),
+        (0.5, 0.2, 0.4, (2, [])),
+    ],
+)
+def test_frozen_units_are_a_bottom_and_transferred_units_below_the_top(
+    transfer: float, depth: float, top: float, expected: tuple[int, list[int]]
+) -> None:
+    settings = TransferSettings(transfer_depth=transfer, frozen_depth=depth, frozen_top=top)
+    bottom, indices = frozen_units(settings, 10)
+    assert (bottom, list(indices)) == expected

@@ -115,7 +115,14 @@ def simulate(spec: TrialSpec) -> list[EpochResult]:
     length = spec.settings.epochs
     end = min(1.0, final_accuracy(spec.settings) + 0.01 * (hashed_uniform(spec.seed, spec.split_seed) - 0.5))
     return [
-        EpochResult(epoch, 2.0 / epoch, 1.0 - end * epoch / length, end * (0.5 + 0.5 * epoch / length), 1.0)
+        EpochResult(
+            epoch,
+            2.0 / epoch,
+            1.0 - end * epoch / length,
+            end * (0.5 + 0.5 * epoch / length),
+            1.0,
+            metrics={"balanced_accuracy": end / epoch, "auroc": None},
+        )
         for epoch in range(1, length + 1)
     ]
 

@@ -70,7 +70,7 @@ def test_it_does_not_change_the_surrogate(surrogate: PriorSurrogate) -> None:
 def test_inactive_priors_have_a_reason() -> None:
     diagnostics = diagnose_priors(PriorSurrogate(Target.of(facts(), None, LENGTH), SPACE), [])
     silent = {prior["name"]: prior["reason"] for prior in diagnostics["silent"]}
-    assert silent["pull by similarity"] == "not measured: advantage over random weights"
+    assert silent["transfer up to the knee"] == "not measured: knee of the gain, advantage over random weights"
 
 
 def test_agreement_and_weight_reflect_the_accuracies() -> None:

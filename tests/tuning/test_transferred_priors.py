@@ -11,7 +11,8 @@ from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable
 from nbt.tuning.pruners.base import AshaPruner
 from nbt.tuning.pruners.curve_forecast import CurveForecaster, table_curves
 from nbt.tuning.pruners.fit_pruner import FitPruner
-from nbt.tuning.samplers.bayesian import BayesianSampler, recommend_settings
+from nbt.tuning.samplers.bayesian import BayesianSampler
+from nbt.tuning.samplers.recommendation import recommend_settings
 from nbt.tuning.target import Target
 from nbt.tuning.transferred_priors import TransferredPriors, make_sampler
 from tests.tuning.benchmark.tables import diverge, make_table

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from nbt.fit.fit_profile import FitProfile
-from nbt.report.fit.text import accuracy_text, images, knee_unit_count
+from nbt.report.fit.measures import accuracy_text, images, knee_unit_count
 from nbt.report.formatting import one_line, percent, truncated
 
 HEIGHT = 8

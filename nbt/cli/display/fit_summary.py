@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -14,7 +14,7 @@ from nbt.cli.display.fit_chart import draw_bars, draw_columns
 from nbt.cli.display.output import Output, stdout_console
 from nbt.cli.display.tables import grid
 from nbt.fit.fit_profile import FitProfile
-from nbt.report.fit import text
+from nbt.report.fit import conclusions, measures
 from nbt.report.formatting import join_words
 
 if TYPE_CHECKING:
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 
 def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None) -> None:
     """Prints the measures as a table with definitions, the probe charts, and the conclusions as sentences."""
-    rows = text.table_rows(profiles)
+    rows = measures.table_rows(profiles)
     scalars = profiles[0].scalars
     sizes = [f"{size:.0f}" for size in sorted({profile.scalars["image_size"] for profile in profiles})]
     out.print(
         Text(
             f"{profiles[0].facts['dataset']}: {scalars['classes']:.0f} classes, {scalars['train_images']:.0f} training "
-            f"images, {text.images(profiles[0])} of them measured at {join_words(sizes)} px\n"
+            f"images, {measures.images(profiles[0])} of them measured at {join_words(sizes)} px\n"
         )
     )
     for part in split_columns(rows, stdout_console().width):
         out.print_rows(part, right_aligned=set(part[0]) - {"backbone"}, empty_text="")
         out.print("")
-    out.print(_definitions(text.legend(profiles)))
-    lines = text.missing_measure_lines(profiles)
+    out.print(_definitions(measures.legend(profiles)))
+    lines = measures.missing_measure_lines(profiles)
     if lines:
         out.print("", _heading("Left out"), *(Text(f"  {line}") for line in lines))
-    names = text.profile_names(profiles)
+    names = measures.profile_names(profiles)
     for name, profile in zip(names, profiles, strict=True):
         out.print("", _heading(f"{name}: ridge probe by unit"), *_probe_chart(profile))
-        out.print("", *(Text(sentence) for sentence in text.suggestions(profile)))
+        out.print("", *(Text(sentence) for sentence in conclusions.suggestions(profile)))
     if len(profiles) > 1:
-        out.print("", _heading("Compared"), *(Text(sentence) for sentence in text.comparison(profiles)))
-    out.print("", Text(text.uncertainty_text(profiles)))
+        out.print("", _heading("Compared"), *(Text(sentence) for sentence in conclusions.comparison(profiles)))
+    out.print("", Text(conclusions.uncertainty_text(profiles)))
     if plot is not None:
         out.print("", Text(f"plot: {plot}"))
 
@@ -53,15 +53,29 @@ def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None
 def print_recommendations(
     out: Output, profiles: Sequence[FitProfile], recommendations: Sequence[Recommendation]
 ) -> None:
-    """Prints the recommended settings of each profile and the priors and tables that they are based on."""
-    for name, recommendation in zip(text.profile_names(profiles), recommendations, strict=False):
+    """Prints the recommended settings of each profile and the reasons that are true of them, then the other ones."""
+    for name, recommendation in zip(measures.profile_names(profiles), recommendations, strict=False):
         out.print("", _heading(f"{name}: recommended settings, before any training"))
         out.print(Text(recommendation.settings.to_yaml().rstrip()))
-        sources = [(source["name"], source["words"]) for source in recommendation.guide["sources"]]
-        out.print("", _definitions(sources))
+        for heading, followed in (("Reasons", True), ("Suggestions that the settings do not follow", False)):
+            if reasons := _reasons(recommendation.guide["sources"], followed):
+                out.print("", _heading(heading), _definitions(reasons))
+        unjudged = recommendation.guide["unjudged"]
+        if unjudged:
+            out.print("", Text(f"No prior and no recorded task judges {join_words(unjudged)}: neutral values."))
         tables = recommendation.guide["tables"]
         basis = f"the priors and {len(tables)} recorded tasks" if tables else "the priors alone, without recorded tasks"
         out.print("", Text(f"They are based on {basis}. nbt search runs them after the baseline recipes."))
+
+
+def _reasons(sources: Sequence[Mapping[str, Any]], followed: bool) -> list[tuple[str, str]]:
+    """Returns the sources and texts of the statements that are true (or not true) of the recommended settings."""
+    return [
+        (source["name"], f"{reason['text']}; here {reason['value']} ({reason['because']})")
+        for source in sources
+        for reason in source["statements"]
+        if reason["holds"] is followed
+    ]
 
 
 def split_columns(rows: Sequence[dict[str, str]], width: int) -> list[list[dict[str, str]]]:

@@ -84,7 +84,7 @@ class Progress:
             return [text_row(self._announcement, "")]
         label, done, total = self._activity
         if not total:
-            return [text_row(label, f"{done:,}")]
+            return [text_row(label, f"{done:,}" if done else "")]
         return [bar_row(label, done, total, f"{100 * done // total} %")]
 
     def _line(self, text: str) -> None:

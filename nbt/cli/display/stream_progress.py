@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 
-from nbt.api._continual import StreamObserver
+from nbt.api._streams import StreamObserver
 from nbt.cli.display.output import Output, percent
 from nbt.cli.display.progress import Progress, bar_row, text_row
 from nbt.report.formatting import duration
@@ -20,29 +20,46 @@ from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord
 if TYPE_CHECKING:
     from nbt.training.continual.curvature_memory import CurvatureMemory
 
-_TASK_LABEL = re.compile(r"task (\d+) of (\d+)")
+
+@dataclass(eq=False)
+class _Stream:
+    """A running stream.
+
+    Attributes:
+        config: The stream.
+        scores: Results of its tasks.
+        start_time: Time of its start in this session.
+        first_epoch: Number of its epochs in earlier sessions.
+    """
+
+    config: StreamConfig
+    scores: list[TaskScore]
+    start_time: float
+    first_epoch: int
 
 
 class StreamProgress(Progress, StreamObserver):
-    """Shows the number of finished streams and, of the current one, tasks, epochs, last result and time left."""
+    """Shows the number of finished streams and, of the stream that reported last, tasks, epochs, result, time left."""
 
     def __init__(self, out: Output, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(out, clock=clock)
         self._configs: Sequence[StreamConfig] = ()
-        self._current: StreamConfig | None = None
-        self._scores: list[TaskScore] = []
+        self._running: dict[str, _Stream] = {}
+        self._current: _Stream | None = None
         self._finished = 0
-        self._start_time, self._first_epoch = self._clock(), 0
 
     @property
     def stored_summary(self) -> str:
         """The streams and tasks that are stored if the command is interrupted now, as text."""
         streams = f"{self._finished} of {len(self._configs)} streams"
-        tasks = f"{len(self._scores)} task{'' if len(self._scores) == 1 else 's'}"
-        if self._current is None or not self._scores:
+        tasks = ", ".join(
+            f"{len(stream.scores)} task{'' if len(stream.scores) == 1 else 's'} of {stream.config.name}"
+            for stream in self._running.values()
+            if stream.scores
+        )
+        if not tasks:
             return f"{streams} stored" if self._finished else "no task finished yet"
-        current = f"{tasks} of {self._current.name} stored"
-        return f"{streams} and {current}" if self._finished else current
+        return f"{streams} and {tasks} stored" if self._finished else f"{tasks} stored"
 
     def streams_planned(self, configs: Sequence[StreamConfig], memory: Mapping[str, CurvatureMemory]) -> None:
         """Shows the memory that the curvatures of each method need."""
@@ -54,55 +71,54 @@ class StreamProgress(Progress, StreamObserver):
 
     def stream_started(self, config: StreamConfig, scores: Sequence[TaskScore]) -> None:
         """Switches the display to the stream."""
-        self._current, self._scores = config, list(scores)
-        self._start_time, self._first_epoch = self._clock(), len(scores) * config.settings.recipe.epochs
+        first_epoch = len(scores) * config.settings.recipe.epochs
+        self._current = self._running[config.name] = _Stream(config, list(scores), self._clock(), first_epoch)
         self._activity = None
         resumed = f", resumed after task {len(scores)}" if scores else ""
-        self._line(f"stream {self._finished + 1} of {len(self._configs)}: {config.name}{resumed}")
+        number = self._finished + len(self._running)
+        self._line(f"stream {number} of {len(self._configs)}: {config.name}{resumed}")
 
     def task_finished(self, config: StreamConfig, score: TaskScore) -> None:
         """Shows the result of the task."""
-        self._scores = [*self._scores[: score.task - 1], score]
+        if config.name in self._running:
+            stream = self._running[config.name]
+            stream.scores = [*stream.scores[: score.task - 1], score]
         self._line(f"{config.method}, task {score.task} of {config.settings.tasks}: {_score_text(score)}")
 
     def stream_finished(self, record: StreamRecord, *, kept: bool) -> None:
         """Counts the stream."""
         self._finished += 1
-        self._current, self._scores, self._activity = None, [], None
+        self._running.pop(record.config.name, None)
+        self._current, self._activity = None, None
         if kept:
             self._line(f"stream {self._finished} of {len(self._configs)}: {record.config.name} is already finished")
 
-    def update(self, label: str, done: int, total: int) -> None:
-        """Shows the progress of an activity, or of the tasks of the current stream, for which no line is printed."""
-        if self._current is not None and _TASK_LABEL.fullmatch(label):
-            self._activity = (label, done, total)
-        else:
-            super().update(label, done, total)
+    def stream_progress(self, config: StreamConfig, label: str, done: int, total: int) -> None:
+        """Shows the progress of the tasks of a stream, for which no line is printed."""
+        self._current, self._activity = self._running[config.name], (label, done, total)
 
     def _rows(self) -> list[RenderableType]:
-        if self._current is None or self._activity is None:
+        stream = self._current
+        if stream is None or self._activity is None:
             return super()._rows()
         label, done, total = self._activity
-        match = _TASK_LABEL.fullmatch(label)
-        if match is None:
-            return super()._rows()
-        epochs = self._current.settings.recipe.epochs
-        epoch = done - (int(match[1]) - 1) * epochs
+        epochs = stream.config.settings.recipe.epochs
+        epoch = (done - 1) % epochs + 1
         rows = [
-            text_row(self._current.name, "", style="bold"),
+            text_row(stream.config.name, "", style="bold"),
             bar_row("streams", self._finished, len(self._configs), f"{self._finished} of {len(self._configs)}"),
-            bar_row("tasks", done, total, f"{label}{self._left_text(done, total)}"),
+            bar_row("tasks", done, total, f"{label}{self._left_text(stream, done, total)}"),
             bar_row("epochs", epoch, epochs, f"{epoch} of {epochs}"),
         ]
-        if self._scores:
-            rows.append(text_row("last", f"task {self._scores[-1].task}: {_score_text(self._scores[-1])}"))
+        if stream.scores:
+            rows.append(text_row("last", f"task {stream.scores[-1].task}: {_score_text(stream.scores[-1])}"))
         return rows
 
-    def _left_text(self, done: int, total: int) -> str:
+    def _left_text(self, stream: _Stream, done: int, total: int) -> str:
         """Returns the estimated time left of the stream, from its epochs in this session."""
-        if done <= self._first_epoch:
+        if done <= stream.first_epoch:
             return ""
-        left = (total - done) * (self._clock() - self._start_time) / (done - self._first_epoch)
+        left = (total - done) * (self._clock() - stream.start_time) / (done - stream.first_epoch)
         return f", about {duration(left)} left"
 
 

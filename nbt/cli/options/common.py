@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from nbt.cli.display.output import Output
 from nbt.errors import nearest
-from nbt.search_config import BACKBONE_HELP, WEIGHTS_HELP, Option, default_value, flag_of, option_fields
+from nbt.search_config import AUTO, BACKBONE_HELP, WEIGHTS_HELP, Option, default_value, flag_of, option_fields
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -84,7 +84,7 @@ def config_option(name: str, **attributes: Any) -> Callable[[Function], Function
 def _type_of(option: Option) -> Any:
     if option.kind == "whole":
         return int if option.low is None else click.IntRange(min=option.low)
-    return {"number": float, "gpus": _NumberOrText()}.get(option.kind, str)
+    return {"number": float, "gpus": _NumberOrText(), "workers": _WholeOrAuto()}.get(option.kind, str)
 
 
 class _NumberOrText(click.ParamType[float | str]):
@@ -98,6 +98,21 @@ class _NumberOrText(click.ParamType[float | str]):
             return float(value)
         except ValueError:
             return str(value)
+
+
+class _WholeOrAuto(click.ParamType[int | str]):
+    """A whole number of 1 or more, or "auto"."""
+
+    name = "whole number or auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Returns "auto", or the value as a number."""
+        if value == AUTO:
+            return AUTO
+        try:
+            return AT_LEAST_ONE.convert(int(value), param, ctx)
+        except ValueError:
+            self.fail(f"{value!r} is neither {AUTO} nor a whole number", param, ctx)
 
 
 _TASK = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots")
@@ -127,6 +142,12 @@ def task_options(function: Function, **attributes: Mapping[str, Any]) -> Functio
 def comparison_options(function: Function) -> Function:
     """Adds the options of `task_options`, but `--backbone` and `--weights` may be repeated and are tuples."""
     return task_options(function, **_REPEATED_BACKBONES)
+
+
+def workers_option(function: Function) -> Function:
+    """Adds `--workers` to a command that runs several trainings on this machine."""
+    help_text = "Runs at a time; auto: one per usable CPU core, on GPUs as many as their memory allows."
+    return config_option("workers", help=help_text)(function)
 
 
 def given_parameters(ctx: click.Context) -> dict[str, click.Parameter]:

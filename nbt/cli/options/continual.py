@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from nbt.cli.options.common import AT_LEAST_ONE, Function, choice_option, config_option, given_parameters
+from nbt.cli.options.common import (
+    AT_LEAST_ONE,
+    Function,
+    choice_option,
+    config_option,
+    given_parameters,
+    workers_option,
+)
 from nbt.errors import UsageError, nearest
 from nbt.search_config import WEIGHTS_HELP
 from nbt.settings import CURVATURES, TransferSettings
@@ -22,8 +29,6 @@ from nbt.settings.continual import (
     SCENARIOS,
     method_overrides,
 )
-
-__all__ = ["SCENARIOS", "check_options", "continual_options", "recipes_from_options", "stream_settings_from_options"]
 
 _CLASS_STREAM = "stream"
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -159,7 +164,7 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     choice_option(
         "--head",
         HEAD_INITS,
-        show_default="fitted",
+        show_default="random for --scenario class, else fitted",
         help="Head to linearise around: a ridge regression on the first task (fitted) or a random one.",
     ),
     choice_option(
@@ -175,6 +180,7 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Upper bound on the memory of the curvatures, such as 512M.",
     ),
     config_option("out"),
+    workers_option,
     config_option("tracking_uri"),
     click.option("--fresh", is_flag=True, help="Delete the stored results of these streams and start again."),
 )

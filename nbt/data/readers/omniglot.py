@@ -5,19 +5,18 @@ The archive is unpacked into the cache at the first use, and refused if it holds
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import stat
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from nbt.data.download import extract_members, move_into_place, temporary_folder
+from nbt.data.image_files import LabelledFile, image_files, subfolders
 from nbt.errors import NbtError, UsageError, one_line_message
 from nbt.paths import cache_folder
-
-if TYPE_CHECKING:
-    from nbt.data.image_files import LabelledFile
-    from nbt.progress import Progress
+from nbt.progress import Progress
 
 FOLDER = "images_background_small1"
 ARCHIVES = ("omniglot_small1.zip", f"{FOLDER}.zip")
@@ -50,8 +49,6 @@ def read_small_omniglot(location: Path, *, progress: Progress | None = None) -> 
     Raises:
         NbtError: The archive is damaged or holds something unexpected; nothing was written.
     """
-    from nbt.data.image_files import LabelledFile, image_files, subfolders
-
     folder = _unpack_to_cache(location, progress) if location.is_file() else location
     characters = [character for alphabet in subfolders(folder) for character in subfolders(alphabet)]
     names = {character: f"{character.parent.name}/{character.name}" for character in characters}
@@ -60,8 +57,6 @@ def read_small_omniglot(location: Path, *, progress: Progress | None = None) -> 
 
 def _unpack_to_cache(archive: Path, progress: Progress | None) -> Path:
     """Returns the unpacked folder in the cache, under the hash of the archive."""
-    from nbt.data.download import move_into_place, temporary_folder
-
     cache = cache_folder("datasets", "omniglot-small")
     target = cache / hashlib.sha256(archive.read_bytes()).hexdigest()[:20]
     if not target.is_dir():
@@ -95,11 +90,7 @@ def unpack_characters(archive: Path, folder: Path, *, progress: Progress | None 
                 _check_member(archive, member)
             if not 0 < len(members) <= _MAX_MEMBERS:
                 raise NbtError(f"{archive}: {len(members)} members, which the small Omniglot set does not have")
-            folder.mkdir(parents=True)
-            for done, member in enumerate(members, start=1):
-                file.extract(member, folder)
-                if progress and (done % 100 == 0 or done == len(members)):
-                    progress("unpacking", done, len(members))
+            extract_members(functools.partial(file.extract, path=folder), members, folder, progress)
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
         raise NbtError(f"{archive} cannot be unpacked ({one_line_message(error, 200)})") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,8 @@ _AIRCRAFT_URL = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fg
 _AIRCRAFT_MD5 = "d4acdd33327262359767eeaa97a4f732"
 
 
-@dataclass(frozen=True)
-class ConstructorCall:
-    """One constructor call, which yields one part of a dataset.
-
-    Attributes:
-        role: Official split of the part, or "".
-        arguments: Keyword arguments of torchvision's class.
-    """
-
-    role: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+ConstructorCall = tuple[str, Mapping[str, Any]]
+"""The official split that a part of a dataset has, or "", and the keyword arguments of torchvision's class for it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +63,7 @@ def read_torchvision(name: str, data_dir: Path | None = None, *, progress: Progr
         existing = find_dataset_root(spec, root) if data_dir else (root if (root / spec.marker).exists() else None)
         if existing is None:
             _fetch(spec, reader, root, progress)
-        parts = [reader.read(_build(reader, part, existing or root)) for part in reader.parts]
+        parts = [reader.read(_build(reader, arguments, existing or root)) for _, arguments in reader.parts]
     except NbtError as error:
         raise NbtError(f"{spec.title}: {error}; {_data_dir_hint(spec)}") from error
     except Exception as error:  # RuntimeError, ValueError, KeyError and errors of SciPy and pickle
@@ -87,11 +78,11 @@ def _data_dir_hint(spec: DatasetSpec) -> str:
     return f"to use an existing copy, give --data-dir DIR with DIR/{spec.marker} (see {spec.homepage})"
 
 
-def _build(reader: TorchvisionReader, part: ConstructorCall, root: Path, *, download: bool = False) -> Any:
+def _build(reader: TorchvisionReader, arguments: Mapping[str, Any], root: Path, *, download: bool = False) -> Any:
     from torchvision import datasets
 
     options = {"download": True} if download else {}
-    return getattr(datasets, reader.class_name)(str(root), **part.arguments, **options)
+    return getattr(datasets, reader.class_name)(str(root), **arguments, **options)
 
 
 def _fetch(spec: DatasetSpec, reader: TorchvisionReader, root: Path, progress: Progress | None) -> None:
@@ -103,8 +94,8 @@ def _fetch(spec: DatasetSpec, reader: TorchvisionReader, root: Path, progress: P
         progress(f"downloading {spec.title}", 0, 0)
     with temporary_folder(root) as temporary:
         with _guarded_extraction():
-            for part in reader.parts:
-                _build(reader, part, temporary, download=True)
+            for _, arguments in reader.parts:
+                _build(reader, arguments, temporary, download=True)
         if not reader.keep_archive:
             for archive in [path for path in temporary.rglob("*") if path.suffix in (".gz", ".tgz", ".zip")]:
                 archive.unlink()
@@ -135,12 +126,12 @@ def _merge(name: str, reader: TorchvisionReader, parts: list[tuple[Items, list[i
     items: list[Any] = []
     labels: list[np.ndarray[Any, np.dtype[np.int64]]] = []
     roles: list[str] = []
-    for part, (part_items, part_labels, part_names) in zip(reader.parts, parts, strict=True):
+    for (role, _), (part_items, part_labels, part_names) in zip(reader.parts, parts, strict=True):
         offset = len(class_names) if reader.disjoint_classes else 0
         class_names += part_names if reader.disjoint_classes else []
         items.append(part_items)
         labels.append(np.asarray(part_labels, dtype=np.int64) + offset)
-        roles += [part.role] * len(part_labels)
+        roles += [role] * len(part_labels)
     in_memory = isinstance(items[0], np.ndarray)
     return Listing(
         name=name,
@@ -152,17 +143,14 @@ def _merge(name: str, reader: TorchvisionReader, parts: list[tuple[Items, list[i
 
 
 def _read_files(data: Any) -> tuple[Items, list[int], list[str]]:
-    """Reads Aircraft, DTD and Food-101."""
-    return [Path(path) for path in data._image_files], list(data._labels), list(data.classes)
+    """Reads Aircraft, DTD, Food-101 and Pets."""
+    files = data._images if hasattr(data, "_images") else data._image_files
+    return [Path(path) for path in files], list(data._labels), list(data.classes)
 
 
 def _read_flowers(data: Any) -> tuple[Items, list[int], list[str]]:
     names = getattr(data, "classes", None) or [str(number) for number in range(1, 103)]  # torchvision 0.22 and later
     return [Path(path) for path in data._image_files], list(data._labels), list(names)
-
-
-def _read_pets(data: Any) -> tuple[Items, list[int], list[str]]:
-    return [Path(path) for path in data._images], list(data._labels), list(data.classes)
 
 
 def _read_samples(data: Any) -> tuple[Items, list[int], list[str]]:
@@ -194,26 +182,26 @@ def _read_omniglot(data: Any) -> tuple[Items, list[int], list[str]]:
 
 
 def _split_calls(*names: str) -> tuple[ConstructorCall, ...]:
-    return tuple(ConstructorCall("train" if name == "trainval" else name, {"split": name}) for name in names)
+    return tuple(("train" if name == "trainval" else name, {"split": name}) for name in names)
 
 
-_TRAIN_TEST = (ConstructorCall("train", {"train": True}), ConstructorCall("test", {"train": False}))
+_TRAIN_TEST: tuple[ConstructorCall, ...] = (("train", {"train": True}), ("test", {"train": False}))
 
 _READERS = {
     "cars": TorchvisionReader("StanfordCars", _split_calls("train", "test"), _read_samples),
     "aircraft": TorchvisionReader("FGVCAircraft", _split_calls("train", "val", "test"), _read_files),
     "dtd": TorchvisionReader("DTD", _split_calls("train", "val", "test"), _read_files),
     "flowers": TorchvisionReader("Flowers102", _split_calls("train", "val", "test"), _read_flowers),
-    "pets": TorchvisionReader("OxfordIIITPet", _split_calls("trainval", "test"), _read_pets),
-    "caltech101": TorchvisionReader("Caltech101", (ConstructorCall(""),), _read_caltech),
+    "pets": TorchvisionReader("OxfordIIITPet", _split_calls("trainval", "test"), _read_files),
+    "caltech101": TorchvisionReader("Caltech101", (("", {}),), _read_caltech),
     "food101": TorchvisionReader("Food101", _split_calls("train", "test"), _read_files),
-    "eurosat": TorchvisionReader("EuroSAT", (ConstructorCall(""),), _read_samples),
+    "eurosat": TorchvisionReader("EuroSAT", (("", {}),), _read_samples),
     "svhn": TorchvisionReader("SVHN", _split_calls("train", "test"), _read_svhn),
     "cifar10": TorchvisionReader("CIFAR10", _TRAIN_TEST, _read_cifar),
     "cifar100": TorchvisionReader("CIFAR100", _TRAIN_TEST, _read_cifar),
     "omniglot": TorchvisionReader(
         "Omniglot",
-        (ConstructorCall("", {"background": True}), ConstructorCall("", {"background": False})),
+        (("", {"background": True}), ("", {"background": False})),
         _read_omniglot,
         disjoint_classes=True,
         keep_archive=True,

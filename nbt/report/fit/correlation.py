@@ -28,6 +28,7 @@ MEASURES = (
     "variance_shift",
     "dead_channels",
     "cka_next",
+    "relative_gradient",
 )
 """Columns of the profile's unit table that are correlated; those at random weights are contained in `gain`."""
 

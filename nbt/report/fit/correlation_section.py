@@ -9,7 +9,7 @@ from nbt.report.fit.correlation import (
     comparable_trials,
     measure_correlations,
 )
-from nbt.report.formatting import DASH, TemplateData, signed_number
+from nbt.report.formatting import TemplateData, signed_number
 from nbt.tuning.storage.records import StudyRecord
 
 _LABELS = {
@@ -21,6 +21,7 @@ _LABELS = {
     "variance_shift": "shift of variances",
     "dead_channels": "dead channels",
     "cka_next": "CKA with the next unit",
+    "relative_gradient": "relative gradient norm",
 }
 
 
@@ -55,13 +56,9 @@ def _correlation_row(transfer: MeasureCorrelation, frozen: MeasureCorrelation) -
     same = transfer.trials == frozen.trials
     return TemplateData(
         label=_LABELS[transfer.measure],
-        transfer=_tau_text(transfer.tau),
-        transfer_baseline=_tau_text(transfer.baseline),
-        frozen=_tau_text(frozen.tau),
-        frozen_baseline=_tau_text(frozen.baseline),
+        transfer=signed_number(transfer.tau),
+        transfer_baseline=signed_number(transfer.baseline),
+        frozen=signed_number(frozen.tau),
+        frozen_baseline=signed_number(frozen.baseline),
         trials=str(transfer.trials) if same else f"{transfer.trials} and {frozen.trials}",
     )
-
-
-def _tau_text(value: float | None) -> str:
-    return DASH if value is None else signed_number(value)

@@ -11,7 +11,7 @@ from nbt.errors import NbtError, UsageError, nearest
 from nbt.files import atomic_file
 from nbt.fit.fit_profile import FitProfile
 from nbt.report import svg
-from nbt.report.fit.text import accuracy_text, gain_of_unit, images, knee_unit_count, profile_names
+from nbt.report.fit.measures import accuracy_text, gain_of_unit, images, knee_unit_count, profile_names
 from nbt.report.formatting import one_line, truncated
 from nbt.tuning.intervals import accuracy_standard_error
 
@@ -57,8 +57,7 @@ def layer_curves(profile: FitProfile) -> str | None:
             handles = {label: line, **handles}
         if knee:
             handles["knee"] = axes.axvline(knee, color=svg.MUTED, linewidth=1.0, linestyle=(0, (1.5, 1.5)))
-        axes.set_xlabel("unit, from the input")
-        axes.set_ylabel("ridge probe accuracy")
+        axes.set(xlabel="unit, from the input", ylabel="ridge probe accuracy")
         axes.set_ylim(bottom=0)
         svg.integer_axis(axes.xaxis)
         svg.percent_axis(axes.yaxis)

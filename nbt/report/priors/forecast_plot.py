@@ -32,8 +32,7 @@ def unpromising_trials(record: StudyRecord) -> str | None:
         step = -(-len(shown) // _MAX_LABELS)
         axes.set_xticks(range(0, len(shown), step), [str(trial.number) for trial, _ in shown[::step]])
         axes.set_xlim(-0.7, len(shown) - 0.3)
-        axes.set_xlabel("trial")
-        axes.set_ylabel("validation accuracy")
+        axes.set(xlabel="trial", ylabel="validation accuracy")
         axes.grid(visible=False, axis="x")
         svg.percent_axis(axes.yaxis)
         return handles

@@ -18,7 +18,11 @@ from nbt.tuning.storage.records import StudyRecord
 
 
 def priors_section(record: StudyRecord) -> TemplateData:
-    """Returns the section on the priors of a search."""
+    """Returns the section on the priors of a search.
+
+    Its `sources` are the rows of the active priors, then of the recorded tasks; `inactive` has one line per inactive
+    prior, with the reason.
+    """
     diagnostics = prior_diagnostics(record)
     if diagnostics is None:
         return TemplateData(sentences=(_no_priors_sentence(record),), sources=(), legend="", inactive=())

@@ -16,7 +16,11 @@ from nbt.tuning.storage.records import StudyRecord
 
 
 def pruning_section(record: StudyRecord) -> TemplateData:
-    """Returns the section on the pruning of a search."""
+    """Returns the section on the pruning of a search.
+
+    Its `sentences` give the number of stopped trials, the epochs saved, the false-stop rate and the coverage of the
+    forecasts; its `rows` are the unpromising trials by number, none without forecasts.
+    """
     results = pruning_results(record)
     sentences = [_stopped_sentence(record, results)]
     if results.forecasts:

@@ -70,10 +70,8 @@ def matrix_heatmap(runs: MethodStreams) -> str:
                 if tasks <= _MAX_TASKS_WITH_NUMBERS:
                     color = svg.INK if trained else svg.MUTED
                     axes.text(task + 1, after + 1, f"{100 * share:.0f}", ha="center", va="center", color=color)
-        axes.set_xlim(0.5, tasks + 0.5)
-        axes.set_ylim(tasks + 0.5, 0.5)
-        axes.set_xlabel("accuracy on task, %")
-        axes.set_ylabel("after task")
+        limits = (0.5, tasks + 0.5)
+        axes.set(xlim=limits, ylim=limits[::-1], xlabel="accuracy on task, %", ylabel="after task")
         axes.grid(visible=False)
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.tick_params(length=0)
@@ -112,9 +110,7 @@ def task_curves(runs: MethodStreams) -> str:
 
 
 def _style_axes(axes: Axes, label: str) -> None:
-    axes.set_xlabel("after task")
-    axes.set_ylabel(label)
-    axes.set_ylim(-0.03, 1.06)
+    axes.set(xlabel="after task", ylabel=label, ylim=(-0.03, 1.06))
     svg.integer_axis(axes.xaxis)
     svg.percent_axis(axes.yaxis)
 

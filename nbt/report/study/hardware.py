@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbt.report.formatting import DASH, TemplateData, duration, join_words, one_line, percent, pluralise
+from nbt.report.stored_values import mappings_at
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 
 _MAX_LOST_WORKERS = 8
@@ -58,11 +59,18 @@ def used_several_locations(trials: Iterable[TrialRecord]) -> bool:
 
 def lost_workers(trials: Iterable[TrialRecord]) -> list[LostWorker]:
     """Returns the lost workers, in the order of the trials."""
-    return [worker for trial in trials for worker in _lost_workers_of(trial)]
+    return [
+        LostWorker(trial.number, trial_location(item), one_line(str(item.get("reason") or "no reason is known")))
+        for trial in trials
+        for item in mappings_at(trial.facts, "lost_workers")
+    ]
 
 
 def hardware_section(record: StudyRecord) -> TemplateData:
-    """Returns the section on the hardware of a study."""
+    """Returns the section on the hardware of a study.
+
+    Its `rows` are the locations, none if all trials ran in one; `lost_workers` has one sentence per lost worker.
+    """
     lost = lost_workers(record.trials)
     sentences = [str(worker) for worker in lost[:_MAX_LOST_WORKERS]]
     if len(lost) > _MAX_LOST_WORKERS:
@@ -92,15 +100,6 @@ def hardware_summary(trials: Iterable[TrialRecord]) -> str:
         return machines
     cards = f"GPU {next(iter(gpus)).gpu}" if len(gpus) == 1 else pluralise(len(gpus), "GPU")
     return f"{cards} of {machines}" if machines else cards
-
-
-def _lost_workers_of(trial: TrialRecord) -> list[LostWorker]:
-    stored = trial.facts.get("lost_workers")
-    lost = [item for item in stored if isinstance(item, Mapping)] if isinstance(stored, list) else []
-    return [
-        LostWorker(trial.number, trial_location(item), one_line(str(item.get("reason") or "no reason is known")))
-        for item in lost
-    ]
 
 
 def _device_text(facts: Mapping[str, Any]) -> str:

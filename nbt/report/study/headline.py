@@ -7,7 +7,7 @@ import math
 from nbt.report.formatting import format_interval, percent, pluralise, points, points_interval
 from nbt.report.study.recommendation import StudyRecommendation, default_recipe_trial
 from nbt.tuning.intervals import Interval
-from nbt.tuning.storage.records import FinalRecord, StudyRecord
+from nbt.tuning.storage.records import StudyRecord
 
 Z95 = 1.96
 """Half width of a 95 % interval in standard errors."""
@@ -20,7 +20,9 @@ def headline(record: StudyRecord, recommendation: StudyRecommendation | None) ->
     if recommendation.final is None:
         return _headline_before_finals(record, recommendation)
     advice = "Use the default recipe" if recommendation.is_default else f"Use the settings of {recommendation.name}"
-    comparison = _default_comparison(recommendation, recommendation.final)
+    comparison = comparison_to_default(recommendation.final.versus_default)
+    if recommendation.is_default:
+        comparison = "; no settings of the search have a better mean"
     return f"{advice}: {_accuracy_with_interval(recommendation.final.validation)}{comparison}."
 
 
@@ -30,12 +32,6 @@ def _accuracy_with_interval(validation: Interval) -> str:
     if validation.low is None:
         return f"{accuracy} (one seed, no interval)"
     return f"{accuracy} (95 % interval {format_interval(validation)}, {pluralise(validation.n, 'seed')})"
-
-
-def _default_comparison(recommendation: StudyRecommendation, final: FinalRecord) -> str:
-    if recommendation.is_default:
-        return "; no settings of the search have a better mean"
-    return comparison_to_default(final.versus_default)
 
 
 def comparison_to_default(versus: Interval | None) -> str:

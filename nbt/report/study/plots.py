@@ -56,8 +56,7 @@ def learning_curves(record: StudyRecord) -> str | None:
             if trial.state != "complete":
                 axes.plot(epochs[-1:], accuracies[-1:], marker="x", markersize=4, color=style["color"], linestyle="")
             handles.setdefault(label, line)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("validation accuracy")
+        axes.set(xlabel="epoch", ylabel="validation accuracy")
         integer_axis(axes.xaxis)
         axes.set_xlim(left=min(1, *(trial.curve[0].epoch for trial in shown)) - 0.2)
         percent_axis(axes.yaxis)
@@ -97,8 +96,7 @@ def accuracy_by_trial(record: StudyRecord) -> str | None:
             tip = tooltip_id(_describe(trial))
             (point,) = axes.plot([trial.number], [where], linestyle="", gid=tip, clip_on=False, zorder=3, **style)
             handles.setdefault(label, point)
-        axes.set_xlabel("trial")
-        axes.set_ylabel("validation accuracy")
+        axes.set(xlabel="trial", ylabel="validation accuracy")
         integer_axis(axes.xaxis)
         axes.set_ylim(bottom=floor)
         percent_axis(axes.yaxis)
@@ -146,8 +144,7 @@ def importance_bars(record: StudyRecord, max_rows: int = 12) -> str | None:
             axes.annotate(
                 percent(share, 0), (share, row), (4, 0), textcoords="offset points", va="center", fontsize=8.5
             )
-        axes.set_xlim(0, max(values) * 1.18)
-        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set(xlim=(0, max(values) * 1.18), ylim=(-0.6, len(rows) - 0.4))
         axes.xaxis.set_visible(False)
         axes.grid(visible=False)
         axes.spines[["left", "bottom"]].set_visible(False)

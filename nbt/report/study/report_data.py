@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nbt.fit.fit_profile import FitProfile
-from nbt.report.fit import text as fit_text
+from nbt.report.fit import conclusions, measures
 from nbt.report.fit.correlation_section import correlation_section
 from nbt.report.formatting import (
     DASH,
@@ -112,10 +112,10 @@ def _fit_section(record: StudyRecord) -> TemplateData | None:
     profile = FitProfile.from_dict(record.profile)
     return TemplateData(
         profile=profile,
-        sentences=tuple(fit_text.suggestions(profile)),
-        uncertainty_text=fit_text.uncertainty_text([profile]),
-        measures=fit_text.measure_rows(profile),
-        left_out=tuple(fit_text.missing_measure_lines([profile])),
+        sentences=tuple(conclusions.suggestions(profile)),
+        uncertainty_text=conclusions.uncertainty_text([profile]),
+        measures=measures.measure_rows(profile),
+        left_out=tuple(measures.missing_measure_lines([profile])),
         correlation=correlation_section(record),
     )
 

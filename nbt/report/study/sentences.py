@@ -26,7 +26,10 @@ def recipe_sentence(settings: TransferSettings, units: int | None) -> str:
     slowest, fastest = min(settings.layer_lr_shape), max(settings.layer_lr_shape)
     if 10 ** (slowest - fastest) < _EQUAL_RATES and settings.frozen_depth < 1.0:
         where = ("input", "middle", "top")[settings.layer_lr_shape.index(slowest)]
-        parts.append(f"has its lowest learning rate at the {where} of the backbone ({10**slowest:.2g} times body_lr)")
+        factor = 10 ** (fastest - slowest)
+        parts.append(
+            f"has its lowest learning rate at the {where} of the backbone, {factor:.2g} times below the highest"
+        )
     return f"It {', '.join(parts[:-1])} and {parts[-1]}."
 
 
@@ -41,9 +44,12 @@ def _transfer_text(settings: TransferSettings, units: int | None) -> str:
 
 def _frozen_text(settings: TransferSettings, units: int | None) -> str:
     share = _depth(settings, "frozen_depth", units)
-    if share <= 0.0:
-        return "freezes no units"
-    return "trains only the head" if share >= 1.0 else f"freezes {_first_units(share, units)}"
+    if share >= 1.0:
+        return "trains only the head"
+    frozen = [_first_units(share, units)] if share > 0.0 else []
+    if settings.frozen_top:
+        frozen.append(f"the {percent(settings.frozen_top, 0)} of the units nearest to the head")
+    return f"freezes {' and '.join(frozen) or 'no units'}"
 
 
 def _depth(settings: TransferSettings, depth: str, units: int | None) -> float:
@@ -140,12 +146,3 @@ def importance_sentence(record: StudyRecord) -> str:
         f"Contribution of each setting to what distinguishes the best of the {full} full-length trials from the others "
         f"(PED-ANOVA); pruned and failed trials are left out.{hint}"
     )
-
-
-__all__ = [
-    "importance_sentence",
-    "optimism",
-    "ranking_sentence",
-    "recipe_sentence",
-    "test_sentence",
-]

@@ -11,7 +11,7 @@ from nbt.settings import CURVATURES, TransferSettings, repair
 from nbt.settings.continual import ContinualSettings
 from nbt.task.task import Task
 from nbt.transfer.curvature.estimate import curvature_bytes
-from nbt.transfer.transfer_depth import freeze, units_of
+from nbt.transfer.transfer_depth import freeze, frozen_units
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,6 @@ def _max_count(settings: ContinualSettings, kind: str) -> int:
 
 
 def _build_frozen_model(task: Task, settings: ContinualSettings) -> nn.Module:
-    recipe, model = repair(settings.recipe), task.build_model()
-    total = len(model.units)
-    freeze(model, model.units, min(units_of(recipe.frozen_depth, total), units_of(recipe.transfer_depth, total)))
+    recipe, model = repair(settings.recipe), task.build_model(seed=0)
+    freeze(model, model.units, *frozen_units(recipe, len(model.units)))
     return model

@@ -8,7 +8,8 @@
   1712.03847).
 - *dlcft* (Shon et al., arXiv 2208.08112) trains the network linearised around theta0 with squared error, and penalises
   changes by the Gauss-Newton curvature of all past tasks at theta0, where the curvature depends neither on labels nor
-  on the trained weights. On a network that is not linearised it uses the curvature at the weights after each task.
+  on the trained weights. In theta0 no row of the head is 0, because the logit of its class would not depend on the
+  backbone. On a network that is not linearised it uses the curvature at the weights after each task.
 - *joint* trains at every stage from the initial weights on all images so far; it is the upper bound.
 - *probe* is a ridge regression on frozen features, see `nbt.training.continual.linear_probe`.
 """
@@ -40,7 +41,7 @@ from nbt.transfer.curvature.estimate import Curvature, estimate_curvature, load_
 from nbt.transfer.fast import FeatureNorm
 from nbt.transfer.linearize import FirstOrder
 from nbt.transfer.quadratic_penalty import QuadraticPenalty
-from nbt.transfer.transfer_depth import freeze
+from nbt.transfer.transfer_depth import freeze, frozen_units
 from nbt.transfer.zap import zap
 
 State = dict[str, torch.Tensor]
@@ -68,7 +69,7 @@ class NetworkLearner(Learner):
         super().__init__(stream, stream.recipe)
         recipe = stream.recipe
         self.joint = self.recovers_from_divergence = recipe.stream.method == "joint"
-        self.fits_head = stream.settings.head == "fitted" and (recipe.linearized or recipe.stream.method == "dlcft")
+        self.fits_head = stream.settings.head == "fitted" and stream.settings.has_origin_head
         self.curvatures: list[Curvature] = []
         norm = self.model.feature_norm
         if isinstance(norm, FeatureNorm) and norm.mode == "target":
@@ -126,7 +127,7 @@ class NetworkLearner(Learner):
             return
         model = self.model
         model.load_state_dict(self.origin if recipe.linearized else self.state)
-        freeze(model, model.units, self.frozen)
+        freeze(model, model.units, *frozen_units(recipe, len(model.units)))
         model.eval()
         outputs = torch.from_numpy(self._outputs(stage)).to(stream.context.device)
         batch_size = inference_batch_size(_CURVATURE_BATCH_SIZE, stream.task.image_size)
@@ -174,14 +175,18 @@ class NetworkLearner(Learner):
         return make_penalty(self.curvatures, centre, self.model, self.stream.recipe, n_train)
 
     def _fit_head_rows(self, stage: ContinualStage) -> None:
-        """Fits the head's rows of a stage's classes; at the first stage, the other rows become 0."""
+        """Fits the head's rows of the classes with training images; the other rows are those of a new layer.
+
+        In a task-incremental stream the other rows, which no loss contains before they are fitted, start at 0.
+        """
         self.model.load_state_dict(self.origin)
         scale = self.stream.recipe.target_scale or 1.0
         weight, bias = fit_ridge_head(self.inputs, stage, self.stream.task.n_classes, scale)
-        rows = list(stage.classes)
+        rows = np.unique(self.stream.task.labels[stage.train]).tolist()
+        is_first_of_separate_tasks = stage.number == 1 and self.stream.settings.scenario == "task"
         for state in (self.origin, self.state):
             for name, values in (("head.weight", weight), ("head.bias", bias)):
-                if stage.number == 1:
+                if is_first_of_separate_tasks:
                     state[name].zero_()
                 state[name][rows] = values.to(state[name])[rows]
 

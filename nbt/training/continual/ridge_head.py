@@ -27,7 +27,7 @@ def fit_ridge_head(
     Args:
         inputs: Inputs of a worker context whose model has the weights that give the features.
         stage: The stage.
-        n_classes: Number of classes C of the stream; only the rows of the stage's classes are meaningful.
+        n_classes: Number of classes C of the stream; rows of classes without training images are 0.
         scale: Target of an image's class; the target of other classes is 0.
 
     Raises:

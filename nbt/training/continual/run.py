@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbt.models.weights import hash_weights
 from nbt.progress import Progress
 from nbt.settings.continual import ContinualSettings
 from nbt.task.task import Task
@@ -146,17 +145,20 @@ class _StreamRun:
 
     def identity(self) -> dict[str, Any]:
         """Returns the values that a checkpoint of this stream must have."""
-        task, split = self.stream.task, self.stream.task.split
+        task, split, settings = self.stream.task, self.stream.task.split, self.stream.settings
+        fits_rows_of_some = settings.scenario == "class" and settings.has_origin_head and settings.head == "fitted"
         return checkpoint_identity(
             task=task.fingerprint,
             backbone=task.backbone.text,
             weights=task.weights,
-            weights_hash=hash_weights(task.w0),
-            settings=self.stream.settings.identity(),
+            weights_hash=task.weights_hash,
+            settings=settings.identity(),
             seed=self.stream.seed,
             evaluate_on=self.evaluate_on,
             parts=[int(stage.train.sum()) for stage in self.stream.stages],
             split=[task.seed, len(split.train), len(split.val), len(split.test)],
+            # In version 0.1 the rows of classes still to come were 0.
+            **({"rows_to_come": "random"} if fits_rows_of_some else {}),
         )
 
     @property

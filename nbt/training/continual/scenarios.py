@@ -102,9 +102,8 @@ def trained_outputs(
     """Returns the outputs in the loss of a task, bool (C,).
 
     "data" uses all outputs, "task" those of the task. "class" uses the outputs of the classes seen so far with
-    cross-entropy, and all outputs with squared error: an unseen class has the target 0, so that a row that starts at 0
-    stays 0 until its class appears, and it has the curvature of all earlier tasks. This is equivalent to a growing
-    head.
+    cross-entropy, and all outputs with squared error: an unseen class has the target 0 and the curvature of all earlier
+    tasks, so that with exact curvature the stream equals joint training on all images.
 
     Args:
         stages: All stages of the stream.

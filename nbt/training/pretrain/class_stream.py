@@ -225,7 +225,7 @@ class ClassStreamTrainer:
         self.model: Backbone = model.to(self.device).eval()
         self.head_only = settings.train_layers == "head"
         self.model.units.requires_grad_(not self.head_only)
-        self.w0 = {name: tensor.to(self.device) for name, tensor in task.w0.items()}
+        self.w0 = task.build_model(device=self.device).unit_state_dict()
         self.model.load_pretrained(self.w0)
         self.mean = torch.tensor(task.mean, device=self.device)
         self.std = torch.tensor(task.std, device=self.device)

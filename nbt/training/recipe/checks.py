@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 from nbt.errors import UsageError
 from nbt.models.backbone_spec import ENCODER_NAMES, BackboneSpec
 from nbt.models.teacher import absolute_teacher_name, parse_teacher
 from nbt.settings import TransferSettings, repair
+
+_log = logging.getLogger("nbt")
 
 MISSING_TEACHER_MESSAGE = "init: inject needs a teacher; give BACKBONE or BACKBONE=FILE"
 
@@ -43,6 +46,16 @@ def check_recipe(settings: TransferSettings, n_train: int) -> None:
             f"zap_period: {settings.zap_period} is never reached in {settings.epochs} epochs "
             "(zaps take place at the start of an epoch, except the first); use a shorter period, more epochs, or 0 for "
             "no zaps"
+        )
+    if settings.zap_period and not settings.is_zap_due(settings.zap_period + 1):
+        raise UsageError(
+            f"zap_until: the first zap, after {settings.zap_period} of {settings.epochs} epochs, would come after the "
+            f"share {settings.zap_until:g} of the steps; use a shorter zap_period, a greater zap_until, or zap_period: "
+            "0 for no zaps"
+        )
+    if settings.frozen_top and settings.frozen_depth + settings.frozen_top >= 1.0:
+        _log.warning(
+            "frozen_depth %g and frozen_top %g leave only the head to train", settings.frozen_depth, settings.frozen_top
         )
     smallest = n_train // count_batches(n_train, settings.batch_size)
     if settings.feature_norm == "batch" and smallest < 2:

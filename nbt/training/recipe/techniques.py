@@ -9,7 +9,7 @@ import torch
 from nbt.training.recipe.decay import Decay, StagePenalty
 from nbt.training.recipe.ema import WeightEMA
 from nbt.training.recipe.stall import Stall
-from nbt.training.recipe.zapping import Zapping
+from nbt.training.recipe.zapping import Zapping, ZapWarmup
 from nbt.training.stage import StageContext
 from nbt.transfer.layer_lr import ParameterGroup
 from nbt.transfer.technique import HookChain, TrainingHooks, TrainingRun, registered_hooks
@@ -29,7 +29,9 @@ def training_hooks(
     settings = run.settings
     hooks: dict[str, TrainingHooks] = {}
     if settings.zap_period:
-        hooks["zapping"] = Zapping(run, stage.zap_classes)
+        hooks["zapping"] = zapping = Zapping(run, stage.zap_classes)
+        if settings.zap_warmup:
+            hooks["zap warm-up"] = ZapWarmup(run, zapping)
     if settings.stall:
         hooks["stall"] = Stall(run)
     hooks["decay"] = Decay(run, groups, w0)

@@ -46,3 +46,41 @@ class Zapping(TrainingHooks):
         if self._classes is not None:
             drawn = [self._classes[index] for index in (range(count) if drawn is None else drawn)]
         return drawn, self._settings.zap_scale, rng
+
+
+class ZapWarmup(TrainingHooks):
+    """Scales the steps of the rows that a zap has reset, linearly from 0 to 1, after each zap.
+
+    The whole step of the optimiser is scaled, so that the rate of the rows has the same meaning with SGD and AdamW.
+
+    Args:
+        run: The training.
+        zapping: The zaps of the training.
+    """
+
+    def __init__(self, run: TrainingRun, zapping: Zapping) -> None:
+        settings = run.settings
+        self._run, self._zapping = run, zapping
+        self._weight: torch.Tensor = run.model.head.weight.detach()  # type: ignore[union-attr,operator]
+        self._steps = round(settings.zap_warmup * settings.zap_period * run.steps_per_epoch)
+        self._rows, self._start = torch.empty(0, dtype=torch.int64), -self._steps
+        self._before: torch.Tensor | None = None
+        self._share = 1.0
+
+    def before_epoch(self, epoch: int) -> None:
+        """Finds the rows of the last zap, which may be that of an earlier epoch."""
+        last = next((number for number in range(epoch, 0, -1) if self._run.settings.is_zap_due(number)), None)
+        if last is not None:
+            self._start = (last - 1) * self._run.steps_per_epoch
+            self._rows = torch.tensor(self._zapping.zapped_rows(last), device=self._weight.device)
+
+    def before_step(self, step: int) -> None:
+        """Copies the rows during their warm-up."""
+        since = step - self._start
+        self._share = (since + 1) / (self._steps + 1)
+        self._before = self._weight[self._rows] if since < self._steps else None
+
+    def after_step(self) -> None:
+        """Scales the step of the rows."""
+        if self._before is not None:
+            self._weight[self._rows] = self._before.lerp(self._weight[self._rows], self._share)

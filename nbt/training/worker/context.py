@@ -5,29 +5,27 @@ from __future__ import annotations
 import gc
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from nbt.devices import autocast, inference_batch_size, pick_device
+from nbt.machine.memory import available_memory
 from nbt.models.backbone import Backbone
 from nbt.models.weights import random_unit_state
 from nbt.seeds import derive_seed, generator
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.recipe.augmentation import AugmentationPlan, augment_and_normalise, draw_augmentation_plan
-from nbt.training.worker.available_memory import available_memory
 from nbt.training.worker.device_images import device_resident_images
 from nbt.training.worker.feature_cache import CHUNK_SIZE, FrozenFeatureCache, rebatch
+from nbt.training.worker.shared_feature_cache import SharedFeatureCache
 from nbt.training.worker.starting_weights import StartingWeights, StartingWeightsCache, draw_kaiming_state
 from nbt.transfer.fast import make_feature_norm, scale_head
 from nbt.transfer.linearize import check_linearizable
-from nbt.transfer.transfer_depth import freeze, set_transferred, units_of
-
-# Images from which running statistics are estimated if injected weights have none.
-_STATISTICS_IMAGES = 1024
-_STATISTICS_BATCH_SIZE = 64
+from nbt.transfer.transfer_depth import freeze, frozen_units, set_transferred, units_of
 
 
 class WorkerContext:
@@ -40,6 +38,8 @@ class WorkerContext:
             memory, divided by `workers_per_device`.
         cache_frozen_features: Whether to cache features; False runs the frozen units in every step, for comparison.
         workers_per_device: Number of workers that share the device, 1 or more.
+        shared_folder: Folder in which the workers of this task on this machine share features on the CPU, as far as its
+            disk has room for them; None keeps the cache in this process, with its limit.
     """
 
     def __init__(
@@ -50,13 +50,12 @@ class WorkerContext:
         cache_bytes: int | None = None,
         cache_frozen_features: bool = True,
         workers_per_device: int = 1,
+        shared_folder: Path | None = None,
     ) -> None:
         self.task = task
         self.device = pick_device(device)
-        self.model: Backbone = self._to_device(task.build_model())
-        self._starting_weights_cache = StartingWeightsCache(
-            task, self._to_device, lambda: self.model, self._sample_images
-        )
+        self.model: Backbone = task.build_model(device=self.device)
+        self._starting_weights_cache = StartingWeightsCache(task, self._to_device, self.model)
         self._starting_weights = self._starting_weights_cache.get(TransferSettings())
         self._linearizable = False
         self.labels = torch.from_numpy(np.asarray(task.labels)).to(self.device)
@@ -71,11 +70,13 @@ class WorkerContext:
         self._pool_row[torch.from_numpy(pool)] = torch.arange(len(pool))
         self._pool = torch.from_numpy(pool)
         self.cache_frozen_features = cache_frozen_features
-        if cache_bytes is None:
-            cache_bytes = default_cache_bytes(self.device) // workers_per_device
-        self._cache = FrozenFeatureCache(
-            len(pool), cache_bytes, chunk=inference_batch_size(CHUNK_SIZE, task.image_size)
-        )
+        chunk = inference_batch_size(CHUNK_SIZE, task.image_size)
+        if shared_folder is not None and self.device.type == "cpu":
+            self._cache: FrozenFeatureCache = SharedFeatureCache(len(pool), shared_folder, chunk=chunk)
+        else:
+            if cache_bytes is None:
+                cache_bytes = default_cache_bytes(self.device) // workers_per_device
+            self._cache = FrozenFeatureCache(len(pool), cache_bytes, chunk=chunk)
         self._pool_plan = lru_cache(maxsize=32)(self._draw_pool_plan)
 
     @property
@@ -94,15 +95,6 @@ class WorkerContext:
             return module_or_tensor.to(self.device).clone()
         return module_or_tensor.to(self.device, memory_format=torch.channels_last)
 
-    def _sample_images(self) -> Iterator[torch.Tensor]:
-        """Yields batches of training images of the task's split, independent of labels and of the splits of trials."""
-        index = torch.from_numpy(self.task.split.train)
-        chosen = index[torch.randperm(len(index), generator=generator(0, "sample"))[:_STATISTICS_IMAGES]]
-        # A batch of one image may have no statistics.
-        batch_size = max(2, inference_batch_size(_STATISTICS_BATCH_SIZE, self.task.image_size))
-        for chunk in chosen.tensor_split(max(1, len(chosen) // batch_size)):
-            yield self.load_images(chunk, AugmentationPlan())
-
     def prepare_model(self, settings: TransferSettings, seed: int) -> tuple[Backbone, int]:
         """Sets the model to the start of a trial: w0, new units above the transfer depth and a new head.
 
@@ -113,7 +105,7 @@ class WorkerContext:
             seed: Seed of the new weights.
 
         Returns:
-            The model, which the next trial overwrites, and its number of frozen units.
+            The model, which the next trial overwrites, and its number of frozen units from the input.
 
         Raises:
             UsageError: The starting weights do not exist, see `StartingWeightsCache.get`.
@@ -122,7 +114,7 @@ class WorkerContext:
         self._starting_weights = self._starting_weights_cache.get(settings)
         total = len(model.units)
         transferred = units_of(settings.transfer_depth, total)
-        frozen = min(units_of(settings.frozen_depth, total), transferred)
+        frozen, frozen_top = frozen_units(settings, total)
         fresh: dict[str, torch.Tensor] = {}
         if transferred < total:
             draw = draw_kaiming_state if settings.source.init == "kaiming" else random_unit_state
@@ -133,7 +125,7 @@ class WorkerContext:
             model.head.reset_parameters()
         scale_head(model.head, settings.head_scale)
         model.feature_norm = make_feature_norm(settings.feature_norm, model.feature_dim).to(self.device)
-        freeze(model, model.units, frozen)
+        freeze(model, model.units, frozen, frozen_top)
         model.zero_grad(set_to_none=True)
         return model, frozen
 

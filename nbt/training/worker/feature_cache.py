@@ -16,7 +16,7 @@ CHUNK_SIZE = 64
 
 
 @dataclass(eq=False)
-class _Entry:
+class Entry:
     """Features of one view of all images; `filled` marks the rows that are computed."""
 
     values: torch.Tensor
@@ -25,6 +25,7 @@ class _Entry:
 
     @property
     def nbytes(self) -> int:
+        """Size of the features in bytes."""
         return self.values.numel() * self.values.element_size()
 
 
@@ -58,7 +59,7 @@ class FrozenFeatureCache:
         self._disk_bytes = disk_bytes
         self._parent_folder = folder
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Hashable, Entry] = OrderedDict()
         self._n_files = 0
 
     @property
@@ -116,18 +117,18 @@ class FrozenFeatureCache:
             self._folder.cleanup()
             self._folder = None
 
-    def _allocate(self, key: Hashable, example: torch.Tensor) -> _Entry | None:
+    def _allocate(self, key: Hashable, example: torch.Tensor) -> Entry | None:
         shape = (self.n_rows, *example.shape[1:])
         nbytes = self.n_rows * example[0].numel() * example.element_size()
         filled = torch.zeros(self.n_rows, dtype=torch.bool)
         if nbytes <= self.memory_bytes:
             self._spill_to_disk(self.memory_bytes - nbytes)
-            entry = _Entry(torch.empty(shape, dtype=example.dtype, device=example.device), filled)
+            entry = Entry(torch.empty(shape, dtype=example.dtype, device=example.device), filled)
         else:
             values, file = self._allocate_file(shape, example.dtype, nbytes)
             if values is None:
                 return None
-            entry = _Entry(values, filled, file)
+            entry = Entry(values, filled, file)
         self._entries[key] = entry
         return entry
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nbt.errors import UsageError
+from nbt.models.backbone import Backbone
 from nbt.models.backbone_spec import BackboneSpec
 from nbt.models.teacher import Teacher, absolute_teacher_name, load_teacher
 from nbt.models.weights import hash_weights, random_unit_state
@@ -18,7 +19,7 @@ from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.pretrain.scheme_sources import digits_scheme_source
 from nbt.training.recipe.checks import MISSING_TEACHER_MESSAGE, check_pretraining, is_trained_by_nbt
-from nbt.transfer.injection.weight_injection import estimate_statistics, inject_weights
+from nbt.transfer.injection.weight_injection import inject_weights
 
 State = Mapping[str, torch.Tensor]
 
@@ -50,19 +51,12 @@ class StartingWeightsCache:
     Args:
         task: The task, whose weights are the default.
         to_device: Moves a tensor to the device of the trials.
-        model: Returns a model of the task's backbone whose units may be overwritten.
-        images: Yields batches of training images, (N, 3, H, W), without augmentation and labels.
+        model: Model from `task.build_model`, on the device, whose units may be overwritten.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        to_device: Callable[[torch.Tensor], torch.Tensor],
-        model: Callable[[], nn.Module],
-        images: Callable[[], Iterator[torch.Tensor]],
-    ) -> None:
-        self._task, self._to_device, self._build_model, self._training_images = task, to_device, model, images
-        self._task_weights = StartingWeights((), self._state_to_device(task.w0))
+    def __init__(self, task: Task, to_device: Callable[[torch.Tensor], torch.Tensor], model: Backbone) -> None:
+        self._task, self._to_device, self._model = task, to_device, model
+        self._task_weights = StartingWeights((), self._copy_units())
         self._cache: OrderedDict[Hashable, StartingWeights] = OrderedDict()
         self._teachers: dict[str, Teacher] = {} if task.teacher is None else {task.teacher.name: task.teacher}
 
@@ -97,13 +91,12 @@ class StartingWeightsCache:
     def _inject_teacher(self, settings: TransferSettings) -> State:
         task, teacher = self._task, self._get_teacher(settings.source.teacher)
         w0, report = inject_weights(task.backbone, task.image_size, teacher, blend=settings.source.blend)
-        if report.statistics:
-            model = self._build_model()
-            model.load_state_dict(self._state_to_device(w0), strict=False)
-            estimate_statistics(model, self._training_images(), report.statistics)
-            state = model.state_dict()
-            w0 |= {name: state[name].detach().clone() for name in w0}
-        return w0
+        self._model.load_pretrained(self._state_to_device(w0))
+        task.estimate_statistics(self._model, report.statistics)
+        return self._copy_units()
+
+    def _copy_units(self) -> State:
+        return {name: tensor.detach().clone() for name, tensor in self._model.unit_state_dict().items()}
 
     def _get_teacher(self, name: str) -> Teacher:
         if not name:

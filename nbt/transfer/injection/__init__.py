@@ -1,5 +1,6 @@
 """TLI: injection of the weights of a pretrained teacher into a student of another architecture."""
 
-from nbt.transfer.injection.weight_injection import InjectionReport, estimate_statistics, inject, tli_similarity
+from nbt.models.batch_norm import estimate_statistics
+from nbt.transfer.injection.weight_injection import InjectionReport, inject, tli_similarity
 
 __all__ = ["InjectionReport", "estimate_statistics", "inject", "tli_similarity"]

@@ -2,8 +2,7 @@
 
 Czyzewski, "Transfer learning between different architectures via weights injection", arXiv 2101.02757. Layers are
 matched (`nbt.transfer.injection.matching`), each tensor is adapted to the student's shape, and training starts from the
-result. In 67 pairs of the follow-up (arXiv 2212.13970) every injection below a similarity of .35 was worse than random
-initialisation, most between .35 and .5 gained little, and none above .6 lost.
+result. `nbt.transfer.injection.thresholds` has the similarities below which that is not known to help.
 
 Not transferred are heads; tensors that belong to no layer (class token, position embeddings and biases, layer scales),
 unless the matched units have one of the same name and shape; and the tensors listed in the report's `left`.
@@ -37,8 +36,6 @@ from nbt.transfer.injection.matching import (
 from nbt.transfer.injection.outline import RUNNING_STATISTICS, Block, Layer, TensorInfo, outline_of, read_outline
 
 MATCHINGS = ("order", "random")
-MIN_SAFE_SIMILARITY = 0.5
-"""Similarity below which injection is not known to help."""
 
 COPY, CROP_AND_RESIZE, CROP, RESIZE, NONE = "copy", "crop + resize", "crop", "resize", "none"
 
@@ -86,7 +83,7 @@ class InjectionReport:
         blend: Share of the centre crop where shapes differ, 0 ... 1.
         transfers: All tensors of the student except the head's, in the student's order.
         statistics: Normalisation layers whose running statistics are not copied from the teacher; they are meaningless
-            until `estimate_statistics` has processed target images.
+            until `nbt.models.batch_norm.estimate_statistics` has processed target images.
     """
 
     student: str
@@ -144,7 +141,8 @@ class InjectionReport:
 def tli_similarity(student: nn.Module | Block, teacher: nn.Module | Block) -> float:
     """Returns the similarity of a student to a teacher: DP(teacher, student) / DP(student, student).
 
-    It is 1 for identical architectures and not symmetric. Only shapes are used, so models on the meta device are
+    It is 1 for identical architectures and not symmetric. Its scale is not that of the authors' code: see
+    `nbt.transfer.injection.thresholds`. Only shapes are used, so models on the meta device are
     supported; parameters, buffers, modes and random generators are not changed.
 
     Args:
@@ -176,7 +174,7 @@ def inject(
     Tensors of equal shape are copied, others go through `combine`; elements outside the crop keep the student's values,
     so initialise the student first. Weights and biases of normalisations are injected, too. Running statistics are
     copied only if the shapes of both the normalisation and its layer equal the teacher's; others are unchanged and are
-    listed for `estimate_statistics`.
+    listed in the report, for `estimate_statistics`.
 
     Args:
         student: Any model (see `read_outline`).
@@ -226,7 +224,13 @@ def inject_weights(
     """
     generator = torch.Generator().manual_seed(seed)
     outlines = outline_of(student, image_size), outline_of(teacher.spec, default_image_size(teacher.spec))
-    report = plan_injection(*outlines, blend=blend, matching=matching, generator=generator)
+    report = plan_injection(
+        *outlines,
+        blend=blend,
+        matching=matching,
+        generator=generator,
+        stale_statistics=teacher.stale_statistics,
+    )
     w0 = load_pretrained_weights(student, "none", image_size=image_size, seed=seed).w0
     return {**w0, **dict(injected_tensors(report, w0, teacher.w0))}, report
 
@@ -238,8 +242,17 @@ def plan_injection(
     blend: float = 0.75,
     matching: str = "order",
     generator: torch.Generator | None = None,
+    stale_statistics: Collection[str] = (),
 ) -> InjectionReport:
     """Returns the report of an injection, computed from the architectures alone.
+
+    Args:
+        student: The student's outline.
+        teacher: The teacher's outline.
+        blend: Share of the centre crop, 0 ... 1.
+        matching: "order", or "random" for the control.
+        generator: Random generator for random matching.
+        stale_statistics: Names of the teacher's BatchNorm layers whose running statistics are not copied.
 
     Raises:
         UsageError: As for `inject`.
@@ -254,7 +267,10 @@ def plan_injection(
         raise UsageError(
             f"nothing of {teacher.name} can be injected into {student.name}: no two layers are of the same kind"
         )
-    transfers = tuple(_plan_transfers(student, selected, blend))
+    transfers = tuple(
+        TensorTransfer(t.student, t.layer, t.shape, t.trained) if _is_stale(t, stale_statistics) else t
+        for t in _plan_transfers(student, selected, blend)
+    )
     unset_statistics = {t.layer: None for t in transfers if _is_running_statistic(t.student) and t.how == NONE}
     similarity = normalised_similarity(in_order.value, student)
     return InjectionReport(student.name, teacher.name, similarity, matching, blend, transfers, tuple(unset_statistics))
@@ -327,51 +343,6 @@ def resize(tensor: torch.Tensor, shape: Iterable[int]) -> torch.Tensor:
             flat = F.interpolate(rows.reshape(1, -1, rows.shape[-1]), size=size, mode="linear", align_corners=False)
             tensor = flat.reshape(*rows.shape[:-1], size).movedim(-1, dim)
     return tensor
-
-
-@torch.no_grad()
-def estimate_statistics(
-    model: nn.Module, batches: Iterable[torch.Tensor], layers: Collection[str] | None = None
-) -> None:
-    """Re-estimates BatchNorm's running statistics in place, as the mean over the statistics of batches.
-
-    All other layers run in evaluation mode; modes and momenta are restored afterwards.
-
-    Args:
-        model: The model.
-        batches: Normalised target images, (N, 3, H, W) each with N > 1.
-        layers: Names of the layers in the model, e.g. `InjectionReport.statistics`; all when None.
-
-    Raises:
-        UsageError: There is no batch.
-    """
-    norms = {name: m for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
-    selected = [m for name, m in norms.items() if m.track_running_stats and (layers is None or name in layers)]
-    if not selected:
-        return
-    modes = [(module, module.training) for module in model.modules()]
-    momenta = [norm.momentum for norm in selected]
-    original = [[tensor.clone() for tensor in norm.buffers()] for norm in selected]
-    n_batches = 0
-    try:
-        model.eval()
-        for norm in selected:
-            norm.reset_running_stats()
-            norm.train().momentum = None  # the plain mean over batches
-        for images in batches:
-            model(images)
-            n_batches += 1
-    finally:
-        for norm, momentum in zip(selected, momenta, strict=True):
-            norm.momentum = momentum
-        for module, training in modes:
-            module.training = training
-        if not n_batches:
-            for norm, tensors in zip(selected, original, strict=True):
-                for buffer, tensor in zip(norm.buffers(), tensors, strict=True):
-                    buffer.copy_(tensor)
-    if not n_batches:
-        raise UsageError("running statistics cannot be estimated without a batch of images")
 
 
 def _as_outline(model: nn.Module | Block) -> Block:
@@ -465,6 +436,11 @@ def _plan_transfer(
         received=math.prod(covered),
         parts=parts,
     )
+
+
+def _is_stale(transfer: TensorTransfer, stale_statistics: Collection[str]) -> bool:
+    layer, _, role = transfer.teacher.rpartition(".")
+    return role in RUNNING_STATISTICS and layer in stale_statistics
 
 
 def _is_running_statistic(key: str) -> bool:

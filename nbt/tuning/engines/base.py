@@ -47,6 +47,10 @@ class TrialSource(Protocol):
 class Engine(Protocol):
     """Runs the trials of a source on its workers, which are kept until `close`."""
 
+    def start_workers(self) -> None:
+        """Starts workers in advance, where that is possible, so that their start does not delay the first trial."""
+        ...
+
     def run(self, source: TrialSource) -> None:
         """Runs trials until the source has none left; KeyboardInterrupt abandons the running ones and is re-raised."""
         ...

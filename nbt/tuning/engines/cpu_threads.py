@@ -1,15 +1,13 @@
-"""The CPU cores of this process, and the number of threads of a worker."""
+"""The numbers of threads of workers, and of this process while workers train."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-
-def usable_cores() -> int:
-    """Returns the number of CPU cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+# OpenBLAS and MKL read their own variable before that of OpenMP, which PyTorch reads.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def limit_threads(threads: int) -> int:
@@ -18,3 +16,27 @@ def limit_threads(threads: int) -> int:
     if requested.isdecimal() and int(requested) > 0:
         threads = min(threads, int(requested))
     return max(1, threads)
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Returns the environment variables of a worker process that limit its threads and let idle ones sleep.
+
+    Args:
+        threads: Number of threads, 1 or more. A lower number that the user has set for a library is kept, and so is the
+            user's way of waiting.
+    """
+    environment = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+    for name in _THREAD_VARIABLES:
+        value = os.environ.get(name, "")
+        lower = value.isdecimal() and 0 < int(value) < threads
+        environment[name] = value if lower else str(threads)
+    return environment
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Limits the numerical libraries of this process to one thread while workers use the cores."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from typing import TYPE_CHECKING
 
-from nbt.errors import UsageError, nearest, require_positive
-from nbt.search_config import ENGINES
-from nbt.tuning.engines.locked_directory import remove_abandoned_directories
+from nbt.errors import UsageError, nearest
+from nbt.progress import Progress
+from nbt.search_config import AUTO, ENGINES, check_workers
+from nbt.tuning.engines.locked_directory import LockedDirectory, remove_abandoned_directories
+from nbt.tuning.engines.ray.cluster_resources import NodeResources, fitting_trials
 from nbt.tuning.engines.ray.options import RayOptions, check_ray_client_installed, check_ray_installed
+from nbt.tuning.engines.worker import TRIAL_RUNNER
+from nbt.tuning.engines.worker_count import choose_workers, this_machine
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
     from nbt.tuning.engines.base import Engine
     from nbt.tuning.engines.ray.cluster import Cluster
+
+_log = logging.getLogger("nbt")
 
 
 class EngineFactory:
@@ -20,18 +28,33 @@ class EngineFactory:
 
     Args:
         name: "local" or "ray".
-        workers: Number of concurrent trials, 1 or more.
+        workers: Number of concurrent trials, 1 or more, or "auto"; see `nbt.tuning.engines.worker_count` for this
+            machine, and `nbt.tuning.engines.ray.cluster_resources.fitting_trials` for a cluster.
         ray: The Ray cluster and the resources per trial.
+        max_runs: Number of runs that can run at a time; None for any number.
+        runner: "module:name" of the class of a worker's runner, for the local engine.
+        extra_memory: Memory that a worker needs in addition to that of a trial, in bytes.
 
     Raises:
         UsageError: An option is invalid, or Ray is missing or too old.
     """
 
-    def __init__(self, name: str = "local", workers: int = 1, ray: RayOptions | None = None) -> None:
+    def __init__(
+        self,
+        name: str = "local",
+        workers: int | str = AUTO,
+        ray: RayOptions | None = None,
+        *,
+        max_runs: int | None = None,
+        runner: str = TRIAL_RUNNER,
+        extra_memory: int = 0,
+    ) -> None:
         check_engine_options(name, workers, ray)
         self._name, self._workers, self._ray = name, workers, ray or RayOptions()
+        self._max_runs, self._runner, self._extra_memory = max_runs, runner, extra_memory
         self._cluster: Cluster | None = None
         self._engine: Engine | None = None
+        self._shared: LockedDirectory | None = None
 
     def __enter__(self) -> EngineFactory:
         """Connects to the user's cluster, if an address was given.
@@ -51,7 +74,9 @@ class EngineFactory:
 
             self._cluster = connect(self._ray)
             try:
-                self._cluster.resources(self._ray, self._workers)
+                if self._workers == AUTO:
+                    self._workers = self._cluster.fitting_trials(self._ray)
+                self._cluster.resources(self._ray, int(self._workers))
             except UsageError:
                 self.__exit__()
                 raise
@@ -62,26 +87,60 @@ class EngineFactory:
             self._engine.close()
         if self._cluster is not None:
             self._cluster.close()
+        if self._shared is not None:
+            self._shared.close()
 
-    def make(self, task: Task) -> Engine:
+    def make(self, task: Task, progress: Progress | None = None) -> Engine:
         """Returns the engine for a task.
+
+        Args:
+            task: The task to fine-tune on.
+            progress: Receives a line on the number of workers and what limits it; the log receives it when None.
 
         Raises:
             UsageError: No node has the resources that a trial needs.
             NbtError: Ray cannot be started on this machine.
         """
+        workers, line = self._choose_workers(task)
+        if progress is not None:
+            progress(line, 0, 0)
+        else:
+            _log.info("%s", line)
         if self._name == "ray":
             from nbt.tuning.engines.ray.engine import RayEngine
 
-            self._engine = RayEngine(task, workers=self._workers, options=self._ray, cluster=self._cluster)
+            self._engine = RayEngine(task, workers=workers, options=self._ray, cluster=self._cluster)
         else:
-            from nbt.tuning.engines.local import LocalEngine
-
-            self._engine = LocalEngine(task, workers=self._workers)
+            self._engine = self._make_local(task, workers)
         return self._engine
 
+    def _choose_workers(self, task: Task) -> tuple[int, str]:
+        """Returns the number of workers and the line that says why."""
+        if self._cluster is not None:
+            return int(self._workers), f"{self._workers} trials at a time on the cluster"
+        if self._name == "ray" and self._workers == AUTO and (machine := this_machine()).gpus:
+            workers = fitting_trials([NodeResources("", machine.cores, machine.gpus)], self._ray)
+            return workers, f"{workers} trials at a time on this machine"
+        return choose_workers(self._workers, task, self._max_runs, self._extra_memory)
 
-def check_engine_options(name: str, workers: int, ray: RayOptions | None) -> None:
+    def _make_local(self, task: Task, workers: int) -> Engine:
+        """Returns the local engine; several workers share the images and the frozen features through files."""
+        from nbt.tuning.engines.local import LocalEngine
+
+        if workers == 1:
+            return LocalEngine(task, runner=self._runner)
+        self._shared = LockedDirectory("nbt-shared-")
+        shared_task = dataclasses.replace(task, images=task.images.in_file(self._shared.path))
+        return LocalEngine(
+            shared_task,
+            workers=workers,
+            runner=self._runner,
+            shared_folder=self._shared.path / "features",
+            measure_memory=self._workers == AUTO,
+        )
+
+
+def check_engine_options(name: str, workers: int | str, ray: RayOptions | None) -> None:
     """Checks the options of an engine without importing Ray.
 
     Raises:
@@ -90,7 +149,7 @@ def check_engine_options(name: str, workers: int, ray: RayOptions | None) -> Non
     """
     if name not in ENGINES:
         raise UsageError(f"engine {name!r}: {nearest(name, ENGINES)}")
-    require_positive(workers=workers)
+    check_workers(workers)
     if name == "ray":
         check_ray_installed()
         check_ray_client_installed(None if ray is None else ray.address)

@@ -15,7 +15,7 @@ _CONTEXT_BYTES = 1 << 29
 _SAFETY_FACTOR = 1.25
 # The frozen-feature caches of all trials on a GPU use a quarter of it together, see `nbt.training.worker.context`.
 _SHARE_WITHOUT_CACHES = 0.75
-_MAX_TRIALS_PER_GPU = 16
+MAX_TRIALS_PER_GPU = 16
 
 
 class GpuPacking:
@@ -97,7 +97,7 @@ class GpuPacking:
         return True
 
     def _update_share(self) -> None:
-        trials = _trials_per_gpu(max(self._measured_share, self._min_share, 1.0 / _MAX_TRIALS_PER_GPU))
+        trials = _trials_per_gpu(max(self._measured_share, self._min_share, 1.0 / MAX_TRIALS_PER_GPU))
         self._resources["GPU"] = _share_of(trials)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbt.errors import require_positive
@@ -35,6 +36,7 @@ class LocalEngine(ClosingEngine):
         cache_bytes: Memory limit of each worker's frozen-feature cache; a share of the free memory when None.
         runner: "module:name" of the class of a worker's `Runner`; another class replaces real training, in tests or to
             replay recorded curves. It is called with `(task, slot=, workers=, device=, cache_bytes=)`.
+        shared_folder: Folder in which workers on CPUs share frozen features; None keeps them in each worker.
         measure_memory: Whether the number of trials per GPU follows from the memory that trials use, up to `workers`
             trials in total; if False, `workers` trials run until one runs out of memory.
 
@@ -50,11 +52,23 @@ class LocalEngine(ClosingEngine):
         device: str | None = None,
         cache_bytes: int | None = None,
         runner: str = TRIAL_RUNNER,
+        shared_folder: Path | None = None,
         measure_memory: bool = False,
     ) -> None:
         require_positive(workers=workers)
-        setup = WorkerSetup(task, workers=workers, device=device, cache_bytes=cache_bytes, runner=runner)
+        setup = WorkerSetup(
+            task,
+            workers=workers,
+            device=device,
+            cache_bytes=cache_bytes,
+            runner=runner,
+            shared_folder=shared_folder,
+        )
         self._engine: Engine = InProcessEngine(setup) if workers == 1 else ProcessPoolEngine(setup, measure_memory)
+
+    def start_workers(self) -> None:
+        """Starts the worker processes in advance; see `nbt.tuning.engines.base.Engine.start_workers`."""
+        self._engine.start_workers()
 
     def run(self, source: TrialSource) -> None:
         """Runs trials until the source has none left.
@@ -86,6 +100,9 @@ class InProcessEngine:
         self._supervisor = TrialSupervisor(1)
         self._runner: Runner | None = None
         self._placed = WorkerMessage()
+
+    def start_workers(self) -> None:
+        """Does nothing."""
 
     def run(self, source: TrialSource) -> None:
         """Runs trials until the source has none left; see `LocalEngine.run`."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 
 from nbt.tuning.engines.base import TrialSource
+from nbt.tuning.engines.cpu_threads import single_threaded
 from nbt.tuning.engines.gpu_packing import LocalGpuPacking
 from nbt.tuning.engines.interrupts import InterruptGuard
 from nbt.tuning.engines.protocol import TrialAssignment, WorkerMessage
@@ -36,7 +37,7 @@ class ProcessPoolEngine:
 
     def run(self, source: TrialSource) -> None:
         """Runs trials until the source has none left; see `nbt.tuning.engines.local.LocalEngine.run`."""
-        with InterruptGuard() as guard:
+        with single_threaded(), InterruptGuard() as guard:
             try:
                 self._supervisor.start(source)
                 while True:
@@ -56,6 +57,12 @@ class ProcessPoolEngine:
                 self._join(workers_to_end)
                 raise
 
+    def start_workers(self) -> None:
+        """Starts all workers; see `nbt.tuning.engines.base.Engine.start_workers`."""
+        for slot in range(self._packing.max_workers):
+            if slot not in self._workers:
+                self._start_worker(slot, self._packing.resources())
+
     def close(self) -> None:
         """Ends the workers; may be called twice."""
         for worker in self._workers.values():
@@ -74,19 +81,16 @@ class ProcessPoolEngine:
         for worker in [worker for worker in self._workers.values() if worker.attempt is None]:
             if worker.resources != assignment.resources or not worker.alive():
                 self._end_workers([worker])
-        worker = self._workers.get(assignment.slot) or self._start_worker(assignment)
+        worker = self._workers.get(assignment.slot) or self._start_worker(assignment.slot, assignment.resources)
         worker.attempt = attempt
         worker.send(assignment)
         self._supervisor.handle_message(attempt, WorkerMessage(location=worker.location))
 
-    def _start_worker(self, assignment: TrialAssignment) -> WorkerProcess:
+    def _start_worker(self, slot: int, resources: Mapping[str, float]) -> WorkerProcess:
         setup = dataclasses.replace(
-            self._setup,
-            slot=assignment.slot,
-            workers=self._packing.max_workers,
-            log_level=_log.getEffectiveLevel(),
+            self._setup, slot=slot, workers=self._packing.max_workers, log_level=_log.getEffectiveLevel()
         )
-        worker = WorkerProcess(setup, assignment.resources)
+        worker = WorkerProcess(setup, resources)
         self._workers[worker.slot] = worker
         return worker
 

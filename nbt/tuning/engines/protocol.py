@@ -99,3 +99,6 @@ class WorkerMessage:
     logs: tuple[tuple[int, str], ...] = ()
     checkpoint: bytes | None = field(default=None, repr=False)
     export: Mapping[str, bytes] | None = field(default=None, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WorkerMessage, tuple(vars(self).values())  # without the names of the fields: half the time

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
@@ -63,6 +64,7 @@ class TrialRunner:
             caches.
         device: "cpu", "cuda", "cuda:1"; when None, GPU `slot` modulo the number of GPUs, or the CPU without GPUs.
         cache_bytes: Memory limit of the frozen-feature cache; this worker's share of the free memory when None.
+        shared_folder: Folder in which workers on the CPU share frozen features; None keeps them in this process.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class TrialRunner:
         workers: int = 1,
         device: str | None = None,
         cache_bytes: int | None = None,
+        shared_folder: Path | None = None,
     ) -> None:
         import torch
 
@@ -84,7 +87,11 @@ class TrialRunner:
             device = f"cuda:{slot % gpus}"
             workers_per_device = math.ceil(workers / gpus)
         self._context = WorkerContext(
-            task, device=device, cache_bytes=cache_bytes, workers_per_device=workers_per_device
+            task,
+            device=device,
+            cache_bytes=cache_bytes,
+            workers_per_device=workers_per_device,
+            shared_folder=shared_folder,
         )
 
     @property
@@ -113,6 +120,7 @@ class WorkerSetup:
         workers: Number of workers on this machine, as in `TrialRunner`.
         device: Device of the trials, as in `TrialRunner`.
         cache_bytes: Memory limit of the frozen-feature cache, as in `TrialRunner`.
+        shared_folder: Folder of shared frozen features, as in `TrialRunner`, whose other runners need not know it.
         runner: "module:name" of the class of the runner.
         log_level: Minimum level of the log records that the worker sends to the driver.
     """
@@ -122,13 +130,15 @@ class WorkerSetup:
     workers: int = 1
     device: str | None = None
     cache_bytes: int | None = None
+    shared_folder: Path | None = None
     runner: str = TRIAL_RUNNER
     log_level: int = logging.WARNING
 
     def open_runner(self) -> Runner:
         """Imports the runner class that `runner` names as "module:name" and returns an instance."""
+        shared = {} if self.shared_folder is None else {"shared_folder": self.shared_folder}
         runner: Runner = pkgutil.resolve_name(self.runner)(
-            self.task, slot=self.slot, workers=self.workers, device=self.device, cache_bytes=self.cache_bytes
+            self.task, slot=self.slot, workers=self.workers, device=self.device, cache_bytes=self.cache_bytes, **shared
         )
         return runner
 

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterable, Mapping
 from multiprocessing.connection import Pipe
 
-from nbt.tuning.engines.cpu_threads import limit_threads, usable_cores
+from nbt.machine.cores import usable_cores
+from nbt.tuning.engines.cpu_threads import limit_threads, thread_environment
 from nbt.tuning.engines.protocol import WorkerLocation, WorkerMessage
 from nbt.tuning.engines.worker import WorkerSetup, send
 
@@ -119,4 +120,4 @@ def _worker_environment(workers: int, folder: str) -> dict[str, str]:
     """Returns the driver's environment with the worker's number of threads, temporary folder and import path."""
     threads = limit_threads(usable_cores() // workers)
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - joined as text
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), "TMPDIR": folder, "PYTHONPATH": path}
+    return {**os.environ, **thread_environment(threads), "TMPDIR": folder, "PYTHONPATH": path}

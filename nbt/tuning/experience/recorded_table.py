@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nbt.errors import UsageError
 from nbt.files import atomic_file
 from nbt.settings import SETTINGS, FieldRule, TransferSettings
+from nbt.training.metrics import OTHER_METRICS
 from nbt.training.results import EpochResult, best_epoch
 from nbt.tuning.storage.codec import to_json
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 _METADATA_KEY = b"nbt"
 _CURVE_COLUMNS = ("train_loss", "val_loss", "val_accuracy", "test_accuracy", "seconds")
+# Optional columns: prefix -> field of `EpochResult` and its metrics. Tables of version 0.1 have none of them.
+_METRICS = {"val": ("metrics", OTHER_METRICS), "test": ("watched_metrics", (*OTHER_METRICS, "log_loss"))}
+_METRIC_COLUMNS = {
+    f"{prefix}_{name}": (field_name, name) for prefix, (field_name, names) in _METRICS.items() for name in names
+}
 _RUN_COLUMNS = ("setting", "seed", "origin", "diverged", "setup_seconds")
 
 
@@ -73,6 +79,8 @@ class RecordedRun:
         columns |= self.settings.to_dict()
         epochs = [result.to_dict() | {"test_accuracy": result.watched_accuracy} for result in self.curve]
         columns |= {name: [epoch.get(name) for epoch in epochs] for name in _CURVE_COLUMNS}
+        for column, (field_name, name) in _METRIC_COLUMNS.items():
+            columns[column] = [epoch.get(field_name, {}).get(name) for epoch in epochs]
         return dict(to_json(columns))
 
     @classmethod
@@ -89,6 +97,7 @@ class RecordedRun:
                 seconds=seconds,
                 diverged=bool(row["diverged"]) and epoch == n_epochs,
                 watched_accuracy=test_accuracy,
+                **_epoch_metrics(row, epoch),
             )
             for epoch, (train_loss, val_loss, val_accuracy, test_accuracy, seconds) in enumerate(
                 zip(*(row[name] for name in _CURVE_COLUMNS), strict=True), start=1
@@ -237,6 +246,16 @@ def describe_dimensions(space: Space) -> dict[str, Any]:
     }
 
 
+def _epoch_metrics(row: Mapping[str, Any], epoch: int) -> dict[str, dict[str, float]]:
+    """Returns the metrics of an epoch by the fields of `EpochResult`."""
+    metrics: dict[str, dict[str, float]] = {field_name: {} for field_name, _ in _METRICS.values()}
+    for column, (field_name, name) in _METRIC_COLUMNS.items():
+        values = row.get(column)
+        if values is not None and values[epoch - 1] is not None:
+            metrics[field_name][name] = values[epoch - 1]
+    return metrics
+
+
 def _read_header(metadata: Mapping[bytes, bytes], path: str | Path) -> TableHeader:
     if _METADATA_KEY not in metadata:
         raise UsageError(f"{path}: this Parquet file was not written by nbt record")
@@ -255,9 +274,9 @@ def _read_header(metadata: Mapping[bytes, bytes], path: str | Path) -> TableHead
 
 
 def _check_columns(columns: Sequence[str], path: str | Path) -> None:
-    """Raises UsageError for unknown or missing columns; columns of settings may be missing."""
-    required, settings = {*_RUN_COLUMNS, *_CURVE_COLUMNS}, set(SETTINGS)
-    missing, unknown = required - set(columns), set(columns) - required - settings
+    """Raises UsageError for unknown or missing columns; columns of settings and metrics may be missing."""
+    required, optional = {*_RUN_COLUMNS, *_CURVE_COLUMNS}, {*SETTINGS, *_METRIC_COLUMNS}
+    missing, unknown = required - set(columns), set(columns) - required - optional
     if missing or unknown:
         problems = (("lacks", missing), ("has", unknown))
         parts = [f"{verb} {', '.join(sorted(names))}" for verb, names in problems if names]
@@ -288,5 +307,5 @@ def _arrow_schema() -> pa.Schema:
     for name, setting in SETTINGS.items():
         column = _arrow_type(setting.rule)
         fields[name] = pa.list_(column) if setting.knots else column
-    fields |= {name: pa.list_(pa.float32()) for name in _CURVE_COLUMNS}
+    fields |= {name: pa.list_(pa.float32()) for name in (*_CURVE_COLUMNS, *_METRIC_COLUMNS)}
     return pa.schema(list(fields.items()))

@@ -48,20 +48,10 @@ class Retraining(TrialSource):
         unchanged = stored.get("recipes") == self._recipes
         self._results: dict[str, Any] = dict(stored["results"]) if unchanged else {}
         self._pending = self._specs(recipes)
-        self._running: dict[str, TrialSpec] = {}
-
-    @property
-    def finished(self) -> bool:
-        """Whether all runs have ended."""
-        return not self._pending and not self._running
 
     def next_trial(self) -> TrialSpec | None:
         """Returns the next training run, or None if there is none."""
-        if not self._pending:
-            return None
-        spec = self._pending.pop(0)
-        self._running[spec.key] = spec
-        return spec
+        return self._pending.pop(0) if self._pending else None
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Stores the test results of a run.
@@ -69,7 +59,6 @@ class Retraining(TrialSource):
         Raises:
             NbtError: The training failed or the model was not tested.
         """
-        del self._running[spec.key]
         name = spec.key.removeprefix("retrain-")
         if outcome.error is not None:
             raise NbtError(f"training the {name} settings on train + validation failed: {outcome.error}")
@@ -78,7 +67,6 @@ class Retraining(TrialSource):
 
     def on_abandoned(self, spec: TrialSpec) -> None:
         """Queues a run that the engine returned unfinished; it runs again."""
-        del self._running[spec.key]
         self._pending.insert(0, spec)
 
     def _specs(self, recipes: Mapping[str, TransferSettings]) -> list[TrialSpec]:

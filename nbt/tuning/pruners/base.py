@@ -13,6 +13,7 @@ from nbt.settings import TransferSettings
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.pruners import BasePruner
 
     from nbt.training.results import EpochResult
 
@@ -64,7 +65,30 @@ class NoPruner:
         return None
 
 
-class AshaPruner:
+class OptunaPruner:
+    """Adapter of an Optuna pruner.
+
+    Args:
+        pruner: Optuna pruner.
+        reason: Reason to report for a stopped trial, without the epoch; "{accuracy}" is the accuracy of that epoch.
+        rungs: Epochs at which a trial may be stopped; every epoch when None.
+    """
+
+    def __init__(self, pruner: BasePruner, reason: str, rungs: tuple[int, ...] | None = None) -> None:
+        self._pruner, self._reason, self._rungs = pruner, reason, rungs
+
+    def decide(self, context: TrialContext) -> str | None:
+        """Returns the reason for which the trial should stop, or None."""
+        last = context.curve[-1]
+        if self._rungs is not None and last.epoch not in self._rungs:
+            return None
+        trial = context.study.get_trials(deepcopy=False)[context.number]
+        if not self._pruner.prune(context.study, trial):
+            return None
+        return f"epoch {last.epoch}: {self._reason.format(accuracy=f'{last.val_accuracy or 0.0:.3f}')}"
+
+
+class AshaPruner(OptunaPruner):
     """Asynchronous successive halving (Li et al. 2018, arXiv 1810.05934), as Optuna implements it.
 
     A trial passes a rung only if its accuracy is in the upper half of all trials that have reached the rung. The rungs
@@ -81,18 +105,11 @@ class AshaPruner:
         from optuna.pruners import SuccessiveHalvingPruner
 
         first_rung = max(1, math.ceil(length / 3))
-        self._rungs = (first_rung, 2 * first_rung)
-        self._pruner = SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=2)
-
-    def decide(self, context: TrialContext) -> str | None:
-        """Returns the reason for which the trial fails at a rung, or None."""
-        last = context.curve[-1]
-        if last.epoch not in self._rungs:
-            return None
-        trial = context.study.get_trials(deepcopy=False)[context.number]
-        if not self._pruner.prune(context.study, trial):
-            return None
-        return f"epoch {last.epoch}: accuracy {last.val_accuracy or 0.0:.3f} is not among the best half at this rung"
+        super().__init__(
+            SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=2),
+            "accuracy {accuracy} is not among the best half at this rung",
+            rungs=(first_rung, 2 * first_rung),
+        )
 
 
 def make_pruner(name: str, length: int) -> Pruner:

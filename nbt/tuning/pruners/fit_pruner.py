@@ -21,7 +21,6 @@ from nbt.tuning.pruners.curve_forecast import (
     probe_logit_score,
 )
 from nbt.tuning.storage.reader import read_trial
-from nbt.tuning.storage.records import TrialRecord
 from nbt.tuning.surrogate.logit_score import accuracy_from_logit_score, logit_score_variance
 from nbt.tuning.surrogate.task_model import TaskModel
 from nbt.tuning.target import Target
@@ -78,7 +77,7 @@ class FitPruner:
         threshold: float = DEFAULT_THRESHOLD,
         controls: float = DEFAULT_CONTROL_FRACTION,
     ) -> None:
-        self._forecaster, self._expected_score, self._target = forecaster, mean_task_prediction(models), target
+        self._forecaster, self._expected_score = forecaster, mean_task_prediction(models)
         self._length, self._seed, self._threshold, self._control_fraction = length, seed, threshold, controls
         self._images, self._probe = target.validation_images, probe_logit_score(target)
         self._first_epoch = max(1, math.ceil(_MIN_TRAINED_FRACTION * length))
@@ -148,22 +147,16 @@ class FitPruner:
         )
 
     def _best_finished_curves(self, context: TrialContext) -> list[LearningCurve]:
-        """Returns the curves of the best finished trials, best first."""
+        """Returns the curves of the best full-length trials that did not diverge, best first."""
         for trial in context.study.get_trials(deepcopy=False):
             if trial.number not in self._seen_trials and trial.state.is_finished():
                 self._seen_trials.add(trial.number)
                 record = read_trial(trial)
-                curve = None if record is None else self._reference_curve(record)
-                if curve is not None:
+                if record is not None and record.state == "complete" and not record.diverged:
+                    curve = self._curve(record.settings, record.curve)
                     ranked = sorted([*self._reference_curves, curve], key=lambda reference: -reference.end_score)
                     self._reference_curves = ranked[:_NUM_REFERENCE_CURVES]
         return self._reference_curves
-
-    def _reference_curve(self, record: TrialRecord) -> LearningCurve | None:
-        """Returns the curve of a full-length trial that did not diverge; None for any other trial."""
-        if record.state != "complete" or record.diverged:
-            return None
-        return self._curve(record.settings, record.curve)
 
     def _incumbent_std(self, best: LearningCurve) -> float:
         """Returns the standard error of the score to beat, which may be high by chance as the best of many."""

@@ -1,4 +1,4 @@
-"""Adapters of Optuna's pruners to the `Pruner` protocol, for comparisons."""
+"""Further pruners of Optuna, for comparisons."""
 
 from __future__ import annotations
 
@@ -6,26 +6,7 @@ import math
 
 import optuna
 
-from nbt.tuning.pruners.base import TrialContext
-
-
-class OptunaPruner:
-    """Adapter of an Optuna pruner.
-
-    Args:
-        pruner: Optuna pruner.
-        reason: Reason to report for a stopped trial, without the epoch.
-    """
-
-    def __init__(self, pruner: optuna.pruners.BasePruner, reason: str) -> None:
-        self._pruner, self._reason = pruner, reason
-
-    def decide(self, context: TrialContext) -> str | None:
-        """Returns the reason for which the trial should stop, or None."""
-        trial = context.study.get_trials(deepcopy=False)[context.number]
-        if not self._pruner.prune(context.study, trial):
-            return None
-        return f"epoch {context.curve[-1].epoch}: {self._reason}"
+from nbt.tuning.pruners.base import OptunaPruner
 
 
 def median_pruner(length: int) -> OptunaPruner:

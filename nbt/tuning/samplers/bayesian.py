@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,42 +11,20 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
-from nbt.tuning.baseline_recipes import baseline_recipes
+from nbt.tuning.samplers.candidates import best_recorded_params, mutate, neutral_params
 from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.encoding import encode
-from nbt.tuning.space.sampling import sample_many_params, sample_params
+from nbt.tuning.space.sampling import sample_many_params
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.reader import read_trial
-from nbt.tuning.storage.records import TrialRecord
-from nbt.tuning.surrogate.logit_score import MAX_GAP_TO_BEST, logit_score, logit_score_variance
+from nbt.tuning.surrogate.observation import Observation, condition_on_trials, limit_observations, to_observation
 from nbt.tuning.surrogate.prior_surrogate import ConditionedSurrogate, PriorSurrogate
 
 FloatArray = NDArray[np.float64]
 
 _NUM_RANDOM_CANDIDATES, _NUM_LOCAL_CANDIDATES = 200, 100
-_NUM_RECOMMENDATION_RANDOM, _NUM_RECOMMENDATION_LOCAL, _NUM_RECOMMENDATION_ROUNDS = 1000, 200, 4
-# Fitting is cubic in the number of trials, so only the best and the newest are modelled.
-_MAX_MODELLED_TRIALS = 300
 _MAX_CACHED_SETTINGS = 5000
-# Gain that a pruned trial without a forecast is assumed to have had at its end, and the variance of that gain.
-_PRUNED_GAIN, _PRUNED_VARIANCE = 0.5, 1.0
-
-
-@dataclass(frozen=True)
-class Observation:
-    """The observed or forecast logit score of one trial.
-
-    Attributes:
-        settings: Settings of the trial.
-        logit_score: Score that the trial reached, or its forecast; None while the trial runs.
-        variance: Variance of the logit score.
-    """
-
-    settings: TransferSettings
-    logit_score: float | None
-    variance: float
 
 
 class BayesianSampler(optuna.samplers.BaseSampler):
@@ -75,6 +52,7 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         self._tried_settings: set[TransferSettings] = set()
         self._settings_cache: dict[tuple[ParamValue, ...], TransferSettings] = {}
         self._recorded_candidates = best_recorded_params(surrogate, space)
+        self._unjudged = neutral_params(d for d in space.dimensions if d.name in surrogate.unjudged)
         self._study: optuna.Study | None = None
         self._trial_number = -1
 
@@ -181,18 +159,23 @@ class BayesianSampler(optuna.samplers.BaseSampler):
                 continue
             observations.append(observation)
             (self._finished if trial.state.is_finished() else self._running)[trial.number] = observation
-        return _limit_observations(observations)
+        return limit_observations(observations)
 
     def _candidates(self, observations: Sequence[Observation]) -> list[dict[str, ParamValue]]:
-        """Returns parameters of random settings, of neighbours of the best trials, and half the recorded settings."""
+        """Returns parameters of random settings, of neighbours of the best trials, and half the recorded settings.
+
+        While no trial has a score, dimensions that neither a prior nor a recorded task judges are neutral.
+        """
         random = sample_many_params(self._space, self._rng, _NUM_RANDOM_CANDIDATES)
         best = sorted(
             (observation for observation in observations if observation.logit_score is not None),
             key=lambda observation: -(observation.logit_score or 0.0),
         )[:5]
+        if not best:
+            random = [params | self._unjudged for params in random]
         starts = [self._space.params(observation.settings) for observation in best]
         fresh = sample_many_params(self._space, self._rng, _NUM_LOCAL_CANDIDATES if starts else 0)
-        local = [_mutate(self._space, starts[i % len(starts)], params, self._rng) for i, params in enumerate(fresh)]
+        local = [mutate(self._space, starts[i % len(starts)], params, self._rng) for i, params in enumerate(fresh)]
         recorded = (
             [self._recorded_candidates[i] for i in self._random_half(len(self._recorded_candidates))]
             if self._recorded_candidates
@@ -223,99 +206,6 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         return np.stack([scores for scores, _ in encoded], axis=1), np.stack([point for _, point in encoded])
 
 
-def recommend_settings(surrogate: PriorSurrogate, space: Space) -> TransferSettings:
-    """Returns the settings with the greatest prior mean, other than the baseline recipes.
-
-    A local search improves the best of random settings and of recorded settings in a few rounds, and the result is
-    rounded to three significant digits. The result is deterministic.
-
-    Args:
-        surrogate: Prior surrogate of the search.
-        space: Search space.
-    """
-    rng = np.random.default_rng(derive_seed(0, "recommendation"))
-    length = surrogate.target.epochs
-    candidates = [
-        *(sample_params(space, rng) for _ in range(_NUM_RECOMMENDATION_RANDOM)),
-        *best_recorded_params(surrogate, space),
-    ]
-    baselines = [settings for _, settings in baseline_recipes(length)]
-    for _ in range(_NUM_RECOMMENDATION_ROUNDS):
-        settings = [space.settings(candidate, length) for candidate in candidates]
-        start = candidates[settings.index(surrogate.recommend(settings, without=baselines))]
-        candidates = [
-            start,
-            *(_mutate(space, start, sample_params(space, rng), rng) for _ in range(_NUM_RECOMMENDATION_LOCAL)),
-        ]
-    return space.settings(_round_params(space, start), length)
-
-
-def _round_params(space: Space, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
-    """Returns the parameters rounded to three significant digits; the model is not more precise than that."""
-    rounded: dict[str, ParamValue] = {}
-    for dimension in space.dimensions:
-        for name in dimension.parameters:
-            value = params[name]
-            if isinstance(value, float) and dimension.kind == "float":
-                low, high = dimension.bounds()
-                value = min(max(float(f"{value:.3g}"), low), high)
-            rounded[name] = value
-    return rounded
-
-
-def best_recorded_params(surrogate: PriorSurrogate, space: Space) -> list[dict[str, ParamValue]]:
-    """Returns the parameters of the best settings of each recorded task that the space contains."""
-    best = [recipe.replace(epochs=surrogate.target.epochs) for model in surrogate.experience for recipe in model.best]
-    return [space.params(recipe) for recipe in best if space.can_express(recipe)]
-
-
-def to_observation(record: TrialRecord, images: int) -> Observation | None:
-    """Converts a trial to an observation; None for a failed trial.
-
-    Args:
-        record: Stored trial.
-        images: Number of validation images.
-    """
-    if record.state == "failed":
-        return None
-    if record.state == "running":
-        return Observation(record.settings, None, 0.0)
-    accuracy = record.val_accuracy or 0.0
-    noise = float(logit_score_variance(accuracy, images))
-    if record.state == "complete":
-        return Observation(record.settings, float(logit_score(accuracy, images)), noise)
-    forecast = record.forecast
-    if not forecast:
-        return Observation(
-            record.settings, float(logit_score(accuracy, images)) + _PRUNED_GAIN, noise + _PRUNED_VARIANCE
-        )
-    low, high = (float(logit_score(forecast[name], images)) for name in ("low", "high"))
-    # 80 % of a normal distribution lie within 1.28 standard deviations.
-    std = max((high - low) / 2.56, 0.1)
-    return Observation(record.settings, float(logit_score(forecast["mean"], images)), noise + std**2)
-
-
-def condition_on_trials(
-    surrogate: PriorSurrogate,
-    observations: Sequence[Observation],
-    source_scores: FloatArray | None = None,
-    points: FloatArray | None = None,
-) -> ConditionedSurrogate:
-    """Returns the surrogate conditioned on trials; scores far below the best are raised to a floor.
-
-    Args:
-        surrogate: Surrogate of the study.
-        observations: At least one, each with a logit score.
-        source_scores: `PriorSurrogate.source_scores` of the settings, if already computed.
-        points: `encode` of the settings, if already computed.
-    """
-    logit_scores = np.array([observation.logit_score for observation in observations], dtype=float)
-    variance = np.array([observation.variance for observation in observations])
-    floored = np.maximum(logit_scores, logit_scores.max() - MAX_GAP_TO_BEST)
-    settings = [observation.settings for observation in observations]
-    return surrogate.condition(settings, floored, variance, source_scores, points)
-
-
 def expected_improvement(mean: FloatArray, std: FloatArray, best: float) -> FloatArray:
     """Returns the expected improvement over `best` of normal variables.
 
@@ -329,31 +219,3 @@ def expected_improvement(mean: FloatArray, std: FloatArray, best: float) -> Floa
     gap = (mean - best) / std
     density = np.exp(-0.5 * gap**2) / np.sqrt(2 * np.pi)
     return np.asarray(std * (gap * ndtr(gap) + density))
-
-
-def _limit_observations(observations: list[Observation]) -> list[Observation]:
-    """Keeps the best and the newest observations, at most `_MAX_MODELLED_TRIALS`, in their order."""
-    if len(observations) <= _MAX_MODELLED_TRIALS:
-        return observations
-    order = sorted(range(len(observations)), key=lambda i: -(observations[i].logit_score or 0.0))
-    kept = {
-        *order[: _MAX_MODELLED_TRIALS // 2],
-        *range(len(observations) - _MAX_MODELLED_TRIALS // 2, len(observations)),
-    }
-    return [observations[i] for i in sorted(kept)]
-
-
-def _mutate(
-    space: Space, params: Mapping[str, ParamValue], fresh: Mapping[str, ParamValue], rng: np.random.Generator
-) -> dict[str, ParamValue]:
-    """Returns a mutation of `params`: one to four parameters are taken from `fresh` or moved towards it."""
-    mutated: dict[str, ParamValue] = dict(params)
-    count = 1 + int(rng.integers(4))
-    total = len(space.parameters)
-    names = {space.parameters[i] for i in rng.choice(total, size=min(count, total), replace=False)}
-    for dimension in space.dimensions:
-        for name in dimension.parameters:
-            if name in names:
-                moves = dimension.kind == "float" and rng.random() < 0.7
-                mutated[name] = dimension.interpolate(params[name], fresh[name], 0.25) if moves else fresh[name]
-    return mutated

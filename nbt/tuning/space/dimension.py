@@ -32,6 +32,8 @@ class Dimension:
         ends: How far the sampler may overshoot below `low` and above `high`, as shares of `high - low`. Overshoots are
             clipped to the range, so that an end with a special meaning ("all units", "no mixup") has a positive
             probability.
+        share_of: Another dimension of shares, of which the sampler's parameter is a share: the setting is the product.
+            So `frozen_depth` can be varied as a share of what is transferred. "" for none.
         description: One sentence for users; by default the text of the setting.
     """
 
@@ -44,6 +46,7 @@ class Dimension:
     neutral: ParamValue
     knots: tuple[str, ...] = ()
     ends: tuple[float, float] = (0.0, 0.0)
+    share_of: str = ""
     description: str = ""
 
     @cached_property

@@ -53,6 +53,7 @@ _TECHNIQUE_COORDINATES = (
     *(f"method_{method}" for method in METHODS[1:]),
     *(f"curvature_{kind}" for kind in CURVATURES),
     "penalty_strength",
+    *("frozen_top", "balanced_classes", "zap_until", "zap_warmup"),
 )
 
 
@@ -124,6 +125,10 @@ def _encode_techniques(settings: TransferSettings) -> list[float]:
         *_one_hot(settings.source.pretrain_scheme, PRETRAIN_SCHEMES),
         1 / settings.source.pretrain_zap_period if settings.source.pretrain_zap_period else 0.0,
         *_encode_continual(settings),
+        settings.frozen_top,
+        _ONE_HOT_VALUE * (settings.class_weights == "balanced"),
+        settings.zap_until if settings.zap_period else 1.0,
+        settings.zap_warmup if settings.zap_period else 0.0,
     ]
 
 

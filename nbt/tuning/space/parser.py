@@ -15,7 +15,7 @@ from nbt.yaml_loader import parse_yaml_mapping
 
 DIMENSION_KINDS = ("float", "int", "categorical")
 _SPACE_KEYS = ("name", "description", "dimensions", "fixed", "same_as")
-_RANGE_KEYS = ("kind", "low", "high", "log", "neutral", "knots", "ends", "description")
+_RANGE_KEYS = ("kind", "low", "high", "log", "neutral", "knots", "ends", "share_of", "description")
 _CHOICE_KEYS = ("kind", "choices", "neutral", "description")
 
 
@@ -24,7 +24,8 @@ def parse_space_fields(text: str, *, source: str, default_name: str = "space") -
 
     Args:
         text: YAML with the keys `name`, `description`, `dimensions` (setting -> kind, low, high, log, choices, neutral,
-            knots, ends, description), `fixed` (setting -> value) and `same_as` (setting -> dimension that it follows).
+            knots, ends, share_of, description), `fixed` (setting -> value) and `same_as` (setting -> dimension that
+            it follows).
         source: Name of the text in errors and in the study: a shipped name or an absolute path.
         default_name: Name of the space if the text has none.
 
@@ -44,6 +45,7 @@ def _parse_fields(values: Mapping[str, Any], source: str, default_name: str) -> 
     if not entries:
         raise UsageError("no dimensions: name at least one setting to vary under dimensions:")
     dimensions = tuple(_parse_dimension(name, entry) for name, entry in entries.items())
+    _check_shares(dimensions)
     fixed = {name: _parse_fixed(name, value) for name, value in _get_mapping(values, "fixed").items()}
     same_as = {name: _parse_same_as(name, other, dimensions) for name, other in _get_mapping(values, "same_as").items()}
     for name in (*fixed, *same_as):
@@ -127,6 +129,7 @@ def _parse_range(name: str, entry: Mapping[str, Any]) -> Dimension:
         neutral=neutral,
         knots=_parse_knots(name, entry),
         ends=_parse_ends(entry, kind, log),
+        share_of=_get_text(entry, "share_of", ""),
         description=_get_text(entry, "description", SETTINGS[name].text),
     )
 
@@ -151,6 +154,25 @@ def _parse_knots(name: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
     if expected:
         raise UsageError(f"knots: expected [{', '.join(expected)}], got {knots!r}")
     raise UsageError("knots: the setting is a single number; leave knots out")
+
+
+def _check_shares(dimensions: tuple[Dimension, ...]) -> None:
+    """Raises UsageError if a dimension is a share of something else than a share, or of another such dimension."""
+    shares = [d.name for d in dimensions if _is_share(d) and not d.share_of]
+    for dimension in dimensions:
+        if dimension.share_of and dimension.share_of not in shares:
+            raise UsageError(
+                f"dimension {dimension.name}: share_of: {dimension.share_of!r} is not a dimension of 0 ... 1; "
+                f"{nearest(dimension.share_of, shares)}"
+            )
+        if dimension.share_of and not _is_share(dimension):
+            raise UsageError(f"dimension {dimension.name}: share_of: its range must be within 0 ... 1, without log")
+
+
+def _is_share(dimension: Dimension) -> bool:
+    low, high = dimension.low, dimension.high
+    is_number = dimension.kind == "float" and not dimension.log and not dimension.knots
+    return is_number and low is not None and high is not None and 0.0 <= low <= high <= 1.0
 
 
 def _parse_ends(entry: Mapping[str, Any], kind: str, log: bool) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -79,7 +80,10 @@ class Space:
     @property
     def hash(self) -> str:
         """Fingerprint of the dimensions and of `fixed` and `same_as`; it does not depend on names and descriptions."""
-        dimensions = {d.name: [d.kind, d.low, d.high, d.log, d.choices, d.neutral, d.ends] for d in self.dimensions}
+        dimensions = {
+            d.name: [d.kind, d.low, d.high, d.log, d.choices, d.neutral, d.ends, *([d.share_of] if d.share_of else [])]
+            for d in self.dimensions
+        }
         text = json.dumps([dimensions, dict(self.fixed), dict(self.same_as)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -91,6 +95,10 @@ class Space:
     @cached_property
     def _param_name_set(self) -> frozenset[str]:
         return frozenset(self.parameters)
+
+    @cached_property
+    def _shares(self) -> tuple[Dimension, ...]:
+        return tuple(dimension for dimension in self.dimensions if dimension.share_of)
 
     def default(self, epochs: int) -> TransferSettings:
         """Returns the settings with every dimension at its neutral value."""
@@ -116,6 +124,8 @@ class Space:
                 values[dimension.name] = tuple([dimension.value(params[name]) for name in dimension.parameters])
             else:
                 values[dimension.name] = dimension.value(params[dimension.name])
+        for dimension in self._shares:
+            values[dimension.name] *= values[dimension.share_of]
         values |= {name: values[followed] for name, followed in self.same_as.items()}
         return repair(TransferSettings(**values))
 
@@ -130,11 +140,17 @@ class Space:
         params: dict[str, ParamValue] = {}
         for dimension in self.dimensions:
             value = settings.value(dimension.name)
+            if dimension.share_of:
+                whole = settings.value(dimension.share_of)
+                value = min(value / whole, 1.0) if whole else dimension.neutral
             elements = value if dimension.knots else (value,)
             params |= {
                 name: dimension.parameter(element) for name, element in zip(dimension.parameters, elements, strict=True)
             }
         restored = self.settings(params, settings.epochs)
+        for dimension in self._shares:  # a product of a quotient may differ in its last digit
+            if math.isclose(restored.value(dimension.name), settings.value(dimension.name)):
+                restored = restored.replace(**{dimension.name: settings.value(dimension.name)})
         if restored != settings:
             expected = settings.to_dict()
             differing = [name for name, value in restored.to_dict().items() if value != expected[name]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -45,7 +44,7 @@ REASON = "reason"
 FACTS = "facts"
 INTERRUPTED = "interrupted"
 
-_CURVE_FIELDS = tuple(item.name for item in dataclasses.fields(EpochResult) if item.name != "watched_accuracy")
+_CURVE_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "diverged")
 
 
 def final_key(settings: TransferSettings, seed: int) -> str:
@@ -84,7 +83,8 @@ def intermediate_value(result: EpochResult) -> float:
 def encode_curve(curve: Sequence[EpochResult]) -> dict[str, list[Any]]:
     """Converts a learning curve to columns in JSON types."""
     rows = [to_json(result.to_dict()) for result in curve]
-    return {name: [row[name] for row in rows] for name in _CURVE_FIELDS}
+    columns = {name: [row[name] for row in rows] for name in _CURVE_FIELDS}
+    return {**columns, "metrics": [row.get("metrics", {}) for row in rows]}
 
 
 def decode_curve(columns: Mapping[str, Sequence[Any]]) -> tuple[EpochResult, ...]:
@@ -93,8 +93,9 @@ def decode_curve(columns: Mapping[str, Sequence[Any]]) -> tuple[EpochResult, ...
     Raises:
         KeyError, TypeError, ValueError: The columns are damaged.
     """
-    rows = zip(*(columns[name] for name in _CURVE_FIELDS), strict=True)
-    return tuple(EpochResult.from_dict(dict(zip(_CURVE_FIELDS, row, strict=True))) for row in rows)
+    names = [*_CURVE_FIELDS, *({"metrics"} & columns.keys())]  # version 0.1 has no metrics
+    rows = zip(*(columns[name] for name in names), strict=True)
+    return tuple(EpochResult.from_dict(dict(zip(names, row, strict=True))) for row in rows)
 
 
 def encode_profile(profile: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,7 @@ _EPOCHS = sqlalchemy.Table(
     Column("val_accuracy", Double),
     Column("seconds", Double),
     Column("diverged", Boolean, nullable=False),
+    Column("metrics", JSON, nullable=False),
     sqlite_with_rowid=False,
 )
 _CURVE_FIELDS = tuple(column.name for column in _EPOCHS.columns)[2:]

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
-from nbt.tuning.priors.profile_priors import activate_priors
+from nbt.tuning.priors.activation import activate_priors
+from nbt.tuning.priors.prior import PriorSuggestion
+from nbt.tuning.priors.statement import Quantity, Statement, at_least
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space
@@ -94,7 +96,7 @@ class PriorSurrogate:
         total = similarities.sum()
         self._tables_share = float(total / (total + _PRIORS_WEIGHT)) if self._active else float(bool(len(similarities)))
         self._table_weights = self._tables_share * similarities / total if total > 0 else similarities
-        self._similarities = similarities
+        self._origins = [f"task similarity {similarity:.2f}" for similarity in similarities]
         self._prior_scale = prior_scale
 
     @cached_property
@@ -113,12 +115,12 @@ class PriorSurrogate:
         tables = [
             PriorSource(
                 name=f"recorded: {model.header.name}",
-                words=f"prefer settings like the best ones on {model.header.name}",
-                origin=f"task similarity {similarity:.2f}",
+                words=f"prefer settings that train well on {model.header.name}",
+                origin=origin,
                 mean=self._prior_scale * float(share),
                 spread=_TABLE_WEIGHT_STD,
             )
-            for model, similarity, share in zip(self.experience, self._similarities, self._table_weights, strict=True)
+            for model, origin, share in zip(self.experience, self._origins, self._table_weights, strict=True)
         ]
         return (*priors, *tables)
 
@@ -193,20 +195,66 @@ class PriorSurrogate:
         remaining = [settings for settings in candidates if settings not in without] or list(candidates)
         return remaining[int(np.argmax(self.prior_mean(remaining)))]
 
-    def explain(self) -> dict[str, Any]:
+    @cached_property
+    def unjudged(self) -> frozenset[str]:
+        """Names of the dimensions of the space that no active prior and no recorded task judges.
+
+        Settings that follow a dimension (`Space.same_as`) are judged with it.
+        """
+        judged = {name for activation, _ in self._active for name in activation.prior.dimensions}
+        judged = judged.union(*(model.varied for model in self.experience))
+        judged |= {followed for name, followed in self.space.same_as.items() if name in judged}
+        return frozenset(dimension.name for dimension in self.space.dimensions) - judged
+
+    def reasons(self, settings: TransferSettings) -> list[list[dict[str, Any]]]:
+        """Returns what each source says of settings, in the order of `sources`, in JSON types.
+
+        Each statement has four keys: `text`, `because`, `value` (that of the settings, as text) and `holds`, whether
+        the statement is true of the settings.
+        """
+        suggestions = [
+            *(suggestion for _, suggestion in self._active),
+            *(
+                PriorSuggestion((_table_statement(model),), origin)
+                for model, origin in zip(self.experience, self._origins, strict=True)
+            ),
+        ]
+        return [
+            [
+                {
+                    "text": statement.text,
+                    "because": suggestion.because,
+                    "value": statement.value_text(settings),
+                    "holds": statement.holds(settings),
+                }
+                for statement in suggestion.statements
+            ]
+            for suggestion in suggestions
+        ]
+
+    def explain(self, settings: TransferSettings | None = None) -> dict[str, Any]:
         """Returns a description of the model in JSON types.
 
         The keys are `sources`, the fields of each `PriorSource`; `silent`, name and reason of each prior that is not
-        active; and `tables`, the names of the recorded tasks.
+        active; `tables`, the names of the recorded tasks; and, for given settings, `unjudged`, the names of the
+        dimensions that no source judges.
+
+        Args:
+            settings: Settings to explain: each source has their `reasons` under the key `statements`.
         """
+        sources = [dict(vars(source)) for source in self.sources]
+        if settings is not None:
+            for source, statements in zip(sources, self.reasons(settings), strict=True):
+                source["statements"] = statements
         return {
-            "sources": [dict(vars(source)) for source in self.sources],
+            "sources": sources,
             "silent": [
                 {"name": activation.prior.name, "reason": activation.reason}
                 for activation in self.activations
                 if activation.suggestion is None
             ],
             "tables": [model.header.name for model in self.experience],
+            **({} if settings is None else {"unjudged": sorted(self.unjudged)}),
         }
 
     @cached_property
@@ -234,6 +282,15 @@ class PriorSurrogate:
         priors = [[suggestion.log_density(item) for item in settings] for _, suggestion in self._active]
         points = encode(settings) if points is None else points
         return np.array([*priors, *(model.predict(points) for model in self.experience)])
+
+
+def _table_statement(model: TaskModel) -> Statement:
+    """Returns the statement that a recorded task suggests settings."""
+    score = Quantity(
+        label="the logit score that its model predicts, relative to the median recorded setting,",
+        value=lambda settings: float(model.predict(encode([settings]))[0]),
+    )
+    return at_least(score, 0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)

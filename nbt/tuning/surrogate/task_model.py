@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from nbt.settings import TransferSettings
@@ -33,12 +35,14 @@ class TaskModel:
             to a floor.
         median_score: Score that the process predicts for the median setting.
         best: Settings with the highest denoised scores, best first.
+        varied: Names of the settings that the table varies; a few baseline recipes do not count as variation.
     """
 
     header: TableHeader
     process: GaussianProcess
     median_score: float
     best: tuple[TransferSettings, ...]
+    varied: frozenset[str]
 
     @classmethod
     def of(cls, table: RecordedTable) -> TaskModel | None:
@@ -61,7 +65,8 @@ class TaskModel:
         )
         order = np.argsort(-process.denoised_values(), kind="stable")
         median_score = float(np.median(process.mean(process.points)))
-        return cls(table.header, process, median_score, tuple(settings[i] for i in order[:_MIN_SETTINGS]))
+        best = tuple(settings[i] for i in order[:_MIN_SETTINGS])
+        return cls(table.header, process, median_score, best, _varied_settings(settings))
 
     def predict(self, points: FloatArray) -> FloatArray:
         """Returns the predicted logit scores relative to that of the task's median setting, (points,).
@@ -70,6 +75,13 @@ class TaskModel:
             points: Encoded settings, (points, coordinates).
         """
         return self.process.mean(points) - self.median_score
+
+
+def _varied_settings(settings: Sequence[TransferSettings]) -> frozenset[str]:
+    """Returns the names of settings of which enough runs have another than the most frequent value."""
+    columns = pd.DataFrame([recipe.to_dict() for recipe in settings]).astype(str)
+    others = len(columns) - columns.apply(lambda column: column.value_counts().iloc[0])
+    return frozenset(str(name) for name in others.index[others >= _MIN_SETTINGS])
 
 
 def target_from_header(header: TableHeader) -> Target:

@@ -39,7 +39,7 @@ def test_lines_of_every_event(progress: StreamProgress, err: Callable[[], list[s
     progress.streams_planned(CONFIGS, MEMORY)
     progress.stream_finished(make_stream("dlcft"), kept=True)
     progress.stream_started(CONFIGS[1], make_scores()[:1])
-    progress.update("task 2 of 3", 13, 36)
+    progress.stream_progress(CONFIGS[1], "task 2 of 3", 13, 36)
     progress.task_finished(CONFIGS[1], make_scores()[1])
     assert err() == [
         "decoding images",
@@ -53,7 +53,7 @@ def test_lines_of_every_event(progress: StreamProgress, err: Callable[[], list[s
 def test_the_display_has_tasks_and_epochs_and_time_left(progress: StreamProgress, clock: Clock) -> None:
     progress.streams_planned(CONFIGS, MEMORY)
     progress.stream_started(CONFIGS[0], [])
-    progress.update("task 1 of 3", 3, 36)
+    progress.stream_progress(CONFIGS[0], "task 1 of 3", 3, 36)
     assert shown(progress) == [
         CONFIGS[0].name,
         "streams 0 of 2",
@@ -62,7 +62,7 @@ def test_the_display_has_tasks_and_epochs_and_time_left(progress: StreamProgress
     ]
     clock.now += 30.0
     progress.task_finished(CONFIGS[0], make_scores()[0])
-    progress.update("task 2 of 3", 15, 36)
+    progress.stream_progress(CONFIGS[0], "task 2 of 3", 15, 36)
     assert shown(progress)[2:] == [
         "tasks task 2 of 3, about 42 s left",
         "epochs 3 of 12",
@@ -73,10 +73,10 @@ def test_the_display_has_tasks_and_epochs_and_time_left(progress: StreamProgress
 def test_the_time_left_ignores_tasks_of_earlier_sessions(progress: StreamProgress, clock: Clock) -> None:
     progress.streams_planned(CONFIGS, {})
     progress.stream_started(CONFIGS[0], make_scores()[:2])
-    progress.update("task 3 of 3", 24, 36)
+    progress.stream_progress(CONFIGS[0], "task 3 of 3", 24, 36)
     assert shown(progress)[2] == "tasks task 3 of 3"
     clock.now += 10.0
-    progress.update("task 3 of 3", 25, 36)
+    progress.stream_progress(CONFIGS[0], "task 3 of 3", 25, 36)
     assert shown(progress)[2] == "tasks task 3 of 3, about 1 min 50 s left"
 
 
@@ -91,6 +91,27 @@ def test_stored_summary(progress: StreamProgress) -> None:
     assert progress.stored_summary == "1 of 2 streams stored"
     progress.stream_started(CONFIGS[1], make_scores()[:2])
     assert progress.stored_summary == f"1 of 2 streams and 2 tasks of {CONFIGS[1].name} stored"
+
+
+def test_streams_that_run_at_a_time(progress: StreamProgress, err: Callable[[], list[str]]) -> None:
+    progress.streams_planned(CONFIGS, {})
+    for config in CONFIGS:
+        progress.stream_started(config, [])
+    progress.stream_progress(CONFIGS[0], "task 1 of 3", 3, 36)
+    progress.task_finished(CONFIGS[0], make_scores()[0])
+    progress.stream_progress(CONFIGS[1], "task 1 of 3", 2, 36)
+    assert shown(progress)[0] == CONFIGS[1].name and shown(progress)[-1] == "epochs 2 of 12"
+    progress.stream_progress(CONFIGS[0], "task 2 of 3", 13, 36)
+    assert shown(progress)[0] == CONFIGS[0].name and shown(progress)[-1] == "last task 1: 90.0 %, 10 s"
+    progress.task_finished(CONFIGS[1], make_scores()[0])
+    first, second = (config.name for config in CONFIGS)
+    assert progress.stored_summary == f"1 task of {first}, 1 task of {second} stored"
+    assert [line for line in err() if line.startswith("stream")] == [
+        f"stream 1 of 2: {first}",
+        f"stream 2 of 2: {second}",
+    ]
+    progress.stream_finished(make_stream("dlcft"), kept=False)
+    assert progress.stored_summary == f"1 of 2 streams and 1 task of {second} stored"
 
 
 def test_a_diverged_task(progress: StreamProgress, err: Callable[[], list[str]]) -> None:

@@ -31,12 +31,22 @@ def test_recipe_sentence() -> None:
     assert recipe_sentence(DEFAULT.replace(frozen_depth=1.0), 3) == (
         "It keeps all pretrained weights and trains only the head."
     )
+    window = DEFAULT.replace(frozen_top=0.5)
+    assert recipe_sentence(window, 4) == (
+        "It keeps all pretrained weights and freezes the 50 % of the units nearest to the head."
+    )
+    assert recipe_sentence(window.replace(frozen_depth=0.25), 4) == (
+        "It keeps all pretrained weights and freezes the first 1 of 4 units and the 50 % of the units nearest to the "
+        "head."
+    )
     scratch = TransferSettings(transfer_depth=0.0)
     assert recipe_sentence(scratch, 3) == "It starts from random weights and freezes no units."
     text = recipe_sentence(BEST, None)
     assert "first 80 % of the units, freezes the first 35 % of the units" in text
     assert "60 % of the weight decay towards the pretrained weights (L2-SP)" in text
-    assert "lowest learning rate at the input of the backbone (0.063 times body_lr)" in text
+    assert "lowest learning rate at the input of the backbone, 16 times below the highest" in text
+    raised = recipe_sentence(DEFAULT.replace(layer_lr_shape=(0.0, 0.3, 0.3)), 3)
+    assert raised.endswith("lowest learning rate at the input of the backbone, 2 times below the highest.")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_accuracy_is_that_of_the_whole_model(digits: Task, frozen: int, role: st
     context = WorkerContext(digits)
     index = getattr(digits.split, role)
     all_outputs = np.ones(5, dtype=np.bool_)
-    expected = evaluate_model(context, context.model, index)[1]
+    expected = evaluate_model(context, context.model, index).accuracy
     assert EvaluationInputs(context, frozen).accuracy(context.model, index, all_outputs) == pytest.approx(expected)
 
 

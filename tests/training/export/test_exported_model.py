@@ -57,7 +57,7 @@ def test_predictions_of_files_agree_with_evaluation(trained: tuple[Task, WorkerC
     index = task.split.val
     predictions = predict(folder, write_images(task, tmp_path, index))
     correct = [p.label == task.class_names[task.labels[row]] for p, row in zip(predictions, index, strict=True)]
-    assert np.mean(correct) == pytest.approx(evaluate_model(context, context.model, index)[1])
+    assert np.mean(correct) == pytest.approx(evaluate_model(context, context.model, index).accuracy)
     for prediction in predictions:
         probabilities = [probability for _, probability in prediction.top]
         assert probabilities == sorted(probabilities, reverse=True)

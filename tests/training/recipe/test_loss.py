@@ -48,3 +48,26 @@ def test_inactive_outputs_are_never_predicted() -> None:
     loss_fn = TrainingLoss(TransferSettings(), ACTIVE)
     assert loss_fn.mask_logits(LOGITS).argmax(dim=1).tolist() == [2, 1]
     assert TrainingLoss(TransferSettings()).mask_logits(LOGITS) is LOGITS
+
+
+class TestClassWeights:
+    LABELS = torch.tensor([0] * 6 + [1] * 3 + [2])
+
+    @pytest.mark.parametrize("changes", [{}, {"target_scale": 5.0}, {"label_smoothing": 0.1}])
+    def test_balanced_weights_equal_a_training_set_with_equal_classes(self, changes: dict[str, float]) -> None:
+        """On the whole training set, the loss is that of images repeated until all classes have the same number."""
+        settings = TransferSettings(**changes)
+        logits = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+        balanced = TrainingLoss(settings.replace(class_weights="balanced"), labels=self.LABELS)
+        repeated = torch.cat([torch.arange(6), torch.arange(6, 9).repeat(2), torch.full((6,), 9)])
+        expected = TrainingLoss(settings)(logits[repeated], self.LABELS[repeated])
+        torch.testing.assert_close(balanced(logits, self.LABELS), expected)
+        assert not torch.isclose(expected, TrainingLoss(settings)(logits, self.LABELS))
+
+    def test_only_the_outputs_of_a_stage_take_part(self) -> None:
+        settings = TransferSettings(class_weights="balanced")
+        logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+        labels = torch.tensor([1, 1, 1, 2])
+        masked = TrainingLoss(settings, torch.tensor([False, True, True]), labels)(logits, labels)
+        alone = TrainingLoss(settings, labels=labels - 1)(logits[:, 1:], labels - 1)
+        torch.testing.assert_close(masked, alone)

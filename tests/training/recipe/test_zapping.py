@@ -12,7 +12,7 @@ from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.fine_tune import fine_tune
-from nbt.training.recipe.zapping import Zapping
+from nbt.training.recipe.zapping import Zapping, ZapWarmup
 from nbt.training.worker.context import WorkerContext
 from nbt.transfer.technique import TrainingRun
 
@@ -95,6 +95,67 @@ def test_zapped_trials_resume_bit_for_bit(digits: Task, tmp_path: Path) -> None:
     whole = [e.train_loss for e in fine_tune(digits, settings, context=other)]
     assert resumed == whole[2:]
     assert torch.equal(context.model.head.weight, other.model.head.weight)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_head_recovers_only_if_zaps_end_before_the_rates_fall(digits: Task, seed: int) -> None:
+    settings = TransferSettings(epochs=8, head_lr=0.1, body_lr=0.05, batch_size=16, zap_period=1)
+    context = WorkerContext(digits)
+
+    def last_accuracy(settings: TransferSettings) -> float:
+        return [epoch.val_accuracy or 0.0 for epoch in fine_tune(digits, settings, seed, context=context)][-1]
+
+    assert last_accuracy(settings) < 0.5, "five classes: chance is .2"
+    assert last_accuracy(settings.replace(zap_until=0.6)) > 0.75
+
+
+@pytest.mark.parametrize(("until", "epochs"), [(1.0, [2, 3, 4]), (0.75, [2, 3, 4]), (0.74, [2, 3]), (0.25, [2])])
+def test_no_zap_comes_after_its_share_of_the_steps(until: float, epochs: list[int]) -> None:
+    settings = TransferSettings(epochs=4, zap_period=1, zap_until=until)
+    assert [epoch for epoch in range(1, 5) if settings.is_zap_due(epoch)] == epochs
+
+
+def test_a_share_before_the_first_zap_is_refused(digits: Task) -> None:
+    with pytest.raises(UsageError, match=r"zap_until: the first zap, after 2 of 7 epochs, .* share 0\.2"):
+        next(fine_tune(digits, SETTINGS.replace(zap_until=0.2)))
+
+
+class TestWarmup:
+    @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+    def test_steps_of_zapped_rows_rise_linearly_and_others_are_unchanged(self, optimizer: str) -> None:
+        settings = TransferSettings(epochs=4, zap_period=2, zap_fraction=0.4, zap_warmup=0.5, optimizer=optimizer)
+        model = nn.Module()
+        model.head = nn.Linear(3, 5)
+        weight = model.head.weight
+        run = TrainingRun(settings, 0, model, 0, torch.optim.SGD(model.parameters(), lr=1.0), steps_per_epoch=3)
+        zapping = Zapping(run)
+        warmup = ZapWarmup(run, zapping)
+        rows = list(zapping.zapped_rows(3))
+        others = [row for row in range(5) if row not in rows]
+        for step in range(12):
+            if step % 3 == 0:
+                warmup.before_epoch(step // 3 + 1)
+            before = weight.detach().clone()
+            warmup.before_step(step)
+            weight.data += 1.0
+            warmup.after_step()
+            # Half of the period of 6 steps, after the zap at step 6.
+            share = {6: 0.25, 7: 0.5, 8: 0.75}.get(step, 1.0)
+            torch.testing.assert_close(weight.data[rows], before[rows] + share)
+            assert torch.equal(weight.data[others], before[others] + 1.0)
+
+    def test_it_slows_the_head_after_a_zap_and_resumes_bit_for_bit(self, digits: Task, tmp_path: Path) -> None:
+        settings = SETTINGS.replace(epochs=5, head_lr=0.1, zap_period=3, zap_warmup=0.6)
+        path = tmp_path / "trial.pt"
+        trial = fine_tune(digits, settings, checkpoint=path, checkpoint_seconds=0)
+        for _ in range(4):  # the warm-up of the zap in epoch 4 goes on in epoch 5
+            next(trial)
+        trial.close()
+        resumed = [epoch.train_loss for epoch in fine_tune(digits, settings, checkpoint=path)]
+        whole = [epoch.train_loss for epoch in fine_tune(digits, settings)]
+        without = [epoch.train_loss for epoch in fine_tune(digits, settings.replace(zap_warmup=0.0))]
+        assert resumed == whole[4:]
+        assert whole[:3] == without[:3] and whole[3] > without[3]
 
 
 def test_a_zap_period_beyond_the_training_is_refused_before_training(digits: Task) -> None:

@@ -23,7 +23,6 @@ from nbt.transfer.injection.weight_injection import (
     InjectionReport,
     centre_crop,
     combine,
-    estimate_statistics,
     inject,
     inject_weights,
     plan_injection,
@@ -244,39 +243,6 @@ class TestVisionTransformers:
         assert "units.0.class_token" in report.left
 
 
-class TestStatistics:
-    def batches(self, n: int = 3) -> list[torch.Tensor]:
-        rng = torch.Generator().manual_seed(0)
-        return [2 * torch.randn(4, 3, 12, 12, generator=rng) + i for i in range(n)]
-
-    def test_statistics_are_the_mean_over_the_batches(self) -> None:
-        model = perturbed(TinyNet())
-        outputs = [model.units[0][0](images) for images in self.batches()]
-        estimate_statistics(model, self.batches())
-        norm = model.units[0][1]
-        torch.testing.assert_close(norm.running_mean, torch.stack([x.mean((0, 2, 3)) for x in outputs]).mean(0))
-        torch.testing.assert_close(norm.running_var, torch.stack([x.var((0, 2, 3)) for x in outputs]).mean(0))
-        assert norm.num_batches_tracked == 3
-
-    def test_only_the_named_layers_change(self) -> None:
-        model = perturbed(TinyNet()).train()
-        model.units[1].eval()
-        before, modes = state(model), [module.training for module in model.modules()]
-        estimate_statistics(model, self.batches(), ["units.1.1"])
-        changed = {key for key, tensor in model.state_dict().items() if not torch.equal(tensor, before[key])}
-        assert changed == {f"units.1.1.{role}" for role in ("running_mean", "running_var")}
-        assert [module.training for module in model.modules()] == modes
-        assert model.units[1][1].momentum == 0.1
-
-    def test_without_a_batch_nothing_changes(self) -> None:
-        model = perturbed(TinyNet())
-        before = state(model)
-        with pytest.raises(UsageError, match="without a batch"):
-            estimate_statistics(model, [])
-        assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
-        estimate_statistics(model, [], [])
-
-
 class TestInjectWeights:
     def test_other_tensors_keep_the_initialisation_of_the_seed(self) -> None:
         student, source = parse_backbone("resnet18"), parse_backbone("mobilenet_v2(width_mult=0.25)")
@@ -295,6 +261,14 @@ class TestInjectWeights:
         other, _ = inject_weights(student, 64, teacher, seed=4)
         assert all(torch.equal(w0[key], again[key]) for key in w0)
         assert not all(torch.equal(w0[key], other[key]) for key in w0)
+
+    def test_unusable_statistics_of_the_teacher_are_not_copied(self) -> None:
+        spec = parse_backbone("mobilenet_v2(width_mult=0.25)")
+        state = {key: tensor + 0.5 for key, tensor in random_unit_state(spec, 64, 7).items()}
+        w0, report = inject_weights(spec, 64, Teacher("t", spec, state, ("units.0.1", "units.3.conv.0.1")))
+        assert report.statistics == ("units.0.1", "units.3.conv.0.1"), "all others are equal in both"
+        assert not w0["units.0.1.running_mean"].any() and bool((w0["units.1.conv.0.1.running_mean"] == 0.5).all())
+        assert torch.equal(w0["units.0.1.weight"], state["units.0.1.weight"])
 
     def test_an_invalid_image_size_is_refused(self) -> None:
         source = parse_backbone("conv3")

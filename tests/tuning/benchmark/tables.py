@@ -60,6 +60,8 @@ def make_curve(end: float, test: float | None, length: int = LENGTH) -> tuple[Ep
             val_accuracy=end * (0.5 + 0.5 * epoch / length),
             seconds=1.0,
             watched_accuracy=None if test is None else test * (0.5 + 0.5 * epoch / length),
+            metrics={"balanced_accuracy": end * 0.5, "macro_f1": end * 0.25, "auroc": 0.5 + 0.25 * epoch / length},
+            watched_metrics={} if test is None else {"balanced_accuracy": test * 0.5, "log_loss": 2.0 - test},
         )
         for epoch in range(1, length + 1)
     )

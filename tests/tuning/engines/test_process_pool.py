@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from nbt.machine.cores import usable_cores
 from nbt.training.results import TrialSpec
-from nbt.tuning.engines.cpu_threads import usable_cores
 from nbt.tuning.engines.local import LocalEngine
 from tests.tuning.engines.contract import EPOCHS, ListSource, WorkerProcessContract, make_specs
 from tests.tuning.engines.fake_runner import RUNNER, FakeTask

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import platform
 
 import pytest
 
-from nbt.tuning.engines.protocol import WorkerLocation, local_worker_location
+from nbt.training.results import TrialOutcome
+from nbt.tuning.engines.protocol import WorkerLocation, WorkerMessage, local_worker_location
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,10 @@ def test_unknown_facts_are_omitted() -> None:
     assert local_worker_location("").facts() == {"node": platform.node()}
     two_gpus = WorkerLocation("id", "alpha", "cuda:0", ("2", "3"))
     assert two_gpus.facts() == {"node": "alpha", "device": "cuda:0", "gpu_index": "2,3"}
+
+
+def test_a_message_survives_pickling() -> None:
+    message = WorkerMessage(outcome=TrialOutcome(error="no"), setup_failed=True, location=WorkerLocation("n", "alpha"))
+    message.logs = ((30, "odd"),)
+    copy = pickle.loads(pickle.dumps(message))
+    assert vars(copy) == vars(message)

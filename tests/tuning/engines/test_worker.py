@@ -49,7 +49,13 @@ def test_workers_share_devices_and_memory(
 
     class FakeContext:
         def __init__(
-            self, task: object, *, device: str | None, cache_bytes: int | None, workers_per_device: int
+            self,
+            task: object,
+            *,
+            device: str | None,
+            cache_bytes: int | None,
+            workers_per_device: int,
+            shared_folder: object,
         ) -> None:
             arguments.update(device=device or "cpu", cache_bytes=cache_bytes, workers_per_device=workers_per_device)
 

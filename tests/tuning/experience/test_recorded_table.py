@@ -12,6 +12,7 @@ import pytest
 
 from nbt.errors import UsageError
 from nbt.paths import bundled_folder
+from nbt.training.metrics import OTHER_METRICS
 from nbt.tuning.experience.recorded_table import RecordedTable, describe_dimensions
 from nbt.tuning.space.space import Space
 from tests.tuning.benchmark.tables import SPACE, diverge, header, make_table
@@ -46,6 +47,16 @@ class TestFile:
             assert run.val_accuracy == pytest.approx(saved.val_accuracy, abs=1e-6)
             assert run.test_accuracy == pytest.approx(saved.test_accuracy, abs=1e-6)
             assert [result.epoch for result in run.curve] == [result.epoch for result in saved.curve]
+            for result, expected in zip(run.curve, saved.curve, strict=True):
+                assert result.metrics == pytest.approx(expected.metrics, rel=1e-6)
+                assert result.watched_metrics == pytest.approx(expected.watched_metrics, rel=1e-6)
+
+    def test_a_table_without_metrics_is_loaded(self, path: Path) -> None:
+        make_table(3).save(path)
+        columns = [f"val_{name}" for name in OTHER_METRICS] + [f"test_{name}" for name in (*OTHER_METRICS, "log_loss")]
+        rewrite(path, lambda table: table.drop_columns(columns))
+        curves = [run.curve for run in RecordedTable.load(path).runs]
+        assert all(result.metrics == result.watched_metrics == {} for curve in curves for result in curve)
 
     def test_a_failed_write_leaves_no_file(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*args: Any, **kwargs: Any) -> None:

@@ -45,7 +45,7 @@ def retrain(folder: Path, engine: FakeEngine, budget: str = "6") -> StudyRecord:
     with open_fake_study(folder, budget) as store:
         source = Retraining(store, export=folder / "model", checkpoints=folder / "checkpoints")
         engine.run(source)
-        assert source.finished
+        assert source.next_trial() is None
         return store.record()
 
 
@@ -151,7 +151,7 @@ def test_runs_are_repeated_after_ctrl_c(tmp_path: Path) -> None:
         engine = FakeEngine()
         engine.run(source)
         assert sorted(spec.key for spec in engine.specs) == ["retrain-baseline", "retrain-recommended"]
-        assert source.finished
+        assert source.next_trial() is None
 
 
 def test_a_failed_training_raises_and_can_be_repeated(tmp_path: Path) -> None:

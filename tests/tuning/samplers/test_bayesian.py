@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 from unittest.mock import patch
@@ -12,27 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.settings import TransferSettings
-from nbt.training.results import EpochResult
-from nbt.tuning.baseline_recipes import baseline_recipes
 from nbt.tuning.benchmark.nearest_sampler import PoolSampler
 from nbt.tuning.samplers import bayesian as module
 from nbt.tuning.samplers.bayesian import (
     BayesianSampler,
-    Observation,
-    best_recorded_params,
-    condition_on_trials,
     expected_improvement,
-    recommend_settings,
-    to_observation,
 )
-from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space, space_names
-from nbt.tuning.surrogate.logit_score import MAX_GAP_TO_BEST, logit_score, logit_score_variance
+from nbt.tuning.surrogate import observation as observation_module
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 from nbt.tuning.target import Target
 from nbt.tuning.transferred_priors import make_sampler
+from tests.tuning.benchmark.tables import FULL_SPACE
 from tests.tuning.synthetic import (
-    IMAGES,
     LENGTH,
     SPACE,
     TREES,
@@ -40,7 +31,6 @@ from tests.tuning.synthetic import (
     add,
     draw,
     make_study,
-    record,
     target,
     transferred_priors,
     trees_target,
@@ -111,6 +101,17 @@ class TestProposals:
         good = np.quantile([TREES.true_logit(recipe) for recipe in draw(200)], 0.9)
         true_logits = [TREES.true_logit(recipe) for recipe in search(full_surrogate, 12)]
         assert true_logits[0] > random and max(true_logits) > good and np.median(true_logits) > good - 0.3
+
+    def test_unjudged_dimensions_are_neutral_until_a_trial_has_a_score(self) -> None:
+        surrogate, study = PriorSurrogate(target(), FULL_SPACE), make_study()
+        assert "head_lr_multiplier" in surrogate.unjudged
+        default = FULL_SPACE.default(LENGTH)
+        proposed = [FULL_SPACE.settings(propose(make_sampler(surrogate, seed), study), LENGTH) for seed in range(5)]
+        assert all(recipe.value(name) == default.value(name) for recipe in proposed for name in surrogate.unjudged)
+        assert len(set(proposed)) == 5, "the other dimensions vary"
+        add(study, default, TREES.curve(default))
+        later = [propose(make_sampler(surrogate, seed), study)["decay_strength"] for seed in range(5)]
+        assert len(set(later)) > 1, "with trials, unjudged dimensions are explored, too"
 
     def test_proposals_follow_the_trials_if_experience_is_wrong(self, full_surrogate: PriorSurrogate) -> None:
         odd = Task("odd", rate=0.6, frozen=1.0)
@@ -203,50 +204,7 @@ class TestChoice:
         assert counts.argmax() == best and 10 <= counts[best] <= 30
 
 
-def pruned_observation(number: int, settings: TransferSettings, accuracy: float, **forecast: Any) -> Observation:
-    rows = (EpochResult(1, 1.0, 1.0, accuracy, 1.0),)
-    observation = to_observation(record(number, settings, rows, state="pruned", forecast=forecast or None), IMAGES)
-    assert observation is not None
-    return observation
-
-
 class TestObservations:
-    BASE = TransferSettings(epochs=LENGTH)
-
-    def test_a_complete_trial_has_its_score(self) -> None:
-        curve = TREES.curve(self.BASE)
-        observation = to_observation(record(0, self.BASE, curve), IMAGES)
-        best = max(row.val_accuracy or 0.0 for row in curve)
-        assert observation is not None and observation.settings == self.BASE
-        assert observation.logit_score == pytest.approx(float(logit_score(best, IMAGES)))
-        assert observation.variance == pytest.approx(float(logit_score_variance(best, IMAGES)))
-
-    def test_failed_and_running_trials(self) -> None:
-        assert to_observation(record(0, self.BASE, TREES.curve(self.BASE, epochs=3), state="failed"), IMAGES) is None
-        running = to_observation(record(0, self.BASE, TREES.curve(self.BASE, epochs=3), state="running"), IMAGES)
-        assert running == Observation(self.BASE, None, 0.0)
-
-    def test_a_diverged_trial_has_the_lowest_score(self) -> None:
-        rows = (EpochResult(1, 1.0, 1.0, 0.7, 1.0), EpochResult(2, float("inf"), None, None, 1.0, diverged=True))
-        observation = to_observation(record(0, self.BASE, rows), IMAGES)
-        assert observation is not None and observation.logit_score == pytest.approx(float(logit_score(0.0, IMAGES)))
-
-    def test_a_pruned_trial_has_its_forecast(self) -> None:
-        observation = pruned_observation(0, self.BASE, 0.3, mean=0.6, low=0.5, high=0.7)
-        assert observation.logit_score == pytest.approx(float(logit_score(0.6, IMAGES)))
-        narrow = pruned_observation(0, self.BASE, 0.3, mean=0.6, low=0.59, high=0.61)
-        assert narrow.variance < observation.variance
-        assert narrow.logit_score == observation.logit_score
-
-    def test_an_interval_of_zero_width_keeps_a_variance(self) -> None:
-        observation = pruned_observation(0, self.BASE, 0.6, mean=0.6, low=0.6, high=0.6)
-        assert observation.variance == pytest.approx(float(logit_score_variance(0.6, IMAGES)) + 0.01)
-
-    def test_a_pruned_trial_without_forecast_has_an_assumed_gain(self) -> None:
-        observation = pruned_observation(0, self.BASE, 0.3)
-        assert observation.logit_score is not None and observation.logit_score > float(logit_score(0.3, IMAGES))
-        assert observation.variance > 1.0
-
     def test_forecasts_influence_the_proposals(self, full_surrogate: PriorSurrogate) -> None:
         """Good forecasts attract the proposals and bad forecasts repel them."""
         recipes = sorted(draw(200, seed=5), key=lambda recipe: recipe.frozen_depth)
@@ -278,15 +236,6 @@ class TestObservations:
         queued.ask(SPACE.distributions())
         assert propose(make_sampler(full_surrogate, 3), plain) == propose(make_sampler(full_surrogate, 3), queued)
 
-    def test_scores_far_below_the_best_are_floored(self, full_surrogate: PriorSurrogate) -> None:
-        settings, level = draw(6, seed=6), float(logit_score(0.9, IMAGES))
-        bad, worse = (
-            [Observation(recipe, level - (drop if i else 0.0), 0.05) for i, recipe in enumerate(settings)]
-            for drop in (MAX_GAP_TO_BEST, 10 * MAX_GAP_TO_BEST)
-        )
-        means = [condition_on_trials(full_surrogate, trials).predict(draw(20))[0] for trials in (bad, worse)]
-        assert means[0] == pytest.approx(means[1])
-
     def test_finished_trials_are_read_once(
         self, full_surrogate: PriorSurrogate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -303,23 +252,9 @@ class TestObservations:
 
 
 class TestManyTrials:
-    def test_the_best_and_the_newest_are_kept(self) -> None:
-        trials = [Observation(recipe, float(i % 97), 0.1) for i, recipe in enumerate(draw(400, seed=8))]
-        kept = module._limit_observations(trials)
-        assert len(kept) <= module._MAX_MODELLED_TRIALS == 300
-        assert kept[-150:] == trials[-150:], "in order"
-        best = sorted(trials, key=lambda trial: -(trial.logit_score or 0.0))[:150]
-        assert all(trial in kept for trial in best)
-        assert module._limit_observations(trials[:300]) == trials[:300]
-
-    def test_running_trials_are_kept(self) -> None:
-        trials = [Observation(recipe, 5.0, 0.1) for recipe in draw(400, seed=8)]
-        trials[-3:] = [dataclasses.replace(trial, logit_score=None) for trial in trials[-3:]]
-        assert module._limit_observations(trials)[-3:] == trials[-3:]
-
     def test_a_search_with_many_trials_continues(self, full_surrogate: PriorSurrogate) -> None:
         study, sampler = make_study(), make_sampler(full_surrogate, 0)
-        with patch.object(module, "_MAX_MODELLED_TRIALS", 20):
+        with patch.object(observation_module, "_MAX_MODELLED_TRIALS", 20):
             for recipe in draw(50, seed=8):
                 add(study, recipe, TREES.curve(recipe))
             settings = SPACE.settings(propose(sampler, study), LENGTH)
@@ -348,60 +283,3 @@ class TestExpectedImprovement:
         means, stds = np.array([mean, mean + more, mean]), np.array([std, std, std + more])
         low, better, wider = expected_improvement(means, stds, 0.0)
         assert better >= low - 1e-9 and wider >= low - 1e-9 * (1 + abs(mean))
-
-
-class TestRecommendation:
-    def test_it_is_deterministic_and_no_baseline_recipe(self, full_surrogate: PriorSurrogate) -> None:
-        first = recommend_settings(full_surrogate, SPACE)
-        assert first == recommend_settings(transferred_priors().surrogate(trees_target(), SPACE), SPACE)
-        assert first not in [settings for _, settings in baseline_recipes(LENGTH)]
-
-    def test_it_is_expected_to_be_better_than_random_and_recorded_settings(
-        self, full_surrogate: PriorSurrogate
-    ) -> None:
-        best = float(full_surrogate.prior_mean([recommend_settings(full_surrogate, SPACE)])[0])
-        recorded = [SPACE.settings(params, LENGTH) for params in best_recorded_params(full_surrogate, SPACE)]
-        assert best >= full_surrogate.prior_mean([*recorded, *draw(300)]).max()
-
-    def test_it_is_in_the_best_five_percent(self, full_surrogate: PriorSurrogate) -> None:
-        assert TREES.true_logit(recommend_settings(full_surrogate, SPACE)) > np.quantile(
-            [TREES.true_logit(recipe) for recipe in draw(300)], 0.95
-        )
-
-    @pytest.mark.parametrize("name", space_names())
-    @pytest.mark.parametrize("on", [BARE, target()])
-    def test_every_space_and_target_has_a_recommendation(self, name: str, on: Target) -> None:
-        space = Space.load(name)
-        recommended = recommend_settings(PriorSurrogate(on, space), space)
-        assert space.can_express(recommended) and recommended.epochs == LENGTH
-
-    def test_it_has_the_epochs_of_the_trials(self) -> None:
-        short = dataclasses.replace(trees_target(), epochs=5)
-        assert recommend_settings(transferred_priors().surrogate(short, SPACE), SPACE).epochs == 5
-
-
-class TestRecordedCandidates:
-    def test_the_best_settings_of_every_task_are_candidates(self, full_surrogate: PriorSurrogate) -> None:
-        candidates = best_recorded_params(full_surrogate, SPACE)
-        assert len(candidates) == 3 * 12
-        assert {SPACE.settings(params, LENGTH) for params in candidates} == {
-            recipe for model in full_surrogate.experience for recipe in model.best
-        }
-
-    def test_settings_outside_the_space_are_no_candidates(self) -> None:
-        binary = Space.load("binary")
-        for params in best_recorded_params(transferred_priors().surrogate(trees_target(), binary), binary):
-            assert binary.settings(params, LENGTH)
-
-
-def test_mutations_change_few_parameters_and_stay_inside() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        start = sample_params(SPACE, rng)
-        moved = module._mutate(SPACE, start, sample_params(SPACE, rng), rng)
-        assert set(moved) == set(start)
-        assert sum(moved[name] != start[name] for name in start) <= 4
-        assert SPACE.settings(moved, LENGTH)
-    ends = {name: SPACE.distributions()[name].high for name in ("transfer_depth", "head_lr")}  # type: ignore[attr-defined]
-    start = {**sample_params(SPACE, rng), **ends}
-    assert all(SPACE.settings(module._mutate(SPACE, start, sample_params(SPACE, rng), rng), LENGTH) for _ in range(200))

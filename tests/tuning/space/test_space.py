@@ -403,3 +403,54 @@ def test_baseline_recipes() -> None:
     assert (recipes["L2-SP"].sp_mix, recipes["L2-SP"].decay_strength) == (1, 0.01)
     assert (recipes["FAST"].head_scale, recipes["FAST"].feature_norm) == (0, "batch") and recipes["FAST"].stall > 0
     assert all(baseline == repair(baseline) and baseline.epochs == 4 for baseline in recipes.values())
+
+
+class TestShareOf:
+    """`frozen_depth` as a share of what is transferred."""
+
+    DEPTHS = {
+        "transfer_depth": {"kind": "float", "low": 0, "high": 1, "neutral": 1},
+        "frozen_depth": {"kind": "float", "low": 0, "high": 1, "neutral": 0, "share_of": "transfer_depth"},
+    }
+    SPACE = Space.parse(space_text(DEPTHS), source="mine.yaml")
+
+    def test_the_setting_is_the_product(self) -> None:
+        settings = self.SPACE.settings({"transfer_depth": 0.8, "frozen_depth": 0.5}, 3)
+        assert (settings.transfer_depth, settings.frozen_depth) == (0.8, 0.4)
+        assert self.SPACE.params(settings) == {"transfer_depth": 0.8, "frozen_depth": 0.5}
+        assert self.SPACE.default(3) == TransferSettings(epochs=3)
+
+    @given(st.floats(0, 1), st.floats(0, 1))
+    def test_every_setting_has_parameters(self, transfer: float, frozen: float) -> None:
+        settings = repair(TransferSettings(transfer_depth=transfer, frozen_depth=frozen))
+        params = self.SPACE.params(settings)
+        restored = self.SPACE.settings(params, settings.epochs)
+        assert restored.frozen_depth == pytest.approx(settings.frozen_depth, rel=1e-9)
+        assert 0.0 <= params["frozen_depth"] <= 1.0
+
+    def test_the_parameter_differs_from_that_of_a_space_without(self) -> None:
+        plain = {**self.DEPTHS, "frozen_depth": {**self.DEPTHS["frozen_depth"]}}
+        del plain["frozen_depth"]["share_of"]
+        other = Space.parse(space_text(plain), source="mine.yaml")
+        assert other.settings({"transfer_depth": 0.8, "frozen_depth": 0.5}, 3).frozen_depth == 0.5
+        assert other.hash != self.SPACE.hash
+
+    def test_without_the_whole_it_is_a_share_of_its_neutral_value(self) -> None:
+        space = self.SPACE.without(["transfer_depth"])
+        assert space.settings({"frozen_depth": 0.5}, 3).frozen_depth == 0.5
+
+    def test_errors(self) -> None:
+        frozen = self.DEPTHS["frozen_depth"]
+        assert "share_of: 'head_lr' is not a dimension of 0 ... 1" in error_message(
+            {"head_lr": LR, "frozen_depth": {**frozen, "share_of": "head_lr"}}
+        )
+        assert "did you mean transfer_depth" in error_message(
+            {**self.DEPTHS, "frozen_depth": {**frozen, "share_of": "transfer_dept"}}
+        )
+        mixup = {"kind": "float", "low": 0, "high": 2, "neutral": 0, "share_of": "transfer_depth"}
+        assert "mixup: share_of: its range must be within 0 ... 1" in error_message({**self.DEPTHS, "mixup": mixup})
+
+
+def test_a_dimension_without_a_description_has_the_text_of_its_setting() -> None:
+    space = Space.parse(space_text({"head_lr": LR}), source="mine.yaml")
+    assert space.dimensions[0].description == SETTINGS["head_lr"].text

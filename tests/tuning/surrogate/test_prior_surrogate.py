@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nbt.tuning.priors.profile_priors import PRIORS
+from nbt.tuning.priors.registry import registered_priors
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.space import Space, space_names
 from nbt.tuning.surrogate import prior_surrogate as module
@@ -57,7 +57,7 @@ class TestSources:
             surrogate = PriorSurrogate(trees_target(), SPACE, models[:count])
             priors, tables = surrogate.sources[: -count or None], surrogate.sources[len(surrogate.sources) - count :]
             shares.append(sum(source.mean for source in tables))
-            strengths = {prior.name: prior.strength for prior in PRIORS}
+            strengths = {prior.name: prior.strength for prior in registered_priors()}
             assert sum(source.mean for source in priors) == pytest.approx(
                 (1 - shares[-1]) * sum(strengths[source.name] for source in priors)
             )
@@ -93,7 +93,7 @@ class TestSources:
         assert [source["name"] for source in explanation["sources"]] == [source.name for source in surrogate.sources]
         assert set(explanation["sources"][0]) == {"name", "words", "origin", "mean", "spread"}
         silent = {prior["name"]: prior["reason"] for prior in explanation["silent"]}
-        assert silent["pull by similarity"] == "not measured: advantage over random weights"
+        assert silent["transfer up to the knee"] == "not measured: knee of the gain, advantage over random weights"
         assert silent.keys().isdisjoint(source.name for source in surrogate.sources)
 
 
@@ -113,9 +113,9 @@ class TestSourceScores:
         assert np.diff(scores[inside]) == pytest.approx(np.diff(predicted[inside]))
 
     def test_a_constant_prior_has_zero_scores(self) -> None:
-        """For an average advantage of pretraining, the prior favours neither direction."""
-        surrogate = PriorSurrogate(target(0.55, 0.1), SPACE)
-        row = [source.name for source in surrogate.sources].index("pull by similarity")
+        """With very many images, every average of the weights is short enough."""
+        surrogate = PriorSurrogate(target(train_images=10**7), SPACE)
+        row = [source.name for source in surrogate.sources].index("average within the training")
         assert surrogate.source_scores(CANDIDATES)[row] == pytest.approx(np.zeros(len(CANDIDATES)), abs=1e-5)
 
     def test_settings_are_scored_independently(self, full_surrogate: PriorSurrogate) -> None:
@@ -151,7 +151,9 @@ class TestPriorMean:
         surrogate = transferred_priors().surrogate(trees_target(), space)
         expected = surrogate.prior_mean(draw(50, space=space))
         assert np.isfinite(expected).all() and np.ptp(expected) > 0
-        assert {activation.prior.name for activation in surrogate.activations} <= {prior.name for prior in PRIORS}
+        assert {activation.prior.name for activation in surrogate.activations} <= {
+            prior.name for prior in registered_priors()
+        }
 
 
 def conditioned(

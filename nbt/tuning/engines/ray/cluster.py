@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nbt.errors import NbtError, UsageError
-from nbt.tuning.engines.cpu_threads import usable_cores
-from nbt.tuning.engines.ray.cluster_resources import NodeResources, choose_trial_resources
+from nbt.machine.cores import usable_cores
+from nbt.tuning.engines.ray.cluster_resources import NodeResources, choose_trial_resources, fitting_trials
 from nbt.tuning.engines.ray.connection_monitor import ConnectionMonitor, Endpoint
 from nbt.tuning.engines.ray.options import CLIENT_PREFIX, RayOptions, check_ray_client_installed, check_ray_installed
 
@@ -56,6 +56,10 @@ class Cluster:
     def resources(self, options: RayOptions, workers: int) -> dict[str, float]:
         """Returns the resources per trial; see `nbt.tuning.engines.ray.cluster_resources.choose_trial_resources`."""
         return choose_trial_resources(self._alive_nodes, options, workers)
+
+    def fitting_trials(self, options: RayOptions) -> int:
+        """Returns the number of trials; see `nbt.tuning.engines.ray.cluster_resources.fitting_trials`."""
+        return fitting_trials(self._alive_nodes, options)
 
     def put(self, value: Any) -> Any:
         """Stores an object in Ray's object store; returns the reference that keeps it there."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nbt.errors import UsageError
+from nbt.tuning.engines.gpu_packing import MAX_TRIALS_PER_GPU
 from nbt.tuning.engines.ray.options import RayOptions
 
 _log = logging.getLogger("nbt")
@@ -64,6 +65,22 @@ def choose_trial_resources(nodes: Sequence[NodeResources], options: RayOptions, 
     if (capacity := _max_concurrent_trials(hosts, cpus, required_gpus)) < workers:
         _log.warning("the cluster has room for %d of %d workers; the others wait for more nodes", capacity, workers)
     return {"CPU": float(cpus), **({"GPU": float(gpus)} if gpus else {})}
+
+
+def fitting_trials(nodes: Sequence[NodeResources], options: RayOptions) -> int:
+    """Returns how many trials the cluster has room for at present, at least 1.
+
+    A trial takes what the options give it: by default a GPU of its own if the cluster has any, else one CPU. With
+    "auto" GPUs, several trials share a GPU, as far as each has a CPU.
+
+    Args:
+        nodes: The nodes of the cluster.
+        options: The user's choices.
+    """
+    shared = options.gpus_per_trial == "auto" and any(node.gpus for node in nodes)
+    gpus = 1.0 / MAX_TRIALS_PER_GPU if shared else _choose_gpus(nodes, options.gpus_per_trial, 1)
+    hosts = [node for node in nodes if node.gpus >= gpus] if gpus else list(nodes)
+    return max(1, _max_concurrent_trials(hosts, options.cpus_per_trial or 1.0, gpus))
 
 
 def _choose_gpus(nodes: Sequence[NodeResources], requested: float | str | None, workers: int) -> float:

@@ -103,6 +103,9 @@ class RayEngine(ClosingEngine):
         self._tune_failures = 0
         self._closed = False
 
+    def start_workers(self) -> None:
+        """Does nothing: Ray Tune starts workers together with their trials."""
+
     def run(self, source: TrialSource) -> None:
         """Runs trials until the source has none left.
 

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from nbt.tuning.engines.cpu_threads import limit_threads
+from nbt.tuning.engines.cpu_threads import limit_threads, thread_environment
 from nbt.tuning.engines.locked_directory import LockedDirectory
 from nbt.tuning.engines.protocol import WorkerLocation
 from nbt.tuning.engines.ray.worker.checkpoint_rate_limiter import CheckpointRateLimiter
@@ -44,7 +44,7 @@ class RayWorker(tune.Trainable):
         """
         assert worker_options is not None
         resources = config["assignment"].resources
-        os.environ["OMP_NUM_THREADS"] = str(limit_threads(int(resources.get("CPU", 1))))
+        os.environ.update(thread_environment(limit_threads(int(resources.get("CPU", 1)))))
         self._stop_reason: str | None = None
         # Ray kills workers, for instance when the driver has ended; a locked directory is removed even then.
         self._directory = LockedDirectory("nbt-worker-")

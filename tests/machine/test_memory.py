@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nbt.task.task import Task
-from nbt.training.worker import context as context_module
-from nbt.training.worker.available_memory import available_memory
-from nbt.training.worker.context import WorkerContext
+from nbt.machine.memory import available_memory
 
 FREE = 1000
 
@@ -79,11 +76,7 @@ def test_invalid_files_are_ignored(tmp_path: Path) -> None:
     assert available_memory(tmp_path) == FREE
 
 
-def test_the_feature_caches_of_all_workers_share_a_quarter_of_the_memory(
-    digits: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(context_module, "available_memory", lambda: 1200)
-    assert [
-        WorkerContext(digits, device="cpu", workers_per_device=workers)._cache.memory_bytes for workers in (1, 3)
-    ] == [300, 100]
-    assert WorkerContext(digits, device="cpu", workers_per_device=3, cache_bytes=7)._cache.memory_bytes == 7
+def test_cached_files_count_as_available(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal:     16000 kB\nMemFree:      100 kB\nMemAvailable:    900 kB\n")
+    assert available_memory(tmp_path) == 900 * 1024

@@ -1,0 +1,25 @@
+"""The injection of a teacher."""
+
+from __future__ import annotations
+
+import pytest
+
+from nbt.tuning.storage.codec import TLI_SIMILARITY
+from nbt.tuning.target import Target
+from tests.tuning.priors.suggestions import NO_REASON, best, grid, inactivity_reason
+from tests.tuning.synthetic import target
+
+
+class TestInjectBySimilarity:
+    NAME = "inject by similarity"
+
+    def on(self, similarity: float) -> Target:
+        return target(**{TLI_SIMILARITY: similarity})
+
+    @pytest.mark.parametrize(("similarity", "init"), [(0.9, "inject"), (0.45, "inject"), (0.3, "pretrained")])
+    def test_similar_teachers_are_injected_and_others_not(self, similarity: float, init: str) -> None:
+        assert best(self.NAME, self.on(similarity), grid("init", "pretrained", "inject")) == init
+
+    def test_in_between_it_is_not_active(self) -> None:
+        """The published threshold .5 is .38 on the scale of nbt."""
+        assert inactivity_reason(self.NAME, self.on(0.38)) == NO_REASON

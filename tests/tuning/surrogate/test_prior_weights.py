@@ -1,0 +1,87 @@
+"""How trials update the weight of each prior."""
+
+from __future__ import annotations
+
+import dataclasses
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from nbt.tuning.surrogate.logit_score import logit_score_variance
+from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
+from tests.tuning.benchmark.tables import FULL_SPACE
+from tests.tuning.priors.suggestions import FULLY_MEASURED, NAMES, draw, get_prior
+from tests.tuning.synthetic import IMAGES
+
+
+def surrogate_with_prior(name: str, sign: float = 1.0) -> PriorSurrogate:
+    """Returns a surrogate with a single prior, whose strength is multiplied by `sign`."""
+    single = get_prior(name)
+    scaled = dataclasses.replace(single, strength=sign * single.strength)
+    with patch("nbt.tuning.priors.activation.registered_priors", return_value=(scaled,)):
+        return PriorSurrogate(FULLY_MEASURED, FULL_SPACE)
+
+
+def weight(surrogate: PriorSurrogate, trials: int, slope: float) -> dict[str, float]:
+    """Returns the weight of the only source after trials whose logit scores are `slope` times its scores."""
+    settings = draw(trials, seed=5)
+    noise = 0.2 * np.random.default_rng(0).standard_normal(trials)
+    scores_of_source = surrogate.source_scores(settings)[0]
+    model = surrogate.condition(settings, 2.0 + slope * scores_of_source + noise, np.full(trials, 0.04))
+    return model.weights()[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestUpdating:
+    def test_trials_that_contradict_it_reduce_its_weight(self, name: str) -> None:
+        surrogate = surrogate_with_prior(name)
+        before = surrogate.sources[0].mean
+        after = [weight(surrogate, n, slope=-1.0)["after"] for n in (5, 40, 160)]
+        assert before > after[0] > after[1] > after[2] - 0.01
+        assert after[2] < 0.5 * before
+
+    def test_trials_that_confirm_it_raise_its_weight(self, name: str) -> None:
+        surrogate = surrogate_with_prior(name)
+        assert weight(surrogate, 80, slope=1.0)["after"] > surrogate.sources[0].mean
+
+    def test_unrelated_trials_reduce_its_weight(self, name: str) -> None:
+        surrogate = surrogate_with_prior(name)
+        assert weight(surrogate, 160, slope=0.0)["after"] < surrogate.sources[0].mean
+
+    def test_the_uncertainty_of_its_weight_decreases(self, name: str) -> None:
+        surrogate = surrogate_with_prior(name)
+        spreads = [
+            surrogate.sources[0].spread,
+            *(weight(surrogate, n, slope=-1.0)["after_spread"] for n in (5, 40, 160)),
+        ]
+        assert spreads == sorted(spreads, reverse=True) and spreads[-1] < spreads[0]
+
+    def test_predictions_no_longer_follow_a_contradicted_prior(self, name: str) -> None:
+        surrogate = surrogate_with_prior(name)
+        candidates = draw(300, seed=9)
+        scores_of_source = surrogate.source_scores(candidates)[0]
+        mean_score_before = scores_of_source[np.argsort(-surrogate.prior_mean(candidates))[:30]].mean()
+        settings = draw(120, seed=5)
+        logit_scores = 2.0 - surrogate.source_scores(settings)[0]
+        model = surrogate.condition(settings, logit_scores, np.full(120, float(logit_score_variance(0.7, IMAGES))))
+        mean_score_after = scores_of_source[np.argsort(-model.predict(candidates)[0])[:30]].mean()
+        assert mean_score_before > 0.3 > 0.0 > mean_score_after
+
+    @patch(
+        "nbt.tuning.surrogate.prior_surrogate._MIN_TRIALS_TO_FIT_KERNEL", 1000
+    )  # a common kernel, so that only the trials differ
+    def test_the_influence_of_the_prior_decreases_with_trials(self, name: str) -> None:
+        """Compares two surrogates with opposite priors."""
+        candidates, differences = draw(100, seed=9), []
+        for n in (2, 20, 160):
+            settings = draw(n, seed=5)
+            logit_scores = np.sin(np.arange(n))
+            means = [
+                surrogate_with_prior(name, sign)
+                .condition(settings, logit_scores, np.full(n, 0.04))
+                .predict(candidates)[0]
+                for sign in (1.0, -1.0)
+            ]
+            differences.append(np.abs((means[0] - means[0].mean()) - (means[1] - means[1].mean())).mean())
+        assert differences[0] > differences[1] > differences[2]
