@@ -42,12 +42,13 @@ def convert_to_version_0_1(folder: Path) -> None:
     with sqlite3.connect(folder / ".nbt" / "studies.db") as connection:
         for number, attributes, trained in connection.execute("SELECT number, attributes, trained FROM nbt_trials"):
             [trial] = connection.execute("SELECT trial_id FROM trials WHERE number = ?", (number,)).fetchone()
-            names = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "diverged")
+            names = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "diverged", "metrics")
             rows = connection.execute(
                 f"SELECT {', '.join(names)} FROM nbt_epochs WHERE number = ? ORDER BY epoch", (number,)
             ).fetchall()
             curve = {name: [row[i] for row in rows] for i, name in enumerate(names)}
             curve["diverged"] = [bool(value) for value in curve["diverged"]]
+            curve["metrics"] = [json.loads(value) for value in curve["metrics"]]
             values = {**json.loads(attributes), "progress": {"trained": trained, "curve": curve}}
             connection.executemany(
                 "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, ?, ?)",
