@@ -34,7 +34,7 @@ class Predictions:
     @cached_property
     def predicted(self) -> npt.NDArray[np.int64]:
         """The classes with the highest probability, (n,)."""
-        return np.argmax(self.log_probabilities, axis=1)
+        return np.asarray(self.log_probabilities.argmax(axis=1), dtype=np.int64)
 
     @cached_property
     def correct_counts(self) -> npt.NDArray[np.int64]:

@@ -27,8 +27,8 @@ def test_each_prior_has_a_name_a_source_and_dimensions() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_density_is_finite_and_depends_on_its_dimensions_only(name: str) -> None:
     log_density, dimensions = suggestion(name).log_density, set(get_prior(name).dimensions)
-    # Whether all units are frozen changes the meaning of other dimensions: rates of frozen units have no effect. The same
-    # holds for zaps and their end.
+    # Whether all units are frozen changes the meaning of other dimensions: rates of frozen units have no effect. The
+    # end of zapping has no effect without zaps.
     context = {"frozen_depth", "transfer_depth", "optimizer", "batch_size", "momentum", "zap_period"}
     for settings, other in zip(draw(40, 1), draw(40, 2), strict=True):
         values = settings.to_dict()
