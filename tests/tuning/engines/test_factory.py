@@ -102,7 +102,8 @@ def test_workers_share_frozen_features_until_the_end(digits: Task) -> None:
 
 def test_workers_map_the_same_file_of_images_and_have_one_thread(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("nbt.tuning.engines.worker_process.usable_cores", lambda: 2)
     source = ListSource(make_specs(4))
     with EngineFactory("local", 2, runner=IMAGE_RUNNER) as factory:
@@ -112,7 +113,7 @@ def test_workers_map_the_same_file_of_images_and_have_one_thread(digits: Task, m
     assert {fact["file"] for fact in facts} == {str(digits.images.path)}
     assert {fact["sum"] for fact in facts} == {int(digits.images.array.sum())}
     assert all(fact["mapped"] for fact in facts)
-    assert facts[0]["environment"] == {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    assert facts[0]["environment"] == {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "20000"}
 
 
 def test_images_without_a_file_are_written_once_for_the_workers(digits: Task) -> None:
