@@ -301,6 +301,7 @@ class StudyRecord:
             "scenario": config.scenario,
             "tasks": config.tasks if is_stream else None,
             "seed": config.seed,
+            "workers": 1,  # the default of version 0.1
         }
         return SearchConfig.from_options(values)
 
