@@ -23,7 +23,7 @@ from nbt.report.priors.pruning import (
     forecast_of,
     pruning_decision,
 )
-from nbt.report.settings_table import flat_settings, recipe_summary
+from nbt.report.settings_table import recipe_summary, stored_flat_settings
 from nbt.report.study.hardware import lost_workers, trial_location
 from nbt.training.results import EpochResult
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyRecord, TrialRecord
@@ -310,7 +310,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
         parent=STUDY_KEY,
         name=f"{trial.number:03d} {recipe_summary(trial.settings)} | {_outcome_text(trial)}",
         status=MLFLOW_STATUS[trial.end],
-        params={name: str(value) for name, value in flat_settings(trial.settings).items()},
+        params={name: str(value) for name, value in stored_flat_settings(trial.settings).items()},
         metrics=_finite(
             [
                 *points,
@@ -344,7 +344,7 @@ def seed_run(record: StudyRecord, final: FinalRecord, run: FinalRun) -> RunSpec:
         parent=STUDY_KEY if trial is None else f"trial-{trial.number:04d}",
         name=f"final {final.name} seed {run.seed} | {run.val_accuracy:.3f}",
         status="FINISHED",
-        params={name: str(value) for name, value in flat_settings(final.settings).items()},
+        params={name: str(value) for name, value in stored_flat_settings(final.settings).items()},
         metrics=_finite([*points, *_summary_metrics(run.curve, run.val_accuracy, last)]),
         tags=_tags({"kind": "final", "candidate": final.name, "seed": str(run.seed), "state": "complete"}),
         started=start,

@@ -162,16 +162,15 @@ class SearchController:
     def on_abandoned(self, spec: TrialSpec) -> None:
         """Queues a trial that the engine returned unfinished: it runs again in this session or a later one."""
         self._account.release(spec.key)
-        self._queue.put_back(self._running.pop(spec.key))
+        self._queue.returned.append(self._running.pop(spec.key))
 
     def close(self) -> None:
         """Ends the session and marks unfinished trials as interrupted; may be called twice."""
         if self._closed:
             return
         self._closed = True
-        for run in (*self._running.values(), *self._queue.pop_returned()):
+        for run in (*self._running.values(), *self._queue.returned):
             self._end(run, TrialState.FAIL, reason=INTERRUPTED, interrupted=True)
-        self._running.clear()
         self._write_seconds()
 
     def _required_epochs(self, queued: QueuedTrial) -> int:

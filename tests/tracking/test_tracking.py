@@ -25,7 +25,7 @@ import pytest
 
 from nbt.errors import NbtError, UsageError
 from nbt.fit import FitProfile
-from nbt.report.settings_table import flat_settings
+from nbt.report.settings_table import stored_flat_settings
 from nbt.report.study.write import write_report
 from nbt.settings import TransferSettings
 from nbt.tracking import (
@@ -259,7 +259,7 @@ def test_trial_run_content(written: str) -> None:
     assert record.started is not None
     assert record.finished is not None
     assert (start, end) == (record.started.timestamp() * 1000, record.finished.timestamp() * 1000)
-    assert params == {key: str(value) for key, value in flat_settings(BEST).items()}
+    assert params == {key: str(value) for key, value in stored_flat_settings(BEST).items()}
     assert (tags["state"], tags["origin"], tags["reason"], tags["recommended"]) == ("complete", "sampler", "", "yes")
     assert [(step, value) for step, value, _ in history["val_accuracy"]] == [
         (result.epoch, result.val_accuracy) for result in record.curve
@@ -289,7 +289,7 @@ def test_states_of_pruned_failed_and_diverged_trials(written: str) -> None:
 
 def test_all_trials_and_finals_have_the_same_parameters(written: str) -> None:
     keys = {frozenset(entry[2]) for key, entry in dump(written).items() if key != "study"}
-    assert keys == {frozenset(flat_settings(TransferSettings()))}
+    assert keys == {frozenset(stored_flat_settings(TransferSettings()))}
 
 
 def test_study_run_content(written: str) -> None:

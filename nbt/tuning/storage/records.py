@@ -27,24 +27,43 @@ PRIOR_ORIGIN_PREFIX = "recommended: "
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyConfig:
+class TaskConfig:
+    """The task of a study or of a stream of tasks.
+
+    Attributes:
+        dataset: Dataset as given by the user; of a study, a folder is an absolute path.
+        backbone: Canonical specification, e.g. "mobilenet_v2(width_mult=0.35)".
+        weights: "default", "none" or the path of a file, of a study an absolute one.
+        image_size: Side of the images in pixels.
+        data_hash: `Task.fingerprint`.
+        weights_hash: Fingerprint of the pretrained weights w0.
+        seed: Seed from which all others are derived: those of split, sampler and trials; of the order of the classes.
+        data_dir: `--data-dir`, if given.
+        classes: `--classes`, if given.
+        shots: `--shots`, if given.
+    """
+
+    dataset: str
+    backbone: str
+    weights: str
+    image_size: int
+    data_hash: str
+    weights_hash: str
+    seed: int
+    data_dir: str | None = None
+    classes: int | None = None
+    shots: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig(TaskConfig):
     """The configuration of a study.
 
     Attributes:
         name: Name of the study.
-        dataset: Dataset as given by the user; a folder is an absolute path.
-        backbone: Canonical specification, e.g. "mobilenet_v2(width_mult=0.35)".
-        weights: "default", "none" or the absolute path of a file.
         space: Name of the search space; a file is an absolute path.
         space_hash: Hash of the content of the search space.
-        data_hash: `Task.fingerprint`.
-        weights_hash: Fingerprint of the pretrained weights w0.
-        image_size: Side of the images in pixels.
         epochs: Epochs of a full trial; for a stream, of all tasks together.
-        seed: Seed from which those of split, sampler and trials are derived.
-        data_dir: `--data-dir`, if given.
-        classes: `--classes`, if given.
-        shots: `--shots`, if given.
         teacher: `--teacher`, if given.
         teacher_hash: Fingerprint of the teacher's weights.
         scenario: `--scenario`, if given; every trial then learns a stream of tasks.
@@ -52,19 +71,9 @@ class StudyConfig:
     """
 
     name: str
-    dataset: str
-    backbone: str
-    weights: str
     space: str
     space_hash: str
-    data_hash: str
-    weights_hash: str
-    image_size: int
     epochs: int
-    seed: int
-    data_dir: str | None = None
-    classes: int | None = None
-    shots: int | None = None
     teacher: str | None = None
     teacher_hash: str | None = None
     scenario: str | None = None
@@ -290,6 +299,7 @@ class StudyRecord:
             "scenario": config.scenario,
             "tasks": config.tasks if is_stream else None,
             "seed": config.seed,
+            "workers": 1,  # the default of version 0.1
         }
         return SearchConfig.from_options(values)
 

@@ -15,7 +15,11 @@ from nbt.errors import NbtError, UsageError
 from nbt.training.results import EpochResult
 from nbt.tuning.storage import codec, database
 from nbt.tuning.storage.database import check_separate_databases
+<<<<<<< HEAD
+from nbt.tuning.storage.locks import LeaseLock
+=======
 from nbt.tuning.storage.records import TrialRecord
+>>>>>>> metrics
 from nbt.tuning.storage.studies import list_studies, open_study, read_study, resolve_storage, study_folder
 from tests.fit_profiles import profile_dict
 from tests.tuning.fakes import (
@@ -29,6 +33,7 @@ from tests.tuning.fakes import (
     make_controller,
     open_fake_study,
     run_search,
+    writer,
 )
 
 
@@ -42,12 +47,13 @@ def convert_to_version_0_1(folder: Path) -> None:
     with sqlite3.connect(folder / ".nbt" / "studies.db") as connection:
         for number, attributes, trained in connection.execute("SELECT number, attributes, trained FROM nbt_trials"):
             [trial] = connection.execute("SELECT trial_id FROM trials WHERE number = ?", (number,)).fetchone()
-            names = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "diverged")
+            names = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "diverged", "metrics")
             rows = connection.execute(
                 f"SELECT {', '.join(names)} FROM nbt_epochs WHERE number = ? ORDER BY epoch", (number,)
             ).fetchall()
             curve = {name: [row[i] for row in rows] for i, name in enumerate(names)}
             curve["diverged"] = [bool(value) for value in curve["diverged"]]
+            curve["metrics"] = [json.loads(value) for value in curve["metrics"]]
             values = {**json.loads(attributes), "progress": {"trained": trained, "curve": curve}}
             connection.executemany(
                 "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, ?, ?)",
@@ -243,9 +249,11 @@ class TestOpen:
             with pytest.raises(NbtError, match="another driver"):
                 open_fake_study(tmp_path)
         with open_fake_study(tmp_path) as store:
-            store._lock.heartbeat()
+            lock = writer(store)._lock
+            assert isinstance(lock, LeaseLock)
+            lock.heartbeat()
             store.put(codec.LEASE, {**store.get(codec.LEASE), "owner": "another"})
-            store._lock.heartbeat()
+            lock.heartbeat()
             with pytest.raises(NbtError, match="another driver"):
                 store.put("budget", "3")
 
