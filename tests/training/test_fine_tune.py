@@ -383,13 +383,7 @@ def test_balanced_classes_help_the_rare_class(digits: Task) -> None:
     def recall(class_weights: str) -> float:
         settings = QUICK.replace(class_weights=class_weights, epochs=8)
         context = WorkerContext(task, device="cpu")
-<<<<<<< HEAD
         models = (run(task, settings, seed, context=context).model for seed in (0, 1))
         return sum(evaluate_model(context, model, shown).accuracy for model in models)
-=======
-        return sum(
-            evaluate_model(context, run(task, settings, seed, context=context).model, shown).accuracy for seed in (0, 1)
-        )
->>>>>>> metrics
 
     assert recall("balanced") > recall("none")

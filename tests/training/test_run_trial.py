@@ -190,7 +190,7 @@ def test_no_temporary_files_are_left(context: WorkerContext, tmp_path: Path) -> 
 
 def test_a_diverged_model_is_not_exported_and_has_the_worst_test_accuracy(digits: Task, tmp_path: Path) -> None:
     spec = TrialSpec(
-        key="a", settings=QUICK.replace(head_lr=1e6, body_lr=1e6), evaluate_test=True, export=tmp_path / "m"
+        key="a", settings=QUICK.replace(head_lr=1000.0, body_lr=1000.0), evaluate_test=True, export=tmp_path / "m"
     )
     outcome = run_trial(spec, WorkerContext(digits), never_stop)
     assert outcome.error is None and outcome.diverged

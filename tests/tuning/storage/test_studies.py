@@ -15,11 +15,8 @@ from nbt.errors import NbtError, UsageError
 from nbt.training.results import EpochResult
 from nbt.tuning.storage import codec, database
 from nbt.tuning.storage.database import check_separate_databases
-<<<<<<< HEAD
 from nbt.tuning.storage.locks import LeaseLock
-=======
 from nbt.tuning.storage.records import TrialRecord
->>>>>>> metrics
 from nbt.tuning.storage.studies import list_studies, open_study, read_study, resolve_storage, study_folder
 from tests.fit_profiles import profile_dict
 from tests.tuning.fakes import (
@@ -47,13 +44,12 @@ def convert_to_version_0_1(folder: Path) -> None:
     with sqlite3.connect(folder / ".nbt" / "studies.db") as connection:
         for number, attributes, trained in connection.execute("SELECT number, attributes, trained FROM nbt_trials"):
             [trial] = connection.execute("SELECT trial_id FROM trials WHERE number = ?", (number,)).fetchone()
-            names = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "diverged", "metrics")
+            names = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "diverged")
             rows = connection.execute(
                 f"SELECT {', '.join(names)} FROM nbt_epochs WHERE number = ? ORDER BY epoch", (number,)
             ).fetchall()
             curve = {name: [row[i] for row in rows] for i, name in enumerate(names)}
             curve["diverged"] = [bool(value) for value in curve["diverged"]]
-            curve["metrics"] = [json.loads(value) for value in curve["metrics"]]
             values = {**json.loads(attributes), "progress": {"trained": trained, "curve": curve}}
             connection.executemany(
                 "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, ?, ?)",
