@@ -63,7 +63,9 @@ class TestTrial:
     def test_new_units_start_with_the_statistics_of_the_target(self, digits_batchnorm: Task) -> None:
         start = start_of(digits_batchnorm, QUICK.replace(transfer_depth=0.5, frozen_depth=0.25))
         initial = {name.split(".")[1] for name in initial_statistics(start)}
-        assert initial == {str(unit) for unit in range(5)}, "only the frozen units, whose features trials share, keep w0"
+        assert initial == {str(unit) for unit in range(5)}, (
+            "only the frozen units, whose features trials share, keep w0"
+        )
 
     def test_batch_statistics_do_not_change(self, digits_batchnorm: Task) -> None:
         before = start_of(digits_batchnorm, QUICK)
