@@ -13,6 +13,7 @@ from typing import Any
 from nbt.settings import TransferSettings, repair
 from nbt.training.results import EpochResult
 from nbt.tuning.intervals import Interval
+from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import (
     INTERRUPTED,
     FinalRecord,
@@ -22,6 +23,7 @@ from nbt.tuning.storage.records import (
     TestRecord,
     TrialRecord,
 )
+from tests.predictions import fake_predictions
 
 CREATED = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 EPOCHS = 12
@@ -238,6 +240,21 @@ def sample_study(**changes: Any) -> StudyRecord:
         "created": CREATED,
     }
     return StudyRecord(**{**values, **changes})
+
+
+def evaluated_study(classes: int = 50, images: int = 1174, **changes: Any) -> StudyRecord:
+    """Returns the sample study with stored predictions of the test images, and with the names of its classes."""
+    predictions = {
+        codec.test_key(settings): fake_predictions(accuracy, images, classes, seed)
+        for seed, (settings, accuracy) in enumerate(((BEST, 0.695), (DEFAULT, 0.651)))
+    }
+    values = {
+        "test": tests(images),
+        "load_predictions": predictions.get,
+        "class_names": tuple(f"bird {label}" for label in range(classes)),
+        "class_images": (40, *[30] * (classes - 1)),
+    }
+    return sample_study(**{**values, **changes})
 
 
 def unfinished_study(**changes: Any) -> StudyRecord:

@@ -155,6 +155,7 @@ def _open_search(
     stack: ExitStack, prepared: PreparedSearch, task: Task, observers: Sequence[StudyObserver]
 ) -> SearchRun:
     """Creates engine, store and strategy of a search; the order ensures that checks precede everything written."""
+    from nbt.task.summary import labelled_images_per_class
     from nbt.tuning.observers import ObserverGroup
     from nbt.tuning.storage.studies import open_study, resolve_storage
     from nbt.tuning.target import Target
@@ -175,6 +176,7 @@ def _open_search(
             fresh=fresh,
         )
     )
+    store.put_classes(task.class_names, labelled_images_per_class(task))
     store.put_search(prepared.options.replace(study=store.config.name, fresh=False))
     if fresh:  # the name of a new study is known only now
         _check_output_folders(prepared, store.config.name)

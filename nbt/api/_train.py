@@ -19,6 +19,7 @@ from nbt.tuning.storage.records import FinalRun, TestRecord
 if TYPE_CHECKING:
     from nbt.task.task import Task
     from nbt.training.results import TrialOutcome, TrialSpec
+    from nbt.tuning.finals.test_results import ClassResult, TestResult
 
 
 class _SeedTrialSource(TrialSource):
@@ -46,6 +47,7 @@ class _SeedTrialSource(TrialSource):
                 train_on_all=True,
                 evaluate_test=True,
                 export=export,
+                keep_predictions=True,
             )
         )
         self.settings = settings
@@ -131,4 +133,19 @@ def train(
     test = TestRecord(
         name="test", accuracy=wilson_interval(last.test_accuracy, n_test), loss=finite(last.test_loss), n=n_test
     )
-    return TrainResult(source.settings, runs, accuracy_interval([run.val_accuracy for run in runs]), test, export)
+    validation = accuracy_interval([run.val_accuracy for run in runs])
+    return TrainResult(source.settings, runs, validation, test, *_test_results(loaded, test, last), export)
+
+
+def _test_results(
+    task: Task, test: TestRecord, outcome: TrialOutcome
+) -> tuple[TestResult, TestResult | None, tuple[ClassResult, ...]]:
+    """Returns the result of the model, that of always guessing, and the result by class."""
+    from nbt.task.summary import labelled_images_per_class
+    from nbt.tuning.finals.test_results import class_results, evaluate_test, majority_result
+
+    result, images = evaluate_test(test, outcome.predictions, "accuracy"), labelled_images_per_class(task).tolist()
+    if outcome.predictions is None:
+        return result, None, ()
+    classes = class_results(outcome.predictions, task.class_names, images)
+    return result, majority_result(outcome.predictions, images, "accuracy"), tuple(classes)

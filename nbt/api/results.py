@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.settings import TransferSettings
+from nbt.tuning.finals.test_results import ClassResult, TestResult, optimism, test_results
 from nbt.tuning.intervals import Interval, interval_json
 from nbt.tuning.storage.records import FinalRun, StudyRecord, TestRecord
 
@@ -40,10 +41,25 @@ class SearchResult:
 
         return trials_frame(self.record)
 
+    @property
+    def test_classes(self) -> pd.DataFrame | None:
+        """The test result by class, as in `test_classes.csv`; None without stored predictions."""
+        from nbt.report.study.test_section import classes_frame
+
+        return classes_frame(self.record)
+
+    @property
+    def test_confusion(self) -> pd.DataFrame | None:
+        """The confusion matrix of the test images, as in `test_confusion.csv`; None without stored predictions."""
+        from nbt.report.study.test_section import confusion_frame
+
+        return confusion_frame(self.record)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the result in JSON types: study, report, recommended settings, accuracies 0 ... 1, and cost."""
         record = self.record
         final = record.final(record.recommended or "")
+        results = test_results(record)
         return {
             "study": record.config.name,
             "report": str(self.report_path),
@@ -51,7 +67,16 @@ class SearchResult:
             "validation": None if final is None else interval_json(final.validation),
             "versus_default": None if final is None else interval_json(final.versus_default),
             "verdict": record.verdict,
-            "test": {test.name: interval_json(test.accuracy) for test in record.test},
+            "test": {
+                **{
+                    test.name: {**interval_json(test.accuracy), **(_test_json(getattr(results, test.name)) or {})}
+                    for test in record.test
+                    if results is not None
+                },
+                "majority": None if results is None else _test_json(results.majority),
+            },
+            "test_difference": None if results is None else _value_json(results.difference),
+            "optimism": None if results is None else _value_json(results.optimism),
             "trials": {end: count for end, count in record.counts().items() if end != "running"},
             "epochs": {"spent": record.epochs_spent, "budget": record.epochs_budget},
             "seconds": record.seconds_spent,
@@ -66,7 +91,10 @@ class TrainResult:
         settings: The repaired settings.
         runs: One run per seed, each with its own train/validation split.
         validation: Mean validation accuracy of the runs with its interval.
-        test: Test result of the model that was trained on the training and validation images.
+        test: Test accuracy of the model that was trained on the training and validation images.
+        result: All metrics of that model on the test images.
+        majority: The same of always guessing the largest class.
+        classes: Test result by class, as in `SearchResult.test_classes`.
         export: Folder of the exported model, or None.
     """
 
@@ -74,7 +102,15 @@ class TrainResult:
     runs: tuple[FinalRun, ...]
     validation: Interval
     test: TestRecord
+    result: TestResult
+    majority: TestResult | None
+    classes: tuple[ClassResult, ...]
     export: Path | None
+
+    @property
+    def optimism(self) -> Interval | None:
+        """Validation mean minus test value, with its interval."""
+        return optimism(self.validation, self.result.value)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result in JSON types."""
@@ -82,6 +118,26 @@ class TrainResult:
             "settings": self.settings.to_dict(),
             "validation": interval_json(self.validation),
             "seeds": [{"seed": run.seed, "val_accuracy": run.val_accuracy} for run in self.runs],
-            "test": {**interval_json(self.test.accuracy), "loss": self.test.loss, "images": self.test.n},
+            "test": {
+                **interval_json(self.test.accuracy),
+                **(_test_json(self.result) or {}),
+                "loss": self.test.loss,
+                "images": self.test.n,
+            },
+            "majority": _test_json(self.majority),
+            "optimism": _value_json(self.optimism),
             "model": None if self.export is None else str(self.export),
         }
+
+
+def _test_json(result: TestResult | None) -> dict[str, Any] | None:
+    """Returns the value of the study's metric with its interval, and those of all metrics; None stays None."""
+    if result is None:
+        return None
+    value = {} if result.value is None else _value_json(result.value)
+    metrics = {name: _value_json(interval) for name, interval in result.metrics.items()}
+    return {"metric": result.metric, "value": None, **(value or {}), "n": result.n, "metrics": metrics}
+
+
+def _value_json(interval: Interval | None) -> dict[str, float | None] | None:
+    return None if interval is None else {"value": interval.mean, "low": interval.low, "high": interval.high}

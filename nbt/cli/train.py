@@ -59,4 +59,4 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
         return
     from nbt.cli.display.summary import training_summary
 
-    out.print(training_summary(result.validation, result.test, folder))
+    out.print(training_summary(result, folder))

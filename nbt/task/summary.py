@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from nbt.task.task import Task
 
 
@@ -21,8 +24,7 @@ def dataset_summary(task: Task) -> dict[str, Any]:
 
     from nbt.data.splits import validation_standard_error
 
-    labelled = np.concatenate([task.split.train, task.split.val])
-    counts = np.bincount(task.labels[labelled], minlength=task.n_classes)
+    counts = labelled_images_per_class(task)
     n_val = len(task.split.val)
     return {
         "classes": task.n_classes,
@@ -34,7 +36,15 @@ def dataset_summary(task: Task) -> dict[str, Any]:
         "class_images_max": int(counts.max()),
         "imbalance": round(float(counts.max() / counts.min()), 3),
         "image_size": task.image_size,
-        "validation_share": round(n_val / len(labelled), 4),
+        "validation_share": round(n_val / int(counts.sum()), 4),
         "validation_standard_error": round(validation_standard_error(0.5, n_val), 4) if n_val else None,
         "unreadable_images": len(task.images.unreadable),
     }
+
+
+def labelled_images_per_class(task: Task) -> npt.NDArray[np.int64]:
+    """Returns the number of training and validation images of each class, (C,)."""
+    import numpy as np
+
+    labelled = np.concatenate([task.split.train, task.split.val])
+    return np.bincount(task.labels[labelled], minlength=task.n_classes)

@@ -26,6 +26,7 @@ from nbt.report.priors.pruning import (
 from nbt.report.settings_table import recipe_summary, stored_flat_settings
 from nbt.report.study.hardware import lost_workers, trial_location
 from nbt.training.results import EpochResult
+from nbt.tuning.finals.test_results import test_results
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyRecord, TrialRecord
 
 MAX_NAME_LENGTH, MAX_TAG_LENGTH = 250, 5000
@@ -280,9 +281,30 @@ def _result_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
     for test in record.test:
         prefix = "test" if test.name == "recommended" else f"test_{test.name}"
         values |= {f"{prefix}_accuracy": test.accuracy.mean, f"{prefix}_loss": test.loss}
+    values |= _test_values(record)
     for key, value in values.items():
         if value is not None:
             yield MetricPoint(_sanitised_key(key), 0, value, at)
+
+
+def _test_values(record: StudyRecord) -> dict[str, float | None]:
+    """Returns all metrics on the test images with the bounds of their intervals, the test difference and optimism."""
+    results = test_results(record)
+    if results is None:
+        return {}
+    intervals = {"test_difference": results.difference, "optimism": results.optimism}
+    for prefix, result in (
+        ("test", results.recommended),
+        ("test_baseline", results.baseline),
+        ("test_majority", results.majority),
+    ):
+        if result is not None:
+            intervals |= {f"{prefix}_{name}": interval for name, interval in result.metrics.items()}
+    values: dict[str, float | None] = {}
+    for key, interval in intervals.items():
+        if interval is not None:
+            values |= {key: interval.mean, f"{key}_low": interval.low, f"{key}_high": interval.high}
+    return values
 
 
 def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:

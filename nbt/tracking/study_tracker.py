@@ -25,7 +25,14 @@ from nbt.uris import redact_uri
 
 _log = logging.getLogger("nbt")
 
-_REPORT_FILE_NAMES = ("report.html", "report.md", "recommended.yaml", "trials.csv")
+_REPORT_FILE_NAMES = (
+    "report.html",
+    "report.md",
+    "recommended.yaml",
+    "trials.csv",
+    "test_classes.csv",
+    "test_confusion.csv",
+)
 
 
 def sync(record: StudyRecord, uri: str | None = None, *, reports: str | Path | None = None) -> dict[str, int]:

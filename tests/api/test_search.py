@@ -72,7 +72,16 @@ def test_from_task_to_recommendation(task: Task, own_folder: Path) -> None:
     assert "nbt predict" in (folder / "report.md").read_text(), "the report names the exported model"
     document = result.to_json()
     assert document.keys() >= {"study", "report", "recommended", "validation", "test", "trials", "epochs"}
-    assert document["test"].keys() == {"recommended", "baseline"}
+    assert document["test"].keys() == {"recommended", "baseline", "majority"}
+    for tested in document["test"].values():
+        assert tested.keys() >= {"metric", "value", "low", "high", "n", "metrics"}
+        assert tested["metrics"].keys() == {"accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss"}
+    assert document["test"]["recommended"]["mean"] == document["test"]["recommended"]["value"]
+    assert document["optimism"].keys() == {"value", "low", "high"}
+    assert (result.test_confusion.to_numpy().sum(), len(result.test_classes)) == (
+        document["test"]["recommended"]["n"],
+        len(result.record.class_names),
+    )
 
 
 def test_workers_run_the_same_baseline_recipes_as_one_process(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

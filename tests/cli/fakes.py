@@ -14,6 +14,7 @@ import nbt.api as real_api
 from nbt.search_config import option_fields
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
+from nbt.tuning.finals.test_results import ClassResult, TestResult
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyConfig, StudyRecord, TestRecord, TrialRecord
 from tests.fit_profiles import make_profile
@@ -122,6 +123,10 @@ class FakeSearchResult:
 class FakeTrainResult:
     validation: Interval
     test: TestRecord
+    result: TestResult
+    majority: TestResult | None = None
+    classes: tuple[ClassResult, ...] = ()
+    optimism: Interval | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {"validation": self.validation, "test": self.test}
@@ -137,7 +142,11 @@ class FakeApi(types.ModuleType):
         record = make_finished_record()
         self.results: dict[str, Any] = {
             "search": FakeSearchResult(record, RECOMMENDED, Path("reports/birds/report.html")),
-            "train": FakeTrainResult(Interval(mean=0.8, low=0.7, high=0.9, n=3), record.test[0]),
+            "train": FakeTrainResult(
+                Interval(mean=0.8, low=0.7, high=0.9, n=3),
+                record.test[0],
+                TestResult(metric="accuracy", metrics={"accuracy": record.test[0].accuracy}, n=200),
+            ),
             "fit": [make_profile()],
             "recommend": real_api.Recommendation(
                 RECOMMENDED, {"sources": SOURCES, "silent": [], "tables": [], "unjudged": ["stall"]}

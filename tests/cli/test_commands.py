@@ -140,6 +140,7 @@ class TestSearch:
         assert "against the default recipe +3.0 points [+1.0, +5.0]" in text
         assert "test 79.0 % [73.0, 84.0] 200 images" in text
         assert "test of the default recipe 76.0 %" in text
+        assert "optimism +2.0 points [-3.1, +8.1] validation minus test" in text
         assert "3 trials (2 complete, 1 pruned, 0 failed), 18 of 20 epochs in 1 min 15 s Next steps" in text
         assert "nbt predict reports/birds/model" in text
         assert "nbt train --dataset birds --backbone conv3" in text

@@ -7,6 +7,7 @@ from tests.sample_study import (
     config,
     curve,
     empty_study,
+    evaluated_study,
     forecast,
     interrupted,
     sample_study,
@@ -38,6 +39,15 @@ def test_specs_name_every_run_once_and_parents_first() -> None:
             assert spec.key not in seen
             assert spec.parent is None or spec.parent in seen
             seen.add(spec.key)
+
+
+def test_the_study_run_has_all_metrics_of_the_test_beside_always_guessing() -> None:
+    values = {key: points[0] for key, points in study(evaluated_study()).items() if 0 in points}
+    assert values["test_accuracy_low"] < values["test_accuracy"] < values["test_accuracy_high"]
+    assert values["test_log_loss"] > 0
+    assert values["test_majority_accuracy"] < 0.03 < values["test_baseline_macro_f1_low"]
+    assert values["test_difference_low"] > 0
+    assert values["optimism_low"] < values["optimism"] < values["optimism_high"]
 
 
 def test_trial_run_contains_location() -> None:

@@ -12,11 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from nbt.settings import TransferSettings
-from nbt.training.evaluation import predictions_from_logits
 from nbt.training.export.model_folder import CARD_FILE
 from nbt.training.metrics import Predictions
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
@@ -30,6 +26,7 @@ from nbt.tuning.storage.records import StudyConfig, StudyObserver, StudyRecord, 
 from nbt.tuning.storage.studies import open_study, read_study, resolve_storage
 from nbt.tuning.storage.study_store import StudyStore
 from nbt.tuning.storage.study_writer import StudyWriter
+from tests.predictions import fake_predictions
 
 EPOCHS = 6
 DATASET = {"train_images": 200, "validation_images": 100, "test_images": 150, "classes": 5}
@@ -130,16 +127,6 @@ def simulate(spec: TrialSpec) -> list[EpochResult]:
         )
         for epoch in range(1, length + 1)
     ]
-
-
-def fake_predictions(accuracy: float, images: int, classes: int = DATASET["classes"], seed: int = 0) -> Predictions:
-    """Returns predictions of which the given share is correct; wrong ones are spread over the other classes."""
-    labels = np.arange(images) % classes
-    predicted = np.where(
-        np.arange(images) < round(accuracy * images), labels, (labels + 1 + np.arange(images) % 2) % classes
-    )
-    logits = np.random.default_rng(seed).normal(size=(images, classes)) + 6.0 * np.eye(classes)[predicted]
-    return predictions_from_logits(torch.from_numpy(logits).float(), torch.from_numpy(labels), np.arange(images))
 
 
 def _predict(spec: TrialSpec) -> Predictions | None:

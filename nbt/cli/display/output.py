@@ -148,6 +148,20 @@ def interval_text(interval: Interval, *, signed: bool = False) -> str:
     return f"{mean}  [{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"
 
 
+def metric_interval_text(metric: str, interval: Interval, *, signed: bool = False) -> str:
+    """Formats a value of a metric, or a signed difference, with its interval, as in "84.1 %  [82.9, 85.3]"."""
+    from nbt.report.metric_text import is_share
+
+    if is_share(metric):
+        text = interval_text(interval, signed=signed)
+        return text.replace(" %", " points") if signed else text
+    sign = "+" if signed else ""
+    mean = f"{interval.mean:{sign}.3f} nats"
+    if interval.low is None or interval.high is None:
+        return mean
+    return f"{mean}  [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+
+
 def relative_path(path: Path) -> Path:
     """Returns the path relative to the working directory if it is below it, else the path itself."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
-from nbt.cli.display.output import interval_text, relative_path
+from nbt.api.results import TrainResult
+from nbt.cli.display.output import interval_text, metric_interval_text, relative_path
 from nbt.cli.display.tables import grid
-from nbt.report.formatting import duration, pluralise
+from nbt.report.formatting import duration, percent, pluralise
+from nbt.report.metric_text import guess_text
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
 from nbt.report.study.reproduce import commands
+from nbt.report.study.test_section import weakest, weakest_classes
 from nbt.settings import SETTINGS, TransferSettings
+from nbt.training.metrics import METRICS
+from nbt.tuning.finals.test_results import ClassResult, TestResult, TestResults, test_results
 from nbt.tuning.intervals import Interval
-from nbt.tuning.storage.records import StudyRecord, TestRecord
+from nbt.tuning.storage.records import StudyRecord
 
 
 def search_summary(record: StudyRecord, recommended: TransferSettings, report: Path) -> list[RenderableType]:
@@ -58,28 +65,64 @@ def settings_table(settings: TransferSettings) -> RenderableType:
     return table
 
 
-def training_summary(validation: Interval, test: TestRecord, model: Path | None) -> RenderableType:
+def training_summary(result: TrainResult, model: Path | None) -> RenderableType:
     """Returns the results of a training with known settings, and the folder of its model if it was exported."""
-    table = grid()
-    table.add_row("validation", interval_text(validation), _runs_text(validation.n))
-    table.add_row("test", interval_text(test.accuracy), f"{test.n} images")
+    table, metric = grid(), result.result.metric
+    _add_test(table, "test", result.result, pluralise(result.test.n, "image"))
+    if result.majority is not None:
+        _add_test(table, f"test, {guess_text(metric)}", result.majority, "the same images")
+    table.add_row("", "validation", interval_text(result.validation), _runs_text(result.validation.n))
+    _add_optimism(table, metric, result.optimism)
+    _add_weakest(table, weakest(result.classes))
     if model is not None:
-        table.add_row("model", str(model), "")
+        table.add_row("", "model", str(model), "")
     return table
 
 
 def _results_table(record: StudyRecord) -> RenderableType:
-    table = grid()
+    table, results = grid(), test_results(record)
+    if results is not None:
+        _add_test(table, "test", results.recommended, pluralise(results.recommended.n, "image"))
+        if results.baseline is not None:
+            _add_test(table, "test of the default recipe", results.baseline, _difference_remark(results))
+        if results.majority is not None:
+            guess = guess_text(results.recommended.metric)
+            _add_test(table, f"test of {guess}", results.majority, "the same images")
     final = record.final(record.recommended or "")
     if final is not None:
         table.add_row("", "validation", interval_text(final.validation), _runs_text(final.validation.n))
         if final.versus_default is not None:
             difference = interval_text(final.versus_default, signed=True).replace(" %", " points")
-            table.add_row("", "against the default recipe", difference, "paired")
-    for test in record.test:
-        name = {"recommended": "test", "baseline": "test of the default recipe"}.get(test.name, test.name)
-        table.add_row("", name, interval_text(test.accuracy), f"{test.n} images")
+            table.add_row("", "against the default recipe", difference, "validation, paired")
+    if results is not None:
+        _add_optimism(table, results.recommended.metric, results.optimism)
+    _add_weakest(table, weakest_classes(record))
     return table
+
+
+def _add_test(table: Table, name: str, result: TestResult, remark: str) -> None:
+    if result.value is not None:
+        label = "" if result.metric == "accuracy" else f"{METRICS[result.metric].label}, "
+        table.add_row("", name, metric_interval_text(result.metric, result.value), f"{label}{remark}")
+
+
+def _difference_remark(results: TestResults) -> str:
+    difference = results.difference
+    if difference is None:
+        return "the same images"
+    text = metric_interval_text(results.recommended.metric, difference, signed=True)
+    return f"the same images; recommended minus default {text}"
+
+
+def _add_optimism(table: Table, metric: str, optimism: Interval | None) -> None:
+    if optimism is not None:
+        table.add_row("", "optimism", metric_interval_text(metric, optimism, signed=True), "validation minus test")
+
+
+def _add_weakest(table: Table, classes: Sequence[ClassResult]) -> None:
+    if classes:
+        recalls = [f"{row.name} ({percent(row.recall)} of {pluralise(row.images, 'image')})" for row in classes]
+        table.add_row("", "lowest recall", ", ".join(recalls), "classes of the test images")
 
 
 def _runs_text(n: int) -> str:

@@ -1,11 +1,14 @@
-"""The sentence that says which settings to use: accuracy, uncertainty, and comparison to the default recipe."""
+"""The main result of a study: which settings to use, their test result, and the validation that chose them."""
 
 from __future__ import annotations
 
 import math
 
 from nbt.report.formatting import format_interval, percent, pluralise, points, points_interval
+from nbt.report.metric_text import bounds_text, difference_bounds_text, difference_text, guess_text, value_text
 from nbt.report.study.recommendation import StudyRecommendation, default_recipe_trial
+from nbt.training.metrics import METRICS
+from nbt.tuning.finals.test_results import TestResult, TestResults, test_results
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import StudyRecord
 
@@ -20,10 +23,61 @@ def headline(record: StudyRecord, recommendation: StudyRecommendation | None) ->
     if recommendation.final is None:
         return _headline_before_finals(record, recommendation)
     advice = "Use the default recipe" if recommendation.is_default else f"Use the settings of {recommendation.name}"
+    results = test_results(record)
+    result = _validation_text(recommendation) if results is None else _test_text(results, recommendation.is_default)
+    return f"{advice}: {result}."
+
+
+def validation_sentences(record: StudyRecord, recommendation: StudyRecommendation | None) -> tuple[str, ...]:
+    """Returns the validation of the recommended settings and its difference to the test result, if there is one."""
+    results = test_results(record)
+    if recommendation is None or recommendation.final is None or results is None:
+        return ()
+    optimism = () if results.optimism is None else (_optimism_sentence(results.recommended.metric, results.optimism),)
+    return (f"In the final runs: {_validation_text(recommendation)}.", *optimism)
+
+
+def _validation_text(recommendation: StudyRecommendation) -> str:
+    assert recommendation.final is not None
     comparison = comparison_to_default(recommendation.final.versus_default)
     if recommendation.is_default:
         comparison = "; no settings of the search have a better mean"
-    return f"{advice}: {_accuracy_with_interval(recommendation.final.validation)}{comparison}."
+    return f"{_accuracy_with_interval(recommendation.final.validation)}{comparison}"
+
+
+def _test_text(results: TestResults, is_default: bool) -> str:
+    """Returns the test results, e.g. "70.1 % test accuracy (95 % interval ..., 900 images); the default recipe ..."."""
+    metric = results.recommended.metric
+    others = [("the default recipe", None if is_default else results.baseline), (guess_text(metric), results.majority)]
+    compared = [
+        f"{name} {value_text(metric, other.value.mean)} ({bounds_text(metric, other.value)})"
+        for name, other in others
+        if other is not None and other.value is not None
+    ]
+    return "; ".join([_test_value_text(results.recommended), *compared])
+
+
+def _test_value_text(result: TestResult) -> str:
+    if result.value is None:
+        return f"test {METRICS[result.metric].label} unknown"
+    interval = "" if result.value.low is None else f"95 % interval {bounds_text(result.metric, result.value)}, "
+    label = METRICS[result.metric].label
+    return f"{value_text(result.metric, result.value.mean)} test {label} ({interval}{pluralise(result.n, 'image')})"
+
+
+def _optimism_sentence(metric: str, optimism: Interval) -> str:
+    """Returns the difference of validation and test, and whether it is more than chance."""
+    distance = difference_text(metric, abs(optimism.mean)).lstrip("+")
+    where = "above" if optimism.mean > 0 else "below"
+    text = f"The validation mean is {distance} {where} the test result"
+    if optimism.low is None or optimism.high is None:
+        return f"{text}."
+    text += f" (95 % interval of the difference {difference_bounds_text(metric, optimism)})"
+    if optimism.low <= 0.0 <= optimism.high:
+        return f"{text}, which is within the uncertainty of both."
+    if (optimism.mean > 0) == METRICS[metric].higher_is_better:
+        return f"{text}: the validation is optimistic; rely on the test result."
+    return f"{text}: the test result is better than the validation, which trains on fewer images."
 
 
 def _accuracy_with_interval(validation: Interval) -> str:

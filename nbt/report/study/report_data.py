@@ -22,13 +22,14 @@ from nbt.report.formatting import (
     points,
     points_interval,
 )
+from nbt.report.metric_text import bounds_text, difference_bounds_text, difference_text, guess_text, value_text
 from nbt.report.priors.priors_section import priors_section
 from nbt.report.priors.pruning import STOPPED, pruning_results
 from nbt.report.priors.pruning_section import pruning_section
 from nbt.report.stored_values import mappings_at
 from nbt.report.study import sentences
 from nbt.report.study.hardware import hardware_section, hardware_text
-from nbt.report.study.headline import Z95, headline
+from nbt.report.study.headline import Z95, headline, validation_sentences
 from nbt.report.study.recommendation import (
     StudyRecommendation,
     current_recommendation,
@@ -41,9 +42,12 @@ from nbt.report.study.tables import (
     final_row,
     importance_rows,
     setting_rows,
-    test_row,
     trial_rows,
 )
+from nbt.report.study.test_section import test_section
+from nbt.training.metrics import METRICS
+from nbt.tuning.finals.test_results import TestResult, TestResults, test_results
+from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import StudyConfig, StudyRecord
 
 
@@ -69,17 +73,11 @@ def build_report(
         headline=headline(record, recommendation),
         explanation=_explanation(record, recommendation),
         finals_done=recommendation is not None and recommendation.final is not None,
-        tiles=(
-            _validation_tile(record, recommendation),
-            _difference_tile(record, recommendation),
-            _test_tile(record),
-            _budget_tile(record),
-        ),
+        tiles=_tiles(record, recommendation),
         settings=() if recommendation is None else _setting_rows(config, recommendation),
         finals=tuple(final_row(final, final.name == record.recommended) for final in record.finals),
         optimism=sentences.optimism(record, recommendation),
-        test=tuple(test_row(test) for test in record.test),
-        test_sentence=sentences.test_sentence(record),
+        test=test_section(record),
         test_model_trained_on="train + validation" if config.scenario is None else "train, task after task",
         budget_facts=_budget_facts(record),
         budget_share_spent=min(record.epochs_spent / record.epochs_budget, 1.0) if record.epochs_budget else None,
@@ -125,9 +123,55 @@ def _explanation(record: StudyRecord, recommendation: StudyRecommendation | None
         return ("recommended.yaml is written as soon as there is a full-length trial.",)
     units = len(mappings_at(record.profile or {}, "layers")) or None
     sentence = sentences.recipe_sentence(recommendation.settings, units)
+    validation = validation_sentences(record, recommendation)
     if recommendation.is_default:
-        return (sentence,)
-    return (sentence, "Differences from the default recipe are marked below.")
+        return (*validation, sentence)
+    return (*validation, sentence, "Differences from the default recipe are marked below.")
+
+
+def _tiles(record: StudyRecord, recommendation: StudyRecommendation | None) -> tuple[Fact, ...]:
+    """Returns the test results and the validation; before the test, validation, difference and budget."""
+    results = test_results(record)
+    validation = _validation_tile(record, recommendation)
+    if results is None or recommendation is None:
+        difference = _difference_tile(record, recommendation)
+        return validation, difference, Fact("Test accuracy", DASH, "not evaluated yet"), _budget_tile(record)
+    metric = results.recommended.metric
+    guessing = guess_text(metric).capitalize()
+    return (
+        _test_tile(f"Test {METRICS[metric].label}", results.recommended, pluralise(results.recommended.n, "image")),
+        _baseline_tile(results, recommendation.is_default),
+        Fact(guessing, DASH, "no stored predictions")
+        if results.majority is None
+        else _test_tile(guessing, results.majority, "same images"),
+        validation if results.optimism is None else _with_optimism(validation, metric, results.optimism),
+    )
+
+
+def _test_tile(label: str, result: TestResult, note: str) -> Fact:
+    if result.value is None:
+        return Fact(label, DASH, "no stored predictions")
+    interval = "" if result.value.low is None else f"{bounds_text(result.metric, result.value)}, "
+    return Fact(label, value_text(result.metric, result.value.mean), f"{interval}{note}")
+
+
+def _baseline_tile(results: TestResults, is_default: bool) -> Fact:
+    label, metric = "Test of the default recipe", results.recommended.metric
+    if is_default:
+        return Fact(label, "the same", "the default recipe is recommended")
+    if results.baseline is None:
+        return Fact(label, DASH, "not evaluated")
+    if results.difference is None:
+        return _test_tile(label, results.baseline, "same images")
+    difference = difference_text(metric, results.difference.mean)
+    bounds = difference_bounds_text(metric, results.difference)
+    return _test_tile(label, results.baseline, f"recommended {difference}, {bounds}")
+
+
+def _with_optimism(validation: Fact, metric: str, optimism: Interval) -> Fact:
+    difference = difference_text(metric, optimism.mean)
+    bounds = "" if optimism.low is None else f", {difference_bounds_text(metric, optimism)}"
+    return Fact(validation.label, validation.value, f"{validation.note}; minus test {difference}{bounds}")
 
 
 def _validation_tile(record: StudyRecord, recommendation: StudyRecommendation | None) -> Fact:
@@ -161,13 +205,6 @@ def _difference_tile(record: StudyRecord, recommendation: StudyRecommendation | 
         return Fact(label, DASH, "not measured yet")
     difference = (recommendation.trial.val_accuracy or 0.0) - (baseline.val_accuracy or 0.0)
     return Fact(label, points(difference), "points, one run each")
-
-
-def _test_tile(record: StudyRecord) -> Fact:
-    test = next((test for test in record.test if test.name == "recommended"), None)
-    if test is None:
-        return Fact("Test accuracy", DASH, "not evaluated yet")
-    return Fact("Test accuracy", percent(test.accuracy.mean), f"{format_interval(test.accuracy)}, {test.n} images")
 
 
 def _budget_tile(record: StudyRecord) -> Fact:

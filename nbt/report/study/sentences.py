@@ -1,13 +1,12 @@
-"""Sentences of a study's report below the headline: recipe, selection, test, and important settings."""
+"""Sentences of a study's report below the headline: recipe, selection, and important settings."""
 
 from __future__ import annotations
 
 from nbt.report.fit.correlation import unit_count
-from nbt.report.formatting import format_interval, percent, points
+from nbt.report.formatting import percent, points
 from nbt.report.study.recommendation import StudyRecommendation
 from nbt.settings import TransferSettings
-from nbt.tuning.intervals import Interval
-from nbt.tuning.storage.records import StudyRecord, TestRecord
+from nbt.tuning.storage.records import StudyRecord
 
 _EQUAL_RATES = 0.95
 """Smallest ratio of the lowest to the highest learning rate of the units that is not worth a clause."""
@@ -80,49 +79,6 @@ def optimism(record: StudyRecord, recommendation: StudyRecommendation | None) ->
         f"In the search, {recommendation.name} reached {percent(in_search)} on a single split, selected among {full} "
         f"full-length trials; over new seeds and splits its mean is {percent(in_finals)} "
         f"({points(in_finals - in_search)} points)."
-    )
-
-
-def test_sentence(record: StudyRecord) -> str:
-    """Returns the test result with its Wilson interval and the number of test evaluations."""
-    named = {test.name: test for test in record.test}
-    recommended, baseline = named.get("recommended"), named.get("baseline")
-    if recommended is None:
-        return _no_test_sentence(record.test_evaluations)
-    text = f"On {recommended.n} test images the recommendation reaches {_test_accuracy_text(recommended)}"
-    if baseline is not None:
-        comparison = _interval_comparison(recommended.accuracy, baseline.accuracy)
-        text += f", the default recipe {_test_accuracy_text(baseline)}; {comparison}"
-    return f"{text}. {_test_evaluations_sentence(record.test_evaluations)}"
-
-
-def _no_test_sentence(evaluations: int) -> str:
-    if evaluations == 0:
-        return "The test images have not been evaluated."
-    often = "once" if evaluations == 1 else f"{evaluations} times"
-    return f"The test images were evaluated {often} in this study, but not for this recommendation."
-
-
-def _test_accuracy_text(test: TestRecord) -> str:
-    return f"{percent(test.accuracy.mean)} (95 % Wilson interval {format_interval(test.accuracy)})"
-
-
-def _interval_comparison(recommended: Interval, baseline: Interval) -> str:
-    if recommended.low is None or recommended.high is None or baseline.low is None or baseline.high is None:
-        return "without intervals they cannot be compared"
-    if recommended.low > baseline.high:
-        return "the intervals do not overlap"
-    if baseline.low > recommended.high:
-        return "the default recipe is better on the test images, and the intervals do not overlap"
-    return "the intervals overlap, so the test images do not show which is better"
-
-
-def _test_evaluations_sentence(count: int) -> str:
-    if count <= 1:
-        return "The search did not use the test images; they were evaluated once, after the final selection."
-    return (
-        f"The test images were evaluated {count} times in this study, once after each finished search; a result after "
-        "an earlier evaluation may be optimistic."
     )
 
 

@@ -1,4 +1,4 @@
-"""Table rows of a study's report: settings, finalists, test results, trials, failures and importances."""
+"""Table rows of a study's report: settings, finalists, trials, failures and importances."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nbt.report.settings_table import flat_settings, recipe_summary, setting_des
 from nbt.report.study.hardware import trial_location, used_several_locations
 from nbt.report.study.recommendation import current_recommendation, default_recipe_trial
 from nbt.settings import TransferSettings
-from nbt.tuning.storage.records import FinalRecord, StudyRecord, TestRecord, TrialRecord
+from nbt.tuning.storage.records import FinalRecord, StudyRecord, TrialRecord
 
 
 def setting_rows(settings: TransferSettings, default: TransferSettings) -> tuple[TemplateData, ...]:
@@ -57,17 +57,6 @@ def final_row(final: FinalRecord, recommended: bool) -> TemplateData:
         versus_interval=DASH if versus is None else points_interval(versus),
         note=one_line(final.dropped),
         recommended=recommended,
-    )
-
-
-def test_row(test: TestRecord) -> TemplateData:
-    """Returns the row of a test evaluation."""
-    return TemplateData(
-        name="default recipe" if test.name == "baseline" else test.name,
-        accuracy=percent(test.accuracy.mean),
-        interval=format_interval(test.accuracy),
-        loss=format_loss(test.loss),
-        images=test.n,
     )
 
 

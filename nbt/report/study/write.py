@@ -13,21 +13,25 @@ from nbt.report.study.headline import comparison_to_default
 from nbt.report.study.recommendation import StudyRecommendation, current_recommendation
 from nbt.report.study.render import render_html, render_markdown
 from nbt.report.study.report_data import build_report
+from nbt.report.study.test_section import classes_frame, confusion_frame
 from nbt.report.study.trials_frame import trials_frame
 from nbt.training.export.model_folder import was_trained_with
 from nbt.tuning.storage.records import StudyRecord
 
 SETTINGS_FILE = "recommended.yaml"
 FIT_FILE = "fit.json"
-FILES = ("report.md", SETTINGS_FILE, "trials.csv", FIT_FILE, "report.html")
+CLASSES_FILE = "test_classes.csv"
+CONFUSION_FILE = "test_confusion.csv"
+FILES = ("report.md", SETTINGS_FILE, "trials.csv", FIT_FILE, CLASSES_FILE, CONFUSION_FILE, "report.html")
 """Files that `write_report` writes, in order; other files in the folder, such as `model/`, are not touched."""
 
 
 def write_report(record: StudyRecord, out: str | Path) -> Path:
     """Writes the report of a study, finished or not, to its folder in `out`.
 
-    The files are `report.html`, `report.md`, `trials.csv`, `fit.json` if the study has a fit profile, and
-    `recommended.yaml` if there is a full-length trial. All texts are created before the first file is written. Each
+    The files are `report.html`, `report.md`, `trials.csv`, `fit.json` if the study has a fit profile,
+    `recommended.yaml` if there is a full-length trial, and `test_classes.csv` and `test_confusion.csv` if the
+    predictions of the test images are stored. All texts are created before the first file is written. Each
     file is written under a temporary name and renamed; `report.html`, which refers to the others, comes last.
 
     Args:
@@ -41,12 +45,15 @@ def write_report(record: StudyRecord, out: str | Path) -> Path:
         NbtError: The folder cannot be written.
     """
     folder = report_folder(out, record.config.name)
+    classes, confusion = classes_frame(record), confusion_frame(record)
     data = build_report(record, folder, has_model=_has_model(record, folder))
     texts = {
         "report.md": render_markdown(data),
         SETTINGS_FILE: None if data.recommendation is None else settings_file(record, data.recommendation),
         FIT_FILE: None if record.profile is None else fit_file(record.profile),
         "trials.csv": trials_frame(record).to_csv(index=False, lineterminator="\n"),
+        CLASSES_FILE: None if classes is None else classes.to_csv(index=False, lineterminator="\n"),
+        CONFUSION_FILE: None if confusion is None else confusion.to_csv(lineterminator="\n"),
         "report.html": render_html(data),
     }
     write_report_files(folder, {name: texts[name] for name in FILES})

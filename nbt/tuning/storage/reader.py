@@ -114,6 +114,7 @@ def study_record(
     dataset = _get_mapping(attributes, codec.DATASET)
     finals = _read_finals(attributes)
     decision = _get_mapping(attributes, codec.FINALS)
+    classes = _get_mapping(attributes, codec.CLASSES)
     return StudyRecord(
         config=config,
         dataset=dataset,
@@ -135,6 +136,8 @@ def study_record(
         profile=_read_profile(attributes),
         prior_diagnostics=_get_mapping(attributes, codec.PRIOR_DIAGNOSTICS),
         search=_read_search(attributes),
+        class_names=tuple(classes.get("names", ())),
+        class_images=tuple(classes.get("images", ())),
         load_predictions=load_predictions,
     )
 

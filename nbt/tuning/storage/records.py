@@ -262,6 +262,8 @@ class StudyRecord:
         prior_diagnostics: Weights of priors and recorded tasks before and after the trials; see
             `nbt.tuning.prior_diagnostics`. Empty if the search used neither.
         search: Options of the last session; None for studies of version 0.1, see `search_config`.
+        class_names: Names of the classes, (C,); empty in studies of version 0.1.
+        class_images: Number of training and validation images of each class, (C,); empty in studies of version 0.1.
         load_predictions: Returns the predictions of a run by its key, or None; see `final_predictions` and
             `test_predictions`. They are read from the storage when they are first used.
     """
@@ -286,6 +288,8 @@ class StudyRecord:
     profile: Mapping[str, Any] | None = None
     prior_diagnostics: Mapping[str, Any] = field(default_factory=dict)
     search: SearchConfig | None = None
+    class_names: Sequence[str] = ()
+    class_images: Sequence[int] = ()
     load_predictions: LoadPredictions = field(default=no_predictions, repr=False, compare=False)
 
     def search_config(self) -> SearchConfig:

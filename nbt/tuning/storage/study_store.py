@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +129,16 @@ class StudyStore:
             NbtError: The database fails, or another driver has taken the lock.
         """
         self.put(codec.SEARCH, search.to_record())
+
+    def put_classes(self, names: Sequence[str], images: Iterable[int]) -> None:
+        """Stores the names of the classes and their numbers of training and validation images, (C,) each.
+
+        Raises:
+            NbtError: The database fails, or another driver has taken the lock.
+        """
+        classes = {"names": list(names), "images": [int(number) for number in images]}
+        if self.get(codec.CLASSES) != classes:
+            self.put(codec.CLASSES, classes)
 
     def put_profile(self, profile: Mapping[str, Any]) -> None:
         """Stores a fit profile as returned by `FitProfile.to_dict`.

@@ -2,16 +2,17 @@ from dataclasses import replace
 
 import pytest
 
-from nbt.report.study.headline import comparison_to_default, headline
+from nbt.report.study.headline import comparison_to_default, headline, validation_sentences
 from nbt.report.study.recommendation import current_recommendation
 from nbt.tuning.intervals import Interval
-from nbt.tuning.storage.records import StudyRecord
+from nbt.tuning.storage.records import StudyRecord, TestRecord
 from tests.sample_study import (
     BEST,
     DEFAULT,
     curve,
     diverged_curve,
     empty_study,
+    evaluated_study,
     final,
     finals,
     sample_study,
@@ -28,8 +29,39 @@ def interval(mean: float, low: float | None, high: float | None, n: int = 5) -> 
     return Interval(mean=mean, low=low, high=high, n=n)
 
 
-def test_headline_after_the_finals() -> None:
-    assert plain_headline(sample_study()) == (
+def test_headline_is_the_test_result() -> None:
+    assert plain_headline(evaluated_study()) == (
+        "Use the settings of trial 12: 69.5 % test accuracy (95 % interval 66.8-72.1 %, 1174 images); the default "
+        "recipe 65.1 % (62.3-67.8 %); always guessing the largest class 2.0 % (1.4-3.0 %)."
+    )
+    alone = plain_headline(evaluated_study(recommended="default recipe"))
+    assert alone.startswith("Use the default recipe: 65.1 % test accuracy") and "; the default recipe" not in alone
+    without_predictions = plain_headline(sample_study())
+    assert "; the default recipe 65.1 %" in without_predictions and "guessing" not in without_predictions
+
+
+def test_validation_and_its_difference_to_the_test_follow() -> None:
+    def sentences(record: StudyRecord) -> list[str]:
+        found = validation_sentences(record, current_recommendation(record))
+        return [text.replace("\N{EN DASH}", "-").replace("\N{MINUS SIGN}", "-") for text in found]
+
+    assert sentences(sample_study()) == [
+        "In the final runs: 70.6 % validation accuracy (95 % interval 69.6-71.6 %, 5 seeds), 4.5 points better than "
+        "the default recipe (95 % interval +4.1 to +4.9).",
+        "The validation mean is 1.1 points above the test result (95 % interval of the difference -1.6 to +4.0), which "
+        "is within the uncertainty of both.",
+    ]
+    for mean, end in (
+        (0.6, "the validation is optimistic; rely on the test result."),
+        (0.8, "trains on fewer images."),
+    ):
+        tested = TestRecord(name="recommended", accuracy=interval(mean, mean - 0.01, mean + 0.01), loss=None, n=900)
+        assert sentences(sample_study(test=(tested,)))[1].endswith(end)
+    assert sentences(sample_study(test=())) == []
+
+
+def test_headline_between_finals_and_test() -> None:
+    assert plain_headline(sample_study(test=())) == (
         "Use the settings of trial 12: 70.6 % validation accuracy (95 % interval 69.6-71.6 %, 5 seeds), 4.5 points "
         "better than the default recipe (95 % interval +4.1 to +4.9)."
     )
@@ -38,7 +70,7 @@ def test_headline_after_the_finals() -> None:
 def test_indistinguishable_settings_are_not_called_better() -> None:
     listed = finals()
     close = replace(listed[0], versus_default=interval(0.004, -0.009, 0.017))
-    text = plain_headline(sample_study(finals=(close, *listed[1:])))
+    text = plain_headline(sample_study(finals=(close, *listed[1:]), test=()))
     assert text.endswith("cannot be distinguished from the default recipe (+0.4 points, 95 % interval -0.9 to +1.7).")
     assert "better" not in text
 
@@ -51,20 +83,22 @@ def test_interval_that_touches_zero_shows_no_difference() -> None:
 
 def test_one_seed_shows_no_difference() -> None:
     one = final("trial 12", 12, BEST, [0.71], default=[0.66])
-    text = plain_headline(sample_study(finals=(one, final("default recipe", 0, DEFAULT, [0.66]))))
+    text = plain_headline(sample_study(finals=(one, final("default recipe", 0, DEFAULT, [0.66])), test=()))
     assert "one seed, no interval" in text
     assert "one seed does not distinguish it from the default recipe (+5.0 points)" in text
 
 
 def test_default_recipe_can_be_recommended() -> None:
-    text = plain_headline(sample_study(recommended="default recipe"))
+    text = plain_headline(sample_study(recommended="default recipe", test=()))
     assert text.startswith("Use the default recipe: 66.1 % validation accuracy (95 % interval")
     assert text.endswith("no settings of the search have a better mean.")
 
 
 def test_without_a_run_of_the_default_recipe_there_is_no_comparison() -> None:
     alone = (replace(finals()[0], versus_default=None),)
-    assert plain_headline(sample_study(finals=alone)).endswith("the default recipe was not run for comparison.")
+    assert plain_headline(sample_study(finals=alone, test=())).endswith(
+        "the default recipe was not run for comparison."
+    )
 
 
 def test_headline_before_the_finals_is_provisional() -> None:

@@ -11,6 +11,7 @@ from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import profile_dict
 from tests.sample_study import (
     empty_study,
+    evaluated_study,
     finals,
     forecast,
     sample_study,
@@ -81,7 +82,7 @@ def test_both_reports_contain_the_same_facts() -> None:
     page, text = Page(html(sample_study())).text, markdown(sample_study())
     for fact in (
         "4.5 points better than the default recipe (95 % interval +4.1 to +4.9)",
-        "95 % Wilson interval 66.8–72.1 %",  # noqa: RUF001 - a range
+        "69.5 % test accuracy (95 % interval 66.8–72.1 %, 1174 images)",  # noqa: RUF001 - a range
         "evaluated once, after the final selection",
         "14 full-length trials = 168 epochs",
         "130 of 168 (77 %)",
@@ -95,6 +96,20 @@ def test_both_reports_contain_the_same_facts() -> None:
     ):
         assert fact in page, fact
         assert fact in text, fact
+
+
+def test_the_result_by_class_is_in_both_reports() -> None:
+    few = evaluated_study(classes=4)
+    for text in (Page(html(few)).text, markdown(few)):
+        for fact in ("always guessing the largest class 25.0 %", "macro F1", "bird 3", "by true class (rows)"):
+            assert fact in text, fact
+        assert "test_confusion.csv has all" not in text
+    many = evaluated_study(classes=100, images=4000)
+    for text in (Page(html(many)).text, markdown(many).replace("`", "")):
+        for fact in ("weakest of 100 classes; test_classes.csv has all", "errors; test_confusion.csv has all"):
+            assert fact in text, fact
+        assert "by true class (rows)" not in text
+    assert len(html(many)) < len(html(sample_study())) + 25_000
 
 
 def test_hardware_section_for_several_locations() -> None:

@@ -9,6 +9,7 @@ from tests.sample_study import (
     DEFAULT,
     curve,
     empty_study,
+    evaluated_study,
     finals,
     interrupted,
     sample_study,
@@ -116,7 +117,8 @@ def test_budget_facts() -> None:
     timed = report(replace(record, budget="30m", epochs_budget=None))
     assert facts(timed.budget_facts)["Budget"] == "30m"
     assert timed.budget_share_spent is None
-    assert timed.tiles[3].value == "10 min 12 s"
+    untested = report(replace(record, budget="30m", epochs_budget=None, test=()))
+    assert untested.tiles[3].value == "10 min 12 s"
 
 
 def test_trial_stopped_by_the_budget_saves_no_epochs() -> None:
@@ -131,10 +133,27 @@ def test_budget_share_is_at_most_one() -> None:
 
 
 def test_tiles_of_a_finished_study() -> None:
+    guessing = "Always guessing the largest class"
+    tiles = facts(report(evaluated_study()).tiles)
+    assert list(tiles) == ["Test accuracy", "Test of the default recipe", guessing, "Validation accuracy"]
+    assert tiles["Test accuracy"].startswith("69.5 % 66.8")
+    assert tiles["Test of the default recipe"].startswith("65.1 % 62.3")
+    assert "recommended +4.4 points, +" in tiles["Test of the default recipe"]
+    assert tiles[guessing].startswith("2.0 % 1.4")
+    assert "minus test +1.1 points, \N{MINUS SIGN}1.6 to +4.0" in tiles["Validation accuracy"]
+
+
+def test_tiles_without_predictions() -> None:
     tiles = facts(report(sample_study()).tiles)
+    assert tiles["Always guessing the largest class"] == "\N{EN DASH} no stored predictions"
+    same = facts(report(sample_study(recommended="default recipe")).tiles)
+    assert same["Test of the default recipe"] == "the same the default recipe is recommended"
+
+
+def test_tiles_before_the_test() -> None:
+    tiles = facts(report(sample_study(test=())).tiles)
     assert list(tiles) == ["Validation accuracy", "Difference from default", "Test accuracy", "Epochs spent"]
     assert tiles["Difference from default"] == "+4.5 points +4.1 to +4.9, paired"
-    assert tiles["Test accuracy"].startswith("69.5 % 66.8")
 
 
 def test_failures_are_grouped_by_reason() -> None:

@@ -7,11 +7,8 @@ from nbt.report.study.sentences import (
     optimism,
     ranking_sentence,
     recipe_sentence,
-    test_sentence,
 )
 from nbt.settings import TransferSettings
-from nbt.tuning.intervals import Interval
-from nbt.tuning.storage.records import TestRecord
 from tests.sample_study import (
     BEST,
     DEFAULT,
@@ -22,8 +19,6 @@ from tests.sample_study import (
     trial,
     unfinished_study,
 )
-
-test_sentence.__test__ = False  # type: ignore[attr-defined]
 
 
 def test_recipe_sentence() -> None:
@@ -76,33 +71,6 @@ def test_optimism_of_the_selection_is_reported() -> None:
     assert "trial 12 reached 71.2 % on a single split, selected among 10 full-length trials" in text
     assert "its mean is 70.6 % (\N{MINUS SIGN}0.6 points)" in text
     assert optimism(unfinished_study(), current_recommendation(unfinished_study())) == ""
-
-
-def test_test_sentence_has_intervals_and_number_of_evaluations() -> None:
-    text = test_sentence(sample_study()).replace("\N{EN DASH}", "-")
-    assert "On 1174 test images the recommendation reaches 69.5 % (95 % Wilson interval 66.8-72.1 %)" in text
-    assert "the default recipe 65.1 % (95 % Wilson interval 62.3-67.8 %)" in text
-    assert "the intervals overlap, so the test images do not show which is better" in text
-    assert "evaluated once, after the final selection" in text
-    assert "3 times in this study" in test_sentence(sample_study(test_evaluations=3))
-    assert test_sentence(empty_study()) == "The test images have not been evaluated."
-    for count, often in ((1, "once"), (3, "3 times")):
-        earlier = test_sentence(sample_study(test=(), test_evaluations=count))
-        assert earlier == f"The test images were evaluated {often} in this study, but not for this recommendation."
-
-
-def test_separate_test_intervals() -> None:
-    def result(name: str, mean: float) -> TestRecord:
-        return TestRecord(
-            name=name, accuracy=Interval(mean=mean, low=mean - 0.01, high=mean + 0.01, n=900), loss=None, n=900
-        )
-
-    better = sample_study(test=(result("recommended", 0.8), result("baseline", 0.7)))
-    assert "the intervals do not overlap" in test_sentence(better)
-    worse = sample_study(test=(result("recommended", 0.7), result("baseline", 0.8)))
-    assert "the default recipe is better on the test images" in test_sentence(worse)
-    alone = sample_study(test=(result("recommended", 0.7),))
-    assert "default recipe" not in test_sentence(alone)
 
 
 def test_importance_sentence_names_its_basis() -> None:

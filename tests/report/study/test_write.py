@@ -18,7 +18,7 @@ from nbt.settings import TransferSettings
 from nbt.training.export.model_folder import CARD_FILE
 from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import make_profile, profile_dict
-from tests.sample_study import BEST, DEFAULT, empty_study, sample_study, unfinished_study, with_config
+from tests.sample_study import BEST, DEFAULT, empty_study, evaluated_study, sample_study, unfinished_study, with_config
 
 NAME = "cub-mobilenet_v2-non_binary"
 ALL = {"report.html", "report.md", "recommended.yaml", "trials.csv"}
@@ -212,3 +212,14 @@ def test_both_reports_contain_the_stored_options(tmp_path: Path) -> None:
     folder = write_report(dataclasses.replace(record, search=search), tmp_path).parent
     for name in ("report.html", "report.md"):
         assert "--storage sqlite:///far/s.db" in (folder / name).read_text()
+
+
+def test_predictions_add_the_result_by_class_and_the_confusion_matrix(tmp_path: Path) -> None:
+    folder = write_report(evaluated_study(), tmp_path).parent
+    assert names(folder) == ALL | {"test_classes.csv", "test_confusion.csv"}
+    confusion = pd.read_csv(folder / "test_confusion.csv", index_col="true class")
+    assert list(confusion.columns) == list(confusion.index)
+    assert confusion.to_numpy().sum() == 1174
+    assert pd.read_csv(folder / "test_classes.csv")["images"].sum() == 1174
+    write_report(sample_study(), tmp_path)
+    assert names(folder) == ALL, "files of earlier predictions are removed"

@@ -16,11 +16,11 @@ import pytest
 from nbt.errors import NbtError
 from nbt.tuning.storage.studies import list_studies, read_study
 from nbt.tuning.storage.study_store import StudyStore
+from tests.predictions import fake_predictions
 from tests.tuning.fakes import (
     EPOCHS,
     DriverKilled,
     FakeEngine,
-    fake_predictions,
     make_controller,
     open_fake_study,
     states,

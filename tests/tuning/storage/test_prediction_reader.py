@@ -12,7 +12,8 @@ from nbt.errors import NbtError
 from nbt.tuning.storage.database import resolve_storage
 from nbt.tuning.storage.prediction_reader import PredictionReader
 from nbt.tuning.storage.studies import read_study
-from tests.tuning.fakes import fake_predictions, open_fake_study, writer
+from tests.predictions import fake_predictions
+from tests.tuning.fakes import open_fake_study, writer
 
 
 def run_sql(folder: Path, statement: str) -> None:

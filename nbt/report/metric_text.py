@@ -1,0 +1,50 @@
+"""Values of metrics and their intervals as text: shares in percent, log loss in nats."""
+
+from __future__ import annotations
+
+from nbt.report.formatting import DASH, EN_DASH, MINUS, percent, points
+from nbt.training.metrics import METRICS
+from nbt.tuning.intervals import Interval
+
+
+def is_share(metric: str) -> bool:
+    """Returns whether the values of a metric are shares, 0 ... 1."""
+    return METRICS[metric].high == 1.0
+
+
+def value_text(metric: str, value: float | None) -> str:
+    """Returns a value, e.g. "84.2 %" or "0.412 nats"; a dash for None."""
+    if is_share(metric) or value is None:
+        return percent(value)
+    return f"{value:.3f} nats"
+
+
+def bounds_text(metric: str, interval: Interval) -> str:
+    """Returns the bounds of an interval, e.g. "81.0-87.3 %" or "0.380-0.447 nats"; a dash without bounds."""
+    if interval.low is None or interval.high is None:
+        return DASH
+    if is_share(metric):
+        return f"{100 * interval.low:.1f}{EN_DASH}{100 * interval.high:.1f} %"
+    return f"{interval.low:.3f}{EN_DASH}{interval.high:.3f} nats"
+
+
+def difference_text(metric: str, value: float, *, unit: bool = True) -> str:
+    """Returns a signed difference of values, e.g. "+1.3 points" or "-0.021 nats"."""
+    if is_share(metric):
+        return f"{points(value)} points" if unit else points(value)
+    text = f"{MINUS if value < 0 else '+'}{abs(value):.3f}"
+    return f"{text} nats" if unit else text
+
+
+def difference_bounds_text(metric: str, interval: Interval) -> str:
+    """Returns the bounds of a difference, e.g. "-0.4 to +3.0"; a dash without bounds."""
+    if interval.low is None or interval.high is None:
+        return DASH
+    return " to ".join(difference_text(metric, bound, unit=False) for bound in (interval.low, interval.high))
+
+
+def guess_text(metric: str) -> str:
+    """Returns what the result of always guessing is of, for a sentence."""
+    if metric in ("auroc", "log_loss"):
+        return "guessing by the class frequencies"
+    return "always guessing the largest class"
