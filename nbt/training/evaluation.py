@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nbt.devices import autocast, inference_batch_size
-from nbt.training.metrics import METRICS, OTHER_METRICS, Predictions
+from nbt.training.metrics import COMPUTE, OTHER_METRICS, Predictions
 from nbt.training.recipe.augmentation import AugmentationPlan
 from nbt.training.worker.context import WorkerContext
 
@@ -28,7 +28,7 @@ class Evaluation:
     Attributes:
         loss: Mean cross-entropy in nats.
         accuracy: Share of correctly classified images, 0 ... 1.
-        metrics: Name -> value of the other metrics in `nbt.training.metrics.METRICS`, None where one is not defined;
+        metrics: Name -> value of the other metrics in `nbt.metrics.METRICS`, None where one is not defined;
             empty if the loss is not finite.
     """
 
@@ -64,7 +64,7 @@ def evaluate(
     mean_loss, metrics = float(loss) / len(labels), {}
     if math.isfinite(mean_loss):
         predictions = predictions_from_logits(logits, labels)
-        metrics = {name: METRICS[name].compute(predictions) for name in OTHER_METRICS}
+        metrics = {name: COMPUTE[name](predictions) for name in OTHER_METRICS}
     return Evaluation(mean_loss, float(correct) / len(labels), metrics)
 
 
