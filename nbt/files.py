@@ -13,10 +13,13 @@ from pathlib import Path
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary file beside `path`, and renames it to `path` unless the block raises.
 
+    The name of the temporary file begins with that of `path` and ends in `.tmp`: what removes a checkpoint or cleans a
+    cache also removes the temporary files of killed processes.
+
     Args:
         path: The file; its folder exists.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
         temporary.replace(path)

@@ -149,7 +149,8 @@ def fine_tune_item(item: Item, shared: str) -> dict[str, Any]:
         specs = [TrialSpec(key="one", settings=settings, seed=seed, evaluate_test=True) for seed in SEEDS]
         results = [run_trial(spec, context, no_stop) for spec in specs]
         accuracies[name] = [
-            [0.0, 0.0] if result.diverged else [result.best.val_accuracy, result.test_accuracy] for result in results
+            [0.0, 0.0] if result.diverged else [result.curve[-1].val_accuracy, result.test_accuracy]
+            for result in results
         ]
     context.close()
     return accuracies

@@ -259,7 +259,7 @@ class TestRecords:
         assert any("gradient_noise " in row and GRADIENT_NOISE.settings[0].text in row for row in rows)
         with sqlite3.connect(tmp_path / "mlflow.db") as database:
             tracked = database.execute("select value from params where key = 'gradient_noise'").fetchall()
-        assert {str(value) for value in values} <= {value for (value,) in tracked}
+        assert {value for (value,) in tracked} == {str(value) for value in values if value}
 
 
 def test_it_unregisters_without_a_trace() -> None:
@@ -268,6 +268,6 @@ def test_it_unregisters_without_a_trace() -> None:
     assert tuple(SETTINGS) == names[:-2] and coordinate_names() == coordinates[:-1]
     with pytest.raises(TypeError, match="gradient_noise"):
         TransferSettings(gradient_noise=0.1)
-    assert json.loads(json.dumps(TransferSettings().to_dict())).keys() == set(SETTINGS)
+    assert json.loads(json.dumps(TransferSettings().to_dict())).keys() <= set(SETTINGS)
     assert pickle.loads(pickle.dumps(TransferSettings())) == TransferSettings()
     register(GRADIENT_NOISE)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from nbt.errors import UsageError
-from nbt.machine.cores import let_idle_threads_sleep
+from nbt.machine.cores import limit_spinning
 from nbt.progress import Progress
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def load_task(dataset: str | Path, **options: Unpack[TaskOptions]) -> Task:
         UsageError: An argument is invalid.
         NbtError: A file cannot be downloaded or written.
     """
-    let_idle_threads_sleep()
+    limit_spinning()
     from nbt.task.load import load_task as load
     from nbt.training.digits_source import pretrained_source
 

@@ -17,7 +17,7 @@ import click
 from nbt._version import __version__
 from nbt.cli.display.output import Output
 from nbt.errors import NbtError, nearest
-from nbt.machine.cores import let_idle_threads_sleep
+from nbt.machine.cores import limit_spinning
 from nbt.tuning.engines.interrupts import InterruptGuard
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -87,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
         The exit code.
     """
     out = Output()
-    let_idle_threads_sleep()
+    limit_spinning()
     try:
         code = nbt.main(list(arguments), prog_name="nbt", standalone_mode=False, obj=out)
         sys.stdout.flush()

@@ -12,6 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,65 +43,43 @@ Pixels = npt.NDArray[np.uint8]
 DecodedImages = Generator[tuple[int, Pixels | str]]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageStore:
     """Square RGB images of one size.
 
     A store with a cache file is pickled as a path; other processes map the file and share its memory.
 
-    Args:
-        array: uint8 (N, H, H, 3), in memory or a read-only memory map.
-        path: The cache file that holds exactly this array, or None.
-        unreadable: Names of the images that were left out.
+    Attributes:
+        array: The images, uint8 (N, H, H, 3), in memory or a read-only memory map.
+        path: The cache file that holds exactly this array, or None for images that are in memory only.
+        unreadable: Names of the images that were left out because they could not be decoded.
     """
 
-    __slots__ = ("_array", "_path", "_unreadable")
+    array: Pixels
+    path: Path | None = None
+    unreadable: tuple[str, ...] = ()
 
-    def __init__(self, array: Pixels, *, path: Path | None = None, unreadable: tuple[str, ...] = ()) -> None:
-        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] != array.shape[2] or array.shape[3] != 3:
-            raise ValueError(f"expected uint8 (N, H, H, 3), got {array.dtype} {array.shape}")
-        self._array = array
-        self._path = path
-        self._unreadable = unreadable
-
-    @property
-    def array(self) -> Pixels:
-        """The images, uint8 (N, H, H, 3)."""
-        return self._array
+    def __post_init__(self) -> None:
+        dtype, shape = self.array.dtype, self.array.shape
+        if dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
+            raise ValueError(f"expected uint8 (N, H, H, 3), got {dtype} {shape}")
 
     @property
     def size(self) -> int:
         """Height and width in pixels."""
-        return int(self._array.shape[1])
-
-    @property
-    def path(self) -> Path | None:
-        """The cache file, or None for images that are in memory only."""
-        return self._path
-
-    @property
-    def unreadable(self) -> tuple[str, ...]:
-        """Names of the images that were left out because they could not be decoded."""
-        return self._unreadable
+        return int(self.array.shape[1])
 
     @property
     def nbytes(self) -> int:
         """Size of the array in bytes."""
-        return int(self._array.nbytes)
+        return int(self.array.nbytes)
 
     def __len__(self) -> int:
-        return len(self._array)
+        return len(self.array)
 
     def __repr__(self) -> str:
-        path = f", path={str(self._path)!r}" if self._path else ""
+        path = f", path={str(self.path)!r}" if self.path else ""
         return f"ImageStore(<{len(self)} images, {self.size} px>{path})"
-
-    def select(self, index: npt.NDArray[np.int64]) -> ImageStore:
-        """Returns a store of a selection of the images, in memory.
-
-        Args:
-            index: Indices of the images, in the order of the result, int64 (n,).
-        """
-        return ImageStore(np.asarray(self._array[index]), unreadable=self._unreadable)
 
     def in_file(self, folder: Path) -> ImageStore:
         """Returns a store of the same images with a file, so that other processes share its memory.
@@ -111,23 +90,23 @@ class ImageStore:
         Raises:
             NbtError: The file cannot be written.
         """
-        if self._path is not None and self._path.exists():
+        if self.path is not None and self.path.exists():
             return self
         path = folder / "images.npy"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            np.save(path, self._array)
+            np.save(path, self.array)
         except OSError as error:
             raise NbtError(
                 f"the images cannot be written to {folder} for the workers ({error}); set TMPDIR to a larger disk, or "
                 "use --workers 1"
             ) from error
-        return _unpickle_store(None, str(path), self._unreadable)
+        return _unpickle_store(None, str(path), self.unreadable)
 
     def __reduce__(self) -> tuple[Callable[..., ImageStore], tuple[Any, ...]]:
-        if self._path is None:
-            return _unpickle_store, (np.asarray(self._array), None, self._unreadable)
-        return _unpickle_store, (None, str(self._path), self._unreadable)
+        if self.path is None:
+            return _unpickle_store, (np.asarray(self.array), None, self.unreadable)
+        return _unpickle_store, (None, str(self.path), self.unreadable)
 
 
 def _unpickle_store(array: Pixels | None, path: str | None, unreadable: tuple[str, ...]) -> ImageStore:
@@ -332,7 +311,7 @@ def _write_header(file: IO[bytes], n: int, size: int) -> int:
 
 def _remove_stale_files(folder: Path) -> None:
     """Removes temporary files that killed processes left behind, once they are a day old."""
-    for path in folder.glob(".*.tmp"):
+    for path in folder.glob("*.tmp"):
         try:
             if time.time() - path.stat().st_mtime > _STALE_AFTER_SECONDS:
                 path.unlink()

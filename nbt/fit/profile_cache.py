@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nbt.files import atomic_file
 from nbt.fit.fit_profile import FitProfile
 from nbt.paths import cache_folder
 
@@ -33,12 +32,8 @@ def read_profile(path: Path) -> FitProfile | None:
 
 def write_profile(path: Path, profile: FitProfile) -> None:
     """Writes a profile to the cache atomically; a failure is logged, and the next call measures again."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(profile.to_json(), encoding="utf-8")
-        temporary.replace(path)
+        with atomic_file(path) as temporary:
+            temporary.write_text(profile.to_json(), encoding="utf-8")
     except OSError as error:
         logger.warning("the fit profile is not cached: %s", error)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from nbt.settings import SETTINGS, TransferSettings
 
 Plain = float | int | bool | str
@@ -24,9 +26,21 @@ def flat_settings(settings: TransferSettings) -> dict[str, Plain]:
 
     The names and their order are the same for all settings.
     """
+    return _flat(settings, SETTINGS)
+
+
+def stored_flat_settings(settings: TransferSettings) -> dict[str, Plain]:
+    """Returns the part of `flat_settings` that is stored: settings newer than version 0.1 only if they are not neutral.
+
+    So a new setting changes no MLflow run of an earlier version.
+    """
+    return _flat(settings, settings.to_dict())
+
+
+def _flat(settings: TransferSettings, names: Iterable[str]) -> dict[str, Plain]:
     flat: dict[str, Plain] = {}
-    for name, item in SETTINGS.items():
-        value = settings.value(name)
+    for name in names:
+        item, value = SETTINGS[name], settings.value(name)
         flat |= dict(zip(item.columns, value if item.knots else (value,), strict=True))
     return flat
 

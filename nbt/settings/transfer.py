@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from nbt.errors import UsageError
-from nbt.settings.declaration import SETTINGS, declared_settings, documented, setting_field
+from nbt.settings.declaration import SETTINGS, Setting, declared_settings, documented, setting_field
 from nbt.settings.rule import FieldRule
 from nbt.yaml_loader import parse_yaml_mapping
 
@@ -426,20 +426,18 @@ class TransferSettings(_Group):
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings by flat name in JSON types, in the order of `SETTINGS`; `from_dict` reads them.
 
-        Settings of registered techniques are left out while they are neutral.
+        A setting that was added after version 0.1, or that a registered technique brings, is left out while it is
+        neutral. So it changes neither the hashes of settings that were stored without it nor the checkpoints of running
+        trials.
         """
-        values = {**{name: self.value(name) for name in _STORED}, **dict(self.extensions)}
+        values = {name: self.value(name) for name, setting in _STORED.items()}
+        values = {name: value for name, value in values.items() if not _is_new_and_neutral(_STORED[name], value)}
+        values |= dict(self.extensions)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def identity(self) -> dict[str, Any]:
-        """Returns what stored hashes and checkpoints know of the settings, in JSON types.
-
-        A setting that was added after version 0.1 is left out while it is neutral, so that it changes neither the
-        hashes of settings that were stored without it nor the checkpoints of running trials.
-        """
-        values = self.to_dict()
-        neutral = [name for name in values if SETTINGS[name].since and self.value(name) == SETTINGS[name].default]
-        return {name: value for name, value in values.items() if name not in neutral}
+        """Returns what stored hashes and checkpoints know of the settings: `to_dict`."""
+        return self.to_dict()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TransferSettings:
@@ -486,6 +484,10 @@ class TransferSettings(_Group):
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: cannot read settings ({error})") from error
         return cls.from_yaml(text, source=str(path))
+
+
+def _is_new_and_neutral(setting: Setting, value: Any) -> bool:
+    return setting.since != "" and value == setting.default
 
 
 SETTINGS.declare(TransferSettings)

@@ -23,7 +23,7 @@ from nbt.report.priors.pruning import (
     forecast_of,
     pruning_decision,
 )
-from nbt.report.settings_table import flat_settings, recipe_summary
+from nbt.report.settings_table import recipe_summary, stored_flat_settings
 from nbt.report.study.hardware import lost_workers, trial_location
 from nbt.training.results import EpochResult
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyRecord, TrialRecord
@@ -310,12 +310,12 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
         parent=STUDY_KEY,
         name=f"{trial.number:03d} {recipe_summary(trial.settings)} | {_outcome_text(trial)}",
         status=MLFLOW_STATUS[trial.end],
-        params={name: str(value) for name, value in flat_settings(trial.settings).items()},
+        params={name: str(value) for name, value in stored_flat_settings(trial.settings).items()},
         metrics=_finite(
             [
                 *points,
                 *_forecast_metrics(forecast, points, last),
-                *_summary_metrics(trial.val_accuracy, len(trial.curve), last),
+                *_summary_metrics(trial.curve, trial.val_accuracy, last),
             ]
         ),
         tags=_tags(tags),
@@ -329,7 +329,7 @@ def _outcome_text(trial: TrialRecord) -> str:
         return trial.end
     if trial.diverged:
         return "diverged"
-    accuracy = "" if trial.val_accuracy is None else f"{trial.val_accuracy:.3f}"
+    accuracy = "" if trial.last_accuracy is None else f"{trial.last_accuracy:.3f}"
     return accuracy if trial.state == "complete" else f"{trial.state} {accuracy}".strip()
 
 
@@ -344,8 +344,8 @@ def seed_run(record: StudyRecord, final: FinalRecord, run: FinalRun) -> RunSpec:
         parent=STUDY_KEY if trial is None else f"trial-{trial.number:04d}",
         name=f"final {final.name} seed {run.seed} | {run.val_accuracy:.3f}",
         status="FINISHED",
-        params={name: str(value) for name, value in flat_settings(final.settings).items()},
-        metrics=_finite([*points, *_summary_metrics(run.val_accuracy, len(run.curve), last)]),
+        params={name: str(value) for name, value in stored_flat_settings(final.settings).items()},
+        metrics=_finite([*points, *_summary_metrics(run.curve, run.val_accuracy, last)]),
         tags=_tags({"kind": "final", "candidate": final.name, "seed": str(run.seed), "state": "complete"}),
         started=start,
         ended=last,
@@ -374,10 +374,14 @@ def _forecast_metrics(forecast: Forecast | None, curve: Sequence[MetricPoint], l
         yield MetricPoint("forecast/to_beat", forecast.deciding.epoch, forecast.incumbent, last)
 
 
-def _summary_metrics(accuracy: float | None, epochs: int, at: int) -> Iterator[MetricPoint]:
-    if accuracy is not None:
-        yield MetricPoint("best_val_accuracy", 0, accuracy, at)
-    yield MetricPoint("epochs", 0, float(epochs), at)
+def _summary_metrics(curve: Sequence[EpochResult], value: float | None, at: int) -> Iterator[MetricPoint]:
+    """Yields the value of a run, if it has one, and the accuracy of its best epoch, which is information only."""
+    if value is not None:
+        yield MetricPoint("value", 0, value, at)
+    accuracies = [result.val_accuracy for result in curve if result.val_accuracy is not None]
+    if accuracies:
+        yield MetricPoint("best_val_accuracy", 0, max(accuracies), at)
+    yield MetricPoint("epochs", 0, float(len(curve)), at)
 
 
 def _finite(points: Sequence[MetricPoint]) -> tuple[MetricPoint, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -37,8 +35,9 @@ def pretrained_source(
 ) -> PretrainedWeights | None:
     """Returns the default weights of an encoder for `digits`, which is trained once on the digits 0-4 and cached.
 
-    "iid" without zaps uses `fine_tune`: a decaying learning rate, and validation images to choose the best epoch.
-    Every other scheme uses `pretrain`, as published: a constant learning rate, all images, and the last epoch.
+    "iid" without zaps uses `fine_tune` with a decaying learning rate, and the weights of the epoch with the best
+    validation, so that they stay those of version 0.1, on which stored studies build. Every other scheme uses
+    `pretrain`, as published: a constant learning rate, all images, and the last epoch.
 
     Args:
         spec: The backbone.
@@ -72,16 +71,15 @@ def _train_digits_source(
     task = _make_source_task(recipe, spec, random_weights)
     context = WorkerContext(task)
     assert isinstance(recipe.settings, TransferSettings)
-    trial = fine_tune(task, recipe.settings, recipe.seed, context=context)
-    while True:
-        try:
-            result = next(trial)
-        except StopIteration as end:
-            model: Any = end.value.model
-            break
+    model, state, best = context.model, State(), (-1.0, 0.0)
+    for result in fine_tune(task, recipe.settings, recipe.seed, context=context):
+        rank = result.val_accuracy or 0.0, -(result.val_loss or 0.0)
+        if rank > best:
+            best = rank
+            state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
         if progress is not None:
             progress("pretraining on digits 0-4", result.epoch, recipe.settings.epochs)
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(state)
     state.update(zip(CLASS_MEAN_KEYS, _compute_class_means(context, model), strict=True))
     write_source(recipe.path, state)
     return state

@@ -24,7 +24,7 @@ from nbt.training.recipe.mixup import draw_mixup_shares
 from nbt.training.recipe.optimizer import TrainStep, make_optimizer
 from nbt.training.recipe.stall import split_off_head
 from nbt.training.recipe.techniques import training_hooks
-from nbt.training.results import EpochResult, best_epoch
+from nbt.training.results import EpochResult
 from nbt.training.stage import StageContext
 from nbt.training.trial_state import TrialCheckpoint, TrialState
 from nbt.training.worker.context import WorkerContext
@@ -39,18 +39,16 @@ class FineTuneResult:
     """Result of a trial.
 
     Attributes:
-        model: The model with the kept weights, in evaluation mode; the expansion if the trial is linearised. It belongs
-            to the worker context: the next trial overwrites it.
+        model: The model with the weights after the last epoch (their moving average with `ema`), in evaluation mode;
+            the expansion if the trial is linearised. It belongs to the worker context: the next trial overwrites it.
         settings: The repaired settings of the trial.
         curve: Results of all epochs, including those before a resume.
-        best: The epoch whose weights were kept: the best on the validation images, or the last without any.
         setup_seconds: Time from the call to the first step: weights, optimiser, checkpoint.
     """
 
     model: Backbone | FirstOrder
     settings: TransferSettings
     curve: tuple[EpochResult, ...]
-    best: EpochResult | None
     setup_seconds: float
 
 
@@ -135,16 +133,16 @@ def fine_tune(
         def classify(inputs: torch.Tensor) -> torch.Tensor:
             return loss.mask_logits(network(inputs, frozen))
 
-        result = _evaluate_epoch(epoch, train_loss, started, batches, classify, hooks, state)
+        result = _evaluate_epoch(epoch, train_loss, started, batches, classify, hooks)
         state.curve.append(result)
         saved.save_if_due(state)
         if (yield result):
             break
 
-    state.load_kept_weights()
+    hooks.after_training()
     model.eval()
     model.zero_grad(set_to_none=True)
-    return FineTuneResult(network, settings, tuple(state.curve), best_epoch(state.curve), setup_seconds)
+    return FineTuneResult(network, settings, tuple(state.curve), setup_seconds)
 
 
 def _linearise(model: Backbone, stage: StageContext) -> FirstOrder:
@@ -162,9 +160,8 @@ def _evaluate_epoch(
     batches: TaskBatches,
     classify: Callable[[torch.Tensor], torch.Tensor],
     hooks: HookChain,
-    state: TrialState,
 ) -> EpochResult:
-    """Evaluates the weights after an epoch and keeps them if they are the best so far.
+    """Evaluates the weights after an epoch.
 
     The monitored images (`Task.watched`), which the training does not use, are not part of the time of the epoch.
     """
@@ -184,7 +181,6 @@ def _evaluate_epoch(
         if len(task.split.val):
             val = measure(task.split.val)
             result = dataclasses.replace(result, val_loss=val.loss, val_accuracy=val.accuracy, metrics=val.metrics)
-        state.keep_if_best(result)
         result = dataclasses.replace(result, seconds=time.perf_counter() - started)
         if result.val_loss is not None and not math.isfinite(result.val_loss):
             return diverged()

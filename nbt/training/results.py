@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,23 +56,15 @@ class EpochResult:
         return cls(**{**values, "train_loss": math.inf if loss is None else loss})
 
 
-def best_epoch(curve: list[EpochResult] | tuple[EpochResult, ...]) -> EpochResult | None:
-    """Returns the epoch with the highest validation accuracy; the lower validation loss breaks ties.
+def last_accuracy(curve: Sequence[EpochResult]) -> float | None:
+    """Returns the validation accuracy after the last epoch of a learning curve, the value of a full-length training.
 
-    Without validation images it is the last epoch. A stream of tasks is evaluated at its end only, so its last epoch is
-    returned, too. An empty curve gives None.
+    The best epoch is not used: without validation images, as in the training of the exported model, it is unknown.
+
+    Returns:
+        The accuracy, 0 ... 1; 0 if the training diverged, None without epochs or without validation images.
     """
-    if not curve:
-        return None
-    if curve[-1].val_accuracy is None:
-        return curve[-1]
-    return max(curve, key=_selection_key)
-
-
-def _selection_key(result: EpochResult) -> tuple[float, float, int]:
-    loss = math.inf if result.val_loss is None else result.val_loss
-    accuracy = -1.0 if result.val_accuracy is None else result.val_accuracy
-    return accuracy, -loss, -result.epoch
+    return None if not curve else 0.0 if curve[-1].diverged else curve[-1].val_accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +76,10 @@ class TrialSpec:
         settings: The repaired recipe.
         seed: Seed of head, order, augmentation and dropout.
         split_seed: Seed of another train/validation split; None uses the split of the task.
-        train_on_all: Whether to train on training and validation images; the weights of the last epoch are then kept.
-        evaluate_test: Whether to evaluate the kept weights on the test images, once, at the end.
+        train_on_all: Whether to train on training and validation images.
+        evaluate_test: Whether to evaluate the model on the test images, once, at the end.
         checkpoint: File to write the state to and to resume from; None writes no checkpoint.
-        export: Folder to write the kept model to, for `nbt predict`; None writes no model.
+        export: Folder to write the model to, for `nbt predict`; None writes no model.
     """
 
     key: str
@@ -110,8 +102,8 @@ class TrialOutcome:
         error: One line about the exception that ended the run, else None.
         traceback: The traceback of that exception.
         out_of_memory: Whether the device ran out of memory.
-        test_accuracy: Accuracy on the test images, 0 ... 1, if requested.
-        test_loss: Mean cross-entropy on the test images in nats, if requested.
+        test_accuracy: Accuracy on the test images, 0 ... 1, if requested; 0 if the training diverged.
+        test_loss: Mean cross-entropy on the test images in nats, if requested; None if the training diverged.
         facts: Node, device, gpu (its name), gpu_index, worker, precision, set-up seconds and memory of the run.
     """
 
@@ -123,11 +115,6 @@ class TrialOutcome:
     test_accuracy: float | None = None
     test_loss: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def best(self) -> EpochResult | None:
-        """The epoch whose weights are kept, see `best_epoch`."""
-        return best_epoch(self.curve)
 
     @property
     def diverged(self) -> bool:

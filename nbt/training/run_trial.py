@@ -107,7 +107,12 @@ def task_for_trial(spec: TrialSpec, task: Task) -> Task:
 def _evaluate_and_export(
     spec: TrialSpec, task: Task, context: WorkerContext, result: FineTuneResult, outcome: TrialOutcome
 ) -> TrialOutcome:
-    """Evaluates the finished model on the test images and exports it, if the specification requests it."""
+    """Evaluates the finished model on the test images and exports it, if the specification requests it.
+
+    A model whose training diverged has no usable weights: its test accuracy is 0, and it is not exported.
+    """
+    if outcome.diverged:
+        return dataclasses.replace(outcome, test_accuracy=0.0) if spec.evaluate_test else outcome
     if spec.evaluate_test:
         test = evaluate_model(context, result.model, task.split.test)
         outcome = dataclasses.replace(outcome, test_loss=test.loss, test_accuracy=test.accuracy)

@@ -1,8 +1,7 @@
-"""What a training keeps between epochs: its curve, the kept weights, and its checkpoint."""
+"""What a training keeps between epochs: its curve, its weights, and its checkpoint."""
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 from nbt.task.task import Task
 from nbt.training.checkpoint import checkpoint_identity, load_checkpoint, save_checkpoint
-from nbt.training.results import EpochResult, best_epoch
+from nbt.training.results import EpochResult
 from nbt.training.worker.starting_weights import StartingWeights
 from nbt.transfer.technique import HookChain, TrainingRun
 from nbt.transfer.transfer_depth import copy_tensors
@@ -31,34 +30,20 @@ class TrialState:
     def __init__(self, run: TrainingRun, hooks: HookChain) -> None:
         self._run, self._hooks = run, hooks
         self.curve: list[EpochResult] = []
-        # Frozen units do not change, so only the rest, buffers included, is kept and saved.
+        # Frozen units do not change, so only the rest, buffers included, is saved.
         prefix = tuple(f"units.{index}." for index in range(run.frozen))
         self._weights = {n: t for n, t in run.model.state_dict().items() if not n.startswith(prefix)}
-        self._kept = [tensor.clone() for tensor in self._weights.values()]
 
     @property
     def finished(self) -> bool:
         """Whether the last epoch is over, or the training diverged."""
         return len(self.curve) >= self._run.settings.epochs or (bool(self.curve) and self.curve[-1].diverged)
 
-    @torch.no_grad()
-    def keep_if_best(self, result: EpochResult) -> None:
-        """Keeps the current weights if an epoch that is not in the curve yet is the best so far."""
-        is_finite = result.val_loss is None or math.isfinite(result.val_loss)
-        if is_finite and best_epoch([*self.curve, result]) is result:
-            copy_tensors(self._kept, list(self._weights.values()))
-
-    @torch.no_grad()
-    def load_kept_weights(self) -> None:
-        """Loads the kept weights into the model."""
-        copy_tensors(list(self._weights.values()), self._kept)
-
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of the training, tensors and plain values."""
         return {
             "curve": [result.to_dict() for result in self.curve],
             "state": dict(self._weights),
-            "kept": self._kept,
             "optimizer": self._run.optimizer.state_dict(),
             "techniques": self._hooks.state_dict(),
         }
@@ -67,7 +52,6 @@ class TrialState:
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Restores the result of `state_dict`."""
         copy_tensors(list(self._weights.values()), [saved["state"][name] for name in self._weights])
-        copy_tensors(self._kept, saved["kept"])
         self._run.optimizer.load_state_dict(saved["optimizer"])
         self._hooks.load_state_dict(saved["techniques"] if "techniques" in saved else _techniques_of_0_1(saved))
         self.curve = [EpochResult.from_dict(result) for result in saved["curve"]]

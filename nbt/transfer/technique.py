@@ -78,8 +78,11 @@ class TrainingHooks:
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Encloses every evaluation, and the copy of the weights that are kept."""
+        """Encloses every evaluation."""
         yield
+
+    def after_training(self) -> None:
+        """Called once after the last epoch; the weights of the model are then the result of the training."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint needs besides the weights, tensors and plain values; {} for nothing."""
@@ -127,6 +130,11 @@ class HookChain:
             for hook in self._hooks.values():
                 stack.enter_context(hook.evaluation())
             yield
+
+    def after_training(self) -> None:
+        """Calls the hooks after the last epoch."""
+        for hook in self._hooks.values():
+            hook.after_training()
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Returns the states that are not empty, by name of the technique."""

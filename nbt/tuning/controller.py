@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from nbt.errors import NbtError
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
-from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec, last_accuracy
 from nbt.tuning.baseline_recipes import baseline_recipes
 from nbt.tuning.budget import Budget
 from nbt.tuning.budget_account import BudgetAccount
@@ -162,16 +162,15 @@ class SearchController:
     def on_abandoned(self, spec: TrialSpec) -> None:
         """Queues a trial that the engine returned unfinished: it runs again in this session or a later one."""
         self._account.release(spec.key)
-        self._queue.put_back(self._running.pop(spec.key))
+        self._queue.returned.append(self._running.pop(spec.key))
 
     def close(self) -> None:
         """Ends the session and marks unfinished trials as interrupted; may be called twice."""
         if self._closed:
             return
         self._closed = True
-        for run in (*self._running.values(), *self._queue.pop_returned()):
+        for run in (*self._running.values(), *self._queue.returned):
             self._end(run, TrialState.FAIL, reason=INTERRUPTED, interrupted=True)
-        self._running.clear()
         self._write_seconds()
 
     def _required_epochs(self, queued: QueuedTrial) -> int:
@@ -250,10 +249,10 @@ def _trial_result(outcome: TrialOutcome, length: int) -> tuple[TrialState, float
     # A stream of tasks reports the epochs of its last task when the task has ended: a stopped trial can be complete.
     if outcome.stopped is not None and not is_full_length:
         return TrialState.PRUNED, None, outcome.stopped
-    best = outcome.best
-    if best is None or best.val_accuracy is None:
-        return TrialState.FAIL, None, "no epoch has a validation accuracy: the search needs validation images"
-    return TrialState.COMPLETE, float(best.val_accuracy), ""
+    accuracy = last_accuracy(outcome.curve)
+    if accuracy is None:
+        return TrialState.FAIL, None, "the last epoch has no validation accuracy: the search needs validation images"
+    return TrialState.COMPLETE, float(accuracy), ""
 
 
 def _fastest_trial_seconds(record: StudyRecord) -> float:

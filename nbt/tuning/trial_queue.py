@@ -79,13 +79,16 @@ class TrialQueue:
         space: The search space.
         initial: Pairs of origin and settings. Settings outside the space, and origins that an earlier session has
             started, are left out.
+
+    Attributes:
+        returned: Trials that the engine has returned unfinished.
     """
 
     def __init__(
         self, trials: Sequence[FrozenTrial], space: Space, initial: Iterable[tuple[str, TransferSettings]]
     ) -> None:
         started = {trial.user_attrs.get(codec.ORIGIN) for trial in trials}
-        self._returned: deque[RunningTrial] = deque()
+        self.returned: deque[RunningTrial] = deque()
         self._waiting = deque(
             [
                 *_interrupted_trials(trials),
@@ -99,26 +102,16 @@ class TrialQueue:
 
     def first(self) -> QueuedTrial:
         """Returns the next trial without removing it."""
-        if self._returned:
-            run = self._returned[0]
+        if self.returned:
+            run = self.returned[0]
             return QueuedTrial(run.plan.origin, plan=run.plan, curve=run.curve, run=run)
         return self._waiting[0] if self._waiting else QueuedTrial()
 
     def remove_first(self) -> None:
         """Removes the next trial; does nothing if the sampler proposes it."""
-        queue: deque[Any] = self._returned or self._waiting
+        queue: deque[Any] = self.returned or self._waiting
         if queue:
             queue.popleft()
-
-    def put_back(self, run: RunningTrial) -> None:
-        """Queues a trial that the engine has returned unfinished."""
-        self._returned.append(run)
-
-    def pop_returned(self) -> list[RunningTrial]:
-        """Removes and returns all trials that the engine has returned unfinished."""
-        returned = list(self._returned)
-        self._returned.clear()
-        return returned
 
 
 def _interrupted_trials(trials: Sequence[FrozenTrial]) -> list[QueuedTrial]:

@@ -21,6 +21,7 @@ from nbt.fit.fit_profile import FitProfile
 from nbt.models.backbone_spec import parse_backbone
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
+from nbt.tuning.engines import worker_count
 from nbt.tuning.storage.records import StudyObserver, TrialRecord
 from tests.sample_study import BEST, interrupted, sample_study, with_config
 
@@ -72,6 +73,20 @@ def test_from_task_to_recommendation(task: Task, own_folder: Path) -> None:
     document = result.to_json()
     assert document.keys() >= {"study", "report", "recommended", "validation", "test", "trials", "epochs"}
     assert document["test"].keys() == {"recommended", "baseline"}
+
+
+def test_workers_run_the_same_baseline_recipes_as_one_process(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_count, "usable_cores", lambda: 2)
+    seen: list[str] = []
+    several = nbt.search(task, budget=4, progress=lambda what, *_: seen.append(what), **QUICK).record
+    alone = nbt.search(task, budget=4, workers=1, **{**QUICK, "study": "alone"}).record
+    assert "2 workers with 1 thread each: 2 usable cores" in seen
+    assert {trial.facts["worker"] for trial in several.trials} == {0, 1}
+    assert {trial.facts["worker"] for trial in alone.trials} == {0}
+    for trial, other in zip(several.trials[:3], alone.trials[:3], strict=True):
+        assert (trial.origin, trial.settings) == (other.origin, other.settings)
+        assert [epoch.train_loss for epoch in trial.curve] == [epoch.train_loss for epoch in other.curve]
+    assert {test.name for test in several.test} == {"recommended", "baseline"}
 
 
 def test_a_search_measures_the_fit_once_and_reports_it(

@@ -222,7 +222,7 @@ def test_another_process_maps_the_cached_images(cache: Path, files: list[Path], 
 
 def test_a_selection_is_pickled_with_its_pixels(cache: Path, damaged: list[Path]) -> None:
     store, _ = decode_images(damaged, 8)
-    few = store.select(np.array([5, 0]))
+    few = ImageStore(store.array[[5, 0]], unreadable=store.unreadable)
     again = pickle.loads(pickle.dumps(few))
     assert shades(again) == shades(few) == [shades(store)[5], shades(store)[0]]
     assert again.unreadable == store.unreadable and again.path is None

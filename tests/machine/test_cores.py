@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.machine import cores
-from nbt.machine.cores import let_idle_threads_sleep, usable_cores
+from nbt.machine.cores import limit_spinning, usable_cores
 
 ALLOWED = 6
 
@@ -91,22 +91,26 @@ def test_there_is_always_a_core_and_never_more_than_allowed(quota: float, allowe
 
 
 class TestWaiting:
-    def policy(self, code: str, **environment: str) -> str:
-        env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | environment
-        code = f"import os\n{code}\nprint(os.environ.get('OMP_WAIT_POLICY'))"
+    NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+    def spin_count(self, code: str, **environment: str) -> str:
+        env = {name: value for name, value in os.environ.items() if name not in self.NAMES} | environment
+        code = f"import os\n{code}\nprint(os.environ.get('GOMP_SPINCOUNT'))"
         return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True).stdout.strip()
 
-    def test_the_command_line_lets_idle_threads_sleep_before_torch_is_imported(self) -> None:
+    def test_the_command_line_limits_spinning_before_torch_is_imported(self) -> None:
         code = "import sys\nfrom nbt.cli.app import run\nrun(['spaces', '--json'])\nassert 'torch' not in sys.modules"
-        assert self.policy(code).endswith("PASSIVE")
+        assert self.spin_count(code).endswith("20000")
 
-    def test_the_value_of_the_user_is_kept(self) -> None:
-        code = "from nbt.machine.cores import let_idle_threads_sleep as f\nf()"
-        assert self.policy(code) == "PASSIVE"
-        assert self.policy(code, OMP_WAIT_POLICY="ACTIVE") == "ACTIVE"
+    def test_the_values_of_the_user_are_kept(self) -> None:
+        code = "from nbt.machine.cores import limit_spinning\nlimit_spinning()"
+        assert self.spin_count(code) == "20000"
+        assert self.spin_count(code, OMP_WAIT_POLICY="ACTIVE") == "None"
+        assert self.spin_count(code, GOMP_SPINCOUNT="7") == "7"
 
     def test_after_the_import_of_torch_it_would_have_no_effect(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        for name in self.NAMES:
+            monkeypatch.delenv(name, raising=False)
         monkeypatch.setitem(sys.modules, "torch", object())  # type: ignore[arg-type]
-        let_idle_threads_sleep()
-        assert "OMP_WAIT_POLICY" not in os.environ
+        limit_spinning()
+        assert "GOMP_SPINCOUNT" not in os.environ

@@ -1,4 +1,4 @@
-from nbt.report.settings_table import flat_settings, recipe_summary, setting_descriptions
+from nbt.report.settings_table import flat_settings, recipe_summary, setting_descriptions, stored_flat_settings
 from nbt.settings import SETTINGS, TransferSettings
 from tests.sample_study import BEST, DEFAULT, sampled
 
@@ -36,3 +36,12 @@ def test_recipe_summary_names_active_techniques() -> None:
     assert recipe_summary(injected) == "depth 1.00 frozen 0.00 lr 0.01 inject source asb source zap 1"
     linear = TransferSettings(method="dlcft", linearized=True, target_scale=5.0)
     assert recipe_summary(linear) == "depth 1.00 frozen 0.00 lr 0.01 dlcft linearized squared error 5"
+
+
+def test_new_settings_are_stored_only_where_they_are_used() -> None:
+    assert stored_flat_settings(DEFAULT) == {
+        name: value
+        for name, value in flat_settings(DEFAULT).items()
+        if name not in SETTINGS or not SETTINGS[name].since
+    }
+    assert stored_flat_settings(DEFAULT.replace(frozen_top=0.5))["frozen_top"] == 0.5

@@ -25,7 +25,7 @@ import pytest
 
 from nbt.errors import NbtError, UsageError
 from nbt.fit import FitProfile
-from nbt.report.settings_table import flat_settings
+from nbt.report.settings_table import stored_flat_settings
 from nbt.report.study.write import write_report
 from nbt.settings import TransferSettings
 from nbt.tracking import (
@@ -259,14 +259,15 @@ def test_trial_run_content(written: str) -> None:
     assert record.started is not None
     assert record.finished is not None
     assert (start, end) == (record.started.timestamp() * 1000, record.finished.timestamp() * 1000)
-    assert params == {key: str(value) for key, value in flat_settings(BEST).items()}
+    assert params == {key: str(value) for key, value in stored_flat_settings(BEST).items()}
     assert (tags["state"], tags["origin"], tags["reason"], tags["recommended"]) == ("complete", "sampler", "", "yes")
     assert [(step, value) for step, value, _ in history["val_accuracy"]] == [
         (result.epoch, result.val_accuracy) for result in record.curve
     ]
     assert tags["device"] == "cpu"
     assert {"train_loss", "val_loss", "seconds"} < set(history)
-    assert [value for _, value, _ in history["best_val_accuracy"]] == [0.712]
+    assert [value for _, value, _ in history["value"]] == [0.712]
+    assert [value for _, value, _ in history["best_val_accuracy"]] == [max(r.val_accuracy or 0 for r in record.curve)]
     assert [value for _, value, _ in history["epochs"]] == [12.0]
 
 
@@ -282,12 +283,13 @@ def test_states_of_pruned_failed_and_diverged_trials(written: str) -> None:
     assert "out of memory" in content["trial-0005"][3]["reason"]
     assert content["trial-0005"][1][1].endswith("| failed")
     assert content["trial-0007"][4]["train_loss"] == [(1, 6.5, content["trial-0007"][4]["train_loss"][0][2])]
-    assert content["trial-0007"][4]["best_val_accuracy"][0][1] == 0.0
+    assert content["trial-0007"][4]["value"][0][1] == 0.0
+    assert "value" not in content["trial-0004"][4], "a stopped trial has no value"
 
 
 def test_all_trials_and_finals_have_the_same_parameters(written: str) -> None:
     keys = {frozenset(entry[2]) for key, entry in dump(written).items() if key != "study"}
-    assert keys == {frozenset(flat_settings(TransferSettings()))}
+    assert keys == {frozenset(stored_flat_settings(TransferSettings()))}
 
 
 def test_study_run_content(written: str) -> None:

@@ -39,7 +39,6 @@ def test_a_finished_trial_has_its_whole_curve_and_its_device(context: WorkerCont
     assert (outcome.error, outcome.stopped, outcome.test_accuracy) == (None, None, None)
     assert outcome.facts["device"] == "cpu"
     assert outcome.facts["setup_seconds"] > 0
-    assert outcome.best in outcome.curve
 
 
 def test_a_stopped_trial_keeps_its_curve_and_is_neither_tested_nor_exported(
@@ -118,7 +117,8 @@ def test_a_failed_trial_is_released_before_its_memory_is_freed(digits: Task, mon
     trials: list[weakref.ref[object]] = []
 
     class OutOfMemoryState(TrialState):
-        def keep_if_best(self, result: EpochResult) -> None:
+        @property
+        def finished(self) -> bool:
             trials.append(weakref.ref(self))
             raise RuntimeError("CUDA error: out of memory")
 
@@ -127,7 +127,7 @@ def test_a_failed_trial_is_released_before_its_memory_is_freed(digits: Task, mon
     alive: list[bool] = []
     monkeypatch.setattr(context, "clear", lambda: alive.extend(trial() is not None for trial in trials))
     outcome = run_trial(TrialSpec(key="a", settings=QUICK), context, never_stop)
-    assert outcome.out_of_memory and "keep_if_best" in (outcome.traceback or "")
+    assert outcome.out_of_memory and "in finished" in (outcome.traceback or "")
     assert alive == [False]
 
 
@@ -145,7 +145,7 @@ def test_facts_of_a_gpu_include_its_name_and_the_peak_memory_of_the_trial(
 
     def train(takes: int) -> FineTuneResult:
         held["peak"] = max(held["peak"], held["now"] + takes)
-        return FineTuneResult(None, QUICK, (), None, 0.5)  # type: ignore[arg-type]
+        return FineTuneResult(None, QUICK, (), 0.5)  # type: ignore[arg-type]
 
     def fake(task: object, settings: TransferSettings, seed: int, **options: object) -> Generator[EpochResult]:
         if seed == 0:
@@ -186,3 +186,13 @@ def test_no_temporary_files_are_left(context: WorkerContext, tmp_path: Path) -> 
     run_trial(TrialSpec(key="a", settings=QUICK, export=tmp_path / "model"), context, never_stop)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "weights.safetensors"]
+
+
+def test_a_diverged_model_is_not_exported_and_has_the_worst_test_accuracy(digits: Task, tmp_path: Path) -> None:
+    spec = TrialSpec(
+        key="a", settings=QUICK.replace(head_lr=1000.0, body_lr=1000.0), evaluate_test=True, export=tmp_path / "m"
+    )
+    outcome = run_trial(spec, WorkerContext(digits), never_stop)
+    assert outcome.error is None and outcome.diverged
+    assert (outcome.test_accuracy, outcome.test_loss) == (0.0, None)
+    assert not (tmp_path / "m").exists()

@@ -94,7 +94,7 @@ def make_controller(store: StudyStore, budget: str = "10", *, pruner: str = "non
 
 def kill(store: StudyStore) -> None:
     """Releases the lock and connections of a store, as the operating system does for a killed process."""
-    store._lock.release()
+    writer(store)._pop_changes()
     writer(store).close()
 
 

@@ -80,17 +80,16 @@ class Task:
 
     def curve(self, settings: TransferSettings, *, seed: int = 0, length: int = LENGTH, epochs: int = 0) -> Curve:
         """Returns a noisy curve of the first `epochs` of `length`, all of them by default."""
-        key = derive_seed(self.seed, str(sorted(settings.to_dict().items())), seed)
+        key = derive_seed(self.seed, str(sorted(settings.identity().items())), seed)
         rng = np.random.default_rng(key)
         # The lower the learning rate, the later the accuracy rises.
         speed = 2.5 + 1.2 * float(np.clip(log_effective_lr(settings, settings.head_lr) + 1, -1.5, 1.5))
         end = self.true_logit(settings) + 0.1 * rng.standard_normal()
-        rows = []
+        rows, difficulties, watched_difficulties = [], rng.random(IMAGES), rng.random(800)  # the images do not change
         for epoch in range(1, length + 1):
             missing = math.exp(-speed * epoch / length) - math.exp(-speed)
             share = 1 / (1 + math.exp(3 * missing - end))
-            watched = rng.binomial(800, share) / 800
-            accuracy = rng.binomial(IMAGES, share) / IMAGES
+            watched, accuracy = (float(np.mean(drawn < share)) for drawn in (watched_difficulties, difficulties))
             loss = -math.log(share) + 0.02 * abs(rng.standard_normal())
             rows.append(EpochResult(epoch, loss + 0.1, loss, accuracy, 1.0, watched_accuracy=watched))
         return tuple(rows[: epochs or length])

@@ -13,7 +13,7 @@ from nbt.cli.display.tables import grid
 from nbt.report.formatting import duration, pluralise
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
 from nbt.report.study.reproduce import commands
-from nbt.settings import TransferSettings
+from nbt.settings import SETTINGS, TransferSettings
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import StudyRecord, TestRecord
 
@@ -46,15 +46,14 @@ def search_summary(record: StudyRecord, recommended: TransferSettings, report: P
 
 def settings_table(settings: TransferSettings) -> RenderableType:
     """Returns the settings that differ from the default recipe, with their default values."""
-    default = TransferSettings(epochs=settings.epochs).to_dict()
-    values = settings.to_dict()
-    changed = [name for name in values if values[name] != default[name]]
+    default = TransferSettings(epochs=settings.epochs)
+    changed = [name for name in SETTINGS if settings.value(name) != default.value(name)]
     if not changed:
         return _indented("the default recipe: plain full fine-tuning")
     table = grid()
     for name in changed:
-        value = Text(_value_text(values[name]), style="bold green")
-        table.add_row("", name, value, f"default {_value_text(default[name])}")
+        value = Text(_value_text(settings.value(name)), style="bold green")
+        table.add_row("", name, value, f"default {_value_text(default.value(name))}")
     table.add_row("", "all others", "as in the default recipe", "")
     return table
 
@@ -103,7 +102,7 @@ def _cost(record: StudyRecord) -> str:
 def _value_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(_value_text(item) for item in value)
     return str(value)
 

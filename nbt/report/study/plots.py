@@ -182,10 +182,11 @@ def _recommended_trial(record: StudyRecord) -> TrialRecord | None:
 
 
 def _accuracy(trial: TrialRecord) -> float | None:
-    """Returns the accuracy to draw; None for diverged and failed trials."""
-    if trial.diverged or trial.state == "failed" or trial.val_accuracy is None:
+    """Returns the accuracy after the last epoch; None for diverged and failed trials."""
+    accuracy = trial.last_accuracy
+    if trial.diverged or trial.state == "failed" or accuracy is None:
         return None
-    return trial.val_accuracy if math.isfinite(trial.val_accuracy) else None
+    return accuracy if math.isfinite(accuracy) else None
 
 
 def _points(trial: TrialRecord) -> list[tuple[int, float]]:

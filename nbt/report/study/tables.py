@@ -89,11 +89,11 @@ def trial_rows(record: StudyRecord) -> tuple[TemplateData, ...]:
 
 
 def _sorted_trials(record: StudyRecord, ranked: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Returns full-length trials by rank, then pruned, running, interrupted and failed ones by accuracy."""
+    """Returns full-length trials by rank, then pruned, running, interrupted and failed ones by their last accuracy."""
     done = {trial.number for trial in ranked}
     order = {"complete": 0, "pruned": 1, "running": 2, "interrupted": 3, "failed": 4}
     rest = [trial for trial in record.trials if trial.number not in done]
-    rest.sort(key=lambda trial: (order.get(trial.end, 5), -(trial.val_accuracy or 0.0), trial.number))
+    rest.sort(key=lambda trial: (order.get(trial.end, 5), -(trial.last_accuracy or 0.0), trial.number))
     return [*ranked, *rest]
 
 

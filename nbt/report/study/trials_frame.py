@@ -21,8 +21,9 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
     """Returns the trials as a table, one row per trial, by number.
 
     Returns:
-        Columns number, state (see `TrialRecord.end`), origin, val_accuracy (0 ... 1, of the kept epoch; 0 for diverged
-            trials), val_loss (nats), epochs (trained), seconds (of training), reason, node (name of the machine),
+        Columns number, state (see `TrialRecord.end`), origin, val_accuracy (0 ... 1, after the last epoch; 0 for
+            diverged trials, missing for others that are not of full length), val_loss (nats, missing in the same way),
+            epochs (trained), seconds (of training), reason, node (name of the machine),
             device (name of the GPU, or "cpu"), gpu_index (index of the GPU on its machine), forecast_mean,
             forecast_low, forecast_high (80 % interval) and forecast_chance (of beating the best trial) of the last
             forecast, control ("yes" for an unpromising trial that continued as a control, else "no"; "" without a

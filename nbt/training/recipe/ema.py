@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, which is evaluated and kept instead of the weights themselves."""
+"""Exponential moving average of the weights, which is evaluated and is the result instead of the weights themselves."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ class WeightEMA(TrainingHooks):
             yield
         finally:
             self._swap()
+
+    def after_training(self) -> None:
+        """Replaces the parameters by their averages."""
+        self._swap()
 
     @torch.no_grad()
     def _swap(self) -> None:

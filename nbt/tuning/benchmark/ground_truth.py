@@ -22,7 +22,7 @@ class GroundTruth:
     """Reference accuracies of a benchmark's settings, as shares 0 ... 1.
 
     Attributes:
-        test: Test accuracy at the epoch with the best validation accuracy, mean over the setting's runs, (settings,).
+        test: Test accuracy after the last epoch, mean over the setting's runs, (settings,).
         smoothed: Denoised test accuracy, see `denoise_accuracies`, (settings,).
         best: Maximum of `smoothed`, from which regret is measured. The true maximum, which a noisy table cannot show,
             is slightly higher.

@@ -19,19 +19,9 @@ class InMemoryStudyStore(StudyStore):
     """
 
     def __init__(self, config: StudyConfig, facts: dict[str, object] | None = None) -> None:
-        super().__init__(in_memory_study(config.name), config, _NullLock())
+        super().__init__(in_memory_study(config.name), config)
         self.put(codec.CONFIG, vars(config))
         self.put(codec.DATASET, facts or {})
-
-
-class _NullLock:
-    """A lock that always succeeds: no other process can open the study."""
-
-    def check(self) -> None:
-        pass
-
-    def release(self) -> None:
-        pass
 
 
 def replay_study_config(header: TableHeader, space: Space, seed: int) -> StudyConfig:

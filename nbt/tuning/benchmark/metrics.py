@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nbt.training.results import best_epoch
 from nbt.tuning.benchmark.simulated_engine import ReplayedTrial
 from nbt.tuning.benchmark.tabular import FloatArray, TabularBenchmark
 
@@ -60,9 +59,8 @@ def incumbent_path(trials: Sequence[ReplayedTrial], benchmark: TabularBenchmark,
 def _validation_rank(benchmark: TabularBenchmark, trial: ReplayedTrial) -> tuple[float, float]:
     """Returns the validation accuracy and the negative validation loss of a trial, by which incumbents are ranked."""
     run = benchmark.settings[trial.setting].runs[trial.run]
-    best = best_epoch(run.curve)
-    loss = math.inf if run.diverged or best is None or best.val_loss is None else best.val_loss
-    return run.val_accuracy, -loss
+    loss = None if run.diverged else run.curve[-1].val_loss
+    return run.val_accuracy, -math.inf if loss is None else -loss
 
 
 def regret_curve(path: NDArray[np.int64], accuracies: FloatArray, best: float, chance_accuracy: float) -> FloatArray:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nbt.errors import UsageError
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
-from nbt.training.results import EpochResult, best_epoch
+from nbt.training.results import EpochResult, last_accuracy
 from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable
 from nbt.tuning.space.dimension import Dimension, ParamValue
 from nbt.tuning.space.space import Space
@@ -171,6 +171,5 @@ def _check_run(run: RecordedRun, table: RecordedTable) -> None:
     name = f"{table.source}: setting {run.setting}, seed {run.seed}"
     if not run.diverged and len(run.curve) != table.header.epochs:
         raise UsageError(f"{name}: {len(run.curve)} epochs, but the table's header has {table.header.epochs}")
-    best = best_epoch(run.curve)
-    if best is None or (best.val_accuracy is None and not run.diverged):
+    if last_accuracy(run.curve) is None:
         raise UsageError(f"{name}: no validation accuracy, which a replay needs")

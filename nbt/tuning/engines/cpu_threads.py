@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from nbt.machine.cores import waiting_environment
+
 # OpenBLAS and MKL read their own variable before that of OpenMP, which PyTorch reads.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -19,13 +21,13 @@ def limit_threads(threads: int) -> int:
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """Returns the environment variables of a worker process that limit its threads and let idle ones sleep.
+    """Returns the environment variables of a worker process that limit its threads and let idle ones sleep early.
 
     Args:
         threads: Number of threads, 1 or more. A lower number that the user has set for a library is kept, and so is the
             user's way of waiting.
     """
-    environment = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+    environment = waiting_environment()
     for name in _THREAD_VARIABLES:
         value = os.environ.get(name, "")
         lower = value.isdecimal() and 0 < int(value) < threads

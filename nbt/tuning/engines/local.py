@@ -35,7 +35,8 @@ class LocalEngine(ClosingEngine):
             the CPU without GPUs.
         cache_bytes: Memory limit of each worker's frozen-feature cache; a share of the free memory when None.
         runner: "module:name" of the class of a worker's `Runner`; another class replaces real training, in tests or to
-            replay recorded curves. It is called with `(task, slot=, workers=, device=, cache_bytes=)`.
+            replay recorded curves. It is called with `(task, slot=, workers=, device=, cache_bytes=)`,
+            and with `shared_folder=` if one is given.
         shared_folder: Folder in which workers on CPUs share frozen features; None keeps them in each worker.
         measure_memory: Whether the number of trials per GPU follows from the memory that trials use, up to `workers`
             trials in total; if False, `workers` trials run until one runs out of memory.

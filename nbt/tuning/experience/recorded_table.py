@@ -17,7 +17,7 @@ from nbt.errors import UsageError
 from nbt.files import atomic_file
 from nbt.settings import SETTINGS, FieldRule, TransferSettings
 from nbt.training.metrics import OTHER_METRICS
-from nbt.training.results import EpochResult, best_epoch
+from nbt.training.results import EpochResult, last_accuracy
 from nbt.tuning.storage.codec import to_json
 
 if TYPE_CHECKING:
@@ -63,15 +63,13 @@ class RecordedRun:
 
     @property
     def val_accuracy(self) -> float:
-        """Validation accuracy of the best epoch, 0 ... 1; 0 if the run diverged."""
-        best = best_epoch(self.curve)
-        return 0.0 if best is None or self.diverged else best.val_accuracy or 0.0
+        """Validation accuracy after the last epoch, 0 ... 1; 0 if the run diverged."""
+        return last_accuracy(self.curve) or 0.0
 
     @property
     def test_accuracy(self) -> float | None:
-        """Test accuracy of the epoch with the best validation accuracy; 0 if the run diverged, None if not measured."""
-        best = best_epoch(self.curve)
-        return 0.0 if self.diverged else None if best is None else best.watched_accuracy
+        """Test accuracy after the last epoch, 0 ... 1; 0 if the run diverged, None if not measured."""
+        return 0.0 if self.diverged else self.curve[-1].watched_accuracy if self.curve else None
 
     def to_row(self) -> dict[str, Any]:
         """Converts the run to a row of the table in JSON types."""

@@ -57,11 +57,16 @@ class Retraining(TrialSource):
         """Stores the test results of a run.
 
         Raises:
-            NbtError: The training failed or the model was not tested.
+            NbtError: The training failed, or the model to be exported diverged, or the model was not tested.
         """
         name = spec.key.removeprefix("retrain-")
         if outcome.error is not None:
             raise NbtError(f"training the {name} settings on train + validation failed: {outcome.error}")
+        if outcome.diverged and spec.export is not None:
+            raise NbtError(
+                f"training the {name} settings on train + validation diverged in epoch {outcome.curve[-1].epoch} and "
+                "gave no model; use nbt train with lower learning rates, or search with another --seed"
+            )
         if spec.evaluate_test:
             self._store_result(name, outcome)
 

@@ -91,8 +91,8 @@ class LearningCurve:
 
     @property
     def end_score(self) -> float:
-        """Logit score of the best epoch."""
-        return float(self.logit_scores.max())
+        """Logit score after the last epoch."""
+        return float(self.logit_scores[-1])
 
     def until(self, epoch: int) -> LearningCurve:
         """Returns the curve truncated after an epoch, counted from 1."""
@@ -245,8 +245,7 @@ class CurveForecaster:
         for forest, weight in ((self._difference, 1 - fraction), (self._gain, fraction)):
             for reference, (values, weights) in zip(references, forest.outcomes(rows, held_out_group), strict=True):
                 start = reference.end_score if forest is self._difference else curve.end_score
-                # The result is the score of the best epoch, which is at least the score already reached.
-                parts.append((np.maximum(start + values, curve.end_score), weights * weight / len(references)))
+                parts.append((start + values, weights * weight / len(references)))
         return ForecastDistribution.mixture(parts)
 
     def interval(self, distribution: ForecastDistribution) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbt.errors import UsageError, nearest
 from nbt.paths import bundled_folder
-from nbt.settings import TransferSettings, repair
+from nbt.settings import SETTINGS, TransferSettings, repair
 from nbt.tuning.space.dimension import Dimension, ParamValue, format_value
 from nbt.tuning.space.parser import parse_space_fields
 
@@ -152,8 +152,7 @@ class Space:
             if math.isclose(restored.value(dimension.name), settings.value(dimension.name)):
                 restored = restored.replace(**{dimension.name: settings.value(dimension.name)})
         if restored != settings:
-            expected = settings.to_dict()
-            differing = [name for name, value in restored.to_dict().items() if value != expected[name]]
+            differing = [name for name in SETTINGS if restored.value(name) != settings.value(name)]
             raise UsageError(f"space {self.name} does not vary {', '.join(differing)} as these settings need")
         return params
 

@@ -12,7 +12,6 @@ from typing import Any
 from nbt.fit.fit_profile import FitProfile
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
-from nbt.tuning.storage.records import StudyConfig
 
 # Attributes of a study.
 CONFIG = "config"
@@ -121,12 +120,3 @@ def decode_profile(values: Mapping[str, Any]) -> dict[str, Any]:
         return FitProfile.from_dict({**values, "layers": rows}).to_dict()
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"invalid fit profile: {error}") from error
-
-
-def decode_config(values: Mapping[str, Any]) -> StudyConfig:
-    """Creates the configuration of a study from its stored values.
-
-    Raises:
-        TypeError: The values are damaged or were written by a later version.
-    """
-    return StudyConfig(**values)

@@ -85,7 +85,7 @@ def read_config(name: str, attributes: Mapping[str, Any]) -> StudyConfig | None:
     if codec.CONFIG not in attributes:
         return None
     try:
-        return codec.decode_config(attributes[codec.CONFIG])
+        return StudyConfig(**attributes[codec.CONFIG])
     except TypeError as error:
         raise UsageError(f"study {name}: its stored configuration is damaged ({error})") from error
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from nbt.search_config import PRUNERS, SearchConfig
 from nbt.settings import TransferSettings
-from nbt.training.results import EpochResult, best_epoch
+from nbt.training.results import EpochResult, last_accuracy
 from nbt.tuning.intervals import Interval
 
 # Key of the facts of a trial.
@@ -27,24 +27,43 @@ PRIOR_ORIGIN_PREFIX = "recommended: "
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyConfig:
+class TaskConfig:
+    """The task of a study or of a stream of tasks.
+
+    Attributes:
+        dataset: Dataset as given by the user; of a study, a folder is an absolute path.
+        backbone: Canonical specification, e.g. "mobilenet_v2(width_mult=0.35)".
+        weights: "default", "none" or the path of a file, of a study an absolute one.
+        image_size: Side of the images in pixels.
+        data_hash: `Task.fingerprint`.
+        weights_hash: Fingerprint of the pretrained weights w0.
+        seed: Seed from which all others are derived: those of split, sampler and trials; of the order of the classes.
+        data_dir: `--data-dir`, if given.
+        classes: `--classes`, if given.
+        shots: `--shots`, if given.
+    """
+
+    dataset: str
+    backbone: str
+    weights: str
+    image_size: int
+    data_hash: str
+    weights_hash: str
+    seed: int
+    data_dir: str | None = None
+    classes: int | None = None
+    shots: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig(TaskConfig):
     """The configuration of a study.
 
     Attributes:
         name: Name of the study.
-        dataset: Dataset as given by the user; a folder is an absolute path.
-        backbone: Canonical specification, e.g. "mobilenet_v2(width_mult=0.35)".
-        weights: "default", "none" or the absolute path of a file.
         space: Name of the search space; a file is an absolute path.
         space_hash: Hash of the content of the search space.
-        data_hash: `Task.fingerprint`.
-        weights_hash: Fingerprint of the pretrained weights w0.
-        image_size: Side of the images in pixels.
         epochs: Epochs of a full trial; for a stream, of all tasks together.
-        seed: Seed from which those of split, sampler and trials are derived.
-        data_dir: `--data-dir`, if given.
-        classes: `--classes`, if given.
-        shots: `--shots`, if given.
         teacher: `--teacher`, if given.
         teacher_hash: Fingerprint of the teacher's weights.
         scenario: `--scenario`, if given; every trial then learns a stream of tasks.
@@ -52,19 +71,9 @@ class StudyConfig:
     """
 
     name: str
-    dataset: str
-    backbone: str
-    weights: str
     space: str
     space_hash: str
-    data_hash: str
-    weights_hash: str
-    image_size: int
     epochs: int
-    seed: int
-    data_dir: str | None = None
-    classes: int | None = None
-    shots: int | None = None
     teacher: str | None = None
     teacher_hash: str | None = None
     scenario: str | None = None
@@ -106,21 +115,22 @@ class TrialRecord:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def best(self) -> EpochResult | None:
-        """The epoch with the best validation; see `nbt.training.results.best_epoch`."""
-        return best_epoch(self.curve)
-
-    @property
     def val_accuracy(self) -> float | None:
-        """Validation accuracy of the best epoch, 0 ... 1; 0 if the trial diverged, None without validation."""
-        if self.diverged:
-            return 0.0
-        return None if self.best is None else self.best.val_accuracy
+        """Value of a full-length trial: its validation accuracy after the last epoch, 0 ... 1; 0 if it diverged.
+
+        None for every other trial: the accuracy of a stopped trial is not comparable with those of full-length ones.
+        """
+        return self.last_accuracy if self.state == "complete" else None
 
     @property
     def val_loss(self) -> float | None:
-        """Validation loss of the best epoch in nats; None without validation."""
-        return None if self.best is None else self.best.val_loss
+        """Validation loss of a full-length trial after the last epoch in nats; None without validation."""
+        return self.curve[-1].val_loss if self.state == "complete" and self.curve else None
+
+    @property
+    def last_accuracy(self) -> float | None:
+        """Validation accuracy after the last epoch so far, 0 ... 1; see `nbt.training.results.last_accuracy`."""
+        return last_accuracy(self.curve)
 
     @property
     def diverged(self) -> bool:
@@ -163,17 +173,14 @@ class FinalRun:
 
     @property
     def val_accuracy(self) -> float:
-        """Validation accuracy of the best epoch, 0 ... 1; 0 if the run diverged."""
-        best = best_epoch(self.curve)
-        if best is None or best.val_accuracy is None or self.curve[-1].diverged:
-            return 0.0
-        return best.val_accuracy
+        """Validation accuracy after the last epoch, 0 ... 1; 0 if the run diverged."""
+        return last_accuracy(self.curve) or 0.0
 
     @property
     def val_loss(self) -> float:
-        """Validation loss of the best epoch in nats; infinite if it is unknown."""
-        best = best_epoch(self.curve)
-        return math.inf if best is None or best.val_loss is None else best.val_loss
+        """Validation loss after the last epoch in nats; infinite if it is unknown."""
+        loss = self.curve[-1].val_loss if self.curve else None
+        return math.inf if loss is None else loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +299,7 @@ class StudyRecord:
             "scenario": config.scenario,
             "tasks": config.tasks if is_stream else None,
             "seed": config.seed,
+            "workers": 1,  # the default of version 0.1
         }
         return SearchConfig.from_options(values)
 

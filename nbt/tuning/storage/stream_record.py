@@ -14,6 +14,7 @@ from nbt.errors import NbtError
 from nbt.settings import TransferSettings, repair
 from nbt.settings.continual import ContinualSettings, method_overrides
 from nbt.training.continual.results import ContinualResult
+from nbt.tuning.storage.records import TaskConfig
 from nbt.tuning.storage.study_names import default_study_name
 
 _MAX_NAME_PREFIX = 60
@@ -23,37 +24,17 @@ _IGNORED_FIELDS = ("memory_bytes",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamConfig:
+class StreamConfig(TaskConfig):
     """The configuration of a stream of tasks.
 
     Attributes:
         method: Method against forgetting, a key of `nbt.settings.continual.METHODS`.
         settings: Scenario, number of tasks and recipe.
-        seed: Seed of the order of the classes and of the training.
-        dataset: Dataset as given by the user.
-        backbone: Canonical specification, e.g. "mobilenet_v2(width_mult=0.35)".
-        weights: "default", "none" or the path of a file.
-        image_size: Side of the images in pixels.
-        data_hash: `Task.fingerprint`.
-        weights_hash: Fingerprint of the pretrained weights w0.
-        data_dir: `--data-dir`, if given.
-        classes: `--classes`, if given.
-        shots: `--shots`, if given.
         own_image_size: Whether the image size was chosen by the user.
     """
 
     method: str
     settings: ContinualSettings
-    seed: int
-    dataset: str
-    backbone: str
-    weights: str
-    image_size: int
-    data_hash: str
-    weights_hash: str
-    data_dir: str | None = None
-    classes: int | None = None
-    shots: int | None = None
     own_image_size: bool = False
 
     @property

@@ -73,8 +73,8 @@ def open_study(
             config = dataclasses.replace(config, name=unused_name(config.name, taken))
         _check_inputs(storage, config)
         stored, lock = _lock_and_load(storage, config, stack)
-        writer = StudyWriter(stored, storage)
-        store = StudyStore(writer.study, config, lock, writer)
+        writer = StudyWriter(stored, storage, lock)
+        store = StudyStore(writer.study, config, writer)
         facts = {codec.CONFIG: dataclasses.asdict(config), codec.DATASET: dataset, codec.NOTES: notes}
         _write_facts(store, {**facts, codec.BUDGET: budget, codec.PRUNER: pruner})
         stack.pop_all()  # the store closes them

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,7 @@ from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.storage import codec
-from nbt.tuning.storage.locks import StudyLock
-from nbt.tuning.storage.reader import read_trial, study_record, trained_epochs
+from nbt.tuning.storage.reader import read_trial, study_record
 from nbt.tuning.storage.records import StudyConfig, StudyRecord, TrialRecord
 from nbt.tuning.storage.study_writer import StudyWriter
 
@@ -67,16 +65,11 @@ class StudyStore:
     Args:
         study: The study in memory.
         config: Configuration of the study.
-        lock: The acquired lock of the study.
         writer: Write access to the database; None for a study that exists only in memory.
     """
 
-    def __init__(
-        self, study: optuna.Study, config: StudyConfig, lock: StudyLock, writer: StudyWriter | None = None
-    ) -> None:
-        self.study = study
-        self.config = config
-        self._lock, self._writer = lock, writer
+    def __init__(self, study: optuna.Study, config: StudyConfig, writer: StudyWriter | None = None) -> None:
+        self.study, self.config, self._writer = study, config, writer
         self._closed = False
 
     def __enter__(self) -> StudyStore:
@@ -87,15 +80,9 @@ class StudyStore:
 
     def close(self) -> None:
         """Writes all changes, releases the lock and closes the connections; may be called twice."""
-        if self._closed:
-            return
-        self._closed = True
-        with ExitStack() as stack:
-            if self._writer is not None:
-                stack.callback(self._writer.close)
-            stack.callback(self._lock.release)
-            if self._writer is not None:
-                self._writer.flush()
+        if self._writer is not None and not self._closed:
+            self._closed = True
+            self._writer.close()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Returns an attribute of the study, or `default` if it is missing."""
@@ -111,7 +98,6 @@ class StudyStore:
         Raises:
             NbtError: The database fails, or another driver has taken the lock.
         """
-        self._lock.check()
         stored = self.study if self._writer is None else self._writer
         (stored.set_user_attr if isinstance(stored, optuna.Study) else stored.put)(name, codec.to_json(value))
 
@@ -157,10 +143,6 @@ class StudyStore:
         """Returns Optuna's trial objects; they are shared and must not be changed."""
         return self.study.get_trials(deepcopy=False)
 
-    def spent_epochs(self) -> int:
-        """Returns the number of epochs trained so far, including those of pruned and failed trials."""
-        return sum(map(trained_epochs, self.trials()))
-
     def ask(self, distributions: dict[str, BaseDistribution], params: Mapping[str, Any] | None = None) -> optuna.Trial:
         """Starts a trial with the parameters that the sampler proposes, or with the given ones; see `write_plan`.
 
@@ -168,7 +150,6 @@ class StudyStore:
             distributions: Distributions of all parameters.
             params: A value for every parameter, inside its distribution; None to ask the sampler.
         """
-        self._lock.check()
         if params is not None:
             self.study.enqueue_trial(dict(params))
         return self.study.ask(distributions)
@@ -194,7 +175,6 @@ class StudyStore:
         Raises:
             NbtError: An earlier change could not be written, or another driver has taken the lock.
         """
-        self._lock.check()
         trial.set_user_attr(codec.PROGRESS, {"trained": trained, "curve": tuple(curve)})
         self._changed(trial, first_epoch=curve[-1].epoch)
 
@@ -225,7 +205,6 @@ class StudyStore:
         Raises:
             NbtError: The database fails, or another driver has taken the lock.
         """
-        self._lock.check()
         trial.set_user_attr(codec.PROGRESS, {"trained": trained, "curve": tuple(curve)})
         ending = {codec.REASON: reason, codec.FACTS: codec.to_json(facts), codec.INTERRUPTED: interrupted}
         for name, stored in ending.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nbt.errors import NbtError
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.database import close, convert_errors
+from nbt.tuning.storage.locks import StudyLock
 from nbt.tuning.storage.records import INTERRUPTED
 from nbt.tuning.storage.trial_tables import in_memory_study, read_trials, write_trials
 
@@ -33,14 +34,15 @@ class StudyWriter:
     Args:
         stored: The study, loaded from the database.
         storage: The database.
+        lock: The acquired lock of the study; every method that writes raises NbtError if another driver has taken it.
 
     Attributes:
         study: The study in memory, with all trials.
         flush_seconds: Longest time in seconds until a change is written; 0 writes every change at once.
     """
 
-    def __init__(self, stored: optuna.Study, storage: optuna.storages.RDBStorage) -> None:
-        self._stored, self._storage = stored, storage
+    def __init__(self, stored: optuna.Study, storage: optuna.storages.RDBStorage, lock: StudyLock) -> None:
+        self._stored, self._storage, self._lock = stored, storage, lock
         self.flush_seconds = FLUSH_SECONDS
         # The first lock is held during writing, the second one, never for long, by changes of the fields below it.
         self._write_lock, self._change_lock = threading.RLock(), threading.Lock()
@@ -68,6 +70,7 @@ class StudyWriter:
 
     def put(self, name: str, value: Any) -> None:
         """Stores an attribute of the study at once."""
+        self._lock.check()
         with self._write_lock, self.convert_errors():
             self._stored.set_user_attr(name, value)
 
@@ -111,10 +114,11 @@ class StudyWriter:
         self._write(self._pop_changes())
 
     def close(self) -> None:
-        """Closes the connections without writing the changes; may be called twice."""
-        with self._write_lock:
-            self._pop_changes()
-            close(self._storage)
+        """Writes all changes, releases the lock and closes the connections."""
+        with ExitStack() as stack:
+            stack.callback(close, self._storage)
+            stack.callback(self._lock.release)
+            self.flush()
 
     def _pop_changes(self) -> dict[int, int]:
         """Removes and returns all scheduled changes."""
@@ -130,6 +134,7 @@ class StudyWriter:
         if not first_epochs:
             return
         try:
+            self._lock.check()
             with self._write_lock, self.convert_errors():
                 trials = self.study.get_trials(deepcopy=False)
                 while self._n_stored <= max(first_epochs):

@@ -15,12 +15,12 @@ from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import JSON, Boolean, Column, Double, Integer, String, bindparam
 
 from nbt._version import __version__
 from nbt.errors import UsageError
-from nbt.training.results import EpochResult
+from nbt.training.results import EpochResult, last_accuracy
 from nbt.tuning.storage import codec
 
 SCHEMA_VERSION = 1
@@ -136,7 +136,8 @@ def read_trials(study: optuna.Study, engine: sqlalchemy.Engine) -> list[FrozenTr
     """Returns the trials of a stored study in the order of their numbers.
 
     The user attributes of each trial hold the stored ones and, as `codec.PROGRESS`, the number of trained epochs
-    ("trained") and the learning curve as a tuple of `EpochResult` ("curve"). Nothing is written.
+    ("trained") and the learning curve as a tuple of `EpochResult` ("curve"). The value of a full-length trial is the
+    accuracy after the last epoch; version 0.1 stored that of the best epoch. Nothing is written.
 
     Args:
         study: The study, loaded from the database.
@@ -177,6 +178,7 @@ def _with_state(trial: FrozenTrial, row: sqlalchemy.Row[Any], curve: tuple[Epoch
     complete.user_attrs = {**attributes, codec.PROGRESS: {"trained": row.trained, "curve": curve}}
     complete.system_attrs = row.system_attributes
     complete.intermediate_values = {result.epoch: codec.intermediate_value(result) for result in curve}
+    _set_value(complete, curve)
     return complete
 
 
@@ -185,7 +187,15 @@ def _with_decoded_curve(trial: FrozenTrial) -> FrozenTrial:
     with suppress(KeyError, TypeError, ValueError):
         progress = trial.user_attrs[codec.PROGRESS]
         complete = copy.copy(trial)
-        decoded = {**progress, "curve": codec.decode_curve(progress["curve"])}
-        complete.user_attrs = {**trial.user_attrs, codec.PROGRESS: decoded}
+        curve = codec.decode_curve(progress["curve"])
+        complete.user_attrs = {**trial.user_attrs, codec.PROGRESS: {**progress, "curve": curve}}
+        _set_value(complete, curve)
         return complete
     return trial
+
+
+def _set_value(trial: FrozenTrial, curve: Sequence[EpochResult]) -> None:
+    """Sets the value of a full-length trial to that of its learning curve."""
+    value = last_accuracy(curve)
+    if trial.state is TrialState.COMPLETE and value is not None:
+        trial.value = value

@@ -47,7 +47,7 @@ def to_observation(record: TrialRecord, images: int) -> Observation | None:
         return None
     if record.state == "running":
         return Observation(record.settings, None, 0.0)
-    accuracy = record.val_accuracy or 0.0
+    accuracy = record.last_accuracy or 0.0
     noise = float(logit_score_variance(accuracy, images))
     if record.state == "complete":
         return Observation(record.settings, float(logit_score(accuracy, images)), noise)

@@ -135,7 +135,7 @@ def test_diverged_stream_is_noted() -> None:
 def test_settings_show_differences_from_the_default_recipe() -> None:
     rows = {row.name: row for row in build_stream_report(two_methods()).settings}
     assert rows["method"].values == ("dlcft", "joint")
-    assert rows["linearized"].default == "False"
+    assert rows["linearized"].default == "false"
     assert "momentum" not in rows
     assert all(row.meaning for row in rows.values())
 

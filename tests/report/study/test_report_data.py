@@ -1,7 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from nbt.report.formatting import TemplateData
+from nbt.report.formatting import DASH, TemplateData
 from nbt.report.study.report_data import build_report
 from nbt.tuning.storage.records import StudyRecord
 from tests.sample_study import (
@@ -85,7 +85,9 @@ def test_sparklines_cover_the_range_of_all_curves() -> None:
 
 def test_trial_row() -> None:
     row = next(row for row in report(sample_study()).trials if row.number == 16)
-    assert (row.state, row.accuracy, row.epochs) == ("pruned", "43.0 %", "4/12")
+    assert (row.state, row.accuracy, row.loss, row.epochs) == ("pruned", DASH, DASH, "4/12"), (
+        "a stopped trial has no value"
+    )
     assert row.reason == "rank 5 of 6 after 4 epochs"
     assert len(row.curve) == 4
 

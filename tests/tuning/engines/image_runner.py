@@ -31,7 +31,7 @@ class ImageRunner:
             "sum": int(self.array.sum()),
             # Pages of the file, which all processes share, in the list of this process's memory.
             "mapped": str(self.array.filename) in Path("/proc/self/maps").read_text(),
-            "environment": {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")},
+            "environment": {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")},
         }
         return TrialOutcome(facts=facts)
 

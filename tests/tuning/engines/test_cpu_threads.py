@@ -13,12 +13,12 @@ VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*VARIABLES, "OMP_WAIT_POLICY"):
+    for name in (*VARIABLES, "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
 
 
 def test_all_libraries_of_a_worker_have_the_same_limit() -> None:
-    assert thread_environment(2) == {**dict.fromkeys(VARIABLES, "2"), "OMP_WAIT_POLICY": "PASSIVE"}
+    assert thread_environment(2) == {**dict.fromkeys(VARIABLES, "2"), "GOMP_SPINCOUNT": "20000"}
 
 
 def test_lower_numbers_and_the_way_of_waiting_of_the_user_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,6 @@ def test_lower_numbers_and_the_way_of_waiting_of_the_user_are_kept(monkeypatch: 
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "4",
         "MKL_NUM_THREADS": "4",
-        "OMP_WAIT_POLICY": "ACTIVE",
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nbt.data.image_store import ImageStore
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.load import load_task
@@ -101,7 +102,8 @@ def test_workers_share_frozen_features_until_the_end(digits: Task) -> None:
 
 def test_workers_map_the_same_file_of_images_and_have_one_thread(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("nbt.tuning.engines.worker_process.usable_cores", lambda: 2)
     source = ListSource(make_specs(4))
     with EngineFactory("local", 2, runner=IMAGE_RUNNER) as factory:
@@ -111,11 +113,11 @@ def test_workers_map_the_same_file_of_images_and_have_one_thread(digits: Task, m
     assert {fact["file"] for fact in facts} == {str(digits.images.path)}
     assert {fact["sum"] for fact in facts} == {int(digits.images.array.sum())}
     assert all(fact["mapped"] for fact in facts)
-    assert facts[0]["environment"] == {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    assert facts[0]["environment"] == {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "20000"}
 
 
 def test_images_without_a_file_are_written_once_for_the_workers(digits: Task) -> None:
-    task = dataclasses.replace(digits, images=digits.images.select(np.arange(len(digits.labels))))
+    task = dataclasses.replace(digits, images=ImageStore(digits.images.array))
     assert task.images.path is None
     with EngineFactory("local", 2) as factory:
         engine: Any = factory.make(task)

@@ -148,11 +148,12 @@ class TestSpace:
 
 
 class TestRun:
-    def test_accuracies_are_those_of_the_epoch_with_the_best_validation(self) -> None:
+    def test_accuracies_are_those_of_the_last_epoch(self) -> None:
         run = make_table(1).runs[0]
         better = dataclasses.replace(run.curve[1], val_accuracy=0.99, watched_accuracy=0.5)
-        run = dataclasses.replace(run, curve=(run.curve[0], better, *run.curve[2:]))
-        assert (run.val_accuracy, run.test_accuracy) == (0.99, 0.5)
+        last = dataclasses.replace(run.curve[-1], val_accuracy=0.3, watched_accuracy=0.25)
+        run = dataclasses.replace(run, curve=(run.curve[0], better, *run.curve[2:-1], last))
+        assert (run.val_accuracy, run.test_accuracy) == (0.3, 0.25)
 
     def test_a_diverged_run_has_accuracy_0(self) -> None:
         run = diverge(make_table(1).runs[0])

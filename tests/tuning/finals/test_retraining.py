@@ -173,3 +173,16 @@ def test_without_finals_there_is_nothing_to_train(tmp_path: Path) -> None:
     copy_searched_study(tmp_path, "2")
     with open_fake_study(tmp_path, "2") as store, pytest.raises(NbtError, match="no recommendation yet"):
         Retraining(store)
+
+
+def test_a_diverged_recommendation_is_an_error_and_a_diverged_baseline_is_a_result(tmp_path: Path) -> None:
+    search_and_finals(tmp_path)
+    curve = (EpochResult(1, float("inf"), None, 0.0, 1.0, diverged=True),)
+    diverged = TrialOutcome(curve=curve, test_accuracy=0.0)
+    with open_fake_study(tmp_path, "6") as store:
+        source = Retraining(store, export=tmp_path / "model")
+        recommended, baseline = source.next_trial(), source.next_trial()
+        assert recommended is not None and baseline is not None
+        source.on_done(baseline, diverged)
+        with pytest.raises(NbtError, match="recommended settings on train \\+ validation diverged in epoch 1"):
+            source.on_done(recommended, diverged)

@@ -22,7 +22,7 @@ from nbt.tuning.pruners.curve_forecast import (
     table_curves,
 )
 from nbt.tuning.space.encoding import encode
-from nbt.tuning.surrogate.logit_score import accuracy_from_logit_score, logit_score
+from nbt.tuning.surrogate.logit_score import logit_score
 from nbt.tuning.target import Target
 from tests.tuning.benchmark.tables import diverge, make_table
 from tests.tuning.synthetic import (
@@ -70,10 +70,10 @@ class TestCurve:
         )
         assert (curve.total_epochs, curve.expected_score) == (5, 0.7)
 
-    def test_the_best_epoch_counts(self) -> None:
+    def test_the_last_epoch_counts(self) -> None:
         rows = [EpochResult(epoch, 1.0, 1.0, accuracy, 1.0) for epoch, accuracy in ((1, 0.4), (2, 0.8), (3, 0.6))]
         curve = LearningCurve.from_epochs(TransferSettings(), rows, images=IMAGES, total_epochs=3)
-        assert curve.end_score == pytest.approx(logit_score(0.8, IMAGES))
+        assert curve.end_score == pytest.approx(logit_score(0.6, IMAGES))
         assert curve.until(1).end_score == pytest.approx(logit_score(0.4, IMAGES))
 
     def test_a_truncated_curve_keeps_the_total_epochs(self) -> None:
@@ -169,22 +169,21 @@ class TestForecast:
             assert forecast.weights.sum() == pytest.approx(1.0) and (forecast.weights > 0).all()
             assert (np.diff(forecast.values) >= 0).all()
 
-    @pytest.mark.parametrize("epoch", range(1, LENGTH))
-    def test_the_forecast_is_at_least_the_score_reached(
-        self, forecaster: CurveForecaster, curves: list[LearningCurve], epoch: int
-    ) -> None:
-        for curve in (curves[1], curves[-1]):
-            part = curve.until(epoch)
-            forecast = forecaster.forecast(part, curves[:3], PROBE)
-            assert forecast.values.min() >= part.end_score
-            assert forecast.mean >= part.end_score
-
-    def test_a_curve_above_the_best_beats_it_with_certainty(
+    def test_a_curve_may_end_below_the_score_reached(
         self, forecaster: CurveForecaster, curves: list[LearningCurve]
     ) -> None:
-        forecast = forecaster.forecast(flat(0.99, 3), curves[:3], PROBE)
-        assert forecast.probability_above(curves[0].end_score) == pytest.approx(1.0)
-        assert accuracy_from_logit_score(forecast.values[0], IMAGES) == pytest.approx(0.99)
+        part = curves[1].until(LENGTH - 2)
+        forecast = forecaster.forecast(part, curves[:3], PROBE)
+        assert forecast.values.min() < part.end_score < forecast.values.max()
+
+    def test_a_curve_above_the_best_probably_beats_it(
+        self, forecaster: CurveForecaster, curves: list[LearningCurve]
+    ) -> None:
+        chances = [
+            forecaster.forecast(flat(0.99, epoch), curves[:3], PROBE).probability_above(curves[0].end_score)
+            for epoch in (3, 10)
+        ]
+        assert chances[0] > 0.3 and chances[1] > 0.8
 
     def test_a_better_curve_has_a_better_forecast(
         self, forecaster: CurveForecaster, curves: list[LearningCurve]
@@ -196,7 +195,7 @@ class TestForecast:
             assert promising.mean > unpromising.mean + 1.0
             assert promising.probability_above(curves[0].end_score) > unpromising.probability_above(curves[0].end_score)
 
-    def test_errors_are_below_those_of_the_score_reached_and_decrease(
+    def test_errors_are_below_those_of_the_score_reached_and_largest_early(
         self, forecaster: CurveForecaster, curves: list[LearningCurve]
     ) -> None:
         errors = {}
@@ -206,7 +205,7 @@ class TestForecast:
             ends = np.array([curve.end_score for curve in rest])
             errors[epoch] = np.abs(forecasts - ends).mean()
             assert errors[epoch] < np.abs([curve.until(epoch).end_score for curve in rest] - ends).mean()
-        assert errors[2] > errors[6] > errors[10]
+        assert errors[2] > max(errors[6], errors[10])
 
     def test_it_is_deterministic(self, forecaster: CurveForecaster, curves: list[LearningCurve]) -> None:
         with patch_small_forests():

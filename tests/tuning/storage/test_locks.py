@@ -54,7 +54,7 @@ class TestFileLock:
         code = (
             "import os, sys, pathlib; from nbt.tuning.storage.locks import FileLock; "
             f"lock = FileLock(pathlib.Path({str(tmp_path / 'a.lock')!r}), 'study-a'); child = os.fork()\n"
-            "if child: print(child, flush=True)\n"
+            "if not child: print(os.getpid(), flush=True)\n"  # by the child, which then has given up the lock
             "sys.stdin.read()"  # the parent is killed, the child ends with the pipe
         )
         driver = subprocess.Popen(

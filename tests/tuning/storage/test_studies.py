@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -14,6 +15,8 @@ from nbt.errors import NbtError, UsageError
 from nbt.training.results import EpochResult
 from nbt.tuning.storage import codec, database
 from nbt.tuning.storage.database import check_separate_databases
+from nbt.tuning.storage.locks import LeaseLock
+from nbt.tuning.storage.records import TrialRecord
 from nbt.tuning.storage.studies import list_studies, open_study, read_study, resolve_storage, study_folder
 from tests.fit_profiles import profile_dict
 from tests.tuning.fakes import (
@@ -27,6 +30,7 @@ from tests.tuning.fakes import (
     make_controller,
     open_fake_study,
     run_search,
+    writer,
 )
 
 
@@ -59,6 +63,11 @@ def convert_to_version_0_1(folder: Path) -> None:
         for table in ("nbt_schema", "nbt_trials", "nbt_epochs"):
             connection.execute(f"DROP TABLE {table}")
     connection.close()
+
+
+def without_metrics(trial: TrialRecord) -> TrialRecord:
+    """Returns a trial without the metrics that version 0.1 did not measure."""
+    return replace(trial, curve=tuple(replace(result, metrics={}) for result in trial.curve))
 
 
 class TestUrl:
@@ -236,9 +245,11 @@ class TestOpen:
             with pytest.raises(NbtError, match="another driver"):
                 open_fake_study(tmp_path)
         with open_fake_study(tmp_path) as store:
-            store._lock.heartbeat()
+            lock = writer(store)._lock
+            assert isinstance(lock, LeaseLock)
+            lock.heartbeat()
             store.put(codec.LEASE, {**store.get(codec.LEASE), "owner": "another"})
-            store._lock.heartbeat()
+            lock.heartbeat()
             with pytest.raises(NbtError, match="another driver"):
                 store.put("budget", "3")
 
@@ -290,9 +301,22 @@ class TestVersion01:
         convert_to_version_0_1(tmp_path)
         file = tmp_path / ".nbt" / "studies.db"
         before = file.read_bytes()
-        assert read_study(resolve_storage(None, tmp_path), "fake") == record
+        assert all(result.metrics for trial in record.trials for result in trial.curve)
+        expected = replace(record, trials=[without_metrics(trial) for trial in record.trials])
+        assert read_study(resolve_storage(None, tmp_path), "fake") == expected
         assert list_studies(resolve_storage(None, tmp_path))[0].trials == record.counts()
         assert file.read_bytes() == before
+
+    def test_the_value_of_a_trial_is_that_of_its_last_epoch(self, tmp_path: Path) -> None:
+        """Version 0.1 stored the value of the best epoch."""
+        record = copy_searched_study(tmp_path, "3")
+        convert_to_version_0_1(tmp_path)
+        run_sql(tmp_path, "UPDATE trial_values SET value = 0.9999")
+        values = [trial.curve[-1].val_accuracy for trial in record.trials]
+        assert list_studies(resolve_storage(None, tmp_path))[0].best == max(value or 0.0 for value in values)
+        with open_fake_study(tmp_path) as store:
+            assert [trial.value for trial in store.trials()] == values
+            assert [trial.val_accuracy for trial in store.record().trials] == values
 
     def test_it_is_continued_like_a_present_one(self, tmp_path: Path) -> None:
         for name in ("old", "new"):
@@ -305,7 +329,7 @@ class TestVersion01:
         convert_to_version_0_1(tmp_path / "old")
         old, new = (run_search(tmp_path / name, "5", pruner="asha") for name in ("old", "new"))
         assert [trial.end for trial in old.trials][:4] == ["complete", "complete", "interrupted", "complete"]
-        for trial, other in zip(old.trials, new.trials, strict=True):
+        for trial, other in zip(map(without_metrics, old.trials), map(without_metrics, new.trials), strict=True):
             assert (trial.settings, trial.curve, trial.end, trial.trained, dict(trial.facts)) == (
                 other.settings,
                 other.curve,

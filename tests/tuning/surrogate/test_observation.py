@@ -26,12 +26,12 @@ class TestObservation:
     BASE = TransferSettings(epochs=LENGTH)
 
     def test_a_complete_trial_has_its_score(self) -> None:
-        curve = TREES.curve(self.BASE)
-        observation = to_observation(record(0, self.BASE, curve), IMAGES)
-        best = max(row.val_accuracy or 0.0 for row in curve)
+        last = 0.6
+        curve = tuple(EpochResult(epoch, 1.0, 1.0, 0.7, 1.0) for epoch in range(1, LENGTH))
+        observation = to_observation(record(0, self.BASE, (*curve, EpochResult(LENGTH, 1.0, 1.0, last, 1.0))), IMAGES)
         assert observation is not None and observation.settings == self.BASE
-        assert observation.logit_score == pytest.approx(float(logit_score(best, IMAGES)))
-        assert observation.variance == pytest.approx(float(logit_score_variance(best, IMAGES)))
+        assert observation.logit_score == pytest.approx(float(logit_score(last, IMAGES)))
+        assert observation.variance == pytest.approx(float(logit_score_variance(last, IMAGES)))
 
     def test_failed_and_running_trials(self) -> None:
         assert to_observation(record(0, self.BASE, TREES.curve(self.BASE, epochs=3), state="failed"), IMAGES) is None

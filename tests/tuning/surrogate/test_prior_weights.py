@@ -8,11 +8,26 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from nbt.settings import TransferSettings
+from nbt.tuning.space.space import Space
 from nbt.tuning.surrogate.logit_score import logit_score_variance
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 from tests.tuning.benchmark.tables import FULL_SPACE
-from tests.tuning.priors.suggestions import FULLY_MEASURED, NAMES, draw, get_prior
+from tests.tuning.priors.suggestions import FULLY_MEASURED, NAMES, get_prior
 from tests.tuning.synthetic import IMAGES
+from tests.tuning.synthetic import draw as draw_settings
+
+ZAPPING_SPACE = Space.load("zapping")
+
+
+def space_of(name: str) -> Space:
+    """Returns a space that varies the dimensions of a prior: the default space, or the one of zapping."""
+    varied = {dimension.name for dimension in FULL_SPACE.dimensions}
+    return FULL_SPACE if varied & set(get_prior(name).dimensions) else ZAPPING_SPACE
+
+
+def draw(n: int, seed: int, name: str) -> list[TransferSettings]:
+    return draw_settings(n, seed, space_of(name))
 
 
 def surrogate_with_prior(name: str, sign: float = 1.0) -> PriorSurrogate:
@@ -20,12 +35,12 @@ def surrogate_with_prior(name: str, sign: float = 1.0) -> PriorSurrogate:
     single = get_prior(name)
     scaled = dataclasses.replace(single, strength=sign * single.strength)
     with patch("nbt.tuning.priors.activation.registered_priors", return_value=(scaled,)):
-        return PriorSurrogate(FULLY_MEASURED, FULL_SPACE)
+        return PriorSurrogate(FULLY_MEASURED, space_of(name))
 
 
-def weight(surrogate: PriorSurrogate, trials: int, slope: float) -> dict[str, float]:
+def weight(surrogate: PriorSurrogate, name: str, trials: int, slope: float) -> dict[str, float]:
     """Returns the weight of the only source after trials whose logit scores are `slope` times its scores."""
-    settings = draw(trials, seed=5)
+    settings = draw(trials, 5, name)
     noise = 0.2 * np.random.default_rng(0).standard_normal(trials)
     scores_of_source = surrogate.source_scores(settings)[0]
     model = surrogate.condition(settings, 2.0 + slope * scores_of_source + noise, np.full(trials, 0.04))
@@ -37,32 +52,32 @@ class TestUpdating:
     def test_trials_that_contradict_it_reduce_its_weight(self, name: str) -> None:
         surrogate = surrogate_with_prior(name)
         before = surrogate.sources[0].mean
-        after = [weight(surrogate, n, slope=-1.0)["after"] for n in (5, 40, 160)]
+        after = [weight(surrogate, name, n, slope=-1.0)["after"] for n in (5, 40, 160)]
         assert before > after[0] > after[1] > after[2] - 0.01
         assert after[2] < 0.5 * before
 
     def test_trials_that_confirm_it_raise_its_weight(self, name: str) -> None:
         surrogate = surrogate_with_prior(name)
-        assert weight(surrogate, 80, slope=1.0)["after"] > surrogate.sources[0].mean
+        assert weight(surrogate, name, 80, slope=1.0)["after"] > surrogate.sources[0].mean
 
     def test_unrelated_trials_reduce_its_weight(self, name: str) -> None:
         surrogate = surrogate_with_prior(name)
-        assert weight(surrogate, 160, slope=0.0)["after"] < surrogate.sources[0].mean
+        assert weight(surrogate, name, 160, slope=0.0)["after"] < surrogate.sources[0].mean
 
     def test_the_uncertainty_of_its_weight_decreases(self, name: str) -> None:
         surrogate = surrogate_with_prior(name)
         spreads = [
             surrogate.sources[0].spread,
-            *(weight(surrogate, n, slope=-1.0)["after_spread"] for n in (5, 40, 160)),
+            *(weight(surrogate, name, n, slope=-1.0)["after_spread"] for n in (5, 40, 160)),
         ]
         assert spreads == sorted(spreads, reverse=True) and spreads[-1] < spreads[0]
 
     def test_predictions_no_longer_follow_a_contradicted_prior(self, name: str) -> None:
         surrogate = surrogate_with_prior(name)
-        candidates = draw(300, seed=9)
+        candidates = draw(300, 9, name)
         scores_of_source = surrogate.source_scores(candidates)[0]
         mean_score_before = scores_of_source[np.argsort(-surrogate.prior_mean(candidates))[:30]].mean()
-        settings = draw(120, seed=5)
+        settings = draw(120, 5, name)
         logit_scores = 2.0 - surrogate.source_scores(settings)[0]
         model = surrogate.condition(settings, logit_scores, np.full(120, float(logit_score_variance(0.7, IMAGES))))
         mean_score_after = scores_of_source[np.argsort(-model.predict(candidates)[0])[:30]].mean()
@@ -73,9 +88,9 @@ class TestUpdating:
     )  # a common kernel, so that only the trials differ
     def test_the_influence_of_the_prior_decreases_with_trials(self, name: str) -> None:
         """Compares two surrogates with opposite priors."""
-        candidates, differences = draw(100, seed=9), []
+        candidates, differences = draw(100, 9, name), []
         for n in (2, 20, 160):
-            settings = draw(n, seed=5)
+            settings = draw(n, 5, name)
             logit_scores = np.sin(np.arange(n))
             means = [
                 surrogate_with_prior(name, sign)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
+from nbt.files import atomic_file
 from nbt.training.export.model_folder import replace_folder
 from nbt.training.results import TrialSpec
 from nbt.tuning.engines.protocol import WorkerMessage
@@ -25,7 +23,9 @@ def store_files(spec: TrialSpec, message: WorkerMessage) -> None:
         UsageError: The model would replace a folder that is no model folder.
     """
     if message.checkpoint is not None and spec.checkpoint is not None:
-        _write_atomically(spec.checkpoint, message.checkpoint)
+        spec.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(spec.checkpoint) as temporary:
+            temporary.write_bytes(message.checkpoint)
     if message.export is not None and spec.export is not None:
         with replace_folder(spec.export) as temporary:
             for name, content in message.export.items():
@@ -34,14 +34,3 @@ def store_files(spec: TrialSpec, message: WorkerMessage) -> None:
         # An earlier session may have left files whose names begin with the checkpoint's name.
         for file in spec.checkpoint.parent.glob(f"{spec.checkpoint.name}*"):
             file.unlink(missing_ok=True)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name and renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
