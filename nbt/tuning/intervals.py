@@ -245,16 +245,20 @@ def mean_variance(
     binomial, expected = image_variance / design.images, image_variance * _RUN_NOISE**2
     if not design.fixed:
         run = _moderate(measured, binomial + expected, n_runs, prior_degrees)
-        return (1 / n_runs + design.images / design.train_images) * np.maximum(binomial, run)
+        factor = 1 / n_runs + design.images / design.train_images
+        variance: FloatArray = factor * np.maximum(binomial, run)
+        return variance
     if images is not None:
         binomial, measured = images[0] / design.images, np.maximum(0.0, measured - images[1] / design.images)
-    return binomial + _moderate(measured, expected, n_runs, prior_degrees) / n_runs
+    variance = binomial + _moderate(measured, expected, n_runs, prior_degrees) / n_runs
+    return variance
 
 
 def image_variances(outcomes: FloatArray, *, signed: bool = False) -> tuple[FloatArray, FloatArray]:
     """Returns the variance between images of their mean over runs, and the variance between runs of an image, (...).
 
-    Two images are added, of which one is correct (Agresti and Caffo 2000), so that neither is 0 for perfect results.
+    Two images are added, of which one is correct, or on one of which two recipes disagree (Agresti and Caffo 2000,
+    Agresti and Min 2005), so that the former is not 0 for perfect results.
 
     Args:
         outcomes: Correctness of the images, 0 or 1, or the difference of two recipes, (..., runs, images). Outcomes of
@@ -275,7 +279,7 @@ def _moderate(measured: FloatArray, expected: FloatArray, n_runs: int, prior_deg
 def _binomial_variance(accuracies: FloatArray, design: ValidationDesign) -> FloatArray:
     """Returns p (1 - p) after one correct and one wrong image are added (Agresti and Caffo 2000), (...)."""
     n = design.images * (1 if design.fixed else accuracies.shape[-1])
-    share = (accuracies.mean(-1) * n + 1) / (n + 2)
+    share: FloatArray = (accuracies.mean(-1) * n + 1) / (n + 2)
     return share * (1 - share)
 
 
