@@ -257,7 +257,7 @@ def report(summary: list[dict[str, Any]], finals: dict[str, dict[str, float]], w
         f"{studies} studies per cell. A width is relative to the interval with known variances. A cell fails if the "
         f"coverage is below 93 %, the width above {MAX_WIDTH}, or more than 6 % of equal pairs are called different.",
         "",
-        "| case | quantity | arm | cells | coverage | lowest | width | largest | failed | coverage | width | different |",
+        "| case | quantity | arm | cells | coverage | lowest | width | largest | failed | coverage | width | false |",
         "|" + 12 * "---|",
     ]
     for row in summary:

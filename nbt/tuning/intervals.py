@@ -250,8 +250,8 @@ def mean_variance(
         return variance
     if images is not None:
         binomial, measured = images[0] / design.images, np.maximum(0.0, measured - images[1] / design.images)
-    variance = binomial + _moderate(measured, expected, n_runs, prior_degrees) / n_runs
-    return variance
+    between: FloatArray = _moderate(measured, expected, n_runs, prior_degrees) / n_runs
+    return binomial + between
 
 
 def image_variances(outcomes: FloatArray, *, signed: bool = False) -> tuple[FloatArray, FloatArray]:

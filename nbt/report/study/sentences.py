@@ -94,8 +94,8 @@ def finals_sentence(record: StudyRecord) -> str:
         part = "the draw of the validation images, the overlap of the training sets (Nadeau and Bengio 2003)"
     return (
         f"The best trials and the default recipe were repeated with {runs} so that differences are paired. The "
-        f"intervals include {part} and the variation between runs; those of the differences are corrected for the number of "
-        "candidates and of looks at them (Bonferroni)."
+        f"intervals include {part} and the variation between runs; those of the differences are corrected for the "
+        "number of candidates and of looks at them (Bonferroni)."
     )
 
 
