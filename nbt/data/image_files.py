@@ -58,8 +58,13 @@ def image_files(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _is_hidden(name))
         for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not _is_hidden(name):  # noqa: PTH122
+            if is_image_name(name) and not _is_hidden(name):
                 yield Path(parent, name)
+
+
+def is_image_name(name: str) -> bool:
+    """Returns whether a file is an image by its suffix."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
 
 
 def has_image(folder: Path) -> bool:
