@@ -1,23 +1,10 @@
-"""Layout: how the folder of a dataset was read, and which of its files were passed over."""
+"""Layout: how the folder of a dataset was read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
-
-
-class PassedOver(NamedTuple):
-    """A file or folder that was not read.
-
-    Attributes:
-        path: The file or folder.
-        reason: Why it was not read, in a few words.
-    """
-
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -28,14 +15,12 @@ class Layout:
         folder: The folder that the user named.
         parts: Folder of the class folders by split, "train", "val" or "test"; by "" where there are no splits.
         split_inside_class: Whether each class folder holds folders of splits, instead of the opposite.
-        passed_over: Files and folders that were not read.
-        system: Hidden, thumbnail and system files and folders, and reports of nbt, which were not entered.
+        system: Hidden, thumbnail and system folders, and reports of nbt, which were not entered.
     """
 
     folder: Path
     parts: Mapping[str, Path] = field(default_factory=dict)
     split_inside_class: bool = False
-    passed_over: tuple[PassedOver, ...] = ()
     system: tuple[Path, ...] = ()
 
     def name(self, path: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nbt.data.image_files import LabelledFile, sort_class_names
+from nbt.data.image_files import LabelledFile, PassedOver, sort_class_names
 from nbt.data.layout import Layout
 from nbt.errors import UsageError
 
@@ -29,6 +29,7 @@ class Listing:
         items: N image files, or N images in memory, uint8 (N, H, W, 3).
         labels: Class indices 0 ... C-1, int64 (N,).
         roles: Official split of each image, "train", "val", "test", or "" for none, (N,).
+        passed_over: Files of the dataset that are not read as images.
         layout: How the folder was read; None for datasets known by name and for manifests.
     """
 
@@ -37,6 +38,7 @@ class Listing:
     items: Items
     labels: npt.NDArray[np.int64]
     roles: npt.NDArray[np.str_]
+    passed_over: tuple[PassedOver, ...] = ()
     layout: Layout | None = None
 
     def __len__(self) -> int:
@@ -94,7 +96,11 @@ class Listing:
 
 
 def listing_from_files(
-    name: str, rows: Sequence[LabelledFile], class_names: Iterable[str] | None = None, layout: Layout | None = None
+    name: str,
+    rows: Sequence[LabelledFile],
+    class_names: Iterable[str] | None = None,
+    passed_over: Iterable[PassedOver] = (),
+    layout: Layout | None = None,
 ) -> Listing:
     """Builds a listing of labelled files.
 
@@ -102,6 +108,7 @@ def listing_from_files(
         name: Name of the dataset.
         rows: The files.
         class_names: The class names in order; sorted by `sort_class_names` when None.
+        passed_over: Files of the dataset that are not read as images.
         layout: How the folder was read.
     """
     names = sort_class_names(row.label for row in rows) if class_names is None else list(class_names)
@@ -112,6 +119,7 @@ def listing_from_files(
         items=[row.path for row in rows],
         labels=np.array([label_index[row.label] for row in rows], dtype=np.int64),
         roles=np.array([row.split for row in rows], dtype="<U5"),
+        passed_over=tuple(passed_over),
         layout=layout,
     )
 

@@ -98,6 +98,7 @@ class TrialCheckpoint:
 
 def _trial_identity(task: Task, run: TrainingRun, weights: StartingWeights) -> dict[str, Any]:
     """Returns the values that a checkpoint of a training must have."""
+    estimates_statistics = run.settings.linearized and run.settings.transfer_depth < 1.0
     return checkpoint_identity(
         task=task.fingerprint,
         backbone=task.backbone.text,
@@ -105,4 +106,6 @@ def _trial_identity(task: Task, run: TrainingRun, weights: StartingWeights) -> d
         settings=run.settings.identity(),
         seed=run.seed,
         split=[task.seed, len(task.split.train), len(task.split.val)],
+        # In version 0.1 the new units of a linearised network had the initial statistics.
+        **({"new_statistics": "estimated"} if estimates_statistics else {}),
     )

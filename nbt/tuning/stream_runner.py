@@ -51,7 +51,7 @@ class StreamRunner(TrialRunner):
     """The runner of streams, which share one `WorkerContext`; see `nbt.tuning.engines.worker.TrialRunner`."""
 
     def run(self, spec: TrialSpec, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
-        """Runs a stream to its end; `on_epoch` receives `StreamEvent`s. A failure becomes the outcome."""
+        """Trains on a stream to its end; `on_epoch` receives `StreamEvent`s. A failure becomes the outcome."""
         from nbt.training.run_trial import failed_outcome
 
         assert isinstance(spec, StreamSpec)

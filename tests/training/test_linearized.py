@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nbt.errors import UsageError
+from nbt.models.batch_norm import initial_statistics
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
@@ -53,6 +54,18 @@ class TestTrial:
         assert isinstance(tuned.model, FirstOrder)
         for name, tensor in tuned.model.base.state_dict().items():
             torch.testing.assert_close(tensor, start[name], rtol=0, atol=0)
+
+    def test_new_units_learn(self, digits_batchnorm: Task) -> None:
+        """With the initial statistics, 0 and 1, no image would change the output of the new units."""
+        tuned = run(digits_batchnorm, QUICK.replace(transfer_depth=0.5, epochs=6))
+        assert tuned.curve[-1].train_loss < 0.5 * tuned.curve[0].train_loss
+
+    def test_new_units_start_with_the_statistics_of_the_target(self, digits_batchnorm: Task) -> None:
+        start = start_of(digits_batchnorm, QUICK.replace(transfer_depth=0.5, frozen_depth=0.25))
+        initial = {name.split(".")[1] for name in initial_statistics(start)}
+        assert initial == {str(unit) for unit in range(5)}, (
+            "only the frozen units, whose features trials share, keep w0"
+        )
 
     def test_batch_statistics_do_not_change(self, digits_batchnorm: Task) -> None:
         before = start_of(digits_batchnorm, QUICK)

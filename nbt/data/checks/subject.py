@@ -62,6 +62,11 @@ class CheckedData:
         paths = self.paths
         return [f"image {i}" for i in range(len(self.listing))] if paths is None else relative_names(paths)
 
+    def file_name(self, path: Path) -> str:
+        """Returns the name of a file or folder for messages: relative to the folder of the dataset where it has one."""
+        layout = self.listing.layout
+        return str(path) if layout is None else layout.name(path)
+
     def class_counts(self, index: Index) -> npt.NDArray[np.int64]:
         """Returns the number of images per class among those given by their indices, int64 (C,)."""
         return np.bincount(self.labels[index], minlength=len(self.class_names))

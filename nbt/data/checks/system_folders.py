@@ -5,6 +5,7 @@ from __future__ import annotations
 from nbt.checks import Check, CheckResult
 from nbt.data.checks.subject import CheckedData
 from nbt.data.checks.wording import counted
+from nbt.data.formats import HIDDEN
 
 
 class SystemFolders(Check[CheckedData]):
@@ -19,11 +20,12 @@ class SystemFolders(Check[CheckedData]):
         layout = subject.listing.layout
         if layout is None:
             return self.not_applicable("The dataset is not a folder of images.")
-        if not layout.system:
-            return self.passed("There are no hidden, thumbnail or system folders.")
+        found = [*layout.system, *(file.path for file in subject.listing.passed_over if file.reason == HIDDEN)]
+        if not found:
+            return self.passed("There are no hidden, thumbnail or system files and folders.")
         return self.failed(
-            f"{counted(len(layout.system), 'hidden, thumbnail or system item')} not read.",
-            "Nothing; if one of them is a class, rename it.",
-            count=len(layout.system),
-            examples=map(layout.name, layout.system),
+            f"{counted(len(found), 'hidden, thumbnail or system item')} not read.",
+            "Nothing needs to be done; if one of them is a class, rename it.",
+            count=len(found),
+            examples=map(subject.file_name, found),
         )

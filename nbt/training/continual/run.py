@@ -1,4 +1,4 @@
-"""Runs a stream: trains on one task after another, and evaluates on all tasks after each.
+"""Training on a stream: on one task after another, with an evaluation on all tasks after each.
 
 Streams are data-, task- or class-incremental (`nbt.training.continual.scenarios`) and use a method of
 `nbt.training.continual.network_learner`. Each task is trained with `fine_tune` on its training images only. Validation

@@ -14,6 +14,7 @@ import torch
 from nbt.devices import autocast, inference_batch_size, pick_device
 from nbt.machine.memory import available_memory
 from nbt.models.backbone import Backbone
+from nbt.models.batch_norm import initial_statistics
 from nbt.models.weights import random_unit_state
 from nbt.seeds import derive_seed, generator
 from nbt.settings import TransferSettings
@@ -25,7 +26,7 @@ from nbt.training.worker.shared_feature_cache import SharedFeatureCache
 from nbt.training.worker.starting_weights import StartingWeights, StartingWeightsCache, draw_kaiming_state
 from nbt.transfer.fast import make_feature_norm, scale_head
 from nbt.transfer.linearize import check_linearizable
-from nbt.transfer.transfer_depth import freeze, frozen_units, set_transferred, units_of
+from nbt.transfer.transfer_depth import freeze, frozen_units, set_transferred, unit_index_of_key, units_of
 
 
 class WorkerContext:
@@ -120,6 +121,8 @@ class WorkerContext:
             draw = draw_kaiming_state if settings.source.init == "kaiming" else random_unit_state
             fresh = draw(self.task.backbone, self.task.image_size, derive_seed(seed, "units"))
         set_transferred(model.units, transferred, self.w0, fresh)
+        if settings.linearized:
+            self._estimate_initial_statistics(frozen)
         with torch.random.fork_rng(devices=self._rng_devices):
             torch.manual_seed(derive_seed(seed, "head"))
             model.head.reset_parameters()
@@ -128,6 +131,16 @@ class WorkerContext:
         freeze(model, model.units, frozen, frozen_top)
         model.zero_grad(set_to_none=True)
         return model, frozen
+
+    def _estimate_initial_statistics(self, frozen: int) -> None:
+        """Estimates the running statistics of new layers above the frozen units.
+
+        A linearised network normalises with them from the first step on; their initial values, 0 and 1, would let the
+        activations of new units vanish or grow from layer to layer.
+        """
+        state = self.model.unit_state_dict()
+        new = {name: tensor for name, tensor in state.items() if unit_index_of_key(name) >= frozen}
+        self.task.estimate_statistics(self.model, initial_statistics(new))
 
     def check_linearizable(self) -> None:
         """Checks that the network can be linearised; the check runs once for all trials.
