@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
-from nbt.data.formats import NEEDS_HEIF, heif_is_installed, is_heif, readable_formats
+from nbt.data.formats import NEEDS_HEIF, heif_is_installed, is_heif, readable_formats, reason_of_suffix
 from nbt.data.value_range import ValueRange, ValueRanges, ValueStatistics, own_range, to_8_bit, value_statistics
 
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
@@ -72,6 +72,8 @@ def read_image(path: Path, min_size: int, ranges: ValueRanges = NO_RANGES) -> Fi
         Exception: The file is missing, damaged, truncated, too large or of an unknown kind; Pillow raises errors of
             many types.
     """
+    if reason := reason_of_suffix(path.suffix):
+        raise ValueError(reason)
     try:
         image = _open(path)
     except UnidentifiedImageError as error:
