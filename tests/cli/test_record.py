@@ -64,6 +64,7 @@ def test_passes_its_options_on(calls: Calls) -> None:
         "out": "t.parquet",
         "space": "binary",
         "epochs": 7,
+        "design": "informed",
         "workers": 2,
         "seed": 4,
     }
