@@ -58,6 +58,7 @@ def test_passes_its_options_on(calls: Calls) -> None:
         "backbone": "conv4",
         "weights": "default",
         "image_size": 32,
+        "resize": "crop",
         "classes": 3,
         "shots": 9,
         "trials": 3,
