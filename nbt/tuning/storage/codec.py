@@ -31,8 +31,10 @@ TEST_EVALUATIONS = "test_evaluations"
 LEASE = "lease"
 
 # Keys of the facts about the dataset, see `nbt.task.summary.dataset_summary`.
+TRAIN_IMAGES = "train_images"
 VALIDATION_IMAGES = "validation_images"
 EFFECTIVE_VALIDATION_IMAGES = "effective_validation_images"
+VALIDATION_FIXED = "validation_fixed"
 TEST_IMAGES = "test_images"
 # Key of the similarity to the teacher of weight injection, see `nbt.transfer.injection.weight_injection`.
 TLI_SIMILARITY = "tli_similarity"
@@ -50,8 +52,13 @@ _CURVE_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "
 
 
 def final_key(settings: TransferSettings, seed: int) -> str:
-    """Returns the attribute name of the final run with the given settings and seed."""
+    """Returns the attribute name, and the key of the predictions, of the final run with the given settings and seed."""
     return f"final:{settings_hash(settings)}:{seed}"
+
+
+def test_key(settings: TransferSettings) -> str:
+    """Returns the key of the predictions of the test images by a model with the given settings."""
+    return f"test:{settings_hash(settings)}"
 
 
 def settings_hash(settings: TransferSettings) -> str:
