@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -25,8 +27,33 @@ _EXIF_TRANSPOSES = {
 }
 
 
-def decode_file(path: Path, size: int) -> Pixels:
-    """Decodes an image file to an upright square RGB image, uint8 (size, size, 3).
+# The mean of ImageNet: borders are close to 0 after the normalisation, like the padding of convolutions.
+_BORDER = (124, 116, 104)
+
+
+class FileFacts(NamedTuple):
+    """Facts about an image as it is stored in its file, before a rotation by its EXIF orientation.
+
+    Attributes:
+        width: Width in pixels.
+        height: Height in pixels.
+        mode: Pillow's mode, such as "RGB" or "I;16".
+    """
+
+    width: int
+    height: int
+    mode: str
+
+
+class DecodedImage(NamedTuple):
+    """A square RGB image, uint8 (size, size, 3), and the facts about its file."""
+
+    pixels: Pixels
+    facts: FileFacts
+
+
+def decode_image(path: Path, size: int, resize: str = "crop") -> DecodedImage:
+    """Decodes an image file to an upright square RGB image.
 
     Of a multi-frame file, the first frame is used. Transparent pixels become white. 16-bit values are scaled, not
     clipped.
@@ -34,25 +61,32 @@ def decode_file(path: Path, size: int) -> Pixels:
     Args:
         path: The image file.
         size: Height and width of the result in pixels.
+        resize: How the image becomes a square, see `RESIZE`.
 
     Raises:
         Exception: Any exception that Pillow raises for a damaged, truncated or unsupported file.
     """
     with Image.open(path) as image:
+        facts = FileFacts(*image.size, image.mode)
         # JPEG decodes faster at 1/2, 1/4 or 1/8 of its size; both sides stay at least `size` pixels long.
         image.draft(None, (size, size))
         image.load()
         # Read after load(), which itself transposes TIFF images and removes the tag.
         transpose = _EXIF_TRANSPOSES.get(_orientation(image))
-        square = _resize_and_center_crop(_to_rgb(image), size)
-    return np.asarray(square.transpose(transpose) if transpose is not None else square)
+        square = RESIZE[resize](_to_rgb(image), size)
+    return DecodedImage(np.asarray(square.transpose(transpose) if transpose is not None else square), facts)
 
 
-def resize_pixels(pixels: Pixels, size: int) -> Pixels:
+def decode_file(path: Path, size: int, resize: str = "crop") -> Pixels:
+    """Returns the pixels of `decode_image`, uint8 (size, size, 3)."""
+    return decode_image(path, size, resize).pixels
+
+
+def resize_pixels(pixels: Pixels, size: int, resize: str = "crop") -> Pixels:
     """Resizes an RGB image, uint8 (H, W, 3), to a square, uint8 (size, size, 3)."""
     if pixels.shape[:2] == (size, size):
         return np.ascontiguousarray(pixels)
-    return np.asarray(_resize_and_center_crop(Image.fromarray(pixels), size))
+    return np.asarray(RESIZE[resize](Image.fromarray(pixels), size))
 
 
 def _resize_and_center_crop(image: Image.Image, size: int) -> Image.Image:
@@ -61,6 +95,24 @@ def _resize_and_center_crop(image: Image.Image, size: int) -> Image.Image:
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     return image.resize((size, size), _RESAMPLING, box=(left, top, left + side, top + side))
+
+
+def _resize_and_pad(image: Image.Image, size: int) -> Image.Image:
+    """Scales the longer side to `size` and adds equal borders to the shorter one."""
+    return ImageOps.pad(image, (size, size), _RESAMPLING, color=_BORDER)
+
+
+def _squash(image: Image.Image, size: int) -> Image.Image:
+    """Scales each side to `size`."""
+    return image.resize((size, size), _RESAMPLING)
+
+
+RESIZE: dict[str, Callable[[Image.Image, int], Image.Image]] = {
+    "crop": _resize_and_center_crop,
+    "pad": _resize_and_pad,
+    "squash": _squash,
+}
+"""Functions by the value of the option `resize`, which make an image a square of a size."""
 
 
 def _orientation(image: Image.Image) -> int:

@@ -83,6 +83,8 @@ def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSet
         "dataset": Path(task.dataset).name,
         "settings": settings.to_dict(),
     }
+    if task.resize != "crop":
+        card["resize"] = task.resize
     if norm != "none":
         card["feature_norm"] = norm
     if isinstance(model, FirstOrder):
@@ -160,7 +162,7 @@ def predict(folder: Path, images: Sequence[Path], *, top: int = 5, device: str |
     chunk_size = inference_batch_size(_DECODE_CHUNK_SIZE, size)
     for start in range(0, len(files), chunk_size):
         chunk = files[start : start + chunk_size]
-        store, kept = decode_images(chunk, size, cache=False)
+        store, kept = decode_images(chunk, size, cache=False, resize=card.get("resize", "crop"))
         rows = _classify(model, np.asarray(store.array), card, target_device)
         probabilities.update(zip((chunk[position] for position in kept.tolist()), rows, strict=True))
     return [_make_prediction(path, probabilities.get(path), names, top) for path in images]

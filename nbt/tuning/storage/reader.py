@@ -21,12 +21,14 @@ from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import (
     FinalRecord,
     FinalRun,
+    LoadPredictions,
     StudyConfig,
     StudyRecord,
     StudySummary,
     TestRecord,
     TrialRecord,
     count_statuses,
+    no_predictions,
     trial_status,
 )
 
@@ -90,12 +92,15 @@ def read_config(name: str, attributes: Mapping[str, Any]) -> StudyConfig | None:
         raise UsageError(f"study {name}: its stored configuration is damaged ({error})") from error
 
 
-def study_record(study: optuna.Study, attributes: Mapping[str, Any]) -> StudyRecord:
+def study_record(
+    study: optuna.Study, attributes: Mapping[str, Any], load_predictions: LoadPredictions = no_predictions
+) -> StudyRecord:
     """Returns the record of a study.
 
     Args:
         study: The study in memory, with the trials of `nbt.tuning.storage.trial_tables.read_trials`.
         attributes: User attributes of the stored study.
+        load_predictions: As in `StudyRecord`.
 
     Raises:
         UsageError: The configuration is damaged, or the study was not created by nbt.
@@ -130,6 +135,7 @@ def study_record(study: optuna.Study, attributes: Mapping[str, Any]) -> StudyRec
         profile=_read_profile(attributes),
         prior_diagnostics=_get_mapping(attributes, codec.PRIOR_DIAGNOSTICS),
         search=_read_search(attributes),
+        load_predictions=load_predictions,
     )
 
 

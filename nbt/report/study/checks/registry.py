@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 from nbt.checks import NOT_APPLICABLE, PASSED, Check, CheckResult, check_codes, run_checks, sort_results
+from nbt.data.checks.registry import DATA_CHECKS
 from nbt.report.formatting import pluralise
 from nbt.report.stored_values import mappings_at
 from nbt.report.study.checks.false_stops import FalseStops
@@ -43,7 +44,7 @@ def check_ignored(ignore: str | None) -> tuple[str, ...]:
     Raises:
         UsageError: No check has one of the codes.
     """
-    return check_codes(split_codes(ignore), [check.code for check in RESULT_CHECKS])
+    return check_codes(split_codes(ignore), [check.code for check in (*DATA_CHECKS, *RESULT_CHECKS)])
 
 
 def check_result(record: StudyRecord, ignore: Collection[str] = ()) -> tuple[CheckResult, ...]:
