@@ -44,7 +44,8 @@ def check_ignored(ignore: str | None) -> tuple[str, ...]:
     Raises:
         UsageError: No check has one of the codes.
     """
-    return check_codes(split_codes(ignore), [check.code for check in (*DATA_CHECKS, *RESULT_CHECKS)])
+    known = [*(check.code for check in DATA_CHECKS), *(check.code for check in RESULT_CHECKS)]
+    return check_codes(split_codes(ignore), known)
 
 
 def check_result(record: StudyRecord, ignore: Collection[str] = ()) -> tuple[CheckResult, ...]:
