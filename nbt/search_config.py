@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nbt.errors import UsageError, nearest
 from nbt.paths import absolute_path
 from nbt.settings.continual import SCENARIOS
 from nbt.uris import redact_uri
-from nbt.yaml_loader import key_lines, parse_yaml_mapping
+from nbt.yaml_loader import dump_yaml_mapping, key_lines, parse_yaml_mapping
 
 ENGINES = ("local", "ray")
 RESIZE_MODES = ("crop", "pad", "squash")
@@ -366,7 +364,7 @@ class SearchConfig:
 
     def to_yaml(self) -> str:
         """Returns a configuration file that `from_yaml` reads back to an equal configuration."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml_mapping(self.to_dict())
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> SearchConfig:

@@ -42,6 +42,11 @@ def test_yaml_in_and_out_gives_an_equal_configuration(config: SearchConfig) -> N
     assert SearchConfig(**config.to_dict()) == config
 
 
+def test_texts_that_look_like_numbers_stay_texts() -> None:
+    config = SearchConfig(dataset="08", budget="3", study="1e3")
+    assert SearchConfig.from_yaml(config.to_yaml()) == config
+
+
 @given(configs)
 def test_the_command_names_what_differs_from_the_defaults_and_nothing_else(config: SearchConfig) -> None:
     words = shlex.split(config.command())
