@@ -243,7 +243,7 @@ class TestTrain:
         assert options["export"] == Path("m")
         assert (options["seeds"], options["seed"]) == (3, 5)
         text = " ".join(capsys.readouterr().out.split())
-        assert "validation 80.0 % [70.0, 90.0] 3 seeds and splits" in text
+        assert "validation 80.0 % [70.0, 90.0] 3 seeds" in text
         assert "test 79.0 % [73.0, 84.0] 200 images" in text
         assert text.endswith("model m")
 
